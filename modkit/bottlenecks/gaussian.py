@@ -1,0 +1,75 @@
+r"""The bottleneck of a variational autoencoder: a diagonal Gaussian posterior against a standard normal prior.
+
+    q(z | x) = N(mean, exp(logvar)),   z = mean + exp(logvar / 2) noise
+    KL(q || N(0, I)) = 1/2 sum(mean^2 + exp(logvar) - 1 - logvar)
+
+Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes).
+
+References:
+    Auto-Encoding Variational Bayes (Kingma and Welling, 2014), appendix B, https://arxiv.org/abs/1312.6114
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from modkit.bottlenecks.pointwise import feature_type, pointwise
+from modkit.kinds import Step
+from modkit.precision import widened
+from modkit.rng import Rng
+from modkit.types import Event, Latents, TensorType
+
+__all__ = ["Gaussian"]
+
+_LOGVAR = (-30.0, 20.0)
+
+
+class Gaussian(nn.Module):
+    """A Gaussian posterior from a 1x1 convolution (a linear layer for vectors), under a standard normal prior.
+
+    Args:
+        channels: Channels of the latent map, or the width of a latent vector; None: as many as the features have.
+
+    Raises:
+        ValueError: If `channels` is below 1, or the features are a hierarchy or codes.
+    """
+
+    def __init__(self, h: Event, *, channels: int | None = 4) -> None:
+        super().__init__()
+        h = feature_type("Gaussian", h)
+        channels = h.shape[0] if channels is None else channels
+        if channels < 1:
+            raise ValueError(f"Gaussian expects channels of at least 1, got {channels}")
+        self._z = TensorType((channels, *h.shape[1:]))
+        self.latents: dict[str, Event] = {"continuous": self._z}
+        self.project = pointwise(h, 2 * channels)
+
+    def forward(self, h: Tensor, step: Step | None) -> Latents:
+        """A reparametrised draw of z, `b channels h w`, and its KL in nats, `b`; the mean without a step.
+
+        Statistics are computed in float32 at least; gradients reach `h` through both z and KL.
+        """
+        mean, logvar = widened(self.project(h)).chunk(2, dim=1)
+        logvar = logvar.clamp(*_LOGVAR)
+        kl = 0.5 * (mean.square() + torch.expm1(logvar) - logvar).flatten(1).sum(1)
+        z = mean if step is None else mean + (logvar / 2).exp() * step.rng.normal("posterior", mean)
+        return Latents({"continuous": z.to(self._weight.dtype)}, kl, {})
+
+    def to_z(self, name: str, latent: Tensor) -> Tensor:
+        """`latent` itself.
+
+        Raises:
+            ValueError: If `name` is not `continuous`.
+        """
+        if name not in self.latents:
+            raise ValueError(f"Gaussian expects one of the latents {list(self.latents)}, got {name!r}")
+        return latent
+
+    def sample(self, num: int, rng: Rng) -> Tensor:
+        """Standard normal z, `num channels h w`."""
+        return rng.normal("prior", self._weight.new_empty((num, *self._z.shape)))
+
+    @property
+    def _weight(self) -> Tensor:
+        return next(self.project.parameters())

@@ -1,0 +1,33 @@
+"""One linear map of the features at every position: a 1x1 convolution, or a plain linear layer of a vector.
+
+Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes).
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from modkit.nn.blocks import conv
+from modkit.types import Event, TensorType
+
+__all__ = ["feature_type", "pointwise"]
+
+
+def feature_type(owner: str, h: Event) -> TensorType:
+    """The type of features that are one continuous vector or map.
+
+    Raises:
+        ValueError: If `h` is a hierarchy, codes, a scalar, or has more than three spatial sizes; names `owner`.
+    """
+    if isinstance(h, tuple):
+        levels = ", ".join(map(str, h))
+        raise ValueError(f"{owner} expects features of one level, got a hierarchy of {len(h)}: {levels}")
+    if h.classes is not None or not 1 <= len(h.shape) <= 4:
+        raise ValueError(f"{owner} expects continuous features (d,), (c, t), (c, h, w) or (c, t, h, w), got {h}")
+    return h
+
+
+def pointwise(h: TensorType, channels: int) -> nn.Module:
+    """Maps `b c h w` to `b channels h w`, and `b c` to `b channels`."""
+    width, *size = h.shape
+    return conv(len(size), width, channels, kernel=1) if size else nn.Linear(width, channels)

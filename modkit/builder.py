@@ -1,0 +1,310 @@
+"""The builder: makes the objects that a plan calls for.
+
+An assembly receives factories; calling one with types builds the part at its place, with the types that it declares and
+the user's keywords, initialised as a function of (seed, path). Parts that are modules may be built on the meta
+device, to
+be looked at before any weight exists. A part that fails becomes a problem at its place, and what hangs on it is passed
+over, so that other branches are still looked at.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from modkit.errors import Problem, SpecError
+from modkit.kinds import Data, Unfit
+from modkit.model import Model
+from modkit.node import Node
+from modkit.plan import Argument, Call, Plan, Record, Ref, plan, run_folder
+from modkit.rng import Rng
+from modkit.settings import Settings
+from modkit.spec import Spec
+from modkit.types import CondType, TensorType
+
+__all__ = ["Built", "Factory", "Failed", "Origin", "Site", "build", "piece"]
+
+MAX_MODULES = 100_000
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where in a spec a module was built; kept on it as `.origin`.
+
+    Args:
+        path: Its path in the spec.
+        kind: Its kind.
+        name: The part's name.
+        attribute: The path of the attribute that keeps it in the whole model.
+    """
+
+    path: str
+    kind: str
+    name: str
+    attribute: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """A part that was built: the object and the types that it was told."""
+
+    call: Call
+    value: Any
+    types: Mapping[str, Any]
+
+
+class Failed(nn.Module):
+    """Stands for a part that could not be built; whatever is asked of it has failed too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __getattr__(self, name: str) -> Any:
+        return Failed() if not name.startswith("_") else super().__getattr__(name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Failed again."""
+        return Failed()
+
+
+class Site:
+    """One building of a plan.
+
+    Args:
+        plan: The plan.
+        meta: Whether modules are built on the meta device.
+        weights: Whether trained pieces are given their weights.
+    """
+
+    def __init__(self, plan: Plan, *, meta: bool, weights: bool = True) -> None:
+        self.plan, self.meta, self.weights = plan, meta, weights and not meta
+        self.problems: list[Problem] = []
+        self.built: dict[str, Built] = {}
+        self._shared = {ref.target for call in plan.calls.values() for ref in _refs(call.arguments)}
+        self._rng = Rng(int(plan.settings.arguments["seed"]), "init")  # type: ignore[arg-type]
+
+    def data(self) -> Data | None:
+        """The data set, or None where the spec has none."""
+        return Factory(self, self.plan.data)() if self.plan.data else None
+
+    def settings(self) -> Settings:
+        """How the model is trained."""
+        return self._record(self.plan.settings)  # type: ignore[no-any-return]
+
+    def model(self, x: TensorType, fields: Mapping[str, TensorType]) -> Any:
+        """The model of `x`, or a `Failed`."""
+        return Factory(self, self.plan.model)(x=x, cond=CondType(), fields=dict(fields))
+
+    def fail(self, path: str, message: str) -> None:
+        """Adds a problem."""
+        self.problems.append(Problem(path, message, self.plan.spec.position(path)))
+
+    def check(self) -> None:
+        """Raises what went wrong.
+
+        Raises:
+            SpecError: If anything did.
+        """
+        if self.problems:
+            raise SpecError(self.problems)
+
+    def argument(self, value: Argument) -> Any:
+        """What a part is given for an argument of its call."""
+        if isinstance(value, Call):
+            return Factory(self, value)
+        if isinstance(value, Ref):
+            return Factory(self, self.plan.calls[value.target], value.path)
+        if isinstance(value, Record):
+            return self._record(value)
+        if isinstance(value, list | tuple):
+            return [self.argument(item) for item in value]
+        if isinstance(value, Mapping):
+            return {key: self.argument(item) for key, item in value.items()}
+        return value
+
+    def call(self, call: Call, types: Mapping[str, Any], path: str) -> Any:
+        """Builds a part, or finds it if it is shared and built already."""
+        if any(isinstance(value, Failed) for value in types.values()):
+            return Failed()
+        if path != call.path or call.path in self._shared:
+            if (before := self.built.get(call.path)) is not None:
+                if dict(before.types) != dict(types):
+                    told = f"{_told(types)} here, {_told(before.types)} there"
+                    self.fail(path, f"the part at {call.path} is shared under other types: {told}")
+                    return Failed()
+                return before.value
+        known = len(self.problems)
+        try:
+            value = self._make(call, types)
+        except Unfit as error:
+            if len(self.problems) == known:
+                self.fail(f"{call.path}.{error.slot}", str(error))
+            return Failed()
+        except Exception as error:
+            if len(self.problems) == known:  # otherwise a part inside it has failed, and this is what came of it
+                kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+                self.fail(call.path, f"the {call.part} cannot be built from {_told(types)}: {kind}{error}")
+            return Failed()
+        self.built[call.path] = Built(call, value, types)
+        return value
+
+    def _make(self, call: Call, types: Mapping[str, Any]) -> Any:
+        if types.get("cond") and "cond" not in call.takes:
+            raise ValueError(f"expected a part that takes conditions, got one without `cond` under {types['cond']}")
+        if missing := [name for name in call.takes if name not in types]:
+            raise ValueError(f"it declares {', '.join(missing)}, which nobody tells it here")
+        target = call.part.load()
+        given = {name: types[name] for name in call.takes}
+        arguments = {name: self.argument(value) for name, value in call.arguments.items()}
+        device = torch.device("meta" if self.meta and _makes_module(target) else "cpu")
+        with self._rng.at(call.path).scope(), device, _Modules():
+            value = target(**given, **arguments)
+        if isinstance(value, nn.Module):
+            value.origin = Origin(call.path, call.part.kind, call.part.name, call.path.partition(".")[2])  # type: ignore[assignment]
+            if call.trained:
+                self._take_over(call, value)
+        return value
+
+    def _take_over(self, call: Call, module: nn.Module) -> None:
+        if call.trained is None:
+            return
+        if not call.trained.train:
+            module.requires_grad_(False)
+            module.frozen = True  # type: ignore[assignment]
+        if self.weights:
+            folder = run_folder(call.trained.path, self.plan.spec)
+            module.load_state_dict(piece(folder, call.trained.at))
+
+    def _record(self, record: Record) -> Any:
+        return record.type(**{name: self.argument(value) for name, value in record.arguments.items()})
+
+
+class Factory:
+    """A slot's factory: builds its part when it is called with types.
+
+    Args:
+        site: The building.
+        call: The part and its arguments.
+        path: Where it is wanted, if that is not where it is built.
+    """
+
+    def __init__(self, site: Site, call: Call, path: str | None = None) -> None:
+        self._site, self._call, self._path = site, call, path or call.path
+
+    @property
+    def where(self) -> str:
+        """Its path, name and position."""
+        position = self._site.plan.spec.position(self._path)
+        return f"{self._path} ({self._call.part.name}{f', {position}' if position else ''})"
+
+    def __call__(self, **types: Any) -> Any:
+        """Builds the part from the types that it declares."""
+        return self._site.call(self._call, types, self._path)
+
+    def accepts(self, event: Any) -> str | None:
+        """Of a Model: why it cannot model `event`, or None."""
+        slots = {
+            name: self._site.argument(value)
+            for name, value in self._call.arguments.items()
+            if isinstance(value, Call | Ref)
+        }
+        reason: str | None = self._call.part.load().accepts(event, **slots)  # type: ignore[attr-defined]
+        return reason
+
+
+class _Modules:
+    """Bounds the number of modules that one part may make."""
+
+    def __enter__(self) -> None:
+        self._count = 0
+        self._handle = nn.modules.module.register_module_module_registration_hook(self._counted)
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def _counted(self, *_: object) -> None:
+        self._count += 1
+        if self._count > MAX_MODULES:
+            raise ValueError(f"expected fewer than {MAX_MODULES} modules in one part, got more")
+
+
+def build(spec: Spec) -> Model:
+    """Checks a spec and builds its model, initialised by the spec's seed, on the CPU.
+
+    Raises:
+        SpecError: With every problem found, before any weight exists.
+    """
+    from modkit.checker import check
+
+    check(spec)
+    site = Site(plan(spec), meta=False)
+    data = site.data()
+    x, fields = (data.x, data.fields) if data else (given_type(spec), {})
+    model = site.model(x, fields)
+    site.check()
+    return model  # type: ignore[no-any-return]
+
+
+def given_type(spec: Spec) -> TensorType:
+    """The type that a spec without data says in `x`.
+
+    Raises:
+        SpecError: If it is none.
+    """
+    node = spec.x or Node({})
+    position = spec.position("x")
+    for key in node:
+        if key not in ("shape", "range", "classes"):
+            raise SpecError(Problem(f"x.{key}", "got an unknown key, expected shape, range, classes", position))
+    try:
+        shape, range, classes = node["shape"], node.get("range"), node.get("classes")
+        return TensorType(tuple(shape), tuple(range) if range else None, classes)  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SpecError(
+            Problem("x", f"got {dict(node)}, expected shape, and range or classes: {error}", position)
+        ) from None
+
+
+def piece(folder: Any, at: str) -> dict[str, torch.Tensor]:
+    """The weights of one piece of a run, by the names that they have in it."""
+    from modkit.run import Run
+    from modkit.session import weights
+
+    prefix = at.partition(".")[2]
+    every = weights(Run.open(folder))
+    return {
+        name[len(prefix) + 1 :] if prefix else name: value
+        for name, value in every.items()
+        if not prefix or name.startswith(f"{prefix}.")
+    }
+
+
+def _makes_module(target: Any) -> bool:
+    made = target if isinstance(target, type) else inspect.signature(target, eval_str=True).return_annotation
+    return isinstance(made, type) and issubclass(made, nn.Module)
+
+
+def _refs(value: Any) -> list[Ref]:
+    if isinstance(value, Ref):
+        return [value]
+    if isinstance(value, Call | Record):
+        return _refs(value.arguments)
+    if isinstance(value, Mapping):
+        return [ref for item in value.values() for ref in _refs(item)]
+    return [ref for item in value for ref in _refs(item)] if isinstance(value, list | tuple) else []
+
+
+def _told(types: Mapping[str, Any]) -> str:
+    shown = {name: value for name, value in types.items() if isinstance(value, TensorType | CondType | tuple)}
+    return ", ".join(f"{name} {_shown(value)}" for name, value in shown.items()) or "nothing"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(str, value))})"
+    return str(value)

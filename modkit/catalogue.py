@@ -1,0 +1,96 @@
+"""modkit's own parts, the whole library on one page.
+
+They come in by the hook that any plug-in uses; only their names are bare.
+"""
+
+from __future__ import annotations
+
+from modkit.part import Part, hookimpl
+
+__all__ = ["modkit_parts"]
+
+
+@hookimpl
+def modkit_parts() -> list[Part]:
+    """Every part that comes with modkit."""
+    return [
+        # Assemblies
+        Part("model", "autoencoder", "modkit.models.autoencoder:Autoencoder", "AE, VAE, VQ-VAE; VQGAN's first stage"),
+        Part("model", "gan", "modkit.models.gan:GAN", "Generator against discriminators (Goodfellow et al., 2014)"),
+        Part("model", "diffusion", "modkit.models.diffusion:Diffusion", "Denoising diffusion (Ho et al., 2020)"),
+        Part("model", "latent", "modkit.models.latent:Latent", "Any model of a latent (LDM: Rombach et al., 2022)"),
+        # Autoencoders
+        Part("encoder", "conv", "modkit.nn.conv:ConvEncoder", "Residual convolutions, halving"),
+        Part("encoder", "mlp", "modkit.nn.mlp:MLPEncoder", "Fully connected"),
+        Part("decoder", "conv", "modkit.nn.conv:ConvDecoder", "Residual convolutions, doubling"),
+        Part("decoder", "mlp", "modkit.nn.mlp:MLPDecoder", "Fully connected"),
+        Part("bottleneck", "identity", "modkit.bottlenecks.identity:Identity", "The features themselves"),
+        Part("bottleneck", "gaussian", "modkit.bottlenecks.gaussian:Gaussian", "A VAE's (Kingma & Welling, 2014)"),
+        Part("bottleneck", "vq", "modkit.bottlenecks.vq:VectorQuantizer", "Nearest code (van den Oord et al., 2017)"),
+        Part("likelihood", "mse", "modkit.likelihoods:MSE", "Gaussian of unit scale, constant left out"),
+        Part("likelihood", "l1", "modkit.likelihoods:L1", "Laplace of unit scale, constant left out"),
+        Part("likelihood", "gaussian", "modkit.likelihoods:Gaussian", "Gaussian of learned scale"),
+        Part("likelihood", "bernoulli", "modkit.likelihoods:Bernoulli", "Bernoulli of each value"),
+        # Adversarial games
+        Part("generator", "mlp", "modkit.nn.mlp:MLPGenerator", "Fully connected"),
+        Part("generator", "dcgan", "modkit.nn.dcgan:DCGANGenerator", "DCGAN's (Radford et al., 2016)"),
+        Part("discriminator", "mlp", "modkit.nn.mlp:MLPDiscriminator", "Fully connected"),
+        Part("discriminator", "dcgan", "modkit.nn.dcgan:DCGANDiscriminator", "DCGAN's (Radford et al., 2016)"),
+        Part("discriminator", "patch", "modkit.nn.patch:PatchDiscriminator", "PatchGAN's (Isola et al., 2017)"),
+        Part(
+            "adversarial",
+            "non-saturating",
+            "modkit.losses.adversarial:NonSaturating",
+            "Logistic losses (Goodfellow et al., 2014)",
+        ),
+        Part("adversarial", "hinge", "modkit.losses.adversarial:Hinge", "Hinge losses (Lim & Ye, 2017)"),
+        Part("regularizer", "r1", "modkit.losses.regularizers:R1", "Penalty on reals (Mescheder et al., 2018)"),
+        # Diffusion
+        Part("network", "unet", "modkit.nn.unet:UNet", "U-Net with attention (Ho et al., 2020)"),
+        Part("network", "mlp", "modkit.nn.mlp:MLPNetwork", "Fully connected"),
+        Part("schedule", "linear", "modkit.schedules:Linear", "Linear betas (Ho et al., 2020)"),
+        Part("schedule", "cosine", "modkit.schedules:Cosine", "Squared cosine (Nichol & Dhariwal, 2021)"),
+        Part("schedule", "edm", "modkit.schedules:EDM", "Unscaled data, growing noise (Karras et al., 2022)"),
+        Part("times", "uniform", "modkit.times:Uniform", "Uniform over the schedule (Ho et al., 2020)"),
+        Part("times", "log-normal", "modkit.times:LogNormal", "Log-normal noise levels (Karras et al., 2022)"),
+        Part("loss-weight", "simple", "modkit.loss_weights:Simple", "One at all times (Ho et al., 2020)"),
+        Part("loss-weight", "min-snr", "modkit.loss_weights:MinSNR", "Clamped signal to noise (Hang et al., 2023)"),
+        Part("parametrization", "eps", "modkit.parametrizations:Eps", "Predicts the noise (Ho et al., 2020)"),
+        Part(
+            "parametrization",
+            "eps-learned",
+            "modkit.parametrizations:EpsLearned",
+            "Predicts the noise and the variance (Nichol and Dhariwal, 2021)",
+        ),
+        Part("parametrization", "x0", "modkit.parametrizations:X0", "Predicts the data"),
+        Part("parametrization", "v", "modkit.parametrizations:V", "Predicts the velocity (Salimans & Ho, 2022)"),
+        Part("parametrization", "edm", "modkit.parametrizations:EDM", "Preconditioned (Karras et al., 2022)"),
+        Part("sampler", "ancestral", "modkit.samplers.ancestral:Ancestral", "DDPM's posterior (Ho et al., 2020)"),
+        Part("sampler", "ddim", "modkit.samplers.ddim:DDIM", "Few steps (Song et al., 2021)"),
+        Part("sampler", "euler", "modkit.samplers.euler:Euler", "First order (Karras et al., 2022)"),
+        Part("sampler", "heun", "modkit.samplers.heun:Heun", "Second order, with churn (Karras et al., 2022)"),
+        Part("sampler", "dpm-solver++", "modkit.samplers.dpm_solver:DPMSolverPlusPlus", "Multistep (Lu et al., 2022)"),
+        Part("guidance", "none", "modkit.guidance:NoGuidance", "The conditional denoiser as it is"),
+        Part("guidance", "cfg", "modkit.guidance:ClassifierFree", "Classifier-free (Ho & Salimans, 2022)"),
+        # Conditions, weights, optimisation
+        Part("conditioner", "none", "modkit.conditioners:NoConditioner", "No condition"),
+        Part("conditioner", "label", "modkit.conditioners:Label", "A class label, embedded"),
+        Part("weight", "constant", "modkit.weights:Constant", "A number"),
+        Part("weight", "warmup", "modkit.weights:Warmup", "Grows linearly to a number"),
+        Part("weight", "adaptive", "modkit.weights:Adaptive", "Balances gradients, VQGAN's (Esser et al., 2021)"),
+        Part("optimizer", "adam", "modkit.optimizers:adam", "Adam (Kingma & Ba, 2015)"),
+        Part("optimizer", "adamw", "modkit.optimizers:adamw", "Decoupled decay (Loshchilov & Hutter, 2019)"),
+        Part("optimizer", "sgd", "modkit.optimizers:sgd", "Gradient descent with momentum"),
+        Part("optimizer", "rmsprop", "modkit.optimizers:rmsprop", "RMSProp (Tieleman & Hinton, 2012)"),
+        Part("lr-schedule", "constant", "modkit.lr_schedules:constant", "Constant after a warm-up"),
+        Part("lr-schedule", "cosine", "modkit.lr_schedules:cosine", "Half a cosine (Loshchilov & Hutter, 2017)"),
+        Part("lr-schedule", "linear", "modkit.lr_schedules:linear", "Falls linearly"),
+        # Data, and around a run
+        Part("data", "digits", "modkit.data.digits:Digits", "scikit-learn's handwritten digits, embedded"),
+        Part("data", "ring", "modkit.data.mixture:Ring", "Gaussians on a ring"),
+        Part("data", "grid", "modkit.data.mixture:Grid", "Gaussians on a grid"),
+        Part("data", "fashion-mnist", "modkit.data.fashion_mnist:FashionMNIST", "Clothes, 28×28 (Xiao et al., 2017)"),
+        Part("data", "image-folder", "modkit.data.image_folder:ImageFolder", "Pictures in a folder"),
+        Part("logger", "tensorboard", "modkit.loggers:TensorBoard", "Losses and samples for TensorBoard"),
+        Part("engine", "local", "modkit.engine:LocalEngine", "One process, one device"),
+    ]

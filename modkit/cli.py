@@ -1,0 +1,250 @@
+"""The command line: `modkit list`, `show`, `check`, `train`, `sample`, `doctor`.
+
+Exit status: 0 done, 1 the run failed, 2 the input was wrong, and nothing was written. What imports torch is imported by
+the commands that need it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import click
+
+from modkit import __version__
+from modkit.registry import registry
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor
+
+    from modkit.checker import Report
+    from modkit.types import TensorType
+
+__all__ = ["app", "main"]
+
+P = ParamSpec("P")
+_SLOTS = ("sampler", "guidance")  # what sampling alone uses, so that a bare name will do
+
+
+def main() -> None:
+    """Runs the command line."""
+    registry().call("modkit_commands", app=app)
+    app()
+
+
+def _reported(command: Callable[P, None]) -> Callable[P, None]:
+    """Turns a user's mistake into one message and exit status 2."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except ValueError as error:
+            _end(2, str(error))
+
+    return run
+
+
+def _end(status: int, message: str) -> None:
+    click.echo(f"modkit: {message}", err=True)
+    raise SystemExit(status)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="modkit")
+def app() -> None:
+    """Plug-in parts for deep generative models: declare how they compose, then train, sample and swap."""
+
+
+@app.command("list")
+@click.argument("kind", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_reported
+def list_parts(kind: str | None, as_json: bool) -> None:
+    """Every part, or those of one KIND: name, distribution, summary."""
+    from modkit.describe import listing
+
+    rows = listing(kind)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    from modkit.console import table
+
+    columns = ("kind", "name", "distribution", "summary")
+    _console().print(table(columns, [[row[column] for column in columns] for row in rows]))
+
+
+@app.command()
+@click.argument("kind")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_reported
+def show(kind: str, name: str, as_json: bool) -> None:
+    """One part: its parameters with types, defaults and help, its source and paper."""
+    from modkit.describe import description
+
+    part = description(kind, name)
+    if as_json:
+        click.echo(json.dumps(part, indent=1))
+        return
+    from modkit.console import table
+
+    console = _console()
+    console.print(f"{part['kind']} {part['name']}: {part['summary']}", highlight=False)
+    console.print(f"from {part['distribution']} {part['version']}, {part['source']}", highlight=False)
+    if part["paper"]:
+        console.print(part["paper"], highlight=False)
+    rows = [
+        [row["name"], row["type"], "required" if row["required"] else json.dumps(row["default"]), row["help"]]
+        for row in part["parameters"]
+    ]
+    console.print(table(("parameter", "type", "default", "help"), rows))
+
+
+@app.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_reported
+def doctor(as_json: bool) -> None:
+    """What is installed: versions, and each plug-in with its state."""
+    from modkit.describe import diagnosis
+
+    found = diagnosis()
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    from modkit.console import table
+
+    console = _console()
+    console.print(f"modkit {found['modkit']}, python {found['python']}, torch {found['torch']}", highlight=False)
+    columns = ("plugin", "distribution", "version", "status", "parts", "reason")
+    console.print(table(columns, [[str(row[column] or "") for column in columns] for row in found["plugins"]]))
+    console.print(f"{found['counts']['parts']} parts, {found['counts']['plugins']} plug-ins", highlight=False)
+
+
+@app.command()
+@click.argument("spec")
+@click.argument("overrides", nargs=-1)
+@_reported
+def check(spec: str, overrides: Sequence[str]) -> None:
+    """The resolved graph of SPEC with shapes and parameter counts, or its errors; k=v overrides."""
+    from modkit.checker import check
+    from modkit.spec import load_spec
+
+    _print_report(check(load_spec(spec, overrides)), _console())
+
+
+@app.command()
+@click.argument("spec")
+@click.argument("overrides", nargs=-1)
+@click.option("--out", help="The run's directory; runs/NAME where not given.")
+@click.option("--steps", type=click.IntRange(min=0), help="Cap every stage at so many steps.")
+@click.option("--resume", is_flag=True, help="Go on from the run's last good checkpoint.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
+@_reported
+def train(
+    spec: str, overrides: Sequence[str], out: str | None, steps: int | None, resume: bool, overwrite: bool
+) -> None:
+    """Train SPEC into a run; k=v overrides."""
+    from modkit.console import progress
+    from modkit.session import train
+    from modkit.spec import load_spec
+    from modkit.trainer import Stopped, TrainingError
+
+    if resume and overwrite:
+        raise ValueError("expected --resume or --overwrite, got both")
+    loaded = load_spec(spec, overrides)
+    command = " ".join(
+        [
+            "modkit train",
+            spec,
+            *overrides,
+            *(["--out", out] if out else []),
+            *(["--steps", str(steps)] if steps else []),
+        ]
+    )
+    try:
+        with progress(_console()) as shown:
+            run = train(loaded, out, steps=steps, resume=resume, overwrite=overwrite, progress=shown)
+    except Stopped as stopped:
+        _end(1, f"{stopped}; go on with: {command} --resume")
+    except TrainingError as error:
+        _end(1, str(error))
+    else:
+        pictures = sorted(run.samples.glob("*.png"))
+        click.echo(f"run: {run.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))
+
+
+@app.command()
+@click.argument("run")
+@click.argument("overrides", nargs=-1)
+@click.option("-n", "num", type=click.IntRange(min=1), default=64, show_default=True, help="Number of samples.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
+@click.option("--label", type=int, help="Class of every sample.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Samples made at a time.")
+@click.option("--out", help="FILE.png, .npy or .safetensors; the run's samples/seed-SEED.png where not given.")
+@_reported
+def sample(
+    run: str, overrides: Sequence[str], num: int, seed: int, label: int | None, batch_size: int | None, out: str | None
+) -> None:
+    """Sample from RUN; overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
+    from modkit.overrides import short
+    from modkit.run import Run
+    from modkit.session import load
+    from modkit.spec import Spec
+
+    path = Path(out) if out else Path(run) / "samples" / f"seed-{seed}.png"
+    if path.suffix not in (".png", ".npy", ".safetensors"):
+        raise ValueError(f"--out expects a file ending in .png, .npy or .safetensors, got {path}")
+    spec = Spec.from_yaml(Run.open(run).spec_text)
+    model = load(run, [short(spec, _SLOTS, override) for override in overrides])
+    fields: dict[str, Any] = {} if label is None else {"labels": label}
+    _write(model.sample(num, seed=seed, batch_size=batch_size, **fields), model.single, path)
+    click.echo(f"{num} samples: {path}")
+
+
+def _write(x: Any, type: TensorType, path: Path) -> None:
+    """Writes samples as a picture, or as they are."""
+    import numpy as np
+    from safetensors.torch import save_file
+
+    from modkit.grid import picture, png
+
+    samples: Tensor = x.float().cpu().contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, samples.numpy(), allow_pickle=False)
+    elif path.suffix == ".safetensors":
+        save_file({"samples": samples}, path)
+    else:
+        path.write_bytes(png(picture(samples, type)))
+
+
+def _print_report(report: Report, console: Console) -> None:
+    from modkit.console import table
+
+    rows = [
+        [
+            port.path,
+            port.name,
+            ", ".join(f"{name} {type}" for name, type in port.told.items()),
+            port.emits + (" (unchecked)" if port.path in report.unchecked else ""),
+            f"{port.parameters:,}" if port.parameters else "",
+        ]
+        for port in sorted(report.ports, key=lambda port: port.path)
+    ]
+    console.print(table(("path", "part", "told", "emits", "parameters"), rows))
+    for number, stage in enumerate(report.rounds):
+        names = ", ".join(player.name for player in stage.players)
+        console.print(f"stage {number}: {names}, {stage.steps} steps", highlight=False)
+    console.print(f"x: {report.x}; {report.parameters:,} parameters; no problems found", highlight=False)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)

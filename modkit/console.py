@@ -1,0 +1,111 @@
+"""What people see in a terminal: progress bars and tables; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+__all__ = ["LiveProgress", "PlainProgress", "progress", "table"]
+
+
+class LiveProgress:
+    """A bar a stage: players, steps, losses, speed and time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            console=console,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> LiveProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, name: str, done: int, steps: int) -> None:
+        """Adds a bar."""
+        self._task = self._bars.add_task(name, total=steps, completed=done, speed="", losses="")
+
+    def step(self, losses: Mapping[str, float] | None) -> None:
+        """Moves the bar on."""
+        if self._task is None:
+            return
+        if losses is None:
+            self._bars.advance(self._task)
+            return
+        speed = self._bars.tasks[self._task].speed
+        self._bars.update(self._task, advance=1, losses=_losses(losses), speed=f"{speed:.0f}/s" if speed else "")
+
+    def note(self, text: str) -> None:
+        """A line above the bars."""
+        self._bars.console.print(text, highlight=False)
+
+
+class PlainProgress:
+    """A line a logged step."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._steps = self._done = self._first = 0
+        self._started = 0.0
+
+    def __enter__(self) -> PlainProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+    def stage(self, name: str, done: int, steps: int) -> None:
+        """A line for the stage."""
+        self._done = self._first = done
+        self._steps, self._started = steps, time.perf_counter()
+        self.note(f"stage: {name}, {steps} steps")
+
+    def step(self, losses: Mapping[str, float] | None) -> None:
+        """A line where losses are logged."""
+        self._done += 1
+        if losses is not None:
+            rate = (self._done - self._first) / max(time.perf_counter() - self._started, 1e-9)
+            left = (self._steps - self._done) / rate
+            self.note(f"step {self._done}/{self._steps}  {_losses(losses)}  {rate:.0f}/s  {left:.0f} s left")
+
+    def note(self, text: str) -> None:
+        """A line."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def progress(console: Console) -> LiveProgress | PlainProgress:
+    """Bars in a terminal, lines elsewhere."""
+    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A plain table."""
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        result.add_column(column, overflow="fold")
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def _losses(losses: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in losses.items())

@@ -1,0 +1,72 @@
+"""Digits: the 1797 grey handwritten digits of 8×8 pixels that come with scikit-learn (Alpaydin and Kaynak, 1998).
+
+    x = resize(pixels / 8 - 1)        pixels 0..16, bilinear between pixel centres (`align_corners=False`)
+
+The split is drawn once and for all: stratified, a fifth for test, scikit-learn's `train_test_split` of seed 0.
+
+Shape letters: b batch, h w spatial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
+from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
+from torch.nn.functional import interpolate
+
+from modkit.data.splits import check_split, content_key
+from modkit.rng import Rng
+from modkit.types import Batch, TensorType
+
+__all__ = ["Digits"]
+
+_SIZE = 8
+
+
+class Digits:
+    """Scikit-learn's handwritten digits, `b 1 size size` in [-1, 1], with the field `labels` (`b`, ten classes).
+
+    1437 samples train and 360 test. `levels` is 17 at size 8; resized pixels take any value, so there it is None.
+
+    Args:
+        size: Height and width after bilinear resizing; 8 leaves the pixels as they are.
+
+    Raises:
+        ValueError: If `size` is below 1.
+    """
+
+    def __init__(self, *, size: int = 16) -> None:
+        if size < 1:
+            raise ValueError(f"Digits expects a size of at least 1, got {size}")
+        images, labels = load_digits(return_X_y=True)
+        train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels)
+        x = torch.from_numpy(images).float().view(-1, 1, _SIZE, _SIZE) / 8 - 1
+        if size != _SIZE:
+            x = interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+        y = torch.from_numpy(labels).long()
+
+        self.x = TensorType((1, size, size), range=(-1.0, 1.0))
+        self.fields = {"labels": TensorType((), classes=10)}
+        self.splits = {"train": len(train), "test": len(test)}
+        self.levels = 17 if size == _SIZE else None
+        self._samples = {"train": (x[train], y[train]), "test": (x[test], y[test])}
+        self._key = content_key("digits", images.astype(np.uint8).tobytes(), train.tobytes(), size)
+
+    @property
+    def key(self) -> str:
+        """Hash of the original pixels, the split and the size."""
+        return self._key
+
+    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
+        """The digits at `indices`; nothing is augmented, so `rng` is not drawn from.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        check_split(self, split)
+        x, labels = self._samples[split]
+        rows = torch.as_tensor(indices, dtype=torch.long)
+        return Batch(x.index_select(0, rows), {"labels": labels.index_select(0, rows)})

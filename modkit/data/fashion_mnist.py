@@ -1,0 +1,112 @@
+"""Fashion-MNIST: 70,000 grey pictures of clothes, 28×28, in ten classes (Xiao et al., 2017).
+
+    x = resize(pixels / 127.5 - 1)        pixels 0..255
+
+Read from IDX files that are there already; nothing is downloaded. The pictures stay bytes until they are read.
+
+References:
+    Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms (Xiao et al., 2017),
+    https://arxiv.org/abs/1708.07747
+
+Shape letters: b batch, h w spatial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from modkit.data.idx import read_idx
+from modkit.data.splits import check_split, content_key
+from modkit.rng import Rng
+from modkit.types import Batch, TensorType
+
+__all__ = ["FashionMNIST"]
+
+_SIZE, _PADDED, _CLASSES = 28, 32, 10
+_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+_TORCHVISION = Path("FashionMNIST", "raw")
+_FILES = {"train": "train", "test": "t10k"}
+
+
+class FashionMNIST:
+    """Fashion-MNIST, `b 1 size size` in [-1, 1], with the field `labels` (`b`, ten classes).
+
+    60,000 samples train and 10,000 test. `levels` is 256 at sizes 28 and 32; otherwise pixels take any value and it is
+    None.
+
+    Args:
+        root: Folder with the four IDX files, gzipped or plain, or the `root` of torchvision's download; None is where
+            Debian's package `dataset-fashion-mnist` puts them.
+        size: Height and width. 28 leaves the pictures as they are, 32 pads them by two black pixels on each side, any
+            other resizes them bilinearly (antialiased where they shrink).
+
+    Raises:
+        ValueError: If the files are missing or damaged, or `size` is below 1.
+    """
+
+    def __init__(self, *, root: str | None = None, size: int = 28) -> None:
+        if size < 1:
+            raise ValueError(f"FashionMNIST expects a size of at least 1, got {size}")
+        self._size = size
+        self._samples = {split: _read(_DEBIAN if root is None else Path(root), split) for split in _FILES}
+        self.x = TensorType((1, size, size), range=(-1.0, 1.0))
+        self.fields = {"labels": TensorType((), classes=_CLASSES)}
+        self.splits = {split: len(labels) for split, (_, labels) in self._samples.items()}
+        self.levels = 256 if size in (_SIZE, _PADDED) else None
+
+    @property
+    def key(self) -> str:
+        """Hash of pixels, labels and size."""
+        pieces = (tensor.numpy().tobytes() for samples in self._samples.values() for tensor in samples)
+        return content_key("fashion-mnist", self._size, *pieces)
+
+    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
+        """The pictures at `indices`; nothing is augmented, so `rng` is not drawn from.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        check_split(self, split)
+        images, labels = self._samples[split]
+        rows = torch.as_tensor(indices, dtype=torch.long)
+        x = images.index_select(0, rows).unsqueeze(1).float().div_(127.5).sub_(1)
+        return Batch(self._resized(x), {"labels": labels.index_select(0, rows).long()})
+
+    def _resized(self, x: Tensor) -> Tensor:
+        if self._size == _SIZE:
+            return x
+        if self._size == _PADDED:
+            return pad(x, [(_PADDED - _SIZE) // 2] * 4, value=-1.0)
+        size = (self._size, self._size)
+        return interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _read(root: Path, split: str) -> tuple[Tensor, Tensor]:
+    """Pictures, `n 28 28`, and labels, `n`, as bytes."""
+    images_path = _find(root, f"{_FILES[split]}-images-idx3-ubyte")
+    labels_path = _find(root, f"{_FILES[split]}-labels-idx1-ubyte")
+    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+    if images.shape[1:] != (_SIZE, _SIZE) or not len(images):
+        raise ValueError(f"FashionMNIST expects pictures of {_SIZE}×{_SIZE} in {images_path}, got shape {images.shape}")
+    if len(images) != len(labels):
+        raise ValueError(f"FashionMNIST expects a label a picture in {root}, got {len(labels)} for {len(images)}")
+    if labels.max() >= _CLASSES:
+        raise ValueError(f"FashionMNIST expects labels below {_CLASSES} in {labels_path}, got {labels.max()}")
+    return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+def _find(root: Path, name: str) -> Path:
+    for folder in (root, root / _TORCHVISION):
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+    raise ValueError(
+        f"FashionMNIST expects {name} or {name}.gz in {root} or {root / _TORCHVISION}, got neither. Get the files with "
+        f"`apt install dataset-fashion-mnist`, where root is not needed, or with "
+        f'`torchvision.datasets.FashionMNIST("data", download=True)` and root: data'
+    )

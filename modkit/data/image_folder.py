@@ -1,0 +1,145 @@
+"""A folder of pictures, of any number, format and size, decoded when they are read.
+
+    x = resize(square(upright(picture))) / 127.5 - 1
+
+The largest square (central, or anywhere along the longer side) is cut out and resized with an antialiased bicubic
+filter: what resizing the shorter side and cropping gives, without the pixels that are thrown away. Transparent pixels
+lie on white. `modkit.data.listing` says which pictures there are, their splits and their classes.
+
+Shape letters: b batch, c channels, h w spatial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from modkit.data.listing import classes_of, list_pictures
+from modkit.data.splits import check_split, content_key
+from modkit.rng import Rng
+from modkit.types import Batch, TensorType
+
+__all__ = ["ImageFolder"]
+
+_DAMAGE = (  # SyntaxError is what Pillow raises for a broken PNG chunk
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+
+
+class ImageFolder:
+    """The pictures below a folder, `b channels size size` in [-1, 1], with the field `labels` (`b`) if it has classes.
+
+    Args:
+        root: The folder. Pictures may lie at any depth; hidden files and folders are passed over. Its sub-folders
+            `train` and `test`, if it has both, are the splits. Sub-folders are the classes where there are two or
+            more and no picture lies outside them.
+        size: Height and width.
+        channels: 3 for colour, 1 for grey.
+        flip: Mirror half of the training pictures, at random.
+        crop: Which square of a training picture is kept; of a test picture it is the central one.
+        test: Share of the pictures in the test split, in [0, 1), where the folder has no splits of its own.
+
+    Raises:
+        ValueError: If there is no picture to train on, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        size: int = 64,
+        channels: Literal[1, 3] = 3,
+        flip: bool = False,
+        crop: Literal["center", "random"] = "center",
+        test: float = 0.1,
+    ) -> None:
+        if size < 1 or channels not in (1, 3) or crop not in ("center", "random") or not 0 <= test < 1:
+            raise ValueError(
+                "ImageFolder expects size >= 1, channels 1 or 3, crop center or random and test in [0, 1), "
+                f"got {size}, {channels}, {crop!r} and {test}"
+            )
+        self._listings = list_pictures(root, test)
+        if not self._listings["train"]:
+            raise ValueError(f"ImageFolder expects pictures to train on in {root!r}, got none")
+        classes = classes_of(list(self._listings.values()))
+        self._labels = {split: listing.labels(classes) for split, listing in self._listings.items() if classes}
+        self._size, self._channels, self._flip, self._crop = size, channels, flip, crop
+
+        self.x = TensorType((channels, size, size), range=(-1.0, 1.0))
+        self.fields = {"labels": TensorType((), classes=len(classes))} if classes else {}
+        self.classes = tuple(map(os.fsdecode, classes))
+        self.splits = {split: len(listing) for split, listing in self._listings.items()}
+        self.levels: int | None = 256
+
+    @property
+    def key(self) -> str:
+        """Hash of relative paths, file sizes and settings; the pictures themselves, maybe millions, are not read."""
+        files = hashlib.blake2b(digest_size=16)
+        for split, listing in self._listings.items():
+            for index, name in enumerate(listing):
+                files.update(f"{split} {os.stat(listing.path(index)).st_size} {len(name)} ".encode() + name)
+        return content_key(
+            "image-folder", files.digest(), self._size, self._channels, self._flip, self._crop, *self.classes
+        )
+
+    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
+        """The pictures at `indices`; in the train split, crop and flip draw from `rng.at(index)`.
+
+        Raises:
+            ValueError: If there is no such split, or a picture is damaged or gone.
+        """
+        check_split(self, split)
+        listing, augmented = self._listings[split], split == "train"
+        pixels = np.empty((len(indices), self._size, self._size, self._channels), dtype=np.uint8)
+        for row, index in enumerate(indices):
+            pixels[row] = self._pixels(listing.path(index), rng.at(index) if augmented else None)
+        x = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
+        if not self.classes:
+            return Batch(x, {})
+        return Batch(x, {"labels": self._labels[split][torch.as_tensor(indices, dtype=torch.long)]})
+
+    def _pixels(self, path: str, rng: Rng | None) -> NDArray[np.uint8]:
+        offset, mirrored = 0.5, False
+        if rng is not None and self._crop == "random":
+            offset = float(rng.uniform("crop", torch.empty(1)))
+        if rng is not None and self._flip:
+            mirrored = bool(rng.uniform("flip", torch.empty(1)) < 0.5)
+        try:
+            with Image.open(path) as image:
+                image.draft(None, (2 * self._size, 2 * self._size))  # a JPEG's decoder shrinks almost for free
+                upright = ImageOps.exif_transpose(image)
+                square = _square(_converted(upright, "RGB" if self._channels == 3 else "L"), self._size, offset)
+        except _DAMAGE as error:
+            raise ValueError(f"ImageFolder expects a whole picture in {path!r}, got {error!r}") from error
+        pixels = np.asarray(square).reshape(self._size, self._size, self._channels)
+        return pixels[:, ::-1] if mirrored else pixels
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """The picture with 8 bits a channel, transparent pixels on white."""
+    if image.mode == "F":
+        raise ValueError("pixels of floating point")
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
+        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+def _square(image: Image.Image, size: int, offset: float) -> Image.Image:
+    """The largest square at a share `offset`, in [0, 1), of the way along the longer side, resized to `size`."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = int((width - side + 1) * offset), int((height - side + 1) * offset)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))

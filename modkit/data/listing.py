@@ -1,0 +1,106 @@
+"""The pictures below a folder: which there are, in which split, of which class; millions of them in one string.
+
+Layout: `root/train` and `root/test`, where both exist, are the splits; else a picture belongs to the test split where
+the hash of its relative path falls below `test`, so that adding pictures moves none of the others. Where every picture
+lies in a folder of its split, and there are two such folders or more, their sorted names are the classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Listing", "classes_of", "list_pictures"]
+
+_SUFFIXES = (b".png", b".jpg", b".jpeg", b".webp", b".bmp", b".tif", b".tiff", b".gif", b".ppm", b".pgm")
+
+
+class Listing(Sequence[bytes]):
+    """Sorted relative paths of a folder, held in one string.
+
+    A list of strings would be copied into every forked worker, page by page, by their reference counts.
+
+    Args:
+        folder: Where the paths start.
+        paths: Paths relative to it.
+    """
+
+    def __init__(self, folder: bytes, paths: list[bytes]) -> None:
+        self.folder = folder
+        self._text = b"".join(paths)
+        self._ends = np.fromiter(accumulate(map(len, paths)), dtype=np.int64, count=len(paths))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(f"Listing expects an index in [0, {len(self)}), got {index}")
+        return self._text[self._ends[index - 1] if index else 0 : self._ends[index]]
+
+    def path(self, index: int) -> str:
+        """The whole path of a picture."""
+        return os.fsdecode(os.path.join(self.folder, self[index]))
+
+    def labels(self, classes: Sequence[bytes]) -> Tensor:
+        """The class of each picture, `n`: the number of its first folder among `classes`."""
+        numbers = {name: number for number, name in enumerate(classes)}
+        return torch.tensor([numbers[path.split(b"/", 1)[0]] for path in self], dtype=torch.long)
+
+
+def list_pictures(root: str, test: float) -> dict[str, Listing]:
+    """The pictures below `root` by split, `train` and `test`.
+
+    Args:
+        root: The folder.
+        test: Share of pictures in the test split, where the folder has no `train` and `test` of its own.
+
+    Raises:
+        ValueError: If there is no such folder.
+    """
+    folder = os.fsencode(root)
+    if not os.path.isdir(folder):
+        raise ValueError(f"ImageFolder expects a folder, got {root!r}")
+    own = {split: os.path.join(folder, split.encode()) for split in ("train", "test")}
+    if all(map(os.path.isdir, own.values())):
+        return {split: Listing(path, sorted(_walk(path, b"", ()))) for split, path in own.items()}
+    paths: dict[str, list[bytes]] = {"train": [], "test": []}
+    for path in sorted(_walk(folder, b"", ())):
+        share = int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "little") / 2**64
+        paths["test" if share < test else "train"].append(path)
+    return {split: Listing(folder, names) for split, names in paths.items()}
+
+
+def classes_of(listings: Sequence[Listing]) -> tuple[bytes, ...]:
+    """Sorted names of the folders that every picture lies in, or none where there are fewer than two."""
+    names: set[bytes] = set()
+    for listing in listings:
+        for path in listing:
+            name, slash, _ = path.partition(b"/")
+            if not slash:
+                return ()
+            names.add(name)
+    return tuple(sorted(names)) if len(names) > 1 else ()
+
+
+def _walk(folder: bytes, under: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[bytes]:
+    """Relative paths of the pictures in `folder/under`; a link back to one on the way (`above`) is not followed."""
+    path = os.path.join(folder, under)
+    stat = os.stat(path)
+    here = (stat.st_dev, stat.st_ino)
+    if here in above:
+        return
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith(b"."):
+                continue
+            if entry.is_dir():
+                yield from _walk(folder, under + entry.name + b"/", (*above, here))
+            elif entry.name.lower().endswith(_SUFFIXES) and entry.is_file():
+                yield under + entry.name

@@ -1,0 +1,122 @@
+"""What is wrong with a spec, and where: `file:line:column: model.prior.network: got …, expected … (did you mean …?)`.
+
+A path names a place in a spec: names joined by dots, `[0]` for an item of a list, `["*critic"]` for a name that is not
+plain.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Position", "Problem", "SpecError", "join", "nearest", "split"]
+
+_BARE = re.compile(r"""[^.\[\]"'=\s]+""")
+_STEP = re.compile(r"""\.?(?P<name>[^.\[\]"'=\s]+)|\[(?P<index>[0-9]{1,9})\]|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]""")
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in a text; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Args:
+        path: Dotted path in the spec; empty where it concerns the whole.
+        message: What was got and what is expected.
+        position: Where it was written, or None for what came from Python.
+        hint: What may mend it, such as the nearest names.
+    """
+
+    path: str
+    message: str
+    position: Position | None = None
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        where = [str(part) for part in (self.position, self.path) if part]
+        text = ": ".join([*where, self.message])
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class SpecError(ValueError):
+    """A spec that cannot be built; its text lists every problem, one a line.
+
+    Args:
+        problems: One problem, or all of them.
+    """
+
+    problems: tuple[Problem, ...]
+
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """A hint naming the choices that look like `name`, or None where none does."""
+    folded = {choice.casefold().replace("_", "-"): choice for choice in choices}
+    close = difflib.get_close_matches(name[:100].casefold().replace("_", "-"), folded, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(folded[match] for match in close)}?" if close else None
+
+
+def join(parts: Sequence[str | int]) -> str:
+    """The dotted path of names and indices."""
+    path = ""
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif _BARE.fullmatch(part):
+            path += f".{part}" if path else part
+        else:
+            path += f"[{json.dumps(part)}]"
+    return path
+
+
+def split(path: str) -> tuple[str | int, ...]:
+    """The names and indices of a dotted path: the inverse of `join`.
+
+    Raises:
+        SpecError: If it is no path.
+    """
+    parts: list[str | int] = []
+    end = 0
+    while end < len(path):
+        step = _STEP.match(path, end)
+        if step is None or (step["name"] is not None and (step[0][0] == ".") != (end > 0)):
+            break
+        if step["name"] is not None:
+            parts.append(step["name"])
+        else:
+            parts.append(int(step["index"]) if step["index"] else _unquoted(step["quoted"], path))
+        end = step.end()
+    if not parts or end < len(path):
+        raise _no_path(path)
+    return tuple(parts)
+
+
+def _unquoted(text: str, path: str) -> str:
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        raise _no_path(path) from None
+
+
+def _no_path(path: str) -> SpecError:
+    return SpecError(Problem("", f'got {path[:100]!r}, expected a path such as model.levels[0].prior or players["*"]'))

@@ -1,0 +1,42 @@
+"""Penalties on a critic. Shape letters: b batch, c channels, h w spatial."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modkit.kinds import Critic
+from modkit.types import Cond
+
+__all__ = ["R1"]
+
+
+class R1:
+    r"""The squared gradient of the critic at real data.
+
+        R1 = gamma / 2 E |grad_x D(x)|^2
+
+    The norm is taken over a sample's elements and the mean over samples; the logits of a critic of patches are summed.
+
+    References:
+        Which Training Methods for GANs do actually Converge? (Mescheder et al., 2018), eq. 9,
+        https://arxiv.org/abs/1801.04406
+
+    Args:
+        gamma: Weight of the penalty.
+
+    Raises:
+        ValueError: If `gamma` is negative.
+    """
+
+    def __init__(self, *, gamma: float = 1.0) -> None:
+        if gamma < 0:
+            raise ValueError(f"R1 expects gamma of at least 0, got {gamma}")
+        self.gamma = gamma
+
+    def __call__(self, discriminator: Critic, x: Tensor, cond: Cond) -> Tensor:
+        """The penalty at real `x`, `b c h w`, a scalar; gradients reach the critic's parameters, not x's source."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(discriminator(x, cond).sum(), x, create_graph=True)
+            return self.gamma / 2 * gradient.square().reshape(len(x), -1).sum(1).mean()

@@ -1,0 +1,80 @@
+"""Learning rates over a stage, as a factor on each group's own rate; k is the step, from 0 to `steps`.
+
+    warmup:    (k + 1) / (warmup + 1)                      k < warmup
+    constant:  1
+    linear:    1 - (1 - floor) u                           u = (k - warmup) / (steps - warmup), at most 1
+    cosine:    floor + (1 - floor) (1 + cos(pi u)) / 2     (Loshchilov and Hutter, 2017, eq. 5)
+
+References:
+    SGDR: Stochastic Gradient Descent with Warm Restarts (Loshchilov and Hutter, 2017), https://arxiv.org/abs/1608.03983
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+__all__ = ["constant", "cosine", "linear"]
+
+
+def constant(optimizer: Optimizer, steps: int, *, warmup: int = 0) -> LRScheduler:
+    """The same rate throughout, after a warmup.
+
+    Args:
+        optimizer: Whose rates it sets.
+        steps: Length of the stage.
+        warmup: Steps over which the rate rises linearly.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    return _scaled("constant", optimizer, steps, warmup, 1.0, lambda u: 1.0)
+
+
+def cosine(optimizer: Optimizer, steps: int, *, warmup: int = 0, floor: float = 0.0) -> LRScheduler:
+    """Half a period of a cosine from the full rate to `floor` of it, after a warmup.
+
+    Args:
+        optimizer: Whose rates it sets.
+        steps: Length of the stage.
+        warmup: Steps over which the rate rises linearly.
+        floor: Share of the rate that is left at the end, in [0, 1].
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    return _scaled("cosine", optimizer, steps, warmup, floor, lambda u: (1 + math.cos(math.pi * u)) / 2)
+
+
+def linear(optimizer: Optimizer, steps: int, *, warmup: int = 0, floor: float = 0.0) -> LRScheduler:
+    """A straight line from the full rate to `floor` of it, after a warmup.
+
+    Args:
+        optimizer: Whose rates it sets.
+        steps: Length of the stage.
+        warmup: Steps over which the rate rises linearly.
+        floor: Share of the rate that is left at the end, in [0, 1].
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    return _scaled("linear", optimizer, steps, warmup, floor, lambda u: 1 - u)
+
+
+def _scaled(
+    name: str, optimizer: Optimizer, steps: int, warmup: int, floor: float, shape: Callable[[float], float]
+) -> LRScheduler:
+    """Warms up, then follows `shape`, which falls from 1 to 0 over [0, 1], stretched to end at `floor`."""
+    if steps < 1 or warmup < 0 or not 0 <= floor <= 1:
+        raise ValueError(f"{name} expects steps >= 1, warmup >= 0, floor in [0, 1], got {steps}, {warmup}, {floor}")
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        u = min((step - warmup) / max(steps - warmup, 1), 1.0)
+        return floor + (1 - floor) * shape(u)
+
+    return LambdaLR(optimizer, factor)

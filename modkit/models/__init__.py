@@ -1,0 +1,1 @@
+"""Assemblies: each a Model."""

@@ -1,0 +1,170 @@
+r"""Autoencoder: an encoder, a bottleneck and a decoder under a likelihood, perhaps with a critic of its pictures.
+
+    h = encoder(x),   z ~ q(z | h),   -log p(x | z) + KL(q(z | x) || p(z)) + the bottleneck's own losses
+
+With `identity` it is an autoencoder, with `gaussian` a VAE (Kingma & Welling, 2014, eq. 3), with a weight on `kl` a
+β-VAE
+(Higgins et al., 2017), with `vq` a VQ-VAE (van den Oord et al., 2017), with a critic the first stage of VQGAN and of
+latent diffusion.
+
+Shape letters: b batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modkit.kinds import (
+    Adversarial,
+    Bottleneck,
+    Decoder,
+    Discriminator,
+    Encoder,
+    Likelihood,
+    Regularizer,
+    Slot,
+    Step,
+    Weight,
+    default,
+)
+from modkit.model import Model, Pass, Player, made_weights
+from modkit.rng import Rng
+from modkit.types import Batch, Cond, CondType, TensorType, Value
+
+__all__ = ["Autoencoder"]
+
+
+class Autoencoder(Model):
+    """An encoder, a bottleneck and a decoder; a critic makes it adversarial.
+
+    `nll` and `kl` are nats a dimension of x: a sample's, averaged over the batch and divided by its number of values.
+
+    Args:
+        x: Type of the data.
+        encoder: Data to features.
+        bottleneck: Features to latents.
+        decoder: Latents to the likelihood's parameters.
+        likelihood: p(x | z).
+        critic: Tells data from reconstructions (VQGAN); none where not given.
+        adversarial: Losses of the game with the critic.
+        regularizers: Penalties on the critic, by the name of their term.
+        critic_start: First step of the stage at which the critic plays.
+        weights: Weights of the losses by term (`kl`, `adversarial`, `commitment`, …); a term not named weighs 1.
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma & Welling, 2014), https://arxiv.org/abs/1312.6114
+        Taming Transformers (Esser et al., 2021), eq. 4 to 7, https://arxiv.org/abs/2012.09841
+    """
+
+    def __init__(
+        self,
+        x: TensorType,
+        *,
+        encoder: Slot[Encoder] = default("conv"),
+        bottleneck: Slot[Bottleneck] = default("gaussian"),
+        decoder: Slot[Decoder] = default("conv"),
+        likelihood: Slot[Likelihood] = default("mse"),
+        critic: Slot[Discriminator] | None = None,
+        adversarial: Slot[Adversarial] = default("hinge"),
+        regularizers: dict[str, Slot[Regularizer]] | None = None,
+        critic_start: int = 0,
+        weights: dict[str, Slot[Weight] | float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.event = x
+        self.encoder = encoder(x=x)
+        self.bottleneck = bottleneck(h=self.encoder.h)
+        self.latents = self.bottleneck.latents
+        self.likelihood = likelihood(x=x)
+        self.decoder = decoder(z=list(self.latents.values())[-1], x=self.likelihood.out(x))
+        self.critic = critic(x=x, cond=CondType()) if critic else None
+        self.adversarial = adversarial()
+        self.regularizers = {name: make() for name, make in (regularizers or {}).items()}
+        self.critic_start = critic_start
+        self._weights = made_weights(weights)
+
+    def players(self) -> tuple[Player, ...]:
+        """`autoencoder`, and `critic` where there is one."""
+        own = Player(
+            "autoencoder",
+            self.owned("encoder", "bottleneck", "decoder", "likelihood"),
+            against=("critic",) if self.critic else (),
+            last_layer=self.decoder.last_layer and f"decoder.{self.decoder.last_layer}",
+        )
+        return (own, Player("critic", ("critic",), start=self.critic_start)) if self.critic else (own,)
+
+    def weights(self) -> Mapping[str, Weight]:
+        """Weights by term."""
+        return self._weights
+
+    def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """`nll`, `kl`, the bottleneck's and `adversarial`; of the critic `adversarial` and its regularizers."""
+        x = batch.tensor
+        if player == "critic":
+            return self._critic_losses(x, step)
+        latents = self.bottleneck(self.encoder(x), step)
+        out = self.decoder(_last(latents.values))
+        losses = {"nll": self.likelihood.nll(out, x).mean() / self.single.numel}
+        if latents.kl is not None:
+            losses["kl"] = latents.kl.mean() / self.single.numel
+        losses |= latents.losses
+        if self.critic and step.wants("adversarial"):
+            losses["adversarial"] = self.adversarial.generator(self.critic(self.likelihood.mean(out), Cond()))
+        return losses
+
+    def update(self, player: str, step: Step) -> None:
+        """Moves the bottleneck's codebooks."""
+        update = getattr(self.bottleneck, "update", None)
+        if update and player == "autoencoder":
+            update(step)
+
+    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
+        """Starts the bottleneck from encoded data."""
+        prepare = getattr(self.bottleneck, "prepare", None)
+        if prepare and player == "autoencoder":
+            prepare(_Features(self.encoder, batches), rng)
+
+    def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
+        """Decodes draws of the bottleneck's prior."""
+        return self._mean(self.bottleneck.sample(num, rng.at("bottleneck")))
+
+    def encode(self, x: Tensor, name: str, rng: Rng | None = None) -> Value:
+        """The latent `name` of `x`: its mean, or a draw of q(z | x) with an rng."""
+        return self.bottleneck(self.encoder(x), Pass(rng) if rng else None).values[name]
+
+    def decode(self, latent: Value, name: str) -> Tensor:
+        """The mean of x given the latent `name`."""
+        return self._mean(self.bottleneck.to_z(name, latent))
+
+    def _mean(self, z: Value) -> Tensor:
+        return self.likelihood.mean(self.decoder(z))
+
+    def _critic_losses(self, x: Tensor, step: Step) -> dict[str, Tensor]:
+        if self.critic is None:
+            raise ValueError("Autoencoder has no critic to play")
+        with torch.no_grad():
+            latents = self.bottleneck(self.encoder(x), step)
+            fake = self._mean(_last(latents.values))
+        losses = {"adversarial": self.adversarial.discriminator(self.critic(x, Cond()), self.critic(fake, Cond()))}
+        for name, regularizer in self.regularizers.items():
+            if step.wants(name):
+                losses[name] = regularizer(self.critic.forward, x, Cond())
+        return losses
+
+
+class _Features:
+    """The encoder's features of a data set, anew at each iteration."""
+
+    def __init__(self, encoder: Any, batches: Iterable[Batch]) -> None:
+        self._encoder, self._batches = encoder, batches
+
+    def __iter__(self) -> Iterator[Value]:
+        return (self._encoder(batch.tensor) for batch in self._batches)
+
+
+def _last(values: Mapping[str, Value]) -> Value:
+    return list(values.values())[-1]

@@ -1,0 +1,137 @@
+r"""Diffusion: a network learns to undo noise, and a sampler undoes it step by step.
+
+    x_t = alpha_t x_0 + sigma_t eps,   minimise  w(t) |out(x_t, t) - target|^2,   eps ~ N(0, I)
+
+What the network is asked to predict is the parametrization's affair, how much noise there is the schedule's, which
+times are trained the times', and how samples are made the sampler's; none knows of another family.
+
+References:
+    Denoising Diffusion Probabilistic Models (Ho et al., 2020), alg. 1 and 2, https://arxiv.org/abs/2006.11239
+
+Shape letters: b batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor
+
+from modkit.kinds import (
+    Conditioner,
+    Denoise,
+    Guidance,
+    LossWeight,
+    Network,
+    Parametrization,
+    Sampler,
+    Schedule,
+    Slot,
+    Step,
+    Times,
+    Weight,
+    default,
+)
+from modkit.model import Model, Player, made_weights
+from modkit.rng import Rng
+from modkit.types import Batch, Cond, CondType, Denoised, TensorType
+
+__all__ = ["Diffusion"]
+
+
+class Diffusion(Model):
+    """A denoiser under a noise schedule, and a sampler.
+
+    Args:
+        x: Type of the data.
+        cond: Conditions from an enclosing Model.
+        fields: The data's fields.
+        network: The denoiser.
+        schedule: Signal and noise over time.
+        times: Times drawn in training.
+        parametrization: What the network predicts.
+        loss_weight: Weight of the denoising loss over time.
+        sampler: Steps from noise to data.
+        guidance: How the conditional and the unconditional denoiser are combined in sampling.
+        conditioner: Fields to conditions; trained with the network.
+        weights: Weights of the losses by term (`denoising`); a term not named weighs 1.
+    """
+
+    def __init__(
+        self,
+        x: TensorType,
+        cond: CondType,
+        fields: dict[str, TensorType],
+        *,
+        network: Slot[Network] = default("unet"),
+        schedule: Slot[Schedule] = default("cosine"),
+        times: Slot[Times] = default("uniform"),
+        parametrization: Slot[Parametrization] = default("eps"),
+        loss_weight: Slot[LossWeight] = default("simple"),
+        sampler: Slot[Sampler] = default("ddim"),
+        guidance: Slot[Guidance] = default("none"),
+        conditioner: Slot[Conditioner] = default("none"),
+        weights: dict[str, Slot[Weight] | float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.event = x
+        self.schedule = schedule()
+        self.times = times(schedule=self.schedule)
+        self.parametrization = parametrization(schedule=self.schedule)
+        self.loss_weight = loss_weight(schedule=self.schedule, parametrization=self.parametrization)
+        self.conditioner = conditioner(fields=fields)
+        self.reads = self.conditioner.reads
+        self.cond = cond.merge(self.conditioner.type).merge(CondType(time=True))
+        self.network = network(x=x, out=self.parametrization.out(x), cond=self.cond)
+        self.sampler = sampler(schedule=self.schedule, x=x)
+        self.guidance = guidance()
+        self._weights = made_weights(weights)
+
+    def players(self) -> tuple[Player, ...]:
+        """`denoiser`."""
+        return (Player("denoiser", self.owned("network", "conditioner", "parametrization")),)
+
+    def weights(self) -> Mapping[str, Weight]:
+        """Weights by term."""
+        return self._weights
+
+    def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """`denoising`, weighted over time, and what else the parametrization asks for."""
+        x_0, rng = batch.tensor, step.rng
+        t = self.times(len(x_0), rng.at("times")).to(x_0.device)
+        eps = rng.normal("eps", x_0)
+        alpha_t, sigma_t = (scale.to(x_0.dtype).view(-1, *[1] * (x_0.ndim - 1)) for scale in self.schedule.scales(t))
+        x_t = alpha_t * x_0 + sigma_t * eps
+        cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
+        losses = self.parametrization.losses(self._out(x_t, t, cond), x_0, eps, x_t, t)
+        losses["denoising"] = self.loss_weight(t).to(x_0.dtype) * losses["denoising"]
+        return {name: loss.mean() for name, loss in losses.items()}
+
+    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
+        """Measures the conditioner's frequencies."""
+        self.conditioner.prepare(batches)
+
+    def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
+        """Runs the sampler from noise; fields not given are drawn by the conditioner."""
+        given = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
+        null = self.conditioner.null(num).merge(cond)
+        denoise = self.guidance(self._denoise(given), self._denoise(null))
+        times = self.sampler.times()
+        x_t = self.sampler.start(rng.normal("start", self.blank(num, self.single)), times[0])
+        state: Any = None
+        for index, (t, s) in enumerate(pairwise(times)):
+            x_t, state = self.sampler.step(denoise, x_t, t, s, state, rng.at("sampler", index))
+        return x_t
+
+    def _out(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        x_in, time = self.parametrization.inputs(x_t, t)
+        return self.network(x_in, cond.at(time))
+
+    def _denoise(self, cond: Cond) -> Denoise:
+        def denoise(x_t: Tensor, t: Tensor) -> Denoised:
+            rows = t.to(x_t.device).expand(len(x_t))
+            return self.parametrization.denoised(self._out(x_t, rows, cond), x_t, rows)
+
+        return denoise

@@ -1,0 +1,253 @@
+r"""Latent: an autoencoder and any Model as the prior of its latents; itself a Model, and itself an autoencoder.
+
+    x = decode(z),   z ~ prior,   the prior sees (z - mean) / std
+
+Latent diffusion is latent(autoencoder, diffusion) (Rombach et al., 2022), a two-stage VAE is latent(VAE, VAE) (Dai &
+Wipf,
+2019); nothing here knows which prior it got. The prior is offered the autoencoder's latents in their order and takes
+the first that it accepts.
+
+Shape letters: b batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modkit.kinds import Slot, Step, Unfit, Weight, default
+from modkit.model import Model, Nested, Player, prefixed
+from modkit.rng import Rng
+from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, levels
+
+__all__ = ["Latent"]
+
+
+class Latent(Model):
+    """An autoencoder with a prior over one of its latents.
+
+    The mean and standard deviation of a continuous latent are measured before the prior's first turn, one number a
+    level, so that any prior sees unit scale; codes are left as they are.
+
+    Args:
+        x: Type of the data.
+        cond: Conditions from an enclosing Model, for the prior.
+        fields: The data's fields, for the prior.
+        autoencoder: A Model that encodes.
+        prior: Any Model that accepts one of the autoencoder's latents.
+        at: Name of the latent; where not given, the first that the prior accepts.
+        scale: Multiplies the latent instead of the measured 1 / std (mean 0 is then taken as given).
+
+    Raises:
+        ValueError: If the autoencoder does not encode, or no latent suits the prior.
+
+    References:
+        High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022), section 3,
+        https://arxiv.org/abs/2112.10752
+    """
+
+    def __init__(
+        self,
+        x: TensorType,
+        cond: CondType,
+        fields: dict[str, TensorType],
+        *,
+        autoencoder: Slot[Model] = default("autoencoder"),
+        prior: Slot[Model] = default("diffusion"),
+        at: str | None = None,
+        scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        if scale is not None and scale <= 0:
+            raise ValueError(f"Latent expects scale > 0, got {scale}")
+        self.event = x
+        self.autoencoder = autoencoder(x=x, cond=CondType(), fields=fields)
+        if not self.autoencoder.latents:
+            raise Unfit("autoencoder", f"expected a Model that encodes, got {autoencoder.where}, which has no latents")
+        self.at = _choose(autoencoder, prior, self.autoencoder.latents, at)
+        event = self.autoencoder.latents[self.at]
+        self.prior = prior(x=_unbounded(event), cond=cond, fields=fields)
+        self.reads = tuple(dict.fromkeys((*self.autoencoder.reads, *self.prior.reads)))
+        self.latents = self.prior.latents
+        for level, type in enumerate(levels(event)):
+            if type.classes is None:
+                start = (torch.nan, torch.nan) if scale is None else (0.0, 1 / scale)
+                self.register_buffer(f"mean_{level}", torch.tensor(start[0]))
+                self.register_buffer(f"std_{level}", torch.tensor(start[1]))
+
+    @classmethod
+    def accepts(cls, event: Event, **slots: Any) -> str | None:
+        """What its autoencoder accepts."""
+        autoencoder: Slot[Model] = slots["autoencoder"]
+        return autoencoder.accepts(event)
+
+    @property
+    def encodes(self) -> bool:
+        """True: what cannot be sampled yet can be reconstructed."""
+        return True
+
+    def players(self) -> tuple[Player, ...]:
+        """The autoencoder's players, then the prior's."""
+        sides = (("autoencoder", self.autoencoder), ("prior", self.prior))
+        return tuple(prefixed(player, name) for name, side in sides for player in side.active_players())
+
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        """The autoencoder's stages, then the prior's; none for a side that is frozen."""
+        sides = (("autoencoder", self.autoencoder), ("prior", self.prior))
+        return tuple(
+            tuple(f"{name}/{pattern}" for pattern in stage)
+            for name, side in sides
+            if side.active_players()
+            for stage in side.stages()
+        )
+
+    def weights(self) -> Mapping[str, Weight]:
+        """Weights of both sides, by prefixed term."""
+        sides = (("autoencoder", self.autoencoder), ("prior", self.prior))
+        return {f"{name}/{term}": weight for name, side in sides for term, weight in side.weights().items()}
+
+    def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """The losses of the side that plays; the prior's at latents that take no gradient."""
+        side, _, name = player.partition("/")
+        if side == "autoencoder":
+            losses = self.autoencoder.losses(name, replace(batch, cond=Cond()), Nested(step, side))
+        else:
+            latent = self._latent(batch, step.rng.at("encode"))
+            losses = self.prior.losses(name, latent, Nested(step, side))
+        return {f"{side}/{term}": loss for term, loss in losses.items()}
+
+    def update(self, player: str, step: Step) -> None:
+        """Passes the call on."""
+        side, _, name = player.partition("/")
+        getattr(self, side).update(name, Nested(step, side))
+
+    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
+        """Passes the call on; before the prior's first, measures the latent's mean and standard deviation."""
+        side, _, name = player.partition("/")
+        if side == "autoencoder":
+            self.autoencoder.prepare(name, batches, rng.at(side))
+            return
+        if self._unmeasured():
+            self._measure(batches, rng.at("scale"))
+        self.prior.prepare(name, _Encoded(self, batches, rng.at("encode")), rng.at(side))
+
+    def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
+        """Decodes draws of the prior."""
+        if self._unmeasured():
+            raise ValueError(
+                "Latent cannot be sampled before its prior has been prepared: the latent's scale is unknown"
+            )
+        return self._decode(self.prior.draw(num, fields, cond, rng.at("prior")))
+
+    def encode(self, x: Tensor, name: str, rng: Rng | None = None) -> Value:
+        """Encodes through both: the autoencoder, then the prior."""
+        latent = self._encode(x, rng and rng.at("autoencoder"))
+        if isinstance(latent, tuple):
+            raise ValueError(f"{self.prior.__class__.__name__} expects one tensor, got a hierarchy")
+        return self.prior.encode(latent, name, rng and rng.at("prior"))
+
+    def decode(self, latent: Value, name: str) -> Tensor:
+        """Decodes through both: the prior, then the autoencoder."""
+        return self._decode(self.prior.decode(latent, name))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """`x` through the autoencoder alone."""
+        return self.autoencoder.decode(self.autoencoder.encode(x, self.at), self.at)
+
+    def _latent(self, batch: Batch, rng: Rng) -> Batch:
+        with torch.no_grad():
+            return replace(batch, x=self._encode(batch.tensor, rng))
+
+    def _encode(self, x: Tensor, rng: Rng | None) -> Value:
+        latent = self.autoencoder.encode(x, self.at, rng)
+        if isinstance(latent, tuple):
+            return tuple(self._scaled(value, level) for level, value in enumerate(latent))
+        return self._scaled(latent, 0)
+
+    def _decode(self, latent: Value) -> Tensor:
+        if isinstance(latent, tuple):
+            return self.autoencoder.decode(tuple(self._restored(v, level) for level, v in enumerate(latent)), self.at)
+        return self.autoencoder.decode(self._restored(latent, 0), self.at)
+
+    def _scaled(self, latent: Tensor, level: int) -> Tensor:
+        moments = self._moments(level)
+        return latent if moments is None else (latent - moments[0]) / moments[1]
+
+    def _restored(self, latent: Tensor, level: int) -> Tensor:
+        moments = self._moments(level)
+        return latent if moments is None else latent * moments[1] + moments[0]
+
+    def _moments(self, level: int) -> tuple[Tensor, Tensor] | None:
+        buffers = dict(self.named_buffers(recurse=False))
+        return (buffers[f"mean_{level}"], buffers[f"std_{level}"]) if f"mean_{level}" in buffers else None
+
+    def _unmeasured(self) -> bool:
+        return any(bool(buffer.isnan()) for buffer in self.buffers(recurse=False))
+
+    def _measure(self, batches: Iterable[Batch], rng: Rng) -> None:
+        """Mean and standard deviation of each continuous level over one pass, by float64 sums about the first mean."""
+        sums: dict[int, Tensor] = {}
+        origin: dict[int, Tensor] = {}
+        for first, batch in _numbered(batches):
+            with torch.no_grad():
+                latent = self.autoencoder.encode(batch.tensor, self.at, rng.rows(first))
+            for level, value in enumerate(latent if isinstance(latent, tuple) else (latent,)):
+                if value.is_floating_point():
+                    value = value.double()
+                    value = value - origin.setdefault(level, value.mean())
+                    terms = torch.stack(
+                        [
+                            torch.tensor(value.numel(), dtype=value.dtype, device=value.device),
+                            value.sum(),
+                            (value**2).sum(),
+                        ]
+                    )
+                    sums[level] = sums.get(level, torch.zeros_like(terms)) + terms
+        for level, (count, first_moment, second_moment) in sums.items():
+            mean = first_moment / count
+            self.get_buffer(f"mean_{level}").copy_(mean + origin[level])
+            self.get_buffer(f"std_{level}").copy_((second_moment / count - mean**2).clamp_min(1e-12).sqrt())
+
+
+class _Encoded:
+    """The scaled latents of a data set, anew at each iteration."""
+
+    def __init__(self, model: Latent, batches: Iterable[Batch], rng: Rng) -> None:
+        self._model, self._batches, self._rng, self._passes = model, batches, rng, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._passes += 1
+        rng = self._rng.at(self._passes)
+        return (self._model._latent(batch, rng.rows(first)) for first, batch in _numbered(self._batches))
+
+
+def _numbered(batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
+    first = 0
+    for batch in batches:
+        yield first, batch
+        first += len(batch)
+
+
+def _choose(autoencoder: Slot[Model], prior: Slot[Model], latents: Mapping[str, Event], at: str | None) -> str:
+    """The name of the first latent that the prior accepts."""
+    if at is not None and at not in latents:
+        raise Unfit("at", f"expected one of the latents of {autoencoder.where}: {', '.join(latents)}; got {at!r}")
+    refusals = {}
+    for name in latents if at is None else (at,):
+        reason = prior.accepts(_unbounded(latents[name]))
+        if reason is None:
+            return name
+        refusals[name] = reason
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
+    raise Unfit("prior", f"{prior.where} accepts no latent of {autoencoder.where}: {reasons}")
+
+
+def _unbounded(event: Event) -> Event:
+    """The type of a latent once scaled: no range."""
+    if isinstance(event, tuple):
+        return tuple(replace(level, range=None) for level in event)
+    return replace(event, range=None)

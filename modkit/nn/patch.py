@@ -1,0 +1,104 @@
+"""PatchGAN: a fully convolutional critic, each of whose logits judges one patch of the image.
+
+    [x, concat] -> down -> LReLU -> (down -> BN, LReLU) x (layers - 1) -> conv -> BN, LReLU -> phi
+    logits = w * phi + b + mean_4x4(phi)^T V e(cond) / sqrt(d)
+
+All convolutions are 4x4 with padding 1; `down` has stride 2, `conv` and `w` have stride 1. Channels double with each up
+to eightfold. It is the critic of pix2pix and VQGAN, whose parameters' names it keeps. Three halvings see patches of
+70x70, two 34x34, one 16x16. Neither paper conditions it by a vector; here the features in each logit's 4x4 window are
+averaged and projected.
+
+Shape letters: b batch, c channels, h w spatial, d features.
+
+References:
+    Image-to-Image Translation with Conditional Adversarial Networks (Isola et al., 2017), section 6.1.2,
+    https://arxiv.org/abs/1611.07004
+    Taming Transformers for High-Resolution Image Synthesis (Esser et al., 2021), https://arxiv.org/abs/2012.09841
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from modkit.nn.dcgan import initialise
+from modkit.nn.embeddings import MapJoin
+from modkit.nn.mlp import Projection
+from modkit.types import Cond, CondType, TensorType
+
+__all__ = ["PatchDiscriminator"]
+
+
+class PatchDiscriminator(nn.Module):
+    """Tells real from fake patches of images.
+
+    Batch norm looks across the batch in training: real and fake ones are best given apart.
+
+    Args:
+        x: Type of the images, `(c, h, w)`, continuous.
+        cond: Conditions; a map is joined to x as further channels, the rest is projected, tokens are refused.
+        channels: Channels of the first map; each later one has twice as many, up to eightfold.
+        layers: Number of halvings; None takes three, as the papers do, or as many as small images allow.
+        spectral_norm: Whether each weight is divided by its largest singular value (Miyato et al., 2018), the
+            embedding of conditions excepted; there is then no batch norm.
+
+    Raises:
+        ValueError: If x is no image, holds codes, or is too small for `layers`, `cond` has a context or a map that is
+            finer or no map, or `channels` or `layers` is below 1.
+    """
+
+    def __init__(
+        self,
+        x: TensorType,
+        cond: CondType,
+        *,
+        channels: int = 64,
+        layers: int | None = None,
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if cond.context is not None:
+            raise ValueError(f"PatchDiscriminator expects cond without context, got {cond}")
+        num = _halvings(x, channels, layers)
+        self.join = MapJoin(x, cond.concat, channels)
+        main: list[nn.Module] = [nn.Conv2d(self.join.channels, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
+        wide = channels
+        for level in range(1, num + 1):
+            narrow, wide = wide, channels * min(2**level, 8)
+            main.append(nn.Conv2d(narrow, wide, 4, 2 if level < num else 1, 1, bias=spectral_norm))
+            main += [] if spectral_norm else [nn.BatchNorm2d(wide)]
+            main.append(nn.LeakyReLU(0.2))
+        self.main = nn.Sequential(*main, nn.Conv2d(wide, 1, 4, 1, 1))
+        self.main.apply(initialise)
+        self.projection = Projection(cond, wide, spectral_norm=spectral_norm)
+        if spectral_norm:
+            for layer in self.main:
+                if isinstance(layer, nn.Conv2d):
+                    parametrizations.spectral_norm(layer)
+
+    def forward(self, x: Tensor, cond: Cond) -> Tensor:
+        """Logits of the patches of `x`, `b 1 h w`."""
+        features: Tensor = self.main[:-1](self.join(x, cond.concat))
+        logits: Tensor = self.main[-1](features)
+        if not self.projection.embedding.embeds:
+            return logits
+        windows = F.avg_pool2d(features, 4, stride=1, padding=1, count_include_pad=False)
+        logits = logits + self.projection(windows, cond).unsqueeze(1)
+        return logits
+
+
+def _halvings(x: TensorType, channels: int, layers: int | None) -> int:
+    """Number of halvings, after which the two convolutions of stride 1 still need a map of 3x3."""
+    if len(x.shape) != 3 or x.classes is not None:
+        raise ValueError(f"PatchDiscriminator expects continuous images (c, h, w), got {x}")
+    if channels < 1 or (layers is not None and layers < 1):
+        raise ValueError(f"PatchDiscriminator expects channels and layers of at least 1, got {channels} and {layers}")
+    smallest = min(x.shape[1:])
+    num = next((num for num in (3, 2) if smallest >> num >= 3), 1) if layers is None else layers
+    if smallest >> num < 3:
+        expected = 3 * 2**num
+        raise ValueError(
+            f"PatchDiscriminator with layers={num} expects images of at least {expected}×{expected}, got {x}"
+        )
+    return num

@@ -1,0 +1,47 @@
+"""Optimizer states as what a checkpoint keeps: tensors by name, and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modkit.kinds import Optimizer
+
+__all__ = ["pack", "unpack"]
+
+
+def pack(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state of an optimizer: tensors named `PARAMETER.KEY`, and the rest as JSON."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for index, entries in state["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{key}"] = value
+            else:
+                numbers[f"{index}.{key}"] = value
+    groups = [
+        {key: list(v) if isinstance(v, tuple) else v for key, v in group.items()} for group in state["param_groups"]
+    ]
+    return tensors, {"groups": groups, "numbers": numbers}
+
+
+def unpack(optimizer: Optimizer, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Restores what `pack` gave, in the memory format of the parameters, so that the next step rounds alike."""
+    entries: dict[int, dict[str, Any]] = {}
+    for name, value in {**state["numbers"], **tensors}.items():
+        index, _, key = name.partition(".")
+        entries.setdefault(int(index), {})[key] = value
+    groups = [
+        {key: tuple(v) if isinstance(v, list) and key != "params" else v for key, v in g.items()}
+        for g in state["groups"]
+    ]
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    for parameter, kept in optimizer.state.items():
+        for key, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                kept[key] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

@@ -1,0 +1,361 @@
+"""The plan: a spec with every short form and default expanded and every keyword checked, before anything is built.
+
+Here a spec's tree meets the signatures of the parts that it names. What comes out is a tree of calls, from which the
+builder makes objects and the run writes its resolved spec; what goes wrong is collected, each problem at its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from modkit.errors import Problem, SpecError, join, nearest, split
+from modkit.kinds import KINDS, Default
+from modkit.node import Node, Value, described, target
+from modkit.part import Part
+from modkit.registry import Entry, Registry, registry
+from modkit.settings import Settings
+from modkit.signature import Parameter, SlotShape, misfit, parameters, read, takes
+from modkit.spec import Spec, resolve
+
+__all__ = ["Argument", "Call", "Plan", "Record", "Ref", "Trained", "plan"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A piece of another run: its weights start a part, which stays frozen unless it is trained on.
+
+    Args:
+        path: The run's directory, as written.
+        at: Path of the piece in that run's spec.
+        train: Whether it has players here.
+    """
+
+    path: str
+    at: str
+    train: bool
+
+
+@dataclass(frozen=True)
+class Call:
+    """A part and its arguments, waiting to be told its types."""
+
+    path: str
+    part: Part
+    arguments: Mapping[str, Argument]
+    takes: frozenset[str]
+    trained: Trained | None = None
+
+    def node(self) -> Node:
+        """The node that gives this call, everything written out."""
+        use = self.part.load() if isinstance(self.part, _Local) else self.part.name
+        inner = Node({"use": use, **{name: _written(v) for name, v in self.arguments.items() if v is not None}})
+        if self.trained is None:
+            return inner
+        source = {"path": self.trained.path, "at": self.trained.at, "train": self.trained.train}
+        return Node({"use": "run", **source, "part": inner})
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The part that is built at another place."""
+
+    path: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """A group of settings."""
+
+    type: type[Any]
+    arguments: Mapping[str, Argument]
+
+
+Argument: TypeAlias = "Value | Call | Ref | Record | list[Argument] | dict[str, Argument]"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked spec.
+
+    Args:
+        spec: As written, scalars resolved.
+        data: The data set's call, or None.
+        model: The model's call or, of a trained piece, its.
+        settings: How it is trained.
+        calls: Every call by path.
+        entries: The registered parts used.
+    """
+
+    spec: Spec
+    data: Call | None
+    model: Call
+    settings: Record
+    calls: Mapping[str, Call]
+    entries: tuple[Entry, ...]
+
+    @property
+    def resolved(self) -> Spec:
+        """The spec with every part and parameter written out."""
+        return Spec(
+            name=self.spec.name,
+            data=self.data.node() if self.data else None,
+            model=self.model.node(),
+            train=Node(_written_record(self.settings)),
+            x=self.spec.x,
+        )
+
+
+def plan(spec: Spec) -> Plan:
+    """Checks a spec against the signatures of the parts that it names.
+
+    Raises:
+        SpecError: With every problem found.
+    """
+    spec = resolve(spec)
+    planner = _Planner(spec, registry())
+    data = planner.part(spec.data, "data", "data", None) if spec.data is not None else None
+    model = planner.part(spec.model, "model", "model", None)
+    settings = planner.record(spec.train or Node({}), Settings, "train")
+    planner.check_refs()
+    if spec.data is None and spec.x is None:
+        planner.report("data", "missing, expected a data set, or `x` with the type of one sample")
+    if planner.problems:
+        raise SpecError(planner.problems)
+    if not isinstance(model, Call) or isinstance(data, Ref):
+        raise SpecError(Problem("model", "got a reference, expected a part"))
+    return Plan(spec, data, model, settings, planner.calls, tuple(planner.entries.values()))
+
+
+@dataclass(frozen=True)
+class _Local(Part):
+    """A class or function given in Python that no package has registered."""
+
+    object: Callable[..., Any] | None = None
+
+    def load(self) -> Callable[..., Any]:
+        if self.object is None:
+            raise ValueError("a local part expects its class or function")
+        return self.object
+
+
+@dataclass
+class _Planner:
+    """Walks a spec's tree along the signatures."""
+
+    spec: Spec
+    registry: Registry
+    problems: list[Problem] = field(default_factory=list)
+    calls: dict[str, Call] = field(default_factory=dict)
+    refs: list[tuple[Ref, str]] = field(default_factory=list)
+    entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
+
+    def report(self, path: str, message: str, hint: str | None = None, *, key: bool = False) -> None:
+        """Adds a problem."""
+        self.problems.append(Problem(path, message, self.spec.position(path, key=key), hint))
+
+    def part(self, value: Value, kind: str, path: str, fallback: str | None) -> Call | Ref | None:
+        """The call of a part, from its node or its bare name; None after a problem."""
+        if isinstance(value, str):
+            value = Node({"use": value})
+        if not isinstance(value, Node):
+            self.report(path, f"got {described(value)}, expected a {kind}: its name, or a mapping with `use`")
+            return None
+        if value.ref is not None:
+            ref = Ref(path, value.ref)
+            self.refs.append((ref, kind))
+            return ref
+        if value.use == "run":
+            return self._trained(value, kind, path)
+        part = self._find(value.use or fallback, kind, path)
+        return self._call(part, value, path) if part else None
+
+    def record(self, value: Value, type: type[Any], path: str) -> Record:
+        """A group of settings, from its mapping."""
+        if not isinstance(value, Node):
+            self.report(path, f"got {described(value)}, expected a mapping")
+            value = Node({})
+        declared = read(type, (), path)
+        return Record(type, self._arguments(value, declared, (), path))
+
+    def check_refs(self) -> None:
+        """Every reference must lead to a part of its slot's kind."""
+        for ref, kind in self.refs:
+            call = self.calls.get(ref.target)
+            if call is None:
+                self.report(
+                    ref.path, f"got a ref to {ref.target}, expected the path of a part", nearest(ref.target, self.calls)
+                )
+            elif call.part.kind != kind:
+                self.report(ref.path, f"got a ref to the {call.part.kind} at {ref.target}, expected a {kind}")
+
+    def _find(self, use: Any, kind: str, path: str) -> Part | None:
+        if use is None:
+            names = ", ".join(entry.part.name for entry in self.registry.parts(kind))
+            self.report(path, f"got no `use`, expected the name of a {kind}: {names}")
+        elif callable(use):
+            return _Local(kind, getattr(use, "__name__", "local"), target(use), "", object=use)
+        elif not isinstance(use, str):
+            self.report(path, f"got {described(use)} as `use`, expected the name of a {kind}")
+        else:
+            try:
+                entry = self.registry.entry(kind, use)
+            except ValueError as error:
+                self.report(path, str(error))
+            else:
+                self.entries[kind, entry.part.name] = entry
+                return entry.part
+        return None
+
+    def _call(self, part: Part, node: Node, path: str, trained: Trained | None = None) -> Call | None:
+        try:
+            declared, taken = parameters(part), frozenset(takes(part))
+        except Exception as error:  # a plug-in's target may fail to import in any way
+            self.report(path, f"the {part} cannot be used: {type(error).__name__}: {error}")
+            return None
+        given = KINDS[part.kind].given
+        call = Call(path, part, self._arguments(node, declared, given, path, str(part)), taken, trained)
+        self.calls[path] = call
+        return call
+
+    def _arguments(
+        self, node: Node, declared: Mapping[str, Parameter], given: tuple[str, ...], path: str, owner: str = ""
+    ) -> dict[str, Argument]:
+        for key in node.params if owner else node:
+            if key in given:
+                self.report(_under(path, key), f"got {key!r}, which the {owner} is told by its neighbours", key=True)
+            elif key not in declared:
+                names = ", ".join(declared) or "none"
+                message = f"got an unknown key {key!r}, expected one of: {names}"
+                self.report(_under(path, key), message, nearest(key, declared), key=True)
+        arguments: dict[str, Argument] = {}
+        for name, parameter in declared.items():
+            place = _under(path, name)
+            if name in node:
+                arguments[name] = self._argument(node[name], parameter, place)
+            elif parameter.default is MISSING:
+                self.report(path, f"got no {name!r}, which the {owner} requires: {parameter.help}")
+            else:
+                arguments[name] = self._default(parameter, place)
+        return arguments
+
+    def _default(self, parameter: Parameter, path: str) -> Argument:
+        default = parameter.default
+        if isinstance(default, Default) and parameter.slot:
+            return self.part(default.name, parameter.slot.kind, path, None)
+        if parameter.record and not parameter.record.container:
+            return self.record(Node({}), parameter.record.type, path)
+        return default  # type: ignore[no-any-return]
+
+    def _argument(self, value: Value, parameter: Parameter, path: str) -> Argument:
+        if parameter.record:
+            record = parameter.record.type
+            return self._contained(value, parameter.record.container, path, lambda v, p: self.record(v, record, p))
+        slot = parameter.slot
+        if slot is None:
+            if reason := misfit(value, parameter.annotation):
+                self.report(path, reason)
+            return value
+        if value is None and slot.optional:
+            return None
+        fallback = parameter.default.name if isinstance(parameter.default, Default) else None
+        return self._contained(value, slot.container, path, lambda v, p: self._filled(v, slot, p, fallback))
+
+    def _filled(self, value: Value, slot: SlotShape, path: str, fallback: str | None) -> Argument:
+        if slot.number and isinstance(value, int | float) and not isinstance(value, bool):
+            return value
+        return self.part(value, slot.kind, path, fallback)
+
+    def _contained(
+        self, value: Value, container: str | None, path: str, make: Callable[[Value, str], Argument]
+    ) -> Argument:
+        if container == "list":
+            if isinstance(value, tuple):
+                return [make(item, f"{path}[{index}]") for index, item in enumerate(value)]
+            self.report(path, f"got {described(value)}, expected a list")
+        elif container == "dict":
+            if isinstance(value, Node):
+                return {key: make(item, _under(path, key)) for key, item in value.items()}
+            self.report(path, f"got {described(value)}, expected a mapping")
+        else:
+            return make(value, path)
+        return None
+
+    def _trained(self, node: Node, kind: str, path: str) -> Call | None:
+        known = {"use": str, "path": str, "at": str, "train": bool, "part": Node}
+        before = len(self.problems)
+        for key, value in node.items():
+            if key not in known:
+                self.report(_under(path, key), f"got an unknown key {key!r}, expected path, at, train", key=True)
+            elif not isinstance(value, known[key]):
+                self.report(_under(path, key), f"got {described(value)}, expected {known[key].__name__}")
+        if "path" not in node:
+            self.report(path, "got no `path`, expected the directory of a run")
+        if len(self.problems) > before:
+            return None
+        trained = Trained(str(node["path"]), str(node.get("at", "model")), bool(node.get("train", False)))
+        try:
+            inner = node["part"] if "part" in node else run_node(run_folder(trained.path, self.spec), trained.at)
+            inner = _moved(inner, trained.at, path)
+        except ValueError as error:
+            self.report(path, f"the run cannot be used: {error}")
+            return None
+        if not isinstance(inner, Node):
+            self.report(path, f"got {described(inner)} at {trained.at} of the run, expected a {kind}")
+            return None
+        part = self._find(inner.use, kind, path)
+        return self._call(part, inner, path, trained) if part else None
+
+
+def run_folder(path: str, spec: Spec) -> Path:
+    """A run's directory: relative to the spec's file, then to the working directory."""
+    beside = Path(spec.source.position.file).parent / path if spec.source.position else Path(path)
+    return beside if beside.exists() else Path(path)
+
+
+def run_node(folder: Path, at: str) -> Value:
+    """A node of a run's resolved spec.
+
+    Raises:
+        ValueError: If there is no such run or node.
+    """
+    from modkit.run import Run
+
+    run = Run.open(folder)
+    return Spec.from_yaml(run.spec_text, str(folder / "spec.yaml")).at(at)
+
+
+def _moved(value: Value, old: str, new: str) -> Value:
+    """A node with its references led from the old root to the new."""
+    if isinstance(value, Node):
+        if value.ref is not None:
+            if not (value.ref == old or value.ref.startswith(f"{old}.")):
+                raise ValueError(f"it refers to {value.ref}, outside of {old}")
+            return Node({"ref": new + value.ref[len(old) :]})
+        return Node({key: _moved(item, old, new) for key, item in value.items()})
+    return tuple(_moved(item, old, new) for item in value) if isinstance(value, tuple) else value
+
+
+def _under(path: str, key: str) -> str:
+    return join((*split(path), key))
+
+
+def _written(value: Argument) -> Any:
+    if isinstance(value, Call):
+        return value.node()
+    if isinstance(value, Ref):
+        return Node({"ref": value.target})
+    if isinstance(value, Record):
+        return _written_record(value)
+    if isinstance(value, list | tuple):
+        return [_written(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _written(item) for key, item in value.items()}
+    return value
+
+
+def _written_record(record: Record) -> dict[str, Any]:
+    return {name: _written(value) for name, value in record.arguments.items() if value is not None}

@@ -1,0 +1,175 @@
+"""Randomness as a function, not a state: a draw is f(seed, names, row), whatever was drawn before and by whom.
+
+An `Rng` is a key (a path of names under a seed) and the global number of its first row. Drawing never changes it, so
+batches, microbatches and processes split at will, a resumed run draws what the run never stopped would have, and no
+generator state is saved. Row r of a draw stands at its own counter of a counter-based generator (Philox; Random123,
+Salmon et al., 2011) under the hash of the key:
+
+    words(key, r) = Philox(hash(key))[r * w : (r + 1) * w]        w words a row, padded to whole vector lanes
+
+Normals come from the words by Box-Muller, which takes a fixed number of them. In CUDA training the device's own
+generator draws cells of 16 rows, each seeded by (key, cell), so that a split inside a cell still gives the same rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["Rng"]
+
+_CELL = 16
+_LANES = 64  # words a row are padded to whole vector registers, so that no element's rounding depends on the split
+
+Key = tuple[int | str, ...]
+
+
+class Rng:
+    """A source of draws, each a function of (seed, names, row).
+
+    Args:
+        *key: What the draws are a function of: the seed first, then names and whole numbers.
+        first: Global number of the first row drawn here.
+        on_device: Draw CUDA tensors on their device (training); sampling draws on the CPU always.
+
+    Raises:
+        ValueError: From a draw, if one name is drawn twice for the same rows.
+    """
+
+    def __init__(self, *key: int | str, first: int = 0, on_device: bool = False) -> None:
+        self._key: Key = tuple(name if isinstance(name, str) else operator.index(name) for name in key)
+        self._first = first
+        self._on_device = on_device
+        self._drawn: set[tuple[Key, int]] = set()
+
+    def __repr__(self) -> str:
+        return f"Rng({', '.join(map(repr, self._key))}, first={self._first})"
+
+    def at(self, *names: int | str) -> Rng:
+        """A child whose draws are independent of this one's: one for each part, nested Model, player or step."""
+        return self._derived((*self._key, *names), self._first)
+
+    def rows(self, first: int) -> Rng:
+        """The same source where row 0 of a draw is global row `first` (added to this one's own)."""
+        return self._derived(self._key, self._first + first)
+
+    def normal(self, name: str, like: Tensor) -> Tensor:
+        """Standard normal draws of shape, dtype and device of `like`, `b ...`; row i is global row first + i.
+
+        Every dtype gets the same noise, rounded: a float64 model can be compared with a float32 one.
+        """
+        return self._draw(name, like, _normal, lambda x, g: x.normal_(generator=g))
+
+    def uniform(self, name: str, like: Tensor) -> Tensor:
+        """Uniform draws in [0, 1) of shape, dtype and device of `like`, `b ...`."""
+        return self._draw(name, like, _uniform, lambda x, g: x.uniform_(generator=g))
+
+    def integers(self, name: str, like: Tensor, low: int, high: int) -> Tensor:
+        """Integers in [low, high), int64, of shape and device of `like`, `b ...`.
+
+        Raises:
+            ValueError: If the interval is empty or wider than 2^31.
+        """
+        if not 0 < high - low <= 2**31:
+            raise ValueError(f"Rng.integers expects low < high within 2^31 of each other, got [{low}, {high})")
+
+        def scaled(words: NDArray[np.uint32], size: int) -> NDArray[np.int64]:
+            wide = words[:, :size].astype(np.uint64) * np.uint64(high - low)
+            return np.asarray((wide >> np.uint64(32)).astype(np.int64) + low)
+
+        like = torch.empty(like.shape, dtype=torch.int64, device=like.device)
+        return self._draw(name, like, scaled, lambda x, g: x.random_(low, high, generator=g))
+
+    def generators(self, num: int) -> list[torch.Generator]:
+        """A CPU generator for each of the next `num` rows, for libraries that want them.
+
+        torch keeps 32 bits of a seed on the CPU, so prefer the draws above where many rows must differ.
+        """
+        return [torch.Generator().manual_seed(self._hash("generator", self._first + i)) for i in range(num)]
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Runs what draws from torch's global generators (dropout, initialisers) under this key and first row."""
+        started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        devices = [torch.cuda.current_device()] if started else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self._hash("scope", self._first))
+            yield
+
+    def integer(self) -> int:
+        """One 63-bit number of this key and first row, to seed what takes a seed."""
+        return self._hash("integer", self._first)
+
+    def _derived(self, key: Key, first: int) -> Rng:
+        child = Rng(*key, first=first, on_device=self._on_device)
+        child._drawn = self._drawn  # one record for the whole tree, so that two equal children cannot draw one noise
+        return child
+
+    def _draw(
+        self,
+        name: str,
+        like: Tensor,
+        transform: Callable[[NDArray[np.uint32], int], NDArray[np.generic]],
+        fill: Callable[[Tensor, torch.Generator], Tensor],
+    ) -> Tensor:
+        key = (*self._key, name)
+        if (key, self._first) in self._drawn:
+            raise ValueError(f"{self!r} expects each name to be drawn once, got {name!r} a second time")
+        self._drawn.add((key, self._first))
+        if like.device.type == "meta":
+            return torch.empty_like(like)
+        if self._on_device and like.device.type == "cuda":
+            return _cells(key, self._first, like, fill)
+        size = math.prod(like.shape[1:])
+        values = transform(_words(_digest(key), self._first, len(like), size), size)
+        return torch.from_numpy(values).to(like.device, like.dtype).view(like.shape)
+
+    def _hash(self, purpose: str, row: int) -> int:
+        return int.from_bytes(_digest((*self._key, purpose, row))[:8], "little") >> 1
+
+
+def _digest(key: Key) -> bytes:
+    return hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
+
+
+def _words(digest: bytes, first: int, num: int, size: int) -> NDArray[np.uint32]:
+    """Raw words of rows [first, first + num), `num w` with w at least `size` and even."""
+    width = -(-max(size, 1) // _LANES) * _LANES
+    blocks = width // 8  # a Philox 4x64 block is eight 32-bit words
+    philox = np.random.Philox(counter=first * blocks, key=int.from_bytes(digest, "little"))
+    return philox.random_raw(num * width // 2).view(np.uint32).reshape(num, width)
+
+
+def _uniform(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
+    return np.asarray((words[:, :size] >> np.uint32(8)) * np.float32(2**-24), dtype=np.float32)
+
+
+def _normal(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
+    half = words.shape[1] // 2
+    u = (words[:, :half].astype(np.float32) + np.float32(0.5)) * np.float32(2**-32)  # in (0, 1], tails to 6.8 sigma
+    angle = (words[:, half:] >> np.uint32(8)).astype(np.float32) * np.float32(2 * math.pi * 2**-24)
+    radius = np.sqrt(np.float32(-2) * np.log(u))
+    normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    return np.ascontiguousarray(normal[:, :size], dtype=np.float32)
+
+
+def _cells(key: Key, first: int, like: Tensor, fill: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
+    """Draws whole cells of 16 rows on `like`'s device and keeps the rows asked for."""
+    start = first // _CELL
+    stop = -(-(first + len(like)) // _CELL)
+    cell = torch.empty((_CELL, *like.shape[1:]), dtype=like.dtype, device=like.device)
+    generator = torch.Generator(like.device)
+    drawn = []
+    for index in range(start, stop):
+        generator.manual_seed(int.from_bytes(_digest((*key, "cell", index))[:8], "little") >> 1)
+        drawn.append(fill(cell.clone(), generator))
+    offset = first - start * _CELL
+    return torch.cat(drawn)[offset : offset + len(like)]

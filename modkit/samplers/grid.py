@@ -1,0 +1,146 @@
+"""Grids: the times that a sampler visits, and what samplers on a grid share.
+
+On a table the times are some of its indices; elsewhere they are EDM's, spaced by noise level sigma = sigma_t / alpha_t:
+
+    sigma_i = (sigma_max^(1/rho) + i / (n - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,    sigma_n = 0
+
+The scales of a grid are computed once, so that a step's scalar arithmetic is in Python floats, which are float64.
+
+Shape letters: n times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from modkit.kinds import Denoise, Schedule
+from modkit.schedules import sigma_ends
+from modkit.types import Denoised, TensorType
+
+__all__ = ["GridSampler", "Spacing", "noise_levels", "spaced"]
+
+Spacing: TypeAlias = Literal["leading", "trailing", "linspace"]
+
+
+class GridSampler:
+    """A sampler on a fixed grid of times; a subclass adds `step`.
+
+    Args:
+        schedule: The schedule, fixed once built.
+        x: Type of a sample; predictions are clipped to its range, where it has one.
+        times: The times visited, `n`, float64, descending, the last 0.
+    """
+
+    def __init__(self, schedule: Schedule, x: TensorType, times: Tensor) -> None:
+        self.schedule = schedule
+        self.x = x
+        self._times = times
+        alpha, sigma = schedule.scales(times)
+        pairs = zip(alpha.tolist(), sigma.tolist(), strict=True)
+        self._scales: dict[float, tuple[float, float]] = dict(zip(times.tolist(), pairs, strict=True))
+
+    def times(self) -> Tensor:
+        """The times visited, `n`, float64 on the CPU, descending, the last 0."""
+        return self._times.clone()
+
+    def start(self, eps: Tensor, t: Tensor) -> Tensor:
+        """x_t at the first time, from standard normal `eps`, `b ...`: noise alone."""
+        return self.scales(t)[1] * eps
+
+    def scales(self, t: Tensor) -> tuple[float, float]:
+        """`(alpha_t, sigma_t)` at a scalar `t`, on the grid or off it."""
+        known = self._scales.get(float(t))
+        if known is not None:
+            return known
+        alpha, sigma = self.schedule.scales(t)
+        return float(alpha), float(sigma)
+
+    def predict(self, denoise: Denoise, x_t: Tensor, t: Tensor) -> Denoised:
+        """The denoiser's answer, with x_0 clipped to the type's range where it has one."""
+        denoised = denoise(x_t, t)
+        if self.x.range is None:
+            return denoised
+        return Denoised(denoised.x_0.clamp(*self.x.range), denoised.v)
+
+
+def spaced(owner: object, schedule: Schedule, steps: int, spacing: Spacing) -> Tensor:
+    """Times of `steps` steps, `steps + 1`, the last 0: of a table's indices, else as `noise_levels` with rho = 7.
+
+    `trailing` counts down from the table's last index in equal strides; `leading` counts up from the first one, and so
+    never sees the last; `linspace` holds both ends.
+
+    References:
+        Common Diffusion Noise Schedules and Sample Steps are Flawed (Lin et al., 2023), table 2,
+        https://arxiv.org/abs/2305.08891
+
+    Raises:
+        ValueError: If `steps` is below 1 or above the table's length, or the spacing is unknown; it names the class of
+            `owner`.
+    """
+    if schedule.num is None:
+        return noise_levels(owner, schedule, steps)
+    name, num = type(owner).__name__, schedule.num
+    if not 1 <= steps <= num:
+        raise ValueError(f"{name} expects steps in [1, {num}] on a table of {num}, got {steps}")
+    if spacing not in _SPACINGS:
+        raise ValueError(f"{name} expects spacing to be one of {', '.join(_SPACINGS)}, got {spacing!r}")
+    indices = _SPACINGS[spacing](num, steps)
+    return torch.cat([(indices + 1) / num, indices.new_zeros(1)])
+
+
+def noise_levels(
+    owner: object,
+    schedule: Schedule,
+    steps: int,
+    *,
+    rho: float = 7.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+) -> Tensor:
+    """Times of `steps` noise levels spaced as EDM's, `steps + 1`, the last 0; ends left None are the schedule's.
+
+    References:
+        Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), eq. 5,
+        https://arxiv.org/abs/2206.00364
+
+    Raises:
+        ValueError: If `steps` is below 1, `rho` is not positive, the ends are not 0 < sigma_min < sigma_max, or the
+            schedule does not reach them; it names the class of `owner`.
+    """
+    name = type(owner).__name__
+    first, last = sigma_ends(schedule)
+    low, high = first if sigma_min is None else sigma_min, last if sigma_max is None else sigma_max
+    if steps < 1:
+        raise ValueError(f"{name} expects steps of at least 1, got {steps}")
+    if rho <= 0:
+        raise ValueError(f"{name} expects rho above 0, got {rho}")
+    if not 0 < low < high < float("inf"):
+        raise ValueError(f"{name} expects 0 < sigma_min < sigma_max, got {low:g} and {high:g}")
+    if schedule.num is not None and high > last * (1 + 1e-9):
+        raise ValueError(f"{name} expects sigma_max of at most {last:g}, the schedule's, got {high:g}")
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64, device="cpu")
+    sigma = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    return torch.cat([schedule.time(sigma), sigma.new_zeros(1)])
+
+
+def _leading(num: int, steps: int) -> Tensor:
+    return torch.arange(steps - 1, -1, -1, dtype=torch.float64, device="cpu") * (num // steps)
+
+
+def _trailing(num: int, steps: int) -> Tensor:
+    return torch.round(num - torch.arange(steps, dtype=torch.float64, device="cpu") * (num / steps)) - 1
+
+
+def _linspace(num: int, steps: int) -> Tensor:
+    return torch.linspace(num - 1, 0, steps, dtype=torch.float64, device="cpu").round()
+
+
+_SPACINGS: dict[str, Callable[[int, int], Tensor]] = {
+    "leading": _leading,
+    "trailing": _trailing,
+    "linspace": _linspace,
+}

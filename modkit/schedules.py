@@ -1,0 +1,204 @@
+r"""Schedules: how much signal and noise x_t holds.
+
+    x_t = alpha_t x_0 + sigma_t eps
+
+A table of variances beta_i of a discrete chain gives alphas_cumprod (here ac) at t = (i + 1) / num; between these
+points, and down to ac = 1 at t = 0, log ac is linear in t, so that every time in [0, 1] has its scales and every noise
+level in reach its time:
+
+    ac_i = prod_{j <= i} (1 - beta_j)      alpha = sqrt(ac)      sigma = sqrt(1 - ac) = sqrt(-expm1(log ac))
+
+Everything is float64: a float32 table is off by up to 2e-4. Tables are built on the CPU, whatever torch's default
+device is, and copied once to each device that asks. A schedule is fixed once it is built.
+
+Shape letters: b batch, n table.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol, TypeAlias, overload, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from modkit.kinds import Schedule
+
+__all__ = ["EDM", "Bounded", "Cosine", "Linear", "Scale", "Scales", "Table", "broadcast", "sigma_ends", "tau"]
+
+Scale: TypeAlias = float | Tensor
+"""A number for the whole batch, or one a sample: `b`, float64."""
+
+Scales: TypeAlias = tuple[float, float] | tuple[Tensor, Tensor]
+"""`(alpha_t, sigma_t)`."""
+
+_CPU = torch.device("cpu")
+_LOWEST = 0.002  # EDM's lowest noise level, for schedules without a table that state none
+
+
+class Table:
+    """The schedule of a discrete chain, given its variances.
+
+    Args:
+        betas: Variances of the steps, `n`, each in (0, 1).
+
+    Raises:
+        ValueError: If there are none, or one is outside (0, 1).
+    """
+
+    num: int | None
+
+    def __init__(self, betas: Tensor) -> None:
+        betas = betas.detach().to("cpu", torch.float64)
+        if betas.ndim != 1 or not len(betas) or not bool(((betas > 0) & (betas < 1)).all()):
+            raise ValueError(f"{type(self).__name__} expects a list of betas in (0, 1), got {betas.tolist()}")
+        self.num = len(betas)
+        self.betas = betas
+        log_ac = torch.log1p(-betas).cumsum(0)
+        self.alphas_cumprod = log_ac.exp()
+        self._knots = {_CPU: torch.cat([log_ac.new_zeros(1), log_ac])}
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(alpha_t, sigma_t)`, float64, at `t` in [0, 1], of any shape and on any device."""
+        knots = self._on(t.device)
+        position = (t.to(torch.float64) * len(self.betas)).clamp(0, len(self.betas))
+        index = position.long().clamp(max=len(self.betas) - 1)
+        log_ac = torch.lerp(knots.take(index), knots.take(index + 1), position - index)  # take: no sync for a scalar
+        return torch.exp(log_ac / 2), torch.sqrt(-torch.expm1(log_ac))
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """The t, float64, at which sigma_t / alpha_t is `sigma`; past the table's end it is 1."""
+        knots = self._on(sigma.device)
+        log_ac = -torch.log1p(sigma.to(torch.float64) ** 2)
+        index = (torch.searchsorted(-knots, -log_ac, right=True) - 1).clamp(0, len(self.betas) - 1)
+        low, high = knots.take(index), knots.take(index + 1)
+        return ((index + (log_ac - low) / (high - low)) / len(self.betas)).clamp(0, 1)
+
+    def _on(self, device: torch.device) -> Tensor:
+        if device not in self._knots:
+            self._knots[device] = self._knots[_CPU].to(device)
+        return self._knots[device]
+
+
+class Linear(Table):
+    """Variances that rise linearly.
+
+    References:
+        Denoising Diffusion Probabilistic Models (Ho et al., 2020), section 4, https://arxiv.org/abs/2006.11239
+
+    Args:
+        num: Length of the table.
+        beta_start: First variance.
+        beta_end: Last variance.
+
+    Raises:
+        ValueError: If `num` is below 1 or a variance is outside (0, 1).
+    """
+
+    def __init__(self, *, num: int = 1000, beta_start: float = 1e-4, beta_end: float = 2e-2) -> None:
+        _check_num(self, num)
+        super().__init__(torch.linspace(beta_start, beta_end, num, dtype=torch.float64, device=_CPU))
+
+
+class Cosine(Table):
+    """A signal that falls like a squared cosine: `ac(t) = f(t) / f(0)`, `f(t) = cos^2((t + s) / (1 + s) pi / 2)`.
+
+    References:
+        Improved Denoising Diffusion Probabilistic Models (Nichol and Dhariwal, 2021), eq. 17,
+        https://arxiv.org/abs/2102.09672
+
+    Args:
+        num: Length of the table.
+        offset: The s above: it keeps the first variances from being too small.
+        max_beta: Variances are clipped to this.
+
+    Raises:
+        ValueError: If `num` is below 1 or a variance is outside (0, 1).
+    """
+
+    def __init__(self, *, num: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> None:
+        _check_num(self, num)
+        t = torch.linspace(0, 1, num + 1, dtype=torch.float64, device=_CPU)
+        f = torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
+        super().__init__((1 - f[1:] / f[:-1]).clamp(max=max_beta))
+
+
+class EDM:
+    """Noise without bound on an unscaled signal: `alpha_t = 1`, `sigma_t = sigma_max t`; t may exceed 1.
+
+    References:
+        Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), table 1,
+        https://arxiv.org/abs/2206.00364
+
+    Args:
+        sigma_min: Lowest noise level that samplers visit before 0.
+        sigma_max: Highest noise level that samplers visit, at t = 1.
+
+    Raises:
+        ValueError: If not 0 < sigma_min < sigma_max.
+    """
+
+    num: int | None = None
+
+    def __init__(self, *, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
+        if not 0 < sigma_min < sigma_max:
+            raise ValueError(f"EDM expects 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(alpha_t, sigma_t)`, float64, at `t` >= 0, of any shape and on any device."""
+        sigma = t.to(torch.float64) * self.sigma_max
+        return torch.ones_like(sigma), sigma
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """The t, float64, at which the noise level is `sigma`."""
+        return sigma.to(torch.float64) / self.sigma_max
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A schedule without a table that states the lowest noise level that samplers visit."""
+
+    sigma_min: float
+
+
+def sigma_ends(schedule: Schedule) -> tuple[float, float]:
+    """The lowest noise level sigma_t / alpha_t above 0 that samplers visit, and the highest.
+
+    The highest is that at t = 1. The lowest is a table's first, else the schedule's own `sigma_min`, else .002.
+    """
+    if schedule.num is None:
+        low = schedule.sigma_min if isinstance(schedule, Bounded) else _LOWEST
+        alpha, sigma = schedule.scales(torch.ones(1, dtype=torch.float64, device=_CPU))
+        return low, float(sigma / alpha)
+    alpha, sigma = schedule.scales(torch.tensor([1 / schedule.num, 1.0], dtype=torch.float64, device=_CPU))
+    low, high = (sigma / alpha).tolist()
+    return low, high
+
+
+@overload
+def broadcast(value: float, x: Tensor) -> float: ...
+@overload
+def broadcast(value: Tensor, x: Tensor) -> Tensor: ...
+@overload
+def broadcast(value: Scale, x: Tensor) -> Scale: ...
+def broadcast(value: Scale, x: Tensor) -> Scale:
+    """`value`, a number or one a sample, `b`, ready to meet `x`, `b ...`, in its dtype and on its device."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(x).view(-1, *[1] * (x.ndim - 1))
+
+
+def tau(scales_t: Scales, scales_s: Scales) -> Scale:
+    """Share of the noise of x_s, s < t, that x_t does not hold: `1 - (alpha_t sigma_s / (alpha_s sigma_t))^2`."""
+    alpha_t, sigma_t = scales_t
+    alpha_s, sigma_s = scales_s
+    held: Scale = alpha_t * sigma_s / (alpha_s * sigma_t)
+    share = 1 - held * held  # where s is close to t, rounding may leave -1e-17
+    return share.clamp_min(0) if isinstance(share, Tensor) else max(share, 0.0)
+
+
+def _check_num(schedule: Table, num: int) -> None:
+    if num < 1:
+        raise ValueError(f"{type(schedule).__name__} expects num of at least 1, got {num}")

@@ -1,0 +1,152 @@
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch.distributions import Independent, Normal, kl_divergence
+
+from modkit.bottlenecks import Gaussian
+from modkit.rng import Rng
+from modkit.types import TensorType
+
+
+@dataclass
+class Turn:
+    rng: Rng = field(default_factory=lambda: Rng(0))
+    index: int = 0
+    moves: bool = True
+
+    def wants(self, term: str) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+SHAPES = [(6,), (6, 5), (6, 3, 5), (6, 2, 3, 4)]
+
+
+def statistics(part, h):
+    """Mean and log-variance by an explicit product with the weight."""
+    weight = part.project.weight.flatten(1)
+    both = torch.einsum("oc,bc...->bo...", weight, h)
+    both = both + part.project.bias.view(1, -1, *[1] * (h.ndim - 2))
+    return both[:, : both.shape[1] // 2], both[:, both.shape[1] // 2 :]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_kl_and_draw_are_those_of_torch_distributions(shape):
+    part = Gaussian(TensorType(shape), channels=3).double()
+    h = 2 * torch.randn(5, *shape, dtype=torch.float64)
+    mean, logvar = statistics(part, h)
+    posterior = Independent(Normal(mean, (logvar / 2).exp()), len(shape))
+    prior = Independent(Normal(torch.zeros_like(mean), torch.ones_like(mean)), len(shape))
+
+    latents = part(h, Turn())
+    torch.testing.assert_close(latents.kl, kl_divergence(posterior, prior))
+    noise = Rng(0).normal("posterior", mean)
+    torch.testing.assert_close(latents.values["continuous"], mean + (logvar / 2).exp() * noise)
+    torch.testing.assert_close(part(h, None).values["continuous"], mean)
+    assert latents.losses == {}
+    assert part.latents == {"continuous": TensorType((3, *shape[1:]))}
+
+
+def test_channels_of_none_are_those_of_the_features():
+    assert Gaussian(TensorType((6, 3, 5)), channels=None).latents == {"continuous": TensorType((6, 3, 5))}
+
+
+def test_kl_vanishes_at_the_prior_and_log_variances_are_clamped():
+    part = Gaussian(TensorType((2,)), channels=2).double()
+    torch.nn.init.zeros_(part.project.weight)
+    torch.nn.init.zeros_(part.project.bias)
+    h = torch.randn(3, 2, dtype=torch.float64)
+    assert torch.equal(part(h, None).kl, torch.zeros(3, dtype=torch.float64))
+    part.project.bias.data[2:] = torch.tensor([-1e3, 1e3])
+    want = 0.5 * (torch.tensor(-30.0).double().exp() - 1 + 30 + torch.tensor(20.0).double().exp() - 1 - 20)
+    torch.testing.assert_close(part(h, None).kl, want.expand(3))
+
+
+def test_small_kl_keeps_its_digits_in_float32():
+    part = Gaussian(TensorType((1,)), channels=1)
+    torch.nn.init.zeros_(part.project.weight)
+    part.project.bias.data = torch.tensor([0.0, 1e-2])
+    want = 0.5 * (torch.tensor(1e-2, dtype=torch.float64).expm1() - 1e-2)  # 2.5e-5; exp - 1 would lose 5 digits
+    torch.testing.assert_close(part(torch.ones(1, 1), None).kl.double(), want.view(1), rtol=1e-4, atol=0)
+
+
+def test_gradients_reach_features_and_weights():
+    part = Gaussian(TensorType((3, 2)), channels=2).double()
+
+    def both(h):
+        latents = part(h, Turn())
+        return latents.values["continuous"], latents.kl
+
+    assert torch.autograd.gradcheck(both, torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True))
+    sum(v.sum() for v in both(torch.randn(2, 3, 2, dtype=torch.float64))).backward()
+    assert all(p.grad.abs().sum() > 0 for p in part.parameters())
+
+
+def test_rows_draw_the_same_noise_in_any_split():
+    part = Gaussian(TensorType((3, 4, 4)))
+    h = torch.randn(6, 3, 4, 4)
+    whole = part(h, Turn()).values["continuous"]
+    parts = [part(h[i : i + 2], Turn(Rng(0).rows(i))).values["continuous"] for i in (0, 2, 4)]
+    torch.testing.assert_close(torch.cat(parts), whole)
+
+
+def test_samples_are_standard_normal():
+    part = Gaussian(TensorType((3, 4, 4)))
+    z = part.sample(4000, Rng(0))
+    assert z.shape == (4000, 4, 4, 4)
+    assert abs(z.mean()) < 0.01 and abs(z.var() - 1) < 0.01  # 256,000 draws: sd .002 and .003
+    assert torch.equal(part.sample(2, Rng(0)), z[:2])
+
+
+def test_statistics_are_float32_under_bfloat16_and_exact_in_float64():
+    torch.manual_seed(0)
+    part = Gaussian(TensorType((8, 2, 2)))
+    h = torch.randn(4, 8, 2, 2)
+    exact = Gaussian(TensorType((8, 2, 2))).double()
+    exact.load_state_dict(part.state_dict())
+    want = exact(h.double(), Turn())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = part(h, Turn())
+    assert got.kl.dtype == got.values["continuous"].dtype == torch.float32
+    torch.testing.assert_close(got.kl.double(), want.kl, rtol=3e-2, atol=0)  # bfloat16's 8 bits, from the convolution
+    half = part.bfloat16()(h.bfloat16(), Turn())
+    assert half.kl.dtype == torch.float32 and half.values["continuous"].dtype == torch.bfloat16
+
+
+def test_safetensors_round_trip():
+    part, other = Gaussian(TensorType((3, 4, 4))), Gaussian(TensorType((3, 4, 4)))
+    other.load_state_dict(load(save(part.state_dict())))
+    h = torch.randn(2, 3, 4, 4)
+    assert torch.equal(part(h, Turn()).values["continuous"], other(h, Turn()).values["continuous"])
+
+
+def test_runs_on_the_meta_device():
+    with torch.device("meta"):
+        part = Gaussian(TensorType((3, 4, 5)))
+        latents = part(torch.empty(2, 3, 4, 5), Turn())
+    assert latents.values["continuous"].shape == (2, 4, 4, 5) and latents.kl.shape == (2,)
+    assert part.sample(3, Rng(0)).shape == (3, 4, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("h", "channels", "match"),
+    [
+        ((TensorType((3, 2, 2)), TensorType((3, 4, 4))), 4, "Gaussian expects features of one level, got a hierarchy"),
+        (TensorType((4, 4), classes=8), 4, "Gaussian expects continuous features.*codes of 8"),
+        (TensorType((3,)), 0, "Gaussian expects channels of at least 1, got 0"),
+    ],
+)
+def test_refuses(h, channels, match):
+    with pytest.raises(ValueError, match=match):
+        Gaussian(h, channels=channels)
+
+
+def test_refuses_other_latents():
+    with pytest.raises(ValueError, match="Gaussian expects one of the latents .*, got 'codes'"):
+        Gaussian(TensorType((3,))).to_z("codes", torch.zeros(1, 4))

@@ -1,0 +1,306 @@
+import copy
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from modkit.bottlenecks import VectorQuantizer
+from modkit.rng import Rng
+from modkit.types import TensorType
+
+
+@dataclass
+class Turn:
+    rng: Rng = field(default_factory=lambda: Rng(0))
+    index: int = 0
+    moves: bool = True
+
+    def wants(self, term: str) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+SHAPES = [(6,), (6, 5), (6, 3, 5), (6, 2, 3, 4)]
+
+
+def projected(part, h):
+    z = torch.einsum("oc,bc...->bo...", part.project.weight.flatten(1), h)
+    return z + part.project.bias.view(1, -1, *[1] * (h.ndim - 2))
+
+
+def passing(num_codes=4, channels=2, **keywords):
+    """A quantizer whose projection is the identity, on vectors."""
+    part = VectorQuantizer(TensorType((channels,)), num_codes=num_codes, channels=channels, **keywords).double()
+    torch.nn.init.eye_(part.project.weight)
+    torch.nn.init.zeros_(part.project.bias)
+    return part
+
+
+@pytest.mark.parametrize("codebook", ["ema", "gradient"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_are_brute_force(shape, codebook):
+    part = VectorQuantizer(TensorType(shape), num_codes=11, channels=3, codebook=codebook, commitment=0.5).double()
+    h = torch.randn(5, *shape, dtype=torch.float64)
+    z = projected(part, h)
+    points = z.reshape(5, 3, -1)
+    codes = ((points[:, None] - part.codebook[None, :, :, None]) ** 2).sum(2).argmin(1)  # b n
+    z_q = part.codebook[codes].transpose(1, 2).reshape(z.shape)
+
+    values, kl, losses = part(h, None)
+    assert list(values) == list(part.latents) == ["codes", "continuous", "quantized"]
+    assert part.latents["codes"] == TensorType(shape[1:] or (1,), classes=11)
+    assert part.latents["continuous"] == part.latents["quantized"] == TensorType((3, *shape[1:]))
+    assert torch.equal(values["codes"], codes.view(5, *(shape[1:] or (1,))))
+    torch.testing.assert_close(values["continuous"], z)
+    assert torch.equal(values["quantized"], z_q)
+    assert kl is None
+    torch.testing.assert_close(losses["commitment"], 0.5 * ((z - z_q) ** 2).mean())
+    assert ("codebook" in losses) == (codebook == "gradient")
+    for name, value in values.items():
+        assert torch.equal(part.to_z(name, value), z_q)
+
+
+def test_straight_through_gradient_is_exactly_the_identity():
+    part = passing()
+    z = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, 2, dtype=torch.float64)
+    for quantized in (part(z, None).values["quantized"], part.to_z("continuous", z)):
+        (gradient,) = torch.autograd.grad((weight * quantized).sum(), z)
+        assert torch.equal(gradient, weight)
+
+
+def test_each_loss_pulls_on_its_own_side():
+    part = passing(codebook="gradient", commitment=0.25)
+    z = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+    values, _, losses = part(z, None)
+    codes, e = values["codes"].flatten(), part.codebook
+    difference = (z - e[codes]).detach()
+
+    gradient_z, gradient_e = torch.autograd.grad(losses["commitment"], (z, e), allow_unused=True, retain_graph=True)
+    assert gradient_e is None
+    torch.testing.assert_close(gradient_z, 0.25 * 2 * difference / 12)
+    gradient_z, gradient_e = torch.autograd.grad(losses["codebook"], (z, e), allow_unused=True, retain_graph=True)
+    assert gradient_z is None
+    torch.testing.assert_close(gradient_e, torch.zeros_like(e).index_add_(0, codes, -2 * difference / 12))
+    assert torch.autograd.grad(values["quantized"].sum(), e, allow_unused=True) == (None,)
+
+
+def test_moving_averages_over_three_steps_by_hand():
+    part = passing(num_codes=3, channels=2, decay=0.9, revive=0.0)
+    part.codebook.copy_(torch.tensor([[0.0, 0.0], [4.0, 0.0], [50.0, 50.0]]))
+    batches = [[[1.0, 0], [0, 1], [5, 0]], [[3, 1], [4, 4], [-1, 0]], [[0, 0.5], [1, 1], [0, -1]]]
+    usage, moment = [1.0] * 3, [[0.0, 0.0], [4.0, 0.0], [50.0, 50.0]]
+    codes = [list(m) for m in moment]
+    for rows in batches:
+        part(torch.tensor(rows, dtype=torch.float64), Turn())
+        part.update(Turn())
+
+        chosen = [min(range(3), key=lambda k: sum((a - b) ** 2 for a, b in zip(row, codes[k]))) for row in rows]
+        usage = [0.9 * usage[k] + 0.1 * chosen.count(k) for k in range(3)]
+        for k in range(3):
+            mine = [row for row, c in zip(rows, chosen) if c == k]
+            moment[k] = [0.9 * moment[k][i] + 0.1 * sum(row[i] for row in mine) for i in range(2)]
+        total = sum(usage)
+        codes = [[m / ((u + 1e-5) / (total + 3e-5) * total) for m in ms] for u, ms in zip(usage, moment)]
+
+        torch.testing.assert_close(part.usage, torch.tensor(usage, dtype=torch.float64))
+        torch.testing.assert_close(part.codebook, torch.tensor(codes, dtype=torch.float64), rtol=1e-12, atol=0)
+        assert not part.counts.any() and not part.sums.any()
+
+
+def test_a_gradient_codebook_is_not_moved_by_update():
+    part = passing(codebook="gradient", revive=0.0)
+    before = part.codebook.detach().clone()
+    part(torch.randn(9, 2, dtype=torch.float64), Turn())
+    counts = part.counts.clone()
+    part.update(Turn())
+    assert torch.equal(part.codebook, before)
+    torch.testing.assert_close(part.usage, 0.99 + 0.01 * counts)
+
+
+@pytest.mark.parametrize("step", [None, Turn(moves=False)])
+def test_nothing_moves_outside_the_owners_turn(step):
+    part = passing(revive=0.5)
+    before = copy.deepcopy(dict(part.named_buffers()))
+    part(torch.randn(9, 2, dtype=torch.float64), step)
+    part.update(Turn(moves=False))
+    assert all(torch.equal(value, before[name]) for name, value in part.named_buffers())
+
+
+def test_microbatches_keep_the_sums_of_one_batch():
+    torch.manual_seed(0)
+    whole = VectorQuantizer(TensorType((3, 4, 4)), num_codes=32, revive=0.9).double()
+    split = copy.deepcopy(whole)
+    h = torch.randn(8, 3, 4, 4, dtype=torch.float64)
+    whole(h, Turn())
+    for first, stop in ((0, 3), (3, 4), (4, 8)):
+        split(h[first:stop], Turn(Rng(0).rows(first)))
+    assert torch.equal(whole.counts, split.counts) and whole.counts.sum() == 128
+    torch.testing.assert_close(whole.sums, split.sums)
+    assert torch.equal(whole.priority, split.priority) and whole.priority.max() < 1
+    whole.update(Turn())
+    split.update(Turn())
+    torch.testing.assert_close(whole.codebook, split.codebook)
+
+
+@pytest.mark.parametrize("codebook", ["ema", "gradient"])
+def test_dead_codes_become_encoder_outputs_of_the_step(codebook):
+    part = passing(num_codes=6, decay=0.5, revive=0.3, codebook=codebook)
+    far = torch.tensor([[0.0, 0], [9, 9], [90, 0], [0, 90], [-90, 0], [0, -90]], dtype=torch.float64)
+    part.codebook.data.copy_(far)
+    z = torch.cat([torch.randn(20, 2), 9 + torch.randn(20, 2)]).double()
+    part(z, Turn())
+    part.update(Turn())
+    assert ((part.codebook[2:].detach()[:, None] - z).abs().sum(2).min(1).values == 0).all()
+    assert len(part.codebook[2:].detach().unique(dim=0)) == 4  # no output is given to two codes
+    assert part.codebook[:2].detach().sub(far[:2]).abs().max() < 2
+    torch.testing.assert_close(part.usage[2:], torch.full((4,), (2 * 10.5 + 4 * 0.5) / 6, dtype=torch.float64))
+
+
+def test_revival_takes_no_more_than_was_seen():
+    part = passing(num_codes=8, decay=0.0, revive=0.5)
+    start = part.codebook.clone()
+    z = torch.full((2, 2), 30.0, dtype=torch.float64)
+    z[1] += 1
+    owner = part(z, Turn()).values["codes"].flatten().unique()
+    part.update(Turn())
+    seen = (part.codebook[:, None] == z).all(2).any(1)
+    assert seen.sum() == 2 and not seen[owner].any()
+    alone = [k for k in range(8) if not seen[k] and k not in owner]
+    assert torch.equal(part.usage[alone], torch.zeros(len(alone), dtype=torch.float64))
+    assert len(alone) == 5 and not (part.codebook[alone] == start[alone]).all(1).any()  # averages of nothing
+
+
+def test_revival_draws_uniformly_by_the_steps_rng():
+    z = torch.arange(4.0, dtype=torch.float64)[:, None].repeat(1, 2)
+    taken = torch.zeros(4)
+    for seed in range(300):
+        part = passing(num_codes=2, decay=0.0, revive=0.5)
+        part.codebook.copy_(torch.tensor([[0.0, 0.0], [99.0, 99.0]]))
+        part(z, Turn(Rng(seed)))
+        part.update(Turn())
+        taken[int(part.codebook[1, 0])] += 1
+    torch.testing.assert_close(taken / 300, torch.full((4,), 0.25), atol=0.1, rtol=0)  # sd .025
+
+
+def test_prepare_starts_the_codes_at_kmeans():
+    torch.manual_seed(0)
+    centres = 20 * torch.randn(8, 3)
+    h = (centres[torch.arange(64) % 8] + 0.01 * torch.randn(64, 3)).view(8, 8, 3).transpose(1, 2)
+    part = VectorQuantizer(TensorType((3, 8)), num_codes=8, channels=3)
+    part.usage.fill_(7)
+    same = copy.deepcopy(part)
+    before = part(h, None).losses["commitment"]
+    part.prepare([h[:3], h[3:]], Rng(1))
+    after = part(h, None)
+    assert after.losses["commitment"] < 1e-4 < before
+    assert after.values["codes"].unique().numel() == 8
+    assert torch.equal(part.usage, torch.ones(8))
+    same.prepare(iter([h[:3], h[3:]]), Rng(1))
+    assert torch.equal(part.codebook, same.codebook)
+
+
+def test_prepare_keeps_a_bounded_number_of_vectors(monkeypatch):
+    part = VectorQuantizer(TensorType((3, 50)), num_codes=2, channels=3)
+    received = []
+    monkeypatch.setattr("modkit.bottlenecks.vq.kmeans", lambda x, codes, rng: received.append(x) or codes)
+    features = [torch.randn(4, 3, 50) for _ in range(3)]
+    part.prepare(features, Rng(0))
+    (vectors,) = received
+    assert vectors.shape == (128, 3)  # 64 a code, of 600
+    points = [part.project(h).transpose(1, 2).reshape(1, -1, 3) for h in features]
+    of_batch = [(vectors[:, None] == p).all(2).any(1).sum() for p in points]
+    assert sum(of_batch) == 128 and min(of_batch) > 25  # 43 each expected, sd 5
+
+
+def test_prepare_with_fewer_vectors_than_codes():
+    part = VectorQuantizer(TensorType((3,)), num_codes=16, channels=3)
+    h = torch.randn(5, 3)
+    part.prepare([h], Rng(0))
+    torch.testing.assert_close(part(h, None).losses["commitment"], torch.tensor(0.0))
+    assert part.codebook.isfinite().all()
+    with pytest.raises(ValueError, match="VectorQuantizer expects features to start its codes from, got none"):
+        part.prepare([], Rng(0))
+
+
+def test_training_lowers_the_distortion():
+    torch.manual_seed(0)
+    part = passing(num_codes=16, decay=0.9)
+    z = torch.randn(256, 2, dtype=torch.float64)
+    first = part(z, None).losses["commitment"]
+    for index in range(60):
+        part(z, Turn(Rng(index)))
+        part.update(Turn())
+    values, _, losses = part(z, None)
+    assert losses["commitment"] < 0.5 * first
+    assert values["codes"].unique().numel() == 16
+
+
+def test_bfloat16_autocast_keeps_codes_and_sums_in_float32():
+    torch.manual_seed(0)
+    part = VectorQuantizer(TensorType((8, 4, 4)), num_codes=32)
+    h = torch.randn(4, 8, 4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        values, _, losses = part(h, Turn())
+        z = part.project(h).float()
+        part.update(Turn())
+    assert values["quantized"].dtype == values["continuous"].dtype == losses["commitment"].dtype == torch.float32
+    assert torch.equal(values["continuous"], z)
+    fresh = VectorQuantizer(TensorType((8, 4, 4)), num_codes=32)
+    assert fresh.codebook.dtype == part.codebook.dtype == torch.float32
+    half = fresh.bfloat16()
+    value = half(h.bfloat16(), Turn()).values["quantized"]
+    assert value.dtype == torch.bfloat16
+
+
+def test_safetensors_round_trip_holds_codes_and_usage_only():
+    part, other = (VectorQuantizer(TensorType((3, 4, 4))) for _ in range(2))
+    part(torch.randn(2, 3, 4, 4), Turn())
+    part.update(Turn())
+    state = load(save(part.state_dict()))
+    assert set(state) == {"codebook", "usage", "project.weight", "project.bias"}
+    other.load_state_dict(state)
+    h = torch.randn(2, 3, 4, 4)
+    for module in (part, other):
+        module(h, Turn(Rng(5)))
+        module.update(Turn())
+    assert torch.equal(part.codebook, other.codebook) and torch.equal(part.usage, other.usage)
+
+
+@pytest.mark.parametrize("codebook", ["ema", "gradient"])
+def test_runs_on_the_meta_device(codebook):
+    with torch.device("meta"):
+        part = VectorQuantizer(TensorType((3, 4, 5)), codebook=codebook)
+        values, _, losses = part(torch.empty(2, 3, 4, 5), Turn())
+    assert values["codes"].shape == (2, 4, 5) and values["codes"].dtype == torch.int64
+    assert values["quantized"].shape == (2, 4, 4, 5) and losses["commitment"].shape == ()
+    assert all(part.to_z(name, value).shape == (2, 4, 4, 5) for name, value in values.items())
+
+
+@pytest.mark.parametrize(
+    ("keywords", "match"),
+    [
+        ({"num_codes": 0}, "expects num_codes, channels of at least 1, got 0, 4"),
+        ({"codebook": "sgd"}, "expects codebook 'ema' or 'gradient', got 'sgd'"),
+        ({"decay": 1.0}, "expects decay and revive in .*, got decay 1.0, revive 0.05, commitment 0.25"),
+        ({"commitment": -1.0}, "expects .* commitment >= 0, got .* commitment -1.0"),
+    ],
+)
+def test_refuses_keywords(keywords, match):
+    with pytest.raises(ValueError, match="VectorQuantizer " + match):
+        VectorQuantizer(TensorType((3, 4, 4)), **keywords)
+
+
+def test_refuses_what_it_has_not():
+    part = VectorQuantizer(TensorType((3, 4, 4)))
+    with pytest.raises(ValueError, match="VectorQuantizer has no prior.*`latent`"):
+        part.sample(2, Rng(0))
+    with pytest.raises(ValueError, match="expects one of the latents .*, got 'z'"):
+        part.to_z("z", torch.zeros(1))
+    with pytest.raises(ValueError, match="VectorQuantizer expects features of one level, got a hierarchy of 2"):
+        VectorQuantizer((TensorType((3, 2, 2)), TensorType((3, 4, 4))))

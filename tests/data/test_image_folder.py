@@ -1,0 +1,210 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modkit.data.image_folder import ImageFolder
+from modkit.rng import Rng
+from modkit.types import TensorType
+
+
+def noise(height, width, channels=3, seed=0):
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = array if isinstance(array, Image.Image) else Image.fromarray(array)
+    image.save(path, **options)
+
+
+def read(root, split="train", rows=(0,), rng=None, **options):
+    data = ImageFolder(root=str(root), **{"test": 0.0, **options})
+    return data.read(split, list(rows), rng or Rng(0)).tensor
+
+
+def pixels(x):
+    return ((x + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "webp", "tiff"])
+def test_square_pictures_of_the_right_size_keep_their_pixels(tmp_path, suffix):
+    array = noise(8, 8)
+    save(tmp_path / f"a.{suffix}", array, **({"lossless": True} if suffix == "webp" else {}))
+    x = read(tmp_path, size=8)
+    assert x.dtype == torch.float32 and x.is_contiguous()
+    np.testing.assert_allclose(x[0].permute(1, 2, 0).numpy(), array / 127.5 - 1, rtol=0, atol=1e-7)
+
+
+def test_grey_palette_transparent_and_deep_pictures(tmp_path):
+    grey = noise(8, 8, 1)
+    save(tmp_path / "grey" / "a.png", grey)
+    np.testing.assert_array_equal(pixels(read(tmp_path / "grey", size=8))[0], np.stack([grey] * 3, axis=2))
+    np.testing.assert_array_equal(pixels(read(tmp_path / "grey", size=8, channels=1))[0, ..., 0], grey)
+
+    colour = noise(8, 8)
+    luma = (colour @ np.array([299, 587, 114]) / 1000).round()
+    save(tmp_path / "colour" / "a.png", colour)
+    assert np.abs(pixels(read(tmp_path / "colour", size=8, channels=1))[0, ..., 0] - luma).max() <= 1
+
+    palette = Image.fromarray(grey % 4)
+    indexed = Image.new("P", (8, 8))
+    indexed.putdata(list(palette.tobytes()))
+    table = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (9, 8, 7)]
+    indexed.putpalette([value for entry in table for value in entry])
+    save(tmp_path / "palette" / "a.png", indexed)
+    expected = np.array(table, dtype=np.uint8)[grey % 4]
+    np.testing.assert_array_equal(pixels(read(tmp_path / "palette", size=8))[0], expected)
+    save(tmp_path / "holes" / "a.png", indexed, transparency=0)
+    expected[grey % 4 == 0] = 255
+    np.testing.assert_array_equal(pixels(read(tmp_path / "holes", size=8))[0], expected)
+
+    alpha = noise(8, 8, 4, seed=1)
+    save(tmp_path / "alpha" / "a.png", alpha)
+    share = alpha[..., 3:] / 255
+    blended = alpha[..., :3] * share + 255 * (1 - share)
+    assert np.abs(pixels(read(tmp_path / "alpha", size=8))[0] - blended).max() <= 1
+
+    deep = np.random.default_rng(2).integers(0, 2**16, (8, 8), dtype=np.uint16)
+    save(tmp_path / "deep" / "a.png", deep)
+    np.testing.assert_array_equal(pixels(read(tmp_path / "deep", size=8, channels=1))[0, ..., 0], (deep / 257).round())
+
+
+def test_central_square_of_odd_sizes(tmp_path):
+    wide, tall = noise(8, 21), noise(13, 8)
+    save(tmp_path / "a.png", wide)
+    save(tmp_path / "b.png", tall)
+    x = pixels(read(tmp_path, rows=(0, 1), size=8))
+    np.testing.assert_array_equal(x[0], wide[:, 7:15])
+    np.testing.assert_array_equal(x[1], tall[3:11])
+
+
+def test_shrinking_is_antialiased(tmp_path):
+    lines = np.zeros((64, 64, 3), dtype=np.uint8)
+    lines[:, ::2] = 255
+    save(tmp_path / "a.png", lines)
+    inside = read(tmp_path, size=8)[..., 1:-1]
+    assert inside.abs().max() < 0.02  # grey, where sampling every eighth pixel gives all white
+
+
+def test_agrees_with_resizing_and_then_cropping(tmp_path):
+    smooth = np.asarray(Image.fromarray(noise(6, 9)).resize((96, 64), Image.Resampling.BICUBIC))
+    save(tmp_path / "a.png", smooth)
+    resized = np.asarray(Image.fromarray(smooth).resize((24, 16), Image.Resampling.BICUBIC))
+    difference = pixels(read(tmp_path, size=16))[0, :, 1:-1].astype(int) - resized[:, 5:19]
+    assert np.abs(difference).max() <= 1  # but for the border, where a crop has no neighbours
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path, orientation):
+    array = noise(8, 8)
+    stored = {
+        1: array,
+        2: array[:, ::-1],
+        3: array[::-1, ::-1],
+        4: array[::-1],
+        5: array.transpose(1, 0, 2),
+        6: np.rot90(array),
+        7: array[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(array, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save(tmp_path / "a.png", np.ascontiguousarray(stored), exif=exif)
+    np.testing.assert_array_equal(pixels(read(tmp_path, size=8))[0], array)
+
+
+def test_large_jpegs_are_close_to_their_plain_decoding(tmp_path):
+    smooth = Image.fromarray(noise(5, 7)).resize((560, 400), Image.Resampling.BICUBIC)
+    save(tmp_path / "a.jpg", smooth, quality=95)
+    square = smooth.crop((80, 0, 480, 400)).resize((32, 32), Image.Resampling.BICUBIC)
+    assert np.abs(pixels(read(tmp_path, size=32))[0].astype(int) - np.asarray(square)).mean() < 2
+
+
+def test_augmentation_is_a_function_of_key_and_index(tmp_path):
+    wide = noise(8, 24)
+    for index in range(40):
+        save(tmp_path / "train" / f"{index:02}.png", wide)
+    save(tmp_path / "test" / "00.png", wide)
+    data = ImageFolder(root=str(tmp_path), size=8, flip=True, crop="random")
+    every = pixels(data.read("train", range(40), Rng(0, "epoch", 0)).tensor)
+    crops = [wide[:, left : left + 8] for left in range(17)]
+    found = []
+    for picture in every:
+        matches = [
+            (left, flipped)
+            for left, crop in enumerate(crops)
+            for flipped in (False, True)
+            if np.array_equal(picture, crop[:, ::-1] if flipped else crop)
+        ]
+        assert len(matches) == 1
+        found += matches
+    assert len({left for left, _ in found}) > 8
+    assert 8 <= sum(flipped for _, flipped in found) <= 32
+    some = pixels(data.read("train", [7, 31], Rng(0, "epoch", 0)).tensor)
+    np.testing.assert_array_equal(some, every[[7, 31]])
+    other = pixels(data.read("train", range(40), Rng(0, "epoch", 1)).tensor)
+    assert not np.array_equal(other, every)
+    np.testing.assert_array_equal(pixels(data.read("test", [0], Rng(0)).tensor)[0], wide[:, 8:16])
+
+
+def test_types_labels_and_pickling(tmp_path):
+    for name in ("dog/1", "cat/1", "cat/2", "eel/1"):
+        save(tmp_path / f"{name}.png", noise(4, 4))
+    data = pickle.loads(pickle.dumps(ImageFolder(root=str(tmp_path), size=4, channels=1, test=0.0)))
+    assert data.x == TensorType((1, 4, 4), range=(-1.0, 1.0)) and data.levels == 256
+    assert data.fields == {"labels": TensorType((), classes=3)} and data.classes == ("cat", "dog", "eel")
+    assert data.splits == {"train": 4, "test": 0}
+    assert data.read("train", [3, 0, 2], Rng(0)).fields["labels"].tolist() == [2, 0, 1]
+    flat = ImageFolder(root=str(tmp_path / "cat"), test=0.0)
+    assert flat.fields == {} and flat.read("train", [0], Rng(0)).fields == {}
+
+
+def test_key_follows_files_and_settings(tmp_path):
+    save(tmp_path / "a.png", noise(4, 4))
+
+    def key(**options):
+        return ImageFolder(root=str(tmp_path), test=0.0, **options).key
+
+    keys = [key(), key(size=8), key(channels=1), key(flip=True), key(crop="random")]
+    assert key() == keys[0]
+    save(tmp_path / "b.png", noise(4, 4))
+    keys.append(key())
+    save(tmp_path / "b.png", noise(5, 5))
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
+
+
+def test_damaged_pictures_are_named(tmp_path):
+    save(tmp_path / "whole.png", noise(32, 32))
+    save(tmp_path / "whole.jpg", noise(32, 32))
+    png, jpg = (tmp_path / "whole.png").read_bytes(), (tmp_path / "whole.jpg").read_bytes()
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    contents = {"cut.png": png[:200], "cut.jpg": jpg[:400], "empty.png": b"", "text.png": b"not a picture"}
+    contents["chunk.png"] = png[:37] + b"\0\0\0\0" + png[41:]
+    for name, content in contents.items():
+        (broken / name).write_bytes(content)
+    Image.new("F", (4, 4)).save(broken / "float.tiff")
+    data = ImageFolder(root=str(broken), test=0.0)
+    assert data.splits["train"] == 6
+    for index, name in enumerate(sorted([*contents, "float.tiff"])):
+        with pytest.raises(ValueError, match=f"ImageFolder expects a whole picture in '.*{name}'"):
+            data.read("train", [index], Rng(0))
+    (broken / "cut.png").unlink()
+    with pytest.raises(ValueError, match=r"cut\.png"):
+        data.read("train", [2], Rng(0))
+
+
+def test_mistakes_are_named(tmp_path):
+    with pytest.raises(ValueError, match="ImageFolder expects pictures to train on in '.*', got none"):
+        ImageFolder(root=str(tmp_path))
+    save(tmp_path / "a.png", noise(4, 4))
+    for options in ({"size": 0}, {"channels": 2}, {"crop": "corner"}, {"test": 1.0}):
+        with pytest.raises(ValueError, match="ImageFolder expects size >= 1, channels 1 or 3"):
+            ImageFolder(root=str(tmp_path), **options)
+    with pytest.raises(ValueError, match="ImageFolder expects a split of"):
+        ImageFolder(root=str(tmp_path), test=0.0).read("valid", [0], Rng(0))

@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modkit.data.digits import Digits
+from modkit.data.image_folder import ImageFolder
+from modkit.data.loader import Loader, ordered_pass, shuffled_pass
+from modkit.data.mixture import Ring
+from modkit.rng import Rng
+from modkit.types import Batch, TensorType
+
+
+class Numbers:
+    """Sample i is i, beside a draw of augmentation; a hierarchy of two levels."""
+
+    x = (TensorType((1,)), TensorType((2,)))
+    levels = None
+    key = "numbers"
+
+    def __init__(self, size=10):
+        self.fields = {"index": TensorType((), classes=size)}
+        self.splits = {"train": size, "empty": 0}
+
+    def read(self, split, indices, rng):
+        if 13 in indices:
+            raise ValueError("Numbers expects luck, got 13")
+        noise = torch.stack([rng.at(index).uniform("noise", torch.empty(1, 1))[0] for index in indices])
+        numbers = torch.tensor(indices)
+        return Batch((noise, numbers[:, None].repeat(1, 2).float()), {"index": numbers})
+
+
+def indices(batch):
+    return batch.fields["index"].tolist()
+
+
+def equal(a, b):
+    xs = zip(a.x, b.x, strict=True) if isinstance(a.x, tuple) else [(a.x, b.x)]
+    return all(torch.equal(x, y) for x, y in xs) and all(torch.equal(a.fields[k], b.fields[k]) for k in a.fields)
+
+
+def joined(batches):
+    return [torch.cat(level) for level in zip(*(batch.x for batch in batches), strict=True)]
+
+
+def test_each_epoch_is_another_permutation():
+    loader = Loader(Numbers(10), "train", 5, Rng(0, "stage", 0))
+    seen = [index for step in range(40) for index in indices(loader.batch(step))]
+    epochs = [tuple(seen[start : start + 10]) for start in range(0, 200, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len(set(epochs)) == 20
+
+
+def test_permutations_are_uniform():
+    counts = torch.zeros(4, 4)
+    for seed in range(600):
+        for place, index in enumerate(indices(Loader(Numbers(4), "train", 4, Rng(seed)).batch(0))):
+            counts[place, index] += 1
+    # Binomial(600, 1/4) has standard deviation 10.6; six of them.
+    assert (counts - 150).abs().max() < 64
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 64])
+def test_batches_follow_one_another_across_epochs(batch_size):
+    reference = Loader(Numbers(10), "train", 10, Rng(3))
+    loader = Loader(Numbers(10), "train", batch_size, Rng(3))
+    steps = 130 // batch_size
+    got = joined(loader.batch(step) for step in range(steps))
+    expected = joined(reference.batch(step) for step in range(13))
+    for level, other in zip(got, expected, strict=True):
+        assert torch.equal(level, other[: len(level)])
+
+
+def test_order_and_augmentation_are_functions_of_key_epoch_and_index():
+    loader, again, other = (Loader(Numbers(10), "train", 10, Rng(seed)) for seed in (0, 0, 1))
+    assert equal(again.batch(7), loader.batch(7))  # whatever was read before
+    assert equal(loader.batch(7), loader.batch(7))
+    assert indices(loader.batch(7)) != indices(other.batch(7))
+    first, second = loader.batch(0), loader.batch(1)
+    noise = [dict(zip(indices(batch), batch.x[0][:, 0].tolist(), strict=True)) for batch in (first, second)]
+    assert all(noise[0][index] != noise[1][index] for index in range(10))
+
+
+def test_any_rows_of_a_batch_can_be_read():
+    loader = Loader(Numbers(10), "train", 8, Rng(0))
+    for step in range(6):
+        whole = loader.batch(step)
+        for first, num in ((0, 3), (3, 2), (5, 3), (7, 1)):
+            part = Loader(Numbers(10), "train", 8, Rng(0)).batch(step, first, num)
+            rows = slice(first, first + num)
+            assert equal(part, Batch(tuple(x[rows] for x in whole.x), {"index": whole.fields["index"][rows]}))
+        assert equal(loader.batch(step, 5), loader.batch(step, 5, 3))
+
+
+def test_batches_start_anywhere():
+    loader = Loader(Numbers(10), "train", 4, Rng(0))
+    batches = loader.batches(3, first=1, num=2)
+    for step in range(3, 9):
+        assert equal(next(batches), loader.batch(step, 1, 2))
+
+
+def test_workers_give_the_same_batches(tmp_path):
+    for index in range(6):
+        array = np.random.default_rng(index).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+        Image.fromarray(array).save(tmp_path / f"{index}.png")
+    folder = ImageFolder(root=str(tmp_path), size=4, flip=True, crop="random", test=0.0)
+    for data in (folder, Numbers(10)):
+        direct, workers = (Loader(data, "train", 4, Rng(0), workers=n) for n in (0, 2))
+        batches = workers.batches(2)
+        for step in range(2, 7):
+            got = next(batches)
+            assert type(got.x) is type(direct.batch(step).x) and equal(got, direct.batch(step))
+        batches.close()
+    pairs = zip(
+        shuffled_pass(Numbers(10), "train", 4, Rng(0), workers=1),
+        shuffled_pass(Numbers(10), "train", 4, Rng(0)),
+        strict=True,
+    )
+    assert all(equal(a, b) for a, b in pairs)
+
+
+def test_workers_errors_keep_their_message():
+    with pytest.raises(ValueError, match="Numbers expects luck, got 13"):
+        list(ordered_pass(Numbers(20), "train", 4, Rng(0), workers=1))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_global_randomness_does_not_move(workers):
+    torch.manual_seed(0)
+    np.random.seed(0)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    batches = Loader(Digits(), "train", 16, Rng(0), workers=workers).batches()
+    for _ in range(3):
+        next(batches)
+    batches.close()
+    list(shuffled_pass(Ring(num=100), "train", 32, Rng(0), workers=workers))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], numpy_before)
+
+
+def test_passes_are_finite_and_whole():
+    data = Numbers(10)
+    ordered = list(ordered_pass(data, "train", 4, Rng(0)))
+    assert [indices(batch) for batch in ordered] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    shuffled = [[indices(batch) for batch in shuffled_pass(data, "train", 4, Rng(seed))] for seed in (0, 0, 1)]
+    assert [len(batch) for batch in shuffled[0]] == [4, 4, 2]
+    assert sorted(sum(shuffled[0], [])) == list(range(10))
+    assert shuffled[0] == shuffled[1] != shuffled[2]
+    rng = Rng(0)
+    assert [indices(b) for b in shuffled_pass(data, "train", 4, rng)] == [
+        indices(b) for b in shuffled_pass(data, "train", 4, rng)
+    ]
+
+
+def test_digits_come_with_their_labels():
+    data = Digits()
+    every = data.read("train", range(1437), Rng(0))
+    found = list(shuffled_pass(data, "train", 256, Rng(0)))
+    x, labels = torch.cat([b.tensor for b in found]), torch.cat([b.fields["labels"] for b in found])
+    for row in (0, 500, 1436):
+        matches = (every.tensor == x[row]).flatten(1).all(1).nonzero()[:, 0]
+        assert labels[row] in every.fields["labels"][matches]
+    assert torch.equal(torch.bincount(labels), torch.bincount(every.fields["labels"]))
+
+
+def test_mistakes_are_named():
+    data = Numbers()
+    for make in (Loader, shuffled_pass, ordered_pass):
+        with pytest.raises(ValueError, match=r"Numbers expects a split of \['empty', 'train'\], got 'valid'"):
+            make(data, "valid", 4, Rng(0))
+        with pytest.raises(ValueError, match="Numbers expects samples in split 'empty', got none"):
+            make(data, "empty", 4, Rng(0))
+        with pytest.raises(ValueError, match="expects batch_size >= 1 and workers >= 0, got 0 and 0"):
+            make(data, "train", 0, Rng(0))
+    loader = Loader(data, "train", 4, Rng(0))
+    for step, first, num in ((-1, 0, 4), (0, -1, 2), (0, 2, 3), (0, 0, 0), (0, 4, None)):
+        with pytest.raises(ValueError, match="Loader expects rows within batches of 4"):
+            loader.batch(step, first, num)

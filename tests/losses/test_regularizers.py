@@ -1,0 +1,69 @@
+import pytest
+import torch
+from torch import nn
+
+from modkit.losses import R1
+from modkit.types import Cond
+
+
+def test_quadratic_critic_by_hand():
+    torch.manual_seed(0)
+    matrix = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(7, 4, dtype=torch.float64)
+    penalty = R1(gamma=3.0)(lambda x, cond: ((x @ matrix) * x).sum(1) / 2, x, Cond())
+    symmetric = (matrix + matrix.T) / 2
+    torch.testing.assert_close(penalty, 1.5 * (x @ symmetric).square().sum(1).mean())
+
+    (gradient,) = torch.autograd.grad(penalty, matrix)
+    want = 3.0 * symmetric @ x.T @ x / 7  # d/dS of gamma / 2 E |S x|^2, symmetrised
+    torch.testing.assert_close(gradient, (want + want.T) / 2)
+
+
+def test_patch_logits_are_summed():
+    x = torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    conv = nn.Conv2d(2, 1, 4, stride=4).double()
+    shifted = nn.Conv2d(2, 1, 2, stride=2).double()
+    one = R1()(lambda x, cond: conv(x), x, Cond())
+    torch.testing.assert_close(one, 0.5 * conv.weight.square().sum())
+    torch.testing.assert_close(R1()(lambda x, cond: shifted(x), x, Cond()), 0.5 * 4 * shifted.weight.square().sum())
+
+
+def test_gradcheck_through_a_curved_critic():
+    x = torch.randn(3, 2, dtype=torch.float64)
+
+    def penalty(first, second):
+        return R1()(lambda x, cond: (torch.tanh(x @ first) @ second).squeeze(1), x, Cond())
+
+    weights = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 4), (4, 1))]
+    assert torch.autograd.gradcheck(penalty, weights)
+    assert all(g.abs().sum() > 0 for g in torch.autograd.grad(penalty(*weights), weights))
+
+
+def test_only_x_is_differentiated_and_its_source_is_left_alone():
+    source = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 1, dtype=torch.float64, requires_grad=True)
+    cond = Cond(concat=torch.randn(3, 2, dtype=torch.float64))
+    x = 2 * source
+    penalty = R1()(lambda x, cond: torch.cat([x**2, cond.concat], 1) @ weight, x, cond)
+    torch.testing.assert_close(penalty, 0.5 * (2 * x * weight[:2, 0]).square().sum(1).mean())
+    assert torch.autograd.grad(penalty, source, allow_unused=True, retain_graph=True) == (None,)
+    (gradient,) = torch.autograd.grad(penalty, weight)
+    want = 4 * (x**2).mean(0)[:, None] * weight[:2]
+    torch.testing.assert_close(gradient, torch.cat([want, 0 * weight[2:]]).detach())
+    real = torch.randn(3, 2)
+    R1()(lambda x, cond: x.sum(1) ** 2, real, Cond())
+    assert not real.requires_grad
+
+
+def test_works_without_gradients_around_it_and_on_the_meta_device():
+    weight = torch.randn(4, requires_grad=True)
+    with torch.no_grad():
+        penalty = R1()(lambda x, cond: x @ weight, torch.randn(3, 4), Cond())
+    torch.testing.assert_close(penalty, 0.5 * weight.square().sum())
+    meta = nn.Conv2d(2, 1, 3, device="meta")
+    assert R1()(lambda x, cond: meta(x), torch.empty(2, 2, 5, 5, device="meta"), Cond()).shape == ()
+
+
+def test_refuses():
+    with pytest.raises(ValueError, match="R1 expects gamma of at least 0, got -1"):
+        R1(gamma=-1)

@@ -1,0 +1,132 @@
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_model, save_model
+from torch import nn
+from torch.nn import functional as F
+
+from modkit.nn.attention import Attention, attended
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def randomized(module: nn.Module) -> nn.Module:
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(0.5 * torch.randn(p.shape, generator=g, dtype=p.dtype))
+    return module
+
+
+def explicit(attention: Attention, x, context=None):
+    p = dict(attention.named_parameters())
+    b, c = x.shape[:2]
+    positions = F.group_norm(x, attention.norm.num_groups, p["norm.weight"], p["norm.bias"]).reshape(b, c, -1).mT
+    source = positions if context is None else context
+    q = positions @ p["query.weight"].T + p["query.bias"]
+    k = source @ p["key_value.weight"][:c].T + p["key_value.bias"][:c]
+    v = source @ p["key_value.weight"][c:].T + p["key_value.bias"][c:]
+    wide = c // attention.heads
+    y = torch.zeros_like(q)
+    for head in range(attention.heads):
+        of = slice(head * wide, (head + 1) * wide)
+        weights = torch.exp(q[..., of] @ k[..., of].mT / math.sqrt(wide))
+        y[..., of] = weights / weights.sum(-1, keepdim=True) @ v[..., of]
+    return x + (y @ p["out.weight"].T + p["out.bias"]).mT.reshape(x.shape)
+
+
+@pytest.mark.parametrize("size", [(5,), (3, 4), (2, 3, 2)])
+@pytest.mark.parametrize("width", [None, 6])
+def test_attention_is_an_explicit_softmax(size, width):
+    attention = randomized(Attention(8, context=width, head_channels=4).double())
+    assert attention.heads == 2
+    x = torch.randn(3, 8, *size, dtype=torch.float64)
+    context = None if width is None else torch.randn(3, 7, width, dtype=torch.float64)
+    torch.testing.assert_close(attention(x, context), explicit(attention, x, context))
+
+
+def test_new_attention_is_the_identity():
+    x = torch.randn(2, 8, 3, 3)
+    assert torch.equal(Attention(8)(x), x)
+
+
+def test_self_attention_commutes_with_permutations_of_positions():
+    attention = randomized(Attention(8).double())
+    x, order = torch.randn(2, 8, 9, dtype=torch.float64), torch.randperm(9)
+    torch.testing.assert_close(attention(x[..., order]), attention(x)[..., order])
+
+
+def test_cross_attention_ignores_the_order_and_repetition_of_tokens():
+    attention = randomized(Attention(8, context=5).double())
+    x, context = torch.randn(2, 8, 4, dtype=torch.float64), torch.randn(2, 6, 5, dtype=torch.float64)
+    y = attention(x, context)
+    torch.testing.assert_close(attention(x, context[:, torch.randperm(6)]), y)
+    torch.testing.assert_close(attention(x, torch.cat([context, context], dim=1)), y)
+
+
+def test_cross_attention_does_not_mix_positions():
+    attention = randomized(Attention(8, context=5).double())
+    attention.norm = nn.Identity()  # its statistics are the only way between positions
+    x, context = torch.randn(1, 8, 4, dtype=torch.float64), torch.randn(1, 6, 5, dtype=torch.float64)
+    moved = x.clone()
+    moved[..., 0] += 1
+    same = attention(x, context)[..., 1:] == attention(moved, context)[..., 1:]
+    assert same.all()
+
+
+def test_a_single_token_is_copied_to_every_position():
+    attention = randomized(Attention(8, context=5).double())
+    x, context = torch.randn(2, 8, 4, dtype=torch.float64), torch.randn(2, 1, 5, dtype=torch.float64)
+    value = attention.out(attention.key_value(context)[..., 8:]).mT
+    torch.testing.assert_close(attention(x, context), x + value)
+
+
+@pytest.mark.parametrize(
+    ("channels", "head", "heads"), [(8, 32, 1), (64, 32, 2), (96, 32, 3), (40, 32, 1), (128, 16, 8)]
+)
+def test_heads_divide_the_channels(channels, head, heads):
+    assert Attention(channels, head_channels=head).heads == heads
+
+
+def test_tokens_are_given_where_expected_only():
+    x, context = torch.randn(1, 8, 4), torch.randn(1, 2, 5)
+    with pytest.raises(ValueError, match="Attention expects tokens `context`, got None"):
+        Attention(8, context=5)(x)
+    with pytest.raises(ValueError, match=r"Attention expects no context, got \(1, 2, 5\)"):
+        Attention(8)(x, context)
+
+
+def test_attention_gradients():
+    attention = randomized(Attention(4, context=3, head_channels=2).double())
+    x = torch.randn(1, 4, 3, dtype=torch.float64, requires_grad=True)
+    context = torch.randn(1, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(attention, (x, context))
+
+
+def test_attention_in_bfloat16():
+    attention = randomized(Attention(16, head_channels=8).double())
+    x = torch.randn(2, 16, 5, 5, dtype=torch.float64)
+    expected = attention(x)
+    y = attention.bfloat16()(x.bfloat16())
+    assert y.dtype == torch.bfloat16
+    # logits of size 4 rounded to 2^-8 put an error of about 4 * 2^-8 on the weights
+    assert (y.double() - expected).norm() <= 0.03 * expected.norm()
+
+
+def test_attended():
+    sizes = [(16, 9), (8, 5), (4, 3)]
+    assert attended("Net", sizes, [16, 4]) == [True, False, True]
+    with pytest.raises(ValueError, match=r"Net expects attention at resolutions among \[16, 8, 4\], got \[5\]"):
+        attended("Net", sizes, [5])
+
+
+def test_attention_round_trips_through_safetensors(tmp_path):
+    a, b = randomized(Attention(8)), Attention(8)
+    save_model(a, tmp_path / "a.safetensors")
+    load_model(b, tmp_path / "a.safetensors")
+    x = torch.randn(2, 8, 5)
+    assert torch.equal(a(x), b(x))

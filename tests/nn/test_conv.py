@@ -1,0 +1,238 @@
+import pytest
+import torch
+from safetensors.torch import load_model, save_model
+from torch import nn
+from torch.nn import functional as F
+
+from modkit.nn.conv import ConvDecoder, ConvEncoder
+from modkit.types import TensorType
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def randomized(module: nn.Module) -> nn.Module:
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(0.2 * torch.randn(p.shape, generator=g, dtype=p.dtype))
+    return module
+
+
+class Reference:
+    """The networks written out over their parameters, in 2-D."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.p = dict(module.named_parameters())
+
+    def conv(self, x, name, stride=1):
+        weight = self.p[f"{name}.weight"]
+        return F.conv2d(x, weight, self.p[f"{name}.bias"], stride=stride, padding=weight.shape[-1] // 2)
+
+    def norm_silu(self, x, name):
+        groups = {4: 1, 8: 2, 12: 3}[x.shape[1]]
+        return F.silu(F.group_norm(x, groups, self.p[f"{name}.weight"], self.p[f"{name}.bias"]))
+
+    def block(self, x, name):
+        h = self.conv(self.norm_silu(x, f"{name}.norm_1"), f"{name}.conv_1")
+        h = self.conv(self.norm_silu(h, f"{name}.norm_2"), f"{name}.conv_2")
+        return h + (self.conv(x, f"{name}.skip") if f"{name}.skip.weight" in self.p else x)
+
+    def attend(self, x, name):
+        def linear(x, part):
+            return x @ self.p[f"{name}.{part}.weight"].T + self.p[f"{name}.{part}.bias"]
+
+        x_n = F.group_norm(x, x.shape[1] // 4, self.p[f"{name}.norm.weight"], self.p[f"{name}.norm.bias"])
+        positions = x_n.flatten(2).mT
+        k, v = linear(positions, "key_value").chunk(2, dim=-1)
+        weights = (linear(positions, "query") @ k.mT / x.shape[1] ** 0.5).softmax(-1)
+        return x + linear(weights @ v, "out").mT.reshape(x.shape)
+
+    def out(self, x):
+        return self.conv(self.norm_silu(x, "norm_out"), "conv_out")
+
+
+def test_encoder_is_its_diagram():
+    x = TensorType((3, 7, 10))
+    encoder = randomized(ConvEncoder(x, channels=[4, 8, 12], blocks=2, attention=[3]).double())
+    r = Reference(encoder)
+    x = torch.randn(2, 3, 7, 10, dtype=torch.float64)
+    h = r.conv(x, "conv_in")
+    for level in range(3):
+        if level < 2:
+            h = r.block(r.block(h, f"levels.{level}.0"), f"levels.{level}.1")
+            h = r.conv(h, f"levels.{level}.2.conv", stride=2)
+    h = r.attend(r.block(h, "levels.2.0"), "levels.2.1")
+    h = r.attend(r.block(h, "levels.2.2"), "levels.2.3")
+    expected = r.out(r.block(r.attend(r.block(h, "middle.0"), "middle.1"), "middle.2"))
+    torch.testing.assert_close(encoder(x), expected)
+
+
+def test_decoder_is_its_diagram():
+    x = TensorType((3, 7, 10))
+    z = TensorType((5, 2, 3))
+    decoder = randomized(ConvDecoder(z, x, channels=[12, 8, 4], blocks=2, attention=[3]).double())
+    r = Reference(decoder)
+    z = torch.randn(2, 5, 2, 3, dtype=torch.float64)
+    y = r.block(r.attend(r.block(r.conv(z, "conv_in"), "middle.0"), "middle.1"), "middle.2")
+    y = r.attend(r.block(y, "levels.0.0"), "levels.0.1")
+    y = r.attend(r.block(y, "levels.0.2"), "levels.0.3")
+    for level, (h, w) in ((1, (4, 5)), (2, (7, 10))):
+        y = y.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :h, :w]
+        y = r.conv(y, f"doublings.{level - 1}.conv")
+        y = r.block(r.block(y, f"levels.{level}.0"), f"levels.{level}.1")
+    torch.testing.assert_close(decoder(z), r.out(y))
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 7, 9), (2, 13), (1, 1), (2, 5, 6, 7)])
+@pytest.mark.parametrize("channels", [[8], [8, 12], [4, 8, 8, 12]])
+def test_types_agree_with_values_at_any_size(shape, channels):
+    x = TensorType(shape)
+    encoder = ConvEncoder(x, channels=channels)
+    assert isinstance(encoder.h, TensorType)
+    decoder = ConvDecoder(encoder.h, x, channels=channels[::-1])
+    h = encoder(torch.randn(2, *shape))
+    assert h.shape[1:] == encoder.h.shape
+    assert encoder.h.shape == (channels[-1], *(-(-n // 2 ** (len(channels) - 1)) for n in shape[1:]))
+    assert decoder(h).shape[1:] == shape
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_a_signal_is_an_image_of_width_one(rank):
+    ones = (1,) * (rank - 1)
+    thin, flat = TensorType((2, 11, *ones)), TensorType((2, 11))
+    size = {"channels": [8, 12], "attention": [6]}
+    encoders = ConvEncoder(thin, **size).double(), ConvEncoder(flat, **size).double()
+    size = {"channels": [12, 8], "attention": [6]}
+    decoders = ConvDecoder(encoders[0].h, thin, **size).double(), ConvDecoder(encoders[1].h, flat, **size).double()
+    for wide, narrow in (encoders, decoders):
+        state = randomized(wide).state_dict()
+        for key, value in state.items():
+            while value.ndim > 3:
+                value = value[..., value.shape[-1] // 2]
+            state[key] = value
+        narrow.load_state_dict(state)
+    x = torch.randn(2, 2, 11, dtype=torch.float64)
+    h = encoders[1](x)
+    torch.testing.assert_close(encoders[0](x.reshape(2, 2, 11, *ones)).flatten(2), h)
+    torch.testing.assert_close(decoders[0](h.reshape(*h.shape, *ones)).flatten(2), decoders[1](h))
+
+
+def test_attention_stands_at_the_resolutions_named():
+    plain = ConvEncoder(TensorType((1, 16, 12)), channels=[4, 4, 4])
+    attentive = ConvEncoder(TensorType((1, 16, 12)), channels=[4, 4, 4], attention=[8])
+    extra = {key.rsplit(".", 2)[0] for key in attentive.state_dict().keys() - plain.state_dict().keys()}
+    assert "levels.1.1" in extra and not any(key.startswith(("levels.0", "levels.2", "middle")) for key in extra)
+    with pytest.raises(
+        ValueError, match=r"ConvEncoder expects attention at resolutions among \[16, 8, 4\], got \[12\]"
+    ):
+        ConvEncoder(TensorType((1, 16, 12)), channels=[4, 4, 4], attention=[12])
+
+
+def test_a_network_runs_at_other_sizes_than_its_types():
+    small, large = TensorType((1, 16, 16)), TensorType((1, 20, 12))
+    encoder, decoder = ConvEncoder(small), ConvDecoder(TensorType((4, 8, 8)), small)
+    encoder_2, decoder_2 = ConvEncoder(large), ConvDecoder(TensorType((4, 10, 6)), large)
+    encoder_2.load_state_dict(encoder.state_dict())
+    decoder_2.load_state_dict(decoder.state_dict())
+    x, z = torch.randn(2, 1, 20, 12), torch.randn(2, 4, 10, 6)
+    assert torch.equal(encoder(x), encoder_2(x))
+    assert torch.equal(decoder(z), decoder_2(z))
+
+
+@pytest.mark.parametrize("bounds", [(-1.0, 1.0), (0.0, 1.0), (-3.0, 5.0)])
+def test_a_range_is_reached_by_tanh_and_nothing_else_is_bounded(bounds):
+    z = TensorType((4, 4, 4))
+    free = randomized(ConvDecoder(z, TensorType((1, 8, 8))).double())
+    bounded = ConvDecoder(z, TensorType((1, 8, 8), bounds)).double()
+    bounded.load_state_dict(free.state_dict())
+    values = torch.randn(8, 4, 4, 4, dtype=torch.float64)
+    low, high = bounds
+    y = free(values)
+    assert y.abs().max() > 1
+    torch.testing.assert_close(bounded(values), low + (high - low) * torch.sigmoid(2 * y))
+
+
+def test_the_last_layer_makes_the_output():
+    decoder = randomized(ConvDecoder(TensorType((4, 4, 4)), TensorType((2, 7, 8))).double())
+    assert decoder.last_layer is not None
+    weight = decoder.get_parameter(decoder.last_layer)
+    z = torch.randn(2, 4, 4, 4, dtype=torch.float64)
+    with torch.no_grad():
+        decoder.conv_out.bias.zero_()
+        y = decoder(z)
+        weight.mul_(-2)
+        torch.testing.assert_close(decoder(z), -2 * y)
+
+
+def test_samples_do_not_see_each_other():
+    x = TensorType((1, 9, 8))
+    encoder = randomized(ConvEncoder(x, channels=[4, 8], attention=[5]).double())
+    decoder = randomized(ConvDecoder(encoder.h, x, channels=[8, 4], attention=[5]).double())
+    data = torch.randn(3, 1, 9, 8, dtype=torch.float64)
+    alone = torch.cat([decoder(encoder(row[None])) for row in data])
+    torch.testing.assert_close(decoder(encoder(data)), alone)
+
+
+def test_every_parameter_takes_a_gradient():
+    x = TensorType((1, 9, 8))
+    encoder = randomized(ConvEncoder(x, channels=[4, 8], attention=[9, 5]))
+    decoder = randomized(ConvDecoder(encoder.h, x, channels=[8, 4], attention=[9, 5]))
+    decoder(encoder(torch.randn(2, 1, 9, 8))).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in [*encoder.parameters(), *decoder.parameters()])
+
+
+def test_an_autoencoder_fits_a_few_images():
+    x = TensorType((1, 8, 8))
+    encoder, decoder = ConvEncoder(x, channels=[8, 16]), ConvDecoder(TensorType((16, 4, 4)), x, channels=[16, 8])
+    data = torch.randn(4, 1, 8, 8)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-2)
+    for _ in range(60):
+        loss = F.mse_loss(decoder(encoder(data)), data)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.3 * data.var()  # a decoder that ignores its input stays above 0.7
+
+
+def test_both_run_in_bfloat16_and_on_the_meta_device():
+    x = TensorType((1, 9, 8), (-1, 1))
+    encoder, decoder = ConvEncoder(x).double(), ConvDecoder(TensorType((64, 5, 4)), x).double()
+    data = torch.randn(4, 1, 9, 8, dtype=torch.float64)
+    expected = decoder(encoder(data))
+    y = decoder.bfloat16()(encoder.bfloat16()(data.bfloat16()))
+    assert y.dtype == torch.bfloat16
+    # about 30 operations of relative error 2^-9 each, adding up at random
+    assert (y.double() - expected).norm() <= 0.05 * expected.norm()
+    meta = decoder.to("meta")(encoder.to("meta")(data.bfloat16().to("meta")))
+    assert meta.is_meta and meta.shape == data.shape
+
+
+def test_round_trip_through_safetensors(tmp_path):
+    x = TensorType((1, 9, 8))
+    for make, data in (
+        (lambda: ConvEncoder(x, channels=[4, 8]), torch.randn(2, 1, 9, 8)),
+        (lambda: ConvDecoder(TensorType((8, 5, 4)), x, channels=[8, 4]), torch.randn(2, 8, 5, 4)),
+    ):
+        a, b = randomized(make()), make()
+        save_model(a, tmp_path / "a.safetensors")
+        load_model(b, tmp_path / "a.safetensors")
+        assert torch.equal(a(data), b(data))
+
+
+def test_refusals_name_expected_and_received():
+    x, vector = TensorType((1, 16, 16)), TensorType((6,))
+    with pytest.raises(ValueError, match="ConvEncoder expects continuous maps .*, got 6 unbounded"):
+        ConvEncoder(vector)
+    with pytest.raises(ValueError, match="ConvEncoder expects continuous maps .*, got 4×4 codes"):
+        ConvEncoder(TensorType((4, 4), classes=9))
+    with pytest.raises(ValueError, match=r"ConvEncoder expects channels and blocks of at least 1, got \[\] and 1"):
+        ConvEncoder(x, channels=[])
+    with pytest.raises(ValueError, match=r"ConvDecoder with 2 levels expects z of size \(8, 8\) .* got \(4, 4\)"):
+        ConvDecoder(TensorType((4, 4, 4)), x)
+    with pytest.raises(ValueError, match="ConvDecoder expects continuous maps .*, got 6 unbounded"):
+        ConvDecoder(vector, x)
+    with pytest.raises(ValueError, match="ConvDecoder expects one latent, got a hierarchy of 2"):
+        ConvDecoder((TensorType((4, 4, 4)), TensorType((4, 8, 8))), x)

@@ -1,0 +1,271 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from modkit.nn.dcgan import DCGANDiscriminator, DCGANGenerator
+from modkit.types import Cond, CondType, TensorType
+
+X = TensorType((2, 9, 12), (0.0, 4.0))
+Z = TensorType((5,))
+COND = CondType(vector=3, labels=4)
+
+
+def values(num: int, dtype: torch.dtype = torch.float64) -> Cond:
+    return Cond(vector=normal(num, 3, seed=1).to(dtype), labels=torch.arange(num) % 5)
+
+
+def normal(*shape: int, seed: int = 7) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def settle(module: nn.Module, *args: Tensor | Cond) -> nn.Module:
+    """The module in eval mode, after enough passes that batch norms and spectral norms fit its weights."""
+    for _ in range(50):
+        module(*args)
+    return module.eval()
+
+
+def draw(module: nn.Module, seed: int = 0, scale: float = 0.2) -> nn.Module:
+    """The module in float64 with every parameter drawn, so that no zero hides a path."""
+    draws = torch.Generator().manual_seed(seed)
+    module.double()
+    for parameter in module.parameters():
+        parameter.data.normal_(std=scale, generator=draws)
+    return module
+
+
+def leaky(v: Tensor) -> Tensor:
+    return torch.where(v > 0, v, 0.2 * v)
+
+
+def down(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 4x4 convolution of stride 2 and padding 1 as an explicit sum over windows."""
+    windows = F.pad(x, (1, 1, 1, 1)).unfold(2, 4, 2).unfold(3, 4, 2)
+    y = torch.einsum("bchwij,ocij->bohw", windows, weight)
+    return y if bias is None else y + bias[:, None, None]
+
+
+def up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Its transpose: every input pixel adds a 4x4 stamp, two pixels apart; a border of 1 is cut off."""
+    b, _, h, w = x.shape
+    canvas = x.new_zeros(b, weight.shape[1], 2 * h + 2, 2 * w + 2)
+    for i in range(h):
+        for j in range(w):
+            canvas[:, :, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += torch.einsum("bc,coij->boij", x[:, :, i, j], weight)
+    y = canvas[:, :, 1:-1, 1:-1]
+    return y if bias is None else y + bias[:, None, None]
+
+
+def batch_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    mean = x.mean((0, 2, 3), keepdim=True)
+    var = (x - mean).square().mean((0, 2, 3), keepdim=True)
+    return (x - mean) / (var + 1e-5).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
+def parts() -> dict[str, tuple[nn.Module, tuple[Tensor | Cond, ...]]]:
+    return {
+        "generator": (DCGANGenerator(Z, X, COND, channels=4), (normal(6, 5), values(6))),
+        "discriminator": (DCGANDiscriminator(X, COND, channels=4), (normal(6, 2, 9, 12), values(6))),
+        "spectral": (DCGANDiscriminator(X, COND, channels=4, spectral_norm=True), (normal(6, 2, 9, 12), values(6))),
+    }
+
+
+PARTS = sorted(parts())
+
+
+def test_generator_values() -> None:
+    generator = draw(DCGANGenerator(Z, X, COND, channels=3))
+    z, cond = normal(4, 5), values(4)
+    e = F.linear(cond.vector, generator.embedding.vector.weight, generator.embedding.vector.bias)
+    e = e + generator.embedding.labels.weight[cond.labels]
+    start = torch.einsum("oi,bi->bo", generator.project.weight, torch.cat([z, e], dim=1)).reshape(4, 6, 3, 3)
+    norm_0, _, up_1, norm_1, _, up_2 = generator.layers
+    y = batch_norm(norm_0, start).clamp_min(0)
+    y = batch_norm(norm_1, up(y, up_1.weight, None)).clamp_min(0)
+    y = up(y, up_2.weight, up_2.bias)
+    assert y.shape == (4, 2, 12, 12)
+    torch.testing.assert_close(generator(z, cond), 2 + 2 * torch.tanh(y[:, :, :9]))
+
+
+def test_generator_of_unbounded_data_is_not_squashed() -> None:
+    generator = draw(DCGANGenerator(Z, TensorType((2, 4, 4)), CondType(), channels=3), scale=9.0)
+    z = normal(4, 5)
+    start = torch.einsum("oi,bi->bo", generator.project.weight, z).reshape(4, 3, 2, 2)
+    norm_0, _, up_1 = generator.layers
+    expected = up(batch_norm(norm_0, start).clamp_min(0), up_1.weight, up_1.bias)
+    torch.testing.assert_close(generator(z, Cond()), expected)
+    assert expected.abs().max() > 10
+
+
+def test_discriminator_values() -> None:
+    cond_type = CondType(labels=4, concat=TensorType((1, 9, 12)))
+    critic = draw(DCGANDiscriminator(X, cond_type, channels=3))
+    x, concat, labels = normal(4, 2, 9, 12), normal(4, 1, 9, 12, seed=2), torch.tensor([0, 4, 1, 1])
+    down_0, _, down_1, norm_1, _ = critic.layers
+    phi = leaky(down(torch.cat([x, concat], dim=1), down_0.weight, down_0.bias))
+    phi = leaky(batch_norm(norm_1, down(phi, down_1.weight, None)))
+    assert phi.shape == (4, 6, 2, 3)
+    e = critic.projection.embedding.labels.weight[labels]
+    inner = torch.einsum("bi,ij,bj->b", phi.mean((2, 3)), critic.projection.v.weight, e)
+    expected = phi.reshape(4, 36) @ critic.out.weight[0] + critic.out.bias + inner / 6**0.5
+    torch.testing.assert_close(critic(x, Cond(labels=labels, concat=concat)), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "start", "channels"),
+    [
+        ((64, 64), (4, 4), [512, 256, 128, 64]),
+        ((128, 128), (4, 4), [512, 512, 256, 128, 64]),
+        ((28, 28), (4, 4), [256, 128, 64]),
+        ((16, 16), (4, 4), [128, 64]),
+        ((16, 40), (4, 10), [128, 64]),
+        ((12, 12), (3, 3), [128, 64]),
+        ((8, 8), (2, 2), [128, 64]),
+        ((7, 5), (4, 3), [64]),
+        ((4, 4), (2, 2), [64]),
+        ((1, 1), (1, 1), [64]),
+    ],
+)
+def test_depth_follows_from_the_size(size: tuple[int, int], start: tuple[int, int], channels: list[int]) -> None:
+    with torch.device("meta"):
+        generator = DCGANGenerator(Z, TensorType((3, *size)), CondType())
+        image = generator(torch.zeros(2, 5), Cond())
+    ups = [layer for layer in generator.layers if isinstance(layer, nn.ConvTranspose2d)]
+    assert [layer.in_channels for layer in ups] == channels
+    assert generator.start == (channels[0], *start)
+    assert image.shape == (2, 3, *size)
+    if min(size) > 1:
+        with torch.device("meta"):
+            critic = DCGANDiscriminator(TensorType((3, *size)), CondType())
+            assert critic(image, Cond()).shape == (2,)
+        downs = [layer for layer in critic.layers if isinstance(layer, nn.Conv2d)]
+        assert [layer.out_channels for layer in downs] == channels[::-1]
+
+
+def test_initialisation_is_the_papers() -> None:
+    """Standard deviations of 8e3 draws and more: within 5 standard errors, s / sqrt(2 n)."""
+    torch.manual_seed(0)
+    image = TensorType((3, 16, 16), (-1.0, 1.0))
+    generator, critic = DCGANGenerator(TensorType((32,)), image, CondType()), DCGANDiscriminator(image, CondType())
+    weights = [generator.project.weight, *(m.weight for m in generator.layers if isinstance(m, nn.ConvTranspose2d))]
+    weights += [m.weight for m in critic.layers if isinstance(m, nn.Conv2d)]
+    for weight in weights:
+        assert weight.std().item() == pytest.approx(0.02, rel=5 / (2 * weight.numel()) ** 0.5)
+    norms = [m for m in (*generator.layers, *critic.layers) if isinstance(m, nn.BatchNorm2d)]
+    gains = torch.cat([m.weight.detach() for m in norms])
+    assert len(norms) == 3 and not any(m.bias.any() for m in norms)
+    assert gains.mean().item() == pytest.approx(1.0, abs=5 * 0.02 / len(gains) ** 0.5)
+    assert gains.std().item() == pytest.approx(0.02, rel=5 / (2 * len(gains)) ** 0.5)
+
+
+def test_batch_norm_looks_across_the_batch_in_training_only() -> None:
+    generator = draw(DCGANGenerator(Z, X, CondType(), channels=3))
+    z = normal(6, 5)
+    start = torch.einsum("oi,bi->bo", generator.project.weight, z).reshape(6, 6, 3, 3)
+    whole = generator(z, Cond())
+    norm = generator.layers[0]
+    torch.testing.assert_close(norm.running_mean, 0.1 * start.mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * start.var((0, 2, 3)))
+    assert not torch.allclose(generator(z[:3], Cond()), whole[:3])
+    generator.eval()
+    torch.testing.assert_close(generator(z[:3], Cond()), generator(z, Cond())[:3])
+
+
+def test_spectral_norm_makes_the_largest_singular_value_one() -> None:
+    critic = DCGANDiscriminator(X, CondType(labels=3), channels=3, spectral_norm=True).double()
+    x, cond = normal(4, 2, 9, 12), Cond(labels=torch.arange(4))
+    for _ in range(300):
+        critic(x, cond)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in critic.modules())
+    for layer in (*(m for m in critic.layers if isinstance(m, nn.Conv2d)), critic.out, critic.projection.v):
+        original = layer.parametrizations.weight.original
+        sigma = torch.linalg.svdvals(original.flatten(1))[0]
+        torch.testing.assert_close(layer.weight, original / sigma, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_gradients_reach_every_parameter(name: str) -> None:
+    module, args = parts()[name]
+    draw(module)
+    module(*args).square().sum().backward()
+    for path, parameter in module.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), path
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_discriminator_has_second_derivatives(spectral_norm: bool) -> None:
+    critic = draw(DCGANDiscriminator(TensorType((1, 4, 4)), COND, channels=4, spectral_norm=spectral_norm))
+    cond = values(2)
+    settle(critic, normal(2, 1, 4, 4), cond)
+    assert torch.autograd.gradgradcheck(lambda x: critic(x, cond), (normal(2, 1, 4, 4).requires_grad_(),))
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_dtypes(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    """Half-precision sums of a hundred small terms round to a few parts in a hundred."""
+    module, args = parts()[name]
+    settle(draw(module, scale=0.1), *args)
+    expected = module(*args)
+    result = module.to(dtype)(*(v.to(dtype) if isinstance(v, Tensor) else values(6, dtype) for v in args))
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_compiled_equals_eager(name: str) -> None:
+    module, args = parts()[name]
+    settle(draw(module), *args)
+    expected = module(*args)
+    torch._dynamo.reset()
+    module.compile(backend="aot_eager")
+    torch.testing.assert_close(module(*args), expected)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_safetensors_round_trip(name: str) -> None:
+    module, args = parts()[name]
+    draw(module)
+    for _ in range(3):
+        module(*args)
+    stored = save(module.state_dict())
+    other = draw(parts()[name][0], seed=5)
+    assert not torch.equal(other.eval()(*args), module.eval()(*args))
+    other.load_state_dict(load(stored))
+    assert torch.equal(other(*args), module(*args))
+
+
+CONTEXT = CondType(context=(3, 8))
+MAP = CondType(concat=TensorType((1, 9, 12)))
+CODES = TensorType((2, 9, 12), classes=7)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DCGANGenerator(Z, Z, CondType()), r"DCGANGenerator expects continuous images \(c, h, w\), got 5 unb"),
+        (lambda: DCGANGenerator(Z, CODES, CondType()), "DCGANGenerator expects continuous images .*got 2×9×12 codes"),
+        (lambda: DCGANGenerator(CODES, X, CondType()), "DCGANGenerator expects continuous z, got 2×9×12 codes"),
+        (lambda: DCGANGenerator(Z, X, CONTEXT), r"DCGANGenerator expects cond without context .*context=\(3, 8\)"),
+        (lambda: DCGANGenerator(Z, X, MAP), "DCGANGenerator expects cond without context and concat, got .*9, 12"),
+        (lambda: DCGANGenerator(Z, X, CondType(), channels=0), "DCGANGenerator expects channels >= 1, got 0"),
+        (lambda: DCGANDiscriminator(Z, CondType()), r"DCGANDiscriminator expects continuous images \(c, h, w\), got 5"),
+        (lambda: DCGANDiscriminator(TensorType((1, 1, 8)), CondType()), "expects images of at least 2×2, got 1×1×8"),
+        (
+            lambda: DCGANDiscriminator(X, CONTEXT),
+            r"DCGANDiscriminator expects cond without context, .*context=\(3, 8\)",
+        ),
+        (lambda: DCGANDiscriminator(X, CondType(concat=TensorType((1, 18, 24)))), "expects a map .*got 1×18×24"),
+        (lambda: DCGANDiscriminator(X, MAP)(torch.zeros(2, 2, 9, 12), Cond()), "expects a Cond with `concat`"),
+    ],
+)
+def test_mistakes_are_refused(make, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,138 @@
+import math
+
+import pytest
+import torch
+from diffusers.models.embeddings import get_timestep_embedding
+from safetensors.torch import load_model, save_model
+from torch.nn import functional as F
+
+from modkit.nn.embeddings import CondEmbedding, MapJoin, sinusoidal
+from modkit.types import Cond, CondType, TensorType
+
+ALL = CondType(vector=3, noise=5, labels=4, time=True)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def values(num: int, dtype: torch.dtype = torch.float64) -> Cond:
+    g = torch.Generator().manual_seed(0)
+    return Cond(
+        vector=torch.randn(num, 3, generator=g, dtype=torch.float64).to(dtype),
+        noise=torch.randn(num, 5, generator=g, dtype=torch.float64).to(dtype),
+        labels=torch.randint(0, 5, (num,), generator=g),
+        time=1000 * torch.rand(num, generator=g, dtype=torch.float64),
+    )
+
+
+def test_sinusoidal_is_its_formula_in_float64():
+    t = torch.tensor([-1.5, 0.0, 0.25, 999.0], dtype=torch.float64)
+    e = sinusoidal(t, 8)
+    for row, time in zip(e.tolist(), t.tolist()):
+        angles = [time * 10000 ** (-i / 3) for i in range(4)]
+        assert row == pytest.approx([math.sin(a) for a in angles] + [math.cos(a) for a in angles], abs=1e-12)
+
+
+@pytest.mark.parametrize("width", [4, 32, 256])
+def test_sinusoidal_matches_diffusers(width):
+    t = torch.tensor([0, 1, 17, 500, 999])
+    expected = get_timestep_embedding(t, width, flip_sin_to_cos=False, downscale_freq_shift=1)
+    # both in float32: an angle of 999 carries an error of 6e-5
+    torch.testing.assert_close(sinusoidal(t, width), expected, atol=1e-4, rtol=0)
+
+
+def test_sinusoidal_keeps_neighbouring_times_of_bfloat16_networks_apart():
+    embedding = CondEmbedding(CondType(time=True), 16).bfloat16()
+    like = torch.zeros(2, 1, dtype=torch.bfloat16)
+    e = embedding(Cond(time=torch.tensor([998.0, 999.0])), like)  # equal once rounded to bfloat16
+    assert e.dtype == torch.bfloat16
+    assert not torch.equal(e[0], e[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int64])
+def test_sinusoidal_is_computed_in_float32_at_least(dtype):
+    t = torch.tensor([3.0, 200.0])
+    assert torch.equal(sinusoidal(t.to(dtype), 16), sinusoidal(t, 16))
+    assert sinusoidal(t.double(), 16).dtype == torch.float64
+
+
+def test_sinusoidal_refuses_odd_widths():
+    with pytest.raises(ValueError, match="sinusoidal expects an even, positive width, got 7"):
+        sinusoidal(torch.zeros(1), 7)
+
+
+@pytest.mark.parametrize("width", [8, 7])
+def test_embedding_is_the_sum_of_its_conditions(width):
+    embedding = CondEmbedding(ALL, width).double()
+    cond = values(6)
+    p = dict(embedding.named_parameters())
+
+    def mlp(name, x):
+        h = F.silu(x @ p[f"{name}.0.weight"].T + p[f"{name}.0.bias"])
+        return h @ p[f"{name}.2.weight"].T + p[f"{name}.2.bias"]
+
+    expected = (
+        mlp("time", sinusoidal(cond.time, 8))
+        + cond.vector @ p["vector.weight"].T
+        + p["vector.bias"]
+        + mlp("noise", cond.noise)
+        + p["labels.weight"][cond.labels]
+    )
+    torch.testing.assert_close(embedding(cond, torch.zeros(6, 1, dtype=torch.float64)), expected)
+
+
+def test_embedding_of_nothing_is_zero_without_parameters():
+    embedding = CondEmbedding(CondType(context=(3, 4), concat=TensorType((1, 4, 4))), 8)
+    assert not embedding.embeds and not list(embedding.parameters())
+    assert torch.equal(embedding(Cond(), torch.ones(3, 2, 2)), torch.zeros(3, 8))
+    assert CondEmbedding(CondType(labels=2), 8).embeds
+
+
+@pytest.mark.parametrize("name", ["vector", "noise", "labels", "time"])
+def test_a_missing_condition_is_named(name):
+    cond = Cond(
+        **{key: None if key == name else getattr(values(2), key) for key in ("vector", "noise", "labels", "time")}
+    )
+    with pytest.raises(ValueError, match=f"expects a Cond with `{name}`, as its type says, got None"):
+        CondEmbedding(ALL, 8).double()(cond, torch.zeros(2, 1, dtype=torch.float64))
+
+
+def test_embedding_round_trips_through_safetensors(tmp_path):
+    a, b = CondEmbedding(ALL, 8), CondEmbedding(ALL, 8)
+    save_model(a, tmp_path / "a.safetensors")
+    load_model(b, tmp_path / "a.safetensors")
+    like, cond = torch.zeros(4, 1), values(4, torch.float32)
+    assert torch.equal(a(cond, like), b(cond, like))
+
+
+def test_maps_join_as_channels():
+    join = MapJoin(TensorType((2, 4, 6)), TensorType((3, 4, 6)), 8)
+    x, concat = torch.randn(5, 2, 4, 6), torch.randn(5, 3, 4, 6)
+    assert join.channels == 5
+    assert torch.equal(join(x, concat), torch.cat([x, concat], dim=1))
+    with pytest.raises(ValueError, match="`concat`"):
+        join(x, None)
+
+
+def test_coarse_codes_are_embedded_and_repeated():
+    join = MapJoin(TensorType((2, 5, 4)), TensorType((3, 2), classes=7), 8)
+    x, codes = torch.randn(2, 2, 5, 4), torch.randint(0, 7, (2, 3, 2))
+    y = join(x, codes)
+    assert y.shape == (2, join.channels, 5, 4)
+    for i in range(5):
+        for j in range(4):
+            assert torch.equal(y[:, 2:, i, j], join.codes.weight[codes[:, i // 2, j // 2]])
+
+
+@pytest.mark.parametrize("concat", [TensorType((1, 8, 4)), TensorType((1, 4)), TensorType((4,), classes=3)])
+def test_maps_of_another_rank_or_finer_are_refused(concat):
+    with pytest.raises(ValueError, match="MapJoin expects a map of at most"):
+        MapJoin(TensorType((2, 4, 4)), concat, 8)
+
+
+def test_no_map_is_the_identity():
+    join = MapJoin(TensorType((2, 4, 4)), None, 8)
+    x = torch.randn(1, 2, 4, 4)
+    assert join.channels == 2 and join(x, None) is x

@@ -1,0 +1,319 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator, MLPNetwork, squash
+from modkit.types import Cond, CondType, TensorType
+
+X = TensorType((1, 4, 3), (-1.0, 3.0))
+V = TensorType((5,))
+MAP = TensorType((2, 2, 1))
+FULL = CondType(vector=3, noise=2, labels=4, concat=MAP, time=True)
+
+
+def full_cond(num: int, dtype: torch.dtype = torch.float64) -> Cond:
+    draws = torch.Generator().manual_seed(1)
+    return Cond(
+        vector=torch.randn(num, 3, generator=draws, dtype=torch.float64).to(dtype),
+        noise=torch.randn(num, 2, generator=draws, dtype=torch.float64).to(dtype),
+        labels=torch.arange(num) % 5,
+        concat=torch.randn(num, *MAP.shape, generator=draws, dtype=torch.float64).to(dtype),
+        time=torch.linspace(-1, 2, num, dtype=torch.float64),
+    )
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def settle(module: nn.Module, *args: Tensor | Cond) -> nn.Module:
+    """The module in eval mode, after enough passes that batch norms and spectral norms fit its weights."""
+    for _ in range(50):
+        module(*args)
+    return module.eval()
+
+
+def draw(module: nn.Module, seed: int = 0, scale: float = 0.4) -> nn.Module:
+    """The module in float64 with every parameter drawn, so that no zero hides a path."""
+    draws = torch.Generator().manual_seed(seed)
+    module.double()
+    for parameter in module.parameters():
+        parameter.data.normal_(std=scale, generator=draws)
+    return module
+
+
+def normal(*shape: int, seed: int = 7) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def linear(layer: nn.Linear, v: Tensor) -> Tensor:
+    return torch.einsum("oi,bi->bo", layer.weight, v) + layer.bias
+
+
+def silu(v: Tensor) -> Tensor:
+    return v / (1 + torch.exp(-v))
+
+
+def layer_norm(layer: nn.LayerNorm, v: Tensor) -> Tensor:
+    centred = v - v.mean(1, keepdim=True)
+    return centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt() * layer.weight + layer.bias
+
+
+def leaky(v: Tensor) -> Tensor:
+    return torch.where(v > 0, v, 0.2 * v)
+
+
+def every_part() -> dict[str, tuple[nn.Module, tuple[Tensor | Cond, ...]]]:
+    cond = full_cond(6)
+    return {
+        "encoder": (MLPEncoder(X, width=8), (normal(6, 1, 4, 3),)),
+        "decoder": (MLPDecoder(TensorType((2, 2)), X, width=8), (normal(6, 2, 2),)),
+        "generator": (MLPGenerator(V, X, FULL, width=8), (normal(6, 5), cond)),
+        "discriminator": (MLPDiscriminator(X, FULL, width=8), (normal(6, 1, 4, 3), cond)),
+        "spectral": (MLPDiscriminator(X, FULL, width=8, spectral_norm=True), (normal(6, 1, 4, 3), cond)),
+        "network": (MLPNetwork(X, TensorType((2, 4, 3)), FULL, width=8, depth=2), (normal(6, 1, 4, 3), cond)),
+    }
+
+
+PARTS = sorted(every_part())
+
+
+def cast(args: tuple[Tensor | Cond, ...], dtype: torch.dtype) -> tuple[Tensor | Cond, ...]:
+    return tuple(v.to(dtype) if isinstance(v, Tensor) else full_cond(6, dtype) for v in args)
+
+
+def test_encoder_values() -> None:
+    encoder = draw(MLPEncoder(X, width=6))
+    x = normal(3, 1, 4, 3)
+    h = silu(linear(encoder.hidden[2], silu(linear(encoder.hidden[0], x.reshape(3, 12)))))
+    torch.testing.assert_close(encoder(x), h)
+    assert encoder.h == TensorType((6,))
+
+
+def test_depth_zero_is_linear() -> None:
+    encoder = MLPEncoder(X, depth=0)
+    decoder = draw(MLPDecoder(encoder.h, TensorType((2, 3)), depth=0))
+    x = normal(3, 1, 4, 3)
+    assert encoder.h == TensorType((12,)) and not list(encoder.parameters())
+    expected = torch.einsum("oi,bi->bo", decoder.out.weight, x.reshape(3, 12)) + decoder.out.bias
+    torch.testing.assert_close(decoder(encoder(x)), expected.reshape(3, 2, 3))
+
+
+def test_decoder_values_and_last_layer() -> None:
+    decoder = draw(MLPDecoder(TensorType((2, 2)), X, width=6))
+    z = normal(3, 2, 2)
+    raw = linear(decoder.out, silu(linear(decoder.hidden[2], silu(linear(decoder.hidden[0], z.reshape(3, 4))))))
+    torch.testing.assert_close(decoder(z), (1 + 2 * torch.tanh(raw)).reshape(3, 1, 4, 3))
+    assert decoder.get_parameter(decoder.last_layer) is decoder.out.weight
+
+
+@pytest.mark.parametrize("bounds", [(-1.0, 1.0), (0.0, 255.0), (-3.0, -2.0)])
+def test_squash_fills_the_range_and_only_there(bounds: tuple[float, float]) -> None:
+    raw = torch.tensor([-1e4, 0.0, 1e4], dtype=torch.float64)
+    low, high = bounds
+    expected = torch.tensor([low, (low + high) / 2, high], dtype=torch.float64)
+    torch.testing.assert_close(squash(raw, TensorType((3,), bounds)), expected)
+    assert squash(raw, TensorType((3,))) is raw
+
+
+def test_generator_joins_noise_map_and_embedding() -> None:
+    generator = draw(MLPGenerator(V, TensorType((2,)), CondType(vector=3, labels=4, concat=MAP), width=6, depth=1))
+    z, cond = normal(5, 5), full_cond(5)
+    e = linear(generator.embedding.vector, cond.vector) + generator.embedding.labels.weight[cond.labels]
+    joined = torch.cat([z, cond.concat.reshape(5, 4), e], dim=1)
+    torch.testing.assert_close(generator(z, cond), linear(generator.out, silu(linear(generator.hidden[0], joined))))
+
+
+def test_discriminator_is_the_projection_equation() -> None:
+    """Miyato & Koyama, eq. 3: phi(x)^T V e(y) + psi(phi(x)), here over sqrt(d)."""
+    critic = draw(MLPDiscriminator(V, CondType(labels=4), width=6))
+    x, labels = normal(5, 5), torch.tensor([0, 1, 4, 2, 0])
+    phi = leaky(linear(critic.hidden[2], leaky(linear(critic.hidden[0], x))))
+    e = critic.projection.embedding.labels.weight[labels]
+    inner = torch.einsum("bi,ij,bj->b", phi, critic.projection.v.weight, e)
+    expected = phi @ critic.out.weight[0] + critic.out.bias + inner / 6**0.5
+    torch.testing.assert_close(critic(x, Cond(labels=labels)), expected)
+
+
+def test_discriminator_without_conditions_is_its_own_head() -> None:
+    critic = draw(MLPDiscriminator(V, CondType(), width=6, depth=1))
+    x = normal(5, 5)
+    torch.testing.assert_close(critic(x, Cond()), linear(critic.out, leaky(linear(critic.hidden[0], x)))[:, 0])
+    assert not list(critic.projection.parameters())
+
+
+def test_discriminator_joins_the_map() -> None:
+    critic = draw(MLPDiscriminator(X, CondType(concat=MAP), width=6, depth=1))
+    x, cond = normal(5, 1, 4, 3), full_cond(5)
+    joined = torch.cat([x.reshape(5, 12), cond.concat.reshape(5, 4)], dim=1)
+    torch.testing.assert_close(critic(x, cond), linear(critic.out, leaky(linear(critic.hidden[0], joined)))[:, 0])
+
+
+def test_spectral_norm_makes_the_largest_singular_value_one() -> None:
+    critic = MLPDiscriminator(X, CondType(labels=3), width=8, spectral_norm=True).double()
+    x, cond = normal(4, 1, 4, 3), Cond(labels=torch.arange(4))
+    for _ in range(300):
+        critic(x, cond)
+    layers = [critic.hidden[0], critic.hidden[2], critic.out, critic.projection.v]
+    for layer in layers:
+        original = layer.parametrizations.weight.original
+        sigma = torch.linalg.svdvals(original)[0]
+        torch.testing.assert_close(layer.weight, original / sigma, rtol=1e-5, atol=1e-7)
+        assert sigma.detach().item() != pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("time", [False, True])
+def test_network_values(time: bool) -> None:
+    cond_type = CondType(vector=3, concat=MAP, time=time)
+    network = draw(MLPNetwork(X, TensorType((2, 4, 3)), cond_type, width=6, depth=2))
+    x, cond = normal(5, 1, 4, 3), full_cond(5)
+    e = linear(network.embedding.vector, cond.vector)
+    if time:
+        angles = cond.time[:, None] * torch.tensor([1.0, 1e-4], dtype=torch.float64)
+        first, _, second = network.embedding.time
+        e = e + linear(second, silu(linear(first, torch.cat([angles.sin(), angles.cos()], dim=1))))
+    film = linear(network.modulation, silu(e)).reshape(5, 2, 2, 6)
+    h = linear(network.stem, torch.cat([x.reshape(5, 12), cond.concat.reshape(5, 4)], dim=1))
+    for i, block in enumerate(network.blocks):
+        inner = (1 + film[:, 0, i]) * layer_norm(block.norm, h) + film[:, 1, i]
+        h = h + linear(block.back, silu(linear(block.into, inner)))
+    expected = linear(network.out, layer_norm(network.norm, h)).reshape(5, 2, 4, 3)
+    torch.testing.assert_close(network(x, cond), expected)
+
+
+def test_network_without_conditions() -> None:
+    network = draw(MLPNetwork(V, V, CondType(), width=6, depth=1))
+    x = normal(5, 5)
+    h, block = linear(network.stem, x), network.blocks[0]
+    h = h + linear(block.back, silu(linear(block.into, layer_norm(block.norm, h))))
+    torch.testing.assert_close(network(x, Cond()), linear(network.out, layer_norm(network.norm, h)))
+    assert network.modulation is None
+
+
+def test_network_starts_at_zero_with_blocks_that_are_identities() -> None:
+    network = MLPNetwork(V, V, CondType(time=True)).double()
+    x, cond = normal(4, 5), Cond(time=torch.arange(4.0))
+    h = network.stem(x)
+    film = [torch.ones_like(h), torch.ones_like(h)]
+    assert not network(x, cond).any()
+    assert all(torch.equal(block(h, film), h) for block in network.blocks)
+
+
+def test_network_drops_in_training_only() -> None:
+    network = draw(MLPNetwork(V, V, CondType(), width=64, depth=1, dropout=0.5))
+    x = normal(4, 5)
+    torch.manual_seed(0)
+    noisy = torch.stack([network(x, Cond()) for _ in range(2000)])
+    clean = network.eval()(x, Cond())
+    assert torch.equal(clean, network(x, Cond())) and not torch.equal(noisy[0], noisy[1])
+    h, block = network.stem(x), network.blocks[0]
+    inner = silu(block.into(block.norm(h)))
+    torch.manual_seed(0)
+    network.train()
+    kept = block(h) - h - block.back.bias
+    torch.manual_seed(0)
+    torch.testing.assert_close(kept, torch.einsum("oi,bi->bo", block.back.weight, F.dropout(inner, 0.5)))
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_gradients_reach_every_parameter(name: str) -> None:
+    module, args = every_part()[name]
+    draw(module)
+    module(*args).square().sum().backward()
+    for path, parameter in module.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), path
+
+
+def test_network_gradient_is_the_derivative() -> None:
+    network = draw(MLPNetwork(V, V, FULL, width=6, depth=2))
+    cond = full_cond(2)
+    assert torch.autograd.gradcheck(lambda x: network(x, cond), (normal(2, 5).requires_grad_(),))
+
+
+def test_discriminator_has_second_derivatives() -> None:
+    critic = draw(MLPDiscriminator(V, FULL, width=6))
+    cond = full_cond(2)
+    assert torch.autograd.gradgradcheck(lambda x: critic(x, cond), (normal(2, 5).requires_grad_(),))
+    x = normal(2, 5).requires_grad_()
+    (grad,) = torch.autograd.grad(critic(x, cond).sum(), x, create_graph=True)
+    grad.square().sum().backward()
+    assert critic.projection.v.weight.grad.any() and critic.hidden[0].weight.grad.any()
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_dtypes(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    """Half-precision sums of a dozen terms of order one round to a few parts in a hundred."""
+    module, args = every_part()[name]
+    settle(draw(module, scale=0.2), *args)
+    expected = module(*args)
+    result = module.to(dtype)(*cast(args, dtype))
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_meta_shapes_are_the_real_ones(name: str) -> None:
+    module, args = every_part()[name]
+    real = module.double()(*args)
+    on_meta = [v.to("meta") if isinstance(v, Tensor) else v for v in args]
+    cond = Cond(**{k: v.to("meta") for k, v in vars(full_cond(6)).items() if v is not None})
+    result = module.to("meta")(*[cond if isinstance(v, Cond) else v for v in on_meta])
+    assert result.is_meta and result.shape == real.shape
+
+
+@pytest.mark.parametrize("name", ["generator", "network", "spectral"])
+def test_compiled_equals_eager(name: str) -> None:
+    module, args = every_part()[name]
+    settle(draw(module), *args)
+    expected = module(*args)
+    torch._dynamo.reset()
+    module.compile(backend="aot_eager")
+    torch.testing.assert_close(module(*args), expected)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_safetensors_round_trip(name: str) -> None:
+    module, args = every_part()[name]
+    draw(module)
+    for _ in range(3):
+        module(*args)
+    stored = save(module.state_dict())
+    other = draw(every_part()[name][0], seed=5)
+    assert not torch.equal(other.eval()(*args), module.eval()(*args))
+    other.load_state_dict(load(stored))
+    assert torch.equal(other(*args), module(*args))
+
+
+CODES = TensorType((4, 4), classes=7)
+CONTEXT = CondType(context=(3, 8))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MLPEncoder(CODES), "MLPEncoder expects a continuous x, got 4×4 codes of 7 classes"),
+        (lambda: MLPEncoder(X, depth=-1), "MLPEncoder expects depth >= 0, got -1"),
+        (lambda: MLPDecoder(CODES, X), "MLPDecoder expects a continuous z, got 4×4 codes"),
+        (lambda: MLPDecoder(V, CODES), "MLPDecoder expects a continuous x, got 4×4 codes"),
+        (lambda: MLPDecoder((V, V), X), "MLPDecoder expects z of one level, got a hierarchy of 2"),
+        (lambda: MLPGenerator(V, X, CONTEXT), r"MLPGenerator expects no context .*got \(3, 8\)"),
+        (lambda: MLPGenerator(V, CODES, CondType()), "MLPGenerator expects a continuous x"),
+        (lambda: MLPDiscriminator(X, CONTEXT), r"MLPDiscriminator expects no context .*got \(3, 8\)"),
+        (lambda: MLPDiscriminator(X, CondType(concat=CODES)), "MLPDiscriminator expects a continuous concat, got 4×4"),
+        (lambda: MLPNetwork(X, X, CONTEXT), r"MLPNetwork expects no context .*got \(3, 8\)"),
+        (lambda: MLPNetwork(CODES, X, CondType()), "MLPNetwork expects a continuous x"),
+        (lambda: MLPNetwork(X, CODES, CondType()), "MLPNetwork expects a continuous out"),
+        (lambda: MLPNetwork(X, X, CondType(), depth=0), "MLPNetwork expects depth >= 1, got 0"),
+        (
+            lambda: MLPNetwork(X, X, CondType(concat=MAP))(torch.zeros(2, 1, 4, 3), Cond()),
+            "MLPNetwork expects a Cond with `concat`",
+        ),
+    ],
+)
+def test_mistakes_are_refused(make, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

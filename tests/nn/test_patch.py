@@ -1,0 +1,216 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from modkit.nn.patch import PatchDiscriminator
+from modkit.types import Cond, CondType, TensorType
+
+X = TensorType((2, 13, 16), (-1.0, 1.0))
+COND = CondType(vector=3, labels=4)
+
+
+def normal(*shape: int, seed: int = 7) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def values(num: int, dtype: torch.dtype = torch.float64) -> Cond:
+    return Cond(vector=normal(num, 3, seed=1).to(dtype), labels=torch.arange(num) % 5)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def settle(module: nn.Module, *args: Tensor | Cond) -> nn.Module:
+    """The module in eval mode, after enough passes that batch norms and spectral norms fit its weights."""
+    for _ in range(50):
+        module(*args)
+    return module.eval()
+
+
+def draw(module: nn.Module, seed: int = 0, scale: float = 0.2) -> nn.Module:
+    """The module in float64 with every parameter drawn, so that no zero hides a path."""
+    draws = torch.Generator().manual_seed(seed)
+    module.double()
+    for parameter in module.parameters():
+        parameter.data.normal_(std=scale, generator=draws)
+    return module
+
+
+def windows(x: Tensor, stride: int) -> Tensor:
+    """The 4x4 windows of a padded map, `b c h w 4 4`."""
+    return F.pad(x, (1, 1, 1, 1)).unfold(2, 4, stride).unfold(3, 4, stride)
+
+
+def conv(layer: nn.Conv2d, x: Tensor, stride: int) -> Tensor:
+    y = torch.einsum("bchwij,ocij->bohw", windows(x, stride), layer.weight)
+    return y if layer.bias is None else y + layer.bias[:, None, None]
+
+
+def leaky(v: Tensor) -> Tensor:
+    return torch.where(v > 0, v, 0.2 * v)
+
+
+def batch_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    mean = x.mean((0, 2, 3), keepdim=True)
+    var = (x - mean).square().mean((0, 2, 3), keepdim=True)
+    return (x - mean) / (var + 1e-5).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
+def critics() -> dict[str, PatchDiscriminator]:
+    return {
+        "batch": PatchDiscriminator(X, COND, channels=4),
+        "spectral": PatchDiscriminator(X, COND, channels=4, spectral_norm=True),
+    }
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_values(conditional: bool) -> None:
+    concat_type = TensorType((1, 13, 16))
+    critic = draw(PatchDiscriminator(X, CondType(labels=4 if conditional else None, concat=concat_type), channels=3))
+    x, concat, labels = normal(4, 2, 13, 16), normal(4, 1, 13, 16, seed=2), torch.tensor([0, 4, 1, 1])
+    conv_0, _, conv_1, norm_1, _, conv_2, norm_2, _, conv_3 = critic.main
+    phi = leaky(conv(conv_0, torch.cat([x, concat], dim=1), 2))
+    phi = leaky(batch_norm(norm_1, conv(conv_1, phi, 2)))
+    phi = leaky(batch_norm(norm_2, conv(conv_2, phi, 1)))
+    expected = conv(conv_3, phi, 1)
+    assert expected.shape == (4, 1, 1, 2)
+    if conditional:
+        inside = windows(torch.ones_like(phi), 1).sum((-1, -2))
+        means = windows(phi, 1).sum((-1, -2)) / inside
+        e = critic.projection.embedding.labels.weight[labels]
+        inner = torch.einsum("bihw,ij,bj->bhw", means, critic.projection.v.weight, e)
+        expected = expected + inner.unsqueeze(1) / 12**0.5
+    torch.testing.assert_close(critic(x, Cond(labels=labels, concat=concat)), expected)
+
+
+def test_form_and_keys_are_those_of_taming() -> None:
+    """`NLayerDiscriminator(input_nc=3, ndf=64, n_layers=3)` of taming-transformers: keys and shapes of its weights."""
+    critic = PatchDiscriminator(TensorType((3, 256, 256)), CondType(), layers=3)
+    shapes = {key: tuple(value.shape) for key, value in critic.state_dict().items() if "num_batches" not in key}
+    expected: dict[str, tuple[int, ...]] = {"main.0.weight": (64, 3, 4, 4), "main.0.bias": (64,)}
+    for index, narrow, wide in ((2, 64, 128), (5, 128, 256), (8, 256, 512)):
+        expected[f"main.{index}.weight"] = (wide, narrow, 4, 4)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            expected[f"main.{index + 1}.{name}"] = (wide,)
+    expected |= {"main.11.weight": (1, 512, 4, 4), "main.11.bias": (1,)}
+    assert shapes == expected
+    convs = [layer for layer in critic.main if isinstance(layer, nn.Conv2d)]
+    assert [(m.kernel_size, m.stride, m.padding) for m in convs] == [((4, 4), (s, s), (1, 1)) for s in (2, 2, 2, 1, 1)]
+
+
+@pytest.mark.parametrize(("layers", "size", "patch"), [(1, 16, 16), (2, 34, 34), (3, 70, 70)], ids=["16", "34", "70"])
+def test_receptive_field(layers: int, size: int, patch: int) -> None:
+    """Patches of the papers' sizes: the middle logit's gradient is `patch` pixels wide."""
+    image = TensorType((1, 2 * size, 2 * size))
+    critic = draw(PatchDiscriminator(image, CondType(), channels=1, layers=layers)).eval()
+    x = normal(1, 1, 2 * size, 2 * size).requires_grad_()
+    logits = critic(x, Cond())
+    logits[0, 0, logits.shape[2] // 2, logits.shape[3] // 2].backward()
+    rows = x.grad[0, 0].any(1).nonzero()
+    assert int(rows.max() - rows.min()) + 1 == patch
+
+
+@pytest.mark.parametrize(("size", "layers", "logits"), [(256, 3, 30), (24, 3, 1), (16, 2, 2), (8, 1, 2), (6, 1, 1)])
+def test_layers_follow_from_the_size(size: int, layers: int, logits: int) -> None:
+    with torch.device("meta"):
+        critic = PatchDiscriminator(TensorType((3, size, size)), CondType())
+        assert critic(torch.zeros(2, 3, size, size), Cond()).shape == (2, 1, logits, logits)
+    assert sum(isinstance(m, nn.Conv2d) and m.stride == (2, 2) for m in critic.main) == layers
+
+
+def test_batch_norm_looks_across_the_batch_in_training_only() -> None:
+    critic = draw(critics()["batch"])
+    x, cond = normal(6, 2, 13, 16), values(6)
+    half = Cond(vector=cond.vector[:3], labels=cond.labels[:3])
+    assert not torch.allclose(critic(x[:3], half), critic(x, cond)[:3])
+    critic.eval()
+    torch.testing.assert_close(critic(x[:3], half), critic(x, cond)[:3])
+
+
+def test_spectral_norm_makes_the_largest_singular_value_one() -> None:
+    critic = critics()["spectral"].double()
+    x, cond = normal(4, 2, 13, 16), values(4)
+    for _ in range(300):
+        critic(x, cond)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in critic.modules())
+    for layer in (*(m for m in critic.main if isinstance(m, nn.Conv2d)), critic.projection.v):
+        original = layer.parametrizations.weight.original
+        sigma = torch.linalg.svdvals(original.flatten(1))[0]
+        torch.testing.assert_close(layer.weight, original / sigma, rtol=1e-5, atol=1e-7)
+        assert layer.bias is not None or layer is critic.projection.v
+
+
+@pytest.mark.parametrize("name", ["batch", "spectral"])
+def test_gradients_reach_every_parameter(name: str) -> None:
+    critic = draw(critics()[name])
+    critic(normal(6, 2, 13, 16), values(6)).square().sum().backward()
+    for path, parameter in critic.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), path
+
+
+def test_second_derivatives() -> None:
+    critic = draw(PatchDiscriminator(TensorType((1, 6, 6)), COND, channels=4)).eval()
+    cond = values(2)
+    assert torch.autograd.gradgradcheck(lambda x: critic(x, cond), (normal(2, 1, 6, 6).requires_grad_(),))
+
+
+@pytest.mark.parametrize("name", ["batch", "spectral"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_dtypes(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    """Half-precision sums of a hundred small terms round to a few parts in a hundred."""
+    x = normal(6, 2, 13, 16)
+    critic = settle(draw(critics()[name], scale=0.1), x, values(6))
+    expected = critic(x, values(6))
+    result = critic.to(dtype)(x.to(dtype), values(6, dtype))
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_compiled_equals_eager() -> None:
+    x, cond = normal(6, 2, 13, 16), values(6)
+    critic = settle(draw(critics()["spectral"]), x, cond)
+    expected = critic(x, cond)
+    torch._dynamo.reset()
+    critic.compile(backend="aot_eager")
+    torch.testing.assert_close(critic(x, cond), expected)
+
+
+@pytest.mark.parametrize("name", ["batch", "spectral"])
+def test_safetensors_round_trip(name: str) -> None:
+    critic = draw(critics()[name])
+    x, cond = normal(6, 2, 13, 16), values(6)
+    for _ in range(3):
+        critic(x, cond)
+    stored = save(critic.state_dict())
+    other = draw(critics()[name], seed=5)
+    assert not torch.equal(other.eval()(x, cond), critic.eval()(x, cond))
+    other.load_state_dict(load(stored))
+    assert torch.equal(other(x, cond), critic(x, cond))
+
+
+SMALL = TensorType((1, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PatchDiscriminator(TensorType((5,)), CondType()), r"expects continuous images \(c, h, w\), got 5 unb"),
+        (lambda: PatchDiscriminator(TensorType((1, 8, 8), classes=3), CondType()), "images .*got 1×8×8 codes of 3"),
+        (lambda: PatchDiscriminator(SMALL, CondType()), "PatchDiscriminator .*at least 6×6, got 1×4×4"),
+        (lambda: PatchDiscriminator(X, CondType(), layers=3), "layers=3 expects images of at least 24×24, got 2×13×16"),
+        (
+            lambda: PatchDiscriminator(X, CondType(), layers=0),
+            "expects channels and layers of at least 1, got 64 and 0",
+        ),
+        (lambda: PatchDiscriminator(X, CondType(), channels=0), "layers of at least 1, got 0 and None"),
+        (lambda: PatchDiscriminator(X, CondType(context=(3, 8))), r"expects cond without context, .*context=\(3, 8\)"),
+        (lambda: PatchDiscriminator(X, CondType(concat=TensorType((1, 26, 32)))), "expects a map .*got 1×26×32"),
+    ],
+)
+def test_mistakes_are_refused(make, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,63 @@
+import diffusers
+import pytest
+import torch
+
+from modkit.rng import Rng
+from modkit.samplers import DDIM, DPMSolverPlusPlus
+from modkit.schedules import EDM, Linear
+from modkit.types import TensorType
+from tests.mixture import gaussian
+from tests.samplers.loop import denoiser, in_float64, network, sample
+
+F64 = torch.float64
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+def test_equals_diffusers_on_its_grid(spacing, order):
+    table = Linear()
+    peer = diffusers.DPMSolverMultistepScheduler(
+        beta_schedule="linear", solver_order=order, timestep_spacing=spacing, final_sigmas_type="zero"
+    )
+    peer = in_float64(peer, table.betas)
+    peer.set_timesteps(20)
+    times = torch.cat([(peer.timesteps.double() + 1) / 1000, torch.zeros(1, dtype=F64)])
+    alpha, sigma = table.scales(times)
+    peer.sigmas = sigma / alpha
+    sampler = DPMSolverPlusPlus(table, TensorType((3,)), steps=20, order=order)
+    eps = Rng(0).normal("start", torch.empty(5, 3, dtype=F64))
+    x = sampler.start(eps, times[0])
+    for t, timestep in zip(times[:-1], peer.timesteps, strict=True):
+        x = peer.step(network(x, t), timestep, x).prev_sample
+    torch.testing.assert_close(sample(sampler, denoiser(table), eps, times=times), x, rtol=1e-6, atol=1e-6)
+    if spacing == "trailing":
+        torch.testing.assert_close(sampler.times(), times, rtol=0, atol=1e-12)
+
+
+def test_first_order_is_ddim():
+    table, x = Linear(), TensorType((3,))
+    eps = Rng(0).normal("start", torch.empty(5, 3, dtype=F64))
+    got = sample(DPMSolverPlusPlus(table, x, steps=12, order=1), denoiser(table), eps)
+    assert torch.equal(got, sample(DDIM(table, x, steps=12), denoiser(table), eps))
+
+
+def test_converges_at_second_order():
+    mixture, schedule = gaussian([0.5], [[0.3]]), EDM(sigma_min=1e-5)
+    start = torch.tensor([[1.0], [-0.4]], dtype=F64)
+    exact = 0.5 + (80 * start - 0.5) * (0.3 / (0.3 + 80**2)) ** 0.5
+    errors = []
+    for steps in (200, 400, 800):
+        sampler = DPMSolverPlusPlus(schedule, TensorType((1,)), steps=steps)
+        errors.append((sample(sampler, mixture.denoiser(schedule), start) - exact).abs().max())
+    order = torch.log2(torch.stack(errors[:-1]) / torch.stack(errors[1:]))
+    assert (order - 2).abs().max() < 0.15
+
+
+def test_the_state_is_a_runs_own():
+    table = Linear()
+    sampler = DPMSolverPlusPlus(table, TensorType((3,)), steps=6)
+    eps = Rng(0).normal("start", torch.empty(5, 3, dtype=F64))
+    first = sample(sampler, denoiser(table), eps)
+    sample(sampler, denoiser(table), 2 * eps)
+    assert torch.equal(sample(sampler, denoiser(table), eps), first)

@@ -1,0 +1,217 @@
+from typing import get_type_hints
+
+import pytest
+import torch
+
+from modkit.kinds import Schedule
+from modkit.rng import Rng
+from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun
+from modkit.samplers.grid import noise_levels, spaced
+from modkit.schedules import EDM, Cosine, Linear, sigma_ends
+from modkit.types import Denoised, TensorType
+from tests.mixture import gaussian, ring
+from tests.samplers.loop import Counter, moments, sample
+
+F64 = torch.float64
+X = TensorType((2,))
+SCHEDULES = {"linear": Linear(), "cosine": Cosine(), "edm": EDM()}
+SAMPLERS = {
+    "ancestral": lambda schedule, x, steps: Ancestral(schedule, x, steps=steps),
+    "ancestral large": lambda schedule, x, steps: Ancestral(schedule, x, steps=steps, variance="large"),
+    "ddim": lambda schedule, x, steps: DDIM(schedule, x, steps=steps),
+    "ddim half": lambda schedule, x, steps: DDIM(schedule, x, steps=steps, eta=0.5),
+    "euler": lambda schedule, x, steps: Euler(schedule, x, steps=steps),
+    "heun": lambda schedule, x, steps: Heun(schedule, x, steps=steps),
+    "heun churned": lambda schedule, x, steps: Heun(schedule, x, steps=steps, churn=5.0),
+    "dpm-solver++": lambda schedule, x, steps: DPMSolverPlusPlus(schedule, x, steps=steps),
+    "dpm-solver++ 1": lambda schedule, x, steps: DPMSolverPlusPlus(schedule, x, steps=steps, order=1),
+}
+
+
+LARGEST = {"heun": 0.01, "heun churned": 0.015, "dpm-solver++": 0.002}
+
+
+class VP:
+    """A third party's schedule: what the kind asks for and nothing more."""
+
+    num = None
+
+    def scales(self, t):
+        return torch.cos(1.56 * t), torch.sin(1.56 * t)
+
+    def time(self, sigma):
+        return torch.atan(sigma) / 1.56
+
+
+def test_edm_grid_is_the_published_one():
+    _, sigma = EDM().scales(noise_levels(None, EDM(), 18))
+    published = [80, 57.586, 40.7856, 28.3746, 19.3525]
+    assert sigma[:5].tolist() == pytest.approx(published, rel=1e-5)
+    assert sigma[16:].tolist() == pytest.approx([0.00752802, 0.002, 0], rel=1e-6)
+
+
+def test_table_spacings():
+    def indices(steps, spacing):
+        times = spaced(None, Linear(), steps, spacing)
+        assert times[-1] == 0
+        return (times[:-1] * 1000 - 1).round().int().tolist()
+
+    assert indices(10, "leading") == [900, 800, 700, 600, 500, 400, 300, 200, 100, 0]
+    assert indices(10, "trailing") == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]
+    assert indices(10, "linspace") == [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]
+    for spacing in ("leading", "trailing", "linspace"):
+        assert indices(1000, spacing) == list(range(999, -1, -1))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 333, 999, 1000])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_spacings_never_repeat_a_time(spacing, steps):
+    times = spaced(None, Linear(), steps, spacing)
+    assert len(times) == steps + 1 and times.diff().max() < 0 and times[0] <= 1
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES.values(), VP()], ids=[*SCHEDULES, "third party"])
+def test_noise_levels_span_the_schedules_ends(schedule):
+    times = noise_levels(None, schedule, 12)
+    alpha, sigma = schedule.scales(times)
+    low, high = sigma_ends(schedule)
+    assert float(sigma[0] / alpha[0]) == pytest.approx(high, rel=1e-6)
+    assert float(sigma[-2] / alpha[-2]) == pytest.approx(low, rel=1e-6)
+    assert times.diff().max() < 0 and times[-1] == 0 and times.dtype == F64
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES.values(), VP()], ids=[*SCHEDULES, "third party"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_on_every_schedule_makes_a_gaussians_mean_and_covariance(name, schedule):
+    mixture = gaussian([0.5, -0.3], [[0.4, 0.1], [0.1, 0.2]])
+    errors = []
+    for steps in (25, 100):
+        mean, cov = moments(SAMPLERS[name](schedule, X, steps), mixture)
+        assert (mean - mixture.means[0]).abs().max() < 0.006  # the start leaves alpha_1 x_0 out
+        errors.append(float((cov - mixture.covs[0]).abs().max()))
+    assert errors[1] < 0.55 * errors[0] or errors[1] < 2e-3
+    assert errors[1] < LARGEST.get(name, 0.06)
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES.values(), VP()], ids=[*SCHEDULES, "third party"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_on_every_schedule_finds_a_mixtures_modes_in_proportion(name, schedule):
+    mixture = ring()
+    eps = Rng(0).normal("start", torch.empty(1000, 2, dtype=F64))
+    x = sample(SAMPLERS[name](schedule, X, 60), mixture.denoiser(schedule), eps, Rng(1))
+    share = mixture.responsibilities(x)
+    torch.testing.assert_close(share.mean(0), mixture.weights, rtol=0, atol=0.05)  # three standard errors
+    spread = x - mixture.means[share.argmax(1)]
+    assert float(spread.std()) == pytest.approx(0.3, abs=0.045)  # what 60 ancestral steps leave
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_number_of_evaluations(name):
+    counter = Counter(ring().denoiser(EDM()))
+    sample(SAMPLERS[name](EDM(), X, 9), counter, torch.zeros(1, 2, dtype=F64))
+    assert len(counter.times) == (17 if name.startswith("heun") else 9)
+    assert min(counter.times) > 0
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_predictions_are_clipped_where_the_type_has_a_range_and_only_there(name):
+    def denoise(x_t, t):
+        return Denoised(torch.full_like(x_t, 7.0))
+
+    eps = torch.zeros(1, 2, dtype=F64)
+    bounded = SAMPLERS[name](SCHEDULES["linear"], TensorType((2,), range=(-1, 1)), 5)
+    assert sample(bounded, denoise, eps).tolist() == [[1, 1]]
+    assert sample(SAMPLERS[name](SCHEDULES["linear"], X, 5), denoise, eps).tolist() == [[7, 7]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_dtype_is_kept_and_float32_follows_float64(name, dtype):
+    def denoise(x_t, t):
+        return Denoised(torch.tanh(x_t))
+
+    sampler = SAMPLERS[name](SCHEDULES["cosine"], X, 8)
+    eps = Rng(0).normal("start", torch.empty(4, 2, dtype=dtype))
+    x = sample(sampler, denoise, eps)
+    assert x.dtype == dtype
+    if dtype == torch.float32:
+        expected = sample(sampler, denoise, eps.double())
+        torch.testing.assert_close(x.double(), expected, rtol=1e-3, atol=1e-4)  # Heun's eps has 1/sigma of rounding
+
+
+def test_gradients_flow_through_a_step():
+    sampler = DDIM(SCHEDULES["cosine"], X, steps=4)
+    eps = torch.ones(1, 2, dtype=F64, requires_grad=True)
+    t, s = sampler.times()[:2]
+    x_s, _ = sampler.step(lambda x_t, t: Denoised(0.5 * x_t), eps, t, s, None, Rng(0))
+    (gradient,) = torch.autograd.grad(x_s.sum(), eps)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = sampler.scales(t), sampler.scales(s)
+    expected = 0.5 * alpha_s + sigma_s * (1 - 0.5 * alpha_t) / sigma_t
+    assert gradient.flatten().tolist() == pytest.approx([expected] * 2, rel=1e-12)
+
+
+def test_times_are_a_copy_and_scales_are_right_off_the_grid():
+    sampler = DDIM(SCHEDULES["linear"], X, steps=4)
+    sampler.times().zero_()
+    assert sampler.times()[0] == 1
+    for t in (sampler.times()[1], torch.tensor(0.1234, dtype=F64)):
+        assert sampler.scales(t) == tuple(float(v) for v in SCHEDULES["linear"].scales(t))
+
+
+@pytest.mark.parametrize(
+    ("build", "match"),
+    [
+        (lambda: DDIM(Linear(), X, steps=0), r"DDIM expects steps in \[1, 1000\] on a table of 1000, got 0"),
+        (lambda: DDIM(Linear(num=10), X, steps=11), r"DDIM expects steps in \[1, 10\] on a table of 10, got 11"),
+        (lambda: Ancestral(Linear(), X, steps=2000), r"Ancestral expects steps in \[1, 1000\]"),
+        (lambda: DPMSolverPlusPlus(Linear(), X, steps=-1), r"DPMSolverPlusPlus expects steps in \[1, 1000\]"),
+        (lambda: DDIM(EDM(), X, steps=0), "DDIM expects steps of at least 1, got 0"),
+        (
+            lambda: DDIM(Linear(), X, spacing="even"),
+            "DDIM expects spacing to be one of leading, trailing, linspace, got 'even'",
+        ),
+        (lambda: DDIM(Linear(), X, eta=1.5), r"DDIM expects eta in \[0, 1\], got 1.5"),
+        (lambda: Ancestral(Linear(), X, variance="mid"), "Ancestral expects variance to be small or large, got 'mid'"),
+        (lambda: DPMSolverPlusPlus(Linear(), X, order=3), "DPMSolverPlusPlus expects order 1 or 2, got 3"),
+        (lambda: Heun(EDM(), X, steps=0), "Heun expects steps of at least 1, got 0"),
+        (lambda: Heun(EDM(), X, churn=-1.0), "Heun expects churn and noise of at least 0, got -1.0 and 1.0"),
+        (lambda: Euler(EDM(), X, rho=0), "Euler expects rho above 0, got 0"),
+        (lambda: Euler(EDM(), X, sigma_min=90.0), "Euler expects 0 < sigma_min < sigma_max, got 90 and 80"),
+        (
+            lambda: Euler(Linear(), X, sigma_max=1e4),
+            "Euler expects sigma_max of at most 157.4.*, the schedule's, got 10000",
+        ),
+    ],
+)
+def test_errors_name_what_was_expected_and_received(build, match):
+    with pytest.raises(ValueError, match=match):
+        build()
+
+
+@pytest.mark.parametrize("schedule", [Linear, Cosine, EDM])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_grids_are_built_on_the_cpu_where_modules_are_built_on_meta(name, schedule):
+    with torch.device("meta"):
+        sampler = SAMPLERS[name](schedule(), X, 6)
+    assert torch.equal(sampler.times(), SAMPLERS[name](schedule(), X, 6).times())
+
+
+@pytest.mark.parametrize("cls", [Ancestral, DDIM, DPMSolverPlusPlus, Euler, Heun])
+def test_annotations_resolve_and_defaults_build(cls):
+    hints = get_type_hints(cls.__init__)
+    assert hints["schedule"] is Schedule and hints["x"] is TensorType
+    assert cls(Linear(), X).times()[0] == pytest.approx(1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samples_on_cuda_equal_those_on_the_cpu(name):
+    sampler = SAMPLERS[name](SCHEDULES["linear"], X, 10)
+    eps = Rng(0).normal("start", torch.empty(8, 2, dtype=F64))
+
+    def denoise(x_t, t):
+        return Denoised(torch.tanh(x_t))
+
+    on_device = sample(sampler, denoise, eps.cuda())
+    assert on_device.is_cuda
+    torch.testing.assert_close(on_device.cpu(), sample(sampler, denoise, eps), rtol=1e-9, atol=1e-9)
