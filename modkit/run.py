@@ -1,6 +1,6 @@
 """A run: a directory that can be reloaded anywhere.
 
-    runs/ldm-digits/
+    runs/digits/
         modkit.lock       what the run was made with; its presence marks the directory as a run
         spec.yaml         the resolved spec
         metrics.jsonl     a row a line, each a function of the seed alone; cut back to the checkpoint on resume

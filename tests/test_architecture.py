@@ -1,0 +1,75 @@
+"""The shape of the house: what may import what, and who may know of families."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "modkit"
+FAMILY = re.compile(r"(?i)\b(vae|gan|ddpm|vqgan|ldm|ddgan|diffusion|latent|autoencoder)\b")
+FAMILY_FREE = ("trainer", "game", "ema", "packing", "checkpoint", "engine", "cli", "session", "run")
+TORCH_FREE = ("part", "types", "kinds", "errors", "node", "source", "spec", "registry", "signature", "catalogue")
+LAYERS = {
+    "ops": 0,
+    "nn": 1, "samplers": 1, "losses": 1, "bottlenecks": 1, "data": 1,
+    "models": 2,
+    "plan": 3, "builder": 3, "checker": 3,
+    "trainer": 4,
+    "session": 5,
+    "cli": 6,
+}  # fmt: skip
+
+
+def tree(name):
+    return ast.parse((PACKAGE / f"{name}.py").read_text())
+
+
+def imported(path, *, inside_functions):
+    """Modules of modkit and others that a file imports, but for those under TYPE_CHECKING."""
+    found = set()
+    nodes = [ast.parse(path.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not inside_functions:
+            continue
+        nodes.extend(ast.iter_child_nodes(node))
+    return found
+
+
+@pytest.mark.parametrize("name", FAMILY_FREE)
+def test_no_family_is_known_where_every_family_is_served(name):
+    lines = (PACKAGE / f"{name}.py").read_text().splitlines()
+    assert not [f"{number}: {line}" for number, line in enumerate(lines, 1) if FAMILY.search(line)]
+
+
+@pytest.mark.parametrize("name", FAMILY_FREE)
+def test_no_model_is_told_apart_by_its_class(name):
+    asked = [node for node in ast.walk(tree(name)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance"]
+    assert not [ast.unparse(call) for call in asked if "model" in ast.unparse(call).lower()]
+
+
+@pytest.mark.parametrize("name", TORCH_FREE)
+def test_declarations_import_no_torch(name):
+    assert not [module for module in imported(PACKAGE / f"{name}.py", inside_functions=False) if module.startswith("torch")]
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        mine = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        for module in imported(path, inside_functions=False):
+            theirs = (module.split(".") + ["", ""])[1] if module.startswith("modkit.") else ""
+            if LAYERS.get(theirs, -1) > LAYERS.get(mine, 9) or (mine in ("part", "types", "kinds") and theirs in LAYERS):
+                wrong.append(f"{path.relative_to(PACKAGE)} imports {module}")
+    assert not wrong
+
+
+def test_two_levels_of_folders_at_most():
+    assert max(len(path.relative_to(PACKAGE).parts) for path in PACKAGE.rglob("*.py")) <= 2
