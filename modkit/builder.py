@@ -10,7 +10,7 @@ over, so that other branches are still looked at.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,8 @@ from modkit.types import CondType, TensorType
 
 __all__ = ["Built", "Factory", "Failed", "Origin", "Site", "build", "piece"]
 
-MAX_MODULES = 100_000
+MAX_REGISTRATIONS = 20_000
+"""Most modules and parameters of a model; a large published one has a few thousand."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ class Failed(nn.Module):
         """Failed again."""
         return Failed()
 
+    def __iter__(self) -> Iterator[Failed]:
+        return iter((Failed(),))
+
 
 class Site:
     """One building of a plan.
@@ -85,6 +89,7 @@ class Site:
         self.plan, self.meta, self.weights = plan, meta, weights and not meta
         self.problems: list[Problem] = []
         self.built: dict[str, Built] = {}
+        self.sources: dict[str, str] = {}
         self._shared = {ref.target for call in plan.calls.values() for ref in _refs(call.arguments)}
         self._rng = Rng(int(plan.settings.arguments["seed"]), "init")  # type: ignore[arg-type]
 
@@ -101,8 +106,15 @@ class Site:
         return Factory(self, self.plan.model)(x=x, cond=CondType(), fields=dict(fields))
 
     def fail(self, path: str, message: str) -> None:
-        """Adds a problem."""
-        self.problems.append(Problem(path, message, self.plan.spec.position(path)))
+        """Adds a problem, once."""
+        problem = Problem(path, message, self.plan.spec.position(path))
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def refuse(self, path: str, message: str) -> None:
+        """Adds a problem with types, naming where they come from."""
+        sources = [source for fed, source in self.sources.items() if f"{path}.".startswith(f"{fed}.")]
+        self.fail(path, f"{message}; it is fed by {sources[-1]}" if sources else message)
 
     def check(self) -> None:
         """Raises what went wrong.
@@ -148,7 +160,7 @@ class Site:
         except Exception as error:
             if len(self.problems) == known:  # otherwise a part inside it has failed, and this is what came of it
                 kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-                self.fail(call.path, f"the {call.part} cannot be built from {_told(types)}: {kind}{error}")
+                self.refuse(call.path, f"the {call.part} cannot be built from {_told(types)}: {kind}{error}")
             return Failed()
         self.built[call.path] = Built(call, value, types)
         return value
@@ -216,21 +228,30 @@ class Factory:
         reason: str | None = self._call.part.load().accepts(event, **slots)  # type: ignore[attr-defined]
         return reason
 
+    def fed(self, source: str) -> Factory:
+        """This slot, telling where its types come from when it or a part in it cannot take them."""
+        self._site.sources[self._path] = source
+        return self
+
 
 class _Modules:
-    """Bounds the number of modules that one part may make."""
+    """Bounds the number of modules and parameters that one part may make."""
 
     def __enter__(self) -> None:
         self._count = 0
-        self._handle = nn.modules.module.register_module_module_registration_hook(self._counted)
+        self._handles = (
+            nn.modules.module.register_module_module_registration_hook(self._counted),
+            nn.modules.module.register_module_parameter_registration_hook(self._counted),
+        )
 
     def __exit__(self, *_: object) -> None:
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
 
     def _counted(self, *_: object) -> None:
         self._count += 1
-        if self._count > MAX_MODULES:
-            raise ValueError(f"expected fewer than {MAX_MODULES} modules in one part, got more")
+        if self._count > MAX_REGISTRATIONS:
+            raise ValueError(f"expected at most {MAX_REGISTRATIONS} modules and parameters in one part, got more")
 
 
 def build(spec: Spec) -> Model:
@@ -300,11 +321,16 @@ def _refs(value: Any) -> list[Ref]:
 
 
 def _told(types: Mapping[str, Any]) -> str:
-    shown = {name: value for name, value in types.items() if isinstance(value, TensorType | CondType | tuple)}
-    return ", ".join(f"{name} {_shown(value)}" for name, value in shown.items()) or "nothing"
+    shown = {name: text for name, value in types.items() if (text := _shown(value))}
+    return ", ".join(f"{name} {text}" for name, text in shown.items()) or "nothing"
 
 
 def _shown(value: Any) -> str:
+    """A type, or the class of a part, in words; empty where there is nothing to say."""
     if isinstance(value, tuple):
         return f"({', '.join(map(str, value))})"
-    return str(value)
+    if isinstance(value, CondType):
+        return f"({value})" if value else ""
+    if isinstance(value, Mapping):
+        return f"({', '.join(f'{name} {_shown(item)}' for name, item in value.items())})" if value else ""
+    return str(value) if isinstance(value, TensorType | str | int | float) else type(value).__name__

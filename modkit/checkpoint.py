@@ -30,7 +30,18 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-__all__ = ["Checkpoint", "CheckpointError", "latest", "load", "names", "prune", "recover", "replace_file", "save"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "latest",
+    "load",
+    "names",
+    "prune",
+    "recover",
+    "replace_file",
+    "rewind",
+    "save",
+]
 
 _FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -141,6 +152,18 @@ def prune(directory: Path, keep: int, spare: Collection[str] = ()) -> None:
     for name in names(directory)[:-keep]:
         if name not in spare:
             _remove(_folder(directory / name))
+
+
+def rewind(directory: Path, path: Path | None) -> list[str]:
+    """Removes the checkpoints that stand after `path`, or all: a run goes on from there and writes them anew.
+
+    Returns:
+        Their names.
+    """
+    after = [name for name in names(directory) if path is None or _order(name) > _order(path.name)]
+    for name in after:
+        _remove(_folder(directory / name))
+    return after
 
 
 def recover(directory: Path) -> None:

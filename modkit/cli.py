@@ -7,11 +7,14 @@ the commands that need it.
 from __future__ import annotations
 
 import json
+import logging
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
 
@@ -38,19 +41,38 @@ def main() -> None:
 
 
 def _reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Turns a user's mistake into one message and exit status 2."""
+    """Turns a user's mistake into one message and exit status 2, a failing file or disk into one and 1."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with _notices():
+                command(*args, **kwargs)
         except ValueError as error:
             _end(2, str(error))
+        except OSError as error:
+            _end(1, str(error))
 
     return run
 
 
-def _end(status: int, message: str) -> None:
+@contextmanager
+def _notices() -> Iterator[None]:
+    """Shows on stderr what modkit logs: what an override's swap dropped."""
+    handler, logger = _Notices(), logging.getLogger("modkit")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Notices(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"modkit: {record.getMessage()}", err=True)
+
+
+def _end(status: int, message: str) -> NoReturn:
     click.echo(f"modkit: {message}", err=True)
     raise SystemExit(status)
 
@@ -88,7 +110,10 @@ def show(kind: str, name: str, as_json: bool) -> None:
     """One part: its parameters with types, defaults and help, its source and paper."""
     from modkit.describe import description
 
-    part = description(kind, name)
+    try:
+        part = description(kind, name)
+    except ImportError as error:
+        _end(1, f"the {kind} {name} cannot be imported: {error}")
     if as_json:
         click.echo(json.dumps(part, indent=1))
         return
@@ -158,15 +183,8 @@ def train(
     if resume and overwrite:
         raise ValueError("expected --resume or --overwrite, got both")
     loaded = load_spec(spec, overrides)
-    command = " ".join(
-        [
-            "modkit train",
-            spec,
-            *overrides,
-            *(["--out", out] if out else []),
-            *(["--steps", str(steps)] if steps else []),
-        ]
-    )
+    options = [*(["--out", out] if out else []), *(["--steps", str(steps)] if steps is not None else [])]
+    command = shlex.join(["modkit", "train", spec, *overrides, *options])
     try:
         with progress(_console()) as shown:
             run = train(loaded, out, steps=steps, resume=resume, overwrite=overwrite, progress=shown)

@@ -142,8 +142,8 @@ class Model(nn.Module):
         """The named, unweighted losses of one player on `batch`, scalars."""
         raise NotImplementedError
 
-    def weights(self) -> Mapping[str, Weight]:
-        """Weights by name of the loss; those not named weigh 1."""
+    def weights(self, player: str) -> Mapping[str, Weight]:
+        """Weights of one player's losses, by name; those not named weigh 1."""
         return {}
 
     def update(self, player: str, step: Step) -> None:

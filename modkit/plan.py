@@ -22,6 +22,8 @@ from modkit.spec import Spec, resolve
 
 __all__ = ["Argument", "Call", "Plan", "Record", "Ref", "Trained", "plan"]
 
+_LOCAL = "local:"  # what a resolved spec puts before the name of a part that Python gave as an object
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -50,7 +52,7 @@ class Call:
 
     def node(self) -> Node:
         """The node that gives this call, everything written out."""
-        use = self.part.load() if isinstance(self.part, _Local) else self.part.name
+        use = f"{_LOCAL}{self.part.target}" if isinstance(self.part, _Local) else self.part.name
         inner = Node({"use": use, **{name: _written(v) for name, v in self.arguments.items() if v is not None}})
         if self.trained is None:
             return inner
@@ -200,6 +202,9 @@ class _Planner:
             return _Local(kind, getattr(use, "__name__", "local"), target(use), "", object=use)
         elif not isinstance(use, str):
             self.report(path, f"got {described(use)} as `use`, expected the name of a {kind}")
+        elif use.startswith(_LOCAL):
+            local = use.removeprefix(_LOCAL)
+            self.report(path, f"got the local {local}, not reloadable by name, expected a registered {kind}")
         else:
             try:
                 entry = self.registry.entry(kind, use)

@@ -98,11 +98,17 @@ class Rng:
     @contextmanager
     def scope(self) -> Iterator[None]:
         """Runs what draws from torch's global generators (dropout, initialisers) under this key and first row."""
-        started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        devices = [torch.cuda.current_device()] if started else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self._hash("scope", self._first))
+        generators = [torch.default_generator]
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
+        states = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:  # torch.manual_seed formats a stack trace for each other kind of device
+                generator.manual_seed(self._hash("scope", self._first))
             yield
+        finally:
+            for generator, state in zip(generators, states):
+                generator.set_state(state)
 
     def integer(self) -> int:
         """One 63-bit number of this key and first row, to seed what takes a seed."""

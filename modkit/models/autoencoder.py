@@ -97,8 +97,10 @@ class Autoencoder(Model):
         )
         return (own, Player("critic", ("critic",), start=self.critic_start)) if self.critic else (own,)
 
-    def weights(self) -> Mapping[str, Weight]:
-        """Weights by term."""
+    def weights(self, player: str) -> Mapping[str, Weight]:
+        """Weights by term; that of `adversarial` is the autoencoder's alone (VQGAN's lambda)."""
+        if player == "critic":
+            return {term: weight for term, weight in self._weights.items() if term in self.regularizers}
         return self._weights
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -147,7 +149,7 @@ class Autoencoder(Model):
         if self.critic is None:
             raise ValueError("Autoencoder has no critic to play")
         with torch.no_grad():
-            latents = self.bottleneck(self.encoder(x), step)
+            latents = self.bottleneck(self.encoder(x), Pass(step.rng, step.index))
             fake = self._mean(_last(latents.values))
         losses = {"adversarial": self.adversarial.discriminator(self.critic(x, Cond()), self.critic(fake, Cond()))}
         for name, regularizer in self.regularizers.items():
