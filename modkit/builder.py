@@ -17,13 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from modkit.errors import Problem, SpecError
+from modkit.errors import Problem, SpecError, join, nearest
 from modkit.kinds import Data, Unfit
 from modkit.model import Model
 from modkit.node import Node
 from modkit.plan import Argument, Call, Plan, Record, Ref, plan, run_folder
 from modkit.rng import Rng
 from modkit.settings import Settings
+from modkit.signature import misfit
 from modkit.spec import Spec
 from modkit.types import CondType, TensorType
 
@@ -31,6 +32,10 @@ __all__ = ["Built", "Factory", "Failed", "Origin", "Site", "build", "piece"]
 
 MAX_REGISTRATIONS = 20_000
 """Most modules and parameters of a model; a large published one has a few thousand."""
+MAX_RANK = 8
+"""Most sizes of the type that a spec says in `x`."""
+
+_TYPE = {"shape": list[int], "range": tuple[float, float] | None, "classes": int | None}
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,10 @@ class Site:
 
     def model(self, x: TensorType, fields: Mapping[str, TensorType]) -> Any:
         """The model of `x`, or a `Failed`."""
-        return Factory(self, self.plan.model)(x=x, cond=CondType(), fields=dict(fields))
+        slot = Factory(self, self.plan.model)
+        if self.plan.data:
+            slot = slot.fed(Factory(self, self.plan.data).where)
+        return slot(x=x, cond=CondType(), fields=dict(fields))
 
     def fail(self, path: str, message: str) -> None:
         """Adds a problem, once."""
@@ -160,7 +168,8 @@ class Site:
         except Exception as error:
             if len(self.problems) == known:  # otherwise a part inside it has failed, and this is what came of it
                 kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-                self.refuse(call.path, f"the {call.part} cannot be built from {_told(types)}: {kind}{error}")
+                report = self.refuse if any(isinstance(t, TensorType | tuple) for t in types.values()) else self.fail
+                report(call.path, f"the {call.part} cannot be built from {_told(types)}: {kind}{error}")
             return Failed()
         self.built[call.path] = Built(call, value, types)
         return value
@@ -279,16 +288,20 @@ def given_type(spec: Spec) -> TensorType:
     """
     node = spec.x or Node({})
     position = spec.position("x")
-    for key in node:
-        if key not in ("shape", "range", "classes"):
-            raise SpecError(Problem(f"x.{key}", "got an unknown key, expected shape, range, classes", position))
+    for key, value in node.items():
+        path = join(("x", key))
+        if key not in _TYPE:
+            message = f"got an unknown key, expected {', '.join(_TYPE)}"
+            raise SpecError(Problem(path, message, spec.position(path, key=True), nearest(key, _TYPE)))
+        if reason := misfit(value, _TYPE[key]):
+            raise SpecError(Problem(path, reason, spec.position(path)))
+    shape: Any = node.get("shape")
+    if shape is None or len(shape) > MAX_RANK:
+        raise SpecError(Problem("x", f"expected a shape of at most {MAX_RANK} sizes, and range or classes", position))
     try:
-        shape, range, classes = node["shape"], node.get("range"), node.get("classes")
-        return TensorType(tuple(shape), tuple(range) if range else None, classes)  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError) as error:
-        raise SpecError(
-            Problem("x", f"got {dict(node)}, expected shape, and range or classes: {error}", position)
-        ) from None
+        return TensorType(shape, node.get("range"), node.get("classes"))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise SpecError(Problem("x", str(error), position)) from None
 
 
 def piece(folder: Any, at: str) -> dict[str, torch.Tensor]:

@@ -162,16 +162,18 @@ class _Trial:
         last_layer = self.model.get_parameter(player.last_layer) if player.last_layer else None
         for name, weight in self.model.weights(player.name).items():
             if name in losses and all(loss.shape == () for loss in losses.values()):
-                self._attempt(partial(weighted, losses, {name: weight}, 0, last_layer), _weight_path(name))
+                try:
+                    weighted(losses, {name: weight}, 0, last_layer)
+                except ValueError as error:
+                    self.site.fail(_weight_path(name), f"it cannot weigh a loss of {player.name}: {error}")
 
-    def _attempt(self, run: Callable[[], Any], path: str = "model") -> Any:
-        """What `run` gives; its error is reported at the part that it comes from or, where there is none, at `path`."""
+    def _attempt(self, run: Callable[[], Any]) -> Any:
         try:
             return run()
         except _Emission as error:
             self.site.fail(error.path, str(error))
         except Exception as error:
-            path = self._blamed(error.__traceback__, path)
+            path = self._blamed(error.__traceback__)
             if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
                 self.unchecked[path] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             else:
@@ -179,8 +181,9 @@ class _Trial:
                 self.site.refuse(path, f"it cannot run on its types: {kind}{error}")
         return None
 
-    def _blamed(self, trace: TracebackType | None, path: str) -> str:
-        """The path of the innermost part in a traceback, or `path` where there is none."""
+    def _blamed(self, trace: TracebackType | None) -> str:
+        """The path of the innermost part in a traceback."""
+        path = "model"
         while trace is not None:
             owner = trace.tb_frame.f_locals.get("self")
             path = self._paths.get(id(owner), path)

@@ -305,7 +305,7 @@ class _Planner:
         try:
             inner = node["part"] if "part" in node else run_node(run_folder(trained.path, self.spec), trained.at)
             inner = _moved(inner, trained.at, path)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             self.report(path, f"the run cannot be used: {error}")
             return None
         if not isinstance(inner, Node):

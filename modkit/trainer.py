@@ -86,6 +86,7 @@ class _Cursor:
     best: float | None = None
     best_name: str | None = None
     watched: list[float] = field(default_factory=list)
+    recent: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -117,6 +118,7 @@ class Trainer:
         self._cursor = _Cursor()
         self._restored: store.Checkpoint | None = None
         self._unchecked: list[tuple[str, dict[str, Tensor]]] = []
+        self._recent: dict[str, Tensor] = {}  # each loss as it was last computed since the last logged step
 
     def fit(self) -> None:
         """Plays every stage from where the run stands, and finishes the run.
@@ -293,11 +295,13 @@ class Trainer:
 
     def _log(self, losses: Mapping[str, Tensor], last: bool) -> None:
         cursor = self._cursor
+        self._recent.update(losses)
         if not last and cursor.step % self.settings.log.every:
             self.progress.step(None)
             return
         self._check()
-        values = {name: float(self.engine.reduce(loss)) for name, loss in losses.items()}
+        values = {name: float(self.engine.reduce(loss)) for name, loss in self._recent.items()}
+        self._recent.clear()
         if self.settings.checkpoints.best in values:
             cursor.watched.append(values[self.settings.checkpoints.best])
         self.run.log({"stage": cursor.stage, "step": cursor.step, "losses": values})
@@ -330,6 +334,7 @@ class Trainer:
         self._check()
         self._check_weights(table)
         cursor = self._cursor
+        cursor.recent = {name: float(loss) for name, loss in self._recent.items()}
         name = f"step-{cursor.step:08d}"
         if due and cursor.watched:
             mean, cursor.watched = sum(cursor.watched) / len(cursor.watched), []
@@ -358,6 +363,7 @@ class Trainer:
         if restored:
             self.model.load_state_dict(restored.tensors["model"])
             self._cursor = _Cursor(**restored.state["cursor"])
+            self._recent = {name: torch.tensor(loss) for name, loss in self._cursor.recent.items()}
             self._restored = restored
         self.run.cut(restored.state["metrics"] if restored else 0)
         for name in store.rewind(self.run.checkpoints, path):

@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,7 @@ def test_a_run_resumed_from_any_of_its_checkpoints_equals_the_one_never_stopped(
     resumed_from_each(SYSTEMS[system], tmp_path)
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling a network on the CPU needs a C++ compiler")
 def test_a_compiled_run_resumed_equals_the_one_never_stopped(tmp_path: Path):
@@ -261,9 +262,10 @@ class Notes:
 
 
 @pytest.fixture
-def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Arms Ctrl-C: pressed in the optimizer's n-th step, so many times, and never again."""
     step = LocalEngine.step
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
 
     def arm(at: int, times: int = 1) -> None:
         count = iter(range(1, 1000))
@@ -276,7 +278,8 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
         monkeypatch.setattr(LocalEngine, "step", stepping)
 
-    return arm
+    yield arm
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -43,6 +43,8 @@ def test_losses_are_the_two_sides_of_the_game(adversarial, label):
     assert list(losses) == ["adversarial", "r1"]
     torch.testing.assert_close(losses["adversarial"], want[0], rtol=1e-12, atol=0)
     torch.testing.assert_close(losses["r1"], 1.5 * gradient.square().sum() / 5, rtol=1e-12, atol=0)
+    losses["adversarial"].backward()
+    assert all(p.grad is None for p in model.generator.parameters())
     losses = model.losses("generator", batch, turn("a"))
     assert list(losses) == ["adversarial"]
     torch.testing.assert_close(losses["adversarial"], want[1].mean(), rtol=1e-12, atol=0)

@@ -2,8 +2,8 @@
 
 import json
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import combinations
+from functools import cache, cached_property
+from itertools import combinations, permutations
 
 from modkit import Spec
 from modkit.node import Node
@@ -48,38 +48,34 @@ class Case:
 
 
 def swaps(host):
-    """Every swap of one part of the host by another, and how many would have left it as it is."""
-    calls = plan(host).calls
-    slots = {
-        **{path: (call.part.kind, call.part.name) for path, call in calls.items()},
-        "train.loggers": ("logger", ""),
-    }
-    every = [
-        (Swap(path, kind, entry.part.name), entry.part.name == name)
-        for path, (kind, name) in slots.items()
-        for entry in registry().parts(kind)
-    ]
-    return [swap for swap, same in every if not same], sum(same for _, same in every)
+    """Every registered part for every slot of a host, those that it has included."""
+    slots = {**{path: call.part.kind for path, call in plan(host).calls.items()}, "train.loggers": "logger"}
+    return [Swap(path, kind, entry.part.name) for path, kind in slots.items() for entry in registry().parts(kind)]
 
 
+@cache
 def cases():
-    """Every host and every single swap in it, and how many were left out since they are another in disguise."""
-    swapped = [swaps(host) for host in HOSTS]
-    every = [Case(host) for host in HOSTS]
-    every += [Case(host, (swap,)) for host, (changing, _) in zip(HOSTS, swapped) for swap in changing]
-    distinct = {}
-    for case in every:
-        distinct.setdefault(case.spec, case)
-    return list(distinct.values()), len(every) - len(distinct) + sum(same for _, same in swapped)
+    """Every host and every single swap, each with the first case that has its spec: mostly itself."""
+    first = {Case(host).spec: Case(host) for host in HOSTS}
+    found = {case: case for case in first.values()}
+    for host in HOSTS:
+        for swap in swaps(host):
+            case = Case(host, (swap,))
+            found[case] = Case(host) if _stands(host, swap) else first.setdefault(case.spec, case)
+    return found
 
 
-def pairs(host, chosen):
-    """Every two of the swaps `chosen` of a host that do not touch one another."""
-    return [
-        Case(host, (a, b))
-        for a, b in combinations(chosen, 2)
-        if not (_inside(a.path, b.path) or _inside(b.path, a.path))
-    ]
+def pairs(chosen):
+    """Every two of the cases `chosen` that swap parts of one host of which neither holds the other."""
+    for a, b in combinations(chosen, 2):
+        if a.host == b.host and not any(_inside(x.path, y.path) for x, y in permutations((*a.swaps, *b.swaps))):
+            yield Case(a.host, (*a.swaps, *b.swaps))
+
+
+def _stands(host, swap):
+    """Whether the part is what the host has there already."""
+    call = plan(host).calls.get(swap.path)
+    return call is not None and call.part.name == swap.part
 
 
 def _inside(path, outer):

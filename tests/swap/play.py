@@ -1,10 +1,10 @@
-"""Plays a case: trains it, noting what gradient each parameter gets, and says what it makes."""
+"""Plays a case: trains it, noting the gradient of each parameter, and says what it makes before and after a reload."""
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import modkit
@@ -12,66 +12,65 @@ from modkit import session
 from modkit.builder import Site
 from modkit.plan import plan
 
-__all__ = ["Played", "outputs", "play"]
+__all__ = ["Played", "play"]
 
 
-@dataclass
-class Played:
+class Played(NamedTuple):
     """A trained case.
 
     Args:
-        moved: Ids of the parameters that have had a gradient other than zero.
-        broken: Ids of those that have had one that is not finite.
-        model: The model, as training left it.
-        run: Its run.
+        broken: Names of the parameters that have had a gradient that is not finite.
+        unmoved: Names of those that have had none but zeros.
+        made: What the trained model makes.
+        reloaded: What its run makes once loaded.
     """
 
-    moved: set[int] = field(default_factory=set)
-    broken: set[int] = field(default_factory=set)
-    model: nn.Module | None = None
-    run: modkit.Run | None = None
-
-    @property
-    def unmoved(self):
-        return {id(parameter) for parameter in self.model.parameters()} - self.moved
-
-    def names(self, ids):
-        return [name for name, parameter in self.model.named_parameters() if id(parameter) in ids]
-
-    def look(self, optimizer, args, kwargs):
-        """Notes the gradients that an optimizer is about to follow."""
-        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
-            if parameter.grad is not None and parameter.grad.any():
-                self.moved.add(id(parameter))
-            if parameter.grad is not None and not parameter.grad.isfinite().all():
-                self.broken.add(id(parameter))
+    broken: list[str]
+    unmoved: list[str]
+    made: Tensor
+    reloaded: Tensor
 
 
 def play(spec, out):
     """Trains a spec into `out`."""
-    played = Played()
+    moved, broken = set(), set()
+    models = []
 
     class Watched(session.Trainer):
         def fit(self):
-            played.model = self.model
+            models.append(self.model)
             super().fit()
 
-    hook = register_optimizer_step_pre_hook(played.look)
+    def look(optimizer, args, kwargs):
+        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+            if parameter.grad is not None and parameter.grad.any():
+                moved.add(id(parameter))
+            if parameter.grad is not None and not parameter.grad.isfinite().all():
+                broken.add(id(parameter))
+
+    hook = register_optimizer_step_pre_hook(look)
     try:
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(session, "Trainer", Watched)
-            played.run = modkit.train(spec, out)
+            run = modkit.train(spec, out)
     finally:
         hook.remove()
-    return played
+    (model,) = models
+    names = {name: id(parameter) for name, parameter in model.named_parameters()}
+    return Played(
+        [name for name, which in names.items() if which in broken],
+        [name for name, which in names.items() if which not in moved],
+        _made(model, spec),
+        _made(modkit.load(run, device=str(model.device)), spec),
+    )
 
 
-def outputs(model, spec):
+def _made(model, spec):
     """Samples or, of a model without a prior, reconstructions."""
     try:
         return model.sample(4, seed=0)
     except ValueError as refusal:
         assert "no prior" in str(refusal)
-        data = Site(plan(spec), meta=False).data()
+        batch = Site(plan(spec), meta=False).data().read("test", range(4), modkit.Rng(0))
         with torch.no_grad():
-            return model.eval().reconstruct(data.read("test", range(4), modkit.Rng(0)).x)
+            return model.eval().reconstruct(batch.to(model.device).tensor)

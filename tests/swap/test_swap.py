@@ -2,33 +2,33 @@
 
 import random
 import re
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import modkit
 from modkit import SpecError
-from modkit.plan import plan
 from modkit.registry import registry
-from tests.swap.hosts import HOSTS
-from tests.swap.matrix import Case, cases, pairs, swaps
-from tests.swap.play import outputs, play
+from tests.swap.matrix import Case, cases, pairs
+from tests.swap.play import play
 from tests.swap.refusals import REFUSALS, SAME, UNFIT, UNMOVED
 
 _PAIRS = 12
 
 
 def pytest_generate_tests(metafunc):
+    chosen = [case for case, first in cases().items() if case == first]
+    runs = [case for case in chosen if str(case) not in REFUSALS]
     if "running" in metafunc.fixturenames:
-        metafunc.parametrize("running", [case for case in cases()[0] if str(case) not in REFUSALS], ids=str)
+        metafunc.parametrize("running", runs, ids=str)
     if "refused" in metafunc.fixturenames:
-        metafunc.parametrize("refused", [case for case in cases()[0] if str(case) in REFUSALS], ids=str)
+        metafunc.parametrize("refused", [case for case in chosen if str(case) in REFUSALS], ids=str)
     if "pair" in metafunc.fixturenames:
-        every = [case for host in HOSTS for case in pairs(host, _fitting(host))]
-        chosen = every if metafunc.config.getoption("full") else random.Random(0).sample(every, _PAIRS)
-        metafunc.parametrize("pair", chosen, ids=str)
+        every = list(pairs(case for case in runs if case.swaps))
+        full = metafunc.config.getoption("--full")
+        metafunc.parametrize("pair", every if full else random.Random(0).sample(every, _PAIRS), ids=str)
 
 
 @pytest.fixture(scope="session")
@@ -48,91 +48,78 @@ def files(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def place(files, tmp_path, monkeypatch):
-    """Where a case is played: beside the files that its data set may read."""
-    monkeypatch.chdir(files)
-    monkeypatch.setattr("os.fsync", lambda file: None)  # whether a run survives a kill is tested elsewhere
-    return tmp_path / "run"
-
-
 @pytest.fixture(scope="session")
-def hosted(files, tmp_path_factory):
-    """What each host makes, by its name; played once."""
-    made = {}
+def play_case(files, device, dtype):
+    """Plays a case beside the files that its data set may read."""
 
-    def of(host):
-        if host.name not in made:
-            with pytest.MonkeyPatch.context() as monkeypatch:
-                monkeypatch.chdir(files)
-                made[host.name] = outputs(play(Case(host).spec, tmp_path_factory.mktemp("host") / "run").model, host)
-        return made[host.name]
+    def of(case, out):
+        spec = case.spec.with_value("train.device", device).with_value("train.precision", dtype)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.chdir(files)
+            monkeypatch.setattr("os.fsync", lambda file: None)  # whether a run survives a kill is tested elsewhere
+            return play(spec, out)
 
     return of
 
 
-def test_case_trains_samples_and_comes_back(running, place, hosted, record_property):
-    played = _checked(running, place)
+@pytest.fixture(scope="session")
+def of_host(play_case, tmp_path_factory):
+    """What a host makes, played once."""
+    return cache(lambda host: play_case(Case(host), tmp_path_factory.mktemp("host") / "run").made)
+
+
+def test_case_trains_samples_and_comes_back(running, play_case, of_host, tmp_path, record_property):
+    made = _looked_at(running, play_case(running, tmp_path / "run"))
     if running.swaps:
-        same = torch.equal(played, hosted(running.host)) if played.shape == hosted(running.host).shape else False
+        host = of_host(running.host)
+        same = made.shape == host.shape and torch.equal(made, host)
         assert same == any(re.search(pattern, str(running)) for pattern in SAME)
-    record_property("swap", "ran")
+    record_property("swap", ("ran", 1))
 
 
-def test_pair_trains_samples_and_comes_back_or_is_refused(pair, place, record_property):
+def test_pair_trains_samples_and_comes_back_or_is_refused(pair, play_case, tmp_path, record_property):
     try:
-        _checked(pair, place)
+        played = play_case(pair, tmp_path / "run")
     except SpecError:
-        assert not place.exists()
-        record_property("swap", "refused")
+        assert not (tmp_path / "run").exists()
+        record_property("swap", ("refused", 1))
     else:
-        record_property("swap", "ran")
+        _looked_at(pair, played)
+        record_property("swap", ("ran", 1))
 
 
-def test_case_is_refused_in_words_before_weights(refused, place, record_property):
+def test_case_is_refused_in_words_before_weights(refused, play_case, tmp_path, record_property):
     with pytest.raises(SpecError, match=REFUSALS[str(refused)]):
-        modkit.train(refused.spec, place)
-    assert not place.exists()
-    record_property("swap", "refused")
+        play_case(refused, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    record_property("swap", ("refused", 1))
 
 
 def test_every_exception_on_the_list_is_a_case():
-    every = [str(case) for case in cases()[0]]
+    every = [str(case) for case, first in cases().items() if case == first]
     registered = {entry.part.name for entry in registry().parts()}
-    listed = [case for case in REFUSALS if "/" not in case or case.partition("=")[2] in registered]
-    assert set(listed) <= set(every)
-    for pattern in (*SAME, *UNMOVED):
-        assert pattern.startswith(" train") or any(re.search(pattern, case) for case in every), pattern
+    absent = {case for case in REFUSALS if "/" in case and case.partition("=")[2] not in registered}
+    assert set(REFUSALS) - absent <= set(every)
+    assert [pattern for pattern in (*SAME, *UNMOVED) if not any(re.search(pattern, case) for case in every)] == []
 
 
 def test_every_part_runs_in_every_family_with_a_slot_of_its_kind(record_property):
-    every, skipped = cases()
-    runs = [case for case in every if str(case) not in REFUSALS]
-    assert len(runs) >= 150
-    ran, slots = set(), set()
-    for host in HOSTS:
-        family = host.model.use
-        calls = plan(host).calls.values()
-        slots |= {(family, kind) for kind in ("logger", *(call.part.kind for call in calls))}
-        ran |= {(family, call.part.kind, call.part.name) for call in calls}
-    ran |= {(case.host.model.use, swap.kind, swap.part) for case in runs for swap in case.swaps}
-    wanted = {(*slot, entry.part.name) for slot in slots for entry in registry().parts(slot[1])}
-    assert wanted - ran == set(UNFIT)
-    record_property("swap", f"{skipped} skipped")
+    runs = {case: first for case, first in cases().items() if str(first) not in REFUSALS}
+    assert len(set(runs.values())) >= 150
+    assert _parts(cases()) - _parts(runs) == set(UNFIT)
+    assert {kind for _, kind, _ in _parts(cases())} == {entry.part.kind for entry in registry().parts()}
+    record_property("swap", ("skipped", sum(case != first for case, first in cases().items())))
 
 
-def _checked(case, place):
-    """Plays a case and looks at its gradients and at what a reload makes; gives what it makes."""
-    played = play(case.spec, place)
-    assert not played.names(played.broken)
+def _looked_at(case, played):
+    """What a case makes, its gradients and its reload being in order."""
+    assert played.broken == []
     allowed = [names for pattern, names in UNMOVED.items() if re.search(pattern, str(case))]
-    unmoved = [name for name in played.names(played.unmoved) if not any(re.fullmatch(one, name) for one in allowed)]
-    assert not unmoved
-    made = outputs(played.model, case.spec)
-    assert torch.equal(outputs(modkit.load(played.run), case.spec), made)
-    return made
+    assert [name for name in played.unmoved if not any(re.fullmatch(names, name) for names in allowed)] == []
+    assert torch.equal(played.reloaded, played.made)
+    return played.made
 
 
-def _fitting(host):
-    """The swaps of a host that are not refused."""
-    return [swap for swap in swaps(host)[0] if str(Case(host, (swap,))) not in REFUSALS]
+def _parts(chosen):
+    """Every family with the kind and the part that the cases swap in."""
+    return {(case.host.model.use, swap.kind, swap.part) for case in chosen for swap in case.swaps}
