@@ -69,7 +69,9 @@ def test_a_spec_checks_trains_samples_and_reloads(path, tmp_path):
     model = modkit.load(run)
     moved = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
     for player in model.players():
-        assert any(name.startswith(player.modules) for name in moved) or not player.modules, f"{player.name} stood still"
+        assert any(name.startswith(player.modules) for name in moved) or not player.modules, (
+            f"{player.name} stood still"
+        )
     assert run.status == "finished"
     assert list(run.samples.iterdir())
 
