@@ -64,14 +64,13 @@ class Built:
     types: Mapping[str, Any]
 
 
-class Failed(nn.Module):
+class Failed:
     """Stands for a part that could not be built; whatever is asked of it has failed too."""
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def __getattr__(self, name: str) -> Any:
-        return Failed() if not name.startswith("_") else super().__getattr__(name)
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return Failed()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Failed again."""

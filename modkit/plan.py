@@ -22,6 +22,9 @@ from modkit.spec import Spec, resolve
 
 __all__ = ["Argument", "Call", "Plan", "Record", "Ref", "Trained", "plan"]
 
+MAX_PARTS = 1000
+"""Most parts and references of a spec, defaults included."""
+
 _LOCAL = "local:"  # what a resolved spec puts before the name of a part that Python gave as an object
 
 
@@ -123,6 +126,8 @@ def plan(spec: Spec) -> Plan:
     model = planner.part(spec.model, "model", "model", None)
     settings = planner.record(spec.train or Node({}), Settings, "train")
     planner.check_refs()
+    if (num := len(planner.calls) + len(planner.refs)) > MAX_PARTS:
+        planner.report("model", f"got {num} parts with all defaults, expected at most {MAX_PARTS}")
     if spec.data is None and spec.x is None:
         planner.report("data", "missing, expected a data set, or `x` with the type of one sample")
     if planner.problems:
@@ -271,6 +276,8 @@ class _Planner:
 
     def _filled(self, value: Value, slot: SlotShape, path: str, fallback: str | None) -> Argument:
         if slot.number and isinstance(value, int | float) and not isinstance(value, bool):
+            if reason := misfit(value, float):
+                self.report(path, reason)
             return value
         return self.part(value, slot.kind, path, fallback)
 

@@ -49,7 +49,7 @@ class Case:
 
 def swaps(host):
     """Every registered part for every slot of a host, those that it has included."""
-    slots = {**{path: call.part.kind for path, call in plan(host).calls.items()}, "train.loggers": "logger"}
+    slots = {**{path: call.part.kind for path, call in _calls(host).items()}, "train.loggers": "logger"}
     return [Swap(path, kind, entry.part.name) for path, kind in slots.items() for entry in registry().parts(kind)]
 
 
@@ -72,9 +72,14 @@ def pairs(chosen):
             yield Case(a.host, (*a.swaps, *b.swaps))
 
 
+@cache
+def _calls(host):
+    return plan(host).calls
+
+
 def _stands(host, swap):
     """Whether the part is what the host has there already."""
-    call = plan(host).calls.get(swap.path)
+    call = _calls(host).get(swap.path)
     return call is not None and call.part.name == swap.part
 
 

@@ -188,7 +188,7 @@ def test_as_a_latent_s_prior_it_fits_the_scaled_latents(tmp_path):
     run = modkit.train(latent_spec(num_components=1, scale=10.0), out=tmp_path / "run")
     model = modkit.load(run)
     digits = Digits(size=8).read("train", range(1437), Rng(0)).tensor
-    latents = 10 * model.autoencoder.encode(digits, "continuous", Rng(0))
+    latents = 10 * model.autoencoder.encode(digits, "continuous", Rng(0)).detach()
     # 1437 draws of three values; twice, as other noise was fitted: five standard errors of a variance's logarithm
     tolerance = 5 * (2 * 2 / (1437 * 3)) ** 0.5
     expected = float(latents.square().mean())
