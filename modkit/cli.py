@@ -230,6 +230,7 @@ def _write(x: Any, type: TensorType, path: Path) -> None:
     import numpy as np
     from safetensors.torch import save_file
 
+    from modkit.files import replace_file
     from modkit.grid import picture, png
 
     samples: Tensor = x.float().cpu().contiguous()
@@ -239,7 +240,7 @@ def _write(x: Any, type: TensorType, path: Path) -> None:
     elif path.suffix == ".safetensors":
         save_file({"samples": samples}, path)
     else:
-        path.write_bytes(png(picture(samples, type)))
+        replace_file(path, png(picture(samples, type)))
 
 
 def _print_report(report: Report, console: Console) -> None:

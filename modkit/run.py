@@ -25,7 +25,8 @@ from typing import Any, BinaryIO, Literal, Protocol
 
 from torch import Tensor
 
-from modkit.checkpoint import recover, replace_file
+from modkit.checkpoint import recover
+from modkit.files import replace_file
 from modkit.grid import png
 
 __all__ = ["Run"]
