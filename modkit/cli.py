@@ -120,10 +120,10 @@ def show(kind: str, name: str, as_json: bool) -> None:
     from modkit.console import table
 
     console = _console()
-    console.print(f"{part['kind']} {part['name']}: {part['summary']}", highlight=False)
-    console.print(f"from {part['distribution']} {part['version']}, {part['source']}", highlight=False)
+    console.print(f"{part['kind']} {part['name']}: {part['summary']}")
+    console.print(f"from {part['distribution']} {part['version']}, {part['source']}")
     if part["paper"]:
-        console.print(part["paper"], highlight=False)
+        console.print(part["paper"])
     rows = [
         [row["name"], row["type"], "required" if row["required"] else json.dumps(row["default"]), row["help"]]
         for row in part["parameters"]
@@ -145,10 +145,10 @@ def doctor(as_json: bool) -> None:
     from modkit.console import table
 
     console = _console()
-    console.print(f"modkit {found['modkit']}, python {found['python']}, torch {found['torch']}", highlight=False)
+    console.print(f"modkit {found['modkit']}, python {found['python']}, torch {found['torch']}")
     columns = ("plugin", "distribution", "version", "status", "parts", "reason")
     console.print(table(columns, [[str(row[column] or "") for column in columns] for row in found["plugins"]]))
-    console.print(f"{found['counts']['parts']} parts, {found['counts']['plugins']} plug-ins", highlight=False)
+    console.print(f"{found['counts']['parts']} parts, {found['counts']['plugins']} plug-ins")
 
 
 @app.command()
@@ -259,11 +259,13 @@ def _print_report(report: Report, console: Console) -> None:
     console.print(table(("path", "part", "told", "emits", "parameters"), rows))
     for number, stage in enumerate(report.rounds):
         names = ", ".join(player.name for player in stage.players)
-        console.print(f"stage {number}: {names}, {stage.steps} steps", highlight=False)
-    console.print(f"x: {report.x}; {report.parameters:,} parameters; no problems found", highlight=False)
+        console.print(f"stage {number}: {names}, {stage.steps} steps")
+    console.print(f"x: {report.x}; {report.parameters:,} parameters; no problems found")
 
 
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+    return Console(
+        markup=False, highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200
+    )

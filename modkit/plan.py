@@ -177,7 +177,7 @@ class _Planner:
             return ref
         if value.use == "run":
             return self._trained(value, kind, path)
-        part = self._find(value.use or fallback, kind, path)
+        part = self._find(value["use"] if "use" in value else fallback, kind, path)
         return self._call(part, value, path) if part else None
 
     def record(self, value: Value, type: type[Any], path: str) -> Record:
@@ -318,7 +318,7 @@ class _Planner:
         if not isinstance(inner, Node):
             self.report(path, f"got {described(inner)} at {trained.at} of the run, expected a {kind}")
             return None
-        part = self._find(inner.use, kind, path)
+        part = self._find(inner.get("use"), kind, path)
         return self._call(part, inner, path, trained) if part else None
 
 

@@ -313,7 +313,10 @@ def override(rng, tree):
         f"model=&a [*a, {num}]",
         f"{place}={num}",
     ]
-    overrides = [rng.choice(wrong), *rng.choices(["train.seed=3", "train.steps=2", "name=other"], k=rng.randrange(3))]
+    overrides = [
+        rng.choice(wrong),
+        *rng.choices(["train.compile=false", "train.precision=float32"], k=rng.randrange(3)),
+    ]
     return written(tree), rng.sample(overrides, len(overrides))
 
 
