@@ -22,7 +22,7 @@ SPEC = Spec(
     train={
         "stages": [
             {"players": ["autoencoder/*"], "steps": 600, "ema": 0.99},
-            {"players": ["prior/*"], "steps": 4000, "ema": 0.999},
+            {"players": ["prior/*"], "steps": 3000, "ema": 0.999},
         ],
         "players": {"prior/*": {"optimizer": use("adam", lr=5e-4, betas=[0.0, 0.99])}},
     },

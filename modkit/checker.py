@@ -216,7 +216,8 @@ def _check_names(site: Site, model: Model, settings: Settings, terms: Mapping[st
         if name not in every:
             path = _weight_path(name)
             known = ", ".join(sorted(unscoped(term, name.rpartition("/")[0]) for term in every))
-            site.fail(path, f"got a weight of {name.split('/')[-1]!r}, expected one of the losses: {known}")
+            got = f"got a weight of {name.split('/')[-1]!r}, expected one of the losses: {known}"
+            site.fail(path, f"{got}; {_parts_of(site, path.rpartition('.weights.')[0])}")
     for pattern in settings.terms:
         if not any(fnmatchcase(term, pattern) for term in every):
             site.fail("train.terms", f"the pattern {pattern!r} matches none of the losses: {', '.join(sorted(every))}")
@@ -228,6 +229,12 @@ def _check_names(site: Site, model: Model, settings: Settings, terms: Mapping[st
         site.problems.append(
             Problem("train.checkpoints.best", message, site.plan.spec.position("train.checkpoints.best"), hint)
         )
+
+
+def _parts_of(site: Site, path: str) -> str:
+    """A model and the parts that make its losses, for a message."""
+    inside = [built.call.part for where, built in site.built.items() if where.rpartition(".")[0] == path]
+    return f"{path} ({site.built[path].call.part.name}) has {', '.join(map(str, inside))}"
 
 
 def _weight_path(name: str) -> str:

@@ -5,6 +5,7 @@ are looked at for each; peak memory for the absurd sizes, in a process of their 
 """
 
 import copy
+import functools
 import json
 import os
 import random
@@ -96,6 +97,7 @@ def trees():
     return [parse(text)[0] for text in [*SMALL, *(path.read_text() for path in sorted(EXAMPLES.glob("*.yaml")))]]
 
 
+@functools.cache
 def declared():
     """Every key that a part or a record declares anywhere."""
     keys = set(KEYS)
@@ -153,14 +155,10 @@ def misspelt_key(rng, tree):
     wrong = misspelt(rng, key)
     while wrong in declared() or not wrong:
         wrong = misspelt(rng, key) + str(rng.randrange(9))
-    return written({name: item for name, item in holder.items()} and _renamed(tree, holder, key, wrong)), []
-
-
-def _renamed(tree, holder, key, wrong):
     items = [(wrong if name == key else name, item) for name, item in holder.items()]
     holder.clear()
     holder.update(items)
-    return tree
+    return written(tree), []
 
 
 def misspelt_part(rng, tree):

@@ -67,7 +67,9 @@ class Latent(Model):
         self.event = x
         self.autoencoder = autoencoder(x=x, cond=CondType(), fields=fields)
         if not self.autoencoder.latents:
-            raise Unfit("autoencoder", f"expected a Model that encodes, got {autoencoder.where}, which has no latents")
+            raise Unfit(
+                "autoencoder", f"a latent model expects one that encodes, got {autoencoder.where}, which has no latents"
+            )
         self.at = _choose(autoencoder, prior, self.autoencoder.latents, at)
         event = self.autoencoder.latents[self.at]
         source = f"the latent {self.at!r} of {autoencoder.where}"

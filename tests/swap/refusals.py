@@ -15,12 +15,13 @@ def _no_map(path, part, told, source):
 def _no_latents(part):
     """A Model that does not encode stands where one must."""
     path = r"model\.autoencoder"
-    return rf"{path}: expected a Model that encodes, got {path} \({part}, .*\), which has no latents"
+    return rf"{path}: a latent model expects one that encodes, got {path} \({part}, .*\), which has no latents"
 
 
 def _no_loss(term, losses):
     """The bottleneck that is gone made the loss that the host weighs."""
-    return rf"model\.weights\.{term}: got a weight of '{term}', expected one of the losses: {losses}$"
+    owner = r"model \(autoencoder\) has .*bottleneck \w+"
+    return rf"model\.weights\.{term}: got a weight of '{term}', expected one of the losses: {losses}; {owner}"
 
 
 def _no_last_layer(term, player):
