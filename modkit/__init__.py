@@ -17,12 +17,14 @@ _HOME = {
     "CondType": "types",
     "Denoised": "types",
     "Event": "types",
+    "Features": "types",
     "Latents": "types",
     "Model": "model",
     "Part": "part",
     "Player": "model",
     "Rng": "rng",
     "Run": "run",
+    "Score": "types",
     "Slot": "kinds",
     "Spec": "spec",
     "SpecError": "errors",
@@ -65,7 +67,9 @@ if TYPE_CHECKING:
     from modkit.types import CondType as CondType
     from modkit.types import Denoised as Denoised
     from modkit.types import Event as Event
+    from modkit.types import Features as Features
     from modkit.types import Latents as Latents
+    from modkit.types import Score as Score
     from modkit.types import TensorType as TensorType
 
 
