@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from modkit.types import Batch, Cond, CondType, Denoised, Event, Features, Latents, TensorType, Value
+from modkit.types import Batch, Cond, CondType, Denoised, Event, Features, Latents, Score, TensorType, Value
 
 if TYPE_CHECKING:
     import torch
@@ -465,8 +465,8 @@ class Metric(Protocol):
     """A measure of samples, streaming and mergeable, so that processes can share the work.
 
     `.needs` names what it is fed: of `features`, `logits`, `images`, `pairs` (a reconstruction beside its original),
-    `codes`, `model`, `points`. `.sets` names the sets it compares: of `real`, `fake`, `train`. What it keeps a sample it
-    keeps by the sample's index, so that the order of arrival never changes a result.
+    `codes`, `model`, `points`. `.sets` names the sets it compares: of `real`, `fake`, `train`. What it keeps a sample
+    it keeps by the sample's index, so that the order of arrival never changes a result.
     """
 
     needs: tuple[str, ...]

@@ -107,7 +107,7 @@ class CondType:
     time: bool = False
 
     def __bool__(self) -> bool:
-        return any(bool(getattr(self, field.name)) for field in fields(self))
+        return any(bool(getattr(self, one.name)) for one in fields(self))
 
     def merge(self, other: CondType) -> CondType:
         """The type of `Cond.merge` of both: vectors and tokens are joined, everything else stands on one side only.
@@ -148,11 +148,11 @@ class Cond:
     def merge(self, other: Cond) -> Cond:
         """Both conditions as one; `CondType.merge` says what may meet."""
         merged: dict[str, Tensor | None] = {}
-        for field in fields(self):
-            mine, yours = getattr(self, field.name), getattr(other, field.name)
+        for one in fields(self):
+            mine, yours = getattr(self, one.name), getattr(other, one.name)
             if mine is not None and yours is not None:
                 mine = _join(mine, yours)
-            merged[field.name] = yours if mine is None else mine
+            merged[one.name] = yours if mine is None else mine
         return Cond(**merged)
 
     def at(self, time: Tensor) -> Cond:
