@@ -10,26 +10,32 @@ over, so that other branches are still looked at.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from modkit.errors import Problem, SpecError
+from modkit.errors import Problem, SpecError, join, nearest
 from modkit.kinds import Data, Unfit
 from modkit.model import Model
 from modkit.node import Node
 from modkit.plan import Argument, Call, Plan, Record, Ref, plan, run_folder
 from modkit.rng import Rng
 from modkit.settings import Settings
+from modkit.signature import misfit
 from modkit.spec import Spec
 from modkit.types import CondType, TensorType
 
 __all__ = ["Built", "Factory", "Failed", "Origin", "Site", "build", "piece"]
 
-MAX_MODULES = 100_000
+MAX_REGISTRATIONS = 20_000
+"""Most modules and parameters of a model; a large published one has a few thousand."""
+MAX_RANK = 8
+"""Most sizes of the type that a spec says in `x`."""
+
+_TYPE = {"shape": list[int], "range": tuple[float, float] | None, "classes": int | None}
 
 
 @dataclass(frozen=True)
@@ -58,18 +64,20 @@ class Built:
     types: Mapping[str, Any]
 
 
-class Failed(nn.Module):
+class Failed:
     """Stands for a part that could not be built; whatever is asked of it has failed too."""
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def __getattr__(self, name: str) -> Any:
-        return Failed() if not name.startswith("_") else super().__getattr__(name)
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return Failed()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Failed again."""
         return Failed()
+
+    def __iter__(self) -> Iterator[Failed]:
+        return iter((Failed(),))
 
 
 class Site:
@@ -85,6 +93,7 @@ class Site:
         self.plan, self.meta, self.weights = plan, meta, weights and not meta
         self.problems: list[Problem] = []
         self.built: dict[str, Built] = {}
+        self.sources: dict[str, str] = {}
         self._shared = {ref.target for call in plan.calls.values() for ref in _refs(call.arguments)}
         self._rng = Rng(int(plan.settings.arguments["seed"]), "init")  # type: ignore[arg-type]
 
@@ -98,11 +107,21 @@ class Site:
 
     def model(self, x: TensorType, fields: Mapping[str, TensorType]) -> Any:
         """The model of `x`, or a `Failed`."""
-        return Factory(self, self.plan.model)(x=x, cond=CondType(), fields=dict(fields))
+        slot = Factory(self, self.plan.model)
+        if self.plan.data:
+            slot = slot.fed(Factory(self, self.plan.data).where)
+        return slot(x=x, cond=CondType(), fields=dict(fields))
 
     def fail(self, path: str, message: str) -> None:
-        """Adds a problem."""
-        self.problems.append(Problem(path, message, self.plan.spec.position(path)))
+        """Adds a problem, once."""
+        problem = Problem(path, message, self.plan.spec.position(path))
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def refuse(self, path: str, message: str) -> None:
+        """Adds a problem with types, naming where they come from."""
+        sources = [source for fed, source in self.sources.items() if f"{path}.".startswith(f"{fed}.")]
+        self.fail(path, f"{message}; it is fed by {sources[-1]}" if sources else message)
 
     def check(self) -> None:
         """Raises what went wrong.
@@ -148,7 +167,8 @@ class Site:
         except Exception as error:
             if len(self.problems) == known:  # otherwise a part inside it has failed, and this is what came of it
                 kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-                self.fail(call.path, f"the {call.part} cannot be built from {_told(types)}: {kind}{error}")
+                report = self.refuse if any(isinstance(t, TensorType | tuple) for t in types.values()) else self.fail
+                report(call.path, f"the {call.part} cannot be built from {_told(types)}: {kind}{error}")
             return Failed()
         self.built[call.path] = Built(call, value, types)
         return value
@@ -216,21 +236,30 @@ class Factory:
         reason: str | None = self._call.part.load().accepts(event, **slots)  # type: ignore[attr-defined]
         return reason
 
+    def fed(self, source: str) -> Factory:
+        """This slot, telling where its types come from when it or a part in it cannot take them."""
+        self._site.sources[self._path] = source
+        return self
+
 
 class _Modules:
-    """Bounds the number of modules that one part may make."""
+    """Bounds the number of modules and parameters that one part may make."""
 
     def __enter__(self) -> None:
         self._count = 0
-        self._handle = nn.modules.module.register_module_module_registration_hook(self._counted)
+        self._handles = (
+            nn.modules.module.register_module_module_registration_hook(self._counted),
+            nn.modules.module.register_module_parameter_registration_hook(self._counted),
+        )
 
     def __exit__(self, *_: object) -> None:
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
 
     def _counted(self, *_: object) -> None:
         self._count += 1
-        if self._count > MAX_MODULES:
-            raise ValueError(f"expected fewer than {MAX_MODULES} modules in one part, got more")
+        if self._count > MAX_REGISTRATIONS:
+            raise ValueError(f"expected at most {MAX_REGISTRATIONS} modules and parameters in one part, got more")
 
 
 def build(spec: Spec) -> Model:
@@ -258,16 +287,20 @@ def given_type(spec: Spec) -> TensorType:
     """
     node = spec.x or Node({})
     position = spec.position("x")
-    for key in node:
-        if key not in ("shape", "range", "classes"):
-            raise SpecError(Problem(f"x.{key}", "got an unknown key, expected shape, range, classes", position))
+    for key, value in node.items():
+        path = join(("x", key))
+        if key not in _TYPE:
+            message = f"got an unknown key, expected {', '.join(_TYPE)}"
+            raise SpecError(Problem(path, message, spec.position(path, key=True), nearest(key, _TYPE)))
+        if reason := misfit(value, _TYPE[key]):
+            raise SpecError(Problem(path, reason, spec.position(path)))
+    shape: Any = node.get("shape")
+    if shape is None or len(shape) > MAX_RANK:
+        raise SpecError(Problem("x", f"expected a shape of at most {MAX_RANK} sizes, and range or classes", position))
     try:
-        shape, range, classes = node["shape"], node.get("range"), node.get("classes")
-        return TensorType(tuple(shape), tuple(range) if range else None, classes)  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError) as error:
-        raise SpecError(
-            Problem("x", f"got {dict(node)}, expected shape, and range or classes: {error}", position)
-        ) from None
+        return TensorType(shape, node.get("range"), node.get("classes"))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise SpecError(Problem("x", str(error), position)) from None
 
 
 def piece(folder: Any, at: str) -> dict[str, torch.Tensor]:
@@ -300,11 +333,16 @@ def _refs(value: Any) -> list[Ref]:
 
 
 def _told(types: Mapping[str, Any]) -> str:
-    shown = {name: value for name, value in types.items() if isinstance(value, TensorType | CondType | tuple)}
-    return ", ".join(f"{name} {_shown(value)}" for name, value in shown.items()) or "nothing"
+    shown = {name: text for name, value in types.items() if (text := _shown(value))}
+    return ", ".join(f"{name} {text}" for name, text in shown.items()) or "nothing"
 
 
 def _shown(value: Any) -> str:
+    """A type, or the class of a part, in words; empty where there is nothing to say."""
     if isinstance(value, tuple):
         return f"({', '.join(map(str, value))})"
-    return str(value)
+    if isinstance(value, CondType):
+        return f"({value})" if value else ""
+    if isinstance(value, Mapping):
+        return f"({', '.join(f'{name} {_shown(item)}' for name, item in value.items())})" if value else ""
+    return str(value) if isinstance(value, TensorType | str | int | float) else type(value).__name__

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from modkit.builder import Built, Site, given_type
+from modkit.engine import LocalEngine
 from modkit.errors import Problem, nearest
-from modkit.game import Round, rounds, unscoped
+from modkit.game import Round, rounds, seats, unscoped, weighted
 from modkit.model import Model, Player
 from modkit.plan import Plan, plan
 from modkit.rng import Rng
@@ -96,6 +97,8 @@ def check(spec: Spec) -> Report:
     played = _rounds(site, model, settings) if settings else ()
     if settings:
         _check_names(site, model, settings, trial.terms)
+        for round in played:  # to hear what optimizers and learning-rate schedules refuse
+            seats(model, settings, round, LocalEngine("cpu"))
     site.check()
     ports = tuple(_port(built) for path, built in site.built.items() if path.split(".")[0] == "model")
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -149,9 +152,20 @@ class _Trial:
                     self.site.fail(
                         "model", f"the loss {name} of {player.name} expects a scalar, got {tuple(loss.shape)}"
                     )
+            self._weigh(player, losses)
         for name, event in self.model.latents.items():
             latent = tuple(map(_blank, event)) if isinstance(event, tuple) else _blank(event)
             self._attempt(partial(self.model.decode, latent, name))
+
+    def _weigh(self, player: Player, losses: Mapping[str, Tensor]) -> None:
+        """Each weight on its own must be able to weigh its loss."""
+        last_layer = self.model.get_parameter(player.last_layer) if player.last_layer else None
+        for name, weight in self.model.weights(player.name).items():
+            if name in losses and all(loss.shape == () for loss in losses.values()):
+                try:
+                    weighted(losses, {name: weight}, 0, last_layer)
+                except ValueError as error:
+                    self.site.fail(_weight_path(name), f"it cannot weigh a loss of {player.name}: {error}")
 
     def _attempt(self, run: Callable[[], Any]) -> Any:
         try:
@@ -163,7 +177,8 @@ class _Trial:
             if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
                 self.unchecked[path] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             else:
-                self.site.fail(path, f"it cannot run on its types: {type(error).__name__}: {error}")
+                kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+                self.site.refuse(path, f"it cannot run on its types: {kind}{error}")
         return None
 
     def _blamed(self, trace: TracebackType | None) -> str:
@@ -180,7 +195,8 @@ def _settings(site: Site) -> Settings | None:
     try:
         return site.settings()
     except ValueError as error:
-        site.fail("train", str(error))
+        path, _, reason = str(error).partition(" ")
+        site.fail(*(path, reason) if path.startswith("train.") else ("train", str(error)))
         return None
 
 
@@ -188,16 +204,17 @@ def _rounds(site: Site, model: Model, settings: Settings) -> tuple[Round, ...]:
     try:
         return rounds(model, settings)
     except ValueError as error:
-        site.fail(str(error).partition(":")[0], str(error))
+        path, _, reason = str(error).partition(": ")
+        site.fail(path, reason)
         return ()
 
 
 def _check_names(site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]) -> None:
     """Weights, patterns of terms and the best's name must name a loss that there is."""
     every = {term for names in terms.values() for term in names}
-    for name in model.weights():
+    for name in dict.fromkeys(name for player in model.active_players() for name in model.weights(player.name)):
         if name not in every:
-            path = ".".join(("model", *name.split("/")[:-1], "weights", name.split("/")[-1]))
+            path = _weight_path(name)
             known = ", ".join(sorted(unscoped(term, name.rpartition("/")[0]) for term in every))
             site.fail(path, f"got a weight of {name.split('/')[-1]!r}, expected one of the losses: {known}")
     for pattern in settings.terms:
@@ -211,6 +228,12 @@ def _check_names(site: Site, model: Model, settings: Settings, terms: Mapping[st
         site.problems.append(
             Problem("train.checkpoints.best", message, site.plan.spec.position("train.checkpoints.best"), hint)
         )
+
+
+def _weight_path(name: str) -> str:
+    """The path in the spec of a term's weight."""
+    *scope, term = name.split("/")
+    return ".".join(("model", *scope, "weights", term))
 
 
 def _emission_hook(built: Built) -> Callable[[nn.Module, Any, Any], None]:

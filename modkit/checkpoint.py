@@ -30,7 +30,19 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-__all__ = ["Checkpoint", "CheckpointError", "latest", "load", "names", "prune", "recover", "replace_file", "save"]
+from modkit.files import sync_folder, write_file
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "latest",
+    "load",
+    "names",
+    "prune",
+    "recover",
+    "rewind",
+    "save",
+]
 
 _FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -84,15 +96,15 @@ def save(directory: Path, name: str, checkpoint: Checkpoint) -> Path:
     files, manifest = _encoded(checkpoint)
     if not directory.is_dir():
         directory.mkdir(parents=True, exist_ok=True)
-        _sync(directory.parent)
+        sync_folder(directory.parent)
     recover(directory)
     temporary = directory / f".{name}.tmp-{os.getpid()}"
     try:
         temporary.mkdir()
         for file, data in files.items():
-            _write(temporary / file, data)
-        _write(temporary / _MANIFEST, manifest)
-        _sync(temporary)
+            write_file(temporary / file, data)
+        write_file(temporary / _MANIFEST, manifest)
+        sync_folder(temporary)
         _install(temporary, directory / name)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -143,6 +155,18 @@ def prune(directory: Path, keep: int, spare: Collection[str] = ()) -> None:
             _remove(_folder(directory / name))
 
 
+def rewind(directory: Path, path: Path | None) -> list[str]:
+    """Removes the checkpoints that stand after `path`, or all: a run goes on from there and writes them anew.
+
+    Returns:
+        Their names.
+    """
+    after = [name for name in names(directory) if path is None or _order(name) > _order(path.name)]
+    for name in after:
+        _remove(_folder(directory / name))
+    return after
+
+
 def recover(directory: Path) -> None:
     """Clears away what a killed writer left; for the process that is going to write."""
     for entry in sorted(directory.iterdir()):
@@ -150,25 +174,12 @@ def recover(directory: Path) -> None:
         if left is None:
             continue
         if left[2] and not (directory / left[1]).exists():
-            _rename(entry, directory / left[1])
+            os.replace(entry, directory / left[1])
         elif entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    _sync(directory)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file so that a kill at any instant leaves the former content or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        _write(temporary, data)
-        _rename(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
+    sync_folder(directory)
 
 
 def _checked_name(what: str, name: str) -> None:
@@ -176,35 +187,12 @@ def _checked_name(what: str, name: str) -> None:
         raise ValueError(f"Checkpoint expects {what} of letters, digits and . _ - (no . first), got {name!r}")
 
 
-def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _rename(source: Path, target: Path) -> None:
-    os.replace(source, target)
-
-
 def _install(temporary: Path, path: Path) -> None:
     aside = _aside(path)
     if path.exists():
-        _rename(path, aside)
-    _rename(temporary, path)
-    _sync(path.parent)
+        os.replace(path, aside)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
     if aside.exists():
         shutil.rmtree(aside)
 
@@ -212,7 +200,7 @@ def _install(temporary: Path, path: Path) -> None:
 def _remove(folder: Path) -> None:
     """Removes a checkpoint: first out of sight, so that none is ever seen in part."""
     hidden = folder.with_name(f".{folder.name.strip('.')}.tmp-{os.getpid()}")
-    _rename(folder, hidden)
+    os.replace(folder, hidden)
     shutil.rmtree(hidden)
 
 

@@ -7,11 +7,14 @@ the commands that need it.
 from __future__ import annotations
 
 import json
+import logging
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
 
@@ -38,19 +41,38 @@ def main() -> None:
 
 
 def _reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Turns a user's mistake into one message and exit status 2."""
+    """Turns a user's mistake into one message and exit status 2, a failing file or disk into one and 1."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with _notices():
+                command(*args, **kwargs)
         except ValueError as error:
             _end(2, str(error))
+        except OSError as error:
+            _end(1, str(error))
 
     return run
 
 
-def _end(status: int, message: str) -> None:
+@contextmanager
+def _notices() -> Iterator[None]:
+    """Shows on stderr what modkit logs: what an override's swap dropped."""
+    handler, logger = _Notices(), logging.getLogger("modkit")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Notices(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"modkit: {record.getMessage()}", err=True)
+
+
+def _end(status: int, message: str) -> NoReturn:
     click.echo(f"modkit: {message}", err=True)
     raise SystemExit(status)
 
@@ -88,17 +110,20 @@ def show(kind: str, name: str, as_json: bool) -> None:
     """One part: its parameters with types, defaults and help, its source and paper."""
     from modkit.describe import description
 
-    part = description(kind, name)
+    try:
+        part = description(kind, name)
+    except ImportError as error:
+        _end(1, f"the {kind} {name} cannot be imported: {error}")
     if as_json:
         click.echo(json.dumps(part, indent=1))
         return
     from modkit.console import table
 
     console = _console()
-    console.print(f"{part['kind']} {part['name']}: {part['summary']}", highlight=False)
-    console.print(f"from {part['distribution']} {part['version']}, {part['source']}", highlight=False)
+    console.print(f"{part['kind']} {part['name']}: {part['summary']}")
+    console.print(f"from {part['distribution']} {part['version']}, {part['source']}")
     if part["paper"]:
-        console.print(part["paper"], highlight=False)
+        console.print(part["paper"])
     rows = [
         [row["name"], row["type"], "required" if row["required"] else json.dumps(row["default"]), row["help"]]
         for row in part["parameters"]
@@ -120,10 +145,10 @@ def doctor(as_json: bool) -> None:
     from modkit.console import table
 
     console = _console()
-    console.print(f"modkit {found['modkit']}, python {found['python']}, torch {found['torch']}", highlight=False)
+    console.print(f"modkit {found['modkit']}, python {found['python']}, torch {found['torch']}")
     columns = ("plugin", "distribution", "version", "status", "parts", "reason")
     console.print(table(columns, [[str(row[column] or "") for column in columns] for row in found["plugins"]]))
-    console.print(f"{found['counts']['parts']} parts, {found['counts']['plugins']} plug-ins", highlight=False)
+    console.print(f"{found['counts']['parts']} parts, {found['counts']['plugins']} plug-ins")
 
 
 @app.command()
@@ -158,15 +183,8 @@ def train(
     if resume and overwrite:
         raise ValueError("expected --resume or --overwrite, got both")
     loaded = load_spec(spec, overrides)
-    command = " ".join(
-        [
-            "modkit train",
-            spec,
-            *overrides,
-            *(["--out", out] if out else []),
-            *(["--steps", str(steps)] if steps else []),
-        ]
-    )
+    options = [*(["--out", out] if out else []), *(["--steps", str(steps)] if steps is not None else [])]
+    command = shlex.join(["modkit", "train", spec, *overrides, *options])
     try:
         with progress(_console()) as shown:
             run = train(loaded, out, steps=steps, resume=resume, overwrite=overwrite, progress=shown)
@@ -212,6 +230,7 @@ def _write(x: Any, type: TensorType, path: Path) -> None:
     import numpy as np
     from safetensors.torch import save_file
 
+    from modkit.files import replace_file
     from modkit.grid import picture, png
 
     samples: Tensor = x.float().cpu().contiguous()
@@ -221,7 +240,7 @@ def _write(x: Any, type: TensorType, path: Path) -> None:
     elif path.suffix == ".safetensors":
         save_file({"samples": samples}, path)
     else:
-        path.write_bytes(png(picture(samples, type)))
+        replace_file(path, png(picture(samples, type)))
 
 
 def _print_report(report: Report, console: Console) -> None:
@@ -240,11 +259,13 @@ def _print_report(report: Report, console: Console) -> None:
     console.print(table(("path", "part", "told", "emits", "parameters"), rows))
     for number, stage in enumerate(report.rounds):
         names = ", ".join(player.name for player in stage.players)
-        console.print(f"stage {number}: {names}, {stage.steps} steps", highlight=False)
-    console.print(f"x: {report.x}; {report.parameters:,} parameters; no problems found", highlight=False)
+        console.print(f"stage {number}: {names}, {stage.steps} steps")
+    console.print(f"x: {report.x}; {report.parameters:,} parameters; no problems found")
 
 
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+    return Console(
+        markup=False, highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200
+    )

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["LiveProgress", "PlainProgress", "progress", "table"]
 
@@ -19,12 +20,12 @@ class LiveProgress:
 
     def __init__(self, console: Console) -> None:
         self._bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[speed]}", markup=False),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}"),
+            TextColumn("{task.fields[losses]}", markup=False),
             console=console,
         )
         self._task: TaskID | None = None
@@ -54,7 +55,7 @@ class LiveProgress:
 
     def note(self, text: str) -> None:
         """A line above the bars."""
-        self._bars.console.print(text, highlight=False)
+        self._bars.console.print(text, highlight=False, markup=False)
 
 
 class PlainProgress:
@@ -89,7 +90,7 @@ class PlainProgress:
 
     def note(self, text: str) -> None:
         """A line."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def progress(console: Console) -> LiveProgress | PlainProgress:
@@ -103,7 +104,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for column in columns:
         result.add_column(column, overflow="fold")
     for row in rows:
-        result.add_row(*row)
+        result.add_row(*map(Text, row))  # no markup: `list[int]` is no style
     return result
 
 

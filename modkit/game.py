@@ -87,9 +87,11 @@ class Seat:
         self.modules = owned(model, player)
         self.parameters = _tensors(module.parameters(recurse=False) for module in self.modules)
         self.others = _tensors(m.buffers(recurse=False) for rival in rivals for m in owned(model, rival))
+        self.weights = model.weights(player.name)
         self.last_layer = model.get_parameter(player.last_layer) if player.last_layer else None
         self.optimizer = _made(settings.optimizer)(parameters=self.parameters)
-        self.schedule = _made(settings.lr_schedule)(optimizer=self.optimizer, steps=max(steps, 1))
+        turns = len(range(player.start, steps, player.every))
+        self.schedule = _made(settings.lr_schedule)(optimizer=self.optimizer, steps=max(turns, 1))
         self.losses = engine.wrap(player.name, _Losses(model, player.name))
 
     def plays(self, index: int) -> bool:
@@ -202,8 +204,8 @@ def unscoped(name: str, scope: str) -> str:
 
 
 def _between(term: str, opponent: str) -> bool:
-    scope, _, name = opponent.rpartition("/")
-    return unscoped(term, scope) in ("adversarial", f"adversarial/{name}")
+    scope, slash, name = opponent.rpartition("/")
+    return term in (f"{scope}{slash}adversarial", f"{scope}{slash}adversarial/{name}")
 
 
 def _own(player: Player, settings: Settings) -> PlayerSettings:

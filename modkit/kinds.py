@@ -78,6 +78,10 @@ class Slot(Protocol[P_co]):
         """Of a Model: why it cannot model `event`, or None."""
         ...
 
+    def fed(self, source: str) -> Slot[P_co]:
+        """This slot, telling where its types come from when it or a part in it cannot take them."""
+        ...
+
 
 class Unfit(ValueError):
     """Raised by an assembly: the part in `slot` does not fit its neighbours."""

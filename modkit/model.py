@@ -142,8 +142,8 @@ class Model(nn.Module):
         """The named, unweighted losses of one player on `batch`, scalars."""
         raise NotImplementedError
 
-    def weights(self) -> Mapping[str, Weight]:
-        """Weights by name of the loss; those not named weigh 1."""
+    def weights(self, player: str) -> Mapping[str, Weight]:
+        """Weights of one player's losses, by name; those not named weigh 1."""
         return {}
 
     def update(self, player: str, step: Step) -> None:
@@ -200,8 +200,9 @@ class Model(nn.Module):
         return tuple(name for name in names if isinstance(getattr(self, name), nn.Module))
 
     def blank(self, num: int, type: TensorType) -> Tensor:
-        """An uninitialised batch of a type, on this Model's device."""
-        dtype = torch.float32 if type.classes is None else torch.int64
+        """An uninitialised batch of a type, on this Model's device and in its precision."""
+        floating = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
+        dtype = floating if type.classes is None else torch.int64
         return torch.empty((num, *type.shape), dtype=dtype, device=self.device)
 
     def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:

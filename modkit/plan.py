@@ -22,6 +22,11 @@ from modkit.spec import Spec, resolve
 
 __all__ = ["Argument", "Call", "Plan", "Record", "Ref", "Trained", "plan"]
 
+MAX_PARTS = 1000
+"""Most parts and references of a spec, defaults included."""
+
+_LOCAL = "local:"  # what a resolved spec puts before the name of a part that Python gave as an object
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -50,7 +55,7 @@ class Call:
 
     def node(self) -> Node:
         """The node that gives this call, everything written out."""
-        use = self.part.load() if isinstance(self.part, _Local) else self.part.name
+        use = f"{_LOCAL}{self.part.target}" if isinstance(self.part, _Local) else self.part.name
         inner = Node({"use": use, **{name: _written(v) for name, v in self.arguments.items() if v is not None}})
         if self.trained is None:
             return inner
@@ -121,6 +126,8 @@ def plan(spec: Spec) -> Plan:
     model = planner.part(spec.model, "model", "model", None)
     settings = planner.record(spec.train or Node({}), Settings, "train")
     planner.check_refs()
+    if (num := len(planner.calls) + len(planner.refs)) > MAX_PARTS:
+        planner.report("model", f"got {num} parts with all defaults, expected at most {MAX_PARTS}")
     if spec.data is None and spec.x is None:
         planner.report("data", "missing, expected a data set, or `x` with the type of one sample")
     if planner.problems:
@@ -170,7 +177,7 @@ class _Planner:
             return ref
         if value.use == "run":
             return self._trained(value, kind, path)
-        part = self._find(value.use or fallback, kind, path)
+        part = self._find(value["use"] if "use" in value else fallback, kind, path)
         return self._call(part, value, path) if part else None
 
     def record(self, value: Value, type: type[Any], path: str) -> Record:
@@ -200,6 +207,9 @@ class _Planner:
             return _Local(kind, getattr(use, "__name__", "local"), target(use), "", object=use)
         elif not isinstance(use, str):
             self.report(path, f"got {described(use)} as `use`, expected the name of a {kind}")
+        elif use.startswith(_LOCAL):
+            local = use.removeprefix(_LOCAL)
+            self.report(path, f"got the local {local}, not reloadable by name, expected a registered {kind}")
         else:
             try:
                 entry = self.registry.entry(kind, use)
@@ -266,6 +276,8 @@ class _Planner:
 
     def _filled(self, value: Value, slot: SlotShape, path: str, fallback: str | None) -> Argument:
         if slot.number and isinstance(value, int | float) and not isinstance(value, bool):
+            if reason := misfit(value, float):
+                self.report(path, reason)
             return value
         return self.part(value, slot.kind, path, fallback)
 
@@ -300,13 +312,13 @@ class _Planner:
         try:
             inner = node["part"] if "part" in node else run_node(run_folder(trained.path, self.spec), trained.at)
             inner = _moved(inner, trained.at, path)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             self.report(path, f"the run cannot be used: {error}")
             return None
         if not isinstance(inner, Node):
             self.report(path, f"got {described(inner)} at {trained.at} of the run, expected a {kind}")
             return None
-        part = self._find(inner.use, kind, path)
+        part = self._find(inner.get("use"), kind, path)
         return self._call(part, inner, path, trained) if part else None
 
 

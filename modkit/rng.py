@@ -45,7 +45,7 @@ class Rng:
     """
 
     def __init__(self, *key: int | str, first: int = 0, on_device: bool = False) -> None:
-        self._key: Key = tuple(name if isinstance(name, str) else operator.index(name) for name in key)
+        self._key: Key = _checked(key)
         self._first = first
         self._on_device = on_device
         self._drawn: set[tuple[Key, int]] = set()
@@ -55,7 +55,7 @@ class Rng:
 
     def at(self, *names: int | str) -> Rng:
         """A child whose draws are independent of this one's: one for each part, nested Model, player or step."""
-        return self._derived((*self._key, *names), self._first)
+        return self._derived((*self._key, *_checked(names)), self._first)
 
     def rows(self, first: int) -> Rng:
         """The same source where row 0 of a draw is global row `first` (added to this one's own)."""
@@ -74,6 +74,8 @@ class Rng:
 
     def integers(self, name: str, like: Tensor, low: int, high: int) -> Tensor:
         """Integers in [low, high), int64, of shape and device of `like`, `b ...`.
+
+        On the CPU probabilities are equal to within (high - low) / 2^32 of each other.
 
         Raises:
             ValueError: If the interval is empty or wider than 2^31.
@@ -98,18 +100,25 @@ class Rng:
     @contextmanager
     def scope(self) -> Iterator[None]:
         """Runs what draws from torch's global generators (dropout, initialisers) under this key and first row."""
-        started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        devices = [torch.cuda.current_device()] if started else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self._hash("scope", self._first))
+        generators = [torch.default_generator]
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
+        states = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:  # torch.manual_seed formats a stack trace for each other kind of device
+                generator.manual_seed(self._hash("scope", self._first))
             yield
+        finally:
+            for generator, state in zip(generators, states):
+                generator.set_state(state)
 
     def integer(self) -> int:
         """One 63-bit number of this key and first row, to seed what takes a seed."""
         return self._hash("integer", self._first)
 
     def _derived(self, key: Key, first: int) -> Rng:
-        child = Rng(*key, first=first, on_device=self._on_device)
+        child = Rng(first=first, on_device=self._on_device)
+        child._key = key
         child._drawn = self._drawn  # one record for the whole tree, so that two equal children cannot draw one noise
         return child
 
@@ -134,6 +143,10 @@ class Rng:
 
     def _hash(self, purpose: str, row: int) -> int:
         return int.from_bytes(_digest((*self._key, purpose, row))[:8], "little") >> 1
+
+
+def _checked(names: tuple[int | str, ...]) -> Key:
+    return tuple(name if isinstance(name, str) else operator.index(name) for name in names)
 
 
 def _digest(key: Key) -> bytes:
@@ -165,11 +178,12 @@ def _cells(key: Key, first: int, like: Tensor, fill: Callable[[Tensor, torch.Gen
     """Draws whole cells of 16 rows on `like`'s device and keeps the rows asked for."""
     start = first // _CELL
     stop = -(-(first + len(like)) // _CELL)
-    cell = torch.empty((_CELL, *like.shape[1:]), dtype=like.dtype, device=like.device)
+    dtype = torch.float32 if like.is_floating_point() else like.dtype  # every dtype gets the same noise
+    cell = torch.empty((_CELL, *like.shape[1:]), dtype=dtype, device=like.device)
     generator = torch.Generator(like.device)
     drawn = []
     for index in range(start, stop):
         generator.manual_seed(int.from_bytes(_digest((*key, "cell", index))[:8], "little") >> 1)
         drawn.append(fill(cell.clone(), generator))
     offset = first - start * _CELL
-    return torch.cat(drawn)[offset : offset + len(like)]
+    return torch.cat(drawn)[offset : offset + len(like)].to(like.dtype)

@@ -25,7 +25,8 @@ from typing import Any, BinaryIO, Literal, Protocol
 
 from torch import Tensor
 
-from modkit.checkpoint import recover, replace_file
+from modkit.checkpoint import recover
+from modkit.files import replace_file
 from modkit.grid import png
 
 __all__ = ["Run"]
@@ -229,7 +230,10 @@ def _vacate(path: Path, overwrite: bool) -> None:
     """Makes `path` a directory in which a run may begin; a kill on the way leaves one that can be vacated again."""
     if path.exists() and not path.is_dir():
         raise ValueError(f"Run.create expects a directory, got the file {path}")
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"Run.create cannot make the directory {path}: {error.strerror}") from error
     _clear_temporary(path)
     found = sorted(entry.name for entry in path.iterdir())
     if found and _LOCK not in found:

@@ -33,6 +33,7 @@ Scales: TypeAlias = tuple[float, float] | tuple[Tensor, Tensor]
 """`(alpha_t, sigma_t)`."""
 
 _CPU = torch.device("cpu")
+_LONGEST = 100_000  # of a table
 _LOWEST = 0.002  # EDM's lowest noise level, for schedules without a table that state none
 
 
@@ -92,7 +93,7 @@ class Linear(Table):
         beta_end: Last variance.
 
     Raises:
-        ValueError: If `num` is below 1 or a variance is outside (0, 1).
+        ValueError: If `num` is outside [1, 100000] or a variance outside (0, 1).
     """
 
     def __init__(self, *, num: int = 1000, beta_start: float = 1e-4, beta_end: float = 2e-2) -> None:
@@ -113,7 +114,7 @@ class Cosine(Table):
         max_beta: Variances are clipped to this.
 
     Raises:
-        ValueError: If `num` is below 1 or a variance is outside (0, 1).
+        ValueError: If `num` is outside [1, 100000] or a variance outside (0, 1).
     """
 
     def __init__(self, *, num: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> None:
@@ -200,5 +201,5 @@ def tau(scales_t: Scales, scales_s: Scales) -> Scale:
 
 
 def _check_num(schedule: Table, num: int) -> None:
-    if num < 1:
-        raise ValueError(f"{type(schedule).__name__} expects num of at least 1, got {num}")
+    if not 1 <= num <= _LONGEST:
+        raise ValueError(f"{type(schedule).__name__} expects num in [1, {_LONGEST}], got {num}")

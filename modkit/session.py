@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 
 from modkit import checkpoint as store
 from modkit.builder import Origin, Site
-from modkit.checker import check
+from modkit.checker import Report, check
 from modkit.lock import lock
 from modkit.model import Model
 from modkit.plan import plan
@@ -24,6 +27,7 @@ from modkit.watchers import Watchers
 
 __all__ = ["load", "train", "weights"]
 
+_logger = logging.getLogger(__name__)
 _NETWORKS = ("encoder", "decoder", "generator", "discriminator", "network")
 
 
@@ -56,34 +60,39 @@ def train(
     site = Site(plan(spec), meta=False)
     data = site.data()
     settings = _capped(site.settings(), steps)
+    engine = settings.engine(device=settings.device)
+    loggers = [logger() for logger in settings.loggers]
     site.check()
     if data is None:
         raise ValueError("training expects a spec with `data`, got one without")
+    _check_memory(report, settings)
     path = Path(out) if out is not None else Path("runs") / spec.name
-    if resume and (path / "modkit.lock").exists():
+    if resume and all((path / name).exists() for name in ("modkit.lock", "spec.yaml")):  # else killed as it was made
         run = Run.open(path)
-        _check_same(run, resolved)
-        site.weights = False
+        _check_same(run, resolved, settings.seed)
+        site.weights = store.latest(run.checkpoints) is None
     else:
         made_with = lock(report.plan.entries, spec_text=resolved.to_yaml(), seed=settings.seed, keys=report.state)
         run = Run.create(path, resolved, made_with, overwrite)
     model = site.model(data.x, data.fields)
     site.check()
-    engine = settings.engine(device=settings.device)
     model = model.to(engine.device)
     _tune(model, settings)
-    watchers = Watchers(run, [logger() for logger in settings.loggers])
+    watchers = Watchers(run, loggers)
     with run:
         Trainer(model, data, settings, engine, run, watchers, progress or Silent()).fit()
     return run
 
 
-def load(run: Run | str | PathLike[str], overrides: Sequence[str] = (), *, device: str = "cpu") -> Model:
+def load(
+    run: Run | str | PathLike[str], overrides: Sequence[str] = (), *, spec: Spec | None = None, device: str = "cpu"
+) -> Model:
     """The model of a run, with the weights of its last good checkpoint: the averaged ones inside a stage.
 
     Args:
         run: The run, or its directory.
         overrides: Of the spec, for what has no weights: `model.prior.sampler=ddim`.
+        spec: Stands in for the run's own where that has local parts, which no name reloads.
         device: Where to put it.
 
     Raises:
@@ -93,9 +102,10 @@ def load(run: Run | str | PathLike[str], overrides: Sequence[str] = (), *, devic
     from modkit.overrides import apply
 
     run = run if isinstance(run, Run) else Run.open(run)
-    spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
-    if overrides:
-        spec = apply(spec, overrides)[0]
+    spec = spec or Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
+    spec, notices = apply(spec, overrides)
+    for notice in notices:
+        _logger.warning("%s", notice)
     site = Site(plan(spec), meta=False, weights=False)
     data = site.data()
     site.check()
@@ -117,7 +127,10 @@ def weights(run: Run) -> dict[str, Tensor]:
     if path is None:
         raise ValueError(f"{run.path} holds no whole checkpoint")
     kept = store.load(path)
-    return {**kept.tensors["model"], **kept.tensors.get("ema", {})}
+    tensors = kept.tensors["model"]
+    for name, average in kept.tensors.get("ema", {}).items():
+        tensors[name].copy_(average)  # in place, for a shared tensor stands under several names
+    return tensors
 
 
 def _capped(settings: Settings, steps: int | None) -> Settings:
@@ -130,8 +143,24 @@ def _capped(settings: Settings, steps: int | None) -> Settings:
     return replace(settings, steps=min(settings.steps, steps), stages=stages)
 
 
-def _check_same(run: Run, spec: Spec) -> None:
+def _check_memory(report: Report, settings: Settings) -> None:
+    """A model that this machine cannot hold is refused before anything is written."""
+    if not hasattr(os, "sysconf"):  # not on Windows
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    values = sum(map(math.prod, report.state.values())) + settings.batch_size * report.x.numel
+    if 4 * values > memory:
+        needed, there = 4 * values / 2**30, memory / 2**30
+        raise ValueError(
+            f"training expects weights and a batch to fit into memory: {report.parameters:,} parameters and "
+            f"{settings.batch_size} samples of {report.x} take {needed:,.0f} GiB, this machine has {there:,.0f}"
+        )
+
+
+def _check_same(run: Run, spec: Spec, seed: int) -> None:
     before = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
+    if run.lock.get("seed") != seed:
+        raise ValueError(f"{run.path} was trained from seed {run.lock.get('seed')}, got {seed}: a run has one seed")
     for key in ("data", "model"):
         if getattr(before, key) != getattr(spec, key):
             raise ValueError(

@@ -12,6 +12,15 @@ from modkit.kinds import Engine, Logger, LRSchedule, Optimizer, Slot, default
 
 __all__ = ["Checkpoints", "Every", "PlayerSettings", "Samples", "Settings", "Stage", "Term"]
 
+_BOUNDS = (
+    ("batch_size", 1, 2**20),
+    ("accumulate", 1, 2**20),
+    ("workers", 0, 1024),
+    ("steps", 0, 2**31 - 1),
+    ("seed", 0, 2**31 - 1),
+)
+_MOST_SAMPLES = 2**16
+
 
 @dataclass(frozen=True)
 class PlayerSettings:
@@ -150,9 +159,9 @@ class Settings:
     engine: Slot[Engine] = default("local")
 
     def __post_init__(self) -> None:
-        for name, low in (("batch_size", 1), ("accumulate", 1), ("workers", 0), ("steps", 0), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"train.{name} expects at least {low}, got {getattr(self, name)}")
+        for name, low, high in _BOUNDS:
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"train.{name} expects a number in [{low}, {high}], got {getattr(self, name)}")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"train.batch_size expects a multiple of accumulate, got {self.batch_size} and {self.accumulate}"
@@ -160,8 +169,13 @@ class Settings:
         for place in ("log", "samples", "checkpoints"):
             if getattr(self, place).every < 1:
                 raise ValueError(f"train.{place}.every expects at least 1, got {getattr(self, place).every}")
-        if self.checkpoints.keep < 1 or self.samples.num < 1:
-            raise ValueError("train.checkpoints.keep and train.samples.num expect at least 1")
+        if self.checkpoints.keep < 1:
+            raise ValueError(f"train.checkpoints.keep expects at least 1, got {self.checkpoints.keep}")
+        if not 1 <= self.samples.num <= _MOST_SAMPLES:
+            raise ValueError(f"train.samples.num expects a number in [1, {_MOST_SAMPLES}], got {self.samples.num}")
+        for stage in self.stages:
+            if stage.steps is not None and stage.steps < 0:
+                raise ValueError(f"train.stages expects steps of at least 0, got {stage.steps}")
         for ema in (self.ema, *(stage.ema for stage in self.stages if stage.ema is not None)):
             if not 0 <= ema < 1:
                 raise ValueError(f"train.ema expects a decay in [0, 1), got {ema}")

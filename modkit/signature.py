@@ -215,7 +215,7 @@ def _record_shape(annotation: Any) -> RecordShape | None:
 
 
 def _declared(owner: object, target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    if getattr(_function(target), "__module__", None) in _EMPTY_INIT:
+    if getattr(_function(target), "__module__", None) in _EMPTY_INIT or _definer(target) in _EMPTY_INIT:
         return {}
     try:
         declared = dict(inspect.signature(target).parameters)
@@ -235,6 +235,12 @@ def _function(target: Callable[..., Any]) -> Callable[..., Any]:
         return target
     init: Callable[..., Any] = inspect.getattr_static(target, "__init__")
     return init if inspect.isfunction(init) else target.__new__
+
+
+def _definer(target: Callable[..., Any]) -> str | None:
+    """Module of the class whose `__init__` a class has, which torch's tools may have wrapped."""
+    classes = target.__mro__ if isinstance(target, type) else ()
+    return next((one.__module__ for one in classes if "__init__" in vars(one)), None)
 
 
 def _resolve(owner: object, target: Callable[..., Any], declared: inspect.Parameter) -> Any:

@@ -25,7 +25,7 @@ __all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_KEY", "MAX_NODES", "Source", "dump", "
 
 MAX_BYTES = 1_000_000
 """Longest text."""
-MAX_NODES = 100_000
+MAX_NODES = 10_000
 """Most nodes of a tree, aliases expanded; each 100 characters of a string count as one more."""
 MAX_DEPTH = 64
 """Deepest nesting."""

@@ -26,7 +26,7 @@ from modkit.ema import Average
 from modkit.game import Round, Seat, Turn, rounds, seats, taking_turn, unscoped, weighted
 from modkit.grid import picture
 from modkit.kinds import Data, Engine
-from modkit.model import Model, evaluating
+from modkit.model import Model, Player, evaluating
 from modkit.packing import pack, unpack
 from modkit.rng import Rng
 from modkit.run import Run
@@ -86,6 +86,7 @@ class _Cursor:
     best: float | None = None
     best_name: str | None = None
     watched: list[float] = field(default_factory=list)
+    recent: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -114,11 +115,10 @@ class Trainer:
         self.model, self.data, self.settings, self.engine = model, data, settings, engine
         self.run, self.watchers, self.progress = run, watchers, progress
         self.rounds = rounds(model, settings)
-        self.weights = model.weights()
-        self._rng = Rng(settings.seed, "train", on_device=True)
         self._cursor = _Cursor()
         self._restored: store.Checkpoint | None = None
         self._unchecked: list[tuple[str, dict[str, Tensor]]] = []
+        self._recent: dict[str, Tensor] = {}  # each loss as it was last computed since the last logged step
 
     def fit(self) -> None:
         """Plays every stage from where the run stands, and finishes the run.
@@ -143,10 +143,13 @@ class Trainer:
         """One stage."""
         cursor, settings = self._cursor, self.settings
         table = seats(self.model, settings, round, self.engine)
+        self.progress.stage(", ".join(player.name for player in round.players), cursor.index, round.steps)
+        prepared = self._prepare(round)
         average = Average(self.model, [path for seat in table for path in seat.player.modules], round.decay)
         self._restore(table, average)
-        self.progress.stage(", ".join(player.name for player in round.players), cursor.index, round.steps)
-        if self._prepare(round):
+        if prepared:
+            if not table:  # nothing to train: its turn was `prepare`
+                self._picture(average)
             self._save(table, average)
         self._set_modes(table)
         for batch in self._batches(round.steps if table else 0):
@@ -158,9 +161,10 @@ class Trainer:
             self._log(losses, last)
             if last or cursor.step % settings.samples.every == 0:
                 self._picture(average)
-            if last or cursor.step % settings.checkpoints.every == 0 or interrupted.is_set():
-                self._save(table, average)
-            if interrupted.is_set():
+            due, asked = last or cursor.step % settings.checkpoints.every == 0, interrupted.is_set()
+            if due or asked:
+                self._save(table, average, due=due)
+            if asked:
                 raise Stopped(f"stopped at step {cursor.step}")
         if average.decay:
             average.settle()
@@ -175,38 +179,49 @@ class Trainer:
                 continue
             rivals = [other for other in table if other is not seat]
             with taking_turn(seat, rivals):
-                losses = self._turn(seat, batch, [rival.player.name for rival in rivals if index < rival.player.start])
+                losses = self._turn(seat, batch)
             self.engine.step(seat.optimizer, seat.clip)
             seat.schedule.step()
             name = seat.player.name
-            rng = self._rng.at(self._cursor.stage, index, name, "update")
+            rng = self._source(self._cursor.stage, index, name, "update")
             self.model.update(name, Turn(index, rng, self.settings.terms))
             scope = name.rpartition("/")[0]
             seen |= {f"{name}/{unscoped(term, scope)}": loss for term, loss in losses.items()}
         return seen
 
-    def _turn(self, seat: Seat, batch: Batch, waiting: Sequence[str]) -> dict[str, Tensor]:
+    def _waiting(self, player: Player) -> tuple[str, ...]:
+        """Those of a player's opponents that have yet to start: in this stage, or in any."""
+        stage, index = self._cursor.stage, self._cursor.index
+        starts = {one.name: one.start for one in self.rounds[stage].players}
+        before = {one.name for round in self.rounds[:stage] for one in round.players}
+        return tuple(n for n in player.against if (index < starts[n] if n in starts else n not in before))
+
+    def _turn(self, seat: Seat, batch: Batch) -> dict[str, Tensor]:
         """Gradients of one player over the microbatches; its losses, averaged."""
         settings, cursor, engine = self.settings, self._cursor, self.engine
         size = len(batch) // settings.accumulate
         sums: dict[str, Tensor] = {}
         for part in range(settings.accumulate):
             first = engine.rank * len(batch) + part * size
-            rng = self._rng.at(cursor.stage, cursor.index, seat.player.name).rows(first)
-            turn = Turn(cursor.index, rng, settings.terms, tuple(n for n in seat.player.against if n in waiting))
+            rng = self._source(cursor.stage, cursor.index, seat.player.name).rows(first)
+            turn = Turn(cursor.index, rng, settings.terms, self._waiting(seat.player))
             micro = _part(batch, part, size) if settings.accumulate > 1 else batch
             last = part == settings.accumulate - 1
             with nullcontext() if last else engine.accumulate(seat.losses), rng.scope():
                 with torch.autocast(engine.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                     losses = seat.losses(micro, turn)
                 if losses:
-                    loss = weighted(losses, self.weights, cursor.index, seat.last_layer) / settings.accumulate
+                    loss = weighted(losses, seat.weights, cursor.index, seat.last_layer) / settings.accumulate
                     self._watch(seat.player.name, {**losses, "total": loss})
                     engine.backward(loss)
             for name, value in losses.items():
                 value = value.detach() / settings.accumulate
                 sums[name] = sums[name] + value if name in sums else value
         return sums
+
+    def _source(self, *names: int | str) -> Rng:
+        """A source with a record of its own: the record of one for the whole run would grow without end."""
+        return Rng(self.settings.seed, "train", *names, on_device=True)
 
     def _watch(self, player: str, losses: Mapping[str, Tensor]) -> None:
         """Looks at losses for what is not finite: at once on the CPU, elsewhere when they are logged."""
@@ -218,13 +233,20 @@ class Trainer:
         for player, losses in self._unchecked:
             for name, loss in losses.items():
                 if not bool(loss.isfinite()):
-                    whole = store.latest(self.run.checkpoints)
-                    good = f"the last good checkpoint is {whole}" if whole else "there is no checkpoint yet"
-                    raise TrainingError(
-                        f"the loss {name} of {player} is {loss.item()} by step {self._cursor.step} "
-                        f"(stage {self._cursor.stage}, step {self._cursor.index} of it); {good}"
-                    )
+                    raise self._broken(f"the loss {name} of {player} is {loss.item()}")
         self._unchecked.clear()
+
+    def _check_weights(self, table: Sequence[Seat]) -> None:
+        """Keeps from the disk what a finite loss has spoilt: its gradient, or the step, may still be infinite."""
+        for seat in table:
+            if not bool(torch.stack([parameter.isfinite().all() for parameter in seat.parameters]).all()):
+                raise self._broken(f"a weight of {seat.player.name} is not finite")
+
+    def _broken(self, what: str) -> TrainingError:
+        whole = store.latest(self.run.checkpoints)
+        good = f"the last good checkpoint is {whole}" if whole else "there is no checkpoint yet"
+        cursor = self._cursor
+        return TrainingError(f"{what} by step {cursor.step} (stage {cursor.stage}, step {cursor.index} of it); {good}")
 
     def _batches(self, steps: int) -> Iterator[Batch]:
         """What is left of the stage's batches, this process's rows of each, on the device."""
@@ -259,7 +281,7 @@ class Trainer:
         for name in new:
             passes = _Passes(self, name)
             with evaluating(self.model):
-                self.model.prepare(name, passes, self._rng.at("prepare", name))
+                self.model.prepare(name, passes, self._source("prepare", name))
             self._cursor.prepared.append(name)
         return bool(new)
 
@@ -273,11 +295,13 @@ class Trainer:
 
     def _log(self, losses: Mapping[str, Tensor], last: bool) -> None:
         cursor = self._cursor
+        self._recent.update(losses)
         if not last and cursor.step % self.settings.log.every:
             self.progress.step(None)
             return
         self._check()
-        values = {name: float(self.engine.reduce(loss)) for name, loss in losses.items()}
+        values = {name: float(self.engine.reduce(loss)) for name, loss in self._recent.items()}
+        self._recent.clear()
         if self.settings.checkpoints.best in values:
             cursor.watched.append(values[self.settings.checkpoints.best])
         self.run.log({"stage": cursor.stage, "step": cursor.step, "losses": values})
@@ -305,11 +329,14 @@ class Trainer:
         self.run.picture(name, grid)
         self.watchers.samples_ready(self._cursor.step, grid)
 
-    def _save(self, table: Sequence[Seat], average: Average) -> None:
+    def _save(self, table: Sequence[Seat], average: Average, *, due: bool = True) -> None:
+        """Writes a checkpoint; one that is not due leaves the search for the best as it is."""
         self._check()
-        cursor, settings = self._cursor, self.settings
+        self._check_weights(table)
+        cursor = self._cursor
+        cursor.recent = {name: float(loss) for name, loss in self._recent.items()}
         name = f"step-{cursor.step:08d}"
-        if cursor.watched:
+        if due and cursor.watched:
             mean, cursor.watched = sum(cursor.watched) / len(cursor.watched), []
             if cursor.best is None or mean < cursor.best:
                 cursor.best, cursor.best_name = mean, name
@@ -322,21 +349,28 @@ class Trainer:
             states[seat.player.name] = {"optimizer": state, "lr_schedule": seat.schedule.state_dict()}
         state = {"cursor": asdict(cursor), "metrics": self.run.mark(), "players": states}
         path = store.save(self.run.checkpoints, name, store.Checkpoint(tensors, state))
-        store.prune(self.run.checkpoints, settings.checkpoints.keep, {cursor.best_name} if cursor.best_name else set())
+        self._prune()
         self.watchers.checkpoint_saved(path)
+
+    def _prune(self) -> None:
+        best = self._cursor.best_name
+        store.prune(self.run.checkpoints, self.settings.checkpoints.keep, {best} if best else set())
 
     def _resume(self) -> None:
         """Takes up the last whole checkpoint, if there is one."""
         path = store.latest(self.run.checkpoints)
-        if path is None:
-            self.run.cut(0)
-            return
-        restored = store.load(path)
-        self.model.load_state_dict(restored.tensors["model"])
-        self._cursor = _Cursor(**restored.state["cursor"])
-        self.run.cut(restored.state["metrics"])
-        self._restored = restored
-        self.progress.note(f"resumed from {path}")
+        restored = store.load(path) if path else None
+        if restored:
+            self.model.load_state_dict(restored.tensors["model"])
+            self._cursor = _Cursor(**restored.state["cursor"])
+            self._recent = {name: torch.tensor(loss) for name, loss in self._cursor.recent.items()}
+            self._restored = restored
+        self.run.cut(restored.state["metrics"] if restored else 0)
+        for name in store.rewind(self.run.checkpoints, path):
+            self.progress.note(f"removed {name}, which is damaged")
+        if restored:
+            self._prune()  # a kill may have come before it
+            self.progress.note(f"resumed from {path}")
 
     def _restore(self, table: Sequence[Seat], average: Average) -> None:
         """Gives optimizers, schedules and averages back what a checkpoint inside this stage kept."""

@@ -109,6 +109,10 @@ class CondType:
     def __bool__(self) -> bool:
         return any(bool(getattr(self, one.name)) for one in fields(self))
 
+    def __str__(self) -> str:
+        given = {field.name: value for field in fields(self) if (value := getattr(self, field.name))}
+        return ", ".join(name if value is True else f"{name} {value}" for name, value in given.items()) or "none"
+
     def merge(self, other: CondType) -> CondType:
         """The type of `Cond.merge` of both: vectors and tokens are joined, everything else stands on one side only.
 

@@ -81,19 +81,23 @@ class Adaptive:
         """The weight, a detached scalar; the graph of `losses` is kept.
 
         Raises:
-            ValueError: If there is no last layer, or a loss is missing.
+            ValueError: If there is no last layer, a loss is missing, or one does not depend on the last layer.
         """
         if last_layer is None:
             raise ValueError(f"Adaptive weight of {self.term!r} expects a decoder with a last layer, got None")
         missing = [name for name in (*self.against, self.term) if name not in losses]
         if missing:
             raise ValueError(f"Adaptive weight of {self.term!r} expects losses {missing}, got {list(losses)}")
-        measure = _gradient_norm(torch.stack([losses[name] for name in self.against]).sum(), last_layer)
-        ratio = measure / (_gradient_norm(losses[self.term], last_layer) + self.tiny)
+        measure = self._gradient_norm(torch.stack([losses[name] for name in self.against]).sum(), last_layer)
+        ratio = measure / (self._gradient_norm(losses[self.term], last_layer) + self.tiny)
         return ratio.clamp(0, self.max) * self.value
 
-
-def _gradient_norm(loss: Tensor, parameter: Tensor) -> Tensor:
-    (gradient,) = torch.autograd.grad(loss, parameter, retain_graph=True)
-    norm: Tensor = torch.linalg.vector_norm(widened(gradient.detach()))
-    return norm
+    def _gradient_norm(self, loss: Tensor, last_layer: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True, allow_unused=True)
+        if gradient is None:
+            raise ValueError(
+                f"Adaptive weight of {self.term!r} expects it and {', '.join(self.against)} to depend on the decoder's "
+                "last layer, got one that does not"
+            )
+        norm: Tensor = torch.linalg.vector_norm(widened(gradient.detach()))
+        return norm

@@ -3,10 +3,10 @@
     python -m tests.quality [--seeds 0 1 2] [--out DIR]
 
 Trains `examples/ldm.yaml` from each seed, draws 360 samples, and compares them with the 360 test images by the Fréchet
-distance and the coverage (k = 5; Naeem et al., 2020, eq. 9) of a classifier's features, beside 360 training images against
-the same; and asks the classifier to read the samples of `examples/ldm-class.yaml`, 36 a class. The classifier is part of the
-yardstick, so all of it is fixed here: two convolutions and a hidden layer of 64 (the features, over their root mean
-square on the training split), Adam, 40 epochs, seed 0.
+distance and the coverage (k = 5; Naeem et al., 2020, eq. 9) of a classifier's features, beside 360 training images
+against the same; and asks the classifier to read the samples of `examples/ldm-class.yaml`, 36 a class. The classifier
+is part of the yardstick, so all of it is fixed here: two convolutions and a hidden layer of 64 (the features, over
+their root mean square on the training split), Adam, 40 epochs, seed 0.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import modkit
-from modkit.checkpoint import Checkpoint, CheckpointError, latest, load, names, prune, recover, replace_file, save
+from modkit.checkpoint import Checkpoint, CheckpointError, latest, load, names, prune, recover, save
+from modkit.files import replace_file
 
 KILLED = """
 import json, os, shutil, signal, sys

@@ -24,6 +24,7 @@ from modkit.types import Batch, TensorType
 __all__ = ["Digits"]
 
 _SIZE = 8
+_LARGEST = 256
 
 
 class Digits:
@@ -35,12 +36,12 @@ class Digits:
         size: Height and width after bilinear resizing; 8 leaves the pixels as they are.
 
     Raises:
-        ValueError: If `size` is below 1.
+        ValueError: If `size` is outside [1, 256].
     """
 
     def __init__(self, *, size: int = 16) -> None:
-        if size < 1:
-            raise ValueError(f"Digits expects a size of at least 1, got {size}")
+        if not 1 <= size <= _LARGEST:
+            raise ValueError(f"Digits expects a size in [1, {_LARGEST}], got {size}")
         images, labels = load_digits(return_X_y=True)
         train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels)
         x = torch.from_numpy(images).float().view(-1, 1, _SIZE, _SIZE) / 8 - 1

@@ -22,6 +22,7 @@ from modkit.types import Batch, TensorType
 
 __all__ = ["Grid", "Mixture", "Ring"]
 
+_MOST_MODES, _MOST_SAMPLES = 10_000, 10_000_000
 _CELL = 64  # samples a row of draws: a row of an Rng is padded, so one sample a row would waste most of its words
 
 
@@ -35,17 +36,15 @@ class Mixture:
         num_test: Number of test samples.
 
     Raises:
-        ValueError: If there is no mode or no sample, or `std` is negative.
+        ValueError: If there is no sample or are too many, or `std` is negative.
     """
 
     def __init__(self, centers: Tensor, *, std: float, num: int, num_test: int) -> None:
         name = type(self).__name__
-        if len(centers) < 1:
-            raise ValueError(f"{name} expects at least one mode, got {len(centers)}")
         if not 0 <= std < math.inf:
             raise ValueError(f"{name} expects a finite std of at least 0, got {std}")
-        if min(num, num_test) < 1:
-            raise ValueError(f"{name} expects num and num_test of at least 1, got {num} and {num_test}")
+        if min(num, num_test) < 1 or max(num, num_test) > _MOST_SAMPLES:
+            raise ValueError(f"{name} expects num and num_test in [1, {_MOST_SAMPLES}], got {num} and {num_test}")
         self.centers = centers
         self.std = std
         self.x = TensorType((2,))
@@ -93,7 +92,7 @@ class Ring(Mixture):
         num_test: Number of test samples.
 
     Raises:
-        ValueError: If there is no mode or no sample, or `std` is negative.
+        ValueError: If there is no mode or no sample, there are too many, or `std` is negative.
     """
 
     def __init__(
@@ -105,7 +104,8 @@ class Ring(Mixture):
         num: int = 100_000,
         num_test: int = 10_000,
     ) -> None:
-        angles = torch.arange(modes, dtype=torch.float64) * (2 * math.pi / max(modes, 1))
+        _check_modes(self, modes)
+        angles = torch.arange(modes, dtype=torch.float64) * (2 * math.pi / modes)
         centers = radius * torch.stack([angles.cos(), angles.sin()], dim=1)
         super().__init__(centers.float(), std=std, num=num, num_test=num_test)
 
@@ -123,11 +123,17 @@ class Grid(Mixture):
         num_test: Number of test samples.
 
     Raises:
-        ValueError: If there is no mode or no sample, or `std` is negative.
+        ValueError: If there is no mode or no sample, there are too many, or `std` is negative.
     """
 
     def __init__(
         self, *, side: int = 5, spacing: float = 2.0, std: float = 0.05, num: int = 100_000, num_test: int = 10_000
     ) -> None:
+        _check_modes(self, max(side, 0) ** 2)
         axis = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2) * spacing
         super().__init__(torch.cartesian_prod(axis, axis).float(), std=std, num=num, num_test=num_test)
+
+
+def _check_modes(mixture: Mixture, modes: int) -> None:
+    if not 1 <= modes <= _MOST_MODES:
+        raise ValueError(f"{type(mixture).__name__} expects modes in [1, {_MOST_MODES}], got {modes}")

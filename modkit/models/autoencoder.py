@@ -77,10 +77,10 @@ class Autoencoder(Model):
         super().__init__()
         self.event = x
         self.encoder = encoder(x=x)
-        self.bottleneck = bottleneck(h=self.encoder.h)
+        self.bottleneck = bottleneck.fed(encoder.where)(h=self.encoder.h)
         self.latents = self.bottleneck.latents
         self.likelihood = likelihood(x=x)
-        self.decoder = decoder(z=list(self.latents.values())[-1], x=self.likelihood.out(x))
+        self.decoder = decoder.fed(bottleneck.where)(z=list(self.latents.values())[-1], x=self.likelihood.out(x))
         self.critic = critic(x=x, cond=CondType()) if critic else None
         self.adversarial = adversarial()
         self.regularizers = {name: make() for name, make in (regularizers or {}).items()}
@@ -97,8 +97,10 @@ class Autoencoder(Model):
         )
         return (own, Player("critic", ("critic",), start=self.critic_start)) if self.critic else (own,)
 
-    def weights(self) -> Mapping[str, Weight]:
-        """Weights by term."""
+    def weights(self, player: str) -> Mapping[str, Weight]:
+        """Weights by term; that of `adversarial` is the autoencoder's alone (VQGAN's lambda)."""
+        if player == "critic":
+            return {term: weight for term, weight in self._weights.items() if term in self.regularizers}
         return self._weights
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -147,7 +149,7 @@ class Autoencoder(Model):
         if self.critic is None:
             raise ValueError("Autoencoder has no critic to play")
         with torch.no_grad():
-            latents = self.bottleneck(self.encoder(x), step)
+            latents = self.bottleneck(self.encoder(x), Pass(step.rng, step.index))
             fake = self._mean(_last(latents.values))
         losses = {"adversarial": self.adversarial.discriminator(self.critic(x, Cond()), self.critic(fake, Cond()))}
         for name, regularizer in self.regularizers.items():

@@ -93,7 +93,7 @@ class Diffusion(Model):
         """`denoiser`."""
         return (Player("denoiser", self.owned("network", "conditioner", "parametrization")),)
 
-    def weights(self) -> Mapping[str, Weight]:
+    def weights(self, player: str) -> Mapping[str, Weight]:
         """Weights by term."""
         return self._weights
 

@@ -82,7 +82,7 @@ class GAN(Model):
             Player("generator", self.owned("generator", "conditioner"), against=("discriminator",)),
         )
 
-    def weights(self) -> Mapping[str, Weight]:
+    def weights(self, player: str) -> Mapping[str, Weight]:
         """Weights by term."""
         return self._weights
 

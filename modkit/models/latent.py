@@ -70,7 +70,8 @@ class Latent(Model):
             raise Unfit("autoencoder", f"expected a Model that encodes, got {autoencoder.where}, which has no latents")
         self.at = _choose(autoencoder, prior, self.autoencoder.latents, at)
         event = self.autoencoder.latents[self.at]
-        self.prior = prior(x=_unbounded(event), cond=cond, fields=fields)
+        source = f"the latent {self.at!r} of {autoencoder.where}"
+        self.prior = prior.fed(source)(x=_unbounded(event), cond=cond, fields=fields)
         self.reads = tuple(dict.fromkeys((*self.autoencoder.reads, *self.prior.reads)))
         self.latents = self.prior.latents
         for level, type in enumerate(levels(event)):
@@ -105,10 +106,10 @@ class Latent(Model):
             for stage in side.stages()
         )
 
-    def weights(self) -> Mapping[str, Weight]:
-        """Weights of both sides, by prefixed term."""
-        sides = (("autoencoder", self.autoencoder), ("prior", self.prior))
-        return {f"{name}/{term}": weight for name, side in sides for term, weight in side.weights().items()}
+    def weights(self, player: str) -> Mapping[str, Weight]:
+        """Weights of the side that plays, by prefixed term."""
+        side, _, name = player.partition("/")
+        return {f"{side}/{term}": weight for term, weight in getattr(self, side).weights(name).items()}
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """The losses of the side that plays; the prior's at latents that take no gradient."""

@@ -40,7 +40,7 @@ class MLPEncoder(nn.Module):
         depth: Number of hidden layers, the last of which is h; 0 gives x itself, flattened.
 
     Raises:
-        ValueError: If x holds codes, or `depth` is negative.
+        ValueError: If x holds codes, `depth` is negative, or `width` is below 1.
     """
 
     h: TensorType
@@ -66,7 +66,7 @@ class MLPDecoder(nn.Module):
         depth: Number of hidden layers; 0 makes the decoder linear but for the squashing.
 
     Raises:
-        ValueError: If z is a hierarchy, z or x holds codes, or `depth` is negative.
+        ValueError: If z is a hierarchy, z or x holds codes, `depth` is negative, or `width` is below 1.
     """
 
     last_layer: str | None = "out.weight"
@@ -97,7 +97,7 @@ class MLPGenerator(nn.Module):
         depth: Number of hidden layers; 0 makes the generator linear but for the squashing.
 
     Raises:
-        ValueError: If `cond` has a context, a type holds codes, or `depth` is negative.
+        ValueError: If `cond` has a context, a type holds codes, `depth` is negative, or `width` is below 1.
     """
 
     def __init__(self, z: TensorType, x: TensorType, cond: CondType, *, width: int = 256, depth: int = 2) -> None:
@@ -133,7 +133,7 @@ class MLPDiscriminator(nn.Module):
             embedding of conditions excepted.
 
     Raises:
-        ValueError: If `cond` has a context, a type holds codes, or `depth` is negative.
+        ValueError: If `cond` has a context, a type holds codes, `depth` is negative, or `width` is below 1.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class MLPNetwork(nn.Module):
         dropout: Share of a block's inner values dropped in training.
 
     Raises:
-        ValueError: If `cond` has a context, a type holds codes, or `depth` is below 1.
+        ValueError: If `cond` has a context, a type holds codes, or `depth` or `width` is below 1.
     """
 
     def __init__(
@@ -197,8 +197,9 @@ class MLPNetwork(nn.Module):
     ) -> None:
         super().__init__()
         size = _flat(self, x=x) + _concat(self, cond)
-        if depth < 1:
-            raise ValueError(f"MLPNetwork expects depth >= 1, got {depth}")
+        if depth < 1 or width < 1:
+            name, value = ("depth", depth) if depth < 1 else ("width", width)
+            raise ValueError(f"MLPNetwork expects {name} >= 1, got {value}")
         self.shape = out.shape
         self.concat = cond.concat is not None
         narrow = max(width // 4, 4)
@@ -287,8 +288,9 @@ class _Block(nn.Module):
 
 
 def _hidden(owner: nn.Module, size: int, width: int, depth: int, activation: nn.Module) -> nn.Sequential:
-    if depth < 0:
-        raise ValueError(f"{type(owner).__name__} expects depth >= 0, got {depth}")
+    if depth < 0 or width < 1:
+        name, low, value = ("depth", 0, depth) if depth < 0 else ("width", 1, width)
+        raise ValueError(f"{type(owner).__name__} expects {name} >= {low}, got {value}")
     layers: list[nn.Module] = []
     for i in range(depth):
         layers += [nn.Linear(width if i else size, width), activation]

@@ -97,7 +97,7 @@ def _halvings(x: TensorType, channels: int, layers: int | None) -> int:
     smallest = min(x.shape[1:])
     num = next((num for num in (3, 2) if smallest >> num >= 3), 1) if layers is None else layers
     if smallest >> num < 3:
-        expected = 3 * 2**num
+        expected = 3 * 2 ** min(num, 30)
         raise ValueError(
             f"PatchDiscriminator with layers={num} expects images of at least {expected}×{expected}, got {x}"
         )

@@ -23,6 +23,8 @@ from modkit.types import Denoised, TensorType
 
 __all__ = ["GridSampler", "Spacing", "noise_levels", "spaced"]
 
+_MOST = 100_000  # steps
+
 Spacing: TypeAlias = Literal["leading", "trailing", "linspace"]
 
 
@@ -108,14 +110,14 @@ def noise_levels(
         https://arxiv.org/abs/2206.00364
 
     Raises:
-        ValueError: If `steps` is below 1, `rho` is not positive, the ends are not 0 < sigma_min < sigma_max, or the
-            schedule does not reach them; it names the class of `owner`.
+        ValueError: If `steps` is outside [1, 100000], `rho` is not positive, the ends are not
+            0 < sigma_min < sigma_max, or the schedule does not reach them; it names the class of `owner`.
     """
     name = type(owner).__name__
     first, last = sigma_ends(schedule)
     low, high = first if sigma_min is None else sigma_min, last if sigma_max is None else sigma_max
-    if steps < 1:
-        raise ValueError(f"{name} expects steps of at least 1, got {steps}")
+    if not 1 <= steps <= _MOST:
+        raise ValueError(f"{name} expects steps in [1, {_MOST}], got {steps}")
     if rho <= 0:
         raise ValueError(f"{name} expects rho above 0, got {rho}")
     if not 0 < low < high < float("inf"):

@@ -70,5 +70,5 @@ def test_key_tells_sizes_apart_and_survives_pickling():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"Digits expects a split of \['test', 'train'\], got 'valid'"):
         Digits().read("valid", [0], Rng(0))
-    with pytest.raises(ValueError, match="Digits expects a size of at least 1, got 0"):
+    with pytest.raises(ValueError, match="Digits expects a size in \\[1, 256\\], got 0"):
         Digits(size=0)

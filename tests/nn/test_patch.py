@@ -207,7 +207,7 @@ SMALL = TensorType((1, 4, 4))
             "expects channels and layers of at least 1, got 64 and 0",
         ),
         (lambda: PatchDiscriminator(X, CondType(), channels=0), "layers of at least 1, got 0 and None"),
-        (lambda: PatchDiscriminator(X, CondType(context=(3, 8))), r"expects cond without context, .*context=\(3, 8\)"),
+        (lambda: PatchDiscriminator(X, CondType(context=(3, 8))), r"expects cond without context, .*context \(3, 8\)"),
         (lambda: PatchDiscriminator(X, CondType(concat=TensorType((1, 26, 32)))), "expects a map .*got 1×26×32"),
     ],
 )

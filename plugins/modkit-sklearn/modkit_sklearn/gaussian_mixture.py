@@ -1,0 +1,150 @@
+r"""A mixture of Gaussians, fitted by scikit-learn's expectation maximisation: a Model that no gradient trains.
+
+    p(x) = sum_k proportions_k N(x; means_k, factors_k factors_k^T)
+    k = the first with cumulative proportion above u ~ U[0, 1),   x = means_k + factors_k eps,   eps ~ N(0, I)
+
+Samples are flattened, so that any one continuous tensor will do. EM runs in float64, once, in the player's `prepare`.
+
+Shape letters: b batch, k components, d values in a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+from sklearn.mixture import GaussianMixture as Fit
+from torch import Tensor
+
+from modkit import Batch, Cond, Model, Player, Rng, Step, TensorType
+
+__all__ = ["GaussianMixture"]
+
+
+class GaussianMixture(Model):
+    """A mixture of Gaussians with full or diagonal covariances.
+
+    Args:
+        x: Type of the data, continuous; where it has a range, samples are clamped to it.
+        num_components: Number of Gaussians.
+        covariance: `full` covariances, or `diag`onal ones.
+        regularization: Added to the diagonal of the covariances.
+        restarts: Fits from different k-means starts, of which the likeliest is kept.
+        max_iterations: Steps of EM in a fit, at most.
+        max_samples: Samples to fit, at most: the first of a shuffled pass, all of which are held in memory.
+
+    Raises:
+        ValueError: If x holds codes, a number is out of its range, or `covariance` is unknown.
+
+    References:
+        Maximum Likelihood from Incomplete Data via the EM Algorithm (Dempster et al., 1977), section 4.3
+    """
+
+    proportions: Tensor
+    means: Tensor
+    factors: Tensor
+
+    def __init__(
+        self,
+        x: TensorType,
+        *,
+        num_components: int = 10,
+        covariance: Literal["full", "diag"] = "full",
+        regularization: float = 1e-6,
+        restarts: int = 3,
+        max_iterations: int = 200,
+        max_samples: int = 50_000,
+    ) -> None:
+        super().__init__()
+        if (reason := self.accepts(x)) is not None:
+            raise ValueError(reason)
+        if min(num_components, restarts, max_iterations) < 1:
+            received = f"{num_components}, {restarts} and {max_iterations}"
+            raise ValueError(
+                f"GaussianMixture expects num_components, restarts and max_iterations of at least 1, got {received}"
+            )
+        if max_samples < max(2, num_components):
+            raise ValueError(f"GaussianMixture expects max_samples of at least 2 and num_components, got {max_samples}")
+        if regularization < 0:
+            raise ValueError(f"GaussianMixture expects regularization of at least 0, got {regularization}")
+        if covariance not in ("full", "diag"):
+            raise ValueError(f"GaussianMixture expects covariance 'full' or 'diag', got {covariance!r}")
+        self.event = x
+        self.covariance: Literal["full", "diag"] = covariance
+        self.regularization, self.restarts = regularization, restarts
+        self.max_iterations, self.max_samples = max_iterations, max_samples
+        shape = (num_components, x.numel)
+        self.register_buffer("proportions", torch.full((num_components,), torch.nan))
+        self.register_buffer("means", torch.zeros(shape))
+        self.register_buffer("factors", torch.zeros(*shape, x.numel) if covariance == "full" else torch.zeros(shape))
+
+    def players(self) -> tuple[Player, ...]:
+        """`mixture`, which has nothing to train: its turn is `prepare`."""
+        return (Player("mixture", ()),)
+
+    def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+    @torch.no_grad()
+    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
+        """Fits the mixture to the first `max_samples` of a pass.
+
+        Raises:
+            ValueError: If there are fewer samples than components, or one is not finite.
+        """
+        rows = _first_rows(batches, self.max_samples)
+        least = max(2, len(self.means))
+        if len(rows) < least:
+            raise ValueError(f"GaussianMixture expects at least {least} samples to fit, got {len(rows)}")
+        fit = Fit(
+            n_components=len(self.means),
+            covariance_type=self.covariance,
+            reg_covar=self.regularization,
+            n_init=self.restarts,
+            max_iter=self.max_iterations,
+            random_state=rng.integer() % 2**32,  # all that scikit-learn takes
+        ).fit(rows.numpy())
+        covariances = torch.from_numpy(fit.covariances_)
+        self.proportions.copy_(torch.from_numpy(fit.weights_))
+        self.means.copy_(torch.from_numpy(fit.means_))
+        self.factors.copy_(torch.linalg.cholesky(covariances) if self.covariance == "full" else covariances.sqrt())
+
+    def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
+        """Draws a component a sample, then the sample.
+
+        Raises:
+            ValueError: If it has not been prepared.
+        """
+        if bool(self.proportions.isnan().any()):
+            raise ValueError("GaussianMixture cannot be sampled before it has been prepared: it is fitted to nothing")
+        cumulative = self.proportions.double().cumsum(0)
+        uniform = rng.uniform("component", cumulative.new_empty(num))
+        component = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True).clamp_max(len(self.means) - 1)
+        eps = rng.normal("eps", self.means.new_empty(num, self.means.shape[1]))
+        x = self.means[component] + self._scaled(eps, component)
+        if self.single.range is not None:
+            x = x.clamp(*self.single.range)
+        return x.view(num, *self.single.shape)
+
+    def _scaled(self, eps: Tensor, component: Tensor) -> Tensor:
+        """`factors_k eps`, each row by its own k; component by component, as `b d d` would not fit in memory."""
+        if self.covariance == "diag":
+            return self.factors[component] * eps
+        scaled = torch.empty_like(eps)
+        for k, factor in enumerate(self.factors):
+            scaled[component == k] = eps[component == k] @ factor.T
+        return scaled
+
+
+def _first_rows(batches: Iterable[Batch], limit: int) -> Tensor:
+    """The first `limit` samples, flattened, `n d`, in float64 on the CPU."""
+    rows: list[Tensor] = []
+    count = 0
+    for batch in batches:
+        rows.append(batch.tensor[: limit - count].flatten(1).to("cpu", torch.float64))
+        count += len(rows[-1])
+        if count == limit:
+            break
+    return torch.cat(rows) if rows else torch.empty(0, 0)

@@ -1,0 +1,117 @@
+"""What a sampler costs a step, the network left out, beside diffusers' schedulers, on 4 x 4 x 32 x 32.
+
+    python -m tests.benchmarks.samplers [--rounds N] [--steps N]
+
+Both start from a network's output that is at hand (its guess of the noise), and turns alternate in one process.
+`sampler` is the sampler's step from x_0; `whole` adds what a model does around its network (its input scaled, x_0 from
+its output), which is what diffusers' step and `scale_model_input` do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import diffusers
+import torch
+from torch import Tensor
+
+from modkit.kinds import Denoise, Sampler
+from modkit.parametrizations import Eps
+from modkit.rng import Rng
+from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun
+from modkit.schedules import Linear
+from modkit.types import Denoised, TensorType
+
+PAIRS = {
+    "ddim": (DDIM, partial(diffusers.DDIMScheduler, clip_sample=False)),
+    "ancestral": (Ancestral, partial(diffusers.DDPMScheduler, clip_sample=False)),
+    "euler": (Euler, diffusers.EulerDiscreteScheduler),
+    "heun": (Heun, diffusers.HeunDiscreteScheduler),
+    "dpm-solver++": (DPMSolverPlusPlus, diffusers.DPMSolverMultistepScheduler),
+}
+
+
+class Row(NamedTuple):
+    """Microseconds a step."""
+
+    sampler: float
+    whole: float
+    diffusers: float
+
+
+def run(sampler: Sampler, denoise: Denoise, x: Tensor) -> float:
+    """Seconds of a run of modkit's sampler."""
+    rng, times = Rng(0), list(pairwise(sampler.times()))
+    state: Any = None
+    started = time.perf_counter()
+    for index, (t, s) in enumerate(times):
+        x, state = sampler.step(denoise, x, t, s, state, rng.at(index))
+    return time.perf_counter() - started
+
+
+def run_diffusers(make: Callable[..., Any], out: Tensor, x: Tensor, steps: int) -> float:
+    """Seconds of a run of diffusers' scheduler."""
+    scheduler = make(beta_start=1e-4, beta_end=2e-2, beta_schedule="linear")
+    scheduler.set_timesteps(steps)
+    started = time.perf_counter()
+    for t in scheduler.timesteps:
+        scheduler.scale_model_input(x, t)
+        x = scheduler.step(out, t, x).prev_sample
+    return time.perf_counter() - started
+
+
+def measure(name: str, *, rounds: int = 20, steps: int = 50) -> Row:
+    """The fastest of some rounds, after one that warms up."""
+    ours, theirs = PAIRS[name]
+    schedule = Linear()
+    sampler = ours(schedule, TensorType((4, 32, 32)), steps=steps)
+    parametrization = Eps(schedule)
+    x, out = torch.randn(2, 4, 4, 32, 32).unbind()
+    x_0 = Denoised(out)
+
+    def whole(x_t: Tensor, t: Tensor) -> Denoised:
+        rows = t.expand(len(x_t))
+        parametrization.inputs(x_t, rows)
+        return parametrization.denoised(out, x_t, rows)
+
+    found = [
+        (run(sampler, lambda x_t, t: x_0, x), run(sampler, whole, x), run_diffusers(theirs, out, x, steps))
+        for _ in range(rounds + 1)
+    ]
+    return Row(*(min(times) / steps * 1e6 for times in zip(*found[1:], strict=True)))
+
+
+def bare(rounds: int) -> float:
+    """Microseconds of the arithmetic that no sampler can do without: a x + b x_0."""
+    x, x_0 = torch.randn(2, 4, 4, 32, 32).unbind()
+    best = float("inf")
+    for _ in range(rounds):
+        started = time.perf_counter()
+        for _ in range(100):
+            0.9 * x + 0.1 * x_0
+        best = min(best, time.perf_counter() - started)
+    return best * 1e4
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description="Cost of a sampler's step beside diffusers'.")
+    parser.add_argument("--rounds", type=int, default=20, help="runs timed of each, after one that warms up")
+    parser.add_argument("--steps", type=int, default=50, help="steps in a run")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    print(f"microseconds a step; bare arithmetic {bare(given.rounds):.0f}")
+    print(f"{'':14}{'sampler':>9}{'whole':>9}{'diffusers':>11}{'sampler/diffusers':>19}{'whole/diffusers':>17}")
+    for name in PAIRS:
+        row = measure(name, rounds=given.rounds, steps=given.steps)
+        ratios = f"{row.sampler / row.diffusers:19.2f}{row.whole / row.diffusers:17.2f}"
+        print(f"{name:14}{row.sampler:9.0f}{row.whole:9.0f}{row.diffusers:11.0f}{ratios}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

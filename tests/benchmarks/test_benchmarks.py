@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+import modkit
+from modkit.game import weighted
+from modkit.model import Pass
+from modkit.types import Batch
+from tests.benchmarks import samplers, start, training
+
+TINY = ["model.autoencoder.encoder.channels=[8]", "model.autoencoder.decoder.channels=[8]", "data.size=8"]
+TINY += ["model.prior.network.width=16", "train.batch_size=8", "train.samples.num=1"]
+
+
+def bare_and_ours(loss, side, draws):
+    """The bare loop's loss and the model's weighted sum on one batch, with the same noise."""
+    model = modkit.build(modkit.load_spec(training.EXAMPLE, TINY))
+    model.mean_0.fill_(0.1)
+    model.std_0.fill_(0.7)
+    x = torch.linspace(-1, 1, 8 * 64).view(8, 1, 8, 8)
+    sources = iter(draws(modkit.Rng(0)))
+
+    def noise(like):
+        rng, name = next(sources)
+        return rng.normal(name, like.double()).to(like)
+
+    player = next(player.name for player in model.players() if player.name.startswith(side))
+    losses = model.losses(player, Batch(x, {}), Pass(modkit.Rng(0)))
+    return loss(model, x, noise), weighted(losses, model.weights(player), 0, None)
+
+
+def test_the_bare_loop_computes_the_autoencoder_s_loss():
+    bare, ours = bare_and_ours(
+        training.autoencoder_loss, "autoencoder", lambda rng: [(rng.at("autoencoder"), "posterior")]
+    )
+    torch.testing.assert_close(bare, ours)
+
+
+def test_the_bare_loop_computes_the_denoiser_s_loss():
+    def draws(rng):
+        prior = rng.at("prior")
+        return [(rng.at("encode"), "posterior"), (prior.at("times"), "time"), (prior, "eps")]
+
+    bare, ours = bare_and_ours(training.denoiser_loss, "prior", draws)
+    torch.testing.assert_close(bare, ours)
+
+
+def test_both_stages_are_timed_in_rounds():
+    seconds = training.measure(TINY, rounds=2, block=2)
+    assert [len(rounds) for rounds in seconds.values()] == [2, 2]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
+@pytest.mark.parametrize("name", samplers.PAIRS)
+def test_every_sampler_is_timed_beside_its_peer(name):
+    row = samplers.measure(name, rounds=1, steps=4)
+    assert 0 < row.sampler and 0 < row.diffusers
+
+
+def test_starts_are_timed_with_plugins():
+    assert set(start.measure(runs=1, plugins=2)) == {*start.COMMANDS, "modkit list, 2 plug-ins more"}

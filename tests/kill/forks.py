@@ -1,0 +1,145 @@
+"""Trains in forks of this process, so that torch is imported once, and has a fork killed at an instant of its own.
+
+An instant is a moment at which a fork might be killed, numbered in the order in which they come: before, amid and after
+what is written to the disk, and around what happens in memory (a batch seen in `prepare`, a backward pass, an
+optimizer's step, the end of a stage). A request is a line of JSON; so is the answer, the fork's exit status.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import modkit.run
+import modkit.trainer
+from modkit import check, load, load_spec
+from modkit.cli import main
+from modkit.ema import Average
+from modkit.engine import LocalEngine
+
+BOTH = ("before", "after")
+
+
+class Clock:
+    """Counts the instants of a fork and ends it at one."""
+
+    def __init__(self, out: Path, fatal: int | None) -> None:
+        self.out, self.fatal, self.instants, self.stage = out, fatal, list[str](), 0
+
+    def tick(self, instant: str) -> None:
+        if len(self.instants) == self.fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.instants.append(instant)
+
+    def watch(self, owner: Any, name: str, describe: Callable[..., str], moments: tuple[str, ...]) -> None:
+        """Ticks before and after a function; `describe` names it from its arguments."""
+        inner = getattr(owner, name)
+
+        def ticking(*args: Any, **kwargs: Any) -> Any:
+            what = describe(*args)
+            if "before" in moments:
+                self.tick(f"before {what}")
+            result = inner(*args, **kwargs)
+            if "after" in moments:
+                self.tick(f"after {what}")
+            return result
+
+        setattr(owner, name, ticking)
+
+    def written(self, write: Callable[[Any], int], data: Any, what: str) -> int:
+        """Ticks before, amid and after a write; one that is ended amid it has written a half."""
+        self.tick(f"before {what}")
+        if len(self.instants) == self.fatal:
+            write(data[: len(data) // 2])
+        self.tick(f"amid {what}")
+        done = write(data)
+        self.tick(f"after {what}")
+        return done
+
+    def name(self, path: Any) -> str:
+        path = Path(os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else path)
+        inside = path.relative_to(self.out) if path.is_relative_to(self.out) else path
+        return str(inside).replace(f"tmp-{os.getpid()}", "tmp")
+
+
+def watch_disk(clock: Clock) -> None:
+    """Ticks around what is written, synced and renamed, and after what is made or removed."""
+    write = os.write
+
+    class Lines(io.FileIO):
+        def write(self, data: Any) -> int:
+            return clock.written(super().write, bytes(data), f"write {clock.name(self.fileno())}")
+
+    def ticking(descriptor: int, data: Any) -> int:
+        return clock.written(lambda part: write(descriptor, part), data, f"write {clock.name(descriptor)}")
+
+    os.write = ticking  # type: ignore[assignment]
+    modkit.run.open = lambda path, mode: io.BufferedWriter(Lines(path, mode))  # type: ignore[attr-defined]
+    for name in ("fsync", "replace"):
+        clock.watch(os, name, lambda path, *_, name=name: f"{name} {clock.name(path)}", BOTH)
+    for name in ("mkdir", "unlink", "rmdir"):
+        clock.watch(os, name, lambda path, *_, name=name: f"{name} {clock.name(path)}", BOTH[1:])
+
+
+def watch_training(clock: Clock) -> None:
+    """Ticks at the batches that `prepare` sees, and around backward passes, optimizers' steps and ends of stages."""
+    settle, passes = Average.settle, modkit.trainer.shuffled_pass
+
+    def settled(average: Average) -> None:
+        settle(average)
+        clock.stage += 1
+
+    def prepared(*args: Any) -> Iterator[Any]:
+        for batch in passes(*args):
+            clock.tick(f"within prepare of stage {clock.stage}")
+            yield batch
+
+    Average.settle = settled  # type: ignore[method-assign]
+    modkit.trainer.shuffled_pass = prepared  # type: ignore[assignment]
+    for owner, name in ((LocalEngine, "backward"), (LocalEngine, "step"), (Average, "settle")):
+        clock.watch(owner, name, lambda *_, name=name: f"{name} of stage {clock.stage}", BOTH)
+
+
+def fork(arguments: list[str], out: str, fatal: int | None) -> int:
+    """The exit status of `modkit ARGUMENTS` in a fork; what it says, does and draws goes beside its run, `out`."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    status: Any = 1
+    try:
+        said = os.open(f"{out}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        clock = Clock(Path(out), fatal)
+        watch_disk(clock)
+        watch_training(clock)
+        sys.argv = ["modkit", *arguments]
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code
+        instants = list(clock.instants)
+        drawn = load(out).sample(4, seed=0).tolist() if status == 0 else None
+        Path(f"{out}.json").write_text(json.dumps({"instants": instants, "samples": drawn}))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        status = 99
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    check(load_spec(str(Path(__file__).with_name("vae.yaml"))))  # imports what every fork needs
+    for line in sys.stdin:
+        print(json.dumps(fork(**json.loads(line))), flush=True)

@@ -1,0 +1,204 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from modkit import build, use
+from modkit.rng import Rng
+from modkit.types import Batch, Cond, Denoised
+from tests.play import digits, spec, turn
+
+LABEL = {"conditioner": use("label", width=5, drop=0.5)}
+
+
+class Affine(nn.Module):
+    """out = a x + b time + c vector, cycled over the channels asked for; counts its calls."""
+
+    def __init__(self, x, out, cond):
+        super().__init__()
+        self.copies = out.shape[0] // x.shape[0]
+        self.weight = nn.Parameter(torch.tensor([0.7, 0.1]))
+        self.calls = 0
+
+    def forward(self, x, cond):
+        self.calls += 1
+        shift = self.weight[1] * cond.time
+        if cond.vector is not None:
+            shift = shift + cond.vector.sum(1)
+        return (self.weight[0] * x + shift.view(-1, 1, 1, 1).to(x)).repeat(1, self.copies, 1, 1)
+
+
+def made(**slots):
+    own = {"network": use(Affine), "schedule": use("linear", num=20), "sampler": use("ddim", steps=4)}
+    return build(spec(use("diffusion", **{**own, **slots}))).double()
+
+
+@pytest.mark.parametrize("schedule", [use("linear", num=20), use("edm")], ids=["linear", "edm"])
+@pytest.mark.parametrize("name", ["eps", "x0", "v", "edm", "eps-learned"])
+def test_denoising_is_the_squared_error_against_the_parametrization_s_target(name, schedule):
+    if name == "eps-learned" and schedule.use == "edm":
+        with pytest.raises(ValueError, match="expects a schedule with a table"):
+            made(parametrization=name, schedule=schedule)
+        return
+    model, batch = made(parametrization=name, schedule=schedule), digits(6, torch.float64)
+    rng, x_0 = turn("a").rng, batch.tensor
+    t = model.times(6, rng.at("times"))
+    eps = rng.normal("eps", x_0)
+    alpha, sigma = (scale.view(-1, 1, 1, 1) for scale in model.schedule.scales(t))
+    x_t, level, r = alpha * x_0 + sigma * eps, sigma / alpha, (alpha**2 + sigma**2).sqrt()
+    root = (level**2 + 0.25).sqrt()
+    x_in, time = x_t / r, (20 * t - 1 if schedule.use == "linear" else level.flatten().log() / 4)
+    target = {"x0": x_0, "v": (alpha * eps - sigma * x_0) / r}.get(name, eps)
+    if name == "edm":
+        x_in, time = x_t / alpha / root, level.flatten().log() / 4
+        target = (x_0 - 0.25 / root**2 * x_t / alpha) / (0.5 * level / root)
+    out = model.network(x_in, Cond(time=time))[:, :1]
+    losses = model.losses("denoiser", batch, turn("a"))
+    assert list(losses) == ["denoising", *(["bound"] if name == "eps-learned" else [])]
+    torch.testing.assert_close(losses["denoising"], (out - target).square().mean(), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("name, shift", [("eps", 0), ("v", 1)])
+def test_the_loss_weight_multiplies_each_sample_s_denoising(name, shift):
+    model, batch = made(parametrization=name, loss_weight="min-snr"), digits(6, torch.float64)
+    rng, x_0 = turn("a").rng, batch.tensor
+    t = model.times(6, rng.at("times"))
+    eps = rng.normal("eps", x_0)
+    alpha, sigma = (scale.view(-1, 1, 1, 1) for scale in model.schedule.scales(t))
+    out = model.network(alpha * x_0 + sigma * eps, Cond(time=20 * t - 1))
+    target = eps if name == "eps" else alpha * eps - sigma * x_0
+    snr = (alpha / sigma).flatten() ** 2
+    want = (snr.clamp(max=5) / (snr + shift) * (out - target).square().mean((1, 2, 3))).mean()
+    torch.testing.assert_close(model.losses("denoiser", batch, turn("a"))["denoising"], want, rtol=1e-12, atol=0)
+
+
+def test_times_are_drawn_for_each_sample():
+    model, x = made(), digits(1, torch.float64).tensor.repeat(64, 1, 1, 1)
+    seen = []
+    model.network.register_forward_pre_hook(lambda _, args: seen.append(args[1].time))
+    model.losses("denoiser", Batch(x, {}), turn("a"))
+    assert set(seen[0].tolist()) <= set(range(20)) and len(seen[0].unique()) > 12
+
+
+def test_a_dropped_label_is_no_label_and_an_outer_condition_is_joined():
+    model, batch = made(**LABEL), digits(64, torch.float64)
+    seen = []
+    model.network.register_forward_pre_hook(lambda _, args: seen.append(args[1].vector))
+    model.losses("denoiser", batch, turn("a"))
+    model.losses("denoiser", Batch(batch.x, batch.fields, Cond(vector=torch.ones(64, 2).double())), turn("a"))
+    null = (seen[0] == model.conditioner.embedding.weight[10]).all(1)
+    labels = model.conditioner.embedding(batch.fields["labels"])
+    assert 16 < null.sum() < 48 and torch.equal(seen[0][~null], labels[~null])
+    assert torch.equal(seen[1], torch.cat([seen[0], torch.ones(64, 2)], 1))
+
+
+def test_everything_that_learns_belongs_to_the_denoiser():
+    (player,) = made(**LABEL).players()
+    assert (player.name, player.modules) == ("denoiser", ("network", "conditioner"))
+    assert made().players()[0].modules == ("network",)
+
+
+@pytest.mark.parametrize(
+    "sampler", [use("ancestral", steps=5), use("ddim", steps=5, eta=0.5), use("dpm-solver++", steps=5)]
+)
+def test_a_draw_is_the_sampler_s_loop_from_noise(sampler):
+    model = made(sampler=sampler).float()
+    rng = Rng("sample", 3)
+
+    def denoise(x_t, t):
+        rows = t.expand(len(x_t))
+        x_in, time = model.parametrization.inputs(x_t, rows)
+        return model.parametrization.denoised(model.network(x_in, Cond(time=time)), x_t, rows)
+
+    times = model.sampler.times()
+    x_t, state = model.sampler.start(rng.normal("start", torch.empty(7, 1, 8, 8)), times[0]), None
+    for index, (t, s) in enumerate(pairwise(times)):
+        x_t, state = model.sampler.step(denoise, x_t, t, s, state, rng.at("sampler", index))
+    assert torch.equal(model.sample(7, seed=3), x_t)
+    assert times[-1] == 0 and x_t.abs().max() <= 1 and x_t.std() > 0.1
+
+
+@pytest.mark.parametrize(
+    "guidance, calls", [("none", 4), (use("cfg", scale=1.0), 4), (use("cfg", scale=3.0), 8)], ids=["none", "1", "3"]
+)
+def test_the_unconditional_denoiser_is_called_where_guidance_needs_it(guidance, calls):
+    model = made(**LABEL, guidance=guidance, sampler=use("ddim", steps=4)).float()
+    x = model.sample(3, seed=0, labels=2)
+    assert model.network.calls == calls
+    plain = made(**LABEL, sampler=use("ddim", steps=4)).float()
+    assert torch.equal(x, plain.sample(3, seed=0, labels=2)) == (calls == 4)
+
+
+def test_guidance_combines_the_label_s_denoiser_with_that_of_none():
+    model = made(**LABEL, guidance=use("cfg", scale=3.0), sampler=use("ddim", steps=1)).float()
+    eps = Rng("sample", 0).normal("start", torch.empty(3, 1, 8, 8))
+    one = torch.ones(3, dtype=torch.float64)
+    x_in, time = model.parametrization.inputs(eps, one)
+    x_t = model.sampler.start(eps, one[0])
+
+    def x_0(label):
+        vector = model.conditioner.embedding.weight[label].expand(3, -1)
+        out = model.network(model.parametrization.inputs(x_t, one)[0], Cond(vector=vector, time=time))
+        return model.parametrization.denoised(out, x_t, one).x_0
+
+    want = (x_0(10) + 3 * (x_0(2) - x_0(10))).clamp(-1, 1)
+    torch.testing.assert_close(model.sample(3, seed=0, labels=2), want.detach())
+    assert isinstance(model.parametrization.denoised(x_in, x_t, one), Denoised)
+
+
+def test_labels_not_given_are_drawn_from_the_data_s():
+    model, batch = made(**LABEL, sampler=use("ddim", steps=3)).float(), digits(64)
+    threes = batch.fields["labels"] == 3
+    assert not torch.equal(model.sample(4, seed=0), model.sample(4, seed=0, labels=3))
+    model.prepare("denoiser", [Batch(batch.tensor[threes], {"labels": batch.fields["labels"][threes]})], Rng(0))
+    assert torch.equal(model.sample(4, seed=0), model.sample(4, seed=0, labels=3))
+
+
+@pytest.mark.parametrize("sampler", [use("ddim", steps=4), use("ancestral", steps=4)], ids=["ddim", "ancestral"])
+def test_samples_of_a_seed_are_the_same_in_any_batches(sampler):
+    model = build(spec(use("diffusion", network=use("mlp", width=16, depth=1), **LABEL, sampler=sampler)))
+    nn.init.normal_(model.network.out.weight, generator=torch.Generator().manual_seed(0))  # it starts at zero
+    whole = model.sample(9, seed=4)
+    assert torch.equal(model.sample(9, seed=4, batch_size=256), whole)
+    for size in (1, 2, 5):
+        torch.testing.assert_close(model.sample(9, seed=4, batch_size=size), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.sample(3, seed=4), whole[:3], rtol=1e-4, atol=1e-5)
+    assert not torch.equal(model.sample(9, seed=5), whole)
+    labels = list(range(9))
+    want = torch.cat([model.sample(9, seed=4, labels=label)[label : label + 1] for label in labels])
+    torch.testing.assert_close(model.sample(9, seed=4, labels=labels, batch_size=4), want, rtol=1e-4, atol=1e-5)
+
+
+def test_samples_are_made_in_eval_mode_without_gradients_and_modes_are_put_back():
+    model = made(**LABEL, sampler=use("ddim", steps=1)).float().train()
+    model.conditioner.eval()
+    modes = []
+    model.network.register_forward_hook(lambda module, *_: modes.append((module.training, torch.is_grad_enabled())))
+    assert not model.sample(2, seed=0).requires_grad
+    assert modes == [(False, False)]
+    assert model.training and model.network.training and not model.conditioner.training
+
+
+def test_what_cannot_be_sampled_is_said():
+    model, plain = made(**LABEL).float(), made().float()
+    generator = torch.Generator().manual_seed(0)
+    for call, message in (
+        (lambda: model.sample(0), "num >= 1 and batch_size >= 1, got 0 and 256"),
+        (lambda: model.sample(2, batch_size=0), "num >= 1 and batch_size >= 1, got 2 and 0"),
+        (lambda: model.sample(2, seed=0, generator=generator), "a seed or a generator, got both"),
+        (lambda: model.sample(2, label=3), "the field 'label', expected one of: labels"),
+        (lambda: plain.sample(2, labels=3), "expected one of: none: the model is unconditional"),
+        (lambda: model.sample(2, labels=[1, 2, 3]), "one value of 'labels' for each of 2 samples, got 3"),
+        (lambda: model.sample(2, labels=10), r"labels in \[0, 10\), got 10..10"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_a_generator_gives_a_seed_and_moves_on():
+    model = made(sampler=use("ddim", steps=1)).float()
+    generator = torch.Generator().manual_seed(0)
+    first, second = model.sample(2, generator=generator), model.sample(2, generator=generator)
+    assert torch.equal(first, model.sample(2, generator=torch.Generator().manual_seed(0)))
+    assert not torch.equal(first, second) and not torch.equal(model.sample(2), model.sample(2))

@@ -1,0 +1,120 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from modkit import build, use
+from modkit.builder import Site
+from modkit.game import rounds, seats, taking_turn
+from modkit.plan import plan
+from modkit.rng import Rng
+from modkit.types import Cond
+from tests.play import digits, spec, state, trainer, turn
+
+SLOTS = {"generator": use("mlp", width=16, depth=1), "discriminator": use("mlp", width=16, depth=1), "z_dim": 6}
+DCGAN = {"generator": use("dcgan", channels=4), "discriminator": use("dcgan", channels=4), "z_dim": 6}
+LABEL = {"conditioner": use("label", width=5)}
+
+
+def made(**slots):
+    return build(spec(use("gan", **{**SLOTS, **slots}))).double()
+
+
+def noise(num, *key):
+    return Rng("turn", *key).normal("z", torch.empty(num, 6, dtype=torch.float32)).double()
+
+
+@pytest.mark.parametrize("adversarial", ["non-saturating", "hinge"])
+@pytest.mark.parametrize("label", [{}, LABEL], ids=["", "label"])
+def test_losses_are_the_two_sides_of_the_game(adversarial, label):
+    model, batch = made(adversarial=adversarial, **label, regularizers={"r1": use("r1", gamma=3.0)}), digits(5)
+    batch = type(batch)(batch.tensor.double(), batch.fields)
+    model.generator.register_forward_pre_hook(lambda _, args: (args[0].double(), args[1]))  # z is float32
+    cond = Cond(vector=model.conditioner.embedding(batch.fields["labels"])) if label else Cond()
+    fake = model.generator(noise(5, "a"), cond)
+    x = batch.tensor.clone().requires_grad_()
+    real_logits, fake_logits = model.discriminator(x, cond), model.discriminator(fake, cond)
+    (gradient,) = torch.autograd.grad(real_logits.sum(), x)
+    want = {
+        "non-saturating": (F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean(), F.softplus(-fake_logits)),
+        "hinge": (F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean(), -fake_logits),
+    }[adversarial]
+
+    losses = model.losses("discriminator", batch, turn("a"))
+    assert list(losses) == ["adversarial", "r1"]
+    torch.testing.assert_close(losses["adversarial"], want[0], rtol=1e-12, atol=0)
+    torch.testing.assert_close(losses["r1"], 1.5 * gradient.square().sum() / 5, rtol=1e-12, atol=0)
+    losses["adversarial"].backward()
+    assert all(p.grad is None for p in model.generator.parameters())
+    losses = model.losses("generator", batch, turn("a"))
+    assert list(losses) == ["adversarial"]
+    torch.testing.assert_close(losses["adversarial"], want[1].mean(), rtol=1e-12, atol=0)
+    assert model.losses("generator", batch, turn("a", waiting=("discriminator",))) == {}
+
+
+def table(**slots):
+    """The seats of a game in its stage's modes."""
+    site = Site(plan(spec(use("gan", **{**SLOTS, **slots}))), meta=False)
+    data, settings = site.data(), site.settings()
+    model = site.model(data.x, data.fields)
+    (round,) = rounds(model, settings)
+    return model.train(), seats(model, settings, round, settings.engine(device="cpu"))
+
+
+@pytest.mark.parametrize("slots, normed", [(SLOTS, False), (DCGAN, True)], ids=["mlp", "dcgan"])
+def test_in_a_turn_only_its_player_learns_and_only_its_statistics_move(slots, normed):
+    model, (discriminator, generator) = table(**slots, **LABEL)
+    owns = {"discriminator": {"discriminator"}, "generator": {"generator", "conditioner"}}
+    for seat, rival in ((discriminator, generator), (generator, discriminator)):
+        name, before = seat.player.name, state(model)
+        with taking_turn(seat, [rival]):
+            losses = seat.losses(digits(8), turn(name))
+            sum(losses.values()).backward()
+        learned = {n.partition(".")[0] for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+        moved = {n.partition(".")[0] for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
+        assert learned == owns[name]
+        assert moved == ({name} if normed else set())
+        model.zero_grad()
+
+
+def test_the_conditioner_belongs_to_the_generator():
+    discriminator, generator = made(**LABEL).players()
+    assert (discriminator.name, discriminator.modules, discriminator.against) == (
+        "discriminator",
+        ("discriminator",),
+        (),
+    )
+    assert (generator.name, generator.modules, generator.against) == (
+        "generator",
+        ("generator", "conditioner"),
+        ("discriminator",),
+    )
+    assert made().players()[1].modules == ("generator",)
+
+
+def test_a_lazy_penalty_is_computed_at_its_steps_alone(tmp_path):
+    game = spec(use("gan", **SLOTS, regularizers={"r1": "r1"}), steps=7, terms={"r1": {"every": 3, "start": 1}})
+    one = trainer(game, tmp_path / "run")
+    one.fit()
+    rows = one.run.metrics()
+    assert [row["step"] for row in rows if "discriminator/r1" in row["losses"]] == [2, 5]
+    assert all({"discriminator/adversarial", "generator/adversarial"} <= set(row["losses"]) for row in rows)
+
+
+def test_labels_steer_samples_and_are_drawn_from_the_data_s_frequencies():
+    model, batch = made(**LABEL), digits(64)
+    model.generator.register_forward_pre_hook(lambda _, args: (args[0].double(), args[1]))
+    threes = batch.fields["labels"] == 3
+    assert not torch.equal(model.sample(4, seed=0, labels=3), model.sample(4, seed=0, labels=4))
+    model.prepare("discriminator", [batch], Rng(0))
+    assert model.conditioner.frequencies.unique().numel() == 1
+    model.prepare("generator", [type(batch)(batch.tensor[threes], {"labels": batch.fields["labels"][threes]})], Rng(0))
+    assert torch.equal(model.sample(4, seed=0), model.sample(4, seed=0, labels=3))
+    mixed = model.sample(4, seed=0, labels=[3, 4, 3, 4])
+    torch.testing.assert_close(mixed[[0, 2]], model.sample(4, seed=0, labels=3)[[0, 2]])
+
+
+def test_a_sample_is_the_generator_s_picture_of_noise():
+    model = made()
+    model.generator.register_forward_pre_hook(lambda _, args: (args[0].double(), args[1]))
+    z = Rng("sample", 5).normal("z", torch.empty(3, 6))
+    assert torch.equal(model.sample(3, seed=5), model.generator(z.double(), Cond()))

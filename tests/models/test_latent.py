@@ -1,0 +1,264 @@
+import pytest
+import torch
+from torch import nn
+
+from modkit import build, load, train, use
+from modkit.model import Model, Player
+from modkit.rng import Rng
+from modkit.types import Batch, TensorType
+from tests.play import LINEAR, MLP, digits, spec, turn
+
+DENOISER = use("diffusion", network=use("mlp", width=16, depth=1), sampler=use("ddim", steps=2))
+VQ = {**MLP, "bottleneck": use("vq", num_codes=6, channels=3)}
+
+
+class Recorder(Model):
+    """A prior of anything that keeps the batches it is shown and draws ones."""
+
+    def __init__(self, x):
+        super().__init__()
+        self.event, self.weight, self.seen = x, nn.Parameter(torch.zeros(())), []
+
+    @classmethod
+    def accepts(cls, event, **slots):
+        return None
+
+    def players(self):
+        return (Player("a", ()), Player("b", ()))
+
+    def losses(self, player, batch, step):
+        self.seen.append(batch)
+        return {"loss": self.weight}
+
+    def prepare(self, player, batches, rng):
+        self.seen += [batch for _ in range(2) for batch in batches]
+
+    def draw(self, num, fields, cond, rng):
+        one = self.event[0] if isinstance(self.event, tuple) else self.event
+        return torch.ones(num, *one.shape, dtype=torch.float32 if one.classes is None else torch.long)
+
+
+class Picky(Recorder):
+    """A prior of one shape alone."""
+
+    @classmethod
+    def accepts(cls, event, **slots):
+        return "expects 16 wide" if event.shape != (16,) else None
+
+
+class Tower(nn.Module):
+    """Two levels of features, of different scales."""
+
+    def __init__(self, x):
+        super().__init__()
+        self.h = (TensorType((2,)), TensorType((3,)))
+
+    def forward(self, x):
+        flat = x.flatten(1)
+        return 5 * flat[:, 20:22] + 1, flat[:, 26:29] / 3 - 2
+
+
+class Joined(nn.Module):
+    """Decodes two levels."""
+
+    last_layer = None
+
+    def __init__(self, z, x):
+        super().__init__()
+        self.x = x
+        self.out = nn.Linear(5, x.numel)
+
+    def forward(self, z):
+        return self.out(torch.cat(z, 1)).view(-1, *self.x.shape)
+
+
+def made(prior=None, autoencoder=None, **options):
+    autoencoder = use("autoencoder", **(autoencoder or {**LINEAR, "bottleneck": "identity"}))
+    return build(spec(use("latent", autoencoder=autoencoder, prior=prior or use(Recorder), **options)))
+
+
+def batches():
+    x = digits(24)
+    return [Batch(x.tensor[a:b], {"labels": x.fields["labels"][a:b]}) for a, b in ((0, 8), (8, 16), (16, 24))]
+
+
+def test_the_scale_is_the_encoded_data_s_and_the_prior_sees_unit_scale():
+    model, data = made(), batches()
+    model.prepare("prior/a", data, Rng(0))
+    h = torch.cat([batch.tensor for batch in data]).double()
+    torch.testing.assert_close(model.mean_0, h.mean().float(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(model.std_0, h.std(correction=0).float(), rtol=1e-6, atol=0)
+    first, second = torch.cat([b.tensor for b in model.prior.seen]).double().chunk(2)
+    assert torch.equal(first, second) and first.shape == (24, 64)
+    torch.testing.assert_close(first, (h.flatten(1) - h.mean()) / h.std(correction=0), rtol=1e-5, atol=1e-6)
+    model.losses("prior/b", data[1], turn())
+    assert torch.equal(model.prior.seen[-1].tensor, first[8:16].float())
+    assert torch.equal(model.prior.seen[-1].fields["labels"], data[1].fields["labels"])
+    want = model.autoencoder.decode(torch.full((2, 64), model.std_0 + model.mean_0), "continuous")
+    torch.testing.assert_close(model.sample(2, seed=0), want)
+
+
+def test_the_scale_is_measured_once_before_the_first_of_the_prior_s_players():
+    model, data = made(), batches()
+    with pytest.raises(ValueError, match="before its prior has been prepared: the latent's scale is unknown"):
+        model.sample(2)
+    model.prepare("autoencoder/autoencoder", data, Rng(0))
+    assert model.mean_0.isnan()
+    model.prepare("prior/a", data, Rng(0))
+    before = model.mean_0.clone()
+    model.prepare("prior/b", data[:1], Rng(0))
+    assert torch.equal(model.mean_0, before)
+
+
+def test_posteriors_are_drawn_anew_for_the_scale_and_at_each_pass():
+    model, data = made(autoencoder=MLP), batches()
+    model.prepare("prior/a", data, Rng(0))
+    rng = Rng(0).at("scale")
+    drawn = [model.autoencoder.encode(b.tensor, "continuous", rng.rows(8 * i)) for i, b in enumerate(data)]
+    torch.testing.assert_close(model.std_0, torch.cat(drawn).double().std(correction=0).float(), rtol=1e-6, atol=0)
+    first, second = torch.cat([b.tensor for b in model.prior.seen]).chunk(2)
+    assert not torch.isclose(first, second).any()
+    assert not any(batch.tensor.requires_grad for batch in model.prior.seen)
+
+
+def test_each_level_has_a_scale_of_its_own():
+    levels = {"encoder": use(Tower), "bottleneck": "identity", "decoder": use(Joined)}
+    model, data = made(autoencoder=levels), batches()
+    model.prepare("prior/a", data, Rng(0))
+    for level in range(2):
+        seen = torch.cat([batch.x[level] for batch in model.prior.seen]).double()
+        assert abs(seen.mean()) < 1e-5 and abs(seen.std(correction=0) - 1) < 1e-5
+    assert model.std_0 > 10 * model.std_1 and model.mean_1 < -1
+    z = tuple(torch.randn(4, k) for k in (2, 3))
+    scaled = (z[0] * model.std_0 + model.mean_0, z[1] * model.std_1 + model.mean_1)
+    torch.testing.assert_close(model._decode(z), model.autoencoder.decode(scaled, "continuous"))
+
+
+def test_a_scale_that_is_given_replaces_the_measured_one():
+    model, data = made(scale=0.25), batches()
+    assert model.sample(2).isfinite().all()
+    model.prepare("prior/a", data, Rng(0))
+    assert torch.equal(model.prior.seen[0].tensor, data[0].tensor.flatten(1) / 4)
+    with pytest.raises(ValueError, match="Latent expects scale > 0, got -1"):
+        made(scale=-1.0)
+
+
+def test_codes_are_left_as_they_are():
+    model, data = made(autoencoder=VQ), batches()
+    assert model.at == "codes" and model.prior.event == TensorType((1,), classes=6)
+    assert not list(model.buffers(recurse=False))
+    model.prepare("prior/a", data, Rng(0))
+    want = torch.cat([model.autoencoder.encode(b.tensor, "codes") for b in data])
+    seen = torch.cat([b.tensor for b in model.prior.seen])
+    assert seen.dtype == torch.int64 and torch.equal(seen, want.repeat(2, 1))
+    ones = model.autoencoder.decode(torch.ones(2, 1, dtype=torch.long), "codes")
+    torch.testing.assert_close(model.sample(2), ones)
+
+
+def test_a_prior_takes_the_first_latent_that_it_accepts_or_the_one_asked_for():
+    assert made(DENOISER, VQ).at == "continuous"
+    assert made(DENOISER, VQ, at="quantized").at == "quantized"
+    assert made(use(Recorder), VQ, at="continuous").at == "continuous"
+
+
+def test_refusals_name_both_ends_and_every_latent():
+    with pytest.raises(
+        ValueError,
+        match=r"model.prior.*model.prior \(diffusion\) accepts no latent of model.autoencoder \(autoencoder\): codes: "
+        r"Diffusion expects a continuous type, got 1 codes of 6 classes",
+    ):
+        made(DENOISER, VQ, at="codes")
+    with pytest.raises(ValueError, match="codes: expects 16 wide; continuous: expects 16 wide; quantized: expects 16"):
+        made(use(Picky), VQ)
+    with pytest.raises(
+        ValueError, match=r"one of the latents of model.autoencoder \(autoencoder\): continuous; got 'codes'"
+    ):
+        made(at="codes")
+    with pytest.raises(ValueError, match=r"a Model that encodes, got model.autoencoder \(gan\), which has no latents"):
+        build(spec(use("latent", autoencoder=use("gan"), prior=DENOISER)))
+
+
+def two_stages():
+    inner = use("autoencoder", encoder=use("mlp", width=8, depth=1), decoder=use("mlp", width=8, depth=1))
+    return use("latent", autoencoder=use("autoencoder", **MLP), prior=inner)
+
+
+def test_a_two_stage_vae_encodes_and_decodes_through_both():
+    model, data = build(spec(two_stages())), batches()
+    model.prepare("prior/autoencoder", data, Rng(0))
+    assert model.latents == model.prior.latents
+    x = data[0].tensor
+    z = (model.autoencoder.encode(x, "continuous") - model.mean_0) / model.std_0
+    latent = model.prior.encode(z, "continuous")
+    torch.testing.assert_close(model.encode(x, "continuous"), latent)
+    back = model.prior.decode(latent, "continuous") * model.std_0 + model.mean_0
+    torch.testing.assert_close(model.decode(latent, "continuous"), model.autoencoder.decode(back, "continuous"))
+    torch.testing.assert_close(
+        model.reconstruct(x), model.autoencoder.decode(model.autoencoder.encode(x, "continuous"), "continuous")
+    )
+    drawn = model.encode(x, "continuous", Rng(1))
+    first = model.autoencoder.encode(x, "continuous", Rng(1).at("autoencoder"))
+    second = model.prior.encode((first - model.mean_0) / model.std_0, "continuous", Rng(1).at("prior"))
+    torch.testing.assert_close(drawn, second)
+
+
+def test_as_an_autoencoder_it_offers_its_prior_s_latents():
+    model = build(spec(use("latent", autoencoder=two_stages(), prior=DENOISER)))
+    assert model.prior.event == model.autoencoder.prior.latents["continuous"]
+    names = [player.name for player in model.players()]
+    assert names == ["autoencoder/autoencoder/autoencoder", "autoencoder/prior/autoencoder", "prior/denoiser"]
+    assert model.stages() == (("autoencoder/autoencoder/*",), ("autoencoder/prior/*",), ("prior/*",))
+    assert model.players()[1].modules[0] == "autoencoder.prior.encoder"
+    assert model.players()[1].last_layer == "autoencoder.prior.decoder.out.weight"
+    for name in names:
+        model.prepare(name, batches(), Rng(0))
+    assert torch.isfinite(model.sample(2, seed=0)).all()
+
+
+def test_players_terms_and_weights_stand_under_their_side():
+    critic = {**MLP, "critic": use("mlp", width=8, depth=1), "weights": {"kl": 4.0, "adversarial": 2.0}}
+    model = made(use("gan"), critic)
+    assert [player.name for player in model.players()] == [
+        "autoencoder/autoencoder",
+        "autoencoder/critic",
+        "prior/discriminator",
+        "prior/generator",
+    ]
+    assert model.players()[0].against == ("autoencoder/critic",)
+    assert set(model.weights("autoencoder/autoencoder")) == {"autoencoder/kl", "autoencoder/adversarial"}
+    assert not model.weights("autoencoder/critic") and not model.weights("prior/generator")
+    own = model.losses("autoencoder/autoencoder", digits(4), turn())
+    assert list(own) == ["autoencoder/nll", "autoencoder/kl", "autoencoder/adversarial"]
+    waiting = model.losses("autoencoder/autoencoder", digits(4), turn(waiting=("autoencoder/critic",)))
+    assert list(waiting) == ["autoencoder/nll", "autoencoder/kl"]
+    inner = model.autoencoder.losses("autoencoder", digits(4), turn("autoencoder"))
+    assert all(torch.equal(own[f"autoencoder/{name}"], loss) for name, loss in inner.items())
+
+
+def test_a_trained_piece_is_frozen_and_has_no_players_unless_it_is_trained_on(tmp_path):
+    run = train(spec(use("autoencoder", **MLP), steps=1), tmp_path / "vae")
+    piece = {"path": str(tmp_path / "vae"), "at": "model"}
+    model = build(spec(use("latent", autoencoder=use("run", **piece), prior=DENOISER)))
+    assert [player.name for player in model.players()] == ["prior/denoiser"]
+    assert model.stages() == (("prior/*",),)
+    assert not any(p.requires_grad for p in model.autoencoder.parameters())
+    held = load(run).state_dict()
+    assert all(torch.equal(value, held[name]) for name, value in model.autoencoder.state_dict().items())
+    model = build(spec(use("latent", autoencoder=use("run", **piece, train=True), prior=DENOISER)))
+    assert [player.name for player in model.players()] == ["autoencoder/autoencoder", "prior/denoiser"]
+
+
+@pytest.mark.parametrize("part", ["autoencoder.decoder", "prior.network", "prior.conditioner"])
+def test_every_part_shapes_the_samples(part):
+    network = use("mlp", width=16, depth=1)
+    model = made(use("diffusion", network=network, conditioner="label", parametrization="x0"), MLP, scale=1.0)
+
+    generator = torch.Generator().manual_seed(0)
+
+    def restarted(path):
+        for parameter in model.get_submodule(path).parameters():
+            nn.init.normal_(parameter, std=0.3, generator=generator)  # a denoiser starts at zero
+        return model.sample(4, seed=0)
+
+    before = restarted("")
+    assert ((restarted(part) - before).abs().amax((1, 2, 3)) > 1e-3).all()

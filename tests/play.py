@@ -1,0 +1,59 @@
+"""Small games for the tests: tiny specs of digits of 8×8, turns, and training in this process with any local class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modkit import Spec, use
+from modkit.builder import Site
+from modkit.game import Turn
+from modkit.model import Model
+from modkit.plan import plan
+from modkit.rng import Rng
+from modkit.run import Run
+from modkit.trainer import Progress, Silent, Trainer
+from modkit.types import Batch
+from modkit.watchers import Watchers
+
+MLP = {"encoder": use("mlp", width=16, depth=1), "decoder": use("mlp", width=16, depth=1)}
+LINEAR = {"encoder": use("mlp", depth=0), "decoder": use("mlp", depth=0)}  # the encoder has no parameters
+
+
+def spec(model: Any, data: Any = None, **train: Any) -> Spec:
+    """A spec of digits (or other data) that trains for 4 steps on the CPU and logs each."""
+    data = data or use("digits", size=8)
+    settings = {"device": "cpu", "batch_size": 8, "steps": 4, "log": {"every": 1}, "samples": {"num": 4}}
+    return Spec(name="toy", data=data, model=model, train={**settings, **train})
+
+
+def digits(num: int, dtype: torch.dtype = torch.float32) -> Batch:
+    """The first training digits with their labels."""
+    batch = Site(plan(spec("gan")), meta=False).data().read("train", range(num), Rng(0))
+    return Batch(batch.tensor.to(dtype), batch.fields)
+
+
+def turn(*key: int | str, **options: Any) -> Turn:
+    """A turn at the first step of a stage."""
+    return Turn(0, Rng("turn", *key), {}, **options)
+
+
+def trainer(spec: Spec, path: Path, loggers: Any = (), progress: Progress | None = None) -> Trainer:
+    """What would train a spec, whose parts may be local classes, into a run at `path`, or go on with it."""
+    site = Site(plan(spec), meta=False)
+    data, settings = site.data(), site.settings()
+    model: Model = site.model(data.x, data.fields)
+    engine = settings.engine(device=settings.device)
+    site.check()
+    begun = (path / "modkit.lock").exists()
+    run = Run.open(path) if begun else Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {})
+    return Trainer(model, data, settings, engine, run, Watchers(run, loggers), progress or Silent())
+
+
+def state(model: torch.nn.Module) -> dict[str, Tensor]:
+    """A copy of parameters and buffers."""
+    return {name: value.clone() for name, value in model.state_dict().items()}

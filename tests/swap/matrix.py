@@ -1,0 +1,93 @@
+"""The swap matrix: for each slot of each host, every registered part of its kind."""
+
+import json
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from itertools import combinations, permutations
+
+from modkit import Spec
+from modkit.node import Node
+from modkit.overrides import apply
+from modkit.plan import plan
+from modkit.registry import registry
+from tests.swap.hosts import HOSTS, SMALL
+
+__all__ = ["Case", "Swap", "cases", "pairs", "swaps"]
+
+
+@dataclass(frozen=True)
+class Swap:
+    """A part for a slot, as a user would override it."""
+
+    path: str
+    kind: str
+    part: str
+
+    def __str__(self):
+        return f"{self.path}={self.part}"
+
+    @property
+    def override(self):
+        node = json.dumps({"use": self.part, **SMALL.get((self.kind, self.part), {})}, default=_plain)
+        return f"{self.path}=[{node}]" if self.path == "train.loggers" else f"{self.path}={node}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A host with some of its parts swapped."""
+
+    host: Spec
+    swaps: tuple[Swap, ...] = ()
+
+    def __str__(self):
+        return " ".join((self.host.name, *map(str, self.swaps)))
+
+    @cached_property
+    def spec(self):
+        return replace(apply(self.host, [swap.override for swap in self.swaps])[0], name="swap")
+
+
+def swaps(host):
+    """Every registered part for every slot of a host, those that it has included."""
+    slots = {**{path: call.part.kind for path, call in _calls(host).items()}, "train.loggers": "logger"}
+    return [Swap(path, kind, entry.part.name) for path, kind in slots.items() for entry in registry().parts(kind)]
+
+
+@cache
+def cases():
+    """Every host and every single swap, each with the first case that has its spec: mostly itself."""
+    first = {Case(host).spec: Case(host) for host in HOSTS}
+    found = {case: case for case in first.values()}
+    for host in HOSTS:
+        for swap in swaps(host):
+            case = Case(host, (swap,))
+            found[case] = Case(host) if _stands(host, swap) else first.setdefault(case.spec, case)
+    return found
+
+
+def pairs(chosen):
+    """Every two of the cases `chosen` that swap parts of one host of which neither holds the other."""
+    for a, b in combinations(chosen, 2):
+        if a.host == b.host and not any(_inside(x.path, y.path) for x, y in permutations((*a.swaps, *b.swaps))):
+            yield Case(a.host, (*a.swaps, *b.swaps))
+
+
+@cache
+def _calls(host):
+    return plan(host).calls
+
+
+def _stands(host, swap):
+    """Whether the part is what the host has there already."""
+    call = _calls(host).get(swap.path)
+    return call is not None and call.part.name == swap.part
+
+
+def _inside(path, outer):
+    return path == outer or path.startswith(f"{outer}.")
+
+
+def _plain(value):
+    if isinstance(value, Node):
+        return dict(value)
+    raise TypeError(f"expected plain data, got {value!r}")

@@ -1,0 +1,125 @@
+"""The library's promise: any part that fits a slot trains, samples and comes back; any other is refused in words."""
+
+import random
+import re
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modkit import SpecError
+from modkit.registry import registry
+from tests.swap.matrix import Case, cases, pairs
+from tests.swap.play import play
+from tests.swap.refusals import REFUSALS, SAME, UNFIT, UNMOVED
+
+_PAIRS = 12
+
+
+def pytest_generate_tests(metafunc):
+    chosen = [case for case, first in cases().items() if case == first]
+    runs = [case for case in chosen if str(case) not in REFUSALS]
+    if "running" in metafunc.fixturenames:
+        metafunc.parametrize("running", runs, ids=str)
+    if "refused" in metafunc.fixturenames:
+        metafunc.parametrize("refused", [case for case in chosen if str(case) in REFUSALS], ids=str)
+    if "pair" in metafunc.fixturenames:
+        every = list(pairs(case for case in runs if case.swaps))
+        full = metafunc.config.getoption("--full")
+        metafunc.parametrize("pair", every if full else random.Random(0).sample(every, _PAIRS), ids=str)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """A folder with a data set for each part that reads files."""
+    folder = tmp_path_factory.mktemp("data")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    (folder / "fashion-mnist").mkdir()
+    for split in ("train", "t10k"):
+        for name, array in (("images-idx3", pixels), ("labels-idx1", pixels[:, 0, 0] % 10)):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            (folder / "fashion-mnist" / f"{split}-{name}-ubyte").write_bytes(header + array.tobytes())
+    for index, picture in enumerate(pixels):
+        path = folder / "image-folder" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def play_case(files, device, dtype):
+    """Plays a case beside the files that its data set may read."""
+
+    def of(case, out):
+        spec = case.spec.with_value("train.device", device).with_value("train.precision", dtype)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.chdir(files)
+            monkeypatch.setattr("os.fsync", lambda file: None)  # whether a run survives a kill is tested elsewhere
+            return play(spec, out)
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def of_host(play_case, tmp_path_factory):
+    """What a host makes, played once."""
+    return cache(lambda host: play_case(Case(host), tmp_path_factory.mktemp("host") / "run").made)
+
+
+def test_case_trains_samples_and_comes_back(running, play_case, of_host, tmp_path, record_property):
+    made = _looked_at(running, play_case(running, tmp_path / "run"))
+    if running.swaps:
+        host = of_host(running.host)
+        same = made.shape == host.shape and torch.equal(made, host)
+        assert same == any(re.search(pattern, str(running)) for pattern in SAME)
+    record_property("swap", ("ran", 1))
+
+
+def test_pair_trains_samples_and_comes_back_or_is_refused(pair, play_case, tmp_path, record_property):
+    try:
+        played = play_case(pair, tmp_path / "run")
+    except SpecError:
+        assert not (tmp_path / "run").exists()
+        record_property("swap", ("refused", 1))
+    else:
+        _looked_at(pair, played)
+        record_property("swap", ("ran", 1))
+
+
+def test_case_is_refused_in_words_before_weights(refused, play_case, tmp_path, record_property):
+    with pytest.raises(SpecError, match=REFUSALS[str(refused)]):
+        play_case(refused, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    record_property("swap", ("refused", 1))
+
+
+def test_every_exception_on_the_list_is_a_case():
+    every = [str(case) for case, first in cases().items() if case == first]
+    registered = {entry.part.name for entry in registry().parts()}
+    absent = {case for case in REFUSALS if "/" in case and case.partition("=")[2] not in registered}
+    assert set(REFUSALS) - absent <= set(every)
+    assert [pattern for pattern in (*SAME, *UNMOVED) if not any(re.search(pattern, case) for case in every)] == []
+
+
+def test_every_part_runs_in_every_family_with_a_slot_of_its_kind(record_property):
+    runs = {case: first for case, first in cases().items() if str(first) not in REFUSALS}
+    assert len(set(runs.values())) >= 150
+    assert _parts(cases()) - _parts(runs) == set(UNFIT)
+    assert {kind for _, kind, _ in _parts(cases())} == {entry.part.kind for entry in registry().parts()}
+    record_property("swap", ("skipped", sum(case != first for case, first in cases().items())))
+
+
+def _looked_at(case, played):
+    """What a case makes, its gradients and its reload being in order."""
+    assert played.broken == []
+    allowed = [names for pattern, names in UNMOVED.items() if re.search(pattern, str(case))]
+    assert [name for name in played.unmoved if not any(re.fullmatch(names, name) for names in allowed)] == []
+    assert torch.equal(played.reloaded, played.made)
+    return played.made
+
+
+def _parts(chosen):
+    """Every family with the kind and the part that the cases swap in."""
+    return {(case.host.model.use, swap.kind, swap.part) for case in chosen for swap in case.swaps}

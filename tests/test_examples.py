@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import modkit
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SPECS = sorted(EXAMPLES.glob("*.yaml"))
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+SMALL = ["train.batch_size=32", "train.samples.num=2"]  # what has no say in whether an example holds together
+
+OFFLINE = """
+import runpy, socket, sys
+
+def refuse(*arguments):
+    raise OSError(f"an example opened a connection: {arguments}")
+
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise OSError(f"an example opened a connection: {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_there_is_an_example_of_each_system():
+    systems = "dcgan ddpm gan-ring gmm-prior latent-gan ldm ldm-class two-stage-vae vae vae-2d vq-ldm"
+    assert {path.stem for path in SPECS} >= set(systems.split())
+    assert {path.stem for path in SCRIPTS} >= {"hybrid", "local_part"}
+
+
+@pytest.mark.parametrize("path", [*SPECS, *SCRIPTS], ids=lambda path: path.name)
+def test_no_example_is_over_40_lines(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_a_spec_bears_the_name_of_its_file_and_reads_back(path):
+    spec = modkit.load_spec(path)
+    assert spec.name == path.stem
+    assert modkit.Spec.from_yaml(spec.to_yaml()) == spec
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_a_spec_checks_trains_samples_and_reloads(path, tmp_path):
+    spec = modkit.load_spec(path, SMALL)
+    report = modkit.check(spec)
+    assert report.unchecked == {}
+    before = modkit.build(spec).state_dict()
+
+    run = modkit.train(spec, tmp_path / "run", steps=2)
+    model = modkit.load(run)
+    moved = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    for player in model.players():
+        assert any(name.startswith(player.modules) for name in moved) or not player.modules, (
+            f"{player.name} stood still"
+        )
+    assert run.status == "finished"
+    assert list(run.samples.iterdir())
+
+    x = model.sample(3, seed=0)
+    assert x.shape == (3, *report.x.shape)
+    assert bool(x.isfinite().all())
+    assert not torch.equal(x[0], x[1])
+    if report.x.range is not None:
+        low, high = report.x.range
+        assert low <= float(x.min()) <= float(x.max()) <= high
+    again = modkit.load(run.path)
+    assert torch.equal(x, again.sample(3, seed=0))
+
+
+def test_ldm_class_samples_what_is_asked_for():
+    prior = modkit.build(modkit.load_spec(EXAMPLES / "ldm-class.yaml")).prior
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in prior.parameters():  # its last layers start at zero
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    three, five = prior.sample(2, seed=0, labels=3), prior.sample(2, seed=0, labels=5)
+    assert not torch.allclose(three, five, atol=1e-3)
+    torch.testing.assert_close(prior.sample(2, seed=0, labels=[5, 3])[1], three[1])
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("hybrid", r"(?P<out>\S+): samples \(64, 1, 16, 16\) of mean -?\d\.\d\d and std \d\.\d\d\n"),
+        ("local_part", r"(?P<out>\S+) \(64, 1, 16, 16\)\n"),
+    ],
+)
+def test_a_script_trains_and_prints_its_result(script, said, tmp_path):
+    command = [sys.executable, "-W", "error", "-c", OFFLINE, str(EXAMPLES / f"{script}.py")]
+    ran = subprocess.run(
+        [*command, "--steps", "2", "--out", str(tmp_path / "run")], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert re.fullmatch(said, ran.stdout)["out"] == str(tmp_path / "run")
+    assert modkit.Run.open(tmp_path / "run").status == "finished"
+
+
+def test_a_run_of_local_parts_says_that_no_name_reloads_them(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import local_part
+
+    run = modkit.train(local_part.SPEC, tmp_path / "run", steps=1)
+    assert 'bottleneck: {use: "local:local_part:Sphere", channels: 16}' in run.spec_text
+    with pytest.raises(modkit.SpecError, match="got the local local_part:Sphere, not reloadable by name, expected a"):
+        modkit.load(run)
+    model = modkit.load(run, spec=local_part.SPEC)
+    z = model.autoencoder.encode(torch.zeros(2, 1, 16, 16), "continuous")
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(2))
+    again = modkit.train(local_part.SPEC, tmp_path / "run", steps=2, resume=True)
+    assert again.status == "finished"

@@ -1,0 +1,106 @@
+"""The public face: what `import modkit` gives, what it costs, and that nothing in it is ever rebound."""
+
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import modkit
+
+ROOT = Path(modkit.__file__).parents[1]
+PROMISED = """
+    Batch Cond CondType Denoised Event Latents Model Part Player Rng Run Spec SpecError Step TensorType
+    build check find hookimpl load load_spec train use
+""".split()
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+import modkit
+from modkit import Part, Spec, SpecError, TensorType, hookimpl, load_spec, use
+import modkit.cli, modkit.describe, modkit.kinds, modkit.plan, modkit.settings, modkit.spec, modkit.types
+assert modkit.find("sampler", "ddim").name == "ddim"
+assert Spec(model=use("gan"), data=use("digits")).to_yaml()
+assert len(modkit.describe.listing()) > 50
+"""
+CALLS = """
+import sys, warnings
+warnings.simplefilter("error")
+import modkit
+from modkit.part import Part
+
+SMALL = {"width": 8, "depth": 1}
+TEXT = '''
+name: tiny
+data: {use: ring, num: 64, num_test: 64}
+model: {use: gan, generator: {use: mlp, width: 8, depth: 1}, discriminator: {use: mlp, width: 8, depth: 1}, z_dim: 2}
+train: {steps: 1, batch_size: 8, device: cpu, samples: {num: 4}}
+'''
+open("tiny.yaml", "w").write(TEXT)
+
+def ran(run=iter(range(9))):
+    return modkit.train(modkit.load_spec("tiny.yaml"), f"run-{next(run)}")
+
+calls = {
+    "use": lambda: modkit.use("mlp", width=8),
+    "default": lambda: modkit.default("mlp"),
+    "find": lambda: modkit.find("network", "mlp").load(),
+    "hookimpl": lambda: modkit.hookimpl(lambda: None),
+    "load_spec": lambda: modkit.load_spec("tiny.yaml", ["train.seed=1"]),
+    "check": lambda: modkit.check(modkit.load_spec("tiny.yaml")).parameters,
+    "build": lambda: modkit.build(modkit.load_spec("tiny.yaml")).sample(2, seed=0).shape,
+    "train": lambda: ran().finished,
+    "load": lambda: modkit.load(ran()).sample(2, seed=0).shape,
+}
+assert set(calls) == {name for name in modkit.__all__ if callable(getattr(modkit, name)) and name.islower()}
+for name in sorted(calls, reverse=sys.argv[1] == "backwards"):
+    first, again = getattr(modkit, name), None
+    for _ in range(2):
+        calls[name]()
+        assert getattr(modkit, name) is first, name
+"""
+
+
+def run(code, *arguments, cwd=None):
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_exported_name_resolves_and_is_listed():
+    assert set(PROMISED) <= set(modkit.__all__) == set(dir(modkit))
+    assert all(getattr(modkit, name) is not None for name in modkit.__all__)
+    assert (ROOT / "modkit" / "py.typed").exists()
+    with pytest.raises(AttributeError, match="module 'modkit' has no attribute 'tarin'"):
+        modkit.tarin  # noqa: B018
+
+
+def test_every_name_of_each_module_resolves():
+    for info in pkgutil.walk_packages(modkit.__path__, "modkit."):
+        module = __import__(info.name, fromlist=["__all__"])
+        assert [name for name in getattr(module, "__all__", ()) if not hasattr(module, name)] == [], info.name
+
+
+def test_no_module_has_the_name_of_an_exported_one():
+    assert {info.name for info in pkgutil.iter_modules(modkit.__path__)} & set(modkit.__all__) == set()
+
+
+def test_the_face_works_where_torch_cannot_be_imported():
+    run(WITHOUT_TORCH)
+
+
+def test_importing_imports_no_torch_and_little_else():
+    code = "import json, sys, time; t = time.process_time(); import modkit; t = time.process_time() - t;"
+    seconds, modules = json.loads(run(code + "print(json.dumps([t, sorted(sys.modules)]))"))
+    print(f"import modkit: {seconds * 1000:.0f} ms of CPU")
+    assert not {"torch", "numpy", "click", "rich", "pluggy", "ruamel.yaml"} & set(modules)
+
+
+@pytest.mark.parametrize("order", ["forwards", "backwards"])
+def test_each_function_is_itself_however_often_and_in_whatever_order_it_is_called(order, tmp_path):
+    run(CALLS, order, cwd=tmp_path)
