@@ -33,6 +33,7 @@ _HOME = {
     "build": "builder",
     "check": "checker",
     "default": "kinds",
+    "evaluate": "evaluation",
     "find": "registry",
     "hookimpl": "part",
     "load": "session",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from modkit.builder import build as build
     from modkit.checker import check as check
     from modkit.errors import SpecError as SpecError
+    from modkit.evaluation import evaluate as evaluate
     from modkit.kinds import Slot as Slot
     from modkit.kinds import Step as Step
     from modkit.kinds import default as default

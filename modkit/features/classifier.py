@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modkit.checkpoint import replace_file
 from modkit.features.frozen import Frozen
 from modkit.features.images import check_image_type, check_images, resized, spread, with_channels
 from modkit.features.weight_file import load_exactly, read_weights, tensors_key
+from modkit.files import replace_file
 from modkit.rng import Rng
 from modkit.types import Batch, Features, TensorType
 

@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from modkit.cache import cache_folder
-from modkit.checkpoint import replace_file
 from modkit.features.frozen import Frozen
 from modkit.features.images import check_image_type, check_images, spread, with_channels
 from modkit.features.weight_file import optional, read_weights, tensors_key
+from modkit.files import replace_file
 from modkit.types import Features, TensorType
 
 __all__ = ["SHA256", "URL", "Inception", "download_inception", "find_inception"]

@@ -20,8 +20,8 @@ import safetensors.torch
 from torch import Tensor
 
 from modkit.cache import cache_folder
-from modkit.checkpoint import replace_file
 from modkit.features.weight_file import read_bytes, tensors_key
+from modkit.files import replace_file
 
 __all__ = ["Reference", "ReferenceCache"]
 
