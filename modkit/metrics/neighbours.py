@@ -71,7 +71,7 @@ def points(**sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
             raise ValueError(f"neighbours expect finite values, got NaN or infinity in {name!r}")
     total = sum(len(values) for _, values in sets.values())
     mean = torch.stack([_total(values) for _, values in sets.values()]).sum(0) / max(total, 1)
-    largest = max((float((part.double() - mean).abs().max()) for _, v in sets.values() for part in v.split(_ROWS)))
+    largest = max((float((part.double() - mean).abs().max()) for _, v in sets.values() for part in torch.split(v, _ROWS)))
     shift = -math.frexp(largest * math.sqrt(len(mean)))[1] if largest else 0  # powers of two keep the digits
     return {name: _points(values, indices, mean, shift) for name, (indices, values) in sets.items()}
 
@@ -94,11 +94,11 @@ def radii(x: Points, k: int, *, of: Points | None = None) -> Tensor:
     found = torch.full((len(x.values), GROUPS + 1), math.inf, dtype=torch.float64)
     if not enough[0]:
         return found
-    for rows in torch.arange(len(x.values)).split(_ROWS // 2):
+    for rows in torch.split(torch.arange(len(x.values)), _ROWS // 2):
         found[rows] = _radii(x, rows, y, k, few, same=of is None)
         open = rows[(found[rows].isinf() & enough).any(1)]  # most neighbours are of one group
-        if few < there:
-            for more in open.split(16):
+        if few < there and len(open):
+            for more in torch.split(open, 16):
                 found[more] = _radii(x, more, y, k, there, same=of is None)
     return found
 
@@ -125,7 +125,7 @@ def hits(real: Points, fake: Points, around: dict[str, Tensor], comparison: Comp
                 else:
                     near = tile <= widest[name][second : second + _COLUMNS]
                 i, j = near.nonzero(as_tuple=True)
-                for ii, jj in zip(i.split(_EXACT // 8), j.split(_EXACT // 8), strict=True):
+                for ii, jj in zip(torch.split(i, _EXACT // 8), torch.split(j, _EXACT // 8), strict=True):
                     pair = {"real": ii + first, "fake": jj + second}
                     low = tile[ii, jj].double()
                     centre, query = pair[name], pair["fake" if name == "real" else "real"]
@@ -135,7 +135,7 @@ def hits(real: Points, fake: Points, around: dict[str, Tensor], comparison: Comp
 
 def _total(values: Tensor) -> Tensor:
     total = torch.zeros(values.shape[1], dtype=torch.float64)
-    for part in values.split(_ROWS):
+    for part in torch.split(values, _ROWS):
         total += part.double().sum(0)
     return total
 
@@ -172,7 +172,7 @@ def _exact(x: Points, i: Tensor, y: Points, j: Tensor) -> Tensor:
     size = max(1, _EXACT // x.values.shape[1])
     parts = [
         torch.from_numpy((x.values[a].double() - y.values[b].double()).square_().numpy().sum(1))
-        for a, b in zip(i.split(size), j.split(size), strict=True)
+        for a, b in zip(torch.split(i, size), torch.split(j, size), strict=True)
     ]
     return torch.cat(parts)
 
