@@ -52,7 +52,8 @@ def copying(*, real: Tensor, fake: Tensor, train: Tensor) -> float:
 class Copying:
     """How much nearer to the training images samples are than held-out images are, in [-1, 1].
 
-    0 for held-out images, 1 for copies. Its error is the delete-a-group jackknife's over the three sets.
+    0 for held-out images, 1 for copies. Its error is the delete-a-group jackknife's over the three sets, too
+    large by up to 1.4 times in trials.
 
     References:
         A Non-Parametric Test to Detect Data-Copying in Generative Models (Meehan et al., 2020), section 3,
@@ -106,6 +107,7 @@ class Copying:
 def _centred(real: Tensor, fake: Tensor) -> float:
     """P(fake < real) - P(fake > real)."""
     ordered = real.sort().values
+    fake = fake.contiguous()
     below = torch.searchsorted(ordered, fake)
     above = len(ordered) - torch.searchsorted(ordered, fake, right=True)
     return float((above - below).double().mean() / len(ordered))

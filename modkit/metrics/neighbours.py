@@ -71,7 +71,9 @@ def points(**sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
             raise ValueError(f"neighbours expect finite values, got NaN or infinity in {name!r}")
     total = sum(len(values) for _, values in sets.values())
     mean = torch.stack([_total(values) for _, values in sets.values()]).sum(0) / max(total, 1)
-    largest = max((float((part.double() - mean).abs().max()) for _, v in sets.values() for part in torch.split(v, _ROWS)))
+    largest = max(
+        (float((part.double() - mean).abs().max()) for _, v in sets.values() for part in torch.split(v, _ROWS))
+    )
     shift = -math.frexp(largest * math.sqrt(len(mean)))[1] if largest else 0  # powers of two keep the digits
     return {name: _points(values, indices, mean, shift) for name, (indices, values) in sets.items()}
 
@@ -183,12 +185,25 @@ def _radii(x: Points, rows: Tensor, y: Points, k: int, few: int, *, same: bool) 
         tile[torch.arange(len(rows)), rows] = math.inf
     bound = _smallest(tile, few).double() + 2 * (x.slack(x.norms[rows]) + y.slack(y.norms.max()))
     i, j = (tile <= _up(bound)[:, None]).nonzero(as_tuple=True)
+    lower = tile[i, j].double()
+    counts = torch.bincount(i, minlength=len(rows))
+    head = torch.arange(len(i)) - (counts.cumsum(0) - counts)[i] < 4 * few
+    found = _decided(x, rows, y, i[head], j[head], lower[head], k, few)
+    open = (counts > 4 * few) & (found != 0).any(1)  # where many are copies of a sample, some of them settle it
+    if bool(open.any()):
+        rest, renumbered = open[i], open.cumsum(0) - 1
+        found[open] = _decided(x, rows[open], y, renumbered[i[rest]], j[rest], lower[rest], k, few)
+    return found
+
+
+def _decided(x: Points, rows: Tensor, y: Points, i: Tensor, j: Tensor, lower: Tensor, k: int, few: int) -> Tensor:
+    """The radii of `rows` from candidates: pairs (place in `rows`, index in `y`), by place, and lower bounds."""
     counts = torch.bincount(i, minlength=len(rows))
     column = torch.arange(len(i)) - (counts.cumsum(0) - counts)[i]
     low = torch.full((len(rows), max(k, int(counts.max()))), math.inf, dtype=torch.float64)
     groups, other = torch.full_like(low, -1, dtype=torch.int64), torch.zeros_like(low, dtype=torch.int64)
     high = low.clone()
-    low[i, column] = tile[i, j].double()
+    low[i, column] = lower
     high[i, column] = low[i, column] + 2 * (x.slack(x.norms[rows[i]]) + y.slack(y.norms[j]))
     groups[i, column], other[i, column] = y.groups[j], j
 

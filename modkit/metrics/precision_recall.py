@@ -132,7 +132,8 @@ class _Balls:
 class PrecisionRecall(_Balls):
     """Improved precision and recall: fakes among the real samples, and real samples among the fakes.
 
-    Errors are the delete-a-group jackknife's over both sets, radii included.
+    Errors are the delete-a-group jackknife's over both sets, radii included: too large by up to 2.3 times in trials,
+    since flips at a ball's edge count as if they added up.
 
     References:
         Improved Precision and Recall Metric (Kynkäänniemi et al., 2019), eq. 1-2, https://arxiv.org/abs/1904.06991
@@ -167,7 +168,8 @@ class PrecisionRecall(_Balls):
 class DensityCoverage(_Balls):
     """Density and coverage: real balls that hold a fake, counted by the fake and by the ball.
 
-    Density may exceed 1. Errors are the delete-a-group jackknife's over both sets, radii included.
+    Density may exceed 1. Errors are the delete-a-group jackknife's over both sets, radii included: too large by up to
+    1.8 times in trials.
 
     References:
         Reliable Fidelity and Diversity Metrics (Naeem et al., 2020), eq. 3-4, https://arxiv.org/abs/2002.09797
