@@ -37,7 +37,11 @@ _SLOTS = ("sampler", "guidance")  # what sampling alone uses, so that a bare nam
 
 def main() -> None:
     """Runs the command line."""
-    registry().call("modkit_commands", app=app)
+    try:
+        known = registry()
+    except ValueError as error:  # MODKIT_STRICT=1, and a plug-in fails
+        _end(1, str(error))
+    known.call("modkit_commands", app=app)
     app()
 
 

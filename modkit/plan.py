@@ -6,6 +6,7 @@ builder makes objects and the run writes its resolved spec; what goes wrong is c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
@@ -126,6 +127,8 @@ def plan(spec: Spec) -> Plan:
     model = planner.part(spec.model, "model", "model", None)
     settings = planner.record(spec.train or Node({}), Settings, "train")
     planner.check_refs()
+    if not re.fullmatch(r"(?!\.{1,2}$)[^/\\\0]{1,100}", spec.name):
+        planner.report("name", f"got {described(spec.name)}, expected a plain name, as of a file")
     if (num := len(planner.calls) + len(planner.refs)) > MAX_PARTS:
         planner.report("model", f"got {num} parts with all defaults, expected at most {MAX_PARTS}")
     if spec.data is None and spec.x is None:

@@ -124,7 +124,7 @@ def test_settings_are_records_with_factories_for_parts():
 def test_a_slot_says_where_it_was_written():
     own = text("{use: gan, generator: mlp}")
     place = site(own)
-    assert place.argument(place.plan.calls["model.generator"]).where == "model.generator (mlp, spec.yaml:3:31)"
+    assert place.argument(place.plan.calls["model.generator"]).where == "model.generator (mlp, spec.yaml:3:30)"
     python = site(spec(GAN))
     assert python.argument(python.plan.calls["model.generator"]).where == "model.generator (mlp)"
 
@@ -132,7 +132,7 @@ def test_a_slot_says_where_it_was_written():
 def test_what_a_part_refuses_is_reported_at_its_place_with_the_types_it_was_told():
     (problem,) = refused(text("{use: gan, generator: {use: dcgan, channels: 0}}"))
     assert problem.startswith(
-        "spec.yaml:3:23: model.generator: the generator dcgan cannot be built from z 64 unbounded, x 1×8×8 in [-1, 1]: "
+        "spec.yaml:3:30: model.generator: the generator dcgan cannot be built from z 64 unbounded, x 1×8×8 in [-1, 1]: "
     )
     (problem,) = refused(spec(use("autoencoder", encoder=use(Asking), decoder=MLP["decoder"])))
     assert "model.encoder: the encoder Asking cannot" in problem and "cond" in problem
@@ -180,7 +180,7 @@ def test_a_shared_part_is_built_once_and_refused_under_other_types():
         text("{use: latent, autoencoder: {encoder: mlp, decoder: mlp}, prior: {ref: model.autoencoder}}")
     )
     assert problem.startswith(
-        "spec.yaml:3:69: model.prior: the part at model.autoencoder is shared under other types: x 4 "
+        "spec.yaml:3:72: model.prior: the part at model.autoencoder is shared under other types: x 4 "
     )
     assert "here, x 1×8×8 in [-1, 1]" in problem and problem.endswith("there")
 

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -37,7 +38,7 @@ class Decoder(nn.Module):
 
     def __init__(self, z: Event, x: TensorType, *, emits: list[int] = [1, 8, 8]):  # noqa: B006
         super().__init__()
-        self.out = nn.Linear(z.numel, int(torch.tensor(emits).prod()))
+        self.out = nn.Linear(z.numel, math.prod(emits))
         self.emits = emits
 
     def forward(self, z: Tensor) -> Tensor:
@@ -200,13 +201,13 @@ def test_a_loss_that_is_no_scalar_is_refused():
         (
             "{use: gan, weights: {r2: 1.0}}",
             "",
-            "3:26",
+            "3:33",
             "model.weights.r2: got a weight of 'r2', .* losses: adversarial",
         ),
         (
             "{use: gan, regularizers: {r1: r1}, weights: {r1: {use: adaptive}}}",
             "",
-            "3:50",
+            "3:57",
             "model.weights.r1: .*expects a decoder with a last layer",
         ),
         (
@@ -226,14 +227,14 @@ def test_a_loss_that_is_no_scalar_is_refused():
             "gan",
             "train: {checkpoints: {best: generator/adversaril}}",
             "4:29",
-            r"best: got 'generator/adversaril', .*\(did you mean generator/adversarial\?\)",
+            r"best: got 'generator/adversaril', .*\(did you mean generator/adversarial or ",
         ),
         ("gan", "train: {optimizer: {use: adam, betas: [0.5]}}", "4:20", "train.optimizer: .*adam expects two betas"),
         ("gan", "train: {lr_schedule: {use: cosine, floor: 2.0}}", "4:22", "train.lr_schedule: "),
     ],
 )
 def test_names_and_numbers_of_training_are_held_against_the_model(model, train, position, message):
-    with pytest.raises(SpecError, match=f"^spec.yaml:{position}: .*{message}|^spec.yaml:{position}: {message}"):
+    with pytest.raises(SpecError, match=f"^spec.yaml:{position}: .*{message}"):
         check(text(model, train))
 
 
@@ -257,7 +258,7 @@ def test_a_part_inside_a_prior_that_cannot_take_the_latent_names_both_ends():
     latent = "latent, autoencoder: {encoder: mlp, decoder: mlp}"
     (problem,) = problems(text(f"{{use: {latent}, prior: {{use: diffusion, network: {{use: unet}}}}}}"))
     assert problem.startswith(
-        "spec.yaml:3:102: model.prior.network: the network unet cannot be built from x 4 unbounded"
+        "spec.yaml:3:98: model.prior.network: the network unet cannot be built from x 4 unbounded"
     )
     assert problem.endswith("; it is fed by the latent 'continuous' of model.autoencoder (autoencoder, spec.yaml:3:35)")
     inner = f"{{use: {latent}, prior: {{use: {latent}, prior: {{use: diffusion, network: unet}}}}}}"

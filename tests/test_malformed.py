@@ -242,7 +242,7 @@ def bomb(rng, tree):
     lists = ["&a0 [" + ", ".join(["x"] * fan) + "]"]
     lists += [f"&a{level} [" + ", ".join([f"*a{level - 1}"] * fan) + "]" for level in range(1, depth)]
     deep = rng.randrange(70, 3000)
-    text = "y" * rng.randrange(200_000, 300_000)
+    text = "y" * rng.randrange(170_000, 180_000)
     holder[key] = Raw(
         rng.choice(
             [
@@ -252,8 +252,8 @@ def bomb(rng, tree):
                 "&a [*a]",
                 "&a {b: [1, {c: *a}]}",
                 f"[&t {text}, *t, *t, *t, *t, *t]",
-                "[" + ", ".join(["1"] * rng.randrange(10_001, 11_000)) + "]",
-                "{" + ", ".join(f"k{index}: 1" for index in range(rng.randrange(10_001, 11_000))) + "}",
+                "[" + ", ".join(["1"] * rng.randrange(10_001, 10_100)) + "]",
+                "{" + ", ".join(f"k{index}: 1" for index in range(rng.randrange(10_001, 10_100))) + "}",
                 f"{{{'k' * rng.randrange(101, 9999)}: 1}}",
                 "*nowhere",
                 "{<<: {a: 1}}",
@@ -404,8 +404,8 @@ KINDS = {
     huge_number: 200,
     cycle: 200,
     hostile_tag: 150,
-    bomb: 100,
-    broken_syntax: 200,
+    bomb: 70,
+    broken_syntax: 230,
     duplicate_key: 100,
     override: 300,
     impossible_shape: 200,
@@ -483,6 +483,7 @@ ABSURD = {
     "model     ": {"use": "gan", "regularizers": {f"r{index}": "r1" for index in range(4900)}},
     "name": "n" * 900_000,
 }
+"""By path, which blanks at the end tell apart."""
 ABSURD_RUN = """
 import json, resource, sys, time
 import modkit

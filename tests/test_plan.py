@@ -47,7 +47,7 @@ def test_short_forms_and_defaults_are_written_out():
     model = planned.resolved.model
     assert model["autoencoder"]["encoder"] == use("mlp", width=256, depth=2)
     assert model["autoencoder"].use == "autoencoder" and model["autoencoder"]["bottleneck"].use == "gaussian"
-    assert model["prior"]["sampler"] == use("ddim", steps=5, eta=0.0, spacing="leading") or model["prior"]["sampler"]
+    assert model["prior"]["sampler"] == use("ddim", steps=5, eta=0.0, spacing="trailing")
     assert model["prior"]["schedule"] == use("cosine", num=1000, offset=0.008, max_beta=0.999)
     assert "critic" not in model["autoencoder"] and "scale" not in model
     assert planned.spec == read(LATENT), "what was written stays as it was"
@@ -56,7 +56,7 @@ def test_short_forms_and_defaults_are_written_out():
 def test_a_plan_has_every_part_by_its_path_and_every_registered_one_used():
     planned = plan(read(LATENT))
     assert planned.calls["model.prior.network"].part.name == "mlp"
-    assert planned.calls['train.players["prior/*"].optimizer'].part.name == "sgd"
+    assert planned.calls["train.players.prior/*.optimizer"].part.name == "sgd"
     assert {"x", "cond"} <= planned.calls["model.prior.network"].takes
     assert isinstance(planned.model, Call) and planned.model is planned.calls["model"]
     used = {str(entry.part) for entry in planned.entries}
@@ -111,7 +111,7 @@ train:
         ["spec.yaml:6:18", "model.discriminator"],
         ["spec.yaml:8:17", "model.regularizers"],
         ["spec.yaml:7:10", "model.z_dim"],
-        ["spec.yaml:10:29", "train.optimizer.lr"],
+        ["spec.yaml:10:30", "train.optimizer.lr"],
     ]
     assert "did you mean width?" in found[0] and "did you mean 'mlp'?" in found[1]
     assert "expected int, got 'many'" in found[3]
@@ -122,14 +122,17 @@ train:
     [
         (
             "{use: gan, generator: {use: mlp, x: 3}}",
-            "3:34: model.generator.x: got 'x', which the generator mlp is told by",
+            "3:41: model.generator.x: got 'x', which the generator mlp is told by",
         ),
         ("{use: gan, generator: {ref: model.discriminator}}", "got model.discriminator, which is not there"),
         (
             "{use: gan, discriminator: mlp, generator: {ref: model.discriminator}}",
-            "3:51: model.generator: got a ref to the discriminator at model.discriminator, expected a generator",
+            "3:50: model.generator: got a ref to the discriminator at model.discriminator, expected a generator",
         ),
-        ("{use: gan, discriminator: {ref: model}, z_dim: 4}", r"got a cycle model → model.discriminator → model"),
+        (
+            "{use: gan, discriminator: {ref: model}, z_dim: 4}",
+            r"got a cycle model.discriminator → model → model.discriminator",
+        ),
         (
             "{use: diffusion, network: {width: 8}, sampler: {steps: 2}}",
             "model.network.width: got an unknown key 'width'",
@@ -138,6 +141,10 @@ train:
         ("{use: gan, weights: {r1: true}}", "model.weights.r1: got True, expected a weight"),
         ("{use: gan, weights: {r1: 4000000000}}", "model.weights.r1: expected a number below 2\\^31"),
         ("{use: image}", "3:8: model: no model is called 'image'; "),
+        ("{use: gan, generator: {use: 7}}", "3:30: model.generator: got 7 as `use`, expected the name of a generator"),
+        ("{use: gan, generator: {use: ''}}", "3:30: model.generator: no generator is called ''"),
+        ("{use: gan, generator: {use: [mlp]}}", "3:30: model.generator: got a list as `use`"),
+        ("{use: gan, generator: {use: null}}", "3:30: model.generator: got no `use`, expected the name of a generator"),
         ("{use: 'local:a:B'}", "3:8: model: got the local a:B, not reloadable by name, expected a registered model"),
         ("{use: acme/gan}", "no model is called 'acme/gan'"),
         ("{use: run}", "3:8: model: got no `path`, expected the directory of a run"),
@@ -151,6 +158,12 @@ train:
 def test_what_does_not_fit_a_signature_is_refused(model, message):
     with pytest.raises(SpecError, match=message):
         plan(read(f"{HEAD}model: {model}"))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", ".", "n" * 101, '"a\\0b"', '"a\\\\b"'])
+def test_a_name_is_that_of_a_folder(name):
+    (problem,) = problems(f"name: {name}\ndata: digits\nmodel: gan")
+    assert problem.startswith("spec.yaml:1:7: name: got ") and problem.endswith(", expected a plain name, as of a file")
 
 
 def test_a_spec_without_data_needs_a_type():
@@ -201,7 +214,7 @@ def test_a_local_part_is_built_trained_and_recorded_as_not_reloadable(local, tmp
     trained = load(run, spec=own)
     assert torch.equal(trained.encoder.scale, weights(run)["encoder.scale"]) and trained.encoder.scale != 3.0
     train(own, tmp_path / "run", steps=2, resume=True)
-    with pytest.raises(SpecError, match="the encoder Flat"):
+    with pytest.raises(SpecError, match="model.encoder.scale: expected float, got 'x'"):
         build(spec(use("autoencoder", encoder=use(Flat, scale="x"), decoder=MLP["decoder"])))
 
 
