@@ -17,12 +17,14 @@ _HOME = {
     "CondType": "types",
     "Denoised": "types",
     "Event": "types",
+    "Features": "types",
     "Latents": "types",
     "Model": "model",
     "Part": "part",
     "Player": "model",
     "Rng": "rng",
     "Run": "run",
+    "Score": "types",
     "Slot": "kinds",
     "Spec": "spec",
     "SpecError": "errors",
@@ -31,6 +33,7 @@ _HOME = {
     "build": "builder",
     "check": "checker",
     "default": "kinds",
+    "evaluate": "evaluation",
     "find": "registry",
     "hookimpl": "part",
     "load": "session",
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from modkit.builder import build as build
     from modkit.checker import check as check
     from modkit.errors import SpecError as SpecError
+    from modkit.evaluation import evaluate as evaluate
     from modkit.kinds import Slot as Slot
     from modkit.kinds import Step as Step
     from modkit.kinds import default as default
@@ -65,7 +69,9 @@ if TYPE_CHECKING:
     from modkit.types import CondType as CondType
     from modkit.types import Denoised as Denoised
     from modkit.types import Event as Event
+    from modkit.types import Features as Features
     from modkit.types import Latents as Latents
+    from modkit.types import Score as Score
     from modkit.types import TensorType as TensorType
 
 

@@ -91,6 +91,43 @@ def modkit_parts() -> list[Part]:
         Part("data", "grid", "modkit.data.mixture:Grid", "Gaussians on a grid"),
         Part("data", "fashion-mnist", "modkit.data.fashion_mnist:FashionMNIST", "Clothes, 28×28 (Xiao et al., 2017)"),
         Part("data", "image-folder", "modkit.data.image_folder:ImageFolder", "Pictures in a folder"),
+        # Evaluation
+        Part("features", "pixels", "modkit.features.pixels:Pixels", "Values as they are"),
+        Part("features", "classifier", "modkit.features.classifier:Classifier", "A small classifier's; digits' ships"),
+        Part("features", "random-conv", "modkit.features.random_conv:RandomConv", "A fixed random network's"),
+        Part("features", "inception", "modkit.features.inception:Inception", "FID's (Heusel et al., 2017)"),
+        Part(
+            "features",
+            "torchvision",
+            "modkit.features.pretrained:TorchVision",
+            "A torchvision network's, weights given",
+        ),
+        Part("features", "timm", "modkit.features.pretrained:Timm", "A timm network's, weights given"),
+        Part("features", "dinov2", "modkit.features.pretrained:dinov2", "FD-DINOv2's (Stein et al., 2023)"),
+        Part("features", "clip", "modkit.features.pretrained:clip", "CMMD's (Jayasumana et al., 2024)"),
+        Part("metric", "fd", "modkit.metrics.frechet:FrechetDistance", "Fréchet distance (Heusel et al., 2017)"),
+        Part("metric", "fd-infinity", "modkit.metrics.frechet_infinity:FrechetInfinity", "FD∞ (Chong & Forsyth, 2020)"),
+        Part("metric", "kd", "modkit.metrics.kernel:KernelDistance", "Kernel distance, KID (Binkowski et al., 2018)"),
+        Part("metric", "mmd", "modkit.metrics.kernel:MMD", "Maximum mean discrepancy (Gretton et al., 2012)"),
+        Part("metric", "cmmd", "modkit.metrics.kernel:CMMD", "CMMD (Jayasumana et al., 2024)"),
+        Part(
+            "metric", "is", "modkit.metrics.inception_score:InceptionScore", "Inception Score (Salimans et al., 2016)"
+        ),
+        Part(
+            "metric",
+            "precision-recall",
+            "modkit.metrics.precision_recall:PrecisionRecall",
+            "Improved precision and recall (Kynkäänniemi et al., 2019)",
+        ),
+        Part(
+            "metric",
+            "density-coverage",
+            "modkit.metrics.precision_recall:DensityCoverage",
+            "Density and coverage (Naeem et al., 2020)",
+        ),
+        Part(
+            "metric", "copying", "modkit.metrics.copying:Copying", "Nearness to the training data (Meehan et al., 2020)"
+        ),
         Part("logger", "tensorboard", "modkit.loggers:TensorBoard", "Losses and samples for TensorBoard"),
         Part("engine", "local", "modkit.engine:LocalEngine", "One process, one device"),
     ]

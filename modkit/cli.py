@@ -1,4 +1,4 @@
-"""The command line: `modkit list`, `show`, `check`, `train`, `sample`, `doctor`.
+"""The command line: `modkit list`, `show`, `check`, `train`, `sample`, `evaluate`, `doctor`.
 
 Exit status: 0 done, 1 the run failed, 2 the input was wrong, and nothing was written. What imports torch is imported by
 the commands that need it.
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
-    from modkit.checker import Report
+    from modkit.checker import Report as Check
+    from modkit.evaluation import Report
     from modkit.types import TensorType
 
 __all__ = ["app", "main"]
@@ -229,6 +230,72 @@ def sample(
     click.echo(f"{num} samples: {path}")
 
 
+@app.command()
+@click.argument("run", required=False)
+@click.option("--real", type=click.Path(), help="Data: a folder of images or a .npy.")
+@click.option("--fake", type=click.Path(), help="Samples: the same.")
+@click.option("-n", "num", type=click.IntRange(min=2), help="Samples on each side; all there are where not given.")
+@click.option("--features", help="Features: see `modkit list features`.")
+@click.option("--metrics", help="Metrics, with commas between: see `modkit list metric`.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise and of subsets.")
+@click.option("--raw", is_flag=True, help="Leave values as they are instead of rounding images to 8 bits.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_reported
+def evaluate(
+    run: str | None,
+    real: str | None,
+    fake: str | None,
+    num: int | None,
+    features: str | None,
+    metrics: str | None,
+    seed: int,
+    raw: bool,
+    as_json: bool,
+) -> None:
+    """Measure RUN against its test split, or the samples --fake against the data --real."""
+    from modkit.evaluation import evaluate, evaluate_run
+    from modkit.features.inception import find_inception
+    from modkit.files import replace_file
+    from modkit.run import Run
+
+    names = metrics.split(",") if metrics else None
+    if run is not None and real is None and fake is None:
+        opened = Run.open(run)
+        report, floor = evaluate_run(opened, features=features, metrics=names, num=num, seed=seed, raw=raw)
+        replace_file(opened.path / "evaluation.json", report.to_json().encode())
+    elif run is None and real is not None and fake is not None:
+        if features is None and find_inception() is None:
+            raise ValueError(
+                "--features expects a name where Inception's weights are not found: pixels, random-conv, …"
+            )
+        chosen = features or "inception"
+        report = evaluate(real=real, fake=fake, features=chosen, metrics=names, num=num, seed=seed, raw=raw)
+        floor = None
+    else:
+        raise ValueError("evaluate expects a RUN, or both --real and --fake")
+    if as_json:
+        click.echo(report.to_json())
+    else:
+        _print_scores(report, floor)
+
+
+def _print_scores(report: Report, floor: Report | None) -> None:
+    from modkit.console import table
+
+    console = _console()
+    columns = ["score", "value", "± standard error", "better"]
+    rows = [list(row) for row in report.rows()]
+    if floor is not None:
+        columns.insert(2, "training images")
+        for row, other in zip(rows, floor.rows()):
+            row.insert(2, other[1])
+    console.print(table(columns, rows))
+    counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
+    console.print(f"{counts} samples, seed {report.seed}", highlight=False)
+    for note in report.notes:
+        console.print(f"note: {note}", highlight=False)
+
+
 def _write(x: Any, type: TensorType, path: Path) -> None:
     """Writes samples as a picture, or as they are."""
     import numpy as np
@@ -247,7 +314,7 @@ def _write(x: Any, type: TensorType, path: Path) -> None:
         replace_file(path, png(picture(samples, type)))
 
 
-def _print_report(report: Report, console: Console) -> None:
+def _print_report(report: Check, console: Console) -> None:
     from modkit.console import table
 
     rows = [

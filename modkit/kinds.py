@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from modkit.types import Batch, Cond, CondType, Denoised, Event, Latents, TensorType, Value
+from modkit.types import Batch, Cond, CondType, Denoised, Event, Features, Latents, Score, TensorType, Value
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,7 @@ __all__ = [
     "Discriminator",
     "Encoder",
     "Engine",
+    "FeatureExtractor",
     "Generator",
     "Guidance",
     "Kind",
@@ -43,6 +44,7 @@ __all__ = [
     "Likelihood",
     "Logger",
     "LossWeight",
+    "Metric",
     "Network",
     "Optimizer",
     "Parametrization",
@@ -442,6 +444,56 @@ class LRSchedule(Protocol):
         ...
 
 
+class FeatureExtractor(Protocol):
+    """Maps images to features that distances make sense in: differentiable, and independent of the batch.
+
+    `.label` names it in scores (`classifier:digits`).
+    """
+
+    label: str
+
+    def __call__(self, x: Tensor) -> Features:
+        """Features of `x`, `b c h w` of its type."""
+        ...
+
+    def key(self) -> str:
+        """Hash of weights and preprocessing."""
+        ...
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Trains or calibrates it once on the training split; left alone where it needs nothing."""
+        ...
+
+
+class Metric(Protocol):
+    """A measure of samples, streaming and mergeable, so that processes can share the work.
+
+    `.needs` names what it is fed: of `features`, `logits`, `images`, `pairs` (a reconstruction beside its original),
+    `codes`, `model`, `points`. `.sets` names the sets it compares: of `real`, `fake`, `train`. What it keeps a sample
+    it keeps by the sample's index, so that the order of arrival never changes a result.
+    """
+
+    needs: tuple[str, ...]
+    sets: tuple[str, ...]
+    better: Literal["lower", "higher"] | None
+
+    def init(self) -> Any:
+        """An empty state."""
+        ...
+
+    def update(self, state: Any, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Any:
+        """The state with more samples of a set: `values` by what it needs (`b ...`), `indices` of the samples, `b`."""
+        ...
+
+    def merge(self, a: Any, b: Any) -> Any:
+        """Two states of disjoint samples as one."""
+        ...
+
+    def result(self, state: Any, rng: Rng) -> dict[str, Score]:
+        """Scores by name."""
+        ...
+
+
 class Logger(Protocol):
     """Watches a run through the lifecycle hooks as methods, all optional; draws nothing.
 
@@ -530,6 +582,8 @@ KINDS: dict[str, Kind] = {
         Kind("regularizer", "Regularizer", (), "penalty on a discriminator"),
         Kind("weight", "Weight", ("term",), "weight of a loss term"),
         Kind("data", "Data", (), "a data set"),
+        Kind("features", "FeatureExtractor", ("x",), "images to features"),
+        Kind("metric", "Metric", (), "a measure of samples"),
         Kind("optimizer", "Optimizer", ("parameters",), "moves parameters"),
         Kind("lr-schedule", "LRSchedule", ("optimizer", "steps"), "learning rate over a stage"),
         Kind("logger", "Logger", (), "watches a run"),

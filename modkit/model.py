@@ -230,6 +230,7 @@ class Model(nn.Module):
         seed: int | None = None,
         generator: torch.Generator | None = None,
         batch_size: int | None = None,
+        first: int = 0,
         **fields: int | Sequence[int] | Tensor,
     ) -> Value:
         """Draws `num` samples, `num` rows of the event, in eval mode and without gradients.
@@ -241,6 +242,7 @@ class Model(nn.Module):
             seed: Seed of the noise; fresh where neither it nor a generator is given.
             generator: Where to take a seed from instead.
             batch_size: Samples made at a time; 256 where not given.
+            first: Number of the first sample, to go on from an earlier call.
             **fields: What to condition on (`labels=3`, or one value a sample).
 
         Raises:
@@ -248,15 +250,15 @@ class Model(nn.Module):
                 are given, or the Model cannot be sampled.
         """
         size = 256 if batch_size is None else batch_size
-        if num < 1 or size < 1:
-            raise ValueError(f"sample expects num >= 1 and batch_size >= 1, got {num} and {size}")
+        if num < 1 or size < 1 or first < 0:
+            raise ValueError(f"sample expects num >= 1, batch_size >= 1 and first >= 0, got {num}, {size} and {first}")
         rows = {name: self._field(name, value, num) for name, value in fields.items()}
-        rng = Rng("sample", _seed(seed, generator))
+        rng = Rng("sample", _seed(seed, generator)).rows(first)
         drawn = []
         with evaluating(self):
-            for first in range(0, num, size):
-                part = {name: value[first : first + size] for name, value in rows.items()}
-                drawn.append(self.draw(min(size, num - first), part, Cond(), rng.rows(first)))
+            for start in range(0, num, size):
+                part = {name: value[start : start + size] for name, value in rows.items()}
+                drawn.append(self.draw(min(size, num - start), part, Cond(), rng.rows(start)))
         if isinstance(drawn[0], tuple):
             return tuple(torch.cat(level) for level in zip(*drawn))
         return torch.cat([value for value in drawn if isinstance(value, Tensor)])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from modkit import checkpoint as store
 from modkit.builder import Origin, Site
 from modkit.checker import Report, check
+from modkit.kinds import Data
 from modkit.lock import lock
 from modkit.model import Model
 from modkit.plan import plan
@@ -25,7 +26,7 @@ from modkit.spec import Spec
 from modkit.trainer import Progress, Silent, Trainer
 from modkit.watchers import Watchers
 
-__all__ = ["load", "train", "weights"]
+__all__ = ["load", "opened_data", "train", "weights"]
 
 _logger = logging.getLogger(__name__)
 _NETWORKS = ("encoder", "decoder", "generator", "discriminator", "network")
@@ -115,6 +116,21 @@ def load(
     site.check()
     model.load_state_dict(weights(run))
     return model.to(device).eval()
+
+
+def opened_data(run: Run) -> tuple[Data, str]:
+    """The data set of a run, and the name of its part.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    made = plan(Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml")))
+    site = Site(made, meta=False, weights=False)
+    data = site.data()
+    site.check()
+    if data is None or made.data is None:
+        raise ValueError(f"{run.path}: expected a spec with `data`, got one without")
+    return data, made.data.part.name
 
 
 def weights(run: Run) -> dict[str, Tensor]:

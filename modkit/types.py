@@ -11,14 +11,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["Batch", "Cond", "CondType", "Denoised", "Event", "Latents", "TensorType", "Value", "levels"]
+__all__ = [
+    "Batch",
+    "Cond",
+    "CondType",
+    "Denoised",
+    "Event",
+    "Features",
+    "Latents",
+    "Score",
+    "TensorType",
+    "Value",
+    "levels",
+]
 
 Value: TypeAlias = "Tensor | tuple[Tensor, ...]"
 """What an `Event` types: a tensor, or one a level."""
@@ -95,7 +107,7 @@ class CondType:
     time: bool = False
 
     def __bool__(self) -> bool:
-        return any(bool(getattr(self, field.name)) for field in fields(self))
+        return any(bool(getattr(self, one.name)) for one in fields(self))
 
     def __str__(self) -> str:
         given = {field.name: value for field in fields(self) if (value := getattr(self, field.name))}
@@ -140,11 +152,11 @@ class Cond:
     def merge(self, other: Cond) -> Cond:
         """Both conditions as one; `CondType.merge` says what may meet."""
         merged: dict[str, Tensor | None] = {}
-        for field in fields(self):
-            mine, yours = getattr(self, field.name), getattr(other, field.name)
+        for one in fields(self):
+            mine, yours = getattr(self, one.name), getattr(other, one.name)
             if mine is not None and yours is not None:
                 mine = _join(mine, yours)
-            merged[field.name] = yours if mine is None else mine
+            merged[one.name] = yours if mine is None else mine
         return Cond(**merged)
 
     def at(self, time: Tensor) -> Cond:
@@ -210,3 +222,40 @@ class Denoised(NamedTuple):
 
     x_0: Tensor
     v: Tensor | None = None
+
+
+class Features(NamedTuple):
+    """What a feature extractor makes of images.
+
+    Args:
+        vector: `b d`.
+        maps: Feature maps `b c h w`, from shallow to deep; perhaps none.
+        logits: Logits of classes, `b k`, where it classifies.
+    """
+
+    vector: Tensor
+    maps: tuple[Tensor, ...] = ()
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number that a metric gives, with all that it depends on.
+
+    Args:
+        value: The number.
+        error: Its standard error, or None where it has none.
+        better: Which direction is better, or None where neither is.
+        counts: Number of samples by set (`real`, `fake`, `train`).
+        seed: Seed of what was drawn to compute it.
+        settings: What else it depends on: the features' label, k, the comparison; plain JSON.
+        warnings: What a reader must know.
+    """
+
+    value: float
+    error: float | None = None
+    better: Literal["lower", "higher"] | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()

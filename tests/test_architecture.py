@@ -13,11 +13,12 @@ TORCH_FREE = ("part", "types", "kinds", "errors", "node", "source", "spec", "reg
 LAYERS = {
     "ops": 0,
     "nn": 1, "samplers": 1, "losses": 1, "bottlenecks": 1, "data": 1,
-    "models": 2,
+    "models": 2, "metrics": 2, "features": 2,
     "plan": 3, "builder": 3, "checker": 3,
     "trainer": 4,
     "session": 5,
-    "cli": 6,
+    "sources": 5, "evaluation": 6,
+    "cli": 7,
 }  # fmt: skip
 
 

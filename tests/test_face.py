@@ -14,7 +14,7 @@ import modkit
 ROOT = Path(modkit.__file__).parents[1]
 PROMISED = """
     Batch Cond CondType Denoised Event Latents Model Part Player Rng Run Spec SpecError Step TensorType
-    build check find hookimpl load load_spec train use
+    build check evaluate find hookimpl load load_spec train use Features Score
 """.split()
 WITHOUT_TORCH = """
 import sys
@@ -30,8 +30,10 @@ CALLS = """
 import sys, warnings
 warnings.simplefilter("error")
 import modkit
+import torch
 from modkit.part import Part
 
+POINTS = torch.arange(12.0).view(6, 2) ** 2
 SMALL = {"width": 8, "depth": 1}
 TEXT = '''
 name: tiny
@@ -54,6 +56,7 @@ calls = {
     "build": lambda: modkit.build(modkit.load_spec("tiny.yaml")).sample(2, seed=0).shape,
     "train": lambda: ran().finished,
     "load": lambda: modkit.load(ran()).sample(2, seed=0).shape,
+    "evaluate": lambda: modkit.evaluate(real=POINTS, fake=POINTS + 1, features=None, metrics=["fd"]).counts,
 }
 assert set(calls) == {name for name in modkit.__all__ if callable(getattr(modkit, name)) and name.islower()}
 for name in sorted(calls, reverse=sys.argv[1] == "backwards"):

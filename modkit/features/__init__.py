@@ -1,0 +1,1 @@
+"""Feature extractors: images to vectors in which distances make sense, frozen and independent of the batch."""

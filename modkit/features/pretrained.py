@@ -1,0 +1,304 @@
+"""Features of networks trained elsewhere, through torchvision and timm, from weights on disk; nothing is downloaded.
+
+    y = (resize(x mapped to [0, 1], grey repeated) - mean) / std        bilinear or bicubic, antialiased, to a square
+    vector: what the last linear layer reads (torchvision), or the pooled output (timm)
+
+With DINOv2 the Fréchet distance is FD-DINOv2, with CLIP the kernel distance is CMMD. Both libraries are optional, and
+imported when a part is built.
+
+Shape letters: b batch, c channels, h w spatial, d features, k classes.
+
+References:
+    Exposing flaws of generative model evaluation metrics and their unfair treatment of diffusion models (Stein et al.,
+    2023), https://arxiv.org/abs/2306.04675
+    Rethinking FID: Towards a Better Evaluation Metric for Image Generation (Jayasumana et al., 2024),
+    https://arxiv.org/abs/2401.09603
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modkit.features.frozen import Frozen
+from modkit.features.images import check_image_type, check_images, resized, spread, with_channels
+from modkit.features.weight_file import load_exactly, optional, read_weights, tensors_key
+from modkit.types import Features, TensorType
+
+__all__ = ["Timm", "TorchVision", "clip", "dinov2"]
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+_DINOV2 = "vit_large_patch14_dinov2.lvd142m"
+_CLIP = "vit_large_patch14_clip_quickgelu_336.openai"
+
+
+class TorchVision(Frozen):
+    """A torchvision classifier of ImageNet, with logits and, where asked, the maps of named modules.
+
+    Args:
+        x: Type of the data: grey or RGB images with a range.
+        weights: File of the model's weights, safetensors or torch's.
+        model: Name of the architecture in torchvision: one that ends in a linear layer.
+        size: Height and width that images are resized to (bilinear, antialiased).
+        maps: Modules whose outputs, `b c h w`, become `maps`, such as `layer1`, `layer2` of a ResNet, or `features.3`,
+            `features.8`, `features.15` of `vgg16`.
+        sha256: The file's SHA-256, compared before it is opened; None: not compared.
+
+    Raises:
+        ValueError: If `x` is no image with a range, torchvision or the model does not exist, the weights cannot be read
+            or are not the model's, or a module is not there.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        x: TensorType,
+        *,
+        weights: str,
+        model: str = "resnet18",
+        size: int = 224,
+        maps: list[str] = [],  # noqa: B006
+        sha256: str | None = None,
+    ) -> None:
+        super().__init__()
+        self._range, self.channels, self.size = check_image_type("TorchVision", x), x.shape[0], size
+        _check_size("TorchVision", size)
+        models = optional("TorchVision", "torchvision.models", "torchvision")
+        if model not in models.list_models(module=models):
+            raise ValueError(f"TorchVision expects a model of torchvision.models, such as resnet18, got {model!r}")
+        tensors = read_weights("TorchVision", Path(weights).expanduser(), sha256=sha256)
+        self.net = _loaded("TorchVision", lambda: models.get_model(model, weights=None), tensors, weights)
+        self.head = _beheaded(self.net, model)
+        self._maps = _submodules(self.net, maps)
+        self._key = tensors_key(tensors, "torchvision", 1, model, size, list(maps))
+        self.label = f"torchvision:{model}@{self._key[:6]}"
+        self.register_buffer("mean", _column(_MEAN), persistent=False)
+        self.register_buffer("std", _column(_STD), persistent=False)
+        self.freeze()
+
+    def forward(self, x: Tensor) -> Features:
+        """Features of `x`, `b c h w` of any size.
+
+        Raises:
+            ValueError: If `x` has another rank or number of channels.
+        """
+        check_images("TorchVision", x, self.channels)
+        y = _normalised(x, self._range, self.size, "bilinear", self.mean, self.std)
+        vector, maps = _run_with_maps(self.net, self._maps, y)
+        return Features(vector, maps, self.head(vector))
+
+    def key(self) -> str:
+        """Hash of the weights, the architecture and the size."""
+        return self._key
+
+
+class Timm(Frozen):
+    """A network of timm with the normalisation and interpolation of its own configuration.
+
+    Args:
+        x: Type of the data: grey or RGB images with a range.
+        weights: File of the model's weights as timm publishes them, safetensors or torch's.
+        model: Name of the model in timm, with the tag of its configuration (`.lvd142m`).
+        size: Height and width that images are resized to; None is the model's own. A transformer's position embeddings
+            are resampled by timm to fit.
+        output: `pooled`, the features before the classifier; `projected`, the classifier's output divided by its norm,
+            which of a CLIP model is the image embedding.
+        maps: Indices of the blocks or stages whose outputs, `b c h w`, become `maps`.
+        sha256: The file's SHA-256, compared before it is opened; None: not compared.
+
+    Raises:
+        ValueError: If `x` is no image with a range, timm or the model does not exist, or the weights cannot be read or
+            are not the model's.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        x: TensorType,
+        *,
+        weights: str,
+        model: str,
+        size: int | None = None,
+        output: Literal["pooled", "projected"] = "pooled",
+        maps: list[int] = [],  # noqa: B006
+        sha256: str | None = None,
+    ) -> None:
+        super().__init__()
+        self._range, self.channels = check_image_type("Timm", x), x.shape[0]
+        timm = optional("Timm", "timm", "timm")
+        if output not in ("pooled", "projected"):
+            raise ValueError(f"Timm expects output 'pooled' or 'projected', got {output!r}")
+        if not timm.is_model(model):
+            raise ValueError(f"Timm expects the name of a model in timm, got {model!r}")
+        tensors = read_weights("Timm", Path(weights).expanduser(), sha256=sha256)
+        self.net = _loaded("Timm", lambda: timm.create_model(model, pretrained=False), tensors, weights)
+        settings: dict[str, Any] = timm.data.resolve_model_data_config(self.net)
+        self.native_size = int(settings["input_size"][1])
+        self.size = self.native_size if size is None else size
+        self._output, self._maps = output, list(maps)
+        self._mode: Literal["bilinear", "bicubic"] = "bicubic" if settings["interpolation"] == "bicubic" else "bilinear"
+        _check_size("Timm", self.size)
+        _adapt(self.net, model, self.size, output, bool(maps))
+        self._key = tensors_key(tensors, "timm", 1, model, self.size, output, self._mode, self._maps)
+        self.label = f"timm:{model}@{self._key[:6]}"
+        self.register_buffer("mean", _column(settings["mean"]), persistent=False)
+        self.register_buffer("std", _column(settings["std"]), persistent=False)
+        self.freeze()
+
+    def forward(self, x: Tensor) -> Features:
+        """Features of `x`, `b c h w` of any size.
+
+        Raises:
+            ValueError: If `x` has another rank or number of channels.
+        """
+        check_images("Timm", x, self.channels)
+        y = _normalised(x, self._range, self.size, self._mode, self.mean, self.std)
+        maps: Sequence[Tensor] = ()
+        net: Any = self.net
+        if self._maps:
+            y, maps = net.forward_intermediates(y, indices=self._maps, output_fmt="NCHW")
+        else:
+            y = net.forward_features(y)
+        vector: Tensor = net.forward_head(y)
+        return Features(F.normalize(vector, dim=1) if self._output == "projected" else vector, tuple(maps))
+
+    def key(self) -> str:
+        """Hash of the weights, the model and the preprocessing."""
+        return self._key
+
+
+def dinov2(x: TensorType, *, weights: str, model: str = _DINOV2, size: int = 224, sha256: str | None = None) -> Timm:
+    """DINOv2's class token: the features of FD-DINOv2.
+
+    Only the paper's model and size are called `dinov2` in scores.
+
+    References:
+        Exposing flaws of generative model evaluation metrics (Stein et al., 2023), https://arxiv.org/abs/2306.04675
+
+    Args:
+        x: Type of the data: grey or RGB images with a range.
+        weights: File of the model's weights as timm publishes them, safetensors or torch's.
+        model: Name of the model in timm.
+        size: Height and width that images are resized to, a multiple of 14.
+        sha256: The file's SHA-256, compared before it is opened; None: not compared.
+
+    Raises:
+        ValueError: As `Timm` does.
+    """
+    part = Timm(x, weights=weights, model=model, size=size, sha256=sha256)
+    if (model, size) == (_DINOV2, 224):
+        part.label = "dinov2"
+    return part
+
+
+def clip(
+    x: TensorType, *, weights: str, model: str = _CLIP, size: int | None = None, sha256: str | None = None
+) -> Timm:
+    """CLIP's image embedding, of unit norm: the features of CMMD.
+
+    Only the paper's model is called `clip` in scores.
+
+    References:
+        Rethinking FID (Jayasumana et al., 2024), https://arxiv.org/abs/2401.09603
+
+    Args:
+        x: Type of the data: grey or RGB images with a range.
+        weights: File of the model's weights as timm publishes them, safetensors or torch's.
+        model: Name of the model in timm.
+        size: Height and width that images are resized to; None is the model's own.
+        sha256: The file's SHA-256, compared before it is opened; None: not compared.
+
+    Raises:
+        ValueError: As `Timm` does.
+    """
+    part = Timm(x, weights=weights, model=model, size=size, output="projected", sha256=sha256)
+    if model == _CLIP and size in (None, part.native_size):
+        part.label = "clip"
+    return part
+
+
+def _loaded(owner: str, make: Callable[[], nn.Module], tensors: Mapping[str, Tensor], source: str) -> nn.Module:
+    """A network with its weights, made on the CPU and moved to the device that parts are being built on."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # its first weights are thrown away
+        net = make()
+    load_exactly(owner, net, tensors, source)
+    return net.to(torch.empty(0).device)
+
+
+def _normalised(
+    x: Tensor, source: tuple[float, float], size: int, mode: Literal["bilinear", "bicubic"], mean: Tensor, std: Tensor
+) -> Tensor:
+    unit = spread(x.to(mean.dtype), source, (0.0, 1.0))
+    return (resized(with_channels(unit, 3), size, mode) - mean) / std
+
+
+def _column(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)[:, None, None]
+
+
+def _check_size(owner: str, size: int) -> None:
+    if size < 1:
+        raise ValueError(f"{owner} expects a size of at least 1, got {size}")
+
+
+def _beheaded(net: nn.Module, model: str) -> nn.Linear:
+    """Takes the last linear layer out of the network and returns it."""
+    linear = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError(f"TorchVision expects a model that ends in a linear layer, such as resnet18, got {model!r}")
+    name, head = linear[-1]
+    parent, _, leaf = name.rpartition(".")
+    setattr(net.get_submodule(parent), leaf, nn.Identity())
+    return head
+
+
+def _submodules(net: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """The names, checked; activations in place would overwrite what is read, so none stays so."""
+    known = dict(net.named_modules())
+    odd = [name for name in names if not name or name not in known]
+    if odd:
+        raise ValueError(f"TorchVision expects maps to name modules, such as {list(known)[1:6]}, got {odd}")
+    for module in known.values():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    return tuple(names)
+
+
+def _run_with_maps(net: nn.Module, names: Sequence[str], x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The network's output, and what its named modules gave on the way."""
+    caught: dict[str, Tensor] = {}
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda module, args, out: caught.__setitem__(name, out)
+
+    handles = [net.get_submodule(name).register_forward_hook(hook(name)) for name in names]
+    try:
+        out: Tensor = net(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return out, tuple(caught[name] for name in names)
+
+
+def _adapt(net: Any, model: str, size: int, output: str, maps: bool) -> None:
+    """Fits a timm network to the size, and takes its classifier off where it is not wanted."""
+    patch = getattr(getattr(net, "patch_embed", None), "patch_size", (1, 1))
+    if any(size % side for side in patch):
+        raise ValueError(f"Timm expects a size that is a multiple of {model}'s patches of {patch[0]}, got {size}")
+    if maps and not hasattr(net, "forward_intermediates"):
+        raise ValueError(f"Timm expects a model that gives intermediate maps, got {model!r}")
+    if output == "projected" and not net.num_classes:
+        raise ValueError(f"Timm expects a model with a classifier for output 'projected', got {model!r}")
+    if output == "pooled":
+        net.reset_classifier(0)
+    if hasattr(net, "set_input_size"):
+        net.set_input_size(img_size=(size, size))

@@ -1,0 +1,85 @@
+"""A random convolutional network: features of no training, for a quick and label-free look.
+
+    y_1 = silu(conv(x)), y_2 = silu(conv(y_1)) halved, y_3 = silu(conv(y_2)) halved
+    vector = W flatten(mean of y_3 over 4x4 cells)
+
+Weights are drawn once from N(0, 2 / fan in) as a function of the seed, so any two processes have the same.
+
+Shape letters: b batch, c channels, h w spatial, d features.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modkit.data.splits import content_key
+from modkit.features.frozen import Frozen
+from modkit.features.images import check_images, spread
+from modkit.rng import Rng
+from modkit.types import Features, TensorType
+
+__all__ = ["RandomConv"]
+
+_CELLS = 4
+
+
+class RandomConv(Frozen):
+    """A fixed random network for images of any size and number of channels; nothing is resized.
+
+    Args:
+        x: Type of the data: images. Its range, where it has one, is mapped to [-1, 1].
+        seed: What the weights are a function of.
+        dim: Number of features, a multiple of 4.
+
+    Raises:
+        ValueError: If `x` is no image or `dim` is no positive multiple of 4.
+    """
+
+    def __init__(self, x: TensorType, *, seed: int = 0, dim: int = 128) -> None:
+        super().__init__()
+        if len(x.shape) != 3 or x.classes is not None:
+            raise ValueError(f"RandomConv expects images, (c, h, w), got {x}")
+        if dim < 4 or dim % 4:
+            raise ValueError(f"RandomConv expects dim as a positive multiple of 4, got {dim}")
+        self.label = f"random-conv:{seed}"
+        self.channels, self._range = x.shape[0], x.range
+        self._key = content_key("random-conv", 1, seed, dim, self.channels)
+        self.levels = nn.ModuleList(
+            [
+                nn.Conv2d(self.channels, dim // 4, 3, padding=1, bias=False),
+                nn.Conv2d(dim // 4, dim // 2, 3, stride=2, padding=1, bias=False),
+                nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1, bias=False),
+            ]
+        )
+        self.project = nn.Linear(dim * _CELLS**2, dim, bias=False)
+        self._draw(Rng(seed, "random-conv"))
+        self.freeze()
+
+    def forward(self, x: Tensor) -> Features:
+        """Features of `x`, `b c h w`, with the three maps.
+
+        Raises:
+            ValueError: If `x` has another rank or number of channels.
+        """
+        check_images("RandomConv", x, self.channels)
+        y = x.to(self.project.weight.dtype)
+        if self._range:
+            y = spread(y, self._range, (-1.0, 1.0))
+        maps = []
+        for level in self.levels:
+            y = F.silu(level(y))
+            maps.append(y)
+        return Features(self.project(F.adaptive_avg_pool2d(y, _CELLS).flatten(1)), tuple(maps))
+
+    def key(self) -> str:
+        """Hash of the seed and the sizes, which decide the weights."""
+        return self._key
+
+    @torch.no_grad()
+    def _draw(self, rng: Rng) -> None:
+        for name, weight in self.named_parameters():
+            weight.copy_(rng.normal(name, weight) * math.sqrt(2 / weight[0].numel()))

@@ -1,0 +1,1 @@
+"""Metrics: streaming, mergeable measures of samples, and the statistics that they keep."""

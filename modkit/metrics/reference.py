@@ -1,0 +1,143 @@
+"""A cache of reference statistics: what a metric needs of the real data, computed once.
+
+Each entry is a safetensors file named by the hash of its description, and holds that description in full:
+
+    folder/DIGEST.safetensors     tensors;  metadata: description (JSON), sha256 of the tensors
+
+An entry is written beside and renamed, so a reader finds it whole or absent. One whose description or content is not
+what its name promises is refused by name, never used and never overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from modkit.cache import cache_folder
+from modkit.features.weight_file import read_bytes, tensors_key
+from modkit.files import replace_file
+
+__all__ = ["Reference", "ReferenceCache"]
+
+_FORMAT = 1
+_HEADER_LIMIT = 2**24
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What statistics are of: two equal descriptions have equal statistics.
+
+    Args:
+        data: Key of the data set (`Data.key`).
+        split: Name of the split.
+        features: Key of the extractor (`FeatureExtractor.key()`).
+        preprocessing: What was done to the images before it: resizing, rounding, and so on.
+        count: Number of samples, the first ones of the split.
+        statistics: What the tensors are, such as `moments` or `features`.
+
+    Raises:
+        ValueError: If a text is empty or `count` is below 1.
+    """
+
+    data: str
+    split: str
+    features: str
+    preprocessing: str
+    count: int
+    statistics: str = "moments"
+
+    def __post_init__(self) -> None:
+        empty = [name for name, value in asdict(self).items() if name != "count" and not value]
+        if empty or self.count < 1:
+            raise ValueError(f"Reference expects texts and a count of at least 1, got {self}")
+
+    @property
+    def digest(self) -> str:
+        """Hash of the whole description."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:32]
+
+    @property
+    def text(self) -> str:
+        """The description as canonical JSON."""
+        return json.dumps({"format": _FORMAT, **asdict(self)}, sort_keys=True)
+
+
+class ReferenceCache:
+    """Reference statistics in a folder.
+
+    Args:
+        folder: The folder; None: `references` in modkit's cache folder. It is made by the first `save`.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = cache_folder() / "references" if folder is None else folder
+
+    def path(self, reference: Reference) -> Path:
+        """The file of an entry."""
+        return self.folder / f"{reference.digest}.safetensors"
+
+    def load(self, reference: Reference) -> dict[str, Tensor] | None:
+        """The statistics on the CPU, or None where they are not kept.
+
+        Raises:
+            ValueError: If the file is damaged, no safetensors file, or describes something else; says which.
+        """
+        path = self.path(reference)
+        if not path.exists():
+            return None
+        data = read_bytes("ReferenceCache", path, limit=2**40)
+        try:
+            metadata, tensors = _metadata(data), safetensors.torch.load(data)
+        except Exception as error:  # a forged header may provoke anything
+            raise ValueError(f"ReferenceCache expects a safetensors file, got {path}: {error}; remove it") from error
+        if metadata.get("description") != reference.text:
+            received = metadata.get("description")
+            raise ValueError(f"ReferenceCache expects {reference.text} in {path}, got {received}; remove it")
+        if metadata.get("sha256") != tensors_key(tensors):
+            raise ValueError(f"ReferenceCache expects {path} to have the SHA-256 that it states: damaged; remove it")
+        return tensors
+
+    def save(self, reference: Reference, tensors: Mapping[str, Tensor]) -> Path:
+        """Writes the statistics; an entry of the same description is replaced, whole.
+
+        Raises:
+            ValueError: If there are no tensors.
+        """
+        if not tensors:
+            raise ValueError("ReferenceCache expects tensors to keep, got none")
+        kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        metadata = {"description": reference.text, "sha256": tensors_key(kept)}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        replace_file(self.path(reference), safetensors.torch.save(kept, metadata))
+        return self.path(reference)
+
+    def get(self, reference: Reference, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The statistics as kept, or computed and kept now.
+
+        Raises:
+            ValueError: As `load` and `save` do.
+        """
+        kept = self.load(reference)
+        if kept is None:
+            self.save(reference, compute())
+            kept = self.load(reference)
+        if kept is None:
+            raise ValueError(f"ReferenceCache expects to read what it wrote, got no file {self.path(reference)}")
+        return kept
+
+
+def _metadata(data: bytes) -> Mapping[str, str]:
+    """The metadata of a safetensors file: 8 bytes of length, then a JSON header."""
+    size = int.from_bytes(data[:8], "little")
+    if not 0 < size <= min(_HEADER_LIMIT, len(data) - 8):
+        raise ValueError(f"its header would have {size} bytes")
+    metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata are no dict")
+    return metadata

@@ -1,0 +1,157 @@
+"""Features kept by the sample's index, so that the order of arrival never changes a result.
+
+O(n d) float32 in memory up to a limit, past it in temporary files that are mapped: unlinked from the start, so that a
+killed process leaves nothing behind (`TMPDIR` says where).
+
+Shape letters: b batch, n samples, d features.
+"""
+
+from __future__ import annotations
+
+import tempfile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Store", "add_rows", "merge_stores", "rows_of"]
+
+Block = tuple[Tensor, Tensor]
+
+
+class Store:
+    """Rows of features by sample index; any order of `add` and `merge` gives the same `sorted`.
+
+    Args:
+        dim: Number d of features.
+        limit: Bytes kept in memory; past it, rows lie in mapped files.
+
+    Raises:
+        ValueError: If `dim` is not positive.
+    """
+
+    def __init__(self, dim: int, *, limit: int = 2**30) -> None:
+        if dim < 1:
+            raise ValueError(f"Store expects dim of at least 1, got {dim}")
+        self.dim, self.limit = dim, limit
+        self._blocks: list[Block] = []  # in memory
+        self._mapped: list[Block] = []
+
+    def __len__(self) -> int:
+        return sum(len(indices) for indices, _ in self._blocks + self._mapped)
+
+    def add(self, indices: Tensor, values: Tensor) -> None:
+        """Keeps a copy of `values`, `b d`, as float32 under the samples' `indices`, `b`.
+
+        Raises:
+            ValueError: If shapes don't fit or a value is not finite.
+        """
+        if values.ndim != 2 or values.shape[1] != self.dim or indices.shape != values.shape[:1]:
+            received = f"{tuple(values.shape)} and indices {tuple(indices.shape)}"
+            raise ValueError(f"Store expects values of shape (b, {self.dim}) and indices (b,), got {received}")
+        kept = values.detach().to("cpu", torch.float32, copy=True)
+        if not bool(torch.isfinite(kept).all()):
+            raise ValueError("Store expects finite values, got NaN or infinity")
+        self._blocks.append((indices.detach().to("cpu", torch.int64, copy=True), kept))
+        self._spill()
+
+    def merge(self, other: Store) -> Store:
+        """A store of the rows of both; neither changes, and no row is copied.
+
+        Raises:
+            ValueError: If the numbers of features differ.
+        """
+        if self.dim != other.dim:
+            raise ValueError(f"Store.merge expects one number of features, got {self.dim} and {other.dim}")
+        merged = Store(self.dim, limit=self.limit)
+        merged._blocks = self._blocks + other._blocks
+        merged._mapped = self._mapped + other._mapped
+        merged._spill()
+        return merged
+
+    def sorted(self) -> tuple[Tensor, Tensor]:
+        """(indices, values), `n` and `n d`, by ascending index; values are not the caller's to change.
+
+        Raises:
+            ValueError: If an index was added twice.
+        """
+        blocks = self._mapped + self._blocks
+        if len(blocks) > 1 or not _ascending(blocks):
+            indices = torch.cat([indices for indices, _ in blocks]) if blocks else torch.empty(0, dtype=torch.int64)
+            ordered, order = indices.sort()
+            twice = ordered[1:][ordered[1:] == ordered[:-1]]
+            if len(twice):
+                raise ValueError(f"Store expects each sample once, got index {int(twice[0])} twice")
+            place = torch.empty_like(order)
+            place[order] = torch.arange(len(order))
+            self._replace(ordered, self._gathered([values for _, values in blocks], place))
+        ((indices, values),) = self._mapped + self._blocks
+        return indices, values
+
+    def _gathered(self, blocks: list[Tensor], place: Tensor) -> Tensor:
+        """Rows of `blocks`, one after another, each at its `place`."""
+        values = self._empty(len(place))
+        first = 0
+        for block in blocks:
+            values[place[first : first + len(block)]] = block
+            first += len(block)
+        return values
+
+    def _replace(self, indices: Tensor, values: Tensor) -> None:
+        fits = self._size(len(indices)) <= self.limit
+        self._blocks, self._mapped = ([(indices, values)], []) if fits else ([], [(indices, values)])
+
+    def _spill(self) -> None:
+        """Moves what is in memory to a mapped file once it outgrows the limit."""
+        num = sum(len(indices) for indices, _ in self._blocks)
+        if self._size(num) > self.limit:
+            indices = torch.cat([indices for indices, _ in self._blocks])
+            self._mapped.append((indices, self._gathered([values for _, values in self._blocks], torch.arange(num))))
+            self._blocks = []
+
+    def _empty(self, num: int) -> Tensor:
+        """Room for `num` rows, in memory or mapped."""
+        if self._size(num) <= self.limit:
+            return torch.empty(num, self.dim)
+        with tempfile.TemporaryFile() as file:
+            return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(num, self.dim)))
+
+    def _size(self, num: int) -> int:
+        return num * self.dim * 4
+
+
+def add_rows(stores: dict[str, Store], set: str, indices: Tensor, values: Tensor) -> dict[str, Store]:
+    """A metric's state with more rows of a set, `b ...` (flattened), in place.
+
+    Raises:
+        ValueError: If shapes don't fit or a value is not finite.
+    """
+    flat = values.reshape(len(values), -1)
+    if set not in stores:
+        stores[set] = Store(flat.shape[1])
+    stores[set].add(indices, flat)
+    return stores
+
+
+def merge_stores(a: dict[str, Store], b: dict[str, Store]) -> dict[str, Store]:
+    """Two states as one, set by set."""
+    merged = {**b, **a}
+    for name in a.keys() & b.keys():
+        merged[name] = a[name].merge(b[name])
+    return merged
+
+
+def rows_of(stores: dict[str, Store], set: str, *, least: int = 2) -> tuple[Tensor, Tensor]:
+    """(indices, values) of a set, by ascending index.
+
+    Raises:
+        ValueError: If there are fewer than `least`, or one was added twice.
+    """
+    count = len(stores[set]) if set in stores else 0
+    if count < least:
+        raise ValueError(f"a metric expects at least {least} samples of {set!r}, got {count}")
+    return stores[set].sorted()
+
+
+def _ascending(blocks: list[Block]) -> bool:
+    return bool(blocks) and bool((blocks[0][0].diff() > 0).all())

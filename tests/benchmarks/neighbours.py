@@ -1,0 +1,113 @@
+"""Times precision, recall, density and coverage beside prdc's, as ratios in one run.
+
+    python -m tests.benchmarks.neighbours [--num N] [--dim D] [--repeats R]
+
+Each side runs in a process of its own, in turn; the fastest time counts, and the peak of memory over what the inputs
+and imports took. prdc is given float64 features; ours are float32. Counts must be equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import subprocess
+import sys
+import time
+import warnings
+from typing import Any
+
+import torch
+
+K = 5
+SIDES = ("modkit", "prdc", "metrics")
+
+
+def features(num: int, dim: int) -> dict[str, torch.Tensor]:
+    """Two sets of rectified features of mean 1, float32."""
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.randn(dim, dim, generator=generator) / dim**0.5
+    real, fake = (torch.randn(num, dim, generator=generator) @ turn for _ in range(2))
+    return {"real": (real + 1).relu(), "fake": (1.02 * fake + 1).relu()}
+
+
+def by_modkit(real: torch.Tensor, fake: torch.Tensor) -> list[float]:
+    """Ours: counts of the two relations from one product."""
+    from modkit.metrics.neighbours import hits, points, radii
+
+    order = torch.arange(len(real))
+    sets = points(real=(order, real), fake=(order, fake))
+    found = hits(sets["real"], sets["fake"], {name: radii(each, K) for name, each in sets.items()}, "<")
+    around_real, around_fake = found["real"], found["fake"]
+    held = around_real.by_query[:, 0], around_fake.by_query[:, 0], around_real.by_centre[:, 0]
+    return [float(x) for x in ((held[0] > 0).sum(), (held[1] > 0).sum(), held[0].sum(), (held[2] > 0).sum())]
+
+
+def by_metrics(real: torch.Tensor, fake: torch.Tensor) -> list[float]:
+    """Ours as two metrics, each with its own product."""
+    from modkit.metrics.precision_recall import density_coverage, precision_recall
+
+    first = precision_recall(real=real, fake=fake, k=K, comparison="<")
+    second = density_coverage(real=real, fake=fake, k=K, comparison="<")
+    scale = [1, 1, K, 1]
+    return [round(x * len(real) * by) for x, by in zip([*first, *second], scale, strict=True)]
+
+
+def by_prdc(real: torch.Tensor, fake: torch.Tensor) -> list[float]:
+    """The authors' of density and coverage."""
+    from prdc import compute_prdc
+
+    found = compute_prdc(real_features=real.double().numpy(), fake_features=fake.double().numpy(), nearest_k=K)
+    scale = {"precision": 1, "recall": 1, "density": K, "coverage": 1}
+    return [round(float(found[name]) * len(real) * by) for name, by in scale.items()]
+
+
+def resident(row: str) -> float:
+    """Resident memory, MB: VmRSS now, VmHWM at its peak."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith(row))
+
+
+def measure(side: str, num: int, dim: int) -> dict[str, Any]:
+    """Seconds, MB over the inputs, counts; in this process."""
+    warnings.simplefilter("ignore")
+    run = {"modkit": by_modkit, "prdc": by_prdc, "metrics": by_metrics}[side]
+    run(**features(64, dim))  # imports
+    sets = features(num, dim)
+    ctypes.CDLL(None).malloc_trim(0)  # what is free but kept would hide what is taken
+    before, start = resident("VmRSS"), time.perf_counter()
+    counts = run(**sets)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "memory": resident("VmHWM") - before, "counts": counts}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--num", type=int, default=10_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--side", choices=SIDES, help="measure one, here")
+    options = parser.parse_args(arguments)
+    if options.side:
+        print(json.dumps(measure(options.side, options.num, options.dim)))
+        return
+    best: dict[str, dict[str, Any]] = {}
+    for _ in range(options.repeats):
+        for side in SIDES:
+            command = [sys.executable, "-m", "tests.benchmarks.neighbours", "--side", side]
+            command += ["--num", str(options.num), "--dim", str(options.dim)]
+            printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            row = json.loads(printed.splitlines()[-1])  # prdc prints too
+            if side not in best or row["seconds"] < best[side]["seconds"]:
+                best[side] = row
+    ours = best["modkit"]
+    print(f"{options.num} against {options.num}, d = {options.dim}, k = {K}, {torch.get_num_threads()} threads")
+    for side, row in best.items():
+        ratio, memory = row["seconds"] / ours["seconds"], row["memory"] / ours["memory"]
+        same = "counts equal" if row["counts"] == ours["counts"] else f"counts DIFFER: {row['counts']}"
+        print(f"{side:8s} {row['seconds']:7.2f} s {ratio:5.2f} x  {row['memory']:7.0f} MB {memory:5.1f} x  {same}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""Feeds a metric as an evaluation does: in any order and split, over two states that are merged."""
+
+import torch
+
+from modkit.rng import Rng
+
+
+def streamed(metric, key, sets, *, order=None, split=1000, seed=0):
+    """The scores of `sets`, tensors by name."""
+    states = [metric.init(), metric.init()]
+    for name, rows in sets.items():
+        indices = torch.arange(len(rows)) if order is None else order[order < len(rows)]
+        for number, part in enumerate(indices.split(split)):
+            states[number % 2] = metric.update(states[number % 2], name, {key: rows[part]}, part)
+    return metric.result(metric.merge(*states), Rng(seed))

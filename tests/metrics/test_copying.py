@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+
+from modkit.metrics.copying import Copying, copying
+from modkit.rng import Rng
+from tests.metrics.streams import streamed
+
+
+def normal(name, *shape):
+    return Rng(0).normal(name, torch.empty(shape))
+
+
+def scored(real, fake, train, **how):
+    return streamed(Copying(), "features", {"real": real, "fake": fake, "train": train}, **how)["copying"]
+
+
+def by_pairs(real, fake, train):
+    def nearest(x):
+        return ((x.double()[:, None] - train.double()[None]) ** 2).sum(2).amin(1)
+
+    return float(torch.sign(nearest(real)[:, None] - nearest(fake)[None]).mean())
+
+
+@pytest.mark.parametrize("mean", [0, 20])
+def test_the_score_is_the_mean_sign_over_pairs(mean):
+    real, fake, train = normal("r", 50, 6) + mean, normal("f", 40, 6) * 0.9 + mean, normal("t", 70, 6) + mean
+    fake[:7] = train[:7]
+    real[:3] = train[3:6]  # ties of held-out images with copies count for neither
+    expected = by_pairs(real, fake, train)
+    assert copying(real=real, fake=fake, train=train) == pytest.approx(expected, rel=1e-12)
+    score = scored(real, fake, train)
+    assert score.value == pytest.approx(expected, rel=1e-12)
+    assert score.counts == {"real": 50, "fake": 40, "train": 70} and score.better == "lower"
+
+
+def test_copies_are_one_and_held_out_images_zero():
+    real, train = normal("r", 60, 4), normal("t", 80, 4)
+    assert copying(real=real, fake=train, train=train) == 1
+    assert copying(real=real, fake=real.flip(0), train=train) == 0
+    assert copying(real=real, fake=real + 100, train=train) == -1
+    assert copying(real=train, fake=train[:9], train=train) == 0
+
+
+def test_the_score_rises_in_step_with_the_share_of_copies():
+    real, fake, train = normal("r", 400, 4), normal("f", 400, 4), normal("t", 400, 4)
+    base = scored(real, fake, train)
+    assert abs(base.value) < 4 * base.error
+    for share in (0.1, 0.3, 0.5):
+        copies = int(share * 400)
+        mixed = torch.cat([train[:copies], fake[copies:]])
+        assert copying(real=real, fake=mixed, train=train) == pytest.approx(share, abs=3 * base.error)
+
+
+def test_any_order_and_split_give_one_score():
+    sets = normal("r", 60, 3), normal("f", 50, 3), normal("t", 70, 3)
+    whole = scored(*sets)
+    order = torch.randperm(70, generator=torch.Generator().manual_seed(0))
+    assert scored(*sets, order=order, split=1) == whole == scored(*sets, order=order.flip(0), split=13)
+
+
+def test_the_error_is_never_much_below_the_spread_over_draws():
+    draws = [[normal(f"{name}{i}", 150, 3) for name in "rft"] for i in range(40)]
+    scores = [scored(*draw) for draw in draws]
+    spread = np.std([score.value for score in scores], ddof=1)
+    assert 0.9 < np.sqrt(np.mean([score.error**2 for score in scores])) / spread < 1.6
+
+
+def test_refusals_say_what_was_expected_and_got():
+    with pytest.raises(ValueError, match="at least 2 samples of 'train', got 1"):
+        scored(normal("r", 5, 2), normal("f", 5, 2), normal("t", 1, 2))
+    with pytest.raises(ValueError, match="samples of each set, got {'real': 5, 'fake': 0, 'train': 5}"):
+        copying(real=normal("r", 5, 2), fake=normal("f", 0, 2), train=normal("t", 5, 2))

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+
+from modkit.metrics.inception_score import InceptionScore, inception_score
+from modkit.metrics.jackknife import groups_of
+from modkit.rng import Rng
+from tests.metrics.streams import streamed
+
+K = 5
+
+
+def logits(name, n, scale=3.0):
+    return Rng(0).normal(name, torch.empty(n, K, dtype=torch.float64)) * scale
+
+
+def scored(x, *, splits=10, **how):
+    return streamed(InceptionScore(splits=splits), "logits", {"fake": x}, **how)["IS"]
+
+
+def brute(x):
+    p = np.exp(x.numpy())
+    p /= p.sum(1, keepdims=True)
+    mean = p.mean(0)
+    return float(np.exp(np.mean([sum(a * np.log(a / b) for a, b in zip(row, mean)) for row in p])))
+
+
+def test_one_split_is_brute_force():
+    x = logits("x", 40)
+    assert inception_score(x) == pytest.approx(brute(x), rel=1e-12)
+    assert scored(x, splits=1).value == pytest.approx(brute(x), rel=1e-12)
+
+
+def test_splits_are_hashed_and_averaged_and_their_spread_is_the_error():
+    x = logits("x", 80)
+    split = groups_of(torch.arange(80), 4)
+    values = [brute(x[split == s]) for s in range(4)]
+    score = scored(x, splits=4)
+    assert score.value == pytest.approx(np.mean(values), rel=1e-12)
+    assert score.error == pytest.approx(np.std(values, ddof=1) / 2, rel=1e-10)
+    assert score.better == "higher" and score.counts == {"fake": 80} and score.settings == {"splits": 4}
+
+
+def test_it_is_k_for_sure_and_even_predictions_and_1_for_constant_ones():
+    even = torch.eye(K, dtype=torch.float64).repeat(8, 1) * 1e4
+    assert inception_score(even) == pytest.approx(K, rel=1e-12)
+    assert inception_score(even.log()) == pytest.approx(K, rel=1e-12)  # exact zeros of probability
+    assert inception_score(logits("x", 1).repeat(40, 1)) == pytest.approx(1, rel=1e-12)
+    assert scored(logits("x", 1).repeat(40, 1)).value == pytest.approx(1, rel=1e-12)
+
+
+@pytest.mark.parametrize("splits", [1, 10])
+def test_any_order_and_split_give_one_score(splits):
+    x = logits("x", 70)
+    whole = scored(x, splits=splits)
+    order = torch.randperm(70, generator=torch.Generator().manual_seed(0))
+    for score in (scored(x, splits=splits, order=order, split=1), scored(x, splits=splits, order=order, split=9)):
+        assert score.value == pytest.approx(whole.value, rel=1e-12)
+        assert score.error == pytest.approx(whole.error, rel=1e-10)
+
+
+@pytest.mark.parametrize("splits", [1, 10])
+def test_the_error_is_the_spread_over_draws(splits):
+    scores = [scored(logits(f"x{i}", 500), splits=splits) for i in range(60)]
+    spread = np.std([score.value for score in scores], ddof=1)
+    assert np.sqrt(np.mean([score.error**2 for score in scores])) == pytest.approx(spread, rel=0.3)
+
+
+def test_torch_fidelity_agrees_on_one_split():
+    metric_isc = pytest.importorskip("torch_fidelity.metric_isc", reason="torch-fidelity is not installed")
+    x = logits("x", 60)
+    theirs = metric_isc.isc_features_to_metric(x, splits=1)
+    assert inception_score(x) == pytest.approx(theirs["inception_score_mean"], rel=1e-12)
+
+
+def test_refusals_say_what_was_expected_and_got():
+    with pytest.raises(ValueError, match="splits of at least 1, got 0"):
+        InceptionScore(splits=0)
+    with pytest.raises(ValueError, match=r"shape \(b, k\) without NaN, got shape \(3,\)"):
+        inception_score(torch.zeros(3))
+    with pytest.raises(ValueError, match="without NaN, got NaN"):
+        inception_score(torch.full((3, 2), float("nan")))
+    with pytest.raises(ValueError, match="'fake', got none"):
+        InceptionScore().result(InceptionScore().init(), Rng(0))

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+import torch
+
+import modkit.metrics.pair_sums as pair_sums
+from modkit.metrics.kernel import CMMD, MMD, KernelDistance, kernel_distance
+from modkit.rng import Rng
+from tests.metrics.streams import streamed
+
+
+def normal(name, *shape):
+    return Rng(0).normal(name, torch.empty(shape, dtype=torch.float64))
+
+
+def scored(metric, x, y, **how):
+    (score,) = streamed(metric, metric.needs[0], {"real": x, "fake": y}, **how).values()
+    return score
+
+
+def by_pairs(kernel, x, y, *, unbiased=True):
+    """A double loop."""
+
+    def mean(a, b, *, same=False):
+        pairs = [kernel(p, q) for i, p in enumerate(a) for j, q in enumerate(b) if not (same and unbiased and i == j)]
+        return float(np.mean(pairs))
+
+    return mean(x, x, same=True) + mean(y, y, same=True) - 2 * mean(x, y)
+
+
+def cubic(p, q):
+    return float((p @ q / len(p) + 1) ** 3)
+
+
+def gaussian(*bandwidths):
+    return lambda p, q: float(np.mean([np.exp(-float((p - q) @ (p - q)) / (2 * s**2)) for s in bandwidths]))
+
+
+@pytest.mark.parametrize("tile", [2**24, 7])
+def test_the_kernel_distance_is_the_sum_over_pairs(monkeypatch, tile):
+    monkeypatch.setattr(pair_sums, "_TILE", tile)
+    x, y = normal("x", 9, 4), normal("y", 7, 4) + 1
+    expected = by_pairs(cubic, x.numpy(), y.numpy())
+    assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-12)
+    x, y = x.float().double(), y.float().double()
+    assert scored(KernelDistance(), x, torch.cat([y, y[:2]])).settings == {"num_subsets": 1, "subset_size": 9}
+    whole = scored(KernelDistance(), x, x + 1)
+    assert whole.value == pytest.approx(by_pairs(cubic, x.numpy(), (x + 1).float().double().numpy()), rel=1e-12)
+
+
+def test_subsets_are_drawn_without_replacement_and_averaged():
+    x, y = normal("x", 12, 3).float().double(), normal("y", 14, 3).float().double()
+    score = scored(KernelDistance(num_subsets=5, subset_size=6), x, y, seed=3)
+    values = []
+    for subset in range(5):
+        chosen = []
+        for name, rows in (("real", x), ("fake", y)):
+            order = Rng(3).rows(subset).uniform(name, torch.empty(1, len(rows)))[0].argsort()
+            assert len(order[:6].unique()) == 6
+            chosen.append(rows[order[:6]])
+        values.append(kernel_distance(*chosen))
+    assert score.value == pytest.approx(np.mean(values), rel=1e-12)
+    assert score.counts == {"real": 12, "fake": 14} and len(set(values)) == 5
+
+
+def test_torch_fidelity_agrees_on_the_same_subsets():
+    metric_kid = pytest.importorskip("torch_fidelity.metric_kid", reason="torch-fidelity is not installed")
+    x, y = normal("x", 200, 30), normal("y", 200, 30) * 1.1
+    how = {"kid_subsets": 4, "kid_subset_size": 50, "rng_seed": 1, "verbose": False}
+    theirs = metric_kid.kid_features_to_metric(x, y, **how)
+    rng = np.random.RandomState(1)
+    draws = [[rng.choice(200, 50, replace=False) for _ in range(2)] for _ in range(4)]
+    mine = np.mean([kernel_distance(x[a], y[b]) for a, b in draws])
+    assert mine == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-10)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_mmd_is_the_sum_over_pairs(unbiased):
+    x, y = normal("x", 9, 2).float().double() + 20, normal("y", 8, 2).float().double() + 21
+    score = scored(MMD(bandwidths=[0.5, 2.0], unbiased=unbiased), x, y)
+    rounded = x.float().double().numpy(), y.float().double().numpy()
+    expected = by_pairs(gaussian(0.5, 2.0), *rounded, unbiased=unbiased)
+    assert score.value == pytest.approx(expected, rel=1e-11)
+
+
+def test_the_bandwidth_is_the_median_distance():
+    x, y = normal("x", 9, 2).float(), normal("y", 8, 2).float()
+    score = scored(MMD(), x, y)
+    median = float(torch.pdist(torch.cat([x, y]).double()).median())
+    assert score.settings["bandwidths"] == [pytest.approx(median, rel=1e-12)]
+    assert score.value == pytest.approx(by_pairs(gaussian(median), x.double().numpy(), y.double().numpy()), rel=1e-9)
+
+
+def test_cmmd_is_the_authors_a_thousand_times_the_biased_mmd_of_normalised_features():
+    x, y = normal("x", 9, 6).float().double(), (normal("y", 8, 6) + 1).float().double()
+    unit = [(z / z.norm(dim=1, keepdim=True)).numpy() for z in (x, y)]
+    expected = 1000 * by_pairs(gaussian(10.0), *unit, unbiased=False)
+    assert scored(CMMD(), x, y).value == pytest.approx(expected, rel=1e-9)
+
+
+def test_mmd_between_normals_has_its_closed_form():
+    d, s, m, n = 2, 1.5, 0.7, 1500
+    score = scored(MMD(bandwidths=[s]), normal("x", n, d), normal("y", n, d) + m)
+    same = (s**2 / (s**2 + 2)) ** (d / 2)
+    expected = 2 * same - 2 * same * np.exp(-d * m**2 / (2 * (s**2 + 2)))
+    assert abs(score.value - expected) < 4 * score.error < 0.4 * expected
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: KernelDistance(num_subsets=3, subset_size=20), MMD, lambda: MMD(of="features")]
+)
+def test_any_order_and_split_give_one_score(make):
+    x, y = normal("x", 60, 3), normal("y", 50, 3) + 0.5
+    whole = scored(make(), x, y)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    for score in (scored(make(), x, y, order=order, split=1), scored(make(), x, y, order=order.flip(0), split=13)):
+        assert score == whole and score.error is not None
+
+
+@pytest.mark.parametrize("size, num", [(200, 1), (100, 10), (20, 3)])
+def test_the_error_is_the_spread_over_draws(size, num):
+    metric = KernelDistance(num_subsets=num, subset_size=size)
+    scores = [scored(metric, normal(f"x{i}", 200, 3), normal(f"y{i}", 200, 3) + 0.3, seed=i) for i in range(40)]
+    spread = np.std([score.value for score in scores], ddof=1)
+    assert np.sqrt(np.mean([score.error**2 for score in scores])) == pytest.approx(spread, rel=0.35)
+
+
+def test_refusals_say_what_was_expected_and_got():
+    with pytest.raises(ValueError, match=r"got \(3, 2\) and \(3, 3\)"):
+        kernel_distance(torch.zeros(3, 2), torch.zeros(3, 3))
+    with pytest.raises(ValueError, match="subset_size >= 2, got 100, 1"):
+        KernelDistance(subset_size=1)
+    with pytest.raises(ValueError, match="positive bandwidths, got"):
+        MMD(bandwidths=[0.0])
+    with pytest.raises(ValueError, match="'points' or 'features', got 'images'"):
+        MMD(of="images")
+    with pytest.raises(ValueError, match="most samples are the same"):
+        scored(MMD(), torch.ones(5, 2), torch.ones(5, 2))
+    with pytest.raises(ValueError, match="at least 2 samples of 'fake', got 1"):
+        scored(MMD(), normal("x", 5, 2), normal("y", 1, 2))

@@ -1,0 +1,102 @@
+import dataclasses
+
+import pytest
+import safetensors.torch
+import torch
+
+from modkit import checkpoint
+from modkit.metrics.reference import Reference, ReferenceCache
+
+REFERENCE = Reference(data="d0", split="train", features="f0", preprocessing="resize 16", count=100)
+TENSORS = {
+    "mean": torch.arange(4.0, dtype=torch.float64),
+    "cov": torch.eye(4, dtype=torch.float64).t(),
+    "n": torch.tensor(9),
+}
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return ReferenceCache(tmp_path / "references")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype for key in a)
+
+
+def test_statistics_come_back_bit_for_bit_and_are_computed_once(cache):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return TENSORS
+
+    assert cache.load(REFERENCE) is None and not cache.folder.exists()
+    assert same(cache.get(REFERENCE, compute), TENSORS)
+    assert same(cache.get(REFERENCE, compute), TENSORS)
+    assert len(calls) == 1
+    assert [path.name for path in cache.folder.iterdir()] == [f"{REFERENCE.digest}.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": "d1"},
+        {"split": "test"},
+        {"features": "f1"},
+        {"preprocessing": "none"},
+        {"count": 99},
+        {"statistics": "x"},
+    ],
+)
+def test_every_field_makes_another_entry(cache, change):
+    cache.save(REFERENCE, TENSORS)
+    assert cache.load(dataclasses.replace(REFERENCE, **change)) is None
+
+
+def test_an_entry_of_another_description_is_refused(cache):
+    other = dataclasses.replace(REFERENCE, split="test")
+    cache.save(other, TENSORS).rename(cache.path(REFERENCE))
+    with pytest.raises(ValueError, match='ReferenceCache expects .*"train".* got .*"test".*remove it'):
+        cache.load(REFERENCE)
+    with pytest.raises(ValueError, match="remove it"):
+        cache.get(REFERENCE, lambda: pytest.fail("computed over a file that is not ours"))
+
+
+def test_damage_is_refused(cache):
+    path = cache.save(REFERENCE, TENSORS)
+    whole = path.read_bytes()
+    for content in (b"", whole[:-1], whole[:40], b"\xff" * 64, whole[:-1] + bytes([whole[-1] ^ 1])):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"ReferenceCache expects .*{path.name}"):
+            cache.load(REFERENCE)
+    safetensors.torch.save_file({"mean": torch.ones(2)}, path)
+    with pytest.raises(ValueError, match="got None; remove it"):
+        cache.load(REFERENCE)
+
+
+def test_a_writer_that_fails_leaves_the_former_entry(cache, monkeypatch):
+    cache.save(REFERENCE, TENSORS)
+
+    def killed(descriptor, data):
+        raise OSError("no space")
+
+    monkeypatch.setattr(checkpoint.os, "write", killed)
+    with pytest.raises(OSError, match="no space"):
+        cache.save(REFERENCE, {"mean": torch.ones(2)})
+    assert same(cache.load(REFERENCE), TENSORS)
+    assert len(list(cache.folder.iterdir())) == 1
+
+
+def test_the_default_folder_is_in_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path))
+    assert ReferenceCache().folder == tmp_path / "references"
+
+
+def test_what_describes_nothing_is_refused(cache):
+    with pytest.raises(ValueError, match="Reference expects texts and a count of at least 1"):
+        dataclasses.replace(REFERENCE, data="")
+    with pytest.raises(ValueError, match="Reference expects texts and a count of at least 1"):
+        dataclasses.replace(REFERENCE, count=0)
+    with pytest.raises(ValueError, match="ReferenceCache expects tensors to keep, got none"):
+        cache.save(REFERENCE, {})

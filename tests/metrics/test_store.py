@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+
+import modkit.metrics.store as store_module
+from modkit.metrics.store import Store
+from modkit.rng import Rng
+
+N, D = 23, 5
+VALUES = Rng(0).normal("values", torch.empty(N, D))
+
+
+def filled(order, *, split, limit=2**30):
+    store = Store(D, limit=limit)
+    for part in torch.tensor(order).split(split):
+        store.add(part, VALUES[part])
+    return store
+
+
+@pytest.mark.parametrize("limit", [2**30, 200, 0])
+def test_any_order_split_and_limit_gives_the_rows_by_index(limit):
+    shuffled = torch.randperm(N, generator=torch.Generator().manual_seed(0)).tolist()
+    for order, split in ((list(range(N)), 4), (shuffled, 3), (shuffled[::-1], N)):
+        store = filled(order, split=split, limit=limit)
+        for _ in range(2):
+            indices, values = store.sorted()
+            assert torch.equal(indices, torch.arange(N)) and torch.equal(values, VALUES)
+        assert len(store) == N
+
+
+@pytest.mark.parametrize("limit", [2**30, 200])
+def test_merged_stores_hold_both_and_change_neither(limit):
+    a, b = filled(range(1, N, 2), split=2, limit=limit), filled(range(0, N, 2), split=5, limit=limit)
+    merged = a.merge(b)
+    assert torch.equal(merged.sorted()[1], VALUES) and len(a) + len(b) == len(merged) == N
+    assert torch.equal(a.sorted()[1], VALUES[1::2])
+    merged.add(torch.tensor([N]), VALUES[:1])
+    assert len(merged.sorted()[0]) == N + 1 and len(b) == 12
+
+
+def test_rows_are_copies_in_float32():
+    values = VALUES.double().clone()
+    store = Store(D)
+    store.add(torch.arange(N), values)
+    values.zero_()
+    assert torch.equal(store.sorted()[1], VALUES)
+
+
+def test_an_empty_store_has_no_rows():
+    indices, values = Store(D).sorted()
+    assert indices.shape == (0,) and values.shape == (0, D)
+
+
+def test_rows_lie_in_files_only_past_the_limit(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        store_module.np, "memmap", lambda *a, **k: made.append(k["shape"]) or np.empty(k["shape"], "f4")
+    )
+    filled(range(N), split=4).sorted()
+    assert made == []
+    filled(range(N), split=4, limit=100).sorted()
+    assert made == [(8, D), (8, D), (7, D), (N, D)]
+
+
+def test_refusals_say_what_was_expected_and_got():
+    with pytest.raises(ValueError, match="dim of at least 1, got 0"):
+        Store(0)
+    with pytest.raises(ValueError, match=r"shape \(b, 5\) and indices \(b,\), got \(23, 4\)"):
+        Store(D).add(torch.arange(N), VALUES[:, :4])
+    with pytest.raises(ValueError, match="finite"):
+        Store(D).add(torch.arange(1), torch.full((1, D), float("nan")))
+    with pytest.raises(ValueError, match="each sample once, got index 3 twice"):
+        filled([1, 3, 2, 3], split=2).sorted()
+    with pytest.raises(ValueError, match="got 5 and 4"):
+        Store(5).merge(Store(4))
