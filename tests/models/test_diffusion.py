@@ -184,7 +184,7 @@ def test_what_cannot_be_sampled_is_said():
     model, plain = made(**LABEL).float(), made().float()
     generator = torch.Generator().manual_seed(0)
     for call, message in (
-        (lambda: model.sample(0), "num >= 1 and batch_size >= 1, got 0 and 256"),
+        (lambda: model.sample(0), "num >= 1, batch_size >= 1 and first >= 0, got 0, 256 and 0"),
         (lambda: model.sample(2, batch_size=0), "num >= 1 and batch_size >= 1, got 2 and 0"),
         (lambda: model.sample(2, seed=0, generator=generator), "a seed or a generator, got both"),
         (lambda: model.sample(2, label=3), "the field 'label', expected one of: labels"),

@@ -174,7 +174,7 @@ def test_refusals_name_both_ends_and_every_latent():
         ValueError, match=r"one of the latents of model.autoencoder \(autoencoder\): continuous; got 'codes'"
     ):
         made(at="codes")
-    with pytest.raises(ValueError, match=r"a Model that encodes, got model.autoencoder \(gan\), which has no latents"):
+    with pytest.raises(ValueError, match=r"one that encodes, got model.autoencoder \(gan\), which has no latents"):
         build(spec(use("latent", autoencoder=use("gan"), prior=DENOISER)))
 
 
