@@ -185,7 +185,7 @@ def test_what_cannot_be_sampled_is_said():
     generator = torch.Generator().manual_seed(0)
     for call, message in (
         (lambda: model.sample(0), "num >= 1, batch_size >= 1 and first >= 0, got 0, 256 and 0"),
-        (lambda: model.sample(2, batch_size=0), "num >= 1 and batch_size >= 1, got 2 and 0"),
+        (lambda: model.sample(2, batch_size=0), "num >= 1, batch_size >= 1 and first >= 0, got 2, 0 and 0"),
         (lambda: model.sample(2, seed=0, generator=generator), "a seed or a generator, got both"),
         (lambda: model.sample(2, label=3), "the field 'label', expected one of: labels"),
         (lambda: plain.sample(2, labels=3), "expected one of: none: the model is unconditional"),
