@@ -30,7 +30,7 @@ _HOME = {
     "SpecError": "errors",
     "Step": "kinds",
     "TensorType": "types",
-    "build": "builder",
+    "build": "session",
     "check": "checker",
     "default": "kinds",
     "evaluate": "evaluation",
@@ -45,7 +45,6 @@ _HOME = {
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from modkit.builder import build as build
     from modkit.checker import check as check
     from modkit.errors import SpecError as SpecError
     from modkit.evaluation import evaluate as evaluate
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     from modkit.registry import find as find
     from modkit.rng import Rng as Rng
     from modkit.run import Run as Run
+    from modkit.session import build as build
     from modkit.session import load as load
     from modkit.session import train as train
     from modkit.spec import Spec as Spec

@@ -19,16 +19,15 @@ from torch import nn
 
 from modkit.errors import Problem, SpecError, join, nearest
 from modkit.kinds import Data, Unfit
-from modkit.model import Model
 from modkit.node import Node
-from modkit.plan import Argument, Call, Plan, Record, Ref, plan, run_folder
+from modkit.plan import Argument, Call, Plan, Record, Ref, run_folder
 from modkit.rng import Rng
 from modkit.settings import Settings
 from modkit.signature import misfit
 from modkit.spec import Spec
 from modkit.types import CondType, TensorType
 
-__all__ = ["Built", "Factory", "Failed", "Origin", "Site", "build", "piece"]
+__all__ = ["Built", "Factory", "Failed", "Origin", "Site", "piece"]
 
 MAX_REGISTRATIONS = 20_000
 """Most modules and parameters of a model; a large published one has a few thousand."""
@@ -262,23 +261,6 @@ class _Modules:
             raise ValueError(f"expected at most {MAX_REGISTRATIONS} modules and parameters in one part, got more")
 
 
-def build(spec: Spec) -> Model:
-    """Checks a spec and builds its model, initialised by the spec's seed, on the CPU.
-
-    Raises:
-        SpecError: With every problem found, before any weight exists.
-    """
-    from modkit.checker import check
-
-    check(spec)
-    site = Site(plan(spec), meta=False)
-    data = site.data()
-    x, fields = (data.x, data.fields) if data else (given_type(spec), {})
-    model = site.model(x, fields)
-    site.check()
-    return model  # type: ignore[no-any-return]
-
-
 def given_type(spec: Spec) -> TensorType:
     """The type that a spec without data says in `x`.
 
@@ -306,10 +288,9 @@ def given_type(spec: Spec) -> TensorType:
 def piece(folder: Any, at: str) -> dict[str, torch.Tensor]:
     """The weights of one piece of a run, by the names that they have in it."""
     from modkit.run import Run
-    from modkit.session import weights
 
     prefix = at.partition(".")[2]
-    every = weights(Run.open(folder))
+    every = Run.open(folder).weights()
     return {
         name[len(prefix) + 1 :] if prefix else name: value
         for name, value in every.items()

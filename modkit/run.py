@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, Literal, Protocol
 
 from torch import Tensor
 
-from modkit.checkpoint import recover
+from modkit.checkpoint import latest, load, recover
 from modkit.files import replace_file
 from modkit.grid import png
 
@@ -106,6 +106,21 @@ class Run:
     def checkpoints(self) -> Path:
         """The folder of checkpoints; absent before the first."""
         return self.path / "checkpoints"
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of its last good checkpoint: the averaged ones inside a stage.
+
+        Raises:
+            ValueError: If it has none.
+        """
+        path = latest(self.checkpoints)
+        if path is None:
+            raise ValueError(f"{self.path} holds no whole checkpoint")
+        kept = load(path)
+        tensors = kept.tensors["model"]
+        for name, average in kept.tensors.get("ema", {}).items():
+            tensors[name].copy_(average)  # in place, for a shared tensor stands under several names
+        return tensors
 
     @property
     def samples(self) -> Path:

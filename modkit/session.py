@@ -11,10 +11,10 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from modkit import checkpoint as store
-from modkit.builder import Origin, Site
+from modkit.builder import Origin, Site, given_type
 from modkit.checker import Report, check
 from modkit.kinds import Data
 from modkit.lock import lock
@@ -26,10 +26,25 @@ from modkit.spec import Spec
 from modkit.trainer import Progress, Silent, Trainer
 from modkit.watchers import Watchers
 
-__all__ = ["load", "opened_data", "train", "weights"]
+__all__ = ["build", "load", "opened_data", "train"]
 
 _logger = logging.getLogger(__name__)
 _NETWORKS = ("encoder", "decoder", "generator", "discriminator", "network")
+
+
+def build(spec: Spec) -> Model:
+    """Checks a spec and builds its model, initialised by the spec's seed, on the CPU.
+
+    Raises:
+        SpecError: With every problem found, before any weight exists.
+    """
+    check(spec)
+    site = Site(plan(spec), meta=False)
+    data = site.data()
+    x, fields = (data.x, data.fields) if data else (given_type(spec), {})
+    model = site.model(x, fields)
+    site.check()
+    return model  # type: ignore[no-any-return]
 
 
 def train(
@@ -114,7 +129,7 @@ def load(
         raise ValueError(f"{run.path}: expected a spec with `data`, got one without")
     model: Model = site.model(data.x, data.fields)
     site.check()
-    model.load_state_dict(weights(run))
+    model.load_state_dict(run.weights())
     return model.to(device).eval()
 
 
@@ -131,22 +146,6 @@ def opened_data(run: Run) -> tuple[Data, str]:
     if data is None or made.data is None:
         raise ValueError(f"{run.path}: expected a spec with `data`, got one without")
     return data, made.data.part.name
-
-
-def weights(run: Run) -> dict[str, Tensor]:
-    """The weights of a run's last good checkpoint: the averaged ones inside a stage.
-
-    Raises:
-        ValueError: If it has none.
-    """
-    path = store.latest(run.checkpoints)
-    if path is None:
-        raise ValueError(f"{run.path} holds no whole checkpoint")
-    kept = store.load(path)
-    tensors = kept.tensors["model"]
-    for name, average in kept.tensors.get("ema", {}).items():
-        tensors[name].copy_(average)  # in place, for a shared tensor stands under several names
-    return tensors
 
 
 def _capped(settings: Settings, steps: int | None) -> Settings:

@@ -6,7 +6,6 @@ import torch
 from modkit import Spec, SpecError, load, train, use
 from modkit import checkpoint as store
 from modkit.run import Run
-from modkit.session import weights
 from tests.play import MLP, spec
 
 VAE = use("autoencoder", **MLP)
@@ -30,7 +29,7 @@ def test_a_weight_under_two_names_is_averaged_under_both(tmp_path):
     run = Run.create(tmp_path / "run", spec(VAE), {})
     tensors = {"model": {"a": shared, "b": shared, "c": shared.clone()}, "ema": {"a": average}}
     store.save(run.checkpoints, "step-1", store.Checkpoint(tensors, {}))
-    assert {name: value.tolist() for name, value in weights(run).items()} == {"a": [1, 1], "b": [1, 1], "c": [0, 0]}
+    assert {name: value.tolist() for name, value in run.weights().items()} == {"a": [1, 1], "b": [1, 1], "c": [0, 0]}
 
 
 def test_what_has_no_weights_may_be_overridden_on_loading(tmp_path):
@@ -92,16 +91,16 @@ def test_what_is_refused_is_refused_before_anything_is_written(tmp_path, wrong, 
 
 def test_a_directory_that_holds_a_run_is_resumed_or_overwritten_and_nothing_else(tmp_path):
     train(spec(VAE), tmp_path / "run", steps=2)
-    before = weights(Run.open(tmp_path / "run"))
+    before = Run.open(tmp_path / "run").weights()
     with pytest.raises(ValueError, match="holds a run already: go on with it by --resume, or --overwrite it"):
         train(spec(VAE), tmp_path / "run", steps=2)
     with pytest.raises(ValueError, match="was trained from another `model`"):
         train(spec(DENOISER), tmp_path / "run", resume=True)
     again = train(spec(VAE), tmp_path / "run", steps=2, resume=True)
-    assert all(torch.equal(value, before[name]) for name, value in weights(again).items())
+    assert all(torch.equal(value, before[name]) for name, value in again.weights().items())
     assert len(again.metrics()) == 2
     train(spec(VAE, seed=1), tmp_path / "run", steps=2, overwrite=True)
-    after = weights(Run.open(tmp_path / "run"))
+    after = Run.open(tmp_path / "run").weights()
     assert not any(torch.equal(value, before[name]) for name, value in after.items() if value.any())
 
 
@@ -110,17 +109,17 @@ def test_more_steps_go_on_with_a_finished_run(tmp_path):
     longer = train(spec(VAE), tmp_path / "a", steps=4, resume=True)
     straight = train(spec(VAE), tmp_path / "b", steps=4)
     assert longer.metrics() == straight.metrics() and longer.finished
-    want = weights(straight)
-    assert all(torch.equal(value, want[name]) for name, value in weights(longer).items())
+    want = straight.weights()
+    assert all(torch.equal(value, want[name]) for name, value in longer.weights().items())
 
 
 def test_trained_pieces_have_their_weights_when_a_run_is_resumed_before_its_first_checkpoint(tmp_path):
-    piece = weights(train(spec(VAE), tmp_path / "vae", steps=1))
+    piece = train(spec(VAE), tmp_path / "vae", steps=1).weights()
     latent = spec(use("latent", autoencoder=use("run", path=str(tmp_path / "vae")), prior=DENOISER))
     run = train(latent, tmp_path / "run", steps=1)
-    straight = weights(run)
+    straight = run.weights()
     shutil.rmtree(run.checkpoints)
-    resumed = weights(train(latent, tmp_path / "run", steps=1, resume=True))
+    resumed = train(latent, tmp_path / "run", steps=1, resume=True).weights()
     assert all(torch.equal(resumed[f"autoencoder.{name}"], value) for name, value in piece.items())
     assert all(torch.equal(resumed[name], value) for name, value in straight.items())
 
