@@ -20,10 +20,11 @@ from modkit.kinds import Data
 from modkit.lock import lock
 from modkit.model import Model
 from modkit.plan import plan
+from modkit.progress import Progress, Silent
 from modkit.run import Run
 from modkit.settings import Settings
 from modkit.spec import Spec
-from modkit.trainer import Progress, Silent, Trainer
+from modkit.trainer import Trainer
 from modkit.watchers import Watchers
 
 __all__ = ["build", "load", "opened_data", "train"]

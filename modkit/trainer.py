@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,13 +28,14 @@ from modkit.grid import picture
 from modkit.kinds import Data, Engine
 from modkit.model import Model, Player, evaluating
 from modkit.packing import pack, unpack
+from modkit.progress import Progress
 from modkit.rng import Rng
 from modkit.run import Run
 from modkit.settings import Settings
 from modkit.types import Batch
 from modkit.watchers import Watchers
 
-__all__ = ["Progress", "Silent", "Stopped", "Trainer", "TrainingError"]
+__all__ = ["Stopped", "Trainer", "TrainingError"]
 
 
 class TrainingError(RuntimeError):
@@ -43,35 +44,6 @@ class TrainingError(RuntimeError):
 
 class Stopped(KeyboardInterrupt):
     """Training was interrupted, and saved."""
-
-
-class Progress(Protocol):
-    """Shows how far training is."""
-
-    def stage(self, name: str, done: int, steps: int) -> None:
-        """A stage of so many steps begins, or goes on."""
-        ...
-
-    def step(self, losses: Mapping[str, float] | None) -> None:
-        """A step is done; its losses where they are logged."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something worth a line."""
-        ...
-
-
-class Silent:
-    """A `Progress` that shows nothing."""
-
-    def stage(self, name: str, done: int, steps: int) -> None:
-        """Nothing."""
-
-    def step(self, losses: Mapping[str, float] | None) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
 
 
 @dataclass

@@ -14,9 +14,10 @@ from modkit.builder import Site
 from modkit.game import Turn
 from modkit.model import Model
 from modkit.plan import plan
+from modkit.progress import Progress, Silent
 from modkit.rng import Rng
 from modkit.run import Run
-from modkit.trainer import Progress, Silent, Trainer
+from modkit.trainer import Trainer
 from modkit.types import Batch
 from modkit.watchers import Watchers
 

@@ -12,8 +12,9 @@ from modkit.data.digits import Digits
 from modkit.data.loader import Loader
 from modkit.grid import picture, png
 from modkit.model import Model, Player
+from modkit.progress import Silent
 from modkit.rng import Rng
-from modkit.trainer import Silent, Stopped, TrainingError
+from modkit.trainer import Stopped, TrainingError
 from tests.play import LINEAR, MLP, spec, state, trainer
 
 LINE = use("autoencoder", **LINEAR, bottleneck="identity")  # a linear decoder of the pixels
