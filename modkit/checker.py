@@ -234,7 +234,8 @@ def _check_names(site: Site, model: Model, settings: Settings, terms: Mapping[st
 def _parts_of(site: Site, path: str) -> str:
     """A model and the parts that make its losses, for a message."""
     inside = [built.call.part for where, built in site.built.items() if where.rpartition(".")[0] == path]
-    return f"{path} ({site.built[path].call.part.name}) has {', '.join(map(str, inside))}"
+    owner = site.built.get(path)
+    return f"{path} ({owner.call.part.name if owner else 'model'}) has {', '.join(map(str, inside))}"
 
 
 def _weight_path(name: str) -> str:

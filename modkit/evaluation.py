@@ -21,7 +21,7 @@ from torch import Tensor
 from modkit.kinds import FeatureExtractor, Metric
 from modkit.registry import registry
 from modkit.rng import Rng
-from modkit.sources import Samples, Source, from_data, from_model, source, type_of
+from modkit.sources import Samples, Source, from_data, from_model, source
 from modkit.types import Score, TensorType
 
 if TYPE_CHECKING:
@@ -94,11 +94,10 @@ def evaluate(
     sources["fake"] = source(fake, "fake", num=num or sources["real"].count, seed=seed)
     if train is not None:
         sources["train"] = source(train, "train", num=num, seed=seed)
-    types = {name: type_of(one) for name, one in sources.items()}
-    if len({type.shape for type in types.values()}) > 1:
-        shapes = ", ".join(f"{name} {type.shape}" for name, type in types.items())
+    if len({one.type.shape for one in sources.values()}) > 1:
+        shapes = ", ".join(f"{name} {one.type.shape}" for name, one in sources.items())
         raise ValueError(f"evaluate expects samples of one shape, got {shapes}")
-    extractor = _extractor(features, types["real"])
+    extractor = _extractor(features, sources["real"].type)
     return measure(
         sources, extractor, _metrics(metrics, train is not None), num=num, seed=seed, raw=raw or extractor is None
     )
@@ -134,12 +133,13 @@ def evaluate_run(
     data, name = opened_data(run)
     model = load(run)
     chosen = features or ("classifier:digits" if name == "digits" else "pixels")
+    extractor = _extractor(chosen, data.x)
     count = num or min(data.splits["test"], data.splits["train"])
     reports = []
     for fake in (from_model(model, "the model's samples", count, seed), from_data(data, "train", "training images")):
         sources = {"real": from_data(data, "test", "test images"), "fake": fake}
         wanted = _metrics(metrics, False)
-        reports.append(measure(sources, _extractor(chosen, data.x), wanted, num=count, seed=seed, raw=raw))
+        reports.append(measure(sources, extractor, wanted, num=count, seed=seed, raw=raw))
     return reports[0], reports[1]
 
 
@@ -189,11 +189,10 @@ def measure(
 
 
 def _limit(sources: Mapping[str, Source], num: int | None) -> int | None:
-    known = [one.count for name, one in sources.items() if name != "train" and one.count is not None]
-    short = {name: one.count for name, one in sources.items() if name != "train" and one.count is not None}
-    if num is not None and any(count < num for count in known):
-        raise ValueError(f"evaluate expects {num} samples on each side, got {short}")
-    return min(known) if num is None and known else num
+    known = {name: one.count for name, one in sources.items() if name != "train" and one.count is not None}
+    if num is not None and any(count < num for count in known.values()):
+        raise ValueError(f"evaluate expects {num} samples on each side, got {known}")
+    return min(known.values()) if num is None and known else num
 
 
 @torch.no_grad()

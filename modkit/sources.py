@@ -11,8 +11,9 @@ Shape letters: b batch, n samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -40,14 +41,14 @@ class Source:
         name: What messages call it.
         batches: Its batches, `b ...`, in the order of their indices.
         count: How many there are, or None where only the end will tell.
-        range: Lowest and highest value, or None where values are unbounded.
+        type: Type of one sample; values outside its range are refused.
         notes: What a reader of the scores must know (resizing).
     """
 
     name: str
     batches: Iterable[Tensor]
     count: int | None
-    range: tuple[float, float] | None
+    type: TensorType
     notes: tuple[str, ...] = field(default=())
 
     def numbered(self, limit: int | None, *, raw: bool) -> Iterator[tuple[Tensor, Tensor]]:
@@ -67,9 +68,9 @@ class Source:
     def _checked(self, batch: Tensor, raw: bool) -> Tensor:
         if not bool(batch.isfinite().all()):
             raise ValueError(f"{self.name}: expected finite values, got NaN or infinity")
-        if self.range is None:
+        if self.type.range is None:
             return batch
-        low, high = self.range
+        low, high = self.type.range
         if float(batch.min()) < low - 1e-3 or float(batch.max()) > high + 1e-3:
             got = f"{float(batch.min()):.4g} to {float(batch.max()):.4g}"
             raise ValueError(f"{self.name}: expected values in [{low:g}, {high:g}], got {got}")
@@ -107,33 +108,36 @@ def source(samples: Samples, name: str, *, num: int | None, seed: int = 0, size:
         return _from_array(samples, name)
     if isinstance(samples, Tensor):
         return _from_array(samples.detach().cpu().numpy(), name)
-    return Source(name, samples, None, (-1.0, 1.0))
+    rest = iter(samples)
+    first = next(rest, None)
+    if first is None or not len(first):
+        raise ValueError(f"{name}: expected samples, got none")
+    return Source(name, chain([first], rest), None, _array_type(first.shape))
 
 
-def from_data(data: Data, split: str, name: str, first: int = 0) -> Source:
-    """A data set's split, in its order from `first` on."""
+def from_data(data: Data, split: str, name: str) -> Source:
+    """A data set's split, in its order."""
     count = data.splits[split]
 
     def batches() -> Iterator[Tensor]:
-        for start in range(first, count, 256):
+        for start in range(0, count, 256):
             yield data.read(split, range(start, min(start + 256, count)), Rng(0, start)).tensor
 
-    return Source(name, _Again(batches), count - first, data.x.range)
+    return Source(name, _Again(batches), count, data.x)
 
 
-def from_model(model: Model, name: str, num: int, seed: int, **fields: Any) -> Source:
+def from_model(model: Model, name: str, num: int, seed: int) -> Source:
     """Samples of a Model: sample i of a seed, in any batch."""
 
     def batches() -> Iterator[Tensor]:
         for start in range(0, num, 256):
-            part = {key: value[start : start + 256] for key, value in fields.items()}
-            x = model.sample(min(256, num - start), seed=seed, first=start, **part)
+            x = model.sample(min(256, num - start), seed=seed, first=start)
             if isinstance(x, tuple):
                 raise ValueError(f"{name}: expected samples of one tensor, got a hierarchy")
             yield (x if ends is None else x.clamp(*ends)).float().cpu()
 
     ends = model.single.range
-    return Source(name, _Again(batches), num, ends)
+    return Source(name, _Again(batches), num, model.single)
 
 
 class _Again:
@@ -151,14 +155,18 @@ def _from_array(array: np.ndarray[Any, Any], name: str) -> Source:
         raise ValueError(f"{name}: expected at least 2 samples of at least one dimension, got shape {array.shape}")
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"{name}: expected uint8 or floating values, got {array.dtype}")
-    range = (-1.0, 1.0) if array.ndim == 4 else None
 
     def batches() -> Iterator[Tensor]:
-        for start in np.arange(0, len(array), 256):
+        for start in range(0, len(array), 256):
             part = torch.from_numpy(np.array(array[start : start + 256], dtype=np.float32))
             yield part / 127.5 - 1 if array.dtype == np.uint8 else part
 
-    return Source(name, _Again(batches), len(array), range)
+    return Source(name, _Again(batches), len(array), _array_type(array.shape))
+
+
+def _array_type(shape: Sequence[int]) -> TensorType:
+    """The type of one sample of an array: images `n c h w` lie in [−1, 1], anything else is unbounded."""
+    return TensorType(tuple(shape[1:]), (-1.0, 1.0) if len(shape) == 4 else None)
 
 
 def _opened(path: Path, name: str) -> np.ndarray[Any, Any]:
@@ -195,14 +203,3 @@ def _from_folder(path: Path, name: str, size: int | None) -> Source:
     if sizes != {(side, side)}:
         found.notes = (f"{name}: images of {len(sizes)} sizes, resized and cropped to {side}×{side}",)
     return found
-
-
-def type_of(one: Source) -> TensorType:
-    """The type of a source's samples, from its first batch.
-
-    Raises:
-        ValueError: If it is empty.
-    """
-    for batch in one.batches:
-        return TensorType(tuple(batch.shape[1:]), one.range)
-    raise ValueError(f"{one.name}: expected samples, got none")

@@ -60,7 +60,8 @@ def test_a_tensor_an_array_a_file_pictures_and_batches_score_the_same(images, tm
     np.save(tmp_path / "fake.npy", floats(fake).numpy())
     for index, image in enumerate(fake):
         Image.fromarray(image[0].numpy()).save(tmp_path / f"{index:03d}.png")
-    forms = [floats(fake), fake.numpy(), tmp_path / "fake.npy", tmp_path, list(floats(fake).split(7))]
+    once = (batch for batch in floats(fake).split(7))
+    forms = [floats(fake), fake.numpy(), tmp_path / "fake.npy", tmp_path, list(floats(fake).split(7)), once]
     values = [
         modkit.evaluate(real=floats(real), fake=form, features="random-conv", metrics=["fd"], num=24).scores
         for form in forms
