@@ -468,9 +468,17 @@ class FeatureExtractor(Protocol):
 class Metric(Protocol):
     """A measure of samples, streaming and mergeable, so that processes can share the work.
 
-    `.needs` names what it is fed: of `features`, `logits`, `images`, `pairs` (a reconstruction beside its original),
-    `codes`, `model`, `points`. `.sets` names the sets it compares: of `real`, `fake`, `train`. What it keeps a sample
-    it keeps by the sample's index, so that the order of arrival never changes a result.
+    `.sets` names the sets it looks at: of `real`, `fake`, `train`. `.needs` names what it is fed of their samples:
+
+        features   the extractor's vector, `b d`           points, images   the samples, `b ...`
+        logits     the extractor's logits, `b k`           labels           their classes, `b`
+        pairs      samples and their reconstructions, `b 2 ...`;   feature-pairs   the features of both, `b 2 d`
+        codes      how often each code stands for a sample, `b k`
+        batch      the data's `Batch`, unrounded           model            the Model
+        truth      the `Modes` of synthetic data
+
+    `pairs`, `feature-pairs`, `codes` and `model` are the Model's that is measured, whatever the set. What it keeps a
+    sample it keeps by the sample's index, so that the order of arrival never changes a result.
     """
 
     needs: tuple[str, ...]
@@ -481,8 +489,8 @@ class Metric(Protocol):
         """An empty state."""
         ...
 
-    def update(self, state: Any, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Any:
-        """The state with more samples of a set: `values` by what it needs (`b ...`), `indices` of the samples, `b`."""
+    def update(self, state: Any, set: str, values: Mapping[str, Any], indices: Tensor) -> Any:
+        """The state with more samples of a set: `values` by what it needs, `indices` of the samples, `b`, ascending."""
         ...
 
     def merge(self, a: Any, b: Any) -> Any:

@@ -26,6 +26,7 @@ __all__ = [
     "Event",
     "Features",
     "Latents",
+    "Modes",
     "Score",
     "TensorType",
     "Value",
@@ -259,3 +260,19 @@ class Score:
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def comparable(self, other: Score) -> bool:
+        """Whether two scores of one name may be ranked: equal counts and settings."""
+        return self.counts == other.counts and self.settings == other.settings
+
+
+class Modes(NamedTuple):
+    """The truth of synthetic data: an even mixture of isotropic Gaussians.
+
+    Args:
+        centers: The modes, `k d`.
+        std: Standard deviation of each.
+    """
+
+    centers: Tensor
+    std: float
