@@ -11,7 +11,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from modkit.metrics.frechet import Factor, factor, factor_distance
 from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
 from modkit.metrics.moments import Moments
-from modkit.metrics.store import Store, add_rows, merge_stores, rows_of
+from modkit.metrics.store import Kept, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -32,7 +31,7 @@ _GROUPS = 10
 _ERROR_DIM = 256  # features above which an error (20 more curves) would cost too much
 
 
-class FrechetInfinity:
+class FrechetInfinity(Kept):
     """The Fréchet distance at 1/N = 0, from its values on random subsets.
 
     Subsets are drawn without replacement, each within the next, so that all cost one pass. An intercept scatters far
@@ -52,8 +51,6 @@ class FrechetInfinity:
         ValueError: If there are fewer than two sizes, the smallest has fewer than two samples, or `of` is unknown.
     """
 
-    needs = ("features",)
-    sets = ("real", "fake")
     better: Literal["lower"] = "lower"
 
     def __init__(self, *, num_sizes: int = 15, lowest: int = 5000, of: Literal["fake", "both"] = "fake") -> None:
@@ -63,29 +60,14 @@ class FrechetInfinity:
             raise ValueError(f"FrechetInfinity expects of 'fake' or 'both', got {of!r}")
         self.num_sizes, self.lowest, self.of = num_sizes, lowest, of
 
-    def init(self) -> dict[str, Store]:
-        """No samples."""
-        return {}
-
-    def update(
-        self, state: dict[str, Store], set: str, values: Mapping[str, Tensor], indices: Tensor
-    ) -> dict[str, Store]:
-        """The state, in place, with more samples of a set: `features`, `b d`."""
-        return add_rows(state, set, indices, values["features"])
-
-    def merge(self, a: dict[str, Store], b: dict[str, Store]) -> dict[str, Store]:
-        """The state of both."""
-        return merge_stores(a, b)
-
-    def result(self, state: dict[str, Store], rng: Rng) -> dict[str, Score]:
+    def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
         """The score `FD∞`.
 
         Raises:
             ValueError: If a set has fewer than eight samples.
         """
         rows, groups = {}, {}
-        for name in self.sets:
-            indices, values = rows_of(state, name, least=8)
+        for name, (indices, values) in self.rows(state, least=8).items():
             order = rng.uniform(name, torch.empty(1, len(indices)))[0].argsort(stable=True)
             rows[name], groups[name] = values[order], groups_of(indices[order], _GROUPS)
         curves = {name: self._curve(rows[name], groups[name] >= 0, shrinks=self._shrinks(name)) for name in self.sets}

@@ -19,10 +19,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from modkit.metrics.jackknife import groups_of
 from modkit.metrics.pair_sums import PairSums, mean_score
-from modkit.metrics.store import Store, add_rows, merge_stores, rows_of
+from modkit.metrics.store import Kept, Rows, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -45,7 +46,7 @@ def kernel_distance(real: Tensor, fake: Tensor) -> float:
     return PairSums.of(_polynomial, (real, one[0]), (fake, one[1]), groups=1).distance()
 
 
-class KernelDistance:
+class KernelDistance(Kept):
     """Squared MMD with a cubic kernel, a mean over random subsets: KID where the features are Inception's.
 
     Unbiased for any number of samples. Its error is the delete-a-group jackknife's of that mean.
@@ -61,8 +62,6 @@ class KernelDistance:
         ValueError: If there is no subset, or it has fewer than two samples.
     """
 
-    needs = ("features",)
-    sets = ("real", "fake")
     better: Literal["lower"] = "lower"
 
     def __init__(self, *, num_subsets: int = 100, subset_size: int = 1000) -> None:
@@ -71,27 +70,13 @@ class KernelDistance:
             raise ValueError(f"KernelDistance expects num_subsets >= 1 and subset_size >= 2, got {received}")
         self.num_subsets, self.subset_size = num_subsets, subset_size
 
-    def init(self) -> dict[str, Store]:
-        """No samples."""
-        return {}
-
-    def update(
-        self, state: dict[str, Store], set: str, values: Mapping[str, Tensor], indices: Tensor
-    ) -> dict[str, Store]:
-        """The state, in place, with more samples of a set: `features`, `b d`."""
-        return add_rows(state, set, indices, values["features"])
-
-    def merge(self, a: dict[str, Store], b: dict[str, Store]) -> dict[str, Store]:
-        """The state of both."""
-        return merge_stores(a, b)
-
-    def result(self, state: dict[str, Store], rng: Rng) -> dict[str, Score]:
+    def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
         """The score `KD`.
 
         Raises:
             ValueError: If a set has fewer than two samples.
         """
-        sides = {name: rows_of(state, name) for name in self.sets}
+        sides = self.rows(state)
         counts = {name: len(indices) for name, (indices, _) in sides.items()}
         size = min(self.subset_size, *counts.values())
         num = 1 if size == max(counts.values()) else self.num_subsets
@@ -103,7 +88,7 @@ class KernelDistance:
         return {"KD": mean_score(sums, counts, settings, unbiased=True)}
 
 
-class MMD:
+class MMD(Kept):
     """Squared MMD with Gaussian kernels over all pairs: for points of few dimensions.
 
     References:
@@ -118,9 +103,7 @@ class MMD:
         ValueError: If a bandwidth is not positive or there is none.
     """
 
-    sets = ("real", "fake")
     better: Literal["lower"] = "lower"
-    name = "MMD"
 
     def __init__(
         self,
@@ -136,52 +119,18 @@ class MMD:
         self.needs = (of,)
         self.bandwidths, self.unbiased = bandwidths, unbiased
 
-    def init(self) -> dict[str, Store]:
-        """No samples."""
-        return {}
-
-    def update(
-        self, state: dict[str, Store], set: str, values: Mapping[str, Tensor], indices: Tensor
-    ) -> dict[str, Store]:
-        """The state, in place, with more samples of a set, `b d`."""
-        return add_rows(state, set, indices, values[self.needs[0]])
-
-    def merge(self, a: dict[str, Store], b: dict[str, Store]) -> dict[str, Store]:
-        """The state of both."""
-        return merge_stores(a, b)
-
-    def result(self, state: dict[str, Store], rng: Rng) -> dict[str, Score]:
-        """The score, under the class's name.
+    def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
+        """The score `MMD`.
 
         Raises:
-            ValueError: If a set has fewer than two samples, or all are the same and no bandwidth is given.
+            ValueError: If a set has fewer than two samples, or most are the same and no bandwidth is given.
         """
-        sides = {name: rows_of(state, name) for name in self.sets}
-        points = {name: self._prepared(values) for name, (_, values) in sides.items()}
-        bandwidths = self.bandwidths or [self._median(points, rng)]
-        pairs = [(points[name], groups_of(sides[name][0], _GROUPS)) for name in self.sets]
-        sums = PairSums.of(partial(_gaussian, bandwidths), *pairs, groups=_GROUPS)
-        counts = {name: len(values) for name, values in points.items()}
-        settings = {"bandwidths": bandwidths, "unbiased": self.unbiased}
-        return {self.name: mean_score([sums], counts, settings, unbiased=self.unbiased, scale=self._scale)}
-
-    _scale = 1.0
-
-    def _prepared(self, values: Tensor) -> Tensor:
-        return values
-
-    def _median(self, points: Mapping[str, Tensor], rng: Rng) -> float:
-        few = []
-        for name, values in points.items():
-            order = rng.uniform(f"median/{name}", torch.empty(1, len(values)))[0].argsort(stable=True)
-            few.append(values[order[:_MEDIAN_OF]].double())
-        median = float(torch.pdist(torch.cat(few)).median())
-        if median == 0:
-            raise ValueError(f"{type(self).__name__} expects bandwidths where most samples are the same, got none")
-        return median
+        sides = self.rows(state)
+        bandwidths = self.bandwidths or [_median(sides, rng)]
+        return {"MMD": _gaussian_score(sides, bandwidths, unbiased=self.unbiased)}
 
 
-class CMMD(MMD):
+class CMMD(Kept):
     """A thousand times the squared MMD of normalised features with one Gaussian kernel: CMMD where they are CLIP's.
 
     References:
@@ -196,20 +145,47 @@ class CMMD(MMD):
         ValueError: If the bandwidth is not positive.
     """
 
-    name = "CMMD"
-    _scale = 1000.0
+    better: Literal["lower"] = "lower"
 
     def __init__(self, *, bandwidth: float = 10.0, unbiased: bool = False) -> None:
-        super().__init__(of="features", bandwidths=[bandwidth], unbiased=unbiased)
+        if not bandwidth > 0:
+            raise ValueError(f"CMMD expects a positive bandwidth, got {bandwidth}")
+        self.bandwidth, self.unbiased = bandwidth, unbiased
 
-    def _prepared(self, values: Tensor) -> Tensor:
-        return torch.nn.functional.normalize(values.double(), dim=1)
+    def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
+        """The score `CMMD`; draws nothing.
+
+        Raises:
+            ValueError: If a set has fewer than two samples.
+        """
+        sides = {name: (indices, normalize(values.double())) for name, (indices, values) in self.rows(state).items()}
+        return {"CMMD": _gaussian_score(sides, [self.bandwidth], unbiased=self.unbiased, scale=1000.0)}
 
 
 def _drawn(rng: Rng, name: str, indices: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """`size` samples without replacement: their values and groups."""
     chosen = rng.uniform(name, torch.empty(1, len(indices)))[0].argsort(stable=True)[:size]
     return values[chosen], groups_of(indices[chosen], _GROUPS)
+
+
+def _gaussian_score(sides: Mapping[str, Rows], bandwidths: list[float], *, unbiased: bool, scale: float = 1.0) -> Score:
+    pairs = {name: (values, groups_of(indices, _GROUPS)) for name, (indices, values) in sides.items()}
+    sums = PairSums.of(partial(_gaussian, bandwidths), pairs["real"], pairs["fake"], groups=_GROUPS)
+    counts = {name: len(indices) for name, (indices, _) in sides.items()}
+    settings = {"bandwidths": bandwidths, "unbiased": unbiased}
+    return mean_score([sums], counts, settings, unbiased=unbiased, scale=scale)
+
+
+def _median(sides: Mapping[str, Rows], rng: Rng) -> float:
+    """The median distance between some samples of both sets."""
+    few = []
+    for name, (_, values) in sides.items():
+        order = rng.uniform(f"median/{name}", torch.empty(1, len(values)))[0].argsort(stable=True)
+        few.append(values[order[:_MEDIAN_OF]].double())
+    median = float(torch.pdist(torch.cat(few)).median())
+    if median == 0:
+        raise ValueError("MMD expects bandwidths where most samples are the same, got none")
+    return median
 
 
 def _polynomial(x: Tensor, y: Tensor) -> Tensor:

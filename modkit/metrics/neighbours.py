@@ -4,9 +4,9 @@ r"""Nearest neighbours of features, exactly: radii, and how many samples lie wit
 
 The joint mean is subtracted first, since e grows with the norms. Products are made in tiles, as lower bounds of the
 squared distance; where e leaves a comparison open it is decided by the float64 sum of squared differences. So counts
-are float64's, and memory is linear in n. Everything is known without each group of samples too, for the jackknife.
+are float64's, and memory is linear in n. Everything is known within halves of the samples too, for errors.
 
-Shape letters: n m samples, d features, g groups.
+Shape letters: n m samples, d features, s splits in halves.
 
 References:
     Accuracy and Stability of Numerical Algorithms (Higham, 2002), eq. 3.5, https://doi.org/10.1137/1.9780898718027
@@ -15,16 +15,16 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of
+from modkit.metrics.halves import sides_of
 
-__all__ = ["GROUPS", "Comparison", "Hits", "Points", "hits", "points", "radii"]
+__all__ = ["Balls", "Comparison", "Hits", "Points", "hits", "points", "radii"]
 
-GROUPS = 10
 _ROWS, _COLUMNS = 1024, 4096  # of a tile
 _EXACT = 2**20  # numbers in float64 at once
 
@@ -35,7 +35,7 @@ class Points(NamedTuple):
     """Samples ready for tiles: `left @ right.T` are lower bounds of squared distances, `norms` bound their errors."""
 
     values: Tensor  # n d, as given
-    groups: Tensor  # n
+    sides: Tensor  # n s+1, the sample's half in each split
     left: Tensor  # n d+2
     right: Tensor  # n d+2
     norms: Tensor  # n, float64
@@ -46,15 +46,19 @@ class Points(NamedTuple):
         return _relative(self) * norms + _absolute(self)
 
 
+class Balls(NamedTuple):
+    """Balls around the samples of one set, and which distances from a centre are within."""
+
+    of: Literal["real", "fake"]
+    squared_radii: Tensor  # n s+1
+    comparison: Comparison
+
+
 class Hits(NamedTuple):
-    """How many samples lie in the balls around others; int64.
+    """How many samples lie in the balls around others; int64. Column 0 is among all, column 1 + s within halves."""
 
-    Column 0 is of all samples; column 1 + g is without the centres of group g, radii included.
-    """
-
-    by_query: Tensor  # m g+1, balls that hold a sample
-    by_centre: Tensor  # n g+1, samples that a ball holds
-    by_group: Tensor  # n g, those of each group, the radius being that of all samples
+    by_query: Tensor  # m s+1, balls that hold a sample
+    by_centre: Tensor  # n s+1, samples that a ball holds
 
 
 def points(**sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
@@ -78,61 +82,51 @@ def points(**sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
     return {name: _points(values, indices, mean, shift) for name, (indices, values) in sets.items()}
 
 
-def radii(x: Points, k: int, *, of: Points | None = None) -> Tensor:
-    """The squared distance of each sample to its k-th nearest, `n g+1`, float64, summed without scale.
+def radii(x: Points, ks: Sequence[int], *, of: Points | None = None) -> dict[int, Tensor]:
+    """The squared distances of each sample to its k-th nearest, `n s+1`, float64, summed without scale, by k.
 
-    Column 0 is of all neighbours, column 1 + g without those of group g; infinite where there are fewer than k.
+    Column 0 is of all neighbours, column 1 + s of those in the sample's half; infinite where there are fewer than k.
 
     Args:
         x: The samples.
-        k: Which neighbour.
+        ks: Which neighbours.
         of: Where neighbours are; None: in `x`, and no sample is its own.
     """
     y = x if of is None else of
-    there = len(y.values) - (of is None)
-    sizes = torch.bincount(y.groups, minlength=GROUPS)
-    enough = torch.cat([torch.tensor([there >= k]), there - sizes >= k])
-    few = min(there, k + k // 4 + 11)
-    found = torch.full((len(x.values), GROUPS + 1), math.inf, dtype=torch.float64)
-    if not enough[0]:
-        return found
+    num = y.sides.sum(0)
+    there = torch.where(x.sides, num, len(y.sides) - num) - int(of is None)
+    enough = there >= torch.tensor(ks)[:, None, None]
+    found = torch.full(enough.shape, math.inf, dtype=torch.float64)
+    least = 3 * max(ks) + 14  # with more than k of them in any half, nearly always
     for rows in torch.split(torch.arange(len(x.values)), _ROWS // 2):
-        found[rows] = _radii(x, rows, y, k, few, same=of is None)
-        open = rows[(found[rows].isinf() & enough).any(1)]  # most neighbours are of one group
-        if few < there and len(open):
-            for more in torch.split(open, 16):
-                found[more] = _radii(x, more, y, k, there, same=of is None)
-    return found
+        for few, size in ((least, len(rows)), (8 * least, 64), (len(y.sides), 16)):
+            for some in torch.split(rows, size) if len(rows) else ():
+                found[:, some] = _radii(x, some, y, ks, few, same=of is None)
+            rows = rows[(found[:, rows].isinf() & enough[:, rows]).any(2).any(0)]
+    return dict(zip(ks, found, strict=True))
 
 
-def hits(real: Points, fake: Points, around: dict[str, Tensor], comparison: Comparison) -> dict[str, Hits]:
-    """Samples of each set within balls around the other's: of the fake around `real`, of the real around `fake`.
-
-    Args:
-        real: One set.
-        fake: The other.
-        around: Squared radii by the name of the set whose samples are centres, as `radii` gives them.
-        comparison: A distance is this of the radius, where it is within.
-    """
-    sets = {"real": real, "fake": fake}
-    other = {"real": fake, "fake": real}
-    counted = {name: _no_hits(len(sets[name].values), len(other[name].values)) for name in around}
-    widest = {name: _up(_widest(each) * real.scale) for name, each in around.items()}
+def hits(real: Points, fake: Points, balls: Sequence[Balls]) -> list[Hits]:
+    """How many samples of the one set lie within balls around the other's."""
+    sets, other = {"real": real, "fake": fake}, {"real": fake, "fake": real}
+    found = [
+        Hits(*(torch.zeros(side[each.of].sides.shape, dtype=torch.int64) for side in (other, sets))) for each in balls
+    ]
+    widest = {name: [_widest(each.squared_radii) for each in balls if each.of == name] for name in sets}
+    reach = {name: _up(torch.stack(each).amax(0) * real.scale) for name, each in widest.items() if each}
     for first in range(0, len(real.values), _ROWS):
         for second in range(0, len(fake.values), _COLUMNS):
             tile = real.left[first : first + _ROWS] @ fake.right[second : second + _COLUMNS].T
-            for name, each in around.items():
-                if name == "real":
-                    near = tile <= widest[name][first : first + _ROWS, None]
-                else:
-                    near = tile <= widest[name][second : second + _COLUMNS]
-                i, j = near.nonzero(as_tuple=True)
+            for name, far in reach.items():
+                part = far[first : first + _ROWS, None] if name == "real" else far[second : second + _COLUMNS]
+                i, j = (tile <= part).nonzero(as_tuple=True)
                 for ii, jj in zip(torch.split(i, _EXACT // 8), torch.split(j, _EXACT // 8), strict=True):
-                    pair = {"real": ii + first, "fake": jj + second}
-                    low = tile[ii, jj].double()
+                    low, pair = tile[ii, jj].double(), {"real": ii + first, "fake": jj + second}
                     centre, query = pair[name], pair["fake" if name == "real" else "real"]
-                    _count(counted[name], sets[name], centre, other[name], query, low, each, comparison)
-    return counted
+                    for each, counted in zip(balls, found, strict=True):
+                        if each.of == name:
+                            _count(counted, each, sets[name], centre, other[name], query, low)
+    return found
 
 
 def _total(values: Tensor) -> Tensor:
@@ -148,7 +142,7 @@ def _points(values: Tensor, indices: Tensor, mean: Tensor, shift: int) -> Points
     n, d = values.shape
     left, right = torch.empty(n, d + 2, dtype=dtype), torch.empty(n, d + 2, dtype=dtype)
     norms = torch.empty(n, dtype=torch.float64)
-    made = Points(values, groups_of(indices, GROUPS), left, right, norms, 4.0**shift)
+    made = Points(values, sides_of(indices), left, right, norms, 4.0**shift)
     for first in range(0, n, _ROWS):
         part = slice(first, first + _ROWS)
         left[part, :d] = (values[part].double() - mean) * 2.0**shift
@@ -173,59 +167,52 @@ def _exact(x: Points, i: Tensor, y: Points, j: Tensor) -> Tensor:
     """Squared distances of pairs, by differences in float64; NumPy's sum of a row depends on nothing but the row."""
     size = max(1, _EXACT // x.values.shape[1])
     parts = [
-        torch.from_numpy((x.values[a].double() - y.values[b].double()).square_().numpy().sum(1))
+        torch.from_numpy(x.values[a].double().sub_(y.values[b]).square_().numpy().sum(1))
         for a, b in zip(torch.split(i, size), torch.split(j, size), strict=True)
     ]
     return torch.cat(parts)
 
 
-def _radii(x: Points, rows: Tensor, y: Points, k: int, few: int, *, same: bool) -> Tensor:
+def _radii(x: Points, rows: Tensor, y: Points, ks: Sequence[int], few: int, *, same: bool) -> Tensor:
+    """The radii of some samples, `k rows s+1`, infinite where the nearest `few` don't tell."""
     tile = x.left[rows] @ y.right.T
     if same:
         tile[torch.arange(len(rows)), rows] = math.inf
-    bound = _smallest(tile, few).double() + 2 * (x.slack(x.norms[rows]) + y.slack(y.norms.max()))
-    i, j = (tile <= _up(bound)[:, None]).nonzero(as_tuple=True)
-    lower = tile[i, j].double()
-    counts = torch.bincount(i, minlength=len(rows))
-    head = torch.arange(len(i)) - (counts.cumsum(0) - counts)[i] < 4 * few
-    found = _decided(x, rows, y, i[head], j[head], lower[head], k, few)
-    open = (counts > 4 * few) & (found != 0).any(1)  # where many are copies of a sample, some of them settle it
-    if bool(open.any()):
-        rest, renumbered = open[i], open.cumsum(0) - 1
-        found[open] = _decided(x, rows[open], y, renumbered[i[rest]], j[rest], lower[rest], k, few)
-    return found
-
-
-def _decided(x: Points, rows: Tensor, y: Points, i: Tensor, j: Tensor, lower: Tensor, k: int, few: int) -> Tensor:
-    """The radii of `rows` from candidates: pairs (place in `rows`, index in `y`), by place, and lower bounds."""
+    bound, near = torch.full((len(rows),), math.inf), tile < math.inf
+    usual = y.norms <= 16 * y.norms.median()  # an outlier's error would widen every bound
+    if few < usual.sum():
+        smallest = _smallest(tile if bool(usual.all()) else tile[:, usual], few).double()
+        bound = smallest + 2 * (x.slack(x.norms[rows]) + y.slack(y.norms[usual].max()))
+        near = tile <= _up(bound)[:, None]
+    i, j = near.nonzero(as_tuple=True)
     counts = torch.bincount(i, minlength=len(rows))
     column = torch.arange(len(i)) - (counts.cumsum(0) - counts)[i]
-    low = torch.full((len(rows), max(k, int(counts.max()))), math.inf, dtype=torch.float64)
-    groups, other = torch.full_like(low, -1, dtype=torch.int64), torch.zeros_like(low, dtype=torch.int64)
-    high = low.clone()
-    low[i, column] = lower
-    high[i, column] = low[i, column] + 2 * (x.slack(x.norms[rows[i]]) + y.slack(y.norms[j]))
-    groups[i, column], other[i, column] = y.groups[j], j
-
-    # Those surely nearer than the k-th of all only count; those surely past the widest radius don't.
-    inner, outer = low.kthvalue(k, dim=1).values[:, None], _widest(_kth(high, groups, k))[:, None]
-    open = (high >= inner) & (low <= outer) & (groups >= 0)
-    squared = torch.full_like(low, math.inf).masked_fill(high < inner, -1)
-    first = open & (open.cumsum(1) <= 2 * few)
-    _fill(squared, first, x, rows, y, other)
-    found = _kth(squared, groups, k)
-    reach = _widest(found)[:, None]
-    more = open & ~first & (low <= reach * x.scale) & (reach > 0)  # copies of one sample are settled already
-    if bool(more.any()):
-        _fill(squared, more, x, rows, y, other)
-        found = _kth(squared, groups, k)
-    return found
+    head = column < 2 * few
+    found = _decided(x, rows, y, ks, (i[head], column[head]), j[head], tile[i, j][head].double())
+    unseen = (counts > 2 * few)[:, None] & (found > 0)  # where many are copies of a sample, some of them settle it
+    return found.masked_fill(unseen | (found * x.scale > bound[:, None]), math.inf)
 
 
-def _fill(squared: Tensor, where: Tensor, x: Points, rows: Tensor, y: Points, other: Tensor) -> None:
-    i, column = where.nonzero(as_tuple=True)
-    if len(i):
-        squared[i, column] = _exact(x, rows[i], y, other[i, column])
+def _decided(
+    x: Points, rows: Tensor, y: Points, ks: Sequence[int], at: tuple[Tensor, Tensor], j: Tensor, lower: Tensor
+) -> Tensor:
+    """The radii from candidates `j` of y, `at` (place in `rows`, column), and lower bounds of their distances."""
+    i = rows[at[0]]
+    shape = len(rows), int(at[1].max()) + 1
+    low = torch.full(shape, math.inf, dtype=torch.float64)
+    high, squared = low.clone(), low.clone()
+    alike = torch.zeros(*shape, x.sides.shape[1], dtype=torch.bool)
+    low[at], high[at] = lower, lower + 2 * (x.slack(x.norms[i]) + y.slack(y.norms[j]))
+    squared[at], alike[at] = lower / x.scale, x.sides[i] == y.sides[j]
+
+    # Those surely nearer than the k-th, or farther, only count.
+    inner, outer = _kth(low, alike, ks), _kth(high, alike, ks)
+    open = torch.zeros(shape, dtype=torch.bool)
+    for least, most in zip(inner, outer, strict=True):
+        open |= (alike & (high[..., None] >= least[:, None]) & (low[..., None] <= most[:, None])).any(2)
+    chosen = open[at]
+    squared[at[0][chosen], at[1][chosen]] = _exact(x, i[chosen], y, j[chosen])
+    return _kth(squared, alike, ks)
 
 
 def _smallest(tile: Tensor, few: int) -> Tensor:
@@ -238,10 +225,12 @@ def _smallest(tile: Tensor, few: int) -> Tensor:
     return smallest[:, -1]
 
 
-def _kth(values: Tensor, groups: Tensor, k: int) -> Tensor:
-    """The k-th smallest of each row, of all and without each group."""
-    columns = [values, *(values.masked_fill(groups == group, math.inf) for group in range(GROUPS))]
-    return torch.stack([column.kthvalue(k, dim=1).values for column in columns], dim=1)
+def _kth(values: Tensor, alike: Tensor, ks: Sequence[int]) -> Tensor:
+    """The k-th smallest of each row among those alike, `k rows s+1`; infinite where there are fewer."""
+    ordered, order = values.sort(dim=1)
+    rank = alike.gather(1, order[..., None].expand_as(alike)).cumsum(1, dtype=torch.int32)
+    ended = torch.nn.functional.pad(ordered, (0, 1), value=math.inf)
+    return torch.stack([ended.gather(1, (rank < k).sum(1)) for k in ks])
 
 
 def _widest(each: Tensor) -> Tensor:
@@ -255,32 +244,17 @@ def _up(bound: Tensor) -> Tensor:
     return (bound + bound.abs() * 2.0**-20).float()
 
 
-def _no_hits(centres: int, queries: int) -> Hits:
-    rows = (queries, GROUPS + 1), (centres, GROUPS + 1), (centres, GROUPS)
-    return Hits(*(torch.zeros(shape, dtype=torch.int64) for shape in rows))
-
-
-def _count(
-    counted: Hits,
-    centres: Points,
-    i: Tensor,
-    queries: Points,
-    j: Tensor,
-    low: Tensor,
-    squared_radii: Tensor,
-    comparison: Comparison,
-) -> None:
+def _count(counted: Hits, balls: Balls, centres: Points, i: Tensor, queries: Points, j: Tensor, low: Tensor) -> None:
     """Adds the pairs (centre i, query j) that are within; `low` bounds their distances in the tiles' scale."""
-    levels = squared_radii[i]
+    levels = balls.squared_radii[i]
     high = low + 2 * (centres.slack(centres.norms[i]) + queries.slack(queries.norms[j]))
     squared = (low + high) / 2 / centres.scale
     scaled = levels * centres.scale
-    open = ((scaled >= low[:, None]) & (scaled <= high[:, None])).any(1).nonzero()[:, 0]
+    alike = centres.sides[i] == queries.sides[j]
+    open = (alike & (scaled >= low[:, None]) & (scaled <= high[:, None])).any(1).nonzero()[:, 0]
     if len(open):
         squared[open] = _exact(centres, i[open], queries, j[open])
-    within = squared[:, None] <= levels if comparison == "<=" else squared[:, None] < levels
-    within[torch.arange(len(i)), 1 + centres.groups[i]] = False  # a centre goes with its group
-    within = within.long()
-    counted.by_query.index_add_(0, j, within)
-    counted.by_centre.index_add_(0, i, within)
-    counted.by_group.view(-1).index_add_(0, i * GROUPS + queries.groups[j], within[:, 0])
+    within = squared[:, None] <= levels if balls.comparison == "<=" else squared[:, None] < levels
+    held = (within & alike).long()
+    counted.by_query.index_add_(0, j, held)
+    counted.by_centre.index_add_(0, i, held)

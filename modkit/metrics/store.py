@@ -1,4 +1,4 @@
-"""Features kept by the sample's index, so that the order of arrival never changes a result.
+"""Metrics that keep features by the sample's index, so that the order of arrival never changes a result.
 
 O(n d) float32 in memory up to a limit, past it in temporary files that are mapped: unlinked from the start, so that a
 killed process leaves nothing behind (`TMPDIR` says where).
@@ -9,14 +9,16 @@ Shape letters: b batch, n samples, d features.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Store", "add_rows", "merge_stores", "rows_of"]
+__all__ = ["Kept", "Rows", "Store", "Stores"]
 
-Block = tuple[Tensor, Tensor]
+Rows = tuple[Tensor, Tensor]
+"""Indices, `n`, and values, `n d`."""
 
 
 class Store:
@@ -34,8 +36,8 @@ class Store:
         if dim < 1:
             raise ValueError(f"Store expects dim of at least 1, got {dim}")
         self.dim, self.limit = dim, limit
-        self._blocks: list[Block] = []  # in memory
-        self._mapped: list[Block] = []
+        self._blocks: list[Rows] = []  # in memory
+        self._mapped: list[Rows] = []
 
     def __len__(self) -> int:
         return sum(len(indices) for indices, _ in self._blocks + self._mapped)
@@ -120,38 +122,54 @@ class Store:
         return num * self.dim * 4
 
 
-def add_rows(stores: dict[str, Store], set: str, indices: Tensor, values: Tensor) -> dict[str, Store]:
-    """A metric's state with more rows of a set, `b ...` (flattened), in place.
+Stores = dict[str, Store]
+"""The state of a metric that keeps: a store a set."""
 
-    Raises:
-        ValueError: If shapes don't fit or a value is not finite.
+
+class Kept:
+    """The state of a metric that keeps one thing of each sample; a subclass says which, of which sets, and scores it.
+
+    `needs` names that thing, `b ...`, flattened; `rows` gives all of it to `result`.
     """
-    flat = values.reshape(len(values), -1)
-    if set not in stores:
-        stores[set] = Store(flat.shape[1])
-    stores[set].add(indices, flat)
-    return stores
+
+    needs: tuple[str, ...] = ("features",)
+    sets: tuple[str, ...] = ("real", "fake")
+
+    def init(self) -> Stores:
+        """No samples."""
+        return {}
+
+    def update(self, state: Stores, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Stores:
+        """The state, in place, with more samples of a set: what it needs, `b ...`.
+
+        Raises:
+            ValueError: If shapes don't fit or a value is not finite.
+        """
+        (name,) = self.needs
+        flat = values[name].reshape(len(values[name]), -1)
+        state.setdefault(set, Store(flat.shape[1])).add(indices, flat)
+        return state
+
+    def merge(self, a: Stores, b: Stores) -> Stores:
+        """The state of both; neither changes."""
+        merged = {**b, **a}
+        for name in a.keys() & b.keys():
+            merged[name] = a[name].merge(b[name])
+        return merged
+
+    def rows(self, state: Stores, *, least: int = 2) -> dict[str, Rows]:
+        """(indices, values) of each set, by ascending index.
+
+        Raises:
+            ValueError: If a set has fewer than `least` samples, or one was added twice.
+        """
+        for name in self.sets:
+            count = len(state[name]) if name in state else 0
+            if count < least:
+                message = f"{type(self).__name__} expects at least {least} samples of {name!r}, got {count}"
+                raise ValueError(message)
+        return {name: state[name].sorted() for name in self.sets}
 
 
-def merge_stores(a: dict[str, Store], b: dict[str, Store]) -> dict[str, Store]:
-    """Two states as one, set by set."""
-    merged = {**b, **a}
-    for name in a.keys() & b.keys():
-        merged[name] = a[name].merge(b[name])
-    return merged
-
-
-def rows_of(stores: dict[str, Store], set: str, *, least: int = 2) -> tuple[Tensor, Tensor]:
-    """(indices, values) of a set, by ascending index.
-
-    Raises:
-        ValueError: If there are fewer than `least`, or one was added twice.
-    """
-    count = len(stores[set]) if set in stores else 0
-    if count < least:
-        raise ValueError(f"a metric expects at least {least} samples of {set!r}, got {count}")
-    return stores[set].sorted()
-
-
-def _ascending(blocks: list[Block]) -> bool:
+def _ascending(blocks: list[Rows]) -> bool:
     return bool(blocks) and bool((blocks[0][0].diff() > 0).all())

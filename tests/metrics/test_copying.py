@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from modkit.metrics.copying import Copying, copying
+from modkit.metrics.halves import half_error, sides_of
 from modkit.rng import Rng
 from tests.metrics.streams import streamed
 
@@ -59,11 +60,19 @@ def test_any_order_and_split_give_one_score():
     assert scored(*sets, order=order, split=1) == whole == scored(*sets, order=order.flip(0), split=13)
 
 
-def test_the_error_is_never_much_below_the_spread_over_draws():
-    draws = [[normal(f"{name}{i}", 150, 3) for name in "rft"] for i in range(40)]
+def test_the_error_is_the_spread_over_draws():
+    draws = [[normal(f"{name}{i}", 150, 3) for name in "rft"] for i in range(60)]
     scores = [scored(*draw) for draw in draws]
     spread = np.std([score.value for score in scores], ddof=1)
-    assert 0.9 < np.sqrt(np.mean([score.error**2 for score in scores])) / spread < 1.6
+    assert np.sqrt(np.mean([score.error**2 for score in scores])) == pytest.approx(spread, rel=0.3)
+
+
+def test_the_error_is_of_halves_with_their_own_training_images():
+    sets = [normal(name, 40, 3) for name in "rft"]
+    sides = sides_of(torch.arange(40))[:, 1:]
+    pairs = [[by_pairs(*(one[half] for one in sets)) for half in (side, ~side)] for side in sides.T]
+    assert scored(*sets).error == pytest.approx(half_error(pairs), rel=1e-9)
+    assert scored(*(one[:3] for one in sets)).error is None
 
 
 def test_refusals_say_what_was_expected_and_got():

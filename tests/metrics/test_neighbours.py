@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import modkit.metrics.neighbours as neighbours
-from modkit.metrics.jackknife import groups_of
-from modkit.metrics.neighbours import GROUPS, hits, points, radii
+from modkit.metrics.halves import SPLITS, sides_of
+from modkit.metrics.neighbours import Balls, hits, points, radii
 from modkit.rng import Rng
 
 
@@ -42,6 +42,7 @@ CASES = {
     "ties": lambda n, d: (lattice("x", n, d), lattice("y", n, d)),
     "near ties": lambda n, d: (20 + normal("x", n, d) * 1e-5, 20 + normal("y", n, d) * 1e-5),
     "scales": lambda n, d: (normal("x", n, d) * torch.logspace(-20, 15, n)[:, None], normal("y", n, d) * 1e-19),
+    "outlier": lambda n, d: (normal("x", n, d) * (1 + 1e4 * (torch.arange(n) == 5)[:, None]), normal("y", n, d)),
     "tiny": lambda n, d: (normal("x", n, d) * 1e-35, normal("y", n, d) * 1e-35),
     "constant": lambda n, d: (torch.full((n, d), 3.7), torch.full((n, d), 3.7)),
 }
@@ -49,84 +50,91 @@ CASES = {
 
 def by_brute_force(x, y, k, comparison):
     """Radii of `x` and its balls' hits of `y`, by column."""
-    groups, others = groups_of(torch.arange(len(x)), GROUPS), groups_of(torch.arange(len(y)), GROUPS)
+    sides, others = sides_of(torch.arange(len(x))), sides_of(torch.arange(len(y)))
     within = squared(x, x)
     within.fill_diagonal_(math.inf)
     cross = squared(x, y)
-    reach, by_query, by_centre = [], [], []
-    for group in range(-1, GROUPS):
-        row = within.masked_fill((groups == group)[None], math.inf)
-        reach.append(row.kthvalue(k, dim=1).values if len(x) >= k else torch.full((len(x),), math.inf))
-        held = cross <= reach[-1][:, None] if comparison == "<=" else cross < reach[-1][:, None]
-        held[groups == group] = False
-        by_query.append(held.sum(0))
-        by_centre.append(held.sum(1))
-    held = cross <= reach[0][:, None] if comparison == "<=" else cross < reach[0][:, None]
-    by_group = [(held & (others == group)).sum(1) for group in range(GROUPS)]
-    return [torch.stack(each, 1) for each in (reach, by_query, by_centre, by_group)]
+    columns = []
+    for column in range(SPLITS + 1):
+        row = within.masked_fill(sides[:, None, column] != sides[None, :, column], math.inf)
+        reach = row.kthvalue(k, dim=1).values if len(x) >= k else torch.full((len(x),), math.inf)
+        held = cross <= reach[:, None] if comparison == "<=" else cross < reach[:, None]
+        held &= sides[:, None, column] == others[None, :, column]
+        columns.append((reach, held.sum(0), held.sum(1)))
+    return [torch.stack(each, 1) for each in zip(*columns, strict=True)]
+
+
+def balls_and_hits(sets, ks, comparison):
+    around = {name: radii(each, ks) for name, each in sets.items()}
+    balls = [Balls(name, found[k], comparison) for name, found in around.items() for k in ks]
+    return balls, hits(sets["real"], sets["fake"], balls)
 
 
 @pytest.mark.parametrize("comparison", ["<=", "<"])
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("n, d, k", [(7, 3, 2), (90, 1, 3), (100, 64, 5), (40, 512, 3)])
-def test_counts_are_float64_s(case, n, d, k, comparison):
+@pytest.mark.parametrize("n, d, ks", [(7, 3, [2]), (90, 1, [3]), (100, 64, [2, 5]), (40, 512, [3, 5])])
+def test_counts_are_float64_s(case, n, d, ks, comparison):
     x, y = CASES[case](n, d)
-    sets = made(real=x, fake=y)
-    around = {name: radii(each, k) for name, each in sets.items()}
-    found = hits(sets["real"], sets["fake"], around, comparison)
-    for name, a, b in (("real", x, y), ("fake", y, x)):
-        reach, *counts = by_brute_force(a, b, k, comparison)
-        known = reach.isfinite().any(1).all() and n > 20
-        torch.testing.assert_close(around[name], reach, rtol=1e-13, atol=0)
-        for column, (mine, expected) in enumerate(zip(found[name], counts, strict=True)):
-            assert torch.equal(mine, expected) or (not known and column < 2)
-            assert torch.equal(mine[:, 0], expected[:, 0])
+    balls, found = balls_and_hits(made(real=x, fake=y), ks, comparison)
+    expected = [by_brute_force(a, b, k, comparison) for a, b in ((x, y), (y, x)) for k in ks]
+    for ball, counted, (reach, *counts) in zip(balls, found, expected, strict=True):
+        torch.testing.assert_close(ball.squared_radii, reach, rtol=1e-13, atol=0)
+        for mine, theirs in zip(counted, counts, strict=True):
+            assert torch.equal(mine[:, 0], theirs[:, 0])
+            assert torch.equal(mine, theirs) or not reach.isfinite().all()
 
 
 def test_tiles_and_parts_of_rows_change_nothing(monkeypatch):
     x, y = CASES["ties"](70, 4)
-
-    def both():
-        sets = made(real=x, fake=y)
-        around = {name: radii(each, 3) for name, each in sets.items()}
-        return around, hits(sets["real"], sets["fake"], around, "<=")
-
-    around, found = both()
+    balls, found = balls_and_hits(made(real=x, fake=y), [3], "<=")
     for name, value in (("_ROWS", 16), ("_COLUMNS", 7), ("_EXACT", 64)):
         monkeypatch.setattr(neighbours, name, value)
-    again, counted = both()
-    for name in around:
-        assert torch.equal(around[name], again[name])
-        assert all(torch.equal(a, b) for a, b in zip(found[name], counted[name], strict=True))
+    again, counted = balls_and_hits(made(real=x, fake=y), [3], "<=")
+    for one, other in zip(balls, again, strict=True):
+        assert torch.equal(one.squared_radii, other.squared_radii)
+    for one, other in zip(found, counted, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_many_samples_are_narrowed_down_by_parts_of_a_row():
-    x = normal("x", 1500, 2) + 20
-    within = squared(x, x)
-    within.fill_diagonal_(math.inf)
-    assert torch.equal(radii(made(x=x)["x"], 3)[:, 0], within.kthvalue(3, dim=1).values)
+@pytest.mark.parametrize("case, d", [("normal", 2), ("ties", 2), ("ties", 6), ("near ties", 2), ("outlier", 2)])
+def test_many_samples_are_narrowed_down_by_parts_of_a_row(case, d):
+    x, _ = CASES[case](600, d)
+    found = radii(made(x=x)["x"], [1, 3])
+    for k in (1, 3):
+        torch.testing.assert_close(found[k], by_brute_force(x, x, k, "<")[0], rtol=1e-13, atol=0)
 
 
-def test_neighbours_all_of_one_group_are_seen_past():
-    groups = groups_of(torch.arange(400), GROUPS)
-    x = normal("x", 400, 2) + 100 * (groups == 4)[:, None]
+def test_neighbours_all_of_the_other_half_are_seen_past():
+    x = normal("x", 400, 2) + 100 * sides_of(torch.arange(400))[:, 4:5]
+    x[0] -= 100  # among those of the other half
     expected = by_brute_force(x, x, 3, "<")[0]
-    torch.testing.assert_close(radii(made(x=x)["x"], 3), expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(radii(made(x=x)["x"], [3])[3], expected, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_neighbours_at_the_edge_of_what_is_looked_at_are_told_apart(seed):
+    sides = sides_of(torch.arange(60))[:, 4]
+    angle, further = Rng(seed).uniform("edge", torch.empty(2, 60, dtype=torch.float64)).mul(7).unbind()
+    squares = 1 + 1e-6 * (7 + further / 7) * (sides == sides[0])  # twice float32's error away from the other half
+    x = squares.sqrt()[:, None] * torch.stack([torch.cos(angle), torch.sin(angle)], dim=1)
+    x[0] = 0
+    expected = by_brute_force(x, x, 3, "<")[0]
+    torch.testing.assert_close(radii(made(x=x)["x"], [3])[3], expected, rtol=1e-13, atol=0)
 
 
 def test_nearest_of_another_set_counts_copies():
     x, y = normal("x", 40, 5), torch.cat([normal("y", 30, 5), normal("x", 40, 5)[:10]])
     sets = made(x=x, y=y)
-    found = radii(sets["x"], 1, of=sets["y"])[:, 0]
-    torch.testing.assert_close(found, squared(x, y).amin(1), rtol=1e-13, atol=0)
-    assert (found[:10] == 0).all() and (found[10:] > 0).all()
+    found = radii(sets["x"], [1], of=sets["y"])[1]
+    torch.testing.assert_close(found[:, 0], squared(x, y).amin(1), rtol=1e-13, atol=0)
+    assert (found[:10, 0] == 0).all() and (found[10:, 0] > 0).all()
+    apart = sets["x"].sides[:, None, 3] != sets["y"].sides[None, :, 3]
+    torch.testing.assert_close(found[:, 3], squared(x, y).masked_fill(apart, math.inf).amin(1), rtol=1e-13, atol=0)
 
 
 def test_float64_features_keep_their_digits():
     x, y = normal("x", 50, 3).double() * 1e-9 + 1, normal("y", 50, 3).double() * 1e-9 + 1
-    sets = made(real=x, fake=y)
-    around = {"real": radii(sets["real"], 3)}
-    found = hits(sets["real"], sets["fake"], around, "<=")["real"]
+    _, (found, _) = balls_and_hits(made(real=x, fake=y), [3], "<=")
     assert torch.equal(found.by_query, by_brute_force(x, y, 3, "<=")[1]) and 0 < found.by_query[:, 0].sum()
 
 
@@ -140,7 +148,7 @@ def test_reduced_precision_of_products_is_not_used():
 
 
 def test_too_few_neighbours_have_no_radius():
-    assert radii(made(x=normal("x", 3, 2))["x"], 3).isinf().all()
+    assert radii(made(x=normal("x", 3, 2))["x"], [3])[3].isinf().all()
 
 
 def test_refusals_say_what_was_expected_and_got():

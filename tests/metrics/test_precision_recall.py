@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
-from modkit.metrics.precision_recall import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
+from modkit.metrics.halves import SPLITS, half_error, sides_of
+from modkit.metrics.precision_recall import PRDC, DensityCoverage, PrecisionRecall, prdc
 from modkit.rng import Rng
 from tests.metrics.streams import streamed
 
@@ -36,11 +36,8 @@ def by_prdc(real, fake, k, comparison="<"):
     }
 
 
-def ours(real, fake, k, comparison):
-    pairs = precision_recall, density_coverage
-    return {
-        key: v for one in pairs for key, v in one(real=real, fake=fake, k=k, comparison=comparison)._asdict().items()
-    }
+def one_rule(k, comparison):
+    return {"k": k, "comparison": comparison, "coverage_k": k, "coverage_comparison": comparison}
 
 
 @pytest.mark.parametrize("comparison", ["<", "<="])
@@ -50,107 +47,103 @@ def test_the_formulas_written_out_agree(n, d, mean, k, comparison):
     real, fake = normal("x", n, d) + mean, normal("y", n, d) * 0.9 + mean
     fake[: n // 4] = real[: n // 4]
     expected = by_prdc(real, fake, k, comparison)
-    assert ours(real, fake, k, comparison) == pytest.approx(expected, rel=1e-12)
-    scores = scored(PrecisionRecall(k=k, comparison=comparison), real, fake)
-    scores |= scored(DensityCoverage(k=k, comparison=comparison), real, fake)
-    assert {name: score.value for name, score in scores.items()} == pytest.approx(expected, rel=1e-12)
+    assert prdc(real=real, fake=fake, **one_rule(k, comparison)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_rules_may_differ_and_each_part_gives_its_scores_of_the_whole():
+    real, fake = normal("x", 80, 4), normal("y", 80, 4) + 0.5
+    whole = scored(PRDC(), real, fake)
+    first, second = by_prdc(real, fake, 3, "<="), by_prdc(real, fake, 5, "<")
+    expected = {name: (first if name in ("precision", "recall") else second)[name] for name in first}
+    assert {name: score.value for name, score in whole.items()} == pytest.approx(expected, rel=1e-12)
+    assert prdc(real=real, fake=fake) == {name: score.value for name, score in whole.items()}
+    assert scored(PrecisionRecall(), real, fake) | scored(DensityCoverage(), real, fake) == whole
+    assert whole["recall"].settings == {"k": 3, "comparison": "<="}
+    assert whole["coverage"].settings == {"k": 5, "comparison": "<"}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_prdc_agrees():
-    prdc = pytest.importorskip("prdc", reason="prdc is not installed")
+    library = pytest.importorskip("prdc", reason="prdc is not installed")
     real, fake = normal("x", 200, 16) + 20, normal("y", 200, 16) + 20.2
-    theirs = prdc.compute_prdc(real_features=real.double().numpy(), fake_features=fake.double().numpy(), nearest_k=5)
-    assert ours(real, fake, 5, "<") == pytest.approx({name: float(value) for name, value in theirs.items()}, rel=1e-12)
+    arrays = {"real_features": real.double().numpy(), "fake_features": fake.double().numpy()}
+    theirs = {name: float(value) for name, value in library.compute_prdc(**arrays, nearest_k=5).items()}
+    assert prdc(real=real, fake=fake, **one_rule(5, "<")) == pytest.approx(theirs, rel=1e-12)
 
 
 def test_ties_at_the_radius_are_within_or_not():
     real = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     fake = torch.tensor([[4.0], [5.0], [6.0], [7.0]])
-    assert precision_recall(real=real, fake=fake, k=1) == (0.25, 0.25)
-    assert precision_recall(real=real, fake=fake, k=1, comparison="<") == (0, 0)
-    assert density_coverage(real=real, fake=fake, k=1, comparison="<=") == (0.25, 0.25)
-    assert density_coverage(real=real, fake=fake, k=1) == (0, 0)
+    assert set(prdc(real=real, fake=fake, **one_rule(1, "<=")).values()) == {0.25}
+    assert set(prdc(real=real, fake=fake, **one_rule(1, "<")).values()) == {0}
 
 
 def test_constant_features_are_all_within_or_none():
     same = torch.full((20, 8), 3.7)
-    assert precision_recall(real=same, fake=same) == (1, 1)
-    assert density_coverage(real=same, fake=same) == (0, 0)
-    assert density_coverage(real=same, fake=same, comparison="<=") == (4, 1)
+    assert list(prdc(real=same, fake=same).values()) == [1, 1, 0, 0]
+    assert list(prdc(real=same, fake=same, coverage_comparison="<=").values()) == [1, 1, 4, 1]
 
 
 def test_precision_is_recall_with_the_sets_swapped():
     a, b = normal("x", 100, 3), normal("y", 100, 3) * 2
-    one, other = scored(PrecisionRecall(), a, b), scored(PrecisionRecall(), b, a)
+    one, other = scored(PRDC(), a, b), scored(PRDC(), b, a)
     assert one["precision"] == other["recall"] and one["recall"] == other["precision"]
     assert one["precision"].value < one["recall"].value  # wide fakes cover, and stray
 
 
 def test_coverage_of_the_same_distribution_is_its_expectation():
     real, fake = normal("x", 1500, 4), normal("y", 1500, 4)
-    score = scored(DensityCoverage(), real, fake)
+    score = scored(PRDC(), real, fake)
     expected = 1 - np.prod([(1500 - i) / (3000 - 1 - i) for i in range(1, 6)])  # eq. 8 of the paper, m = n, k = 5
     assert abs(score["coverage"].value - expected) < 4 * score["coverage"].error < 0.06
     assert abs(score["density"].value - 1) < 4 * score["density"].error < 0.2
 
 
-@pytest.mark.parametrize("make", [PrecisionRecall, DensityCoverage])
-def test_any_order_and_split_give_one_score(make):
+def test_any_order_and_split_give_one_score():
     real, fake = normal("x", 80, 3), normal("y", 80, 3) + 0.5
-    whole = scored(make(), real, fake)
+    whole = scored(PRDC(), real, fake)
     order = torch.randperm(80, generator=torch.Generator().manual_seed(0))
     for how in ({"split": 1}, {"split": 13}):
-        assert scored(make(), real, fake, order=order, **how) == whole
+        assert scored(PRDC(), real, fake, order=order, **how) == whole
     assert all(score.error > 0 and score.counts == {"real": 80, "fake": 80} for score in whole.values())
 
 
-def test_errors_are_the_jackknife_s_with_radii_anew():
+def test_errors_are_of_halves_with_their_own_radii():
     real, fake = normal("x", 60, 2), normal("y", 60, 2) + 0.5
-    groups = groups_of(torch.arange(60), 10)
-    sizes = torch.bincount(groups, minlength=10)
-    present = [g for g in range(10) if sizes[g]]
-
-    def statistic(name, a, b):  # counts may differ here
-        return by_prdc(a, b, 3, "<")[name]
-
-    scores = scored(PrecisionRecall(k=3, comparison="<"), real, fake)
-    scores |= scored(DensityCoverage(k=3, comparison="<"), real, fake)
-    for name, score in scores.items():
-        sides = [
-            [statistic(name, real[groups != g], fake) for g in present],
-            [statistic(name, real, fake[groups != g]) for g in present],
-        ]
-        variances = [jackknife_variance(score.value, left, [int(sizes[g]) for g in present]) for left in sides]
-        assert score.error == pytest.approx(standard_error(*variances), rel=1e-9)
+    sides = sides_of(torch.arange(60))
+    halves = []
+    for column in range(1, SPLITS + 1):
+        kept = sides[:, column], ~sides[:, column]
+        halves.append([by_prdc(real[one], fake[one], 3, "<") for one in kept])
+    for name, score in scored(PRDC(**one_rule(3, "<")), real, fake).items():
+        assert score.error == pytest.approx(half_error([(a[name], b[name]) for a, b in halves]), rel=1e-9)
 
 
-def test_the_error_is_never_much_below_the_spread_over_draws():
-    """It is above: a jackknife counts the flips of samples at a ball's edge as if they added up."""
-    draws = [(normal(f"x{i}", 150, 2), normal(f"y{i}", 150, 2) + 0.5) for i in range(30)]
-    for make in (PrecisionRecall, DensityCoverage):
-        scores = [scored(make(), *draw) for draw in draws]
-        for name in scores[0]:
-            spread = np.std([score[name].value for score in scores], ddof=1)
-            error = np.sqrt(np.mean([score[name].error ** 2 for score in scores]))
-            assert 0.9 < error / spread < 2.5
+@pytest.mark.parametrize("n, shift", [(100, 0.0), (200, 0.7)])
+def test_the_error_is_the_spread_over_draws(n, shift):
+    draws = [(normal(f"x{i}", n, 8), normal(f"y{i}", n, 8) + shift) for i in range(60)]
+    scores = [scored(PRDC(), *draw) for draw in draws]
+    for name in scores[0]:
+        spread = np.std([score[name].value for score in scores], ddof=1)
+        error = np.sqrt(np.mean([score[name].error ** 2 for score in scores]))
+        assert error == pytest.approx(spread, rel=0.3)
 
 
-def test_few_samples_have_no_error():
-    scores = scored(PrecisionRecall(), normal("x", 4, 2), normal("y", 4, 2))
+def test_halves_too_small_for_a_radius_give_no_error():
+    scores = scored(PRDC(), normal("x", 9, 2), normal("y", 9, 2))
     assert all(score.error is None for score in scores.values())
 
 
 def test_refusals_say_what_was_expected_and_got():
     with pytest.raises(ValueError, match="PrecisionRecall expects as many .* got 9 real and 8 fake"):
         scored(PrecisionRecall(), normal("x", 9, 2), normal("y", 8, 2))
-    with pytest.raises(ValueError, match="density_coverage expects as many .* got 9 real and 8 fake"):
-        density_coverage(real=normal("x", 9, 2), fake=normal("y", 8, 2))
-    with pytest.raises(ValueError, match="at least 6 samples of 'real', got 5"):
+    with pytest.raises(ValueError, match="prdc expects as many .* got 9 real and 8 fake"):
+        prdc(real=normal("x", 9, 2), fake=normal("y", 8, 2))
+    with pytest.raises(ValueError, match="DensityCoverage expects at least 6 samples of 'real', got 5"):
         scored(DensityCoverage(), normal("x", 5, 2), normal("y", 5, 2))
-    with pytest.raises(ValueError, match="more than k = 3 samples, got 3"):
-        precision_recall(real=normal("x", 3, 2), fake=normal("y", 3, 2))
-    with pytest.raises(ValueError, match="k of at least 1 and comparison '<' or '<=', got 0, '<='"):
+    with pytest.raises(ValueError, match="more than k = 5 samples, got 3"):
+        prdc(real=normal("x", 3, 2), fake=normal("y", 3, 2))
+    with pytest.raises(ValueError, match="PrecisionRecall expects k .* got 0, '<='"):
         PrecisionRecall(k=0)
-    with pytest.raises(ValueError, match="got 5, '>'"):
-        DensityCoverage(comparison=">")
+    with pytest.raises(ValueError, match="PRDC expects .* got 5, '>'"):
+        PRDC(coverage_comparison=">")

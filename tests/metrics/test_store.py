@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import modkit.metrics.store as store_module
-from modkit.metrics.store import Store
+from modkit.metrics.store import Kept, Store
 from modkit.rng import Rng
 
 N, D = 23, 5
@@ -73,3 +73,21 @@ def test_refusals_say_what_was_expected_and_got():
         filled([1, 3, 2, 3], split=2).sorted()
     with pytest.raises(ValueError, match="got 5 and 4"):
         Store(5).merge(Store(4))
+
+
+class Places(Kept):
+    needs = ("points",)
+    sets = ("fake",)
+
+
+def test_a_metric_keeps_what_it_needs_flattened_and_by_index():
+    metric = Places()
+    a = metric.update(metric.init(), "fake", {"points": VALUES[3:].view(N - 3, D, 1)}, torch.arange(3, N))
+    b = metric.update(metric.init(), "fake", {"points": VALUES[:3]}, torch.arange(3))
+    ((indices, values),) = metric.rows(metric.merge(a, b)).values()
+    assert torch.equal(indices, torch.arange(N)) and torch.equal(values, VALUES)
+    assert len(a["fake"]) == N - 3 and metric.rows(metric.merge(metric.init(), b))["fake"][1].shape == (3, D)
+    with pytest.raises(ValueError, match="Places expects at least 4 samples of 'fake', got 3"):
+        metric.rows(b, least=4)
+    with pytest.raises(ValueError, match="Places expects at least 2 samples of 'fake', got 0"):
+        metric.rows(metric.init())
