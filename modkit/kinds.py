@@ -141,7 +141,12 @@ class Bottleneck(Protocol):
 
     `.latents` types them by name, in the order a prior is offered them; the decoder takes the last. Two methods are
     optional: `update(step)` once a step after the optimizer (codebooks move), and `prepare(features, rng)` before the
-    first, where each iteration over `features` is a fresh pass of h.
+    first, where each iteration over `features` is a fresh pass of h. Two more, optional too, are what `Model.bound`
+    takes its densities from; either refuses, by a ValueError, a latent that has none:
+
+        posterior(name, h, rng) -> (latent, log_q)   a draw of q(latent | h) with its log density or, of codes, log
+                                                     probability, nats, `b`
+        log_prior(name, latent) -> log_p             under the prior that `sample` draws from, nats, `b`
     """
 
     latents: dict[str, Event]
@@ -177,7 +182,11 @@ class Decoder(Protocol):
 
 
 class Likelihood(Protocol):
-    """p(x | z), its parameters being a decoder's output."""
+    """p(x | z), its parameters being a decoder's output.
+
+    An optional attribute `constant` says that `nll` lacks so many nats a value of being -log of a density of x (0.0:
+    none); without it there is no bound on log p(x).
+    """
 
     def out(self, x: TensorType) -> TensorType:
         """The type that the decoder must emit."""
@@ -475,7 +484,7 @@ class Metric(Protocol):
         pairs      samples and their reconstructions, `b 2 ...`;   feature-pairs   the features of both, `b 2 d`
         codes      how often each code stands for a sample, `b k`
         batch      the data's `Batch`, unrounded           model            the Model
-        truth      the `Modes` of synthetic data
+        truth      the `Modes` of synthetic data            levels           the data's levels, or None
 
     `pairs`, `feature-pairs`, `codes` and `model` are the Model's that is measured, whatever the set. What it keeps a
     sample it keeps by the sample's index, so that the order of arrival never changes a result.
@@ -506,8 +515,8 @@ class Logger(Protocol):
     """Watches a run through the lifecycle hooks as methods, all optional; draws nothing.
 
     `run_started(run)`, `step_done(run, stage, step, losses)`, `samples_ready(run, step, grid)`,
-    `checkpoint_saved(run, path)`, `run_finished(run, error)`; losses are numbers by `player/term`, the grid a uint8
-    picture `c h w`.
+    `scores_ready(run, step, scores)`, `checkpoint_saved(run, path)`, `run_finished(run, error)`; losses are numbers by
+    `player/term`, scores by name, the grid a uint8 picture `c h w`.
     """
 
 

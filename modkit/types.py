@@ -193,6 +193,11 @@ class Batch:
             raise ValueError(f"expected one tensor, got a hierarchy of {len(self.x)} levels")
         return self.x
 
+    def rows(self, rows: slice) -> Batch:
+        """Some of its samples, under the same `cond`."""
+        x = tuple(level[rows] for level in self.x) if isinstance(self.x, tuple) else self.x[rows]
+        return Batch(x, {name: value[rows] for name, value in self.fields.items()}, self.cond)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         x = tuple(v.to(device) for v in self.x) if isinstance(self.x, tuple) else self.x.to(device)
@@ -249,7 +254,8 @@ class Score:
         better: Which direction is better, or None where neither is.
         counts: Number of samples by set (`real`, `fake`, `train`).
         seed: Seed of what was drawn to compute it.
-        settings: What else it depends on: the features' label, k, the comparison; plain JSON.
+        settings: What else it depends on: k, the comparison, the device; plain JSON.
+        details: What it was found to be made of: operators, sizes; plain JSON.
         warnings: What a reader must know.
     """
 
@@ -259,6 +265,7 @@ class Score:
     counts: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def comparable(self, other: Score) -> bool:

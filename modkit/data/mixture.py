@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modkit.data.splits import check_split, content_key
 from modkit.rng import Rng
-from modkit.types import Batch, TensorType
+from modkit.types import Batch, Modes, TensorType
 
 __all__ = ["Grid", "Mixture", "Ring"]
 
@@ -58,6 +58,11 @@ class Mixture:
         """Hash of centers, std and numbers of samples."""
         settings = (self.std, self.splits["train"], self.splits["test"])
         return content_key("mixture", repr(self.centers.tolist()), *settings)
+
+    @property
+    def truth(self) -> Modes:
+        """The modes that samples are drawn from."""
+        return Modes(self.centers, self.std)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
         """The samples at `indices`; they are the data themselves, so `rng` is not drawn from.

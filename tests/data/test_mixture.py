@@ -5,7 +5,7 @@ import torch
 
 from modkit.data.mixture import Grid, Ring
 from modkit.rng import Rng
-from modkit.types import TensorType
+from modkit.types import Modes, TensorType
 
 
 def whole(data, split="train"):
@@ -28,6 +28,12 @@ def test_grid_centers():
     assert Grid().centers.tolist() == [[x, y] for x in axis for y in axis]
     assert Grid().std == 0.05
     assert Grid(side=2, spacing=1.0).centers.tolist() == [[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize("data", [Ring(modes=3, std=0.3, num=1), Grid(side=2, num=1)], ids=["ring", "grid"])
+def test_the_truth_is_the_modes_and_their_width(data):
+    assert isinstance(data.truth, Modes)
+    assert torch.equal(data.truth.centers, data.centers) and data.truth.std == data.std
 
 
 @pytest.mark.parametrize("data", [Ring(), Grid()], ids=["ring", "grid"])

@@ -1,0 +1,242 @@
+r"""Modes of a known truth: how many are covered, how many samples lie within them, and how evenly.
+
+    n_j = samples whose nearest mode is j, within radius * std of it;   n_out = samples within no mode
+    modes = #{j: n_j >= least},   high quality = sum_j n_j / n,   mode KL = KL(q || 1/k),   q_j = n_j / sum_i n_i
+    symmetric KL = sum_c (p_c - q_c) log(p_c / q_c),   c over the k modes and the outside
+
+A perfect sampler of modes that lie apart is within one with probability P(|eps| <= radius), eps ~ N(0, I): 98.89 % for
+radius 3 in two dimensions. More than that is collapse inside the modes. A state is counts only, whole numbers.
+
+Shape letters: b batch, n samples, d dimensions, k modes, g groups.
+
+References:
+    VEEGAN (Srivastava et al., 2017), section 4.1, https://arxiv.org/abs/1705.07761
+    PacGAN (Lin et al., 2018), section 4, https://arxiv.org/abs/1712.04086
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.rng import Rng
+from modkit.types import Modes, Score
+
+__all__ = ["ModeCoverage", "mode_counts", "mode_kl", "share_within", "symmetric_kl"]
+
+_GROUPS = 10
+_TILE = 2**22  # distances in memory: 32 MB
+_SMOOTHING = 0.5  # samples added to each cell: Jeffreys' prior
+_TOLERANCE = 3.0  # standard errors above the ceiling that are still chance
+
+
+def mode_counts(*, points: Tensor, truth: Modes, radius: float = 3.0) -> Tensor:
+    """The number of samples within each mode and, last, within none; int64, `k+1`.
+
+    Args:
+        points: Samples, `n d`.
+        truth: The modes.
+        radius: How far a mode reaches, in its standard deviations, edge included.
+
+    Raises:
+        ValueError: If shapes don't fit, a value is not finite or the modes have no width.
+    """
+    return torch.bincount(_cells(points, truth, radius), minlength=len(truth.centers) + 1)
+
+
+def mode_kl(*, counts: Tensor) -> float:
+    """KL(q || uniform) in nats, of the shares q of the modes among the samples within any: log k less q's entropy.
+
+    It is log k where all are in one mode, or none in any, and about (k - 1) / (2 n) for a perfect sampler.
+
+    Args:
+        counts: As `mode_counts` gives them, `k+1`; the last is not looked at.
+    """
+    held = counts[:-1].double()
+    q = held / held.sum().clamp_min(1)
+    return max(0.0, math.log(len(q)) - float(torch.special.entr(q).sum()))
+
+
+def symmetric_kl(*, counts: Tensor, inside: float) -> float:
+    """KL(p || q) + KL(q || p) in nats between the truth's and the samples' shares of the modes and of the outside.
+
+    Half a sample is added to each cell on both sides (p as if n samples of the truth had been drawn), so that it is
+    finite: a lost mode costs about log(2 n / k) / k. A perfect sampler scores about k / n.
+
+    Args:
+        counts: As `mode_counts` gives them, `k+1`.
+        inside: The truth's share within any mode, evenly over them.
+    """
+    cells, total = len(counts), counts.sum()
+    p = torch.full((cells,), inside / (cells - 1), dtype=torch.float64)
+    p[-1] = 1 - inside
+    p, q = ((each + _SMOOTHING) / (total + _SMOOTHING * cells) for each in (p * total, counts.double()))
+    return float(((p - q) * (p / q).log()).sum())
+
+
+def share_within(*, radius: float, dim: int) -> float:
+    """P(|eps| <= radius), eps ~ N(0, I) of `dim` dimensions: 1 - exp(-radius^2 / 2) for two."""
+    halves = torch.tensor([dim / 2, radius**2 / 2], dtype=torch.float64)
+    return float(torch.special.gammainc(halves[0], halves[1]))
+
+
+class Tally(NamedTuple):
+    """The truth, and counts of samples by group and cell, `g k+1`, int64."""
+
+    truth: Modes
+    counts: Tensor
+
+
+class ModeCoverage:
+    """Modes covered, share of high-quality samples, mode KL and symmetric KL, of points whose modes are known.
+
+    A sample is of high quality within `radius` of its nearest mode; `least` of those cover it. The ceiling of that
+    share, a perfect sampler's, stands in the settings, and a share above it by more than three of its standard errors
+    carries a warning; so do modes that overlap. Compare equal counts only: more samples cover more modes. Errors are
+    the delete-a-group jackknife's.
+
+    References:
+        VEEGAN (Srivastava et al., 2017), section 4.1, https://arxiv.org/abs/1705.07761
+        PacGAN (Lin et al., 2018), section 4, https://arxiv.org/abs/1712.04086
+
+    Args:
+        radius: How far a mode reaches, in its standard deviations (VEEGAN: 3; 10 in 1200 dimensions).
+        least: High-quality samples that cover a mode (VEEGAN and PacGAN: 1).
+
+    Raises:
+        ValueError: If `radius` or `least` is not positive.
+    """
+
+    needs = ("points", "truth")
+    sets = ("fake",)
+    better: Literal["higher", "lower"] | None = None
+
+    def __init__(self, *, radius: float = 3.0, least: int = 1) -> None:
+        if not 0 < radius < math.inf or least < 1:
+            raise ValueError(f"ModeCoverage expects radius > 0 and least of at least 1, got {radius}, {least}")
+        self.radius, self.least = radius, least
+
+    def init(self) -> Tally | None:
+        """No samples."""
+        return None
+
+    def update(self, state: Tally | None, set: str, values: Mapping[str, Any], indices: Tensor) -> Tally:
+        """The state with more samples: `points`, `b ...` (flattened), and the `truth`.
+
+        Raises:
+            ValueError: If shapes don't fit, a value is not finite, the modes have no width or are others than before.
+        """
+        points, truth = values["points"], values["truth"]
+        cells = len(truth.centers) + 1
+        places = groups_of(indices, _GROUPS) * cells + _cells(points.reshape(len(points), -1), truth, self.radius)
+        more = Tally(truth, torch.bincount(places, minlength=_GROUPS * cells).view(_GROUPS, cells))
+        return more if state is None else _added(state, more)
+
+    def merge(self, a: Tally | None, b: Tally | None) -> Tally | None:
+        """The state of both.
+
+        Raises:
+            ValueError: If their modes differ.
+        """
+        return b if a is None else a if b is None else _added(a, b)
+
+    def result(self, state: Tally | None, rng: Rng) -> dict[str, Score]:
+        """The scores `modes`, `high quality`, `mode KL` and `symmetric KL`; draws nothing.
+
+        Raises:
+            ValueError: If there are no samples.
+        """
+        if state is None or not state.counts.sum():
+            raise ValueError("ModeCoverage expects samples of 'fake', got none")
+        modes, dim = state.truth.centers.shape
+        ceiling = share_within(radius=self.radius, dim=dim)
+        settings = {"radius": self.radius, "least": self.least, "modes": modes, "ceiling": ceiling}
+        counts, apart = state.counts.sum(0), _apart(state.truth)
+        overlap = _overlap(apart, self.radius)
+
+        def score(better: Literal["higher", "lower"], of: Callable[[Tensor], float], *warnings: str) -> Score:
+            total, error = {"fake": int(counts.sum())}, _error(of, state.counts)
+            return Score(of(counts), error, better, total, settings=dict(settings), warnings=(*overlap, *warnings))
+
+        return {
+            "modes": score("higher", lambda n: float((n[:-1] >= self.least).sum())),
+            "high quality": score("higher", _high_quality, *_collapse(counts, self.radius, dim, apart)),
+            "mode KL": score("lower", lambda n: mode_kl(counts=n), *_none_within(counts)),
+            "symmetric KL": score("lower", lambda n: symmetric_kl(counts=n, inside=ceiling)),
+        }
+
+
+def _cells(points: Tensor, truth: Modes, radius: float) -> Tensor:
+    """The mode that each of `points`, `n d`, is within, or k; `n`."""
+    centers, width = truth.centers, truth.std
+    if points.ndim != 2 or centers.ndim != 2 or points.shape[1] != centers.shape[1] or not 0 < width < math.inf:
+        received = f"{tuple(points.shape)}, {tuple(centers.shape)} and {width}"
+        raise ValueError(f"modes expect points (n, d), centers (k, d) and a positive std, got {received}")
+    if not bool(torch.isfinite(points).all()):
+        raise ValueError("modes expect finite points, got NaN or infinity")
+    cells = []
+    for distances in _distances(points, centers):
+        distance, nearest = distances.min(1)
+        cells.append(nearest.masked_fill(distance > radius * width, len(centers)))
+    return torch.cat(cells) if cells else torch.empty(0, dtype=torch.int64)
+
+
+def _distances(points: Tensor, centers: Tensor) -> Iterator[Tensor]:
+    """Distances of points to centers in tiles, float64 and by differences, `n k`."""
+    points, centers = (each.detach().to("cpu", torch.float64) for each in (points, centers))
+    rows = max(1, _TILE // len(centers))
+    for first in range(0, len(points), rows):
+        yield torch.cdist(points[first : first + rows], centers, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _apart(truth: Modes) -> float:
+    """The least distance between two modes, in their standard deviations."""
+    if len(truth.centers) < 2:
+        return math.inf
+    nearest = (tile.kthvalue(2, dim=1).values.min() for tile in _distances(truth.centers, truth.centers))
+    return float(min(nearest)) / truth.std
+
+
+def _overlap(apart: float, radius: float) -> list[str]:
+    """A warning where a sample may lie within two modes: the truth's shares are then others than reckoned with."""
+    return [] if apart >= 2 * radius else [f"modes overlap: they are {apart:.3g} std apart and reach {radius:g} each"]
+
+
+def _collapse(counts: Tensor, radius: float, dim: int, apart: float) -> list[str]:
+    """A warning where more samples lie within the modes than chance lets a perfect sampler's."""
+    ceiling, share = share_within(radius=radius, dim=dim), _high_quality(counts)
+    strays = 1 - share_within(radius=max(0.0, apart - radius), dim=dim)  # of one mode within another, at most
+    chance = _TOLERANCE * math.sqrt(ceiling * (1 - ceiling) / float(counts.sum()))
+    if share <= ceiling + strays + chance:
+        return []
+    return [f"{share:.2%} within {radius:g} std of a mode is more than a perfect sampler's {ceiling:.2%}: collapse"]
+
+
+def _none_within(counts: Tensor) -> list[str]:
+    return [] if counts[:-1].any() else ["no sample is within a mode: the worst value stands in"]
+
+
+def _high_quality(counts: Tensor) -> float:
+    return float(counts[:-1].sum()) / float(counts.sum())
+
+
+def _added(a: Tally, b: Tally) -> Tally:
+    if a.truth.std != b.truth.std or not torch.equal(a.truth.centers, b.truth.centers):
+        shapes = f"{tuple(a.truth.centers.shape)} of std {a.truth.std}, {tuple(b.truth.centers.shape)} of {b.truth.std}"
+        raise ValueError(f"ModeCoverage expects one truth, got two: centers {shapes}")
+    return Tally(a.truth, a.counts + b.counts)
+
+
+def _error(of: Callable[[Tensor], float], counts: Tensor) -> float | None:
+    sizes = counts.sum(1)
+    present = [group for group in range(len(counts)) if sizes[group]]
+    if len(present) < 2:
+        return None
+    total = counts.sum(0)
+    left_out = [of(total - counts[group]) for group in present]
+    return standard_error(jackknife_variance(of(total), left_out, [int(sizes[group]) for group in present]))
