@@ -6,7 +6,8 @@ r"""Likelihoods p(x | z): what a decoder must emit, and what its output says of 
     bernoulli  Bernoulli(t; sigmoid(out))   nll = -sum (t log p + (1 - t) log(1 - p)),     t = x's range as [0, 1]
 
 All are in nats a sample: summed over a sample's elements, neither averaged nor divided, in float32 at least. A draw of
-an unbounded density may leave x's range; a mean never does.
+an unbounded density may leave x's range; a mean never does. `constant` is what `nll` leaves out of -log p(x | z), in
+nats a value of x; Bernoulli has none, since it is no density of what lies between its two values.
 
 Shape letters: b batch, c channels, h w spatial (as the type says).
 
@@ -39,6 +40,8 @@ _LOG_TWO_PI = math.log(2 * math.pi)
 class MSE:
     """Gaussian of unit variance, constant left out: half the squared error."""
 
+    constant = _LOG_TWO_PI / 2
+
     def __init__(self, x: TensorType) -> None:
         self._x = _continuous("MSE", x)
 
@@ -62,6 +65,8 @@ class MSE:
 
 class L1:
     """Laplace of unit scale, constant left out: the absolute error."""
+
+    constant = math.log(2)
 
     def __init__(self, x: TensorType) -> None:
         self._x = _continuous("L1", x)
@@ -96,6 +101,8 @@ class Gaussian(nn.Module):
     Raises:
         ValueError: If `variance` is unknown, or `x` is codes or, with `element`, a scalar.
     """
+
+    constant = 0.0
 
     def __init__(self, x: TensorType, *, variance: Literal["shared", "element"] = "shared") -> None:
         super().__init__()

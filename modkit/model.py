@@ -24,7 +24,7 @@ from modkit.rng import Rng
 from modkit.types import Batch, Cond, Event, TensorType, Value
 from modkit.weights import Constant
 
-__all__ = ["Model", "Nested", "Pass", "Player", "evaluating", "made_weights", "prefixed"]
+__all__ = ["Model", "Nested", "Pass", "Player", "draws", "evaluating", "made_weights", "prefixed"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,17 @@ def made_weights(weights: Mapping[str, Slot[Weight] | float] | None) -> dict[str
         term: Constant(value=weight) if isinstance(weight, int | float) else weight(term=term)
         for term, weight in (weights or {}).items()
     }
+
+
+def draws(owner: object, num: int) -> range:
+    """The draws of a bound, numbered.
+
+    Raises:
+        ValueError: If `num` is below 1; it names the class of `owner`.
+    """
+    if num < 1:
+        raise ValueError(f"{type(owner).__name__}.bound expects num of at least 1, got {num}")
+    return range(num)
 
 
 @contextmanager
@@ -166,6 +177,32 @@ class Model(nn.Module):
         """
         raise NotImplementedError
 
+    def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
+        """A lower bound on log p(x), given what the model is conditioned on, in nats a sample, `b`.
+
+        It holds in expectation over its draws, each a function of `rng` and the row. Gradients flow through it.
+
+        Args:
+            batch: Samples x with their fields.
+            num: Draws a sample, at least 1; more of them make the bound tighter, or less noisy.
+            rng: Source of the draws.
+            grain: Width of the uniform noise in x, where it was dequantised: nothing finer needs to be modelled.
+
+        Raises:
+            ValueError: If this Model has no bound, or `num` is below 1.
+        """
+        raise ValueError(f"{type(self).__name__} has no lower bound on log p(x)")
+
+    def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
+        """A draw of the latent `name` of `x`, and log p(x | latent) - log q(latent | x) in nats, `b`.
+
+        With a prior's log p(latent) this is the logarithm of an importance weight, of expectation p(x).
+
+        Raises:
+            ValueError: If one of the two is no density.
+        """
+        raise ValueError(f"{type(self).__name__} has no densities of its latents")
+
     def encode(self, x: Tensor, name: str, rng: Rng | None = None) -> Value:
         """The latent `name` of `x`: its mean, or a draw with an rng."""
         raise ValueError(f"{type(self).__name__} has no latents to encode to")
@@ -187,9 +224,9 @@ class Model(nn.Module):
         return torch.device("cpu")
 
     @property
-    def encodes(self) -> bool:
-        """Whether it has latents to encode to, itself or in the autoencoder that it holds."""
-        return bool(self.latents)
+    def coder(self) -> Model | None:
+        """The Model that encodes x, itself or one that it holds, or None: what is yet to be sampled it reconstructs."""
+        return self if self.latents else None
 
     def active_players(self) -> tuple[Player, ...]:
         """Its players, or none where it is frozen."""

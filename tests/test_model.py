@@ -98,7 +98,7 @@ def test_a_blank_batch_has_the_type_s_dtype():
 
 def test_a_model_without_latents_neither_encodes_nor_decodes():
     model = Noise(VECTOR)
-    assert not model.encodes
+    assert model.coder is None
     for call in (lambda: model.encode(torch.zeros(1, 3), "z"), lambda: model.reconstruct(torch.zeros(1, 3))):
         with pytest.raises(ValueError, match="Noise has no latents to encode to"):
             call()

@@ -11,6 +11,8 @@ References:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,7 @@ from modkit.types import Event, Latents, TensorType
 __all__ = ["Gaussian"]
 
 _LOGVAR = (-30.0, 20.0)
+_LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class Gaussian(nn.Module):
@@ -50,8 +53,7 @@ class Gaussian(nn.Module):
 
         Statistics are computed in float32 at least; gradients reach `h` through both z and KL.
         """
-        mean, logvar = widened(self.project(h)).chunk(2, dim=1)
-        logvar = logvar.clamp(*_LOGVAR)
+        mean, logvar = self._statistics(h)
         kl = 0.5 * (mean.square() + torch.expm1(logvar) - logvar).flatten(1).sum(1)
         z = mean if step is None else mean + (logvar / 2).exp() * step.rng.normal("posterior", mean)
         return Latents({"continuous": z.to(self._weight.dtype)}, kl, {})
@@ -69,6 +71,23 @@ class Gaussian(nn.Module):
     def sample(self, num: int, rng: Rng) -> Tensor:
         """Standard normal z, `num channels h w`."""
         return rng.normal("prior", self._weight.new_empty((num, *self._z.shape)))
+
+    def posterior(self, name: str, h: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
+        """The draw of z that `forward` makes with this rng, `b channels h w`, and log q(z | h), `b`."""
+        mean, logvar = self._statistics(h)
+        noise = rng.normal("posterior", mean)
+        z = self.to_z(name, mean + (logvar / 2).exp() * noise)
+        log_q = -0.5 * (noise.square() + logvar + _LOG_TWO_PI).flatten(1).sum(1)
+        return z.to(self._weight.dtype), log_q
+
+    def log_prior(self, name: str, latent: Tensor) -> Tensor:
+        """The log density of z under N(0, I), `b`."""
+        return -0.5 * (widened(self.to_z(name, latent)).square() + _LOG_TWO_PI).flatten(1).sum(1)
+
+    def _statistics(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean, logvar), `b channels h w`, float32 at least."""
+        mean, logvar = widened(self.project(h)).chunk(2, dim=1)
+        return mean, logvar.clamp(*_LOGVAR)
 
     @property
     def _weight(self) -> Tensor:

@@ -19,6 +19,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Literal, NoReturn
 
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from modkit.bottlenecks.codebook import kmeans, lowest, nearest
 from modkit.bottlenecks.pointwise import feature_type, pointwise
 from modkit.kinds import Step
+from modkit.precision import widened
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType
 
@@ -138,6 +140,28 @@ class VectorQuantizer(nn.Module):
             ValueError: Always.
         """
         raise ValueError("VectorQuantizer has no prior to sample from: compose the autoencoder with one by `latent`")
+
+    def posterior(self, name: str, h: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
+        """The nearest codes, `b h w`, and log q = 0, `b`: they are a function of `h`.
+
+        Raises:
+            ValueError: If `name` is not `codes`: what is continuous and certain has no density.
+        """
+        if name != "codes":
+            raise ValueError(f"VectorQuantizer has a posterior of its codes alone, {name!r} has no density")
+        z = self._projected(h)
+        return self._codes(z), widened(z).new_zeros(len(z))
+
+    def log_prior(self, name: str, latent: Tensor) -> Tensor:
+        """The log probability of codes `b h w` under the uniform prior of training, `b`: -n log K (section 3.2).
+
+        Raises:
+            ValueError: If `name` is not `codes`.
+        """
+        if name != "codes":
+            raise ValueError(f"VectorQuantizer has a prior of its codes alone, none of {name!r}")
+        each = -latent[0].numel() * math.log(len(self.codebook))
+        return widened(self.codebook).new_full((len(latent),), each)
 
     @torch.no_grad()
     def update(self, step: Step) -> None:

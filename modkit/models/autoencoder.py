@@ -7,12 +7,19 @@ With `identity` it is an autoencoder, with `gaussian` a VAE (Kingma & Welling, 2
 (Higgins et al., 2017), with `vq` a VQ-VAE (van den Oord et al., 2017), with a critic the first stage of VQGAN and of
 latent diffusion.
 
-Shape letters: b batch.
+The bound on log p(x) is the ELBO with its exact KL or, of K draws, the importance-weighted bound
+
+    log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)
+
+which rises to log p(x) with K (Burda et al., 2016, eq. 8). Codes are certain and their prior is uniform.
+
+Shape letters: b batch, k draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,7 +38,7 @@ from modkit.kinds import (
     Weight,
     default,
 )
-from modkit.model import Model, Pass, Player, made_weights
+from modkit.model import Model, Pass, Player, draws, made_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType, Value
 
@@ -57,6 +64,7 @@ class Autoencoder(Model):
 
     References:
         Auto-Encoding Variational Bayes (Kingma & Welling, 2014), https://arxiv.org/abs/1312.6114
+        Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
         Taming Transformers (Esser et al., 2021), eq. 4 to 7, https://arxiv.org/abs/2012.09841
     """
 
@@ -134,6 +142,29 @@ class Autoencoder(Model):
         """Decodes draws of the bottleneck's prior."""
         return self._mean(self.bottleneck.sample(num, rng.at("bottleneck")))
 
+    def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
+        """The ELBO of one draw, or the importance-weighted bound of more; one draw is held at a time.
+
+        Raises:
+            ValueError: If the likelihood or the bottleneck's latents have no density.
+        """
+        x = batch.tensor
+        h = self.encoder(x)
+        if len(draws(self, num)) == 1:
+            latents = self.bottleneck(h, Pass(rng.at(0)))
+            if latents.kl is not None:
+                return self._log_likelihood(_last(latents.values), x) - latents.kl
+        name = next(iter(self.latents))
+        total = x.new_tensor(-torch.inf)
+        for index in range(num):
+            latent, log_weight = self._weighed(x, h, name, rng.at(index))
+            total = torch.logaddexp(total, log_weight + self._density("log_prior")(name, latent))
+        return total - math.log(num)
+
+    def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
+        """A draw of the bottleneck's posterior."""
+        return self._weighed(x, self.encoder(x), name, rng)
+
     def encode(self, x: Tensor, name: str, rng: Rng | None = None) -> Value:
         """The latent `name` of `x`: its mean, or a draw of q(z | x) with an rng."""
         return self.bottleneck(self.encoder(x), Pass(rng) if rng else None).values[name]
@@ -144,6 +175,22 @@ class Autoencoder(Model):
 
     def _mean(self, z: Value) -> Tensor:
         return self.likelihood.mean(self.decoder(z))
+
+    def _weighed(self, x: Tensor, h: Value, name: str, rng: Rng) -> tuple[Value, Tensor]:
+        latent, log_q = self._density("posterior")(name, h, rng)
+        return latent, self._log_likelihood(self.bottleneck.to_z(name, latent), x) - log_q
+
+    def _log_likelihood(self, z: Value, x: Tensor) -> Tensor:
+        constant: float | None = getattr(self.likelihood, "constant", None)
+        if constant is None:
+            raise ValueError(f"{_name(self.likelihood)} is no density of x: Autoencoder has no bound on log p(x)")
+        return -self.likelihood.nll(self.decoder(z), x) - constant * self.single.numel
+
+    def _density(self, name: str) -> Callable[..., Any]:
+        density: Callable[..., Any] | None = getattr(self.bottleneck, name, None)
+        if density is None:
+            raise ValueError(f"{_name(self.bottleneck)} has no densities: Autoencoder has no bound on log p(x)")
+        return density
 
     def _critic_losses(self, x: Tensor, step: Step) -> dict[str, Tensor]:
         if self.critic is None:
@@ -166,6 +213,10 @@ class _Features:
 
     def __iter__(self) -> Iterator[Value]:
         return (self._encoder(batch.tensor) for batch in self._batches)
+
+
+def _name(part: object) -> str:
+    return type(part).__name__
 
 
 def _last(values: Mapping[str, Value]) -> Value:

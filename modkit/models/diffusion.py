@@ -34,9 +34,10 @@ from modkit.kinds import (
     Weight,
     default,
 )
-from modkit.model import Model, Player, made_weights
+from modkit.model import Model, Player, draws, made_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Denoised, TensorType
+from modkit.variational import variational_bound
 
 __all__ = ["Diffusion"]
 
@@ -124,6 +125,21 @@ class Diffusion(Model):
         for index, (t, s) in enumerate(pairwise(times)):
             x_t, state = self.sampler.step(denoise, x_t, t, s, state, rng.at("sampler", index))
         return x_t
+
+    def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
+        """The variational bound of the ancestral chain over the whole schedule, whichever sampler draws.
+
+        `num` draws are averaged: they make it less noisy, not tighter. Predictions are clipped to x's range, where it
+        has one, as samplers do; guidance has no part in it.
+        """
+        cond = self.conditioner(batch.fields, None).merge(batch.cond)
+        ends = self.single.range
+
+        def denoise(x_t: Tensor, t: Tensor) -> Denoised:
+            x_0, v = self.parametrization.denoised(self._out(x_t, t, cond), x_t, t)
+            return Denoised(x_0 if ends is None else x_0.clamp(*ends), v)
+
+        return variational_bound(self.schedule, denoise, batch.tensor, len(draws(self, num)), rng, grain=grain)
 
     def _out(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         x_in, time = self.parametrization.inputs(x_t, t)

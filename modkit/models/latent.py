@@ -7,6 +7,8 @@ Wipf,
 2019); nothing here knows which prior it got. The prior is offered the autoencoder's latents in their order and takes
 the first that it accepts.
 
+    log p(x) >= E_q[log p(x | z) - log q(z | x) + bound of log prior((z - mean) / std) - sum log std]
+
 Shape letters: b batch.
 """
 
@@ -89,9 +91,9 @@ class Latent(Model):
         return autoencoder.accepts(event)
 
     @property
-    def encodes(self) -> bool:
-        """True: what cannot be sampled yet can be reconstructed."""
-        return True
+    def coder(self) -> Model | None:
+        """The autoencoder, or what encodes in it."""
+        return self.autoencoder.coder
 
     def players(self) -> tuple[Player, ...]:
         """The autoencoder's players, then the prior's."""
@@ -146,6 +148,27 @@ class Latent(Model):
             )
         return self._decode(self.prior.draw(num, fields, cond, rng.at("prior")))
 
+    def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
+        """The bound by one draw of the latent and the prior's own bound, which makes all `num` draws.
+
+        Draws of the latent are not made importance weights of: the prior's bound is itself drawn, and on average the
+        exponential of a draw may lie above the prior's density (Jensen).
+
+        Raises:
+            ValueError: If the autoencoder has no density of its latent, the prior has no bound, or the prior has not
+                been prepared.
+        """
+        latent, log_weight = self._weighed(batch.tensor, rng.at("autoencoder"))
+        return log_weight + self.prior.bound(replace(batch, x=latent), num, rng.at("prior"))
+
+    def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
+        """A draw through both: the autoencoder's posterior, then the prior's."""
+        latent, inner = self._weighed(x, rng.at("autoencoder"))
+        if isinstance(latent, tuple):
+            raise ValueError(f"{self.prior.__class__.__name__} expects one tensor, got a hierarchy")
+        outer_latent, outer = self.prior.weigh(latent, name, rng.at("prior"))
+        return outer_latent, inner + outer
+
     def encode(self, x: Tensor, name: str, rng: Rng | None = None) -> Value:
         """Encodes through both: the autoencoder, then the prior."""
         latent = self._encode(x, rng and rng.at("autoencoder"))
@@ -165,8 +188,23 @@ class Latent(Model):
         with torch.no_grad():
             return replace(batch, x=self._encode(batch.tensor, rng))
 
+    def _weighed(self, x: Tensor, rng: Rng) -> tuple[Value, Tensor]:
+        """A draw of the scaled latent, and log p(x | latent) - log q(latent | x) of it as it is scaled."""
+        if self._unmeasured():
+            raise ValueError(
+                "Latent has no bound on log p(x) before its prior has been prepared: the latent's scale is unknown"
+            )
+        latent, log_weight = self.autoencoder.weigh(x, self.at, rng)
+        for level, type in enumerate(levels(self.autoencoder.latents[self.at])):
+            moments = self._moments(level)
+            if moments is not None:
+                log_weight = log_weight - type.numel * moments[1].log()
+        return self._scale(latent), log_weight
+
     def _encode(self, x: Tensor, rng: Rng | None) -> Value:
-        latent = self.autoencoder.encode(x, self.at, rng)
+        return self._scale(self.autoencoder.encode(x, self.at, rng))
+
+    def _scale(self, latent: Value) -> Value:
         if isinstance(latent, tuple):
             return tuple(self._scaled(value, level) for level, value in enumerate(latent))
         return self._scaled(latent, 0)

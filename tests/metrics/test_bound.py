@@ -1,0 +1,149 @@
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+from modkit import build, use
+from modkit.metrics.bound import Bound, bits_per_dim
+from modkit.model import Model
+from modkit.rng import Rng
+from modkit.types import Batch, TensorType
+from tests.play import MLP, digits, spec
+
+
+class Flat(Model):
+    """A density that is known: even in [-1 - w / 2, 1 + w / 2], w the width of a level; keeps what it is shown."""
+
+    def __init__(self, levels, dim):
+        super().__init__()
+        self.event, self.levels, self.seen = TensorType((dim,)), levels, []
+
+    def bound(self, batch, num, rng, *, grain=0.0):
+        self.seen.append((batch, num, grain, self.training, torch.is_grad_enabled()))
+        log_p = -batch.tensor[0].numel() * math.log(2 + 2 / (self.levels - 1))
+        return torch.full((len(batch),), log_p, dtype=torch.float64)
+
+
+class Standard(Model):
+    """N(0, 1), with noise of num draws."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.event = TensorType((dim,))
+
+    def bound(self, batch, num, rng, *, grain=0.0):
+        log_p = Normal(0.0, 1.0, validate_args=False).log_prob(batch.tensor.double()).sum(1)
+        return log_p - rng.uniform("noise", torch.empty(len(log_p), num, dtype=torch.float64)).mean(1)
+
+
+def scored(model, x, levels, *, metric=None, split=1000, order=None):
+    metric = metric or Bound()
+    states = [metric.init(), metric.init()]
+    parts = list(torch.arange(len(x)).split(split))
+    for number, which in enumerate(order or range(len(parts))):
+        values = {"model": model, "batch": Batch(x[parts[which]], {}), "levels": levels}
+        states[number % 2] = metric.update(states[number % 2], "real", values, parts[which])
+    return metric.result(metric.merge(*states), Rng(9))
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_an_even_density_costs_the_bits_of_its_levels(levels):
+    x = Rng(0).integers("x", torch.empty(6, 5), 0, levels) * 2 / (levels - 1) - 1
+    scores = scored(Flat(levels, 5), x, levels)
+    assert list(scores) == ["ELBO", "bits/dim"]
+    assert scores["bits/dim"].value == pytest.approx(math.log2(levels), rel=1e-12)
+    assert scores["bits/dim"].better == "lower" and scores["ELBO"].better == "higher"
+
+
+def test_256_levels_are_the_usual_formula():
+    assert bits_per_dim(-7000.0, 3072, 256) == pytest.approx((7000 / 3072 + math.log(127.5)) / math.log(2), rel=1e-14)
+
+
+def test_levels_are_dequantised_evenly_by_seed_and_index():
+    levels, x = 5, (torch.arange(4000).view(-1, 2) % 5) / 2 - 1
+    model = Flat(levels, 2)
+    scored(model, x, levels, split=1500)
+    noise = (torch.cat([batch.tensor for batch, *_ in model.seen]) - x) * 4
+    assert noise.abs().max() <= 1 and abs(float(noise.mean())) < 0.03
+    assert float(noise.var()) == pytest.approx(1 / 3, rel=0.05)
+    again, other = Flat(levels, 2), Flat(levels, 2)
+    scored(again, x, levels, split=700)
+    scored(other, x, levels, metric=Bound(seed=1))
+    assert torch.equal(torch.cat([batch.tensor for batch, *_ in again.seen]), x + noise / 4)
+    assert not torch.isclose(torch.cat([batch.tensor for batch, *_ in other.seen]), x + noise / 4).all(1).any()
+
+
+def test_data_without_levels_stay_as_they_are_and_get_no_bits():
+    x = 3 * Rng(0).normal("x", torch.empty(50, 4))
+    (score,) = scored(Standard(4), x, None, metric=Bound(num=3)).values()
+    noise = Rng(0, "bound").at("model").uniform("noise", torch.empty(50, 3, dtype=torch.float64)).mean(1)
+    each = Normal(0.0, 1.0).log_prob(x.double()).sum(1) - noise
+    assert score.value == pytest.approx(float(each.mean()), rel=1e-12)
+    assert score.error == pytest.approx(float(each.std()) / math.sqrt(50), rel=1e-10)
+    assert score.settings == {"num": 3, "levels": None} and score.counts == {"real": 50} and score.seed == 0
+    (told,) = score.warnings
+    assert "the data have no levels" in told
+
+
+def test_bits_have_the_error_of_the_nats():
+    x = Rng(0).uniform("x", torch.empty(40, 3)) * 2 - 1
+    scores = scored(Standard(3), x, 256, metric=Bound(num=2, seed=5))
+    assert list(scores) == ["bound (num=2)", "bits/dim"]
+    nats, bits = scores.values()
+    assert bits.value == pytest.approx(bits_per_dim(nats.value, 3, 256), rel=1e-12)
+    assert bits.error == pytest.approx(nats.error / 3 / math.log(2), rel=1e-12) and nats.error > 0
+    assert bits.seed == nats.seed == 5 and bits.settings == {"num": 2, "levels": 256} and not bits.warnings
+
+
+@pytest.mark.parametrize("levels", [None, 256])
+def test_any_split_and_order_of_batches_give_one_score(levels):
+    x = Rng(0).uniform("x", torch.empty(40, 3)) * 2 - 1
+    whole = scored(Standard(3), x, levels)
+    for split, order in ((1, [*range(39, -1, -1)]), (7, [3, 0, 5, 1, 2, 4]), (39, [1, 0])):
+        for name, score in scored(Standard(3), x, levels, split=split, order=order).items():
+            assert score.value == pytest.approx(whole[name].value, rel=1e-10)
+            assert score.error == pytest.approx(whole[name].error, rel=1e-10)
+
+
+def test_a_model_is_asked_in_eval_mode_without_gradients_and_told_the_grain():
+    model = Flat(17, 2).train()
+    scored(model, torch.zeros(3, 2), 17, metric=Bound(num=4))
+    assert [seen[1:] for seen in model.seen] == [(4, 1 / 8, False, False)] and model.training
+
+
+def test_of_digits_a_vae_s_bound_is_its_own():
+    model, batch = build(spec(use("autoencoder", **MLP))), digits(9)
+    metric = Bound(num=2)
+    values = {"model": model, "batch": batch, "levels": 17}
+    scores = metric.result(metric.update(None, "real", values, torch.arange(20, 29)), Rng(0))
+    rng = Rng(0, "bound").rows(20)
+    noisy = batch.tensor + (rng.uniform("dequantise", batch.tensor) - 0.5) / 8
+    want = model.bound(Batch(noisy, {}), 2, rng.at("model")).double().mean()
+    assert scores["bound (num=2)"].value == pytest.approx(float(want.detach()), rel=1e-12)
+
+
+def test_refusals_say_what_was_expected_and_got():
+    gan = build(spec(use("gan")))
+    for call, message in (
+        (lambda: Bound(num=0), "num of at least 1, got 0"),
+        (lambda: scored(gan, torch.zeros(2, 1, 8, 8), 17), "GAN has no lower bound"),
+        (lambda: scored(Standard(1), torch.full((2, 1), 1.5), 256), r"levels in \[-1, 1\], got values up to 1.5"),
+        (
+            lambda: scored(Standard(1), torch.full((2, 1), float("nan")), None),
+            "finite bounds of Standard, got NaN or infinity",
+        ),
+        (lambda: Bound().result(None, Rng(0)), "samples of 'real', got none"),
+        (lambda: update(Bound(), None, torch.tensor([0, 2])), r"consecutive indices, got \[0, 2\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    state = update(Bound(), None, torch.arange(2), levels=None)
+    with pytest.raises(ValueError, match=r"levels and dimensions \(None, 2\) and \(256, 2\)"):
+        update(Bound(), state, torch.arange(2, 4))
+
+
+def update(metric, state, indices, levels=256):
+    return metric.update(
+        state, "real", {"model": Standard(2), "batch": Batch(torch.zeros(2, 2), {}), "levels": levels}, indices
+    )

@@ -1,0 +1,93 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from modkit.metrics.codebook import Codebook, perplexity, usage
+from modkit.metrics.jackknife import groups_of
+from modkit.rng import Rng
+from tests.metrics.streams import streamed
+
+K = 12
+
+
+def counts(num, k=K, positions=5, name="x"):
+    """How often each sample uses each code; low codes more often, the last never."""
+    u = Rng(0).uniform(name, torch.empty(num, positions, dtype=torch.float64))
+    codes = (u**2 * (k - 1)).long()
+    return torch.zeros(num, k, dtype=torch.int64).scatter_add_(1, codes, torch.ones_like(codes))
+
+
+def scored(x, **how):
+    return streamed(Codebook(), "codes", {"real": x}, **how)
+
+
+def brute(x):
+    total = x.sum(0).tolist()
+    p = [n / sum(total) for n in total if n]
+    return len(p) / len(total), math.exp(-sum(q * math.log(q) for q in p))
+
+
+def test_both_are_brute_force_of_all_samples():
+    x = counts(40)
+    scores = scored(x)
+    assert list(scores) == ["codebook usage", "perplexity"]
+    for score, value in zip(scores.values(), brute(x)):
+        assert score.value == pytest.approx(value, rel=1e-13)
+        assert score.better == "higher" and score.counts == {"real": 40} and score.settings == {"codes": K}
+        assert not score.warnings
+
+
+def test_even_codes_have_perplexity_k_and_one_code_1():
+    even = torch.eye(K, dtype=torch.int64).repeat(3, 1)
+    assert scored(even)["perplexity"].value == pytest.approx(K, rel=1e-13)
+    assert scored(even)["codebook usage"].value == 1
+    one = torch.zeros(20, K, dtype=torch.int64)
+    one[:, 4] = 7
+    assert scored(one)["perplexity"].value == 1 and scored(one)["perplexity"].error == 0
+    assert scored(one)["codebook usage"].value == pytest.approx(1 / K)
+    assert perplexity(torch.tensor([3, 1, 0])) == pytest.approx(4 / 27 ** (1 / 4), rel=1e-13)
+    assert usage(torch.tensor([3, 1, 0])) == pytest.approx(2 / 3)
+
+
+def test_any_order_and_split_give_the_same_numbers():
+    x = counts(70)
+    order = torch.randperm(70, generator=torch.Generator().manual_seed(0))
+    for split in (1, 9, 69):
+        assert scored(x, order=order, split=split) == scored(x)
+
+
+def test_the_error_is_the_jackknife_s_over_hashed_groups():
+    x = counts(50)
+    group = groups_of(torch.arange(50), 10)
+    total = brute(x)[1]
+    left = [brute(x[group != g])[1] for g in range(10)]
+    n = [int((group == g).sum()) for g in range(10)]
+    h = [50 / size for size in n]
+    centre = 10 * total - sum((1 - size / 50) * one for size, one in zip(n, left))
+    variance = np.mean([(a * total - (a - 1) * one - centre) ** 2 / (a - 1) for a, one in zip(h, left)])
+    assert scored(x)["perplexity"].error == pytest.approx(math.sqrt(variance), rel=1e-10)
+
+
+def test_the_error_is_the_spread_over_draws():
+    scores = [scored(counts(300, name=f"x{i}"))["perplexity"] for i in range(60)]
+    spread = np.std([score.value for score in scores], ddof=1)
+    assert np.sqrt(np.mean([score.error**2 for score in scores])) == pytest.approx(spread, rel=0.3)
+
+
+def test_one_group_has_no_error_and_few_positions_are_told():
+    score = scored(counts(1))["codebook usage"]
+    assert score.error is None and score.warnings == ("5 positions cannot use all of 12 codes",)
+
+
+def test_refusals_say_what_was_expected_and_got():
+    metric, indices = Codebook(), torch.arange(2)
+    for codes in (torch.zeros(2), torch.zeros(2, 3), -torch.ones(2, 3, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"counts of shape \(b, k\), none negative, got torch"):
+            metric.update(None, "real", {"codes": codes}, indices)
+    with pytest.raises(ValueError, match="codes of samples of 'real', got none"):
+        metric.result(None, Rng(0))
+    state = metric.update(None, "real", {"codes": counts(2)}, indices)
+    with pytest.raises(ValueError, match="one number of codes, got 12 and 9"):
+        metric.update(state, "real", {"codes": counts(2, 9)}, indices)

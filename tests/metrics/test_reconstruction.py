@@ -1,0 +1,170 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from modkit.metrics.frechet import frechet_distance
+from modkit.metrics.reconstruction import Reconstruction, ReconstructionFD, psnr, ssim
+from modkit.rng import Rng
+from tests.metrics.streams import streamed
+
+
+def pairs(num=30, size=(3, 12, 14), noise=0.1, name="x"):
+    rng = Rng(0).at(name)
+    x = rng.uniform("x", torch.empty(num, *size, dtype=torch.float64)) * 1.8 - 0.9
+    scale = noise * (1 + torch.arange(num).double() / num)
+    return torch.stack([x, x + scale.view(-1, *[1] * len(size)) * rng.normal("y", x)], 1)
+
+
+def scored(x, *, metric=None, **how):
+    return streamed(metric or Reconstruction(), "pairs", {"real": x}, **how)
+
+
+def brute_ssim(x, y, width, peak):
+    """Wang et al., eq. 13 at each place, of values from 0."""
+    offset = np.arange(width) - width // 2
+    window = np.exp(-(offset[:, None] ** 2 + offset[None] ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+    values = []
+    for a, b in zip(x, y):
+        for i in range(a.shape[0] - width + 1):
+            for j in range(a.shape[1] - width + 1):
+                p, q = (one[i : i + width, j : j + width] for one in (a, b))
+                mp, mq = (window * p).sum(), (window * q).sum()
+                vp, vq = (window * (p - mp) ** 2).sum(), (window * (q - mq) ** 2).sum()
+                cov = (window * (p - mp) * (q - mq)).sum()
+                c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+                values.append((2 * mp * mq + c1) * (2 * cov + c2) / ((mp**2 + mq**2 + c1) * (vp + vq + c2)))
+    return np.mean(values)
+
+
+@pytest.mark.parametrize(
+    "size, width", [((3, 12, 14), 11), ((1, 11, 11), 11), ((2, 8, 8), 7), ((1, 5, 20), 5), ((1, 1, 3), 1)]
+)
+@pytest.mark.parametrize("ends", [(-1.0, 1.0), (0.0, 255.0)])
+def test_ssim_is_brute_force(size, width, ends):
+    scale = (ends[1] - ends[0]) / 2
+    x, y = pairs(4, size).unbind(1)
+    x, y = ((v + 1) * scale + ends[0] for v in (x, y))
+    want = [brute_ssim((a - ends[0]).numpy(), (b - ends[0]).numpy(), width, 2 * scale) for a, b in zip(x, y)]
+    torch.testing.assert_close(ssim(x, y, ends=ends), torch.tensor(want, dtype=torch.float64), rtol=1e-9, atol=1e-12)
+
+
+# skimage.metrics.structural_similarity 0.26.0 of the images below plus 1, with gaussian_weights=True, sigma=1.5,
+# use_sample_covariance=False, data_range=2, channel_axis=0.
+SKIMAGE = [0.9100398387583603, 0.9493993874977136]
+
+
+def waves():
+    i, j = torch.meshgrid(torch.arange(16.0).double(), torch.arange(19.0).double(), indexing="ij")
+    x = torch.stack([torch.stack([torch.sin(0.3 * c + 0.5 * i * n + 0.2 * j) for c in range(3)]) for n in (1, 2)])
+    return x, 0.8 * x + 0.2 * torch.cos(0.9 * i - 0.4 * j)
+
+
+def test_ssim_is_scikit_image_s():
+    torch.testing.assert_close(ssim(*waves()), torch.tensor(SKIMAGE, dtype=torch.float64), rtol=1e-9, atol=0)
+
+
+def test_ssim_is_1_of_equal_images_and_symmetric():
+    x, y = pairs(3).unbind(1)
+    torch.testing.assert_close(ssim(x, x), torch.ones(3, dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(ssim(x, y), ssim(y, x), rtol=1e-12, atol=0)
+    assert (ssim(x, -x) < 0.1).all()
+
+
+def test_psnr_is_that_of_each_image_averaged():
+    x = pairs(20)
+    each = [10 * math.log10(4 / float(((a - b) ** 2).mean())) for a, b in x]
+    scores = scored(x)
+    assert scores["PSNR"].value == pytest.approx(np.mean(each), rel=1e-12)
+    assert scores["PSNR"].error == pytest.approx(np.std(each, ddof=1) / math.sqrt(20), rel=1e-10)
+    structure = ssim(x[:, 0], x[:, 1]).numpy()
+    assert scores["SSIM"].value == pytest.approx(np.mean(structure), rel=1e-12)
+    assert scores["SSIM"].error == pytest.approx(np.std(structure, ddof=1) / math.sqrt(20), rel=1e-10)
+    for name, settings in (("PSNR", {}), ("SSIM", {"window": 11})):
+        assert scores[name].settings == {"range": [-1.0, 1.0], **settings}
+        assert scores[name].counts == {"real": 20} and scores[name].better == "higher" and not scores[name].warnings
+
+
+def test_the_range_sets_the_peak():
+    x = pairs(5)
+    wide = scored((x + 1) * 127.5, metric=Reconstruction(range=[0.0, 255.0]))
+    for name, score in scored(x).items():
+        assert wide[name].value == pytest.approx(score.value, rel=1e-10)
+    narrow = psnr(x[:, 0], x[:, 1], ends=(0, 1))
+    torch.testing.assert_close(psnr(x[:, 0], x[:, 1]), narrow + 20 * math.log10(2), rtol=1e-12, atol=0)
+
+
+def test_an_error_below_8_bit_rounding_counts_as_it():
+    x = pairs(4)
+    rounded = (((x[:, 0] + 1) * 127.5).round() / 127.5) - 1
+    x[0, 1], x[1, 1], x[2, 1] = x[0, 0], rounded[1], x[2, 0] + 1e-9
+    highest = 20 * math.log10(255) + 10 * math.log10(12)
+    each = psnr(x[:, 0], x[:, 1])
+    assert each[0] == each[2] == pytest.approx(highest, rel=1e-12)
+    assert float(each[1]) == pytest.approx(highest, abs=0.6)
+    (told,) = scored(x[[0, 2, 3]])["PSNR"].warnings
+    assert told == "2 of 3 reconstructions are exact within rounding to 8 bits: they count as 58.92 dB"
+
+
+def test_small_images_have_a_smaller_window_and_vectors_none():
+    small = scored(pairs(6, (1, 8, 8)))["SSIM"]
+    assert small.settings["window"] == 7 and small.warnings == ("small images: SSIM's window is 7 wide, not 11",)
+    points = pairs(6, (5,))
+    assert list(scored(points)) == ["PSNR"]
+    assert scored(points)["PSNR"].value == pytest.approx(float(psnr(points[:, 0], points[:, 1]).mean()), rel=1e-12)
+
+
+def test_any_order_and_split_give_one_score():
+    x = pairs(41, (1, 8, 8))
+    order = torch.randperm(41, generator=torch.Generator().manual_seed(0))
+    features = pairs(41, (4,))
+    for split in (1, 7, 40):
+        for name, score in scored(x, order=order, split=split).items():
+            assert score.value == pytest.approx(scored(x)[name].value, rel=1e-10)
+            assert score.error == pytest.approx(scored(x)[name].error, rel=1e-10)
+        whole, part = distance(features), distance(features, order=order, split=split)
+        assert part.value == pytest.approx(whole.value, rel=1e-10)
+        assert part.error == pytest.approx(whole.error, rel=1e-10)
+
+
+def distance(x, *, groups=None, **how):
+    return streamed(ReconstructionFD(groups=groups), "feature-pairs", {"real": x}, **how)["reconstruction FD"]
+
+
+def test_reconstruction_fd_is_the_distance_between_both_sets():
+    x = pairs(50, (6,), noise=0.5)
+    score = distance(x)
+    assert score.value == pytest.approx(frechet_distance(x[:, 0], x[:, 1]), rel=1e-10)
+    assert score.counts == {"real": 50} and score.settings == {"groups": 10} and score.better == "lower"
+    assert distance(x, groups=1).error is None
+    exact = torch.stack([x[:, 0], x[:, 0]], 1)
+    assert abs(distance(exact).value) < 1e-12 and distance(exact).error < 1e-12
+    (told,) = distance(x[:5]).warnings
+    assert "real has 5 samples of 6 features" in told
+
+
+@pytest.mark.parametrize("noise", [0.2, 1.0])
+def test_the_error_is_the_spread_over_draws_since_pairs_leave_together(noise):
+    scores = [distance(pairs(300, (4,), noise=noise, name=f"x{i}")) for i in range(60)]
+    spread = np.std([score.value for score in scores], ddof=1)
+    assert np.sqrt(np.mean([score.error**2 for score in scores])) == pytest.approx(spread, rel=0.35)
+
+
+def test_refusals_say_what_was_expected_and_got():
+    metric = Reconstruction()
+    for call, message in (
+        (lambda: Reconstruction(range=[1.0, -1.0]), r"range \[low, high\] with low < high, got \[1.0, -1.0\]"),
+        (lambda: metric.update(None, "real", {"pairs": torch.zeros(3, 1, 8, 8)}, torch.arange(3)), r"\(3, 1, 8, 8\)"),
+        (lambda: scored(torch.full((3, 2, 1, 8, 8), float("nan"))), "finite values, got NaN"),
+        (lambda: metric.result(None, Rng(0)), "samples of 'real', got none"),
+        (lambda: ssim(torch.zeros(3, 8), torch.zeros(3, 8)), r"images of shape \(b, c, h, w\), got \(3, 8\)"),
+        (lambda: distance(torch.zeros(1, 2, 4)), "at least 2 samples of 'real', got 1"),
+        (lambda: distance(torch.zeros(3, 4)), r"feature-pairs of shape \(b, 2, d\), got \(3, 4\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    state = metric.update(None, "real", {"pairs": pairs(2, (1, 8, 8))}, torch.arange(2))
+    with pytest.raises(ValueError, match="images of one size, got SSIM windows of 7 and 11"):
+        metric.update(state, "real", {"pairs": pairs(2)}, torch.arange(2, 4))
