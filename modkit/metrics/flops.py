@@ -1,0 +1,83 @@
+"""Operations: the FLOPs of a piece of work, and the operators that these leave out.
+
+torch's counter knows products and convolutions, a multiplication and an addition being 2. It knows neither the CPU's
+fused attention nor operators inside compiled code, so attention is spelled out in products and nothing runs compiled.
+Pointwise arithmetic is left out throughout; any other operator that computes and has no formula is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+__all__ = ["Operations", "operations"]
+
+_OWN = ("aten", "prim")
+_MOVES = frozenset(
+    f"aten::{name}"
+    for name in (
+        "_local_scalar_dense _to_copy _unsafe_index _unsafe_view cat constant_pad_nd copy_ embedding fill_ flip gather "
+        "index index_select masked_select new_empty new_empty_strided new_full new_ones new_zeros repeat resize_ roll "
+        "slice_scatter stack take upsample_nearest1d upsample_nearest2d upsample_nearest3d zero_"
+    ).split()
+)
+"""Operators that make, move or copy values, and compute none."""
+
+
+class Operations(NamedTuple):
+    """What was computed.
+
+    Args:
+        flops: Floating-point operations of all operators that have a formula.
+        uncounted: Names of the operators that compute and have none, sorted.
+        custom: Names of those that are not torch's own, sorted.
+    """
+
+    flops: int
+    uncounted: tuple[str, ...]
+    custom: tuple[str, ...]
+
+
+def operations(work: Callable[[], object]) -> Operations:
+    """Runs `work` and counts its operations."""
+    seen = _Seen()
+    counter = FlopCounterMode(display=False)
+    with torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
+        with seen, counter:  # in this order `seen` sees what the counter decomposes
+            work()
+    uncounted = sorted({_name(one) for one in seen.operators if _is_uncounted(one)})
+    custom = sorted({_name(one) for one in seen.operators if one.namespace not in _OWN})
+    return Operations(counter.get_total_flops(), tuple(uncounted), tuple(custom))
+
+
+class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps every operator that runs."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operators: set[Any] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.operators.add(func)
+        return func(*args, **(kwargs or {}))
+
+
+def _name(operator: Any) -> str:
+    return str(operator._schema.name)
+
+
+def _is_uncounted(operator: Any) -> bool:
+    if operator._overloadpacket in flop_registry:
+        return False
+    if operator.namespace not in _OWN:
+        return True
+    makes = not any("Tensor" in str(argument.type) for argument in operator._schema.arguments)
+    copies = operator.is_view or makes or _name(operator) in _MOVES or _name(operator).endswith("_like")
+    return not copies and torch.Tag.pointwise not in operator.tags

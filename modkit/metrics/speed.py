@@ -1,0 +1,59 @@
+"""The speed of training, from the clocks that a run keeps.
+
+    rate = (steps between two rows) / (seconds between them),   median over all neighbouring rows
+
+A run's clock starts anew with each stage and each time it is resumed; only rows of one clock are neighbours. Pictures
+and checkpoints fall between some rows, which a median looks past.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+from modkit.metrics.cost import median
+from modkit.node import Node
+from modkit.run import Run
+from modkit.spec import Spec
+from modkit.types import Score
+
+__all__ = ["training_speed"]
+
+_SETTINGS = ("device", "batch_size", "accumulate", "precision", "compile")
+
+
+def training_speed(run: Run) -> Score | None:
+    """The score `training steps/s` of a run, or None where it has no two rows of one clock.
+
+    Raises:
+        ValueError: If a row of the timing is damaged; says which.
+    """
+    rates = [
+        (b["step"] - a["step"]) / (b["seconds"] - a["seconds"])
+        for a, b in pairwise(_rows(run))
+        if _start(a) == _start(b) and b["step"] > a["step"] and b["seconds"] > a["seconds"]
+    ]
+    if not rates:
+        return None
+    value, error = median(rates)
+    train = Spec.from_yaml(run.spec_text).train or Node({})
+    settings = {name.replace("_", " "): train[name] for name in _SETTINGS if name in train}
+    return Score(value, error, "higher", settings=settings)
+
+
+def _start(row: dict[str, float]) -> int:
+    """The step at which a row's clock started."""
+    return round(row["step"] - row["steps_per_second"] * row["seconds"])
+
+
+def _rows(run: Run) -> list[dict[str, float]]:
+    """The timing, without a last line that a kill has torn."""
+    path = run.path / "timing.jsonl"
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.exists() else [], 1):
+        try:
+            row = json.loads(line)
+            rows.append({name: float(row[name]) for name in ("step", "seconds", "steps_per_second")})
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path}:{number} is no row of timing: {error!r}") from error
+    return rows
