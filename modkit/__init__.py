@@ -32,13 +32,15 @@ _HOME = {
     "TensorType": "types",
     "build": "session",
     "check": "checker",
+    "compare": "comparison",
     "default": "kinds",
     "evaluate": "evaluation",
     "find": "registry",
     "hookimpl": "part",
     "load": "session",
     "load_spec": "spec",
-    "train": "session",
+    "sweep": "sweeping",
+    "train": "training",
     "use": "spec",
 }
 
@@ -46,6 +48,7 @@ __all__ = [*_HOME, "__version__"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from modkit.checker import check as check
+    from modkit.comparison import compare as compare
     from modkit.errors import SpecError as SpecError
     from modkit.evaluation import evaluate as evaluate
     from modkit.kinds import Slot as Slot
@@ -60,10 +63,11 @@ if TYPE_CHECKING:
     from modkit.run import Run as Run
     from modkit.session import build as build
     from modkit.session import load as load
-    from modkit.session import train as train
     from modkit.spec import Spec as Spec
     from modkit.spec import load_spec as load_spec
     from modkit.spec import use as use
+    from modkit.sweeping import sweep as sweep
+    from modkit.training import train as train
     from modkit.types import Batch as Batch
     from modkit.types import Cond as Cond
     from modkit.types import CondType as CondType

@@ -22,7 +22,7 @@ from modkit.kinds import Data, Unfit
 from modkit.node import Node
 from modkit.plan import Argument, Call, Plan, Record, Ref, run_folder
 from modkit.rng import Rng
-from modkit.settings import Settings
+from modkit.settings import Evaluation, Settings
 from modkit.signature import misfit
 from modkit.spec import Spec
 from modkit.types import CondType, TensorType
@@ -103,6 +103,10 @@ class Site:
     def settings(self) -> Settings:
         """How the model is trained."""
         return self._record(self.plan.settings)  # type: ignore[no-any-return]
+
+    def evaluation(self) -> Evaluation | None:
+        """How the model is measured, or None where the spec does not say."""
+        return self._record(self.plan.evaluation) if self.plan.evaluation else None
 
     def model(self, x: TensorType, fields: Mapping[str, TensorType]) -> Any:
         """The model of `x`, or a `Failed`."""

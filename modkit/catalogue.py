@@ -128,6 +128,35 @@ def modkit_parts() -> list[Part]:
         Part(
             "metric", "copying", "modkit.metrics.copying:Copying", "Nearness to the training data (Meehan et al., 2020)"
         ),
+        Part(
+            "metric",
+            "reconstruction",
+            "modkit.metrics.reconstruction:Reconstruction",
+            "PSNR and SSIM (Wang et al., 2004)",
+        ),
+        Part(
+            "metric",
+            "reconstruction-fd",
+            "modkit.metrics.reconstruction:ReconstructionFD",
+            "Fréchet distance to reconstructions",
+        ),
+        Part("metric", "codebook", "modkit.metrics.codebook:Codebook", "Codes used, and their perplexity"),
+        Part("metric", "bound", "modkit.metrics.bound:Bound", "ELBO or importance-weighted, bits per dimension"),
+        Part("metric", "modes", "modkit.metrics.modes:ModeCoverage", "Modes covered (Srivastava et al., 2017)"),
+        Part(
+            "metric",
+            "sliced-wasserstein",
+            "modkit.metrics.wasserstein:SlicedWasserstein",
+            "Sliced 1-Wasserstein (Bonneel et al., 2015)",
+        ),
+        Part(
+            "metric",
+            "wasserstein",
+            "modkit.metrics.wasserstein:Wasserstein",
+            "Exact 1-Wasserstein (Peyré & Cuturi, 2019)",
+        ),
+        Part("metric", "cost", "modkit.metrics.cost:Cost", "Speed, latency, evaluations, FLOPs of sampling"),
+        Part("metric", "label-accuracy", "modkit.metrics.label_accuracy:LabelAccuracy", "A classifier reads the label"),
         Part("logger", "tensorboard", "modkit.loggers:TensorBoard", "Losses and samples for TensorBoard"),
         Part("engine", "local", "modkit.engine:LocalEngine", "One process, one device"),
     ]

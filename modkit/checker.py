@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from modkit.spec import Spec
 from modkit.types import Batch, Event, TensorType, levels
 
 __all__ = ["Port", "Report", "check"]
+
+_Made = TypeVar("_Made")
 
 _EMITS: dict[str, Callable[[Built], Event]] = {
     "encoder": lambda built: built.value.h,
@@ -87,9 +89,12 @@ def check(spec: Spec) -> Report:
     checked = plan(spec)
     site = Site(checked, meta=True)
     data = site.data()
-    settings = _settings(site)
+    settings, evaluation = _settings(site, site.settings), _settings(site, site.evaluation)
     site.check()
     x, fields = (data.x, data.fields) if data else (given_type(spec), {})
+    if evaluation:  # to hear what they refuse
+        _ = [evaluation.features(x=x)] if evaluation.features else []
+        _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]
     model = site.model(x, fields)
     site.check()
     trial = _Trial(site, model, x, fields)
@@ -191,12 +196,12 @@ class _Trial:
         return path
 
 
-def _settings(site: Site) -> Settings | None:
+def _settings(site: Site, make: Callable[[], _Made]) -> _Made | None:
     try:
-        return site.settings()
+        return make()
     except ValueError as error:
         path, _, reason = str(error).partition(" ")
-        site.fail(*(path, reason) if path.startswith("train.") else ("train", str(error)))
+        site.fail(*(path, reason) if path.startswith(("train.", "evaluate.")) else ("train", str(error)))
         return None
 
 

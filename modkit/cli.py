@@ -1,4 +1,4 @@
-"""The command line: `modkit list`, `show`, `check`, `train`, `sample`, `evaluate`, `doctor`.
+"""The command line: `modkit list`, `show`, `check`, `train`, `sample`, `doctor`, and the commands of `cli_scores`.
 
 Exit status: 0 done, 1 the run failed, 2 the input was wrong, and nothing was written. What imports torch is imported by
 the commands that need it.
@@ -7,18 +7,16 @@ the commands that need it.
 from __future__ import annotations
 
 import json
-import logging
 import shlex
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modkit import __version__
+from modkit.cli_scores import SCORES, print_scores
+from modkit.failures import end, reported
 from modkit.registry import registry
 
 if TYPE_CHECKING:
@@ -26,12 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from modkit.checker import Report as Check
-    from modkit.evaluation import Report
     from modkit.types import TensorType
 
 __all__ = ["app", "main"]
 
-P = ParamSpec("P")
 _SLOTS = ("sampler", "guidance")  # what sampling alone uses, so that a bare name will do
 
 
@@ -40,46 +36,9 @@ def main() -> None:
     try:
         known = registry()
     except ValueError as error:  # MODKIT_STRICT=1, and a plug-in fails
-        _end(1, str(error))
+        end(1, str(error))
     known.call("modkit_commands", app=app)
     app()
-
-
-def _reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Turns a user's mistake into one message and exit status 2, a failing file or disk into one and 1."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            with _notices():
-                command(*args, **kwargs)
-        except ValueError as error:
-            _end(2, str(error))
-        except OSError as error:
-            _end(1, str(error))
-
-    return run
-
-
-@contextmanager
-def _notices() -> Iterator[None]:
-    """Shows on stderr what modkit logs: what an override's swap dropped."""
-    handler, logger = _Notices(), logging.getLogger("modkit")
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
-class _Notices(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"modkit: {record.getMessage()}", err=True)
-
-
-def _end(status: int, message: str) -> NoReturn:
-    click.echo(f"modkit: {message}", err=True)
-    raise SystemExit(status)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,10 +47,14 @@ def app() -> None:
     """Plug-in parts for deep generative models: declare how they compose, then train, sample and swap."""
 
 
+for _command in SCORES:
+    app.add_command(_command)
+
+
 @app.command("list")
 @click.argument("kind", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_reported
+@reported
 def list_parts(kind: str | None, as_json: bool) -> None:
     """Every part, or those of one KIND: name, distribution, summary."""
     from modkit.describe import listing
@@ -100,17 +63,17 @@ def list_parts(kind: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    from modkit.console import table
+    from modkit.console import table, terminal
 
     columns = ("kind", "name", "distribution", "summary")
-    _console().print(table(columns, [[row[column] for column in columns] for row in rows]))
+    terminal().print(table(columns, [[row[column] for column in columns] for row in rows]))
 
 
 @app.command()
 @click.argument("kind")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_reported
+@reported
 def show(kind: str, name: str, as_json: bool) -> None:
     """One part: its parameters with types, defaults and help, its source and paper."""
     from modkit.describe import description
@@ -118,13 +81,13 @@ def show(kind: str, name: str, as_json: bool) -> None:
     try:
         part = description(kind, name)
     except ImportError as error:
-        _end(1, f"the {kind} {name} cannot be imported: {error}")
+        end(1, f"the {kind} {name} cannot be imported: {error}")
     if as_json:
         click.echo(json.dumps(part, indent=1))
         return
-    from modkit.console import table
+    from modkit.console import table, terminal
 
-    console = _console()
+    console = terminal()
     console.print(f"{part['kind']} {part['name']}: {part['summary']}")
     console.print(f"from {part['distribution']} {part['version']}, {part['source']}")
     if part["paper"]:
@@ -138,7 +101,7 @@ def show(kind: str, name: str, as_json: bool) -> None:
 
 @app.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_reported
+@reported
 def doctor(as_json: bool) -> None:
     """What is installed: versions, and each plug-in with its state."""
     from modkit.describe import diagnosis
@@ -147,9 +110,9 @@ def doctor(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    from modkit.console import table
+    from modkit.console import table, terminal
 
-    console = _console()
+    console = terminal()
     console.print(f"modkit {found['modkit']}, python {found['python']}, torch {found['torch']}")
     columns = ("plugin", "distribution", "version", "status", "parts", "reason")
     console.print(table(columns, [[str(row[column] or "") for column in columns] for row in found["plugins"]]))
@@ -159,13 +122,14 @@ def doctor(as_json: bool) -> None:
 @app.command()
 @click.argument("spec")
 @click.argument("overrides", nargs=-1)
-@_reported
+@reported
 def check(spec: str, overrides: Sequence[str]) -> None:
     """The resolved graph of SPEC with shapes and parameter counts, or its errors; k=v overrides."""
     from modkit.checker import check
+    from modkit.console import terminal
     from modkit.spec import load_spec
 
-    _print_report(check(load_spec(spec, overrides)), _console())
+    _print_report(check(load_spec(spec, overrides)), terminal())
 
 
 @app.command()
@@ -175,15 +139,17 @@ def check(spec: str, overrides: Sequence[str]) -> None:
 @click.option("--steps", type=click.IntRange(min=0), help="Cap every stage at so many steps.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last good checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
-@_reported
+@reported
 def train(
     spec: str, overrides: Sequence[str], out: str | None, steps: int | None, resume: bool, overwrite: bool
 ) -> None:
     """Train SPEC into a run; k=v overrides."""
-    from modkit.console import progress
-    from modkit.session import train
+    from modkit.console import progress, terminal
+    from modkit.interruption import Stopped
+    from modkit.report import saved_reports
     from modkit.spec import load_spec
-    from modkit.trainer import Stopped, TrainingError
+    from modkit.trainer import TrainingError
+    from modkit.training import train
 
     if resume and overwrite:
         raise ValueError("expected --resume or --overwrite, got both")
@@ -191,13 +157,15 @@ def train(
     options = [*(["--out", out] if out else []), *(["--steps", str(steps)] if steps is not None else [])]
     command = shlex.join(["modkit", "train", spec, *overrides, *options])
     try:
-        with progress(_console()) as shown:
+        with progress(terminal()) as shown:
             run = train(loaded, out, steps=steps, resume=resume, overwrite=overwrite, progress=shown)
     except Stopped as stopped:
-        _end(1, f"{stopped}; go on with: {command} --resume")
+        end(1, f"{stopped}; go on with: {command} --resume")
     except TrainingError as error:
-        _end(1, str(error))
+        end(1, str(error))
     else:
+        for report in saved_reports(run.path)[:1]:
+            print_scores(report)
         pictures = sorted(run.samples.glob("*.png"))
         click.echo(f"run: {run.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))
 
@@ -210,7 +178,7 @@ def train(
 @click.option("--label", type=int, help="Class of every sample.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples made at a time.")
 @click.option("--out", help="FILE.png, .npy or .safetensors; the run's samples/seed-SEED.png where not given.")
-@_reported
+@reported
 def sample(
     run: str, overrides: Sequence[str], num: int, seed: int, label: int | None, batch_size: int | None, out: str | None
 ) -> None:
@@ -228,72 +196,6 @@ def sample(
     fields: dict[str, Any] = {} if label is None else {"labels": label}
     _write(model.sample(num, seed=seed, batch_size=batch_size, **fields), model.single, path)
     click.echo(f"{num} samples: {path}")
-
-
-@app.command()
-@click.argument("run", required=False)
-@click.option("--real", type=click.Path(), help="Data: a folder of images or a .npy.")
-@click.option("--fake", type=click.Path(), help="Samples: the same.")
-@click.option("-n", "num", type=click.IntRange(min=2), help="Samples on each side; all there are where not given.")
-@click.option("--features", help="Features: see `modkit list features`.")
-@click.option("--metrics", help="Metrics, with commas between: see `modkit list metric`.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise and of subsets.")
-@click.option("--raw", is_flag=True, help="Leave values as they are instead of rounding images to 8 bits.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_reported
-def evaluate(
-    run: str | None,
-    real: str | None,
-    fake: str | None,
-    num: int | None,
-    features: str | None,
-    metrics: str | None,
-    seed: int,
-    raw: bool,
-    as_json: bool,
-) -> None:
-    """Measure RUN against its test split, or the samples --fake against the data --real."""
-    from modkit.evaluation import evaluate, evaluate_run
-    from modkit.features.inception import find_inception
-    from modkit.files import replace_file
-    from modkit.run import Run
-
-    names = metrics.split(",") if metrics else None
-    if run is not None and real is None and fake is None:
-        opened = Run.open(run)
-        report, floor = evaluate_run(opened, features=features, metrics=names, num=num, seed=seed, raw=raw)
-        replace_file(opened.path / "evaluation.json", report.to_json().encode())
-    elif run is None and real is not None and fake is not None:
-        if features is None and find_inception() is None:
-            raise ValueError(
-                "--features expects a name where Inception's weights are not found: pixels, random-conv, …"
-            )
-        chosen = features or "inception"
-        report = evaluate(real=real, fake=fake, features=chosen, metrics=names, num=num, seed=seed, raw=raw)
-        floor = None
-    else:
-        raise ValueError("evaluate expects a RUN, or both --real and --fake")
-    if as_json:
-        click.echo(report.to_json())
-    else:
-        _print_scores(report, floor)
-
-
-def _print_scores(report: Report, floor: Report | None) -> None:
-    from modkit.console import table
-
-    console = _console()
-    columns = ["score", "value", "± standard error", "better"]
-    rows = [list(row) for row in report.rows()]
-    if floor is not None:
-        columns.insert(2, "training images")
-        for row, other in zip(rows, floor.rows()):
-            row.insert(2, other[1])
-    console.print(table(columns, rows))
-    counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
-    console.print(f"{counts} samples, seed {report.seed}", highlight=False)
-    for note in report.notes:
-        console.print(f"note: {note}", highlight=False)
 
 
 def _write(x: Any, type: TensorType, path: Path) -> None:
@@ -332,11 +234,3 @@ def _print_report(report: Check, console: Console) -> None:
         names = ", ".join(player.name for player in stage.players)
         console.print(f"stage {number}: {names}, {stage.steps} steps")
     console.print(f"x: {report.x}; {report.parameters:,} parameters; no problems found")
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(
-        markup=False, highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -12,7 +13,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["LiveProgress", "PlainProgress", "progress", "table"]
+__all__ = ["LiveProgress", "PlainProgress", "progress", "table", "terminal"]
 
 
 class LiveProgress:
@@ -106,6 +107,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for row in rows:
         result.add_row(*map(Text, row))  # no markup: `list[int]` is no style
     return result
+
+
+def terminal() -> Console:
+    """Where output goes: as wide as a terminal is, or wide enough for a file."""
+    wide = None if sys.stdout.isatty() else 200
+    return Console(markup=False, highlight=False, soft_wrap=not sys.stdout.isatty(), width=wide)
 
 
 def _losses(losses: Mapping[str, float]) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "modkit_run_finished",
     "modkit_run_started",
     "modkit_samples_ready",
+    "modkit_scores_ready",
     "modkit_step_done",
 ]
 
@@ -73,6 +74,17 @@ def modkit_samples_ready(run: Run, step: int, grid: Tensor) -> None:
         run: The run.
         step: Steps since the run's first.
         grid: The picture of the samples, `c h w` in [0, 1].
+    """
+
+
+@hookspec
+def modkit_scores_ready(run: Run, step: int, scores: Mapping[str, float]) -> None:
+    """Samples were scored in training, as `evaluate.watch` asks.
+
+    Args:
+        run: The run.
+        step: Steps since the run's first.
+        scores: Scores by name.
     """
 
 

@@ -57,6 +57,11 @@ class TensorBoard:
         """Writes a grid of samples, uint8 `c h w`."""
         self._open.add_image("samples", grid, step)
 
+    def scores_ready(self, run: Run, step: int, scores: Mapping[str, float]) -> None:
+        """Writes the scores, each under its name."""
+        for name, value in scores.items():
+            self._open.add_scalar(f"scores/{name}", value, step)
+
     def run_finished(self, run: Run, error: BaseException | None) -> None:
         """Closes the file."""
         self._open.close()

@@ -27,6 +27,7 @@ _ROOTS: Mapping[Path, str] = {
     ("data",): "data",
     ("train", "optimizer"): "optimizer",
     ("train", "lr_schedule"): "lr-schedule",
+    ("evaluate", "features"): "features",
 }
 
 
@@ -81,14 +82,14 @@ def short(spec: Spec, names: Collection[str], override: str) -> str:
     Args:
         spec: The spec in which the slot is looked for.
         names: The slots that may be named so.
-        override: The override; one that starts at `model` is returned as it is.
+        override: The override; one that starts at `model` or `evaluate` is returned as it is.
 
     Raises:
         SpecError: If it is malformed, its slot is none of these, or there is not exactly one of it.
     """
     path, equals, value = override.partition("=")
     first, *rest = _path(override, equals, Position("<override>", 1, 1))
-    if first == "model":
+    if first in ("model", "evaluate"):
         return override
     if first not in names:
         message = f"got {join([first])}, expected one of {', '.join(sorted(names))} or a path from model"
@@ -139,7 +140,7 @@ def _swapped(spec: Spec, overrides: Sequence[_Override]) -> tuple[Spec, list[str
     swaps: dict[Path, list[_Override]] = {}
     for override in overrides:
         named = isinstance(override.value, str) or (isinstance(override.value, Node) and "use" in override.value)
-        if named and override.parts[0] in ("model", "data", "train"):
+        if named and override.parts[0] in ("model", "data", "train", "evaluate"):
             swaps.setdefault(_slot_path(override), []).append(override)
     done: list[_Override] = []
     for path in sorted(swaps, key=len):

@@ -17,7 +17,7 @@ from modkit.kinds import KINDS, Default
 from modkit.node import Node, Value, described, target
 from modkit.part import Part
 from modkit.registry import Entry, Registry, registry
-from modkit.settings import Settings
+from modkit.settings import Evaluation, Settings
 from modkit.signature import Parameter, SlotShape, misfit, parameters, read, takes
 from modkit.spec import Spec, resolve
 
@@ -92,6 +92,7 @@ class Plan:
         data: The data set's call, or None.
         model: The model's call or, of a trained piece, its.
         settings: How it is trained.
+        evaluation: How it is measured, or None.
         calls: Every call by path.
         entries: The registered parts used.
     """
@@ -100,6 +101,7 @@ class Plan:
     data: Call | None
     model: Call
     settings: Record
+    evaluation: Record | None
     calls: Mapping[str, Call]
     entries: tuple[Entry, ...]
 
@@ -111,6 +113,7 @@ class Plan:
             data=self.data.node() if self.data else None,
             model=self.model.node(),
             train=Node(_written_record(self.settings)),
+            evaluate=Node(_written_record(self.evaluation)) if self.evaluation else None,
             x=self.spec.x,
         )
 
@@ -126,6 +129,7 @@ def plan(spec: Spec) -> Plan:
     data = planner.part(spec.data, "data", "data", None) if spec.data is not None else None
     model = planner.part(spec.model, "model", "model", None)
     settings = planner.record(spec.train or Node({}), Settings, "train")
+    evaluation = None if spec.evaluate is None else planner.record(spec.evaluate, Evaluation, "evaluate")
     planner.check_refs()
     if not re.fullmatch(r"(?!\.{1,2}$)[^/\\\0]{1,100}", spec.name):
         planner.report("name", f"got {described(spec.name)}, expected a plain name, as of a file")
@@ -137,7 +141,7 @@ def plan(spec: Spec) -> Plan:
         raise SpecError(planner.problems)
     if not isinstance(model, Call) or isinstance(data, Ref):
         raise SpecError(Problem("model", "got a reference, expected a part"))
-    return Plan(spec, data, model, settings, planner.calls, tuple(planner.entries.values()))
+    return Plan(spec, data, model, settings, evaluation, planner.calls, tuple(planner.entries.values()))
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Reports: the scores of one evaluation, with all that they depend on, and as the JSON that a run keeps.
 
-    RUN/evaluation.json             the model as its spec says
-    RUN/evaluations/CHANGES.json    the model with overrides (`model.prior.sampler=ddim`)
+RUN/evaluation.json             the model as its spec says
+RUN/evaluations/CHANGES.json    the model with overrides (`model.prior.sampler=ddim`)
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -20,6 +21,7 @@ from modkit.types import Score
 __all__ = ["Report", "report_path", "saved_reports"]
 
 _FORMAT = 1
+_LONGEST = 200
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,-]+")
 
 
@@ -78,7 +80,11 @@ def report_path(run: Path, overrides: Sequence[str] = ()) -> Path:
     """Where a run keeps the report of its model with `overrides`."""
     if not overrides:
         return run / "evaluation.json"
-    return run / "evaluations" / f"{_UNSAFE.sub('-', ','.join(overrides))}.json"
+    text = ",".join(overrides)
+    name = _UNSAFE.sub("-", text)[:_LONGEST]
+    if name != text:  # then others may share it
+        name = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return run / "evaluations" / f"{name}.json"
 
 
 def saved_reports(run: Path) -> list[Report]:
@@ -100,6 +106,9 @@ def saved_reports(run: Path) -> list[Report]:
 
 def _score(value: Any) -> Score:
     score = Score(**{**value, "warnings": tuple(value["warnings"])})
-    if not isinstance(score.value, int | float) or not math.isfinite(score.value):
-        raise ValueError(f"expected a number as a score's value, got {score.value!r}")
+    for number in (score.value, 0.0 if score.error is None else score.error):
+        if not isinstance(number, int | float) or not math.isfinite(number):
+            raise ValueError(f"expected a number as a score's value and error, got {number!r}")
+    if score.better not in ("lower", "higher", None):
+        raise ValueError(f"expected 'lower', 'higher' or none as what is better, got {score.better!r}")
     return score

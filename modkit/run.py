@@ -7,6 +7,7 @@
         timing.jsonl      a row a line: clocks and rates, never compared
         status.json       present once the run is finished
         samples/*.png     pictures
+        evaluation.json   scores, see `modkit.report`; evaluations/ those with overrides
         checkpoints/      see `modkit.checkpoint`
 
 Files appear whole or not at all, but for the two `.jsonl`, whose last line may be torn by a kill: readers leave it out
@@ -25,7 +26,7 @@ from typing import Any, BinaryIO, Literal, Protocol
 
 from torch import Tensor
 
-from modkit.checkpoint import latest, load, recover
+from modkit.checkpoint import latest, load, names, recover
 from modkit.files import replace_file
 from modkit.grid import png
 
@@ -36,7 +37,7 @@ _SPEC = "spec.yaml"
 _METRICS = "metrics.jsonl"
 _TIMING = "timing.jsonl"
 _STATUS = "status.json"
-_OWN = ("checkpoints", "samples", _METRICS, _TIMING, _STATUS)
+_OWN = ("checkpoints", "samples", "evaluations", "evaluation.json", _METRICS, _TIMING, _STATUS)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TEMPORARY = re.compile(r"\.(?:modkit\.lock|spec\.yaml|status\.json|[A-Za-z0-9][A-Za-z0-9._-]*\.png)\.tmp-\d+")
 
@@ -107,16 +108,31 @@ class Run:
         """The folder of checkpoints; absent before the first."""
         return self.path / "checkpoints"
 
-    def weights(self) -> dict[str, Tensor]:
-        """The weights of its last good checkpoint: the averaged ones inside a stage.
+    def checkpoint(self, name: str | None = None) -> Path:
+        """The path of a checkpoint: the last good one, the `best` or one by its name.
 
         Raises:
-            ValueError: If it has none.
+            ValueError: If there is none.
         """
         path = latest(self.checkpoints)
         if path is None:
             raise ValueError(f"{self.path} holds no whole checkpoint")
-        kept = load(path)
+        if name is None:
+            return path
+        best = load(path).state["cursor"]["best_name"] if name == "best" else name
+        there = names(self.checkpoints)
+        if best not in there:
+            kept = "no best one: nothing was looked at" if best is None else ", ".join(there)
+            raise ValueError(f"{self.path} expects a checkpoint that it keeps, got {name!r}; it keeps {kept}")
+        return self.checkpoints / best
+
+    def weights(self, checkpoint: str | None = None) -> dict[str, Tensor]:
+        """The weights of a checkpoint, as `checkpoint` finds it: the averaged ones inside a stage.
+
+        Raises:
+            ValueError: If there is none, or it is damaged.
+        """
+        kept = load(self.checkpoint(checkpoint))
         tensors = kept.tensors["model"]
         for name, average in kept.tensors.get("ema", {}).items():
             tensors[name].copy_(average)  # in place, for a shared tensor stands under several names

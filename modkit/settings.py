@@ -1,4 +1,4 @@
-"""Settings: what a spec's `train` says, every key with a default.
+"""Settings: what a spec's `train` and `evaluate` say, every key with a default.
 
 The records below are read as parts' signatures are: their annotations say what fits, `Slot[…]` makes a key a slot.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from modkit.kinds import Engine, Logger, LRSchedule, Optimizer, Slot, default
+from modkit.kinds import Engine, FeatureExtractor, Logger, LRSchedule, Metric, Optimizer, Slot, default
 
-__all__ = ["Checkpoints", "Every", "PlayerSettings", "Samples", "Settings", "Stage", "Term"]
+__all__ = ["Checkpoints", "Evaluation", "Every", "PlayerSettings", "Samples", "Settings", "Stage", "Term", "Watching"]
 
 _BOUNDS = (
     ("batch_size", 1, 2**20),
@@ -100,12 +100,55 @@ class Checkpoints:
     Args:
         every: Each n-th step of the run, and at the end of each stage.
         keep: The last k are kept.
-        best: A logged loss, `player/term`, whose lowest mean since the checkpoint before marks one to keep as well.
+        best: A logged loss, `player/term`, whose lowest mean since the checkpoint before marks one to keep as well;
+            where not given, the first score that `evaluate.watch` gives, if it does, is looked at instead.
     """
 
     every: int = 500
     keep: int = 2
     best: str | None = None
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Cheap scores in training: samples with the averaged weights against training images.
+
+    Args:
+        every: Each n-th step of the run, and at the end of each stage; never where not given.
+        num: Samples on each side.
+        metrics: The metrics; `fd` where none is given.
+    """
+
+    every: int | None = None
+    num: int = 256
+    metrics: list[Slot[Metric]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if (self.every is not None and self.every < 1) or not 2 <= self.num <= _MOST_SAMPLES:
+            expected = f"every of at least 1 and num in [2, {_MOST_SAMPLES}]"
+            raise ValueError(f"evaluate.watch expects {expected}, got {self.every} and {self.num}")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a spec's model is measured: what a spec says in `evaluate`, all of it at the end of training.
+
+    Args:
+        features: What images are compared by; a classifier's for labelled images, else the values themselves, where
+            not given.
+        metrics: The metrics; where none is given, every usual one that fits.
+        num: Samples on each side; all that the test split has, up to 10,000, where not given.
+        watch: Scores in training.
+    """
+
+    features: Slot[FeatureExtractor] | None = None
+    metrics: list[Slot[Metric]] = field(default_factory=list)
+    num: int | None = None
+    watch: Watching = field(default_factory=Watching)
+
+    def __post_init__(self) -> None:
+        if self.num is not None and self.num < 2:
+            raise ValueError(f"evaluate.num expects at least 2, got {self.num}")
 
 
 @dataclass(frozen=True)

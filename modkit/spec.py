@@ -20,7 +20,7 @@ from modkit.tree import found, placed, unknown, walk
 
 __all__ = ["Node", "Spec", "Value", "load_spec", "resolve", "use"]
 
-_TOP = ("name", "data", "model", "train", "x")
+_TOP = ("name", "data", "model", "train", "evaluate", "x")
 _logger = logging.getLogger(__name__)
 
 
@@ -33,6 +33,7 @@ class Spec:
         name: The system's name.
         data: The data set's node, or None.
         train: Settings of training, or None for their defaults.
+        evaluate: How the trained model is measured, or None where training does not end in that.
         x: Type of one sample (`shape`, `range`), where there are no data.
         source: Where everything was written; no part of the spec's identity.
 
@@ -44,6 +45,7 @@ class Spec:
     name: str = "model"
     data: Node | None = None
     train: Node | None = None
+    evaluate: Node | None = None
     x: Node | None = None
     source: Source = field(default_factory=Source, compare=False, repr=False)
 

@@ -8,13 +8,11 @@ never stopped. Checkpoints fall between steps; at a stage's end the averaged wei
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
@@ -25,6 +23,7 @@ from modkit.data.loader import Loader, ordered_pass, shuffled_pass
 from modkit.ema import Average
 from modkit.game import Round, Seat, Turn, rounds, seats, taking_turn, unscoped, weighted
 from modkit.grid import picture
+from modkit.interruption import Stopped, interruptible
 from modkit.kinds import Data, Engine
 from modkit.model import Model, Player, evaluating
 from modkit.packing import pack, unpack
@@ -33,17 +32,13 @@ from modkit.rng import Rng
 from modkit.run import Run
 from modkit.settings import Settings
 from modkit.types import Batch
-from modkit.watchers import Watchers
+from modkit.watchers import Watch, Watchers
 
-__all__ = ["Stopped", "Trainer", "TrainingError"]
+__all__ = ["Trainer", "TrainingError"]
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on."""
-
-
-class Stopped(KeyboardInterrupt):
-    """Training was interrupted, and saved."""
 
 
 @dataclass
@@ -72,6 +67,7 @@ class Trainer:
         run: What is written.
         watchers: Who is told.
         progress: Shows how far it is.
+        watch: Scores it now and then.
     """
 
     def __init__(
@@ -83,9 +79,10 @@ class Trainer:
         run: Run,
         watchers: Watchers,
         progress: Progress,
+        watch: Watch | None = None,
     ) -> None:
         self.model, self.data, self.settings, self.engine = model, data, settings, engine
-        self.run, self.watchers, self.progress = run, watchers, progress
+        self.run, self.watchers, self.progress, self.watch = run, watchers, progress, watch
         self.rounds = rounds(model, settings)
         self._cursor = _Cursor()
         self._restored: store.Checkpoint | None = None
@@ -102,7 +99,7 @@ class Trainer:
         self._resume()
         self.watchers.run_started()
         try:
-            with _interruptible() as interrupted:
+            with interruptible() as interrupted:
                 while self._cursor.stage < len(self.rounds):
                     self._play(self.rounds[self._cursor.stage], interrupted)
             self.run.finish()
@@ -133,6 +130,8 @@ class Trainer:
             self._log(losses, last)
             if last or cursor.step % settings.samples.every == 0:
                 self._picture(average)
+            if self.watch and (last or cursor.step % self.watch.every == 0):
+                self._score(self.watch, average)
             due, asked = last or cursor.step % settings.checkpoints.every == 0, interrupted.is_set()
             if due or asked:
                 self._save(table, average, due=due)
@@ -177,7 +176,7 @@ class Trainer:
             first = engine.rank * len(batch) + part * size
             rng = self._source(cursor.stage, cursor.index, seat.player.name).rows(first)
             turn = Turn(cursor.index, rng, settings.terms, self._waiting(seat.player))
-            micro = _part(batch, part, size) if settings.accumulate > 1 else batch
+            micro = batch.rows(slice(part * size, (part + 1) * size)) if settings.accumulate > 1 else batch
             last = part == settings.accumulate - 1
             with nullcontext() if last else engine.accumulate(seat.losses), rng.scope():
                 with torch.autocast(engine.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
@@ -286,20 +285,43 @@ class Trainer:
     def _picture(self, average: Average) -> None:
         """A grid of samples with the averaged weights: reconstructions where the model cannot be sampled yet."""
         num, name = self.settings.samples.num, f"step-{self._cursor.step:08d}"
-        with average.applied() if average.decay else nullcontext(), evaluating(self.model):
+        with self._averaged(average):
             try:
                 x = self.model.sample(num, seed=self.settings.seed)
             except ValueError as refusal:
-                if not self.model.encodes:
+                if (coder := self.model.coder) is None:
                     raise
                 self.progress.note(f"{name}.png shows reconstructions: {refusal}")
                 held = next(
                     ordered_pass(self.data, "test", min(num, self.data.splits["test"]), Rng(self.settings.seed))
                 )
-                x = self.model.reconstruct(self._placed(held).tensor)
+                x = coder.reconstruct(self._placed(held).tensor)
         grid = picture(Batch(x, {}).tensor.float().cpu(), self.data.x)
         self.run.picture(name, grid)
         self.watchers.samples_ready(self._cursor.step, grid)
+
+    def _score(self, watch: Watch, average: Average) -> None:
+        """Scores samples with the averaged weights, where the model can be sampled yet."""
+        cursor = self._cursor
+        with self._averaged(average):
+            try:
+                self.model.sample(1, seed=self.settings.seed)
+            except ValueError as refusal:
+                self.progress.note(f"no scores at step {cursor.step}: {refusal}")
+                return
+            scores = watch(self.model)
+        values = {name: score.value for name, score in scores.items()}
+        if self.settings.checkpoints.best is None:
+            first = next(iter(scores.values()))
+            cursor.watched.append(-first.value if first.better == "higher" else first.value)
+        self.run.log({"stage": cursor.stage, "step": cursor.step, "scores": values})
+        self.watchers.scores_ready(cursor.step, values)
+        self.progress.note(f"step {cursor.step}: " + ", ".join(f"{n} {value:.4g}" for n, value in values.items()))
+
+    @contextmanager
+    def _averaged(self, average: Average) -> Iterator[None]:
+        with average.applied() if average.decay else nullcontext(), evaluating(self.model):
+            yield
 
     def _save(self, table: Sequence[Seat], average: Average, *, due: bool = True) -> None:
         """Writes a checkpoint; one that is not due leaves the search for the best as it is."""
@@ -369,28 +391,3 @@ class _Passes:
         rng = Rng(trainer.settings.seed, "prepare", self._player, self._count)
         for batch in shuffled_pass(trainer.data, "train", trainer.settings.batch_size, rng):
             yield trainer._placed(batch)
-
-
-def _part(batch: Batch, part: int, size: int) -> Batch:
-    rows = slice(part * size, (part + 1) * size)
-    x = tuple(level[rows] for level in batch.x) if isinstance(batch.x, tuple) else batch.x[rows]
-    return Batch(x, {name: value[rows] for name, value in batch.fields.items()}, batch.cond)
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C into an event, so that a step is never cut in half; the second acts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""Who watches a run: plug-ins through the lifecycle hooks, and loggers.
+"""Who watches a run: plug-ins through the lifecycle hooks, loggers, and what scores a model in training.
 
 A watcher that fails is warned about once and left out from then on; it never stops training.
 """
@@ -8,14 +8,29 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from modkit.model import Model
 from modkit.registry import registry
 from modkit.run import Run
+from modkit.types import Score
 
-__all__ = ["Watchers"]
+__all__ = ["Watch", "Watchers"]
+
+
+class Watch(Protocol):
+    """Scores a model in training, as a function of its weights alone."""
+
+    @property
+    def every(self) -> int:
+        """Each n-th step of the run."""
+        ...
+
+    def __call__(self, model: Model) -> Mapping[str, Score]:
+        """Scores by name of a model that can be sampled; the first tells which checkpoint is the best."""
+        ...
 
 
 class Watchers:
@@ -41,6 +56,10 @@ class Watchers:
     def samples_ready(self, step: int, grid: Tensor) -> None:
         """A picture, uint8 `c h w`, is there."""
         self._tell("samples_ready", step=step, grid=grid)
+
+    def scores_ready(self, step: int, scores: Mapping[str, float]) -> None:
+        """Samples were scored."""
+        self._tell("scores_ready", step=step, scores=scores)
 
     def checkpoint_saved(self, path: Path) -> None:
         """A checkpoint is whole."""

@@ -1,6 +1,8 @@
 """Options of the test suite."""
 
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from _pytest.terminal import TerminalReporter
@@ -29,6 +31,15 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
         failed = sum("/swap/" in report.nodeid for report in terminalreporter.getreports("failed"))
         said = ", ".join(f"{counts[name]} {name}" for name in ("ran", "refused", "skipped"))
         terminalreporter.write_line(f"swap matrix: {said}, {failed} failed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of this session's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("MODKIT_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "modkit"
 FAMILY = re.compile(r"(?i)\b(vae|gan|ddpm|vqgan|ldm|ddgan|diffusion|latent|autoencoder)\b")
-FAMILY_FREE = ("trainer", "game", "ema", "packing", "checkpoint", "engine", "cli", "session", "run")
+FAMILY_FREE = (
+    "trainer", "game", "ema", "packing", "checkpoint", "engine", "cli", "cli_scores", "session", "training", "run",
+    "evaluation", "scoring", "feed", "cells", "ledger", "sweeping",
+)  # fmt: skip
 TORCH_FREE = ("part", "types", "kinds", "errors", "node", "source", "spec", "registry", "signature", "catalogue")
 LAYERS = {
     "ops": 0,
@@ -17,8 +20,11 @@ LAYERS = {
     "plan": 3, "builder": 3, "checker": 3,
     "trainer": 4,
     "session": 5,
-    "sources": 5, "evaluation": 6,
-    "cli": 7,
+    "sources": 5, "feed": 5, "scoring": 5,
+    "evaluation": 6,
+    "training": 7,
+    "comparison": 7, "sweeping": 7,
+    "cli": 8, "cli_scores": 8,
 }  # fmt: skip
 
 

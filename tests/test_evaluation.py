@@ -9,8 +9,11 @@ from PIL import Image
 import modkit
 from modkit.cli import app
 from modkit.data.digits import Digits
-from modkit.evaluation import measure
+from modkit.data.loader import permutation
+from modkit.evaluation import evaluate_run, statistics
+from modkit.features.classifier import Classifier
 from modkit.metrics.frechet import frechet_distance
+from modkit.report import Report, saved_reports
 from modkit.sources import source
 
 SPEC = """
@@ -18,6 +21,30 @@ name: tiny
 data: {use: digits, size: 8}
 model: {use: gan, generator: {use: mlp, width: 8}, discriminator: {use: mlp, width: 8}, z_dim: 4}
 train: {steps: 2, batch_size: 8, samples: {num: 4}}
+"""
+DIFFUSION = """
+name: diffusion
+data: {use: digits, size: 8}
+model: {use: diffusion, network: {use: mlp, width: 8}, sampler: {use: ancestral}, schedule: {use: linear, num: 20}}
+train: {steps: 2, batch_size: 8, samples: {num: 4}}
+"""
+CONDITIONAL = """
+name: conditional
+data: {use: digits, size: 8}
+model:
+  use: gan
+  generator: {use: mlp, width: 8}
+  discriminator: {use: mlp, width: 8}
+  z_dim: 4
+  conditioner: label
+train: {steps: 2, batch_size: 8, samples: {num: 4}}
+"""
+WATCHED = """
+name: watched
+data: {use: digits, size: 8}
+model: {use: autoencoder, encoder: {use: mlp, width: 8}, decoder: {use: mlp, width: 8}}
+train: {steps: 6, batch_size: 8, samples: {num: 4}, checkpoints: {every: 2, keep: 1}}
+evaluate: {features: pixels, num: 16, metrics: [fd], watch: {every: 2, num: 16}}
 """
 
 
@@ -75,7 +102,7 @@ def test_a_tensor_an_array_a_file_pictures_and_batches_score_the_same(images, tm
 def test_a_model_streams_the_samples_that_one_call_gives(run):
     model = modkit.load(run)
     whole = model.sample(300, seed=3, batch_size=300)
-    streamed = torch.cat([x for _, x in source(model, "fake", num=300, seed=3).numbered(None, raw=True)])
+    streamed = torch.cat([batch.tensor for _, batch in source(model, "fake", num=300, seed=3).numbered()])
     torch.testing.assert_close(streamed, whole, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(model.sample(4, seed=3, first=7), whole[7:11], rtol=1e-5, atol=1e-6)
 
@@ -87,7 +114,189 @@ def test_a_run_is_measured_beside_its_floor(run):
     assert set(scores) == {"FD (classifier:digits)", "IS (classifier:digits)"}
     assert scores == json.loads((run.path / "evaluation.json").read_text())["scores"]
     table = CliRunner().invoke(app, ["evaluate", str(run.path), "-n", "32", "--metrics", "fd"])
-    assert "training images" in table.output and "32 real, 32 fake samples" in table.output
+    assert "held-out images" in table.output and "32 reference, 32 held-out, 32 fake" in table.output
+
+
+def test_the_floor_is_held_out_images_against_the_same_training_images(run):
+    """Both sides by hand: the reference is the training split's subset of a fixed permutation."""
+    data, model = Digits(size=8), modkit.load(run)
+    report = evaluate_run(run, num=64, metrics=["fd", "copying"], seed=5)
+    order = {split: permutation(modkit.Rng(0, "evaluate", split), n)[:64] for split, n in data.splits.items()}
+    real = data.read("train", order["train"].tolist(), modkit.Rng(0)).tensor
+    held = data.read("test", order["test"].tolist(), modkit.Rng(0)).tensor
+    name = "FD (classifier:digits)"
+    for fake, found in ((model, report.scores[name]), (held, report.floor[name])):
+        by_hand = modkit.evaluate(real=real, fake=fake, features="classifier:digits", metrics=["fd"], num=64, seed=5)
+        assert found.value == pytest.approx(by_hand.scores[name].value, rel=1e-6)
+        assert found.counts == {"real": 64, "fake": 64}
+    train = data.read("train", range(1437), modkit.Rng(0)).tensor
+    copying = modkit.evaluate(
+        real=held, fake=model, train=train, features="classifier:digits", metrics=["copying"], num=64, seed=5
+    )
+    assert report.scores["copying (classifier:digits)"].value == copying.scores["copying (classifier:digits)"].value
+    assert report.checkpoint == "step-00000002" and not report.overrides
+
+
+def test_the_same_samples_score_the_same_from_the_run_a_file_and_pictures(run, images, tmp_path):
+    x = modkit.load(run).sample(24, seed=7)
+    np.save(tmp_path / "x.npy", x.numpy())
+    (tmp_path / "pictures").mkdir()
+    for index, image in enumerate(((x + 1) * 127.5).round().byte().numpy()):
+        Image.fromarray(image[0]).save(tmp_path / "pictures" / f"{index:03d}.png")
+    forms = [run, run.path, str(tmp_path / "x.npy"), tmp_path / "pictures"]
+    values = [
+        modkit.evaluate(real=floats(images[0]), fake=form, features="random-conv", num=24, seed=7).scores
+        for form in forms
+    ]
+    for found in values[1:]:
+        for name, score in found.items():
+            assert score.value == pytest.approx(values[0][name].value, rel=1e-5), name
+
+
+def test_a_report_comes_back_from_its_json(run):
+    report = evaluate_run(run, num=32, metrics=["fd"])
+    assert Report.from_json(report.to_json()) == report
+    report.save(run.path)
+    assert saved_reports(run.path)[0] == report
+    for damaged in (
+        "",
+        "[]",
+        "{}",
+        report.to_json().replace('"format": 1', '"format": 2'),
+        '{"format": 1, "scores": 3}',
+    ):
+        with pytest.raises(ValueError, match="expects what Report.to_json wrote"):
+            Report.from_json(damaged)
+
+
+def test_a_conditional_model_is_scored_per_class_and_read_by_the_classifier(tmp_path):
+    run = modkit.train(modkit.Spec.from_yaml(CONDITIONAL), tmp_path / "run")
+    report = evaluate_run(run, per_class=True, metrics=["fd", "label-accuracy"], num=200)
+    each = [report.scores[f"FD (classifier:digits), class {k}"].value for k in range(10)]
+    assert report.scores["FD (classifier:digits), mean over classes"].value == pytest.approx(sum(each) / 10)
+    assert 0 <= report.scores["label accuracy (classifier:digits)"].value <= 1
+    assert report.floor["label accuracy (classifier:digits)"].value > 0.9
+    counts = report.scores["FD (classifier:digits), class 3"].counts
+    assert (
+        counts["real"] == counts["fake"]
+        and sum(report.scores[f"FD (classifier:digits), class {k}"].counts["real"] for k in range(10)) == 200
+    )
+
+
+def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
+    run = modkit.train(modkit.Spec.from_yaml(WATCHED), tmp_path / "run")
+    rows = [row for row in run.metrics() if "scores" in row]
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    values = [row["scores"]["FD (pixels)"] for row in rows]
+    best = 2 * (1 + values.index(min(values)))
+    assert run.checkpoint("best").name == f"step-{best:08d}"
+    model = modkit.load(run, checkpoint="best")
+    data = Digits(size=8)
+    order = permutation(modkit.Rng(0, "evaluate", "train"), 1437)[:16]
+    real = data.read("train", order.tolist(), modkit.Rng(0)).tensor
+    again = modkit.evaluate(real=real, fake=model, features="pixels", metrics=["fd"], num=16, seed=0)
+    assert again.scores["FD (pixels)"].value == pytest.approx(min(values), rel=1e-6)
+    assert set(Report.from_json((run.path / "evaluation.json").read_bytes()).floor) == {"FD (pixels)"}
+    with pytest.raises(ValueError, match="expects a checkpoint that it keeps, got 'nowhere'"):
+        modkit.load(run, checkpoint="nowhere")
+
+
+@pytest.mark.parametrize(
+    "evaluate, path",
+    [
+        ("{watch: {every: 0}}", "evaluate.watch"),
+        ("{num: 1}", "evaluate.num"),
+        ("{metrics: [nothing]}", "evaluate.metrics"),
+        ("{features: {use: classifier, weights: nowhere.safetensors}}", "evaluate.features"),
+        ("{features: inception, colour: red}", "evaluate.colour"),
+    ],
+)
+def test_what_a_spec_says_of_its_evaluation_is_checked_before_training(tmp_path, evaluate, path):
+    with pytest.raises(modkit.SpecError, match=path):
+        modkit.train(modkit.Spec.from_yaml(f"{SPEC}evaluate: {evaluate}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_overrides_have_a_report_of_their_own(tmp_path):
+    run = modkit.train(modkit.Spec.from_yaml(DIFFUSION), tmp_path / "run")
+    command = [
+        "evaluate",
+        str(run.path),
+        "sampler=ddim",
+        "sampler.steps=3",
+        "-n",
+        "32",
+        "--metrics",
+        "fd,cost",
+        "--json",
+    ]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    file = run.path / "evaluations" / "model.sampler=ddim,model.sampler.steps=3.json"
+    assert file.read_text() == result.stdout.rstrip("\n")
+    assert saved_reports(run.path)[0].scores["NFE"].value == 3
+
+
+def test_statistics_stand_in_for_the_data(images, tmp_path):
+    for name, side in zip(("real", "fake"), images):
+        np.save(tmp_path / f"{name}.npy", floats(side).numpy())
+    paths = {name: str(tmp_path / f"{name}.npy") for name in ("real", "fake")}
+    options = ["--features", "random-conv", "--metrics", "fd", "--json"]
+    runner = CliRunner()
+    saved = runner.invoke(
+        app, ["evaluate", "--real", paths["real"], "--save-statistics", str(tmp_path / "s.npz"), *options[:2]]
+    )
+    assert saved.exit_code == 0, saved.output
+    scores = []
+    for real in (paths["real"], str(tmp_path / "s.npz")):
+        found = runner.invoke(app, ["evaluate", "--real", real, "--fake", paths["fake"], *options])
+        assert found.exit_code == 0, found.output
+        scores.append(json.loads(found.stdout)["scores"]["FD (random-conv:0)"]["value"])
+    assert scores[1] == pytest.approx(scores[0], rel=1e-10)
+    assert statistics(paths["real"], features="random-conv").count == 24
+    with pytest.raises(ValueError, match="got mean and covariance, which `kd` cannot use"):
+        modkit.evaluate(real=tmp_path / "s.npz", fake=paths["fake"], features="random-conv", metrics=["kd"])
+    (tmp_path / "bad.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="expected `mu` and `sigma`"):
+        modkit.evaluate(real=tmp_path / "bad.npz", fake=paths["fake"], features="random-conv", metrics=["fd"])
+
+
+def test_features_of_the_data_are_made_once(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path))
+    made = []
+    forward = Classifier.forward
+    monkeypatch.setattr(Classifier, "forward", lambda self, x: made.append(len(x)) or forward(self, x))
+    first = evaluate_run(run, num=48, metrics=["fd"])
+    spent = sum(made)
+    made.clear()
+    again = evaluate_run(run, num=48, metrics=["fd"])
+    assert again == first and spent - sum(made) == 2 * 48
+    for file in tmp_path.glob("references/*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="ReferenceCache expects"):
+        evaluate_run(run, num=48, metrics=["fd"])
+
+
+def test_a_classifier_is_trained_once_for_data_that_have_labels(tmp_path, cache, monkeypatch):
+    data = Digits(size=8)
+    folder = tmp_path / "pictures"
+    batch = data.read("train", range(60), modkit.Rng(0))
+    for index, (x, label) in enumerate(zip(batch.tensor, batch.fields["labels"].tolist())):
+        place = folder / str(label % 2)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(((x[0] + 1) * 127.5).round().byte().numpy()).save(place / f"{index}.png")
+    spec = modkit.Spec.from_yaml(SPEC.replace("use: digits, size: 8", f"use: image-folder, root: {folder}, size: 8"))
+    run = modkit.train(spec, tmp_path / "run")
+    report = evaluate_run(run, metrics=["fd"])
+    (name,) = report.scores
+    assert name.startswith("FD (classifier:image-folder@")
+    monkeypatch.setattr(Classifier, "prepare", lambda *_: pytest.fail("trained again"))
+    assert evaluate_run(run, metrics=["fd"]) == report
+
+
+def test_k_reaches_the_metrics_of_neighbours(images):
+    found = modkit.evaluate(real=floats(images[0]), fake=floats(images[1]), features="pixels", k=2)
+    assert found.scores["precision (pixels)"].settings["k"] == 2 == found.scores["coverage (pixels)"].settings["k"]
 
 
 def test_held_out_digits_are_nearer_than_noise():
@@ -110,7 +319,7 @@ def test_held_out_digits_are_nearer_than_noise():
         (torch.full((24, 1, 8, 8), 3.0), r"fake: expected values in \[-1, 1\], got 3 to 3"),
         (torch.zeros(24, 1, 9, 8), "expects samples of one shape"),
         (np.zeros((24, 1, 8, 8), dtype=np.int64), "fake: expected uint8 or floating values"),
-        ("nowhere", "fake: expected a folder of images or a .npy file"),
+        ("nowhere", "fake: expected a folder of images, a run, a .npy or a .npz file"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(images, fake, message):
@@ -141,22 +350,34 @@ def test_hostile_and_damaged_files_are_refused(images, tmp_path):
 def test_folders_of_several_sizes_say_how_they_were_resized(images, tmp_path):
     for index in range(6):
         Image.new("L", (8 + index, 9)).save(tmp_path / f"{index}.png")
-    found = source(tmp_path, "fake", num=None)
+    found = source(tmp_path, "fake")
     assert found.notes == ("fake: images of 6 sizes, resized and cropped to 8×8",)
 
 
+def test_folders_of_two_sizes_are_brought_to_the_lesser(images, tmp_path):
+    for side, (name, images_) in zip((8, 12), zip(("real", "fake"), images)):
+        (tmp_path / name).mkdir()
+        for index, image in enumerate(images_):
+            Image.fromarray(image[0].numpy()).resize((side, side)).save(tmp_path / name / f"{index}.png")
+    folders = {name: tmp_path / name for name in ("real", "fake")}
+    report = modkit.evaluate(**folders, features="pixels", metrics=["fd"])
+    assert "fake: images of 12×12, resized and cropped to 8×8" in report.notes
+    assert not any(note.startswith("real: images") for note in report.notes)
+    given = modkit.evaluate(real=floats(images[0]), fake=folders["fake"], features="pixels", metrics=["fd"])
+    assert given.scores["FD (pixels)"].value == pytest.approx(report.scores["FD (pixels)"].value, rel=1e-6)
+
+
 def test_a_metric_says_what_the_features_do_not_give(images):
-    with pytest.raises(ValueError, match="InceptionScore needs logits"):
+    with pytest.raises(ValueError, match="is needs logits"):
         modkit.evaluate(real=floats(images[0]), fake=floats(images[1]), features="pixels", metrics=["is"])
 
 
 def test_the_sides_must_be_equal(images):
-    sides = {
-        "real": source(floats(images[0]), "real", num=None),
-        "fake": source(floats(images[1][:20]), "fake", num=None),
-    }
     with pytest.raises(ValueError, match="expects 24 samples on each side"):
-        measure(sides, None, {}, num=24)
+        modkit.evaluate(real=floats(images[0]), fake=floats(images[1][:20]), features="pixels", num=24)
+    batches = (floats(images[1][:20]).split(10), floats(images[0]).split(8))
+    with pytest.raises(ValueError, match="fd expects equal counts, got {'real': 24, 'fake': 20}"):
+        modkit.evaluate(real=iter(batches[1]), fake=iter(batches[0]), features="pixels", metrics=["fd"])
 
 
 def test_folders_without_features_name_the_choices(tmp_path, monkeypatch):

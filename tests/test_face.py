@@ -41,10 +41,18 @@ data: {use: ring, num: 64, num_test: 64}
 model: {use: gan, generator: {use: mlp, width: 8, depth: 1}, discriminator: {use: mlp, width: 8, depth: 1}, z_dim: 2}
 train: {steps: 1, batch_size: 8, device: cpu, samples: {num: 4}}
 '''
-open("tiny.yaml", "w").write(TEXT)
+with open("tiny.yaml", "w") as file:
+    file.write(TEXT)
 
 def ran(run=iter(range(9))):
     return modkit.train(modkit.load_spec("tiny.yaml"), f"run-{next(run)}")
+
+def measured():
+    from modkit.evaluation import evaluate_run
+
+    run = ran()
+    evaluate_run(run, metrics=["modes"]).save(run.path)
+    return run
 
 calls = {
     "use": lambda: modkit.use("mlp", width=8),
@@ -56,6 +64,8 @@ calls = {
     "build": lambda: modkit.build(modkit.load_spec("tiny.yaml")).sample(2, seed=0).shape,
     "train": lambda: ran().finished,
     "load": lambda: modkit.load(ran()).sample(2, seed=0).shape,
+    "compare": lambda: modkit.compare([measured()], "page.html").entries,
+    "sweep": lambda: modkit.sweep("tiny.yaml", ["seed=0"], "sweep", metrics=["modes"]).failures,
     "evaluate": lambda: modkit.evaluate(real=POINTS, fake=POINTS + 1, features=None, metrics=["fd"]).counts,
 }
 assert set(calls) == {name for name in modkit.__all__ if callable(getattr(modkit, name)) and name.islower()}

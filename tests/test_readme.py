@@ -47,7 +47,7 @@ def test_the_part_in_a_package_declares_and_computes_what_it_says(tmp_path, monk
 
 
 def test_every_example_is_in_the_table():
-    listed = {Path(link).name for link in re.findall(r"\(examples/([^)]+)\)", README)}
+    listed = {Path(link).name for link in re.findall(r"\(examples/([^)]+\.(?:yaml|py))\)", README)}
     assert listed == {path.name for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".yaml")}
 
 

@@ -171,7 +171,7 @@ def test_bare_names_stand_for_model_and_data():
     [
         ("modle: gan", r"f:1:1: modle: got an unknown key, expected one of name, .* \(did you mean model\?\)"),
         ("data: x", r"f:1:1: model: missing, expected a part"),
-        ("[a]", r"f:1:1: got a list, expected a mapping with the keys name, data, model, train, x"),
+        ("[a]", r"f:1:1: got a list, expected a mapping with the keys name, data, model, train, evaluate, x"),
         ("", r"f:1:1: got null, expected a mapping"),
         ("model: gan\nname: 3", r"f:2:7: name: got 3, expected a name"),
         ("model: gan\nname: ''", r"f:2:7: name: got '', expected a name"),

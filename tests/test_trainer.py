@@ -11,10 +11,11 @@ from modkit import checkpoint as store
 from modkit.data.digits import Digits
 from modkit.data.loader import Loader
 from modkit.grid import picture, png
+from modkit.interruption import Stopped
 from modkit.model import Model, Player
 from modkit.progress import Silent
 from modkit.rng import Rng
-from modkit.trainer import Stopped, TrainingError
+from modkit.trainer import TrainingError
 from tests.play import LINEAR, MLP, spec, state, trainer
 
 LINE = use("autoencoder", **LINEAR, bottleneck="identity")  # a linear decoder of the pixels

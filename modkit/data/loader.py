@@ -24,7 +24,7 @@ from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, Value
 
-__all__ = ["Loader", "ordered_pass", "shuffled_pass"]
+__all__ = ["Loader", "ordered_pass", "permutation", "shuffled_pass"]
 
 Request: TypeAlias = list[tuple[int, list[int]]]  # indices by epoch, in the order of the batch's rows
 Content: TypeAlias = tuple[Value, dict[str, Tensor]]
@@ -91,7 +91,7 @@ class Loader:
         if epoch not in self._orders:
             if len(self._orders) == 2:  # the epochs on both sides of a border
                 del self._orders[min(self._orders)]
-            self._orders[epoch] = _permutation(Rng(self._order_seed, epoch), self._size)
+            self._orders[epoch] = permutation(Rng(self._order_seed, epoch), self._size)
         return self._orders[epoch]
 
 
@@ -104,7 +104,7 @@ def shuffled_pass(
         ValueError: If the split is unknown or empty, or a number is out of range.
     """
     _check(data, split, batch_size, workers)
-    order = _permutation(Rng(rng.at("order").integer(), 0), data.splits[split])
+    order = permutation(Rng(rng.at("order").integer(), 0), data.splits[split])
     return _pass(data, split, order, batch_size, rng, workers, pin_memory)
 
 
@@ -177,7 +177,7 @@ def _pass(
     return _batches(reader, requests, workers, pin_memory)
 
 
-def _permutation(rng: Rng, size: int) -> Tensor:
+def permutation(rng: Rng, size: int) -> Tensor:
     """A permutation of [0, size); two of its 31-bit keys tie too rarely to matter, and then keep their order."""
     keys = rng.integers("order", torch.empty(1, size), 0, 2**31)[0]
     return keys.argsort(stable=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import modkit
-from modkit import session
+from modkit import training
 from modkit.builder import Site
 from modkit.plan import plan
 
@@ -36,7 +36,7 @@ def play(spec, out):
     moved, broken = set(), set()
     models = []
 
-    class Watched(session.Trainer):
+    class Watched(training.Trainer):
         def fit(self):
             models.append(self.model)
             super().fit()
@@ -51,7 +51,7 @@ def play(spec, out):
     hook = register_optimizer_step_pre_hook(look)
     try:
         with pytest.MonkeyPatch.context() as monkeypatch:
-            monkeypatch.setattr(session, "Trainer", Watched)
+            monkeypatch.setattr(training, "Trainer", Watched)
             run = modkit.train(spec, out)
     finally:
         hook.remove()

@@ -1,0 +1,34 @@
+"""Interruption: the first Ctrl-C lets a step of training end, the second acts at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["Stopped", "interruptible"]
+
+
+class Stopped(KeyboardInterrupt):
+    """Training was interrupted, and saved."""
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Turns the first Ctrl-C into an event, so that a step is never cut in half; the second acts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,84 @@
+"""Per class: any metric of samples, of the samples of each class by itself, and the mean over classes.
+
+Shape letters: b batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from modkit.kinds import Metric
+from modkit.rng import Rng
+from modkit.types import Score
+
+__all__ = ["PerClass"]
+
+State = dict[int, Any]
+
+
+class PerClass:
+    """A metric's scores of each class (`FD, class 3`) and their mean (`FD, mean over classes`).
+
+    The mean's error takes classes for independent.
+
+    Args:
+        metric: The metric; it may need only what there is of each sample.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.needs = (*metric.needs, "labels")
+        self.sets = metric.sets
+        self.better: Literal["lower", "higher"] | None = metric.better
+
+    def init(self) -> State:
+        """No samples."""
+        return {}
+
+    def update(self, state: State, set: str, values: Mapping[str, Any], indices: Tensor) -> State:
+        """The state, in place, with more samples of a set, by their `labels`, `b`."""
+        labels = values["labels"]
+        for label in labels.unique().tolist():
+            rows = labels == label
+            part = {need: values[need][rows] for need in self.metric.needs}
+            before = state[label] if label in state else self.metric.init()
+            state[label] = self.metric.update(before, set, part, indices[rows])
+        return state
+
+    def merge(self, a: State, b: State) -> State:
+        """The state of both."""
+        both = {label: self.metric.merge(a[label], b[label]) for label in a.keys() & b.keys()}
+        return {**a, **b, **both}
+
+    def result(self, state: State, rng: Rng) -> dict[str, Score]:
+        """The scores of each class, then their means.
+
+        Raises:
+            ValueError: If a class cannot be scored; says which.
+        """
+        found: dict[str, list[Score]] = {}
+        for label in sorted(state):
+            try:
+                scores = self.metric.result(state[label], rng.at(label))
+            except ValueError as error:
+                raise ValueError(f"class {label}: {error}") from error
+            for name, score in scores.items():
+                found.setdefault(name, []).append(score)
+        labels = sorted(state)
+        each = {
+            f"{name}, class {k}": score for name, all in found.items() for k, score in zip(labels, all, strict=True)
+        }
+        return {**each, **{f"{name}, mean over classes": _mean(scores) for name, scores in found.items()}}
+
+
+def _mean(scores: list[Score]) -> Score:
+    errors = [score.error for score in scores if score.error is not None]
+    error = math.sqrt(sum(e**2 for e in errors)) / len(scores) if len(errors) == len(scores) else None
+    counts = {side: sum(score.counts[side] for score in scores) for side in scores[0].counts}
+    value = sum(score.value for score in scores) / len(scores)
+    return replace(scores[0], value=value, error=error, counts=counts, warnings=())

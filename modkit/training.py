@@ -1,0 +1,142 @@
+"""Training: a spec into a run, measured at the end where the spec says so."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from modkit import checkpoint as store
+from modkit.builder import Origin, Site
+from modkit.checker import Report as Checked
+from modkit.checker import check
+from modkit.evaluation import evaluate_run, watched
+from modkit.lock import lock
+from modkit.plan import plan
+from modkit.progress import Progress, Silent
+from modkit.report import Report, report_path
+from modkit.run import Run
+from modkit.session import Opened
+from modkit.settings import Settings
+from modkit.spec import Spec
+from modkit.trainer import Trainer
+from modkit.watchers import Watchers
+
+__all__ = ["train"]
+
+_NETWORKS = ("encoder", "decoder", "generator", "discriminator", "network")
+
+
+def train(
+    spec: Spec,
+    out: str | PathLike[str] | None = None,
+    *,
+    steps: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Trains a spec into a run, and measures the model where the spec has `evaluate`.
+
+    Args:
+        spec: The spec; it needs `data`.
+        out: The run's directory; `runs/NAME` where not given.
+        steps: Caps every stage at so many steps.
+        resume: Go on from the last good checkpoint of the run that is there, or from the start.
+        overwrite: Replace the run that is there.
+        progress: Shows how far training is.
+
+    Raises:
+        SpecError: If the spec is wrong; nothing has been written then.
+        ValueError: If the directory holds a run, or resuming asks for another system than the run's.
+        modkit.trainer.TrainingError: If a loss is not finite.
+    """
+    report = check(spec)
+    resolved = report.plan.resolved
+    site = Site(plan(spec), meta=False)
+    data = site.data()
+    settings = _capped(site.settings(), steps)
+    engine = settings.engine(device=settings.device)
+    loggers = [logger() for logger in settings.loggers]
+    evaluation = site.evaluation()
+    site.check()
+    if data is None or site.plan.data is None:
+        raise ValueError("training expects a spec with `data`, got one without")
+    _check_memory(report, settings)
+    opened = Opened(data, site.plan.data.part.name, evaluation)
+    watch = watched(opened, settings.seed) if evaluation else None
+    path = Path(out) if out is not None else Path("runs") / spec.name
+    if resume and all((path / name).exists() for name in ("modkit.lock", "spec.yaml")):  # else killed as it was made
+        run = Run.open(path)
+        _check_same(run, resolved, settings.seed)
+        site.weights = store.latest(run.checkpoints) is None
+    else:
+        made_with = lock(report.plan.entries, spec_text=resolved.to_yaml(), seed=settings.seed, keys=report.state)
+        run = Run.create(path, resolved, made_with, overwrite)
+    model = site.model(data.x, data.fields)
+    site.check()
+    model = model.to(engine.device)
+    _tune(model, settings)
+    watchers = Watchers(run, loggers)
+    with run:
+        Trainer(model, data, settings, engine, run, watchers, progress or Silent(), watch).fit()
+    if evaluation and not _measured(run):
+        evaluate_run(run).save(run.path)
+    return run
+
+
+def _measured(run: Run) -> bool:
+    """Whether the run keeps a report of its last checkpoint."""
+    path = report_path(run.path)
+    return path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.checkpoint().name
+
+
+def _capped(settings: Settings, steps: int | None) -> Settings:
+    """Settings with every stage at most so long."""
+    if steps is None:
+        return settings
+    if steps < 0:
+        raise ValueError(f"steps expects at least 0, got {steps}")
+    stages = [replace(s, steps=min(settings.steps if s.steps is None else s.steps, steps)) for s in settings.stages]
+    return replace(settings, steps=min(settings.steps, steps), stages=stages)
+
+
+def _check_memory(report: Checked, settings: Settings) -> None:
+    """A model that this machine cannot hold is refused before anything is written."""
+    if not hasattr(os, "sysconf"):  # not on Windows
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    values = sum(map(math.prod, report.state.values())) + settings.batch_size * report.x.numel
+    if 4 * values > memory:
+        needed, there = 4 * values / 2**30, memory / 2**30
+        raise ValueError(
+            f"training expects weights and a batch to fit into memory: {report.parameters:,} parameters and "
+            f"{settings.batch_size} samples of {report.x} take {needed:,.0f} GiB, this machine has {there:,.0f}"
+        )
+
+
+def _check_same(run: Run, spec: Spec, seed: int) -> None:
+    before = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
+    if run.lock.get("seed") != seed:
+        raise ValueError(f"{run.path} was trained from seed {run.lock.get('seed')}, got {seed}: a run has one seed")
+    for key in ("data", "model"):
+        if getattr(before, key) != getattr(spec, key):
+            raise ValueError(
+                f"{run.path} was trained from another `{key}`: resume with its own spec, or --overwrite it"
+            )
+
+
+def _tune(model: nn.Module, settings: Settings) -> None:
+    """Memory format and compilation of the networks."""
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if settings.compile:
+        for module in model.modules():
+            origin = getattr(module, "origin", None)
+            if isinstance(origin, Origin) and origin.kind in _NETWORKS:
+                module.compile()
