@@ -1,0 +1,322 @@
+"""Runs compared: labels, groups of seeds, what is ranked, the page as a browser reads it, and what is refused."""
+
+import base64
+import builtins
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import modkit
+from modkit import Spec
+from modkit.comparison import compare
+from modkit.report import Report
+from modkit.run import Run
+from modkit.types import Score
+
+pytest.importorskip("matplotlib", reason="the extra `compare` is not installed")
+pytest.importorskip("jinja2", reason="the extra `compare` is not installed")
+
+SCRIPT = "<script>alert(1)<&>"
+DIGITS = "data: {use: digits, size: 8}\n"
+TRAIN = "train: {{seed: {seed}, device: cpu, batch_size: 8, steps: 2, log: {{every: 1}}, samples: {{num: 4}}}}\n"
+MLP = "{use: mlp, width: 8, depth: 1}"
+VAE = f"model: {{use: autoencoder, encoder: {MLP}, bottleneck: {{use: gaussian, channels: 2}}, decoder: {MLP}}}\n"
+GAN = f"model: {{use: gan, z_dim: 4, generator: {MLP}, discriminator: {MLP}}}\n"
+AE = f"{{encoder: {MLP}, bottleneck: {{use: gaussian, channels: 2}}, decoder: {MLP}}}"
+DENOISER = f"{{use: diffusion, network: {MLP}, sampler: {{use: ddim, steps: 2}}}}"
+LDM = f"model: {{use: latent, autoencoder: {AE}, prior: {DENOISER}}}\n"
+COUNTS = {"real": 100, "fake": 100}
+CPU = {"device": "cpu", "threads": 1, "batch size": 64}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def trained(path, name, model, seed=0):
+    text = f"name: {json.dumps(name)}\n{DIGITS}{model}{TRAIN.format(seed=seed)}"
+    return modkit.train(Spec.from_yaml(text), path)
+
+
+def report(fd, coverage, speed, *, counts=COUNTS, overrides=(), notes=(), **more):
+    scores = {
+        "FD (pixels)": Score(fd, 0.1, "lower", counts, settings={"groups": 10}),
+        "coverage (pixels)": Score(coverage, 0.02, "higher", counts, settings={"k": 5}),
+        "samples/s": Score(speed, 5.0, "higher", settings=CPU),
+        "parameters": Score(1234, None, "lower"),
+        **more,
+    }
+    floor = {"FD (pixels)": Score(0.5, 0.05, "lower", counts, settings={"groups": 10})}
+    return Report(scores, counts, 0, notes, floor, overrides, "step-00000002")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Three families, one of them with two seeds and a second sampler."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = {
+        "vae": trained(folder / "vae", "vae", VAE),
+        "gan": trained(folder / "gan", SCRIPT, GAN),
+        "ldm-0": trained(folder / "ldm-0", "ldm", LDM, 0),
+        "ldm-1": trained(folder / "ldm-1", "ldm", LDM, 1),
+    }
+    report(9.0, 0.5, 2000.0).save(made["vae"].path)
+    report(3.0, 0.7, 1000.0, notes=("a note </dd><script>alert(2)</script>",)).save(made["gan"].path)
+    report(1.0, 0.8, 30.0).save(made["ldm-0"].path)
+    report(2.0, 0.9, 40.0).save(made["ldm-1"].path)
+    report(0.2, 0.1, 20.0, counts={"real": 50, "fake": 50}, overrides=("model.prior.sampler=heun",)).save(
+        made["ldm-0"].path
+    )
+    return made
+
+
+@pytest.fixture(scope="module")
+def compared(runs, tmp_path_factory):
+    return compare(list(runs.values()), tmp_path_factory.mktemp("page") / "comparison.html")
+
+
+@pytest.fixture(scope="module")
+def found(compared):
+    return json.loads(compared.data.read_bytes())
+
+
+class Page(HTMLParser):
+    """The cells, links, pictures and plain text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.urls, self.ids, self.pictures, self.tags = [], [], set(), [], set()
+        self.text = ""
+        self._cell = self._silent = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.add(tag)
+        self.ids |= {given["id"]} if "id" in given else set()
+        self.urls += [given[name] for name in ("src", "href") if given.get(name)]
+        if tag == "img":
+            self.pictures.append(given)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        self._cell = self._cell or tag in ("td", "th")
+        self._silent = self._silent or tag in ("style", "script", "title")
+
+    def handle_endtag(self, tag):
+        self._cell = self._cell and tag not in ("td", "th")
+        self._silent = self._silent and tag not in ("style", "script", "title")
+
+    def handle_data(self, data):
+        if self._cell:
+            self.rows[-1][-1] += data
+        if not self._silent:
+            self.text += data
+
+    def row(self, label, containing):
+        """The cells of the first row of a label that has some text."""
+        rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
+        return next(row for row in rows if row and row[0].startswith(label) and any(containing in c for c in row))
+
+
+@pytest.fixture(scope="module")
+def page(compared):
+    return Page(compared.page.read_text())
+
+
+def test_entries_and_systems(found):
+    assert [one["label"] for one in found["entries"]] == [
+        "vae", SCRIPT, "ldm (ldm-0)", "ldm (ldm-1)", "ldm sampler=heun",
+    ]  # fmt: skip
+    assert [one["label"] for one in found["systems"]] == ["vae", SCRIPT, "ldm", "ldm sampler=heun"]
+    seeds = found["systems"][2]
+    assert seeds["entries"] == ["ldm (ldm-0)", "ldm (ldm-1)"]
+    mean = seeds["scores"]["FD (pixels)"]
+    assert mean["value"] == 1.5 and mean["error"] == pytest.approx(math.sqrt(0.5) / math.sqrt(2), rel=1e-14)
+
+
+def test_only_equal_counts_are_ranked(found):
+    ranking = found["rankings"]["FD (pixels)"]
+    assert ranking["ranks"] == {"vae": 3, SCRIPT: 2, "ldm": 1} and ranking["best"] == ["ldm"]
+    assert ranking["unranked"] == {"ldm sampler=heun": "number of real 50 against 100; number of fake 50 against 100"}
+    assert found["rankings"]["samples/s"]["ranks"]["vae"] == 1  # cost has no counts, so all are ranked
+
+
+def test_the_front_leaves_the_unranked_out(found, compared):
+    assert found["trilemma"]["axes"]["quality"] == {"score": "FD (pixels)", "better": "lower"}
+    assert compared.front == ("vae", SCRIPT, "ldm")
+    assert found["trilemma"]["floor"] == {"quality": 0.5}
+
+
+def test_differences_by_path(found):
+    differences = found["differences"]
+    assert differences["model.use"][SCRIPT] == "gan" and differences["model.use"]["vae"] == "autoencoder"
+    assert differences["model.prior.sampler.use"]["ldm (ldm-0)"] == "ddim"
+    assert differences["model.prior.sampler.use"]["ldm sampler=heun"] == "heun"
+    assert differences["train.seed"]["ldm (ldm-1)"] == 1
+    assert not [path for path in differences if path.startswith(("data", "train.batch_size"))]
+
+
+def test_nearest_images_by_brute_force(found, runs):
+    x = modkit.load(runs["gan"].path).sample(8, seed=0).clamp(-1, 1)
+    data = modkit.find("data", "digits").load()(size=8)
+    train = data.read("train", range(1437), modkit.Rng(0)).x
+    distances = torch.cdist(x.double().flatten(1), train.double().flatten(1))
+    samples = found["entries"][1]["samples"]
+    assert samples["distances"] == pytest.approx(distances.min(1).values.tolist(), rel=1e-5)
+    held = data.read("test", range(64), modkit.Rng(0)).x
+    median = torch.cdist(held.double().flatten(1), train.double().flatten(1)).min(1).values.median()
+    assert samples["held_out"] == pytest.approx(float(median), rel=1e-6)
+
+
+def test_tables_of_the_page(page):
+    best = page.row("ldm", "1.50 ± 0.50")
+    assert best[0] == "ldm mean of 2 seeds" and "★" in best[1]
+    assert page.row("ldm (ldm-1)", "2.00 ± 0.10")[0] == "ldm (ldm-1) seed 1"
+    assert "★" not in page.row(SCRIPT, "3.00 ± 0.10")[1]
+    assert page.row("ldm sampler=heun", "0.20 ± 0.10a")  # the footnote's letter
+    assert page.row("held-out images", "0.500 ± 0.050")
+    assert page.row("model.prior.sampler", "heun")[3].startswith("ddim steps 2")
+    assert page.row("vae", "2,000.0 ± 5.0")
+    assert "Shown, not ranked: number of real 50 against 100; number of fake 50 against 100." in page.text
+    assert (
+        "On the Pareto front of quality, coverage and speed by FD (pixels), coverage (pixels) and samples/s: "
+        in page.text
+    )
+    assert "ldm sampler=heun is shown but not ranked in FD (pixels) and coverage (pixels)" in page.text
+
+
+def test_the_page_holds_all_it_needs(page, compared):
+    assert all(url.startswith(("data:image/", "data:,", "#")) for url in page.urls)
+    assert {url[1:] for url in page.urls if url.startswith("#")} <= page.ids
+    assert not page.tags & {"script", "iframe", "object", "embed", "form"}
+    text = compared.page.read_text()
+    assert not re.search(r"(?i)@import|url\(", text) and not re.search(r"https?://", text)
+    assert len(page.pictures) >= 3 + 1 + 2 * 5  # radars, scatters, curves, data, and two for each entry
+    assert all(picture["alt"] for picture in page.pictures)
+    for picture in page.pictures:
+        kind, _, content = picture["src"].partition(";base64,")
+        if kind == "data:image/png":
+            Image.open(io.BytesIO(base64.b64decode(content))).verify()
+
+
+def test_what_runs_say_is_escaped(page, compared):
+    text = compared.page.read_text()
+    assert "<script" not in text and "&lt;script&gt;alert(1)&lt;&amp;&gt;" in text
+    assert "a note </dd><script>alert(2)</script>" in page.text
+
+
+def test_commands_name_the_run_and_what_was_measured(found, runs):
+    train, measure = found["entries"][4]["commands"]
+    path = runs["ldm-0"].path
+    assert train == f"modkit train {path}/spec.yaml --out {path}-again"
+    assert measure == (
+        f"modkit evaluate {path} model.prior.sampler=heun --seed 0 --checkpoint step-00000002 -n 50 --features pixels"
+    )
+
+
+def test_again_is_the_same(runs, tmp_path):
+    once = compare([runs["vae"]], tmp_path / "page.html")
+    before = once.data.read_bytes(), once.page.read_bytes()
+    again = compare([str(runs["vae"].path)], tmp_path / "page.html")
+    assert (again.data.read_bytes(), again.page.read_bytes()) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "page.json"]
+
+
+def test_equal_names_get_their_directories(runs, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(runs["vae"].path, tmp_path / name)
+    found = compare([tmp_path / "a", tmp_path / "b"], tmp_path / "page.html")  # the same seed: not one group
+    assert found.entries == ("vae (a)", "vae (b)")
+
+
+def test_in_training_scores_come_first(runs, tmp_path):
+    shutil.copytree(runs["vae"].path, tmp_path / "vae")
+    with Run.open(tmp_path / "vae") as run:
+        run.log({"stage": 0, "step": 2, "scores": {"FD (pixels)": 4.5}})
+    text = compare([tmp_path / "vae"], tmp_path / "page.html").page.read_text()
+    assert 0 < text.index("Scores in training: FD (pixels)") < text.index("Losses in training: autoencoder/nll")
+
+
+def test_points_of_the_plane(tmp_path):
+    model = f"model: {{use: gan, z_dim: 2, generator: {MLP}, discriminator: {MLP}}}\n"
+    text = f"name: ring\ndata: {{use: ring, num: 500, num_test: 64}}\n{model}{TRAIN.format(seed=0)}"
+    run = modkit.train(Spec.from_yaml(text), tmp_path / "ring")
+    Report({"mode KL": Score(0.3, None, "lower")}, {"fake": 10}, 0).save(run.path)
+    found = compare([run], tmp_path / "page.html")
+    assert found.front == () and "Not measured: coverage, quality and speed" in " ".join(found.findings)
+    samples = json.loads(found.data.read_bytes())["entries"][0]["samples"]
+    assert len(samples["distances"]) == 8 and samples["held_out"] is not None
+    assert 'alt="Samples of ring"' in found.page.read_text()
+
+
+def test_a_model_that_cannot_be_sampled_says_why(tmp_path):
+    model = f"model: {{use: autoencoder, encoder: {MLP}, bottleneck: {{use: vq, num_codes: 4}}, decoder: {MLP}}}\n"
+    run = trained(tmp_path / "vq", "vq", model)
+    Report({"PSNR": Score(12.0, None, "higher")}, {"fake": 10}, 0).save(run.path)
+    assert "No samples: " in compare([run], tmp_path / "page.html").page.read_text()
+
+
+def test_refusals(runs, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="at least one run, got none"):
+        compare([])
+    with pytest.raises(ValueError, match=r"ending in \.html, got page\.txt"):
+        compare([runs["vae"]], "page.txt")
+    with pytest.raises(ValueError, match="each run once, got .*vae several times"):
+        compare([runs["vae"], runs["vae"].path], tmp_path / "page.html")
+    shutil.copytree(runs["vae"].path, tmp_path / "bare")
+    report = tmp_path / "bare" / "evaluation.json"
+    report.write_text(report.read_text().replace('"error": 0.1', '"error": NaN'))
+    with pytest.raises(ValueError, match="evaluation.json: Report.from_json expects"):
+        compare([tmp_path / "bare"], tmp_path / "page.html")
+    report.unlink()
+    with pytest.raises(ValueError, match="runs that were evaluated, got .*bare: modkit evaluate .*bare"):
+        compare([runs["gan"], tmp_path / "bare"], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+    plain = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "jinja2":
+            raise ImportError("No module named 'jinja2'")
+        return plain(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ValueError, match=r'jinja2.*pip install "modkit-generative\[compare\]"'):
+        compare([runs["vae"]], tmp_path / "page.html")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_a_browser_reads_the_page(compared, tmp_path):
+    quiet = ("quic", "background-networking", "component-update", "sync", "gpu")
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}",
+        *(f"--disable-{what}" for what in quiet), "--window-size=1100,2000",
+    ]  # fmt: skip
+    checked = tmp_path / "checked.html"  # the page, and a script that writes down what the browser made of its pictures
+    script = """<script>addEventListener("load", () => { document.title = "broken: " + [...document.images]
+    .filter(one => !one.complete || !one.naturalWidth).length + " of " + document.images.length +
+        ", " + (document.documentElement.scrollWidth > innerWidth ? "too wide" : "fits"); });</script></body>"""
+    checked.write_text(compared.page.read_text().replace("</body>", script))
+    dom = subprocess.run([*command, "--dump-dom", checked.as_uri()], capture_output=True, timeout=60, check=True).stdout
+    title = re.search("<title>(.*?)</title>", dom.decode())
+    pictures = len(Page(compared.page.read_text()).pictures)
+    assert title is not None and title[1] == f"broken: 0 of {pictures}, fits"
+    read = Page(dom.decode())
+    assert read.row("ldm", "1.50 ± 0.50") and read.row(SCRIPT, "3.00 ± 0.10")
+
+    shot = tmp_path / "page.png"
+    subprocess.run(
+        [*command, f"--screenshot={shot}", compared.page.as_uri()], capture_output=True, timeout=60, check=True
+    )
+    with Image.open(shot) as image:
+        assert image.size == (1100, 2000)
+        assert len(image.convert("L").getcolors()) > 50  # text and pictures, no blank page
+    assert Path(shot).stat().st_size > 50_000

@@ -1,0 +1,29 @@
+"""Titles of scores, taken apart."""
+
+import pytest
+
+from modkit.comparison.titles import Title, taken_apart
+
+
+@pytest.mark.parametrize(
+    ("title", "parts"),
+    [
+        ("FD (classifier:digits)", Title("FD", "classifier:digits")),
+        ("FD (classifier:digits@1a2b3c), class 3", Title("FD", "classifier:digits@1a2b3c", "class 3")),
+        ("FD (pixels), mean over classes", Title("FD", "pixels", "mean over classes")),
+        ("FD (features (mine))", Title("FD", "features (mine)")),
+        ("FID", Title("FID", "inception")),
+        ("KID, class 0", Title("KID", "inception", "class 0")),
+        ("latency (s)", Title("latency (s)")),
+        ("peak memory (MiB)", Title("peak memory (MiB)")),
+        ("sliced W1", Title("sliced W1")),
+        ("", Title("")),
+        ("(odd", Title("(odd")),
+    ],
+)
+def test_titles(title, parts):
+    assert taken_apart(title) == parts
+
+
+def test_the_short_title_leaves_the_features_out():
+    assert taken_apart("FD (pixels), class 3").short == "FD, class 3"
