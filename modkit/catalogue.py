@@ -115,6 +115,12 @@ def modkit_parts() -> list[Part]:
         ),
         Part(
             "metric",
+            "prdc",
+            "modkit.metrics.precision_recall:PRDC",
+            "Precision, recall, density and coverage in one pass",
+        ),
+        Part(
+            "metric",
             "precision-recall",
             "modkit.metrics.precision_recall:PrecisionRecall",
             "Improved precision and recall (Kynkäänniemi et al., 2019)",

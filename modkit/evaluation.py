@@ -37,13 +37,13 @@ from modkit.watchers import Watch
 
 __all__ = ["DEFAULT", "OF_MODELS", "OF_TRUTH", "evaluate", "evaluate_run", "statistics", "watched"]
 
-DEFAULT = ("fd", "kd", "precision-recall", "density-coverage", "copying")
+DEFAULT = ("fd", "kd", "prdc", "copying")
 """The metrics of samples; `copying` where training data are given."""
 
 OF_MODELS = (*DEFAULT, "reconstruction", "reconstruction-fd", "codebook", "label-accuracy", "cost")
 """The metrics of a run's model: those of them that there is what they need for."""
 
-OF_TRUTH = ("modes", "sliced-wasserstein", "fd", "precision-recall", "density-coverage", "cost")
+OF_TRUTH = ("modes", "sliced-wasserstein", "fd", "prdc", "cost")
 """The same where the truth is known."""
 
 _MOST = 10_000  # samples on each side, where no number is given
@@ -179,6 +179,9 @@ def evaluate_run(
         metrics = [make() for make in settings.metrics]
     usual = OF_MODELS if sources["held-out"].truth is None else OF_TRUTH
     made = made_metrics(usual if metrics is None else metrics, k)
+    unsampled = () if metrics else _unsampled(model)
+    if unsampled:
+        del sources["fake"]
     if metrics is None:
         made = {name: one for name, one in made.items() if not lacking(feed, sources, one, _places(one))}
     if per_class:
@@ -196,8 +199,11 @@ def evaluate_run(
     if "cost" in made:
         costs["peak memory (MiB)"] = peak_memory(run.path, overrides, device=str(where))
         costs["training steps/s"] = training_speed(run)
+    notes = (*report.notes, *unsampled)
     scores = {**report.scores, **{name: cost for name, cost in costs.items() if cost}}
-    return replace(report, scores=scores, overrides=tuple(overrides), checkpoint=run.checkpoint(checkpoint).name)
+    return replace(
+        report, scores=scores, notes=notes, overrides=tuple(overrides), checkpoint=run.checkpoint(checkpoint).name
+    )
 
 
 def watched(found: Opened, seed: int) -> Watch | None:
@@ -242,6 +248,15 @@ def _features(found: Opened, features: str | FeatureExtractor | None = None) -> 
         features = settings.features(x=data.x)
     extractor = made_extractor(features or _usual(data, found.name), data.x, name=found.name, classes=_classes(data))
     return prepared(extractor, data)
+
+
+def _unsampled(model: Model) -> tuple[str, ...]:
+    """Why a Model cannot be sampled; nothing where it can."""
+    try:
+        model.sample(1, seed=0)
+    except ValueError as error:
+        return (f"samples were not measured: {error}",)
+    return ()
 
 
 def _places(metric: Metric) -> Mapping[str, str]:
