@@ -59,7 +59,7 @@ class Copying(Kept):
     """
 
     sets = ("real", "fake", "train")
-    better: Literal["lower"] = "lower"
+    better: Literal["lower", "higher"] | None = None  # neither nearer nor farther than held-out images
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
         """The score `copying`; draws nothing.
