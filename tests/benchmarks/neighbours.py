@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{options.num} against {options.num}, d = {options.dim}, k = {K}, {torch.get_num_threads()} threads")
     for side, row in best.items():
         ratio, memory = row["seconds"] / ours["seconds"], row["memory"] / ours["memory"]
-        same = "counts equal" if row["counts"] == ours["counts"] else f"counts DIFFER: {row['counts']}"
+        same = "counts equal" if row["counts"] == ours["counts"] else f"other counts: {row['counts']}"
         print(f"{side:9s} {row['seconds']:7.2f} s {ratio:5.2f} x  {row['memory']:7.0f} MB {memory:5.1f} x  {same}")
 
 
