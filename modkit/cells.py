@@ -106,13 +106,17 @@ def freeze(spec: Spec, axes: Sequence[str]) -> Grid:
     trained = _trained(spec, plans, checks)
     checks.raise_any()
     frozen = {training: _rooted(made) for training, made in trained.values()}
+    names = {training: _name(_overrides(training), spec) for training in frozen}
+    result = []
     for choices, (training, _) in trained.items():  # as they will be evaluated: values put into the run's own spec
         sampling = tuple(choice for choice in choices if choice not in training)
-        checks.checked(frozen[training], sampling, choices)
+        made = checks.checked(frozen[training], sampling, choices)
+        if made and _rooted(made).tree == frozen[training].tree:  # the values that the run has anyway
+            sampling = ()
+        label = ",".join(_overrides(choices)) or names[training]
+        result.append(Cell(label, names[training], _overrides(training), _overrides(sampling)))
     checks.raise_any()
-    names = {training: _name(_overrides(training), spec) for training in frozen}
-    result = tuple(_cell(choices, training, names[training]) for choices, (training, _) in trained.items())
-    return Grid(result, {name: frozen[training].to_yaml() for training, name in names.items()})
+    return Grid(tuple(result), {name: frozen[training].to_yaml() for training, name in names.items()})
 
 
 def _trained(spec: Spec, plans: Mapping[_Choices, Plan], checks: _Checks) -> dict[_Choices, tuple[_Choices, Plan]]:
@@ -187,11 +191,6 @@ def _place(axis: int) -> Position:
 
 def _overrides(choices: _Choices) -> tuple[str, ...]:
     return tuple(choice.override for choice in choices)
-
-
-def _cell(choices: _Choices, training: _Choices, run: str) -> Cell:
-    sampling = tuple(choice for choice in choices if choice not in training)
-    return Cell(",".join(_overrides(choices)) or run, run, _overrides(training), _overrides(sampling))
 
 
 def _axes(spec: Spec, axes: Sequence[str]) -> list[list[_Choice]]:

@@ -139,9 +139,16 @@ def check(spec: str, overrides: Sequence[str]) -> None:
 @click.option("--steps", type=click.IntRange(min=0), help="Cap every stage at so many steps.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last good checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
+@click.option("--evaluate/--no-evaluate", default=True, help="Measure the model at the end, where SPEC says how.")
 @reported
 def train(
-    spec: str, overrides: Sequence[str], out: str | None, steps: int | None, resume: bool, overwrite: bool
+    spec: str,
+    overrides: Sequence[str],
+    out: str | None,
+    steps: int | None,
+    resume: bool,
+    overwrite: bool,
+    evaluate: bool,
 ) -> None:
     """Train SPEC into a run; k=v overrides."""
     from modkit.console import progress, terminal
@@ -158,7 +165,7 @@ def train(
     command = shlex.join(["modkit", "train", spec, *overrides, *options])
     try:
         with progress(terminal()) as shown:
-            run = train(loaded, out, steps=steps, resume=resume, overwrite=overwrite, progress=shown)
+            run = train(loaded, out, steps=steps, resume=resume, overwrite=overwrite, evaluate=evaluate, progress=shown)
     except Stopped as stopped:
         end(1, f"{stopped}; go on with: {command} --resume")
     except TrainingError as error:

@@ -22,7 +22,7 @@ __all__ = ["Report", "report_path", "saved_reports"]
 
 _FORMAT = 1
 _LONGEST = 200
-_UNSAFE = re.compile(r"[^A-Za-z0-9._=,-]+")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._=,+-]+")
 
 
 @dataclass(frozen=True)

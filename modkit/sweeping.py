@@ -172,7 +172,11 @@ class _Work:
     def _training(self, run: str) -> _Task:
         ledger = self._ledger
         cap = [] if ledger.steps is None else ["--steps", str(ledger.steps)]
-        return _Task(run, None, ["train", str(ledger.spec(run)), "--out", str(ledger.run(run)), "--resume", *cap])
+        return _Task(
+            run,
+            None,
+            ["train", str(ledger.spec(run)), "--out", str(ledger.run(run)), "--resume", "--no-evaluate", *cap],
+        )
 
     def _evaluations(self, run: str) -> list[_Task]:
         ledger, options = self._ledger, self._ledger.options

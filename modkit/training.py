@@ -39,6 +39,7 @@ def train(
     steps: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    evaluate: bool = True,
     progress: Progress | None = None,
 ) -> Run:
     """Trains a spec into a run, and measures the model where the spec has `evaluate`.
@@ -49,6 +50,7 @@ def train(
         steps: Caps every stage at so many steps.
         resume: Go on from the last good checkpoint of the run that is there, or from the start.
         overwrite: Replace the run that is there.
+        evaluate: Measure the model at the end, where the spec has `evaluate`.
         progress: Shows how far training is.
 
     Raises:
@@ -85,7 +87,7 @@ def train(
     watchers = Watchers(run, loggers)
     with run:
         Trainer(model, data, settings, engine, run, watchers, progress or Silent(), watch).fit()
-    if evaluation and not _measured(run):
+    if evaluate and evaluation and not _measured(run):
         evaluate_run(run).save(run.path)
     return run
 

@@ -201,6 +201,16 @@ def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
         modkit.load(run, checkpoint="nowhere")
 
 
+def test_the_evaluation_at_the_end_can_be_left_out_and_made_up_for(tmp_path):
+    spec = modkit.Spec.from_yaml(WATCHED)
+    run = modkit.train(spec, tmp_path / "run", evaluate=False)
+    assert run.finished and not saved_reports(run.path)
+    modkit.train(spec, tmp_path / "run", resume=True)
+    (report,) = saved_reports(run.path)
+    modkit.train(spec, tmp_path / "run", resume=True)
+    assert saved_reports(run.path) == [report]
+
+
 @pytest.mark.parametrize(
     "evaluate, path",
     [

@@ -338,7 +338,7 @@ def forks(file: Path) -> Iterator[Forks]:
 def test_a_sweep_killed_at_any_instant_and_started_again_equals_one_never_stopped(forks, tmp_path):
     assert forks.sweep(tmp_path / "unstopped") == 0
     unstopped = contents(tmp_path / "unstopped")
-    assert len([name for name in unstopped if "/evaluations/" in name]) == 6
+    assert len([name for name in unstopped if "/evaluation" in name]) == 6
     for number, fatal in enumerate(sorted(random.Random(0).sample(range(1, len(unstopped)), KILLED))):
         assert forks.sweep(tmp_path / "killed", fatal, whole=number % 2 == 0) == -signal.SIGKILL
     assert forks.sweep(tmp_path / "killed") == 0
