@@ -35,6 +35,7 @@ _HOME = {
     "compare": "comparison",
     "default": "kinds",
     "evaluate": "evaluation",
+    "evaluate_run": "run_evaluation",
     "find": "registry",
     "hookimpl": "part",
     "load": "session",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from modkit.registry import find as find
     from modkit.rng import Rng as Rng
     from modkit.run import Run as Run
+    from modkit.run_evaluation import evaluate_run as evaluate_run
     from modkit.session import build as build
     from modkit.session import load as load
     from modkit.spec import Spec as Spec

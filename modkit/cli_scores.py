@@ -53,10 +53,11 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Measure RUN, with overrides such as sampler=ddim, or the samples --fake against the data --real."""
-    from modkit.evaluation import evaluate, evaluate_run, statistics
+    from modkit.evaluation import evaluate, statistics
     from modkit.features.inception import find_inception
     from modkit.overrides import short
     from modkit.run import Run
+    from modkit.run_evaluation import evaluate_run
     from modkit.sources import save_statistics as save
     from modkit.spec import Spec
 

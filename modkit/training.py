@@ -15,12 +15,12 @@ from modkit import checkpoint as store
 from modkit.builder import Origin, Site
 from modkit.checker import Report as Checked
 from modkit.checker import check
-from modkit.evaluation import evaluate_run, watched
 from modkit.lock import lock
 from modkit.plan import plan
 from modkit.progress import Progress, Silent
 from modkit.report import Report, report_path
 from modkit.run import Run
+from modkit.run_evaluation import evaluate_run, watched
 from modkit.session import Opened
 from modkit.settings import Settings
 from modkit.spec import Spec

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "modkit"
 FAMILY = re.compile(r"(?i)\b(vae|gan|ddpm|vqgan|ldm|ddgan|diffusion|latent|autoencoder)\b")
 FAMILY_FREE = (
     "trainer", "game", "ema", "packing", "checkpoint", "engine", "cli", "cli_scores", "session", "training", "run",
-    "evaluation", "scoring", "feed", "cells", "ledger", "sweeping",
+    "evaluation", "run_evaluation", "scoring", "feed", "cells", "ledger", "sweeping",
 )  # fmt: skip
 TORCH_FREE = ("part", "types", "kinds", "errors", "node", "source", "spec", "registry", "signature", "catalogue")
 LAYERS = {
@@ -21,7 +21,7 @@ LAYERS = {
     "trainer": 4,
     "session": 5,
     "sources": 5, "feed": 5, "scoring": 5,
-    "evaluation": 6,
+    "evaluation": 6, "run_evaluation": 6,
     "training": 7,
     "comparison": 7, "sweeping": 7,
     "cli": 8, "cli_scores": 8,

@@ -48,10 +48,8 @@ def ran(run=iter(range(9))):
     return modkit.train(modkit.load_spec("tiny.yaml"), f"run-{next(run)}")
 
 def measured():
-    from modkit.evaluation import evaluate_run
-
     run = ran()
-    evaluate_run(run, metrics=["modes"]).save(run.path)
+    modkit.evaluate_run(run, metrics=["modes"]).save(run.path)
     return run
 
 calls = {
@@ -66,6 +64,7 @@ calls = {
     "load": lambda: modkit.load(ran()).sample(2, seed=0).shape,
     "compare": lambda: modkit.compare([measured()], "page.html").entries,
     "sweep": lambda: modkit.sweep("tiny.yaml", ["seed=0"], "sweep", metrics=["modes"]).failures,
+    "evaluate_run": lambda: modkit.evaluate_run(ran(), metrics=["modes"]).scores["modes"].value,
     "evaluate": lambda: modkit.evaluate(real=POINTS, fake=POINTS + 1, features=None, metrics=["fd"]).counts,
 }
 assert set(calls) == {name for name in modkit.__all__ if callable(getattr(modkit, name)) and name.islower()}

@@ -6,8 +6,9 @@ import math
 import pytest
 
 import modkit
-from modkit.evaluation import evaluate_run
 from modkit.registry import registry
+from modkit.report import Report
+from modkit.run_evaluation import evaluate_run
 from tests.swap.hosts import HOSTS
 
 NEEDS = {  # what a run must have, by metric
@@ -64,7 +65,7 @@ def test_every_metric_scores_every_family_or_refuses_it(host, runs):
         assert math.isfinite(score.value) and all(
             count == 24 for side, count in score.counts.items() if side != "train"
         ), name
-    assert modkit.evaluation.Report.from_json(report.to_json()) == report
+    assert Report.from_json(report.to_json()) == report
     assert json.loads(report.to_json())["seed"] == 0
     for metric, reason in reasons.items():
         if reason:
