@@ -19,11 +19,11 @@ from torch import nn
 
 from modkit.errors import Problem, SpecError, join, nearest
 from modkit.kinds import Data, Unfit
+from modkit.misfit import misfit
 from modkit.node import Node
 from modkit.plan import Argument, Call, Plan, Record, Ref, run_folder
 from modkit.rng import Rng
 from modkit.settings import Evaluation, Settings
-from modkit.signature import misfit
 from modkit.spec import Spec
 from modkit.types import CondType, TensorType
 

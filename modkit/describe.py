@@ -14,9 +14,10 @@ from importlib import metadata
 from typing import Any
 
 from modkit import __version__, docstrings
+from modkit.annotation import render
 from modkit.kinds import Default
 from modkit.registry import DISTRIBUTION, Plugin, Registry, registry
-from modkit.signature import MISSING, parameters, render
+from modkit.signature import MISSING, parameters
 
 __all__ = ["description", "diagnosis", "listing"]
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 from modkit.errors import Position, Problem, SpecError, join, nearest, split
 from modkit.kinds import Default
+from modkit.misfit import misfit
 from modkit.node import Node, Value, described, frozen
 from modkit.part import Part
 from modkit.registry import registry
-from modkit.signature import Parameter, SlotShape, misfit, parameters
+from modkit.signature import Parameter, SlotShape, parameters
 from modkit.source import Source, parse
 from modkit.spec import Spec
 from modkit.tree import Path, found

@@ -14,11 +14,12 @@ from typing import Any, TypeAlias
 
 from modkit.errors import Problem, SpecError, join, nearest, split
 from modkit.kinds import KINDS, Default
+from modkit.misfit import misfit
 from modkit.node import Node, Value, described, target
 from modkit.part import Part
 from modkit.registry import Entry, Registry, registry
 from modkit.settings import Evaluation, Settings
-from modkit.signature import Parameter, SlotShape, misfit, parameters, read, takes
+from modkit.signature import Parameter, SlotShape, parameters, read, takes
 from modkit.spec import Spec, resolve
 
 __all__ = ["Argument", "Call", "Plan", "Record", "Ref", "Trained", "plan"]

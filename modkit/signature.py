@@ -1,7 +1,7 @@
 """What a part takes: its target's signature and docstring are the only source of parameters, defaults and help.
 
 A parameter is one of three: a type that the kind is given (`x`, `cond`, `schedule`, …), which no user sets; a slot,
-annotated `Slot[Encoder]`, which receives a factory; or plain data, which `misfit` checks against its annotation:
+annotated `Slot[Encoder]`, which receives a factory; or plain data, which `modkit.misfit` checks against its annotation:
 
     bool  int  float  str  None  Literal  list  tuple  dict  unions of them
 
@@ -11,35 +11,19 @@ Training settings are read likewise; there a dataclass is a record, whose fields
 from __future__ import annotations
 
 import inspect
-import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
+from modkit.annotation import DICTS, LISTS, bare, kind_of, members, render
 from modkit.docstrings import arguments
 from modkit.kinds import KINDS, Slot
 from modkit.part import Part
-from modkit.registry import did_you_mean
 
-__all__ = [
-    "MISSING",
-    "Parameter",
-    "RecordShape",
-    "SlotShape",
-    "misfit",
-    "parameters",
-    "read",
-    "render",
-    "slot_shape",
-    "takes",
-]
+__all__ = ["MISSING", "Parameter", "RecordShape", "SlotShape", "parameters", "read", "slot_shape", "takes"]
 
-_KIND_OF = {kind.protocol: kind.name for kind in KINDS.values()}
-_LIMIT = 2**31
-_LISTS = (list, Sequence)
-_DICTS = (dict, Mapping)
 _EMPTY_INIT = ("typing", "torch.nn.modules.module")  # a Protocol's and Module's own `__init__`, which take nothing
 
 
@@ -158,52 +142,24 @@ def slot_shape(annotation: Any) -> SlotShape | None:
     """
     if not _mentions_slot(annotation):
         return None
-    members = _members(annotation)
-    inside = [member for member in members if member is not type(None)]
+    alternatives = members(annotation)
+    inside = [member for member in alternatives if member is not type(None)]
     container: Literal["list", "dict"] | None = None
     if len(inside) == 1:
         origin, args = get_origin(inside[0]), get_args(inside[0])
         if origin is list:
-            container, inside = "list", _members(args[0])
+            container, inside = "list", members(args[0])
         elif origin is dict and args[0] is str:
-            container, inside = "dict", _members(args[1])
+            container, inside = "dict", members(args[1])
     slots = [member for member in inside if get_origin(member) is Slot]
     numbers = [member for member in inside if member in (int, float)]
-    kind = _KIND_OF.get(getattr(get_args(slots[0])[0], "__name__", "")) if slots else None
+    kind = kind_of(get_args(slots[0])[0]) if slots else None
     if kind is None or len(slots) != 1 or len(slots) + len(numbers) != len(inside):
         raise ValueError(
             "expected Slot of one kind's Protocol, list[Slot[…]] or dict[str, Slot[…]], each maybe `| float` and "
             f"`| None`, got {render(annotation)}"
         )
-    return SlotShape(kind, container, type(None) in members, bool(numbers))
-
-
-def misfit(value: object, annotation: Any) -> str | None:
-    """Why plain data does not fit an annotation, with the place inside it (`[2]: expected int, got 'a'`), or None."""
-    found = _misfit(value, _bare(annotation))
-    if found is None:
-        return None
-    place, reason = found
-    return f"{place.removeprefix('.')}: {reason}" if place else reason
-
-
-def render(annotation: Any) -> str:
-    """An annotation as people read it: `list[int]`, `'a' | 'b'`, `slot of encoder`."""
-    annotation = _bare(annotation)
-    origin, args = get_origin(annotation), get_args(annotation)
-    if annotation is type(None) or annotation is None:
-        return "None"
-    if annotation is Ellipsis:
-        return "..."
-    if origin in (Union, types.UnionType):
-        return " | ".join(map(render, args))
-    if origin is Literal:
-        return " | ".join(map(repr, args))
-    if origin is Slot:
-        name = getattr(args[0], "__name__", str(args[0]))
-        return f"slot of {_KIND_OF.get(name, name)}"
-    name = getattr(origin or annotation, "__name__", None) or str(annotation).removeprefix("typing.")
-    return f"{name}[{', '.join(map(render, args))}]" if args else name
+    return SlotShape(kind, container, type(None) in alternatives, bool(numbers))
 
 
 def _record_shape(annotation: Any) -> RecordShape | None:
@@ -268,147 +224,16 @@ def _default(target: Callable[..., Any], declared: inspect.Parameter) -> Any:
     return declared.default
 
 
-def _bare(annotation: Any) -> Any:
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    return annotation
-
-
-def _members(annotation: Any) -> list[Any]:
-    annotation = _bare(annotation)
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [member for arg in get_args(annotation) for member in _members(arg)]
-    return [annotation]
-
-
 def _mentions_slot(annotation: Any) -> bool:
     return annotation is Slot or get_origin(annotation) is Slot or any(map(_mentions_slot, get_args(annotation)))
 
 
 def _not_plain(annotation: Any) -> Any | None:
     """The first thing in an annotation that is no plain data, or None."""
-    annotation = _bare(annotation)
+    annotation = bare(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in (bool, int, float, str, type(None), Any, Ellipsis) or origin is Literal:
         return None
-    if (origin or annotation) not in (Union, types.UnionType, tuple, *_LISTS, *_DICTS):
+    if (origin or annotation) not in (Union, types.UnionType, tuple, *LISTS, *DICTS):
         return annotation
     return next((odd for arg in args if (odd := _not_plain(arg)) is not None), None)
-
-
-_Misfit = tuple[str, str]  # the place inside the value, and the reason
-
-
-def _misfit(value: object, annotation: Any) -> _Misfit | None:
-    annotation = _bare(annotation)
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        return _union_misfit(value, annotation)
-    if origin is Literal:
-        fits = any(type(value) is type(choice) and value == choice for choice in args)
-        return None if fits else _expected(annotation, value)
-    if annotation is Any:
-        return _any_misfit(value)
-    kind = origin or annotation
-    if kind in _LISTS or kind is tuple:
-        return _sequence_misfit(value, annotation)
-    if kind in _DICTS:
-        return _mapping_misfit(value, annotation)
-    if isinstance(annotation, type) and is_dataclass(annotation):
-        return _dataclass_misfit(value, annotation)
-    return _scalar_misfit(value, annotation)
-
-
-def _scalar_misfit(value: object, annotation: Any) -> _Misfit | None:
-    accepted = {bool: bool, int: int, float: int | float, str: str, type(None): type(None), None: type(None)}
-    if annotation not in accepted or not isinstance(value, accepted[annotation]):
-        return _expected(annotation, value)
-    if isinstance(value, bool) and annotation is not bool:
-        return _expected(annotation, value)
-    if isinstance(value, int) and abs(value) >= _LIMIT:
-        return "", f"expected a number below 2^31 in size, got {_shown(value)}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "", f"expected a finite number, got {value}"
-    return None
-
-
-def _any_misfit(value: object) -> _Misfit | None:
-    if isinstance(value, list | tuple):
-        return _sequence_misfit(value, list[Any])
-    if isinstance(value, Mapping):
-        return _mapping_misfit(value, dict[str, Any])
-    for kind in (bool, int, float, str, type(None)):
-        if isinstance(value, kind):
-            return _scalar_misfit(value, kind)
-    return "", f"expected plain data, got {_shown(value)}"
-
-
-def _union_misfit(value: object, annotation: Any) -> _Misfit | None:
-    """A reason deeper than the wrong type, if any member gives one, since that is the member that was meant."""
-    deeper: list[_Misfit] = []
-    for member in _members(annotation):
-        found = _misfit(value, member)
-        if found is None:
-            return None
-        if found != _expected(member, value):
-            deeper.append(found)
-    return deeper[0] if deeper else _expected(annotation, value)
-
-
-def _sequence_misfit(value: object, annotation: Any) -> _Misfit | None:
-    if not isinstance(value, list | tuple):
-        return _expected(annotation, value)
-    args = get_args(annotation)
-    if get_origin(annotation) is tuple and args[-1:] != (Ellipsis,):
-        items = list(args)
-        if len(items) != len(value):
-            return "", f"expected {len(items)} values, {render(annotation)}, got {len(value)}: {_shown(value)}"
-    else:
-        items = [args[0] if args else Any] * len(value)
-    return _first(((f"[{index}]", item, kind) for index, (item, kind) in enumerate(zip(value, items))))
-
-
-def _mapping_misfit(value: object, annotation: Any) -> _Misfit | None:
-    if not isinstance(value, Mapping):
-        return _expected(annotation, value)
-    key_type, value_type = get_args(annotation) or (str, Any)
-    for key in value:
-        if found := _misfit(key, key_type):
-            return "", f"expected keys of type {render(key_type)}, {found[1]}"
-    return _first((f".{key}", item, value_type) for key, item in value.items())
-
-
-def _dataclass_misfit(value: object, annotation: type[Any]) -> _Misfit | None:
-    if not isinstance(value, Mapping):
-        return _expected(annotation, value)
-    known = _field_types(annotation)
-    for key in value:
-        if key not in known:
-            names = ", ".join(known)
-            return "", f"unknown key {key!r}{did_you_mean(str(key), known)}; {annotation.__name__} has: {names}"
-    for field in fields(annotation):
-        if field.init and field.name not in value and field.default is MISSING and field.default_factory is MISSING:
-            return "", f"expected a value for {field.name!r} of {annotation.__name__}, got none"
-    return _first((f".{key}", item, known[key]) for key, item in value.items())
-
-
-def _first(items: typing.Iterable[tuple[str, object, Any]]) -> _Misfit | None:
-    for place, item, annotation in items:
-        if found := _misfit(item, annotation):
-            return place + found[0], found[1]
-    return None
-
-
-def _field_types(annotation: type[Any]) -> dict[str, Any]:
-    hints = typing.get_type_hints(annotation, include_extras=True)
-    return {field.name: hints[field.name] for field in fields(annotation) if field.init}
-
-
-def _expected(annotation: Any, value: object) -> _Misfit:
-    wanted = f"the keys of {annotation.__name__}" if is_dataclass(annotation) else render(annotation)  # type: ignore[union-attr]
-    return "", f"expected {wanted}, got {_shown(value)}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

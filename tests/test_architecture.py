@@ -12,7 +12,10 @@ FAMILY_FREE = (
     "trainer", "game", "ema", "packing", "checkpoint", "engine", "cli", "cli_scores", "session", "training", "run",
     "evaluation", "run_evaluation", "scoring", "feed", "cells", "ledger", "sweeping",
 )  # fmt: skip
-TORCH_FREE = ("part", "types", "kinds", "errors", "node", "source", "spec", "registry", "signature", "catalogue")
+TORCH_FREE = (
+    "part", "types", "kinds", "errors", "node", "source", "spec", "registry", "annotation", "signature", "misfit",
+    "catalogue",
+)  # fmt: skip
 LAYERS = {
     "ops": 0,
     "nn": 1, "samplers": 1, "losses": 1, "bottlenecks": 1, "data": 1,
@@ -30,6 +33,12 @@ LAYERS = {
 
 def tree(name):
     return ast.parse((PACKAGE / f"{name}.py").read_text())
+
+
+def files(name):
+    """The file of a module, or those of a package."""
+    folder = PACKAGE / name
+    return sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
 
 
 def imported(path, *, inside_functions):
@@ -64,7 +73,7 @@ def test_no_model_is_told_apart_by_its_class(name):
 
 @pytest.mark.parametrize("name", TORCH_FREE)
 def test_declarations_import_no_torch(name):
-    modules = imported(PACKAGE / f"{name}.py", inside_functions=False)
+    modules = {module for path in files(name) for module in imported(path, inside_functions=False)}
     assert not [module for module in modules if module.startswith("torch")]
 
 

@@ -1,0 +1,55 @@
+"""Annotations of parameters: what they hold, and as people read them."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from modkit.kinds import KINDS, Slot
+
+__all__ = ["DICTS", "LISTS", "bare", "kind_of", "members", "render"]
+
+LISTS = (list, Sequence)
+"""What a list may be annotated as."""
+DICTS = (dict, Mapping)
+"""What a dict may be annotated as."""
+_KIND_OF = {kind.protocol: kind.name for kind in KINDS.values()}
+
+
+def bare(annotation: Any) -> Any:
+    """An annotation without what `Annotated` adds to it."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation
+
+
+def members(annotation: Any) -> list[Any]:
+    """What a union is of; of any other annotation, itself."""
+    annotation = bare(annotation)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [member for arg in get_args(annotation) for member in members(arg)]
+    return [annotation]
+
+
+def kind_of(protocol: Any) -> str | None:
+    """Name of the kind of parts whose Protocol, or Model, a class is."""
+    return _KIND_OF.get(getattr(protocol, "__name__", ""))
+
+
+def render(annotation: Any) -> str:
+    """An annotation as people read it: `list[int]`, `'a' | 'b'`, `slot of encoder`."""
+    annotation = bare(annotation)
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation is type(None) or annotation is None:
+        return "None"
+    if annotation is Ellipsis:
+        return "..."
+    if origin in (Union, types.UnionType):
+        return " | ".join(map(render, args))
+    if origin is Literal:
+        return " | ".join(map(repr, args))
+    if origin is Slot:
+        return f"slot of {kind_of(args[0]) or getattr(args[0], '__name__', args[0])}"
+    name = getattr(origin or annotation, "__name__", None) or str(annotation).removeprefix("typing.")
+    return f"{name}[{', '.join(map(render, args))}]" if args else name

@@ -1,0 +1,61 @@
+"""The table of kinds: their names, their Protocols and the types that each is given.
+
+A type passes by name, so a part takes only those that it declares; every other parameter of a part is plain data for
+the user to set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["KINDS", "Kind"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of the table of kinds.
+
+    Args:
+        name: The kind's name in specs and on the command line.
+        protocol: Name of its Protocol in `modkit.kinds` (`Model` is the class in `modkit.model`).
+        given: The types that its assembly tells it, by name; none of them is a keyword of the user's.
+        summary: What it does.
+    """
+
+    name: str
+    protocol: str
+    given: tuple[str, ...]
+    summary: str
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("model", "Model", ("x", "cond", "fields"), "a distribution and the game that trains it"),
+        Kind("encoder", "Encoder", ("x",), "data to features"),
+        Kind("bottleneck", "Bottleneck", ("h",), "features to latents"),
+        Kind("decoder", "Decoder", ("z", "x"), "latents to a likelihood's parameters"),
+        Kind("likelihood", "Likelihood", ("x",), "p(x | z)"),
+        Kind("generator", "Generator", ("z", "x", "cond"), "noise to data"),
+        Kind("discriminator", "Discriminator", ("x", "cond"), "real or fake"),
+        Kind("network", "Network", ("x", "out", "cond"), "a conditional map: every denoiser"),
+        Kind("schedule", "Schedule", (), "signal and noise over time"),
+        Kind("times", "Times", ("schedule",), "times drawn in training"),
+        Kind("parametrization", "Parametrization", ("schedule",), "what a denoiser predicts"),
+        Kind("loss-weight", "LossWeight", ("schedule", "parametrization"), "weight of the denoising loss over time"),
+        Kind("sampler", "Sampler", ("schedule", "x"), "steps from noise to data"),
+        Kind("guidance", "Guidance", (), "conditional and unconditional denoiser combined"),
+        Kind("conditioner", "Conditioner", ("fields",), "fields to conditions"),
+        Kind("adversarial", "Adversarial", (), "losses of an adversarial game"),
+        Kind("regularizer", "Regularizer", (), "penalty on a discriminator"),
+        Kind("weight", "Weight", ("term",), "weight of a loss term"),
+        Kind("data", "Data", (), "a data set"),
+        Kind("features", "FeatureExtractor", ("x",), "images to features"),
+        Kind("metric", "Metric", (), "a measure of samples"),
+        Kind("optimizer", "Optimizer", ("parameters",), "moves parameters"),
+        Kind("lr-schedule", "LRSchedule", ("optimizer", "steps"), "learning rate over a stage"),
+        Kind("logger", "Logger", (), "watches a run"),
+        Kind("engine", "Engine", ("device",), "processes and devices"),
+    )
+}
+"""Every kind by name."""
