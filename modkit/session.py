@@ -54,14 +54,20 @@ def load(
         checkpoint: Which one: the last good one where not given, the `best`, or one by its name.
 
     Raises:
-        ValueError: If the directory holds no run, or the run no whole checkpoint.
+        ValueError: If the directory holds no run, or the run no whole checkpoint, or an override changes its weights.
         SpecError: If an override is wrong.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     site, data = _site(run, overrides, spec)
     model: Model = site.model(data.x, data.fields)
     site.check()
-    model.load_state_dict(run.weights(checkpoint))
+    try:
+        model.load_state_dict(run.weights(checkpoint))
+    except RuntimeError as error:
+        changes = ", ".join(overrides) or "the spec given"
+        raise ValueError(
+            f"{run.path} expects overrides that leave its weights as they are, got {changes}: {error}"
+        ) from error
     return model.to(device).eval()
 
 
