@@ -1,7 +1,19 @@
 """Bottlenecks: features to latents."""
 
+from modkit.bottlenecks.fsq import FiniteScalarQuantizer
 from modkit.bottlenecks.gaussian import Gaussian
+from modkit.bottlenecks.gumbel import GumbelQuantizer
 from modkit.bottlenecks.identity import Identity
+from modkit.bottlenecks.lfq import LookupFreeQuantizer
+from modkit.bottlenecks.residual_vq import ResidualQuantizer
 from modkit.bottlenecks.vq import VectorQuantizer
 
-__all__ = ["Gaussian", "Identity", "VectorQuantizer"]
+__all__ = [
+    "FiniteScalarQuantizer",
+    "Gaussian",
+    "GumbelQuantizer",
+    "Identity",
+    "LookupFreeQuantizer",
+    "ResidualQuantizer",
+    "VectorQuantizer",
+]

@@ -1,16 +1,16 @@
 """One linear map of the features at every position: a 1x1 convolution, or a plain linear layer of a vector.
 
-Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes).
+Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes), n positions.
 """
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from modkit.nn.blocks import conv
 from modkit.types import Event, TensorType
 
-__all__ = ["feature_type", "pointwise"]
+__all__ = ["feature_type", "pointwise", "tokens"]
 
 
 def feature_type(owner: str, h: Event) -> TensorType:
@@ -31,3 +31,8 @@ def pointwise(h: TensorType, channels: int) -> nn.Module:
     """Maps `b c h w` to `b channels h w`, and `b c` to `b channels`."""
     width, *size = h.shape
     return conv(len(size), width, channels, kernel=1) if size else nn.Linear(width, channels)
+
+
+def tokens(z: Tensor) -> Tensor:
+    """`b c h w` as `b n c`; a vector `b c` is one position."""
+    return z.reshape(*z.shape[:2], -1).movedim(1, -1)

@@ -48,8 +48,8 @@ def test_values_are_brute_force(shape, codebook):
     h = torch.randn(5, *shape, dtype=torch.float64)
     z = projected(part, h)
     points = z.reshape(5, 3, -1)
-    codes = ((points[:, None] - part.codebook[None, :, :, None]) ** 2).sum(2).argmin(1)  # b n
-    z_q = part.codebook[codes].transpose(1, 2).reshape(z.shape)
+    codes = ((points[:, None] - part.codebook.codes[None, :, :, None]) ** 2).sum(2).argmin(1)  # b n
+    z_q = part.codebook.codes[codes].transpose(1, 2).reshape(z.shape)
 
     values, kl, losses = part(h, None)
     assert list(values) == list(part.latents) == ["codes", "continuous", "quantized"]
@@ -78,7 +78,7 @@ def test_each_loss_pulls_on_its_own_side():
     part = passing(codebook="gradient", commitment=0.25)
     z = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
     values, _, losses = part(z, None)
-    codes, e = values["codes"].flatten(), part.codebook
+    codes, e = values["codes"].flatten(), part.codebook.codes
     difference = (z - e[codes]).detach()
 
     gradient_z, gradient_e = torch.autograd.grad(losses["commitment"], (z, e), allow_unused=True, retain_graph=True)
@@ -92,7 +92,7 @@ def test_each_loss_pulls_on_its_own_side():
 
 def test_moving_averages_over_three_steps_by_hand():
     part = passing(num_codes=3, channels=2, decay=0.9, revive=0.0)
-    part.codebook.copy_(torch.tensor([[0.0, 0.0], [4.0, 0.0], [50.0, 50.0]]))
+    part.codebook.codes.copy_(torch.tensor([[0.0, 0.0], [4.0, 0.0], [50.0, 50.0]]))
     batches = [[[1.0, 0], [0, 1], [5, 0]], [[3, 1], [4, 4], [-1, 0]], [[0, 0.5], [1, 1], [0, -1]]]
     usage, moment = [1.0] * 3, [[0.0, 0.0], [4.0, 0.0], [50.0, 50.0]]
     codes = [list(m) for m in moment]
@@ -108,19 +108,19 @@ def test_moving_averages_over_three_steps_by_hand():
         total = sum(usage)
         codes = [[m / ((u + 1e-5) / (total + 3e-5) * total) for m in ms] for u, ms in zip(usage, moment)]
 
-        torch.testing.assert_close(part.usage, torch.tensor(usage, dtype=torch.float64))
-        torch.testing.assert_close(part.codebook, torch.tensor(codes, dtype=torch.float64), rtol=1e-12, atol=0)
-        assert not part.counts.any() and not part.sums.any()
+        torch.testing.assert_close(part.codebook.usage, torch.tensor(usage, dtype=torch.float64))
+        torch.testing.assert_close(part.codebook.codes, torch.tensor(codes, dtype=torch.float64), rtol=1e-12, atol=0)
+        assert not part.codebook.counts.any() and not part.codebook.sums.any()
 
 
 def test_a_gradient_codebook_is_not_moved_by_update():
     part = passing(codebook="gradient", revive=0.0)
-    before = part.codebook.detach().clone()
+    before = part.codebook.codes.detach().clone()
     part(torch.randn(9, 2, dtype=torch.float64), Turn())
-    counts = part.counts.clone()
+    counts = part.codebook.counts.clone()
     part.update(Turn())
-    assert torch.equal(part.codebook, before)
-    torch.testing.assert_close(part.usage, 0.99 + 0.01 * counts)
+    assert torch.equal(part.codebook.codes, before)
+    torch.testing.assert_close(part.codebook.usage, 0.99 + 0.01 * counts)
 
 
 @pytest.mark.parametrize("step", [None, Turn(moves=False)])
@@ -140,40 +140,40 @@ def test_microbatches_keep_the_sums_of_one_batch():
     whole(h, Turn())
     for first, stop in ((0, 3), (3, 4), (4, 8)):
         split(h[first:stop], Turn(Rng(0).rows(first)))
-    assert torch.equal(whole.counts, split.counts) and whole.counts.sum() == 128
-    torch.testing.assert_close(whole.sums, split.sums)
-    assert torch.equal(whole.priority, split.priority) and whole.priority.max() < 1
+    assert torch.equal(whole.codebook.counts, split.codebook.counts) and whole.codebook.counts.sum() == 128
+    torch.testing.assert_close(whole.codebook.sums, split.codebook.sums)
+    assert torch.equal(whole.codebook.priority, split.codebook.priority) and whole.codebook.priority.max() < 1
     whole.update(Turn())
     split.update(Turn())
-    torch.testing.assert_close(whole.codebook, split.codebook)
+    torch.testing.assert_close(whole.codebook.codes, split.codebook.codes)
 
 
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
 def test_dead_codes_become_encoder_outputs_of_the_step(codebook):
     part = passing(num_codes=6, decay=0.5, revive=0.3, codebook=codebook)
     far = torch.tensor([[0.0, 0], [9, 9], [90, 0], [0, 90], [-90, 0], [0, -90]], dtype=torch.float64)
-    part.codebook.data.copy_(far)
+    part.codebook.codes.data.copy_(far)
     z = torch.cat([torch.randn(20, 2), 9 + torch.randn(20, 2)]).double()
     part(z, Turn())
     part.update(Turn())
-    assert ((part.codebook[2:].detach()[:, None] - z).abs().sum(2).min(1).values == 0).all()
-    assert len(part.codebook[2:].detach().unique(dim=0)) == 4  # no output is given to two codes
-    assert part.codebook[:2].detach().sub(far[:2]).abs().max() < 2
-    torch.testing.assert_close(part.usage[2:], torch.full((4,), (2 * 10.5 + 4 * 0.5) / 6, dtype=torch.float64))
+    assert ((part.codebook.codes[2:].detach()[:, None] - z).abs().sum(2).min(1).values == 0).all()
+    assert len(part.codebook.codes[2:].detach().unique(dim=0)) == 4  # no output is given to two codes
+    assert part.codebook.codes[:2].detach().sub(far[:2]).abs().max() < 2
+    torch.testing.assert_close(part.codebook.usage[2:], torch.full((4,), (2 * 10.5 + 4 * 0.5) / 6, dtype=torch.float64))
 
 
 def test_revival_takes_no_more_than_was_seen():
     part = passing(num_codes=8, decay=0.0, revive=0.5)
-    start = part.codebook.clone()
+    start = part.codebook.codes.clone()
     z = torch.full((2, 2), 30.0, dtype=torch.float64)
     z[1] += 1
     owner = part(z, Turn()).values["codes"].flatten().unique()
     part.update(Turn())
-    seen = (part.codebook[:, None] == z).all(2).any(1)
+    seen = (part.codebook.codes[:, None] == z).all(2).any(1)
     assert seen.sum() == 2 and not seen[owner].any()
     alone = [k for k in range(8) if not seen[k] and k not in owner]
-    assert torch.equal(part.usage[alone], torch.zeros(len(alone), dtype=torch.float64))
-    assert len(alone) == 5 and not (part.codebook[alone] == start[alone]).all(1).any()  # averages of nothing
+    assert torch.equal(part.codebook.usage[alone], torch.zeros(len(alone), dtype=torch.float64))
+    assert len(alone) == 5 and not (part.codebook.codes[alone] == start[alone]).all(1).any()  # averages of nothing
 
 
 def test_revival_draws_uniformly_by_the_steps_rng():
@@ -181,10 +181,10 @@ def test_revival_draws_uniformly_by_the_steps_rng():
     taken = torch.zeros(4)
     for seed in range(300):
         part = passing(num_codes=2, decay=0.0, revive=0.5)
-        part.codebook.copy_(torch.tensor([[0.0, 0.0], [99.0, 99.0]]))
+        part.codebook.codes.copy_(torch.tensor([[0.0, 0.0], [99.0, 99.0]]))
         part(z, Turn(Rng(seed)))
         part.update(Turn())
-        taken[int(part.codebook[1, 0])] += 1
+        taken[int(part.codebook.codes[1, 0])] += 1
     torch.testing.assert_close(taken / 300, torch.full((4,), 0.25), atol=0.1, rtol=0)  # sd .025
 
 
@@ -193,22 +193,22 @@ def test_prepare_starts_the_codes_at_kmeans():
     centres = 20 * torch.randn(8, 3)
     h = (centres[torch.arange(64) % 8] + 0.01 * torch.randn(64, 3)).view(8, 8, 3).transpose(1, 2)
     part = VectorQuantizer(TensorType((3, 8)), num_codes=8, channels=3)
-    part.usage.fill_(7)
+    part.codebook.usage.fill_(7)
     same = copy.deepcopy(part)
     before = part(h, None).losses["commitment"]
     part.prepare([h[:3], h[3:]], Rng(1))
     after = part(h, None)
     assert after.losses["commitment"] < 1e-4 < before
     assert after.values["codes"].unique().numel() == 8
-    assert torch.equal(part.usage, torch.ones(8))
+    assert torch.equal(part.codebook.usage, torch.ones(8))
     same.prepare(iter([h[:3], h[3:]]), Rng(1))
-    assert torch.equal(part.codebook, same.codebook)
+    assert torch.equal(part.codebook.codes, same.codebook.codes)
 
 
 def test_prepare_keeps_a_bounded_number_of_vectors(monkeypatch):
     part = VectorQuantizer(TensorType((3, 50)), num_codes=2, channels=3)
     received = []
-    monkeypatch.setattr("modkit.bottlenecks.vq.kmeans", lambda x, codes, rng: received.append(x) or codes)
+    monkeypatch.setattr("modkit.bottlenecks.codebook.kmeans", lambda x, codes, rng: received.append(x) or codes)
     features = [torch.randn(4, 3, 50) for _ in range(3)]
     part.prepare(features, Rng(0))
     (vectors,) = received
@@ -223,7 +223,7 @@ def test_prepare_with_fewer_vectors_than_codes():
     h = torch.randn(5, 3)
     part.prepare([h], Rng(0))
     torch.testing.assert_close(part(h, None).losses["commitment"], torch.tensor(0.0))
-    assert part.codebook.isfinite().all()
+    assert part.codebook.codes.isfinite().all()
     with pytest.raises(ValueError, match="VectorQuantizer expects features to start its codes from, got none"):
         part.prepare([], Rng(0))
 
@@ -252,7 +252,7 @@ def test_bfloat16_autocast_keeps_codes_and_sums_in_float32():
     assert values["quantized"].dtype == values["continuous"].dtype == losses["commitment"].dtype == torch.float32
     assert torch.equal(values["continuous"], z)
     fresh = VectorQuantizer(TensorType((8, 4, 4)), num_codes=32)
-    assert fresh.codebook.dtype == part.codebook.dtype == torch.float32
+    assert fresh.codebook.codes.dtype == part.codebook.codes.dtype == torch.float32
     half = fresh.bfloat16()
     value = half(h.bfloat16(), Turn()).values["quantized"]
     assert value.dtype == torch.bfloat16
@@ -263,13 +263,15 @@ def test_safetensors_round_trip_holds_codes_and_usage_only():
     part(torch.randn(2, 3, 4, 4), Turn())
     part.update(Turn())
     state = load(save(part.state_dict()))
-    assert set(state) == {"codebook", "usage", "project.weight", "project.bias"}
+    assert set(state) == {"codebook.codes", "codebook.usage", "project.weight", "project.bias"}
     other.load_state_dict(state)
     h = torch.randn(2, 3, 4, 4)
     for module in (part, other):
         module(h, Turn(Rng(5)))
         module.update(Turn())
-    assert torch.equal(part.codebook, other.codebook) and torch.equal(part.usage, other.usage)
+    assert torch.equal(part.codebook.codes, other.codebook.codes) and torch.equal(
+        part.codebook.usage, other.codebook.usage
+    )
 
 
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
@@ -287,8 +289,10 @@ def test_runs_on_the_meta_device(codebook):
     [
         ({"num_codes": 0}, "expects num_codes, channels of at least 1, got 0, 4"),
         ({"codebook": "sgd"}, "expects codebook 'ema' or 'gradient', got 'sgd'"),
-        ({"decay": 1.0}, "expects decay and revive in .*, got decay 1.0, revive 0.05, commitment 0.25"),
-        ({"commitment": -1.0}, "expects .* commitment >= 0, got .* commitment -1.0"),
+        ({"distance": "l1"}, "expects distance 'euclidean' or 'cosine', got 'l1'"),
+        ({"gradient": "none"}, "expects gradient 'straight-through' or 'rotation', got 'none'"),
+        ({"decay": 1.0}, "expects decay and revive in .*, got decay 1.0, revive 0.05"),
+        ({"commitment": -1.0}, "expects commitment >= 0, got -1.0"),
     ],
 )
 def test_refuses_keywords(keywords, match):
@@ -304,3 +308,51 @@ def test_refuses_what_it_has_not():
         part.to_z("z", torch.zeros(1))
     with pytest.raises(ValueError, match="VectorQuantizer expects features of one level, got a hierarchy of 2"):
         VectorQuantizer((TensorType((3, 2, 2)), TensorType((3, 4, 4))))
+
+
+@pytest.mark.parametrize("codebook", ["ema", "gradient"])
+def test_the_cosine_is_on_the_unit_sphere(codebook):
+    options = {"num_codes": 11, "channels": 3, "codebook": codebook, "distance": "cosine", "commitment": 0.5}
+    part = VectorQuantizer(TensorType((6, 5)), **options).double()
+    part.codebook.codes.data.mul_(torch.rand(11, 1) + 0.5 if codebook == "gradient" else 1.0)  # lengths do not count
+    h = torch.randn(4, 6, 5, dtype=torch.float64)
+    z = projected(part, h)
+    cosine = torch.nn.functional.cosine_similarity(z[:, None], part.codebook.codes[None, :, :, None], dim=2)
+    codes = cosine.argmax(1)
+    values, _, losses = part(h, None)
+    assert torch.equal(values["codes"], codes)
+    torch.testing.assert_close(values["continuous"], z / z.norm(dim=1, keepdim=True))
+    e = part.codebook.codes / part.codebook.codes.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(values["quantized"], e[codes].transpose(1, 2))
+    torch.testing.assert_close(losses["commitment"], 0.5 * (2 - 2 * cosine.amax(1)).mean() / 3)
+    assert torch.equal(part.to_z("continuous", 7 * values["continuous"]), values["quantized"])
+
+
+def test_the_cosine_s_codes_stay_on_the_unit_sphere():
+    part = passing(num_codes=3, revive=0.0, decay=0.9, distance="cosine")
+    part.codebook.codes.copy_(torch.tensor([[1.0, 0], [0, 1], [-1, 0]]))
+    z = torch.tensor([[3.0, 1.0], [4.0, -1.0], [1.0, 5.0]], dtype=torch.float64)
+    unit = z / z.norm(dim=1, keepdim=True)
+    part(z, Turn())
+    part.update(Turn())
+    moments = [0.9 * torch.tensor([1.0, 0]) + 0.1 * (unit[0] + unit[1]), 0.9 * torch.tensor([0, 1.0]) + 0.1 * unit[2]]
+    want = torch.stack([*(m / m.norm() for m in moments), torch.tensor([-1.0, 0])])
+    torch.testing.assert_close(part.codebook.codes, want)
+    part.prepare([torch.randn(50, 2).double()], Rng(0))
+    torch.testing.assert_close(part.codebook.codes.norm(dim=1), torch.ones(3).double())
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_the_rotation_turns_the_gradient_of_forward_and_of_decoding(distance):
+    part = passing(gradient="rotation", distance=distance)
+    z = torch.tensor([[2.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    part.codebook.codes.copy_(torch.tensor([[0.6, 0.8], [-1.0, 0.0], [-1.0, -1.0], [0.0, -1.0]]))
+    # the code is z turned by arctan(4/3) and shrunk from 2 to 1, or from 1 by the cosine
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+    weight = torch.tensor([[5.0, 7.0]], dtype=torch.float64)
+    want = weight @ turn / 2
+    if distance == "cosine":  # of the gradient at z / |z| what is across it passes, divided by |z|
+        want = torch.stack([torch.zeros(1).double(), want[:, 1]], 1)
+    for quantized in (part(z, None).values["quantized"], part.to_z("continuous", z)):
+        torch.testing.assert_close(quantized, torch.tensor([[0.6, 0.8]]).double())
+        torch.testing.assert_close(torch.autograd.grad((weight * quantized).sum(), z)[0], want)

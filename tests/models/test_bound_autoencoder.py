@@ -79,7 +79,9 @@ def test_codes_are_certain_and_their_prior_is_uniform(num):
     z_q = model.bottleneck(model.encoder(x), None).values["quantized"]
     want = summed(Normal(model.decoder(z_q), 1.0).log_prob(x)) - math.log(8)
     torch.testing.assert_close(bound, want, rtol=1e-12, atol=0)
-    each = torch.stack([summed(Normal(model.decoder(e[None]), 1.0).log_prob(x)) for e in model.bottleneck.codebook])
+    each = torch.stack(
+        [summed(Normal(model.decoder(e[None]), 1.0).log_prob(x)) for e in model.bottleneck.codebook.codes]
+    )
     assert (bound <= each.logsumexp(0) - math.log(8)).all()
 
 

@@ -1,0 +1,87 @@
+r"""Finite scalar quantisation: each channel is bounded and rounded to one of a few levels; the code is their product.
+
+    f(z) = width tanh(z + shift) - offset,   z_q = round(f(z)) / (L // 2),   dz_q / dz = f'(z) / (L // 2)
+    width = (L - 1) (1 + tiny) / 2,   offset = 1/2 for even L, else 0,   shift = atanh(offset / width)
+
+An even number of levels lies between whole numbers, and is shifted by half a one; f(0) = 0 either way. (The paper's
+listing shifts by tan where atanh makes f(0) exactly 0.) Nothing is learned and there is no loss.
+
+Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes).
+
+References:
+    Finite Scalar Quantization: VQ-VAE Made Simple (Mentzer et al., 2023), eq. 1-2 and appendix A.1,
+    https://arxiv.org/abs/2309.15505
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from modkit.bottlenecks.mixed_radix import MixedRadix
+from modkit.bottlenecks.quantizer import Quantizer
+from modkit.kinds import Step
+from modkit.types import Event, Latents
+
+__all__ = ["FiniteScalarQuantizer"]
+
+_TINY = 1e-3  # the outermost levels are reached
+
+
+class FiniteScalarQuantizer(Quantizer):
+    """Rounds each of a few channels to a few levels between -1 and 1; a vector becomes one code.
+
+    `continuous` is the bounded value before rounding, in the scale of `quantized`.
+
+    Args:
+        levels: Number of levels of each channel; their product is the number of codes.
+
+    Raises:
+        ValueError: If there are no levels, one is below 2, their product is 2^31 or more, or the features are a
+            hierarchy or codes.
+    """
+
+    width: Tensor
+    offset: Tensor
+    shift: Tensor
+    middle: Tensor
+
+    def __init__(self, h: Event, *, levels: list[int] = [8, 5, 5, 5]) -> None:  # noqa: B006
+        num_codes = math.prod(levels)
+        if not levels or min(levels) < 2 or num_codes >= 2**31:
+            received = list(levels)
+            raise ValueError(
+                f"FiniteScalarQuantizer expects levels of at least 2, fewer than 2^31 codes, got {received}"
+            )
+        super().__init__(h, channels=len(levels), num_codes=num_codes)
+        self.radix = MixedRadix(levels, rank=self._rank)
+        width = [(number - 1) * (1 + _TINY) / 2 for number in levels]
+        offset = [0.0 if number % 2 else 0.5 for number in levels]
+        shift = [math.atanh(o / w) for o, w in zip(offset, width)]
+        middle = [float(number // 2) for number in levels]
+        for name, values in (("width", width), ("offset", offset), ("shift", shift), ("middle", middle)):
+            self.register_buffer(name, torch.tensor(values).view(-1, *(1,) * self._rank), persistent=False)
+
+    def forward(self, h: Tensor, step: Step | None) -> Latents:
+        """Codes `b h w`, the bounded values and the rounded ones, both `b c h w`; no losses.
+
+        Gradients of `quantized` pass to `continuous` unchanged.
+        """
+        z = self.continuous(h)
+        codes = self.encoded(z)
+        return self._latents(z, codes, self.embedded(codes), {})
+
+    def continuous(self, h: Tensor) -> Tensor:
+        """f(z) / (L // 2), `b c h w`, about [-1, 1]."""
+        return (self.width * torch.tanh(super().continuous(h) + self.shift) - self.offset) / self.middle
+
+    def encoded(self, z: Tensor) -> Tensor:
+        """Codes `b h w` of the nearest levels; the first channel is the least significant digit."""
+        digits = (z.detach() * self.middle).round().to(torch.int64) + self.middle.to(torch.int64)
+        return self.radix.number(torch.minimum(digits.clamp_min(0), self.radix.levels - 1))
+
+    def embedded(self, codes: Tensor) -> Tensor:
+        """Levels `b c h w` of codes, in [-1, 1]."""
+        return (self.radix.digits(codes).to(self.middle.dtype) - self.middle) / self.middle

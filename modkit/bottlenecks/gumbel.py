@@ -1,0 +1,152 @@
+r"""A discrete VAE: each position draws a code, and Gumbel noise makes the draw differentiable.
+
+    q(k | h) = softmax(logits),   k = argmax(logits + g),   g = -log(-log u),   z_q = e_k
+    dz_q / dlogits = d(sum_k y_k e_k) / dlogits,   y = softmax((logits + g) / tau)        (straight through)
+    KL(q || uniform) = sum over positions of log K + sum_k q_k log q_k
+    tau = tau_start (tau_end / tau_start)^min(1, step / tau_steps)
+
+The draw is of q whatever tau is, so the bound on log p(x) that its KL belongs to is one; tau trades the bias of the
+gradient for its variance.
+
+Shape letters: b batch, k codes, c channels, h w spatial (none, one, two or three sizes).
+
+References:
+    Categorical Reparameterization with Gumbel-Softmax (Jang et al., 2017), eq. 1-2 and section 2.2,
+    https://arxiv.org/abs/1611.01144
+    Zero-Shot Text-to-Image Generation (Ramesh et al., 2021), section 2.1, https://arxiv.org/abs/2102.12092
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modkit.bottlenecks.pointwise import feature_type, pointwise
+from modkit.bottlenecks.straight_through import straight_through
+from modkit.kinds import Step
+from modkit.precision import widened
+from modkit.rng import Rng
+from modkit.types import Event, Latents, TensorType
+
+__all__ = ["GumbelQuantizer"]
+
+
+class GumbelQuantizer(nn.Module):
+    """Draws one of `num_codes` learned codes at each position, under a uniform prior; a vector becomes one code.
+
+    Args:
+        num_codes: Number of codes; a 1x1 convolution (a linear layer for vectors) maps the features to their logits.
+        channels: Channels of a code.
+        tau_start: Temperature of the gradient at the first step.
+        tau_end: Temperature from step `tau_steps` on, reached geometrically.
+        tau_steps: Steps of the annealing; 0: none.
+
+    Raises:
+        ValueError: If a number is out of its range, or the features are a hierarchy or codes.
+    """
+
+    def __init__(
+        self,
+        h: Event,
+        *,
+        num_codes: int = 256,
+        channels: int = 4,
+        tau_start: float = 1.0,
+        tau_end: float = 0.0625,
+        tau_steps: int = 1000,
+    ) -> None:
+        super().__init__()
+        h = feature_type("GumbelQuantizer", h)
+        if num_codes < 1 or channels < 1:
+            raise ValueError(f"GumbelQuantizer expects num_codes, channels of at least 1, got {num_codes}, {channels}")
+        if min(tau_start, tau_end) <= 0 or tau_steps < 0:
+            received = f"{tau_start}, {tau_end} and {tau_steps}"
+            expected = "tau_start and tau_end above 0 and tau_steps of at least 0"
+            raise ValueError(f"GumbelQuantizer expects {expected}, got {received}")
+        self.tau_start, self.tau_end, self.tau_steps = tau_start, tau_end, tau_steps
+        self._codes = TensorType(h.shape[1:] or (1,), classes=num_codes)
+        self._vector = len(h.shape) == 1
+        self.latents: dict[str, Event] = {"codes": self._codes, "quantized": TensorType((channels, *h.shape[1:]))}
+        self.project = pointwise(h, num_codes)
+        self.codebook = nn.Parameter(torch.empty(num_codes, channels).normal_())
+
+    def forward(self, h: Tensor, step: Step | None) -> Latents:
+        """Drawn codes `b h w`, their embeddings `b c h w` and KL in nats, `b`; the likeliest codes without a step.
+
+        Gradients of `quantized` reach the codebook at the codes, and the logits through y. KL and y are computed in
+        float32 at least.
+        """
+        logits = self._logits(h)
+        log_q = logits.log_softmax(1)
+        kl = (log_q.exp() * log_q).flatten(1).sum(1) + self._codes.numel * math.log(len(self.codebook))
+        perturbed = logits if step is None else logits + _gumbel(logits, step.rng)
+        codes = self._highest(perturbed)
+        z_q = self.to_z("codes", codes)
+        if step is not None:
+            y = (perturbed / self.tau(step.index)).softmax(1)
+            soft = torch.einsum("bk...,kc->bc...", y, self.codebook.detach().to(y.dtype))
+            z_q = z_q + straight_through(soft, torch.zeros_like(soft)).to(z_q.dtype)
+        return Latents({"codes": codes, "quantized": z_q}, kl, {})
+
+    def tau(self, index: int) -> float:
+        """The temperature at a step."""
+        share = min(1.0, index / self.tau_steps) if self.tau_steps else 1.0
+        return self.tau_start * math.pow(self.tau_end / self.tau_start, share)
+
+    def to_z(self, name: str, latent: Tensor) -> Tensor:
+        """Embeddings `b c h w` of codes `b h w`; `quantized` as it is.
+
+        Raises:
+            ValueError: If there is no latent of that name.
+        """
+        if name == "quantized":
+            return latent
+        if name != "codes":
+            raise ValueError(f"GumbelQuantizer expects one of the latents {list(self.latents)}, got {name!r}")
+        z_q = F.embedding(latent, self.codebook).movedim(-1, 1)
+        return z_q.flatten(1) if self._vector else z_q
+
+    def sample(self, num: int, rng: Rng) -> Tensor:
+        """Embeddings of uniform codes, `num c h w`."""
+        places = self.codebook.new_empty((num, *self._codes.shape))
+        return self.to_z("codes", rng.integers("prior", places, 0, len(self.codebook)))
+
+    def posterior(self, name: str, h: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
+        """The codes `b h w` that `forward` draws with this rng, and log q(codes | h), `b`.
+
+        Raises:
+            ValueError: If `name` is not `codes`.
+        """
+        self._check_density(name)
+        logits = self._logits(h)
+        codes = self._highest(logits + _gumbel(logits, rng))
+        places = codes if self._vector else codes[:, None]
+        return codes, logits.log_softmax(1).gather(1, places).flatten(1).sum(1)
+
+    def log_prior(self, name: str, latent: Tensor) -> Tensor:
+        """The log probability of codes `b h w` under the uniform prior, `b`: -n log K.
+
+        Raises:
+            ValueError: If `name` is not `codes`.
+        """
+        self._check_density(name)
+        each = -self._codes.numel * math.log(len(self.codebook))
+        return widened(self.codebook).new_full((len(latent),), each)
+
+    def _logits(self, h: Tensor) -> Tensor:
+        return widened(self.project(h))
+
+    def _highest(self, logits: Tensor) -> Tensor:
+        return logits.argmax(1, keepdim=self._vector)
+
+    def _check_density(self, name: str) -> None:
+        if name != "codes":
+            raise ValueError(f"GumbelQuantizer has a density of its codes alone, none of {name!r}")
+
+
+def _gumbel(logits: Tensor, rng: Rng) -> Tensor:
+    u = rng.uniform("posterior", logits).clamp_min(torch.finfo(torch.float32).tiny)
+    return -(-u.log()).log()

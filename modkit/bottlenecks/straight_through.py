@@ -1,0 +1,44 @@
+r"""How a gradient passes a quantiser, whose own derivative is zero almost everywhere.
+
+    straight through:   dz_q / dz = I
+    rotation:           dz_q / dz = |z_q| / |z| R,   R = I - 2 r r^T + 2 q e^T,   R e = q
+                        e = z / |z|,   q = z_q / |z_q|,   r = (e + q) / |e + q|
+
+R turns the vector before quantisation into the direction of the one after; it is taken as a constant.
+
+Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes).
+
+References:
+    Estimating or Propagating Gradients (Bengio et al., 2013), section 3, https://arxiv.org/abs/1308.3432
+    Restructuring Vector Quantization with the Rotation Trick (Fifty et al., 2024), section 4,
+    https://arxiv.org/abs/2410.06424
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["rotated", "straight_through"]
+
+_TINY = 1e-6
+
+
+def straight_through(z: Tensor, z_q: Tensor) -> Tensor:
+    """Exactly `z_q`, with the gradient of `z`."""
+    return z_q.detach() + (z - z.detach())
+
+
+def rotated(z: Tensor, z_q: Tensor) -> Tensor:
+    """Exactly `z_q`, with the gradient of `z` turned and scaled as `z` would be to become `z_q`.
+
+    Args:
+        z: Vectors before quantisation, `b c h w`.
+        z_q: Vectors after, `b c h w`.
+    """
+    before, after = z.detach(), z_q.detach()
+    length = before.norm(dim=1, keepdim=True).clamp_min(_TINY)
+    e, q = before / length, F.normalize(after, dim=1, eps=_TINY)
+    r = F.normalize(e + q, dim=1, eps=_TINY)
+    turned = z - 2 * r * (r * z).sum(1, keepdim=True) + 2 * q * (e * z).sum(1, keepdim=True)
+    return straight_through(after.norm(dim=1, keepdim=True) / length * turned, after)

@@ -1,0 +1,155 @@
+import math
+
+import pytest
+import torch
+from torch.distributions import Categorical, kl_divergence
+
+from modkit.bottlenecks import GumbelQuantizer
+from modkit.rng import Rng
+from modkit.types import TensorType
+from tests.play import turn
+
+SHAPES = [(6,), (6, 5), (6, 3, 5), (6, 2, 3, 4)]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def passing(num_codes=5, **keywords):
+    """A quantizer whose features are its logits."""
+    part = GumbelQuantizer(TensorType((num_codes,)), num_codes=num_codes, channels=3, **keywords).double()
+    torch.nn.init.eye_(part.project.weight)
+    torch.nn.init.zeros_(part.project.bias)
+    return part
+
+
+def logits_of(part, h):
+    """Logits, `b n k`, by an explicit product."""
+    logits = torch.einsum("oc,bc...->bo...", part.project.weight.flatten(1), h)
+    logits = logits + part.project.bias.view(1, -1, *[1] * (h.ndim - 2))
+    return logits.flatten(2).transpose(1, 2) if h.ndim > 2 else logits[:, None]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_without_a_step_are_the_likeliest_codes(shape):
+    part = GumbelQuantizer(TensorType(shape), num_codes=7, channels=3).double()
+    h = 3 * torch.randn(4, *shape, dtype=torch.float64)
+    values, kl, losses = part(h, None)
+    logits = logits_of(part, h)
+    codes = logits.argmax(2)
+    assert list(values) == list(part.latents) == ["codes", "quantized"] and losses == {}
+    assert part.latents["codes"] == TensorType(shape[1:] or (1,), classes=7)
+    assert part.latents["quantized"] == TensorType((3, *shape[1:]))
+    assert torch.equal(values["codes"], codes.view(4, *(shape[1:] or (1,))))
+    z_q = part.codebook[codes].transpose(1, 2).reshape(4, 3, *shape[1:])
+    assert torch.equal(values["quantized"], z_q)
+    assert all(torch.equal(part.to_z(name, value), z_q) for name, value in values.items())
+    uniform = Categorical(logits=torch.zeros_like(logits))
+    torch.testing.assert_close(kl, kl_divergence(Categorical(logits=logits), uniform).sum(1))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_draws_and_their_log_probability(shape):
+    part = GumbelQuantizer(TensorType(shape), num_codes=7, channels=3).double()
+    h = torch.randn(4, *shape, dtype=torch.float64)
+    values = part(h, turn(1)).values
+    codes, log_q = part.posterior("codes", h, turn(1).rng)
+    assert torch.equal(codes, values["codes"])
+    assert torch.equal(values["quantized"], part.to_z("codes", codes))
+    torch.testing.assert_close(log_q, Categorical(logits=logits_of(part, h)).log_prob(codes.flatten(1)).sum(1))
+    torch.testing.assert_close(
+        part.log_prior("codes", codes), torch.full((4,), -math.prod(shape[1:]) * math.log(7)).double()
+    )
+
+
+@pytest.mark.parametrize("index", [0, 10**6])
+def test_draws_follow_the_probabilities_at_any_temperature(index):
+    part, logits = passing(3), torch.tensor([0.5, 0.2, 0.3]).log()
+    codes = part(logits.expand(8000, 3).double(), turn("draws", index)).values["codes"]
+    share = codes.flatten().bincount(minlength=3) / 8000
+    torch.testing.assert_close(share, torch.tensor([0.5, 0.2, 0.3]), atol=0.02, rtol=0)  # sd .006
+
+
+def test_gradients_of_a_draw_by_hand():
+    part = passing(tau_start=0.7, tau_steps=0, tau_end=0.7)
+    h = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, 3, dtype=torch.float64)
+    values = part(h, turn(2)).values
+    of_h, of_codes = torch.autograd.grad((weight * values["quantized"]).sum(), (h, part.codebook))
+
+    u = turn(2).rng.uniform("posterior", h)
+    y = ((h.detach() - (-u.log()).log()) / 0.7).softmax(1)
+    pull = weight @ part.codebook.detach().T
+    torch.testing.assert_close(of_h, y * (pull - (y * pull).sum(1, keepdim=True)) / 0.7)
+    hard = torch.nn.functional.one_hot(values["codes"].flatten(), 5).double()
+    torch.testing.assert_close(of_codes, hard.T @ weight)
+
+
+def test_gradients_of_the_kl():
+    part = passing()
+    assert torch.autograd.gradcheck(lambda h: part(h, None).kl, torch.randn(3, 5).double().requires_grad_())
+    torch.testing.assert_close(part(torch.zeros(2, 5).double(), None).kl, torch.zeros(2).double())
+    sure = 1e4 * torch.eye(5, dtype=torch.float64)
+    torch.testing.assert_close(part(sure, None).kl, torch.full((5,), math.log(5)).double())
+
+
+def test_the_temperature_falls_geometrically_and_stays():
+    part = passing(tau_start=2.0, tau_end=0.5, tau_steps=100)
+    assert [part.tau(index) for index in (0, 25, 50, 100, 500)] == pytest.approx([2, 2**0.5, 1, 0.5, 0.5])
+    assert passing(tau_end=0.25, tau_steps=0).tau(0) == 0.25
+
+
+def test_the_temperature_of_the_step_is_used():
+    part, h = passing(tau_start=4.0, tau_end=0.1, tau_steps=10), torch.randn(6, 5, dtype=torch.float64)
+
+    class At:
+        def __init__(self, index):
+            self.index, self.rng, self.moves = index, Rng(0), True
+
+    def gradient(index):
+        z = h.clone().requires_grad_()
+        return torch.autograd.grad(part(z, At(index)).values["quantized"].sum(), z)[0]
+
+    assert not torch.allclose(gradient(0), gradient(10))
+    assert torch.equal(gradient(10), gradient(20))
+
+
+def test_samples_are_uniform_codes():
+    part = GumbelQuantizer(TensorType((3, 2, 2)), num_codes=4, channels=2)
+    z = part.sample(2000, Rng(0))
+    assert z.shape == (2000, 2, 2, 2)
+    codes = torch.cdist(z.movedim(1, -1).flatten(0, 2), part.codebook).argmin(1)
+    torch.testing.assert_close(codes.bincount(minlength=4) / 8000, torch.full((4,), 0.25), atol=0.02, rtol=0)
+    assert torch.equal(part.sample(2, Rng(0)), z[:2])
+    assert GumbelQuantizer(TensorType((3,)), num_codes=4).sample(5, Rng(0)).shape == (5, 4)
+
+
+def test_rows_draw_the_same_codes_in_any_split():
+    part, h = GumbelQuantizer(TensorType((3, 4, 4)), num_codes=9), torch.randn(6, 3, 4, 4)
+    whole = part.posterior("codes", h, Rng(0))[0]
+    parts = [part.posterior("codes", h[i : i + 2], Rng(0).rows(i))[0] for i in (0, 2, 4)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "match"),
+    [
+        ({"num_codes": 0}, "num_codes, channels of at least 1, got 0, 4"),
+        ({"tau_end": 0.0}, "tau_start and tau_end above 0 .*, got 1.0, 0.0 and 1000"),
+        ({"tau_steps": -1}, ".* tau_steps of at least 0, got 1.0, 0.0625 and -1"),
+    ],
+)
+def test_refuses_keywords(keywords, match):
+    with pytest.raises(ValueError, match="GumbelQuantizer expects " + match):
+        GumbelQuantizer(TensorType((3, 4, 4)), **keywords)
+
+
+def test_refuses_what_it_has_not():
+    part = GumbelQuantizer(TensorType((3,)), num_codes=4)
+    with pytest.raises(ValueError, match="expects one of the latents .*, got 'continuous'"):
+        part.to_z("continuous", torch.zeros(1, 4))
+    for density in (lambda: part.log_prior("quantized", torch.zeros(1, 4)), lambda: part.posterior("z", None, Rng(0))):
+        with pytest.raises(ValueError, match="GumbelQuantizer has a density of its codes alone, none of "):
+            density()
