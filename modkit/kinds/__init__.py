@@ -5,14 +5,16 @@ called with types by name (`encoder(x=x)`); `default("conv")` is its default par
 only those that it declares; every other parameter of a part is plain data for the user to set. Nothing here imports
 torch at import time.
 
-The Protocols stand by what they make up (`autoencoders`, `adversaries`, `denoisers`, `data`, `training`, `measuring`),
-beside `slots` and the `table` of kinds; all are imported from here.
+The Protocols stand by what they make up (`autoencoders`, `adversaries`, `denoisers`, `codes`, `data`, `corruptions`,
+`training`, `measuring`), beside `slots` and the `table` of kinds; all are imported from here.
 
 Shape letters: b batch, c channels, h w spatial, d features, n tokens, k classes.
 """
 
 from modkit.kinds.adversaries import Adversarial, Critic, Discriminator, Generator, Regularizer
 from modkit.kinds.autoencoders import Bottleneck, Decoder, Encoder, Likelihood
+from modkit.kinds.codes import Decoding, Predict, PriorNetwork
+from modkit.kinds.corruptions import Corruption
 from modkit.kinds.data import Conditioner, Data
 from modkit.kinds.denoisers import Denoise, Guidance, LossWeight, Network, Parametrization, Sampler, Schedule, Times
 from modkit.kinds.measuring import FeatureExtractor, Metric
@@ -25,9 +27,11 @@ __all__ = [
     "Adversarial",
     "Bottleneck",
     "Conditioner",
+    "Corruption",
     "Critic",
     "Data",
     "Decoder",
+    "Decoding",
     "Default",
     "Denoise",
     "Discriminator",
@@ -45,6 +49,8 @@ __all__ = [
     "Network",
     "Optimizer",
     "Parametrization",
+    "Predict",
+    "PriorNetwork",
     "Regularizer",
     "Sampler",
     "Schedule",

@@ -38,7 +38,10 @@ class Data(Protocol):
 
 
 class Conditioner(Protocol):
-    """Turns the data's fields, those named in `.reads`, into conditions of type `.type`."""
+    """Turns the data's fields, those named in `.reads`, into conditions of type `.type`.
+
+    Optional: `.together`, groups of fields that belong to one sample, to be given or drawn as one.
+    """
 
     type: CondType
     reads: tuple[str, ...]
@@ -48,7 +51,7 @@ class Conditioner(Protocol):
         ...
 
     def null(self, num: int) -> Cond:
-        """`num` rows of no condition: clears vector, labels and context, keeps maps."""
+        """`num` rows of no vector, labels and tokens, and no maps: whoever guides keeps those of the fields."""
         ...
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:

@@ -21,7 +21,8 @@ __all__ = ["FeatureExtractor", "Metric"]
 class FeatureExtractor(Protocol):
     """Maps images to features that distances make sense in: differentiable, and independent of the batch.
 
-    `.label` names it in scores (`classifier:digits`).
+    `.label` names it in scores (`classifier:digits`). Optional: `.heads`, for each of its maps the weight of each
+    channel, `c`, in a perceptual distance (LPIPS'); without them all weigh one.
     """
 
     label: str
@@ -31,7 +32,7 @@ class FeatureExtractor(Protocol):
         ...
 
     def key(self) -> str:
-        """Hash of weights and preprocessing."""
+        """Hash of weights and preprocessing; a ValueError until `prepare` has made the weights."""
         ...
 
     def prepare(self, batches: Iterable[Batch]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -26,6 +27,10 @@ class Slot(Protocol[P_co]):
 
     def accepts(self, event: Event) -> str | None:
         """Of a Model: why it cannot model `event`, or None."""
+        ...
+
+    def each(self, num: int) -> Sequence[Slot[P_co]]:
+        """This slot `num` times: part i is one of its own, to be kept under the attribute `NAME[i]`."""
         ...
 
     def fed(self, source: str) -> Slot[P_co]:

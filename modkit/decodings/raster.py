@@ -1,0 +1,63 @@
+r"""One code after another in raster order, each drawn given those before it.
+
+    c_i ~ softmax(logits_i / temperature), truncated
+
+Shape letters: b batch, n positions, k classes.
+
+References:
+    The Curious Case of Neural Text Degeneration (Holtzman et al., 2020), section 3, https://arxiv.org/abs/1904.09751
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modkit.decodings.categorical import categorical, truncated
+from modkit.kinds import Predict
+from modkit.rng import Rng
+from modkit.types import TensorType
+
+__all__ = ["Raster"]
+
+
+class Raster:
+    """Ancestral sampling of codes; as it stands by default, of the model's own distribution.
+
+    Args:
+        codes: Type of the codes.
+        temperature: Divides the logits; below 1 the likely becomes likelier, 0 takes the likeliest.
+        top_k: Only so many of the likeliest codes are drawn from; all where not given.
+        top_p: Only the fewest likeliest codes that hold this much of the probability are drawn from, in (0, 1].
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    causal = True
+
+    def __init__(
+        self, codes: TensorType, *, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0
+    ) -> None:
+        if temperature < 0 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
+            received = f"temperature {temperature}, top_k {top_k}, top_p {top_p}"
+            raise ValueError(f"Raster expects temperature >= 0, top_k >= 1 and top_p in (0, 1], got {received}")
+        self.num = codes.numel
+        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+
+    def __call__(self, predict: Predict, num: int, rng: Rng) -> Tensor:
+        """Draws codes `b n`, position by position."""
+        codes = torch.zeros(num, self.num, dtype=torch.int64)
+        uniform = rng.uniform("codes", torch.empty(num, self.num))
+        for i in range(self.num):
+            logits = predict(codes, i).double()
+            if i == 0:
+                codes, uniform = codes.to(logits.device), uniform.to(logits.device)
+            codes[:, i] = self._drawn(logits, uniform[:, i])
+        return codes
+
+    def _drawn(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        probabilities = (logits / self.temperature).softmax(-1)
+        return categorical(truncated(probabilities, self.top_k, self.top_p), uniform)

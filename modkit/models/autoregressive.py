@@ -1,0 +1,158 @@
+r"""Autoregressive: codes in raster order, each given those before it.
+
+    p(c) = prod_i p(c_i | c_<i),   minimise -log p(c) = sum_i cross-entropy of logits i and c_i
+
+With a window smaller than the map, c_<i is what of it lies in the window around i, and training sees random windows.
+The likelihood is exact; over an autoencoder's codes it is the second stage of VQ-VAE and VQGAN.
+
+References:
+    Neural Discrete Representation Learning (van den Oord et al., 2017), section 3.3, https://arxiv.org/abs/1711.00937
+    Taming Transformers for High-Resolution Image Synthesis (Esser et al., 2021), eq. 10,
+    https://arxiv.org/abs/2012.09841
+
+Shape letters: b batch, h w spatial, n positions, k classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from modkit.decodings.guided import guided
+from modkit.decodings.windows import Windows
+from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Unfit, Weight, default
+from modkit.model import Model, Player, draws, made_weights
+from modkit.rng import Rng
+from modkit.types import Batch, Cond, CondType, Event, TensorType
+
+__all__ = ["Autoregressive"]
+
+
+class Autoregressive(Model):
+    """A causal network of codes, and a decoding.
+
+    `nll` is nats a code: a sample's, averaged over the batch and divided by its number of codes.
+
+    Args:
+        x: Type of the codes.
+        cond: Conditions from an enclosing Model.
+        fields: The data's fields.
+        network: Logits of each code given those before it.
+        sampler: Draws codes from logits, in raster order.
+        guidance: How the conditional and the unconditional logits are combined in sampling.
+        conditioner: Fields to conditions; trained with the network.
+        window: Sizes of what the network reads at a time, the whole map where not given. A network that is given no
+            map of conditions is then given one of the positions' numbers.
+        weights: Weights of the losses by term (`nll`); a term not named weighs 1.
+
+    Raises:
+        ValueError: If `x` is not a map of codes, the window is larger, or the sampler is one of masked codes.
+    """
+
+    def __init__(
+        self,
+        x: TensorType,
+        cond: CondType,
+        fields: dict[str, TensorType],
+        *,
+        network: Slot[PriorNetwork] = default("transformer"),
+        sampler: Slot[Decoding] = default("raster"),
+        guidance: Slot[Guidance] = default("none"),
+        conditioner: Slot[Conditioner] = default("none"),
+        window: list[int] | None = None,
+        weights: dict[str, Slot[Weight] | float] | None = None,
+    ) -> None:
+        super().__init__()
+        if reason := self.accepts(x):
+            raise ValueError(reason)
+        self.event = x
+        self.conditioner = conditioner(fields=fields)
+        self.reads = self.conditioner.reads
+        self.windows = Windows(x, window)
+        told = self.windows.type(cond.merge(self.conditioner.type))
+        self.network = network(codes=self.windows.codes, cond=told, causal=True)
+        self.sampler = sampler(codes=x)
+        if not self.sampler.causal:
+            expected = "a decoding in raster order for its causal network"
+            raise Unfit("sampler", f"Autoregressive expects {expected}, got {sampler.where}, which fills in masks")
+        self.guidance = guidance()
+        self._weights = made_weights(weights)
+
+    @classmethod
+    def accepts(cls, event: Event, **slots: Any) -> str | None:
+        """Takes one map of codes."""
+        if isinstance(event, tuple):
+            return f"{cls.__name__} expects one map of codes, got a hierarchy of {len(event)} levels"
+        return None if event.classes else f"{cls.__name__} expects codes, got {event}"
+
+    def players(self) -> tuple[Player, ...]:
+        """`network`."""
+        return (Player("network", self.owned("network", "conditioner")),)
+
+    def weights(self, player: str) -> Mapping[str, Weight]:
+        """Weights by term."""
+        return self._weights
+
+    def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """`nll`."""
+        cond = self.conditioner(batch.fields, step.rng.at("conditioner")).merge(batch.cond)
+        origins = self.windows.drawn(batch.tensor, step.rng.at("window"))
+        codes = self.windows.cut(batch.tensor, origins)
+        log_p = _log_p(self.network(codes, self.windows.cond(cond, origins)), codes)
+        return {"nll": -log_p.sum(1).mean() / self.windows.codes.numel}
+
+    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
+        """Measures the conditioner's frequencies."""
+        self.conditioner.prepare(batches)
+
+    def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
+        """Decodes codes `b h w` one after another; fields not given are drawn by the conditioner."""
+        given = self.conditioner(self.complete(num, fields, rng), None)
+        null = replace(self.conditioner.null(num), concat=given.concat)
+        sides = (self._predict(side.merge(cond)) for side in (given, null))
+        predict = guided(self.guidance, *sides, mask=self.single.classes or 0)
+        codes = self.sampler(predict, num, rng.at("sampler"))
+        return codes.view(num, *self.single.shape).to(self.device)
+
+    def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
+        """The exact log p(x), whatever the draws and however the sampler truncates; guidance has no part in it."""
+        draws(self, num)
+        codes, cond = batch.tensor, self.conditioner(batch.fields, None).merge(batch.cond)
+        total = torch.zeros(len(codes), device=codes.device)
+        for origin, (_, inner) in self.windows.places().items():
+            seen, logits = self._read(codes, cond, origin)
+            total = total + _log_p(logits, seen)[:, inner].sum(1)
+        return total
+
+    def _read(self, codes: Tensor, cond: Cond, origin: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The window of codes `b h w` at `origin`, and its logits."""
+        origins = torch.tensor([origin], device=self.device).expand(len(codes), -1)
+        seen = self.windows.cut(codes.to(self.device), origins)
+        return seen, self.network(seen, self.windows.cond(cond, origins))
+
+    def _predict(self, cond: Cond) -> Predict:
+        """Asks the network for position after position from 0: with its cache, or in each position's window."""
+        cache: Any = None
+
+        def predict(codes: Tensor, i: int | None) -> Tensor:
+            nonlocal cache
+            if i is None:
+                raise ValueError("Autoregressive predicts one position at a time, got None for all of them")
+            if not self.windows.whole:
+                origin, inner = self.windows.place(i)
+                return self._read(codes.view(-1, *self.single.shape), cond, origin)[1][:, inner]
+            previous = codes[:, max(i - 1, 0)].to(self.device)
+            logits, cache = self.network.step(previous, i, cond, cache if i else None)
+            return logits
+
+        return predict
+
+
+def _log_p(logits: Tensor, codes: Tensor) -> Tensor:
+    """Log probabilities of codes `b h w`, `b n`, in nats."""
+    return -F.cross_entropy(logits.transpose(1, 2), codes.flatten(1), reduction="none")

@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from modkit.decodings.guided import guided
+from modkit.guidance import ClassifierFree, NoGuidance
+
+CODES = torch.tensor([[0, 1, 2, 2], [2, 0, 2, 1]])  # 2 is the mask
+
+
+def predicting(seed, calls):
+    """A table of logits by position and code."""
+    table = torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(seed))
+
+    def predict(codes, i):
+        calls.append(i)
+        logits = table[torch.arange(4), codes]
+        return logits if i is None else logits[:, i]
+
+    return predict
+
+
+@pytest.mark.parametrize("i", [None, 0, 3])
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+def test_logits_move_away_from_those_without_conditions(i, scale):
+    cond, null = predicting(0, []), predicting(1, [])
+    got = guided(ClassifierFree(scale=scale), cond, null, mask=2)(CODES, i)
+    want = null(CODES, i) + scale * (cond(CODES, i) - null(CODES, i))
+    assert torch.equal(got, want)
+
+
+def test_the_second_is_asked_only_where_it_counts():
+    for guidance, num in ((NoGuidance(), 0), (ClassifierFree(scale=1.0), 0), (ClassifierFree(scale=2.0), 1)):
+        cond, null = [], []
+        guided(guidance, predicting(0, cond), predicting(1, null), mask=2)(CODES, 1)
+        assert (cond, null) == ([1], [1] * num)
+
+
+def test_the_time_is_the_share_of_codes_unknown():
+    times = []
+
+    class Watch:
+        def __call__(self, denoise_cond, denoise_null):
+            return lambda x_t, t: times.append((t.dtype, float(t))) or denoise_cond(x_t, t)
+
+    predict = guided(Watch(), predicting(0, []), predicting(1, []), mask=2)
+    for i in (0, 1, 3, None):
+        predict(CODES, i)
+    assert times == [(torch.float64, share) for share in (1.0, 0.75, 0.25, 0.5)]

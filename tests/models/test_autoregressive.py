@@ -1,0 +1,313 @@
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import modkit
+from modkit import SpecError, build, use
+from modkit.decodings import MaskGIT, Raster
+from modkit.model import evaluating
+from modkit.models.autoregressive import Autoregressive
+from modkit.models.masked import Masked
+from modkit.nn.transformer import Transformer
+from modkit.rng import Rng
+from modkit.types import Batch, Cond, CondType, TensorType
+from tests.play import MLP, digits, spec, state, trainer, turn
+
+TINY = TensorType((2, 2), classes=3)
+ALL = torch.tensor(list(itertools.product(range(3), repeat=4))).view(81, 2, 2)
+NETWORK = use(Transformer, width=8, depth=1, heads=2, dropout=0.0)
+VQ = use("autoencoder", **MLP, bottleneck=use("vq", num_codes=8, channels=2))
+
+NOTHING = CondType()
+
+
+def prior(**slots):
+    return use(Autoregressive, **{"network": NETWORK, "sampler": use(Raster), **slots})
+
+
+def latent(**slots):
+    return use("latent", autoencoder=VQ, prior=prior(**slots))
+
+
+def tiny(cond=NOTHING, event=TINY, window=None, scale=0.7, **options):
+    """A model of 2×2 codes of 3 classes with weights far from where they start, in float64."""
+    slots = {
+        "network": lambda **types: Transformer(**types, width=8, depth=1, heads=2, dropout=0.0),
+        "sampler": lambda **types: Raster(**types, **options),
+        "guidance": modkit.find("guidance", "none").load(),
+        "conditioner": lambda fields: modkit.find("conditioner", "none").load()(),
+        "window": window,
+    }
+    torch.manual_seed(0)
+    model = Autoregressive(event, cond, {}, **slots).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(scale * torch.randn(parameter.shape))
+    return model.eval()
+
+
+def test_the_likelihood_is_exact_and_sums_to_one():
+    log_p = tiny().bound(Batch(ALL, {}), 1, Rng(0))
+    assert log_p.shape == (81,) and log_p.std() > 0.5
+    torch.testing.assert_close(log_p.exp().sum(), torch.ones((), dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_the_loss_is_nats_a_code():
+    model = tiny()
+    want = -model.bound(Batch(ALL, {}), 1, Rng(0)).mean() / 4
+    losses = model.losses("network", Batch(ALL, {}), turn("a"))
+    assert list(losses) == ["nll"]
+    torch.testing.assert_close(losses["nll"], want, rtol=1e-12, atol=0)
+    logits = model.network(ALL, Cond())
+    torch.testing.assert_close(want, F.cross_entropy(logits.flatten(0, 1), ALL.flatten()), rtol=1e-12, atol=0)
+
+
+def chi_square(codes, probabilities):
+    counts = torch.bincount(codes.flatten(1) @ torch.tensor([27, 9, 3, 1]), minlength=81)
+    expected = len(codes) * probabilities
+    return float(((counts - expected) ** 2 / expected).sum())
+
+
+def test_samples_come_as_often_as_the_likelihood_says():
+    model = tiny(scale=0.4)
+    probabilities = model.bound(Batch(ALL, {}), 1, Rng(0)).exp().detach()
+    codes = model.sample(8000, seed=0, batch_size=8000)
+    assert codes.shape == (8000, 2, 2) and codes.dtype == torch.int64
+    assert chi_square(codes, probabilities) < 124.8 < chi_square(codes.flip(1), probabilities)  # 80 df, p = 0.001
+
+
+def test_truncated_samples_come_from_the_likeliest_codes():
+    model = tiny(top_k=2)
+    codes = model.sample(200, seed=0)
+    logits = model.network(codes, Cond())
+    rank = (logits > logits.gather(-1, codes.flatten(1)[..., None])).sum(-1)
+    assert rank.max() == 1
+
+
+def test_samples_of_a_seed_are_the_same_in_any_batches():
+    model = build(spec(latent())).prior
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape))
+    whole = model.sample(9, seed=4)
+    assert len(whole.unique()) > 2
+    for size in (1, 2, 5):
+        assert torch.equal(model.sample(9, seed=4, batch_size=size), whole)
+    assert not torch.equal(model.sample(9, seed=5), whole)
+
+
+def test_outer_conditions_reach_the_network_in_training_sampling_and_the_bound():
+    model = tiny(CondType(concat=TensorType((1, 1), classes=2)))
+    zero, one = torch.zeros(81, 1, 1, dtype=torch.int64), torch.ones(81, 1, 1, dtype=torch.int64)
+    bounds = [model.bound(Batch(ALL, {}, Cond(concat=map)), 1, Rng(0)) for map in (zero, one)]
+    assert (bounds[0] - bounds[1]).abs().max() > 0.1
+    for bound in bounds:
+        assert bound.exp().sum().item() == pytest.approx(1)
+    for bound, map in zip(bounds, (zero, one)):
+        loss = model.losses("network", Batch(ALL, {}, Cond(concat=map)), turn("a"))["nll"]
+        torch.testing.assert_close(loss, -bound.mean() / 4, rtol=1e-12, atol=0)
+    with evaluating(model):
+        codes = model.draw(4000, {}, Cond(concat=torch.ones(4000, 1, 1, dtype=torch.int64)), Rng(0))
+    assert chi_square(codes, bounds[1].exp().detach()) < 124.8 < chi_square(codes, bounds[0].exp().detach())
+
+
+LABEL = {"conditioner": use("label", width=5, drop=0.5)}
+
+
+def conditional(**slots):
+    model = build(spec(latent(**LABEL, **slots))).prior
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.4 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def test_labels_are_dropped_in_training_and_belong_to_the_network_s_player():
+    model = conditional()
+    assert [(p.name, p.modules) for p in model.players()] == [("network", ("network", "conditioner"))]
+    seen = []
+    model.network.register_forward_pre_hook(lambda _, args: seen.append(args[1].vector))
+    batch = digits(64)
+    model.losses("network", Batch(torch.zeros(64, 1, dtype=torch.int64), batch.fields), turn("a"))
+    null = (seen[0] == model.conditioner.embedding.weight[10]).all(1)
+    assert 16 < null.sum() < 48
+    assert not torch.equal(model.sample(20, seed=0, labels=3), model.sample(20, seed=0, labels=4))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
+def test_guidance_combines_the_label_s_logits_with_those_of_none(scale):
+    model = conditional(guidance=use("cfg", scale=scale), sampler=use(Raster, temperature=0.0))
+    embedding = model.conditioner.embedding.weight
+
+    def logits(label):
+        return model.network(torch.zeros(1, 1, dtype=torch.int64), Cond(vector=embedding[label : label + 1]))[0, 0]
+
+    for label in range(10):
+        want = logits(10) + scale * (logits(label) - logits(10))
+        assert model.sample(1, seed=0, labels=label).item() == want.argmax()
+
+
+def test_the_unconditional_network_is_asked_where_guidance_needs_it(monkeypatch):
+    calls = []
+    step = Transformer.step
+    monkeypatch.setattr(Transformer, "step", lambda self, *args: calls.append(0) or step(self, *args))
+    for guidance, num in (("none", 1), (use("cfg", scale=1.0), 1), (use("cfg", scale=3.0), 2)):
+        calls.clear()
+        conditional(guidance=guidance).sample(2, seed=0, labels=3)
+        assert len(calls) == num
+
+
+def test_it_accepts_one_map_of_codes():
+    assert Autoregressive.accepts(TINY) is None
+    assert "expects codes, got 1×8×8" in Autoregressive.accepts(TensorType((1, 8, 8)))
+    assert "expects one map of codes, got a hierarchy of 2 levels" in Autoregressive.accepts((TINY, TINY))
+    with pytest.raises(SpecError, match="Autoregressive expects codes, got 1×8×8"):
+        build(spec(prior()))
+
+
+def test_a_decoding_of_masks_is_refused():
+    with pytest.raises(SpecError, match="Autoregressive expects a decoding in raster order .* got .*sampler"):
+        build(spec(latent(sampler=use(MaskGIT))))
+
+
+CONV = {"encoder": use("conv", channels=[4, 8]), "decoder": use("conv", channels=[8, 4])}
+
+
+def latent_of_maps(**slots):
+    return use(
+        "latent", autoencoder=use("autoencoder", **CONV, bottleneck=use("vq", num_codes=8)), prior=prior(**slots)
+    )
+
+
+def test_over_an_autoencoder_it_trains_samples_and_comes_back(tmp_path):
+    model = latent_of_maps(**LABEL)
+    stages = [{"players": ["autoencoder/*"], "steps": 2}, {"players": ["prior/*"], "steps": 3}]
+    made = trainer(spec(model, stages=stages), tmp_path / "run")
+    before = state(made.model)
+    made.fit()
+    after = made.model.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    parameters = {f"prior.{name}" for name, _ in made.model.prior.named_parameters()}
+    assert parameters <= moved
+    x = made.model.sample(3, seed=0)
+    assert x.shape == (3, 1, 8, 8) and x.isfinite().all()
+    assert made.model.prior.sample(3, seed=0).shape == (3, 4, 4)
+    again = build(spec(model))
+    again.load_state_dict(after)
+    assert torch.equal(again.sample(3, seed=0), x)
+
+
+def test_the_bound_of_a_latent_is_the_autoencoder_s_plus_the_exact_one():
+    model, batch = build(spec(latent_of_maps())).double(), digits(4, torch.float64)
+    codes = model.autoencoder.encode(batch.tensor, "codes")
+    _, log_weight = model.autoencoder.weigh(batch.tensor, "codes", Rng(0))
+    want = log_weight + model.prior.bound(Batch(codes, {}), 1, Rng(0))
+    torch.testing.assert_close(model.bound(batch, 1, Rng(0)), want, rtol=1e-12, atol=0)
+    assert model.prior.bound(Batch(codes, {}), 1, Rng(0)).mean().item() == pytest.approx(-16 * math.log(8), rel=0.1)
+
+
+def test_it_learns_codes_that_follow_one_another():
+    model = tiny(scale=0.0).float().train()
+    start = torch.randint(3, (64,), generator=torch.Generator().manual_seed(0))
+    codes = ((start[:, None] + torch.arange(4)) % 3).view(64, 2, 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = model.losses("network", Batch(codes, {}), turn("a"))["nll"]
+        loss.backward()
+        optimizer.step()
+    assert loss < 1.05 * math.log(3) / 4
+    assert ((model.sample(20, seed=0).flatten(1).diff(dim=1) % 3) == 1).all()
+
+
+WIDE = TensorType((2, 3), classes=2)
+ALL_WIDE = torch.tensor(list(itertools.product(range(2), repeat=6))).view(64, 2, 3)
+
+
+def test_with_a_window_the_likelihood_is_exact_and_samples_follow_it():
+    model = tiny(event=WIDE, window=[2, 2], scale=0.5)
+    with torch.no_grad():
+        log_p = model.bound(Batch(ALL_WIDE, {}), 1, Rng(0))
+    assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-12) and log_p.std() > 0.3
+    codes = model.sample(4000, seed=0, batch_size=4000)
+    counts = torch.bincount(codes.flatten(1) @ 2 ** torch.arange(5, -1, -1), minlength=64)
+    expected = 4000 * log_p.exp()
+    assert ((counts - expected) ** 2 / expected).sum() < 103.4  # 63 df, p = 0.001
+    assert torch.equal(model.sample(20, seed=0, batch_size=3), codes[:20])
+
+
+def test_a_code_sees_those_before_it_in_its_window_alone():
+    model = tiny(event=TensorType((3, 5), classes=3), window=[2, 3])
+    codes = torch.randint(3, (4, 15), generator=torch.Generator().manual_seed(0))
+    with evaluating(model):
+        predict = model._predict(Cond())
+        for i in range(15):
+            (top, left), _ = model.windows.place(i)
+            logits = predict(codes, i)
+            for j in range(15):
+                other = codes.clone()
+                other[:, j] = (other[:, j] + 1) % 3
+                inside = top <= j // 5 < top + 2 and left <= j % 5 < left + 3
+                assert torch.equal(predict(other, i), logits) == (not (inside and j < i))
+
+
+def test_training_reads_random_windows_of_codes_and_their_places():
+    model = tiny(event=TensorType((3, 4), classes=12), window=[2, 3])
+    seen = []
+    model.network.register_forward_pre_hook(lambda _, args: seen.append((args[0], args[1].concat)))
+    codes = torch.arange(12).view(3, 4).expand(200, 3, 4)
+    loss = model.losses("network", Batch(codes, {}), turn("a"))["nll"]
+    window, places = seen[0]
+    assert torch.equal(window, places)  # the codes are their own numbers
+    starts = window[:, 0, 0]
+    assert torch.equal(window - starts[:, None, None], torch.tensor([[0, 1, 2], [4, 5, 6]]).expand(200, 2, 3))
+    counts = starts.bincount(minlength=12)
+    assert set(starts.tolist()) == {0, 1, 4, 5} and counts[counts > 0].min() > 30
+    want = F.cross_entropy(model.network(window, Cond(concat=places)).flatten(0, 1), window.flatten())
+    torch.testing.assert_close(loss, want, rtol=1e-12, atol=0)
+
+
+def test_only_one_position_can_be_asked_for_at_a_time():
+    with pytest.raises(ValueError, match="Autoregressive predicts one position at a time, got None"):
+        tiny()._predict(Cond())(ALL.flatten(1), None)
+
+
+class MapAndVector(nn.Module):
+    """A condition of either sort, the same for every sample."""
+
+    type = CondType(vector=2, concat=TensorType((1, 2, 2)))
+    reads = ()
+
+    def __init__(self, fields):
+        super().__init__()
+
+    def forward(self, fields, rng):
+        return Cond(vector=torch.ones(3, 2), concat=torch.ones(3, 1, 2, 2))
+
+    def null(self, num):
+        return Cond(vector=torch.zeros(num, 2))
+
+
+@pytest.mark.parametrize(("model", "sampler"), [(Autoregressive, Raster), (Masked, MaskGIT)])
+def test_guidance_clears_the_vector_and_keeps_the_map(model, sampler, monkeypatch):
+    seen = []
+    for name in ("step", "forward"):
+        own = getattr(Transformer, name)
+        monkeypatch.setattr(
+            Transformer,
+            name,
+            lambda self, *args, own=own: seen.append(next(a for a in args if isinstance(a, Cond))) or own(self, *args),
+        )
+    made = use(model, network=NETWORK, sampler=use(sampler), conditioner=use(MapAndVector), guidance=use("cfg"))
+    conv = {"encoder": use("conv", channels=[4, 8]), "decoder": use("conv", channels=[8, 4])}
+    latent = use("latent", autoencoder=use("autoencoder", **conv, bottleneck=use("vq", num_codes=8)), prior=made)
+    prior = build(spec(latent)).prior
+    seen.clear()
+    prior.sample(3, seed=0)
+    assert [float(cond.vector.mean()) for cond in seen] == [1.0, 0.0] * (len(seen) // 2)
+    assert len(seen) >= 16 and all(torch.equal(cond.concat, torch.ones(3, 1, 2, 2)) for cond in seen)

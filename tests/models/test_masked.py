@@ -1,0 +1,188 @@
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import modkit
+from modkit import SpecError, build, use
+from modkit.decodings import MaskGIT, Raster
+from modkit.models.masked import Masked
+from modkit.nn.transformer import Transformer
+from modkit.rng import Rng
+from modkit.types import Batch, Cond, CondType, TensorType
+from tests.play import digits, spec, state, trainer, turn
+
+TINY = TensorType((1, 3), classes=2)
+ALL = torch.tensor(list(itertools.product(range(2), repeat=3))).view(8, 1, 3)
+NETWORK = use(Transformer, width=8, depth=1, heads=2, dropout=0.0)
+LABEL = {"conditioner": use("label", width=5, drop=0.5)}
+
+NOTHING = CondType()
+
+
+def latent(**slots):
+    conv = {"encoder": use("conv", channels=[4, 8]), "decoder": use("conv", channels=[8, 4])}
+    prior = use(Masked, **{"network": NETWORK, "sampler": use(MaskGIT, steps=3), **slots})
+    return use("latent", autoencoder=use("autoencoder", **conv, bottleneck=use("vq", num_codes=8)), prior=prior)
+
+
+def tiny(event=TINY, cond=NOTHING, network=None):
+    slots = {
+        "network": network or (lambda **types: Transformer(**types, width=8, depth=1, heads=2, dropout=0.0)),
+        "sampler": lambda **types: MaskGIT(**types, steps=2),
+        "guidance": modkit.find("guidance", "none").load(),
+        "conditioner": lambda fields: modkit.find("conditioner", "none").load()(),
+    }
+    torch.manual_seed(0)
+    model = Masked(event, cond, {}, **slots).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.7 * torch.randn(parameter.shape))
+    return model.eval()
+
+
+class Uniform(nn.Module):
+    """Logits that tell how many codes are masked, kept to be looked at."""
+
+    def __init__(self, codes, cond, causal):
+        super().__init__()
+        self.type, self.seen = codes, []
+        assert not causal
+
+    def forward(self, codes, cond):
+        self.seen.append(codes)
+        logits = torch.zeros(len(codes), self.type.numel, self.type.classes)
+        logits[..., 0] = (codes == self.type.classes).flatten(1).sum(1)[:, None].float()
+        return logits
+
+
+def test_codes_are_masked_as_the_cosine_says_and_the_loss_is_of_those():
+    event = TensorType((4, 5), classes=3)
+    model = tiny(event, network=lambda **types: Uniform(**types)).float()
+    codes = torch.randint(3, (4000, 4, 5), generator=torch.Generator().manual_seed(0))
+    loss = model.losses("network", Batch(codes, {}), turn("a"))["masked"]
+    seen = model.network.seen[0]
+    masked = seen == 3
+    count = masked.flatten(1).sum(1)
+    assert torch.equal(seen[~masked], codes[~masked])
+    assert count.min() == 1 and count.max() == 20
+    # P(count <= m) = P(cos(pi u / 2) <= m / n) = 1 - 2/pi arccos(m / n)
+    for m in (1, 5, 10, 15, 19):
+        want = 1 - 2 / math.pi * math.acos(m / 20)
+        assert abs((count <= m).double().mean() - want) < 4 * math.sqrt(want * (1 - want) / 4000)
+    shares = masked.double().mean(0)
+    assert (shares - shares.mean()).abs().max() < 0.03  # every position alike
+    each = torch.stack([F.cross_entropy(torch.tensor([float(c), 0, 0]).expand(int(c), 3), x[m]) for c, x, m in
+                        zip(count, codes, masked)])  # fmt: skip
+    torch.testing.assert_close(loss, each.mean(), rtol=1e-5, atol=0)
+
+
+def exact_bound(model):
+    """-n times the mean over m and over the masks of m codes of the mean cross-entropy: all masks, float64."""
+    total = torch.zeros(8, dtype=torch.float64)
+    for m in (1, 2, 3):
+        masks = list(itertools.combinations(range(3), m))
+        for mask in masks:
+            chosen = torch.zeros(3, dtype=torch.bool)
+            chosen[list(mask)] = True
+            log_p = model.network(ALL.masked_fill(chosen.view(1, 3), 2), Cond()).log_softmax(-1)
+            each = log_p.gather(-1, ALL.flatten(1)[..., None])[..., 0]
+            total += 3 / 3 * each[:, chosen].mean(1) / len(masks)
+    return total
+
+
+def ordered(model):
+    """log p(x) of codes revealed one by one in random order, by brute force over orders."""
+    paths = []
+    for order in itertools.permutations(range(3)):
+        codes, log_p = torch.full_like(ALL, 2), torch.zeros(8, dtype=torch.float64)
+        for position in order:
+            given = model.network(codes, Cond()).log_softmax(-1)[:, position]
+            log_p = log_p + given.gather(-1, ALL[:, 0, position, None])[:, 0]
+            codes = codes.clone()
+            codes[:, 0, position] = ALL[:, 0, position]
+        paths.append(log_p)
+    return torch.stack(paths)
+
+
+def test_the_bound_is_that_of_random_orders():
+    model = tiny()
+    with torch.no_grad():
+        orders, exact = ordered(model), exact_bound(model)
+        torch.testing.assert_close(orders.mean(0), exact, rtol=1e-12, atol=0)  # both forms of eq. 2 and 3
+        marginal = orders.logsumexp(0) - math.log(6)
+        assert (exact < marginal).all() and marginal.exp().sum().item() == pytest.approx(1)
+        many = Batch(ALL.repeat_interleave(2000, 0), {})
+        drawn = model.bound(many, 1, Rng(0)).view(8, 2000)
+        assert ((drawn.mean(1) - exact).abs() < 4 * drawn.std(1) / math.sqrt(2000)).all()
+        averaged = model.bound(many, 4, Rng(0)).view(8, 2000)
+        assert (averaged.std(1) < 0.6 * drawn.std(1)).all()
+
+
+def test_a_draw_is_the_decoding_of_the_network_s_logits():
+    model = tiny(TensorType((2, 2), classes=3))
+    codes = model.sample(40, seed=0)
+    assert codes.shape == (40, 2, 2) and codes.dtype == torch.int64 and set(codes.unique().tolist()) == {0, 1, 2}
+    with torch.no_grad():
+        want = model.sampler(lambda x, i: model.network(x.view(-1, 2, 2), Cond()), 40, Rng("sample", 0).at("sampler"))
+    assert torch.equal(codes.flatten(1), want)
+    for size in (1, 3, 7):
+        assert torch.equal(model.sample(40, seed=0, batch_size=size), codes)
+
+
+def test_outer_conditions_reach_the_network():
+    model = tiny(cond=CondType(vector=2))
+    vectors = torch.randn(2, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).expand(2, 8, 2)
+    losses = [model.losses("network", Batch(ALL, {}, Cond(vector=v)), turn("a"))["masked"] for v in vectors]
+    bounds = [model.bound(Batch(ALL, {}, Cond(vector=v)), 1, Rng(0)) for v in vectors]
+    draws = [model.draw(8, {}, Cond(vector=5 * v), Rng(0)) for v in vectors]
+    assert losses[0] != losses[1] and not torch.equal(*bounds) and not torch.equal(*draws)
+
+
+@pytest.mark.parametrize(("scale", "calls"), [(1.0, 1), (3.0, 2)])
+def test_guidance_combines_logits_at_the_share_of_masked_codes(scale, calls):
+    seen, times = [], []
+
+    class Watched(modkit.find("guidance", "cfg").load()):
+        def __call__(self, denoise_cond, denoise_null):
+            inner = super().__call__(denoise_cond, denoise_null)
+            return lambda x_t, t: times.append(float(t)) or inner(x_t, t)
+
+    model = build(spec(latent(**LABEL, guidance=use(Watched, scale=scale), sampler=use(MaskGIT, steps=2)))).prior
+    model.network.register_forward_pre_hook(lambda _, args: seen.append(args[1].vector))
+    model.sample(2, seed=0, labels=3)
+    embedding = model.conditioner.embedding.weight
+    assert torch.equal(torch.stack(seen)[:, 0], embedding[[3, 10][:calls] * 2])
+    assert times == [1.0, math.floor(16 * math.cos(math.pi / 4)) / 16]
+
+
+def test_it_accepts_one_map_of_codes():
+    assert Masked.accepts(TINY) is None
+    assert "expects codes, got 1×8×8" in Masked.accepts(TensorType((1, 8, 8)))
+    assert "expects one map of codes, got a hierarchy of 2 levels" in Masked.accepts((TINY, TINY))
+    with pytest.raises(SpecError, match="Masked expects codes, got 1×8×8"):
+        build(spec(use(Masked, network=NETWORK, sampler=use(MaskGIT))))
+
+
+def test_a_decoding_in_raster_order_is_refused():
+    with pytest.raises(SpecError, match="Masked expects a decoding of masked codes .* got .*sampler.* in raster order"):
+        build(spec(latent(sampler=use(Raster))))
+
+
+def test_over_an_autoencoder_it_trains_samples_and_comes_back(tmp_path):
+    stages = [{"players": ["autoencoder/*"], "steps": 2}, {"players": ["prior/*"], "steps": 3}]
+    made = trainer(spec(latent(**LABEL), stages=stages), tmp_path / "run")
+    before = state(made.model)
+    made.fit()
+    after = made.model.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {f"prior.{name}" for name, _ in made.model.prior.named_parameters()} <= moved
+    x = made.model.sample(3, seed=0)
+    assert x.shape == (3, 1, 8, 8) and x.isfinite().all()
+    again = build(spec(latent(**LABEL)))
+    again.load_state_dict(after)
+    assert torch.equal(again.sample(3, seed=0), x)
+    assert again.bound(digits(2), 2, Rng(0)).shape == (2,)
