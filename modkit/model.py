@@ -238,14 +238,26 @@ class Model(nn.Module):
 
     def blank(self, num: int, type: TensorType) -> Tensor:
         """An uninitialised batch of a type, on this Model's device and in its precision."""
-        floating = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
-        dtype = floating if type.classes is None else torch.int64
+        dtype = self._floating if type.classes is None else torch.int64
         return torch.empty((num, *type.shape), dtype=dtype, device=self.device)
 
+    @property
+    def _floating(self) -> torch.dtype:
+        return next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
+
     def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:
-        """The fields that its conditioner reads: those given, the missing ones drawn."""
+        """The fields that its conditioner reads: those given, the missing ones drawn.
+
+        Raises:
+            ValueError: If of fields that belong to one sample (a mask and what it hides) only some are given.
+        """
         if all(name in fields for name in self.reads):
             return fields
+        for group in getattr(self.conditioner, "together", ()):
+            missing = [name for name in group if name not in fields]
+            if 0 < len(missing) < len(group):
+                given = ", ".join(name for name in group if name in fields)
+                raise ValueError(f"sample expects {', '.join(missing)} beside {given}, got {given} alone")
         return {**self.conditioner.draw(num, rng.at("fields")), **fields}
 
     @property
@@ -280,7 +292,7 @@ class Model(nn.Module):
             generator: Where to take a seed from instead.
             batch_size: Samples made at a time; 256 where not given.
             first: Number of the first sample, to go on from an earlier call.
-            **fields: What to condition on (`labels=3`, or one value a sample).
+            **fields: What to condition on: `labels=3` for all, or one value a sample (`masked`, `num` rows of maps).
 
         Raises:
             ValueError: If a number is out of range, a field is unknown or has another length, both seed and generator
@@ -305,6 +317,7 @@ class Model(nn.Module):
             known = ", ".join(self.reads) or "none: the model is unconditional"
             raise ValueError(f"sample got the field {name!r}, expected one of: {known}")
         tensor = torch.as_tensor(value, device=self.device)
+        tensor = tensor.to(self._floating) if tensor.is_floating_point() else tensor
         tensor = tensor.expand(num) if tensor.ndim == 0 else tensor
         if len(tensor) != num:
             raise ValueError(f"sample expects one value of {name!r} for each of {num} samples, got {len(tensor)}")

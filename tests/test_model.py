@@ -131,3 +131,32 @@ def test_fields_that_are_missing_are_drawn_for_the_same_rows():
     whole = model.complete(4, {"a": torch.arange(4)}, Rng(0))
     assert whole["a"].tolist() == [0, 1, 2, 3] and (whole["b"] < 0).all()
     assert torch.equal(model.complete(2, {}, Rng(0).rows(2))["b"], whole["b"][2:])
+
+
+def test_fields_that_belong_together_are_given_together():
+    class Pair:
+        together = (("masked", "mask"),)
+
+        def draw(self, num, rng):
+            return {name: torch.zeros(num) for name in ("masked", "mask", "labels")}
+
+    model, given = Noise(VECTOR), {"masked": torch.ones(2), "mask": torch.ones(2)}
+    model.conditioner, model.reads = Pair(), ("masked", "mask", "labels")
+    assert model.complete(2, given, Rng(0)).keys() == {"masked", "mask", "labels"}
+    assert model.complete(2, {"labels": torch.ones(2)}, Rng(0))["labels"].all()
+    with pytest.raises(ValueError, match="sample expects mask beside masked, got masked alone"):
+        model.complete(2, {"masked": given["masked"]}, Rng(0))
+
+
+def test_fields_with_rows_are_taken_in_the_model_s_precision():
+    model = Noise(VECTOR).double()
+    model.reads, seen = ("maps", "labels"), {}
+    model.draw = lambda num, fields, cond, rng: seen.update(fields) or torch.zeros(num, 3)
+    maps = torch.randn(5, 1, 2, 2)
+    model.sample(5, seed=0, maps=maps, labels=3)
+    assert torch.equal(seen["maps"], maps.double()) and seen["maps"].dtype == torch.float64
+    assert seen["labels"].tolist() == [3] * 5
+    model.sample(5, seed=0, maps=maps, labels=range(5), batch_size=4)
+    assert torch.equal(seen["maps"], maps[4:].double()) and seen["labels"].tolist() == [4]
+    with pytest.raises(ValueError, match="sample expects one value of 'maps' for each of 4 samples, got 5"):
+        model.sample(4, maps=maps)

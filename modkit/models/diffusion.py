@@ -14,6 +14,7 @@ Shape letters: b batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -116,9 +117,9 @@ class Diffusion(Model):
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise; fields not given are drawn by the conditioner."""
-        given = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
-        null = self.conditioner.null(num).merge(cond)
-        denoise = self.guidance(self._denoise(given), self._denoise(null))
+        given = self.conditioner(self.complete(num, fields, rng), None)
+        null = replace(self.conditioner.null(num), concat=given.concat)
+        denoise = self.guidance(self._denoise(given.merge(cond)), self._denoise(null.merge(cond)))
         times = self.sampler.times()
         x_t = self.sampler.start(rng.normal("start", self.blank(num, self.single)), times[0])
         state: Any = None

@@ -17,6 +17,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 
 from modkit.types import Cond, CondType, TensorType
 
-__all__ = ["CondEmbedding", "MapJoin", "sinusoidal"]
+__all__ = ["CondEmbedding", "MapJoin", "regridded", "sinusoidal"]
 
 
 class CondEmbedding(nn.Module):
@@ -80,7 +81,8 @@ class CondEmbedding(nn.Module):
 class MapJoin(nn.Module):
     """Joins the map of a condition to x as further channels; the identity where there is none.
 
-    A coarser map (the upper codes of a hierarchy) is repeated to x's size; codes are embedded first.
+    A coarser map (the upper codes of a hierarchy) is repeated to x's size, a finer one (a mask, beside a latent)
+    averaged; codes are embedded first.
 
     Args:
         x: Type of x.
@@ -88,7 +90,7 @@ class MapJoin(nn.Module):
         width: Channels in which codes are embedded.
 
     Raises:
-        ValueError: If the map has another rank than x or is finer.
+        ValueError: If the map has another rank than x, or holds codes and is finer.
     """
 
     channels: int
@@ -100,8 +102,10 @@ class MapJoin(nn.Module):
         self.channels = x.shape[0]
         if concat is not None:
             size = concat.shape if concat.classes else concat.shape[1:]
-            if len(size) != len(x.shape) - 1 or any(map_ > own for map_, own in zip(size, x.shape[1:])):
-                raise ValueError(f"MapJoin expects a map of at most {x.shape[1:]} positions beside x, got {concat}")
+            if len(size) != len(x.shape) - 1:
+                raise ValueError(f"MapJoin expects a map of {len(x.shape) - 1} sizes beside x {x}, got {concat}")
+            if concat.classes and any(map_ > own for map_, own in zip(size, x.shape[1:])):
+                raise ValueError(f"MapJoin expects codes at no more than {x.shape[1:]} positions, got {concat}")
             self.channels += width if concat.classes else concat.shape[0]
 
     def forward(self, x: Tensor, concat: Tensor | None) -> Tensor:
@@ -115,9 +119,15 @@ class MapJoin(nn.Module):
         concat = _given("concat", concat)
         if self.codes is not None:
             concat = self.codes(concat).movedim(-1, 1)
-        if concat.shape[2:] != x.shape[2:]:
-            concat = F.interpolate(concat, size=x.shape[2:], mode="nearest")
-        return torch.cat([x, concat.to(x.dtype)], dim=1)
+        return torch.cat([x, regridded(concat, x.shape[2:]).to(x.dtype)], dim=1)
+
+
+def regridded(x: Tensor, size: Sequence[int]) -> Tensor:
+    """A map `b c h w` at another size: averaged over areas where it is finer along any size, else repeated."""
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
+    finer = any(own > wanted for own, wanted in zip(x.shape[2:], size))
+    return F.interpolate(x, size=tuple(size), mode="area" if finer else "nearest")
 
 
 def sinusoidal(t: Tensor, width: int) -> Tensor:

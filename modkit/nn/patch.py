@@ -44,7 +44,7 @@ class PatchDiscriminator(nn.Module):
             embedding of conditions excepted; there is then no batch norm.
 
     Raises:
-        ValueError: If x is no image, holds codes, or is too small for `layers`, `cond` has a context or a map that is
+        ValueError: If x is no image, holds codes, or is too small for `layers`, `cond` has a context or codes that are
             finer or no map, or `channels` or `layers` is below 1.
     """
 

@@ -49,6 +49,37 @@ def test_attention_is_an_explicit_softmax(size, width):
     torch.testing.assert_close(attention(x, context), explicit(attention, x, context))
 
 
+@pytest.mark.parametrize("width", [None, 6])
+def test_attention_is_torch_s(width):
+    """Latent diffusion's eq. 4 and 5: Q from the map, K and V from the tokens."""
+    attention = randomized(Attention(8, context=width, head_channels=4).double())
+    x = torch.randn(3, 8, 2, 3, dtype=torch.float64)
+    context = None if width is None else torch.randn(3, 7, width, dtype=torch.float64)
+    positions = attention.norm(x).flatten(2).mT
+    source = positions if context is None else context
+
+    fused = F.scaled_dot_product_attention(
+        attention.query(positions).unflatten(-1, (2, 4)).transpose(1, 2),
+        *(half.unflatten(-1, (2, 4)).transpose(1, 2) for half in attention.key_value(source).chunk(2, -1)),
+    )
+    want = x + attention.out(fused.transpose(1, 2).flatten(2)).mT.reshape(x.shape)
+    torch.testing.assert_close(attention(x, context), want)
+
+    other = nn.MultiheadAttention(8, 2, kdim=width, vdim=width, batch_first=True, dtype=torch.float64)
+    (key, value), (key_bias, value_bias) = attention.key_value.weight.chunk(2), attention.key_value.bias.chunk(2)
+    with torch.no_grad():
+        if width is None:
+            other.in_proj_weight.copy_(torch.cat([attention.query.weight, key, value]))
+        else:
+            other.q_proj_weight.copy_(attention.query.weight)
+            other.k_proj_weight.copy_(key)
+            other.v_proj_weight.copy_(value)
+        other.in_proj_bias.copy_(torch.cat([attention.query.bias, key_bias, value_bias]))
+    other.out_proj.load_state_dict(attention.out.state_dict())
+    y, _ = other(positions, source, source)
+    torch.testing.assert_close(attention(x, context), x + y.mT.reshape(x.shape))
+
+
 def test_new_attention_is_the_identity():
     x = torch.randn(2, 8, 3, 3)
     assert torch.equal(Attention(8)(x), x)

@@ -6,7 +6,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from safetensors.torch import load_model, save_model
 from torch.nn import functional as F
 
-from modkit.nn.embeddings import CondEmbedding, MapJoin, sinusoidal
+from modkit.nn.embeddings import CondEmbedding, MapJoin, regridded, sinusoidal
 from modkit.types import Cond, CondType, TensorType
 
 ALL = CondType(vector=3, noise=5, labels=4, time=True)
@@ -126,9 +126,39 @@ def test_coarse_codes_are_embedded_and_repeated():
             assert torch.equal(y[:, 2:, i, j], join.codes.weight[codes[:, i // 2, j // 2]])
 
 
-@pytest.mark.parametrize("concat", [TensorType((1, 8, 4)), TensorType((1, 4)), TensorType((4,), classes=3)])
-def test_maps_of_another_rank_or_finer_are_refused(concat):
-    with pytest.raises(ValueError, match="MapJoin expects a map of at most"):
+def test_finer_maps_are_averaged_over_areas():
+    join = MapJoin(TensorType((2, 2, 3)), TensorType((1, 4, 12)), 8)
+    x, concat = torch.randn(5, 2, 2, 3), torch.randn(5, 1, 4, 12)
+    y = join(x, concat)
+    assert join.channels == 3 and torch.equal(y[:, :2], x)
+    for i in range(2):
+        for j in range(3):
+            mean = concat[:, 0, 2 * i : 2 * i + 2, 4 * j : 4 * j + 4].mean((1, 2))
+            torch.testing.assert_close(y[:, 2, i, j], mean)
+
+
+@pytest.mark.parametrize("size", [(7,), (4, 3), (2, 3, 2)])
+def test_a_constant_stays_one_on_any_grid(size):
+    for own in ((5,) * len(size), (1,) * len(size), size):
+        x = torch.full((2, 3, *own), 0.3)
+        torch.testing.assert_close(regridded(x, size), torch.full((2, 3, *size), 0.3))
+    same = torch.randn(2, 3, *size)
+    assert regridded(same, size) is same
+
+
+@pytest.mark.parametrize(
+    ("concat", "match"),
+    [
+        (TensorType((1, 4)), "MapJoin expects a map of 2 sizes beside x 2×4×4 unbounded, got 1×4 unbounded"),
+        (TensorType((4,), classes=3), "MapJoin expects a map of 2 sizes"),
+        (
+            TensorType((8, 4), classes=3),
+            r"MapJoin expects codes at no more than \(4, 4\) positions, got 8×4 codes of 3",
+        ),
+    ],
+)
+def test_maps_of_another_rank_and_finer_codes_are_refused(concat, match):
+    with pytest.raises(ValueError, match=match):
         MapJoin(TensorType((2, 4, 4)), concat, 8)
 
 

@@ -208,7 +208,10 @@ SMALL = TensorType((1, 4, 4))
         ),
         (lambda: PatchDiscriminator(X, CondType(), channels=0), "layers of at least 1, got 0 and None"),
         (lambda: PatchDiscriminator(X, CondType(context=(3, 8))), r"expects cond without context, .*context \(3, 8\)"),
-        (lambda: PatchDiscriminator(X, CondType(concat=TensorType((1, 26, 32)))), "expects a map .*got 1×26×32"),
+        (
+            lambda: PatchDiscriminator(X, CondType(concat=TensorType((26, 32), classes=3))),
+            "expects codes at no more than .*got 26×32",
+        ),
     ],
 )
 def test_mistakes_are_refused(make, message) -> None:

@@ -167,6 +167,22 @@ def test_coarser_codes_as_a_map():
     torch.testing.assert_close(net(values, Cond(concat=codes)), plain(torch.cat([values, embedded], dim=1), Cond()))
 
 
+def test_tokens_are_a_set():
+    net, x, cond = full((6, 6), attention=[3])
+    order = torch.randperm(6)
+    torch.testing.assert_close(net(x, replace(cond, context=cond.context[:, order])), net(x, cond))
+    twice = replace(cond, context=cond.context.repeat(1, 2, 1))
+    torch.testing.assert_close(net(x, twice), net(x, cond))
+
+
+def test_a_finer_map_is_averaged_to_x_s_grid():
+    x = TensorType((2, 3, 4))
+    net = randomized(UNet(x, x, CondType(concat=TensorType((1, 6, 12))), **SMALL).double())
+    values, concat = torch.randn(2, 2, 3, 4, dtype=torch.float64), torch.randn(2, 1, 6, 12, dtype=torch.float64)
+    coarse = concat.unflatten(3, (4, 3)).unflatten(2, (3, 2)).mean((3, 5))
+    torch.testing.assert_close(net(values, Cond(concat=concat)), net(values, Cond(concat=coarse)))
+
+
 @pytest.mark.parametrize("cond", [True, False])
 def test_every_parameter_takes_a_gradient(cond):
     if cond:

@@ -2,25 +2,15 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from modkit.conditioners import Label, NoConditioner
+from modkit.conditioners import Label
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, TensorType
+from modkit.types import Batch, CondType, TensorType
 
 FIELDS = {"labels": TensorType((), classes=4), "mask": TensorType((1, 4, 4))}
 
 
 def batch(*labels):
     return Batch(torch.zeros(len(labels), 1), {"labels": torch.tensor(labels)})
-
-
-def test_no_conditioner():
-    part = NoConditioner()
-    assert part.type == CondType()
-    assert part({"labels": torch.zeros(3)}, Rng(0)) == part.null(3) == Cond()
-    assert part.draw(3, Rng(0)) == {}
-    unread = iter([batch(1)])
-    part.prepare(unread)
-    assert next(unread)
 
 
 def test_label_looks_its_vector_up():
@@ -108,7 +98,8 @@ def test_runs_on_the_meta_device():
         ({"mask": FIELDS["mask"]}, {}, r"Label expects the data's field 'labels', got fields \['mask'\]"),
         ({"labels": TensorType(())}, {}, "Label expects field 'labels' to be one class a sample, got scalar unbounded"),
         ({"labels": TensorType((4,), classes=2)}, {}, "to be one class a sample, got 4 codes of 2 classes"),
-        (FIELDS, {"drop": 1.5}, r"Label expects width >= 1 and drop in \[0, 1\], got 128 and 1.5"),
+        (FIELDS, {"drop": 1.5}, r"Label expects drop in \[0, 1\], got 1.5"),
+        (FIELDS, {"width": 0}, "Label expects width >= 1, got 0"),
     ],
 )
 def test_refuses(fields, keywords, match):
@@ -122,7 +113,10 @@ def test_refuses(fields, keywords, match):
         ({}, r"Label expects field 'labels', got fields \[\]"),
         ({"labels": torch.tensor([0, 4])}, r"Label expects labels in \[0, 4\), got 0..4"),
         ({"labels": torch.tensor([-1, 2])}, r"Label expects labels in \[0, 4\), got -1..2"),
-        ({"labels": torch.tensor([0.5])}, r"Label expects int64 labels of shape \(b,\), got torch.float32 \(1,\)"),
+        (
+            {"labels": torch.tensor([0.5])},
+            r"Label expects field 'labels' as int64 of shape \(b,\), got torch.float32 \(1,\)",
+        ),
         ({"labels": torch.tensor([[1]])}, r"got torch.int64 \(1, 1\)"),
     ],
 )
@@ -135,5 +129,5 @@ def test_refuses_to_count_what_is_no_label():
     part = Label(FIELDS)
     with pytest.raises(ValueError, match=r"Label expects labels in \[0, 4\), got 1..7"):
         part.prepare([batch(1, 7)])
-    with pytest.raises(ValueError, match="Label expects labels to count in field 'labels', got none"):
+    with pytest.raises(ValueError, match="Label expects classes to count in field 'labels', got none"):
         part.prepare([])

@@ -1,0 +1,109 @@
+"""What fields are drawn from where none are given: the frequencies of classes, or a few examples of the data.
+
+Both measure the training data once, in `prepare`, and keep what they find in buffers.
+
+Shape letters: b batch, k classes, m examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from modkit.conditioners.fields import Field
+from modkit.rng import Rng
+from modkit.types import Batch
+
+__all__ = ["Examples", "Frequencies"]
+
+
+class Frequencies(nn.Module):
+    """How often each class comes: uniform before `prepare`, then the data's.
+
+    Args:
+        field: A field of one class a sample.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, field: Field) -> None:
+        super().__init__()
+        self.field, self.classes = field, field.type.classes or 1
+        self.register_buffer("frequencies", torch.full((self.classes,), 1 / self.classes))
+
+    def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
+        """Classes drawn from the frequencies, `b`."""
+        cumulative = self.frequencies.double().cumsum(0)
+        uniform = rng.uniform("labels", cumulative.new_empty(num))
+        labels = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
+        return {self.field.name: labels.clamp_max(self.classes - 1)}
+
+    @torch.no_grad()
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Counts the classes of `batches`.
+
+        Raises:
+            ValueError: If there are none, or one is out of range.
+        """
+        counts = torch.zeros(self.classes, dtype=torch.int64)
+        for batch in batches:
+            labels = self.field.read(batch.fields).cpu()
+            self.field.check_range(labels)
+            counts += labels.bincount(minlength=self.classes)
+        if not counts.any():
+            raise ValueError(f"{self.field.owner} expects classes to count in field {self.field.name!r}, got none")
+        self.frequencies.copy_(counts / counts.sum())
+
+
+class Examples(nn.Module):
+    """The fields of the first samples of a pass, drawn together: fields of one draw belong to one sample.
+
+    Args:
+        fields: The fields.
+        keep: Number m of samples; they are saved with the model. With 0 nothing can be drawn.
+
+    Raises:
+        ValueError: If `keep` is negative.
+    """
+
+    num: Tensor
+
+    def __init__(self, fields: Sequence[Field], keep: int) -> None:
+        super().__init__()
+        if keep < 0:
+            raise ValueError(f"{fields[0].owner} expects keep >= 0, got {keep}")
+        self.fields, self.keep = tuple(fields), keep
+        self.register_buffer("num", torch.zeros((), dtype=torch.int64))
+        for number, one in enumerate(self.fields):
+            dtype = torch.float32 if one.type.classes is None else torch.int64
+            self.register_buffer(f"examples_{number}", torch.zeros((keep, *one.type.shape), dtype=dtype))
+
+    def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
+        """The fields of `num` of the examples, each as likely as the others.
+
+        Raises:
+            ValueError: If there are none: it names the fields to give.
+        """
+        if not int(self.num):
+            names = ", ".join(one.name for one in self.fields)
+            raise ValueError(f"{self.fields[0].owner} has no examples to draw from: give {names}")
+        rows = rng.integers("examples", torch.empty(num), 0, int(self.num)).to(self.num.device)
+        return {one.name: self._kept(number)[rows] for number, one in enumerate(self.fields)}
+
+    @torch.no_grad()
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Keeps the first m samples of `batches`."""
+        filled = 0
+        for batch in batches if self.keep else ():
+            taken = min(len(batch), self.keep - filled)
+            for number, one in enumerate(self.fields):
+                self._kept(number)[filled : filled + taken] = one.read(batch.fields)[:taken]
+            filled += taken
+            if filled == self.keep:
+                break
+        self.num.fill_(filled)
+
+    def _kept(self, number: int) -> Tensor:
+        return self.get_buffer(f"examples_{number}")

@@ -1,0 +1,82 @@
+"""A class label as a vector. Shape letters: b batch, k classes, d width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from modkit.conditioners.drawing import Frequencies
+from modkit.conditioners.fields import check_drop, field_of
+from modkit.rng import Rng
+from modkit.types import Batch, Cond, CondType, TensorType
+
+__all__ = ["Label"]
+
+
+class Label(nn.Module):
+    """A learned vector for each class, and one for no class (classifier-free guidance).
+
+    References:
+        Classifier-Free Diffusion Guidance (Ho and Salimans, 2022), algorithm 1, https://arxiv.org/abs/2207.12598
+
+    Args:
+        field: Name of the field of labels.
+        width: Width of the vectors.
+        drop: Probability with which a label is replaced by none in training, in [0, 1].
+
+    Raises:
+        ValueError: If the field is missing or is no label, `width` is below 1, or `drop` is no probability.
+    """
+
+    def __init__(
+        self, fields: dict[str, TensorType], *, field: str = "labels", width: int = 128, drop: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.field = field_of(self, fields, field)
+        classes = self.field.type.classes
+        if classes is None or self.field.type.shape:
+            raise ValueError(f"Label expects field {field!r} to be one class a sample, got {fields[field]}")
+        check_drop(self, drop)
+        if width < 1:
+            raise ValueError(f"Label expects width >= 1, got {width}")
+        self.classes, self.drop = classes, drop
+        self.reads: tuple[str, ...] = (field,)
+        self.type = CondType(vector=width)  # type: ignore[assignment, method-assign]  # the contract's name
+        self.embedding = nn.Embedding(classes + 1, width)
+        self.counted = Frequencies(self.field)
+
+    @property
+    def frequencies(self) -> Tensor:
+        """How often each label comes, `k`: uniform before `prepare`, then the data's."""
+        return self.counted.frequencies
+
+    def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
+        """Vectors `b d` of labels `b` in [0, k); with an rng, each becomes none with probability `drop`.
+
+        Raises:
+            ValueError: If the field is missing or is not int64 `b`; outside training, on the CPU, if a label is out of
+                range.
+        """
+        labels = self.field.looked_at(fields, self.training)
+        if rng is not None and self.drop > 0:
+            uniform = rng.uniform("drop", torch.empty(labels.shape, device=labels.device))
+            labels = torch.where(uniform < self.drop, self.classes, labels)
+        return Cond(vector=self.embedding(labels))
+
+    def null(self, num: int) -> Cond:
+        """The vector of no class, `num d`."""
+        return Cond(vector=self.embedding(torch.full((num,), self.classes, device=self.embedding.weight.device)))
+
+    def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
+        """Labels drawn from the frequencies: uniform before `prepare`, then the data's."""
+        return self.counted.draw(num, rng)
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Counts the labels of `batches`.
+
+        Raises:
+            ValueError: If there are none, or one is out of range.
+        """
+        self.counted.prepare(batches)

@@ -1,0 +1,149 @@
+import pytest
+import torch
+
+from modkit import use
+from modkit.conditioners import Label, Map, NoConditioner, Several, Tokens
+from modkit.corruptions import LowRes, Mask
+from modkit.data.corrupted import Corrupted
+from modkit.models.diffusion import Diffusion
+from modkit.rng import Rng
+from modkit.types import Batch, Cond, CondType, TensorType
+from tests.play import spec, trainer
+
+FIELDS = {
+    "labels": TensorType((), classes=4),
+    "caption": TensorType((3,), classes=5),
+    "mask": TensorType((1, 4, 4)),
+}
+LABEL = lambda **types: Label(**types, width=6, drop=0.5)  # noqa: E731
+WORDS = lambda **types: Tokens(**types, field="caption", width=8, depth=1, drop=0.5)  # noqa: E731
+
+
+def fields(num):
+    g = torch.Generator().manual_seed(0)
+    return {
+        "labels": torch.randint(0, 4, (num,), generator=g),
+        "caption": torch.randint(0, 5, (num, 3), generator=g),
+        "mask": torch.randn(num, 1, 4, 4, generator=g),
+    }
+
+
+def test_types_and_values_are_merged_in_order():
+    part, given = Several(FIELDS, parts={"a": LABEL, "b": WORDS, "c": Map, "d": LABEL}).eval(), fields(5)
+    assert part.type == CondType(vector=12, context=(3, 8), concat=FIELDS["mask"])
+    assert part.reads == ("labels", "caption", "mask") and part.together == (("mask",),)
+    a, b, c, d = (part.parts[name] for name in "abcd")
+    cond = part(given, None)
+    assert torch.equal(cond.vector, torch.cat([a(given, None).vector, d(given, None).vector], 1))
+    assert torch.equal(cond.context, b(given, None).context) and torch.equal(cond.concat, given["mask"])
+    null = part.null(5)
+    assert torch.equal(null.vector, torch.cat([a.null(5).vector, d.null(5).vector], 1))
+    assert torch.equal(null.context, b.null(5).context) and null.concat is None
+
+
+def test_each_drops_by_itself():
+    part, given = Several(FIELDS, parts={"a": LABEL, "b": WORDS, "c": Map}), fields(4000)
+    with torch.no_grad():
+        cond, null = part(given, Rng(0)), part.null(4000)
+    vector = (cond.vector == null.vector).all(1)
+    context = torch.isclose(cond.context, null.context, atol=1e-5).flatten(1).all(1)
+    both = (vector & context).float().mean()
+    assert abs(vector.float().mean() - 0.5) < 0.04 and abs(context.float().mean() - 0.5) < 0.04  # sd .008
+    assert abs(both - 0.25) < 0.04  # independent; sd .007
+    assert torch.equal(cond.concat, given["mask"])
+
+
+def test_fields_are_drawn_by_the_first_that_reads_them():
+    part = Several(FIELDS, parts={"a": LABEL, "b": Tokens, "c": Map, "d": lambda **types: NoConditioner()})
+    part.prepare([Batch(torch.zeros(9, 1), fields(9))])
+    drawn = part.draw(7, Rng(0))
+    assert set(drawn) == {"labels", "mask"}
+    assert torch.equal(drawn["labels"], part.parts["a"].draw(7, Rng(0).at("a"))["labels"])
+    assert set(part.state_dict()) >= {"parts.a.embedding.weight", "parts.b.embedding.weight", "parts.c.examples.num"}
+
+
+def test_none_is_nothing():
+    part = Several(FIELDS)
+    assert part.type == CondType() and part(fields(2), Rng(0)) == part.null(2) == Cond() and part.draw(2, Rng(0)) == {}
+
+
+@pytest.mark.parametrize(
+    ("parts", "match"),
+    [
+        ({"a": Map, "b": Map}, "Several cannot join 'b' to those before it: conditions expect `concat` from one side"),
+        ({"a": WORDS, "b": Tokens}, "Several cannot join 'b' .* joined contexts expect one width, got 8 and 128"),
+    ],
+)
+def test_clashes_are_refused(parts, match):
+    with pytest.raises(ValueError, match=match):
+        Several(FIELDS, parts=parts)
+
+
+def in_painting(scale=2.0, corruption=Mask, steps=1):
+    data = use(Corrupted, data=use("digits", size=8), corruption=use(corruption))
+    parts = {"maps": use(Map), "label": use("label", width=4), "tokens": use(Tokens, width=8, depth=1)}
+    return spec(
+        use(
+            "diffusion",
+            network=use("unet", channels=[8], blocks=1),
+            conditioner=use(Several, parts=parts),
+            guidance=use("cfg", scale=scale),
+            parametrization="x0",
+            sampler=use("ddim", steps=steps),
+        ),
+        data,
+        steps=3,
+    )
+
+
+def randomized(model):
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=g) / max(p[0].numel() if p.ndim else 1, 16) ** 0.5)
+    return model
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0, 3.5])
+def test_guidance_has_null_labels_and_tokens_and_keeps_the_maps(scale, tmp_path):
+    made = trainer(in_painting(scale), tmp_path / "run")
+    model: Diffusion = randomized(made.model).eval()
+    given = {name: value for name, value in made.data.read("test", range(3), Rng(0)).fields.items()}
+    x = model.sample(3, seed=0, **given)
+    with torch.no_grad():
+        t = model.sampler.times()[0]
+        rows = t.expand(3)
+        x_t = model.sampler.start(Rng("sample", 0).normal("start", x), t)
+        x_in, time = model.parametrization.inputs(x_t, rows)
+        cond = model.conditioner(given, None)
+        null = Cond(
+            vector=model.conditioner.parts["label"].null(3).vector,
+            context=model.conditioner.parts["tokens"].null(3).context,
+            concat=torch.cat([given["masked"], given["mask"]], 1),
+        )
+        x_c, x_n = (
+            model.parametrization.denoised(model.network(x_in, side.at(time)), x_t, rows).x_0 for side in (cond, null)
+        )
+    want = (x_n + scale * (x_c - x_n)).clamp(-1, 1)
+    assert (want.abs() < 1).any() and (x_c - x_n).abs().max() > 1e-3
+    torch.testing.assert_close(x, want, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("corruption", [Mask, LowRes])
+def test_a_diffusion_trains_on_corrupted_data_and_gives_back(corruption, tmp_path):
+    made = trainer(in_painting(corruption=corruption, steps=2), tmp_path / "run")
+    before = {name: p.clone() for name, p in made.model.named_parameters()}
+    made.fit()
+    still = [name for name, p in made.model.named_parameters() if torch.equal(p, before[name])]
+    assert [name for name in still if name.startswith("conditioner")] == []
+    batch = made.data.read("test", range(4), Rng(0))
+    maps = {name: value for name, value in batch.fields.items() if name != "labels"}
+    x = made.model.sample(4, seed=0, **maps)  # labels are drawn
+    assert x.shape == (4, 1, 8, 8)
+    torch.testing.assert_close(made.model.sample(4, seed=0, batch_size=3, **maps), x)
+    with pytest.raises(ValueError, match=r"expects one value of '\w+' for each of 4 samples, got 3"):
+        made.model.sample(4, seed=0, **{name: value[:3] for name, value in maps.items()})
+    with pytest.raises(
+        ValueError, match=r"Map expects field '\w+' as floats of shape \(b, 1, \d, \d\), got .* \(4, 2, 2\)"
+    ):
+        made.model.sample(4, seed=0, **{name: torch.zeros(4, 2, 2) for name in maps})
