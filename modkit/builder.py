@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -234,10 +234,14 @@ class Factory:
         slots = {
             name: self._site.argument(value)
             for name, value in self._call.arguments.items()
-            if isinstance(value, Call | Ref)
+            if isinstance(value, Call | Ref) or (isinstance(value, list) and value and isinstance(value[0], Call | Ref))
         }
         reason: str | None = self._call.part.load().accepts(event, **slots)  # type: ignore[attr-defined]
         return reason
+
+    def each(self, num: int) -> list[Factory]:
+        """This slot `num` times: part i is one of its own, at `PATH[i]`."""
+        return [Factory(self._site, _moved(self._call, self._path, f"{self._path}[{i}]")) for i in range(num)]
 
     def fed(self, source: str) -> Factory:
         """This slot, telling where its types come from when it or a part in it cannot take them."""
@@ -300,6 +304,18 @@ def piece(folder: Any, at: str) -> dict[str, torch.Tensor]:
         for name, value in every.items()
         if not prefix or name.startswith(f"{prefix}.")
     }
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    """A call, or what an argument holds, as it would be at another path; what it refers to stays where it is."""
+    if isinstance(value, Call):
+        arguments = {name: _moved(argument, old, new) for name, argument in value.arguments.items()}
+        return replace(value, path=new + value.path.removeprefix(old), arguments=arguments)
+    if isinstance(value, Ref):
+        return replace(value, path=new + value.path.removeprefix(old))
+    if isinstance(value, Mapping) and not isinstance(value, Node):
+        return {key: _moved(item, old, new) for key, item in value.items()}
+    return [_moved(item, old, new) for item in value] if isinstance(value, list) else value
 
 
 def _makes_module(target: Any) -> bool:

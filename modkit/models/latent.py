@@ -140,6 +140,10 @@ class Latent(Model):
             self._measure(batches, rng.at("scale"))
         self.prior.prepare(name, _Encoded(self, batches, rng.at("encode")), rng.at(side))
 
+    def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:
+        """The fields that its prior reads, those missing drawn as the prior would."""
+        return self.prior.complete(num, fields, rng.at("prior")) if self.prior.reads else fields
+
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws of the prior."""
         if self._unmeasured():

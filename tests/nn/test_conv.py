@@ -86,6 +86,63 @@ def test_decoder_is_its_diagram():
     torch.testing.assert_close(decoder(z), r.out(y))
 
 
+def test_a_hierarchy_of_features_is_taken_where_its_levels_end():
+    x = TensorType((3, 7, 10))
+    encoder = randomized(ConvEncoder(x, channels=[4, 8, 12], levels=[5, 3]).double())
+    assert encoder.h == (TensorType((12, 2, 3)), TensorType((8, 4, 5)))
+    r = Reference(encoder)
+    x = torch.randn(2, 3, 7, 10, dtype=torch.float64)
+    h = r.conv(r.block(r.conv(x, "conv_in"), "levels.0.0"), "levels.0.1.conv", stride=2)
+    fine = r.block(h, "levels.1.0")
+    h = r.block(r.conv(fine, "levels.1.1.conv", stride=2), "levels.2.0")
+    coarse = r.out(r.block(r.block(h, "middle.0"), "middle.1"))
+    fine = r.conv(r.norm_silu(fine, "heads.1.0"), "heads.1.2")
+    maps = encoder(x)
+    assert len(maps) == 2
+    torch.testing.assert_close(maps[0], coarse)
+    torch.testing.assert_close(maps[1], fine)
+
+
+def test_a_hierarchy_of_latents_is_joined_where_its_levels_begin():
+    x, z = TensorType((3, 7, 10)), (TensorType((5, 2, 3)), TensorType((2, 7, 10)))
+    decoder = randomized(ConvDecoder(z, x, channels=[12, 8, 4]).double())
+    r = Reference(decoder)
+    coarse, fine = (torch.randn(2, *one.shape, dtype=torch.float64) for one in z)
+    y = r.block(r.block(r.conv(coarse, "conv_in"), "middle.0"), "middle.1")
+    y = r.block(y, "levels.0.0")
+    for level, (h, w) in ((1, (4, 5)), (2, (7, 10))):
+        y = r.conv(y.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :h, :w], f"doublings.{level - 1}.conv")
+        if level == 2:
+            y = r.conv(torch.cat([y, fine], 1), "joins.2")
+        y = r.block(y, f"levels.{level}.0")
+    torch.testing.assert_close(decoder((coarse, fine)), r.out(y))
+
+
+@pytest.mark.parametrize(("shape", "levels"), [((2, 13), [7, 2]), ((1, 9, 6), [9, 5, 2]), ((2, 5, 6, 7), [4, 1])])
+def test_hierarchies_of_any_rank_and_size_come_back(shape, levels):
+    x = TensorType(shape)
+    encoder = randomized(ConvEncoder(x, channels=[4, 8, 8, 12], levels=levels))
+    decoder = randomized(ConvDecoder(encoder.h, x, channels=[12, 8, 8, 4]))
+    h = encoder(torch.randn(2, *shape))
+    assert tuple(one.shape[1:] for one in h) == tuple(type.shape for type in encoder.h)
+    assert [max(type.shape[1:]) for type in encoder.h] == sorted(levels)
+    y = decoder(h)
+    assert y.shape[1:] == shape
+    y.square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in [*encoder.parameters(), *decoder.parameters()])
+
+
+def test_one_level_has_the_parameters_that_it_had():
+    x = TensorType((1, 16, 16))
+    plain, tall = ConvEncoder(x), ConvEncoder(x, levels=[16, 8])
+    assert tall.state_dict().keys() - plain.state_dict().keys() == {
+        f"heads.0.{i}.{name}" for i in (0, 2) for name in ("weight", "bias")
+    }
+    tall.load_state_dict({**tall.state_dict(), **plain.state_dict()})
+    data = torch.randn(2, 1, 16, 16)
+    assert torch.equal(tall(data)[0], plain(data))
+
+
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 7, 9), (2, 13), (1, 1), (2, 5, 6, 7)])
 @pytest.mark.parametrize("channels", [[8], [8, 12], [4, 8, 8, 12]])
 def test_types_agree_with_values_at_any_size(shape, channels):
@@ -234,5 +291,14 @@ def test_refusals_name_expected_and_received():
         ConvDecoder(TensorType((4, 4, 4)), x)
     with pytest.raises(ValueError, match="ConvDecoder expects continuous maps .*, got 6 unbounded"):
         ConvDecoder(vector, x)
-    with pytest.raises(ValueError, match="ConvDecoder expects one latent, got a hierarchy of 2"):
+    sizes = r"ConvEncoder expects levels at two or more resolutions among \[16, 8, 4\], the last among them, got"
+    for levels in ([], [4], [16, 8], [4, 4], [8, 5], [8, 4, 2]):
+        with pytest.raises(ValueError, match=rf"{sizes} \[{', '.join(map(str, levels))}\]"):
+            ConvEncoder(x, channels=[4, 4, 4], levels=levels)
+    sizes = r"ConvDecoder expects the maps of a hierarchy in turn at sizes among \[\(4, 4\), \(8, 8\), \(16, 16\)\]"
+    for shapes in ([4, 7], [4, 8, 8], [4, 16, 8], [4, 4]):
+        hierarchy = tuple(TensorType((3, size, size)) for size in shapes)
+        with pytest.raises(ValueError, match=rf"{sizes}, got 3×{shapes[-1]}×{shapes[-1]}"):
+            ConvDecoder(hierarchy, x, channels=[4, 4, 4])
+    with pytest.raises(ValueError, match=r"ConvDecoder with 2 levels expects z of size \(8, 8\) .* got \(4, 4\)"):
         ConvDecoder((TensorType((4, 4, 4)), TensorType((4, 8, 8))), x)

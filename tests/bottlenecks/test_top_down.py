@@ -1,0 +1,239 @@
+import math
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch.nn import functional as F
+
+import modkit
+from modkit import build, use
+from modkit.bottlenecks import Gaussian, VectorQuantizer
+from modkit.bottlenecks.top_down import TopDown
+from modkit.model import Pass
+from modkit.rng import Rng
+from modkit.types import TensorType
+from tests.play import digits, spec, turn
+
+H = (TensorType((6, 2, 3)), TensorType((4, 4, 5)))
+CONV = {"encoder": use("conv", channels=[4, 8], levels=[8, 4]), "decoder": use("conv", channels=[8, 4])}
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+class Slot:
+    """A slot of bottlenecks, made by a function of h."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def each(self, num):
+        return [self.make] * num
+
+
+def quantizing(h=H, **options):
+    part = TopDown(h, level=Slot(lambda h: VectorQuantizer(h, num_codes=7, channels=3, **options))).double()
+    for name, parameter in part.named_parameters():
+        if name.startswith("joins"):
+            torch.nn.init.normal_(parameter, std=0.5)  # the last convolution of a block starts at zero
+    return part
+
+
+def gaussian(h=H):
+    return TopDown(h, level=Slot(lambda h: Gaussian(h, channels=2))).double()
+
+
+def maps(num=3, h=H):
+    return tuple(torch.randn(num, *one.shape, dtype=torch.float64) for one in h)
+
+
+def codes(part, index):
+    return getattr(part, f"level[{index}]").codebook.codes
+
+
+def joined(part, h, upper, index=0):
+    """The nets between, written out."""
+    p = {name.removeprefix(f"joins.{index}."): value for name, value in part.joins.state_dict(prefix="joins.").items()}
+
+    def conv(x, name):
+        weight = p[f"{name}.weight"]
+        return F.conv2d(x, weight, p[f"{name}.bias"], padding=weight.shape[-1] // 2)
+
+    def norm_silu(x, name):
+        return F.silu(F.group_norm(x, x.shape[1] // 4, p[f"{name}.weight"], p[f"{name}.bias"]))
+
+    y = conv(upper, "conv_in")
+    y = y + conv(norm_silu(conv(norm_silu(y, "block.norm_1"), "block.conv_1"), "block.norm_2"), "block.conv_2")
+    rows, columns = ([i * n // m for i in range(m)] for n, m in zip(y.shape[2:], h.shape[2:]))
+    return conv(torch.cat([h, y[:, :, rows][:, :, :, columns]], 1), "conv_out")
+
+
+def test_each_level_quantises_what_the_one_above_leaves():
+    part, h = quantizing(), maps()
+    assert part.latents == {
+        "codes": (TensorType((2, 3), classes=7), TensorType((4, 5), classes=7)),
+        "continuous": (TensorType((3, 2, 3)), TensorType((3, 4, 5))),
+        "quantized": (TensorType((3, 2, 3)), TensorType((3, 4, 5))),
+    }
+    upper, lower = (getattr(part, f"level[{i}]") for i in range(2))
+    top = upper(h[0], None)
+    low = lower(joined(part, h[1], top.values["quantized"]), None)
+    made = part(h, None)
+    for name, value in made.values.items():
+        assert len(value) == 2
+        torch.testing.assert_close(value, (top.values[name], low.values[name]))
+        torch.testing.assert_close(part.to_z(name, value), (top.values["quantized"], low.values["quantized"]))
+    assert made.kl is None and set(made.losses) == {"commitment"}
+    torch.testing.assert_close(made.losses["commitment"], top.losses["commitment"] + low.losses["commitment"])
+
+
+def test_the_lower_codes_change_when_only_the_upper_codebook_does():
+    part, h = quantizing(), maps(16)
+    before = part(h, None).values["codes"]
+    codes(part, 0).mul_(-3)
+    after = part(h, None).values["codes"]
+    assert (before[1] != after[1]).any()
+    part.joins[0].conv_out.weight.data[:, 4:] = 0  # the path from above, cut
+    alone = part(h, None).values["codes"][1]
+    codes(part, 0).mul_(-3)
+    assert torch.equal(part(h, None).values["codes"][1], alone)
+
+
+def test_gradients_of_the_lower_level_reach_the_upper_features():
+    part, h = quantizing(), tuple(one.requires_grad_() for one in maps())
+    made = part(h, None)
+    gradient = torch.autograd.grad(made.values["quantized"][1].square().sum(), h)
+    assert all(one.any() for one in gradient)
+    made = part(h, None)
+    (made.values["quantized"][1].square().sum() + made.losses["commitment"]).backward()
+    assert all(p.grad is not None and p.grad.any() for p in part.parameters())
+
+
+def test_kl_and_densities_are_sums_over_levels():
+    part, h = gaussian(), maps()
+    made = part(h, Pass(Rng(0)))
+    upper, lower = (getattr(part, f"level[{i}]") for i in range(2))
+    top = upper(h[0], Pass(Rng(0).at("level-0")))
+    reach = joined(part, h[1], top.values["continuous"])
+    low = lower(reach, Pass(Rng(0).at("level-1")))
+    torch.testing.assert_close(made.values["continuous"], (top.values["continuous"], low.values["continuous"]))
+    torch.testing.assert_close(made.kl, top.kl + low.kl)
+    latent, log_q = part.posterior("continuous", h, Rng(0))
+    torch.testing.assert_close(latent, made.values["continuous"])
+    expected = upper.posterior("continuous", h[0], Rng(0).at("level-0"))[1]
+    torch.testing.assert_close(log_q, expected + lower.posterior("continuous", reach, Rng(0).at("level-1"))[1])
+    normal = torch.distributions.Normal(0, 1)
+    prior = sum(normal.log_prob(one).flatten(1).sum(1) for one in latent)
+    torch.testing.assert_close(part.log_prior("continuous", latent), prior)
+    drawn = part.sample(4, Rng(0))
+    assert [tuple(one.shape) for one in drawn] == [(4, 2, 2, 3), (4, 2, 4, 5)]
+    assert not torch.isclose(drawn[0].flatten(1)[:, :8], drawn[1].flatten(1)[:, :8]).any()
+
+
+def test_codes_have_the_uniform_prior_of_all_levels():
+    part, h = quantizing(), maps()
+    latent, log_q = part.posterior("codes", h, Rng(0))
+    assert all(torch.equal(a, b) for a, b in zip(latent, part(h, None).values["codes"]))
+    assert torch.equal(log_q, torch.zeros(3, dtype=torch.float64))
+    torch.testing.assert_close(
+        part.log_prior("codes", latent), torch.full((3,), -26 * math.log(7), dtype=torch.float64)
+    )
+    with pytest.raises(ValueError, match="VectorQuantizer has no prior"):
+        part.sample(2, Rng(0))
+
+
+def test_the_lower_level_is_prepared_under_the_upper_one_as_prepared():
+    part, data = quantizing(), [maps(8), maps(8)]
+    alone = VectorQuantizer(H[0], num_codes=7, channels=3).double()
+    lower = VectorQuantizer(H[1], num_codes=7, channels=3).double()
+    alone.load_state_dict(getattr(part, "level[0]").state_dict())
+    lower.load_state_dict(getattr(part, "level[1]").state_dict())
+    alone.prepare([h[0] for h in data], Rng(3).at("level-0"))
+    reach = [joined(part, h[1], alone(h[0], None).values["quantized"]) for h in data]
+    lower.prepare(reach, Rng(3).at("level-1"))
+    before = codes(part, 0).clone()
+    part.prepare(data, Rng(3))
+    torch.testing.assert_close(codes(part, 0), alone.codebook.codes)
+    torch.testing.assert_close(codes(part, 1), lower.codebook.codes)
+    assert not torch.equal(before, alone.codebook.codes)
+
+
+def test_update_moves_every_level_by_what_it_has_seen():
+    part, h = quantizing(revive=0.0), maps(8)
+    before = [codes(part, i).clone() for i in range(2)]
+    for step in (None, Pass(Rng(0))):
+        part(h, step)
+    part.update(Pass(Rng(0)))
+    assert all(torch.equal(codes(part, i), before[i]) for i in range(2))
+    part(h, turn())
+    part.update(turn())
+    assert not any(torch.equal(codes(part, i), before[i]) for i in range(2))
+
+
+def test_three_levels_and_other_ranks():
+    h = (TensorType((4, 2)), TensorType((4, 2)), TensorType((8, 7)))
+    part = quantizing(h)
+    made = part(maps(2, h), turn())
+    assert [tuple(one.shape) for one in made.values["codes"]] == [(2, 2), (2, 2), (2, 7)]
+    with torch.device("meta"):
+        meta = quantizing().float()
+        values = meta(tuple(torch.empty(2, *one.shape) for one in H), turn()).values
+    assert [tuple(one.shape) for one in values["quantized"]] == [(2, 3, 2, 3), (2, 3, 4, 5)]
+
+
+def test_round_trip_through_safetensors():
+    part, other = quantizing(), quantizing()
+    h = maps()
+    part(h, turn())
+    part.update(turn())
+    other.load_state_dict(load(save(part.state_dict())))
+    for a, b in zip(part(h, None).values["quantized"], other(h, None).values["quantized"]):
+        assert torch.equal(a, b)
+
+
+def test_refusals_name_expected_and_received():
+    slot = Slot(VectorQuantizer)
+    with pytest.raises(ValueError, match="TopDown expects a hierarchy of two or more maps, got 4×4×4 unbounded"):
+        TopDown(TensorType((4, 4, 4)), level=slot)
+    with pytest.raises(ValueError, match="TopDown expects continuous maps .*, got 6 unbounded"):
+        TopDown((TensorType((4, 2, 2)), TensorType((6,))), level=slot)
+    with pytest.raises(ValueError, match="TopDown expects maps of one rank, coarsest first, got 4×4×5 unbounded, 6×2"):
+        TopDown(H[::-1], level=slot)
+    with pytest.raises(ValueError, match=r"TopDown expects one of the latents \['codes', .*\], got 'z'"):
+        quantizing().to_z("z", maps())
+
+
+def test_an_autoencoder_over_it_trains_and_reloads(tmp_path):
+    autoencoder = use("autoencoder", **CONV, bottleneck=use(TopDown, level=use("vq", num_codes=16, channels=4)))
+    toy = spec(autoencoder, steps=3)
+    report = modkit.check(toy)
+    assert report.unchecked == {} and report.terms["autoencoder"] == ("nll", "commitment")
+    before = build(toy).state_dict()
+    started = [before[f"bottleneck.level[{i}].codebook.codes"] for i in range(2)]
+    assert not torch.equal(*started)  # each is a part of its own
+    run = modkit.train(toy, tmp_path / "run")
+    model = modkit.load(run, spec=toy)
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == set(before)
+    x = digits(5).tensor
+    codes = model.encode(x, "codes")
+    assert [tuple(one.shape) for one in codes] == [(5, 4, 4), (5, 8, 8)]
+    torch.testing.assert_close(model.reconstruct(x), model.decode(codes, "codes"))
+    with pytest.raises(ValueError, match="VectorQuantizer has no prior"):
+        model.sample(2)
+
+
+def test_a_hierarchical_vae_samples_and_has_a_bound():
+    autoencoder = use("autoencoder", **CONV, bottleneck=use(TopDown, level=use("gaussian", channels=2)))
+    model = build(spec(autoencoder))
+    assert model.sample(3, seed=0).shape == (3, 1, 8, 8)
+    batch = digits(2)
+    losses = model.losses("autoencoder", batch, turn())
+    assert set(losses) == {"nll", "kl"}
+    one = model.bound(batch, 1, Rng(0))
+    made = model.bottleneck(model.encoder(batch.tensor), Pass(Rng(0).at(0)))
+    nll = model.likelihood.nll(model.decoder(made.values["continuous"]), batch.tensor)
+    torch.testing.assert_close(one, -nll - model.likelihood.constant * 64 - made.kl)
+    assert model.bound(batch, 3, Rng(0)).isfinite().all()
