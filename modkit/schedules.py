@@ -24,7 +24,20 @@ from torch import Tensor
 
 from modkit.kinds import Schedule
 
-__all__ = ["EDM", "Bounded", "Cosine", "Linear", "Scale", "Scales", "Table", "broadcast", "sigma_ends", "tau"]
+__all__ = [
+    "EDM",
+    "VP",
+    "Bounded",
+    "Cosine",
+    "Even",
+    "Linear",
+    "Scale",
+    "Scales",
+    "Table",
+    "broadcast",
+    "sigma_ends",
+    "tau",
+]
 
 Scale: TypeAlias = float | Tensor
 """A number for the whole batch, or one a sample: `b`, float64."""
@@ -157,6 +170,80 @@ class EDM:
         return sigma.to(torch.float64) / self.sigma_max
 
 
+class VP:
+    """A signal that fades at a linearly growing rate, from none lost at t = 0; it has no table.
+
+        log ac(u) = -(beta_max - beta_min) u^2 / 2 - beta_min u,    u = t_min + (1 - t_min) t
+        alpha_t^2 = ac(u) / ac(t_min),    sigma_t^2 = 1 - alpha_t^2
+
+    At T even times it is the chain of the denoising diffusion GAN, whose betas are `1 - alpha_t^2 / alpha_s^2`;
+    `t_min = 0` is Score SDE's process.
+
+    References:
+        Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021), eq. 33,
+        https://arxiv.org/abs/2011.13456
+        Tackling the Generative Learning Trilemma with Denoising Diffusion GANs (Xiao et al., 2022), appendix C,
+        https://arxiv.org/abs/2112.07804
+
+    Args:
+        beta_min: Rate at u = 0.
+        beta_max: Rate at u = 1.
+        t_min: The u at t = 0.
+
+    Raises:
+        ValueError: If not 0 < beta_min <= beta_max, or `t_min` is outside [0, 1).
+    """
+
+    num: int | None = None
+
+    def __init__(self, *, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> None:
+        if not 0 < beta_min <= beta_max < math.inf:
+            raise ValueError(f"VP expects 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
+        if not 0 <= t_min < 1:
+            raise ValueError(f"VP expects t_min in [0, 1), got {t_min}")
+        slope = beta_max - beta_min
+        self._square = slope * (1 - t_min) ** 2 / 2
+        self._linear = (slope * t_min + beta_min) * (1 - t_min)
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(alpha_t, sigma_t)`, float64, at `t` >= 0, of any shape and on any device."""
+        t = t.to(torch.float64)
+        log_ac = -(self._square * t + self._linear) * t
+        return torch.exp(log_ac / 2), torch.sqrt(-torch.expm1(log_ac))
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """The t, float64, at which sigma_t / alpha_t is `sigma`."""
+        loss = torch.log1p(sigma.to(torch.float64) ** 2)  # -log ac, a quadratic in t solved without cancellation
+        return 2 * loss / (self._linear + torch.sqrt(self._linear**2 + 4 * self._square * loss))
+
+
+class Even:
+    """A schedule as `num` even times see it, as if it had a table of that length: what a chain of few steps needs.
+
+    Args:
+        schedule: The schedule, whose scales stay what they are.
+        num: Number of times above 0.
+
+    Raises:
+        ValueError: If `num` is outside [1, 100000].
+    """
+
+    num: int | None
+
+    def __init__(self, schedule: Schedule, num: int) -> None:
+        _check_num(self, num)
+        self.schedule = schedule
+        self.num = num
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The schedule's own."""
+        return self.schedule.scales(t)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """The schedule's own."""
+        return self.schedule.time(sigma)
+
+
 @runtime_checkable
 class Bounded(Protocol):
     """A schedule without a table that states the lowest noise level that samplers visit."""
@@ -200,6 +287,6 @@ def tau(scales_t: Scales, scales_s: Scales) -> Scale:
     return share.clamp_min(0) if isinstance(share, Tensor) else max(share, 0.0)
 
 
-def _check_num(schedule: Table, num: int) -> None:
+def _check_num(schedule: Table | Even, num: int) -> None:
     if not 1 <= num <= _LONGEST:
         raise ValueError(f"{type(schedule).__name__} expects num in [1, {_LONGEST}], got {num}")

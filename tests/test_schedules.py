@@ -5,10 +5,17 @@ import pickle
 import pytest
 import torch
 
-from modkit.schedules import EDM, Cosine, Linear, Table, broadcast, sigma_ends, tau
+from modkit.schedules import EDM, VP, Cosine, Even, Linear, Table, broadcast, sigma_ends, tau
 
 F64 = torch.float64
-SCHEDULES = {"linear": Linear(), "cosine": Cosine(), "edm": EDM(), "short": Linear(num=4, beta_start=0.1, beta_end=0.9)}
+SCHEDULES = {
+    "linear": Linear(),
+    "cosine": Cosine(),
+    "edm": EDM(),
+    "vp": VP(),
+    "short": Linear(num=4, beta_start=0.1, beta_end=0.9),
+    "even": Even(VP(beta_min=1.0, beta_max=1.0, t_min=0.0), 4),
+}
 
 
 @pytest.fixture(params=SCHEDULES)
@@ -60,6 +67,28 @@ def test_time_zero_is_clean(schedule):
 def test_edm_scales():
     alpha, sigma = EDM(sigma_max=50.0).scales(torch.tensor([0.5, 1.0, 1.5]))
     assert alpha.tolist() == [1, 1, 1] and sigma.tolist() == [25, 50, 75] and sigma.dtype == F64
+
+
+def test_vp_at_four_even_times_is_the_denoising_gans_chain():
+    alpha, _ = VP().scales(torch.arange(5, dtype=F64) / 4)
+    betas = 1 - (alpha[1:] / alpha[:-1]) ** 2
+    assert betas.tolist() == pytest.approx([0.478255303, 0.849206004, 0.956417709, 0.987403901], abs=5e-10)
+
+
+def test_vp_is_the_integral_of_its_rate_divided_by_the_value_at_its_start():
+    t = torch.linspace(0, 1.2, 7, dtype=F64)
+    u = 0.01 + 0.99 * t
+    ac = torch.exp(-0.5 * u**2 * (12 - 0.5) - 0.5 * u) / math.exp(-0.5 * 0.01**2 * (12 - 0.5) - 0.5 * 0.01)
+    alpha, sigma = VP(beta_min=0.5, beta_max=12.0, t_min=0.01).scales(t)
+    torch.testing.assert_close(alpha, ac.sqrt(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(sigma[1:], (1 - ac[1:]).sqrt(), rtol=1e-12, atol=0)
+
+
+def test_even_times_of_a_schedule_are_a_table_of_its_own_scales():
+    even, t = Even(EDM(), 3), torch.arange(4, dtype=F64) / 3
+    assert even.num == 3 and even.scales(t)[1].tolist() == EDM().scales(t)[1].tolist()
+    assert even.time(torch.tensor(40.0)).item() == 0.5
+    assert sigma_ends(even) == pytest.approx((80 / 3, 80.0), rel=1e-14)
 
 
 def test_time_inverts_scales(schedule):
@@ -153,6 +182,9 @@ def test_broadcast():
         (lambda: Linear(beta_end=1.0, num=2), r"Linear expects a list of betas in \(0, 1\), got \[0.0001, 1.0\]"),
         (lambda: Table(torch.zeros(0)), r"Table expects a list of betas in \(0, 1\), got \[\]"),
         (lambda: EDM(sigma_min=2.0, sigma_max=1.0), "EDM expects 0 < sigma_min < sigma_max, got 2.0 and 1.0"),
+        (lambda: VP(beta_min=2.0, beta_max=1.0), "VP expects 0 < beta_min <= beta_max, got 2.0 and 1.0"),
+        (lambda: VP(t_min=1.0), r"VP expects t_min in \[0, 1\), got 1.0"),
+        (lambda: Even(VP(), 0), r"Even expects num in \[1, 100000\], got 0"),
     ],
 )
 def test_errors_name_what_was_expected_and_received(build, match):

@@ -1,0 +1,259 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load as from_bytes
+from safetensors.torch import save as to_bytes
+from torch import nn
+
+from modkit import build, use
+from modkit.losses import R1
+from modkit.models.denoising_gan import DenoisingGAN
+from modkit.nn.ncsnpp import NCSNpp
+from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
+from modkit.rng import Rng
+from modkit.samplers import posterior
+from modkit.schedules import VP
+from modkit.types import Batch, Cond, TensorType
+from tests.play import LINEAR, digits, spec, state, trainer, turn
+
+F64 = torch.float64
+MLPS = {"network": use("mlp", width=16, depth=1), "discriminator": use("mlp", width=16, depth=1)}
+CONVS = {
+    "network": use(NCSNpp, channels=[4, 8], blocks=1, style=8),
+    "discriminator": use(NCSNppDiscriminator, channels=[4, 4, 8], embedding=8),
+}
+LABEL = {"conditioner": use("label", width=5)}
+
+
+class Recorder(nn.Module):
+    """A network that answers a multiple of x and the noise, and keeps what it is given."""
+
+    def __init__(self, x, out, cond):
+        super().__init__()
+        self.type, self.seen, self.scale = cond, [], nn.Parameter(torch.tensor(0.5, dtype=F64))
+
+    def forward(self, x, cond):
+        self.seen.append((x, cond))
+        return self.scale * x + 0.1 * cond.noise.sum()
+
+
+class Judge(nn.Module):
+    """A discriminator that keeps what it is given."""
+
+    def __init__(self, x, cond):
+        super().__init__()
+        self.type, self.seen, self.scale = cond, [], nn.Parameter(torch.tensor(0.3, dtype=F64))
+
+    def forward(self, x, cond):
+        self.seen.append((x, cond))
+        return self.scale * (x * cond.concat).flatten(1).sum(1) + cond.time
+
+
+RECORDED = {"network": use(Recorder), "discriminator": use(Judge)}
+
+
+def game(**slots):
+    return use(DenoisingGAN, **{"schedule": use(VP), "z_dim": 6, **MLPS, **slots})
+
+
+def made(**slots):
+    return build(spec(game(**slots))).double()
+
+
+def chain(steps):
+    """Betas of the paper's chain, and alphas_cumprod with its 1 at t = 0."""
+    t = torch.arange(steps + 1, dtype=F64) / steps * (1 - 1e-3) + 1e-3
+    ac = torch.exp(-0.5 * t**2 * (20 - 0.1) - 0.1 * t)
+    betas = 1 - ac[1:] / ac[:-1]
+    return betas, torch.cat([torch.ones(1, dtype=F64), torch.cumprod(1 - betas, 0)])
+
+
+def test_four_steps_are_those_of_the_paper():
+    model = made(steps=4)
+    t = torch.arange(5, dtype=F64) / 4
+    alpha, sigma = model.schedule.scales(t)
+    zero, one = torch.zeros(1, 1, dtype=F64), torch.ones(1, 1, dtype=F64)
+    rows = []
+    for k in range(1, 5):
+        pair = (float(alpha[k]), float(sigma[k])), (float(alpha[k - 1]), float(sigma[k - 1]))
+        of_x_0, of_x_t = posterior(zero, one, *pair), posterior(one, zero, *pair)
+        rows.append((of_x_0.large, of_x_0.small, float(of_x_0.mean), float(of_x_t.mean)))
+    large, small, c_0, c_t = zip(*rows)
+    assert large == pytest.approx([0.478255303, 0.849206004, 0.956417709, 0.987403901], abs=1e-8)
+    assert small == pytest.approx([0, 0.440819148, 0.884202444, 0.984060715], abs=1e-8)
+    assert c_0 == pytest.approx([1, 0.665778365, 0.269190889, 0.057821542], abs=1e-8)
+    assert c_t == pytest.approx([0, 0.201576277, 0.193000809, 0.111852343], abs=1e-8)
+    assert model.sampler.times().tolist() == [1, 0.75, 0.5, 0.25, 0]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 8])
+def test_both_sides_see_neighbours_of_the_forward_process_and_of_the_posterior(steps):
+    model = made(steps=steps, **RECORDED)
+    betas, ac = chain(steps)
+    x_0 = digits(64, F64).tensor
+    rng = turn("a").rng
+    losses = model.losses("discriminator", Batch(x_0, {}), turn("a"))
+    ((x_t, given),), ((real, beside), (fake, again)) = model.network.seen, model.discriminator.seen
+
+    index = beside.time.round().long()
+    assert set(index.tolist()) == set(range(steps))  # k - 1 for the pair (x_{k-1}, x_k)
+    torch.testing.assert_close(beside.time, index.to(beside.time.dtype), rtol=0, atol=1e-6)
+    assert torch.equal(given.time, beside.time) and torch.equal(again.time, beside.time)
+    assert torch.equal(beside.concat, x_t) and torch.equal(again.concat, x_t)
+    beta, before, after = (v.view(-1, 1, 1, 1) for v in (betas[index], ac[index], ac[index + 1]))
+    eps_s, eps_t, noise = (rng.normal(name, x_0) for name in ("eps_s", "eps_t", "posterior"))
+    torch.testing.assert_close(real, before.sqrt() * x_0 + (1 - before).sqrt() * eps_s, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(x_t, (1 - beta).sqrt() * real + beta.sqrt() * eps_t, rtol=1e-6, atol=1e-8)
+
+    predicted = model.network(x_t, given)
+    c_0 = beta * before.sqrt() / (1 - after)
+    c_t = (1 - before) * (1 - beta).sqrt() / (1 - after)
+    tilde = beta * (1 - before) / (1 - after)
+    want = c_0 * predicted + c_t * x_t + tilde.sqrt() * noise
+    torch.testing.assert_close(fake, want, rtol=1e-6, atol=1e-8)
+    assert torch.equal(fake[index == 0], predicted[index == 0])  # no noise at the last step
+
+    real_logits, fake_logits = model.discriminator(real, beside), model.discriminator(fake, again)
+    want = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+    torch.testing.assert_close(losses["adversarial"], want)
+    assert list(losses) == ["adversarial"] and not fake.requires_grad
+
+
+def test_the_generator_learns_through_the_posterior():
+    model = made(**RECORDED)
+    losses = model.losses("generator", digits(16, F64), turn("a"))
+    ((fake, beside),) = model.discriminator.seen
+    torch.testing.assert_close(losses["adversarial"], F.softplus(-model.discriminator(fake, beside)).mean())
+    losses["adversarial"].backward()
+    assert model.network.scale.grad.abs() > 1e-6
+    assert not beside.concat.requires_grad
+    assert model.losses("generator", digits(16, F64), turn("a", waiting=("discriminator",))) == {}
+
+
+def test_r1_is_taken_at_the_real_x_s_alone():
+    model = made(**CONVS, regularizers={"r1": use("r1", gamma=3.0)})
+    seen = []
+    model.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args))
+    losses = model.losses("discriminator", digits(6, F64), turn("a"))
+    real, beside = seen[0]
+    torch.testing.assert_close(losses["r1"], R1(gamma=3.0)(model.discriminator.forward, real, beside))
+    x, x_t = real.clone().requires_grad_(), beside.concat.clone().requires_grad_()
+    logits = model.discriminator(x, Cond(concat=x_t, time=beside.time)).sum()
+    at_x, at_x_t = torch.autograd.grad(logits, (x, x_t))
+    torch.testing.assert_close(losses["r1"], 1.5 * at_x.square().sum() / 6, rtol=1e-9, atol=0)
+    assert at_x_t.abs().max() > 0
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_sample_is_the_chain_of_posteriors_under_fresh_noise(steps):
+    model = made(steps=steps, **RECORDED)
+    got = model.sample(3, seed=5)
+    seen, model.network.seen = model.network.seen, []
+    betas, ac = chain(steps)
+    rng = Rng("sample", 5)
+    x = (1 - ac[-1]).sqrt() * rng.normal("start", torch.empty(3, 1, 8, 8, dtype=F64))
+    for call, k in enumerate(range(steps, 0, -1)):
+        beta, before, after = betas[k - 1], ac[k - 1], ac[k]
+        z = rng.at("z", call).normal("z", torch.empty(3, 6, dtype=F64))
+        torch.testing.assert_close(seen[call][0], x, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(seen[call][1].noise, z)
+        assert seen[call][1].time.tolist() == [k - 1] * 3
+        x_0 = model.network(x, Cond(noise=z, time=None)).clamp(-1, 1)
+        mean = beta * before.sqrt() / (1 - after) * x_0 + (1 - before) * (1 - beta).sqrt() / (1 - after) * x
+        x = mean
+        if k > 1:
+            noise = rng.at("sampler", call).normal("eps", x)
+            x = mean + (beta * (1 - before) / (1 - after)).sqrt() * noise
+    torch.testing.assert_close(got, x, rtol=1e-6, atol=1e-8)
+    assert len(seen) == steps
+
+
+SCHEDULES = [use(VP), use("linear", num=20), use("cosine"), use("edm", sigma_max=10.0)]
+SAMPLERS = [use("ancestral"), use("ancestral", steps=2), use("ddim", steps=4), use("heun", steps=3)]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_any_schedule_and_sampler_will_do(schedule, sampler):
+    model = made(schedule=schedule, sampler=sampler)
+    for player in ("discriminator", "generator"):
+        assert all(loss.isfinite() for loss in model.losses(player, digits(5, F64), turn(player)).values())
+    assert model.sample(3, seed=0).isfinite().all()
+
+
+def test_conditions_reach_both_sides_and_the_conditioner_is_the_generator_s():
+    model = made(**CONVS, **LABEL)
+    discriminator, generator = model.players()
+    assert (discriminator.name, discriminator.modules, discriminator.against) == (
+        "discriminator",
+        ("discriminator",),
+        (),
+    )
+    assert (generator.name, generator.modules, generator.against) == (
+        "generator",
+        ("network", "conditioner"),
+        ("discriminator",),
+    )
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
+    batch = digits(8, F64)
+    other = Batch(batch.tensor, {"labels": (batch.fields["labels"] + 1) % 10})
+    for player in ("discriminator", "generator"):
+        one, two = (model.losses(player, b, turn("a"))["adversarial"] for b in (batch, other))
+        assert not torch.allclose(one, two, rtol=1e-9)
+    assert not torch.equal(model.sample(3, seed=0, labels=3), model.sample(3, seed=0, labels=4))
+
+
+@pytest.mark.parametrize("slots", [MLPS, CONVS, {**CONVS, "network": use("unet", channels=[4, 8])}], ids=str)
+def test_it_trains_saves_and_samples_again(slots, tmp_path):
+    slots = {**slots, **LABEL, "regularizers": {"r1": use("r1", gamma=0.05)}}
+    before = build(spec(game(**slots)))
+    start = state(before)
+    one = trainer(spec(game(**slots), steps=3, terms={"r1": {"every": 2}}), tmp_path / "run")
+    one.fit()
+    rows = one.run.metrics()
+    keys = {"discriminator/adversarial", "generator/adversarial"}
+    assert all(keys <= set(row["losses"]) for row in rows) and len(rows) == 3
+    assert any("discriminator/r1" in row["losses"] for row in rows)
+    moved = {name for name, value in one.model.state_dict().items() if not torch.equal(value, start[name])}
+    assert {name for name, _ in before.named_parameters()} <= moved
+    samples = one.model.sample(4, seed=1)
+    before.load_state_dict(from_bytes(to_bytes(one.model.state_dict())))
+    assert torch.equal(before.sample(4, seed=1), samples)
+
+
+def test_it_is_a_prior_of_latents(tmp_path):
+    autoencoder = use("autoencoder", **LINEAR, bottleneck=use("gaussian", channels=3))
+    one = trainer(spec(use("latent", autoencoder=autoencoder, prior=game()), steps=3), tmp_path / "run")
+    one.fit()
+    losses = {name for row in one.run.metrics() for name in row["losses"]}
+    assert {"prior/discriminator/adversarial", "prior/generator/adversarial"} <= losses
+    samples = one.model.sample(3, seed=0)
+    assert samples.shape == (3, 1, 8, 8) and samples.isfinite().all() and samples.std() > 1e-3
+
+
+def test_it_learns_a_ring(tmp_path):
+    nets = {"network": use("mlp", width=64, depth=2), "discriminator": use("mlp", width=64, depth=2)}
+    ring = use("ring", modes=8)
+    settings = {"optimizer": use("adam", lr=5e-3, betas=[0.5, 0.9]), "batch_size": 256, "log": {"every": 50}}
+    one = trainer(spec(game(**nets, z_dim=2), ring, steps=200, **settings), tmp_path / "run")
+    one.fit()
+    assert all(abs(loss) < 20 for row in one.run.metrics() for loss in row["losses"].values())
+    data = one.data.read("train", range(500), Rng(0)).tensor
+    samples = one.model.sample(500, seed=0)
+    radius, want = samples.norm(dim=1), data.norm(dim=1).mean()
+    assert 0.7 * want < radius.mean() < 1.3 * want
+    assert radius.std() < 0.4 * want
+    eighths = (torch.atan2(samples[:, 1], samples[:, 0]) * 4 / torch.pi).round().long() % 8
+    assert eighths.bincount(minlength=8).min() >= 10
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="DenoisingGAN expects steps of at least 1, got 0"):
+        made(steps=0)
+    with pytest.raises(ValueError, match=r"expects steps in \[1, 4\] on a table of 4, got 5"):
+        made(sampler=use("ancestral", steps=5))
+    codes = TensorType((4, 4), classes=8)
+    assert DenoisingGAN.accepts(codes) == "DenoisingGAN expects a continuous type, got 4×4 codes of 8 classes"
+    assert "hierarchy of 2 levels" in DenoisingGAN.accepts((TensorType((2,)), TensorType((3,))))
+    assert DenoisingGAN.accepts(TensorType((2,))) is None

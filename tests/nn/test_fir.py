@@ -1,0 +1,87 @@
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from modkit.nn.fir import ConvHalve, Double, Halve
+
+TAPS = {True: [1 / 8, 3 / 8, 3 / 8, 1 / 8], False: [1 / 2, 1 / 2]}
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def line(x: Tensor, taps: list[float], *, up: int, down: int, before: int, num: int) -> Tensor:
+    """upfirdn of one line by its definition: zeros put in, padded with zeros, filtered, every down-th value kept."""
+    sparse = {up * i: value for i, value in enumerate(x.tolist())}
+    flipped = taps[::-1]
+    values = [sum(w * sparse.get(down * o + j - before, 0.0) for j, w in enumerate(flipped)) for o in range(num)]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def along(x: Tensor, **options: object) -> Tensor:
+    """`line` along each spatial size in turn; `num` is a function of the size."""
+    num = options.pop("num")
+    for dim in range(2, x.ndim):
+        moved = x.movedim(dim, -1)
+        size = num(moved.shape[-1])
+        lines = [line(row, **options, num=size) for row in moved.reshape(-1, moved.shape[-1])]
+        x = torch.stack(lines).reshape(*moved.shape[:-1], size).movedim(-1, dim)
+    return x
+
+
+SHAPES = [(2, 3, 6), (2, 3, 1), (2, 2, 4, 7), (1, 2, 5, 5), (1, 2, 4, 3, 2)]
+
+
+@pytest.mark.parametrize("fir", [True, False])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_halving_and_doubling_are_upfirdn(shape, fir):
+    x, rank, pad = normal(*shape), len(shape) - 2, 1 if fir else 0
+    half = along(x, taps=TAPS[fir], up=1, down=2, before=pad, num=lambda n: (n + 1) // 2)
+    torch.testing.assert_close(Halve(rank, fir=fir).double()(x), half, rtol=1e-12, atol=1e-14)
+    taps = [2 * tap for tap in TAPS[fir]]
+    double = along(x, taps=taps, up=2, down=1, before=pad + 1, num=lambda n: 2 * n)
+    torch.testing.assert_close(Double(rank, fir=fir).double()(x), double, rtol=1e-12, atol=1e-14)
+
+
+def test_the_box_is_the_mean_of_two_and_repetition():
+    x = normal(2, 3, 4, 6)
+    torch.testing.assert_close(Halve(2, fir=False).double()(x), torch.nn.functional.avg_pool2d(x, 2))
+    torch.testing.assert_close(Double(2, fir=False).double()(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+@pytest.mark.parametrize("fir", [True, False])
+def test_inside_a_constant_stays_and_the_two_are_adjoint_but_for_scale(fir):
+    x, y = normal(1, 2, 6, 4), normal(1, 2, 3, 2)
+    halve, double = Halve(2, fir=fir).double(), Double(2, fir=fir).double()
+    one = torch.ones(1, 1, 8, 8, dtype=torch.float64)
+    assert halve(one)[..., 1:-1, 1:-1].allclose(torch.ones(()).double())
+    assert double(one)[..., 1:-1, 1:-1].allclose(torch.ones(()).double())
+    torch.testing.assert_close((halve(x) * y).sum(), (x * double(y)).sum() / 4, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 6, 4), (1, 2, 5, 3)], ids=str)
+def test_the_halving_convolution_sees_the_filter_s_margin(shape):
+    layer, x = ConvHalve(2, 2, 3).double(), normal(*shape)
+    margin = along(x, taps=TAPS[True], up=1, down=1, before=2, num=lambda n: n + 1 + n % 2)
+    sizes = [(n + 1) // 2 for n in shape[2:]]
+    want = torch.empty(shape[0], 3, *sizes, dtype=torch.float64)
+    for i, j in itertools.product(*map(range, sizes)):
+        patch = margin[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+        want[:, :, i, j] = torch.einsum("bchw,ochw->bo", patch, layer.conv.weight) + layer.conv.bias
+    torch.testing.assert_close(layer(x), want, rtol=1e-12, atol=1e-14)
+
+
+def test_without_the_filter_the_halving_convolution_is_padded_at_its_end():
+    layer, x = ConvHalve(1, 2, 3, fir=False).double(), normal(2, 2, 4)
+    want = layer.conv(torch.cat([x, x.new_zeros(2, 2, 1)], dim=2))
+    torch.testing.assert_close(layer(x), want)
+
+
+def test_penalties_can_differentiate_them_twice_and_the_filter_is_no_weight():
+    for module in (Halve(2).double(), Double(2).double(), ConvHalve(2, 1, 1).double()):
+        assert torch.autograd.gradgradcheck(lambda x, m=module: m(x) ** 2, normal(1, 1, 3, 4).requires_grad_())
+        assert "kernel" not in module.state_dict()
+    assert Halve(1)(normal(1, 2, 4).bfloat16()).dtype == torch.bfloat16

@@ -1,0 +1,103 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+from torch.nn import functional as F
+
+from modkit.losses import R1
+from modkit.nn.embeddings import sinusoidal
+from modkit.nn.minibatch_std import minibatch_std
+from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
+from modkit.types import Cond, CondType, TensorType
+from tests.nn.test_ncsnpp import drawn, normal
+
+X = TensorType((1, 8, 8), (-1.0, 1.0))
+TIMED = CondType(concat=X, time=True)
+TINY = {"channels": [4, 4, 6], "embedding": 8}
+
+
+def given(num: int) -> Cond:
+    return Cond(concat=normal(num, 1, 8, 8, seed=5), time=torch.arange(num, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_logits_are_the_equation(first):
+    net, x, cond = drawn(NCSNppDiscriminator(X, TIMED, **TINY, first=first)), normal(6, 1, 8, 8), given(6)
+    taps = torch.tensor([1, 3, 3, 1], dtype=torch.float64) / 8
+    kernel = torch.outer(taps, taps)
+
+    def halved(h: Tensor) -> Tensor:
+        return F.conv2d(F.pad(h, (1, 1, 1, 1)), kernel.expand(h.shape[1], 1, 4, 4), stride=2, groups=h.shape[1])
+
+    def act(h: Tensor) -> Tensor:
+        return torch.where(h > 0, h, 0.2 * h)
+
+    one, _, two = net.time.layers
+    a = act(act(sinusoidal(cond.time, 8) @ one.weight.T + one.bias) @ two.weight.T + two.bias)
+    h = F.conv2d(torch.cat([x, cond.concat], dim=1), net.conv_in.weight, net.conv_in.bias)
+    for index, block in enumerate(net.blocks):
+        inner = F.conv2d(act(h), block.conv_0.weight, block.conv_0.bias, padding=1)
+        inner = act(inner + (a @ block.embed.weight.T + block.embed.bias)[..., None, None])
+        if first or index:
+            inner, h = halved(inner), halved(h)
+        inner = F.conv2d(inner, block.conv_1.weight, block.conv_1.bias, padding=1)
+        h = (F.conv2d(h, block.skip.weight) + inner) / math.sqrt(2)
+    std = minibatch_std(h, 4).view(-1, 1, 1, 1).expand(-1, 1, *h.shape[2:])
+    phi = act(F.conv2d(torch.cat([h, std], 1), net.conv_out.weight, net.conv_out.bias, padding=1)).sum((2, 3))
+    want = phi @ net.out.weight[0] + net.out.bias
+    torch.testing.assert_close(net(x, cond), want, rtol=1e-10, atol=1e-12)
+
+
+def test_every_condition_and_parameter_matters():
+    type = replace(TIMED, vector=3, labels=4)
+    net = drawn(NCSNppDiscriminator(X, type, **TINY))
+    x, cond = normal(5, 1, 8, 8), replace(given(5), vector=normal(5, 3), labels=torch.arange(5))
+    logits = net(x, cond)
+    assert logits.shape == (5,)
+    for name in ("concat", "time", "vector", "labels"):
+        value = getattr(cond, name)
+        other = (value + 1) % 5 if name == "labels" else value + 0.5
+        assert (net(x, replace(cond, **{name: other})) - logits).abs().max() > 1e-6, name
+    logits.square().sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_r1_differentiates_x_alone_and_reaches_every_parameter_but_the_last_offsets():
+    net = drawn(NCSNppDiscriminator(X, TIMED, **TINY))
+    x, cond = normal(5, 1, 8, 8), given(5)
+    cond.concat.requires_grad_()
+    R1(gamma=2.0)(net, x, cond).backward()
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net(leaf, cond).sum(), leaf)
+    torch.testing.assert_close(R1(gamma=2.0)(net, x, cond), gradient.square().sum() / 5)
+    assert x.grad is None
+    silent = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()}
+    assert silent == {"conv_out.bias", "out.bias"}
+
+
+@pytest.mark.parametrize("shape", [(2, 7), (1, 5, 7), (1, 2, 2), (1, 3, 4, 5)], ids=str)
+def test_without_time_and_map_of_any_size_and_rank(shape):
+    net = drawn(NCSNppDiscriminator(TensorType(shape), CondType(), **TINY))
+    assert net(normal(3, *shape), Cond()).shape == (3,)
+
+
+def test_dtypes_and_the_state_survive_a_file():
+    one, two = (NCSNppDiscriminator(X, TIMED, **TINY) for _ in range(2))
+    two.load_state_dict(load(save(one.state_dict())))
+    x, cond = normal(4, 1, 8, 8), given(4)
+    assert torch.equal(two.double()(x, cond), one.double()(x, cond))
+    assert one.bfloat16()(x.bfloat16(), cond).dtype == torch.bfloat16
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"NCSNppDiscriminator expects cond without context"):
+        NCSNppDiscriminator(X, CondType(context=(2, 3)))
+    with pytest.raises(ValueError, match=r"NCSNppDiscriminator expects continuous maps"):
+        NCSNppDiscriminator(TensorType((4,)), CondType())
+    with pytest.raises(ValueError, match=r"NCSNppDiscriminator expects embedding of at least 1, got 0"):
+        NCSNppDiscriminator(X, TIMED, embedding=0)
+    with pytest.raises(ValueError, match=r"NCSNppDiscriminator expects a Cond with `time`"):
+        NCSNppDiscriminator(X, TIMED)(torch.zeros(1, 1, 8, 8), Cond(concat=torch.zeros(1, 1, 8, 8)))
