@@ -1,9 +1,12 @@
-r"""GAN: a generator against a discriminator.
+r"""GAN: a generator against a discriminator, or several.
 
-    z ~ N(0, I),   x = G(z),   two players, each with its own side of an adversarial loss
+    z ~ N(0, I),   x = G(z),   a player a network, each with its own side of an adversarial loss
+
+With two discriminators under the losses `kl` and `reverse-kl` it is D2GAN.
 
 References:
     Generative Adversarial Nets (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661
+    Dual Discriminator Generative Adversarial Nets (Nguyen et al., 2017), eq. 1, https://arxiv.org/abs/1709.03831
 
 Shape letters: b batch, d noise.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modkit.kinds import (
     Adversarial,
@@ -34,7 +37,7 @@ __all__ = ["GAN"]
 
 
 class GAN(Model):
-    """A generator and a discriminator.
+    """A generator and a discriminator, or several.
 
     Args:
         x: Type of the data.
@@ -42,11 +45,17 @@ class GAN(Model):
         fields: The data's fields.
         generator: Noise to data.
         discriminator: Real or fake.
+        discriminators: Several in its place, by the names of their players.
         adversarial: Losses of the two sides.
-        regularizers: Penalties on the discriminator at real data, by the name of their term.
+        adversarials: Those of the discriminators that have losses of their own, by name.
+        regularizers: Penalties on each discriminator at real data, by the name of their term.
         conditioner: Fields to conditions of both networks; trained with the generator.
         z_dim: Width of the noise.
-        weights: Weights of the losses by term (`adversarial`, `r1`, …); a term not named weighs 1.
+        weights: Weights of the losses by term (`adversarial` or, of several discriminators' games, `adversarial/NAME`,
+            `r1`, …); a term not named weighs 1.
+
+    Raises:
+        ValueError: If a discriminator is named `generator`, or losses are those of none.
     """
 
     def __init__(
@@ -57,7 +66,9 @@ class GAN(Model):
         *,
         generator: Slot[Generator] = default("mlp"),
         discriminator: Slot[Discriminator] = default("mlp"),
+        discriminators: dict[str, Slot[Discriminator]] | None = None,
         adversarial: Slot[Adversarial] = default("non-saturating"),
+        adversarials: dict[str, Slot[Adversarial]] | None = None,
         regularizers: dict[str, Slot[Regularizer]] | None = None,
         conditioner: Slot[Conditioner] = default("none"),
         z_dim: int = 64,
@@ -70,36 +81,50 @@ class GAN(Model):
         self.reads = self.conditioner.reads
         cond = cond.merge(self.conditioner.type)
         self.generator = generator(z=self.z, x=x, cond=cond)
-        self.discriminator = discriminator(x=x, cond=cond)
-        self.adversarial = adversarial()
+        several = {name: make(x=x, cond=cond) for name, make in (discriminators or {}).items()}
+        self.discriminators = nn.ModuleDict(several)  # type: ignore[arg-type]
+        self.discriminator = None if discriminators else discriminator(x=x, cond=cond)
+        own = {name: make() for name, make in (adversarials or {}).items()}
+        if "generator" in self.discriminators or own.keys() - self.discriminators.keys():
+            received = f"discriminators {list(self.discriminators)} and losses of {list(own)}"
+            raise ValueError(
+                f"GAN expects losses by the discriminators' names, none of them `generator`, got {received}"
+            )
+        self.adversarials = {name: own.get(name) or adversarial() for name in self.critics}
         self.regularizers = {name: make() for name, make in (regularizers or {}).items()}
         self._weights = made_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
-        """`discriminator`, then `generator`."""
-        return (
-            Player("discriminator", self.owned("discriminator")),
-            Player("generator", self.owned("generator", "conditioner"), against=("discriminator",)),
-        )
+        """`discriminator`, or those by the names of several, then `generator`."""
+        path = "" if self.discriminator else "discriminators."
+        rivals = tuple(Player(name, (path + name,)) for name in self.critics)
+        return (*rivals, Player("generator", self.owned("generator", "conditioner"), against=tuple(self.critics)))
+
+    @property
+    def critics(self) -> Mapping[str, Discriminator]:
+        """The discriminators by their players."""
+        return {"discriminator": self.discriminator} if self.discriminator else dict(self.discriminators.items())
 
     def weights(self, player: str) -> Mapping[str, Weight]:
         """Weights by term."""
         return self._weights
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """`adversarial` of each side, and the discriminator's regularizers."""
+        """`adversarial` of each side, and a discriminator's regularizers.
+
+        Against several discriminators the generator has an `adversarial/NAME` for each.
+        """
         x = batch.tensor
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         if player == "generator":
             return self._generator_losses(len(x), cond, step)
         with torch.no_grad():
             fake = self._generate(len(x), cond, step.rng)
-        losses = {
-            "adversarial": self.adversarial.discriminator(self.discriminator(x, cond), self.discriminator(fake, cond))
-        }
+        critic = self.critics[player]
+        losses = {"adversarial": self.adversarials[player].discriminator(critic(x, cond), critic(fake, cond))}
         for name, regularizer in self.regularizers.items():
             if step.wants(name):
-                losses[name] = regularizer(self.discriminator.forward, x, cond)
+                losses[name] = regularizer(critic.forward, x, cond)
         return losses
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
@@ -112,10 +137,12 @@ class GAN(Model):
         return self._generate(num, self.conditioner(self.complete(num, fields, rng), None).merge(cond), rng)
 
     def _generator_losses(self, num: int, cond: Cond, step: Step) -> dict[str, Tensor]:
-        if not step.wants("adversarial"):
+        terms = {"adversarial" if self.discriminator else f"adversarial/{name}": name for name in self.critics}
+        wanted = {term: name for term, name in terms.items() if step.wants(term)}
+        if not wanted:
             return {}
         fake = self._generate(num, cond, step.rng)
-        return {"adversarial": self.adversarial.generator(self.discriminator(fake, cond))}
+        return {t: self.adversarials[name].generator(self.critics[name](fake, cond)) for t, name in wanted.items()}
 
     def _generate(self, num: int, cond: Cond, rng: Rng) -> Tensor:
         return self.generator(rng.normal("z", self.blank(num, self.z)), cond)

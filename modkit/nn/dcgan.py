@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from modkit.nn.embeddings import CondEmbedding, MapJoin
+from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.mlp import Projection, squash
 from modkit.types import Cond, CondType, TensorType
 
@@ -86,13 +87,17 @@ class DCGANDiscriminator(nn.Module):
         channels: Channels of the first map; each later one has twice as many, up to eightfold.
         spectral_norm: Whether each weight is divided by its largest singular value (Miyato et al., 2018), the
             embedding of conditions excepted; there is then no batch norm.
+        minibatch: Kernels of minibatch discrimination joined to the last features (Salimans et al., 2016); 0: none.
+            Logits then depend on the whole batch.
 
     Raises:
-        ValueError: If x is no image, is too small or holds codes, `cond` has a context or a map that is finer or
-            no map, or `channels` is below 1.
+        ValueError: If x is no image, is too small or holds codes, `cond` has a context or codes that are finer or
+            no map, `channels` is below 1, or `minibatch` is negative.
     """
 
-    def __init__(self, x: TensorType, cond: CondType, *, channels: int = 64, spectral_norm: bool = False) -> None:
+    def __init__(
+        self, x: TensorType, cond: CondType, *, channels: int = 64, spectral_norm: bool = False, minibatch: int = 0
+    ) -> None:
         super().__init__()
         height, width = _size(self, x)
         if min(height, width) < 2:
@@ -109,7 +114,9 @@ class DCGANDiscriminator(nn.Module):
             layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers)
         scale = 2 ** len(widths)
-        self.out = nn.Linear(widths[-1] * (height // scale) * (width // scale), 1)
+        features = widths[-1] * (height // scale) * (width // scale)
+        self.compare = MinibatchDiscrimination(features, minibatch) if minibatch else nn.Identity()
+        self.out = nn.Linear(features + minibatch, 1)
         self.layers.apply(initialise)
         nn.init.normal_(self.out.weight, std=0.02)
         self.projection = Projection(cond, widths[-1], spectral_norm=spectral_norm)
@@ -121,7 +128,7 @@ class DCGANDiscriminator(nn.Module):
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Logits of `x`, `b`."""
         features = self.layers(self.join(x, cond.concat))
-        logits: Tensor = self.out(features.flatten(1)).squeeze(1)
+        logits: Tensor = self.out(self.compare(features.flatten(1))).squeeze(1)
         logits = logits + self.projection(features.mean((2, 3)), cond)
         return logits
 

@@ -26,6 +26,7 @@ from torch.nn.utils import parametrizations
 
 from modkit.nn.blocks import zero
 from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.types import Cond, CondType, Event, TensorType
 
 __all__ = ["MLPDecoder", "MLPDiscriminator", "MLPEncoder", "MLPGenerator", "MLPNetwork", "Projection", "squash"]
@@ -131,20 +132,31 @@ class MLPDiscriminator(nn.Module):
         depth: Number of hidden layers; 0 makes the logits linear in x.
         spectral_norm: Whether each weight is divided by its largest singular value (Miyato et al., 2018), the
             embedding of conditions excepted.
+        minibatch: Kernels of minibatch discrimination joined to the last features (Salimans et al., 2016); 0: none.
+            Logits then depend on the whole batch.
 
     Raises:
-        ValueError: If `cond` has a context, a type holds codes, `depth` is negative, or `width` is below 1.
+        ValueError: If `cond` has a context, a type holds codes, `depth` or `minibatch` is negative, or `width` is
+            below 1.
     """
 
     def __init__(
-        self, x: TensorType, cond: CondType, *, width: int = 256, depth: int = 2, spectral_norm: bool = False
+        self,
+        x: TensorType,
+        cond: CondType,
+        *,
+        width: int = 256,
+        depth: int = 2,
+        spectral_norm: bool = False,
+        minibatch: int = 0,
     ) -> None:
         super().__init__()
         size = _flat(self, x=x) + _concat(self, cond)
         features = width if depth else size
         self.concat = cond.concat is not None
         self.hidden = _hidden(self, size, width, depth, nn.LeakyReLU(0.2))
-        self.out = nn.Linear(features, 1)
+        self.compare = MinibatchDiscrimination(features, minibatch) if minibatch else nn.Identity()
+        self.out = nn.Linear(features + minibatch, 1)
         self.projection = Projection(cond, features, spectral_norm=spectral_norm)
         if spectral_norm:
             for layer in (*self.hidden, self.out):
@@ -154,7 +166,7 @@ class MLPDiscriminator(nn.Module):
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Logits of `x`, `b`."""
         features = self.hidden(_joined(self, x, cond) if self.concat else x.flatten(1))
-        logits: Tensor = self.out(features).squeeze(1) + self.projection(features, cond)
+        logits: Tensor = self.out(self.compare(features)).squeeze(1) + self.projection(features, cond)
         return logits
 
 

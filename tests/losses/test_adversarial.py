@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli
 
-from modkit.losses import Hinge, NonSaturating
+from modkit.losses import KL, Hinge, NonSaturating, ReverseKL
 
 SHAPES = [(7,), (5, 1, 3, 3)]
 
@@ -50,3 +50,43 @@ def test_bfloat16_logits_are_averaged_in_float32(part):
     real, fake = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0)).bfloat16()
     torch.testing.assert_close(part.discriminator(real, fake), part.discriminator(real.float(), fake.float()))
     assert part.generator(fake).dtype == torch.float32
+
+
+def test_the_dual_game_is_both_divergences_at_its_optimum():
+    """On a discrete space, samples in proportion to p and q: D1* = alpha p/q, D2* = beta q/p (Nguyen et al., 2017)."""
+    p, q = torch.tensor([6, 3, 1]), torch.tensor([2, 3, 5])
+    alpha, beta = 0.3, 0.8
+    ratio = p.double() / q
+    real, fake = (torch.repeat_interleave(torch.arange(3), counts) for counts in (p, q))
+
+    def logits(d):  # softplus's inverse
+        return torch.log(torch.expm1(d))
+
+    parts = {"kl": KL(alpha=alpha), "reverse": ReverseKL(beta=beta)}
+    best = {"kl": logits(alpha * ratio), "reverse": logits(beta / ratio)}
+    kl = {"kl": (p / 10 * ratio.log()).sum(), "reverse": -(q / 10 * ratio.log()).sum()}
+    for name, weight in (("kl", alpha), ("reverse", beta)):
+        part, each = parts[name], best[name].clone().requires_grad_()
+        loss = part.discriminator(each[real], each[fake])
+        (gradient,) = torch.autograd.grad(loss, each)
+        torch.testing.assert_close(gradient, torch.zeros(3).double(), rtol=0, atol=1e-12)
+        want = weight * kl[name] + weight * math.log(weight) - weight  # the side's part of J at the optimum
+        torch.testing.assert_close(-loss, want)
+    # the generator's loss is J's part that depends on its samples: moving one from 2 to 0 changes it by
+    moved = torch.cat([fake[:-1], torch.tensor([0])])
+    for name in parts:
+        d = torch.nn.functional.softplus(best[name])
+        change = parts[name].generator(best[name][moved]) - parts[name].generator(best[name][fake])
+        want = (d[2] - d[0]) / 10 if name == "kl" else beta * (d[0] / d[2]).log() / 10
+        torch.testing.assert_close(change, want)
+
+
+@pytest.mark.parametrize("part", [KL(), ReverseKL()])
+def test_the_dual_game_is_finite_however_sure_the_sides_are(part):
+    logits = torch.tensor([-1000.0, -20.0, 0.0, 1000.0], requires_grad=True)
+    loss = part.discriminator(logits, logits) + part.generator(logits)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert bool(loss.isfinite()) and bool(gradient.isfinite().all())
+    for weight in (0.0, 1.5):
+        with pytest.raises(ValueError, match=r"in \(0, 1\], got"):
+            type(part)(**{"alpha" if isinstance(part, KL) else "beta": weight})

@@ -2,9 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modkit import build, use
+from modkit import SpecError, build, use
 from modkit.builder import Site
 from modkit.game import rounds, seats, taking_turn
+from modkit.losses import KL, ReverseKL
+from modkit.model import Pass
 from modkit.plan import plan
 from modkit.rng import Rng
 from modkit.types import Cond
@@ -118,3 +120,36 @@ def test_a_sample_is_the_generator_s_picture_of_noise():
     model.generator.register_forward_pre_hook(lambda _, args: (args[0].double(), args[1]))
     z = Rng("sample", 5).normal("z", torch.empty(3, 6))
     assert torch.equal(model.sample(3, seed=5), model.generator(z.double(), Cond()))
+
+
+def test_two_discriminators_play_d2gan():
+    """Three players; the generator's terms and each discriminator's are those of its own game."""
+    game = use(
+        "gan",
+        generator=use("mlp", width=8, depth=1),
+        discriminators={name: use("mlp", width=8, depth=1) for name in ("covers", "resembles")},
+        adversarials={"covers": use("kl", alpha=0.5), "resembles": use("reverse-kl", beta=0.25)},
+        z_dim=4,
+        weights={"adversarial/covers": 2.0},
+    )
+    model, batch, step = build(spec(game)), digits(6), Pass(Rng(3))
+    assert [player.name for player in model.players()] == ["covers", "resembles", "generator"]
+    fake = model.generator(Rng(3).normal("z", torch.empty(6, 4)), Cond())
+    logits = {name: (critic(batch.tensor, Cond()), critic(fake, Cond())) for name, critic in model.critics.items()}
+    games = {"covers": KL(alpha=0.5), "resembles": ReverseKL(beta=0.25)}
+    for name, game in games.items():
+        got = model.losses(name, batch, Pass(Rng(3)))["adversarial"]
+        torch.testing.assert_close(got, game.discriminator(*logits[name]))
+    got = model.losses("generator", batch, step)
+    assert list(got) == ["adversarial/covers", "adversarial/resembles"]
+    for name, game in games.items():
+        torch.testing.assert_close(got[f"adversarial/{name}"], game.generator(logits[name][1]))
+    got["adversarial/covers"].backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.generator.parameters())
+    assert set(model.state_dict()) >= {"discriminators.covers.out.weight", "discriminators.resembles.out.weight"}
+
+
+@pytest.mark.parametrize("names", [{"discriminators": {"generator": "mlp"}}, {"adversarials": {"nobody": "hinge"}}])
+def test_losses_belong_to_discriminators_that_there_are(names):
+    with pytest.raises(SpecError, match="GAN expects losses by the discriminators' names"):
+        build(spec(use("gan", **names)))

@@ -262,7 +262,10 @@ CODES = TensorType((2, 9, 12), classes=7)
             lambda: DCGANDiscriminator(X, CONTEXT),
             r"DCGANDiscriminator expects cond without context, .*context \(3, 8\)",
         ),
-        (lambda: DCGANDiscriminator(X, CondType(concat=TensorType((1, 18, 24)))), "expects a map .*got 1×18×24"),
+        (
+            lambda: DCGANDiscriminator(X, CondType(concat=TensorType((18, 24), classes=3))),
+            "expects codes at no more than .*got 18×24 codes",
+        ),
         (lambda: DCGANDiscriminator(X, MAP)(torch.zeros(2, 2, 9, 12), Cond()), "expects a Cond with `concat`"),
     ],
 )
