@@ -91,7 +91,7 @@ class Classifier(Frozen):
         self.register_load_state_dict_post_hook(_settled)  # type: ignore[no-untyped-call]
         if tensors is not None:
             load_exactly("Classifier", self, tensors, str(source))
-        self._settle()
+        self._settle(tensors)
         self.freeze()
 
     def forward(self, x: Tensor) -> Features:
@@ -175,12 +175,12 @@ class Classifier(Frozen):
             raise ValueError(f"Classifier expects labels in [0, {self.net.classes}), got {received}")
         return x, y
 
-    def _settle(self) -> None:
-        """Sees whether it is trained, and names itself."""
-        self._ready, self._key = True, ""
-        if not self.scale.is_meta:
-            self._ready = bool(self.scale.isfinite())
-            self._key = tensors_key(self.state_dict(), "classifier", 1, self.size) if self._ready else ""
+    def _settle(self, given: dict[str, Tensor] | None = None) -> None:
+        """Sees whether it is trained, and names itself; on the meta device it runs, trained or not."""
+        meta = self.scale.is_meta
+        self._ready = meta or bool(self.scale.isfinite())
+        tensors = given if meta else self.state_dict() if self._ready else None
+        self._key = tensors_key(tensors, "classifier", 1, self.size) if tensors else ""
         mark = self._key[:6] or "untrained"
         self.label = "classifier:digits" if self._key == _DIGITS_KEY else f"classifier:{self.name}@{mark}"
 

@@ -4,8 +4,8 @@ r"""Autoencoder: an encoder, a bottleneck and a decoder under a likelihood, perh
 
 With `identity` it is an autoencoder, with `gaussian` a VAE (Kingma & Welling, 2014, eq. 3), with a weight on `kl` a
 β-VAE
-(Higgins et al., 2017), with `vq` a VQ-VAE (van den Oord et al., 2017), with a critic the first stage of VQGAN and of
-latent diffusion.
+(Higgins et al., 2017), with `vq` a VQ-VAE (van den Oord et al., 2017), with a critic and `features` the first stage of
+VQGAN and of latent diffusion.
 
 The bound on log p(x) is the ELBO with its exact KL or, of K draws, the importance-weighted bound
 
@@ -31,6 +31,7 @@ from modkit.kinds import (
     Decoder,
     Discriminator,
     Encoder,
+    FeatureExtractor,
     Likelihood,
     Regularizer,
     Slot,
@@ -38,6 +39,7 @@ from modkit.kinds import (
     Weight,
     default,
 )
+from modkit.losses.perceptual import Perceptual
 from modkit.model import Model, Pass, Player, draws, made_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType, Value
@@ -49,6 +51,9 @@ class Autoencoder(Model):
     """An encoder, a bottleneck and a decoder; a critic makes it adversarial.
 
     `nll` and `kl` are nats a dimension of x: a sample's, averaged over the batch and divided by its number of values.
+    `perceptual` is a sample's distance to its reconstruction in the maps of `features` (`losses.perceptual`), averaged
+    over the batch. What extracts them is no part of the network: it is saved only where it was trained here, so a run
+    with one that is read from a file loads without the file as `modkit.load(run, ["model.features=null"])`.
 
     Args:
         x: Type of the data.
@@ -59,8 +64,10 @@ class Autoencoder(Model):
         critic: Tells data from reconstructions (VQGAN); none where not given.
         adversarial: Losses of the game with the critic.
         regularizers: Penalties on the critic, by the name of their term.
-        critic_start: First step of the stage at which the critic plays.
-        weights: Weights of the losses by term (`kl`, `adversarial`, `commitment`, …); a term not named weighs 1.
+        critic_start: First step of the stage at which the critic plays; until then neither side has `adversarial`.
+        features: Whose maps the perceptual loss compares; none where not given.
+        weights: Weights of the losses by term (`kl`, `perceptual`, `adversarial`, `commitment`, …); a term not named
+            weighs 1. VQGAN's lambda is `adversarial: {use: adaptive, against: [nll, perceptual]}`.
 
     References:
         Auto-Encoding Variational Bayes (Kingma & Welling, 2014), https://arxiv.org/abs/1312.6114
@@ -80,6 +87,7 @@ class Autoencoder(Model):
         adversarial: Slot[Adversarial] = default("hinge"),
         regularizers: dict[str, Slot[Regularizer]] | None = None,
         critic_start: int = 0,
+        features: Slot[FeatureExtractor] | None = None,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()
@@ -93,6 +101,7 @@ class Autoencoder(Model):
         self.adversarial = adversarial()
         self.regularizers = {name: make() for name, make in (regularizers or {}).items()}
         self.critic_start = critic_start
+        self.perceptual = Perceptual(features(x=x)) if features else None
         self._weights = made_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
@@ -112,7 +121,7 @@ class Autoencoder(Model):
         return self._weights
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """`nll`, `kl`, the bottleneck's and `adversarial`; of the critic `adversarial` and its regularizers."""
+        """`nll`, `kl`, the bottleneck's, `perceptual`, `adversarial`; the critic's `adversarial` and regularizers."""
         x = batch.tensor
         if player == "critic":
             return self._critic_losses(x, step)
@@ -122,8 +131,11 @@ class Autoencoder(Model):
         if latents.kl is not None:
             losses["kl"] = latents.kl.mean() / self.single.numel
         losses |= latents.losses
+        fake = self.likelihood.mean(out)
+        if self.perceptual and step.wants("perceptual"):
+            losses["perceptual"] = self.perceptual(fake, x).mean()
         if self.critic and step.wants("adversarial"):
-            losses["adversarial"] = self.adversarial.generator(self.critic(self.likelihood.mean(out), Cond()))
+            losses["adversarial"] = self.adversarial.generator(self.critic(fake, Cond()))
         return losses
 
     def update(self, player: str, step: Step) -> None:
@@ -133,9 +145,12 @@ class Autoencoder(Model):
             update(step)
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Starts the bottleneck from encoded data."""
-        prepare = getattr(self.bottleneck, "prepare", None)
-        if prepare and player == "autoencoder":
+        """Starts the bottleneck from encoded data, and lets the extractor of features train where it has to."""
+        if player != "autoencoder":
+            return
+        if self.perceptual:
+            self.perceptual.prepare(batches)
+        if prepare := getattr(self.bottleneck, "prepare", None):
             prepare(_Features(self.encoder, batches), rng)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:

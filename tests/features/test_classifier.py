@@ -127,7 +127,11 @@ def test_meta_builds():
     with torch.device("meta"):
         part = Classifier(GREY)
         assert part(torch.empty(2, 1, 8, 8)).vector.shape == (2, 64)
-        assert Classifier(GREY, weights="digits")(torch.empty(2, 1, 8, 8)).logits.shape == (2, 10)
+        given = Classifier(GREY, weights="digits")
+        assert given(torch.empty(2, 1, 8, 8)).logits.shape == (2, 10)
+    assert given.key() == Classifier(GREY, weights="digits").key()
+    with pytest.raises(ValueError, match="Classifier has no key before it is trained"):
+        part.key()
 
 
 def test_it_must_be_trained_before_it_is_used():

@@ -142,12 +142,12 @@ def test_codes_move_in_the_autoencoder_s_turn_alone():
     model = made(**CRITIC, bottleneck=use("vq", num_codes=8)).float()
     model.losses("critic", digits(5), turn())
     model.update("critic", turn())
-    assert model.bottleneck.counts.sum() == 0
-    before = model.bottleneck.codebook.clone()
+    assert model.bottleneck.codebook.counts.sum() == 0
+    before = model.bottleneck.codebook.codes.clone()
     model.losses("autoencoder", digits(5), turn())
-    assert model.bottleneck.counts.sum() == 5 and torch.equal(model.bottleneck.codebook, before)
+    assert model.bottleneck.codebook.counts.sum() == 5 and torch.equal(model.bottleneck.codebook.codes, before)
     model.update("autoencoder", turn())
-    assert model.bottleneck.counts.sum() == 0 and not torch.equal(model.bottleneck.codebook, before)
+    assert model.bottleneck.codebook.counts.sum() == 0 and not torch.equal(model.bottleneck.codebook.codes, before)
 
 
 def test_the_critic_s_own_game_does_not_feel_the_weight_of_the_autoencoder_s():
@@ -170,13 +170,13 @@ def test_codes_start_from_encoded_data():
     model = made(bottleneck=use("vq", num_codes=2, channels=2))
     batches = [digits(8, torch.float64)]
     model.prepare("critic", batches, Rng(0))
-    untouched = model.bottleneck.codebook.clone()
+    untouched = model.bottleneck.codebook.codes.clone()
     model.prepare("autoencoder", batches, Rng(0))
     z = model.bottleneck.project(model.encoder(batches[0].tensor))
-    nearest = torch.cdist(z, model.bottleneck.codebook).argmin(1)
+    nearest = torch.cdist(z, model.bottleneck.codebook.codes).argmin(1)
     centres = torch.stack([z[nearest == code].mean(0) for code in range(2)])
-    torch.testing.assert_close(model.bottleneck.codebook, centres)
-    assert not torch.equal(untouched, model.bottleneck.codebook)
+    torch.testing.assert_close(model.bottleneck.codebook.codes, centres)
+    assert not torch.equal(untouched, model.bottleneck.codebook.codes)
 
 
 def test_encoding_gives_the_mean_or_a_draw_and_sampling_decodes_the_prior():

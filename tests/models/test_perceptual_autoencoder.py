@@ -1,0 +1,210 @@
+"""VQGAN's first stage: an autoencoder with a perceptual loss and a critic that starts late, balanced by gradients."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import modkit
+from modkit import SpecError, build, use
+from modkit import checkpoint as store
+from modkit.features.random_conv import RandomConv
+from modkit.game import owned, weighted
+from modkit.model import Pass
+from modkit.rng import Rng
+from modkit.types import Batch, CondType, Features, TensorType
+from tests.play import LINEAR, digits, spec, state, trainer, turn
+
+ADAPTIVE = use("adaptive", against=["nll", "perceptual"], value=0.8)
+WEIGHTS = {"perceptual": 2.0, "adversarial": ADAPTIVE}
+CONV = {"encoder": use("conv", channels=[8, 8], attention=[4]), "decoder": use("conv", channels=[8, 8], attention=[4])}
+RANDOM = use("random-conv", dim=8)
+TRAINED = use("classifier", epochs=1, size=8)
+
+
+class Lifted(nn.Module):
+    """Features whose distance has a closed form: the map (x, 1), so u = (x, 1) / sqrt(x^2 + 1)."""
+
+    label = "lifted"
+
+    def __init__(self, x: TensorType) -> None:
+        super().__init__()
+
+    def forward(self, x):
+        return Features(x.flatten(1), (torch.cat([x, torch.ones_like(x)], dim=1),))
+
+    def key(self):
+        return "lifted"
+
+    def prepare(self, batches):
+        pass
+
+
+class Slope(nn.Module):
+    """A linear critic."""
+
+    def __init__(self, x: TensorType, cond: CondType) -> None:
+        super().__init__()
+        self.v = nn.Parameter(torch.linspace(-1, 2, x.numel))
+
+    def forward(self, x, cond):
+        return x.flatten(1) @ self.v
+
+
+def vqgan(features, **slots):
+    bottleneck = use("vq", num_codes=8, channels=2)
+    critic = use("patch", channels=4)
+    parts = {"bottleneck": bottleneck, "critic": critic, "critic_start": 2, "features": features, "weights": WEIGHTS}
+    return use("autoencoder", **{**CONV, **parts, **slots})
+
+
+def logged(run):
+    return [json.loads(line)["losses"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def linear():
+    """out = W x + b, so small that no pixel is clipped."""
+    parts = {"bottleneck": "identity", "critic": use(Slope), "features": use(Lifted), "weights": WEIGHTS}
+    model = build(spec(use("autoencoder", **LINEAR, **parts))).double()
+    with torch.no_grad():
+        model.decoder.out.weight.mul_(0.1)
+    return model
+
+
+def test_the_perceptual_term_is_the_mean_distance_of_the_samples(linear):
+    x = digits(5, torch.float64).tensor
+    with torch.no_grad():
+        out = linear.decoder(x.flatten(1))
+    cosine = (x * out + 1) / ((x.square() + 1) * (out.square() + 1)).sqrt()
+    losses = linear.losses("autoencoder", Batch(x, {}), turn())
+    assert list(losses) == ["nll", "perceptual", "adversarial"]
+    torch.testing.assert_close(losses["perceptual"].detach(), (2 - 2 * cosine).mean(), rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_the_adaptive_weight_balances_the_terms_at_the_last_layer(linear, started):
+    x = digits(5, torch.float64).tensor
+    flat = x.flatten(1)
+    with torch.no_grad():
+        out = linear.decoder(flat).flatten(1)
+        assert out.abs().max() < 1
+        nll = (out - flat) / 64
+        perceptual = 2 * (out - flat) / ((out.square() + 1) ** 1.5 * (flat.square() + 1).sqrt()) / 64
+        reconstruction = ((nll + 2.0 * perceptual) / 5).T @ flat
+        adversarial = (-linear.critic.v.expand(5, -1) / 5).T @ flat
+        balance = reconstruction.norm() / (adversarial.norm() + 1e-4)
+        want = reconstruction + (0.8 * balance * adversarial if started else 0)
+
+    step = turn(waiting=() if started else ("critic",))
+    losses = linear.losses("autoencoder", Batch(x, {}), step)
+    assert ("adversarial" in losses) == started
+    last = linear.get_parameter(linear.players()[0].last_layer)
+    total = weighted(losses, linear.weights("autoencoder"), 0, last)
+    (gradient,) = torch.autograd.grad(total, last, retain_graph=True)
+    torch.testing.assert_close(gradient, want, rtol=1e-5, atol=1e-9)  # the sum is float32
+    if started:
+        seen = {**losses, "perceptual": 2.0 * losses["perceptual"]}
+        weight = linear.weights("autoencoder")["adversarial"](0, seen, last)
+        torch.testing.assert_close(weight, 0.8 * balance, rtol=1e-8, atol=0)
+        assert not weight.requires_grad
+
+
+def test_the_gradient_reaches_encoder_and_decoder_and_is_that_of_finite_differences():
+    parts = {"bottleneck": "identity", "features": RANDOM, "likelihood": "l1"}
+    model, x = build(spec(use("autoencoder", **CONV, **parts))).double(), digits(2, torch.float64)
+    names = ["encoder.conv_in.bias", "decoder.conv_out.bias", "decoder.conv_in.bias"]
+    for name in names:
+        parameter = model.get_parameter(name)
+
+        def loss(value, name=name):
+            return torch.func.functional_call(model, {name: value}, (x,))["perceptual"]
+
+        model.forward = lambda batch: model.losses("autoencoder", batch, turn())
+        assert torch.autograd.gradcheck(loss, parameter, rtol=1e-4)
+        (gradient,) = torch.autograd.grad(loss(parameter), parameter)
+        assert gradient.any(), name
+
+
+def test_a_term_that_is_not_wanted_is_not_computed():
+    class Refusing(Pass):
+        def wants(self, term):
+            return term != "perceptual"
+
+    model = build(spec(use("autoencoder", **CONV, features=RANDOM)))
+    model.perceptual.forward = None
+    assert set(model.losses("autoencoder", digits(2), Refusing(Rng(0)))) == {"nll", "kl"}
+
+
+def test_the_extractor_is_in_no_player_and_counts_as_no_part_of_the_model():
+    model, without = build(spec(vqgan(RANDOM))), build(spec(vqgan(None, weights={})))
+    assert set(model.state_dict()) == set(without.state_dict())
+    assert len(list(model.parameters())) == len(list(without.parameters()))
+    own = {id(module) for player in model.players() for module in owned(model, player)}
+    assert id(model.perceptual.features) not in own and id(model.perceptual) not in own
+
+
+def test_training_moves_the_players_in_their_time_and_never_the_extractor(tmp_path):
+    started = trainer(spec(vqgan(RANDOM), steps=5), tmp_path / "run")
+    model = started.model
+    before, critic = state(model.perceptual.features), state(model.critic)
+    seen = []
+    plain = started._step
+    started._step = lambda table, batch: seen.append(state(model.critic)) or plain(table, batch)
+    started.fit()
+    assert all(torch.equal(value, before[name]) for name, value in model.perceptual.features.state_dict().items())
+    fresh = RandomConv(model.single, dim=8)
+    assert model.perceptual.features.key() == fresh.key()
+    assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), model.perceptual.features.parameters()))
+    same = [all(torch.equal(value, critic[name]) for name, value in one.items()) for one in seen]
+    assert same == [True, True, True, False, False]  # weights and batch norm's statistics, before each step
+
+    rows = logged(tmp_path / "run")
+    own = {"autoencoder/nll", "autoencoder/commitment", "autoencoder/perceptual"}
+    both = own | {"autoencoder/adversarial", "critic/adversarial"}
+    assert [set(row) for row in rows] == [own, own, both, both, both]
+    assert rows[-1]["autoencoder/perceptual"] < rows[0]["autoencoder/perceptual"]
+
+
+def test_a_run_reloads_and_without_its_extractor_too(tmp_path):
+    run = modkit.train(spec(vqgan(RANDOM), steps=3), tmp_path / "run")
+    x = digits(4).tensor
+    assert not [name for name in run.weights() if name.startswith("perceptual")]
+    with torch.no_grad():
+        made = modkit.load(run).reconstruct(x)
+        bare = modkit.load(run, ["model.features=null"])
+        assert bare.perceptual is None and torch.equal(bare.reconstruct(x), made)
+
+
+def test_an_extractor_that_the_run_trains_is_trained_once_and_resumed(tmp_path):
+    small = spec(vqgan(TRAINED, **LINEAR, bottleneck="identity"), steps=4, checkpoints={"every": 2, "keep": 9})
+    first = trainer(small, tmp_path / "run")
+    with pytest.raises(ValueError, match="Classifier has no key before it is trained"):
+        first.model.perceptual.features.key()
+    first.fit()
+    key, end = first.model.perceptual.features.key(), state(first.model)
+    assert {name for name in end if name.startswith("perceptual.")} == {
+        f"perceptual.{name}" for name in first.model.perceptual.features.state_dict()
+    }
+    folder = tmp_path / "run" / "checkpoints"
+    store.rewind(folder, folder / "step-00000002")
+    again = trainer(small, tmp_path / "run")
+    again.model.perceptual.features.prepare = None  # not once more
+    again.fit()
+    assert again.model.perceptual.features.key() == key
+    assert all(torch.equal(value, end[name]) for name, value in again.model.state_dict().items())
+
+
+def test_as_a_first_stage_its_terms_bear_its_prefix(tmp_path):
+    prior = use("diffusion", network=use("mlp", width=8, depth=1), sampler=use("ddim", steps=2))
+    latent = use("latent", autoencoder=vqgan(RANDOM), prior=prior, at="continuous")
+    run = modkit.train(spec(latent, steps=3), tmp_path / "run")
+    terms = {name for row in logged(run.path) for name in row}
+    assert {"autoencoder/autoencoder/perceptual", "autoencoder/critic/adversarial", "prior/denoiser/denoising"} <= terms
+    assert torch.equal(modkit.load(run).sample(2, seed=0), modkit.load(run).sample(2, seed=0))
+
+
+def test_features_without_maps_are_refused_before_weights():
+    with pytest.raises(SpecError, match="Perceptual expects features with maps, got pixels, which gives none"):
+        build(spec(vqgan(use("pixels"))))
