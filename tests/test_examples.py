@@ -40,6 +40,7 @@ def offline(monkeypatch):
 
 def test_there_is_an_example_of_each_system():
     systems = "dcgan ddpm gan-ring gmm-prior latent-gan ldm ldm-class two-stage-vae vae vae-2d vq-ldm"
+    systems += " vqgan d2gan-ring ddgan vq-transformer maskgit vq-vae-2 ldm-tokens inpainting"
     assert {path.stem for path in SPECS} >= set(systems.split())
     assert {path.stem for path in SCRIPTS} >= {"hybrid", "local_part"}
 
@@ -68,7 +69,7 @@ def test_a_spec_checks_trains_samples_and_reloads(path, tmp_path):
     run = modkit.train(spec, tmp_path / "run", steps=2)
     model = modkit.load(run)
     moved = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
-    for player in model.players():
+    for player in (player for player in model.players() if player.start < 2):
         assert any(name.startswith(player.modules) for name in moved) or not player.modules, (
             f"{player.name} stood still"
         )

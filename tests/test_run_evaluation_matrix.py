@@ -20,15 +20,16 @@ NEEDS = {  # what a run must have, by metric
     "codebook": "codes",
 }
 HAS = {
-    "truth": {"gan-ring", "diffusion-ring"},
-    "codes": {"vq-vae", "latent-vq"},
-    "pairs": {"vae", "critic", "vq-vae", "latent-diffusion", "latent-gan", "latent-vq", "latent-vae"},
+    "truth": {"gan-ring", "diffusion-ring", "denoising-gan-ring"},
+    "codes": {"vq-vae", "latent-vq", "latent-autoregressive", "latent-masked"},
+    "pairs": {host.name for host in HOSTS if host.name in ("vae", "critic", "vq-vae") or host.name[:7] == "latent-"},
     "logits": set(),  # of pixels
 }
 HAS["feature-pairs"] = HAS["pairs"]
 UNBOUNDED = {
-    **dict.fromkeys(("gan", "gan-ring", "cgan", "latent-gan"), "GAN has no lower bound"),
-    "latent-vq": "'continuous' has no density",
+    **dict.fromkeys(("gan", "gan-ring", "cgan", "latent-gan", "super-resolution-gan"), "GAN has no lower bound"),
+    **dict.fromkeys(("denoising-gan", "denoising-gan-ring"), "DenoisingGAN has no lower bound"),
+    **dict.fromkeys(("latent-vq", "latent-cascade"), "'continuous' has no density"),
 }
 WITHOUT_PRIOR = {"vq-vae": "has no prior to sample from"}
 METRICS = [entry.part.name for entry in registry().parts("metric") if entry.part.name != "cost"]
