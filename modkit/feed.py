@@ -53,13 +53,14 @@ class Feed:
     ) -> None:
         self.extractor, self.model, self.raw = extractor, model, raw or extractor is None
         self._device = device
+        self._tried: dict[TensorType, bool] = {}
         if isinstance(extractor, nn.Module):
             extractor.to(device)
 
     def offers(self, source: Source) -> frozenset[str]:
         """What there is of a source's samples; logits where it has images to try the extractor on."""
         names = {"features", "points", "images", "batch", "levels"}
-        if self.extractor is not None and self.features(torch.zeros(1, *source.type.shape)).logits is not None:
+        if self._classifies(source.type):
             names.add("logits")
         if "labels" in source.fields:
             names.add("labels")
@@ -90,6 +91,13 @@ class Feed:
         with torch.no_grad():
             made = self.extractor(x.to(self._device))
         return Features(made.vector.cpu(), (), None if made.logits is None else made.logits.cpu())
+
+    def _classifies(self, type: TensorType) -> bool:
+        """Whether the extractor gives logits, tried once a type."""
+        if type not in self._tried:
+            blank = torch.zeros(1, *type.shape)
+            self._tried[type] = self.extractor is not None and self.features(blank).logits is not None
+        return self._tried[type]
 
     def rounded(self, x: Tensor, type: TensorType) -> Tensor:
         """`x` as 8 bits hold it, unless raw or without a range."""
