@@ -6,12 +6,29 @@ predictions of eps; clipping is left to the sampler, after the combination.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from torch import Tensor
 
-from modkit.kinds import Denoise
-from modkit.types import Denoised
+from modkit.kinds import Conditioner, Denoise
+from modkit.types import Cond, Denoised
 
-__all__ = ["ClassifierFree", "NoGuidance"]
+__all__ = ["ClassifierFree", "NoGuidance", "sides"]
+
+
+def sides(conditioner: Conditioner, fields: Mapping[str, Tensor], num: int, cond: Cond) -> tuple[Cond, Cond]:
+    """The conditions of the two sides that guidance combines: under the fields, and under none but for maps.
+
+    Args:
+        conditioner: Fields to conditions.
+        fields: What it reads, `num` rows each.
+        num: Number of samples.
+        cond: Conditions from an enclosing Model, on both sides.
+    """
+    given = conditioner(fields, None)
+    null = replace(conditioner.null(num), concat=given.concat)
+    return given.merge(cond), null.merge(cond)
 
 
 class NoGuidance:

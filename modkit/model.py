@@ -193,6 +193,37 @@ class Model(nn.Module):
         """
         raise ValueError(f"{type(self).__name__} has no lower bound on log p(x)")
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether what makes x can be trained through `cross_entropy`."""
+        return False
+
+    def cross_entropy(self, batch: Batch, step: Step) -> Tensor:
+        """An upper bound on -log p(x), differentiable in x, in nats a sample, `b`: here `bound`'s of one draw.
+
+        Where x is a draw of q, its mean over draws is a bound on the cross entropy of q and p.
+
+        Raises:
+            ValueError: If this Model has no bound.
+        """
+        return -self.bound(batch, 1, step.rng)
+
+    @property
+    def entropic(self) -> tuple[str, ...]:
+        """Those of its latents whose prior can be left to another Model, by `open_losses`."""
+        return ()
+
+    def open_losses(self, player: str, batch: Batch, step: Step, name: str) -> tuple[dict[str, Tensor], Value | None]:
+        """A player's `losses` where another Model is the prior of the latent `name`, for joint training.
+
+        They hold `entropy`, less that of q(latent | x), in place of `kl`, and the latent is the draw that they were
+        computed at, through which gradients flow; None of a player that makes none (a critic).
+
+        Raises:
+            ValueError: If the entropy of the latent is not known.
+        """
+        raise ValueError(f"{type(self).__name__} has no entropy of its latents")
+
     def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
         """A draw of the latent `name` of `x`, and log p(x | latent) - log q(latent | x) in nats, `b`.
 

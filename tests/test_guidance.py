@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from modkit.guidance import ClassifierFree, NoGuidance
+from modkit.conditioners import Label, Map, Several
+from modkit.guidance import ClassifierFree, NoGuidance, sides
 from modkit.rng import Rng
-from modkit.types import Denoised
+from modkit.types import Cond, Denoised, TensorType
 
 T = torch.tensor(0.5, dtype=torch.float64)
 
@@ -52,3 +53,17 @@ def test_each_side_is_called_once():
 
     ClassifierFree()(denoiser("cond"), denoiser("null"))(normal("x"), T)
     assert calls == [("cond", T), ("null", T)]
+
+
+def test_without_conditions_maps_and_what_encloses_stay():
+    types = {"labels": TensorType((), classes=3), "low_res": TensorType((1, 2, 2))}
+    parts = {"label": lambda fields: Label(fields, width=4), "map": lambda fields: Map(fields)}
+    conditioner = Several(types, parts=parts)
+    fields = {"labels": torch.tensor([0, 2]), "low_res": normal("x").view(2, 3)[:, :1, None, None].expand(2, 1, 2, 2)}
+    outer = Cond(context=normal("outer")[:, None])
+    given, null = sides(conditioner, fields, 2, outer)
+    assert torch.equal(given.vector, conditioner(fields, None).vector)
+    assert torch.equal(null.vector, conditioner.null(2).vector) and not torch.equal(null.vector, given.vector)
+    for side in (given, null):
+        assert side.concat is not None and torch.equal(side.concat, conditioner(fields, None).concat)
+        assert side.context is outer.context

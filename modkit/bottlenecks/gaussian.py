@@ -1,7 +1,7 @@
 r"""The bottleneck of a variational autoencoder: a diagonal Gaussian posterior against a standard normal prior.
 
     q(z | x) = N(mean, exp(logvar)),   z = mean + exp(logvar / 2) noise
-    KL(q || N(0, I)) = 1/2 sum(mean^2 + exp(logvar) - 1 - logvar)
+    KL(q || N(0, I)) = 1/2 sum(mean^2 + exp(logvar) - 1 - logvar)        H(q) = 1/2 sum(logvar + log(2 pi e))
 
 Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes).
 
@@ -79,6 +79,11 @@ class Gaussian(nn.Module):
         z = self.to_z(name, mean + (logvar / 2).exp() * noise)
         log_q = -0.5 * (noise.square() + logvar + _LOG_TWO_PI).flatten(1).sum(1)
         return z.to(self._weight.dtype), log_q
+
+    def posterior_entropy(self, name: str, h: Tensor) -> Tensor:
+        """The entropy of q(z | h) in nats, `b`."""
+        logvar = self.to_z(name, self._statistics(h)[1])
+        return 0.5 * (logvar + 1 + _LOG_TWO_PI).flatten(1).sum(1)
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """The log density of z under N(0, I), `b`."""

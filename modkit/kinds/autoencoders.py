@@ -39,6 +39,10 @@ class Bottleneck(Protocol):
         posterior(name, h, rng) -> (latent, log_q)   a draw of q(latent | h) with its log density or, of codes, log
                                                      probability, nats, `b`
         log_prior(name, latent) -> log_p             under the prior that `sample` draws from, nats, `b`
+
+    One more, optional again, lets another Model be trained jointly as the prior of its first latent:
+
+        posterior_entropy(name, h) -> b              that of q(latent | h), nats, through which gradients reach h
     """
 
     latents: dict[str, Event]

@@ -42,7 +42,7 @@ from modkit.kinds import (
 from modkit.losses.perceptual import Perceptual
 from modkit.model import Model, Pass, Player, draws, made_weights
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, TensorType, Value
+from modkit.types import Batch, Cond, CondType, Latents, TensorType, Value
 
 __all__ = ["Autoencoder"]
 
@@ -126,17 +126,22 @@ class Autoencoder(Model):
         if player == "critic":
             return self._critic_losses(x, step)
         latents = self.bottleneck(self.encoder(x), step)
-        out = self.decoder(_last(latents.values))
-        losses = {"nll": self.likelihood.nll(out, x).mean() / self.single.numel}
-        if latents.kl is not None:
-            losses["kl"] = latents.kl.mean() / self.single.numel
-        losses |= latents.losses
-        fake = self.likelihood.mean(out)
-        if self.perceptual and step.wants("perceptual"):
-            losses["perceptual"] = self.perceptual(fake, x).mean()
-        if self.critic and step.wants("adversarial"):
-            losses["adversarial"] = self.adversarial.generator(self.critic(fake, Cond()))
-        return losses
+        return self._losses(latents, {} if latents.kl is None else {"kl": latents.kl}, x, step)
+
+    @property
+    def entropic(self) -> tuple[str, ...]:
+        """The bottleneck's first latent, where its entropy is known."""
+        return tuple(self.latents)[:1] if hasattr(self.bottleneck, "posterior_entropy") else ()
+
+    def open_losses(self, player: str, batch: Batch, step: Step, name: str) -> tuple[dict[str, Tensor], Value | None]:
+        """The autoencoder's losses with `entropy`, less the bottleneck's, in place of `kl`; the critic's as ever."""
+        x = batch.tensor
+        if player == "critic":
+            return self._critic_losses(x, step), None
+        h = self.encoder(x)
+        latents = self.bottleneck(h, step)
+        entropy: Tensor = self._density("posterior_entropy")(name, h)
+        return self._losses(latents, {"entropy": -entropy}, x, step), latents.values[name]
 
     def update(self, player: str, step: Step) -> None:
         """Moves the bottleneck's codebooks."""
@@ -176,6 +181,11 @@ class Autoencoder(Model):
             total = torch.logaddexp(total, log_weight + self._density("log_prior")(name, latent))
         return total - math.log(num)
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether its likelihood is a density and its draws of the latent are differentiable."""
+        return bool(self.entropic) and getattr(self.likelihood, "constant", None) is not None
+
     def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
         """A draw of the bottleneck's posterior."""
         return self._weighed(x, self.encoder(x), name, rng)
@@ -206,6 +216,18 @@ class Autoencoder(Model):
         if density is None:
             raise ValueError(f"{_name(self.bottleneck)} has no densities: Autoencoder has no bound on log p(x)")
         return density
+
+    def _losses(self, latents: Latents, rate: Mapping[str, Tensor], x: Tensor, step: Step) -> dict[str, Tensor]:
+        """The autoencoder's losses at its latents; `rate`, in nats a sample, is what they cost."""
+        out = self.decoder(_last(latents.values))
+        nats = {"nll": self.likelihood.nll(out, x), **rate}
+        losses = {name: loss.mean() / self.single.numel for name, loss in nats.items()} | latents.losses
+        fake = self.likelihood.mean(out)
+        if self.perceptual and step.wants("perceptual"):
+            losses["perceptual"] = self.perceptual(fake, x).mean()
+        if self.critic and step.wants("adversarial"):
+            losses["adversarial"] = self.adversarial.generator(self.critic(fake, Cond()))
+        return losses
 
     def _critic_losses(self, x: Tensor, step: Step) -> dict[str, Tensor]:
         if self.critic is None:

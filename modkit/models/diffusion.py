@@ -14,12 +14,12 @@ Shape letters: b batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 
+from modkit.guidance import sides
 from modkit.kinds import (
     Conditioner,
     Denoise,
@@ -117,9 +117,8 @@ class Diffusion(Model):
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise; fields not given are drawn by the conditioner."""
-        given = self.conditioner(self.complete(num, fields, rng), None)
-        null = replace(self.conditioner.null(num), concat=given.concat)
-        denoise = self.guidance(self._denoise(given.merge(cond)), self._denoise(null.merge(cond)))
+        given, null = sides(self.conditioner, self.complete(num, fields, rng), num, cond)
+        denoise = self.guidance(self._denoise(given), self._denoise(null))
         times = self.sampler.times()
         x_t = self.sampler.start(rng.normal("start", self.blank(num, self.single)), times[0])
         state: Any = None
@@ -141,6 +140,15 @@ class Diffusion(Model):
             return Denoised(x_0 if ends is None else x_0.clamp(*ends), v)
 
         return variational_bound(self.schedule, denoise, batch.tensor, len(draws(self, num)), rng, grain=grain)
+
+    @property
+    def differentiable(self) -> bool:
+        """True: `bound` draws times in proportion to white data's share of it, which keeps its gradient's noise low.
+
+        That is LSGM's likelihood weighting with its importance sampling of times (Vahdat et al., 2021, section 3), on
+        any schedule.
+        """
+        return True
 
     def _out(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         x_in, time = self.parametrization.inputs(x_t, t)

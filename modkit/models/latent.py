@@ -9,6 +9,14 @@ the first that it accepts.
 
     log p(x) >= E_q[log p(x | z) - log q(z | x) + bound of log prior((z - mean) / std) - sum log std]
 
+In two stages the autoencoder minimises its own loss and the prior is fitted to what came of it. Jointly, in one stage
+(Vahdat et al., 2021), the autoencoder's bound is the one above: in place of its KL to a prior of its own it has
+
+    KL(q(z | x) || prior) = E_q[-log prior(z)] - H(q(z | x)),
+
+the `cross_entropy`, through which gradients reach the encoder while the prior stands still, and the `entropy`. The
+prior's own loss is as ever, at latents that take no gradient: it would let the encoder make what is easy to predict.
+
 Shape letters: b batch.
 """
 
@@ -22,9 +30,10 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Slot, Step, Unfit, Weight, default
-from modkit.model import Model, Nested, Player, prefixed
+from modkit.model import Model, Nested, Pass, Player, prefixed
+from modkit.models.latent_scale import LatentScale
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, levels
+from modkit.types import Batch, Cond, CondType, Event, TensorType, Value
 
 __all__ = ["Latent"]
 
@@ -33,7 +42,11 @@ class Latent(Model):
     """An autoencoder with a prior over one of its latents.
 
     The mean and standard deviation of a continuous latent are measured before the prior's first turn, one number a
-    level, so that any prior sees unit scale; codes are left as they are.
+    level, so that any prior sees unit scale; codes are left as they are. In joint training there is nothing to measure
+    yet: the latent is left as it is, and its scale is what the prior's cross entropy makes of it. A prior that is
+    standard normal before it has learned anything (a diffusion's `v`, or `edm` with a `sigma_data` of 1) makes a VAE of
+    an autoencoder that trains alone: a first stage of that, and slower or rarer turns of the autoencoder in the next,
+    keep the latent from running ahead of a prior that has yet to learn where it is.
 
     Args:
         x: Type of the data.
@@ -43,13 +56,18 @@ class Latent(Model):
         prior: Any Model that accepts one of the autoencoder's latents.
         at: Name of the latent; where not given, the first that the prior accepts.
         scale: Multiplies the latent instead of the measured 1 / std (mean 0 is then taken as given).
+        joint: Train both in one stage (LSGM). In the autoencoder's loss `entropy` and `cross_entropy`, nats a dimension
+            of x, take the place of `kl`, and are weighed by its `weights`: a beta-VAE's beta belongs on both.
 
     Raises:
-        ValueError: If the autoencoder does not encode, or no latent suits the prior.
+        ValueError: If the autoencoder does not encode, or no latent suits the prior; of joint training, if the
+            autoencoder knows no entropy of the latent or is frozen, or the prior cannot be trained through.
 
     References:
         High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022), section 3,
         https://arxiv.org/abs/2112.10752
+        Score-based Generative Modeling in Latent Space (Vahdat et al., 2021), section 3 and theorem 1,
+        https://arxiv.org/abs/2106.05931
     """
 
     def __init__(
@@ -62,11 +80,11 @@ class Latent(Model):
         prior: Slot[Model] = default("diffusion"),
         at: str | None = None,
         scale: float | None = None,
+        joint: bool = False,
     ) -> None:
         super().__init__()
-        if scale is not None and scale <= 0:
-            raise ValueError(f"Latent expects scale > 0, got {scale}")
         self.event = x
+        self.joint = joint
         self.autoencoder = autoencoder(x=x, cond=CondType(), fields=fields)
         if not self.autoencoder.latents:
             raise Unfit(
@@ -78,11 +96,9 @@ class Latent(Model):
         self.prior = prior.fed(source)(x=_unbounded(event), cond=cond, fields=fields)
         self.reads = tuple(dict.fromkeys((*self.autoencoder.reads, *self.prior.reads)))
         self.latents = self.prior.latents
-        for level, type in enumerate(levels(event)):
-            if type.classes is None:
-                start = (torch.nan, torch.nan) if scale is None else (0.0, 1 / scale)
-                self.register_buffer(f"mean_{level}", torch.tensor(start[0]))
-                self.register_buffer(f"std_{level}", torch.tensor(start[1]))
+        self.scale = LatentScale(self, event, 1.0 if joint and scale is None else scale)
+        if joint:
+            self._check_joint(autoencoder, prior)
 
     @classmethod
     def accepts(cls, event: Event, **slots: Any) -> str | None:
@@ -101,8 +117,10 @@ class Latent(Model):
         return tuple(prefixed(player, name) for name, side in sides for player in side.active_players())
 
     def stages(self) -> tuple[tuple[str, ...], ...]:
-        """The autoencoder's stages, then the prior's; none for a side that is frozen."""
+        """The autoencoder's stages, then the prior's, none for a side that is frozen; jointly, one with both."""
         sides = (("autoencoder", self.autoencoder), ("prior", self.prior))
+        if self.joint:
+            return (tuple(f"{name}/*" for name, side in sides if side.active_players()),)
         return tuple(
             tuple(f"{name}/{pattern}" for pattern in stage)
             for name, side in sides
@@ -118,7 +136,9 @@ class Latent(Model):
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """The losses of the side that plays; the prior's at latents that take no gradient."""
         side, _, name = player.partition("/")
-        if side == "autoencoder":
+        if side == "autoencoder" and self.joint:
+            losses = self._joint_losses(name, batch, step)
+        elif side == "autoencoder":
             losses = self.autoencoder.losses(name, replace(batch, cond=Cond()), Nested(step, side))
         else:
             latent = self._latent(batch, step.rng.at("encode"))
@@ -136,8 +156,11 @@ class Latent(Model):
         if side == "autoencoder":
             self.autoencoder.prepare(name, batches, rng.at(side))
             return
-        if self._unmeasured():
-            self._measure(batches, rng.at("scale"))
+        if not self.scale.known:
+            draw = rng.at("scale")
+            self.scale.measure(
+                self.autoencoder.encode(batch.tensor, self.at, draw.rows(first)) for first, batch in _numbered(batches)
+            )
         self.prior.prepare(name, _Encoded(self, batches, rng.at("encode")), rng.at(side))
 
     def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:
@@ -146,7 +169,7 @@ class Latent(Model):
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws of the prior."""
-        if self._unmeasured():
+        if not self.scale.known:
             raise ValueError(
                 "Latent cannot be sampled before its prior has been prepared: the latent's scale is unknown"
             )
@@ -164,6 +187,16 @@ class Latent(Model):
         """
         latent, log_weight = self._weighed(batch.tensor, rng.at("autoencoder"))
         return log_weight + self.prior.bound(replace(batch, x=latent), num, rng.at("prior"))
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether both are, and are trained jointly: the latent's scale has to be known from the start."""
+        return self.joint and self.autoencoder.differentiable
+
+    def cross_entropy(self, batch: Batch, step: Step) -> Tensor:
+        """By one draw of the latent, with the prior's own."""
+        latent, log_weight = self._weighed(batch.tensor, step.rng.at("autoencoder"))
+        return self.prior.cross_entropy(replace(batch, x=latent), Nested(step, "prior")) - log_weight
 
     def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
         """A draw through both: the autoencoder's posterior, then the prior's."""
@@ -188,74 +221,46 @@ class Latent(Model):
         """`x` through the autoencoder alone."""
         return self.autoencoder.decode(self.autoencoder.encode(x, self.at), self.at)
 
+    def _check_joint(self, autoencoder: Slot[Model], prior: Slot[Model]) -> None:
+        """Refuses two that cannot be trained jointly."""
+        if self.autoencoder.frozen:
+            raise Unfit("autoencoder", f"joint training expects one that trains, got {autoencoder.where}, frozen")
+        if not self.prior.differentiable:
+            reason = f"got {prior.where}: {type(self.prior).__name__} gives none for {autoencoder.where} to train by"
+            raise Unfit("prior", f"joint training expects a prior with a differentiable cross entropy, {reason}")
+        if self.at not in self.autoencoder.entropic:
+            known = ", ".join(self.autoencoder.entropic) or "none"
+            reason = f"joint training expects a latent of known entropy, got {self.at!r} of {autoencoder.where}"
+            raise Unfit("autoencoder", f"{reason}, which knows those of: {known}")
+
+    def _joint_losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """The losses of the autoencoder's side under this prior, whose statistics stand still."""
+        alone, inner = replace(batch, cond=Cond()), Nested(step, "autoencoder")
+        losses, latent = self.autoencoder.open_losses(player, alone, inner, self.at)
+        if latent is None:
+            return losses
+        seen = replace(batch, x=self.scale.scaled(latent))
+        nats = self.prior.cross_entropy(seen, Pass(step.rng.at("prior"), step.index)) + self.scale.log_volume
+        return {**losses, "cross_entropy": nats.mean() / self.single.numel}
+
     def _latent(self, batch: Batch, rng: Rng) -> Batch:
         with torch.no_grad():
             return replace(batch, x=self._encode(batch.tensor, rng))
 
     def _weighed(self, x: Tensor, rng: Rng) -> tuple[Value, Tensor]:
         """A draw of the scaled latent, and log p(x | latent) - log q(latent | x) of it as it is scaled."""
-        if self._unmeasured():
+        if not self.scale.known:
             raise ValueError(
                 "Latent has no bound on log p(x) before its prior has been prepared: the latent's scale is unknown"
             )
         latent, log_weight = self.autoencoder.weigh(x, self.at, rng)
-        for level, type in enumerate(levels(self.autoencoder.latents[self.at])):
-            moments = self._moments(level)
-            if moments is not None:
-                log_weight = log_weight - type.numel * moments[1].log()
-        return self._scale(latent), log_weight
+        return self.scale.scaled(latent), log_weight - self.scale.log_volume
 
     def _encode(self, x: Tensor, rng: Rng | None) -> Value:
-        return self._scale(self.autoencoder.encode(x, self.at, rng))
-
-    def _scale(self, latent: Value) -> Value:
-        if isinstance(latent, tuple):
-            return tuple(self._scaled(value, level) for level, value in enumerate(latent))
-        return self._scaled(latent, 0)
+        return self.scale.scaled(self.autoencoder.encode(x, self.at, rng))
 
     def _decode(self, latent: Value) -> Tensor:
-        if isinstance(latent, tuple):
-            return self.autoencoder.decode(tuple(self._restored(v, level) for level, v in enumerate(latent)), self.at)
-        return self.autoencoder.decode(self._restored(latent, 0), self.at)
-
-    def _scaled(self, latent: Tensor, level: int) -> Tensor:
-        moments = self._moments(level)
-        return latent if moments is None else (latent - moments[0]) / moments[1]
-
-    def _restored(self, latent: Tensor, level: int) -> Tensor:
-        moments = self._moments(level)
-        return latent if moments is None else latent * moments[1] + moments[0]
-
-    def _moments(self, level: int) -> tuple[Tensor, Tensor] | None:
-        buffers = dict(self.named_buffers(recurse=False))
-        return (buffers[f"mean_{level}"], buffers[f"std_{level}"]) if f"mean_{level}" in buffers else None
-
-    def _unmeasured(self) -> bool:
-        return any(bool(buffer.isnan()) for buffer in self.buffers(recurse=False))
-
-    def _measure(self, batches: Iterable[Batch], rng: Rng) -> None:
-        """Mean and standard deviation of each continuous level over one pass, by float64 sums about the first mean."""
-        sums: dict[int, Tensor] = {}
-        origin: dict[int, Tensor] = {}
-        for first, batch in _numbered(batches):
-            with torch.no_grad():
-                latent = self.autoencoder.encode(batch.tensor, self.at, rng.rows(first))
-            for level, value in enumerate(latent if isinstance(latent, tuple) else (latent,)):
-                if value.is_floating_point():
-                    value = value.double()
-                    value = value - origin.setdefault(level, value.mean())
-                    terms = torch.stack(
-                        [
-                            torch.tensor(value.numel(), dtype=value.dtype, device=value.device),
-                            value.sum(),
-                            (value**2).sum(),
-                        ]
-                    )
-                    sums[level] = sums.get(level, torch.zeros_like(terms)) + terms
-        for level, (count, first_moment, second_moment) in sums.items():
-            mean = first_moment / count
-            self.get_buffer(f"mean_{level}").copy_(mean + origin[level])
-            self.get_buffer(f"std_{level}").copy_((second_moment / count - mean**2).clamp_min(1e-12).sqrt())
+        return self.autoencoder.decode(self.scale.restored(latent), self.at)
 
 
 class _Encoded:

@@ -53,6 +53,29 @@ def test_kl_and_draw_are_those_of_torch_distributions(shape):
     assert part.latents == {"continuous": TensorType((3, *shape[1:]))}
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_entropy_is_that_of_torch_distributions_and_its_gradient_reaches_the_features(shape):
+    part = Gaussian(TensorType(shape), channels=3).double()
+    h = (2 * torch.randn(5, *shape, dtype=torch.float64)).requires_grad_()
+    mean, logvar = statistics(part, h)
+    exact = Independent(Normal(mean, (logvar / 2).exp()), len(shape)).entropy()
+    entropy = part.posterior_entropy("continuous", h)
+    torch.testing.assert_close(entropy, exact)
+    (want,) = torch.autograd.grad(exact.sum(), h, retain_graph=True)
+    (got,) = torch.autograd.grad(entropy.sum(), h)
+    torch.testing.assert_close(got, want)
+    assert part.float().posterior_entropy("continuous", h.float()).dtype == torch.float32
+    with pytest.raises(ValueError, match="one of the latents"):
+        part.posterior_entropy("codes", h.float())
+
+
+def test_entropy_less_the_mean_of_log_q_is_nothing():
+    part, num = Gaussian(TensorType((6,)), channels=3).double(), 4000
+    h = torch.randn(1, 6, dtype=torch.float64)
+    _, log_q = part.posterior("continuous", h.expand(num, -1), Rng(0))
+    assert abs(part.posterior_entropy("continuous", h) + log_q.mean()) < 4 * log_q.std() / num**0.5
+
+
 def test_channels_of_none_are_those_of_the_features():
     assert Gaussian(TensorType((6, 3, 5)), channels=None).latents == {"continuous": TensorType((6, 3, 5))}
 

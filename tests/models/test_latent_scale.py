@@ -1,0 +1,68 @@
+import pytest
+import torch
+from torch import nn
+
+from modkit.models.latent_scale import LatentScale
+from modkit.types import TensorType
+
+MAP, VECTOR, CODES = TensorType((2, 3, 3)), TensorType((5,)), TensorType((4,), classes=7)
+
+
+def batches(num=3):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(num):
+        yield (
+            1e4 + 3 * torch.randn(8, *MAP.shape, generator=generator),
+            torch.randint(7, (8, 4), generator=generator),
+            torch.randn(8, *VECTOR.shape, generator=generator) / 5 - 1,
+        )
+
+
+def test_moments_are_measured_a_level_in_float64_and_codes_pass():
+    owner = nn.Module()
+    scale = LatentScale(owner, (MAP, CODES, VECTOR), None)
+    assert sorted(owner.state_dict()) == ["mean_0", "mean_2", "std_0", "std_2"] and not scale.known
+    scale.measure(batches())
+    assert scale.known
+    seen = [torch.cat(level) for level in zip(*batches())]
+    for level in (0, 2):
+        exact = seen[level].double()
+        torch.testing.assert_close(owner.get_buffer(f"mean_{level}"), exact.mean().float(), rtol=1e-6, atol=0)
+        torch.testing.assert_close(owner.get_buffer(f"std_{level}"), exact.std(correction=0).float(), rtol=1e-6, atol=0)
+    unit = scale.scaled(tuple(seen))
+    assert unit[1] is seen[1]
+    assert all(abs(unit[i].mean()) < 1e-3 and abs(unit[i].std(correction=0) - 1) < 1e-4 for i in (0, 2))
+    back = scale.restored(unit)
+    torch.testing.assert_close(back, tuple(seen), rtol=1e-5, atol=1e-4)
+
+
+def test_the_volume_is_the_log_determinant_of_the_restoring_map():
+    owner = nn.Module()
+    scale = LatentScale(owner, (MAP, CODES, VECTOR), None)
+    scale.measure(batches())
+    for level, event in ((0, MAP), (2, VECTOR)):
+        alone = LatentScale(nn.Module(), event, 1 / float(owner.get_buffer(f"std_{level}")))
+        jacobian = torch.autograd.functional.jacobian(alone.restored, torch.zeros(event.numel))
+        torch.testing.assert_close(alone.log_volume, torch.linalg.slogdet(jacobian).logabsdet)
+    parts = 18 * owner.std_0.log() + 5 * owner.std_2.log()
+    torch.testing.assert_close(scale.log_volume, parts)
+
+
+def test_a_given_scale_is_known_and_codes_have_none():
+    owner = nn.Module()
+    scale = LatentScale(owner, VECTOR, 0.25)
+    assert scale.known and owner.mean_0 == 0 and owner.std_0 == 4
+    torch.testing.assert_close(scale.scaled(torch.full((2, 5), 8.0)), torch.full((2, 5), 2.0))
+    codes = LatentScale(nn.Module(), CODES, None)
+    assert codes.known and codes.log_volume == 0
+    with pytest.raises(ValueError, match="Module expects scale > 0, got 0"):
+        LatentScale(nn.Module(), VECTOR, 0)
+
+
+def test_it_is_saved_with_its_owner():
+    owner, other = nn.Module(), nn.Module()
+    scale, restored = LatentScale(owner, VECTOR, None), LatentScale(other, VECTOR, None)
+    scale.measure(values[2] for values in batches())
+    other.load_state_dict(owner.state_dict())
+    x = torch.ones(2, 5)
+    assert restored.known and torch.equal(restored.scaled(x), scale.scaled(x))
