@@ -3,7 +3,7 @@
 Images are held against 8-bit ones: values are rounded to the 256 levels of their range unless they are wanted raw, so
 that the same samples score the same from a run, from a `.npy` and from PNGs.
 
-Shape letters: b batch, d features, k codes.
+Shape letters: b batch, h w spatial, d features or depth, k codes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from modkit.kinds import FeatureExtractor, Metric
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.model import Model, evaluating
 from modkit.sources import Source
-from modkit.types import Batch, Features, Modes, TensorType
+from modkit.types import Batch, Features, Modes, TensorType, levels
 
 __all__ = ["Feed", "gathered", "measured_by_features"]
 
@@ -59,7 +59,9 @@ class Feed:
 
     def offers(self, source: Source) -> frozenset[str]:
         """What there is of a source's samples; logits where it has images to try the extractor on."""
-        names = {"features", "points", "images", "batch", "levels"}
+        names = {"features", "points", "batch", "levels"}
+        if len(source.type.shape) > 1:
+            names.add("images")
         if self._classifies(source.type):
             names.add("logits")
         if "labels" in source.fields:
@@ -70,7 +72,7 @@ class Feed:
             names.add("model")
             if (coder := self.model.coder) is not None:
                 names |= {"pairs", "feature-pairs"}
-                names |= {"codes"} if _code_map(coder) else set()
+                names |= {"codes"} if _coded(coder) else set()
         return frozenset(names)
 
     def values(self, source: Source, batch: Batch, wanted: Collection[str]) -> dict[str, Any]:
@@ -172,16 +174,17 @@ class _Values:
         return torch.stack([self.features, self._feed.features(self._reconstruction).vector], 1)
 
     @property
-    def codes(self) -> Tensor:
-        """How often each code stands for a sample, `b k`."""
+    def codes(self) -> Tensor | tuple[Tensor, ...]:
+        """How often each code stands for a sample, `b k`; a tuple, coarse to fine, of several codebooks."""
         coder = self._coder
-        name, classes = _code_map(coder) or ("", 0)
+        if (name := _coded(coder)) is None:
+            raise ValueError(f"{type(coder).__name__}: expected codes among what it encodes to, got none")
         with evaluating(coder):
             codes = coder.encode(self.batch.tensor.to(coder.device), name)
-        if isinstance(codes, tuple) or not classes:
-            raise ValueError(f"{type(coder).__name__}: expected one map of codes, got none or a hierarchy")
-        flat = codes.flatten(1).cpu()
-        return torch.zeros(len(flat), classes, dtype=torch.int64).scatter_add_(1, flat, torch.ones_like(flat))
+        maps, types = codes if isinstance(codes, tuple) else (codes,), levels(coder.latents[name])
+        z = levels(list(coder.latents.values())[-1])[-1]
+        counted = [one for map_, type in zip(maps, types, strict=True) for one in _counts(map_.cpu(), type, z)]
+        return counted[0] if len(counted) == 1 else tuple(counted)
 
     @property
     def model(self) -> Model:
@@ -251,12 +254,21 @@ def _fed(
         cache.save(reference, {name: torch.cat([values[name] for values in made]) for name in wanted})
 
 
-def _code_map(coder: Model) -> tuple[str, int] | None:
-    """Name and number of codes of the first map of codes that it encodes to."""
-    for name, event in coder.latents.items():
-        if isinstance(event, TensorType) and event.classes is not None:
-            return name, event.classes
-    return None
+def _coded(coder: Model) -> str | None:
+    """Name of the first of what it encodes to of which each level is codes."""
+    return next((name for name, event in coder.latents.items() if all(one.classes for one in levels(event))), None)
+
+
+def _counts(codes: Tensor, type: TensorType, z: TensorType) -> Iterator[Tensor]:
+    """How often each code stands for a sample, `b k`, by codebook.
+
+    Where the codes `b d h w` have an axis more than the positions of the decoder's `z` it is of codebooks.
+    """
+    positions = len(z.shape) - (z.classes is None)
+    for part in codes.unbind(1) if len(type.shape) > positions else (codes,):
+        flat = part.reshape(len(part), -1)
+        zeros = torch.zeros(len(flat), type.classes or 0, dtype=torch.int64)
+        yield zeros.scatter_add_(1, flat, torch.ones_like(flat))
 
 
 def _attribute(need: str) -> str:

@@ -31,7 +31,8 @@ from modkit.rng import Rng
 
 __all__ = ["Codebook", "fair_sample", "kmeans", "lowest", "nearest"]
 
-_SCORES = 2**20  # scores held at once, 4 MB in float32: a chunk that stays in cache
+_SCORES = 2**22  # scores held at once, 16 MB in float32: of fewer, threads would often wait for each other
+_CODES = 2**10  # codes in a block at most: of rows so short the minimum is found in cache
 _LANES = 16
 _TINY = 1e-5
 _UNSEEN = 2.0  # priority of an empty place: above every uniform draw
@@ -128,8 +129,9 @@ class Codebook(nn.Module):
         smoothed = self._smoothed_usage()
         self.usage.lerp_(self.counts, 1 - self.decay)
         if self.ema:
-            moment = self.decay * smoothed * self.codes + (1 - self.decay) * self.sums
-            self.codes.copy_(self._placed(moment / self._smoothed_usage()))
+            self.codes.mul_(self.decay * smoothed).add_(self.sums, alpha=1 - self.decay).div_(self._smoothed_usage())
+            if self.sphere:
+                self.codes.copy_(self._placed(self.codes))
         if self.revive:
             self._revive_dead()
         self._forget()
@@ -165,7 +167,7 @@ class Codebook(nn.Module):
         dead = self.usage < self.revive * mean
         source = (dead.cumsum(0) - 1).clamp_min(0)
         dead &= self.priority[source] < _UNSEEN
-        self.codes.copy_(torch.where(dead[:, None], self.seen[source], self.codes))
+        torch.where(dead[:, None], self.seen[source], self.codes, out=self.codes)
         self.usage.copy_(torch.where(dead, mean, self.usage))
 
     def _forget(self) -> None:
@@ -198,8 +200,8 @@ def fair_sample(batches: Iterable[Tensor], limit: int, rng: Rng) -> Tensor:
 def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     """Index of the code nearest to each vector; of equally near ones, the lowest.
 
-    Works through chunks of vectors, so that the n x k scores are never held at once, in float32 at least, autocast or
-    not.
+    Works through blocks of vectors and codes with a running minimum, so that the n x k scores are never held at once,
+    in float32 at least, autocast or not.
 
     Args:
         z: Vectors, `n c`.
@@ -208,16 +210,35 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     Returns:
         Indices, int64, `n`.
     """
+    if z.is_meta:  # a check of the spec, which may ask for billions of codes
+        return z.new_empty(len(z), dtype=torch.int64)
     dtype = torch.promote_types(torch.promote_types(z.dtype, codebook.dtype), torch.float32)
     z, codebook = z.to(dtype), codebook.to(dtype)
-    # Equal codes tie exactly only where every column takes the same path through the matrix product: none is left over.
-    codes = F.pad(codebook, (0, 0, 0, -len(codebook) % _LANES))
+    # Equal codes tie exactly only where every column takes the same path through the matrix product: blocks are of one
+    # width, and none has columns left over.
+    blocks = -(-len(codebook) // _CODES)
+    width = -(-len(codebook) // (blocks * _LANES)) * _LANES
+    missing = blocks * width - len(codebook)
+    codes = F.pad(codebook, (0, 0, 0, missing)) if missing else codebook
     half = codes.square().sum(1) / 2
     half[len(codebook) :] = float("inf")
-    rows = max(1, _SCORES // len(codes))
+    rows = max(1, _SCORES // width)
+    scores = z.new_empty(min(len(z), rows), width)
     kind = z.device.type
     with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-        return torch.cat([torch.addmm(half, part, codes.T, alpha=-1).argmin(1) for part in torch.split(z, rows)])
+        return torch.cat([_nearest(part, codes, half, scores[: len(part)]) for part in torch.split(z, rows)])
+
+
+def _nearest(z: Tensor, codes: Tensor, half: Tensor, scores: Tensor) -> Tensor:
+    """The same of as many vectors as `scores`, `n w`, has room for, by w codes at a time."""
+    width = scores.shape[1]
+    lowest, index = torch.addmm(half[:width], z, codes[:width].T, alpha=-1, out=scores).min(1)
+    for first in range(width, len(codes), width):
+        block = slice(first, first + width)
+        low, at = torch.addmm(half[block], z, codes[block].T, alpha=-1, out=scores).min(1)
+        index = torch.where(low < lowest, at + first, index)
+        lowest = torch.minimum(low, lowest)
+    return index
 
 
 def lowest(priority: Tensor, vectors: Tensor, num: int) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,9 @@ References:
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,7 +29,8 @@ _TINY = 1e-6
 
 def straight_through(z: Tensor, z_q: Tensor) -> Tensor:
     """Exactly `z_q`, with the gradient of `z`."""
-    return z_q.detach() + (z - z.detach())
+    passed: Tensor = _StraightThrough.apply(z, z_q)  # type: ignore[no-untyped-call, unused-ignore]
+    return passed
 
 
 def rotated(z: Tensor, z_q: Tensor) -> Tensor:
@@ -42,3 +46,19 @@ def rotated(z: Tensor, z_q: Tensor) -> Tensor:
     r = F.normalize(e + q, dim=1, eps=_TINY)
     turned = z - 2 * r * (r * z).sum(1, keepdim=True) + 2 * q * (e * z).sum(1, keepdim=True)
     return straight_through(after.norm(dim=1, keepdim=True) / length * turned, after)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The second tensor with the gradient of the first; nothing is computed or kept."""
+
+    @staticmethod
+    def forward(z: Tensor, z_q: Tensor) -> Tensor:
+        return z_q.view_as(z_q)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, None]:
+        return grads[0], None

@@ -48,7 +48,7 @@ class Metric(Protocol):
         features   the extractor's vector, `b d`           points, images   the samples, `b ...`
         logits     the extractor's logits, `b k`           labels           their classes, `b`
         pairs      samples and their reconstructions, `b 2 ...`;   feature-pairs   the features of both, `b 2 d`
-        codes      how often each code stands for a sample, `b k`
+        codes      how often each code stands for a sample, `b k`; of several codebooks a tuple, coarse to fine
         batch      the data's `Batch`, unrounded           model            the Model
         truth      the `Modes` of synthetic data            levels           the data's levels, or None
 

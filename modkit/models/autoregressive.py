@@ -16,16 +16,16 @@ Shape letters: b batch, h w spatial, n positions, k classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkit.decodings.guided import guided
+from modkit.decodings.code_maps import drawn_map, made_decoding, no_code_map
 from modkit.decodings.windows import Windows
-from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Unfit, Weight, default
+from modkit.guidance import sides
+from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
 from modkit.model import Model, Player, draws, made_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
@@ -76,19 +76,14 @@ class Autoregressive(Model):
         self.windows = Windows(x, window)
         told = self.windows.type(cond.merge(self.conditioner.type))
         self.network = network(codes=self.windows.codes, cond=told, causal=True)
-        self.sampler = sampler(codes=x)
-        if not self.sampler.causal:
-            expected = "a decoding in raster order for its causal network"
-            raise Unfit("sampler", f"Autoregressive expects {expected}, got {sampler.where}, which fills in masks")
+        self.sampler = made_decoding("Autoregressive", sampler, x, causal=True)
         self.guidance = guidance()
         self._weights = made_weights(weights)
 
     @classmethod
     def accepts(cls, event: Event, **slots: Any) -> str | None:
         """Takes one map of codes."""
-        if isinstance(event, tuple):
-            return f"{cls.__name__} expects one map of codes, got a hierarchy of {len(event)} levels"
-        return None if event.classes else f"{cls.__name__} expects codes, got {event}"
+        return no_code_map(cls.__name__, event)
 
     def players(self) -> tuple[Player, ...]:
         """`network`."""
@@ -112,12 +107,9 @@ class Autoregressive(Model):
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes codes `b h w` one after another; fields not given are drawn by the conditioner."""
-        given = self.conditioner(self.complete(num, fields, rng), None)
-        null = replace(self.conditioner.null(num), concat=given.concat)
-        sides = (self._predict(side.merge(cond)) for side in (given, null))
-        predict = guided(self.guidance, *sides, mask=self.single.classes or 0)
-        codes = self.sampler(predict, num, rng.at("sampler"))
-        return codes.view(num, *self.single.shape).to(self.device)
+        given, null = sides(self.conditioner, self.complete(num, fields, rng), num, cond)
+        predicts = self._predict(given), self._predict(null)
+        return drawn_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The exact log p(x), whatever the draws and however the sampler truncates; guidance has no part in it."""

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkit.decodings.guided import guided
-from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Unfit, Weight, default
+from modkit.decodings.code_maps import drawn_map, made_decoding, no_code_map
+from modkit.guidance import sides
+from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
 from modkit.model import Model, Player, draws, made_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
@@ -67,19 +67,14 @@ class Masked(Model):
         self.conditioner = conditioner(fields=fields)
         self.reads = self.conditioner.reads
         self.network = network(codes=x, cond=cond.merge(self.conditioner.type), causal=False)
-        self.sampler = sampler(codes=x)
-        if self.sampler.causal:
-            expected = "a decoding of masked codes for its network, which sees all"
-            raise Unfit("sampler", f"Masked expects {expected}, got {sampler.where}, which goes in raster order")
+        self.sampler = made_decoding("Masked", sampler, x, causal=False)
         self.guidance = guidance()
         self._weights = made_weights(weights)
 
     @classmethod
     def accepts(cls, event: Event, **slots: Any) -> str | None:
         """Takes one map of codes."""
-        if isinstance(event, tuple):
-            return f"{cls.__name__} expects one map of codes, got a hierarchy of {len(event)} levels"
-        return None if event.classes else f"{cls.__name__} expects codes, got {event}"
+        return no_code_map(cls.__name__, event)
 
     def players(self) -> tuple[Player, ...]:
         """`network`."""
@@ -102,12 +97,9 @@ class Masked(Model):
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes codes `b h w` from masks; fields not given are drawn by the conditioner."""
-        given = self.conditioner(self.complete(num, fields, rng), None)
-        null = replace(self.conditioner.null(num), concat=given.concat)
-        sides = (self._predict(side.merge(cond)) for side in (given, null))
-        predict = guided(self.guidance, *sides, mask=self._mask)
-        codes = self.sampler(predict, num, rng.at("sampler"))
-        return codes.view(num, *self.single.shape).to(self.device)
+        given, null = sides(self.conditioner, self.complete(num, fields, rng), num, cond)
+        predicts = self._predict(given), self._predict(null)
+        return drawn_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The bound of revealing codes one by one in random order, whichever decoding draws.

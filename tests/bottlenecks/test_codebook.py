@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -20,8 +22,10 @@ def test_nearest_is_brute_force(monkeypatch, num, num_codes, channels, dtype):
     torch.manual_seed(num)
     z, codes = torch.randn(num, channels, dtype=dtype), torch.randn(num_codes, channels, dtype=dtype)
     distances = brute_force(z, codes)
-    for scores in (1, 16 * 40, 2**20):  # chunks of one vector, of a few with a short last, and one chunk
+    # blocks of one vector, of a few with a short last, and one block; of few codes, and of all
+    for scores, width in itertools.product((1, 16 * 40, 2**20), (16, 40, 2**10)):
         monkeypatch.setattr(module, "_SCORES", scores)
+        monkeypatch.setattr(module, "_CODES", width)
         assert torch.equal(nearest(z, codes), distances.argmin(1))
 
 
@@ -33,8 +37,10 @@ def test_no_vector_is_lost_at_chunk_borders(monkeypatch, rows):
     assert torch.equal(nearest(codes[order], codes), order)
 
 
+@pytest.mark.parametrize("width", [16, 2**10])
 @pytest.mark.parametrize("num_codes", [2, 5, 16, 33, 256])
-def test_exact_ties_go_to_the_lowest_index(num_codes):
+def test_exact_ties_go_to_the_lowest_index(monkeypatch, num_codes, width):
+    monkeypatch.setattr(module, "_CODES", width)
     generator = torch.Generator().manual_seed(num_codes)
     codes = torch.randn(num_codes, 7, generator=generator)
     codes[-1] = codes[num_codes // 2] = codes[0]

@@ -81,6 +81,22 @@ def test_one_group_has_no_error_and_few_positions_are_told():
     assert score.error is None and score.warnings == ("5 positions cannot use all of 12 codes",)
 
 
+def test_several_codebooks_are_scored_one_by_one():
+    upper, lower, indices = counts(40), counts(40, 7, name="lower"), torch.arange(40)
+    metric = Codebook()
+    state = metric.init()
+    for part in (indices[:15], indices[15:]):
+        more = metric.update(metric.init(), "real", {"codes": (upper[part], lower[part])}, part)
+        state = metric.merge(state, more)
+    scores = metric.result(state, Rng(0))
+    alone = [scored(upper), scored(lower)]
+    assert scores == {f"{name}, level {level}": score for level in (0, 1) for name, score in alone[level].items()}
+    with pytest.raises(ValueError, match="one number of codes, got 12, 7 and 12$"):
+        metric.update(state, "real", {"codes": upper}, indices)
+    with pytest.raises(ValueError, match="codes of samples of 'real', got none"):
+        metric.result(metric.update(None, "real", {"codes": (upper, 0 * lower)}, indices), Rng(0))
+
+
 def test_refusals_say_what_was_expected_and_got():
     metric, indices = Codebook(), torch.arange(2)
     for codes in (torch.zeros(2), torch.zeros(2, 3), -torch.ones(2, 3, dtype=torch.int64)):

@@ -1,0 +1,65 @@
+"""Maps of codes, as their priors have them: what is one, which decodings suit a network, and how maps are drawn.
+
+Shape letters: b batch, h w spatial.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from modkit.decodings.guided import guided
+from modkit.kinds import Decoding, Guidance, Predict, Slot, Unfit
+from modkit.rng import Rng
+from modkit.types import Event, TensorType
+
+__all__ = ["drawn_map", "made_decoding", "no_code_map"]
+
+_EXPECTED = {
+    True: "a decoding in raster order for its causal network",
+    False: "a decoding of masked codes for its network, which sees all",
+}
+_RECEIVED = {True: "goes in raster order", False: "fills in masks"}
+
+
+def no_code_map(owner: str, event: Event) -> str | None:
+    """Why `event` is no single map of codes, for a Model of the class `owner`; or None."""
+    if isinstance(event, tuple):
+        return f"{owner} expects one map of codes, got a hierarchy of {len(event)} levels"
+    return None if event.classes else f"{owner} expects codes, got {event}"
+
+
+def made_decoding(owner: str, slot: Slot[Decoding], codes: TensorType, *, causal: bool) -> Decoding:
+    """The decoding of the slot `sampler`, for a network that is causal or sees all.
+
+    Raises:
+        Unfit: If it asks the other kind of network; it names the class `owner`.
+    """
+    decoding = slot(codes=codes)
+    if decoding.causal != causal:
+        message = f"{owner} expects {_EXPECTED[causal]}, got {slot.where}, which {_RECEIVED[not causal]}"
+        raise Unfit("sampler", message)
+    return decoding
+
+
+def drawn_map(
+    decoding: Decoding,
+    guidance: Guidance,
+    predict_cond: Predict,
+    predict_null: Predict,
+    codes: TensorType,
+    num: int,
+    rng: Rng,
+) -> Tensor:
+    """Draws `num` maps of codes, `b h w`.
+
+    Args:
+        decoding: Draws codes from logits.
+        guidance: How the two predictions are combined.
+        predict_cond: Predicts under the conditions.
+        predict_null: Predicts under none.
+        codes: Type of the map.
+        num: Number of maps.
+        rng: The decoding's own.
+    """
+    predict = guided(guidance, predict_cond, predict_null, mask=codes.classes or 0)
+    return decoding(predict, num, rng).view(num, *codes.shape)
