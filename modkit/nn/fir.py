@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ConvHalve", "Double", "Halve"]
+__all__ = ["ConvHalve", "Double", "DoubleConv", "Halve"]
 
 _SMOOTH, _BOX = (1.0, 3.0, 3.0, 1.0), (1.0, 1.0)
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -100,6 +100,28 @@ class ConvHalve(nn.Module):
         """Maps `b c h w` to half the size."""
         x = _filtered(_padded(x, 2, 2), self.kernel, self.rank) if self.fir else _padded(x, 0, 1)
         y: Tensor = self.conv(x)
+        return y
+
+
+class DoubleConv(nn.Module):
+    """Doubles and convolves; the convolution sees the filter's margin too; n becomes 2 n.
+
+    Args:
+        rank: Number of spatial sizes.
+        channels: Channels of the input.
+        out_channels: Channels of the output.
+        fir: Whether the taps are [1, 3, 3, 1] / 8, else it is repetition, and the convolution is padded.
+    """
+
+    def __init__(self, rank: int, channels: int, out_channels: int, *, fir: bool = True) -> None:
+        super().__init__()
+        self.upsample = Double(rank, fir=fir)
+        self.upsample.pad = 0  # keeps the filter's margin, one value at each end
+        self.conv = _MODULES[rank](channels, out_channels, 3, padding=0 if fir else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `b c h w` to twice the size."""
+        y: Tensor = self.conv(self.upsample(x))
         return y
 
 

@@ -26,17 +26,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from modkit.nn.attention import attended
-from modkit.nn.blocks import check_levels, conv, map_size, pyramid
+from modkit.nn.blocks import check_levels, map_size
 from modkit.nn.embeddings import CondEmbedding, MapJoin, sinusoidal
-from modkit.nn.mlp import squash
-from modkit.nn.ncsnpp_blocks import Block, Halving, Head, Output, Path, Unit, cropped, scaled
+from modkit.nn.ncsnpp_blocks import scaled
+from modkit.nn.ncsnpp_body import Body, Embedding
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["NCSNpp"]
 
 
-class NCSNpp(nn.Module):
+class NCSNpp(Body):
     """A conditional map between signals, images or volumes of one size, in the NCSN++ manner.
 
     Args:
@@ -45,6 +44,7 @@ class NCSNpp(nn.Module):
         cond: The conditions: noise modulates each norm, time, vector and labels are added in each block, a map stands
             beside x; tokens are refused.
         channels: Channels of each level, finest first; the resolution is halved between levels.
+        stem: Channels of the first map, a quarter of the embedding's width; None: those of the first level.
         blocks: Residual blocks a level on the way down; one more on the way up.
         attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always does.
         fir: Whether to resample under the filter [1, 3, 3, 1], else by means of two and repetition.
@@ -68,6 +68,7 @@ class NCSNpp(nn.Module):
         cond: CondType,
         *,
         channels: list[int] = [64, 128],  # noqa: B006
+        stem: int | None = None,
         blocks: int = 2,
         attention: list[int] = [],  # noqa: B006
         fir: bool = True,
@@ -77,84 +78,29 @@ class NCSNpp(nn.Module):
         style: int = 128,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
         check_levels("NCSNpp", channels, blocks)
         size = map_size("NCSNpp", x)
-        paths: dict[str, Path] = {"progressive_input": progressive_input, "progressive": progressive}
-        _check(out, size, cond, (style, mapping), paths)
-        attends = attended("NCSNpp", pyramid(size, len(channels)), attention)
-        rank = len(size)
-        self.out = out
-        self.embedding = _Embedding(cond, channels[0])
-        self.mapping = _Mapping(cond.noise, style, mapping) if cond.noise else None
-
-        def block(wide_in: int, wide: int, resample: Literal["down", "up"] | None = None) -> Block:
-            width = self.embedding.width if self.embedding.embeds else None
-            modulated = style if cond.noise else None
-            return Block(rank, wide_in, wide, width=width, style=modulated, resample=resample, fir=fir, dropout=dropout)
-
-        self.join = MapJoin(x, cond.concat, channels[0])
-        self.conv_in = scaled(conv(rank, self.join.channels, channels[0]))
-        self.down = nn.ModuleList()
-        skips, wide_in, beside = [channels[0]], channels[0], self.join.channels
-        for level, wide in enumerate(channels):
-            if level:
-                halving = block(wide_in, wide_in, "down")
-                self.down.append(Halving(halving, rank, beside, wide_in, path=progressive_input, fir=fir))
-                beside = wide_in if progressive_input == "residual" else beside
-                skips.append(wide_in)
-            for _ in range(blocks):
-                self.down.append(Unit(block(wide_in, wide), wide, attends[level]))
-                wide_in = wide
-                skips.append(wide)
-        self.middle = nn.ModuleList([Unit(block(wide, wide), wide, True), Unit(block(wide, wide), wide, False)])
-        self.up = nn.ModuleList()
-        coarser = None
-        for level, wide in reversed(list(enumerate(channels))):
-            for index in range(blocks + 1):
-                attend = attends[level] and index == blocks
-                self.up.append(Unit(block(wide_in + skips.pop(), wide), wide, attend))
-                wide_in = wide
-            if progressive == "skip" or (progressive == "residual" and len(channels) > 1):
-                width = out.shape[0] if progressive == "skip" else wide
-                self.up.append(Output(rank, wide, width, coarser, path=progressive, fir=fir))
-                coarser = width
-            if level:
-                self.up.append(block(wide, wide, "up"))
-        self.head = None if progressive == "skip" else Head(rank, wide_in, out.shape[0])
-
-    def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Evaluates the network at `x`, `b c h w` of any size.
-
-        Raises:
-            ValueError: If a condition that the type has is missing.
-        """
-        embedding = self.embedding(cond, x) if self.embedding.embeds else None
-        style = None if self.mapping is None else self.mapping(cond.noise, x)
-        beside = self.join(x, cond.concat)
-        h = self.conv_in(beside)
-        skips = [h]
-        for module in self.down:
-            if isinstance(module, Halving):
-                h, beside = module(h, beside, embedding, style)
-            else:
-                h = module(h, embedding, style)
-            skips.append(h)
-        for module in self.middle:
-            h = module(h, embedding, style)
-        y = h
-        for module in self.up:
-            if isinstance(module, Unit):
-                h = module(torch.cat([h, skips.pop()], dim=1), embedding, style)
-            elif isinstance(module, Output):
-                h, y = module(h, y)
-            else:
-                h = cropped(module(h, embedding, style), skips[-1])
-        raw: Tensor = y if self.head is None else self.head(h)
-        return squash(raw, self.out)
+        stem = channels[0] if stem is None else stem
+        _check(out, size, cond, {"stem": stem, "style": style}, mapping)
+        super().__init__(
+            size,
+            out,
+            embedding=_Embedding(cond, stem),
+            mapping=_Mapping(cond.noise, style, mapping) if cond.noise else None,
+            join=MapJoin(x, cond.concat, stem),
+            channels=channels,
+            stem=stem,
+            blocks=blocks,
+            attention=attention,
+            fir=fir,
+            progressive_input=progressive_input,
+            progressive=progressive,
+            style=style if cond.noise else None,
+            dropout=dropout,
+        )
 
 
-class _Embedding(nn.Module):
+class _Embedding(Embedding):
     """Time and what else has no positions, but for the noise, as one vector of four times the first channels."""
 
     def __init__(self, cond: CondType, channels: int) -> None:
@@ -201,16 +147,13 @@ class _Mapping(nn.Module):
         return w
 
 
-def _check(
-    out: TensorType, size: tuple[int, ...], cond: CondType, widths: tuple[int, int], paths: dict[str, Path]
-) -> None:
+def _check(out: TensorType, size: tuple[int, ...], cond: CondType, widths: dict[str, int], mapping: int) -> None:
     if map_size("NCSNpp", out) != size:
         raise ValueError(f"NCSNpp expects out of x's size {size}, got {out.shape[1:]}")
     if cond.context is not None:
         raise ValueError(f"NCSNpp expects cond without context, got {cond}")
-    style, mapping = widths
-    if style < 1 or mapping < 0:
-        raise ValueError(f"NCSNpp expects style >= 1 and mapping >= 0, got {style} and {mapping}")
-    for name, path in paths.items():
-        if path not in ("none", "skip", "residual"):
-            raise ValueError(f"NCSNpp expects {name} to be none, skip or residual, got {path!r}")
+    for name, width in widths.items():
+        if width < 1:
+            raise ValueError(f"NCSNpp expects {name} of at least 1, got {width}")
+    if mapping < 0:
+        raise ValueError(f"NCSNpp expects mapping of at least 0, got {mapping}")

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from modkit.nn.attention import Attention
 from modkit.nn.blocks import conv, norm
-from modkit.nn.fir import ConvHalve, Double, Halve
+from modkit.nn.fir import ConvHalve, Double, DoubleConv, Halve
 
 __all__ = ["Block", "Halving", "Head", "Output", "Path", "Unit", "cropped", "scaled"]
 
@@ -117,17 +117,23 @@ class Halving(nn.Module):
         path: `skip` adds the input, through a 1x1 convolution, to each halved h; `residual` halves it by a convolution
             and adds h, and the sum goes on both as h and beside it; `none` adds nothing.
         fir: Whether it resamples under the filter [1, 3, 3, 1].
+        strided: Whether, without that filter, `residual` halves by a convolution of stride 2, else by means of two
+            after a convolution.
     """
 
-    def __init__(self, block: Block, rank: int, beside: int, channels: int, *, path: Path, fir: bool) -> None:
+    def __init__(
+        self, block: Block, rank: int, beside: int, channels: int, *, path: Path, fir: bool, strided: bool = True
+    ) -> None:
         super().__init__()
         self.block = block
         self.path = path
         self.halve: nn.Module | None = None
         self.join: nn.Module | None = None
-        if path == "residual":
+        if path == "residual" and (fir or strided):
             self.halve = ConvHalve(rank, beside, channels, fir=fir)
             scaled(self.halve.conv)
+        elif path == "residual":
+            self.halve = nn.Sequential(scaled(conv(rank, beside, channels)), Halve(rank, fir=False))
         elif path == "skip":
             self.halve = Halve(rank, fir=fir)
             self.join = scaled(conv(rank, beside, channels, kernel=1))
@@ -162,15 +168,17 @@ class Output(nn.Module):
         self, rank: int, channels: int, out_channels: int, coarser: int | None, *, path: Path, fir: bool
     ) -> None:
         super().__init__()
-        self.upsample = Double(rank, fir=fir) if coarser else None
-        self.carry = None
-        self.head = None
-        if path == "residual" and coarser:
-            self.carry = scaled(conv(rank, coarser, channels))
-        elif path == "residual":
-            self.head = Head(rank, channels, channels, scale=1.0)
-        else:
+        self.path = path
+        self.upsample: nn.Module | None = None
+        self.head: Head | None = None
+        if path == "skip":
+            self.upsample = Double(rank, fir=fir) if coarser else None
             self.head = Head(rank, channels, out_channels)
+        elif coarser:
+            self.upsample = DoubleConv(rank, coarser, channels, fir=fir)
+            scaled(self.upsample.conv)
+        else:
+            self.head = Head(rank, channels, channels, scale=1.0)
 
     def forward(self, h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The level's features and the path, of the same size, from features and the coarser level's path, if any."""
@@ -178,9 +186,9 @@ class Output(nn.Module):
         if self.upsample is None:
             return h, share
         y = cropped(self.upsample(y), h)
-        if self.carry is None:
+        if self.path == "skip":
             return h, y + share
-        h = _joined(self.carry(y), h)
+        h = _joined(y, h)
         return h, h
 
 

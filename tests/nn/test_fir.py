@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modkit.nn.fir import ConvHalve, Double, Halve
+from modkit.nn.fir import ConvHalve, Double, DoubleConv, Halve
 
 TAPS = {True: [1 / 8, 3 / 8, 3 / 8, 1 / 8], False: [1 / 2, 1 / 2]}
 
@@ -50,6 +50,20 @@ def test_the_box_is_the_mean_of_two_and_repetition():
     x = normal(2, 3, 4, 6)
     torch.testing.assert_close(Halve(2, fir=False).double()(x), torch.nn.functional.avg_pool2d(x, 2))
     torch.testing.assert_close(Double(2, fir=False).double()(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+@pytest.mark.parametrize("fir", [True, False])
+def test_doubling_before_a_convolution_is_both_on_the_line_of_zeros_put_in(fir):
+    module, x = DoubleConv(1, 1, 1, fir=fir).double(), normal(1, 1, 5)
+    taps, weights = TAPS[fir], module.conv.weight.flatten().tolist()
+    sparse = {2 * i: value for i, value in enumerate(x.flatten().tolist())}
+    both = [0.0] * (len(taps) + 2)
+    for (i, tap), (j, weight) in itertools.product(enumerate(taps), enumerate(weights)):
+        both[i + j] += 2 * tap * weight
+    before = 3 if fir else 2  # half of what the two kernels reach, rounded up: nothing is cut between them
+    values = [sum(w * sparse.get(o + i - before, 0.0) for i, w in enumerate(both)) for o in range(10)]
+    expected = torch.tensor(values, dtype=torch.float64) + module.conv.bias
+    torch.testing.assert_close(module(x).flatten(), expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("fir", [True, False])

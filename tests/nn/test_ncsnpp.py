@@ -104,7 +104,7 @@ def test_paths_beside_the_way_down_and_up():
     torch.testing.assert_close(got, down.block(x) + down.join(on))
     up = drawn(Output(2, 8, 3, 8, path="residual", fir=True))
     got, on = up(x, y)
-    torch.testing.assert_close(got, (up.carry(up.upsample(y)) + x) / math.sqrt(2))
+    torch.testing.assert_close(got, (up.upsample(y) + x) / math.sqrt(2))
     assert got is on
     up = drawn(Output(2, 8, 8, 8, path="skip", fir=True))
     got, on = up(x, y)
@@ -129,6 +129,13 @@ def test_every_condition_and_parameter_matters(missing, paths):
     y.square().sum().backward()
     silent = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
+
+
+def test_the_stem_is_as_wide_as_told_and_so_is_the_embedding():
+    net = drawn(NCSNpp(X, OUT, COND, **TINY, stem=6, progressive="residual"))
+    assert net.conv_in.weight.shape == (6, 3, 3, 3) and net.embedding.time[2].weight.shape == (24, 24)
+    net(normal(2, *X.shape), values(2)).square().sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 def test_only_the_direction_of_the_noise_counts():
@@ -185,7 +192,9 @@ def test_dtypes_and_the_state_survive_a_file():
         ({"cond": CondType(context=(2, 3))}, {}, r"NCSNpp expects cond without context"),
         ({}, {"channels": []}, r"NCSNpp expects channels and blocks of at least 1"),
         ({}, {"attention": [5]}, r"NCSNpp expects attention at resolutions among \[8, 4\], got \[5\]"),
-        ({}, {"style": 0}, r"NCSNpp expects style >= 1 and mapping >= 0, got 0 and 3"),
+        ({}, {"style": 0}, r"NCSNpp expects style of at least 1, got 0"),
+        ({}, {"stem": 0}, r"NCSNpp expects stem of at least 1, got 0"),
+        ({}, {"mapping": -1}, r"NCSNpp expects mapping of at least 0, got -1"),
         ({}, {"progressive": "sum"}, r"NCSNpp expects progressive to be none, skip or residual, got 'sum'"),
     ],
 )
