@@ -34,7 +34,7 @@ from modkit.settings import Settings
 from modkit.types import Batch
 from modkit.watchers import Watch, Watchers
 
-__all__ = ["Trainer", "TrainingError"]
+__all__ = ["Cursor", "Trainer", "TrainingError"]
 
 
 class TrainingError(RuntimeError):
@@ -42,7 +42,7 @@ class TrainingError(RuntimeError):
 
 
 @dataclass
-class _Cursor:
+class Cursor:
     """Where training is; plain JSON, kept in each checkpoint."""
 
     stage: int = 0
@@ -84,7 +84,7 @@ class Trainer:
         self.model, self.data, self.settings, self.engine = model, data, settings, engine
         self.run, self.watchers, self.progress, self.watch = run, watchers, progress, watch
         self.rounds = rounds(model, settings)
-        self._cursor = _Cursor()
+        self._cursor = Cursor()
         self._restored: store.Checkpoint | None = None
         self._unchecked: list[tuple[str, dict[str, Tensor]]] = []
         self._recent: dict[str, Tensor] = {}  # each loss as it was last computed since the last logged step
@@ -356,7 +356,7 @@ class Trainer:
         restored = store.load(path) if path else None
         if restored:
             self.model.load_state_dict(restored.tensors["model"])
-            self._cursor = _Cursor(**restored.state["cursor"])
+            self._cursor = Cursor(**restored.state["cursor"])
             self._recent = {name: torch.tensor(loss) for name, loss in self._cursor.recent.items()}
             self._restored = restored
         self.run.cut(restored.state["metrics"] if restored else 0)

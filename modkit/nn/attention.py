@@ -16,7 +16,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,16 +33,24 @@ class Attention(nn.Module):
         channels: Channels of the map.
         context: Width d of the tokens it attends to, or None: it attends to the map's own positions.
         head_channels: Channels a head; the nearest larger number that divides `channels` is taken.
+        normalize: Makes the normalisation of so many channels.
     """
 
     heads: int
 
-    def __init__(self, channels: int, *, context: int | None = None, head_channels: int = 32) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        context: int | None = None,
+        head_channels: int = 32,
+        normalize: Callable[[int], nn.GroupNorm] = norm,
+    ) -> None:
         super().__init__()
         heads = (n for n in range(2, channels + 1) if channels % n == 0 and channels // n >= head_channels)
         self.heads = max(heads, default=1)
         self.crosses = context is not None
-        self.norm = norm(channels)
+        self.norm = normalize(channels)
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(context or channels, 2 * channels)
         self.out = zero(nn.Linear(channels, channels))
@@ -56,9 +64,11 @@ class Attention(nn.Module):
         if self.crosses != (context is not None):
             expected = "tokens `context`" if self.crosses else "no context"
             raise ValueError(f"Attention expects {expected}, got {'None' if context is None else tuple(context.shape)}")
-        positions = self.norm(x).flatten(2).transpose(1, 2)
+        # Contiguous: else torch's Linear takes one of two ways by whether its weights take gradients, so that a frozen
+        # model and its reload would differ by rounding.
+        positions = self.norm(x).flatten(2).transpose(1, 2).contiguous()
         query = self._split(self.query(positions))
-        key, value = self.key_value(positions if context is None else context.to(x.dtype)).chunk(2, dim=-1)
+        key, value = self.key_value(positions if context is None else context.to(x.dtype).contiguous()).chunk(2, dim=-1)
         y = F.scaled_dot_product_attention(query, self._split(key), self._split(value))
         y = self.out(y.transpose(1, 2).flatten(2))
         residual: Tensor = y.transpose(1, 2).reshape(x.shape)

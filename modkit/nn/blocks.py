@@ -5,7 +5,8 @@ r"""Blocks of convolutional networks over signals, images and volumes.
 
 The residual block of DDPM, modulated by an embedding e as in ADM (FiLM) where there is one. Its last convolution
 starts at zero, so that a new block is the identity (or its 1-wide skip). The rank (1, 2 or 3 spatial sizes) is told to
-each block; a size n is halved to ceil(n / 2) and doubled to 2 n, cropped where an odd size is to come back.
+each block; a size n is halved to ceil(n / 2) and doubled to 2 n, cropped where an odd size is to come back. How a block
+normalises is told to it as well.
 
 Shape letters: b batch, c channels, d embedding width, h w spatial (one, two or three sizes).
 
@@ -16,14 +17,39 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.types import TensorType
 
-__all__ = ["Downsample", "ResidualBlock", "Upsample", "check_levels", "conv", "map_size", "norm", "pyramid", "zero"]
+__all__ = [
+    "Downsample",
+    "ResidualBlock",
+    "Upsample",
+    "check_levels",
+    "conv",
+    "map_size",
+    "norm",
+    "norm_of_32",
+    "pyramid",
+    "zero",
+]
+
+
+def norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation in as many groups as divide `channels`, at most 32 and of at least 4 channels (EDM's rule).
+
+    A group of one channel would lose that channel's mean, and on a 1x1 map everything.
+    """
+    return nn.GroupNorm(max(n for n in range(1, 33) if channels % n == 0 and (n == 1 or channels // n >= 4)), channels)
+
+
+def norm_of_32(channels: int) -> nn.GroupNorm:
+    """Group normalisation as DDPM's code and its successors have it: 32 groups, and 1e-6 beside the variance."""
+    return nn.GroupNorm(32, channels, eps=1e-6)
 
 
 class ResidualBlock(nn.Module):
@@ -35,16 +61,24 @@ class ResidualBlock(nn.Module):
         out_channels: Channels of the output.
         width: Width of the embedding that modulates it, or None.
         dropout: Share of the values dropped before the last convolution.
+        normalize: Makes the normalisation of so many channels.
     """
 
     def __init__(
-        self, rank: int, channels: int, out_channels: int, *, width: int | None = None, dropout: float = 0.0
+        self,
+        rank: int,
+        channels: int,
+        out_channels: int,
+        *,
+        width: int | None = None,
+        dropout: float = 0.0,
+        normalize: Callable[[int], nn.GroupNorm] = norm,
     ) -> None:
         super().__init__()
-        self.norm_1 = norm(channels)
+        self.norm_1 = normalize(channels)
         self.conv_1 = conv(rank, channels, out_channels)
         self.film = nn.Linear(width, 2 * out_channels) if width else None
-        self.norm_2 = norm(out_channels)
+        self.norm_2 = normalize(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv_2 = zero(conv(rank, out_channels, out_channels))
         self.skip = nn.Identity() if channels == out_channels else conv(rank, channels, out_channels, kernel=1)
@@ -72,14 +106,25 @@ class Downsample(nn.Module):
     Args:
         rank: Number of spatial sizes.
         channels: Channels, kept.
+        padding: Zeros at `both` ends, or at the `end` alone where n is even, so that the window of position i starts
+            at 2 i (TensorFlow's `SAME`, which DDPM and latent diffusion keep).
+        learned: Whether a convolution halves, or the mean of windows 2 wide.
     """
 
-    def __init__(self, rank: int, channels: int) -> None:
+    def __init__(
+        self, rank: int, channels: int, *, padding: Literal["both", "end"] = "both", learned: bool = True
+    ) -> None:
         super().__init__()
-        self.conv = conv(rank, channels, channels, stride=2)
+        self.padding = padding if learned else "both"
+        if learned:
+            self.conv = conv(rank, channels, channels, stride=2, padding=1 if padding == "both" else 0)
+        else:
+            self.conv = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)[rank - 1](2, ceil_mode=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to half the size."""
+        if self.padding == "end":
+            x = F.pad(x, [width for length in reversed(x.shape[2:]) for width in (length % 2, 1)])
         y: Tensor = self.conv(x)
         return y
 
@@ -90,11 +135,12 @@ class Upsample(nn.Module):
     Args:
         rank: Number of spatial sizes.
         channels: Channels, kept.
+        learned: Whether it convolves.
     """
 
-    def __init__(self, rank: int, channels: int) -> None:
+    def __init__(self, rank: int, channels: int, *, learned: bool = True) -> None:
         super().__init__()
-        self.conv = conv(rank, channels, channels)
+        self.conv = conv(rank, channels, channels) if learned else nn.Identity()
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         """Maps `b c h w` to `size`, each 2 n or 2 n - 1 of an input's n."""
@@ -105,18 +151,16 @@ class Upsample(nn.Module):
         return y
 
 
-def conv(rank: int, channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1) -> nn.Module:
-    """A convolution over `rank` spatial sizes that keeps them (divides them by `stride`, rounding up)."""
-    convolutions: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-    return convolutions[rank](channels, out_channels, kernel, stride=stride, padding=kernel // 2)
+def conv(
+    rank: int, channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1, padding: int | None = None
+) -> nn.Module:
+    """A convolution over `rank` spatial sizes that keeps them (divides them by `stride`, rounding up).
 
-
-def norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation in as many groups as divide `channels`, at most 32 and of at least 4 channels (EDM's rule).
-
-    A group of one channel would lose that channel's mean, and on a 1x1 map everything.
+    It does so under the padding that is taken where none is given.
     """
-    return nn.GroupNorm(max(n for n in range(1, 33) if channels % n == 0 and (n == 1 or channels // n >= 4)), channels)
+    convolutions: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+    padding = kernel // 2 if padding is None else padding
+    return convolutions[rank](channels, out_channels, kernel, stride=stride, padding=padding)
 
 
 def zero(module: nn.Module) -> nn.Module:

@@ -11,6 +11,11 @@ A hierarchy has a map for each of several levels, coarsest first. The encoder's 
 ends, before it is halved, each through a norm, SiLU and a convolution of its own; the decoder joins each as further
 channels where its level begins. So the coarsest map sees the most of x, and the finer ones add what it lacks.
 
+In the `taming` style both are the authors' first stages, of taming-transformers and of latent diffusion (whose decoder
+has a block a level more than the encoder): 32 groups a norm, attention with one head and always in the middle, and the
+halved map's windows starting at every second position. The encoder emits `out_channels`; the decoder begins with a 1x1
+convolution to `in_channels`.
+
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 
 References:
@@ -22,14 +27,26 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.nn.attention import Attention, attended
-from modkit.nn.blocks import Downsample, ResidualBlock, Upsample, check_levels, conv, map_size, norm, pyramid
+from modkit.nn.blocks import (
+    Downsample,
+    ResidualBlock,
+    Upsample,
+    check_levels,
+    conv,
+    map_size,
+    norm,
+    norm_of_32,
+    pyramid,
+)
 from modkit.types import Event, TensorType, Value, levels
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
@@ -46,9 +63,13 @@ class ConvEncoder(nn.Module):
         dropout: Share of the values dropped in each residual block.
         levels: Resolutions at which a map is emitted, two or more, the last level's among them (`[8, 4]`); None: the
             last level's map alone.
+        out_channels: Channels of the last level's map as it is emitted; the last of `channels` where not given.
+        resampling: Whether maps are halved by a convolution (`conv`) or by the mean of neighbours (`plain`).
+        style: How blocks normalise, attend and halve: `modkit`, or `taming`, see above.
 
     Raises:
-        ValueError: If `x` is a vector or codes, there is no level or block, or a resolution is no level's.
+        ValueError: If `x` is a vector or codes, there is no level or block, a resolution is no level's, a choice is
+            unknown, or a number of channels does not suit the style.
     """
 
     h: Event
@@ -62,26 +83,31 @@ class ConvEncoder(nn.Module):
         attention: list[int] = [],  # noqa: B006
         dropout: float = 0.0,
         levels: list[int] | None = None,
+        out_channels: int | None = None,
+        resampling: Literal["conv", "plain"] = "conv",
+        style: Literal["modkit", "taming"] = "modkit",
     ) -> None:
         super().__init__()
         check_levels("ConvEncoder", channels, blocks)
+        made = _chosen("ConvEncoder", style, resampling, "out_channels", out_channels)
         sizes = pyramid(map_size("ConvEncoder", x), len(channels))
         attends = attended("ConvEncoder", sizes, attention)
         rank = len(sizes[0])
         emits = _emitting(sizes, levels) if levels is not None else [False] * len(sizes)
-        coarsest = TensorType((channels[-1], *sizes[-1]))
+        emitted = channels[-1] if out_channels is None else out_channels
+        coarsest = TensorType((emitted, *sizes[-1]))
         finer = [TensorType((wide, *size)) for wide, size, emit in zip(channels, sizes, emits) if emit][:-1]
         self.h = (coarsest, *reversed(finer)) if finer else coarsest
         self.conv_in = conv(rank, x.shape[0], channels[0])
         self.levels = nn.ModuleList()
         for level, (wide, attend) in enumerate(zip(channels, attends)):
-            parts = _level(rank, channels[max(level - 1, 0)], wide, blocks, attend, dropout)
+            parts = made.level(rank, channels[max(level - 1, 0)], wide, blocks, attend, dropout)
             if level + 1 < len(channels):
-                parts.append(Downsample(rank, wide))
+                parts.append(Downsample(rank, wide, padding=made.padding, learned=resampling == "conv"))
             self.levels.append(nn.Sequential(*parts))
-        self.middle = _middle(rank, channels[-1], attends[-1], dropout)
-        self.norm_out = norm(channels[-1])
-        self.conv_out = conv(rank, channels[-1], channels[-1])
+        self.middle = made.middle(rank, channels[-1], attends[-1], dropout)
+        self.norm_out = made.normalize(channels[-1])
+        self.conv_out = conv(rank, channels[-1], emitted)
         self.heads = nn.ModuleDict(
             {str(level): _head(rank, channels[level]) for level, emit in enumerate(emits[:-1]) if emit}
         )
@@ -110,10 +136,13 @@ class ConvDecoder(nn.Module):
         blocks: Residual blocks a level.
         attention: Resolutions (the largest side of a level's maps) at which to attend.
         dropout: Share of the values dropped in each residual block.
+        in_channels: Channels to which a 1x1 convolution maps the coarsest latent first; no such layer where not given.
+        resampling: Whether doubled maps go through a convolution (`conv`) or not (`plain`).
+        style: How blocks normalise and attend: `modkit`, or `taming`, see above.
 
     Raises:
-        ValueError: If `z` is of another size, `z` or `x` is a vector or codes, there is no level or block, or a
-            resolution is no level's.
+        ValueError: If `z` is of another size, `z` or `x` is a vector or codes, there is no level or block, a resolution
+            is no level's, a choice is unknown, or a number of channels does not suit the style.
     """
 
     last_layer: str | None = "conv_out.weight"
@@ -127,10 +156,14 @@ class ConvDecoder(nn.Module):
         blocks: int = 1,
         attention: list[int] = [],  # noqa: B006
         dropout: float = 0.0,
+        in_channels: int | None = None,
+        resampling: Literal["conv", "plain"] = "conv",
+        style: Literal["modkit", "taming"] = "modkit",
     ) -> None:
         super().__init__()
         coarsest, *finer = levels(z)
         check_levels("ConvDecoder", channels, blocks)
+        made = _chosen("ConvDecoder", style, resampling, "in_channels", in_channels)
         sizes = pyramid(map_size("ConvDecoder", x), len(channels))[::-1]
         if map_size("ConvDecoder", coarsest) != sizes[0]:
             raise ValueError(
@@ -142,26 +175,28 @@ class ConvDecoder(nn.Module):
         rank = len(sizes[0])
         self.range = x.range
         self._crops = [tuple(2 * n - m for n, m in zip(low, high)) for low, high in zip(sizes, sizes[1:])]
-        self.conv_in = conv(rank, coarsest.shape[0], channels[0])
-        self.middle = _middle(rank, channels[0], attends[0], dropout)
+        self.project = conv(rank, coarsest.shape[0], in_channels, kernel=1) if in_channels else nn.Identity()
+        self.conv_in = conv(rank, in_channels or coarsest.shape[0], channels[0])
+        self.middle = made.middle(rank, channels[0], attends[0], dropout)
         self.levels = nn.ModuleList(
-            nn.Sequential(*_level(rank, channels[max(level - 1, 0)], wide, blocks, attend, dropout))
+            nn.Sequential(*made.level(rank, channels[max(level - 1, 0)], wide, blocks, attend, dropout))
             for level, (wide, attend) in enumerate(zip(channels, attends))
         )
-        self.doublings = nn.ModuleList(Upsample(rank, wide) for wide in channels[:-1])
+        learned = resampling == "conv"
+        self.doublings = nn.ModuleList(Upsample(rank, wide, learned=learned) for wide in channels[:-1])
         self.joins = nn.ModuleDict(
             {
                 str(level): conv(rank, channels[level - 1] + type.shape[0], channels[level - 1])
                 for level, type in joined.items()
             }
         )
-        self.norm_out = norm(channels[-1])
+        self.norm_out = made.normalize(channels[-1])
         self.conv_out = conv(rank, channels[-1], x.shape[0])
 
     def forward(self, z: Value) -> Tensor:
         """Decodes `z`, `b c h w`: to x's size from the latent's own size, in proportion from any other."""
         coarsest, *finer = z if isinstance(z, tuple) else (z,)
-        y: Tensor = self.levels[0](self.middle(self.conv_in(coarsest)))
+        y: Tensor = self.levels[0](self.middle(self.conv_in(self.project(coarsest))))
         for index, (doubling, crop) in enumerate(zip(self.doublings, self._crops), start=1):
             y = doubling(y, [2 * n - odd for n, odd in zip(y.shape[2:], crop)])
             if str(index) in self.joins:
@@ -174,18 +209,47 @@ class ConvDecoder(nn.Module):
         return y
 
 
-def _level(rank: int, channels: int, wide: int, blocks: int, attend: bool, dropout: float) -> list[nn.Module]:
-    parts: list[nn.Module] = []
-    for block in range(blocks):
-        parts.append(ResidualBlock(rank, wide if block else channels, wide, dropout=dropout))
-        if attend:
-            parts.append(Attention(wide))
-    return parts
+@dataclass(frozen=True)
+class _Style:
+    """How the blocks of both are made; `head_channels` None: one head."""
+
+    normalize: Callable[[int], nn.GroupNorm] = norm
+    head_channels: int | None = 32
+    attends_middle: bool = False
+    padding: Literal["both", "end"] = "both"
+
+    def level(self, rank: int, channels: int, wide: int, blocks: int, attend: bool, dropout: float) -> list[nn.Module]:
+        """Residual blocks, each followed by attention where the level attends."""
+        parts: list[nn.Module] = []
+        for block in range(blocks):
+            parts.append(self._residual(rank, wide if block else channels, wide, dropout))
+            if attend:
+                parts.append(self._attention(wide))
+        return parts
+
+    def middle(self, rank: int, channels: int, attend: bool, dropout: float) -> nn.Sequential:
+        """Two residual blocks around attention, where there is any."""
+        first, last = (self._residual(rank, channels, channels, dropout) for _ in range(2))
+        attends = attend or self.attends_middle
+        return nn.Sequential(first, self._attention(channels), last) if attends else nn.Sequential(first, last)
+
+    def _residual(self, rank: int, channels: int, wide: int, dropout: float) -> ResidualBlock:
+        return ResidualBlock(rank, channels, wide, dropout=dropout, normalize=self.normalize)
+
+    def _attention(self, channels: int) -> Attention:
+        return Attention(channels, head_channels=self.head_channels or channels, normalize=self.normalize)
 
 
-def _middle(rank: int, channels: int, attend: bool, dropout: float) -> nn.Sequential:
-    first, last = (ResidualBlock(rank, channels, channels, dropout=dropout) for _ in range(2))
-    return nn.Sequential(first, Attention(channels), last) if attend else nn.Sequential(first, last)
+_STYLES = {"modkit": _Style(), "taming": _Style(norm_of_32, None, True, "end")}
+
+
+def _chosen(owner: str, style: str, resampling: str, name: str, channels: int | None) -> _Style:
+    if style not in _STYLES or resampling not in ("conv", "plain"):
+        expected = "style 'modkit' or 'taming' and resampling 'conv' or 'plain'"
+        raise ValueError(f"{owner} expects {expected}, got {style!r} and {resampling!r}")
+    if channels is not None and channels < 1:
+        raise ValueError(f"{owner} expects {name} of at least 1, got {channels}")
+    return _STYLES[style]
 
 
 def _head(rank: int, channels: int) -> nn.Sequential:

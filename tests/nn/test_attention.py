@@ -148,6 +148,16 @@ def test_attention_in_bfloat16():
     assert (y.double() - expected).norm() <= 0.03 * expected.norm()
 
 
+@pytest.mark.parametrize("width", [None, 8])
+def test_frozen_attention_is_the_same_to_the_bit(width):
+    attention = randomized(Attention(8, context=width))
+    x = torch.randn(4, 8, 4, 4)
+    context = None if width is None else torch.randn(4, 8, 16).mT
+    with torch.no_grad():
+        trainable = attention(x, context)
+        assert torch.equal(attention.requires_grad_(False)(x, context), trainable)
+
+
 def test_attended():
     sizes = [(16, 9), (8, 5), (4, 3)]
     assert attended("Net", sizes, [16, 4]) == [True, False, True]
