@@ -1,0 +1,225 @@
+r"""ADM's U-Net as latent diffusion has it: norms in 32 groups, residual blocks that resample, spatial transformers.
+
+    down: conv_in([x, concat]), then each level's units and a halving; every result is kept as a skip
+    middle: unit, residual block
+    up: each level's units over [h, skip], one more than down, and a doubling
+    out: conv_out(SiLU(norm(h))), zero at first
+
+A unit is a residual block, modulated by the embedding of time, vector, noise and labels, and where its level attends,
+self-attention or, where there are tokens, a spatial transformer. The middle always attends. Sizes are rounded up on the
+way down and cropped to the skips on the way up, so any size will do.
+
+Shape letters: b batch, c channels, e width of the embedding, h w spatial (one, two or three sizes).
+
+References:
+    Diffusion Models Beat GANs on Image Synthesis (Dhariwal & Nichol, 2021), section 3, https://arxiv.org/abs/2105.05233
+    High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022), appendix E,
+    https://arxiv.org/abs/2112.10752
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modkit.nn.attention import Attention, attended
+from modkit.nn.blocks import Downsample, Upsample, check_levels, conv, map_size, pyramid, zero
+from modkit.nn.embeddings import CondEmbedding, MapJoin
+from modkit.types import Cond, CondType, TensorType
+from modkit_checkpoints.adm_blocks import AdmBlock, Direction, embedded_time, plain, wide_norm
+from modkit_checkpoints.spatial_transformer import SpatialTransformer
+
+__all__ = ["AdmUNet"]
+
+_NORMED = 32  # channels are a multiple of the groups
+
+
+class AdmUNet(nn.Module):
+    """A conditional map between signals, images or volumes of one size (ADM's and latent diffusion's network).
+
+    Args:
+        x: Type of the input: continuous maps.
+        out: Type of the output, of x's size; any number of channels.
+        cond: The conditions: time, vector, noise and labels modulate each block, tokens are attended to, a map stands
+            beside x.
+        channels: Channels of each level, finest first, multiples of 32 (of 32 itself a norm loses each channel's mean);
+            the resolution is halved between levels.
+        blocks: Residual blocks a level on the way down; one more on the way up.
+        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always does.
+        heads: Attention heads; None: as many as `head_channels` gives.
+        head_channels: Channels of an attention head, where `heads` is None.
+        depth: Layers of each transformer, where there are tokens.
+        film: Whether the embedding scales and shifts after a norm; if not, it is added before.
+        resampling: What halves and doubles: `conv`, a convolution; `block`, a residual block; `plain`, means and
+            repetition without weights.
+        dropout: Share of the values dropped in each residual block.
+
+    Raises:
+        ValueError: If `x` is a vector or codes, `out` has another size, there is no level or block, channels are no
+            multiples of 32, a resolution is no level's, the heads do not divide the channels of a level that attends,
+            a number is below 1, or a choice is unknown.
+    """
+
+    def __init__(
+        self,
+        x: TensorType,
+        out: TensorType,
+        cond: CondType,
+        *,
+        channels: list[int] = [64, 128],  # noqa: B006
+        blocks: int = 1,
+        attention: list[int] = [],  # noqa: B006
+        heads: int | None = None,
+        head_channels: int = 32,
+        depth: int = 1,
+        film: bool = False,
+        resampling: Literal["conv", "block", "plain"] = "conv",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_levels("AdmUNet", channels, blocks)
+        size = map_size("AdmUNet", x)
+        if map_size("AdmUNet", out) != size:
+            raise ValueError(f"AdmUNet expects out of x's size {size}, got {out.shape[1:]}")
+        if any(wide % _NORMED for wide in channels):
+            raise ValueError(f"AdmUNet expects channels in multiples of {_NORMED}, got {channels}")
+        if resampling not in ("conv", "block", "plain"):
+            raise ValueError(f"AdmUNet expects resampling 'conv', 'block' or 'plain', got {resampling!r}")
+        if min(1 if heads is None else heads, head_channels, depth) < 1:
+            got = f"{heads}, {head_channels} and {depth}"
+            raise ValueError(f"AdmUNet expects heads, head_channels and depth of at least 1, got {got}")
+        sizes = pyramid(size, len(channels))
+        attends = attended("AdmUNet", sizes, attention)
+        rank, width = len(size), 4 * channels[0]
+        self.base = channels[0]
+        self.time = _time(channels[0], width) if cond.time else None
+        self.others = CondEmbedding(replace(cond, time=False), width)
+        context = cond.context[1] if cond.context else None
+        embeds = width if cond.time or self.others.embeds else None
+
+        def block(wide_in: int, wide: int, resampling: Direction | None = None) -> AdmBlock:
+            return AdmBlock(rank, wide_in, wide, width=embeds, film=film, dropout=dropout, resampling=resampling)
+
+        def unit(wide_in: int, wide: int, attend: bool) -> _Unit:
+            attention = _attention(wide, context, heads, head_channels, depth) if attend else None
+            return _Unit(block(wide_in, wide), attention)
+
+        def resampler(wide: int, direction: Direction) -> _Resampler:
+            if resampling == "block":
+                return _Resampler(block(wide, wide, direction))
+            if resampling == "plain":
+                return _Resampler(plain(rank, wide, direction))
+            return _Resampler((Downsample if direction == "down" else Upsample)(rank, wide))
+
+        self.join = MapJoin(x, cond.concat, channels[0])
+        self.conv_in = conv(rank, self.join.channels, channels[0])
+        self.down = nn.ModuleList()
+        skips, wide_in = [channels[0]], channels[0]
+        for level, wide in enumerate(channels):
+            if level:
+                self.down.append(resampler(wide_in, "down"))
+                skips.append(wide_in)
+            for _ in range(blocks):
+                self.down.append(unit(wide_in, wide, attends[level]))
+                wide_in = wide
+                skips.append(wide)
+        self.middle = nn.ModuleList([unit(wide_in, wide_in, True), unit(wide_in, wide_in, False)])
+        self.up = nn.ModuleList()
+        for level, wide in reversed(list(enumerate(channels))):
+            for _ in range(blocks + 1):
+                self.up.append(unit(wide_in + skips.pop(), wide, attends[level]))
+                wide_in = wide
+            if level:
+                self.up.append(resampler(wide, "up"))
+        self.norm_out = wide_norm(wide_in)
+        self.conv_out = zero(conv(rank, wide_in, out.shape[0]))
+
+    def forward(self, x: Tensor, cond: Cond) -> Tensor:
+        """Evaluates the network at `x`, `b c h w` of any size.
+
+        Raises:
+            ValueError: If a condition that the type has is missing.
+        """
+        embedding = self._embedding(cond, x)
+        h = self.conv_in(self.join(x, cond.concat))
+        skips = [h]
+        for module in self.down:
+            h = module(h, embedding, cond.context if isinstance(module, _Unit) else h.shape[2:])
+            skips.append(h)
+        for module in self.middle:
+            h = module(h, embedding, cond.context)
+        for module in self.up:
+            if isinstance(module, _Unit):
+                h = module(torch.cat([h, skips.pop()], dim=1), embedding, cond.context)
+            else:
+                h = module(h, embedding, skips[-1].shape[2:])
+        y: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        return y
+
+    def _embedding(self, cond: Cond, x: Tensor) -> Tensor:
+        embedding: Tensor = self.others(cond, x)
+        if self.time is None:
+            return embedding
+        if cond.time is None:
+            raise ValueError("AdmUNet expects a Cond with `time`, as its type says, got None")
+        time: Tensor = self.time(embedded_time(cond.time, self.base).to(x.dtype))
+        return time + embedding
+
+
+class _Unit(nn.Module):
+    """A residual block and, where its level attends, self-attention or a transformer."""
+
+    def __init__(self, block: AdmBlock, attend: Attention | SpatialTransformer | None) -> None:
+        super().__init__()
+        self.block = block
+        self.attend = attend
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+        y: Tensor = self.block(x, embedding)
+        if isinstance(self.attend, SpatialTransformer):
+            if context is None:
+                raise ValueError("AdmUNet expects a Cond with `context`, as its type says, got None")
+            y = self.attend(y, context)
+        elif self.attend is not None:
+            y = self.attend(y)
+        return y
+
+
+class _Resampler(nn.Module):
+    """Halves or doubles a map."""
+
+    def __init__(self, module: AdmBlock | Downsample | Upsample) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor, embedding: Tensor, size: Sequence[int]) -> Tensor:
+        y: Tensor
+        if isinstance(self.module, AdmBlock):
+            y = self.module(x, embedding, size)
+        else:
+            y = self.module(x, size) if isinstance(self.module, Upsample) else self.module(x)
+        return y
+
+
+def _attention(
+    channels: int, context: int | None, heads: int | None, head_channels: int, depth: int
+) -> Attention | SpatialTransformer:
+    rest = channels % (head_channels if heads is None else heads)
+    if rest:
+        told = f"head_channels {head_channels}" if heads is None else f"heads {heads}"
+        raise ValueError(
+            f"AdmUNet expects heads that divide the {channels} channels of a level that attends, got {told}"
+        )
+    num = channels // head_channels if heads is None else heads
+    if context is None:
+        return Attention(channels, head_channels=channels // num, normalize=wide_norm)
+    return SpatialTransformer(channels, context=context, heads=num, depth=depth)
+
+
+def _time(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width))

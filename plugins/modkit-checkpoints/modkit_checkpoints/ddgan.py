@@ -1,0 +1,204 @@
+r"""Checkpoints of the denoising diffusion GAN as runs: the core's `ncsnpp` generator and discriminator.
+
+    netG_N.pth     the generator, averaged where it was trained with `use_ema`
+    content.pth    netG_dict and netD_dict as trained; the averages in the generator's optimizer; the command line
+
+The configuration is a JSON of the command line, `{"num_channels_dae": 128, "ch_mult": [1, 2, 2, 2], …}`; what it leaves
+out is at the default of the authors' script. Where content.pth is given without one, the command line in it is taken.
+Where there is no discriminator, the run gets a new one of the authors' kind, of use for nothing but further training.
+
+References:
+    Tackling the Generative Learning Trilemma with Denoising Diffusion GANs (Xiao et al., 2022), appendix C,
+    https://arxiv.org/abs/2112.07804
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modkit.nn.ncsnpp import NCSNpp
+from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
+from modkit.types import CondType, TensorType
+from modkit_checkpoints.arguments import Arguments
+from modkit_checkpoints.conversion import Conversion, renamed, tensors_of
+from modkit_checkpoints.ddgan_keys import discriminator_rules, generator_rules
+from modkit_checkpoints.placeholder import attributes
+
+__all__ = ["convert"]
+
+_NETWORK = {
+    "num_channels_dae": 128,
+    "ch_mult": None,
+    "num_res_blocks": 2,
+    "attn_resolutions": [16],
+    "dropout": 0.0,
+    "fir": True,
+    "fir_kernel": [1, 3, 3, 1],
+    "skip_rescale": True,
+    "resblock_type": "biggan",
+    "progressive": "none",
+    "progressive_input": "residual",
+    "progressive_combine": "sum",
+    "embedding_type": "positional",
+    "conditional": True,
+    "centered": True,
+    "not_use_tanh": False,
+    "n_mlp": 3,
+    "z_emb_dim": 256,
+    "nz": 100,
+    "image_size": 32,
+    "num_channels": 3,
+    "t_emb_dim": 256,
+    "ngf": 64,
+    "dataset": "cifar10",
+    "num_timesteps": 4,
+    "use_geometric": False,
+    "beta_min": 0.1,
+    "beta_max": 20.0,
+    "use_ema": False,
+    "r1_gamma": 0.05,
+}
+_OF_NO_USE = (
+    "seed", "resume", "resamp_with_conv", "fourier_scale", "exp", "batch_size", "num_epoch", "lr_g", "lr_d", "beta1",
+    "beta2", "no_lr_decay", "ema_decay", "lazy_reg", "save_content", "save_content_every", "save_ckpt_every",
+    "num_proc_node", "num_process_per_node", "node_rank", "local_rank", "master_address", "world_size", "global_rank",
+    "compute_fid", "epoch_id", "real_img_dir",
+)  # fmt: skip
+"""Arguments of training and measuring: they change no network and no process."""
+
+_PATHS = {"none": "none", "input_skip": "skip", "output_skip": "skip", "residual": "residual"}
+_SMALL = ("cifar10", "stackmnist")  # the data sets of the small discriminator
+
+
+def convert(source: Any, config: Any, raw: bool) -> Conversion:
+    """Makes a run of a checkpoint of the denoising diffusion GAN.
+
+    Raises:
+        ValueError: If the source is none, or was configured in a way that modkit has not, or has other keys than the
+            configuration says.
+    """
+    if not isinstance(source, Mapping):
+        raise ValueError(f"expected a state dict or a content.pth of DDGAN's, got {type(source).__name__}")
+    whole = "netG_dict" in source
+    given = attributes(source.get("args")) if config is None and whole else config
+    if not isinstance(given, Mapping) or not given:
+        raise ValueError("expected a configuration: a JSON of the command line that the checkpoint was trained under")
+    arguments = Arguments("DDGAN", given, {**_NETWORK, **dict.fromkeys(_OF_NO_USE)})
+    _check(arguments)
+    side, channels = arguments.integer("image_size"), arguments.integer("num_channels")
+    x = TensorType((channels, side, side), None if arguments.flag("not_use_tanh") else (-1.0, 1.0))
+    network, noise = _generator(arguments), arguments.integer("nz")
+    generator, left = _generator_weights(source, raw=raw, averaged=whole and arguments.flag("use_ema"))
+    with torch.device("meta"):
+        rules = generator_rules(NCSNpp(x, x, CondType(noise=noise, time=True), **network), network["mapping"])
+    weights = {f"network.{key}": value for key, value in renamed(generator, rules)[0].items()}
+    critic = source.get("netD_dict") if whole else None
+    tensors = None if critic is None else _unprefixed(tensors_of(critic, "netD_dict"))
+    discriminator = _discriminator(arguments, tensors)
+    weights |= _discriminator_weights(x, discriminator, tensors)
+    model = {
+        "use": "denoising-gan",
+        "steps": arguments.integer("num_timesteps"),
+        "z_dim": noise,
+        "network": {"use": "ncsnpp", **network},
+        "discriminator": {"use": "ncsnpp", **discriminator},
+        "schedule": {"use": "vp", "beta_min": arguments.number("beta_min"), "beta_max": arguments.number("beta_max")},
+        "regularizers": {"r1": {"use": "r1", "gamma": arguments.number("r1_gamma")}},
+    }
+    range_ = {} if x.range is None else {"range": list(x.range)}
+    return Conversion({"name": "ddgan", "x": {"shape": list(x.shape), **range_}, "model": model}, weights, left)
+
+
+def _check(arguments: Arguments) -> None:
+    """Refuses what modkit's parts have not.
+
+    Raises:
+        ValueError: If something is so configured.
+    """
+    arguments.only("conditional", [True], why="a generator that is told no time")
+    arguments.only("centered", [True], why="its inputs are centred again")
+    arguments.only("skip_rescale", [True], why="sums of paths are always divided by sqrt(2)")
+    arguments.only("resblock_type", ["biggan"], why="other residual blocks")
+    arguments.only("embedding_type", ["positional"], why="the logarithm of the first time, 0")
+    arguments.only("use_geometric", [False], why="another schedule")
+    if arguments.flag("fir"):
+        arguments.only("fir_kernel", [[1, 3, 3, 1]], why="another filter")
+    if arguments.only("progressive_input", ["none", "input_skip", "residual"]) == "input_skip":
+        arguments.only("progressive_combine", ["sum"], why="the resampled input as further channels")
+    levels = len(arguments.integers("ch_mult"))
+    if arguments.only("progressive", ["none", "output_skip", "residual"]) == "residual" and levels == 1:
+        raise arguments.error("progressive", "none or output_skip on a single level")
+    if arguments.integer("image_size") % 2 ** (levels - 1):
+        raise arguments.error("image_size", f"a multiple of {2 ** (levels - 1)}, to be halved {levels - 1} times")
+    for name in ("num_channels_dae", "t_emb_dim"):
+        if arguments.integer(name) % 2:
+            raise arguments.error(name, "even, for sines and cosines")
+
+
+def _generator(arguments: Arguments) -> dict[str, Any]:
+    """The keywords of the network."""
+    base, multiples = arguments.integer("num_channels_dae"), arguments.integers("ch_mult")
+    sides = [arguments.integer("image_size") >> level for level in range(len(multiples))]
+    attention = arguments.integers("attn_resolutions", empty=True)
+    return {
+        "channels": [base * multiple for multiple in multiples],
+        "stem": base,
+        "blocks": arguments.integer("num_res_blocks"),
+        "attention": [side for side in sides if side in attention],
+        "fir": arguments.flag("fir"),
+        "progressive_input": _PATHS[arguments.values["progressive_input"]],
+        "progressive": _PATHS[arguments.values["progressive"]],
+        "mapping": arguments.integer("n_mlp", low=0),
+        "style": arguments.integer("z_emb_dim"),
+        "dropout": arguments.number("dropout"),
+    }
+
+
+def _discriminator(arguments: Arguments, tensors: Mapping[str, Tensor] | None) -> dict[str, Any]:
+    """The keywords of the discriminator: as its keys say where there are any, else as its data set says."""
+    width = arguments.integer("ngf")
+    small = arguments.values["dataset"] in _SMALL
+    if tensors is not None:
+        small = not any(key.startswith("conv6.") for key in tensors)
+    multiples = [2, 2, 4, 8, 8] if small else [2, 4, 8, 8, 8, 8, 8]
+    channels = [width * multiple for multiple in multiples]
+    return {"channels": channels, "first": not small, "embedding": arguments.integer("t_emb_dim")}
+
+
+def _generator_weights(
+    source: Mapping[str, Any], *, raw: bool, averaged: bool
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The generator's weights, and what else the source holds."""
+    if "netG_dict" not in source:
+        return _unprefixed(tensors_of(source, "the source")), ()
+    weights = _unprefixed(tensors_of(source["netG_dict"], "netG_dict"))
+    left = tuple(key for key in source if key not in ("netG_dict", "netD_dict"))
+    if raw or not averaged:
+        return weights, left
+    states = attributes(attributes(source.get("optimizerG")).get("state"))
+    averages = dict(zip(weights, (attributes(states.get(index)).get("ema") for index in range(len(weights)))))
+    if len(states) != len(weights) or not all(isinstance(average, Tensor) for average in averages.values()):
+        raise ValueError("expected an average of each weight in optimizerG, as use_ema says; --raw takes the others")
+    return tensors_of(averages, "optimizerG"), (*left, "netG_dict")
+
+
+def _discriminator_weights(
+    x: TensorType, options: Mapping[str, Any], tensors: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    if tensors is not None:
+        weights, _ = renamed(tensors, discriminator_rules(len(options["channels"]) - 1))
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            weights = NCSNppDiscriminator(x, CondType(concat=x, time=True), **options).state_dict()
+    return {f"discriminator.{key}": value for key, value in weights.items()}
+
+
+def _unprefixed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the prefix of torch's data parallelism."""
+    every = all(key.startswith("module.") for key in tensors)
+    return {key.removeprefix("module.") if every else key: tensor for key, tensor in tensors.items()}

@@ -1,0 +1,118 @@
+r"""How EDM's two U-Nets embed the time, labels and augmentation labels.
+
+    e = W_1 SiLU(W_0 (g(time) + A a + E_early)) + E_late
+
+g holds sines and cosines of the time, a the labels of an augmentation, of which there is none where none are given, and
+E the rest of the conditions (`CondEmbedding`), which SongUNet adds early and DhariwalUNet late.
+
+Shape letters: b batch, n frequencies, a augmentation labels, d width.
+
+References:
+    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), appendix F,
+    https://arxiv.org/abs/2206.00364
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.ncsnpp_blocks import scaled
+from modkit.nn.ncsnpp_body import Embedding
+from modkit.types import Cond, CondType
+
+__all__ = ["Fourier", "Mapping"]
+
+_SCALE = 16.0
+
+
+class Fourier(nn.Module):
+    """Sines, then cosines, of the time at fixed random frequencies `2 pi f`, `f ~ N(0, 16^2)`.
+
+    References:
+        Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains (Tancik et al., 2020),
+        https://arxiv.org/abs/2006.10739
+
+    Args:
+        features: Number of features, even.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", 2 * math.pi * _SCALE * torch.randn(features // 2))
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Features `b 2n` of times `b`, float32 at least."""
+        time = time if time.dtype == torch.float64 else time.float()
+        angles = time[:, None] * self.frequencies.to(time.dtype)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class Mapping(Embedding):
+    """The conditions of a U-Net of EDM's as one vector; see the module's equation.
+
+    Args:
+        cond: The conditions; a map is left to the network.
+        features: Number of features of the time, even.
+        width: Width of the vector.
+        waves: Makes `features` features of times, `b`.
+        late: Whether the other conditions are added after the layers, else before.
+        augment: Number of augmentation labels.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        cond: CondType,
+        features: int,
+        width: int,
+        *,
+        waves: Callable[[Tensor], Tensor],
+        late: bool,
+        augment: int = 0,
+    ) -> None:
+        super().__init__()
+        if features < 2 or features % 2 or width < 1 or augment < 0:
+            got = f"{features}, {width} and {augment}"
+            raise ValueError(f"Mapping expects an even number of features, width >= 1 and augment >= 0, got {got}")
+        self.features, self.width, self.late, self.has_time = features, width, late, cond.time
+        self.waves = waves
+        self.rest = CondEmbedding(replace(cond, time=False), width if late else features)
+        self.augment = scaled(nn.Linear(augment, features, bias=False)) if augment else None
+        layered = cond.time or augment > 0 or (self.rest.embeds and not late)
+        self.layers = _layers(features, width) if layered else None
+        self.embeds = layered or self.rest.embeds
+
+    def forward(self, cond: Cond, x: Tensor, augment: Tensor | None = None) -> Tensor:
+        """The vector, `b d`, given the labels of the augmentation, `b a`, if one was made.
+
+        Raises:
+            ValueError: If a condition that the type has is missing.
+        """
+        rest: Tensor = self.rest(cond, x)
+        if self.layers is None:
+            return rest
+        h = x.new_zeros(len(x), self.features) if self.late else rest
+        if self.has_time:
+            if cond.time is None:
+                raise ValueError("Mapping expects a Cond with `time`, as its type says, got None")
+            h = h + self.waves(cond.time).to(x.dtype)
+        if augment is not None:
+            if self.augment is None:
+                raise ValueError("Mapping expects no labels of an augmentation, being built for none, got some")
+            h = h + self.augment(augment.to(x.dtype))
+        e: Tensor = self.layers(h)
+        return e + rest if self.late else e
+
+
+def _layers(features: int, width: int) -> nn.Sequential:
+    return nn.Sequential(scaled(nn.Linear(features, width)), nn.SiLU(), scaled(nn.Linear(width, width)))

@@ -1,0 +1,97 @@
+"""Placeholders: what a pickle names, calls or builds, kept as inert data; nothing is imported and nothing is called.
+
+    Placeholder(torch.nn.modules.linear.Linear)        a class or a function that a pickle names
+    Placeholder(argparse.Namespace, state={…})         what it would have called, with what, and the state it would set
+
+A whole module's tensors are found by walking it as torch would: `module_state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["Placeholder", "attributes", "module_state"]
+
+_MOST_ENTRIES = 1_000_000
+_DEEPEST = 100
+
+
+@dataclass(eq=False, repr=False)
+class Placeholder:
+    """A name, or the call of one, that was not looked up.
+
+    Args:
+        name: `module.name`, as the pickle gives it.
+        called: Whether it stands for what a call would have returned.
+        args: The call's arguments.
+        kwargs: The call's keywords.
+        state: What would have been set on the result, or None.
+        elements: What would have been appended to it.
+        entries: What would have been set in it by key.
+    """
+
+    name: str
+    called: bool = False
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    state: Any = None
+    elements: list[Any] = field(default_factory=list)
+    entries: dict[Any, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Placeholder({self.name}{', called' if self.called else ''})"
+
+
+def attributes(value: Any) -> Mapping[Any, Any]:
+    """The attributes of an object: of a placeholder its state's, with those of slots; of a mapping its items.
+
+    An object that EDM's persistence reconstructs has those of the state that it is given.
+    """
+    if isinstance(value, Mapping):
+        return value
+    if not isinstance(value, Placeholder):
+        return {}
+    if value.name.endswith("._reconstruct_persistent_obj") and value.args:
+        meta = value.args[0]
+        state = (meta.entries if isinstance(meta, Placeholder) else attributes(meta)).get("state")
+        return state if isinstance(state, Mapping) else {}
+    if isinstance(value.state, tuple):  # (attributes, slots)
+        return {key: item for part in value.state if isinstance(part, Mapping) for key, item in part.items()}
+    return value.state if isinstance(value.state, Mapping) else value.entries
+
+
+def module_state(module: Any) -> dict[str, Tensor]:
+    """The state dict of a whole module that was pickled: its parameters and persistent buffers by name.
+
+    Raises:
+        ValueError: If it is no module, or one that holds itself.
+    """
+    own = attributes(module)
+    if "_parameters" not in own or "_modules" not in own:
+        raise ValueError(f"expected a pickled module, got {module!r:.100}")
+    state: dict[str, Tensor] = {}
+    seen = 0
+    for prefix, attribute in _walk(module, "", 0):
+        seen += 1 + sum(len(attributes(attribute.get(kind))) for kind in ("_parameters", "_buffers", "_modules"))
+        if seen > _MOST_ENTRIES:
+            raise ValueError(f"expected at most {_MOST_ENTRIES} modules and tensors, got more")
+        left_out = attribute.get("_non_persistent_buffers_set") or ()
+        for kind in ("_parameters", "_buffers"):
+            for name, value in attributes(attribute.get(kind)).items():
+                if isinstance(value, Tensor) and not (kind == "_buffers" and name in left_out):
+                    state[f"{prefix}{name}"] = value
+    return state
+
+
+def _walk(module: Any, prefix: str, depth: int) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    if depth > _DEEPEST:
+        raise ValueError(f"expected a module nested at most {_DEEPEST} deep, got one deeper at {prefix[:100]}…")
+    own = attributes(module)
+    yield prefix, own
+    for name, child in attributes(own.get("_modules")).items():
+        if child is not None:
+            yield from _walk(child, f"{prefix}{name}.", depth + 1)

@@ -1,0 +1,134 @@
+r"""SongUNet: DDPM++ and NCSN++ as EDM trains them, the core's NCSN++ pyramid under EDM's embedding.
+
+    e = W_1 SiLU(W_0 (g(time) + A a + E(cond)))       g: sines and cosines, at fixed or random frequencies
+
+    DDPM++   positional features,  resampling by means of two,     nothing beside the way down
+    NCSN++   Fourier features,     under the filter [1, 3, 3, 1],  a residual path beside the way down
+
+Shape letters: b batch, c channels, a augmentation labels, d width, h w spatial (one, two or three sizes).
+
+References:
+    Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021), appendix H,
+    https://arxiv.org/abs/2011.13456
+    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), appendix F.2,
+    https://arxiv.org/abs/2206.00364
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from torch import Tensor
+
+from modkit.nn.blocks import check_levels, map_size
+from modkit.nn.embeddings import MapJoin, sinusoidal
+from modkit.nn.ncsnpp_body import Body
+from modkit.types import Cond, CondType, TensorType
+from modkit_checkpoints.edm_embedding import Fourier, Mapping
+
+__all__ = ["SongUNet"]
+
+
+class SongUNet(Body):
+    """A conditional map between signals, images or volumes of one size: DDPM++ or NCSN++ as EDM has them.
+
+    Args:
+        x: Type of the input: continuous maps.
+        out: Type of the output, of x's size; any number of channels; a tanh maps to its range where it has one.
+        cond: The conditions: time, vector, labels and noise are embedded together, a map stands beside x; tokens are
+            refused.
+        channels: Channels of each level, finest first; the resolution is halved between levels.
+        stem: Channels of the first map; None: those of the first level.
+        embedding: Width of the embedding; None: four times the stem's channels.
+        features: Number of features of the time, even; None: the stem's channels.
+        frequencies: Whether the time's frequencies go from 1 to 1e-4 (`positional`) or are drawn once (`fourier`).
+        blocks: Residual blocks a level on the way down; one more on the way up.
+        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always does.
+        fir: Whether to resample under the filter [1, 3, 3, 1], else by means of two and repetition.
+        encoder: What goes beside the way down: nothing (`standard`), the resampled input (`skip`), or a path of
+            convolutions (`residual`).
+        decoder: Whether the output is made at the finest level (`standard`) or summed over levels (`skip`).
+        augment: Number of labels of an augmentation, which `forward` may be told.
+        dropout: Share of the values dropped in each residual block.
+
+    Raises:
+        ValueError: If `x` is a vector or codes, `out` has another size, `cond` has a context, there is no level or
+            block, a resolution is no level's, a width is out of range, or a mode is unknown.
+    """
+
+    embedding: Mapping
+
+    def __init__(
+        self,
+        x: TensorType,
+        out: TensorType,
+        cond: CondType,
+        *,
+        channels: list[int] = [64, 128],  # noqa: B006
+        stem: int | None = None,
+        embedding: int | None = None,
+        features: int | None = None,
+        frequencies: Literal["positional", "fourier"] = "positional",
+        blocks: int = 2,
+        attention: list[int] = [],  # noqa: B006
+        fir: bool = False,
+        encoder: Literal["standard", "skip", "residual"] = "standard",
+        decoder: Literal["standard", "skip"] = "standard",
+        augment: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
+        check_levels("SongUNet", channels, blocks)
+        size = map_size("SongUNet", x)
+        _check(out, size, cond, {"frequencies": frequencies, "encoder": encoder, "decoder": decoder})
+        stem = channels[0] if stem is None else stem
+        features = stem if features is None else features
+        super().__init__(
+            size,
+            out,
+            embedding=Mapping(
+                cond,
+                features,
+                4 * stem if embedding is None else embedding,
+                waves=Fourier(features) if frequencies == "fourier" else partial(sinusoidal, width=features),
+                late=False,
+                augment=augment,
+            ),
+            mapping=None,
+            join=MapJoin(x, cond.concat, stem),
+            channels=channels,
+            stem=stem,
+            blocks=blocks,
+            attention=attention,
+            fir=fir,
+            progressive_input="none" if encoder == "standard" else encoder,
+            progressive="none" if decoder == "standard" else decoder,
+            style=None,
+            dropout=dropout,
+            strided=False,
+        )
+
+    def forward(self, x: Tensor, cond: Cond, augment: Tensor | None = None) -> Tensor:
+        """Evaluates the network at `x`, `b c h w` of any size, given the labels of an augmentation, `b a`, if any.
+
+        Raises:
+            ValueError: If a condition that the type has is missing.
+        """
+        return self.embedded(x, cond, self.embedding(cond, x, augment) if self.embedding.embeds else None)
+
+
+_MODES = {
+    "frequencies": ("positional", "fourier"),
+    "encoder": ("standard", "skip", "residual"),
+    "decoder": ("standard", "skip"),
+}
+
+
+def _check(out: TensorType, size: tuple[int, ...], cond: CondType, modes: dict[str, str]) -> None:
+    if map_size("SongUNet", out) != size:
+        raise ValueError(f"SongUNet expects out of x's size {size}, got {out.shape[1:]}")
+    if cond.context is not None:
+        raise ValueError(f"SongUNet expects cond without context, got {cond}")
+    for name, mode in modes.items():
+        if mode not in _MODES[name]:
+            raise ValueError(f"SongUNet expects {name} to be one of {', '.join(_MODES[name])}, got {mode!r}")

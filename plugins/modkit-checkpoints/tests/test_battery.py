@@ -1,0 +1,16 @@
+"""The conformance battery over this plug-in's parts."""
+
+from modkit.testing import parametrize_parts
+
+PARAMS = {
+    "network checkpoints/adm-unet": {"channels": [64]},
+    "network checkpoints/song-unet": {"channels": [8], "blocks": 1},
+    "network checkpoints/dhariwal-unet": {"channels": [8], "blocks": 1},
+    "sampler checkpoints/ldm-ddim": {"steps": 4},
+    "conditioner checkpoints/class-token": {"width": 8},
+}
+
+
+@parametrize_parts("checkpoints", params=PARAMS)
+def test_part(check):
+    check()
