@@ -3,6 +3,7 @@
     share = 1/6 + 5/6 (v - worst) / (best - worst)
 
 over the systems and, where there is one, the floor, which is marked across its axis; of speeds the logarithm is taken.
+A bar along an axis reaches a standard error to either side.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class _Scale:
         return 1 / 6 + 5 / 6 * min(max((self._at(value) - self._worst) / (self._best - self._worst), 0.0), 1.0)
 
     def _at(self, value: float) -> float:
-        return math.log(value) if self._log and value > 0 else value
+        if not self._log:
+            return value
+        return math.log(value) if value > 0 else -math.inf
 
 
 def _radar(
@@ -75,6 +78,8 @@ def _radar(
             across = 0.09
             ends = [(share * x - across * y, share * y + across * x), (share * x + across * y, share * y - across * x)]
             axes.plot(*zip(*ends), color=GREY, linewidth=1.6)
+    for axis, corner in zip(given, corners):
+        _error_bar(axes, scales[axis.role], point.values[axis.role], point.errors.get(axis.role), corner)
     shares = [scales[axis.role](point.values[axis.role]) for axis in given]
     shape = [(share * x, share * y) for share, (x, y) in zip(shares, corners)]
     ranked = all(axis.role in point.ranked for axis in given)
@@ -95,6 +100,18 @@ def _radar(
     axes.set_title(plain(point.label) + ("" if ranked else " (not ranked)"), fontsize=9, fontweight="bold", pad=4)
     axes.set(xlim=(-1.5, 1.5), ylim=(-0.98, 1.45), aspect="equal")
     axes.set_axis_off()
+
+
+def _error_bar(axes: Axes, scale: _Scale, value: float, error: float | None, corner: tuple[float, float]) -> None:
+    """A bar from a standard error below a value to one above it, with its ends marked."""
+    if not error:
+        return
+    (x, y), cap = corner, 0.035
+    ends = [scale(value - error), scale(value + error)]
+    axes.plot([end * x for end in ends], [end * y for end in ends], color="#222222", linewidth=1.0, zorder=3)
+    for end in ends:
+        across = [(end * x - cap * y, end * y + cap * x), (end * x + cap * y, end * y - cap * x)]
+        axes.plot(*zip(*across), color="#222222", linewidth=1.0, zorder=3)
 
 
 def _polygon(axes: Axes, corners: Sequence[tuple[float, float]], **how: Any) -> None:

@@ -116,6 +116,29 @@ def test_radar_corners(monkeypatch):
     np.testing.assert_allclose(shares[2], [share(1 / 2), share(1 / 2), share(1 / 2)], atol=1e-12)
 
 
+def test_a_radars_bars_reach_a_standard_error_to_either_side(monkeypatch):
+    points = [point(0, 4.0, 0.2, 10.0), point(1, 1.0, 0.6, 1000.0), point(2, 2.0, 0.5, 0.5)]
+    figure = drawn(monkeypatch, radar, lambda: radars(ALL, points, {}))
+
+    def bars(axes):
+        """Ends by corner, of the dark lines that lie along an axis."""
+        found = {}
+        for line in axes.lines:
+            ends = np.stack(line.get_data(), 1)
+            if line.get_color() == "#222222" and abs(np.linalg.det(ends)) < 1e-9:
+                angle = round(float(np.degrees(np.arctan2(*ends[1][::-1]))))
+                found[angle] = np.sort(np.hypot(*ends.T))
+        return found
+
+    first, second, third = map(bars, figure.axes)
+    assert first.keys() == {90, -30}  # of coverage there is no error
+    np.testing.assert_allclose(first[90], [1 / 6, 1 / 6 + 5 / 6 * 0.1 / 3])  # worse than the worst is at the worst
+    np.testing.assert_allclose(second[90], [1 / 6 + 5 / 6 * 2.9 / 3, 1])
+    whole = math.log(1000) - math.log(0.5)
+    np.testing.assert_allclose(first[-30], [1 / 6 + 5 / 6 * math.log(value / 0.5) / whole for value in (9.0, 11.0)])
+    np.testing.assert_allclose(third[-30], [1 / 6, 1 / 6 + 5 / 6 * math.log(3) / whole])  # 0.5 - 1 is no speed
+
+
 def test_a_scatter_has_better_outwards_and_the_front_drawn(monkeypatch):
     points = [point(0, 4.0, 0.9, 1000.0), point(1, 1.0, 0.6, 10.0), point(2, 2.0, 0.5, 100.0), point(3, 3.0, 0.7, 50.0)]
     make = lambda: pareto_scatters([(SPEED, QUALITY)], points, [["s0", "s1", "s2"]], {"quality": 0.5})  # noqa: E731

@@ -1,0 +1,208 @@
+r"""Budgets: how many steps of each stage fit into so many seconds of one processor core.
+
+    n_i = T s_i / c_i              of stages with shares s_i of the time, sum s_i = 1
+    n_i = T r_i / sum_j r_j c_j    of stages whose steps stand in the ratio r_i that the spec gives
+
+c_i is the mean CPU time of a step of stage i, the least of a few rounds. It is measured by `time.process_time` in one
+thread, after a warm-up, so that what else the machine does counts little. A player that starts late (a VQGAN's critic)
+is counted as if it had started at once: a run is rather shorter than its budget than longer. What is not a step
+(preparation, pictures, checkpoints) is not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+import modkit
+from modkit import Spec
+from modkit.files import replace_file
+
+__all__ = ["Trial", "budgeted", "costs", "fitted", "one_thread", "stages"]
+
+_LONG = 10**6  # steps of a trial's stage, which is stopped long before
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a step's cost is measured.
+
+    Args:
+        warmup: Steps before the clock starts.
+        steps: Least number of steps in a round; a lazy term (R1 each 16) wants a multiple of its `every`.
+        seconds: Least CPU time of a round.
+        rounds: Rounds, of which the fastest counts.
+    """
+
+    warmup: int = 10
+    steps: int = 48
+    seconds: float = 1.0
+    rounds: int = 3
+
+
+def budgeted(
+    spec: Spec, seconds: float, file: Path, *, shares: Sequence[float] | None = None, trial: Trial | None = None
+) -> Spec:
+    """A spec whose stages together take `seconds` of CPU time.
+
+    The trial's figures are kept in `file`, JSON, under the spec's name, and taken from there the next time: all seeds
+    of a system, and a study that goes on after a kill, use the same steps. A spec that has changed is tried anew.
+
+    Args:
+        spec: The spec; where `shares` is not given, the steps that it says give the stages' ratio.
+        seconds: The budget of all stages.
+        file: Where the figures are kept; several specs may share it.
+        shares: Share of the time by stage.
+        trial: How to measure.
+
+    Raises:
+        ValueError: If the shares are not one positive number a stage, or `file` holds anything else.
+    """
+    kept = _read(file)
+    digest = _digest(spec)
+    found = kept.get(spec.name)
+    if found is None or found["spec"] != digest:
+        found = {"spec": digest, "seconds a step": costs(spec, trial or Trial())}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, json.dumps({**kept, spec.name: found}, indent=1).encode())
+    return fitted(spec, seconds, found["seconds a step"], shares=shares)
+
+
+def fitted(spec: Spec, seconds: float, cost: Sequence[float], *, shares: Sequence[float] | None = None) -> Spec:
+    """A spec with the steps of each stage set, at least 1, so that all together take `seconds`.
+
+    Args:
+        spec: The spec.
+        seconds: The budget.
+        cost: Seconds a step by stage.
+        shares: Share of the time by stage; where not given, the spec's steps give the stages' ratio.
+
+    Raises:
+        ValueError: If a number is missing or not positive.
+    """
+    given = stages(spec)
+    steps = [int(stage["steps"]) for stage in given]
+    for name, values in (("cost", cost), ("shares", shares or [1.0] * len(given)), ("steps", steps)):
+        if len(values) != len(given) or not all(value > 0 for value in values):
+            raise ValueError(f"fitted expects a positive number a stage, {len(given)}, in {name}, got {list(values)}")
+    if shares is None:
+        unit = seconds / sum(ratio * each for ratio, each in zip(steps, cost))
+        fit = [unit * ratio for ratio in steps]
+    else:
+        fit = [seconds * share / sum(shares) / each for share, each in zip(shares, cost)]
+    return _staged(spec, [{**stage, "steps": max(1, round(n))} for stage, n in zip(given, fit)])
+
+
+def costs(spec: Spec, trial: Trial) -> list[float]:
+    """The CPU time of a step of each stage, in seconds, measured now."""
+    given = stages(spec)
+    found = []
+    with one_thread():
+        for number in range(len(given)):
+            played = [{**stage, "steps": _LONG if index == number else 0} for index, stage in enumerate(given)]
+            clock = _Clock(trial)
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    modkit.train(_quiet(_staged(spec, played)), Path(folder) / "trial", evaluate=False, progress=clock)
+                except _Enough:
+                    pass
+            found.append(min(clock.rounds))
+    return found
+
+
+def stages(spec: Spec) -> list[dict[str, object]]:
+    """The stages of a spec as plain data, each with its `players` and `steps`: the model's own where it names none."""
+    train = spec.train or {}
+    usual = train.get("steps", 2000)
+    written = train.get("stages") or [{"players": list(patterns)} for patterns in modkit.build(spec).stages()]
+    return [{"steps": usual, **stage} for stage in written]  # type: ignore[dict-item]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A single thread of torch's computes inside, so that CPU time is the time of a machine for itself."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Enough(Exception):
+    """The trial has seen what it wanted."""
+
+
+class _Clock:
+    """A `Progress` that notes the CPU time of steps and ends training after enough of them.
+
+    Args:
+        trial: How to measure.
+    """
+
+    def __init__(self, trial: Trial) -> None:
+        self.rounds: list[float] = []
+        self._trial = trial
+        self._done, self._start = -trial.warmup, time.process_time()
+
+    def stage(self, name: str, done: int, steps: int) -> None:
+        """A stage begins."""
+
+    def step(self, losses: Mapping[str, float] | None) -> None:
+        """A step is done."""
+        self._done += 1
+        if self._done <= 0:
+            self._start = time.process_time()
+            return
+        elapsed = time.process_time() - self._start
+        if self._done < self._trial.steps or elapsed < self._trial.seconds:
+            return
+        self.rounds.append(elapsed / self._done)
+        self._done, self._start = 0, time.process_time()
+        if len(self.rounds) == self._trial.rounds:
+            raise _Enough
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
+def _staged(spec: Spec, given: Sequence[Mapping[str, object]]) -> Spec:
+    return spec.with_value("train.stages", [dict(stage) for stage in given])
+
+
+def _quiet(spec: Spec) -> Spec:
+    """A spec that writes nothing while its steps are timed, and whose players all start at once."""
+    for place in ("samples", "checkpoints", "log"):
+        spec = spec.with_value(f"train.{place}.every", _LONG)
+    written = dict(spec.at("train").get("players") or {})  # type: ignore[union-attr]
+    everyone = "*"
+    while everyone in written:
+        everyone += "*"
+    written[everyone] = {"start": 0}  # the last pattern overrides those before
+    return spec.with_value("train.players", written).with_value("train.samples.num", 1)
+
+
+def _digest(spec: Spec) -> str:
+    """A hash of all that a step's cost depends on: neither the seed nor the number of steps."""
+    same = _staged(spec.with_value("train.seed", 0), [{**stage, "steps": 1} for stage in stages(spec)])
+    return sha256(same.with_value("train.steps", 1).to_yaml().encode()).hexdigest()
+
+
+def _read(file: Path) -> dict[str, dict[str, object]]:
+    if not file.exists():
+        return {}
+    try:
+        kept = json.loads(file.read_bytes())
+        if not isinstance(kept, dict) or not all("seconds a step" in found for found in kept.values()):
+            raise ValueError("no figures of a trial")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"budgeted expects figures of its own in {file}: {error}") from error
+    return kept

@@ -1,0 +1,120 @@
+r"""Sharpness: how much fine detail samples have, beside the data.
+
+    sharpness = mean_i q(fake_i) / mean_i q(real_i),   q(x) = variance of Lx over the positions
+    (Lx)_hw = x_h-1,w + x_h+1,w + x_h,w-1 + x_h,w+1 - 4 x_hw,   where the stencil fits
+
+q is the mean over channels. A wave of amplitude A and angular frequency w along one side has q = 2 A^2 (1 - cos w)^2,
+white noise 20 of its variances. 1 is as sharp as the data; below it edges are smeared or faint, above it is noise or
+edges that the data have not, so that neither direction is better. Contrast counts: an average of what might have been
+there is blurred because its strokes are faint.
+
+Shape letters: b batch, c channels, h w spatial, g groups.
+
+References:
+    Diatom autofocusing in brightfield microscopy (Pech-Pacheco et al., 2000), the Laplacian's variance as a measure of
+    focus, https://doi.org/10.1109/ICPR.2000.903548
+    Wasserstein Auto-Encoders (Tolstikhin et al., 2018), section 4, the same of samples, https://arxiv.org/abs/1711.01558
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.rng import Rng
+from modkit.types import Score
+
+__all__ = ["Sharpness", "detail"]
+
+_GROUPS = 10
+_SETS = ("real", "fake")
+
+Sums: TypeAlias = dict[str, Tensor]
+"""By set and group, float64, `g 2`: number of samples, and the sum of their q."""
+
+
+def detail(x: Tensor) -> Tensor:
+    """The q of each image, `b`, float64.
+
+    Args:
+        x: Images, `b c h w` of at least 3×3, and of more than one position where the stencil fits.
+
+    Raises:
+        ValueError: If `x` is no such images.
+    """
+    if x.ndim != 4 or min(x.shape[2:]) < 3 or max(x.shape[2:]) < 4:
+        raise ValueError(f"detail expects images of shape (b, c, h, w) of at least 3×4, got {tuple(x.shape)}")
+    x = x.double()
+    inner = x[..., 1:-1, 1:-1]
+    laplacian = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:] - 4 * inner
+    return laplacian.flatten(2).var(2, correction=0).mean(1)
+
+
+class Sharpness:
+    """The detail of samples as a multiple of the data's: 1 as sharp, below it blurred, above it noisy.
+
+    Its standard error is the delete-a-group jackknife's, over both sides.
+
+    References:
+        Wasserstein Auto-Encoders (Tolstikhin et al., 2018), section 4, https://arxiv.org/abs/1711.01558
+    """
+
+    needs: tuple[str, ...] = ("images",)
+    sets: tuple[str, ...] = _SETS
+    better: Literal["lower", "higher"] | None = None
+
+    def init(self) -> Sums:
+        """No samples."""
+        return {side: torch.zeros(_GROUPS, 2, dtype=torch.float64) for side in _SETS}
+
+    def update(self, state: Sums, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Sums:
+        """The state with more samples: `images`, `b c h w`.
+
+        Raises:
+            ValueError: If they are no images of at least 3×4.
+        """
+        found = detail(values["images"].cpu())
+        rows = torch.stack([torch.ones_like(found), found], 1)
+        return {**state, set: state[set].index_add(0, groups_of(indices, _GROUPS), rows)}
+
+    def merge(self, a: Sums, b: Sums) -> Sums:
+        """The state of both."""
+        return {side: a[side] + b[side] for side in _SETS}
+
+    def result(self, state: Sums, rng: Rng) -> dict[str, Score]:
+        """The score `sharpness`; draws nothing.
+
+        Raises:
+            ValueError: If a side has no samples, or the real ones are flat.
+        """
+        totals = {side: state[side].sum(0) for side in _SETS}
+        for side, total in totals.items():
+            if not float(total[0]):
+                raise ValueError(f"Sharpness expects samples of {side!r}, got none")
+        if not float(totals["real"][1]):
+            raise ValueError("Sharpness expects real samples that are not all flat, got flat ones")
+        real, fake = (_mean(totals[side]) for side in _SETS)
+        variances = [
+            _variance(state["fake"], lambda rest: _mean(rest) / real, fake / real),
+            _variance(state["real"], lambda rest: fake / _mean(rest), fake / real),
+        ]
+        counts = {side: int(totals[side][0]) for side in _SETS}
+        return {"sharpness": Score(fake / real, standard_error(*variances), self.better, counts)}
+
+
+def _mean(total: Tensor) -> float:
+    return float(total[1] / total[0])
+
+
+def _variance(groups: Tensor, statistic: Callable[[Tensor], float], value: float) -> float | None:
+    """The jackknife's variance of a statistic of one side's sums."""
+    total = groups.sum(0)
+    kept = [group for group in groups if 0 < float(group[0]) < float(total[0])]
+    if any(float(group[1]) == float(total[1]) for group in kept):  # all detail in one group
+        return None
+    left_out = [statistic(total - group) for group in kept]
+    return jackknife_variance(value, left_out, [int(group[0]) for group in kept])
