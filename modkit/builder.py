@@ -20,21 +20,23 @@ from torch import nn
 from modkit.errors import Problem, SpecError, join, nearest
 from modkit.kinds import Data, Unfit
 from modkit.misfit import misfit
-from modkit.node import Node
+from modkit.node import Node, described
 from modkit.plan import Argument, Call, Plan, Record, Ref, run_folder
 from modkit.rng import Rng
 from modkit.settings import Evaluation, Settings
+from modkit.signature import takes_one
 from modkit.spec import Spec
 from modkit.types import CondType, TensorType
 
-__all__ = ["Built", "Factory", "Failed", "Origin", "Site", "piece"]
+__all__ = ["GIVEN", "Built", "Factory", "Failed", "Origin", "Site", "piece"]
 
 MAX_REGISTRATIONS = 20_000
 """Most modules and parameters of a model; a large published one has a few thousand."""
 MAX_RANK = 8
 """Most sizes of the type that a spec says in `x`."""
 
-_TYPE = {"shape": list[int], "range": tuple[float, float] | None, "classes": int | None}
+GIVEN = {"shape": list[int], "range": tuple[float, float] | None, "classes": int | None}
+"""The keys of `x`, with what each holds."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,9 @@ class Site:
             raise ValueError(f"expected a part that takes conditions, got one without `cond` under {types['cond']}")
         if missing := [name for name in call.takes if name not in types]:
             raise ValueError(f"it declares {', '.join(missing)}, which nobody tells it here")
+        for name in call.takes:
+            if isinstance(types[name], tuple) and takes_one(call.part, name):
+                raise ValueError(f"it expects one tensor as {name}, got a hierarchy of {len(types[name])} levels")
         target = call.part.load()
         given = {name: types[name] for name in call.takes}
         arguments = {name: self.argument(value) for name, value in call.arguments.items()}
@@ -275,22 +280,42 @@ def given_type(spec: Spec) -> TensorType:
     Raises:
         SpecError: If it is none.
     """
-    node = spec.x or Node({})
-    position = spec.position("x")
+    return _given(spec, spec.x or Node({}), "x", {**GIVEN, "fields": dict[str, Any]})
+
+
+def given_fields(spec: Spec) -> dict[str, TensorType]:
+    """The types of the fields beside a sample that a spec without data says in `x.fields`.
+
+    Raises:
+        SpecError: If one is none.
+    """
+    every: Any = (spec.x or Node({})).get("fields") or {}
+    types = {}
+    for name, node in every.items():
+        path = join(("x", "fields", name))
+        if not isinstance(node, Node):
+            message = f"got {described(node)}, expected a mapping of {', '.join(GIVEN)}"
+            raise SpecError(Problem(path, message, spec.position(path)))
+        types[name] = _given(spec, node, path, GIVEN)
+    return types
+
+
+def _given(spec: Spec, node: Node, path: str, keys: Mapping[str, Any]) -> TensorType:
     for key, value in node.items():
-        path = join(("x", key))
-        if key not in _TYPE:
-            message = f"got an unknown key, expected {', '.join(_TYPE)}"
-            raise SpecError(Problem(path, message, spec.position(path, key=True), nearest(key, _TYPE)))
-        if reason := misfit(value, _TYPE[key]):
-            raise SpecError(Problem(path, reason, spec.position(path)))
+        place = f"{path}.{join((key,))}"
+        if key not in keys:
+            message = f"got an unknown key, expected {', '.join(keys)}"
+            raise SpecError(Problem(place, message, spec.position(place, key=True), nearest(key, keys)))
+        if reason := misfit(value, keys[key]):
+            raise SpecError(Problem(place, reason, spec.position(place)))
     shape: Any = node.get("shape")
+    position = spec.position(path)
     if shape is None or len(shape) > MAX_RANK:
-        raise SpecError(Problem("x", f"expected a shape of at most {MAX_RANK} sizes, and range or classes", position))
+        raise SpecError(Problem(path, f"expected a shape of at most {MAX_RANK} sizes, and range or classes", position))
     try:
         return TensorType(shape, node.get("range"), node.get("classes"))  # type: ignore[arg-type]
     except ValueError as error:
-        raise SpecError(Problem("x", str(error), position)) from None
+        raise SpecError(Problem(path, str(error), position)) from None
 
 
 def piece(folder: Any, at: str) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from modkit.builder import Built, Site, given_type
+from modkit.builder import Built, Site, given_fields, given_type
 from modkit.engine import LocalEngine
 from modkit.errors import Problem, nearest
 from modkit.game import Round, rounds, seats, unscoped, weighted
@@ -91,7 +91,7 @@ def check(spec: Spec) -> Report:
     data = site.data()
     settings, evaluation = _settings(site, site.settings), _settings(site, site.evaluation)
     site.check()
-    x, fields = (data.x, data.fields) if data else (given_type(spec), {})
+    x, fields = (data.x, data.fields) if data else (given_type(spec), given_fields(spec))
     if evaluation:  # to hear what they refuse
         _ = [evaluation.features(x=x)] if evaluation.features else []
         _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]

@@ -1,4 +1,4 @@
-"""The command line: `modkit list`, `show`, `check`, `train`, `sample`, `doctor`, and the commands of `cli_scores`.
+"""The command line: `modkit list`, `show`, `train`, `sample`, `doctor`; others are in `cli_specs` and `cli_scores`.
 
 Exit status: 0 done, 1 the run failed, 2 the input was wrong, and nothing was written. What imports torch is imported by
 the commands that need it.
@@ -16,14 +16,13 @@ import click
 
 from modkit import __version__
 from modkit.cli_scores import SCORES, print_scores
+from modkit.cli_specs import SPECS
 from modkit.failures import end, reported
 from modkit.registry import registry
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from torch import Tensor
 
-    from modkit.checker import Report as Check
     from modkit.types import TensorType
 
 __all__ = ["app", "main"]
@@ -47,19 +46,20 @@ def app() -> None:
     """Plug-in parts for deep generative models: declare how they compose, then train, sample and swap."""
 
 
-for _command in SCORES:
+for _command in (*SPECS, *SCORES):
     app.add_command(_command)
 
 
 @app.command("list")
 @click.argument("kind", required=False)
+@click.option("--search", help="Only parts with these words in name, distribution or summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reported
-def list_parts(kind: str | None, as_json: bool) -> None:
+def list_parts(kind: str | None, search: str | None, as_json: bool) -> None:
     """Every part, or those of one KIND: name, distribution, summary."""
     from modkit.describe import listing
 
-    rows = listing(kind)
+    rows = listing(kind, search or "")
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
@@ -117,19 +117,6 @@ def doctor(as_json: bool) -> None:
     columns = ("plugin", "distribution", "version", "status", "parts", "reason")
     console.print(table(columns, [[str(row[column] or "") for column in columns] for row in found["plugins"]]))
     console.print(f"{found['counts']['parts']} parts, {found['counts']['plugins']} plug-ins")
-
-
-@app.command()
-@click.argument("spec")
-@click.argument("overrides", nargs=-1)
-@reported
-def check(spec: str, overrides: Sequence[str]) -> None:
-    """The resolved graph of SPEC with shapes and parameter counts, or its errors; k=v overrides."""
-    from modkit.checker import check
-    from modkit.console import terminal
-    from modkit.spec import load_spec
-
-    _print_report(check(load_spec(spec, overrides)), terminal())
 
 
 @app.command()
@@ -221,23 +208,3 @@ def _write(x: Any, type: TensorType, path: Path) -> None:
         save_file({"samples": samples}, path)
     else:
         replace_file(path, png(picture(samples, type)))
-
-
-def _print_report(report: Check, console: Console) -> None:
-    from modkit.console import table
-
-    rows = [
-        [
-            port.path,
-            port.name,
-            ", ".join(f"{name} {type}" for name, type in port.told.items()),
-            port.emits + (" (unchecked)" if port.path in report.unchecked else ""),
-            f"{port.parameters:,}" if port.parameters else "",
-        ]
-        for port in sorted(report.ports, key=lambda port: port.path)
-    ]
-    console.print(table(("path", "part", "told", "emits", "parameters"), rows))
-    for number, stage in enumerate(report.rounds):
-        names = ", ".join(player.name for player in stage.players)
-        console.print(f"stage {number}: {names}, {stage.steps} steps")
-    console.print(f"x: {report.x}; {report.parameters:,} parameters; no problems found")

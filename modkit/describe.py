@@ -22,13 +22,17 @@ from modkit.signature import MISSING, parameters
 __all__ = ["description", "diagnosis", "listing"]
 
 
-def listing(kind: str | None = None) -> list[dict[str, str]]:
+def listing(kind: str | None = None, search: str = "") -> list[dict[str, str]]:
     """Every part, or those of one kind: kind, name, distribution, version, summary.
+
+    Args:
+        kind: The kind; all where not given.
+        search: Words that a row must hold, each in its kind, name, distribution or summary, in any case.
 
     Raises:
         ValueError: If there is no such kind.
     """
-    return [
+    rows = [
         {
             "kind": entry.part.kind,
             "name": entry.part.name,
@@ -38,6 +42,8 @@ def listing(kind: str | None = None) -> list[dict[str, str]]:
         }
         for entry in registry().parts(kind)
     ]
+    words = search.casefold().split()
+    return [row for row in rows if all(word in " ".join(row.values()).casefold() for word in words)]
 
 
 def description(kind: str, name: str) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 from modkit.annotation import DICTS, LISTS, bare, members, render
 from modkit.registry import did_you_mean
 
-__all__ = ["misfit"]
+__all__ = ["LIMIT", "misfit"]
 
-_LIMIT = 2**31
+LIMIT = 2**31
+"""Whole numbers stay below it in size."""
 _Misfit = tuple[str, str]  # the place inside the value, and the reason
 
 
@@ -57,7 +58,7 @@ def _scalar_misfit(value: object, annotation: Any) -> _Misfit | None:
         return _expected(annotation, value)
     if isinstance(value, bool) and annotation is not bool:
         return _expected(annotation, value)
-    if isinstance(value, int) and abs(value) >= _LIMIT:
+    if isinstance(value, int) and abs(value) >= LIMIT:
         return "", f"expected a number below 2^31 in size, got {_shown(value)}"
     if isinstance(value, float) and not math.isfinite(value):
         return "", f"expected a finite number, got {value}"

@@ -32,6 +32,7 @@ from modkit.scoring import Chosen, check_needs, lacking, made_extractor, made_me
 from modkit.session import Opened, load, opened
 from modkit.settings import Watching
 from modkit.sources import Source, from_data, from_model
+from modkit.spec import Spec
 from modkit.types import Score
 from modkit.watchers import Watch
 
@@ -50,6 +51,7 @@ def evaluate_run(
     run: Run,
     *,
     overrides: Sequence[str] = (),
+    spec: Spec | None = None,
     features: str | FeatureExtractor | None = None,
     metrics: Chosen | None = None,
     num: int | None = None,
@@ -68,6 +70,7 @@ def evaluate_run(
     Args:
         run: The run.
         overrides: Of its spec, for what has no weights: `model.prior.sampler=ddim`.
+        spec: Stands in for the run's own where that has local parts, which no name reloads.
         features: Features or their name; where not given, what the spec says, else a classifier's for labelled images,
             else the values themselves.
         metrics: Metrics or their names; what the spec says where not given, else those of `OF_MODELS` that fit.
@@ -82,9 +85,9 @@ def evaluate_run(
     Raises:
         ValueError: If the run has no data or checkpoint, or `num` is more than there are images.
     """
-    found = opened(run, overrides)
+    found = opened(run, overrides, spec=spec)
     where = LocalEngine(device=device).device
-    model = load(run, overrides, checkpoint=checkpoint, device=str(where))
+    model = load(run, overrides, spec=spec, checkpoint=checkpoint, device=str(where))
     feed = Feed(_features(found, features), model, raw=raw, device=where)
     sources = _sources(found, model, num, seed, per_class)
     if metrics is None and found.evaluation and found.evaluation.metrics:
@@ -106,7 +109,8 @@ def evaluate_run(
     report = scored(feed, sources, made, places, floors=floors, seed=seed)
     scores = dict(report.scores)
     if "cost" in made:
-        scores["peak memory (MiB)"] = peak_memory(run.path, overrides, device=str(where))
+        if spec is None:  # a process of its own loads the run by its names
+            scores["peak memory (MiB)"] = peak_memory(run.path, overrides, device=str(where))
         if speed := training_speed(run):
             scores["training steps/s"] = speed
     return replace(

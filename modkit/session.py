@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import NamedTuple
 
-from modkit.builder import Site, given_type
+from modkit.builder import Site, given_fields, given_type
 from modkit.checker import check
 from modkit.kinds import Data
 from modkit.model import Model
@@ -30,7 +30,7 @@ def build(spec: Spec) -> Model:
     check(spec)
     site = Site(plan(spec), meta=False)
     data = site.data()
-    x, fields = (data.x, data.fields) if data else (given_type(spec), {})
+    x, fields = (data.x, data.fields) if data else (given_type(spec), given_fields(spec))
     model = site.model(x, fields)
     site.check()
     return model  # type: ignore[no-any-return]
@@ -59,7 +59,8 @@ def load(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     site, data = _site(run, overrides, spec)
-    model: Model = site.model(data.x, data.fields)
+    x, fields = (data.x, data.fields) if data else (given_type(site.plan.spec), given_fields(site.plan.spec))
+    model: Model = site.model(x, fields)
     site.check()
     try:
         model.load_state_dict(run.weights(checkpoint))
@@ -79,22 +80,24 @@ class Opened(NamedTuple):
     evaluation: Evaluation | None
 
 
-def opened(run: Run, overrides: Sequence[str] = ()) -> Opened:
-    """The data set of a run, and how to measure it.
+def opened(run: Run, overrides: Sequence[str] = (), *, spec: Spec | None = None) -> Opened:
+    """The data set of a run, and how to measure it; for overrides and spec see `load`.
 
     Raises:
         ValueError: If it has none.
         SpecError: If an override is wrong.
     """
-    site, data = _site(run, overrides, None)
+    site, data = _site(run, overrides, spec)
     call = site.plan.data
-    made = Opened(data, call.part.name if call else "data", site.evaluation())
+    if data is None or call is None:
+        raise ValueError(f"{run.path}: expected a spec with `data`, got one without: name them, as data=digits")
+    made = Opened(data, call.part.name, site.evaluation())
     site.check()
     return made
 
 
-def _site(run: Run, overrides: Sequence[str], spec: Spec | None) -> tuple[Site, Data]:
-    """A building of a run's spec with overrides, and its data."""
+def _site(run: Run, overrides: Sequence[str], spec: Spec | None) -> tuple[Site, Data | None]:
+    """A building of a run's spec with overrides, and its data, where it has any."""
     from modkit.overrides import apply
 
     spec, notices = apply(spec or Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml")), overrides)
@@ -103,6 +106,4 @@ def _site(run: Run, overrides: Sequence[str], spec: Spec | None) -> tuple[Site, 
     site = Site(plan(spec), meta=False, weights=False)
     data = site.data()
     site.check()
-    if data is None:
-        raise ValueError(f"{run.path}: expected a spec with `data`, got one without")
     return site, data

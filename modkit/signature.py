@@ -21,8 +21,9 @@ from modkit.annotation import DICTS, LISTS, bare, kind_of, members, render
 from modkit.docstrings import arguments
 from modkit.kinds import KINDS, Slot
 from modkit.part import Part
+from modkit.types import TensorType
 
-__all__ = ["MISSING", "Parameter", "RecordShape", "SlotShape", "parameters", "read", "slot_shape", "takes"]
+__all__ = ["MISSING", "Parameter", "RecordShape", "SlotShape", "parameters", "read", "slot_shape", "takes", "takes_one"]
 
 _EMPTY_INIT = ("typing", "torch.nn.modules.module")  # a Protocol's and Module's own `__init__`, which take nothing
 
@@ -132,6 +133,11 @@ def takes(part: Part) -> set[str]:
         ImportError: If the target cannot be imported.
     """
     return set(KINDS[part.kind].given) & set(_declared(part, part.load()))
+
+
+def takes_one(part: Part, name: str) -> bool:
+    """Whether a part declares a type that it is told as a `TensorType`: one tensor, no hierarchy."""
+    return _declared(part, part.load())[name].annotation in (TensorType, TensorType.__name__)
 
 
 def slot_shape(annotation: Any) -> SlotShape | None:

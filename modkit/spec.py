@@ -34,7 +34,7 @@ class Spec:
         data: The data set's node, or None.
         train: Settings of training, or None for their defaults.
         evaluate: How the trained model is measured, or None where training does not end in that.
-        x: Type of one sample (`shape`, `range`), where there are no data.
+        x: Type of one sample (`shape`, `range`, and those of its `fields` by name), where there are no data.
         source: Where everything was written; no part of the spec's identity.
 
     Raises:
@@ -95,14 +95,18 @@ class Spec:
         Raises:
             SpecError: If a part is a class without a registered name.
         """
-        local = [
-            Problem(join(path), f"got the local {target(value)}, not reloadable by name, expected a registered part")
-            for path, value in walk(self.tree)
-            if callable(value)
+        problems = [
+            Problem(path, f"got the local {name}, not reloadable by name, expected a registered part")
+            for path, name in self.local.items()
         ]
-        if local:
-            raise SpecError(local)
+        if problems:
+            raise SpecError(problems)
         return dump(self.tree)
+
+    @property
+    def local(self) -> dict[str, str]:
+        """The classes and functions that stand in place of a name, by path: no file can hold them."""
+        return {join(path): target(value) for path, value in walk(self.tree) if callable(value)}
 
     def at(self, path: str) -> Value:
         """The value at a dotted path.

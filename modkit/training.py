@@ -88,7 +88,7 @@ def train(
     with run:
         Trainer(model, data, settings, engine, run, watchers, progress or Silent(), watch).fit()
     if evaluate and evaluation and not _measured(run):
-        evaluate_run(run).save(run.path)
+        evaluate_run(run, spec=spec if spec.local else None).save(run.path)
     return run
 
 

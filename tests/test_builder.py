@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from modkit import CondType, Spec, SpecError, TensorType, build, use
-from modkit.builder import MAX_RANK, MAX_REGISTRATIONS, Failed, Site, given_type
+from modkit.builder import MAX_RANK, MAX_REGISTRATIONS, Failed, Site, given_fields, given_type
 from modkit.plan import plan
 from tests.play import MLP, spec, state
 
@@ -203,7 +203,7 @@ def test_a_shared_part_is_built_once_and_refused_under_other_types():
         (
             "{shpae: [4]}",
             "2:5",
-            r"x.shpae: got an unknown key, expected shape, range, classes \(did you mean shape\?\)",
+            r"x.shpae: got an unknown key, expected shape, range, classes, fields \(did you mean shape\?\)",
         ),
     ],
 )
@@ -215,6 +215,24 @@ def test_the_type_of_a_spec_without_data(x, position, message):
         return
     with pytest.raises(SpecError, match=f"^spec.yaml:{position}: {message}"):
         given_type(own)
+
+
+def test_the_fields_of_a_spec_without_data():
+    def own(fields):
+        return Spec.from_yaml(f"model: {{use: gan}}\nx: {{shape: [4], fields: {fields}}}", "spec.yaml")
+
+    labels = own("{labels: {shape: [], classes: 3}, map: {shape: [1, 2], range: [0, 1]}}")
+    assert given_type(labels) == TensorType((4,))
+    assert given_fields(labels) == {"labels": TensorType((), classes=3), "map": TensorType((1, 2), (0, 1))}
+    assert given_fields(Spec.from_yaml("model: {use: gan}\nx: {shape: [4]}")) == {}
+    with pytest.raises(SpecError, match="^spec.yaml:2:34: x.fields.labels: got 3, expected a mapping of shape, range"):
+        given_fields(own("{labels: 3}"))
+    with pytest.raises(SpecError, match=r"^spec.yaml:2:\d+: x.fields.labels.classes: expected int \| None"):
+        given_fields(own("{labels: {shape: [], classes: many}}"))
+    with pytest.raises(SpecError, match=r"^spec.yaml:2:\d+: x.fields.labels.fields: got an unknown key"):
+        given_fields(own("{labels: {shape: [], fields: {}}}"))
+    with pytest.raises(SpecError, match="x.fields: expected dict"):
+        given_type(own("[1]"))
 
 
 def test_a_model_is_built_from_a_type_alone():

@@ -1,0 +1,93 @@
+"""The commands that read specs and train nothing: `modkit check`, `diff`, `schema`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from modkit.failures import reported
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from modkit.checker import Report
+
+__all__ = ["SPECS"]
+
+
+@click.command()
+@click.argument("spec")
+@click.argument("overrides", nargs=-1)
+@reported
+def check(spec: str, overrides: Sequence[str]) -> None:
+    """The resolved graph of SPEC with shapes and parameter counts, or its errors; k=v overrides."""
+    from modkit.checker import check
+    from modkit.console import terminal
+    from modkit.spec import load_spec
+
+    _print_report(check(load_spec(spec, overrides)), terminal())
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@reported
+def diff(a: str, b: str, as_json: bool) -> None:
+    """What A and B differ in by meaning, each a spec or a run: defaults count, short forms and order do not."""
+    from modkit.console import table, terminal
+    from modkit.difference import differences
+    from modkit.lock import compare
+    from modkit.run import Run
+    from modkit.spec import Spec, load_spec
+
+    runs = [Run.open(path) if Path(path).is_dir() else None for path in (a, b)]
+    one, other = (Spec.from_yaml(run.spec_text) if run else load_spec(path) for run, path in zip(runs, (a, b)))
+    found = differences(one, other)
+    made = compare(runs[0].lock, runs[1].lock) if runs[0] and runs[1] else []
+    if as_json:
+        rows = [{"path": row.path, "a": row.a, "b": row.b} for row in found]
+        click.echo(json.dumps({"spec": rows, "lock": made}, indent=1))
+        return
+    console = terminal()
+    if found:
+        console.print(table(("path", a, b), [[row.path, row.a, row.b] for row in found]))
+    for sentence in made:
+        console.print(sentence)
+    if not found and not made:
+        console.print("no difference")
+
+
+@click.command()
+def schema() -> None:
+    """The JSON Schema of specs over the parts that are installed, for editors: modkit schema > spec.schema.json."""
+    from modkit.schema import schema
+
+    click.echo(json.dumps(schema(), indent=1))
+
+
+SPECS = (check, diff, schema)
+
+
+def _print_report(report: Report, console: Console) -> None:
+    from modkit.console import table
+
+    rows = [
+        [
+            port.path,
+            port.name,
+            ", ".join(f"{name} {type}" for name, type in port.told.items()),
+            port.emits + (" (unchecked)" if port.path in report.unchecked else ""),
+            f"{port.parameters:,}" if port.parameters else "",
+        ]
+        for port in sorted(report.ports, key=lambda port: port.path)
+    ]
+    console.print(table(("path", "part", "told", "emits", "parameters"), rows))
+    for number, stage in enumerate(report.rounds):
+        names = ", ".join(player.name for player in stage.players)
+        console.print(f"stage {number}: {names}, {stage.steps} steps")
+    console.print(f"x: {report.x}; {report.parameters:,} parameters; no problems found")
