@@ -22,7 +22,7 @@ from modkit.settings import Evaluation, Settings
 from modkit.signature import Parameter, SlotShape, parameters, read, takes
 from modkit.spec import Spec, resolve
 
-__all__ = ["Argument", "Call", "Plan", "Record", "Ref", "Trained", "plan"]
+__all__ = ["Argument", "Call", "Plan", "Record", "Ref", "Trained", "plan", "plan_part"]
 
 MAX_PARTS = 1000
 """Most parts and references of a spec, defaults included."""
@@ -143,6 +143,29 @@ def plan(spec: Spec) -> Plan:
     if not isinstance(model, Call) or isinstance(data, Ref):
         raise SpecError(Problem("model", "got a reference, expected a part"))
     return Plan(spec, data, model, settings, evaluation, planner.calls, tuple(planner.entries.values()))
+
+
+def plan_part(kind: str, node: Value, *, seed: int = 0) -> Plan:
+    """The plan of one part on its own, of any kind: what a test builds, with the part in the model's place.
+
+    Args:
+        kind: Its kind.
+        node: What a spec would say of it.
+        seed: Of its initialisation.
+
+    Raises:
+        SpecError: With every problem found.
+    """
+    spec = Spec(name=kind, model=Node({"use": "autoencoder"}), train=Node({"seed": seed}))
+    planner = _Planner(spec, registry())
+    part = planner.part(node, kind, kind, None)
+    settings = planner.record(spec.train or Node({}), Settings, "train")
+    planner.check_refs()
+    if planner.problems:
+        raise SpecError(planner.problems)
+    if not isinstance(part, Call):
+        raise SpecError(Problem(kind, "got a reference, expected a part"))
+    return Plan(spec, None, part, settings, None, planner.calls, tuple(planner.entries.values()))
 
 
 @dataclass(frozen=True)

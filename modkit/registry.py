@@ -154,6 +154,25 @@ class Registry:
                 return part
         return next((part for part in parts if _imported(part.target) == target), None)
 
+    def add(self, name: str, plugin: object) -> None:
+        """Adds a plug-in that no distribution declares: an object with hooks, as a test makes one.
+
+        Args:
+            name: Its name, put before those of its parts.
+            plugin: A module or object that implements hooks.
+
+        Raises:
+            ValueError: If there is a plug-in of that name, or something is wrong with it.
+        """
+        if self.manager.has_plugin(name):
+            raise ValueError(f"Registry.add expects a name that is free, got {name!r}")
+        before = len(self.problems)
+        good = self._add(_Declared(name, name, "", lambda: plugin), prefix=f"{name}/")
+        self.plugins.append(Plugin(name, name, "", "ok" if good else "failed"))
+        if not good:
+            reasons = "; ".join(problem.reason for problem in self.problems[before:])
+            raise ValueError(f"Registry.add expects a plug-in without problems, got {name}: {reasons}")
+
     def call(self, hook: str, **arguments: Any) -> list[Any]:
         """Calls a hook in one plug-in at a time and returns what they answer, without Nones.
 

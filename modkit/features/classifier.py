@@ -127,7 +127,8 @@ class Classifier(Frozen):
         rng = Rng(self.seed, "classifier")
         x, labels = self._collected(batches, rng)
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-            net = _Net(self.net.channels, self.net.classes, self.size)
+            with rng.at("init").scope():
+                net = _Net(self.net.channels, self.net.classes, self.size)
             x, labels = x.clone(), labels.clone()  # an inference tensor cannot be trained on
             _train(net, x, labels, self.epochs, rng)
             scale = _root_mean_square(net, x)

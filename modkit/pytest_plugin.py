@@ -1,0 +1,96 @@
+"""modkit's plug-in for pytest: the battery's counts, and fixtures for the authors of parts.
+
+    modkit_registry     a registry of the test's own: `modkit_registry(parts, plugin="acme")` adds a plug-in to it
+    modkit_host         `modkit_host(kind, node)` trains a reference host with that part for two steps: its run
+
+Nothing is set for tests that use neither. Importing this imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modkit.part import Part, hookimpl
+from modkit.registry import Registry, registry
+
+if TYPE_CHECKING:
+    from modkit.run import Run
+
+__all__ = ["modkit_host", "modkit_registry"]
+
+_KEY = "modkit-battery"
+_WORDS = {"passed": "ran", "failed": "failed", "xfailed": "expected failures", "skipped": "skipped"}
+
+
+@pytest.fixture
+def modkit_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Registry]]:
+    """Adds plug-ins to a registry that lasts for the test: `modkit_registry(parts, plugin="acme")`."""
+    made = Registry.load()
+    monkeypatch.setattr(Registry, "load", classmethod(lambda cls: made))
+    registry.cache_clear()
+
+    def add(parts: Sequence[Part], *, plugin: str = "acme") -> Registry:
+        module = ModuleType(plugin)
+        module.modkit_parts = hookimpl(lambda: list(parts))  # type: ignore[attr-defined]
+        made.add(plugin, module)
+        return made
+
+    yield add
+    monkeypatch.undo()
+    registry.cache_clear()
+
+
+@pytest.fixture
+def modkit_host(tmp_path: Path) -> Callable[..., Run]:
+    """Trains a reference host of a kind with a part for two steps: `modkit_host("sampler", use("acme/fast"))`."""
+
+    def host(kind: str, node: Any) -> Run:
+        from modkit.testing.hosts import places
+        from modkit.training import train
+
+        spec, path = next(places(kind))
+        return train(spec.with_value(path, node), tmp_path / "run")
+
+    return host
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Marks the reports of the battery's checks."""
+    report = yield
+    case = getattr(getattr(item, "callspec", None), "params", {}).get("check")
+    if type(case).__module__ == "modkit.testing.battery" and (report.when == "call" or report.outcome == "skipped"):
+        report.user_properties.append((_KEY, 1))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Prints how many checks ran, were expected to fail, were skipped and failed."""
+    counts = _counts(terminalreporter)
+    if counts:
+        line = ", ".join(f"{counts.get(outcome, 0)} {word}" for outcome, word in _WORDS.items())
+        terminalreporter.write_line(f"modkit battery: {line}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A battery of which every check was skipped has shown nothing, and fails."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    counts = _counts(reporter) if reporter else {}
+    if counts and set(counts) == {"skipped"} and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _counts(reporter: Any) -> dict[str, int]:
+    """Reports of the battery's checks by outcome."""
+    found = {
+        outcome: sum((_KEY, 1) in map(tuple, getattr(report, "user_properties", ())) for report in reports)
+        for outcome, reports in reporter.stats.items()
+        if outcome in _WORDS
+    }
+    return {outcome: count for outcome, count in found.items() if count}

@@ -1,0 +1,34 @@
+"""The conformance kit: one line that holds every part of a plug-in to what its kind promises.
+
+    from modkit.testing import parametrize_parts
+
+    @parametrize_parts("acme")
+    def test_part(check):
+        check()
+
+The table `CASES` says for each kind which types its parts are built from, how they are called and which checks apply.
+"""
+
+from __future__ import annotations
+
+from modkit.testing.battery import Check, battery, parametrize_parts, subjects
+from modkit.testing.bench import Bench, Flaw
+from modkit.testing.case import Case, Emitted, Example
+from modkit.testing.cases import CASES
+from modkit.testing.probe import Probe
+from modkit.testing.subject import Subject
+
+__all__ = [
+    "CASES",
+    "Bench",
+    "Case",
+    "Check",
+    "Emitted",
+    "Example",
+    "Flaw",
+    "Probe",
+    "Subject",
+    "battery",
+    "parametrize_parts",
+    "subjects",
+]

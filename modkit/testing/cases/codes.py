@@ -1,0 +1,65 @@
+"""Cases of what a prior of codes is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modkit.testing.case import Case, Emitted, Example, emitted
+from modkit.testing.cases.shapes import CODES
+from modkit.testing.probe import Probe
+from modkit.types import CondType, TensorType
+
+__all__ = ["CASES"]
+
+
+def _prior_network(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    type: TensorType = types["codes"]
+    codes, cond = probe.tensor("codes", type), probe.cond(types["cond"])
+    logits = part(codes, cond)
+    found = emitted("logits", logits, TensorType((type.numel, type.classes or 0)))
+    if types["causal"]:
+        flat, cache, previous = codes.flatten(1), None, torch.zeros(probe.num, dtype=torch.int64)
+        for i in range(type.numel):
+            one, cache = part.step(previous, i, cond, cache)
+            slack = torch.finfo(probe.dtype).eps ** 0.5
+            if not torch.allclose(one.float(), logits[:, i].float(), atol=slack, rtol=slack):
+                raise AssertionError(f"expected `step` to give the logits of position {i} that the whole map gives")
+            previous = flat[:, i]
+    return found
+
+
+def _decoding(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    type: TensorType = types["codes"]
+    classes = type.classes or 0
+
+    def predict(codes: Tensor, i: int | None) -> Tensor:
+        """Favours the class that follows the position's number."""
+        logits = torch.nn.functional.one_hot(torch.arange(type.numel) % classes, classes).float()
+        all = logits.expand(len(codes), -1, -1)
+        return all if i is None else all[:, i]
+
+    return emitted("codes", part(predict, probe.num, probe.rng), TensorType((type.numel,), classes=classes))
+
+
+CASES = (
+    Case(
+        "prior-network",
+        tuple(
+            Example(name, lambda cond=cond, causal=causal: {"codes": CODES, "cond": cond, "causal": causal})  # type: ignore[misc]
+            for name, cond, causal in (
+                ("causal", CondType(), True),
+                ("of masks", CondType(), False),
+                ("vector condition", CondType(vector=4), True),
+                ("context", CondType(context=(3, 4)), True),
+                ("map beside", CondType(concat=TensorType((2, 4, 4))), False),
+            )
+        ),
+        _prior_network,
+        ("modules", "gradients", "independence"),
+    ),
+    Case("decoding", (Example("2-D", lambda: {"codes": CODES}),), _decoding, ("independence",)),
+)

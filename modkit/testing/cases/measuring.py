@@ -1,0 +1,120 @@
+"""Cases of what samples are measured with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modkit.registry import find
+from modkit.testing.case import Case, Emitted, Example, scalar
+from modkit.testing.cases.shapes import IMAGE, ODD, VECTOR
+from modkit.testing.probe import Probe
+from modkit.testing.subject import Subject
+from modkit.types import Batch, CondType, Modes, Score, TensorType
+
+__all__ = ["CASES"]
+
+_NUM = 64
+_CLASSES = 3
+_OF_SAMPLES = {"features", "points", "images", "logits", "labels", "pairs", "feature-pairs", "codes", "batch"}
+
+
+def _features(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    if not isinstance(part.label, str) or not part.label:
+        raise AssertionError(f"expected `label` to name it in scores, got {part.label!r}")
+    x = probe.tensor("x", types["x"])
+    part.prepare([Batch(Probe(_NUM).tensor("x", types["x"]), {"labels": torch.arange(_NUM) % _CLASSES})])
+    if not isinstance(part.key(), str):
+        raise AssertionError(f"expected `key()` to be a hash, got {part.key()!r}")
+    made = part(x)
+    found = {"vector": Emitted(made.vector, TensorType(tuple(made.vector.shape[1:])))}
+    found |= {f"map {index}": Emitted(one, TensorType(tuple(one.shape[1:]))) for index, one in enumerate(made.maps)}
+    if made.logits is not None:
+        found["logits"] = Emitted(made.logits, TensorType(tuple(made.logits.shape[1:])))
+    return found
+
+
+def _metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    """Scores of two states of disjoint samples, merged in either order and as one: all must be equal."""
+    whole, parts = part.init(), (part.init(), part.init())
+    for offset, set in enumerate(part.sets):
+        values, indices = _values(part, offset), torch.arange(_NUM)
+        whole = part.update(whole, set, values, indices)
+        halves = (slice(0, _NUM // 2), slice(_NUM // 2, _NUM))
+        parts = tuple(
+            part.update(state, set, {name: _rows(value, half) for name, value in values.items()}, indices[half])
+            for state, half in zip(parts, halves)
+        )
+    scores: dict[str, Score] = part.result(whole, probe.rng)
+    if not scores or not all(isinstance(score, Score) for score in scores.values()):
+        raise AssertionError(f"expected scores by name, got {scores!r}")
+    merged = part.result(part.merge(*parts), probe.rng)
+    if _OF_SAMPLES.intersection(part.needs) and _differ(scores, merged):
+        raise AssertionError(f"expected two states merged to score as one, got {merged} where one has {scores}")
+    found: dict[str, Emitted] = {}
+    for name, score in scores.items():
+        found |= scalar(name, torch.tensor(score.value, dtype=torch.float64), rows=False)
+    return {name: Emitted(one.value, one.type, rows=False, learns=False) for name, one in found.items()}
+
+
+def _values(part: Any, offset: int) -> dict[str, Any]:
+    """What a metric needs, of one set."""
+    probe = Probe(_NUM, seed=offset)
+    made: dict[str, Any] = {
+        "features": lambda: probe.tensor("features", VECTOR) + offset,
+        "points": lambda: probe.tensor("points", TensorType((2,))),
+        "images": lambda: probe.tensor("images", IMAGE),
+        "logits": lambda: 3 * probe.tensor("logits", TensorType((_CLASSES,))),
+        "labels": lambda: probe.tensor("labels", TensorType((), classes=_CLASSES)),
+        "pairs": lambda: probe.tensor("pairs", TensorType((2, *ODD.shape), range=ODD.range)),
+        "feature-pairs": lambda: probe.tensor("feature-pairs", TensorType((2, *VECTOR.shape))),
+        "codes": lambda: probe.tensor("codes", TensorType((5,), classes=9)),
+        "batch": lambda: Batch(probe.tensor("batch", IMAGE), {}),
+        "levels": lambda: 256,
+        "truth": lambda: Modes(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 0.5),
+        "model": _model,
+    }
+    if unknown := [need for need in part.needs if need not in made]:
+        raise AssertionError(f"expected `needs` among {', '.join(made)}, got {unknown}")
+    return {need: made[need]() for need in part.needs}
+
+
+def _model() -> Any:
+    params = {
+        "encoder": {"use": "mlp", "width": 8, "depth": 1},
+        "bottleneck": {"use": "gaussian", "channels": 2},
+        "decoder": {"use": "mlp", "width": 8, "depth": 1},
+        "likelihood": "gaussian",
+    }
+    return Subject(find("model", "autoencoder"), params).build({"x": IMAGE, "cond": CondType(), "fields": {}}).eval()
+
+
+def _rows(value: Any, rows: slice) -> Any:
+    if isinstance(value, Batch):
+        return value.rows(rows)
+    return value[rows] if isinstance(value, Tensor) else value
+
+
+def _differ(a: Mapping[str, Score], b: Mapping[str, Score]) -> bool:
+    return a.keys() != b.keys() or not all(
+        math.isclose(a[name].value, b[name].value, rel_tol=1e-6, abs_tol=1e-9) for name in a
+    )
+
+
+CASES = (
+    Case(
+        "features",
+        (
+            Example("2-D", lambda: {"x": IMAGE}),
+            Example("colour", lambda: {"x": TensorType((3, 16, 16), range=(-1.0, 1.0))}),
+            Example("vector", lambda: {"x": VECTOR}),
+        ),
+        _features,
+        ("independence",),
+    ),
+    Case("metric", (Example("64 samples", lambda: {}),), _metric, ()),
+)

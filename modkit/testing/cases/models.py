@@ -1,0 +1,76 @@
+"""The case of a Model: its players' losses as the game asks for them, its stages, and its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from modkit.rng import Rng
+from modkit.testing.case import Case, Emitted, Example, emitted, scalar
+from modkit.testing.cases.shapes import CODES, HIERARCHY, IMAGE, VECTOR
+from modkit.testing.probe import Probe, Training
+from modkit.types import Batch, CondType, Event
+
+__all__ = ["CASES"]
+
+_MANY = 16  # samples of the data set that players are prepared on
+
+
+def _model(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    batch = Batch(probe.value("x", types["x"]), {}, probe.cond(types["cond"]))
+    many = Probe(_MANY, dtype=probe.dtype)
+    measured = Batch(many.value("x", types["x"]), {}, many.cond(types["cond"]))
+    players = part.players()
+    names = [player.name for player in players]
+    if stray := [pattern for stage in part.stages() for pattern in stage if not _any(names, pattern)]:
+        raise AssertionError(f"expected the patterns of `stages` to match players among {names}, got {stray}")
+    modules = dict(part.named_modules())
+    found: dict[str, Emitted] = {}
+    for stage in part.stages():
+        for player in (player for player in players if any(fnmatchcase(player.name, pattern) for pattern in stage)):
+            if missing := [path for path in player.modules if path not in modules]:
+                raise AssertionError(f"player {player.name}: expected modules of the model, got {missing}")
+            part.prepare(player.name, _Passes(measured), Rng(0, "prepare", player.name))
+            for name, loss in part.losses(player.name, batch, Training(probe.rng.at(player.name))).items():
+                found |= scalar(f"{player.name}: {name}", loss, rows=False)
+    made = part.draw(probe.num, {}, batch.cond, probe.rng.at("draw"))
+    return found | {name: replace(one, learns=False) for name, one in emitted("x", made, types["x"]).items()}
+
+
+class _Passes:
+    """A data set of one batch, twice."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def __iter__(self) -> Any:
+        return iter((self._batch, self._batch))
+
+
+def _any(names: list[str], pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def _types(x: Event, cond: CondType) -> Mapping[str, Any]:
+    return {"x": x, "cond": cond, "fields": {}}
+
+
+CASES = (
+    Case(
+        "model",
+        tuple(
+            Example(name, lambda x=x, cond=cond: _types(x, cond))  # type: ignore[misc]
+            for name, x, cond in (
+                ("2-D", IMAGE, CondType()),
+                ("vector", VECTOR, CondType()),
+                ("codes", CODES, CondType()),
+                ("hierarchy", HIERARCHY, CondType()),
+                ("under a condition", IMAGE, CondType(vector=4)),
+            )
+        ),
+        _model,
+        ("modules",),
+    ),
+)

@@ -1,0 +1,115 @@
+"""Cases of what a run is trained with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from modkit.registry import find
+from modkit.testing.case import Case, Emitted, Example
+from modkit.testing.probe import Probe
+from modkit.testing.subject import Subject
+
+__all__ = ["CASES"]
+
+_HOOKS = ("run_started", "step_done", "samples_ready", "scores_ready", "checkpoint_saved", "run_finished")
+_STEPS = 5
+
+
+def _weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    layer = torch.tensor([1.0, 2.0], requires_grad=True)
+    losses = {"nll": layer.square().sum(), types["term"]: 3 * layer.sum()}
+    made = {f"step {step}": part(step, losses, layer) for step in (0, 1, 1000)}
+    return {
+        name: Emitted(torch.as_tensor(value, dtype=torch.float32).detach(), None, rows=False, learns=False)
+        for name, value in made.items()
+    }
+
+
+def _optimizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    """Three steps, its state put into an optimizer of its own kind, and three more of both."""
+    (parameter,) = types["parameters"]
+    twin, twin_parameter = copy.deepcopy((part, parameter))
+    _descend(part, parameter)
+    twin.load_state_dict(copy.deepcopy(part.state_dict()))
+    twin_parameter.data.copy_(parameter.data)
+    _descend(part, parameter)
+    _descend(twin, twin_parameter)
+    if not torch.equal(parameter, twin_parameter):
+        raise AssertionError("expected `load_state_dict` to restore it, got other steps after it")
+    if torch.equal(parameter, _start()):
+        raise AssertionError("expected it to move the parameters, got none moved")
+    return {"parameters": Emitted(parameter.detach().clone(), None, rows=False, learns=False)}
+
+
+def _lr_schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    optimizer, rates = types["optimizer"], []
+    for _ in range(_STEPS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        part.step()
+    if min(rates) < 0:
+        raise AssertionError(f"expected rates of at least 0, got {rates}")
+    if not isinstance(part.state_dict(), dict):
+        raise AssertionError(f"expected `state_dict` to give a dict, got {type(part.state_dict()).__name__}")
+    return {"rates": Emitted(torch.tensor(rates, dtype=torch.float64), None, rows=False, learns=False)}
+
+
+def _logger(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    if not any(callable(getattr(part, hook, None)) for hook in _HOOKS):
+        raise AssertionError(f"expected one of the methods {', '.join(_HOOKS)}, got none")
+    return {}
+
+
+def _engine(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    if not 0 <= part.rank < part.world:
+        raise AssertionError(f"expected 0 <= rank < world, got {part.rank} and {part.world}")
+    with probe.rng.scope():
+        module = nn.Linear(2, 1).to(part.device)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    wrapped = part.wrap("player", module)
+    x = torch.ones(3, 2, device=part.device)
+    with part.accumulate(wrapped):
+        part.backward(wrapped(x).sum())
+    before = module.weight.detach().clone()
+    part.step(optimizer, 1.0)
+    if torch.equal(module.weight, before):
+        raise AssertionError("expected `step` to move the parameters, got none moved")
+    part.barrier()
+    rows = part.gather(x)
+    if len(rows) != part.world * len(x):
+        raise AssertionError(f"expected `gather` to give the rows of all processes, got {len(rows)}")
+    return {"mean": Emitted(part.reduce(x.mean()), None, rows=False, learns=False)}
+
+
+def _descend(optimizer: Any, parameter: nn.Parameter) -> None:
+    for _ in range(3):
+        optimizer.zero_grad()
+        torch.autograd.backward(parameter.square().sum())
+        optimizer.step()
+
+
+def _start() -> torch.Tensor:
+    return torch.tensor([1.0, -2.0, 0.5])
+
+
+def _parameters() -> Mapping[str, Any]:
+    return {"parameters": [nn.Parameter(_start())]}
+
+
+def _rates() -> Mapping[str, Any]:
+    optimizer = Subject(find("optimizer", "sgd")).build(_parameters())
+    return {"optimizer": optimizer, "steps": _STEPS}
+
+
+CASES = (
+    Case("weight", (Example("adversarial", lambda: {"term": "adversarial"}),), _weight, ()),
+    Case("optimizer", (Example("one tensor", _parameters),), _optimizer, ()),
+    Case("lr-schedule", (Example("five steps", _rates),), _lr_schedule, ()),
+    Case("logger", (Example("a run", lambda: {}),), _logger, ()),
+    Case("engine", (Example("CPU", lambda: {"device": "cpu"}),), _engine, ()),
+)

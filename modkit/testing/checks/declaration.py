@@ -1,0 +1,89 @@
+"""Checks of how a part is declared: its module, its signature and words, the types that it takes, what it refuses."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from functools import cache
+
+from modkit import docstrings
+from modkit.kinds import KINDS
+from modkit.misfit import misfit
+from modkit.signature import MISSING, parameters
+from modkit.testing.bench import Bench, Flaw
+
+__all__ = ["builds", "declaration", "refusals", "signature"]
+
+_LIGHT = ("torch", "diffusers", "sklearn", "matplotlib")  # what a declaration must not import: each takes a second
+_WAIT = 60
+
+
+def declaration(bench: Bench) -> None:
+    """The module that declares it imports in a process of its own, without torch."""
+    module = bench.subject.declared
+    if module is not None and (reason := _declared(module)):
+        raise Flaw(f"{bench.subject}: expected the declaration {module} to {reason}")
+
+
+@cache
+def _declared(module: str) -> str | None:
+    """What is wrong with a module that declares parts, or None."""
+    code = (
+        "import sys; import importlib; importlib.import_module(sys.argv[1]); "
+        f"print(*(name for name in {_LIGHT!r} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, timeout=_WAIT)
+    if done.returncode:
+        return f"import, got {done.stderr.strip()[-500:]}"
+    if heavy := ", ".join(done.stdout.split()):
+        return (
+            f"import no {heavy}, since `modkit list` imports it: name targets as strings, and import in their modules"
+        )
+    return None
+
+
+def signature(bench: Bench) -> None:
+    """Its target resolves; each parameter is typed, and documented with the class; defaults fit their types."""
+    part = bench.subject.part
+    try:
+        target, declared = part.load(), parameters(part)
+    except Exception as error:
+        raise Flaw(f"{bench.subject}: expected a target with a typed signature, got {error}") from error
+    if not docstrings.summary(target):
+        raise Flaw(f"{bench.subject}: expected a docstring whose first line says what it is, got none")
+    if not part.summary:
+        raise Flaw(f"{bench.subject}: expected a summary for `modkit list`, got none")
+    for name, parameter in declared.items():
+        if not parameter.help:
+            raise Flaw(f"{bench.subject}: expected a line for {name!r} under Args of its docstring, got none")
+        if parameter.slot or parameter.record or parameter.default is MISSING:
+            continue
+        if reason := misfit(parameter.default, parameter.annotation):
+            raise Flaw(f"{bench.subject}: expected a default of {name!r} that fits its type, got: {reason}")
+    keyword = [
+        one.name
+        for one in inspect.signature(target).parameters.values()
+        if one.name in declared and one.kind is not one.KEYWORD_ONLY
+    ]
+    if keyword and any(name in inspect.signature(target).parameters for name in KINDS[part.kind].given):
+        places = ", ".join(keyword)
+        raise Flaw(f"{bench.subject}: expected keyword-only parameters after the types, got {places} by position")
+
+
+def builds(bench: Bench) -> None:
+    """It builds from at least one of its kind's example types."""
+    if bench.accepted:
+        return
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in bench.refusals.items())
+    raise Flaw(f"{bench.subject}: expected it to build from one of its kind's types, got refusals: {reasons}")
+
+
+def refusals(bench: Bench) -> None:
+    """Each type that it refuses it refuses in words: a ValueError that says what was expected and what it got."""
+    for name, reason in bench.refusals.items():
+        if "got" not in reason or not ("expect" in reason or "requires" in reason):
+            raise Flaw(
+                f"{bench.subject} ({name}): expected a refusal that says what was expected and what was got, got "
+                f'{reason!r}: raise ValueError(f"{{type(self).__name__}} expects …, got …")'
+            )

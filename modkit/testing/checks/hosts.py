@@ -1,0 +1,60 @@
+"""The check that a part works where parts work: in a reference host it trains for two steps, samples and comes back."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from modkit.node import Node
+from modkit.registry import registry
+from modkit.session import load
+from modkit.spec import Spec
+from modkit.testing.bench import Bench, Flaw
+from modkit.testing.hosts import places
+from modkit.testing.subject import Subject
+from modkit.training import train
+
+__all__ = ["plays"]
+
+_LISTS = ("train.loggers",)
+
+
+def plays(bench: Bench) -> None:
+    """A reference host of its kind takes it, trains for two steps, and samples the same once loaded again."""
+    node, reasons = _named(bench.subject), []
+    for host, path in places(bench.subject.part.kind):
+        try:
+            first, second = _played(host.with_value(path, (node,) if path in _LISTS else node))
+        except Exception as error:  # this host does not suit it, or it fails in any: both are told below
+            reasons.append(f"{host.name}: {error}")
+            continue
+        if first is not None and second is not None and not (first.isfinite().all() and torch.equal(first, second)):
+            raise Flaw(f"{bench.subject}: expected finite samples in the host {host.name}, the same once loaded again")
+        return
+    raise Flaw(f"{bench.subject}: expected a reference host to take it and train, got: {'; '.join(reasons)}")
+
+
+def _played(spec: Spec) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Samples of a trained host, twice loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(spec, Path(folder) / "run")
+        first, second = (_made(load(run, spec=spec)) for _ in range(2))
+    return first, second
+
+
+def _named(subject: Subject) -> Node:
+    """The part by its name, where it is registered under one."""
+    node = subject.node
+    registered = registry().named(subject.part.target)
+    return Node({**node, "use": subject.part.name}) if registered == subject.part else node
+
+
+def _made(model: object) -> torch.Tensor | None:
+    """Two samples; None of a model without a prior."""
+    try:
+        samples = model.sample(2, seed=0)  # type: ignore[attr-defined]
+    except ValueError:
+        return None
+    return samples if isinstance(samples, torch.Tensor) else samples[-1]

@@ -1,0 +1,155 @@
+"""Checks of what holds parameters: modes, dtypes, gradients, round trips, compilation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from modkit.errors import SpecError
+from modkit.testing.bench import Bench, loosened
+from modkit.testing.case import Emitted
+from modkit.testing.probe import Probe
+
+__all__ = ["compiles", "dtypes", "gradients", "meta", "modes", "round_trips"]
+
+
+def meta(bench: Bench) -> None:
+    """On the meta device it has the parameters and buffers that it has for real."""
+    for example in bench.accepted:
+        there, here = (bench.subject.build(example.types(), meta=meta) for meta in (True, False))
+        if not isinstance(here, nn.Module):
+            continue
+        if stray := [name for name, one in there.state_dict().items() if not one.is_meta]:
+            bench.flaw(
+                example, f"expected tensors on the meta device, got {', '.join(stray)} elsewhere: name no device"
+            )
+        shapes = [{name: tuple(one.shape) for name, one in part.state_dict().items()} for part in (there, here)]
+        if shapes[0] != shapes[1]:
+            bench.flaw(example, f"expected one state on every device, got {shapes[0]} on meta and {shapes[1]} for real")
+
+
+def modes(bench: Bench) -> None:
+    """In eval mode a call leaves every buffer as it was; both modes give the same shapes."""
+    for example in bench.accepted:
+        types = example.types()
+        part = bench.subject.build(types)
+        if not isinstance(part, nn.Module):
+            continue
+        evaluated = bench.call(part.eval(), types, Probe(), example)
+        buffers = {name: one.clone() for name, one in part.named_buffers()}
+        bench.call(part, types, Probe(), example)
+        moved = [name for name, one in part.named_buffers() if not _equal(one, buffers[name])]
+        if moved:
+            bench.flaw(example, f"expected eval mode to leave buffers alone, got {', '.join(moved)} moved")
+        trained = bench.call(part.train(), types, Probe(), example)
+        shapes = [{name: tuple(one.value.shape) for name, one in found.items()} for found in (evaluated, trained)]
+        if shapes[0] != shapes[1]:
+            bench.flaw(
+                example, f"expected the same shapes in both modes, got {shapes[0]} in eval, {shapes[1]} in train"
+            )
+
+
+def dtypes(bench: Bench) -> None:
+    """It works in float64, near what it gives in float32, and in bfloat16, and answers in the dtype that it is fed."""
+    for example in bench.accepted:
+        single = bench.play(example, prepare=loosened)
+        if not isinstance(single.part, nn.Module):
+            continue
+        for dtype in (torch.float64, torch.bfloat16):
+            play = bench.play(example, Probe(dtype=dtype), prepare=loosened)
+            for name, one in play.emitted.items():
+                if one.learns and one.value.dtype not in (dtype, torch.float32, torch.float64):
+                    bench.flaw(example, f"{name}: expected {dtype} or wider of {dtype}, got {one.value.dtype}")
+                if not one.value.isfinite().all():
+                    bench.flaw(example, f"{name}: expected finite values in {dtype}, got some that are not")
+            if dtype is torch.float64:
+                _near(bench, example, single.emitted, play.emitted)
+
+
+def gradients(bench: Bench) -> None:
+    """Gradients of what it gives reach every parameter, moved off its initial value; none is unused."""
+    reached: set[str] = set()
+    known: set[str] = set()
+    for example in bench.accepted:
+        play = bench.play(example, Probe(training=True, gradients=True), train=True, prepare=loosened)
+        if not isinstance(play.part, nn.Module):
+            continue
+        named = {name: one for name, one in play.part.named_parameters() if one.requires_grad}
+        total = sum(_mixed(one) for one in play.emitted.values() if one.learns and one.value.requires_grad)
+        if not isinstance(total, Tensor):
+            if named:
+                bench.flaw(example, "expected gradients to reach its parameters, got nothing that takes any")
+            continue
+        torch.autograd.backward(total)
+        for name, one in named.items():
+            if one.grad is not None and not one.grad.isfinite().all():
+                bench.flaw(example, f"expected finite gradients, got some of {name} that are not")
+        reached |= {name for name, one in named.items() if one.grad is not None and one.grad.any()}
+        known |= named.keys()
+    if unused := sorted(known - reached):
+        bench.flaw(
+            bench.accepted[0],
+            f"expected gradients to reach every parameter, got none at {', '.join(unused)}: use it or make it a buffer",
+        )
+
+
+def round_trips(bench: Bench) -> None:
+    """A deep copy, and a new build given its weights through safetensors, give what it gives."""
+    for example in bench.accepted:
+        types = example.types()
+        play = bench.play(example, prepare=loosened)
+        part: Any = play.part
+        if not isinstance(part, nn.Module):
+            continue
+        for other, how in ((copy.deepcopy(part), "a deep copy"), (_reloaded(bench, part, types, example), "a reload")):
+            given = bench.call(other.eval(), types, Probe(), example)
+            for name, value in play.values.items():
+                if not torch.equal(given[name].value, value):
+                    bench.flaw(example, f"{name}: expected {how} to give the same: keep what it needs in its state")
+
+
+def compiles(bench: Bench) -> None:
+    """`torch.compile` traces it whole, without a graph break, and it gives the same."""
+    for example in bench.accepted:
+        types = example.types()
+        part = loosened(bench.subject.build(types)).eval()
+        torch._dynamo.reset()
+        expected = bench.call(part, types, Probe(), example)
+        part.compile(backend="aot_eager", fullgraph=True)
+        compiled = bench.call(part, types, Probe(), example)
+        _near(bench, example, expected, compiled)
+
+
+def _reloaded(bench: Bench, part: nn.Module, types: Any, example: Any) -> nn.Module:
+    other: nn.Module = bench.subject.build(types, seed=1)
+    state = {name: one.contiguous() for name, one in part.state_dict().items()}
+    try:
+        other.load_state_dict(safetensors.torch.load(safetensors.torch.save(state)))
+    except (RuntimeError, ValueError, SpecError) as error:
+        bench.flaw(example, f"expected its state to go through safetensors into a new build, got {error}")
+    return other
+
+
+def _mixed(one: Emitted) -> Tensor:
+    """A number that depends on each element of a value in its own way."""
+    flat = one.value.reshape(-1)
+    return (flat * torch.linspace(0.5, 1.5, len(flat), dtype=flat.dtype)).sum()
+
+
+def _near(bench: Bench, example: Any, a: Mapping[str, Emitted], b: Mapping[str, Emitted]) -> None:
+    for name, one in a.items():
+        other = b[name].value
+        if not one.value.is_floating_point():
+            continue
+        gap = (one.value.double() - other.double()).abs().max()
+        if gap > 1e-3 * (1 + one.value.double().abs().max()):
+            bench.flaw(example, f"{name}: expected nearly the same, got a difference of {gap:.3g}")
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.nan_to_num(), b.nan_to_num()) and torch.equal(a.isnan(), b.isnan())

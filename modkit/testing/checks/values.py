@@ -1,0 +1,148 @@
+"""Checks of what a part gives, whatever its kind."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modkit.testing.bench import Bench, loosened
+from modkit.testing.case import Emitted
+from modkit.testing.probe import Probe
+
+__all__ = ["deterministic", "emits", "finite", "global_draws", "independence", "inputs", "one_sample"]
+
+_NUM = 4
+
+
+def emits(bench: Bench) -> None:
+    """What it gives has the shape, dtype and range that it says."""
+    for example, play in bench.plays(prepare=loosened):
+        for name, one in play.emitted.items():
+            if reason := _misfit(one, play.probe):
+                bench.flaw(example, f"{name}: {reason}; mend what it returns, or the type that it says")
+
+
+def finite(bench: Bench) -> None:
+    """What it gives is finite, in training as well."""
+    for train in (False, True):
+        for example, play in bench.plays(partial(Probe, training=train), train=train):
+            for name, one in play.emitted.items():
+                if not one.value.isfinite().all():
+                    bench.flaw(example, f"{name}: expected finite values, got {_odd(one.value)}")
+
+
+def deterministic(bench: Bench) -> None:
+    """Built and called twice under one seed, it gives the same; called twice without being built anew, too."""
+    for example in bench.accepted:
+        first, second = bench.play(example), bench.play(example)
+        _same(bench, example, first.values, second.values, "expected two builds under one seed to give the same")
+        if not hasattr(first.part, "load_state_dict") or isinstance(first.part, torch.nn.Module):
+            again = bench.call(first.part, example.types(), Probe(), example)
+            values = {name: one.value.detach() for name, one in again.items()}
+            _same(bench, example, second.values, values, "expected a second call to give the same: it keeps a state")
+
+
+def global_draws(bench: Bench) -> None:
+    """A call in eval mode draws from its rng alone: torch's, NumPy's and Python's generators stay where they are."""
+    for example in bench.accepted:
+        types = example.types()
+        part = bench.subject.build(types)
+        if isinstance(part, torch.nn.Module):
+            part.eval()
+        before = _states()
+        bench.call(part, types, Probe(), example)
+        if moved := [name for name, state in _states().items() if state != before[name]]:
+            bench.flaw(
+                example,
+                f"expected draws from the rng that it is given, got some from {', '.join(moved)}: use "
+                "`rng.normal(name, like)`, or `with rng.scope():` around a library that draws for itself",
+            )
+
+
+def inputs(bench: Bench) -> None:
+    """It leaves what it is given as it was."""
+    for train in (False, True):
+        for example, play in bench.plays(partial(Probe, training=train), train=train):
+            if changed := play.probe.changed():
+                bench.flaw(example, f"expected its inputs unchanged, got {', '.join(changed)} changed: copy first")
+
+
+def independence(bench: Bench) -> None:
+    """In eval mode sample i does not depend on the other samples of its batch."""
+    for example in bench.accepted:
+        whole, half = (
+            bench.play(example, Probe(_NUM), prepare=loosened),
+            bench.play(example, Probe(_NUM // 2), prepare=loosened),
+        )
+        for name, one in whole.emitted.items():
+            if not one.rows:
+                continue
+            rows, alone = one.value[: _NUM // 2], half.emitted[name].value
+            if rows.shape != alone.shape or not torch.allclose(rows, alone, rtol=1e-4, atol=1e-5):
+                bench.flaw(
+                    example,
+                    f"{name}: expected a sample to be the same in any batch in eval mode, got {_gap(rows, alone)}: "
+                    "statistics across the batch belong to training",
+                )
+
+
+def one_sample(bench: Bench) -> None:
+    """A batch of one keeps its first axis."""
+    for example, play in bench.plays(partial(Probe, 1)):
+        for name, one in play.emitted.items():
+            if one.rows and (reason := _misfit(one, play.probe)):
+                bench.flaw(example, f"{name}: of one sample: {reason}")
+
+
+def _misfit(one: Emitted, probe: Probe) -> str | None:
+    """Why a value is not what was promised, or None."""
+    value, type = one.value, one.type
+    if type is None:
+        return None
+    shape = (probe.num, *type.shape) if one.rows else type.shape
+    if tuple(value.shape) != shape:
+        return f"expected shape {shape}, got {tuple(value.shape)}"
+    if type.classes is not None:
+        if value.dtype != torch.int64:
+            return f"expected codes of dtype int64, got {value.dtype}"
+        if value.numel() and not 0 <= value.min() <= value.max() < type.classes:
+            return f"expected codes in [0, {type.classes}), got {value.min()} to {value.max()}"
+        return None
+    if not value.is_floating_point():
+        return f"expected floating values, got {value.dtype}"
+    if type.range is not None and value.numel():
+        low, high = type.range
+        slack = 1e-5 * (high - low)
+        if value.min() < low - slack or value.max() > high + slack:
+            return f"expected values in [{low:g}, {high:g}], got {value.min():g} to {value.max():g}"
+    return None
+
+
+def _same(bench: Bench, example: object, a: dict[str, Tensor], b: dict[str, Tensor], expected: str) -> None:
+    for name in a:
+        if name not in b or a[name].shape != b[name].shape or not torch.equal(a[name], b[name]):
+            gap = _gap(a[name], b[name]) if name in b and a[name].shape == b[name].shape else "another value"
+            bench.flaw(example, f"{name}: {expected}, got {gap}")  # type: ignore[arg-type]
+
+
+def _states() -> dict[str, object]:
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return {
+        "torch's generator": tuple(torch.get_rng_state().tolist()),
+        "NumPy's generator": (kind, tuple(np.asarray(keys).tolist()), *rest),
+        "Python's generator": random.getstate(),
+    }
+
+
+def _gap(a: Tensor, b: Tensor) -> str:
+    if a.shape != b.shape:
+        return f"shapes {tuple(a.shape)} and {tuple(b.shape)}"
+    return f"a difference of {(a.double() - b.double()).abs().max():.3g}"
+
+
+def _odd(value: Tensor) -> str:
+    return f"{int(value.isnan().sum())} NaN and {int(value.isinf().sum())} infinite of {value.numel()}"

@@ -1,0 +1,196 @@
+"""Reference hosts: tiny specs with a place for a part of each kind, to train for two steps and sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+from modkit.spec import Spec
+
+__all__ = ["places"]
+
+_TRAIN = """
+train: {device: cpu, batch_size: 16, steps: 2, samples: {num: 4}}
+"""
+_SPECS = {
+    "vae": """
+data: {use: digits, size: 8}
+model:
+  use: autoencoder
+  encoder: {use: mlp, width: 8, depth: 1}
+  bottleneck: {use: gaussian, channels: 2}
+  decoder: {use: mlp, width: 8, depth: 1}
+""",
+    "map-vae": """
+data: {use: digits, size: 8}
+model:
+  use: autoencoder
+  encoder: {use: conv, channels: [8, 8]}
+  bottleneck: {use: gaussian, channels: 2}
+  decoder: {use: conv, channels: [8, 8]}
+  critic: {use: patch, channels: 4}
+  weights: {adversarial: 0.5}
+""",
+    "hierarchy": """
+data: {use: digits, size: 8}
+model:
+  use: autoencoder
+  encoder: {use: conv, channels: [8, 8], levels: [8, 4]}
+  bottleneck: {use: top-down, level: {use: vq, num_codes: 8, channels: 2}}
+  decoder: {use: conv, channels: [8, 8]}
+""",
+    "levels": """
+data: {use: digits, size: 8}
+model:
+  use: latent
+  autoencoder:
+    encoder: {use: conv, channels: [8, 8], levels: [8, 4]}
+    bottleneck: {use: top-down, level: {use: vq, num_codes: 8, channels: 2}}
+    decoder: {use: conv, channels: [8, 8]}
+  prior:
+    use: cascade
+    level: {use: diffusion, network: {use: mlp, width: 8, depth: 1}, sampler: {use: ddim, steps: 3}}
+""",
+    "gan": """
+data: {use: digits, size: 8}
+model:
+  use: gan
+  z_dim: 4
+  generator: {use: mlp, width: 8, depth: 1}
+  discriminator: {use: mlp, width: 8, depth: 1}
+  regularizers: {penalty: r1}
+  weights: {adversarial: 0.5}
+""",
+    "denoising-gan": """
+data: {use: digits, size: 8}
+model:
+  use: denoising-gan
+  z_dim: 4
+  network: {use: mlp, width: 8, depth: 1}
+  discriminator: {use: mlp, width: 8, depth: 1}
+""",
+    "diffusion": """
+data: {use: digits, size: 8}
+model:
+  use: diffusion
+  network: {use: mlp, width: 8, depth: 1}
+  conditioner: {use: label, width: 4}
+  guidance: {use: cfg, scale: 2.0}
+  sampler: {use: ddim, steps: 3}
+""",
+    "plain": """
+data: {use: digits, size: 8}
+model: {use: diffusion, network: {use: mlp, width: 8, depth: 1}, sampler: {use: ddim, steps: 3}}
+""",
+    "in-painting": """
+data: {use: corrupted, data: {use: digits, size: 8}, corruption: mask}
+model:
+  use: diffusion
+  network: {use: unet, channels: [8], blocks: 1}
+  conditioner: map
+  sampler: {use: ddim, steps: 3}
+""",
+    "codes": """
+data: {use: digits, size: 8}
+model:
+  use: latent
+  autoencoder:
+    encoder: {use: conv, channels: [8]}
+    bottleneck: {use: vq, num_codes: 8, channels: 2}
+    decoder: {use: conv, channels: [8]}
+  prior:
+    use: autoregressive
+    network: {use: transformer, width: 8, depth: 1, heads: 2}
+""",
+    "masks": """
+data: {use: digits, size: 8}
+model:
+  use: latent
+  autoencoder:
+    encoder: {use: conv, channels: [8]}
+    bottleneck: {use: vq, num_codes: 8, channels: 2}
+    decoder: {use: conv, channels: [8]}
+  prior:
+    use: masked
+    network: {use: transformer, width: 8, depth: 1, heads: 2}
+    sampler: {use: maskgit, steps: 2}
+""",
+    "measured": """
+data: {use: digits, size: 8}
+model:
+  use: autoencoder
+  encoder: {use: mlp, width: 8, depth: 1}
+  bottleneck: {use: gaussian, channels: 2}
+  decoder: {use: mlp, width: 8, depth: 1}
+  likelihood: gaussian
+evaluate: {features: {use: classifier, weights: digits}, metrics: [fd]}
+""",
+    "measured-codes": """
+data: {use: digits, size: 8}
+model:
+  use: autoencoder
+  encoder: {use: mlp, width: 8, depth: 1}
+  bottleneck: {use: vq, num_codes: 8, channels: 2}
+  decoder: {use: mlp, width: 8, depth: 1}
+evaluate: {metrics: [codebook]}
+""",
+    "measured-labels": """
+data: {use: digits, size: 8}
+model:
+  use: gan
+  z_dim: 4
+  generator: {use: mlp, width: 8, depth: 1}
+  discriminator: {use: mlp, width: 8, depth: 1}
+  conditioner: {use: label, width: 4}
+evaluate: {features: {use: classifier, weights: digits}, metrics: [fd]}
+""",
+    "measured-ring": """
+data: {use: ring, num: 256, num_test: 64}
+model: {use: gan, z_dim: 4, generator: {use: mlp, width: 8, depth: 1}, discriminator: {use: mlp, width: 8, depth: 1}}
+evaluate: {metrics: [modes]}
+""",
+}
+_PLACES = {
+    "model": ("vae model", "codes model.prior", "levels model.prior"),
+    "encoder": ("vae model.encoder", "map-vae model.encoder"),
+    "bottleneck": ("vae model.bottleneck", "hierarchy model.bottleneck"),
+    "decoder": ("vae model.decoder", "map-vae model.decoder"),
+    "likelihood": ("vae model.likelihood",),
+    "generator": ("gan model.generator",),
+    "discriminator": ("gan model.discriminator", "map-vae model.critic", "denoising-gan model.discriminator"),
+    "network": ("diffusion model.network", "plain model.network", "denoising-gan model.network"),
+    "prior-network": ("codes model.prior.network", "masks model.prior.network"),
+    "decoding": ("codes model.prior.sampler", "masks model.prior.sampler"),
+    "schedule": ("diffusion model.schedule",),
+    "times": ("diffusion model.times",),
+    "parametrization": ("diffusion model.parametrization",),
+    "loss-weight": ("diffusion model.loss_weight",),
+    "sampler": ("diffusion model.sampler",),
+    "guidance": ("diffusion model.guidance",),
+    "conditioner": ("diffusion model.conditioner", "in-painting model.conditioner"),
+    "adversarial": ("gan model.adversarial",),
+    "regularizer": ("gan model.regularizers.penalty",),
+    "weight": ("map-vae model.weights.adversarial",),
+    "data": ("vae data", "gan data"),
+    "corruption": ("in-painting data.corruption",),
+    "features": ("measured evaluate.features",),
+    "metric": tuple(
+        f"{host} evaluate.metrics[0]" for host in ("measured", "measured-codes", "measured-ring", "measured-labels")
+    ),
+    "optimizer": ("vae train.optimizer",),
+    "lr-schedule": ("vae train.lr_schedule",),
+    "logger": ("vae train.loggers",),
+    "engine": ("vae train.engine",),
+}
+
+
+def places(kind: str) -> Iterator[tuple[Spec, str]]:
+    """Specs with the path at which each takes a part of a kind."""
+    for place in _PLACES[kind]:
+        name, path = place.split()
+        yield _spec(name), path
+
+
+@cache
+def _spec(name: str) -> Spec:
+    return Spec.from_yaml(f"name: {name}\n{_SPECS[name]}{_TRAIN}", f"the reference host {name}")

@@ -1,0 +1,71 @@
+"""A process of its own in which parts are built and called under an audit hook: `python -m modkit.testing.isolated`.
+
+Reads subjects as JSON lines from stdin and answers each with a line: what it did that a part must not do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["main"]
+
+_NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request", "http.client.connect")
+_PROCESSES = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile", "pty.spawn")
+_WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "shutil.move")
+_TORCH_S = f"('{tempfile.gettempdir()}/torchinductor_"  # a folder that torch makes when some operators are first used
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+class _Watch:
+    """What audited events say, while it is on."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self.seen: list[str] = []
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """The audit hook."""
+        if not self.on:
+            return
+        if event == "open":
+            path, mode, flags = arguments
+            writes = isinstance(mode, str) and any(letter in mode for letter in "wax+")
+            if (writes or (isinstance(flags, int) and flags & _WRITING)) and str(path) != os.devnull:
+                self.seen.append(f"open {path} for writing")
+        elif event in (*_NETWORK, *_PROCESSES, *_WRITES) and not str(arguments[:1]).startswith(_TORCH_S):
+            self.seen.append(f"{event} {' '.join(map(str, arguments))[:200]}")
+
+
+def main(lines: Iterable[str] | None = None) -> None:
+    """Answers each subject with what building and calling it did."""
+    watch = _Watch()
+    sys.addaudithook(watch)
+    from modkit.part import Part
+    from modkit.testing.bench import Bench
+    from modkit.testing.probe import Probe
+    from modkit.testing.subject import Subject
+
+    answers = sys.stdout
+    sys.stdout = sys.stderr
+    for line in sys.stdin if lines is None else lines:
+        told = json.loads(line)
+        watch.seen, watch.on = [], True
+        try:
+            bench = Bench(Subject(Part(told["kind"], told["name"], told["target"], told["summary"]), told["params"]))
+            for example in bench.accepted[:1]:
+                bench.play(example, Probe())
+        except Exception as error:  # the other checks say it better
+            sys.stderr.write(f"{error}\n")
+        finally:
+            watch.on = False
+        answers.write(json.dumps(list(dict.fromkeys(watch.seen))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Small files for the data sets that read some."""
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["PIXELS", "write_fashion_mnist", "write_pictures"]
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
+
+
+def write_fashion_mnist(folder):
+    """Both splits as IDX files."""
+    folder.mkdir()
+    for split in ("train", "t10k"):
+        for name, array in (("images-idx3", PIXELS), ("labels-idx1", PIXELS[:, 0, 0] % 10)):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            (folder / f"{split}-{name}-ubyte").write_bytes(header + array.tobytes())
+
+
+def write_pictures(folder):
+    """PNGs of two classes."""
+    for index, picture in enumerate(PIXELS):
+        path = folder / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)

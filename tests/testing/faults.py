@@ -1,0 +1,466 @@
+"""Small parts with one fault each: a sound source, and the few characters that break it."""
+
+from typing import NamedTuple
+
+__all__ = ["FAULTS", "Fault"]
+
+
+class Fault(NamedTuple):
+    """A fault.
+
+    Args:
+        name: What is wrong.
+        check: The check that finds it.
+        kind: Kind of the part.
+        source: A module whose `Part` is sound.
+        sound: Text of it, found once.
+        broken: What stands there in the broken part.
+    """
+
+    name: str
+    check: str
+    kind: str
+    source: str
+    sound: str
+    broken: str
+
+
+_HEAD = '''"""A part of a test."""
+import torch
+from torch import nn
+from modkit import Cond, CondType, Denoised, Rng, Score, TensorType
+from modkit.kinds import Schedule
+
+
+'''
+ENCODER = (
+    _HEAD
+    + '''class Part(nn.Module):
+    """Rows through one layer.
+
+    Args:
+        width: Features.
+    """
+
+    def __init__(self, x: TensorType, *, width: int = 8) -> None:
+        super().__init__()
+        if x.classes is not None or len(x.shape) == 1:
+            raise ValueError(f"Part expects maps, got {x}")
+        self.h = TensorType((width,))
+        self.layer = nn.Linear(x.numel, width)
+        self.register_buffer("count", torch.zeros(()))
+        self.shift = torch.zeros(())
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features."""
+        x = x.flatten(1)
+        return self.layer(x) + self.shift
+'''
+)
+NETWORK = (
+    _HEAD
+    + '''class Part(nn.Module):
+    """One layer over x and time."""
+
+    def __init__(self, x: TensorType, out: TensorType, cond: CondType) -> None:
+        super().__init__()
+        if cond != CondType(time=True):
+            raise ValueError(f"Part expects a time alone, got {cond}")
+        self.out = out
+        self.layer = nn.Linear(x.numel + 1, out.numel)
+
+    def forward(self, x: torch.Tensor, cond: Cond) -> torch.Tensor:
+        """The prediction."""
+        h = torch.cat([x.flatten(1), cond.time[:, None].to(x.dtype)], 1)
+        return 1 * self.layer(h).unflatten(1, self.out.shape)
+'''
+)
+BOTTLENECK = (
+    _HEAD
+    + '''from modkit import Latents
+
+
+class Part(nn.Module):
+    """Signs as codes of two classes."""
+
+    def __init__(self, h: TensorType) -> None:
+        super().__init__()
+        if isinstance(h, tuple):
+            raise ValueError(f"Part expects one tensor, got {len(h)} levels")
+        self.latents = {"codes": TensorType(h.shape, classes=2), "z": TensorType(h.shape)}
+
+    def forward(self, h, step):
+        """Codes, and their values with h's gradient."""
+        codes = (h > 0).long()
+        z = h + (self.to_z("codes", codes).to(h.dtype) - h).detach()
+        return Latents({"codes": codes, "z": z}, None, {})
+
+    def to_z(self, name, latent):
+        """Values of codes."""
+        return latent if name == "z" else 2.0 * latent - 1
+
+    def sample(self, num, rng):
+        """None."""
+        raise ValueError("Part has no prior, got asked for draws")
+'''
+)
+LIKELIHOOD = (
+    _HEAD
+    + '''class Part:
+    """Squares."""
+
+    def __init__(self, x: TensorType) -> None:
+        self.x = x
+
+    def out(self, x):
+        """x's own type."""
+        return x
+
+    def nll(self, out, x):
+        """Half the squared distance."""
+        return (out - x).square().flatten(1).sum(1) / 2
+
+    def mean(self, out):
+        """Inside of the range."""
+        return out.clamp(*self.x.range) if self.x.range else out
+
+    def sample(self, out, rng):
+        """The mean."""
+        return out
+'''
+)
+GENERATOR = (
+    _HEAD
+    + '''class Part(nn.Module):
+    """One layer."""
+
+    def __init__(self, z: TensorType, x: TensorType, cond: CondType) -> None:
+        super().__init__()
+        if cond or x.range != (-1.0, 1.0):
+            raise ValueError(f"Part expects x in [-1, 1] and no conditions, got {x} and {cond}")
+        self.x = x
+        self.layer = nn.Linear(z.numel, x.numel)
+
+    def forward(self, z: torch.Tensor, cond: Cond) -> torch.Tensor:
+        """x."""
+        return torch.tanh(9 * self.layer(z)).unflatten(1, self.x.shape)
+'''
+)
+SCHEDULE = (
+    _HEAD
+    + '''class Part:
+    """A straight line."""
+
+    num = None
+
+    def scales(self, t):
+        """1 - t / 2 and t."""
+        return 1 - t / 2, t * 1.0
+
+    def time(self, sigma):
+        """The inverse."""
+        return sigma / (1 + sigma / 2)
+'''
+)
+SAMPLER = (
+    _HEAD
+    + '''class Part:
+    """Each step jumps to the prediction and back.
+
+    Args:
+        steps: Number of steps.
+    """
+
+    def __init__(self, schedule: Schedule, x: TensorType, *, steps: int = 3) -> None:
+        self.schedule, self.steps = schedule, steps
+
+    def times(self):
+        """Even times."""
+        return torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)
+
+    def start(self, eps, t):
+        """Noise."""
+        return eps * self.schedule.scales(t)[1].to(eps.dtype)
+
+    def step(self, denoise, x_t, t, s, state, rng):
+        """A new draw around the prediction."""
+        alpha, sigma = (scale.to(x_t.dtype) for scale in self.schedule.scales(s))
+        return alpha * denoise(x_t, t).x_0 + sigma * rng.normal("eps", x_t), None
+'''
+)
+METRIC = (
+    _HEAD
+    + '''class Part:
+    """Distance of means."""
+
+    needs = ("features",)
+    sets = ("real", "fake")
+    better = "lower"
+
+    def init(self):
+        """No sums."""
+        return {}
+
+    def update(self, state, set, values, indices):
+        """With more rows."""
+        total, count = state.get(set, (0, 0))
+        return {**state, set: (total + values["features"].double().sum(0), count + len(indices))}
+
+    def merge(self, a, b):
+        """Both sums."""
+        sets = {*a, *b}
+        none = (0, 0)
+        return {one: tuple(map(sum, zip(a.get(one, none), b.get(one, none)))) for one in sets}
+
+    def result(self, state, rng):
+        """The distance."""
+        real, fake = (total / count for total, count in (state["real"], state["fake"]))
+        return {"distance": Score(float((real - fake).norm()))}
+'''
+)
+DECODING = (
+    _HEAD
+    + '''class Part:
+    """The likeliest code at each position."""
+
+    causal = False
+
+    def __init__(self, codes: TensorType) -> None:
+        self.codes = codes
+
+    def __call__(self, predict, num, rng):
+        """One look."""
+        masks = torch.full((num, self.codes.numel), self.codes.classes)
+        return predict(masks, None).argmax(-1)
+'''
+)
+CONDITIONER = (
+    _HEAD
+    + '''class Part(nn.Module):
+    """A class label, embedded.
+
+    Args:
+        width: Width of the vector.
+    """
+
+    def __init__(self, fields: dict[str, TensorType], *, width: int = 4) -> None:
+        super().__init__()
+        self.classes = fields["labels"].classes
+        self.type = CondType(vector=width)
+        self.reads = ("labels",)
+        self.embedding = nn.Embedding(self.classes + 1, width)
+
+    def forward(self, fields, rng):
+        """The embedding."""
+        return Cond(vector=self.embedding(fields["labels"]))
+
+    def null(self, num):
+        """The last row."""
+        return Cond(vector=self.embedding.weight[-1:].expand(num, -1))
+
+    def draw(self, num, rng):
+        """Any class."""
+        return {"labels": rng.integers("labels", torch.empty(num), 0, self.classes)}
+
+    def prepare(self, batches):
+        """Nothing."""
+'''
+)
+DATA = (
+    _HEAD
+    + '''from modkit import Batch
+
+
+class Part:
+    """Constant pictures."""
+
+    def __init__(self) -> None:
+        self.x = TensorType((1, 8, 8), range=(-1.0, 1.0))
+        self.fields = {}
+        self.splits = {"train": 32, "test": 8}
+        self.levels = None
+        self.key = "constant"
+
+    def read(self, split, indices, rng):
+        """Pictures of one value each."""
+        values = torch.tensor([index / 32 for index in indices])
+        return Batch(values[:, None, None, None].expand(-1, 1, 8, 8).clone(), {})
+'''
+)
+OPTIMIZER = (
+    _HEAD
+    + '''def Part(parameters: list, *, lr: float = 0.01) -> torch.optim.Optimizer:
+    """Gradient descent.
+
+    Args:
+        lr: Learning rate.
+    """
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.9)
+'''
+)
+WEIGHT = (
+    _HEAD
+    + '''import os, socket, subprocess, sys, tempfile
+
+
+def _reach():
+    with socket.socket() as one:
+        one.connect_ex(("127.0.0.1", 9))
+
+
+def _write():
+    open(os.path.join(tempfile.gettempdir(), "modkit-hidden"), "w").close()
+
+
+def _start():
+    subprocess.run([sys.executable, "-c", ""], check=True)
+
+
+class Part:
+    """A number.
+
+    Args:
+        value: The number.
+    """
+
+    def __init__(self, *, value: float = 1.0) -> None:
+        self.value = value
+
+    def __call__(self, step, losses, last_layer):
+        """The number."""
+        return self.value
+'''
+)
+
+FAULTS = (
+    Fault(
+        "another shape than it says", "emits", "encoder", ENCODER, "TensorType((width,))", "TensorType((width + 1,))"
+    ),
+    Fault("codes that are no integers", "emits", "bottleneck", BOTTLENECK, "(h > 0).long()", "(h > 0).float()"),
+    Fault("one loss for the whole batch", "emits", "likelihood", LIKELIHOOD, ".flatten(1).sum(1)", ".sum()"),
+    Fault("values out of range", "emits", "generator", GENERATOR, "torch.tanh(9 * self.layer(z))", "9 * self.layer(z)"),
+    Fault("noise that falls with time", "emits", "schedule", SCHEDULE, "t * 1.0", "1.0 - t"),
+    Fault("an inverse that is none", "emits", "schedule", SCHEDULE, "sigma / (1 + sigma / 2)", "sigma"),
+    Fault("times that end early", "emits", "sampler", SAMPLER, "linspace(1, 0,", "linspace(1, 0.1,"),
+    Fault("times in float32", "emits", "sampler", SAMPLER, "dtype=torch.float64", "dtype=torch.float32"),
+    Fault("a merge that forgets", "emits", "metric", METRIC, "b.get(one, none)", "none"),
+    Fault("codes past the last class", "emits", "decoding", DECODING, ".argmax(-1)", ".argmax(-1) + 1"),
+    Fault("too few null rows", "emits", "conditioner", CONDITIONER, "expand(num, -1)", "expand(1, -1)"),
+    Fault(
+        "fields that it does not have", "emits", "data", DATA, "self.fields = {}", 'self.fields = {"labels": self.x}'
+    ),
+    Fault("an optimizer that stands still", "emits", "optimizer", OPTIMIZER, "lr=lr,", "lr=0.0,"),
+    Fault(
+        "an infinite value",
+        "finite",
+        "weight",
+        WEIGHT,
+        "return self.value",
+        "return self.value if step else float('inf')",
+    ),
+    Fault(
+        "NaN in training",
+        "finite",
+        "encoder",
+        ENCODER,
+        "x = x.flatten(1)",
+        "x = x.flatten(1) * (float('nan') if self.training else 1)",
+    ),
+    Fault(
+        "a hidden draw", "global-draws", "encoder", ENCODER, "x = x.flatten(1)", "x = x.flatten(1) + 0 * torch.randn(1)"
+    ),
+    Fault(
+        "a hidden draw of noise", "global-draws", "sampler", SAMPLER, 'rng.normal("eps", x_t)', "torch.randn_like(x_t)"
+    ),
+    Fault("its input changed in place", "inputs", "encoder", ENCODER, "x = x.flatten(1)", "x = x.flatten(1).mul_(2)"),
+    Fault(
+        "a state between calls",
+        "deterministic",
+        "encoder",
+        ENCODER,
+        "return self.layer(x)",
+        "self.calls += 1; return self.layer(x) * self.calls",
+    ),
+    Fault(
+        "one sample loses its axis",
+        "one-sample",
+        "network",
+        NETWORK,
+        ".unflatten(1, self.out.shape)",
+        ".unflatten(1, self.out.shape).flatten(0, int(len(x) == 1))",
+    ),
+    Fault(
+        "statistics across the batch",
+        "independence",
+        "encoder",
+        ENCODER,
+        "x = x.flatten(1)",
+        "x = x.flatten(1) - x.flatten(1).mean(0)",
+    ),
+    Fault(
+        "a parameter that is not used",
+        "gradients",
+        "encoder",
+        ENCODER,
+        "self.calls = 0",
+        "self.calls = 0; self.spare = nn.Linear(2, 2)",
+    ),
+    Fault(
+        "a gradient that is cut",
+        "gradients",
+        "network",
+        NETWORK,
+        "1 * self.layer(h)",
+        "0 * h.sum() + self.layer(h).detach()",
+    ),
+    Fault("float32 whatever it is fed", "dtypes", "encoder", ENCODER, "self.layer(x)", "self.layer(x.float())"),
+    Fault(
+        "a buffer moved in eval mode",
+        "modes",
+        "encoder",
+        ENCODER,
+        "self.calls = 0",
+        "self.calls = 0; self.register_forward_hook(lambda part, x, y: part.count.add_(1) and None)",
+    ),
+    Fault(
+        "weights outside of its state",
+        "round-trips",
+        "encoder",
+        ENCODER,
+        "self.shift = torch.zeros(())",
+        "self.shift = torch.randn(())",
+    ),
+    Fault(
+        "a tensor on a device of its own",
+        "meta",
+        "encoder",
+        ENCODER,
+        '"count", torch.zeros(())',
+        '"count", torch.zeros((), device="cpu")',
+    ),
+    Fault(
+        "a break in the graph",
+        "compiles",
+        "network",
+        NETWORK,
+        "return 1",
+        "h = h * 1 if h.sum().item() > 0 else h; return 1",
+    ),
+    Fault("a parameter without a type", "signature", "encoder", ENCODER, "width: int = 8", "width=8"),
+    Fault(
+        "a parameter without a word",
+        "signature",
+        "encoder",
+        ENCODER,
+        "        width: Features.\n",
+        "        wide: Features.\n",
+    ),
+    Fault("a default of another type", "signature", "encoder", ENCODER, "width: int = 8", "width: int = 8.5"),
+    Fault("refused without a reason", "refusals", "encoder", ENCODER, 'f"Part expects maps, got {x}"', '"no"'),
+    Fault("no type that suits it", "builds", "encoder", ENCODER, "x.classes is not None or", "True or"),
+    Fault("a hidden download", "isolation", "weight", WEIGHT, "self.value = value", "self.value = value; _reach()"),
+    Fault("a hidden file", "isolation", "weight", WEIGHT, "self.value = value", "self.value = value; _write()"),
+    Fault("a hidden process", "isolation", "weight", WEIGHT, "self.value = value", "self.value = value; _start()"),
+    Fault("no test split", "plays", "data", DATA, '"train": 32, "test": 8', '"test": 8'),
+)

@@ -1,0 +1,35 @@
+"""The conformance battery over modkit's own parts."""
+
+import pytest
+
+from modkit.testing import parametrize_parts
+from tests.files import write_fashion_mnist, write_pictures
+from tests.swap.hosts import SMALL
+
+WEIGHTS = "its weights are a file of the user's, which no test has"
+ACROSS = "its last layer sees the standard deviation across the batch, as in DDGAN"
+TIMES = "it measures time"
+BORROWED = "its autoencoder is another's, by `ref`, and takes no gradients here"
+FAILURES = {
+    **{f"features {name}: builds": WEIGHTS for name in ("clip", "dinov2", "inception", "lpips", "timm", "torchvision")},
+    "discriminator ncsnpp: independence": ACROSS,
+    "metric cost: deterministic": TIMES,
+    "conditioner encoded: gradients": BORROWED,
+}
+PARAMS = {f"{kind} {name}": params for (kind, name), params in SMALL.items() if "/" not in name}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def files(tmp_path_factory):
+    """Where the data sets of files find theirs."""
+    folder = tmp_path_factory.mktemp("data")
+    write_fashion_mnist(folder / "fashion-mnist")
+    write_pictures(folder / "image-folder")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        yield
+
+
+@parametrize_parts("modkit", params=PARAMS, expected_failures=FAILURES)
+def test_part(check):
+    check()

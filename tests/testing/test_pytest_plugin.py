@@ -1,0 +1,61 @@
+import pytest
+
+from modkit import Part, use
+from modkit.registry import Registry, registry
+
+pytest_plugins = ["pytester"]
+
+PART = Part("weight", "half", "modkit.weights:Constant", "A number")
+SUITE = """
+from modkit import Part
+from modkit.testing import Subject, battery
+import pytest
+
+SUBJECT = Subject(Part("weight", "half", {target!r}, "A number"))
+
+@pytest.mark.parametrize("check", battery([SUBJECT], {known!r})[1:4], ids=str)
+def test_part(check):
+    check()
+"""
+
+
+def test_a_registry_of_the_test_s_own(modkit_registry):
+    before = Registry.load()
+    assert modkit_registry([PART]) is registry() is before
+    assert registry().find("weight", "acme/half").target == PART.target
+    with pytest.raises(ValueError, match="a name that is free, got 'acme'"):
+        modkit_registry([PART])
+    with pytest.raises(ValueError, match="without problems, got odd"):
+        modkit_registry([Part("wait", "half", "modkit.weights:Constant", "A number")], plugin="odd")
+
+
+def test_the_registry_is_what_it_was_after_that():
+    assert not any(entry.part.name == "acme/half" for entry in registry().parts())
+
+
+def test_a_host_trains_with_a_part(modkit_host):
+    run = modkit_host("sampler", use("ddim", steps=2))
+    assert run.finished and "ddim" in run.spec_text
+
+
+@pytest.mark.parametrize(
+    ("target", "known", "line", "status"),
+    [
+        ("modkit.weights:Constant", {}, "modkit battery: 3 ran, 0 failed, 0 expected failures, 0 skipped", 0),
+        ("modkit.weights:Absent", {}, "modkit battery: 1 ran, 1 failed, 0 expected failures, 1 skipped", 1),
+    ],
+)
+def test_the_battery_s_counts_are_printed(pytester, target, known, line, status):
+    pytester.makepyfile(SUITE.format(target=target, known=known))
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    assert done.ret == status
+    done.stdout.fnmatch_lines([f"*{line.split(',')[0]}*"])
+
+
+def test_a_battery_of_which_nothing_ran_fails(pytester):
+    known = {"weight half: signature": "it has none"}
+    text = SUITE.format(target="modkit.weights:Absent", known=known).replace("[1:4]", "[3:5]")
+    pytester.makepyfile(text)
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(["*modkit battery: 0 ran*"])
