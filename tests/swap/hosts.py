@@ -133,6 +133,7 @@ HOSTS = (
         ),
     ),
     _host("latent-diffusion", _DIGITS, use("latent", autoencoder=_autoencoder(), prior=_diffusion())),
+    _host("latent-joint", _DIGITS, use("latent", joint=True, autoencoder=_autoencoder(), prior=_diffusion())),
     _host(
         "latent-gan", _DIGITS, use("latent", autoencoder=_autoencoder(encoder=use("conv", channels=[8])), prior=_gan())
     ),

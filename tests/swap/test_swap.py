@@ -4,16 +4,16 @@ import random
 import re
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from modkit import SpecError
 from modkit.registry import registry
+from tests.files import write_fashion_mnist, write_pictures
+from tests.swap.exceptions import SAME, UNFIT, UNMOVED
 from tests.swap.matrix import Case, cases, pairs
 from tests.swap.play import play
-from tests.swap.refusals import REFUSALS, SAME, UNFIT, UNMOVED
+from tests.swap.refusals import REFUSALS
 
 _PAIRS = 12
 
@@ -35,16 +35,8 @@ def pytest_generate_tests(metafunc):
 def files(tmp_path_factory):
     """A folder with a data set for each part that reads files."""
     folder = tmp_path_factory.mktemp("data")
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
-    (folder / "fashion-mnist").mkdir()
-    for split in ("train", "t10k"):
-        for name, array in (("images-idx3", pixels), ("labels-idx1", pixels[:, 0, 0] % 10)):
-            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-            (folder / "fashion-mnist" / f"{split}-{name}-ubyte").write_bytes(header + array.tobytes())
-    for index, picture in enumerate(pixels):
-        path = folder / "image-folder" / "ab"[index % 2] / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
+    write_fashion_mnist(folder / "fashion-mnist")
+    write_pictures(folder / "image-folder")
     return folder
 
 
@@ -56,7 +48,6 @@ def play_case(files, device, dtype):
         spec = case.spec.with_value("train.device", device).with_value("train.precision", dtype)
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.chdir(files)
-            monkeypatch.setattr("os.fsync", lambda file: None)  # whether a run survives a kill is tested elsewhere
             return play(spec, out)
 
     return of

@@ -1,0 +1,57 @@
+"""What else the swap matrix expects by way of exceptions, written by hand, with the reasons."""
+
+__all__ = ["SAME", "UNFIT", "UNMOVED"]
+
+UNFIT = {
+    ("gan", "conditioner", "encoded"): "no host of the family has masked samples",
+    ("gan", "conditioner", "tokens"): "no generator attends",
+    ("latent", "corruption", "low-res"): "the host encodes what is masked by its own autoencoder, of the data's type",
+    **{
+        ("autoencoder", "features", name): "it asks for a file of weights"
+        for name in ("clip", "dinov2", "inception", "lpips", "timm", "torchvision")
+    },
+    ("autoencoder", "features", "pixels"): "it gives no maps to compare",
+    **{
+        (family, "model", part): "the data are one tensor, and no codes"
+        for family in ("autoencoder", "denoising-gan", "diffusion", "gan")
+        for part in ("autoregressive", "cascade", "masked")
+    },
+    ("autoencoder", "bottleneck", "top-down"): "no host of the family has a hierarchy without a prior",
+    **{
+        ("denoising-gan", "conditioner", part): "x_t takes a map's place, and neither network attends"
+        for part in ("encoded", "map", "tokens")
+    },
+    ("denoising-gan", "weight", "adaptive"): "neither player of the game has a last layer to balance at",
+    ("gan", "weight", "adaptive"): "neither player of the game has a last layer to balance at",
+    ("diffusion", "weight", "adaptive"): "a denoiser names no last layer",
+}
+"""Parts that run in no host of a family that has a slot of their kind, and why."""
+
+SAME = {
+    r"^(vae|critic|vq-vae|(denoising-)?gan|cgan|diffusion|latent-[a-z]+) data=corrupted": "nothing reads the fields",
+    r"^latent-cascade model\.prior\.level\.guidance=": "a map is on both sides",
+    r"^latent-masked model\.prior\.guidance=": "without a condition there is nothing to guide by",
+    r"^latent-in-painting model\.autoencoder\.adversarial=": "there is no critic to play against",
+    r"^latent-in-painting model\.prior\.guidance=": "a map is on both sides",
+    r" train\.loggers=": "a logger watches and draws nothing",
+    r"^(vae|vq-vae) model\.adversarial=": "there is no critic to play against",
+    r"^latent-(diffusion|joint|gan|vq|autoregressive|masked|cascade) model\.autoencoder\.adversarial=": (
+        "there is no critic to play against"
+    ),
+    r"^latent-vae model\.prior\.adversarial=": "there is no critic to play against",
+    r"^(diffusion|latent-(diffusion|joint|vq)) model\.(prior\.)?guidance=": (
+        "without a condition the two denoisers are one"
+    ),
+}
+"""Cases whose samples are the host's to the bit, and why; everywhere else a swap changes them."""
+
+UNMOVED = {
+    r"conditioner(\.parts\.maps)?=encoded": r"conditioner\.(parts\.maps\.)?autoencoder\..*",
+    r"adversarial=hinge": r"(.*\.)?(discriminator|critic)\.(out|main\.\d+)\.bias",
+    r"denoising=warmup": r"network\..*",
+}
+"""Parameters that may see no gradient in three steps.
+
+While no logit has passed a margin, the hinges of real and fake cancel in the last bias. A weight that grows from zero
+lets the only loss through in two steps of the three, and a U-Net's inner layers wait for two zeros to move.
+"""

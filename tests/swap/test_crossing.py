@@ -1,0 +1,78 @@
+"""Any autoencoder with any prior that accepts its latent; each part of them has its say in the samples, or a reason."""
+
+import re
+
+import pytest
+from sklearn.datasets import load_digits
+
+import modkit
+from modkit import SpecError
+from modkit.builder import Site
+from modkit.plan import plan
+from tests.play import trainer
+from tests.swap.crossing import AUTOENCODERS, PRIORS, crossings
+from tests.swap.reinitialised import moved
+
+IDLE = {
+    r" encoder [\w-]+$": "sampling only decodes",
+    r" discriminator [\w-]+$": "it plays in training",
+    r" bottleneck (gaussian|fsq|lfq)$": "all its weights map features to the latent",
+    r" bottleneck top-down$": "its own nets join features on their way to the latents",
+    r"^(map|levels) gumbel, (?!.*(autoregressive|masked)).* bottleneck gumbel$": "the prior draws the embeddings",
+}
+"""Parts that samples do not depend on, and why; every other part changes them."""
+
+FITTING = [case for case in crossings() if case.fits]
+REFUSED = [case for case in crossings() if not case.fits]
+
+
+_FEW = tuple(array[:240] for array in load_digits(return_X_y=True))
+
+
+@pytest.fixture(autouse=True)
+def few_digits(monkeypatch):
+    """A few digits: what parts are prepared with is most of the work."""
+    monkeypatch.setattr("modkit.data.digits.load_digits", lambda **kwargs: _FEW)
+
+
+def idle(case, part):
+    """Why samples of a case need not depend on a part."""
+    return [pattern for pattern in IDLE if re.search(pattern, f"{case}: {part}")]
+
+
+@pytest.mark.parametrize("case", FITTING, ids=str)
+def test_it_trains_and_every_part_has_its_say(case, device, dtype, tmp_path, record_property):
+    spec = case.spec.with_value("train.device", device).with_value("train.precision", dtype)
+    playing = trainer(spec, tmp_path / "run")
+    playing.fit()
+    x = playing.model.sample(4, seed=0)
+    assert x.shape == (4, 1, 8, 8) and x.is_floating_point() and x.isfinite().all()
+    site = Site(plan(spec.with_value("train.seed", 1)), meta=False)
+    data = site.data()
+    changed = moved(playing.model, site.model(data.x, data.fields).to(playing.model.device))
+    assert {part: does for part, does in changed.items() if does == bool(idle(case, part))} == {}
+    record_property("swap", ("ran", 1))
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_it_is_refused_in_words_before_weights(case, tmp_path, record_property):
+    with pytest.raises(SpecError) as refusal:
+        modkit.train(case.spec, tmp_path / "run")
+    assert re.search(case.refusal, str(refusal.value))
+    assert not (tmp_path / "run").exists()
+    record_property("swap", ("refused", 1))
+
+
+def test_every_autoencoder_has_a_prior_and_every_prior_an_autoencoder():
+    assert {case.autoencoder for case in FITTING} == set(AUTOENCODERS)
+    assert {case.prior for case in FITTING} == set(PRIORS)
+    assert {case.prior for case in FITTING if case.autoencoder == "latent gaussian"} >= {
+        "diffusion",
+        "latent diffusion",
+    }
+
+
+def test_every_part_excused_is_in_a_case():
+    calls = {case: plan(case.spec).calls.values() for case in FITTING}
+    parts = [f"{case}: {call.path} {call.part.kind} {call.part.name}" for case in calls for call in calls[case]]
+    assert [pattern for pattern in IDLE if not any(re.search(pattern, part) for part in parts)] == []
