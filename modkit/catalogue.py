@@ -215,6 +215,7 @@ def modkit_parts() -> list[Part]:
         ),
         Part("metric", "codebook", "modkit.metrics.codebook:Codebook", "Codes used, and their perplexity"),
         Part("metric", "bound", "modkit.metrics.bound:Bound", "ELBO or importance-weighted, bits per dimension"),
+        Part("metric", "sharpness", "modkit.metrics.sharpness:Sharpness", "Fine detail beside the data's"),
         Part("metric", "modes", "modkit.metrics.modes:ModeCoverage", "Modes covered (Srivastava et al., 2017)"),
         Part(
             "metric",

@@ -18,12 +18,14 @@ NEEDS = {  # what a run must have, by metric
     "reconstruction": "pairs",
     "reconstruction-fd": "feature-pairs",
     "codebook": "codes",
+    "sharpness": "images",
 }
 HAS = {
     "truth": {"gan-ring", "diffusion-ring", "denoising-gan-ring"},
-    "codes": {"vq-vae", "latent-vq", "latent-autoregressive", "latent-masked"},
+    "codes": {"vq-vae", "latent-vq", "latent-autoregressive", "latent-masked", "latent-cascade"},
     "pairs": {host.name for host in HOSTS if host.name in ("vae", "critic", "vq-vae") or host.name[:7] == "latent-"},
     "logits": set(),  # of pixels
+    "images": {host.name for host in HOSTS if not host.name.endswith("-ring")},
 }
 HAS["feature-pairs"] = HAS["pairs"]
 UNBOUNDED = {
@@ -91,3 +93,11 @@ def test_a_model_without_a_prior_is_measured_on_what_it_encodes(runs):
         "PSNR", "SSIM", "reconstruction FD (pixels)", "codebook usage", "perplexity",
     }  # fmt: skip
     assert any("samples were not measured: VectorQuantizer has no prior" in note for note in report.notes)
+
+
+def test_codebooks_of_a_hierarchy_are_scored_level_by_level(runs):
+    host = next(host for host in HOSTS if host.name == "latent-cascade")
+    report = evaluate_run(runs(host), features="pixels", metrics=["codebook"], num=24)
+    each = [f"{name}, level {level}" for level in (0, 1) for name in ("codebook usage", "perplexity")]
+    assert list(report.scores) == each
+    assert all(1 <= report.scores[f"perplexity, level {level}"].value <= 8 for level in (0, 1))
