@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from modkit.cases import CASES
 from modkit.testing.case import Case, Emitted, Example
-from modkit.testing.cases import CASES
 from modkit.testing.probe import Probe
 from modkit.testing.subject import Subject
 

@@ -246,6 +246,8 @@ CONDITIONER = (
 
     def __init__(self, fields: dict[str, TensorType], *, width: int = 4) -> None:
         super().__init__()
+        if "labels" not in fields:
+            raise ValueError(f"Part expects the field 'labels', got {list(fields)}")
         self.classes = fields["labels"].classes
         self.type = CondType(vector=width)
         self.reads = ("labels",)

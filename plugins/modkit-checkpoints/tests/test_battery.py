@@ -11,6 +11,9 @@ PARAMS = {
 }
 
 
-@parametrize_parts("checkpoints", params=PARAMS)
+FAILURES = {"conditioner checkpoints/given-tokens: plays": "no reference host's data have tokens that are vectors"}
+
+
+@parametrize_parts("checkpoints", params=PARAMS, expected_failures=FAILURES)
 def test_part(check):
     check()

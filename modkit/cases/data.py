@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from modkit.cases.shapes import FIELDS, IMAGE, ODD
 from modkit.testing.case import Case, Emitted, Example, emitted
-from modkit.testing.cases.shapes import FIELDS, IMAGE, ODD
 from modkit.testing.probe import Probe
 from modkit.types import Batch, Cond, CondType, TensorType
 

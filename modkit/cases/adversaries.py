@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR
 from modkit.testing.case import Case, Emitted, Example, emitted, scalar
-from modkit.testing.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR
 from modkit.testing.probe import Probe
 from modkit.types import Cond, CondType, TensorType
 

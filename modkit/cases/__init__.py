@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from modkit.cases import adversaries, autoencoders, codes, data, denoisers, measuring, models, training
 from modkit.testing.case import Case
-from modkit.testing.cases import adversaries, autoencoders, codes, data, denoisers, measuring, models, training
 
 __all__ = ["CASES"]
 

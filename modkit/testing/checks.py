@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from modkit.testing import declaration, modules, playing, values
 from modkit.testing.bench import Bench
-from modkit.testing.checks import declaration, hosts, modules, values
 
 __all__ = ["GROUNDS", "named"]
 
@@ -37,7 +37,7 @@ _GROUPS: dict[str, dict[str, _Check]] = {
     "independence": {"independence": values.independence},
     "compile": {"compiles": modules.compiles},
 }
-_LAST: dict[str, _Check] = {"plays": hosts.plays}
+_LAST: dict[str, _Check] = {"plays": playing.plays}
 
 _CALLS = ("builds", "emits")
 GROUNDS: dict[str, tuple[str, ...]] = {

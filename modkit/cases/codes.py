@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modkit.cases.shapes import CODES
 from modkit.testing.case import Case, Emitted, Example, emitted
-from modkit.testing.cases.shapes import CODES
 from modkit.testing.probe import Probe
 from modkit.types import CondType, TensorType
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from modkit.testing.case import Case, Emitted, Example, emitted, scalar
-from modkit.testing.cases.shapes import (
+from modkit.cases.shapes import (
     FEATURE_SIGNAL,
     FEATURE_VECTOR,
     FEATURES,
@@ -19,6 +18,7 @@ from modkit.testing.cases.shapes import (
     VECTOR,
     VOLUME,
 )
+from modkit.testing.case import Case, Emitted, Example, emitted, scalar
 from modkit.testing.probe import Probe
 from modkit.types import Event, TensorType
 
