@@ -146,7 +146,7 @@ def plan(spec: Spec) -> Plan:
 
 
 def plan_part(kind: str, node: Value, *, seed: int = 0) -> Plan:
-    """The plan of one part on its own, of any kind: what a test builds, with the part in the model's place.
+    """The plan of one part of a kind on its own, in the model's place: what a test builds.
 
     Args:
         kind: Its kind.
@@ -161,10 +161,8 @@ def plan_part(kind: str, node: Value, *, seed: int = 0) -> Plan:
     part = planner.part(node, kind, kind, None)
     settings = planner.record(spec.train or Node({}), Settings, "train")
     planner.check_refs()
-    if planner.problems:
-        raise SpecError(planner.problems)
-    if not isinstance(part, Call):
-        raise SpecError(Problem(kind, "got a reference, expected a part"))
+    if planner.problems or not isinstance(part, Call):
+        raise SpecError(planner.problems or Problem(kind, "got a reference, expected a part"))
     return Plan(spec, None, part, settings, None, planner.calls, tuple(planner.entries.values()))
 
 

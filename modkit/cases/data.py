@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import copy
 from collections.abc import Mapping
 from dataclasses import fields as fields_of
 from dataclasses import replace
@@ -28,9 +28,9 @@ def _data(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitte
     split = next(iter(part.splits))
     indices = range(min(probe.num, part.splits[split]))
     batch = part.read(split, indices, probe.rng)
-    copied = pickle.loads(pickle.dumps(part)).read(split, indices, probe.rng)
+    copied = copy.deepcopy(part).read(split, indices, probe.rng)
     if not torch.equal(copied.x, batch.x):
-        raise AssertionError("expected a copy in a worker to read the same samples, got others")
+        raise AssertionError("expected a copy, as a worker has one, to read the same samples, got others")
     if set(batch.fields) != set(part.fields):
         raise AssertionError(f"expected the fields {list(part.fields)}, as `fields` says, got {list(batch.fields)}")
     found = emitted("x", batch.x, part.x)
