@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["main"]
@@ -41,7 +40,7 @@ class _Watch:
             self.seen.append(f"{event} {' '.join(map(str, arguments))[:200]}")
 
 
-def main(lines: Iterable[str] | None = None) -> None:
+def main() -> None:
     """Answers each subject with what building and calling it did."""
     watch = _Watch()
     sys.addaudithook(watch)
@@ -52,7 +51,7 @@ def main(lines: Iterable[str] | None = None) -> None:
 
     answers = sys.stdout
     sys.stdout = sys.stderr
-    for line in sys.stdin if lines is None else lines:
+    for line in sys.stdin:
         told = json.loads(line)
         watch.seen, watch.on = [], True
         try:
