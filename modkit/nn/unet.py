@@ -1,13 +1,8 @@
 """The U-Net of diffusion models: residual blocks down and up a pyramid, with skips, attention and conditions.
 
-    down: conv_in([x, concat]), then each level's units and a halving; every result is kept as a skip
-    middle: residual block, attention, residual block
-    up: each level's units over [h, skip], one more than down, and a doubling
-    out: conv_out(SiLU(norm(h))), zero at first
-
 A unit is a residual block, modulated by the embedding of time, vector, noise and labels, and where its level attends,
-self-attention and cross-attention to the context. The middle always attends, as in DDPM. Sizes are rounded up on the
-way down and cropped to the skips on the way up, so any size will do.
+self-attention and cross-attention to the context. The middle always attends, as in DDPM. The pyramid around them is in
+`unet_body`.
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 
@@ -18,19 +13,21 @@ References:
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from collections.abc import Sequence
+from functools import partial
 
-from modkit.nn.attention import Attention, attended
-from modkit.nn.blocks import Downsample, ResidualBlock, Upsample, check_levels, conv, map_size, norm, pyramid, zero
-from modkit.nn.embeddings import CondEmbedding, MapJoin
+from torch import Tensor, nn
+
+from modkit.nn.attention import Attention
+from modkit.nn.blocks import Downsample, ResidualBlock, Upsample, norm
+from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.unet_body import UNetBody, levels
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["UNet"]
 
 
-class UNet(nn.Module):
+class UNet(UNetBody):
     """A conditional map between signals, images or volumes of one size (DDPM's and ADM's network).
 
     Args:
@@ -63,45 +60,28 @@ class UNet(nn.Module):
         embedding: int | None = None,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        check_levels("UNet", channels, blocks)
-        size = map_size("UNet", x)
-        if map_size("UNet", out) != size:
-            raise ValueError(f"UNet expects out of x's size {size}, got {out.shape[1:]}")
-        sizes = pyramid(size, len(channels))
-        attends = attended("UNet", sizes, attention)
-        rank = len(size)
-        context = cond.context[1] if cond.context else None
-
-        self.embedding = CondEmbedding(cond, embedding or 4 * channels[0])
-        width = self.embedding.width if self.embedding.embeds else None
+        attends = levels("UNet", x, out, channels, blocks, attention)
+        rank, context = len(x.shape) - 1, cond.context[1] if cond.context else None
+        made = CondEmbedding(cond, embedding or 4 * channels[0])
+        width = made.width if made.embeds else None
 
         def unit(wide_in: int, wide: int, attend: bool) -> _Unit:
             block = ResidualBlock(rank, wide_in, wide, width=width, dropout=dropout)
             return _Unit(block, wide, attend, context, head_channels)
 
-        self.join = MapJoin(x, cond.concat, channels[0])
-        self.conv_in = conv(rank, self.join.channels, channels[0])
-        self.down = nn.ModuleList()
-        skips, wide_in = [channels[0]], channels[0]
-        for level, wide in enumerate(channels):
-            if level:
-                self.down.append(Downsample(rank, wide_in))
-                skips.append(wide_in)
-            for _ in range(blocks):
-                self.down.append(unit(wide_in, wide, attends[level]))
-                wide_in = wide
-                skips.append(wide)
-        self.middle = nn.ModuleList([unit(wide_in, wide_in, True), unit(wide_in, wide_in, False)])
-        self.up = nn.ModuleList()
-        for level, wide in reversed(list(enumerate(channels))):
-            for _ in range(blocks + 1):
-                self.up.append(unit(wide_in + skips.pop(), wide, attends[level]))
-                wide_in = wide
-            if level:
-                self.up.append(Upsample(rank, wide))
-        self.norm_out = norm(wide_in)
-        self.conv_out = zero(conv(rank, wide_in, out.shape[0]))
+        super().__init__(
+            x,
+            out,
+            cond,
+            channels=channels,
+            blocks=blocks,
+            attends=attends,
+            unit=unit,
+            halve=partial(Downsample, rank),
+            double=partial(Upsample, rank),
+            norm=norm,
+        )
+        self.embedding = made
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size.
@@ -109,20 +89,11 @@ class UNet(nn.Module):
         Raises:
             ValueError: If a condition that the type has is missing.
         """
-        embedding = self.embedding(cond, x)
-        h = self.conv_in(self.join(x, cond.concat))
-        skips = [h]
-        for module in self.down:
-            h = module(h, embedding, cond.context) if isinstance(module, _Unit) else module(h)
-            skips.append(h)
-        for module in self.middle:
-            h = module(h, embedding, cond.context)
-        for module in self.up:
-            if isinstance(module, _Unit):
-                h = module(torch.cat([h, skips.pop()], dim=1), embedding, cond.context)
-            else:
-                h = module(h, skips[-1].shape[2:])
-        y: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        return self.embedded(x, cond, self.embedding(cond, x))
+
+    def resampled(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
+        """`h`, halved or doubled; what resamples is not modulated."""
+        y: Tensor = module(h) if size is None else module(h, size)
         return y
 
 

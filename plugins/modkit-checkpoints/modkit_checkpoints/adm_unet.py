@@ -1,13 +1,8 @@
 r"""ADM's U-Net as latent diffusion has it: norms in 32 groups, residual blocks that resample, spatial transformers.
 
-    down: conv_in([x, concat]), then each level's units and a halving; every result is kept as a skip
-    middle: unit, residual block
-    up: each level's units over [h, skip], one more than down, and a doubling
-    out: conv_out(SiLU(norm(h))), zero at first
-
 A unit is a residual block, modulated by the embedding of time, vector, noise and labels, and where its level attends,
-self-attention or, where there are tokens, a spatial transformer. The middle always attends. Sizes are rounded up on the
-way down and cropped to the skips on the way up, so any size will do.
+self-attention or, where there are tokens, a spatial transformer. The middle always attends. The pyramid around them is
+that of `modkit.nn.unet_body`.
 
 Shape letters: b batch, c channels, e width of the embedding, h w spatial (one, two or three sizes).
 
@@ -21,15 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from modkit.nn.attention import Attention, attended
-from modkit.nn.blocks import Downsample, Upsample, check_levels, conv, map_size, pyramid, zero
-from modkit.nn.embeddings import CondEmbedding, MapJoin
+from modkit.nn.attention import Attention
+from modkit.nn.blocks import Downsample, Upsample
+from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.unet_body import UNetBody, levels
 from modkit.types import Cond, CondType, TensorType
 from modkit_checkpoints.adm_blocks import AdmBlock, Direction, embedded_time, plain, wide_norm
 from modkit_checkpoints.spatial_transformer import SpatialTransformer
@@ -39,7 +34,7 @@ __all__ = ["AdmUNet"]
 _NORMED = 32  # channels are a multiple of the groups
 
 
-class AdmUNet(nn.Module):
+class AdmUNet(UNetBody):
     """A conditional map between signals, images or volumes of one size (ADM's and latent diffusion's network).
 
     Args:
@@ -81,11 +76,7 @@ class AdmUNet(nn.Module):
         resampling: Literal["conv", "block", "plain"] = "conv",
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        check_levels("AdmUNet", channels, blocks)
-        size = map_size("AdmUNet", x)
-        if map_size("AdmUNet", out) != size:
-            raise ValueError(f"AdmUNet expects out of x's size {size}, got {out.shape[1:]}")
+        attends = levels("AdmUNet", x, out, channels, blocks, attention)
         if any(wide % _NORMED for wide in channels):
             raise ValueError(f"AdmUNet expects channels in multiples of {_NORMED}, got {channels}")
         if resampling not in ("conv", "block", "plain"):
@@ -93,14 +84,11 @@ class AdmUNet(nn.Module):
         if min(1 if heads is None else heads, head_channels, depth) < 1:
             got = f"{heads}, {head_channels} and {depth}"
             raise ValueError(f"AdmUNet expects heads, head_channels and depth of at least 1, got {got}")
-        sizes = pyramid(size, len(channels))
-        attends = attended("AdmUNet", sizes, attention)
-        rank, width = len(size), 4 * channels[0]
-        self.base = channels[0]
-        self.time = _time(channels[0], width) if cond.time else None
-        self.others = CondEmbedding(replace(cond, time=False), width)
+        rank, width = len(x.shape) - 1, 4 * channels[0]
+        time = _time(channels[0], width) if cond.time else None
+        others = CondEmbedding(replace(cond, time=False), width)
         context = cond.context[1] if cond.context else None
-        embeds = width if cond.time or self.others.embeds else None
+        embeds = width if cond.time or others.embeds else None
 
         def block(wide_in: int, wide: int, resampling: Direction | None = None) -> AdmBlock:
             return AdmBlock(rank, wide_in, wide, width=embeds, film=film, dropout=dropout, resampling=resampling)
@@ -109,35 +97,26 @@ class AdmUNet(nn.Module):
             attention = _attention(wide, context, heads, head_channels, depth) if attend else None
             return _Unit(block(wide_in, wide), attention)
 
-        def resampler(wide: int, direction: Direction) -> _Resampler:
+        def resampler(direction: Direction, wide: int) -> _Resampler:
             if resampling == "block":
                 return _Resampler(block(wide, wide, direction))
             if resampling == "plain":
                 return _Resampler(plain(rank, wide, direction))
             return _Resampler((Downsample if direction == "down" else Upsample)(rank, wide))
 
-        self.join = MapJoin(x, cond.concat, channels[0])
-        self.conv_in = conv(rank, self.join.channels, channels[0])
-        self.down = nn.ModuleList()
-        skips, wide_in = [channels[0]], channels[0]
-        for level, wide in enumerate(channels):
-            if level:
-                self.down.append(resampler(wide_in, "down"))
-                skips.append(wide_in)
-            for _ in range(blocks):
-                self.down.append(unit(wide_in, wide, attends[level]))
-                wide_in = wide
-                skips.append(wide)
-        self.middle = nn.ModuleList([unit(wide_in, wide_in, True), unit(wide_in, wide_in, False)])
-        self.up = nn.ModuleList()
-        for level, wide in reversed(list(enumerate(channels))):
-            for _ in range(blocks + 1):
-                self.up.append(unit(wide_in + skips.pop(), wide, attends[level]))
-                wide_in = wide
-            if level:
-                self.up.append(resampler(wide, "up"))
-        self.norm_out = wide_norm(wide_in)
-        self.conv_out = zero(conv(rank, wide_in, out.shape[0]))
+        super().__init__(
+            x,
+            out,
+            cond,
+            channels=channels,
+            blocks=blocks,
+            attends=attends,
+            unit=unit,
+            halve=partial(resampler, "down"),
+            double=partial(resampler, "up"),
+            norm=wide_norm,
+        )
+        self.base, self.time, self.others = channels[0], time, others
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size.
@@ -145,20 +124,11 @@ class AdmUNet(nn.Module):
         Raises:
             ValueError: If a condition that the type has is missing.
         """
-        embedding = self._embedding(cond, x)
-        h = self.conv_in(self.join(x, cond.concat))
-        skips = [h]
-        for module in self.down:
-            h = module(h, embedding, cond.context if isinstance(module, _Unit) else h.shape[2:])
-            skips.append(h)
-        for module in self.middle:
-            h = module(h, embedding, cond.context)
-        for module in self.up:
-            if isinstance(module, _Unit):
-                h = module(torch.cat([h, skips.pop()], dim=1), embedding, cond.context)
-            else:
-                h = module(h, embedding, skips[-1].shape[2:])
-        y: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        return self.embedded(x, cond, self._embedding(cond, x))
+
+    def resampled(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
+        """`h`, halved or doubled, modulated where a residual block does it."""
+        y: Tensor = module(h, embedding, () if size is None else size)
         return y
 
     def _embedding(self, cond: Cond, x: Tensor) -> Tensor:

@@ -2,12 +2,8 @@ r"""DhariwalUNet: ADM's U-Net as EDM trains it.
 
     e = W_1 SiLU(W_0 (g(time) + A a)) + E(cond),      g(t) = [cos(t w), sin(t w)],  w_i = 10000^(-i / n)
 
-    down    conv(x); each level's residual blocks, each attended where the level is, then a halving block
-    middle  block, attention, block
-    up      each level's blocks over [h, skip], one more than down, then a doubling block
-
 The blocks are modulated by e (FiLM); those that resample do so, without a weight, before their first convolution and in
-their skip. Sizes are rounded up on the way down and cropped on the way up.
+their skip. The pyramid around them is that of `modkit.nn.unet_body`.
 
 Shape letters: b batch, c channels, a augmentation labels, n frequencies, h w spatial (one, two or three sizes).
 
@@ -19,17 +15,15 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from modkit.nn.attention import Attention, attended
-from modkit.nn.blocks import ResidualBlock, check_levels, conv, map_size, norm, pyramid, zero
-from modkit.nn.embeddings import MapJoin
+from modkit.nn.attention import Attention
+from modkit.nn.blocks import ResidualBlock, norm
 from modkit.nn.fir import Double, Halve
-from modkit.nn.ncsnpp_blocks import cropped
+from modkit.nn.unet_body import UNetBody, levels
 from modkit.types import Cond, CondType, TensorType
 from modkit_checkpoints.adm_blocks import embedded_time
 from modkit_checkpoints.edm_embedding import Mapping
@@ -37,7 +31,7 @@ from modkit_checkpoints.edm_embedding import Mapping
 __all__ = ["DhariwalUNet"]
 
 
-class DhariwalUNet(nn.Module):
+class DhariwalUNet(UNetBody):
     """A conditional map between signals, images or volumes of one size: ADM's network as EDM has it.
 
     Args:
@@ -74,50 +68,40 @@ class DhariwalUNet(nn.Module):
         augment: int = 0,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        check_levels("DhariwalUNet", channels, blocks)
-        size = map_size("DhariwalUNet", x)
-        _check(out, size, cond)
-        attends, rank = attended("DhariwalUNet", pyramid(size, len(channels)), attention), len(size)
-        stem = channels[0]
+        attends = levels("DhariwalUNet", x, out, channels, blocks, attention)
+        if cond.context is not None:
+            raise ValueError(f"DhariwalUNet expects cond without context, got {cond}")
+        rank, stem = len(x.shape) - 1, channels[0]
         features = stem if features is None else features
         waves = partial(embedded_time, width=features)
         width = 4 * stem if embedding is None else embedding
-        self.embedding = Mapping(cond, features, width, waves=waves, late=True, augment=augment)
-        modulation = width if self.embedding.embeds else None
+        made = Mapping(cond, features, width, waves=waves, late=True, augment=augment)
+        modulation = width if made.embeds else None
 
         def unit(wide_in: int, wide: int, attend: bool) -> _Unit:
             block = ResidualBlock(rank, wide_in, wide, width=modulation, dropout=dropout)
             return _Unit(block, Attention(wide, head_channels=head_channels) if attend else None)
 
-        def resampling(wide: int, resample: nn.Module) -> _Unit:
+        def resampling(kind: type[Halve] | type[Double], wide: int) -> _Unit:
+            resample = kind(rank, fir=False)
             block = ResidualBlock(rank, wide, wide, width=modulation, dropout=dropout)
             block.conv_1 = nn.Sequential(resample, block.conv_1)
             block.skip = resample
-            return _Unit(block, resamples=True)
+            return _Unit(block)
 
-        self.join = MapJoin(x, cond.concat, stem)
-        self.conv_in = conv(rank, self.join.channels, stem)
-        self.down = nn.ModuleList()
-        skips, wide_in = [stem], stem
-        for level, wide in enumerate(channels):
-            if level:
-                self.down.append(resampling(wide_in, Halve(rank, fir=False)))
-                skips.append(wide_in)
-            for _ in range(blocks):
-                self.down.append(unit(wide_in, wide, attends[level]))
-                wide_in = wide
-                skips.append(wide)
-        self.middle = nn.ModuleList([unit(wide_in, wide_in, True), unit(wide_in, wide_in, False)])
-        self.up = nn.ModuleList()
-        for level, wide in reversed(list(enumerate(channels))):
-            for _ in range(blocks + 1):
-                self.up.append(unit(wide_in + skips.pop(), wide, attends[level]))
-                wide_in = wide
-            if level:
-                self.up.append(resampling(wide, Double(rank, fir=False)))
-        self.norm_out = norm(wide_in)
-        self.conv_out = zero(conv(rank, wide_in, out.shape[0]))
+        super().__init__(
+            x,
+            out,
+            cond,
+            channels=channels,
+            blocks=blocks,
+            attends=attends,
+            unit=unit,
+            halve=partial(resampling, Halve),
+            double=partial(resampling, Double),
+            norm=norm,
+        )
+        self.embedding = made
 
     def forward(self, x: Tensor, cond: Cond, augment: Tensor | None = None) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size, given the labels of an augmentation, `b a`, if any.
@@ -125,39 +109,22 @@ class DhariwalUNet(nn.Module):
         Raises:
             ValueError: If a condition that the type has is missing.
         """
-        embedding = self.embedding(cond, x, augment) if self.embedding.embeds else None
-        h = self.conv_in(self.join(x, cond.concat))
-        skips = [h]
-        for module in self.down:
-            h = module(h, embedding)
-            skips.append(h)
-        for module in self.middle:
-            h = module(h, embedding)
-        for module in self.up:
-            if module.resamples:
-                h = cropped(module(h, embedding), skips[-1])
-            else:
-                h = module(torch.cat([h, skips.pop()], dim=1), embedding)
-        y: Tensor = self.conv_out(F.silu(self.norm_out(h)))
-        return y
+        return self.embedded(x, cond, self.embedding(cond, x, augment) if self.embedding.embeds else None)
+
+    def resampled(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
+        """`h`, halved or doubled by a block."""
+        y: Tensor = module(h, embedding)
+        return y if size is None else y[(..., *(slice(side) for side in size))]
 
 
 class _Unit(nn.Module):
     """A residual block and, where its level attends, self-attention."""
 
-    def __init__(self, block: ResidualBlock, attend: Attention | None = None, *, resamples: bool = False) -> None:
+    def __init__(self, block: ResidualBlock, attend: Attention | None = None) -> None:
         super().__init__()
         self.block = block
         self.attend = attend
-        self.resamples = resamples
 
-    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None, context: None = None) -> Tensor:
         h: Tensor = self.block(x, embedding)
         return h if self.attend is None else self.attend(h)
-
-
-def _check(out: TensorType, size: tuple[int, ...], cond: CondType) -> None:
-    if map_size("DhariwalUNet", out) != size:
-        raise ValueError(f"DhariwalUNet expects out of x's size {size}, got {out.shape[1:]}")
-    if cond.context is not None:
-        raise ValueError(f"DhariwalUNet expects cond without context, got {cond}")
