@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["radars"]
 
+_TITLE = 26  # letters that fit above a triangle
+
 
 def radars(axes: Sequence[Axis], points: Sequence[Point], floor: Mapping[str, float]) -> str:
     """A triangle for each point, better outwards; the worst of each axis at a sixth, the best, or the floor, outermost.
@@ -97,7 +99,8 @@ def _radar(
     for axis, (x, y, side, up) in zip(given, places):
         text = f"{axis.role}\n{short(point.values[axis.role])}"
         axes.text(x, y, text, ha=side, va=up, fontsize=7.5, linespacing=1.15)
-    axes.set_title(plain(point.label) + ("" if ranked else " (not ranked)"), fontsize=9, fontweight="bold", pad=4)
+    title = plain(point.label, _TITLE) + ("" if ranked else "\nnot ranked")
+    axes.set_title(title, fontsize=9, fontweight="bold", pad=4, linespacing=1.15)
     axes.set(xlim=(-1.5, 1.5), ylim=(-0.98, 1.45), aspect="equal")
     axes.set_axis_off()
 
