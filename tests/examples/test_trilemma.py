@@ -13,6 +13,7 @@ from examples.trilemma.report import written
 from examples.trilemma.study import Study
 from modkit import Spec, use
 from modkit.data.fashion_mnist import FashionMNIST
+from modkit.overrides import apply
 
 DATA = use("digits", size=8)
 AUTOENCODER = use(
@@ -178,6 +179,13 @@ def test_systems_are_of_a_like_size_and_check(plan):
         sizes[name] = found.parameters
     assert max(sizes.values()) / min(sizes.values()) < 1.25, sizes
     assert {row.system for row in ROWS} == set(SYSTEMS)
+
+
+def test_the_row_of_1000_steps_takes_them_all():
+    """A swap keeps the parameters that both samplers declare, so the row must say its steps."""
+    spec = digits().specs["ddpm"]
+    steps = {row.name: apply(spec, row.overrides)[0].model["sampler"]["steps"] for row in ROWS if row.system == "ddpm"}
+    assert steps == {"ddpm": 50, "ddpm-1000": 1000}
 
 
 def test_an_unknown_phase_is_refused(capsys):
