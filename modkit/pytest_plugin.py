@@ -3,7 +3,9 @@
     modkit_registry     a registry of the test's own: `modkit_registry(parts, plugin="acme")` adds a plug-in to it
     modkit_host         `modkit_host(kind, node)` trains a reference host with that part for two steps: its run
 
-Nothing is set for tests that use neither. Importing this imports no torch.
+    --full-battery      makes the battery's long checks, too
+
+Nothing is set for tests that use none of them. Importing this imports no torch.
 """
 
 from __future__ import annotations
@@ -57,6 +59,24 @@ def modkit_host(tmp_path: Path) -> Callable[..., Run]:
         return train(spec.with_value(path, node), tmp_path / "run")
 
     return host
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--full-battery`."""
+    parser.addoption("--full-battery", action="store_true", help="make the long checks of modkit's battery, too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The mark of the battery's long checks."""
+    config.addinivalue_line("markers", "modkit_long: a long check of modkit's battery, made with --full-battery")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips the long checks where they are not asked for."""
+    if not config.getoption("--full-battery"):
+        for item in items:
+            if item.get_closest_marker("modkit_long"):
+                item.add_marker(pytest.mark.skip(reason="a long check: run with --full-battery"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -24,7 +24,7 @@ from modkit.cases import CASES
 from modkit.part import Part
 from modkit.registry import registry
 from modkit.testing.bench import Bench, Flaw
-from modkit.testing.checks import GROUNDS, named
+from modkit.testing.checks import GROUNDS, LONG, named
 from modkit.testing.isolation import Isolation
 from modkit.testing.subject import Subject
 
@@ -64,7 +64,7 @@ class Trial:
 
     def missing_ground(self, name: str) -> str | None:
         """The first check that must hold before this one and does not, or None."""
-        grounds = GROUNDS.get(name, ()) if name != "plays" else tuple(other for other in self.checks if other != name)
+        grounds = GROUNDS.get(name, ()) if name != "plays" else tuple(self.checks.keys() - LONG - {name})
         counted = [one for one in grounds if one in self.checks and (one == "builds" or one not in self.reasons)]
         return next((one for one in counted if self.flaw(one) is not None), None)
 
@@ -162,6 +162,8 @@ def parametrize_parts(
         params: Keywords by `KIND NAME` for parts that need some, or are large without.
         expected_failures: Reasons by `KIND NAME: CHECK`; such a check must fail.
 
+    The long checks (the compiler's inductor) are made under `pytest --full-battery`.
+
     Returns:
         A decorator.
 
@@ -169,7 +171,11 @@ def parametrize_parts(
         ValueError: If there is no such plug-in or it has no parts, or a key names nothing.
     """
     checks = battery(subjects(plugin, params), expected_failures)
-    return pytest.mark.parametrize("check", checks, ids=str)
+    return pytest.mark.parametrize("check", [pytest.param(one, id=str(one), marks=_marks(one)) for one in checks])
+
+
+def _marks(check: Check) -> tuple[pytest.MarkDecorator, ...]:
+    return (pytest.mark.modkit_long,) if check.name in LONG else ()
 
 
 def _owner(part: Part) -> str:

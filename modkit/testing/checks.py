@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from modkit.testing import declaration, modules, playing, values
 from modkit.testing.bench import Bench
 
-__all__ = ["GROUNDS", "named"]
+__all__ = ["GROUNDS", "LONG", "named"]
 
 _Check = Callable[[Bench], None]
 
@@ -35,7 +35,7 @@ _GROUPS: dict[str, dict[str, _Check]] = {
     },
     "gradients": {"gradients": modules.gradients},
     "independence": {"independence": values.independence},
-    "compile": {"compiles": modules.compiles},
+    "compile": {"compiles": modules.compiles, "inductor": modules.inductor},
 }
 _LAST: dict[str, _Check] = {"plays": playing.plays}
 
@@ -56,9 +56,13 @@ GROUNDS: dict[str, tuple[str, ...]] = {
     "gradients": (*_CALLS, "finite", "inputs"),
     "independence": (*_CALLS, "global-draws", "inputs", "deterministic", "one-sample"),
     "compiles": (*_CALLS, "global-draws", "inputs"),
+    "inductor": ("compiles",),
     "isolation": ("builds",),
 }
-"""The checks that must hold before a check says anything; before `plays`, all others."""
+"""The checks that must hold before a check says anything; before `plays`, all others but the long ones."""
+
+LONG = frozenset({"inductor"})
+"""The checks that take many seconds a part, and are made where they are asked for."""
 
 
 def named(groups: tuple[str, ...]) -> Iterator[tuple[str, _Check]]:

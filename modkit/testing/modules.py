@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from modkit.testing.bench import Bench, loosened
 from modkit.testing.case import Emitted
 from modkit.testing.probe import Probe
 
-__all__ = ["compiles", "dtypes", "gradients", "meta", "modes", "round_trips"]
+__all__ = ["compiles", "dtypes", "gradients", "inductor", "meta", "modes", "round_trips"]
 
 
 def meta(bench: Bench) -> None:
@@ -115,13 +116,24 @@ def round_trips(bench: Bench) -> None:
 
 def compiles(bench: Bench) -> None:
     """`torch.compile` traces it whole, without a graph break, and it gives the same."""
+    _compiles(bench, "aot_eager")
+
+
+def inductor(bench: Bench) -> None:
+    """Compiled to machine code it gives the same."""
+    _compiles(bench, "inductor")
+
+
+def _compiles(bench: Bench, backend: str) -> None:
     for example in bench.accepted:
         types = example.types()
         part = loosened(bench.subject.build(types)).eval()
         torch._dynamo.reset()
         expected = bench.call(part, types, Probe(), example)
-        part.compile(backend="aot_eager", fullgraph=True)
-        compiled = bench.call(part, types, Probe(), example)
+        part.compile(backend=backend, fullgraph=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's compiler uses what torch has deprecated
+            compiled = bench.call(part, types, Probe(), example)
         _near(bench, example, expected, compiled)
 
 

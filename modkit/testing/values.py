@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modkit.testing.bench import Bench, loosened
-from modkit.testing.case import Emitted
+from modkit.testing.case import Emitted, Example
 from modkit.testing.probe import Probe
 
 __all__ = ["deterministic", "emits", "finite", "global_draws", "independence", "inputs", "one_sample"]
@@ -72,22 +72,11 @@ def inputs(bench: Bench) -> None:
 
 
 def independence(bench: Bench) -> None:
-    """In eval mode sample i does not depend on the other samples of its batch."""
+    """Sample i does not depend on the other samples of its batch: in eval mode, where a part promises it always."""
     for example in bench.accepted:
-        whole, half = (
-            bench.play(example, Probe(_NUM), prepare=loosened),
-            bench.play(example, Probe(_NUM // 2), prepare=loosened),
-        )
-        for name, one in whole.emitted.items():
-            if not one.rows:
-                continue
-            rows, alone = one.value[: _NUM // 2], half.emitted[name].value
-            if rows.shape != alone.shape or not torch.allclose(rows, alone, rtol=1e-4, atol=1e-5):
-                bench.flaw(
-                    example,
-                    f"{name}: expected a sample to be the same in any batch in eval mode, got {_gap(rows, alone)}: "
-                    "statistics across the batch belong to training",
-                )
+        _independent(bench, example, "eval")
+        if getattr(bench.subject.build(example.types()), "batch_independent", False):
+            _independent(bench, example, "train")
 
 
 def one_sample(bench: Bench) -> None:
@@ -96,6 +85,23 @@ def one_sample(bench: Bench) -> None:
         for name, one in play.emitted.items():
             if one.rows and (reason := _misfit(one, play.probe)):
                 bench.flaw(example, f"{name}: of one sample: {reason}")
+
+
+def _independent(bench: Bench, example: Example, mode: str) -> None:
+    train = mode == "train"
+    whole, half = (
+        bench.play(example, Probe(num, training=train), train=train, prepare=loosened) for num in (_NUM, _NUM // 2)
+    )
+    for name, one in whole.emitted.items():
+        if not one.rows:
+            continue
+        rows, alone = one.value[: _NUM // 2], half.emitted[name].value
+        if rows.shape != alone.shape or not torch.allclose(rows, alone, rtol=1e-4, atol=1e-5):
+            bench.flaw(
+                example,
+                f"{name}: expected a sample to be the same in any batch in {mode} mode, got {_gap(rows, alone)}: "
+                "statistics across the batch belong to training, and to parts that do not say `batch_independent`",
+            )
 
 
 def _misfit(one: Emitted, probe: Probe) -> str | None:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-__all__ = ["FAULTS", "Fault"]
+__all__ = ["FAULTS", "NETWORK", "Fault"]
 
 
 class Fault(NamedTuple):
@@ -41,6 +41,8 @@ ENCODER = (
     Args:
         width: Features.
     """
+
+    batch_independent = True
 
     def __init__(self, x: TensorType, *, width: int = 8) -> None:
         super().__init__()
@@ -399,6 +401,14 @@ FAULTS = (
         ENCODER,
         "x = x.flatten(1)",
         "x = x.flatten(1) - x.flatten(1).mean(0)",
+    ),
+    Fault(
+        "statistics across the batch in training",
+        "independence",
+        "encoder",
+        ENCODER,
+        "x = x.flatten(1)",
+        "x = x.flatten(1) - self.training * x.flatten(1).mean(0)",
     ),
     Fault(
         "a parameter that is not used",
