@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modkit.cases import adversaries, autoencoders, codes, data, denoisers, measuring, models, training
-from modkit.testing.case import Case
+from modkit.cases.case import Case
 
 __all__ = ["CASES"]
 

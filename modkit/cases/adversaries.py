@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modkit.cases.case import Case, Emitted, Example, emitted, scalar
+from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR
-from modkit.testing.case import Case, Emitted, Example, emitted, scalar
-from modkit.testing.probe import Probe
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["CASES"]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from modkit.cases.case import Case, Emitted, Example, emitted, scalar
+from modkit.cases.probe import Probe
 from modkit.cases.shapes import (
     FEATURE_SIGNAL,
     FEATURE_VECTOR,
@@ -18,8 +20,6 @@ from modkit.cases.shapes import (
     VECTOR,
     VOLUME,
 )
-from modkit.testing.case import Case, Emitted, Example, emitted, scalar
-from modkit.testing.probe import Probe
 from modkit.types import Event, TensorType
 
 __all__ = ["CASES"]

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modkit.cases.case import Case, Emitted, Example, emitted
+from modkit.cases.probe import Probe
 from modkit.cases.shapes import CODES
-from modkit.testing.case import Case, Emitted, Example, emitted
-from modkit.testing.probe import Probe
 from modkit.types import CondType, TensorType
 
 __all__ = ["CASES"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from modkit.cases.case import Case, Emitted, Example, emitted
+from modkit.cases.probe import Probe
 from modkit.cases.shapes import FIELDS, IMAGE, ODD
-from modkit.testing.case import Case, Emitted, Example, emitted
-from modkit.testing.probe import Probe
 from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["CASES"]

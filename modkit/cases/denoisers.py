@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modkit.cases.case import Case, Emitted, Example, emitted
+from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR, VOLUME
+from modkit.cases.subject import Subject
 from modkit.registry import find
-from modkit.testing.case import Case, Emitted, Example, emitted
-from modkit.testing.probe import Probe
-from modkit.testing.subject import Subject
 from modkit.types import CondType, Denoised, TensorType
 
 __all__ = ["CASES"]

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modkit.cases.case import Case, Emitted, Example, scalar
+from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, VECTOR
+from modkit.cases.subject import Subject
 from modkit.registry import find
-from modkit.testing.case import Case, Emitted, Example, scalar
-from modkit.testing.probe import Probe
-from modkit.testing.subject import Subject
 from modkit.types import Batch, CondType, Modes, Score, TensorType
 
 __all__ = ["CASES"]

@@ -7,10 +7,10 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from modkit.cases.case import Case, Emitted, Example, emitted, scalar
+from modkit.cases.probe import Probe, Training
 from modkit.cases.shapes import CODES, HIERARCHY, IMAGE, VECTOR
 from modkit.rng import Rng
-from modkit.testing.case import Case, Emitted, Example, emitted, scalar
-from modkit.testing.probe import Probe, Training
 from modkit.types import Batch, CondType, Event
 
 __all__ = ["CASES"]

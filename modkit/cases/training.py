@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from modkit.cases.case import Case, Emitted, Example
+from modkit.cases.probe import Probe
+from modkit.cases.subject import Subject
 from modkit.registry import find
-from modkit.testing.case import Case, Emitted, Example
-from modkit.testing.probe import Probe
-from modkit.testing.subject import Subject
 
 __all__ = ["CASES"]
 

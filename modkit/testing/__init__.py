@@ -12,11 +12,11 @@ The table `CASES` says for each kind which types its parts are built from, how t
 from __future__ import annotations
 
 from modkit.cases import CASES
+from modkit.cases.case import Case, Emitted, Example
+from modkit.cases.probe import Probe
+from modkit.cases.subject import Subject
 from modkit.testing.battery import Check, battery, parametrize_parts, subjects
 from modkit.testing.bench import Bench, Flaw
-from modkit.testing.case import Case, Emitted, Example
-from modkit.testing.probe import Probe
-from modkit.testing.subject import Subject
 
 __all__ = [
     "CASES",

@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 
 from modkit.cases import CASES
+from modkit.cases.subject import Subject
 from modkit.part import Part
 from modkit.registry import registry
 from modkit.testing.bench import Bench, Flaw
 from modkit.testing.checks import GROUNDS, LONG, named
 from modkit.testing.isolation import Isolation
-from modkit.testing.subject import Subject
 
 __all__ = ["Check", "Trial", "battery", "parametrize_parts", "subjects"]
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from modkit.cases import CASES
-from modkit.testing.case import Case, Emitted, Example
-from modkit.testing.probe import Probe
-from modkit.testing.subject import Subject
+from modkit.cases.case import Case, Emitted, Example
+from modkit.cases.probe import Probe
+from modkit.cases.subject import Subject
 
 __all__ = ["Bench", "Flaw", "Play", "loosened"]
 

@@ -44,10 +44,10 @@ def main() -> None:
     """Answers each subject with what building and calling it did."""
     watch = _Watch()
     sys.addaudithook(watch)
+    from modkit.cases.probe import Probe
+    from modkit.cases.subject import Subject
     from modkit.part import Part
     from modkit.testing.bench import Bench
-    from modkit.testing.probe import Probe
-    from modkit.testing.subject import Subject
 
     answers = sys.stdout
     sys.stdout = sys.stderr

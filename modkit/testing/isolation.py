@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 
+from modkit.cases.subject import Subject
 from modkit.node import Node
 from modkit.testing.bench import Bench, Flaw
-from modkit.testing.subject import Subject
 
 __all__ = ["Isolation"]
 

@@ -11,10 +11,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from modkit.cases.case import Emitted
+from modkit.cases.probe import Probe
 from modkit.errors import SpecError
 from modkit.testing.bench import Bench, loosened
-from modkit.testing.case import Emitted
-from modkit.testing.probe import Probe
 
 __all__ = ["compiles", "dtypes", "gradients", "inductor", "meta", "modes", "round_trips"]
 

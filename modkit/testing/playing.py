@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
+from modkit.cases.subject import Subject
 from modkit.node import Node
 from modkit.registry import registry
 from modkit.session import load
 from modkit.spec import Spec
 from modkit.testing.bench import Bench, Flaw
 from modkit.testing.hosts import places
-from modkit.testing.subject import Subject
 from modkit.training import train
 
 __all__ = ["plays"]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modkit.cases.case import Emitted, Example
+from modkit.cases.probe import Probe
 from modkit.testing.bench import Bench, loosened
-from modkit.testing.case import Emitted, Example
-from modkit.testing.probe import Probe
 
 __all__ = ["deterministic", "emits", "finite", "global_draws", "independence", "inputs", "one_sample"]
 

@@ -15,7 +15,7 @@ from modkit.types import Event, TensorType, Value, levels
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from modkit.testing.probe import Probe
+    from modkit.cases.probe import Probe
 
 __all__ = ["Call", "Case", "Emitted", "Example", "emitted", "scalar"]
 
