@@ -1,11 +1,13 @@
 r"""Parametrizations: what a network is asked to predict, and what its output says about x_0.
 
-With r^2 = alpha_t^2 + sigma_t^2 (1 where variance is preserved) the network is fed x_t / r and predicts
+With r^2 = alpha_t^2 + sigma_t^2 (1 where variance is preserved) the network is fed x_t / r (by the last two in a scale
+of their own) and predicts
 
     x_0                                             x_0 = out
     eps                                             x_0 = (x_t - sigma_t out) / alpha_t
     v = (alpha_t eps - sigma_t x_0) / r             x_0 = (alpha_t x_t / r - sigma_t out) / r
     EDM's own target                                x_0 = c_skip x_t / alpha_t + c_out out
+    eps - x_0                                       x_0 = (x_t - sigma_t out) / (alpha_t + sigma_t)
 
 each of which is affine in the output, so that |d x_0 / d out|^2 (`error_scale`) turns a weight on one error into one on
 another. Scales are float64 and cast to the dtype of x at the end.
@@ -26,7 +28,9 @@ from modkit.samplers.ancestral import interpolated_logvar, posterior
 from modkit.schedules import broadcast, tau
 from modkit.types import Denoised, TensorType
 
-__all__ = ["EDM", "X0", "Affine", "Eps", "EpsLearned", "V"]
+__all__ = ["EDM", "X0", "Affine", "Eps", "EpsLearned", "Flow", "V"]
+
+_FLOW_TIMES = 1000  # what a time of 1 is embedded as (Esser et al., 2024, and diffusers)
 
 
 class Affine(ABC):
@@ -187,6 +191,38 @@ class EDM(Affine):
         alpha_t, sigma_t = self.schedule.scales(t)
         sigma = sigma_t / alpha_t
         return sigma, torch.sqrt(sigma**2 + self.sigma_data**2)
+
+
+class Flow(Affine):
+    """The network predicts the velocity `eps - x_0` of the straight line from data to noise, at each point of it.
+
+        z_u = x_t / (alpha_t + sigma_t) = (1 - u) x_0 + u eps        u = sigma_t / (alpha_t + sigma_t)
+        x_0 = z_u - u out
+
+    It is fed z_u and 1000 u, so that on any schedule it is a rectified flow; on `flow` z_u is x_t and u is t. No ratio
+    to the signal is taken: where there is none left, x_0 is finite.
+
+    References:
+        Flow Straight and Fast (Liu et al., 2023), eq. 1, https://arxiv.org/abs/2209.03003
+        Flow Matching for Generative Modeling (Lipman et al., 2023), eq. 23, https://arxiv.org/abs/2210.02747
+        Scaling Rectified Flow Transformers for High-Resolution Image Synthesis (Esser et al., 2024), eq. 13,
+        https://arxiv.org/abs/2403.03206
+    """
+
+    def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`x_t / (alpha_t + sigma_t)` and `1000 u`, on every schedule."""
+        from_x_t, from_out = self.prediction(t)
+        return broadcast(from_x_t, x_t) * x_t, _embeddable(-_FLOW_TIMES * from_out, x_t)
+
+    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`eps - x_0`."""
+        one = torch.ones_like(t, dtype=torch.float64)
+        return -one, one
+
+    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`z_u - u out`."""
+        alpha_t, sigma_t = self.schedule.scales(t)
+        return 1 / (alpha_t + sigma_t), -sigma_t / (alpha_t + sigma_t)
 
 
 class EpsLearned(Eps):

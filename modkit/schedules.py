@@ -30,6 +30,7 @@ __all__ = [
     "Bounded",
     "Cosine",
     "Even",
+    "Flow",
     "Linear",
     "Scale",
     "Scales",
@@ -48,6 +49,7 @@ Scales: TypeAlias = tuple[float, float] | tuple[Tensor, Tensor]
 _CPU = torch.device("cpu")
 _LONGEST = 100_000  # of a table
 _LOWEST = 0.002  # EDM's lowest noise level, for schedules without a table that state none
+_LEAST_SIGNAL = 2.0**-24  # beside noise of unit scale float32 holds no less
 
 
 class Table:
@@ -217,6 +219,51 @@ class VP:
         return 2 * loss / (self._linear + torch.sqrt(self._linear**2 + 4 * self._square * loss))
 
 
+class Flow:
+    """A straight line from data to noise: `alpha_t = 1 - t`, `sigma_t = t`.
+
+    Where t reaches 1 the signal is kept at 2^-24, which float32 does not tell from none, so that `sigma_t / alpha_t`
+    and its logarithm are finite at every time, and x_0 can be had from every prediction. Samplers on noise levels start
+    at `sigma_max`, as no finite level is the last.
+
+    The level of t is `t / (1 - t)`: training times of log-normal levels are the logit-normal ones of Esser et al.
+    (eq. 19), and DDIM's step is Euler's along the line.
+
+    References:
+        Flow Straight and Fast (Liu et al., 2023), eq. 1, https://arxiv.org/abs/2209.03003
+        Flow Matching for Generative Modeling (Lipman et al., 2023), eq. 20 to 22, whose time runs from noise to data
+        and whose sigma_min is 0 here, https://arxiv.org/abs/2210.02747
+        Scaling Rectified Flow Transformers for High-Resolution Image Synthesis (Esser et al., 2024), eq. 13,
+        https://arxiv.org/abs/2403.03206
+
+    Args:
+        sigma_min: Lowest noise level that samplers visit before 0.
+        sigma_max: Highest noise level that samplers visit, at `t = sigma_max / (1 + sigma_max)`.
+
+    Raises:
+        ValueError: If not 0 < sigma_min < sigma_max < 2^24.
+    """
+
+    num: int | None = None
+
+    def __init__(self, *, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
+        if not 0 < sigma_min < sigma_max < 1 / _LEAST_SIGNAL:
+            raise ValueError(f"Flow expects 0 < sigma_min < sigma_max < 2^24, got {sigma_min} and {sigma_max}")
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(alpha_t, sigma_t)`, float64, at `t` in [0, 1], of any shape and on any device."""
+        sigma = t.to(torch.float64)
+        return (1 - sigma).clamp_min(_LEAST_SIGNAL), sigma
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """The t, float64, at which sigma_t / alpha_t is `sigma`, at most 1."""
+        sigma = sigma.to(torch.float64)
+        kept = sigma * _LEAST_SIGNAL  # what t is where the signal is kept
+        return torch.where(kept < 1 - _LEAST_SIGNAL, sigma / (1 + sigma), kept.clamp_max(1))
+
+
 class Even:
     """A schedule as `num` even times see it, as if it had a table of that length: what a chain of few steps needs.
 
@@ -246,20 +293,22 @@ class Even:
 
 @runtime_checkable
 class Bounded(Protocol):
-    """A schedule without a table that states the lowest noise level that samplers visit."""
+    """A schedule without a table that states the lowest and the highest noise level that samplers visit."""
 
     sigma_min: float
+    sigma_max: float
 
 
 def sigma_ends(schedule: Schedule) -> tuple[float, float]:
     """The lowest noise level sigma_t / alpha_t above 0 that samplers visit, and the highest.
 
-    The highest is that at t = 1. The lowest is a table's first, else the schedule's own `sigma_min`, else .002.
+    Of a table they are its first and last; else what the schedule itself states, or .002 and that at t = 1.
     """
     if schedule.num is None:
-        low = schedule.sigma_min if isinstance(schedule, Bounded) else _LOWEST
+        if isinstance(schedule, Bounded):
+            return schedule.sigma_min, schedule.sigma_max
         alpha, sigma = schedule.scales(torch.ones(1, dtype=torch.float64, device=_CPU))
-        return low, float(sigma / alpha)
+        return _LOWEST, float(sigma / alpha)
     alpha, sigma = schedule.scales(torch.tensor([1 / schedule.num, 1.0], dtype=torch.float64, device=_CPU))
     low, high = (sigma / alpha).tolist()
     return low, high

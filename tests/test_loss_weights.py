@@ -4,12 +4,14 @@ import torch
 from modkit.loss_weights import MinSNR, Simple
 from modkit.parametrizations import EDM, X0, Eps, V
 from modkit.schedules import EDM as EDMSchedule
-from modkit.schedules import Cosine, Linear
+from modkit.schedules import Cosine, Flow, Linear
 
 T = torch.linspace(0.001, 1, 200, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("schedule", [Linear(), Cosine(), EDMSchedule()], ids=["linear", "cosine", "edm"])
+@pytest.mark.parametrize(
+    "schedule", [Linear(), Cosine(), EDMSchedule(), Flow()], ids=["linear", "cosine", "edm", "flow"]
+)
 def test_min_snr_takes_the_published_form_for_each_target(schedule):
     alpha, sigma = schedule.scales(T)
     snr = (alpha / sigma) ** 2

@@ -4,14 +4,19 @@ import pytest
 import torch
 
 from modkit import schedules
-from modkit.parametrizations import EDM, X0, Eps, EpsLearned, V
+from modkit.parametrizations import EDM, X0, Eps, EpsLearned, Flow, V
 from modkit.rng import Rng
-from modkit.samplers import posterior
+from modkit.samplers import ddim_step, posterior
 from modkit.types import TensorType
 
 F64 = torch.float64
-SCHEDULES = {"linear": schedules.Linear(), "cosine": schedules.Cosine(), "edm": schedules.EDM()}
-CLASSES = {"eps": Eps, "x0": X0, "v": V, "edm": EDM}
+SCHEDULES = {
+    "linear": schedules.Linear(),
+    "cosine": schedules.Cosine(),
+    "edm": schedules.EDM(),
+    "flow": schedules.Flow(),
+}
+CLASSES = {"eps": Eps, "x0": X0, "v": V, "edm": EDM, "flow": Flow}
 T = torch.tensor([0.001, 0.05, 0.3, 0.7, 0.95, 1.0], dtype=F64)
 
 
@@ -97,6 +102,46 @@ def test_edm_has_unit_variance_in_and_out_on_every_schedule(name):
     x_in, _ = parametrization.inputs(torch.ones(len(T), 1, dtype=F64), T)
     variance = x_in[:, 0] ** 2 * ((0.5 * alpha) ** 2 + sigma**2)
     torch.testing.assert_close(variance, torch.ones_like(T), rtol=1e-12, atol=0)
+
+
+def test_flow_is_fed_x_t_and_a_thousand_t_on_its_schedule_and_predicts_the_velocity():
+    schedule = SCHEDULES["flow"]
+    x_0, eps, x_t = noised(schedule)
+    x_in, time = Flow(schedule).inputs(x_t, T)
+    torch.testing.assert_close(x_in, x_t, rtol=1e-7, atol=0)  # at t = 1 the signal that is kept, 2^-24
+    torch.testing.assert_close(time, 1000 * T, rtol=1e-7, atol=0)
+    assert torch.equal(true_output(Flow(schedule), x_0, eps), eps - x_0)
+    h = 1e-6
+    ahead, behind = (noised(schedule, T[1:-1] + d)[2] for d in (h, -h))
+    velocity = true_output(Flow(schedule), *noised(schedule, T[1:-1])[:2], T[1:-1])
+    torch.testing.assert_close((ahead - behind) / (2 * h), velocity, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_flow_is_a_rectified_flow_on_every_schedule(name):
+    schedule, line = SCHEDULES[name], SCHEDULES["flow"]
+    alpha, sigma = schedule.scales(T)
+    u = sigma / (alpha + sigma)
+    _, _, x_t = noised(schedule)
+    _, _, z_u = noised(line, u)
+    for got, expected in zip(Flow(schedule).inputs(x_t, T), Flow(line).inputs(z_u, u), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-9)
+    out = Rng(0).normal("out", x_t)
+    x_0, expected = (p.denoised(out, x, t).x_0 for p, x, t in ((Flow(schedule), x_t, T), (Flow(line), z_u, u)))
+    torch.testing.assert_close(x_0, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(Flow(schedule).error_scale(T), u**2, rtol=1e-12, atol=0)
+
+
+def test_a_step_of_ddim_along_a_flow_is_eulers():
+    schedule = SCHEDULES["flow"]
+    t, s = torch.tensor(1.0, dtype=F64), torch.tensor(0.8, dtype=F64)
+    for _ in range(2):
+        x_t = Rng(1).normal("x_t", torch.empty(2, 2, 3, 3, dtype=F64))
+        velocity = torch.tanh(x_t)
+        x_0 = Flow(schedule).denoised(velocity, x_t, t.expand(2)).x_0
+        scales = [tuple(map(float, schedule.scales(time))) for time in (t, s)]
+        torch.testing.assert_close(ddim_step(x_t, x_0, *scales), x_t + (s - t) * velocity, rtol=0, atol=1e-6)
+        t, s = s, s / 2
 
 
 @pytest.mark.parametrize("name", ["eps", "x0", "v"])

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from modkit.schedules import EDM, VP, Cosine, Even, Linear, Table, broadcast, sigma_ends, tau
+from modkit.schedules import EDM, VP, Cosine, Even, Flow, Linear, Table, broadcast, sigma_ends, tau
 
 F64 = torch.float64
 SCHEDULES = {
@@ -13,6 +13,7 @@ SCHEDULES = {
     "cosine": Cosine(),
     "edm": EDM(),
     "vp": VP(),
+    "flow": Flow(),
     "short": Linear(num=4, beta_start=0.1, beta_end=0.9),
     "even": Even(VP(beta_min=1.0, beta_max=1.0, t_min=0.0), 4),
 }
@@ -67,6 +68,23 @@ def test_time_zero_is_clean(schedule):
 def test_edm_scales():
     alpha, sigma = EDM(sigma_max=50.0).scales(torch.tensor([0.5, 1.0, 1.5]))
     assert alpha.tolist() == [1, 1, 1] and sigma.tolist() == [25, 50, 75] and sigma.dtype == F64
+
+
+def test_flow_is_a_line_whose_level_is_the_odds_of_its_time():
+    t = torch.tensor([0.25, 0.5, 0.9], dtype=F64)
+    alpha, sigma = Flow().scales(t)
+    assert alpha.tolist() == pytest.approx([0.75, 0.5, 0.1], rel=1e-15) and torch.equal(sigma, t)
+    assert Flow().time(torch.tensor([1 / 3, 1.0, 9.0], dtype=F64)).tolist() == pytest.approx(t.tolist(), rel=1e-15)
+    levels = torch.exp(-1 + 0.5 * torch.linspace(-3, 3, 7, dtype=F64))
+    assert torch.allclose(torch.logit(Flow().time(levels)), levels.log(), rtol=1e-12)
+
+
+def test_flow_keeps_a_signal_below_what_float32_holds():
+    alpha, sigma = Flow().scales(torch.tensor([1.0, 1 - 1e-9, 0.999], dtype=F64))
+    assert alpha.tolist() == [2.0**-24, 2.0**-24, pytest.approx(1e-3, rel=1e-12)]
+    assert float((alpha[0] * 1.0 + sigma[0]).float()) == 1.0
+    assert (sigma / alpha).log().isfinite().all()
+    assert Flow().time(torch.tensor([2.0**24, 1e12, math.inf], dtype=F64)).tolist() == [1, 1, 1]
 
 
 def test_vp_at_four_even_times_is_the_denoising_gans_chain():
@@ -141,6 +159,9 @@ def test_sigma_ends():
     ac = Linear().alphas_cumprod
     assert low == pytest.approx(math.sqrt(1e-4 / 0.9999)) and high == pytest.approx(float((1 / ac[-1] - 1).sqrt()))
     assert sigma_ends(EDM(sigma_min=0.01, sigma_max=10.0)) == (0.01, 10.0)
+    assert sigma_ends(Flow(sigma_min=0.01, sigma_max=10.0)) == (0.01, 10.0)
+    alpha, sigma = VP().scales(torch.ones((), dtype=F64))
+    assert sigma_ends(VP()) == (0.002, float(sigma / alpha))
 
 
 def test_a_schedule_that_states_nothing_more_than_its_kind_asks_has_ends_too():
@@ -182,6 +203,8 @@ def test_broadcast():
         (lambda: Linear(beta_end=1.0, num=2), r"Linear expects a list of betas in \(0, 1\), got \[0.0001, 1.0\]"),
         (lambda: Table(torch.zeros(0)), r"Table expects a list of betas in \(0, 1\), got \[\]"),
         (lambda: EDM(sigma_min=2.0, sigma_max=1.0), "EDM expects 0 < sigma_min < sigma_max, got 2.0 and 1.0"),
+        (lambda: Flow(sigma_min=0.0), "Flow expects 0 < sigma_min < sigma_max < 2\\^24, got 0.0 and 80.0"),
+        (lambda: Flow(sigma_max=2.0**24), "Flow expects 0 < sigma_min < sigma_max < 2\\^24, got 0.002 and 16777216.0"),
         (lambda: VP(beta_min=2.0, beta_max=1.0), "VP expects 0 < beta_min <= beta_max, got 2.0 and 1.0"),
         (lambda: VP(t_min=1.0), r"VP expects t_min in \[0, 1\), got 1.0"),
         (lambda: Even(VP(), 0), r"Even expects num in \[1, 100000\], got 0"),

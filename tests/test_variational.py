@@ -7,7 +7,7 @@ from torch.distributions import Normal, kl_divergence
 from modkit.parametrizations import EpsLearned
 from modkit.rng import Rng
 from modkit.samplers.ancestral import posterior
-from modkit.schedules import EDM, Cosine, Linear, Table
+from modkit.schedules import EDM, Cosine, Flow, Linear, Table
 from modkit.types import Denoised
 from modkit.variational import variational_bound
 from tests.mixture import gaussian, ring
@@ -128,8 +128,8 @@ def noised(mean, cov, sigma):
 
 @pytest.mark.parametrize(
     "schedule, loose",  # of a table it is: noise doubles in its first steps, from 1 %
-    [(Linear(), 1.0), (Cosine(), 1.0), (EDM(), 0.05)],
-    ids=["linear", "cosine", "edm"],
+    [(Linear(), 1.0), (Cosine(), 1.0), (EDM(), 0.05), (Flow(), 0.05)],
+    ids=["linear", "cosine", "edm", "flow"],
 )
 def test_it_lies_below_the_likelihood_of_a_mixture_and_near_it(schedule, loose):
     mixture = ring()

@@ -19,7 +19,7 @@ from modkit.types import CondType, Denoised, TensorType
 __all__ = ["CASES"]
 
 _TIME = CondType(time=True)
-_SCHEDULES = ("linear", "cosine", "edm")
+_SCHEDULES = ("linear", "cosine", "edm", "flow")
 
 
 def _network(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -176,7 +176,12 @@ CASES = (
         "sampler",
         tuple(
             Example(f"{name}, {size}", lambda name=name, x=x: {**_scheduled(name), "x": x})  # type: ignore[misc]
-            for name, size, x in (("linear", "2-D", IMAGE), ("cosine", "vector", VECTOR), ("edm", "odd", ODD))
+            for name, size, x in (
+                ("linear", "2-D", IMAGE),
+                ("cosine", "vector", VECTOR),
+                ("edm", "odd", ODD),
+                ("flow", "1-D", SIGNAL),
+            )
         ),
         _sampler,
         ("independence",),

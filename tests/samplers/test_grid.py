@@ -7,14 +7,14 @@ from modkit.kinds import Schedule
 from modkit.rng import Rng
 from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun
 from modkit.samplers.grid import noise_levels, spaced
-from modkit.schedules import EDM, Cosine, Linear, sigma_ends
+from modkit.schedules import EDM, Cosine, Flow, Linear, sigma_ends
 from modkit.types import Denoised, TensorType
 from tests.mixture import gaussian, ring
 from tests.samplers.loop import Counter, moments, sample
 
 F64 = torch.float64
 X = TensorType((2,))
-SCHEDULES = {"linear": Linear(), "cosine": Cosine(), "edm": EDM()}
+SCHEDULES = {"linear": Linear(), "cosine": Cosine(), "edm": EDM(), "flow": Flow()}
 SAMPLERS = {
     "ancestral": lambda schedule, x, steps: Ancestral(schedule, x, steps=steps),
     "ancestral large": lambda schedule, x, steps: Ancestral(schedule, x, steps=steps, variance="large"),
