@@ -49,7 +49,7 @@ def levels(
 
 
 class UNetBody(nn.Module, ABC):
-    """The pyramid, given what makes its units.
+    """The pyramid, given what makes its units; `halves` and `doubles` tell which modules of `down` and `up` resample.
 
     Args:
         x: Type of the input: continuous maps.
@@ -84,29 +84,30 @@ class UNetBody(nn.Module, ABC):
         self.join = MapJoin(x, cond.concat, stem)
         self.conv_in = conv(rank, self.join.channels, stem)
         self.down = nn.ModuleList()
-        self._halves = list[bool]()
+        halves = list[bool]()
         skips, wide_in = [stem], stem
         for level, wide in enumerate(channels):
             if level:
                 self.down.append(halve(wide_in))
-                self._halves.append(True)
+                halves.append(True)
                 skips.append(wide_in)
             for _ in range(blocks):
                 self.down.append(unit(wide_in, wide, attends[level]))
-                self._halves.append(False)
+                halves.append(False)
                 wide_in = wide
                 skips.append(wide)
         self.middle = nn.ModuleList([unit(wide_in, wide_in, True), unit(wide_in, wide_in, False)])
         self.up = nn.ModuleList()
-        self._doubles = list[bool]()
+        doubles = list[bool]()
         for level, wide in reversed(list(enumerate(channels))):
             for _ in range(blocks + 1):
                 self.up.append(unit(wide_in + skips.pop(), wide, attends[level]))
-                self._doubles.append(False)
+                doubles.append(False)
                 wide_in = wide
             if level:
                 self.up.append(double(wide))
-                self._doubles.append(True)
+                doubles.append(True)
+        self.halves, self.doubles = tuple(halves), tuple(doubles)
         self.norm_out = norm(wide_in)
         self.conv_out = zero(conv(rank, wide_in, out.shape[0]))
 
@@ -122,13 +123,13 @@ class UNetBody(nn.Module, ABC):
         """
         h = self.conv_in(self.join(x, cond.concat))
         skips = [h]
-        for module, halves in zip(self.down, self._halves):
-            h = self.resampled(module, h, embedding, None) if halves else module(h, embedding, cond.context)
+        for module, resamples in zip(self.down, self.halves):
+            h = self.resampled(module, h, embedding, None) if resamples else module(h, embedding, cond.context)
             skips.append(h)
         for module in self.middle:
             h = module(h, embedding, cond.context)
-        for module, doubles in zip(self.up, self._doubles):
-            if doubles:
+        for module, resamples in zip(self.up, self.doubles):
+            if resamples:
                 h = self.resampled(module, h, embedding, skips[-1].shape[2:])
             else:
                 h = module(torch.cat([h, skips.pop()], dim=1), embedding, cond.context)

@@ -64,7 +64,7 @@ class Trial:
 
     def missing_ground(self, name: str) -> str | None:
         """The first check that must hold before this one and does not, or None."""
-        grounds = GROUNDS.get(name, ()) if name != "plays" else tuple(self.checks.keys() - LONG - {name})
+        grounds = GROUNDS.get(name, ()) if name != "plays" else [one for one in self.checks if one not in LONG | {name}]
         counted = [one for one in grounds if one in self.checks and (one == "builds" or one not in self.reasons)]
         return next((one for one in counted if self.flaw(one) is not None), None)
 

@@ -54,7 +54,7 @@ GROUNDS: dict[str, tuple[str, ...]] = {
     "dtypes": (*_CALLS, "finite", "global-draws", "inputs", "deterministic"),
     "round-trips": (*_CALLS, "global-draws", "inputs", "deterministic", "modes"),
     "gradients": (*_CALLS, "finite", "inputs"),
-    "independence": (*_CALLS, "global-draws", "inputs", "deterministic", "one-sample"),
+    "independence": (*_CALLS, "finite", "global-draws", "inputs", "deterministic", "one-sample"),
     "compiles": (*_CALLS, "global-draws", "inputs"),
     "inductor": ("compiles",),
     "isolation": ("builds",),

@@ -56,7 +56,6 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, required=True)
     peer = parser.parse_args().peer
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     figures = []
     with torch.no_grad():
         for name, options in _GENERATORS.items():
@@ -71,7 +70,8 @@ def main() -> None:
 
 
 def _modules(peer: Path) -> SimpleNamespace:
-    """Their networks, with what they compile for a GPU left out."""
+    """Their networks, with what they compile for a GPU left out; one that is made now has always the same weights."""
+    torch.manual_seed(0)
     extension: Any = importlib.import_module("torch.utils.cpp_extension")
     extension.load = lambda *_, **__: None
     if str(peer) not in sys.path:

@@ -74,8 +74,8 @@ def dhariwal_rules(net: DhariwalUNet, resolution: int) -> list[Rule]:
     rules = [*_embedding_rules("embedding.layers.0", "embedding.layers.2")]
     rules += _pair(f"enc.{resolution}x{resolution}_conv", "conv_in")
     side, block = resolution, 0
-    for place, module in enumerate(net.down):
-        if module.resamples:
+    for place, resamples in enumerate(net.halves):
+        if resamples:
             side, block = side // 2, 0
             rules += _block(f"enc.{side}x{side}_down", f"down.{place}.block", "film", resamples=True)
         else:
@@ -84,8 +84,8 @@ def dhariwal_rules(net: DhariwalUNet, resolution: int) -> list[Rule]:
     for place in range(2):
         rules += _unit(f"dec.{side}x{side}_in{place}", f"middle.{place}", "film")
     block = 0
-    for place, module in enumerate(net.up):
-        if module.resamples:
+    for place, resamples in enumerate(net.doubles):
+        if resamples:
             side, block = 2 * side, 0
             rules += _block(f"dec.{side}x{side}_up", f"up.{place}.block", "film", resamples=True)
         else:
