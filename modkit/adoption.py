@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modkit import checkpoint as store
 from modkit.checker import check
-from modkit.lock import lock
+from modkit.lock import made_with
 from modkit.run import Run
 from modkit.session import build
 from modkit.spec import Spec
@@ -50,9 +50,7 @@ def adopt(
     model = build(spec)
     model.load_state_dict(dict(weights))
     resolved = report.plan.resolved
-    seed = int(report.plan.settings.arguments["seed"])  # type: ignore[arg-type]
-    made_with = lock(report.plan.entries, spec_text=resolved.to_yaml(), seed=seed, keys=report.state)
-    with Run.create(out, resolved, made_with, overwrite) as run:
+    with Run.create(out, resolved, made_with(report.plan, report.state), overwrite) as run:
         state = {"cursor": asdict(Cursor()), "metrics": run.mark(), "players": {}, "adopted": dict(notes or {})}
         store.save(run.checkpoints, "step-00000000", store.Checkpoint({"model": model.state_dict()}, state))
         run.finish()

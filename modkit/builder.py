@@ -196,6 +196,8 @@ class Site:
             value.origin = Origin(call.path, call.part.kind, call.part.name, call.path.partition(".")[2])  # type: ignore[assignment]
             if call.trained:
                 self._take_over(call, value)
+            elif self.weights and (load := getattr(value, "load_pretrained", None)):
+                load()
         return value
 
     def _take_over(self, call: Call, module: nn.Module) -> None:
@@ -320,10 +322,11 @@ def _given(spec: Spec, node: Node, path: str, keys: Mapping[str, Any]) -> Tensor
 
 def piece(folder: Any, at: str) -> dict[str, torch.Tensor]:
     """The weights of one piece of a run, by the names that they have in it."""
+    from modkit.migration import current
     from modkit.run import Run
 
     prefix = at.partition(".")[2]
-    every = Run.open(folder).weights()
+    every = current(Run.open(folder)).weights
     return {
         name[len(prefix) + 1 :] if prefix else name: value
         for name, value in every.items()

@@ -33,16 +33,8 @@ from torch import Tensor
 from modkit.files import sync_folder, write_file
 
 __all__ = [
-    "Checkpoint",
-    "CheckpointError",
-    "latest",
-    "load",
-    "names",
-    "prune",
-    "recover",
-    "rewind",
-    "save",
-]
+    "Checkpoint", "CheckpointError", "latest", "load", "names", "prune", "read", "recover", "rewind", "save", "write",
+]  # fmt: skip
 
 _FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -101,15 +93,21 @@ def save(directory: Path, name: str, checkpoint: Checkpoint) -> Path:
     temporary = directory / f".{name}.tmp-{os.getpid()}"
     try:
         temporary.mkdir()
-        for file, data in files.items():
-            write_file(temporary / file, data)
-        write_file(temporary / _MANIFEST, manifest)
-        sync_folder(temporary)
+        _write(temporary, files, manifest)
         _install(temporary, directory / name)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return directory / name
+
+
+def write(folder: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint into a folder that is there; a kill may leave a part of it.
+
+    Raises:
+        ValueError: As `save`.
+    """
+    _write(folder, *_encoded(checkpoint))
 
 
 def load(path: Path) -> Checkpoint:
@@ -120,12 +118,29 @@ def load(path: Path) -> Checkpoint:
             earlier checkpoint is whole.
     """
     try:
-        return _read(path)
+        return read(path)
     except CheckpointError as error:
         before = [name for name in names(path.parent) if _order(name) < _order(path.name)]
         whole = _last_whole(path.parent, before)
         offer = f"the last whole one before it is {whole}" if whole else "no whole one stands before it"
         raise CheckpointError(f"checkpoint {path}: {error}; {offer}") from error
+
+
+def read(path: Path) -> Checkpoint:
+    """Reads and verifies the checkpoint at `path`, as `load`; for one that stands alone.
+
+    Raises:
+        CheckpointError: If it is missing, damaged or of another format; says which file and what is wrong.
+    """
+    folder = _folder(path)
+    if not folder.is_dir():
+        raise CheckpointError("there is no such folder")
+    files, keys = _parse_manifest(_read_file(folder / _MANIFEST, None))
+    tensors = {}
+    for group, row in keys.items():
+        file = f"{group}.safetensors"
+        tensors[group] = _parse_tensors(file, _read_verified(folder / file, *files[file]), row)
+    return Checkpoint(tensors, _parse(_STATE, _read_verified(folder / _STATE, *files[_STATE])))
 
 
 def names(directory: Path) -> list[str]:
@@ -187,6 +202,13 @@ def _checked_name(what: str, name: str) -> None:
         raise ValueError(f"Checkpoint expects {what} of letters, digits and . _ - (no . first), got {name!r}")
 
 
+def _write(folder: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
+    for file, data in files.items():
+        write_file(folder / file, data)
+    write_file(folder / _MANIFEST, manifest)
+    sync_folder(folder)
+
+
 def _install(temporary: Path, path: Path) -> None:
     aside = _aside(path)
     if path.exists():
@@ -220,7 +242,7 @@ def _order(name: str) -> list[tuple[int, int, str]]:
 def _last_whole(directory: Path, candidates: list[str]) -> Path | None:
     for name in reversed(candidates):
         try:
-            _read(directory / name)
+            read(directory / name)
         except CheckpointError:
             continue
         return directory / name
@@ -273,18 +295,6 @@ def _described(value: object) -> str:
 def _identity(value: Tensor) -> object:
     start = value.untyped_storage().data_ptr()
     return value.device, start, value.storage_offset(), value.shape, value.stride(), value.dtype
-
-
-def _read(path: Path) -> Checkpoint:
-    folder = _folder(path)
-    if not folder.is_dir():
-        raise CheckpointError("there is no such folder")
-    files, keys = _parse_manifest(_read_file(folder / _MANIFEST, None))
-    tensors = {}
-    for group, row in keys.items():
-        file = f"{group}.safetensors"
-        tensors[group] = _parse_tensors(file, _read_verified(folder / file, *files[file]), row)
-    return Checkpoint(tensors, _parse(_STATE, _read_verified(folder / _STATE, *files[_STATE])))
 
 
 def _read_verified(path: Path, size: int, sha256: str) -> bytes:

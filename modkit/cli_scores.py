@@ -32,6 +32,7 @@ _SLOTS = ("sampler", "guidance")  # what sampling alone uses, so that a bare nam
 @click.option("--raw", is_flag=True, help="Leave values as they are instead of rounding images to 8 bits.")
 @click.option("--per-class", is_flag=True, help="Score each class of a run's data as well, and their mean.")
 @click.option("--checkpoint", help="Which checkpoint of RUN: `best` or a name; the last where not given.")
+@click.option("--locked", is_flag=True, help="Refuse parts and a torch that are not those of RUN's lock.")
 @click.option("--save-statistics", type=click.Path(), metavar="FILE.npz", help="Write mu and sigma of --real.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reported
@@ -49,24 +50,25 @@ def evaluate(
     raw: bool,
     per_class: bool,
     checkpoint: str | None,
+    locked: bool,
     save_statistics: str | None,
     as_json: bool,
 ) -> None:
     """Measure RUN, with overrides such as sampler=ddim, or the samples --fake against the data --real."""
     from modkit.evaluation import evaluate, statistics
     from modkit.features.inception import find_inception
+    from modkit.migration import current_spec
     from modkit.overrides import short
     from modkit.run import Run
     from modkit.run_evaluation import evaluate_run
     from modkit.sources import save_statistics as save
-    from modkit.spec import Spec
 
     names = metrics.split(",") if metrics else None
     if arguments:
         if real or fake or train or size or save_statistics:
             raise ValueError("evaluate expects a RUN, or --real and --fake, got both")
         run = Run.open(arguments[0])
-        spec = Spec.from_yaml(run.spec_text)
+        spec = current_spec(run)
         overrides = [short(spec, _SLOTS, override) for override in arguments[1:]]
         report = evaluate_run(
             run,
@@ -79,12 +81,13 @@ def evaluate(
             raw=raw,
             per_class=per_class,
             checkpoint=checkpoint,
+            locked=locked,
         )
         report.save(run.path)
     elif real is None or (fake is None) == (save_statistics is None):
         raise ValueError("evaluate expects a RUN, or --real with --fake or --save-statistics")
-    elif per_class or checkpoint:
-        raise ValueError("evaluate expects --per-class and --checkpoint of a RUN, got folders or files")
+    elif per_class or checkpoint or locked:
+        raise ValueError("evaluate expects --per-class, --checkpoint and --locked of a RUN, got folders or files")
     else:
         if features is None and find_inception() is None:
             choices = "pixels, random-conv, classifier:FILE, …"

@@ -23,6 +23,7 @@ __all__ = [
     "hookspec",
     "modkit_checkpoint_saved",
     "modkit_commands",
+    "modkit_exporters",
     "modkit_parts",
     "modkit_run_finished",
     "modkit_run_started",
@@ -114,4 +115,20 @@ def modkit_commands(app: Any) -> None:
 
     Args:
         app: The command line's application, as `modkit.cli` makes it.
+    """
+
+
+@hookspec
+def modkit_exporters() -> dict[str, str]:  # type: ignore[empty-body]
+    """The layouts in which `modkit export RUN DIR --to FORMAT` can write a run.
+
+    A format's target is a function, imported when it is asked for and called as `export(run, out, checkpoint=NAME)`:
+
+        def export(run: Run, out: Path, *, checkpoint: str | None) -> None
+
+    `out` is an empty folder, which becomes DIR when the function returns and is removed when it raises. What the
+    format cannot hold is refused with a ValueError.
+
+    Returns:
+        Targets by format: `{"diffusers": "acme.exporting:export"}`.
     """

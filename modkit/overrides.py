@@ -83,15 +83,15 @@ def short(spec: Spec, names: Collection[str], override: str) -> str:
     Args:
         spec: The spec in which the slot is looked for.
         names: The slots that may be named so.
-        override: The override; one that starts at `model`, `evaluate` or, where the spec has none, `data` is returned
-            as it is.
+        override: The override; one that starts at `model`, `evaluate` or, where the spec has none or says `x`, `data`
+            is returned as it is.
 
     Raises:
         SpecError: If it is malformed, its slot is none of these, or there is not exactly one of it.
     """
     path, equals, value = override.partition("=")
     first, *rest = _path(override, equals, Position("<override>", 1, 1))
-    if first in ("model", "evaluate") or (first == "data" and spec.data is None):
+    if first in ("model", "evaluate") or (first == "data" and (spec.data is None or spec.x)):
         return override
     if first not in names:
         message = f"got {join([first])}, expected one of {', '.join(sorted(names))} or a path from model"

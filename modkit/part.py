@@ -14,7 +14,7 @@ from typing import Any
 
 import pluggy
 
-__all__ = ["Part", "hookimpl"]
+__all__ = ["Part", "hookimpl", "imported"]
 
 hookimpl = pluggy.HookimplMarker("modkit")
 
@@ -23,6 +23,11 @@ hookimpl = pluggy.HookimplMarker("modkit")
 class Part:
     """The declaration of a part.
 
+    A part whose configuration or weights stand elsewhere may say more. `target.expanded(params)`, a static method, is
+    told the keywords that a spec writes and gives those that they stand for: of a pretrained folder, the configuration
+    in it. A run's resolved spec holds the answer, so that it needs the folder no more. `part.load_pretrained()` is
+    called on a module that is to be trained or sampled as it is, and not where a run's own weights follow.
+
     Args:
         kind: One of `modkit.kinds.KINDS`.
         name: Its name within the kind; the registry puts a plug-in's name before it (`acme/fsq`).
@@ -30,6 +35,8 @@ class Part:
             returns the part.
         summary: One line for `modkit list`.
         aliases: Former names, which go on working.
+        migrate: `"module.path:function"` that turns what an older version made into what this one understands:
+            `migrate(params, state, version) -> (params, state)`, see `modkit.migration`.
     """
 
     kind: str
@@ -37,6 +44,7 @@ class Part:
     target: str
     summary: str
     aliases: tuple[str, ...] = ()
+    migrate: str | None = None
 
     def load(self) -> Callable[..., Any]:
         """Imports the target and returns it.
@@ -45,17 +53,31 @@ class Part:
             ValueError: If the target is not of the form `module.path:Name`, or the module has no such name.
             ImportError: If the module cannot be imported.
         """
-        module, _, name = self.target.partition(":")
-        if not module or not name:
-            raise ValueError(f"part {self.kind} {self.name} expects a target 'module.path:Name', got {self.target!r}")
-        value: Any = importlib.import_module(module)
-        for attribute in name.split("."):
-            if not hasattr(value, attribute):
-                raise ValueError(f"part {self.kind} {self.name}: module {module} has no {name!r}")
-            value = getattr(value, attribute)
-        if not callable(value):
-            raise ValueError(f"part {self.kind} {self.name} expects a callable target, got {value!r}")
-        return value  # type: ignore[no-any-return]
+        return imported(self.target, f"part {self}")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
+
+
+def imported(target: str, owner: str) -> Callable[..., Any]:
+    """What stands at `"module.path:Name"`, imported.
+
+    Args:
+        target: Where it stands.
+        owner: Who names it, for an error: `part sampler ddim`.
+
+    Raises:
+        ValueError: If the target is not of that form, the module has no such name, or it is not callable.
+        ImportError: If the module cannot be imported.
+    """
+    module, _, name = target.partition(":")
+    if not module or not name:
+        raise ValueError(f"{owner} expects a target 'module.path:Name', got {target!r}")
+    value: Any = importlib.import_module(module)
+    for attribute in name.split("."):
+        if not hasattr(value, attribute):
+            raise ValueError(f"{owner}: module {module} has no {name!r}")
+        value = getattr(value, attribute)
+    if not callable(value):
+        raise ValueError(f"{owner} expects a callable target, got {value!r}")
+    return value  # type: ignore[no-any-return]

@@ -47,18 +47,29 @@ class Trained:
 
 @dataclass(frozen=True)
 class Call:
-    """A part and its arguments, waiting to be told its types."""
+    """A part and its arguments, waiting to be told its types.
+
+    Args:
+        path: Where it stands in the spec.
+        part: The part.
+        arguments: What it is given, defaults included.
+        takes: Which of the types that its kind is given it declares.
+        trained: The run that its weights are from, or None.
+        blank: The arguments that are None where nothing is written.
+    """
 
     path: str
     part: Part
     arguments: Mapping[str, Argument]
     takes: frozenset[str]
     trained: Trained | None = None
+    blank: frozenset[str] = frozenset()
 
     def node(self) -> Node:
         """The node that gives this call, everything written out."""
         use = f"{_LOCAL}{self.part.target}" if isinstance(self.part, _Local) else self.part.name
-        inner = Node({"use": use, **{name: _written(v) for name, v in self.arguments.items() if v is not None}})
+        told = {name: v for name, v in self.arguments.items() if v is not None or name not in self.blank}
+        inner = Node({"use": use, **{name: _written(value) for name, value in told.items()}})
         if self.trained is None:
             return inner
         source = {"path": self.trained.path, "at": self.trained.at, "train": self.trained.train}
@@ -255,8 +266,14 @@ class _Planner:
         except Exception as error:  # a plug-in's target may fail to import in any way
             self.report(path, f"the {part} cannot be used: {type(error).__name__}: {error}")
             return None
+        try:
+            node = _expanded(part, node)
+        except ValueError as error:
+            self.report(path, f"the {part} cannot be used: {error}")
+            return None
         given = KINDS[part.kind].given
-        call = Call(path, part, self._arguments(node, declared, given, path, str(part)), taken, trained)
+        blank = frozenset(name for name, parameter in declared.items() if parameter.default is None)
+        call = Call(path, part, self._arguments(node, declared, given, path, str(part)), taken, trained, blank)
         self.calls[path] = call
         return call
 
@@ -351,6 +368,14 @@ class _Planner:
         return self._call(part, inner, path, trained) if part else None
 
 
+def _expanded(part: Part, node: Node) -> Node:
+    """A node with the keywords that those written stand for, where its part says so."""
+    expanded = getattr(part.load(), "expanded", None)
+    return (
+        node if expanded is None else Node({**{k: v for k, v in node.items() if k == "use"}, **expanded(node.params)})
+    )
+
+
 def run_folder(path: str, spec: Spec) -> Path:
     """A run's directory: relative to the spec's file, then to the working directory."""
     beside = Path(spec.source.position.file).parent / path if spec.source.position else Path(path)
@@ -361,12 +386,16 @@ def run_node(folder: Path, at: str) -> Value:
     """A node of a run's resolved spec.
 
     Raises:
-        ValueError: If there is no such run or node.
+        ValueError: If there is no such run or node, or a part in it is missing here.
     """
+    from modkit.migration import current_spec
+    from modkit.provenance import missing
     from modkit.run import Run
 
     run = Run.open(folder)
-    return Spec.from_yaml(run.spec_text, str(folder / "spec.yaml")).at(at)
+    if absent := missing(run, at):
+        raise ValueError("; ".join(absent))
+    return current_spec(run).at(at)
 
 
 def _moved(value: Value, old: str, new: str) -> Value:

@@ -10,23 +10,28 @@
         evaluation.json   scores, see `modkit.report`; evaluations/ those with overrides
         checkpoints/      see `modkit.checkpoint`
 
+A run that `modkit export` wrote holds, in the place of all but the first two, README.md, pictures, its report, and the
+files of one checkpoint (`model.safetensors`, `state.json`, `manifest.json`) beside them: nothing to go on from.
+
 Files appear whole or not at all, but for the two `.jsonl`, whose last line may be torn by a kill: readers leave it out
 and `cut` removes it. One process writes a run at a time; any number may read it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, Protocol
 
 from torch import Tensor
 
-from modkit.checkpoint import latest, load, names, recover
+from modkit.checkpoint import Checkpoint, CheckpointError, latest, load, names, read, recover, write
 from modkit.files import replace_file
 from modkit.grid import png
 
@@ -37,6 +42,7 @@ _SPEC = "spec.yaml"
 _METRICS = "metrics.jsonl"
 _TIMING = "timing.jsonl"
 _STATUS = "status.json"
+_STATE = "state.json"
 _OWN = ("checkpoints", "samples", "evaluations", "evaluation.json", _METRICS, _TIMING, _STATUS)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TEMPORARY = re.compile(r"\.(?:modkit\.lock|spec\.yaml|status\.json|[A-Za-z0-9][A-Za-z0-9._-]*\.png)\.tmp-\d+")
@@ -84,6 +90,29 @@ class Run:
         return cls(path, text, json.loads(lock_text))
 
     @classmethod
+    def export(
+        cls, path: Path, spec_text: str, lock: dict[str, Any], checkpoint: str, weights: Mapping[str, Tensor]
+    ) -> Run:
+        """Makes a run that holds weights and nothing to go on from, in an empty directory.
+
+        Args:
+            path: The directory.
+            spec_text: The resolved spec, YAML.
+            lock: What the weights were made with.
+            checkpoint: Name of the checkpoint that they are of.
+            weights: The model's state dict.
+
+        Raises:
+            ValueError: If a tensor is not dense.
+        """
+        lock = {**lock, "exported": checkpoint}
+        (path / _LOCK).write_bytes(json.dumps(lock, allow_nan=False, indent=1).encode())
+        (path / _SPEC).write_bytes(spec_text.encode())
+        hashes = {name: _sha256(path / name) for name in (_LOCK, _SPEC)}
+        write(path, Checkpoint({"model": dict(weights)}, {"sha256": hashes}))
+        return cls(path, spec_text, lock)
+
+    @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
         """Finds a run again.
 
@@ -101,12 +130,25 @@ class Run:
             raise ValueError(f"Run.open found a damaged {_LOCK} or {_SPEC} in {path}: {error}") from error
         if not isinstance(lock, dict):
             raise ValueError(f"Run.open expects a JSON object in {path / _LOCK}, got {type(lock).__name__}")
-        return cls(path, text, lock)
+        run = cls(path, text, lock)
+        if run.exported:
+            run._check_exported()
+        return run
+
+    @property
+    def exported(self) -> bool:
+        """Whether `modkit export` wrote it: the weights of one checkpoint, and nothing to go on from."""
+        return "exported" in self.lock
 
     @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints; absent before the first."""
         return self.path / "checkpoints"
+
+    @property
+    def kept(self) -> list[str]:
+        """Names of the checkpoints that it keeps, in order."""
+        return [str(self.lock["exported"])] if self.exported else names(self.checkpoints)
 
     def checkpoint(self, name: str | None = None) -> Path:
         """The path of a checkpoint: the last good one, the `best` or one by its name.
@@ -114,17 +156,25 @@ class Run:
         Raises:
             ValueError: If there is none.
         """
-        path = latest(self.checkpoints)
-        if path is None:
+        kept = self.checkpoint_name(name)
+        return self.path if self.exported else self.checkpoints / kept
+
+    def checkpoint_name(self, name: str | None = None) -> str:
+        """The name of a checkpoint: of the last good one, the `best`, or one by its name.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        path = None if self.exported else latest(self.checkpoints)
+        if path is None and not self.exported:
             raise ValueError(f"{self.path} holds no whole checkpoint")
         if name is None:
-            return path
-        best = load(path).state["cursor"]["best_name"] if name == "best" else name
-        there = names(self.checkpoints)
-        if best not in there:
-            kept = "no best one: nothing was looked at" if best is None else ", ".join(there)
+            return path.name if path else self.kept[0]
+        best = load(path).state["cursor"]["best_name"] if path and name == "best" else name
+        if best not in self.kept:
+            kept = "no best one: nothing was looked at" if best is None else ", ".join(self.kept)
             raise ValueError(f"{self.path} expects a checkpoint that it keeps, got {name!r}; it keeps {kept}")
-        return self.checkpoints / best
+        return str(best)
 
     def weights(self, checkpoint: str | None = None) -> dict[str, Tensor]:
         """The weights of a checkpoint, as `checkpoint` finds it: the averaged ones inside a stage.
@@ -132,7 +182,8 @@ class Run:
         Raises:
             ValueError: If there is none, or it is damaged.
         """
-        kept = load(self.checkpoint(checkpoint))
+        path = self.checkpoint(checkpoint)
+        kept = self._exported() if self.exported else load(path)
         tensors = kept.tensors["model"]
         for name, average in kept.tensors.get("ema", {}).items():
             tensors[name].copy_(average)  # in place, for a shared tensor stands under several names
@@ -146,7 +197,7 @@ class Run:
     @property
     def status(self) -> Literal["started", "finished"]:
         """Whether training came to its end."""
-        return "finished" if (self.path / _STATUS).is_file() else "started"
+        return "finished" if self.exported or (self.path / _STATUS).is_file() else "started"
 
     @property
     def finished(self) -> bool:
@@ -242,6 +293,25 @@ class Run:
     ) -> None:
         self.close()
 
+    def _exported(self) -> Checkpoint:
+        """The one checkpoint of a run that was exported."""
+        try:
+            return read(self.path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
+
+    def _check_exported(self) -> None:
+        """Holds spec and lock against their hashes in the state, which the manifest holds."""
+        try:
+            hashes = json.loads((self.path / _STATE).read_bytes())["sha256"]
+            wrong = [name for name in (_LOCK, _SPEC) if hashes[name] != _sha256(self.path / name)]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"{self.path}: {_STATE} is damaged or missing: {error!r}") from error
+        if wrong:
+            raise ValueError(
+                f"{self.path}: {wrong[0]} is not what was exported: its SHA-256 is another than in {_STATE}"
+            )
+
     def _append(self, name: str, row: dict[str, Any]) -> None:
         try:
             line = json.dumps(row, allow_nan=False)  # floats by repr, hence exact
@@ -271,6 +341,8 @@ def _vacate(path: Path, overwrite: bool) -> None:
         raise ValueError(f"Run.create expects an empty directory or a run, got {path} with {', '.join(found[:5])}")
     if set(found) <= {_LOCK}:  # at most a creation that was killed before the spec was there
         return
+    if _STATE in found:
+        raise ValueError(f"Run.create: {path} holds what was exported, which no run replaces")
     if not overwrite:
         raise ValueError(f"Run.create: {path} holds a run already: go on with it by --resume, or --overwrite it")
     (path / _SPEC).unlink(missing_ok=True)
@@ -279,6 +351,10 @@ def _vacate(path: Path, overwrite: bool) -> None:
             shutil.rmtree(path / name)
         else:
             (path / name).unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _clear_temporary(folder: Path) -> None:

@@ -61,6 +61,7 @@ def evaluate_run(
     per_class: bool = False,
     checkpoint: str | None = None,
     device: str = "auto",
+    locked: bool = False,
 ) -> Report:
     """Measures a run's model, and held-out images in the same way: the floor.
 
@@ -81,13 +82,14 @@ def evaluate_run(
         per_class: Score each class as well, and their mean.
         checkpoint: Which checkpoint: the last where not given, the `best`, or one by its name.
         device: Where to sample and to make features; `auto` takes CUDA where there is one.
+        locked: Refuse parts and a torch that are not those of the run's lock.
 
     Raises:
         ValueError: If the run has no data or checkpoint, or `num` is more than there are images.
     """
     found = opened(run, overrides, spec=spec)
     where = LocalEngine(device=device).device
-    model = load(run, overrides, spec=spec, checkpoint=checkpoint, device=str(where))
+    model = load(run, overrides, spec=spec, checkpoint=checkpoint, device=str(where), locked=locked)
     feed = Feed(_features(found, features), model, raw=raw, device=where)
     sources = _sources(found, model, num, seed, per_class)
     if metrics is None and found.evaluation and found.evaluation.metrics:
@@ -118,7 +120,7 @@ def evaluate_run(
         scores=scores,
         notes=(*report.notes, *notes),
         overrides=tuple(overrides),
-        checkpoint=run.checkpoint(checkpoint).name,
+        checkpoint=run.checkpoint_name(checkpoint),
     )
 
 

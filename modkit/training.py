@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -15,9 +16,11 @@ from modkit import checkpoint as store
 from modkit.builder import Origin, Site
 from modkit.checker import Report as Checked
 from modkit.checker import check
-from modkit.lock import lock
+from modkit.lock import made_with
+from modkit.migration import current, due
 from modkit.plan import plan
 from modkit.progress import Progress, Silent
+from modkit.provenance import explained, remedies, verify
 from modkit.report import Report, report_path
 from modkit.run import Run
 from modkit.run_evaluation import evaluate_run, watched
@@ -41,6 +44,7 @@ def train(
     overwrite: bool = False,
     evaluate: bool = True,
     progress: Progress | None = None,
+    locked: bool = False,
 ) -> Run:
     """Trains a spec into a run, and measures the model where the spec has `evaluate`.
 
@@ -52,13 +56,21 @@ def train(
         overwrite: Replace the run that is there.
         evaluate: Measure the model at the end, where the spec has `evaluate`.
         progress: Shows how far training is.
+        locked: Of a run to go on with: refuse parts and a torch that are not those of its lock.
 
     Raises:
         SpecError: If the spec is wrong; nothing has been written then.
-        ValueError: If the directory holds a run, or resuming asks for another system than the run's.
+        ValueError: If the directory holds a run, or resuming asks for another system than the run's, or for one that
+            an older version of a plug-in made and its optimizers cannot follow.
         modkit.trainer.TrainingError: If a loss is not finite.
     """
-    report = check(spec)
+    path = Path(out) if out is not None else Path("runs") / spec.name
+    begun = resume and all(
+        (path / name).exists() for name in ("modkit.lock", "spec.yaml")
+    )  # else killed as it was made
+    before = _resumable(path, locked) if begun else None
+    with explained(before) if before else nullcontext():
+        report = check(spec)
     resolved = report.plan.resolved
     site = Site(plan(spec), meta=False)
     data = site.data()
@@ -72,16 +84,12 @@ def train(
     _check_memory(report, settings)
     opened = Opened(data, site.plan.data.part.name, evaluation)
     watch = watched(opened, settings.seed) if evaluation else None
-    path = Path(out) if out is not None else Path("runs") / spec.name
-    if resume and all((path / name).exists() for name in ("modkit.lock", "spec.yaml")):  # else killed as it was made
-        run = Run.open(path)
-        _check_same(run, resolved, settings.seed)
-        site.weights = store.latest(run.checkpoints) is None
-    else:
-        made_with = lock(report.plan.entries, spec_text=resolved.to_yaml(), seed=settings.seed, keys=report.state)
-        run = Run.create(path, resolved, made_with, overwrite)
+    if before:
+        _check_same(before, report, settings.seed)
+        site.weights = store.latest(before.checkpoints) is None
     model = site.model(data.x, data.fields)
     site.check()
+    run = before or Run.create(path, resolved, made_with(report.plan, report.state), overwrite)
     model = model.to(engine.device)
     _tune(model, settings)
     watchers = Watchers(run, loggers)
@@ -95,7 +103,7 @@ def train(
 def _measured(run: Run) -> bool:
     """Whether the run keeps a report of its last checkpoint."""
     path = report_path(run.path)
-    return path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.checkpoint().name
+    return path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.checkpoint_name()
 
 
 def _capped(settings: Settings, steps: int | None) -> Settings:
@@ -122,15 +130,42 @@ def _check_memory(report: Checked, settings: Settings) -> None:
         )
 
 
-def _check_same(run: Run, spec: Spec, seed: int) -> None:
-    before = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
+def _resumable(path: Path, locked: bool) -> Run:
+    """The run at a path, if training can go on with the parts that are here."""
+    run = Run.open(path)
+    if run.exported:
+        raise ValueError(
+            f"{path} was exported, which leaves nothing to go on from: start from its weights by `use: run`"
+        )
+    verify(run, locked=locked)
+    if store.latest(run.checkpoints) and (migrations := due(run)):
+        mine, weights = current(run), run.weights()
+        same = mine.spec == Spec.from_yaml(run.spec_text) and mine.weights.keys() == weights.keys()
+        if not same or not all(torch.equal(value, weights[key]) for key, value in mine.weights.items()):
+            raise ValueError(
+                f"{path} cannot be gone on with: {migrations[0]}, changes it, and optimizers cannot follow; install "
+                "the former version, or start from its weights by `use: run`"
+            )
+    return run
+
+
+def _check_same(run: Run, report: Checked, seed: int) -> None:
     if run.lock.get("seed") != seed:
         raise ValueError(f"{run.path} was trained from seed {run.lock.get('seed')}, got {seed}: a run has one seed")
+    before = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
+    if not report.plan.spec.local:  # parts may have been renamed, or have more parameters by now
+        with explained(run):
+            before = plan(before).resolved
     for key in ("data", "model"):
-        if getattr(before, key) != getattr(spec, key):
+        if getattr(before, key) != getattr(report.plan.resolved, key):
             raise ValueError(
                 f"{run.path} was trained from another `{key}`: resume with its own spec, or --overwrite it"
             )
+    then, now = run.lock.get("state"), {key: list(shape) for key, shape in report.state.items()}
+    if then is not None and then != now:
+        changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+        reasons = "; ".join(remedies(run, keys=changed))
+        raise ValueError(f"{run.path} has weights that no longer fit: {', '.join(changed[:8])}; {reasons}")
 
 
 def _tune(model: nn.Module, settings: Settings) -> None:

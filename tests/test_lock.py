@@ -2,7 +2,11 @@ import functools
 import hashlib
 import json
 import platform
+import shutil
+import subprocess
 from collections import namedtuple
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +14,9 @@ import pytest
 import torch
 
 import modkit.types
-from modkit.lock import compare, lock
+from modkit.lock import compare, drift, lock
 from modkit.part import Part
+from tests.plugin_factory import make_plugin
 
 Entry = namedtuple("Entry", "part distribution version")
 TYPE = Entry(Part("bottleneck", "acme/fsq", "modkit.types:TensorType", ""), "acme-parts-of-nobody", "1.2")
@@ -24,24 +29,45 @@ def wrapped(event):
     return modkit.types.levels(event)
 
 
-def made(*entries, seed=0, spec_text="model: 1\n", keys=KEYS):
-    return lock(entries or (TYPE,), spec_text=spec_text, seed=seed, keys=keys)
+def made(*entries, seed=0, spec_text="model: 1\n", keys=KEYS, places=None):
+    return lock(entries or (TYPE,), spec_text=spec_text, seed=seed, keys=keys, places=places or {})
+
+
+@pytest.fixture(autouse=True)
+def outside(tmp_path, monkeypatch):
+    """A working directory that no checkout holds."""
+    monkeypatch.chdir(tmp_path)
 
 
 def test_the_lock_states_versions_and_hashes():
     source = hashlib.sha256(Path(modkit.types.__file__).read_bytes()).hexdigest()
     part = {"kind": "bottleneck", "name": "acme/fsq", "distribution": "acme-parts-of-nobody", "version": "1.2"}
     want = {
-        "format": 1,
+        "format": 2,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "packages": {},
+        "commit": None,
         "seed": 3,
         "spec": hashlib.sha256(b"model: 1\n").hexdigest(),
         "model": hashlib.sha256(b'[["a", [2, 3]], ["b", [3]]]').hexdigest(),
-        "parts": [part | {"sha256": source}],
+        "state": {"a": [2, 3], "b": [3]},
+        "parts": [part | {"sha256": source, "at": ["model.a", "model.b"]}],
     }
-    assert made(seed=3) == want and json.loads(json.dumps(made(seed=3))) == want
+    found = made(seed=3, places={("bottleneck", "acme/fsq"): ["model.b", "model.a"], ("encoder", "acme/fsq"): ["c"]})
+    assert found == want and json.loads(json.dumps(found)) == want
+
+
+def test_the_versions_are_those_of_what_the_parts_distributions_require(tmp_path, monkeypatch):
+    requires = ["torch>1", "einops>=0", "pluggy>=1; python_version>='3'", "nothing-of-ours"]
+    make_plugin(tmp_path, "requiring", requires=requires)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = made(TYPE._replace(distribution="modkit-requiring"))["packages"]
+    assert found == {"einops": metadata.version("einops"), "pluggy": metadata.version("pluggy")}
+    assert compare(made() | {"packages": {"einops": "0", "x": "1"}}, made() | {"packages": found}) == [
+        f"einops was 0, is {found['einops']}"
+    ]
 
 
 def test_the_lock_does_not_depend_on_orders_or_repetitions():
@@ -98,10 +124,79 @@ def test_a_missing_part_comes_with_its_remedy():
     assert compare(nothing, made()) == ["bottleneck acme/fsq of acme-parts-of-nobody is new"]
 
 
+def test_a_lock_of_format_1_is_compared_in_what_it_has():
+    new, old = made(), made(seed=1)
+    old = {key: old[key] for key in old.keys() - {"packages", "commit", "state"}} | {"format": 1}
+    old["parts"] = [{key: row[key] for key in row.keys() - {"at"}} for row in old["parts"]]
+    assert compare(old, new | {"commit": {"commit": "a", "dirty": False}}) == ["seed was 1, is 0"]
+
+
+def test_what_drifts_is_known_by_its_former_name_too():
+    was = made(
+        TYPE._replace(part=replace(TYPE.part, name="acme/old")), TYPE._replace(part=replace(TYPE.part, name="gone"))
+    )
+    now = TYPE._replace(part=replace(TYPE.part, aliases=("acme/old",)))
+    assert drift(was, [now]) == drift(was, []) == []
+    was["parts"][0]["sha256"] = None
+    other = "acme-parts-of-nobody 1.2 was, is others 2"
+    assert drift(was, [now._replace(distribution="others", version="2")]) == [
+        other, "bottleneck acme/old: its source file has changed",
+    ]  # fmt: skip
+
+
 def test_what_is_no_lock_is_refused():
-    for damaged in ({}, made() | {"format": 2}, made() | {"parts": {}}):
-        with pytest.raises(ValueError, match="lock of format 1"):
+    for damaged in ({}, made() | {"format": 3}, made() | {"parts": {}}):
+        with pytest.raises(ValueError, match="expected a lock of format 1 or 2"):
             compare(damaged, made())
     for row in (7, {}, made()["parts"][0] | {"version": 1.2}):
-        with pytest.raises(ValueError, match="parts with kind, name, distribution, version and sha256"):
+        with pytest.raises(ValueError, match="parts to have kind, name, distribution, version and sha256"):
             compare(made(), made() | {"parts": [row]})
+    with pytest.raises(ValueError, match="parts to have `at`, a list of paths, got 'model'"):
+        compare(made(), made() | {"parts": [made()["parts"][0] | {"at": "model"}]})
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    if not shutil.which("git"):
+        pytest.skip("needs git")
+    git(tmp_path, "init", "-q", "checkout")
+    folder = tmp_path / "checkout"
+    (folder / "inner").mkdir()
+    (folder / "inner" / "file").write_text("1")
+    git(folder, "add", ".")
+    return folder
+
+
+def test_the_commit_is_that_of_the_working_directory(checkout, monkeypatch):
+    monkeypatch.chdir(checkout / "inner")
+    assert made()["commit"] is None, "there is no commit yet"
+    git(checkout, "commit", "-qm", "one")
+    git(checkout, "tag", "v1")
+    head = git(checkout, "rev-parse", "HEAD")
+    (checkout / "new").write_text("is not tracked")
+    one = made()
+    assert one["commit"] == {"commit": head, "dirty": False} and len(head) == 40
+    (checkout / "inner" / "file").write_text("22")
+    two = made()
+    assert two["commit"] == {"commit": head, "dirty": True}
+    assert compare(one, two) == [f"commit was {head}, is {head} and changes"]
+    monkeypatch.setenv("PATH", "")
+    assert made()["commit"] is None
+
+
+def test_a_part_of_a_checkout_has_its_commit(checkout, tmp_path, monkeypatch):
+    git(checkout, "commit", "-qm", "one")
+    for name in ("edited", "copied"):
+        make_plugin(tmp_path / "site", name)
+        told = {"url": (checkout / "inner").as_uri(), "dir_info": {"editable": name == "edited"}}
+        (tmp_path / "site" / f"modkit_{name}-1.0.dist-info" / "direct_url.json").write_text(json.dumps(told))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    other = Entry(Part("encoder", "n", "modkit.part:Part", ""), "modkit-copied", "1.0")
+    rows = made(TYPE._replace(distribution="modkit-edited"), other)["parts"]
+    assert [row.get("commit") for row in rows] == [{"commit": git(checkout, "rev-parse", "HEAD"), "dirty": False}, None]

@@ -263,3 +263,52 @@ def test_a_piece_of_a_trained_piece_is_taken_by_its_path(tmp_path):
         plan(spec(use("autoencoder", encoder=use("run", path=str(run.path), at="model.encodre"))))
     with pytest.raises(SpecError, match="no encoder is called 'mlp'|expected a encoder|no decoder|encoder"):
         plan(spec(use("autoencoder", encoder=use("run", path=str(run.path), at="model.bottleneck"))))
+
+
+def test_a_null_that_is_no_default_is_written_out():
+    nodes = dict(MLP, bottleneck=use("gaussian", channels=None))
+    planned = plan(spec(use("autoencoder", **nodes)))
+    again = plan(Spec.from_yaml(planned.resolved.to_yaml()))
+    assert planned.resolved.model["bottleneck"] == use("gaussian", channels=None)
+    assert again.calls["model.bottleneck"].arguments == {"channels": None}
+    assert "critic" not in planned.resolved.model, "null is its default"
+
+
+class Named(Flat):
+    """An encoder whose scale may be said by a name, and whose values come from elsewhere."""
+
+    def __init__(self, x: TensorType, *, scale: float = 1.0, name: str | None = None):
+        super().__init__(x, scale=scale)
+        assert name is None
+
+    @staticmethod
+    def expanded(params):
+        if params.get("name") == "nobody":
+            raise ValueError("Named expects a name that it knows, got 'nobody'")
+        told = {key: value for key, value in params.items() if key != "name"}
+        return {"scale": 3.0, **told} if "name" in params else told
+
+    def load_pretrained(self):
+        with torch.no_grad():
+            self.scale += 0.5
+
+
+def test_a_part_says_what_its_keywords_stand_for():
+    planned = plan(spec(use("autoencoder", encoder=use(Named, name="three"), decoder=MLP["decoder"])))
+    assert planned.calls["model.encoder"].arguments == {"scale": 3.0, "name": None}
+    assert planned.resolved.model["encoder"].params == {"scale": 3.0}
+    beside = plan(spec(use("autoencoder", encoder=use(Named, name="three", scale=4.0), decoder=MLP["decoder"])))
+    assert beside.calls["model.encoder"].arguments["scale"] == 4.0
+    with pytest.raises(
+        SpecError, match="model.encoder: .* cannot be used: Named expects a name that it knows, got 'no"
+    ):
+        plan(spec(use("autoencoder", encoder=use(Named, name="nobody"), decoder=MLP["decoder"])))
+
+
+def test_values_from_elsewhere_are_loaded_into_a_new_model_alone(tmp_path):
+    system = spec(use("autoencoder", encoder=use(Named, name="three"), decoder=MLP["decoder"]))
+    assert float(build(system).encoder.scale.detach()) == 3.5
+    run = train(system, tmp_path / "run", steps=1)
+    trained = run.weights()["encoder.scale"]
+    assert float(trained) != 3.5
+    assert torch.equal(load(run, spec=system).encoder.scale, trained)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from modkit.checkpoint import names
 from modkit.comparison.entries import Entry
 from modkit.comparison.figures import picture_uri
 from modkit.comparison.nearest import Nearest, nearest, passes
@@ -98,10 +97,10 @@ def training_picture(data: Data) -> str:
 
 def _sampled(entry: Entry) -> tuple[Exhibit, Tensor | None]:
     wanted = entry.report.checkpoint
-    there = wanted in names(entry.run.checkpoints)
+    there = wanted in entry.run.kept
     model = load(entry.run, entry.report.overrides, checkpoint=wanted if there else None)
     remark = (
-        f"gone by now: the samples shown are those of {entry.run.checkpoint().name}" if wanted and not there else ""
+        f"gone by now: the samples shown are those of {entry.run.checkpoint_name()}" if wanted and not there else ""
     )
     exhibit = Exhibit(entry.label, sum(parameter.numel() for parameter in model.parameters()), remark)
     try:
