@@ -25,6 +25,7 @@ from typing import Any, Literal
 import pluggy
 
 from modkit import __version__, catalogue, hookspecs
+from modkit.distributions import declaring, header
 from modkit.kinds import KINDS
 from modkit.part import Part
 
@@ -34,6 +35,7 @@ DISTRIBUTION = "modkit-generative"
 """The name under which modkit is installed."""
 
 _GROUP = "modkit"
+_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True)
@@ -207,11 +209,11 @@ class Registry:
 
         Not `metadata.entry_points`, which raises when any one distribution's table is malformed.
         """
-        for name in sorted(_distributions()):
+        for name in sorted(declaring(_GROUP)):
             version = ""
             try:
                 distribution = metadata.distribution(name)
-                version = distribution.version
+                version = header(distribution, "Version")
                 points = sorted(distribution.entry_points.select(group=_GROUP), key=lambda point: point.name)
             except Exception as error:
                 self._report(_Declared(name, name, version, object), f"entry points: {_describe(error)}", error)
@@ -304,16 +306,6 @@ class _Declared:
     load: Callable[[], object]
 
 
-def _distributions() -> set[str]:
-    """Names of the distributions that declare plug-ins, normalised (PEP 503)."""
-    names = set()
-    for distribution in metadata.distributions():
-        with contextlib.suppress(Exception):  # a stranger's broken metadata is none of our business
-            if f"[{_GROUP}]" in (distribution.read_text("entry_points.txt") or ""):
-                names.add(re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower())
-    return names
-
-
 def _by_name(declared: Iterable[_Declared]) -> dict[str, list[_Declared]]:
     groups: defaultdict[str, list[_Declared]] = defaultdict(list)
     for one in declared:
@@ -365,8 +357,9 @@ def _part_flaw(part: object) -> str | None:
     for name in (part.name, *part.aliases):
         if not re.fullmatch(r"[^\s/]+", name):
             return f"part {part} expects a name without blanks and slashes, got {name!r}"
-    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", part.target):
-        return f"part {part} expects a target 'module.path:Name', got {part.target!r}"
+    for what, target in (("a target", part.target), ("migrate", part.migrate)):
+        if target is not None and not (isinstance(target, str) and _TARGET.fullmatch(target)):
+            return f"part {part} expects {what} 'module.path:Name', got {target!r}"
     return None
 
 

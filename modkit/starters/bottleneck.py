@@ -1,0 +1,62 @@
+r"""A variational bottleneck of one width: the features are the mean, and the noise is always as wide.
+
+    q(z | x) = N(h, std^2 I),    p(z) = N(0, I),    KL(q || p) = 1/2 sum (h^2 + std^2 - 1 - log std^2)
+
+A bottleneck is told the type of the features and says in `latents` which latents it makes, by name; the decoder takes
+the last (`modkit.kinds.Bottleneck`). With a step, in training, it draws from the step's rng; without one it gives the
+mean. Latents that have a prior of their own are drawn by `sample`.
+
+Shape letters: b batch, as many other axes as the features have.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from modkit import Event, Latents, Rng, Step, TensorType
+from modkit.precision import widened
+
+__all__ = ["FixedWidth"]
+
+
+class FixedWidth:
+    """Adds noise of one width to the features, under a standard normal prior.
+
+    References:
+        From Variational to Deterministic Autoencoders (Ghosh et al., 2020), section 3.1: the constant-variance VAE,
+        https://arxiv.org/abs/1903.12436
+
+    Args:
+        h: Type of the features: one continuous tensor.
+        std: Width of the noise.
+
+    Raises:
+        ValueError: If the features are a hierarchy or codes, or `std` is not positive.
+    """
+
+    def __init__(self, h: Event, *, std: float = 0.3) -> None:
+        if isinstance(h, tuple) or h.classes is not None:
+            received = f"a hierarchy of {len(h)} levels" if isinstance(h, tuple) else h
+            raise ValueError(f"FixedWidth expects one continuous tensor of features, got {received}")
+        if std <= 0:
+            raise ValueError(f"FixedWidth expects std above 0, got {std}")
+        self.std, self.z = std, TensorType(h.shape)
+        self.latents: dict[str, Event] = {"continuous": self.z}
+
+    def __call__(self, h: Tensor, step: Step | None) -> Latents:
+        """A draw of z, or its mean without a step; and the KL in nats, `b`."""
+        variance = self.std**2
+        kl = 0.5 * (widened(h).square() + variance - 1 - math.log(variance)).flatten(1).sum(1)
+        z = h if step is None else h + self.std * step.rng.normal("posterior", h)
+        return Latents({"continuous": z}, kl, {})
+
+    def to_z(self, name: str, latent: Tensor) -> Tensor:
+        """What the decoder takes: `latent` itself."""
+        return latent
+
+    def sample(self, num: int, rng: Rng) -> Tensor:
+        """Standard normal z, `num ...`."""
+        return rng.normal("prior", torch.empty(num, *self.z.shape))

@@ -1,0 +1,54 @@
+r"""Min-p sampling: of the codes that are likely enough beside the likeliest.
+
+    c_i ~ p_i restricted to { k : p_ik >= min_p max_k p_ik }
+
+A decoding draws codes from a network's logits (`modkit.kinds.Decoding`). `causal = True` asks for networks that read
+codes in raster order: `predict(codes, i)` gives the logits of position i, of codes of which those before i are known.
+
+Shape letters: b batch, n positions, k classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modkit import Rng, TensorType
+from modkit.decodings.categorical import categorical
+from modkit.kinds import Predict
+
+__all__ = ["MinP"]
+
+
+class MinP:
+    """One code after another, none of them improbable beside the likeliest.
+
+    References:
+        Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs (Nguyen et al., 2024), section 3,
+        https://arxiv.org/abs/2407.01082
+
+    Args:
+        codes: Type of the codes.
+        min_p: Least probability, as a share of the likeliest code's, in [0, 1]; 0 keeps all, 1 the likeliest.
+
+    Raises:
+        ValueError: If `min_p` is out of range.
+    """
+
+    causal = True
+
+    def __init__(self, codes: TensorType, *, min_p: float = 0.05) -> None:
+        if not 0 <= min_p <= 1:
+            raise ValueError(f"MinP expects min_p in [0, 1], got {min_p}")
+        self.num, self.min_p = codes.numel, min_p
+
+    def __call__(self, predict: Predict, num: int, rng: Rng) -> Tensor:
+        """Draws `num` code maps, `b n`, int64."""
+        codes = torch.zeros(num, self.num, dtype=torch.int64)
+        uniform = rng.uniform("codes", torch.empty(num, self.num))
+        for i in range(self.num):
+            probabilities = predict(codes, i).double().softmax(-1)
+            codes, uniform = codes.to(probabilities.device), uniform.to(probabilities.device)
+            least = self.min_p * probabilities.amax(-1, keepdim=True)
+            codes[:, i] = categorical(probabilities * (probabilities >= least), uniform[:, i])
+        return codes

@@ -1,0 +1,55 @@
+r"""A critic of prototypes: what is near to one of them is real.
+
+    D(x) = log sum_k exp(w_k - |phi(x) - c_k(cond)|^2 / 2),    phi(x) = W x
+
+A discriminator gives logits, higher for real: `b`, or `b 1 h w` of patches (`modkit.kinds.Discriminator`). Conditions
+that have no positions move all prototypes; tokens and maps are refused here.
+
+Shape letters: b batch, d features, k prototypes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from modkit import Cond, CondType, TensorType
+from modkit.nn.embeddings import CondEmbedding
+
+__all__ = ["Prototypes"]
+
+
+class Prototypes(nn.Module):
+    """Logits of a mixture of Gaussians in a linear space of features.
+
+    References:
+        Prototypical Networks for Few-shot Learning (Snell et al., 2017), eq. 2, https://arxiv.org/abs/1703.05175
+
+    Args:
+        x: Type of the data, continuous.
+        cond: Conditions without positions.
+        num: Number of prototypes.
+        width: Number of features.
+
+    Raises:
+        ValueError: If `x` holds codes, `cond` has tokens or a map, or a number is below 1.
+    """
+
+    def __init__(self, x: TensorType, cond: CondType, *, num: int = 32, width: int = 32) -> None:
+        super().__init__()
+        if num < 1 or width < 1:
+            raise ValueError(f"Prototypes expects num and width of at least 1, got {num} and {width}")
+        if x.classes is not None:
+            raise ValueError(f"Prototypes expects continuous data, got {x}")
+        if cond.context is not None or cond.concat is not None:
+            raise ValueError(f"Prototypes expects conditions without positions, got {cond}")
+        self.features = nn.Linear(x.numel, width, bias=False)
+        self.embedding = CondEmbedding(cond, width)
+        self.prototypes = nn.Parameter(torch.randn(num, width))
+        self.weights = nn.Parameter(torch.zeros(num))
+
+    def forward(self, x: Tensor, cond: Cond) -> Tensor:
+        """Logits of `x`, `b`."""
+        features = self.features(x.flatten(1)) - self.embedding(cond, x)
+        distances = (features[:, None] - self.prototypes).square().sum(2)
+        return torch.logsumexp(self.weights - distances / 2, 1)

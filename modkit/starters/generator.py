@@ -1,0 +1,73 @@
+r"""A generator of plane waves: noise chooses their strength, and x is their sum.
+
+    x(p) = squash(sum_k a_k(z) cos(2 pi f_k . p) + b_k(z) sin(2 pi f_k . p))        f_k on a grid, p in [0, 1)^2
+
+A generator is told the type of the noise, the type to emit and the conditions (`modkit.kinds.Generator`).
+`CondEmbedding` makes one vector of what conditions there are without positions; tokens and maps are refused here.
+
+Shape letters: b batch, d width, c channels, k waves, h w spatial.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from modkit import Cond, CondType, TensorType
+from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.mlp import squash
+
+__all__ = ["Waves"]
+
+
+class Waves(nn.Module):
+    """Images as sums of plane waves.
+
+    References:
+        Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains (Tancik et al., 2020),
+        eq. 5, https://arxiv.org/abs/2006.10739
+
+    Args:
+        z: Type of the noise.
+        x: Type to emit: images.
+        cond: Conditions without positions.
+        waves: Highest frequency along each side, in periods an image.
+        width: Width of the hidden layer.
+
+    Raises:
+        ValueError: If `x` is no image, `cond` has tokens or a map, or a number is below 1.
+    """
+
+    basis: Tensor
+
+    def __init__(self, z: TensorType, x: TensorType, cond: CondType, *, waves: int = 4, width: int = 128) -> None:
+        super().__init__()
+        if waves < 1 or width < 1:
+            raise ValueError(f"Waves expects waves and width of at least 1, got {waves} and {width}")
+        if x.classes is not None or len(x.shape) != 3:
+            raise ValueError(f"Waves expects images, got {x}")
+        if cond.context is not None or cond.concat is not None:
+            raise ValueError(f"Waves expects conditions without positions, got {cond}")
+        self.x = x
+        self.embedding = CondEmbedding(cond, width)
+        self.hidden = nn.Linear(z.numel, width)
+        basis = _basis(waves, *x.shape[1:])
+        self.strength = nn.Linear(width, x.shape[0] * len(basis))
+        self.register_buffer("basis", basis, persistent=False)
+
+    def forward(self, z: Tensor, cond: Cond) -> Tensor:
+        """Generates x from `z`, `b d`."""
+        h = torch.nn.functional.silu(self.hidden(z.flatten(1)) + self.embedding(cond, z))
+        strength = self.strength(h).unflatten(1, (self.x.shape[0], -1))
+        return squash(torch.einsum("bck,khw->bchw", strength, self.basis), self.x)
+
+
+def _basis(waves: int, height: int, width: int) -> Tensor:
+    """Cosines and sines of every pair of frequencies, `k h w`."""
+    frequencies = torch.cartesian_prod(torch.arange(waves + 1.0), torch.arange(-waves, waves + 1.0))
+    rows, columns = torch.arange(height) / height, torch.arange(width) / width
+    down, across = frequencies.T[:, :, None, None]
+    phase = 2 * math.pi * (down * rows[:, None] + across * columns)
+    return torch.cat([phase.cos(), phase.sin()])

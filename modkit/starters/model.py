@@ -1,0 +1,84 @@
+r"""A Gaussian: every value of x has a mean and a standard deviation of its own, found by gradient descent.
+
+    -log p(x) = 1/2 sum (((x - mean) / std)^2 + log (2 pi std^2))
+
+A Model is a distribution over an event, and the game that trains it (`modkit.Model`): its players, each with the
+modules that it owns, and for each player named losses that are not weighted. This one models any continuous tensor,
+alone or as the prior of an autoencoder's latent.
+
+Shape letters: b batch, as many other axes as x has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from modkit import Batch, Cond, CondType, Model, Player, Rng, Step, TensorType
+from modkit.model import draws
+from modkit.precision import widened
+
+__all__ = ["Gaussian"]
+
+
+class Gaussian(Model):
+    """Independent Gaussians, one for each value.
+
+    References:
+        Pattern Recognition and Machine Learning (Bishop, 2006), section 2.3.4
+
+    Args:
+        x: Type of the data, continuous; where it has a range, samples are clamped to it.
+        cond: Conditions; there may be none.
+        std: The standard deviations to begin with.
+
+    Raises:
+        ValueError: If `x` holds codes or is a hierarchy, there are conditions, or `std` is not positive.
+    """
+
+    def __init__(self, x: TensorType, cond: CondType, *, std: float = 1.0) -> None:
+        super().__init__()
+        if (reason := self.accepts(x)) is not None:
+            raise ValueError(reason)
+        if cond:
+            raise ValueError(f"Gaussian expects no conditions, got {cond}")
+        if std <= 0:
+            raise ValueError(f"Gaussian expects std above 0, got {std}")
+        self.event = x
+        self.density = _Density(x, std)
+
+    def players(self) -> tuple[Player, ...]:
+        """`density`, which owns means and standard deviations."""
+        return (Player("density", ("density",)),)
+
+    def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """`nll`, a value: averaged over the batch, divided by the number of values."""
+        return {"nll": -self.density(batch.tensor).mean() / self.single.numel}
+
+    def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
+        """Draws `num` samples."""
+        x = self.density.mean + self.density.log_std.exp() * rng.normal("x", self.blank(num, self.single))
+        return x if self.single.range is None else x.clamp(*self.single.range)
+
+    def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
+        """The log density itself, in nats, `b`; nothing is drawn."""
+        draws(self, num)
+        log_p: Tensor = self.density(batch.tensor)
+        return log_p
+
+
+class _Density(nn.Module):
+    """What is trained: a module of its own, since players own modules."""
+
+    def __init__(self, x: TensorType, std: float) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(x.shape))
+        self.log_std = nn.Parameter(torch.full(x.shape, math.log(std)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The log density of x in nats, `b`."""
+        error = widened(x - self.mean) * widened(-self.log_std).exp()
+        return -(0.5 * error.square() + widened(self.log_std) + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)

@@ -1,0 +1,62 @@
+r"""Lion: a step of one size for every parameter, along the sign of an average of gradients.
+
+    p -= lr (sign(b1 m + (1 - b1) g) + weight_decay p),    then  m = b2 m + (1 - b2) g
+
+An optimizer is given the parameters and behaves as torch's do: `step`, `zero_grad`, and a state that can be saved
+(`modkit.kinds.Optimizer`); torch's base class does all but the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+__all__ = ["Lion"]
+
+
+class Lion(torch.optim.Optimizer):
+    """Lion, with the authors' defaults but for the rate.
+
+    References:
+        Symbolic Discovery of Optimization Algorithms (Chen et al., 2023), algorithm 2, https://arxiv.org/abs/2302.06675
+
+    Args:
+        parameters: What it moves.
+        lr: Learning rate, a third to a tenth of AdamW's.
+        betas: How much of the average is kept in the step, and from step to step, each in [0, 1).
+        weight_decay: Each step shrinks parameters by `lr * weight_decay`.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float = 3e-4,
+        betas: list[float] = [0.9, 0.99],  # noqa: B006 - plain data, never changed
+        weight_decay: float = 0.0,
+    ) -> None:
+        if lr < 0 or weight_decay < 0 or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            received = f"lr {lr}, betas {betas}, weight_decay {weight_decay}"
+            raise ValueError(f"Lion expects lr and weight_decay >= 0 and two betas in [0, 1), got {received}")
+        super().__init__(parameters, {"lr": lr, "betas": list(betas), "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Moves the parameters that have a gradient."""
+        for group in self.param_groups:
+            first, second = group["betas"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["average"] = torch.zeros_like(parameter)
+                average = state["average"]
+                direction = average.lerp(parameter.grad, 1 - first).sign()
+                parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"])
+                average.lerp_(parameter.grad, 1 - second)

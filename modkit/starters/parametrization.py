@@ -1,0 +1,39 @@
+r"""The network predicts the straight way from data to noise, as rectified flow does, on any schedule.
+
+    target = eps - x_0
+    x_t = alpha_t x_0 + sigma_t eps   =>   x_0 = (x_t - sigma_t out) / (alpha_t + sigma_t)
+
+A parametrization says what the network is asked for and what its answer says of x_0 (`modkit.kinds.Parametrization`).
+`Affine` does so for every target that is a weighted sum of x_0 and eps; it wants the two pairs of weights, in float64.
+
+Shape letters: b batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modkit.parametrizations import Affine
+
+__all__ = ["Flow"]
+
+
+class Flow(Affine):
+    """Predicts eps - x_0.
+
+    References:
+        Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow (Liu et al., 2023), eq. 1,
+        https://arxiv.org/abs/2209.03003
+    """
+
+    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of x_0 and eps in the target, `b`."""
+        one = torch.ones_like(t, dtype=torch.float64)
+        return -one, one
+
+    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of x_t and of the network's output in x_0, `b`."""
+        alpha_t, sigma_t = self.schedule.scales(t)
+        total = alpha_t + sigma_t
+        return 1 / total, -sigma_t / total

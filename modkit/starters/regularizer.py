@@ -1,0 +1,47 @@
+r"""A critic that is steeper than one pays for it.
+
+    penalty = weight E max(0, |grad_x D(x)| - 1)^2
+
+A regularizer is given a critic with its conditions bound, and real x (`modkit.kinds.Regularizer`). It differentiates x
+only, with `create_graph=True`, since the penalty is differentiated once more, with respect to the critic's parameters.
+
+Shape letters: b batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modkit import Cond
+from modkit.kinds import Critic
+
+__all__ = ["Lipschitz"]
+
+
+class Lipschitz:
+    """A one-sided penalty on the norm of the critic's gradient at real samples.
+
+    References:
+        On the Regularization of Wasserstein GANs (Petzka et al., 2018), eq. 8, https://arxiv.org/abs/1709.08894
+
+    Args:
+        weight: Weight of the penalty.
+
+    Raises:
+        ValueError: If `weight` is negative.
+    """
+
+    def __init__(self, *, weight: float = 10.0) -> None:
+        if weight < 0:
+            raise ValueError(f"Lipschitz expects a weight of at least 0, got {weight}")
+        self.weight = weight
+
+    def __call__(self, discriminator: Critic, x: Tensor, cond: Cond) -> Tensor:
+        """The penalty at `x`, `b ...`, a scalar."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(discriminator(x, cond).sum(), x, create_graph=True)
+            excess = torch.linalg.vector_norm(gradient.flatten(1), dim=1) - 1
+            penalty: Tensor = self.weight * excess.clamp_min(0).square().mean()
+            return penalty

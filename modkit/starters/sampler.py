@@ -1,0 +1,46 @@
+r"""Euler's method on the probability flow, from noise to data.
+
+    x_t = alpha_t x_0 + sigma_t eps
+    x_s = alpha_s x_0 + sigma_s eps        s < t, with the x_0 that the network predicts and the eps that it leaves
+
+A sampler is told the schedule and the type of a sample, then asked for `times` and `start`, and for a `step` between
+each two times (`modkit.kinds.Sampler`). `GridSampler` does all but the step.
+
+Shape letters: b batch.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from modkit import Rng, TensorType
+from modkit.kinds import Denoise, Schedule
+from modkit.samplers.grid import GridSampler, noise_levels
+
+__all__ = ["Euler"]
+
+
+class Euler(GridSampler):
+    """Euler's method on the probability flow: one evaluation of the network a step, and no noise.
+
+    References:
+        Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), algorithm 1,
+        https://arxiv.org/abs/2206.00364
+
+    Args:
+        steps: Number of steps.
+
+    Raises:
+        ValueError: If `steps` is out of range.
+    """
+
+    def __init__(self, schedule: Schedule, x: TensorType, *, steps: int = 50) -> None:
+        super().__init__(schedule, x, noise_levels(self, schedule, steps))
+
+    def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
+        """x_s from x_t, `b ...`, s < t; at the last step s is 0 and the result the predicted x_0."""
+        alpha_t, sigma_t = self.scales(t)
+        alpha_s, sigma_s = self.scales(s)
+        x_0 = self.predict(denoise, x_t, t).x_0
+        eps = (x_t - alpha_t * x_0) / sigma_t
+        return alpha_s * x_0 + sigma_s * eps, None

@@ -1,0 +1,47 @@
+r"""A rotation from data to noise: signal and noise are the cosine and the sine of an angle that grows evenly.
+
+    alpha_t = cos(theta t),  sigma_t = sin(theta t),  sigma_t / alpha_t = tan(theta t),  theta = arctan(sigma_max)
+
+A schedule says how much signal and noise x_t holds, and which time a noise level has; both in float64
+(`modkit.kinds.Schedule`). At t = 0 there is no noise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["Rotation"]
+
+
+class Rotation:
+    """A rotation at an even speed, without a table.
+
+    References:
+        Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models (Lu and Song, 2024), section 3.1,
+        https://arxiv.org/abs/2410.11081
+
+    Args:
+        sigma_max: The noise level sigma_t / alpha_t at t = 1.
+
+    Raises:
+        ValueError: If `sigma_max` is not positive and finite.
+    """
+
+    num: int | None = None
+
+    def __init__(self, *, sigma_max: float = 80.0) -> None:
+        if not 0 < sigma_max < math.inf:
+            raise ValueError(f"Rotation expects a finite sigma_max above 0, got {sigma_max}")
+        self.theta = math.atan(sigma_max)
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(alpha_t, sigma_t)` at `t` in [0, 1], of any shape and on any device."""
+        angle = t.to(torch.float64) * self.theta
+        return torch.cos(angle), torch.sin(angle)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """The t at which the noise level is `sigma`."""
+        return torch.atan(sigma.to(torch.float64)) / self.theta
