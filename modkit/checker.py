@@ -67,6 +67,7 @@ class Report:
         parameters: Number of parameters of the model.
         state: Shapes of the model's state dict, by key.
         unchecked: Paths of parts that were trusted for what they emit, with the reason.
+        sources: Where the types of a part come from, in words, by the part's path; of those that are fed by another.
     """
 
     plan: Plan
@@ -78,6 +79,7 @@ class Report:
     parameters: int
     state: Mapping[str, tuple[int, ...]]
     unchecked: Mapping[str, str]
+    sources: Mapping[str, str]
 
 
 def check(spec: Spec) -> Report:
@@ -108,7 +110,18 @@ def check(spec: Spec) -> Report:
     ports = tuple(_port(built) for path, built in site.built.items() if path.split(".")[0] == "model")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     state = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    return Report(checked, x, ports, model.active_players(), played, trial.terms, parameters, state, trial.unchecked)
+    return Report(
+        checked,
+        x,
+        ports,
+        model.active_players(),
+        played,
+        trial.terms,
+        parameters,
+        state,
+        trial.unchecked,
+        dict(site.sources),
+    )
 
 
 class _Emission(Exception):
@@ -281,7 +294,7 @@ def _port(built: Built) -> Port:
     told = {name: _event(value) for name, value in built.types.items() if isinstance(value, TensorType | tuple)}
     cond = built.types.get("cond")
     if cond:
-        told["cond"] = ", ".join(f"{name} {value}" for name, value in vars(cond).items() if value)
+        told["cond"] = str(cond)
     kind, value = built.call.part.kind, built.value
     emits = _event(_EMITS[kind](built)) if kind in _EMITS else ""
     if kind in ("bottleneck", "model"):

@@ -1,4 +1,4 @@
-"""The command line: `modkit list`, `show`, `train`, `sample`, `doctor`; others are in `cli_specs` and `cli_scores`.
+"""The command line: `modkit list`, `show`, `train`, `sample`, `doctor`; others are in `cli_*`.
 
 Exit status: 0 done, 1 the run failed, 2 the input was wrong, and nothing was written. What imports torch is imported by
 the commands that need it.
@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modkit import __version__
+from modkit.cli_plugins import PLUGINS
+from modkit.cli_runs import RUNS
 from modkit.cli_scores import SCORES, print_scores
 from modkit.cli_specs import SPECS
+from modkit.completion import SLOTS, kinds, overridden, parts, runs, specs
 from modkit.failures import end, reported
 from modkit.registry import registry
 
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
     from modkit.types import TensorType
 
 __all__ = ["app", "main"]
-
-_SLOTS = ("sampler", "guidance")  # what sampling alone uses, so that a bare name will do
 
 
 def main() -> None:
@@ -46,12 +47,12 @@ def app() -> None:
     """Plug-in parts for deep generative models: declare how they compose, then train, sample and swap."""
 
 
-for _command in (*SPECS, *SCORES):
+for _command in (*SPECS, *RUNS, *SCORES, *PLUGINS):
     app.add_command(_command)
 
 
 @app.command("list")
-@click.argument("kind", required=False)
+@click.argument("kind", required=False, shell_complete=kinds)
 @click.option("--search", help="Only parts with these words in name, distribution or summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reported
@@ -70,8 +71,8 @@ def list_parts(kind: str | None, search: str | None, as_json: bool) -> None:
 
 
 @app.command()
-@click.argument("kind")
-@click.argument("name")
+@click.argument("kind", shell_complete=kinds)
+@click.argument("name", shell_complete=parts)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reported
 def show(kind: str, name: str, as_json: bool) -> None:
@@ -120,12 +121,13 @@ def doctor(as_json: bool) -> None:
 
 
 @app.command()
-@click.argument("spec")
-@click.argument("overrides", nargs=-1)
+@click.argument("spec", shell_complete=specs)
+@click.argument("overrides", nargs=-1, shell_complete=overridden)
 @click.option("--out", help="The run's directory; runs/NAME where not given.")
 @click.option("--steps", type=click.IntRange(min=0), help="Cap every stage at so many steps.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last good checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
+@click.option("--locked", is_flag=True, help="With --resume: refuse parts that are not those of the run's lock.")
 @click.option("--evaluate/--no-evaluate", default=True, help="Measure the model at the end, where SPEC says how.")
 @reported
 def train(
@@ -135,6 +137,7 @@ def train(
     steps: int | None,
     resume: bool,
     overwrite: bool,
+    locked: bool,
     evaluate: bool,
 ) -> None:
     """Train SPEC into a run; k=v overrides."""
@@ -147,12 +150,23 @@ def train(
 
     if resume and overwrite:
         raise ValueError("expected --resume or --overwrite, got both")
+    if locked and not resume:
+        raise ValueError("expected --locked with --resume: a new run has no lock yet")
     loaded = load_spec(spec, overrides)
     options = [*(["--out", out] if out else []), *(["--steps", str(steps)] if steps is not None else [])]
     command = shlex.join(["modkit", "train", spec, *overrides, *options])
     try:
         with progress(terminal()) as shown:
-            run = train(loaded, out, steps=steps, resume=resume, overwrite=overwrite, evaluate=evaluate, progress=shown)
+            run = train(
+                loaded,
+                out,
+                steps=steps,
+                resume=resume,
+                overwrite=overwrite,
+                evaluate=evaluate,
+                progress=shown,
+                locked=locked,
+            )
     except Stopped as stopped:
         end(1, f"{stopped}; go on with: {command} --resume")
     except TrainingError as error:
@@ -165,28 +179,36 @@ def train(
 
 
 @app.command()
-@click.argument("run")
-@click.argument("overrides", nargs=-1)
+@click.argument("run", shell_complete=runs)
+@click.argument("overrides", nargs=-1, shell_complete=overridden)
 @click.option("-n", "num", type=click.IntRange(min=1), default=64, show_default=True, help="Number of samples.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--label", type=int, help="Class of every sample.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples made at a time.")
 @click.option("--out", help="FILE.png, .npy or .safetensors; the run's samples/seed-SEED.png where not given.")
+@click.option("--locked", is_flag=True, help="Refuse parts and a torch that are not those of the run's lock.")
 @reported
 def sample(
-    run: str, overrides: Sequence[str], num: int, seed: int, label: int | None, batch_size: int | None, out: str | None
+    run: str,
+    overrides: Sequence[str],
+    num: int,
+    seed: int,
+    label: int | None,
+    batch_size: int | None,
+    out: str | None,
+    locked: bool,
 ) -> None:
     """Sample from RUN; overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
+    from modkit.migration import current_spec
     from modkit.overrides import short
     from modkit.run import Run
     from modkit.session import load
-    from modkit.spec import Spec
 
     path = Path(out) if out else Path(run) / "samples" / f"seed-{seed}.png"
     if path.suffix not in (".png", ".npy", ".safetensors"):
         raise ValueError(f"--out expects a file ending in .png, .npy or .safetensors, got {path}")
-    spec = Spec.from_yaml(Run.open(run).spec_text)
-    model = load(run, [short(spec, _SLOTS, override) for override in overrides])
+    spec = current_spec(Run.open(run))
+    model = load(run, [short(spec, SLOTS, override) for override in overrides], locked=locked)
     fields: dict[str, Any] = {} if label is None else {"labels": label}
     _write(model.sample(num, seed=seed, batch_size=batch_size, **fields), model.single, path)
     click.echo(f"{num} samples: {path}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from modkit.completion import overridden, specs
 from modkit.failures import reported
 
 if TYPE_CHECKING:
@@ -20,21 +21,34 @@ __all__ = ["SPECS"]
 
 
 @click.command()
-@click.argument("spec")
-@click.argument("overrides", nargs=-1)
+@click.argument("spec", shell_complete=specs)
+@click.argument("overrides", nargs=-1, shell_complete=overridden)
+@click.option("--graph", help="Draw the model: FILE.svg, parts in boxes, types on the arrows, players by colour.")
 @reported
-def check(spec: str, overrides: Sequence[str]) -> None:
+def check(spec: str, overrides: Sequence[str], graph: str | None) -> None:
     """The resolved graph of SPEC with shapes and parameter counts, or its errors; k=v overrides."""
+    if graph is not None and Path(graph).suffix != ".svg":
+        raise ValueError(f"--graph expects a file ending in .svg, got {graph}")
     from modkit.checker import check
     from modkit.console import terminal
     from modkit.spec import load_spec
 
-    _print_report(check(load_spec(spec, overrides)), terminal())
+    loaded = load_spec(spec, overrides)
+    report = check(loaded)
+    _print_report(report, terminal())
+    if graph is not None:
+        from modkit.files import replace_file
+        from modkit.graph_svg import svg
+
+        path = Path(graph)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, svg(report, loaded.name))
+        click.echo(f"graph: {path}")
 
 
 @click.command()
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", shell_complete=specs)
+@click.argument("b", shell_complete=specs)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reported
 def diff(a: str, b: str, as_json: bool) -> None:

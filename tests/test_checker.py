@@ -128,7 +128,7 @@ def test_the_report_tells_types_parameters_players_and_terms():
         {"x": "1×8×8 in [-1, 1]"},
         "16 unbounded",
     )
-    assert network.told == {"x": "4 unbounded", "out": "4 unbounded", "cond": "time True"}
+    assert network.told == {"x": "4 unbounded", "out": "4 unbounded", "cond": "time"}
     assert ports["model.autoencoder.bottleneck"].emits == "continuous 4 unbounded"
     assert encoder.parameters == 65 * 16
     assert report.parameters == sum(
