@@ -10,7 +10,7 @@ from functools import cache, cached_property
 
 from modkit import Spec, use
 from modkit.registry import registry
-from tests.swap.hosts import SMALL
+from tests.swap.hosts import OWN, SMALL
 
 __all__ = ["AUTOENCODERS", "PRIORS", "Crossing", "crossings"]
 
@@ -57,7 +57,7 @@ def _autoencoders():
 def _priors():
     """(Model, what it takes) by name."""
     found = {}
-    for name in [entry.part.name for entry in registry().parts("model")]:
+    for name in [entry.part.name for entry in registry().parts("model") if not entry.part.name.startswith(OWN)]:
         if name == "cascade":
             for level, takes in (("diffusion", "levels"), ("autoregressive", "levels of codes")):
                 found[f"cascade {level}"] = use("cascade", level=_small("model", level)), takes

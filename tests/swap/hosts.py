@@ -5,7 +5,7 @@ A part without an entry in `SMALL` (a plug-in's) runs with its own defaults.
 
 from modkit import Spec, use
 
-__all__ = ["HOSTS", "SMALL"]
+__all__ = ["HOSTS", "OWN", "SMALL"]
 
 _TRAIN = {
     "device": "cpu",
@@ -200,6 +200,9 @@ HOSTS = (
         ),
     ),
 )
+
+OWN = ("checkpoints/", "diffusers/", "quantizers/")
+"""Plug-ins whose own tests train their parts: weights of one size; seven quantizers, ten samplers like ours."""
 
 SMALL = {
     ("model", "autoencoder"): _autoencoder().params,

@@ -10,12 +10,9 @@ from modkit.node import Node
 from modkit.overrides import apply
 from modkit.plan import plan
 from modkit.registry import registry
-from tests.swap.hosts import HOSTS, SMALL
+from tests.swap.hosts import HOSTS, OWN, SMALL
 
 __all__ = ["Case", "Swap", "cases", "pairs", "swaps"]
-
-
-_OWN = "checkpoints/"  # its parts are of the size of the weights that they were made for; its own tests train them
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def swaps(host):
         Swap(path, kind, entry.part.name)
         for path, kind in slots.items()
         for entry in registry().parts(kind)
-        if not entry.part.name.startswith(_OWN)
+        if not entry.part.name.startswith(OWN)
     ]
 
 

@@ -1,0 +1,103 @@
+r"""Finite scalar quantisation by the library's `FSQ` and `ResidualFSQ`: channels rounded to a few levels.
+
+    z_q = round(width tanh(z + shift) - offset) / (L // 2)
+    symmetric: z_q = 2 / (L - 1) floor((L - 1) (tanh z + 1) / 2 + 1/2) - 1
+    residual: r_0 = clamped z,   z_q = sum_d s_d Q(r_{d-1} / s_d),   s_d = L^-(d - 1)
+
+Nothing is learned and there is no loss; gradients of rounding pass straight through.
+
+Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes), n positions, q depth.
+
+References:
+    Finite Scalar Quantization: VQ-VAE Made Simple (Mentzer et al., 2023), https://arxiv.org/abs/2309.15505
+    Scaling Transformers for Low-Bitrate Speech Coding (Parker et al., 2024), section 3.2: symmetric levels,
+    https://arxiv.org/abs/2411.19842
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from vector_quantize_pytorch import FSQ, ResidualFSQ  # type: ignore[import-untyped, unused-ignore]
+
+from modkit.types import Event
+from modkit_quantizers.wrapped import Quantized, Wrapped, at_least
+
+__all__ = ["FiniteScalarQuantizer", "ResidualFiniteScalarQuantizer"]
+
+_MOST = 2**20  # the library keeps a table of all codes
+
+
+class FiniteScalarQuantizer(Wrapped):
+    """Each channel rounded to a few levels between -1 and 1, by the library's `FSQ`.
+
+    Args:
+        levels: Number of levels of each channel; their product is the number of codes.
+        symmetric: Levels evenly about 0 for even numbers too; two levels are possible.
+
+    Raises:
+        ValueError: If there are no levels, one is below 3 (below 2 of symmetric ones), their product is above 2^20, or
+            the features are a hierarchy or codes.
+    """
+
+    def __init__(self, h: Event, *, levels: list[int] = [8, 5, 5, 5], symmetric: bool = False) -> None:  # noqa: B006
+        num_codes = _num_codes("FiniteScalarQuantizer", levels, 2 if symmetric else 3)
+        super().__init__(h, channels=len(levels), num_codes=num_codes)
+        self.quantizer = _made(lambda: FSQ(list(levels), preserve_symmetry=symmetric))
+
+    def quantized(self, vectors: Tensor) -> Quantized:
+        """Levels `b n c` and their codes; no losses."""
+        z_q, indices = self.quantizer(vectors)
+        return Quantized(z_q, indices, {})
+
+    def decoded(self, indices: Tensor) -> Tensor:
+        """Levels `b n c` of codes."""
+        z_q: Tensor = self.quantizer.indices_to_codes(indices)
+        return z_q.to(next(self.project.parameters()).dtype)
+
+
+class ResidualFiniteScalarQuantizer(Wrapped):
+    """Levels of levels, coarse to fine, by the library's `ResidualFSQ`; codes are `depth h w`.
+
+    Args:
+        levels: Number of levels of each channel; their product is the number of codes at each depth.
+        depth: Codes a position.
+
+    Raises:
+        ValueError: If there are no levels, one is below 2, their product is above 2^20, `depth` is below 1, or the
+            features are a hierarchy or codes.
+    """
+
+    def __init__(self, h: Event, *, levels: list[int] = [5, 5, 5], depth: int = 2) -> None:  # noqa: B006
+        num_codes = _num_codes("ResidualFiniteScalarQuantizer", levels, 2)
+        at_least("ResidualFiniteScalarQuantizer", depth=(depth, 1))
+        super().__init__(h, channels=len(levels), num_codes=num_codes, depth=depth)
+        self.quantizer = _made(lambda: ResidualFSQ(levels=list(levels), num_quantizers=depth))
+
+    def quantized(self, vectors: Tensor) -> Quantized:
+        """Sums of scaled levels `b n c` and their codes `b n q`; no losses."""
+        z_q, indices = self.quantizer(vectors)
+        return Quantized(z_q, indices, {})
+
+    def decoded(self, indices: Tensor) -> Tensor:
+        """Sums of scaled levels `b n c` of codes `b n q`."""
+        z_q: Tensor = self.quantizer.get_output_from_indices(indices)
+        return z_q
+
+
+def _num_codes(owner: str, levels: list[int], least: int) -> int:
+    num_codes = math.prod(levels)
+    if not levels or min(levels) < least or num_codes > _MOST:
+        expected = f"levels of at least {least}, at most {_MOST} codes"
+        raise ValueError(f"{owner} expects {expected}, got {list(levels)}")
+    return num_codes
+
+
+def _made(make: Callable[[], nn.Module]) -> nn.Module:
+    """A module of the library's, made where tensors have values, for its constructor asks for some, and then moved."""
+    device = torch.get_default_device()
+    with torch.device("cpu"):
+        return make().to(device)

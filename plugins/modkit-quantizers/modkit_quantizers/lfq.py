@@ -1,0 +1,82 @@
+r"""Lookup-free quantisation by the library's `LFQ`: the code's bits are the signs of z.
+
+    z_q = sign(z),   q(k | z) = softmax_k(2 z . e_k / tau)
+    code_entropy = lambda (E H(q(k | z)) - gamma H(E q(k | z))),   commitment = beta |z - sg z_q|^2
+
+All 2^c codes are held against each vector in training. The second entropy looks across a batch, and so depends on how
+that is split. Spherical (BSQ), z and codes are of length one.
+
+Shape letters: b batch, c bits, h w spatial (none, one, two or three sizes), n positions, k codes.
+
+References:
+    Language Model Beats Diffusion: Tokenizer is Key to Visual Generation (Yu et al., 2023), eq. 2-5,
+    https://arxiv.org/abs/2310.05737
+    Image and Video Tokenization with Binary Spherical Quantization (Zhao et al., 2024), eq. 5-8,
+    https://arxiv.org/abs/2406.07548
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from vector_quantize_pytorch import LFQ  # type: ignore[import-untyped, unused-ignore]
+
+from modkit.types import Event
+from modkit_quantizers.wrapped import Quantized, Wrapped, at_least
+
+__all__ = ["LookupFreeQuantizer"]
+
+
+class LookupFreeQuantizer(Wrapped):
+    """One bit a channel, its sign, by the library's `LFQ`; the first channel is the most significant bit.
+
+    Args:
+        bits: Number of channels; there are 2^bits codes.
+        entropy: Weight of the entropy loss, which wants each vector sure of its code and all codes used.
+        diversity: Weight of the second wish against the first.
+        temperature: Temperature of the soft assignment of vectors to codes.
+        commitment: Weight of the commitment loss.
+        spherical: Vectors and codes are of length one (BSQ).
+
+    Raises:
+        ValueError: If a number is out of its range, or the features are a hierarchy or codes.
+    """
+
+    def __init__(
+        self,
+        h: Event,
+        *,
+        bits: int = 8,
+        entropy: float = 0.1,
+        diversity: float = 1.0,
+        temperature: float = 0.01,
+        commitment: float = 0.25,
+        spherical: bool = False,
+    ) -> None:
+        owner = "LookupFreeQuantizer"
+        if not 1 <= bits <= 18:
+            raise ValueError(f"{owner} expects bits in [1, 18], got {bits}")
+        at_least(owner, entropy=(entropy, 0), diversity=(diversity, 0), commitment=(commitment, 0))
+        if temperature <= 0:
+            raise ValueError(f"{owner} expects temperature above 0, got {temperature}")
+        super().__init__(h, channels=bits, num_codes=2**bits)
+        self.entropy, self.diversity, self.temperature, self.commitment = entropy, diversity, temperature, commitment
+        self.quantizer = LFQ(
+            dim=bits,
+            codebook_size=2**bits,
+            entropy_loss_weight=entropy,
+            diversity_gamma=diversity,
+            commitment_loss_weight=commitment,
+            spherical=spherical,
+        )
+
+    def quantized(self, vectors: Tensor) -> Quantized:
+        """Signs `b n c` and their codes; the losses are computed in train mode only."""
+        made, parts = self.quantizer(vectors, inv_temperature=1 / self.temperature, return_loss_breakdown=True)
+        entropies = parts.per_sample_entropy - self.diversity * parts.batch_entropy
+        losses = {"code_entropy": self.entropy * entropies, "commitment": self.commitment * parts.commitment}
+        return Quantized(made.quantized, made.indices, losses)
+
+    def decoded(self, indices: Tensor) -> Tensor:
+        """Signs `b n c` of codes."""
+        z_q: Tensor = self.quantizer.indices_to_codes(indices)
+        return z_q
