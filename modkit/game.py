@@ -114,9 +114,11 @@ def rounds(model: Model, settings: Settings) -> tuple[Round, ...]:
     """The stages to play: the settings', or the model's own, with the overrides of players applied.
 
     Raises:
-        ValueError: If a pattern of players matches none.
+        ValueError: If a pattern of players matches none, or all of the model is frozen.
     """
     players = tuple(_overridden(player, settings) for player in model.active_players())
+    if not players:
+        raise ValueError("training expects a model with something to train, got one that is frozen: say `train: true`")
     names = [player.name for player in players]
     for pattern in settings.players:
         matching(pattern, names, "train.players")

@@ -121,13 +121,15 @@ class Model(nn.Module):
     """A distribution over tensors of type `event`, and the game that trains it.
 
     A Model keeps each slot's part under the slot's name. Models that encode have `latents` and implement `encode` and
-    `decode`; the others leave `latents` empty. Conditional ones name in `reads` the fields that they are conditioned
-    on.
+    `decode`; the others leave `latents` empty. In `moments` stand the mean and standard deviation of those latents
+    whose scale is known from before, so that `latent` need not measure it. Conditional ones name in `reads` the fields
+    that they are conditioned on.
     """
 
     event: Event
     conditioner: Conditioner
     latents: Mapping[str, Event] = {}
+    moments: Mapping[str, tuple[float, float]] = {}
     reads: tuple[str, ...] = ()
     frozen: bool = False
 

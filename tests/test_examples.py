@@ -41,7 +41,7 @@ def offline(monkeypatch):
 def test_there_is_an_example_of_each_system():
     systems = "dcgan ddpm gan-ring gmm-prior latent-gan ldm ldm-class two-stage-vae vae vae-2d vq-ldm"
     systems += " vqgan d2gan-ring ddgan vqvae maskgit vqvae2 ldm-tokens inpainting lsgm"
-    systems += " ddgan-25-gaussians latent-ddgan super-resolution-ldm"
+    systems += " ddgan-25-gaussians latent-ddgan super-resolution-ldm ldm-diffusers"
     assert {path.stem for path in SPECS} >= set(systems.split())
     assert {path.stem for path in SCRIPTS} >= {"hybrid", "local_part"}
 
@@ -60,6 +60,7 @@ def test_a_spec_bears_the_name_of_its_file_and_reads_back(path):
     assert modkit.Spec.from_yaml(spec.to_yaml()) == spec
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_a_spec_checks_trains_samples_and_reloads(path, tmp_path):
     spec = modkit.load_spec(path, SMALL)

@@ -116,6 +116,13 @@ def test_patterns_that_match_nobody_are_refused():
         matching("a", [], "where")
 
 
+def test_a_model_that_is_frozen_has_nothing_to_train():
+    model, settings = made(LDM)
+    model.frozen = True
+    with pytest.raises(ValueError, match="something to train, got one that is frozen: say `train: true`"):
+        rounds(model, settings)
+
+
 def test_players_are_overridden_by_pattern_the_later_over_the_earlier():
     players = {
         "*": {"clip": 5.0, "every": 2},

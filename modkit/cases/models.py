@@ -11,7 +11,7 @@ from modkit.cases.case import Case, Emitted, Example, emitted, scalar
 from modkit.cases.probe import Probe, Training
 from modkit.cases.shapes import CODES, HIERARCHY, IMAGE, VECTOR
 from modkit.rng import Rng
-from modkit.types import Batch, CondType, Event
+from modkit.types import Batch, CondType, Event, Value
 
 __all__ = ["CASES"]
 
@@ -35,8 +35,19 @@ def _model(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitt
             part.prepare(player.name, _Passes(measured), Rng(0, "prepare", player.name))
             for name, loss in part.losses(player.name, batch, Training(probe.rng.at(player.name))).items():
                 found |= scalar(f"{player.name}: {name}", loss, rows=False)
-    made = part.draw(probe.num, {}, batch.cond, probe.rng.at("draw"))
+    made = _drawn(part, batch, probe)
     return found | {name: replace(one, learns=False) for name, one in emitted("x", made, types["x"]).items()}
+
+
+def _drawn(part: Any, batch: Batch, probe: Probe) -> Value:
+    """Samples; of a Model without a prior, which then encodes, reconstructions."""
+    try:
+        drawn: Value = part.draw(probe.num, {}, batch.cond, probe.rng.at("draw"))
+    except ValueError:
+        if not part.latents:
+            raise
+        drawn = part.reconstruct(batch.x)
+    return drawn
 
 
 class _Passes:

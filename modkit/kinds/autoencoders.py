@@ -43,6 +43,9 @@ class Bottleneck(Protocol):
     One more, optional again, lets another Model be trained jointly as the prior of its first latent:
 
         posterior_entropy(name, h) -> b              that of q(latent | h), nats, through which gradients reach h
+
+    And one attribute, of a bottleneck that was trained elsewhere: `moments`, (mean, standard deviation) of those
+    latents whose scale is known, by name; a prior then sees them scaled by these, and nothing is measured.
     """
 
     latents: dict[str, Event]

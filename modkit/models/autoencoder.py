@@ -95,6 +95,7 @@ class Autoencoder(Model):
         self.encoder = encoder(x=x)
         self.bottleneck = bottleneck.fed(encoder.where)(h=self.encoder.h)
         self.latents = self.bottleneck.latents
+        self.moments = getattr(self.bottleneck, "moments", {})
         self.likelihood = likelihood(x=x)
         self.decoder = decoder.fed(bottleneck.where)(z=list(self.latents.values())[-1], x=self.likelihood.out(x))
         self.critic = critic(x=x, cond=CondType()) if critic else None

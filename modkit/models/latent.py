@@ -55,7 +55,8 @@ class Latent(Model):
         autoencoder: A Model that encodes.
         prior: Any Model that accepts one of the autoencoder's latents.
         at: Name of the latent; where not given, the first that the prior accepts.
-        scale: Multiplies the latent instead of the measured 1 / std (mean 0 is then taken as given).
+        scale: Multiplies the latent instead of the measured 1 / std (mean 0 is then taken as given); where not given,
+            what the autoencoder knows of the latent's scale stands before what would be measured.
         joint: Train both in one stage (LSGM). In the autoencoder's loss `entropy` and `cross_entropy`, nats a dimension
             of x, take the place of `kl`, and are weighed by its `weights`: a beta-VAE's beta belongs on both.
 
@@ -96,7 +97,9 @@ class Latent(Model):
         self.prior = prior.fed(source)(x=_unbounded(event), cond=cond, fields=fields)
         self.reads = tuple(dict.fromkeys((*self.autoencoder.reads, *self.prior.reads)))
         self.latents = self.prior.latents
-        self.scale = LatentScale(self, event, 1.0 if joint and scale is None else scale)
+        self.moments = self.prior.moments
+        known = self.autoencoder.moments.get(self.at)
+        self.scale = LatentScale(self, event, 1.0 if joint and scale is None else scale, known)
         if joint:
             self._check_joint(autoencoder, prior)
 

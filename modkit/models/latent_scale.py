@@ -25,18 +25,22 @@ class LatentScale:
     Args:
         owner: The module that keeps the buffers.
         event: Type of the latent.
-        scale: 1 / std where it is known, the mean then being 0; None: to be measured.
+        scale: 1 / std as the user gives it, the mean then being 0; None: `moments`.
+        moments: (mean, std) where they are known from before; None: to be measured.
 
     Raises:
         ValueError: If `scale` is not positive.
     """
 
-    def __init__(self, owner: nn.Module, event: Event, scale: float | None) -> None:
+    def __init__(
+        self, owner: nn.Module, event: Event, scale: float | None, moments: tuple[float, float] | None = None
+    ) -> None:
         if scale is not None and scale <= 0:
             raise ValueError(f"{type(owner).__name__} expects scale > 0, got {scale}")
-        self._owner, self._given = owner, scale is not None
+        known = moments if scale is None else (0.0, 1 / scale)
+        self._owner, self._given = owner, known is not None
         self._sizes = {level: type.numel for level, type in enumerate(levels(event)) if type.classes is None}
-        mean, std = (torch.nan, torch.nan) if scale is None else (0.0, 1 / scale)
+        mean, std = known or (torch.nan, torch.nan)
         for level in self._sizes:
             owner.register_buffer(f"mean_{level}", torch.tensor(mean))
             owner.register_buffer(f"std_{level}", torch.tensor(std))

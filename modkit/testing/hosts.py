@@ -82,6 +82,15 @@ model:
 data: {use: digits, size: 8}
 model: {use: diffusion, network: {use: mlp, width: 8, depth: 1}, sampler: {use: ddim, steps: 3}}
 """,
+    "flow": """
+data: {use: digits, size: 8}
+model:
+  use: diffusion
+  network: {use: mlp, width: 8, depth: 1}
+  schedule: flow
+  parametrization: flow
+  sampler: {use: ddim, steps: 3}
+""",
     "in-painting": """
 data: {use: corrupted, data: {use: digits, size: 8}, corruption: mask}
 model:
@@ -153,7 +162,7 @@ evaluate: {metrics: [modes]}
 _PLACES = {
     "model": ("vae model", "codes model.prior", "levels model.prior"),
     "encoder": ("vae model.encoder", "map-vae model.encoder"),
-    "bottleneck": ("vae model.bottleneck", "hierarchy model.bottleneck"),
+    "bottleneck": ("vae model.bottleneck", "map-vae model.bottleneck", "hierarchy model.bottleneck"),
     "decoder": ("vae model.decoder", "map-vae model.decoder"),
     "likelihood": ("vae model.likelihood",),
     "generator": ("gan model.generator",),
@@ -165,7 +174,7 @@ _PLACES = {
     "times": ("diffusion model.times",),
     "parametrization": ("diffusion model.parametrization",),
     "loss-weight": ("diffusion model.loss_weight",),
-    "sampler": ("diffusion model.sampler",),
+    "sampler": ("diffusion model.sampler", "flow model.sampler"),
     "guidance": ("diffusion model.guidance",),
     "conditioner": ("diffusion model.conditioner", "in-painting model.conditioner"),
     "adversarial": ("gan model.adversarial",),

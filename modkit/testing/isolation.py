@@ -29,7 +29,7 @@ class Isolation:
         self._subjects = list(subjects)
 
     def __call__(self, bench: Bench) -> None:
-        """The check."""
+        """Building and calling it reaches no network, writes no file and starts no process."""
         if seen := self._seen[self._subjects.index(bench.subject)]:
             raise Flaw(
                 f"{bench.subject}: expected building and calling it to reach no network, write no file and start no "

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from modkit import build, load, train, use
+from modkit.bottlenecks.gaussian import Gaussian
 from modkit.model import Model, Player
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
@@ -44,6 +45,12 @@ class Picky(Recorder):
     @classmethod
     def accepts(cls, event, **slots):
         return "expects 16 wide" if event.shape != (16,) else None
+
+
+class Known(Gaussian):
+    """A bottleneck that was trained elsewhere."""
+
+    moments = {"continuous": (0.5, 4.0)}
 
 
 class Tower(nn.Module):
@@ -141,6 +148,12 @@ def test_a_scale_that_is_given_replaces_the_measured_one():
     assert torch.equal(model.prior.seen[0].tensor, data[0].tensor.flatten(1) / 4)
     with pytest.raises(ValueError, match="Latent expects scale > 0, got -1"):
         made(scale=-1.0)
+
+
+def test_what_an_autoencoder_knows_of_its_latent_s_scale_is_not_measured():
+    known = {"use": Known, "channels": 16}
+    model = build(spec(use("latent", autoencoder=use("autoencoder", **{**MLP, "bottleneck": known}), prior=DENOISER)))
+    assert model.scale.known and (float(model.mean_0), float(model.std_0)) == (0.5, 4.0)
 
 
 def test_codes_are_left_as_they_are():

@@ -66,3 +66,13 @@ def test_it_is_saved_with_its_owner():
     other.load_state_dict(owner.state_dict())
     x = torch.ones(2, 5)
     assert restored.known and torch.equal(restored.scaled(x), scale.scaled(x))
+
+
+def test_known_moments_stand_before_the_measured_and_behind_a_given_scale():
+    owner = nn.Module()
+    scale = LatentScale(owner, VECTOR, None, (0.5, 4.0))
+    assert scale.known and (float(owner.mean_0), float(owner.std_0)) == (0.5, 4.0)
+    assert torch.equal(scale.scaled(torch.full((1, 5), 2.5)), torch.full((1, 5), 0.5))
+    given = nn.Module()
+    assert LatentScale(given, VECTOR, 2.0, (0.5, 4.0)).known
+    assert (float(given.mean_0), float(given.std_0)) == (0.0, 0.5)

@@ -1,0 +1,79 @@
+r"""How diffusers' schedulers follow a schedule of modkit's: what they are built from, and what their timesteps mean.
+
+    betas_i = 1 - alpha_i^2 / alpha_{i-1}^2     t = (timestep + 1) / num        where alpha_t^2 + sigma_t^2 = 1
+    sigma = t                                   t = timestep / 1000             on the line x_t = (1 - t) x_0 + t eps
+
+The first is a chain: a table's own, or of 1000 even times where there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from modkit.kinds import Schedule
+
+__all__ = ["Following", "follow_chain", "follow_line", "is_line"]
+
+_TIMESTEPS = 1000  # diffusers' own, for schedules without a table
+
+
+class Following(NamedTuple):
+    """How a scheduler follows a schedule: a timestep is the time `(timestep + offset) / num`.
+
+    Args:
+        num: Timesteps of training.
+        offset: What is added to a timestep.
+        config: What the scheduler is built with.
+    """
+
+    num: int
+    offset: int
+    config: Mapping[str, Any]
+
+
+def follow_chain(name: str, schedule: Schedule) -> Following:
+    """Follows a schedule that preserves variance, by the betas of its chain.
+
+    Args:
+        name: The scheduler, for messages.
+        schedule: The schedule.
+
+    Raises:
+        ValueError: If the schedule does not preserve variance.
+    """
+    num = schedule.num or _TIMESTEPS
+    alpha, sigma = schedule.scales(torch.arange(num + 1, dtype=torch.float64) / num)
+    variance = alpha**2 + sigma**2
+    if not torch.allclose(variance, torch.ones_like(variance), rtol=0, atol=1e-6):
+        ends = f"{float(variance.min()):g} to {float(variance.max()):g}"
+        raise ValueError(
+            f"{name} expects a schedule of alpha_t^2 + sigma_t^2 = 1, got {type(schedule).__name__}, where it is {ends}"
+        )
+    betas = 1 - (alpha[1:] / alpha[:-1]) ** 2
+    return Following(num, 1, {"num_train_timesteps": num, "trained_betas": betas.tolist()})
+
+
+def follow_line(name: str, schedule: Schedule) -> Following:
+    """Follows the line from data to noise.
+
+    Args:
+        name: The scheduler, for messages.
+        schedule: The schedule.
+
+    Raises:
+        ValueError: If the schedule is another.
+    """
+    if not is_line(schedule):
+        raise ValueError(
+            f"{name} expects the schedule flow, x_t = (1 - t) x_0 + t eps, got {type(schedule).__name__}, which is none"
+        )
+    return Following(_TIMESTEPS, 0, {"num_train_timesteps": _TIMESTEPS})
+
+
+def is_line(schedule: Schedule) -> bool:
+    """Whether a schedule is the line from data to noise."""
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)
+    return all(torch.allclose(scale, line, rtol=0, atol=1e-6) for scale, line in zip(schedule.scales(t), (1 - t, t)))

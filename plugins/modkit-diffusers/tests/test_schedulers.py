@@ -1,0 +1,455 @@
+"""Each wrapped scheduler against its class, driven by hand as diffusers' documentation does."""
+
+import copy
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+
+import modkit
+from modkit import Rng, Spec, TensorType, use
+from modkit.guidance import ClassifierFree
+from modkit.overrides import apply
+from modkit.parametrizations import X0, Eps, EpsLearned, Flow, V
+from modkit.registry import registry
+from modkit.schedules import EDM, VP, Cosine, Even, Linear
+from modkit.schedules import Flow as Line
+from modkit.types import Denoised
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
+
+X = TensorType((2, 3))
+NUM = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A wrapped scheduler and the same by hand.
+
+    Args:
+        part: The sampler.
+        params: Its keywords.
+        by_hand: The class, with what it is built with besides the table.
+        evaluations: Evaluations of the network.
+        options: What its step is given by hand.
+        predicts: The model's parametrization.
+    """
+
+    part: str
+    params: dict[str, Any]
+    by_hand: tuple[str, dict[str, Any]]
+    evaluations: int
+    options: dict[str, Any] = field(default_factory=dict)
+    predicts: type = Eps
+    draws: bool = False
+
+
+def trailing(**config):
+    return {"timestep_spacing": "trailing", **config}
+
+
+DDPM, DDIM, PNDM = "DDPMScheduler", "DDIMScheduler", "PNDMScheduler"
+EULER, HEUN, LMS = "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"
+ANCESTRAL, DPM, UNIPC = "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
+V_TYPE, X0_TYPE = {"prediction_type": "v_prediction"}, {"prediction_type": "sample"}
+FREE, ONE = {"clip_sample": False}, {"set_alpha_to_one": True}
+CHAINS = {
+    "ddpm": Case("ddpm", {"steps": 10}, (DDPM, trailing(**FREE)), 10, draws=True),
+    "ddpm linspace": Case(
+        "ddpm",
+        {"steps": 7, "spacing": "linspace", "variance_type": "fixed_large", **X0_TYPE},
+        (DDPM, {"timestep_spacing": "linspace", "variance_type": "fixed_large", **FREE, **X0_TYPE}),
+        7,
+        predicts=X0,
+        draws=True,
+    ),
+    "ddpm learned": Case(
+        "ddpm",
+        {"steps": 10, "variance_type": "learned_range"},
+        (DDPM, trailing(variance_type="learned_range", **FREE)),
+        10,
+        predicts=EpsLearned,
+        draws=True,
+    ),
+    "ddim": Case("ddim", {"steps": 10}, (DDIM, trailing(**FREE)), 10),
+    "ddim v": Case(
+        "ddim",
+        {"steps": 7, "spacing": "leading", "eta": 0.7, **V_TYPE},
+        (DDIM, {**FREE, **V_TYPE}),
+        7,
+        {"eta": 0.7},
+        V,
+        draws=True,
+    ),
+    "euler": Case("euler", {"steps": 10}, (EULER, trailing()), 10),
+    "euler between indices": Case("euler", {"steps": 10, "spacing": "linspace"}, (EULER, {}), 10),
+    "euler between indices v": Case(
+        "euler", {"steps": 10, "spacing": "linspace", **V_TYPE}, (EULER, V_TYPE), 10, predicts=V
+    ),
+    "euler karras x0": Case(
+        "euler",
+        {"steps": 10, "use_karras_sigmas": True, **X0_TYPE},
+        (EULER, trailing(use_karras_sigmas=True, **X0_TYPE)),
+        10,
+        predicts=X0,
+    ),
+    "euler leading": Case("euler", {"steps": 7, "spacing": "leading"}, (EULER, {"timestep_spacing": "leading"}), 7),
+    "euler-ancestral": Case("euler-ancestral", {"steps": 10}, (ANCESTRAL, trailing()), 10, draws=True),
+    "euler-ancestral v": Case(
+        "euler-ancestral",
+        {"steps": 7, "spacing": "linspace", **V_TYPE},
+        (ANCESTRAL, V_TYPE),
+        7,
+        predicts=V,
+        draws=True,
+    ),
+    "heun": Case("heun", {"steps": 9}, (HEUN, trailing()), 17),
+    "heun karras": Case(
+        "heun", {"steps": 8, "spacing": "linspace", "use_karras_sigmas": True}, (HEUN, {"use_karras_sigmas": True}), 15
+    ),
+    "lms": Case("lms", {"steps": 10}, (LMS, trailing()), 10, {"order": 4}),
+    "lms 2": Case("lms", {"steps": 10, "spacing": "linspace", "order": 2}, (LMS, {}), 10, {"order": 2}),
+    "pndm": Case("pndm", {"steps": 10}, (PNDM, trailing(skip_prk_steps=True, **ONE)), 11),
+    "pndm prk": Case("pndm", {"steps": 7, "spacing": "leading", "skip_prk_steps": False}, (PNDM, ONE), 16),
+    "dpm-solver++": Case("dpm-solver++", {"steps": 10}, (DPM, trailing()), 10),
+    "dpm-solver++ 3": Case(
+        "dpm-solver++", {"steps": 16, "spacing": "linspace", "order": 3}, (DPM, {"solver_order": 3}), 16
+    ),
+    "dpm-solver++ sde": Case(
+        "dpm-solver++",
+        {"steps": 10, "algorithm_type": "sde-dpmsolver++"},
+        (DPM, trailing(algorithm_type="sde-dpmsolver++")),
+        10,
+        draws=True,
+    ),
+    "dpm-solver++ karras": Case(
+        "dpm-solver++", {"steps": 10, "use_karras_sigmas": True}, (DPM, trailing(use_karras_sigmas=True)), 10
+    ),
+    "unipc": Case("unipc", {"steps": 10}, (UNIPC, trailing()), 10),
+    "unipc 3 v": Case(
+        "unipc",
+        {"steps": 10, "spacing": "linspace", "order": 3, **V_TYPE},
+        (UNIPC, {"solver_order": 3, **V_TYPE}),
+        10,
+        predicts=V,
+    ),
+    "unipc karras": Case(
+        "unipc", {"steps": 10, "use_karras_sigmas": True}, (UNIPC, trailing(use_karras_sigmas=True)), 10
+    ),
+}
+FLOW, ON_LINE = "FlowMatchEulerDiscreteScheduler", {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+LINES = {
+    "flow-euler": Case("flow-euler", {"steps": 10}, (FLOW, {}), 10, predicts=Flow),
+    "flow-euler 3": Case("flow-euler", {"steps": 7, "shift": 3.0}, (FLOW, {"shift": 3.0}), 7, predicts=Flow),
+    "dpm-solver++": Case("dpm-solver++", {"steps": 10}, (DPM, ON_LINE), 10, predicts=Flow),
+    "unipc": Case("unipc", {"steps": 10}, (UNIPC, ON_LINE), 10, predicts=Flow),
+}
+SCHEDULES = {"linear": Linear(), "line": Line()}
+CASES = {
+    **{f"{name} on a table": (case, "linear") for name, case in CHAINS.items()},
+    **{f"{name} on a line": (case, "line") for name, case in LINES.items()},
+}
+
+
+def built(part, schedule, x=X, **params):
+    return modkit.find("sampler", f"diffusers/{part}").load()(schedule, x, **params)
+
+
+class Network:
+    """A small random network, or the exact one of Gaussian data; it counts its evaluations."""
+
+    def __init__(self, case, schedule, exact=False):
+        self.parametrization = case.predicts(schedule)
+        self.schedule, self.exact, self.count = schedule, exact, 0
+        draw = Rng(5).normal("weights", torch.empty(4, X.numel, 2 * X.numel))
+        self.into, self.out, self.variance, self.slow = draw / X.numel**0.5
+
+    def __call__(self, x_in, time):
+        """The prediction from what a network is fed."""
+        self.count += 1
+        if self.exact:
+            return self.of_gaussian(x_in, time)
+        time = torch.as_tensor(time, dtype=torch.float32).reshape(-1, 1)
+        hidden = torch.tanh(x_in.flatten(1) @ self.into + torch.sin(time / 200 * self.slow[0]))
+        out = (hidden @ self.out.T).view_as(x_in)
+        if not isinstance(self.parametrization, EpsLearned):
+            return out
+        return torch.cat([out, torch.tanh(hidden @ self.variance.T).view_as(x_in)], dim=1)
+
+    def of_gaussian(self, x_in, time):
+        """What the best of all predicts of N(1, 0.25 I)."""
+        line = isinstance(self.schedule, Line)
+        t = torch.as_tensor(float(torch.as_tensor(time).flatten()[0]), dtype=torch.float64)
+        t = t / 1000 if line else (t + 1) / 1000
+        alpha, sigma = (float(scale) for scale in self.schedule.scales(t))
+        x_0 = 1 + 0.25 * alpha / (0.25 * alpha**2 + sigma**2) * (x_in - alpha)
+        to_x_0, to_eps = (float(scale) for scale in self.parametrization.target(t[None]))
+        return to_x_0 * x_0 + to_eps * (x_in - alpha * x_0) / sigma
+
+    def denoise(self, x_t, t):
+        """The denoiser that modkit makes of it."""
+        rows = t.expand(len(x_t))
+        out = self(*self.parametrization.inputs(x_t, rows))
+        return self.parametrization.denoised(out, x_t, rows)
+
+
+def noise(num=NUM):
+    return Rng(1).normal("start", torch.empty(num, *X.shape))
+
+
+def trajectory(sampler, denoise, eps, first=0, count=lambda: 0):
+    """What a sampler's steps give, each with the evaluations made until then."""
+    rng = Rng(2).rows(first)
+    x, state, found = sampler.start(eps, sampler.times()[0]), None, []
+    for index, (t, s) in enumerate(pairwise(sampler.times())):
+        x, state = sampler.step(denoise, x, t, s, state, rng.at(index))
+        found.append((count(), x))
+    return found
+
+
+def by_hand(case, schedule, network, eps, **more):
+    """What the class gives after each evaluation, in the scale of what the network is fed."""
+    name, config = case.by_hand
+    table = {} if isinstance(schedule, Line) else {"trained_betas": schedule.betas.tolist()}
+    scheduler = getattr(diffusers, name)(**table, **config)
+    scheduler.set_timesteps(case.params["steps"])
+    scaled = getattr(scheduler, "scale_model_input", lambda sample, timestep: sample)
+    sample, found = eps * getattr(scheduler, "init_noise_sigma", 1.0), []
+    for index, timestep in enumerate(scheduler.timesteps):
+        draws = {"generator": Rng(2).at(index).generators(len(eps))} if case.draws else {}
+        out = network(scaled(sample, timestep), timestep)
+        sample = scheduler.step(out, timestep, sample, **case.options, **draws, **more).prev_sample
+        found.append(scaled(sample, timestep))
+    return found
+
+
+def assert_close(got, expected):
+    """To 1e-5 of the largest value: float32 rounds x_t / alpha_t, hence what is made of it, by as much at worst."""
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["random", "Gaussian"])
+@pytest.mark.parametrize("name", CASES)
+def test_the_trajectory_is_the_class_s_driven_by_hand_in_as_many_evaluations(name, exact):
+    case, on = CASES[name]
+    if exact and case.predicts is EpsLearned:
+        pytest.skip("its variance has no closed form to learn")
+    schedule = SCHEDULES[on]
+    network = Network(case, schedule, exact)
+    expected = by_hand(case, schedule, network, noise())
+    assert network.count == case.evaluations
+    network.count = 0
+    sampler = built(case.part, schedule, **case.params)
+    got = trajectory(sampler, network.denoise, noise(), count=lambda: network.count)
+    assert network.count == case.evaluations and len(got) == case.params["steps"]
+    for count, x in got:
+        assert_close(x, expected[count - 1])
+
+
+def run(sampler, denoise, eps, **keywords):
+    """What a sampler makes."""
+    return trajectory(sampler, denoise, eps, **keywords)[-1][1]
+
+
+def line_or_table(part):
+    return "line" if part == "flow-euler" else "linear"
+
+
+PARTS = [entry.part.name.partition("/")[2] for entry in registry().parts("sampler") if "diffusers/" in entry.part.name]
+
+
+@pytest.fixture(params=PARTS)
+def sampler(request):
+    return built(request.param, SCHEDULES[line_or_table(request.param)], steps=4)
+
+
+def tanh(x_t, t):
+    return Denoised(torch.tanh(x_t))
+
+
+def test_every_scheduler_of_the_issue_is_a_part():
+    assert sorted(PARTS) == sorted({case.part for case in (*CHAINS.values(), *LINES.values())})
+    assert len(PARTS) == 10
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_noise_is_a_function_of_the_row(part):
+    params = {"eta": 1.0} if part == "ddim" else {"algorithm_type": "sde-dpmsolver++"} if part == "dpm-solver++" else {}
+    made = built(part, SCHEDULES[line_or_table(part)], steps=4, **params)
+    whole = run(made, tanh, noise(5))
+    parts = [run(made, tanh, noise(5)[rows], first=rows.start) for rows in (slice(0, 1), slice(1, 3), slice(3, 5))]
+    torch.testing.assert_close(torch.cat(parts), whole)
+    draws = part in ("ddpm", "euler-ancestral", "ddim", "dpm-solver++")
+    assert torch.allclose(run(made, tanh, noise(1).expand(2, -1, -1))[0], run(made, tanh, noise(1))[0])
+    twins = run(made, tanh, noise(1).expand(2, -1, -1))
+    assert torch.equal(twins[0], twins[1]) != draws
+
+
+def test_runs_keep_out_of_each_other_s_way(sampler):
+    alone, times, rng = run(sampler, tanh, noise()), list(pairwise(sampler.times())), Rng(2)
+    other, x, y, state, aside = copy.deepcopy(sampler), sampler.start(noise(), times[0][0]), -noise(), None, None
+    for index, (t, s) in enumerate(times):
+        x, state = (other if index % 2 else sampler).step(tanh, x, t, s, state, rng.at(index))
+        state = copy.deepcopy(state)
+        y, aside = sampler.step(tanh, y, t, s, aside, Rng(3).at(index))
+    assert torch.equal(x, alone) and torch.equal(run(sampler, tanh, noise()), alone)
+    assert not torch.equal(x, y)
+
+
+def test_its_times_are_kept_to_in_their_order(sampler):
+    t, s, r = sampler.times()[:3]
+    sampler.times().zero_()
+    x, state = sampler.step(tanh, noise(), t, s, None, Rng(0))
+    for wrong in ((t, s, state), (s, r, None), (t, r, None)):
+        with pytest.raises(ValueError, match=r"Scheduler expects its times in their order, now \[.*\], got .* and "):
+            sampler.step(tanh, x, *wrong, Rng(0))
+
+
+def test_the_network_is_told_the_scheduler_s_own_timesteps(sampler):
+    told, line = [], isinstance(sampler.schedule, Line)
+
+    def denoise(x_t, t):
+        rows = t.expand(len(x_t))
+        told.append(float((Flow if line else Eps)(sampler.schedule).inputs(x_t, rows)[1][0]))
+        return tanh(x_t, t)
+
+    run(sampler, denoise, noise())
+    steps = [999.0, 749.0, 499.0, 249.0]
+    expected = [1000.0, 667.0, 334.0, 1.0] if line else steps
+    assert list(dict.fromkeys(told)) == pytest.approx(expected, rel=1e-7)  # the signal that is kept at t = 1, 2^-24
+
+
+SHORT = Linear(num=40, beta_start=2e-3, beta_end=0.4)
+
+
+@pytest.mark.parametrize("schedule", [VP(), Even(VP(), 4), SHORT], ids=["VP", "Even", "short"])
+@pytest.mark.parametrize("part", [part for part in PARTS if part != "flow-euler"])
+def test_whatever_preserves_variance_is_followed_to_the_data(part, schedule):
+    x_0 = Rng(4).normal("x_0", torch.empty(1, *X.shape))
+    made = built(part, schedule, steps=4)
+    x = run(made, lambda x_t, t: Denoised(x_0.expand_as(x_t)), noise())
+    torch.testing.assert_close(x, x_0.expand(NUM, -1, -1), rtol=0, atol=2e-3)  # what float32 makes of betas
+
+
+def test_learned_variance_asks_for_one():
+    made = built("ddpm", Linear(), steps=4, variance_type="learned_range")
+    with pytest.raises(ValueError, match="DDPMScheduler expects a learned variance for learned_range, got a denoiser"):
+        run(made, tanh, noise())
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "more"),
+    [("ddpm", {}, {}), ("ddim", {"timestep_spacing": "trailing"}, {"use_clipped_model_output": True})],
+)
+def test_predictions_are_clipped_to_the_range_as_the_class_would(name, config, more):
+    case = Case(name, {"steps": 10}, (CHAINS[name].by_hand[0], trailing(clip_sample=True, clip_sample_range=0.6)), 10)
+    case = replace(case, draws=name == "ddpm")
+    schedule = Linear()
+    network = Network(case, schedule)
+    expected = by_hand(case, schedule, network, noise(), **more)
+    made = built(name, schedule, TensorType(X.shape, range=(-0.6, 0.6)), steps=10)
+    free = run(built(name, schedule, steps=10), network.denoise, noise())
+    assert free.abs().max() > 0.7
+    assert_close(run(made, network.denoise, noise()), expected[-1])
+
+
+@pytest.mark.parametrize("name", ["euler between indices on a table", "heun on a table", "flow-euler on a line"])
+def test_guidance_is_the_class_s_with_the_two_outputs_combined(name):
+    case, on = CASES[name]
+    schedule = SCHEDULES[on]
+    given, null = Network(case, schedule), Network(case, schedule)
+    null.out = -null.out
+
+    def combined(x_in, time):
+        return null(x_in, time) + 3 * (given(x_in, time) - null(x_in, time))
+
+    expected = by_hand(case, schedule, combined, noise())
+    guided = ClassifierFree(scale=3.0)(given.denoise, null.denoise)
+    assert_close(run(built(case.part, schedule, **case.params), guided, noise()), expected[-1])
+
+
+def spec(part, **params):
+    line = part == "flow-euler"
+    model = use(
+        "diffusion",
+        network=use("mlp", width=8, depth=1),
+        schedule="flow" if line else "cosine",
+        parametrization="flow" if line else "v",
+        sampler=use(f"diffusers/{part}", **params),
+    )
+    return Spec(name="swap", data=use("digits", size=8), model=model, train={"steps": 1})
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_model_samples_the_same_in_any_batches(part):
+    model = modkit.build(spec(part, steps=4))
+    x = model.sample(5, seed=0)
+    assert x.shape == (5, 1, 8, 8) and bool(x.isfinite().all()) and not torch.equal(x[0], x[1])
+    torch.testing.assert_close(model.sample(5, seed=0, batch_size=2), x)
+
+
+def test_a_swap_keeps_the_steps():
+    chosen, dropped = apply(spec("euler", steps=7, use_karras_sigmas=True), ["model.sampler=ddim"])
+    assert chosen.model["sampler"] == use("ddim", steps=7)
+    assert dropped == ["swap model.sampler: dropped use_karras_sigmas (unknown to ddim)"]
+
+
+@pytest.mark.parametrize(
+    ("build", "match"),
+    [
+        (
+            lambda: built("ddim", EDM()),
+            r"DDIMScheduler expects a schedule of alpha_t\^2 \+ sigma_t\^2 = 1, got EDM, where",
+        ),
+        (lambda: built("euler", Line()), r"EulerDiscreteScheduler expects .* = 1, got Flow, where it is 0.5\d* to 1"),
+        (lambda: built("pndm", Even(Line(), 4)), r"PNDMScheduler expects .* = 1, got Even, where it is 0.5 to 1"),
+        (lambda: built("dpm-solver++", EDM()), r"DPMSolverMultistepScheduler expects .* = 1, got EDM, where"),
+        (
+            lambda: built("flow-euler", Cosine()),
+            r"FlowMatchEulerDiscreteScheduler expects the schedule flow, .* got Cosine",
+        ),
+        (
+            lambda: built("flow-euler", Line(), shift=0.0),
+            "FlowMatchEulerDiscreteScheduler expects shift above 0, got 0.0",
+        ),
+        (lambda: built("ddim", Linear(), eta=1.5), r"DDIMScheduler expects eta in \[0, 1\], got 1.5"),
+        (
+            lambda: built("ddim", Linear(), steps=18),
+            r"DDIMScheduler expects steps that divide its 1000 .*, got 18 trail",
+        ),
+        (
+            lambda: built("pndm", Linear(), steps=18),
+            r"PNDMScheduler expects steps that divide its 1000 .*, got 18 trail",
+        ),
+        (
+            lambda: built("pndm", Linear(), steps=2, skip_prk_steps=False),
+            r"PNDMScheduler expects steps in \[4, 500\] .* 2",
+        ),
+        (lambda: built("euler", Linear(), steps=0), r"EulerDiscreteScheduler expects steps in \[1, 1000\] .*, got 0"),
+        (lambda: built("ddpm", Linear(num=4), steps=5), r"DDPMScheduler expects steps in \[1, 4\] of its 4 .*, got 5"),
+        (
+            lambda: built("dpm-solver++", Linear(), steps=200, use_karras_sigmas=True),
+            r"DPMSolverMultistepScheduler expects steps at timesteps that fall, got 200 at \[",
+        ),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_in_words(build, match):
+    with pytest.raises(ValueError, match=match):
+        build()
+
+
+def test_diffusers_is_not_imported_before_a_sampler_is_built():
+    program = """
+import sys
+from modkit.registry import registry
+from modkit.signature import parameters
+
+print(len([parameters(entry.part) for entry in registry().parts("sampler")]) > 10, "diffusers" in sys.modules)
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["True", "False"]
