@@ -153,7 +153,7 @@ def misspelt_key(rng, tree):
     holder, _ = rng.choice([found for found in mappings(tree) if found[0]])
     key = rng.choice(list(holder))
     wrong = misspelt(rng, key)
-    while wrong in declared() or not wrong:
+    while wrong in declared() or wrong in ("", key):
         wrong = misspelt(rng, key) + str(rng.randrange(9))
     items = [(wrong if name == key else name, item) for name, item in holder.items()]
     holder.clear()
@@ -168,9 +168,11 @@ def misspelt_part(rng, tree):
 
 
 def wrong_type(rng, tree):
-    holder, key, _ = rng.choice(list(places(tree)))
+    holder, key, path = rng.choice(list(places(tree)))
     value = holder[key]
-    if isinstance(value, bool):
+    if path[-2:-1] == ("weights",):  # a weight may be a number, or a part's name
+        wrong = ["nonsense", [], [1], [[1]], True]
+    elif isinstance(value, bool):
         wrong = [1, 0, "yes", [], {}, None, "true"]
     elif number(value):
         wrong = ["nonsense", "1_0", "0b1", "", [], [[1]], {}, {"a": 1}, True, "12e", "--1"]
@@ -181,7 +183,7 @@ def wrong_type(rng, tree):
     else:
         wrong = [7, "nonsense", [], [1], False, -0.5]
     holder[key] = rng.choice(wrong)
-    if isinstance(value, dict | str) and isinstance(holder[key], int | float) and rng.random() < 0.7:
+    if isinstance(value, dict | str) and number(holder[key]) and rng.random() < 0.7:
         holder[key] += rng.randrange(2, 9999)
     return written(tree), []
 

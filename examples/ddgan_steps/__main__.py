@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from examples.ddgan_steps.study import Plan, carry_out
-from examples.studies.page import inserted
+from examples.studies.page import inserted, page
 from modkit.files import replace_file
 
 _QUICK = Plan(updates=360, seeds=1, most=64)
@@ -31,7 +31,7 @@ def main() -> None:
     size.add_argument("--quick", action="store_true", help="one seed, a fifth of the updates")
     size.add_argument("--full", action="store_true", help="five seeds, three times the updates")
     parser.add_argument("--out", type=Path, default=Path("runs/ddgan_steps"), help="where everything is kept")
-    parser.add_argument("--page", type=Path, help="page whose part between the marks the tables replace")
+    parser.add_argument("--page", type=page, help="page whose part between the marks the tables replace")
     given = parser.parse_args()
     plan = _QUICK if given.quick else _FULL if given.full else Plan()
     text = carry_out(plan, given.out, lambda line: print(line, flush=True))

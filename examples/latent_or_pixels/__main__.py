@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from examples.latent_or_pixels.study import SYSTEMS, Plan, carry_out
-from examples.studies.page import inserted
+from examples.studies.page import inserted, page
 from modkit.files import replace_file
 
 _QUICK = Plan(seconds=180.0, seeds=1, num=500)
@@ -33,7 +33,7 @@ def main() -> None:
     size.add_argument("--full", action="store_true", help="five seeds, 5,000 samples")
     parser.add_argument("--out", type=Path, default=Path("runs/latent_or_pixels"), help="where everything is kept")
     parser.add_argument("--data", help="folder of Fashion-MNIST's files")
-    parser.add_argument("--page", type=Path, help="page whose part between the marks the tables replace")
+    parser.add_argument("--page", type=page, help="page whose part between the marks the tables replace")
     given = parser.parse_args()
     plan = _QUICK if given.quick else _FULL if given.full else Plan()
     if given.data:

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-__all__ = ["inserted"]
+import argparse
+from pathlib import Path
+
+__all__ = ["inserted", "page"]
 
 _START, _END = "<!-- figures -->", "<!-- end of figures -->"
+
+
+def page(path: str) -> Path:
+    """A page given on the command line, for the `type` of an argument: looked at before hours are spent.
+
+    Raises:
+        argparse.ArgumentTypeError: If it cannot be read, or has not both marks.
+    """
+    try:
+        inserted(Path(path).read_text(), "")
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error}") from error
+    return Path(path)
 
 
 def inserted(page: str, text: str) -> str:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples.studies.page import inserted
+from examples.studies.page import inserted, page
 from examples.trilemma.plan import digits, fashion_mnist
 from examples.trilemma.report import written
 from examples.trilemma.study import Study
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--full", action="store_true", help="Fashion-MNIST instead of digits")
     parser.add_argument("--root", help="folder with the IDX files of Fashion-MNIST")
     parser.add_argument("--out", type=Path, help="where the study is kept; runs/trilemma…")
-    parser.add_argument("--doc", type=Path, help="a page to put the report into, pictures beside it")
+    parser.add_argument("--doc", type=page, help="a page to put the report into, pictures beside it")
     given = parser.parse_args(arguments)
     if unknown := set(given.phases) - set(_PHASES):
         parser.error(f"expected phases of {', '.join(_PHASES)}, got {', '.join(sorted(unknown))}")
@@ -47,16 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _document(given.doc, study, text)
 
 
-def _document(page: Path, study: Study, text: str) -> None:
+def _document(doc: Path, study: Study, text: str) -> None:
     """Puts the report into a page, with the triangles and the first seed's samples beside it."""
-    stem, seed = page.stem, study.plan.seeds[0]
+    stem, seed = doc.stem, study.plan.seeds[0]
     pictures = [f"![Quality, coverage and speed of each system]({stem}.svg)"]
-    shutil.copy(study.out / "trilemma.svg", page.with_suffix(".svg"))
+    shutil.copy(study.out / "trilemma.svg", doc.with_suffix(".svg"))
     for row in study.plan.rows:
-        shutil.copy(study.out / "samples" / f"{row.name}-{seed}.png", page.with_name(f"{stem}-{row.name}.png"))
+        shutil.copy(study.out / "samples" / f"{row.name}-{seed}.png", doc.with_name(f"{stem}-{row.name}.png"))
     titles, images = zip(*((row.title, f"![]({stem}-{row.name}.png)") for row in study.plan.rows))
     table = [f"| {' | '.join(titles)} |", f"{'|---' * len(titles)}|", f"| {' | '.join(images)} |"]
-    replace_file(page, inserted(page.read_text(), "\n".join([text, *pictures, "", *table, ""])).encode())
+    replace_file(doc, inserted(doc.read_text(), "\n".join([text, *pictures, "", *table, ""])).encode())
 
 
 if __name__ == "__main__":

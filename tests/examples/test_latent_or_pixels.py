@@ -125,6 +125,16 @@ def test_a_report_takes_the_place_between_the_marks():
         inserted("# A", "new")
 
 
+@pytest.mark.parametrize("text", [None, "no marks"])
+def test_a_page_that_cannot_be_filled_is_refused_before_anything_is_trained(text, tmp_path, monkeypatch, capsys):
+    if text is not None:
+        (tmp_path / "page.md").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["x", "--out", str(tmp_path / "out"), "--page", str(tmp_path / "page.md")])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "page.md" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_the_page_of_the_study_has_the_marks():
     assert "new figures" in inserted((ROOT / "docs" / "latent_or_pixels.md").read_text(), "new figures")
 
