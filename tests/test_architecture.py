@@ -11,10 +11,12 @@ FAMILY = re.compile(r"(?i)\b(vae|gan|ddpm|vqgan|ldm|ddgan|diffusion|latent|autoe
 FAMILY_FREE = (
     "trainer", "game", "ema", "packing", "checkpoint", "engine", "cli", "cli_scores", "session", "training", "run",
     "evaluation", "run_evaluation", "scoring", "feed", "cells", "ledger", "sweeping",
+    "lock", "migration", "provenance", "exporting", "model_card", "cli_runs",
+    "graph", "graph_svg", "declared",
 )  # fmt: skip
 TORCH_FREE = (
     "part", "types", "kinds", "errors", "node", "source", "spec", "registry", "annotation", "signature", "misfit",
-    "catalogue",
+    "catalogue", "distributions", "scaffold", "declared", "completion",
 )  # fmt: skip
 LAYERS = {
     "ops": 0,
@@ -26,8 +28,8 @@ LAYERS = {
     "sources": 5, "feed": 5, "scoring": 5,
     "evaluation": 6, "run_evaluation": 6,
     "training": 7,
-    "comparison": 7, "sweeping": 7,
-    "cli": 8, "cli_scores": 8,
+    "comparison": 7, "sweeping": 7, "exporting": 7,
+    "cli": 8, "cli_scores": 8, "cli_runs": 8,
 }  # fmt: skip
 
 

@@ -1,0 +1,319 @@
+"""Writes what the documentation takes from the code: `python docs/generate.py`; `--check` only says what is stale.
+
+    kinds/KIND.md     a page per kind: where its parts plug in, what they are told and must do, their checks; each part
+    kinds/index.md    all kinds
+    spec.md           the tables of settings, between marks
+
+Protocols, signatures and docstrings are the only source; only modkit's own parts count, whatever else is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from modkit import kinds
+from modkit.annotation import render
+from modkit.describe import description
+from modkit.kinds import KINDS, Default, Kind
+from modkit.model import Model
+from modkit.registry import DISTRIBUTION, Entry, registry
+from modkit.settings import Evaluation, Settings
+from modkit.signature import MISSING, Parameter, RecordShape, SlotShape, parameters, read, takes
+from modkit.testing import CASES
+from modkit.testing.checks import named
+from modkit.testing.isolation import Isolation
+
+__all__ = ["main", "pages"]
+
+FOLDER = Path(__file__).parent
+_WRITTEN = "<!-- Written by docs/generate.py from the code; change the docstrings there. -->"
+_MARKED = re.compile(r"(<!-- settings: (\w+) -->\n).*?(<!-- end of settings -->)", re.S)
+_SECTIONS = {"Args": "Takes", "Returns": "Gives", "Raises": "Raises"}
+_TOLD = {
+    "x": "The type of a sample, a `TensorType`; for a model of several levels a tuple of them.",
+    "cond": "Which conditions come with each call: `CondType`.",
+    "fields": "The types of the fields beside a sample, by name.",
+    "h": "The type of the encoder's features, or a tuple of them, coarsest first.",
+    "z": "The type of what is turned into x: the latent, or the noise of a generator.",
+    "out": "The type to emit.",
+    "codes": "The type of the code map: its shape and its number of classes.",
+    "causal": "Whether logits may depend on earlier codes only.",
+    "schedule": "The model's [schedule](schedule.md), built.",
+    "parametrization": "The model's [parametrization](parametrization.md), built.",
+    "term": "The name of the loss that it weighs.",
+    "parameters": "The parameters to move.",
+    "optimizer": "The player's [optimizer](optimizer.md), built.",
+    "steps": "The number of steps of the stage.",
+    "device": "What `train.device` says.",
+}
+
+
+def main() -> None:
+    """Writes the pages, or says which are stale and ends with status 1."""
+    parser = argparse.ArgumentParser(prog="python docs/generate.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; name the stale pages and fail")
+    check = parser.parse_args().check
+    made = pages()
+    stale = [path for path, text in made.items() if not path.is_file() or path.read_text() != text]
+    stale += [path for path in (FOLDER / "kinds").glob("*.md") if path not in made]
+    for path in stale:
+        print(("stale: " if check else "wrote: " if path in made else "removed: ") + str(path.relative_to(FOLDER)))
+        if not check and path in made:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(made[path])
+        elif not check:
+            path.unlink()
+    sys.exit(1 if check and stale else 0)
+
+
+def pages() -> dict[Path, str]:
+    """The text of every page that is generated, wholly or between marks, by path."""
+    made = {FOLDER / "kinds" / f"{name}.md": _kind_page(kind) for name, kind in KINDS.items()}
+    made[FOLDER / "kinds" / "index.md"] = _index()
+    spec = FOLDER / "spec.md"
+    made[spec] = _MARKED.sub(lambda mark: f"{mark[1]}\n{_settings(mark[2])}\n{mark[3]}", spec.read_text())
+    return made
+
+
+def _index() -> str:
+    rows = []
+    for name, kind in KINDS.items():
+        told = ", ".join(f"`{one}`" for one in kind.given)
+        rows.append([f"[{name}]({name}.md)", _cell(kind.summary), told or "nothing", str(len(_own(name)))])
+    return _page(
+        "Kinds of parts",
+        "A part is of one kind, which says what it is told when it is built and what it must then do. The contracts "
+        "are Protocols in `modkit.kinds`: nothing is inherited, it is enough to do what they say.",
+        _table(("kind", "what its parts are", "told", "built in"), rows),
+        "Types are told by name, so that a part takes only those that it declares; every other parameter is the "
+        "user's. `modkit new-plugin NAME --kind KIND` starts a package with a part of any of them.",
+    )
+
+
+def _kind_page(kind: Kind) -> str:
+    own = _own(kind.name)
+    told = [[f"`{name}`", _TOLD[name]] for name in kind.given]
+    places = sorted(_places(kind.name))
+    return _page(
+        kind.name,
+        f"{kind.summary[0].upper()}{kind.summary[1:]}." if kind.summary[1] != "(" else f"{kind.summary}.",
+        "## Where it plugs in",
+        "\n".join(places) if places else "Nowhere among modkit's own parts.",
+        "## What it is told",
+        _table(("name", "what it is"), told) if told else "Nothing: all its parameters are the user's.",
+        "## What it must do",
+        *_contract(Model if kind.protocol == "Model" else getattr(kinds, kind.protocol)),
+        "## What the battery asks of it",
+        *_battery(kind.name),
+        "## Parts",
+        _table(("part", "what it is"), [[_anchor(entry), _cell(entry.part.summary)] for entry in own]),
+        *(block for entry in own for block in _part(entry)),
+    )
+
+
+def _own(kind: str) -> list[Entry]:
+    """The parts of a kind that come with modkit."""
+    return [entry for entry in registry().parts(kind) if entry.distribution == DISTRIBUTION]
+
+
+def _places(kind: str) -> Iterator[str]:
+    """Where a spec takes parts of a kind: its own keys, and slots of modkit's parts."""
+    if kind in ("data", "model"):
+        yield f"- `{kind}` of a [spec](../spec.md)"
+    for path, found in _records():
+        if found.slot and found.slot.kind == kind:
+            yield f"- `{path}` of a [spec](../spec.md){_shape(found)}"
+    for entry in (entry for name in KINDS for entry in _own(name)):
+        for name, found in parameters(entry.part).items():
+            if found.slot and found.slot.kind == kind:
+                yield f"- `{name}` of {entry.part.kind} {_anchor(entry)}{_shape(found)}"
+
+
+def _records() -> Iterator[tuple[str, Parameter]]:
+    """Every setting by its path, those inside records included."""
+    waiting: list[tuple[str, type[Any]]] = [("train", Settings), ("evaluate", Evaluation)]
+    while waiting:
+        path, record = waiting.pop()
+        for name, found in read(record, (), path).items():
+            yield f"{path}.{name}", found
+            if found.record:
+                inside = {None: "", "list": "[i]", "dict": ".PATTERN"}[found.record.container]
+                waiting.append((f"{path}.{name}{inside}", found.record.type))
+
+
+def _shape(found: Parameter) -> str:
+    assert found.slot is not None
+    default = f"`{found.default.name}` where not given" if isinstance(found.default, Default) else ""
+    several = {None: "", "list": "a list of them", "dict": "several by name"}[found.slot.container]
+    said = [words for words in (several, "or a number" if found.slot.number else "", default) if words]
+    return f": {', '.join(said)}" if said else ""
+
+
+def _contract(protocol: type[Any]) -> Iterator[str]:
+    """What a Protocol says: its docstring, attributes and methods."""
+    yield f"`modkit.{'' if protocol is Model else 'kinds.'}{protocol.__name__}`"
+    yield from _prose(protocol.__doc__ or "")
+    lines = [f"- `.{name}: {_plain(annotation)}`" for name, annotation in protocol.__annotations__.items()]
+    for name, member in vars(protocol).items():
+        if isinstance(member, property) and member.fget is not None and not name.startswith("_"):
+            returned = _plain(member.fget.__annotations__["return"])
+            lines.append(f"- `.{name}: {returned}`: {next(_prose(member.fget.__doc__ or ''))}")
+    if lines:
+        yield "\n".join(lines)
+    for name, member in vars(protocol).items():
+        function = member.__func__ if isinstance(member, classmethod) else member
+        public = not name.startswith("_") or name == "__call__"
+        if public and inspect.isfunction(function) and function.__module__ == protocol.__module__:
+            yield f"**`{_signature(name, function)}`**"
+            yield from _prose(function.__doc__ or "")
+
+
+def _battery(kind: str) -> Iterator[str]:
+    """The checks that a part of a kind must pass, and the types that they build it from."""
+    case = CASES[kind]
+    examples = "; ".join(example.name for example in case.examples)
+    yield f"`modkit.testing` builds each part from those of these types that it takes, one at least: {examples}."
+    checks: dict[str, object] = {**dict(named(case.checks)), "isolation": Isolation.__call__}
+    rows = [[f"`{name}`", _cell(_one_line(one.__doc__))] for name, one in checks.items()]
+    yield _table(("check", "what holds"), rows)
+
+
+def _signature(name: str, function: Callable[..., Any]) -> str:
+    shown = []
+    keywords = False
+    for one in list(inspect.signature(function).parameters.values())[1:]:
+        if one.kind is one.KEYWORD_ONLY and not keywords:
+            keywords = True
+            shown.append("*")
+        stars = "**" if one.kind is one.VAR_KEYWORD else "*" if one.kind is one.VAR_POSITIONAL else ""
+        default = "" if one.default is one.empty else f" = {one.default!r}"
+        shown.append(f"{stars}{one.name}: {_plain(one.annotation)}{default}")
+    title = "part" if name == "__call__" else f".{name}"
+    return f"{title}({', '.join(shown)}) -> {_plain(function.__annotations__.get('return'))}"
+
+
+def _prose(docstring: str) -> Iterator[str]:
+    """A docstring's paragraphs; what it indents is kept as it is, and `Args:` and the like become lists."""
+    for paragraph in _paragraphs(docstring):
+        head, _, rest = paragraph.partition("\n")
+        if head.rstrip(":") in _SECTIONS and head.endswith(":"):
+            items = re.split(r"\n(?=\S)", inspect.cleandoc("\n" + rest))
+            entries = [_one_line(item).partition(": ") for item in items]
+            yield f"{_SECTIONS[head[:-1]]}:"
+            yield "\n".join(f"- `{name}`: {text}" if text else f"- {name}" for name, _, text in entries)
+        elif paragraph.startswith(" "):
+            yield f"```text\n{inspect.cleandoc(chr(10) + paragraph)}\n```"
+        elif paragraph:
+            yield _one_line(paragraph)
+
+
+def _paragraphs(docstring: str) -> list[str]:
+    return re.split(r"\n\s*\n", inspect.cleandoc(docstring))
+
+
+def _part(entry: Entry) -> Iterator[str]:
+    """A part's section: what it is, its paper, what it is told and its parameters."""
+    part = entry.part
+    said = description(part.kind, part.name)
+    yield f"### {part.name}"
+    yield _autolinked(said["summary"])
+    told_more = takewhile(lambda text: not re.match(r"[A-Z]\w+:$", text, re.M), _paragraphs(part.load().__doc__ or ""))
+    yield from _prose("\n\n".join(list(told_more)[1:]))
+    if said["paper"] and "://" in said["paper"]:
+        yield "\n".join(f"- {_autolinked(line)}" for line in said["paper"].splitlines())
+    told = takes(part)
+    names = ", ".join(f"`{name}`" for name in KINDS[part.kind].given if name in told)
+    yield f"`{part.target}`" + (f", told {names}" if names else "")
+    found = parameters(part)
+    if found:
+        yield _parameters(found)
+
+
+def _parameters(found: dict[str, Parameter], folder: str = "") -> str:
+    rows = [[f"`{name}`", _type(one, folder), _default(one), _cell(one.help)] for name, one in found.items()]
+    return _table(("parameter", "type", "default", "what it is"), rows)
+
+
+def _settings(name: str) -> str:
+    """The table of a record of settings."""
+    waiting: list[type[Any]] = [Settings, Evaluation]
+    known: dict[str, type[Any]] = {}
+    while waiting:
+        record = waiting.pop()
+        known[record.__name__] = record
+        waiting += [one.record.type for one in read(record, (), record.__name__).values() if one.record]
+    if name not in known:
+        raise ValueError(f"a mark in spec.md expects one of {', '.join(sorted(known))}, got {name!r}")
+    return _parameters(read(known[name], (), name), "kinds/") + "\n"
+
+
+def _type(found: Parameter, folder: str) -> str:
+    if found.slot:
+        return _slot(found.slot, folder)
+    if found.record:
+        return _record(found.record)
+    return f"`{render(found.annotation).replace(' | ', ' or ')}`"
+
+
+def _slot(slot: SlotShape, folder: str) -> str:
+    held = f"[{slot.kind}]({folder}{slot.kind}.md)" + (" or a number" if slot.number else "")
+    held = {None: held, "list": f"list of {held}", "dict": f"{held}, by name"}[slot.container]
+    return f"{held}, or none" if slot.optional else held
+
+
+def _record(record: RecordShape) -> str:
+    name = f"[{record.type.__name__}](#{record.type.__name__.lower()})"
+    return {None: name, "list": f"list of {name}", "dict": f"{name}, by pattern"}[record.container]
+
+
+def _default(found: Parameter) -> str:
+    default = found.default
+    if default is MISSING:
+        return "required"
+    if isinstance(default, Default):
+        return f"`{default.name}`"
+    if found.record and found.record.container is None:
+        return "its own"
+    return f"`{json.dumps(default)}`"
+
+
+def _anchor(entry: Entry) -> str:
+    name = entry.part.name
+    return f"[{name}]({entry.part.kind}.md#{re.sub(r'[^a-z0-9-]', '', name)})"
+
+
+def _page(title: str, *blocks: str) -> str:
+    return "\n\n".join((_WRITTEN, f"# {title}", *blocks)) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    lines = [list(head), ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _autolinked(text: str) -> str:
+    return re.sub(r"https?://[^\s,)]+", lambda link: f"<{link[0]}>", text)
+
+
+def _plain(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else render(annotation)
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+if __name__ == "__main__":
+    main()

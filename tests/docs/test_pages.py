@@ -1,0 +1,46 @@
+"""Every code block of the documentation and README.md is carried out, in order; `reader` says how."""
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import modkit
+from modkit.registry import registry
+from tests.docs.blocks import ROOT, pages
+from tests.docs.here import Here
+from tests.docs.reader import Reader
+
+INSTALLING = ("docs/tutorials/first-part.md", "docs/tutorials/ship-a-plugin.md")  # `test_tutorials` reads these
+
+
+def what_readme_takes_for_granted(folder):
+    """Folders of pictures, and a run of a conditional model."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 16), dtype=np.uint8)
+    for name in ("DIR", "photos"):
+        (folder / name).mkdir()
+        for index, picture in enumerate(pixels):
+            Image.fromarray(picture).save(folder / name / f"{index}.png")
+    modkit.train(modkit.load_spec(ROOT / "examples" / "ldm-class.yaml"), folder / "runs" / "ldm-class", steps=2)
+
+
+GRANTED = {"README.md": what_readme_takes_for_granted}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path):
+    yield
+    registry.cache_clear()
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if page not in INSTALLING])
+def test_every_block_does_what_it_says(page, tmp_path, monkeypatch, pytestconfig):
+    shell = Here(monkeypatch, tmp_path, full=pytestconfig.getoption("--full"))
+    GRANTED.get(page, lambda folder: None)(tmp_path)
+    reader = Reader(tmp_path, shell)
+    print(page, dict(reader.read(page)))
+    assert not reader.wrong, "\n\n".join(reader.wrong)

@@ -1,0 +1,127 @@
+"""The documentation as a whole: generated pages are the code's, every page can be reached, every link leads on."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from ruamel.yaml import YAML
+
+from modkit.kinds import KINDS
+from modkit.registry import DISTRIBUTION, registry
+from tests.docs.blocks import ROOT, pages
+
+DOCS = ROOT / "docs"
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@pytest.fixture(scope="module")
+def generate():
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def made(generate):
+    return generate.pages()
+
+
+def text_of(page):
+    """A page without its code."""
+    text = (ROOT / page).read_text()
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+
+
+def anchors(page):
+    """What the headings of a page are linked by."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", head).strip().lower()) for head in heads}
+
+
+def navigation(entries):
+    for entry in entries:
+        if isinstance(entry, dict):
+            for value in entry.values():
+                yield from navigation(value) if isinstance(value, list) else [value]
+        else:
+            yield entry
+
+
+def test_generated_pages_are_those_of_the_code(made):
+    assert {path.stem for path in made} == {*KINDS, "index", "spec"}
+    stale = [path.relative_to(ROOT).as_posix() for path, text in made.items() if path.read_text() != text]
+    assert not stale, "run `python docs/generate.py`"
+
+
+def test_every_part_and_every_parameter_has_its_place(generate, made):
+    for entry in registry().parts():
+        if entry.distribution == DISTRIBUTION:
+            text = made[DOCS / "kinds" / f"{entry.part.kind}.md"]
+            _, found, section = text.partition(f"\n### {entry.part.name}\n")
+            assert found, entry.part
+            names = re.findall(r"^\| `(\w+)` \|", section.partition("\n### ")[0], re.M)
+            assert names == list(generate.parameters(entry.part)), entry.part
+
+
+def test_a_stale_page_is_told_and_mended(generate, made, tmp_path, monkeypatch, capsys):
+    moved = {tmp_path / "docs" / path.relative_to(DOCS): text for path, text in made.items()}
+    monkeypatch.setattr(generate, "FOLDER", tmp_path / "docs")
+    monkeypatch.setattr(generate, "pages", lambda: moved)
+    for path, text in moved.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    page = tmp_path / "docs" / "kinds" / "times.md"
+    page.write_text("# tunes")
+    (tmp_path / "docs" / "kinds" / "gone.md").write_text("# gone")
+    for arguments, status in (["--check"], 1), ([], 0), (["--check"], 0):
+        monkeypatch.setattr(sys, "argv", ["generate.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            generate.main()
+        assert ended.value.code == status
+    assert page.read_text() == moved[page]
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["stale: kinds/times.md", "stale: kinds/gone.md", "wrote: kinds/times.md", "removed: kinds/gone.md"]
+
+
+def test_navigation_holds_every_page_once():
+    found = list(navigation(YAML(typ="safe").load(ROOT / "mkdocs.yml")["nav"]))
+    assert sorted(found) == sorted(page.removeprefix("docs/") for page in pages() if page.startswith("docs/"))
+
+
+@pytest.mark.parametrize("page", pages())
+def test_links_lead_somewhere(page):
+    here = (ROOT / page).parent
+    wrong = []
+    for link in _LINK.findall(text_of(page)):
+        target, _, anchor = link.partition("#")
+        if "://" in target:
+            continue
+        path = (here / target).resolve() if target else ROOT / page
+        inside = path.is_relative_to(ROOT) and path.exists()
+        if not inside or (anchor and anchor not in anchors(path.relative_to(ROOT))):
+            wrong.append(link)
+    assert not wrong
+
+
+@pytest.mark.skipif(importlib.util.find_spec("zensical") is None, reason="zensical is not installed: no site is built")
+def test_the_site_builds_strictly(tmp_path):
+    shutil.copytree(DOCS, tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+
+    def build():
+        done = subprocess.run(
+            [sys.executable, "-m", "zensical", "build", "--strict"], cwd=tmp_path, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    status, said = build()
+    assert status == 0, said
+    made = {path.parent.relative_to(tmp_path / "build" / "site") for path in (tmp_path / "build").rglob("index.html")}
+    assert len(made) == len(pages()) - 1
+    (tmp_path / "docs" / "index.md").write_text("# modkit\n\n[nowhere](nowhere.md)\n")
+    status, said = build()
+    assert status != 0 and "page does not exist" in said
