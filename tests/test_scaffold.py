@@ -17,11 +17,12 @@ from modkit.registry import registry
 from modkit.scaffold import STARTERS, new_plugin, tree
 from modkit.spec import load_spec
 from modkit.testing import battery, subjects
+from modkit.testing.checks import LONG
 from tests.environment import Environment
 from tests.plugin_factory import make_plugin
 
 ROOT = Path(__file__).parents[1]
-DEAR = {"compiles"}  # a network's, five seconds; with --full, in an environment of its own
+DEAR = {"compiles", *LONG}  # a network's, five seconds; with --full, in an environment of its own
 IN_A_NEW_ENVIRONMENT = "guidance"
 
 

@@ -87,7 +87,8 @@ class Here:
         name, *rest = words(line)
         try:
             if name == "modkit":
-                app.commands[rest[0]].make_context(rest[0], rest[1:])
+                parent = app.make_context("modkit", list(rest))  # click keeps the names of `--help` that it finds first
+                app.commands[rest[0]].make_context(rest[0], rest[1:], parent=parent)
             elif name == "python" and rest[:1] == ["-m"] and rest[1].startswith(_OURS):
                 _parse(rest[1], rest[2:])
             elif name in _TOOLS or (name == "python" and rest[0] == "-m" and rest[1] in _MODULES):
