@@ -38,6 +38,7 @@ class Probe:
         dtype: Floating dtype of what it feeds.
         training: Whether losses are computed as in training (`step` is then given).
         gradients: Whether floating values take gradients.
+        device: Where what it feeds is.
         seed: Of every draw.
     """
 
@@ -48,9 +49,10 @@ class Probe:
         dtype: torch.dtype = torch.float32,
         training: bool = False,
         gradients: bool = False,
+        device: str = "cpu",
         seed: int = 0,
     ) -> None:
-        self.num, self.dtype, self.training = num, dtype, training
+        self.num, self.dtype, self.training, self.device = num, dtype, training, device
         self.gradients, self._seed = gradients, seed
         self._given: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -85,6 +87,7 @@ class Probe:
 
     def given(self, name: str, x: Tensor) -> Tensor:
         """A tensor made elsewhere, as one that this probe feeds."""
+        x = x.to(self.device)
         self._given[name] = (x, x.clone())
         return x.clone().requires_grad_() if self.gradients and x.is_floating_point() else x
 

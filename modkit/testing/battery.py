@@ -25,7 +25,7 @@ from modkit.cases.subject import Subject
 from modkit.part import Part
 from modkit.registry import registry
 from modkit.testing.bench import Bench, Flaw
-from modkit.testing.checks import GROUNDS, LONG, named
+from modkit.testing.checks import GROUNDS, LONG, named, possible
 from modkit.testing.isolation import Isolation
 
 __all__ = ["Check", "Trial", "battery", "parametrize_parts", "subjects"]
@@ -45,9 +45,10 @@ class Trial:
 
     def __init__(self, bench: Bench, isolation: Isolation, reasons: Mapping[str, str]) -> None:
         self.bench, self.reasons = bench, reasons
+        checks = dict(named(CASES[bench.subject.part.kind].checks))
         self.checks: dict[str, Callable[[Bench], None]] = {
             "isolation": isolation,
-            **dict(named(CASES[bench.subject.part.kind].checks)),
+            **{name: check for name, check in checks.items() if possible(name)},
         }
         self._found: dict[str, Flaw | None] = {}
 

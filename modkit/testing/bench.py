@@ -91,7 +91,7 @@ class Bench:
         types = example.types()
         part = self.subject.build(types)
         if isinstance(part, nn.Module):
-            part.train(train).to(probe.dtype)
+            part.train(train).to(probe.device, probe.dtype)
         part = prepare(part)
         return Play(part, probe, self.call(part, types, probe, example))
 

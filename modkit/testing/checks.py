@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import torch
+
 from modkit.testing import declaration, modules, playing, values
 from modkit.testing.bench import Bench
 
-__all__ = ["GROUNDS", "LONG", "named"]
+__all__ = ["GROUNDS", "LONG", "named", "possible"]
 
 _Check = Callable[[Bench], None]
 
@@ -32,6 +34,7 @@ _GROUPS: dict[str, dict[str, _Check]] = {
         "modes": modules.modes,
         "dtypes": modules.dtypes,
         "round-trips": modules.round_trips,
+        "cuda": modules.cuda,
     },
     "gradients": {"gradients": modules.gradients},
     "independence": {"independence": values.independence},
@@ -53,6 +56,7 @@ GROUNDS: dict[str, tuple[str, ...]] = {
     "modes": _CALLS,
     "dtypes": (*_CALLS, "finite", "global-draws", "inputs", "deterministic"),
     "round-trips": (*_CALLS, "global-draws", "inputs", "deterministic", "modes"),
+    "cuda": (*_CALLS, "finite", "meta"),
     "gradients": (*_CALLS, "finite", "inputs"),
     "independence": (*_CALLS, "finite", "global-draws", "inputs", "deterministic", "one-sample"),
     "compiles": (*_CALLS, "global-draws", "inputs"),
@@ -63,6 +67,11 @@ GROUNDS: dict[str, tuple[str, ...]] = {
 
 LONG = frozenset({"inductor"})
 """The checks that take many seconds a part, and are made where they are asked for."""
+
+
+def possible(name: str) -> bool:
+    """Whether a check can be made here: one of a GPU where there is one."""
+    return name != "cuda" or torch.cuda.is_available()
 
 
 def named(groups: tuple[str, ...]) -> Iterator[tuple[str, _Check]]:

@@ -16,7 +16,7 @@ from modkit.cases.probe import Probe
 from modkit.errors import SpecError
 from modkit.testing.bench import Bench, loosened
 
-__all__ = ["compiles", "dtypes", "gradients", "inductor", "meta", "modes", "round_trips"]
+__all__ = ["compiles", "cuda", "dtypes", "elsewhere", "gradients", "inductor", "meta", "modes", "round_trips"]
 
 
 def meta(bench: Bench) -> None:
@@ -70,6 +70,28 @@ def dtypes(bench: Bench) -> None:
                     bench.flaw(example, f"{name}: expected finite values in {dtype}, got some that are not")
             if dtype is torch.float64:
                 _near(bench, example, single.emitted, play.emitted)
+
+
+def cuda(bench: Bench) -> None:
+    """On a GPU it works, and answers there; made where there is one."""
+    elsewhere(bench, "cuda")
+
+
+def elsewhere(bench: Bench, device: str) -> None:
+    """On another device it works, and what it gives is there and finite."""
+    for example in bench.accepted:
+        play = bench.play(example, Probe(device=device), prepare=loosened)
+        if not isinstance(play.part, nn.Module):
+            continue
+        for name, one in play.emitted.items():
+            if one.value.device.type != device:
+                bench.flaw(
+                    example,
+                    f"{name}: expected values on {device}, where its input is, got {one.value.device}: name the "
+                    "input's device where a tensor is made",
+                )
+            if not one.value.is_meta and not one.value.isfinite().all():
+                bench.flaw(example, f"{name}: expected finite values on {device}, got some that are not")
 
 
 def gradients(bench: Bench) -> None:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-__all__ = ["FAULTS", "NETWORK", "Fault"]
+__all__ = ["ENCODER", "FAULTS", "NETWORK", "Fault"]
 
 
 class Fault(NamedTuple):

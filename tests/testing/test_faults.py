@@ -6,9 +6,10 @@ import sys
 import pytest
 
 from modkit import Part
-from modkit.testing import Subject, battery
+from modkit.testing import Bench, Flaw, Subject, battery
 from modkit.testing.checks import LONG
-from tests.testing.faults import FAULTS, NETWORK
+from modkit.testing.modules import elsewhere
+from tests.testing.faults import ENCODER, FAULTS, NETWORK
 
 SOUND = list(dict.fromkeys((fault.kind, fault.source) for fault in FAULTS))
 
@@ -54,7 +55,7 @@ def test_the_sound_twin_passes_the_whole_battery(kind, trials):
 def test_there_are_faults_for_most_checks():
     assert len(FAULTS) >= 25
     every = {name for check in battery([Subject(Part("network", "x", "x:y", ""))]) for name in [check.name]}
-    assert every - {fault.check for fault in FAULTS} == {"declaration", "inductor"}  # tested below
+    assert every - {fault.check for fault in FAULTS} <= {"declaration", "inductor", "cuda"}  # tested below
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,27 @@ def test_a_declaration_is_light_and_whole(source, said, tmp_path, monkeypatch):
     flaw = trial.flaw("declaration")
     assert (flaw is None) == (said is None)
     assert said is None or said in str(flaw)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("self.layer(x) + self.shift", None),
+        ("torch.zeros(len(x), 8)", "expected values on meta, where its input is, got cpu"),
+        ("self.layer(x) + torch.zeros(8)", "device"),
+    ],
+)
+def test_a_part_works_on_another_device(broken, said, tmp_path, monkeypatch):
+    """What the check `cuda` does on a GPU, on the meta device."""
+    name = f"elsewhere_{len(broken)}"
+    (tmp_path / f"{name}.py").write_text(ENCODER.replace("self.layer(x) + self.shift", broken))
+    monkeypatch.syspath_prepend(tmp_path)
+    bench = Bench(Subject(Part("encoder", "elsewhere", f"{name}:Part", "A part of a test")))
+    if said is None:
+        elsewhere(bench, "meta")
+        return
+    with pytest.raises(Flaw, match=said):
+        elsewhere(bench, "meta")
 
 
 TURNED = """@torch.library.custom_op("faulty::turned", mutates_args=())
