@@ -131,7 +131,9 @@ class Rng:
     ) -> Tensor:
         key = (*self._key, name)
         if (key, self._first) in self._drawn:
-            raise ValueError(f"{self!r} expects each name to be drawn once, got {name!r} a second time")
+            raise ValueError(
+                f"{self!r} expects each name to be drawn once, got {name!r} a second time: draw from a child, rng.at(…)"
+            )
         self._drawn.add((key, self._first))
         if like.device.type == "meta":
             return torch.empty_like(like)
