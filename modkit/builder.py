@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from modkit.call import Argument, Call, Record, Ref
 from modkit.errors import Problem, SpecError, join, nearest
 from modkit.kinds import Data, Unfit
 from modkit.misfit import misfit
 from modkit.node import Node, described
-from modkit.plan import Argument, Call, Plan, Record, Ref, run_folder
+from modkit.plan import Plan, run_folder
 from modkit.rng import Rng
 from modkit.settings import Evaluation, Settings
 from modkit.signature import takes_one

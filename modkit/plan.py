@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+from modkit.call import LOCAL, Argument, Call, Local, Record, Ref, Trained, written_record
 from modkit.errors import Problem, SpecError, join, nearest, split
 from modkit.kinds import KINDS, Default
 from modkit.misfit import misfit
@@ -22,77 +23,10 @@ from modkit.settings import Evaluation, Settings
 from modkit.signature import Parameter, SlotShape, parameters, read, takes
 from modkit.spec import Spec, resolve
 
-__all__ = ["Argument", "Call", "Plan", "Record", "Ref", "Trained", "plan", "plan_part"]
+__all__ = ["MAX_PARTS", "Plan", "plan", "plan_part", "run_folder", "run_node"]
 
 MAX_PARTS = 1000
 """Most parts and references of a spec, defaults included."""
-
-_LOCAL = "local:"  # what a resolved spec puts before the name of a part that Python gave as an object
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A piece of another run: its weights start a part, which stays frozen unless it is trained on.
-
-    Args:
-        path: The run's directory, as written.
-        at: Path of the piece in that run's spec.
-        train: Whether it has players here.
-    """
-
-    path: str
-    at: str
-    train: bool
-
-
-@dataclass(frozen=True)
-class Call:
-    """A part and its arguments, waiting to be told its types.
-
-    Args:
-        path: Where it stands in the spec.
-        part: The part.
-        arguments: What it is given, defaults included.
-        takes: Which of the types that its kind is given it declares.
-        trained: The run that its weights are from, or None.
-        blank: The arguments that are None where nothing is written.
-    """
-
-    path: str
-    part: Part
-    arguments: Mapping[str, Argument]
-    takes: frozenset[str]
-    trained: Trained | None = None
-    blank: frozenset[str] = frozenset()
-
-    def node(self) -> Node:
-        """The node that gives this call, everything written out."""
-        use = f"{_LOCAL}{self.part.target}" if isinstance(self.part, _Local) else self.part.name
-        told = {name: v for name, v in self.arguments.items() if v is not None or name not in self.blank}
-        inner = Node({"use": use, **{name: _written(value) for name, value in told.items()}})
-        if self.trained is None:
-            return inner
-        source = {"path": self.trained.path, "at": self.trained.at, "train": self.trained.train}
-        return Node({"use": "run", **source, "part": inner})
-
-
-@dataclass(frozen=True)
-class Ref:
-    """The part that is built at another place."""
-
-    path: str
-    target: str
-
-
-@dataclass(frozen=True)
-class Record:
-    """A group of settings."""
-
-    type: type[Any]
-    arguments: Mapping[str, Argument]
-
-
-Argument: TypeAlias = "Value | Call | Ref | Record | list[Argument] | dict[str, Argument]"
 
 
 @dataclass(frozen=True)
@@ -124,8 +58,8 @@ class Plan:
             name=self.spec.name,
             data=self.data.node() if self.data else None,
             model=self.model.node(),
-            train=Node(_written_record(self.settings)),
-            evaluate=Node(_written_record(self.evaluation)) if self.evaluation else None,
+            train=Node(written_record(self.settings)),
+            evaluate=Node(written_record(self.evaluation)) if self.evaluation else None,
             x=self.spec.x,
         )
 
@@ -175,18 +109,6 @@ def plan_part(kind: str, node: Value, *, seed: int = 0) -> Plan:
     if planner.problems or not isinstance(part, Call):
         raise SpecError(planner.problems or Problem(kind, "got a reference, expected a part"))
     return Plan(spec, None, part, settings, None, planner.calls, tuple(planner.entries.values()))
-
-
-@dataclass(frozen=True)
-class _Local(Part):
-    """A class or function given in Python that no package has registered."""
-
-    object: Callable[..., Any] | None = None
-
-    def load(self) -> Callable[..., Any]:
-        if self.object is None:
-            raise ValueError("a local part expects its class or function")
-        return self.object
 
 
 @dataclass
@@ -244,11 +166,11 @@ class _Planner:
             names = ", ".join(entry.part.name for entry in self.registry.parts(kind))
             self.report(path, f"got no `use`, expected the name of a {kind}: {names}")
         elif callable(use):
-            return _Local(kind, getattr(use, "__name__", "local"), target(use), "", object=use)
+            return Local(kind, getattr(use, "__name__", "local"), target(use), "", object=use)
         elif not isinstance(use, str):
             self.report(path, f"got {described(use)} as `use`, expected the name of a {kind}")
-        elif use.startswith(_LOCAL):
-            local = use.removeprefix(_LOCAL)
+        elif use.startswith(LOCAL):
+            local = use.removeprefix(LOCAL)
             self.report(path, f"got the local {local}, not reloadable by name, expected a registered {kind}")
         else:
             try:
@@ -411,21 +333,3 @@ def _moved(value: Value, old: str, new: str) -> Value:
 
 def _under(path: str, key: str) -> str:
     return join((*split(path), key))
-
-
-def _written(value: Argument) -> Any:
-    if isinstance(value, Call):
-        return value.node()
-    if isinstance(value, Ref):
-        return Node({"ref": value.target})
-    if isinstance(value, Record):
-        return _written_record(value)
-    if isinstance(value, list | tuple):
-        return [_written(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _written(item) for key, item in value.items()}
-    return value
-
-
-def _written_record(record: Record) -> dict[str, Any]:
-    return {name: _written(value) for name, value in record.arguments.items() if value is not None}

@@ -22,7 +22,7 @@ LAYERS = {
     "ops": 0,
     "nn": 1, "samplers": 1, "losses": 1, "bottlenecks": 1, "data": 1,
     "models": 2, "metrics": 2, "features": 2,
-    "plan": 3, "builder": 3, "checker": 3,
+    "call": 3, "plan": 3, "builder": 3, "checker": 3,
     "trainer": 4,
     "session": 5,
     "sources": 5, "feed": 5, "scoring": 5,

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from modkit import Event, Spec, SpecError, TensorType, build, load, train, use
-from modkit.plan import MAX_PARTS, Call, Ref, plan
+from modkit.call import Call, Ref
+from modkit.plan import MAX_PARTS, plan
 from tests.play import MLP, spec
 
 HEAD = "name: toy\ndata: {use: digits, size: 8}\n"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from modkit import Model, Run
+from modkit.call import Call
 from modkit.models.latent import Latent
-from modkit.plan import Call
 from modkit.session import loaded
 from modkit_diffusers.coders import Coder
 from modkit_diffusers.dit import DiT
