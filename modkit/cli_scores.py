@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from modkit.completion import SLOTS
 from modkit.failures import reported
 
 if TYPE_CHECKING:
     from modkit.report import Report
 
 __all__ = ["SCORES", "print_scores"]
-
-_SLOTS = ("sampler", "guidance")  # what sampling alone uses, so that a bare name will do
 
 
 @click.command()
@@ -69,7 +68,7 @@ def evaluate(
             raise ValueError("evaluate expects a RUN, or --real and --fake, got both")
         run = Run.open(arguments[0])
         spec = current_spec(run)
-        overrides = [short(spec, _SLOTS, override) for override in arguments[1:]]
+        overrides = [short(spec, SLOTS, override) for override in arguments[1:]]
         report = evaluate_run(
             run,
             overrides=overrides,
