@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from modkit import kinds
-from modkit.annotation import render
-from modkit.describe import description
+from modkit.cli.describe import description
 from modkit.kinds import KINDS, Default, Kind
-from modkit.model import Model
-from modkit.registry import DISTRIBUTION, Entry, registry
-from modkit.settings import Evaluation, Settings
-from modkit.signature import MISSING, Parameter, RecordShape, SlotShape, parameters, read, takes
+from modkit.models.model import Model
+from modkit.parts.annotation import render
+from modkit.parts.registry import DISTRIBUTION, Entry, registry
+from modkit.parts.signature import MISSING, Parameter, RecordShape, SlotShape, parameters, read, takes
+from modkit.specs.settings import Evaluation, Settings
 from modkit.testing import CASES
 from modkit.testing.checks import named
 from modkit.testing.isolation import Isolation

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from modkit.version import __version__ as __version__
 
 _HOME = {
     "Batch": "types",
@@ -19,57 +19,57 @@ _HOME = {
     "Event": "types",
     "Features": "types",
     "Latents": "types",
-    "Model": "model",
+    "Model": "models.model",
     "Part": "part",
-    "Player": "model",
+    "Player": "models.model",
     "Rng": "rng",
-    "Run": "run",
+    "Run": "runs.run",
     "Score": "types",
     "Slot": "kinds",
-    "Spec": "spec",
+    "Spec": "specs.spec",
     "SpecError": "errors",
     "Step": "kinds",
     "TensorType": "types",
-    "build": "session",
-    "check": "checker",
-    "compare": "comparison",
+    "build": "building.session",
+    "check": "building.checker",
+    "compare": "comparison.comparison",
     "default": "kinds",
-    "evaluate": "evaluation",
-    "evaluate_run": "run_evaluation",
-    "find": "registry",
+    "evaluate": "evaluation.evaluate",
+    "evaluate_run": "evaluation.evaluate_run",
+    "find": "parts.registry",
     "hookimpl": "part",
-    "load": "session",
-    "load_spec": "spec",
-    "sweep": "sweeping",
-    "train": "training",
-    "use": "spec",
+    "load": "building.session",
+    "load_spec": "specs.load",
+    "sweep": "sweeps.sweep",
+    "train": "training.train",
+    "use": "specs.spec",
 }
 
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from modkit.checker import check as check
-    from modkit.comparison import compare as compare
+    from modkit.building.checker import check as check
+    from modkit.building.session import build as build
+    from modkit.building.session import load as load
+    from modkit.comparison.comparison import compare as compare
     from modkit.errors import SpecError as SpecError
-    from modkit.evaluation import evaluate as evaluate
+    from modkit.evaluation.evaluate import evaluate as evaluate
+    from modkit.evaluation.evaluate_run import evaluate_run as evaluate_run
     from modkit.kinds import Slot as Slot
     from modkit.kinds import Step as Step
     from modkit.kinds import default as default
-    from modkit.model import Model as Model
-    from modkit.model import Player as Player
+    from modkit.models.model import Model as Model
+    from modkit.models.model import Player as Player
     from modkit.part import Part as Part
     from modkit.part import hookimpl as hookimpl
-    from modkit.registry import find as find
+    from modkit.parts.registry import find as find
     from modkit.rng import Rng as Rng
-    from modkit.run import Run as Run
-    from modkit.run_evaluation import evaluate_run as evaluate_run
-    from modkit.session import build as build
-    from modkit.session import load as load
-    from modkit.spec import Spec as Spec
-    from modkit.spec import load_spec as load_spec
-    from modkit.spec import use as use
-    from modkit.sweeping import sweep as sweep
-    from modkit.training import train as train
+    from modkit.runs.run import Run as Run
+    from modkit.specs.load import load_spec as load_spec
+    from modkit.specs.spec import Spec as Spec
+    from modkit.specs.spec import use as use
+    from modkit.sweeps.sweep import sweep as sweep
+    from modkit.training.train import train as train
     from modkit.types import Batch as Batch
     from modkit.types import Cond as Cond
     from modkit.types import CondType as CondType

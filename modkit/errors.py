@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Position", "Problem", "SpecError", "join", "nearest", "split"]
+__all__ = ["Position", "Problem", "SpecError", "did_you_mean", "join", "nearest", "split"]
 
 _BARE = re.compile(r"""[^.\[\]"'=\s]+""")
 _STEP = re.compile(r"""\.?(?P<name>[^.\[\]"'=\s]+)|\[(?P<index>[0-9]{1,9})\]|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]""")
@@ -74,6 +74,13 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
     folded = {choice.casefold().replace("_", "-"): choice for choice in choices}
     close = difflib.get_close_matches(name[:100].casefold().replace("_", "-"), folded, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(folded[match] for match in close)}?" if close else None
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` with the nearest of the names, a plug-in's `acme/x` included, or nothing."""
+    names = sorted(names)
+    near = [name for name in names if name.endswith(f"/{word}")] or difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def join(parts: Sequence[str | int]) -> str:

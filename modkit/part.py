@@ -36,7 +36,7 @@ class Part:
         summary: One line for `modkit list`.
         aliases: Former names, which go on working.
         migrate: `"module.path:function"` that turns what an older version made into what this one understands:
-            `migrate(params, state, version) -> (params, state)`, see `modkit.migration`.
+            `migrate(params, state, version) -> (params, state)`, see `modkit.building.migration`.
     """
 
     kind: str

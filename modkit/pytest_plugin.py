@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modkit.part import Part, hookimpl
-from modkit.registry import Registry, registry
+from modkit.parts.registry import Registry, registry
 
 if TYPE_CHECKING:
-    from modkit.run import Run
+    from modkit.runs.run import Run
 
 __all__ = ["modkit_host", "modkit_registry"]
 
@@ -53,7 +53,7 @@ def modkit_host(tmp_path: Path) -> Callable[..., Run]:
 
     def host(kind: str, node: Any) -> Run:
         from modkit.testing.hosts import places
-        from modkit.training import train
+        from modkit.training.train import train
 
         spec, path = next(places(kind))
         return train(spec.with_value(path, node), tmp_path / "run")

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from modkit import Spec, use
-from modkit.builder import Site
-from modkit.game import Turn
-from modkit.model import Model
-from modkit.plan import plan
+from modkit.building.builder import Site
+from modkit.building.plan import plan
+from modkit.models.model import Model
 from modkit.progress import Progress, Silent
 from modkit.rng import Rng
-from modkit.run import Run
-from modkit.trainer import Trainer
+from modkit.runs.run import Run
+from modkit.training.callbacks import Watchers
+from modkit.training.players import Turn
+from modkit.training.trainer import Trainer
 from modkit.types import Batch
-from modkit.watchers import Watchers
 
 MLP = {"encoder": use("mlp", width=16, depth=1), "decoder": use("mlp", width=16, depth=1)}
 LINEAR = {"encoder": use("mlp", depth=0), "decoder": use("mlp", depth=0)}  # the encoder has no parameters

@@ -2,94 +2,151 @@
 
 import ast
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
+from modkit.parts.registry import registry
+
 PACKAGE = Path(__file__).parents[1] / "modkit"
 FAMILY = re.compile(r"(?i)\b(vae|gan|ddpm|vqgan|ldm|ddgan|diffusion|latent|autoencoder)\b")
 FAMILY_FREE = (
-    "trainer", "game", "ema", "packing", "checkpoint", "engine", "cli", "cli_scores", "session", "training", "run",
-    "evaluation", "run_evaluation", "scoring", "feed", "cells", "ledger", "sweeping",
-    "lock", "migration", "provenance", "exporting", "model_card", "cli_runs",
-    "graph", "graph_svg", "declared",
+    "training.*", "evaluation.evaluate*", "evaluation.scoring", "evaluation.feed", "sweeps.*", "runs.*", "engines.*",
+    "optim.ema", "publishing.export", "publishing.model_card", "building.session", "building.migration",
+    "building.provenance", "building.graph*", "cli.app", "cli.scores", "cli.runs",
 )  # fmt: skip
 TORCH_FREE = (
-    "part", "types", "kinds", "errors", "node", "source", "spec", "registry", "annotation", "signature", "misfit",
-    "catalogue", "distributions", "scaffold", "declared", "completion",
+    "version", "errors", "types", "part", "kinds", "kinds.*", "parts.*", "specs.*", "building.call", "building.plan",
+    "cli.describe", "cli.scaffold", "cli.completion",
 )  # fmt: skip
-LAYERS = {
-    "ops": 0,
-    "nn": 1, "samplers": 1, "losses": 1, "bottlenecks": 1, "data": 1,
-    "models": 2, "metrics": 2, "features": 2,
-    "call": 3, "plan": 3, "builder": 3, "checker": 3,
-    "trainer": 4,
-    "session": 5,
-    "sources": 5, "feed": 5, "scoring": 5,
-    "evaluation": 6, "run_evaluation": 6,
-    "training": 7,
-    "comparison": 7, "sweeping": 7, "exporting": 7,
-    "cli": 8, "cli_scores": 8, "cli_runs": 8,
-}  # fmt: skip
+LAYERS = (
+    ("version", "errors", "precision", "progress", "types", "rng", "part"),
+    ("kinds", "kinds.*"),
+    ("runs", "runs.*"),
+    ("parts", "parts.*"),
+    ("specs", "specs.*"),
+    ("nn", "nn.*", "optim", "optim.*", "engines", "engines.*"),
+    ("losses", "losses.*", "data", "data.*", "diffusion", "diffusion.*", "samplers", "samplers.*"),
+    ("decodings", "decodings.*", "features", "features.*"),
+    ("models", "models.*"),
+    ("bottlenecks", "bottlenecks.*", "conditioners", "conditioners.*"),
+    ("training.players",),
+    ("building", "building.*"),
+    ("metrics", "metrics.*"),
+    ("training.*",),
+    ("evaluation", "evaluation.*"),
+    ("training", "training.train"),
+    ("comparison", "comparison.*", "publishing", "publishing.*"),
+    ("sweeps", "sweeps.*"),
+    ("cases", "cases.*", "testing", "testing.*"),
+    ("cli", "cli.*"),
+    ("", "__main__", "pytest_plugin", "starters", "starters.*"),
+)
+"""What each module may import: those of rows above its own and, without a circle, of its own row."""
 
 
-def tree(name):
-    return ast.parse((PACKAGE / f"{name}.py").read_text())
+def read_modules():
+    """Every module by its name under `modkit`, with its tree."""
+    names = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if "templates" not in parts:
+            names[".".join(parts).removesuffix("__init__").removesuffix(".")] = ast.parse(path.read_text())
+    return names
 
 
-def files(name):
-    """The file of a module, or those of a package."""
-    folder = PACKAGE / name
-    return sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+MODULES = read_modules()
 
 
-def imported(path, *, inside_functions):
-    """Modules of modkit and others that a file imports, but for those under TYPE_CHECKING."""
-    found = set()
-    nodes = [ast.parse(path.read_text())]
+def select(patterns):
+    return [name for name in MODULES if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def find_imports(tree, *, lazy=True):
+    """Full names of all that a module imports; without `lazy`, leaving out functions and TYPE_CHECKING."""
+    nodes, found = [tree], set()
     while nodes:
         node = nodes.pop()
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            assert node.level == 0, "imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif not lazy and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not inside_functions:
+        elif not lazy and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
         nodes.extend(ast.iter_child_nodes(node))
     return found
 
 
-@pytest.mark.parametrize("name", FAMILY_FREE)
-def test_no_family_is_known_where_every_family_is_served(name):
-    lines = (PACKAGE / f"{name}.py").read_text().splitlines()
-    assert not [f"{number}: {line}" for number, line in enumerate(lines, 1) if FAMILY.search(line)]
+def find_own_imports(name):
+    """The modules of modkit that one of them imports, lazily and for type checkers included."""
+    for full in find_imports(MODULES[name]):
+        head, _, rest = full.partition(".")
+        if head == "modkit":
+            yield rest if rest in MODULES else rest.rpartition(".")[0]
 
 
-@pytest.mark.parametrize("name", FAMILY_FREE)
-def test_no_model_is_told_apart_by_its_class(name):
-    calls = [ast.unparse(node) for node in ast.walk(tree(name)) if isinstance(node, ast.Call)]
-    assert not [call for call in calls if call.startswith("isinstance(") and "model" in call.lower()]
+def find_layers(name):
+    """The rows of the table that have a module: by its own name or, if there is none, by a pattern."""
+    exact = [row for row, patterns in enumerate(LAYERS) if name in patterns]
+    return exact or [row for row, patterns in enumerate(LAYERS) if name in select(patterns)]
 
 
-@pytest.mark.parametrize("name", TORCH_FREE)
-def test_declarations_import_no_torch(name):
-    modules = {module for path in files(name) for module in imported(path, inside_functions=False)}
-    assert not [module for module in modules if module.startswith("torch")]
+GRAPH = {name: set(find_own_imports(name)) - {name} for name in MODULES}
+
+
+def test_every_module_has_one_place_in_the_table_of_layers():
+    assert not [name for name in MODULES if len(find_layers(name)) != 1]
+    assert not [pattern for row in LAYERS for pattern in row if not select([pattern])]
 
 
 def test_imports_point_one_way():
-    wrong = []
-    for path in PACKAGE.rglob("*.py"):
-        mine = path.relative_to(PACKAGE).with_suffix("").parts[0]
-        for module in imported(path, inside_functions=False):
-            theirs = (module.split(".") + ["", ""])[1] if module.startswith("modkit.") else ""
-            upwards = LAYERS.get(theirs, -1) > LAYERS.get(mine, 9)
-            if upwards or (mine in ("part", "types", "kinds") and theirs in LAYERS):
-                wrong.append(f"{path.relative_to(PACKAGE)} imports {module}")
+    rank = {name: find_layers(name)[0] for name in MODULES}
+    wrong = [f"{mine} imports {theirs}" for mine in GRAPH for theirs in GRAPH[mine] if rank[theirs] > rank[mine]]
     assert not wrong
 
 
-def test_two_levels_of_folders_at_most():
+def test_no_circle():
+    done, trail = set(), []
+
+    def visit(name):
+        assert name not in trail, " → ".join([*trail[trail.index(name) :], name])
+        if name not in done:
+            trail.append(name)
+            for other in GRAPH[name]:
+                visit(other)
+            done.add(trail.pop())
+
+    for name in MODULES:
+        visit(name)
+
+
+@pytest.mark.parametrize("name", select(FAMILY_FREE))
+def test_no_family_is_known_where_every_family_is_served(name):
+    path = PACKAGE / f"{name.replace('.', '/')}.py"
+    lines = path.read_text().splitlines() if path.exists() else []
+    assert not [f"{number}: {line}" for number, line in enumerate(lines, 1) if FAMILY.search(line)]
+
+
+@pytest.mark.parametrize("name", select(FAMILY_FREE))
+def test_no_model_is_told_apart_by_its_class(name):
+    calls = [ast.unparse(node) for node in ast.walk(MODULES[name]) if isinstance(node, ast.Call)]
+    assert not [call for call in calls if call.startswith("isinstance(") and "model" in call.lower()]
+
+
+@pytest.mark.parametrize("name", select(TORCH_FREE))
+def test_declarations_import_no_torch(name):
+    assert not [full for full in find_imports(MODULES[name], lazy=False) if full.split(".")[0] == "torch"]
+
+
+def test_the_catalogue_resolves():
+    for entry in registry().parts():
+        assert callable(entry.part.load()), entry.part
+
+
+def test_few_files_stand_at_the_top_and_folders_are_two_levels_deep():
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
     assert max(len(path.relative_to(PACKAGE).parts) for path in PACKAGE.rglob("*.py")) <= 2

@@ -21,10 +21,10 @@ import sys
 sys.modules["torch"] = None
 import modkit
 from modkit import Part, Spec, SpecError, TensorType, hookimpl, load_spec, use
-import modkit.cli, modkit.describe, modkit.kinds, modkit.plan, modkit.settings, modkit.spec, modkit.types
+import modkit.building.plan, modkit.cli.app, modkit.cli.describe, modkit.kinds, modkit.specs.settings, modkit.types
 assert modkit.find("sampler", "ddim").name == "ddim"
 assert Spec(model=use("gan"), data=use("digits")).to_yaml()
-assert len(modkit.describe.listing()) > 50
+assert len(modkit.cli.describe.listing()) > 50
 """
 CALLS = """
 import sys, warnings

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import modkit
-from modkit.registry import Registry, registry
+from modkit.parts.registry import Registry, registry
 from tests.docs.blocks import blocks
 from tests.plugin_factory import make_plugin
 

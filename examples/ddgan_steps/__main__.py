@@ -14,7 +14,7 @@ from pathlib import Path
 
 from examples.ddgan_steps.study import Plan, carry_out
 from examples.studies.page import inserted, page
-from modkit.files import replace_file
+from modkit.runs.files import replace_file
 
 _QUICK = Plan(updates=360, seeds=1, most=64)
 _FULL = Plan(updates=5400, seeds=5)

@@ -29,8 +29,8 @@ import modkit
 from examples.ddgan_steps.verdict import COLUMNS, Rows, no_worse, recall_claim, report, speed_claim
 from examples.studies.budget import one_thread
 from modkit import Rng, Spec
-from modkit.files import replace_file
 from modkit.kinds import Data
+from modkit.runs.files import replace_file
 
 __all__ = ["Plan", "carry_out"]
 

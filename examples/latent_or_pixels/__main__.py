@@ -15,7 +15,7 @@ from pathlib import Path
 
 from examples.latent_or_pixels.study import SYSTEMS, Plan, carry_out
 from examples.studies.page import inserted, page
-from modkit.files import replace_file
+from modkit.runs.files import replace_file
 
 _QUICK = Plan(seconds=180.0, seeds=1, num=500)
 _FULL = Plan(seeds=5, num=5000)

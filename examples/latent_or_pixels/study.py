@@ -29,8 +29,8 @@ import modkit
 from examples.latent_or_pixels.verdict import Rows, claims, report
 from examples.studies.budget import Trial, budgeted, one_thread
 from modkit import Batch, Model, Rng, Spec
-from modkit.files import replace_file
 from modkit.kinds import Data, FeatureExtractor
+from modkit.runs.files import replace_file
 
 __all__ = ["SYSTEMS", "Plan", "carry_out"]
 

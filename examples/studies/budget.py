@@ -24,7 +24,7 @@ import torch
 
 import modkit
 from modkit import Spec
-from modkit.files import replace_file
+from modkit.runs.files import replace_file
 
 __all__ = ["Trial", "budgeted", "costs", "fitted", "one_thread", "stages"]
 

@@ -11,7 +11,7 @@ from examples.studies.page import inserted, page
 from examples.trilemma.plan import digits, fashion_mnist
 from examples.trilemma.report import written
 from examples.trilemma.study import Study
-from modkit.files import replace_file
+from modkit.runs.files import replace_file
 
 _PHASES = ("train", "evaluate", "report")
 

@@ -11,15 +11,15 @@ from torch import Tensor
 import modkit
 from examples.trilemma.plan import Plan, Row
 from modkit import Model, Run
-from modkit.files import replace_file
-from modkit.grid import picture, png
+from modkit.building.session import opened
+from modkit.evaluation.report import Report
+from modkit.evaluation.scoring import Chosen
 from modkit.kinds import Data, FeatureExtractor
 from modkit.metrics.cost import Cost
 from modkit.metrics.sharpness import Sharpness
-from modkit.report import Report
 from modkit.rng import Rng
-from modkit.scoring import Chosen
-from modkit.session import opened
+from modkit.runs.files import replace_file
+from modkit.runs.pictures import picture, png
 
 __all__ = ["measured", "reference"]
 

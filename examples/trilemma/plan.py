@@ -9,8 +9,8 @@ from pathlib import Path
 import modkit
 from examples.studies.budget import Trial
 from modkit import Spec
+from modkit.evaluation.scoring import made_extractor, prepared
 from modkit.kinds import Data, FeatureExtractor
-from modkit.scoring import made_extractor, prepared
 
 __all__ = ["ROWS", "SHARES", "SYSTEMS", "Plan", "Row", "digits", "fashion_mnist"]
 

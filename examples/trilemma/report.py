@@ -20,8 +20,8 @@ from modkit.comparison import compare
 from modkit.comparison.entries import collect, grouped
 from modkit.comparison.radar import radars
 from modkit.comparison.trilemma import trilemma
-from modkit.files import replace_file
-from modkit.report import Report
+from modkit.evaluation.report import Report
+from modkit.runs.files import replace_file
 from modkit.types import Score
 
 __all__ = ["figures", "markdown", "written"]

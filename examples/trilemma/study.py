@@ -24,8 +24,8 @@ from examples.studies.budget import budgeted, one_thread, stages
 from examples.trilemma.measure import measured
 from examples.trilemma.plan import SHARES, Plan
 from modkit import Run, Spec
-from modkit.files import replace_file
-from modkit.report import Report, report_path
+from modkit.evaluation.report import Report, report_path
+from modkit.runs.files import replace_file
 
 __all__ = ["Study"]
 

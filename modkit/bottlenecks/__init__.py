@@ -6,6 +6,7 @@ from modkit.bottlenecks.gumbel import GumbelQuantizer
 from modkit.bottlenecks.identity import Identity
 from modkit.bottlenecks.lfq import LookupFreeQuantizer
 from modkit.bottlenecks.residual_vq import ResidualQuantizer
+from modkit.bottlenecks.top_down import TopDown
 from modkit.bottlenecks.vq import VectorQuantizer
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "Identity",
     "LookupFreeQuantizer",
     "ResidualQuantizer",
+    "TopDown",
     "VectorQuantizer",
 ]

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.kinds import Bottleneck, Slot, Step, default
-from modkit.model import Nested
+from modkit.models.model import Nested
 from modkit.nn.blocks import ResidualBlock, conv, map_size
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType, Value, levels

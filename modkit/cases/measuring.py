@@ -13,7 +13,7 @@ from modkit.cases.case import Case, Emitted, Example, scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, VECTOR
 from modkit.cases.subject import Subject
-from modkit.registry import find
+from modkit.parts.registry import find
 from modkit.types import Batch, CondType, Modes, Score, TensorType
 
 __all__ = ["CASES"]

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from modkit.builder import Site
+from modkit.building.builder import Site
+from modkit.building.plan import plan_part
 from modkit.errors import SpecError
-from modkit.node import Node
 from modkit.part import Part
-from modkit.plan import plan_part
+from modkit.specs.node import Node
 
 __all__ = ["Subject"]
 

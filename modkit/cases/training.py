@@ -12,7 +12,7 @@ from torch import nn
 from modkit.cases.case import Case, Emitted, Example
 from modkit.cases.probe import Probe
 from modkit.cases.subject import Subject
-from modkit.registry import find
+from modkit.parts.registry import find
 
 __all__ = ["CASES"]
 

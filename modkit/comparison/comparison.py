@@ -15,9 +15,9 @@ from modkit.comparison.exhibits import Exhibit, exhibits
 from modkit.comparison.findings import commands, measurements, sentences
 from modkit.comparison.page import Material, page
 from modkit.comparison.trilemma import ranking, trilemma
-from modkit.files import replace_file
-from modkit.node import Node, Value
-from modkit.run import Run
+from modkit.runs.files import replace_file
+from modkit.runs.run import Run
+from modkit.specs.node import Node, Value
 
 __all__ = ["Comparison", "compare"]
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modkit.run import Run
+from modkit.runs.run import Run
 
 __all__ = ["Curve", "clock", "curves", "thinned"]
 

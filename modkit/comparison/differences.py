@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from modkit.errors import join
-from modkit.node import Node, Value
-from modkit.tree import Path
+from modkit.specs.node import Node, Value
+from modkit.specs.tree import Path
 
 __all__ = ["Cell", "Row", "differing", "rows", "written"]
 
@@ -34,7 +34,7 @@ def differing(trees: Sequence[Node]) -> dict[str, tuple[Value, ...]]:
     """The plain values that differ, by path, None where there is none.
 
     Args:
-        trees: Resolved specs (`modkit.plan.Plan.resolved`), in which nothing is None.
+        trees: Resolved specs (`modkit.building.plan.Plan.resolved`), in which nothing is None.
     """
     leaves = [dict(_leaves(tree, ())) for tree in trees]
     paths = dict.fromkeys(path for one in leaves for path in one)

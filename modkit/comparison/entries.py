@@ -13,16 +13,16 @@ from functools import cached_property
 from os import PathLike
 from typing import NamedTuple
 
+from modkit.building.plan import plan
+from modkit.building.session import opened
 from modkit.comparison.ranking import Measured, averaged
 from modkit.errors import SpecError, split
+from modkit.evaluation.report import Report, saved_reports
 from modkit.kinds import Data
-from modkit.node import Node
-from modkit.overrides import apply
-from modkit.plan import plan
-from modkit.report import Report, saved_reports
-from modkit.run import Run
-from modkit.session import opened
-from modkit.spec import Spec
+from modkit.runs.run import Run
+from modkit.specs.node import Node
+from modkit.specs.overrides import apply
+from modkit.specs.spec import Spec
 from modkit.types import Score
 
 __all__ = ["Entry", "System", "collect", "grouped"]

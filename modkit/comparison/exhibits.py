@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from modkit.building.session import load
 from modkit.comparison.entries import Entry
 from modkit.comparison.figures import picture_uri
 from modkit.comparison.nearest import Nearest, nearest, passes
-from modkit.grid import image_grid, picture, png, scatter
 from modkit.kinds import Data
-from modkit.session import load
+from modkit.runs.pictures import image_grid, picture, png, scatter
 from modkit.types import Batch, TensorType
 
 __all__ = ["SHOWN", "Exhibit", "exhibits", "training_picture"]

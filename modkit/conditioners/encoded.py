@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from modkit.conditioners.drawing import Examples
 from modkit.conditioners.fields import check_drop, field_of
 from modkit.kinds import Slot, default
-from modkit.model import Model
+from modkit.models.model import Model
 from modkit.nn.embeddings import regridded
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType

@@ -1,1 +1,10 @@
 """Data sets: each reads the samples that it is asked for, and has no order of its own."""
+
+from modkit.data.corrupted import Corrupted
+from modkit.data.corruptions import LowRes, Mask
+from modkit.data.digits import Digits
+from modkit.data.fashion_mnist import FashionMNIST
+from modkit.data.image_folder import ImageFolder
+from modkit.data.mixture import Grid, Ring
+
+__all__ = ["Corrupted", "Digits", "FashionMNIST", "Grid", "ImageFolder", "LowRes", "Mask", "Ring"]

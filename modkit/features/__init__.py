@@ -1,1 +1,10 @@
 """Feature extractors: images to vectors in which distances make sense, frozen and independent of the batch."""
+
+from modkit.features.classifier import Classifier
+from modkit.features.inception import Inception
+from modkit.features.lpips import LPIPS
+from modkit.features.pixels import Pixels
+from modkit.features.pretrained import Timm, TorchVision
+from modkit.features.random_conv import RandomConv
+
+__all__ = ["Classifier", "Inception", "LPIPS", "Pixels", "RandomConv", "Timm", "TorchVision"]

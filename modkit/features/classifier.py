@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from modkit.features.frozen import Frozen
 from modkit.features.images import check_image_type, check_images, resized, spread, with_channels
 from modkit.features.weight_file import load_exactly, read_weights, tensors_key
-from modkit.files import replace_file
 from modkit.rng import Rng
+from modkit.runs.files import replace_file
 from modkit.types import Batch, Features, TensorType
 
 __all__ = ["DIGITS", "Classifier"]

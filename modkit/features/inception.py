@@ -28,11 +28,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modkit.cache import cache_folder
 from modkit.features.frozen import Frozen
 from modkit.features.images import check_image_type, check_images, spread, with_channels
 from modkit.features.weight_file import optional, read_weights, tensors_key
-from modkit.files import replace_file
+from modkit.runs.cache import cache_folder
+from modkit.runs.files import replace_file
 from modkit.types import Features, TensorType
 
 __all__ = ["SHA256", "URL", "Inception", "download_inception", "find_inception"]

@@ -17,7 +17,7 @@ class Kind:
 
     Args:
         name: The kind's name in specs and on the command line.
-        protocol: Name of its Protocol in `modkit.kinds` (`Model` is the class in `modkit.model`).
+        protocol: Name of its Protocol in `modkit.kinds` (`Model` is the class in `modkit.models.model`).
         given: The types that its assembly tells it, by name; none of them is a keyword of the user's.
         summary: What it does.
     """

@@ -1,6 +1,21 @@
-"""Losses: the terms of adversarial games and the penalties on a critic."""
+"""Losses: adversarial terms, penalties on a critic, likelihoods, and the coefficients that weight them."""
 
 from modkit.losses.adversarial import KL, Hinge, NonSaturating, ReverseKL
+from modkit.losses.coefficients import Adaptive, Constant, Warmup
+from modkit.losses.likelihoods import L1, MSE, Bernoulli, Gaussian
 from modkit.losses.regularizers import R1
 
-__all__ = ["KL", "R1", "Hinge", "NonSaturating", "ReverseKL"]
+__all__ = [
+    "Adaptive",
+    "Bernoulli",
+    "Constant",
+    "Gaussian",
+    "Hinge",
+    "KL",
+    "L1",
+    "MSE",
+    "NonSaturating",
+    "R1",
+    "ReverseKL",
+    "Warmup",
+]

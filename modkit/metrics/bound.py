@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from modkit.metrics.moments import Moments
-from modkit.model import Model, evaluating
+from modkit.models.model import Model, evaluating
 from modkit.rng import Rng
 from modkit.types import Batch, Score
 

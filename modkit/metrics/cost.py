@@ -23,7 +23,7 @@ from torch import Tensor
 
 from modkit.metrics.evaluations import counting_evaluations
 from modkit.metrics.flops import operations
-from modkit.model import Model
+from modkit.models.model import Model
 from modkit.rng import Rng
 from modkit.types import Score
 

@@ -66,7 +66,7 @@ def restart_peak() -> None:
 
 def child() -> None:
     """What the process of its own does: its arguments are `RUN NUM SEED DEVICE OVERRIDE...`."""
-    from modkit.session import load
+    from modkit.building.session import load
 
     run, num, seed, device, *overrides = sys.argv[1:]
     try:
@@ -100,7 +100,7 @@ def _on_cuda(
 ) -> tuple[int, int]:
     import torch
 
-    from modkit.session import load
+    from modkit.building.session import load
 
     before = torch.cuda.memory_allocated(device)
     model = load(run, overrides, device=device)

@@ -19,9 +19,9 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from modkit.cache import cache_folder
 from modkit.features.weight_file import read_bytes, tensors_key
-from modkit.files import replace_file
+from modkit.runs.cache import cache_folder
+from modkit.runs.files import replace_file
 
 __all__ = ["Reference", "ReferenceCache"]
 

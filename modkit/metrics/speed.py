@@ -12,9 +12,9 @@ import json
 from itertools import pairwise
 
 from modkit.metrics.cost import median
-from modkit.node import Node
-from modkit.run import Run
-from modkit.spec import Spec
+from modkit.runs.run import Run
+from modkit.specs.node import Node
+from modkit.specs.spec import Spec
 from modkit.types import Score
 
 __all__ = ["training_speed"]

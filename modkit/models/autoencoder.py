@@ -40,7 +40,7 @@ from modkit.kinds import (
     default,
 )
 from modkit.losses.perceptual import Perceptual
-from modkit.model import Model, Pass, Player, draws, made_weights
+from modkit.models.model import Model, Pass, Player, draws, made_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Latents, TensorType, Value
 

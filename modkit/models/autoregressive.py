@@ -24,9 +24,9 @@ from torch.nn import functional as F
 
 from modkit.decodings.code_maps import drawn_map, made_decoding, no_code_map
 from modkit.decodings.windows import Windows
-from modkit.guidance import sides
+from modkit.diffusion.guidance import sides
 from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
-from modkit.model import Model, Player, draws, made_weights
+from modkit.models.model import Model, Player, draws, made_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Slot, Step, Unfit, Weight, default
-from modkit.model import Model, Nested, Player, prefixed
+from modkit.models.model import Model, Nested, Player, prefixed
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from modkit.diffusion.schedules import Even, broadcast, tau
 from modkit.kinds import (
     Adversarial,
     Conditioner,
@@ -38,10 +39,9 @@ from modkit.kinds import (
     Weight,
     default,
 )
-from modkit.model import Model, Player, made_weights
+from modkit.models.model import Model, Player, made_weights
 from modkit.rng import Rng
 from modkit.samplers import posterior
-from modkit.schedules import Even, broadcast, tau
 from modkit.types import Batch, Cond, CondType, Denoised, TensorType
 
 __all__ = ["DenoisingGAN"]

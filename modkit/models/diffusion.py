@@ -19,7 +19,8 @@ from typing import Any
 
 from torch import Tensor
 
-from modkit.guidance import sides
+from modkit.diffusion.guidance import sides
+from modkit.diffusion.variational import variational_bound
 from modkit.kinds import (
     Conditioner,
     Denoise,
@@ -35,10 +36,9 @@ from modkit.kinds import (
     Weight,
     default,
 )
-from modkit.model import Model, Player, draws, made_weights
+from modkit.models.model import Model, Player, draws, made_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Denoised, TensorType
-from modkit.variational import variational_bound
 
 __all__ = ["Diffusion"]
 

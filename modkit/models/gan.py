@@ -29,7 +29,7 @@ from modkit.kinds import (
     Weight,
     default,
 )
-from modkit.model import Model, Player, made_weights
+from modkit.models.model import Model, Player, made_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 

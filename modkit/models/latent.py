@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Slot, Step, Unfit, Weight, default
-from modkit.model import Model, Nested, Pass, Player, prefixed
 from modkit.models.latent_scale import LatentScale
+from modkit.models.model import Model, Nested, Pass, Player, prefixed
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modkit.decodings.code_maps import drawn_map, made_decoding, no_code_map
-from modkit.guidance import sides
+from modkit.diffusion.guidance import sides
 from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
-from modkit.model import Model, Player, draws, made_weights
+from modkit.models.model import Model, Player, draws, made_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
 

@@ -1,4 +1,27 @@
-"""Networks only: encoders, decoders, denoisers, generators and critics, built from a few blocks.
+"""Networks only: encoders, decoders, denoisers, generators and discriminators, built from a few blocks."""
 
-Import what you need from its own module (`from modkit.nn.unet import UNet`): nothing is imported here.
-"""
+from modkit.nn.conv import ConvDecoder, ConvEncoder
+from modkit.nn.dcgan import DCGANDiscriminator, DCGANGenerator
+from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator, MLPNetwork
+from modkit.nn.ncsnpp import NCSNpp
+from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
+from modkit.nn.patch import PatchDiscriminator
+from modkit.nn.transformer import Transformer
+from modkit.nn.unet import UNet
+
+__all__ = [
+    "ConvDecoder",
+    "ConvEncoder",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
+    "MLPDecoder",
+    "MLPDiscriminator",
+    "MLPEncoder",
+    "MLPGenerator",
+    "MLPNetwork",
+    "NCSNpp",
+    "NCSNppDiscriminator",
+    "PatchDiscriminator",
+    "Transformer",
+    "UNet",
+]

@@ -11,8 +11,8 @@ from modkit.samplers.grid import GridSampler
 from modkit.samplers.heun import Heun
 
 __all__ = [
-    "DDIM",
     "Ancestral",
+    "DDIM",
     "DPMSolverPlusPlus",
     "Euler",
     "GridSampler",

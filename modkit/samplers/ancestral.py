@@ -19,10 +19,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from modkit.diffusion.schedules import Scale, Scales, broadcast, tau
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
 from modkit.samplers.grid import GridSampler, spaced
-from modkit.schedules import Scale, Scales, broadcast, tau
 from modkit.types import TensorType
 
 __all__ = ["Ancestral", "Posterior", "interpolated_logvar", "posterior"]

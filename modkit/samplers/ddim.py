@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from modkit.diffusion.schedules import Scales, broadcast, tau
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
 from modkit.samplers.grid import GridSampler, Spacing, spaced
-from modkit.schedules import Scales, broadcast, tau
 from modkit.types import TensorType
 
 __all__ = ["DDIM", "ddim_step"]

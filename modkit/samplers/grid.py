@@ -17,8 +17,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from modkit.diffusion.schedules import sigma_ends
 from modkit.kinds import Denoise, Schedule
-from modkit.schedules import sigma_ends
 from modkit.types import Denoised, TensorType
 
 __all__ = ["GridSampler", "Spacing", "noise_levels", "spaced"]

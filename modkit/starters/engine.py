@@ -6,7 +6,7 @@ The training loop talks to an engine alone: where it runs, on how many processes
 
 from __future__ import annotations
 
-from modkit.engine import LocalEngine
+from modkit.engines.local import LocalEngine
 from modkit.kinds import Optimizer
 
 __all__ = ["Careful"]

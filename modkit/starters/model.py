@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit import Batch, Cond, CondType, Model, Player, Rng, Step, TensorType
-from modkit.model import draws
+from modkit.models.model import draws
 from modkit.precision import widened
 
 __all__ = ["Gaussian"]

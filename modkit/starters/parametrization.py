@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modkit.parametrizations import Affine
+from modkit.diffusion.parametrizations import Affine
 
 __all__ = ["Flow"]
 

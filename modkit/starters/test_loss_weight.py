@@ -2,8 +2,8 @@
 
 import torch
 
-from modkit.parametrizations import X0, Eps
-from modkit.schedules import Cosine
+from modkit.diffusion.parametrizations import X0, Eps
+from modkit.diffusion.schedules import Cosine
 from modkit.starters.loss_weight import P2
 
 

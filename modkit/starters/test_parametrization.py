@@ -2,7 +2,7 @@
 
 import torch
 
-from modkit.schedules import Cosine
+from modkit.diffusion.schedules import Cosine
 from modkit.starters.parametrization import Flow
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from modkit import Denoised, Rng, TensorType
-from modkit.schedules import Cosine
+from modkit.diffusion.schedules import Cosine
 from modkit.starters.sampler import Euler
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from modkit import Rng
-from modkit.schedules import EDM, Cosine
+from modkit.diffusion.schedules import EDM, Cosine
 from modkit.starters.times import LogitNormal
 
 

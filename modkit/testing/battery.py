@@ -23,7 +23,7 @@ import pytest
 from modkit.cases import CASES
 from modkit.cases.subject import Subject
 from modkit.part import Part
-from modkit.registry import registry
+from modkit.parts.registry import registry
 from modkit.testing.bench import Bench, Flaw
 from modkit.testing.checks import GROUNDS, LONG, named, possible
 from modkit.testing.isolation import Isolation

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from functools import cache
 
-from modkit import docstrings
 from modkit.kinds import KINDS
-from modkit.misfit import misfit
-from modkit.signature import MISSING, parameters
+from modkit.parts import docstrings
+from modkit.parts.signature import MISSING, parameters
+from modkit.parts.validation import misfit
 from modkit.testing.bench import Bench, Flaw
 
 __all__ = ["builds", "declaration", "refusals", "signature"]

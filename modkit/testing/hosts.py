@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from modkit.spec import Spec
+from modkit.specs.spec import Spec
 
 __all__ = ["places"]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from modkit.cases.subject import Subject
-from modkit.node import Node
+from modkit.specs.node import Node
 from modkit.testing.bench import Bench, Flaw
 
 __all__ = ["Isolation"]

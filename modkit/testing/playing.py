@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
+from modkit.building.session import load
 from modkit.cases.subject import Subject
-from modkit.node import Node
-from modkit.registry import registry
-from modkit.session import load
-from modkit.spec import Spec
+from modkit.parts.registry import registry
+from modkit.specs.node import Node
+from modkit.specs.spec import Spec
 from modkit.testing.bench import Bench, Flaw
 from modkit.testing.hosts import places
-from modkit.training import train
+from modkit.training.train import train
 
 __all__ = ["plays"]
 

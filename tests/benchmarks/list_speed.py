@@ -19,13 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from modkit.scaffold import STARTERS, tree
+from modkit.cli.scaffold import STARTERS, tree
 from tests.plugin_factory import make_plugin
 
 __all__ = ["COMMANDS", "Cost", "install", "measure"]
 
 ROOT = Path(__file__).parents[2]
-LIST = "import sys; from modkit.cli import main; sys.argv[1:] = {arguments!r}; main()"
+LIST = "import sys; from modkit.cli.app import main; sys.argv[1:] = {arguments!r}; main()"
 COMMANDS = {
     "python": "pass",
     "import modkit": "import modkit",

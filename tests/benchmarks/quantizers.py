@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from modkit.bottlenecks.codebook import nearest
 from modkit.bottlenecks.vq import VectorQuantizer
-from modkit.model import Pass
+from modkit.models.model import Pass
 from modkit.rng import Rng
 from modkit.types import TensorType
 

@@ -20,11 +20,11 @@ import diffusers
 import torch
 from torch import Tensor
 
+from modkit.diffusion.parametrizations import Eps
+from modkit.diffusion.schedules import Linear
 from modkit.kinds import Denoise, Sampler
-from modkit.parametrizations import Eps
 from modkit.rng import Rng
 from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun
-from modkit.schedules import Linear
 from modkit.types import Denoised, TensorType
 
 PAIRS = {

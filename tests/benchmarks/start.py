@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.plugin_factory import make_plugin
 
 ROOT = Path(__file__).parents[2]
-LIST = "import sys; from modkit.cli import main; sys.argv[1:] = ['list', '--json']; main()"
+LIST = "import sys; from modkit.cli.app import main; sys.argv[1:] = ['list', '--json']; main()"
 COMMANDS = {"python": "pass", "import torch": "import torch", "import modkit": "import modkit", "modkit list": LIST}
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 import modkit
-from modkit.game import weighted
-from modkit.model import Pass
+from modkit.models.model import Pass
+from modkit.training.players import weighted
 from modkit.types import Batch
 from tests.benchmarks import samplers, start, training
 

@@ -1,5 +1,5 @@
-from modkit.registry import registry
-from modkit.scaffold import STARTERS
+from modkit.cli.scaffold import STARTERS
+from modkit.parts.registry import registry
 from tests.benchmarks import list_speed
 
 

@@ -9,7 +9,7 @@ import modkit
 from modkit import build, use
 from modkit.bottlenecks import Gaussian, VectorQuantizer
 from modkit.bottlenecks.top_down import TopDown
-from modkit.model import Pass
+from modkit.models.model import Pass
 from modkit.rng import Rng
 from modkit.types import TensorType
 from tests.play import digits, spec, turn

@@ -18,8 +18,8 @@ from PIL import Image
 import modkit
 from modkit import Spec
 from modkit.comparison import compare
-from modkit.report import Report
-from modkit.run import Run
+from modkit.evaluation.report import Report
+from modkit.runs.run import Run
 from modkit.types import Score
 
 pytest.importorskip("matplotlib", reason="the extra `compare` is not installed")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modkit.comparison.curves import Curve, clock, curves, thinned
-from modkit.run import Run
+from modkit.runs.run import Run
 
 
 def logged(path, rows=(), timing=(), torn=""):

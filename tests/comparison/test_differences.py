@@ -1,7 +1,7 @@
 """What differs between specs: every path, and gathered by part."""
 
 from modkit.comparison.differences import Cell, Row, differing, rows, written
-from modkit.node import Node
+from modkit.specs.node import Node
 
 A = Node(
     {

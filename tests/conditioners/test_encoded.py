@@ -4,14 +4,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from modkit import use
-from modkit.builder import Site
+from modkit.building.builder import Site
+from modkit.building.plan import plan
 from modkit.conditioners import Encoded
-from modkit.corruptions import Mask
 from modkit.data.corrupted import Corrupted
-from modkit.game import owned
-from modkit.model import Model
-from modkit.plan import plan
+from modkit.data.corruptions import Mask
+from modkit.models.model import Model
 from modkit.rng import Rng
+from modkit.training.players import owned
 from modkit.types import Batch, Cond, CondType, TensorType
 from tests.play import spec, state, trainer
 

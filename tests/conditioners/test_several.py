@@ -3,8 +3,8 @@ import torch
 
 from modkit import use
 from modkit.conditioners import Label, Map, NoConditioner, Several, Tokens
-from modkit.corruptions import LowRes, Mask
 from modkit.data.corrupted import Corrupted
+from modkit.data.corruptions import LowRes, Mask
 from modkit.models.diffusion import Diffusion
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType

@@ -3,8 +3,8 @@ import pickle
 import pytest
 import torch
 
-from modkit.corruptions import LowRes, Mask
 from modkit.data.corrupted import Corrupted
+from modkit.data.corruptions import LowRes, Mask
 from modkit.data.digits import Digits
 from modkit.data.loader import Loader
 from modkit.rng import Rng

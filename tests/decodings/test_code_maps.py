@@ -6,7 +6,7 @@ import torch
 from modkit.decodings import MaskGIT, Raster
 from modkit.decodings.code_maps import drawn_map, made_decoding, no_code_map
 from modkit.decodings.guided import guided
-from modkit.guidance import ClassifierFree
+from modkit.diffusion.guidance import ClassifierFree
 from modkit.kinds import Unfit
 from modkit.rng import Rng
 from modkit.types import TensorType

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modkit.decodings.guided import guided
-from modkit.guidance import ClassifierFree, NoGuidance
+from modkit.diffusion.guidance import ClassifierFree, NoGuidance
 
 CODES = torch.tensor([[0, 1, 2, 2], [2, 0, 2, 1]])  # 2 is the mask
 

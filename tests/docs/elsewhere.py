@@ -15,7 +15,7 @@ from tests.environment import Environment
 
 __all__ = ["Elsewhere"]
 
-_MODKIT = "#!{python}\nfrom modkit.cli import main\n\nmain()\n"
+_MODKIT = "#!{python}\nfrom modkit.cli.app import main\n\nmain()\n"
 
 
 class Elsewhere:

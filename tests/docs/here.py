@@ -31,8 +31,8 @@ from click.testing import CliRunner
 
 import modkit
 from modkit import Run, Spec
-from modkit.cli import app
-from modkit.registry import registry
+from modkit.cli.app import app
+from modkit.parts.registry import registry
 from tests.docs.blocks import ROOT, Block
 from tests.docs.reader import Said, words
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import modkit
-from modkit.registry import registry
+from modkit.parts.registry import registry
 from tests.docs.blocks import ROOT, pages
 from tests.docs.here import Here
 from tests.docs.reader import Reader

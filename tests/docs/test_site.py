@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from modkit.kinds import KINDS
-from modkit.registry import DISTRIBUTION, registry
+from modkit.parts.registry import DISTRIBUTION, registry
 from tests.docs.blocks import ROOT, pages
 
 DOCS = ROOT / "docs"

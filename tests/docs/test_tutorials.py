@@ -5,7 +5,7 @@ import importlib.util
 
 import pytest
 
-from modkit.scaffold import tree
+from modkit.cli.scaffold import tree
 from tests.docs.elsewhere import Elsewhere
 from tests.docs.reader import Reader
 

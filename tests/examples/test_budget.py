@@ -7,7 +7,7 @@ import modkit
 from examples.studies import budget
 from examples.studies.budget import Trial, budgeted, costs, fitted, stages
 from modkit import Spec, use
-from modkit.trainer import Trainer
+from modkit.training.trainer import Trainer
 
 MLP = use("mlp", width=8)
 AUTOENCODER = use("autoencoder", encoder=MLP, bottleneck=use("gaussian", channels=2), decoder=MLP)
@@ -78,7 +78,7 @@ def test_a_trial_counts_the_processor_and_not_the_clock(monkeypatch):
         work(busy)
         return step(self, table, batch)
 
-    monkeypatch.setattr("modkit.trainer.Trainer._step", slow)
+    monkeypatch.setattr("modkit.training.trainer.Trainer._step", slow)
     (found,) = costs(ONE, SHORT)
     assert busy < found < idle
 
@@ -92,7 +92,7 @@ def test_a_trial_plays_every_stage_and_late_players_too(monkeypatch):
         played.append(sorted(name.rpartition("/")[0] for name in losses))
         return losses
 
-    monkeypatch.setattr("modkit.trainer.Trainer._step", noted)
+    monkeypatch.setattr("modkit.training.trainer.Trainer._step", noted)
     assert len(costs(TWO, SHORT)) == 2
     assert {name for names in played for name in names} == {"autoencoder/autoencoder", "prior/denoiser"}
     assert len(played) == 2 * (1 + 2 * 2)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import modkit
-import modkit.checkpoint
+import modkit.runs.checkpoint
 from examples.ddgan_steps import study
 from examples.ddgan_steps.study import Plan, carry_out
 from examples.ddgan_steps.verdict import no_worse, recall_claim, report, speed_claim
@@ -173,5 +173,5 @@ def killed_after(owner, name, count, last=None):
 
 def killed_inside(train, *arguments, **keywords):
     """Trains up to the third checkpoint."""
-    with killed_after(modkit.checkpoint, "save", 2):
+    with killed_after(modkit.runs.checkpoint, "save", 2):
         train(*arguments, **keywords)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import modkit
-import modkit.checkpoint
+import modkit.runs.checkpoint
 from examples.latent_or_pixels import __main__ as command
 from examples.latent_or_pixels import study
 from examples.latent_or_pixels.study import Plan, carry_out
@@ -216,7 +216,7 @@ def killed_after(owner, name, count, last=None):
 
 def killed_inside(train, *arguments, **keywords):
     """Trains up to the second checkpoint."""
-    with killed_after(modkit.checkpoint, "save", 1):
+    with killed_after(modkit.runs.checkpoint, "save", 1):
         train(*arguments, **keywords)
 
 

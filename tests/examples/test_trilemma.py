@@ -13,7 +13,7 @@ from examples.trilemma.report import written
 from examples.trilemma.study import Study
 from modkit import Spec, use
 from modkit.data.fashion_mnist import FashionMNIST
-from modkit.overrides import apply
+from modkit.specs.overrides import apply
 
 DATA = use("digits", size=8)
 AUTOENCODER = use(

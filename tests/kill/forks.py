@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-import modkit.run
-import modkit.trainer
+import modkit.runs.run
+import modkit.training.trainer
 from modkit import check, load, load_spec
-from modkit.cli import main
-from modkit.ema import Average
-from modkit.engine import LocalEngine
+from modkit.cli.app import main
+from modkit.engines.local import LocalEngine
+from modkit.optim.ema import Average
 
 BOTH = ("before", "after")
 
@@ -82,7 +82,7 @@ def watch_disk(clock: Clock) -> None:
         return clock.written(lambda part: write(descriptor, part), data, f"write {clock.name(descriptor)}")
 
     os.write = ticking  # type: ignore[assignment]
-    modkit.run.open = lambda path, mode: io.BufferedWriter(Lines(path, mode))  # type: ignore[attr-defined]
+    modkit.runs.run.open = lambda path, mode: io.BufferedWriter(Lines(path, mode))  # type: ignore[attr-defined]
     for name in ("fsync", "replace"):
         clock.watch(os, name, lambda path, *_, name=name: f"{name} {clock.name(path)}", BOTH)
     for name in ("mkdir", "unlink", "rmdir"):
@@ -91,7 +91,7 @@ def watch_disk(clock: Clock) -> None:
 
 def watch_training(clock: Clock) -> None:
     """Ticks at the batches that `prepare` sees, and around backward passes, optimizers' steps and ends of stages."""
-    settle, passes = Average.settle, modkit.trainer.shuffled_pass
+    settle, passes = Average.settle, modkit.training.trainer.shuffled_pass
 
     def settled(average: Average) -> None:
         settle(average)
@@ -103,7 +103,7 @@ def watch_training(clock: Clock) -> None:
             yield batch
 
     Average.settle = settled  # type: ignore[method-assign]
-    modkit.trainer.shuffled_pass = prepared  # type: ignore[assignment]
+    modkit.training.trainer.shuffled_pass = prepared  # type: ignore[assignment]
     for owner, name in ((LocalEngine, "backward"), (LocalEngine, "step"), (Average, "settle")):
         clock.watch(owner, name, lambda *_, name=name: f"{name} of stage {clock.stage}", BOTH)
 

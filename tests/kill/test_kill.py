@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from modkit import checkpoint as store
-from tests.runs import differing
+from modkit.runs import checkpoint as store
+from tests.run_folders import differing
 
 HERE = Path(__file__).parent
 SYSTEMS = ("vae", "gan", "ldm")

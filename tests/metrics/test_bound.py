@@ -6,7 +6,7 @@ from torch.distributions import Normal
 
 from modkit import build, use
 from modkit.metrics.bound import Bound, bits_per_dim
-from modkit.model import Model
+from modkit.models.model import Model
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 from tests.play import MLP, digits, spec

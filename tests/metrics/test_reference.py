@@ -4,8 +4,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from modkit import checkpoint
 from modkit.metrics.reference import Reference, ReferenceCache
+from modkit.runs import checkpoint
 
 REFERENCE = Reference(data="d0", split="train", features="f0", preprocessing="resize 16", count=100)
 TENSORS = {

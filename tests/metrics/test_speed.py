@@ -8,7 +8,7 @@ import pytest
 import modkit
 from modkit import use
 from modkit.metrics.speed import training_speed
-from modkit.run import Run
+from modkit.runs.run import Run
 from tests.play import spec
 
 SPEC = "name: toy\nmodel: {use: gan}\ntrain: {device: cpu, batch_size: 8, steps: 4}\n"

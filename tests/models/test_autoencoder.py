@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 
 from modkit import build, use
-from modkit.model import Pass
+from modkit.models.model import Pass
 from modkit.rng import Rng
 from modkit.types import Batch, Cond
 from tests.play import LINEAR, MLP, digits, spec, turn

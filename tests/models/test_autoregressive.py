@@ -9,9 +9,9 @@ from torch.nn import functional as F
 import modkit
 from modkit import SpecError, build, use
 from modkit.decodings import MaskGIT, Raster
-from modkit.model import evaluating
 from modkit.models.autoregressive import Autoregressive
 from modkit.models.masked import Masked
+from modkit.models.model import evaluating
 from modkit.nn.transformer import Transformer
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType

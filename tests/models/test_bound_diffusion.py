@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from modkit import build, use
+from modkit.diffusion.schedules import Linear
+from modkit.diffusion.variational import variational_bound
 from modkit.rng import Rng
-from modkit.schedules import Linear
 from modkit.types import Batch, Cond, Denoised
-from modkit.variational import variational_bound
 from tests.mixture import ring
 from tests.play import digits, spec
 

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 import modkit
 from modkit import build, use
 from modkit.bottlenecks.top_down import TopDown
-from modkit.builder import Site
-from modkit.model import Model, Player
+from modkit.building.builder import Site
+from modkit.building.plan import plan
 from modkit.models.cascade import Cascade
-from modkit.plan import plan
+from modkit.models.model import Model, Player
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 from tests.play import digits, spec, turn

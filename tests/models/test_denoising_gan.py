@@ -6,13 +6,13 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from modkit import build, use
+from modkit.diffusion.schedules import VP
 from modkit.losses import R1
 from modkit.models.denoising_gan import DenoisingGAN
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.rng import Rng
 from modkit.samplers import posterior
-from modkit.schedules import VP
 from modkit.types import Batch, Cond, TensorType
 from tests.play import LINEAR, digits, spec, state, trainer, turn
 

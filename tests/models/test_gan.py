@@ -3,12 +3,12 @@ import torch
 import torch.nn.functional as F
 
 from modkit import SpecError, build, use
-from modkit.builder import Site
-from modkit.game import rounds, seats, taking_turn
+from modkit.building.builder import Site
+from modkit.building.plan import plan
 from modkit.losses import KL, ReverseKL
-from modkit.model import Pass
-from modkit.plan import plan
+from modkit.models.model import Pass
 from modkit.rng import Rng
+from modkit.training.players import rounds, seats, taking_turn
 from modkit.types import Cond
 from tests.play import digits, spec, state, trainer, turn
 

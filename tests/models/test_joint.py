@@ -8,14 +8,14 @@ from torch import nn
 from torch.distributions import Normal
 
 from modkit import build, load, train, use
-from modkit.game import Turn, seats, taking_turn
-from modkit.model import Pass
+from modkit.models.model import Pass
 from modkit.rng import Rng
+from modkit.training.players import Turn, seats, taking_turn
 from modkit.types import Batch
 from tests.models.test_bound_latent import Known
 from tests.models.test_latent import Recorder
 from tests.play import LINEAR, MLP, digits, spec, state, trainer, turn
-from tests.test_resume import EVERY, resumed_from_each
+from tests.training.test_resume import EVERY, resumed_from_each
 
 NET = use("mlp", width=16, depth=1)
 VAE = {**MLP, "bottleneck": use("gaussian", channels=3)}

@@ -4,7 +4,7 @@ from torch import nn
 
 from modkit import build, load, train, use
 from modkit.bottlenecks.gaussian import Gaussian
-from modkit.model import Model, Player
+from modkit.models.model import Model, Player
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 from tests.play import LINEAR, MLP, digits, spec, turn

@@ -8,11 +8,11 @@ from torch import nn
 
 import modkit
 from modkit import SpecError, build, use
-from modkit import checkpoint as store
 from modkit.features.random_conv import RandomConv
-from modkit.game import owned, weighted
-from modkit.model import Pass
+from modkit.models.model import Pass
 from modkit.rng import Rng
+from modkit.runs import checkpoint as store
+from modkit.training.players import owned, weighted
 from modkit.types import Batch, CondType, Features, TensorType
 from tests.play import LINEAR, digits, spec, state, trainer, turn
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit import use
+from modkit.diffusion.schedules import VP
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_blocks import Block, Halving, Output
-from modkit.schedules import VP
 from modkit.types import Cond, CondType, TensorType
 from tests.play import spec, state, trainer
 

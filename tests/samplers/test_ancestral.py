@@ -5,10 +5,10 @@ import pytest
 import torch
 from diffusers.schedulers import scheduling_ddpm
 
+from modkit.diffusion.schedules import EDM, Linear, Table
 from modkit.rng import Rng
 from modkit.samplers import Ancestral, posterior
 from modkit.samplers.ancestral import interpolated_logvar
-from modkit.schedules import EDM, Linear, Table
 from modkit.types import Denoised, TensorType
 from tests.samplers.loop import denoiser, in_float64, network, sample
 

@@ -2,9 +2,9 @@ import diffusers
 import pytest
 import torch
 
+from modkit.diffusion.schedules import Linear
 from modkit.rng import Rng
 from modkit.samplers import DDIM, ddim_step, posterior
-from modkit.schedules import Linear
 from modkit.types import Denoised, TensorType
 from tests.samplers.loop import denoiser, in_float64, network, sample
 

@@ -2,9 +2,9 @@ import diffusers
 import pytest
 import torch
 
+from modkit.diffusion.schedules import EDM, Linear
 from modkit.rng import Rng
 from modkit.samplers import DDIM, DPMSolverPlusPlus
-from modkit.schedules import EDM, Linear
 from modkit.types import TensorType
 from tests.mixture import gaussian
 from tests.samplers.loop import denoiser, in_float64, network, sample

@@ -3,11 +3,11 @@ from typing import get_type_hints
 import pytest
 import torch
 
+from modkit.diffusion.schedules import EDM, Cosine, Flow, Linear, sigma_ends
 from modkit.kinds import Schedule
 from modkit.rng import Rng
 from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun
 from modkit.samplers.grid import noise_levels, spaced
-from modkit.schedules import EDM, Cosine, Flow, Linear, sigma_ends
 from modkit.types import Denoised, TensorType
 from tests.mixture import gaussian, ring
 from tests.samplers.loop import Counter, moments, sample

@@ -4,9 +4,9 @@ import diffusers
 import pytest
 import torch
 
+from modkit.diffusion.schedules import EDM, Linear
 from modkit.rng import Rng
 from modkit.samplers import Heun
-from modkit.schedules import EDM, Linear
 from modkit.types import TensorType
 from tests.mixture import gaussian, ring
 from tests.samplers.loop import Counter, denoiser, network, sample

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from modkit import Spec, use
-from modkit.registry import registry
+from modkit.parts.registry import registry
 from tests.swap.hosts import OWN, SMALL
 
 __all__ = ["AUTOENCODERS", "PRIORS", "Crossing", "crossings"]

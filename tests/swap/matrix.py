@@ -6,10 +6,10 @@ from functools import cache, cached_property
 from itertools import combinations, permutations
 
 from modkit import Spec
-from modkit.node import Node
-from modkit.overrides import apply
-from modkit.plan import plan
-from modkit.registry import registry
+from modkit.building.plan import plan
+from modkit.parts.registry import registry
+from modkit.specs.node import Node
+from modkit.specs.overrides import apply
 from tests.swap.hosts import HOSTS, OWN, SMALL
 
 __all__ = ["Case", "Swap", "cases", "pairs", "swaps"]

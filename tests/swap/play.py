@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import modkit
-from modkit import training
-from modkit.builder import Site
-from modkit.plan import plan
+from modkit.building.builder import Site
+from modkit.building.plan import plan
+from modkit.training import train as training
 
 __all__ = ["Played", "play"]
 

@@ -7,8 +7,8 @@ from sklearn.datasets import load_digits
 
 import modkit
 from modkit import SpecError
-from modkit.builder import Site
-from modkit.plan import plan
+from modkit.building.builder import Site
+from modkit.building.plan import plan
 from tests.play import trainer
 from tests.swap.crossing import AUTOENCODERS, PRIORS, crossings
 from tests.swap.reinitialised import moved

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from modkit import SpecError
-from modkit.registry import registry
+from modkit.parts.registry import registry
 from tests.files import write_fashion_mnist, write_pictures
 from tests.swap.exceptions import SAME, UNFIT, UNMOVED
 from tests.swap.matrix import Case, cases, pairs

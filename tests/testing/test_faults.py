@@ -72,7 +72,7 @@ def test_a_declaration_is_light_and_whole(source, said, tmp_path, monkeypatch):
     name = f"declaration_{abs(hash(source))}"
     (tmp_path / f"{name}.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    subject = Subject(Part("weight", "constant", "modkit.weights:Constant", "A number"), declared=name)
+    subject = Subject(Part("weight", "constant", "modkit.losses.coefficients:Constant", "A number"), declared=name)
     (trial,) = {check.trial for check in battery([subject])}
     flaw = trial.flaw("declaration")
     assert (flaw is None) == (said is None)
@@ -132,7 +132,7 @@ def test_what_only_machine_code_shows(tmp_path, monkeypatch):
 
 
 def test_a_known_failure_must_fail_and_must_be_a_check():
-    subject = Subject(Part("weight", "constant", "modkit.weights:Constant", "A number"))
+    subject = Subject(Part("weight", "constant", "modkit.losses.coefficients:Constant", "A number"))
     (strict,) = [c for c in battery([subject], {"weight constant: emits": "it is odd"}) if c.name == "emits"]
     with pytest.raises(AssertionError, match=r"expected to fail \(it is odd\), got none"):
         strict()

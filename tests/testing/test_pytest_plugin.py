@@ -1,11 +1,11 @@
 import pytest
 
 from modkit import Part, use
-from modkit.registry import Registry, registry
+from modkit.parts.registry import Registry, registry
 
 pytest_plugins = ["pytester"]
 
-PART = Part("weight", "half", "modkit.weights:Constant", "A number")
+PART = Part("weight", "half", "modkit.losses.coefficients:Constant", "A number")
 SUITE = """
 from modkit import Part
 from modkit.testing import Subject, battery
@@ -26,7 +26,7 @@ def test_a_registry_of_the_test_s_own(modkit_registry):
     with pytest.raises(ValueError, match="a name that is free, got 'acme'"):
         modkit_registry([PART])
     with pytest.raises(ValueError, match="without problems, got odd"):
-        modkit_registry([Part("wait", "half", "modkit.weights:Constant", "A number")], plugin="odd")
+        modkit_registry([Part("wait", "half", "modkit.losses.coefficients:Constant", "A number")], plugin="odd")
 
 
 def test_the_registry_is_what_it_was_after_that():
@@ -41,8 +41,13 @@ def test_a_host_trains_with_a_part(modkit_host):
 @pytest.mark.parametrize(
     ("target", "known", "line", "status"),
     [
-        ("modkit.weights:Constant", {}, "modkit battery: 3 ran, 0 failed, 0 expected failures, 0 skipped", 0),
-        ("modkit.weights:Absent", {}, "modkit battery: 1 ran, 1 failed, 0 expected failures, 1 skipped", 1),
+        (
+            "modkit.losses.coefficients:Constant",
+            {},
+            "modkit battery: 3 ran, 0 failed, 0 expected failures, 0 skipped",
+            0,
+        ),
+        ("modkit.losses.coefficients:Absent", {}, "modkit battery: 1 ran, 1 failed, 0 expected failures, 1 skipped", 1),
     ],
 )
 def test_the_battery_s_counts_are_printed(pytester, target, known, line, status):
@@ -54,7 +59,7 @@ def test_the_battery_s_counts_are_printed(pytester, target, known, line, status)
 
 def test_a_battery_of_which_nothing_ran_fails(pytester):
     known = {"weight half: signature": "it has none"}
-    text = SUITE.format(target="modkit.weights:Absent", known=known).replace("[1:4]", "[3:5]")
+    text = SUITE.format(target="modkit.losses.coefficients:Absent", known=known).replace("[1:4]", "[3:5]")
     pytester.makepyfile(text)
     done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     assert done.ret == 1

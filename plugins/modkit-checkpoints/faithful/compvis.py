@@ -31,7 +31,7 @@ import modkit
 from faithful.measure import Figure, compare, generator, perturbed, table
 from faithful.peer import commit
 from modkit import Cond, CondType, Rng, Spec, TensorType
-from modkit.schedules import Cosine, Linear, Table
+from modkit.diffusion.schedules import Cosine, Linear, Table
 
 _STAND_INS: dict[str, dict[str, Any]] = {
     "pytorch_lightning": {"LightningModule": type("LightningModule", (nn.Module,), {"device": torch.device("cpu")})},

@@ -24,10 +24,10 @@ from torch.nn import functional as F
 from faithful.measure import Figure, compare, generator, perturbed, table
 from faithful.peer import commit, pieces
 from modkit import Cond, CondType, TensorType
+from modkit.diffusion.schedules import VP, Even
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.samplers import posterior
-from modkit.schedules import VP, Even
 
 _PATHS: dict[str, Any] = {"none": "none", "input_skip": "skip", "output_skip": "skip", "residual": "residual"}
 _GENERATORS: dict[str, dict[str, Any]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from modkit.failures import reported
+from modkit.cli.failures import reported
 
 __all__ = ["import_command"]
 

@@ -19,11 +19,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from modkit.diffusion.schedules import Table
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
 from modkit.samplers.ddim import ddim_step
 from modkit.samplers.grid import GridSampler
-from modkit.schedules import Table
 from modkit.types import TensorType
 
 __all__ = ["AuthorsDDIM", "ScaledLinear"]

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.schedules import Cosine, Linear, Table
+from modkit.diffusion.schedules import Cosine, Linear, Table
 from modkit_checkpoints.arguments import Arguments
 from modkit_checkpoints.compvis_conditions import condition, unconditional
 from modkit_checkpoints.compvis_config import averaged, lightning, model_of, target

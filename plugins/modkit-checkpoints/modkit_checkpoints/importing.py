@@ -9,10 +9,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modkit.adoption import adopt
-from modkit.run import Run
-from modkit.source import MAX_BYTES, parse
-from modkit.spec import Spec
+from modkit.publishing.import_weights import adopt
+from modkit.runs.run import Run
+from modkit.specs.spec import Spec
+from modkit.specs.yaml import MAX_BYTES, parse
 from modkit_checkpoints.formats import converter
 from modkit_checkpoints.pickled import read
 

@@ -5,7 +5,7 @@ import torch
 from modkit_checkpoints.compvis_sampling import AuthorsDDIM, ScaledLinear
 
 from modkit import Denoised, Rng, TensorType
-from modkit.schedules import EDM
+from modkit.diffusion.schedules import EDM
 
 X = TensorType((1, 2))
 

@@ -10,7 +10,7 @@ from modkit_checkpoints.placeholder import Placeholder
 
 import modkit
 from modkit import Cond, Spec
-from modkit.adoption import adopt
+from modkit.publishing.import_weights import adopt
 from modkit.samplers import posterior
 
 from .nvidia_networks import Drawn, critic, generator

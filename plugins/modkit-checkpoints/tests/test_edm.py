@@ -14,7 +14,7 @@ from modkit_checkpoints.placeholder import Placeholder
 
 import modkit
 from modkit import Cond, Spec
-from modkit.adoption import adopt
+from modkit.publishing.import_weights import adopt
 from modkit.rng import Rng
 
 from .nvidia_networks import Drawn, dhariwal, lines, song

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from modkit_checkpoints.importing import import_checkpoint, summary
 
 import modkit
-from modkit import checkpoint as store
-from modkit.cli import app
-from modkit.registry import registry
-from modkit.spec import dump
+from modkit.cli.app import app
+from modkit.parts.registry import registry
+from modkit.runs import checkpoint as store
+from modkit.specs.spec import dump
 
 from .taming_keys import config, first_stage, losses, second_config, second_stage
 
@@ -131,7 +131,7 @@ def test_keys_are_summed_up_by_how_they_begin():
 
 
 def test_the_command_is_listed_without_torch():
-    script = "import sys; from modkit.cli import main; sys.argv = ['modkit', '--help']\ntry: main()\nfinally: "
+    script = "import sys; from modkit.cli.app import main; sys.argv = ['modkit', '--help']\ntry: main()\nfinally: "
     script += "assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0 and " import " in done.stdout, done.stderr

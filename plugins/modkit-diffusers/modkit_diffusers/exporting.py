@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from modkit import Model, Run
-from modkit.call import Call
+from modkit.building.call import Call
+from modkit.building.session import loaded
 from modkit.models.latent import Latent
-from modkit.session import loaded
 from modkit_diffusers.coders import Coder
 from modkit_diffusers.dit import DiT
 from modkit_diffusers.driven import Driven

@@ -20,8 +20,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from modkit.errors import did_you_mean
 from modkit.features.weight_file import load_exactly, read_bytes, read_weights
-from modkit.registry import did_you_mean
 
 __all__ = ["check_unread", "load", "written_out"]
 

@@ -9,9 +9,9 @@ from modkit_diffusers.vq_parts import VQBottleneck, VQDecoder, VQEncoder
 from torch.distributions import Independent, Normal
 
 from modkit import Rng, Spec, SpecError, TensorType, build, load, train, use
-from modkit.adoption import adopt
-from modkit.model import Pass
-from modkit.plan import plan
+from modkit.building.plan import plan
+from modkit.models.model import Pass
+from modkit.publishing.import_weights import adopt
 
 X = TensorType((1, 8, 8))
 SMALL = {"block_out_channels": [8, 16], "norm_num_groups": 4}

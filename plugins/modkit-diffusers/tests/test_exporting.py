@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from modkit import Cond, Spec, TensorType, build, load, use
-from modkit.adoption import adopt
-from modkit.exporting import export
+from modkit.publishing.export import export
+from modkit.publishing.import_weights import adopt
 
 VAE = use("diffusers/autoencoder-kl", block_out_channels=[8, 8], norm_num_groups=4, latent_channels=2)
 UNET = use("diffusers/unet-2d", block_out_channels=[8], layers_per_block=1, norm_num_groups=4, mid_block_type=None)

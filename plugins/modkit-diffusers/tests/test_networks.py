@@ -13,8 +13,8 @@ from modkit_diffusers.unet_2d_condition import UNet2DCondition
 from safetensors.torch import load_file, save_file
 
 from modkit import Cond, CondType, Spec, SpecError, TensorType, build, load, use
-from modkit.adoption import adopt
-from modkit.plan import plan
+from modkit.building.plan import plan
+from modkit.publishing.import_weights import adopt
 
 X = TensorType((2, 8, 8))
 MAP = TensorType((1, 4, 4))
@@ -337,9 +337,9 @@ def test_diffusers_is_imported_only_when_a_part_is_built():
     code = """
 import sys
 from modkit import Spec
-from modkit.describe import description
-from modkit.plan import plan
-from modkit.registry import registry
+from modkit.cli.describe import description
+from modkit.building.plan import plan
+from modkit.parts.registry import registry
 for entry in registry().parts():
     if entry.part.name.startswith("diffusers/"):
         description(entry.part.kind, entry.part.name)

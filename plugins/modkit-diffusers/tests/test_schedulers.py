@@ -13,12 +13,12 @@ import torch
 
 import modkit
 from modkit import Rng, Spec, TensorType, use
-from modkit.guidance import ClassifierFree
-from modkit.overrides import apply
-from modkit.parametrizations import X0, Eps, EpsLearned, Flow, V
-from modkit.registry import registry
-from modkit.schedules import EDM, VP, Cosine, Even, Linear
-from modkit.schedules import Flow as Line
+from modkit.diffusion.guidance import ClassifierFree
+from modkit.diffusion.parametrizations import X0, Eps, EpsLearned, Flow, V
+from modkit.diffusion.schedules import EDM, VP, Cosine, Even, Linear
+from modkit.diffusion.schedules import Flow as Line
+from modkit.parts.registry import registry
+from modkit.specs.overrides import apply
 from modkit.types import Denoised
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
@@ -446,8 +446,8 @@ def test_what_cannot_be_followed_is_refused_in_words(build, match):
 def test_diffusers_is_not_imported_before_a_sampler_is_built():
     program = """
 import sys
-from modkit.registry import registry
-from modkit.signature import parameters
+from modkit.parts.registry import registry
+from modkit.parts.signature import parameters
 
 print(len([parameters(entry.part) for entry in registry().parts("sampler")]) > 10, "diffusers" in sys.modules)
 """

@@ -1,0 +1,307 @@
+"""The check of a whole model before any weight exists: types at every port, every player's losses, every decoding.
+
+Modules are built on the meta device, where tensors have shapes and no values. What each part emits is held against what
+it says; an error is reported at the part that it comes from. A part that cannot run without values is trusted for
+what it emits, and reported as unchecked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from modkit.building.builder import Built, Site, given_fields, given_type
+from modkit.building.plan import Plan, plan
+from modkit.engines.local import LocalEngine
+from modkit.errors import Problem, nearest
+from modkit.models.model import Model, Player
+from modkit.rng import Rng
+from modkit.specs.settings import Settings
+from modkit.specs.spec import Spec
+from modkit.training.players import Round, rounds, seats, unscoped, weighted
+from modkit.types import Batch, Event, TensorType, levels
+
+__all__ = ["Port", "Report", "check"]
+
+_Made = TypeVar("_Made")
+
+_EMITS: dict[str, Callable[[Built], Event]] = {
+    "encoder": lambda built: built.value.h,
+    "decoder": lambda built: built.types["x"],
+    "generator": lambda built: built.types["x"],
+    "network": lambda built: built.types["out"],
+}
+"""What a part of a kind says that it emits."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """A part of the resolved graph: its place, what it is told, what it emits, its number of parameters."""
+
+    path: str
+    kind: str
+    name: str
+    told: dict[str, str]
+    emits: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Args:
+        plan: The checked plan.
+        x: The type of the data.
+        ports: Every part of the model.
+        players: Every player.
+        rounds: The stages.
+        terms: Names of each player's losses.
+        parameters: Number of parameters of the model.
+        state: Shapes of the model's state dict, by key.
+        unchecked: Paths of parts that were trusted for what they emit, with the reason.
+        sources: Where the types of a part come from, in words, by the part's path; of those that are fed by another.
+    """
+
+    plan: Plan
+    x: TensorType
+    ports: tuple[Port, ...]
+    players: tuple[Player, ...]
+    rounds: tuple[Round, ...]
+    terms: Mapping[str, tuple[str, ...]]
+    parameters: int
+    state: Mapping[str, tuple[int, ...]]
+    unchecked: Mapping[str, str]
+    sources: Mapping[str, str]
+
+
+def check(spec: Spec) -> Report:
+    """Checks a spec from keywords to shapes, allocating no weights.
+
+    Raises:
+        SpecError: With every problem found.
+    """
+    checked = plan(spec)
+    site = Site(checked, meta=True)
+    data = site.data()
+    settings, evaluation = _settings(site, site.settings), _settings(site, site.evaluation)
+    site.check()
+    x, fields = (data.x, data.fields) if data else (given_type(spec), given_fields(spec))
+    if evaluation:  # to hear what they refuse
+        _ = [evaluation.features(x=x)] if evaluation.features else []
+        _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]
+    model = site.model(x, fields)
+    site.check()
+    trial = _Trial(site, model, x, fields)
+    trial.run()
+    played = _rounds(site, model, settings) if settings else ()
+    if settings:
+        _check_names(site, model, settings, trial.terms)
+        for round in played:  # to hear what optimizers and learning-rate schedules refuse
+            seats(model, settings, round, LocalEngine("cpu"))
+    site.check()
+    ports = tuple(_port(built) for path, built in site.built.items() if path.split(".")[0] == "model")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    state = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    return Report(
+        checked,
+        x,
+        ports,
+        model.active_players(),
+        played,
+        trial.terms,
+        parameters,
+        state,
+        trial.unchecked,
+        dict(site.sources),
+    )
+
+
+class _Emission(Exception):
+    """A part emitted something else than it says."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+@dataclass
+class _Probe:
+    """A step at which every term is wanted, that remembers which were asked for."""
+
+    rng: Rng
+    index: int = 0
+    moves: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    def wants(self, term: str) -> bool:
+        self.asked.append(term)
+        return True
+
+
+class _Trial:
+    """Runs a meta model's losses and decodings, and reports what goes wrong at the part that it comes from."""
+
+    def __init__(self, site: Site, model: Model, x: TensorType, fields: Mapping[str, TensorType]) -> None:
+        self.site, self.model = site, model
+        self.terms: dict[str, tuple[str, ...]] = {}
+        self.unchecked: dict[str, str] = {}
+        self._batch = Batch(_blank(x), {name: _blank(type) for name, type in fields.items()})
+        self._paths = {id(b.value): path for path, b in site.built.items() if isinstance(b.value, nn.Module)}
+
+    def run(self) -> None:
+        self.model.eval()
+        for built in self.site.built.values():
+            if built.call.part.kind in _EMITS and isinstance(built.value, nn.Module):
+                built.value.register_forward_hook(_emission_hook(built))
+        for player in self.model.active_players():
+            probe = _Probe(Rng("check", player.name))
+            losses = self._attempt(partial(self.model.losses, player.name, self._batch, probe)) or {}
+            self.terms[player.name] = tuple(dict.fromkeys((*losses, *probe.asked)))
+            for name, loss in losses.items():
+                if loss.shape != ():
+                    self.site.fail(
+                        "model", f"the loss {name} of {player.name} expects a scalar, got {tuple(loss.shape)}"
+                    )
+            self._weigh(player, losses)
+        for name, event in self.model.latents.items():
+            latent = tuple(map(_blank, event)) if isinstance(event, tuple) else _blank(event)
+            self._attempt(partial(self.model.decode, latent, name))
+
+    def _weigh(self, player: Player, losses: Mapping[str, Tensor]) -> None:
+        """Each weight on its own must be able to weigh its loss."""
+        last_layer = self.model.get_parameter(player.last_layer) if player.last_layer else None
+        for name, weight in self.model.weights(player.name).items():
+            if name in losses and all(loss.shape == () for loss in losses.values()):
+                try:
+                    weighted(losses, {name: weight}, 0, last_layer)
+                except ValueError as error:
+                    self.site.fail(_weight_path(name), f"it cannot weigh a loss of {player.name}: {error}")
+
+    def _attempt(self, run: Callable[[], Any]) -> Any:
+        try:
+            return run()
+        except _Emission as error:
+            self.site.fail(error.path, str(error))
+        except Exception as error:
+            path = self._blamed(error.__traceback__)
+            if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
+                self.unchecked[path] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            else:
+                kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+                self.site.refuse(path, f"it cannot run on its types: {kind}{error}")
+        return None
+
+    def _blamed(self, trace: TracebackType | None) -> str:
+        """The path of the innermost part in a traceback."""
+        path = "model"
+        while trace is not None:
+            owner = trace.tb_frame.f_locals.get("self")
+            path = self._paths.get(id(owner), path)
+            trace = trace.tb_next
+        return path
+
+
+def _settings(site: Site, make: Callable[[], _Made]) -> _Made | None:
+    try:
+        return make()
+    except ValueError as error:
+        path, _, reason = str(error).partition(" ")
+        site.fail(*(path, reason) if path.startswith(("train.", "evaluate.")) else ("train", str(error)))
+        return None
+
+
+def _rounds(site: Site, model: Model, settings: Settings) -> tuple[Round, ...]:
+    try:
+        return rounds(model, settings)
+    except ValueError as error:
+        path, _, reason = str(error).partition(": ")
+        site.fail(path, reason)
+        return ()
+
+
+def _check_names(site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]) -> None:
+    """Weights, patterns of terms and the best's name must name a loss that there is."""
+    every = {term for names in terms.values() for term in names}
+    for name in dict.fromkeys(name for player in model.active_players() for name in model.weights(player.name)):
+        if name not in every:
+            path = _weight_path(name)
+            known = ", ".join(sorted(unscoped(term, name.rpartition("/")[0]) for term in every))
+            got = f"got a weight of {name.split('/')[-1]!r}, expected one of the losses: {known}"
+            site.fail(path, f"{got}; {_parts_of(site, path.rpartition('.weights.')[0])}")
+    for pattern in settings.terms:
+        if not any(fnmatchcase(term, pattern) for term in every):
+            site.fail("train.terms", f"the pattern {pattern!r} matches none of the losses: {', '.join(sorted(every))}")
+    best = settings.checkpoints.best
+    logged = {f"{p}/{unscoped(term, p.rpartition('/')[0])}" for p, names in terms.items() for term in names}
+    if best is not None and best not in logged:
+        hint = nearest(best, logged)
+        message = f"got {best!r}, expected one of the logged losses: {', '.join(sorted(logged))}"
+        site.problems.append(
+            Problem("train.checkpoints.best", message, site.plan.spec.position("train.checkpoints.best"), hint)
+        )
+
+
+def _parts_of(site: Site, path: str) -> str:
+    """A model and the parts that make its losses, for a message."""
+    inside = [built.call.part for where, built in site.built.items() if where.rpartition(".")[0] == path]
+    owner = site.built.get(path)
+    return f"{path} ({owner.call.part.name if owner else 'model'}) has {', '.join(map(str, inside))}"
+
+
+def _weight_path(name: str) -> str:
+    """The path in the spec of a term's weight."""
+    *scope, term = name.split("/")
+    return ".".join(("model", *scope, "weights", term))
+
+
+def _emission_hook(built: Built) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        said = _EMITS[built.call.part.kind](built)
+        emitted = [tuple(value.shape[1:]) for value in _tensors(output)]
+        expected = [type.shape for type in levels(said)]
+        if emitted != expected:
+            told = ", ".join(f"{name} {value}" for name, value in built.types.items())
+            raise _Emission(
+                built.call.path,
+                f"the {built.call.part} expects to emit {_shapes(expected)} (told {told}), got {_shapes(emitted)}",
+            )
+
+    return hook
+
+
+def _tensors(value: Any) -> tuple[Tensor, ...]:
+    return tuple(value) if isinstance(value, tuple) else (value,)
+
+
+def _shapes(shapes: Iterable[tuple[int, ...]]) -> str:
+    return ", ".join("×".join(map(str, shape)) or "a scalar" for shape in shapes)
+
+
+def _blank(type: TensorType) -> Tensor:
+    dtype = torch.float32 if type.classes is None else torch.int64
+    return torch.empty((2, *type.shape), dtype=dtype, device="meta")
+
+
+def _port(built: Built) -> Port:
+    told = {name: _event(value) for name, value in built.types.items() if isinstance(value, TensorType | tuple)}
+    cond = built.types.get("cond")
+    if cond:
+        told["cond"] = str(cond)
+    kind, value = built.call.part.kind, built.value
+    emits = _event(_EMITS[kind](built)) if kind in _EMITS else ""
+    if kind in ("bottleneck", "model"):
+        emits = "; ".join(f"{name} {_event(event)}" for name, event in value.latents.items())
+    parameters = sum(p.numel() for p in value.parameters()) if isinstance(value, nn.Module) else 0
+    return Port(built.call.path, kind, built.call.part.name, told, emits, parameters)
+
+
+def _event(event: Event) -> str:
+    return ", ".join(map(str, levels(event)))

@@ -1,0 +1,195 @@
+"""The JSON Schema of specs, for editors: every kind, part and parameter that is installed, with types and help.
+
+A slot is a union over the parts of its kind, told apart by `use`; a mapping without `use` is the slot's default part.
+What needs the built parts (whether types fit, where a reference leads) is `modkit check`'s.
+
+References:
+    JSON Schema, draft 7, https://json-schema.org/draft-07
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
+
+from modkit.building.builder import GIVEN
+from modkit.kinds import KINDS, Default
+from modkit.part import Part
+from modkit.parts import docstrings
+from modkit.parts.annotation import DICTS, LISTS, bare, members
+from modkit.parts.registry import registry
+from modkit.parts.signature import MISSING, Parameter, SlotShape, parameters, read
+from modkit.parts.validation import LIMIT
+from modkit.specs.settings import Evaluation, Settings
+
+__all__ = ["schema"]
+
+_Schema: TypeAlias = dict[str, Any]
+_DEFAULT = ":default"  # ends the name of a part's parameters where no `use` names it
+_SCALARS: dict[Any, _Schema] = {
+    bool: {"type": "boolean"},
+    int: {"type": "integer", "exclusiveMinimum": -LIMIT, "exclusiveMaximum": LIMIT},
+    float: {"type": "number"},
+    str: {"type": "string"},
+    type(None): {"type": "null"},
+    None: {"type": "null"},
+}
+_REFERENCE: _Schema = {
+    "type": "object",
+    "description": "The part that is built at another place.",
+    "properties": {"ref": {"type": "string", "description": "Its path, such as model.autoencoder.encoder."}},
+    "required": ["ref"],
+    "additionalProperties": False,
+}
+_TRAINED: _Schema = {
+    "type": "object",
+    "description": "A trained piece of another run, frozen unless `train`.",
+    "properties": {
+        "use": {"const": "run"},
+        "path": {"type": "string", "description": "The run's directory."},
+        "at": {"type": "string", "description": "Path of the piece in that run's spec.", "default": "model"},
+        "train": {"type": "boolean", "description": "Whether it is trained on.", "default": False},
+        "part": {"type": "object", "description": "What a resolved spec writes here."},
+    },
+    "required": ["use", "path"],
+    "additionalProperties": False,
+}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 7) of a spec over the parts that are installed.
+
+    A part whose target cannot be imported takes any parameters.
+
+    Returns:
+        The schema, as plain data that JSON can hold.
+    """
+    entries = [(kind, entry.part) for kind in KINDS for entry in registry().parts(kind)]
+    fields = {"type": "object", "additionalProperties": _type("Type of a field beside it.", {})}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "A spec of modkit",
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "minLength": 1, "description": "Names the run: runs/NAME."},
+            "data": _slot(SlotShape("data"), None),
+            "model": _slot(SlotShape("model"), None),
+            "train": _record(Settings),
+            "evaluate": _record(Evaluation),
+            "x": _type("Type of one sample, where there are no data.", {"fields": fields}),
+        },
+        "required": ["model"],
+        "additionalProperties": False,
+        "definitions": {
+            **{kind: _kind(kind) for kind in KINDS},
+            **{_name(kind, part.name): _part(part) for kind, part in entries},
+            **{_name(kind, part.name, _DEFAULT): _part(part, named=False) for kind, part in entries},
+        },
+    }
+
+
+def _type(description: str, more: _Schema) -> _Schema:
+    """A type of samples, as `x` gives it."""
+    return {
+        "type": "object",
+        "description": description,
+        "properties": {**{name: _plain(annotation) for name, annotation in GIVEN.items()}, **more},
+        "required": ["shape"],
+        "additionalProperties": False,
+    }
+
+
+def _kind(kind: str) -> _Schema:
+    """A part of a kind, named: its bare name, a mapping with `use`, a reference or a trained piece."""
+    names = [entry.part.name for entry in registry().parts(kind)]
+    named = [{"$ref": f"#/definitions/{_name(kind, name)}"} for name in names]
+    return {
+        "description": KINDS[kind].summary,
+        "anyOf": [{"enum": names}, *named, _REFERENCE, _TRAINED],
+    }
+
+
+def _part(part: Part, *, named: bool = True) -> _Schema:
+    """A part's parameters, and its name where it is not the slot's default."""
+    use = {"use": {"const": part.name, "description": part.summary}} if named else {}
+    try:
+        found = _object(parameters(part), docstrings.summary(part.load()) or part.summary)
+    except Exception:  # a plug-in's target may fail to import in any way
+        found = {"type": "object", "description": part.summary, "properties": {}, "required": []}
+    return {**found, "properties": {**use, **found["properties"]}, "required": [*use, *found["required"]]}
+
+
+def _object(declared: Mapping[str, Parameter], description: str) -> _Schema:
+    return {
+        "type": "object",
+        "description": description,
+        "properties": {name: _parameter(parameter) for name, parameter in declared.items()},
+        "required": [name for name, parameter in declared.items() if parameter.default is MISSING],
+        "additionalProperties": False,
+    }
+
+
+def _parameter(parameter: Parameter) -> _Schema:
+    found = _annotated(parameter)
+    if parameter.help:
+        found = {"description": parameter.help, **({"allOf": [found]} if "$ref" in found else found)}
+    default = parameter.default
+    if isinstance(default, Default):
+        return {**found, "default": default.name}
+    if default is None or isinstance(default, bool | int | float | str | list | dict):
+        return {**found, "default": default}
+    return found
+
+
+def _annotated(parameter: Parameter) -> _Schema:
+    if parameter.slot:
+        fallback = parameter.default.name if isinstance(parameter.default, Default) else None
+        return _slot(parameter.slot, fallback)
+    if parameter.record:
+        return _contained(_record(parameter.record.type), parameter.record.container)
+    return _plain(parameter.annotation)
+
+
+def _slot(slot: SlotShape, fallback: str | None) -> _Schema:
+    choices: list[_Schema] = [{"$ref": f"#/definitions/{slot.kind}"}]
+    if fallback is not None:
+        choices.append({"$ref": f"#/definitions/{_name(slot.kind, fallback, _DEFAULT)}"})
+    if slot.number:
+        choices.append({"type": "number"})
+    held = _contained(choices[0] if len(choices) == 1 else {"anyOf": choices}, slot.container)
+    return {"anyOf": [held, {"type": "null"}]} if slot.optional else held
+
+
+def _contained(held: _Schema, container: str | None) -> _Schema:
+    if container == "list":
+        return {"type": "array", "items": held}
+    if container == "dict":
+        return {"type": "object", "additionalProperties": held}
+    return held
+
+
+def _record(record: type[Any]) -> _Schema:
+    return _object(read(record, (), record.__name__), docstrings.summary(record) or record.__name__)
+
+
+def _plain(annotation: Any) -> _Schema:
+    """What an annotation of plain data admits."""
+    annotation = bare(annotation)
+    origin, args = get_origin(annotation), get_args(annotation)
+    kind = origin or annotation
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_plain(member) for member in members(annotation)]}
+    if origin is Literal:
+        return {"enum": list(args)}
+    if kind is tuple and args[-1:] != (Ellipsis,):
+        return {"type": "array", "items": [_plain(arg) for arg in args], "minItems": len(args), "maxItems": len(args)}
+    if kind in LISTS or kind is tuple:
+        return {"type": "array", "items": _plain(args[0])} if args else {"type": "array"}
+    if kind in DICTS:
+        return {"type": "object", "additionalProperties": _plain(args[1])} if args else {"type": "object"}
+    return _SCALARS.get(annotation, {})
+
+
+def _name(kind: str, part: str, suffix: str = "") -> str:
+    return f"{kind}:{part}".replace("/", ".") + suffix

@@ -1,0 +1,293 @@
+r"""Parametrizations: what a network is asked to predict, and what its output says about x_0.
+
+With r^2 = alpha_t^2 + sigma_t^2 (1 where variance is preserved) the network is fed x_t / r (by the last two in a scale
+of their own) and predicts
+
+    x_0                                             x_0 = out
+    eps                                             x_0 = (x_t - sigma_t out) / alpha_t
+    v = (alpha_t eps - sigma_t x_0) / r             x_0 = (alpha_t x_t / r - sigma_t out) / r
+    EDM's own target                                x_0 = c_skip x_t / alpha_t + c_out out
+    eps - x_0                                       x_0 = (x_t - sigma_t out) / (alpha_t + sigma_t)
+
+each of which is affine in the output, so that |d x_0 / d out|^2 (`error_scale`) turns a weight on one error into one on
+another. Scales are float64 and cast to the dtype of x at the end.
+
+Shape letters: b batch, c channels.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from modkit.diffusion.schedules import broadcast, tau
+from modkit.kinds import Schedule
+from modkit.samplers.ancestral import interpolated_logvar, posterior
+from modkit.types import Denoised, TensorType
+
+__all__ = ["EDM", "X0", "Affine", "Eps", "EpsLearned", "Flow", "V"]
+
+_FLOW_TIMES = 1000  # what a time of 1 is embedded as (Esser et al., 2024, and diffusers)
+
+
+class Affine(ABC):
+    """A parametrization whose output is affine in x_0: a subclass says by which scales.
+
+    The target is `to_x_0 x_0 + to_eps eps`; the prediction `x_0 = from_x_t x_t + from_out out`.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    @abstractmethod
+    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(to_x_0, to_eps)`, `b`, float64."""
+
+    @abstractmethod
+    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(from_x_t, from_out)`, `b`, float64."""
+
+    def out(self, x: TensorType) -> TensorType:
+        """The shape of x, unbounded."""
+        return TensorType(x.shape)
+
+    def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`x_t / r`, of unit scale where x_0 is, and the time: a table's index, else EDM's `ln(sigma_t / alpha_t) / 4`.
+
+        Args:
+            x_t: Noisy sample, `b ...`.
+            t: Its time, `b`, float64.
+
+        Returns:
+            `(x_in, time)`, `b ...` and `b`; time is at least float32, which holds a table's every index.
+        """
+        alpha_t, sigma_t = self.schedule.scales(t)
+        x_in = broadcast(torch.rsqrt(alpha_t**2 + sigma_t**2), x_t) * x_t
+        time = torch.log(sigma_t / alpha_t) / 4 if self.schedule.num is None else t * self.schedule.num - 1
+        return x_in, _embeddable(time, x_t)
+
+    def denoised(self, out: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
+        """The x_0 that `out` stands for."""
+        from_x_t, from_out = self.prediction(t)
+        return Denoised(broadcast(from_x_t, x_t) * x_t + broadcast(from_out, x_t) * out)
+
+    def losses(self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """`denoising`: squared error of `out` against its own target, a mean over a sample's elements, `b`."""
+        to_x_0, to_eps = self.target(t)
+        target = broadcast(to_x_0, x_0) * x_0 + broadcast(to_eps, x_0) * eps
+        return {"denoising": ((out - target) ** 2).flatten(1).mean(1)}
+
+    def error_scale(self, t: Tensor) -> Tensor:
+        """|d x_0 / d out|^2, `b`, float64."""
+        return self.prediction(t)[1] ** 2
+
+
+class Eps(Affine):
+    """The network predicts the noise.
+
+    References:
+        Denoising Diffusion Probabilistic Models (Ho et al., 2020), eq. 11 and 14, https://arxiv.org/abs/2006.11239
+    """
+
+    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The noise."""
+        one = torch.ones_like(t, dtype=torch.float64)
+        return 0 * one, one
+
+    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(x_t - sigma_t out) / alpha_t`."""
+        alpha_t, sigma_t = self.schedule.scales(t)
+        return 1 / alpha_t, -sigma_t / alpha_t
+
+
+class X0(Affine):
+    """The network predicts the clean sample.
+
+    References:
+        Progressive Distillation for Fast Sampling of Diffusion Models (Salimans and Ho, 2022), section 4,
+        https://arxiv.org/abs/2202.00512
+    """
+
+    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean sample."""
+        one = torch.ones_like(t, dtype=torch.float64)
+        return one, 0 * one
+
+    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`out`."""
+        one = torch.ones_like(t, dtype=torch.float64)
+        return 0 * one, one
+
+
+class V(Affine):
+    """The network predicts the velocity of the rotation from x_0 to eps; error over SNR + 1.
+
+    References:
+        Progressive Distillation for Fast Sampling of Diffusion Models (Salimans and Ho, 2022), section 4 and
+        appendix D, https://arxiv.org/abs/2202.00512
+    """
+
+    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(alpha_t eps - sigma_t x_0) / r`."""
+        alpha_t, sigma_t = self.schedule.scales(t)
+        r = torch.sqrt(alpha_t**2 + sigma_t**2)
+        return -sigma_t / r, alpha_t / r
+
+    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(alpha_t x_t / r - sigma_t out) / r`."""
+        alpha_t, sigma_t = self.schedule.scales(t)
+        square = alpha_t**2 + sigma_t**2
+        return alpha_t / square, -sigma_t / torch.sqrt(square)
+
+
+class EDM(Affine):
+    """EDM's preconditioning: input and target have unit variance at every noise level sigma = sigma_t / alpha_t.
+
+        c_skip = sigma_data^2 / (sigma^2 + sigma_data^2)        c_out = sigma sigma_data / sqrt(sigma^2 + sigma_data^2)
+        c_in = 1 / sqrt(sigma^2 + sigma_data^2)                 c_noise = ln(sigma) / 4
+
+    Against its own target every time weighs 1, which on x_0 is the paper's `lambda = 1 / c_out^2` (eq. 8). It works on
+    x_t / alpha_t, hence on any schedule.
+
+    References:
+        Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), eq. 7 and table 1,
+        https://arxiv.org/abs/2206.00364
+
+    Args:
+        sigma_data: Standard deviation of the data.
+
+    Raises:
+        ValueError: If `sigma_data` is not positive.
+    """
+
+    def __init__(self, schedule: Schedule, *, sigma_data: float = 0.5) -> None:
+        if sigma_data <= 0:
+            raise ValueError(f"EDM expects sigma_data above 0, got {sigma_data}")
+        super().__init__(schedule)
+        self.sigma_data = sigma_data
+
+    def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`c_in x_t / alpha_t` and c_noise, on every schedule."""
+        alpha_t, sigma_t = self.schedule.scales(t)
+        sigma = sigma_t / alpha_t
+        c_in = torch.rsqrt(sigma**2 + self.sigma_data**2)
+        return broadcast(c_in / alpha_t, x_t) * x_t, _embeddable(torch.log(sigma) / 4, x_t)
+
+    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(x_0 - c_skip x_t / alpha_t) / c_out = (sigma x_0 / d - d eps) / sqrt(sigma^2 + d^2)`, d for sigma_data."""
+        sigma, root = self._sigma(t)
+        return sigma / (self.sigma_data * root), -self.sigma_data / root
+
+    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`c_skip x_t / alpha_t + c_out out`."""
+        sigma, root = self._sigma(t)
+        alpha_t, _ = self.schedule.scales(t)
+        return (self.sigma_data / root) ** 2 / alpha_t, sigma * self.sigma_data / root
+
+    def _sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        alpha_t, sigma_t = self.schedule.scales(t)
+        sigma = sigma_t / alpha_t
+        return sigma, torch.sqrt(sigma**2 + self.sigma_data**2)
+
+
+class Flow(Affine):
+    """The network predicts the velocity `eps - x_0` of the straight line from data to noise, at each point of it.
+
+        z_u = x_t / (alpha_t + sigma_t) = (1 - u) x_0 + u eps        u = sigma_t / (alpha_t + sigma_t)
+        x_0 = z_u - u out
+
+    It is fed z_u and 1000 u, so that on any schedule it is a rectified flow; on `flow` z_u is x_t and u is t. No ratio
+    to the signal is taken: where there is none left, x_0 is finite.
+
+    References:
+        Flow Straight and Fast (Liu et al., 2023), eq. 1, https://arxiv.org/abs/2209.03003
+        Flow Matching for Generative Modeling (Lipman et al., 2023), eq. 23, https://arxiv.org/abs/2210.02747
+        Scaling Rectified Flow Transformers for High-Resolution Image Synthesis (Esser et al., 2024), eq. 13,
+        https://arxiv.org/abs/2403.03206
+    """
+
+    def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`x_t / (alpha_t + sigma_t)` and `1000 u`, on every schedule."""
+        from_x_t, from_out = self.prediction(t)
+        return broadcast(from_x_t, x_t) * x_t, _embeddable(-_FLOW_TIMES * from_out, x_t)
+
+    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`eps - x_0`."""
+        one = torch.ones_like(t, dtype=torch.float64)
+        return -one, one
+
+    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`z_u - u out`."""
+        alpha_t, sigma_t = self.schedule.scales(t)
+        return 1 / (alpha_t + sigma_t), -sigma_t / (alpha_t + sigma_t)
+
+
+class EpsLearned(Eps):
+    """The network predicts the noise and, in as many channels again, the variance of the step down its table.
+
+    The second half u is `v = (u + 1) / 2`, unconstrained as in the paper, between the posterior's two ends: the log
+    variance is `v log beta + (1 - v) log beta_tilde`. It is trained by `bound`, the term of the variational bound at t,
+
+        KL(q(x_s | x_t, x_0) || p(x_s | x_t)),    -log p(x_0 | x_t) at a table's first index,
+
+    through which no gradient reaches the mean. The last is a Gaussian density here, where the paper discretises it to
+    8-bit pixels; its lower end is the posterior variance of the second index, the first one's being 0.
+
+    References:
+        Improved Denoising Diffusion Probabilistic Models (Nichol and Dhariwal, 2021), section 3.1,
+        https://arxiv.org/abs/2102.09672
+
+    Raises:
+        ValueError: If the schedule has no table of two indices or more.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        if schedule.num is None or schedule.num < 2:
+            raise ValueError(f"EpsLearned expects a schedule with a table of 2 or more, got num {schedule.num}")
+        super().__init__(schedule)
+        self.num = schedule.num
+
+    def out(self, x: TensorType) -> TensorType:
+        """Twice the channels of x, unbounded."""
+        return TensorType((2 * x.shape[0], *x.shape[1:]))
+
+    def denoised(self, out: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
+        """The x_0 that the first half stands for, and v."""
+        eps, u = out.chunk(2, dim=1)
+        return Denoised(super().denoised(eps, x_t, t).x_0, (u + 1) / 2)
+
+    def losses(self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """`denoising` of the first half, and `bound`, nats a dimension, `b`, whose gradient reaches the second half."""
+        eps_hat, u = out.chunk(2, dim=1)
+        x_0_hat = super().denoised(eps_hat, x_t, t).x_0.detach()
+        return {
+            **super().losses(eps_hat, x_0, eps, x_t, t),
+            "bound": self._bound(x_0_hat, (u + 1) / 2, x_0, x_t, t),
+        }
+
+    def _bound(self, x_0_hat: Tensor, v: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        first = t * self.num < 1.5
+        s = torch.where(first, 0, t - 1 / self.num)
+        scales_t, scales_s = self.schedule.scales(t), self.schedule.scales(s)
+        q = posterior(x_t, x_0, scales_t, scales_s)
+        p = posterior(x_t, x_0_hat, scales_t, scales_s)
+        small = torch.where(first, self._lowest(t), q.small)
+        logvar = interpolated_logvar(small, q.large, v)
+        ratio = broadcast(small.log(), x_t) - logvar
+        scaled = (q.mean - p.mean) ** 2 * torch.exp(-logvar)
+        kl = (ratio.exp() - 1 - ratio + scaled) / 2
+        nll = (math.log(2 * math.pi) + logvar + scaled) / 2
+        return torch.where(first, nll.flatten(1).mean(1), kl.flatten(1).mean(1))
+
+    def _lowest(self, t: Tensor) -> Tensor:
+        """Posterior variance of the table's second index, `1`, on `t`'s device."""
+        high, low = (self.schedule.scales(torch.full_like(t[:1], index / self.num)) for index in (2, 1))
+        return low[1] ** 2 * tau(high, low)
+
+
+def _embeddable(time: Tensor, x: Tensor) -> Tensor:
+    """`time` in the dtype of `x`, or float32 where that is narrower: bfloat16 has no 999."""
+    return time.to(x.device, torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,5 @@
+"""Engines: the processes and devices that training runs on."""
+
+from modkit.engines.local import LocalEngine
+
+__all__ = ["LocalEngine"]

@@ -1,0 +1,274 @@
+"""Sources: sets of samples to be measured, whatever they come as, read in batches that never sit in memory together.
+
+    a tensor or array `n ...`      a `.npy` file      a folder of images      an iterable of batches
+    a Model or a run, sampled      a data set's split      a `.npz` of `mu` and `sigma`, in the place of samples
+
+Shape letters: b batch, n samples, d features.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modkit.building.session import load
+from modkit.data.image_folder import ImageFolder
+from modkit.kinds import Data
+from modkit.metrics.moments import Gaussian
+from modkit.models.model import Model
+from modkit.rng import Rng
+from modkit.runs.files import replace_file
+from modkit.runs.run import Run
+from modkit.types import Batch, Modes, TensorType
+
+__all__ = ["Samples", "Source", "from_data", "from_model", "save_statistics", "source"]
+
+Samples: TypeAlias = "Tensor | np.ndarray[Any, Any] | Iterable[Tensor] | str | PathLike[str] | Run | Model | Source"
+
+_SIZE = 256  # samples of a batch
+_GREY = {"L", "1", "I;16"}
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+@dataclass
+class Source:
+    """A set of samples.
+
+    Args:
+        name: What messages call it.
+        batches: Its batches, in the order of their indices.
+        count: How many samples there are, or None where only the end will tell.
+        type: Type of one sample; values outside its range are refused.
+        fields: Names of the fields that its batches have.
+        key: Hash of the samples; empty where unknown.
+        levels: Number of values that a sample's element takes, or None.
+        truth: The modes of synthetic data, or None.
+        given: Mean and covariance of features, in the place of samples.
+        at: Makes the same source with images of another side, where it can.
+        notes: What a reader of the scores must know (resizing).
+    """
+
+    name: str
+    batches: Iterable[Batch]
+    count: int | None
+    type: TensorType
+    fields: tuple[str, ...] = ()
+    key: str = ""
+    levels: int | None = None
+    truth: Modes | None = None
+    given: Gaussian | None = None
+    at: Callable[[int], Source] | None = None
+    notes: tuple[str, ...] = ()
+
+    def numbered(self, limit: int | None = None) -> Iterator[tuple[Tensor, Batch]]:
+        """`(indices, batch)`, at most `limit` samples.
+
+        Raises:
+            ValueError: If a value is not finite or out of range.
+        """
+        first = 0
+        for batch in self.batches:
+            batch = batch.rows(slice(0, None if limit is None else limit - first))
+            if not len(batch):
+                return
+            self._check(batch.tensor)
+            yield torch.arange(first, first + len(batch)), batch
+            first += len(batch)
+
+    def _check(self, x: Tensor) -> None:
+        if not bool(x.isfinite().all()):
+            raise ValueError(f"{self.name}: expected finite values, got NaN or infinity")
+        if self.type.range is None:
+            return
+        low, high = self.type.range
+        if float(x.min()) < low - 1e-3 or float(x.max()) > high + 1e-3:
+            got = f"{float(x.min()):.4g} to {float(x.max()):.4g}"
+            raise ValueError(f"{self.name}: expected values in [{low:g}, {high:g}], got {got}")
+
+
+def source(samples: Samples, name: str, *, num: int | None = None, seed: int = 0, size: int | None = None) -> Source:
+    """The source of some samples.
+
+    Args:
+        samples: A tensor or array `n ...` (uint8 images are spread over [−1, 1], floating ones must lie there), a path
+            of a `.npy`, of a `.npz` with `mu` and `sigma`, of a folder of images or of a run, an iterable of batches,
+            a run, or a Model.
+        name: What messages call it.
+        num: How many a Model is sampled for.
+        seed: Seed of a Model's noise.
+        size: Side that images of a folder are resized and cropped to; the least side there is where not given.
+
+    Raises:
+        ValueError: If they are none of these, empty, or cannot be read.
+    """
+    if isinstance(samples, Source):
+        return samples
+    if isinstance(samples, str | PathLike) and (Path(samples) / "modkit.lock").is_file():
+        samples = Run.open(samples)
+    if isinstance(samples, Run):
+        samples = load(samples)
+    if isinstance(samples, Model):
+        if num is None:
+            raise ValueError(f"{name}: expected a number of samples to draw from a Model, got none")
+        return from_model(samples, name, num, seed)
+    if isinstance(samples, str | PathLike):
+        path = Path(samples)
+        if path.suffix == ".npy":
+            return _from_array(_opened(path, name), name)
+        if path.suffix == ".npz":
+            return _from_statistics(path, name)
+        if path.is_dir():
+            return _from_folder(path, name, size)
+        raise ValueError(f"{name}: expected a folder of images, a run, a .npy or a .npz file, got {path}")
+    if isinstance(samples, np.ndarray):
+        return _from_array(samples, name)
+    if isinstance(samples, Tensor):
+        return _from_array(samples.detach().cpu().numpy(), name)
+    rest = iter(samples)
+    first = next(rest, None)
+    if first is None or not len(first):
+        raise ValueError(f"{name}: expected samples, got none")
+    return Source(name, (Batch(x, {}) for x in chain([first], rest)), None, _array_type(first.shape))
+
+
+def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None = None) -> Source:
+    """A data set's split in its order, or the samples of it at `indices`."""
+    chosen = range(data.splits[split]) if indices is None else indices
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, len(chosen), _SIZE):
+            yield data.read(split, chosen[start : start + _SIZE], Rng(0, start))
+
+    mark = "all" if indices is None else sha256(repr(list(indices)).encode()).hexdigest()
+    key = f"{data.key}:{split}:{mark}"
+    truth: Modes | None = getattr(data, "truth", None)
+    return Source(name, _Again(batches), len(chosen), data.x, tuple(data.fields), key, data.levels, truth)
+
+
+def from_model(model: Model, name: str, num: int, seed: int, given: Source | None = None) -> Source:
+    """Samples of a Model: sample i of a seed, in any batch.
+
+    Args:
+        model: The Model.
+        name: What messages call it.
+        num: Number of samples.
+        seed: Seed of the noise.
+        given: Whose fields to condition on, sample by sample; the Model draws them itself where not given.
+    """
+    reads = model.reads if given else ()
+    conditions = iter(given.numbered(num)) if given and reads else None
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, num, _SIZE):
+            there = next(conditions)[1].fields if conditions else {}
+            fields: dict[str, Any] = {field: there[field] for field in reads}
+            x = model.sample(min(_SIZE, num - start), seed=seed, first=start, **fields)
+            if isinstance(x, tuple):
+                raise ValueError(f"{name}: expected samples of one tensor, got a hierarchy")
+            yield Batch((x if ends is None else x.clamp(*ends)).float().cpu(), fields)
+
+    ends = model.single.range
+    return Source(name, batches(), num, model.single, reads, truth=given.truth if given else None)
+
+
+def save_statistics(path: Path, statistics: Gaussian) -> None:
+    """Writes a `.npz` of `mu`, `sigma` and `count`, for `source` to read: whole or not at all."""
+    kept: dict[str, Any] = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()}
+    if statistics.count is not None:
+        kept["count"] = np.array(statistics.count)
+    with io.BytesIO() as file:
+        np.savez(file, **kept)
+        replace_file(path, file.getvalue())
+
+
+class _Again:
+    """An iterable that begins anew each time."""
+
+    def __init__(self, make: Callable[[], Iterator[Batch]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._make()
+
+
+def _from_array(array: np.ndarray[Any, Any], name: str) -> Source:
+    if array.ndim < 2 or len(array) < 2:
+        raise ValueError(f"{name}: expected at least 2 samples of at least one dimension, got shape {array.shape}")
+    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"{name}: expected uint8 or floating values, got {array.dtype}")
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, len(array), _SIZE):
+            part = torch.from_numpy(np.array(array[start : start + _SIZE], dtype=np.float32))
+            yield Batch(part / 127.5 - 1 if array.dtype == np.uint8 else part, {})
+
+    return Source(name, _Again(batches), len(array), _array_type(array.shape))
+
+
+def _array_type(shape: Sequence[int]) -> TensorType:
+    """The type of one sample of an array: images `n c h w` lie in [−1, 1], anything else is unbounded."""
+    return TensorType(tuple(shape[1:]), (-1.0, 1.0) if len(shape) == 4 else None)
+
+
+def _opened(path: Path, name: str) -> np.ndarray[Any, Any]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{name}: {path} cannot be read as an array without pickle: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name}: expected an array in {path}, got {type(array).__name__}")
+    return array
+
+
+def _from_statistics(path: Path, name: str) -> Source:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mean, covariance = (torch.from_numpy(np.array(file[key], dtype=np.float64)) for key in ("mu", "sigma"))
+            count = int(file["count"]) if "count" in file else None
+        statistics = Gaussian(mean, covariance, count)
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{name}: expected `mu` and `sigma` in {path}, read without pickle: {error}") from error
+    return Source(name, (), count, TensorType(tuple(mean.shape)), given=statistics)
+
+
+def _from_folder(path: Path, name: str, size: int | None) -> Source:
+    from PIL import Image
+
+    sizes: set[tuple[int, int]] = set()
+    modes: set[str] = set()
+    pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in _PICTURES)
+    if len(pictures) < 2:
+        raise ValueError(f"{name}: expected at least 2 images in {path}, got {len(pictures)}")
+    for picture in pictures:
+        try:
+            with Image.open(picture) as image:  # reads its head only
+                sizes.add(image.size)
+                modes.add(image.mode)
+        except OSError as error:
+            raise ValueError(f"{name}: {picture} is no image that can be read: {error}") from error
+    side = min(min(pair) for pair in sizes) if size is None else size
+    grey = modes <= _GREY
+    if not grey and modes & _GREY:
+        raise ValueError(f"{name}: expected images of one kind in {path}, got grey and coloured ones: {sorted(modes)}")
+
+    def at(side: int) -> Source:
+        data = ImageFolder(root=str(path), size=side, channels=1 if grey else 3, test=0.0)
+        found = from_data(data, "train", name)
+        if sizes != {(side, side)}:
+            there = f"{len(sizes)} sizes" if len(sizes) > 1 else "×".join(map(str, *sizes))
+            found.notes = (f"{name}: images of {there}, resized and cropped to {side}×{side}",)
+        found.at = at
+        return found
+
+    return at(side)

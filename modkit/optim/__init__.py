@@ -1,0 +1,1 @@
+"""Optimization: optimizers, learning-rate schedules and averages of weights."""

@@ -1,0 +1,246 @@
+"""What a part takes: its target's signature and docstring are the only source of parameters, defaults and help.
+
+A parameter is one of three: a type that the kind is given (`x`, `cond`, `schedule`, …), which no user sets; a slot,
+annotated `Slot[Encoder]`, which receives a factory; or plain data, which `modkit.parts.validation` checks against its
+annotation:
+
+    bool  int  float  str  None  Literal  list  tuple  dict  unions of them
+
+Training settings are read likewise; there a dataclass is a record, whose fields are read in turn. No part takes one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from modkit.kinds import KINDS, Slot
+from modkit.part import Part
+from modkit.parts.annotation import DICTS, LISTS, bare, kind_of, members, render
+from modkit.parts.docstrings import arguments
+from modkit.types import TensorType
+
+__all__ = ["MISSING", "Parameter", "RecordShape", "SlotShape", "parameters", "read", "slot_shape", "takes", "takes_one"]
+
+_EMPTY_INIT = ("typing", "torch.nn.modules.module")  # a Protocol's and Module's own `__init__`, which take nothing
+
+
+@dataclass(frozen=True)
+class SlotShape:
+    """How a slot holds parts.
+
+    Args:
+        kind: Kind of the parts.
+        container: `list` or `dict` where it holds several, None for one.
+        optional: Whether None may stand for the whole.
+        number: Whether a bare number may stand for a part.
+    """
+
+    kind: str
+    container: Literal["list", "dict"] | None = None
+    optional: bool = False
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class RecordShape:
+    """How a parameter holds records: dataclasses whose fields are read as a part's parameters are.
+
+    Args:
+        type: The dataclass.
+        container: `list` or `dict` where it holds several, None for one.
+    """
+
+    type: type[Any]
+    container: Literal["list", "dict"] | None = None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a part for the user to set.
+
+    Args:
+        name: Its keyword.
+        annotation: Its resolved type.
+        default: Its default (`modkit.kinds.Default` for a slot's default part), or `MISSING` where one is required.
+        help: What the docstring says of it.
+        slot: Its shape, if it is a slot.
+        record: Its shape, if it holds records.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    help: str
+    slot: SlotShape | None
+    record: RecordShape | None = None
+
+
+def parameters(part: Part) -> dict[str, Parameter]:
+    """What the user can set on a part, in the order of its signature.
+
+    Raises:
+        ValueError: If the signature is none that a part can have, naming part and parameter.
+        ImportError: If the target cannot be imported.
+    """
+    given = KINDS[part.kind].given
+    found = read(part.load(), given, part)
+    for one in found.values():
+        if one.record is not None:
+            raise ValueError(
+                f"{part}, parameter {one.name!r}: expected plain data or a slot (a {part.kind} is given "
+                f"{', '.join(given) or 'nothing'}), got {render(one.annotation)}"
+            )
+    return found
+
+
+def read(target: Callable[..., Any], given: Sequence[str], owner: object) -> dict[str, Parameter]:
+    """What the user can set on a class or function, in the order of its signature.
+
+    Args:
+        target: The class or function; a dataclass is a record.
+        given: Parameters that are not the user's.
+        owner: What messages call it.
+
+    Raises:
+        ValueError: If the signature is none that a part can have, naming owner and parameter.
+    """
+    helps = arguments(target)
+    result = {}
+    for name, declared in _declared(owner, target).items():
+        if name in given:
+            continue
+        annotation = _resolve(owner, target, declared)
+        record = _record_shape(annotation)
+        try:
+            slot = slot_shape(annotation) if record is None else None
+        except ValueError as error:
+            raise ValueError(f"{owner}, parameter {name!r}: {error}") from error
+        if slot is None and record is None and (odd := _not_plain(annotation)) is not None:
+            raise ValueError(f"{owner}, parameter {name!r}: expected plain data or a slot, got {render(odd)}")
+        result[name] = Parameter(name, annotation, _default(target, declared), helps.get(name, ""), slot, record)
+    return result
+
+
+def takes(part: Part) -> set[str]:
+    """Which of the types that its kind is given the part declares.
+
+    Raises:
+        ValueError: If the signature is none that a part can have, naming part and parameter.
+        ImportError: If the target cannot be imported.
+    """
+    return set(KINDS[part.kind].given) & set(_declared(part, part.load()))
+
+
+def takes_one(part: Part, name: str) -> bool:
+    """Whether a part declares a type that it is told as a `TensorType`: one tensor, no hierarchy."""
+    return _declared(part, part.load())[name].annotation in (TensorType, TensorType.__name__)
+
+
+def slot_shape(annotation: Any) -> SlotShape | None:
+    """The shape of a slot, or None if the annotation holds no slot.
+
+    Raises:
+        ValueError: If it holds one in a way that no slot can be.
+    """
+    if not _mentions_slot(annotation):
+        return None
+    alternatives = members(annotation)
+    inside = [member for member in alternatives if member is not type(None)]
+    container: Literal["list", "dict"] | None = None
+    if len(inside) == 1:
+        origin, args = get_origin(inside[0]), get_args(inside[0])
+        if origin is list:
+            container, inside = "list", members(args[0])
+        elif origin is dict and args[0] is str:
+            container, inside = "dict", members(args[1])
+    slots = [member for member in inside if get_origin(member) is Slot]
+    numbers = [member for member in inside if member in (int, float)]
+    kind = kind_of(get_args(slots[0])[0]) if slots else None
+    if kind is None or len(slots) != 1 or len(slots) + len(numbers) != len(inside):
+        raise ValueError(
+            "expected Slot of one kind's Protocol, list[Slot[…]] or dict[str, Slot[…]], each maybe `| float` and "
+            f"`| None`, got {render(annotation)}"
+        )
+    return SlotShape(kind, container, type(None) in alternatives, bool(numbers))
+
+
+def _record_shape(annotation: Any) -> RecordShape | None:
+    """The shape of a parameter that holds records, or None."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    container: Literal["list", "dict"] | None = "list" if origin is list else "dict" if origin is dict else None
+    held = args[-1] if container else annotation
+    return RecordShape(held, container) if isinstance(held, type) and is_dataclass(held) else None
+
+
+def _declared(owner: object, target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    if getattr(_function(target), "__module__", None) in _EMPTY_INIT or _definer(target) in _EMPTY_INIT:
+        return {}
+    try:
+        declared = dict(inspect.signature(target).parameters)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{owner} expects a class or function with a signature, got {target!r}") from error
+    for name, parameter in declared.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ValueError(f"{owner} expects each parameter to be declared, got '{parameter}'")
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise ValueError(f"{owner} expects parameters that pass by name, got {name!r} by position only")
+    return declared
+
+
+def _function(target: Callable[..., Any]) -> Callable[..., Any]:
+    """The function whose signature a target has."""
+    if not isinstance(target, type):
+        return target
+    init: Callable[..., Any] = inspect.getattr_static(target, "__init__")
+    return init if inspect.isfunction(init) else target.__new__
+
+
+def _definer(target: Callable[..., Any]) -> str | None:
+    """Module of the class whose `__init__` a class has, which torch's tools may have wrapped."""
+    classes = target.__mro__ if isinstance(target, type) else ()
+    return next((one.__module__ for one in classes if "__init__" in vars(one)), None)
+
+
+def _resolve(owner: object, target: Callable[..., Any], declared: inspect.Parameter) -> Any:
+    """The annotation of one parameter, so that no other one's (a given type's, the result's) need resolve."""
+    if declared.annotation is declared.empty:
+        raise ValueError(f"{owner} expects a type for each parameter, got {declared.name!r} without one")
+    holder: Any = types.SimpleNamespace(__annotations__={declared.name: declared.annotation})
+    names = getattr(inspect.unwrap(_function(target)), "__globals__", {})
+    try:
+        return typing.get_type_hints(holder, globalns=names, include_extras=True)[declared.name]
+    except Exception as error:
+        raise ValueError(
+            f"{owner}, parameter {declared.name!r}: cannot resolve the annotation {declared.annotation!r}: {error}; "
+            "import what it names at run time, not under TYPE_CHECKING"
+        ) from error
+
+
+def _default(target: Callable[..., Any], declared: inspect.Parameter) -> Any:
+    if declared.default is declared.empty:
+        return MISSING
+    if isinstance(target, type) and is_dataclass(target):
+        for field in fields(target):
+            if field.name == declared.name and field.default_factory is not MISSING:
+                return field.default_factory()
+    return declared.default
+
+
+def _mentions_slot(annotation: Any) -> bool:
+    return annotation is Slot or get_origin(annotation) is Slot or any(map(_mentions_slot, get_args(annotation)))
+
+
+def _not_plain(annotation: Any) -> Any | None:
+    """The first thing in an annotation that is no plain data, or None."""
+    annotation = bare(annotation)
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation in (bool, int, float, str, type(None), Any, Ellipsis) or origin is Literal:
+        return None
+    if (origin or annotation) not in (Union, types.UnionType, tuple, *LISTS, *DICTS):
+        return annotation
+    return next((odd for arg in args if (odd := _not_plain(arg)) is not None), None)

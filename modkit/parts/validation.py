@@ -1,0 +1,147 @@
+"""Whether plain data fits an annotation, and where and why not.
+
+Plain data is what a spec can hold: bool, int, float, str, None, and lists and mappings of them. A dataclass is fitted
+by a mapping of its fields. Numbers are finite, whole ones below 2^31 in size; a bool is no number.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from modkit.errors import did_you_mean
+from modkit.parts.annotation import DICTS, LISTS, bare, members, render
+
+__all__ = ["LIMIT", "misfit"]
+
+LIMIT = 2**31
+"""Whole numbers stay below it in size."""
+_Misfit = tuple[str, str]  # the place inside the value, and the reason
+
+
+def misfit(value: object, annotation: Any) -> str | None:
+    """Why plain data does not fit an annotation, with the place inside it (`[2]: expected int, got 'a'`), or None."""
+    found = _misfit(value, bare(annotation))
+    if found is None:
+        return None
+    place, reason = found
+    return f"{place.removeprefix('.')}: {reason}" if place else reason
+
+
+def _misfit(value: object, annotation: Any) -> _Misfit | None:
+    annotation = bare(annotation)
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return _union_misfit(value, annotation)
+    if origin is Literal:
+        fits = any(type(value) is type(choice) and value == choice for choice in args)
+        return None if fits else _expected(annotation, value)
+    if annotation is Any:
+        return _any_misfit(value)
+    kind = origin or annotation
+    if kind in LISTS or kind is tuple:
+        return _sequence_misfit(value, annotation)
+    if kind in DICTS:
+        return _mapping_misfit(value, annotation)
+    if isinstance(annotation, type) and is_dataclass(annotation):
+        return _dataclass_misfit(value, annotation)
+    return _scalar_misfit(value, annotation)
+
+
+def _scalar_misfit(value: object, annotation: Any) -> _Misfit | None:
+    accepted = {bool: bool, int: int, float: int | float, str: str, type(None): type(None), None: type(None)}
+    if annotation not in accepted or not isinstance(value, accepted[annotation]):
+        return _expected(annotation, value)
+    if isinstance(value, bool) and annotation is not bool:
+        return _expected(annotation, value)
+    if isinstance(value, int) and abs(value) >= LIMIT:
+        return "", f"expected a number below 2^31 in size, got {_shown(value)}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "", f"expected a finite number, got {value}"
+    return None
+
+
+def _any_misfit(value: object) -> _Misfit | None:
+    if isinstance(value, list | tuple):
+        return _sequence_misfit(value, list[Any])
+    if isinstance(value, Mapping):
+        return _mapping_misfit(value, dict[str, Any])
+    for kind in (bool, int, float, str, type(None)):
+        if isinstance(value, kind):
+            return _scalar_misfit(value, kind)
+    return "", f"expected plain data, got {_shown(value)}"
+
+
+def _union_misfit(value: object, annotation: Any) -> _Misfit | None:
+    """A reason deeper than the wrong type, if any member gives one, since that is the member that was meant."""
+    deeper: list[_Misfit] = []
+    for member in members(annotation):
+        found = _misfit(value, member)
+        if found is None:
+            return None
+        if found != _expected(member, value):
+            deeper.append(found)
+    return deeper[0] if deeper else _expected(annotation, value)
+
+
+def _sequence_misfit(value: object, annotation: Any) -> _Misfit | None:
+    if not isinstance(value, list | tuple):
+        return _expected(annotation, value)
+    args = get_args(annotation)
+    if get_origin(annotation) is tuple and args[-1:] != (Ellipsis,):
+        items = list(args)
+        if len(items) != len(value):
+            return "", f"expected {len(items)} values, {render(annotation)}, got {len(value)}: {_shown(value)}"
+    else:
+        items = [args[0] if args else Any] * len(value)
+    return _first(((f"[{index}]", item, kind) for index, (item, kind) in enumerate(zip(value, items))))
+
+
+def _mapping_misfit(value: object, annotation: Any) -> _Misfit | None:
+    if not isinstance(value, Mapping):
+        return _expected(annotation, value)
+    key_type, value_type = get_args(annotation) or (str, Any)
+    for key in value:
+        if found := _misfit(key, key_type):
+            return "", f"expected keys of type {render(key_type)}, {found[1]}"
+    return _first((f".{key}", item, value_type) for key, item in value.items())
+
+
+def _dataclass_misfit(value: object, annotation: type[Any]) -> _Misfit | None:
+    if not isinstance(value, Mapping):
+        return _expected(annotation, value)
+    known = _field_types(annotation)
+    for key in value:
+        if key not in known:
+            names = ", ".join(known)
+            return "", f"unknown key {key!r}{did_you_mean(str(key), known)}; {annotation.__name__} has: {names}"
+    for field in fields(annotation):
+        if field.init and field.name not in value and field.default is MISSING and field.default_factory is MISSING:
+            return "", f"expected a value for {field.name!r} of {annotation.__name__}, got none"
+    return _first((f".{key}", item, known[key]) for key, item in value.items())
+
+
+def _first(items: Iterable[tuple[str, object, Any]]) -> _Misfit | None:
+    for place, item, annotation in items:
+        if found := _misfit(item, annotation):
+            return place + found[0], found[1]
+    return None
+
+
+def _field_types(annotation: type[Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(annotation, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(annotation) if field.init}
+
+
+def _expected(annotation: Any, value: object) -> _Misfit:
+    wanted = f"the keys of {annotation.__name__}" if is_dataclass(annotation) else render(annotation)  # type: ignore[union-attr]
+    return "", f"expected {wanted}, got {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,1 @@
+"""Publishing: exporting a run, importing weights, and model cards."""

@@ -1,0 +1,188 @@
+"""The model card: a README.md that tells a stranger what a model is, how good, and how to load it.
+
+Its front matter is what the Hugging Face Hub reads: tags, data and scores. The licence is its author's to add.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from modkit.building.session import Loaded
+from modkit.evaluation.report import Report
+from modkit.models.model import Model
+from modkit.runs.lock import rows
+from modkit.runs.run import Run
+from modkit.specs.spec import Spec
+from modkit.specs.yaml import dump
+from modkit.types import Score
+
+__all__ = ["Drawn", "model_card"]
+
+_TASK = "unconditional-image-generation"
+_LICENCE = "# license: to be chosen by whoever publishes this: https://huggingface.co/docs/hub/repositories-licenses"
+
+
+class Drawn(NamedTuple):
+    """The picture of an exported model.
+
+    Args:
+        path: Where it is in the folder, or None where there is none.
+        refusal: Why the model cannot be sampled, so that a picture shows reconstructions; empty where it can.
+    """
+
+    path: str | None
+    refusal: str
+
+
+def model_card(run: Run, made: Loaded, reports: Sequence[Report], drawn: Drawn) -> str:
+    """The text of a card.
+
+    Args:
+        run: What was exported.
+        made: Its model, and what that was built from.
+        reports: The scores of this checkpoint.
+        drawn: Its picture.
+    """
+    name = made.plan.spec.name
+    sections = (
+        f"# {name}\n",
+        f"{_what(made)}\n",
+        *([f"![samples]({drawn.path})\n"] if drawn.path else []),
+        *([f"It cannot be sampled on its own: {drawn.refusal}\n"] if drawn.refusal else []),
+        *_loading(run, bool(drawn.refusal)),
+        *_data(run, made),
+        *_scores(reports),
+        *_parameters(made.model),
+        *_origin(run),
+    )
+    return f"---\n{_LICENCE}\n{dump(_front_matter(made, reports, not drawn.refusal))}---\n\n" + "\n".join(sections)
+
+
+def _front_matter(made: Loaded, reports: Sequence[Report], sampled: bool) -> dict[str, Any]:
+    models = [call.part.name for call in made.plan.calls.values() if call.part.kind == "model"]
+    data = made.plan.data
+    image = len(made.x.shape) == 3 and made.x.range is not None
+    matter: dict[str, Any] = {"library_name": "modkit"}
+    if image and sampled:
+        matter["pipeline_tag"] = _TASK
+    matter["tags"] = list(dict.fromkeys(("modkit", *models)))
+    if data:
+        matter["datasets"] = [data.part.name]
+    if results := [_result(made, report) for report in reports if report.scores]:
+        matter["model-index"] = [{"name": made.plan.spec.name, "results": results}]
+    return matter
+
+
+def _result(made: Loaded, report: Report) -> dict[str, Any]:
+    data = made.plan.data.part.name if made.plan.data else "unknown"
+    task: dict[str, Any] = {"type": _TASK, "name": "Image generation"}
+    if report.overrides:
+        task["name"] += f" with {' '.join(report.overrides)}"
+    metrics = [
+        {"type": re.sub(r"[^a-z0-9]+", "-", name.partition("(")[0].lower()).strip("-"), "name": name, "value": s.value}
+        for name, s in report.scores.items()
+    ]
+    return {"task": task, "dataset": {"type": data, "name": data}, "metrics": metrics}
+
+
+def _what(made: Loaded) -> str:
+    part = made.plan.model.part
+    total = sum(parameter.numel() for parameter in made.model.parameters())
+    return (
+        f"Model `{part.name}`: {part.summary.rstrip('.')}. It makes {made.x} and has {total:,} parameters. "
+        "[spec.yaml](spec.yaml) says how its parts compose, [modkit.lock](modkit.lock) what it was made with."
+    )
+
+
+def _loading(run: Run, refused: bool) -> Iterator[str]:
+    needed = dict.fromkeys(f"{row['distribution']}=={row['version']}".removesuffix("==") for row in rows(run.lock))
+    yield "## Use\n"
+    yield f"```sh\npip install {' '.join(sorted(needed))}\n```\n"
+    lines = [
+        "import modkit",
+        "",
+        'model = modkit.load(".")  # this folder; locked=True refuses any other version of a part',
+    ]
+    lines += [] if refused else ["x = model.sample(16, seed=0)"]
+    yield "\n".join(["```python", *lines, "```\n"])
+    yield 'From the Hub, `huggingface_hub.snapshot_download("USER/NAME")` gives the folder.\n'
+
+
+def _data(run: Run, made: Loaded) -> Iterator[str]:
+    node = Spec.from_yaml(run.spec_text).data
+    if node is None or made.plan.data is None:
+        return
+    yield "## Data\n"
+    part, params = made.plan.data.part, {key: value for key, value in node.params.items() if value is not None}
+    told = ", ".join(f"{key} {value}" for key, value in params.items() if not isinstance(value, Mapping))
+    splits = ", ".join(f"{count:,} {split}" for split, count in made.data.splits.items()) if made.data else ""
+    facts = "; ".join(filter(None, (told, f"{splits} samples" if splits else "", f"one sample is {made.x}")))
+    yield f"`{part.name}` ({part.summary.rstrip('.')}): {facts}.\n"
+
+
+def _scores(reports: Sequence[Report]) -> Iterator[str]:
+    yield "## Scores\n"
+    if not reports:
+        yield "None yet: `modkit evaluate .` measures it.\n"
+    for report in reports:
+        if report.overrides:
+            yield f"With `{' '.join(report.overrides)}`:\n"
+        floor = ["held-out data"] if report.floor else []
+        yield from _table(["score", "value", "± standard error", *floor, "better"], _score_rows(report))
+        counts = ", ".join(f"{count:,} {name}" for name, count in report.counts.items())
+        yield f"{counts}; seed {report.seed}.\n"
+        yield from (f"Note: {note}\n" for note in report.notes)
+
+
+def _score_rows(report: Report) -> Iterator[list[str]]:
+    for name, score in report.scores.items():
+        floor = [_number(report.floor.get(name))] if report.floor else []
+        error = "" if score.error is None else f"{score.error:.2g}"
+        yield [name, _number(score), error, *floor, score.better or ""]
+
+
+def _number(score: Score | None) -> str:
+    return "" if score is None else f"{score.value:.4g}"
+
+
+def _parameters(model: Model) -> Iterator[str]:
+    """How many parameters each player trains; what none does is frozen."""
+    every = {id(parameter): parameter.numel() for parameter in model.parameters()}
+    if not every:
+        return
+    yield "## Parameters\n"
+    counted: list[list[str]] = []
+    trained: set[int] = set()
+    for player in model.active_players():
+        mine = {id(parameter) for parameter in _owned(model, player.modules)}
+        trained |= mine
+        counted.append([f"`{player.name}`", ", ".join(player.modules), f"{sum(every[one] for one in mine):,}"])
+    if frozen := sum(num for one, num in every.items() if one not in trained):
+        counted.append(["frozen", "", f"{frozen:,}"])
+    yield from _table(["player", "modules", "parameters"], counted)
+
+
+def _owned(model: Model, paths: Iterable[str]) -> list[nn.Parameter]:
+    return [p for path in paths for p in model.get_submodule(path).parameters() if p.requires_grad]
+
+
+def _origin(run: Run) -> Iterator[str]:
+    lock = run.lock
+    yield "## Origin\n"
+    commit = lock.get("commit")
+    facts = [
+        f"checkpoint {run.checkpoint_name()}",
+        f"training seed {lock.get('seed')}",
+        *(f"{name} {lock[name]}" for name in ("torch", "python", "numpy") if name in lock),
+        *([f"commit {commit['commit']}{' and uncommitted changes' if commit['dirty'] else ''}"] if commit else []),
+    ]
+    yield f"{', '.join(facts)}.\n"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    yield "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)

@@ -1,0 +1,1 @@
+"""Runs: the files that a training run leaves."""

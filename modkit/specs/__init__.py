@@ -1,0 +1,1 @@
+"""Specs: reading, writing and overriding the description of a system."""

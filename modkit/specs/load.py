@@ -1,0 +1,43 @@
+"""Reading a spec's file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from os import PathLike
+
+from modkit.errors import Position, Problem, SpecError
+from modkit.specs.overrides import apply
+from modkit.specs.spec import Spec
+from modkit.specs.yaml import MAX_BYTES
+
+__all__ = ["load_spec"]
+
+_logger = logging.getLogger(__name__)
+
+
+def load_spec(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Spec:
+    """Reads a spec from a YAML file and applies overrides (`modkit.specs.overrides`); what they drop is logged.
+
+    Raises:
+        SpecError: If the file cannot be read, is too large or no UTF-8, or the spec or an override is wrong.
+    """
+    file = str(path)
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpecError(Problem("", f"cannot read {file}: {reason}")) from None
+    if len(content) > MAX_BYTES:
+        raise SpecError(Problem("", f"got more than {MAX_BYTES} bytes, expected a spec", Position(file, 1, 1)))
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode("utf-8", "replace")
+        position = Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+        raise SpecError(Problem("", "got bytes that are no UTF-8, expected text", position)) from None
+    spec, notices = apply(Spec.from_yaml(text, file), overrides)
+    for notice in notices:
+        _logger.warning("%s", notice)
+    return spec

@@ -1,0 +1,199 @@
+"""A frozen mapping of plain data, the stuff that specs are made of.
+
+A node's key `use` names a part, and the others are the part's parameters; without `use` it is the slot's default part,
+or a plain mapping.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn, TypeAlias
+
+from modkit.errors import Problem, SpecError, join
+from modkit.specs.yaml import MAX_DEPTH, MAX_KEY, encodable
+
+__all__ = ["Node", "Value", "described", "frozen", "target", "use"]
+
+_Path: TypeAlias = "tuple[str | int, ...]"
+Value: TypeAlias = "None | bool | int | float | str | Callable[..., Any] | tuple[Value, ...] | Node"
+"""What a tree holds; a class or function stands only under `use`, and only in Python."""
+
+
+class Node(Mapping[str, Value]):
+    """A frozen mapping of plain data: lists become tuples, mappings become nodes.
+
+    Nodes are equal if they hold the same, in any order; `1`, `1.0` and `True` are not the same.
+
+    Args:
+        items: What it holds.
+
+    Raises:
+        SpecError: If that is not plain data.
+    """
+
+    __slots__ = ("_identity", "_items")
+    _items: dict[str, Value]
+    _identity: frozenset[tuple[str, Any]]
+
+    def __init__(self, items: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "_items", _frozen_items(items, (), 1))
+        identity = frozenset((key, _identity(value)) for key, value in self._items.items())
+        object.__setattr__(self, "_identity", identity)
+
+    @property
+    def use(self) -> str | Callable[..., Any] | None:
+        """The part's name, or a class that is not registered; None for the slot's default part."""
+        value = self._items.get("use")
+        return value if isinstance(value, str) or callable(value) else None
+
+    @property
+    def params(self) -> dict[str, Value]:
+        """Everything but `use`."""
+        return {key: value for key, value in self._items.items() if key != "use"}
+
+    @property
+    def ref(self) -> str | None:
+        """The path that this node stands for, if it is exactly `{ref: path}`."""
+        value = self._items.get("ref")
+        return value if isinstance(value, str) and len(self) == 1 else None
+
+    def __getitem__(self, key: str) -> Value:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Node):
+            return self._identity == other._identity
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        try:
+            return self == Node(other)
+        except SpecError:
+            return False
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"Node is frozen, got an assignment to {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"Node is frozen, got a deletion of {name!r}")
+
+    def __copy__(self) -> Node:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Node:
+        return self
+
+    def __reduce__(self) -> tuple[type[Node], tuple[dict[str, Value]]]:
+        return Node, (self._items,)
+
+    def __repr__(self) -> str:
+        if self.use is None:
+            return repr(self._items)
+        name = self.use if isinstance(self.use, str) else target(self.use)
+        arguments = [repr(name)]
+        arguments += [f"{key}={value!r}" for key, value in self.params.items() if key.isidentifier()]
+        odd = {key: value for key, value in self.params.items() if not key.isidentifier()}
+        return f"use({', '.join([*arguments, f'**{odd!r}'] if odd else arguments)})"
+
+
+def use(part: str | Callable[..., Any], /, **params: Any) -> Node:
+    """The node of a part with these parameters.
+
+    Args:
+        part: Its name, or its class or function: a registered one is recorded by name, a local one as itself, and
+            such a spec cannot be written to YAML.
+        **params: Its parameters.
+
+    Raises:
+        SpecError: If the part is neither, or a parameter is not plain data.
+    """
+    if "use" in params:
+        raise SpecError(Problem("use", f"got {params['use']!r} as a parameter, expected the part as first argument"))
+    if callable(part):
+        part = _recorded(part)
+    elif not isinstance(part, str):
+        raise SpecError(Problem("use", f"got {described(part)}, expected a part's name, class or function"))
+    return Node({"use": part, **params})
+
+
+def frozen(value: Any, path: _Path = (), depth: int = 1) -> Value:
+    """Plain data made immutable.
+
+    Raises:
+        SpecError: At a path, if the value is not plain data or, from that depth on, nested too deep.
+    """
+    if isinstance(value, Node) or value is None or isinstance(value, bool):
+        return value
+    if depth > MAX_DEPTH:
+        raise SpecError(Problem(join(path[:4]) + "…", f"got more than {MAX_DEPTH} levels of nesting, expected fewer"))
+    if isinstance(value, Mapping):
+        return Node(_frozen_items(value, path, depth))
+    if isinstance(value, (list, tuple)):
+        return tuple(frozen(item, (*path, index), depth + 1) for index, item in enumerate(value))
+    for plain in (int, float, str):
+        if isinstance(value, plain):
+            return _checked(plain(value), path)
+    hint = f"use({value.__name__}, …) makes a node of it" if isinstance(value, type) else None
+    expected = "plain data (None, bool, int, float, str, lists and dicts of them)"
+    raise SpecError(Problem(join(path), f"got {described(value)}, expected {expected}", hint=hint))
+
+
+def _frozen_items(items: Mapping[str, Any], path: _Path, depth: int) -> dict[str, Value]:
+    result: dict[str, Value] = {}
+    for key, value in items.items():
+        if not isinstance(key, str) or len(key) > MAX_KEY:
+            message = f"got the key {described(key)}, expected a string of at most {MAX_KEY} characters"
+            raise SpecError(Problem(join(path), message))
+        key = str(_checked(str(key), path))
+        result[key] = value if key == "use" and callable(value) else frozen(value, (*path, key), depth + 1)
+    return result
+
+
+def _checked(value: int | float | str, path: _Path) -> int | float | str:
+    if isinstance(value, str) and not encodable(value):
+        raise SpecError(Problem(join(path), "got half of a surrogate pair, expected Unicode"))
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise SpecError(Problem(join(path), "got a whole number of 2^63 or more, expected a smaller one"))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SpecError(Problem(join(path), f"got {value}, expected a finite number"))
+    return value
+
+
+def _identity(value: Value) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_identity, value))
+    return value if isinstance(value, Node) else (type(value), value)
+
+
+def _recorded(part: Callable[..., Any]) -> str | Callable[..., Any]:
+    from modkit.parts.registry import registry
+
+    registered = registry().named(target(part))
+    return part if registered is None else registered.name
+
+
+def target(part: Callable[..., Any]) -> str:
+    """Where a class or function is defined, `module:qualname`."""
+    return f"{getattr(part, '__module__', '?')}:{getattr(part, '__qualname__', type(part).__name__)}"
+
+
+def described(value: object) -> str:
+    """A value as an error names it, in a few words."""
+    if isinstance(value, Node) and isinstance(value.use, str):
+        return f"a mapping that uses {value.use}"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    text = repr(value)
+    text = text if len(text) <= 60 else f"{text[:50]}…"
+    return "null" if value is None else text

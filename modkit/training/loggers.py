@@ -1,0 +1,74 @@
+"""Loggers: what a run tells to other programs while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    from modkit.runs.run import Run
+
+__all__ = ["TensorBoard"]
+
+
+class TensorBoard:
+    """Writes losses and sample grids as TensorBoard events below the run's directory.
+
+    A loss stands under `stage-0/player/term`, a grid under `samples`. A resumed run writes a further file, which
+    TensorBoard lays over the earlier one: the steps between the checkpoint and the interruption are the same in both.
+
+    Args:
+        folder: Folder for the events, in the run's directory.
+        every: Losses are written each n-th step.
+
+    Raises:
+        ImportError: If the package `tensorboard` is missing.
+        ValueError: If `every` is below 1.
+    """
+
+    def __init__(self, *, folder: str = "tensorboard", every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"TensorBoard expects every >= 1, got {every}")
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            advice = "install it with `pip install modkit-generative[tensorboard]`"
+            raise ImportError(f"TensorBoard expects the package tensorboard, got {error}; {advice}") from error
+        self._factory = SummaryWriter
+        self._folder = folder
+        self._every = every
+        self._writer: SummaryWriter | None = None
+
+    def run_started(self, run: Run) -> None:
+        """Opens a file of events."""
+        self._writer = self._factory(str(run.path / self._folder))
+
+    def step_done(self, run: Run, stage: int, step: int, losses: Mapping[str, float]) -> None:
+        """Writes the losses, each under `player/term`."""
+        if step % self._every:
+            return
+        for name, value in losses.items():
+            self._open.add_scalar(f"stage-{stage}/{name}", value, step)
+
+    def samples_ready(self, run: Run, step: int, grid: Tensor) -> None:
+        """Writes a grid of samples, uint8 `c h w`."""
+        self._open.add_image("samples", grid, step)
+
+    def scores_ready(self, run: Run, step: int, scores: Mapping[str, float]) -> None:
+        """Writes the scores, each under its name."""
+        for name, value in scores.items():
+            self._open.add_scalar(f"scores/{name}", value, step)
+
+    def run_finished(self, run: Run, error: BaseException | None) -> None:
+        """Closes the file."""
+        self._open.close()
+        self._writer = None
+
+    @property
+    def _open(self) -> SummaryWriter:
+        if self._writer is None:
+            raise ValueError("TensorBoard expects run_started before and nothing after run_finished, got no open run")
+        return self._writer

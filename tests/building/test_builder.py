@@ -1,0 +1,240 @@
+import pytest
+import torch
+from torch import nn
+
+from modkit import CondType, Spec, SpecError, TensorType, build, use
+from modkit.building.builder import MAX_RANK, MAX_REGISTRATIONS, Failed, Site, given_fields, given_type
+from modkit.building.plan import plan
+from tests.play import MLP, spec, state
+
+HEAD = "name: toy\ndata: {use: digits, size: 8}\n"
+SMALL = {"width": 8, "depth": 1}
+LATENT = use("latent", autoencoder=use("autoencoder", **MLP), prior=use("diffusion", network=use("mlp", **SMALL)))
+GAN = use("gan", generator=use("mlp", **SMALL), discriminator=use("mlp", **SMALL))
+
+
+class Deep(nn.Module):
+    """An encoder of very many small modules, kept in a list until the end."""
+
+    def __init__(self, x: TensorType, *, num: int = MAX_REGISTRATIONS + 1):
+        super().__init__()
+        self.h = TensorType((1,))
+        self.built = 0
+        layers = []
+        for _ in range(num):
+            layers.append(nn.Linear(1, 1))
+            Deep.built += 1
+        self.layers = nn.Sequential(*layers)
+
+
+class Told(nn.Module):
+    """An encoder that keeps what it is told."""
+
+    def __init__(self, x: TensorType, *, sizes: list[int] = [1, 2], table: dict[str, float] | None = None):  # noqa: B006
+        super().__init__()
+        self.h = TensorType((x.numel,))
+        self.x, self.sizes, self.table = x, sizes, table
+
+    def forward(self, x):
+        return x.flatten(1)
+
+
+class Asking(Told):
+    """An encoder that wants what encoders are not told."""
+
+    def __init__(self, x: TensorType, cond: CondType):
+        super().__init__(x)
+
+
+def text(model, train=""):
+    return Spec.from_yaml(f"{HEAD}model: {model}\n{train}", "spec.yaml")
+
+
+def site(own, **options):
+    return Site(plan(own), meta=False, **options)
+
+
+def told(own):
+    place = site(own)
+    data = place.data()
+    return place, place.model(data.x, data.fields)
+
+
+def refused(own):
+    with pytest.raises(SpecError) as caught:
+        build(own)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_initialisation_is_a_function_of_seed_and_path():
+    one, again, other = (state(build(spec(GAN, seed=seed))) for seed in (0, 0, 1))
+    assert all(torch.equal(value, again[name]) for name, value in one.items())
+    assert not any(torch.equal(value, other[name]) for name, value in one.items() if name.endswith(".weight"))
+    assert not torch.equal(one["generator.out.weight"][0], one["discriminator.out.weight"][0])
+
+
+def test_a_swap_leaves_the_initialisation_of_other_places_alone():
+    wide = use("autoencoder", encoder=use("mlp", width=16, depth=1), decoder=use("mlp", width=12, depth=2))
+    one, other = state(build(spec(use("autoencoder", **MLP)))), state(build(spec(wide)))
+    assert all(torch.equal(one[name], other[name]) for name in one if name.startswith("encoder."))
+
+
+def test_building_draws_nothing_from_the_global_generator():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    build(spec(GAN))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_parts_receive_the_types_and_keywords_that_they_declare():
+    own = use("autoencoder", encoder=use(Told, sizes=[3, 4], table={"a": 1.5}), decoder=MLP["decoder"])
+    encoder = build(spec(own)).encoder
+    assert encoder.x == TensorType((1, 8, 8), range=(-1.0, 1.0))
+    assert (encoder.sizes, encoder.table) == ([3, 4], {"a": 1.5})
+    assert build(spec(use("autoencoder", encoder=use(Told), decoder=MLP["decoder"]))).encoder.sizes == [1, 2]
+
+
+def test_modules_know_where_they_were_built():
+    model = build(spec(LATENT))
+    assert model.prior.network.origin.path == "model.prior.network"
+    assert (model.prior.network.origin.kind, model.prior.network.origin.name) == ("network", "mlp")
+    assert model.prior.network.origin.attribute == "prior.network"
+    assert model.get_submodule("prior.network") is model.prior.network
+
+
+def test_meta_modules_hold_no_values_and_other_parts_are_real():
+    place = Site(plan(spec(LATENT)), meta=True)
+    data = place.data()
+    model = place.model(data.x, data.fields)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert data.read("train", [0], None).tensor.device.type == "cpu"
+    assert model.prior.schedule.alphas_cumprod.device.type == "cpu"
+
+
+def test_settings_are_records_with_factories_for_parts():
+    own = spec(GAN, players={"disc*": {"optimizer": use("sgd", lr=0.5)}}, terms={"adversarial": {"every": 2}})
+    settings = site(own).settings()
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = settings.players["disc*"].optimizer(parameters=[parameter])
+    assert type(optimizer).__name__ == "SGD" and optimizer.param_groups[0]["lr"] == 0.5
+    assert settings.terms["adversarial"].every == 2 and settings.players["disc*"].every is None
+
+
+def test_a_slot_says_where_it_was_written():
+    own = text("{use: gan, generator: mlp}")
+    place = site(own)
+    assert place.argument(place.plan.calls["model.generator"]).where == "model.generator (mlp, spec.yaml:3:30)"
+    python = site(spec(GAN))
+    assert python.argument(python.plan.calls["model.generator"]).where == "model.generator (mlp)"
+
+
+def test_what_a_part_refuses_is_reported_at_its_place_with_the_types_it_was_told():
+    (problem,) = refused(text("{use: gan, generator: {use: dcgan, channels: 0}}"))
+    assert problem.startswith(
+        "spec.yaml:3:30: model.generator: the generator dcgan cannot be built from z 64 unbounded, x 1×8×8 in [-1, 1]: "
+    )
+    (problem,) = refused(spec(use("autoencoder", encoder=use(Asking), decoder=MLP["decoder"])))
+    assert "model.encoder: the encoder Asking cannot" in problem and "cond" in problem
+
+
+def test_each_independent_branch_is_reported_once():
+    found = refused(
+        text(
+            """
+  use: autoencoder
+  encoder: {use: mlp, width: 0}
+  bottleneck: {use: vq, num_codes: 0}
+  critic: {use: patch, layers: 9}
+  regularizers: {r1: {use: r1, gamma: -1.0}}
+"""
+        )
+    )
+    assert [problem.split(": ")[:2] for problem in found] == [
+        ["spec.yaml:5:12", "model.encoder"],
+        ["spec.yaml:7:11", "model.critic"],
+        ["spec.yaml:8:22", "model.regularizers.r1"],
+    ]
+
+
+def test_what_hangs_on_a_failed_part_has_failed_too():
+    failed = Failed()
+    assert all(isinstance(one, Failed) for one in (failed.latents, failed(1, a=2).h, *failed.latents.values()))
+    with pytest.raises(AttributeError, match="__len__"):
+        _ = failed.__len__
+
+
+def test_a_part_of_absurdly_many_modules_is_stopped_while_it_is_made():
+    Deep.built = 0
+    (problem,) = refused(spec(use("autoencoder", encoder=use(Deep), decoder=MLP["decoder"])))
+    assert f"expected at most {MAX_REGISTRATIONS} modules and parameters in one part, got more" in problem
+    assert Deep.built <= MAX_REGISTRATIONS / 2 + 1, "its weights count before it has registered a module"
+
+
+def test_a_shared_part_is_built_once_and_refused_under_other_types():
+    own = text("{use: gan, regularizers: {a: r1, b: {ref: model.regularizers.a}}}")
+    place, model = told(own)
+    assert model.regularizers["a"] is model.regularizers["b"]
+    assert list(place.built).count("model.regularizers.a") == 1
+    (problem,) = refused(
+        text("{use: latent, autoencoder: {encoder: mlp, decoder: mlp}, prior: {ref: model.autoencoder}}")
+    )
+    assert problem.startswith(
+        "spec.yaml:3:72: model.prior: the part at model.autoencoder is shared under other types: x 4 "
+    )
+    assert "here, x 1×8×8 in [-1, 1]" in problem and problem.endswith("there")
+
+
+@pytest.mark.parametrize(
+    "x, position, message",
+    [
+        ("{shape: [1, 8, 8], range: [-1, 1]}", None, None),
+        ("{shape: [4]}", None, None),
+        ("{shape: []}", None, None),
+        ("{shape: [4, 4], classes: 7}", None, None),
+        ("{shape: [4, 0]}", "2:4", r"x: TensorType expects sizes of at least 1, got shape \(4, 0\)"),
+        ("{shape: [4], range: [1, -1]}", "2:4", r"x: TensorType expects range \(low, high\) with low < high"),
+        ("{shape: [4], classes: 0}", "2:4", "x: TensorType expects classes >= 1"),
+        ("{shape: [4], range: [1]}", "2:24", "x.range: expected 2 values"),
+        ("{shape: [4.5]}", "2:12", r"x.shape: \[0\]: expected int, got 4.5"),
+        ("{shape: wide}", "2:12", r"x.shape: expected list\[int\], got 'wide'"),
+        ("{range: [-1, 1]}", "2:4", f"x: expected a shape of at most {MAX_RANK} sizes"),
+        (f"{{shape: {[1] * (MAX_RANK + 1)}}}", "2:4", f"x: expected a shape of at most {MAX_RANK} sizes"),
+        (
+            "{shpae: [4]}",
+            "2:5",
+            r"x.shpae: got an unknown key, expected shape, range, classes, fields \(did you mean shape\?\)",
+        ),
+    ],
+)
+def test_the_type_of_a_spec_without_data(x, position, message):
+    own = Spec.from_yaml(f"model: {{use: gan}}\nx: {x}", "spec.yaml")
+    if message is None:
+        wanted = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in own.x.items()}
+        assert given_type(own) == TensorType(**wanted)
+        return
+    with pytest.raises(SpecError, match=f"^spec.yaml:{position}: {message}"):
+        given_type(own)
+
+
+def test_the_fields_of_a_spec_without_data():
+    def own(fields):
+        return Spec.from_yaml(f"model: {{use: gan}}\nx: {{shape: [4], fields: {fields}}}", "spec.yaml")
+
+    labels = own("{labels: {shape: [], classes: 3}, map: {shape: [1, 2], range: [0, 1]}}")
+    assert given_type(labels) == TensorType((4,))
+    assert given_fields(labels) == {"labels": TensorType((), classes=3), "map": TensorType((1, 2), (0, 1))}
+    assert given_fields(Spec.from_yaml("model: {use: gan}\nx: {shape: [4]}")) == {}
+    with pytest.raises(SpecError, match="^spec.yaml:2:34: x.fields.labels: got 3, expected a mapping of shape, range"):
+        given_fields(own("{labels: 3}"))
+    with pytest.raises(SpecError, match=r"^spec.yaml:2:\d+: x.fields.labels.classes: expected int \| None"):
+        given_fields(own("{labels: {shape: [], classes: many}}"))
+    with pytest.raises(SpecError, match=r"^spec.yaml:2:\d+: x.fields.labels.fields: got an unknown key"):
+        given_fields(own("{labels: {shape: [], fields: {}}}"))
+    with pytest.raises(SpecError, match="x.fields: expected dict"):
+        given_type(own("[1]"))
+
+
+def test_a_model_is_built_from_a_type_alone():
+    model = build(Spec.from_yaml("model: {use: gan, z_dim: 2, generator: {use: mlp, width: 4}}\nx: {shape: [3]}"))
+    assert model.sample(5, seed=0).shape == (5, 3)

@@ -1,0 +1,405 @@
+import importlib
+import json
+import shutil
+from contextlib import contextmanager
+from textwrap import dedent
+from types import ModuleType
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from modkit import Part, Spec, SpecError, build, hookimpl, load, train, use
+from modkit.building.migration import Migration, current_spec, due, prefixes
+from modkit.cli.app import app
+from modkit.parts.registry import Entry, Registry, registry
+from modkit.publishing.export import export
+from modkit.runs.run import Run
+from modkit.specs.node import Node
+from tests.play import MLP, spec
+from tests.plugin_factory import make_plugin
+
+THIN = """
+    from torch import Tensor, nn
+
+    from modkit import TensorType
+
+
+    class {name}(nn.Module):
+        '''A linear map.
+
+        Args:
+            x: Type of x.
+            {width}: Its features.
+        '''
+
+        def __init__(self, x: TensorType, *, {width}: int = 4) -> None:
+            super().__init__()
+            self.h = TensorType(({width},))
+            self.{layer} = nn.Linear(x.numel, {width})
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.{layer}(x.flatten(1))
+"""
+MIGRATE = """
+    def thin(params, state, version):
+        assert version == "1.0" and set(state) == {"inner.weight", "inner.bias"}, (version, set(state))
+        params["features"] = params.pop("wide")
+        return params, {key.replace("inner", "net"): value for key, value in state.items()}
+
+    def same(params, state, version):
+        return params, state
+
+    def failing(params, state, version):
+        raise RuntimeError("no way")
+
+    def rubbish(params, state, version):
+        return params
+
+    def objects(params, state, version):
+        return {"features": object()}, state
+
+    def misfit(params, state, version):
+        return {"fetures": 3}, thin(params, state, version)[1]
+
+    def lost(params, state, version):
+        return thin(params, state, version)[0], {}
+"""
+OLD, NEW = {"width": "wide", "layer": "inner"}, {"width": "features", "layer": "net"}
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    """Makes a version of the plug-in acme, whose encoder `thin` is as told; gives the folder to put on the path."""
+    root, made = tmp_path_factory.mktemp("site"), []
+
+    def make(version, shape, name="thin", **declared):
+        folder, code = root / str(len(made)), f"acme_{len(made)}_code"
+        made.append(folder)
+        if migrate := declared.pop("migrate", None):
+            declared["migrate"] = f"{code}_old:{migrate}"
+        more = "".join(f", {key}={value!r}" for key, value in declared.items())
+        source = f"""
+            from modkit.part import Part, hookimpl
+
+            @hookimpl
+            def modkit_parts():
+                return [Part("encoder", {name!r}, "{code}:Thin", "A linear map"{more})]
+        """
+        make_plugin(folder, "acme", source, version=version)
+        (folder / f"{code}.py").write_text(dedent(THIN.format(name="Thin", **shape)))
+        (folder / f"{code}_old.py").write_text(dedent(MIGRATE))
+        return folder
+
+    return make
+
+
+@contextmanager
+def installed(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        registry.cache_clear()
+        importlib.invalidate_caches()
+        yield
+    registry.cache_clear()
+
+
+THIN_VAE = use("autoencoder", encoder=use("acme/thin", wide=3), decoder=MLP["decoder"])
+
+
+@pytest.fixture(scope="module")
+def first(plugin):
+    return plugin("1.0", OLD)
+
+
+@pytest.fixture(scope="module")
+def second(plugin):
+    return plugin("2.0", NEW, migrate="thin")
+
+
+@pytest.fixture(scope="module")
+def made(first, tmp_path_factory):
+    """A run made under version 1, with averages, and what it samples there at each checkpoint."""
+    path = tmp_path_factory.mktemp("made") / "run"
+    with installed(first):
+        run = train(spec(THIN_VAE, steps=2, ema=0.5, checkpoints={"every": 1, "keep": 2}), path)
+        return run, {name: load(run, checkpoint=name).sample(3, seed=0) for name in run.kept}
+
+
+def reconstructed(model):
+    return model.reconstruct(torch.linspace(-1, 1, 128).reshape(2, 1, 8, 8))
+
+
+def test_a_run_of_version_1_loads_under_version_2_with_its_averages(made, first, second, caplog):
+    run, samples = made
+    with installed(first):
+        before = [reconstructed(load(run, checkpoint=name)) for name in run.kept]
+        assert not torch.equal(*before) and caplog.text == ""
+    with installed(second):
+        assert [str(one) for one in due(run)] == [
+            f"the migration {registry().find('encoder', 'acme/thin').migrate} of encoder acme/thin at model.encoder, "
+            "from 1.0 to 2.0"
+        ]
+        for name, x in zip(run.kept, before, strict=True):
+            model = load(run, checkpoint=name)
+            assert torch.equal(reconstructed(model), x) and torch.equal(model.sample(3, seed=0), samples[name])
+        assert model.encoder.net.weight.shape == (3, 64)
+        assert current_spec(run).model["encoder"] == use("acme/thin", features=3)
+        assert load(run, ["model.encoder.features=3"]).encoder.h.shape == (3,)
+    assert len(caplog.records) == 3, "a warning each time that it is loaded"
+    assert "modkit-acme was 1.0, is 2.0" in caplog.text and "encoder acme/thin: its source file" in caplog.text
+
+
+def test_a_locked_load_refuses_before_anything_is_written(made, second, tmp_path, monkeypatch):
+    run, _ = made
+    message = (
+        r"is locked to what it was made with:\n  modkit-acme was 1.0, is 2.0\n  encoder acme/thin: its source file has"
+    )
+    with installed(second):
+        with pytest.raises(ValueError, match=message):
+            load(run, locked=True)
+        with pytest.raises(ValueError, match=message):
+            train(Spec.from_yaml(run.spec_text), run.path, resume=True, locked=True)
+        for command in (["sample", str(run.path), "--out", str(tmp_path / "x.png")], ["evaluate", str(run.path)]):
+            done = CliRunner().invoke(app, [*command, "--locked"])
+            assert done.exit_code == 2 and "modkit-acme was 1.0, is 2.0" in done.output, done.output
+        assert not (tmp_path / "x.png").exists() and not (run.path / "evaluation.json").exists()
+        assert (
+            CliRunner().invoke(app, ["sample", str(run.path), "-n", "1", "--out", str(tmp_path / "x.png")]).exit_code
+            == 0
+        )
+
+
+def test_a_locked_load_is_held_to_torch_and_takes_what_is_the_same(made, first, monkeypatch):
+    run, samples = made
+    with installed(first):
+        assert torch.equal(load(run, locked=True).sample(3, seed=0), samples[run.kept[-1]])
+        monkeypatch.setattr(run, "lock", run.lock | {"torch": "1.0", "python": "3.0"})
+        assert load(run)
+        with pytest.raises(
+            ValueError, match=rf"made with:\n  torch was 1.0, is {torch.__version__.replace('+', '.')}$"
+        ):
+            load(run, locked=True)
+
+
+def test_without_the_plugin_one_is_told_what_to_install(made, tmp_path):
+    run, _ = made
+    message = (
+        r"needs parts that are not here:\n  encoder acme/thin is missing: it came with modkit-acme 1.0, it is not "
+        r"installed: pip install modkit-acme==1.0$"
+    )
+    registry.cache_clear()
+    for attempt in (
+        lambda: load(run),
+        lambda: export(run, tmp_path / "out"),
+        lambda: train(Spec.from_yaml(run.spec_text), run.path, resume=True),
+    ):
+        with pytest.raises(ValueError, match=message):
+            attempt()
+    with pytest.raises(ValueError, match=r"made with:\n  encoder acme/thin is missing"):
+        load(run, locked=True)
+    piece = spec(use("autoencoder", encoder=use("run", path=str(run.path), at="model.encoder"), decoder=MLP["decoder"]))
+    with pytest.raises(ValueError, match="model.encoder: the run cannot be used: .*pip install modkit-acme==1.0$"):
+        build(piece)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SpecError, match="got an unknown key 'stepps'"):
+        train(spec(use("autoencoder", **MLP), stepps=1), run.path, resume=True)
+    done = CliRunner().invoke(app, ["evaluate", str(run.path), "model.encoder.wide=3"])
+    assert done.exit_code == 2 and "pip install modkit-acme==1.0" in done.output, done.output
+
+
+def test_a_plugin_that_does_not_load_is_no_matter_of_installing(made, tmp_path):
+    make_plugin(tmp_path, "acme", "raise RuntimeError('broken')", version="1.0")
+    with installed(tmp_path), pytest.raises(ValueError, match="1.0 is installed: `modkit doctor` says"):
+        load(made[0])
+
+
+def test_a_renamed_part_loads(made, plugin):
+    run, samples = made
+    with installed(plugin("1.0", OLD, name="slim", aliases=("thin",))):
+        assert torch.equal(load(run).sample(3, seed=0), samples[run.kept[-1]])
+        resumed = train(Spec.from_yaml(run.spec_text), run.path, resume=True, locked=False)
+        assert len(resumed.metrics()) == 2
+
+
+def test_another_version_with_nothing_changed_is_a_warning(made, plugin, caplog):
+    run, samples = made
+    folder = plugin("1.1", OLD, migrate="same")
+    with installed(folder):
+        assert torch.equal(load(run).sample(3, seed=0), samples[run.kept[-1]])
+        assert train(Spec.from_yaml(run.spec_text), run.path, resume=True, evaluate=False).finished
+    assert "modkit-acme was 1.0, is 1.1" in caplog.text and "source file" not in caplog.text
+
+
+def test_a_source_that_has_changed_under_one_version(made, plugin, caplog):
+    run, samples = made
+    with installed(plugin("1.0", {**OLD, "layer": "inner"})) as _, caplog.at_level("WARNING"):
+        assert load(run) and caplog.text == ""
+    with installed(plugin("1.0", {"width": "wide", "layer": "other"})):
+        with pytest.raises(
+            ValueError, match=r"(?s)expects parts that take its weights.*under one version: give it another"
+        ):
+            load(run)
+    assert (
+        "encoder acme/thin: its source file has changed" in caplog.text and " was " not in caplog.text.split("\n", 1)[1]
+    )
+
+
+@pytest.mark.parametrize("shape", [NEW, {**OLD, "layer": "net"}], ids=["parameters", "keys"])
+def test_what_has_changed_without_migrate_says_what_to_do(made, plugin, shape):
+    with installed(plugin("2.0", shape)):
+        message = (
+            r"(?s)(unknown key 'wide'|net.weight).*encoder acme/thin came with modkit-acme 1.0, here is 2.0, which "
+            r"declares no `migrate` for it: pip install modkit-acme==1.0, or ask the author of modkit-acme for one"
+        )
+        with pytest.raises(ValueError, match=message):
+            load(made[0])
+        with pytest.raises(ValueError, match=r"(?s)pip install modkit-acme==1.0|got an unknown key 'wide'"):
+            train(Spec.from_yaml(made[0].spec_text), made[0].path, resume=True)
+
+
+@pytest.mark.parametrize(
+    "migrate, message",
+    [
+        ("failing", "at model.encoder, from 1.0 to 2.0 failed: RuntimeError: no way"),
+        ("rubbish", r"expects to return \(params, state\), a dict and a dict of tensors, got \{'wide': 3\}"),
+        ("objects", r"from 1.0 to 2.0 gives parameters that no spec holds: .*features"),
+        ("misfit", r"(?s)unknown key 'fetures'.*the migration .*misfit of encoder acme/thin .*made what does not fit"),
+        ("lost", r"(?s)Missing key.*encoder.net.weight.*the migration .*:lost of encoder acme/thin .*does not fit"),
+    ],
+)  # fmt: skip
+def test_a_migration_that_goes_wrong_is_named(made, plugin, migrate, message):
+    with installed(plugin("2.0", NEW, migrate=migrate)), pytest.raises(ValueError, match=message):
+        load(made[0])
+
+
+def test_training_cannot_go_on_after_a_migration(made, second):
+    run, _ = made
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with (
+        installed(second),
+        pytest.raises(ValueError, match="cannot be gone on with: the migration .*optimizers cannot"),
+    ):
+        train(current_spec(run), run.path, resume=True)
+    assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def test_a_piece_of_an_older_run_is_migrated(made, first, second, tmp_path):
+    run, _ = made
+    piece = use(
+        "latent", autoencoder=use("run", path=str(run.path)), prior=use("diffusion", network=use("mlp", width=4))
+    )
+    with installed(first):
+        x = reconstructed(load(run))
+        older = train(spec(piece, steps=1), tmp_path / "older")
+    with installed(second):
+        assert torch.equal(reconstructed(build(spec(piece)).autoencoder), x)
+        model = load(older)
+        assert (
+            torch.equal(reconstructed(model.autoencoder), x) and "autoencoder.encoder.net.weight" in model.state_dict()
+        )
+        written = current_spec(older).model["autoencoder"]
+        assert written.use == "run" and written["part"]["encoder"] == use("acme/thin", features=3)
+        again = train(spec(piece, steps=1), tmp_path / "again")
+        assert [row["version"] for row in again.lock["parts"] if row["name"] == "acme/thin"] == ["2.0"]
+
+
+def test_what_was_migrated_is_exported_as_it_is_now(made, second, tmp_path):
+    run, samples = made
+    with installed(second):
+        export(run, tmp_path / "out")
+        there = Run.open(tmp_path / "out")
+        assert torch.equal(load(there, locked=True).sample(3, seed=0), samples[run.kept[-1]]) and due(there) == ()
+        assert {key: there.lock[key] for key in ("seed", "commit")} == {
+            key: run.lock[key] for key in ("seed", "commit")
+        }
+
+
+def test_a_lock_of_format_1_loads_and_says_what_to_do(made, first, second, tmp_path):
+    shutil.copytree(made[0].path, tmp_path / "run")
+    lock = json.loads((tmp_path / "run" / "modkit.lock").read_text())
+    new = ("packages", "commit", "state")
+    old = {key: value for key, value in lock.items() if key not in new} | {"format": 1}
+    old["parts"] = [{key: value for key, value in row.items() if key not in ("at", "commit")} for row in old["parts"]]
+    (tmp_path / "run" / "modkit.lock").write_text(json.dumps(old))
+    with installed(first):
+        assert torch.equal(load(tmp_path / "run", locked=True).sample(3, seed=0), made[1]["step-00000002"])
+        export(tmp_path / "run", tmp_path / "out")
+        assert torch.equal(load(tmp_path / "out").sample(3, seed=0), made[1]["step-00000002"])
+    with installed(second), pytest.raises(ValueError, match=r"(?s)unknown key 'wide'.*pip install modkit-acme==1.0"):
+        load(tmp_path / "run")
+    (tmp_path / "run" / "modkit.lock").write_text(json.dumps(old | {"format": 3}))
+    with pytest.raises(ValueError, match="run/modkit.lock: expected a lock of format 1 or 2, got format 3"):
+        load(tmp_path / "run")
+
+
+def test_a_declaration_names_a_function():
+    plugin = ModuleType("acme")
+    plugin.modkit_parts = hookimpl(lambda: [Part("encoder", "thin", "x:y", "", migrate="thin")])
+    with pytest.raises(ValueError, match="part encoder thin expects migrate 'module.path:Name', got 'thin'"):
+        Registry().add("acme", plugin)
+
+
+def test_prefixes_are_those_of_every_part_that_a_node_was_built_into():
+    keys = dict.fromkeys(["level[0].net.a", "level[1].net.a", "level[1].nets.a", "levels[0].net.a", "b", "x.level.c"])
+    assert prefixes("model.level.net", keys) == ["level[0].net.", "level[1].net."]
+    assert prefixes("model.levels[0].net", keys) == ["levels[0].net."] and prefixes("model.levels[1]", keys) == []
+    assert prefixes("model", keys) == [""] and prefixes("train.optimizer", keys) == []
+
+
+TREE = Node(
+    {
+        "model": {
+            "use": "m",
+            "levels": [{"use": "acme/net", "wide": 1, "inside": {"use": "acme/in"}}],
+            "shared": {"ref": "model.levels[0]"},
+            "piece": {"use": "run", "path": "p", "part": {"use": "acme/net", "wide": 2}},
+            "each": {"use": "acme/net", "wide": 3},
+        }
+    }
+)
+
+
+def growing(params, state, version):
+    return {**params, "wide": params["wide"] + 10, "had": sorted(state)}, {f"new.{k}": v + 1 for k, v in state.items()}
+
+
+def by_value(params, state, version):
+    return {"sum": float(sum(state.values()))}, state
+
+
+@pytest.mark.parametrize("place", ["levels[0]", "piece", "each"])
+def test_lists_trained_pieces_shared_parts_and_parts_made_several_times(place):
+    part = Part("encoder", "acme/net", "x:y", "", migrate=f"{__name__}:growing")
+    migration = Migration(Entry(part, "acme", "2"), "1", f"model.{place}")
+    state = {"levels[0].a": 1, "levels[0].inside.b": 2, "shared.a": 1, "shared.inside.b": 2, "piece.a": 3, "q": 0}
+    state |= {"each[0].a": 4, "each[1].a": 5}
+    tree, after = migration(TREE, {key: torch.tensor(float(value)) for key, value in state.items()})
+    mine = {"levels[0]": ("levels[0].", "shared."), "piece": ("piece.",), "each": ("each[0].", "each[1].")}[place]
+    want = {}
+    for key, value in state.items():
+        prefix = next((prefix for prefix in mine if key.startswith(prefix)), None)
+        want |= {key: value} if prefix is None else {f"{prefix}new.{key.removeprefix(prefix)}": value + 1}
+    assert {key: float(value) for key, value in after.items()} == want
+    model = tree["model"]
+    nodes = {"levels[0]": model["levels"][0], "piece": model["piece"]["part"], "each": model["each"]}
+    for name, wide in {"levels[0]": 1, "piece": 2, "each": 3}.items():
+        assert nodes[name]["wide"] == wide + (10 if name == place else 0)
+    assert nodes[place]["had"] == (("a", "inside.b") if place == "levels[0]" else ("a",))
+    assert model["shared"] == {"ref": "model.levels[0]"} and nodes["levels[0]"]["inside"] == {"use": "acme/in"}
+
+
+def test_inner_parts_go_first(made, monkeypatch):
+    part = Part("model", "acme/m", "x:y", "", migrate=f"{__name__}:growing")
+    monkeypatch.setattr("modkit.building.migration.known", lambda row: Entry(part, "acme", "2"))
+    row = {"kind": "model", "name": "acme/m", "distribution": "acme", "version": "1", "sha256": None}
+    rows = [row | {"at": ["model", "model.a[0].b"]}, row | {"at": ["model.a[0]"]}, row | {"version": "2", "at": ["x"]}]
+    run = Run(made[0].path, "", {"format": 2, "parts": rows})
+    assert [one.path for one in due(run)] == ["model.a[0].b", "model.a[0]", "model"]
+
+
+def test_parts_of_one_node_must_agree():
+    part = Part("encoder", "acme/net", "x:y", "", migrate=f"{__name__}:by_value")
+    migration = Migration(Entry(part, "acme", "2"), "1", "model.each")
+    with pytest.raises(ValueError, match="the same parameters for each part that is built"):
+        migration(TREE, {"each[0].a": torch.tensor(4.0), "each[1].a": torch.tensor(5.0)})

@@ -1,0 +1,315 @@
+import pytest
+import torch
+from torch import nn
+
+from modkit import Event, Spec, SpecError, TensorType, build, load, train, use
+from modkit.building.call import Call, Ref
+from modkit.building.plan import MAX_PARTS, plan
+from tests.play import MLP, spec
+
+HEAD = "name: toy\ndata: {use: digits, size: 8}\n"
+LATENT = f"""{HEAD}model:
+  use: latent
+  autoencoder: {{encoder: mlp, decoder: mlp}}
+  prior: {{use: diffusion, network: mlp, schedule: cosine, sampler: {{use: ddim, steps: 5}}}}
+train: {{steps: 3, players: {{"prior/*": {{optimizer: sgd}}}}}}
+"""
+
+
+class Flat(nn.Module):
+    """An encoder that flattens and scales."""
+
+    def __init__(self, x: TensorType, *, scale: float = 1.0):
+        super().__init__()
+        self.h = TensorType((x.numel,))
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def forward(self, x):
+        return self.scale * x.flatten(1)
+
+
+def flattened(x: TensorType, *, scale: float = 2.0) -> nn.Module:
+    return Flat(x, scale=scale)
+
+
+def read(text):
+    return Spec.from_yaml(text, "spec.yaml")
+
+
+def problems(text):
+    with pytest.raises(SpecError) as caught:
+        plan(read(text))
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_short_forms_and_defaults_are_written_out():
+    planned = plan(read(LATENT))
+    model = planned.resolved.model
+    assert model["autoencoder"]["encoder"] == use("mlp", width=256, depth=2)
+    assert model["autoencoder"].use == "autoencoder" and model["autoencoder"]["bottleneck"].use == "gaussian"
+    assert model["prior"]["sampler"] == use("ddim", steps=5, eta=0.0, spacing="trailing")
+    assert model["prior"]["schedule"] == use("cosine", num=1000, offset=0.008, max_beta=0.999)
+    assert "critic" not in model["autoencoder"] and "scale" not in model
+    assert planned.spec == read(LATENT), "what was written stays as it was"
+
+
+def test_a_plan_has_every_part_by_its_path_and_every_registered_one_used():
+    planned = plan(read(LATENT))
+    assert planned.calls["model.prior.network"].part.name == "mlp"
+    assert planned.calls["train.players.prior/*.optimizer"].part.name == "sgd"
+    assert {"x", "cond"} <= planned.calls["model.prior.network"].takes
+    assert isinstance(planned.model, Call) and planned.model is planned.calls["model"]
+    used = {str(entry.part) for entry in planned.entries}
+    assert {"model latent", "sampler ddim", "optimizer sgd", "optimizer adamw", "data digits", "engine local"} <= used
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        use("gan", generator="mlp", regularizers={"r1": use("r1", gamma=2.0)}, weights={"r1": 0.5}),
+        use("autoencoder", **MLP, bottleneck=use("vq", num_codes=8, channels=3), critic="mlp"),
+        use("latent", autoencoder=use("autoencoder", **MLP), prior=use("diffusion", network="mlp")),
+        use("latent", autoencoder={"encoder": "mlp", "decoder": "mlp"}, prior=use("gan", generator="mlp")),
+    ],
+    ids=lambda model: model.use,
+)
+def test_a_resolved_spec_resolves_to_itself_and_reads_back(model):
+    settings = {"players": {"*": {"optimizer": use("adam", lr=0.1), "every": 2}}, "terms": {"*": {"every": 3}}}
+    resolved = plan(spec(model, loggers=["tensorboard"], stages=[{"players": ["*"]}], **settings)).resolved
+    assert plan(resolved).resolved == resolved
+    assert Spec.from_yaml(resolved.to_yaml()) == resolved
+
+
+def test_python_and_yaml_build_the_same_plan():
+    python = Spec(
+        name="toy",
+        data=use("digits", size=8),
+        model=use(
+            "latent",
+            autoencoder={"encoder": "mlp", "decoder": "mlp"},
+            prior=use("diffusion", network="mlp", schedule="cosine", sampler=use("ddim", steps=5)),
+        ),
+        train={"steps": 3, "players": {"prior/*": {"optimizer": "sgd"}}},
+    )
+    assert python == read(LATENT)
+    assert plan(python).resolved == plan(read(LATENT)).resolved
+
+
+def test_every_problem_is_found_and_stands_at_its_place():
+    text = f"""{HEAD}model:
+  use: gan
+  generator: {{use: mlp, widht: 4}}
+  discriminator: {{use: mpl}}
+  z_dim: many
+  regularizers: [r1]
+train:
+  optimizer: {{use: adam, lr: fast}}
+"""
+    found = problems(text)
+    assert [problem.split(": ")[:2] for problem in found] == [
+        ["spec.yaml:5:25", "model.generator.widht"],
+        ["spec.yaml:6:18", "model.discriminator"],
+        ["spec.yaml:8:17", "model.regularizers"],
+        ["spec.yaml:7:10", "model.z_dim"],
+        ["spec.yaml:10:30", "train.optimizer.lr"],
+    ]
+    assert "did you mean width?" in found[0] and "did you mean 'mlp'?" in found[1]
+    assert "expected int, got 'many'" in found[3]
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (
+            "{use: gan, generator: {use: mlp, x: 3}}",
+            "3:41: model.generator.x: got 'x', which the generator mlp is told by",
+        ),
+        ("{use: gan, generator: {ref: model.discriminator}}", "got model.discriminator, which is not there"),
+        (
+            "{use: gan, discriminator: mlp, generator: {ref: model.discriminator}}",
+            "3:50: model.generator: got a ref to the discriminator at model.discriminator, expected a generator",
+        ),
+        (
+            "{use: gan, discriminator: {ref: model}, z_dim: 4}",
+            r"got a cycle model.discriminator → model → model.discriminator",
+        ),
+        (
+            "{use: diffusion, network: {width: 8}, sampler: {steps: 2}}",
+            "model.network.width: got an unknown key 'width'",
+        ),
+        ("{use: gan, weights: {r1: {value: 2}}}", "model.weights.r1: got no `use`, expected the name of a weight: "),
+        ("{use: gan, weights: {r1: true}}", "model.weights.r1: got True, expected a weight"),
+        ("{use: gan, weights: {r1: 4000000000}}", "model.weights.r1: expected a number below 2\\^31"),
+        ("{use: image}", "3:8: model: no model is called 'image'; "),
+        ("{use: gan, generator: {use: 7}}", "3:30: model.generator: got 7 as `use`, expected the name of a generator"),
+        ("{use: gan, generator: {use: ''}}", "3:30: model.generator: no generator is called ''"),
+        ("{use: gan, generator: {use: [mlp]}}", "3:30: model.generator: got a list as `use`"),
+        ("{use: gan, generator: {use: null}}", "3:30: model.generator: got no `use`, expected the name of a generator"),
+        ("{use: 'local:a:B'}", "3:8: model: got the local a:B, not reloadable by name, expected a registered model"),
+        ("{use: acme/gan}", "no model is called 'acme/gan'"),
+        ("{use: run}", "3:8: model: got no `path`, expected the directory of a run"),
+        ("{use: run, path: nowhere}", "3:8: model: the run cannot be used: Run.open expects a run's directory"),
+        ("{use: run, path: nowhere, trian: true}", "got an unknown key 'trian', expected path, at, train"),
+        ("{use: run, path: 3}", "model.path: got 3, expected str"),
+        (f"{{use: run, path: {'a' * 5000}}}", "the run cannot be used: .*too long"),
+        ("null", "missing|got null"),
+    ],
+)
+def test_what_does_not_fit_a_signature_is_refused(model, message):
+    with pytest.raises(SpecError, match=message):
+        plan(read(f"{HEAD}model: {model}"))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", ".", "n" * 101, '"a\\0b"', '"a\\\\b"'])
+def test_a_name_is_that_of_a_folder(name):
+    (problem,) = problems(f"name: {name}\ndata: digits\nmodel: gan")
+    assert problem.startswith("spec.yaml:1:7: name: got ") and problem.endswith(", expected a plain name, as of a file")
+
+
+def test_a_spec_without_data_needs_a_type():
+    assert problems("model: gan") == [
+        "spec.yaml:1:1: data: missing, expected a data set, or `x` with the type of one sample"
+    ]
+    assert plan(read("model: gan\nx: {shape: [4]}")).data is None
+
+
+def test_more_parts_than_any_system_has_are_refused():
+    many = ", ".join(f"r{index}: r1" for index in range(MAX_PARTS))
+    (problem,) = problems(f"{HEAD}model: {{use: gan, regularizers: {{{many}}}}}")
+    assert f"parts with all defaults, expected at most {MAX_PARTS}" in problem
+
+
+def test_references_stay_and_are_the_same_object():
+    text = f"""{HEAD}model:
+  use: latent
+  autoencoder: {{encoder: mlp, decoder: {{use: mlp, width: "${{train.batch_size}}"}}}}
+  prior: {{use: latent, autoencoder: {{encoder: mlp, decoder: mlp}}, prior: {{use: diffusion, network: mlp}}}}
+train: {{batch_size: 24}}
+"""
+    assert plan(read(text)).calls["model.autoencoder.decoder"].arguments["width"] == 24
+    shared = read(f"{HEAD}model: {{use: gan, discriminator: {{ref: model.generator}}}}")
+    with pytest.raises(SpecError):
+        plan(shared)
+    regularizers = f"{HEAD}model: {{use: gan, regularizers: {{a: r1, b: {{ref: model.regularizers.a}}}}}}"
+    planned = plan(read(regularizers))
+    assert planned.model.arguments["regularizers"]["b"] == Ref("model.regularizers.b", "model.regularizers.a")
+    assert planned.resolved.model["regularizers"]["b"] == {"ref": "model.regularizers.a"}
+    assert plan(planned.resolved).resolved == planned.resolved
+    game = build(read(regularizers))
+    assert game.regularizers["a"] is game.regularizers["b"]
+
+
+@pytest.mark.parametrize("local", [Flat, flattened], ids=["class", "function"])
+def test_a_local_part_is_built_trained_and_recorded_as_not_reloadable(local, tmp_path):
+    model = use("autoencoder", encoder=use(local, scale=3.0), decoder=MLP["decoder"])
+    own = spec(model)
+    name = f"{local.__module__}:{local.__qualname__}"
+    with pytest.raises(SpecError, match=f"model.encoder.use: got the local {name}, not reloadable by name"):
+        own.to_yaml()
+    assert build(own).encoder.scale == 3.0
+    run = train(own, tmp_path / "run", steps=1)
+    assert Spec.from_yaml(run.spec_text).model["encoder"] == use(f"local:{name}", scale=3.0)
+    with pytest.raises(SpecError, match=rf"spec.yaml:\d+:\d+: model.encoder: got the local {name}, not reloadable"):
+        load(run)
+    trained = load(run, spec=own)
+    assert torch.equal(trained.encoder.scale, run.weights()["encoder.scale"]) and trained.encoder.scale != 3.0
+    train(own, tmp_path / "run", steps=2, resume=True)
+    with pytest.raises(SpecError, match="model.encoder.scale: expected float, got 'x'"):
+        build(spec(use("autoencoder", encoder=use(Flat, scale="x"), decoder=MLP["decoder"])))
+
+
+def test_a_local_part_must_declare_what_it_takes():
+    class Vague(nn.Module):
+        def __init__(self, x, **rest):
+            super().__init__()
+
+    class Odd(nn.Module):
+        def __init__(self, x: Event, *, fancy: object):
+            super().__init__()
+
+    for part in (Vague, Odd):
+        with pytest.raises(SpecError, match=f"model.encoder: the encoder {part.__name__} cannot be used: ValueError"):
+            plan(spec(use("autoencoder", encoder=use(part))))
+
+
+def test_a_trained_piece_is_that_runs_part_and_resolves_without_it(tmp_path):
+    run = train(spec(use("autoencoder", **MLP)), tmp_path / "vae", steps=1)
+    piece = use("run", path=str(run.path))
+    latent = spec(use("latent", autoencoder=piece, prior=use("diffusion", network=use("mlp", width=8, depth=1))))
+    planned = plan(latent)
+    call = planned.calls["model.autoencoder"]
+    assert (call.part.name, call.trained.at, call.trained.train) == ("autoencoder", "model", False)
+    written = planned.resolved.model["autoencoder"]
+    assert written["part"]["encoder"] == use("mlp", width=16, depth=1) and written["train"] is False
+    assert plan(planned.resolved).resolved == planned.resolved
+    model = build(latent)
+    assert [player.name for player in model.active_players()] == ["prior/denoiser"]
+    kept = run.weights()
+    assert all(torch.equal(value, kept[name]) for name, value in model.autoencoder.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in model.autoencoder.parameters())
+    run.path.rename(tmp_path / "moved")
+    assert plan(planned.resolved).resolved == planned.resolved, "a resolved spec needs no other run"
+    with pytest.raises(SpecError, match="model.autoencoder: the run cannot be used: "):
+        plan(latent)
+
+
+def test_a_piece_of_a_trained_piece_is_taken_by_its_path(tmp_path):
+    run = train(spec(use("autoencoder", **MLP)), tmp_path / "vae", steps=1)
+    encoder = use("run", path=str(run.path), at="model.encoder", train=True)
+    model = build(spec(use("autoencoder", encoder=encoder, decoder=MLP["decoder"])))
+    kept = run.weights()
+    assert all(torch.equal(value, kept[f"encoder.{name}"]) for name, value in model.encoder.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.encoder.parameters())
+    with pytest.raises(SpecError, match="the run cannot be used: .*model.encodre"):
+        plan(spec(use("autoencoder", encoder=use("run", path=str(run.path), at="model.encodre"))))
+    with pytest.raises(SpecError, match="no encoder is called 'mlp'|expected a encoder|no decoder|encoder"):
+        plan(spec(use("autoencoder", encoder=use("run", path=str(run.path), at="model.bottleneck"))))
+
+
+def test_a_null_that_is_no_default_is_written_out():
+    nodes = dict(MLP, bottleneck=use("gaussian", channels=None))
+    planned = plan(spec(use("autoencoder", **nodes)))
+    again = plan(Spec.from_yaml(planned.resolved.to_yaml()))
+    assert planned.resolved.model["bottleneck"] == use("gaussian", channels=None)
+    assert again.calls["model.bottleneck"].arguments == {"channels": None}
+    assert "critic" not in planned.resolved.model, "null is its default"
+
+
+class Named(Flat):
+    """An encoder whose scale may be said by a name, and whose values come from elsewhere."""
+
+    def __init__(self, x: TensorType, *, scale: float = 1.0, name: str | None = None):
+        super().__init__(x, scale=scale)
+        assert name is None
+
+    @staticmethod
+    def expanded(params):
+        if params.get("name") == "nobody":
+            raise ValueError("Named expects a name that it knows, got 'nobody'")
+        told = {key: value for key, value in params.items() if key != "name"}
+        return {"scale": 3.0, **told} if "name" in params else told
+
+    def load_pretrained(self):
+        with torch.no_grad():
+            self.scale += 0.5
+
+
+def test_a_part_says_what_its_keywords_stand_for():
+    planned = plan(spec(use("autoencoder", encoder=use(Named, name="three"), decoder=MLP["decoder"])))
+    assert planned.calls["model.encoder"].arguments == {"scale": 3.0, "name": None}
+    assert planned.resolved.model["encoder"].params == {"scale": 3.0}
+    beside = plan(spec(use("autoencoder", encoder=use(Named, name="three", scale=4.0), decoder=MLP["decoder"])))
+    assert beside.calls["model.encoder"].arguments["scale"] == 4.0
+    with pytest.raises(
+        SpecError, match="model.encoder: .* cannot be used: Named expects a name that it knows, got 'no"
+    ):
+        plan(spec(use("autoencoder", encoder=use(Named, name="nobody"), decoder=MLP["decoder"])))
+
+
+def test_values_from_elsewhere_are_loaded_into_a_new_model_alone(tmp_path):
+    system = spec(use("autoencoder", encoder=use(Named, name="three"), decoder=MLP["decoder"]))
+    assert float(build(system).encoder.scale.detach()) == 3.5
+    run = train(system, tmp_path / "run", steps=1)
+    trained = run.weights()["encoder.scale"]
+    assert float(trained) != 3.5
+    assert torch.equal(load(run, spec=system).encoder.scale, trained)

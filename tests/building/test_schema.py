@@ -1,0 +1,108 @@
+import json
+import random
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from modkit import Part, Spec, SpecError, load_spec
+from modkit.building.plan import plan
+from modkit.building.schema import schema
+from modkit.kinds import KINDS
+from modkit.parts.registry import registry
+from modkit.specs.yaml import parse
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def validator():
+    found = json.loads(json.dumps(schema()))
+    jsonschema.Draft7Validator.check_schema(found)
+    return jsonschema.Draft7Validator(found)
+
+
+def plain(spec):
+    return parse(spec.to_yaml(), "spec.yaml")[0]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_fits_as_written_and_resolved(validator, path):
+    spec = load_spec(path)
+    validator.validate(plain(spec))
+    validator.validate(plain(plan(spec).resolved))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model.prior.sampler.steps", "many"),
+        ("model.prior.sampler", "no-such-sampler"),
+        ("model.prior.sampler", {"steps": 3, "pace": 1}),
+        ("model.prior.sampler", {"use": "ddim", "spacing": "sideways"}),
+        ("model.prior.schedule", 3),
+        ("model.prior", {"ref": "model", "more": 1}),
+        ("model.prior", {"use": "run"}),
+        ("model.autoencoder.weights", {"kl": "heavy"}),
+        ("train.stages", {"players": ["*"]}),
+        ("train.batch_size", True),
+        ("train.batch_size", 2**31),
+        ("data.size", None),
+    ],
+)
+def test_what_no_spec_may_say_is_refused(validator, path, value):
+    spec = load_spec(next(found for found in EXAMPLES if found.stem == "ldm")).with_value(path, value)
+    assert not validator.is_valid(plain(spec))
+    with pytest.raises(SpecError):
+        plan(spec)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_unknown_key_is_refused_wherever_a_part_or_a_record_is(validator, path):
+    spec = load_spec(path)
+    places = [at for at, call in plan(spec).calls.items()] + ["train"]
+    for at in random.Random(0).sample(places, min(4, len(places))):
+        assert not validator.is_valid(plain(spec.with_value(f"{at}.no_such_key", 1)))
+
+
+def test_a_mapping_without_use_is_the_default_part_alone(validator):
+    spec = Spec.from_yaml("{data: digits, model: {use: diffusion, sampler: {eta: 0.5}}}")
+    refused = not _accepted(spec)
+    assert validator.is_valid(plain(spec)) != refused
+
+
+def test_the_type_of_data_that_are_not_there(validator):
+    spec = {"x": {"shape": [1, 8, 8], "fields": {"labels": {"shape": [], "classes": 3}}}, "model": "autoencoder"}
+    assert validator.is_valid(spec)
+    assert not validator.is_valid({**spec, "x": {"shape": [1], "fields": {"labels": {"classes": 3}}}})
+
+
+def test_every_kind_part_and_parameter_is_there_with_its_help(validator):
+    definitions = validator.schema["definitions"]
+    assert set(KINDS) <= set(definitions)
+    for kind in KINDS:
+        names = [entry.part.name for entry in registry().parts(kind)]
+        assert definitions[kind]["anyOf"][0] == {"enum": names}
+    steps = definitions["sampler:ddim"]["properties"]["steps"]
+    assert steps["type"] == "integer" and steps["description"]
+    assert "$ref" in json.dumps(definitions["model:latent"]["properties"]["prior"])
+
+
+def test_a_part_that_cannot_be_imported_takes_anything(monkeypatch):
+    broken = Part("sampler", "broken", "no_such_module:Sampler", "Broken")
+    entries = [type("Entry", (), {"part": broken})]
+    known = registry()
+    monkeypatch.setattr(
+        "modkit.building.schema.registry",
+        lambda: type("R", (), {"parts": lambda self, kind: entries if kind == "sampler" else known.parts(kind)})(),
+    )
+    found = jsonschema.Draft7Validator(schema())
+    assert found.is_valid({"model": {"use": "diffusion", "sampler": {"use": "broken", "anything": 1}}})
+
+
+def _accepted(spec):
+    try:
+        plan(spec)
+    except SpecError:
+        return False
+    return True

@@ -1,0 +1,303 @@
+import json
+import os
+import re
+from importlib import metadata
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import load_file
+
+import modkit
+from modkit.cli.app import app
+from modkit.parts.registry import registry
+from tests.plugin_factory import make_plugin
+
+TINY = """
+name: tiny
+data: {use: digits, size: 8}
+model:
+  use: diffusion
+  network: {use: mlp, width: 8, depth: 1}
+  conditioner: {use: label, width: 4}
+  guidance: {use: cfg, scale: 1.5}
+  sampler: {use: ddim, steps: 4, eta: 0.5}
+train: {steps: 3, batch_size: 8, device: cpu, log: {every: 1}, samples: {num: 4}}
+"""
+BAD = TINY.replace("width: 8,", "widht: 8,")
+
+
+def run(*arguments, status=0):
+    """The command line in this process: what it prints, and what it says beside it."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == status, result.output
+    return result.stdout, result.stderr
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "bad.yaml").write_text(BAD)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "tiny.yaml").write_text(TINY)
+    run("train", folder / "tiny.yaml", "--out", folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    monkeypatch.delenv("MODKIT_STRICT", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    registry.cache_clear()
+    yield lambda name, source: make_plugin(tmp_path / "site", name, source)
+    registry.cache_clear()
+
+
+def test_help_names_every_command_and_explains_each_option():
+    text, _ = run("--help")
+    commands = re.findall(r"^  ([a-z][a-z-]*)  ", text, re.M)
+    assert {"check", "doctor", "list", "sample", "show", "train"} <= set(commands)
+    for command in commands:
+        words, _ = run(command, "-h")
+        assert re.match(rf"Usage: \S+ {command} ", words)
+        assert all(option.help for option in app.commands[command].params if isinstance(option, click.Option))
+    assert run("--version")[0] == f"modkit, version {modkit.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("lsit",),
+        ("show", "sampler"),
+        ("train",),
+        ("train", "tiny.yaml", "--stpes", "3"),
+        ("train", "tiny.yaml", "--steps", "-1"),
+        ("train", "tiny.yaml", "--steps", "many"),
+        ("sample", "run", "-n", "0"),
+        ("sample", "run", "--seed", "x"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_use_of_the_command_line_is_status_2(arguments, here):
+    _, said = run(*arguments, status=2)
+    assert said.startswith("Usage: ") and "Error: " in said
+    assert sorted(os.listdir(here)) == ["bad.yaml", "tiny.yaml"]
+
+
+def test_list_prints_every_part_or_those_of_a_kind():
+    rows = json.loads(run("list", "--json")[0])
+    assert {"kind", "name", "distribution", "version", "summary"} == set(rows[0])
+    assert len(rows) == len(registry().parts())
+    samplers = json.loads(run("list", "sampler", "--json")[0])
+    assert [row for row in rows if row["kind"] == "sampler"] == samplers
+    table = run("list", "sampler")[0].splitlines()
+    assert table[0].split() == ["kind", "name", "distribution", "summary"] and len(table) == 1 + len(samplers)
+    _, said = run("list", "samplr", status=2)
+    assert said.startswith("modkit: unknown kind 'samplr'; did you mean 'sampler'?")
+
+
+def test_show_prints_a_part_with_its_parameters():
+    part = json.loads(run("show", "network", "unet", "--json")[0])
+    (channels,) = [one for one in part["parameters"] if one["name"] == "channels"]
+    assert (channels["type"], channels["default"], channels["required"]) == ("list[int]", [64, 128], False)
+    text, _ = run("show", "network", "unet")
+    assert text.startswith("network unet: ")
+    (row,) = [line for line in text.splitlines() if line.startswith("channels ")]
+    assert row.split()[:4] == ["channels", "list[int]", "[64,", "128]"], "brackets are text, not styles"
+    _, said = run("show", "network", "unte", status=2)
+    assert said.startswith("modkit: no network is called 'unte'; did you mean 'unet'?; there are: ")
+
+
+def test_doctor_tells_versions_and_plugins(plugin):
+    plugin("acme", "raise RuntimeError('broken [red]')")
+    found = json.loads(run("doctor", "--json")[0])
+    assert (found["modkit"], found["torch"]) == (modkit.__version__, metadata.version("torch"))
+    (row,) = [row for row in found["plugins"] if row["plugin"] == "acme"]
+    assert row["status"] == "failed"
+    text, _ = run("doctor")
+    assert f"modkit {modkit.__version__}, python " in text and "broken [red]" in text
+
+
+def test_a_plugin_adds_commands(plugin, monkeypatch):
+    source = """
+        import click
+        from modkit.part import hookimpl
+
+        @hookimpl
+        def modkit_commands(app):
+            @app.command("hello")
+            def hello():
+                click.echo("hello from acme")
+    """
+    plugin("acme", source)
+    monkeypatch.setattr("sys.argv", ["modkit", "hello"])
+    with pytest.raises(SystemExit) as ended:
+        modkit.cli.app.main()
+    assert ended.value.code == 0 and run("hello") == ("hello from acme\n", "")
+    del app.commands["hello"]
+
+
+def test_check_prints_the_graph_and_writes_nothing(here):
+    text, said = run("check", "tiny.yaml", "train.steps=9")
+    assert said == ""
+    (row,) = [line for line in text.splitlines() if line.startswith("model.network ")]
+    assert re.search(
+        r"mlp +x 1×8×8 in \[-1, 1\], out 1×8×8 unbounded, cond .*time.* +1×8×8 unbounded +[\d,]+$", row.strip()
+    )
+    assert "stage 0: denoiser, 9 steps" in text
+    assert re.search(r"^x: 1×8×8 in \[-1, 1\]; [\d,]+ parameters; no problems found$", text, re.M)
+    assert sorted(os.listdir(here)) == ["bad.yaml", "tiny.yaml"]
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["bad.yaml"], r"bad.yaml:6:23: model.network.widht: got an unknown key 'widht', .*\(did you mean width\?\)"),
+        (["nowhere.yaml"], "cannot read nowhere.yaml: No such file or directory"),
+        (["."], "cannot read .: Is a directory"),
+        (["tiny.yaml", "model.sampler=dimm"], "<override 1>:1:15: model.sampler: no sampler is called 'dimm'"),
+        (["tiny.yaml", "train.steps=1", "train.seed=x"], "<override 2>:1:12: train.seed: expected int, got 'x'"),
+        (["tiny.yaml", "model.sampler"], "<override 1>:1:1: got 'model.sampler', expected path=value"),
+        (["tiny.yaml", "model.sampler.steps=2000"], "<override 1>:1:.*tiny.yaml|tiny.yaml:9:12: model.sampler: .*1000"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_a_wrong_spec_is_status_2_and_nothing_is_written(command, arguments, message, here):
+    text, said = run(command, *arguments, status=2)
+    assert text == "" and re.match(f"modkit: ({message})", said), said
+    assert sorted(os.listdir(here)) == ["bad.yaml", "tiny.yaml"]
+
+
+def test_every_problem_is_a_line():
+    _, said = run("check", "bad.yaml", "train.seed=x", status=2)
+    first, second = said.splitlines()
+    assert first.startswith("modkit: bad.yaml:6:23: ") and second.startswith("<override 1>:1:12: train.seed: ")
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_what_a_swap_dropped_is_said_beside_the_output(command):
+    text, said = run(command, "tiny.yaml", "model.sampler=dpm-solver++")
+    assert said == "modkit: swap model.sampler: dropped eta (unknown to dpm-solver++)\n"
+    assert "dropped" not in text
+
+
+def test_train_makes_a_run_and_says_where(here):
+    text, said = run("train", "tiny.yaml", "train.seed=4", "--steps", 2)
+    assert (
+        said == ""
+        and text.splitlines()[-1]
+        == f"run: runs/tiny, pictures: {sorted((here / 'runs/tiny/samples').iterdir())[-1].relative_to(here)}"
+    )
+    assert re.search(r"^stage: .*denoiser.*, 2 steps$", text, re.M) and re.search(
+        r"^step 2/2  \S*denoising ", text, re.M
+    )
+    run_ = modkit.Run.open("runs/tiny")
+    assert run_.finished and run_.lock["seed"] == 4 and [row["step"] for row in run_.metrics()] == [1, 2]
+    _, said = run("train", "tiny.yaml", "train.seed=4", status=2)
+    assert "runs/tiny holds a run already: go on with it by --resume, or --overwrite it" in said
+    run("train", "tiny.yaml", "train.seed=4", "--resume", "--steps", 3)
+    assert [row["step"] for row in modkit.Run.open("runs/tiny").metrics()] == [1, 2, 3]
+    run("train", "tiny.yaml", "--overwrite", "--steps", 1)
+    assert [row["step"] for row in modkit.Run.open("runs/tiny").metrics()] == [1]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--resume", "--overwrite"], "expected --resume or --overwrite, got both"),
+        (["--out", "tiny.yaml"], "Run.create expects a directory, got the file tiny.yaml"),
+        (["--out", "tiny.yaml/x"], "Run.create cannot make the directory tiny.yaml/x: "),
+        (["--out", "."], "Run.create expects an empty directory or a run, got . with bad.yaml, tiny.yaml"),
+    ],
+)
+def test_what_cannot_hold_a_run_is_refused(options, message, here):
+    _, said = run("train", "tiny.yaml", "--steps", 1, *options, status=2)
+    assert said.startswith(f"modkit: {message}")
+    assert sorted(os.listdir(here)) == ["bad.yaml", "tiny.yaml"]
+
+
+def test_a_model_that_memory_cannot_hold_is_refused_before_anything_is_written(here):
+    huge = ["model.network.width=400000", "model.network.depth=8"]
+    assert "no problems found" in run("check", "tiny.yaml", *huge)[0]
+    _, said = run("train", "tiny.yaml", *huge, status=2)
+    assert re.match(
+        r"modkit: training expects weights and a batch to fit into memory: [\d,]+ parameters and 8 samples", said
+    )
+    assert not (here / "runs").exists()
+
+
+def test_a_loss_that_is_not_finite_is_status_1(here):
+    _, said = run("train", "tiny.yaml", "train.optimizer.lr=1e+30", "train.steps=20", status=1)
+    assert re.match(r"modkit: the loss denoising of denoiser is (nan|inf) by step \d+ ", said)
+
+
+def test_sample_writes_pictures_and_numbers(trained, here):
+    assert run("sample", trained, "-n", 5, "--seed", 3, "--out", "x.npy") == ("5 samples: x.npy\n", "")
+    samples = np.load("x.npy")
+    assert samples.shape == (5, 1, 8, 8) and samples.dtype == np.float32 and np.abs(samples).max() <= 1
+    run("sample", trained, "-n", 5, "--seed", 3, "--out", "deep/er/x.safetensors")
+    assert torch.equal(load_file("deep/er/x.safetensors")["samples"], torch.from_numpy(samples))
+    expected = modkit.load(trained).sample(5, seed=3)
+    assert torch.equal(expected, torch.from_numpy(samples))
+    run("sample", trained, "-n", 5, "--seed", 3, "--batch-size", 2, "--out", "y.npy")
+    assert np.abs(np.load("y.npy") - samples).max() < 1e-5
+    run("sample", trained, "-n", 5, "--seed", 3, "--out", "x.png")
+    with Image.open("x.png") as picture:
+        assert picture.mode == "L"
+    run("sample", trained, "-n", 2)
+    assert (trained / "samples" / "seed-0.png").exists()
+
+
+def test_sample_takes_a_label_and_short_overrides(trained):
+    def drawn(*arguments):
+        run("sample", trained, "-n", 4, "--out", "x.npy", *arguments)
+        return torch.from_numpy(np.load("x.npy"))
+
+    plain, three = drawn("--label", 2), drawn("--label", 2, "guidance.scale=3")
+    assert not torch.equal(plain, three) and not torch.equal(plain, drawn("--label", 3))
+    model = modkit.load(trained, ["model.guidance.scale=3"])
+    assert torch.equal(model.sample(4, seed=0, labels=2), three)
+    solver = drawn("sampler=dpm-solver++", "sampler.steps=5", "guidance.scale=3")
+    full = ["model.sampler=dpm-solver++", "model.sampler.steps=5", "model.guidance.scale=3"]
+    assert torch.equal(modkit.load(trained, full).sample(4, seed=0), solver)
+    assert torch.equal(drawn("model.sampler=dpm-solver++", "model.sampler.steps=5", "model.guidance.scale=3"), solver)
+    _, said = run("sample", trained, "-n", 1, "--out", "x.npy", "sampler=dpm-solver++")
+    assert "modkit: swap model.sampler: dropped eta (unknown to dpm-solver++)\n" in said
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nowhere"], "Run.open expects a run's directory, got nowhere, which has no modkit.lock"),
+        (["RUN", "--out", "x.jpg"], "--out expects a file ending in .png, .npy or .safetensors, got x.jpg"),
+        (["RUN", "--out", "x"], "--out expects a file ending in"),
+        (["RUN", "smapler=ddim"], ".*got smapler, expected one of guidance, sampler .*did you mean sampler"),
+        (["RUN", "sampler=nonsense"], ".*no sampler is called 'nonsense'"),
+        (["RUN", "sampler.stpes=3"], ".*got an unknown key 'stpes'"),
+        (["RUN", "--label", "10"], ".*10"),
+        (["RUN", "--label", "-1"], ".*-1"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_what_cannot_be_sampled_is_status_2_and_nothing_is_written(arguments, message, trained, here):
+    given = [str(trained) if argument == "RUN" else argument for argument in arguments]
+    _, said = run("sample", *given, *([] if "--out" in given else ["--out", "x.npy"]), status=2)
+    assert re.match(f"modkit: {message}", said), said
+    assert sorted(os.listdir(here)) == ["bad.yaml", "tiny.yaml"]
+
+
+def test_a_file_that_cannot_be_written_is_status_1(trained):
+    _, said = run("sample", trained, "-n", 1, "--out", "tiny.yaml/x.npy", status=1)
+    assert said.startswith("modkit: ") and "tiny.yaml" in said

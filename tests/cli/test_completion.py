@@ -1,0 +1,116 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete, get_completion_class
+
+from modkit.cli.app import app
+from modkit.parts.registry import registry
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TRAIN = ("train", str(EXAMPLES / "ldm.yaml"))
+
+
+def completed(*words):
+    """What a shell is offered for the last word, after those before."""
+    *before, incomplete = words
+    return [item.value for item in ShellComplete(app, {}, "modkit", "").get_completions(before, incomplete)]
+
+
+def names(kind, start=""):
+    return [entry.part.name for entry in registry().parts(kind) if entry.part.name.startswith(start)]
+
+
+def test_kinds_and_names_of_parts():
+    assert completed("show", "samp") == completed("list", "samp") == ["sampler"]
+    assert completed("show", "sampler", "d") == names("sampler", "d")
+    assert "ddim" in completed("show", "sampler", "") == names("sampler")
+    assert completed("show", "samplers", "d") == []
+
+
+@pytest.mark.parametrize("command", ["train", "check", "diff"])
+def test_spec_files_and_the_folders_that_lead_to_them(command, tmp_path, monkeypatch):
+    for name in ("a.yaml", "b.yml", "ab.txt", ".hidden.yaml", "among/c.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert completed(command, "") == ["a.yaml", "among/", "b.yml"]
+    assert completed(command, "a") == ["a.yaml", "among/"]
+    assert completed(command, "among/") == ["among/c.yaml"]
+    assert completed(command, ".h") == [".hidden.yaml"]
+    assert completed(command, f"{tmp_path}/b") == [f"{tmp_path}/b.yml"]
+    assert completed(command, "nowhere/") == []
+
+
+def test_values_of_an_override_are_the_parts_of_the_slot_or_the_choices():
+    assert completed(*TRAIN, "model.prior.sampler=dd") == [f"model.prior.sampler={n}" for n in names("sampler", "dd")]
+    assert completed("check", TRAIN[1], "train.precision=") == ["train.precision=float32", "train.precision=bf16"]
+    assert completed(*TRAIN, "train.compile=t") == ["train.compile=true"]
+    assert completed(*TRAIN, "train.optimizer=ad") == [f"train.optimizer={n}" for n in names("optimizer", "ad")]
+    assert completed(*TRAIN, "evaluate.metrics=") == completed(*TRAIN, "model.nothing.sampler=") == []
+
+
+def test_paths_of_an_override_are_those_of_the_spec_s_parts_and_their_defaults():
+    assert completed(*TRAIN, "") == ["model=", "model.", "data=", "data.", "train.", "evaluate."]
+    assert completed(*TRAIN, "model.prior.samp") == ["model.prior.sampler=", "model.prior.sampler."]
+    assert completed(*TRAIN, "model.autoencoder.likelihood.") == []
+    assert "model.autoencoder.encoder.channels=" in completed(*TRAIN, "model.autoencoder.encoder.")
+    assert completed(*TRAIN, "model.autoencoder.weights.") == ["model.autoencoder.weights.kl="]
+    assert completed(*TRAIN, "train.samples.") == ["train.samples.every=", "train.samples.num="]
+    assert "train.optimizer.lr=" in completed(*TRAIN, "train.optimizer.")
+    assert completed(*TRAIN, "model.prior.network.x") == []  # that is given, and no keyword
+
+
+def test_an_override_before_counts():
+    swap = "model.autoencoder.bottleneck=lfq"
+    assert "model.autoencoder.bottleneck.bits=" in completed(*TRAIN, swap, "model.autoencoder.bottleneck.")
+    assert completed(*TRAIN, "model=gan", "model.gen") == ["model.generator=", "model.generator."]
+
+
+def test_bash_gives_an_override_in_up_to_three_words_and_gets_the_last():
+    assert completed(*TRAIN, "model.prior.sampler", "=", "dd") == names("sampler", "dd")
+    assert completed(*TRAIN, "model.prior.sampler", "=") == names("sampler")
+    before = ("model.autoencoder.bottleneck", "=", "lfq")
+    assert completed(*TRAIN, *before, "model.autoencoder.bottleneck.bi") == ["model.autoencoder.bottleneck.bits="]
+    assert completed(*TRAIN, *before, "train.precision", "=", "b") == ["bf16"]
+
+
+def test_of_a_run_its_folder_and_the_slots_that_sampling_uses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs/ldm")
+    run.mkdir(parents=True)
+    assert completed("sample", "runs/") == ["runs/ldm/"]
+    (run / "modkit.lock").touch()
+    (run / "spec.yaml").write_text(Path(TRAIN[1]).read_text())
+    assert completed("sample", "runs/") == ["runs/ldm"]
+    assert completed("sample", "runs/ldm", "samp") == ["sampler=", "sampler."]
+    assert completed("sample", "runs/ldm", "sampler=dd") == [f"sampler={n}" for n in names("sampler", "dd")]
+    assert "sampler.eta=" in completed("sample", "runs/ldm", "sampler=ddim", "sampler.")
+    assert completed("sample", "runs/ldm", "guidance=c") == ["guidance=cfg"]
+
+
+def test_a_spec_that_is_wrong_or_absent_offers_nothing(tmp_path):
+    (tmp_path / "wrong.yaml").write_text("name: [")
+    for name in ("wrong.yaml", "absent.yaml"):
+        assert completed("train", str(tmp_path / name), "model.") == []
+    (tmp_path / "unknown.yaml").write_text("name: x\nmodel: {use: gann}")
+    assert completed("train", str(tmp_path / "unknown.yaml"), "model.") == []
+    assert completed(*TRAIN, "model.prior[") == completed(*TRAIN, "model=[", "model.") == []
+
+
+def test_bash_puts_no_blank_after_what_goes_on():
+    source = get_completion_class("bash")(app, {}, "modkit", "_MODKIT_COMPLETE").source_template
+    assert "COMPREPLY+=($value); [[ $value == *[./=] ]] && compopt -o nospace" in source
+
+
+def test_a_shell_is_answered_without_torch():
+    program = "import atexit, sys; from modkit.cli.app import main; sys.argv = ['modkit']\n"
+    program += "atexit.register(lambda: print({'torch', 'numpy'} & set(sys.modules), file=sys.stderr)); main()"
+    words = f"modkit train {TRAIN[1]} model.prior.sampler = dpm"
+    asked = {"_MODKIT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "5"}
+    command = [sys.executable, "-c", program]
+    told = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines() == [f"plain,{name}" for name in names("sampler", "dpm")]
+    assert told.stderr.strip() == "set()"

@@ -1,0 +1,175 @@
+import importlib
+import json
+import platform
+from importlib import metadata
+
+import pytest
+
+import modkit
+from modkit.cli.describe import description, diagnosis, listing
+from modkit.parts.registry import registry
+from tests.plugin_factory import make_plugin
+
+SOURCE = '''
+from typing import Literal
+from modkit.kinds import Encoder, Slot, default
+from modkit.part import Part, hookimpl
+from modkit.types import TensorType
+
+
+class Critic:
+    """Tells real from fake.
+
+    Args:
+        width: Number of features.
+        sizes: Of each level.
+        inner: Looks first.
+    """
+
+    def __init__(
+        self,
+        x: TensorType,
+        *,
+        width: int,
+        sizes: tuple[int, ...] = (1, 2),
+        mode: Literal["a"] | None = None,
+        inner: Slot[Encoder] = default("conv"),
+    ) -> None:
+        self.width = width
+
+
+@hookimpl
+def modkit_parts():
+    return [Part("discriminator", "odd", __name__ + ":Critic", "An odd critic (Doe et al., 2020)", aliases=("old",))]
+'''
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    monkeypatch.delenv("MODKIT_STRICT", raising=False)
+    monkeypatch.delenv("MODKIT_DISABLE", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.cache_clear()
+    yield tmp_path
+    registry.cache_clear()
+
+
+def row(name):
+    importlib.invalidate_caches()
+    registry.cache_clear()
+    (found,) = [one for one in diagnosis()["plugins"] if one["plugin"] == name]
+    return found
+
+
+def test_listing_says_who_brings_what(site):
+    make_plugin(site, "acme", distribution="acme-parts", version="2.1")
+    importlib.invalidate_caches()
+    rows = listing("sampler")
+    assert {one["kind"] for one in rows} == {"sampler"}
+    assert {
+        "kind": "sampler",
+        "name": "acme/fast",
+        "distribution": "acme-parts",
+        "version": "2.1",
+        "summary": "A sampler of acme",
+    } in rows
+    assert len(listing()) == sum(len(listing(kind)) for kind in modkit.kinds.KINDS)
+    with pytest.raises(ValueError, match="unknown kind 'samplers'; did you mean 'sampler'"):
+        listing("samplers")
+
+
+def test_description_is_the_signature_and_the_docstring(site):
+    module = make_plugin(site, "acme", SOURCE)
+    importlib.invalidate_caches()
+    found = description("discriminator", "acme/old")
+    parameters = found.pop("parameters")
+    assert found == {
+        "kind": "discriminator",
+        "name": "acme/odd",
+        "summary": "Tells real from fake.",
+        "distribution": "modkit-acme",
+        "version": "1.0",
+        "source": f"{module}:8",
+        "paper": "Doe et al., 2020",
+    }
+    assert [tuple(one.values()) for one in parameters] == [
+        ("width", "int", True, None, "Number of features."),
+        ("sizes", "tuple[int, ...]", False, [1, 2], "Of each level."),
+        ("mode", "'a' | None", False, None, ""),
+        ("inner", "slot of encoder", False, "conv", "Looks first."),
+    ]
+    assert list(parameters[0]) == ["name", "type", "required", "default", "help"]
+
+
+def test_description_of_a_function_and_a_link(site):
+    found = description("optimizer", "adam")
+    assert found["source"].startswith("modkit.optim.optimizers:")
+    assert "lr" in [one["name"] for one in found["parameters"]]
+    assert "https://arxiv.org/abs/2010.02502" in description("sampler", "ddim")["paper"]
+
+
+def test_every_part_of_ours_can_be_described_as_json(site):
+    for entry in registry().parts():
+        if entry.distribution == "modkit-generative":
+            found = description(entry.part.kind, entry.part.name)
+            assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_description_names_the_nearest(site):
+    with pytest.raises(ValueError, match="no network is called 'unett'; did you mean 'unet'"):
+        description("network", "unett")
+
+
+def test_diagnosis_counts_and_names_versions(site, monkeypatch):
+    before = diagnosis()["counts"]
+    make_plugin(site, "good")
+    make_plugin(site, "bad", "1 / 0")
+    make_plugin(site, "off")
+    monkeypatch.setenv("MODKIT_DISABLE", "off")
+    assert row("good")["status"] == "ok"
+    found = diagnosis()
+    assert (found["python"], found["modkit"]) == (platform.python_version(), modkit.__version__)
+    assert found["torch"] == metadata.version("torch")
+    added = {key: found["counts"][key] - before[key] for key in before}
+    assert added == {"parts": 1, "plugins": 3, "ok": 1, "disabled": 1, "failed": 1}
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_diagnosis_gives_each_plugin_its_reason(site, monkeypatch):
+    make_plugin(site, "good", version="3.0")
+    make_plugin(site, "bad", "1 / 0")
+    make_plugin(site, "off", "1 / 0")
+    monkeypatch.setenv("MODKIT_DISABLE", "off")
+    assert row("good") == {
+        "plugin": "good",
+        "distribution": "modkit-good",
+        "version": "3.0",
+        "status": "ok",
+        "reason": None,
+        "parts": 1,
+    }
+    assert (row("bad")["status"], row("bad")["parts"]) == ("failed", 0)
+    assert row("bad")["reason"].startswith("ZeroDivisionError: division by zero (plugin_")
+    assert (row("off")["status"], row("off")["reason"]) == ("disabled", None)
+
+
+@pytest.mark.parametrize(
+    ("requires", "reason"),
+    [
+        (["modkit-generative>=0.1"], None),
+        (["Modkit_Generative>=90"], f"requires modkit-generative>=90, installed is {modkit.__version__}"),
+        (["numpy", "modkit-generative<0.0.1"], f"requires modkit-generative<0.0.1, installed is {modkit.__version__}"),
+        (["modkit-generative>=90; extra == 'dev'"], None),
+        (["modkit-generative>=90; python_version < '3'"], None),
+        (["modkit-generative >>> 1"], "states a requirement that cannot be read, 'modkit-generative >>> 1': "),
+        (["other>=90"], None),
+    ],
+)
+def test_diagnosis_checks_the_plugins_own_requirement(site, requires, reason):
+    make_plugin(site, "acme", requires=requires)
+    found = row("acme")
+    assert found["parts"] == 1
+    if reason is None:
+        assert (found["status"], found["reason"]) == ("ok", None)
+    else:
+        assert found["status"] == "failed" and found["reason"].startswith(reason)

@@ -1,0 +1,202 @@
+import dataclasses
+import importlib
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from modkit.building.checker import check
+from modkit.cli.app import app
+from modkit.cli.scaffold import STARTERS, new_plugin, tree
+from modkit.kinds import KINDS
+from modkit.parts.registry import registry
+from modkit.specs.load import load_spec
+from modkit.testing import battery, subjects
+from modkit.testing.checks import LONG
+from tests.environment import Environment
+from tests.plugin_factory import make_plugin
+
+ROOT = Path(__file__).parents[2]
+DEAR = {"compiles", *LONG}  # a network's, five seconds; with --full, in an environment of its own
+IN_A_NEW_ENVIRONMENT = "guidance"
+
+
+def named(kind):
+    return f"test-{kind}"
+
+
+def package(kind):
+    return f"modkit_test_{kind.replace('-', '_')}"
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory):
+    """A tree of each kind, on the path as an installer leaves it."""
+    folder = tmp_path_factory.mktemp("trees")
+    with pytest.MonkeyPatch.context() as patch:
+        paths = [str(folder / "site"), *(str(folder / kind) for kind in STARTERS)]
+        patch.setenv("PYTHONPATH", os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]))
+        for kind in STARTERS:
+            new_plugin(named(kind), kind, folder / kind)
+            entry_points = f"[modkit]\n{named(kind)} = {package(kind)}\n"
+            make_plugin(folder / "site", named(kind), "", entry_points=entry_points)
+        for path in paths:
+            patch.syspath_prepend(path)
+        patch.delenv("MODKIT_STRICT", raising=False)
+        registry.cache_clear()
+        yield folder
+    registry.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def trials(trees):
+    """The battery of each tree, all of which share one process that watches what they touch."""
+    parts = {kind: subject for kind in STARTERS for subject in subjects(named(kind))}
+    first, *others = parts.values()
+    checks = battery([first, *(dataclasses.replace(other, declared=None) for other in others)])
+    return {kind: [one for one in checks if one.trial.bench.subject.part.kind == kind] for kind in parts}
+
+
+def test_every_kind_has_a_worked_part():
+    assert list(STARTERS) == list(KINDS)
+    for kind, starter in STARTERS.items():
+        module = importlib.import_module(f"modkit.starters.{kind.replace('-', '_')}")
+        assert starter.target in module.__all__
+
+
+@pytest.mark.parametrize("kind", STARTERS)
+def test_a_tree_passes_the_battery(trials, kind):
+    found = {one.name: one.trial.flaw(one.name) for one in trials[kind] if one.name not in DEAR}
+    assert {"builds", "emits", "isolation", "plays", "signature"} <= found.keys()
+    assert not [flaw for flaw in found.values() if flaw is not None]
+
+
+@pytest.mark.parametrize("kind", STARTERS)
+def test_a_tree_s_example_uses_its_part(trees, kind):
+    spec = load_spec(trees / kind / "example.yaml")
+    assert spec.name == named(kind)
+    assert f"{named(kind)}/{STARTERS[kind].part}" in spec.to_yaml()
+    assert check(spec).parameters > 0
+
+
+@pytest.mark.parametrize("kind", STARTERS)
+def test_a_tree_is_of_its_own_name(trees, kind):
+    files = [path for path in (trees / kind).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    texts = {path.relative_to(trees / kind).as_posix(): path.read_text() for path in files}
+    module = kind.replace("-", "_")
+    assert texts.keys() == {
+        ".github/workflows/test.yml", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "example.yaml",
+        "pyproject.toml", "tests/test_battery.py", f"tests/test_{module}.py",
+        f"{package(kind)}/__init__.py", f"{package(kind)}/{module}.py", f"{package(kind)}/py.typed",
+    }  # fmt: skip
+    assert not [path for path, text in texts.items() if re.search(r"acme|starters|(?<!\w)@[a-z]+@", text)]
+    assert f'{named(kind)} = "{package(kind)}"' in texts["pyproject.toml"]
+    assert texts["LICENSE"] == (ROOT / "LICENSE").read_text()
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
+def test_trees_are_as_ruff_wants_them(trees, command):
+    done = subprocess.run([sys.executable, "-m", "ruff", *command], cwd=trees, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Acme", "a name of small letters"),
+        ("", "a name of small letters"),
+        ("2fast", "a name of small letters"),
+        ("ac--me", "a name of small letters"),
+        ("ac/me", "a name of small letters"),
+        ("../acme", "a name of small letters"),
+        ("class", "no keyword of Python's"),
+        ("modkit-acme", "without the prefix modkit-"),
+        ("modkit", "a name of the plug-in's own"),
+        ("generative", "modkit-generative .* is installed"),
+        ("taken", "got 'taken', a plug-in of modkit-other"),
+    ],
+)
+def test_a_name_that_will_not_do_is_refused_before_anything_is_written(tmp_path, monkeypatch, name, said):
+    make_plugin(tmp_path / "site", "taken", distribution="modkit-other")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.chdir(tmp_path)
+    registry.cache_clear()
+    try:
+        with pytest.raises(ValueError, match=f"new-plugin expects .*{said}"):
+            new_plugin(name)
+    finally:
+        registry.cache_clear()
+    assert os.listdir(tmp_path) == ["site"]
+
+
+def test_a_folder_that_holds_something_is_left_as_it_is(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for name in ("full", "file"):
+        with pytest.raises(ValueError, match=f"a folder that is new or empty, got .*{name}"):
+            new_plugin("acme", out=tmp_path / name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full", "mine.txt"]
+
+
+def test_the_command_writes_a_sampler_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["new-plugin", "acme"])
+    assert done.exit_code == 0
+    assert "the sampler acme/euler in modkit-acme" in done.stdout
+    assert (tmp_path / "modkit-acme" / "modkit_acme" / "sampler.py").is_file()
+    (tmp_path / "empty").mkdir()
+    done = CliRunner().invoke(app, ["new-plugin", "acme", "--kind", "lr-schedule", "--out", "empty"])
+    assert done.exit_code == 0
+    assert (tmp_path / "empty" / "modkit_acme" / "lr_schedule.py").is_file()
+
+
+def test_the_command_s_mistakes_are_status_2(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments, said in (
+        (["acme", "--kind", "smapler"], "unknown kind 'smapler'; did you mean 'sampler'?"),
+        (["Acme"], "new-plugin expects a name of small letters"),
+    ):
+        done = CliRunner().invoke(app, ["new-plugin", *arguments])
+        assert done.exit_code == 2
+        assert done.stderr.startswith(f"modkit: {said}")
+    assert not os.listdir(tmp_path)
+
+
+def test_the_versions_that_it_fits_are_stated():
+    assert '"modkit-generative>=0.1,<1"' in tree("acme", "sampler")["pyproject.toml"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[] if kind == IN_A_NEW_ENVIRONMENT else pytest.mark.full) for kind in STARTERS],
+)
+def test_a_tree_works_in_a_new_environment(tmp_path, kind):
+    folder, environment = new_plugin("acme", kind, tmp_path / "acme"), Environment(tmp_path / "venv")
+    environment.run("-m", "pip", "install", "--no-deps", "--no-build-isolation", "-e", folder, at=tmp_path)
+    part = f"acme/{STARTERS[kind].part}"
+    assert part in environment.run("-m", "modkit", "list", kind, at=tmp_path)
+    said = environment.run("-m", "pytest", at=folder)
+    assert re.search(r"modkit battery: \d\d? ran, 0 failed, 0 expected failures, 0 skipped", said)
+    environment.run("-m", "modkit", "train", "example.yaml", "--steps", "2", "--no-evaluate", at=folder)
+    assert part in (folder / "runs" / "acme" / "spec.yaml").read_text()
+    environment.run("-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", "dist", ".", at=folder)
+    (wheel,) = (folder / "dist").glob("modkit_acme-0.1.0-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"modkit_acme/{kind.replace('-', '_')}.py", "modkit_acme/py.typed"} <= names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.full
+def test_trees_are_typed(trees):
+    """All at once; the parts are checked where they live, too."""
+    packages = [trees / kind / package(kind) for kind in STARTERS]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", *packages], cwd=trees, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,265 @@
+import math
+
+import pytest
+import torch
+
+from modkit.diffusion import schedules
+from modkit.diffusion.parametrizations import EDM, X0, Eps, EpsLearned, Flow, V
+from modkit.rng import Rng
+from modkit.samplers import ddim_step, posterior
+from modkit.types import TensorType
+
+F64 = torch.float64
+SCHEDULES = {
+    "linear": schedules.Linear(),
+    "cosine": schedules.Cosine(),
+    "edm": schedules.EDM(),
+    "flow": schedules.Flow(),
+}
+CLASSES = {"eps": Eps, "x0": X0, "v": V, "edm": EDM, "flow": Flow}
+T = torch.tensor([0.001, 0.05, 0.3, 0.7, 0.95, 1.0], dtype=F64)
+
+
+@pytest.fixture(params=[f"{p} {s}" for p in CLASSES for s in SCHEDULES])
+def pair(request):
+    name, schedule = request.param.split()
+    return CLASSES[name](SCHEDULES[schedule]), SCHEDULES[schedule]
+
+
+def noised(schedule, t=T, dtype=F64):
+    x_0 = Rng(0).normal("x_0", torch.empty(len(t), 2, 3, 3, dtype=dtype))
+    eps = Rng(0).normal("eps", x_0)
+    alpha, sigma = (schedules.broadcast(v, x_0) for v in schedule.scales(t))
+    return x_0, eps, alpha * x_0 + sigma * eps
+
+
+def true_output(parametrization, x_0, eps, t=T):
+    return sum(schedules.broadcast(c, x_0) * v for c, v in zip(parametrization.target(t), (x_0, eps), strict=True))
+
+
+def test_the_true_output_gives_x_0_back_at_no_loss(pair):
+    parametrization, schedule = pair
+    x_0, eps, x_t = noised(schedule)
+    out = true_output(parametrization, x_0, eps)
+    tolerance = 1e-12 * float((1 + schedule.scales(T)[1] / schedule.scales(T)[0]).max())
+    torch.testing.assert_close(parametrization.denoised(out, x_t, T).x_0, x_0, rtol=0, atol=tolerance)
+    assert parametrization.losses(out, x_0, eps, x_t, T)["denoising"].max() == 0
+
+
+def test_error_scale_is_the_squared_derivative_of_x_0(pair):
+    parametrization, schedule = pair
+    x_0, eps, x_t = noised(schedule)
+    out = torch.zeros_like(x_0, requires_grad=True)
+    (gradient,) = torch.autograd.grad(parametrization.denoised(out, x_t, T).x_0.sum(), out)
+    assert parametrization.error_scale(T).dtype == F64
+    torch.testing.assert_close(gradient[:, 0, 0, 0] ** 2, parametrization.error_scale(T), rtol=1e-12, atol=0)
+
+
+def test_loss_times_error_scale_is_the_error_of_x_0(pair):
+    parametrization, schedule = pair
+    x_0, eps, x_t = noised(schedule)
+    out = true_output(parametrization, x_0, eps) + 0.1 * Rng(0).normal("error", x_0)
+    loss = parametrization.losses(out, x_0, eps, x_t, T)["denoising"]
+    error = ((parametrization.denoised(out, x_t, T).x_0 - x_0) ** 2).mean((1, 2, 3))
+    torch.testing.assert_close(loss * parametrization.error_scale(T), error, rtol=1e-6, atol=0)
+    assert loss.shape == (len(T),)
+
+
+def test_targets_are_the_published_ones():
+    schedule = SCHEDULES["cosine"]
+    x_0, eps, x_t = noised(schedule)
+    alpha, sigma = (schedules.broadcast(v, x_0) for v in schedule.scales(T))
+    assert torch.equal(true_output(Eps(schedule), x_0, eps), eps)
+    assert torch.equal(true_output(X0(schedule), x_0, eps), x_0)
+    torch.testing.assert_close(true_output(V(schedule), x_0, eps), alpha * eps - sigma * x_0, rtol=1e-14, atol=1e-14)
+
+
+def test_edm_is_equation_7_with_table_1_and_its_weight_is_equation_8():
+    schedule, d = SCHEDULES["edm"], 0.7
+    parametrization = EDM(schedule, sigma_data=d)
+    x_0, eps, x = noised(schedule)
+    sigma = 80 * T
+    c_skip, c_out = d**2 / (sigma**2 + d**2), sigma * d / torch.sqrt(sigma**2 + d**2)
+    c_in, c_noise = 1 / torch.sqrt(sigma**2 + d**2), torch.log(sigma) / 4
+    x_in, time = parametrization.inputs(x, T)
+    torch.testing.assert_close(x_in, schedules.broadcast(c_in, x) * x, rtol=1e-13, atol=0)
+    torch.testing.assert_close(time, c_noise, rtol=1e-13, atol=0)
+    out = Rng(0).normal("out", x)
+    denoised = schedules.broadcast(c_skip, x) * x + schedules.broadcast(c_out, x) * out
+    torch.testing.assert_close(parametrization.denoised(out, x, T).x_0, denoised, rtol=1e-12, atol=1e-12)
+    weight = (sigma**2 + d**2) / (sigma * d) ** 2
+    expected = weight * ((denoised - x_0) ** 2).mean((1, 2, 3))
+    torch.testing.assert_close(parametrization.losses(out, x_0, eps, x, T)["denoising"], expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_edm_has_unit_variance_in_and_out_on_every_schedule(name):
+    schedule = SCHEDULES[name]
+    parametrization = EDM(schedule, sigma_data=0.5)
+    alpha, sigma = schedule.scales(T)
+    to_x_0, to_eps = parametrization.target(T)
+    torch.testing.assert_close((0.5 * to_x_0) ** 2 + to_eps**2, torch.ones_like(T), rtol=1e-12, atol=0)
+    x_in, _ = parametrization.inputs(torch.ones(len(T), 1, dtype=F64), T)
+    variance = x_in[:, 0] ** 2 * ((0.5 * alpha) ** 2 + sigma**2)
+    torch.testing.assert_close(variance, torch.ones_like(T), rtol=1e-12, atol=0)
+
+
+def test_flow_is_fed_x_t_and_a_thousand_t_on_its_schedule_and_predicts_the_velocity():
+    schedule = SCHEDULES["flow"]
+    x_0, eps, x_t = noised(schedule)
+    x_in, time = Flow(schedule).inputs(x_t, T)
+    torch.testing.assert_close(x_in, x_t, rtol=1e-7, atol=0)  # at t = 1 the signal that is kept, 2^-24
+    torch.testing.assert_close(time, 1000 * T, rtol=1e-7, atol=0)
+    assert torch.equal(true_output(Flow(schedule), x_0, eps), eps - x_0)
+    h = 1e-6
+    ahead, behind = (noised(schedule, T[1:-1] + d)[2] for d in (h, -h))
+    velocity = true_output(Flow(schedule), *noised(schedule, T[1:-1])[:2], T[1:-1])
+    torch.testing.assert_close((ahead - behind) / (2 * h), velocity, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_flow_is_a_rectified_flow_on_every_schedule(name):
+    schedule, line = SCHEDULES[name], SCHEDULES["flow"]
+    alpha, sigma = schedule.scales(T)
+    u = sigma / (alpha + sigma)
+    _, _, x_t = noised(schedule)
+    _, _, z_u = noised(line, u)
+    for got, expected in zip(Flow(schedule).inputs(x_t, T), Flow(line).inputs(z_u, u), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-9)
+    out = Rng(0).normal("out", x_t)
+    x_0, expected = (p.denoised(out, x, t).x_0 for p, x, t in ((Flow(schedule), x_t, T), (Flow(line), z_u, u)))
+    torch.testing.assert_close(x_0, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(Flow(schedule).error_scale(T), u**2, rtol=1e-12, atol=0)
+
+
+def test_a_step_of_ddim_along_a_flow_is_eulers():
+    schedule = SCHEDULES["flow"]
+    t, s = torch.tensor(1.0, dtype=F64), torch.tensor(0.8, dtype=F64)
+    for _ in range(2):
+        x_t = Rng(1).normal("x_t", torch.empty(2, 2, 3, 3, dtype=F64))
+        velocity = torch.tanh(x_t)
+        x_0 = Flow(schedule).denoised(velocity, x_t, t.expand(2)).x_0
+        scales = [tuple(map(float, schedule.scales(time))) for time in (t, s)]
+        torch.testing.assert_close(ddim_step(x_t, x_0, *scales), x_t + (s - t) * velocity, rtol=0, atol=1e-6)
+        t, s = s, s / 2
+
+
+@pytest.mark.parametrize("name", ["eps", "x0", "v"])
+def test_inputs_are_x_t_and_the_index_on_a_table_and_scaled_without_one(name):
+    table = SCHEDULES["linear"]
+    _, _, x_t = noised(table)
+    x_in, time = CLASSES[name](table).inputs(x_t, T)
+    torch.testing.assert_close(x_in, x_t, rtol=1e-14, atol=0)
+    assert time.tolist() == pytest.approx([0, 49, 299, 699, 949, 999], abs=1e-9)
+    x_in, time = CLASSES[name](SCHEDULES["edm"]).inputs(x_t, T)
+    sigma = 80 * T
+    torch.testing.assert_close(x_in, x_t / schedules.broadcast(torch.sqrt(1 + sigma**2), x_t), rtol=1e-14, atol=0)
+    torch.testing.assert_close(time, sigma.log() / 4, rtol=1e-14, atol=0)
+
+
+def test_dtypes_follow_x_and_the_index_survives_bfloat16(pair):
+    parametrization, schedule = pair
+    for dtype, time_dtype in ((torch.float32, torch.float32), (torch.bfloat16, torch.float32), (F64, F64)):
+        x_0, eps, x_t = noised(schedule, dtype=dtype)
+        x_in, time = parametrization.inputs(x_t, T)
+        assert x_in.dtype == dtype and time.dtype == time_dtype
+        assert parametrization.denoised(x_t, x_t, T).x_0.dtype == dtype
+        assert parametrization.losses(x_t, x_0, eps, x_t, T)["denoising"].dtype == dtype
+    assert Eps(SCHEDULES["linear"]).inputs(noised(SCHEDULES["linear"], dtype=torch.bfloat16)[2], T)[1][-1] == 999
+
+
+def test_everything_runs_on_meta(pair):
+    parametrization, _ = pair
+    t, x = T.to("meta"), torch.empty(len(T), 2, 3, 3, device="meta")
+    assert parametrization.inputs(x, t)[1].shape == t.shape
+    assert parametrization.denoised(x, x, t).x_0.shape == x.shape
+    assert parametrization.losses(x, x, x, x, t)["denoising"].shape == t.shape
+
+
+def test_out_is_unbounded():
+    x = TensorType((3, 8, 8), range=(-1, 1))
+    assert Eps(SCHEDULES["linear"]).out(x) == TensorType((3, 8, 8))
+    assert EpsLearned(SCHEDULES["linear"]).out(x) == TensorType((6, 8, 8))
+
+
+class TestEpsLearned:
+    table = schedules.Linear()
+    t = torch.tensor([1, 2, 3, 500, 1000], dtype=F64) / 1000
+
+    def inputs(self):
+        x_0, eps, x_t = noised(self.table, self.t)
+        return Rng(0).normal("out", torch.cat([x_0, x_0], dim=1)), x_0, eps, x_t
+
+    def test_halves(self):
+        out, x_0, eps, x_t = self.inputs()
+        learned, plain = EpsLearned(self.table), Eps(self.table)
+        denoised = learned.denoised(out, x_t, self.t)
+        assert torch.equal(denoised.x_0, plain.denoised(out[:, :2], x_t, self.t).x_0)
+        assert denoised.v is not None and torch.equal(denoised.v, (out[:, 2:] + 1) / 2)
+        losses = learned.losses(out, x_0, eps, x_t, self.t)
+        assert torch.equal(losses["denoising"], plain.losses(out[:, :2], x_0, eps, x_t, self.t)["denoising"])
+
+    def test_bound_is_the_divergence_of_the_tables_posteriors(self):
+        out, x_0, eps, x_t = self.inputs()
+        got = EpsLearned(self.table).losses(out, x_0, eps, x_t, self.t)["bound"]
+        betas = self.table.betas
+        ac = torch.cumprod(1 - betas, 0)
+        before = torch.cat([torch.ones(1, dtype=F64), ac[:-1]])
+        beta_tilde = betas * (1 - before) / (1 - ac)
+        for row, i in enumerate((self.t * 1000).round().long().tolist()):
+            i -= 1
+            x_0_hat = (x_t[row] - (1 - ac[i]).sqrt() * out[row, :2]) / ac[i].sqrt()
+            c_0, c_t = betas[i] * before[i].sqrt() / (1 - ac[i]), (1 - before[i]) * (1 - betas[i]).sqrt() / (1 - ac[i])
+            v = (out[row, 2:] + 1) / 2
+            low = beta_tilde[max(i, 1)]
+            p = torch.distributions.Normal(
+                c_0 * x_0_hat + c_t * x_t[row], torch.exp((v * betas[i].log() + (1 - v) * low.log()) / 2)
+            )
+            if i == 0:
+                expected = -p.log_prob(x_0[row])
+            else:
+                q = torch.distributions.Normal((c_0 * x_0[row] + c_t * x_t[row]), beta_tilde[i].sqrt().expand_as(v))
+                expected = torch.distributions.kl_divergence(q, p)
+            assert float(got[row]) == pytest.approx(float(expected.mean()), rel=1e-7)
+
+    def test_the_bounds_gradient_reaches_the_variance_only(self):
+        out, x_0, eps, x_t = self.inputs()
+        out.requires_grad_()
+        (gradient,) = torch.autograd.grad(EpsLearned(self.table).losses(out, x_0, eps, x_t, self.t)["bound"].sum(), out)
+        assert gradient[:, :2].abs().max() == 0
+        assert (gradient[:, 2:].abs().amax((1, 2, 3)) > 0).all()
+
+    def test_the_true_mean_and_variance_have_no_divergence(self):
+        out, x_0, eps, x_t = self.inputs()
+        out = torch.cat([eps, -torch.ones_like(eps)], dim=1)
+        bound = EpsLearned(self.table).losses(out, x_0, eps, x_t, self.t)["bound"]
+        assert bound[1:].abs().max() < 1e-8
+
+    def test_meta(self):
+        x, t = torch.empty(5, 2, 3, 3, device="meta"), self.t.to("meta")
+        losses = EpsLearned(self.table).losses(torch.cat([x, x], dim=1), x, x, x, t)
+        assert losses["bound"].shape == (5,)
+
+    def test_a_schedule_without_a_table_is_refused(self):
+        with pytest.raises(ValueError, match="EpsLearned expects a schedule with a table of 2 or more, got num None"):
+            EpsLearned(SCHEDULES["edm"])
+
+
+def test_learned_variance_is_nats_a_dimension():
+    table = schedules.Linear()
+    t = torch.tensor([0.5], dtype=F64)
+    x_0 = torch.zeros(1, 2, 4, 4, dtype=F64)
+    x_t = torch.ones_like(x_0)
+    out = torch.cat([torch.zeros_like(x_0), torch.ones_like(x_0)], dim=1)
+    bound = EpsLearned(table).losses(out, x_0, x_0, x_t, t)["bound"]
+    scales = (table.scales(t), table.scales(t - 0.001))
+    q = posterior(x_t, x_0, *scales)
+    p = posterior(x_t, x_t / table.scales(t)[0], *scales)
+    ratio = float(q.small / q.large)
+    error = float((q.mean - p.mean)[0, 0, 0, 0] ** 2 / q.large)
+    assert float(bound) == pytest.approx((ratio - 1 - math.log(ratio) + error) / 2, rel=1e-9)
+
+
+def test_sigma_data_must_be_positive():
+    with pytest.raises(ValueError, match="EDM expects sigma_data above 0, got 0"):
+        EDM(SCHEDULES["edm"], sigma_data=0)

@@ -1,0 +1,45 @@
+import pytest
+import torch
+from torch import nn
+
+from modkit.engines.local import LocalEngine
+
+
+def stepped(max_norm, scale=1.0):
+    model = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    engine = LocalEngine("cpu")
+    with engine.accumulate(model):
+        engine.backward(scale * model(torch.tensor([[3.0, 4.0]])).sum() / 2)
+    engine.backward(scale * model(torch.tensor([[3.0, 4.0]])).sum() / 2)
+    engine.step(optimizer, max_norm)
+    assert model.weight.grad is None
+    return (-model.weight.detach()).tolist()[0]
+
+
+def test_gradients_add_up_and_are_clipped_to_a_norm():
+    assert stepped(None) == [3.0, 4.0]
+    assert stepped(10.0) == [3.0, 4.0]
+    assert stepped(1.0) == pytest.approx([0.6, 0.8], rel=1e-5)
+    assert stepped(0.5, scale=100.0) == pytest.approx([0.3, 0.4], rel=1e-5)
+
+
+def test_one_process_is_the_whole_world():
+    engine, value, module = LocalEngine("cpu"), torch.arange(3), nn.Identity()
+    assert (engine.rank, engine.world) == (0, 1)
+    assert engine.wrap("player", module) is module
+    assert engine.reduce(value) is value and engine.gather(value) is value
+    engine.barrier()
+    engine.close(None)
+
+
+def test_auto_takes_cuda_where_there_is_one():
+    want = "cuda" if torch.cuda.is_available() else "cpu"
+    assert LocalEngine("auto").device.type == want
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cpu:x"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(ValueError, match=f"train.device expects a device that is there, got '{name}'"):
+        LocalEngine(name)

@@ -1,0 +1,244 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import modkit
+from modkit.cli.app import app
+from modkit.data.digits import Digits
+from modkit.data.loader import permutation
+from modkit.evaluation.evaluate_run import evaluate_run
+from modkit.evaluation.report import Report, saved_reports
+from modkit.evaluation.sources import source
+from modkit.features.classifier import Classifier
+
+SPEC = """
+name: tiny
+data: {use: digits, size: 8}
+model: {use: gan, generator: {use: mlp, width: 8}, discriminator: {use: mlp, width: 8}, z_dim: 4}
+train: {steps: 2, batch_size: 8, samples: {num: 4}}
+"""
+DIFFUSION = """
+name: diffusion
+data: {use: digits, size: 8}
+model: {use: diffusion, network: {use: mlp, width: 8}, sampler: {use: ancestral}, schedule: {use: linear, num: 20}}
+train: {steps: 2, batch_size: 8, samples: {num: 4}}
+"""
+CONDITIONAL = """
+name: conditional
+data: {use: digits, size: 8}
+model:
+  use: gan
+  generator: {use: mlp, width: 8}
+  discriminator: {use: mlp, width: 8}
+  z_dim: 4
+  conditioner: label
+train: {steps: 2, batch_size: 8, samples: {num: 4}}
+"""
+WATCHED = """
+name: watched
+data: {use: digits, size: 8}
+model: {use: autoencoder, encoder: {use: mlp, width: 8}, decoder: {use: mlp, width: 8}}
+train: {steps: 6, batch_size: 8, samples: {num: 4}, checkpoints: {every: 2, keep: 1}}
+evaluate: {features: pixels, num: 16, metrics: [fd], watch: {every: 2, num: 16}}
+"""
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = torch.Generator().manual_seed(0)
+    bytes = torch.randint(0, 256, (2, 24, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    return bytes[0], bytes[1]
+
+
+def floats(bytes):
+    return bytes.float() / 127.5 - 1
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return modkit.train(modkit.Spec.from_yaml(SPEC), tmp_path_factory.mktemp("run") / "tiny")
+
+
+def test_a_model_streams_the_samples_that_one_call_gives(run):
+    model = modkit.load(run)
+    whole = model.sample(300, seed=3, batch_size=300)
+    streamed = torch.cat([batch.tensor for _, batch in source(model, "fake", num=300, seed=3).numbered()])
+    torch.testing.assert_close(streamed, whole, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.sample(4, seed=3, first=7), whole[7:11], rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_is_measured_beside_its_floor(run):
+    result = CliRunner().invoke(app, ["evaluate", str(run.path), "-n", "32", "--metrics", "fd,is", "--json"])
+    assert result.exit_code == 0, result.output
+    scores = json.loads(result.stdout)["scores"]
+    assert set(scores) == {"FD (classifier:digits)", "IS (classifier:digits)"}
+    assert scores == json.loads((run.path / "evaluation.json").read_text())["scores"]
+    table = CliRunner().invoke(app, ["evaluate", str(run.path), "-n", "32", "--metrics", "fd"])
+    assert "held-out images" in table.output and "32 reference, 32 held-out, 32 fake" in table.output
+
+
+def test_the_floor_is_held_out_images_against_the_same_training_images(run):
+    """Both sides by hand: the reference is the training split's subset of a fixed permutation."""
+    data, model = Digits(size=8), modkit.load(run)
+    report = evaluate_run(run, num=64, metrics=["fd", "copying"], seed=5)
+    order = {split: permutation(modkit.Rng(0, "evaluate", split), n)[:64] for split, n in data.splits.items()}
+    real = data.read("train", order["train"].tolist(), modkit.Rng(0)).tensor
+    held = data.read("test", order["test"].tolist(), modkit.Rng(0)).tensor
+    name = "FD (classifier:digits)"
+    for fake, found in ((model, report.scores[name]), (held, report.floor[name])):
+        by_hand = modkit.evaluate(real=real, fake=fake, features="classifier:digits", metrics=["fd"], num=64, seed=5)
+        assert found.value == pytest.approx(by_hand.scores[name].value, rel=1e-6)
+        assert found.counts == {"real": 64, "fake": 64}
+    train = data.read("train", range(1437), modkit.Rng(0)).tensor
+    copying = modkit.evaluate(
+        real=held, fake=model, train=train, features="classifier:digits", metrics=["copying"], num=64, seed=5
+    )
+    assert report.scores["copying (classifier:digits)"].value == copying.scores["copying (classifier:digits)"].value
+    assert report.checkpoint == "step-00000002" and not report.overrides
+
+
+def test_the_same_samples_score_the_same_from_the_run_a_file_and_pictures(run, images, tmp_path):
+    x = modkit.load(run).sample(24, seed=7)
+    np.save(tmp_path / "x.npy", x.numpy())
+    (tmp_path / "pictures").mkdir()
+    for index, image in enumerate(((x + 1) * 127.5).round().byte().numpy()):
+        Image.fromarray(image[0]).save(tmp_path / "pictures" / f"{index:03d}.png")
+    forms = [run, run.path, str(tmp_path / "x.npy"), tmp_path / "pictures"]
+    values = [
+        modkit.evaluate(real=floats(images[0]), fake=form, features="random-conv", num=24, seed=7).scores
+        for form in forms
+    ]
+    for found in values[1:]:
+        for name, score in found.items():
+            assert score.value == pytest.approx(values[0][name].value, rel=1e-5), name
+
+
+def test_a_report_comes_back_from_its_json(run):
+    report = evaluate_run(run, num=32, metrics=["fd"])
+    assert Report.from_json(report.to_json()) == report
+    report.save(run.path)
+    assert saved_reports(run.path)[0] == report
+    for damaged in (
+        "",
+        "[]",
+        "{}",
+        report.to_json().replace('"format": 1', '"format": 2'),
+        '{"format": 1, "scores": 3}',
+    ):
+        with pytest.raises(ValueError, match="expects what Report.to_json wrote"):
+            Report.from_json(damaged)
+
+
+def test_a_conditional_model_is_scored_per_class_and_read_by_the_classifier(tmp_path):
+    run = modkit.train(modkit.Spec.from_yaml(CONDITIONAL), tmp_path / "run")
+    report = evaluate_run(run, per_class=True, metrics=["fd", "label-accuracy"], num=200)
+    each = [report.scores[f"FD (classifier:digits), class {k}"].value for k in range(10)]
+    assert report.scores["FD (classifier:digits), mean over classes"].value == pytest.approx(sum(each) / 10)
+    assert 0 <= report.scores["label accuracy (classifier:digits)"].value <= 1
+    assert report.floor["label accuracy (classifier:digits)"].value > 0.9
+    counts = report.scores["FD (classifier:digits), class 3"].counts
+    assert (
+        counts["real"] == counts["fake"]
+        and sum(report.scores[f"FD (classifier:digits), class {k}"].counts["real"] for k in range(10)) == 200
+    )
+
+
+def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
+    run = modkit.train(modkit.Spec.from_yaml(WATCHED), tmp_path / "run")
+    rows = [row for row in run.metrics() if "scores" in row]
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    values = [row["scores"]["FD (pixels)"] for row in rows]
+    best = 2 * (1 + values.index(min(values)))
+    assert run.checkpoint("best").name == f"step-{best:08d}"
+    model = modkit.load(run, checkpoint="best")
+    data = Digits(size=8)
+    order = permutation(modkit.Rng(0, "evaluate", "train"), 1437)[:16]
+    real = data.read("train", order.tolist(), modkit.Rng(0)).tensor
+    again = modkit.evaluate(real=real, fake=model, features="pixels", metrics=["fd"], num=16, seed=0)
+    assert again.scores["FD (pixels)"].value == pytest.approx(min(values), rel=1e-6)
+    assert set(Report.from_json((run.path / "evaluation.json").read_bytes()).floor) == {"FD (pixels)"}
+    with pytest.raises(ValueError, match="expects a checkpoint that it keeps, got 'nowhere'"):
+        modkit.load(run, checkpoint="nowhere")
+
+
+def test_the_evaluation_at_the_end_can_be_left_out_and_made_up_for(tmp_path):
+    spec = modkit.Spec.from_yaml(WATCHED)
+    run = modkit.train(spec, tmp_path / "run", evaluate=False)
+    assert run.finished and not saved_reports(run.path)
+    modkit.train(spec, tmp_path / "run", resume=True)
+    (report,) = saved_reports(run.path)
+    modkit.train(spec, tmp_path / "run", resume=True)
+    assert saved_reports(run.path) == [report]
+
+
+@pytest.mark.parametrize(
+    "evaluate, path",
+    [
+        ("{watch: {every: 0}}", "evaluate.watch"),
+        ("{num: 1}", "evaluate.num"),
+        ("{metrics: [nothing]}", "evaluate.metrics"),
+        ("{features: {use: classifier, weights: nowhere.safetensors}}", "evaluate.features"),
+        ("{features: inception, colour: red}", "evaluate.colour"),
+    ],
+)
+def test_what_a_spec_says_of_its_evaluation_is_checked_before_training(tmp_path, evaluate, path):
+    with pytest.raises(modkit.SpecError, match=path):
+        modkit.train(modkit.Spec.from_yaml(f"{SPEC}evaluate: {evaluate}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_overrides_have_a_report_of_their_own(tmp_path):
+    run = modkit.train(modkit.Spec.from_yaml(DIFFUSION), tmp_path / "run")
+    command = [
+        "evaluate",
+        str(run.path),
+        "sampler=ddim",
+        "sampler.steps=3",
+        "-n",
+        "32",
+        "--metrics",
+        "fd,cost",
+        "--json",
+    ]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    file = run.path / "evaluations" / "model.sampler=ddim,model.sampler.steps=3.json"
+    assert file.read_text() == result.stdout.rstrip("\n")
+    assert saved_reports(run.path)[0].scores["NFE"].value == 3
+
+
+def test_features_of_the_data_are_made_once(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path))
+    made = []
+    forward = Classifier.forward
+    monkeypatch.setattr(Classifier, "forward", lambda self, x: made.append(len(x)) or forward(self, x))
+    first = evaluate_run(run, num=48, metrics=["fd"])
+    spent = sum(made)
+    made.clear()
+    again = evaluate_run(run, num=48, metrics=["fd"])
+    assert again == first and spent - sum(made) == 2 * 48
+    for file in tmp_path.glob("references/*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="ReferenceCache expects"):
+        evaluate_run(run, num=48, metrics=["fd"])
+
+
+def test_a_classifier_is_trained_once_for_data_that_have_labels(tmp_path, cache, monkeypatch):
+    data = Digits(size=8)
+    folder = tmp_path / "pictures"
+    batch = data.read("train", range(60), modkit.Rng(0))
+    for index, (x, label) in enumerate(zip(batch.tensor, batch.fields["labels"].tolist())):
+        place = folder / str(label % 2)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(((x[0] + 1) * 127.5).round().byte().numpy()).save(place / f"{index}.png")
+    spec = modkit.Spec.from_yaml(SPEC.replace("use: digits, size: 8", f"use: image-folder, root: {folder}, size: 8"))
+    run = modkit.train(spec, tmp_path / "run")
+    report = evaluate_run(run, metrics=["fd"])
+    (name,) = report.scores
+    assert name.startswith("FD (classifier:image-folder@")
+    monkeypatch.setattr(Classifier, "prepare", lambda *_: pytest.fail("trained again"))
+    assert evaluate_run(run, metrics=["fd"]) == report

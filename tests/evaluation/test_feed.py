@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from modkit import use
+from modkit.building.builder import Site
+from modkit.building.plan import plan
+from modkit.evaluation.feed import Feed
+from modkit.evaluation.sources import from_data
+from modkit.metrics.codebook import Codebook
+from modkit.rng import Rng
+from tests.play import MLP, digits, spec
+
+VQ = use("vq", num_codes=5, channels=2)
+CONV = {"decoder": use("conv", channels=[8, 8])}
+PYRAMID = {"encoder": use("conv", channels=[8, 8], levels=[8, 4]), **CONV}
+
+
+def fed(**parts):
+    """A model, and how often each code stands for each of ten digits."""
+    site = Site(plan(spec(use("autoencoder", **parts))), meta=False)
+    data = site.data()
+    model = site.model(data.x, data.fields)
+    feed, source = Feed(None, model), from_data(data, "train", "digits")
+    assert "codes" in feed.offers(source)
+    return model, feed.values(source, digits(10), ["codes"])["codes"]
+
+
+def brute(codes, classes):
+    """Counts `b k` of codes `b ...`, one by one."""
+    return torch.tensor([[row.flatten().tolist().count(k) for k in range(classes)] for row in codes])
+
+
+@pytest.mark.parametrize(
+    ("parts", "classes"),
+    [
+        ({**MLP, "bottleneck": VQ}, 5),
+        ({"encoder": use("conv", channels=[8, 8]), **CONV, "bottleneck": VQ}, 5),
+        ({"encoder": use("conv", channels=[8, 8]), **CONV, "bottleneck": use("fsq", levels=[3, 2])}, 6),
+    ],
+)
+def test_codes_of_one_map_are_counted_together(parts, classes):
+    model, counts = fed(**parts)
+    assert torch.equal(counts, brute(model.encode(digits(10).tensor, "codes"), classes))
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "conv"])
+def test_codes_of_a_residual_quantiser_are_counted_by_depth(encoder):
+    decoder = {"decoder": "mlp"} if encoder == "mlp" else CONV
+    bottleneck = use("residual-vq", num_codes=5, channels=2, depth=3)
+    channels = {"channels": [8, 8]} if encoder == "conv" else {}
+    model, counts = fed(encoder=use(encoder, **channels), bottleneck=bottleneck, **decoder)
+    codes = model.encode(digits(10).tensor, "codes")
+    assert len(counts) == 3
+    assert all(torch.equal(one, brute(codes[:, depth], 5)) for depth, one in enumerate(counts))
+
+
+def test_codes_of_a_hierarchy_are_counted_by_level():
+    model, counts = fed(**PYRAMID, bottleneck=use("top-down", level=VQ))
+    codes = model.encode(digits(10).tensor, "codes")
+    assert [one.sum().item() for one in counts] == [160, 640]
+    assert all(torch.equal(one, brute(level, 5)) for one, level in zip(counts, codes, strict=True))
+
+
+def test_a_hierarchy_of_residual_quantisers_has_a_codebook_a_depth_of_each_level():
+    level = use("residual-vq", num_codes=5, channels=2, depth=2)
+    model, counts = fed(**PYRAMID, bottleneck=use("top-down", level=level))
+    upper, lower = model.encode(digits(10).tensor, "codes")
+    each = [upper[:, 0], upper[:, 1], lower[:, 0], lower[:, 1]]
+    assert all(torch.equal(one, brute(codes, 5)) for one, codes in zip(counts, each, strict=True))
+    state = Codebook().update(None, "real", {"codes": counts}, torch.arange(10))
+    scores = Codebook().result(state, Rng(0))
+    assert [name for name in scores if "perplexity" in name] == [f"perplexity, level {i}" for i in range(4)]

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from modkit.evaluation.report import Report, report_path, saved_reports
+from modkit.types import Score
+
+REPORT = Report({"FD (pixels)": Score(1.5, 0.1, "lower", {"real": 9, "fake": 9})}, {"real": 9, "fake": 9}, 0)
+
+
+def test_every_choice_of_overrides_has_a_file_of_its_own(tmp_path):
+    choices = [
+        (),
+        ("model.sampler=ddim",),
+        ("model.guidance.scale=+2.0",),
+        ("model.guidance.scale=-2.0",),
+        ("a=[1]",),
+        ("a={1}",),
+        ("model.sampler=" + 300 * "a",),
+        ("model.sampler=" + 300 * "a" + "b",),
+    ]
+    paths = [report_path(tmp_path, choice) for choice in choices]
+    assert len(set(paths)) == len(choices) and paths[0] == tmp_path / "evaluation.json"
+    assert paths[1] == tmp_path / "evaluations" / "model.sampler=ddim.json"
+    assert max(len(path.name) for path in paths) < 255
+
+
+def test_what_is_saved_is_read_back_in_order(tmp_path):
+    changed = Report(REPORT.scores, REPORT.counts, 1, overrides=("model.sampler=ddim",))
+    for report in (changed, REPORT):
+        report.save(tmp_path)
+    assert saved_reports(tmp_path) == [REPORT, changed]
+    (tmp_path / "evaluation.json").write_text("{")
+    with pytest.raises(ValueError, match="evaluation.json: Report.from_json expects"):
+        saved_reports(tmp_path)
+    assert saved_reports(Path(tmp_path / "nothing")) == []
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [('"value": 1.5', '"value": NaN'), ('"error": 0.1', '"error": "much"'), ('"better": "lower"', '"better": "red"')],
+)
+def test_a_score_that_is_none_is_refused(old, new):
+    text = REPORT.to_json()
+    assert old in text
+    with pytest.raises(ValueError, match="Report.from_json expects what Report.to_json wrote"):
+        Report.from_json(text.replace(old, new))

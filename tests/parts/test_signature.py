@@ -1,0 +1,336 @@
+# ruff: noqa: UP007, UP045 -- the older spellings of unions are what is tested
+
+from __future__ import annotations
+
+import collections.abc
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import pytest
+from torch import nn
+
+from modkit.kinds import KINDS, Encoder, Network, Regularizer, Slot, Weight, default
+from modkit.models.model import Model
+from modkit.part import Part
+from modkit.parts import docstrings
+from modkit.parts.registry import registry
+from modkit.parts.signature import MISSING, RecordShape, SlotShape, parameters, read, slot_shape, takes
+from modkit.parts.validation import misfit
+from modkit.types import CondType, TensorType
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+
+@dataclass(frozen=True)
+class Local(Part):
+    """A part whose target is an object of this file."""
+
+    value: Any = None
+
+    def load(self):
+        return self.value
+
+
+def part(value, kind="network"):
+    return Local(kind, "local", "here:Local", "S", value=value)
+
+
+class Net:
+    """A network.
+
+    More of it, which is no summary.
+
+    References:
+        First paper (A et al., 2020), eq. 1,
+        https://arxiv.org/abs/1
+        Second paper, https://arxiv.org/abs/2
+
+    Args:
+        x: Given.
+        channels: Width of each level,
+            finest first.
+        rate (float): With a type: and a colon.
+        mode, other: One text for two.
+
+    Raises:
+        ValueError: Never.
+    """
+
+    def __init__(
+        self,
+        x: TensorType,
+        cond: CondType,
+        *,
+        channels: list[int],
+        rate: float = 0.5,
+        mode: Literal["a", "b"] = "a",
+        other: int | None = None,
+        inner: Slot[Encoder] = default("conv"),  # noqa: B008
+    ) -> None: ...
+
+
+def test_parameters_are_what_the_user_sets_in_order():
+    found = parameters(part(Net))
+    assert list(found) == ["channels", "rate", "mode", "other", "inner"]
+    assert [one.default for one in found.values()] == [MISSING, 0.5, "a", None, default("conv")]
+    assert [one.annotation for one in found.values()] == [
+        list[int], float, Literal["a", "b"], int | None, Slot[Encoder],
+    ]  # fmt: skip
+    assert [one.slot for one in found.values()] == [None] * 4 + [SlotShape("encoder")]
+
+
+def test_help_is_the_docstrings():
+    assert {name: one.help for name, one in parameters(part(Net)).items()} == {
+        "channels": "Width of each level, finest first.",
+        "rate": "With a type: and a colon.",
+        "mode": "One text for two.",
+        "other": "One text for two.",
+        "inner": "",
+    }
+    assert docstrings.summary(Net) == "A network."
+    assert docstrings.paper(Net) == (
+        "First paper (A et al., 2020), eq. 1, https://arxiv.org/abs/1\nSecond paper, https://arxiv.org/abs/2"
+    )
+
+
+def test_help_is_never_inherited_though_the_signature_is():
+    class Child(Net):
+        pass
+
+    assert {one.help for one in parameters(part(Child)).values()} == {""}
+    assert (docstrings.summary(Child), docstrings.paper(Child)) == ("", None)
+
+
+def test_help_of_the_constructor_fills_in():
+    class Documented:
+        """Of the class.
+
+        Args:
+            a: From the class.
+        """
+
+        def __init__(self, *, a: int = 0, b: int = 0) -> None:
+            """Of the constructor.
+
+            Args:
+                a: From the constructor.
+                b: From the constructor.
+            """
+
+    helps = {name: one.help for name, one in parameters(part(Documented)).items()}
+    assert helps == {"a": "From the class.", "b": "From the constructor."}
+
+
+def test_takes_says_which_given_types_are_declared():
+    assert takes(part(Net)) == {"x", "cond"}
+    assert takes(part(lambda x, out, cond: None)) == {"x", "out", "cond"}
+    assert takes(part(lambda x: None, "decoder")) == {"x"}
+    assert "out" in parameters(part(_function_with_out, "sampler"))
+
+
+def _function_with_out(x: TensorType, *, out: int = 1) -> Any:
+    """`out` is given to a network, and the user's in a sampler."""
+
+
+def test_a_given_type_and_the_result_need_not_resolve():
+    def target(x: Decimal, *, size: int = 3) -> Decimal: ...
+
+    assert parameters(part(target))["size"].default == 3
+
+
+def test_a_function_is_a_part():
+    def adam(parameters: Iterable[nn.Parameter], *, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999)): ...
+
+    found = parameters(part(adam, "optimizer"))
+    assert {name: one.default for name, one in found.items()} == {"lr": 1e-3, "betas": (0.9, 0.999)}
+    assert takes(part(adam, "optimizer")) == {"parameters"}
+
+
+class Bare(nn.Module):
+    pass
+
+
+class Plain:
+    pass
+
+
+class FromProtocol(Encoder):
+    pass
+
+
+class Fresh:
+    def __new__(cls, *, size: int = 4):
+        return super().__new__(cls)
+
+
+@dataclass
+class Data:
+    size: int = 4
+    channels: list[int] = field(default_factory=lambda: [1, 2])
+
+
+@pytest.mark.parametrize("target", [Bare, Plain, FromProtocol])
+def test_a_class_without_a_constructor_takes_nothing(target):
+    assert parameters(part(target)) == {} and takes(part(target)) == set()
+
+
+@pytest.mark.parametrize("target", [Fresh, Data])
+def test_other_ways_to_make_objects_are_read_too(target):
+    assert parameters(part(target))["size"].default == 4
+
+
+def test_a_dataclass_shows_what_its_factory_makes_and_no_generated_docstring():
+    assert parameters(part(Data))["channels"].default == [1, 2]
+    assert docstrings.summary(Data) == ""
+
+
+def test_a_class_method_is_a_part():
+    class Holder:
+        @classmethod
+        def make(cls, x: TensorType, *, size: int = 2) -> Holder: ...
+
+    assert list(parameters(part(Holder.make))) == ["size"]
+
+
+class Named:
+    def __init__(self, *, first: Decimal = 1) -> None: ...
+
+
+def test_a_name_known_to_type_checkers_only_is_refused_with_the_way_out():
+    with pytest.raises(ValueError, match=r"network local, parameter 'first': .*Decimal.*not under TYPE_CHECKING"):
+        parameters(part(Named))
+
+
+REFUSED = {
+    "untyped": (lambda x, *, size=1: None, "expects a type for each parameter, got 'size'"),
+    "args": (lambda x, *sizes: None, r"each parameter to be declared, got '\*sizes'"),
+    "kwargs": (lambda x, **options: None, r"each parameter to be declared, got '\*\*options'"),
+    "positional": (lambda x, /: None, "pass by name, got 'x'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_signatures_that_no_part_can_have_are_refused_by_name(case):
+    target, reason = REFUSED[case]
+    with pytest.raises(ValueError, match=f"network local.*{reason}"):
+        parameters(part(target))
+
+
+def _tensor_type(x: TensorType, *, other: TensorType) -> None: ...
+def _callable(x: TensorType, *, other: list[collections.abc.Callable[[int], int]]) -> None: ...
+def _slots(x: TensorType, *, other: Slot[Encoder] | Slot[Network]) -> None: ...
+def _slot_of_int(x: TensorType, *, other: Slot[int]) -> None: ...
+def _slot_or_text(x: TensorType, *, other: Slot[Encoder] | str) -> None: ...
+def _slot_tuple(x: TensorType, *, other: tuple[Slot[Encoder], ...]) -> None: ...
+def _slot_keys(x: TensorType, *, other: dict[int, Slot[Encoder]]) -> None: ...
+def _slot_inside(x: TensorType, *, other: list[Slot[Encoder] | None]) -> None: ...
+def _slot_bare(x: TensorType, *, other: Slot) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        (_tensor_type, r"plain data or a slot \(a network is given x, out, cond\), got TensorType"),
+        (_callable, "got Callable"),
+        (_slots, r"got slot of encoder \| slot of network"),
+        (_slot_of_int, "got slot of int"),
+        (_slot_or_text, r"got slot of encoder \| str"),
+        (_slot_tuple, r"got tuple\[slot of encoder, \.\.\.\]"),
+        (_slot_keys, r"got dict\[int, slot of encoder\]"),
+        (_slot_inside, r"got list\[slot of encoder \| None\]"),
+        (_slot_bare, "got Slot"),
+    ],
+)
+def test_annotations_that_are_neither_plain_data_nor_a_slot_are_refused(target, reason):
+    with pytest.raises(ValueError, match=f"network local, parameter 'other': .*{reason}"):
+        parameters(part(target))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "shape"),
+    [
+        (Slot[Encoder], SlotShape("encoder")),
+        (Slot[Model], SlotShape("model")),
+        (Slot[Encoder] | None, SlotShape("encoder", optional=True)),
+        (typing.Optional[Slot[Encoder]], SlotShape("encoder", optional=True)),
+        (Annotated[Slot[Encoder], "x"], SlotShape("encoder")),
+        (list[Slot[Regularizer]], SlotShape("regularizer", "list")),
+        (dict[str, Slot[Regularizer]] | None, SlotShape("regularizer", "dict", optional=True)),
+        (dict[str, Slot[Weight] | float], SlotShape("weight", "dict", number=True)),
+        (dict[str, typing.Union[Slot[Weight], int, float]] | None, SlotShape("weight", "dict", True, True)),
+        (Slot[Weight] | float, SlotShape("weight", number=True)),
+        (list[int] | None, None),
+        (Any, None),
+    ],
+)
+def test_slot_shapes(annotation, shape):
+    assert slot_shape(annotation) == shape
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.name != "model"], ids=lambda kind: kind.name)
+def test_every_kind_has_a_slot(kind):
+    import modkit.kinds
+
+    assert slot_shape(Slot[getattr(modkit.kinds, kind.protocol)]) == SlotShape(kind.name)
+
+
+@dataclass
+class Inner:
+    lr: float
+    betas: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Settings:
+    inner: Inner | None = None
+
+
+@dataclass
+class Outer:
+    """Settings.
+
+    Args:
+        inner: Slot beside records.
+    """
+
+    inner: Slot[Encoder] = default("conv")  # noqa: B008
+    one: Inner = field(default_factory=lambda: Inner(1.0))
+    many: list[Inner] = field(default_factory=list)
+    named: dict[str, Inner] = field(default_factory=dict)
+
+
+def test_records_are_read_as_parts_are_with_their_shapes():
+    found = read(Outer, (), "train")
+    assert [one.record for one in found.values()] == [
+        None,
+        RecordShape(Inner),
+        RecordShape(Inner, "list"),
+        RecordShape(Inner, "dict"),
+    ]
+    assert [one.default for one in found.values()] == [default("conv"), Inner(1.0), [], {}]
+    assert (found["inner"].slot, found["inner"].help) == (SlotShape("encoder"), "Slot beside records.")
+    assert list(read(Inner, ("betas",), "train.one")) == ["lr"]
+    with pytest.raises(ValueError, match="train, parameter 'inner': expected plain data or a slot, got Inner"):
+        read(Settings, (), "train")
+
+
+def _records(x: TensorType, *, other: dict[str, Inner]) -> None: ...
+
+
+def test_no_part_takes_a_record():
+    with pytest.raises(
+        ValueError, match=r"network local, parameter 'other': expected plain data .*got dict\[str, Inner"
+    ):
+        parameters(part(_records))
+
+
+def test_defaults_of_our_own_parts_fit_their_annotations_and_have_help():
+    for entry in registry().parts():
+        if entry.distribution == "modkit-generative":
+            for one in parameters(entry.part).values():
+                assert one.help, f"{entry.part}, parameter {one.name!r} has no help"
+                if one.slot is None and one.default is not MISSING:
+                    assert misfit(one.default, one.annotation) is None, f"{entry.part}, parameter {one.name!r}"

@@ -1,0 +1,336 @@
+import importlib
+import os
+import shutil
+import subprocess
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from ruamel.yaml import YAML
+from safetensors.torch import load_file
+from torch import nn
+
+from modkit import Spec, SpecError, TensorType, build, load, train, use
+from modkit.cli.app import app
+from modkit.evaluation.evaluate_run import evaluate_run
+from modkit.evaluation.report import Report
+from modkit.parts.registry import registry
+from modkit.publishing.export import export
+from modkit.publishing.import_weights import adopt
+from modkit.runs.run import Run
+from modkit.types import Score
+from tests.files import write_pictures
+from tests.play import MLP, spec
+from tests.plugin_factory import make_plugin
+
+VAE = use("autoencoder", **MLP)
+DENOISER = use("diffusion", network=use("mlp", width=8, depth=1), sampler=use("ddim", steps=2))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that was measured at its last checkpoint, and once before."""
+    run = train(spec(VAE, steps=2, ema=0.5, checkpoints={"every": 1}), tmp_path_factory.mktemp("runs") / "vae")
+    score = Score(1.25, 0.5, "lower", counts={"fake": 9})
+    made = {"counts": {"fake": 9}, "seed": 3, "floor": {"FD (pixels)": Score(0.5)}}
+    Report({"FD (pixels)": score, "copies|near": Score(2.0)}, checkpoint="step-00000002", notes=("few",), **made).save(
+        run.path
+    )
+    Report({"FD (pixels)": score}, checkpoint="step-00000001", overrides=("model.x=1",), **made).save(run.path)
+    return run
+
+
+@pytest.fixture
+def exported(run, tmp_path):
+    return export(run, tmp_path / "out" / "vae")
+
+
+def front_matter(folder):
+    _, matter, text = (folder / "README.md").read_text().split("---\n", 2)
+    return YAML(typ="safe").load(matter), text
+
+
+def test_what_is_exported_is_a_run_that_samples_the_same(run, exported):
+    assert torch.equal(load(exported).sample(3, seed=0), load(run).sample(3, seed=0))
+    assert sorted(os.listdir(exported)) == [
+        "README.md", "evaluation.json", "manifest.json", "model.safetensors", "modkit.lock", "samples", "spec.yaml",
+        "state.json",
+    ]  # fmt: skip
+    assert os.listdir(exported.parent) == ["vae"] and os.listdir(exported / "samples") == ["step-00000002.png"]
+    kept = load_file(exported / "model.safetensors")
+    averaged = run.weights()
+    assert kept.keys() == averaged.keys() and all(torch.equal(kept[key], averaged[key]) for key in kept)
+    there = Run.open(exported)
+    assert there.exported and there.finished and there.kept == ["step-00000002"] and there.checkpoint() == exported
+    assert there.checkpoint("step-00000002") == exported and there.lock["parts"] == run.lock["parts"]
+    with pytest.raises(ValueError, match="a checkpoint that it keeps, got 'best'; it keeps step-00000002"):
+        there.checkpoint("best")
+    assert load(there, locked=True)
+
+
+def test_another_checkpoint_is_exported_by_its_name(run, tmp_path):
+    out = export(run, tmp_path / "out", checkpoint="step-00000001")
+    assert torch.equal(load(out).sample(3, seed=0), load(run, checkpoint="step-00000001").sample(3, seed=0))
+    assert Run.open(out).kept == ["step-00000001"] and "FD" in (out / "README.md").read_text()
+    assert not (out / "evaluation.json").exists() and len(list((out / "evaluations").iterdir())) == 1
+    with pytest.raises(ValueError, match="got 'step-7'; it keeps step-00000001, step-00000002"):
+        export(run, tmp_path / "other", checkpoint="step-7")
+
+
+def test_the_card_says_what_it_is_how_good_and_how_to_load_it(run, exported):
+    matter, text = front_matter(exported)
+    metrics = [
+        {"type": "fd", "name": "FD (pixels)", "value": 1.25},
+        {"type": "copies-near", "name": "copies|near", "value": 2.0},
+    ]
+    task = {"type": "unconditional-image-generation", "name": "Image generation"}
+    assert matter == {
+        "library_name": "modkit",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": ["modkit", "autoencoder"],
+        "datasets": ["digits"],
+        "model-index": [
+            {
+                "name": "toy",
+                "results": [{"task": task, "dataset": {"type": "digits", "name": "digits"}, "metrics": metrics}],
+            }
+        ],
+    }
+    number = sum(value.numel() for value in load(run).parameters())
+    for line in (
+        "![samples](samples/step-00000002.png)",
+        "pip install modkit-generative==",
+        'model = modkit.load(".")',
+        "size 8; 1,437 train, 360 test samples; one sample is 1×8×8 in [-1, 1].",
+        "| FD (pixels) | 1.25 | 0.5 | 0.5 | lower |",
+        "| copies\\|near | 2 |  |  |  |",
+        "9 fake; seed 3.",
+        "Note: few",
+        f"| `autoencoder` | encoder, bottleneck, decoder | {number:,} |",
+        "checkpoint step-00000002, training seed 0, torch ",
+    ):
+        assert line in text, line
+    assert "frozen" not in text and "cannot be sampled" not in text
+
+
+def test_the_hub_reads_the_card(exported):
+    hub = pytest.importorskip("huggingface_hub")
+    (result,) = hub.ModelCard.load(exported / "README.md").data.eval_results[:1]
+    assert (result.metric_type, result.metric_value, result.dataset_name) == ("fd", 1.25, "digits")
+
+
+def test_it_loads_in_a_new_environment_and_samples_the_same(run, exported, tmp_path):
+    exported.rename(tmp_path / "moved")
+    venv.create(tmp_path / "env", with_pip=False)
+    site = next((tmp_path / "env").rglob("site-packages"))
+    (site / "here.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    root = Path(__file__).parents[2]
+    (site / "modkit.pth").write_text(f"{root}\n")  # where the tests run on a tree that is not installed
+    program = "import modkit, safetensors.torch as st; x = modkit.load('moved', locked=True).sample(3, seed=0)"
+    program += "; st.save_file({'x': x}, 'x')"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    python = tmp_path / "env" / "bin" / "python"
+    done = subprocess.run([python, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert torch.equal(load_file(tmp_path / "x")["x"], load(run).sample(3, seed=0))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json", "state.json", "modkit.lock", "spec.yaml"])
+@pytest.mark.parametrize("harm", ["changed", "missing"])
+def test_what_is_damaged_is_refused_by_name(exported, name, harm):
+    data = bytearray((exported / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (exported / name).write_bytes(data)
+    if harm == "missing":
+        (exported / name).unlink()
+    with pytest.raises(ValueError) as error:
+        load(exported)
+    assert str(exported) in str(error.value) and name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, old, new", [("spec.yaml", "critic_start: 0", "critic_start: 1"), ("modkit.lock", '"seed": 0', '"seed": 1')]
+)
+def test_what_was_edited_is_refused(exported, name, old, new):
+    text = (exported / name).read_text()
+    assert text.count(old) == 1
+    (exported / name).write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=f"vae: {name} is not what was exported: its SHA-256 is another than in state"):
+        load(exported)
+    (exported / name).write_text(text)
+    (exported / "README.md").write_text("mine")
+    assert load(exported)
+
+
+def test_a_folder_that_holds_something_is_refused_and_what_fails_leaves_nothing(run, tmp_path, monkeypatch):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("x")
+    for path in (tmp_path / "full", tmp_path / "full" / "mine"):
+        with pytest.raises(ValueError, match="expects a folder that is absent or empty, got"):
+            export(run, path)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr("modkit.publishing.export.model_card", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export(run, tmp_path / "empty")
+    assert sorted(os.listdir(tmp_path)) == ["empty", "full"] and os.listdir(tmp_path / "full") == ["mine"]
+    monkeypatch.undo()
+    assert load(export(run, tmp_path / "empty"))
+
+
+def test_nothing_goes_on_from_what_was_exported_but_a_piece(exported, tmp_path):
+    before = {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="was exported, which leaves nothing to go on from"):
+        train(spec(VAE), exported, resume=True)
+    with pytest.raises(ValueError, match="holds what was exported, which no run replaces"):
+        train(spec(VAE), exported, overwrite=True)
+    assert before == {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+    model = build(spec(use("latent", autoencoder=use("run", path=str(exported)), prior=DENOISER)))
+    kept = Run.open(exported).weights()
+    assert all(torch.equal(value, kept[name]) for name, value in model.autoencoder.state_dict().items())
+
+
+def test_a_trained_piece_comes_along_and_is_the_folders_own(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "piece")
+    latent = spec(use("latent", autoencoder=use("run", path=str(tmp_path / "piece")), prior=DENOISER), steps=1)
+    made = train(latent, tmp_path / "run")
+    out = export(made, tmp_path / "out")
+    x = load(made).sample(2, seed=0)
+    for path in ("piece", "run"):
+        shutil.rmtree(tmp_path / path)
+    moved = out.rename(tmp_path / "moved")
+    assert torch.equal(load(moved).sample(2, seed=0), x) and str(tmp_path) not in (moved / "spec.yaml").read_text()
+    text = (moved / "spec.yaml").read_text()
+    fresh = build(Spec.from_yaml(text, str(moved / "spec.yaml")))
+    kept = Run.open(moved).weights()
+    assert all(torch.equal(v, kept[f"autoencoder.{k}"]) for k, v in fresh.autoencoder.state_dict().items())
+    assert [player.name for player in fresh.active_players()] == ["prior/denoiser"]
+    frozen = sum(parameter.numel() for parameter in fresh.autoencoder.parameters())
+    assert f"| frozen |  | {frozen:,} |" in (moved / "README.md").read_text()
+
+
+def test_data_of_a_folder_stay_where_they_are(tmp_path):
+    write_pictures(tmp_path / "pictures")
+    data = use("image-folder", root=str(tmp_path / "pictures"), size=8)
+    run = train(spec(VAE, data, steps=1), tmp_path / "run")
+    out, x = export(run, tmp_path / "out"), load(run).sample(2, seed=0)
+    (tmp_path / "pictures").rename(tmp_path / "elsewhere")
+    assert torch.equal(load(out).sample(2, seed=0), x)
+    assert str(tmp_path) not in "".join(path.read_text() for path in (out / "spec.yaml", out / "README.md"))
+    with pytest.raises(SpecError, match="data: .*pictures"):
+        evaluate_run(Run.open(out))
+    overrides = [f"data.root={tmp_path / 'elsewhere'}"]
+    assert torch.equal(load(out, overrides).sample(2, seed=0), x)
+    done = CliRunner().invoke(
+        app, ["evaluate", str(out), *overrides, "--features", "pixels", "--metrics", "fd", "-n", "4"]
+    )
+    assert done.exit_code == 0, done.output
+    (report,) = (out / "evaluations").glob("*.json")
+    assert Report.from_json(report.read_bytes()).checkpoint == "step-00000001"
+
+
+class Local(nn.Module):
+    """A local encoder.
+
+    Args:
+        x: Type of x.
+    """
+
+    def __init__(self, x: TensorType, *, note: str = "") -> None:
+        super().__init__()
+        self.h = TensorType((2,))
+        self.inner = nn.Linear(x.numel, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x.flatten(1))
+
+
+def test_a_local_part_is_refused(tmp_path):
+    local = spec(use("autoencoder", encoder=use(Local), decoder=MLP["decoder"]), steps=1)
+    run = adopt(local, build(local).state_dict(), tmp_path / "run")
+    with pytest.raises(SpecError, match="model.encoder: got the local .*Local, not reloadable by name"):
+        export(run, tmp_path / "out")
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_path_of_this_machine_in_the_model_is_refused(run, tmp_path, monkeypatch):
+    source = """
+        from modkit.part import Part, hookimpl
+
+        @hookimpl
+        def modkit_parts():
+            return [Part("encoder", "noted", "tests.test_export:Local", "")]
+    """
+    make_plugin(tmp_path / "site", "acme", source)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    registry.cache_clear()
+    noted = use("autoencoder", encoder=use("acme/noted", note="/home/me/x"), decoder=MLP["decoder"])
+    made = train(spec(noted, steps=1), tmp_path / "run")
+    with pytest.raises(ValueError, match="without paths of this machine, got '/home/me/x' at model.encoder.note"):
+        export(made, tmp_path / "out")
+    monkeypatch.undo()
+    registry.cache_clear()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shared_tensor_is_stored_once_and_each_is_contiguous(tmp_path, run):
+    weight = torch.arange(6.0).reshape(2, 3)
+    (tmp_path / "out").mkdir()
+    tensors = {"a": weight, "b": weight, "c": weight.T}
+    Run.export(tmp_path / "out", run.spec_text, run.lock, "step-1", tensors)
+    assert load_file(tmp_path / "out" / "model.safetensors").keys() == {"a", "c"}
+    back = Run.open(tmp_path / "out").weights()
+    assert all(torch.equal(back[key], tensors[key]) for key in tensors) and back["a"] is back["b"]
+
+
+def test_what_was_exported_is_exported_again(exported, tmp_path):
+    again = export(exported, tmp_path / "again")
+    for name in ("model.safetensors", "spec.yaml", "modkit.lock"):
+        assert (again / name).read_bytes() == (exported / name).read_bytes()
+
+
+FORMATS = """
+    from modkit.part import hookimpl
+
+    @hookimpl
+    def modkit_exporters():
+        return {name: f"exporting_of_acme:{function}" for name, function in FORMATS.items()}
+
+    FORMATS = {"plain": "export", "absent": "nothing", "bad": "bad"}
+"""
+TARGETS = """
+def export(run, out, *, checkpoint):
+    (out / "told").write_text(f"{run.path} {checkpoint}")
+
+def bad(run, out, *, checkpoint):
+    (out / "half").write_text("")
+    raise ValueError("bad holds no autoencoder")
+"""
+
+
+def test_other_layouts_come_from_plugins(run, tmp_path, monkeypatch):
+    export_to = lambda name: CliRunner().invoke(app, ["export", str(run.path), str(tmp_path / "o"), "--to", name])  # noqa: E731
+    registry.cache_clear()
+    make_plugin(tmp_path / "site", "acme", FORMATS)
+    (tmp_path / "site" / "exporting_of_acme.py").write_text(TARGETS)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    registry.cache_clear()
+    importlib.invalidate_caches()
+    for name, message in {
+        "plian": "no format is called 'plian'; did you mean 'plain'?; there are: absent, bad, ",
+        "absent": "format absent: module exporting_of_acme has no 'nothing'",
+        "bad": "bad holds no autoencoder",
+    }.items():
+        done = export_to(name)
+        assert done.exit_code == 2 and message in done.output and not (tmp_path / "o").exists(), done.output
+    done = export_to("plain")
+    assert done.exit_code == 0 and done.output == f"exported: {tmp_path / 'o'}\n", done.output
+    assert (tmp_path / "o" / "told").read_text() == f"{run.path} None" and sorted(os.listdir(tmp_path)) == ["o", "site"]
+    make_plugin(tmp_path / "site", "other", FORMATS.replace('"export"', '"bad"'))
+    registry.cache_clear()
+    done = export_to("plain")
+    assert done.exit_code == 2 and "'plain' is declared more than once: by exporting_of_acme:export and" in done.output
+    monkeypatch.undo()
+    registry.cache_clear()

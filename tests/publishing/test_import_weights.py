@@ -1,0 +1,86 @@
+import pytest
+import torch
+from click.testing import CliRunner
+
+from modkit import Spec, build, load
+from modkit.cli.app import app
+from modkit.evaluation.evaluate_run import evaluate_run
+from modkit.publishing.import_weights import adopt
+from modkit.runs.run import Run
+from modkit.training.train import train
+
+SPEC = """
+name: adopted
+x: {shape: [1, 8, 8], range: [-1, 1], fields: {labels: {shape: [], classes: 10}}}
+model:
+  use: diffusion
+  network: {use: mlp, width: 8, depth: 1}
+  conditioner: {use: label, width: 4}
+  sampler: {use: ddim, steps: 2}
+"""
+
+
+@pytest.fixture
+def spec():
+    return Spec.from_yaml(SPEC)
+
+
+@pytest.fixture
+def weights(spec):
+    draw = torch.Generator().manual_seed(3)
+    state = build(spec).state_dict()
+    return {
+        key: torch.rand(value.shape, generator=draw) if value.is_floating_point() else value
+        for key, value in state.items()
+    }
+
+
+def test_an_adopted_run_is_a_finished_one(tmp_path, spec, weights):
+    run = adopt(spec, weights, tmp_path / "run", notes={"source": "x.ckpt"})
+    assert run.finished and Run.open(tmp_path / "run").finished
+    model = load(tmp_path / "run")
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+    labels = torch.tensor([1, 2])
+    assert model.sample(2, seed=0, labels=labels).shape == (2, 1, 8, 8)
+    assert torch.equal(model.sample(2, seed=0), load(run).sample(2, seed=0))
+    assert load(run, ["model.sampler.steps=3"]).sampler.times().numel() == 4
+    with pytest.raises(ValueError, match="no best one"):
+        run.checkpoint("best")
+
+
+def test_an_adopted_run_is_measured_on_data_that_are_named(tmp_path, spec, weights):
+    run = adopt(spec, weights, tmp_path / "run")
+    with pytest.raises(ValueError, match="expected a spec with `data`, got one without: name them, as data=digits"):
+        evaluate_run(run)
+    report = evaluate_run(run, overrides=["data=digits", "data.size=8"], metrics=["fd"], features="pixels", num=20)
+    assert all(score.value > 0 for name, score in report.scores.items() if name.startswith("FD")), report.scores
+    assert any(name.startswith("FD") for name in report.scores)
+    arguments = [str(run.path), "data=digits", "data.size=8", "--features", "pixels", "--metrics", "fd", "-n", "20"]
+    done = CliRunner().invoke(app, ["evaluate", *arguments])
+    assert done.exit_code == 0 and "FD" in done.output, done.output
+    with pytest.raises(ValueError, match="training expects a spec with `data`"):
+        train(spec, tmp_path / "other")
+
+
+def test_all_that_does_not_fit_is_in_one_error_and_nothing_is_written(tmp_path, spec, weights):
+    keys = list(weights)
+    weights["more"] = torch.ones(1)
+    first, second, *_ = (key for key in keys if key.startswith("network") and key.endswith("weight"))
+    weights[first] = weights[first][:1]
+    weights[second] = weights[second] * torch.nan
+    del weights["conditioner.embedding.weight"]
+    with pytest.raises(ValueError) as error:
+        adopt(spec, weights, tmp_path / "run")
+    said = str(error.value)
+    assert said.startswith(
+        "the weights do not fit the model: 1 missing: conditioner.embedding.weight; 1 unknown: more; "
+    )
+    assert f"1 of another shape: {first} (" in said and said.endswith(f"1 not finite: {second}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_there_is_kept(tmp_path, spec, weights):
+    adopt(spec, weights, tmp_path / "run")
+    with pytest.raises(ValueError, match="holds a run already"):
+        adopt(spec, weights, tmp_path / "run")
+    adopt(spec, {key: value * 1 for key, value in weights.items()}, tmp_path / "run", overwrite=True)

@@ -1,0 +1,422 @@
+import hashlib
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import modkit
+from modkit.runs.checkpoint import Checkpoint, CheckpointError, latest, load, names, prune, recover, save
+from modkit.runs.files import replace_file
+
+KILLED = """
+import json, os, shutil, signal, sys
+from pathlib import Path
+import torch
+from modkit.runs.checkpoint import Checkpoint, latest, load, names, prune, recover, save
+
+os.fsync = lambda descriptor: None  # a kill, unlike a power cut, loses nothing that was written
+CALLS = ("open", "write", "fsync", "mkdir", "replace", "unlink", "rmdir")
+
+def checkpoint(value):
+    return Checkpoint({"model": {"w": torch.full((64,), float(value))}, "ema": {}}, {"value": value})
+
+def die_at(call):
+    count = -1
+    def patched(name, original):
+        def function(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count == call:
+                if name == "write":
+                    original(args[0], bytes(args[1])[: len(args[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+        return function
+    for name in CALLS:
+        setattr(os, name, patched(name, getattr(os, name)))
+
+def main(scenario):
+    start, root = Path(sys.argv[1], "start"), Path(sys.argv[1], "root")
+    for step in (1, 2):
+        save(start, f"step-{step}", checkpoint(step))
+    for call in range(10_000):
+        shutil.copytree(start, root)
+        child = os.fork()
+        if not child:
+            die_at(call)
+            scenario(root)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        yield root
+        recover(root)
+        save(root, "step-9", checkpoint(9))
+        assert load(root / "step-9").state == {"value": 9}
+        left = [entry.name for entry in root.iterdir() if entry.name.startswith(".")]
+        assert not left, left
+        shutil.rmtree(root)
+        if not os.WIFSIGNALED(status):
+            assert os.waitstatus_to_exitcode(status) == 0
+            killed[scenario.__name__] = call
+            break
+
+def value(path):
+    whole = load(path)
+    assert torch.equal(whole.tensors["model"]["w"], torch.full((64,), float(whole.state["value"])))
+    return whole.state["value"]
+
+def new():
+    def add(root):
+        save(root, "step-3", checkpoint(3))
+    for root in main(add):
+        assert value(root / "step-2") == 2 and value(latest(root)) in (2, 3)
+        assert all(value(root / name) for name in names(root))
+
+def same():
+    def replace(root):
+        save(root, "step-2", checkpoint(20))
+    for root in main(replace):
+        assert names(root) == ["step-1", "step-2"]
+        assert value(latest(root)) in (2, 20) and value(root / "step-2") in (2, 20)
+
+def pruned():
+    def remove(root):
+        prune(root, 1)
+    for root in main(remove):
+        assert names(root) in (["step-1", "step-2"], ["step-2"])
+        assert all(value(root / name) for name in names(root)) and value(latest(root)) == 2
+
+def recovered():
+    def mend(root):
+        os.rename(root / "step-2", root / ".step-2.old")
+        shutil.copytree(root / "step-1", root / ".step-3.tmp-1")
+        recover(root)
+    for root in main(mend):
+        assert names(root) == ["step-1", "step-2"] and value(latest(root)) == 2
+
+killed = {}
+for check in (new, same, pruned, recovered):
+    check()
+print(json.dumps(killed))
+"""
+
+
+def small(value=1.0):
+    return Checkpoint({"model": {"w": torch.tensor([value, 2.0, 3.0])}}, {"step": 7})
+
+
+def forge(path: Path, file: str, data: bytes, tensors=None):
+    """Puts other content into a checkpoint, with hashes that fit it."""
+    if file != "manifest.json":
+        (path / file).write_bytes(data)
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    manifest["files"][file] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    sign(path, manifest if tensors is None else manifest | {"tensors": tensors})
+
+
+def sign(path: Path, manifest: dict):
+    manifest = {key: value for key, value in manifest.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(manifest, indent=1).encode()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest | {"sha256": digest}, indent=1))
+
+
+def test_a_kill_before_every_system_call_leaves_a_whole_checkpoint(tmp_path):
+    env = os.environ | {"PYTHONPATH": str(Path(modkit.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    killed = json.loads(done.stdout)
+    assert list(killed) == ["add", "replace", "remove", "mend"], killed
+    assert min(killed.values()) >= 4 and killed["add"] >= 15, killed
+
+
+def test_everything_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
+    events, paths = [], {}
+    functions = {name: getattr(os, name) for name in ("open", "write", "fsync", "replace")}
+
+    def opened(path, *args, **kwargs):
+        descriptor = functions["open"](path, *args, **kwargs)
+        paths[descriptor] = Path(path).name
+        return descriptor
+
+    def replaced(source, target):
+        events.append(("replace", Path(source).name))
+        functions["replace"](source, target)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "replace", replaced)
+    for name in ("write", "fsync"):
+
+        def traced(descriptor, *args, name=name):
+            events.append((name, paths[descriptor]))
+            return functions[name](descriptor, *args)
+
+        monkeypatch.setattr(os, name, traced)
+    save(tmp_path, "step-1", Checkpoint({"model": {"w": torch.ones(2)}, "ema": {"w": torch.ones(2)}}))
+    temporary = f".step-1.tmp-{os.getpid()}"
+    files = ["model.safetensors", "ema.safetensors", "state.json", "manifest.json"]
+    written = [(name, file) for file in files for name in ("write", "fsync")]
+    after = [("fsync", temporary), ("replace", temporary), ("fsync", tmp_path.name)]
+    assert events == [("fsync", tmp_path.name), *written, *after]
+
+
+def test_tensors_of_every_dtype_come_back_bit_for_bit(tmp_path):
+    floats = torch.tensor([0.1, -0.0, float("nan"), float("inf"), 1e-40, 3e38])
+    dtypes = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.complex64)
+    tensors = {str(dtype): floats.to(dtype) for dtype in dtypes}
+    for dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.bool):
+        tensors[str(dtype)] = torch.arange(5).to(dtype)
+    tensors |= {"scalar": torch.tensor(2**53 + 1), "flag": torch.tensor(True), "empty": torch.empty(0, 3)}
+    tensors |= {"strided": torch.arange(12.0).view(3, 4).T, "conjugate": torch.tensor([1 + 2j]).conj()}
+    tensors["leaf"] = torch.nn.Parameter(torch.randn(2, 3))
+    restored = load(save(tmp_path, "a", Checkpoint({"optimizer": tensors}))).tensors["optimizer"]
+    assert list(restored) == list(tensors)
+    for key, value in tensors.items():
+        assert restored[key].dtype == value.dtype and restored[key].shape == value.shape, key
+        plain = value.detach().resolve_conj().contiguous()
+        assert restored[key].reshape(-1).view(torch.uint8).tolist() == plain.reshape(-1).view(torch.uint8).tolist(), key
+
+
+def test_state_comes_back_equal(tmp_path):
+    state = {"b": [0.1 + 0.2, 5e-324, -0.0, 10**30], "a": {"": None, "ü\ud800\n": True}, "stage": 0, "": []}
+    restored = load(save(tmp_path, "a", Checkpoint({}, state)))
+    assert restored == Checkpoint({}, state) and repr(restored.state) == repr(state)
+
+
+def test_a_shared_tensor_is_stored_once_and_comes_back_shared(tmp_path):
+    linear = torch.nn.Linear(100, 100, bias=False)
+    tied = {"encoder.weight": linear.weight, "decoder.weight": linear.weight, "same": linear.weight.detach()}
+    tensors = tied | {"transposed": linear.weight.T, "row": linear.weight[0], "empty": torch.empty(0)}
+    path = save(tmp_path, "a", Checkpoint({"model": tensors}))
+    restored = load(path).tensors["model"]
+    assert list(restored) == list(tensors)
+    assert restored["encoder.weight"] is restored["decoder.weight"] is restored["same"]
+    assert torch.equal(restored["transposed"], linear.weight.T) and torch.equal(restored["row"], linear.weight[0])
+    restored["encoder.weight"].zero_()
+    assert torch.equal(restored["row"], linear.weight[0])
+    assert 80_400 < (path / "model.safetensors").stat().st_size < 81_500
+    before = linear.weight.clone()
+    linear.weight.data.zero_()
+    assert torch.equal(load(path).tensors["model"]["same"], before)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.dictionaries(st.text(max_size=5).filter(lambda key: key.isprintable()), st.integers(0, 3), max_size=5))
+def test_keys_of_any_text_come_back_in_order(tmp_path_factory, sizes):
+    tensors = {key: torch.arange(float(size)) for key, size in sizes.items()}
+    restored = load(save(tmp_path_factory.mktemp("c"), "a", Checkpoint({"g": tensors}))).tensors["g"]
+    assert list(restored) == list(tensors) and all(torch.equal(restored[key], tensors[key]) for key in tensors)
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    first, second = (save(tmp_path / name, "a", small()) for name in "xy")
+    for file in ("model.safetensors", "state.json", "manifest.json"):
+        assert (first / file).read_bytes() == (second / file).read_bytes()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "state.json", "manifest.json"])
+def test_every_flipped_byte_is_noticed(tmp_path, file):
+    path = save(tmp_path, "step-1", small())
+    whole = (path / file).read_bytes()
+    for index in range(len(whole)):
+        (path / file).write_bytes(whole[:index] + bytes([whole[index] ^ (1 << index % 8)]) + whole[index + 1 :])
+        with pytest.raises(CheckpointError, match=file):
+            load(path)
+    (path / file).write_bytes(whole)
+    assert load(path).state == {"step": 7}
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("keep", [0, 1, 8, -1, None])
+def test_truncated_missing_and_longer_files_are_refused_and_the_one_before_is_offered(tmp_path, file, keep):
+    save(tmp_path, "step-9", small())
+    path = save(tmp_path, "step-10", small())
+    data = (path / file).read_bytes()
+    (path / file).write_bytes(data + b" " if keep is None else data[:keep])
+    with pytest.raises(CheckpointError, match=rf"step-10: {file} .*; the last whole one before it is .*step-9$"):
+        load(path)
+    assert latest(tmp_path) == tmp_path / "step-9"
+    (path / file).unlink()
+    with pytest.raises(CheckpointError, match=rf"{file} cannot be opened: No such file"):
+        load(path)
+    (tmp_path / "step-9" / "state.json").unlink()
+    with pytest.raises(CheckpointError, match="no whole one stands before it"):
+        load(path)
+    assert latest(tmp_path) is None
+
+
+def test_forged_tensors_are_refused(tmp_path):
+    path = save(tmp_path, "a", small())
+    entry = {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}
+    forged = {
+        "huge header": struct.pack("<Q", 2**63) + b"{}",
+        "header past the end": struct.pack("<Q", 10_000) + b"{}",
+        "pickle": pickle.dumps({"w": [1.0, 2.0]}),
+        "empty": b"",
+        "huge shape": {"w": entry | {"shape": [2**40, 2**40]}},
+        "outside": {"w": entry | {"data_offsets": [0, 2**40]}},
+        "negative": {"w": entry | {"data_offsets": [-4, 8]}},
+        "dtype": {"w": entry | {"dtype": "OBJECT"}},
+        "overlap": {"w": entry, "v": entry},
+        "list": [entry],
+        "another key": {"v": entry},
+        "none": {},
+    }
+    for name, header in forged.items():
+        if not isinstance(header, bytes):
+            text = json.dumps(header).encode()
+            header = struct.pack("<Q", len(text)) + text + (b"\0" * 12 if header else b"")
+        forge(path, "model.safetensors", header)
+        with pytest.raises(CheckpointError, match="model.safetensors"):
+            load(path)
+            pytest.fail(name)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        b'{\n "loss": NaN\n}',
+        b'{\n "loss": 1e999\n}',
+        b'{\n "a": 1,\n "a": 2\n}',
+        b"[]",
+        b"7",
+        b"",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"1" * 5000,
+        pickle.dumps({"a": 1}),
+    ],
+)
+def test_forged_state_is_refused(tmp_path, state):
+    path = save(tmp_path, "a", small())
+    forge(path, "state.json", state)
+    with pytest.raises(CheckpointError, match="state.json"):
+        load(path)
+
+
+def test_forged_manifests_are_refused(tmp_path):
+    path = save(tmp_path / "in", "a", small())
+    (tmp_path / "evil.safetensors").write_bytes((path / "model.safetensors").read_bytes())
+    good = json.loads((path / "manifest.json").read_bytes())
+    row = good["files"]["model.safetensors"]
+    for manifest in (
+        good | {"files": []},
+        good | {"files": {}},
+        good | {"files": {"state.json": 7}},
+        good | {"files": good["files"] | {"model.safetensors": row | {"size": "many"}}},
+        good | {"tensors": ["model"]},
+        good | {"tensors": {"model": ["w"]}},
+        good | {"tensors": {}},
+        good | {"files": good["files"] | {"../../evil.safetensors": row}, "tensors": {"../../evil": {"w": "w"}}},
+    ):
+        sign(path, manifest)
+        with pytest.raises(CheckpointError, match=r"manifest\.json"):
+            load(path)
+    sign(path, good | {"format": 2})
+    with pytest.raises(CheckpointError, match="format 2, this modkit reads 1"):
+        load(path)
+    sign(path, good | {"tensors": {"model": {"w": "v"}}})
+    with pytest.raises(CheckpointError, match="differ in keys"):
+        load(path)
+    sign(path, good)
+    assert load(path).state == {"step": 7}
+
+
+def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused(tmp_path):
+    path = save(tmp_path, "a", small())
+    (path / "state.json").unlink()
+    os.mkfifo(path / "state.json")
+    with pytest.raises(CheckpointError, match="state.json is no plain file"):
+        load(path)
+    (path / "state.json").unlink()
+    (path / "state.json").mkdir()
+    with pytest.raises(CheckpointError, match="state.json is no plain file"):
+        load(path)
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        load(tmp_path / "b")
+
+
+def test_mistakes_of_the_writer_are_refused_before_anything_is_written(tmp_path):
+    tensor = torch.ones(2)
+    for tensors, message in (
+        ({"model": {"w": 3.0}}, "got float at model/w"),
+        ({"model": {"w": tensor.to_sparse()}}, "sparse"),
+        ({"model": {"w": tensor.to("meta")}}, "on meta"),
+        ({"model": {"w": tensor.to(torch.complex128)}}, "complex128"),
+        ({"model": {"__metadata__": tensor}}, "__metadata__"),
+        ({"a/b": {"w": tensor}}, "a group's name .* got 'a/b'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            save(tmp_path / "c", "a", Checkpoint(tensors))
+    for state, message in (
+        ({"a": [1, float("nan")]}, r"float nan at state\.a\[1\]"),
+        ({"a": {1: 2}}, r"the key 1 in state\.a"),
+        ({"a": (1, 2)}, r"tuple \(1, 2\) at state\.a"),
+        ({"a": tensor}, r"Tensor .* at state\.a"),
+        ([1], "list"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            save(tmp_path / "c", "a", Checkpoint({}, state))
+    for name in ("", ".hidden", "../up", "a/b", "a\n"):
+        with pytest.raises(ValueError, match="a name of letters"):
+            save(tmp_path / "c", name, small())
+    assert not (tmp_path / "c").exists()
+
+
+def test_an_error_while_writing_leaves_nothing_behind(tmp_path, monkeypatch):
+    save(tmp_path, "step-1", small())
+
+    def full(descriptor, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path, "step-2", small())
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["step-1"]
+
+
+def test_names_are_in_order_of_their_numbers(tmp_path):
+    assert names(tmp_path / "absent") == [] and latest(tmp_path / "absent") is None
+    for name in ("step-10", "step-9", "best", "step-100"):
+        save(tmp_path, name, small())
+    (tmp_path / "step-200").mkdir()
+    (tmp_path / ".step-300.tmp-1").mkdir()
+    assert names(tmp_path) == ["best", "step-9", "step-10", "step-100"]
+    assert latest(tmp_path) == tmp_path / "step-100"
+
+
+def test_prune_keeps_the_last_and_the_spared(tmp_path):
+    for step in range(8, 13):
+        save(tmp_path, f"step-{step}", small())
+    save(tmp_path, "best", small())
+    prune(tmp_path, 2, {"best", "step-9"})
+    assert names(tmp_path) == ["best", "step-9", "step-11", "step-12"]
+    prune(tmp_path, 7)
+    prune(tmp_path, 1)
+    assert os.listdir(tmp_path) == ["step-12"]
+    with pytest.raises(ValueError, match="keep=0"):
+        prune(tmp_path, 0)
+
+
+def test_one_put_aside_is_found_until_it_is_recovered(tmp_path):
+    path = save(tmp_path, "step-1", small())
+    os.rename(path, tmp_path / ".step-1.old")
+    (tmp_path / ".step-2.tmp-77").mkdir()
+    assert names(tmp_path) == ["step-1"] and latest(tmp_path) == path and load(path).state == {"step": 7}
+    recover(tmp_path)
+    assert os.listdir(tmp_path) == ["step-1"]
+
+
+def test_replace_file_replaces_whole_files(tmp_path):
+    replace_file(tmp_path / "a", b"one")
+    (tmp_path / f".a.tmp-{os.getpid()}").write_bytes(b"left by a process of the same number")
+    replace_file(tmp_path / "a", b"two" * 1000)
+    assert (tmp_path / "a").read_bytes() == b"two" * 1000 and os.listdir(tmp_path) == ["a"]

@@ -1,0 +1,202 @@
+import functools
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+from collections import namedtuple
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import modkit.types
+from modkit.part import Part
+from modkit.runs.lock import compare, drift, lock
+from tests.plugin_factory import make_plugin
+
+Entry = namedtuple("Entry", "part distribution version")
+TYPE = Entry(Part("bottleneck", "acme/fsq", "modkit.types:TensorType", ""), "acme-parts-of-nobody", "1.2")
+KEYS = {"b": (3,), "a": (2, 3)}
+partial = functools.partial(functools.partial(modkit.types.levels))
+
+
+@functools.wraps(modkit.types.levels)
+def wrapped(event):
+    return modkit.types.levels(event)
+
+
+def made(*entries, seed=0, spec_text="model: 1\n", keys=KEYS, places=None):
+    return lock(entries or (TYPE,), spec_text=spec_text, seed=seed, keys=keys, places=places or {})
+
+
+@pytest.fixture(autouse=True)
+def outside(tmp_path, monkeypatch):
+    """A working directory that no checkout holds."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_lock_states_versions_and_hashes():
+    source = hashlib.sha256(Path(modkit.types.__file__).read_bytes()).hexdigest()
+    part = {"kind": "bottleneck", "name": "acme/fsq", "distribution": "acme-parts-of-nobody", "version": "1.2"}
+    want = {
+        "format": 2,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "packages": {},
+        "commit": None,
+        "seed": 3,
+        "spec": hashlib.sha256(b"model: 1\n").hexdigest(),
+        "model": hashlib.sha256(b'[["a", [2, 3]], ["b", [3]]]').hexdigest(),
+        "state": {"a": [2, 3], "b": [3]},
+        "parts": [part | {"sha256": source, "at": ["model.a", "model.b"]}],
+    }
+    found = made(seed=3, places={("bottleneck", "acme/fsq"): ["model.b", "model.a"], ("encoder", "acme/fsq"): ["c"]})
+    assert found == want and json.loads(json.dumps(found)) == want
+
+
+def test_the_versions_are_those_of_what_the_parts_distributions_require(tmp_path, monkeypatch):
+    requires = ["torch>1", "einops>=0", "pluggy>=1; python_version>='3'", "nothing-of-ours"]
+    make_plugin(tmp_path, "requiring", requires=requires)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = made(TYPE._replace(distribution="modkit-requiring"))["packages"]
+    assert found == {"einops": metadata.version("einops"), "pluggy": metadata.version("pluggy")}
+    assert compare(made() | {"packages": {"einops": "0", "x": "1"}}, made() | {"packages": found}) == [
+        f"einops was 0, is {found['einops']}"
+    ]
+
+
+def test_the_lock_does_not_depend_on_orders_or_repetitions():
+    other = Entry(Part("encoder", "conv", "modkit.part:Part", ""), "modkit-generative", "0.1")
+    assert made(TYPE, other, TYPE) == made(other, TYPE, keys={"a": torch.Size([2, 3]), "b": [3]})
+    assert made(keys={"a": (2, 3), "b": (3, 1)})["model"] != made()["model"]
+
+
+def test_the_source_is_where_the_target_is_defined_not_where_it_is_imported():
+    for target in ("modkit.types:levels", "modkit.types:TensorType.__str__", "modkit:TensorType"):
+        source = made(Entry(Part("encoder", "n", target, ""), "d", "1"))["parts"][0]["sha256"]
+        assert source == hashlib.sha256(Path(modkit.types.__file__).read_bytes()).hexdigest()
+    with pytest.raises(ValueError, match="has no 'Absent'"):
+        made(Entry(Part("encoder", "n", "modkit.types:Absent", ""), "d", "1"))
+
+
+def test_partials_and_wrappers_are_followed_and_builtins_have_no_source(monkeypatch):
+    source = hashlib.sha256(Path(modkit.types.__file__).read_bytes()).hexdigest()
+    for target in (partial, wrapped):
+        monkeypatch.setattr(Part, "load", lambda self, target=target: target)
+        assert made()["parts"][0]["sha256"] == source
+    monkeypatch.setattr(Part, "load", lambda self: len)
+    assert made()["parts"][0]["sha256"] is None
+
+
+def test_equal_locks_do_not_differ():
+    assert compare(made(), json.loads(json.dumps(made()))) == []
+    assert compare(made() | {"runs": ["provenance"]}, made()) == []
+
+
+def test_differences_are_told():
+    newer = made(TYPE._replace(version="1.3"), seed=1, spec_text="model: 2\n", keys={"a": (2, 3)}) | {"torch": "9.0"}
+    newer["parts"][0]["sha256"] = "0" * 64
+    assert compare(made(), newer) == [
+        "acme-parts-of-nobody was 1.2, is 1.3",
+        "bottleneck acme/fsq: its source file has changed",
+        f"torch was {torch.__version__}, is 9.0",
+        "seed was 0, is 1",
+        "the resolved spec has changed",
+        "the model's state-dict keys or shapes have changed",
+    ]
+
+
+def test_a_missing_part_comes_with_its_remedy():
+    numpy = Entry(Part("encoder", "np", "modkit.part:Part", ""), "numpy", "0.1")
+    spiteful = Entry(Part("sampler", "x", "modkit.part:Part", ""), "a; rm -rf b", "1")
+    nothing = made() | {"parts": []}
+    assert compare(made(TYPE, numpy, spiteful), nothing) == [
+        "bottleneck acme/fsq is missing: it came with acme-parts-of-nobody 1.2, it is not installed: "
+        "pip install acme-parts-of-nobody==1.2",
+        f"encoder np is missing: it came with numpy 0.1, {np.__version__} is installed: pip install numpy==0.1",
+        "sampler x is missing: it came with a; rm -rf b 1, it is not installed: pip install 'a; rm -rf b==1'",
+    ]
+    assert compare(nothing, made()) == ["bottleneck acme/fsq of acme-parts-of-nobody is new"]
+
+
+def test_a_lock_of_format_1_is_compared_in_what_it_has():
+    new, old = made(), made(seed=1)
+    old = {key: old[key] for key in old.keys() - {"packages", "commit", "state"}} | {"format": 1}
+    old["parts"] = [{key: row[key] for key in row.keys() - {"at"}} for row in old["parts"]]
+    assert compare(old, new | {"commit": {"commit": "a", "dirty": False}}) == ["seed was 1, is 0"]
+
+
+def test_what_drifts_is_known_by_its_former_name_too():
+    was = made(
+        TYPE._replace(part=replace(TYPE.part, name="acme/old")), TYPE._replace(part=replace(TYPE.part, name="gone"))
+    )
+    now = TYPE._replace(part=replace(TYPE.part, aliases=("acme/old",)))
+    assert drift(was, [now]) == drift(was, []) == []
+    was["parts"][0]["sha256"] = None
+    other = "acme-parts-of-nobody 1.2 was, is others 2"
+    assert drift(was, [now._replace(distribution="others", version="2")]) == [
+        other, "bottleneck acme/old: its source file has changed",
+    ]  # fmt: skip
+
+
+def test_what_is_no_lock_is_refused():
+    for damaged in ({}, made() | {"format": 3}, made() | {"parts": {}}):
+        with pytest.raises(ValueError, match="expected a lock of format 1 or 2"):
+            compare(damaged, made())
+    for row in (7, {}, made()["parts"][0] | {"version": 1.2}):
+        with pytest.raises(ValueError, match="parts to have kind, name, distribution, version and sha256"):
+            compare(made(), made() | {"parts": [row]})
+    with pytest.raises(ValueError, match="parts to have `at`, a list of paths, got 'model'"):
+        compare(made(), made() | {"parts": [made()["parts"][0] | {"at": "model"}]})
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    if not shutil.which("git"):
+        pytest.skip("needs git")
+    git(tmp_path, "init", "-q", "checkout")
+    folder = tmp_path / "checkout"
+    (folder / "inner").mkdir()
+    (folder / "inner" / "file").write_text("1")
+    git(folder, "add", ".")
+    return folder
+
+
+def test_the_commit_is_that_of_the_working_directory(checkout, monkeypatch):
+    monkeypatch.chdir(checkout / "inner")
+    assert made()["commit"] is None, "there is no commit yet"
+    git(checkout, "commit", "-qm", "one")
+    git(checkout, "tag", "v1")
+    head = git(checkout, "rev-parse", "HEAD")
+    (checkout / "new").write_text("is not tracked")
+    one = made()
+    assert one["commit"] == {"commit": head, "dirty": False} and len(head) == 40
+    (checkout / "inner" / "file").write_text("22")
+    two = made()
+    assert two["commit"] == {"commit": head, "dirty": True}
+    assert compare(one, two) == [f"commit was {head}, is {head} and changes"]
+    monkeypatch.setenv("PATH", "")
+    assert made()["commit"] is None
+
+
+def test_a_part_of_a_checkout_has_its_commit(checkout, tmp_path, monkeypatch):
+    git(checkout, "commit", "-qm", "one")
+    for name in ("edited", "copied"):
+        make_plugin(tmp_path / "site", name)
+        told = {"url": (checkout / "inner").as_uri(), "dir_info": {"editable": name == "edited"}}
+        (tmp_path / "site" / f"modkit_{name}-1.0.dist-info" / "direct_url.json").write_text(json.dumps(told))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    other = Entry(Part("encoder", "n", "modkit.part:Part", ""), "modkit-copied", "1.0")
+    rows = made(TYPE._replace(distribution="modkit-edited"), other)["parts"]
+    assert [row.get("commit") for row in rows] == [{"commit": git(checkout, "rev-parse", "HEAD"), "dirty": False}, None]

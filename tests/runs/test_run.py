@@ -1,0 +1,268 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import modkit
+from modkit.runs.checkpoint import Checkpoint, names, save
+from modkit.runs.run import Run
+
+LOCK = {"format": 1, "parts": []}
+
+KILLED = """
+import json, os, shutil, signal, sys
+from pathlib import Path
+import torch
+from modkit.runs.run import Run
+
+os.fsync = lambda descriptor: None
+CALLS = ("open", "write", "fsync", "mkdir", "replace", "unlink", "rmdir", "scandir", "listdir")
+
+class Spec:
+    def __init__(self, text):
+        self.text = text
+    def to_yaml(self):
+        return self.text
+
+def die_at(call):
+    count = -1
+    def patched(name, original):
+        def function(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count == call:
+                if name == "write":
+                    original(args[0], bytes(args[1])[: len(args[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+        return function
+    for name in CALLS:
+        setattr(os, name, patched(name, getattr(os, name)))
+
+def made(root):
+    Run.create(root / "run", Spec("new"), {"new": 1})
+
+def begun(root):
+    with Run.create(root / "run", Spec("old"), {"old": 1}) as run:
+        run.log({"loss": 1.0})
+        mark = run.mark()
+        run.log({"loss": 2.0})
+        run.picture("a", torch.zeros(1, 2, 2, dtype=torch.uint8))
+        run.finish()
+    return mark
+
+def replaced(root):
+    Run.create(root / "run", Spec("new"), {"new": 1}, overwrite=True)
+
+def cut(root):
+    Run.open(root / "run").cut(14)
+
+def drawn(root):
+    Run.open(root / "run").picture("a", torch.ones(1, 2, 2, dtype=torch.uint8))
+
+def check(action, root, killed):
+    if action is made:
+        if not (root / "run" / "spec.yaml").exists():  # begins again without being asked to overwrite
+            made(root)
+        assert Run.open(root / "run").spec_text == "new"
+    elif action is replaced:
+        try:
+            run = Run.open(root / "run")
+            assert (run.spec_text, run.lock) in (("old", {"old": 1}), ("new", {"new": 1})), (run.spec_text, run.lock)
+        except ValueError:
+            assert killed
+        replaced(root)
+        run = Run.open(root / "run")
+        assert run.spec_text == "new" and run.metrics() == [] and os.listdir(run.path) != []
+        assert sorted(os.listdir(run.path)) == ["modkit.lock", "spec.yaml"], os.listdir(run.path)
+    elif action is cut:
+        run = Run.open(root / "run")
+        assert run.metrics() in ([{"loss": 1.0}], [{"loss": 1.0}, {"loss": 2.0}])
+        assert not killed or run.status in ("started", "finished")
+        run.cut(14)
+        assert run.metrics() == [{"loss": 1.0}] and run.status == "started"
+    else:
+        from PIL import Image
+        assert Image.open(root / "run" / "samples" / "a.png").getpixel((0, 0)) in (0, 1)
+        Run.open(root / "run").cut(0)
+        assert os.listdir(root / "run" / "samples") == ["a.png"]
+
+counts = {}
+for action in (made, replaced, cut, drawn):
+    for call in range(10_000):
+        root = Path(sys.argv[1], f"{action.__name__}-{call}")
+        root.mkdir()
+        if action is not made:
+            assert begun(root) == 14
+        child = os.fork()
+        if not child:
+            die_at(call)
+            action(root)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        check(action, root, os.WIFSIGNALED(status))
+        shutil.rmtree(root)
+        if not os.WIFSIGNALED(status):
+            assert os.waitstatus_to_exitcode(status) == 0
+            counts[action.__name__] = call
+            break
+print(json.dumps(counts))
+"""
+
+
+class Spec:
+    def to_yaml(self):
+        return "name: ü\nmodel: 1\n"
+
+
+def test_a_kill_before_every_system_call_leaves_a_run_or_a_place_for_one(tmp_path):
+    env = os.environ | {"PYTHONPATH": str(Path(modkit.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    killed = json.loads(done.stdout)
+    assert list(killed) == ["made", "replaced", "cut", "drawn"] and min(killed.values()) >= 4, killed
+
+
+def test_a_run_is_found_again(tmp_path):
+    run = Run.create(tmp_path / "a" / "b", Spec(), LOCK | {"seed": 0})
+    again = Run.open(str(tmp_path / "a" / "b"))
+    assert again.spec_text == run.spec_text == "name: ü\nmodel: 1\n"
+    assert again.lock == run.lock == LOCK | {"seed": 0}
+    assert again.status == "started" and not again.finished and again.metrics() == []
+    assert again.checkpoints == tmp_path / "a" / "b" / "checkpoints" and again.samples == run.path / "samples"
+    run.finish()
+    assert again.status == "finished" and again.finished
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"got .*absent, which has no modkit\.lock"):
+        Run.open(tmp_path / "absent")
+    path = Run.create(tmp_path / "run", Spec(), LOCK).path
+    for data, message in ((b"{", "damaged"), (b"[]", "expects a JSON object .* got list"), (b"[" * 100_000, "damaged")):
+        (path / "modkit.lock").write_bytes(data)
+        with pytest.raises(ValueError, match=message):
+            Run.open(path)
+    (path / "spec.yaml").unlink()
+    with pytest.raises(ValueError, match=r"which has no spec\.yaml"):
+        Run.open(path)
+
+
+def test_a_run_is_not_made_over_anything_unasked(tmp_path):
+    path = tmp_path / "run"
+    with Run.create(path, Spec(), LOCK) as run:
+        run.log({"loss": 1.0})
+        run.time({"seconds": 1.0})
+        run.picture("a", torch.zeros(1, 2, 2, dtype=torch.uint8))
+        save(run.checkpoints, "step-1", Checkpoint())
+        run.finish()
+    (path / "notes.txt").write_text("the reader's own")
+    with pytest.raises(ValueError, match="holds a run already: go on with it by --resume, or --overwrite it"):
+        Run.create(path, Spec(), LOCK)
+    assert len(Run.open(path).metrics()) == 1
+    Run.create(path, Spec(), LOCK, overwrite=True)
+    assert sorted(os.listdir(path)) == ["modkit.lock", "notes.txt", "spec.yaml"]
+    (path / "modkit.lock").unlink()
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="expects an empty directory or a run, got .* with notes.txt, spec.yaml"):
+            Run.create(path, Spec(), LOCK, overwrite)
+        with pytest.raises(ValueError, match="got the file"):
+            Run.create(path / "notes.txt", Spec(), LOCK, overwrite)
+    (tmp_path / "empty").mkdir()
+    assert Run.create(tmp_path / "empty", Spec(), LOCK).status == "started"
+
+
+def test_floats_come_back_exactly_and_what_is_no_number_is_refused(tmp_path):
+    rows = [{"step": 1, "loss": 0.1 + 0.2, "tiny": 5e-324}, {"step": 2, "loss": -1e300 / 3, "stage": "ü"}]
+    with Run.create(tmp_path / "run", Spec(), LOCK) as run:
+        for row in rows:
+            run.log(row)
+            assert run.metrics()[-1] == row
+        for value in (float("nan"), float("inf"), torch.ones(1)):
+            with pytest.raises(ValueError, match="rows of finite numbers"):
+                run.log({"loss": value})
+            with pytest.raises(ValueError, match="rows of finite numbers"):
+                run.time({"seconds": value})
+    assert Run.open(tmp_path / "run").metrics() == rows and not (tmp_path / "run" / "timing.jsonl").exists()
+
+
+def test_cut_takes_the_metrics_back_and_keeps_the_timing(tmp_path):
+    run = Run.create(tmp_path / "run", Spec(), LOCK)
+    marks = [run.mark()]
+    for step in range(4):
+        run.log({"step": step})
+        run.time({"step": step})
+        marks.append(run.mark())
+    assert marks == [0, 12, 24, 36, 48]
+    save(run.checkpoints, "step-1", Checkpoint())
+    (run.checkpoints / ".step-2.tmp-5").mkdir()
+    run.finish()
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        with (run.path / name).open("ab") as file:
+            file.write(b'{"step": 4')
+    assert len(run.metrics()) == 4
+    run.cut(marks[2])
+    assert run.metrics() == [{"step": 0}, {"step": 1}] and run.status == "started"
+    assert (run.path / "timing.jsonl").read_bytes().count(b"\n") == 4
+    assert os.listdir(run.checkpoints) == ["step-1"] and names(run.checkpoints) == ["step-1"]
+    run.log({"step": 2})
+    run.time({"step": 4})
+    assert run.metrics() == [{"step": 0}, {"step": 1}, {"step": 2}] and run.mark() == marks[3]
+    assert json.loads((run.path / "timing.jsonl").read_bytes().split(b"\n")[4]) == {"step": 4}
+    run.cut(13)
+    assert run.metrics() == [{"step": 0}]
+    for mark in (13, -1):
+        with pytest.raises(ValueError, match=rf"a mark in \[0, 12\], .* got {mark}"):
+            run.cut(mark)
+    run.cut()
+    assert run.metrics() == []
+    run.close()
+
+
+def test_a_damaged_line_is_named_and_a_torn_last_one_left_out(tmp_path):
+    run = Run.create(tmp_path / "run", Spec(), LOCK)
+    (run.path / "metrics.jsonl").write_bytes(b'{"a": 1}\n{"a"')
+    assert run.metrics() == [{"a": 1}]
+    for line, message in (
+        (b'{"a"', "no row"),
+        (b"[1]", "got list"),
+        (b'{"a": NaN}', "NaN is no JSON"),
+        (b"\xff", "no row"),
+    ):
+        (run.path / "metrics.jsonl").write_bytes(b'{"a": 1}\n' + line + b"\n")
+        with pytest.raises(ValueError, match=rf"metrics\.jsonl:2 .*{message}"):
+            run.metrics()
+
+
+def test_pictures_are_written_pixel_for_pixel(tmp_path):
+    run = Run.create(tmp_path / "run", Spec(), LOCK)
+    grid = torch.arange(24, dtype=torch.uint8).view(3, 2, 4)
+    path = run.picture("step-00000010", grid)
+    assert path == tmp_path / "run" / "samples" / "step-00000010.png"
+    assert torch.equal(torch.tensor(np.asarray(Image.open(path))).permute(2, 0, 1), grid)
+    run.picture("step-00000010", grid[:1])
+    assert torch.equal(torch.tensor(np.asarray(Image.open(path))), grid[0])
+    assert os.listdir(run.samples) == ["step-00000010.png"]
+    for name in ("../a", "", ".a", "a/b"):
+        with pytest.raises(ValueError, match="a name of letters"):
+            run.picture(name, grid)
+    with pytest.raises(ValueError, match=r"uint8 picture c h w"):
+        run.picture("a", grid.float())
+
+
+def test_files_are_closed_at_the_end(tmp_path):
+    with Run.create(tmp_path / "run", Spec(), LOCK) as run:
+        run.log({"a": 1})
+        file = run._files["metrics.jsonl"]
+        assert not file.closed
+    assert file.closed and not run._files
+    run.log({"a": 2})
+    run.close()
+    assert run.metrics() == [{"a": 1}, {"a": 2}]

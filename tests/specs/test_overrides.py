@@ -1,0 +1,234 @@
+import pytest
+
+from modkit.errors import Position, SpecError
+from modkit.specs.overrides import apply, locate, short
+from modkit.specs.spec import Spec, use
+
+SAMPLE = """\
+model:
+  use: latent
+  autoencoder:
+    encoder: {use: conv, channels: [32, 64]}
+    weights: {kl: 1e-3}
+  prior:
+    use: diffusion
+    network: {use: unet, channels: [64, 128]}
+    schedule: cosine
+    sampler: {use: ddim, steps: 50, eta: 0.5}
+"""
+
+
+@pytest.fixture
+def spec():
+    return Spec.from_yaml(SAMPLE, "f")
+
+
+def prior(spec: Spec, *overrides: str):
+    changed, notices = apply(spec, overrides)
+    return changed.at("model.prior.sampler"), notices
+
+
+def test_values_are_yaml(spec):
+    changed, notices = apply(
+        spec,
+        [
+            "model.autoencoder.encoder.channels=[16, 32]",
+            "model.autoencoder.weights.kl=4e-2",
+            "model.prior.network.deep.new={a: no}",
+            "model.prior.network.none=",
+            "train.seed=1",
+            "train.players.*critic.every=2",
+            "name=a=b",
+            "model.autoencoder.encoder.channels[1]=8",
+        ],
+    )
+    assert notices == []
+    assert changed.at("model.autoencoder.encoder") == use("conv", channels=[16, 8])
+    assert changed.at("model.autoencoder.weights.kl") == 4e-2
+    assert changed.at("model.prior.network") == use("unet", channels=[64, 128], deep={"new": {"a": "no"}}, none=None)
+    assert changed.train == {"seed": 1, "players": {"*critic": {"every": 2}}}
+    assert changed.name == "a=b"
+    assert spec == Spec.from_yaml(SAMPLE)
+
+
+def test_positions_point_into_the_override(spec):
+    changed, _ = apply(spec, ["train.seed=1", "model.prior.sampler={use: heun, steps: 5}"])
+    assert changed.position("train.seed") == Position("<override 1>", 1, 12)
+    assert changed.position("train.seed", key=True) == Position("<override 1>", 1, 1)
+    assert changed.position("model.prior.sampler.steps") == Position("<override 2>", 1, 40)
+    assert changed.position("model.prior.schedule") == Position("f", 9, 15)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_swap_comes_before_values_and_keeps_what_both_declare(spec, order):
+    overrides = ["model.prior.sampler=dpm-solver++", "model.prior.sampler.steps=20"][::order]
+    sampler, notices = prior(spec, *overrides)
+    assert sampler == use("dpm-solver++", steps=20)
+    assert notices == ["swap model.prior.sampler: dropped eta (unknown to dpm-solver++)"]
+
+
+def test_a_swap_keeps_positions_of_what_it_keeps(spec):
+    changed, _ = apply(spec, ["model.prior.sampler=heun"])
+    assert changed.at("model.prior.sampler") == use("heun", steps=50)
+    assert changed.position("model.prior.sampler.steps") == Position("f", 10, 33)
+    assert changed.position("model.prior.sampler.use") == Position("<override 1>", 1, 21)
+
+
+@pytest.mark.parametrize(
+    "overrides, expected",
+    [
+        (["model.prior.sampler.use=euler"], use("euler", steps=50)),
+        (["model.prior.sampler={use: euler, steps: 3}"], use("euler", steps=3)),
+        (["model.prior.sampler={use: euler}"], use("euler", steps=50)),
+        (["model.prior.sampler=heun", "model.prior.sampler=ddim"], use("ddim", steps=50, eta=0.5)),
+        (["model.prior.sampler={steps: 3}"], {"steps": 3}),
+    ],
+)
+def test_ways_to_swap(spec, overrides, expected):
+    sampler, _ = prior(spec, *overrides)
+    assert sampler == expected
+
+
+def test_a_value_that_does_not_fit_is_dropped():
+    spec = Spec(model=use("diffusion", sampler=use("ddim", steps="many", eta=0.5, typo=1)))
+    sampler, notices = apply(spec, ["model.sampler=euler"])
+    assert sampler.at("model.sampler") == "euler"
+    assert len(notices) == 3
+    assert notices[0].startswith("swap model.sampler: dropped steps (euler: expected int")
+    assert notices[1:] == [
+        "swap model.sampler: dropped eta (unknown to euler)",
+        "swap model.sampler: dropped typo (unknown to euler)",
+    ]
+
+
+def test_swapping_a_model_keeps_slots_of_the_same_kind():
+    model = use("autoencoder", encoder="conv", adversarial="hinge", regularizers={"r1": "r1"}, weights={"kl": 2.0})
+    changed, notices = apply(Spec(model=model), ["model=gan"])
+    assert changed.model == use("gan", adversarial="hinge", regularizers={"r1": "r1"}, weights={"kl": 2.0})
+    assert notices == ["swap model: dropped encoder (unknown to gan)"]
+
+
+def test_what_is_no_part_is_dropped_from_a_slot():
+    model = use("autoencoder", adversarial=3, regularizers=["r1"], weights={"kl": True, "nll": 1})
+    changed, notices = apply(Spec(model=model), ["model=gan"])
+    assert changed.model == use("gan")
+    assert notices == [
+        "swap model: dropped adversarial (gan: expected a part, got 3)",
+        "swap model: dropped regularizers (gan: expected a mapping of parts, got a list)",
+        "swap model: dropped weights (gan: expected a part, got True)",
+    ]
+
+
+def test_parts_in_a_mapping_of_slots_are_swapped():
+    spec = Spec(model=use("autoencoder", weights={"kl": 1e-3, "nll": 1.0}))
+    changed, _ = apply(spec, ["model.weights.kl.steps=10", "model.weights.kl=warmup", "model.weights.nll=2"])
+    assert changed.model["weights"] == {"kl": use("warmup", steps=10), "nll": 2}
+
+
+def test_swaps_go_from_the_outside_in(spec):
+    changed, notices = apply(
+        spec, ["model.prior.generator.channels=[8]", "model.prior.generator=dcgan", "model.prior=gan"]
+    )
+    assert changed.at("model.prior") == use("gan", generator=use("dcgan", channels=[8]))
+    assert [notice.partition(" (")[0] for notice in notices] == [
+        f"swap model.prior: dropped {name}" for name in ("network", "schedule", "sampler")
+    ]
+
+
+def test_short_forms_and_default_parts_expand_where_a_path_leads_into_them(spec):
+    changed, _ = apply(spec, ["model.prior.schedule.num=100", "model.prior.times=log-normal"])
+    assert changed.at("model.prior.schedule") == use("cosine", num=100)
+    assert changed.at("model.prior.times") == "log-normal"
+    bare, _ = apply(Spec(model=use("latent")), ["model.prior.sampler=heun", "model.prior.sampler.steps=3"])
+    assert bare.model == use("latent", prior={"sampler": use("heun", steps=3)})
+
+
+def test_data_and_optimizers_are_slots_and_other_settings_are_not(spec):
+    changed, notices = apply(
+        spec.with_value("data", use("digits", size=16)).with_value("train.optimizer", use("adamw", lr=0.1)),
+        ["train.optimizer=adam", "train.device=cpu", "data.size=8"],
+    )
+    assert changed.train == {"optimizer": use("adam", lr=0.1), "device": "cpu"}
+    assert changed.data == use("digits", size=8)
+    assert notices == []
+
+
+@pytest.mark.parametrize(
+    "override, match",
+    [
+        ("steps", r"<override 1>:1:1: got 'steps', expected path=value"),
+        ("=3", r"<override 1>:1:1: got '', expected a path such as"),
+        ("a..b=3", r"<override 1>:1:1: got 'a\.\.b', expected a path such as"),
+        ("model.x=[1", r"<override 1>:1:11: invalid YAML"),
+        ("model.x=!!python/name:os.system", r"<override 1>:1:9: invalid YAML: got a tag"),
+        ("modle.x=1", r"<override 1>:1:9: modle: got a path that is not there, .*did you mean model\?"),
+        ("model.prior.sampler=dimm", r"<override 1>:1:21: model\.prior\.sampler: no sampler is called 'dimm'.*'ddim'"),
+        (
+            "model.prior.sampler={use: [1]}",
+            r"<override 1>:1:21: model\.prior\.sampler: got use: a list, expected a part's",
+        ),
+        ("model=3", r"<override 1>:1:7: model: got 3, expected a mapping or a part's name"),
+        (
+            "model.autoencoder.weights.kl.x=1",
+            r"<override 1>:1:32: model\.autoencoder\.weights\.kl: got 0\.001, expected a map",
+        ),
+        ("train.steps.x[0]=1", r"<override 1>:1:18: train\.steps\.x\[0\]: got an index into null"),
+    ],
+)
+def test_wrong_overrides_are_refused(spec, override, match):
+    with pytest.raises(SpecError, match=match):
+        apply(spec, [override])
+
+
+def test_all_malformed_overrides_are_told_at_once(spec):
+    with pytest.raises(SpecError, match="<override 1>") as caught:
+        apply(spec, ["a", "train.seed=1", "b"])
+    assert [problem.position.file for problem in caught.value.problems] == ["<override 1>", "<override 3>"]
+
+
+def test_a_reference_is_replaced_but_not_entered():
+    spec = Spec(model=use("latent", prior={"autoencoder": {"ref": "model.autoencoder"}}))
+    with pytest.raises(SpecError, match="got a reference to model.autoencoder, expected 'encoder' to be set there"):
+        apply(spec, ["model.prior.autoencoder.encoder=conv"])
+    spec = Spec(model=use("latent", prior=use("latent", autoencoder={"ref": "model.autoencoder"})))
+    changed, notices = apply(spec, ["model.prior.autoencoder=autoencoder"])
+    assert changed.at("model.prior.autoencoder") == "autoencoder"
+    assert notices == []
+
+
+def test_locate_finds_slots_of_default_parts_too(spec):
+    assert locate(spec, "sampler") == ["model.prior.sampler"]
+    assert locate(spec, "encoder") == ["model.autoencoder.encoder"]
+    assert locate(Spec(model=use("latent")), "guidance") == ["model.prior.guidance"]
+    assert locate(Spec(model=use("gan")), "sampler") == []
+    nested = Spec(model=use("latent", prior=use("latent", autoencoder={"ref": "model.autoencoder"})))
+    assert locate(nested, "autoencoder") == ["model.autoencoder", "model.prior.autoencoder"]
+    assert locate(nested, "encoder") == ["model.autoencoder.encoder"]
+
+
+def test_short_names_one_slot(spec):
+    names = {"sampler", "guidance"}
+    assert short(spec, names, "sampler=ddim") == "model.prior.sampler=ddim"
+    assert short(spec, names, "guidance.scale=3") == "model.prior.guidance.scale=3"
+    assert short(spec, names, "model.prior.sampler=x") == "model.prior.sampler=x"
+
+
+@pytest.mark.parametrize(
+    "model, override, match",
+    [
+        ("latent", "smapler=x", r"smapler: got smapler, expected one of guidance, sampler .*did you mean sampler\?"),
+        ("gan", "sampler=x", "sampler: got a slot that the model has not, expected one that it has: none"),
+        ("gan", "sampler", "<override>:1:1: got 'sampler', expected path=value"),
+    ],
+)
+def test_wrong_short_names_are_refused(model, override, match):
+    with pytest.raises(SpecError, match=match):
+        short(Spec(model=use(model)), {"sampler", "guidance"}, override)
+
+
+def test_a_short_name_of_several_slots_lists_their_paths():
+    spec = Spec(model=use("latent", prior=use("latent")))
+    with pytest.raises(
+        SpecError, match=r"2 slots have, expected one of model\.autoencoder\.encoder, model\.prior\.auto"
+    ):
+        short(spec, {"encoder"}, "encoder=conv")

@@ -1,0 +1,79 @@
+import re
+
+import pytest
+
+from modkit import Spec, SpecError, check
+from modkit.building.plan import plan
+from modkit.kinds import Default
+from modkit.parts.signature import MISSING, read
+from modkit.specs.settings import Checkpoints, Every, PlayerSettings, Samples, Settings, Stage, Term
+
+RECORDS = (Settings, PlayerSettings, Term, Stage, Every, Samples, Checkpoints)
+HEAD = "data: {use: ring, num: 8, num_test: 8}\nmodel: {use: gan, generator: {use: mlp, width: 4}}\n"
+
+
+def refused(train):
+    with pytest.raises(SpecError) as caught:
+        check(Spec.from_yaml(f"{HEAD}train: {train}", "spec.yaml"))
+    (problem,) = caught.value.problems
+    return problem
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_every_key_is_explained_and_has_a_default(record):
+    for parameter in read(record, (), record.__name__).values():
+        assert parameter.help.endswith(".") and parameter.help[0].isupper() or "`" in parameter.help[:2], parameter.name
+        assert parameter.default is not MISSING or (record, parameter.name) == (Stage, "players")
+
+
+def test_slots_and_records_are_read_as_those_of_parts():
+    declared = read(Settings, (), "train")
+    assert declared["optimizer"].slot.kind == "optimizer" and declared["optimizer"].default == Default("adamw")
+    assert (declared["loggers"].slot.kind, declared["loggers"].slot.container) == ("logger", "list")
+    assert (declared["players"].record.type, declared["players"].record.container) == (PlayerSettings, "dict")
+    assert (declared["stages"].record.type, declared["stages"].record.container) == (Stage, "list")
+    assert declared["checkpoints"].record.type is Checkpoints and declared["checkpoints"].record.container is None
+    assert declared["seed"].slot is None and declared["seed"].record is None
+
+
+def test_the_defaults_of_a_spec_without_train_are_written_out():
+    settings = plan(Spec.from_yaml(HEAD)).resolved.train
+    assert settings["optimizer"].use == "adamw" and settings["batch_size"] == 128 and settings["stages"] == ()
+    assert settings["checkpoints"] == {"every": 500, "keep": 2} and settings["samples"] == {"every": 500, "num": 64}
+    assert set(settings) == {name for name in read(Settings, (), "train") if name != "clip"}
+
+
+@pytest.mark.parametrize(
+    "train, column, path, message",
+    [
+        ("{batch_size: 0}", 21, "train.batch_size", r"expects a number in \[1, 1048576\], got 0"),
+        ("{batch_size: 1048577}", 21, "train.batch_size", "got 1048577"),
+        ("{accumulate: 0}", 21, "train.accumulate", r"expects a number in \[1, 1048576\], got 0"),
+        ("{seed: -1}", 15, "train.seed", r"expects a number in \[0, 2147483647\], got -1"),
+        ("{workers: -1}", 18, "train.workers", r"expects a number in \[0, 1024\], got -1"),
+        ("{steps: -1}", 16, "train.steps", "got -1"),
+        ("{batch_size: 9, accumulate: 2}", 21, "train.batch_size", "expects a multiple of accumulate, got 9 and 2"),
+        ("{log: {every: 0}}", 22, "train.log.every", "expects at least 1, got 0"),
+        ("{samples: {every: 0}}", 26, "train.samples.every", "expects at least 1, got 0"),
+        ("{samples: {num: 65537}}", 24, "train.samples.num", r"expects a number in \[1, 65536\], got 65537"),
+        ("{checkpoints: {every: 0}}", 30, "train.checkpoints.every", "expects at least 1, got 0"),
+        ("{checkpoints: {keep: 0}}", 29, "train.checkpoints.keep", "expects at least 1, got 0"),
+        ("{ema: 1}", 14, "train.ema", r"expects a decay in \[0, 1\), got 1"),
+        ("{stages: [{players: ['*'], ema: -0.5}]}", 8, "train.ema", r"expects a decay in \[0, 1\), got -0.5"),
+        ("{stages: [{players: ['*'], steps: -2}]}", 17, "train.stages", "expects steps of at least 0, got -2"),
+        ("{terms: {adversarial: {every: 0}}}", 8, "train", "expects `every` of at least 1, got 0"),
+        ("{players: {'*': {every: 0}}}", 8, "train", "expects `every` of at least 1, got 0"),
+        ("{precision: half}", 20, "train.precision", r"expected 'float32' \| 'bf16', got 'half'"),
+        ("{stages: [{steps: 2}]}", 18, "train.stages[0]", "got no 'players'"),
+        ("{stages: {players: ['*']}}", 17, "train.stages", "got a mapping, expected a list"),
+        ("{players: [1]}", 18, "train.players", "got a list, expected a mapping"),
+        ("{log: 5}", 14, "train.log", "got 5, expected a mapping"),
+        ("{setps: 3}", 9, "train.setps", r"got an unknown key 'setps', .* \(did you mean steps\?\)"),
+        ("{optimizer: {use: adam, lr: fast}}", 36, "train.optimizer.lr", "expected float, got 'fast'"),
+        ("{optimizer: {use: adam, parameters: 3}}", 32, "train.optimizer.parameters", "is told by its neighbours"),
+    ],
+)
+def test_a_wrong_setting_is_refused_at_its_place(train, column, path, message):
+    problem = refused(train)
+    assert (problem.path, str(problem.position)) == (path, f"spec.yaml:3:{column}")
+    assert re.search(message, str(problem))

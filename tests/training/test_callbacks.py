@@ -1,0 +1,98 @@
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from modkit.training.callbacks import Watchers
+
+GRID, ERROR = torch.zeros(1, 2, 2, dtype=torch.uint8), RuntimeError("stopped")
+
+
+class Recorder:
+    """Keeps what it is told; fails in the event `fails`."""
+
+    def __init__(self, fails=None):
+        self.told, self.fails = [], fails
+
+    def __getattr__(self, event):
+        def method(**arguments):
+            self.told.append((event, arguments))
+            if event == self.fails:
+                raise KeyError("oh")
+
+        return method
+
+
+def tell_all(watchers):
+    watchers.run_started()
+    watchers.step_done(1, 5, {"a/b": 0.5})
+    watchers.samples_ready(5, GRID)
+    watchers.checkpoint_saved(Path("c"))
+    watchers.run_finished(ERROR)
+
+
+def test_every_event_reaches_every_logger_with_its_arguments():
+    run, loggers = SimpleNamespace(), [Recorder(), Recorder()]
+    tell_all(Watchers(run, loggers))
+    want = [
+        ("run_started", {"run": run}),
+        ("step_done", {"run": run, "stage": 1, "step": 5, "losses": {"a/b": 0.5}}),
+        ("samples_ready", {"run": run, "step": 5, "grid": GRID}),
+        ("checkpoint_saved", {"run": run, "path": Path("c")}),
+        ("run_finished", {"run": run, "error": ERROR}),
+    ]
+    assert loggers[0].told == loggers[1].told == want
+
+
+@pytest.mark.parametrize("event", ["run_started", "step_done", "samples_ready", "checkpoint_saved", "run_finished"])
+def test_a_logger_that_fails_is_warned_about_once_and_left_out(event):
+    loggers = [Recorder(event), Recorder()]
+    watchers = Watchers(SimpleNamespace(), loggers)
+    message = rf"logger Recorder failed in {event} and is left out: KeyError: 'oh'"
+    with pytest.warns(UserWarning, match=message) as caught:
+        tell_all(watchers)
+    assert len(caught) == 1 and loggers[0].told[-1][0] == event
+    assert [name for name, _ in loggers[1].told][-1] == "run_finished" and len(loggers[1].told) == 5
+    told = len(loggers[0].told)
+    tell_all(watchers)
+    assert len(loggers[0].told) == told and len(loggers[1].told) == 10
+
+
+def test_a_logger_needs_no_method_and_an_interruption_is_not_held_back():
+    with warnings.catch_warnings():
+        tell_all(Watchers(SimpleNamespace(), [object()]))
+
+    class Impatient:
+        def step_done(self, run, stage, step, losses):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Watchers(SimpleNamespace(), [Impatient()]).step_done(0, 1, {})
+
+
+def test_a_logger_whose_attribute_fails_does_not_stop_the_others():
+    class Broken:
+        @property
+        def run_started(self):
+            raise OSError("gone")
+
+    other = Recorder()
+    with pytest.warns(UserWarning, match="logger Broken failed in run_started and is left out: OSError: gone"):
+        tell_all(Watchers(SimpleNamespace(), [Broken(), other]))
+    assert len(other.told) == 5
+
+
+def test_plugins_are_told_too(monkeypatch):
+    told = []
+    calls = SimpleNamespace(call=lambda hook, **arguments: told.append((hook, set(arguments))))
+    monkeypatch.setattr("modkit.training.callbacks.registry", lambda: calls)
+    tell_all(Watchers(SimpleNamespace()))
+    assert told == [
+        ("modkit_run_started", {"run"}),
+        ("modkit_step_done", {"run", "stage", "step", "losses"}),
+        ("modkit_samples_ready", {"run", "step", "grid"}),
+        ("modkit_checkpoint_saved", {"run", "path"}),
+        ("modkit_run_finished", {"run", "error"}),
+    ]

@@ -1,0 +1,332 @@
+import json
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from modkit import build, train, use
+from modkit.data.digits import Digits
+from modkit.data.loader import Loader
+from modkit.models.model import Model, Player
+from modkit.progress import Silent
+from modkit.rng import Rng
+from modkit.runs import checkpoint as store
+from modkit.runs.pictures import picture, png
+from modkit.training.interruption import Stopped
+from modkit.training.trainer import TrainingError
+from tests.play import LINEAR, MLP, spec, state, trainer
+
+LINE = use("autoencoder", **LINEAR, bottleneck="identity")  # a linear decoder of the pixels
+VAE = use("autoencoder", **MLP)
+VQGAN = use("autoencoder", **MLP, critic=use("mlp", width=8, depth=1))
+LDM = use("latent", autoencoder=VAE, prior=use("diffusion", network=use("mlp", width=8, depth=1)))
+
+
+def fitted(model, path, loggers=(), progress=None, **train):
+    one = trainer(spec(model, **train), path, loggers, progress)
+    with one.run:
+        one.fit()
+    return one
+
+
+def by_hand(steps, stages=1, lr=0.5, momentum=0.9, decay=0.0, model=None):
+    """Plain SGD on the linear autoencoder's squared error; the weights after each step, and the averages."""
+    model = model or build(spec(LINE))
+    live, averages = [], []
+    for stage in range(stages):
+        optimizer = torch.optim.SGD(model.parameters(), lr, momentum, fused=True)
+        batches = Loader(Digits(size=8), "train", 8, Rng(0, "data", stage)).batches()
+        average = {name: value.clone() for name, value in model.state_dict().items()}
+        for n, batch in zip(range(1, steps + 1), batches):
+            x = batch.tensor
+            loss = ((x - model.decoder(x)).square() / 2).reshape(8, -1).sum(1).mean() / 64
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            share = min(decay, (1 + n) / (10 + n))
+            average = {name: share * value + (1 - share) * model.state_dict()[name] for name, value in average.items()}
+            live.append((loss.item(), state(model)))
+            averages.append(average)
+        if decay:
+            model.load_state_dict(average)
+    return live, averages
+
+
+SGD = {"optimizer": use("sgd", lr=0.5, momentum=0.9)}
+
+
+def test_training_is_plain_sgd_on_the_weighted_losses(tmp_path):
+    live, _ = by_hand(5)
+    one = fitted(LINE, tmp_path / "run", steps=5, ema=0, **SGD)
+    assert [row["losses"]["autoencoder/nll"] for row in one.run.metrics()] == [loss for loss, _ in live]
+    assert all(torch.equal(value, live[-1][1][name]) for name, value in one.model.state_dict().items())
+    assert live[-1][0] < live[0][0] / 2
+
+
+def test_averages_become_the_weights_and_optimizers_are_new_in_each_stage(tmp_path):
+    live, averages = by_hand(4, stages=2, decay=0.3)
+    stages = [{"players": ["*"]}] * 2
+    one = fitted(LINE, tmp_path / "run", ema=0.3, stages=stages, checkpoints={"every": 1, "keep": 9}, **SGD)
+    for step, ((_, weights), average) in enumerate(zip(live, averages), 1):
+        kept = store.load(one.run.checkpoints / f"step-{step:08d}").tensors
+        torch.testing.assert_close(kept["model"], weights, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(kept["ema"], average, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(dict(one.model.state_dict()), averages[-1], rtol=1e-5, atol=1e-6)
+    apart = (averages[-1]["decoder.out.weight"] - live[-1][1]["decoder.out.weight"]).abs().max()
+    assert apart > 1e-4
+
+
+@pytest.mark.parametrize("accumulate", [2, 4, 8])
+def test_microbatches_add_up_to_the_batch(tmp_path, accumulate):
+    whole = fitted(VAE, tmp_path / "whole", ema=0, **SGD)
+    parts = fitted(VAE, tmp_path / "parts", ema=0, accumulate=accumulate, **SGD)
+    torch.testing.assert_close(dict(parts.model.state_dict()), dict(whole.model.state_dict()), rtol=1e-4, atol=1e-6)
+    for a, b in zip(parts.run.metrics(), whole.run.metrics()):
+        assert a["losses"] == pytest.approx(b["losses"], rel=1e-5)
+
+
+def test_gradients_are_clipped(tmp_path):
+    before = build(spec(LINE)).state_dict()
+    after = fitted(LINE, tmp_path / "run", steps=1, ema=0, clip=0.01, optimizer=use("sgd", lr=1.0)).model.state_dict()
+    moved = torch.cat([(after[name] - value).flatten() for name, value in before.items()])
+    assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_bf16_computes_under_autocast_and_keeps_float32_weights(tmp_path):
+    seen = []
+
+    class Spy(nn.Module):
+        last_layer = None
+
+        def __init__(self, z, x):
+            super().__init__()
+            self.out = nn.Linear(z.numel, x.numel)
+
+        def forward(self, z):
+            seen.append(self.out(z).dtype)
+            return self.out(z).view(-1, 1, 8, 8)
+
+    model = use("autoencoder", encoder=MLP["encoder"], decoder=use(Spy))
+    one = fitted(model, tmp_path / "run", precision="bf16", steps=2)
+    assert seen[:1] == [torch.bfloat16] and seen[-1] == torch.float32  # the picture
+    assert {value.dtype for value in one.model.state_dict().values()} == {torch.float32}
+
+
+def test_players_play_at_their_steps_and_terms_wait_for_their_opponents(tmp_path):
+    players = {"critic": {"every": 2, "start": 1}}
+    rows = fitted(VQGAN, tmp_path / "run", steps=5, players=players).run.metrics()
+    assert [row["step"] for row in rows if "critic/adversarial" in row["losses"]] == [2, 4]
+    assert [row["step"] for row in rows if "autoencoder/adversarial" in row["losses"]] == [2, 3, 4, 5]
+    assert all({"autoencoder/nll", "autoencoder/kl"} <= set(row["losses"]) for row in rows)
+
+
+def test_a_critic_that_has_never_played_is_not_played_against(tmp_path):
+    stages = [{"players": [p], "steps": 1} for p in ("autoencoder", "*", "autoencoder")]
+    rows = fitted(VQGAN, tmp_path / "run", stages=stages).run.metrics()
+    assert ["autoencoder/adversarial" in row["losses"] for row in rows] == [False, True, True]
+    assert ["critic/adversarial" in row["losses"] for row in rows] == [False, True, False]
+
+
+def test_what_no_player_of_the_stage_owns_is_frozen(tmp_path):
+    gan = use("gan", generator=use("dcgan", channels=4), discriminator=use("dcgan", channels=4), z_dim=4)
+    stages = [{"players": ["*"], "steps": 2}, {"players": ["generator"], "steps": 2}]
+    modes = []
+
+    class Watch:
+        def step_done(self, run, stage, step, losses):
+            parts = (one.model.generator, one.model.discriminator)
+            modes.append([all(m.training for m in part.modules()) for part in parts])
+
+    one = trainer(spec(gan, stages=stages, ema=0, checkpoints={"every": 2, "keep": 9}), tmp_path / "run", [Watch()])
+    one.fit()
+    assert modes == [[True, True]] * 2 + [[True, False]] * 2
+    middle = store.load(one.run.checkpoints / "step-00000002").tensors["model"]
+    moved = {name for name, value in one.model.state_dict().items() if not torch.equal(value, middle[name])}
+    assert {name.partition(".")[0] for name in moved} == {"generator"}
+    assert any("running_mean" in name for name in moved)
+
+
+class Told(Model):
+    """A line through the origin that keeps what it is asked; its loss is not a number from step `until` on."""
+
+    def __init__(self, x, *, until: int = 99):
+        super().__init__()
+        self.event, self.until, self.told = x, until, []
+        self.line = nn.Linear(1, 1)
+
+    def players(self):
+        return (Player("one", ("line",)), Player("empty", ()))
+
+    def losses(self, player, batch, step):
+        self.told.append(("losses", player, step.index, len(batch)))
+        loss = self.line.weight.square().sum()
+        return {"good": loss, "bad": loss * (torch.nan if step.index >= self.until else 1)}
+
+    def prepare(self, player, batches, rng):
+        self.told.append(("prepare", player, [sum(len(b) for b in batches) for _ in range(2)]))
+
+    def update(self, player, step):
+        grown = self.line.weight.item() != self.before
+        self.told.append(("update", player, step.index, step.moves, grown))
+        self.before = self.line.weight.item()
+
+    before = 0.0
+
+    def draw(self, num, fields, cond, rng):
+        return self.line.weight * rng.normal("x", self.blank(num, self.event))
+
+
+def test_a_step_is_losses_over_microbatches_then_the_optimizer_then_update(tmp_path):
+    stages = [{"players": ["*"], "steps": 2}, {"players": ["one"], "steps": 1}]
+    one = trainer(spec(use(Told), stages=stages, accumulate=2, ema=0), tmp_path / "run")
+    one.fit()
+    step = [[("losses", "one", i, 4), ("losses", "one", i, 4), ("update", "one", i, True, True)] for i in (0, 1)]
+    prepared = [("prepare", name, [1437, 1437]) for name in ("one", "empty")]
+    assert one.model.told == prepared + step[0] + step[1] + step[0]
+
+
+@pytest.mark.parametrize("until", [0, 2])
+def test_a_loss_that_is_not_a_number_stops_at_once_and_names_the_last_good_checkpoint(tmp_path, until):
+    errors = []
+
+    class Watch:
+        def run_finished(self, run, error):
+            errors.append(error)
+
+    one = trainer(spec(use(Told, until=until), checkpoints={"every": 1}), tmp_path / "run", [Watch()])
+    good = tmp_path / "run" / "checkpoints" / f"step-0000000{until}"
+    where = rf"by step {until} \(stage 0, step {until} of it\)"
+    message = f"the loss bad of one is nan {where}; the last good checkpoint is {good}"
+    with pytest.raises(TrainingError, match=message) as caught, one.run:
+        one.fit()
+    assert errors == [caught.value] and not one.run.finished and len(one.run.metrics()) == until
+    assert all(value.isfinite().all() for value in store.load(good).tensors["model"].values())
+
+
+def test_watchers_are_told_in_order(tmp_path):
+    told = []
+
+    class Watch:
+        def __getattr__(self, event):
+            return lambda run, **arguments: told.append((event, arguments))
+
+    one = fitted(LINE, tmp_path / "run", [Watch()], steps=3, samples={"every": 2, "num": 4}, checkpoints={"every": 2})
+    events = [(event, arguments.get("step")) for event, arguments in told]
+    want = ["run_started", "checkpoint_saved", "step_done", "step_done", "samples_ready", "checkpoint_saved"]
+    assert [name for name, _ in events] == [*want, "step_done", "samples_ready", "checkpoint_saved", "run_finished"]
+    assert [step for name, step in events if name in ("step_done", "samples_ready")] == [1, 2, 2, 3, 3]
+    rows = one.run.metrics()
+    losses = [arguments for event, arguments in told if event == "step_done"]
+    assert [dict(row) for row in rows] == [
+        {"stage": a["stage"], "step": a["step"], "losses": a["losses"]} for a in losses
+    ]
+    grids = [arguments["grid"] for event, arguments in told if event == "samples_ready"]
+    assert (one.run.samples / "step-00000003.png").read_bytes() == png(grids[-1])
+    paths = [arguments["path"].name for event, arguments in told if event == "checkpoint_saved"]
+    assert paths == ["step-00000000", "step-00000002", "step-00000003"]
+    assert told[-1] == ("run_finished", {"error": None})
+
+
+def test_a_logger_that_fails_never_stops_training(tmp_path):
+    class Broken:
+        def step_done(self, **_):
+            raise OSError("disk full")
+
+    with pytest.warns(UserWarning, match="logger Broken failed in step_done and is left out: OSError: disk full") as w:
+        one = fitted(LINE, tmp_path / "run", [Broken()])
+    assert len(w) == 1 and one.run.finished and len(one.run.metrics()) == 4
+
+
+def test_rows_are_logged_at_their_steps_and_clocks_stand_elsewhere(tmp_path):
+    stages = [{"players": ["*"], "steps": 5}, {"players": ["*"], "steps": 4}]
+    one = fitted(LINE, tmp_path / "a", stages=stages, log={"every": 3})
+    rows = one.run.metrics()
+    assert [(row["stage"], row["step"]) for row in rows] == [(0, 3), (0, 5), (1, 6), (1, 9)]
+    assert {key for row in rows for key in row} == {"stage", "step", "losses"}
+    timing = [json.loads(line) for line in (tmp_path / "a" / "timing.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in timing] == [3, 5, 6, 9] and all(row["steps_per_second"] > 0 for row in timing)
+    fitted(LINE, tmp_path / "b", stages=stages, log={"every": 3})
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
+
+
+def test_before_it_can_be_sampled_grids_show_reconstructions_and_say_so(tmp_path):
+    class Notes(Silent):
+        texts = []
+
+        def note(self, text):
+            self.texts.append(text)
+
+    one = fitted(LDM, tmp_path / "run", progress=Notes(), steps=2)
+    (note,) = Notes.texts
+    assert note.startswith("step-00000002.png shows reconstructions: Latent cannot be sampled before")
+    held = Digits(size=8).read("test", range(4), Rng(0)).tensor
+    with torch.no_grad():
+        want = picture(one.model.eval().reconstruct(held), one.data.x)
+    assert (one.run.samples / "step-00000002.png").read_bytes() == png(want)
+    want = picture(one.model.sample(4, seed=0), one.data.x)
+    assert (one.run.samples / "step-00000004.png").read_bytes() == png(want)
+
+
+def test_the_prior_is_prepared_once_with_the_averaged_weights_of_the_stage_before(tmp_path):
+    stages = [{"players": ["autoencoder/*"], "steps": 3}, *[{"players": ["prior/*"], "steps": 1}] * 2]
+    one = fitted(LDM, tmp_path / "run", stages=stages, ema=0.9, checkpoints={"every": 1, "keep": 9})
+    first, last = (store.load(one.run.checkpoints / f"step-{n:08d}") for n in (3, 5))
+    assert first.state["cursor"]["prepared"] == ["autoencoder/autoencoder", "prior/denoiser"]
+    assert first.state["cursor"]["stage"] == 1 and first.state["cursor"]["index"] == 0
+    assert torch.equal(first.tensors["model"]["std_0"], last.tensors["model"]["std_0"])
+    weights = [kept.tensors["model"]["autoencoder.encoder.hidden.0.weight"] for kept in (first, last)]
+    assert torch.equal(*weights)
+    x = one.data.read("train", range(1437), Rng(0)).tensor
+    mean, logvar = one.model.autoencoder.bottleneck.project(one.model.autoencoder.encoder(x)).double().chunk(2, 1)
+    std = (mean.var(correction=0) + logvar.exp().mean()).sqrt()
+    assert last.tensors["model"]["std_0"].item() == pytest.approx(std.item(), rel=0.05)
+
+
+def test_averages_start_from_prepared_weights(tmp_path):
+    model = use("autoencoder", **MLP, bottleneck=use("vq", num_codes=8, codebook="gradient"))
+    one = fitted(model, tmp_path / "run", checkpoints={"keep": 9})
+    first = store.load(one.run.checkpoints / "step-00000000").tensors
+    assert torch.equal(first["ema"]["bottleneck.codebook.codes"], first["model"]["bottleneck.codebook.codes"])
+
+
+def test_a_run_that_is_interrupted_saves_and_goes_on_as_if_it_never_was(tmp_path):
+    class Impatient:
+        def step_done(self, run, stage, step, losses):
+            if step == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    model = use("autoencoder", **{**MLP, "bottleneck": use("vq", num_codes=8)}, critic=use("dcgan", channels=4))
+    settings = {"steps": 6, "lr_schedule": "cosine", "ema": 0.9}
+    with pytest.raises(Stopped, match="stopped at step 3"):
+        fitted(model, tmp_path / "a", [Impatient()], **settings)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = fitted(model, tmp_path / "a", **settings)
+    straight = fitted(model, tmp_path / "b", **settings)
+    assert all(torch.equal(v, straight.model.state_dict()[name]) for name, v in resumed.model.state_dict().items())
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
+    assert resumed.run.finished
+
+
+def test_the_best_checkpoint_is_kept(tmp_path):
+    class Valley(Told):
+        """A loss that is lowest at the fourth step."""
+
+        def losses(self, player, batch, step):
+            return {"depth": self.line.weight.sum() * 0 + abs(step.index - 3)}
+
+    checkpoints = {"every": 2, "keep": 1, "best": "one/depth"}
+    one = fitted(use(Valley), tmp_path / "run", steps=10, checkpoints=checkpoints)
+    assert store.names(one.run.checkpoints) == ["step-00000004", "step-00000010"]
+
+
+def test_tensorboard_holds_a_run_s_losses_and_grids(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = train(spec(LINE, loggers=["tensorboard"]), tmp_path / "run")
+    found = events.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    found.Reload()
+    scalars = [(event.step, event.value) for event in found.Scalars("stage-0/autoencoder/nll")]
+    rows = [(row["step"], row["losses"]["autoencoder/nll"]) for row in run.metrics()]
+    assert scalars == [(step, pytest.approx(value)) for step, value in rows] and len(rows) == 4
+    assert [image.step for image in found.Images("samples")] == [4]
