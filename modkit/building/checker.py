@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from modkit.building.builder import Built, Site
+from modkit.building.builder import Built, Site, copy_to_meta
 from modkit.building.plan import Plan, plan
 from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, nearest
@@ -30,7 +30,7 @@ from modkit.specs.spec import Spec
 from modkit.training.players import Round, rounds, seats, unscoped, weighted
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, levels
 
-__all__ = ["Port", "Report", "Trial", "check", "check_training", "try_model"]
+__all__ = ["Port", "Report", "Trial", "check", "check_composed", "try_model"]
 
 _Made = TypeVar("_Made")
 
@@ -107,7 +107,33 @@ def check(spec: Spec) -> Report:
         _ = [evaluation.features(x=x)] if evaluation.features else []
         _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]
     model, trial = try_model(site, x, fields)
-    played = check_training(site, model, settings, trial.terms) if settings else ()
+    return _report(site, model, trial, settings, data, x, fields)
+
+
+def check_composed(model: Model, planned: Plan, data: Data) -> Report:
+    """Checks how a composed model is to be trained, by a copy of it on the meta device.
+
+    Raises:
+        SpecError: With every problem found.
+    """
+    site = Site(planned, meta=True)
+    settings = _settings(site, site.settings)
+    copied = copy_to_meta(model)
+    trial = Trial(site, copied, data.x, data.fields)
+    trial.run()
+    return _report(site, copied, trial, settings, data, data.x, data.fields)
+
+
+def _report(
+    site: Site,
+    model: Model,
+    trial: Trial,
+    settings: Settings | None,
+    data: Data | None,
+    x: TensorType,
+    fields: Mapping[str, TensorType],
+) -> Report:
+    played = _check_training(site, model, settings, trial.terms) if settings else ()
     site.check()
     return Report(
         plan=site.plan,
@@ -140,7 +166,7 @@ def try_model(
     return model, trial
 
 
-def check_training(
+def _check_training(
     site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]
 ) -> tuple[Round, ...]:
     """The stages that settings make of a model; what does not fit is reported to the site."""
