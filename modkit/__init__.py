@@ -37,6 +37,7 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "evaluate_run": "evaluation.evaluate_run",
     "find": "parts.registry",
+    "fit": "training.fit",
     "hookimpl": "part",
     "load": "building.session",
     "load_spec": "specs.load",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from modkit.specs.spec import Spec as Spec
     from modkit.specs.spec import use as use
     from modkit.sweeps.sweep import sweep as sweep
+    from modkit.training.fit import fit as fit
     from modkit.training.train import train as train
     from modkit.types import Batch as Batch
     from modkit.types import Cond as Cond

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from os import PathLike
@@ -21,6 +22,7 @@ from modkit.building.provenance import explained, remedies, verify
 from modkit.building.session import Opened, load_run
 from modkit.evaluation.evaluate_run import measure_run, watched
 from modkit.evaluation.report import Report, report_path
+from modkit.models.model import Model
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
@@ -29,7 +31,7 @@ from modkit.specs.spec import Spec
 from modkit.training.callbacks import Watchers
 from modkit.training.trainer import Trainer
 
-__all__ = ["train"]
+__all__ = ["execute", "open_before", "train"]
 
 _NETWORKS = ("encoder", "decoder", "generator", "discriminator", "network")
 
@@ -64,13 +66,49 @@ def train(
         modkit.training.trainer.TrainingError: If a loss is not finite.
     """
     path = Path(out) if out is not None else Path("runs") / spec.name
-    begun = resume and all(
-        (path / name).exists() for name in ("modkit.lock", "spec.yaml")
-    )  # else killed as it was made
-    before = _resumable(path, locked) if begun else None
+    before = open_before(path, locked) if resume else None
     with explained(before) if before else nullcontext():
         report = check(spec)
-    if report.data is None or report.plan.data is None:
+    return execute(
+        report,
+        lambda site: site.model(report.x, report.fields),
+        path,
+        before,
+        steps=steps,
+        overwrite=overwrite,
+        evaluate=evaluate,
+        progress=progress,
+    )
+
+
+def execute(
+    report: Checked,
+    make: Callable[[Site], Model],
+    path: Path,
+    before: Run | None,
+    *,
+    steps: int | None = None,
+    overwrite: bool = False,
+    evaluate: bool = True,
+    progress: Progress | None = None,
+) -> Run:
+    """Trains what has been checked into a run, and measures it.
+
+    Args:
+        report: What the check found.
+        make: Makes the model.
+        path: The run's directory.
+        before: The run that is there, to be continued.
+        steps: Caps every stage at so many steps.
+        overwrite: Replace the run that is there.
+        evaluate: Measure the model at the end, where the spec has `evaluate`.
+        progress: Shows how far training is.
+
+    Raises:
+        SpecError: As `train`.
+        ValueError: As `train`.
+    """
+    if report.data is None:
         raise ValueError("training expects a spec with `data`, got one without")
     site = Site(report.plan, meta=False)
     settings = _cap(site.settings(), steps)
@@ -78,13 +116,14 @@ def train(
     evaluation = site.evaluation()
     site.check()
     _check_memory(report, settings)
-    opened = Opened(report.data, report.plan.data.part.name, evaluation)
+    name = report.plan.data.part.name if report.plan.data else type(report.data).__name__
+    opened = Opened(report.data, name, evaluation)
     watch = watched(opened, settings.seed) if evaluation else None
     if before:
         _check_same(before, report, settings.seed)
         site.weights = store.latest(before.checkpoints) is None
     engine = settings.engine(device=settings.device)
-    model = site.model(report.x, report.fields)
+    model = make(site)
     site.check()
     run = before or Run.create(path, report.plan.resolved, report.lock(), overwrite)
     model = model.to(engine.device)
@@ -93,9 +132,19 @@ def train(
     with run:
         Trainer(model, report.data, settings, engine, run, callbacks, progress or Silent(), watch).fit()
     if evaluate and evaluation and not _is_measured(run):
-        made = load_run(run, planned=report.plan)
-        measure_run(run, made, opened, named=None if spec.local else ()).save(run.path)
+        named = None if report.plan.spec.local else ()
+        measure_run(run, load_run(run, planned=report.plan), opened, named=named).save(run.path)
     return run
+
+
+def open_before(path: Path, locked: bool = False) -> Run | None:
+    """The run at a path, if training can be continued with the parts that are here; None where none was begun.
+
+    Raises:
+        ValueError: If the run there cannot be continued.
+    """
+    begun = all((path / name).exists() for name in ("modkit.lock", "spec.yaml"))  # else killed as it was made
+    return _resumable(path, locked) if begun else None
 
 
 def _is_measured(run: Run) -> bool:

@@ -292,9 +292,9 @@ class Trainer:
                 if (coder := self.model.coder) is None:
                     raise
                 self.progress.note(f"{name}.png shows reconstructions: {refusal}")
-                held = next(
-                    ordered_pass(self.data, "test", min(num, self.data.splits["test"]), Rng(self.settings.seed))
-                )
+                split = "test" if "test" in self.data.splits else "train"
+                num = min(num, self.data.splits[split])
+                held = next(ordered_pass(self.data, split, num, Rng(self.settings.seed)))
                 x = coder.reconstruct(self._placed(held).tensor)
         grid = picture(Batch(x, {}).tensor.float().cpu(), self.data.x)
         self.run.picture(name, grid)
