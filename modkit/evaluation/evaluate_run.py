@@ -33,7 +33,7 @@ from modkit.rng import Rng
 from modkit.runs.run import Run
 from modkit.specs.settings import Watching
 from modkit.specs.spec import Spec
-from modkit.training.callbacks import Watch
+from modkit.training.callbacks import Scorer
 from modkit.types import Score
 
 __all__ = ["OF_MODELS", "OF_TRUTH", "evaluate_run", "watched"]
@@ -124,7 +124,7 @@ def evaluate_run(
     )
 
 
-def watched(found: Opened, seed: int) -> Watch | None:
+def watched(found: Opened, seed: int) -> Scorer | None:
     """What scores a model in training, as the spec's `evaluate.watch` says: samples against training images.
 
     Raises:

@@ -14,7 +14,7 @@ from modkit.types import TensorType
 class Turn:
     rng: Rng = field(default_factory=lambda: Rng(0))
     index: int = 0
-    moves: bool = True
+    training: bool = True
 
     def wants(self, term: str) -> bool:
         return True
