@@ -29,6 +29,7 @@ _HOME = {
     "Spec": "specs.spec",
     "SpecError": "errors",
     "Step": "kinds",
+    "StepContext": "models.step",
     "TensorType": "types",
     "build": "building.session",
     "check": "building.checker",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from modkit.kinds import default as default
     from modkit.models.model import Model as Model
     from modkit.models.model import Player as Player
+    from modkit.models.step import StepContext as StepContext
     from modkit.part import Part as Part
     from modkit.part import hookimpl as hookimpl
     from modkit.parts.registry import find as find

@@ -1,4 +1,4 @@
-"""Training: a spec into a run, measured at the end where the spec says so."""
+"""Training: it turns a spec into a run, and evaluates the model at the end if the spec says so."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
-from modkit.training.callbacks import Watchers
+from modkit.training.callbacks import Callbacks
 from modkit.training.trainer import Trainer
 
 __all__ = ["execute", "open_before", "train"]
@@ -47,23 +47,34 @@ def train(
     progress: Progress | None = None,
     locked: bool = False,
 ) -> Run:
-    """Trains a spec into a run, and measures the model where the spec has `evaluate`.
+    """Trains the model of a spec, and evaluates it if the spec has `evaluate`.
 
     Args:
-        spec: The spec; it needs `data`.
-        out: The run's directory; `runs/NAME` where not given.
-        steps: Caps every stage at so many steps.
-        resume: Go on from the last good checkpoint of the run that is there, or from the start.
-        overwrite: Replace the run that is there.
-        evaluate: Measure the model at the end, where the spec has `evaluate`.
-        progress: Shows how far training is.
-        locked: Of a run to go on with: refuse parts and a torch that are not those of its lock.
+        spec: The spec, which must have `data`.
+        out: The run's directory, `runs/NAME` by default.
+        steps: Maximum number of steps of every stage.
+        resume: Whether to resume an existing run from its last good checkpoint, or from the start if it has none.
+        overwrite: Whether to replace an existing run.
+        evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
+        progress: Displays progress.
+        locked: When resuming, whether to refuse versions of parts and of torch other than those in the run's lock.
+
+    Returns:
+        The run.
 
     Raises:
-        SpecError: If the spec is wrong; nothing has been written then.
-        ValueError: If the directory holds a run, or resuming asks for another system than the run's, or for one that
-            an older version of a plug-in made and its optimizers cannot follow.
+        SpecError: If the spec is wrong; nothing has been written.
+        ValueError: If the directory holds a run already; or if the run cannot be resumed, since its spec differs or an
+            older version of a plug-in made it and its optimizers cannot be migrated.
         modkit.training.trainer.TrainingError: If a loss is not finite.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> from modkit import use
+        >>> spec = Spec(name="ring", data=use("ring", num=64, num_test=64), model=use("gan"), train={"batch_size": 8})
+        >>> with TemporaryDirectory() as folder:
+        ...     train(spec, f"{folder}/run", steps=2).checkpoint_name()
+        'step-00000002'
     """
     path = Path(out) if out is not None else Path("runs") / spec.name
     before = open_before(path, locked) if resume else None
@@ -128,7 +139,7 @@ def execute(
     run = before or Run.create(path, report.plan.resolved, report.lock(), overwrite)
     model = model.to(engine.device)
     _tune(model, settings)
-    callbacks = Watchers(run, loggers)
+    callbacks = Callbacks(run, loggers)
     with run:
         Trainer(model, report.data, settings, engine, run, callbacks, progress or Silent(), watch).fit()
     if evaluate and evaluation and not _is_measured(run):
@@ -144,7 +155,7 @@ def open_before(path: Path, locked: bool = False) -> Run | None:
         ValueError: If the run there cannot be continued.
     """
     begun = all((path / name).exists() for name in ("modkit.lock", "spec.yaml"))  # else killed as it was made
-    return _resumable(path, locked) if begun else None
+    return _open_resumable(path, locked) if begun else None
 
 
 def _is_measured(run: Run) -> bool:
@@ -164,7 +175,7 @@ def _cap(settings: Settings, steps: int | None) -> Settings:
 
 
 def _check_memory(report: Checked, settings: Settings) -> None:
-    """A model that this machine cannot hold is refused before anything is written."""
+    """Refuses a model that does not fit into this machine's memory, before anything is written."""
     if not hasattr(os, "sysconf"):  # not on Windows
         return
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -173,16 +184,17 @@ def _check_memory(report: Checked, settings: Settings) -> None:
         needed, there = 4 * values / 2**30, memory / 2**30
         raise ValueError(
             f"training expects weights and a batch to fit into memory: {report.parameters:,} parameters and "
-            f"{settings.batch_size} samples of {report.x} take {needed:,.0f} GiB, this machine has {there:,.0f}"
+            f"{settings.batch_size} samples of {report.x} need {needed:,.0f} GiB, this machine has {there:,.0f} GiB"
         )
 
 
-def _resumable(path: Path, locked: bool) -> Run:
-    """The run at a path, if training can go on with the parts that are here."""
+def _open_resumable(path: Path, locked: bool) -> Run:
+    """Opens the run at a path, if it can be resumed with the installed parts."""
     run = Run.open(path)
     if run.exported:
         raise ValueError(
-            f"{path} was exported, which leaves nothing to go on from: start from its weights by `use: run`"
+            f"{path} cannot be resumed: it was exported, so it has no checkpoints; train a new run from its weights "
+            "with `use: run`"
         )
     verify(run, locked=locked)
     if store.latest(run.checkpoints) and (migrations := due(run)):
@@ -190,15 +202,15 @@ def _resumable(path: Path, locked: bool) -> Run:
         same = mine.spec == Spec.from_yaml(run.spec_text) and mine.weights.keys() == weights.keys()
         if not same or not all(torch.equal(value, weights[key]) for key, value in mine.weights.items()):
             raise ValueError(
-                f"{path} cannot be gone on with: {migrations[0]}, changes it, and optimizers cannot follow; install "
-                "the former version, or start from its weights by `use: run`"
+                f"{path} cannot be resumed: {migrations[0]}, changes it, and optimizer states cannot be migrated; "
+                "install the former version, or train a new run from its weights with `use: run`"
             )
     return run
 
 
 def _check_same(run: Run, report: Checked, seed: int) -> None:
     if run.lock.get("seed") != seed:
-        raise ValueError(f"{run.path} was trained from seed {run.lock.get('seed')}, got {seed}: a run has one seed")
+        raise ValueError(f"{run.path} was trained with the seed {run.lock.get('seed')}, got {seed}: a run has one seed")
     before = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
     if not report.plan.spec.local:  # parts may have been renamed, or have more parameters by now
         with explained(run):
@@ -206,17 +218,17 @@ def _check_same(run: Run, report: Checked, seed: int) -> None:
     for key in ("data", "model"):
         if getattr(before, key) != getattr(report.plan.resolved, key):
             raise ValueError(
-                f"{run.path} was trained from another `{key}`: resume with its own spec, or --overwrite it"
+                f"{run.path} was trained with a different `{key}`: resume it with its own spec, or use --overwrite"
             )
     then, now = run.lock.get("state"), {key: list(shape) for key, shape in report.state.items()}
     if then is not None and then != now:
         changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         reasons = "; ".join(remedies(run, keys=changed))
-        raise ValueError(f"{run.path} has weights that no longer fit: {', '.join(changed[:8])}; {reasons}")
+        raise ValueError(f"{run.path} has weights that do not fit the model: {', '.join(changed[:8])}; {reasons}")
 
 
 def _tune(model: nn.Module, settings: Settings) -> None:
-    """Memory format and compilation of the networks."""
+    """Sets the memory format of a model, and compiles its networks."""
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.compile:
