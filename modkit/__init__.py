@@ -42,6 +42,7 @@ _HOME = {
     "hookimpl": "part",
     "load": "building.session",
     "load_spec": "specs.load",
+    "players": "training.players",
     "seeded": "building.compose",
     "spec_of": "building.compose",
     "sweep": "sweeps.sweep",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from modkit.specs.spec import use as use
     from modkit.sweeps.sweep import sweep as sweep
     from modkit.training.fit import fit as fit
+    from modkit.training.players import players as players
     from modkit.training.train import train as train
     from modkit.types import Batch as Batch
     from modkit.types import Cond as Cond
