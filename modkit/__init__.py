@@ -40,6 +40,7 @@ _HOME = {
     "hookimpl": "part",
     "load": "building.session",
     "load_spec": "specs.load",
+    "sample": "samplers.loop",
     "sweep": "sweeps.sweep",
     "train": "training.train",
     "use": "specs.spec",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from modkit.parts.registry import find as find
     from modkit.rng import Rng as Rng
     from modkit.runs.run import Run as Run
+    from modkit.samplers.loop import sample as sample
     from modkit.specs.load import load_spec as load_spec
     from modkit.specs.spec import Spec as Spec
     from modkit.specs.spec import use as use

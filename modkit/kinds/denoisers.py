@@ -51,7 +51,7 @@ class Times(Protocol):
 
 
 class Parametrization(Protocol):
-    """What a network is asked to predict."""
+    """What a network is trained to predict."""
 
     def out(self, x: TensorType) -> TensorType:
         """The type that the network must emit."""
@@ -66,9 +66,9 @@ class Parametrization(Protocol):
         ...
 
     def losses(self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """`denoising`: mean squared error against its own target, a mean over a sample's elements, `b`.
+        """`denoising`: the squared error against its target, averaged over a sample's elements, `b`.
 
-        A learned variance adds `bound`, `b`.
+        A learned variance adds `bound`, in nats a dimension, `b`.
         """
         ...
 
@@ -94,7 +94,7 @@ class Denoise(Protocol):
 
 
 class Sampler(Protocol):
-    """Steps from noise to data; the one loop over `times` is not its own, and its state is never shared."""
+    """Steps from noise to data; `modkit.sample` runs the loop over `times`, and each run has its own state."""
 
     def times(self) -> Tensor:
         """The times visited, float64 on the CPU, descending, the last 0."""

@@ -1,9 +1,9 @@
-r"""Diffusion: a network learns to undo noise, and a sampler undoes it step by step.
+r"""Diffusion: a network learns to remove noise, and a sampler removes it step by step.
 
     x_t = alpha_t x_0 + sigma_t eps,   minimise  w(t) |out(x_t, t) - target|^2,   eps ~ N(0, I)
 
-What the network is asked to predict is the parametrization's affair, how much noise there is the schedule's, which
-times are trained the times', and how samples are made the sampler's; none knows of another family.
+The parametrization defines what the network predicts, the schedule how much noise there is, `times` which times are
+drawn in training, and the sampler how samples are made. None of these parts depends on another family of models.
 
 References:
     Denoising Diffusion Probabilistic Models (Ho et al., 2020), alg. 1 and 2, https://arxiv.org/abs/2006.11239
@@ -14,12 +14,11 @@ Shape letters: b batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
-from typing import Any
 
 from torch import Tensor
 
-from modkit.diffusion.guidance import sides
+from modkit.diffusion.gaussian import add_noise
+from modkit.diffusion.guidance import make_conditions
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import (
     Conditioner,
@@ -38,6 +37,7 @@ from modkit.kinds import (
 )
 from modkit.models.model import Model, Player, draws, made_weights
 from modkit.rng import Rng
+from modkit.samplers.loop import sample
 from modkit.types import Batch, Cond, CondType, Denoised, TensorType
 
 __all__ = ["Diffusion"]
@@ -100,12 +100,11 @@ class Diffusion(Model):
         return self._weights
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """`denoising`, weighted over time, and what else the parametrization asks for."""
+        """`denoising`, weighted over time, and any further losses of the parametrization."""
         x_0, rng = batch.tensor, step.rng
         t = self.times(len(x_0), rng.at("times")).to(x_0.device)
         eps = rng.normal("eps", x_0)
-        alpha_t, sigma_t = (scale.to(x_0.dtype).view(-1, *[1] * (x_0.ndim - 1)) for scale in self.schedule.scales(t))
-        x_t = alpha_t * x_0 + sigma_t * eps
+        x_t = add_noise(x_0, eps, self.schedule.scales(t))
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
         losses = self.parametrization.losses(self._out(x_t, t, cond), x_0, eps, x_t, t)
         losses["denoising"] = self.loss_weight(t).to(x_0.dtype) * losses["denoising"]
@@ -117,20 +116,16 @@ class Diffusion(Model):
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise; fields not given are drawn by the conditioner."""
-        given, null = sides(self.conditioner, self.complete(num, fields, rng), num, cond)
+        given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         denoise = self.guidance(self._denoise(given), self._denoise(null))
-        times = self.sampler.times()
-        x_t = self.sampler.start(rng.normal("start", self.blank(num, self.single)), times[0])
-        state: Any = None
-        for index, (t, s) in enumerate(pairwise(times)):
-            x_t, state = self.sampler.step(denoise, x_t, t, s, state, rng.at("sampler", index))
-        return x_t
+        x_t = self.sampler.start(rng.normal("start", self.blank(num, self.single)), self.sampler.times()[0])
+        return sample(self.sampler, denoise, x_t, rng=rng)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
-        """The variational bound of the ancestral chain over the whole schedule, whichever sampler draws.
+        """The variational bound of the ancestral chain over the whole schedule, whichever sampler the model has.
 
-        `num` draws are averaged: they make it less noisy, not tighter. Predictions are clipped to x's range, where it
-        has one, as samplers do; guidance has no part in it.
+        It is averaged over `num` draws, which makes it less noisy, but not tighter. As in samplers, predictions are
+        clipped to the range of x if it has one. Guidance is not used.
         """
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         ends = self.single.range
@@ -143,10 +138,10 @@ class Diffusion(Model):
 
     @property
     def differentiable(self) -> bool:
-        """True: `bound` draws times in proportion to white data's share of it, which keeps its gradient's noise low.
+        """True: `bound` draws times in proportion to the terms of white data, which keeps its gradient's noise low.
 
-        That is LSGM's likelihood weighting with its importance sampling of times (Vahdat et al., 2021, section 3), on
-        any schedule.
+        This is LSGM's likelihood weighting with importance sampling of times (Vahdat et al., 2021, section 3), on any
+        schedule.
         """
         return True
 
