@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -36,7 +37,12 @@ class Affine(ABC):
     """Base class of parametrizations whose target is linear in x_0 and eps; a subclass provides the scales.
 
     The target is `to_x_0 x_0 + to_eps eps`, the prediction `x_0 = from_x_t x_t + from_out out`.
+
+    `weights` holds default weights of its losses by name; a loss without one weighs 1, and the user's own weights take
+    precedence.
     """
+
+    weights: Mapping[str, float] = {}
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
@@ -278,6 +284,9 @@ class EpsLearned(Eps):
     in nats a dimension; no gradient reaches the mean. The term at the first index is a Gaussian density, where the
     paper discretises it to 8-bit pixels; beta_tilde is 0 there, so that of the second index is used.
 
+    The default weight of `bound` is num / 1000, num being the length of the table: the paper's hybrid loss adds 0.001
+    times the sum over the table, whose mean over times is `bound`. The authors' code does the same, in bits.
+
     References:
         Improved Denoising Diffusion Probabilistic Models (Nichol and Dhariwal, 2021), section 3.1 and eq. 16,
         https://arxiv.org/abs/2102.09672
@@ -290,6 +299,8 @@ class EpsLearned(Eps):
         >>> part = EpsLearned(Linear(num=100, beta_end=0.2))
         >>> part.out(TensorType((3, 8, 8))).shape
         (6, 8, 8)
+        >>> part.weights
+        {'bound': 0.1}
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -297,6 +308,7 @@ class EpsLearned(Eps):
             raise ValueError(f"EpsLearned expects a schedule with a table of 2 or more, got num {schedule.num}")
         super().__init__(schedule)
         self.num = schedule.num
+        self.weights = {"bound": schedule.num / 1000}
 
     def out(self, x: TensorType) -> TensorType:
         """The type that the network must emit: twice the channels of x, unbounded."""

@@ -51,7 +51,11 @@ class Times(Protocol):
 
 
 class Parametrization(Protocol):
-    """What a network is trained to predict."""
+    """What a network is trained to predict.
+
+    An optional attribute `weights` holds default weights of its losses by name; a loss without one weighs 1. Weights
+    that the user gives take precedence.
+    """
 
     def out(self, x: TensorType) -> TensorType:
         """The type that the network must emit."""

@@ -58,7 +58,7 @@ class Diffusion(Model):
         sampler: Steps from noise to data.
         guidance: How the conditional and the unconditional denoiser are combined in sampling.
         conditioner: Fields to conditions; trained with the network.
-        weights: Weights of the losses by term (`denoising`); a term not named weighs 1.
+        weights: Weights of the losses by term (`denoising`); a term not named has the parametrization's default, or 1.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Diffusion(Model):
         self.network = network(x=x, out=self.parametrization.out(x), cond=self.cond)
         self.sampler = sampler(schedule=self.schedule, x=x)
         self.guidance = guidance()
-        self._weights = made_weights(weights)
+        self._weights = made_weights({**getattr(self.parametrization, "weights", {}), **(weights or {})})
 
     def players(self) -> tuple[Player, ...]:
         """`denoiser`."""

@@ -235,6 +235,12 @@ class TestEpsLearned:
         bound = EpsLearned(self.table).losses(out, x_0, eps, x_t, self.t)["bound"]
         assert bound[1:].abs().max() < 1e-8
 
+    @pytest.mark.parametrize("num", [20, 1000, 4000])
+    def test_the_bounds_default_weight_is_that_of_the_hybrid_loss(self, num):
+        """Nichol and Dhariwal's eq. 16: 0.001 times the sum over the table, whose mean over times is `bound`."""
+        assert EpsLearned(schedules.Linear(num=num)).weights == {"bound": pytest.approx(0.001 * num)}
+        assert Eps(self.table).weights == {}
+
     def test_meta(self):
         x, t = torch.empty(5, 2, 3, 3, device="meta"), self.t.to("meta")
         losses = EpsLearned(self.table).losses(torch.cat([x, x], dim=1), x, x, x, t)
