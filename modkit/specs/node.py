@@ -6,14 +6,13 @@ or a plain mapping.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 from modkit.errors import Problem, SpecError, join
-from modkit.specs.yaml import MAX_DEPTH, MAX_KEY, encodable
+from modkit.specs.yaml import MAX_DEPTH, MAX_KEY, check_scalar
 
-__all__ = ["Node", "Value", "described", "frozen", "target", "use"]
+__all__ = ["Node", "Value", "described", "frozen", "record_part", "target", "use"]
 
 _Path: TypeAlias = "tuple[str | int, ...]"
 Value: TypeAlias = "None | bool | int | float | str | Callable[..., Any] | tuple[Value, ...] | Node"
@@ -119,7 +118,7 @@ def use(part: str | Callable[..., Any], /, **params: Any) -> Node:
     if "use" in params:
         raise SpecError(Problem("use", f"got {params['use']!r} as a parameter, expected the part as first argument"))
     if callable(part):
-        part = _recorded(part)
+        part = record_part(part)
     elif not isinstance(part, str):
         raise SpecError(Problem("use", f"got {described(part)}, expected a part's name, class or function"))
     return Node({"use": part, **params})
@@ -159,12 +158,10 @@ def _frozen_items(items: Mapping[str, Any], path: _Path, depth: int) -> dict[str
 
 
 def _checked(value: int | float | str, path: _Path) -> int | float | str:
-    if isinstance(value, str) and not encodable(value):
-        raise SpecError(Problem(join(path), "got half of a surrogate pair, expected Unicode"))
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise SpecError(Problem(join(path), "got a whole number of 2^63 or more, expected a smaller one"))
-    if isinstance(value, float) and not math.isfinite(value):
-        raise SpecError(Problem(join(path), f"got {value}, expected a finite number"))
+    try:
+        check_scalar(value)
+    except ValueError as error:
+        raise SpecError(Problem(join(path), str(error))) from None
     return value
 
 
@@ -174,7 +171,8 @@ def _identity(value: Value) -> Any:
     return value if isinstance(value, Node) else (type(value), value)
 
 
-def _recorded(part: Callable[..., Any]) -> str | Callable[..., Any]:
+def record_part(part: Callable[..., Any]) -> str | Callable[..., Any]:
+    """The name of a class or function, or itself where no package has registered it."""
     from modkit.parts.registry import registry
 
     registered = registry().named(target(part))
