@@ -43,6 +43,7 @@ _HOME = {
     "load": "building.session",
     "load_spec": "specs.load",
     "players": "training.players",
+    "sample": "samplers.loop",
     "seeded": "building.compose",
     "spec_of": "building.compose",
     "sweep": "sweeps.sweep",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from modkit.parts.registry import find as find
     from modkit.rng import Rng as Rng
     from modkit.runs.run import Run as Run
+    from modkit.samplers.loop import sample as sample
     from modkit.specs.load import load_spec as load_spec
     from modkit.specs.spec import Spec as Spec
     from modkit.specs.spec import use as use

@@ -61,6 +61,7 @@ __all__ = [
     "Network",
     "Optimizer",
     "Parametrization",
+    "ParametrizationExtras",
     "Predict",
     "PretrainedExtras",
     "PriorNetwork",
