@@ -11,7 +11,7 @@ from modkit.types import TensorType
 
 
 @dataclass
-class Turn:
+class TrainingStep:
     rng: Rng = field(default_factory=lambda: Rng(0))
     index: int = 0
     training: bool = True
@@ -44,7 +44,7 @@ def test_kl_and_draw_are_those_of_torch_distributions(shape):
     posterior = Independent(Normal(mean, (logvar / 2).exp()), len(shape))
     prior = Independent(Normal(torch.zeros_like(mean), torch.ones_like(mean)), len(shape))
 
-    latents = part(h, Turn())
+    latents = part(h, TrainingStep())
     torch.testing.assert_close(latents.kl, kl_divergence(posterior, prior))
     noise = Rng(0).normal("posterior", mean)
     torch.testing.assert_close(latents.values["continuous"], mean + (logvar / 2).exp() * noise)
@@ -103,7 +103,7 @@ def test_gradients_reach_features_and_weights():
     part = Gaussian(TensorType((3, 2)), channels=2).double()
 
     def both(h):
-        latents = part(h, Turn())
+        latents = part(h, TrainingStep())
         return latents.values["continuous"], latents.kl
 
     assert torch.autograd.gradcheck(both, torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True))
@@ -114,8 +114,8 @@ def test_gradients_reach_features_and_weights():
 def test_rows_draw_the_same_noise_in_any_split():
     part = Gaussian(TensorType((3, 4, 4)))
     h = torch.randn(6, 3, 4, 4)
-    whole = part(h, Turn()).values["continuous"]
-    parts = [part(h[i : i + 2], Turn(Rng(0).rows(i))).values["continuous"] for i in (0, 2, 4)]
+    whole = part(h, TrainingStep()).values["continuous"]
+    parts = [part(h[i : i + 2], TrainingStep(Rng(0).rows(i))).values["continuous"] for i in (0, 2, 4)]
     torch.testing.assert_close(torch.cat(parts), whole)
 
 
@@ -133,12 +133,12 @@ def test_statistics_are_float32_under_bfloat16_and_exact_in_float64():
     h = torch.randn(4, 8, 2, 2)
     exact = Gaussian(TensorType((8, 2, 2))).double()
     exact.load_state_dict(part.state_dict())
-    want = exact(h.double(), Turn())
+    want = exact(h.double(), TrainingStep())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = part(h, Turn())
+        got = part(h, TrainingStep())
     assert got.kl.dtype == got.values["continuous"].dtype == torch.float32
     torch.testing.assert_close(got.kl.double(), want.kl, rtol=3e-2, atol=0)  # bfloat16's 8 bits, from the convolution
-    half = part.bfloat16()(h.bfloat16(), Turn())
+    half = part.bfloat16()(h.bfloat16(), TrainingStep())
     assert half.kl.dtype == torch.float32 and half.values["continuous"].dtype == torch.bfloat16
 
 
@@ -146,13 +146,13 @@ def test_safetensors_round_trip():
     part, other = Gaussian(TensorType((3, 4, 4))), Gaussian(TensorType((3, 4, 4)))
     other.load_state_dict(load(save(part.state_dict())))
     h = torch.randn(2, 3, 4, 4)
-    assert torch.equal(part(h, Turn()).values["continuous"], other(h, Turn()).values["continuous"])
+    assert torch.equal(part(h, TrainingStep()).values["continuous"], other(h, TrainingStep()).values["continuous"])
 
 
 def test_runs_on_the_meta_device():
     with torch.device("meta"):
         part = Gaussian(TensorType((3, 4, 5)))
-        latents = part(torch.empty(2, 3, 4, 5), Turn())
+        latents = part(torch.empty(2, 3, 4, 5), TrainingStep())
     assert latents.values["continuous"].shape == (2, 4, 4, 5) and latents.kl.shape == (2,)
     assert part.sample(3, Rng(0)).shape == (3, 4, 4, 5)
 

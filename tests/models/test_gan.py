@@ -54,7 +54,7 @@ def test_losses_are_the_two_sides_of_the_game(adversarial, label):
 
 
 def table(**slots):
-    """The seats of a game in its stage's modes."""
+    """The players' states of a game, with its modules in the stage's modes."""
     site = Site(plan(spec(use("gan", **{**SLOTS, **slots}))), meta=False)
     data, settings = site.data(), site.settings()
     model = site.model(data.x, data.fields)
