@@ -164,7 +164,7 @@ def test_each_level_is_told_and_shown_the_one_above():
     assert torch.equal(seen.cond.concat, values[1]) and torch.equal(seen.cond.vector, vector)
     assert len(levels[1].seen) == 4 and not levels[0].seen
     assert all(torch.equal(one.cond.concat, values[0]) for _, one, _ in levels[1].seen)
-    assert model.seen(batch, 0).cond.concat is None
+    assert model.select_level(batch, 0).cond.concat is None
     with pytest.raises(ValueError, match="Cascade expects a hierarchy of 3 levels, got one tensor"):
         model.losses("level-0/own", Batch(values[0], {}), turn(0))
 
