@@ -91,10 +91,10 @@ def watch_disk(clock: Clock) -> None:
 
 def watch_training(clock: Clock) -> None:
     """Ticks at the batches that `prepare` sees, and around backward passes, optimizers' steps and ends of stages."""
-    settle, passes = Average.settle, modkit.training.trainer.shuffled_pass
+    copy, passes = Average.copy_to_model, modkit.training.trainer.shuffled_pass
 
-    def settled(average: Average) -> None:
-        settle(average)
+    def copied(average: Average) -> None:
+        copy(average)
         clock.stage += 1
 
     def prepared(*args: Any) -> Iterator[Any]:
@@ -102,9 +102,9 @@ def watch_training(clock: Clock) -> None:
             clock.tick(f"within prepare of stage {clock.stage}")
             yield batch
 
-    Average.settle = settled  # type: ignore[method-assign]
+    Average.copy_to_model = copied  # type: ignore[method-assign]
     modkit.training.trainer.shuffled_pass = prepared  # type: ignore[assignment]
-    for owner, name in ((LocalEngine, "backward"), (LocalEngine, "step"), (Average, "settle")):
+    for owner, name in ((LocalEngine, "backward"), (LocalEngine, "step"), (Average, "copy_to_model")):
         clock.watch(owner, name, lambda *_, name=name: f"{name} of stage {clock.stage}", BOTH)
 
 
