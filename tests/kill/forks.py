@@ -7,6 +7,7 @@ optimizer's step, the end of a stage). A request is a line of JSON; so is the an
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -16,9 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import torch
 
+import modkit.cli.console
+import modkit.evaluation.evaluate_run
+import modkit.metrics.cost
 import modkit.runs.run
+import modkit.training.train
 import modkit.training.trainer
 from modkit import check, load, load_spec
 from modkit.cli.app import main
@@ -140,6 +146,9 @@ def fork(arguments: list[str], out: str, fatal: int | None) -> int:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    check(load_spec(str(Path(__file__).with_name("vae.yaml"))))  # imports what every fork needs
+    for system in Path(__file__).parent.glob("*.yaml"):  # imports what forks need, as the imports above do
+        check(load_spec(str(system)))
+    PIL.Image.init()
+    gc.freeze()  # nothing of the parent's is copied to count its references
     for line in sys.stdin:
         print(json.dumps(fork(**json.loads(line))), flush=True)

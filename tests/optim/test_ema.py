@@ -5,6 +5,7 @@ from torch import nn
 from modkit.optim.ema import Average
 
 
+@pytest.mark.smoke
 def test_averages_follow_their_equation():
     model = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(2, 2)}).double()
     average = Average(model, ["a"], 0.5)

@@ -162,6 +162,7 @@ train: {{steps: 3, batch_size: 240, {EVERY}}}
     assert not any(same) if train == "true" else all(same)
 
 
+@pytest.mark.smoke
 def test_a_finished_run_with_more_steps_goes_on_and_equals_the_one_never_stopped(tmp_path: Path):
     text = VAE.replace("steps: 4", "steps: 8").replace("every: 1, keep: 100", "every: 2, keep: 2")
     whole = trained(text, tmp_path / "whole")
