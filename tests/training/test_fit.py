@@ -20,12 +20,11 @@ from modkit.optim.optimizers import adam
 X = TensorType((2,))
 TINY = {"batch_size": 4, "device": "cpu", "ema": 0.0, "optimizer": "adam", "samples": {"num": 4}}
 SMALL = partial(Autoencoder, encoder=partial(ConvEncoder, channels=[4]), decoder=partial(MLPDecoder, width=8, depth=1))
+NETWORK = partial(MLPNetwork, width=8, depth=1)
 FAMILIES = {
     "autoencoder": partial(SMALL, bottleneck="vq"),
     "gan": partial(GAN, generator="mlp", discriminator="mlp", z_dim=2),
-    "latent": partial(
-        Latent, autoencoder=SMALL, prior=partial(Diffusion, network=partial(MLPNetwork, width=8, depth=1))
-    ),
+    "latent": partial(Latent, autoencoder=SMALL, prior=partial(Diffusion, network=NETWORK)),
 }
 
 
@@ -165,12 +164,8 @@ def test_it_resumes(tmp_path):
 def test_it_measures_where_asked(tmp_path):
     with modkit.seeded(0):
         model = SMALL(Digits(size=8).x, bottleneck="gaussian")
-    evaluate = {"num": 16, "features": "pixels", "metrics": ["fd"]}
-    run = (
-        modkit.fit(model, "digits", tmp_path / "run", evaluate=evaluate, steps=1, **TINY)
-        if False
-        else modkit.fit(model, partial(Digits, size=8), tmp_path / "run", evaluate=evaluate, steps=1, **TINY)
-    )
+    data, evaluate = partial(Digits, size=8), {"num": 16, "features": "pixels", "metrics": ["fd"]}
+    run = modkit.fit(model, data, tmp_path / "run", evaluate=evaluate, steps=1, **TINY)
     assert (run.path / "evaluation.json").exists()
 
 
