@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from modkit.precision import widened
 from modkit.rng import Rng
 
-__all__ = ["Codebook", "fair_sample", "kmeans", "lowest", "nearest"]
+__all__ = ["Codebook", "sample_vectors", "kmeans", "keep_lowest", "find_nearest"]
 
 _SCORES = 2**22  # scores held at once, 16 MB in float32: of fewer, threads would often wait for each other
 _CODES = 2**10  # codes in a block at most: of rows so short the minimum is found in cache
@@ -77,7 +77,7 @@ class Codebook(nn.Module):
         if not (0 <= decay < 1 and 0 <= revive < 1):
             raise ValueError(f"{owner} expects decay and revive in [0, 1), got decay {decay}, revive {revive}")
         self._owner, self.ema, self.decay, self.revive, self.sphere = owner, ema, decay, revive, sphere
-        codes = self._placed(torch.empty(num_codes, channels).normal_())
+        codes = self._normalize(torch.empty(num_codes, channels).normal_())
         if ema:
             self.register_buffer("codes", codes)
             self.register_buffer("sums", torch.zeros_like(codes), persistent=False)
@@ -96,12 +96,12 @@ class Codebook(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Embeddings `... c` of codes `...`; gradients reach a codebook that is a parameter."""
-        return F.embedding(codes, self._placed(self.codes))
+        return F.embedding(codes, self._normalize(self.codes))
 
     @torch.no_grad()
-    def nearest(self, vectors: Tensor) -> Tensor:
+    def find_nearest(self, vectors: Tensor) -> Tensor:
         """Codes `b n` of vectors `b n c`."""
-        return nearest(vectors.flatten(0, 1), self._placed(self.codes)).view(vectors.shape[:2])
+        return find_nearest(vectors.flatten(0, 1), self._normalize(self.codes)).view(vectors.shape[:2])
 
     @torch.no_grad()
     def observe(self, vectors: Tensor, codes: Tensor, rng: Rng) -> None:
@@ -117,21 +117,21 @@ class Codebook(nn.Module):
         if self.ema:
             self.sums.index_add_(0, flat, every)
         if self.revive:
-            drawn = rng.uniform("revive", _places(vectors)).flatten()
+            drawn = rng.uniform("revive", _make_places(vectors)).flatten()
             merged = torch.cat([self.priority, drawn]), torch.cat([self.seen, every])
-            priority, seen = lowest(*merged, len(self.seen))
+            priority, seen = keep_lowest(*merged, len(self.seen))
             self.priority.copy_(priority)
             self.seen.copy_(seen)
 
     @torch.no_grad()
     def update(self) -> None:
         """Moves usage and, under `ema`, the codes by what this step has seen; revives dead codes; forgets the sums."""
-        smoothed = self._smoothed_usage()
+        smoothed = self._smooth_usage()
         self.usage.lerp_(self.counts, 1 - self.decay)
         if self.ema:
-            self.codes.mul_(self.decay * smoothed).add_(self.sums, alpha=1 - self.decay).div_(self._smoothed_usage())
+            self.codes.mul_(self.decay * smoothed).add_(self.sums, alpha=1 - self.decay).div_(self._smooth_usage())
             if self.sphere:
-                self.codes.copy_(self._placed(self.codes))
+                self.codes.copy_(self._normalize(self.codes))
         if self.revive:
             self._revive_dead()
         self._forget()
@@ -149,14 +149,14 @@ class Codebook(nn.Module):
         """
         if not len(vectors):
             raise ValueError(f"{self._owner} expects features to start its codes from, got none")
-        self.codes.copy_(self._placed(kmeans(vectors, self.codes, rng)))
+        self.codes.copy_(self._normalize(kmeans(vectors, self.codes, rng)))
         self.usage.fill_(1)
         self._forget()
 
-    def _placed(self, codes: Tensor) -> Tensor:
+    def _normalize(self, codes: Tensor) -> Tensor:
         return F.normalize(codes, dim=-1) if self.sphere else codes
 
-    def _smoothed_usage(self) -> Tensor:
+    def _smooth_usage(self) -> Tensor:
         """Laplace-smoothed usage, `k 1`."""
         total = self.usage.sum()
         return ((self.usage + _TINY) / (total + len(self.usage) * _TINY) * total)[:, None]
@@ -179,7 +179,7 @@ class Codebook(nn.Module):
 
 
 @torch.no_grad()
-def fair_sample(batches: Iterable[Tensor], limit: int, rng: Rng) -> Tensor:
+def sample_vectors(batches: Iterable[Tensor], limit: int, rng: Rng) -> Tensor:
     """A uniform sample without replacement of all vectors, `n c`, as many as there are or `limit`.
 
     Args:
@@ -189,15 +189,15 @@ def fair_sample(batches: Iterable[Tensor], limit: int, rng: Rng) -> Tensor:
     """
     priority, kept = torch.empty(0), torch.empty(0, 0)
     for index, vectors in enumerate(batches):
-        drawn, every = rng.at(index).uniform("keep", _places(vectors)).flatten(), vectors.flatten(0, 1)
+        drawn, every = rng.at(index).uniform("keep", _make_places(vectors)).flatten(), vectors.flatten(0, 1)
         if index:
             drawn, every = torch.cat([priority, drawn]), torch.cat([kept, every])
-        priority, kept = lowest(drawn, every, limit)
+        priority, kept = keep_lowest(drawn, every, limit)
     return kept
 
 
 @torch.no_grad()
-def nearest(z: Tensor, codebook: Tensor) -> Tensor:
+def find_nearest(z: Tensor, codebook: Tensor) -> Tensor:
     """Index of the code nearest to each vector; of equally near ones, the lowest.
 
     Works through blocks of vectors and codes with a running minimum, so that the n x k scores are never held at once,
@@ -226,10 +226,10 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     scores = z.new_empty(min(len(z), rows), width)
     kind = z.device.type
     with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-        return torch.cat([_nearest(part, codes, half, scores[: len(part)]) for part in torch.split(z, rows)])
+        return torch.cat([_find_nearest(part, codes, half, scores[: len(part)]) for part in torch.split(z, rows)])
 
 
-def _nearest(z: Tensor, codes: Tensor, half: Tensor, scores: Tensor) -> Tensor:
+def _find_nearest(z: Tensor, codes: Tensor, half: Tensor, scores: Tensor) -> Tensor:
     """The same of as many vectors as `scores`, `n w`, has room for, by w codes at a time."""
     width = scores.shape[1]
     lowest, index = torch.addmm(half[:width], z, codes[:width].T, alpha=-1, out=scores).min(1)
@@ -241,7 +241,7 @@ def _nearest(z: Tensor, codes: Tensor, half: Tensor, scores: Tensor) -> Tensor:
     return index
 
 
-def lowest(priority: Tensor, vectors: Tensor, num: int) -> tuple[Tensor, Tensor]:
+def keep_lowest(priority: Tensor, vectors: Tensor, num: int) -> tuple[Tensor, Tensor]:
     """The `num` vectors of lowest priority, in its order, equal ones as they came.
 
     Under uniform priorities that is a fair sample without replacement, in random order; samples of parts merge into the
@@ -272,19 +272,19 @@ def kmeans(x: Tensor, codebook: Tensor, rng: Rng, *, num_iters: int = 20) -> Ten
         Centres, `k c`, dtype of `codebook`.
     """
     x = widened(x)
-    centres = _seeded(x, codebook.to(x.dtype, copy=True), rng)
-    codes = nearest(x, centres)
+    centres = _seed_centres(x, codebook.to(x.dtype, copy=True), rng)
+    codes = find_nearest(x, centres)
     for _ in range(num_iters):
         counts = x.new_zeros(len(centres), 1).index_add_(0, codes, x.new_ones(len(x), 1))
         sums = torch.zeros_like(centres).index_add_(0, codes, x)
         centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
-        codes, previous = nearest(x, centres), codes
+        codes, previous = find_nearest(x, centres), codes
         if torch.equal(codes, previous):
             break
     return centres.to(codebook.dtype)
 
 
-def _seeded(x: Tensor, centres: Tensor, rng: Rng) -> Tensor:
+def _seed_centres(x: Tensor, centres: Tensor, rng: Rng) -> Tensor:
     """k-means++: each centre is a vector drawn in proportion to its squared distance from those before it."""
     draws = rng.uniform("seeds", torch.empty(len(centres), dtype=torch.float64)).to(x.device)
     chance = torch.ones(len(x), dtype=torch.float64, device=x.device)
@@ -299,6 +299,6 @@ def _seeded(x: Tensor, centres: Tensor, rng: Rng) -> Tensor:
     return centres
 
 
-def _places(vectors: Tensor) -> Tensor:
+def _make_places(vectors: Tensor) -> Tensor:
     """An empty float32 tensor with a place for each vector, `b n`."""
     return torch.empty(vectors.shape[:2], dtype=torch.float32, device=vectors.device)

@@ -69,19 +69,19 @@ class FiniteScalarQuantizer(Quantizer):
 
         Gradients of `quantized` pass to `continuous` unchanged.
         """
-        z = self.continuous(h)
-        codes = self.encoded(z)
-        return self._latents(z, codes, self.embedded(codes), {})
+        z = self.to_continuous(h)
+        codes = self.encode(z)
+        return self._latents(z, codes, self.embed(codes), {})
 
-    def continuous(self, h: Tensor) -> Tensor:
+    def to_continuous(self, h: Tensor) -> Tensor:
         """f(z) / (L // 2), `b c h w`, about [-1, 1]."""
-        return (self.width * torch.tanh(super().continuous(h) + self.shift) - self.offset) / self.middle
+        return (self.width * torch.tanh(super().to_continuous(h) + self.shift) - self.offset) / self.middle
 
-    def encoded(self, z: Tensor) -> Tensor:
+    def encode(self, z: Tensor) -> Tensor:
         """Codes `b h w` of the nearest levels; the first channel is the least significant digit."""
         digits = (z.detach() * self.middle).round().to(torch.int64) + self.middle.to(torch.int64)
-        return self.radix.number(torch.minimum(digits.clamp_min(0), self.radix.levels - 1))
+        return self.radix.to_number(torch.minimum(digits.clamp_min(0), self.radix.levels - 1))
 
-    def embedded(self, codes: Tensor) -> Tensor:
+    def embed(self, codes: Tensor) -> Tensor:
         """Levels `b c h w` of codes, in [-1, 1]."""
-        return (self.radix.digits(codes).to(self.middle.dtype) - self.middle) / self.middle
+        return (self.radix.to_digits(codes).to(self.middle.dtype) - self.middle) / self.middle

@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from modkit.bottlenecks.pointwise import feature_type, pointwise
+from modkit.bottlenecks.pointwise import check_features, pointwise
 from modkit.kinds import Step
 from modkit.precision import widened
 from modkit.rng import Rng
@@ -40,7 +40,7 @@ class Gaussian(nn.Module):
 
     def __init__(self, h: Event, *, channels: int | None = 4) -> None:
         super().__init__()
-        h = feature_type("Gaussian", h)
+        h = check_features("Gaussian", h)
         channels = h.shape[0] if channels is None else channels
         if channels < 1:
             raise ValueError(f"Gaussian expects channels of at least 1, got {channels}")
@@ -53,7 +53,7 @@ class Gaussian(nn.Module):
 
         Statistics are computed in float32 at least; gradients reach `h` through both z and KL.
         """
-        mean, logvar = self._statistics(h)
+        mean, logvar = self._compute_statistics(h)
         kl = 0.5 * (mean.square() + torch.expm1(logvar) - logvar).flatten(1).sum(1)
         z = mean if step is None else mean + (logvar / 2).exp() * step.rng.normal("posterior", mean)
         return Latents({"continuous": z.to(self._weight.dtype)}, kl, {})
@@ -74,7 +74,7 @@ class Gaussian(nn.Module):
 
     def posterior(self, name: str, h: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """The draw of z that `forward` makes with this rng, `b channels h w`, and log q(z | h), `b`."""
-        mean, logvar = self._statistics(h)
+        mean, logvar = self._compute_statistics(h)
         noise = rng.normal("posterior", mean)
         z = self.to_z(name, mean + (logvar / 2).exp() * noise)
         log_q = -0.5 * (noise.square() + logvar + _LOG_TWO_PI).flatten(1).sum(1)
@@ -82,14 +82,14 @@ class Gaussian(nn.Module):
 
     def posterior_entropy(self, name: str, h: Tensor) -> Tensor:
         """The entropy of q(z | h) in nats, `b`."""
-        logvar = self.to_z(name, self._statistics(h)[1])
+        logvar = self.to_z(name, self._compute_statistics(h)[1])
         return 0.5 * (logvar + 1 + _LOG_TWO_PI).flatten(1).sum(1)
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """The log density of z under N(0, I), `b`."""
         return -0.5 * (widened(self.to_z(name, latent)).square() + _LOG_TWO_PI).flatten(1).sum(1)
 
-    def _statistics(self, h: Tensor) -> tuple[Tensor, Tensor]:
+    def _compute_statistics(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """(mean, logvar), `b channels h w`, float32 at least."""
         mean, logvar = widened(self.project(h)).chunk(2, dim=1)
         return mean, logvar.clamp(*_LOGVAR)

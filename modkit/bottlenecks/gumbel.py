@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modkit.bottlenecks.pointwise import feature_type, pointwise
+from modkit.bottlenecks.pointwise import check_features, pointwise
 from modkit.bottlenecks.straight_through import straight_through
 from modkit.kinds import Step
 from modkit.precision import widened
@@ -59,7 +59,7 @@ class GumbelQuantizer(nn.Module):
         tau_steps: int = 1000,
     ) -> None:
         super().__init__()
-        h = feature_type("GumbelQuantizer", h)
+        h = check_features("GumbelQuantizer", h)
         if num_codes < 1 or channels < 1:
             raise ValueError(f"GumbelQuantizer expects num_codes, channels of at least 1, got {num_codes}, {channels}")
         if min(tau_start, tau_end) <= 0 or tau_steps < 0:
@@ -79,11 +79,11 @@ class GumbelQuantizer(nn.Module):
         Gradients of `quantized` reach the codebook at the codes, and the logits through y. KL and y are computed in
         float32 at least.
         """
-        logits = self._logits(h)
+        logits = self._compute_logits(h)
         log_q = logits.log_softmax(1)
         kl = (log_q.exp() * log_q).flatten(1).sum(1) + self._codes.numel * math.log(len(self.codebook))
-        perturbed = logits if step is None else logits + _gumbel(logits, step.rng)
-        codes = self._highest(perturbed)
+        perturbed = logits if step is None else logits + _draw_gumbel(logits, step.rng)
+        codes = self._find_highest(perturbed)
         z_q = self.to_z("codes", codes)
         if step is not None:
             y = (perturbed / self.tau(step.index)).softmax(1)
@@ -121,8 +121,8 @@ class GumbelQuantizer(nn.Module):
             ValueError: If `name` is not `codes`.
         """
         self._check_density(name)
-        logits = self._logits(h)
-        codes = self._highest(logits + _gumbel(logits, rng))
+        logits = self._compute_logits(h)
+        codes = self._find_highest(logits + _draw_gumbel(logits, rng))
         places = codes if self._vector else codes[:, None]
         return codes, logits.log_softmax(1).gather(1, places).flatten(1).sum(1)
 
@@ -136,10 +136,10 @@ class GumbelQuantizer(nn.Module):
         each = -self._codes.numel * math.log(len(self.codebook))
         return widened(self.codebook).new_full((len(latent),), each)
 
-    def _logits(self, h: Tensor) -> Tensor:
+    def _compute_logits(self, h: Tensor) -> Tensor:
         return widened(self.project(h))
 
-    def _highest(self, logits: Tensor) -> Tensor:
+    def _find_highest(self, logits: Tensor) -> Tensor:
         return logits.argmax(1, keepdim=self._vector)
 
     def _check_density(self, name: str) -> None:
@@ -147,6 +147,6 @@ class GumbelQuantizer(nn.Module):
             raise ValueError(f"GumbelQuantizer has a density of its codes alone, none of {name!r}")
 
 
-def _gumbel(logits: Tensor, rng: Rng) -> Tensor:
+def _draw_gumbel(logits: Tensor, rng: Rng) -> Tensor:
     u = rng.uniform("posterior", logits).clamp_min(torch.finfo(torch.float32).tiny)
     return -(-u.log()).log()

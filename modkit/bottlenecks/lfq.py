@@ -24,13 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modkit.bottlenecks.mixed_radix import MixedRadix
-from modkit.bottlenecks.pointwise import tokens
+from modkit.bottlenecks.pointwise import to_tokens
 from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
 from modkit.precision import widened
 from modkit.types import Event, Latents
 
-__all__ = ["LookupFreeQuantizer", "code_entropies"]
+__all__ = ["LookupFreeQuantizer", "compute_code_entropies"]
 
 _GROUP = 8
 
@@ -74,26 +74,26 @@ class LookupFreeQuantizer(Quantizer):
 
         Gradients of `quantized` pass to `continuous` unchanged. Losses are in float32 at least.
         """
-        z = self.continuous(h)
-        codes = self.encoded(z)
-        z_q = self.embedded(codes)
-        each, whole = code_entropies(4 * tokens(widened(z)) / self.temperature)
+        z = self.to_continuous(h)
+        codes = self.encode(z)
+        z_q = self.embed(codes)
+        each, whole = compute_code_entropies(4 * to_tokens(widened(z)) / self.temperature)
         losses = {
             "code_entropy": self.entropy * (each - self.diversity * whole),
             "commitment": self.commitment * F.mse_loss(z, z_q),
         }
         return self._latents(z, codes, z_q, losses)
 
-    def encoded(self, z: Tensor) -> Tensor:
+    def encode(self, z: Tensor) -> Tensor:
         """Codes `b h w`; the first channel is the least significant bit."""
-        return self.radix.number((z > 0).to(torch.int64))
+        return self.radix.to_number((z > 0).to(torch.int64))
 
-    def embedded(self, codes: Tensor) -> Tensor:
+    def embed(self, codes: Tensor) -> Tensor:
         """Signs `b c h w`."""
-        return self.radix.digits(codes).to(next(self.project.parameters()).dtype) * 2 - 1
+        return self.radix.to_digits(codes).to(next(self.project.parameters()).dtype) * 2 - 1
 
 
-def code_entropies(logits: Tensor) -> tuple[Tensor, Tensor]:
+def compute_code_entropies(logits: Tensor) -> tuple[Tensor, Tensor]:
     """The mean entropy of codes, and the entropy of their mean (the sum of its groups'), in nats.
 
     Args:
@@ -101,12 +101,12 @@ def code_entropies(logits: Tensor) -> tuple[Tensor, Tensor]:
     """
     logits = logits.flatten(0, 1)
     each = (F.softplus(logits) - logits * torch.sigmoid(logits)).mean(0).sum()
-    return each, torch.stack([_mean_entropy(group) for group in torch.split(logits, _GROUP, 1)]).sum()
+    return each, torch.stack([_compute_mean_entropy(group) for group in torch.split(logits, _GROUP, 1)]).sum()
 
 
-def _mean_entropy(logits: Tensor) -> Tensor:
+def _compute_mean_entropy(logits: Tensor) -> Tensor:
     """The entropy of the mean of q over the codes of these bits, from `n c`: no table has n 2^c entries."""
-    upper, lower = (_over_codes(half) for half in logits.tensor_split(2, 1))
+    upper, lower = (_expand_bits(half) for half in logits.tensor_split(2, 1))
     kind = logits.device.type
     with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
         mean: Tensor = upper.T @ lower / len(logits)
@@ -115,7 +115,7 @@ def _mean_entropy(logits: Tensor) -> Tensor:
     return entropy
 
 
-def _over_codes(logits: Tensor) -> Tensor:
+def _expand_bits(logits: Tensor) -> Tensor:
     """The q of the codes of these bits, `n 2^c`, from `n c`."""
     q = logits.new_ones(len(logits), 1)
     for bit in logits.unbind(1):

@@ -34,10 +34,10 @@ class MixedRadix(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(-1, *(1,) * rank), persistent=False)
         self._vector = rank == 0
 
-    def number(self, digits: Tensor) -> Tensor:
+    def to_number(self, digits: Tensor) -> Tensor:
         """Numbers `b h w` (`b 1` of vectors) of digits `b c h w`, int64."""
         return (digits * self.basis).sum(1, keepdim=self._vector)
 
-    def digits(self, number: Tensor) -> Tensor:
+    def to_digits(self, number: Tensor) -> Tensor:
         """Digits `b c h w` of numbers `b h w` (`b c` of `b 1`), int64."""
         return (number if self._vector else number[:, None]) // self.basis % self.levels

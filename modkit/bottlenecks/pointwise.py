@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from modkit.nn.blocks import conv
 from modkit.types import Event, TensorType
 
-__all__ = ["feature_type", "pointwise", "tokens"]
+__all__ = ["check_features", "pointwise", "to_tokens"]
 
 
-def feature_type(owner: str, h: Event) -> TensorType:
+def check_features(owner: str, h: Event) -> TensorType:
     """The type of features that are one continuous vector or map.
 
     Raises:
@@ -33,6 +33,6 @@ def pointwise(h: TensorType, channels: int) -> nn.Module:
     return conv(len(size), width, channels, kernel=1) if size else nn.Linear(width, channels)
 
 
-def tokens(z: Tensor) -> Tensor:
+def to_tokens(z: Tensor) -> Tensor:
     """`b c h w` as `b n c`; a vector `b c` is one position."""
     return z.reshape(*z.shape[:2], -1).movedim(1, -1)

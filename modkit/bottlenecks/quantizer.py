@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from torch import Tensor, nn
 
-from modkit.bottlenecks.pointwise import feature_type, pointwise
+from modkit.bottlenecks.pointwise import check_features, pointwise
 from modkit.bottlenecks.straight_through import straight_through
 from modkit.precision import widened
 from modkit.rng import Rng
@@ -37,7 +37,7 @@ class Quantizer(nn.Module):
     def __init__(self, h: Event, *, channels: int, num_codes: int, depth: int | None = None) -> None:
         super().__init__()
         self._owner = type(self).__name__
-        h = feature_type(self._owner, h)
+        h = check_features(self._owner, h)
         if num_codes < 1 or channels < 1:
             received = f"{num_codes}, {channels}"
             raise ValueError(f"{self._owner} expects num_codes, channels of at least 1, got {received}")
@@ -50,20 +50,20 @@ class Quantizer(nn.Module):
         self._num_codes, self._rank, self._vector = num_codes, len(size), not size
         self.project = pointwise(h, channels)
 
-    def continuous(self, h: Tensor) -> Tensor:
+    def to_continuous(self, h: Tensor) -> Tensor:
         """The vectors before quantisation, `b c h w`, dtype of the weights: autocast's bfloat16 ends here."""
         z: Tensor = self.project(h)
         return z.to(next(self.project.parameters()).dtype)
 
-    def encoded(self, z: Tensor) -> Tensor:
+    def encode(self, z: Tensor) -> Tensor:
         """Codes of z, int64, `b h w` (`b 1` of vectors)."""
         raise NotImplementedError
 
-    def embedded(self, codes: Tensor) -> Tensor:
+    def embed(self, codes: Tensor) -> Tensor:
         """z_q of codes, `b c h w`."""
         raise NotImplementedError
 
-    def passed(self, z: Tensor, z_q: Tensor) -> Tensor:
+    def pass_gradient(self, z: Tensor, z_q: Tensor) -> Tensor:
         """Exactly `z_q`, with a gradient for `z`."""
         return straight_through(z, z_q)
 
@@ -74,9 +74,9 @@ class Quantizer(nn.Module):
             ValueError: If there is no latent of that name.
         """
         if name == "codes":
-            return self.embedded(latent)
+            return self.embed(latent)
         if name == "continuous":
-            return self.passed(latent, self.embedded(self.encoded(latent)))
+            return self.pass_gradient(latent, self.embed(self.encode(latent)))
         if name == "quantized":
             return latent
         raise ValueError(f"{self._owner} expects one of the latents {list(self.latents)}, got {name!r}")
@@ -97,8 +97,8 @@ class Quantizer(nn.Module):
         """
         if name != "codes":
             raise ValueError(f"{self._owner} has a posterior of its codes alone, {name!r} has no density")
-        z = self.continuous(h)
-        return self.encoded(z), widened(z).new_zeros(len(z))
+        z = self.to_continuous(h)
+        return self.encode(z), widened(z).new_zeros(len(z))
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """The log probability of codes under the uniform prior of training, `b`: -n log K.
@@ -112,4 +112,4 @@ class Quantizer(nn.Module):
         return widened(weight).new_full((len(latent),), -latent[0].numel() * math.log(self._num_codes))
 
     def _latents(self, z: Tensor, codes: Tensor, z_q: Tensor, losses: dict[str, Tensor]) -> Latents:
-        return Latents({"codes": codes, "continuous": z, "quantized": self.passed(z, z_q)}, None, losses)
+        return Latents({"codes": codes, "continuous": z, "quantized": self.pass_gradient(z, z_q)}, None, losses)

@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modkit.bottlenecks.codebook import Codebook, fair_sample
-from modkit.bottlenecks.pointwise import tokens
+from modkit.bottlenecks.codebook import Codebook, sample_vectors
+from modkit.bottlenecks.pointwise import to_tokens
 from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
 from modkit.rng import Rng
@@ -83,37 +83,37 @@ class ResidualQuantizer(Quantizer):
         Gradients of `quantized` pass to `continuous` unchanged, and none reach the codebooks through it. The sums for
         `update` are kept in the owner's turn in training only.
         """
-        z = self.continuous(h)
+        z = self.to_continuous(h)
         z_q, commitment, codebook = torch.zeros_like(z), z.new_zeros(()), z.new_zeros(())
         codes = []
-        for depth, (residual, chosen, embedding) in enumerate(self._descent(z)):
+        for depth, (residual, chosen, embedding) in enumerate(self._descend(z)):
             codes.append(chosen)
             z_q = z_q + embedding
             commitment = commitment + F.mse_loss(z, z_q.detach())
             codebook = codebook + F.mse_loss(embedding, residual)
             if step is not None and step.moves:
-                self._book(depth).observe(tokens(residual), chosen, step.rng.at(depth))
+                self._get_book(depth).observe(to_tokens(residual), chosen, step.rng.at(depth))
         losses = {"commitment": self.commitment * commitment}
         if not self.ema:
             losses["codebook"] = codebook
         return self._latents(z, torch.stack(codes, 1), z_q, losses)
 
-    def encoded(self, z: Tensor) -> Tensor:
+    def encode(self, z: Tensor) -> Tensor:
         """Codes `b d h w`, each the nearest to what those before it left."""
-        return torch.stack([codes for _, codes, _ in self._descent(z)], 1)
+        return torch.stack([codes for _, codes, _ in self._descend(z)], 1)
 
-    def embedded(self, codes: Tensor) -> Tensor:
+    def embed(self, codes: Tensor) -> Tensor:
         """Sums of the codes' embeddings, `b c h w`; of the first codes alone where `codes` has fewer than all."""
-        z_q = self._embedding(0, codes[:, 0])
+        z_q = self._embed(0, codes[:, 0])
         for depth in range(1, codes.shape[1]):
-            z_q = z_q + self._embedding(depth, codes[:, depth])
+            z_q = z_q + self._embed(depth, codes[:, depth])
         return z_q
 
     def update(self, step: Step) -> None:
         """Moves usage and, under `ema`, the codes by what this step has seen; revives dead codes."""
         if step.moves:
             for depth in range(len(self.codebooks)):
-                self._book(depth).update()
+                self._get_book(depth).update()
 
     @torch.no_grad()
     def prepare(self, features: Iterable[Tensor], rng: Rng) -> None:
@@ -124,29 +124,29 @@ class ResidualQuantizer(Quantizer):
         Raises:
             ValueError: If there are no features.
         """
-        sample = fair_sample((tokens(self.continuous(h)) for h in features), self._book(0).limit, rng)
+        sample = sample_vectors((to_tokens(self.to_continuous(h)) for h in features), self._get_book(0).limit, rng)
         residual = sample
         for depth in range(len(self.codebooks)):
-            book = self._book(depth)
+            book = self._get_book(depth)
             book.start(residual, rng.at(depth))
-            residual = residual - book(book.nearest(residual[None])[0])
+            residual = residual - book(book.find_nearest(residual[None])[0])
         if len(self.codebooks) < self.depth:
-            self._book(0).start(torch.cat([sample, residual]), rng.at(self.depth))
+            self._get_book(0).start(torch.cat([sample, residual]), rng.at(self.depth))
 
-    def _descent(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _descend(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """At each depth what is left, `b c h w`, detached, its codes `b h w` and their embeddings `b c h w`."""
         residual = z.detach()
         for depth in range(self.depth):
-            codes = self._book(depth).nearest(tokens(residual)).view(len(z), *z.shape[2:])
-            embedding = self._embedding(depth, codes)
+            codes = self._get_book(depth).find_nearest(to_tokens(residual)).view(len(z), *z.shape[2:])
+            embedding = self._embed(depth, codes)
             yield residual, codes, embedding
             residual = residual - embedding.detach()
 
-    def _embedding(self, depth: int, codes: Tensor) -> Tensor:
-        embedding: Tensor = self._book(depth)(codes)
+    def _embed(self, depth: int, codes: Tensor) -> Tensor:
+        embedding: Tensor = self._get_book(depth)(codes)
         return embedding.movedim(-1, 1)
 
-    def _book(self, depth: int) -> Codebook:
+    def _get_book(self, depth: int) -> Codebook:
         book = self.codebooks[depth % len(self.codebooks)]
         assert isinstance(book, Codebook)
         return book

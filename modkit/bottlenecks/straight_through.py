@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["rotated", "straight_through"]
+__all__ = ["rotation_trick", "straight_through"]
 
 _TINY = 1e-6
 
@@ -33,7 +33,7 @@ def straight_through(z: Tensor, z_q: Tensor) -> Tensor:
     return passed
 
 
-def rotated(z: Tensor, z_q: Tensor) -> Tensor:
+def rotation_trick(z: Tensor, z_q: Tensor) -> Tensor:
     """Exactly `z_q`, with the gradient of `z` turned and scaled as `z` would be to become `z_q`.
 
     Args:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from modkit.kinds import Bottleneck, Slot, Step, default
 from modkit.models.model import Nested
-from modkit.nn.blocks import ResidualBlock, conv, map_size
+from modkit.nn.blocks import ResidualBlock, conv, get_map_size
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType, Value, levels
 
@@ -49,12 +49,14 @@ class TopDown(nn.Module):
 
     def __init__(self, h: Event, *, level: Slot[Bottleneck] = default("vq")) -> None:
         super().__init__()
-        types = _maps(h)
+        types = _check_maps(h)
         self._names = [f"level[{index}]" for index in range(len(types))]
         for name, made, type in zip(self._names, level.each(len(types)), types):
             setattr(self, name, made(h=type))  # kept at its path in the spec
         offered = [part.latents for part in self._levels]
-        self.latents: dict[str, Event] = {name: tuple(_single(one[name]) for one in offered) for name in offered[0]}
+        self.latents: dict[str, Event] = {
+            name: tuple(_require_single(one[name]) for one in offered) for name in offered[0]
+        }
         z = list(self.latents.values())[-1]
         self.joins = nn.ModuleList(_Join(upper, type) for upper, type in zip(levels(z), types[1:]))
 
@@ -65,9 +67,11 @@ class TopDown(nn.Module):
         """
         made: list[Latents] = []
         for index, level in enumerate(self._levels):
-            features = self._features(h, index, [_last(one) for one in made])
+            features = self._join_features(h, index, [_get_last(one) for one in made])
             made.append(level(features, step and Nested(step, f"level-{index}")))
-        values: dict[str, Value] = {name: tuple(_tensor(one.values[name]) for one in made) for name in self.latents}
+        values: dict[str, Value] = {
+            name: tuple(_require_tensor(one.values[name]) for one in made) for name in self.latents
+        }
         kls = [one.kl for one in made if one.kl is not None]
         losses: dict[str, Tensor] = {}
         for one in made:
@@ -82,7 +86,7 @@ class TopDown(nn.Module):
         """
         if name not in self.latents:
             raise ValueError(f"TopDown expects one of the latents {list(self.latents)}, got {name!r}")
-        return tuple(_tensor(level.to_z(name, one)) for level, one in zip(self._levels, latent))
+        return tuple(_require_tensor(level.to_z(name, one)) for level, one in zip(self._levels, latent))
 
     def sample(self, num: int, rng: Rng) -> tuple[Tensor, ...]:
         """Draws of each level's own prior.
@@ -90,7 +94,7 @@ class TopDown(nn.Module):
         Raises:
             ValueError: If a level has none.
         """
-        return tuple(_tensor(level.sample(num, rng.at(f"level-{i}"))) for i, level in enumerate(self._levels))
+        return tuple(_require_tensor(level.sample(num, rng.at(f"level-{i}"))) for i, level in enumerate(self._levels))
 
     def posterior(self, name: str, h: tuple[Tensor, ...], rng: Rng) -> tuple[tuple[Tensor, ...], Tensor]:
         """A draw of q(latent | h) level by level, and log q, `b`: the sum over levels.
@@ -102,10 +106,10 @@ class TopDown(nn.Module):
         z: list[Tensor] = []
         log_q: list[Tensor] = []
         for index, level in enumerate(self._levels):
-            draw = _density(level, "posterior")
-            latent, log = draw(name, self._features(h, index, z), rng.at(f"level-{index}"))
+            draw = _get_density(level, "posterior")
+            latent, log = draw(name, self._join_features(h, index, z), rng.at(f"level-{index}"))
             latents.append(latent)
-            z.append(_tensor(level.to_z(name, latent)))
+            z.append(_require_tensor(level.to_z(name, latent)))
             log_q.append(log)
         return tuple(latents), torch.stack(log_q).sum(0)
 
@@ -115,7 +119,7 @@ class TopDown(nn.Module):
         Raises:
             ValueError: If a level has no density of that latent.
         """
-        logs = [_density(level, "log_prior")(name, one) for level, one in zip(self._levels, latent)]
+        logs = [_get_density(level, "log_prior")(name, one) for level, one in zip(self._levels, latent)]
         return torch.stack(logs).sum(0)
 
     def update(self, step: Step) -> None:
@@ -130,18 +134,18 @@ class TopDown(nn.Module):
             if prepare := getattr(level, "prepare", None):
                 prepare(_Reaching(self, features, index), rng.at(f"level-{index}"))
 
-    def reaching(self, h: tuple[Tensor, ...], index: int) -> Tensor:
+    def compute_features(self, h: tuple[Tensor, ...], index: int) -> Tensor:
         """The features that reach level `index`, those above at their mean or nearest code, `b c h w`."""
         z: list[Tensor] = []
         for upper in range(index):
-            z.append(_last(self._levels[upper](self._features(h, upper, z), None)))
-        return self._features(h, index, z)
+            z.append(_get_last(self._levels[upper](self._join_features(h, upper, z), None)))
+        return self._join_features(h, index, z)
 
     @property
     def _levels(self) -> list[Bottleneck]:
         return [getattr(self, name) for name in self._names]
 
-    def _features(self, h: tuple[Tensor, ...], index: int, z: list[Tensor]) -> Tensor:
+    def _join_features(self, h: tuple[Tensor, ...], index: int, z: list[Tensor]) -> Tensor:
         joined: Tensor = self.joins[index - 1](h[index], z[index - 1]) if index else h[0]
         return joined
 
@@ -166,41 +170,41 @@ class _Reaching:
     """What reaches a level of a data set's features, anew at each iteration."""
 
     def __init__(self, owner: TopDown, features: Iterable[tuple[Tensor, ...]], index: int) -> None:
-        self._owner, self._features, self._index = owner, features, index
+        self._owner, self._passes, self._index = owner, features, index
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (self._owner.reaching(h, self._index) for h in self._features)
+        return (self._owner.compute_features(h, self._index) for h in self._passes)
 
 
-def _maps(h: Event) -> tuple[TensorType, ...]:
+def _check_maps(h: Event) -> tuple[TensorType, ...]:
     if not isinstance(h, tuple) or len(h) < 2:
         raise ValueError(
             f"TopDown expects a hierarchy of two or more maps, got {h if not isinstance(h, tuple) else h[0]}"
         )
-    sizes = [map_size("TopDown", type) for type in h]
+    sizes = [get_map_size("TopDown", type) for type in h]
     for upper, lower in zip(sizes, sizes[1:]):
         if len(upper) != len(lower) or any(n > m for n, m in zip(upper, lower)):
             raise ValueError(f"TopDown expects maps of one rank, coarsest first, got {', '.join(map(str, h))}")
     return h
 
 
-def _single(event: Event) -> TensorType:
+def _require_single(event: Event) -> TensorType:
     if isinstance(event, tuple):
         raise ValueError(f"TopDown expects levels of one latent each, got a hierarchy of {len(event)}")
     return event
 
 
-def _tensor(value: Value) -> Tensor:
+def _require_tensor(value: Value) -> Tensor:
     if isinstance(value, tuple):
         raise ValueError(f"TopDown expects levels of one tensor each, got {len(value)}")
     return value
 
 
-def _last(made: Latents) -> Tensor:
-    return _tensor(list(made.values.values())[-1])
+def _get_last(made: Latents) -> Tensor:
+    return _require_tensor(list(made.values.values())[-1])
 
 
-def _density(level: Bottleneck, name: str) -> Callable[..., Any]:
+def _get_density(level: Bottleneck, name: str) -> Callable[..., Any]:
     density: Callable[..., Any] | None = getattr(level, name, None)
     if density is None:
         raise ValueError(f"TopDown has no density of its latents: {type(level).__name__} has no `{name}`")

@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modkit.bottlenecks.codebook import Codebook, fair_sample
-from modkit.bottlenecks.pointwise import tokens
+from modkit.bottlenecks.codebook import Codebook, sample_vectors
+from modkit.bottlenecks.pointwise import to_tokens
 from modkit.bottlenecks.quantizer import Quantizer
-from modkit.bottlenecks.straight_through import rotated, straight_through
+from modkit.bottlenecks.straight_through import rotation_trick, straight_through
 from modkit.kinds import Step
 from modkit.rng import Rng
 from modkit.types import Event, Latents
@@ -78,7 +78,7 @@ class VectorQuantizer(Quantizer):
             raise ValueError(f"VectorQuantizer expects commitment >= 0, got {commitment}")
         self.commitment, self._gradient = (
             commitment,
-            {"straight-through": straight_through, "rotation": rotated}[gradient],
+            {"straight-through": straight_through, "rotation": rotation_trick}[gradient],
         )
         self.codebook = Codebook(
             "VectorQuantizer",
@@ -96,32 +96,32 @@ class VectorQuantizer(Quantizer):
         Gradients of `quantized` pass to `continuous`, and none reach the codebook through it. The sums for `update` are
         kept in the owner's turn in training only.
         """
-        z = self.continuous(h)
-        codes = self.encoded(z)
-        z_q = self.embedded(codes)
+        z = self.to_continuous(h)
+        codes = self.encode(z)
+        z_q = self.embed(codes)
         losses = {"commitment": self.commitment * F.mse_loss(z, z_q.detach())}
         if not self.codebook.ema:
             losses["codebook"] = F.mse_loss(z_q, z.detach())
         if step is not None and step.moves:
-            self.codebook.observe(tokens(z), codes.flatten(1), step.rng)
+            self.codebook.observe(to_tokens(z), codes.flatten(1), step.rng)
         return self._latents(z, codes, z_q, losses)
 
-    def continuous(self, h: Tensor) -> Tensor:
+    def to_continuous(self, h: Tensor) -> Tensor:
         """Vectors before quantisation, `b c h w`, of length one by the cosine."""
-        return self._placed(super().continuous(h))
+        return self._normalize(super().to_continuous(h))
 
-    def encoded(self, z: Tensor) -> Tensor:
+    def encode(self, z: Tensor) -> Tensor:
         """The nearest codes, `b h w`."""
-        return self.codebook.nearest(tokens(z)).view(len(z), *(z.shape[2:] or (1,)))
+        return self.codebook.find_nearest(to_tokens(z)).view(len(z), *(z.shape[2:] or (1,)))
 
-    def embedded(self, codes: Tensor) -> Tensor:
+    def embed(self, codes: Tensor) -> Tensor:
         """The codes' embeddings, `b c h w`."""
         z_q: Tensor = self.codebook(codes).movedim(-1, 1)
         return z_q.flatten(1) if self._vector else z_q
 
-    def passed(self, z: Tensor, z_q: Tensor) -> Tensor:
+    def pass_gradient(self, z: Tensor, z_q: Tensor) -> Tensor:
         """Exactly `z_q`, with the gradient that was chosen."""
-        return self._gradient(self._placed(z), z_q)
+        return self._gradient(self._normalize(z), z_q)
 
     def update(self, step: Step) -> None:
         """Moves usage and, under `ema`, the codes by what this step has seen; revives dead codes."""
@@ -135,8 +135,8 @@ class VectorQuantizer(Quantizer):
         Raises:
             ValueError: If there are no features.
         """
-        vectors = fair_sample((tokens(self.continuous(h)) for h in features), self.codebook.limit, rng)
+        vectors = sample_vectors((to_tokens(self.to_continuous(h)) for h in features), self.codebook.limit, rng)
         self.codebook.start(vectors, rng)
 
-    def _placed(self, z: Tensor) -> Tensor:
+    def _normalize(self, z: Tensor) -> Tensor:
         return F.normalize(z, dim=1) if self.codebook.sphere else z

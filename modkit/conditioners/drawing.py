@@ -90,7 +90,7 @@ class Examples(nn.Module):
             names = ", ".join(one.name for one in self.fields)
             raise ValueError(f"{self.fields[0].owner} has no examples to draw from: give {names}")
         rows = rng.integers("examples", torch.empty(num), 0, int(self.num)).to(self.num.device)
-        return {one.name: self._kept(number)[rows] for number, one in enumerate(self.fields)}
+        return {one.name: self._get_kept(number)[rows] for number, one in enumerate(self.fields)}
 
     @torch.no_grad()
     def prepare(self, batches: Iterable[Batch]) -> None:
@@ -99,11 +99,11 @@ class Examples(nn.Module):
         for batch in batches if self.keep else ():
             taken = min(len(batch), self.keep - filled)
             for number, one in enumerate(self.fields):
-                self._kept(number)[filled : filled + taken] = one.read(batch.fields)[:taken]
+                self._get_kept(number)[filled : filled + taken] = one.read(batch.fields)[:taken]
             filled += taken
             if filled == self.keep:
                 break
         self.num.fill_(filled)
 
-    def _kept(self, number: int) -> Tensor:
+    def _get_kept(self, number: int) -> Tensor:
         return self.get_buffer(f"examples_{number}")

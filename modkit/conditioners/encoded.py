@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Examples
-from modkit.conditioners.fields import check_drop, field_of
+from modkit.conditioners.fields import check_drop, find_field
 from modkit.kinds import Slot, default
 from modkit.models.model import Model
-from modkit.nn.embeddings import regridded
+from modkit.nn.embeddings import resize_map
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -65,16 +65,16 @@ class Encoded(nn.Module):
     ) -> None:
         super().__init__()
         names = [field, *(beside or [])]
-        self.fields = tuple(field_of(self, fields, name) for name in names)
+        self.fields = tuple(find_field(self, fields, name) for name in names)
         check_drop(self, drop)
         self.drop = drop
         self.reads: tuple[str, ...] = tuple(names)
         self.together = (self.reads,)
         self.autoencoder = autoencoder(x=fields[field], cond=CondType(), fields=fields)
-        self.at, latent = _latent(self.autoencoder, at)
+        self.at, latent = _find_latent(self.autoencoder, at)
         self.size = latent.shape[1:]
-        self.tokens = _tokens(latent, names[1:]) if to == "context" else None
-        concat = None if self.tokens else _joined(latent, [fields[name] for name in names[1:]])
+        self.tokens = _get_token_shape(latent, names[1:]) if to == "context" else None
+        concat = None if self.tokens else _join_types(latent, [fields[name] for name in names[1:]])
         self.type = CondType(context=self.tokens, concat=concat)  # type: ignore[assignment, method-assign]  # contract
         self.examples = Examples(self.fields, keep)
 
@@ -90,8 +90,8 @@ class Encoded(nn.Module):
         if isinstance(z, tuple):
             raise ValueError(f"Encoded expects one latent {self.at!r}, got a hierarchy of {len(z)} levels")
         if self.tokens is None:
-            return Cond(concat=torch.cat([z, *(regridded(one, self.size).to(z.dtype) for one in maps)], dim=1))
-        context = torch.cat([z, *_coordinates(z)], dim=1).flatten(2).mT if z.ndim > 2 else z[:, None]
+            return Cond(concat=torch.cat([z, *(resize_map(one, self.size).to(z.dtype) for one in maps)], dim=1))
+        context = torch.cat([z, *_make_coordinates(z)], dim=1).flatten(2).mT if z.ndim > 2 else z[:, None]
         if rng is not None and self.drop > 0:
             uniform = rng.uniform("drop", torch.empty(len(z), device=z.device))
             context = torch.where(uniform[:, None, None] < self.drop, 0, context)
@@ -117,7 +117,7 @@ class Encoded(nn.Module):
         self.examples.prepare(batches)
 
 
-def _latent(autoencoder: Model, at: str | None) -> tuple[str, TensorType]:
+def _find_latent(autoencoder: Model, at: str | None) -> tuple[str, TensorType]:
     """Name and type of the latent to encode to."""
     continuous = {
         name: event
@@ -132,7 +132,7 @@ def _latent(autoencoder: Model, at: str | None) -> tuple[str, TensorType]:
     return name, continuous[name]
 
 
-def _joined(latent: TensorType, maps: Sequence[TensorType]) -> TensorType:
+def _join_types(latent: TensorType, maps: Sequence[TensorType]) -> TensorType:
     """The type of the latent with maps beside it."""
     rank = len(latent.shape)
     if rank < 2 or any(one.classes is not None or len(one.shape) != rank for one in maps):
@@ -143,7 +143,7 @@ def _joined(latent: TensorType, maps: Sequence[TensorType]) -> TensorType:
     return TensorType((latent.shape[0] + sum(one.shape[0] for one in maps), *latent.shape[1:]))
 
 
-def _tokens(latent: TensorType, beside: Sequence[str]) -> tuple[int, int]:
+def _get_token_shape(latent: TensorType, beside: Sequence[str]) -> tuple[int, int]:
     """Number and width of the tokens of a latent."""
     if beside:
         raise ValueError(f"Encoded expects maps beside a map only, got {list(beside)} beside tokens")
@@ -151,7 +151,7 @@ def _tokens(latent: TensorType, beside: Sequence[str]) -> tuple[int, int]:
     return latent.numel // channels, channels + len(size)
 
 
-def _coordinates(z: Tensor) -> list[Tensor]:
+def _make_coordinates(z: Tensor) -> list[Tensor]:
     """Where each position of a map is, from -1 to 1 along each of its sizes, `b 1 h w` each; 0 along a size of 1."""
     axes = [
         torch.linspace(-1, 1, size, dtype=z.dtype, device=z.device) if size > 1 else z.new_zeros(1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from modkit.types import TensorType
 
-__all__ = ["Field", "check_drop", "field_of"]
+__all__ = ["Field", "check_drop", "find_field"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Field:
             received = f"{int(values.min())}..{int(values.max())}"
             raise ValueError(f"{self.owner} expects {self.name} in [0, {classes}), got {received}")
 
-    def looked_at(self, fields: Mapping[str, Tensor], training: bool) -> Tensor:
+    def read_checked(self, fields: Mapping[str, Tensor], training: bool) -> Tensor:
         """What `read` gives, its range checked outside training on the CPU: elsewhere that would wait for the device.
 
         Raises:
@@ -72,7 +72,7 @@ class Field:
         return values
 
 
-def field_of(owner: nn.Module, fields: Mapping[str, TensorType], name: str) -> Field:
+def find_field(owner: nn.Module, fields: Mapping[str, TensorType], name: str) -> Field:
     """The data's field of that name.
 
     Raises:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Frequencies
-from modkit.conditioners.fields import check_drop, field_of
+from modkit.conditioners.fields import check_drop, find_field
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -34,7 +34,7 @@ class Label(nn.Module):
         self, fields: dict[str, TensorType], *, field: str = "labels", width: int = 128, drop: float = 0.1
     ) -> None:
         super().__init__()
-        self.field = field_of(self, fields, field)
+        self.field = find_field(self, fields, field)
         classes = self.field.type.classes
         if classes is None or self.field.type.shape:
             raise ValueError(f"Label expects field {field!r} to be one class a sample, got {fields[field]}")
@@ -59,7 +59,7 @@ class Label(nn.Module):
             ValueError: If the field is missing or is not int64 `b`; outside training, on the CPU, if a label is out of
                 range.
         """
-        labels = self.field.looked_at(fields, self.training)
+        labels = self.field.read_checked(fields, self.training)
         if rng is not None and self.drop > 0:
             uniform = rng.uniform("drop", torch.empty(labels.shape, device=labels.device))
             labels = torch.where(uniform < self.drop, self.classes, labels)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Examples
-from modkit.conditioners.fields import field_of
+from modkit.conditioners.fields import find_field
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -38,7 +38,7 @@ class Map(nn.Module):
         if not names or len(set(names)) < len(names):
             found = ", ".join(f"{name} {type}" for name, type in fields.items()) or "none"
             raise ValueError(f"Map expects one or more maps among the data's fields ({found}), got {names}")
-        self.fields = tuple(field_of(self, fields, name) for name in names)
+        self.fields = tuple(find_field(self, fields, name) for name in names)
         types = [one.type for one in self.fields]
         told = ", ".join(f"{one.name} {one.type}" for one in self.fields)
         if not all(map(_is_map, types)):

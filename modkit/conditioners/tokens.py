@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Examples, Frequencies
-from modkit.conditioners.fields import check_drop, field_of
+from modkit.conditioners.fields import check_drop, find_field
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -56,7 +56,7 @@ class Tokens(nn.Module):
         keep: int = 64,
     ) -> None:
         super().__init__()
-        self.field = field_of(self, fields, field)
+        self.field = find_field(self, fields, field)
         shape, classes = self.field.type.shape, self.field.type.classes
         if classes is None or len(shape) > 1:
             raise ValueError(f"Tokens expects field {field!r} to hold token ids in a row, got {fields[field]}")
@@ -69,7 +69,7 @@ class Tokens(nn.Module):
         self.type = CondType(context=(self.num, width))  # type: ignore[assignment, method-assign]  # the contract's name
         self.embedding = nn.Embedding(classes + 1, width)
         self.positions = nn.Parameter(0.02 * torch.randn(self.num, width))
-        self.layers = nn.Sequential(*(_layer(width, heads) for _ in range(depth)))
+        self.layers = nn.Sequential(*(_make_layer(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.source = Examples([self.field], keep) if shape else Frequencies(self.field)
 
@@ -80,7 +80,7 @@ class Tokens(nn.Module):
             ValueError: If the field is missing or has another type; outside training, on the CPU, if an id is out of
                 range.
         """
-        ids = self.field.looked_at(fields, self.training).reshape(-1, self.num)
+        ids = self.field.read_checked(fields, self.training).reshape(-1, self.num)
         if rng is not None and self.drop > 0:
             uniform = rng.uniform("drop", torch.empty(len(ids), device=ids.device))
             ids = torch.where(uniform[:, None] < self.drop, self.classes, ids)
@@ -108,7 +108,7 @@ class Tokens(nn.Module):
         return context
 
 
-def _layer(width: int, heads: int) -> nn.Module:
+def _make_layer(width: int, heads: int) -> nn.Module:
     """A layer of a pre-norm transformer."""
     return nn.TransformerEncoderLayer(
         width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True

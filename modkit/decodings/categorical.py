@@ -12,10 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["categorical", "truncated"]
+__all__ = ["sample_categorical", "truncate"]
 
 
-def categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
+def sample_categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Draws a class for each row of `probabilities`, `... k`, at `uniform`, `...` in [0, 1); int64, `...`.
 
     Rows need not sum to one; a class of probability 0 is never drawn.
@@ -26,7 +26,7 @@ def categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
     return drawn.clamp_max(probabilities.shape[-1] - 1)
 
 
-def truncated(probabilities: Tensor, top_k: int | None, top_p: float) -> Tensor:
+def truncate(probabilities: Tensor, top_k: int | None, top_p: float) -> Tensor:
     """Probabilities `... k` with what is unlikely set to 0; the rest is left as it is.
 
     Kept are the `top_k` likeliest classes and, of those, the fewest likeliest that hold `top_p` of their mass; of

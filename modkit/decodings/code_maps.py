@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from modkit.decodings.guided import guided
+from modkit.decodings.guided import guide
 from modkit.kinds import Decoding, Guidance, Predict, Slot, Unfit
 from modkit.rng import Rng
 from modkit.types import Event, TensorType
 
-__all__ = ["drawn_map", "made_decoding", "no_code_map"]
+__all__ = ["draw_map", "make_decoding", "explain_refusal"]
 
 _EXPECTED = {
     True: "a decoding in raster order for its causal network",
@@ -21,14 +21,14 @@ _EXPECTED = {
 _RECEIVED = {True: "goes in raster order", False: "fills in masks"}
 
 
-def no_code_map(owner: str, event: Event) -> str | None:
+def explain_refusal(owner: str, event: Event) -> str | None:
     """Why `event` is no single map of codes, for a Model of the class `owner`; or None."""
     if isinstance(event, tuple):
         return f"{owner} expects one map of codes, got a hierarchy of {len(event)} levels"
     return None if event.classes else f"{owner} expects codes, got {event}"
 
 
-def made_decoding(owner: str, slot: Slot[Decoding], codes: TensorType, *, causal: bool) -> Decoding:
+def make_decoding(owner: str, slot: Slot[Decoding], codes: TensorType, *, causal: bool) -> Decoding:
     """The decoding of the slot `sampler`, for a network that is causal or sees all.
 
     Raises:
@@ -41,7 +41,7 @@ def made_decoding(owner: str, slot: Slot[Decoding], codes: TensorType, *, causal
     return decoding
 
 
-def drawn_map(
+def draw_map(
     decoding: Decoding,
     guidance: Guidance,
     predict_cond: Predict,
@@ -61,5 +61,5 @@ def drawn_map(
         num: Number of maps.
         rng: The decoding's own.
     """
-    predict = guided(guidance, predict_cond, predict_null, mask=codes.classes or 0)
+    predict = guide(guidance, predict_cond, predict_null, mask=codes.classes or 0)
     return decoding(predict, num, rng).view(num, *codes.shape)

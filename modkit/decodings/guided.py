@@ -20,10 +20,10 @@ from torch import Tensor
 from modkit.kinds import Denoise, Guidance, Predict
 from modkit.types import Denoised
 
-__all__ = ["guided"]
+__all__ = ["guide"]
 
 
-def guided(guidance: Guidance, predict_cond: Predict, predict_null: Predict, *, mask: int) -> Predict:
+def guide(guidance: Guidance, predict_cond: Predict, predict_null: Predict, *, mask: int) -> Predict:
     """What predicts the combined logits; the second is asked only where guidance asks it.
 
     Args:
@@ -35,12 +35,12 @@ def guided(guidance: Guidance, predict_cond: Predict, predict_null: Predict, *, 
 
     def predict(codes: Tensor, i: int | None) -> Tensor:
         share = (codes == mask).double().mean().cpu() if i is None else torch.tensor(1 - i / codes.shape[1]).double()
-        return guidance(_denoise(predict_cond, i), _denoise(predict_null, i))(codes, share).x_0
+        return guidance(_make_denoise(predict_cond, i), _make_denoise(predict_null, i))(codes, share).x_0
 
     return predict
 
 
-def _denoise(predict: Predict, i: int | None) -> Denoise:
+def _make_denoise(predict: Predict, i: int | None) -> Denoise:
     def denoise(x_t: Tensor, t: Tensor) -> Denoised:
         return Denoised(predict(x_t, i))
 

@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from modkit.decodings.categorical import categorical
+from modkit.decodings.categorical import sample_categorical
 from modkit.kinds import Predict
 from modkit.rng import Rng
 from modkit.types import TensorType
@@ -46,7 +46,7 @@ class MaskGIT:
             received = f"steps {steps}, temperature {temperature}, {codes}"
             raise ValueError(f"MaskGIT expects steps >= 1, temperature >= 0 and codes, got {received}")
         self.temperature, self.mask = temperature, codes.classes
-        self.masked = _masked(codes.numel, min(steps, codes.numel))
+        self.masked = _schedule_masks(codes.numel, min(steps, codes.numel))
 
     def __call__(self, predict: Predict, num: int, rng: Rng) -> Tensor:
         """Draws codes `b n`; none is masked in the end."""
@@ -57,10 +57,10 @@ class MaskGIT:
             codes = codes.to(log_p.device)
             unknown = codes == self.mask
             like = log_p[..., 0].float()
-            drawn = categorical(log_p.exp(), rng.at(step).uniform("codes", like))
+            drawn = sample_categorical(log_p.exp(), rng.at(step).uniform("codes", like))
             codes = torch.where(unknown, drawn, codes)
             if masked:
-                noise = self.temperature * (1 - step / steps) * _gumbel(rng.at(step).uniform("order", like))
+                noise = self.temperature * (1 - step / steps) * _to_gumbel(rng.at(step).uniform("order", like))
                 confidence = log_p.gather(-1, codes[..., None])[..., 0] + noise
                 confidence = confidence.masked_fill(~unknown, math.inf)
                 least = confidence.argsort(dim=-1, stable=True)[:, :masked]
@@ -68,7 +68,7 @@ class MaskGIT:
         return codes
 
 
-def _masked(size: int, steps: int) -> list[int]:
+def _schedule_masks(size: int, steps: int) -> list[int]:
     """How many of `size` codes are masked before each step, and 0 at last; each step reveals one at least."""
     masked = [size]
     for step in range(1, steps + 1):
@@ -77,6 +77,6 @@ def _masked(size: int, steps: int) -> list[int]:
     return masked
 
 
-def _gumbel(uniform: Tensor) -> Tensor:
+def _to_gumbel(uniform: Tensor) -> Tensor:
     """Gumbel noise of uniform numbers, which are multiples of 2^-24 in [0, 1); float64."""
     return -(-(uniform.double() + 2**-25).log()).log()

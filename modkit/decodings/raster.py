@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modkit.decodings.categorical import categorical, truncated
+from modkit.decodings.categorical import sample_categorical, truncate
 from modkit.kinds import Predict
 from modkit.rng import Rng
 from modkit.types import TensorType
@@ -53,11 +53,11 @@ class Raster:
             logits = predict(codes, i).double()
             if i == 0:
                 codes, uniform = codes.to(logits.device), uniform.to(logits.device)
-            codes[:, i] = self._drawn(logits, uniform[:, i])
+            codes[:, i] = self._draw(logits, uniform[:, i])
         return codes
 
-    def _drawn(self, logits: Tensor, uniform: Tensor) -> Tensor:
+    def _draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
         if self.temperature == 0:
             return logits.argmax(-1)
         probabilities = (logits / self.temperature).softmax(-1)
-        return categorical(truncated(probabilities, self.top_k, self.top_p), uniform)
+        return sample_categorical(truncate(probabilities, self.top_k, self.top_p), uniform)

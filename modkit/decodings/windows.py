@@ -22,7 +22,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from modkit.nn.embeddings import regridded
+from modkit.nn.embeddings import resize_map
 from modkit.rng import Rng
 from modkit.types import Cond, CondType, TensorType
 
@@ -50,7 +50,7 @@ class Windows:
         self.whole = sizes == codes.shape
         self._map = codes.shape
 
-    def type(self, cond: CondType) -> CondType:
+    def cut_type(self, cond: CondType) -> CondType:
         """The conditions of a network that reads a window.
 
         Raises:
@@ -65,7 +65,7 @@ class Windows:
         window = self.codes.shape if map_.classes else (map_.shape[0], *self.codes.shape)
         return replace(cond, concat=replace(map_, shape=window))
 
-    def places(self) -> dict[Origin, tuple[list[int], list[int]]]:
+    def group_by_window(self) -> dict[Origin, tuple[list[int], list[int]]]:
         """For each window that a code is read in: the codes read there, by number in the map and in the window."""
         places: dict[Origin, tuple[list[int], list[int]]] = {}
         for i in range(math.prod(self._map)):
@@ -75,7 +75,7 @@ class Windows:
             outer[1].append(inner)
         return places
 
-    def place(self, i: int) -> tuple[Origin, int]:
+    def locate(self, i: int) -> tuple[Origin, int]:
         """Where the window of code i starts, and the number of i in it."""
         origin, inner, scale = [], 0, 1
         for size, own in zip(reversed(self._map), reversed(self.codes.shape)):
@@ -86,7 +86,7 @@ class Windows:
             scale *= own
         return tuple(reversed(origin)), inner
 
-    def drawn(self, like: Tensor, rng: Rng) -> Tensor:
+    def draw_origins(self, like: Tensor, rng: Rng) -> Tensor:
         """Where a window starts for each sample of `like`, `b ...`: anywhere; `b r`, int64."""
         each = like.new_empty(len(like), dtype=torch.int64)
         highs = [size - own + 1 for size, own in zip(self._map, self.codes.shape)]
@@ -96,7 +96,7 @@ class Windows:
         """The windows of codes `b h w` at `origins`, `b r`."""
         return codes if self.whole else self._cut(codes, origins)
 
-    def cond(self, cond: Cond, origins: Tensor) -> Cond:
+    def cut_cond(self, cond: Cond, origins: Tensor) -> Cond:
         """The conditions as they are in the windows at `origins`, `b r`."""
         if self.whole:
             return cond
@@ -104,7 +104,7 @@ class Windows:
             numbers = torch.arange(math.prod(self._map), device=origins.device).view(1, *self._map)
             return replace(cond, concat=self._cut(numbers.expand(len(origins), *self._map), origins))
         if cond.concat.is_floating_point():
-            values = regridded(cond.concat, self._map).movedim(1, -1)
+            values = resize_map(cond.concat, self._map).movedim(1, -1)
             return replace(cond, concat=self._cut(values, origins).movedim(-1, 1))
         codes = cond.concat
         for axis, size in enumerate(self._map, 1):

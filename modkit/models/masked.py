@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkit.decodings.code_maps import drawn_map, made_decoding, no_code_map
+from modkit.decodings.code_maps import draw_map, explain_refusal, make_decoding
 from modkit.diffusion.guidance import sides
 from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
 from modkit.models.model import Model, Player, draws, made_weights
@@ -67,14 +67,14 @@ class Masked(Model):
         self.conditioner = conditioner(fields=fields)
         self.reads = self.conditioner.reads
         self.network = network(codes=x, cond=cond.merge(self.conditioner.type), causal=False)
-        self.sampler = made_decoding("Masked", sampler, x, causal=False)
+        self.sampler = make_decoding("Masked", sampler, x, causal=False)
         self.guidance = guidance()
         self._weights = made_weights(weights)
 
     @classmethod
     def accepts(cls, event: Event, **slots: Any) -> str | None:
         """Takes one map of codes."""
-        return no_code_map(cls.__name__, event)
+        return explain_refusal(cls.__name__, event)
 
     def players(self) -> tuple[Player, ...]:
         """`network`."""
@@ -99,7 +99,7 @@ class Masked(Model):
         """Decodes codes `b h w` from masks; fields not given are drawn by the conditioner."""
         given, null = sides(self.conditioner, self.complete(num, fields, rng), num, cond)
         predicts = self._predict(given), self._predict(null)
-        return drawn_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
+        return draw_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The bound of revealing codes one by one in random order, whichever decoding draws.

@@ -44,8 +44,8 @@ def test_values_are_the_equations(levels):
 def test_every_code_comes_back_from_its_embedding(levels):
     part = passing(levels)
     codes = torch.arange(math.prod(levels))[:, None]
-    z_q = part.embedded(codes)
-    assert torch.equal(part.encoded(z_q), codes)
+    z_q = part.embed(codes)
+    assert torch.equal(part.encode(z_q), codes)
     assert len(z_q.unique(dim=0)) == len(codes) and z_q.min() == -1 and z_q.max() <= 1
     # each is reached from features: the inverse of f, drawn in a little
     middle, width = part.middle, part.width

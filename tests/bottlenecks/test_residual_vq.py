@@ -145,7 +145,7 @@ def test_the_error_decreases_with_depth(shared):
         part(z, turn(index))
         part.update(turn(index))
     codes = part(z, None).values["codes"]
-    errors = [float((z - part.embedded(codes[:, :depth])).square().mean()) for depth in (1, 2, 3, 4)]
+    errors = [float((z - part.embed(codes[:, :depth])).square().mean()) for depth in (1, 2, 3, 4)]
     assert all(after < 0.85 * before for before, after in zip(errors, errors[1:])), errors
 
 

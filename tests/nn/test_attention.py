@@ -6,7 +6,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn import functional as F
 
-from modkit.nn.attention import Attention, attended
+from modkit.nn.attention import Attention, find_attention_levels
 
 
 @pytest.fixture(autouse=True)
@@ -160,9 +160,9 @@ def test_frozen_attention_is_the_same_to_the_bit(width):
 
 def test_attended():
     sizes = [(16, 9), (8, 5), (4, 3)]
-    assert attended("Net", sizes, [16, 4]) == [True, False, True]
+    assert find_attention_levels("Net", sizes, [16, 4]) == [True, False, True]
     with pytest.raises(ValueError, match=r"Net expects attention at resolutions among \[16, 8, 4\], got \[5\]"):
-        attended("Net", sizes, [5])
+        find_attention_levels("Net", sizes, [5])
 
 
 def test_attention_round_trips_through_safetensors(tmp_path):
