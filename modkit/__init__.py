@@ -40,6 +40,8 @@ _HOME = {
     "hookimpl": "part",
     "load": "building.session",
     "load_spec": "specs.load",
+    "seeded": "building.compose",
+    "spec_of": "building.compose",
     "sweep": "sweeps.sweep",
     "train": "training.train",
     "use": "specs.spec",
@@ -49,6 +51,8 @@ __all__ = [*_HOME, "__version__"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from modkit.building.checker import check as check
+    from modkit.building.compose import seeded as seeded
+    from modkit.building.compose import spec_of as spec_of
     from modkit.building.session import build as build
     from modkit.building.session import load as load
     from modkit.comparison.comparison import compare as compare

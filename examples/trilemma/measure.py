@@ -11,7 +11,7 @@ from torch import Tensor
 import modkit
 from examples.trilemma.plan import Plan, Row
 from modkit import Model, Run
-from modkit.building.session import opened
+from modkit.building.session import open_run
 from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import Chosen
 from modkit.kinds import Data, FeatureExtractor
@@ -38,7 +38,7 @@ def measured(plan: Plan, row: Row, run: Run, seed: int, out: Path) -> Report:
         seed: Its training seed, which the samples' noise follows.
         out: The study's directory.
     """
-    num, model, data = row.num or plan.num, modkit.load(run, row.overrides), opened(run).data
+    num, model, data = row.num or plan.num, modkit.load(run, row.overrides), open_run(run).data
     features = plan.features(data)
     x = _drawn(model, num, seed)
     folder = out / "samples"

@@ -9,35 +9,30 @@ over, so that other branches are still looked at.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from modkit.building.call import Argument, Call, Record, Ref
+from modkit.building.call import Argument, Call, Record, Ref, reroot
 from modkit.building.plan import Plan, run_folder
-from modkit.errors import Problem, SpecError, join, nearest
+from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import Data, Unfit
+from modkit.models.model import Composing
 from modkit.parts.signature import takes_one
-from modkit.parts.validation import misfit
 from modkit.rng import Rng
-from modkit.specs.node import Node, described
 from modkit.specs.settings import Evaluation, Settings
-from modkit.specs.spec import Spec
-from modkit.types import CondType, TensorType
+from modkit.types import CondType, Event, TensorType
 
-__all__ = ["GIVEN", "Built", "Factory", "Failed", "Origin", "Site", "piece"]
+__all__ = ["Built", "Factory", "Failed", "Origin", "Site", "piece"]
 
 MAX_REGISTRATIONS = 20_000
 """Most modules and parameters of a model; a large published one has a few thousand."""
-MAX_RANK = 8
-"""Most sizes of the type that a spec says in `x`."""
-
-GIVEN = {"shape": list[int], "range": tuple[float, float] | None, "classes": int | None}
-"""The keys of `x`, with what each holds."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +43,13 @@ class Origin:
         path: Its path in the spec.
         kind: Its kind.
         name: The part's name.
-        attribute: The path of the attribute that keeps it in the whole model.
+        owner: The path of the part whose slot it fills; empty for the model itself.
     """
 
     path: str
     kind: str
     name: str
-    attribute: str
+    owner: str
 
 
 @dataclass(frozen=True)
@@ -89,15 +84,17 @@ class Site:
         plan: The plan.
         meta: Whether modules are built on the meta device.
         weights: Whether trained pieces are given their weights.
+        seeded: Whether parts are initialised by the plan's seed; otherwise by torch's global generator.
     """
 
-    def __init__(self, plan: Plan, *, meta: bool, weights: bool = True) -> None:
+    def __init__(self, plan: Plan, *, meta: bool, weights: bool = True, seeded: bool = True) -> None:
         self.plan, self.meta, self.weights = plan, meta, weights and not meta
         self.problems: list[Problem] = []
         self.built: dict[str, Built] = {}
         self.sources: dict[str, str] = {}
         self._shared = {ref.target for call in plan.calls.values() for ref in _refs(call.arguments)}
-        self._rng = Rng(int(plan.settings.arguments["seed"]), "init")  # type: ignore[arg-type]
+        self._rng = Rng(int(plan.settings.arguments["seed"]), "init") if seeded else None  # type: ignore[arg-type]
+        self._begun: set[str] = set()
 
     def data(self) -> Data | None:
         """The data set, or None where the spec has none."""
@@ -111,12 +108,15 @@ class Site:
         """How the model is measured, or None where the spec does not say."""
         return self._record(self.plan.evaluation) if self.plan.evaluation else None
 
-    def model(self, x: TensorType, fields: Mapping[str, TensorType]) -> Any:
+    def model(self, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None) -> Any:
         """The model of `x`, or a `Failed`."""
         slot = Factory(self, self.plan.model)
         if self.plan.data:
             slot = slot.fed(Factory(self, self.plan.data).where)
-        return slot(x=x, cond=CondType(), fields=dict(fields))
+        model = slot(x=x, cond=cond or CondType(), fields=dict(fields))
+        if isinstance(model, nn.Module):
+            model.plan = self.plan  # type: ignore[assignment]
+        return model
 
     def fail(self, path: str, message: str) -> None:
         """Adds a problem, once."""
@@ -165,7 +165,7 @@ class Site:
                 return before.value
         known = len(self.problems)
         try:
-            value = self._make(call, types)
+            value = self._place(call, call.given.value, types) if call.given else self._make(call, types)
         except Unfit as error:
             if len(self.problems) == known:
                 self.fail(f"{call.path}.{error.slot}", str(error))
@@ -183,23 +183,48 @@ class Site:
         if types.get("cond") and "cond" not in call.takes:
             raise ValueError(f"expected a part that takes conditions, got one without `cond` under {types['cond']}")
         if missing := [name for name in call.takes if name not in types]:
-            raise ValueError(f"it declares {', '.join(missing)}, which nobody tells it here")
+            names = ", ".join(f"`{name}`" for name in missing)
+            raise ValueError(f"it requires {names}, which this slot does not provide")
         for name in call.takes:
             if isinstance(types[name], tuple) and takes_one(call.part, name):
                 raise ValueError(f"it expects one tensor as {name}, got a hierarchy of {len(types[name])} levels")
         target = call.part.load()
         given = {name: types[name] for name in call.takes}
         arguments = {name: self.argument(value) for name, value in call.arguments.items()}
+        make = target.assemble if isinstance(target, Composing) else target
         device = torch.device("meta" if self.meta and _makes_module(target) else "cpu")
-        with self._rng.at(call.path).scope(), device, _Modules():
-            value = target(**given, **arguments)
+        self._begun.add(call.path)
+        with self._rng.at(call.path).scope() if self._rng else nullcontext(), device, _Modules():
+            value = make(**given, **arguments)
         if isinstance(value, nn.Module):
-            value.origin = Origin(call.path, call.part.kind, call.part.name, call.path.partition(".")[2])  # type: ignore[assignment]
+            self._mark(call, value)
             if call.trained:
                 self._take_over(call, value)
             elif self.weights and (load := getattr(value, "load_pretrained", None)):
                 load()
         return value
+
+    def _place(self, call: Call, value: Any, types: Mapping[str, Any]) -> Any:
+        """A built part in its slot; where the model is checked, a copy of it on the meta device."""
+        if isinstance(value, Factory):
+            return value(**types)
+        composed: Plan | None = getattr(value, "plan", None)
+        if composed is not None and value.event != types["x"]:
+            raise ValueError(f"it was composed for {_shown(value.event)}")
+        if self.meta and isinstance(value, nn.Module):
+            value = _copy_to_meta(value)
+        if isinstance(value, nn.Module):
+            if composed is not None:
+                _reroot_origins(value, call.path)
+            self._mark(call, value)
+        return value
+
+    def _mark(self, call: Call, module: nn.Module) -> None:
+        """Keeps on a module where it was built."""
+        parts = split(call.path)
+        owners = (join(parts[:stop]) for stop in range(len(parts) - 1, 0, -1))
+        owner = next((path for path in owners if path in self._begun or path in self.plan.calls), "")
+        module.origin = Origin(call.path, call.part.kind, call.part.name, owner)  # type: ignore[assignment]
 
     def _take_over(self, call: Call, module: nn.Module) -> None:
         if call.trained is None:
@@ -244,12 +269,16 @@ class Factory:
             for name, value in self._call.arguments.items()
             if isinstance(value, Call | Ref) or (isinstance(value, list) and value and isinstance(value[0], Call | Ref))
         }
+        if self._call.given:
+            model = self._call.given.value
+            return None if model.event == event else f"{type(model).__name__} was composed for {_shown(model.event)}"
         reason: str | None = self._call.part.load().accepts(event, **slots)  # type: ignore[attr-defined]
         return reason
 
     def each(self, num: int) -> list[Factory]:
         """This slot `num` times: part i is one of its own, at `PATH[i]`."""
-        return [Factory(self._site, _moved(self._call, self._path, f"{self._path}[{i}]")) for i in range(num)]
+        paths = [f"{self._path}[{index}]" for index in range(num)]
+        return [Factory(self._site, reroot(self._call, self._path, path, refs=False)) for path in paths]
 
     def fed(self, source: str) -> Factory:
         """This slot, telling where its types come from when it or a part in it cannot take them."""
@@ -277,50 +306,6 @@ class _Modules:
             raise ValueError(f"expected at most {MAX_REGISTRATIONS} modules and parameters in one part, got more")
 
 
-def given_type(spec: Spec) -> TensorType:
-    """The type that a spec without data says in `x`.
-
-    Raises:
-        SpecError: If it is none.
-    """
-    return _given(spec, spec.x or Node({}), "x", {**GIVEN, "fields": dict[str, Any]})
-
-
-def given_fields(spec: Spec) -> dict[str, TensorType]:
-    """The types of the fields beside a sample that a spec without data says in `x.fields`.
-
-    Raises:
-        SpecError: If one is none.
-    """
-    every: Any = (spec.x or Node({})).get("fields") or {}
-    types = {}
-    for name, node in every.items():
-        path = join(("x", "fields", name))
-        if not isinstance(node, Node):
-            message = f"got {described(node)}, expected a mapping of {', '.join(GIVEN)}"
-            raise SpecError(Problem(path, message, spec.position(path)))
-        types[name] = _given(spec, node, path, GIVEN)
-    return types
-
-
-def _given(spec: Spec, node: Node, path: str, keys: Mapping[str, Any]) -> TensorType:
-    for key, value in node.items():
-        place = f"{path}.{join((key,))}"
-        if key not in keys:
-            message = f"got an unknown key, expected {', '.join(keys)}"
-            raise SpecError(Problem(place, message, spec.position(place, key=True), nearest(key, keys)))
-        if reason := misfit(value, keys[key]):
-            raise SpecError(Problem(place, reason, spec.position(place)))
-    shape: Any = node.get("shape")
-    position = spec.position(path)
-    if shape is None or len(shape) > MAX_RANK:
-        raise SpecError(Problem(path, f"expected a shape of at most {MAX_RANK} sizes, and range or classes", position))
-    try:
-        return TensorType(shape, node.get("range"), node.get("classes"))  # type: ignore[arg-type]
-    except ValueError as error:
-        raise SpecError(Problem(path, str(error), position)) from None
-
-
 def piece(folder: Any, at: str) -> dict[str, torch.Tensor]:
     """The weights of one piece of a run, by the names that they have in it."""
     from modkit.building.migration import current
@@ -335,16 +320,21 @@ def piece(folder: Any, at: str) -> dict[str, torch.Tensor]:
     }
 
 
-def _moved(value: Any, old: str, new: str) -> Any:
-    """A call, or what an argument holds, as it would be at another path; what it refers to stays where it is."""
-    if isinstance(value, Call):
-        arguments = {name: _moved(argument, old, new) for name, argument in value.arguments.items()}
-        return replace(value, path=new + value.path.removeprefix(old), arguments=arguments)
-    if isinstance(value, Ref):
-        return replace(value, path=new + value.path.removeprefix(old))
-    if isinstance(value, Mapping) and not isinstance(value, Node):
-        return {key: _moved(item, old, new) for key, item in value.items()}
-    return [_moved(item, old, new) for item in value] if isinstance(value, list) else value
+def _reroot_origins(model: Any, path: str) -> None:
+    """Has the modules of a model that was composed before say where they are now."""
+    root = model.origin.path
+    for module in model.modules():
+        if (origin := getattr(module, "origin", None)) is not None:
+            new = (path + old.removeprefix(root) for old in (origin.path, origin.owner))
+            module.origin = replace(origin, path=next(new), owner=next(new))
+
+
+def _copy_to_meta(module: nn.Module) -> nn.Module:
+    """A copy without values, made without copying any."""
+    tensors = [*module.parameters(), *module.buffers()]
+    memo: dict[int, Any] = {id(tensor): tensor.detach().to("meta") for tensor in tensors}
+    memo |= {id(p): nn.Parameter(memo[id(p)], p.requires_grad) for p in module.parameters()}
+    return copy.deepcopy(module, memo)
 
 
 def _makes_module(target: Any) -> bool:

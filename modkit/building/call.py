@@ -6,13 +6,13 @@ A call waits to be told its types by the builder; written down again it is the r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from modkit.part import Part
 from modkit.specs.node import Node, Value
 
-__all__ = ["LOCAL", "Argument", "Call", "Local", "Record", "Ref", "Trained", "written_record"]
+__all__ = ["LOCAL", "Argument", "Call", "Given", "Local", "Record", "Ref", "Trained", "reroot", "written_record"]
 
 LOCAL = "local:"
 """What a resolved spec puts before the name of a part that Python gave as an object."""
@@ -44,6 +44,7 @@ class Call:
         takes: Which of the types that its kind is given it declares.
         trained: The run that its weights are from, or None.
         blank: The arguments that are None where nothing is written.
+        given: The part itself, where Python gave a built one.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Call:
     takes: frozenset[str]
     trained: Trained | None = None
     blank: frozenset[str] = frozenset()
+    given: Given | None = None
 
     def node(self) -> Node:
         """The node that gives this call, everything written out."""
@@ -83,6 +85,25 @@ class Record:
 Argument: TypeAlias = "Value | Call | Ref | Record | list[Argument] | dict[str, Argument]"
 
 
+class Given:
+    """A built part, where a spec's tree names one: a module of one's own, or a model composed before.
+
+    Args:
+        value: The part.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.__module__, self.__qualname__ = type(value).__module__, type(value).__qualname__
+
+    def __call__(self, **types: Any) -> Any:
+        """The part, whatever its neighbours are."""
+        return self.value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Given:
+        return self
+
+
 @dataclass(frozen=True)
 class Local(Part):
     """A class or function given in Python that no package has registered."""
@@ -94,6 +115,26 @@ class Local(Part):
         if self.object is None:
             raise ValueError("a local part expects its class or function")
         return self.object
+
+
+def reroot(value: Any, old: str, new: str, *, refs: bool = True) -> Any:
+    """A call, or what an argument holds, as it would stand at another path.
+
+    Args:
+        value: The call or argument.
+        old: The path that it stands at.
+        new: The path that it moves to.
+        refs: Whether references move along; otherwise they lead where they led before.
+    """
+    if isinstance(value, Call):
+        arguments = {name: reroot(argument, old, new, refs=refs) for name, argument in value.arguments.items()}
+        return replace(value, path=new + value.path.removeprefix(old), arguments=arguments)
+    if isinstance(value, Ref):
+        goal = new + value.target.removeprefix(old) if refs else value.target
+        return Ref(new + value.path.removeprefix(old), goal)
+    if isinstance(value, Mapping) and not isinstance(value, Node):
+        return {key: reroot(item, old, new, refs=refs) for key, item in value.items()}
+    return [reroot(item, old, new, refs=refs) for item in value] if isinstance(value, list) else value
 
 
 def written_record(record: Record) -> dict[str, Any]:

@@ -17,18 +17,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from modkit.building.builder import Built, Site, given_fields, given_type
+from modkit.building.builder import Built, Site
 from modkit.building.plan import Plan, plan
 from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, nearest
+from modkit.kinds import Data
 from modkit.models.model import Model, Player
 from modkit.rng import Rng
+from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 from modkit.training.players import Round, rounds, seats, unscoped, weighted
-from modkit.types import Batch, Event, TensorType, levels
+from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, levels
 
-__all__ = ["Port", "Report", "check"]
+__all__ = ["Port", "Report", "Trial", "check", "check_training", "try_model"]
 
 _Made = TypeVar("_Made")
 
@@ -59,7 +61,9 @@ class Report:
 
     Args:
         plan: The checked plan.
+        data: The data set, or None where the spec has none.
         x: The type of the data.
+        fields: The types of its fields.
         ports: Every part of the model.
         players: Every player.
         rounds: The stages.
@@ -71,7 +75,9 @@ class Report:
     """
 
     plan: Plan
+    data: Data | None
     x: TensorType
+    fields: Mapping[str, TensorType]
     ports: tuple[Port, ...]
     players: tuple[Player, ...]
     rounds: tuple[Round, ...]
@@ -81,6 +87,10 @@ class Report:
     unchecked: Mapping[str, str]
     sources: Mapping[str, str]
 
+    def lock(self) -> dict[str, Any]:
+        """The lock of a run of this plan."""
+        return self.plan.lock(self.state, self.x, self.fields)
+
 
 def check(spec: Spec) -> Report:
     """Checks a spec from keywords to shapes, allocating no weights.
@@ -88,40 +98,57 @@ def check(spec: Spec) -> Report:
     Raises:
         SpecError: With every problem found.
     """
-    checked = plan(spec)
-    site = Site(checked, meta=True)
+    site = Site(plan(spec), meta=True)
     data = site.data()
     settings, evaluation = _settings(site, site.settings), _settings(site, site.evaluation)
     site.check()
-    x, fields = (data.x, data.fields) if data else (given_type(spec), given_fields(spec))
+    x, fields = (data.x, data.fields) if data else (read_type(spec), read_fields(spec))
     if evaluation:  # to hear what they refuse
         _ = [evaluation.features(x=x)] if evaluation.features else []
         _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]
-    model = site.model(x, fields)
+    model, trial = try_model(site, x, fields)
+    played = check_training(site, model, settings, trial.terms) if settings else ()
     site.check()
-    trial = _Trial(site, model, x, fields)
-    trial.run()
-    played = _rounds(site, model, settings) if settings else ()
-    if settings:
-        _check_names(site, model, settings, trial.terms)
-        for round in played:  # to hear what optimizers and learning-rate schedules refuse
-            seats(model, settings, round, LocalEngine("cpu"))
-    site.check()
-    ports = tuple(_port(built) for path, built in site.built.items() if path.split(".")[0] == "model")
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    state = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     return Report(
-        checked,
-        x,
-        ports,
-        model.active_players(),
-        played,
-        trial.terms,
-        parameters,
-        state,
-        trial.unchecked,
-        dict(site.sources),
+        plan=site.plan,
+        data=data,
+        x=x,
+        fields=fields,
+        ports=tuple(_port(built) for path, built in site.built.items() if path.split(".")[0] == "model"),
+        players=model.active_players(),
+        rounds=played,
+        terms=trial.terms,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        state={name: tuple(value.shape) for name, value in model.state_dict().items()},
+        unchecked=trial.unchecked,
+        sources=dict(site.sources),
     )
+
+
+def try_model(
+    site: Site, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None
+) -> tuple[Model, Trial]:
+    """Builds a site's model, runs its losses and decodings, and reports to the site what goes wrong.
+
+    Raises:
+        SpecError: If a part cannot be built.
+    """
+    model: Model = site.model(x, fields, cond)
+    site.check()
+    trial = Trial(site, model, x, fields, cond)
+    trial.run()
+    return model, trial
+
+
+def check_training(
+    site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]
+) -> tuple[Round, ...]:
+    """The stages that settings make of a model; what does not fit is reported to the site."""
+    played = _rounds(site, model, settings)
+    _check_names(site, model, settings, terms)
+    for round in played:  # to hear what optimizers and learning-rate schedules refuse
+        seats(model, settings, round, LocalEngine("cpu"))
+    return played
 
 
 class _Emission(Exception):
@@ -146,17 +173,21 @@ class _Probe:
         return True
 
 
-class _Trial:
+class Trial:
     """Runs a meta model's losses and decodings, and reports what goes wrong at the part that it comes from."""
 
-    def __init__(self, site: Site, model: Model, x: TensorType, fields: Mapping[str, TensorType]) -> None:
+    def __init__(
+        self, site: Site, model: Model, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None
+    ) -> None:
         self.site, self.model = site, model
         self.terms: dict[str, tuple[str, ...]] = {}
         self.unchecked: dict[str, str] = {}
-        self._batch = Batch(_blank(x), {name: _blank(type) for name, type in fields.items()})
+        given = _blank_cond(cond) if cond else Cond()
+        self._batch = Batch(_blank_event(x), {name: _blank(type) for name, type in fields.items()}, given)
         self._paths = {id(b.value): path for path, b in site.built.items() if isinstance(b.value, nn.Module)}
 
     def run(self) -> None:
+        """Runs them, each player's losses and each latent's decoding."""
         self.model.eval()
         for built in self.site.built.values():
             if built.call.part.kind in _EMITS and isinstance(built.value, nn.Module):
@@ -172,8 +203,7 @@ class _Trial:
                     )
             self._weigh(player, losses)
         for name, event in self.model.latents.items():
-            latent = tuple(map(_blank, event)) if isinstance(event, tuple) else _blank(event)
-            self._attempt(partial(self.model.decode, latent, name))
+            self._attempt(partial(self.model.decode, _blank_event(event), name))
 
     def _weigh(self, player: Player, losses: Mapping[str, Tensor]) -> None:
         """Each weight on its own must be able to weigh its loss."""
@@ -288,6 +318,22 @@ def _shapes(shapes: Iterable[tuple[int, ...]]) -> str:
 def _blank(type: TensorType) -> Tensor:
     dtype = torch.float32 if type.classes is None else torch.int64
     return torch.empty((2, *type.shape), dtype=dtype, device="meta")
+
+
+def _blank_event(event: Event) -> Value:
+    return tuple(map(_blank, event)) if isinstance(event, tuple) else _blank(event)
+
+
+def _blank_cond(cond: CondType) -> Cond:
+    """Conditions of a type, without values; their time is the Model's own."""
+    types = {
+        "vector": cond.vector and TensorType((cond.vector,)),
+        "noise": cond.noise and TensorType((cond.noise,)),
+        "labels": cond.labels and TensorType((), classes=cond.labels + 1),
+        "context": cond.context and TensorType(cond.context),
+        "concat": cond.concat,
+    }
+    return Cond(**{name: _blank(type) for name, type in types.items() if type})
 
 
 def _port(built: Built) -> Port:

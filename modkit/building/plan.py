@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from modkit.building.call import LOCAL, Argument, Call, Local, Record, Ref, Trained, written_record
+from modkit.building.call import LOCAL, Argument, Call, Given, Local, Record, Ref, Trained, reroot, written_record
 from modkit.errors import Problem, SpecError, join, nearest, split
 from modkit.kinds import KINDS, Default
 from modkit.part import Part
 from modkit.parts.registry import Entry, Registry, registry
 from modkit.parts.signature import Parameter, SlotShape, parameters, read, takes
 from modkit.parts.validation import misfit
+from modkit.specs.event import write_types
 from modkit.specs.node import Node, Value, described, target
 from modkit.specs.references import resolve
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
+from modkit.types import TensorType
 
 __all__ = ["MAX_PARTS", "Plan", "plan", "plan_part", "run_folder", "run_node"]
 
@@ -52,6 +54,9 @@ class Plan:
     calls: Mapping[str, Call]
     entries: tuple[Entry, ...]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        return self
+
     @property
     def resolved(self) -> Spec:
         """The spec with every part and parameter written out."""
@@ -64,8 +69,15 @@ class Plan:
             x=self.spec.x,
         )
 
-    def lock(self, keys: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-        """The lock of a run of this plan, whose model's state dict has these keys and shapes.
+    def lock(
+        self, keys: Mapping[str, Sequence[int]], x: TensorType, fields: Mapping[str, TensorType]
+    ) -> dict[str, Any]:
+        """The lock of a run of this plan.
+
+        Args:
+            keys: The shapes of the model's state dict by key.
+            x: The type of a sample.
+            fields: The types of its fields.
 
         Raises:
             ValueError: If a part's target does not resolve.
@@ -76,11 +88,16 @@ class Plan:
         for path, call in self.calls.items():
             places.setdefault((call.part.kind, call.part.name), []).append(path)
         seed = int(self.settings.arguments["seed"])  # type: ignore[arg-type]
-        return lock(self.entries, spec_text=self.resolved.to_yaml(), seed=seed, keys=keys, places=places)
+        made = lock(self.entries, spec_text=self.resolved.to_yaml(), seed=seed, keys=keys, places=places)
+        return {**made, "x": write_types(x, fields)}
 
 
-def plan(spec: Spec) -> Plan:
+def plan(spec: Spec, *, typed: bool = False) -> Plan:
     """Checks a spec against the signatures of the parts that it names.
+
+    Args:
+        spec: The spec.
+        typed: Whether the types of a sample are known otherwise, so that it needs neither `data` nor `x`.
 
     Raises:
         SpecError: With every problem found.
@@ -96,7 +113,7 @@ def plan(spec: Spec) -> Plan:
         planner.report("name", f"got {described(spec.name)}, expected a plain name, as of a file")
     if (num := len(planner.calls) + len(planner.refs)) > MAX_PARTS:
         planner.report("model", f"got {num} parts with all defaults, expected at most {MAX_PARTS}")
-    if spec.data is None and spec.x is None:
+    if spec.data is None and spec.x is None and not typed:
         planner.report("data", "missing, expected a data set, or `x` with the type of one sample")
     if planner.problems:
         raise SpecError(planner.problems)
@@ -136,6 +153,7 @@ class _Planner:
     calls: dict[str, Call] = field(default_factory=dict)
     refs: list[tuple[Ref, str]] = field(default_factory=list)
     entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    given: dict[int, str] = field(default_factory=dict)
 
     def report(self, path: str, message: str, hint: str | None = None, *, key: bool = False) -> None:
         """Adds a problem."""
@@ -154,6 +172,8 @@ class _Planner:
             return ref
         if value.use == "run":
             return self._trained(value, kind, path)
+        if isinstance(value.use, Given):
+            return self._given(value.use, kind, path)
         part = self._find(value["use"] if "use" in value else fallback, kind, path)
         return self._call(part, value, path) if part else None
 
@@ -278,6 +298,24 @@ class _Planner:
         else:
             return make(value, path)
         return None
+
+    def _given(self, given: Given, kind: str, path: str) -> Call | Ref:
+        """The call of a built part, with those of what it was composed of; a reference where it stands already."""
+        if id(given.value) in self.given:
+            ref = Ref(path, self.given[id(given.value)])
+            self.refs.append((ref, kind))
+            return ref
+        self.given[id(given.value)] = path
+        composed: Plan | None = getattr(given.value, "plan", None)
+        if not isinstance(composed, Plan):
+            part = Local(kind, given.__qualname__, target(given), "", object=given)
+            self.calls[path] = Call(path, part, {}, frozenset(), given=given)
+        else:
+            inner = [reroot(call, composed.model.path, path) for call in composed.calls.values()]
+            self.calls.update({call.path: call for call in inner})
+            self.calls[path] = replace(self.calls[path], given=given)
+            self.entries.update({(entry.part.kind, entry.part.name): entry for entry in composed.entries})
+        return self.calls[path]
 
     def _trained(self, node: Node, kind: str, path: str) -> Call | None:
         known = {"use": str, "path": str, "at": str, "train": bool, "part": Node}

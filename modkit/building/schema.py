@@ -13,7 +13,6 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
-from modkit.building.builder import GIVEN
 from modkit.kinds import KINDS, Default
 from modkit.part import Part
 from modkit.parts import docstrings
@@ -21,6 +20,7 @@ from modkit.parts.annotation import DICTS, LISTS, bare, members
 from modkit.parts.registry import registry
 from modkit.parts.signature import MISSING, Parameter, SlotShape, parameters, read
 from modkit.parts.validation import LIMIT
+from modkit.specs.event import KEYS
 from modkit.specs.settings import Evaluation, Settings
 
 __all__ = ["schema"]
@@ -94,7 +94,7 @@ def _type(description: str, more: _Schema) -> _Schema:
     return {
         "type": "object",
         "description": description,
-        "properties": {**{name: _plain(annotation) for name, annotation in GIVEN.items()}, **more},
+        "properties": {**{name: _plain(annotation) for name, annotation in KEYS.items()}, **more},
         "required": ["shape"],
         "additionalProperties": False,
     }

@@ -9,19 +9,22 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from modkit.building.builder import Site, given_fields, given_type
+from modkit.building.builder import Site
 from modkit.building.checker import check
 from modkit.building.migration import current, current_spec
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import explained, remedies, verify
+from modkit.errors import Problem, SpecError
 from modkit.kinds import Data
 from modkit.models.model import Model
 from modkit.runs.run import Run
+from modkit.specs.event import read_fields, read_type
+from modkit.specs.node import described
 from modkit.specs.settings import Evaluation
 from modkit.specs.spec import Spec
 from modkit.types import TensorType
 
-__all__ = ["Loaded", "Opened", "build", "load", "loaded", "opened"]
+__all__ = ["Loaded", "Opened", "build", "load", "load_run", "open_data", "open_run"]
 
 _logger = logging.getLogger(__name__)
 
@@ -32,32 +35,35 @@ def build(spec: Spec) -> Model:
     Raises:
         SpecError: With every problem found, before any weight exists.
     """
-    check(spec)
-    site = Site(plan(spec), meta=False)
-    data = site.data()
-    x, fields = (data.x, data.fields) if data else (given_type(spec), given_fields(spec))
-    model = site.model(x, fields)
+    if not isinstance(spec, Spec):
+        raise SpecError(Problem("", f"build expects a Spec, got {described(spec)}: Spec(model=use(…), data=use(…))"))
+    report = check(spec)
+    site = Site(report.plan, meta=False)
+    model: Model = site.model(report.x, report.fields)
     site.check()
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def load(
     run: Run | str | PathLike[str],
     overrides: Sequence[str] = (),
     *,
+    model: Model | None = None,
     spec: Spec | None = None,
     device: str = "cpu",
     checkpoint: str | None = None,
     locked: bool = False,
 ) -> Model:
-    """The model of a run, with the weights of a checkpoint: the averaged ones inside a stage.
+    """The model of a run, in eval mode, with the weights of a checkpoint: the averaged ones inside a stage.
 
-    What an older version of a plug-in made goes through its `migrate`, see `modkit.building.migration`. Parts that
-    differ from those that the run was made with cause one warning.
+    The data are not touched: a run keeps the types of its samples. What an older version of a plug-in made goes through
+    its `migrate`, see `modkit.building.migration`. Parts that differ from those that the run was made with cause one
+    warning.
 
     Args:
         run: The run, or its directory, or one that `modkit export` wrote.
         overrides: Of the spec, for what has no weights: `model.prior.sampler=ddim`.
+        model: A model that was composed as the run's was: it receives the weights, in place, and is returned.
         spec: Stands in for the run's own where that has local parts, which no name reloads.
         device: Where to put it.
         checkpoint: Which one: the last good one where not given, the `best`, or one by its name.
@@ -65,60 +71,61 @@ def load(
 
     Raises:
         ValueError: If the directory holds no run, or the run no whole checkpoint, a part of it is missing or does not
-            fit what the run holds, or an override changes its weights.
+            fit what the run holds, an override changes its weights, or the model given has other weights.
         SpecError: If an override is wrong.
     """
-    return loaded(run, overrides, spec=spec, checkpoint=checkpoint, locked=locked).model.to(device).eval()
+    if model is None:
+        made = load_run(run, overrides, spec=spec, checkpoint=checkpoint, locked=locked).model
+    elif overrides or spec:
+        raise ValueError("load expects a model, or overrides and a spec to build one from, got both")
+    else:
+        run = run if isinstance(run, Run) else Run.open(run)
+        made = model
+        _load_weights(run, made, run.weights(checkpoint), f"the {type(model).__name__} given")
+    return made.to(device).eval()
 
 
 class Loaded(NamedTuple):
     """A run's model, on the CPU, and what it was built from."""
 
     model: Model
-    plan: Plan
+    site: Site
     x: TensorType
     fields: Mapping[str, TensorType]
-    data: Data | None
     migrated: bool
 
+    @property
+    def plan(self) -> Plan:
+        """The plan of its spec."""
+        return self.site.plan
 
-def loaded(
+
+def load_run(
     run: Run | str | PathLike[str],
     overrides: Sequence[str] = (),
     *,
     spec: Spec | None = None,
+    planned: Plan | None = None,
     checkpoint: str | None = None,
     locked: bool = False,
 ) -> Loaded:
-    """What `load` does, with what the model was built from.
+    """What `load` does, with what the model was built from; a plan that is there already need not be made again.
 
     Raises:
         ValueError: As `load`.
         SpecError: As `load`.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    verify(run, locked=locked)
+    if planned is None:
+        verify(run, locked=locked)
     mine = current(run, checkpoint)
     with explained(run):
-        site = _site(run, overrides, spec or mine.spec)
-        # what was exported says its types, and may be far from its data
-        data = None if run.exported and site.plan.spec.data == mine.spec.data else site.data()
-        site.check()
-        x, fields = (data.x, data.fields) if data else (given_type(site.plan.spec), given_fields(site.plan.spec))
+        site = _make_site(run, overrides, spec or mine.spec, planned)
+        x, fields = _types(run, site, mine.spec)
         model: Model = site.model(x, fields)
         site.check()
-    try:
-        model.load_state_dict(mine.weights)
-    except RuntimeError as error:
-        if reasons := remedies(run, keys=_misfits(model, mine.weights)):
-            raise ValueError(
-                "\n".join([f"{run.path} expects parts that take its weights: {error}", *reasons])
-            ) from error
-        changes = ", ".join(overrides) or "the spec given"
-        raise ValueError(
-            f"{run.path} expects overrides that leave its weights as they are, got {changes}: {error}"
-        ) from error
-    return Loaded(model, site.plan, x, fields, data, bool(mine.migrations))
+    _load_weights(run, model, mine.weights, ", ".join(overrides) or "the spec given")
+    return Loaded(model, site, x, fields, bool(mine.migrations))
 
 
 class Opened(NamedTuple):
@@ -129,15 +136,14 @@ class Opened(NamedTuple):
     evaluation: Evaluation | None
 
 
-def opened(run: Run, overrides: Sequence[str] = (), *, spec: Spec | None = None) -> Opened:
-    """The data set of a run, and how to measure it; for overrides and spec see `load`.
+def open_data(run: Run, site: Site) -> Opened:
+    """Reads the data set of a run, and how to measure it.
 
     Raises:
-        ValueError: If it has none, or a part of the run is missing.
-        SpecError: If an override is wrong.
+        ValueError: If the spec has none.
+        SpecError: If it cannot be built.
     """
     with explained(run):
-        site = _site(run, overrides, spec or current_spec(run))
         data, call = site.data(), site.plan.data
         site.check()
         if data is None or call is None:
@@ -147,14 +153,53 @@ def opened(run: Run, overrides: Sequence[str] = (), *, spec: Spec | None = None)
     return made
 
 
-def _site(run: Run, overrides: Sequence[str], spec: Spec) -> Site:
+def open_run(run: Run) -> Opened:
+    """The data set of a run, and how to measure it, without its model.
+
+    Raises:
+        ValueError: If it has none, or a part of the run is missing.
+    """
+    with explained(run):
+        site = _make_site(run, (), current_spec(run), None)
+    return open_data(run, site)
+
+
+def _types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[str, TensorType]]:
+    """The types of samples that a run keeps; runs made before it did, and overrides of `data`, read the data."""
+    spec = site.plan.spec
+    if spec.data is not None and spec.data == own.data and isinstance(run.lock.get("x"), dict):
+        spec = spec.with_value("x", run.lock["x"])
+    elif spec.data is not None and not (run.exported and spec.data == own.data):
+        data = site.data()
+        site.check()
+        if data:
+            return data.x, data.fields
+    return read_type(spec), read_fields(spec)
+
+
+def _make_site(run: Run, overrides: Sequence[str], spec: Spec, planned: Plan | None) -> Site:
     """A building of a run's spec with overrides."""
     from modkit.specs.overrides import apply
 
-    spec, notices = apply(spec, overrides)
-    for notice in notices:
-        _logger.warning("%s", notice)
-    return Site(plan(spec), meta=False, weights=False)
+    if planned is None:
+        spec, notices = apply(spec, overrides)
+        for notice in notices:
+            _logger.warning("%s", notice)
+        planned = plan(spec)
+    return Site(planned, meta=False, weights=False)
+
+
+def _load_weights(run: Run, model: Model, weights: Mapping[str, Tensor], changes: str) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        if reasons := remedies(run, keys=_misfits(model, weights)):
+            raise ValueError(
+                "\n".join([f"{run.path} expects parts that take its weights: {error}", *reasons])
+            ) from error
+        raise ValueError(
+            f"{run.path} expects overrides that leave its weights as they are, got {changes}: {error}"
+        ) from error
 
 
 def _misfits(model: Model, weights: Mapping[str, Tensor]) -> list[str]:

@@ -14,7 +14,7 @@ from os import PathLike
 from typing import NamedTuple
 
 from modkit.building.plan import plan
-from modkit.building.session import opened
+from modkit.building.session import open_run
 from modkit.comparison.ranking import Measured, averaged
 from modkit.errors import SpecError, split
 from modkit.evaluation.report import Report, saved_reports
@@ -109,7 +109,7 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
     entries = []
     for run, reports in kept:
         spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
-        data = opened(run).data
+        data = open_run(run).data
         for report in reports:
             changed = plan(apply(spec, report.overrides)[0]).resolved
             entries.append(Entry("", run, report, changed, data))

@@ -5,8 +5,10 @@ classes by their frequencies, anything else from a few examples of the training 
 """
 
 from modkit.conditioners.encoded import Encoded
+from modkit.conditioners.label import Label
 from modkit.conditioners.maps import Map
+from modkit.conditioners.none import NoConditioner
 from modkit.conditioners.several import Several
 from modkit.conditioners.tokens import Tokens
 
-__all__ = ["Encoded", "Map", "Several", "Tokens"]
+__all__ = ["Encoded", "Label", "Map", "NoConditioner", "Several", "Tokens"]

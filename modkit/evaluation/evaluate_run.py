@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from modkit.building.session import Opened, load, opened
+from modkit.building.session import Loaded, Opened, load_run, open_data
 from modkit.data.loader import permutation
 from modkit.engines.local import LocalEngine
 from modkit.evaluation.evaluate import DEFAULT
@@ -36,7 +36,7 @@ from modkit.specs.spec import Spec
 from modkit.training.callbacks import Watch
 from modkit.types import Score
 
-__all__ = ["OF_MODELS", "OF_TRUTH", "evaluate_run", "watched"]
+__all__ = ["OF_MODELS", "OF_TRUTH", "evaluate_run", "measure_run", "watched"]
 
 OF_MODELS = (*DEFAULT, "reconstruction", "reconstruction-fd", "codebook", "label-accuracy", "cost")
 """The metrics of a run's model where none is named: those of them that there is what they need for."""
@@ -87,9 +87,60 @@ def evaluate_run(
     Raises:
         ValueError: If the run has no data or checkpoint, or `num` is more than there are images.
     """
-    found = opened(run, overrides, spec=spec)
+    loaded = load_run(run, overrides, spec=spec, checkpoint=checkpoint, locked=locked)
+    report = measure_run(
+        run,
+        loaded,
+        open_data(run, loaded.site),
+        features=features,
+        metrics=metrics,
+        num=num,
+        k=k,
+        seed=seed,
+        raw=raw,
+        per_class=per_class,
+        device=device,
+        named=overrides if spec is None else None,
+    )
+    return replace(report, overrides=tuple(overrides), checkpoint=run.checkpoint_name(checkpoint))
+
+
+def measure_run(
+    run: Run,
+    loaded: Loaded,
+    found: Opened,
+    *,
+    features: str | FeatureExtractor | None = None,
+    metrics: Chosen | None = None,
+    num: int | None = None,
+    k: int | None = None,
+    seed: int = 0,
+    raw: bool = False,
+    per_class: bool = False,
+    device: str = "auto",
+    named: Sequence[str] | None = (),
+) -> Report:
+    """What `evaluate_run` does, of a model and data that have been loaded.
+
+    Args:
+        run: The run.
+        loaded: Its model.
+        found: Its data, and how its spec measures them.
+        features: See `evaluate_run`, as of those below.
+        metrics: Metrics.
+        num: Samples on each side.
+        k: Which neighbour.
+        seed: Seed of the noise and of subsets.
+        raw: Leave values as they are.
+        per_class: Score each class as well.
+        device: Where to sample.
+        named: The overrides with which another process can load the model by name, or None where none can.
+
+    Raises:
+        ValueError: As `evaluate_run`.
+    """
     where = LocalEngine(device=device).device
-    model = load(run, overrides, spec=spec, checkpoint=checkpoint, device=str(where), locked=locked)
+    model = loaded.model.to(where).eval()
     feed = Feed(_features(found, features), model, raw=raw, device=where)
     sources = _sources(found, model, num, seed, per_class)
     if metrics is None and found.evaluation and found.evaluation.metrics:
@@ -111,17 +162,11 @@ def evaluate_run(
     report = scored(feed, sources, made, places, floors=floors, seed=seed)
     scores = dict(report.scores)
     if "cost" in made:
-        if spec is None:  # a process of its own loads the run by its names
-            scores["peak memory (MiB)"] = peak_memory(run.path, overrides, device=str(where))
+        if named is not None:  # a process of its own loads the run by its names
+            scores["peak memory (MiB)"] = peak_memory(run.path, named, device=str(where))
         if speed := training_speed(run):
             scores["training steps/s"] = speed
-    return replace(
-        report,
-        scores=scores,
-        notes=(*report.notes, *notes),
-        overrides=tuple(overrides),
-        checkpoint=run.checkpoint_name(checkpoint),
-    )
+    return replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=run.checkpoint_name())
 
 
 def watched(found: Opened, seed: int) -> Watch | None:

@@ -1,5 +1,7 @@
 """Assemblies: each a Model, composed of the parts in its slots."""
 
+from typing import Any
+
 from modkit.models.autoencoder import Autoencoder
 from modkit.models.autoregressive import Autoregressive
 from modkit.models.cascade import Cascade
@@ -8,7 +10,7 @@ from modkit.models.diffusion import Diffusion
 from modkit.models.gan import GAN
 from modkit.models.latent import Latent
 from modkit.models.masked import Masked
-from modkit.models.model import Model, Player
+from modkit.models.model import Composing, Model, Player
 
 __all__ = [
     "Autoencoder",
@@ -22,3 +24,12 @@ __all__ = [
     "Model",
     "Player",
 ]
+
+
+def _compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
+    from modkit.building.compose import compose
+
+    return compose(cls, *types, **arguments)
+
+
+Composing.composer = _compose

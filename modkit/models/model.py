@@ -10,11 +10,12 @@ Shape letters: b batch, and the event's own.
 
 from __future__ import annotations
 
+import inspect
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +118,27 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-class Model(nn.Module):
+class Composing(type):
+    """The type of Models' classes: calling one composes the objects in its slots, see `modkit.building.compose`."""
+
+    composer: ClassVar[Callable[..., Any]]
+
+    def __call__(cls, *types: Any, **arguments: Any) -> Any:
+        """The model of some types, from the objects in its slots."""
+        return Composing.composer(cls, *types, **arguments)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of the constructor."""
+        constructor = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return constructor.replace(parameters=list(constructor.parameters.values())[1:])
+
+    def assemble(cls, *types: Any, **arguments: Any) -> Any:
+        """The model of types and of factories in its slots."""
+        return super().__call__(*types, **arguments)
+
+
+class Model(nn.Module, metaclass=Composing):
     """A distribution over tensors of type `event`, and the game that trains it.
 
     A Model keeps each slot's part under the slot's name. Models that encode have `latents` and implement `encode` and

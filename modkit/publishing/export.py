@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from modkit.building.session import Loaded, loaded
+from modkit.building.session import Loaded, load_run
 from modkit.errors import did_you_mean, join
 from modkit.evaluation.report import saved_reports
 from modkit.part import imported
@@ -30,10 +30,11 @@ from modkit.publishing.model_card import Drawn, model_card
 from modkit.runs.files import sync_folder
 from modkit.runs.pictures import picture
 from modkit.runs.run import Run
+from modkit.specs.event import write_types
 from modkit.specs.node import Node, Value
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path as Place
-from modkit.types import Batch, TensorType
+from modkit.types import Batch
 
 __all__ = ["export"]
 
@@ -98,7 +99,7 @@ def _exporter(format: str) -> Callable[..., None]:
 
 def _portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
     """Writes the layout that `modkit.load` reads: a run of weights alone, its pictures, reports and model card."""
-    made = loaded(run, checkpoint=checkpoint)
+    made = load_run(run, checkpoint=checkpoint)
     name, model = run.checkpoint_name(checkpoint), made.model.eval()
     text = _anywhere(made).to_yaml()
     weights = model.state_dict()
@@ -113,15 +114,10 @@ def _portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
 def _anywhere(made: Loaded) -> Spec:
     """A run's spec as it holds on any machine: with the types of its data, and its trained pieces its own."""
     spec = made.plan.resolved
-    tree = dict(spec.with_value("x", _said(made.x) | {"fields": {n: _said(t) for n, t in made.fields.items()}}).tree)
+    tree = dict(spec.with_value("x", write_types(made.x, made.fields)).tree)
     for key, value in tree.items():
         tree[key] = _moved(value, (key,), key == "model")
     return spec.with_tree(tree)
-
-
-def _said(type: TensorType) -> dict[str, Any]:
-    said = {"shape": list(type.shape), "range": type.range and list(type.range), "classes": type.classes}
-    return {key: value for key, value in said.items() if value is not None}
 
 
 def _moved(value: Value, path: Place, strict: bool) -> Value:
@@ -145,7 +141,7 @@ def _lock(run: Run, made: Loaded, text: str, weights: Mapping[str, Tensor]) -> d
     lock = dict(run.lock)
     if made.migrated:
         kept = ("python", "torch", "numpy", "packages", "commit", "seed")
-        fresh = made.plan.lock({key: value.shape for key, value in weights.items()})
+        fresh = made.plan.lock({key: value.shape for key, value in weights.items()}, made.x, made.fields)
         lock = {**fresh, **{name: lock[name] for name in kept if name in lock}}
     return {**lock, "spec": hashlib.sha256(text.encode()).hexdigest()}
 

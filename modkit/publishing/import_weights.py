@@ -49,7 +49,7 @@ def adopt(
     model = build(spec)
     model.load_state_dict(dict(weights))
     resolved = report.plan.resolved
-    with Run.create(out, resolved, report.plan.lock(report.state), overwrite) as run:
+    with Run.create(out, resolved, report.lock(), overwrite) as run:
         state = {"cursor": asdict(Cursor()), "metrics": run.mark(), "players": {}, "adopted": dict(notes or {})}
         store.save(run.checkpoints, "step-00000000", store.Checkpoint({"model": model.state_dict()}, state))
         run.finish()

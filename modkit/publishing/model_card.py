@@ -119,7 +119,8 @@ def _data(run: Run, made: Loaded) -> Iterator[str]:
     yield "## Data\n"
     part, params = made.plan.data.part, {key: value for key, value in node.params.items() if value is not None}
     told = ", ".join(f"{key} {value}" for key, value in params.items() if not isinstance(value, Mapping))
-    splits = ", ".join(f"{count:,} {split}" for split, count in made.data.splits.items()) if made.data else ""
+    data = None if run.exported else made.site.data()
+    splits = ", ".join(f"{count:,} {split}" for split, count in data.splits.items()) if data else ""
     facts = "; ".join(filter(None, (told, f"{splits} samples" if splits else "", f"one sample is {made.x}")))
     yield f"`{part.name}` ({part.summary.rstrip('.')}): {facts}.\n"
 

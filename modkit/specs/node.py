@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeAlias
 from modkit.errors import Problem, SpecError, join
 from modkit.specs.yaml import MAX_DEPTH, MAX_KEY, encodable
 
-__all__ = ["Node", "Value", "described", "frozen", "target", "use"]
+__all__ = ["Node", "Value", "described", "frozen", "record_part", "target", "use"]
 
 _Path: TypeAlias = "tuple[str | int, ...]"
 Value: TypeAlias = "None | bool | int | float | str | Callable[..., Any] | tuple[Value, ...] | Node"
@@ -119,7 +119,7 @@ def use(part: str | Callable[..., Any], /, **params: Any) -> Node:
     if "use" in params:
         raise SpecError(Problem("use", f"got {params['use']!r} as a parameter, expected the part as first argument"))
     if callable(part):
-        part = _recorded(part)
+        part = record_part(part)
     elif not isinstance(part, str):
         raise SpecError(Problem("use", f"got {described(part)}, expected a part's name, class or function"))
     return Node({"use": part, **params})
@@ -174,7 +174,8 @@ def _identity(value: Value) -> Any:
     return value if isinstance(value, Node) else (type(value), value)
 
 
-def _recorded(part: Callable[..., Any]) -> str | Callable[..., Any]:
+def record_part(part: Callable[..., Any]) -> str | Callable[..., Any]:
+    """The name of a class or function, or itself where no package has registered it."""
     from modkit.parts.registry import registry
 
     registered = registry().named(target(part))

@@ -99,6 +99,9 @@ class Spec:
             raise SpecError(problems)
         return dump(self.tree)
 
+    def __str__(self) -> str:
+        return self.to_yaml()
+
     @property
     def local(self) -> dict[str, str]:
         """The classes and functions that stand in place of a name, by path: no file can hold them."""

@@ -149,7 +149,11 @@ def owned(model: Model, player: Player) -> list[nn.Module]:
     """The modules that a player owns, without those frozen and those that another place defines (by `ref`)."""
     found: dict[int, nn.Module] = {}
     for path in player.modules:
-        _collect(model.get_submodule(path), path, found)
+        module: nn.Module = model
+        owner: str | None = _place(model, "")
+        for name in path.split("."):
+            module, owner = module.get_submodule(name), _enter(module.get_submodule(name), owner)
+        _collect(module, owner, found)
     return list(found.values())
 
 
@@ -231,13 +235,26 @@ def _made(slot: Slot[T] | None) -> Slot[T]:
     return slot
 
 
-def _collect(module: nn.Module, path: str, found: dict[int, nn.Module]) -> None:
-    origin = getattr(module, "origin", None)
-    if getattr(module, "frozen", False) or (origin is not None and origin.attribute != path):
+def _collect(module: nn.Module, owner: str | None, found: dict[int, nn.Module]) -> None:
+    """All modules of one that has been entered, without those that cannot be."""
+    if owner is None:
         return
     found[id(module)] = module
-    for name, child in module.named_children():
-        _collect(child, f"{path}.{name}", found)
+    for child in module.children():
+        _collect(child, _enter(child, owner), found)
+
+
+def _enter(module: nn.Module, owner: str | None) -> str | None:
+    """The place that a module's own parts belong to, or None where it is frozen or belongs to another than `owner`."""
+    origin = getattr(module, "origin", None)
+    if owner is None or getattr(module, "frozen", False) or (origin is not None and origin.owner != owner):
+        return None
+    return _place(module, owner)
+
+
+def _place(module: nn.Module, owner: str) -> str:
+    origin = getattr(module, "origin", None)
+    return owner if origin is None else str(origin.path)
 
 
 def _tensors(groups: Iterable[Iterable[T]]) -> list[T]:

@@ -18,8 +18,8 @@ from modkit.building.checker import check
 from modkit.building.migration import current, due
 from modkit.building.plan import plan
 from modkit.building.provenance import explained, remedies, verify
-from modkit.building.session import Opened
-from modkit.evaluation.evaluate_run import evaluate_run, watched
+from modkit.building.session import Opened, load_run
+from modkit.evaluation.evaluate_run import measure_run, watched
 from modkit.evaluation.report import Report, report_path
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
@@ -70,42 +70,41 @@ def train(
     before = _resumable(path, locked) if begun else None
     with explained(before) if before else nullcontext():
         report = check(spec)
-    resolved = report.plan.resolved
-    site = Site(plan(spec), meta=False)
-    data = site.data()
-    settings = _capped(site.settings(), steps)
-    engine = settings.engine(device=settings.device)
+    if report.data is None or report.plan.data is None:
+        raise ValueError("training expects a spec with `data`, got one without")
+    site = Site(report.plan, meta=False)
+    settings = _cap(site.settings(), steps)
     loggers = [logger() for logger in settings.loggers]
     evaluation = site.evaluation()
     site.check()
-    if data is None or site.plan.data is None:
-        raise ValueError("training expects a spec with `data`, got one without")
     _check_memory(report, settings)
-    opened = Opened(data, site.plan.data.part.name, evaluation)
+    opened = Opened(report.data, report.plan.data.part.name, evaluation)
     watch = watched(opened, settings.seed) if evaluation else None
     if before:
         _check_same(before, report, settings.seed)
         site.weights = store.latest(before.checkpoints) is None
-    model = site.model(data.x, data.fields)
+    engine = settings.engine(device=settings.device)
+    model = site.model(report.x, report.fields)
     site.check()
-    run = before or Run.create(path, resolved, report.plan.lock(report.state), overwrite)
+    run = before or Run.create(path, report.plan.resolved, report.lock(), overwrite)
     model = model.to(engine.device)
     _tune(model, settings)
-    watchers = Watchers(run, loggers)
+    callbacks = Watchers(run, loggers)
     with run:
-        Trainer(model, data, settings, engine, run, watchers, progress or Silent(), watch).fit()
-    if evaluate and evaluation and not _measured(run):
-        evaluate_run(run, spec=spec if spec.local else None).save(run.path)
+        Trainer(model, report.data, settings, engine, run, callbacks, progress or Silent(), watch).fit()
+    if evaluate and evaluation and not _is_measured(run):
+        made = load_run(run, planned=report.plan)
+        measure_run(run, made, opened, named=None if spec.local else ()).save(run.path)
     return run
 
 
-def _measured(run: Run) -> bool:
+def _is_measured(run: Run) -> bool:
     """Whether the run keeps a report of its last checkpoint."""
     path = report_path(run.path)
     return path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.checkpoint_name()
 
 
-def _capped(settings: Settings, steps: int | None) -> Settings:
+def _cap(settings: Settings, steps: int | None) -> Settings:
     """Settings with every stage at most so long."""
     if steps is None:
         return settings

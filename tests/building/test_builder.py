@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from modkit import CondType, Spec, SpecError, TensorType, build, use
-from modkit.building.builder import MAX_RANK, MAX_REGISTRATIONS, Failed, Site, given_fields, given_type
+from modkit.building.builder import MAX_REGISTRATIONS, Failed, Site
 from modkit.building.plan import plan
+from modkit.specs.event import MAX_RANK, read_fields, read_type
 from tests.play import MLP, spec, state
 
 HEAD = "name: toy\ndata: {use: digits, size: 8}\n"
@@ -99,7 +100,7 @@ def test_modules_know_where_they_were_built():
     model = build(spec(LATENT))
     assert model.prior.network.origin.path == "model.prior.network"
     assert (model.prior.network.origin.kind, model.prior.network.origin.name) == ("network", "mlp")
-    assert model.prior.network.origin.attribute == "prior.network"
+    assert model.prior.network.origin.owner == "model.prior"
     assert model.get_submodule("prior.network") is model.prior.network
 
 
@@ -211,10 +212,10 @@ def test_the_type_of_a_spec_without_data(x, position, message):
     own = Spec.from_yaml(f"model: {{use: gan}}\nx: {x}", "spec.yaml")
     if message is None:
         wanted = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in own.x.items()}
-        assert given_type(own) == TensorType(**wanted)
+        assert read_type(own) == TensorType(**wanted)
         return
     with pytest.raises(SpecError, match=f"^spec.yaml:{position}: {message}"):
-        given_type(own)
+        read_type(own)
 
 
 def test_the_fields_of_a_spec_without_data():
@@ -222,17 +223,17 @@ def test_the_fields_of_a_spec_without_data():
         return Spec.from_yaml(f"model: {{use: gan}}\nx: {{shape: [4], fields: {fields}}}", "spec.yaml")
 
     labels = own("{labels: {shape: [], classes: 3}, map: {shape: [1, 2], range: [0, 1]}}")
-    assert given_type(labels) == TensorType((4,))
-    assert given_fields(labels) == {"labels": TensorType((), classes=3), "map": TensorType((1, 2), (0, 1))}
-    assert given_fields(Spec.from_yaml("model: {use: gan}\nx: {shape: [4]}")) == {}
+    assert read_type(labels) == TensorType((4,))
+    assert read_fields(labels) == {"labels": TensorType((), classes=3), "map": TensorType((1, 2), (0, 1))}
+    assert read_fields(Spec.from_yaml("model: {use: gan}\nx: {shape: [4]}")) == {}
     with pytest.raises(SpecError, match="^spec.yaml:2:34: x.fields.labels: got 3, expected a mapping of shape, range"):
-        given_fields(own("{labels: 3}"))
+        read_fields(own("{labels: 3}"))
     with pytest.raises(SpecError, match=r"^spec.yaml:2:\d+: x.fields.labels.classes: expected int \| None"):
-        given_fields(own("{labels: {shape: [], classes: many}}"))
+        read_fields(own("{labels: {shape: [], classes: many}}"))
     with pytest.raises(SpecError, match=r"^spec.yaml:2:\d+: x.fields.labels.fields: got an unknown key"):
-        given_fields(own("{labels: {shape: [], fields: {}}}"))
+        read_fields(own("{labels: {shape: [], fields: {}}}"))
     with pytest.raises(SpecError, match="x.fields: expected dict"):
-        given_type(own("[1]"))
+        read_type(own("[1]"))
 
 
 def test_a_model_is_built_from_a_type_alone():

@@ -38,7 +38,7 @@ class Coder(Model):
 
 
 def made(vector=False, **options):
-    return Encoded(FIELDS, autoencoder=lambda **types: Coder(**types, vector=vector), **options)
+    return Encoded(FIELDS, autoencoder=lambda **types: Coder.assemble(**types, vector=vector), **options)
 
 
 def fields(num):

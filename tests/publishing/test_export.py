@@ -261,7 +261,7 @@ def test_a_path_of_this_machine_in_the_model_is_refused(run, tmp_path, monkeypat
 
         @hookimpl
         def modkit_parts():
-            return [Part("encoder", "noted", "tests.test_export:Local", "")]
+            return [Part("encoder", "noted", "tests.publishing.test_export:Local", "")]
     """
     make_plugin(tmp_path / "site", "acme", source)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))

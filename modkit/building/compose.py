@@ -1,0 +1,209 @@
+"""Composition from Python objects: a Model's class, called on types, composes the parts in its slots.
+
+    with modkit.seeded(0):
+        model = Latent(data.x, autoencoder=Autoencoder, prior=partial(Diffusion, network="mlp"))
+
+Into a slot goes a class or function, a `functools.partial` of one, a registered name, what a spec would say there
+(`use(…)`, a number for a weight), or a built part: a module of one's own, a model composed before. They become the tree
+that a spec would hold, so objects and specs meet one planner, one check on meta tensors and one builder.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from modkit.building.builder import Site
+from modkit.building.call import Call, Given, Local
+from modkit.building.checker import try_model
+from modkit.building.plan import Plan, plan
+from modkit.errors import Problem, SpecError
+from modkit.kinds import KINDS
+from modkit.models.model import Model
+from modkit.parts.signature import Parameter, parameters, read
+from modkit.specs.event import write_types
+from modkit.specs.node import Node, record_part, target
+from modkit.specs.spec import Spec
+from modkit.types import CondType, TensorType
+
+__all__ = ["compose", "plan_of", "seeded", "spec_of", "tree_of"]
+
+_seed: ContextVar[int | None] = ContextVar("modkit_seed", default=None)
+_GIVEN = KINDS["model"].given
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Initialises the models composed within it as a function of the seed and the path of each slot.
+
+    Equal compositions have equal weights, whether objects or a spec with this `train.seed` describe them. Outside,
+    weights come from torch's global generator, as those of any module.
+
+    Args:
+        seed: The seed, at least 0.
+
+    Examples:
+        >>> import modkit
+        >>> from modkit.models import Autoencoder
+        >>> with modkit.seeded(0):
+        ...     model = Autoencoder(modkit.TensorType((1, 8, 8), (-1, 1)), encoder="mlp", decoder="mlp")
+        >>> len(modkit.spec_of(model).model["encoder"])
+        3
+
+    Raises:
+        ValueError: If the seed is negative.
+    """
+    if seed < 0:
+        raise ValueError(f"seeded expects a seed of at least 0, got {seed}")
+    token = _seed.set(seed)
+    try:
+        yield
+    finally:
+        _seed.reset(token)
+
+
+def compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
+    """The model that a Model's class makes of types and of the objects in its slots.
+
+    Args:
+        cls: The class.
+        *types: `x`, `cond` and `fields`, those that the class declares, in this order.
+        **arguments: Its keywords, and types by name.
+
+    Raises:
+        SpecError: If an argument does not fit; it names the slot, what was expected and what was received.
+    """
+    given, rest = _split_types(cls, types, arguments)
+    x, cond, fields = given["x"], given.get("cond") or CondType(), dict(given.get("fields") or {})
+    model = Node({"use": record_part(cls), **_tree(rest, parameters(_local("model", cls)), "model")})
+    seed = _seed.get()
+    train = None if seed is None else Node({"seed": seed})
+    written = Node(write_types(x, fields)) if isinstance(x, TensorType) else None
+    planned = plan(Spec(model=model, train=train, x=written), typed=True)
+    with torch.random.fork_rng(devices=[]):
+        trial = Site(planned, meta=True)
+        try_model(trial, x, fields, cond)
+        trial.check()
+    site = Site(planned, meta=False, seeded=seed is not None)
+    composed: Model = site.model(x, fields, cond)
+    site.check()
+    return composed
+
+
+def spec_of(model: Model) -> Spec:
+    """The spec of a model that was composed from objects, or built from a spec: every part and parameter written out.
+
+    Printed, it is YAML. It holds no `data` where the model was composed from types.
+
+    Args:
+        model: The model.
+
+    Raises:
+        SpecError: If a part was given built, or is no registered part, naming its slot.
+        ValueError: If the model was not composed.
+    """
+    planned = plan_of(model)
+    problems = [
+        Problem(path, f"got {_describe(call)}, which no spec can hold; expected a registered part, by name or class")
+        for path, call in planned.calls.items()
+        if isinstance(call.part, Local)
+    ]
+    if problems:
+        raise SpecError(problems)
+    return replace(planned.resolved, train=planned.spec.train)
+
+
+def plan_of(model: Model) -> Plan:
+    """What a model was composed of.
+
+    Raises:
+        ValueError: If it was not composed: made without its class's call.
+    """
+    planned = getattr(model, "plan", None)
+    if not isinstance(planned, Plan):
+        raise ValueError(f"expected a composed model, got a {type(model).__name__} that its class's call did not make")
+    return planned
+
+
+def tree_of(arguments: Mapping[str, Any], record: type[Any], path: str) -> Node:
+    """Keywords of a group of settings, with objects in its slots, as a spec would hold them."""
+    return Node(_tree(arguments, read(record, (), path), path))
+
+
+def _split_types(
+    cls: type[Model], types: tuple[Any, ...], arguments: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The types and the other arguments of a call."""
+    declared = [name for name in inspect.signature(cls).parameters if name in _GIVEN]
+    if len(types) > len(declared):
+        names = ", ".join(declared) or "nothing"
+        raise ValueError(f"{cls.__name__} expects {names} by position, got {len(types)} values: pass parts by keyword")
+    given = dict(zip(declared, types))
+    for name in arguments.keys() & set(_GIVEN):
+        if name in given:
+            raise ValueError(f"{cls.__name__} got {name!r} twice, by position and by keyword")
+    given |= {name: value for name, value in arguments.items() if name in _GIVEN}
+    x = given.get("x")
+    if not isinstance(x, TensorType) and not (isinstance(x, tuple) and all(isinstance(one, TensorType) for one in x)):
+        received = "nothing" if x is None else type(x).__name__
+        raise ValueError(
+            f"{cls.__name__} expects `x`, the TensorType of one sample (a data set's `.x`), got {received}"
+        )
+    return given, {name: value for name, value in arguments.items() if name not in _GIVEN}
+
+
+def _tree(arguments: Mapping[str, Any], declared: Mapping[str, Parameter], path: str) -> dict[str, Any]:
+    """What a spec would hold for a part's or a record's keywords."""
+    return {name: _argument(value, declared.get(name), f"{path}.{name}") for name, value in arguments.items()}
+
+
+def _argument(value: Any, parameter: Parameter | None, path: str) -> Any:
+    if value is None or parameter is None:
+        return value
+    shape = parameter.record or parameter.slot
+    if shape is None or shape.container is None:
+        return _item(value, parameter, path)
+    if shape.container == "list" and isinstance(value, list | tuple):
+        return [_item(item, parameter, f"{path}[{index}]") for index, item in enumerate(value)]
+    if shape.container == "dict" and isinstance(value, Mapping):
+        return {key: _item(item, parameter, f"{path}.{key}") for key, item in value.items()}
+    return value
+
+
+def _item(value: Any, parameter: Parameter, path: str) -> Any:
+    if parameter.record:
+        return _tree(value, read(parameter.record.type, (), path), path) if isinstance(value, Mapping) else value
+    return _part(value, parameter.slot.kind, path) if parameter.slot else value
+
+
+def _part(value: Any, kind: str, path: str) -> Any:
+    """What a spec would say of an object in a slot."""
+    if value is None or isinstance(value, str | int | float | Mapping):
+        return value
+    if isinstance(value, partial):
+        if value.args:
+            message = f"got a partial with {len(value.args)} positional arguments, expected keywords"
+            raise SpecError(Problem(path, message))
+        if told := [name for name in value.keywords if name in KINDS[kind].given]:
+            raise SpecError(Problem(path, f"got {told[0]!r} in a partial; leave it out, the slot provides it"))
+        declared = parameters(_local(kind, value.func))
+        return Node({"use": record_part(value.func), **_tree(value.keywords, declared, path)})
+    if isinstance(value, type) or inspect.isroutine(value):
+        return Node({"use": record_part(value)})
+    return Node({"use": Given(value)})
+
+
+def _local(kind: str, part: Callable[..., Any]) -> Local:
+    return Local(kind, getattr(part, "__name__", "local"), target(part), "", object=part)
+
+
+def _describe(call: Call) -> str:
+    kind = "a built" if call.given else "the local"
+    return f"{kind} {call.part.target.replace(':', '.')}"
