@@ -29,13 +29,21 @@ _LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class Gaussian(nn.Module):
-    """A Gaussian posterior from a 1x1 convolution (a linear layer for vectors), under a standard normal prior.
+    """A Gaussian posterior, parametrised by a 1x1 convolution (a linear layer for vectors), with a standard normal prior.
 
     Args:
-        channels: Channels of the latent map, or the width of a latent vector; None: as many as the features have.
+        channels: Channels of the latent map, or the width of a latent vector; with None, as many as the features have.
 
     Raises:
         ValueError: If `channels` is below 1, or the features are a hierarchy or codes.
+
+    Examples:
+        >>> bottleneck = Gaussian(TensorType((8, 4, 4)), channels=2)
+        >>> latents = bottleneck(torch.zeros(2, 8, 4, 4), None)
+        >>> latents.values["continuous"].shape, latents.kl.shape
+        (torch.Size([2, 2, 4, 4]), torch.Size([2]))
+        >>> bottleneck.sample(3, Rng(0)).shape
+        torch.Size([3, 2, 4, 4])
     """
 
     def __init__(self, h: Event, *, channels: int | None = 4) -> None:
@@ -49,9 +57,9 @@ class Gaussian(nn.Module):
         self.project = pointwise(h, 2 * channels)
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
-        """A reparametrised draw of z, `b channels h w`, and its KL in nats, `b`; the mean without a step.
+        """Draws a reparametrised z, `b channels h w`, and computes the KL in nats, `b`; without a step z is the mean.
 
-        Statistics are computed in float32 at least; gradients reach `h` through both z and KL.
+        Statistics are computed in at least float32; gradients reach `h` through both z and the KL.
         """
         mean, logvar = self._compute_statistics(h)
         kl = 0.5 * (mean.square() + torch.expm1(logvar) - logvar).flatten(1).sum(1)
@@ -59,7 +67,7 @@ class Gaussian(nn.Module):
         return Latents({"continuous": z.to(self._weight.dtype)}, kl, {})
 
     def to_z(self, name: str, latent: Tensor) -> Tensor:
-        """`latent` itself.
+        """Returns `latent` unchanged.
 
         Raises:
             ValueError: If `name` is not `continuous`.
@@ -69,11 +77,11 @@ class Gaussian(nn.Module):
         return latent
 
     def sample(self, num: int, rng: Rng) -> Tensor:
-        """Standard normal z, `num channels h w`."""
+        """Draws a standard normal z, `num channels h w`."""
         return rng.normal("prior", self._weight.new_empty((num, *self._z.shape)))
 
     def posterior(self, name: str, h: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
-        """The draw of z that `forward` makes with this rng, `b channels h w`, and log q(z | h), `b`."""
+        """Draws the same z as `forward` with this rng, `b channels h w`, and computes log q(z | h), `b`."""
         mean, logvar = self._compute_statistics(h)
         noise = rng.normal("posterior", mean)
         z = self.to_z(name, mean + (logvar / 2).exp() * noise)
@@ -81,16 +89,16 @@ class Gaussian(nn.Module):
         return z.to(self._weight.dtype), log_q
 
     def posterior_entropy(self, name: str, h: Tensor) -> Tensor:
-        """The entropy of q(z | h) in nats, `b`."""
+        """Computes the entropy of q(z | h) in nats, `b`."""
         logvar = self.to_z(name, self._compute_statistics(h)[1])
         return 0.5 * (logvar + 1 + _LOG_TWO_PI).flatten(1).sum(1)
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
-        """The log density of z under N(0, I), `b`."""
+        """Computes the log density of z under N(0, I), `b`."""
         return -0.5 * (widened(self.to_z(name, latent)).square() + _LOG_TWO_PI).flatten(1).sum(1)
 
     def _compute_statistics(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, logvar), `b channels h w`, float32 at least."""
+        """Computes (mean, logvar), `b channels h w`, in at least float32."""
         mean, logvar = widened(self.project(h)).chunk(2, dim=1)
         return mean, logvar.clamp(*_LOGVAR)
 

@@ -1,11 +1,11 @@
-r"""A bottleneck for each level of a hierarchy, each seeing what the one above it has made (VQ-VAE-2).
+r"""A bottleneck for each level of a hierarchy, conditioned on the latent of the level above (VQ-VAE-2).
 
     z_1 = bottleneck_1(h_1)
     z_l = bottleneck_l(W [h_l, up(f_l(z_{l-1}))])        l = 2, ..., coarsest first
 
-f_l is a convolution and a residual block, `up` repeats positions to the size of h_l, W is a 1x1 convolution back to the
-channels of h_l: so a finer level keeps what the coarser one has not told. Each latent is a tuple with a member a level.
-A third level hears of the first through the second.
+f_l is a convolution and a residual block, `up` repeats positions to the size of h_l, and W is a 1x1 convolution back to
+the channels of h_l. A finer level therefore only needs to keep what the coarser one lacks. A third level depends on the
+first through the second. Each latent is a tuple with one member per level.
 
     q(z | x) = q(z_1 | h_1) q(z_2 | h_2, z_1) ...,   KL and losses are sums over levels
 
@@ -35,16 +35,16 @@ __all__ = ["TopDown"]
 
 
 class TopDown(nn.Module):
-    """A bottleneck a level, from the coarsest down, with the nets between.
+    """One bottleneck per level, from the coarsest down, with networks between them.
 
-    Losses are summed over levels under the level's own names (`commitment`).
+    Losses are summed over levels under the names that the levels use (`commitment`).
 
     Args:
-        h: Types of the features, coarsest first: two or more maps, none smaller than the one before.
-        level: The bottleneck of each level, made for each.
+        h: Types of the features, coarsest first: two or more maps, none smaller than the previous one.
+        level: The bottleneck to build for each level.
 
     Raises:
-        ValueError: If the features are no hierarchy, not all maps of one rank, or not coarsest first.
+        ValueError: If the features are not a hierarchy, not all maps of one rank, or not coarsest first.
     """
 
     def __init__(self, h: Event, *, level: Slot[Bottleneck] = default("vq")) -> None:
@@ -61,7 +61,7 @@ class TopDown(nn.Module):
         self.joins = nn.ModuleList(_Join(upper, type) for upper, type in zip(levels(z), types[1:]))
 
     def forward(self, h: tuple[Tensor, ...], step: Step | None) -> Latents:
-        """The latents of all levels, from `h`, a map `b c h w` a level, coarsest first.
+        """Computes the latents of all levels from `h`, a map `b c h w` for each level, coarsest first.
 
         Gradients reach an upper level through its own losses, the decoder and every level below.
         """
@@ -79,7 +79,7 @@ class TopDown(nn.Module):
         return Latents(values, torch.stack(kls).sum(0) if kls else None, losses)
 
     def to_z(self, name: str, latent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """What the decoder takes, a map a level.
+        """Computes the decoder's input, a map for each level.
 
         Raises:
             ValueError: If there is no latent of that name.
@@ -89,15 +89,15 @@ class TopDown(nn.Module):
         return tuple(_require_tensor(level.to_z(name, one)) for level, one in zip(self._levels, latent))
 
     def sample(self, num: int, rng: Rng) -> tuple[Tensor, ...]:
-        """Draws of each level's own prior.
+        """Draws from the prior of each level.
 
         Raises:
-            ValueError: If a level has none.
+            ValueError: If a level has no prior.
         """
         return tuple(_require_tensor(level.sample(num, rng.at(f"level-{i}"))) for i, level in enumerate(self._levels))
 
     def posterior(self, name: str, h: tuple[Tensor, ...], rng: Rng) -> tuple[tuple[Tensor, ...], Tensor]:
-        """A draw of q(latent | h) level by level, and log q, `b`: the sum over levels.
+        """Draws from q(latent | h) level by level and computes log q, `b`, the sum over levels.
 
         Raises:
             ValueError: If a level has no density of that latent.
@@ -114,7 +114,7 @@ class TopDown(nn.Module):
         return tuple(latents), torch.stack(log_q).sum(0)
 
     def log_prior(self, name: str, latent: tuple[Tensor, ...]) -> Tensor:
-        """The sum of the levels' log priors, `b`.
+        """Computes the sum of the levels' log priors, `b`.
 
         Raises:
             ValueError: If a level has no density of that latent.
@@ -123,19 +123,19 @@ class TopDown(nn.Module):
         return torch.stack(logs).sum(0)
 
     def update(self, step: Step) -> None:
-        """Moves the levels' codebooks."""
+        """Updates the levels' codebooks."""
         for index, level in enumerate(self._levels):
             if update := getattr(level, "update", None):
                 update(Nested(step, f"level-{index}"))
 
     def prepare(self, features: Iterable[tuple[Tensor, ...]], rng: Rng) -> None:
-        """Starts each level from what reaches it, the levels above having been started."""
+        """Prepares each level with the features that reach it, after the levels above."""
         for index, level in enumerate(self._levels):
             if prepare := getattr(level, "prepare", None):
                 prepare(_Reaching(self, features, index), rng.at(f"level-{index}"))
 
     def compute_features(self, h: tuple[Tensor, ...], index: int) -> Tensor:
-        """The features that reach level `index`, those above at their mean or nearest code, `b c h w`."""
+        """Computes the features of level `index`, `b c h w`, given the mean or nearest code of the levels above."""
         z: list[Tensor] = []
         for upper in range(index):
             z.append(_get_last(self._levels[upper](self._join_features(h, upper, z), None)))
@@ -151,7 +151,7 @@ class TopDown(nn.Module):
 
 
 class _Join(nn.Module):
-    """Decodes an upper latent to a finer map's size and joins it."""
+    """Decodes an upper latent to the size of a finer map and joins it."""
 
     def __init__(self, upper: TensorType, h: TensorType) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class _Join(nn.Module):
 
 
 class _Reaching:
-    """What reaches a level of a data set's features, anew at each iteration."""
+    """The features that reach a level, computed anew at each iteration."""
 
     def __init__(self, owner: TopDown, features: Iterable[tuple[Tensor, ...]], index: int) -> None:
         self._owner, self._passes, self._index = owner, features, index
@@ -190,13 +190,13 @@ def _check_maps(h: Event) -> tuple[TensorType, ...]:
 
 def _require_single(event: Event) -> TensorType:
     if isinstance(event, tuple):
-        raise ValueError(f"TopDown expects levels of one latent each, got a hierarchy of {len(event)}")
+        raise ValueError(f"TopDown expects a single latent for each level, got a hierarchy of {len(event)}")
     return event
 
 
 def _require_tensor(value: Value) -> Tensor:
     if isinstance(value, tuple):
-        raise ValueError(f"TopDown expects levels of one tensor each, got {len(value)}")
+        raise ValueError(f"TopDown expects a single tensor for each level, got {len(value)}")
     return value
 
 

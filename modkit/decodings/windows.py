@@ -69,7 +69,7 @@ class Windows:
         """For each window that a code is read in: the codes read there, by number in the map and in the window."""
         places: dict[Origin, tuple[list[int], list[int]]] = {}
         for i in range(math.prod(self._map)):
-            origin, inner = self.place(i)
+            origin, inner = self.locate(i)
             outer = places.setdefault(origin, ([], []))
             outer[0].append(i)
             outer[1].append(inner)

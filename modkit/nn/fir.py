@@ -95,7 +95,7 @@ class FIRUpsample(nn.Module):
         channels = x.shape[1]
         kernel = self.kernel.to(x.dtype).expand(channels, 1, *self.kernel.shape)
         y = _TRANSPOSED[self.rank](x, kernel, stride=2, padding=self.pad, groups=channels)
-        return y if self.conv is None else self.conv(y)  # type: ignore[no-any-return]
+        return y if self.conv is None else self.conv(y)
 
 
 def _make_kernel(rank: int, smooth: bool) -> Tensor:

@@ -91,7 +91,7 @@ class Moving(Wrapped):
             return
         vectors = sample_vectors((to_tokens(self.to_continuous(h)) for h in features), self._limit, rng)
         if not len(vectors):
-            raise ValueError(f"{type(self).__name__} expects features to start its codes from, got none")
+            raise ValueError(f"{type(self).__name__} expects features to initialise its codes from, got none")
         for module in self.quantizer.modules():
             if isinstance(module, Codebook):
                 module.initted.fill_(False)

@@ -209,7 +209,7 @@ def test_prepare_is_the_bare_class_s_k_means_of_a_fair_sample(name):
 
 def test_prepare_refuses_no_features_and_does_nothing_without_k_means():
     part, _ = both("vq")
-    with pytest.raises(ValueError, match="VectorQuantizer expects features to start its codes from, got none"):
+    with pytest.raises(ValueError, match="VectorQuantizer expects features to initialise its codes from, got none"):
         part.prepare([], Rng(0))
     VectorQuantizer(TensorType((4,)), kmeans=False).prepare([], Rng(0))
 
