@@ -26,6 +26,11 @@ class Position:
     line: int
     column: int
 
+    @classmethod
+    def after(cls, text: str, file: str) -> Position:
+        """The place right after a text with which a file begins."""
+        return cls(file, text.count("\n") + 1, len(text) - text.rfind("\n"))
+
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
 
@@ -96,8 +101,13 @@ def join(parts: Sequence[str | int]) -> str:
     return path
 
 
-def split(path: str) -> tuple[str | int, ...]:
+def split(path: str, position: Position | None = None, referrer: str = "") -> tuple[str | int, ...]:
     """The names and indices of a dotted path: the inverse of `join`.
+
+    Args:
+        path: The path.
+        position: Where it was written.
+        referrer: Path of what holds it, to be blamed.
 
     Raises:
         SpecError: If it is no path.
@@ -110,20 +120,15 @@ def split(path: str) -> tuple[str | int, ...]:
             break
         if step["name"] is not None:
             parts.append(step["name"])
+        elif step["index"]:
+            parts.append(int(step["index"]))
         else:
-            parts.append(int(step["index"]) if step["index"] else _unquoted(step["quoted"], path))
+            try:
+                parts.append(str(json.loads(step["quoted"])))
+            except ValueError:
+                break
         end = step.end()
     if not parts or end < len(path):
-        raise _no_path(path)
+        message = f'got {path[:100]!r}, expected a path such as model.levels[0].prior or players["*"]'
+        raise SpecError(Problem(referrer, message, position))
     return tuple(parts)
-
-
-def _unquoted(text: str, path: str) -> str:
-    try:
-        return str(json.loads(text))
-    except ValueError:
-        raise _no_path(path) from None
-
-
-def _no_path(path: str) -> SpecError:
-    return SpecError(Problem("", f'got {path[:100]!r}, expected a path such as model.levels[0].prior or players["*"]'))

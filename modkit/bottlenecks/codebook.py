@@ -133,7 +133,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Updates usage and, with `ema`, the codes from the sums of this step, replaces dead codes and resets the sums."""
+        """Updates usage and, with `ema`, the codes from the sums of this step, then replaces dead codes and resets."""
         smoothed = self._smooth_usage()
         self.usage.lerp_(self.counts, 1 - self.decay)
         if self.ema:
@@ -231,8 +231,8 @@ def find_nearest(z: Tensor, codebook: Tensor) -> Tensor:
         return z.new_empty(len(z), dtype=torch.int64)
     dtype = torch.promote_types(torch.promote_types(z.dtype, codebook.dtype), torch.float32)
     z, codebook = z.to(dtype), codebook.to(dtype)
-    # Equal codes tie exactly only if every column takes the same path through the matrix product, so all blocks have the
-    # same width, a multiple of _LANES.
+    # Equal codes tie exactly only if every column takes the same path through the matrix product, so all blocks have
+    # the same width, a multiple of _LANES.
     blocks = -(-len(codebook) // _CODES)
     width = -(-len(codebook) // (blocks * _LANES)) * _LANES
     missing = blocks * width - len(codebook)

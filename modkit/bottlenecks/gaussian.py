@@ -29,7 +29,9 @@ _LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class Gaussian(nn.Module):
-    """A Gaussian posterior, parametrised by a 1x1 convolution (a linear layer for vectors), with a standard normal prior.
+    """A Gaussian posterior with a standard normal prior.
+
+    A 1x1 convolution (a linear layer for vectors) computes the mean and the log variance from the features.
 
     Args:
         channels: Channels of the latent map, or the width of a latent vector; with None, as many as the features have.

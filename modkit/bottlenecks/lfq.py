@@ -109,7 +109,7 @@ def compute_code_entropies(logits: Tensor) -> tuple[Tensor, Tensor]:
         logits: log q(bit = 1) - log q(bit = 0), `b n c`.
 
     Examples:
-        >>> compute_code_entropies(torch.tensor([[[30.0], [-30.0]]]))
+        >>> compute_code_entropies(torch.tensor([[[200.0], [-200.0]]]))
         (tensor(0.), tensor(0.6931))
     """
     logits = rearrange(logits, "b n c -> (b n) c")
@@ -118,7 +118,7 @@ def compute_code_entropies(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _compute_mean_entropy(logits: Tensor) -> Tensor:
-    """Computes the entropy of the mean of q over the codes of these bits, from `n c`, without a table of n 2^c values."""
+    """Computes the entropy of the mean of q over the codes of these bits, from `n c`, without n 2^c values."""
     upper, lower = (_expand_bits(half) for half in logits.tensor_split(2, 1))
     kind = logits.device.type
     with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():

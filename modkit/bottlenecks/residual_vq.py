@@ -143,7 +143,7 @@ class ResidualQuantizer(Quantizer):
             self._get_book(0).start(torch.cat([sample, residual]), rng.at(self.depth))
 
     def _descend(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yields for each depth the detached residual, `b c h w`, its codes, `b h w`, and their embeddings, `b c h w`."""
+        """Yields the detached residual `b c h w`, its codes `b h w` and their embeddings `b c h w` at each depth."""
         residual = z.detach()
         for depth in range(self.depth):
             codes = self._get_book(depth).find_nearest(to_tokens(residual)).view(len(z), *z.shape[2:])

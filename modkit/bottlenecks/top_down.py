@@ -45,6 +45,15 @@ class TopDown(nn.Module):
 
     Raises:
         ValueError: If the features are not a hierarchy, not all maps of one rank, or not coarsest first.
+
+    Examples:
+        >>> from modkit import use
+        >>> from modkit.models import Autoencoder
+        >>> encoder = use("conv", channels=[4, 4], levels=[8, 4])
+        >>> bottleneck = use("top-down", level="gaussian")
+        >>> model = Autoencoder(TensorType((1, 8, 8), range=(-1, 1)), encoder=encoder, bottleneck=bottleneck)
+        >>> [str(level) for level in model.bottleneck.latents["continuous"]]
+        ['4×4×4 unbounded', '4×8×8 unbounded']
     """
 
     def __init__(self, h: Event, *, level: Slot[Bottleneck] = default("vq")) -> None:

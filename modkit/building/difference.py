@@ -15,7 +15,7 @@ from modkit.errors import join
 from modkit.specs.node import Node, Value
 from modkit.specs.spec import Spec
 
-__all__ = ["Difference", "differences"]
+__all__ = ["Difference", "compare_trees", "differences"]
 
 _ABSENT = "absent"
 
@@ -41,7 +41,12 @@ def differences(a: Spec, b: Spec) -> list[Difference]:
     Raises:
         SpecError: If one of them is wrong.
     """
-    return list(_compared(plan(a).resolved.tree, plan(b).resolved.tree, ()))
+    return compare_trees(plan(a).resolved.tree, plan(b).resolved.tree)
+
+
+def compare_trees(a: Node, b: Node) -> list[Difference]:
+    """What two resolved specs differ in, in the order of the first."""
+    return list(_compared(a, b, ()))
 
 
 def _compared(a: Value, b: Value, path: tuple[str | int, ...]) -> Iterator[Difference]:

@@ -4,25 +4,35 @@
     modkit train ldm.yaml model.prior.sampler=d<TAB>               ddim, dpm-solver++
     modkit train ldm.yaml model.prior.sampler.<TAB>                eta=, steps=, …
 
-Nothing here imports torch, or says why there is nothing to offer. bash takes `=` for the end of a word, and so gives an
-override as up to three; other shells give it whole.
+Nothing here imports torch or prints an error. What parts take is read from the JSON Schema of specs; another process
+makes it, which takes seconds, and it stays in the cache until a part, a source file or what is installed changes. bash
+takes `=` for the end of a word, and so gives an override as up to three; other shells give it whole.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
+import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
-from modkit.cli.declared import Declared, declared
 from modkit.errors import split
 from modkit.kinds import KINDS
 from modkit.parts.registry import registry
+from modkit.runs.cache import cache_folder
+from modkit.runs.files import replace_file
 
 if TYPE_CHECKING:
     from modkit.specs.node import Value
@@ -33,12 +43,7 @@ __all__ = ["SLOTS", "kinds", "overridden", "parts", "runs", "specs"]
 SLOTS = ("sampler", "guidance")
 """What sampling alone uses, so that a bare name will do in overrides of a run."""
 
-_ROOTS = {
-    "model": Declared("Slot[Model]", "", ""),
-    "data": Declared("Slot[Data]", "", ""),
-    "train": Declared("Settings", "", "modkit.specs.settings"),
-    "evaluate": Declared("Evaluation", "", "modkit.specs.settings"),
-}
+_ROOTS = ("model", "data", "train", "evaluate")
 _WRITTEN = ("spec.yaml", "modkit.lock")  # what a run's folder holds
 
 
@@ -88,18 +93,23 @@ def overridden(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
         written = f"{before.pop().removesuffix('=')}={incomplete}"
     try:
         found = list(_completed(_tops(ctx, before), written))
-    except (ValueError, OSError):  # a spec that is wrong says so when it is used
+    except (ValueError, OSError, RecursionError, KeyboardInterrupt):  # what is wrong says so when it is used
         return []
     return [CompletionItem(text[len(written) - len(incomplete) :], help=said) for text, said in found]
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A place in a spec: its path, what is declared there, and what is written."""
+    """A place in a spec: its path, its JSON Schema, and what is written."""
 
     path: str
-    declared: Declared
+    schema: Mapping[str, Any]
     value: Value
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of part that belongs there, if it is a slot of one."""
+        return next((name for name in map(_reference, _leaves(self.schema)) if name in KINDS), None)
 
     @property
     def inside(self) -> Mapping[str, _Place]:
@@ -107,33 +117,87 @@ class _Place:
         from modkit.specs.node import Node  # it reads YAML, which no other command need wait for
 
         values = self.value if isinstance(self.value, Node) else {}
-        found: Mapping[str, Declared] = {}
-        if each := self.declared.each:
-            found = dict.fromkeys(values, each)
-        elif target := self._target:
-            given = KINDS[self.declared.kind].given if self.declared.kind else ()
-            found = {name: one for name, one in declared(target).items() if name not in given}
+        found = self._parameters(self.kind) if self.kind else {}
+        for leaf in _leaves(self.schema):
+            found |= leaf.get("properties", {})
+            if each := leaf.get("additionalProperties"):
+                found |= dict.fromkeys(values, each)
         return {name: _Place(f"{self.path}.{name}", one, values.get(name)) for name, one in found.items()}
 
     @property
     def offered(self) -> list[tuple[str, str]]:
         """Values for it, each with what is said of it."""
-        if self.declared.several:
-            return []
-        return _parts(self.declared.kind, "") if self.declared.kind else [(one, "") for one in self.declared.choices]
+        if self.kind:
+            return _parts(self.kind, "")
+        leaves = list(_leaves(self.schema))
+        choices = [one for leaf in leaves for one in leaf.get("enum", ())]
+        choices += [one for leaf in leaves if leaf.get("type") == "boolean" for one in (True, False)]
+        return [(one if isinstance(one, str) else json.dumps(one), "") for one in choices]
 
-    @property
-    def _target(self) -> str | None:
-        """What is called there: the part that is written, or the default; or the record's class."""
-        if self.declared.several:
-            return None
-        if self.declared.kind is None:
-            return self.declared.record
+    def _parameters(self, kind: str) -> dict[str, Any]:
+        """The schemas of the parameters of the part that is written, or of the default."""
         from modkit.specs.node import Node
 
-        name = self.value.use if isinstance(self.value, Node) else self.value
-        name = name or self.declared.part
-        return registry().find(self.declared.kind, name).target if isinstance(name, str) else None
+        name = (self.value.use if isinstance(self.value, Node) else self.value) or self.schema.get("default")
+        with contextlib.suppress(ValueError):  # no registered part: `run`, or unknown
+            name = registry().find(kind, str(name)).name
+        definitions = _load_schema()["definitions"]
+        for option in definitions[kind]["anyOf"]:
+            part = definitions[_reference(option)] if "$ref" in option else option
+            found = dict(part.get("properties", {}))
+            if found.pop("use", {}).get("const") == name:
+                return found
+        return {}
+
+
+def _leaves(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The alternatives of a schema; one that has none is its own."""
+    inside = [*schema.get("anyOf", ()), *schema.get("allOf", ())]
+    for one in inside:
+        yield from _leaves(one)
+    if not inside:
+        yield schema
+
+
+def _reference(schema: Mapping[str, Any]) -> str:
+    """The name of the definition that a schema refers to; empty where there is none."""
+    return str(schema.get("$ref", "")).removeprefix("#/definitions/")
+
+
+@functools.cache
+def _load_schema() -> dict[str, Any]:
+    """What `modkit schema` prints, from the cache, or from another process where that is missing or stale.
+
+    Raises:
+        ValueError: If the process fails.
+    """
+    state, prefix = _fingerprint(), hashlib.sha256(sys.prefix.encode()).hexdigest()
+    path = cache_folder() / f"schema-{prefix[:16]}.json"
+    with contextlib.suppress(OSError, ValueError):
+        kept: tuple[str, dict[str, Any]] = json.loads(path.read_bytes())
+        if kept[0] == state:
+            return kept[1]
+    command = [sys.executable, "-m", "modkit", "schema"]  # started where no module of the user's shadows another
+    environment = {**os.environ, "_MODKIT_COMPLETE": ""}
+    made = subprocess.run(command, cwd=sys.prefix, env=environment, input=b"", capture_output=True)
+    found: dict[str, Any] = json.loads(made.stdout)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, json.dumps((state, found)).encode())
+    return found
+
+
+def _fingerprint() -> str:
+    """A digest of what the schema depends on: the parts, when their sources changed, and what else is installed."""
+    entries = registry().parts()
+    installed = sorted({path.name for folder in sys.path for path in Path(folder).glob("*.*-info")})
+    packages = sorted({re.split("[.:]", entry.part.target)[0] for entry in entries})
+    found = [spec for spec in map(find_spec, packages) if spec]  # of outermost packages: nothing is imported
+    folders = [Path(folder) for spec in found for folder in spec.submodule_search_locations or ()]
+    files = {Path(spec.origin) for spec in found if spec.origin and spec.has_location}
+    files.update(path for folder in folders for path in folder.rglob("*.py"))
+    sources = [(str(path), path.lstat().st_mtime_ns) for path in sorted(files)]
+    return hashlib.sha256(repr((entries, installed, sources)).encode()).hexdigest()
 
 
 def _completed(tops: Mapping[str, _Place], written: str) -> Iterator[tuple[str, str]]:
@@ -141,19 +205,16 @@ def _completed(tops: Mapping[str, _Place], written: str) -> Iterator[tuple[str, 
     path, equals, start = written.partition("=")
     if equals:
         place = _at(tops, path)
-        yield from (
-            (f"{path}={value}", said) for value, said in (place.offered if place else ()) if value.startswith(start)
-        )
+        offered = place.offered if place else []
+        yield from ((f"{path}={value}", said) for value, said in offered if value.startswith(start))
         return
     parent, dot, start = path.rpartition(".")
     owner = _at(tops, parent) if dot else None
     for name, place in (tops if not dot else owner.inside if owner else {}).items():
         if name.startswith(start):
             text, inside = f"{parent}{dot}{name}", place.inside
-            if place.declared.kind or not inside:
-                yield f"{text}=", place.declared.annotation
-            if inside:
-                yield f"{text}.", place.declared.annotation
+            ends = ("=" if place.kind or not inside else "") + ("." if inside else "")
+            yield from ((text + end, str(place.schema.get("description", ""))) for end in ends)
 
 
 def _tops(ctx: click.Context, before: Sequence[str]) -> Mapping[str, _Place]:
@@ -173,7 +234,7 @@ def _tops(ctx: click.Context, before: Sequence[str]) -> Mapping[str, _Place]:
 
 
 def _tops_of(spec: Spec, *, short: bool) -> dict[str, _Place]:
-    tops = {name: _Place(name, declared, getattr(spec, name)) for name, declared in _ROOTS.items()}
+    tops = {name: _Place(name, _load_schema()["properties"][name], getattr(spec, name)) for name in _ROOTS}
     for name in SLOTS if short else ():
         found = [one for one in _everywhere(tops["model"]) if one.path.rpartition(".")[2] == name]
         if len(found) == 1:

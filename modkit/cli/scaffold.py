@@ -15,11 +15,13 @@ import keyword
 import re
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from modkit.errors import did_you_mean
 from modkit.kinds import KINDS
 from modkit.parts.registry import DISTRIBUTION, registry
+from modkit.specs.spec import Spec
+from modkit.specs.yaml import parse
 from modkit.version import __version__
 
 __all__ = ["STARTERS", "Starter", "new_plugin", "tree"]
@@ -43,9 +45,9 @@ class Starter(NamedTuple):
 
 STARTERS: dict[str, Starter] = {
     "model": Starter("gaussian", "Gaussian", "A Gaussian for each value, by gradient descent"),
-    "encoder": Starter("patches", "Patches", "A linear map of each patch (Dosovitskiy et al., 2021)"),
+    "encoder": Starter("patches", "PatchEncoder", "A linear map of each patch (Dosovitskiy et al., 2021)"),
     "bottleneck": Starter("fixed-width", "FixedWidth", "Noise of one width (Ghosh et al., 2020)"),
-    "decoder": Starter("patches", "Patches", "A patch from each position (Peebles & Xie, 2023)"),
+    "decoder": Starter("patches", "PatchDecoder", "A patch from each position (Peebles & Xie, 2023)"),
     "likelihood": Starter("fixed-gaussian", "FixedGaussian", "Gaussian of a given width (Kingma & Welling, 2014)"),
     "generator": Starter("waves", "Waves", "Sums of plane waves (Tancik et al., 2020)"),
     "discriminator": Starter("prototypes", "Prototypes", "Near to prototypes is real (Snell et al., 2017)"),
@@ -133,13 +135,37 @@ def tree(name: str, kind: str) -> dict[str, str]:
     files = {path: (_HERE / "templates" / "plugin" / source).read_text("utf-8") for path, source in _FILES.items()}
     files["@package@/@module@.py"] = _starter(f"{module}.py")
     files["@package@/py.typed"] = ""
-    files["tests/test_@module@.py"] = _starter(f"test_{module}.py").replace("modkit.starters.", "@package@.")
-    files["example.yaml"] = _starter(f"{module}.yaml").replace("acme", "@plugin@")
+    files["tests/test_@module@.py"] = _tests(starter.target).replace("modkit.starters.", "@package@.")
+    files["example.yaml"] = _example(kind).replace("acme", "@plugin@")
     return {_filled(path, words): _filled(text, words) for path, text in sorted(files.items())}
 
 
 def _starter(name: str) -> str:
     return (_HERE / "starters" / name).read_text("utf-8")
+
+
+def _tests(target: str) -> str:
+    """The tests that build a part, under those of the file's imports that they use."""
+    header, *tests = _starter("test_values.py").rstrip("\n").split("\n\n\n")
+    tests = [test for test in tests if re.search(rf"\b{target}\(", test)]
+    blocks = ['"""Values of the @kind@ `@plugin@/@part@`."""']
+    for block in header.split("\n\n")[1:]:
+        lines = []
+        for statement, _, names in (line.rpartition("import ") for line in block.split("\n")):
+            used = [name for name in names.split(", ") if re.search(rf"(?<![.\w]){name}\b", "".join(tests))]
+            lines += [f"{statement}import {', '.join(used)}"] if used else []
+        blocks += ["\n".join(lines)] if lines else []
+    return "\n\n\n".join(["\n\n".join(blocks), *tests]) + "\n"
+
+
+def _example(kind: str) -> str:
+    """The spec that uses the part of a kind: its host, changed."""
+    table: Any = parse(_starter("examples.yaml"), "examples.yaml")[0]
+    changes = table["examples"][kind]
+    spec = Spec(name="acme", **table["hosts"][changes.pop("host")])
+    for path, value in changes.items():
+        spec = spec.with_value(path, value)
+    return spec.to_yaml()
 
 
 def _filled(text: str, words: dict[str, str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,7 +84,9 @@ def schema() -> None:
     """The JSON Schema of specs over the parts that are installed, for editors: modkit schema > spec.schema.json."""
     from modkit.building.schema import schema
 
-    click.echo(json.dumps(schema(), indent=1))
+    with contextlib.redirect_stdout(sys.stderr):  # a plug-in may print while its parts are imported
+        found = schema()
+    click.echo(json.dumps(found, indent=1))
 
 
 SPECS = (check, diff, schema)

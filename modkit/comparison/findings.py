@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,11 @@ from dataclasses import dataclass
 from modkit.comparison.entries import Entry, System
 from modkit.comparison.ranking import Ranking
 from modkit.comparison.tables import number
-from modkit.comparison.titles import taken_apart
 from modkit.comparison.trilemma import Trilemma
+from modkit.evaluation.report import evaluate_options
 from modkit.types import Score
 
 __all__ = ["Measurement", "commands", "listed", "measurements", "sentences", "versions"]
-
-_FEATURES = re.compile(r"[a-z0-9-]+(?::[A-Za-z0-9._-]+)?")
 
 
 @dataclass(frozen=True)
@@ -67,14 +64,10 @@ def measurements(entries: Sequence[Entry]) -> list[Measurement]:
 def commands(entry: Entry) -> list[str]:
     """The command lines that train and measure an entry again."""
     report, path = entry.report, str(entry.run.path)
-    features = {title.features for title in map(taken_apart, report.scores) if _FEATURES.fullmatch(title.features)}
-    measure = ["modkit", "evaluate", path, *report.overrides, "--seed", str(report.seed)]
+    settings = {"seed": report.seed, **report.settings}
     if report.checkpoint:
-        measure += ["--checkpoint", report.checkpoint]
-    if "fake" in report.counts:
-        measure += ["-n", str(report.counts["fake"])]
-    if len(features) == 1:
-        measure += ["--features", *features]
+        settings["checkpoint"] = report.checkpoint
+    measure = ["modkit", "evaluate", path, *report.overrides, *evaluate_options(settings)]
     train = ["modkit", "train", f"{path}/spec.yaml", "--out", f"{path}-again"]
     return [shlex.join(train), shlex.join(measure)]
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -87,6 +88,9 @@ def evaluate_run(
     Raises:
         ValueError: If the run has no data or checkpoint, or `num` is more than there are images.
     """
+    settings = _describe(
+        num=num, features=features, metrics=metrics, k=k, seed=seed, raw=raw, per_class=per_class, checkpoint=checkpoint
+    )
     loaded = load_run(run, overrides, spec=spec, checkpoint=checkpoint, locked=locked)
     report = measure_run(
         run,
@@ -102,7 +106,8 @@ def evaluate_run(
         device=device,
         named=overrides if spec is None else None,
     )
-    return replace(report, overrides=tuple(overrides), checkpoint=run.checkpoint_name(checkpoint))
+    name = run.checkpoint_name(checkpoint)
+    return replace(report, overrides=tuple(overrides), checkpoint=name, settings=settings)
 
 
 def measure_run(
@@ -167,6 +172,17 @@ def measure_run(
         if speed := training_speed(run):
             scores["training steps/s"] = speed
     return replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=run.checkpoint_name())
+
+
+def _describe(**arguments: Any) -> dict[str, Any]:
+    """The arguments that are not left at their defaults, as plain data; of an object, `<its class>`."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, str | int):
+            return value
+        return [*map(plain, value)] if isinstance(value, Sequence) else f"<{type(value).__name__}>"
+
+    return {name: plain(value) for name, value in arguments.items() if value}
 
 
 def watched(found: Opened, seed: int) -> Watch | None:

@@ -6,23 +6,20 @@ RUN/evaluations/CHANGES.json    the model with overrides (`model.prior.sampler=d
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modkit.runs.files import replace_file
+from modkit.runs.files import replace_file, safe_name
 from modkit.types import Score
 
-__all__ = ["Report", "report_path", "saved_reports"]
+__all__ = ["Report", "evaluate_options", "report_path", "saved_reports"]
 
 _FORMAT = 1
 _LONGEST = 200
-_UNSAFE = re.compile(r"[^A-Za-z0-9._=,+-]+")
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,7 @@ class Report:
         floor: What held-out images score in the samples' place, by the same names; empty where not measured.
         overrides: What was changed in the run's spec.
         checkpoint: Name of the run's checkpoint that was measured; None where no run was.
+        settings: What `evaluate_run` was asked for beyond its defaults, by its arguments' names; `<Class>` for objects.
     """
 
     scores: Mapping[str, Score]
@@ -46,6 +44,7 @@ class Report:
     floor: Mapping[str, Score] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     checkpoint: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """All of it, as JSON."""
@@ -76,15 +75,21 @@ class Report:
         return path
 
 
+def evaluate_options(settings: Mapping[str, Any]) -> list[str]:
+    """The options of `modkit evaluate` that ask for what a report's `settings` say."""
+    options = []
+    for name, value in settings.items():
+        flag = {"num": "-n", "k": "-k"}.get(name, f"--{name.replace('_', '-')}")
+        values = [] if value is True else [",".join(value) if isinstance(value, list) else str(value)]
+        options += [flag, *values]
+    return options
+
+
 def report_path(run: Path, overrides: Sequence[str] = ()) -> Path:
     """Where a run keeps the report of its model with `overrides`."""
     if not overrides:
         return run / "evaluation.json"
-    text = ",".join(overrides)
-    name = _UNSAFE.sub("-", text)[:_LONGEST]
-    if name != text:  # then others may share it
-        name = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    return run / "evaluations" / f"{name}.json"
+    return run / "evaluations" / f"{safe_name(','.join(overrides), _LONGEST)}.json"
 
 
 def saved_reports(run: Path) -> list[Report]:

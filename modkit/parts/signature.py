@@ -6,6 +6,9 @@ annotation:
 
     bool  int  float  str  None  Literal  list  tuple  dict  unions of them
 
+The help of a parameter is what the docstring says of it, or else the first text in its annotation, which several parts
+may share: `Annotated[int, "Number of steps."]`.
+
 Training settings are read likewise; there a dataclass is a record, whose fields are read in turn. No part takes one.
 """
 
@@ -122,7 +125,8 @@ def read(target: Callable[..., Any], given: Sequence[str], owner: object) -> dic
             raise ValueError(f"{owner}, parameter {name!r}: {error}") from error
         if slot is None and record is None and (odd := _not_plain(annotation)) is not None:
             raise ValueError(f"{owner}, parameter {name!r}: expected plain data or a slot, got {render(odd)}")
-        result[name] = Parameter(name, annotation, _default(target, declared), helps.get(name, ""), slot, record)
+        told = helps.get(name) or _stated(annotation)
+        result[name] = Parameter(name, annotation, _default(target, declared), told, slot, record)
     return result
 
 
@@ -219,6 +223,12 @@ def _resolve(owner: object, target: Callable[..., Any], declared: inspect.Parame
             f"{owner}, parameter {declared.name!r}: cannot resolve the annotation {declared.annotation!r}: {error}; "
             "import what it names at run time, not under TYPE_CHECKING"
         ) from error
+
+
+def _stated(annotation: Any) -> str:
+    """The first text that `Annotated` adds to an annotation."""
+    metadata = getattr(annotation, "__metadata__", ())
+    return next((one for one in metadata if isinstance(one, str)), "")
 
 
 def _default(target: Callable[..., Any], declared: inspect.Parameter) -> Any:

@@ -108,7 +108,7 @@ def _portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
     for report in reports:
         report.save(out)
     drawn = _picture(run, made, exported, name)
-    (out / "README.md").write_text(model_card(exported, made, reports, drawn), encoding="utf-8")
+    (out / "README.md").write_text(model_card(exported, made, reports, drawn, _splits(run, made)), encoding="utf-8")
 
 
 def _anywhere(made: Loaded) -> Spec:
@@ -134,6 +134,13 @@ def _moved(value: Value, path: Place, strict: bool) -> Value:
     if strict:
         raise ValueError(f"export expects a model without paths of this machine, got {value!r} at {join(path)}")
     return Path(value).name or "."
+
+
+def _splits(run: Run, made: Loaded) -> Mapping[str, int]:
+    """The number of samples in each split; of none where the run was exported, perhaps far from its data."""
+    data = None if run.exported else made.site.data()
+    made.site.check()
+    return data.splits if data else {}
 
 
 def _lock(run: Run, made: Loaded, text: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:

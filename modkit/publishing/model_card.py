@@ -38,7 +38,7 @@ class Drawn(NamedTuple):
     refusal: str
 
 
-def model_card(run: Run, made: Loaded, reports: Sequence[Report], drawn: Drawn) -> str:
+def model_card(run: Run, made: Loaded, reports: Sequence[Report], drawn: Drawn, splits: Mapping[str, int]) -> str:
     """The text of a card.
 
     Args:
@@ -46,6 +46,7 @@ def model_card(run: Run, made: Loaded, reports: Sequence[Report], drawn: Drawn) 
         made: Its model, and what that was built from.
         reports: The scores of this checkpoint.
         drawn: Its picture.
+        splits: The number of samples in each split of its data; empty where they are not at hand.
     """
     name = made.plan.spec.name
     sections = (
@@ -54,7 +55,7 @@ def model_card(run: Run, made: Loaded, reports: Sequence[Report], drawn: Drawn) 
         *([f"![samples]({drawn.path})\n"] if drawn.path else []),
         *([f"It cannot be sampled on its own: {drawn.refusal}\n"] if drawn.refusal else []),
         *_loading(run, bool(drawn.refusal)),
-        *_data(run, made),
+        *_data(run, made, splits),
         *_scores(reports),
         *_parameters(made.model),
         *_origin(run),
@@ -112,16 +113,15 @@ def _loading(run: Run, refused: bool) -> Iterator[str]:
     yield 'From the Hub, `huggingface_hub.snapshot_download("USER/NAME")` gives the folder.\n'
 
 
-def _data(run: Run, made: Loaded) -> Iterator[str]:
+def _data(run: Run, made: Loaded, splits: Mapping[str, int]) -> Iterator[str]:
     node = Spec.from_yaml(run.spec_text).data
     if node is None or made.plan.data is None:
         return
     yield "## Data\n"
     part, params = made.plan.data.part, {key: value for key, value in node.params.items() if value is not None}
     told = ", ".join(f"{key} {value}" for key, value in params.items() if not isinstance(value, Mapping))
-    data = None if run.exported else made.site.data()
-    splits = ", ".join(f"{count:,} {split}" for split, count in data.splits.items()) if data else ""
-    facts = "; ".join(filter(None, (told, f"{splits} samples" if splits else "", f"one sample is {made.x}")))
+    counts = ", ".join(f"{count:,} {split}" for split, count in splits.items())
+    facts = "; ".join(filter(None, (told, f"{counts} samples" if counts else "", f"one sample is {made.x}")))
     yield f"`{part.name}` ({part.summary.rstrip('.')}): {facts}.\n"
 
 

@@ -1,11 +1,15 @@
-"""Files that appear whole or not at all, whenever their writer is killed."""
+"""Files that appear whole or not at all, whenever their writer is killed, and names for them."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from pathlib import Path
 
-__all__ = ["replace_file", "sync_folder", "write_file"]
+__all__ = ["replace_file", "safe_name", "sync_folder", "write_file"]
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._=,+-]+")
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -40,3 +44,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def safe_name(text: str, longest: int) -> str:
+    """A file's name that says a text; where it cannot say all of it, it ends in a hash of the text.
+
+    Args:
+        text: The text.
+        longest: Most characters of it that the name shows.
+    """
+    name = _UNSAFE.sub("-", text).lstrip(".-")[:longest]
+    return name if name == text else f"{name or 'run'}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -6,12 +6,11 @@ or a plain mapping.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 from modkit.errors import Problem, SpecError, join
-from modkit.specs.yaml import MAX_DEPTH, MAX_KEY, encodable
+from modkit.specs.yaml import MAX_DEPTH, MAX_KEY, check_scalar
 
 __all__ = ["Node", "Value", "described", "frozen", "record_part", "target", "use"]
 
@@ -159,12 +158,10 @@ def _frozen_items(items: Mapping[str, Any], path: _Path, depth: int) -> dict[str
 
 
 def _checked(value: int | float | str, path: _Path) -> int | float | str:
-    if isinstance(value, str) and not encodable(value):
-        raise SpecError(Problem(join(path), "got half of a surrogate pair, expected Unicode"))
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise SpecError(Problem(join(path), "got a whole number of 2^63 or more, expected a smaller one"))
-    if isinstance(value, float) and not math.isfinite(value):
-        raise SpecError(Problem(join(path), f"got {value}, expected a finite number"))
+    try:
+        check_scalar(value)
+    except ValueError as error:
+        raise SpecError(Problem(join(path), str(error))) from None
     return value
 
 

@@ -16,7 +16,7 @@ from modkit.part import Part
 from modkit.parts.registry import registry
 from modkit.parts.signature import Parameter, SlotShape, parameters
 from modkit.parts.validation import misfit
-from modkit.specs.node import Node, Value, described, frozen
+from modkit.specs.node import Node, Value, described, frozen, target
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, found
 from modkit.specs.yaml import Source, parse
@@ -130,10 +130,7 @@ def _parsed(overrides: Sequence[str]) -> Iterator[_Override]:
 def _path(override: str, equals: str, position: Position) -> Path:
     if not equals:
         raise SpecError(Problem("", f"got {override!r}, expected path=value", position))
-    try:
-        return split(override.partition("=")[0].strip())
-    except SpecError as error:
-        raise SpecError(replace(problem, position=position) for problem in error.problems) from None
+    return split(override.partition("=")[0].strip(), position)
 
 
 def _swapped(spec: Spec, overrides: Sequence[_Override]) -> tuple[Spec, list[str], list[_Override]]:
@@ -159,7 +156,7 @@ def _slot_path(override: _Override) -> Path:
 
 
 def _swap(spec: Spec, path: Path, place: _Place, override: _Override) -> tuple[Spec, list[str]]:
-    old = _at(spec, path)
+    old = _at(spec.tree, path)
     if isinstance(override.value, Node):
         name, given = override.value.get("use"), override.value.params
     else:
@@ -235,12 +232,12 @@ def _place(spec: Spec, path: Path) -> _Place | None:
     if root is None:
         return None
     place: _Place | None = _Place(SlotShape(_ROOTS[root]))
-    value = _at(spec, root)
+    value = _at(spec.tree, root)
     for part in path[len(root) :]:
         if place is None:
             return None
         place = _inside(place, value, part)
-        value = _step(value, part)
+        value = _at(value, (part,))
     return place
 
 
@@ -288,7 +285,7 @@ def _slots(
     for key, parameter in (_parameters(place.shape.kind, _name(value, place)) or {}).items():
         below = _place_of(parameter)
         if below is not None:
-            yield from _slots(_step(value, key), below, (*path, key), defaults)
+            yield from _slots(_at(value, (key,)), below, (*path, key), defaults)
 
 
 def _name(value: Value, place: _Place) -> str | Part | None:
@@ -297,7 +294,7 @@ def _name(value: Value, place: _Place) -> str | Part | None:
         return value
     if isinstance(value, Node):
         if callable(value.use):
-            return Part(place.shape.kind, "local", f"{value.use.__module__}:{value.use.__qualname__}", "")
+            return Part(place.shape.kind, "local", target(value.use), "")
         return value.use or place.default
     return place.default if value is None else None
 
@@ -319,15 +316,9 @@ def _declared(kind: str, name: str, path: str, position: Position | None) -> dic
         raise SpecError(Problem(path, str(error), position)) from error
 
 
-def _at(spec: Spec, path: Path) -> Value:
+def _at(tree: Value, path: Path) -> Value:
+    """What stands at a path, or None."""
     try:
-        return found(spec.tree, path)
-    except SpecError:
-        return None
-
-
-def _step(value: Value, part: str | int) -> Value:
-    try:
-        return found(value, (part,))
+        return found(tree, path)
     except SpecError:
         return None

@@ -55,7 +55,7 @@ def _follow(spec: Spec, path: Path, values: Mapping[Path, Value], scalars: dict[
         if reference is None:
             message = f"got {described(value)}, expected ${{path}} as the whole value"
             raise SpecError(Problem(join(last), message, position))
-        goal = _split_at(reference[1], last, position)
+        goal = split(reference[1], position, join(last))
         value = scalars[goal] if goal in scalars else found(spec.tree, goal, position, join(last))
         if isinstance(value, (Node, tuple)):
             message = f"got ${{{join(goal)}}}, {described(value)}, expected a scalar"
@@ -96,7 +96,7 @@ def _goal(spec: Spec, path: Path, node: Node) -> Path:
     position = spec.source.at((*path, "ref")).position
     if node.ref is None:
         raise SpecError(Problem(join(path), f"got ref: {described(node['ref'])}, expected a path", position))
-    goal = _split_at(node.ref, path, position)
+    goal = split(node.ref, position, join(path))
     value = found(spec.tree, goal, position, join(path))
     if not isinstance(value, (Node, str)):
         message = f"got ref: {join(goal)}, {described(value)}, expected a part"
@@ -132,10 +132,3 @@ def _circle(goals: Mapping[Path, Path]) -> list[Path] | None:
 def _cycle(chain: Sequence[Path], position: Position | None) -> SpecError:
     shown = [join(path) for path in (chain if len(chain) <= 10 else [*chain[:8], ("…",), chain[-1]])]
     return SpecError(Problem(shown[0], f"got a cycle {' → '.join(shown)}, expected an end", position))
-
-
-def _split_at(text: str, path: Path, position: Position | None) -> Path:
-    try:
-        return split(text)
-    except SpecError as error:
-        raise SpecError(Problem(join(path), error.problems[0].message, position)) from None

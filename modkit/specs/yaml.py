@@ -21,7 +21,7 @@ from ruamel.yaml.scanner import Scanner, ScannerError
 
 from modkit.errors import Position, Problem, SpecError, join, nearest
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_KEY", "MAX_NODES", "Source", "dump", "encodable", "parse", "weight"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_KEY", "MAX_NODES", "Source", "check_scalar", "dump", "parse", "weight"]
 
 MAX_BYTES = 1_000_000
 """Longest text."""
@@ -32,11 +32,16 @@ MAX_DEPTH = 64
 MAX_KEY = 100
 """Longest key."""
 
-Data: TypeAlias = "None | bool | int | float | str | list[Data] | dict[str, Data]"
+_Scalar: TypeAlias = "None | bool | int | float | str"
+Data: TypeAlias = "_Scalar | list[Data] | dict[str, Data]"
+_Path: TypeAlias = "tuple[str | int, ...]"
 
 _WIDTH = 100
-_NULL = ("", "~", "null", "Null", "NULL")
-_BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_CONSTANTS: dict[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -91,10 +96,7 @@ def parse(text: str, file: str = "<string>") -> tuple[Data, Source]:
     if len(text) > MAX_BYTES:
         message = f"got {len(text)} characters, expected at most {MAX_BYTES}"
         raise SpecError(Problem("", message, Position(file, 1, 1)))
-    composer = _Composer(file)
-    for event in _events(text, file):
-        composer.take(event)
-    return composer.root
+    return _Reader(text, file).read()
 
 
 def dump(tree: Mapping[str, Any]) -> str:
@@ -102,13 +104,25 @@ def dump(tree: Mapping[str, Any]) -> str:
     return "".join(f"{line}\n" for line in _block(tree, ""))
 
 
-def encodable(text: str) -> bool:
-    """Whether a string is Unicode that can be written: no half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def check_scalar(value: object, written: str | None = None) -> None:
+    """Checks that a string is Unicode, and that a number is finite and, if whole, below 2^63.
+
+    Args:
+        value: The scalar.
+        written: How the message quotes a number.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("got half of a surrogate pair, expected Unicode") from None
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"got {written or value}, expected a finite number")
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError(f"got {written or 'a whole number of 2^63 or more'}, expected a whole number below 2^63")
 
 
 def weight(value: object) -> int:
@@ -138,193 +152,145 @@ def _events(text: str, file: str) -> Iterator[Any]:
         yield from yaml.parse(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        position = Position(file, 1, 1) if mark is None else _position(file, mark)
         message = "; ".join(str(part) for part in (error.context, error.problem) if part)
-        raise SpecError(Problem("", f"invalid YAML: {message}", _position(file, mark))) from None
+        raise SpecError(Problem("", f"invalid YAML: {message}", position)) from None
     except ReaderError as error:
-        before = text[: error.position]
-        position = Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
         message = f"invalid YAML: got the character U+{ord(text[error.position]):04X}, expected printable ones"
-        raise SpecError(Problem("", message, position)) from None
+        raise SpecError(Problem("", message, Position.after(text[: error.position], file))) from None
 
 
 def _position(file: str, mark: Any) -> Position:
-    return Position(file, mark.line + 1, mark.column + 1) if mark is not None else Position(file, 1, 1)
-
-
-@dataclass
-class _Open:
-    """A list or mapping whose end has not come yet."""
-
-    start: Position
-    anchor: str | None
-    before: int
-    value: list[Data] | dict[str, Data]
-    key: str | None = None
-    key_position: Position | None = None
-    height: int = 0
-    children: dict[str | int, Source] = field(default_factory=dict)
-
-    @property
-    def part(self) -> str | int | None:
-        return self.key if isinstance(self.value, dict) else len(self.value)
+    return Position(file, mark.line + 1, mark.column + 1)
 
 
 @dataclass(frozen=True)
-class _Done:
-    """A finished node."""
+class _Read:
+    """A node's data and source, its weight with aliases expanded, and how many levels of nesting it has."""
 
     value: Data
     source: Source
     weight: int
-    height: int
+    height: int = 0
 
 
-class _Composer:
-    """Makes data of events, one at a time, without recursion."""
+class _Reader:
+    """Makes data of the parser's events, and checks every limit before it goes on; ruamel's composer has none.
 
-    def __init__(self, file: str) -> None:
-        self.root: tuple[Data, Source] = (None, Source(Position(file, 1, 1)))
+    It calls itself for what is nested, at most `MAX_DEPTH` deep.
+    """
+
+    def __init__(self, text: str, file: str) -> None:
         self._file = file
-        self._stack: list[_Open] = []
-        self._anchors: dict[str, _Done] = {}
+        self._events = _events(text, file)
+        self._anchors: dict[str, _Read | _Path] = {}  # the path of a node whose end has not come yet
         self._weight = 0
-        self._documents = 0
 
-    def take(self, event: Any) -> None:
-        position = _position(self._file, event.start_mark)
-        if isinstance(event, events.DocumentStartEvent):
-            self._documents += 1
-            if self._documents > 1:
-                self._fail("got a second document, expected one", position)
-        elif isinstance(event, events.ScalarEvent):
-            self._scalar(event, position)
-        elif isinstance(event, events.AliasEvent):
-            self._alias(event.anchor, position)
-        elif isinstance(event, (events.MappingStartEvent, events.SequenceStartEvent)):
-            self._start({} if isinstance(event, events.MappingStartEvent) else [], event.anchor, position)
-        elif isinstance(event, (events.MappingEndEvent, events.SequenceEndEvent)):
-            self._end()
+    def read(self) -> tuple[Data, Source]:
+        read: _Read | None = None
+        for event in self._events:
+            if isinstance(event, events.DocumentStartEvent):
+                if read is not None:
+                    self._fail("got a second document, expected one", event)
+                read = self._read_node(next(self._events), ())
+        return (read.value, read.source) if read else (None, Source(Position(self._file, 1, 1)))
 
-    def _scalar(self, event: Any, position: Position) -> None:
-        text = event.value
-        if self._wants_key:
-            self._key(text, plain=event.style is None, position=position)
-            if event.anchor:
-                self._fail("got an anchor on a key, expected it on a value", position)
-            return
-        try:
-            value = _resolved(text) if event.style is None else _unicode(text)
-        except ValueError as error:
-            self._fail(str(error), position)
-        self._count(weight(value), position)
-        self._put(_Done(value, Source(position), weight(value), 0), event.anchor, position)
+    def _read_node(self, event: Any, path: _Path) -> _Read:
+        if isinstance(event, events.AliasEvent):
+            named = self._follow(event, path)
+            self._count(named.weight, named.height, event, path)
+            return replace(named, source=replace(named.source, position=self._at(event)))
+        if isinstance(event, events.ScalarEvent):
+            value = self._read_scalar(event, path)
+            read = _Read(value, Source(self._at(event)), weight(value))
+            self._count(read.weight, 0, event, path)
+        else:
+            read = self._read_collection(event, path)
+        if event.anchor:
+            self._anchors[event.anchor] = read
+        return read
 
-    def _key(self, text: str, plain: bool, position: Position) -> None:
-        top = self._stack[-1]
-        top.key = None
-        if plain and text == "<<":
-            self._fail("got a merge key <<, which YAML 1.2 has not; write its keys out", position)
-        try:
-            key = _resolved(text) if plain else _unicode(text)
-        except ValueError as error:
-            self._fail(str(error), position)
-        if not isinstance(key, str):
-            self._fail(f"got the key {text or 'null'}, expected a string; quote it", position)
-        if len(key) > MAX_KEY:
-            self._fail(f"got a key of {len(key)} characters, expected at most {MAX_KEY}", position)
-        top.key, top.key_position = key, position
-        if isinstance(top.value, dict) and key in top.value:
-            first = top.children[key].key
-            self._fail(f"got the key {key!r} twice in one mapping, first at {first}", position)
-
-    def _alias(self, name: str, position: Position) -> None:
-        if self._wants_key:
-            self._fail("got an alias as a key, expected a string", position)
-        for depth, opened in enumerate(self._stack):
-            if opened.anchor == name:
-                cycle = " → ".join(self._path(stop) or "the whole" for stop in (depth, len(self._stack), depth))
-                self._fail(f"got the alias *{name} inside what it names: a cycle {cycle}", position)
-        if name not in self._anchors:
-            self._fail(f"got the alias *{name}, expected an anchor before it", position, nearest(name, self._anchors))
-        done = self._anchors[name]
-        self._count(done.weight, position)
-        self._put(replace(done, source=replace(done.source, position=position, key=None)), None, position)
-
-    def _start(self, value: list[Data] | dict[str, Data], anchor: str | None, position: Position) -> None:
-        if self._wants_key:
-            self._fail("got a list or mapping as a key, expected a string", position)
+    def _read_collection(self, event: Any, path: _Path) -> _Read:
         before = self._weight
-        self._count(1, position)
-        self._stack.append(_Open(position, anchor, before, value))
-        self._check_depth(0, position)
+        self._count(1, 1, event, path)
+        if event.anchor:
+            self._anchors[event.anchor] = path
+        mapping = isinstance(event, events.MappingStartEvent)
+        data: dict[Any, Data] = {}
+        children: dict[str | int, Source] = {}
+        height = 0
+        while not isinstance(first := next(self._events), events.CollectionEndEvent):
+            part = self._read_key(first, path, children) if mapping else len(data)
+            read = self._read_node(next(self._events) if mapping else first, (*path, part))
+            data[part] = read.value
+            children[part] = replace(read.source, key=self._at(first) if mapping else None)
+            height = max(height, read.height)
+        source = Source(self._at(event), children=children)
+        return _Read(data if mapping else list(data.values()), source, self._weight - before, height + 1)
 
-    def _end(self) -> None:
-        done = self._stack.pop()
-        source = Source(done.start, None, done.children)
-        self._put(_Done(done.value, source, self._weight - done.before, done.height + 1), done.anchor, done.start)
-
-    def _put(self, done: _Done, anchor: str | None, position: Position) -> None:
-        self._check_depth(done.height, position)
-        if anchor:
-            self._anchors[anchor] = done
-        if not self._stack:
-            self.root = (done.value, done.source)
-            return
-        top = self._stack[-1]
-        top.height = max(top.height, done.height)
-        part = top.part
-        if isinstance(top.value, list):
-            top.children[len(top.value)] = done.source
-            top.value.append(done.value)
-        elif isinstance(part, str):
-            top.children[part] = replace(done.source, key=top.key_position)
-            top.value[part] = done.value
-            top.key = None
-
-    @property
-    def _wants_key(self) -> bool:
-        return bool(self._stack) and self._stack[-1].part is None
-
-    def _count(self, amount: int, position: Position) -> None:
-        self._weight += amount
-        if self._weight > MAX_NODES:
-            self._fail(f"got more than {MAX_NODES} nodes with aliases expanded, expected fewer", position)
-
-    def _check_depth(self, height: int, position: Position) -> None:
-        if len(self._stack) + height > MAX_DEPTH:
-            self._fail(f"got more than {MAX_DEPTH} levels of nesting, expected fewer", position)
-
-    def _path(self, stop: int) -> str:
-        return join([opened.part for opened in self._stack[:stop] if opened.part is not None])
-
-    def _fail(self, message: str, position: Position, hint: str | None = None) -> NoReturn:
-        raise SpecError(Problem(self._path(len(self._stack)), message, position, hint))
-
-
-def _resolved(text: str) -> None | bool | int | float | str:
-    """What a plain scalar means in YAML 1.2's core schema."""
-    if text in _NULL:
-        return None
-    if text in _BOOL:
-        return _BOOL[text]
-    if _INT.fullmatch(text):
-        digits = text.lstrip("+-")
-        number = int(text, 0 if digits[:2] in ("0o", "0x") else 10) if len(text) <= MAX_KEY else 2**64
-        if abs(number) >= 2**63:
-            raise ValueError(f"got {_short(text)}, expected a whole number below 2^63")
-        return number
-    if _FLOAT.fullmatch(text) or _NOT_FINITE.fullmatch(text):
-        value = float(text.replace(".inf", "inf").replace(".nan", "nan")) if _FLOAT.fullmatch(text) else math.inf
-        if not math.isfinite(value):
-            raise ValueError(f"got {_short(text)}, expected a finite number")
+    def _read_scalar(self, event: Any, path: _Path) -> _Scalar:
+        value = _resolve(event.value) if event.style is None else event.value
+        try:
+            check_scalar(value, _short(event.value))
+        except ValueError as error:
+            self._fail(str(error), event, path)
         return value
-    return _unicode(text)
+
+    def _read_key(self, event: Any, path: _Path, before: Mapping[str | int, Source]) -> str:
+        if not isinstance(event, events.ScalarEvent):
+            got = "an alias" if isinstance(event, events.AliasEvent) else "a list or mapping"
+            self._fail(f"got {got} as a key, expected a string", event, path)
+        if event.style is None and event.value == "<<":
+            self._fail("got a merge key <<, which YAML 1.2 does not have; write its keys out", event, path)
+        key = self._read_scalar(event, path)
+        if not isinstance(key, str):
+            self._fail(f"got the key {event.value or 'null'}, expected a string; quote it", event, path)
+        if len(key) > MAX_KEY:
+            self._fail(f"got a key of {len(key)} characters, expected at most {MAX_KEY}", event, path)
+        if key in before:
+            message = f"got the key {key!r} twice in one mapping, first at {before[key].key}"
+            self._fail(message, event, (*path, key))
+        if event.anchor:
+            self._fail("got an anchor on a key, expected it on a value", event, (*path, key))
+        return key
+
+    def _follow(self, event: Any, path: _Path) -> _Read:
+        """What an alias names."""
+        name = event.anchor
+        named = self._anchors.get(name)
+        if named is None:
+            hint = nearest(name, self._anchors)
+            self._fail(f"got the alias *{name}, expected an anchor before it", event, path, hint)
+        if isinstance(named, tuple):
+            cycle = " → ".join(join(place) or "the whole" for place in (named, path, named))
+            self._fail(f"got the alias *{name} inside what it names: a cycle {cycle}", event, path)
+        return named
+
+    def _count(self, weight: int, height: int, event: Any, path: _Path) -> None:
+        self._weight += weight
+        if self._weight > MAX_NODES:
+            self._fail(f"got more than {MAX_NODES} nodes with aliases expanded, expected fewer", event, path)
+        if len(path) + height > MAX_DEPTH:
+            self._fail(f"got more than {MAX_DEPTH} levels of nesting, expected fewer", event, path)
+
+    def _at(self, event: Any) -> Position:
+        return _position(self._file, event.start_mark)
+
+    def _fail(self, message: str, event: Any, path: _Path = (), hint: str | None = None) -> NoReturn:
+        raise SpecError(Problem(join(path), message, self._at(event), hint))
 
 
-def _unicode(text: str) -> str:
-    if not encodable(text):
-        raise ValueError("got half of a surrogate pair, expected Unicode")
-    return text
+def _resolve(text: str) -> _Scalar:
+    """What a plain scalar means in YAML 1.2's core schema."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _INT.fullmatch(text):
+        if len(text) > MAX_KEY:  # too large in any case; `int` takes quadratic time, or refuses
+            return 2**63
+        return int(text, 0 if text[:2] in ("0o", "0x") else 10)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return math.inf if _NOT_FINITE.fullmatch(text) else text
 
 
 def _short(text: str) -> str:

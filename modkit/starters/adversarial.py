@@ -9,8 +9,6 @@ plays has detached what is not theirs. Means are taken in float32 at least.
 Shape letters: b batch, h w patches.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from modkit.precision import widened

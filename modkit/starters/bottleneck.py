@@ -9,8 +9,6 @@ mean. Latents that have a prior of their own are drawn by `sample`.
 Shape letters: b batch, as many other axes as the features have.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

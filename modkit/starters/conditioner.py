@@ -8,8 +8,6 @@ of them (`modkit.kinds.Conditioner`). `Frequencies` counts classes in the data, 
 Shape letters: b batch, k classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import torch

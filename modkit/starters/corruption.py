@@ -8,8 +8,6 @@ row has draws of its own. A conditioner (`map`) shows the fields to a model, whi
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

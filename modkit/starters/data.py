@@ -9,8 +9,6 @@ same, so that runs can be repeated.
 Shape letters: b batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -9,17 +9,15 @@ gradients.
 Shape letters: b batch, c channels, h w spatial.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from modkit import Event, TensorType
 from modkit.nn.mlp import squash
 
-__all__ = ["Patches"]
+__all__ = ["PatchDecoder"]
 
 
-class Patches(nn.Module):
+class PatchDecoder(nn.Module):
     """A small network at each position, which emits that position's pixels.
 
     References:
@@ -40,10 +38,11 @@ class Patches(nn.Module):
     def __init__(self, z: Event, x: TensorType, *, width: int = 64) -> None:
         super().__init__()
         if width < 1:
-            raise ValueError(f"Patches expects width of at least 1, got {width}")
+            raise ValueError(f"PatchDecoder expects width of at least 1, got {width}")
         if isinstance(z, tuple) or not _fits(z, x):
-            told = " and ".join(map(str, z)) if isinstance(z, tuple) else z
-            raise ValueError(f"Patches expects images and a map whose sides divide theirs equally, got {x} of {told}")
+            received = " and ".join(map(str, z)) if isinstance(z, tuple) else z
+            expected = "images and a map whose sides divide theirs equally"
+            raise ValueError(f"PatchDecoder expects {expected}, got {x} of {received}")
         self.x = x
         patch = x.shape[1] // z.shape[1]
         self.hidden = nn.Sequential(nn.Conv2d(z.shape[0], width, 1), nn.SiLU())

@@ -8,8 +8,6 @@ codes in raster order: `predict(codes, i)` gives the logits of position i, of co
 Shape letters: b batch, n positions, k classes.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -8,8 +8,6 @@ that have no positions move all prototypes; tokens and maps are refused here.
 Shape letters: b batch, d features, k prototypes.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

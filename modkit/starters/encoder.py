@@ -8,16 +8,14 @@ of channels twice. Types that it cannot take it refuses, by a ValueError with wh
 Shape letters: b batch, c channels, h w spatial.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from modkit import TensorType
 
-__all__ = ["Patches"]
+__all__ = ["PatchEncoder"]
 
 
-class Patches(nn.Module):
+class PatchEncoder(nn.Module):
     """One linear map of each patch of an image, as a vision transformer begins.
 
     References:
@@ -35,9 +33,9 @@ class Patches(nn.Module):
     def __init__(self, x: TensorType, *, channels: int = 32, patch: int = 2) -> None:
         super().__init__()
         if channels < 1 or patch < 1:
-            raise ValueError(f"Patches expects channels and patch of at least 1, got {channels} and {patch}")
+            raise ValueError(f"PatchEncoder expects channels and patch of at least 1, got {channels} and {patch}")
         if x.classes is not None or len(x.shape) != 3 or x.shape[1] % patch or x.shape[2] % patch:
-            raise ValueError(f"Patches expects images whose sides {patch} divides, got {x}")
+            raise ValueError(f"PatchEncoder expects images whose sides {patch} divides, got {x}")
         self.h = TensorType((channels, x.shape[1] // patch, x.shape[2] // patch))
         self.project = nn.Conv2d(x.shape[0], channels, patch, stride=patch)
 

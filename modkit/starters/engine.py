@@ -4,8 +4,6 @@ The training loop talks to an engine alone: where it runs, on how many processes
 (`modkit.kinds.Engine`). `LocalEngine` is modkit's own, of one process and one device.
 """
 
-from __future__ import annotations
-
 from modkit.engines.local import LocalEngine
 from modkit.kinds import Optimizer
 

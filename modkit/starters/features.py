@@ -9,8 +9,6 @@ if it needs that, on the training split.
 Shape letters: b batch, c channels, h w spatial.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

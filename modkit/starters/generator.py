@@ -8,8 +8,6 @@ A generator is told the type of the noise, the type to emit and the conditions (
 Shape letters: b batch, d width, c channels, k waves, h w spatial.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

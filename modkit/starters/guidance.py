@@ -8,8 +8,6 @@ A guidance is given the conditional denoiser and the unconditional one, and give
 Shape letters: b batch.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from modkit import Denoised

@@ -8,8 +8,6 @@ A likelihood says what the decoder must emit, and what the output says of x: `nl
 Shape letters: b batch, as many other axes as x has.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

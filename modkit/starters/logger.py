@@ -4,8 +4,6 @@ A logger is an object with any of the methods that `modkit.kinds.Logger` names; 
 `run.path`. It draws nothing, and a failing one is left out, so that it never stops a run.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping
 

@@ -9,8 +9,6 @@ x_0 into one on the network's own: so one formula serves every parametrization.
 Shape letters: b batch.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from modkit.kinds import Parametrization, Schedule

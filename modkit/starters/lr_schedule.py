@@ -6,8 +6,6 @@ A schedule is given the optimizer and the number of the stage's steps, and behav
 (`modkit.kinds.LRSchedule`). A part may be a function that makes what its kind asks for, as here.
 """
 
-from __future__ import annotations
-
 import math
 
 from torch.optim import Optimizer

@@ -8,8 +8,6 @@ can merge (`modkit.kinds.Metric`). A score carries what it depends on: the count
 Shape letters: b batch, d features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 

@@ -9,8 +9,6 @@ alone or as the prior of an autoencoder's latent.
 Shape letters: b batch, as many other axes as x has.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

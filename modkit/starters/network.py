@@ -9,8 +9,6 @@ and maps are refused here. The last layer starts at zero, so that an untrained d
 Shape letters: b batch, d width.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -6,8 +6,6 @@ An optimizer is given the parameters and behaves as torch's do: `step`, `zero_gr
 (`modkit.kinds.Optimizer`); torch's base class does all but the step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

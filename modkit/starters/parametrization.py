@@ -9,8 +9,6 @@ A parametrization says what the network is asked for and what its answer says of
 Shape letters: b batch.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -9,8 +9,6 @@ after another, with a cache in place of the codes. Not causal, the code k, one p
 Shape letters: b batch, n positions, k classes, d width.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

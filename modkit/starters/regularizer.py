@@ -8,8 +8,6 @@ only, with `create_graph=True`, since the penalty is differentiated once more, w
 Shape letters: b batch.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

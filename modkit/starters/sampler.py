@@ -9,8 +9,6 @@ each two times (`modkit.kinds.Sampler`). `GridSampler` does all but the step.
 Shape letters: b batch.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from modkit import Rng, TensorType

@@ -6,8 +6,6 @@ A schedule says how much signal and noise x_t holds, and which time a noise leve
 (`modkit.kinds.Schedule`). At t = 0 there is no noise.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -8,8 +8,6 @@ is given, by name, so that sample i of a batch has the same time however the bat
 Shape letters: b batch.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -6,8 +6,6 @@ A weight multiplies a loss term; it is told the term's name when it is built, an
 parameter that makes the player's output, for weights that look at gradients (`modkit.kinds.Weight`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor

@@ -1,1 +1,1 @@
-"""Sweeps: many runs of one spec, compared."""
+"""Sweeps: a spec trained and evaluated over the product of some axes."""

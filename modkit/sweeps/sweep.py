@@ -1,10 +1,11 @@
-"""Sweeps: a spec over the product of some axes, each run and each evaluation in a process of its own.
+"""A sweep: a spec over the product of some axes, each run and each evaluation in a process of its own.
 
     sweep("spec.yaml", ["model.sampler=ddim,heun", "seed=0,1,2"], "sweeps/samplers")
 
 trains three runs, evaluates each with both samplers and writes `comparison.html` beside them. Started again after a
-kill it goes on: a finished run is kept, an unfinished one resumed, an evaluation made once. What fails is recorded, and
-tried again at the next start; the other cells go on. The directory's layout is that of `modkit.sweeps.ledger`.
+kill it continues: what is done is read from the runs and their reports, so a finished run is kept, an unfinished one
+resumed, an evaluation made once. What fails is reported, and tried again at the next start; the other trials go on.
+The directory's layout is that of `modkit.sweeps.directory`.
 """
 
 from __future__ import annotations
@@ -15,23 +16,44 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from modkit.evaluation.report import Report, evaluate_options, report_path
 from modkit.progress import Progress, Silent
+from modkit.runs.run import Run
 from modkit.specs.load import load_spec
 from modkit.specs.spec import Spec
-from modkit.sweeps.ledger import Failure, Ledger, alone
-from modkit.sweeps.trials import Cell, freeze
+from modkit.sweeps.directory import FORMAT, hold, record
+from modkit.sweeps.trials import Trial, freeze
 
 __all__ = ["Failure", "Sweep", "sweep"]
 
 _PAGE = "comparison.html"
-_TAIL = 4000  # characters of what a failed process said last
+_TAIL = 4000  # last characters of a failed process' stderr
 _PAUSE = 0.05  # seconds between looks at the processes
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A process that failed.
+
+    Args:
+        run: Name of the run.
+        trial: Label of the trial that was evaluated; None where the run was trained.
+        command: What was run.
+        status: Its exit status, negative where a signal ended it.
+        stderr: The end of what it wrote there.
+    """
+
+    run: str
+    trial: str | None
+    command: str
+    status: int
+    stderr: str
 
 
 @dataclass(frozen=True)
@@ -40,13 +62,13 @@ class Sweep:
 
     Args:
         path: Its directory.
-        cells: Its cells.
-        failures: What failed.
+        trials: Its trials.
+        failures: What failed, by run and trial.
         page: The comparison of the runs that were measured; None where there are none.
     """
 
     path: Path
-    cells: tuple[Cell, ...]
+    trials: tuple[Trial, ...]
     failures: tuple[Failure, ...]
     page: Path | None
 
@@ -64,7 +86,7 @@ def sweep(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> Sweep:
-    """Trains and evaluates a spec over the product of some axes, or goes on with that.
+    """Trains and evaluates a spec over the product of some axes, or continues with that.
 
     A sweep may be started again with more values. Started with another `num`, `features`, `metrics` or `seed` it
     evaluates anew and trains nothing twice.
@@ -82,85 +104,89 @@ def sweep(
         progress: Shows how far it is.
 
     Raises:
-        SpecError: With every problem of every cell; nothing has been written then.
-        ValueError: If `jobs` is below 1, or the directory holds anything else, or a sweep of other cells.
+        SpecError: With every problem of every trial; nothing has been written then.
+        ValueError: If `jobs` is below 1, or the directory holds anything else, or a sweep of other trials.
     """
     if jobs < 1:
         raise ValueError(f"sweep expects jobs of at least 1, got {jobs}")
     spec = spec if isinstance(spec, Spec) else load_spec(spec)
-    grid = freeze(spec, axes)
+    trials = freeze(spec, axes)
     path = Path(out) if out is not None else Path("sweeps") / spec.name
-    names = list(metrics) if metrics is not None else None
-    ledger = Ledger(path, grid, steps, {"num": num, "features": features, "metrics": names, "seed": seed})
+    options = {"num": num, "features": features, "metrics": [*(metrics or ())], "seed": seed}
+    evaluation = {name: value for name, value in options.items() if value}
+    asked = {
+        "format": FORMAT,
+        "steps": steps,
+        "evaluation": evaluation,
+        "runs": {trial.run: trial.spec for trial in trials},
+        "trials": [{"label": trial.label, "run": trial.run, "sampling": [*trial.sampling]} for trial in trials],
+    }
     shown = progress or Silent()
-    with alone(path, shown) as lock:
-        ledger.begin()
-        _Work(ledger, shown, lock, jobs).run()
-        ledger.save()
-        measured = ledger.measured()
+    with hold(path, shown) as lock:
+        record(path, asked)
+        work = _Work(path, trials, steps, evaluation, shown, lock, jobs)
+        failures = work.run()
+        measured = dict.fromkeys(path / "runs" / trial.run for trial in trials if work.evaluated(trial))
         if measured:
             from modkit.comparison import compare
 
-            compare(measured, path / _PAGE)
-    return Sweep(path, grid.cells, ledger.failures, path / _PAGE if measured else None)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A run to train, or one of its cells to evaluate.
-
-    Args:
-        run: Name of the run.
-        cell: The cell; None to train.
-        arguments: Of the command line.
-    """
-
-    run: str
-    cell: Cell | None
-    arguments: list[str]
+            compare(list(measured), path / _PAGE)
+    return Sweep(path, trials, failures, path / _PAGE if measured else None)
 
 
 @dataclass
 class _Child:
-    """A task at work."""
+    """A process that trains a run, or evaluates one for a trial."""
 
-    task: _Task
+    run: str
+    trial: Trial | None
+    arguments: list[str]
     process: subprocess.Popen[bytes]
     stderr: IO[bytes]
 
 
+@dataclass(frozen=True)
 class _Work:
     """Trains what is not trained and evaluates what is not evaluated, until nothing is left.
 
     Args:
-        ledger: What is to be done.
+        path: The sweep's directory.
+        trials: Its trials.
+        steps: Cap of every stage of training, or None.
+        evaluation: How a run is evaluated, as `Report.settings` says it.
         progress: Shows how far it is.
         lock: A descriptor that the processes inherit.
         jobs: Processes at a time.
     """
 
-    def __init__(self, ledger: Ledger, progress: Progress, lock: int, jobs: int) -> None:
-        self._ledger, self._progress, self._lock, self._jobs = ledger, progress, lock, jobs
-        self._waiting: deque[_Task] = deque()
+    path: Path
+    trials: Sequence[Trial]
+    steps: int | None
+    evaluation: Mapping[str, Any]
+    progress: Progress
+    lock: int
+    jobs: int
 
-    def run(self) -> None:
-        """Works; ends its processes if it is interrupted."""
-        names, cells = self._ledger.grid.specs, self._ledger.grid.cells
-        untrained = [name for name in names if not self._ledger.trained(name)]
-        for name in names:
-            self._waiting.extend([self._training(name)] if name in untrained else self._evaluations(name))
-        left = len(self._waiting) + sum(cell.run in untrained for cell in cells)
-        total = len(names) + len(cells)
-        self._progress.stage("sweep", total - left, total)
+    def run(self) -> tuple[Failure, ...]:
+        """Works, and returns what failed; ends its processes if it is interrupted."""
+        runs = dict.fromkeys(trial.run for trial in self.trials)
+        done = sum(map(self.trained, runs)) + sum(map(self.evaluated, self.trials))
+        self.progress.stage("sweep", done, len(runs) + len(self.trials))
+        waiting = deque(task for run in runs for task in self._missing(run))
+        failures: list[Failure] = []
         working: list[_Child] = []
         try:
-            while self._waiting or working:
-                while self._waiting and len(working) < self._jobs:
-                    working.append(self._started(self._waiting.popleft()))
+            while waiting or working:
+                while waiting and len(working) < self.jobs:
+                    working.append(self._start(*waiting.popleft()))
                 ended = [child for child in working if child.process.poll() is not None]
                 for child in ended:
                     working.remove(child)
-                    self._end(child)
+                    if failure := self._failure(child):
+                        failures.append(failure)
+                    elif child.trial is None:  # a trained run is evaluated next
+                        waiting.extendleft(reversed(self._missing(child.run)))
+                    self.progress.step(None)
                 if not ended:
                     time.sleep(_PAUSE)
         finally:
@@ -169,48 +195,57 @@ class _Work:
             for child in working:
                 child.process.wait()
                 child.stderr.close()
+        return tuple(sorted(failures, key=lambda failure: (failure.run, failure.trial or "")))
 
-    def _training(self, run: str) -> _Task:
-        ledger = self._ledger
-        cap = [] if ledger.steps is None else ["--steps", str(ledger.steps)]
-        return _Task(
-            run,
-            None,
-            ["train", str(ledger.spec(run)), "--out", str(ledger.run(run)), "--resume", "--no-evaluate", *cap],
-        )
+    def trained(self, run: str) -> bool:
+        """Whether a run is finished."""
+        try:
+            return Run.open(self.path / "runs" / run).finished
+        except ValueError:
+            return False
 
-    def _evaluations(self, run: str) -> list[_Task]:
-        ledger, options = self._ledger, self._ledger.options
-        metrics = None if options["metrics"] is None else ",".join(options["metrics"])
-        given = {"-n": options["num"], "--features": options["features"], "--metrics": metrics}
-        flags = [text for flag, value in given.items() if value is not None for text in (flag, str(value))]
-        flags += ["--seed", str(options["seed"])]
-        cells = [cell for cell in ledger.grid.cells if cell.run == run and not ledger.evaluated(cell)]
-        return [_Task(run, cell, ["evaluate", str(ledger.run(run)), *cell.sampling, *flags]) for cell in cells]
+    def evaluated(self, trial: Trial) -> bool:
+        """Whether a trial's run is finished and keeps a report of it, made as this sweep asks."""
+        try:
+            report = Report.from_json(report_path(self.path / "runs" / trial.run, trial.sampling).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return False
+        return report.settings == self.evaluation and self.trained(trial.run)
 
-    def _started(self, task: _Task) -> _Child:
-        self._progress.note(f"evaluate {task.cell.label}" if task.cell else f"train {task.run}")
+    def _missing(self, run: str) -> list[tuple[str, Trial | None]]:
+        """What is to be done next for a run: its training, or the evaluations that it lacks."""
+        if not self.trained(run):
+            return [(run, None)]
+        return [(run, trial) for trial in self.trials if trial.run == run and not self.evaluated(trial)]
+
+    def _start(self, run: str, trial: Trial | None) -> _Child:
+        self.progress.note(f"evaluate {trial.label}" if trial else f"train {run}")
+        folder = str(self.path / "runs" / run)
+        if trial:
+            arguments = ["evaluate", folder, *trial.sampling, *evaluate_options(self.evaluation)]
+        else:
+            spec = str(self.path / "specs" / f"{run}.yaml")
+            cap = [] if self.steps is None else ["--steps", str(self.steps)]
+            arguments = ["train", spec, "--out", folder, "--resume", "--no-evaluate", *cap]
         stderr = tempfile.TemporaryFile()
-        return _Child(task, _launched(task.arguments, stderr, self._lock), stderr)
+        return _Child(run, trial, arguments, _launch(arguments, stderr, self.lock), stderr)
 
-    def _end(self, child: _Child) -> None:
-        """Keeps what came of a task; a trained run is evaluated next."""
-        task, status = child.task, child.process.returncode
+    def _failure(self, child: _Child) -> Failure | None:
+        """What went wrong in a process that has ended, or None where it did what it was started for."""
         with child.stderr:
             child.stderr.seek(0)
-            said = child.stderr.read().decode(errors="replace")[-_TAIL:]
-        done = status == 0 and (self._ledger.succeeded(task.cell) if task.cell else self._ledger.ended(task.run))
-        if done and task.cell is None:
-            self._waiting.extendleft(reversed(self._evaluations(task.run)))
-        elif not done:
-            command = shlex.join(["modkit", *task.arguments])
-            self._ledger.failed(Failure(task.run, task.cell.label if task.cell else None, command, status, said))
-            self._progress.note(f"failed: {command}\n{said.strip()}")
-        self._progress.step(None)
+            text = child.stderr.read().decode(errors="replace")[-_TAIL:]
+        done = self.evaluated(child.trial) if child.trial else self.trained(child.run)
+        if done and child.process.returncode == 0:
+            return None
+        command = shlex.join(["modkit", *child.arguments])
+        self.progress.note(f"failed: {command}\n{text.strip()}")
+        label = child.trial.label if child.trial else None
+        return Failure(child.run, label, command, child.process.returncode, text)
 
 
-def _launched(arguments: Sequence[str], stderr: IO[bytes], lock: int) -> subprocess.Popen[bytes]:
-    """`modkit ARGUMENTS` at work in a process of its own."""
+def _launch(arguments: Sequence[str], stderr: IO[bytes], lock: int) -> subprocess.Popen[bytes]:
+    """Starts `modkit ARGUMENTS` in a process of its own."""
     command = [sys.executable, "-m", "modkit", *arguments]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=stderr, pass_fds=[lock])

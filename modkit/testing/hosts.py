@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 from modkit.specs.spec import Spec
 
 __all__ = ["places"]
 
-_TRAIN = """
-train: {device: cpu, batch_size: 16, steps: 2, samples: {num: 4}}
-"""
-_SPECS = {
+_DATA = "{use: digits, size: 8}"
+_TRAIN = "train: {device: cpu, batch_size: 16, steps: 2, samples: {num: 4}}"
+_MODELS = {
     "vae": """
-data: {use: digits, size: 8}
-model:
   use: autoencoder
   encoder: {use: mlp, width: 8, depth: 1}
   bottleneck: {use: gaussian, channels: 2}
   decoder: {use: mlp, width: 8, depth: 1}
 """,
     "map-vae": """
-data: {use: digits, size: 8}
-model:
   use: autoencoder
   encoder: {use: conv, channels: [8, 8]}
   bottleneck: {use: gaussian, channels: 2}
@@ -32,16 +28,12 @@ model:
   weights: {adversarial: 0.5}
 """,
     "hierarchy": """
-data: {use: digits, size: 8}
-model:
   use: autoencoder
   encoder: {use: conv, channels: [8, 8], levels: [8, 4]}
   bottleneck: {use: top-down, level: {use: vq, num_codes: 8, channels: 2}}
   decoder: {use: conv, channels: [8, 8]}
 """,
     "levels": """
-data: {use: digits, size: 8}
-model:
   use: latent
   autoencoder:
     encoder: {use: conv, channels: [8, 8], levels: [8, 4]}
@@ -52,8 +44,6 @@ model:
     level: {use: diffusion, network: {use: mlp, width: 8, depth: 1}, sampler: {use: ddim, steps: 3}}
 """,
     "gan": """
-data: {use: digits, size: 8}
-model:
   use: gan
   z_dim: 4
   generator: {use: mlp, width: 8, depth: 1}
@@ -62,46 +52,17 @@ model:
   weights: {adversarial: 0.5}
 """,
     "denoising-gan": """
-data: {use: digits, size: 8}
-model:
   use: denoising-gan
   z_dim: 4
   network: {use: mlp, width: 8, depth: 1}
   discriminator: {use: mlp, width: 8, depth: 1}
 """,
-    "diffusion": """
-data: {use: digits, size: 8}
-model:
-  use: diffusion
-  network: {use: mlp, width: 8, depth: 1}
-  conditioner: {use: label, width: 4}
-  guidance: {use: cfg, scale: 2.0}
-  sampler: {use: ddim, steps: 3}
-""",
     "plain": """
-data: {use: digits, size: 8}
-model: {use: diffusion, network: {use: mlp, width: 8, depth: 1}, sampler: {use: ddim, steps: 3}}
-""",
-    "flow": """
-data: {use: digits, size: 8}
-model:
   use: diffusion
   network: {use: mlp, width: 8, depth: 1}
-  schedule: flow
-  parametrization: flow
-  sampler: {use: ddim, steps: 3}
-""",
-    "in-painting": """
-data: {use: corrupted, data: {use: digits, size: 8}, corruption: mask}
-model:
-  use: diffusion
-  network: {use: unet, channels: [8], blocks: 1}
-  conditioner: map
   sampler: {use: ddim, steps: 3}
 """,
     "codes": """
-data: {use: digits, size: 8}
-model:
   use: latent
   autoencoder:
     encoder: {use: conv, channels: [8]}
@@ -111,54 +72,35 @@ model:
     use: autoregressive
     network: {use: transformer, width: 8, depth: 1, heads: 2}
 """,
-    "masks": """
-data: {use: digits, size: 8}
-model:
-  use: latent
-  autoencoder:
-    encoder: {use: conv, channels: [8]}
-    bottleneck: {use: vq, num_codes: 8, channels: 2}
-    decoder: {use: conv, channels: [8]}
-  prior:
-    use: masked
-    network: {use: transformer, width: 8, depth: 1, heads: 2}
-    sampler: {use: maskgit, steps: 2}
-""",
-    "measured": """
-data: {use: digits, size: 8}
-model:
-  use: autoencoder
-  encoder: {use: mlp, width: 8, depth: 1}
-  bottleneck: {use: gaussian, channels: 2}
-  decoder: {use: mlp, width: 8, depth: 1}
-  likelihood: gaussian
-evaluate: {features: {use: classifier, weights: digits}, metrics: [fd]}
-""",
-    "measured-codes": """
-data: {use: digits, size: 8}
-model:
-  use: autoencoder
-  encoder: {use: mlp, width: 8, depth: 1}
-  bottleneck: {use: vq, num_codes: 8, channels: 2}
-  decoder: {use: mlp, width: 8, depth: 1}
-evaluate: {metrics: [codebook]}
-""",
-    "measured-labels": """
-data: {use: digits, size: 8}
-model:
-  use: gan
-  z_dim: 4
-  generator: {use: mlp, width: 8, depth: 1}
-  discriminator: {use: mlp, width: 8, depth: 1}
-  conditioner: {use: label, width: 4}
-evaluate: {features: {use: classifier, weights: digits}, metrics: [fd]}
-""",
-    "measured-ring": """
-data: {use: ring, num: 256, num_test: 64}
-model: {use: gan, z_dim: 4, generator: {use: mlp, width: 8, depth: 1}, discriminator: {use: mlp, width: 8, depth: 1}}
-evaluate: {metrics: [modes]}
-""",
 }
+_CLASSIFIED = {"features": {"use": "classifier", "weights": "digits"}, "metrics": ["fd"]}
+_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "diffusion": (
+        "plain",
+        {"model.conditioner": {"use": "label", "width": 4}, "model.guidance": {"use": "cfg", "scale": 2.0}},
+    ),
+    "flow": ("plain", {"model.schedule": "flow", "model.parametrization": "flow"}),
+    "in-painting": (
+        "plain",
+        {
+            "data": {"use": "corrupted", "data": {"use": "digits", "size": 8}, "corruption": "mask"},
+            "model.network": {"use": "unet", "channels": [8], "blocks": 1},
+            "model.conditioner": "map",
+        },
+    ),
+    "masks": ("codes", {"model.prior.use": "masked", "model.prior.sampler": {"use": "maskgit", "steps": 2}}),
+    "measured": ("vae", {"model.likelihood": "gaussian", "evaluate": _CLASSIFIED}),
+    "measured-codes": (
+        "vae",
+        {"model.bottleneck": {"use": "vq", "num_codes": 8, "channels": 2}, "evaluate": {"metrics": ["codebook"]}},
+    ),
+    "measured-labels": ("gan", {"model.conditioner": {"use": "label", "width": 4}, "evaluate": _CLASSIFIED}),
+    "measured-ring": (
+        "gan",
+        {"data": {"use": "ring", "num": 256, "num_test": 64}, "evaluate": {"metrics": ["modes"]}},
+    ),
+}
+"""Hosts that are another with some values changed, by path."""
 _PLACES = {
     "model": ("vae model", "codes model.prior", "levels model.prior"),
     "encoder": ("vae model.encoder", "map-vae model.encoder"),
@@ -202,4 +144,9 @@ def places(kind: str) -> Iterator[tuple[Spec, str]]:
 
 @cache
 def _spec(name: str) -> Spec:
-    return Spec.from_yaml(f"name: {name}\n{_SPECS[name]}{_TRAIN}", f"the reference host {name}")
+    base, changes = _VARIANTS.get(name, (name, {}))
+    text = f"name: {name}\ndata: {_DATA}\nmodel:{_MODELS[base]}{_TRAIN}\n"
+    spec = Spec.from_yaml(text, f"the reference host {name}")
+    for path, value in changes.items():
+        spec = spec.with_value(path, value)
+    return spec

@@ -77,5 +77,5 @@ def test_continuous_beyond_the_ends_decodes_to_them():
 
 @pytest.mark.parametrize("levels", [[], [8, 1], [2**16, 2**15]])
 def test_refuses_levels(levels):
-    with pytest.raises(ValueError, match=r"FiniteScalarQuantizer expects levels of at least 2, .*, got \["):
+    with pytest.raises(ValueError, match=r"FiniteScalarQuantizer expects levels of at least 2 and .*, got \["):
         FiniteScalarQuantizer(TensorType((3,)), levels=levels)

@@ -1,4 +1,4 @@
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,22 +8,8 @@ from torch.distributions import Independent, Normal, kl_divergence
 from modkit.bottlenecks import Gaussian
 from modkit.rng import Rng
 from modkit.types import TensorType
-
-
-@dataclass
-class Turn:
-    rng: Rng = field(default_factory=lambda: Rng(0))
-    index: int = 0
-    moves: bool = True
-
-    def wants(self, term: str) -> bool:
-        return True
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
+from tests.play import turn
+from tests.refusals import refusals
 
 SHAPES = [(6,), (6, 5), (6, 3, 5), (6, 2, 3, 4)]
 
@@ -44,9 +30,9 @@ def test_kl_and_draw_are_those_of_torch_distributions(shape):
     posterior = Independent(Normal(mean, (logvar / 2).exp()), len(shape))
     prior = Independent(Normal(torch.zeros_like(mean), torch.ones_like(mean)), len(shape))
 
-    latents = part(h, Turn())
+    latents = part(h, turn())
     torch.testing.assert_close(latents.kl, kl_divergence(posterior, prior))
-    noise = Rng(0).normal("posterior", mean)
+    noise = turn().rng.normal("posterior", mean)
     torch.testing.assert_close(latents.values["continuous"], mean + (logvar / 2).exp() * noise)
     torch.testing.assert_close(part(h, None).values["continuous"], mean)
     assert latents.losses == {}
@@ -103,7 +89,7 @@ def test_gradients_reach_features_and_weights():
     part = Gaussian(TensorType((3, 2)), channels=2).double()
 
     def both(h):
-        latents = part(h, Turn())
+        latents = part(h, turn())
         return latents.values["continuous"], latents.kl
 
     assert torch.autograd.gradcheck(both, torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True))
@@ -114,8 +100,8 @@ def test_gradients_reach_features_and_weights():
 def test_rows_draw_the_same_noise_in_any_split():
     part = Gaussian(TensorType((3, 4, 4)))
     h = torch.randn(6, 3, 4, 4)
-    whole = part(h, Turn()).values["continuous"]
-    parts = [part(h[i : i + 2], Turn(Rng(0).rows(i))).values["continuous"] for i in (0, 2, 4)]
+    whole = part(h, turn()).values["continuous"]
+    parts = [part(h[i : i + 2], replace(turn(), rng=turn().rng.rows(i))).values["continuous"] for i in (0, 2, 4)]
     torch.testing.assert_close(torch.cat(parts), whole)
 
 
@@ -133,12 +119,12 @@ def test_statistics_are_float32_under_bfloat16_and_exact_in_float64():
     h = torch.randn(4, 8, 2, 2)
     exact = Gaussian(TensorType((8, 2, 2))).double()
     exact.load_state_dict(part.state_dict())
-    want = exact(h.double(), Turn())
+    want = exact(h.double(), turn())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = part(h, Turn())
+        got = part(h, turn())
     assert got.kl.dtype == got.values["continuous"].dtype == torch.float32
     torch.testing.assert_close(got.kl.double(), want.kl, rtol=3e-2, atol=0)  # bfloat16's 8 bits, from the convolution
-    half = part.bfloat16()(h.bfloat16(), Turn())
+    half = part.bfloat16()(h.bfloat16(), turn())
     assert half.kl.dtype == torch.float32 and half.values["continuous"].dtype == torch.bfloat16
 
 
@@ -146,28 +132,23 @@ def test_safetensors_round_trip():
     part, other = Gaussian(TensorType((3, 4, 4))), Gaussian(TensorType((3, 4, 4)))
     other.load_state_dict(load(save(part.state_dict())))
     h = torch.randn(2, 3, 4, 4)
-    assert torch.equal(part(h, Turn()).values["continuous"], other(h, Turn()).values["continuous"])
+    assert torch.equal(part(h, turn()).values["continuous"], other(h, turn()).values["continuous"])
 
 
 def test_runs_on_the_meta_device():
     with torch.device("meta"):
         part = Gaussian(TensorType((3, 4, 5)))
-        latents = part(torch.empty(2, 3, 4, 5), Turn())
+        latents = part(torch.empty(2, 3, 4, 5), turn())
     assert latents.values["continuous"].shape == (2, 4, 4, 5) and latents.kl.shape == (2,)
     assert part.sample(3, Rng(0)).shape == (3, 4, 4, 5)
 
 
-@pytest.mark.parametrize(
-    ("h", "channels", "match"),
-    [
-        ((TensorType((3, 2, 2)), TensorType((3, 4, 4))), 4, "Gaussian expects features of one level, got a hierarchy"),
-        (TensorType((4, 4), classes=8), 4, "Gaussian expects continuous features.*codes of 8"),
-        (TensorType((3,)), 0, "Gaussian expects channels of at least 1, got 0"),
-    ],
+test_refuses = refusals(
+    ((TensorType((3, 2, 2)), TensorType((3, 4, 4))), 4, "Gaussian expects features of one level, got a hierarchy"),
+    (TensorType((4, 4), classes=8), 4, "Gaussian expects continuous features.*codes of 8"),
+    (TensorType((3,)), 0, "Gaussian expects channels of at least 1, got 0"),
+    of=lambda h, channels: Gaussian(h, channels=channels),
 )
-def test_refuses(h, channels, match):
-    with pytest.raises(ValueError, match=match):
-        Gaussian(h, channels=channels)
 
 
 def test_refuses_other_latents():

@@ -12,11 +12,6 @@ from tests.play import turn
 SHAPES = [(6,), (6, 5), (6, 3, 5), (6, 2, 3, 4)]
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def passing(num_codes=5, **keywords):
     """A quantizer whose features are its logits."""
     part = GumbelQuantizer(TensorType((num_codes,)), num_codes=num_codes, channels=3, **keywords).double()

@@ -31,11 +31,6 @@ PARTS = {
 CERTAIN = [name for name in PARTS if name != "gumbel"]
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def made(name, shape=(6, 3, 4), **keywords):
     cls, small = PARTS[name]
     return cls(TensorType(shape), **{**small, **keywords})

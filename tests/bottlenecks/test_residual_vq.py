@@ -11,11 +11,6 @@ from tests.play import turn
 SHAPES = [(6,), (6, 5), (6, 3, 5), (6, 2, 3, 4)]
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def passing(channels=2, **keywords):
     """A quantizer whose projection is the identity, on vectors."""
     part = ResidualQuantizer(TensorType((channels,)), channels=channels, **keywords).double()

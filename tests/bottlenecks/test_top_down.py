@@ -18,11 +18,6 @@ H = (TensorType((6, 2, 3)), TensorType((4, 4, 5)))
 CONV = {"encoder": use("conv", channels=[4, 8], levels=[8, 4]), "decoder": use("conv", channels=[8, 4])}
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 class Slot:
     """A slot of bottlenecks, made by a function of h."""
 

@@ -1,5 +1,5 @@
 import copy
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,22 +8,7 @@ from safetensors.torch import load, save
 from modkit.bottlenecks import VectorQuantizer
 from modkit.rng import Rng
 from modkit.types import TensorType
-
-
-@dataclass
-class Turn:
-    rng: Rng = field(default_factory=lambda: Rng(0))
-    index: int = 0
-    moves: bool = True
-
-    def wants(self, term: str) -> bool:
-        return True
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
+from tests.play import turn
 
 SHAPES = [(6,), (6, 5), (6, 3, 5), (6, 2, 3, 4)]
 
@@ -97,8 +82,8 @@ def test_moving_averages_over_three_steps_by_hand():
     usage, moment = [1.0] * 3, [[0.0, 0.0], [4.0, 0.0], [50.0, 50.0]]
     codes = [list(m) for m in moment]
     for rows in batches:
-        part(torch.tensor(rows, dtype=torch.float64), Turn())
-        part.update(Turn())
+        part(torch.tensor(rows, dtype=torch.float64), turn())
+        part.update(turn())
 
         chosen = [min(range(3), key=lambda k: sum((a - b) ** 2 for a, b in zip(row, codes[k]))) for row in rows]
         usage = [0.9 * usage[k] + 0.1 * chosen.count(k) for k in range(3)]
@@ -116,19 +101,19 @@ def test_moving_averages_over_three_steps_by_hand():
 def test_a_gradient_codebook_is_not_moved_by_update():
     part = passing(codebook="gradient", revive=0.0)
     before = part.codebook.codes.detach().clone()
-    part(torch.randn(9, 2, dtype=torch.float64), Turn())
+    part(torch.randn(9, 2, dtype=torch.float64), turn())
     counts = part.codebook.counts.clone()
-    part.update(Turn())
+    part.update(turn())
     assert torch.equal(part.codebook.codes, before)
     torch.testing.assert_close(part.codebook.usage, 0.99 + 0.01 * counts)
 
 
-@pytest.mark.parametrize("step", [None, Turn(moves=False)])
+@pytest.mark.parametrize("step", [None, turn(moves=False)])
 def test_nothing_moves_outside_the_owners_turn(step):
     part = passing(revive=0.5)
     before = copy.deepcopy(dict(part.named_buffers()))
     part(torch.randn(9, 2, dtype=torch.float64), step)
-    part.update(Turn(moves=False))
+    part.update(turn(moves=False))
     assert all(torch.equal(value, before[name]) for name, value in part.named_buffers())
 
 
@@ -137,14 +122,14 @@ def test_microbatches_keep_the_sums_of_one_batch():
     whole = VectorQuantizer(TensorType((3, 4, 4)), num_codes=32, revive=0.9).double()
     split = copy.deepcopy(whole)
     h = torch.randn(8, 3, 4, 4, dtype=torch.float64)
-    whole(h, Turn())
+    whole(h, turn())
     for first, stop in ((0, 3), (3, 4), (4, 8)):
-        split(h[first:stop], Turn(Rng(0).rows(first)))
+        split(h[first:stop], replace(turn(), rng=turn().rng.rows(first)))
     assert torch.equal(whole.codebook.counts, split.codebook.counts) and whole.codebook.counts.sum() == 128
     torch.testing.assert_close(whole.codebook.sums, split.codebook.sums)
     assert torch.equal(whole.codebook.priority, split.codebook.priority) and whole.codebook.priority.max() < 1
-    whole.update(Turn())
-    split.update(Turn())
+    whole.update(turn())
+    split.update(turn())
     torch.testing.assert_close(whole.codebook.codes, split.codebook.codes)
 
 
@@ -154,8 +139,8 @@ def test_dead_codes_become_encoder_outputs_of_the_step(codebook):
     far = torch.tensor([[0.0, 0], [9, 9], [90, 0], [0, 90], [-90, 0], [0, -90]], dtype=torch.float64)
     part.codebook.codes.data.copy_(far)
     z = torch.cat([torch.randn(20, 2), 9 + torch.randn(20, 2)]).double()
-    part(z, Turn())
-    part.update(Turn())
+    part(z, turn())
+    part.update(turn())
     assert ((part.codebook.codes[2:].detach()[:, None] - z).abs().sum(2).min(1).values == 0).all()
     assert len(part.codebook.codes[2:].detach().unique(dim=0)) == 4  # no output is given to two codes
     assert part.codebook.codes[:2].detach().sub(far[:2]).abs().max() < 2
@@ -167,8 +152,8 @@ def test_revival_takes_no_more_than_was_seen():
     start = part.codebook.codes.clone()
     z = torch.full((2, 2), 30.0, dtype=torch.float64)
     z[1] += 1
-    owner = part(z, Turn()).values["codes"].flatten().unique()
-    part.update(Turn())
+    owner = part(z, turn()).values["codes"].flatten().unique()
+    part.update(turn())
     seen = (part.codebook.codes[:, None] == z).all(2).any(1)
     assert seen.sum() == 2 and not seen[owner].any()
     alone = [k for k in range(8) if not seen[k] and k not in owner]
@@ -182,8 +167,8 @@ def test_revival_draws_uniformly_by_the_steps_rng():
     for seed in range(300):
         part = passing(num_codes=2, decay=0.0, revive=0.5)
         part.codebook.codes.copy_(torch.tensor([[0.0, 0.0], [99.0, 99.0]]))
-        part(z, Turn(Rng(seed)))
-        part.update(Turn())
+        part(z, turn(seed))
+        part.update(turn())
         taken[int(part.codebook.codes[1, 0])] += 1
     torch.testing.assert_close(taken / 300, torch.full((4,), 0.25), atol=0.1, rtol=0)  # sd .025
 
@@ -234,8 +219,8 @@ def test_training_lowers_the_distortion():
     z = torch.randn(256, 2, dtype=torch.float64)
     first = part(z, None).losses["commitment"]
     for index in range(60):
-        part(z, Turn(Rng(index)))
-        part.update(Turn())
+        part(z, turn(index))
+        part.update(turn())
     values, _, losses = part(z, None)
     assert losses["commitment"] < 0.5 * first
     assert values["codes"].unique().numel() == 16
@@ -246,29 +231,29 @@ def test_bfloat16_autocast_keeps_codes_and_sums_in_float32():
     part = VectorQuantizer(TensorType((8, 4, 4)), num_codes=32)
     h = torch.randn(4, 8, 4, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        values, _, losses = part(h, Turn())
+        values, _, losses = part(h, turn())
         z = part.project(h).float()
-        part.update(Turn())
+        part.update(turn())
     assert values["quantized"].dtype == values["continuous"].dtype == losses["commitment"].dtype == torch.float32
     assert torch.equal(values["continuous"], z)
     fresh = VectorQuantizer(TensorType((8, 4, 4)), num_codes=32)
     assert fresh.codebook.codes.dtype == part.codebook.codes.dtype == torch.float32
     half = fresh.bfloat16()
-    value = half(h.bfloat16(), Turn()).values["quantized"]
+    value = half(h.bfloat16(), turn()).values["quantized"]
     assert value.dtype == torch.bfloat16
 
 
 def test_safetensors_round_trip_holds_codes_and_usage_only():
     part, other = (VectorQuantizer(TensorType((3, 4, 4))) for _ in range(2))
-    part(torch.randn(2, 3, 4, 4), Turn())
-    part.update(Turn())
+    part(torch.randn(2, 3, 4, 4), turn())
+    part.update(turn())
     state = load(save(part.state_dict()))
     assert set(state) == {"codebook.codes", "codebook.usage", "project.weight", "project.bias"}
     other.load_state_dict(state)
     h = torch.randn(2, 3, 4, 4)
     for module in (part, other):
-        module(h, Turn(Rng(5)))
-        module.update(Turn())
+        module(h, turn(5))
+        module.update(turn())
     assert torch.equal(part.codebook.codes, other.codebook.codes) and torch.equal(
         part.codebook.usage, other.codebook.usage
     )
@@ -278,7 +263,7 @@ def test_safetensors_round_trip_holds_codes_and_usage_only():
 def test_runs_on_the_meta_device(codebook):
     with torch.device("meta"):
         part = VectorQuantizer(TensorType((3, 4, 5)), codebook=codebook)
-        values, _, losses = part(torch.empty(2, 3, 4, 5), Turn())
+        values, _, losses = part(torch.empty(2, 3, 4, 5), turn())
     assert values["codes"].shape == (2, 4, 5) and values["codes"].dtype == torch.int64
     assert values["quantized"].shape == (2, 4, 4, 5) and losses["commitment"].shape == ()
     assert all(part.to_z(name, value).shape == (2, 4, 4, 5) for name, value in values.items())
@@ -333,8 +318,8 @@ def test_the_cosine_s_codes_stay_on_the_unit_sphere():
     part.codebook.codes.copy_(torch.tensor([[1.0, 0], [0, 1], [-1, 0]]))
     z = torch.tensor([[3.0, 1.0], [4.0, -1.0], [1.0, 5.0]], dtype=torch.float64)
     unit = z / z.norm(dim=1, keepdim=True)
-    part(z, Turn())
-    part.update(Turn())
+    part(z, turn())
+    part.update(turn())
     moments = [0.9 * torch.tensor([1.0, 0]) + 0.1 * (unit[0] + unit[1]), 0.9 * torch.tensor([0, 1.0]) + 0.1 * unit[2]]
     want = torch.stack([*(m / m.norm() for m in moments), torch.tensor([-1.0, 0])])
     torch.testing.assert_close(part.codebook.codes, want)

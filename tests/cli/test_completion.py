@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -6,8 +7,13 @@ from pathlib import Path
 import pytest
 from click.shell_completion import ShellComplete, get_completion_class
 
+from modkit.building.schema import schema
+from modkit.cli import completion
 from modkit.cli.app import app
+from modkit.kinds import KINDS, Default
 from modkit.parts.registry import registry
+from modkit.parts.signature import parameters
+from tests.plugin_factory import make_plugin
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TRAIN = ("train", str(EXAMPLES / "ldm.yaml"))
@@ -98,6 +104,100 @@ def test_a_spec_that_is_wrong_or_absent_offers_nothing(tmp_path):
     (tmp_path / "unknown.yaml").write_text("name: x\nmodel: {use: gann}")
     assert completed("train", str(tmp_path / "unknown.yaml"), "model.") == []
     assert completed(*TRAIN, "model.prior[") == completed(*TRAIN, "model=[", "model.") == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_part_s_parameters_are_those_of_its_signature(kind):
+    for part in (entry.part for entry in registry().parts(kind)):
+        inside = completion._Place("here", {"$ref": f"#/definitions/{kind}"}, part.name).inside
+        known = parameters(part)
+        assert list(inside) == list(known), str(part)
+        for name, one in known.items():
+            slot = one.slot.kind if one.slot and not one.slot.container else None
+            assert inside[name].kind == slot, f"{part} {name}"
+            if isinstance(one.default, Default):
+                assert inside[name].schema["default"] == one.default.name
+
+
+PLUGIN = """
+    from typing import Literal
+    from modkit.kinds import Slot, Weight
+    from modkit.part import Part, hookimpl
+
+    print("noise")
+    Word = Literal["{word}", "b"]
+
+    class Odd:
+        def __init__(
+            self,
+            *,
+            word: Word | None = None,
+            on: bool | None = None,
+            each: dict[str, Slot[Weight]] | None = None,
+        ):
+            pass
+
+    @hookimpl
+    def modkit_parts():
+        return [Part("optimizer", "odd", f"{__name__}:Odd", "", aliases=("strange",))]
+"""
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """A cache and a path with nothing in them, and nothing kept in this process."""
+
+    def forget():
+        registry.cache_clear()
+        completion._load_schema.cache_clear()
+
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(tmp_path)
+    forget()
+    yield forget
+    monkeypatch.undo()
+    forget()
+
+
+def test_the_schema_is_made_anew_when_a_source_changes_and_only_then(fresh, tmp_path, monkeypatch, capfd):
+    module = tmp_path / f"{make_plugin(tmp_path, source=PLUGIN.replace('{word}', 'a'))}.py"
+    odd = (*TRAIN, "train.optimizer=acme/odd")
+    assert completed(*odd, "train.optimizer.word=") == ["train.optimizer.word=a", "train.optimizer.word=b"]
+    assert completed(*odd, "train.optimizer.on=t") == ["train.optimizer.on=true"]
+    assert completed(*TRAIN, "train.optimizer=acme/strange", "train.optimizer.w") == ["train.optimizer.word="]
+    named = (*odd, "train.optimizer.each={kl: 1}")
+    assert completed(*named, "train.optimizer.each.") == ["train.optimizer.each.kl="]
+    assert completed(*named, "train.optimizer.each.kl=") == [f"train.optimizer.each.kl={n}" for n in names("weight")]
+    module.write_text(module.read_text().replace('"a"', '"c"'))
+    fresh()
+    assert completed(*odd, "train.optimizer.word=c") == ["train.optimizer.word=c"]
+    fresh()
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", None)
+        assert completed(*odd, "train.optimizer.word=c") == ["train.optimizer.word=c"]
+    printed = capfd.readouterr()
+    assert printed.out == "" and set(printed.err.split()) == {"noise"}  # by the registry, on stderr
+
+
+def test_a_cache_that_is_broken_or_missing_is_made_again_and_no_failure_is_printed(fresh, tmp_path, monkeypatch, capfd):
+    made = [json.dumps(schema()).encode()]
+    answer = lambda command, **options: subprocess.CompletedProcess(command, 0, made[-1], b"!")  # noqa: E731
+    monkeypatch.setattr(subprocess, "run", answer)
+    assert completed(*TRAIN, "dat") == ["data=", "data."]
+    (kept,) = (tmp_path / "cache").iterdir()
+    before = kept.read_bytes()
+    for content in ("", "{", '["another state", {}]'):
+        kept.write_text(content)
+        fresh()
+        assert completed(*TRAIN, "dat") == ["data=", "data."]
+        assert kept.read_bytes() == before
+    kept.unlink()
+    made.append(b"Traceback")
+    fresh()
+    assert completed(*TRAIN, "dat") == []
+    assert completed("show", "sampler", "dd") == names("sampler", "dd")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_bash_puts_no_blank_after_what_goes_on():

@@ -53,7 +53,8 @@ def report(fd, coverage, speed, *, counts=COUNTS, overrides=(), notes=(), **more
         **more,
     }
     floor = {"FD (pixels)": Score(0.5, 0.05, "lower", counts, settings={"groups": 10})}
-    return Report(scores, counts, 0, notes, floor, overrides, "step-00000002")
+    settings = {"num": 50, "features": "pixels", "metrics": ["fd", "cost"], "raw": True}
+    return Report(scores, counts, 0, notes, floor, overrides, "step-00000002", settings)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +219,8 @@ def test_commands_name_the_run_and_what_was_measured(found, runs):
     path = runs["ldm-0"].path
     assert train == f"modkit train {path}/spec.yaml --out {path}-again"
     assert measure == (
-        f"modkit evaluate {path} model.prior.sampler=heun --seed 0 --checkpoint step-00000002 -n 50 --features pixels"
+        f"modkit evaluate {path} model.prior.sampler=heun --seed 0 -n 50 --features pixels --metrics fd,cost --raw "
+        "--checkpoint step-00000002"
     )
 
 

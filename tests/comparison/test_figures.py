@@ -14,6 +14,7 @@ from modkit.comparison.figures import Line, learning_curves, short, style
 from modkit.comparison.radar import radars
 from modkit.comparison.scatter import pareto_scatters
 from modkit.comparison.trilemma import Axis, Point
+from tests.refusals import refusals
 
 pytest.importorskip("matplotlib", reason="the extra `compare` is not installed")
 
@@ -201,10 +202,8 @@ def test_short_numbers(value, text):
     assert short(value) == text
 
 
-def test_nothing_to_draw_is_refused():
-    with pytest.raises(ValueError, match="three axes and points, got 2 and 1"):
-        radars(ALL[:2], [point(0, 1.0, 1.0, 1.0)], {})
-    with pytest.raises(ValueError, match="pairs with a front each, got 0 and 0"):
-        pareto_scatters([], [], [], {})
-    with pytest.raises(ValueError, match="names of curves, got none"):
-        learning_curves([], [])
+test_nothing_to_draw_is_refused = refusals(
+    (lambda: radars(ALL[:2], [point(0, 1.0, 1.0, 1.0)], {}), "three axes and points, got 2 and 1"),
+    (lambda: pareto_scatters([], [], [], {}), "pairs with a front each, got 0 and 0"),
+    (lambda: learning_curves([], []), "names of curves, got none"),
+)

@@ -14,6 +14,7 @@ from modkit.rng import Rng
 from modkit.training.players import owned
 from modkit.types import Batch, Cond, CondType, TensorType
 from tests.play import spec, state, trainer
+from tests.refusals import refusals
 
 IMAGE = TensorType((1, 8, 8), range=(-1.0, 1.0))
 FIELDS = {"masked": IMAGE, "mask": TensorType((1, 8, 8), range=(0.0, 1.0)), "labels": TensorType((), classes=3)}
@@ -165,26 +166,12 @@ def test_a_latent_diffusion_in_paints_and_its_autoencoder_stays_as_it_is(options
     assert model.sample(2, seed=0).shape == (2, 1, 8, 8)
 
 
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        (
-            {"field": "picture"},
-            r"Encoded expects the data's field 'picture', got fields \['labels', 'mask', 'masked'\]",
-        ),
-        ({"at": "codes"}, "Encoded expects a continuous latent of one level, 'codes', got an autoencoder with codes"),
-        (
-            {"to": "context", "beside": ["mask"]},
-            r"Encoded expects maps beside a map only, got \['mask'\] beside tokens",
-        ),
-        (
-            {"beside": ["labels"]},
-            "a latent that is a map, and continuous maps of its rank beside it, got 3×2×2 .*, scalar",
-        ),
-        ({"vector": True}, "Encoded expects a latent that is a map, .*, got 3 unbounded"),
-        ({"drop": 2.0}, r"Encoded expects drop in \[0, 1\], got 2.0"),
-    ],
+test_refuses = refusals(
+    ({"field": "picture"}, r"Encoded expects the data's field 'picture', got fields \['labels', 'mask', 'masked'\]"),
+    ({"at": "codes"}, "Encoded expects a continuous latent of one level, 'codes', got an autoencoder with codes"),
+    ({"to": "context", "beside": ["mask"]}, r"Encoded expects maps beside a map only, got \['mask'\] beside tokens"),
+    ({"beside": ["labels"]}, "a latent that is a map, and continuous maps of its rank beside it, got 3×2×2 .*, scalar"),
+    ({"vector": True}, "Encoded expects a latent that is a map, .*, got 3 unbounded"),
+    ({"drop": 2.0}, r"Encoded expects drop in \[0, 1\], got 2.0"),
+    of=lambda options: made(**options),
 )
-def test_refuses(options, match):
-    with pytest.raises(ValueError, match=match):
-        made(**options)

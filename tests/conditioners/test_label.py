@@ -5,6 +5,7 @@ from safetensors.torch import load, save
 from modkit.conditioners import Label
 from modkit.rng import Rng
 from modkit.types import Batch, CondType, TensorType
+from tests.refusals import refusals
 
 FIELDS = {"labels": TensorType((), classes=4), "mask": TensorType((1, 4, 4))}
 
@@ -92,37 +93,27 @@ def test_runs_on_the_meta_device():
     assert part.null(2).vector.device.type == "meta"
 
 
-@pytest.mark.parametrize(
-    ("fields", "keywords", "match"),
-    [
-        ({"mask": FIELDS["mask"]}, {}, r"Label expects the data's field 'labels', got fields \['mask'\]"),
-        ({"labels": TensorType(())}, {}, "Label expects field 'labels' to be one class a sample, got scalar unbounded"),
-        ({"labels": TensorType((4,), classes=2)}, {}, "to be one class a sample, got 4 codes of 2 classes"),
-        (FIELDS, {"drop": 1.5}, r"Label expects drop in \[0, 1\], got 1.5"),
-        (FIELDS, {"width": 0}, "Label expects width >= 1, got 0"),
-    ],
+test_refuses = refusals(
+    ({"mask": FIELDS["mask"]}, {}, r"Label expects the data's field 'labels', got fields \['mask'\]"),
+    ({"labels": TensorType(())}, {}, "Label expects field 'labels' to be one class a sample, got scalar unbounded"),
+    ({"labels": TensorType((4,), classes=2)}, {}, "to be one class a sample, got 4 codes of 2 classes"),
+    (FIELDS, {"drop": 1.5}, r"Label expects drop in \[0, 1\], got 1.5"),
+    (FIELDS, {"width": 0}, "Label expects width >= 1, got 0"),
+    of=lambda fields, keywords: Label(fields, **keywords),
 )
-def test_refuses(fields, keywords, match):
-    with pytest.raises(ValueError, match=match):
-        Label(fields, **keywords)
 
 
-@pytest.mark.parametrize(
-    ("given", "match"),
-    [
-        ({}, r"Label expects field 'labels', got fields \[\]"),
-        ({"labels": torch.tensor([0, 4])}, r"Label expects labels in \[0, 4\), got 0..4"),
-        ({"labels": torch.tensor([-1, 2])}, r"Label expects labels in \[0, 4\), got -1..2"),
-        (
-            {"labels": torch.tensor([0.5])},
-            r"Label expects field 'labels' as int64 of shape \(b,\), got torch.float32 \(1,\)",
-        ),
-        ({"labels": torch.tensor([[1]])}, r"got torch.int64 \(1, 1\)"),
-    ],
+test_refuses_values = refusals(
+    ({}, r"Label expects field 'labels', got fields \[\]"),
+    ({"labels": torch.tensor([0, 4])}, r"Label expects labels in \[0, 4\), got 0..4"),
+    ({"labels": torch.tensor([-1, 2])}, r"Label expects labels in \[0, 4\), got -1..2"),
+    (
+        {"labels": torch.tensor([0.5])},
+        r"Label expects field 'labels' as int64 of shape \(b,\), got torch.float32 \(1,\)",
+    ),
+    ({"labels": torch.tensor([[1]])}, r"got torch.int64 \(1, 1\)"),
+    of=lambda given: Label(FIELDS).eval()(given, None),
 )
-def test_refuses_values(given, match):
-    with pytest.raises(ValueError, match=match):
-        Label(FIELDS).eval()(given, None)
 
 
 def test_refuses_to_count_what_is_no_label():

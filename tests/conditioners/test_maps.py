@@ -8,6 +8,7 @@ import modkit
 from modkit.conditioners import Map
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
+from tests.refusals import refusals
 
 FIELDS = {
     "labels": TensorType((), classes=4),
@@ -68,28 +69,15 @@ def test_round_trip_keeps_the_examples():
     assert torch.equal(part.draw(5, Rng(0))["masked"], other.draw(5, Rng(0))["masked"])
 
 
-@pytest.mark.parametrize(
-    ("fields", "options", "match"),
-    [
-        (
-            {"labels": FIELDS["labels"]},
-            {},
-            r"Map expects one or more maps among the data's fields \(labels scalar .*\)",
-        ),
-        (FIELDS, {"maps": ["mask", "mask"]}, r"got \['mask', 'mask'\]"),
-        (FIELDS, {"maps": ["low_res"]}, r"Map expects the data's field 'low_res', got fields \['labels', 'mask'"),
-        (FIELDS, {"maps": ["labels"]}, "Map expects continuous maps .*, got labels scalar codes of 4 classes"),
-        (
-            {"a": TensorType((1, 4, 4)), "b": TensorType((1, 2, 2))},
-            {},
-            "Map expects maps of one size, got a 1×4×4 .*, b",
-        ),
-        (FIELDS, {"keep": -1}, "Map expects keep >= 0, got -1"),
-    ],
+test_refuses = refusals(
+    ({"labels": FIELDS["labels"]}, {}, r"Map expects one or more maps among the data's fields \(labels scalar .*\)"),
+    (FIELDS, {"maps": ["mask", "mask"]}, r"got \['mask', 'mask'\]"),
+    (FIELDS, {"maps": ["low_res"]}, r"Map expects the data's field 'low_res', got fields \['labels', 'mask'"),
+    (FIELDS, {"maps": ["labels"]}, "Map expects continuous maps .*, got labels scalar codes of 4 classes"),
+    ({"a": TensorType((1, 4, 4)), "b": TensorType((1, 2, 2))}, {}, "Map expects maps of one size, got a 1×4×4 .*, b"),
+    (FIELDS, {"keep": -1}, "Map expects keep >= 0, got -1"),
+    of=lambda fields, options: Map(fields, **options),
 )
-def test_refuses(fields, options, match):
-    with pytest.raises(ValueError, match=match):
-        Map(fields, **options)
 
 
 def test_refuses_values():

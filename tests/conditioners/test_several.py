@@ -9,6 +9,7 @@ from modkit.models.diffusion import Diffusion
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 from tests.play import spec, trainer
+from tests.refusals import refusals
 
 FIELDS = {
     "labels": TensorType((), classes=4),
@@ -67,16 +68,11 @@ def test_none_is_nothing():
     assert part.type == CondType() and part(fields(2), Rng(0)) == part.null(2) == Cond() and part.draw(2, Rng(0)) == {}
 
 
-@pytest.mark.parametrize(
-    ("parts", "match"),
-    [
-        ({"a": Map, "b": Map}, "Several cannot join 'b' to those before it: conditions expect `concat` from one side"),
-        ({"a": WORDS, "b": Tokens}, "Several cannot join 'b' .* joined contexts expect one width, got 8 and 128"),
-    ],
+test_clashes_are_refused = refusals(
+    ({"a": Map, "b": Map}, "Several cannot join 'b' to those before it: conditions expect `concat` from one side"),
+    ({"a": WORDS, "b": Tokens}, "Several cannot join 'b' .* joined contexts expect one width, got 8 and 128"),
+    of=lambda parts: Several(FIELDS, parts=parts),
 )
-def test_clashes_are_refused(parts, match):
-    with pytest.raises(ValueError, match=match):
-        Several(FIELDS, parts=parts)
 
 
 def in_painting(scale=2.0, corruption=Mask, steps=1):

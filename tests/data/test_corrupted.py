@@ -8,6 +8,7 @@ from modkit.data.corruptions import LowRes, Mask
 from modkit.data.digits import Digits
 from modkit.data.loader import Loader
 from modkit.rng import Rng
+from tests.refusals import refusals
 
 
 def digits():
@@ -74,14 +75,14 @@ def test_keys_tell_corruptions_apart():
     assert len(keys) == 4 and corrupted().key == corrupted().key
 
 
-def test_refuses():
-    with pytest.raises(
-        ValueError, match=r"Corrupted expects fields of other names than the data's, got \['mask', 'mask"
-    ):
-        Corrupted(data=corrupted, corruption=Mask)
-    with pytest.raises(ValueError, match=r"Digits expects a split of \['test', 'train'\], got 'valid'"):
-        corrupted().read("valid", [0], Rng(0))
-    with pytest.raises(
-        ValueError, match="LowRes expects a factor of at least 2 that divides the sizes of 1×8×8 .*, got 3"
-    ):
-        corrupted(lambda x: LowRes(x, factor=3))
+test_refuses = refusals(
+    (
+        lambda: Corrupted(data=corrupted, corruption=Mask),
+        r"Corrupted expects fields of other names than the data's, got \['mask', 'mask",
+    ),
+    (lambda: corrupted().read("valid", [0], Rng(0)), r"Digits expects a split of \['test', 'train'\], got 'valid'"),
+    (
+        lambda: corrupted(lambda x: LowRes(x, factor=3)),
+        "LowRes expects a factor of at least 2 that divides the sizes of 1×8×8 .*, got 3",
+    ),
+)

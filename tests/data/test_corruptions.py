@@ -6,6 +6,7 @@ import torch
 from modkit.data.corruptions import LowRes, Mask
 from modkit.rng import Rng
 from modkit.types import TensorType
+from tests.refusals import refusals
 
 IMAGE = TensorType((2, 8, 6), range=(0.0, 1.0))
 
@@ -88,21 +89,15 @@ def test_keys_tell_settings_apart():
     assert len(keys) == 4 and pickle.loads(pickle.dumps(Mask(IMAGE))).key == Mask(IMAGE).key
 
 
-@pytest.mark.parametrize(
-    ("make", "match"),
-    [
-        (lambda: Mask(TensorType((2,))), r"Mask expects continuous maps of shape .*, got 2 unbounded"),
-        (lambda: Mask(IMAGE, regions=[]), "Mask expects one or more regions of box and half, got none"),
-        (lambda: Mask(IMAGE, smallest=0.8), "Mask expects 0 < smallest <= largest <= 1, got 0.8 and 0.75"),
-        (
-            lambda: LowRes(IMAGE, factor=4),
-            "LowRes expects a factor of at least 2 that divides the sizes of 2×8×6 .*, got 4",
-        ),
-        (lambda: LowRes(IMAGE, factor=1), "got 1"),
-        (lambda: LowRes(TensorType((4, 4), classes=3)), "LowRes expects continuous maps .*, got 4×4 codes"),
-        (lambda: Mask(IMAGE)(torch.zeros(1, 2, 8, 8), Rng(0)), r"Mask expects samples of size \(8, 6\), got \(8, 8\)"),
-    ],
+test_refuses = refusals(
+    (lambda: Mask(TensorType((2,))), r"Mask expects continuous maps of shape .*, got 2 unbounded"),
+    (lambda: Mask(IMAGE, regions=[]), "Mask expects one or more regions of box and half, got none"),
+    (lambda: Mask(IMAGE, smallest=0.8), "Mask expects 0 < smallest <= largest <= 1, got 0.8 and 0.75"),
+    (
+        lambda: LowRes(IMAGE, factor=4),
+        "LowRes expects a factor of at least 2 that divides the sizes of 2×8×6 .*, got 4",
+    ),
+    (lambda: LowRes(IMAGE, factor=1), "got 1"),
+    (lambda: LowRes(TensorType((4, 4), classes=3)), "LowRes expects continuous maps .*, got 4×4 codes"),
+    (lambda: Mask(IMAGE)(torch.zeros(1, 2, 8, 8), Rng(0)), r"Mask expects samples of size \(8, 6\), got \(8, 8\)"),
 )
-def test_refuses(make, match):
-    with pytest.raises(ValueError, match=match):
-        make()

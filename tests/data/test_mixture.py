@@ -6,6 +6,7 @@ import torch
 from modkit.data.mixture import Grid, Ring
 from modkit.rng import Rng
 from modkit.types import Modes, TensorType
+from tests.refusals import refusals
 
 
 def whole(data, split="train"):
@@ -74,12 +75,9 @@ def test_key_tells_settings_apart():
     assert Ring().key == Ring().key
 
 
-def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="Ring expects modes in \\[1, 10000\\], got 0"):
-        Ring(modes=0)
-    with pytest.raises(ValueError, match="Grid expects a finite std of at least 0, got -1"):
-        Grid(std=-1.0)
-    with pytest.raises(ValueError, match="Ring expects num and num_test in .* got 0 and 10000"):
-        Ring(num=0)
-    with pytest.raises(ValueError, match="Ring expects a split of .* got 'valid'"):
-        Ring().read("valid", [0], Rng(0))
+test_mistakes_are_named = refusals(
+    (lambda: Ring(modes=0), "Ring expects modes in \\[1, 10000\\], got 0"),
+    (lambda: Grid(std=-1.0), "Grid expects a finite std of at least 0, got -1"),
+    (lambda: Ring(num=0), "Ring expects num and num_test in .* got 0 and 10000"),
+    (lambda: Ring().read("valid", [0], Rng(0)), "Ring expects a split of .* got 'valid'"),
+)

@@ -242,3 +242,10 @@ def test_a_classifier_is_trained_once_for_data_that_have_labels(tmp_path, cache,
     assert name.startswith("FD (classifier:image-folder@")
     monkeypatch.setattr(Classifier, "prepare", lambda *_: pytest.fail("trained again"))
     assert evaluate_run(run, metrics=["fd"]) == report
+
+
+def test_a_report_says_what_was_asked_for(run):
+    metric = modkit.find("metric", "fd").load()()
+    report = evaluate_run(run, num=32, metrics=[metric], features="pixels", seed=2)
+    assert report.settings == {"num": 32, "features": "pixels", "metrics": [f"<{type(metric).__name__}>"], "seed": 2}
+    assert evaluate_run(run, metrics=["fd"], features="pixels").settings == {"features": "pixels", "metrics": ["fd"]}

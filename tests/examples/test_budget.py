@@ -8,6 +8,7 @@ from examples.studies import budget
 from examples.studies.budget import Trial, budgeted, costs, fitted, stages
 from modkit import Spec, use
 from modkit.training.trainer import Trainer
+from tests.refusals import refusals
 
 MLP = use("mlp", width=8)
 AUTOENCODER = use("autoencoder", encoder=MLP, bottleneck=use("gaussian", channels=2), decoder=MLP)
@@ -49,18 +50,13 @@ def test_a_spec_without_stages_gets_those_of_its_model():
     assert modkit.check(fit).parameters == modkit.check(ONE).parameters
 
 
-@pytest.mark.parametrize(
-    ("cost", "shares", "said"),
-    [
-        ([0.1], None, r"a positive number a stage, 2, in cost, got \[0.1\]"),
-        ([0.1, 0.0], None, "in cost"),
-        ([0.1, 0.1], [1.0], "in shares"),
-        ([0.1, 0.1], [1.0, -1.0], "in shares"),
-    ],
+test_a_number_a_stage_is_asked_for = refusals(
+    ([0.1], None, r"a positive number a stage, 2, in cost, got \[0.1\]"),
+    ([0.1, 0.0], None, "in cost"),
+    ([0.1, 0.1], [1.0], "in shares"),
+    ([0.1, 0.1], [1.0, -1.0], "in shares"),
+    of=lambda cost, shares: fitted(TWO, 1.0, cost, shares=shares),
 )
-def test_a_number_a_stage_is_asked_for(cost, shares, said):
-    with pytest.raises(ValueError, match=said):
-        fitted(TWO, 1.0, cost, shares=shares)
 
 
 def test_a_trial_counts_the_processor_and_not_the_clock(monkeypatch):

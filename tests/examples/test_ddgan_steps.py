@@ -4,17 +4,16 @@ import json
 import re
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import modkit
-import modkit.runs.checkpoint
 from examples.ddgan_steps import study
 from examples.ddgan_steps.study import Plan, carry_out
 from examples.ddgan_steps.verdict import no_worse, recall_claim, report, speed_claim
 from examples.studies.page import inserted
+from tests.examples.killing import killed_after, killed_at_save
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "ddgan_steps"
@@ -114,7 +113,7 @@ def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path):
     assert trained == ["ddgan-1-0", "ddgan-4-0", "ddpm-0", "ddgan-1-1", "ddgan-4-1", "ddpm-1"]
 
     broken = tmp_path / "broken"
-    with killed_after(study.modkit, "train", 4, killed_inside), pytest.raises(KeyboardInterrupt):
+    with killed_after(study.modkit, "train", 4, killed_at_save(2)), pytest.raises(KeyboardInterrupt):
         carry_out(PLAN, broken, said.append)
     assert modkit.Run.open(broken / "runs" / "ddgan-4-1").status == "started"
     with killed_after(study, "_scores", 5), pytest.raises(KeyboardInterrupt):
@@ -151,27 +150,3 @@ def test_the_command_says_what_it_does():
     command = [sys.executable, "-m", "examples.ddgan_steps", "--help"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert re.search(r"--quick .*--full .*--out", ran.stdout.replace("\n", " "))
-
-
-@contextmanager
-def killed_after(owner, name, count, last=None):
-    """Lets a function be called so often; the next call is a kill, or what `last` makes of it."""
-    original, calls = getattr(owner, name), []
-
-    def call(*arguments, **keywords):
-        if len(calls) == count:
-            if last:
-                last(original, *arguments, **keywords)
-            raise KeyboardInterrupt
-        calls.append(name)
-        return original(*arguments, **keywords)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, call)
-        yield
-
-
-def killed_inside(train, *arguments, **keywords):
-    """Trains up to the third checkpoint."""
-    with killed_after(modkit.runs.checkpoint, "save", 2):
-        train(*arguments, **keywords)

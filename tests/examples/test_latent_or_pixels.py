@@ -2,13 +2,11 @@
 
 import json
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import modkit
-import modkit.runs.checkpoint
 from examples.latent_or_pixels import __main__ as command
 from examples.latent_or_pixels import study
 from examples.latent_or_pixels.study import Plan, carry_out
@@ -16,6 +14,7 @@ from examples.latent_or_pixels.verdict import claims, report
 from examples.studies.budget import Trial
 from examples.studies.mean import Mean
 from examples.studies.page import inserted
+from tests.examples.killing import killed_after, killed_at_save
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "latent_or_pixels"
@@ -156,7 +155,7 @@ def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path):
     broken.mkdir()
     (broken / "budget.json").write_bytes((tmp_path / "whole" / "budget.json").read_bytes())
     (broken / "classifier.safetensors").write_bytes((tmp_path / "whole" / "classifier.safetensors").read_bytes())
-    with killed_after(study.modkit, "train", 2, killed_inside), pytest.raises(KeyboardInterrupt):
+    with killed_after(study.modkit, "train", 2, killed_at_save(1)), pytest.raises(KeyboardInterrupt):
         carry_out(PLAN, broken, said.append)
     assert modkit.Run.open(broken / "runs" / "latent-1").status == "started"
     with killed_after(study, "_drawn", 3), pytest.raises(KeyboardInterrupt):
@@ -194,30 +193,6 @@ def test_the_command_carries_its_plan_out_and_writes_the_page(given, wanted, tmp
     assert plans == [(wanted, Path("there"))]
     assert capsys.readouterr().out == "the tables\n\n"
     assert page.read_text() == "<!-- figures -->\n\nthe tables\n\n<!-- end of figures -->\n"
-
-
-@contextmanager
-def killed_after(owner, name, count, last=None):
-    """Lets a function be called so often; the next call is a kill, or what `last` makes of it."""
-    original, calls = getattr(owner, name), []
-
-    def call(*arguments, **keywords):
-        if len(calls) == count:
-            if last:
-                last(original, *arguments, **keywords)
-            raise KeyboardInterrupt
-        calls.append(name)
-        return original(*arguments, **keywords)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, call)
-        yield
-
-
-def killed_inside(train, *arguments, **keywords):
-    """Trains up to the second checkpoint."""
-    with killed_after(modkit.runs.checkpoint, "save", 1):
-        train(*arguments, **keywords)
 
 
 def unclocked(study):

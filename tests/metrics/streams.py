@@ -1,5 +1,6 @@
 """Feeds a metric as an evaluation does: in any order and split, over two states that are merged."""
 
+import numpy as np
 import torch
 
 from modkit.rng import Rng
@@ -13,3 +14,17 @@ def streamed(metric, key, sets, *, order=None, split=1000, seed=0):
         for number, part in enumerate(indices.split(split)):
             states[number % 2] = metric.update(states[number % 2], name, {key: rows[part]}, part)
     return metric.result(metric.merge(*states), Rng(seed))
+
+
+def normal(name, *shape):
+    return Rng(0).normal(name, torch.empty(shape))
+
+
+def shuffled(num):
+    return torch.randperm(num, generator=torch.Generator().manual_seed(0))
+
+
+def error_over_spread(scores):
+    """The errors that scores of independent draws give, as a share of how they spread."""
+    spread = np.std([score.value for score in scores], ddof=1)
+    return np.sqrt(np.mean([score.error**2 for score in scores])) / spread

@@ -7,7 +7,7 @@ import torch
 from modkit.metrics.codebook import Codebook, perplexity, usage
 from modkit.metrics.jackknife import groups_of
 from modkit.rng import Rng
-from tests.metrics.streams import streamed
+from tests.metrics.streams import error_over_spread, shuffled, streamed
 
 K = 12
 
@@ -53,7 +53,7 @@ def test_even_codes_have_perplexity_k_and_one_code_1():
 
 def test_any_order_and_split_give_the_same_numbers():
     x = counts(70)
-    order = torch.randperm(70, generator=torch.Generator().manual_seed(0))
+    order = shuffled(70)
     for split in (1, 9, 69):
         assert scored(x, order=order, split=split) == scored(x)
 
@@ -72,8 +72,7 @@ def test_the_error_is_the_jackknife_s_over_hashed_groups():
 
 def test_the_error_is_the_spread_over_draws():
     scores = [scored(counts(300, name=f"x{i}"))["perplexity"] for i in range(60)]
-    spread = np.std([score.value for score in scores], ddof=1)
-    assert np.sqrt(np.mean([score.error**2 for score in scores])) == pytest.approx(spread, rel=0.3)
+    assert error_over_spread(scores) == pytest.approx(1, rel=0.3)
 
 
 def test_one_group_has_no_error_and_few_positions_are_told():

@@ -1,15 +1,9 @@
-import numpy as np
 import pytest
 import torch
 
 from modkit.metrics.copying import Copying, copying
 from modkit.metrics.halves import half_error, sides_of
-from modkit.rng import Rng
-from tests.metrics.streams import streamed
-
-
-def normal(name, *shape):
-    return Rng(0).normal(name, torch.empty(shape))
+from tests.metrics.streams import error_over_spread, normal, shuffled, streamed
 
 
 def scored(real, fake, train, **how):
@@ -56,15 +50,14 @@ def test_the_score_rises_in_step_with_the_share_of_copies():
 def test_any_order_and_split_give_one_score():
     sets = normal("r", 60, 3), normal("f", 50, 3), normal("t", 70, 3)
     whole = scored(*sets)
-    order = torch.randperm(70, generator=torch.Generator().manual_seed(0))
+    order = shuffled(70)
     assert scored(*sets, order=order, split=1) == whole == scored(*sets, order=order.flip(0), split=13)
 
 
 def test_the_error_is_the_spread_over_draws():
     draws = [[normal(f"{name}{i}", 150, 3) for name in "rft"] for i in range(60)]
     scores = [scored(*draw) for draw in draws]
-    spread = np.std([score.value for score in scores], ddof=1)
-    assert np.sqrt(np.mean([score.error**2 for score in scores])) == pytest.approx(spread, rel=0.3)
+    assert error_over_spread(scores) == pytest.approx(1, rel=0.3)
 
 
 def test_the_error_is_of_halves_with_their_own_training_images():

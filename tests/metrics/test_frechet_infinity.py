@@ -5,11 +5,8 @@ import torch
 from modkit.metrics.frechet import frechet_distance
 from modkit.metrics.frechet_infinity import FrechetInfinity
 from modkit.rng import Rng
-from tests.metrics.streams import streamed
-
-
-def normal(name, *shape):
-    return Rng(0).normal(name, torch.empty(shape, dtype=torch.float32))
+from tests.metrics.streams import normal, shuffled, streamed
+from tests.refusals import refusals
 
 
 def scored(x, y, *, seed=0, order=None, split=1000, **settings):
@@ -43,7 +40,7 @@ def test_it_is_unbiased_where_both_sets_are_made_smaller_and_its_error_is_the_sp
 
 def test_any_order_and_split_give_one_score():
     x, y = normal("x", 60, 3), normal("y", 50, 3) + 0.5
-    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    order = shuffled(60)
     whole = scored(x, y)
     assert scored(x, y, order=order, split=7) == whole and whole.error > 0
     assert scored(x, y, seed=1).value != whole.value
@@ -53,10 +50,8 @@ def test_subsets_too_small_for_a_covariance_are_warned_of():
     assert "start at 20 samples of 30 features" in scored(normal("x", 40, 30), normal("y", 40, 30)).warnings[0]
 
 
-def test_refusals_say_what_was_expected_and_got():
-    with pytest.raises(ValueError, match="got 1, 5000"):
-        FrechetInfinity(num_sizes=1)
-    with pytest.raises(ValueError, match="'fake' or 'both', got 'real'"):
-        FrechetInfinity(of="real")
-    with pytest.raises(ValueError, match="at least 8 samples of 'fake', got 4"):
-        scored(normal("x", 40, 2), normal("y", 4, 2))
+test_refusals_say_what_was_expected_and_got = refusals(
+    (lambda: FrechetInfinity(num_sizes=1), "got 1, 5000"),
+    (lambda: FrechetInfinity(of="real"), "'fake' or 'both', got 'real'"),
+    (lambda: scored(normal("x", 40, 2), normal("y", 4, 2)), "at least 8 samples of 'fake', got 4"),
+)

@@ -10,6 +10,7 @@ from modkit.data.mixture import Grid, Ring
 from modkit.metrics.modes import ModeCoverage, mode_counts, mode_kl, share_within, symmetric_kl
 from modkit.rng import Rng
 from modkit.types import Modes
+from tests.metrics.streams import error_over_spread, shuffled
 
 TRUTHS = {
     "ring": Ring(num=20_000).truth,
@@ -152,7 +153,7 @@ def test_any_order_and_split_give_one_score():
     truth = TRUTHS["grid"]
     points = drawn(truth, 500)
     whole = scored(points, truth)
-    order = torch.randperm(500, generator=torch.Generator().manual_seed(0))
+    order = shuffled(500)
     assert whole == scored(points, truth, order=order, split=1) == scored(points, truth, order=order, split=77)
     assert all(score.error is not None for score in whole.values())
 
@@ -161,8 +162,7 @@ def test_the_error_is_the_spread_over_draws():
     truth, shares = TRUTHS["ring"], [0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05]
     scores = [scored(drawn(truth, 600, seed=seed, shares=shares), truth) for seed in range(80)]
     for name in ("high quality", "mode KL", "symmetric KL"):
-        spread = np.std([score[name].value for score in scores], ddof=1)
-        assert np.sqrt(np.mean([score[name].error ** 2 for score in scores])) == pytest.approx(spread, rel=0.25)
+        assert error_over_spread([score[name] for score in scores]) == pytest.approx(1, rel=0.25)
 
 
 def test_a_mode_that_hangs_on_few_samples_makes_the_count_uncertain():

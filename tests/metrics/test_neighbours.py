@@ -7,10 +7,7 @@ import modkit.metrics.neighbours as neighbours
 from modkit.metrics.halves import SPLITS, sides_of
 from modkit.metrics.neighbours import Balls, hits, points, radii
 from modkit.rng import Rng
-
-
-def normal(name, *shape):
-    return Rng(0).normal(name, torch.empty(shape))
+from tests.metrics.streams import normal
 
 
 def squared(x, y):

@@ -4,12 +4,8 @@ import torch
 
 from modkit.metrics.halves import SPLITS, half_error, sides_of
 from modkit.metrics.precision_recall import PRDC, DensityCoverage, PrecisionRecall, prdc
-from modkit.rng import Rng
-from tests.metrics.streams import streamed
-
-
-def normal(name, *shape):
-    return Rng(0).normal(name, torch.empty(shape))
+from tests.metrics.streams import error_over_spread, normal, shuffled, streamed
+from tests.refusals import refusals
 
 
 def scored(metric, real, fake, **how):
@@ -102,7 +98,7 @@ def test_coverage_of_the_same_distribution_is_its_expectation():
 def test_any_order_and_split_give_one_score():
     real, fake = normal("x", 80, 3), normal("y", 80, 3) + 0.5
     whole = scored(PRDC(), real, fake)
-    order = torch.randperm(80, generator=torch.Generator().manual_seed(0))
+    order = shuffled(80)
     for how in ({"split": 1}, {"split": 13}):
         assert scored(PRDC(), real, fake, order=order, **how) == whole
     assert all(score.error > 0 and score.counts == {"real": 80, "fake": 80} for score in whole.values())
@@ -124,9 +120,7 @@ def test_the_error_is_the_spread_over_draws(n, shift):
     draws = [(normal(f"x{i}", n, 8), normal(f"y{i}", n, 8) + shift) for i in range(60)]
     scores = [scored(PRDC(), *draw) for draw in draws]
     for name in scores[0]:
-        spread = np.std([score[name].value for score in scores], ddof=1)
-        error = np.sqrt(np.mean([score[name].error ** 2 for score in scores]))
-        assert error == pytest.approx(spread, rel=0.3)
+        assert error_over_spread([score[name] for score in scores]) == pytest.approx(1, rel=0.3)
 
 
 def test_halves_too_small_for_a_radius_give_no_error():
@@ -134,16 +128,17 @@ def test_halves_too_small_for_a_radius_give_no_error():
     assert all(score.error is None for score in scores.values())
 
 
-def test_refusals_say_what_was_expected_and_got():
-    with pytest.raises(ValueError, match="PrecisionRecall expects as many .* got 9 real and 8 fake"):
-        scored(PrecisionRecall(), normal("x", 9, 2), normal("y", 8, 2))
-    with pytest.raises(ValueError, match="prdc expects as many .* got 9 real and 8 fake"):
-        prdc(real=normal("x", 9, 2), fake=normal("y", 8, 2))
-    with pytest.raises(ValueError, match="DensityCoverage expects at least 6 samples of 'real', got 5"):
-        scored(DensityCoverage(), normal("x", 5, 2), normal("y", 5, 2))
-    with pytest.raises(ValueError, match="more than k = 5 samples, got 3"):
-        prdc(real=normal("x", 3, 2), fake=normal("y", 3, 2))
-    with pytest.raises(ValueError, match="PrecisionRecall expects k .* got 0, '<='"):
-        PrecisionRecall(k=0)
-    with pytest.raises(ValueError, match="PRDC expects .* got 5, '>'"):
-        PRDC(coverage_comparison=">")
+test_refusals_say_what_was_expected_and_got = refusals(
+    (
+        lambda: scored(PrecisionRecall(), normal("x", 9, 2), normal("y", 8, 2)),
+        "PrecisionRecall expects as many .* got 9 real and 8 fake",
+    ),
+    (lambda: prdc(real=normal("x", 9, 2), fake=normal("y", 8, 2)), "prdc expects as many .* got 9 real and 8 fake"),
+    (
+        lambda: scored(DensityCoverage(), normal("x", 5, 2), normal("y", 5, 2)),
+        "DensityCoverage expects at least 6 samples of 'real', got 5",
+    ),
+    (lambda: prdc(real=normal("x", 3, 2), fake=normal("y", 3, 2)), "more than k = 5 samples, got 3"),
+    (lambda: PrecisionRecall(k=0), "PrecisionRecall expects k .* got 0, '<='"),
+    (lambda: PRDC(coverage_comparison=">"), "PRDC expects .* got 5, '>'"),
+)

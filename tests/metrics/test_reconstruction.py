@@ -7,7 +7,7 @@ import torch
 from modkit.metrics.frechet import frechet_distance
 from modkit.metrics.reconstruction import Reconstruction, ReconstructionFD, psnr, ssim
 from modkit.rng import Rng
-from tests.metrics.streams import streamed
+from tests.metrics.streams import error_over_spread, shuffled, streamed
 
 
 def pairs(num=30, size=(3, 12, 14), noise=0.1, name="x"):
@@ -118,7 +118,7 @@ def test_small_images_have_a_smaller_window_and_vectors_none():
 
 def test_any_order_and_split_give_one_score():
     x = pairs(41, (1, 8, 8))
-    order = torch.randperm(41, generator=torch.Generator().manual_seed(0))
+    order = shuffled(41)
     features = pairs(41, (4,))
     for split in (1, 7, 40):
         for name, score in scored(x, order=order, split=split).items():
@@ -148,8 +148,7 @@ def test_reconstruction_fd_is_the_distance_between_both_sets():
 @pytest.mark.parametrize("noise", [0.2, 1.0])
 def test_the_error_is_the_spread_over_draws_since_pairs_leave_together(noise):
     scores = [distance(pairs(300, (4,), noise=noise, name=f"x{i}")) for i in range(60)]
-    spread = np.std([score.value for score in scores], ddof=1)
-    assert np.sqrt(np.mean([score.error**2 for score in scores])) == pytest.approx(spread, rel=0.35)
+    assert error_over_spread(scores) == pytest.approx(1, rel=0.35)
 
 
 def test_refusals_say_what_was_expected_and_got():

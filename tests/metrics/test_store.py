@@ -5,6 +5,8 @@ import torch
 import modkit.metrics.store as store_module
 from modkit.metrics.store import Kept, Store
 from modkit.rng import Rng
+from tests.metrics.streams import shuffled
+from tests.refusals import refusals
 
 N, D = 23, 5
 VALUES = Rng(0).normal("values", torch.empty(N, D))
@@ -19,8 +21,8 @@ def filled(order, *, split, limit=2**30):
 
 @pytest.mark.parametrize("limit", [2**30, 200, 0])
 def test_any_order_split_and_limit_gives_the_rows_by_index(limit):
-    shuffled = torch.randperm(N, generator=torch.Generator().manual_seed(0)).tolist()
-    for order, split in ((list(range(N)), 4), (shuffled, 3), (shuffled[::-1], N)):
+    mixed = shuffled(N).tolist()
+    for order, split in ((list(range(N)), 4), (mixed, 3), (mixed[::-1], N)):
         store = filled(order, split=split, limit=limit)
         for _ in range(2):
             indices, values = store.sorted()
@@ -62,17 +64,13 @@ def test_rows_lie_in_files_only_past_the_limit(monkeypatch):
     assert made == [(8, D), (8, D), (7, D), (N, D)]
 
 
-def test_refusals_say_what_was_expected_and_got():
-    with pytest.raises(ValueError, match="dim of at least 1, got 0"):
-        Store(0)
-    with pytest.raises(ValueError, match=r"shape \(b, 5\) and indices \(b,\), got \(23, 4\)"):
-        Store(D).add(torch.arange(N), VALUES[:, :4])
-    with pytest.raises(ValueError, match="finite"):
-        Store(D).add(torch.arange(1), torch.full((1, D), float("nan")))
-    with pytest.raises(ValueError, match="each sample once, got index 3 twice"):
-        filled([1, 3, 2, 3], split=2).sorted()
-    with pytest.raises(ValueError, match="got 5 and 4"):
-        Store(5).merge(Store(4))
+test_refusals_say_what_was_expected_and_got = refusals(
+    (lambda: Store(0), "dim of at least 1, got 0"),
+    (lambda: Store(D).add(torch.arange(N), VALUES[:, :4]), r"shape \(b, 5\) and indices \(b,\), got \(23, 4\)"),
+    (lambda: Store(D).add(torch.arange(1), torch.full((1, D), float("nan"))), "finite"),
+    (lambda: filled([1, 3, 2, 3], split=2).sorted(), "each sample once, got index 3 twice"),
+    (lambda: Store(5).merge(Store(4)), "got 5 and 4"),
+)
 
 
 class Places(Kept):

@@ -9,7 +9,7 @@ import torch
 import modkit.metrics.wasserstein as module
 from modkit.metrics.wasserstein import SlicedWasserstein, Wasserstein, sliced_wasserstein, wasserstein
 from modkit.rng import Rng
-from tests.metrics.streams import streamed
+from tests.metrics.streams import error_over_spread, shuffled, streamed
 
 
 def normal(name, *shape):
@@ -101,7 +101,7 @@ def test_leaving_a_group_out_is_leaving_its_samples_out():
 def test_any_order_and_split_give_one_score(make):
     x, y = normal("x", 120, 3), normal("y", 120, 3) + 0.5
     whole = scored(make(), x, y)
-    order = torch.randperm(120, generator=torch.Generator().manual_seed(0))
+    order = shuffled(120)
     for score in (scored(make(), x, y, order=order, split=1), scored(make(), x, y, order=order.flip(0), split=13)):
         assert score == whole and score.error is not None
 
@@ -110,9 +110,7 @@ def test_any_order_and_split_give_one_score(make):
 @pytest.mark.parametrize("make", [lambda: SlicedWasserstein(num=40), Wasserstein])
 def test_the_error_is_the_spread_over_draws(make, shift):
     scores = [scored(make(), normal(f"x{i}", 300, 2), normal(f"y{i}", 300, 2) + shift) for i in range(40)]
-    spread = np.std([score.value for score in scores], ddof=1)
-    ratio = np.sqrt(np.mean([score.error**2 for score in scores])) / spread
-    assert 0.55 < ratio < 2
+    assert 0.55 < error_over_spread(scores) < 2
 
 
 def test_few_samples_have_no_error():

@@ -8,6 +8,7 @@ from modkit.models.model import Model, Player
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 from tests.play import LINEAR, MLP, digits, spec, turn
+from tests.refusals import refusals
 
 DENOISER = use("diffusion", network=use("mlp", width=16, depth=1), sampler=use("ddim", steps=2))
 VQ = {**MLP, "bottleneck": use("vq", num_codes=6, channels=3)}
@@ -174,21 +175,19 @@ def test_a_prior_takes_the_first_latent_that_it_accepts_or_the_one_asked_for():
     assert made(use(Recorder), VQ, at="continuous").at == "continuous"
 
 
-def test_refusals_name_both_ends_and_every_latent():
-    with pytest.raises(
-        ValueError,
-        match=r"model.prior.*model.prior \(diffusion\) accepts no latent of model.autoencoder \(autoencoder\): codes: "
+test_refusals_name_both_ends_and_every_latent = refusals(
+    (
+        lambda: made(DENOISER, VQ, at="codes"),
+        r"model.prior.*model.prior \(diffusion\) accepts no latent of model.autoencoder \(autoencoder\): codes: "
         r"Diffusion expects a continuous type, got 1 codes of 6 classes",
-    ):
-        made(DENOISER, VQ, at="codes")
-    with pytest.raises(ValueError, match="codes: expects 16 wide; continuous: expects 16 wide; quantized: expects 16"):
-        made(use(Picky), VQ)
-    with pytest.raises(
-        ValueError, match=r"one of the latents of model.autoencoder \(autoencoder\): continuous; got 'codes'"
-    ):
-        made(at="codes")
-    with pytest.raises(ValueError, match=r"one that encodes, got model.autoencoder \(gan\), which has no latents"):
-        build(spec(use("latent", autoencoder=use("gan"), prior=DENOISER)))
+    ),
+    (lambda: made(use(Picky), VQ), "codes: expects 16 wide; continuous: expects 16 wide; quantized: expects 16"),
+    (lambda: made(at="codes"), r"one of the latents of model.autoencoder \(autoencoder\): continuous; got 'codes'"),
+    (
+        lambda: build(spec(use("latent", autoencoder=use("gan"), prior=DENOISER))),
+        r"one that encodes, got model.autoencoder \(gan\), which has no latents",
+    ),
+)
 
 
 def two_stages():

@@ -2,24 +2,11 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn import functional as F
 
 from modkit.nn.attention import Attention, find_attention_levels
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-def randomized(module: nn.Module) -> nn.Module:
-    g = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in module.parameters():
-            p.copy_(0.5 * torch.randn(p.shape, generator=g, dtype=p.dtype))
-    return module
+from tests.nn.modules import randomized
 
 
 def explicit(attention: Attention, x, context=None):
@@ -42,7 +29,7 @@ def explicit(attention: Attention, x, context=None):
 @pytest.mark.parametrize("size", [(5,), (3, 4), (2, 3, 2)])
 @pytest.mark.parametrize("width", [None, 6])
 def test_attention_is_an_explicit_softmax(size, width):
-    attention = randomized(Attention(8, context=width, head_channels=4).double())
+    attention = randomized(Attention(8, context=width, head_channels=4).double(), 0.5)
     assert attention.heads == 2
     x = torch.randn(3, 8, *size, dtype=torch.float64)
     context = None if width is None else torch.randn(3, 7, width, dtype=torch.float64)
@@ -52,7 +39,7 @@ def test_attention_is_an_explicit_softmax(size, width):
 @pytest.mark.parametrize("width", [None, 6])
 def test_attention_is_torch_s(width):
     """Latent diffusion's eq. 4 and 5: Q from the map, K and V from the tokens."""
-    attention = randomized(Attention(8, context=width, head_channels=4).double())
+    attention = randomized(Attention(8, context=width, head_channels=4).double(), 0.5)
     x = torch.randn(3, 8, 2, 3, dtype=torch.float64)
     context = None if width is None else torch.randn(3, 7, width, dtype=torch.float64)
     positions = attention.norm(x).flatten(2).mT
@@ -86,13 +73,13 @@ def test_new_attention_is_the_identity():
 
 
 def test_self_attention_commutes_with_permutations_of_positions():
-    attention = randomized(Attention(8).double())
+    attention = randomized(Attention(8).double(), 0.5)
     x, order = torch.randn(2, 8, 9, dtype=torch.float64), torch.randperm(9)
     torch.testing.assert_close(attention(x[..., order]), attention(x)[..., order])
 
 
 def test_cross_attention_ignores_the_order_and_repetition_of_tokens():
-    attention = randomized(Attention(8, context=5).double())
+    attention = randomized(Attention(8, context=5).double(), 0.5)
     x, context = torch.randn(2, 8, 4, dtype=torch.float64), torch.randn(2, 6, 5, dtype=torch.float64)
     y = attention(x, context)
     torch.testing.assert_close(attention(x, context[:, torch.randperm(6)]), y)
@@ -100,7 +87,7 @@ def test_cross_attention_ignores_the_order_and_repetition_of_tokens():
 
 
 def test_cross_attention_does_not_mix_positions():
-    attention = randomized(Attention(8, context=5).double())
+    attention = randomized(Attention(8, context=5).double(), 0.5)
     attention.norm = nn.Identity()  # its statistics are the only way between positions
     x, context = torch.randn(1, 8, 4, dtype=torch.float64), torch.randn(1, 6, 5, dtype=torch.float64)
     moved = x.clone()
@@ -110,7 +97,7 @@ def test_cross_attention_does_not_mix_positions():
 
 
 def test_a_single_token_is_copied_to_every_position():
-    attention = randomized(Attention(8, context=5).double())
+    attention = randomized(Attention(8, context=5).double(), 0.5)
     x, context = torch.randn(2, 8, 4, dtype=torch.float64), torch.randn(2, 1, 5, dtype=torch.float64)
     value = attention.out(attention.key_value(context)[..., 8:]).mT
     torch.testing.assert_close(attention(x, context), x + value)
@@ -132,14 +119,14 @@ def test_tokens_are_given_where_expected_only():
 
 
 def test_attention_gradients():
-    attention = randomized(Attention(4, context=3, head_channels=2).double())
+    attention = randomized(Attention(4, context=3, head_channels=2).double(), 0.5)
     x = torch.randn(1, 4, 3, dtype=torch.float64, requires_grad=True)
     context = torch.randn(1, 2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(attention, (x, context))
 
 
 def test_attention_in_bfloat16():
-    attention = randomized(Attention(16, head_channels=8).double())
+    attention = randomized(Attention(16, head_channels=8).double(), 0.5)
     x = torch.randn(2, 16, 5, 5, dtype=torch.float64)
     expected = attention(x)
     y = attention.bfloat16()(x.bfloat16())
@@ -150,7 +137,7 @@ def test_attention_in_bfloat16():
 
 @pytest.mark.parametrize("width", [None, 8])
 def test_frozen_attention_is_the_same_to_the_bit(width):
-    attention = randomized(Attention(8, context=width))
+    attention = randomized(Attention(8, context=width), 0.5)
     x = torch.randn(4, 8, 4, 4)
     context = None if width is None else torch.randn(4, 8, 16).mT
     with torch.no_grad():
@@ -163,11 +150,3 @@ def test_attended():
     assert find_attention_levels("Net", sizes, [16, 4]) == [True, False, True]
     with pytest.raises(ValueError, match=r"Net expects attention at resolutions among \[16, 8, 4\], got \[5\]"):
         find_attention_levels("Net", sizes, [5])
-
-
-def test_attention_round_trips_through_safetensors(tmp_path):
-    a, b = randomized(Attention(8)), Attention(8)
-    save_model(a, tmp_path / "a.safetensors")
-    load_model(b, tmp_path / "a.safetensors")
-    x = torch.randn(2, 8, 5)
-    assert torch.equal(a(x), b(x))

@@ -1,7 +1,5 @@
 import pytest
 import torch
-from safetensors.torch import load_model, save_model
-from torch import nn
 from torch.nn import functional as F
 
 from modkit.nn.blocks import (
@@ -15,22 +13,10 @@ from modkit.nn.blocks import (
     zero_init,
 )
 from modkit.types import TensorType
+from tests.nn.modules import randomized
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 SIZES = {1: (7,), 2: (5, 6), 3: (3, 4, 5)}
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-def randomized(module: nn.Module) -> nn.Module:
-    g = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in module.parameters():
-            p.copy_(0.3 * torch.randn(p.shape, generator=g, dtype=p.dtype))
-    return module
 
 
 def normalized(x, groups, weight, bias):
@@ -45,7 +31,7 @@ def normalized(x, groups, weight, bias):
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("width", [None, 6])
 def test_residual_block_is_its_equation(rank, width):
-    block = randomized(ResidualBlock(rank, 8, 12, width=width).double())
+    block = randomized(ResidualBlock(rank, 8, 12, width=width).double(), 0.3)
     p = dict(block.named_parameters())
     x = torch.randn(2, 8, *SIZES[rank], dtype=torch.float64)
     e = torch.randn(2, 6, dtype=torch.float64)
@@ -75,14 +61,14 @@ def test_a_missing_embedding_is_refused():
 
 
 def test_dropout_acts_in_training_only():
-    block = randomized(ResidualBlock(1, 8, 8, dropout=0.5))
+    block = randomized(ResidualBlock(1, 8, 8, dropout=0.5), 0.3)
     x = torch.randn(2, 8, 9)
     assert not torch.equal(block(x), block.eval()(x))
     assert torch.equal(block(x), block(x))
 
 
 def test_residual_block_gradients():
-    block = randomized(ResidualBlock(1, 2, 4, width=3).double())
+    block = randomized(ResidualBlock(1, 2, 4, width=3).double(), 0.3)
     x = torch.randn(1, 2, 4, dtype=torch.float64, requires_grad=True)
     e = torch.randn(1, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block, (x, e))
@@ -102,7 +88,7 @@ def test_norm_keeps_what_a_single_position_holds():
 
 @pytest.mark.parametrize("size", [1, 2, 7, 8])
 def test_halving_rounds_up_and_doubling_crops(size):
-    down, up = randomized(Downsample(1, 2).double()), randomized(Upsample(1, 2).double())
+    down, up = randomized(Downsample(1, 2).double(), 0.3), randomized(Upsample(1, 2).double(), 0.3)
     x = torch.randn(3, 2, size, dtype=torch.float64)
     y = down(x)
     padded = F.pad(x, (1, 2))
@@ -132,18 +118,10 @@ def test_map_size_refuses_what_is_no_map(x):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_residual_block_in_lower_precision(dtype):
-    block = randomized(ResidualBlock(2, 8, 8, width=4).double())
+    block = randomized(ResidualBlock(2, 8, 8, width=4).double(), 0.3)
     x, e = torch.randn(2, 8, 6, 6, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
     expected = block(x, e)
     y = block.to(dtype)(x.to(dtype), e.to(dtype))
     assert y.dtype == dtype
     # each of the block's seven operations rounds to the dtype once
     assert (y.double() - expected).norm() <= 8 * torch.finfo(dtype).eps * expected.norm()
-
-
-def test_residual_block_round_trips_through_safetensors(tmp_path):
-    a, b = randomized(ResidualBlock(2, 8, 12, width=4)), ResidualBlock(2, 8, 12, width=4)
-    save_model(a, tmp_path / "a.safetensors")
-    load_model(b, tmp_path / "a.safetensors")
-    x, e = torch.randn(2, 8, 5, 5), torch.randn(2, 4)
-    assert torch.equal(a(x, e), b(x, e))

@@ -7,21 +7,11 @@ from torch.nn import functional as F
 from modkit.nn.blocks import Downsample, Upsample
 from modkit.nn.conv import ConvDecoder, ConvEncoder
 from modkit.types import TensorType
+from tests.nn.modules import randomized
+from tests.refusals import refusals
 
 X = TensorType((3, 8, 8))
 STYLE = {"channels": [32, 64], "style": "taming"}
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-def randomized(module):
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(0.2 * torch.randn(parameter.shape))
-    return module
 
 
 class Written:
@@ -56,7 +46,7 @@ class Written:
 
 
 def test_the_encoder():
-    encoder = randomized(ConvEncoder(X, out_channels=5, attention=[4], **STYLE))
+    encoder = randomized(ConvEncoder(X, out_channels=5, attention=[4], **STYLE), 0.2)
     written, x = Written(encoder), torch.randn(2, 3, 8, 8)
     y = written.residual("levels.0.0", written.conv("conv_in", x, padding=1))
     y = written.conv("levels.0.1.conv", F.pad(y, (0, 1, 0, 1)), stride=2)
@@ -66,7 +56,7 @@ def test_the_encoder():
 
 
 def test_the_decoder():
-    decoder = randomized(ConvDecoder(TensorType((4, 4, 4)), X, channels=[64, 32], in_channels=6, style="taming"))
+    decoder = randomized(ConvDecoder(TensorType((4, 4, 4)), X, channels=[64, 32], in_channels=6, style="taming"), 0.2)
     written, z = Written(decoder), torch.randn(2, 4, 4, 4)
     y = written.conv("conv_in", written.conv("project", z), padding=1)
     y = written.residual("levels.0.0", written.middle(y))
@@ -104,12 +94,15 @@ def test_zeros_at_the_end_start_windows_at_even_places(rank):
             assert torch.equal(y[(..., *(slice(1, None),) * rank)], x[(..., *(slice(1, None, 2),) * rank)])
 
 
-def test_refusals():
-    with pytest.raises(ValueError, match="ConvEncoder expects style 'modkit' or 'taming' .* got 'adm' and 'conv'"):
-        ConvEncoder(X, style="adm")
-    with pytest.raises(ValueError, match="ConvDecoder expects style .* got 'modkit' and 'bilinear'"):
-        ConvDecoder(TensorType((4, 4, 4)), X, resampling="bilinear")
-    with pytest.raises(ValueError, match="ConvEncoder expects out_channels of at least 1, got 0"):
-        ConvEncoder(X, out_channels=0)
-    with pytest.raises(ValueError, match="ConvDecoder expects in_channels of at least 1, got -1"):
-        ConvDecoder(TensorType((4, 4, 4)), X, in_channels=-1)
+test_refusals = refusals(
+    (lambda: ConvEncoder(X, style="adm"), "ConvEncoder expects style 'modkit' or 'taming' .* got 'adm' and 'conv'"),
+    (
+        lambda: ConvDecoder(TensorType((4, 4, 4)), X, resampling="bilinear"),
+        "ConvDecoder expects style .* got 'modkit' and 'bilinear'",
+    ),
+    (lambda: ConvEncoder(X, out_channels=0), "ConvEncoder expects out_channels of at least 1, got 0"),
+    (
+        lambda: ConvDecoder(TensorType((4, 4, 4)), X, in_channels=-1),
+        "ConvDecoder expects in_channels of at least 1, got -1",
+    ),
+)

@@ -1,48 +1,20 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from modkit.nn.dcgan import DCGANDiscriminator, DCGANGenerator
 from modkit.types import Cond, CondType, TensorType
+from tests.nn.modules import batch_norm, draw, leaky, normal, settle
+from tests.refusals import refusals
 
 X = TensorType((2, 9, 12), (0.0, 4.0))
 Z = TensorType((5,))
 COND = CondType(vector=3, labels=4)
 
 
-def values(num: int, dtype: torch.dtype = torch.float64) -> Cond:
-    return Cond(vector=normal(num, 3, seed=1).to(dtype), labels=torch.arange(num) % 5)
-
-
-def normal(*shape: int, seed: int = 7) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(0)
-
-
-def settle(module: nn.Module, *args: Tensor | Cond) -> nn.Module:
-    """The module in eval mode, after enough passes that batch norms and spectral norms fit its weights."""
-    for _ in range(50):
-        module(*args)
-    return module.eval()
-
-
-def draw(module: nn.Module, seed: int = 0, scale: float = 0.2) -> nn.Module:
-    """The module in float64 with every parameter drawn, so that no zero hides a path."""
-    draws = torch.Generator().manual_seed(seed)
-    module.double()
-    for parameter in module.parameters():
-        parameter.data.normal_(std=scale, generator=draws)
-    return module
-
-
-def leaky(v: Tensor) -> Tensor:
-    return torch.where(v > 0, v, 0.2 * v)
+def values(num: int) -> Cond:
+    return Cond(vector=normal(num, 3, seed=1), labels=torch.arange(num) % 5)
 
 
 def down(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -61,23 +33,6 @@ def up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             canvas[:, :, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += torch.einsum("bc,coij->boij", x[:, :, i, j], weight)
     y = canvas[:, :, 1:-1, 1:-1]
     return y if bias is None else y + bias[:, None, None]
-
-
-def batch_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    mean = x.mean((0, 2, 3), keepdim=True)
-    var = (x - mean).square().mean((0, 2, 3), keepdim=True)
-    return (x - mean) / (var + 1e-5).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
-
-
-def parts() -> dict[str, tuple[nn.Module, tuple[Tensor | Cond, ...]]]:
-    return {
-        "generator": (DCGANGenerator(Z, X, COND, channels=4), (normal(6, 5), values(6))),
-        "discriminator": (DCGANDiscriminator(X, COND, channels=4), (normal(6, 2, 9, 12), values(6))),
-        "spectral": (DCGANDiscriminator(X, COND, channels=4, spectral_norm=True), (normal(6, 2, 9, 12), values(6))),
-    }
-
-
-PARTS = sorted(parts())
 
 
 def test_generator_values() -> None:
@@ -190,15 +145,6 @@ def test_spectral_norm_makes_the_largest_singular_value_one() -> None:
         torch.testing.assert_close(layer.weight, original / sigma, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", PARTS)
-def test_gradients_reach_every_parameter(name: str) -> None:
-    module, args = parts()[name]
-    draw(module)
-    module(*args).square().sum().backward()
-    for path, parameter in module.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), path
-
-
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_discriminator_has_second_derivatives(spectral_norm: bool) -> None:
     critic = draw(DCGANDiscriminator(TensorType((1, 4, 4)), COND, channels=4, spectral_norm=spectral_norm))
@@ -207,68 +153,24 @@ def test_discriminator_has_second_derivatives(spectral_norm: bool) -> None:
     assert torch.autograd.gradgradcheck(lambda x: critic(x, cond), (normal(2, 1, 4, 4).requires_grad_(),))
 
 
-@pytest.mark.parametrize("name", PARTS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
-def test_dtypes(name: str, dtype: torch.dtype, tolerance: float) -> None:
-    """Half-precision sums of a hundred small terms round to a few parts in a hundred."""
-    module, args = parts()[name]
-    settle(draw(module, scale=0.1), *args)
-    expected = module(*args)
-    result = module.to(dtype)(*(v.to(dtype) if isinstance(v, Tensor) else values(6, dtype) for v in args))
-    assert result.dtype == dtype
-    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize("name", PARTS)
-def test_compiled_equals_eager(name: str) -> None:
-    module, args = parts()[name]
-    settle(draw(module), *args)
-    expected = module(*args)
-    torch._dynamo.reset()
-    module.compile(backend="aot_eager")
-    torch.testing.assert_close(module(*args), expected)
-
-
-@pytest.mark.parametrize("name", PARTS)
-def test_safetensors_round_trip(name: str) -> None:
-    module, args = parts()[name]
-    draw(module)
-    for _ in range(3):
-        module(*args)
-    stored = save(module.state_dict())
-    other = draw(parts()[name][0], seed=5)
-    assert not torch.equal(other.eval()(*args), module.eval()(*args))
-    other.load_state_dict(load(stored))
-    assert torch.equal(other(*args), module(*args))
-
-
 CONTEXT = CondType(context=(3, 8))
 MAP = CondType(concat=TensorType((1, 9, 12)))
 CODES = TensorType((2, 9, 12), classes=7)
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: DCGANGenerator(Z, Z, CondType()), r"DCGANGenerator expects continuous images \(c, h, w\), got 5 unb"),
-        (lambda: DCGANGenerator(Z, CODES, CondType()), "DCGANGenerator expects continuous images .*got 2×9×12 codes"),
-        (lambda: DCGANGenerator(CODES, X, CondType()), "DCGANGenerator expects continuous z, got 2×9×12 codes"),
-        (lambda: DCGANGenerator(Z, X, CONTEXT), r"DCGANGenerator expects cond without context .*context \(3, 8\)"),
-        (lambda: DCGANGenerator(Z, X, MAP), "DCGANGenerator expects cond without context and concat, got .*9×12"),
-        (lambda: DCGANGenerator(Z, X, CondType(), channels=0), "DCGANGenerator expects channels >= 1, got 0"),
-        (lambda: DCGANDiscriminator(Z, CondType()), r"DCGANDiscriminator expects continuous images \(c, h, w\), got 5"),
-        (lambda: DCGANDiscriminator(TensorType((1, 1, 8)), CondType()), "expects images of at least 2×2, got 1×1×8"),
-        (
-            lambda: DCGANDiscriminator(X, CONTEXT),
-            r"DCGANDiscriminator expects cond without context, .*context \(3, 8\)",
-        ),
-        (
-            lambda: DCGANDiscriminator(X, CondType(concat=TensorType((18, 24), classes=3))),
-            "expects codes at no more than .*got 18×24 codes",
-        ),
-        (lambda: DCGANDiscriminator(X, MAP)(torch.zeros(2, 2, 9, 12), Cond()), "expects a Cond with `concat`"),
-    ],
+test_mistakes_are_refused = refusals(
+    (lambda: DCGANGenerator(Z, Z, CondType()), r"DCGANGenerator expects continuous images \(c, h, w\), got 5 unb"),
+    (lambda: DCGANGenerator(Z, CODES, CondType()), "DCGANGenerator expects continuous images .*got 2×9×12 codes"),
+    (lambda: DCGANGenerator(CODES, X, CondType()), "DCGANGenerator expects continuous z, got 2×9×12 codes"),
+    (lambda: DCGANGenerator(Z, X, CONTEXT), r"DCGANGenerator expects cond without context .*context \(3, 8\)"),
+    (lambda: DCGANGenerator(Z, X, MAP), "DCGANGenerator expects cond without context and concat, got .*9×12"),
+    (lambda: DCGANGenerator(Z, X, CondType(), channels=0), "DCGANGenerator expects channels >= 1, got 0"),
+    (lambda: DCGANDiscriminator(Z, CondType()), r"DCGANDiscriminator expects continuous images \(c, h, w\), got 5"),
+    (lambda: DCGANDiscriminator(TensorType((1, 1, 8)), CondType()), "expects images of at least 2×2, got 1×1×8"),
+    (lambda: DCGANDiscriminator(X, CONTEXT), r"DCGANDiscriminator expects cond without context, .*context \(3, 8\)"),
+    (
+        lambda: DCGANDiscriminator(X, CondType(concat=TensorType((18, 24), classes=3))),
+        "expects codes at no more than .*got 18×24 codes",
+    ),
+    (lambda: DCGANDiscriminator(X, MAP)(torch.zeros(2, 2, 9, 12), Cond()), "expects a Cond with `concat`"),
 )
-def test_mistakes_are_refused(make, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        make()

@@ -1,11 +1,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator, MLPNetwork, squash
 from modkit.types import Cond, CondType, TensorType
+from tests.nn.modules import draw, leaky, normal
+from tests.refusals import refusals
 
 X = TensorType((1, 4, 3), (-1.0, 3.0))
 V = TensorType((5,))
@@ -13,40 +14,14 @@ MAP = TensorType((2, 2, 1))
 FULL = CondType(vector=3, noise=2, labels=4, concat=MAP, time=True)
 
 
-def full_cond(num: int, dtype: torch.dtype = torch.float64) -> Cond:
-    draws = torch.Generator().manual_seed(1)
+def full_cond(num: int) -> Cond:
     return Cond(
-        vector=torch.randn(num, 3, generator=draws, dtype=torch.float64).to(dtype),
-        noise=torch.randn(num, 2, generator=draws, dtype=torch.float64).to(dtype),
+        vector=normal(num, 3, seed=1),
+        noise=normal(num, 2, seed=2),
         labels=torch.arange(num) % 5,
-        concat=torch.randn(num, *MAP.shape, generator=draws, dtype=torch.float64).to(dtype),
+        concat=normal(num, *MAP.shape, seed=3),
         time=torch.linspace(-1, 2, num, dtype=torch.float64),
     )
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(0)
-
-
-def settle(module: nn.Module, *args: Tensor | Cond) -> nn.Module:
-    """The module in eval mode, after enough passes that batch norms and spectral norms fit its weights."""
-    for _ in range(50):
-        module(*args)
-    return module.eval()
-
-
-def draw(module: nn.Module, seed: int = 0, scale: float = 0.4) -> nn.Module:
-    """The module in float64 with every parameter drawn, so that no zero hides a path."""
-    draws = torch.Generator().manual_seed(seed)
-    module.double()
-    for parameter in module.parameters():
-        parameter.data.normal_(std=scale, generator=draws)
-    return module
-
-
-def normal(*shape: int, seed: int = 7) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def linear(layer: nn.Linear, v: Tensor) -> Tensor:
@@ -60,29 +35,6 @@ def silu(v: Tensor) -> Tensor:
 def layer_norm(layer: nn.LayerNorm, v: Tensor) -> Tensor:
     centred = v - v.mean(1, keepdim=True)
     return centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt() * layer.weight + layer.bias
-
-
-def leaky(v: Tensor) -> Tensor:
-    return torch.where(v > 0, v, 0.2 * v)
-
-
-def every_part() -> dict[str, tuple[nn.Module, tuple[Tensor | Cond, ...]]]:
-    cond = full_cond(6)
-    return {
-        "encoder": (MLPEncoder(X, width=8), (normal(6, 1, 4, 3),)),
-        "decoder": (MLPDecoder(TensorType((2, 2)), X, width=8), (normal(6, 2, 2),)),
-        "generator": (MLPGenerator(V, X, FULL, width=8), (normal(6, 5), cond)),
-        "discriminator": (MLPDiscriminator(X, FULL, width=8), (normal(6, 1, 4, 3), cond)),
-        "spectral": (MLPDiscriminator(X, FULL, width=8, spectral_norm=True), (normal(6, 1, 4, 3), cond)),
-        "network": (MLPNetwork(X, TensorType((2, 4, 3)), FULL, width=8, depth=2), (normal(6, 1, 4, 3), cond)),
-    }
-
-
-PARTS = sorted(every_part())
-
-
-def cast(args: tuple[Tensor | Cond, ...], dtype: torch.dtype) -> tuple[Tensor | Cond, ...]:
-    return tuple(v.to(dtype) if isinstance(v, Tensor) else full_cond(6, dtype) for v in args)
 
 
 def test_encoder_values() -> None:
@@ -218,15 +170,6 @@ def test_network_drops_in_training_only() -> None:
     torch.testing.assert_close(kept, torch.einsum("oi,bi->bo", block.back.weight, F.dropout(inner, 0.5)))
 
 
-@pytest.mark.parametrize("name", PARTS)
-def test_gradients_reach_every_parameter(name: str) -> None:
-    module, args = every_part()[name]
-    draw(module)
-    module(*args).square().sum().backward()
-    for path, parameter in module.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), path
-
-
 def test_network_gradient_is_the_derivative() -> None:
     network = draw(MLPNetwork(V, V, FULL, width=6, depth=2))
     cond = full_cond(2)
@@ -243,77 +186,26 @@ def test_discriminator_has_second_derivatives() -> None:
     assert critic.projection.v.weight.grad.any() and critic.hidden[0].weight.grad.any()
 
 
-@pytest.mark.parametrize("name", PARTS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
-def test_dtypes(name: str, dtype: torch.dtype, tolerance: float) -> None:
-    """Half-precision sums of a dozen terms of order one round to a few parts in a hundred."""
-    module, args = every_part()[name]
-    settle(draw(module, scale=0.2), *args)
-    expected = module(*args)
-    result = module.to(dtype)(*cast(args, dtype))
-    assert result.dtype == dtype
-    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize("name", PARTS)
-def test_meta_shapes_are_the_real_ones(name: str) -> None:
-    module, args = every_part()[name]
-    real = module.double()(*args)
-    on_meta = [v.to("meta") if isinstance(v, Tensor) else v for v in args]
-    cond = Cond(**{k: v.to("meta") for k, v in vars(full_cond(6)).items() if v is not None})
-    result = module.to("meta")(*[cond if isinstance(v, Cond) else v for v in on_meta])
-    assert result.is_meta and result.shape == real.shape
-
-
-@pytest.mark.parametrize("name", ["generator", "network", "spectral"])
-def test_compiled_equals_eager(name: str) -> None:
-    module, args = every_part()[name]
-    settle(draw(module), *args)
-    expected = module(*args)
-    torch._dynamo.reset()
-    module.compile(backend="aot_eager")
-    torch.testing.assert_close(module(*args), expected)
-
-
-@pytest.mark.parametrize("name", PARTS)
-def test_safetensors_round_trip(name: str) -> None:
-    module, args = every_part()[name]
-    draw(module)
-    for _ in range(3):
-        module(*args)
-    stored = save(module.state_dict())
-    other = draw(every_part()[name][0], seed=5)
-    assert not torch.equal(other.eval()(*args), module.eval()(*args))
-    other.load_state_dict(load(stored))
-    assert torch.equal(other(*args), module(*args))
-
-
 CODES = TensorType((4, 4), classes=7)
 CONTEXT = CondType(context=(3, 8))
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: MLPEncoder(CODES), "MLPEncoder expects a continuous x, got 4×4 codes of 7 classes"),
-        (lambda: MLPEncoder(X, depth=-1), "MLPEncoder expects depth >= 0, got -1"),
-        (lambda: MLPDecoder(CODES, X), "MLPDecoder expects a continuous z, got 4×4 codes"),
-        (lambda: MLPDecoder(V, CODES), "MLPDecoder expects a continuous x, got 4×4 codes"),
-        (lambda: MLPDecoder((V, V), X), "MLPDecoder expects z of one level, got a hierarchy of 2"),
-        (lambda: MLPGenerator(V, X, CONTEXT), r"MLPGenerator expects no context .*got \(3, 8\)"),
-        (lambda: MLPGenerator(V, CODES, CondType()), "MLPGenerator expects a continuous x"),
-        (lambda: MLPDiscriminator(X, CONTEXT), r"MLPDiscriminator expects no context .*got \(3, 8\)"),
-        (lambda: MLPDiscriminator(X, CondType(concat=CODES)), "MLPDiscriminator expects a continuous concat, got 4×4"),
-        (lambda: MLPNetwork(X, X, CONTEXT), r"MLPNetwork expects no context .*got \(3, 8\)"),
-        (lambda: MLPNetwork(CODES, X, CondType()), "MLPNetwork expects a continuous x"),
-        (lambda: MLPNetwork(X, CODES, CondType()), "MLPNetwork expects a continuous out"),
-        (lambda: MLPNetwork(X, X, CondType(), depth=0), "MLPNetwork expects depth >= 1, got 0"),
-        (
-            lambda: MLPNetwork(X, X, CondType(concat=MAP))(torch.zeros(2, 1, 4, 3), Cond()),
-            "MLPNetwork expects a Cond with `concat`",
-        ),
-    ],
+test_mistakes_are_refused = refusals(
+    (lambda: MLPEncoder(CODES), "MLPEncoder expects a continuous x, got 4×4 codes of 7 classes"),
+    (lambda: MLPEncoder(X, depth=-1), "MLPEncoder expects depth >= 0, got -1"),
+    (lambda: MLPDecoder(CODES, X), "MLPDecoder expects a continuous z, got 4×4 codes"),
+    (lambda: MLPDecoder(V, CODES), "MLPDecoder expects a continuous x, got 4×4 codes"),
+    (lambda: MLPDecoder((V, V), X), "MLPDecoder expects z of one level, got a hierarchy of 2"),
+    (lambda: MLPGenerator(V, X, CONTEXT), r"MLPGenerator expects no context .*got \(3, 8\)"),
+    (lambda: MLPGenerator(V, CODES, CondType()), "MLPGenerator expects a continuous x"),
+    (lambda: MLPDiscriminator(X, CONTEXT), r"MLPDiscriminator expects no context .*got \(3, 8\)"),
+    (lambda: MLPDiscriminator(X, CondType(concat=CODES)), "MLPDiscriminator expects a continuous concat, got 4×4"),
+    (lambda: MLPNetwork(X, X, CONTEXT), r"MLPNetwork expects no context .*got \(3, 8\)"),
+    (lambda: MLPNetwork(CODES, X, CondType()), "MLPNetwork expects a continuous x"),
+    (lambda: MLPNetwork(X, CODES, CondType()), "MLPNetwork expects a continuous out"),
+    (lambda: MLPNetwork(X, X, CondType(), depth=0), "MLPNetwork expects depth >= 1, got 0"),
+    (
+        lambda: MLPNetwork(X, X, CondType(concat=MAP))(torch.zeros(2, 1, 4, 3), Cond()),
+        "MLPNetwork expects a Cond with `concat`",
+    ),
 )
-def test_mistakes_are_refused(make, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        make()

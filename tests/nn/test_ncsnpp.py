@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,16 +11,15 @@ from modkit.diffusion.schedules import VP
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_blocks import Block, DownsampleBlock, Output
 from modkit.types import Cond, CondType, TensorType
+from tests.nn.modules import draw as drawn
+from tests.nn.modules import normal
 from tests.play import spec, state, trainer
+from tests.refusals import refusals
 
 X = TensorType((2, 8, 6), (-1.0, 1.0))
 OUT = TensorType((3, 8, 6))
 COND = CondType(vector=3, noise=5, labels=4, concat=TensorType((1, 4, 3)), time=True)
 TINY = {"channels": [8, 12], "blocks": 1, "attention": [4], "style": 6, "mapping": 1}
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def values(num: int, type: CondType = COND) -> Cond:
@@ -33,15 +31,6 @@ def values(num: int, type: CondType = COND) -> Cond:
         "time": torch.arange(num, dtype=torch.float64) - 1,
     }
     return Cond(**{name: value for name, value in given.items() if getattr(type, name)})
-
-
-def drawn(module: nn.Module) -> nn.Module:
-    """The module in float64 with every parameter drawn, so that no tiny weight hides a path."""
-    draws = torch.Generator().manual_seed(9)
-    module.double()
-    for parameter in module.parameters():
-        parameter.data.normal_(std=0.3, generator=draws)
-    return module
 
 
 def group_norm(h: Tensor, groups: int) -> Tensor:
@@ -176,31 +165,18 @@ def test_it_is_a_denoiser_of_a_plain_diffusion(tmp_path):
     assert one.model.sample(2, seed=0).std() > 1e-3
 
 
-def test_dtypes_and_the_state_survive_a_file():
-    one, two = (NCSNpp(X, OUT, COND, **TINY) for _ in range(2))
-    two.load_state_dict(load(save(one.state_dict())))
-    x, cond = normal(2, *X.shape), values(2)
-    torch.testing.assert_close(two.double()(x, cond), one.double()(x, cond), rtol=0, atol=0)
-    assert one.bfloat16()(x.bfloat16(), cond).dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize(
-    "types, options, message",
-    [
-        ({"out": TensorType((3, 4, 6))}, {}, r"NCSNpp expects out of x's size \(8, 6\), got \(4, 6\)"),
-        ({"x": TensorType((4,))}, {}, r"NCSNpp expects continuous maps"),
-        ({"cond": CondType(context=(2, 3))}, {}, r"NCSNpp expects cond without context"),
-        ({}, {"channels": []}, r"NCSNpp expects channels and blocks of at least 1"),
-        ({}, {"attention": [5]}, r"NCSNpp expects attention at resolutions among \[8, 4\], got \[5\]"),
-        ({}, {"style": 0}, r"NCSNpp expects style of at least 1, got 0"),
-        ({}, {"stem": 0}, r"NCSNpp expects stem of at least 1, got 0"),
-        ({}, {"mapping": -1}, r"NCSNpp expects mapping of at least 0, got -1"),
-        ({}, {"progressive": "sum"}, r"NCSNpp expects progressive to be none, skip or residual, got 'sum'"),
-    ],
+test_what_does_not_fit_is_refused = refusals(
+    ({"out": TensorType((3, 4, 6))}, {}, r"NCSNpp expects out of x's size \(8, 6\), got \(4, 6\)"),
+    ({"x": TensorType((4,))}, {}, r"NCSNpp expects continuous maps"),
+    ({"cond": CondType(context=(2, 3))}, {}, r"NCSNpp expects cond without context"),
+    ({}, {"channels": []}, r"NCSNpp expects channels and blocks of at least 1"),
+    ({}, {"attention": [5]}, r"NCSNpp expects attention at resolutions among \[8, 4\], got \[5\]"),
+    ({}, {"style": 0}, r"NCSNpp expects style of at least 1, got 0"),
+    ({}, {"stem": 0}, r"NCSNpp expects stem of at least 1, got 0"),
+    ({}, {"mapping": -1}, r"NCSNpp expects mapping of at least 0, got -1"),
+    ({}, {"progressive": "sum"}, r"NCSNpp expects progressive to be none, skip or residual, got 'sum'"),
+    of=lambda types, options: NCSNpp(**{"x": X, "out": OUT, "cond": CondType(time=True), **types}, **options),
 )
-def test_what_does_not_fit_is_refused(types, options, message):
-    with pytest.raises(ValueError, match=message):
-        NCSNpp(**{"x": X, "out": OUT, "cond": CondType(time=True), **types}, **options)
 
 
 def test_a_missing_condition_is_named():

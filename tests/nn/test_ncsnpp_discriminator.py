@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,7 +11,9 @@ from modkit.nn.embeddings import sinusoidal_embedding
 from modkit.nn.minibatch_std import minibatch_std
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.types import Cond, CondType, TensorType
-from tests.nn.test_ncsnpp import drawn, normal
+from tests.nn.modules import draw as drawn
+from tests.nn.modules import normal
+from tests.refusals import refusals
 
 X = TensorType((1, 8, 8), (-1.0, 1.0))
 TIMED = CondType(concat=X, time=True)
@@ -84,20 +85,12 @@ def test_without_time_and_map_of_any_size_and_rank(shape):
     assert net(normal(3, *shape), Cond()).shape == (3,)
 
 
-def test_dtypes_and_the_state_survive_a_file():
-    one, two = (NCSNppDiscriminator(X, TIMED, **TINY) for _ in range(2))
-    two.load_state_dict(load(save(one.state_dict())))
-    x, cond = normal(4, 1, 8, 8), given(4)
-    assert torch.equal(two.double()(x, cond), one.double()(x, cond))
-    assert one.bfloat16()(x.bfloat16(), cond).dtype == torch.bfloat16
-
-
-def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"NCSNppDiscriminator expects cond without context"):
-        NCSNppDiscriminator(X, CondType(context=(2, 3)))
-    with pytest.raises(ValueError, match=r"NCSNppDiscriminator expects continuous maps"):
-        NCSNppDiscriminator(TensorType((4,)), CondType())
-    with pytest.raises(ValueError, match=r"NCSNppDiscriminator expects embedding of at least 1, got 0"):
-        NCSNppDiscriminator(X, TIMED, embedding=0)
-    with pytest.raises(ValueError, match=r"NCSNppDiscriminator expects a Cond with `time`"):
-        NCSNppDiscriminator(X, TIMED)(torch.zeros(1, 1, 8, 8), Cond(concat=torch.zeros(1, 1, 8, 8)))
+test_what_does_not_fit_is_refused = refusals(
+    (lambda: NCSNppDiscriminator(X, CondType(context=(2, 3))), r"NCSNppDiscriminator expects cond without context"),
+    (lambda: NCSNppDiscriminator(TensorType((4,)), CondType()), r"NCSNppDiscriminator expects continuous maps"),
+    (lambda: NCSNppDiscriminator(X, TIMED, embedding=0), r"NCSNppDiscriminator expects embedding of at least 1, got 0"),
+    (
+        lambda: NCSNppDiscriminator(X, TIMED)(torch.zeros(1, 1, 8, 8), Cond(concat=torch.zeros(1, 1, 8, 8))),
+        r"NCSNppDiscriminator expects a Cond with `time`",
+    ),
+)

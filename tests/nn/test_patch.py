@@ -1,43 +1,19 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from modkit.nn.patch import PatchDiscriminator
 from modkit.types import Cond, CondType, TensorType
+from tests.nn.modules import batch_norm, draw, leaky, normal
+from tests.refusals import refusals
 
 X = TensorType((2, 13, 16), (-1.0, 1.0))
 COND = CondType(vector=3, labels=4)
 
 
-def normal(*shape: int, seed: int = 7) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def values(num: int, dtype: torch.dtype = torch.float64) -> Cond:
-    return Cond(vector=normal(num, 3, seed=1).to(dtype), labels=torch.arange(num) % 5)
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(0)
-
-
-def settle(module: nn.Module, *args: Tensor | Cond) -> nn.Module:
-    """The module in eval mode, after enough passes that batch norms and spectral norms fit its weights."""
-    for _ in range(50):
-        module(*args)
-    return module.eval()
-
-
-def draw(module: nn.Module, seed: int = 0, scale: float = 0.2) -> nn.Module:
-    """The module in float64 with every parameter drawn, so that no zero hides a path."""
-    draws = torch.Generator().manual_seed(seed)
-    module.double()
-    for parameter in module.parameters():
-        parameter.data.normal_(std=scale, generator=draws)
-    return module
+def values(num: int) -> Cond:
+    return Cond(vector=normal(num, 3, seed=1), labels=torch.arange(num) % 5)
 
 
 def windows(x: Tensor, stride: int) -> Tensor:
@@ -48,16 +24,6 @@ def windows(x: Tensor, stride: int) -> Tensor:
 def conv(layer: nn.Conv2d, x: Tensor, stride: int) -> Tensor:
     y = torch.einsum("bchwij,ocij->bohw", windows(x, stride), layer.weight)
     return y if layer.bias is None else y + layer.bias[:, None, None]
-
-
-def leaky(v: Tensor) -> Tensor:
-    return torch.where(v > 0, v, 0.2 * v)
-
-
-def batch_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    mean = x.mean((0, 2, 3), keepdim=True)
-    var = (x - mean).square().mean((0, 2, 3), keepdim=True)
-    return (x - mean) / (var + 1e-5).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
 
 
 def critics() -> dict[str, PatchDiscriminator]:
@@ -144,76 +110,25 @@ def test_spectral_norm_makes_the_largest_singular_value_one() -> None:
         assert layer.bias is not None or layer is critic.projection.v
 
 
-@pytest.mark.parametrize("name", ["batch", "spectral"])
-def test_gradients_reach_every_parameter(name: str) -> None:
-    critic = draw(critics()[name])
-    critic(normal(6, 2, 13, 16), values(6)).square().sum().backward()
-    for path, parameter in critic.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), path
-
-
 def test_second_derivatives() -> None:
     critic = draw(PatchDiscriminator(TensorType((1, 6, 6)), COND, channels=4)).eval()
     cond = values(2)
     assert torch.autograd.gradgradcheck(lambda x: critic(x, cond), (normal(2, 1, 6, 6).requires_grad_(),))
 
 
-@pytest.mark.parametrize("name", ["batch", "spectral"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
-def test_dtypes(name: str, dtype: torch.dtype, tolerance: float) -> None:
-    """Half-precision sums of a hundred small terms round to a few parts in a hundred."""
-    x = normal(6, 2, 13, 16)
-    critic = settle(draw(critics()[name], scale=0.1), x, values(6))
-    expected = critic(x, values(6))
-    result = critic.to(dtype)(x.to(dtype), values(6, dtype))
-    assert result.dtype == dtype
-    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
-
-
-def test_compiled_equals_eager() -> None:
-    x, cond = normal(6, 2, 13, 16), values(6)
-    critic = settle(draw(critics()["spectral"]), x, cond)
-    expected = critic(x, cond)
-    torch._dynamo.reset()
-    critic.compile(backend="aot_eager")
-    torch.testing.assert_close(critic(x, cond), expected)
-
-
-@pytest.mark.parametrize("name", ["batch", "spectral"])
-def test_safetensors_round_trip(name: str) -> None:
-    critic = draw(critics()[name])
-    x, cond = normal(6, 2, 13, 16), values(6)
-    for _ in range(3):
-        critic(x, cond)
-    stored = save(critic.state_dict())
-    other = draw(critics()[name], seed=5)
-    assert not torch.equal(other.eval()(x, cond), critic.eval()(x, cond))
-    other.load_state_dict(load(stored))
-    assert torch.equal(other(x, cond), critic(x, cond))
-
-
 SMALL = TensorType((1, 4, 4))
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: PatchDiscriminator(TensorType((5,)), CondType()), r"expects continuous images \(c, h, w\), got 5 unb"),
-        (lambda: PatchDiscriminator(TensorType((1, 8, 8), classes=3), CondType()), "images .*got 1×8×8 codes of 3"),
-        (lambda: PatchDiscriminator(SMALL, CondType()), "PatchDiscriminator .*at least 6×6, got 1×4×4"),
-        (lambda: PatchDiscriminator(X, CondType(), layers=3), "layers=3 expects images of at least 24×24, got 2×13×16"),
-        (
-            lambda: PatchDiscriminator(X, CondType(), layers=0),
-            "expects channels and layers of at least 1, got 64 and 0",
-        ),
-        (lambda: PatchDiscriminator(X, CondType(), channels=0), "layers of at least 1, got 0 and None"),
-        (lambda: PatchDiscriminator(X, CondType(context=(3, 8))), r"expects cond without context, .*context \(3, 8\)"),
-        (
-            lambda: PatchDiscriminator(X, CondType(concat=TensorType((26, 32), classes=3))),
-            "expects codes at no more than .*got 26×32",
-        ),
-    ],
+test_mistakes_are_refused = refusals(
+    (lambda: PatchDiscriminator(TensorType((5,)), CondType()), r"expects continuous images \(c, h, w\), got 5 unb"),
+    (lambda: PatchDiscriminator(TensorType((1, 8, 8), classes=3), CondType()), "images .*got 1×8×8 codes of 3"),
+    (lambda: PatchDiscriminator(SMALL, CondType()), "PatchDiscriminator .*at least 6×6, got 1×4×4"),
+    (lambda: PatchDiscriminator(X, CondType(), layers=3), "layers=3 expects images of at least 24×24, got 2×13×16"),
+    (lambda: PatchDiscriminator(X, CondType(), layers=0), "expects channels and layers of at least 1, got 64 and 0"),
+    (lambda: PatchDiscriminator(X, CondType(), channels=0), "layers of at least 1, got 0 and None"),
+    (lambda: PatchDiscriminator(X, CondType(context=(3, 8))), r"expects cond without context, .*context \(3, 8\)"),
+    (
+        lambda: PatchDiscriminator(X, CondType(concat=TensorType((26, 32), classes=3))),
+        "expects codes at no more than .*got 26×32",
+    ),
 )
-def test_mistakes_are_refused(make, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        make()

@@ -124,6 +124,33 @@ def test_help_of_the_constructor_fills_in():
     assert helps == {"a": "From the class.", "b": "From the constructor."}
 
 
+def test_help_of_the_annotation_stands_where_the_docstring_says_nothing():
+    class Shared:
+        """Of the class.
+
+        Args:
+            a: From the docstring.
+        """
+
+        def __init__(
+            self,
+            *,
+            a: Annotated[int, "From the annotation."] = 0,
+            b: Annotated[int | None, 3, "From the annotation."] = None,
+            c: Annotated[Slot[Encoder], "A slot."] = default("conv"),  # noqa: B008
+            d: Annotated[int, 3] = 0,
+        ) -> None: ...
+
+    found = parameters(part(Shared))
+    assert [one.help for one in found.values()] == ["From the docstring.", "From the annotation.", "A slot.", ""]
+    assert found["c"].slot == SlotShape("encoder")
+
+    class Child(Shared):
+        """Of the child."""
+
+    assert parameters(part(Child))["b"].help == "From the annotation."  # it is the signature's, which is inherited
+
+
 def test_takes_says_which_given_types_are_declared():
     assert takes(part(Net)) == {"x", "cond"}
     assert takes(part(lambda x, out, cond: None)) == {"x", "out", "cond"}

@@ -3,6 +3,7 @@ import pytest
 from modkit.errors import Position, SpecError
 from modkit.specs.overrides import apply, locate, short
 from modkit.specs.spec import Spec, use
+from tests.refusals import refusals
 
 SAMPLE = """\
 model:
@@ -213,17 +214,13 @@ def test_short_names_one_slot(spec):
     assert short(spec, names, "model.prior.sampler=x") == "model.prior.sampler=x"
 
 
-@pytest.mark.parametrize(
-    "model, override, match",
-    [
-        ("latent", "smapler=x", r"smapler: got smapler, expected one of guidance, sampler .*did you mean sampler\?"),
-        ("gan", "sampler=x", "sampler: got a slot that the model has not, expected one that it has: none"),
-        ("gan", "sampler", "<override>:1:1: got 'sampler', expected path=value"),
-    ],
+test_wrong_short_names_are_refused = refusals(
+    ("latent", "smapler=x", r"smapler: got smapler, expected one of guidance, sampler .*did you mean sampler\?"),
+    ("gan", "sampler=x", "sampler: got a slot that the model has not, expected one that it has: none"),
+    ("gan", "sampler", "<override>:1:1: got 'sampler', expected path=value"),
+    of=lambda model, override: short(Spec(model=use(model)), {"sampler", "guidance"}, override),
+    error=SpecError,
 )
-def test_wrong_short_names_are_refused(model, override, match):
-    with pytest.raises(SpecError, match=match):
-        short(Spec(model=use(model)), {"sampler", "guidance"}, override)
 
 
 def test_a_short_name_of_several_slots_lists_their_paths():

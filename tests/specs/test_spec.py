@@ -12,6 +12,7 @@ from modkit.specs.load import load_spec
 from modkit.specs.references import resolve
 from modkit.specs.spec import Node, Spec, use
 from modkit.specs.yaml import MAX_BYTES, MAX_DEPTH
+from tests.refusals import refusals
 
 SAMPLE = """\
 name: ldm-shape-only
@@ -67,23 +68,19 @@ def test_nodes_are_copied_and_pickled():
     assert hash(spec) == hash(copy.deepcopy(spec))
 
 
-@pytest.mark.parametrize(
-    "params, match",
-    [
-        ({"x": object()}, r"x: got <object .*, expected plain data"),
-        ({"x": [1, {"y": {1, 2}}]}, r"x\[1\]\.y: got \{1, 2\}, expected plain data"),
-        ({"x": Local}, r"x: got <class .*Local'>, expected plain data .*use\(Local, …\) makes a node of it"),
-        ({"x": float("nan")}, "x: got nan, expected a finite number"),
-        ({"x": 2**63}, r"x: got a whole number of 2\^63 or more"),
-        ({"x": "\ud800"}, "x: got half of a surrogate pair"),
-        ({"x": {1: 2}}, "x: got the key 1, expected a string"),
-        ({"x": {"k" * 101: 2}}, "expected a string of at most 100 characters"),
-        ({"use": "b"}, "use: got 'b' as a parameter, expected the part as first argument"),
-    ],
+test_use_refuses_what_is_not_plain_data = refusals(
+    ({"x": object()}, r"x: got <object .*, expected plain data"),
+    ({"x": [1, {"y": {1, 2}}]}, r"x\[1\]\.y: got \{1, 2\}, expected plain data"),
+    ({"x": Local}, r"x: got <class .*Local'>, expected plain data .*use\(Local, …\) makes a node of it"),
+    ({"x": float("nan")}, "x: got nan, expected a finite number"),
+    ({"x": 2**63}, r"x: got a whole number of 2\^63 or more"),
+    ({"x": "\ud800"}, "x: got half of a surrogate pair"),
+    ({"x": {1: 2}}, "x: got the key 1, expected a string"),
+    ({"x": {"k" * 101: 2}}, "expected a string of at most 100 characters"),
+    ({"use": "b"}, "use: got 'b' as a parameter, expected the part as first argument"),
+    of=lambda params: use("a", **params),
+    error=SpecError,
 )
-def test_use_refuses_what_is_not_plain_data(params, match):
-    with pytest.raises(SpecError, match=match):
-        use("a", **params)
 
 
 def test_use_refuses_what_is_no_part():
@@ -168,24 +165,20 @@ def test_bare_names_stand_for_model_and_data():
     assert spec.position("model.use") == Position("<string>", 1, 8)
 
 
-@pytest.mark.parametrize(
-    "text, match",
-    [
-        ("modle: gan", r"f:1:1: modle: got an unknown key, expected one of name, .* \(did you mean model\?\)"),
-        ("data: x", r"f:1:1: model: missing, expected a part"),
-        ("[a]", r"f:1:1: got a list, expected a mapping with the keys name, data, model, train, evaluate, x"),
-        ("", r"f:1:1: got null, expected a mapping"),
-        ("model: gan\nname: 3", r"f:2:7: name: got 3, expected a name"),
-        ("model: gan\nname: ''", r"f:2:7: name: got '', expected a name"),
-        ("model:", r"f:1:7: model: got null, expected a mapping or a part's name"),
-        ("model: [1]", r"f:1:8: model: got a list, expected a mapping or a part's name"),
-        ("model: gan\ntrain: fast", r"f:2:8: train: got 'fast', expected a mapping$"),
-        ("model: gan\nx: 3", r"f:2:4: x: got 3, expected a mapping$"),
-    ],
+test_wrong_top_levels_are_refused = refusals(
+    ("modle: gan", r"f:1:1: modle: got an unknown key, expected one of name, .* \(did you mean model\?\)"),
+    ("data: x", r"f:1:1: model: missing, expected a part"),
+    ("[a]", r"f:1:1: got a list, expected a mapping with the keys name, data, model, train, evaluate, x"),
+    ("", r"f:1:1: got null, expected a mapping"),
+    ("model: gan\nname: 3", r"f:2:7: name: got 3, expected a name"),
+    ("model: gan\nname: ''", r"f:2:7: name: got '', expected a name"),
+    ("model:", r"f:1:7: model: got null, expected a mapping or a part's name"),
+    ("model: [1]", r"f:1:8: model: got a list, expected a mapping or a part's name"),
+    ("model: gan\ntrain: fast", r"f:2:8: train: got 'fast', expected a mapping$"),
+    ("model: gan\nx: 3", r"f:2:4: x: got 3, expected a mapping$"),
+    of=lambda text: Spec.from_yaml(text, "f"),
+    error=SpecError,
 )
-def test_wrong_top_levels_are_refused(text, match):
-    with pytest.raises(SpecError, match=match):
-        Spec.from_yaml(text, "f")
 
 
 def test_all_wrong_top_levels_are_told_at_once():
@@ -229,19 +222,15 @@ def test_with_value_changes_a_copy():
     assert spec.with_value("name", "n").name == "n"
 
 
-@pytest.mark.parametrize(
-    "path, match",
-    [
-        ("modle.x", r"w:1:1: modle: got a path that is not there, .*did you mean model\?"),
-        ("train.seed.x", r"w:1:1: train\.seed: got 0, expected a mapping to hold 'x'"),
-        ("model.autoencoder.encoder.channels[2]", r"channels\[2\]: got an index into a list of 2"),
-        ("model.prior[0]", r"model\.prior\[0\]: got an index into a mapping that uses diffusion"),
-        ("name.x", r"name: got \{.*|name: got a mapping"),
-    ],
+test_with_value_refuses_impossible_paths = refusals(
+    ("modle.x", r"w:1:1: modle: got a path that is not there, .*did you mean model\?"),
+    ("train.seed.x", r"w:1:1: train\.seed: got 0, expected a mapping to hold 'x'"),
+    ("model.autoencoder.encoder.channels[2]", r"channels\[2\]: got an index into a list of 2"),
+    ("model.prior[0]", r"model\.prior\[0\]: got an index into a mapping that uses diffusion"),
+    ("name.x", r"name: got \{.*|name: got a mapping"),
+    of=lambda path: Spec.from_yaml(SAMPLE).with_value(path, 1, Position("w", 1, 1)),
+    error=SpecError,
 )
-def test_with_value_refuses_impossible_paths(path, match):
-    with pytest.raises(SpecError, match=match):
-        Spec.from_yaml(SAMPLE).with_value(path, 1, Position("w", 1, 1))
 
 
 def test_scalars_are_resolved_through_others():
@@ -252,37 +241,30 @@ def test_scalars_are_resolved_through_others():
     assert spec.at("model.a") == "${train.lr}"
 
 
-@pytest.mark.parametrize(
-    "model, match",
-    [
-        ('{a: "${model.b}", b: "${model.c}", c: "${model.a}"}', r"a cycle model\.a → model\.b → model\.c → model\.a"),
-        ('{a: "${model.a}"}', r"f:1:12: model\.a: got a cycle model\.a → model\.a, expected an end"),
-        (
-            '{a: "${model.chanels}", channels: 1}',
-            r"model\.a: got model\.chanels, which is not there, .*did you mean channels\?",
-        ),
-        (
-            '{a: "x${model.b}", b: 1}',
-            r"f:1:12: model\.a: got 'x\$\{model\.b\}', expected \$\{path\} as the whole value",
-        ),
-        ('{a: "${}"}', r"f:1:12: model\.a: got '', expected a path such as"),
-        ('{a: "${model.b}", b: {c: 1}}', r"model\.a: got \$\{model\.b\}, a mapping, expected a scalar \(`ref:` shares"),
-        ('{a: "${model.b}", b: [1]}', r"model\.a: got \$\{model\.b\}, a list, expected a scalar"),
-        ("{a: {ref: model.b}, b: {ref: model.a}}", r"f:1:18: model\.a: got a cycle model\.a → model\.b → model\.a"),
-        ("{a: {b: {ref: model}}}", r"a cycle (model → model\.a\.b → model|model\.a\.b → model → model\.a\.b)"),
-        (
-            "{a: {x: {ref: model.b}}, b: {y: {ref: model.a}}}",
-            r"model\.a\.x → model\.b → model\.b\.y → model\.a → model\.a\.x",
-        ),
-        ("{a: {ref: model.encodr}, encoder: {}}", r"f:1:18: model\.a: got model\.encodr, .*did you mean encoder\?"),
-        ("{a: {ref: 3}}", r"f:1:18: model\.a: got ref: 3, expected a path"),
-        ("{a: {ref: 'b['}}", r"f:1:18: model\.a: got 'b\[', expected a path such as"),
-        ("{a: {ref: model.b}, b: 3}", r"model\.a: got ref: model\.b, 3, expected a part"),
-    ],
+test_wrong_references_are_refused = refusals(
+    ('{a: "${model.b}", b: "${model.c}", c: "${model.a}"}', r"a cycle model\.a → model\.b → model\.c → model\.a"),
+    ('{a: "${model.a}"}', r"f:1:12: model\.a: got a cycle model\.a → model\.a, expected an end"),
+    (
+        '{a: "${model.chanels}", channels: 1}',
+        r"model\.a: got model\.chanels, which is not there, .*did you mean channels\?",
+    ),
+    ('{a: "x${model.b}", b: 1}', r"f:1:12: model\.a: got 'x\$\{model\.b\}', expected \$\{path\} as the whole value"),
+    ('{a: "${}"}', r"f:1:12: model\.a: got '', expected a path such as"),
+    ('{a: "${model.b}", b: {c: 1}}', r"model\.a: got \$\{model\.b\}, a mapping, expected a scalar \(`ref:` shares"),
+    ('{a: "${model.b}", b: [1]}', r"model\.a: got \$\{model\.b\}, a list, expected a scalar"),
+    ("{a: {ref: model.b}, b: {ref: model.a}}", r"f:1:18: model\.a: got a cycle model\.a → model\.b → model\.a"),
+    ("{a: {b: {ref: model}}}", r"a cycle (model → model\.a\.b → model|model\.a\.b → model → model\.a\.b)"),
+    (
+        "{a: {x: {ref: model.b}}, b: {y: {ref: model.a}}}",
+        r"model\.a\.x → model\.b → model\.b\.y → model\.a → model\.a\.x",
+    ),
+    ("{a: {ref: model.encodr}, encoder: {}}", r"f:1:18: model\.a: got model\.encodr, .*did you mean encoder\?"),
+    ("{a: {ref: 3}}", r"f:1:18: model\.a: got ref: 3, expected a path"),
+    ("{a: {ref: 'b['}}", r"f:1:18: model\.a: got 'b\[', expected a path such as"),
+    ("{a: {ref: model.b}, b: 3}", r"model\.a: got ref: model\.b, 3, expected a part"),
+    of=lambda model: resolve(Spec.from_yaml(f"model: {model}", "f")),
+    error=SpecError,
 )
-def test_wrong_references_are_refused(model, match):
-    with pytest.raises(SpecError, match=match):
-        resolve(Spec.from_yaml(f"model: {model}", "f"))
 
 
 def test_good_refs_are_left():

@@ -30,23 +30,13 @@ _CONSTANT = use("constant", value=0.5)
 
 
 def _autoencoder(**parts):
-    return use(
-        "autoencoder",
-        **{
-            "encoder": _MLP,
-            "bottleneck": _GAUSSIAN,
-            "decoder": _MLP,
-            "adversarial": "non-saturating",
-            "weights": {},
-            **parts,
-        },
-    )
+    defaults = {"encoder": _MLP, "bottleneck": _GAUSSIAN, "decoder": _MLP, "adversarial": "non-saturating"}
+    return use("autoencoder", **{**defaults, "weights": {}, **parts})
 
 
 def _gan(**parts):
-    return use(
-        "gan", **{"generator": _MLP, "discriminator": _MLP, "z_dim": 4, "regularizers": {}, "weights": {}, **parts}
-    )
+    players = {"generator": _MLP, "discriminator": _MLP}
+    return use("gan", **{**players, "z_dim": 4, "regularizers": {}, "weights": {}, **parts})
 
 
 def _diffusion(**parts):
@@ -54,151 +44,81 @@ def _diffusion(**parts):
 
 
 def _denoising_gan(**parts):
-    return use(
-        "denoising-gan",
-        **{"network": _MLP, "discriminator": _MLP, "z_dim": 4, "regularizers": {}, "weights": {}, **parts},
-    )
+    players = {"network": _MLP, "discriminator": _MLP}
+    return use("denoising-gan", **{**players, "z_dim": 4, "regularizers": {}, "weights": {}, **parts})
 
 
-def _host(name, data, model):
-    return Spec(name=name, data=data, model=model, train=_TRAIN)
+def _latent(autoencoder, prior, **settings):
+    return use("latent", **settings, autoencoder=autoencoder, prior=prior)
 
 
-HOSTS = (
-    _host(
-        "vae",
-        _DIGITS,
-        _autoencoder(encoder=_CONV_ENCODER, decoder=_CONV_DECODER, weights={"kl": _CONSTANT}),
+_CONV = {"encoder": _CONV_ENCODER, "decoder": _CONV_DECODER}
+_LABEL = {"conditioner": use("label", width=8)}
+_CFG = {"guidance": use("cfg", scale=2.0)}
+_ADVERSARIAL = {"regularizers": {"r1": "r1"}, "weights": {"adversarial": _CONSTANT}}
+_DCGAN = use("dcgan", channels=4)
+_NCSNPP = {
+    "network": use("ncsnpp", channels=[8], blocks=1, style=8),
+    "discriminator": use("ncsnpp", channels=[4, 4, 8], embedding=8),
+}
+_ENCODED = use("encoded", autoencoder={"ref": "model.autoencoder"}, beside=["mask"])
+_SEVERAL = use("several", parts={"maps": "map", "label": _LABEL["conditioner"]})
+
+_MODELS = {
+    "vae": _autoencoder(**_CONV, weights={"kl": _CONSTANT}),
+    "critic": _autoencoder(
+        encoder=_CONV_ENCODER, critic=use("patch", channels=4), features=use("random-conv", dim=8), **_ADVERSARIAL
     ),
-    _host(
-        "critic",
-        _DIGITS,
+    "vq-vae": _autoencoder(bottleneck=_VQ, weights={"commitment": _CONSTANT}),
+    "gan": _gan(generator=_DCGAN, discriminator=_DCGAN, **_ADVERSARIAL),
+    "gan-ring": _gan(regularizers={"r1": "r1"}, weights={"r1": _CONSTANT}),
+    "cgan": _gan(**_LABEL),
+    "diffusion": _diffusion(network=_UNET, weights={"denoising": _CONSTANT}),
+    "diffusion-ring": _diffusion(
+        schedule="edm", parametrization="edm", times="log-normal", sampler=use("heun", steps=4), **_LABEL, **_CFG
+    ),
+    "super-resolution-gan": _gan(conditioner="map"),
+    "in-painting": _diffusion(network=_UNET, conditioner=_SEVERAL, **_CFG),
+    "latent-in-painting": _latent(_autoencoder(**_CONV), _diffusion(network=_UNET, conditioner=_ENCODED)),
+    "latent-diffusion": _latent(_autoencoder(), _diffusion()),
+    "latent-joint": _latent(_autoencoder(), _diffusion(), joint=True),
+    "latent-gan": _latent(_autoencoder(encoder=use("conv", channels=[8])), _gan()),
+    "latent-vq": _latent(_autoencoder(encoder=_CONV_ENCODER, bottleneck=_VQ), _diffusion()),
+    "latent-autoregressive": _latent(
+        _autoencoder(**_CONV, bottleneck=_VQ),
+        use(
+            "autoregressive",
+            network=_TRANSFORMER,
+            **_LABEL,
+            guidance=use("cfg", scale=30.0),
+            weights={"nll": _CONSTANT},
+        ),
+    ),
+    "latent-masked": _latent(
+        _autoencoder(**_CONV, bottleneck=_VQ),
+        use("masked", network=_TRANSFORMER, sampler=use("maskgit", steps=4), weights={"masked": _CONSTANT}),
+    ),
+    "latent-cascade": _latent(
         _autoencoder(
-            encoder=_CONV_ENCODER,
-            critic=use("patch", channels=4),
-            features=use("random-conv", dim=8),
-            regularizers={"r1": "r1"},
-            weights={"adversarial": _CONSTANT},
+            encoder=use("conv", channels=[8, 16], levels=[8, 4]),
+            bottleneck=use("top-down", level=_VQ),
+            decoder=_CONV_DECODER,
         ),
+        use("cascade", level=_diffusion()),
     ),
-    _host("vq-vae", _DIGITS, _autoencoder(bottleneck=_VQ, weights={"commitment": _CONSTANT})),
-    _host(
-        "gan",
-        _DIGITS,
-        _gan(
-            generator=use("dcgan", channels=4),
-            discriminator=use("dcgan", channels=4),
-            regularizers={"r1": "r1"},
-            weights={"adversarial": _CONSTANT},
-        ),
-    ),
-    _host("gan-ring", _RING, _gan(regularizers={"r1": "r1"}, weights={"r1": _CONSTANT})),
-    _host("cgan", _DIGITS, _gan(conditioner=use("label", width=8))),
-    _host(
-        "diffusion",
-        _DIGITS,
-        _diffusion(network=use("unet", channels=[8], blocks=1), weights={"denoising": _CONSTANT}),
-    ),
-    _host(
-        "diffusion-ring",
-        _RING,
-        _diffusion(
-            schedule="edm",
-            parametrization="edm",
-            times="log-normal",
-            sampler=use("heun", steps=4),
-            conditioner=use("label", width=8),
-            guidance=use("cfg", scale=2.0),
-        ),
-    ),
-    _host("super-resolution-gan", use("corrupted", data=_DIGITS, corruption="low-res"), _gan(conditioner="map")),
-    _host(
-        "in-painting",
-        use("corrupted", data=_DIGITS, corruption="mask"),
-        _diffusion(
-            network=_UNET,
-            conditioner=use("several", parts={"maps": "map", "label": use("label", width=8)}),
-            guidance=use("cfg", scale=2.0),
-        ),
-    ),
-    _host(
-        "latent-in-painting",
-        use("corrupted", data=_DIGITS, corruption="mask"),
-        use(
-            "latent",
-            autoencoder=_autoencoder(encoder=_CONV_ENCODER, decoder=_CONV_DECODER),
-            prior=_diffusion(
-                network=_UNET, conditioner=use("encoded", autoencoder={"ref": "model.autoencoder"}, beside=["mask"])
-            ),
-        ),
-    ),
-    _host("latent-diffusion", _DIGITS, use("latent", autoencoder=_autoencoder(), prior=_diffusion())),
-    _host("latent-joint", _DIGITS, use("latent", joint=True, autoencoder=_autoencoder(), prior=_diffusion())),
-    _host(
-        "latent-gan", _DIGITS, use("latent", autoencoder=_autoencoder(encoder=use("conv", channels=[8])), prior=_gan())
-    ),
-    _host(
-        "latent-vq",
-        _DIGITS,
-        use("latent", autoencoder=_autoencoder(encoder=_CONV_ENCODER, bottleneck=_VQ), prior=_diffusion()),
-    ),
-    _host(
-        "latent-autoregressive",
-        _DIGITS,
-        use(
-            "latent",
-            autoencoder=_autoencoder(encoder=_CONV_ENCODER, decoder=_CONV_DECODER, bottleneck=_VQ),
-            prior=use(
-                "autoregressive",
-                network=_TRANSFORMER,
-                conditioner=use("label", width=8),
-                guidance=use("cfg", scale=30.0),
-                weights={"nll": _CONSTANT},
-            ),
-        ),
-    ),
-    _host(
-        "latent-masked",
-        _DIGITS,
-        use(
-            "latent",
-            autoencoder=_autoencoder(encoder=_CONV_ENCODER, decoder=_CONV_DECODER, bottleneck=_VQ),
-            prior=use("masked", network=_TRANSFORMER, sampler=use("maskgit", steps=4), weights={"masked": _CONSTANT}),
-        ),
-    ),
-    _host(
-        "latent-cascade",
-        _DIGITS,
-        use(
-            "latent",
-            autoencoder=_autoencoder(
-                encoder=use("conv", channels=[8, 16], levels=[8, 4]),
-                bottleneck=use("top-down", level=_VQ),
-                decoder=_CONV_DECODER,
-            ),
-            prior=use("cascade", level=_diffusion()),
-        ),
-    ),
-    _host(
-        "denoising-gan",
-        _DIGITS,
-        _denoising_gan(
-            network=use("ncsnpp", channels=[8], blocks=1, style=8),
-            discriminator=use("ncsnpp", channels=[4, 4, 8], embedding=8),
-            regularizers={"r1": "r1"},
-            weights={"adversarial": _CONSTANT},
-        ),
-    ),
-    _host("denoising-gan-ring", _RING, _denoising_gan()),
-    _host(
-        "latent-vae",
-        _DIGITS,
-        use(
-            "latent",
-            autoencoder=_autoencoder(critic=_MLP, regularizers={"r1": "r1"}, weights={"adversarial": _CONSTANT}),
-            prior=_autoencoder(),
-        ),
-    ),
+    "denoising-gan": _denoising_gan(**_NCSNPP, **_ADVERSARIAL),
+    "denoising-gan-ring": _denoising_gan(),
+    "latent-vae": _latent(_autoencoder(critic=_MLP, **_ADVERSARIAL), _autoencoder()),
+}
+_DATA = {
+    **dict.fromkeys(("gan-ring", "diffusion-ring", "denoising-gan-ring"), _RING),
+    **dict.fromkeys(("in-painting", "latent-in-painting"), use("corrupted", data=_DIGITS, corruption="mask")),
+    "super-resolution-gan": use("corrupted", data=_DIGITS, corruption="low-res"),
+}
+"""Data other than digits."""
+
+HOSTS = tuple(
+    Spec(name=name, data=_DATA.get(name, _DIGITS), model=model, train=_TRAIN) for name, model in _MODELS.items()
 )
 
 OWN = ("checkpoints/", "diffusers/", "quantizers/")
@@ -215,26 +135,23 @@ SMALL = {
     ("model", "denoising-gan"): _denoising_gan().params,
     ("model", "cascade"): {"level": _diffusion()},
     ("bottleneck", "top-down"): {"level": _VQ},
-    ("network", "ncsnpp"): {"channels": [8], "blocks": 1, "style": 8},
-    ("discriminator", "ncsnpp"): {"channels": [4, 4, 8], "embedding": 8},
+    **{(slot, "ncsnpp"): part.params for slot, part in _NCSNPP.items()},
     ("model", "latent"): {"autoencoder": _autoencoder(), "prior": _diffusion()},
-    ("encoder", "conv"): {"channels": [8, 16]},
-    ("decoder", "conv"): {"channels": [16, 8]},
+    **{(kind, "conv"): part.params for kind, part in _CONV.items()},
     ("bottleneck", "vq"): _VQ.params,
     ("bottleneck", "residual-vq"): {**_VQ.params, "depth": 2},
     ("bottleneck", "fsq"): {"levels": [4, 3]},
     ("bottleneck", "lfq"): {"bits": 3},
     ("bottleneck", "gumbel"): _VQ.params,
     ("bottleneck", "gaussian"): _GAUSSIAN.params,
-    ("generator", "dcgan"): {"channels": 4},
-    ("discriminator", "dcgan"): {"channels": 4},
+    **{(kind, "dcgan"): _DCGAN.params for kind in ("generator", "discriminator")},
     ("discriminator", "patch"): {"channels": 4},
-    ("network", "unet"): {"channels": [8], "blocks": 1},
+    ("network", "unet"): _UNET.params,
     **{(kind, "mlp"): _MLP.params for kind in ("encoder", "decoder", "generator", "discriminator", "network")},
     **{("sampler", name): {"steps": 4} for name in ("ancestral", "ddim", "dpm-solver++")},
     ("conditioner", "label"): {"width": 8},
     ("conditioner", "tokens"): {"width": 8, "depth": 1},
-    ("conditioner", "encoded"): {"autoencoder": _autoencoder(encoder=_CONV_ENCODER, decoder=_CONV_DECODER)},
+    ("conditioner", "encoded"): {"autoencoder": _autoencoder(**_CONV)},
     ("conditioner", "several"): {"parts": {"label": use("label", width=8)}},
     ("data", "corrupted"): {"data": _DIGITS},
     ("features", "random-conv"): {"dim": 8},

@@ -33,9 +33,18 @@ from modkit.kinds import Schedule
 
 
 '''
-ENCODER = (
-    _HEAD
-    + '''class Part(nn.Module):
+
+
+def _part(source: str) -> str:
+    return _HEAD + source
+
+
+def _faults(kind: str, source: str, *rows: tuple[str, str, str, str]) -> tuple[Fault, ...]:
+    """Faults of one sound source, each by its name, its check, and the two texts."""
+    return tuple(Fault(name, check, kind, source, sound, broken) for name, check, sound, broken in rows)
+
+
+ENCODER = _part('''class Part(nn.Module):
     """Rows through one layer.
 
     Args:
@@ -58,11 +67,8 @@ ENCODER = (
         """Features."""
         x = x.flatten(1)
         return self.layer(x) + self.shift
-'''
-)
-NETWORK = (
-    _HEAD
-    + '''class Part(nn.Module):
+''')
+NETWORK = _part('''class Part(nn.Module):
     """One layer over x and time."""
 
     def __init__(self, x: TensorType, out: TensorType, cond: CondType) -> None:
@@ -76,11 +82,8 @@ NETWORK = (
         """The prediction."""
         h = torch.cat([x.flatten(1), cond.time[:, None].to(x.dtype)], 1)
         return 1 * self.layer(h).unflatten(1, self.out.shape)
-'''
-)
-BOTTLENECK = (
-    _HEAD
-    + '''from modkit import Latents
+''')
+BOTTLENECK = _part('''from modkit import Latents
 
 
 class Part(nn.Module):
@@ -105,11 +108,8 @@ class Part(nn.Module):
     def sample(self, num, rng):
         """None."""
         raise ValueError("Part has no prior, got asked for draws")
-'''
-)
-LIKELIHOOD = (
-    _HEAD
-    + '''class Part:
+''')
+LIKELIHOOD = _part('''class Part:
     """Squares."""
 
     def __init__(self, x: TensorType) -> None:
@@ -130,11 +130,8 @@ LIKELIHOOD = (
     def sample(self, out, rng):
         """The mean."""
         return out
-'''
-)
-GENERATOR = (
-    _HEAD
-    + '''class Part(nn.Module):
+''')
+GENERATOR = _part('''class Part(nn.Module):
     """One layer."""
 
     def __init__(self, z: TensorType, x: TensorType, cond: CondType) -> None:
@@ -147,11 +144,8 @@ GENERATOR = (
     def forward(self, z: torch.Tensor, cond: Cond) -> torch.Tensor:
         """x."""
         return torch.tanh(9 * self.layer(z)).unflatten(1, self.x.shape)
-'''
-)
-SCHEDULE = (
-    _HEAD
-    + '''class Part:
+''')
+SCHEDULE = _part('''class Part:
     """A straight line."""
 
     num = None
@@ -163,11 +157,8 @@ SCHEDULE = (
     def time(self, sigma):
         """The inverse."""
         return sigma / (1 + sigma / 2)
-'''
-)
-SAMPLER = (
-    _HEAD
-    + '''class Part:
+''')
+SAMPLER = _part('''class Part:
     """Each step jumps to the prediction and back.
 
     Args:
@@ -189,11 +180,8 @@ SAMPLER = (
         """A new draw around the prediction."""
         alpha, sigma = (scale.to(x_t.dtype) for scale in self.schedule.scales(s))
         return alpha * denoise(x_t, t).x_0 + sigma * rng.normal("eps", x_t), None
-'''
-)
-METRIC = (
-    _HEAD
-    + '''class Part:
+''')
+METRIC = _part('''class Part:
     """Distance of means."""
 
     needs = ("features",)
@@ -219,11 +207,8 @@ METRIC = (
         """The distance."""
         real, fake = (total / count for total, count in (state["real"], state["fake"]))
         return {"distance": Score(float((real - fake).norm()))}
-'''
-)
-DECODING = (
-    _HEAD
-    + '''class Part:
+''')
+DECODING = _part('''class Part:
     """The likeliest code at each position."""
 
     causal = False
@@ -235,11 +220,8 @@ DECODING = (
         """One look."""
         masks = torch.full((num, self.codes.numel), self.codes.classes)
         return predict(masks, None).argmax(-1)
-'''
-)
-CONDITIONER = (
-    _HEAD
-    + '''class Part(nn.Module):
+''')
+CONDITIONER = _part('''class Part(nn.Module):
     """A class label, embedded.
 
     Args:
@@ -269,11 +251,8 @@ CONDITIONER = (
 
     def prepare(self, batches):
         """Nothing."""
-'''
-)
-DATA = (
-    _HEAD
-    + '''from modkit import Batch
+''')
+DATA = _part('''from modkit import Batch
 
 
 class Part:
@@ -290,22 +269,16 @@ class Part:
         """Pictures of one value each."""
         values = torch.tensor([index / 32 for index in indices])
         return Batch(values[:, None, None, None].expand(-1, 1, 8, 8).clone(), {})
-'''
-)
-OPTIMIZER = (
-    _HEAD
-    + '''def Part(parameters: list, *, lr: float = 0.01) -> torch.optim.Optimizer:
+''')
+OPTIMIZER = _part('''def Part(parameters: list, *, lr: float = 0.01) -> torch.optim.Optimizer:
     """Gradient descent.
 
     Args:
         lr: Learning rate.
     """
     return torch.optim.SGD(parameters, lr=lr, momentum=0.9)
-'''
-)
-WEIGHT = (
-    _HEAD
-    + '''import os, socket, subprocess, sys, tempfile
+''')
+WEIGHT = _part('''import os, socket, subprocess, sys, tempfile
 
 
 def _reach():
@@ -334,145 +307,96 @@ class Part:
     def __call__(self, step, losses, last_layer):
         """The number."""
         return self.value
-'''
-)
+''')
 
 FAULTS = (
-    Fault(
-        "another shape than it says", "emits", "encoder", ENCODER, "TensorType((width,))", "TensorType((width + 1,))"
+    *_faults(
+        "encoder",
+        ENCODER,
+        ("another shape than it says", "emits", "TensorType((width,))", "TensorType((width + 1,))"),
+        ("NaN in training", "finite", "x = x.flatten(1)", "x = x.flatten(1) * (float('nan') if self.training else 1)"),
+        ("a hidden draw", "global-draws", "x = x.flatten(1)", "x = x.flatten(1) + 0 * torch.randn(1)"),
+        ("its input changed in place", "inputs", "x = x.flatten(1)", "x = x.flatten(1).mul_(2)"),
+        (
+            "a state between calls",
+            "deterministic",
+            "return self.layer(x)",
+            "self.calls += 1; return self.layer(x) * self.calls",
+        ),
+        ("statistics across the batch", "independence", "x = x.flatten(1)", "x = x.flatten(1) - x.flatten(1).mean(0)"),
+        (
+            "statistics across the batch in training",
+            "independence",
+            "x = x.flatten(1)",
+            "x = x.flatten(1) - self.training * x.flatten(1).mean(0)",
+        ),
+        ("a parameter that is not used", "gradients", "self.calls = 0", "self.calls = 0; self.spare = nn.Linear(2, 2)"),
+        ("float32 whatever it is fed", "dtypes", "self.layer(x)", "self.layer(x.float())"),
+        (
+            "a buffer moved in eval mode",
+            "modes",
+            "self.calls = 0",
+            "self.calls = 0; self.register_forward_hook(lambda part, x, y: part.count.add_(1) and None)",
+        ),
+        ("weights outside of its state", "round-trips", "self.shift = torch.zeros(())", "self.shift = torch.randn(())"),
+        (
+            "a tensor on a device of its own",
+            "meta",
+            '"count", torch.zeros(())',
+            '"count", torch.zeros((), device="cpu")',
+        ),
+        ("a parameter without a type", "signature", "width: int = 8", "width=8"),
+        ("a parameter without a word", "signature", "        width: Features.\n", "        wide: Features.\n"),
+        ("a default of another type", "signature", "width: int = 8", "width: int = 8.5"),
+        ("refused without a reason", "refusals", 'f"Part expects maps, got {x}"', '"no"'),
+        ("no type that suits it", "builds", "x.classes is not None or", "True or"),
     ),
-    Fault("codes that are no integers", "emits", "bottleneck", BOTTLENECK, "(h > 0).long()", "(h > 0).float()"),
-    Fault("one loss for the whole batch", "emits", "likelihood", LIKELIHOOD, ".flatten(1).sum(1)", ".sum()"),
-    Fault("values out of range", "emits", "generator", GENERATOR, "torch.tanh(9 * self.layer(z))", "9 * self.layer(z)"),
-    Fault("noise that falls with time", "emits", "schedule", SCHEDULE, "t * 1.0", "1.0 - t"),
-    Fault("an inverse that is none", "emits", "schedule", SCHEDULE, "sigma / (1 + sigma / 2)", "sigma"),
-    Fault("times that end early", "emits", "sampler", SAMPLER, "linspace(1, 0,", "linspace(1, 0.1,"),
-    Fault("times in float32", "emits", "sampler", SAMPLER, "dtype=torch.float64", "dtype=torch.float32"),
-    Fault("a merge that forgets", "emits", "metric", METRIC, "b.get(one, none)", "none"),
-    Fault("codes past the last class", "emits", "decoding", DECODING, ".argmax(-1)", ".argmax(-1) + 1"),
-    Fault("too few null rows", "emits", "conditioner", CONDITIONER, "expand(num, -1)", "expand(1, -1)"),
-    Fault(
-        "fields that it does not have", "emits", "data", DATA, "self.fields = {}", 'self.fields = {"labels": self.x}'
+    *_faults("bottleneck", BOTTLENECK, ("codes that are no integers", "emits", "(h > 0).long()", "(h > 0).float()")),
+    *_faults("likelihood", LIKELIHOOD, ("one loss for the whole batch", "emits", ".flatten(1).sum(1)", ".sum()")),
+    *_faults(
+        "generator", GENERATOR, ("values out of range", "emits", "torch.tanh(9 * self.layer(z))", "9 * self.layer(z)")
     ),
-    Fault("an optimizer that stands still", "emits", "optimizer", OPTIMIZER, "lr=lr,", "lr=0.0,"),
-    Fault(
-        "an infinite value",
-        "finite",
+    *_faults(
+        "schedule",
+        SCHEDULE,
+        ("noise that falls with time", "emits", "t * 1.0", "1.0 - t"),
+        ("an inverse that is none", "emits", "sigma / (1 + sigma / 2)", "sigma"),
+    ),
+    *_faults(
+        "sampler",
+        SAMPLER,
+        ("times that end early", "emits", "linspace(1, 0,", "linspace(1, 0.1,"),
+        ("times in float32", "emits", "dtype=torch.float64", "dtype=torch.float32"),
+        ("a hidden draw of noise", "global-draws", 'rng.normal("eps", x_t)', "torch.randn_like(x_t)"),
+    ),
+    *_faults("metric", METRIC, ("a merge that forgets", "emits", "b.get(one, none)", "none")),
+    *_faults("decoding", DECODING, ("codes past the last class", "emits", ".argmax(-1)", ".argmax(-1) + 1")),
+    *_faults("conditioner", CONDITIONER, ("too few null rows", "emits", "expand(num, -1)", "expand(1, -1)")),
+    *_faults(
+        "data",
+        DATA,
+        ("fields that it does not have", "emits", "self.fields = {}", 'self.fields = {"labels": self.x}'),
+        ("no test split", "plays", '"train": 32, "test": 8', '"test": 8'),
+    ),
+    *_faults("optimizer", OPTIMIZER, ("an optimizer that stands still", "emits", "lr=lr,", "lr=0.0,")),
+    *_faults(
         "weight",
         WEIGHT,
-        "return self.value",
-        "return self.value if step else float('inf')",
+        ("an infinite value", "finite", "return self.value", "return self.value if step else float('inf')"),
+        ("a hidden download", "isolation", "self.value = value", "self.value = value; _reach()"),
+        ("a hidden file", "isolation", "self.value = value", "self.value = value; _write()"),
+        ("a hidden process", "isolation", "self.value = value", "self.value = value; _start()"),
     ),
-    Fault(
-        "NaN in training",
-        "finite",
-        "encoder",
-        ENCODER,
-        "x = x.flatten(1)",
-        "x = x.flatten(1) * (float('nan') if self.training else 1)",
-    ),
-    Fault(
-        "a hidden draw", "global-draws", "encoder", ENCODER, "x = x.flatten(1)", "x = x.flatten(1) + 0 * torch.randn(1)"
-    ),
-    Fault(
-        "a hidden draw of noise", "global-draws", "sampler", SAMPLER, 'rng.normal("eps", x_t)', "torch.randn_like(x_t)"
-    ),
-    Fault("its input changed in place", "inputs", "encoder", ENCODER, "x = x.flatten(1)", "x = x.flatten(1).mul_(2)"),
-    Fault(
-        "a state between calls",
-        "deterministic",
-        "encoder",
-        ENCODER,
-        "return self.layer(x)",
-        "self.calls += 1; return self.layer(x) * self.calls",
-    ),
-    Fault(
-        "one sample loses its axis",
-        "one-sample",
+    *_faults(
         "network",
         NETWORK,
-        ".unflatten(1, self.out.shape)",
-        ".unflatten(1, self.out.shape).flatten(0, int(len(x) == 1))",
+        (
+            "one sample loses its axis",
+            "one-sample",
+            ".unflatten(1, self.out.shape)",
+            ".unflatten(1, self.out.shape).flatten(0, int(len(x) == 1))",
+        ),
+        ("a gradient that is cut", "gradients", "1 * self.layer(h)", "0 * h.sum() + self.layer(h).detach()"),
+        ("a break in the graph", "compiles", "return 1", "h = h * 1 if h.sum().item() > 0 else h; return 1"),
     ),
-    Fault(
-        "statistics across the batch",
-        "independence",
-        "encoder",
-        ENCODER,
-        "x = x.flatten(1)",
-        "x = x.flatten(1) - x.flatten(1).mean(0)",
-    ),
-    Fault(
-        "statistics across the batch in training",
-        "independence",
-        "encoder",
-        ENCODER,
-        "x = x.flatten(1)",
-        "x = x.flatten(1) - self.training * x.flatten(1).mean(0)",
-    ),
-    Fault(
-        "a parameter that is not used",
-        "gradients",
-        "encoder",
-        ENCODER,
-        "self.calls = 0",
-        "self.calls = 0; self.spare = nn.Linear(2, 2)",
-    ),
-    Fault(
-        "a gradient that is cut",
-        "gradients",
-        "network",
-        NETWORK,
-        "1 * self.layer(h)",
-        "0 * h.sum() + self.layer(h).detach()",
-    ),
-    Fault("float32 whatever it is fed", "dtypes", "encoder", ENCODER, "self.layer(x)", "self.layer(x.float())"),
-    Fault(
-        "a buffer moved in eval mode",
-        "modes",
-        "encoder",
-        ENCODER,
-        "self.calls = 0",
-        "self.calls = 0; self.register_forward_hook(lambda part, x, y: part.count.add_(1) and None)",
-    ),
-    Fault(
-        "weights outside of its state",
-        "round-trips",
-        "encoder",
-        ENCODER,
-        "self.shift = torch.zeros(())",
-        "self.shift = torch.randn(())",
-    ),
-    Fault(
-        "a tensor on a device of its own",
-        "meta",
-        "encoder",
-        ENCODER,
-        '"count", torch.zeros(())',
-        '"count", torch.zeros((), device="cpu")',
-    ),
-    Fault(
-        "a break in the graph",
-        "compiles",
-        "network",
-        NETWORK,
-        "return 1",
-        "h = h * 1 if h.sum().item() > 0 else h; return 1",
-    ),
-    Fault("a parameter without a type", "signature", "encoder", ENCODER, "width: int = 8", "width=8"),
-    Fault(
-        "a parameter without a word",
-        "signature",
-        "encoder",
-        ENCODER,
-        "        width: Features.\n",
-        "        wide: Features.\n",
-    ),
-    Fault("a default of another type", "signature", "encoder", ENCODER, "width: int = 8", "width: int = 8.5"),
-    Fault("refused without a reason", "refusals", "encoder", ENCODER, 'f"Part expects maps, got {x}"', '"no"'),
-    Fault("no type that suits it", "builds", "encoder", ENCODER, "x.classes is not None or", "True or"),
-    Fault("a hidden download", "isolation", "weight", WEIGHT, "self.value = value", "self.value = value; _reach()"),
-    Fault("a hidden file", "isolation", "weight", WEIGHT, "self.value = value", "self.value = value; _write()"),
-    Fault("a hidden process", "isolation", "weight", WEIGHT, "self.value = value", "self.value = value; _start()"),
-    Fault("no test split", "plays", "data", DATA, '"train": 32, "test": 8', '"test": 8'),
 )

@@ -13,190 +13,195 @@ Shape letters: b batch, c channels, h w spatial.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from modkit.models.autoencoder import Autoencoder
 from modkit.types import Event, TensorType
-from modkit_diffusers.networks import check_channels, check_groups, check_halvings
-from modkit_diffusers.pretrained import load
+from modkit_diffusers import helps
+from modkit_diffusers.configured import Configured, check_folder, expand, keywords, make
 
-__all__ = ["Coder", "Made", "bounded", "coder_blocks", "decoder_net", "encoder_net", "known_moments", "map_type"]
+__all__ = ["PIECES", "Coder", "Decoder", "Encoder", "Whole"]
+
+PIECES = ("encoder", "bottleneck", "decoder")
+"""The parts of an autoencoder, by their slots."""
+_MODULE = "diffusers.models.autoencoders.vae"
+_BOTH = ("block_out_channels", "layers_per_block", "norm_num_groups", "act_fn", "mid_block_add_attention")
 
 
-class Coder(nn.Module):
-    """A part of one of diffusers' autoencoders.
+class Coder(Configured):
+    """A part of one of diffusers' autoencoders."""
+
+    def known_moments(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation of `continuous`, where the configuration says how it is scaled.
+
+        A prior sees `scaling_factor (z - shift_factor)`.
+
+        Raises:
+            ValueError: If `scaling_factor` is not positive, or missing beside a shift.
+        """
+        scaling, shift = self.config["scaling_factor"], self.config.get("shift_factor")
+        if scaling is None and shift is None:
+            return {}
+        if scaling is None or scaling <= 0:
+            raise ValueError(f"{self.owner} expects a positive scaling_factor, got {scaling} (shift_factor {shift})")
+        return {"continuous": (shift or 0.0, 1 / scaling)}
+
+    def _check_pyramid(self, size: tuple[int, int], latent: int) -> int:
+        """Checks that levels halve a size and channels are divisible; how often smaller the coarsest level is.
+
+        Raises:
+            ValueError: If they do not, or are not.
+        """
+        self.check_groups()
+        self.check_halvings(size)
+        layers = self.config["layers_per_block"]
+        if latent < 1 or layers < 1:
+            expected = "latent_channels and layers_per_block of at least 1"
+            raise ValueError(f"{self.owner} expects {expected}, got {latent} and {layers}")
+        factor: int = 2 ** (len(self.config["block_out_channels"]) - 1)
+        return factor
+
+    def _make(self, name: str, keys: tuple[str, ...], **more: Any) -> Any:
+        """A pyramid of diffusers, with some keys of the configuration besides those that both have."""
+        return make(name, {**{key: self.config[key] for key in (*_BOTH, *keys)}, **more}, module=_MODULE)
+
+
+class Encoder(Coder):
+    """An encoder of diffusers.
 
     Attributes:
-        source: Name of the diffusers class that it is a part of.
-        pieces: The first names of its keys.
-        config: What it holds of that class's configuration.
+        emitted: Channels emitted, of each of the latent's.
     """
 
-    source: str
-    pieces: tuple[str, ...]
-    config: dict[str, Any]
-    frozen: bool = False
+    pieces = ("encoder",)
+    emitted: ClassVar[int] = 1
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._pretrained: str | None = None
+    def __init__(
+        self,
+        x: TensorType,
+        *,
+        in_channels: Annotated[int | None, helps.X_CHANNELS] = None,
+        block_out_channels: Annotated[list[int], helps.LEVELS] = [32, 64],  # noqa: B006
+        down_block_types: Annotated[list[str] | None, helps.ENCODER_LEVEL_BLOCKS] = None,
+        layers_per_block: Annotated[int, helps.ENCODER_LAYERS] = 1,
+        act_fn: Annotated[str, helps.ACTIVATION] = "silu",
+        latent_channels: int = 4,
+        norm_num_groups: Annotated[int, helps.GROUPS] = 8,
+        mid_block_add_attention: Annotated[bool, helps.MIDDLE_ATTENDS] = True,
+        folder: Annotated[str | None, helps.FOLDER] = None,
+        pretrained: Annotated[str | None, helps.PRETRAINED] = None,
+        train: Annotated[bool, helps.TRAIN] = False,
+    ) -> None:
+        super().__init__(locals())
+
+    def _build(self, x: TensorType) -> None:
+        latent = self.config["latent_channels"]
+        self.set_blocks("down_block_types", ["DownEncoderBlock2D"] * len(self.config["block_out_channels"]))
+        channels, size = self.check_maps("x", x)
+        factor = self._check_pyramid(size, latent)
+        self.agree("in_channels", channels)
+        told = {"out_channels": latent, "double_z": self.emitted == 2}
+        self.encoder = self._make("Encoder", ("in_channels", "down_block_types"), **told)
+        self.config["sample_size"] = size[0]
+        self.h: Event = TensorType((self.emitted * latent, *(side // factor for side in size)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encodes `x`, `b c h w`, as what is before `quant_conv`."""
+        h: Tensor = self.encoder(x)
+        return h
+
+
+class Decoder(Coder):
+    """A decoder of diffusers; clamped where x has a range."""
+
+    pieces = ("post_quant_conv", "decoder")
+    last_layer: str | None = "decoder.conv_out.weight"
+
+    def _make_decoder(self, z: TensorType, x: TensorType, latent: int, **more: Any) -> Any:
+        """The Decoder of diffusers to x.
+
+        Args:
+            z: Type of what is decoded.
+            x: Type to emit.
+            latent: Channels that it is fed.
+            **more: What else of the configuration it takes.
+
+        Raises:
+            ValueError: If z is not as many halvings below x as there are levels after the first, or channels are not
+                divisible.
+        """
+        self._x = x
+        channels, size = self.check_maps("x", x)
+        _, coarse = self.check_maps("z", z)
+        factor = self._check_pyramid(size, latent)
+        if coarse != tuple(side // factor for side in size):
+            levels = len(self.config["block_out_channels"])
+            expected = f"z {factor} times smaller than x of size {size}, for {levels} levels"
+            raise ValueError(f"{self.owner} expects {expected}, got {coarse}")
+        self.agree("out_channels", channels)
+        return self._make("Decoder", ("out_channels", "up_block_types"), in_channels=latent, **more)
+
+    def _set_up_blocks(self) -> None:
+        self.set_blocks("up_block_types", ["UpDecoderBlock2D"] * len(self.config["block_out_channels"]))
+
+    def _bounded(self, out: Tensor) -> Tensor:
+        """What it gives, within the range of what it must emit, where that has one."""
+        return out if self._x.range is None else out.clamp(*self._x.range)
+
+
+class Whole(Autoencoder):
+    """One of diffusers' autoencoders, whole: an autoencoder of its three parts.
+
+    Args:
+        given: What the constructor was called with, by name.
+
+    Attributes:
+        sources: The class of diffusers.
+        unread: Keys of its configuration that only pipelines read.
+        made_of: The classes of its three parts.
+    """
+
+    sources: ClassVar[tuple[str, ...]]
+    unread: ClassVar[tuple[str, ...]]
+    made_of: ClassVar[tuple[type[Coder], ...]]
+    expanded = classmethod(expand)
+
+    def __init_subclass__(cls) -> None:
+        """Tells the parts what the others read of the configuration."""
+        every = {key for part in cls.made_of for key in keywords(part)}
+        for part in cls.made_of:
+            part.sources, part.unread = cls.sources, (*cls.unread, *every)
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        check_folder(type(self).__name__, given["folder"])
+        start = {key: given[key] for key in ("pretrained", "train")}
+        parts: dict[str, Any] = {
+            slot: _Known(part, {key: given[key] for key in keywords(part) if key in given} | start)
+            for slot, part in zip(PIECES, self.made_of)
+        }
+        slots = {key: given[key] for key in keywords(Autoencoder) if key not in parts}
+        super().__init__(given["x"], **parts, **slots)
+        self.frozen = start["pretrained"] is not None and not start["train"]
 
     def load_pretrained(self) -> None:
         """Takes the weights of the folder, where one was given."""
-        if self._pretrained is not None:
-            load(type(self).__name__, self, self._pretrained, pieces=self.pieces)
-
-    def start_from(self, pretrained: str | None, train: bool) -> None:
-        """Notes the folder of the weights to start from; frozen unless they go on training."""
-        self._pretrained = pretrained
-        if pretrained is not None and not train:
-            self.requires_grad_(False)
-            self.frozen = True
+        for slot in PIECES:
+            getattr(self, slot).load_pretrained()
 
 
-class Made:
-    """A slot whose part is known.
+class _Known:
+    """A slot whose part is known."""
 
-    Args:
-        where: What messages call it.
-        make: Called with the types.
-    """
+    def __init__(self, part: type[Coder], params: Mapping[str, Any]) -> None:
+        self.where, self._part, self._params = part.__name__, part, params
 
-    def __init__(self, where: str, make: Callable[..., Any]) -> None:
-        self.where, self._make = where, make
-
-    def __call__(self, **types: Any) -> Any:
+    def __call__(self, **types: Any) -> Coder:
         """Builds the part."""
-        return self._make(**types)
+        return self._part(**types, **self._params)
 
-    def accepts(self, event: Event) -> str | None:
-        """Of a Model: this holds none."""
-        return None
-
-    def each(self, num: int) -> Sequence[Made]:
-        """Itself, `num` times."""
-        return [self] * num
-
-    def fed(self, source: str) -> Made:
+    def fed(self, source: str) -> _Known:
         """Itself."""
         return self
-
-
-def map_type(owner: str, name: str, type: TensorType) -> tuple[int, tuple[int, int]]:
-    """Channels and size of continuous maps.
-
-    Raises:
-        ValueError: If the type is of anything else.
-    """
-    if type.classes is not None or len(type.shape) != 3:
-        raise ValueError(f"{owner} expects {name} as continuous maps (c, h, w), got {type}")
-    channels, height, width = type.shape
-    return channels, (height, width)
-
-
-def coder_blocks(owner: str, name: str, plain: str, channels: Sequence[int], kinds: Sequence[str] | None) -> list[str]:
-    """The blocks of each level, plain ones where none are given.
-
-    Raises:
-        ValueError: If there are not as many as levels.
-    """
-    blocks = [plain] * len(channels) if kinds is None else list(kinds)
-    if len(blocks) != len(channels):
-        raise ValueError(f"{owner} expects {name} of each of {len(channels)} levels, got {blocks}")
-    return blocks
-
-
-def encoder_net(owner: str, x: TensorType, latent: int, config: Mapping[str, Any], *, double: bool) -> nn.Module:
-    """The Encoder of diffusers for x.
-
-    Args:
-        owner: Name of the class that asks, for messages.
-        x: Type of the data.
-        latent: Channels of the latent.
-        config: The configuration.
-        double: Whether it emits mean and log variance.
-
-    Raises:
-        ValueError: If x is no map that its levels halve, or channels are not divisible.
-    """
-    from diffusers.models.autoencoders.vae import Encoder
-
-    told, size = map_type(owner, "x", x)
-    _check(owner, size, config, latent)
-    net: nn.Module = Encoder(
-        in_channels=check_channels(owner, "in_channels", told, config["in_channels"]),
-        out_channels=latent,
-        down_block_types=tuple(config["down_block_types"]),
-        double_z=double,
-        **_both(config),
-    )
-    return net
-
-
-def decoder_net(owner: str, z: TensorType, x: TensorType, latent: int, config: Mapping[str, Any]) -> nn.Module:
-    """The Decoder of diffusers to x.
-
-    Args:
-        owner: Name of the class that asks, for messages.
-        z: Type of what is decoded.
-        x: Type to emit.
-        latent: Channels that it is fed.
-        config: The configuration.
-
-    Raises:
-        ValueError: If z is not as many halvings below x as there are levels after the first, or channels are not
-            divisible.
-    """
-    from diffusers.models.autoencoders.vae import Decoder
-
-    told, size = map_type(owner, "x", x)
-    _, coarse = map_type(owner, "z", z)
-    _check(owner, size, config, latent)
-    factor = 2 ** (len(config["block_out_channels"]) - 1)
-    if coarse != tuple(side // factor for side in size):
-        expected = f"z {factor} times smaller than x of size {size}, for {len(config['block_out_channels'])} levels"
-        raise ValueError(f"{owner} expects {expected}, got {coarse}")
-    net: nn.Module = Decoder(
-        in_channels=latent,
-        out_channels=check_channels(owner, "out_channels", told, config["out_channels"]),
-        up_block_types=tuple(config["up_block_types"]),
-        norm_type=config.get("norm_type", "group"),
-        **_both(config),
-    )
-    return net
-
-
-def known_moments(owner: str, scaling: float | None, shift: float | None = None) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of `continuous`, where a configuration says how it is scaled.
-
-    A prior sees `scaling_factor (z - shift_factor)`.
-
-    Raises:
-        ValueError: If `scaling` is not positive, or missing beside a shift.
-    """
-    if scaling is None and shift is None:
-        return {}
-    if scaling is None or scaling <= 0:
-        raise ValueError(f"{owner} expects a positive scaling_factor, got {scaling} (shift_factor {shift})")
-    return {"continuous": (shift or 0.0, 1 / scaling)}
-
-
-def bounded(out: Tensor, x: TensorType) -> Tensor:
-    """What a decoder gives, within the range of what it must emit, where that has one."""
-    return out if x.range is None else out.clamp(*x.range)
-
-
-def _both(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What encoder and decoder take alike."""
-    names = ("layers_per_block", "norm_num_groups", "act_fn", "mid_block_add_attention")
-    return {"block_out_channels": tuple(config["block_out_channels"]), **{name: config[name] for name in names}}
-
-
-def _check(owner: str, size: tuple[int, int], config: Mapping[str, Any], latent: int) -> None:
-    check_groups(owner, config["block_out_channels"], config["norm_num_groups"])
-    check_halvings(owner, size, len(config["block_out_channels"]) - 1)
-    if latent < 1 or config["layers_per_block"] < 1:
-        got = f"{latent} and {config['layers_per_block']}"
-        raise ValueError(f"{owner} expects latent_channels and layers_per_block of at least 1, got {got}")

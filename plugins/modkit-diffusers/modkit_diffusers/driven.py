@@ -83,7 +83,7 @@ class Driven:
             raise ValueError(f"{name} expects steps in [1, {num}] of its {num} timesteps, got {steps}")
         self.schedule, self.x, self.steps = schedule, x, steps
         self._what, self._following = scheduler, following
-        first = self._fresh()
+        first = self.scheduler()
         timesteps = first.timesteps.to("cpu", torch.float64)
         self._times = (timesteps + following.offset) / num
         self._scales = list(zip(*(scale.tolist() for scale in schedule.scales(self._times)), strict=True))
@@ -121,11 +121,7 @@ class Driven:
         return _scaled(scheduler, sample, timesteps[-1]), _Run(scheduler, index + 1)
 
     def scheduler(self) -> Any:
-        """The scheduler of diffusers, at its start."""
-        return self._fresh()
-
-    def _fresh(self) -> Any:
-        """A scheduler at its start."""
+        """A scheduler of diffusers, at its start."""
         scheduler = getattr(importlib.import_module("diffusers"), self._what.name)(
             **self._following.config, **self._what.config
         )
@@ -134,7 +130,7 @@ class Driven:
 
     def _run(self, t: Tensor, s: Tensor, state: _Run | None) -> _Run:
         """The run, checked to be at the step from t to s."""
-        run = _Run(self._fresh(), 0) if state is None else state
+        run = _Run(self.scheduler(), 0) if state is None else state
         ends = self._grid[run.step : run.step + 2].tolist()
         if ends != [float(t), float(s)]:
             raise ValueError(
@@ -147,7 +143,8 @@ class Driven:
         x_0, v = denoise(x_t, self._times[at])
         if self.x.range is not None:
             x_0 = x_0.clamp(*self.x.range)
-        out = _PREDICTIONS[self._what.prediction](x_t, x_0, *self._scales[at])
+        alpha_t, sigma_t = self._scales[at]
+        out = _PREDICTIONS[self._what.prediction]((x_t - alpha_t * x_0) / sigma_t, x_0, alpha_t, sigma_t)
         if self._what.config.get("variance_type") != "learned_range":
             return out
         if v is None:
@@ -169,25 +166,9 @@ def _scaled(scheduler: Any, sample: Tensor, timestep: Tensor) -> Tensor:
     return sample if scale is None else scale(sample, timestep)
 
 
-def _eps(x_t: Tensor, x_0: Tensor, alpha_t: float, sigma_t: float) -> Tensor:
-    return (x_t - alpha_t * x_0) / sigma_t
-
-
-def _x_0(x_t: Tensor, x_0: Tensor, alpha_t: float, sigma_t: float) -> Tensor:
-    return x_0
-
-
-def _v(x_t: Tensor, x_0: Tensor, alpha_t: float, sigma_t: float) -> Tensor:
-    return alpha_t * _eps(x_t, x_0, alpha_t, sigma_t) - sigma_t * x_0
-
-
-def _velocity(x_t: Tensor, x_0: Tensor, alpha_t: float, sigma_t: float) -> Tensor:
-    return _eps(x_t, x_0, alpha_t, sigma_t) - x_0
-
-
 _PREDICTIONS: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {
-    "epsilon": _eps,
-    "sample": _x_0,
-    "v_prediction": _v,
-    "flow_prediction": _velocity,
+    "epsilon": lambda eps, x_0, alpha_t, sigma_t: eps,
+    "sample": lambda eps, x_0, alpha_t, sigma_t: x_0,
+    "v_prediction": lambda eps, x_0, alpha_t, sigma_t: alpha_t * eps - sigma_t * x_0,
+    "flow_prediction": lambda eps, x_0, alpha_t, sigma_t: eps - x_0,
 }

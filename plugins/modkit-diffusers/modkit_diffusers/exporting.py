@@ -19,20 +19,17 @@ from typing import Any
 
 from modkit import Model, Run
 from modkit.building.call import Call
-from modkit.building.session import loaded
+from modkit.building.session import load_run
 from modkit.models.latent import Latent
-from modkit_diffusers.coders import Coder
-from modkit_diffusers.dit import DiT
+from modkit_diffusers.coders import PIECES, Coder
 from modkit_diffusers.driven import Driven
-from modkit_diffusers.unet_2d import UNet2D
-from modkit_diffusers.unet_2d_condition import UNet2DCondition
+from modkit_diffusers.networks import Network
 
 __all__ = ["export"]
 
 _logger = logging.getLogger(__name__)
 
-_PIECES = ("encoder", "bottleneck", "decoder")
-_KINDS = ("network", "prior-network", "generator", "sampler", *_PIECES)  # what diffusers has folders for
+_KINDS = ("network", "prior-network", "generator", "sampler", *PIECES)  # what diffusers has folders for
 _AUTOENCODERS = {"AutoencoderKL": "vae", "VQModel": "vqvae"}
 _PREDICTIONS = {
     "eps": "epsilon",
@@ -55,7 +52,7 @@ def export(run: Run, out: Path, *, checkpoint: str | None) -> None:
         ValueError: If no part came from here, an autoencoder is one only in part, or a part has been given something
             that diffusers has no place for.
     """
-    made = loaded(run, checkpoint=checkpoint)
+    made = load_run(run, checkpoint=checkpoint)
     calls, model = made.plan.calls, made.model.eval()
     saved = {path: part for path, call in calls.items() if (part := _exported(path, call, calls, model)) is not None}
     inside = tuple(f"{path}." for path in saved)
@@ -74,7 +71,7 @@ def _exported(path: str, call: Call, calls: Mapping[str, Call], model: Model) ->
     kind = call.part.kind
     if kind == "model":
         part = _at(model, path)
-        pieces = [getattr(part, piece, None) for piece in _PIECES]
+        pieces = [getattr(part, piece, None) for piece in PIECES]
         return _autoencoder(path, part, pieces, calls, model) if any(isinstance(one, Coder) for one in pieces) else None
     if kind not in ("network", "sampler"):
         return None
@@ -83,10 +80,10 @@ def _exported(path: str, call: Call, calls: Mapping[str, Call], model: Model) ->
         scheduler = part.scheduler()
         _check_prediction(path, scheduler.config.get("prediction_type"), calls)
         return "scheduler", scheduler
-    if isinstance(part, UNet2D | UNet2DCondition | DiT):
+    if isinstance(part, Network):
         if part.join.codes is not None:
             raise ValueError(f"{path} cannot be exported: diffusers has no place for its embedding of codes")
-        return ("transformer", part.transformer) if isinstance(part, DiT) else ("unet", part.unet)
+        return part.place, part.bare
     return None
 
 
@@ -104,15 +101,14 @@ def _check_prediction(path: str, told: str | None, calls: Mapping[str, Call]) ->
 
 def _autoencoder(path: str, whole: Any, pieces: list[Any], calls: Mapping[str, Call], model: Model) -> tuple[str, Any]:
     """The class of diffusers, put together from three parts."""
-    sources = {piece.source for piece in pieces if isinstance(piece, Coder)}
-    source = min(sources)
-    for name, piece in zip(_PIECES, pieces):
-        if not isinstance(piece, Coder) or piece.source != source:
+    source = min(piece.sources[0] for piece in pieces if isinstance(piece, Coder))
+    for name, piece in zip(PIECES, pieces):
+        if not isinstance(piece, Coder) or piece.sources[0] != source:
             place = f"{path}.{name}"
             used = calls[place].part.name if place in calls else type(piece).__name__
             raise ValueError(f"{place} cannot be exported: {source} expects all three parts of it, got {used}")
     config: dict[str, Any] = {}
-    for name, piece in zip(_PIECES, pieces):
+    for name, piece in zip(PIECES, pieces):
         for key, value in piece.config.items():
             if config.setdefault(key, value) != value:
                 raise ValueError(

@@ -1,193 +1,123 @@
 """What the wrapped networks share: types that they refuse, the map beside x, time, and class embeddings.
 
+    out = network([x, concat], time, class_labels)
+
 The time that modkit hands a network is what its parametrization says it embeds: a table's index t num - 1, which is
 diffusers' timestep, or of a schedule without a table ln(sigma_t / alpha_t) / 4, which is what diffusers' EDM schedulers
 hand theirs. So it is passed on as it is.
 
-Shape letters: b batch, c channels, h w spatial.
+Shape letters: b batch, c channels, h w spatial, n tokens, d width.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from modkit.nn.embeddings import MapJoin
 from modkit.types import Cond, CondType, TensorType
+from modkit_diffusers.configured import Configured, make
 
-__all__ = [
-    "blocks",
-    "check_channels",
-    "check_conditions",
-    "check_groups",
-    "check_halvings",
-    "check_heads",
-    "check_maps",
-    "class_embedding",
-    "class_labels",
-    "made",
-    "required",
-    "timestep",
-]
+__all__ = ["Network", "required"]
 
 
-def made(name: str, **config: Any) -> nn.Module:
-    """A network of diffusers, which is imported here.
+class Network(Configured):
+    """A network of diffusers.
 
-    Args:
-        name: Its class.
-        **config: What it is made with.
+    Attributes:
+        takes: The conditions that it has an input for, besides time.
+        place: Name of its attribute, and of the folder that pipelines of diffusers keep it in.
     """
-    network: nn.Module = getattr(importlib.import_module("diffusers"), name)(**config)
-    return network
 
+    takes: ClassVar[tuple[str, ...]]
+    place: ClassVar[str] = "unet"
 
-def check_maps(owner: str, x: TensorType, out: TensorType) -> tuple[int, int]:
-    """The size `(h, w)` of x and out.
+    def _build(self, x: TensorType, out: TensorType, cond: CondType) -> None:
+        size, emitted = self.check_maps("x", x)[1], self.check_maps("out", out)[1]
+        if emitted != size:
+            raise ValueError(f"{self.owner} expects out of x's size {size}, got {emitted}")
+        self._cond = cond
+        width = self._configure(size, cond)
+        self.join = MapJoin(x, cond.concat, width)
+        self.agree("in_channels", self.join.channels)
+        self.agree("out_channels", out.shape[0])
+        self.add_module(self.place, make(self.sources[0], self._sized(size)))
 
-    Raises:
-        ValueError: If one is no continuous map of two sizes, or they differ in size.
-    """
-    for name, type in (("x", x), ("out", out)):
-        if type.classes is not None or len(type.shape) != 3:
-            raise ValueError(f"{owner} expects {name} as continuous maps (c, h, w), got {type}")
-    if out.shape[1:] != x.shape[1:]:
-        raise ValueError(f"{owner} expects out of x's size {x.shape[1:]}, got {out.shape[1:]}")
-    return x.shape[1], x.shape[2]
+    def _configure(self, size: tuple[int, int], cond: CondType) -> int:
+        """Checks the configuration and completes it; the width in which a map of codes is embedded."""
+        raise NotImplementedError
 
+    def _check_conditions(self, cond: CondType) -> None:
+        """Refuses conditions that the network has no input for.
 
-def check_halvings(owner: str, size: Sequence[int], num: int) -> None:
-    """Checks that sides can be halved so often.
+        Raises:
+            ValueError: If there is one.
+        """
+        given = [name for name in ("vector", "noise", "labels", "context", "concat") if getattr(cond, name)]
+        if odd := [name for name in given if name not in self.takes]:
+            expected = f"no conditions but time, {', '.join(self.takes)}"
+            raise ValueError(f"{self.owner} expects {expected}, got {', '.join(odd)}: {cond}")
 
-    Raises:
-        ValueError: If they cannot.
-    """
-    if any(side % 2**num for side in size):
-        shown = "×".join(map(str, size))
-        raise ValueError(f"{owner} expects sides that {2**num} divides, for {num} halvings, got {shown}")
+    def _sized(self, size: tuple[int, int]) -> dict[str, Any]:
+        """The configuration with the size of x."""
+        return {**self.config, "sample_size": size[0] if size[0] == size[1] else size}
 
+    @property
+    def bare(self) -> nn.Module:
+        """The network of diffusers."""
+        return self.get_submodule(self.place)
 
-def check_groups(owner: str, channels: Sequence[int], groups: int | None) -> None:
-    """Checks that normalisation divides channels into groups.
+    def forward(self, x: Tensor, cond: Cond) -> Tensor:
+        """Evaluates the network at `x`, `b c h w`, with tokens `b n d` where it takes them.
 
-    Raises:
-        ValueError: If there is no level, or a level's channels are not divided.
-    """
-    if not channels or min(channels) < 1 or (groups is not None and groups < 1):
-        raise ValueError(
-            f"{owner} expects block_out_channels and norm_num_groups of at least 1, got {list(channels)} and {groups}"
-        )
-    if groups is not None and any(wide % groups for wide in channels):
-        raise ValueError(
-            f"{owner} expects block_out_channels that norm_num_groups {groups} divides, got {list(channels)}"
-        )
+        Raises:
+            ValueError: If a condition that the type has is missing.
+        """
+        time = required("time", cond.time) if self._cond.time else x.new_zeros(len(x))
+        out: Tensor = self.bare(self.join(x, cond.concat), time, return_dict=False, **self._conditions(x, cond))[0]
+        return out
 
+    def _conditions(self, x: Tensor, cond: Cond) -> dict[str, Tensor | None]:
+        """What diffusers' class is given besides x and time: the vector or the labels."""
+        if self._cond.vector:
+            return {"class_labels": required("vector", cond.vector)}
+        return {"class_labels": required("labels", cond.labels) if self._cond.labels else None}
 
-def check_heads(owner: str, channels: Sequence[int], head: int | None) -> None:
-    """Checks that attention divides channels into heads of `head` channels.
+    def _set_mirrored_blocks(self, attends: str) -> tuple[list[str], list[str]]:
+        """Sets the blocks of each level: down a plain one and then those that attend, up the same mirrored.
 
-    Raises:
-        ValueError: If it does not.
-    """
-    if head is not None and (head < 1 or any(wide % head for wide in channels)):
-        raise ValueError(f"{owner} expects channels that attention_head_dim {head} divides, got {list(channels)}")
+        Raises:
+            ValueError: If there are not as many as levels.
+        """
+        down = ["DownBlock2D", *[attends] * (len(self.config["block_out_channels"]) - 1)]
+        down = self.set_blocks("down_block_types", down)
+        return down, self.set_blocks("up_block_types", [kind.replace("Down", "Up") for kind in reversed(down)])
 
+    def _set_class_embedding(self, cond: CondType, of_vectors: str) -> None:
+        """Sets `class_embed_type` and `num_class_embeds` for the vector or the labels that the network is told.
 
-def blocks(
-    owner: str, levels: int, down: Sequence[str] | None, up: Sequence[str] | None, *, attends: str
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The blocks of each level on the way down and up.
+        Args:
+            cond: The conditions.
+            of_vectors: How a vector is embedded where the configuration does not say.
 
-    Args:
-        owner: Name of the class that asks, for messages.
-        levels: Number of levels.
-        down: As written; None: a plain one, then those that attend.
-        up: As written; None: those of the way down, mirrored.
-        attends: The block that attends, on the way down.
-
-    Raises:
-        ValueError: If there are not as many as levels.
-    """
-    down = ("DownBlock2D", *(attends,) * (levels - 1)) if down is None else tuple(down)
-    up = tuple(kind.replace("Down", "Up") for kind in reversed(down)) if up is None else tuple(up)
-    for name, kinds in (("down_block_types", down), ("up_block_types", up)):
-        if len(kinds) != levels:
-            raise ValueError(f"{owner} expects {name} of each of {levels} levels, got {list(kinds)}")
-    return down, up
-
-
-def check_channels(owner: str, name: str, told: int, given: int | None) -> int:
-    """The number of channels that a neighbour tells, which a configuration may have to agree with.
-
-    Raises:
-        ValueError: If it does not.
-    """
-    if given is not None and given != told:
-        raise ValueError(f"{owner} expects {name} {given}, as its configuration says, got {told} from its neighbours")
-    return told
-
-
-def check_conditions(owner: str, cond: CondType, takes: Sequence[str]) -> None:
-    """Refuses a condition that a network has no input for.
-
-    Raises:
-        ValueError: If there is one.
-    """
-    odd = [name for name in ("vector", "noise", "labels", "context", "concat") if getattr(cond, name)]
-    if odd := [name for name in odd if name not in takes]:
-        raise ValueError(f"{owner} expects no conditions but time, {', '.join(takes)}, got {', '.join(odd)}: {cond}")
-
-
-def class_embedding(
-    owner: str, cond: CondType, kind: str | None, num: int | None, *, of_vectors: Sequence[str]
-) -> dict[str, Any]:
-    """`class_embed_type` and `num_class_embeds` for the vector or the labels that a network is told.
-
-    Args:
-        owner: Name of the class that asks, for messages.
-        cond: The conditions.
-        kind: The configuration's `class_embed_type`.
-        num: The configuration's `num_class_embeds`.
-        of_vectors: Types that embed vectors, the first being the default.
-
-    Raises:
-        ValueError: If there are a vector and labels, the configuration embeds something that there is not, or has too
-            few embeddings.
-    """
-    if cond.vector and cond.labels:
-        raise ValueError(f"{owner} expects a vector or labels, got both: {cond}")
-    if kind is not None and not cond.vector:
-        raise ValueError(f"{owner} expects a vector for class_embed_type {kind!r}, got the conditions {cond}")
-    if num is not None and not cond.labels:
-        raise ValueError(f"{owner} expects labels for its {num} num_class_embeds, got the conditions {cond}")
-    if cond.labels and num is not None and num <= cond.labels:
-        needed = f"num_class_embeds of at least {cond.labels + 1}, for {cond.labels} labels and none"
-        raise ValueError(f"{owner} expects {needed}, got {num}")
-    if cond.vector:
-        return {"class_embed_type": kind or of_vectors[0], "num_class_embeds": None}
-    return {"class_embed_type": None, "num_class_embeds": num or cond.labels and cond.labels + 1}
-
-
-def class_labels(type: CondType, cond: Cond) -> Tensor | None:
-    """What a network takes as `class_labels`: the vector, the labels or nothing.
-
-    Raises:
-        ValueError: If it is missing.
-    """
-    if type.vector:
-        return required("vector", cond.vector)
-    return required("labels", cond.labels) if type.labels else None
-
-
-def timestep(type: CondType, cond: Cond, x: Tensor) -> Tensor:
-    """The time, `b`; zeros where there is none.
-
-    Raises:
-        ValueError: If it is missing.
-    """
-    return required("time", cond.time) if type.time else x.new_zeros(len(x))
+        Raises:
+            ValueError: If there are a vector and labels, the configuration embeds something that there is not, or has
+                too few embeddings.
+        """
+        kind, num = self.config["class_embed_type"], self.config["num_class_embeds"]
+        if cond.vector and cond.labels:
+            raise ValueError(f"{self.owner} expects a vector or labels, got both: {cond}")
+        if kind is not None and not cond.vector:
+            raise ValueError(f"{self.owner} expects a vector for class_embed_type {kind!r}, got the conditions {cond}")
+        if num is not None and not cond.labels:
+            raise ValueError(f"{self.owner} expects labels for its {num} num_class_embeds, got the conditions {cond}")
+        if cond.labels and num is not None and num <= cond.labels:
+            needed = f"num_class_embeds of at least {cond.labels + 1}, for {cond.labels} labels and none"
+            raise ValueError(f"{self.owner} expects {needed}, got {num}")
+        if cond.vector:
+            self.config["class_embed_type"] = kind or of_vectors
+        self.config["num_class_embeds"] = num or cond.labels and cond.labels + 1
 
 
 def required(name: str, value: Tensor | None) -> Tensor:

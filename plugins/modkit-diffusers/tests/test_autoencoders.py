@@ -4,8 +4,8 @@ import diffusers
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from modkit_diffusers.kl_parts import KLBottleneck, KLDecoder, KLEncoder
-from modkit_diffusers.vq_parts import VQBottleneck, VQDecoder, VQEncoder
+from modkit_diffusers.kl import KLBottleneck, KLDecoder, KLEncoder
+from modkit_diffusers.vq import VQBottleneck, VQDecoder, VQEncoder
 from torch.distributions import Independent, Normal
 
 from modkit import Rng, Spec, SpecError, TensorType, build, load, train, use

@@ -175,7 +175,7 @@ def test_what_diffusers_has_no_place_for_is_named(tmp_path, model, message):
 
 def test_an_embedding_of_codes_has_no_place():
     from modkit_diffusers.exporting import _exported  # no assembly of one network gives it codes
-    from modkit_diffusers.unet_2d import UNet2D
+    from modkit_diffusers.unets import UNet2D
 
     from modkit import CondType
 

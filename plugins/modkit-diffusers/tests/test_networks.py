@@ -8,8 +8,7 @@ import diffusers
 import pytest
 import torch
 from modkit_diffusers.dit import DiT
-from modkit_diffusers.unet_2d import UNet2D
-from modkit_diffusers.unet_2d_condition import UNet2DCondition
+from modkit_diffusers.unets import UNet2D, UNet2DCondition
 from safetensors.torch import load_file, save_file
 
 from modkit import Cond, CondType, Spec, SpecError, TensorType, build, load, use
@@ -50,7 +49,7 @@ def made(part, cond=None, x=X, **params):
 def bare(name, network, **config):
     """diffusers' own class with the weights of a wrapped network."""
     theirs = getattr(diffusers, name)(**config).eval()
-    theirs.load_state_dict((network.transformer if isinstance(network, DiT) else network.unet).state_dict())
+    theirs.load_state_dict(network.bare.state_dict())
     return theirs
 
 
@@ -69,68 +68,44 @@ def drawn(type, x=X):
     return torch.randn(3, *x.shape, generator=generator), Cond(**given)
 
 
-@pytest.mark.parametrize(
-    ("cond", "params", "config", "arguments"),
-    [
-        (CondType(time=True), {}, {}, lambda c: {}),
-        (CondType(time=True), {"attention_head_dim": None}, {"attention_head_dim": None}, lambda c: {}),
-        (
-            CondType(time=True, vector=12),
-            {},
-            {"class_embed_type": "identity", "time_embedding_dim": 12},
-            lambda c: {"class_labels": c.vector},
-        ),
-        (CondType(time=True, labels=3), {}, {"num_class_embeds": 4}, lambda c: {"class_labels": c.labels}),
-        (
-            CondType(time=True),
-            {"resnet_time_scale_shift": "scale_shift", "downsample_type": "resnet", "flip_sin_to_cos": False},
-            {"resnet_time_scale_shift": "scale_shift", "downsample_type": "resnet", "flip_sin_to_cos": False},
-            lambda c: {},
-        ),
-    ],
-)
-def test_unet_2d_is_the_bare_class(cond, params, config, arguments):
-    network = made(UNet2D, cond, **SMALL, **params)
-    theirs = bare("UNet2DModel", network, **THEIRS, **PLAIN, **config)
-    x, given = drawn(cond)
-    assert torch.equal(network(x, given), theirs(x, given.time, **arguments(given)).sample)
+TIME, LABELS = CondType(time=True), CondType(time=True, labels=3)
+SHIFTED = {"resnet_time_scale_shift": "scale_shift", "downsample_type": "resnet", "flip_sin_to_cos": False}
+BARE = {
+    "time": (UNet2D, TIME, {}, {}),
+    "one head": (UNet2D, TIME, {"attention_head_dim": None}, {"attention_head_dim": None}),
+    "vector": (
+        UNet2D, CondType(time=True, vector=12), {}, {"class_embed_type": "identity", "time_embedding_dim": 12}
+    ),
+    "labels": (UNet2D, LABELS, {}, {"num_class_embeds": 4}),
+    "shifted": (UNet2D, TIME, SHIFTED, SHIFTED),
+    "tokens": (UNet2DCondition, CondType(time=True, context=(5, 6)), {}, {**CROSS, "cross_attention_dim": 6}),
+    "tokens and vector": (
+        UNet2DCondition,
+        CondType(time=True, context=(5, 6), vector=3),
+        {"attention_head_dim": [2, 4], "use_linear_projection": True},
+        {
+            **CROSS,
+            "cross_attention_dim": 6,
+            "attention_head_dim": (2, 4),
+            "use_linear_projection": True,
+            "class_embed_type": "projection",
+            "projection_class_embeddings_input_dim": 3,
+        },
+    ),
+    "no tokens": (UNet2DCondition, LABELS, {}, {"mid_block_type": "UNetMidBlock2D", "num_class_embeds": 4}),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("cond", "params", "config", "arguments"),
-    [
-        (
-            CondType(time=True, context=(5, 6)),
-            {},
-            {**CROSS, "cross_attention_dim": 6},
-            lambda c: {"encoder_hidden_states": c.context},
-        ),
-        (
-            CondType(time=True, context=(5, 6), vector=3),
-            {"attention_head_dim": [2, 4], "use_linear_projection": True},
-            {
-                **CROSS,
-                "cross_attention_dim": 6,
-                "attention_head_dim": (2, 4),
-                "use_linear_projection": True,
-                "class_embed_type": "projection",
-                "projection_class_embeddings_input_dim": 3,
-            },
-            lambda c: {"encoder_hidden_states": c.context, "class_labels": c.vector},
-        ),
-        (
-            CondType(time=True, labels=3),
-            {},
-            {**PLAIN, "mid_block_type": "UNetMidBlock2D", "num_class_embeds": 4},
-            lambda c: {"encoder_hidden_states": None, "class_labels": c.labels},
-        ),
-    ],
-)
-def test_unet_2d_condition_is_the_bare_class(cond, params, config, arguments):
-    network = made(UNet2DCondition, cond, **SMALL, **params)
-    theirs = bare("UNet2DConditionModel", network, **THEIRS, **config)
+@pytest.mark.parametrize("name", BARE)
+def test_a_unet_is_the_bare_class(name):
+    part, cond, params, config = BARE[name]
+    network = made(part, cond, **SMALL, **params)
+    theirs = bare("UNet2DModel" if part is UNet2D else "UNet2DConditionModel", network, **{**THEIRS, **PLAIN, **config})
     x, given = drawn(cond)
-    assert torch.equal(network(x, given), theirs(x, given.time, **arguments(given)).sample)
+    arguments = {} if part is UNet2D else {"encoder_hidden_states": given.context}
+    if cond.vector or cond.labels:
+        arguments["class_labels"] = given.vector if cond.vector else given.labels
+    assert torch.equal(network(x, given), theirs(x, given.time, **arguments).sample)
 
 
 @pytest.mark.parametrize(("cond", "num"), [(CondType(time=True, labels=3), 3), (CondType(time=True), 1)])

@@ -3,7 +3,7 @@
 import copy
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -34,120 +34,76 @@ class Case:
     Args:
         part: The sampler.
         params: Its keywords.
-        by_hand: The class, with what it is built with besides the table.
         evaluations: Evaluations of the network.
+        config: What the class is built with by hand besides the table.
         options: What its step is given by hand.
         predicts: The model's parametrization.
+        draws: Whether a step draws noise.
     """
 
     part: str
     params: dict[str, Any]
-    by_hand: tuple[str, dict[str, Any]]
     evaluations: int
+    config: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     predicts: type = Eps
     draws: bool = False
 
 
-def trailing(**config):
-    return {"timestep_spacing": "trailing", **config}
-
-
-DDPM, DDIM, PNDM = "DDPMScheduler", "DDIMScheduler", "PNDMScheduler"
-EULER, HEUN, LMS = "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"
-ANCESTRAL, DPM, UNIPC = "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
-V_TYPE, X0_TYPE = {"prediction_type": "v_prediction"}, {"prediction_type": "sample"}
-FREE, ONE = {"clip_sample": False}, {"set_alpha_to_one": True}
-CHAINS = {
-    "ddpm": Case("ddpm", {"steps": 10}, (DDPM, trailing(**FREE)), 10, draws=True),
-    "ddpm linspace": Case(
-        "ddpm",
-        {"steps": 7, "spacing": "linspace", "variance_type": "fixed_large", **X0_TYPE},
-        (DDPM, {"timestep_spacing": "linspace", "variance_type": "fixed_large", **FREE, **X0_TYPE}),
-        7,
-        predicts=X0,
-        draws=True,
-    ),
-    "ddpm learned": Case(
-        "ddpm",
-        {"steps": 10, "variance_type": "learned_range"},
-        (DDPM, trailing(variance_type="learned_range", **FREE)),
-        10,
-        predicts=EpsLearned,
-        draws=True,
-    ),
-    "ddim": Case("ddim", {"steps": 10}, (DDIM, trailing(**FREE)), 10),
-    "ddim v": Case(
-        "ddim",
-        {"steps": 7, "spacing": "leading", "eta": 0.7, **V_TYPE},
-        (DDIM, {**FREE, **V_TYPE}),
-        7,
-        {"eta": 0.7},
-        V,
-        draws=True,
-    ),
-    "euler": Case("euler", {"steps": 10}, (EULER, trailing()), 10),
-    "euler between indices": Case("euler", {"steps": 10, "spacing": "linspace"}, (EULER, {}), 10),
-    "euler between indices v": Case(
-        "euler", {"steps": 10, "spacing": "linspace", **V_TYPE}, (EULER, V_TYPE), 10, predicts=V
-    ),
-    "euler karras x0": Case(
-        "euler",
-        {"steps": 10, "use_karras_sigmas": True, **X0_TYPE},
-        (EULER, trailing(use_karras_sigmas=True, **X0_TYPE)),
-        10,
-        predicts=X0,
-    ),
-    "euler leading": Case("euler", {"steps": 7, "spacing": "leading"}, (EULER, {"timestep_spacing": "leading"}), 7),
-    "euler-ancestral": Case("euler-ancestral", {"steps": 10}, (ANCESTRAL, trailing()), 10, draws=True),
-    "euler-ancestral v": Case(
-        "euler-ancestral",
-        {"steps": 7, "spacing": "linspace", **V_TYPE},
-        (ANCESTRAL, V_TYPE),
-        7,
-        predicts=V,
-        draws=True,
-    ),
-    "heun": Case("heun", {"steps": 9}, (HEUN, trailing()), 17),
-    "heun karras": Case(
-        "heun", {"steps": 8, "spacing": "linspace", "use_karras_sigmas": True}, (HEUN, {"use_karras_sigmas": True}), 15
-    ),
-    "lms": Case("lms", {"steps": 10}, (LMS, trailing()), 10, {"order": 4}),
-    "lms 2": Case("lms", {"steps": 10, "spacing": "linspace", "order": 2}, (LMS, {}), 10, {"order": 2}),
-    "pndm": Case("pndm", {"steps": 10}, (PNDM, trailing(skip_prk_steps=True, **ONE)), 11),
-    "pndm prk": Case("pndm", {"steps": 7, "spacing": "leading", "skip_prk_steps": False}, (PNDM, ONE), 16),
-    "dpm-solver++": Case("dpm-solver++", {"steps": 10}, (DPM, trailing()), 10),
-    "dpm-solver++ 3": Case(
-        "dpm-solver++", {"steps": 16, "spacing": "linspace", "order": 3}, (DPM, {"solver_order": 3}), 16
-    ),
-    "dpm-solver++ sde": Case(
-        "dpm-solver++",
-        {"steps": 10, "algorithm_type": "sde-dpmsolver++"},
-        (DPM, trailing(algorithm_type="sde-dpmsolver++")),
-        10,
-        draws=True,
-    ),
-    "dpm-solver++ karras": Case(
-        "dpm-solver++", {"steps": 10, "use_karras_sigmas": True}, (DPM, trailing(use_karras_sigmas=True)), 10
-    ),
-    "unipc": Case("unipc", {"steps": 10}, (UNIPC, trailing()), 10),
-    "unipc 3 v": Case(
-        "unipc",
-        {"steps": 10, "spacing": "linspace", "order": 3, **V_TYPE},
-        (UNIPC, {"solver_order": 3, **V_TYPE}),
-        10,
-        predicts=V,
-    ),
-    "unipc karras": Case(
-        "unipc", {"steps": 10, "use_karras_sigmas": True}, (UNIPC, trailing(use_karras_sigmas=True)), 10
-    ),
+CLASSES = {
+    "ddpm": "DDPMScheduler",
+    "ddim": "DDIMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler-ancestral": "EulerAncestralDiscreteScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "lms": "LMSDiscreteScheduler",
+    "pndm": "PNDMScheduler",
+    "dpm-solver++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "flow-euler": "FlowMatchEulerDiscreteScheduler",
 }
-FLOW, ON_LINE = "FlowMatchEulerDiscreteScheduler", {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+FREE, ONE, KARRAS = {"clip_sample": False}, {"set_alpha_to_one": True}, {"use_karras_sigmas": True}
+V_TYPE, X0_TYPE = {"prediction_type": "v_prediction"}, {"prediction_type": "sample"}
+TRAILING = {"timestep_spacing": "trailing"}
+TEN, EVEN = {"steps": 10}, {"steps": 10, "spacing": "linspace"}  # linspace and, of ddim and pndm, leading: the classes'
+EVEN_7, LEADING_7 = {"steps": 7, "spacing": "linspace"}, {"steps": 7, "spacing": "leading"}
+LARGE, LEARNED = {"variance_type": "fixed_large", **X0_TYPE}, {"variance_type": "learned_range"}
+SDE = {"algorithm_type": "sde-dpmsolver++"}
+CHAINS = {
+    "ddpm": Case("ddpm", TEN, 10, {**TRAILING, **FREE}, draws=True),
+    "ddpm linspace": Case(
+        "ddpm", EVEN_7 | LARGE, 7, {"timestep_spacing": "linspace", **FREE, **LARGE}, predicts=X0, draws=True
+    ),
+    "ddpm learned": Case("ddpm", TEN | LEARNED, 10, {**TRAILING, **FREE, **LEARNED}, predicts=EpsLearned, draws=True),
+    "ddim": Case("ddim", TEN, 10, {**TRAILING, **FREE}),
+    "ddim v": Case("ddim", {**LEADING_7, "eta": 0.7, **V_TYPE}, 7, FREE | V_TYPE, {"eta": 0.7}, V, draws=True),
+    "euler": Case("euler", TEN, 10, TRAILING),
+    "euler between indices": Case("euler", EVEN, 10),
+    "euler between indices v": Case("euler", EVEN | V_TYPE, 10, V_TYPE, predicts=V),
+    "euler karras x0": Case("euler", TEN | KARRAS | X0_TYPE, 10, TRAILING | KARRAS | X0_TYPE, predicts=X0),
+    "euler leading": Case("euler", LEADING_7, 7, {"timestep_spacing": "leading"}),
+    "euler-ancestral": Case("euler-ancestral", TEN, 10, TRAILING, draws=True),
+    "euler-ancestral v": Case("euler-ancestral", EVEN_7 | V_TYPE, 7, V_TYPE, predicts=V, draws=True),
+    "heun": Case("heun", {"steps": 9}, 17, TRAILING),
+    "heun karras": Case("heun", {**EVEN, **KARRAS, "steps": 8}, 15, KARRAS),
+    "lms": Case("lms", TEN, 10, TRAILING, {"order": 4}),
+    "lms 2": Case("lms", EVEN | {"order": 2}, 10, {}, {"order": 2}),
+    "pndm": Case("pndm", TEN, 11, {**TRAILING, "skip_prk_steps": True, **ONE}),
+    "pndm prk": Case("pndm", {**LEADING_7, "skip_prk_steps": False}, 16, ONE),
+    "dpm-solver++": Case("dpm-solver++", TEN, 10, TRAILING),
+    "dpm-solver++ 3": Case("dpm-solver++", {**EVEN, "steps": 16, "order": 3}, 16, {"solver_order": 3}),
+    "dpm-solver++ sde": Case("dpm-solver++", TEN | SDE, 10, TRAILING | SDE, draws=True),
+    "dpm-solver++ karras": Case("dpm-solver++", TEN | KARRAS, 10, TRAILING | KARRAS),
+    "unipc": Case("unipc", TEN, 10, TRAILING),
+    "unipc 3 v": Case("unipc", {**EVEN, "order": 3, **V_TYPE}, 10, {"solver_order": 3, **V_TYPE}, predicts=V),
+    "unipc karras": Case("unipc", TEN | KARRAS, 10, TRAILING | KARRAS),
+}
+ON_LINE = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 LINES = {
-    "flow-euler": Case("flow-euler", {"steps": 10}, (FLOW, {}), 10, predicts=Flow),
-    "flow-euler 3": Case("flow-euler", {"steps": 7, "shift": 3.0}, (FLOW, {"shift": 3.0}), 7, predicts=Flow),
-    "dpm-solver++": Case("dpm-solver++", {"steps": 10}, (DPM, ON_LINE), 10, predicts=Flow),
-    "unipc": Case("unipc", {"steps": 10}, (UNIPC, ON_LINE), 10, predicts=Flow),
+    "flow-euler": Case("flow-euler", TEN, 10, predicts=Flow),
+    "flow-euler 3": Case("flow-euler", {"steps": 7, "shift": 3.0}, 7, {"shift": 3.0}, predicts=Flow),
+    "dpm-solver++": Case("dpm-solver++", TEN, 10, ON_LINE, predicts=Flow),
+    "unipc": Case("unipc", TEN, 10, ON_LINE, predicts=Flow),
 }
 SCHEDULES = {"linear": Linear(), "line": Line()}
 CASES = {
@@ -214,9 +170,8 @@ def trajectory(sampler, denoise, eps, first=0, count=lambda: 0):
 
 def by_hand(case, schedule, network, eps, **more):
     """What the class gives after each evaluation, in the scale of what the network is fed."""
-    name, config = case.by_hand
     table = {} if isinstance(schedule, Line) else {"trained_betas": schedule.betas.tolist()}
-    scheduler = getattr(diffusers, name)(**table, **config)
+    scheduler = getattr(diffusers, CLASSES[case.part])(**table, **case.config)
     scheduler.set_timesteps(case.params["steps"])
     scaled = getattr(scheduler, "scale_model_input", lambda sample, timestep: sample)
     sample, found = eps * getattr(scheduler, "init_noise_sigma", 1.0), []
@@ -347,8 +302,8 @@ def test_learned_variance_asks_for_one():
     [("ddpm", {}, {}), ("ddim", {"timestep_spacing": "trailing"}, {"use_clipped_model_output": True})],
 )
 def test_predictions_are_clipped_to_the_range_as_the_class_would(name, config, more):
-    case = Case(name, {"steps": 10}, (CHAINS[name].by_hand[0], trailing(clip_sample=True, clip_sample_range=0.6)), 10)
-    case = replace(case, draws=name == "ddpm")
+    clipped = {**TRAILING, "clip_sample": True, "clip_sample_range": 0.6}
+    case = Case(name, TEN, 10, clipped, draws=name == "ddpm")
     schedule = Linear()
     network = Network(case, schedule)
     expected = by_hand(case, schedule, network, noise(), **more)
@@ -400,47 +355,31 @@ def test_a_swap_keeps_the_steps():
 
 
 @pytest.mark.parametrize(
-    ("build", "match"),
+    ("part", "schedule", "params", "match"),
     [
+        ("ddim", EDM(), {}, r"DDIMScheduler expects a schedule of alpha_t\^2 \+ sigma_t\^2 = 1, got EDM, where"),
+        ("euler", Line(), {}, r"EulerDiscreteScheduler expects .* = 1, got Flow, where it is 0.5\d* to 1"),
+        ("pndm", Even(Line(), 4), {}, r"PNDMScheduler expects .* = 1, got Even, where it is 0.5 to 1"),
+        ("dpm-solver++", EDM(), {}, r"DPMSolverMultistepScheduler expects .* = 1, got EDM, where"),
+        ("flow-euler", Cosine(), {}, r"FlowMatchEulerDiscreteScheduler expects the schedule flow, .* got Cosine"),
+        ("flow-euler", Line(), {"shift": 0.0}, "FlowMatchEulerDiscreteScheduler expects shift above 0, got 0.0"),
+        ("ddim", Linear(), {"eta": 1.5}, r"DDIMScheduler expects eta in \[0, 1\], got 1.5"),
+        ("ddim", Linear(), {"steps": 18}, r"DDIMScheduler expects steps that divide its 1000 .*, got 18 trail"),
+        ("pndm", Linear(), {"steps": 18}, r"PNDMScheduler expects steps that divide its 1000 .*, got 18 trail"),
+        ("pndm", Linear(), {"steps": 2, "skip_prk_steps": False}, r"PNDMScheduler expects steps in \[4, 500\] .* 2"),
+        ("euler", Linear(), {"steps": 0}, r"EulerDiscreteScheduler expects steps in \[1, 1000\] .*, got 0"),
+        ("ddpm", Linear(num=4), {"steps": 5}, r"DDPMScheduler expects steps in \[1, 4\] of its 4 .*, got 5"),
         (
-            lambda: built("ddim", EDM()),
-            r"DDIMScheduler expects a schedule of alpha_t\^2 \+ sigma_t\^2 = 1, got EDM, where",
-        ),
-        (lambda: built("euler", Line()), r"EulerDiscreteScheduler expects .* = 1, got Flow, where it is 0.5\d* to 1"),
-        (lambda: built("pndm", Even(Line(), 4)), r"PNDMScheduler expects .* = 1, got Even, where it is 0.5 to 1"),
-        (lambda: built("dpm-solver++", EDM()), r"DPMSolverMultistepScheduler expects .* = 1, got EDM, where"),
-        (
-            lambda: built("flow-euler", Cosine()),
-            r"FlowMatchEulerDiscreteScheduler expects the schedule flow, .* got Cosine",
-        ),
-        (
-            lambda: built("flow-euler", Line(), shift=0.0),
-            "FlowMatchEulerDiscreteScheduler expects shift above 0, got 0.0",
-        ),
-        (lambda: built("ddim", Linear(), eta=1.5), r"DDIMScheduler expects eta in \[0, 1\], got 1.5"),
-        (
-            lambda: built("ddim", Linear(), steps=18),
-            r"DDIMScheduler expects steps that divide its 1000 .*, got 18 trail",
-        ),
-        (
-            lambda: built("pndm", Linear(), steps=18),
-            r"PNDMScheduler expects steps that divide its 1000 .*, got 18 trail",
-        ),
-        (
-            lambda: built("pndm", Linear(), steps=2, skip_prk_steps=False),
-            r"PNDMScheduler expects steps in \[4, 500\] .* 2",
-        ),
-        (lambda: built("euler", Linear(), steps=0), r"EulerDiscreteScheduler expects steps in \[1, 1000\] .*, got 0"),
-        (lambda: built("ddpm", Linear(num=4), steps=5), r"DDPMScheduler expects steps in \[1, 4\] of its 4 .*, got 5"),
-        (
-            lambda: built("dpm-solver++", Linear(), steps=200, use_karras_sigmas=True),
+            "dpm-solver++",
+            Linear(),
+            {"steps": 200, "use_karras_sigmas": True},
             r"DPMSolverMultistepScheduler expects steps at timesteps that fall, got 200 at \[",
         ),
     ],
 )
-def test_what_cannot_be_followed_is_refused_in_words(build, match):
+def test_what_cannot_be_followed_is_refused_in_words(part, schedule, params, match):
     with pytest.raises(ValueError, match=match):
-        build()
+        built(part, schedule, **params)
 
 
 def test_diffusers_is_not_imported_before_a_sampler_is_built():

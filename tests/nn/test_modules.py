@@ -1,0 +1,148 @@
+"""What every network does: gradients, precisions, the meta device, compilation and files."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from modkit.nn.attention import Attention
+from modkit.nn.blocks import ResidualBlock
+from modkit.nn.conv import ConvDecoder, ConvEncoder
+from modkit.nn.dcgan import DCGANDiscriminator, DCGANGenerator
+from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator, MLPNetwork
+from modkit.nn.ncsnpp import NCSNpp
+from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
+from modkit.nn.patch import PatchDiscriminator
+from modkit.nn.unet import UNet
+from modkit.types import Cond, CondType, TensorType
+from tests.nn.modules import draw, normal, settle
+
+X = TensorType((2, 13, 16), (-1.0, 1.0))
+ROW = TensorType((5,))
+FULL = CondType(vector=3, noise=2, labels=4, concat=TensorType((2, 2, 1)), time=True)
+SHORT = CondType(vector=3, labels=4)
+
+
+class Case(NamedTuple):
+    """A network.
+
+    Args:
+        make: Makes it.
+        given: What it takes, six rows in float64; conditions stand for those of that type.
+        scale: Standard deviation of its parameters.
+    """
+
+    make: Callable[[], nn.Module]
+    given: tuple[Tensor | CondType, ...]
+    scale: float = 0.2
+
+
+PARTS = {
+    "mlp encoder": Case(lambda: MLPEncoder(X, width=8), (normal(6, 2, 13, 16),), 0.4),
+    "mlp decoder": Case(lambda: MLPDecoder(TensorType((2, 2)), X, width=8), (normal(6, 2, 2),), 0.4),
+    "mlp generator": Case(lambda: MLPGenerator(ROW, X, FULL, width=8), (normal(6, 5), FULL), 0.4),
+    "mlp discriminator": Case(lambda: MLPDiscriminator(ROW, FULL, width=8), (normal(6, 5), FULL), 0.4),
+    "mlp spectral": Case(lambda: MLPDiscriminator(ROW, FULL, width=8, spectral_norm=True), (normal(6, 5), FULL), 0.4),
+    "mlp network": Case(lambda: MLPNetwork(ROW, ROW, FULL, width=8, depth=2), (normal(6, 5), FULL), 0.4),
+    "dcgan generator": Case(lambda: DCGANGenerator(ROW, X, SHORT, channels=4), (normal(6, 5), SHORT)),
+    "dcgan discriminator": Case(lambda: DCGANDiscriminator(X, SHORT, channels=4), (normal(6, 2, 13, 16), SHORT)),
+    "dcgan spectral": Case(
+        lambda: DCGANDiscriminator(X, SHORT, channels=4, spectral_norm=True), (normal(6, 2, 13, 16), SHORT)
+    ),
+    "patch": Case(lambda: PatchDiscriminator(X, SHORT, channels=4), (normal(6, 2, 13, 16), SHORT)),
+    "patch spectral": Case(
+        lambda: PatchDiscriminator(X, SHORT, channels=4, spectral_norm=True), (normal(6, 2, 13, 16), SHORT)
+    ),
+    "conv encoder": Case(lambda: ConvEncoder(X, channels=[4, 8]), (normal(6, 2, 13, 16),)),
+    "conv decoder": Case(lambda: ConvDecoder(TensorType((8, 7, 8)), X, channels=[8, 4]), (normal(6, 8, 7, 8),)),
+    "unet": Case(
+        lambda: UNet(X, X, FULL, channels=[8, 16], blocks=1, head_channels=8, embedding=12, attention=[8]),
+        (normal(6, 2, 13, 16), FULL),
+    ),
+    "residual block": Case(lambda: ResidualBlock(2, 8, 12, width=4), (normal(6, 8, 5, 5), normal(6, 4))),
+    "attention": Case(lambda: Attention(8), (normal(6, 8, 5),)),
+    "embedding": Case(lambda: CondEmbedding(FULL, 8), (FULL, normal(6, 1))),
+    "ncsnpp": Case(
+        lambda: NCSNpp(X, X, FULL, channels=[8, 12], blocks=1, attention=[8], style=6, mapping=1),
+        (normal(6, 2, 13, 16), FULL),
+    ),
+    "ncsnpp discriminator": Case(
+        lambda: NCSNppDiscriminator(X, replace(SHORT, time=True), channels=[4, 4, 6], embedding=8),
+        (normal(6, 2, 13, 16), replace(SHORT, time=True)),
+    ),
+}
+
+
+def values(type: CondType) -> Cond:
+    given = {
+        "vector": normal(6, 3, seed=1),
+        "noise": normal(6, 2, seed=2),
+        "labels": torch.arange(6) % 5,
+        "concat": normal(6, 2, 2, 1, seed=3),
+        "time": torch.linspace(-1, 2, 6, dtype=torch.float64),
+    }
+    return Cond(**{name: value for name, value in given.items() if getattr(type, name)})
+
+
+def inputs(name: str, change: Callable[[Tensor], Tensor] = lambda value: value) -> list[Tensor | Cond]:
+    """What a network takes, each tensor changed."""
+
+    def changed(one: Tensor | CondType) -> Tensor | Cond:
+        if isinstance(one, Tensor):
+            return change(one)
+        return Cond(**{key: change(value) for key, value in vars(values(one)).items() if value is not None})
+
+    return [changed(one) for one in PARTS[name].given]
+
+
+@pytest.fixture(params=PARTS)
+def name(request) -> str:
+    return request.param
+
+
+def test_gradients_reach_every_parameter(name):
+    module = draw(PARTS[name].make(), scale=PARTS[name].scale)
+    module(*inputs(name)).square().sum().backward()
+    for path, parameter in module.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), path
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_dtypes(name, dtype, tolerance):
+    """Half-precision sums of a hundred small terms round to a few parts in a hundred; times stay as they are."""
+    module = settle(draw(PARTS[name].make(), scale=PARTS[name].scale / 2), *inputs(name))
+    expected = module(*inputs(name))
+    lower = inputs(name, lambda value: value.to(dtype) if value.is_floating_point() and value.ndim > 1 else value)
+    result = module.to(dtype)(*lower)
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_meta_shapes_are_the_real_ones(name):
+    module = PARTS[name].make().double()
+    real = module(*inputs(name))
+    result = module.to("meta")(*inputs(name, lambda value: value.to("meta")))
+    assert result.is_meta and result.shape == real.shape
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if name.startswith(("mlp", "dcgan", "patch"))])
+def test_compiled_equals_eager(name):
+    module = settle(draw(PARTS[name].make(), scale=PARTS[name].scale), *inputs(name))
+    expected = module(*inputs(name))
+    torch._dynamo.reset()
+    module.compile(backend="aot_eager")
+    torch.testing.assert_close(module(*inputs(name)), expected)
+
+
+def test_safetensors_round_trip(name):
+    module, other = (draw(PARTS[name].make(), seed=seed, scale=PARTS[name].scale) for seed in (0, 5))
+    for _ in range(3):
+        module(*inputs(name))
+    assert not torch.equal(other.eval()(*inputs(name)), module.eval()(*inputs(name)))
+    other.load_state_dict(load(save(module.state_dict())))
+    assert torch.equal(other(*inputs(name)), module(*inputs(name)))

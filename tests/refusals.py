@@ -1,0 +1,30 @@
+"""Tests of refusals: one test a mistake, which holds a call's error to its message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+__all__ = ["refusals"]
+
+
+def refusals(*rows: tuple[Any, ...], of: Callable[..., Any] | None = None, error: type[Exception] = ValueError) -> Any:
+    """A test a row, that a call is refused.
+
+    Args:
+        rows: `(call, message)`, where `message` is a pattern; with `of`, the arguments of a call and the message.
+        of: What the rows are arguments of.
+        error: What the call raises.
+    """
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"), [(row[:-1], row[-1]) for row in rows], ids=[row[-1] for row in rows]
+    )
+    def test(arguments: tuple[Any, ...], message: str) -> None:
+        call, given = (arguments[0], ()) if of is None else (of, arguments)
+        with pytest.raises(error, match=message):
+            call(*given)
+
+    return test

@@ -1,0 +1,93 @@
+"""Sweeps in processes of their own that can be killed; all are forks of one server, so that torch is imported once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+import modkit.comparison
+import modkit.sweeps.sweep
+from modkit.cli.app import main
+from modkit.evaluation.report import saved_reports
+from modkit.specs.spec import Spec
+from modkit.sweeps.trials import freeze
+
+SPEC = """
+name: tiny
+data: {use: digits, size: 8}
+model:
+  use: diffusion
+  network: {use: mlp, width: 8, depth: 1}
+  sampler: {use: ddim, steps: 2}
+train: {batch_size: 64, steps: 2, samples: {num: 4}, checkpoints: {every: 1}}
+"""
+
+if "pytest" not in sys.modules:  # the server imports what every fork needs
+    torch.set_num_threads(1)
+    freeze(Spec.from_yaml(SPEC), ["sampler=heun"])
+
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload([__name__])
+
+
+def start_sweep(arguments: dict[str, Any], fatal: int | None = None, whole: bool = True) -> int | None:
+    """The exit status of a sweep.
+
+    Args:
+        arguments: Of `modkit.sweep`.
+        fatal: It is killed when so many files stand in its directory.
+        whole: Whether the processes that it started die with it.
+    """
+    process = _server.Process(target=_sweep, args=(arguments,))
+    process.start()
+    while process.is_alive() and os.getpgid(process.pid) != process.pid:  # until it can be killed with its processes
+        time.sleep(0.002)
+    while process.is_alive():
+        if fatal is not None and sum(len(files) for *_, files in os.walk(arguments["out"])) >= fatal:
+            (os.killpg if whole else os.kill)(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    process.join()
+    return process.exitcode
+
+
+def _sweep(arguments: dict[str, Any]) -> None:
+    os.setpgrp()
+    modkit.sweeps.sweep._launch = _Child  # type: ignore[assignment]
+    modkit.comparison.compare = _list  # type: ignore[assignment]
+    sys.exit(bool(modkit.sweeps.sweep.sweep(**arguments).failures))
+
+
+class _Child:
+    """A fork that is the command line, as `subprocess.Popen` shows a process; it holds the lock by itself."""
+
+    def __init__(self, arguments: Sequence[str], stderr: IO[bytes], lock: int) -> None:
+        self._process = multiprocessing.get_context("fork").Process(target=_command, args=(arguments, stderr))
+        self._process.start()
+        self.terminate, self.wait = self._process.terminate, self._process.join
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    returncode = property(poll)
+
+
+def _command(arguments: Sequence[str], stderr: IO[bytes]) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(stderr.fileno(), 2)
+    sys.argv = ["modkit", *arguments]
+    main()
+
+
+def _list(runs: Sequence[Path], out: Path) -> None:
+    """Stands for `modkit.comparison.compare`: writes which runs and reports it is given."""
+    out.write_text(json.dumps({run.name: [report.to_json() for report in saved_reports(run)] for run in runs}))
