@@ -1,9 +1,9 @@
-r"""Masked decoding: all codes are drawn at once, the most confident are kept, and the others drawn again.
+r"""Masked decoding: all codes are drawn at once, the most confident ones are kept, and the others are drawn again.
 
     c ~ softmax(logits),   confidence = log p(c) + temperature (1 - s/S) Gumbel noise
-    after step s of S as many stay masked as cos(pi/2 s/S) says, those of least confidence
+    after step s of S, the share cos(pi/2 s/S) of the codes stays masked: those of least confidence
 
-What is kept depends on what was drawn, so at a low temperature likely codes become likelier still.
+The kept codes depend on the drawn ones, so a low temperature makes likely codes even more likely.
 
 Shape letters: b batch, n positions, k classes.
 
@@ -32,11 +32,18 @@ class MaskGIT:
 
     Args:
         codes: Type of the codes.
-        steps: Evaluations of the network; one a code where there are fewer codes.
-        temperature: Of the noise on confidences at the first step; it falls to 0. High: codes are kept in random order.
+        steps: Number of evaluations of the network, at most one per code.
+        temperature: Temperature of the noise on the confidences at the first step; it decreases to 0. With a high
+            temperature codes are kept in random order.
 
     Raises:
-        ValueError: If `codes` are continuous, `steps` is below 1 or `temperature` negative.
+        ValueError: If `codes` are continuous, `steps` is below 1, or `temperature` is negative.
+
+    Examples:
+        >>> decoding = MaskGIT(TensorType((2, 2), classes=3), steps=2)
+        >>> always_one = lambda codes, i: torch.tensor([-9.0, 9.0, -9.0]).expand(*codes.shape, 3)
+        >>> decoding(always_one, 1, Rng(0))
+        tensor([[1, 1, 1, 1]])
     """
 
     causal = False
@@ -49,7 +56,7 @@ class MaskGIT:
         self.masked = _schedule_masks(codes.numel, min(steps, codes.numel))
 
     def __call__(self, predict: Predict, num: int, rng: Rng) -> Tensor:
-        """Draws codes `b n`; none is masked in the end."""
+        """Draws codes `b n`; at the end none is masked."""
         size, steps = self.masked[0], len(self.masked) - 1
         codes = torch.full((num, size), self.mask)
         for step, masked in enumerate(self.masked[1:], 1):
@@ -69,7 +76,7 @@ class MaskGIT:
 
 
 def _schedule_masks(size: int, steps: int) -> list[int]:
-    """How many of `size` codes are masked before each step, and 0 at last; each step reveals one at least."""
+    """Computes how many of `size` codes are masked before each step and at the end; each step reveals at least one."""
     masked = [size]
     for step in range(1, steps + 1):
         share = math.cos(math.pi / 2 * step / steps)
@@ -78,5 +85,5 @@ def _schedule_masks(size: int, steps: int) -> list[int]:
 
 
 def _to_gumbel(uniform: Tensor) -> Tensor:
-    """Gumbel noise of uniform numbers, which are multiples of 2^-24 in [0, 1); float64."""
+    """Computes Gumbel noise, float64, from uniform numbers that are multiples of 2^-24 in [0, 1)."""
     return -(-(uniform.double() + 2**-25).log()).log()

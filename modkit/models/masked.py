@@ -45,7 +45,7 @@ class Masked(Model):
         weights: Weights of the losses by term (`masked`); a term not named weighs 1.
 
     Raises:
-        ValueError: If `x` is not a map of codes, or the sampler goes in raster order.
+        ValueError: If `x` is not a map of codes, or the sampler decodes in raster order.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ def test_a_decoding_goes_as_its_network_reads():
     ) as no:
         make_decoding("Owner", slot(MaskGIT), CODES, causal=True)
     assert no.value.slot == "sampler"
-    with pytest.raises(Unfit, match=r"Owner expects .* masked codes .*, got model.sampler \(raster\), which goes in"):
+    with pytest.raises(Unfit, match=r"Owner expects .* masked codes .*, got model.sampler \(raster\), which decodes"):
         make_decoding("Owner", slot(Raster), CODES, causal=False)
 
 
