@@ -52,9 +52,9 @@ class CondEmbedding(nn.Module):
         super().__init__()
         self.width = width
         self.embeds = bool(cond.time or cond.vector or cond.noise or cond.labels)
-        self.time = _mlp(width + width % 2, width) if cond.time else None
+        self.time = _make_mlp(width + width % 2, width) if cond.time else None
         self.vector = nn.Linear(cond.vector, width) if cond.vector else None
-        self.noise = _mlp(cond.noise, width) if cond.noise else None
+        self.noise = _make_mlp(cond.noise, width) if cond.noise else None
         self.labels = nn.Embedding(cond.labels + 1, width) if cond.labels else None
 
     def forward(self, cond: Cond, like: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ def sinusoidal_embedding(t: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def _mlp(size: int, width: int) -> nn.Sequential:
+def _make_mlp(size: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
 
 

@@ -119,7 +119,7 @@ class DownsampleBlock(nn.Module):
     Args:
         block: The block.
         rank: Number of spatial sizes.
-        beside: Channels of the path parallel to the blocks.
+        side: Channels of the side path, parallel to the blocks.
         channels: Channels of the block's output.
         path: `skip` downsamples the input and adds it to h through a 1x1 convolution. `residual` downsamples it by a
             convolution and adds h; the sum is both the new h and the new path. `none` adds nothing.
@@ -129,7 +129,7 @@ class DownsampleBlock(nn.Module):
     """
 
     def __init__(
-        self, block: Block, rank: int, beside: int, channels: int, *, path: Path, fir: bool, strided: bool = True
+        self, block: Block, rank: int, side: int, channels: int, *, path: Path, fir: bool, strided: bool = True
     ) -> None:
         super().__init__()
         self.block = block
@@ -137,25 +137,23 @@ class DownsampleBlock(nn.Module):
         self.halve: nn.Module | None = None
         self.join: nn.Module | None = None
         if path == "residual" and (fir or strided):
-            self.halve = init_xavier(FIRDownsample(rank, (beside, channels), smooth=fir))
+            self.halve = init_xavier(FIRDownsample(rank, (side, channels), smooth=fir))
         elif path == "residual":
-            self.halve = nn.Sequential(init_xavier(conv(rank, beside, channels)), FIRDownsample(rank, smooth=False))
+            self.halve = nn.Sequential(init_xavier(conv(rank, side, channels)), FIRDownsample(rank, smooth=False))
         elif path == "skip":
             self.halve = FIRDownsample(rank, smooth=fir)
-            self.join = init_xavier(conv(rank, beside, channels, kernel=1))
+            self.join = init_xavier(conv(rank, side, channels, kernel=1))
 
-    def forward(
-        self, x: Tensor, beside: Tensor, embedding: Tensor | None, style: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, side: Tensor, embedding: Tensor | None, style: Tensor | None) -> tuple[Tensor, Tensor]:
         """Computes the output and the continued path, both of half the size."""
         h: Tensor = self.block(x, embedding, style)
         if self.halve is None:
-            return h, beside
-        beside = self.halve(beside)
+            return h, side
+        side = self.halve(side)
         if self.join is not None:
-            return h + self.join(beside), beside
-        beside = _join(beside, h)
-        return beside, beside
+            return h + self.join(side), side
+        side = _join(side, h)
+        return side, side
 
 
 class Output(nn.Module):

@@ -110,13 +110,13 @@ class Body(nn.Module):
         self.join = join
         self.conv_in = init_xavier(conv(rank, join.channels, stem))
         self.down = nn.ModuleList()
-        skips, wide_in, beside = [stem], stem, join.channels
+        skips, wide_in, side = [stem], stem, join.channels
         for level, wide in enumerate(channels):
             if level:
                 halving = block(wide_in, wide_in, "down")
                 path = progressive_input
-                self.down.append(DownsampleBlock(halving, rank, beside, wide_in, path=path, fir=fir, strided=strided))
-                beside = wide_in if path == "residual" else beside
+                self.down.append(DownsampleBlock(halving, rank, side, wide_in, path=path, fir=fir, strided=strided))
+                side = wide_in if path == "residual" else side
                 skips.append(wide_in)
             for _ in range(blocks):
                 self.down.append(Unit(block(wide_in, wide), wide, attends[level]))
@@ -149,12 +149,12 @@ class Body(nn.Module):
     def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None) -> Tensor:
         """Evaluates the network at `x`, given the vector that is added in each block, `b width`."""
         style = None if self.mapping is None else self.mapping(cond.noise, x)
-        beside = self.join(x, cond.concat)
-        h = self.conv_in(beside)
+        side = self.join(x, cond.concat)
+        h = self.conv_in(side)
         skips = [h]
         for module in self.down:
             if isinstance(module, DownsampleBlock):
-                h, beside = module(h, beside, embedding, style)
+                h, side = module(h, side, embedding, style)
             else:
                 h = module(h, embedding, style)
             skips.append(h)
