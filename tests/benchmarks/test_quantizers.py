@@ -27,7 +27,7 @@ def test_a_wrong_search_is_noticed(monkeypatch):
     assert quantizers.agreement(vectors, codes) == (0, 0.0)
     second = torch.cdist(vectors, codes).topk(2, largest=False).indices[:, 1]
     monkeypatch.setattr(
-        quantizers, "nearest", lambda z, codes: torch.where(torch.arange(300) == 7, second, find_nearest(z, codes))
+        quantizers, "find_nearest", lambda z, codes: torch.where(torch.arange(300) == 7, second, find_nearest(z, codes))
     )
     differing, gap = quantizers.agreement(vectors, codes)
     distances = torch.cdist(vectors[7:8].double(), codes.double())[0].square().sort().values
