@@ -100,7 +100,7 @@ class ResidualQuantizer(Quantizer):
             z_q = z_q + embedding
             commitment = commitment + F.mse_loss(z, z_q.detach())
             codebook = codebook + F.mse_loss(embedding, residual)
-            if step is not None and step.moves:
+            if step is not None and step.training:
                 self._get_book(depth).observe(to_tokens(residual), chosen, step.rng.at(depth))
         losses = {"commitment": self.commitment * commitment}
         if not self.ema:
@@ -120,7 +120,7 @@ class ResidualQuantizer(Quantizer):
 
     def update(self, step: Step) -> None:
         """Updates usage and, with `ema`, the codes from the vectors of this step; replaces dead codes."""
-        if step.moves:
+        if step.training:
             for depth in range(len(self.codebooks)):
                 self._get_book(depth).update()
 

@@ -112,7 +112,7 @@ class VectorQuantizer(Quantizer):
         losses = {"commitment": self.commitment * F.mse_loss(z, z_q.detach())}
         if not self.codebook.ema:
             losses["codebook"] = F.mse_loss(z_q, z.detach())
-        if step is not None and step.moves:
+        if step is not None and step.training:
             self.codebook.observe(to_tokens(z), codes.flatten(1), step.rng)
         return self._make_latents(z, codes, z_q, losses)
 
@@ -135,7 +135,7 @@ class VectorQuantizer(Quantizer):
 
     def update(self, step: Step) -> None:
         """Updates usage and, with `ema`, the codes from the vectors of this step; replaces dead codes."""
-        if step.moves:
+        if step.training:
             self.codebook.update()
 
     @torch.no_grad()
