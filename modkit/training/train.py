@@ -29,6 +29,7 @@ from modkit.runs.run import Run
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 from modkit.training.callbacks import Callbacks
+from modkit.training.players import check_trainable, schedule_stages
 from modkit.training.trainer import Trainer
 
 __all__ = ["execute", "open_before", "train"]
@@ -136,6 +137,8 @@ def execute(
     engine = settings.engine(device=settings.device)
     model = make(site)
     site.check()
+    for stage in schedule_stages(model, settings):
+        check_trainable(model, stage)
     run = before or Run.create(path, report.plan.resolved, report.lock(), overwrite)
     model = model.to(engine.device)
     _tune(model, settings)
