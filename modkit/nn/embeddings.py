@@ -167,7 +167,7 @@ def sinusoidal_embedding(t: Tensor, width: int) -> Tensor:
                 [0.8415, 0.5403]])
     """
     if width % 2 or width < 2:
-        raise ValueError(f"sinusoidal expects an even, positive width, got {width}")
+        raise ValueError(f"sinusoidal_embedding expects an even, positive width, got {width}")
     t = t if t.dtype == torch.float64 else t.float()
     exponents = torch.arange(width // 2, dtype=t.dtype, device=t.device) / max(width // 2 - 1, 1)
     angles = t[..., None] * torch.exp(-math.log(10000) * exponents)

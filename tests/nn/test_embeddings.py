@@ -54,7 +54,7 @@ def test_sinusoidal_is_computed_in_float32_at_least(dtype):
 
 
 def test_sinusoidal_refuses_odd_widths():
-    with pytest.raises(ValueError, match="sinusoidal expects an even, positive width, got 7"):
+    with pytest.raises(ValueError, match="sinusoidal_embedding expects an even, positive width, got 7"):
         sinusoidal_embedding(torch.zeros(1), 7)
 
 
