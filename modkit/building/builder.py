@@ -231,6 +231,8 @@ class Site:
     def _mark(self, call: Call, module: nn.Module) -> None:
         """Keeps on a module where it was built."""
         parts = split(call.path)
+        while isinstance(parts[-1], int):  # an item of a slot, or one of a slot's `each`
+            parts = parts[:-1]
         owners = (join(parts[:stop]) for stop in range(len(parts) - 1, 0, -1))
         owner = next((path for path in owners if path in self._begun or path in self.plan.calls), "")
         module.origin = Origin(call.path, call.part.kind, call.part.name, owner)  # type: ignore[assignment]

@@ -72,7 +72,9 @@ def train(
     Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from modkit import use
-        >>> spec = Spec(name="ring", data=use("ring", num=64, num_test=64), model=use("gan"), train={"batch_size": 8})
+        >>> from modkit.starters.model import Gaussian
+        >>> data = use("ring", num=64, num_test=64)
+        >>> spec = Spec(name="ring", data=data, model=use(Gaussian), train={"batch_size": 8})
         >>> with TemporaryDirectory() as folder:
         ...     train(spec, f"{folder}/run", steps=2).checkpoint_name()
         'step-00000002'

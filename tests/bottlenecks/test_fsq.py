@@ -23,6 +23,7 @@ def by_hand(z, number):
     return round(bounded) + number // 2, round(bounded) / (number // 2), bounded / (number // 2)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("levels", [[8, 5, 5, 5], [2, 3], [7, 4, 2]])
 def test_values_are_the_equations(levels):
     part = passing(levels)

@@ -26,6 +26,7 @@ def passing(num_codes=4, channels=2, **keywords):
     return part
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_are_brute_force(shape, codebook):

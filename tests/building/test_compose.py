@@ -199,7 +199,7 @@ def test_a_model_of_ones_own_composes_and_its_class_is_local():
             return {"squared": (self.kept(batch.tensor) ** 2).mean()}
 
         def draw(self, num, fields, cond, rng):
-            return rng.normal("x", self.blank(num, self.event))
+            return rng.normal("x", self.allocate(num, self.event))
 
     with seeded(0):
         model = Own(X, inside=partial(modkit.nn.MLPEncoder, width=8), size=3)
@@ -223,7 +223,7 @@ def test_a_slot_kept_under_another_name_trains(tmp_path):
             return {"squared": (self.other(batch.tensor) ** 2).mean()}
 
         def draw(self, num, fields, cond, rng):
-            return rng.normal("x", self.blank(num, self.event))
+            return rng.normal("x", self.allocate(num, self.event))
 
     model = Own(X)
     before = {key: value.clone() for key, value in model.state_dict().items()}

@@ -14,6 +14,7 @@ def batch(*labels):
     return Batch(torch.zeros(len(labels), 1), {"labels": torch.tensor(labels)})
 
 
+@pytest.mark.smoke
 def test_label_looks_its_vector_up():
     part = Label(FIELDS, width=6)
     assert part.type == CondType(vector=6)

@@ -104,8 +104,16 @@ def test_gradients_flow_through_it():
 def test_what_has_no_density_is_refused_by_name():
     batch = Batch(digits(2, torch.float64).tensor, {})
     for model, num, message in (
-        (made(likelihood="bernoulli"), 1, "Bernoulli is no density of x: Autoencoder has no bound"),
-        (made(bottleneck="identity"), 1, "Identity has no densities: Autoencoder has no bound"),
+        (
+            made(likelihood="bernoulli"),
+            1,
+            "no bound on log p.x.: its likelihood Bernoulli is not a density",
+        ),
+        (
+            made(bottleneck="identity"),
+            1,
+            "no bound on log p.x.: its bottleneck Identity has no densities",
+        ),
         (made(), 0, "Autoencoder.bound expects num of at least 1, got 0"),
         (build(spec(use("gan"))), 1, "GAN has no lower bound on log p"),
     ):

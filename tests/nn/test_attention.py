@@ -26,6 +26,7 @@ def explicit(attention: Attention, x, context=None):
     return x + (y @ p["out.weight"].T + p["out.bias"]).mT.reshape(x.shape)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("size", [(5,), (3, 4), (2, 3, 2)])
 @pytest.mark.parametrize("width", [None, 6])
 def test_attention_is_an_explicit_softmax(size, width):
