@@ -120,9 +120,9 @@ def test_what_has_no_density_is_refused_by_name():
         with pytest.raises(ValueError, match=message):
             model.bound(batch, num, Rng(0))
     vq = made(bottleneck=use("vq", num_codes=8))
-    with pytest.raises(ValueError, match="a posterior of its codes alone, 'continuous' has no density"):
+    with pytest.raises(ValueError, match="a posterior of its codes only; 'continuous' has no density"):
         vq.weigh(batch.tensor, "continuous", Rng(0))
-    with pytest.raises(ValueError, match="a prior of its codes alone, none of 'quantized'"):
+    with pytest.raises(ValueError, match="a prior of its codes only, not of 'quantized'"):
         vq.bottleneck.log_prior("quantized", batch.tensor)
     with pytest.raises(ValueError, match="GAN has no densities of its latents"):
         build(spec(use("gan"))).weigh(batch.tensor, "continuous", Rng(0))

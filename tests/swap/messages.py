@@ -50,7 +50,7 @@ GAUSSIAN = r"bottleneck \(gaussian\)"
 LATENT = r"the latent 'continuous' of model\.autoencoder \(autoencoder\)"
 
 TWO_MAPS = (
-    r"model\.conditioner: the conditioner several .*: Several cannot join 'label' to those before it: "
+    r"model\.conditioner: the conditioner several .*: Several cannot join 'label' to the conditioners before it: "
     "conditions expect `concat` from one side only"
 )
 CODES = {"autoregressive": "Autoregressive", "masked": "Masked"}
