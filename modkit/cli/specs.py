@@ -106,7 +106,7 @@ def _print_report(report: Report, console: Console) -> None:
         for port in sorted(report.ports, key=lambda port: port.path)
     ]
     console.print(table(("path", "part", "told", "emits", "parameters"), rows))
-    for number, stage in enumerate(report.rounds):
+    for number, stage in enumerate(report.stages):
         names = ", ".join(player.name for player in stage.players)
         console.print(f"stage {number}: {names}, {stage.steps} steps")
     console.print(f"x: {report.x}; {report.parameters:,} parameters; no problems found")

@@ -138,7 +138,7 @@ def _moved(value: Value, path: Place, strict: bool) -> Value:
 
 def _splits(run: Run, made: Loaded) -> Mapping[str, int]:
     """The number of samples in each split; of none where the run was exported, perhaps far from its data."""
-    data = None if run.exported else made.site.data()
+    data = None if run.exported else made.site.make_data()
     made.site.check()
     return data.splits if data else {}
 

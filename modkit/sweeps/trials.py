@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TypeAlias
 
 from modkit.building.checker import check
-from modkit.building.plan import Plan, plan, run_folder
+from modkit.building.plan import Plan, find_run, plan
 from modkit.errors import Position, Problem, SpecError, join, nearest, split
 from modkit.runs.files import safe_name
 from modkit.specs.node import Node
@@ -238,6 +238,6 @@ def _with_absolute_paths(made: Plan) -> Spec:
     resolved = made.resolved
     for path, value in walk(resolved.tree):
         if isinstance(value, Node) and value.use == "run" and isinstance(value.get("path"), str):
-            folder = run_folder(str(value["path"]), made.spec).resolve()
+            folder = find_run(str(value["path"]), made.spec).resolve()
             resolved = resolved.with_value(join((*path, "path")), str(folder))
     return resolved

@@ -85,7 +85,7 @@ def train(
         report = check(spec)
     return execute(
         report,
-        lambda site: site.model(report.x, report.fields),
+        lambda site: site.build_model(report.x, report.fields),
         path,
         before,
         steps=steps,
@@ -125,9 +125,9 @@ def execute(
     if report.data is None:
         raise ValueError("training expects a spec with `data`, got one without")
     site = Site(report.plan, meta=False)
-    settings = _cap(site.settings(), steps)
+    settings = _cap(site.make_settings(), steps)
     loggers = [logger() for logger in settings.loggers]
-    evaluation = site.evaluation()
+    evaluation = site.make_evaluation()
     site.check()
     _check_memory(report, settings)
     name = report.plan.data.part.name if report.plan.data else type(report.data).__name__

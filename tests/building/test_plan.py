@@ -120,7 +120,10 @@ train:
 
 
 test_what_does_not_fit_a_signature_is_refused = refusals(
-    ("{use: gan, generator: {use: mlp, x: 3}}", "3:41: model.generator.x: got 'x', which the generator mlp is told by"),
+    (
+        "{use: gan, generator: {use: mlp, x: 3}}",
+        "3:41: model.generator.x: got 'x', which the slot of the generator mlp provides",
+    ),
     ("{use: gan, generator: {ref: model.discriminator}}", "got model.discriminator, which is not there"),
     (
         "{use: gan, discriminator: mlp, generator: {ref: model.discriminator}}",
@@ -139,7 +142,10 @@ test_what_does_not_fit_a_signature_is_refused = refusals(
     ("{use: gan, generator: {use: ''}}", "3:30: model.generator: no generator is called ''"),
     ("{use: gan, generator: {use: [mlp]}}", "3:30: model.generator: got a list as `use`"),
     ("{use: gan, generator: {use: null}}", "3:30: model.generator: got no `use`, expected the name of a generator"),
-    ("{use: 'local:a:B'}", "3:8: model: got the local a:B, not reloadable by name, expected a registered model"),
+    (
+        "{use: 'local:a:B'}",
+        "3:8: model: got the local a:B, which cannot be loaded by name, expected a registered model",
+    ),
     ("{use: acme/gan}", "no model is called 'acme/gan'"),
     ("{use: run}", "3:8: model: got no `path`, expected the directory of a run"),
     ("{use: run, path: nowhere}", "3:8: model: the run cannot be used: Run.open expects a run's directory"),
@@ -196,12 +202,14 @@ def test_a_local_part_is_built_trained_and_recorded_as_not_reloadable(local, tmp
     model = use("autoencoder", encoder=use(local, scale=3.0), decoder=MLP["decoder"])
     own = spec(model)
     name = f"{local.__module__}:{local.__qualname__}"
-    with pytest.raises(SpecError, match=f"model.encoder.use: got the local {name}, not reloadable by name"):
+    with pytest.raises(SpecError, match=f"model.encoder.use: got the local {name}, which cannot be loaded by name"):
         own.to_yaml()
     assert build(own).encoder.scale == 3.0
     run = train(own, tmp_path / "run", steps=1)
     assert Spec.from_yaml(run.spec_text).model["encoder"] == use(f"local:{name}", scale=3.0)
-    with pytest.raises(SpecError, match=rf"spec.yaml:\d+:\d+: model.encoder: got the local {name}, not reloadable"):
+    with pytest.raises(
+        SpecError, match=rf"spec.yaml:\d+:\d+: model.encoder: got the local {name}, which cannot be loaded"
+    ):
         load(run)
     trained = load(run, spec=own)
     assert torch.equal(trained.encoder.scale, run.weights()["encoder.scale"]) and trained.encoder.scale != 3.0

@@ -56,8 +56,8 @@ def test_losses_are_the_two_sides_of_the_game(adversarial, label):
 def table(**slots):
     """The players' states of a game, with its modules in the stage's modes."""
     site = Site(plan(spec(use("gan", **{**SLOTS, **slots}))), meta=False)
-    data, settings = site.data(), site.settings()
-    model = site.model(data.x, data.fields)
+    data, settings = site.make_data(), site.make_settings()
+    model = site.build_model(data.x, data.fields)
     (stage,) = schedule_stages(model, settings)
     return model.train(), make_player_states(model, settings, stage, settings.engine(device="cpu"))
 

@@ -250,7 +250,7 @@ class Local(nn.Module):
 def test_a_local_part_is_refused(tmp_path):
     local = spec(use("autoencoder", encoder=use(Local), decoder=MLP["decoder"]), steps=1)
     run = adopt(local, build(local).state_dict(), tmp_path / "run")
-    with pytest.raises(SpecError, match="model.encoder: got the local .*Local, not reloadable by name"):
+    with pytest.raises(SpecError, match="model.encoder: got the local .*Local, which cannot be loaded by name"):
         export(run, tmp_path / "out")
     assert os.listdir(tmp_path) == ["run"]
 
