@@ -55,7 +55,7 @@ def check(spec: str, overrides: Sequence[str], graph: str | None) -> None:
 @reported
 def diff(a: str, b: str, as_json: bool) -> None:
     """What A and B differ in by meaning, each a spec or a run: defaults count, short forms and order do not."""
-    from modkit.building.difference import differences
+    from modkit.building.difference import find_differences
     from modkit.cli.console import table, terminal
     from modkit.runs.lock import compare
     from modkit.runs.run import Run
@@ -64,7 +64,7 @@ def diff(a: str, b: str, as_json: bool) -> None:
 
     runs = [Run.open(path) if Path(path).is_dir() else None for path in (a, b)]
     one, other = (Spec.from_yaml(run.spec_text) if run else load_spec(path) for run, path in zip(runs, (a, b)))
-    found = differences(one, other)
+    found = find_differences(one, other)
     made = compare(runs[0].lock, runs[1].lock) if runs[0] and runs[1] else []
     if as_json:
         rows = [{"path": row.path, "a": row.a, "b": row.b} for row in found]

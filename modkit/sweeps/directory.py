@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modkit.building.difference import compare_trees
+from modkit.building.difference import compare_pair
 from modkit.progress import Progress
 from modkit.runs.files import replace_file
 from modkit.specs.spec import Spec
@@ -123,7 +123,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
         yield f"these axes do not give its {'; '.join(gone[:_LISTED])}{more}"
     for name, text in before["runs"].items():
         if now["runs"].get(name, text) != text:
-            found = compare_trees(Spec.from_yaml(text).tree, Spec.from_yaml(now["runs"][name]).tree)
+            found = compare_pair(Spec.from_yaml(text).tree, Spec.from_yaml(now["runs"][name]).tree)
             listed = [f"{one.path} was {one.a}, is {one.b}" for one in found[:_LISTED]]
             yield from listed or [f"{name} had another spec"]
             if len(found) > _LISTED:
