@@ -1,12 +1,12 @@
-"""New plug-ins: a distribution with one worked part, its tests, a spec that uses it, a licence and its own CI.
+"""New plug-ins: a distribution with one example part, its tests, a spec that uses it, a licence and its own CI.
 
     modkit-acme/
       pyproject.toml README.md CHANGELOG.md LICENSE .gitignore example.yaml .github/workflows/test.yml
-      modkit_acme/   __init__.py, which declares the part; the part, in a module of its kind's name; py.typed
-      tests/         test_battery.py, all that a part is held to; test_KIND.py, the part's values
+      modkit_acme/   __init__.py declares the part; a module named after its kind holds it; py.typed
+      tests/         test_battery.py runs the conformance battery, test_KIND.py checks the part's values
 
-The part, its test and its spec are those of `modkit/starters`, the other files those of `modkit/templates/plugin`.
-Nothing here imports torch.
+The part, its tests and its spec come from `modkit/starters`, the other files from `modkit/templates/plugin`. This
+module imports no torch.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from modkit.specs.spec import Spec
 from modkit.specs.yaml import parse
 from modkit.version import __version__
 
-__all__ = ["STARTERS", "Starter", "new_plugin", "tree"]
+__all__ = ["STARTERS", "Starter", "create_plugin", "make_files"]
 
 _HERE = Path(__file__).parents[1]
 
 
 class Starter(NamedTuple):
-    """The worked part of a kind, in `modkit/starters`.
+    """The example part of a kind, in `modkit/starters`.
 
     Args:
         part: Its name in a spec.
@@ -73,7 +73,7 @@ STARTERS: dict[str, Starter] = {
     "logger": Starter("table", "Table", "Losses as comma-separated values"),
     "engine": Starter("careful", "Careful", "Skips steps that are not finite (Micikevicius et al., 2018)"),
 }
-"""A worked part a kind."""
+"""One example part for each kind."""
 
 _FILES = {
     ".github/workflows/test.yml": "workflow.yml",
@@ -87,38 +87,38 @@ _FILES = {
 }
 
 
-def new_plugin(name: str, kind: str = "sampler", out: str | Path | None = None) -> Path:
-    """Writes a new plug-in and returns its folder.
+def create_plugin(name: str, kind: str = "sampler", out: str | Path | None = None) -> Path:
+    """Creates a new plug-in and returns its folder.
 
     Args:
-        name: Its name, which goes before its parts' (`acme/euler`); the distribution is called `modkit-NAME`.
+        name: Its name, the prefix of its parts' names (`acme/euler`); the distribution is called `modkit-NAME`.
         kind: The kind of its part.
-        out: Its folder, which is not there yet or empty; `modkit-NAME` where not given.
+        out: Its folder, absent or empty; `modkit-NAME` by default.
 
     Raises:
-        ValueError: If the name is no name for a plug-in or taken, there is no such kind, or the folder holds something.
+        ValueError: If the name is invalid or taken, there is no such kind, or the folder is not empty.
     """
-    files = tree(name, kind)
+    files = make_files(name, kind)
     folder = Path(out if out is not None else f"modkit-{name}")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"new-plugin expects a folder that is new or empty, got the file {folder}")
     if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"new-plugin expects a folder that is new or empty, got {folder}, which holds something")
+        raise ValueError(f"new-plugin expects a folder that is new or empty, got {folder}, which is not empty")
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
     return folder
 
 
-def tree(name: str, kind: str) -> dict[str, str]:
-    """The files of a new plug-in by their path in it.
+def make_files(name: str, kind: str) -> dict[str, str]:
+    """Makes the files of a new plug-in, by their path in its folder.
 
     Raises:
-        ValueError: If the name is no name for a plug-in or taken, or there is no such kind.
+        ValueError: If the name is invalid or taken, or there is no such kind.
     """
     _check_name(name)
     if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}{did_you_mean(kind, KINDS)}; there are: {', '.join(sorted(KINDS))}")
+        raise ValueError(f"unknown kind {kind!r}{did_you_mean(kind, KINDS)}; available: {', '.join(sorted(KINDS))}")
     starter, module = STARTERS[kind], kind.replace("-", "_")
     major, minor = __version__.split(".")[:2]
     words = {
@@ -133,20 +133,20 @@ def tree(name: str, kind: str) -> dict[str, str]:
         "summary": starter.summary,
     }
     files = {path: (_HERE / "templates" / "plugin" / source).read_text("utf-8") for path, source in _FILES.items()}
-    files["@package@/@module@.py"] = _starter(f"{module}.py")
+    files["@package@/@module@.py"] = _read_starter(f"{module}.py")
     files["@package@/py.typed"] = ""
-    files["tests/test_@module@.py"] = _tests(starter.target).replace("modkit.starters.", "@package@.")
-    files["example.yaml"] = _example(kind).replace("acme", "@plugin@")
-    return {_filled(path, words): _filled(text, words) for path, text in sorted(files.items())}
+    files["tests/test_@module@.py"] = _make_tests(starter.target).replace("modkit.starters.", "@package@.")
+    files["example.yaml"] = _make_example(kind).replace("acme", "@plugin@")
+    return {_fill(path, words): _fill(text, words) for path, text in sorted(files.items())}
 
 
-def _starter(name: str) -> str:
+def _read_starter(name: str) -> str:
     return (_HERE / "starters" / name).read_text("utf-8")
 
 
-def _tests(target: str) -> str:
-    """The tests that build a part, under those of the file's imports that they use."""
-    header, *tests = _starter("test_values.py").rstrip("\n").split("\n\n\n")
+def _make_tests(target: str) -> str:
+    """Selects the tests that build a part, and the imports that these tests use."""
+    header, *tests = _read_starter("test_values.py").rstrip("\n").split("\n\n\n")
     tests = [test for test in tests if re.search(rf"\b{target}\(", test)]
     blocks = ['"""Values of the @kind@ `@plugin@/@part@`."""']
     for block in header.split("\n\n")[1:]:
@@ -158,9 +158,9 @@ def _tests(target: str) -> str:
     return "\n\n\n".join(["\n\n".join(blocks), *tests]) + "\n"
 
 
-def _example(kind: str) -> str:
-    """The spec that uses the part of a kind: its host, changed."""
-    table: Any = parse(_starter("examples.yaml"), "examples.yaml")[0]
+def _make_example(kind: str) -> str:
+    """Makes the spec that uses the part of a kind: its host with some values replaced."""
+    table: Any = parse(_read_starter("examples.yaml"), "examples.yaml")[0]
     changes = table["examples"][kind]
     spec = Spec(name="acme", **table["hosts"][changes.pop("host")])
     for path, value in changes.items():
@@ -168,7 +168,7 @@ def _example(kind: str) -> str:
     return spec.to_yaml()
 
 
-def _filled(text: str, words: dict[str, str]) -> str:
+def _fill(text: str, words: dict[str, str]) -> str:
     return re.sub(f"@({'|'.join(words)})@", lambda match: words[match[1]], text)
 
 
@@ -177,10 +177,10 @@ def _check_name(name: str) -> None:
     if name.startswith("modkit-"):
         raise ValueError(f"new-plugin expects a name without the prefix modkit-, which it adds, got {name!r}")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(name):
-        expected = "small letters and digits, a letter first, words joined by single hyphens, no keyword of Python's"
-        raise ValueError(f"new-plugin expects a name of {expected}, got {name!r}")
+        rules = "lower-case letters, digits and single hyphens, a letter first, no Python keyword"
+        raise ValueError(f"new-plugin expects a name of {rules}, got {name!r}")
     if name == "modkit":
-        raise ValueError("new-plugin expects a name of the plug-in's own, got 'modkit'")
+        raise ValueError("new-plugin expects a name other than that of modkit itself, got 'modkit'")
     for plugin in registry().plugins:
         if plugin.name == name:
             raise ValueError(

@@ -216,7 +216,7 @@ def test_train_makes_a_run_and_says_where(here):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--resume", "--overwrite"], "expected --resume or --overwrite, got both"),
+        (["--resume", "--overwrite"], "train expects --resume or --overwrite, got both"),
         (["--out", "tiny.yaml"], "Run.create expects a directory, got the file tiny.yaml"),
         (["--out", "tiny.yaml/x"], "Run.create cannot make the directory tiny.yaml/x: "),
         (["--out", "."], "Run.create expects an empty directory or a run, got . with bad.yaml, tiny.yaml"),

@@ -312,12 +312,12 @@ def test_diffusers_is_imported_only_when_a_part_is_built():
     code = """
 import sys
 from modkit import Spec
-from modkit.cli.describe import description
+from modkit.cli.describe import describe_part
 from modkit.building.plan import plan
 from modkit.parts.registry import registry
 for entry in registry().parts():
     if entry.part.name.startswith("diffusers/"):
-        description(entry.part.kind, entry.part.name)
+        describe_part(entry.part.kind, entry.part.name)
 plan(Spec.from_yaml("{name: a, x: {shape: [1, 8, 8]}, model: {use: diffusion, network: diffusers/unet-2d}}"))
 print("diffusers" in sys.modules)
 """
