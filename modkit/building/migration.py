@@ -25,7 +25,7 @@ from torch import Tensor
 from modkit.errors import SpecError, join, split
 from modkit.part import imported
 from modkit.parts.registry import Entry, registry
-from modkit.runs.lock import rows
+from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value, described
 from modkit.specs.spec import Spec
@@ -134,7 +134,7 @@ def due(run: Run) -> tuple[Migration, ...]:
     """
     found = [
         Migration(entry, row["version"], path)
-        for row in rows(run.lock)
+        for row in read_rows(run.lock)
         if (entry := known(row)) and entry.part.migrate and entry.version != row["version"]
         for path in row.get("at", ())
     ]

@@ -218,7 +218,7 @@ def _write(x: Any, type: TensorType, path: Path) -> None:
     from safetensors.torch import save_file
 
     from modkit.runs.files import replace_file
-    from modkit.runs.pictures import picture, png
+    from modkit.runs.pictures import draw_picture, encode_png
 
     samples: Tensor = x.float().cpu().contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,4 +227,4 @@ def _write(x: Any, type: TensorType, path: Path) -> None:
     elif path.suffix == ".safetensors":
         save_file({"samples": samples}, path)
     else:
-        replace_file(path, png(picture(samples, type)))
+        replace_file(path, encode_png(draw_picture(samples, type)))

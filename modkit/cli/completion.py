@@ -31,7 +31,7 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 from modkit.errors import split
 from modkit.kinds import KINDS
 from modkit.parts.registry import registry
-from modkit.runs.cache import cache_folder
+from modkit.runs.cache import find_cache_folder
 from modkit.runs.files import replace_file
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _load_schema() -> dict[str, Any]:
         ValueError: If the process fails.
     """
     state, prefix = _hash_sources(), hashlib.sha256(sys.prefix.encode()).hexdigest()
-    path = cache_folder() / f"schema-{prefix[:16]}.json"
+    path = find_cache_folder() / f"schema-{prefix[:16]}.json"
     with contextlib.suppress(OSError, ValueError):
         kept: tuple[str, dict[str, Any]] = json.loads(path.read_bytes())
         if kept[0] == state:

@@ -11,10 +11,10 @@ from torch.nn.functional import pad
 
 from modkit.building.session import load
 from modkit.comparison.entries import Entry
-from modkit.comparison.figures import encode_png
+from modkit.comparison.figures import embed_png
 from modkit.comparison.nearest import Nearest, find_nearest, read_batches
 from modkit.kinds import Data
-from modkit.runs.pictures import image_grid, picture, png, scatter
+from modkit.runs.pictures import draw_picture, draw_scatter, encode_png, make_image_grid
 from modkit.types import Batch, TensorType
 
 __all__ = ["SHOWN", "Exhibit", "draw_training_data", "make_exhibits"]
@@ -120,12 +120,12 @@ def _is_plane(type: TensorType) -> bool:
 def _draw(x: Tensor, data: Data) -> str:
     """Draws samples: images in white frames, points of the plane within the limits of the training data."""
     if len(data.x.shape) == 3 and data.x.classes is None:
-        return encode_png(png(image_grid(_add_frames(x, data.x), data.x.range, padding=0)))
+        return embed_png(encode_png(make_image_grid(_add_frames(x, data.x), data.x.range, padding=0)))
     if not _is_plane(data.x) or data.x.range is not None:
-        return encode_png(png(picture(x, data.x)))
+        return embed_png(encode_png(draw_picture(x, data.x)))
     seen = torch.cat([*read_batches(data, most=POINTS)])
     middle, reach = (seen.max() + seen.min()) / 2, (seen.max() - seen.min()).clamp_min(1e-6) * 0.6
-    return encode_png(png(scatter(x, (float(middle - reach), float(middle + reach)), 256)))
+    return embed_png(encode_png(draw_scatter(x, (float(middle - reach), float(middle + reach)), 256)))
 
 
 def _draw_pairs(x: Tensor, near: Tensor, type: TensorType) -> str:
@@ -134,7 +134,7 @@ def _draw_pairs(x: Tensor, near: Tensor, type: TensorType) -> str:
     if type.classes is not None or len(type.shape) not in (3, 4):
         return ""
     both = both[:, :, type.shape[1] // 2] if len(type.shape) == 4 else both
-    return encode_png(png(image_grid(_add_frames(both, type), type.range, columns=len(x), padding=0)))
+    return embed_png(encode_png(make_image_grid(_add_frames(both, type), type.range, columns=len(x), padding=0)))
 
 
 def _add_frames(x: Tensor, type: TensorType) -> Tensor:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "GREY", "WIDTH", "Line", "Style", "add_legend", "choose_style", "draw_learning_curves", "encode_png", "encode_svg",
+    "GREY", "WIDTH", "Line", "Style", "add_legend", "choose_style", "draw_learning_curves", "embed_png", "embed_svg",
     "format_short", "format_ticks", "make_printable", "open_figure",
 ]  # fmt: skip
 
@@ -71,7 +71,7 @@ def choose_style(number: int) -> Style:
     return Style(_COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)], _LINES[number % len(_LINES)])
 
 
-def encode_png(png: bytes) -> str:
+def embed_png(png: bytes) -> str:
     """Encodes a PNG file as a data URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
@@ -95,7 +95,7 @@ def draw_learning_curves(names: Sequence[str], lines: Sequence[Line]) -> str:
             axes.set_xlabel(title)
         used = [line for line in lines if any(name in one for one in line.curves for name in names)]
         add_legend(figure, [(_describe(line), line.style) for line in used])
-        return encode_svg(figure)
+        return embed_svg(figure)
 
 
 def _draw_curves(axes: Axes, name: str, lines: Sequence[Line], field: str) -> None:
@@ -193,7 +193,7 @@ def open_figure(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def encode_svg(figure: Figure) -> str:
+def embed_svg(figure: Figure) -> str:
     """Encodes a figure as an SVG data URI; equal figures give equal files in every process."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modkit.comparison.figures import GREY, WIDTH, choose_style, encode_svg, format_short, make_printable, open_figure
+from modkit.comparison.figures import GREY, WIDTH, choose_style, embed_svg, format_short, make_printable, open_figure
 from modkit.comparison.trilemma import Axis, Point
 
 __all__ = ["draw_radars"]
@@ -43,7 +43,7 @@ def draw_radars(axes: Sequence[Axis], points: Sequence[Point], floor: Mapping[st
             _draw_radar(panel, axes, point, scales, floor)
         for panel in panels[len(points) :]:
             panel.remove()
-        return encode_svg(figure)
+        return embed_svg(figure)
 
 
 class _Scale:

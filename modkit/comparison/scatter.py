@@ -10,7 +10,7 @@ from modkit.comparison.figures import (
     WIDTH,
     add_legend,
     choose_style,
-    encode_svg,
+    embed_svg,
     format_ticks,
     make_printable,
     open_figure,
@@ -49,7 +49,7 @@ def draw_scatters(
         shown = [point for point in points if any({x.role, y.role} <= point.values.keys() for x, y in pairs)]
         styles = [choose_style(point.number)._replace(line="none") for point in shown]
         add_legend(figure, [(make_printable(point.label), style) for point, style in zip(shown, styles)])
-        return encode_svg(figure)
+        return embed_svg(figure)
 
 
 def _draw_scatter(

@@ -28,7 +28,7 @@ from modkit.part import imported
 from modkit.parts.registry import registry
 from modkit.publishing.model_card import Drawn, model_card
 from modkit.runs.files import sync_folder
-from modkit.runs.pictures import picture
+from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
 from modkit.specs.event import write_types
 from modkit.specs.node import Node, Value
@@ -164,5 +164,5 @@ def _picture(run: Run, made: Loaded, exported: Run, name: str) -> Drawn:
         exported.samples.mkdir()
         shutil.copyfile(there, exported.path / path)
     elif samples is not None:
-        exported.picture(name, picture(Batch(samples, {}).tensor.float(), made.x))
+        exported.picture(name, draw_picture(Batch(samples, {}).tensor.float(), made.x))
     return Drawn(path if (exported.path / path).is_file() else None, refusal)

@@ -14,7 +14,7 @@ from torch import nn
 from modkit.building.session import Loaded
 from modkit.evaluation.report import Report
 from modkit.models.model import Model
-from modkit.runs.lock import rows
+from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import dump
@@ -100,7 +100,7 @@ def _what(made: Loaded) -> str:
 
 
 def _loading(run: Run, refused: bool) -> Iterator[str]:
-    needed = dict.fromkeys(f"{row['distribution']}=={row['version']}".removesuffix("==") for row in rows(run.lock))
+    needed = dict.fromkeys(f"{row['distribution']}=={row['version']}".removesuffix("==") for row in read_rows(run.lock))
     yield "## Use\n"
     yield f"```sh\npip install {' '.join(sorted(needed))}\n```\n"
     lines = [

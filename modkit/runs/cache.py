@@ -9,10 +9,10 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["cache_folder"]
+__all__ = ["find_cache_folder"]
 
 
-def cache_folder() -> Path:
+def find_cache_folder() -> Path:
     """The folder of caches; it may not exist yet."""
     if chosen := os.environ.get("MODKIT_CACHE"):
         return Path(chosen).expanduser()

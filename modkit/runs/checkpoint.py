@@ -33,7 +33,7 @@ from torch import Tensor
 from modkit.runs.files import sync_folder, write_file
 
 __all__ = [
-    "Checkpoint", "CheckpointError", "latest", "load", "names", "prune", "read", "recover", "rewind", "save", "write",
+    "Checkpoint", "CheckpointError", "find_latest", "list_names", "load", "prune", "read", "recover", "rewind", "save", "write",
 ]  # fmt: skip
 
 _FORMAT = 1
@@ -120,7 +120,7 @@ def load(path: Path) -> Checkpoint:
     try:
         return read(path)
     except CheckpointError as error:
-        before = [name for name in names(path.parent) if _order(name) < _order(path.name)]
+        before = [name for name in list_names(path.parent) if _order(name) < _order(path.name)]
         whole = _last_whole(path.parent, before)
         offer = f"the last whole one before it is {whole}" if whole else "no whole one stands before it"
         raise CheckpointError(f"checkpoint {path}: {error}; {offer}") from error
@@ -143,7 +143,7 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(tensors, _parse(_STATE, _read_verified(folder / _STATE, *files[_STATE])))
 
 
-def names(directory: Path) -> list[str]:
+def list_names(directory: Path) -> list[str]:
     """Names of the checkpoints that look whole (their manifest is there), in order; numbers count as numbers."""
     if not directory.is_dir():
         return []
@@ -152,9 +152,9 @@ def names(directory: Path) -> list[str]:
     return sorted((name for name in found if (_folder(directory / name) / _MANIFEST).is_file()), key=_order)
 
 
-def latest(directory: Path) -> Path | None:
+def find_latest(directory: Path) -> Path | None:
     """The last checkpoint that verifies, or None."""
-    return _last_whole(directory, names(directory))
+    return _last_whole(directory, list_names(directory))
 
 
 def prune(directory: Path, keep: int, spare: Collection[str] = ()) -> None:
@@ -165,7 +165,7 @@ def prune(directory: Path, keep: int, spare: Collection[str] = ()) -> None:
     """
     if keep < 1:
         raise ValueError(f"prune expects to keep at least 1 checkpoint, got keep={keep}")
-    for name in names(directory)[:-keep]:
+    for name in list_names(directory)[:-keep]:
         if name not in spare:
             _remove(_folder(directory / name))
 
@@ -176,7 +176,7 @@ def rewind(directory: Path, path: Path | None) -> list[str]:
     Returns:
         Their names.
     """
-    after = [name for name in names(directory) if path is None or _order(name) > _order(path.name)]
+    after = [name for name in list_names(directory) if path is None or _order(name) > _order(path.name)]
     for name in after:
         _remove(_folder(directory / name))
     return after

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["replace_file", "safe_name", "sync_folder", "write_file"]
+__all__ = ["replace_file", "make_safe_name", "sync_folder", "write_file"]
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,+-]+")
 
@@ -46,7 +46,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def safe_name(text: str, longest: int) -> str:
+def make_safe_name(text: str, longest: int) -> str:
     """A file's name that says a text; where it cannot say all of it, it ends in a hash of the text.
 
     Args:

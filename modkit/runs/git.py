@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-__all__ = ["commit"]
+__all__ = ["find_commit"]
 
 _DESCRIBE = "git -c core.fsmonitor=false --no-optional-locks describe --always --abbrev=40 --exclude=* --dirty".split()
 _SECONDS = 10.0
 
 
-def commit(folder: Path) -> dict[str, str | bool] | None:
+def find_commit(folder: Path) -> dict[str, str | bool] | None:
     """The commit of the checkout that a folder is in, and whether a file that it tracks has been changed.
 
     Writes nothing and runs none of the repository's own programs.

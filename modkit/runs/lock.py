@@ -30,9 +30,9 @@ import torch
 from packaging.requirements import Requirement
 
 from modkit.part import Part
-from modkit.runs.git import commit
+from modkit.runs.git import find_commit
 
-__all__ = ["Entry", "compare", "drift", "install", "lock", "rows"]
+__all__ = ["Entry", "compare", "find_drift", "make_lock", "read_rows", "suggest_install"]
 
 _FORMAT = 2
 _FORMATS = (1, 2)
@@ -58,7 +58,7 @@ class Entry(Protocol):
         ...
 
 
-def lock(
+def make_lock(
     parts: Iterable[Entry],
     *,
     spec_text: str,
@@ -90,7 +90,7 @@ def lock(
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "packages": _required(origins),
-        "commit": commit(Path.cwd()),
+        "commit": find_commit(Path.cwd()),
         "seed": seed,
         "spec": hashlib.sha256(spec_text.encode()).hexdigest(),
         "model": _digest(sorted((key, list(shape)) for key, shape in keys.items())),
@@ -99,7 +99,7 @@ def lock(
     }
 
 
-def rows(lock: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def read_rows(lock: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The rows of the parts in a lock: `kind`, `name`, `distribution`, `version`, `sha256` and, since format 2, `at`.
 
     Raises:
@@ -117,7 +117,7 @@ def rows(lock: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(lock["parts"])
 
 
-def drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
+def find_drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
     """How the parts that are here differ from those that a lock has, a sentence each; empty if they do not.
 
     A part is known by its name or a former one. One that is in only one of the two is passed over.
@@ -126,7 +126,7 @@ def drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
         ValueError: If it is no lock.
     """
     here = {(entry.part.kind, name): entry for entry in entries for name in (entry.part.name, *entry.part.aliases)}
-    pairs = [(row, here[row["kind"], row["name"]]) for row in rows(lock) if (row["kind"], row["name"]) in here]
+    pairs = [(row, here[row["kind"], row["name"]]) for row in read_rows(lock) if (row["kind"], row["name"]) in here]
     return _drifted([(row, _row(entry)) for row, entry in pairs])
 
 
@@ -139,7 +139,7 @@ def compare(lock: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         ValueError: If one of them is no lock.
     """
     then, found = _keyed(lock), _keyed(now)
-    differences = [install(then[key]) for key in sorted(then.keys() - found.keys())]
+    differences = [suggest_install(then[key]) for key in sorted(then.keys() - found.keys())]
     differences += [f"{kind} {name} of {whose} is new" for kind, name, whose in sorted(found.keys() - then.keys())]
     differences += _drifted([(then[key], found[key]) for key in sorted(then.keys() & found.keys())])
     versions = [_versions(one) for one in (lock, now)]
@@ -153,7 +153,7 @@ def compare(lock: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return differences
 
 
-def install(row: Mapping[str, Any]) -> str:
+def suggest_install(row: Mapping[str, Any]) -> str:
     """That a part is missing, and the `pip install` that mends it."""
     name, version = row["distribution"], row["version"]
     try:
@@ -195,7 +195,7 @@ def _brought(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _keyed(lock: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
-    return {(row["kind"], row["name"], row["distribution"]): row for row in rows(lock)}
+    return {(row["kind"], row["name"], row["distribution"]): row for row in read_rows(lock)}
 
 
 def _versions(lock: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def _origin(distribution: str) -> dict[str, str | bool] | None:
         editable, url = found.get("dir_info", {}).get("editable"), urlparse(found.get("url", ""))
     except (metadata.PackageNotFoundError, ValueError, AttributeError):
         return None
-    return commit(Path(url2pathname(url.path))) if editable and url.scheme == "file" else None
+    return find_commit(Path(url2pathname(url.path))) if editable and url.scheme == "file" else None
 
 
 def _required(distributions: Iterable[str]) -> dict[str, str]:

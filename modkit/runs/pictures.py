@@ -19,14 +19,14 @@ from torch import Tensor
 
 from modkit.types import TensorType
 
-__all__ = ["image_grid", "picture", "png", "scatter"]
+__all__ = ["draw_picture", "draw_scatter", "encode_png", "make_image_grid"]
 
 _WIDTH = 256
 _TALLEST = 4096
 _PANEL = (64, 128)
 
 
-def picture(x: Tensor, type: TensorType) -> Tensor:
+def draw_picture(x: Tensor, type: TensorType) -> Tensor:
     """The picture of samples `n ...` that suits their type.
 
     Images `c h w` and maps of codes `h w` make a grid, volumes `c t h w` a grid of their middle slices, signals `c t` a
@@ -41,21 +41,21 @@ def picture(x: Tensor, type: TensorType) -> Tensor:
     range = type.range if type.classes is None else (0.0, float(max(type.classes - 1, 1)))
     rank = len(type.shape)
     if rank == 1 and type.shape[0] == 2 and type.classes is None:
-        return scatter(x, range)
+        return draw_scatter(x, range)
     if rank <= 1:
-        return image_grid(x.reshape(1, 1, len(x), -1), range)
+        return make_image_grid(x.reshape(1, 1, len(x), -1), range)
     if rank == 2 and type.classes is None:
-        return image_grid(_curves(x, range), (0.0, 1.0))
+        return make_image_grid(_curves(x, range), (0.0, 1.0))
     if rank == 2:
-        return image_grid(x[:, None], range)
+        return make_image_grid(x[:, None], range)
     if rank == 3:
-        return image_grid(x, range)
+        return make_image_grid(x, range)
     if rank == 4:
-        return image_grid(x[:, :, type.shape[1] // 2], range)
+        return make_image_grid(x[:, :, type.shape[1] // 2], range)
     raise ValueError(f"picture expects samples of rank 0 to 4, got shape {type.shape}")
 
 
-def image_grid(x: Tensor, range: tuple[float, float] | None, columns: int | None = None, padding: int = 1) -> Tensor:
+def make_image_grid(x: Tensor, range: tuple[float, float] | None, columns: int | None = None, padding: int = 1) -> Tensor:
     """Images side by side, row by row, with black lines between and around them.
 
     Small images are enlarged by a whole factor, so that the grid is at least 256 wide.
@@ -93,7 +93,7 @@ def image_grid(x: Tensor, range: tuple[float, float] | None, columns: int | None
     return torch.from_numpy(grid)
 
 
-def scatter(x: Tensor, limits: tuple[float, float] | None = None, size: int = 512) -> Tensor:
+def draw_scatter(x: Tensor, limits: tuple[float, float] | None = None, size: int = 512) -> Tensor:
     """Points of the plane as a density, dark on white, the first coordinate to the right and the second up.
 
     Each point is a spot of 3 x 3 pixels; the spots add up to a density p, and a pixel's darkness is
@@ -125,7 +125,7 @@ def scatter(x: Tensor, limits: tuple[float, float] | None = None, size: int = 51
     return torch.from_numpy(_grey(1 - darkness, (0.0, 1.0)))[None]
 
 
-def png(image: Tensor) -> bytes:
+def encode_png(image: Tensor) -> bytes:
     """A picture as a PNG file.
 
     Raises:

@@ -31,9 +31,9 @@ from typing import Any, BinaryIO, Literal, Protocol
 
 from torch import Tensor
 
-from modkit.runs.checkpoint import Checkpoint, CheckpointError, latest, load, names, read, recover, write
+from modkit.runs.checkpoint import Checkpoint, CheckpointError, find_latest, list_names, load, read, recover, write
 from modkit.runs.files import replace_file
-from modkit.runs.pictures import png
+from modkit.runs.pictures import encode_png
 
 __all__ = ["Run"]
 
@@ -148,7 +148,7 @@ class Run:
     @property
     def kept(self) -> list[str]:
         """Names of the checkpoints that it keeps, in order."""
-        return [str(self.lock["exported"])] if self.exported else names(self.checkpoints)
+        return [str(self.lock["exported"])] if self.exported else list_names(self.checkpoints)
 
     def checkpoint(self, name: str | None = None) -> Path:
         """The path of a checkpoint: the last good one, the `best` or one by its name.
@@ -165,7 +165,7 @@ class Run:
         Raises:
             ValueError: If there is none.
         """
-        path = None if self.exported else latest(self.checkpoints)
+        path = None if self.exported else find_latest(self.checkpoints)
         if path is None and not self.exported:
             raise ValueError(f"{self.path} holds no whole checkpoint")
         if name is None:
@@ -262,7 +262,7 @@ class Run:
         if self.checkpoints.is_dir():
             recover(self.checkpoints)
 
-    def picture(self, name: str, grid: Tensor) -> Path:
+    def draw_picture(self, name: str, grid: Tensor) -> Path:
         """Writes `samples/<name>.png`.
 
         Args:
@@ -274,7 +274,7 @@ class Run:
         """
         if not _NAME.fullmatch(name):
             raise ValueError(f"Run.picture expects a name of letters, digits and . _ - (no . first), got {name!r}")
-        data = png(grid)
+        data = encode_png(grid)
         self.samples.mkdir(exist_ok=True)
         path = self.samples / f"{name}.png"
         replace_file(path, data)

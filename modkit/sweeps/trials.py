@@ -19,7 +19,7 @@ from typing import TypeAlias
 from modkit.building.checker import check
 from modkit.building.plan import Plan, plan, run_folder
 from modkit.errors import Position, Problem, SpecError, join, nearest, split
-from modkit.runs.files import safe_name
+from modkit.runs.files import make_safe_name
 from modkit.specs.node import Node
 from modkit.specs.overrides import apply, short
 from modkit.specs.spec import Spec
@@ -89,7 +89,7 @@ def freeze(spec: Spec, axes: Sequence[str]) -> tuple[Trial, ...]:
         measured = checks.plan(sampling, choices, frozen)  # as `modkit evaluate` will apply them
         if measured and _with_absolute_paths(measured).tree == frozen.tree:  # the run has these values anyway
             sampling = ()
-        name = safe_name(",".join(training) or spec.name, _LONGEST)
+        name = make_safe_name(",".join(training) or spec.name, _LONGEST)
         trials.append(Trial(",".join(choices) or name, name, frozen.to_yaml(), sampling))
     checks.raise_problems(len(combinations))
     return tuple(trials)

@@ -82,7 +82,7 @@ def train(
     watch = watched(opened, settings.seed) if evaluation else None
     if before:
         _check_same(before, report, settings.seed)
-        site.weights = store.latest(before.checkpoints) is None
+        site.weights = store.find_latest(before.checkpoints) is None
     engine = settings.engine(device=settings.device)
     model = site.model(report.x, report.fields)
     site.check()
@@ -136,7 +136,7 @@ def _resumable(path: Path, locked: bool) -> Run:
             f"{path} was exported, which leaves nothing to go on from: start from its weights by `use: run`"
         )
     verify(run, locked=locked)
-    if store.latest(run.checkpoints) and (migrations := due(run)):
+    if store.find_latest(run.checkpoints) and (migrations := due(run)):
         mine, weights = current(run), run.weights()
         same = mine.spec == Spec.from_yaml(run.spec_text) and mine.weights.keys() == weights.keys()
         if not same or not all(torch.equal(value, weights[key]) for key, value in mine.weights.items()):

@@ -25,7 +25,7 @@ from modkit.optim.ema import Average
 from modkit.progress import Progress
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
-from modkit.runs.pictures import picture
+from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
 from modkit.specs.settings import Settings
 from modkit.training.callbacks import Watch, Watchers
@@ -214,7 +214,7 @@ class Trainer:
                 raise self._broken(f"a weight of {seat.player.name} is not finite")
 
     def _broken(self, what: str) -> TrainingError:
-        whole = store.latest(self.run.checkpoints)
+        whole = store.find_latest(self.run.checkpoints)
         good = f"the last good checkpoint is {whole}" if whole else "there is no checkpoint yet"
         cursor = self._cursor
         return TrainingError(f"{what} by step {cursor.step} (stage {cursor.stage}, step {cursor.index} of it); {good}")
@@ -296,7 +296,7 @@ class Trainer:
                     ordered_pass(self.data, "test", min(num, self.data.splits["test"]), Rng(self.settings.seed))
                 )
                 x = coder.reconstruct(self._placed(held).tensor)
-        grid = picture(Batch(x, {}).tensor.float().cpu(), self.data.x)
+        grid = draw_picture(Batch(x, {}).tensor.float().cpu(), self.data.x)
         self.run.picture(name, grid)
         self.watchers.samples_ready(self._cursor.step, grid)
 
@@ -352,7 +352,7 @@ class Trainer:
 
     def _resume(self) -> None:
         """Takes up the last whole checkpoint, if there is one."""
-        path = store.latest(self.run.checkpoints)
+        path = store.find_latest(self.run.checkpoints)
         restored = store.load(path) if path else None
         if restored:
             self.model.load_state_dict(restored.tensors["model"])

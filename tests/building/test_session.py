@@ -59,7 +59,7 @@ def test_a_run_holds_the_resolved_spec_and_what_it_was_made_with(tmp_path):
     resolved = Spec.from_yaml(run.spec_text)
     assert resolved.model["likelihood"].use == "mse" and resolved.train["seed"] == 5
     assert run.lock["seed"] == 5 and Run.open(run.path).lock == run.lock
-    assert run.finished and store.names(run.checkpoints)[-1] == "step-00000001"
+    assert run.finished and store.list_names(run.checkpoints)[-1] == "step-00000001"
 
 
 def test_steps_cap_every_stage(tmp_path):

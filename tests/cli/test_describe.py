@@ -157,8 +157,8 @@ def test_diagnosis_gives_each_plugin_its_reason(site, monkeypatch):
     ("requires", "reason"),
     [
         (["modkit-generative>=0.1"], None),
-        (["Modkit_Generative>=90"], f"requires modkit-generative>=90, installed is {modkit.__version__}"),
-        (["numpy", "modkit-generative<0.0.1"], f"requires modkit-generative<0.0.1, installed is {modkit.__version__}"),
+        (["Modkit_Generative>=90"], f"requires modkit-generative>=90, but {modkit.__version__} is installed"),
+        (["numpy", "modkit-generative<0.0.1"], f"requires modkit-generative<0.0.1, but {modkit.__version__} is installed"),
         (["modkit-generative>=90; extra == 'dev'"], None),
         (["modkit-generative>=90; python_version < '3'"], None),
         (["modkit-generative >>> 1"], "has a requirement that cannot be parsed, 'modkit-generative >>> 1': "),

@@ -45,7 +45,7 @@ def svg(uri):
 
 def drawn(monkeypatch, module, make):
     """The figure itself instead of its file."""
-    monkeypatch.setattr(module, "encode_svg", lambda figure: figure)
+    monkeypatch.setattr(module, "embed_svg", lambda figure: figure)
     return make()
 
 

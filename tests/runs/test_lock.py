@@ -15,7 +15,7 @@ import torch
 
 import modkit.types
 from modkit.part import Part
-from modkit.runs.lock import compare, drift, lock
+from modkit.runs.lock import compare, find_drift, make_lock
 from tests.plugin_factory import make_plugin
 
 Entry = namedtuple("Entry", "part distribution version")
@@ -30,7 +30,7 @@ def wrapped(event):
 
 
 def made(*entries, seed=0, spec_text="model: 1\n", keys=KEYS, places=None):
-    return lock(entries or (TYPE,), spec_text=spec_text, seed=seed, keys=keys, places=places or {})
+    return make_lock(entries or (TYPE,), spec_text=spec_text, seed=seed, keys=keys, places=places or {})
 
 
 @pytest.fixture(autouse=True)
@@ -136,10 +136,10 @@ def test_what_drifts_is_known_by_its_former_name_too():
         TYPE._replace(part=replace(TYPE.part, name="acme/old")), TYPE._replace(part=replace(TYPE.part, name="gone"))
     )
     now = TYPE._replace(part=replace(TYPE.part, aliases=("acme/old",)))
-    assert drift(was, [now]) == drift(was, []) == []
+    assert find_drift(was, [now]) == find_drift(was, []) == []
     was["parts"][0]["sha256"] = None
     other = "acme-parts-of-nobody 1.2 was, is others 2"
-    assert drift(was, [now._replace(distribution="others", version="2")]) == [
+    assert find_drift(was, [now._replace(distribution="others", version="2")]) == [
         other, "bottleneck acme/old: its source file has changed",
     ]  # fmt: skip
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import modkit
-from modkit.runs.checkpoint import Checkpoint, names, save
+from modkit.runs.checkpoint import Checkpoint, list_names, save
 from modkit.runs.run import Run
 
 LOCK = {"format": 1, "parts": []}
@@ -211,7 +211,7 @@ def test_cut_takes_the_metrics_back_and_keeps_the_timing(tmp_path):
     run.cut(marks[2])
     assert run.metrics() == [{"step": 0}, {"step": 1}] and run.status == "started"
     assert (run.path / "timing.jsonl").read_bytes().count(b"\n") == 4
-    assert os.listdir(run.checkpoints) == ["step-1"] and names(run.checkpoints) == ["step-1"]
+    assert os.listdir(run.checkpoints) == ["step-1"] and list_names(run.checkpoints) == ["step-1"]
     run.log({"step": 2})
     run.time({"step": 4})
     assert run.metrics() == [{"step": 0}, {"step": 1}, {"step": 2}] and run.mark() == marks[3]

@@ -13,7 +13,7 @@ from modkit.models.model import Model, Player
 from modkit.progress import Silent
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
-from modkit.runs.pictures import picture, png
+from modkit.runs.pictures import draw_picture, encode_png
 from modkit.training.interruption import Stopped
 from modkit.training.trainer import TrainingError
 from tests.play import LINEAR, MLP, spec, state, trainer
@@ -223,7 +223,7 @@ def test_watchers_are_told_in_order(tmp_path):
         {"stage": a["stage"], "step": a["step"], "losses": a["losses"]} for a in losses
     ]
     grids = [arguments["grid"] for event, arguments in told if event == "samples_ready"]
-    assert (one.run.samples / "step-00000003.png").read_bytes() == png(grids[-1])
+    assert (one.run.samples / "step-00000003.png").read_bytes() == encode_png(grids[-1])
     paths = [arguments["path"].name for event, arguments in told if event == "checkpoint_saved"]
     assert paths == ["step-00000000", "step-00000002", "step-00000003"]
     assert told[-1] == ("run_finished", {"error": None})
@@ -263,10 +263,10 @@ def test_before_it_can_be_sampled_grids_show_reconstructions_and_say_so(tmp_path
     assert note.startswith("step-00000002.png shows reconstructions: Latent cannot be sampled before")
     held = Digits(size=8).read("test", range(4), Rng(0)).tensor
     with torch.no_grad():
-        want = picture(one.model.eval().reconstruct(held), one.data.x)
-    assert (one.run.samples / "step-00000002.png").read_bytes() == png(want)
-    want = picture(one.model.sample(4, seed=0), one.data.x)
-    assert (one.run.samples / "step-00000004.png").read_bytes() == png(want)
+        want = draw_picture(one.model.eval().reconstruct(held), one.data.x)
+    assert (one.run.samples / "step-00000002.png").read_bytes() == encode_png(want)
+    want = draw_picture(one.model.sample(4, seed=0), one.data.x)
+    assert (one.run.samples / "step-00000004.png").read_bytes() == encode_png(want)
 
 
 def test_the_prior_is_prepared_once_with_the_averaged_weights_of_the_stage_before(tmp_path):
@@ -318,7 +318,7 @@ def test_the_best_checkpoint_is_kept(tmp_path):
 
     checkpoints = {"every": 2, "keep": 1, "best": "one/depth"}
     one = fitted(use(Valley), tmp_path / "run", steps=10, checkpoints=checkpoints)
-    assert store.names(one.run.checkpoints) == ["step-00000004", "step-00000010"]
+    assert store.list_names(one.run.checkpoints) == ["step-00000004", "step-00000010"]
 
 
 def test_tensorboard_holds_a_run_s_losses_and_grids(tmp_path):
