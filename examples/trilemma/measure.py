@@ -54,7 +54,7 @@ def measured(plan: Plan, row: Row, run: Run, seed: int, out: Path) -> Report:
         found = modkit.evaluate_run(run, overrides=row.overrides, features=features, metrics=chosen, num=held)
         scores |= found.scores
     floor = _floor(out / f"floor-{num}.json", real, others, features)
-    made = run.checkpoint().name
+    made = run.find_checkpoint().name
     return replace(report, scores=scores, floor=floor.scores, overrides=row.overrides, checkpoint=made)
 
 

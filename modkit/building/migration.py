@@ -109,7 +109,7 @@ def current(run: Run, checkpoint: str | None = None) -> Current:
     Raises:
         ValueError: If there is no such checkpoint, it is damaged, or a migration fails.
     """
-    spec, weights = _spec(run), run.weights(checkpoint)
+    spec, weights = _spec(run), run.load_weights(checkpoint)
     migrations = due(run)
     tree = spec.tree
     for migration in migrations:

@@ -53,7 +53,7 @@ def read_curves(run: Run, batch_size: int) -> tuple[dict[str, Curve], dict[str, 
     """
     seconds = read_clock(run)
     found: dict[str, dict[str, list[tuple[int, float]]]] = {"scores": {}, "losses": {}}
-    for row in run.metrics():
+    for row in run.read_metrics():
         for what, by_name in found.items():
             for name, value in _select_numbers(row.get(what)).items():
                 by_name.setdefault(name, []).append((int(row["step"]), value))

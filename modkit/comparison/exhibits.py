@@ -101,7 +101,7 @@ def _sample(entry: Entry) -> tuple[Exhibit, Tensor | None]:
     model = load(entry.run, entry.report.overrides, checkpoint=wanted if there else None)
     remark = ""
     if wanted and not there:
-        remark = f"no longer kept: the samples shown are from {entry.run.checkpoint_name()}"
+        remark = f"no longer kept: the samples shown are from {entry.run.find_checkpoint_name()}"
     exhibit = Exhibit(entry.label, sum(parameter.numel() for parameter in model.parameters()), remark)
     try:
         drawn = model.sample(POINTS if _is_plane(entry.data.x) else SAMPLES, seed=0)

@@ -34,7 +34,7 @@ from modkit.rng import Rng
 from modkit.runs.run import Run
 from modkit.specs.settings import Watching
 from modkit.specs.spec import Spec
-from modkit.training.callbacks import Watch
+from modkit.training.callbacks import Scorer
 from modkit.types import Score
 
 __all__ = ["OF_MODELS", "OF_TRUTH", "evaluate_run", "measure_run", "watched"]
@@ -106,7 +106,7 @@ def evaluate_run(
         device=device,
         named=overrides if spec is None else None,
     )
-    name = run.checkpoint_name(checkpoint)
+    name = run.find_checkpoint_name(checkpoint)
     return replace(report, overrides=tuple(overrides), checkpoint=name, settings=settings)
 
 
@@ -171,7 +171,7 @@ def measure_run(
             scores["peak memory (MiB)"] = peak_memory(run.path, named, device=str(where))
         if speed := training_speed(run):
             scores["training steps/s"] = speed
-    return replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=run.checkpoint_name())
+    return replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=run.find_checkpoint_name())
 
 
 def _describe(**arguments: Any) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def _describe(**arguments: Any) -> dict[str, Any]:
     return {name: plain(value) for name, value in arguments.items() if value}
 
 
-def watched(found: Opened, seed: int) -> Watch | None:
+def watched(found: Opened, seed: int) -> Scorer | None:
     """What scores a model in training, as the spec's `evaluate.watch` says: samples against training images.
 
     Raises:

@@ -100,7 +100,7 @@ def _exporter(format: str) -> Callable[..., None]:
 def _portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
     """Writes the layout that `modkit.load` reads: a run of weights alone, its pictures, reports and model card."""
     made = load_run(run, checkpoint=checkpoint)
-    name, model = run.checkpoint_name(checkpoint), made.model.eval()
+    name, model = run.find_checkpoint_name(checkpoint), made.model.eval()
     text = _anywhere(made).to_yaml()
     weights = model.state_dict()
     exported = Run.export(out, text, _lock(run, made, text, weights), name, weights)
@@ -164,5 +164,5 @@ def _picture(run: Run, made: Loaded, exported: Run, name: str) -> Drawn:
         exported.samples.mkdir()
         shutil.copyfile(there, exported.path / path)
     elif samples is not None:
-        exported.picture(name, draw_picture(Batch(samples, {}).tensor.float(), made.x))
+        exported.write_picture(name, draw_picture(Batch(samples, {}).tensor.float(), made.x))
     return Drawn(path if (exported.path / path).is_file() else None, refusal)

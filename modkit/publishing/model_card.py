@@ -176,7 +176,7 @@ def _origin(run: Run) -> Iterator[str]:
     yield "## Origin\n"
     commit = lock.get("commit")
     facts = [
-        f"checkpoint {run.checkpoint_name()}",
+        f"checkpoint {run.find_checkpoint_name()}",
         f"training seed {lock.get('seed')}",
         *(f"{name} {lock[name]}" for name in ("torch", "python", "numpy") if name in lock),
         *([f"commit {commit['commit']}{' and uncommitted changes' if commit['dirty'] else ''}"] if commit else []),

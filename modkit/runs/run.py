@@ -150,16 +150,16 @@ class Run:
         """Names of the checkpoints that it keeps, in order."""
         return [str(self.lock["exported"])] if self.exported else list_names(self.checkpoints)
 
-    def checkpoint(self, name: str | None = None) -> Path:
+    def find_checkpoint(self, name: str | None = None) -> Path:
         """The path of a checkpoint: the last good one, the `best` or one by its name.
 
         Raises:
             ValueError: If there is none.
         """
-        kept = self.checkpoint_name(name)
+        kept = self.find_checkpoint_name(name)
         return self.path if self.exported else self.checkpoints / kept
 
-    def checkpoint_name(self, name: str | None = None) -> str:
+    def find_checkpoint_name(self, name: str | None = None) -> str:
         """The name of a checkpoint: of the last good one, the `best`, or one by its name.
 
         Raises:
@@ -176,13 +176,13 @@ class Run:
             raise ValueError(f"{self.path} expects a checkpoint that it keeps, got {name!r}; it keeps {kept}")
         return str(best)
 
-    def weights(self, checkpoint: str | None = None) -> dict[str, Tensor]:
+    def load_weights(self, checkpoint: str | None = None) -> dict[str, Tensor]:
         """The weights of a checkpoint, as `checkpoint` finds it: the averaged ones inside a stage.
 
         Raises:
             ValueError: If there is none, or it is damaged.
         """
-        path = self.checkpoint(checkpoint)
+        path = self.find_checkpoint(checkpoint)
         kept = self._exported() if self.exported else load(path)
         tensors = kept.tensors["model"]
         for name, average in kept.tensors.get("ema", {}).items():
@@ -226,7 +226,7 @@ class Run:
         """
         self._append(_TIMING, row)
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def read_metrics(self) -> list[dict[str, Any]]:
         """The rows logged so far, without a last line that a kill has torn.
 
         Raises:
@@ -262,7 +262,7 @@ class Run:
         if self.checkpoints.is_dir():
             recover(self.checkpoints)
 
-    def draw_picture(self, name: str, grid: Tensor) -> Path:
+    def write_picture(self, name: str, grid: Tensor) -> Path:
         """Writes `samples/<name>.png`.
 
         Args:
@@ -273,7 +273,7 @@ class Run:
             ValueError: If the name is not plain, or `grid` no such picture.
         """
         if not _NAME.fullmatch(name):
-            raise ValueError(f"Run.picture expects a name of letters, digits and . _ - (no . first), got {name!r}")
+            raise ValueError(f"Run.write_picture expects a name of letters, digits and . _ - (no . first), got {name!r}")
         data = encode_png(grid)
         self.samples.mkdir(exist_ok=True)
         path = self.samples / f"{name}.png"

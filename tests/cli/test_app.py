@@ -204,13 +204,13 @@ def test_train_makes_a_run_and_says_where(here):
         r"^step 2/2  \S*denoising ", text, re.M
     )
     run_ = modkit.Run.open("runs/tiny")
-    assert run_.finished and run_.lock["seed"] == 4 and [row["step"] for row in run_.metrics()] == [1, 2]
+    assert run_.finished and run_.lock["seed"] == 4 and [row["step"] for row in run_.read_metrics()] == [1, 2]
     _, said = run("train", "tiny.yaml", "train.seed=4", status=2)
     assert "runs/tiny holds a run already: go on with it by --resume, or --overwrite it" in said
     run("train", "tiny.yaml", "train.seed=4", "--resume", "--steps", 3)
-    assert [row["step"] for row in modkit.Run.open("runs/tiny").metrics()] == [1, 2, 3]
+    assert [row["step"] for row in modkit.Run.open("runs/tiny").read_metrics()] == [1, 2, 3]
     run("train", "tiny.yaml", "--overwrite", "--steps", 1)
-    assert [row["step"] for row in modkit.Run.open("runs/tiny").metrics()] == [1]
+    assert [row["step"] for row in modkit.Run.open("runs/tiny").read_metrics()] == [1]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_model_that_memory_cannot_hold_is_refused_before_anything_is_written(h
 
 def test_a_loss_that_is_not_finite_is_status_1(here):
     _, said = run("train", "tiny.yaml", "train.optimizer.lr=1e+30", "train.steps=20", status=1)
-    assert re.match(r"modkit: the loss denoising of denoiser is (nan|inf) by step \d+ ", said)
+    assert re.match(r"modkit: the loss denoising of denoiser is (nan|inf) at step \d+ ", said)
 
 
 def test_sample_writes_pictures_and_numbers(trained, here):

@@ -61,13 +61,13 @@ def test_what_is_exported_is_a_run_that_samples_the_same(run, exported):
     ]  # fmt: skip
     assert os.listdir(exported.parent) == ["vae"] and os.listdir(exported / "samples") == ["step-00000002.png"]
     kept = load_file(exported / "model.safetensors")
-    averaged = run.weights()
+    averaged = run.load_weights()
     assert kept.keys() == averaged.keys() and all(torch.equal(kept[key], averaged[key]) for key in kept)
     there = Run.open(exported)
-    assert there.exported and there.finished and there.kept == ["step-00000002"] and there.checkpoint() == exported
-    assert there.checkpoint("step-00000002") == exported and there.lock["parts"] == run.lock["parts"]
+    assert there.exported and there.finished and there.kept == ["step-00000002"] and there.find_checkpoint() == exported
+    assert there.find_checkpoint("step-00000002") == exported and there.lock["parts"] == run.lock["parts"]
     with pytest.raises(ValueError, match="a checkpoint that it keeps, got 'best'; it keeps step-00000002"):
-        there.checkpoint("best")
+        there.find_checkpoint("best")
     assert load(there, locked=True)
 
 
@@ -182,13 +182,13 @@ def test_a_folder_that_holds_something_is_refused_and_what_fails_leaves_nothing(
 
 def test_nothing_goes_on_from_what_was_exported_but_a_piece(exported, tmp_path):
     before = {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match="was exported, which leaves nothing to go on from"):
+    with pytest.raises(ValueError, match="cannot be resumed: it was exported"):
         train(spec(VAE), exported, resume=True)
     with pytest.raises(ValueError, match="holds what was exported, which no run replaces"):
         train(spec(VAE), exported, overwrite=True)
     assert before == {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
     model = build(spec(use("latent", autoencoder=use("run", path=str(exported)), prior=DENOISER)))
-    kept = Run.open(exported).weights()
+    kept = Run.open(exported).load_weights()
     assert all(torch.equal(value, kept[name]) for name, value in model.autoencoder.state_dict().items())
 
 
@@ -204,7 +204,7 @@ def test_a_trained_piece_comes_along_and_is_the_folders_own(run, tmp_path):
     assert torch.equal(load(moved).sample(2, seed=0), x) and str(tmp_path) not in (moved / "spec.yaml").read_text()
     text = (moved / "spec.yaml").read_text()
     fresh = build(Spec.from_yaml(text, str(moved / "spec.yaml")))
-    kept = Run.open(moved).weights()
+    kept = Run.open(moved).load_weights()
     assert all(torch.equal(v, kept[f"autoencoder.{k}"]) for k, v in fresh.autoencoder.state_dict().items())
     assert [player.name for player in fresh.active_players()] == ["prior/denoiser"]
     frozen = sum(parameter.numel() for parameter in fresh.autoencoder.parameters())
@@ -281,7 +281,7 @@ def test_a_shared_tensor_is_stored_once_and_each_is_contiguous(tmp_path, run):
     tensors = {"a": weight, "b": weight, "c": weight.T}
     Run.export(tmp_path / "out", run.spec_text, run.lock, "step-1", tensors)
     assert load_file(tmp_path / "out" / "model.safetensors").keys() == {"a", "c"}
-    back = Run.open(tmp_path / "out").weights()
+    back = Run.open(tmp_path / "out").load_weights()
     assert all(torch.equal(back[key], tensors[key]) for key in tensors) and back["a"] is back["b"]
 
 

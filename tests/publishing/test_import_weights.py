@@ -45,7 +45,7 @@ def test_an_adopted_run_is_a_finished_one(tmp_path, spec, weights):
     assert torch.equal(model.sample(2, seed=0), load(run).sample(2, seed=0))
     assert load(run, ["model.sampler.steps=3"]).sampler.times().numel() == 4
     with pytest.raises(ValueError, match="no best one"):
-        run.checkpoint("best")
+        run.find_checkpoint("best")
 
 
 def test_an_adopted_run_is_measured_on_data_that_are_named(tmp_path, spec, weights):

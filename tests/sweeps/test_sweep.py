@@ -297,5 +297,5 @@ def test_every_process_is_the_command_line(file, out, compared, monkeypatch):
     assert done.failures == ()
     run = Run.open(out / "runs" / "train.seed=3")
     assert run.finished
-    assert run.checkpoint().name == "step-00000001"
+    assert run.find_checkpoint().name == "step-00000001"
     assert saved_reports(run.path)[0].overrides == ("model.sampler=heun",)

@@ -167,9 +167,9 @@ def test_a_finished_run_with_more_steps_goes_on_and_equals_the_one_never_stopped
     whole = trained(text, tmp_path / "whole")
     run = trained(text, tmp_path / "run", steps=4)
     assert Run.open(run).finished
-    assert [row["step"] for row in Run.open(run).metrics()] == [1, 2, 3, 4]
+    assert [row["step"] for row in Run.open(run).read_metrics()] == [1, 2, 3, 4]
     trained(text, run, steps=6, resume=True)
-    assert [row["step"] for row in Run.open(run).metrics()] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in Run.open(run).read_metrics()] == [1, 2, 3, 4, 5, 6]
     trained(text, run, resume=True)
     assert not differing(run, whole)
 
@@ -177,7 +177,7 @@ def test_a_finished_run_with_more_steps_goes_on_and_equals_the_one_never_stopped
 def test_more_steps_go_on_in_the_last_stage(tmp_path: Path):
     run = trained(LDM, tmp_path, steps=1)
     trained(LDM, tmp_path, steps=2, resume=True)
-    assert [(row["stage"], row["step"]) for row in Run.open(run).metrics()] == [(0, 1), (1, 2), (1, 3)]
+    assert [(row["stage"], row["step"]) for row in Run.open(run).read_metrics()] == [(0, 1), (1, 2), (1, 3)]
 
 
 def test_resume_starts_where_there_is_no_checkpoint(tmp_path: Path):
@@ -241,7 +241,7 @@ def test_the_best_checkpoint_is_spared(tmp_path: Path):
     run = Run.open(
         trained(VAE.replace("keep: 100", "keep: 1, best: autoencoder/nll").replace("steps: 4", rising), tmp_path)
     )
-    losses = {row["step"]: row["losses"]["autoencoder/nll"] for row in run.metrics()}
+    losses = {row["step"]: row["losses"]["autoencoder/nll"] for row in run.read_metrics()}
     best = min(losses, key=losses.__getitem__)
     assert best < 6
     assert store.list_names(run.checkpoints) == [f"step-{best:08d}", "step-00000006"]
@@ -324,9 +324,8 @@ def test_a_loss_that_is_no_number_stops_and_names_the_last_good_checkpoint(
         result = command("train", spec, "--out", run)
     assert result.exit_code == 1
     good = run / "checkpoints" / "step-00000002"
-    assert (
-        f"the loss nll of autoencoder is nan by step 3 (stage 0, step 3 of it); the last good checkpoint is {good}"
-        in (result.output)
+    assert f"the loss nll of autoencoder is nan at step 3 (step 3 of stage 0); the last good checkpoint is {good}" in (
+        result.output
     )
     assert all(value.isfinite().all() for group in store.load(good).tensors.values() for value in group.values())
     assert command("train", spec, "--out", run, "--resume").exit_code == 0
@@ -336,7 +335,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_last_good_checkpoint(
 def test_weights_that_are_no_numbers_are_not_saved(spec: str, tmp_path: Path):
     result = command("train", spec, "train.optimizer.lr=1e39", "train.checkpoints.every=1", "--out", tmp_path / "run")
     assert result.exit_code == 1
-    assert "a weight of autoencoder is not finite by step 1" in result.output
+    assert "a weight of autoencoder is not finite at step 1" in result.output
     assert store.list_names(tmp_path / "run" / "checkpoints") == ["step-00000000"]
 
 

@@ -60,7 +60,7 @@ SGD = {"optimizer": use("sgd", lr=0.5, momentum=0.9)}
 def test_training_is_plain_sgd_on_the_weighted_losses(tmp_path):
     live, _ = by_hand(5)
     one = fitted(LINE, tmp_path / "run", steps=5, ema=0, **SGD)
-    assert [row["losses"]["autoencoder/nll"] for row in one.run.metrics()] == [loss for loss, _ in live]
+    assert [row["losses"]["autoencoder/nll"] for row in one.run.read_metrics()] == [loss for loss, _ in live]
     assert all(torch.equal(value, live[-1][1][name]) for name, value in one.model.state_dict().items())
     assert live[-1][0] < live[0][0] / 2
 
@@ -83,7 +83,7 @@ def test_microbatches_add_up_to_the_batch(tmp_path, accumulate):
     whole = fitted(VAE, tmp_path / "whole", ema=0, **SGD)
     parts = fitted(VAE, tmp_path / "parts", ema=0, accumulate=accumulate, **SGD)
     torch.testing.assert_close(dict(parts.model.state_dict()), dict(whole.model.state_dict()), rtol=1e-4, atol=1e-6)
-    for a, b in zip(parts.run.metrics(), whole.run.metrics()):
+    for a, b in zip(parts.run.read_metrics(), whole.run.read_metrics()):
         assert a["losses"] == pytest.approx(b["losses"], rel=1e-5)
 
 
@@ -116,7 +116,7 @@ def test_bf16_computes_under_autocast_and_keeps_float32_weights(tmp_path):
 
 def test_players_play_at_their_steps_and_terms_wait_for_their_opponents(tmp_path):
     players = {"critic": {"every": 2, "start": 1}}
-    rows = fitted(VQGAN, tmp_path / "run", steps=5, players=players).run.metrics()
+    rows = fitted(VQGAN, tmp_path / "run", steps=5, players=players).run.read_metrics()
     assert [row["step"] for row in rows if "critic/adversarial" in row["losses"]] == [2, 4]
     assert [row["step"] for row in rows if "autoencoder/adversarial" in row["losses"]] == [2, 3, 4, 5]
     assert all({"autoencoder/nll", "autoencoder/kl"} <= set(row["losses"]) for row in rows)
@@ -124,7 +124,7 @@ def test_players_play_at_their_steps_and_terms_wait_for_their_opponents(tmp_path
 
 def test_a_critic_that_has_never_played_is_not_played_against(tmp_path):
     stages = [{"players": [p], "steps": 1} for p in ("autoencoder", "*", "autoencoder")]
-    rows = fitted(VQGAN, tmp_path / "run", stages=stages).run.metrics()
+    rows = fitted(VQGAN, tmp_path / "run", stages=stages).run.read_metrics()
     assert ["autoencoder/adversarial" in row["losses"] for row in rows] == [False, True, True]
     assert ["critic/adversarial" in row["losses"] for row in rows] == [False, True, False]
 
@@ -134,12 +134,12 @@ def test_what_no_player_of_the_stage_owns_is_frozen(tmp_path):
     stages = [{"players": ["*"], "steps": 2}, {"players": ["generator"], "steps": 2}]
     modes = []
 
-    class Watch:
+    class Spy:
         def step_done(self, run, stage, step, losses):
             parts = (one.model.generator, one.model.discriminator)
             modes.append([all(m.training for m in part.modules()) for part in parts])
 
-    one = trainer(spec(gan, stages=stages, ema=0, checkpoints={"every": 2, "keep": 9}), tmp_path / "run", [Watch()])
+    one = trainer(spec(gan, stages=stages, ema=0, checkpoints={"every": 2, "keep": 9}), tmp_path / "run", [Spy()])
     one.fit()
     assert modes == [[True, True]] * 2 + [[True, False]] * 2
     middle = store.load(one.run.checkpoints / "step-00000002").tensors["model"]
@@ -169,13 +169,13 @@ class Told(Model):
 
     def update(self, player, step):
         grown = self.line.weight.item() != self.before
-        self.told.append(("update", player, step.index, step.moves, grown))
+        self.told.append(("update", player, step.index, step.training, grown))
         self.before = self.line.weight.item()
 
     before = 0.0
 
     def draw(self, num, fields, cond, rng):
-        return self.line.weight * rng.normal("x", self.blank(num, self.event))
+        return self.line.weight * rng.normal("x", self.allocate(num, self.event))
 
 
 def test_a_step_is_losses_over_microbatches_then_the_optimizer_then_update(tmp_path):
@@ -191,33 +191,33 @@ def test_a_step_is_losses_over_microbatches_then_the_optimizer_then_update(tmp_p
 def test_a_loss_that_is_not_a_number_stops_at_once_and_names_the_last_good_checkpoint(tmp_path, until):
     errors = []
 
-    class Watch:
+    class Spy:
         def run_finished(self, run, error):
             errors.append(error)
 
-    one = trainer(spec(use(Told, until=until), checkpoints={"every": 1}), tmp_path / "run", [Watch()])
+    one = trainer(spec(use(Told, until=until), checkpoints={"every": 1}), tmp_path / "run", [Spy()])
     good = tmp_path / "run" / "checkpoints" / f"step-0000000{until}"
-    where = rf"by step {until} \(stage 0, step {until} of it\)"
+    where = rf"at step {until} \(step {until} of stage 0\)"
     message = f"the loss bad of one is nan {where}; the last good checkpoint is {good}"
     with pytest.raises(TrainingError, match=message) as caught, one.run:
         one.fit()
-    assert errors == [caught.value] and not one.run.finished and len(one.run.metrics()) == until
+    assert errors == [caught.value] and not one.run.finished and len(one.run.read_metrics()) == until
     assert all(value.isfinite().all() for value in store.load(good).tensors["model"].values())
 
 
 def test_watchers_are_told_in_order(tmp_path):
     told = []
 
-    class Watch:
+    class Spy:
         def __getattr__(self, event):
             return lambda run, **arguments: told.append((event, arguments))
 
-    one = fitted(LINE, tmp_path / "run", [Watch()], steps=3, samples={"every": 2, "num": 4}, checkpoints={"every": 2})
+    one = fitted(LINE, tmp_path / "run", [Spy()], steps=3, samples={"every": 2, "num": 4}, checkpoints={"every": 2})
     events = [(event, arguments.get("step")) for event, arguments in told]
     want = ["run_started", "checkpoint_saved", "step_done", "step_done", "samples_ready", "checkpoint_saved"]
     assert [name for name, _ in events] == [*want, "step_done", "samples_ready", "checkpoint_saved", "run_finished"]
     assert [step for name, step in events if name in ("step_done", "samples_ready")] == [1, 2, 2, 3, 3]
-    rows = one.run.metrics()
+    rows = one.run.read_metrics()
     losses = [arguments for event, arguments in told if event == "step_done"]
     assert [dict(row) for row in rows] == [
         {"stage": a["stage"], "step": a["step"], "losses": a["losses"]} for a in losses
@@ -234,15 +234,17 @@ def test_a_logger_that_fails_never_stops_training(tmp_path):
         def step_done(self, **_):
             raise OSError("disk full")
 
-    with pytest.warns(UserWarning, match="logger Broken failed in step_done and is left out: OSError: disk full") as w:
+    with pytest.warns(
+        UserWarning, match="logger Broken failed in step_done and is not called again: OSError: disk full"
+    ) as w:
         one = fitted(LINE, tmp_path / "run", [Broken()])
-    assert len(w) == 1 and one.run.finished and len(one.run.metrics()) == 4
+    assert len(w) == 1 and one.run.finished and len(one.run.read_metrics()) == 4
 
 
 def test_rows_are_logged_at_their_steps_and_clocks_stand_elsewhere(tmp_path):
     stages = [{"players": ["*"], "steps": 5}, {"players": ["*"], "steps": 4}]
     one = fitted(LINE, tmp_path / "a", stages=stages, log={"every": 3})
-    rows = one.run.metrics()
+    rows = one.run.read_metrics()
     assert [(row["stage"], row["step"]) for row in rows] == [(0, 3), (0, 5), (1, 6), (1, 9)]
     assert {key for row in rows for key in row} == {"stage", "step", "losses"}
     timing = [json.loads(line) for line in (tmp_path / "a" / "timing.jsonl").read_text().splitlines()]
@@ -327,6 +329,6 @@ def test_tensorboard_holds_a_run_s_losses_and_grids(tmp_path):
     found = events.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     found.Reload()
     scalars = [(event.step, event.value) for event in found.Scalars("stage-0/autoencoder/nll")]
-    rows = [(row["step"], row["losses"]["autoencoder/nll"]) for row in run.metrics()]
+    rows = [(row["step"], row["losses"]["autoencoder/nll"]) for row in run.read_metrics()]
     assert scalars == [(step, pytest.approx(value)) for step, value in rows] and len(rows) == 4
     assert [image.step for image in found.Images("samples")] == [4]
