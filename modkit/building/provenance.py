@@ -53,7 +53,9 @@ def verify(run: Run, *, locked: bool = False) -> None:
 
 def missing(run: Run, at: str = "") -> list[str]:
     """The parts of a run, at a path of its spec or below, that are not here, each with what brings it."""
-    return [suggest_install(row) for row in _absent(run) if not at or any(_inside(path, at) for path in row.get("at", ()))]
+    return [
+        suggest_install(row) for row in _absent(run) if not at or any(_inside(path, at) for path in row.get("at", ()))
+    ]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modkit.runs.files import replace_file, make_safe_name
+from modkit.runs.files import make_safe_name, replace_file
 from modkit.types import Score
 
 __all__ = ["Report", "evaluate_options", "report_path", "saved_reports"]

@@ -1,4 +1,4 @@
-"""The git commit of a folder, where it is in a checkout: which sources a run was made from."""
+"""The git commit of a folder in a checkout, which records the sources of a run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _SECONDS = 10.0
 
 
 def find_commit(folder: Path) -> dict[str, str | bool] | None:
-    """The commit of the checkout that a folder is in, and whether a file that it tracks has been changed.
+    """Finds the commit of the checkout that contains a folder, and whether a tracked file has been changed.
 
-    Writes nothing and runs none of the repository's own programs.
+    Writes nothing and runs no program of the repository.
 
     Returns:
-        `{"commit": its 40 digits, "dirty": whether}`; None where there is no checkout, no commit or no git.
+        `{"commit": its 40 digits, "dirty": whether files were changed}`; None without a checkout, a commit or git.
     """
     if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
         return None

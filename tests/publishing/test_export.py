@@ -19,7 +19,7 @@ from modkit.evaluation.evaluate_run import evaluate_run
 from modkit.evaluation.report import Report
 from modkit.parts.registry import registry
 from modkit.publishing.export import export
-from modkit.publishing.import_weights import adopt
+from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
 from modkit.types import Score
 from tests.files import write_pictures
@@ -249,7 +249,7 @@ class Local(nn.Module):
 
 def test_a_local_part_is_refused(tmp_path):
     local = spec(use("autoencoder", encoder=use(Local), decoder=MLP["decoder"]), steps=1)
-    run = adopt(local, build(local).state_dict(), tmp_path / "run")
+    run = import_weights(local, build(local).state_dict(), tmp_path / "run")
     with pytest.raises(SpecError, match="model.encoder: got the local .*Local, not reloadable by name"):
         export(run, tmp_path / "out")
     assert os.listdir(tmp_path) == ["run"]
