@@ -4,8 +4,8 @@ r"""The least-squares game: both players pull the logits towards fixed targets.
     discriminator  1/2 E (D(real) - 1)^2 + 1/2 E D(fake)^2
 
 An adversarial loss takes logits that are higher for real samples: `b`, or `b 1 h w` for patches
-(`modkit.kinds.Adversarial`). Each player gets tensors in which the other player's parts are detached. Means are computed
-in float32 or higher precision.
+(`modkit.kinds.Adversarial`). Each player gets tensors in which the other player's parts are detached. Means are
+computed in float32 or higher precision.
 
 Shape letters: b batch, h w patches.
 """

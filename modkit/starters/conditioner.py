@@ -3,7 +3,8 @@ r"""A class label as a one-hot vector; all zeros if there is no label.
     vector = e_label,    or 0 with probability `drop` in training, and for unconditional guidance
 
 A conditioner takes the types of the data's fields. It states in `reads` which fields it uses and in `type` the type of
-the condition (`modkit.kinds.Conditioner`). `Frequencies` counts the classes in the data, to draw labels if none are given.
+the condition (`modkit.kinds.Conditioner`). `Frequencies` counts the classes in the data, to draw labels if none are
+given.
 
 Shape letters: b batch, k classes.
 """

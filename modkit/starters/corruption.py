@@ -3,8 +3,8 @@ r"""Lost pixels: each position of an image is hidden with the same probability.
     masked = (1 - mask) x + mask m        mask is 1 where x is hidden, m is the middle of x's range
 
 A corruption takes the type of the samples and states in `fields` the types of the fields that it makes from a sample
-(`modkit.kinds.Corruption`). Each row has its own random draws. A conditioner (`map`) passes the fields to a model, which
-learns to restore the hidden values.
+(`modkit.kinds.Corruption`). Each row has its own random draws. A conditioner (`map`) passes the fields to a model,
+which learns to restore the hidden values.
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 """

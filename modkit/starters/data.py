@@ -2,9 +2,9 @@ r"""A checkerboard: points distributed uniformly over every second square of a b
 
     x = (square + u) side - board / 2,    u uniform in [0, 1)^2,    squares whose row and column have an even sum
 
-A data set states the type of a sample, the types of its fields (here the square, as `labels`) and the number of samples,
-and reads samples by their indices; the loader chooses the order (`modkit.kinds.Data`). Sample i of a split is always the
-same, so that runs are reproducible.
+A data set states the type of a sample, the types of its fields (here the square, as `labels`) and the number of
+samples, and reads samples by their indices; the loader chooses the order (`modkit.kinds.Data`). Sample i of a split is
+always the same, so that runs are reproducible.
 
 Shape letters: b batch.
 """

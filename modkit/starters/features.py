@@ -3,8 +3,8 @@ r"""The spectrum of an image: the power at each frequency, wherever it occurs in
     vector = log(1 + |F x|^2)        F is the orthonormal discrete Fourier transform
 
 A feature extractor maps each image to features whose distances are meaningful, differentiably
-(`modkit.kinds.FeatureExtractor`). `label` names it in scores, `key` identifies its settings, and `prepare` fits it to the
-training split if it needs that.
+(`modkit.kinds.FeatureExtractor`). `label` names it in scores, `key` identifies its settings, and `prepare` fits it to
+the training split if it needs that.
 
 Shape letters: b batch, c channels, h w spatial.
 """

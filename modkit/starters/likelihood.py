@@ -2,8 +2,9 @@ r"""A Gaussian likelihood with a fixed standard deviation around the decoder's o
 
     nll = 1/2 sum (((x - out) / std)^2 + log (2 pi std^2))
 
-A likelihood states what the decoder must emit and defines p(x | z) by that output: `nll` in nats per sample, the mean and
-samples (`modkit.kinds.Likelihood`). `constant` is the term that `nll` omits from -log p(x | z), in nats per value; here
+A likelihood states what the decoder must emit and defines p(x | z) by that output: `nll` in nats per sample, the mean
+and samples (`modkit.kinds.Likelihood`). `constant` is the term that `nll` omits from -log p(x | z), in nats per value;
+    here
 it is zero.
 
 Shape letters: b batch; all other axes are those of x.

@@ -1,7 +1,7 @@
 """Losses as a table: one line per loss and step, in a CSV file.
 
-A logger has any of the methods of `modkit.kinds.Logger`; each gets the run, whose folder is `run.path`. A logger draws no
-random numbers. If it fails it is disabled, so that it never stops a run.
+A logger has any of the methods of `modkit.kinds.Logger`; each gets the run, whose folder is `run.path`. A logger draws
+no random numbers. If it fails it is disabled, so that it never stops a run.
 """
 
 import csv

@@ -3,7 +3,8 @@ r"""The distance between the mean of the samples and the mean of the data.
     mean gap = |mean_i f(fake_i) - mean_i f(real_i)|        f are the features
 
 A metric states in `needs` which values it takes and in `sets` from which sets of samples. It keeps a state that
-processes can merge (`modkit.kinds.Metric`). A score records the counts that it depends on and which direction is better.
+processes can merge (`modkit.kinds.Metric`). A score records the counts that it depends on and which direction is
+better.
 
 Shape letters: b batch, d features.
 """

@@ -2,8 +2,8 @@ r"""Lion: steps of equal size for all parameters, along the sign of an average o
 
     p -= lr (sign(b1 m + (1 - b1) g) + weight_decay p),    then  m = b2 m + (1 - b2) g
 
-An optimizer takes the parameters and behaves like torch's optimizers: `step`, `zero_grad`, and a state that can be saved
-(`modkit.kinds.Optimizer`). torch's base class provides everything but the step.
+An optimizer takes the parameters and behaves like torch's optimizers: `step`, `zero_grad`, and a state that can be
+saved (`modkit.kinds.Optimizer`). torch's base class provides everything but the step.
 """
 
 from collections.abc import Iterable

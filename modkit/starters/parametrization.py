@@ -4,7 +4,8 @@ r"""The network predicts the straight path from data to noise, as in rectified f
     x_t = alpha_t x_0 + sigma_t eps   =>   x_0 = (x_t - sigma_t out) / (alpha_t + sigma_t)
 
 A parametrization defines the target of the network and how its output gives x_0 (`modkit.kinds.Parametrization`).
-`Affine` handles targets that are weighted sums of x_0 and eps; a subclass provides the two pairs of weights, in float64.
+`Affine` handles targets that are weighted sums of x_0 and eps; a subclass provides the two pairs of weights, in
+float64.
 
 Shape letters: b batch.
 """

@@ -2,9 +2,9 @@ r"""A bag of codes: each position sees which codes occur before it and how often
 
     logits_i = W silu(V (mean of E[c_j]) + p_i + e(cond)) + b        over j < i if causal, else over all j
 
-A prior-network computes the logits of every position of a code map, in raster order (`modkit.kinds.PriorNetwork`). If it
-is causal, logits i depend only on the codes before i, and `step` computes them one position at a time, with a cache in
-place of the codes. If it is not, the code k, one past the last, is the mask.
+A prior-network computes the logits of every position of a code map, in raster order (`modkit.kinds.PriorNetwork`). If
+it is causal, logits i depend only on the codes before i, and `step` computes them one position at a time, with a cache
+in place of the codes. If it is not, the code k, one past the last, is the mask.
 
 Shape letters: b batch, n positions, k classes, d width.
 """
@@ -61,7 +61,7 @@ class Bag(nn.Module):
         return self._compute_logits(mean, self.positions, cond)
 
     def step(self, previous: Tensor, i: int, cond: Cond, cache: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Returns the logits of position i, `b k`, and the next cache: the sum of the embeddings of earlier codes, `b d`."""
+        """Returns the logits of position i, `b k`, and the next cache: the sum of earlier embeddings, `b d`."""
         token = self.codes(previous)
         total = torch.zeros_like(token) if cache is None else cache + token
         return self._compute_logits((total / max(i, 1))[:, None], self.positions[i : i + 1], cond)[:, 0], total

@@ -3,7 +3,8 @@ r"""A penalty on a critic whose slope exceeds one.
     penalty = weight E max(0, |grad_x D(x)| - 1)^2
 
 A regularizer takes a critic, real samples x and their conditions (`modkit.kinds.Regularizer`). It differentiates with
-respect to x, with `create_graph=True`, since the penalty is differentiated again with respect to the critic's parameters.
+respect to x, with `create_graph=True`, since the penalty is differentiated again with respect to the critic's
+parameters.
 
 Shape letters: b batch.
 """
