@@ -80,7 +80,7 @@ def _check_installed() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         hint = 'pip install "modkit-generative[compare]"'
-        raise ValueError(f"compare expects matplotlib and jinja2, got {error}; install them by: {hint}") from error
+        raise ValueError(f"compare expects matplotlib and jinja2, got {error}; install them with: {hint}") from error
 
 
 def _make_json(material: Material) -> dict[str, Any]:

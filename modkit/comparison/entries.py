@@ -137,7 +137,7 @@ def _read_reports(run: Run) -> list[Report]:
     reports = saved_reports(run.path)
     if not reports:
         raise ValueError(
-            f"compare expects runs that were evaluated, got {run.path}; evaluate it by: modkit evaluate {run.path}"
+            f"compare expects runs that were evaluated, got {run.path}; evaluate it with: modkit evaluate {run.path}"
         )
     return reports
 

@@ -89,7 +89,7 @@ def _find_exporter(format: str) -> Callable[..., None]:
             raise ValueError(f"modkit_exporters must return a mapping from formats to targets, got {answer!r}")
         for name, target in answer.items():
             if targets.setdefault(name, target) != target:
-                raise ValueError(f"the format {name!r} is declared twice, by {targets[name]} and {target}")
+                raise ValueError(f"the format {name!r} is declared more than once, by {targets[name]} and {target}")
     if format not in targets:
         known = ", ".join(sorted(targets)) or "none, since no installed plug-in provides one"
         raise ValueError(f"unknown format {format!r}{did_you_mean(format, targets)}; available: {known}")

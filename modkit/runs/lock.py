@@ -164,7 +164,7 @@ def suggest_install(row: Mapping[str, Any]) -> str:
         present = f"{installed} is installed"
     except (metadata.PackageNotFoundError, ValueError):
         installed, present = None, "it is not installed"
-    command = f"install it by: pip install {shlex.quote(f'{name}=={version}' if version else name)}"
+    command = f"install it with: pip install {shlex.quote(f'{name}=={version}' if version else name)}"
     if installed == version:
         command = "run `modkit doctor` to see what is wrong"
     origin = f"{name} {version}".strip()

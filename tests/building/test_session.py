@@ -48,7 +48,7 @@ def test_what_has_no_weights_may_be_overridden_on_loading(tmp_path):
 def test_a_run_without_checkpoints_and_a_folder_without_a_run_cannot_be_loaded(tmp_path):
     run = train(spec(VAE), tmp_path / "run")
     shutil.rmtree(run.checkpoints)
-    with pytest.raises(ValueError, match="holds no whole checkpoint"):
+    with pytest.raises(ValueError, match="has no intact checkpoint"):
         load(run)
     with pytest.raises(ValueError, match="expects a run's directory"):
         load(tmp_path)
@@ -95,7 +95,7 @@ def test_what_is_refused_is_refused_before_anything_is_written(tmp_path, wrong, 
 def test_a_directory_that_holds_a_run_is_resumed_or_overwritten_and_nothing_else(tmp_path):
     train(spec(VAE), tmp_path / "run", steps=2)
     before = Run.open(tmp_path / "run").load_weights()
-    with pytest.raises(ValueError, match="holds a run already: go on with it by --resume, or --overwrite it"):
+    with pytest.raises(ValueError, match="already holds a run; use --resume to continue it or --overwrite to replace it"):
         train(spec(VAE), tmp_path / "run", steps=2)
     with pytest.raises(ValueError, match="was trained with a different `model`"):
         train(spec(DENOISER), tmp_path / "run", resume=True)

@@ -284,7 +284,7 @@ def test_refusals(runs, tmp_path, monkeypatch):
         compare([tmp_path / "bare"], tmp_path / "page.html")
     report.unlink()
     with pytest.raises(
-        ValueError, match="runs that were evaluated, got .*bare; evaluate it by: modkit evaluate .*bare"
+        ValueError, match="runs that were evaluated, got .*bare; evaluate it with: modkit evaluate .*bare"
     ):
         compare([runs["gan"], tmp_path / "bare"], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()

@@ -66,7 +66,7 @@ def test_what_is_exported_is_a_run_that_samples_the_same(run, exported):
     there = Run.open(exported)
     assert there.exported and there.finished and there.kept == ["step-00000002"] and there.find_checkpoint() == exported
     assert there.find_checkpoint("step-00000002") == exported and there.lock["parts"] == run.lock["parts"]
-    with pytest.raises(ValueError, match="a checkpoint that it keeps, got 'best'; it keeps step-00000002"):
+    with pytest.raises(ValueError, match="has no checkpoint 'best'; available: step-00000002"):
         there.find_checkpoint("best")
     assert load(there, locked=True)
 
@@ -76,7 +76,7 @@ def test_another_checkpoint_is_exported_by_its_name(run, tmp_path):
     assert torch.equal(load(out).sample(3, seed=0), load(run, checkpoint="step-00000001").sample(3, seed=0))
     assert Run.open(out).kept == ["step-00000001"] and "FD" in (out / "README.md").read_text()
     assert not (out / "evaluation.json").exists() and len(list((out / "evaluations").iterdir())) == 1
-    with pytest.raises(ValueError, match="got 'step-7'; it keeps step-00000001, step-00000002"):
+    with pytest.raises(ValueError, match="has no checkpoint 'step-7'; available: step-00000001, step-00000002"):
         export(run, tmp_path / "other", checkpoint="step-7")
 
 
@@ -158,7 +158,7 @@ def test_what_was_edited_is_refused(exported, name, old, new):
     text = (exported / name).read_text()
     assert text.count(old) == 1
     (exported / name).write_text(text.replace(old, new))
-    with pytest.raises(ValueError, match=f"vae: {name} is not what was exported: its SHA-256 is another than in state"):
+    with pytest.raises(ValueError, match=f"vae: {name} was changed after the export: its SHA-256 differs from the one in state"):
         load(exported)
     (exported / name).write_text(text)
     (exported / "README.md").write_text("mine")
@@ -172,7 +172,7 @@ def test_a_folder_that_holds_something_is_refused_and_what_fails_leaves_nothing(
         with pytest.raises(ValueError, match="expects a folder that is absent or empty, got"):
             export(run, path)
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr("modkit.publishing.export.model_card", lambda *_: 1 / 0)
+    monkeypatch.setattr("modkit.publishing.export.write_model_card", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export(run, tmp_path / "empty")
     assert sorted(os.listdir(tmp_path)) == ["empty", "full"] and os.listdir(tmp_path / "full") == ["mine"]
@@ -184,7 +184,7 @@ def test_nothing_goes_on_from_what_was_exported_but_a_piece(exported, tmp_path):
     before = {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match="cannot be resumed: it was exported"):
         train(spec(VAE), exported, resume=True)
-    with pytest.raises(ValueError, match="holds what was exported, which no run replaces"):
+    with pytest.raises(ValueError, match="holds an exported run, which cannot be replaced"):
         train(spec(VAE), exported, overwrite=True)
     assert before == {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
     model = build(spec(use("latent", autoencoder=use("run", path=str(exported)), prior=DENOISER)))
@@ -268,7 +268,7 @@ def test_a_path_of_this_machine_in_the_model_is_refused(run, tmp_path, monkeypat
     registry.cache_clear()
     noted = use("autoencoder", encoder=use("acme/noted", note="/home/me/x"), decoder=MLP["decoder"])
     made = train(spec(noted, steps=1), tmp_path / "run")
-    with pytest.raises(ValueError, match="without paths of this machine, got '/home/me/x' at model.encoder.note"):
+    with pytest.raises(ValueError, match="without absolute paths, got '/home/me/x' at model.encoder.note"):
         export(made, tmp_path / "out")
     monkeypatch.undo()
     registry.cache_clear()
@@ -319,7 +319,7 @@ def test_other_layouts_come_from_plugins(run, tmp_path, monkeypatch):
     registry.cache_clear()
     importlib.invalidate_caches()
     for name, message in {
-        "plian": "no format is called 'plian'; did you mean 'plain'?; there are: absent, bad, ",
+        "plian": "unknown format 'plian'; did you mean 'plain'?; available: absent, bad, ",
         "absent": "format absent: module exporting_of_acme has no 'nothing'",
         "bad": "bad holds no autoencoder",
     }.items():
@@ -331,6 +331,6 @@ def test_other_layouts_come_from_plugins(run, tmp_path, monkeypatch):
     make_plugin(tmp_path / "site", "other", FORMATS.replace('"export"', '"bad"'))
     registry.cache_clear()
     done = export_to("plain")
-    assert done.exit_code == 2 and "'plain' is declared more than once: by exporting_of_acme:export and" in done.output
+    assert done.exit_code == 2 and "'plain' is declared more than once, by exporting_of_acme:export and" in done.output
     monkeypatch.undo()
     registry.cache_clear()

@@ -44,7 +44,7 @@ def test_an_adopted_run_is_a_finished_one(tmp_path, spec, weights):
     assert model.sample(2, seed=0, labels=labels).shape == (2, 1, 8, 8)
     assert torch.equal(model.sample(2, seed=0), load(run).sample(2, seed=0))
     assert load(run, ["model.sampler.steps=3"]).sampler.times().numel() == 4
-    with pytest.raises(ValueError, match="no best one"):
+    with pytest.raises(ValueError, match="no score was watched"):
         run.find_checkpoint("best")
 
 
@@ -81,6 +81,6 @@ def test_all_that_does_not_fit_is_in_one_error_and_nothing_is_written(tmp_path, 
 
 def test_a_run_that_is_there_is_kept(tmp_path, spec, weights):
     import_weights(spec, weights, tmp_path / "run")
-    with pytest.raises(ValueError, match="holds a run already"):
+    with pytest.raises(ValueError, match="already holds a run"):
         import_weights(spec, weights, tmp_path / "run")
     import_weights(spec, {key: value * 1 for key, value in weights.items()}, tmp_path / "run", overwrite=True)

@@ -240,14 +240,14 @@ def test_truncated_missing_and_longer_files_are_refused_and_the_one_before_is_of
     path = save(tmp_path, "step-10", small())
     data = (path / file).read_bytes()
     (path / file).write_bytes(data + b" " if keep is None else data[:keep])
-    with pytest.raises(CheckpointError, match=rf"step-10: {file} .*; the last whole one before it is .*step-9$"):
+    with pytest.raises(CheckpointError, match=rf"step-10: {file} .*; the last intact one before it is .*step-9$"):
         load(path)
     assert find_latest(tmp_path) == tmp_path / "step-9"
     (path / file).unlink()
     with pytest.raises(CheckpointError, match=rf"{file} cannot be opened: No such file"):
         load(path)
     (tmp_path / "step-9" / "state.json").unlink()
-    with pytest.raises(CheckpointError, match="no whole one stands before it"):
+    with pytest.raises(CheckpointError, match="there is no intact one before it"):
         load(path)
     assert find_latest(tmp_path) is None
 
@@ -320,10 +320,10 @@ def test_forged_manifests_are_refused(tmp_path):
         with pytest.raises(CheckpointError, match=r"manifest\.json"):
             load(path)
     sign(path, good | {"format": 2})
-    with pytest.raises(CheckpointError, match="format 2, this modkit reads 1"):
+    with pytest.raises(CheckpointError, match="format 2, but this version of modkit reads format 1"):
         load(path)
     sign(path, good | {"tensors": {"model": {"w": "v"}}})
-    with pytest.raises(CheckpointError, match="differ in keys"):
+    with pytest.raises(CheckpointError, match="differ in the keys"):
         load(path)
     sign(path, good)
     assert load(path).state == {"step": 7}
@@ -333,13 +333,13 @@ def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused(tmp_path):
     path = save(tmp_path, "a", small())
     (path / "state.json").unlink()
     os.mkfifo(path / "state.json")
-    with pytest.raises(CheckpointError, match="state.json is no plain file"):
+    with pytest.raises(CheckpointError, match="state.json is not a regular file"):
         load(path)
     (path / "state.json").unlink()
     (path / "state.json").mkdir()
-    with pytest.raises(CheckpointError, match="state.json is no plain file"):
+    with pytest.raises(CheckpointError, match="state.json is not a regular file"):
         load(path)
-    with pytest.raises(CheckpointError, match="there is no such folder"):
+    with pytest.raises(CheckpointError, match="the folder does not exist"):
         load(tmp_path / "b")
 
 

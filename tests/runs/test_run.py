@@ -143,7 +143,7 @@ def test_a_run_is_found_again(tmp_path):
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"got .*absent, which has no modkit\.lock"):
+    with pytest.raises(ValueError, match=r"got .*absent without modkit\.lock"):
         Run.open(tmp_path / "absent")
     path = Run.create(tmp_path / "run", Spec(), LOCK).path
     for data, message in ((b"{", "damaged"), (b"[]", "expects a JSON object .* got list"), (b"[" * 100_000, "damaged")):
@@ -151,7 +151,7 @@ def test_what_is_no_run_is_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             Run.open(path)
     (path / "spec.yaml").unlink()
-    with pytest.raises(ValueError, match=r"which has no spec\.yaml"):
+    with pytest.raises(ValueError, match=r"without spec\.yaml"):
         Run.open(path)
 
 
@@ -164,7 +164,7 @@ def test_a_run_is_not_made_over_anything_unasked(tmp_path):
         save(run.checkpoints, "step-1", Checkpoint())
         run.finish()
     (path / "notes.txt").write_text("the reader's own")
-    with pytest.raises(ValueError, match="holds a run already: go on with it by --resume, or --overwrite it"):
+    with pytest.raises(ValueError, match="already holds a run; use --resume to continue it or --overwrite to replace it"):
         Run.create(path, Spec(), LOCK)
     assert len(Run.open(path).read_metrics()) == 1
     Run.create(path, Spec(), LOCK, overwrite=True)
@@ -186,9 +186,9 @@ def test_floats_come_back_exactly_and_what_is_no_number_is_refused(tmp_path):
             run.log(row)
             assert run.read_metrics()[-1] == row
         for value in (float("nan"), float("inf"), torch.ones(1)):
-            with pytest.raises(ValueError, match="rows of finite numbers"):
+            with pytest.raises(ValueError, match="rows of plain values and finite numbers"):
                 run.log({"loss": value})
-            with pytest.raises(ValueError, match="rows of finite numbers"):
+            with pytest.raises(ValueError, match="rows of plain values and finite numbers"):
                 run.time({"seconds": value})
     assert Run.open(tmp_path / "run").read_metrics() == rows and not (tmp_path / "run" / "timing.jsonl").exists()
 
@@ -231,10 +231,10 @@ def test_a_damaged_line_is_named_and_a_torn_last_one_left_out(tmp_path):
     (run.path / "metrics.jsonl").write_bytes(b'{"a": 1}\n{"a"')
     assert run.read_metrics() == [{"a": 1}]
     for line, message in (
-        (b'{"a"', "no row"),
+        (b'{"a"', "not a row"),
         (b"[1]", "got list"),
-        (b'{"a": NaN}', "NaN is no JSON"),
-        (b"\xff", "no row"),
+        (b'{"a": NaN}', "NaN is not valid JSON"),
+        (b"\xff", "not a row"),
     ):
         (run.path / "metrics.jsonl").write_bytes(b'{"a": 1}\n' + line + b"\n")
         with pytest.raises(ValueError, match=rf"metrics\.jsonl:2 .*{message}"):

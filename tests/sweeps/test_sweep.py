@@ -141,7 +141,7 @@ def test_trials_may_be_added_but_none_removed_or_changed(file, out, commands):
     with pytest.raises(ValueError, match="holds another sweep: steps were None, are 1; choose another directory"):
         sweep(file, ["sampler=heun,ddim", "seed=0,1"], out, **MEASURED, steps=1)
     wider, _ = apply(load_spec(file), ["model.network.width=9", "train.optimizer=sgd"])
-    message = r"model.network.width was 8, is 9, train.optimizer was adamw\(.*\), is sgd\(.*\);"
+    message = r"model.network.width was 8, now 9, train.optimizer was adamw\(.*\), now sgd\(.*\);"
     with pytest.raises(ValueError, match=f"holds another sweep: {message}"):
         sweep(wider, ["sampler=heun,ddim", "seed=0,1"], out, **MEASURED)
     assert not commands

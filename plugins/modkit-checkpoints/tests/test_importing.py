@@ -60,7 +60,7 @@ def test_a_checkpoint_becomes_a_run(vqgan):
     assert kept["source"] == "last one.ckpt" and "loss.perceptual_loss.lin0.model.1.weight" in kept["aside"]
     text = (vqgan / "run" / "spec.yaml").read_text()
     assert text.startswith("name: last-one\n")
-    assert "holds a run already" in imported(vqgan, status=2)[1]
+    assert "already holds a run" in imported(vqgan, status=2)[1]
     imported(vqgan, "--overwrite")
 
 
