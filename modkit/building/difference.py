@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from modkit.building.plan import plan
 from modkit.errors import join
@@ -17,6 +18,7 @@ from modkit.specs.spec import Spec
 from modkit.specs.tree import Path
 
 __all__ = [
+    "ABSENT",
     "Difference",
     "compare_pair",
     "compare_trees",
@@ -27,13 +29,22 @@ __all__ = [
 ]
 
 
+class _Absent:
+    def __str__(self) -> str:
+        return "absent"
+
+
+ABSENT: Any = _Absent()
+"""Stands for the value at a path that a spec lacks."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """A path at which two specs differ.
 
     Args:
         path: The path.
-        a: The first spec's value there, on one line; `absent` where it has none.
+        a: The first spec's value there, on one line; `absent` if it has none.
         b: The second spec's value.
     """
 
@@ -57,13 +68,12 @@ def compare_pair(a: Node, b: Node) -> list[Difference]:
 
 
 def compare_trees(values: Sequence[Value], path: Path = ()) -> Iterator[tuple[Path, tuple[Value, ...]]]:
-    """Yields the outermost paths at which trees differ, each with the values there; None where a tree has no such path.
+    """Yields the outermost paths at which trees differ, each with the values there; `ABSENT` if a tree lacks the path.
 
     Mappings with equal `use` are compared key by key, lists of equally many mappings item by item.
 
     Args:
-        values: Resolved specs (`modkit.building.plan.Plan.resolved`), or what they hold at `path`; no value in a
-            resolved spec is None.
+        values: Resolved specs (`modkit.building.plan.Plan.resolved`), or the values that they hold at `path`.
         path: The path of `values`.
     """
     nodes = [value for value in values if isinstance(value, Node)]
@@ -71,7 +81,7 @@ def compare_trees(values: Sequence[Value], path: Path = ()) -> Iterator[tuple[Pa
         return
     if len(nodes) == len(values) and len({node.use for node in nodes}) == 1:
         for key in dict.fromkeys(key for node in nodes for key in node):
-            yield from compare_trees([node.get(key) for node in nodes], (*path, key))
+            yield from compare_trees([node.get(key, ABSENT) for node in nodes], (*path, key))
     elif all(map(_is_list_of_nodes, values)) and len({len(value) for value in values if isinstance(value, tuple)}) == 1:
         for index, items in enumerate(zip(*(value for value in values if isinstance(value, tuple)))):
             yield from compare_trees(items, (*path, index))
@@ -81,11 +91,18 @@ def compare_trees(values: Sequence[Value], path: Path = ()) -> Iterator[tuple[Pa
 
 def is_same(values: Sequence[Value]) -> bool:
     """Tells whether values are equal in type too: `1`, `1.0` and `True` differ."""
-    return len({Node({"": value}) for value in values}) == 1
+    return len({value if value is ABSENT else Node({"": value}) for value in values}) == 1
 
 
 def format_value(value: Value) -> str:
-    """Formats a value on one line: `ddim(steps=50)`, `[1, 2]`, `{a: 1}`, `true`, `absent`."""
+    """Formats a value on one line, like YAML.
+
+    Examples:
+        >>> format_value(Node({"use": "ddim", "steps": 50, "eta": 0.0}))
+        'ddim(steps=50, eta=0.0)'
+        >>> [format_value(value) for value in ((1, 2), Node({"a": True}), None, ABSENT)]
+        ['[1, 2]', '{a: true}', 'null', 'absent']
+    """
     if isinstance(value, Node):
         if "use" in value:
             params = format_params(value)
@@ -94,7 +111,7 @@ def format_value(value: Value) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(format_value, value))}]"
     if value is None:
-        return "absent"
+        return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

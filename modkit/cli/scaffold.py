@@ -11,6 +11,7 @@ module imports no torch.
 
 from __future__ import annotations
 
+import ast
 import keyword
 import re
 from importlib import metadata
@@ -150,11 +151,12 @@ def _make_tests(target: str) -> str:
     """Selects the tests that build a part, and the imports that these tests use."""
     header, *tests = _read_starter("test_values.py").rstrip("\n").split("\n\n\n")
     tests = [test for test in tests if re.search(rf"\b{target}\(", test)]
+    names_used = {node.id for node in ast.walk(ast.parse("\n".join(tests))) if isinstance(node, ast.Name)}
     blocks = ['"""Values of the @kind@ `@plugin@/@part@`."""']
     for block in header.split("\n\n")[1:]:
         lines = []
         for statement, _, names in (line.rpartition("import ") for line in block.split("\n")):
-            used = [name for name in names.split(", ") if re.search(rf"(?<![.\w]){name}\b", "".join(tests))]
+            used = [name for name in names.split(", ") if name in names_used]
             lines += [f"{statement}import {', '.join(used)}"] if used else []
         blocks += ["\n".join(lines)] if lines else []
     return "\n\n\n".join(["\n\n".join(blocks), *tests]) + "\n"

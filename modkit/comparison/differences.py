@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from modkit.building.difference import compare_trees, is_same
+from modkit.building.difference import ABSENT, compare_trees, is_same
 from modkit.errors import join
 from modkit.specs.node import Node, Value
 from modkit.specs.tree import Path
@@ -17,7 +17,7 @@ __all__ = ["gather_rows", "list_leaves"]
 
 
 def list_leaves(trees: Sequence[Node]) -> dict[str, tuple[Value, ...]]:
-    """Lists the plain values that differ, by path; None where a spec has no such path."""
+    """Lists the plain values that differ, by path; None if a spec lacks the path."""
     leaves = [dict(_walk_leaves(tree, ())) for tree in trees]
     paths = dict.fromkeys(path for one in leaves for path in one)
     table = {path: tuple(one.get(path) for one in leaves) for path in paths}
@@ -25,17 +25,20 @@ def list_leaves(trees: Sequence[Node]) -> dict[str, tuple[Value, ...]]:
 
 
 def gather_rows(trees: Sequence[Node]) -> list[tuple[str, tuple[Value, ...]]]:
-    """Gathers what differs by part, outermost first: paths with the value of each spec, None where it has none.
+    """Gathers what differs by part, outermost first: the value of each spec by path, None if it lacks the path.
 
     A part is shown without the parts in its slots, which have rows of their own.
     """
-    return [(join(path), values) for path, values in _gather(trees, ())]
+    return [
+        (join(path), tuple(None if value is ABSENT else value for value in values))
+        for path, values in _gather(trees, ())
+    ]
 
 
 def _gather(values: Sequence[Value], path: Path) -> Iterator[tuple[Path, tuple[Value, ...]]]:
     for place, found in compare_trees(values, path):
         nodes = [value for value in found if isinstance(value, Node)]
-        if not nodes or len(nodes) < sum(value is not None for value in found):
+        if not nodes or len(nodes) < sum(value is not ABSENT for value in found):
             yield place, found
             continue
         keys = dict.fromkeys(key for node in nodes for key in node if key != "use")
@@ -43,7 +46,8 @@ def _gather(values: Sequence[Value], path: Path) -> Iterator[tuple[Path, tuple[V
             yield place, tuple(_drop_slots(value) if isinstance(value, Node) else value for value in found)
             keys = {key: None for key in keys if any(_holds_part(node.get(key)) for node in nodes)}
         for key in keys:
-            yield from _gather([value.get(key) if isinstance(value, Node) else None for value in found], (*place, key))
+            below = [value.get(key, ABSENT) if isinstance(value, Node) else ABSENT for value in found]
+            yield from _gather(below, (*place, key))
 
 
 def _drop_slots(node: Node) -> Node:

@@ -52,15 +52,15 @@ class _Scale:
     def __init__(self, axis: Axis, points: Sequence[Point], floor: float | None) -> None:
         values = [p.values[axis.role] for p in points if axis.role in p.ranked] or [p.values[axis.role] for p in points]
         self._log = axis.log and min(values) > 0
-        known = [self._at(value) for value in (*values, *(() if floor is None else (floor,)))]
+        known = [self._transform(value) for value in (*values, *(() if floor is None else (floor,)))]
         self._worst, self._best = (max(known), min(known)) if axis.better == "lower" else (min(known), max(known))
 
     def __call__(self, value: float) -> float:
         if self._worst == self._best:
             return 1.0
-        return 1 / 6 + 5 / 6 * min(max((self._at(value) - self._worst) / (self._best - self._worst), 0.0), 1.0)
+        return 1 / 6 + 5 / 6 * min(max((self._transform(value) - self._worst) / (self._best - self._worst), 0.0), 1.0)
 
-    def _at(self, value: float) -> float:
+    def _transform(self, value: float) -> float:
         if not self._log:
             return value
         return math.log(value) if value > 0 else -math.inf

@@ -71,6 +71,10 @@ def rank(measured: Mapping[str, Measured]) -> Ranking:
 
     Args:
         measured: The score by label.
+
+    Examples:
+        >>> rank({label: Measured(Score(value, better="lower")) for label, value in (("a", 2.0), ("b", 1.0))}).ranks
+        {'a': 2, 'b': 1}
     """
     if not measured:
         return Ranking()
@@ -124,6 +128,10 @@ def find_dominators(points: Mapping[str, Sequence[float]], better: Sequence[Bett
     Args:
         points: Coordinates by label.
         better: Which direction is better in each coordinate.
+
+    Examples:
+        >>> find_dominators({"a": (1.0, 5.0), "b": (2.0, 4.0)}, ("lower", "higher"))
+        {'a': (), 'b': ('a',)}
 
     Raises:
         ValueError: If a point has a different number of coordinates.

@@ -75,7 +75,14 @@ def make_cost_table(systems: Sequence[System], rankings: Mapping[str, Ranking]) 
 
 
 def format_number(value: float, error: float | None = None) -> tuple[str, str]:
-    """Formats a value and its standard error: two digits of the error, or four of a value without one or exact."""
+    """Formats a value and its standard error with two digits of the error, or four digits if there is no error.
+
+    Examples:
+        >>> format_number(1.6499, 0.2368)
+        ('1.65', '0.24')
+        >>> format_number(1323347)
+        ('1,323,347', '')
+    """
     if error is None or error == 0:
         whole = float(value).is_integer() and abs(value) < 1e15
         text = f"{int(value):,}" if whole else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"

@@ -83,6 +83,13 @@ def save(directory: Path, name: str, checkpoint: Checkpoint) -> Path:
 
     Raises:
         ValueError: If a name is not plain, a value is not a dense tensor, or the state is not plain JSON.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = save(Path(folder), "step-1", Checkpoint({"model": {"w": torch.ones(2)}}, {"step": 1}))
+        ...     load(path)
+        Checkpoint(tensors={'model': {'w': tensor([1., 1.])}}, state={'step': 1})
     """
     _check_name("a name", name)
     files, manifest = _encode(checkpoint)

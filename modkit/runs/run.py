@@ -60,6 +60,15 @@ class Run:
         path: The directory.
         spec_text: The resolved spec, YAML.
         lock: What the run was made with (`modkit.runs.lock.make_lock`).
+
+    Examples:
+        >>> import tempfile
+        >>> from modkit import Spec, use
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Run.create(f"{folder}/run", Spec(name="tiny", model=use("acme/mixture")), {}) as run:
+        ...         run.log({"step": 1, "losses": {"player/nll": 0.5}})
+        ...         run.read_metrics()
+        [{'step': 1, 'losses': {'player/nll': 0.5}}]
     """
 
     def __init__(self, path: Path, spec_text: str, lock: dict[str, Any]) -> None:
@@ -237,7 +246,7 @@ class Run:
 
     def mark(self) -> int:
         """Syncs the metrics to the disk and returns their size in bytes, which a checkpoint stores for `cut`."""
-        file = self._file(_METRICS)
+        file = self._open_file(_METRICS)
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size
 
@@ -316,11 +325,11 @@ class Run:
             line = json.dumps(row, allow_nan=False)  # floats are written by repr and so are exact
         except (TypeError, ValueError) as error:
             raise ValueError(f"Run expects rows of plain values and finite numbers in {name}, got {row}") from error
-        file = self._file(name)
+        file = self._open_file(name)
         file.write(line.encode() + b"\n")
         file.flush()
 
-    def _file(self, name: str) -> BinaryIO:
+    def _open_file(self, name: str) -> BinaryIO:
         if name not in self._files:
             self._files[name] = open(self.path / name, "ab")
         return self._files[name]

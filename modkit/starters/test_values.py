@@ -104,8 +104,8 @@ def test_its_nll_is_that_of_the_gaussian() -> None:
 
 def test_its_draws_are_as_wide_as_it_says() -> None:
     """To four standard errors of 10,000 values."""
-    sample = FixedGaussian(TensorType((100,)), std=0.2).sample(torch.zeros(100, 100), Rng(0))
-    assert abs(float(sample.std()) - 0.2) < 4 * 0.2 / (2 * 10_000) ** 0.5
+    x = FixedGaussian(TensorType((100,)), std=0.2).sample(torch.zeros(100, 100), Rng(0))
+    assert abs(float(x.std()) - 0.2) < 4 * 0.2 / (2 * 10_000) ** 0.5
 
 
 def test_one_strength_is_one_wave() -> None:

@@ -218,7 +218,7 @@ def test_train_makes_a_run_and_says_where(here):
     [
         (["--resume", "--overwrite"], "train expects --resume or --overwrite, got both"),
         (["--out", "tiny.yaml"], "Run.create expects a directory, got the file tiny.yaml"),
-        (["--out", "tiny.yaml/x"], "Run.create cannot make the directory tiny.yaml/x: "),
+        (["--out", "tiny.yaml/x"], "Run.create cannot create the directory tiny.yaml/x: "),
         (["--out", "."], "Run.create expects an empty directory or a run, got . with bad.yaml, tiny.yaml"),
     ],
 )
@@ -280,7 +280,7 @@ def test_sample_takes_a_label_and_short_overrides(trained):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["nowhere"], "Run.open expects a run's directory, got nowhere, which has no modkit.lock"),
+        (["nowhere"], "Run.open expects the directory of a run, got nowhere without modkit.lock"),
         (["RUN", "--out", "x.jpg"], "--out expects a file ending in .png, .npy or .safetensors, got x.jpg"),
         (["RUN", "--out", "x"], "--out expects a file ending in"),
         (["RUN", "smapler=ddim"], ".*got smapler, expected one of guidance, sampler .*did you mean sampler"),

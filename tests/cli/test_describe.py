@@ -158,7 +158,10 @@ def test_diagnosis_gives_each_plugin_its_reason(site, monkeypatch):
     [
         (["modkit-generative>=0.1"], None),
         (["Modkit_Generative>=90"], f"requires modkit-generative>=90, but {modkit.__version__} is installed"),
-        (["numpy", "modkit-generative<0.0.1"], f"requires modkit-generative<0.0.1, but {modkit.__version__} is installed"),
+        (
+            ["numpy", "modkit-generative<0.0.1"],
+            f"requires modkit-generative<0.0.1, but {modkit.__version__} is installed",
+        ),
         (["modkit-generative>=90; extra == 'dev'"], None),
         (["modkit-generative>=90; python_version < '3'"], None),
         (["modkit-generative >>> 1"], "has a requirement that cannot be parsed, 'modkit-generative >>> 1': "),

@@ -116,10 +116,12 @@ def test_a_missing_part_comes_with_its_remedy():
     spiteful = Entry(Part("sampler", "x", "modkit.part:Part", ""), "a; rm -rf b", "1")
     nothing = made() | {"parts": []}
     assert compare(made(TYPE, numpy, spiteful), nothing) == [
-        "bottleneck acme/fsq is missing: it came with acme-parts-of-nobody 1.2, it is not installed: "
+        "bottleneck acme/fsq is missing: it came with acme-parts-of-nobody 1.2, it is not installed; install it with: "
         "pip install acme-parts-of-nobody==1.2",
-        f"encoder np is missing: it came with numpy 0.1, {np.__version__} is installed; install it with: pip install numpy==0.1",
-        "sampler x is missing: it came with a; rm -rf b 1, it is not installed; install it with: pip install 'a; rm -rf b==1'",
+        f"encoder np is missing: it came with numpy 0.1, {np.__version__} is installed; "
+        "install it with: pip install numpy==0.1",
+        "sampler x is missing: it came with a; rm -rf b 1, it is not installed; "
+        "install it with: pip install 'a; rm -rf b==1'",
     ]
     assert compare(nothing, made()) == ["bottleneck acme/fsq of acme-parts-of-nobody is new"]
 

@@ -164,7 +164,9 @@ def test_a_run_is_not_made_over_anything_unasked(tmp_path):
         save(run.checkpoints, "step-1", Checkpoint())
         run.finish()
     (path / "notes.txt").write_text("the reader's own")
-    with pytest.raises(ValueError, match="already holds a run; use --resume to continue it or --overwrite to replace it"):
+    with pytest.raises(
+        ValueError, match="already holds a run; use --resume to continue it or --overwrite to replace it"
+    ):
         Run.create(path, Spec(), LOCK)
     assert len(Run.open(path).read_metrics()) == 1
     Run.create(path, Spec(), LOCK, overwrite=True)
