@@ -43,7 +43,7 @@ def verify(run: Run, *, locked: bool = False) -> None:
     differences = find_drift(run.lock, entries)
     if locked:
         if run.lock.get("torch") != str(torch.__version__):
-            differences.append(f"torch was {run.lock.get('torch')}, is {torch.__version__}")
+            differences.append(f"torch was {run.lock.get('torch')}, now {torch.__version__}")
         differences += missing(run)
         if differences:
             raise ValueError(f"{run.path} is locked to what it was made with:\n{_listed(differences)}")

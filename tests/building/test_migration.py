@@ -186,7 +186,7 @@ def test_without_the_plugin_one_is_told_what_to_install(made, tmp_path):
     run, _ = made
     message = (
         r"needs parts that are not here:\n  encoder acme/thin is missing: it came with modkit-acme 1.0, it is not "
-        r"installed: pip install modkit-acme==1.0$"
+        r"installed; install it with: pip install modkit-acme==1.0$"
     )
     registry.cache_clear()
     for attempt in (

@@ -142,7 +142,7 @@ test_what_does_not_fit_a_signature_is_refused = refusals(
     ("{use: 'local:a:B'}", "3:8: model: got the local a:B, not reloadable by name, expected a registered model"),
     ("{use: acme/gan}", "no model is called 'acme/gan'"),
     ("{use: run}", "3:8: model: got no `path`, expected the directory of a run"),
-    ("{use: run, path: nowhere}", "3:8: model: the run cannot be used: Run.open expects a run's directory"),
+    ("{use: run, path: nowhere}", "3:8: model: the run cannot be used: Run.open expects the directory of a run"),
     ("{use: run, path: nowhere, trian: true}", "got an unknown key 'trian', expected path, at, train"),
     ("{use: run, path: 3}", "model.path: got 3, expected str"),
     (f"{{use: run, path: {'a' * 5000}}}", "the run cannot be used: .*too long"),

@@ -54,7 +54,7 @@ def test_a_run_without_checkpoints_and_a_folder_without_a_run_cannot_be_loaded(t
     shutil.rmtree(run.checkpoints)
     with pytest.raises(ValueError, match="has no intact checkpoint"):
         load(run)
-    with pytest.raises(ValueError, match="expects a run's directory"):
+    with pytest.raises(ValueError, match="expects the directory of a run"):
         load(tmp_path)
 
 

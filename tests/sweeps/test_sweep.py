@@ -215,7 +215,7 @@ def test_a_directory_that_holds_anything_else_is_left_alone(file, out, commands)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"format": 1, "cells": []}', "out/sweep.json has format 1, expected 2: this sweep was started by another version of modkit"),
+        ('{"format": 1, "cells": []}', "out/sweep.json has format 1, expected 2: this sweep was started by another"),
         ('{"format": 2}', "out/sweep.json is damaged: KeyError"),
         ("[]", "out/sweep.json is damaged: TypeError"),
     ],
