@@ -138,7 +138,7 @@ def test_trials_may_be_added_but_none_removed_or_changed(file, out, commands):
     before = (out / "sweep.json").read_bytes()
     with pytest.raises(ValueError, match="out holds another sweep: these axes lack its trials .*heun,train.seed=0;"):
         sweep(file, ["sampler=ddim", "seed=0,1"], out, **MEASURED)
-    with pytest.raises(ValueError, match="holds another sweep: steps were None, are 1; choose another directory"):
+    with pytest.raises(ValueError, match="holds another sweep: steps were None, now 1; choose another directory"):
         sweep(file, ["sampler=heun,ddim", "seed=0,1"], out, **MEASURED, steps=1)
     wider, _ = apply(load_spec(file), ["model.network.width=9", "train.optimizer=sgd"])
     message = r"model.network.width was 8, now 9, train.optimizer was adamw\(.*\), now sgd\(.*\);"

@@ -85,7 +85,7 @@ def test_a_file_that_does_not_fit_is_one_error_and_nothing_is_written(vqgan):
     assert (
         "last one.ckpt as taming-vqgan: the weights do not fit the model: 1 missing: decoder.conv_out.bias; " in error
     )
-    assert "1 of another shape: encoder.conv_out.weight (3, 64, 3, 3) for (16, 64, 3, 3)" in error
+    assert "1 of another shape: encoder.conv_out.weight (3, 64, 3, 3) instead of (16, 64, 3, 3)" in error
     assert error.strip().endswith("1 not finite: encoder.conv_in.bias")
     assert not (vqgan / "run").exists()
 
