@@ -79,13 +79,13 @@ class Plan:
         Raises:
             ValueError: If a part's target does not resolve.
         """
-        from modkit.runs.lock import lock
+        from modkit.runs.lock import make_lock
 
         places: dict[tuple[str, str], list[str]] = {}
         for path, call in self.calls.items():
             places.setdefault((call.part.kind, call.part.name), []).append(path)
         seed = int(self.settings.arguments["seed"])  # type: ignore[arg-type]
-        made = lock(self.entries, spec_text=self.resolved.to_yaml(), seed=seed, keys=keys, places=places)
+        made = make_lock(self.entries, spec_text=self.resolved.to_yaml(), seed=seed, keys=keys, places=places)
         return {**made, "x": write_types(x, fields)}
 
 

@@ -103,7 +103,7 @@ def load(
     else:
         run = run if isinstance(run, Run) else Run.open(run)
         made = model
-        _load_weights(run, made, run.weights(checkpoint), f"the {type(model).__name__} given")
+        _load_weights(run, made, run.load_weights(checkpoint), f"the {type(model).__name__} given")
     return made.to(device).eval()
 
 

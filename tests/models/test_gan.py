@@ -97,7 +97,7 @@ def test_a_lazy_penalty_is_computed_at_its_steps_alone(tmp_path):
     game = spec(use("gan", **SLOTS, regularizers={"r1": "r1"}), steps=7, terms={"r1": {"every": 3, "start": 1}})
     one = trainer(game, tmp_path / "run")
     one.fit()
-    rows = one.run.metrics()
+    rows = one.run.read_metrics()
     assert [row["step"] for row in rows if "discriminator/r1" in row["losses"]] == [2, 5]
     assert all({"discriminator/adversarial", "generator/adversarial"} <= set(row["losses"]) for row in rows)
 
