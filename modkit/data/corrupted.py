@@ -42,6 +42,7 @@ class Corrupted:
         self.fields = {**self.data.fields, **self.corruption.fields}
         self.splits = self.data.splits
         self.levels = self.data.levels
+        self.features: str | None = getattr(self.data, "features", None)
 
     @property
     def key(self) -> str:

@@ -39,6 +39,8 @@ class Digits:
         ValueError: If `size` is outside [1, 256].
     """
 
+    features = "classifier:digits"
+
     def __init__(self, *, size: int = 16) -> None:
         if not 1 <= size <= _LARGEST:
             raise ValueError(f"Digits expects a size in [1, {_LARGEST}], got {size}")

@@ -23,7 +23,16 @@ from modkit.engines.local import LocalEngine
 from modkit.evaluation.evaluate import DEFAULT
 from modkit.evaluation.feed import Feed
 from modkit.evaluation.report import Report
-from modkit.evaluation.scoring import Chosen, check_needs, lacking, made_extractor, made_metrics, prepared, scored
+from modkit.evaluation.scoring import (
+    Chosen,
+    check_needs,
+    choose_features,
+    lacking,
+    made_extractor,
+    made_metrics,
+    prepared,
+    scored,
+)
 from modkit.evaluation.sources import Source, from_data, from_model
 from modkit.kinds import Data, FeatureExtractor, Metric
 from modkit.metrics.memory import peak_memory
@@ -239,7 +248,7 @@ def _features(found: Opened, features: str | FeatureExtractor | None = None) -> 
     data, settings = found.data, found.evaluation
     if features is None and settings and settings.features:
         features = settings.features(x=data.x)
-    extractor = made_extractor(features or _usual(data, found.name), data.x, name=found.name, classes=_classes(data))
+    extractor = made_extractor(features or choose_features(data), data.x, name=found.name, classes=_classes(data))
     return prepared(extractor, data)
 
 
@@ -281,13 +290,6 @@ def _matched(data: Data, held: Source) -> Sequence[int]:
     if short := [label for label, num in enumerate(wanted) if len(kept[label]) < num]:
         raise ValueError(f"evaluate expects as many training as held-out images of each class, got fewer of {short}")
     return torch.cat(kept).sort().values.tolist()
-
-
-def _usual(data: Data, name: str) -> str:
-    """The features where none are named: a classifier's where it can be trained, else the values themselves."""
-    if name == "digits":
-        return "classifier:digits"
-    return "classifier" if len(data.x.shape) == 3 and data.x.range and _classes(data) else "pixels"
 
 
 def _classes(data: Data) -> int | None:

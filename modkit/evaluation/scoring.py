@@ -23,7 +23,7 @@ from modkit.parts.signature import parameters
 from modkit.rng import Rng
 from modkit.types import Score, TensorType
 
-__all__ = ["Chosen", "Places", "check_needs", "lacking", "made_extractor", "made_metrics", "prepared", "scored"]
+__all__ = ["Chosen", "Places", "check_needs", "choose_features", "lacking", "made_extractor", "made_metrics", "prepared", "scored"]
 
 Chosen: TypeAlias = Sequence[str | Metric]
 Places: TypeAlias = Mapping[str, Mapping[str, str]]
@@ -49,6 +49,20 @@ def made_metrics(chosen: Chosen, k: int | None = None) -> dict[str, Metric]:
             raise ValueError(f"evaluate expects each metric once, got {name} twice")
         made[name] = metric
     return made
+
+
+def choose_features(data: Data) -> str:
+    """Chooses the features that compare a data set's samples when none are requested.
+
+    Returns:
+        The features that the data set names in its optional member `features`; otherwise `classifier`, to be trained on
+        the data, if they are images with a range and labels; otherwise `pixels`.
+    """
+    named: str | None = getattr(data, "features", None)
+    if named is not None:
+        return named
+    labelled = "labels" in data.fields and data.fields["labels"].classes
+    return "classifier" if len(data.x.shape) == 3 and data.x.range and labelled else "pixels"
 
 
 def made_extractor(features: str | FeatureExtractor | None, x: TensorType, **offered: Any) -> FeatureExtractor | None:

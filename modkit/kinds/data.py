@@ -20,6 +20,10 @@ class Data(Protocol):
 
     `.levels` is the number of values a pixel can take (256 for 8-bit images), or None; `.key` a hash of content and
     preprocessing; `.splits` the number of samples in each split.
+
+    Optional: `.features` names the features that suit its samples (`classifier:digits`); runs are measured with them
+    unless others are requested. Without it, a classifier is trained on labelled images, and other data are compared by
+    their values.
     """
 
     x: TensorType

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,11 +8,15 @@ from click.testing import CliRunner
 from PIL import Image
 
 import modkit
+from modkit.building.session import load_run, open_data
 from modkit.cli.app import app
+from modkit.data.corrupted import Corrupted
+from modkit.data.corruptions import Mask
 from modkit.data.digits import Digits
 from modkit.data.loader import permutation
-from modkit.evaluation.evaluate_run import evaluate_run
+from modkit.evaluation.evaluate_run import evaluate_run, measure_run
 from modkit.evaluation.report import Report, saved_reports
+from modkit.evaluation.scoring import choose_features
 from modkit.evaluation.sources import source
 from modkit.features.classifier import Classifier
 
@@ -242,6 +247,27 @@ def test_a_classifier_is_trained_once_for_data_that_have_labels(tmp_path, cache,
     assert name.startswith("FD (classifier:image-folder@")
     monkeypatch.setattr(Classifier, "prepare", lambda *_: pytest.fail("trained again"))
     assert evaluate_run(run, metrics=["fd"]) == report
+
+
+class Shifted(Digits):
+    """A data set under another name, whose class names its own features."""
+
+    features = "random-conv"
+
+
+@pytest.mark.parametrize("data", [Shifted(size=8), Digits(size=8)])
+def test_a_data_set_names_the_features_that_suit_it(run, data):
+    loaded = load_run(run)
+    found = open_data(run, loaded.site)._replace(data=data, name="elsewhere")
+    report = measure_run(run, loaded, found, metrics=["fd"], num=24)
+    want = "random-conv:0" if isinstance(data, Shifted) else "classifier:digits"
+    assert set(report.scores) == {f"FD ({want})"}
+
+
+def test_corrupted_data_have_the_features_of_the_data_they_corrupt():
+    made = Corrupted(data=lambda: Shifted(size=8), corruption=Mask)
+    assert choose_features(made) == "random-conv"
+    assert choose_features(SimpleNamespace(x=made.x, fields=made.fields)) == "classifier"
 
 
 def test_a_report_says_what_was_asked_for(run):

@@ -224,6 +224,8 @@ def test_watchers_are_told_in_order(tmp_path):
     ]
     grids = [arguments["grid"] for event, arguments in told if event == "samples_ready"]
     assert (one.run.samples / "step-00000003.png").read_bytes() == png(grids[-1])
+    assert all(grid.dtype == torch.uint8 and grid.ndim == 3 and len(grid) in (1, 3) for grid in grids)
+    assert all(grid.min() == 0 and grid.max() > 1 for grid in grids)
     paths = [arguments["path"].name for event, arguments in told if event == "checkpoint_saved"]
     assert paths == ["step-00000000", "step-00000002", "step-00000003"]
     assert told[-1] == ("run_finished", {"error": None})
