@@ -9,7 +9,7 @@ from pathlib import Path
 import modkit
 from examples.studies.budget import Trial
 from modkit import Spec
-from modkit.evaluation.scoring import choose_features, made_extractor, prepared
+from modkit.evaluation.scoring import choose_features, make_extractor, prepare_extractor
 from modkit.kinds import Data, FeatureExtractor
 
 __all__ = ["ROWS", "SHARES", "SYSTEMS", "Plan", "Row", "digits", "fashion_mnist"]
@@ -98,8 +98,8 @@ class Plan:
     def features(self, data: Data) -> FeatureExtractor:
         """Makes the features that images are compared by: those the data set names, or a classifier trained on it."""
         classes = data.fields["labels"].classes
-        extractor = made_extractor(choose_features(data), data.x, name=self.name, classes=classes)
-        made = prepared(extractor, data)
+        extractor = make_extractor(choose_features(data), data.x, name=self.name, classes=classes)
+        made = prepare_extractor(extractor, data)
         assert made is not None
         return made
 

@@ -142,7 +142,7 @@ def train(
 ) -> None:
     """Train SPEC into a run; k=v overrides."""
     from modkit.cli.console import progress, terminal
-    from modkit.evaluation.report import saved_reports
+    from modkit.evaluation.report import read_reports
     from modkit.specs.load import load_spec
     from modkit.training.interruption import Stopped
     from modkit.training.train import train
@@ -172,7 +172,7 @@ def train(
     except TrainingError as error:
         end(1, str(error))
     else:
-        for report in saved_reports(run.path)[:1]:
+        for report in read_reports(run.path)[:1]:
             print_scores(report)
         pictures = sorted(run.samples.glob("*.png"))
         click.echo(f"run: {run.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))

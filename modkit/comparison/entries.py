@@ -17,7 +17,7 @@ from modkit.building.plan import plan
 from modkit.building.session import open_run
 from modkit.comparison.ranking import Measured, averaged
 from modkit.errors import SpecError, split
-from modkit.evaluation.report import Report, saved_reports
+from modkit.evaluation.report import Report, read_reports
 from modkit.kinds import Data
 from modkit.runs.run import Run
 from modkit.specs.node import Node
@@ -142,7 +142,7 @@ class _Change(NamedTuple):
 
 
 def _reports(run: Run) -> list[Report]:
-    reports = saved_reports(run.path)
+    reports = read_reports(run.path)
     if not reports:
         raise ValueError(f"compare expects runs that were evaluated, got {run.path}: modkit evaluate {run.path}")
     return reports

@@ -75,16 +75,16 @@ class _Each(Rng):
         return _Each(self._sources[first:])
 
     def normal(self, name: str, like: Tensor) -> Tensor:
-        return self._gathered(like, lambda rng, row: rng.normal(name, row))
+        return self._draw_rows(like, lambda rng, row: rng.normal(name, row))
 
     def uniform(self, name: str, like: Tensor) -> Tensor:
-        return self._gathered(like, lambda rng, row: rng.uniform(name, row))
+        return self._draw_rows(like, lambda rng, row: rng.uniform(name, row))
 
     def integers(self, name: str, like: Tensor, low: int, high: int) -> Tensor:
-        return self._gathered(like, lambda rng, row: rng.integers(name, row, low, high))
+        return self._draw_rows(like, lambda rng, row: rng.integers(name, row, low, high))
 
     def generators(self, num: int) -> list[torch.Generator]:
         return [one.generators(1)[0] for one in self._sources[:num]]
 
-    def _gathered(self, like: Tensor, draw: Callable[[Rng, Tensor], Tensor]) -> Tensor:
+    def _draw_rows(self, like: Tensor, draw: Callable[[Rng, Tensor], Tensor]) -> Tensor:
         return torch.cat([draw(rng, like[row : row + 1]) for row, rng in enumerate(self._sources[: len(like)])])

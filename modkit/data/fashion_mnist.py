@@ -75,9 +75,9 @@ class FashionMNIST:
         images, labels = self._samples[split]
         rows = torch.as_tensor(indices, dtype=torch.long)
         x = images.index_select(0, rows).unsqueeze(1).float().div_(127.5).sub_(1)
-        return Batch(self._resized(x), {"labels": labels.index_select(0, rows).long()})
+        return Batch(self._resize(x), {"labels": labels.index_select(0, rows).long()})
 
-    def _resized(self, x: Tensor) -> Tensor:
+    def _resize(self, x: Tensor) -> Tensor:
         if self._size == _SIZE:
             return x
         if self._size == _PADDED:

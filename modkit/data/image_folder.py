@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from modkit.data.listing import classes_of, list_pictures
+from modkit.data.listing import find_classes, list_pictures
 from modkit.data.splits import check_split, content_key
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
@@ -71,7 +71,7 @@ class ImageFolder:
         self._listings = list_pictures(root, test)
         if not self._listings["train"]:
             raise ValueError(f"ImageFolder expects pictures to train on in {root!r}, got none")
-        classes = classes_of(list(self._listings.values()))
+        classes = find_classes(list(self._listings.values()))
         self._labels = {split: listing.labels(classes) for split, listing in self._listings.items() if classes}
         self._size, self._channels, self._flip, self._crop = size, channels, flip, crop
 
@@ -118,14 +118,14 @@ class ImageFolder:
             with Image.open(path) as image:
                 image.draft(None, (2 * self._size, 2 * self._size))  # a JPEG's decoder shrinks almost for free
                 upright = ImageOps.exif_transpose(image)
-                square = _square(_converted(upright, "RGB" if self._channels == 3 else "L"), self._size, offset)
+                square = _square(_convert(upright, "RGB" if self._channels == 3 else "L"), self._size, offset)
         except _DAMAGE as error:
             raise ValueError(f"ImageFolder expects a whole picture in {path!r}, got {error!r}") from error
         pixels = np.asarray(square).reshape(self._size, self._size, self._channels)
         return pixels[:, ::-1] if mirrored else pixels
 
 
-def _converted(image: Image.Image, mode: str) -> Image.Image:
+def _convert(image: Image.Image, mode: str) -> Image.Image:
     """The picture with 8 bits a channel, transparent pixels on white."""
     if image.mode == "F":
         raise ValueError("pixels of floating point")

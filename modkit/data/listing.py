@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Listing", "classes_of", "list_pictures"]
+__all__ = ["Listing", "find_classes", "list_pictures"]
 
 _SUFFIXES = (b".png", b".jpg", b".jpeg", b".webp", b".bmp", b".tif", b".tiff", b".gif", b".ppm", b".pgm")
 
@@ -77,7 +77,7 @@ def list_pictures(root: str, test: float) -> dict[str, Listing]:
     return {split: Listing(folder, names) for split, names in paths.items()}
 
 
-def classes_of(listings: Sequence[Listing]) -> tuple[bytes, ...]:
+def find_classes(listings: Sequence[Listing]) -> tuple[bytes, ...]:
     """Sorted names of the folders that every picture lies in, or none where there are fewer than two."""
     names: set[bytes] = set()
     for listing in listings:

@@ -131,10 +131,10 @@ class _Reader(Dataset[Content]):
         if len(read) == 1:
             return read[0].x, dict(read[0].fields)
         fields = {name: torch.cat([batch.fields[name] for batch in read]) for name in read[0].fields}
-        return _concatenated([batch.x for batch in read]), fields
+        return _concatenate([batch.x for batch in read]), fields
 
 
-def _concatenated(values: list[Value]) -> Value:
+def _concatenate(values: list[Value]) -> Value:
     if isinstance(values[0], tuple):
         return tuple(torch.cat(level) for level in zip(*values, strict=True))
     return torch.cat([value for value in values if not isinstance(value, tuple)])
@@ -157,7 +157,7 @@ def _batches(
         batch_size=None,
         sampler=requests,
         num_workers=workers,
-        collate_fn=_unchanged,  # type: ignore[arg-type]  # a content, not a list, without a batch size
+        collate_fn=_keep,  # type: ignore[arg-type]  # a content, not a list, without a batch size
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else the workers' seed comes from the global one
     )
@@ -165,7 +165,7 @@ def _batches(
         yield _batch(content)
 
 
-def _unchanged(content: Content) -> Content:
+def _keep(content: Content) -> Content:
     return content
 
 

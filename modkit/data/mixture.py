@@ -51,7 +51,7 @@ class Mixture:
         self.fields = {"labels": TensorType((), classes=len(centers))}
         self.splits = {"train": num, "test": num_test}
         self.levels: int | None = None
-        self._samples = {split: self._drawn(split, size) for split, size in self.splits.items()}
+        self._samples = {split: self._draw(split, size) for split, size in self.splits.items()}
 
     @property
     def key(self) -> str:
@@ -75,7 +75,7 @@ class Mixture:
         rows = torch.as_tensor(indices, dtype=torch.long)
         return Batch(x.index_select(0, rows), {"labels": labels.index_select(0, rows)})
 
-    def _drawn(self, split: str, num: int) -> tuple[Tensor, Tensor]:
+    def _draw(self, split: str, num: int) -> tuple[Tensor, Tensor]:
         rng = Rng(0, "mixture", split)
         cells = -(-num // _CELL)
         modes = rng.integers("mode", torch.empty(cells, _CELL), 0, len(self.centers)).view(-1)[:num].clone()

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from modkit.evaluation.feed import Feed
 from modkit.evaluation.report import Report
-from modkit.evaluation.scoring import Chosen, check_needs, made_extractor, made_metrics, scored
+from modkit.evaluation.scoring import Chosen, check_needs, make_extractor, make_metrics, score
 from modkit.evaluation.sources import Samples, Source, source
 from modkit.kinds import FeatureExtractor
 from modkit.metrics.moments import Gaussian, Moments
@@ -61,19 +61,19 @@ def evaluate(
     sources["fake"] = source(fake, "fake", num=num or sources["real"].count, seed=seed, size=size)
     if train is not None:
         sources["train"] = source(train, "train", seed=seed, size=size)
-    sources = _of_one_side(sources) if size is None else sources
+    sources = _resize_folders(sources) if size is None else sources
     sources["fake"].key = ""  # samples are seen once: not worth a place in the cache
     seen = {name: one.type.shape for name, one in sources.items() if one.given is None}
     if len(set(seen.values())) > 1:
         shapes = ", ".join(f"{name} {shape}" for name, shape in seen.items())
         raise ValueError(f"evaluate expects samples of one shape, got {shapes}")
     alive = next((one for one in sources.values() if one.given is None), sources["real"])
-    feed = Feed(made_extractor(features, alive.type), raw=raw)
+    feed = Feed(make_extractor(features, alive.type), raw=raw)
     wanted = metrics if metrics is not None else [name for name in DEFAULT if name != "copying" or train is not None]
-    made = made_metrics(wanted, k)
+    made = make_metrics(wanted, k)
     places = {name: {side: side for side in metric.sets} for name, metric in made.items()}
     check_needs(feed, sources, made, places)
-    return scored(feed, sources, made, places, limit=_limit(sources, num), seed=seed)
+    return score(feed, sources, made, places, limit=_choose_limit(sources, num), seed=seed)
 
 
 def statistics(
@@ -90,7 +90,7 @@ def statistics(
         ValueError: If the data cannot be read.
     """
     data = source(real, "real", num=num, size=size)
-    feed = Feed(made_extractor(features, data.type), raw=raw)
+    feed = Feed(make_extractor(features, data.type), raw=raw)
     moments: Moments | None = None
     for _, batch in data.numbered(num):
         vectors = feed.values(data, batch, ["features"])["features"]
@@ -101,7 +101,7 @@ def statistics(
     return moments.gaussian()
 
 
-def _of_one_side(sources: dict[str, Source]) -> dict[str, Source]:
+def _resize_folders(sources: dict[str, Source]) -> dict[str, Source]:
     """Folders of images resized to the side of what cannot be resized, else to the least of theirs."""
     fixed = [one.type.shape[-1] for one in sources.values() if one.at is None and one.given is None]
     sides = [one.type.shape[-1] for one in sources.values() if one.at is not None]
@@ -109,7 +109,7 @@ def _of_one_side(sources: dict[str, Source]) -> dict[str, Source]:
     return {name: one.at(target) if one.at and one.type.shape[-1] != target else one for name, one in sources.items()}
 
 
-def _limit(sources: Mapping[str, Source], num: int | None) -> int | None:
+def _choose_limit(sources: Mapping[str, Source], num: int | None) -> int | None:
     """Samples on each side: as many as asked for, or as the smaller side is known to have."""
     known = {n: one.count for n, one in sources.items() if n != "train" and one.count is not None and not one.given}
     if num is not None and any(count < num for count in known.values()):

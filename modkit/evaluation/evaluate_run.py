@@ -27,17 +27,17 @@ from modkit.evaluation.scoring import (
     Chosen,
     check_needs,
     choose_features,
-    lacking,
-    made_extractor,
-    made_metrics,
-    prepared,
-    scored,
+    find_missing,
+    make_extractor,
+    make_metrics,
+    prepare_extractor,
+    score,
 )
 from modkit.evaluation.sources import Source, from_data, from_model
 from modkit.kinds import Data, FeatureExtractor, Metric
-from modkit.metrics.memory import peak_memory
+from modkit.metrics.memory import measure_peak_memory
 from modkit.metrics.per_class import PerClass
-from modkit.metrics.speed import training_speed
+from modkit.metrics.speed import measure_training_speed
 from modkit.models.model import Model
 from modkit.rng import Rng
 from modkit.runs.run import Run
@@ -46,7 +46,7 @@ from modkit.specs.spec import Spec
 from modkit.training.callbacks import Watch
 from modkit.types import Score
 
-__all__ = ["OF_MODELS", "OF_TRUTH", "evaluate_run", "measure_run", "watched"]
+__all__ = ["OF_MODELS", "OF_TRUTH", "evaluate_run", "measure_run", "make_watch"]
 
 OF_MODELS = (*DEFAULT, "reconstruction", "reconstruction-fd", "codebook", "label-accuracy", "cost")
 """The metrics of a run's model where none is named: those of them that there is what they need for."""
@@ -155,30 +155,30 @@ def measure_run(
     """
     where = LocalEngine(device=device).device
     model = loaded.model.to(where).eval()
-    feed = Feed(_features(found, features), model, raw=raw, device=where)
-    sources = _sources(found, model, num, seed, per_class)
+    feed = Feed(_make_features(found, features), model, raw=raw, device=where)
+    sources = _make_sources(found, model, num, seed, per_class)
     if metrics is None and found.evaluation and found.evaluation.metrics:
         metrics = [make() for make in found.evaluation.metrics]
-    notes = () if metrics else _unsampled(model)
+    notes = () if metrics else _explain_unsampled(model)
     if notes:
         del sources["fake"]
     if metrics is None:
-        usual = made_metrics(OF_MODELS if sources["held-out"].truth is None else OF_TRUTH, k)
-        made = {name: one for name, one in usual.items() if not lacking(feed, sources, one, _places(one))}
+        usual = make_metrics(OF_MODELS if sources["held-out"].truth is None else OF_TRUTH, k)
+        made = {name: one for name, one in usual.items() if not find_missing(feed, sources, one, _assign_sources(one))}
     else:
-        made = made_metrics(metrics, k)
+        made = make_metrics(metrics, k)
     if per_class:
         split = {name: one for name, one in made.items() if {"real", "fake"} == set(one.sets)}
         made |= {f"{name} per class": PerClass(one) for name, one in split.items()}
-    places = {name: _places(one) for name, one in made.items()}
+    places = {name: _assign_sources(one) for name, one in made.items()}
     check_needs(feed, sources, made, places)
     floors = {name: {**at, "fake": "held-out"} for name, at in places.items() if _has_floor(made[name])}
-    report = scored(feed, sources, made, places, floors=floors, seed=seed)
+    report = score(feed, sources, made, places, floors=floors, seed=seed)
     scores = dict(report.scores)
     if "cost" in made:
         if named is not None:  # a process of its own loads the run by its names
-            scores["peak memory (MiB)"] = peak_memory(run.path, named, device=str(where))
-        if speed := training_speed(run):
+            scores["peak memory (MiB)"] = measure_peak_memory(run.path, named, device=str(where))
+        if speed := measure_training_speed(run):
             scores["training steps/s"] = speed
     return replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=run.checkpoint_name())
 
@@ -194,7 +194,7 @@ def _describe(**arguments: Any) -> dict[str, Any]:
     return {name: plain(value) for name, value in arguments.items() if value}
 
 
-def watched(found: Opened, seed: int) -> Watch | None:
+def make_watch(found: Opened, seed: int) -> Watch | None:
     """What scores a model in training, as the spec's `evaluate.watch` says: samples against training images.
 
     Raises:
@@ -203,12 +203,12 @@ def watched(found: Opened, seed: int) -> Watch | None:
     settings = found.evaluation.watch if found.evaluation else Watching()
     if settings.every is None:
         return None
-    metrics = made_metrics([make() for make in settings.metrics] or DEFAULT[:1])
+    metrics = make_metrics([make() for make in settings.metrics] or DEFAULT[:1])
     for name, metric in metrics.items():
         if not {"real", "fake"} >= set(metric.sets) or "model" in metric.needs:
             raise ValueError(f"evaluate.watch expects metrics of samples and training images, got {name}")
-    real = from_data(found.data, "train", "training images", _chosen(found.data, "train", settings.num))
-    return _Watch(settings.every, settings.num, seed, Feed(_features(found)), metrics, real)
+    real = from_data(found.data, "train", "training images", _choose(found.data, "train", settings.num))
+    return _Watch(settings.every, settings.num, seed, Feed(_make_features(found)), metrics, real)
 
 
 @dataclass(frozen=True)
@@ -226,15 +226,15 @@ class _Watch:
         sources = {"real": self.real, "fake": from_model(model, "samples", self.num, self.seed, self.real)}
         places = {name: {side: side for side in metric.sets} for name, metric in self.metrics.items()}
         check_needs(self.feed, sources, self.metrics, places)
-        return scored(self.feed, sources, self.metrics, places, seed=self.seed).scores
+        return score(self.feed, sources, self.metrics, places, seed=self.seed).scores
 
 
-def _sources(found: Opened, model: Model, num: int | None, seed: int, per_class: bool) -> dict[str, Source]:
+def _make_sources(found: Opened, model: Model, num: int | None, seed: int, per_class: bool) -> dict[str, Source]:
     """The samples that a run's metrics look at: training images, held-out ones, the Model's."""
     data, splits = found.data, found.data.splits
     count = num or (found.evaluation.num if found.evaluation else None) or min(splits["test"], splits["train"], _MOST)
-    held = from_data(data, "test", "held-out images", _chosen(data, "test", count))
-    indices = _matched(data, held) if per_class else _chosen(data, "train", count)
+    held = from_data(data, "test", "held-out images", _choose(data, "test", count))
+    indices = _match_classes(data, held) if per_class else _choose(data, "train", count)
     return {
         "reference": from_data(data, "train", "training images", indices),
         "held-out": held,
@@ -243,16 +243,16 @@ def _sources(found: Opened, model: Model, num: int | None, seed: int, per_class:
     }
 
 
-def _features(found: Opened, features: str | FeatureExtractor | None = None) -> FeatureExtractor | None:
+def _make_features(found: Opened, features: str | FeatureExtractor | None = None) -> FeatureExtractor | None:
     """The features asked for, or the spec's, or the usual ones, ready to use."""
     data, settings = found.data, found.evaluation
     if features is None and settings and settings.features:
         features = settings.features(x=data.x)
-    extractor = made_extractor(features or choose_features(data), data.x, name=found.name, classes=_classes(data))
-    return prepared(extractor, data)
+    extractor = make_extractor(features or choose_features(data), data.x, name=found.name, classes=_count_classes(data))
+    return prepare_extractor(extractor, data)
 
 
-def _unsampled(model: Model) -> tuple[str, ...]:
+def _explain_unsampled(model: Model) -> tuple[str, ...]:
     """Why a Model cannot be sampled; nothing where it can."""
     try:
         model.sample(1, seed=0)
@@ -261,7 +261,7 @@ def _unsampled(model: Model) -> tuple[str, ...]:
     return ()
 
 
-def _places(metric: Metric) -> Mapping[str, str]:
+def _assign_sources(metric: Metric) -> Mapping[str, str]:
     """Which samples of a run a metric takes for which of its sets."""
     compares = "fake" in metric.sets and "train" not in metric.sets
     return {side: {"real": "reference" if compares else "held-out"}.get(side, side) for side in metric.sets}
@@ -272,7 +272,7 @@ def _has_floor(metric: Metric) -> bool:
     return "fake" in metric.sets and "train" not in metric.sets and "model" not in metric.needs
 
 
-def _chosen(data: Data, split: str, count: int) -> Sequence[int] | None:
+def _choose(data: Data, split: str, count: int) -> Sequence[int] | None:
     """The indices of so many samples of a split, always the same; None for all of it."""
     there = data.splits[split]
     if count > there:
@@ -280,7 +280,7 @@ def _chosen(data: Data, split: str, count: int) -> Sequence[int] | None:
     return None if count == there else permutation(Rng(0, "evaluate", split), there)[:count].tolist()
 
 
-def _matched(data: Data, held: Source) -> Sequence[int]:
+def _match_classes(data: Data, held: Source) -> Sequence[int]:
     """The indices of training images, as many of each class as the held-out ones have; reads the whole split."""
     wanted = torch.cat([batch.fields["labels"] for _, batch in held.numbered()]).bincount()
     order = permutation(Rng(0, "evaluate", "train"), data.splits["train"])
@@ -292,5 +292,5 @@ def _matched(data: Data, held: Source) -> Sequence[int]:
     return torch.cat(kept).sort().values.tolist()
 
 
-def _classes(data: Data) -> int | None:
+def _count_classes(data: Data) -> int | None:
     return data.fields["labels"].classes if "labels" in data.fields else None

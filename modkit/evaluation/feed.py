@@ -21,14 +21,14 @@ from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.models.model import Model, evaluating
 from modkit.types import Batch, Features, Modes, TensorType, levels
 
-__all__ = ["Feed", "gathered", "measured_by_features"]
+__all__ = ["Feed", "gather", "uses_features"]
 
 _CACHED = 2**29  # bytes of features that are kept for another time
 _OF_FEATURES = frozenset({"features", "logits", "feature-pairs"})
 Use = tuple[str, str]  # a metric's name, and the set that it takes a source for
 
 
-def measured_by_features(metric: Metric) -> bool:
+def uses_features(metric: Metric) -> bool:
     """Whether a metric's scores depend on the features."""
     return not _OF_FEATURES.isdisjoint(metric.needs)
 
@@ -72,7 +72,7 @@ class Feed:
             names.add("model")
             if (coder := self.model.coder) is not None:
                 names |= {"pairs", "feature-pairs"}
-                names |= {"codes"} if _coded(coder) else set()
+                names |= {"codes"} if _find_codes(coder) else set()
         return frozenset(names)
 
     def values(self, source: Source, batch: Batch, wanted: Collection[str]) -> dict[str, Any]:
@@ -82,9 +82,9 @@ class Feed:
             ValueError: If one is wanted that there is not.
         """
         made = _Values(self, source, batch)
-        if missing := [name for name in wanted if not hasattr(type(made), _attribute(name))]:
+        if missing := [name for name in wanted if not hasattr(type(made), _name_attribute(name))]:
             raise ValueError(f"expected a metric that needs what can be given, got one that needs {missing}")
-        return {name: getattr(made, _attribute(name)) for name in wanted}
+        return {name: getattr(made, _name_attribute(name)) for name in wanted}
 
     def features(self, x: Tensor) -> Features:
         """The features of `x`, on the CPU; `x` itself where samples are features."""
@@ -177,13 +177,13 @@ class _Values:
     def codes(self) -> Tensor | tuple[Tensor, ...]:
         """How often each code stands for a sample, `b k`; a tuple, coarse to fine, of several codebooks."""
         coder = self._coder
-        if (name := _coded(coder)) is None:
+        if (name := _find_codes(coder)) is None:
             raise ValueError(f"{type(coder).__name__}: expected codes among what it encodes to, got none")
         with evaluating(coder):
             codes = coder.encode(self.batch.tensor.to(coder.device), name)
         maps, types = codes if isinstance(codes, tuple) else (codes,), levels(coder.latents[name])
         z = levels(list(coder.latents.values())[-1])[-1]
-        counted = [one for map_, type in zip(maps, types, strict=True) for one in _counts(map_.cpu(), type, z)]
+        counted = [one for map_, type in zip(maps, types, strict=True) for one in _count_codes(map_.cpu(), type, z)]
         return counted[0] if len(counted) == 1 else tuple(counted)
 
     @property
@@ -199,7 +199,7 @@ class _Values:
         return coder
 
 
-def gathered(
+def gather(
     feed: Feed, source: Source, uses: Sequence[Use], metrics: Mapping[str, Metric], limit: int | None = None
 ) -> tuple[dict[Use, Any], int]:
     """The state of each metric that takes the source for a set, and how many samples there were: one pass.
@@ -216,7 +216,7 @@ def gathered(
             states[name, set] = take(states[name, set], set, source.given)
         return states, source.given.count or 0
     count = 0
-    for indices, values in _fed(feed, source, wanted, limit) if uses else ():
+    for indices, values in _feed(feed, source, wanted, limit) if uses else ():
         for name, set in uses:
             needs = {need: values[need] for need in metrics[name].needs}
             states[name, set] = metrics[name].update(states[name, set], set, needs, indices)
@@ -224,7 +224,7 @@ def gathered(
     return states, count
 
 
-def _fed(
+def _feed(
     feed: Feed, source: Source, wanted: Collection[str], limit: int | None
 ) -> Iterator[tuple[Tensor, Mapping[str, Any]]]:
     """Indices and values, batch by batch; features alone come from the cache where they have been made before."""
@@ -254,12 +254,12 @@ def _fed(
         cache.save(reference, {name: torch.cat([values[name] for values in made]) for name in wanted})
 
 
-def _coded(coder: Model) -> str | None:
+def _find_codes(coder: Model) -> str | None:
     """Name of the first of what it encodes to of which each level is codes."""
     return next((name for name, event in coder.latents.items() if all(one.classes for one in levels(event))), None)
 
 
-def _counts(codes: Tensor, type: TensorType, z: TensorType) -> Iterator[Tensor]:
+def _count_codes(codes: Tensor, type: TensorType, z: TensorType) -> Iterator[Tensor]:
     """How often each code stands for a sample, `b k`, by codebook.
 
     Where the codes `b d h w` have an axis more than the positions of the decoder's `z` it is of codebooks.
@@ -271,5 +271,5 @@ def _counts(codes: Tensor, type: TensorType, z: TensorType) -> Iterator[Tensor]:
         yield zeros.scatter_add_(1, flat, torch.ones_like(flat))
 
 
-def _attribute(need: str) -> str:
+def _name_attribute(need: str) -> str:
     return need.replace("-", "_")

@@ -16,7 +16,7 @@ from typing import Any
 from modkit.runs.files import replace_file, safe_name
 from modkit.types import Score
 
-__all__ = ["Report", "evaluate_options", "report_path", "saved_reports"]
+__all__ = ["Report", "format_options", "locate_report", "read_reports"]
 
 _FORMAT = 1
 _LONGEST = 200
@@ -62,20 +62,20 @@ class Report:
             if found.pop("format") != _FORMAT:
                 raise ValueError(f"expected format {_FORMAT}")
             for name in ("scores", "floor"):
-                found[name] = {key: _score(value) for key, value in found[name].items()}
+                found[name] = {key: _read_score(value) for key, value in found[name].items()}
             return cls(**{**found, **{name: tuple(found[name]) for name in ("notes", "overrides")}})
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"Report.from_json expects what Report.to_json wrote: {error!r}") from error
 
     def save(self, run: Path) -> Path:
         """Writes it into a run's directory, in the place of one with the same overrides."""
-        path = report_path(run, self.overrides)
+        path = locate_report(run, self.overrides)
         path.parent.mkdir(exist_ok=True)
         replace_file(path, self.to_json().encode())
         return path
 
 
-def evaluate_options(settings: Mapping[str, Any]) -> list[str]:
+def format_options(settings: Mapping[str, Any]) -> list[str]:
     """The options of `modkit evaluate` that ask for what a report's `settings` say."""
     options = []
     for name, value in settings.items():
@@ -85,20 +85,20 @@ def evaluate_options(settings: Mapping[str, Any]) -> list[str]:
     return options
 
 
-def report_path(run: Path, overrides: Sequence[str] = ()) -> Path:
+def locate_report(run: Path, overrides: Sequence[str] = ()) -> Path:
     """Where a run keeps the report of its model with `overrides`."""
     if not overrides:
         return run / "evaluation.json"
     return run / "evaluations" / f"{safe_name(','.join(overrides), _LONGEST)}.json"
 
 
-def saved_reports(run: Path) -> list[Report]:
+def read_reports(run: Path) -> list[Report]:
     """The reports that a run keeps: first that of its own spec, then those with overrides, by name.
 
     Raises:
         ValueError: If a file is damaged; says which.
     """
-    first = report_path(run)
+    first = locate_report(run)
     paths = [*([first] if first.exists() else []), *sorted((run / "evaluations").glob("*.json"))]
     reports = []
     for path in paths:
@@ -109,7 +109,7 @@ def saved_reports(run: Path) -> list[Report]:
     return reports
 
 
-def _score(value: Any) -> Score:
+def _read_score(value: Any) -> Score:
     score = Score(**{**value, "warnings": tuple(value["warnings"])})
     for number in (score.value, 0.0 if score.error is None else score.error):
         if not isinstance(number, int | float) or not math.isfinite(number):

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from modkit.data.loader import ordered_pass
-from modkit.evaluation.feed import Feed, gathered, measured_by_features
+from modkit.evaluation.feed import Feed, gather, uses_features
 from modkit.evaluation.report import Report
 from modkit.evaluation.sources import Source
 from modkit.kinds import Data, FeatureExtractor, Metric
@@ -23,7 +23,17 @@ from modkit.parts.signature import parameters
 from modkit.rng import Rng
 from modkit.types import Score, TensorType
 
-__all__ = ["Chosen", "Places", "check_needs", "choose_features", "lacking", "made_extractor", "made_metrics", "prepared", "scored"]
+__all__ = [
+    "Chosen",
+    "Places",
+    "check_needs",
+    "choose_features",
+    "find_missing",
+    "make_extractor",
+    "make_metrics",
+    "prepare_extractor",
+    "score",
+]
 
 Chosen: TypeAlias = Sequence[str | Metric]
 Places: TypeAlias = Mapping[str, Mapping[str, str]]
@@ -32,7 +42,7 @@ Places: TypeAlias = Mapping[str, Mapping[str, str]]
 _INCEPTION = {"FD": "FID", "FD∞": "FID∞", "KD": "KID"}
 
 
-def made_metrics(chosen: Chosen, k: int | None = None) -> dict[str, Metric]:
+def make_metrics(chosen: Chosen, k: int | None = None) -> dict[str, Metric]:
     """Metrics by name.
 
     Args:
@@ -44,7 +54,7 @@ def made_metrics(chosen: Chosen, k: int | None = None) -> dict[str, Metric]:
     """
     made: dict[str, Metric] = {}
     for one in chosen:
-        name, metric = _named_metric(one, k) if isinstance(one, str) else (type(one).__name__, one)
+        name, metric = _make_metric(one, k) if isinstance(one, str) else (type(one).__name__, one)
         if name in made:
             raise ValueError(f"evaluate expects each metric once, got {name} twice")
         made[name] = metric
@@ -65,7 +75,7 @@ def choose_features(data: Data) -> str:
     return "classifier" if len(data.x.shape) == 3 and data.x.range and labelled else "pixels"
 
 
-def made_extractor(features: str | FeatureExtractor | None, x: TensorType, **offered: Any) -> FeatureExtractor | None:
+def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **offered: Any) -> FeatureExtractor | None:
     """An extractor, from its part's name, perhaps with weights: `classifier:digits`.
 
     Args:
@@ -86,9 +96,9 @@ def made_extractor(features: str | FeatureExtractor | None, x: TensorType, **off
     return made
 
 
-def prepared(extractor: FeatureExtractor | None, data: Data) -> FeatureExtractor | None:
+def prepare_extractor(extractor: FeatureExtractor | None, data: Data) -> FeatureExtractor | None:
     """An extractor ready to use: what it learns of the training split is kept in the cache for another time."""
-    if not isinstance(extractor, nn.Module) or _ready(extractor):
+    if not isinstance(extractor, nn.Module) or _is_ready(extractor):
         return extractor
     cache = ReferenceCache()
     described = f"{type(extractor).__qualname__} {extractor.label} {extractor}"
@@ -101,7 +111,7 @@ def prepared(extractor: FeatureExtractor | None, data: Data) -> FeatureExtractor
     return extractor
 
 
-def lacking(feed: Feed, sources: Mapping[str, Source], metric: Metric, at: Mapping[str, str]) -> list[str]:
+def find_missing(feed: Feed, sources: Mapping[str, Source], metric: Metric, at: Mapping[str, str]) -> list[str]:
     """What a metric needs that its sources do not give."""
     if missing := [f"samples of {side!r}" for side, place in at.items() if place not in sources]:
         return missing
@@ -116,11 +126,11 @@ def check_needs(feed: Feed, sources: Mapping[str, Source], metrics: Mapping[str,
         ValueError: Of the first.
     """
     for name, metric in metrics.items():
-        if missing := lacking(feed, sources, metric, places[name]):
+        if missing := find_missing(feed, sources, metric, places[name]):
             raise ValueError(f"{name} needs {', '.join(missing)}, which these samples and features do not give")
 
 
-def scored(
+def score(
     feed: Feed,
     sources: Mapping[str, Source],
     metrics: Mapping[str, Metric],
@@ -147,9 +157,9 @@ def scored(
     states: dict[str, dict[tuple[str, str], Any]] = {}
     counts: dict[str, int] = {}
     for place, one in sources.items():
-        uses = {(name, side): None for name, side, at in (*_each(places), *_each(floors or {})) if at == place}
+        uses = {(name, side): None for name, side, at in (*_flatten(places), *_flatten(floors or {})) if at == place}
         if uses:
-            states[place], counts[place] = gathered(feed, one, list(uses), metrics, None if place == "train" else limit)
+            states[place], counts[place] = gather(feed, one, list(uses), metrics, None if place == "train" else limit)
     label = feed.extractor.label if feed.extractor else "features as given"
 
     def results(uses: Places) -> dict[str, Score]:
@@ -161,7 +171,7 @@ def scored(
             metric = metrics[name]
             state = reduce(metric.merge, [states[place][name, side] for side, place in at.items()])
             for title, score in metric.result(state, Rng(seed, "evaluate", name)).items():
-                found[_titled(title, label) if measured_by_features(metric) else title] = score
+                found[_add_label(title, label) if uses_features(metric) else title] = score
         return found
 
     scores, floor = results(places), results(floors or {})
@@ -170,17 +180,17 @@ def scored(
     return Report(scores, counts, seed, tuple(dict.fromkeys(notes)), floor)
 
 
-def _each(places: Places) -> Iterator[tuple[str, str, str]]:
+def _flatten(places: Places) -> Iterator[tuple[str, str, str]]:
     return ((name, side, place) for name, at in places.items() for side, place in at.items())
 
 
-def _named_metric(name: str, k: int | None) -> tuple[str, Metric]:
+def _make_metric(name: str, k: int | None) -> tuple[str, Metric]:
     part = registry().find("metric", name)
     metric: Metric = part.load()(**({"k": k} if k is not None and "k" in parameters(part) else {}))
     return part.name, metric
 
 
-def _ready(extractor: FeatureExtractor) -> bool:
+def _is_ready(extractor: FeatureExtractor) -> bool:
     try:
         extractor.key()
     except ValueError:
@@ -188,7 +198,7 @@ def _ready(extractor: FeatureExtractor) -> bool:
     return True
 
 
-def _titled(score: str, label: str) -> str:
+def _add_label(score: str, label: str) -> str:
     """A score's name with its features: `FD (pixels)`, `FID`, `FD (pixels), class 3`."""
     name, comma, rest = score.partition(", ")
     return f"{_INCEPTION.get(name, name) if label == 'inception' else f'{name} ({label})'}{comma}{rest}"

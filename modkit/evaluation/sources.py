@@ -125,7 +125,7 @@ def source(samples: Samples, name: str, *, num: int | None = None, seed: int = 0
     if isinstance(samples, str | PathLike):
         path = Path(samples)
         if path.suffix == ".npy":
-            return _from_array(_opened(path, name), name)
+            return _from_array(_open_array(path, name), name)
         if path.suffix == ".npz":
             return _from_statistics(path, name)
         if path.is_dir():
@@ -139,7 +139,7 @@ def source(samples: Samples, name: str, *, num: int | None = None, seed: int = 0
     first = next(rest, None)
     if first is None or not len(first):
         raise ValueError(f"{name}: expected samples, got none")
-    return Source(name, (Batch(x, {}) for x in chain([first], rest)), None, _array_type(first.shape))
+    return Source(name, (Batch(x, {}) for x in chain([first], rest)), None, _type_of_array(first.shape))
 
 
 def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None = None) -> Source:
@@ -213,15 +213,15 @@ def _from_array(array: np.ndarray[Any, Any], name: str) -> Source:
             part = torch.from_numpy(np.array(array[start : start + _SIZE], dtype=np.float32))
             yield Batch(part / 127.5 - 1 if array.dtype == np.uint8 else part, {})
 
-    return Source(name, _Again(batches), len(array), _array_type(array.shape))
+    return Source(name, _Again(batches), len(array), _type_of_array(array.shape))
 
 
-def _array_type(shape: Sequence[int]) -> TensorType:
+def _type_of_array(shape: Sequence[int]) -> TensorType:
     """The type of one sample of an array: images `n c h w` lie in [−1, 1], anything else is unbounded."""
     return TensorType(tuple(shape[1:]), (-1.0, 1.0) if len(shape) == 4 else None)
 
 
-def _opened(path: Path, name: str) -> np.ndarray[Any, Any]:
+def _open_array(path: Path, name: str) -> np.ndarray[Any, Any]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

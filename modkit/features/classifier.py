@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_image_type, check_images, resized, spread, with_channels
-from modkit.features.weight_file import load_exactly, read_weights, tensors_key
+from modkit.features.images import check_image_type, check_images, convert_channels, map_range, resize
+from modkit.features.weight_file import hash_tensors, load_exactly, read_weights
 from modkit.rng import Rng
 from modkit.runs.files import replace_file
 from modkit.types import Batch, Features, TensorType
@@ -88,7 +88,7 @@ class Classifier(Frozen):
             tensors = read_weights("Classifier", source, sha256=_DIGITS_SHA256 if source == DIGITS else None)
         self.net = _Net(_channels(tensors, self.channels), classes, size)
         self.register_buffer("scale", torch.tensor(math.nan))
-        self.register_load_state_dict_post_hook(_settled)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_settle_after_loading)  # type: ignore[no-untyped-call]
         if tensors is not None:
             load_exactly("Classifier", self, tensors, str(source))
         self._settle(tensors)
@@ -125,7 +125,7 @@ class Classifier(Frozen):
         if self._ready:
             return
         rng = Rng(self.seed, "classifier")
-        x, labels = self._collected(batches, rng)
+        x, labels = self._collect(batches, rng)
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
             with rng.at("init").scope():
                 net = _Net(self.net.channels, self.net.classes, self.size)
@@ -148,11 +148,11 @@ class Classifier(Frozen):
         replace_file(Path(path), safetensors.torch.save(tensors))
 
     def _input(self, x: Tensor) -> Tensor:
-        x = spread(x.to(self.scale.dtype), self._range, (-1.0, 1.0))
-        return resized(with_channels(x, self.net.channels), self.size)
+        x = map_range(x.to(self.scale.dtype), self._range, (-1.0, 1.0))
+        return resize(convert_channels(x, self.net.channels), self.size)
 
     @torch.no_grad()
-    def _collected(self, batches: Iterable[Batch], rng: Rng) -> tuple[Tensor, Tensor]:
+    def _collect(self, batches: Iterable[Batch], rng: Rng) -> tuple[Tensor, Tensor]:
         """Images as the network takes them and their labels: those of the lowest draws, in their order."""
         kept: tuple[Tensor, ...] = ()
         num = 0
@@ -181,7 +181,7 @@ class Classifier(Frozen):
         meta = self.scale.is_meta
         self._ready = meta or bool(self.scale.isfinite())
         tensors = given if meta else self.state_dict() if self._ready else None
-        self._key = tensors_key(tensors, "classifier", 1, self.size) if tensors else ""
+        self._key = hash_tensors(tensors, "classifier", 1, self.size) if tensors else ""
         mark = self._key[:6] or "untrained"
         self.label = "classifier:digits" if self._key == _DIGITS_KEY else f"classifier:{self.name}@{mark}"
 
@@ -213,7 +213,7 @@ class _Net(nn.Module):
         return tuple(maps), F.silu(self.penultimate(x.flatten(1)))
 
 
-def _settled(module: Classifier, incompatible: object) -> None:
+def _settle_after_loading(module: Classifier, incompatible: object) -> None:
     module._settle()
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from modkit.types import TensorType
 
-__all__ = ["check_image_type", "check_images", "resized", "spread", "with_channels"]
+__all__ = ["check_image_type", "check_images", "resize", "map_range", "convert_channels"]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow makes grey
 
@@ -42,7 +42,7 @@ def check_images(owner: str, x: Tensor, channels: int) -> None:
         raise ValueError(f"{owner} expects x of shape (b, {channels}, h, w), got {tuple(x.shape)}")
 
 
-def spread(x: Tensor, source: tuple[float, float], target: tuple[float, float]) -> Tensor:
+def map_range(x: Tensor, source: tuple[float, float], target: tuple[float, float]) -> Tensor:
     """Maps the interval `source` onto `target`, affinely; nothing is clipped."""
     if source == target:
         return x
@@ -50,7 +50,7 @@ def spread(x: Tensor, source: tuple[float, float], target: tuple[float, float]) 
     return (x - source[0]) * scale + target[0]
 
 
-def with_channels(x: Tensor, channels: int) -> Tensor:
+def convert_channels(x: Tensor, channels: int) -> Tensor:
     """`b c h w` of 1 or 3 channels with 1 (luma, BT.601) or 3 (grey repeated)."""
     if x.shape[1] == channels:
         return x
@@ -60,7 +60,7 @@ def with_channels(x: Tensor, channels: int) -> Tensor:
     return (x * luma[:, None, None]).sum(1, keepdim=True)
 
 
-def resized(x: Tensor, size: int, mode: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:
+def resize(x: Tensor, size: int, mode: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:
     """`b c size size`, whatever the aspect, between pixel centres; antialiased where it shrinks."""
     if x.shape[2:] == (size, size):
         return x

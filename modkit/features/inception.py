@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_image_type, check_images, spread, with_channels
-from modkit.features.weight_file import optional, read_weights, tensors_key
+from modkit.features.images import check_image_type, check_images, convert_channels, map_range
+from modkit.features.weight_file import hash_tensors, import_optional, read_weights
 from modkit.runs.cache import cache_folder
 from modkit.runs.files import replace_file
 from modkit.types import Features, TensorType
@@ -81,12 +81,12 @@ class Inception(Frozen):
         self._range = check_image_type("Inception", x)
         self.channels = x.shape[0]
         library = "torch_fidelity.feature_extractor_inceptionv3"
-        self._library = optional("Inception", library, _INSTALL)
-        path = _located(weights, download)
+        self._library = import_optional("Inception", library, _INSTALL)
+        path = _locate(weights, download)
         tensors = read_weights("Inception", path, sha256=sha256 or SHA256)
-        self._key = tensors_key(tensors, "inception", 1)
+        self._key = hash_tensors(tensors, "inception", 1)
         self.label = "inception" if (sha256 or SHA256).lower() == SHA256 else f"inception@{self._key[:6]}"
-        self.net: Any = self._built(tensors, path)
+        self.net: Any = self._build(tensors, path)
         self.freeze()
 
     def forward(self, x: Tensor) -> Features:
@@ -96,7 +96,7 @@ class Inception(Frozen):
             ValueError: If `x` has another rank or number of channels.
         """
         check_images("Inception", x, self.channels)
-        y = (self._resized(with_channels(self._bytes(x), 3)) - 128) / 128
+        y = (self._resize(convert_channels(self._bytes(x), 3)) - 128) / 128
         maps: list[Tensor] = []
         for stage in _STAGES:
             for name in stage:
@@ -111,15 +111,15 @@ class Inception(Frozen):
 
     def _bytes(self, x: Tensor) -> Tensor:
         """Whole numbers in [0, 255], as floats with the gradient of the numbers before rounding."""
-        y = spread(x.to(self.net.fc.weight.dtype), self._range, (0.0, 255.0)).clamp(0, 255)
+        y = map_range(x.to(self.net.fc.weight.dtype), self._range, (0.0, 255.0)).clamp(0, 255)
         return y.round().detach() + (y - y.detach())
 
-    def _resized(self, x: Tensor) -> Tensor:
+    def _resize(self, x: Tensor) -> Tensor:
         resize = self._library.interpolate_bilinear_2d_like_tensorflow1x
         y: Tensor = resize(x, size=(_SIZE, _SIZE), align_corners=False)
         return y
 
-    def _built(self, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
+    def _build(self, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
         """The library's network; what it unpickles, we have just written to memory."""
         buffer = io.BytesIO()
         torch.save(dict(tensors), buffer)
@@ -165,7 +165,7 @@ def download_inception() -> Path:
     return path
 
 
-def _located(weights: str | None, download: bool) -> Path:
+def _locate(weights: str | None, download: bool) -> Path:
     if weights is not None:
         return Path(weights).expanduser()
     found = find_inception()

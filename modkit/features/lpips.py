@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_image_type, check_images, resized, spread, with_channels
-from modkit.features.weight_file import load_exactly, read_weights, tensors_key
+from modkit.features.images import check_image_type, check_images, convert_channels, map_range, resize
+from modkit.features.weight_file import hash_tensors, load_exactly, read_weights
 from modkit.losses.perceptual import unit
 from modkit.types import Features, TensorType
 
@@ -109,12 +109,12 @@ class LPIPS(Frozen):
             raise ValueError(f"LPIPS with {net} expects images of at least {form.smallest}×{form.smallest}, got {got}")
         tensors = read_weights("LPIPS", Path(weights).expanduser(), sha256=sha256)
         tensors = {name: value.float() for name, value in tensors.items() if not name.startswith("classifier.")}
-        self.features, self._maps = _loaded(form, tensors, weights), form.maps
-        path = Path(heads).expanduser() if heads is not None else _installed(net)
+        self.features, self._maps = _load(form, tensors, weights), form.maps
+        path = Path(heads).expanduser() if heads is not None else _find_installed(net)
         for level, head in enumerate(_read_heads(path, form.channels)):
             self.register_buffer(f"head_{level}", head.to(torch.empty(0).device))
             tensors[f"head_{level}"] = head
-        self._key = tensors_key(tensors, "lpips", 1, net, size)
+        self._key = hash_tensors(tensors, "lpips", 1, net, size)
         self.label = f"lpips:{net}@{self._key[:6]}"
         self.register_buffer("shift", _column(_SHIFT), persistent=False)
         self.register_buffer("scale", _column(_SCALE), persistent=False)
@@ -132,8 +132,8 @@ class LPIPS(Frozen):
             ValueError: If `x` has another rank or number of channels.
         """
         check_images("LPIPS", x, self.channels)
-        y = with_channels(spread(x.to(self.scale.dtype), self._range, (-1.0, 1.0)), 3)
-        y = (y if self.size is None else resized(y, self.size)) - self.shift
+        y = convert_channels(map_range(x.to(self.scale.dtype), self._range, (-1.0, 1.0)), 3)
+        y = (y if self.size is None else resize(y, self.size)) - self.shift
         y = y / self.scale
         maps = []
         for index, layer in enumerate(self.features):
@@ -148,7 +148,7 @@ class LPIPS(Frozen):
         return self._key
 
 
-def _built(form: _Net) -> nn.Sequential:
+def _build(form: _Net) -> nn.Sequential:
     """The `features` of torchvision's network up to the last map, without values."""
     layers: list[nn.Module] = []
     channels = 3
@@ -163,9 +163,9 @@ def _built(form: _Net) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _loaded(form: _Net, tensors: Mapping[str, Tensor], source: str) -> nn.Sequential:
+def _load(form: _Net, tensors: Mapping[str, Tensor], source: str) -> nn.Sequential:
     """The network with its weights, on the device that parts are being built on."""
-    net = _built(form)
+    net = _build(form)
     whole = nn.ModuleDict({"features": net})
     load_exactly("LPIPS", whole, tensors, source)
     device = torch.empty(0).device
@@ -174,7 +174,7 @@ def _loaded(form: _Net, tensors: Mapping[str, Tensor], source: str) -> nn.Sequen
     return net.to(device)
 
 
-def _installed(net: str) -> Path:
+def _find_installed(net: str) -> Path:
     """The heads that come with the package, which is found and not imported."""
     spec = importlib.util.find_spec("lpips")
     if spec is None or not spec.submodule_search_locations:

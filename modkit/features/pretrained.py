@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_image_type, check_images, resized, spread, with_channels
-from modkit.features.weight_file import load_exactly, optional, read_weights, tensors_key
+from modkit.features.images import check_image_type, check_images, convert_channels, map_range, resize
+from modkit.features.weight_file import hash_tensors, import_optional, load_exactly, read_weights
 from modkit.types import Features, TensorType
 
 __all__ = ["Timm", "TorchVision", "clip", "dinov2"]
@@ -70,14 +70,14 @@ class TorchVision(Frozen):
         super().__init__()
         self._range, self.channels, self.size = check_image_type("TorchVision", x), x.shape[0], size
         _check_size("TorchVision", size)
-        models = optional("TorchVision", "torchvision.models", "torchvision")
+        models = import_optional("TorchVision", "torchvision.models", "torchvision")
         if model not in models.list_models(module=models):
             raise ValueError(f"TorchVision expects a model of torchvision.models, such as resnet18, got {model!r}")
         tensors = read_weights("TorchVision", Path(weights).expanduser(), sha256=sha256)
-        self.net = _loaded("TorchVision", lambda: models.get_model(model, weights=None), tensors, weights)
-        self.head = _beheaded(self.net, model)
-        self._maps = _submodules(self.net, maps)
-        self._key = tensors_key(tensors, "torchvision", 1, model, size, list(maps))
+        self.net = _load("TorchVision", lambda: models.get_model(model, weights=None), tensors, weights)
+        self.head = _remove_head(self.net, model)
+        self._maps = _check_submodules(self.net, maps)
+        self._key = hash_tensors(tensors, "torchvision", 1, model, size, list(maps))
         self.label = f"torchvision:{model}@{self._key[:6]}"
         self.register_buffer("mean", _column(_MEAN), persistent=False)
         self.register_buffer("std", _column(_STD), persistent=False)
@@ -90,7 +90,7 @@ class TorchVision(Frozen):
             ValueError: If `x` has another rank or number of channels.
         """
         check_images("TorchVision", x, self.channels)
-        y = _normalised(x, self._range, self.size, "bilinear", self.mean, self.std)
+        y = _normalise(x, self._range, self.size, "bilinear", self.mean, self.std)
         vector, maps = _run_with_maps(self.net, self._maps, y)
         return Features(vector, maps, self.head(vector))
 
@@ -134,13 +134,13 @@ class Timm(Frozen):
     ) -> None:
         super().__init__()
         self._range, self.channels = check_image_type("Timm", x), x.shape[0]
-        timm = optional("Timm", "timm", "timm")
+        timm = import_optional("Timm", "timm", "timm")
         if output not in ("pooled", "projected"):
             raise ValueError(f"Timm expects output 'pooled' or 'projected', got {output!r}")
         if not timm.is_model(model):
             raise ValueError(f"Timm expects the name of a model in timm, got {model!r}")
         tensors = read_weights("Timm", Path(weights).expanduser(), sha256=sha256)
-        self.net = _loaded("Timm", lambda: timm.create_model(model, pretrained=False), tensors, weights)
+        self.net = _load("Timm", lambda: timm.create_model(model, pretrained=False), tensors, weights)
         settings: dict[str, Any] = timm.data.resolve_model_data_config(self.net)
         self.native_size = int(settings["input_size"][1])
         self.size = self.native_size if size is None else size
@@ -148,7 +148,7 @@ class Timm(Frozen):
         self._mode: Literal["bilinear", "bicubic"] = "bicubic" if settings["interpolation"] == "bicubic" else "bilinear"
         _check_size("Timm", self.size)
         _adapt(self.net, model, self.size, output, bool(maps))
-        self._key = tensors_key(tensors, "timm", 1, model, self.size, output, self._mode, self._maps)
+        self._key = hash_tensors(tensors, "timm", 1, model, self.size, output, self._mode, self._maps)
         self.label = f"timm:{model}@{self._key[:6]}"
         self.register_buffer("mean", _column(settings["mean"]), persistent=False)
         self.register_buffer("std", _column(settings["std"]), persistent=False)
@@ -161,7 +161,7 @@ class Timm(Frozen):
             ValueError: If `x` has another rank or number of channels.
         """
         check_images("Timm", x, self.channels)
-        y = _normalised(x, self._range, self.size, self._mode, self.mean, self.std)
+        y = _normalise(x, self._range, self.size, self._mode, self.mean, self.std)
         maps: Sequence[Tensor] = ()
         net: Any = self.net
         if self._maps:
@@ -226,7 +226,7 @@ def clip(
     return part
 
 
-def _loaded(owner: str, make: Callable[[], nn.Module], tensors: Mapping[str, Tensor], source: str) -> nn.Module:
+def _load(owner: str, make: Callable[[], nn.Module], tensors: Mapping[str, Tensor], source: str) -> nn.Module:
     """A network with its weights, made on the CPU and moved to the device that parts are being built on."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # its first weights are thrown away
         net = make()
@@ -234,11 +234,11 @@ def _loaded(owner: str, make: Callable[[], nn.Module], tensors: Mapping[str, Ten
     return net.to(torch.empty(0).device)
 
 
-def _normalised(
+def _normalise(
     x: Tensor, source: tuple[float, float], size: int, mode: Literal["bilinear", "bicubic"], mean: Tensor, std: Tensor
 ) -> Tensor:
-    unit = spread(x.to(mean.dtype), source, (0.0, 1.0))
-    return (resized(with_channels(unit, 3), size, mode) - mean) / std
+    unit = map_range(x.to(mean.dtype), source, (0.0, 1.0))
+    return (resize(convert_channels(unit, 3), size, mode) - mean) / std
 
 
 def _column(values: Sequence[float]) -> Tensor:
@@ -250,7 +250,7 @@ def _check_size(owner: str, size: int) -> None:
         raise ValueError(f"{owner} expects a size of at least 1, got {size}")
 
 
-def _beheaded(net: nn.Module, model: str) -> nn.Linear:
+def _remove_head(net: nn.Module, model: str) -> nn.Linear:
     """Takes the last linear layer out of the network and returns it."""
     linear = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
@@ -261,7 +261,7 @@ def _beheaded(net: nn.Module, model: str) -> nn.Linear:
     return head
 
 
-def _submodules(net: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+def _check_submodules(net: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     """The names, checked; activations in place would overwrite what is read, so none stays so."""
     known = dict(net.named_modules())
     odd = [name for name in names if not name or name not in known]

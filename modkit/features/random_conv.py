@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from modkit.data.splits import content_key
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_images, spread
+from modkit.features.images import check_images, map_range
 from modkit.rng import Rng
 from modkit.types import Features, TensorType
 
@@ -68,7 +68,7 @@ class RandomConv(Frozen):
         check_images("RandomConv", x, self.channels)
         y = x.to(self.project.weight.dtype)
         if self._range:
-            y = spread(y, self._range, (-1.0, 1.0))
+            y = map_range(y, self._range, (-1.0, 1.0))
         maps = []
         for level in self.levels:
             y = F.silu(level(y))

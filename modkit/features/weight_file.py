@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-__all__ = ["load_exactly", "optional", "read_bytes", "read_weights", "tensors_key"]
+__all__ = ["load_exactly", "import_optional", "read_bytes", "read_weights", "hash_tensors"]
 
 _LIMIT = 2**33
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -68,7 +68,7 @@ def read_weights(owner: str, path: Path, *, sha256: str | None = None) -> dict[s
     if sha256 is not None and found != sha256.lower():
         raise ValueError(f"{owner} expects {path} to have SHA-256 {sha256.lower()}, got {found}")
     try:
-        loaded = _parsed(data, path.suffix == ".safetensors")
+        loaded = _parse(data, path.suffix == ".safetensors")
     except Exception as error:  # a forged file may provoke anything
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
@@ -100,7 +100,7 @@ def load_exactly(owner: str, module: nn.Module, tensors: Mapping[str, Tensor], s
         module.load_state_dict(tensors)
 
 
-def tensors_key(tensors: Mapping[str, Tensor], *pieces: object) -> str:
+def hash_tensors(tensors: Mapping[str, Tensor], *pieces: object) -> str:
     """SHA-256 of named tensors (names, types, shapes, bits) and of what else matters; order does not."""
     digest = hashlib.sha256(repr(pieces).encode())
     for name in sorted(tensors):
@@ -110,7 +110,7 @@ def tensors_key(tensors: Mapping[str, Tensor], *pieces: object) -> str:
     return digest.hexdigest()
 
 
-def optional(owner: str, module: str, install: str) -> ModuleType:
+def import_optional(owner: str, module: str, install: str) -> ModuleType:
     """A module of an optional dependency, imported when it is needed.
 
     Raises:
@@ -122,7 +122,7 @@ def optional(owner: str, module: str, install: str) -> ModuleType:
         raise ValueError(f"{owner} expects {module.partition('.')[0]}: pip install {install} ({error})") from error
 
 
-def _parsed(data: bytes, safe: bool) -> object:
+def _parse(data: bytes, safe: bool) -> object:
     with torch.device("cpu"):  # whatever device a network is being built on
         if safe:
             return safetensors.torch.load(data)

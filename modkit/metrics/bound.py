@@ -98,17 +98,17 @@ class Bound:
         rng = Rng(self.seed, "bound").rows(int(indices[0]))
         grain = 0.0 if levels is None else 2 / (levels - 1)
         if grain:
-            batch = replace(batch, x=_dequantised(batch.tensor, grain, rng))
+            batch = replace(batch, x=_dequantise(batch.tensor, grain, rng))
         with evaluating(model):
             nats = model.bound(batch, self.num, rng.at("model"), grain=grain)
         if not bool(nats.isfinite().all()):
             raise ValueError(f"Bound expects finite bounds of {type(model).__name__}, got NaN or infinity")
         more = Bounds(Moments.of(nats[:, None]), levels, model.single.numel)
-        return more if state is None else _added(state, more)
+        return more if state is None else _add(state, more)
 
     def merge(self, a: Bounds | None, b: Bounds | None) -> Bounds | None:
         """The state of both."""
-        return b if a is None else a if b is None else _added(a, b)
+        return b if a is None else a if b is None else _add(a, b)
 
     def result(self, state: Bounds | None, rng: Rng) -> dict[str, Score]:
         """The score `ELBO` or, of more draws, `bound (num=K)`, and `bits/dim`; draws nothing.
@@ -132,13 +132,13 @@ class Bound:
         return {name: score, "bits/dim": replace(score, value=bits, error=bits_error, better="lower")}
 
 
-def _dequantised(x: Tensor, grain: float, rng: Rng) -> Tensor:
+def _dequantise(x: Tensor, grain: float, rng: Rng) -> Tensor:
     if not bool((x.abs() <= 1 + _OUTSIDE).all()):
         raise ValueError(f"Bound expects data with levels in [-1, 1], got values up to {float(x.abs().max()):g}")
     return x + grain * (rng.uniform("dequantise", x) - 0.5)
 
 
-def _added(a: Bounds, b: Bounds) -> Bounds:
+def _add(a: Bounds, b: Bounds) -> Bounds:
     if (a.levels, a.dim) != (b.levels, b.dim):
         raise ValueError(f"Bound expects data of one kind, got levels and dimensions {a[1:]} and {b[1:]}")
     return Bounds(a.moments.merge(b.moments), a.levels, a.dim)

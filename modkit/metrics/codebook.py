@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -74,14 +74,14 @@ class Codebook:
             ValueError: If their number or the shape is another than before, or they are no counts.
         """
         codes = values["codes"]
-        groups = groups_of(indices, _GROUPS)
-        books = tuple(_by_group(one, groups) for one in (codes if isinstance(codes, tuple) else (codes,)))
+        groups = assign_groups(indices, _GROUPS)
+        books = tuple(_sum_groups(one, groups) for one in (codes if isinstance(codes, tuple) else (codes,)))
         more = CodeCounts(groups.bincount(minlength=_GROUPS), books)
-        return more if state is None else _added(state, more)
+        return more if state is None else _add(state, more)
 
     def merge(self, a: CodeCounts | None, b: CodeCounts | None) -> CodeCounts | None:
         """The state of both."""
-        return b if a is None else a if b is None else _added(a, b)
+        return b if a is None else a if b is None else _add(a, b)
 
     def result(self, state: CodeCounts | None, rng: Rng) -> dict[str, Score]:
         """The scores `codebook usage` and `perplexity`, of several codebooks `perplexity, level 0` and so on.
@@ -116,7 +116,7 @@ class Codebook:
         )
 
 
-def _by_group(codes: Tensor, groups: Tensor) -> Tensor:
+def _sum_groups(codes: Tensor, groups: Tensor) -> Tensor:
     """The counts `b k` of samples summed by their groups, `g k`."""
     codes = codes.detach().cpu()
     if codes.ndim != 2 or codes.is_floating_point() or bool((codes < 0).any()):
@@ -126,7 +126,7 @@ def _by_group(codes: Tensor, groups: Tensor) -> Tensor:
     return zeros.index_add_(0, groups, codes.to(torch.int64))
 
 
-def _added(a: CodeCounts, b: CodeCounts) -> CodeCounts:
+def _add(a: CodeCounts, b: CodeCounts) -> CodeCounts:
     sizes, others = ([codes.shape[1] for codes in one.codes] for one in (a, b))
     if sizes != others:
         told = (", ".join(map(str, one)) for one in (sizes, others))

@@ -19,9 +19,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from modkit.metrics.halves import SPLITS, half_error, smallest_half
-from modkit.metrics.neighbours import points, radii
-from modkit.metrics.store import Kept, Stores
+from modkit.metrics.halves import SPLITS, count_smallest_half, half_error
+from modkit.metrics.neighbours import compute_radii, prepare_points
+from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -43,12 +43,12 @@ def copying(*, real: Tensor, fake: Tensor, train: Tensor) -> float:
     if not all(len(values) for values in given.values()):
         counts = {name: len(values) for name, values in given.items()}
         raise ValueError(f"copying expects samples of each set, got {counts}")
-    sets = points(**{name: (torch.arange(len(v)), v.detach().cpu()) for name, v in given.items()})
-    nearest = {name: radii(sets[name], [1], of=sets["train"])[1][:, 0] for name in ("real", "fake")}
-    return _centred(nearest["real"], nearest["fake"])
+    sets = prepare_points(**{name: (torch.arange(len(v)), v.detach().cpu()) for name, v in given.items()})
+    nearest = {name: compute_radii(sets[name], [1], of=sets["train"])[1][:, 0] for name in ("real", "fake")}
+    return _compare_distances(nearest["real"], nearest["fake"])
 
 
-class Copying(Kept):
+class Copying(StoredMetric):
     """How much nearer to the training images samples are than held-out images are, in [-1, 1].
 
     0 for held-out images, 1 for copies. Its error is of balanced half-samples of the three sets.
@@ -67,24 +67,24 @@ class Copying(Kept):
         Raises:
             ValueError: If a set has fewer than two samples.
         """
-        sets = points(**self.rows(state))
-        nearest = {name: radii(sets[name], [1], of=sets["train"])[1] for name in ("real", "fake")}
-        value = _centred(nearest["real"][:, 0], nearest["fake"][:, 0])
+        sets = prepare_points(**self.rows(state))
+        nearest = {name: compute_radii(sets[name], [1], of=sets["train"])[1] for name in ("real", "fake")}
+        value = _compare_distances(nearest["real"][:, 0], nearest["fake"][:, 0])
         error = None
-        if min(smallest_half(each.sides) for each in sets.values()):
+        if min(count_smallest_half(each.sides) for each in sets.values()):
             pairs = []
             for column in range(1, SPLITS + 1):
                 halves = [
                     [each[sets[name].sides[:, column] == side, column] for name, each in nearest.items()]
                     for side in (True, False)
                 ]
-                pairs.append((_centred(*halves[0]), _centred(*halves[1])))
+                pairs.append((_compare_distances(*halves[0]), _compare_distances(*halves[1])))
             error = half_error(pairs)
         counts = {name: len(each.sides) for name, each in sets.items()}
         return {"copying": Score(value, error, self.better, counts)}
 
 
-def _centred(real: Tensor, fake: Tensor) -> float:
+def _compare_distances(real: Tensor, fake: Tensor) -> float:
     """P(fake < real) - P(fake > real)."""
     ordered = real.sort().values
     fake = fake.contiguous()

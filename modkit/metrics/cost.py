@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.evaluations import counting_evaluations
-from modkit.metrics.flops import operations
+from modkit.metrics.evaluations import count_evaluations
+from modkit.metrics.flops import count_operations
 from modkit.models.model import Model
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["Cost", "Timing", "device_name", "median"]
+__all__ = ["Cost", "Timing", "get_device_name", "median"]
 
 _COUNTED = 2  # samples to count evaluations and FLOPs on
 
@@ -46,7 +46,7 @@ def median(values: Sequence[float]) -> Timing:
     return Timing(statistics.median(values), math.sqrt(math.pi / (2 * len(values))) * statistics.stdev(values))
 
 
-def device_name(device: torch.device) -> str:
+def get_device_name(device: torch.device) -> str:
     """What a device is called: the GPU's name, or the processor's."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -101,8 +101,8 @@ class Cost:
         """
         if state is None:
             raise ValueError("Cost expects a Model that makes samples of 'fake', got none")
-        with counting_evaluations(state) as evaluations:
-            counted = operations(lambda: state.sample(_COUNTED, seed=rng.at("counted").integer()))
+        with count_evaluations(state) as evaluations:
+            counted = count_operations(lambda: state.sample(_COUNTED, seed=rng.at("counted").integer()))
         batch = self._timed(state, self.batch_size, rng.at("batch"))
         single = self._timed(state, 1, rng.at("single"))
         rate = self.batch_size / batch.value
@@ -141,7 +141,7 @@ def _settings(model: Model, batch_size: int) -> dict[str, Any]:
     """What times depend on."""
     dtype = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
     return {
-        "device": device_name(model.device),
+        "device": get_device_name(model.device),
         "threads": torch.get_num_threads(),
         "batch size": batch_size,
         "dtype": str(dtype).removeprefix("torch."),

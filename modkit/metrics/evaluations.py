@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Evaluations", "counting_evaluations"]
+__all__ = ["Evaluations", "count_evaluations"]
 
 _COUNTED = (("network", "generator", "prior-network"), ("decoder",))
 _METHODS = {"prior-network": ("forward", "step")}  # else `forward` alone; a step makes a token from a cache
@@ -34,7 +34,7 @@ class Evaluations:
         """Evaluations for each of `num` samples, or None where no part ran that counts."""
         return next((rows / num for rows in self._rows if rows), None)
 
-    def counting(self, group: int, method: Callable[..., Any]) -> Callable[..., Any]:
+    def count_calls(self, group: int, method: Callable[..., Any]) -> Callable[..., Any]:
         """`method`, adding the rows of its calls to a group of kinds."""
 
         @wraps(method)
@@ -51,7 +51,7 @@ class Evaluations:
 
 
 @contextmanager
-def counting_evaluations(model: nn.Module) -> Iterator[Evaluations]:
+def count_evaluations(model: nn.Module) -> Iterator[Evaluations]:
     """Counts what runs within it, compiled modules uncompiled.
 
     What a part is it says itself: the modules that a spec builds carry their kind, as `.origin.kind`.
@@ -63,12 +63,14 @@ def counting_evaluations(model: nn.Module) -> Iterator[Evaluations]:
             kind = getattr(getattr(module, "origin", None), "kind", None)
             for group, kinds in enumerate(_COUNTED):
                 for name in _METHODS.get(kind, ("forward",)) if kind in kinds else ():
-                    stack.enter_context(_replaced(module, name, evaluations.counting(group, getattr(module, name))))
+                    stack.enter_context(
+                        _replace_method(module, name, evaluations.counting(group, getattr(module, name)))
+                    )
         yield evaluations
 
 
 @contextmanager
-def _replaced(module: nn.Module, name: str, method: Callable[..., Any]) -> Iterator[None]:
+def _replace_method(module: nn.Module, name: str, method: Callable[..., Any]) -> Iterator[None]:
     """Puts a method in the place of a module's own; hooks would miss `step`, and calls of `forward` itself."""
     own = vars(module).get(name)
     setattr(module, name, method)

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-__all__ = ["Operations", "operations"]
+__all__ = ["Operations", "count_operations"]
 
 _OWN = ("aten", "prim")
 _MOVES = frozenset(
@@ -43,7 +43,7 @@ class Operations(NamedTuple):
     custom: tuple[str, ...]
 
 
-def operations(work: Callable[[], object]) -> Operations:
+def count_operations(work: Callable[[], object]) -> Operations:
     """Runs `work` and counts its operations."""
     seen = _Seen()
     counter = FlopCounterMode(display=False)

@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.metrics.moments import Gaussian, Moments
 from modkit.rng import Rng
 from modkit.types import Score
@@ -36,7 +36,7 @@ __all__ = [
     "factor",
     "factor_distance",
     "frechet_distance",
-    "rank_warning",
+    "warn_of_rank",
 ]
 
 _EPS = torch.finfo(torch.float64).eps
@@ -66,7 +66,7 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     """
     for one in (a, b):
         count, dim = (one.shape[0], one.shape[-1]) if isinstance(one, Tensor) else (one.count, len(one.mean))
-        for text in rank_warning("a set", count, dim):
+        for text in warn_of_rank("a set", count, dim):
             warnings.warn(text, stacklevel=2)
     return factor_distance(factor(a), factor(b))
 
@@ -109,7 +109,7 @@ def factor_distance(a: Factor, b: Factor) -> float:
     return distance
 
 
-def rank_warning(name: str, count: int | None, dim: int) -> tuple[str, ...]:
+def warn_of_rank(name: str, count: int | None, dim: int) -> tuple[str, ...]:
     """What a reader must know where `count` samples can't fill `dim` dimensions; else nothing."""
     if count is None or count > dim:
         return ()
@@ -168,7 +168,7 @@ class FrechetDistance:
         if x.ndim != 2:
             raise ValueError(f"FrechetDistance expects features of shape (b, d), got {tuple(x.shape)}")
         groups = state.groups.setdefault(set, [Moments(x.shape[1]) for _ in range(self._num(x.shape[1]))])
-        group = groups_of(indices, len(groups))
+        group = assign_groups(indices, len(groups))
         for index, moments in enumerate(groups):
             moments.update(x[(group == index).to(x.device)])
         return state
@@ -200,7 +200,7 @@ class FrechetDistance:
             self.better,
             {name: side.count or 0 for name, side in sides.items()},
             settings={"groups": self._num(len(real.mean))},
-            warnings=tuple(t for name, side in sides.items() for t in rank_warning(name, side.count, len(side.mean))),
+            warnings=tuple(t for name, side in sides.items() for t in warn_of_rank(name, side.count, len(side.mean))),
         )
         return {"FD": score}
 
@@ -213,7 +213,7 @@ class FrechetDistance:
         groups = [moments for moments in state.groups.get(name, []) if moments.count]
         if not groups:
             raise ValueError(f"FrechetDistance expects samples of {name!r}, got none")
-        return _merged(groups).gaussian()
+        return _merge(groups).gaussian()
 
 
 def _variance(value: float, groups: Sequence[Moments], given: bool, other: Factor) -> float | None:
@@ -225,12 +225,12 @@ def _variance(value: float, groups: Sequence[Moments], given: bool, other: Facto
         return None
     left_out = []
     for index in range(len(groups)):
-        rest = _merged([*groups[:index], *groups[index + 1 :]])
+        rest = _merge([*groups[:index], *groups[index + 1 :]])
         left_out.append(factor_distance(factor(rest), other))
     return jackknife_variance(value, left_out, [moments.count for moments in groups])
 
 
-def _merged(groups: Sequence[Moments]) -> Moments:
+def _merge(groups: Sequence[Moments]) -> Moments:
     merged = groups[0]
     for moments in groups[1:]:
         merged = merged.merge(moments)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from modkit.metrics.frechet import Factor, factor, factor_distance
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.metrics.moments import Moments
-from modkit.metrics.store import Kept, Stores
+from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -31,7 +31,7 @@ _GROUPS = 10
 _ERROR_DIM = 256  # features above which an error (20 more curves) would cost too much
 
 
-class FrechetInfinity(Kept):
+class FrechetInfinity(StoredMetric):
     """The Fréchet distance at 1/N = 0, from its values on random subsets.
 
     Subsets are drawn without replacement, each within the next, so that all cost one pass. An intercept scatters far
@@ -69,7 +69,7 @@ class FrechetInfinity(Kept):
         rows, groups = {}, {}
         for name, (indices, values) in self.rows(state, least=8).items():
             order = rng.uniform(name, torch.empty(1, len(indices)))[0].argsort(stable=True)
-            rows[name], groups[name] = values[order], groups_of(indices[order], _GROUPS)
+            rows[name], groups[name] = values[order], assign_groups(indices[order], _GROUPS)
         curves = {name: self._curve(rows[name], groups[name] >= 0, shrinks=self._shrinks(name)) for name in self.sets}
         value = _intercept(curves["real"], curves["fake"])
         variances = [

@@ -22,9 +22,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of
+from modkit.metrics.jackknife import assign_groups
 
-__all__ = ["SPLITS", "half_error", "mean_and_error", "sides_of", "smallest_half"]
+__all__ = ["SPLITS", "half_error", "mean_and_error", "assign_sides", "count_smallest_half"]
 
 SPLITS = 11
 
@@ -36,12 +36,12 @@ _SIDES = torch.tensor(
 """Paley's Hadamard matrix of order 12, `g s+1`, True being 1."""
 
 
-def sides_of(indices: Tensor) -> Tensor:
+def assign_sides(indices: Tensor) -> Tensor:
     """Which half of each split a sample is in, by a hash of its index: bool, `n s+1`; in column 0 all are in one."""
-    return _SIDES[groups_of(indices, SPLITS + 1)]
+    return _SIDES[assign_groups(indices, SPLITS + 1)]
 
 
-def smallest_half(sides: Tensor) -> int:
+def count_smallest_half(sides: Tensor) -> int:
     """Number of samples in the smallest half of any split."""
     num = sides[:, 1:].sum(0)
     return int(torch.minimum(num, len(sides) - num).min())
@@ -57,7 +57,7 @@ def mean_and_error(each: Tensor, sides: Tensor) -> tuple[float, float]:
 
     Args:
         each: What is averaged, `n s+1`: column 0 among all samples, column 1 + s among those of the sample's half.
-        sides: As `sides_of` gives them, `n s+1`.
+        sides: As `assign_sides` gives them, `n s+1`.
     """
     each = each.double()
     first, second = ((each * half).sum(0) / half.sum(0) for half in (sides, ~sides))

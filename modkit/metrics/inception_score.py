@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -85,14 +85,14 @@ class InceptionScore:
         Raises:
             ValueError: If the shape is another than before or a value is NaN.
         """
-        more = _sums(values["logits"], groups_of(indices, self._groups), self._groups)
+        more = _sums(values["logits"], assign_groups(indices, self._groups), self._groups)
         if state is not None and state.p.shape != more.p.shape:
             raise ValueError(f"InceptionScore expects one number of classes, got {state.p.shape[1]}, {more.p.shape[1]}")
-        return more if state is None else _added(state, more)
+        return more if state is None else _add(state, more)
 
     def merge(self, a: Predictions | None, b: Predictions | None) -> Predictions | None:
         """The state of both."""
-        return b if a is None else a if b is None else _added(a, b)
+        return b if a is None else a if b is None else _add(a, b)
 
     def result(self, state: Predictions | None, rng: Rng) -> dict[str, Score]:
         """The score `IS`; draws nothing.
@@ -106,7 +106,7 @@ class InceptionScore:
         if self.splits == 1:
             value, error = _value(state), _jackknife(state, full)
         else:
-            scores = torch.tensor([_value(_without(state, [split])) for split in full], dtype=torch.float64)
+            scores = torch.tensor([_value(_select(state, [split])) for split in full], dtype=torch.float64)
             value = float(scores.mean())
             error = float(scores.std()) / math.sqrt(len(scores)) if len(scores) > 1 else None
         counts = {"fake": int(state.counts.sum())}
@@ -123,11 +123,11 @@ def _sums(logits: Tensor, groups: Tensor, num: int) -> Predictions:
     return Predictions(one_hot.sum(1), one_hot @ p, one_hot @ torch.special.entr(p).sum(1).neg())
 
 
-def _added(a: Predictions, b: Predictions) -> Predictions:
+def _add(a: Predictions, b: Predictions) -> Predictions:
     return Predictions(a.counts + b.counts, a.p + b.p, a.p_log_p + b.p_log_p)
 
 
-def _without(state: Predictions, kept: list[int]) -> Predictions:
+def _select(state: Predictions, kept: list[int]) -> Predictions:
     return Predictions(*(one[kept] for one in state))
 
 
@@ -139,6 +139,6 @@ def _value(state: Predictions) -> float:
 
 
 def _jackknife(state: Predictions, groups: list[int]) -> float | None:
-    left_out = [_value(_without(state, [other for other in groups if other != group])) for group in groups]
+    left_out = [_value(_select(state, [other for other in groups if other != group])) for group in groups]
     sizes = [int(state.counts[group]) for group in groups]
     return standard_error(jackknife_variance(_value(state), left_out, sizes)) if len(groups) > 1 else None

@@ -20,18 +20,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["groups_of", "jackknife_variance", "standard_error"]
+__all__ = ["assign_groups", "jackknife_variance", "standard_error"]
 
 _MIX = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)  # SplitMix64's multipliers as signed numbers
 _STEP = 0x9E3779B97F4A7C15 - 2**64
 
 
-def groups_of(indices: Tensor, num: int) -> Tensor:
+def assign_groups(indices: Tensor, num: int) -> Tensor:
     """The group in [0, num) of each sample, a hash (SplitMix64) of its index; int64, shape of `indices`."""
     x: Tensor = (indices.detach().to("cpu", torch.int64) + 1) * _STEP
     for shift, factor in zip((30, 27), _MIX, strict=True):
-        x = (x ^ _shifted(x, shift)) * factor
-    return _shifted(x ^ _shifted(x, 31), 33) % num
+        x = (x ^ _shift_right(x, shift)) * factor
+    return _shift_right(x ^ _shift_right(x, 31), 33) % num
 
 
 def jackknife_variance(value: float, left_out: Sequence[float], sizes: Sequence[int]) -> float | None:
@@ -68,7 +68,7 @@ def standard_error(*variances: float | None) -> float | None:
     return math.sqrt(sum(known)) if len(known) == len(variances) else None
 
 
-def _shifted(x: Tensor, bits: int) -> Tensor:
+def _shift_right(x: Tensor, bits: int) -> Tensor:
     """Logical right shift of signed words."""
     shifted: Tensor = (x >> bits) & (2 ** (64 - bits) - 1)
     return shifted

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from modkit.metrics.jackknife import groups_of
-from modkit.metrics.pair_sums import PairSums, mean_score
-from modkit.metrics.store import Kept, Rows, Stores
+from modkit.metrics.jackknife import assign_groups
+from modkit.metrics.pair_sums import PairSums, average_scores
+from modkit.metrics.store import Rows, StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -46,7 +46,7 @@ def kernel_distance(real: Tensor, fake: Tensor) -> float:
     return PairSums.of(_polynomial, (real, one[0]), (fake, one[1]), groups=1).distance()
 
 
-class KernelDistance(Kept):
+class KernelDistance(StoredMetric):
     """Squared MMD with a cubic kernel, a mean over random subsets: KID where the features are Inception's.
 
     Unbiased for any number of samples. Its error is the delete-a-group jackknife's of that mean.
@@ -82,13 +82,13 @@ class KernelDistance(Kept):
         num = 1 if size == max(counts.values()) else self.num_subsets
         sums = []
         for subset in range(num):
-            drawn = [_drawn(rng.rows(subset), name, *sides[name], size) for name in self.sets]
+            drawn = [_draw_subset(rng.rows(subset), name, *sides[name], size) for name in self.sets]
             sums.append(PairSums.of(_polynomial, *drawn, groups=_GROUPS))
         settings = {"num_subsets": num, "subset_size": size}
-        return {"KD": mean_score(sums, counts, settings, unbiased=True)}
+        return {"KD": average_scores(sums, counts, settings, unbiased=True)}
 
 
-class MMD(Kept):
+class MMD(StoredMetric):
     """Squared MMD with Gaussian kernels over all pairs: for points of few dimensions.
 
     References:
@@ -130,7 +130,7 @@ class MMD(Kept):
         return {"MMD": _gaussian_score(sides, bandwidths, unbiased=self.unbiased)}
 
 
-class CMMD(Kept):
+class CMMD(StoredMetric):
     """A thousand times the squared MMD of normalised features with one Gaussian kernel: CMMD where they are CLIP's.
 
     References:
@@ -162,18 +162,18 @@ class CMMD(Kept):
         return {"CMMD": _gaussian_score(sides, [self.bandwidth], unbiased=self.unbiased, scale=1000.0)}
 
 
-def _drawn(rng: Rng, name: str, indices: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _draw_subset(rng: Rng, name: str, indices: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """`size` samples without replacement: their values and groups."""
     chosen = rng.uniform(name, torch.empty(1, len(indices)))[0].argsort(stable=True)[:size]
-    return values[chosen], groups_of(indices[chosen], _GROUPS)
+    return values[chosen], assign_groups(indices[chosen], _GROUPS)
 
 
 def _gaussian_score(sides: Mapping[str, Rows], bandwidths: list[float], *, unbiased: bool, scale: float = 1.0) -> Score:
-    pairs = {name: (values, groups_of(indices, _GROUPS)) for name, (indices, values) in sides.items()}
+    pairs = {name: (values, assign_groups(indices, _GROUPS)) for name, (indices, values) in sides.items()}
     sums = PairSums.of(partial(_gaussian, bandwidths), pairs["real"], pairs["fake"], groups=_GROUPS)
     counts = {name: len(indices) for name, (indices, _) in sides.items()}
     settings = {"bandwidths": bandwidths, "unbiased": unbiased}
-    return mean_score([sums], counts, settings, unbiased=unbiased, scale=scale)
+    return average_scores([sums], counts, settings, unbiased=unbiased, scale=scale)
 
 
 def _median(sides: Mapping[str, Rows], rng: Rng) -> float:

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -45,7 +45,7 @@ class LabelAccuracy:
             received = f"{int(labels.min())} to {int(labels.max())}"
             raise ValueError(f"LabelAccuracy expects labels in [0, {logits.shape[1]}), got {received}")
         right = (logits.argmax(1) == labels).long()
-        return state.index_add(0, groups_of(indices, _GROUPS), torch.stack([right, torch.ones_like(right)], 1))
+        return state.index_add(0, assign_groups(indices, _GROUPS), torch.stack([right, torch.ones_like(right)], 1))
 
     def merge(self, a: Tensor, b: Tensor) -> Tensor:
         """The state of both."""

@@ -17,14 +17,17 @@ from pathlib import Path
 
 from modkit.types import Score
 
-__all__ = ["child", "peak_memory", "peak_rss", "restart_peak"]
+__all__ = ["sample_in_child", "measure_peak_memory", "read_peak_rss", "restart_peak"]
 
 _MIB = 2**20
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_CHILD = "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); from modkit.metrics.memory import child; child()"
+_CHILD = """import sys
+sys.path[:] = sys.argv.pop(1).split('\\n')
+from modkit.metrics.memory import sample_in_child
+sample_in_child()"""
 
 
-def peak_memory(
+def measure_peak_memory(
     run: str | os.PathLike[str], overrides: Sequence[str] = (), *, num: int = 64, seed: int = 0, device: str = "cpu"
 ) -> Score:
     """The score `peak memory (MiB)` of a run's model as it samples one batch.
@@ -48,7 +51,7 @@ def peak_memory(
     )
 
 
-def peak_rss() -> int:
+def read_peak_rss() -> int:
     """The most that this process has had resident, bytes: since `restart_peak` on Linux, else since its start."""
     if _STATUS.exists():
         return _kilobytes("VmHWM")
@@ -59,12 +62,12 @@ def peak_rss() -> int:
 
 
 def restart_peak() -> None:
-    """Begins `peak_rss` anew from what is resident now; does nothing where there is no way to."""
+    """Begins `read_peak_rss` anew from what is resident now; does nothing where there is no way to."""
     if _CLEAR.exists():
         _CLEAR.write_text("5")  # proc(5)
 
 
-def child() -> None:
+def sample_in_child() -> None:
     """What the process of its own does: its arguments are `RUN NUM SEED DEVICE OVERRIDE...`."""
     from modkit.building.session import load
 
@@ -72,12 +75,12 @@ def child() -> None:
     try:
         model = load(run, overrides, device=device)
         restart_peak()
-        loaded = peak_rss()
+        loaded = read_peak_rss()
         model.sample(int(num), seed=int(seed), batch_size=int(num))
     except ValueError as error:
         print(json.dumps({"refused": str(error)}))
     else:
-        print(json.dumps({"loaded": loaded, "peak": peak_rss()}))
+        print(json.dumps({"loaded": loaded, "peak": read_peak_rss()}))
 
 
 def _in_child(

@@ -23,11 +23,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.rng import Rng
 from modkit.types import Modes, Score
 
-__all__ = ["ModeCoverage", "mode_counts", "mode_kl", "share_within", "symmetric_kl"]
+__all__ = ["ModeCoverage", "count_modes", "mode_kl", "share_within", "symmetric_kl"]
 
 _GROUPS = 10
 _TILE = 2**22  # distances in memory: 32 MB
@@ -35,7 +35,7 @@ _SMOOTHING = 0.5  # samples added to each cell: Jeffreys' prior
 _TOLERANCE = 3.0  # standard errors above the ceiling that are still chance
 
 
-def mode_counts(*, points: Tensor, truth: Modes, radius: float = 3.0) -> Tensor:
+def count_modes(*, points: Tensor, truth: Modes, radius: float = 3.0) -> Tensor:
     """The number of samples within each mode and, last, within none; int64, `k+1`.
 
     Args:
@@ -55,7 +55,7 @@ def mode_kl(*, counts: Tensor) -> float:
     It is log k where all are in one mode, or none in any, and about (k - 1) / (2 n) for a perfect sampler.
 
     Args:
-        counts: As `mode_counts` gives them, `k+1`; the last is not looked at.
+        counts: As `count_modes` gives them, `k+1`; the last is not looked at.
     """
     held = counts[:-1].double()
     q = held / held.sum().clamp_min(1)
@@ -69,7 +69,7 @@ def symmetric_kl(*, counts: Tensor, inside: float) -> float:
     finite: a lost mode costs about log(2 n / k) / k. A perfect sampler scores about k / n.
 
     Args:
-        counts: As `mode_counts` gives them, `k+1`.
+        counts: As `count_modes` gives them, `k+1`.
         inside: The truth's share within any mode, evenly over them.
     """
     cells, total = len(counts), counts.sum()
@@ -133,9 +133,9 @@ class ModeCoverage:
         """
         points, truth = values["points"], values["truth"]
         cells = len(truth.centers) + 1
-        places = groups_of(indices, _GROUPS) * cells + _cells(points.reshape(len(points), -1), truth, self.radius)
+        places = assign_groups(indices, _GROUPS) * cells + _cells(points.reshape(len(points), -1), truth, self.radius)
         more = Tally(truth, torch.bincount(places, minlength=_GROUPS * cells).view(_GROUPS, cells))
-        return more if state is None else _added(state, more)
+        return more if state is None else _add(state, more)
 
     def merge(self, a: Tally | None, b: Tally | None) -> Tally | None:
         """The state of both.
@@ -143,7 +143,7 @@ class ModeCoverage:
         Raises:
             ValueError: If their modes differ.
         """
-        return b if a is None else a if b is None else _added(a, b)
+        return b if a is None else a if b is None else _add(a, b)
 
     def result(self, state: Tally | None, rng: Rng) -> dict[str, Score]:
         """The scores `modes`, `high quality`, `mode KL` and `symmetric KL`; draws nothing.
@@ -225,7 +225,7 @@ def _high_quality(counts: Tensor) -> float:
     return float(counts[:-1].sum()) / float(counts.sum())
 
 
-def _added(a: Tally, b: Tally) -> Tally:
+def _add(a: Tally, b: Tally) -> Tally:
     if a.truth.std != b.truth.std or not torch.equal(a.truth.centers, b.truth.centers):
         shapes = f"{tuple(a.truth.centers.shape)} of std {a.truth.std}, {tuple(b.truth.centers.shape)} of {b.truth.std}"
         raise ValueError(f"ModeCoverage expects one truth, got two: centers {shapes}")

@@ -21,9 +21,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.halves import sides_of
+from modkit.metrics.halves import assign_sides
 
-__all__ = ["Balls", "Comparison", "Hits", "Points", "hits", "points", "radii"]
+__all__ = ["Balls", "Comparison", "Hits", "Points", "count_hits", "prepare_points", "compute_radii"]
 
 _ROWS, _COLUMNS = 1024, 4096  # of a tile
 _EXACT = 2**20  # numbers in float64 at once
@@ -61,7 +61,7 @@ class Hits(NamedTuple):
     by_centre: Tensor  # n s+1, samples that a ball holds
 
 
-def points(**sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
+def prepare_points(**sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
     """Sets of samples, each its indices, `n`, and values, `n d`, made comparable with each other.
 
     Raises:
@@ -82,7 +82,7 @@ def points(**sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
     return {name: _points(values, indices, mean, shift) for name, (indices, values) in sets.items()}
 
 
-def radii(x: Points, ks: Sequence[int], *, of: Points | None = None) -> dict[int, Tensor]:
+def compute_radii(x: Points, ks: Sequence[int], *, of: Points | None = None) -> dict[int, Tensor]:
     """The squared distances of each sample to its k-th nearest, `n s+1`, float64, summed without scale, by k.
 
     Column 0 is of all neighbours, column 1 + s of those in the sample's half; infinite where there are fewer than k.
@@ -106,7 +106,7 @@ def radii(x: Points, ks: Sequence[int], *, of: Points | None = None) -> dict[int
     return dict(zip(ks, found, strict=True))
 
 
-def hits(real: Points, fake: Points, balls: Sequence[Balls]) -> list[Hits]:
+def count_hits(real: Points, fake: Points, balls: Sequence[Balls]) -> list[Hits]:
     """How many samples of the one set lie within balls around the other's."""
     sets, other = {"real": real, "fake": fake}, {"real": fake, "fake": real}
     found = [
@@ -142,7 +142,7 @@ def _points(values: Tensor, indices: Tensor, mean: Tensor, shift: int) -> Points
     n, d = values.shape
     left, right = torch.empty(n, d + 2, dtype=dtype), torch.empty(n, d + 2, dtype=dtype)
     norms = torch.empty(n, dtype=torch.float64)
-    made = Points(values, sides_of(indices), left, right, norms, 4.0**shift)
+    made = Points(values, assign_sides(indices), left, right, norms, 4.0**shift)
     for first in range(0, n, _ROWS):
         part = slice(first, first + _ROWS)
         left[part, :d] = (values[part].double() - mean) * 2.0**shift
@@ -188,12 +188,12 @@ def _radii(x: Points, rows: Tensor, y: Points, ks: Sequence[int], few: int, *, s
     counts = torch.bincount(i, minlength=len(rows))
     column = torch.arange(len(i)) - (counts.cumsum(0) - counts)[i]
     head = column < 2 * few
-    found = _decided(x, rows, y, ks, (i[head], column[head]), j[head], tile[i, j][head].double())
+    found = _decide(x, rows, y, ks, (i[head], column[head]), j[head], tile[i, j][head].double())
     unseen = (counts > 2 * few)[:, None] & (found > 0)  # where many are copies of a sample, some of them settle it
     return found.masked_fill(unseen | (found * x.scale > bound[:, None]), math.inf)
 
 
-def _decided(
+def _decide(
     x: Points, rows: Tensor, y: Points, ks: Sequence[int], at: tuple[Tensor, Tensor], j: Tensor, lower: Tensor
 ) -> Tensor:
     """The radii from candidates `j` of y, `at` (place in `rows`, column), and lower bounds of their distances."""

@@ -25,7 +25,7 @@ from torch.nn.functional import one_hot
 from modkit.metrics.jackknife import jackknife_variance, standard_error
 from modkit.types import Score
 
-__all__ = ["Kernel", "PairSums", "mean_score"]
+__all__ = ["Kernel", "PairSums", "average_scores"]
 
 _TILE = 2**24  # entries of a kernel in memory: 128 MB
 
@@ -68,7 +68,7 @@ class PairSums(NamedTuple):
         return value
 
 
-def mean_score(
+def average_scores(
     sums: Sequence[PairSums],
     counts: Mapping[str, int],
     settings: Mapping[str, object],

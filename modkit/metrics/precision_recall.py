@@ -21,9 +21,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.halves import mean_and_error, smallest_half
-from modkit.metrics.neighbours import Balls, Comparison, Hits, Points, hits, points, radii
-from modkit.metrics.store import Kept, Rows, Stores
+from modkit.metrics.halves import count_smallest_half, mean_and_error
+from modkit.metrics.neighbours import Balls, Comparison, Hits, Points, compute_radii, count_hits, prepare_points
+from modkit.metrics.store import Rows, StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -69,7 +69,7 @@ def prdc(
     return {name: score.value for name, score in scores.items()}
 
 
-class PRDC(Kept):
+class PRDC(StoredMetric):
     """Precision and recall, density and coverage in one pass: fidelity and diversity, each measured twice.
 
     Precision: fakes among the real samples; recall: real samples among the fakes. Coverage: real samples with a fake
@@ -111,7 +111,7 @@ class PRDC(Kept):
         return _scores("PRDC", rows, self.held, self.counted)
 
 
-class PrecisionRecall(Kept):
+class PrecisionRecall(StoredMetric):
     """Improved precision and recall alone: fakes among the real samples, and real samples among the fakes.
 
     References:
@@ -139,7 +139,7 @@ class PrecisionRecall(Kept):
         return _scores("PrecisionRecall", self.rows(state, least=self.held.k + 1), self.held, None)
 
 
-class DensityCoverage(Kept):
+class DensityCoverage(StoredMetric):
     """Density and coverage alone: real balls that hold a fake, counted by the fake and by the ball.
 
     Density may exceed 1.
@@ -180,7 +180,7 @@ def _scores(name: str, rows: Mapping[str, Rows], held: _Rule | None, counted: _R
     if len(rows["real"][0]) != len(rows["fake"][0]):
         received = " and ".join(f"{len(indices)} {side}" for side, (indices, _) in rows.items())
         raise ValueError(f"{name} expects as many real as fake samples, got {received}")
-    sets = points(**rows)
+    sets = prepare_points(**rows)
     asked: list[tuple[Side, _Rule]] = [("real", held), ("fake", held)] if held else []
     found = _hits(sets, [*asked, ("real", counted)] if counted else asked)
     real, fake = sets["real"].sides, sets["fake"].sides
@@ -199,15 +199,15 @@ def _hits(sets: Mapping[str, Points], asked: Sequence[tuple[Side, _Rule]]) -> di
     """Hits of the balls around each set's samples."""
     around = {}
     for side in dict.fromkeys(side for side, _ in asked):
-        around[side] = radii(sets[side], sorted({rule.k for of, rule in asked if of == side}))
+        around[side] = compute_radii(sets[side], sorted({rule.k for of, rule in asked if of == side}))
     balls = {(side, rule): Balls(side, around[side][rule.k], rule.comparison) for side, rule in asked}
-    return dict(zip(balls, hits(sets["real"], sets["fake"], list(balls.values())), strict=True))
+    return dict(zip(balls, count_hits(sets["real"], sets["fake"], list(balls.values())), strict=True))
 
 
 def _score(each: Tensor, rule: _Rule, sides: Tensor, other: Tensor) -> Score:
     """The mean of `each`, a sample's share of the score, `n s+1`; in halves too small for a radius it has no error."""
     value, error = mean_and_error(each, sides)
-    known = min(smallest_half(sides), smallest_half(other)) > rule.k
+    known = min(count_smallest_half(sides), count_smallest_half(other)) > rule.k
     return Score(
         value,
         error if known else None,

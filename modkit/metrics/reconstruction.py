@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modkit.metrics.frechet import FrechetDistance, FrechetState, factor, factor_distance, rank_warning
+from modkit.metrics.frechet import FrechetDistance, FrechetState, factor, factor_distance, warn_of_rank
 from modkit.metrics.jackknife import jackknife_variance, standard_error
 from modkit.metrics.moments import Moments
 from modkit.rng import Rng
@@ -69,7 +69,7 @@ def ssim(x: Tensor, y: Tensor, *, ends: Sequence[float] = (-1.0, 1.0)) -> Tensor
         raise ValueError(f"ssim expects images of shape (b, c, h, w), got {tuple(x.shape)}")
     kernel = _kernel(_window(x.shape)).to(x.device)
     x, y = ((v.double() - ends[0]) / (ends[1] - ends[0]) for v in (x, y))
-    mean_x, mean_y, square_x, square_y, product = (_filtered(v, kernel) for v in (x, y, x * x, y * y, x * y))
+    mean_x, mean_y, square_x, square_y, product = (_filter(v, kernel) for v in (x, y, x * x, y * y, x * y))
     c_1, c_2 = (k**2 for k in _K)
     covariance = product - mean_x * mean_y
     variances = square_x - mean_x**2 + square_y - mean_y**2
@@ -131,11 +131,11 @@ class Reconstruction:
             chunks = [ssim(part[:, 0], part[:, 1], ends=self.range) for part in torch.split(pairs, _CHUNK)]
             scores = torch.cat([scores, torch.cat(chunks)[:, None]], 1)
         more = Likeness(Moments.of(scores), alike, window)
-        return more if state is None else _added(state, more)
+        return more if state is None else _add(state, more)
 
     def merge(self, a: Likeness | None, b: Likeness | None) -> Likeness | None:
         """The state of both."""
-        return b if a is None else a if b is None else _added(a, b)
+        return b if a is None else a if b is None else _add(a, b)
 
     def result(self, state: Likeness | None, rng: Rng) -> dict[str, Score]:
         """The scores `PSNR` and, of images, `SSIM`; draws nothing.
@@ -145,7 +145,7 @@ class Reconstruction:
         """
         if state is None or not state.moments.count:
             raise ValueError("Reconstruction expects samples of 'real', got none")
-        told = () if not state.alike else (_told(state.alike, state.moments.count),)
+        told = () if not state.alike else (_warn_of_exact(state.alike, state.moments.count),)
         scores = {"PSNR": self._score(state, 0, {"range": self.range}, told)}
         if state.window is not None:
             settings = {"range": self.range, "window": state.window}
@@ -226,16 +226,16 @@ class ReconstructionFD:
             self.better,
             {"real": count},
             settings={"groups": len(state.groups["real"])},
-            warnings=rank_warning("real", count, len(pairs[0][0].mean)),
+            warnings=warn_of_rank("real", count, len(pairs[0][0].mean)),
         )
         return {"reconstruction FD": score}
 
 
-def _told(alike: int, count: int) -> str:
+def _warn_of_exact(alike: int, count: int) -> str:
     return f"{alike} of {count} reconstructions are exact within rounding to 8 bits: they count as {_HIGHEST:.2f} dB"
 
 
-def _added(a: Likeness, b: Likeness) -> Likeness:
+def _add(a: Likeness, b: Likeness) -> Likeness:
     if a.window != b.window:
         raise ValueError(f"Reconstruction expects images of one size, got SSIM windows of {a.window} and {b.window}")
     return Likeness(a.moments.merge(b.moments), a.alike + b.alike, a.window)
@@ -257,7 +257,7 @@ def _kernel(width: int) -> Tensor:
     return kernel / kernel.sum()
 
 
-def _filtered(x: Tensor, kernel: Tensor) -> Tensor:
+def _filter(x: Tensor, kernel: Tensor) -> Tensor:
     """Local means of `x`, `b c h w`, where the window fits."""
     means = F.conv2d(F.conv2d(x.flatten(0, 1)[:, None], kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
     return means.view(*x.shape[:2], *means.shape[2:])

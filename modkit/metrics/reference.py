@@ -19,7 +19,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from modkit.features.weight_file import read_bytes, tensors_key
+from modkit.features.weight_file import hash_tensors, read_bytes
 from modkit.runs.cache import cache_folder
 from modkit.runs.files import replace_file
 
@@ -99,7 +99,7 @@ class ReferenceCache:
         if metadata.get("description") != reference.text:
             received = metadata.get("description")
             raise ValueError(f"ReferenceCache expects {reference.text} in {path}, got {received}; remove it")
-        if metadata.get("sha256") != tensors_key(tensors):
+        if metadata.get("sha256") != hash_tensors(tensors):
             raise ValueError(f"ReferenceCache expects {path} to have the SHA-256 that it states: damaged; remove it")
         return tensors
 
@@ -112,7 +112,7 @@ class ReferenceCache:
         if not tensors:
             raise ValueError("ReferenceCache expects tensors to keep, got none")
         kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        metadata = {"description": reference.text, "sha256": tensors_key(kept)}
+        metadata = {"description": reference.text, "sha256": hash_tensors(kept)}
         self.folder.mkdir(parents=True, exist_ok=True)
         replace_file(self.path(reference), safetensors.torch.save(kept, metadata))
         return self.path(reference)

@@ -24,7 +24,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -79,7 +79,7 @@ class Sharpness:
         """
         found = detail(values["images"].cpu())
         rows = torch.stack([torch.ones_like(found), found], 1)
-        return {**state, set: state[set].index_add(0, groups_of(indices, _GROUPS), rows)}
+        return {**state, set: state[set].index_add(0, assign_groups(indices, _GROUPS), rows)}
 
     def merge(self, a: Sums, b: Sums) -> Sums:
         """The state of both."""

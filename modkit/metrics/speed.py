@@ -17,12 +17,12 @@ from modkit.specs.node import Node
 from modkit.specs.spec import Spec
 from modkit.types import Score
 
-__all__ = ["training_speed"]
+__all__ = ["measure_training_speed"]
 
 _SETTINGS = ("device", "batch_size", "accumulate", "precision", "compile")
 
 
-def training_speed(run: Run) -> Score | None:
+def measure_training_speed(run: Run) -> Score | None:
     """The score `training steps/s` of a run, or None where it has no two rows of one clock.
 
     Raises:

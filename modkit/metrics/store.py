@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Kept", "Rows", "Store", "Stores"]
+__all__ = ["StoredMetric", "Rows", "Store", "Stores"]
 
 Rows = tuple[Tensor, Tensor]
 """Indices, `n`, and values, `n d`."""
@@ -86,11 +86,11 @@ class Store:
                 raise ValueError(f"Store expects each sample once, got index {int(twice[0])} twice")
             place = torch.empty_like(order)
             place[order] = torch.arange(len(order))
-            self._replace(ordered, self._gathered([values for _, values in blocks], place))
+            self._replace(ordered, self._gather([values for _, values in blocks], place))
         ((indices, values),) = self._mapped + self._blocks
         return indices, values
 
-    def _gathered(self, blocks: list[Tensor], place: Tensor) -> Tensor:
+    def _gather(self, blocks: list[Tensor], place: Tensor) -> Tensor:
         """Rows of `blocks`, one after another, each at its `place`."""
         values = self._empty(len(place))
         first = 0
@@ -108,7 +108,7 @@ class Store:
         num = sum(len(indices) for indices, _ in self._blocks)
         if self._size(num) > self.limit:
             indices = torch.cat([indices for indices, _ in self._blocks])
-            self._mapped.append((indices, self._gathered([values for _, values in self._blocks], torch.arange(num))))
+            self._mapped.append((indices, self._gather([values for _, values in self._blocks], torch.arange(num))))
             self._blocks = []
 
     def _empty(self, num: int) -> Tensor:
@@ -126,7 +126,7 @@ Stores = dict[str, Store]
 """The state of a metric that keeps: a store a set."""
 
 
-class Kept:
+class StoredMetric:
     """The state of a metric that keeps one thing of each sample; a subclass says which, of which sets, and scores it.
 
     `needs` names that thing, `b ...`, flattened; `rows` gives all of it to `result`.

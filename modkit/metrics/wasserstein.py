@@ -25,8 +25,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
-from modkit.metrics.store import Kept, Stores
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
+from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -46,7 +46,7 @@ def wasserstein(*, real: Tensor, fake: Tensor) -> float:
     """
     _check("wasserstein", real, fake)
     _check_counts("wasserstein", len(real), len(fake))
-    return _assigned(real.detach().cpu(), fake.detach().cpu())
+    return _assign(real.detach().cpu(), fake.detach().cpu())
 
 
 def sliced_wasserstein(*, real: Tensor, fake: Tensor, directions: Tensor) -> float:
@@ -60,10 +60,10 @@ def sliced_wasserstein(*, real: Tensor, fake: Tensor, directions: Tensor) -> flo
         received = f"got shape {tuple(directions.shape)}"
         raise ValueError(f"sliced_wasserstein expects directions of shape (u, {real.shape[1]}), {received}")
     one = [torch.zeros(len(rows), dtype=torch.int64) for rows in (real, fake)]
-    return float(_sliced([real.detach().cpu(), fake.detach().cpu()], one, directions.detach().cpu(), num_groups=1)[0])
+    return float(_slice([real.detach().cpu(), fake.detach().cpu()], one, directions.detach().cpu(), num_groups=1)[0])
 
 
-class SlicedWasserstein(Kept):
+class SlicedWasserstein(StoredMetric):
     """Sliced 1-Wasserstein distance: a mean over random directions of the distance between projections.
 
     It has the features' scale, and of two sets of one distribution it falls as their counts grow: compare equal counts
@@ -97,15 +97,15 @@ class SlicedWasserstein(Kept):
         rows = self.rows(state)
         values = [values for _, values in rows.values()]
         _check(type(self).__name__, *values)
-        groups = [groups_of(indices, _GROUPS) for indices, _ in rows.values()]
+        groups = [assign_groups(indices, _GROUPS) for indices, _ in rows.values()]
         directions = rng.normal("directions", torch.empty(self.num, values[0].shape[1], dtype=torch.float64))
-        value, *left_out = _sliced(values, groups, directions, num_groups=_GROUPS).tolist()
+        value, *left_out = _slice(values, groups, directions, num_groups=_GROUPS).tolist()
         variances = [_variance(value, left_out[:_GROUPS], groups[0]), _variance(value, left_out[_GROUPS:], groups[1])]
         counts = {name: len(indices) for name, (indices, _) in rows.items()}
         return {"sliced W1": Score(value, standard_error(*variances), "lower", counts, settings={"num": self.num})}
 
 
-class Wasserstein(Kept):
+class Wasserstein(StoredMetric):
     """Exact 1-Wasserstein distance by optimal assignment of at most 5,000 samples of each set, as many of both.
 
     Of two sets of one distribution it falls as their counts grow, and slowly in many dimensions: compare equal counts
@@ -139,33 +139,33 @@ class Wasserstein(Kept):
         (_, real), (_, fake) = rows.values()
         _check(type(self).__name__, real, fake)
         _check_counts(type(self).__name__, len(real), len(fake))
-        groups = [groups_of(indices, _GROUPS) for indices, _ in rows.values()]
+        groups = [assign_groups(indices, _GROUPS) for indices, _ in rows.values()]
         counts = {name: len(indices) for name, (indices, _) in rows.items()}
-        return {"W1": Score(_assigned(real, fake), _spread(real, fake, groups), "lower", counts)}
+        return {"W1": Score(_assign(real, fake), _estimate_error(real, fake, groups), "lower", counts)}
 
 
-def _assigned(real: Tensor, fake: Tensor) -> float:
+def _assign(real: Tensor, fake: Tensor) -> float:
     costs = torch.cdist(real.double(), fake.double(), compute_mode="donot_use_mm_for_euclid_dist").numpy()
     return float(costs[linear_sum_assignment(costs)].mean())
 
 
-def _spread(real: Tensor, fake: Tensor, groups: list[Tensor]) -> float | None:
+def _estimate_error(real: Tensor, fake: Tensor, groups: list[Tensor]) -> float | None:
     """The standard error by disjoint subsets of one size; None where they would be empty."""
     size = min(int(torch.bincount(each, minlength=_GROUPS).min()) for each in groups)
     if not size:
         return None
     subsets = [[rows[each == group][:size] for group in range(_GROUPS)] for rows, each in zip((real, fake), groups)]
-    values = [_assigned(x, y) for x, y in zip(*subsets, strict=True)]
+    values = [_assign(x, y) for x, y in zip(*subsets, strict=True)]
     return float(torch.tensor(values, dtype=torch.float64).std()) * math.sqrt(size / len(real))
 
 
-def _sliced(rows: list[Tensor], groups: list[Tensor], directions: Tensor, *, num_groups: int) -> Tensor:
+def _slice(rows: list[Tensor], groups: list[Tensor], directions: Tensor, *, num_groups: int) -> Tensor:
     """The mean distance between projections of all samples, then without each group of the one and the other set, `v`.
 
     Whole numbers of samples are counted and only then divided, so that equal sets are at no distance.
     """
     unit = normalize(directions.double(), dim=1)
-    lines = torch.cat([_projected(each, unit) for each in rows]).T
+    lines = torch.cat([_project(each, unit) for each in rows]).T
     owners = torch.cat([groups[0], groups[1] + num_groups])
     sizes = [len(each) for each in rows]
     sums = torch.zeros(1 + 2 * num_groups, dtype=torch.float64)
@@ -192,7 +192,7 @@ def _apart(f: Tensor, g: Tensor, gaps: Tensor) -> Tensor:
     return ((f - g).abs_() * gaps).sum()
 
 
-def _projected(rows: Tensor, unit: Tensor) -> Tensor:
+def _project(rows: Tensor, unit: Tensor) -> Tensor:
     """`n u`, float64."""
     return torch.cat([rows[first : first + _ROWS].double() @ unit.T for first in range(0, len(rows), _ROWS)])
 

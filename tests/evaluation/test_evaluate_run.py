@@ -15,7 +15,7 @@ from modkit.data.corruptions import Mask
 from modkit.data.digits import Digits
 from modkit.data.loader import permutation
 from modkit.evaluation.evaluate_run import evaluate_run, measure_run
-from modkit.evaluation.report import Report, saved_reports
+from modkit.evaluation.report import Report, read_reports
 from modkit.evaluation.scoring import choose_features
 from modkit.evaluation.sources import source
 from modkit.features.classifier import Classifier
@@ -126,7 +126,7 @@ def test_a_report_comes_back_from_its_json(run):
     report = evaluate_run(run, num=32, metrics=["fd"])
     assert Report.from_json(report.to_json()) == report
     report.save(run.path)
-    assert saved_reports(run.path)[0] == report
+    assert read_reports(run.path)[0] == report
     for damaged in (
         "",
         "[]",
@@ -173,11 +173,11 @@ def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
 def test_the_evaluation_at_the_end_can_be_left_out_and_made_up_for(tmp_path):
     spec = modkit.Spec.from_yaml(WATCHED)
     run = modkit.train(spec, tmp_path / "run", evaluate=False)
-    assert run.finished and not saved_reports(run.path)
+    assert run.finished and not read_reports(run.path)
     modkit.train(spec, tmp_path / "run", resume=True)
-    (report,) = saved_reports(run.path)
+    (report,) = read_reports(run.path)
     modkit.train(spec, tmp_path / "run", resume=True)
-    assert saved_reports(run.path) == [report]
+    assert read_reports(run.path) == [report]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_overrides_have_a_report_of_their_own(tmp_path):
     assert result.exit_code == 0, result.output
     file = run.path / "evaluations" / "model.sampler=ddim,model.sampler.steps=3.json"
     assert file.read_text() == result.stdout.rstrip("\n")
-    assert saved_reports(run.path)[0].scores["NFE"].value == 3
+    assert read_reports(run.path)[0].scores["NFE"].value == 3
 
 
 def test_features_of_the_data_are_made_once(run, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modkit.metrics.codebook import Codebook, perplexity, usage
-from modkit.metrics.jackknife import groups_of
+from modkit.metrics.jackknife import assign_groups
 from modkit.rng import Rng
 from tests.metrics.streams import error_over_spread, shuffled, streamed
 
@@ -60,7 +60,7 @@ def test_any_order_and_split_give_the_same_numbers():
 
 def test_the_error_is_the_jackknife_s_over_hashed_groups():
     x = counts(50)
-    group = groups_of(torch.arange(50), 10)
+    group = assign_groups(torch.arange(50), 10)
     total = brute(x)[1]
     left = [brute(x[group != g])[1] for g in range(10)]
     n = [int((group == g).sum()) for g in range(10)]

@@ -8,7 +8,7 @@ import torch
 
 import modkit
 from modkit import use
-from modkit.metrics.cost import Cost, device_name, median
+from modkit.metrics.cost import Cost, get_device_name, median
 from modkit.rng import Rng
 from tests.play import MLP, spec
 
@@ -55,7 +55,7 @@ def test_scores_say_what_they_depend_on_and_are_plain():
         score = scores[name]
         assert score.value > 0 and score.error > 0
         assert score.settings == {
-            "device": device_name(torch.device("cpu")),
+            "device": get_device_name(torch.device("cpu")),
             "threads": torch.get_num_threads(),
             "batch size": 4 if name == "samples/s" else 1,
             "dtype": "float64",
