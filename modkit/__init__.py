@@ -29,6 +29,7 @@ _HOME = {
     "Spec": "specs.spec",
     "SpecError": "errors",
     "Step": "kinds",
+    "StepContext": "models.step",
     "TensorType": "types",
     "build": "building.session",
     "check": "building.checker",
@@ -37,6 +38,7 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "evaluate_run": "evaluation.evaluate_run",
     "find": "parts.registry",
+    "fit": "training.fit",
     "hookimpl": "part",
     "load": "building.session",
     "load_spec": "specs.load",
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from modkit.kinds import default as default
     from modkit.models.model import Model as Model
     from modkit.models.model import Player as Player
+    from modkit.models.step import StepContext as StepContext
     from modkit.part import Part as Part
     from modkit.part import hookimpl as hookimpl
     from modkit.parts.registry import find as find
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     from modkit.specs.spec import Spec as Spec
     from modkit.specs.spec import use as use
     from modkit.sweeps.sweep import sweep as sweep
+    from modkit.training.fit import fit as fit
     from modkit.training.train import train as train
     from modkit.types import Batch as Batch
     from modkit.types import Cond as Cond

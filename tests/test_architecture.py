@@ -37,7 +37,7 @@ LAYERS = (
     ("metrics", "metrics.*"),
     ("training.*",),
     ("evaluation", "evaluation.*"),
-    ("training", "training.train"),
+    ("training", "training.train", "training.fit"),
     ("comparison", "comparison.*", "publishing", "publishing.*"),
     ("sweeps", "sweeps.*"),
     ("cases", "cases.*", "testing", "testing.*"),

@@ -91,7 +91,7 @@ class ResidualQuantizer(Quantizer):
             z_q = z_q + embedding
             commitment = commitment + F.mse_loss(z, z_q.detach())
             codebook = codebook + F.mse_loss(embedding, residual)
-            if step is not None and step.moves:
+            if step is not None and step.training:
                 self._book(depth).observe(tokens(residual), chosen, step.rng.at(depth))
         losses = {"commitment": self.commitment * commitment}
         if not self.ema:
@@ -111,7 +111,7 @@ class ResidualQuantizer(Quantizer):
 
     def update(self, step: Step) -> None:
         """Moves usage and, under `ema`, the codes by what this step has seen; revives dead codes."""
-        if step.moves:
+        if step.training:
             for depth in range(len(self.codebooks)):
                 self._book(depth).update()
 

@@ -25,8 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modkit.kinds import Bottleneck, Slot, Step, default
-from modkit.models.model import Nested
+from modkit.kinds import Bottleneck, BottleneckExtras, Slot, Step, default, read_extras
 from modkit.nn.blocks import ResidualBlock, conv, map_size
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType, Value, levels
@@ -66,7 +65,7 @@ class TopDown(nn.Module):
         made: list[Latents] = []
         for index, level in enumerate(self._levels):
             features = self._features(h, index, [_last(one) for one in made])
-            made.append(level(features, step and Nested(step, f"level-{index}")))
+            made.append(level(features, step and step.at(f"level-{index}")))
         values: dict[str, Value] = {name: tuple(_tensor(one.values[name]) for one in made) for name in self.latents}
         kls = [one.kl for one in made if one.kl is not None]
         losses: dict[str, Tensor] = {}
@@ -121,13 +120,13 @@ class TopDown(nn.Module):
     def update(self, step: Step) -> None:
         """Moves the levels' codebooks."""
         for index, level in enumerate(self._levels):
-            if update := getattr(level, "update", None):
-                update(Nested(step, f"level-{index}"))
+            if update := read_extras(level, BottleneckExtras).update:
+                update(step.at(f"level-{index}"))
 
     def prepare(self, features: Iterable[tuple[Tensor, ...]], rng: Rng) -> None:
         """Starts each level from what reaches it, the levels above having been started."""
         for index, level in enumerate(self._levels):
-            if prepare := getattr(level, "prepare", None):
+            if prepare := read_extras(level, BottleneckExtras).prepare:
                 prepare(_Reaching(self, features, index), rng.at(f"level-{index}"))
 
     def reaching(self, h: tuple[Tensor, ...], index: int) -> Tensor:
@@ -201,7 +200,7 @@ def _last(made: Latents) -> Tensor:
 
 
 def _density(level: Bottleneck, name: str) -> Callable[..., Any]:
-    density: Callable[..., Any] | None = getattr(level, name, None)
+    density: Callable[..., Any] | None = vars(read_extras(level, BottleneckExtras))[name]
     if density is None:
         raise ValueError(f"TopDown has no density of its latents: {type(level).__name__} has no `{name}`")
     return density

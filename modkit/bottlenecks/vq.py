@@ -102,7 +102,7 @@ class VectorQuantizer(Quantizer):
         losses = {"commitment": self.commitment * F.mse_loss(z, z_q.detach())}
         if not self.codebook.ema:
             losses["codebook"] = F.mse_loss(z_q, z.detach())
-        if step is not None and step.moves:
+        if step is not None and step.training:
             self.codebook.observe(tokens(z), codes.flatten(1), step.rng)
         return self._latents(z, codes, z_q, losses)
 
@@ -125,7 +125,7 @@ class VectorQuantizer(Quantizer):
 
     def update(self, step: Step) -> None:
         """Moves usage and, under `ema`, the codes by what this step has seen; revives dead codes."""
-        if step.moves:
+        if step.training:
             self.codebook.update()
 
     @torch.no_grad()

@@ -14,13 +14,13 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from modkit.building.call import Argument, Call, Record, Ref, reroot
-from modkit.building.plan import Plan, run_folder
+from modkit.building.plan import Composition, Plan, run_folder
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import Data, Unfit
 from modkit.models.model import Composing
@@ -29,7 +29,9 @@ from modkit.rng import Rng
 from modkit.specs.settings import Evaluation, Settings
 from modkit.types import CondType, Event, TensorType
 
-__all__ = ["Built", "Factory", "Failed", "Origin", "Site", "piece"]
+__all__ = ["Built", "Factory", "Failed", "Origin", "Site", "copy_to_meta", "piece"]
+
+M = TypeVar("M", bound=nn.Module)
 
 MAX_REGISTRATIONS = 20_000
 """Most modules and parameters of a model; a large published one has a few thousand."""
@@ -115,7 +117,7 @@ class Site:
             slot = slot.fed(Factory(self, self.plan.data).where)
         model = slot(x=x, cond=cond or CondType(), fields=dict(fields))
         if isinstance(model, nn.Module):
-            model.plan = self.plan  # type: ignore[assignment]
+            model.composition = Composition(self.plan, x, cond or CondType(), dict(fields))  # type: ignore[assignment]
         return model
 
     def fail(self, path: str, message: str) -> None:
@@ -208,13 +210,14 @@ class Site:
         """A built part in its slot; where the model is checked, a copy of it on the meta device."""
         if isinstance(value, Factory):
             return value(**types)
-        composed: Plan | None = getattr(value, "plan", None)
-        if composed is not None and value.event != types["x"]:
-            raise ValueError(f"it was composed for {_shown(value.event)}")
+        composed: Composition | None = getattr(value, "composition", None)
+        for name in ("x", "cond") if composed else ():
+            if (before := getattr(composed, name)) != types[name]:
+                raise ValueError(f"it was composed for {name} {_shown(before) or 'none'}")
         if self.meta and isinstance(value, nn.Module):
-            value = _copy_to_meta(value)
+            value = copy_to_meta(value)
         if isinstance(value, nn.Module):
-            if composed is not None:
+            if composed:
                 _reroot_origins(value, call.path)
             self._mark(call, value)
         return value
@@ -329,7 +332,7 @@ def _reroot_origins(model: Any, path: str) -> None:
             module.origin = replace(origin, path=next(new), owner=next(new))
 
 
-def _copy_to_meta(module: nn.Module) -> nn.Module:
+def copy_to_meta(module: M) -> M:
     """A copy without values, made without copying any."""
     tensors = [*module.parameters(), *module.buffers()]
     memo: dict[int, Any] = {id(tensor): tensor.detach().to("meta") for tensor in tensors}

@@ -23,7 +23,7 @@ import torch
 from modkit.building.builder import Site
 from modkit.building.call import Call, Given, Local
 from modkit.building.checker import try_model
-from modkit.building.plan import Plan, plan
+from modkit.building.plan import Composition, plan
 from modkit.errors import Problem, SpecError
 from modkit.kinds import KINDS
 from modkit.models.model import Model
@@ -33,7 +33,7 @@ from modkit.specs.node import Node, record_part, target
 from modkit.specs.spec import Spec
 from modkit.types import CondType, TensorType
 
-__all__ = ["compose", "plan_of", "seeded", "spec_of", "tree_of"]
+__all__ = ["compose", "composition_of", "part_of", "seeded", "spec_of", "tree_of"]
 
 _seed: ContextVar[int | None] = ContextVar("modkit_seed", default=None)
 _GIVEN = KINDS["model"].given
@@ -109,7 +109,7 @@ def spec_of(model: Model) -> Spec:
         SpecError: If a part was given built, or is no registered part, naming its slot.
         ValueError: If the model was not composed.
     """
-    planned = plan_of(model)
+    planned = composition_of(model).plan
     problems = [
         Problem(path, f"got {_describe(call)}, which no spec can hold; expected a registered part, by name or class")
         for path, call in planned.calls.items()
@@ -120,16 +120,16 @@ def spec_of(model: Model) -> Spec:
     return replace(planned.resolved, train=planned.spec.train)
 
 
-def plan_of(model: Model) -> Plan:
+def composition_of(model: Model) -> Composition:
     """What a model was composed of.
 
     Raises:
-        ValueError: If it was not composed: made without its class's call.
+        ValueError: If its class's call did not make it.
     """
-    planned = getattr(model, "plan", None)
-    if not isinstance(planned, Plan):
+    found = getattr(model, "composition", None)
+    if not isinstance(found, Composition):
         raise ValueError(f"expected a composed model, got a {type(model).__name__} that its class's call did not make")
-    return planned
+    return found
 
 
 def tree_of(arguments: Mapping[str, Any], record: type[Any], path: str) -> Node:
@@ -180,10 +180,10 @@ def _argument(value: Any, parameter: Parameter | None, path: str) -> Any:
 def _item(value: Any, parameter: Parameter, path: str) -> Any:
     if parameter.record:
         return _tree(value, read(parameter.record.type, (), path), path) if isinstance(value, Mapping) else value
-    return _part(value, parameter.slot.kind, path) if parameter.slot else value
+    return part_of(value, parameter.slot.kind, path) if parameter.slot else value
 
 
-def _part(value: Any, kind: str, path: str) -> Any:
+def part_of(value: Any, kind: str, path: str) -> Any:
     """What a spec would say of an object in a slot."""
     if value is None or isinstance(value, str | int | float | Mapping):
         return value

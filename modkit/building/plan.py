@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modkit.building.call import LOCAL, Argument, Call, Given, Local, Record, Ref, Trained, reroot, written_record
 from modkit.errors import Problem, SpecError, join, nearest, split
@@ -24,9 +24,9 @@ from modkit.specs.node import Node, Value, described, target
 from modkit.specs.references import resolve
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
-from modkit.types import TensorType
+from modkit.types import CondType, Event, TensorType
 
-__all__ = ["MAX_PARTS", "Plan", "plan", "plan_part", "run_folder", "run_node"]
+__all__ = ["MAX_PARTS", "Composition", "Plan", "plan", "plan_part", "run_folder", "run_node"]
 
 MAX_PARTS = 1000
 """Most parts and references of a spec, defaults included."""
@@ -53,9 +53,6 @@ class Plan:
     evaluation: Record | None
     calls: Mapping[str, Call]
     entries: tuple[Entry, ...]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
-        return self
 
     @property
     def resolved(self) -> Spec:
@@ -92,6 +89,25 @@ class Plan:
         return {**made, "x": write_types(x, fields)}
 
 
+class Composition(NamedTuple):
+    """What a model was built from, kept on it as `.composition`.
+
+    Args:
+        plan: The plan.
+        x: The type of one sample.
+        cond: Conditions from outside.
+        fields: The types of its fields.
+    """
+
+    plan: Plan
+    x: Event
+    cond: CondType
+    fields: Mapping[str, TensorType]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Composition:
+        return self
+
+
 def plan(spec: Spec, *, typed: bool = False) -> Plan:
     """Checks a spec against the signatures of the parts that it names.
 
@@ -104,22 +120,39 @@ def plan(spec: Spec, *, typed: bool = False) -> Plan:
     """
     spec = resolve(spec)
     planner = _Planner(spec, registry())
-    data = planner.part(spec.data, "data", "data", None) if spec.data is not None else None
     model = planner.part(spec.model, "model", "model", None)
-    settings = planner.record(spec.train or Node({}), Settings, "train")
-    evaluation = None if spec.evaluate is None else planner.record(spec.evaluate, Evaluation, "evaluate")
+    data, settings, evaluation = planner.surroundings()
     planner.check_refs()
-    if not re.fullmatch(r"(?!\.{1,2}$)[^/\\\0]{1,100}", spec.name):
-        planner.report("name", f"got {described(spec.name)}, expected a plain name, as of a file")
     if (num := len(planner.calls) + len(planner.refs)) > MAX_PARTS:
         planner.report("model", f"got {num} parts with all defaults, expected at most {MAX_PARTS}")
     if spec.data is None and spec.x is None and not typed:
         planner.report("data", "missing, expected a data set, or `x` with the type of one sample")
     if planner.problems:
         raise SpecError(planner.problems)
-    if not isinstance(model, Call) or isinstance(data, Ref):
+    if not isinstance(model, Call):
         raise SpecError(Problem("model", "got a reference, expected a part"))
     return Plan(spec, data, model, settings, evaluation, planner.calls, tuple(planner.entries.values()))
+
+
+def plan_training(planned: Plan, spec: Spec) -> Plan:
+    """The plan of a model that was planned before, with another spec's name, data, training and evaluation.
+
+    Args:
+        planned: The model's plan.
+        spec: The spec of the rest; its `model` is the plan's.
+
+    Raises:
+        SpecError: With every problem found.
+    """
+    spec = replace(spec, model=planned.spec.model)
+    root = planned.model.path
+    kept = {path: call for path, call in planned.calls.items() if path.startswith(root)}
+    planner = _Planner(spec, registry(), calls=kept)
+    data, settings, evaluation = planner.surroundings()
+    if planner.problems:
+        raise SpecError(planner.problems)
+    entries = {(entry.part.kind, entry.part.name): entry for entry in planned.entries} | planner.entries
+    return Plan(spec, data, planned.model, settings, evaluation, planner.calls, tuple(entries.values()))
 
 
 def plan_part(kind: str, node: Value, *, seed: int = 0) -> Plan:
@@ -158,6 +191,18 @@ class _Planner:
     def report(self, path: str, message: str, hint: str | None = None, *, key: bool = False) -> None:
         """Adds a problem."""
         self.problems.append(Problem(path, message, self.spec.position(path, key=key), hint))
+
+    def surroundings(self) -> tuple[Call | None, Record, Record | None]:
+        """What is around the model: data, training and evaluation."""
+        spec = self.spec
+        data = self.part(spec.data, "data", "data", None) if spec.data is not None else None
+        settings = self.record(spec.train or Node({}), Settings, "train")
+        evaluation = None if spec.evaluate is None else self.record(spec.evaluate, Evaluation, "evaluate")
+        if isinstance(data, Ref):
+            self.report("data", "got a reference, expected a part")
+        if not re.fullmatch(r"(?!\.{1,2}$)[^/\\\0]{1,100}", spec.name):
+            self.report("name", f"got {described(spec.name)}, expected a plain name, as of a file")
+        return data if isinstance(data, Call) else None, settings, evaluation
 
     def part(self, value: Value, kind: str, path: str, fallback: str | None) -> Call | Ref | None:
         """The call of a part, from its node or its bare name; None after a problem."""
@@ -306,8 +351,8 @@ class _Planner:
             self.refs.append((ref, kind))
             return ref
         self.given[id(given.value)] = path
-        composed: Plan | None = getattr(given.value, "plan", None)
-        if not isinstance(composed, Plan):
+        composed: Plan | None = getattr(getattr(given.value, "composition", None), "plan", None)
+        if composed is None:
             part = Local(kind, given.__qualname__, target(given), "", object=given)
             self.calls[path] = Call(path, part, {}, frozenset(), given=given)
         else:

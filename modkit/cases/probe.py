@@ -5,29 +5,16 @@ Row i is the same in any batch and dtype, so that batches of different sizes, an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Cond, CondType, Event, TensorType, Value
 
-__all__ = ["Probe", "Training"]
-
-
-@dataclass(frozen=True)
-class Training:
-    """A `Step` in training: the first of its stage, in the owner's turn, with every term wanted."""
-
-    rng: Rng
-    index: int = 0
-    moves: bool = True
-
-    def wants(self, term: str) -> bool:
-        """True."""
-        return True
+__all__ = ["Probe"]
 
 
 class Probe:
@@ -62,9 +49,9 @@ class Probe:
         return Rng(self._seed, "part")
 
     @property
-    def step(self) -> Training | None:
+    def step(self) -> StepContext | None:
         """The step of training, or None outside of it."""
-        return Training(self.rng.at("step")) if self.training else None
+        return StepContext(self.rng.at("step"), training=True) if self.training else None
 
     def value(self, name: str, event: Event) -> Value:
         """Samples of an event: uniform over a range or classes, else standard normal."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
-from modkit.kinds import Conditioner, Slot
+from modkit.kinds import Conditioner, ConditionerExtras, Slot, read_extras
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -42,7 +42,9 @@ class Several(nn.Module):
                 raise ValueError(f"Several cannot join {name!r} to those before it: {error}") from None
         self.type = joined  # type: ignore[assignment, method-assign]  # the contract's name
         self.reads: tuple[str, ...] = tuple(dict.fromkeys(name for part in made.values() for name in part.reads))
-        self.together = tuple(group for part in made.values() for group in getattr(part, "together", ()))
+        self.together = tuple(
+            group for part in made.values() for group in read_extras(part, ConditionerExtras).together
+        )
 
     def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
         """The conditions of all, each with draws of its own."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from modkit.data.splits import content_key
-from modkit.kinds import Corruption, Data, Slot, default
+from modkit.kinds import Corruption, Data, DataExtras, Slot, default, read_extras
 from modkit.rng import Rng
 from modkit.types import Batch
 
@@ -42,7 +42,7 @@ class Corrupted:
         self.fields = {**self.data.fields, **self.corruption.fields}
         self.splits = self.data.splits
         self.levels = self.data.levels
-        self.features: str | None = getattr(self.data, "features", None)
+        self.features = read_extras(self.data, DataExtras).features
 
     @property
     def key(self) -> str:

@@ -24,7 +24,7 @@ from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, Value
 
-__all__ = ["Loader", "ordered_pass", "permutation", "shuffled_pass"]
+__all__ = ["Loader", "read_in_order", "permutation", "read_shuffled"]
 
 Request: TypeAlias = list[tuple[int, list[int]]]  # indices by epoch, in the order of the batch's rows
 Content: TypeAlias = tuple[Value, dict[str, Tensor]]
@@ -95,7 +95,7 @@ class Loader:
         return self._orders[epoch]
 
 
-def shuffled_pass(
+def read_shuffled(
     data: Data, split: str, batch_size: int, rng: Rng, *, workers: int = 0, pin_memory: bool = False
 ) -> Generator[Batch, None, None]:
     """Each sample of a split once, in an order seeded by `rng`; the last batch may be smaller.
@@ -108,7 +108,7 @@ def shuffled_pass(
     return _pass(data, split, order, batch_size, rng, workers, pin_memory)
 
 
-def ordered_pass(
+def read_in_order(
     data: Data, split: str, batch_size: int, rng: Rng, *, workers: int = 0, pin_memory: bool = False
 ) -> Generator[Batch, None, None]:
     """Each sample of a split once, in the order of its indices; the last batch may be smaller.

@@ -12,11 +12,11 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from modkit.data.loader import ordered_pass
+from modkit.data.loader import read_in_order
 from modkit.evaluation.feed import Feed, gather, uses_features
 from modkit.evaluation.report import Report
 from modkit.evaluation.sources import Source
-from modkit.kinds import Data, FeatureExtractor, Metric
+from modkit.kinds import Data, DataExtras, FeatureExtractor, Metric, read_extras
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.parts.registry import registry
 from modkit.parts.signature import parameters
@@ -68,8 +68,7 @@ def choose_features(data: Data) -> str:
         The features that the data set names in its optional member `features`; otherwise `classifier`, to be trained on
         the data, if they are images with a range and labels; otherwise `pixels`.
     """
-    named: str | None = getattr(data, "features", None)
-    if named is not None:
+    if named := read_extras(data, DataExtras).features:
         return named
     labelled = "labels" in data.fields and data.fields["labels"].classes
     return "classifier" if len(data.x.shape) == 3 and data.x.range and labelled else "pixels"
@@ -106,7 +105,7 @@ def prepare_extractor(extractor: FeatureExtractor | None, data: Data) -> Feature
     if (kept := cache.load(entry)) is not None:
         extractor.load_state_dict(kept)
     else:
-        extractor.prepare(ordered_pass(data, "train", 256, Rng(0, "features")))
+        extractor.prepare(read_in_order(data, "train", 256, Rng(0, "features")))
         cache.save(entry, extractor.state_dict())
     return extractor
 

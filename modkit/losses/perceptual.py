@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modkit.kinds import FeatureExtractor
+from modkit.kinds import FeatureExtractor, FeatureExtractorExtras, read_extras
 from modkit.precision import widened
 from modkit.types import Batch
 
@@ -63,7 +63,7 @@ class Perceptual(nn.Module):
         given = self.features(fake).maps
         if not given:
             raise ValueError(f"Perceptual expects features with maps, got {self.features.label}, which gives none")
-        heads: tuple[Tensor, ...] = getattr(self.features, "heads", ()) or tuple(y.new_ones(()) for y in given)
+        heads = read_extras(self.features, FeatureExtractorExtras).heads or tuple(y.new_ones(()) for y in given)
         if len(heads) != len(given):
             raise ValueError(f"Perceptual expects a head for each of {len(given)} maps, got {len(heads)} heads")
         return torch.stack([_distance(*pair) for pair in zip(given, wanted, heads)]).sum(0)

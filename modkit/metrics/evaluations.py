@@ -63,9 +63,8 @@ def count_evaluations(model: nn.Module) -> Iterator[Evaluations]:
             kind = getattr(getattr(module, "origin", None), "kind", None)
             for group, kinds in enumerate(_COUNTED):
                 for name in _METHODS.get(kind, ("forward",)) if kind in kinds else ():
-                    stack.enter_context(
-                        _replace_method(module, name, evaluations.counting(group, getattr(module, name)))
-                    )
+                    counted = evaluations.count_calls(group, getattr(module, name))
+                    stack.enter_context(_replace_method(module, name, counted))
         yield evaluations
 
 

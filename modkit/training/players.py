@@ -1,7 +1,8 @@
-"""The game: who plays in a stage, what each owns, and what a turn is.
+"""The players of a stage: which of them play, the modules that each owns, and their turns.
 
-A turn is one player's: only its parameters take gradients, though gradients flow through the rest; the statistics of
-the others (batch norm's) are put back after it. What no player of the stage owns is frozen.
+In a player's turn, only its own parameters receive gradients, though gradients flow through the other modules. The
+statistics of the others (batch norm's) are restored after the turn. Modules that no player of the stage owns stay
+frozen.
 """
 
 from __future__ import annotations
@@ -17,60 +18,52 @@ from torch import Tensor, nn
 
 from modkit.kinds import Engine, Slot, Step, Weight
 from modkit.models.model import Model, Player
-from modkit.rng import Rng
-from modkit.specs.settings import PlayerSettings, Settings, Term
+from modkit.specs.settings import PlayerSettings, Settings
 from modkit.types import Batch
 
-__all__ = ["Round", "Seat", "Turn", "matching", "rounds", "seats", "taking_turn", "unscoped", "weighted"]
+__all__ = [
+    "PlayerState",
+    "StageSchedule",
+    "collect_modules",
+    "make_player_states",
+    "match_names",
+    "schedule_stages",
+    "strip_scope",
+    "take_turn",
+    "weigh_losses",
+]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Round:
-    """A stage to be played: its players, its steps, and the decay of the weights' average."""
+class StageSchedule:
+    """A stage of training.
+
+    Args:
+        players: The players that play in it.
+        steps: Number of steps.
+        decay: Decay of the average of the weights, 0 for no average.
+    """
 
     players: tuple[Player, ...]
     steps: int
     decay: float
 
 
-@dataclass(frozen=True)
-class Turn:
-    """A player's turn in one step: the `Step` that losses are computed at.
-
-    Args:
-        index: Steps since the stage's first.
-        rng: Source of its draws.
-        terms: When terms are computed, by pattern.
-        waiting: Those of its opponents that have yet to start.
-        moves: Whether statistics move.
-    """
-
-    index: int
-    rng: Rng
-    terms: Mapping[str, Term]
-    waiting: tuple[str, ...] = ()
-    moves: bool = True
-
-    def wants(self, term: str) -> bool:
-        """Whether the term is due at this step and its opponent has started."""
-        if any(_between(term, player) for player in self.waiting):
-            return False
-        due = [setting for pattern, setting in self.terms.items() if fnmatchcase(term, pattern)]
-        return all(self.index >= one.start and (self.index - one.start) % one.every == 0 for one in due)
-
-
-class Seat:
-    """A player at the table of a stage, with its optimizer.
+class PlayerState:
+    """A player during a stage: its modules, parameters, optimizer and learning-rate schedule.
 
     Args:
         model: The model.
         player: The player.
         rivals: The other players of the stage.
-        settings: How it is trained.
-        steps: Steps of the stage.
-        engine: What trains.
+        settings: The player's training settings.
+        steps: Number of steps of the stage.
+        engine: The engine that training runs on.
+
+    Raises:
+        ValueError: If the settings have no optimizer or no learning-rate schedule.
     """
 
     def __init__(
@@ -84,23 +77,25 @@ class Seat:
     ) -> None:
         self.player = player
         self.clip = settings.clip
-        self.modules = owned(model, player)
-        self.parameters = _tensors(module.parameters(recurse=False) for module in self.modules)
-        self.others = _tensors(m.buffers(recurse=False) for rival in rivals for m in owned(model, rival))
+        self.modules = collect_modules(model, player)
+        self.parameters = _list_distinct(module.parameters(recurse=False) for module in self.modules)
+        self.others = _list_distinct(
+            m.buffers(recurse=False) for rival in rivals for m in collect_modules(model, rival)
+        )
         self.weights = model.weights(player.name)
         self.last_layer = model.get_parameter(player.last_layer) if player.last_layer else None
-        self.optimizer = _made(settings.optimizer)(parameters=self.parameters)
+        self.optimizer = _require(settings.optimizer)(parameters=self.parameters)
         turns = len(range(player.start, steps, player.every))
-        self.schedule = _made(settings.lr_schedule)(optimizer=self.optimizer, steps=max(turns, 1))
+        self.schedule = _require(settings.lr_schedule)(optimizer=self.optimizer, steps=max(turns, 1))
         self.losses = engine.wrap(player.name, _Losses(model, player.name))
 
     def plays(self, index: int) -> bool:
-        """Whether it plays at this step of the stage."""
+        """Whether the player plays at this step of the stage."""
         return index >= self.player.start and (index - self.player.start) % self.player.every == 0
 
 
 class _Losses(nn.Module):
-    """A player's losses as a module's forward, so that an engine can wrap it."""
+    """A player's losses as the forward of a module, which an engine can wrap."""
 
     def __init__(self, model: Model, player: str) -> None:
         super().__init__()
@@ -110,24 +105,24 @@ class _Losses(nn.Module):
         return self.model.losses(self.player, batch, step)
 
 
-def rounds(model: Model, settings: Settings) -> tuple[Round, ...]:
-    """The stages to play: the settings', or the model's own, with the overrides of players applied.
+def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ...]:
+    """Returns the stages to train, those of the settings or else the model's own, with the players' overrides applied.
 
     Raises:
-        ValueError: If a pattern of players matches none, or all of the model is frozen.
+        ValueError: If a pattern matches no player, or the whole model is frozen.
     """
-    players = tuple(_overridden(player, settings) for player in model.active_players())
+    players = tuple(_override(player, settings) for player in model.active_players())
     if not players:
-        raise ValueError("training expects a model with something to train, got one that is frozen: say `train: true`")
+        raise ValueError("training expects a model with something to train, got a frozen one: set `train: true`")
     names = [player.name for player in players]
     for pattern in settings.players:
-        matching(pattern, names, "train.players")
+        match_names(pattern, names, "train.players")
     stages = [(stage.players, stage.steps, stage.ema) for stage in settings.stages]
     result = []
     for patterns, steps, ema in stages or [(list(stage), None, None) for stage in model.stages()]:
-        chosen = {name for pattern in patterns for name in matching(pattern, names, "train.stages")}
+        chosen = {name for pattern in patterns for name in match_names(pattern, names, "train.stages")}
         result.append(
-            Round(
+            StageSchedule(
                 tuple(player for player in players if player.name in chosen),
                 settings.steps if steps is None else steps,
                 settings.ema if ema is None else ema,
@@ -136,17 +131,24 @@ def rounds(model: Model, settings: Settings) -> tuple[Round, ...]:
     return tuple(result)
 
 
-def seats(model: Model, settings: Settings, round: Round, engine: Engine) -> list[Seat]:
-    """The players of a stage that have something to train, in the model's order."""
+def make_player_states(model: Model, settings: Settings, stage: StageSchedule, engine: Engine) -> list[PlayerState]:
+    """Makes the states of a stage's players that have parameters, in the model's order."""
     return [
-        Seat(model, player, [p for p in round.players if p is not player], _own(player, settings), round.steps, engine)
-        for player in round.players
-        if any(True for module in owned(model, player) for _ in module.parameters(recurse=False))
+        PlayerState(
+            model,
+            player,
+            [other for other in stage.players if other is not player],
+            _select_settings(player, settings),
+            stage.steps,
+            engine,
+        )
+        for player in stage.players
+        if any(True for module in collect_modules(model, player) for _ in module.parameters(recurse=False))
     ]
 
 
-def owned(model: Model, player: Player) -> list[nn.Module]:
-    """The modules that a player owns, without those frozen and those that another place defines (by `ref`)."""
+def collect_modules(model: Model, player: Player) -> list[nn.Module]:
+    """Collects the modules that a player owns, except frozen ones and those that a `ref` borrows from elsewhere."""
     found: dict[int, nn.Module] = {}
     for path in player.modules:
         module: nn.Module = model
@@ -157,46 +159,49 @@ def owned(model: Model, player: Player) -> list[nn.Module]:
     return list(found.values())
 
 
-def matching(pattern: str, names: Sequence[str], where: str) -> list[str]:
-    """The names that a pattern matches.
+def match_names(pattern: str, names: Sequence[str], where: str) -> list[str]:
+    """Returns the names that a pattern matches.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If it matches none; the message starts with `where`.
     """
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
-        raise ValueError(f"{where}: the pattern {pattern!r} matches none of: {', '.join(names) or 'nothing'}")
+        raise ValueError(f"{where}: the pattern {pattern!r} matches none of: {', '.join(names) or '(no names)'}")
     return found
 
 
 @contextmanager
-def taking_turn(seat: Seat, rivals: Sequence[Seat]) -> Iterator[None]:
-    """Only the seat's parameters take gradients, and only its statistics move."""
+def take_turn(state: PlayerState, rivals: Sequence[PlayerState]) -> Iterator[None]:
+    """Limits gradients to a player's own parameters, and afterwards restores the statistics of its rivals."""
     for rival in rivals:
         for parameter in rival.parameters:
             parameter.requires_grad_(False)
-    for parameter in seat.parameters:
+    for parameter in state.parameters:
         parameter.requires_grad_(True)
-    held = [buffer.clone() for buffer in seat.others]
+    held = [buffer.clone() for buffer in state.others]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, value in zip(seat.others, held):
+            for buffer, value in zip(state.others, held):
                 buffer.copy_(value)
 
 
-def weighted(
+def weigh_losses(
     losses: Mapping[str, Tensor], weights: Mapping[str, Weight], index: int, last_layer: Tensor | None
 ) -> Tensor:
-    """The weighted sum of a player's losses, each weight being told the weighted ones before it."""
+    """Sums a player's losses, each multiplied by its weight.
+
+    Weights are computed in order: each is given its own loss, and the weighted losses before it.
+    """
     seen: dict[str, Tensor] = {}
     for name, loss in losses.items():
         if (weight := weights.get(name)) is not None:
             scope = name.rpartition("/")[0]
             loss = (
                 weight(
-                    index, {unscoped(term, scope): value for term, value in {**seen, name: loss}.items()}, last_layer
+                    index, {strip_scope(term, scope): value for term, value in {**seen, name: loss}.items()}, last_layer
                 )
                 * loss
             )
@@ -204,18 +209,13 @@ def weighted(
     return torch.stack([loss.float() for loss in seen.values()]).sum()
 
 
-def unscoped(name: str, scope: str) -> str:
-    """A name without the prefix of its Model."""
+def strip_scope(name: str, scope: str) -> str:
+    """Removes the prefix of a nested Model from a name."""
     return name.removeprefix(f"{scope}/") if scope else name
 
 
-def _between(term: str, opponent: str) -> bool:
-    scope, slash, name = opponent.rpartition("/")
-    return term in (f"{scope}{slash}adversarial", f"{scope}{slash}adversarial/{name}")
-
-
-def _own(player: Player, settings: Settings) -> PlayerSettings:
-    """How one player is trained: later patterns override earlier ones."""
+def _select_settings(player: Player, settings: Settings) -> PlayerSettings:
+    """The settings of one player; later patterns override earlier ones."""
     own = PlayerSettings(settings.optimizer, settings.lr_schedule, clip=settings.clip)
     for pattern, override in settings.players.items():
         if fnmatchcase(player.name, pattern):
@@ -223,15 +223,15 @@ def _own(player: Player, settings: Settings) -> PlayerSettings:
     return own
 
 
-def _overridden(player: Player, settings: Settings) -> Player:
-    own = _own(player, settings)
+def _override(player: Player, settings: Settings) -> Player:
+    own = _select_settings(player, settings)
     every = player.every if own.every is None else own.every
     return replace(player, every=every, start=player.start if own.start is None else own.start)
 
 
-def _made(slot: Slot[T] | None) -> Slot[T]:
+def _require(slot: Slot[T] | None) -> Slot[T]:
     if slot is None:
-        raise ValueError("Seat expects an optimizer and a learning-rate schedule, got None")
+        raise ValueError("PlayerState expects an optimizer and a learning-rate schedule, got None")
     return slot
 
 
@@ -257,5 +257,5 @@ def _place(module: nn.Module, owner: str) -> str:
     return owner if origin is None else str(origin.path)
 
 
-def _tensors(groups: Iterable[Iterable[T]]) -> list[T]:
+def _list_distinct(groups: Iterable[Iterable[T]]) -> list[T]:
     return list({id(tensor): tensor for group in groups for tensor in group}.values())

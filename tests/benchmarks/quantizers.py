@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from modkit.bottlenecks.codebook import nearest
 from modkit.bottlenecks.vq import VectorQuantizer
-from modkit.models.model import Pass
+from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import TensorType
 
@@ -50,7 +50,7 @@ def our_step(num_codes: int, channels: int) -> Callable[[Tensor], None]:
 
     def run(vectors: Tensor) -> None:
         nonlocal steps
-        step = Pass(Rng("benchmark", steps), steps, moves=True)
+        step = StepContext(Rng("benchmark", steps), steps, training=True)
         made = part(vectors, step)
         (made.values["quantized"].sum() + made.losses["commitment"]).backward()
         part.update(step)

@@ -101,7 +101,7 @@ def test_the_temperature_of_the_step_is_used():
 
     class At:
         def __init__(self, index):
-            self.index, self.rng, self.moves = index, Rng(0), True
+            self.index, self.rng, self.training = index, Rng(0), True
 
     def gradient(index):
         z = h.clone().requires_grad_()

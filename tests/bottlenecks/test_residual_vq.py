@@ -123,7 +123,7 @@ def test_codebooks_see_what_is_left_for_them(shared):
         assert torch.equal(book.counts, counts.double())
         torch.testing.assert_close(book.sums, moments)
     before = copy.deepcopy(part.codebooks)
-    part.update(turn(moves=False))
+    part.update(turn(training=False))
     assert all(torch.equal(a.codes, b.codes) for a, b in zip(part.codebooks, before))
     part.update(turn(1))
     for book, old in zip(part.codebooks, before):

@@ -108,12 +108,12 @@ def test_a_gradient_codebook_is_not_moved_by_update():
     torch.testing.assert_close(part.codebook.usage, 0.99 + 0.01 * counts)
 
 
-@pytest.mark.parametrize("step", [None, turn(moves=False)])
+@pytest.mark.parametrize("step", [None, turn(training=False)])
 def test_nothing_moves_outside_the_owners_turn(step):
     part = passing(revive=0.5)
     before = copy.deepcopy(dict(part.named_buffers()))
     part(torch.randn(9, 2, dtype=torch.float64), step)
-    part.update(turn(moves=False))
+    part.update(turn(training=False))
     assert all(torch.equal(value, before[name]) for name, value in part.named_buffers())
 
 

@@ -240,7 +240,7 @@ def test_a_model_that_memory_cannot_hold_is_refused_before_anything_is_written(h
 
 def test_a_loss_that_is_not_finite_is_status_1(here):
     _, said = run("train", "tiny.yaml", "train.optimizer.lr=1e+30", "train.steps=20", status=1)
-    assert re.match(r"modkit: the loss denoising of denoiser is (nan|inf) by step \d+ ", said)
+    assert re.match(r"modkit: the loss denoising of denoiser is (nan|inf) at step \d+ ", said)
 
 
 def test_sample_writes_pictures_and_numbers(trained, here):

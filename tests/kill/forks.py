@@ -91,7 +91,7 @@ def watch_disk(clock: Clock) -> None:
 
 def watch_training(clock: Clock) -> None:
     """Ticks at the batches that `prepare` sees, and around backward passes, optimizers' steps and ends of stages."""
-    settle, passes = Average.settle, modkit.training.trainer.shuffled_pass
+    settle, passes = Average.settle, modkit.training.trainer.read_shuffled
 
     def settled(average: Average) -> None:
         settle(average)
@@ -103,7 +103,7 @@ def watch_training(clock: Clock) -> None:
             yield batch
 
     Average.settle = settled  # type: ignore[method-assign]
-    modkit.training.trainer.shuffled_pass = prepared  # type: ignore[assignment]
+    modkit.training.trainer.read_shuffled = prepared  # type: ignore[assignment]
     for owner, name in ((LocalEngine, "backward"), (LocalEngine, "step"), (Average, "settle")):
         clock.watch(owner, name, lambda *_, name=name: f"{name} of stage {clock.stage}", BOTH)
 

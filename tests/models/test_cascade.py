@@ -84,7 +84,7 @@ class Recorder(Model):
 
     def draw(self, num, fields, cond, rng):
         self.drawn.append((dict(fields), cond, rng))
-        return rng.normal("x", self.blank(num, self.event))
+        return rng.normal("x", self.allocate(num, self.event))
 
 
 class Drawing(Recorder):
@@ -200,7 +200,7 @@ def test_players_stages_terms_and_weights_stand_under_their_level():
     step = turn(3)
     model.update("level-0/own", step)
     ((player, nested),) = getattr(model, "level[0]").calls
-    assert player == "own" and repr(nested.rng) == repr(step.rng.at("level-0")) and nested.moves
+    assert player == "own" and repr(nested.rng) == repr(step.rng.at("level-0")) and nested.training
     assert not getattr(model, "level[1]").calls
 
 

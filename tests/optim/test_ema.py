@@ -31,11 +31,11 @@ def test_applied_averages_stand_in_for_the_weights_and_leave_them_as_they_were()
     average.update()
     assert live - held == pytest.approx(11)
     for _ in range(2):
-        with pytest.raises(KeyError), average.applied():
+        with pytest.raises(KeyError), average.apply():
             assert model.weight.item() == pytest.approx(held + 11 * (1 - 2 / 11))
             raise KeyError
         assert model.weight.item() == live
-    average.settle()
+    average.copy_to_model()
     assert model.weight.item() == pytest.approx(held + 9)
 
 
@@ -45,7 +45,7 @@ def test_buffers_are_left_alone_and_shared_parameters_averaged_once():
     average = Average(model, ["a", "b"], 0.5)
     assert set(average.state()) == {"a.weight", "a.bias", "b.weight", "b.bias"}
     model["b"].running_mean.fill_(7.0)
-    with average.applied():
+    with average.apply():
         assert model["b"].running_mean.tolist() == [7.0, 7.0]
 
 
@@ -68,5 +68,5 @@ def test_it_goes_on_from_where_it_stood():
 def test_an_average_of_nothing():
     average = Average(nn.ModuleDict(), [], 0.9)
     average.update()
-    average.settle()
+    average.copy_to_model()
     assert average.state() == {}

@@ -15,9 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from modkit_checkpoints.conversion import Rule, linear
+from modkit_checkpoints.conversion import Rule, attention, linear, matrix, pair
 
-__all__ = ["AdmKeys", "matrix", "pair"]
+__all__ = ["AdmKeys"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ class AdmKeys:
             return rules
         if self.transformer:
             return rules + _transformer(f"{theirs}.1", f"{ours}.attend")
-        return rules + _attention(f"{theirs}.1", f"{ours}.attend", self.heads(channels) if self.by_head else 1)
+        in_turn = _in_turn(self.heads(channels) if self.by_head else 1)
+        return rules + attention(f"{theirs}.1", f"{ours}.attend", in_turn)
 
     def _resampler(self, theirs: str, ours: str, name: str) -> list[Rule]:
         if self.resampling == "block":
@@ -120,16 +121,6 @@ def _block(theirs: str, ours: str) -> list[Rule]:
     return [rule for name, to in names.items() for rule in pair(f"{theirs}.{name}", f"{ours}.{to}")]
 
 
-def _attention(theirs: str, ours: str, heads: int) -> list[Rule]:
-    """Self-attention; `heads` above 1: theirs come head by head."""
-    targets = tuple(rf"{ours}.{name}.\1" for name in ("query", "key_value"))
-    return [
-        *pair(f"{theirs}.norm", f"{ours}.norm"),
-        Rule(rf"{re.escape(theirs)}\.qkv\.(weight|bias)", targets, sizes=(1, 2), change=_in_turn(heads)),
-        *matrix(f"{theirs}.proj_out", f"{ours}.out"),
-    ]
-
-
 def _transformer(theirs: str, ours: str) -> list[Rule]:
     """A spatial transformer, of any depth."""
     layers, to = rf"{re.escape(theirs)}\.transformer_blocks\.(\d+)", rf"{ours}.layers.\1"
@@ -146,19 +137,6 @@ def _transformer(theirs: str, ours: str) -> list[Rule]:
             rules.append(Rule(rf"{layers}\.attn{number}\.to_{key}\.weight", rf"{to}.{name}.{layer}.weight"))
         rules.append(Rule(rf"{layers}\.attn{number}\.to_out\.0\.(weight|bias)", rf"{to}.{name}.out.\2"))
     return rules
-
-
-def pair(theirs: str, ours: str) -> list[Rule]:
-    """Weight and bias of one layer."""
-    return [Rule(rf"{re.escape(theirs)}\.(weight|bias)", rf"{ours}.\1")]
-
-
-def matrix(theirs: str, ours: str, part: int | None = None) -> list[Rule]:
-    """A convolution one wide, or a linear layer, as a linear layer; `part`: its place among those joined."""
-    return [
-        Rule(rf"{re.escape(theirs)}\.weight", f"{ours}.weight", part=part, change=linear),
-        Rule(rf"{re.escape(theirs)}\.bias", f"{ours}.bias", part=part),
-    ]
 
 
 def _in_turn(heads: int) -> Callable[[Tensor], Tensor]:

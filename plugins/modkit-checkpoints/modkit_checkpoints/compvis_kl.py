@@ -22,10 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit_checkpoints.adm_keys import matrix, pair
 from modkit_checkpoints.arguments import Arguments
 from modkit_checkpoints.compvis_config import averaged, lightning, model_of, target
-from modkit_checkpoints.conversion import Conversion, Rule, aside, renamed
+from modkit_checkpoints.conversion import Conversion, Rule, aside, matrix, pair, renamed
 
 __all__ = ["FirstStage", "convert", "first_stage"]
 

@@ -25,7 +25,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Conversion", "Rule", "aside", "convolution", "linear", "renamed", "tensors_of"]
+__all__ = [
+    "Conversion",
+    "Rule",
+    "aside",
+    "attention",
+    "convolution",
+    "linear",
+    "matrix",
+    "pair",
+    "renamed",
+    "tensors_of",
+]
 
 _SHOWN = 8
 
@@ -75,6 +86,39 @@ class Rule:
 def aside(pattern: str) -> Rule:
     """The rule that sets keys aside."""
     return Rule(pattern)
+
+
+def pair(theirs: str, ours: str) -> list[Rule]:
+    """Weight and bias of one layer."""
+    return [Rule(rf"{re.escape(theirs)}\.(weight|bias)", rf"{ours}.\1")]
+
+
+def matrix(theirs: str, ours: str, part: int | None = None) -> list[Rule]:
+    """A convolution one wide, or a linear layer, as a linear layer; `part`: its place among those joined."""
+    return [
+        Rule(rf"{re.escape(theirs)}\.weight", f"{ours}.weight", part=part, change=linear),
+        Rule(rf"{re.escape(theirs)}\.bias", f"{ours}.bias", part=part),
+    ]
+
+
+def attention(
+    theirs: str, ours: str, in_turn: Callable[[Tensor], Tensor], *, norm: str = "norm", out: str = "proj_out"
+) -> list[Rule]:
+    """Self-attention with one layer for queries, keys and values; `in_turn` brings its outputs into this order.
+
+    Args:
+        theirs: What precedes their keys.
+        ours: What precedes ours.
+        in_turn: Applied to the layer's weight and bias.
+        norm: Their name of the norm before it.
+        out: Their name of the layer after it.
+    """
+    targets = tuple(rf"{ours}.{name}.\1" for name in ("query", "key_value"))
+    return [
+        *pair(f"{theirs}.{norm}", f"{ours}.norm"),
+        Rule(rf"{re.escape(theirs)}\.qkv\.(weight|bias)", targets, sizes=(1, 2), change=in_turn),
+        *matrix(f"{theirs}.{out}", f"{ours}.out"),
+    ]
 
 
 def renamed(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -8,6 +8,7 @@ Shape letters: i inputs, o outputs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import count
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_blocks import Block, Halving, Head, Output, Unit
-from modkit_checkpoints.conversion import Rule
+from modkit_checkpoints.conversion import Rule, pair
 
 __all__ = ["discriminator_rules", "generator_rules"]
 
@@ -30,16 +31,16 @@ def generator_rules(net: NCSNpp, depth: int) -> list[Rule]:
     place = count()
     rules: list[Rule] = []
     if net.embedding.embeds:
-        rules += [*_pair(_next(place), "embedding.time.0"), *_pair(_next(place), "embedding.time.2")]
-    rules += _pair(_next(place), "conv_in")
+        rules += [*pair(_next(place), "embedding.time.0"), *pair(_next(place), "embedding.time.2")]
+    rules += pair(_next(place), "conv_in")
     for index, module in enumerate(net.down):
         ours = f"down.{index}"
         if isinstance(module, Halving):
             rules += _block(_next(place), f"{ours}.block")
             if module.path == "skip":
-                rules += _pair(rf"{_next(place)}\.Conv_0", f"{ours}.join")
+                rules += pair(f"{_next(place)}.Conv_0", f"{ours}.join")
             elif module.path == "residual":
-                rules += _pair(rf"{_next(place)}\.Conv(?:2d)?_0", f"{ours}.halve.conv")
+                rules += _resampling(_next(place), f"{ours}.halve.conv")
         else:
             rules += _unit(place, module, ours)
     for index, module in enumerate(net.middle):
@@ -51,32 +52,32 @@ def generator_rules(net: NCSNpp, depth: int) -> list[Rule]:
         elif isinstance(module, Output) and isinstance(module.head, Head):
             rules += _head(place, f"{ours}.head")
         elif isinstance(module, Output):
-            rules += _pair(rf"{_next(place)}\.Conv(?:2d)?_0", f"{ours}.upsample.conv")
+            rules += _resampling(_next(place), f"{ours}.upsample.conv")
         elif isinstance(module, Block):
             rules += _block(_next(place), ours)
     if net.head is not None:
         rules += _head(place, "head")
     for index in range(0, 2 * depth + 1, 2):  # theirs begin with what divides by the root mean square
-        rules += _pair(rf"z_transform\.{index + 1}", f"mapping.layers.{index}")
+        rules += pair(f"z_transform.{index + 1}", f"mapping.layers.{index}")
     return rules
 
 
 def discriminator_rules(blocks: int) -> list[Rule]:
     """Rules for the keys of a discriminator of that many blocks."""
     rules = [
-        *_pair(r"t_embed\.main\.0", "time.layers.0"),
-        *_pair(r"t_embed\.main\.2", "time.layers.2"),
-        *_pair("start_conv", "conv_in"),
+        *pair("t_embed.main.0", "time.layers.0"),
+        *pair("t_embed.main.2", "time.layers.2"),
+        *pair("start_conv", "conv_in"),
     ]
     for index in range(blocks):
         theirs, ours = f"conv{index + 1}", f"blocks.{index}"
         rules += [
-            *_pair(rf"{theirs}\.conv1\.0", f"{ours}.conv_0"),
-            *_pair(rf"{theirs}\.conv2\.0", f"{ours}.conv_1"),
-            *_pair(rf"{theirs}\.dense_t1", f"{ours}.embed"),
+            *pair(f"{theirs}.conv1.0", f"{ours}.conv_0"),
+            *pair(f"{theirs}.conv2.0", f"{ours}.conv_1"),
+            *pair(f"{theirs}.dense_t1", f"{ours}.embed"),
             Rule(rf"{theirs}\.skip\.0\.weight", f"{ours}.skip.weight"),
         ]
-    return [*rules, *_pair("final_conv", "conv_out"), *_pair("end_linear", "out")]
+    return [*rules, *pair("final_conv", "conv_out"), *pair("end_linear", "out")]
 
 
 def _unit(place: Iterator[int], unit: nn.Module, ours: str) -> list[Rule]:
@@ -86,31 +87,34 @@ def _unit(place: Iterator[int], unit: nn.Module, ours: str) -> list[Rule]:
 
 def _block(theirs: str, ours: str) -> list[Rule]:
     return [
-        *_pair(rf"{theirs}\.GroupNorm_([01])\.style", rf"{ours}.norm_\1.style", group=2),
-        *_pair(rf"{theirs}\.Conv_([01])", rf"{ours}.conv_\1", group=2),
-        *_pair(rf"{theirs}\.Dense_0", f"{ours}.embed"),
-        *_pair(rf"{theirs}\.Conv_2", f"{ours}.skip"),
+        *pair(f"{theirs}.GroupNorm_0.style", f"{ours}.norm_0.style"),
+        *pair(f"{theirs}.GroupNorm_1.style", f"{ours}.norm_1.style"),
+        *pair(f"{theirs}.Conv_0", f"{ours}.conv_0"),
+        *pair(f"{theirs}.Conv_1", f"{ours}.conv_1"),
+        *pair(f"{theirs}.Dense_0", f"{ours}.embed"),
+        *pair(f"{theirs}.Conv_2", f"{ours}.skip"),
     ]
 
 
 def _attention(theirs: str, ours: str) -> list[Rule]:
-    rules = _pair(rf"{theirs}\.GroupNorm_0", f"{ours}.norm")
+    rules, layer = pair(f"{theirs}.GroupNorm_0", f"{ours}.norm"), re.escape(theirs)
     for index, (name, part) in enumerate((("query", None), ("key_value", 0), ("key_value", 1), ("out", None))):
-        rules.append(Rule(rf"{theirs}\.NIN_{index}\.W", f"{ours}.{name}.weight", part=part, change=_transposed))
-        rules.append(Rule(rf"{theirs}\.NIN_{index}\.b", f"{ours}.{name}.bias", part=part))
+        rules.append(Rule(rf"{layer}\.NIN_{index}\.W", f"{ours}.{name}.weight", part=part, change=_transposed))
+        rules.append(Rule(rf"{layer}\.NIN_{index}\.b", f"{ours}.{name}.bias", part=part))
     return rules
 
 
 def _head(place: Iterator[int], ours: str) -> list[Rule]:
-    return [*_pair(_next(place), f"{ours}.norm.norm"), *_pair(_next(place), f"{ours}.conv")]
+    return [*pair(_next(place), f"{ours}.norm.norm"), *pair(_next(place), f"{ours}.conv")]
 
 
-def _pair(theirs: str, ours: str, group: int = 1) -> list[Rule]:
-    return [Rule(rf"{theirs}\.(weight|bias)", rf"{ours}.\{group}")]
+def _resampling(theirs: str, ours: str) -> list[Rule]:
+    """A convolution that resamples, by either name that it has in their code."""
+    return [*pair(f"{theirs}.Conv2d_0", ours), *pair(f"{theirs}.Conv_0", ours)]
 
 
 def _next(place: Iterator[int]) -> str:
-    return rf"all_modules\.{next(place)}"
+    return f"all_modules.{next(place)}"
 
 
 def _transposed(weight: Tensor) -> Tensor:

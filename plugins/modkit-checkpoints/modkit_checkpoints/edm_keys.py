@@ -10,14 +10,13 @@ Shape letters: o outputs, k classes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from modkit.nn.ncsnpp_blocks import Halving, Head, Output, Unit
-from modkit_checkpoints.conversion import Rule, linear
+from modkit_checkpoints.conversion import Rule, attention, linear, pair
 from modkit_checkpoints.dhariwal_unet import DhariwalUNet
 from modkit_checkpoints.song_unet import SongUNet
 
@@ -33,17 +32,17 @@ def song_rules(net: SongUNet, resolution: int) -> list[Rule]:
     """
     rules = [*_embedding_rules("embedding.layers.0", "embedding.layers.2")]
     rules.append(Rule(r"map_noise\.freqs", "embedding.waves.frequencies", change=lambda freqs: 2 * torch.pi * freqs))
-    rules += _pair(f"enc.{resolution}x{resolution}_conv", "conv_in")
+    rules += pair(f"enc.{resolution}x{resolution}_conv", "conv_in")
     side, block = resolution, 0
     for place, module in enumerate(net.down):
         if isinstance(module, Halving):
             side, block = side // 2, 0
             rules += _block(f"enc.{side}x{side}_down", f"down.{place}.block", "embed")
             if module.path == "skip":
-                rules += _pair(f"enc.{side}x{side}_aux_skip", f"down.{place}.join")
+                rules += pair(f"enc.{side}x{side}_aux_skip", f"down.{place}.join")
             elif module.path == "residual":
                 inner = "0" if isinstance(module.halve, nn.Sequential) else "conv"
-                rules += _pair(f"enc.{side}x{side}_aux_residual", f"down.{place}.halve.{inner}")
+                rules += pair(f"enc.{side}x{side}_aux_residual", f"down.{place}.halve.{inner}")
         else:
             rules += _unit(f"enc.{side}x{side}_block{block}", f"down.{place}", "embed")
             block += 1
@@ -72,7 +71,7 @@ def dhariwal_rules(net: DhariwalUNet, resolution: int) -> list[Rule]:
         resolution: Side of the finest maps.
     """
     rules = [*_embedding_rules("embedding.layers.0", "embedding.layers.2")]
-    rules += _pair(f"enc.{resolution}x{resolution}_conv", "conv_in")
+    rules += pair(f"enc.{resolution}x{resolution}_conv", "conv_in")
     side, block = resolution, 0
     for place, resamples in enumerate(net.halves):
         if resamples:
@@ -91,7 +90,7 @@ def dhariwal_rules(net: DhariwalUNet, resolution: int) -> list[Rule]:
         else:
             rules += _unit(f"dec.{side}x{side}_block{block}", f"up.{place}", "film")
             block += 1
-    return [*rules, *_pair("out_norm", "norm_out"), *_pair("out_conv", "conv_out")]
+    return [*rules, *pair("out_norm", "norm_out"), *pair("out_conv", "conv_out")]
 
 
 def labelled(tensors: Mapping[str, Tensor], *, scale: float) -> dict[str, Tensor]:
@@ -132,14 +131,17 @@ def without_filters(tensors: Mapping[str, Tensor], taps: list[float]) -> tuple[d
 
 
 def _embedding_rules(first: str, second: str) -> Iterator[Rule]:
-    yield from _pair("map_layer0", first)
-    yield from _pair("map_layer1", second)
+    yield from pair("map_layer0", first)
+    yield from pair("map_layer1", second)
     yield Rule(r"map_label\.table", "embedding.rest.labels.weight")
     yield Rule(r"map_augment\.weight", "embedding.augment.weight")
 
 
 def _unit(theirs: str, ours: str, embed: str) -> list[Rule]:
-    return [*_block(theirs, f"{ours}.block", embed), *_attention(theirs, f"{ours}.attend")]
+    return [
+        *_block(theirs, f"{ours}.block", embed),
+        *attention(theirs, f"{ours}.attend", _in_turn, norm="norm2", out="proj"),
+    ]
 
 
 def _block(theirs: str, ours: str, embed: str, *, resamples: bool = False) -> list[Rule]:
@@ -147,19 +149,7 @@ def _block(theirs: str, ours: str, embed: str, *, resamples: bool = False) -> li
     names = ("norm_1", "conv_1", "norm_2", "conv_2") if numbered else ("norm_0.norm", "conv_0", "norm_1.norm", "conv_1")
     first = f"{names[1]}.1" if resamples else names[1]
     pairs = {"norm0": names[0], "conv0": first, "norm1": names[2], "conv1": names[3], "affine": embed, "skip": "skip"}
-    return [rule for their, our in pairs.items() for rule in _pair(f"{theirs}.{their}", f"{ours}.{our}")]
-
-
-def _attention(theirs: str, ours: str) -> list[Rule]:
-    key = re.escape(theirs)
-    to = (f"{ours}.query.", f"{ours}.key_value.")
-    return [
-        *_pair(f"{theirs}.norm2", f"{ours}.norm"),
-        Rule(rf"{key}\.qkv\.weight", tuple(f"{one}weight" for one in to), sizes=(1, 2), change=_in_turn),
-        Rule(rf"{key}\.qkv\.bias", tuple(f"{one}bias" for one in to), sizes=(1, 2), change=_in_turn),
-        Rule(rf"{key}\.proj\.weight", f"{ours}.out.weight", change=linear),
-        Rule(rf"{key}\.proj\.bias", f"{ours}.out.bias"),
-    ]
+    return [rule for their, our in pairs.items() for rule in pair(f"{theirs}.{their}", f"{ours}.{our}")]
 
 
 def _in_turn(weight: Tensor) -> Tensor:
@@ -171,8 +161,4 @@ def _in_turn(weight: Tensor) -> Tensor:
 
 
 def _head(theirs: str, ours: str) -> list[Rule]:
-    return [*_pair(f"{theirs}_norm", f"{ours}.norm.norm"), *_pair(f"{theirs}_conv", f"{ours}.conv")]
-
-
-def _pair(theirs: str, ours: str) -> list[Rule]:
-    return [Rule(rf"{re.escape(theirs)}\.(weight|bias)", rf"{ours}.\1")]
+    return [*pair(f"{theirs}_norm", f"{ours}.norm.norm"), *pair(f"{theirs}_conv", f"{ours}.conv")]

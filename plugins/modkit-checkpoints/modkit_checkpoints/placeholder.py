@@ -20,7 +20,7 @@ _MOST_ENTRIES = 1_000_000
 _DEEPEST = 100
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Placeholder:
     """A name, or the call of one, that was not looked up.
 

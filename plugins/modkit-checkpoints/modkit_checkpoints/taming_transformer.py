@@ -20,10 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit_checkpoints.adm_keys import matrix, pair
 from modkit_checkpoints.arguments import Arguments
 from modkit_checkpoints.compvis_config import lightning, model_of, target
-from modkit_checkpoints.conversion import Conversion, Rule, aside, renamed
+from modkit_checkpoints.conversion import Conversion, Rule, aside, matrix, pair, renamed
 from modkit_checkpoints.taming_vqgan import Quantized
 
 __all__ = ["convert"]

@@ -5,31 +5,16 @@ import math
 import torch
 from torch.nn import functional as F
 
+from .drawn import Drawn
 
-class Theirs:
-    """A state dict that makes each tensor as it is first asked for, and evaluates their networks over it."""
 
-    def __init__(self, prefix="", seed=0):
-        self.prefix, self.tensors, self.rng = prefix, {}, torch.Generator().manual_seed(seed)
+class Theirs(Drawn):
+    """Their networks, evaluated over a state dict that is drawn."""
 
-    def __call__(self, name, *shape):
-        if self.prefix + name not in self.tensors:
-            fan = math.prod(shape[1:]) if len(shape) > 1 else 25
-            self.tensors[self.prefix + name] = torch.randn(shape, generator=self.rng) / math.sqrt(fan)
-        return self.tensors[self.prefix + name]
+    dtype, spread = torch.float32, 25
 
-    def conv(self, x, name, out, kernel=3, stride=1, padding=None):
-        padding = kernel // 2 if padding is None else padding
-        weight, bias = self(f"{name}.weight", out, x.shape[1], kernel, kernel), self(f"{name}.bias", out)
-        return F.conv2d(x, weight, bias, stride, padding)
-
-    def linear(self, x, name, out, bias=True):
-        y = x @ self(f"{name}.weight", out, x.shape[-1]).T
-        return y + self(f"{name}.bias", out) if bias else y
-
-    def norm(self, x, name, tiny=1e-5):
-        x = F.group_norm(x, 32, eps=tiny)
-        return x * (self(f"{name}.weight", x.shape[1])[:, None, None]) + self(f"{name}.bias", x.shape[1])[:, None, None]
+    def whitened(self, x, tiny):
+        return F.group_norm(x, 32, eps=tiny)
 
     def layer_norm(self, x, name):
         wide = x.shape[-1]

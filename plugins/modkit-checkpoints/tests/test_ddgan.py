@@ -13,7 +13,8 @@ from modkit import Cond, Spec
 from modkit.publishing.import_weights import adopt
 from modkit.samplers import posterior
 
-from .nvidia_networks import Drawn, critic, generator
+from .drawn import Drawn
+from .nvidia_networks import critic, generator
 
 LINE = {"num_channels_dae": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4], "image_size": 8}
 LINE |= {"progressive_input": "none", "num_channels": 2, "nz": 5, "n_mlp": 1, "z_emb_dim": 6, "t_emb_dim": 6, "ngf": 4}

@@ -17,7 +17,8 @@ from modkit import Cond, Spec
 from modkit.publishing.import_weights import adopt
 from modkit.rng import Rng
 
-from .nvidia_networks import Drawn, dhariwal, lines, song
+from .drawn import Drawn
+from .nvidia_networks import dhariwal, lines, song
 
 SONG = {"model_type": "SongUNet", "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": []}
 SONG |= {"encoder_type": "standard", "decoder_type": "standard", "resample_filter": [1, 1], "channel_mult_noise": 1}

@@ -98,7 +98,7 @@ def test_a_file_that_does_not_fit_is_one_error_and_nothing_is_written(vqgan):
         ({"config": " " * (2**20 + 1)}, "expected a configuration of at most", 2),
         ({"config": "model: {target: x.VQModel, params: {}}"}, "last one.ckpt as taming-vqgan: ", 2),
         ({"config": "model: 3"}, "is expected to be", 2),
-        ({"checkpoint": b"\x80\x02N"}, "last one.ckpt: truncated", 2),
+        ({"checkpoint": b"\x80\x02N"}, "last one.ckpt: damaged pickle at byte 3: truncated", 2),
         ({"checkpoint": b"\x80\x02N."}, "as taming-vqgan: expected the checkpoint to be a state dict, got NoneType", 2),
         ({"checkpoint": b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R."}, "got Placeholder", 2),
         ({"checkpoint": None}, "No such file", 1),

@@ -97,6 +97,28 @@ def test_one_object_under_two_names_is_one_object(tmp_path):
     assert found["a"] is found["b"]
 
 
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_an_object_of_a_nested_class(tmp_path, protocol):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(Outer.Inner(), protocol))
+    found = read(tmp_path / "x.pkl")
+    assert found.called and found.name == f"{__name__}.Outer.Inner" and found.args == ()
+
+
+class Outer:
+    class Inner:
+        pass
+
+
+def test_bytes_of_python_2(tmp_path):
+    """Python 2 wrote bytes and text alike; an array's state and dtype are such strings."""
+    dtype = b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
+    values = b"(I1\n(I1\nt" + dtype + b"I00\nS'\\x00\\x00\\xc0\\xbf'\ntb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR" + values
+    (tmp_path / "x.pkl").write_bytes(b"(lp0\n" + array + b"aS'caf\\xc3\\xa9'\na.")
+    found, text = read(tmp_path / "x.pkl")
+    assert found.dtype == np.float32 and found.tolist() == [-1.5] and text == "café"
+
+
 def test_safetensors(tmp_path):
     save_file({"a": torch.ones(2, 2)}, tmp_path / "x.bin")
     assert torch.equal(read(tmp_path / "x.bin")["a"], torch.ones(2, 2))

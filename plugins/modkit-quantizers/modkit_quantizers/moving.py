@@ -58,7 +58,7 @@ class Moving(Wrapped):
         The vectors are kept for `update` in the owner's turn in training only.
         """
         made = super().forward(h, step)
-        if step is not None and step.moves and self.training and self.averaged:
+        if step is not None and step.training and self.training and self.averaged:
             z = made.values["continuous"]
             assert isinstance(z, Tensor)
             self._kept.append(tokens(z).detach())
@@ -74,7 +74,7 @@ class Moving(Wrapped):
     @torch.no_grad()
     def update(self, step: Step) -> None:
         """Moves the averages by what this step has seen."""
-        if step.moves and self._kept:
+        if step.training and self._kept:
             vectors = torch.cat(self._kept)
             self._kept.clear()
             with step.rng.scope():

@@ -12,9 +12,8 @@ from modkit_quantizers.sim_vq import SimQuantizer
 from modkit_quantizers.vq import VectorQuantizer
 
 import modkit
-from modkit import Rng, Spec, TensorType, use
+from modkit import Rng, Spec, StepContext, TensorType, use
 from modkit.bottlenecks.codebook import fair_sample
-from modkit.cases.probe import Training
 
 NUM = {"num_codes": 8, "channels": 4}
 BARE = {"dim": 4, "codebook_size": 8}
@@ -158,7 +157,7 @@ def test_codes_stand_at_their_places_and_decode_to_what_was_quantised(name, shap
 @pytest.mark.parametrize("name", VQ)
 def test_averages_move_once_a_step_as_by_one_call_of_the_bare_class(name):
     part, bare = both(name)
-    step = Training(Rng(0, "step"))
+    step = StepContext(Rng(0, "step"), training=True)
     h = torch.randn(4, 4, 3, 5)
     before = {key: value.clone() for key, value in part.quantizer.state_dict().items()}
     for micro in h.split(2):
@@ -181,8 +180,8 @@ def test_nothing_moves_outside_the_owner_s_turn(name):
     part, _ = both(name)
     before = {key: value.clone() for key, value in part.state_dict().items()}
     h = torch.randn(2, 4, 3, 5)
-    outside = Training(Rng(0), moves=False)
-    for train, step in ((True, None), (True, outside), (False, Training(Rng(0)))):
+    outside = StepContext(Rng(0))
+    for train, step in ((True, None), (True, outside), (False, StepContext(Rng(0), training=True))):
         state = torch.get_rng_state()
         part.train(train)(h, step)
         part.update(step or outside)

@@ -1,0 +1,167 @@
+"""Data sets that Python gives as objects: tensors, a torch Dataset, or the DataLoader around one.
+
+What is trained on is a `Data` part: it reads the samples that it is asked for, in any process. So a Dataset must be one
+that can be indexed, and of a DataLoader only its data set is used: order, batches and workers are the training's.
+
+Shape letters: b batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from modkit.data.splits import check_split, content_key
+from modkit.kinds import Data
+from modkit.rng import Rng
+from modkit.types import Batch, Event, TensorType
+
+__all__ = ["Indexed", "Tensors", "as_data"]
+
+
+def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
+    """The data part of an object.
+
+    Args:
+        data: A data part; a tensor `b …`, or a pair of one and a mapping of fields; a torch Dataset of samples or of
+            pairs `(sample, label)`, or a DataLoader of one.
+        x: The type of one sample that the model was composed for.
+        fields: Those of its fields.
+
+    Raises:
+        ValueError: If it is none of these, or holds samples or fields of other types.
+
+    Examples:
+        >>> import torch
+        >>> from modkit import TensorType
+        >>> as_data(torch.zeros(6, 2), TensorType((2,)), {}).splits
+        {'train': 6}
+    """
+    if not isinstance(x, TensorType):
+        raise ValueError(f"data expect a model of one tensor, got one of a hierarchy of {len(x)} levels")
+    if isinstance(data, DataLoader):
+        data = data.dataset
+    if isinstance(data, Tensor):
+        data = (data, {})
+    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor) and isinstance(data[1], Mapping):
+        made: Data = Tensors(*data, x=x, fields=fields)
+    elif isinstance(data, IterableDataset) or (isinstance(data, Dataset) and not hasattr(data, "__len__")):
+        raise ValueError(f"data expect samples that can be indexed, got a stream: {type(data).__name__}")
+    elif isinstance(data, Dataset):
+        made = Indexed(data, x=x, fields=fields)
+    elif all(hasattr(data, member) for member in ("x", "fields", "splits", "key", "read")):
+        made = data
+    else:
+        expected = "a data part, a tensor, a pair of a tensor and its fields, a torch Dataset or a DataLoader"
+        raise ValueError(f"data expect {expected}, got {type(data).__name__}")
+    missing = {name: type for name, type in fields.items() if made.fields.get(name) != type}
+    if made.x != x or missing:
+        wanted = "; ".join([f"samples of {x}", *(f"{name} of {type}" for name, type in missing.items())])
+        found = "; ".join([f"samples of {made.x}", *(f"{name} of {type}" for name, type in made.fields.items())])
+        raise ValueError(f"the model was composed for {wanted}; got data with {found}")
+    return made
+
+
+class Tensors:
+    """Samples and fields that are tensors, all in the split `train`.
+
+    Args:
+        samples: The samples, `b …`.
+        values: Their fields by name, each with a row a sample.
+        x: The type of one sample.
+        fields: Those of the fields.
+
+    Raises:
+        ValueError: If a shape or a number of rows is another.
+    """
+
+    def __init__(
+        self, samples: Tensor, values: Mapping[str, Tensor], *, x: TensorType, fields: Mapping[str, TensorType]
+    ) -> None:
+        for name, value, type in [("samples", samples, x), *((n, values.get(n), t) for n, t in fields.items())]:
+            if value is None or tuple(value.shape) != (len(samples), *type.shape):
+                received = "nothing" if value is None else f"a tensor {'×'.join(map(str, value.shape))}"
+                raise ValueError(f"Tensors expects {name} of {len(samples)} rows of {type}, got {received}")
+        self.x, self.fields = x, dict(fields)
+        self.splits = {"train": len(samples)}
+        self.levels: int | None = None
+        self._samples, self._values = samples.detach().cpu(), {name: values[name].detach().cpu() for name in fields}
+
+    @property
+    def key(self) -> str:
+        """Hash of the samples and fields."""
+        tensors = [self._samples, *self._values.values()]
+        return content_key("tensors", *(tensor.contiguous().numpy().tobytes() for tensor in tensors))
+
+    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
+        """The samples at `indices`, `b …`.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        check_split(self, split)
+        rows = torch.as_tensor(indices, dtype=torch.long)
+        values = {name: value.index_select(0, rows) for name, value in self._values.items()}
+        return Batch(self._samples.index_select(0, rows), values)
+
+
+class Indexed:
+    """A torch Dataset as the split `train`: samples, or pairs `(sample, label)` of a model with one field.
+
+    A Dataset that augments draws from torch's global generator, which is seeded for each sample: reading it again in
+    another process, or after a resume, gives the same.
+
+    Args:
+        dataset: The Dataset; it has a length, and `dataset[i]` is a tensor, a pair or a mapping with `x` and fields.
+        x: The type of one sample.
+        fields: Those of the fields.
+
+    Raises:
+        ValueError: If its first item is of another form or shape.
+    """
+
+    def __init__(self, dataset: Dataset[Any], *, x: TensorType, fields: Mapping[str, TensorType]) -> None:
+        self.x, self.fields = x, dict(fields)
+        self.splits = {"train": len(dataset)}  # type: ignore[arg-type]
+        self.levels: int | None = None
+        self._dataset = dataset
+        if self.splits["train"]:
+            self._item(0)
+
+    @property
+    def key(self) -> str:
+        """Hash of the Dataset's class, its length and its first sample; the others are not read for it."""
+        first = self._item(0)["x"].contiguous().numpy().tobytes() if self.splits["train"] else b""
+        kind = type(self._dataset)
+        return content_key("indexed", f"{kind.__module__}.{kind.__qualname__}", self.splits["train"], first)
+
+    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
+        """The samples at `indices`, `b …`.
+
+        Raises:
+            ValueError: If there is no such split, or a sample is of another form or shape.
+        """
+        check_split(self, split)
+        items = []
+        for index in indices:
+            with rng.at(int(index)).scope():
+                items.append(self._item(int(index)))
+        columns = {name: torch.stack([item[name] for item in items]) for name in ("x", *self.fields)}
+        return Batch(columns.pop("x"), columns)
+
+    def _item(self, index: int) -> dict[str, Tensor]:
+        item = self._dataset[index]
+        if isinstance(item, Tensor):
+            item = {"x": item}
+        elif isinstance(item, tuple | list) and len(item) == 2:
+            item = {"x": item[0], next(iter(self.fields), "labels"): item[1]}
+        found = {name: torch.as_tensor(item[name]) for name in ("x", *self.fields) if name in item}
+        for name, type in {"x": self.x, **self.fields}.items():
+            if name not in found or tuple(found[name].shape) != type.shape:
+                received = "nothing" if name not in found else f"a tensor {'×'.join(map(str, found[name].shape))}"
+                raise ValueError(f"Indexed expects `{name}` of {type} in item {index}, got {received}")
+        return found
