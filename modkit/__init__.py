@@ -42,6 +42,8 @@ _HOME = {
     "hookimpl": "part",
     "load": "building.session",
     "load_spec": "specs.load",
+    "players": "training.players",
+    "sample": "samplers.loop",
     "seeded": "building.compose",
     "spec_of": "building.compose",
     "sweep": "sweeps.sweep",
@@ -72,11 +74,13 @@ if TYPE_CHECKING:
     from modkit.parts.registry import find as find
     from modkit.rng import Rng as Rng
     from modkit.runs.run import Run as Run
+    from modkit.samplers.loop import sample as sample
     from modkit.specs.load import load_spec as load_spec
     from modkit.specs.spec import Spec as Spec
     from modkit.specs.spec import use as use
     from modkit.sweeps.sweep import sweep as sweep
     from modkit.training.fit import fit as fit
+    from modkit.training.players import players as players
     from modkit.training.train import train as train
     from modkit.types import Batch as Batch
     from modkit.types import Cond as Cond

@@ -14,7 +14,7 @@ import modkit
 ROOT = Path(modkit.__file__).parents[1]
 PROMISED = """
     Batch Cond CondType Denoised Event Latents Model Part Player Rng Run Spec SpecError Step TensorType
-    build check evaluate find hookimpl load load_spec train use Features Score
+    build check evaluate find hookimpl load load_spec sample train use Features Score
 """.split()
 WITHOUT_TORCH = """
 import sys
@@ -52,6 +52,9 @@ def measured():
     modkit.evaluate_run(run, metrics=["modes"]).save(run.path)
     return run
 
+sampler = modkit.find("sampler", "ddim").load()(
+    modkit.find("schedule", "cosine").load()(), modkit.TensorType((2,)), steps=2
+)
 calls = {
     "use": lambda: modkit.use("mlp", width=8),
     "default": lambda: modkit.default("mlp"),
@@ -62,6 +65,7 @@ calls = {
     "build": lambda: modkit.build(modkit.load_spec("tiny.yaml")).sample(2, seed=0).shape,
     "train": lambda: ran().finished,
     "load": lambda: modkit.load(ran()).sample(2, seed=0).shape,
+    "sample": lambda: modkit.sample(sampler, lambda x, t: modkit.Denoised(x), torch.ones(2, 2), seed=0).shape,
     "compare": lambda: modkit.compare([measured()], "page.html").entries,
     "sweep": lambda: modkit.sweep("tiny.yaml", ["seed=0"], "sweep", metrics=["modes"]).failures,
     "evaluate_run": lambda: modkit.evaluate_run(ran(), metrics=["modes"]).scores["modes"].value,

@@ -20,7 +20,17 @@ from modkit.kinds.autoencoders import Bottleneck, BottleneckExtras, Decoder, Enc
 from modkit.kinds.codes import Decoding, Predict, PriorNetwork
 from modkit.kinds.corruptions import Corruption
 from modkit.kinds.data import Conditioner, ConditionerExtras, Data, DataExtras
-from modkit.kinds.denoisers import Denoise, Guidance, LossWeight, Network, Parametrization, Sampler, Schedule, Times
+from modkit.kinds.denoisers import (
+    Denoise,
+    Guidance,
+    LossWeight,
+    Network,
+    Parametrization,
+    ParametrizationExtras,
+    Sampler,
+    Schedule,
+    Times,
+)
 from modkit.kinds.extras import PretrainedExtras, read_extras
 from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
 from modkit.kinds.slots import Default, Slot, Unfit, default
@@ -61,6 +71,7 @@ __all__ = [
     "Network",
     "Optimizer",
     "Parametrization",
+    "ParametrizationExtras",
     "Predict",
     "PretrainedExtras",
     "PriorNetwork",

@@ -5,6 +5,8 @@ x_t = alpha_t x_0 + sigma_t eps; t in [0, 1] is float64, 0 clean; s < t. Shape l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modkit.types import Cond, Denoised, TensorType
@@ -14,7 +16,17 @@ if TYPE_CHECKING:
 
     from modkit.rng import Rng
 
-__all__ = ["Denoise", "Guidance", "LossWeight", "Network", "Parametrization", "Sampler", "Schedule", "Times"]
+__all__ = [
+    "Denoise",
+    "Guidance",
+    "LossWeight",
+    "Network",
+    "Parametrization",
+    "ParametrizationExtras",
+    "Sampler",
+    "Schedule",
+    "Times",
+]
 
 
 class Network(Protocol):
@@ -51,7 +63,7 @@ class Times(Protocol):
 
 
 class Parametrization(Protocol):
-    """The target that the network predicts, and what follows from it."""
+    """What a network is trained to predict."""
 
     def out(self, x: TensorType) -> TensorType:
         """The type of the network's output."""
@@ -66,15 +78,26 @@ class Parametrization(Protocol):
         ...
 
     def losses(self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """Computes `denoising`, `b`: the squared error of the target, averaged over each sample's elements.
+        """`denoising`: the squared error against its target, averaged over a sample's elements, `b`.
 
-        A parametrization that learns the variance adds `bound`, `b`.
+        A learned variance adds `bound`, in nats a dimension, `b`.
         """
         ...
 
     def error_scale(self, t: Tensor) -> Tensor:
         """The squared scale |d x_0 / d out|^2 at `t`, `b`, float64."""
         ...
+
+
+@dataclass(frozen=True)
+class ParametrizationExtras:
+    """Optional members of a `Parametrization`.
+
+    Args:
+        weights: Default weights of its losses by name; a loss without one weighs 1. The user's weights take precedence.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 class LossWeight(Protocol):
@@ -94,10 +117,7 @@ class Denoise(Protocol):
 
 
 class Sampler(Protocol):
-    """Steps from noise to data.
-
-    The loop over `times` belongs to the Model. Each run has its own state, passed from step to step.
-    """
+    """Steps from noise to data; `modkit.sample` runs the loop over `times`, and each run has its own state."""
 
     def times(self) -> Tensor:
         """The times to visit, float64 on the CPU, in descending order; the last is 0."""

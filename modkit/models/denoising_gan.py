@@ -18,13 +18,14 @@ Shape letters: b batch, d noise.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import count, pairwise
-from typing import Any, NamedTuple
+from itertools import count
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from modkit.diffusion.schedules import Even, broadcast, tau
+from modkit.diffusion.gaussian import add_noise, broadcast, posterior, tau
+from modkit.diffusion.schedules import Even
 from modkit.kinds import (
     Adversarial,
     Conditioner,
@@ -41,7 +42,7 @@ from modkit.kinds import (
 )
 from modkit.models.model import Model, Player, make_weights
 from modkit.rng import Rng
-from modkit.samplers import posterior
+from modkit.samplers.loop import sample
 from modkit.types import Batch, Cond, CondType, Denoised, TensorType
 
 __all__ = ["DenoisingGAN"]
@@ -146,21 +147,18 @@ class DenoisingGAN(Model):
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise, with new z at each prediction; the conditioner draws missing fields."""
         denoise = self._make_denoise(self.conditioner(self.complete(num, fields, rng), None).merge(cond), rng.at("z"))
-        times = self.sampler.times()
-        x_t = self.sampler.start(rng.normal("start", self.allocate(num, self.single)), times[0])
-        state: Any = None
-        for index, (t, s) in enumerate(pairwise(times)):
-            x_t, state = self.sampler.step(denoise, x_t, t, s, state, rng.at("sampler", index))
-        return x_t
+        noise = rng.normal("start", self.allocate(num, self.single))
+        x_t = self.sampler.start(noise, self.sampler.times()[0])
+        return sample(self.sampler, denoise, x_t, rng=rng)
 
     def _draw_pair(self, x_0: Tensor, rng: Rng) -> _Pair:
         """Draws neighbours x_s and x_t of the forward process, at one time per sample."""
         k = rng.integers("time", torch.empty(len(x_0), device=x_0.device), 1, self.steps + 1)
         t, s = k.to(torch.float64) / self.steps, (k - 1).to(torch.float64) / self.steps
         (alpha_t, sigma_t), (alpha_s, sigma_s) = self.schedule.scales(t), self.schedule.scales(s)
-        x_s = broadcast(alpha_s, x_0) * x_0 + broadcast(sigma_s, x_0) * rng.normal("eps_s", x_0)
+        x_s = add_noise(x_0, rng.normal("eps_s", x_0), (alpha_s, sigma_s))
         added = sigma_t * torch.as_tensor(tau((alpha_t, sigma_t), (alpha_s, sigma_s))).sqrt()
-        x_t = broadcast(alpha_t / alpha_s, x_0) * x_s + broadcast(added, x_0) * rng.normal("eps_t", x_0)
+        x_t = add_noise(x_s, rng.normal("eps_t", x_0), (alpha_t / alpha_s, added))
         return _Pair(x_s, x_t, s, t)
 
     def _generate(self, pair: _Pair, cond: Cond, rng: Rng) -> Tensor:

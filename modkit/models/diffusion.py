@@ -1,4 +1,4 @@
-r"""Diffusion: a network learns to undo noise, and a sampler undoes it step by step.
+r"""Diffusion: a network learns to remove noise, and a sampler removes it step by step.
 
     x_t = alpha_t x_0 + sigma_t eps,   minimise  w(t) |out(x_t, t) - target|^2,   eps ~ N(0, I)
 
@@ -14,12 +14,11 @@ Shape letters: b batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
-from typing import Any
 
 from torch import Tensor
 
-from modkit.diffusion.guidance import sides
+from modkit.diffusion.gaussian import add_noise
+from modkit.diffusion.guidance import make_conditions
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import (
     Conditioner,
@@ -28,6 +27,7 @@ from modkit.kinds import (
     LossWeight,
     Network,
     Parametrization,
+    ParametrizationExtras,
     Sampler,
     Schedule,
     Slot,
@@ -35,9 +35,11 @@ from modkit.kinds import (
     Times,
     Weight,
     default,
+    read_extras,
 )
 from modkit.models.model import Model, Player, check_draws, make_weights
 from modkit.rng import Rng
+from modkit.samplers.loop import sample
 from modkit.types import Batch, Cond, CondType, Denoised, TensorType
 
 __all__ = ["Diffusion"]
@@ -58,7 +60,7 @@ class Diffusion(Model):
         sampler: Steps from noise to data.
         guidance: Combines the conditional and the unconditional denoiser in sampling.
         conditioner: Computes conditions from fields; it is trained with the network.
-        weights: Weights of the losses by term (`denoising`); the default weight is 1.
+        weights: Weights of the losses by term (`denoising`); the default is the parametrization's, or else 1.
 
     Examples:
         >>> model = Diffusion(TensorType((1, 8, 8), (-1, 1)), network="mlp")
@@ -94,7 +96,8 @@ class Diffusion(Model):
         self.network = network(x=x, out=self.parametrization.out(x), cond=self.cond)
         self.sampler = sampler(schedule=self.schedule, x=x)
         self.guidance = guidance()
-        self._weights = make_weights(weights)
+        defaults = read_extras(self.parametrization, ParametrizationExtras).weights
+        self._weights = make_weights({**defaults, **(weights or {})})
 
     def players(self) -> tuple[Player, ...]:
         """`denoiser`."""
@@ -109,8 +112,7 @@ class Diffusion(Model):
         x_0, rng = batch.tensor, step.rng
         t = self.times(len(x_0), rng.at("times")).to(x_0.device)
         eps = rng.normal("eps", x_0)
-        alpha_t, sigma_t = (scale.to(x_0.dtype).view(-1, *[1] * (x_0.ndim - 1)) for scale in self.schedule.scales(t))
-        x_t = alpha_t * x_0 + sigma_t * eps
+        x_t = add_noise(x_0, eps, self.schedule.scales(t))
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
         losses = self.parametrization.losses(self._run_network(x_t, t, cond), x_0, eps, x_t, t)
         losses["denoising"] = self.loss_weight(t).to(x_0.dtype) * losses["denoising"]
@@ -122,14 +124,11 @@ class Diffusion(Model):
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise; the conditioner draws missing fields."""
-        given, null = sides(self.conditioner, self.complete(num, fields, rng), num, cond)
+        given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         denoise = self.guidance(self._make_denoise(given), self._make_denoise(null))
-        times = self.sampler.times()
-        x_t = self.sampler.start(rng.normal("start", self.allocate(num, self.single)), times[0])
-        state: Any = None
-        for index, (t, s) in enumerate(pairwise(times)):
-            x_t, state = self.sampler.step(denoise, x_t, t, s, state, rng.at("sampler", index))
-        return x_t
+        noise = rng.normal("start", self.allocate(num, self.single))
+        x_t = self.sampler.start(noise, self.sampler.times()[0])
+        return sample(self.sampler, denoise, x_t, rng=rng)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The variational bound of the ancestral chain over the whole schedule, for any sampler.

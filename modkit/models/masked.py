@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modkit.decodings.code_maps import drawn_map, made_decoding, no_code_map
-from modkit.diffusion.guidance import sides
+from modkit.diffusion.guidance import make_conditions
 from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
 from modkit.models.model import Model, Player, check_draws, make_weights
 from modkit.rng import Rng
@@ -102,7 +102,7 @@ class Masked(Model):
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Draws codes `b h w`, starting from masks; the conditioner draws missing fields."""
-        given, null = sides(self.conditioner, self.complete(num, fields, rng), num, cond)
+        given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         predicts = self._predict(given), self._predict(null)
         return drawn_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
 

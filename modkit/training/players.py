@@ -17,17 +17,22 @@ import torch
 from torch import Tensor, nn
 
 from modkit.kinds import Engine, Slot, Step, Weight
-from modkit.models.model import Model, Player
+from modkit.models.model import Model, Player, evaluate_mode
+from modkit.models.step import StepContext
+from modkit.rng import Rng
 from modkit.specs.settings import PlayerSettings, Settings
 from modkit.types import Batch
 
 __all__ = [
+    "Participant",
     "PlayerState",
     "StageSchedule",
     "collect_modules",
     "make_player_states",
     "match_names",
+    "players",
     "schedule_stages",
+    "set_modes",
     "strip_scope",
     "take_turn",
     "weigh_losses",
@@ -51,8 +56,128 @@ class StageSchedule:
     decay: float
 
 
-class PlayerState:
-    """A player during a stage: its modules, parameters, optimizer and learning-rate schedule.
+class Participant:
+    """A player of a stage: its modules, its parameters, and its turns.
+
+    What `players` returns, for a training loop of one's own.
+
+    Args:
+        model: The model.
+        player: The player.
+        rivals: The other players of the stage.
+        stage: Index of the stage, for the draws of its turns.
+        seed: Seed of its draws.
+    """
+
+    def __init__(self, model: Model, player: Player, rivals: Sequence[Player], stage: int = 0, seed: int = 0) -> None:
+        self.player, self.model = player, model
+        self.modules = collect_modules(model, player)
+        self.parameters = _list_distinct(module.parameters(recurse=False) for module in self.modules)
+        self.others = _list_distinct(m.buffers(recurse=False) for one in rivals for m in collect_modules(model, one))
+        self.weights = model.weights(player.name)
+        self.last_layer = model.get_parameter(player.last_layer) if player.last_layer else None
+        self._starts = {one.name: one.start for one in rivals}
+        self._key = seed, stage
+
+    @property
+    def name(self) -> str:
+        """Name of the player, such as `prior/denoiser`."""
+        return self.player.name
+
+    def plays(self, index: int) -> bool:
+        """Whether the player plays at this step of the stage."""
+        return index >= self.player.start and (index - self.player.start) % self.player.every == 0
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Prepares the player before its first turn (k-means of a codebook, the scale of a latent).
+
+        Args:
+            batches: Training batches; each iteration over them is a pass over the data.
+        """
+        with evaluate_mode(self.model):
+            self.model.prepare(self.name, batches, Rng(self._key[0], "train", "prepare", self.name, on_device=True))
+
+    @contextmanager
+    def turn(self, index: int) -> Iterator[StepContext]:
+        """Begins the player's turn: gradients are limited to its own parameters, and dropout draws from the seed.
+
+        Args:
+            index: Number of steps since the start of the stage.
+        """
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        step = self._step(index)
+        with _limit_gradients(self.parameters, self.others), step.rng.scope():
+            yield step
+
+    def loss(self, batch: Batch, step: StepContext) -> Tensor:
+        """Computes the weighted sum of the player's losses, a scalar.
+
+        Args:
+            batch: Samples and fields, on the model's device.
+            step: What `turn` gave.
+        """
+        losses = self.model.losses(self.name, batch, step)
+        return weigh_losses(losses, self.weights, step.index, self.last_layer)
+
+    def update(self, index: int) -> None:
+        """Updates what no gradient moves (codebooks), after the optimizer's step."""
+        self.model.update(self.name, self._step(index, "update"))
+
+    def _step(self, index: int, *names: str) -> StepContext:
+        seed, stage = self._key
+        rng = Rng(seed, "train", stage, index, self.name, *names, on_device=True)
+        waiting = tuple(name for name in self.player.against if index < self._starts.get(name, 0))
+        return StepContext(rng, index, training=True, waiting=waiting)
+
+
+def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant, ...]:
+    """Returns the players of one of a model's stages, for a training loop of one's own.
+
+    The model is put into training: the modules that the players own into train mode, all others into eval mode.
+
+    Args:
+        model: The model.
+        stage: Index of the stage, below `len(model.stages())`.
+        seed: Seed of all draws. `modkit.fit` with this `seed`, on the same batches, computes the same.
+
+    Raises:
+        ValueError: If the model has no such stage.
+
+    Examples:
+        >>> import torch, modkit
+        >>> from modkit.models import Autoencoder
+        >>> model = Autoencoder(modkit.TensorType((1, 8, 8)), encoder="mlp", decoder="mlp")
+        >>> (player,) = modkit.players(model)
+        >>> optimizer = torch.optim.Adam(player.parameters, lr=1e-3)
+        >>> for index in range(2):
+        ...     with player.turn(index) as step:
+        ...         player.loss(modkit.Batch(torch.zeros(4, 1, 8, 8), {}), step).backward()
+        ...     optimizer.step(), optimizer.zero_grad(), player.update(index)
+        (None, None, None)
+        (None, None, None)
+    """
+    stages = model.stages()
+    if not 0 <= stage < len(stages):
+        raise ValueError(f"players expects a stage in [0, {len(stages)}), got {stage}")
+    every = model.active_players()
+    chosen = [one for one in every if any(fnmatchcase(one.name, pattern) for pattern in stages[stage])]
+    found = tuple(Participant(model, one, [p for p in chosen if p is not one], stage, seed) for one in chosen)
+    set_modes(model, found)
+    return found
+
+
+def set_modes(model: Model, participants: Iterable[Participant]) -> None:
+    """Puts the modules of a stage's players into train mode and all others into eval mode, without gradients."""
+    model.eval()
+    model.requires_grad_(False)
+    for one in participants:
+        for module in one.modules:
+            module.training = True
+
+
+class PlayerState(Participant):
+    """A player during a stage of the trainer: with its optimizer and learning-rate schedule.
 
     Args:
         model: The model.
@@ -75,23 +200,12 @@ class PlayerState:
         steps: int,
         engine: Engine,
     ) -> None:
-        self.player = player
+        super().__init__(model, player, rivals)
         self.clip = settings.clip
-        self.modules = collect_modules(model, player)
-        self.parameters = _list_distinct(module.parameters(recurse=False) for module in self.modules)
-        self.others = _list_distinct(
-            m.buffers(recurse=False) for rival in rivals for m in collect_modules(model, rival)
-        )
-        self.weights = model.weights(player.name)
-        self.last_layer = model.get_parameter(player.last_layer) if player.last_layer else None
         self.optimizer = _require(settings.optimizer)(parameters=self.parameters)
         turns = len(range(player.start, steps, player.every))
         self.schedule = _require(settings.lr_schedule)(optimizer=self.optimizer, steps=max(turns, 1))
         self.losses = engine.wrap(player.name, _Losses(model, player.name))
-
-    def plays(self, index: int) -> bool:
-        """Whether the player plays at this step of the stage."""
-        return index >= self.player.start and (index - self.player.start) % self.player.every == 0
 
 
 class _Losses(nn.Module):
@@ -132,7 +246,16 @@ def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ..
 
 
 def make_player_states(model: Model, settings: Settings, stage: StageSchedule, engine: Engine) -> list[PlayerState]:
-    """Makes the states of a stage's players that have parameters, in the model's order."""
+    """Makes the states of a stage's players that have parameters, in the model's order.
+
+    Raises:
+        ValueError: If the players' modules hold nothing that could be trained or prepared.
+    """
+    paths = [path for player in stage.players for path in player.modules]
+    modules = [model.get_submodule(path) for path in paths]
+    if paths and not any(True for module in modules for _ in (*module.parameters(), *module.buffers())):
+        names = ", ".join(player.name for player in stage.players)
+        raise ValueError(f"train.stages: {names} would train nothing: {', '.join(paths)} hold no parameters or buffers")
     return [
         PlayerState(
             model,
@@ -172,19 +295,25 @@ def match_names(pattern: str, names: Sequence[str], where: str) -> list[str]:
 
 
 @contextmanager
-def take_turn(state: PlayerState, rivals: Sequence[PlayerState]) -> Iterator[None]:
+def take_turn(state: Participant, rivals: Sequence[Participant]) -> Iterator[None]:
     """Limits gradients to a player's own parameters, and afterwards restores the statistics of its rivals."""
     for rival in rivals:
         for parameter in rival.parameters:
             parameter.requires_grad_(False)
-    for parameter in state.parameters:
+    with _limit_gradients(state.parameters, state.others):
+        yield
+
+
+@contextmanager
+def _limit_gradients(parameters: Iterable[nn.Parameter], others: Sequence[Tensor]) -> Iterator[None]:
+    for parameter in parameters:
         parameter.requires_grad_(True)
-    held = [buffer.clone() for buffer in state.others]
+    held = [buffer.clone() for buffer in others]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, value in zip(state.others, held):
+            for buffer, value in zip(others, held):
                 buffer.copy_(value)
 
 

@@ -38,6 +38,7 @@ from modkit.training.players import (
     StageSchedule,
     make_player_states,
     schedule_stages,
+    set_modes,
     strip_scope,
     take_turn,
     weigh_losses,
@@ -129,7 +130,7 @@ class Trainer:
             if not states:  # no parameters to train: `prepare` was all of the training
                 self._save_picture(average)
             self._save(states, average)
-        self._set_modes(states)
+        self._begin(states)
         for batch in self._read_batches(stage.steps if states else 0):
             losses = self._take_step(states, batch)
             if average.decay:
@@ -267,13 +268,8 @@ class Trainer:
             self._cursor.prepared.append(name)
         return bool(new)
 
-    def _set_modes(self, states: Sequence[PlayerState]) -> None:
-        """Puts the players' modules in training mode, and freezes the others."""
-        self.model.eval()
-        self.model.requires_grad_(False)
-        for state in states:
-            for module in state.modules:
-                module.training = True
+    def _begin(self, states: Sequence[PlayerState]) -> None:
+        set_modes(self.model, states)
         self._started = time.perf_counter(), self._cursor.step
 
     def _log(self, losses: Mapping[str, Tensor], last: bool) -> None:

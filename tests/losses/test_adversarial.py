@@ -82,7 +82,7 @@ def test_the_dual_game_is_both_divergences_at_its_optimum():
 
 
 @pytest.mark.parametrize("part", [KL(), ReverseKL()])
-def test_the_dual_game_is_finite_however_sure_the_sides_are(part):
+def test_the_dual_game_is_finite_at_extreme_logits(part):
     logits = torch.tensor([-1000.0, -20.0, 0.0, 1000.0], requires_grad=True)
     loss = part.discriminator(logits, logits) + part.generator(logits)
     (gradient,) = torch.autograd.grad(loss, logits)

@@ -5,14 +5,18 @@ import pytest
 import torch
 
 import modkit
+import modkit.metrics.memory as memory
 from modkit import use
 from modkit.metrics.memory import measure_peak_memory, read_peak_rss
 from tests.play import spec
 
 MIB = 2**20
 CHILD = """
-import sys; sys.path[:] = sys.argv[1].split("\\n")
-from modkit.metrics.memory import read_peak_rss, restart_peak
+import runpy
+import sys
+sys.path[:] = sys.argv[1].split("\\n")
+module = runpy.run_path(sys.argv[2])  # without its package, which imports torch
+read_peak_rss, restart_peak = module["read_peak_rss"], module["restart_peak"]
 
 def hold(size):
     held = bytearray(size << 20)
@@ -34,7 +38,7 @@ print(*marks)
 def test_the_peak_is_the_childs_own_and_begins_anew():
     held = b"x" * (400 * MIB)  # what this process has resident is none of the child's
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, "\n".join(sys.path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", CHILD, "\n".join(sys.path), memory.__file__], capture_output=True, text=True, check=True
     )
     start, high, anew, again = (int(mark) / MIB for mark in done.stdout.split())
     assert read_peak_rss() > len(held) > 4 * start * MIB

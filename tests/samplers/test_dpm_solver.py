@@ -54,7 +54,7 @@ def test_converges_at_second_order():
     assert (order - 2).abs().max() < 0.15
 
 
-def test_the_state_is_a_runs_own():
+def test_runs_share_no_state():
     table = Linear()
     sampler = DPMSolverPlusPlus(table, TensorType((3,)), steps=6)
     eps = Rng(0).normal("start", torch.empty(5, 3, dtype=F64))

@@ -31,7 +31,7 @@ def test_is_algorithm_2(churn):
         inside = churn.get("churn_min", 0) <= sigma <= churn.get("churn_max", math.inf)
         gamma = min(churn.get("churn", 0) / steps, math.sqrt(2) - 1) if inside else 0
         sigma_hat = sigma + gamma * sigma
-        noise = Rng(3).at(i).normal("eps", x)
+        noise = Rng(3).at("sampler", i).normal("eps", x)
         x_hat = x + math.sqrt(sigma_hat**2 - sigma**2) * churn.get("noise", 1) * noise
         d = (x_hat - denoise(x_hat, torch.tensor(sigma_hat / 80, dtype=F64)).x_0) / sigma_hat
         x = x_hat + (lower - sigma_hat) * d
