@@ -1,9 +1,10 @@
-r"""Copying: whether samples lie nearer to the training set than held-out images do.
+r"""Copying: whether samples lie closer to the training set than held-out images do.
 
     copying = P(d(fake) < d(real)) - P(d(fake) > d(real)),   d(x) = min_t |x - t| over the training set
 
-This is the Mann-Whitney statistic of the two sets of distances, centred: 0 for held-out images, 1 for copies, and a
-share s of copies raises it by about s; below 0 samples are farther away than held-out images.
+This is the Mann-Whitney statistic of the two sets of distances, centred: 0 for held-out images and 1 for copies. If a
+share s of the samples are copies, it rises by about s. Below 0, samples are farther from the training set than held-out
+images.
 
 Shape letters: b batch, n m samples, d features.
 
@@ -29,15 +30,20 @@ __all__ = ["Copying", "copying"]
 
 
 def copying(*, real: Tensor, fake: Tensor, train: Tensor) -> float:
-    """The copying score of features.
+    """Computes the copying score of features.
 
     Args:
         real: Features of held-out images, `n d`.
         fake: Features of samples, `m d`.
-        train: Features of training images.
+        train: Features of training images, `t d`.
 
     Raises:
-        ValueError: If shapes don't fit, a set is empty or a value is not finite.
+        ValueError: If shapes do not match, a set is empty or a value is not finite.
+
+    Examples:
+        >>> train = torch.tensor([[0.0], [10.0]])
+        >>> copying(real=torch.tensor([[1.0], [11.0]]), fake=train, train=train)
+        1.0
     """
     given = {"real": real, "fake": fake, "train": train}
     if not all(len(values) for values in given.values()):
@@ -49,20 +55,29 @@ def copying(*, real: Tensor, fake: Tensor, train: Tensor) -> float:
 
 
 class Copying(StoredMetric):
-    """How much nearer to the training images samples are than held-out images are, in [-1, 1].
+    """How much closer samples are to the training images than held-out images are, in [-1, 1].
 
-    0 for held-out images, 1 for copies. Its error is of balanced half-samples of the three sets.
+    It is 0 for held-out images and 1 for copies. The error is estimated from balanced half-samples of the three sets.
 
     References:
         A Non-Parametric Test to Detect Data-Copying in Generative Models (Meehan et al., 2020), section 3,
         https://arxiv.org/abs/2004.05675
+
+    Examples:
+        >>> from modkit import Rng
+        >>> metric, state = Copying(), {}
+        >>> train = torch.tensor([[0.0], [10.0]])
+        >>> for name, x in {"real": train + 1, "fake": train, "train": train}.items():
+        ...     state = metric.update(state, name, {"features": x}, torch.arange(2))
+        >>> metric.result(state, Rng(0))["copying"].value
+        1.0
     """
 
     sets = ("real", "fake", "train")
-    better: Literal["lower", "higher"] | None = None  # neither nearer nor farther than held-out images
+    better: Literal["lower", "higher"] | None = None  # neither closer nor farther than held-out images
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """The score `copying`; draws nothing.
+        """Computes the score `copying`; `rng` is not used.
 
         Raises:
             ValueError: If a set has fewer than two samples.

@@ -1,9 +1,9 @@
-"""The speed of training, from the clocks that a run keeps.
+"""The speed of training, from the times that a run records.
 
-    rate = (steps between two rows) / (seconds between them),   median over all neighbouring rows
+    rate = (steps between two rows) / (seconds between them),   median over all consecutive rows
 
-A run's clock starts anew with each stage and each time it is resumed; only rows of one clock are neighbours. Pictures
-and checkpoints fall between some rows, which a median looks past.
+The clock of a run restarts with each stage and each time it is resumed; only rows of the same clock are compared.
+Pictures and checkpoints are written between some rows, which the median ignores.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _SETTINGS = ("device", "batch_size", "accumulate", "precision", "compile")
 
 
 def measure_training_speed(run: Run) -> Score | None:
-    """The score `training steps/s` of a run, or None where it has no two rows of one clock.
+    """Computes the score `training steps/s` of a run; returns None if no two rows have the same clock.
 
     Raises:
-        ValueError: If a row of the timing is damaged; says which.
+        ValueError: If a row of `timing.jsonl` is damaged; the message names it.
     """
     rates = [
         (b["step"] - a["step"]) / (b["seconds"] - a["seconds"])
@@ -47,7 +47,7 @@ def _start(row: dict[str, float]) -> int:
 
 
 def _rows(run: Run) -> list[dict[str, float]]:
-    """The timing, without a last line that a kill has torn."""
+    """Reads the rows of `timing.jsonl`, without a last line that an interruption left incomplete."""
     path = run.path / "timing.jsonl"
     rows = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.exists() else [], 1):
@@ -55,5 +55,5 @@ def _rows(run: Run) -> list[dict[str, float]]:
             row = json.loads(line)
             rows.append({name: float(row[name]) for name in ("step", "seconds", "steps_per_second")})
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path}:{number} is no row of timing: {error!r}") from error
+            raise ValueError(f"{path}:{number} is not a row of timing: {error!r}") from error
     return rows
