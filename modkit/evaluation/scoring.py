@@ -1,7 +1,7 @@
-"""Scoring: one pass over each source of samples, then each metric's result from the states of its sets.
+"""Scoring: one pass over each source of samples, then the result of each metric from the states of its sets.
 
-A source may stand for different sets to different metrics: held-out images are real to a reconstruction, and fake where
-they are the floor.
+A source may provide different sets to different metrics: held-out images are `real` to a reconstruction, and `fake` for
+the floor.
 """
 
 from __future__ import annotations
@@ -37,20 +37,24 @@ __all__ = [
 
 Chosen: TypeAlias = Sequence[str | Metric]
 Places: TypeAlias = Mapping[str, Mapping[str, str]]
-"""By metric and set, the source that stands for it."""
+"""By metric and set, the name of the source that provides the set."""
 
 _INCEPTION = {"FD": "FID", "FD∞": "FID∞", "KD": "KID"}
 
 
 def make_metrics(chosen: Chosen, k: int | None = None) -> dict[str, Metric]:
-    """Metrics by name.
+    """Makes metrics, by name.
 
     Args:
-        chosen: Metrics or their parts' names.
-        k: The parameter `k` of those named that have one.
+        chosen: Metrics, or the names of their parts.
+        k: The parameter `k` of named metrics that have one.
 
     Raises:
-        ValueError: If a name is unknown, or stands twice.
+        ValueError: If a name is unknown or repeated.
+
+    Examples:
+        >>> {name: metric.held.k for name, metric in make_metrics(["prdc"], k=4).items()}
+        {'prdc': 4}
     """
     made: dict[str, Metric] = {}
     for one in chosen:
@@ -75,15 +79,19 @@ def choose_features(data: Data) -> str:
 
 
 def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **offered: Any) -> FeatureExtractor | None:
-    """An extractor, from its part's name, perhaps with weights: `classifier:digits`.
+    """Makes an extractor from the name of its part, with or without weights: `classifier:digits`.
 
     Args:
         features: The extractor, its name, or None.
         x: Type of the samples.
-        **offered: Parameters for it, where it has them and they are not None.
+        **offered: Parameters of the part; those that it does not have and those that are None are ignored.
 
     Raises:
-        ValueError: If the name is unknown, or it cannot be made for `x`.
+        ValueError: If the name is unknown, or the part does not fit `x`.
+
+    Examples:
+        >>> make_extractor("random-conv", TensorType((1, 8, 8), range=(-1, 1)), seed=3).label
+        'random-conv:3'
     """
     if not isinstance(features, str):
         return features
@@ -96,7 +104,7 @@ def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **off
 
 
 def prepare_extractor(extractor: FeatureExtractor | None, data: Data) -> FeatureExtractor | None:
-    """An extractor ready to use: what it learns of the training split is kept in the cache for another time."""
+    """Prepares an extractor on the training split, unless it is ready or its weights are in the cache."""
     if not isinstance(extractor, nn.Module) or _is_ready(extractor):
         return extractor
     cache = ReferenceCache()
@@ -111,7 +119,7 @@ def prepare_extractor(extractor: FeatureExtractor | None, data: Data) -> Feature
 
 
 def find_missing(feed: Feed, sources: Mapping[str, Source], metric: Metric, at: Mapping[str, str]) -> list[str]:
-    """What a metric needs that its sources do not give."""
+    """Finds what a metric needs that its sources do not offer."""
     if missing := [f"samples of {side!r}" for side, place in at.items() if place not in sources]:
         return missing
     offered = {place: feed.offers(sources[place]) for place in at.values() if sources[place].given is None}
@@ -119,14 +127,14 @@ def find_missing(feed: Feed, sources: Mapping[str, Source], metric: Metric, at: 
 
 
 def check_needs(feed: Feed, sources: Mapping[str, Source], metrics: Mapping[str, Metric], places: Places) -> None:
-    """Refuses metrics that need what there is not.
+    """Checks that the sources offer what metrics need.
 
     Raises:
-        ValueError: Of the first.
+        ValueError: If a metric needs anything else; the message names the first.
     """
     for name, metric in metrics.items():
         if missing := find_missing(feed, sources, metric, places[name]):
-            raise ValueError(f"{name} needs {', '.join(missing)}, which these samples and features do not give")
+            raise ValueError(f"{name} requires {', '.join(missing)}, which these samples and features do not provide")
 
 
 def score(
@@ -139,19 +147,20 @@ def score(
     limit: int | None = None,
     seed: int = 0,
 ) -> Report:
-    """The scores of metrics, and of those in `floors` with other sources in their sets' places.
+    """Computes the scores of metrics and, for those in `floors`, scores with other sources in place of their sets.
 
     Args:
-        feed: Makes what metrics need.
-        sources: Samples by name.
+        feed: Computes what metrics need.
+        sources: Sources of samples by name.
         metrics: Metrics by name.
-        places: Which source stands for which of a metric's sets.
+        places: Which source provides which set of a metric.
         floors: The same for the floor.
-        limit: Samples of each source, but of `train`; all where not given.
+        limit: Number of samples of each source except `train`; None is all.
         seed: Seed of subsets.
 
     Raises:
-        ValueError: If samples cannot be read, the sides have different counts, or a score cannot be computed.
+        ValueError: If samples cannot be read, the sides have different numbers of samples, or a score cannot be
+            computed.
     """
     states: dict[str, dict[tuple[str, str], Any]] = {}
     counts: dict[str, int] = {}
@@ -166,7 +175,7 @@ def score(
         for name, at in uses.items():
             sides = {side: counts[at[side]] for side in ("real", "fake") if side in at}
             if len(set(sides.values())) > 1 and not any(sources[at[side]].given for side in sides):
-                raise ValueError(f"{name} expects equal counts, got {sides}")
+                raise ValueError(f"{name} expects as many real as fake samples, got {sides}")
             metric = metrics[name]
             state = reduce(metric.merge, [states[place][name, side] for side, place in at.items()])
             for title, score in metric.result(state, Rng(seed, "evaluate", name)).items():
@@ -198,6 +207,6 @@ def _is_ready(extractor: FeatureExtractor) -> bool:
 
 
 def _add_label(score: str, label: str) -> str:
-    """A score's name with its features: `FD (pixels)`, `FID`, `FD (pixels), class 3`."""
+    """Adds the features to the name of a score: `FD (pixels)`, `FID`, `FD (pixels), class 3`."""
     name, comma, rest = score.partition(", ")
     return f"{_INCEPTION.get(name, name) if label == 'inception' else f'{name} ({label})'}{comma}{rest}"

@@ -10,7 +10,6 @@ description or content does not match its name is never used or overwritten; the
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from modkit.features.weight_file import hash_tensors, read_bytes
 from modkit.runs.cache import cache_folder
-from modkit.runs.files import replace_file
+from modkit.runs.files import hash_sha256, replace_file
 
 __all__ = ["Reference", "ReferenceCache"]
 
@@ -60,7 +59,7 @@ class Reference:
     @property
     def digest(self) -> str:
         """Hash of the whole description."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:32]
+        return hash_sha256(self.text)[:32]
 
     @property
     def text(self) -> str:

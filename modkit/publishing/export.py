@@ -11,7 +11,6 @@ It is a run: `modkit.load`, `sample`, `evaluate`, `compare` and `use: run` read 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -27,7 +26,7 @@ from modkit.evaluation.report import read_reports
 from modkit.part import imported
 from modkit.parts.registry import registry
 from modkit.publishing.model_card import Drawn, model_card
-from modkit.runs.files import sync_folder
+from modkit.runs.files import hash_sha256, sync_folder
 from modkit.runs.pictures import picture
 from modkit.runs.run import Run
 from modkit.specs.event import write_types
@@ -150,7 +149,7 @@ def _lock(run: Run, made: Loaded, text: str, weights: Mapping[str, Tensor]) -> d
         kept = ("python", "torch", "numpy", "packages", "commit", "seed")
         fresh = made.plan.lock({key: value.shape for key, value in weights.items()}, made.x, made.fields)
         lock = {**fresh, **{name: lock[name] for name in kept if name in lock}}
-    return {**lock, "spec": hashlib.sha256(text.encode()).hexdigest()}
+    return {**lock, "spec": hash_sha256(text)}
 
 
 def _picture(run: Run, made: Loaded, exported: Run, name: str) -> Drawn:

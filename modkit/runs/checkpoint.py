@@ -14,7 +14,6 @@ One process writes a directory at a time; any number may read it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -30,7 +29,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from modkit.runs.files import sync_folder, write_file
+from modkit.runs.files import hash_sha256, sync_folder, write_file
 
 __all__ = [
     "Checkpoint", "CheckpointError", "latest", "load", "names", "prune", "read", "recover", "rewind", "save", "write",
@@ -259,10 +258,10 @@ def _encoded(checkpoint: Checkpoint) -> tuple[dict[str, bytes], bytes]:
     files[_STATE] = _dump_state(checkpoint.state)
     manifest: dict[str, Any] = {
         "format": _FORMAT,
-        "files": {file: {"size": len(data), "sha256": _sha256(data)} for file, data in files.items()},
+        "files": {file: {"size": len(data), "sha256": hash_sha256(data)} for file, data in files.items()},
         "tensors": keys,
     }
-    manifest["sha256"] = _sha256(_dump(manifest))
+    manifest["sha256"] = hash_sha256(_dump(manifest))
     return files, _dump(manifest)
 
 
@@ -299,8 +298,8 @@ def _identity(value: Tensor) -> object:
 
 def _read_verified(path: Path, size: int, sha256: str) -> bytes:
     data = _read_file(path, size)
-    if _sha256(data) != sha256:
-        raise CheckpointError(f"{path.name} is damaged: its SHA-256 is {_sha256(data)}, the manifest says {sha256}")
+    if hash_sha256(data) != sha256:
+        raise CheckpointError(f"{path.name} is damaged: its SHA-256 is {hash_sha256(data)}, the manifest says {sha256}")
     return data
 
 
@@ -329,7 +328,7 @@ def _parse_manifest(data: bytes) -> tuple[dict[str, tuple[int, str]], dict[str, 
     manifest = _parse(_MANIFEST, data)
     if manifest.get("format") != _FORMAT:
         raise CheckpointError(f"{_MANIFEST} has format {manifest.get('format')!r}, this modkit reads {_FORMAT}")
-    if manifest.pop("sha256", None) != _sha256(_dump(manifest)):
+    if manifest.pop("sha256", None) != hash_sha256(_dump(manifest)):
         raise CheckpointError(f"{_MANIFEST} is damaged: it does not have the SHA-256 that it states")
     try:
         files = {str(file): (int(entry["size"]), str(entry["sha256"])) for file, entry in manifest["files"].items()}
@@ -351,10 +350,6 @@ def _parse_tensors(file: str, data: bytes, keys: Mapping[str, str]) -> dict[str,
         odd = sorted(set(stored) ^ set(keys.values()))
         raise CheckpointError(f"{file} and the manifest differ in keys {odd[:5]}")
     return {key: stored[name] for key, name in keys.items()}
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _dump(value: object) -> bytes:

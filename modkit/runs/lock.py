@@ -13,7 +13,6 @@ Format 1 had no `at`, `packages`, `commit` and `state`; it is read all the same.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import platform
 import shlex
@@ -30,6 +29,7 @@ import torch
 from packaging.requirements import Requirement
 
 from modkit.part import Part
+from modkit.runs.files import hash_sha256
 from modkit.runs.git import commit
 
 __all__ = ["Entry", "compare", "drift", "install", "lock", "rows"]
@@ -92,7 +92,7 @@ def lock(
         "packages": _required(origins),
         "commit": commit(Path.cwd()),
         "seed": seed,
-        "spec": hashlib.sha256(spec_text.encode()).hexdigest(),
+        "spec": hash_sha256(spec_text),
         "model": _digest(sorted((key, list(shape)) for key, shape in keys.items())),
         "state": {key: list(keys[key]) for key in sorted(keys)},
         "parts": found,
@@ -214,11 +214,11 @@ def _source_hash(part: Part) -> str | None:
         target = target.func if isinstance(target, functools.partial) else target.__wrapped__
     module = sys.modules.get(getattr(target, "__module__", None) or part.target.partition(":")[0])
     file = getattr(module, "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else None
+    return hash_sha256(Path(file).read_bytes()) if file and Path(file).is_file() else None
 
 
 def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return hash_sha256(json.dumps(value))
 
 
 @functools.cache

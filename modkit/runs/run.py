@@ -19,7 +19,6 @@ and `cut` removes it. One process writes a run at a time; any number may read it
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -32,7 +31,7 @@ from typing import Any, BinaryIO, Literal, Protocol
 from torch import Tensor
 
 from modkit.runs.checkpoint import Checkpoint, CheckpointError, latest, load, names, read, recover, write
-from modkit.runs.files import replace_file
+from modkit.runs.files import hash_sha256, replace_file
 from modkit.runs.pictures import png
 
 __all__ = ["Run"]
@@ -108,7 +107,7 @@ class Run:
         lock = {**lock, "exported": checkpoint}
         (path / _LOCK).write_bytes(json.dumps(lock, allow_nan=False, indent=1).encode())
         (path / _SPEC).write_bytes(spec_text.encode())
-        hashes = {name: _sha256(path / name) for name in (_LOCK, _SPEC)}
+        hashes = {name: hash_sha256((path / name).read_bytes()) for name in (_LOCK, _SPEC)}
         write(path, Checkpoint({"model": dict(weights)}, {"sha256": hashes}))
         return cls(path, spec_text, lock)
 
@@ -304,7 +303,7 @@ class Run:
         """Holds spec and lock against their hashes in the state, which the manifest holds."""
         try:
             hashes = json.loads((self.path / _STATE).read_bytes())["sha256"]
-            wrong = [name for name in (_LOCK, _SPEC) if hashes[name] != _sha256(self.path / name)]
+            wrong = [name for name in (_LOCK, _SPEC) if hashes[name] != hash_sha256((self.path / name).read_bytes())]
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{self.path}: {_STATE} is damaged or missing: {error!r}") from error
         if wrong:
@@ -351,10 +350,6 @@ def _vacate(path: Path, overwrite: bool) -> None:
             shutil.rmtree(path / name)
         else:
             (path / name).unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _clear_temporary(folder: Path) -> None:
