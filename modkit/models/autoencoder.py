@@ -2,9 +2,9 @@ r"""Autoencoder: an encoder, a bottleneck and a decoder with a likelihood, and o
 
     h = encoder(x),   z ~ q(z | h),   -log p(x | z) + KL(q(z | x) || p(z)) + the bottleneck's own losses
 
-With the bottleneck `identity` it is an autoencoder, with `gaussian` a VAE (Kingma & Welling, 2014, eq. 3), and with
-`vq` a VQ-VAE (van den Oord et al., 2017). A weight on `kl` makes the VAE a β-VAE (Higgins et al., 2017). With a critic
-and `features` it is the first stage of VQGAN and of latent diffusion.
+With the bottleneck `identity` it is an autoencoder, with `gaussian` a VAE (Kingma & Welling, 2014, eq. 3), with `vq` a
+VQ-VAE (van den Oord et al., 2017). A weight on `kl` makes the VAE a β-VAE (Higgins et al., 2017). With a critic and
+`features` it is the first stage of VQGAN and of latent diffusion.
 
 The bound on log p(x) is the ELBO with the exact KL or, for K draws, the importance-weighted bound
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkit.decodings.code_maps import drawn_map, made_decoding, no_code_map
+from modkit.decodings.code_maps import draw_map, explain_refusal, make_decoding
 from modkit.decodings.windows import Windows
 from modkit.diffusion.guidance import make_conditions
 from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
@@ -79,16 +79,16 @@ class Autoregressive(Model):
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         self.windows = Windows(x, window)
-        told = self.windows.type(cond.merge(self.conditioner.type))
+        told = self.windows.cut_type(cond.merge(self.conditioner.type))
         self.network = network(codes=self.windows.codes, cond=told, causal=True)
-        self.sampler = made_decoding("Autoregressive", sampler, x, causal=True)
+        self.sampler = make_decoding("Autoregressive", sampler, x, causal=True)
         self.guidance = guidance()
         self._weights = make_weights(weights)
 
     @classmethod
     def accepts(cls, event: Event, **slots: Any) -> str | None:
         """Refuses any event but one map of codes."""
-        return no_code_map(cls.__name__, event)
+        return explain_refusal(cls.__name__, event)
 
     def players(self) -> tuple[Player, ...]:
         """`network`."""
@@ -101,9 +101,9 @@ class Autoregressive(Model):
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `nll`."""
         cond = self.conditioner(batch.fields, step.rng.at("conditioner")).merge(batch.cond)
-        origins = self.windows.drawn(batch.tensor, step.rng.at("window"))
+        origins = self.windows.draw_origins(batch.tensor, step.rng.at("window"))
         codes = self.windows.cut(batch.tensor, origins)
-        log_p = _log_p(self.network(codes, self.windows.cond(cond, origins)), codes)
+        log_p = _log_p(self.network(codes, self.windows.cut_cond(cond, origins)), codes)
         return {"nll": -log_p.sum(1).mean() / self.windows.codes.numel}
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
@@ -114,14 +114,14 @@ class Autoregressive(Model):
         """Draws codes `b h w` one after another; the conditioner draws missing fields."""
         given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         predicts = self._predict(given), self._predict(null)
-        return drawn_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
+        return draw_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The exact log p(x), without draws; truncation by the sampler and guidance are not applied."""
         check_draws(self, num)
         codes, cond = batch.tensor, self.conditioner(batch.fields, None).merge(batch.cond)
         total = torch.zeros(len(codes), device=codes.device)
-        for origin, (_, inner) in self.windows.places().items():
+        for origin, (_, inner) in self.windows.group_by_window().items():
             seen, logits = self._read(codes, cond, origin)
             total = total + _log_p(logits, seen)[:, inner].sum(1)
         return total
@@ -130,7 +130,7 @@ class Autoregressive(Model):
         """Cuts the window at `origin` out of codes `b h w`, and computes its logits."""
         origins = torch.tensor([origin], device=self.device).expand(len(codes), -1)
         seen = self.windows.cut(codes.to(self.device), origins)
-        return seen, self.network(seen, self.windows.cond(cond, origins))
+        return seen, self.network(seen, self.windows.cut_cond(cond, origins))
 
     def _predict(self, cond: Cond) -> Predict:
         """Makes a function that predicts position after position from 0, with the network's cache or by windows."""
@@ -143,7 +143,7 @@ class Autoregressive(Model):
                     "Autoregressive predicts one position at a time, got None, which stands for all positions"
                 )
             if not self.windows.whole:
-                origin, inner = self.windows.place(i)
+                origin, inner = self.windows.locate(i)
                 return self._read(codes.view(-1, *self.single.shape), cond, origin)[1][:, inner]
             previous = codes[:, max(i - 1, 0)].to(self.device)
             logits, cache = self.network.step(previous, i, cond, cache if i else None)

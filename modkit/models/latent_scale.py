@@ -32,6 +32,7 @@ class LatentScale:
         ValueError: If `scale` is not positive.
 
     Examples:
+        >>> from modkit import TensorType
         >>> scale = LatentScale(nn.Module(), TensorType((2,)), scale=0.5)
         >>> scale.apply(torch.tensor([[2.0, -4.0]]))
         tensor([[ 1., -2.]])

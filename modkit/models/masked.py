@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkit.decodings.code_maps import drawn_map, made_decoding, no_code_map
+from modkit.decodings.code_maps import draw_map, explain_refusal, make_decoding
 from modkit.diffusion.guidance import make_conditions
 from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
 from modkit.models.model import Model, Player, check_draws, make_weights
@@ -72,14 +72,14 @@ class Masked(Model):
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         self.network = network(codes=x, cond=cond.merge(self.conditioner.type), causal=False)
-        self.sampler = made_decoding("Masked", sampler, x, causal=False)
+        self.sampler = make_decoding("Masked", sampler, x, causal=False)
         self.guidance = guidance()
         self._weights = make_weights(weights)
 
     @classmethod
     def accepts(cls, event: Event, **slots: Any) -> str | None:
         """Refuses any event but one map of codes."""
-        return no_code_map(cls.__name__, event)
+        return explain_refusal(cls.__name__, event)
 
     def players(self) -> tuple[Player, ...]:
         """`network`."""
@@ -104,7 +104,7 @@ class Masked(Model):
         """Draws codes `b h w`, starting from masks; the conditioner draws missing fields."""
         given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         predicts = self._predict(given), self._predict(null)
-        return drawn_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
+        return draw_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The bound of revealing codes one by one in random order, for any decoding.

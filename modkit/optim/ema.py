@@ -28,9 +28,9 @@ class Average:
     Examples:
         >>> model = nn.ModuleDict({"net": nn.Linear(1, 1, bias=False)})
         >>> average = Average(model, ["net"], decay=0.9)
-        >>> _ = model["net"].weight.data.add_(1)
-        >>> average.update()
-        >>> round(float(model["net"].weight - average.state_dict()["net.weight"]), 4)  # decay 2 / 11 at update 1
+        >>> weight = model["net"].weight.data.add_(1)
+        >>> average.update()  # its decay is 2 / 11
+        >>> round(float(weight - average.state_dict()["net.weight"]), 4)
         0.1818
     """
 

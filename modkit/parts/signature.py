@@ -19,6 +19,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Any, Literal, Union, get_args, get_origin
 
 from modkit.kinds import KINDS, Slot
@@ -112,6 +113,14 @@ def read(target: Callable[..., Any], given: Sequence[str], owner: object) -> dic
     Raises:
         ValueError: If the signature is none that a part can have, naming owner and parameter.
     """
+    return dict(_read(target, getattr(_function(target), "__code__", None), tuple(given), owner))
+
+
+@lru_cache(maxsize=1024)
+def _read(
+    target: Callable[..., Any], code: types.CodeType | None, given: tuple[str, ...], owner: object
+) -> dict[str, Parameter]:
+    """What `read` gives, once for each `code` of a target: a planner asks again for every part that it meets."""
     helps = arguments(target)
     result = {}
     for name, declared in _declared(owner, target).items():

@@ -27,6 +27,7 @@ __all__ = [
     "Participant",
     "PlayerState",
     "StageSchedule",
+    "check_trainable",
     "collect_modules",
     "make_player_states",
     "match_names",
@@ -89,7 +90,7 @@ class Participant:
         return index >= self.player.start and (index - self.player.start) % self.player.every == 0
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Prepares the player before its first turn (k-means of a codebook, the scale of a latent).
+        """Prepares the player before its first turn (k-means of a codebook, statistics of the data).
 
         Args:
             batches: Training batches; each iteration over them is a pass over the data.
@@ -246,16 +247,7 @@ def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ..
 
 
 def make_player_states(model: Model, settings: Settings, stage: StageSchedule, engine: Engine) -> list[PlayerState]:
-    """Makes the states of a stage's players that have parameters, in the model's order.
-
-    Raises:
-        ValueError: If the players' modules hold nothing that could be trained or prepared.
-    """
-    paths = [path for player in stage.players for path in player.modules]
-    modules = [model.get_submodule(path) for path in paths]
-    if paths and not any(True for module in modules for _ in (*module.parameters(), *module.buffers())):
-        names = ", ".join(player.name for player in stage.players)
-        raise ValueError(f"train.stages: {names} would train nothing: {', '.join(paths)} hold no parameters or buffers")
+    """Makes the states of a stage's players that have parameters, in the model's order."""
     return [
         PlayerState(
             model,
@@ -268,6 +260,20 @@ def make_player_states(model: Model, settings: Settings, stage: StageSchedule, e
         for player in stage.players
         if any(True for module in collect_modules(model, player) for _ in module.parameters(recurse=False))
     ]
+
+
+def check_trainable(model: Model, stage: StageSchedule) -> None:
+    """Checks that a stage has something to train or to prepare.
+
+    Raises:
+        ValueError: If the modules of its players hold neither parameters nor buffers.
+    """
+    paths = [path for player in stage.players for path in player.modules]
+    modules = [model.get_submodule(path) for path in paths]
+    if paths and not any(True for module in modules for _ in (*module.parameters(), *module.buffers())):
+        names = ", ".join(player.name for player in stage.players)
+        reason = f"no parameters or buffers in {', '.join(paths)}"
+        raise ValueError(f"training expects stages with something to train, got one of {names} with {reason}")
 
 
 def collect_modules(model: Model, player: Player) -> list[nn.Module]:

@@ -29,6 +29,7 @@ from modkit.runs.run import Run
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 from modkit.training.callbacks import Callbacks
+from modkit.training.players import check_trainable, schedule_stages
 from modkit.training.trainer import Trainer
 
 __all__ = ["execute", "open_before", "train"]
@@ -71,7 +72,9 @@ def train(
     Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from modkit import use
-        >>> spec = Spec(name="ring", data=use("ring", num=64, num_test=64), model=use("gan"), train={"batch_size": 8})
+        >>> from modkit.starters.model import Gaussian
+        >>> data = use("ring", num=64, num_test=64)
+        >>> spec = Spec(name="ring", data=data, model=use(Gaussian), train={"batch_size": 8})
         >>> with TemporaryDirectory() as folder:
         ...     train(spec, f"{folder}/run", steps=2).checkpoint_name()
         'step-00000002'
@@ -136,6 +139,8 @@ def execute(
     engine = settings.engine(device=settings.device)
     model = make(site)
     site.check()
+    for stage in schedule_stages(model, settings):
+        check_trainable(model, stage)
     run = before or Run.create(path, report.plan.resolved, report.lock(), overwrite)
     model = model.to(engine.device)
     _tune(model, settings)

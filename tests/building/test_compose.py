@@ -17,7 +17,7 @@ from modkit.kinds import Encoder, Network, Schedule, Slot, default
 from modkit.models import GAN, Autoencoder, Cascade, Diffusion, Latent
 from modkit.models.model import Model
 from modkit.nn import ConvEncoder, MLPNetwork
-from modkit.training.players import owned
+from modkit.training.players import collect_modules
 from tests.files import write_pictures
 
 X = TensorType((1, 8, 8), (-1.0, 1.0))
@@ -89,7 +89,7 @@ def test_a_built_module_stands_in_a_slot_and_no_spec_holds_it():
     net = Convolution()
     model = Diffusion(X, network=net)
     assert model.network is net
-    assert [p for module in owned(model, model.players()[0]) for p in module.parameters(recurse=False)]
+    assert [p for module in collect_modules(model, model.players()[0]) for p in module.parameters(recurse=False)]
     assert model.sample(2, seed=0).shape == (2, 1, 8, 8)
     with pytest.raises(SpecError, match=r"model\.network: got a built .*Convolution, which no spec can hold"):
         spec_of(model)
@@ -118,7 +118,7 @@ def test_a_composed_model_stands_in_a_slot_with_its_weights_and_its_spec():
     written = spec_of(model)
     assert written.at("model.autoencoder.encoder.channels") == (4,)
     assert plan(written).model == plan(Spec.from_yaml(str(written))).model
-    assert inner.encoder in owned(model, model.players()[0])
+    assert inner.encoder in collect_modules(model, model.players()[0])
     with pytest.raises(SpecError, match=r"model\.autoencoder: .* it was composed for x 1×8×8"):
         Latent(TensorType((1, 4, 4)), autoencoder=inner)
 
@@ -137,7 +137,7 @@ def test_one_object_in_two_slots_is_one_module_and_a_ref():
     assert build(Spec.from_yaml(str(written))).state_dict().keys() == model.state_dict().keys()
     net = Convolution()
     pair = Pair(X, first=net, second=net)
-    assert pair.first is pair.second is net and len(owned(pair, pair.players()[0])) == 2
+    assert pair.first is pair.second is net and len(collect_modules(pair, pair.players()[0])) == 2
 
 
 class Pair(Model):
@@ -199,7 +199,7 @@ def test_a_model_of_ones_own_composes_and_its_class_is_local():
             return {"squared": (self.kept(batch.tensor) ** 2).mean()}
 
         def draw(self, num, fields, cond, rng):
-            return rng.normal("x", self.blank(num, self.event))
+            return rng.normal("x", self.allocate(num, self.event))
 
     with seeded(0):
         model = Own(X, inside=partial(modkit.nn.MLPEncoder, width=8), size=3)
@@ -223,7 +223,7 @@ def test_a_slot_kept_under_another_name_trains(tmp_path):
             return {"squared": (self.other(batch.tensor) ** 2).mean()}
 
         def draw(self, num, fields, cond, rng):
-            return rng.normal("x", self.blank(num, self.event))
+            return rng.normal("x", self.allocate(num, self.event))
 
     model = Own(X)
     before = {key: value.clone() for key, value in model.state_dict().items()}

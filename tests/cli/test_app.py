@@ -148,6 +148,7 @@ def test_a_plugin_adds_commands(plugin, monkeypatch):
     del app.commands["hello"]
 
 
+@pytest.mark.smoke
 def test_check_prints_the_graph_and_writes_nothing(here):
     text, said = run("check", "tiny.yaml", "train.steps=9")
     assert said == ""

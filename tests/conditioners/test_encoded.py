@@ -169,8 +169,11 @@ def test_a_latent_diffusion_in_paints_and_its_autoencoder_stays_as_it_is(options
 test_refuses = refusals(
     ({"field": "picture"}, r"Encoded expects the data's field 'picture', got fields \['labels', 'mask', 'masked'\]"),
     ({"at": "codes"}, "Encoded expects a continuous latent of one level, 'codes', got an autoencoder with codes"),
-    ({"to": "context", "beside": ["mask"]}, r"Encoded expects maps beside a map only, got \['mask'\] beside tokens"),
-    ({"beside": ["labels"]}, "a latent that is a map, and continuous maps of its rank beside it, got 3×2×2 .*, scalar"),
+    ({"to": "context", "beside": ["mask"]}, r"Encoded expects no maps in `beside` with tokens, got \['mask'\]"),
+    (
+        {"beside": ["labels"]},
+        "a latent that is a map, and continuous maps of its rank .*, got 3×2×2 .*, scalar",
+    ),
     ({"vector": True}, "Encoded expects a latent that is a map, .*, got 3 unbounded"),
     ({"drop": 2.0}, r"Encoded expects drop in \[0, 1\], got 2.0"),
     of=lambda options: made(**options),

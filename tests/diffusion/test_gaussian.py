@@ -38,6 +38,7 @@ def coefficients(table, index):
     return float(c_0.mean), float(c_t.mean), c_0.small, c_0.large
 
 
+@pytest.mark.smoke
 def test_posterior_variance_of_the_linear_table():
     expected = {1: 5.45318766e-5, 500: 0.0100513358, 999: 0.0199999835}
     for index, variance in expected.items():

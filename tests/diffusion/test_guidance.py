@@ -26,6 +26,7 @@ def test_none_and_unit_scale_are_the_conditional_denoiser_and_never_call_the_oth
         assert torch.equal(guidance(cond, never)(x_t, T).x_0, 2 * x_t)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("scale", [0.0, 0.5, 2.0, 7.5])
 def test_combining_x_0_combines_eps(scale):
     alpha, sigma = 0.6, 0.8

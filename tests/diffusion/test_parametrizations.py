@@ -37,6 +37,7 @@ def true_output(parametrization, x_0, eps, t=T):
     return sum(broadcast(c, x_0) * v for c, v in zip(parametrization.target(t), (x_0, eps), strict=True))
 
 
+@pytest.mark.smoke
 def test_the_true_output_gives_x_0_back_at_no_loss(pair):
     parametrization, schedule = pair
     x_0, eps, x_t = noised(schedule)

@@ -25,6 +25,7 @@ def schedule(request):
     return SCHEDULES[request.param]
 
 
+@pytest.mark.smoke
 def test_linear_table_holds_the_published_values():
     linear = Linear()
     expected = [0.9999, 0.999780092072, 0.0785872428818, 4.11819363814e-5, 4.03582976538e-5]

@@ -8,6 +8,7 @@ from modkit.diffusion.time_sampling import LogNormal, Uniform
 from modkit.rng import Rng
 
 
+@pytest.mark.smoke
 def test_uniform_over_a_table_draws_every_index_alike():
     t = Uniform(Linear(num=5))(50000, Rng(0))
     assert t.dtype == torch.float64 and t.shape == (50000,)

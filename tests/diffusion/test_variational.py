@@ -85,6 +85,7 @@ def shares(schedule):
     return share, share.cumsum(0) - share / 2
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("schedule", [Linear(num=40), Cosine(num=40), Linear(num=2), Linear(num=1)])
 def test_the_sum_over_a_table_is_the_closed_form_of_a_gaussian(schedule):
     share, middle = shares(schedule)

@@ -166,7 +166,7 @@ def test_bad_numbers_are_refused(options):
 def test_weights_of_another_size_are_refused(tmp_path):
     with pytest.raises(ValueError, match="Classifier expects the weights of its network .*net.penultimate.weight"):
         Classifier(GREY, weights="digits", size=32)
-    with pytest.raises(ValueError, match="Classifier expects a file"):
+    with pytest.raises(ValueError, match="Classifier expects a readable file"):
         Classifier(GREY, weights=str(tmp_path / "none.safetensors"))
 
 

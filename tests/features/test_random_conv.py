@@ -10,6 +10,7 @@ from modkit.types import TensorType
 from tests.features.checks import check_extractor
 
 
+@pytest.mark.smoke
 def test_it_is_the_equation():
     part = RandomConv(TensorType((2, 9, 7), range=(0, 1)), seed=3, dim=8)
     x = torch.rand(3, 2, 9, 7)
@@ -55,7 +56,7 @@ def test_meta_builds():
 
 @pytest.mark.parametrize("dim", [0, 6])
 def test_bad_dim_is_refused(dim):
-    with pytest.raises(ValueError, match=f"RandomConv expects dim as a positive multiple of 4, got {dim}"):
+    with pytest.raises(ValueError, match=f"RandomConv expects dim to be a positive multiple of 4, got {dim}"):
         RandomConv(TensorType((1, 8, 8)), dim=dim)
 
 

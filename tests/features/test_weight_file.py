@@ -90,7 +90,7 @@ def test_damaged_files_are_refused(tmp_path, name):
 
 def test_what_is_no_plain_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="Owner expects a plain file, got something else at .*pipe"):
+    with pytest.raises(ValueError, match="Owner expects a regular file, got something else at .*pipe"):
         read_weights("Owner", tmp_path / "pipe")
     with pytest.raises(ValueError, match="Owner expects a file that it can read"):
         read_weights("Owner", tmp_path / "absent.pth")

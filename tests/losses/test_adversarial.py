@@ -26,6 +26,7 @@ def test_non_saturating_keeps_its_gradient_where_the_generator_loses():
     assert NonSaturating().generator(torch.tensor([-100.0])) == 100
 
 
+@pytest.mark.smoke
 def test_hinge_by_hand():
     real, fake = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.5, 0.0])
     part = Hinge()

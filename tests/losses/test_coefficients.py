@@ -27,6 +27,7 @@ def losses(last, x):
     }
 
 
+@pytest.mark.smoke
 def test_adaptive_is_the_ratio_of_gradient_norms():
     last = torch.tensor([1.0, -2.0], requires_grad=True)
     terms = losses(last, torch.ones(2))

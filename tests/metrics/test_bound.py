@@ -134,7 +134,7 @@ def test_refusals_say_what_was_expected_and_got():
         ),
         (
             lambda: scored(Standard.assemble(1), torch.full((2, 1), float("nan")), None),
-            "finite bounds of Standard, got NaN or infinity",
+            "Standard to give finite bounds, got NaN or infinity",
         ),
         (lambda: Bound().result(None, Rng(0)), "samples of 'real', got none"),
         (lambda: update(Bound(), None, torch.tensor([0, 2])), r"consecutive indices, got \[0, 2\]"),

@@ -109,7 +109,7 @@ def test_a_model_without_known_networks_has_no_evaluations():
 def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="Cost expects batch_size and repeats of at least 1, got 0 and 5"):
         Cost(batch_size=0)
-    with pytest.raises(ValueError, match="Cost expects a Model that makes samples of 'fake', got none"):
+    with pytest.raises(ValueError, match="Cost expects a Model to sample, got none"):
         Cost().result(None, Rng(0))
     model = modkit.build(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior="gan")))
     with pytest.raises(ValueError, match="Latent cannot be sampled before its prior has been prepared"):

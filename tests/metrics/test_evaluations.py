@@ -110,7 +110,7 @@ def test_what_is_of_no_such_kind_counts_nothing():
 def test_methods_are_put_back_after_an_error_too():
     part, own = Part("prior-network"), Part("network")
     own.forward = other = lambda x: x
-    with pytest.raises(ValueError, match="expects networks to be given a batch, got a call without any"):
+    with pytest.raises(ValueError, match="expects networks to be called with a batch, got a call without one"):
         with count_evaluations(nn.Sequential(part, own)):
             part(None)
     assert not {"forward", "step"} & set(vars(part)) and own.forward is other

@@ -136,7 +136,7 @@ def test_overlapping_modes_are_told_and_are_no_collapse():
     scores = scored(drawn(truth, 20_000), truth)
     assert scores["high quality"].value > 1 - math.exp(-4.5) + 0.002  # a stray of one mode is within the other
     for score in scores.values():
-        assert score.warnings == ("modes overlap: they are 2 std apart and reach 3 each",)
+        assert score.warnings == ("modes overlap: they are 2 std apart, their radius is 3",)
     for apart, told in ((5.9, 1), (6.1, 0)):
         truth = Modes(torch.tensor([[0.0, 0.0], [apart, 0.0], [0.0, 20.0]]), 1.0)
         assert len(scored(drawn(truth, 100), truth)["modes"].warnings) == told
@@ -145,7 +145,7 @@ def test_overlapping_modes_are_told_and_are_no_collapse():
 def test_no_sample_within_any_mode_is_the_worst():
     scores = scored(torch.full((300, 2), 50.0), TRUTHS["ring"])
     assert [scores[name].value for name in ("modes", "high quality", "mode KL")] == [0, 0, math.log(8)]
-    assert scores["mode KL"].warnings == ("no sample is within a mode: the worst value stands in",)
+    assert scores["mode KL"].warnings == ("no sample is within a mode: the worst value is given",)
     assert scores["symmetric KL"].value > 5
 
 
@@ -190,5 +190,5 @@ def test_refusals_say_what_was_expected_and_got():
         metric.update(None, "fake", {"points": torch.zeros(2, 2), "truth": each.truth}, torch.arange(2))
         for each in (Ring(num=1), Grid(num=1))
     )
-    with pytest.raises(ValueError, match=r"one truth, got two: centers \(8, 2\) of std .*, \(25, 2\)"):
+    with pytest.raises(ValueError, match=r"the same true modes, got centers \(8, 2\) of std .*, \(25, 2\)"):
         metric.merge(one, other)

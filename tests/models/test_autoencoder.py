@@ -193,5 +193,5 @@ def test_encoding_gives_the_mean_or_a_draw_and_sampling_decodes_the_prior():
 def test_without_a_prior_it_cannot_be_sampled():
     with pytest.raises(ValueError, match="Identity has no prior to sample from"):
         made(bottleneck="identity").sample(2)
-    with pytest.raises(ValueError, match="Autoencoder has no critic to play"):
+    with pytest.raises(ValueError, match="Autoencoder has no critic"):
         made().losses("critic", digits(2, torch.float64), turn())

@@ -247,7 +247,7 @@ def test_a_code_sees_those_before_it_in_its_window_alone():
     with evaluate_mode(model):
         predict = model._predict(Cond())
         for i in range(15):
-            (top, left), _ = model.windows.place(i)
+            (top, left), _ = model.windows.locate(i)
             logits = predict(codes, i)
             for j in range(15):
                 other = codes.clone()

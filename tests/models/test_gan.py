@@ -10,7 +10,7 @@ from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.training.players import make_player_states, schedule_stages, take_turn
 from modkit.types import Cond
-from tests.play import digits, spec, trainer, turn
+from tests.play import digits, spec, state, trainer, turn
 
 SLOTS = {"generator": use("mlp", width=16, depth=1), "discriminator": use("mlp", width=16, depth=1), "z_dim": 6}
 DCGAN = {"generator": use("dcgan", channels=4), "discriminator": use("dcgan", channels=4), "z_dim": 6}
@@ -54,7 +54,7 @@ def test_losses_are_the_two_sides_of_the_game(adversarial, label):
 
 
 def table(**slots):
-    """The seats of a game in its stage's modes."""
+    """The players' states of a game, with its modules in the stage's modes."""
     site = Site(plan(spec(use("gan", **{**SLOTS, **slots}))), meta=False)
     data, settings = site.data(), site.settings()
     model = site.model(data.x, data.fields)
@@ -66,10 +66,10 @@ def table(**slots):
 def test_in_a_turn_only_its_player_learns_and_only_its_statistics_move(slots, normed):
     model, (discriminator, generator) = table(**slots, **LABEL)
     owns = {"discriminator": {"discriminator"}, "generator": {"generator", "conditioner"}}
-    for state, rival in ((discriminator, generator), (generator, discriminator)):
-        name, before = state.player.name, state(model)
-        with take_turn(state, [rival]):
-            losses = state.losses(digits(8), turn(name))
+    for one, rival in ((discriminator, generator), (generator, discriminator)):
+        name, before = one.player.name, state(model)
+        with take_turn(one, [rival]):
+            losses = one.losses(digits(8), turn(name))
             sum(losses.values()).backward()
         learned = {n.partition(".")[0] for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
         moved = {n.partition(".")[0] for n, value in model.state_dict().items() if not torch.equal(value, before[n])}

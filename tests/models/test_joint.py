@@ -186,7 +186,7 @@ def test_in_a_turn_only_the_side_that_plays_takes_gradients(tmp_path):
     (stage,) = game.stages
     assert [one.name for one in stage.players] == ["autoencoder/autoencoder", "prior/denoiser"]
     table = make_player_states(game.model, game.settings, stage, game.engine)
-    game._set_modes(table)
+    game._begin(table)
     for player, rival in (table, table[::-1]):
         game.model.zero_grad()
         with take_turn(player, [rival]):
@@ -225,13 +225,21 @@ class Sensing(Open):
 
 VAE_PRIOR = use("autoencoder", encoder=NET, decoder=NET)
 REFUSED = [
-    (use("gan"), None, r"model\.prior: .*a differentiable cross entropy, got model\.prior \(gan\): GAN gives none"),
-    (use(Recorder), None, r"model\.prior: .*got model\.prior \(.*\): Recorder gives none for model\.autoencoder"),
-    (use("autoregressive"), {**MLP, "bottleneck": "vq"}, r"model\.prior: .*Autoregressive gives none"),
-    (use("masked"), {**MLP, "bottleneck": "vq"}, r"model\.prior: .*Masked gives none"),
-    (use("autoencoder", encoder=NET, decoder=NET, bottleneck="identity"), None, r"model\.prior: .*Autoencoder gives"),
-    (use("autoencoder", encoder=NET, decoder=NET, bottleneck="lfq"), None, r"model\.prior: .*Autoencoder gives none"),
-    (use("latent", autoencoder=VAE_PRIOR, prior=VP), None, r"model\.prior: .*Latent gives none"),
+    (use("gan"), None, r"model\.prior: .*a differentiable cross entropy, got model\.prior \(gan\): GAN has none"),
+    (
+        use(Recorder),
+        None,
+        r"model\.prior: .*got model\.prior \(.*\): Recorder has none that could train model\.autoencoder",
+    ),
+    (use("autoregressive"), {**MLP, "bottleneck": "vq"}, r"model\.prior: .*Autoregressive has none"),
+    (use("masked"), {**MLP, "bottleneck": "vq"}, r"model\.prior: .*Masked has none"),
+    (
+        use("autoencoder", encoder=NET, decoder=NET, bottleneck="identity"),
+        None,
+        r"model\.prior: .*Autoencoder has none",
+    ),
+    (use("autoencoder", encoder=NET, decoder=NET, bottleneck="lfq"), None, r"model\.prior: .*Autoencoder has none"),
+    (use("latent", autoencoder=VAE_PRIOR, prior=VP), None, r"model\.prior: .*Latent has none"),
     (VP, {**MLP, "bottleneck": "identity"}, r"model\.autoencoder: .*latent of known entropy, got 'continuous' of mod"),
     (VP, {**MLP, "bottleneck": "vq"}, r"model\.autoencoder: .*latent of known entropy, got 'continuous' of .*: none"),
     (VP, {**MLP, "bottleneck": "lfq"}, r"model\.autoencoder: .*latent of known entropy, got 'continuous' of .*: none"),
@@ -251,7 +259,9 @@ def test_a_latent_of_two_stages_and_a_frozen_autoencoder_are_refused_as_the_auto
         build(spec(use("latent", autoencoder=two, prior=VP, joint=True)))
     train(spec(use("autoencoder", **VAE), steps=1), tmp_path)
     piece = use("run", path=str(tmp_path), at="model")
-    with pytest.raises(ValueError, match=r"model\.autoencoder: joint training expects one that trains, got .*frozen"):
+    with pytest.raises(
+        ValueError, match=r"model\.autoencoder: joint training expects an autoencoder that is trained, got .*frozen"
+    ):
         build(spec(use("latent", autoencoder=piece, prior=VP, joint=True)))
     piece = use("run", path=str(tmp_path), at="model", train=True)
     assert build(spec(use("latent", autoencoder=piece, prior=VP, joint=True))).stages() == (

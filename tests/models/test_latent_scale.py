@@ -42,7 +42,7 @@ def test_the_volume_is_the_log_determinant_of_the_restoring_map():
     scale.measure(batches())
     for level, event in ((0, MAP), (2, VECTOR)):
         alone = LatentScale(nn.Module(), event, 1 / float(owner.get_buffer(f"std_{level}")))
-        jacobian = torch.autograd.functional.jacobian(alone.restored, torch.zeros(event.numel))
+        jacobian = torch.autograd.functional.jacobian(alone.invert, torch.zeros(event.numel))
         torch.testing.assert_close(alone.log_volume, torch.linalg.slogdet(jacobian).logabsdet)
     parts = 18 * owner.std_0.log() + 5 * owner.std_2.log()
     torch.testing.assert_close(scale.log_volume, parts)

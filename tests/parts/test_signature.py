@@ -72,6 +72,7 @@ class Net:
     ) -> None: ...
 
 
+@pytest.mark.smoke
 def test_parameters_are_what_the_user_sets_in_order():
     found = parameters(part(Net))
     assert list(found) == ["channels", "rate", "mode", "other", "inner"]

@@ -17,6 +17,7 @@ def half(x_t, t):
     return Denoised((x_t - sigma * 0.5 * x_t) / alpha)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("spacing", "expected"), [("leading", 7.40640383), ("trailing", 13.29200267)])
 def test_ten_steps_of_a_known_network(spacing, expected):
     sampler = DDIM(TABLE, TensorType((1,)), steps=10, spacing=spacing)

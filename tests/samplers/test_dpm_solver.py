@@ -35,6 +35,7 @@ def test_equals_diffusers_on_its_grid(spacing, order):
         torch.testing.assert_close(sampler.times(), times, rtol=0, atol=1e-12)
 
 
+@pytest.mark.smoke
 def test_first_order_is_ddim():
     table, x = Linear(), TensorType((3,))
     eps = Rng(0).normal("start", torch.empty(5, 3, dtype=F64))

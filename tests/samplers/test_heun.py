@@ -14,6 +14,7 @@ from tests.samplers.loop import Counter, denoiser, network, sample
 F64 = torch.float64
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "churn", [{}, {"churn": 40.0}, {"churn": 5.0, "churn_min": 0.05, "churn_max": 50.0, "noise": 1.003}]
 )

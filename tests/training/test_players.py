@@ -42,6 +42,7 @@ def names(played):
     return [[player.name for player in stage.players] for stage in played]
 
 
+@pytest.mark.smoke
 def test_losses_are_weighted_by_name_and_the_rest_weighs_one():
     losses = {"nll": torch.tensor(2.0), "kl": torch.tensor(3.0), "other": torch.tensor(5.0)}
     weights = {"kl": Constant(value=0.5), "nll": Warmup(value=4.0, steps=10, start=5), "absent": Constant(value=9.0)}

@@ -13,7 +13,7 @@ from modkit_quantizers.vq import VectorQuantizer
 
 import modkit
 from modkit import Rng, Spec, StepContext, TensorType, use
-from modkit.bottlenecks.codebook import fair_sample
+from modkit.bottlenecks.codebook import sample_vectors
 
 NUM = {"num_codes": 8, "channels": 4}
 BARE = {"dim": 4, "codebook_size": 8}
@@ -194,7 +194,7 @@ def test_prepare_is_the_bare_class_s_k_means_of_a_fair_sample(name):
     part, bare = both(name)
     passes = [torch.randn(3, 4, 3, 5) for _ in range(2)]
     part.eval().prepare(passes, Rng(1))
-    sample = fair_sample((rows(h) for h in passes), 2**16, Rng(1))
+    sample = sample_vectors((rows(h) for h in passes), 2**16, Rng(1))
     assert len(sample) == 90
     for module in bare.modules():
         if hasattr(module, "initted"):
@@ -208,7 +208,7 @@ def test_prepare_is_the_bare_class_s_k_means_of_a_fair_sample(name):
 
 def test_prepare_refuses_no_features_and_does_nothing_without_k_means():
     part, _ = both("vq")
-    with pytest.raises(ValueError, match="VectorQuantizer expects features to start its codes from, got none"):
+    with pytest.raises(ValueError, match="VectorQuantizer expects features to initialise its codes from, got none"):
         part.prepare([], Rng(0))
     VectorQuantizer(TensorType((4,)), kmeans=False).prepare([], Rng(0))
 
