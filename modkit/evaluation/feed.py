@@ -195,7 +195,7 @@ class _Values:
     @property
     def _coder(self) -> Model:
         if (coder := self.model.coder) is None:
-            raise ValueError(f"expected a Model with an autoencoder to measure, got {type(self.model).__name__}")
+            raise ValueError(f"expected a Model that encodes samples, got {type(self.model).__name__}")
         return coder
 
 
@@ -255,7 +255,7 @@ def _feed(
 
 
 def _find_codes(coder: Model) -> str | None:
-    """Returns the name of its first latent whose levels are all codes."""
+    """Returns the name of the first encoding whose levels are all codes, or None."""
     return next((name for name, event in coder.latents.items() if all(one.classes for one in levels(event))), None)
 
 

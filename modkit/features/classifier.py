@@ -109,7 +109,7 @@ class Classifier(Frozen):
         """
         check_images("Classifier", x, self.channels)
         if not self._ready:
-            raise ValueError("Classifier expects to be trained first: call prepare, or pass weights")
+            raise ValueError("Classifier expects to be trained: call prepare with the training split, or give weights")
         maps, activations = self.net(self._input(x))
         return Features(activations / self.scale, maps, self.net.head(activations))
 

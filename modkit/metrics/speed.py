@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from typing import NamedTuple
 
 from modkit.metrics.cost import median
 from modkit.runs.run import Run
@@ -17,9 +18,23 @@ from modkit.specs.node import Node
 from modkit.specs.spec import Spec
 from modkit.types import Score
 
-__all__ = ["measure_training_speed"]
+__all__ = ["Tick", "measure_training_speed", "read_timing"]
 
 _SETTINGS = ("device", "batch_size", "accumulate", "precision", "compile")
+
+
+class Tick(NamedTuple):
+    """A row of a run's timing.
+
+    Args:
+        step: Steps since the run's first.
+        seconds: Seconds since the clock started.
+        start: The step at which the clock started.
+    """
+
+    step: int
+    seconds: float
+    start: int
 
 
 def measure_training_speed(run: Run) -> Score | None:
@@ -29,9 +44,9 @@ def measure_training_speed(run: Run) -> Score | None:
         ValueError: If a row of `timing.jsonl` is damaged; the message names it.
     """
     rates = [
-        (b["step"] - a["step"]) / (b["seconds"] - a["seconds"])
-        for a, b in pairwise(_rows(run))
-        if _start(a) == _start(b) and b["step"] > a["step"] and b["seconds"] > a["seconds"]
+        (b.step - a.step) / (b.seconds - a.seconds)
+        for a, b in pairwise(read_timing(run))
+        if a.start == b.start and b.step > a.step and b.seconds > a.seconds
     ]
     if not rates:
         return None
@@ -41,19 +56,19 @@ def measure_training_speed(run: Run) -> Score | None:
     return Score(value, error, "higher", settings=settings)
 
 
-def _start(row: dict[str, float]) -> int:
-    """The step at which a row's clock started."""
-    return round(row["step"] - row["steps_per_second"] * row["seconds"])
+def read_timing(run: Run) -> list[Tick]:
+    """Reads the rows of `timing.jsonl`, without a last line that an interruption left incomplete.
 
-
-def _rows(run: Run) -> list[dict[str, float]]:
-    """Reads the rows of `timing.jsonl`, without a last line that an interruption left incomplete."""
+    Raises:
+        ValueError: If a row is damaged; the message names it.
+    """
     path = run.path / "timing.jsonl"
-    rows = []
+    ticks = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.exists() else [], 1):
         try:
             row = json.loads(line)
-            rows.append({name: float(row[name]) for name in ("step", "seconds", "steps_per_second")})
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            step, seconds, rate = int(row["step"]), float(row["seconds"]), float(row["steps_per_second"])
+            ticks.append(Tick(step, seconds, round(step - seconds * rate)))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path}:{number} is not a row of timing: {error!r}") from error
-    return rows
+    return ticks

@@ -92,7 +92,7 @@ def test_what_is_no_plain_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="Owner expects a regular file, got something else at .*pipe"):
         read_weights("Owner", tmp_path / "pipe")
-    with pytest.raises(ValueError, match="Owner expects a file that it can read"):
+    with pytest.raises(ValueError, match="Owner expects a readable file"):
         read_weights("Owner", tmp_path / "absent.pth")
     with pytest.raises(ValueError, match="Owner expects"):
         read_weights("Owner", tmp_path)

@@ -142,7 +142,7 @@ def test_refusals_say_what_was_expected_and_got():
         with pytest.raises(ValueError, match=message):
             call()
     state = update(Bound(), None, torch.arange(2), levels=None)
-    with pytest.raises(ValueError, match=r"levels and dimensions \(None, 2\) and \(256, 2\)"):
+    with pytest.raises(ValueError, match=r"levels and dimensions, got \(None, 2\) and \(256, 2\)"):
         update(Bound(), state, torch.arange(2, 4))
 
 

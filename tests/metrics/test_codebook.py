@@ -104,5 +104,5 @@ def test_refusals_say_what_was_expected_and_got():
     with pytest.raises(ValueError, match="codes of samples of 'real', got none"):
         metric.result(None, Rng(0))
     state = metric.update(None, "real", {"codes": counts(2)}, indices)
-    with pytest.raises(ValueError, match="one number of codes, got 12 and 9"):
+    with pytest.raises(ValueError, match="same number of codes in all samples, got 12 and 9"):
         metric.update(state, "real", {"codes": counts(2, 9)}, indices)
