@@ -131,7 +131,7 @@ class Stream(torch.utils.data.IterableDataset):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (torch.zeros(4, 3), r"Tensors expects samples of 4 rows of 2 unbounded, got a tensor 4×3"),
+        (torch.zeros(4, 3), r"Tensors expects samples with 4 rows of 2 unbounded, got a tensor 4×3"),
         (Stream(), "expect samples that can be indexed, got a stream: Stream"),
         (3, "data expect a data part, a tensor, .* got int"),
         (TensorDataset(torch.zeros(4, 3)), r"Indexed expects `x` of 2 unbounded in item 0, got a tensor 3"),
