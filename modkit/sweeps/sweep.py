@@ -22,7 +22,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
-from modkit.evaluation.report import Report, evaluate_options, report_path
+from modkit.evaluation.report import Report, format_options, locate_report
 from modkit.progress import Progress, Silent
 from modkit.runs.run import Run
 from modkit.specs.load import load_spec
@@ -207,7 +207,7 @@ class _Work:
     def is_evaluated(self, trial: Trial) -> bool:
         """Tells whether a trial's run is finished and has a report of it with this sweep's options."""
         try:
-            report = Report.from_json(report_path(self.path / "runs" / trial.run, trial.sampling).read_bytes())
+            report = Report.from_json(locate_report(self.path / "runs" / trial.run, trial.sampling).read_bytes())
         except (FileNotFoundError, ValueError):
             return False
         return report.settings == self.evaluation and self.is_trained(trial.run)
@@ -222,7 +222,7 @@ class _Work:
         self.progress.note(f"evaluate {trial.label}" if trial else f"train {run}")
         folder = str(self.path / "runs" / run)
         if trial:
-            arguments = ["evaluate", folder, *trial.sampling, *evaluate_options(self.evaluation)]
+            arguments = ["evaluate", folder, *trial.sampling, *format_options(self.evaluation)]
         else:
             spec = str(self.path / "specs" / f"{run}.yaml")
             cap = [] if self.steps is None else ["--steps", str(self.steps)]
