@@ -23,7 +23,7 @@ import torch
 
 import modkit
 from modkit import Spec
-from modkit.runs.files import hash_sha256, replace_file
+from modkit.runs.files import hash_data, replace_file
 
 __all__ = ["Trial", "budgeted", "costs", "fitted", "one_thread", "stages"]
 
@@ -192,7 +192,7 @@ def _quiet(spec: Spec) -> Spec:
 def _digest(spec: Spec) -> str:
     """A hash of all that a step's cost depends on: neither the seed nor the number of steps."""
     same = _staged(spec.with_value("train.seed", 0), [{**stage, "steps": 1} for stage in stages(spec)])
-    return hash_sha256(same.with_value("train.steps", 1).to_yaml())
+    return hash_data(same.with_value("train.steps", 1).to_yaml())
 
 
 def _read(file: Path) -> dict[str, dict[str, object]]:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modkit.runs.files import replace_file, safe_name
+from modkit.runs.files import make_safe_name, replace_file
 from modkit.types import Score
 
 __all__ = ["Report", "format_options", "locate_report", "read_reports"]
@@ -101,7 +101,7 @@ def locate_report(run: Path, overrides: Sequence[str] = ()) -> Path:
     """Returns the path of a run's report for its model with `overrides`."""
     if not overrides:
         return run / "evaluation.json"
-    return run / "evaluations" / f"{safe_name(','.join(overrides), _LONGEST)}.json"
+    return run / "evaluations" / f"{make_safe_name(','.join(overrides), _LONGEST)}.json"
 
 
 def read_reports(run: Path) -> list[Report]:

@@ -27,7 +27,7 @@ from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
 from modkit.models.model import Model
 from modkit.rng import Rng
-from modkit.runs.files import hash_sha256, replace_file
+from modkit.runs.files import hash_data, replace_file
 from modkit.runs.run import Run
 from modkit.types import Batch, Modes, TensorType
 
@@ -150,7 +150,7 @@ def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None =
         for start in range(0, len(chosen), _SIZE):
             yield data.read(split, chosen[start : start + _SIZE], Rng(0, start))
 
-    mark = "all" if indices is None else hash_sha256(repr(list(indices)))
+    mark = "all" if indices is None else hash_data(repr(list(indices)))
     key = f"{data.key}:{split}:{mark}"
     truth = read_extras(data, DataExtras).truth
     return Source(name, _Again(batches), len(chosen), data.x, tuple(data.fields), key, data.levels, truth)

@@ -16,7 +16,7 @@ import torch
 from modkit.data.digits import Digits
 from modkit.features.classifier import DIGITS, Classifier
 from modkit.rng import Rng
-from modkit.runs.files import hash_sha256
+from modkit.runs.files import hash_data
 from modkit.types import Batch
 
 __all__ = ["main", "train"]
@@ -47,7 +47,7 @@ def main() -> None:
     path = parser.parse_args().file
     classifier = train()
     classifier.save(str(path))
-    found, shipped = (hash_sha256(file.read_bytes()) for file in (path, DIGITS))
+    found, shipped = (hash_data(file.read_bytes()) for file in (path, DIGITS))
     data = Digits(size=16)
     print(
         f"{path}: {accuracy(classifier, data, 'train'):.4f} of train, {accuracy(classifier, data, 'test'):.4f} of test"

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from modkit.features.frozen import Frozen
 from modkit.features.images import check_image_type, check_images, convert_channels, map_range
 from modkit.features.weight_file import hash_tensors, import_optional, read_weights
-from modkit.runs.cache import cache_folder
-from modkit.runs.files import hash_sha256, replace_file
+from modkit.runs.cache import find_cache_folder
+from modkit.runs.files import hash_data, replace_file
 from modkit.types import Features, TensorType
 
 __all__ = ["SHA256", "URL", "Inception", "download_inception", "find_inception"]
@@ -137,7 +137,7 @@ class Inception(Frozen):
 def find_inception() -> Path | None:
     """Finds the published weights, by name, in modkit's cache folder or torch's; None if they are in neither."""
     hub = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
-    for folder in (cache_folder() / "weights", Path(hub).expanduser() / "hub" / "checkpoints"):
+    for folder in (find_cache_folder() / "weights", Path(hub).expanduser() / "hub" / "checkpoints"):
         for name in _NAMES:
             if (folder / name).is_file():
                 return folder / name
@@ -150,13 +150,13 @@ def download_inception() -> Path:
     Raises:
         ValueError: If the download fails or has another hash.
     """
-    path = cache_folder() / "weights" / _NAMES[0]
+    path = find_cache_folder() / "weights" / _NAMES[0]
     try:
         with urllib.request.urlopen(URL, timeout=60) as response:
             data = response.read(_LIMIT + 1)
     except OSError as error:
         raise ValueError(f"Inception expects its weights at {URL}, got: {error}") from error
-    found = hash_sha256(data)
+    found = hash_data(data)
     if found != SHA256:
         raise ValueError(f"Inception expects {URL} to have SHA-256 {SHA256}, got {found}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def _locate(weights: str | None, download: bool) -> Path:
         return download_inception()
     if found is None:
         raise ValueError(
-            f"Inception expects its weights as `weights`, or as {_NAMES[0]} in {cache_folder() / 'weights'}, got "
+            f"Inception expects its weights as `weights`, or as {_NAMES[0]} in {find_cache_folder() / 'weights'}, got "
             f"neither. Download them from {URL}, or set download: true"
         )
     return found

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from modkit.runs.files import hash_sha256
+from modkit.runs.files import hash_data
 
 __all__ = ["load_exactly", "import_optional", "read_bytes", "read_weights", "hash_tensors"]
 
@@ -73,7 +73,7 @@ def read_weights(owner: str, path: Path, *, sha256: str | None = None) -> dict[s
     if sha256 is not None and not _SHA256.fullmatch(sha256.lower()):
         raise ValueError(f"{owner} expects sha256 as 64 hexadecimal digits, got {sha256!r}")
     data = read_bytes(owner, path)
-    found = hash_sha256(data)
+    found = hash_data(data)
     if sha256 is not None and found != sha256.lower():
         raise ValueError(f"{owner} expects {path} to have SHA-256 {sha256.lower()}, got {found}")
     try:

@@ -19,8 +19,8 @@ import safetensors.torch
 from torch import Tensor
 
 from modkit.features.weight_file import hash_tensors, read_bytes
-from modkit.runs.cache import cache_folder
-from modkit.runs.files import hash_sha256, replace_file
+from modkit.runs.cache import find_cache_folder
+from modkit.runs.files import hash_data, replace_file
 
 __all__ = ["Reference", "ReferenceCache"]
 
@@ -59,7 +59,7 @@ class Reference:
     @property
     def digest(self) -> str:
         """Hash of the whole description."""
-        return hash_sha256(self.text)[:32]
+        return hash_data(self.text)[:32]
 
     @property
     def text(self) -> str:
@@ -84,7 +84,7 @@ class ReferenceCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = cache_folder() / "references" if folder is None else folder
+        self.folder = find_cache_folder() / "references" if folder is None else folder
 
     def path(self, reference: Reference) -> Path:
         """The path of an entry's file."""
