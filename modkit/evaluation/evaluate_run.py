@@ -97,6 +97,16 @@ def evaluate_run(
 
     Raises:
         ValueError: If the run has no data or checkpoint, or `num` is more than there are images.
+
+    Examples:
+        >>> import tempfile
+        >>> from modkit import Spec, evaluate_run, train, use
+        >>> settings = {"steps": 1, "batch_size": 8, "device": "cpu"}
+        >>> spec = Spec(model=use("gan"), data=use("ring", num=32, num_test=32), train=settings)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     report = evaluate_run(train(spec, f"{folder}/run"), metrics=["modes"], num=16)
+        >>> report.scores["modes"].counts
+        {'fake': 16}
     """
     settings = _describe(
         num=num, features=features, metrics=metrics, k=k, seed=seed, raw=raw, per_class=per_class, checkpoint=checkpoint

@@ -106,6 +106,15 @@ def sweep(
     Raises:
         SpecError: With all problems of all trials; nothing is written in this case.
         ValueError: If `jobs` is below 1, or if the directory holds a different sweep or anything else.
+
+    Examples:
+        >>> from modkit import Spec, sweep, use
+        >>> spec = Spec(name="ring", model=use("gan"), data=use("ring"))
+        >>> sweep(spec, ["seed=0,1", "model.z_dim=four,8"])
+        Traceback (most recent call last):
+        modkit.errors.SpecError: ...
+        >>> sweep(spec, ["seed=0,1", "model.z_dim=4,8"], jobs=2).failures  # doctest: +SKIP
+        ()
     """
     if jobs < 1:
         raise ValueError(f"sweep expects jobs of at least 1, got {jobs}")
