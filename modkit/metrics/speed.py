@@ -70,5 +70,5 @@ def read_timing(run: Run) -> list[Tick]:
             step, seconds, rate = int(row["step"]), float(row["seconds"]), float(row["steps_per_second"])
             ticks.append(Tick(step, seconds, round(step - seconds * rate)))
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise ValueError(f"{path}:{number}: expected a row of timing, got a damaged line: {error!r}") from error
+            raise ValueError(f"{path}:{number} is not a row of timing: {error!r}") from error
     return ticks
