@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Position", "Problem", "SpecError", "did_you_mean", "join", "nearest", "split"]
+__all__ = ["Position", "Problem", "SpecError", "join", "shorten", "split", "suggest"]
 
 _BARE = re.compile(r"""[^.\[\]"'=\s]+""")
 _STEP = re.compile(r"""\.?(?P<name>[^.\[\]"'=\s]+)|\[(?P<index>[0-9]{1,9})\]|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]""")
@@ -27,7 +27,7 @@ class Position:
     column: int
 
     @classmethod
-    def after(cls, text: str, file: str) -> Position:
+    def locate_end(cls, text: str, file: str) -> Position:
         """The place right after a text with which a file begins."""
         return cls(file, text.count("\n") + 1, len(text) - text.rfind("\n"))
 
@@ -74,18 +74,34 @@ class SpecError(ValueError):
         return "\n".join(map(str, self.problems))
 
 
-def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """A hint naming the choices that look like `name`, or None where none does."""
-    folded = {choice.casefold().replace("_", "-"): choice for choice in choices}
-    close = difflib.get_close_matches(name[:100].casefold().replace("_", "-"), folded, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(folded[match] for match in close)}?" if close else None
+def suggest(name: str, choices: Iterable[str], before: str = "") -> str:
+    """A hint that names the choices closest to a name, or an empty string if none is close.
+
+    Case and the difference between `-` and `_` do not count; `fsq` also matches a plug-in's `acme/fsq`.
+
+    Args:
+        name: The unknown name.
+        choices: The known names.
+        before: Text before the hint, such as `; `.
+
+    Examples:
+        >>> suggest("LR-schedule", ["lr_schedule", "optimizer"])
+        "did you mean 'lr_schedule'?"
+        >>> suggest("qqq", ["ddim", "heun"])
+        ''
+    """
+    folded = {_fold(choice): choice for choice in choices}
+    close = [one for one in folded if one.endswith(f"/{_fold(name)}")] or difflib.get_close_matches(_fold(name), folded)
+    return f"{before}did you mean {' or '.join(repr(folded[one]) for one in close[:3])}?" if close else ""
 
 
-def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` with the nearest of the names, a plug-in's `acme/x` included, or nothing."""
-    names = sorted(names)
-    near = [name for name in names if name.endswith(f"/{word}")] or difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def _fold(name: str) -> str:
+    return name[:100].casefold().replace("_", "-")
+
+
+def shorten(text: str) -> str:
+    """A text as a message quotes it: at most 60 characters, or its first 50 and its length."""
+    return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} characters)"
 
 
 def join(parts: Sequence[str | int]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pluggy
 
-__all__ = ["Part", "hookimpl", "imported"]
+__all__ = ["Part", "hookimpl", "import_target"]
 
 hookimpl = pluggy.HookimplMarker("modkit")
 
@@ -23,7 +23,7 @@ hookimpl = pluggy.HookimplMarker("modkit")
 class Part:
     """The declaration of a part.
 
-    A part whose configuration or weights stand elsewhere may say more. `target.expanded(params)`, a static method, is
+    A part whose configuration or weights stand elsewhere may say more. `target.expand_params(params)`, a static method, is
     told the keywords that a spec writes and gives those that they stand for: of a pretrained folder, the configuration
     in it. A run's resolved spec holds the answer, so that it needs the folder no more. `part.load_pretrained()` is
     called on a module that is to be trained or sampled as it is, and not where a run's own weights follow.
@@ -53,13 +53,13 @@ class Part:
             ValueError: If the target is not of the form `module.path:Name`, or the module has no such name.
             ImportError: If the module cannot be imported.
         """
-        return imported(self.target, f"part {self}")
+        return import_target(self.target, f"part {self}")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
 
 
-def imported(target: str, owner: str) -> Callable[..., Any]:
+def import_target(target: str, owner: str) -> Callable[..., Any]:
     """What stands at `"module.path:Name"`, imported.
 
     Args:

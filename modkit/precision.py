@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["widened"]
+__all__ = ["widen"]
 
 
-def widened(value: Tensor) -> Tensor:
+def widen(value: Tensor) -> Tensor:
     """`value` in float32 at least: autocast's bfloat16 ends here, float64 stays."""
     return value.to(torch.promote_types(value.dtype, torch.float32))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modkit.part import Part, hookimpl
-from modkit.parts.registry import Registry, registry
+from modkit.parts.registry import Registry, get_registry
 
 if TYPE_CHECKING:
     from modkit.runs.run import Run
@@ -34,7 +34,7 @@ def modkit_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., R
     """Adds plug-ins to a registry that lasts for the test: `modkit_registry(parts, plugin="acme")`."""
     made = Registry.load()
     monkeypatch.setattr(Registry, "load", classmethod(lambda cls: made))
-    registry.cache_clear()
+    get_registry.cache_clear()
 
     def add(parts: Sequence[Part], *, plugin: str = "acme") -> Registry:
         module = ModuleType(plugin)
@@ -44,7 +44,7 @@ def modkit_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., R
 
     yield add
     monkeypatch.undo()
-    registry.cache_clear()
+    get_registry.cache_clear()
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def modkit_host(tmp_path: Path) -> Callable[..., Run]:
     """Trains a reference host of a kind with a part for two steps: `modkit_host("sampler", use("acme/fast"))`."""
 
     def host(kind: str, node: Any) -> Run:
-        from modkit.testing.hosts import places
+        from modkit.testing.hosts import list_hosts
         from modkit.training.train import train
 
-        spec, path = next(places(kind))
+        spec, path = next(list_hosts(kind))
         return train(spec.with_value(path, node), tmp_path / "run")
 
     return host
@@ -91,7 +91,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Prints how many checks ran, were expected to fail, were skipped and failed."""
-    counts = _counts(terminalreporter)
+    counts = _count_reports(terminalreporter)
     if counts:
         line = ", ".join(f"{counts.get(outcome, 0)} {word}" for outcome, word in _WORDS.items())
         terminalreporter.write_line(f"modkit battery: {line}")
@@ -101,12 +101,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A battery of which every check was skipped has shown nothing, and fails."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    counts = _counts(reporter) if reporter else {}
+    counts = _count_reports(reporter) if reporter else {}
     if counts and set(counts) == {"skipped"} and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _counts(reporter: Any) -> dict[str, int]:
+def _count_reports(reporter: Any) -> dict[str, int]:
     """Reports of the battery's checks by outcome."""
     found = {
         outcome: sum((_KEY, 1) in map(tuple, getattr(report, "user_properties", ())) for report in reports)

@@ -45,7 +45,7 @@ class Rng:
     """
 
     def __init__(self, *key: int | str, first: int = 0, on_device: bool = False) -> None:
-        self._key: Key = _checked(key)
+        self._key: Key = _check_names(key)
         self._first = first
         self._on_device = on_device
         self._drawn: set[tuple[Key, int]] = set()
@@ -55,22 +55,22 @@ class Rng:
 
     def at(self, *names: int | str) -> Rng:
         """A child whose draws are independent of this one's: one for each part, nested Model, player or step."""
-        return self._derived((*self._key, *_checked(names)), self._first)
+        return self._derive((*self._key, *_check_names(names)), self._first)
 
     def rows(self, first: int) -> Rng:
         """The same source where row 0 of a draw is global row `first` (added to this one's own)."""
-        return self._derived(self._key, self._first + first)
+        return self._derive(self._key, self._first + first)
 
     def normal(self, name: str, like: Tensor) -> Tensor:
         """Standard normal draws of shape, dtype and device of `like`, `b ...`; row i is global row first + i.
 
         Every dtype gets the same noise, rounded: a float64 model can be compared with a float32 one.
         """
-        return self._draw(name, like, _normal, lambda x, g: x.normal_(generator=g))
+        return self._draw(name, like, _make_normal, lambda x, g: x.normal_(generator=g))
 
     def uniform(self, name: str, like: Tensor) -> Tensor:
         """Uniform draws in [0, 1) of shape, dtype and device of `like`, `b ...`."""
-        return self._draw(name, like, _uniform, lambda x, g: x.uniform_(generator=g))
+        return self._draw(name, like, _make_uniform, lambda x, g: x.uniform_(generator=g))
 
     def integers(self, name: str, like: Tensor, low: int, high: int) -> Tensor:
         """Integers in [low, high), int64, of shape and device of `like`, `b ...`.
@@ -90,7 +90,7 @@ class Rng:
         like = torch.empty(like.shape, dtype=torch.int64, device=like.device)
         return self._draw(name, like, scaled, lambda x, g: x.random_(low, high, generator=g))
 
-    def generators(self, num: int) -> list[torch.Generator]:
+    def make_generators(self, num: int) -> list[torch.Generator]:
         """A CPU generator for each of the next `num` rows, for libraries that want them.
 
         torch keeps 32 bits of a seed on the CPU, so prefer the draws above where many rows must differ.
@@ -98,7 +98,7 @@ class Rng:
         return [torch.Generator().manual_seed(self._hash("generator", self._first + i)) for i in range(num)]
 
     @contextmanager
-    def scope(self) -> Iterator[None]:
+    def seed_torch(self) -> Iterator[None]:
         """Runs what draws from torch's global generators (dropout, initialisers) under this key and first row."""
         generators = [torch.default_generator]
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -112,11 +112,11 @@ class Rng:
             for generator, state in zip(generators, states):
                 generator.set_state(state)
 
-    def integer(self) -> int:
+    def draw_seed(self) -> int:
         """One 63-bit number of this key and first row, to seed what takes a seed."""
         return self._hash("integer", self._first)
 
-    def _derived(self, key: Key, first: int) -> Rng:
+    def _derive(self, key: Key, first: int) -> Rng:
         child = Rng(first=first, on_device=self._on_device)
         child._key = key
         child._drawn = self._drawn  # one record for the whole tree, so that two equal children cannot draw one noise
@@ -138,16 +138,16 @@ class Rng:
         if like.device.type == "meta":
             return torch.empty_like(like)
         if self._on_device and like.device.type == "cuda":
-            return _cells(key, self._first, like, fill)
+            return _draw_cells(key, self._first, like, fill)
         size = math.prod(like.shape[1:])
-        values = transform(_words(_digest(key), self._first, len(like), size), size)
+        values = transform(_draw_words(_digest(key), self._first, len(like), size), size)
         return torch.from_numpy(values).to(like.device, like.dtype).view(like.shape)
 
     def _hash(self, purpose: str, row: int) -> int:
         return int.from_bytes(_digest((*self._key, purpose, row))[:8], "little") >> 1
 
 
-def _checked(names: tuple[int | str, ...]) -> Key:
+def _check_names(names: tuple[int | str, ...]) -> Key:
     return tuple(name if isinstance(name, str) else operator.index(name) for name in names)
 
 
@@ -155,7 +155,7 @@ def _digest(key: Key) -> bytes:
     return hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
 
 
-def _words(digest: bytes, first: int, num: int, size: int) -> NDArray[np.uint32]:
+def _draw_words(digest: bytes, first: int, num: int, size: int) -> NDArray[np.uint32]:
     """Raw words of rows [first, first + num), `num w` with w at least `size` and even."""
     width = -(-max(size, 1) // _LANES) * _LANES
     blocks = width // 8  # a Philox 4x64 block is eight 32-bit words
@@ -163,11 +163,11 @@ def _words(digest: bytes, first: int, num: int, size: int) -> NDArray[np.uint32]
     return philox.random_raw(num * width // 2).view(np.uint32).reshape(num, width)
 
 
-def _uniform(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
+def _make_uniform(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
     return np.asarray((words[:, :size] >> np.uint32(8)) * np.float32(2**-24), dtype=np.float32)
 
 
-def _normal(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
+def _make_normal(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
     half = words.shape[1] // 2
     u = (words[:, :half].astype(np.float32) + np.float32(0.5)) * np.float32(2**-32)  # in (0, 1], tails to 6.8 sigma
     angle = (words[:, half:] >> np.uint32(8)).astype(np.float32) * np.float32(2 * math.pi * 2**-24)
@@ -176,7 +176,7 @@ def _normal(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(normal[:, :size], dtype=np.float32)
 
 
-def _cells(key: Key, first: int, like: Tensor, fill: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
+def _draw_cells(key: Key, first: int, like: Tensor, fill: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
     """Draws whole cells of 16 rows on `like`'s device and keeps the rows asked for."""
     start = first // _CELL
     stop = -(-(first + len(like)) // _CELL)

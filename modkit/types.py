@@ -30,7 +30,7 @@ __all__ = [
     "Score",
     "TensorType",
     "Value",
-    "levels",
+    "split_levels",
 ]
 
 Value: TypeAlias = "Tensor | tuple[Tensor, ...]"
@@ -82,7 +82,7 @@ class TensorType:
 Event: TypeAlias = TensorType | tuple[TensorType, ...]
 
 
-def levels(event: Event) -> tuple[TensorType, ...]:
+def split_levels(event: Event) -> tuple[TensorType, ...]:
     """The levels of a hierarchy, coarsest first; one level for a plain type."""
     return event if isinstance(event, tuple) else (event,)
 
@@ -268,7 +268,7 @@ class Score:
     details: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
-    def comparable(self, other: Score) -> bool:
+    def is_comparable_to(self, other: Score) -> bool:
         """Whether two scores of one name may be ranked: equal counts and settings."""
         return self.counts == other.counts and self.settings == other.settings
 

@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from modkit.errors import Position, Problem, SpecError, join, nearest, split
+from modkit.errors import Position, Problem, SpecError, join, split, suggest
 
 
 def test_text_of_a_problem_has_place_path_message_and_hint():
@@ -31,7 +31,7 @@ def test_error_lists_every_problem_and_survives_pickling():
     ],
 )
 def test_nearest(name, expected):
-    assert nearest(name, ["ddim", "euler", "lr_schedule", "channels"]) == expected
+    assert suggest(name, ["ddim", "euler", "lr_schedule", "channels"]) == expected
 
 
 @pytest.mark.parametrize(

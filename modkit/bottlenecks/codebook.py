@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.rng import Rng
 
 __all__ = ["Codebook", "fair_sample", "kmeans", "lowest", "nearest"]
@@ -271,7 +271,7 @@ def kmeans(x: Tensor, codebook: Tensor, rng: Rng, *, num_iters: int = 20) -> Ten
     Returns:
         Centres, `k c`, dtype of `codebook`.
     """
-    x = widened(x)
+    x = widen(x)
     centres = _seeded(x, codebook.to(x.dtype, copy=True), rng)
     codes = nearest(x, centres)
     for _ in range(num_iters):

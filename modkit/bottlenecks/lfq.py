@@ -27,7 +27,7 @@ from modkit.bottlenecks.mixed_radix import MixedRadix
 from modkit.bottlenecks.pointwise import tokens
 from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.types import Event, Latents
 
 __all__ = ["LookupFreeQuantizer", "code_entropies"]
@@ -77,7 +77,7 @@ class LookupFreeQuantizer(Quantizer):
         z = self.continuous(h)
         codes = self.encoded(z)
         z_q = self.embedded(codes)
-        each, whole = code_entropies(4 * tokens(widened(z)) / self.temperature)
+        each, whole = code_entropies(4 * tokens(widen(z)) / self.temperature)
         losses = {
             "code_entropy": self.entropy * (each - self.diversity * whole),
             "commitment": self.commitment * F.mse_loss(z, z_q),

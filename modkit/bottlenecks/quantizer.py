@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modkit.bottlenecks.pointwise import feature_type, pointwise
 from modkit.bottlenecks.straight_through import straight_through
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType
 
@@ -98,7 +98,7 @@ class Quantizer(nn.Module):
         if name != "codes":
             raise ValueError(f"{self._owner} has a posterior of its codes alone, {name!r} has no density")
         z = self.continuous(h)
-        return self.encoded(z), widened(z).new_zeros(len(z))
+        return self.encoded(z), widen(z).new_zeros(len(z))
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """The log probability of codes under the uniform prior of training, `b`: -n log K.
@@ -109,7 +109,7 @@ class Quantizer(nn.Module):
         if name != "codes":
             raise ValueError(f"{self._owner} has a prior of its codes alone, none of {name!r}")
         weight = next(self.project.parameters())
-        return widened(weight).new_full((len(latent),), -latent[0].numel() * math.log(self._num_codes))
+        return widen(weight).new_full((len(latent),), -latent[0].numel() * math.log(self._num_codes))
 
     def _latents(self, z: Tensor, codes: Tensor, z_q: Tensor, losses: dict[str, Tensor]) -> Latents:
         return Latents({"codes": codes, "continuous": z, "quantized": self.passed(z, z_q)}, None, losses)

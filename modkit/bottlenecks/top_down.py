@@ -29,7 +29,7 @@ from modkit.kinds import Bottleneck, Slot, Step, default
 from modkit.models.model import Nested
 from modkit.nn.blocks import ResidualBlock, conv, map_size
 from modkit.rng import Rng
-from modkit.types import Event, Latents, TensorType, Value, levels
+from modkit.types import Event, Latents, TensorType, Value, split_levels
 
 __all__ = ["TopDown"]
 
@@ -56,7 +56,7 @@ class TopDown(nn.Module):
         offered = [part.latents for part in self._levels]
         self.latents: dict[str, Event] = {name: tuple(_single(one[name]) for one in offered) for name in offered[0]}
         z = list(self.latents.values())[-1]
-        self.joins = nn.ModuleList(_Join(upper, type) for upper, type in zip(levels(z), types[1:]))
+        self.joins = nn.ModuleList(_Join(upper, type) for upper, type in zip(split_levels(z), types[1:]))
 
     def forward(self, h: tuple[Tensor, ...], step: Step | None) -> Latents:
         """The latents of all levels, from `h`, a map `b c h w` a level, coarsest first.

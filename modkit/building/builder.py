@@ -24,7 +24,7 @@ from modkit.building.plan import Composition, Plan, run_folder
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import Data, Unfit
 from modkit.models.model import Composing
-from modkit.parts.signature import takes_one
+from modkit.parts.signature import requires_tensor
 from modkit.rng import Rng
 from modkit.specs.settings import Evaluation, Settings
 from modkit.types import CondType, Event, TensorType
@@ -122,7 +122,7 @@ class Site:
 
     def fail(self, path: str, message: str) -> None:
         """Adds a problem, once."""
-        problem = Problem(path, message, self.plan.spec.position(path))
+        problem = Problem(path, message, self.plan.spec.find_position(path))
         if problem not in self.problems:
             self.problems.append(problem)
 
@@ -188,7 +188,7 @@ class Site:
             names = ", ".join(f"`{name}`" for name in missing)
             raise ValueError(f"it requires {names}, which this slot does not provide")
         for name in call.takes:
-            if isinstance(types[name], tuple) and takes_one(call.part, name):
+            if isinstance(types[name], tuple) and requires_tensor(call.part, name):
                 raise ValueError(f"it expects one tensor as {name}, got a hierarchy of {len(types[name])} levels")
         target = call.part.load()
         given = {name: types[name] for name in call.takes}
@@ -196,7 +196,7 @@ class Site:
         make = target.assemble if isinstance(target, Composing) else target
         device = torch.device("meta" if self.meta and _makes_module(target) else "cpu")
         self._begun.add(call.path)
-        with self._rng.at(call.path).scope() if self._rng else nullcontext(), device, _Modules():
+        with self._rng.at(call.path).seed_torch() if self._rng else nullcontext(), device, _Modules():
             value = make(**given, **arguments)
         if isinstance(value, nn.Module):
             self._mark(call, value)
@@ -258,7 +258,7 @@ class Factory:
     @property
     def where(self) -> str:
         """Its path, name and position."""
-        position = self._site.plan.spec.position(self._path)
+        position = self._site.plan.spec.find_position(self._path)
         return f"{self._path} ({self._call.part.name}{f', {position}' if position else ''})"
 
     def __call__(self, **types: Any) -> Any:
@@ -311,11 +311,11 @@ class _Modules:
 
 def piece(folder: Any, at: str) -> dict[str, torch.Tensor]:
     """The weights of one piece of a run, by the names that they have in it."""
-    from modkit.building.migration import current
+    from modkit.building.migration import load_current
     from modkit.runs.run import Run
 
     prefix = at.partition(".")[2]
-    every = current(Run.open(folder)).weights
+    every = load_current(Run.open(folder)).weights
     return {
         name[len(prefix) + 1 :] if prefix else name: value
         for name, value in every.items()

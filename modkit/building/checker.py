@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from modkit.building.builder import Built, Site, copy_to_meta
 from modkit.building.plan import Plan, plan
 from modkit.engines.local import LocalEngine
-from modkit.errors import Problem, nearest
+from modkit.errors import Problem, suggest
 from modkit.kinds import Data
 from modkit.models.model import Model, Player
 from modkit.rng import Rng
@@ -28,7 +28,7 @@ from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 from modkit.training.players import Round, rounds, seats, unscoped, weighted
-from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, levels
+from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
 __all__ = ["Port", "Report", "Trial", "check", "check_composed", "try_model"]
 
@@ -298,10 +298,10 @@ def _check_names(site: Site, model: Model, settings: Settings, terms: Mapping[st
     best = settings.checkpoints.best
     logged = {f"{p}/{unscoped(term, p.rpartition('/')[0])}" for p, names in terms.items() for term in names}
     if best is not None and best not in logged:
-        hint = nearest(best, logged)
+        hint = suggest(best, logged)
         message = f"got {best!r}, expected one of the logged losses: {', '.join(sorted(logged))}"
         site.problems.append(
-            Problem("train.checkpoints.best", message, site.plan.spec.position("train.checkpoints.best"), hint)
+            Problem("train.checkpoints.best", message, site.plan.spec.find_position("train.checkpoints.best"), hint)
         )
 
 
@@ -322,7 +322,7 @@ def _emission_hook(built: Built) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         said = _EMITS[built.call.part.kind](built)
         emitted = [tuple(value.shape[1:]) for value in _tensors(output)]
-        expected = [type.shape for type in levels(said)]
+        expected = [type.shape for type in split_levels(said)]
         if emitted != expected:
             told = ", ".join(f"{name} {value}" for name, value in built.types.items())
             raise _Emission(
@@ -376,4 +376,4 @@ def _port(built: Built) -> Port:
 
 
 def _event(event: Event) -> str:
-    return ", ".join(map(str, levels(event)))
+    return ", ".join(map(str, split_levels(event)))

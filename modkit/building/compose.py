@@ -27,9 +27,9 @@ from modkit.building.plan import Composition, plan
 from modkit.errors import Problem, SpecError
 from modkit.kinds import KINDS
 from modkit.models.model import Model
-from modkit.parts.signature import Parameter, parameters, read
+from modkit.parts.signature import Parameter, read_parameters, read_signature
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, record_part, target
+from modkit.specs.node import Node, format_target, name_part
 from modkit.specs.spec import Spec
 from modkit.types import CondType, TensorType
 
@@ -82,7 +82,7 @@ def compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
     """
     given, rest = _split_types(cls, types, arguments)
     x, cond, fields = given["x"], given.get("cond") or CondType(), dict(given.get("fields") or {})
-    model = Node({"use": record_part(cls), **_tree(rest, parameters(_local("model", cls)), "model")})
+    model = Node({"use": name_part(cls), **_tree(rest, read_parameters(_local("model", cls)), "model")})
     seed = _seed.get()
     train = None if seed is None else Node({"seed": seed})
     written = Node(write_types(x, fields)) if isinstance(x, TensorType) else None
@@ -134,7 +134,7 @@ def composition_of(model: Model) -> Composition:
 
 def tree_of(arguments: Mapping[str, Any], record: type[Any], path: str) -> Node:
     """Keywords of a group of settings, with objects in its slots, as a spec would hold them."""
-    return Node(_tree(arguments, read(record, (), path), path))
+    return Node(_tree(arguments, read_signature(record, (), path), path))
 
 
 def _split_types(
@@ -179,7 +179,9 @@ def _argument(value: Any, parameter: Parameter | None, path: str) -> Any:
 
 def _item(value: Any, parameter: Parameter, path: str) -> Any:
     if parameter.record:
-        return _tree(value, read(parameter.record.type, (), path), path) if isinstance(value, Mapping) else value
+        return (
+            _tree(value, read_signature(parameter.record.type, (), path), path) if isinstance(value, Mapping) else value
+        )
     return part_of(value, parameter.slot.kind, path) if parameter.slot else value
 
 
@@ -193,15 +195,15 @@ def part_of(value: Any, kind: str, path: str) -> Any:
             raise SpecError(Problem(path, message))
         if told := [name for name in value.keywords if name in KINDS[kind].given]:
             raise SpecError(Problem(path, f"got {told[0]!r} in a partial; leave it out, the slot provides it"))
-        declared = parameters(_local(kind, value.func))
-        return Node({"use": record_part(value.func), **_tree(value.keywords, declared, path)})
+        declared = read_parameters(_local(kind, value.func))
+        return Node({"use": name_part(value.func), **_tree(value.keywords, declared, path)})
     if isinstance(value, type) or inspect.isroutine(value):
-        return Node({"use": record_part(value)})
+        return Node({"use": name_part(value)})
     return Node({"use": Given(value)})
 
 
 def _local(kind: str, part: Callable[..., Any]) -> Local:
-    return Local(kind, getattr(part, "__name__", "local"), target(part), "", object=part)
+    return Local(kind, getattr(part, "__name__", "local"), format_target(part), "", object=part)
 
 
 def _describe(call: Call) -> str:

@@ -23,15 +23,15 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from modkit.errors import SpecError, join, split
-from modkit.part import imported
-from modkit.parts.registry import Entry, registry
+from modkit.part import import_target
+from modkit.parts.registry import Entry, get_registry
 from modkit.runs.lock import rows
 from modkit.runs.run import Run
-from modkit.specs.node import Node, Value, described
+from modkit.specs.node import Node, Value, describe
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path
 
-__all__ = ["Current", "Migration", "current", "current_spec", "due", "known", "prefixes"]
+__all__ = ["Current", "Migration", "load_current", "load_current_spec", "find_due", "find_known", "find_prefixes"]
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class Migration:
         Raises:
             ValueError: If the function fails, or returns something else than parameters and tensors.
         """
-        function = imported(self.entry.part.migrate or "", f"migrate of part {self.entry.part}")
-        places = [self.path, *_shared(tree, self.path)]
-        found = list(dict.fromkeys(prefix for place in places for prefix in prefixes(place, state)))
+        function = import_target(self.entry.part.migrate or "", f"migrate of part {self.entry.part}")
+        places = [self.path, *_find_shared(tree, self.path)]
+        found = list(dict.fromkeys(prefix for place in places for prefix in find_prefixes(place, state)))
         made = {key: value for key, value in state.items() if not key.startswith(tuple(found))}
 
         def changed(node: Node) -> Node:
             nodes = []
             for prefix in found or [f"{self.path.partition('.')[2]}."]:
-                params, tensors = self._asked(function, node, _under(prefix, state))
+                params, tensors = self._call(function, node, _select_under(prefix, state))
                 nodes.append(Node({"use": node["use"], **params}))
                 made.update({f"{prefix}{key}": tensor for key, tensor in tensors.items()})
             if any(other != nodes[0] for other in nodes):
@@ -69,12 +69,12 @@ class Migration:
 
         return _placed(tree, split(self.path), changed), made
 
-    def _asked(
+    def _call(
         self, function: Callable[..., Any], node: Node, state: dict[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What the function makes of one part."""
         try:
-            answer = function({key: _plain(value) for key, value in node.params.items()}, dict(state), self.version)
+            answer = function({key: _to_plain(value) for key, value in node.params.items()}, dict(state), self.version)
         except Exception as error:
             raise ValueError(f"{self} failed: {type(error).__name__}: {error}") from error
         params, tensors = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, None)
@@ -103,30 +103,30 @@ class Current(NamedTuple):
     migrations: tuple[Migration, ...]
 
 
-def current(run: Run, checkpoint: str | None = None) -> Current:
+def load_current(run: Run, checkpoint: str | None = None) -> Current:
     """A run's spec and weights, migrated where that is due.
 
     Raises:
         ValueError: If there is no such checkpoint, it is damaged, or a migration fails.
     """
-    spec, weights = _spec(run), run.weights(checkpoint)
-    migrations = due(run)
+    spec, weights = _read_spec(run), run.weights(checkpoint)
+    migrations = find_due(run)
     tree = spec.tree
     for migration in migrations:
         tree, weights = migration(tree, weights)
     return Current(spec.with_tree(tree) if migrations else spec, weights, migrations)
 
 
-def current_spec(run: Run) -> Spec:
+def load_current_spec(run: Run) -> Spec:
     """A run's resolved spec, migrated where that is due; reads weights only then.
 
     Raises:
         ValueError: If a migration fails.
     """
-    return current(run).spec if due(run) else _spec(run)
+    return load_current(run).spec if find_due(run) else _read_spec(run)
 
 
-def due(run: Run) -> tuple[Migration, ...]:
+def find_due(run: Run) -> tuple[Migration, ...]:
     """The migrations that a run needs, inner parts first.
 
     Raises:
@@ -135,21 +135,21 @@ def due(run: Run) -> tuple[Migration, ...]:
     found = [
         Migration(entry, row["version"], path)
         for row in rows(run.lock)
-        if (entry := known(row)) and entry.part.migrate and entry.version != row["version"]
+        if (entry := find_known(row)) and entry.part.migrate and entry.version != row["version"]
         for path in row.get("at", ())
     ]
     return tuple(sorted(found, key=lambda migration: -len(split(migration.path))))
 
 
-def known(row: Mapping[str, Any]) -> Entry | None:
+def find_known(row: Mapping[str, Any]) -> Entry | None:
     """The part that is here of a row of a lock, under its name or a former one."""
     try:
-        return registry().entry(row["kind"], row["name"])
+        return get_registry().find_entry(row["kind"], row["name"])
     except ValueError:
         return None
 
 
-def prefixes(path: str, keys: Mapping[str, object]) -> list[str]:
+def find_prefixes(path: str, keys: Mapping[str, object]) -> list[str]:
     """What the state-dict keys of the part at a path of the spec begin with, each part that the node was built into.
 
     A part is kept at its path in the spec; one of several that one node makes at `PATH[i]`.
@@ -162,32 +162,32 @@ def prefixes(path: str, keys: Mapping[str, object]) -> list[str]:
     return list(dict.fromkeys(match[0][1:] for key in keys if (match := pattern.match(f".{key}"))))
 
 
-def _spec(run: Run) -> Spec:
+def _read_spec(run: Run) -> Spec:
     return Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
 
 
-def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _select_under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _shared(tree: Node, path: str) -> list[str]:
+def _find_shared(tree: Node, path: str) -> list[str]:
     """The paths at which a spec refers to the part at a path, or to one around it."""
-    refs = [(join(place), target) for place, target in _refs(tree, ())]
+    refs = [(join(place), target) for place, target in _walk_refs(tree, ())]
     return [place + path.removeprefix(to) for place, to in refs if f"{path}.".startswith((f"{to}.", f"{to}["))]
 
 
-def _refs(tree: Value, path: Path) -> Iterator[tuple[Path, str]]:
+def _walk_refs(tree: Value, path: Path) -> Iterator[tuple[Path, str]]:
     if isinstance(tree, Node):
         if tree.ref is not None:
             yield path, tree.ref
         elif tree.use == "run" and "part" in tree:
-            yield from _refs(tree["part"], path)
+            yield from _walk_refs(tree["part"], path)
         else:
             for key, value in tree.items():
-                yield from _refs(value, (*path, key))
+                yield from _walk_refs(value, (*path, key))
     elif isinstance(tree, tuple):
         for index, value in enumerate(tree):
-            yield from _refs(value, (*path, index))
+            yield from _walk_refs(value, (*path, index))
 
 
 def _placed(tree: Value, path: Path, changed: Callable[[Node], Node]) -> Any:
@@ -201,10 +201,10 @@ def _placed(tree: Value, path: Path, changed: Callable[[Node], Node]) -> Any:
         return (*tree[:head], _placed(tree[head], tuple(rest), changed), *tree[head + 1 :])
     if isinstance(tree, Node) and isinstance(head, str) and head in tree:
         return Node({**tree, head: _placed(tree[head], tuple(rest), changed)})
-    raise ValueError(f"a lock expects a part where it says that one stands, got {described(tree)}")
+    raise ValueError(f"a lock expects a part where it says that one stands, got {describe(tree)}")
 
 
-def _plain(value: Value) -> Any:
+def _to_plain(value: Value) -> Any:
     if isinstance(value, Node):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+        return {key: _to_plain(item) for key, item in value.items()}
+    return [_to_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from modkit.building.migration import due, known, prefixes
+from modkit.building.migration import find_due, find_known, find_prefixes
 from modkit.errors import SpecError
 from modkit.parts.registry import Entry
-from modkit.runs.lock import drift, install, rows
+from modkit.runs.lock import find_drift, install, rows
 from modkit.runs.run import Run
 
-__all__ = ["explained", "missing", "remedies", "verify"]
+__all__ = ["explain_failure", "find_missing", "suggest_remedies", "verify"]
 
 _logger = logging.getLogger(__name__)
 
@@ -37,27 +37,31 @@ def verify(run: Run, *, locked: bool = False) -> None:
         ValueError: If `locked` and something differs; or the run's lock is none.
     """
     try:
-        entries = [entry for row in rows(run.lock) if (entry := _loadable(row))]
+        entries = [entry for row in rows(run.lock) if (entry := _find_loadable(row))]
     except ValueError as error:
         raise ValueError(f"{run.path / 'modkit.lock'}: {error}") from error
-    differences = drift(run.lock, entries)
+    differences = find_drift(run.lock, entries)
     if locked:
         if run.lock.get("torch") != str(torch.__version__):
             differences.append(f"torch was {run.lock.get('torch')}, is {torch.__version__}")
-        differences += missing(run)
+        differences += find_missing(run)
         if differences:
-            raise ValueError(f"{run.path} is locked to what it was made with:\n{_listed(differences)}")
+            raise ValueError(f"{run.path} is locked to what it was made with:\n{_format_list(differences)}")
     if differences:
-        _logger.warning("%s was made with other parts than those that are here:\n%s", run.path, _listed(differences))
+        _logger.warning(
+            "%s was made with other parts than those that are here:\n%s", run.path, _format_list(differences)
+        )
 
 
-def missing(run: Run, at: str = "") -> list[str]:
+def find_missing(run: Run, at: str = "") -> list[str]:
     """The parts of a run, at a path of its spec or below, that are not here, each with what brings it."""
-    return [install(row) for row in _absent(run) if not at or any(_inside(path, at) for path in row.get("at", ()))]
+    return [
+        install(row) for row in _find_absent(run) if not at or any(_is_inside(path, at) for path in row.get("at", ()))
+    ]
 
 
 @contextmanager
-def explained(run: Run) -> Iterator[None]:
+def explain_failure(run: Run) -> Iterator[None]:
     """Says, where a run's spec cannot be built here, which part is missing or has changed, and what mends it.
 
     Raises:
@@ -67,17 +71,16 @@ def explained(run: Run) -> Iterator[None]:
         yield
     except SpecError as error:
         text, paths = str(error), [problem.path for problem in error.problems]
-        wanted = [row for row in _absent(run) if f"no {row['kind']} is called {row['name']!r}" in text]
+        wanted = [row for row in _find_absent(run) if f"no {row['kind']} is called {row['name']!r}" in text]
         if absent := [install(row) for row in wanted]:
-            raise ValueError(f"{run.path} needs parts that are not here:\n{_listed(absent)}") from error
-        if reasons := remedies(run, paths):
-            raise ValueError(
-                f"{run.path} does not fit the parts that are here:\n{_listed([*map(str, error.problems), *reasons])}"
-            ) from error
+            raise ValueError(f"{run.path} needs parts that are not here:\n{_format_list(absent)}") from error
+        if reasons := suggest_remedies(run, paths):
+            listed = _format_list([*map(str, error.problems), *reasons])
+            raise ValueError(f"{run.path} does not fit the parts that are installed:\n{listed}") from error
         raise
 
 
-def remedies(run: Run, paths: Iterable[str] = (), keys: Iterable[str] = ()) -> list[str]:
+def suggest_remedies(run: Run, paths: Iterable[str] = (), keys: Iterable[str] = ()) -> list[str]:
     """What to do about the parts of a run that are others than it was made with, and in which something does not fit.
 
     Args:
@@ -88,22 +91,22 @@ def remedies(run: Run, paths: Iterable[str] = (), keys: Iterable[str] = ()) -> l
     paths, keys = list(paths), dict.fromkeys(keys)
 
     def meant(at: str) -> bool:
-        return any(_inside(path, at) for path in paths) or bool(prefixes(at, keys))
+        return any(_is_inside(path, at) for path in paths) or bool(find_prefixes(at, keys))
 
-    reasons = [f"{migration} made what does not fit" for migration in due(run) if meant(migration.path)]
+    reasons = [f"{migration} made what does not fit" for migration in find_due(run) if meant(migration.path)]
     for row in rows(run.lock):
-        entry = _loadable(row)
+        entry = _find_loadable(row)
         migrated = entry is not None and entry.part.migrate and "at" in row
-        if entry and not migrated and ("at" not in row or any(map(meant, row["at"]))) and drift(run.lock, [entry]):
-            reasons.append(_remedy(row, entry))
+        if entry and not migrated and ("at" not in row or any(map(meant, row["at"]))) and find_drift(run.lock, [entry]):
+            reasons.append(_suggest_remedy(row, entry))
     return reasons
 
 
-def _absent(run: Run) -> list[Mapping[str, Any]]:
-    return [row for row in rows(run.lock) if known(row) is None]
+def _find_absent(run: Run) -> list[Mapping[str, Any]]:
+    return [row for row in rows(run.lock) if find_known(row) is None]
 
 
-def _remedy(row: Mapping[str, Any], entry: Entry) -> str:
+def _suggest_remedy(row: Mapping[str, Any], entry: Entry) -> str:
     part = f"{row['kind']} {row['name']}"
     if (row["distribution"], row["version"]) == (entry.distribution, entry.version):
         return f"{part} has changed since, under one version: give it another and declare `migrate`, or change it back"
@@ -115,9 +118,9 @@ def _remedy(row: Mapping[str, Any], entry: Entry) -> str:
     return f"{told}, which declares no `migrate` for it: pip install {old}, {asked}"
 
 
-def _loadable(row: Mapping[str, Any]) -> Entry | None:
+def _find_loadable(row: Mapping[str, Any]) -> Entry | None:
     """The part that is here of a row, if it can be imported: what cannot is blamed where it is used."""
-    if entry := known(row):
+    if entry := find_known(row):
         try:
             entry.part.load()
         except Exception:
@@ -125,9 +128,9 @@ def _loadable(row: Mapping[str, Any]) -> Entry | None:
     return entry
 
 
-def _inside(path: str, around: str) -> bool:
+def _is_inside(path: str, around: str) -> bool:
     return path == around or path.startswith((f"{around}.", f"{around}["))
 
 
-def _listed(sentences: Iterable[str]) -> str:
+def _format_list(sentences: Iterable[str]) -> str:
     return "\n".join(f"  {sentence}" for sentence in dict.fromkeys(sentences))

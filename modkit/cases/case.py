@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from modkit.types import Event, TensorType, Value, levels
+from modkit.types import Event, TensorType, Value, split_levels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from modkit.cases.probe import Probe
 
-__all__ = ["Call", "Case", "Emitted", "Example", "emitted", "scalar"]
+__all__ = ["Call", "Case", "Emitted", "Example", "emit", "emit_scalar"]
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ class Case:
     checks: tuple[str, ...]
 
 
-def emitted(name: str, value: Value, event: Event) -> dict[str, Emitted]:
+def emit(name: str, value: Value, event: Event) -> dict[str, Emitted]:
     """A value of an event, a name a level."""
     values = value if isinstance(value, tuple) else (value,)
-    types = levels(event)
+    types = split_levels(event)
     if len(values) != len(types):
         raise AssertionError(f"{name}: expected {len(types)} levels, got {len(values)}")
     if len(types) == 1:
@@ -85,6 +85,6 @@ def emitted(name: str, value: Value, event: Event) -> dict[str, Emitted]:
     }
 
 
-def scalar(name: str, value: Tensor, *, rows: bool = True) -> dict[str, Emitted]:
+def emit_scalar(name: str, value: Tensor, *, rows: bool = True) -> dict[str, Emitted]:
     """A number a sample, or one of all."""
     return {name: Emitted(value, TensorType(()), rows=rows)}

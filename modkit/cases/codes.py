@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.cases.case import Case, Emitted, Example, emitted
+from modkit.cases.case import Case, Emitted, Example, emit
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import CODES
 from modkit.types import CondType, TensorType
@@ -16,11 +16,11 @@ from modkit.types import CondType, TensorType
 __all__ = ["CASES"]
 
 
-def _prior_network(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_prior_network(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     type: TensorType = types["codes"]
-    codes, cond = probe.tensor("codes", type), probe.cond(types["cond"])
+    codes, cond = probe.draw_tensor("codes", type), probe.draw_cond(types["cond"])
     logits = part(codes, cond)
-    found = emitted("logits", logits, TensorType((type.numel, type.classes or 0)))
+    found = emit("logits", logits, TensorType((type.numel, type.classes or 0)))
     if types["causal"]:
         flat, cache, previous = codes.flatten(1), None, torch.zeros(probe.num, dtype=torch.int64)
         for i in range(type.numel):
@@ -32,7 +32,7 @@ def _prior_network(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[st
     return found
 
 
-def _decoding(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_decoding(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     type: TensorType = types["codes"]
     classes = type.classes or 0
 
@@ -42,7 +42,7 @@ def _decoding(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Em
         all = logits.expand(len(codes), -1, -1)
         return all if i is None else all[:, i]
 
-    return emitted("codes", part(predict, probe.num, probe.rng), TensorType((type.numel,), classes=classes))
+    return emit("codes", part(predict, probe.num, probe.rng), TensorType((type.numel,), classes=classes))
 
 
 CASES = (
@@ -58,8 +58,8 @@ CASES = (
                 ("map beside", CondType(concat=TensorType((2, 4, 4))), False),
             )
         ),
-        _prior_network,
+        _play_prior_network,
         ("modules", "gradients", "independence"),
     ),
-    Case("decoding", (Example("2-D", lambda: {"codes": CODES}),), _decoding, ("independence",)),
+    Case("decoding", (Example("2-D", lambda: {"codes": CODES}),), _play_decoding, ("independence",)),
 )

@@ -66,13 +66,13 @@ class Probe:
         """The step of training, or None outside of it."""
         return Training(self.rng.at("step")) if self.training else None
 
-    def value(self, name: str, event: Event) -> Value:
+    def draw_value(self, name: str, event: Event) -> Value:
         """Samples of an event: uniform over a range or classes, else standard normal."""
         if isinstance(event, tuple):
-            return tuple(self.tensor(f"{name}[{level}]", type) for level, type in enumerate(event))
-        return self.tensor(name, event)
+            return tuple(self.draw_tensor(f"{name}[{level}]", type) for level, type in enumerate(event))
+        return self.draw_tensor(name, event)
 
-    def tensor(self, name: str, type: TensorType) -> Tensor:
+    def draw_tensor(self, name: str, type: TensorType) -> Tensor:
         """Samples of one type, `num` rows."""
         rng = Rng(self._seed, "probe").at(name)
         blank = torch.empty(self.num, *type.shape)
@@ -83,31 +83,31 @@ class Probe:
             x = low + (high - low) * rng.uniform("x", blank)
         else:
             x = rng.normal("x", blank)
-        return self.given(name, x.to(self.dtype) if x.is_floating_point() else x)
+        return self.feed(name, x.to(self.dtype) if x.is_floating_point() else x)
 
-    def given(self, name: str, x: Tensor) -> Tensor:
+    def feed(self, name: str, x: Tensor) -> Tensor:
         """A tensor made elsewhere, as one that this probe feeds."""
         x = x.to(self.device)
         self._given[name] = (x, x.clone())
         return x.clone().requires_grad_() if self.gradients and x.is_floating_point() else x
 
-    def cond(self, type: CondType) -> Cond:
+    def draw_cond(self, type: CondType) -> Cond:
         """Conditions of a type."""
         made: dict[str, Any] = {}
         if type.vector:
-            made["vector"] = self.tensor("vector", TensorType((type.vector,)))
+            made["vector"] = self.draw_tensor("vector", TensorType((type.vector,)))
         if type.noise:
-            made["noise"] = self.tensor("noise", TensorType((type.noise,)))
+            made["noise"] = self.draw_tensor("noise", TensorType((type.noise,)))
         if type.labels:
-            made["labels"] = self.tensor("labels", TensorType((), classes=type.labels + 1))
+            made["labels"] = self.draw_tensor("labels", TensorType((), classes=type.labels + 1))
         if type.context:
-            made["context"] = self.tensor("context", TensorType(type.context))
+            made["context"] = self.draw_tensor("context", TensorType(type.context))
         if type.concat:
-            made["concat"] = self.tensor("concat", type.concat)
+            made["concat"] = self.draw_tensor("concat", type.concat)
         if type.time:
-            made["time"] = self.tensor("time", TensorType((), range=(0.1, 0.9)))
+            made["time"] = self.draw_tensor("time", TensorType((), range=(0.1, 0.9)))
         return Cond(**made)
 
-    def changed(self) -> list[str]:
+    def find_changed(self) -> list[str]:
         """Names of what it fed that is not as it was."""
         return [name for name, (x, before) in self._given.items() if not torch.equal(x, before)]

@@ -54,7 +54,7 @@ class Subject:
         site.check()
         return value
 
-    def refusal(self, types: Mapping[str, Any]) -> str | None:
+    def find_refusal(self, types: Mapping[str, Any]) -> str | None:
         """Why it cannot be built from these types, or None."""
         try:
             self.build(types, meta=True)

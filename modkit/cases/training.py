@@ -20,7 +20,7 @@ _HOOKS = ("run_started", "step_done", "samples_ready", "scores_ready", "checkpoi
 _STEPS = 5
 
 
-def _weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     layer = torch.tensor([1.0, 2.0], requires_grad=True)
     losses = {"nll": layer.square().sum(), types["term"]: 3 * layer.sum()}
     made = {f"step {step}": part(step, losses, layer) for step in (0, 1, 1000)}
@@ -30,7 +30,7 @@ def _weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emit
     }
 
 
-def _optimizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_optimizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     """Three steps, its state put into an optimizer of its own kind, and three more of both."""
     (parameter,) = types["parameters"]
     twin, twin_parameter = copy.deepcopy((part, parameter))
@@ -41,12 +41,12 @@ def _optimizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, E
     _descend(twin, twin_parameter)
     if not torch.equal(parameter, twin_parameter):
         raise AssertionError("expected `load_state_dict` to restore it, got other steps after it")
-    if torch.equal(parameter, _start()):
+    if torch.equal(parameter, _make_start()):
         raise AssertionError("expected it to move the parameters, got none moved")
     return {"parameters": Emitted(parameter.detach().clone(), None, rows=False, learns=False)}
 
 
-def _lr_schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_lr_schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     optimizer, rates = types["optimizer"], []
     for _ in range(_STEPS):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -59,16 +59,16 @@ def _lr_schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
     return {"rates": Emitted(torch.tensor(rates, dtype=torch.float64), None, rows=False, learns=False)}
 
 
-def _logger(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_logger(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     if not any(callable(getattr(part, hook, None)) for hook in _HOOKS):
         raise AssertionError(f"expected one of the methods {', '.join(_HOOKS)}, got none")
     return {}
 
 
-def _engine(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_engine(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     if not 0 <= part.rank < part.world:
         raise AssertionError(f"expected 0 <= rank < world, got {part.rank} and {part.world}")
-    with probe.rng.scope():
+    with probe.rng.seed_torch():
         module = nn.Linear(2, 1).to(part.device)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     wrapped = part.wrap("player", module)
@@ -93,23 +93,23 @@ def _descend(optimizer: Any, parameter: nn.Parameter) -> None:
         optimizer.step()
 
 
-def _start() -> torch.Tensor:
+def _make_start() -> torch.Tensor:
     return torch.tensor([1.0, -2.0, 0.5])
 
 
-def _parameters() -> Mapping[str, Any]:
-    return {"parameters": [nn.Parameter(_start())]}
+def _make_parameters() -> Mapping[str, Any]:
+    return {"parameters": [nn.Parameter(_make_start())]}
 
 
-def _rates() -> Mapping[str, Any]:
-    optimizer = Subject(find("optimizer", "sgd")).build(_parameters())
+def _make_rates() -> Mapping[str, Any]:
+    optimizer = Subject(find("optimizer", "sgd")).build(_make_parameters())
     return {"optimizer": optimizer, "steps": _STEPS}
 
 
 CASES = (
-    Case("weight", (Example("adversarial", lambda: {"term": "adversarial"}),), _weight, ()),
-    Case("optimizer", (Example("one tensor", _parameters),), _optimizer, ()),
-    Case("lr-schedule", (Example("five steps", _rates),), _lr_schedule, ()),
-    Case("logger", (Example("a run", lambda: {}),), _logger, ()),
-    Case("engine", (Example("CPU", lambda: {"device": "cpu"}),), _engine, ()),
+    Case("weight", (Example("adversarial", lambda: {"term": "adversarial"}),), _play_weight, ()),
+    Case("optimizer", (Example("one tensor", _make_parameters),), _play_optimizer, ()),
+    Case("lr-schedule", (Example("five steps", _make_rates),), _play_lr_schedule, ()),
+    Case("logger", (Example("a run", lambda: {}),), _play_logger, ()),
+    Case("engine", (Example("CPU", lambda: {"device": "cpu"}),), _play_engine, ()),
 )

@@ -39,12 +39,12 @@ def check(spec: str, overrides: Sequence[str], graph: str | None) -> None:
     report = check(loaded)
     _print_report(report, terminal())
     if graph is not None:
-        from modkit.building.graph_svg import svg
+        from modkit.building.graph_svg import render_svg
         from modkit.runs.files import replace_file
 
         path = Path(graph)
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, svg(report, loaded.name))
+        replace_file(path, render_svg(report, loaded.name))
         click.echo(f"graph: {path}")
 
 
@@ -55,7 +55,7 @@ def check(spec: str, overrides: Sequence[str], graph: str | None) -> None:
 @reported
 def diff(a: str, b: str, as_json: bool) -> None:
     """What A and B differ in by meaning, each a spec or a run: defaults count, short forms and order do not."""
-    from modkit.building.difference import differences
+    from modkit.building.difference import find_differences
     from modkit.cli.console import table, terminal
     from modkit.runs.lock import compare
     from modkit.runs.run import Run
@@ -64,7 +64,7 @@ def diff(a: str, b: str, as_json: bool) -> None:
 
     runs = [Run.open(path) if Path(path).is_dir() else None for path in (a, b)]
     one, other = (Spec.from_yaml(run.spec_text) if run else load_spec(path) for run, path in zip(runs, (a, b)))
-    found = differences(one, other)
+    found = find_differences(one, other)
     made = compare(runs[0].lock, runs[1].lock) if runs[0] and runs[1] else []
     if as_json:
         rows = [{"path": row.path, "a": row.a, "b": row.b} for row in found]
@@ -82,10 +82,10 @@ def diff(a: str, b: str, as_json: bool) -> None:
 @click.command()
 def schema() -> None:
     """The JSON Schema of specs over the parts that are installed, for editors: modkit schema > spec.schema.json."""
-    from modkit.building.schema import schema
+    from modkit.building.schema import make_schema
 
     with contextlib.redirect_stdout(sys.stderr):  # a plug-in may print while its parts are imported
-        found = schema()
+        found = make_schema()
     click.echo(json.dumps(found, indent=1))
 
 

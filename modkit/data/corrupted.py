@@ -83,7 +83,7 @@ class _Each(Rng):
         return self._gathered(like, lambda rng, row: rng.integers(name, row, low, high))
 
     def generators(self, num: int) -> list[torch.Generator]:
-        return [one.generators(1)[0] for one in self._sources[:num]]
+        return [one.make_generators(1)[0] for one in self._sources[:num]]
 
     def _gathered(self, like: Tensor, draw: Callable[[Rng, Tensor], Tensor]) -> Tensor:
         return torch.cat([draw(rng, like[row : row + 1]) for row, rng in enumerate(self._sources[: len(like)])])

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from modkit.diffusion.schedules import broadcast, sigma_ends, tau
 from modkit.kinds import Schedule
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.samplers.ancestral import interpolated_logvar
 from modkit.types import Denoised
@@ -96,7 +96,7 @@ def _first(schedule: Schedule, denoise: DenoiseRows, x_0: Tensor, grid: Tensor, 
     if v is not None and schedule.num is not None and len(grid) == schedule.num > 1:
         least = scales_1[1] ** 2 * tau(schedule.scales(grid[1:2]), scales_1)  # the first index's own is 0
         logvar = interpolated_logvar(least, scales_1[1] ** 2, v)
-    each = (widened(x_0) - x_0_hat) ** 2 * torch.exp(-logvar) + logvar + math.log(2 * math.pi)
+    each = (widen(x_0) - x_0_hat) ** 2 * torch.exp(-logvar) + logvar + math.log(2 * math.pi)
     return -_summed(each) / 2
 
 
@@ -107,7 +107,7 @@ def _steps(schedule: Schedule, denoise: DenoiseRows, x_0: Tensor, grid: Tensor, 
         high, low = torch.log1p(snr)
         level = torch.expm1(high + u * (low - high))
         t = schedule.time(torch.rsqrt(level))
-        error = widened(x_0) - denoise(_noised(schedule, x_0, t, eps), t).x_0
+        error = widen(x_0) - denoise(_noised(schedule, x_0, t, eps), t).x_0
         integral: Tensor = (high - low) / 2 * (1 + level) * _squared(error)
         return integral
     white = (snr[:-1] - snr[1:]) / (1 + snr[1:])
@@ -115,7 +115,7 @@ def _steps(schedule: Schedule, denoise: DenoiseRows, x_0: Tensor, grid: Tensor, 
     step = torch.searchsorted(share.cumsum(0), u, right=True).clamp(max=len(share) - 1)
     t, s = grid[step + 1], grid[step]
     x_0_hat, v = denoise(_noised(schedule, x_0, t, eps), t)
-    return _kl(schedule, widened(x_0) - x_0_hat, v, t, s) / share[step]
+    return _kl(schedule, widen(x_0) - x_0_hat, v, t, s) / share[step]
 
 
 def _kl(schedule: Schedule, error: Tensor, v: Tensor | None, t: Tensor, s: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def _snr(schedule: Schedule, t: Tensor) -> Tensor:
 
 
 def _squared(x: Tensor) -> Tensor:
-    return _summed(widened(x) ** 2)
+    return _summed(widen(x) ** 2)
 
 
 def _summed(x: Tensor) -> Tensor:

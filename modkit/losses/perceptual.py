@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.kinds import FeatureExtractor
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.types import Batch
 
 __all__ = ["Perceptual", "unit"]
@@ -109,7 +109,7 @@ class Perceptual(nn.Module):
 
 def unit(y: Tensor) -> Tensor:
     """Maps `b c ...` with each position divided by its norm over channels; where that is zero they stay zero."""
-    y = widened(y)
+    y = widen(y)
     norm: Tensor = torch.linalg.vector_norm(y, dim=1, keepdim=True)
     return y / (norm + _TINY)
 

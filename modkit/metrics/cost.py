@@ -102,7 +102,7 @@ class Cost:
         if state is None:
             raise ValueError("Cost expects a Model that makes samples of 'fake', got none")
         with counting_evaluations(state) as evaluations:
-            counted = operations(lambda: state.sample(_COUNTED, seed=rng.at("counted").integer()))
+            counted = operations(lambda: state.sample(_COUNTED, seed=rng.at("counted").draw_seed()))
         batch = self._timed(state, self.batch_size, rng.at("batch"))
         single = self._timed(state, 1, rng.at("single"))
         rate = self.batch_size / batch.value
@@ -123,7 +123,7 @@ class Cost:
         """Seconds that `num` samples in one batch take."""
         seconds = []
         for repeat in range(self.repeats + 1):
-            seed = rng.at(repeat).integer()
+            seed = rng.at(repeat).draw_seed()
             _synchronize(model.device)
             start = time.perf_counter()
             model.sample(num, seed=seed, batch_size=num)

@@ -47,7 +47,7 @@ from modkit.nn.blocks import (
     norm_of_32,
     pyramid,
 )
-from modkit.types import Event, TensorType, Value, levels
+from modkit.types import Event, TensorType, Value, split_levels
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
@@ -161,7 +161,7 @@ class ConvDecoder(nn.Module):
         style: Literal["modkit", "taming"] = "modkit",
     ) -> None:
         super().__init__()
-        coarsest, *finer = levels(z)
+        coarsest, *finer = split_levels(z)
         check_levels("ConvDecoder", channels, blocks)
         made = _chosen("ConvDecoder", style, resampling, "in_channels", in_channels)
         sizes = pyramid(map_size("ConvDecoder", x), len(channels))[::-1]

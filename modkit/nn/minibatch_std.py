@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from modkit.precision import widened
+from modkit.precision import widen
 
 __all__ = ["MinibatchStd", "minibatch_std"]
 
@@ -34,7 +34,7 @@ def minibatch_std(x: Tensor, group: int) -> Tensor:
     Returns:
         One number a sample, `b`, float32 at least.
     """
-    x, whole = widened(x), len(x) - len(x) % group
+    x, whole = widen(x), len(x) - len(x) % group
     return torch.cat([_deviation(x[:whole], group), _deviation(x[whole:], len(x) - whole)])
 
 

@@ -10,20 +10,20 @@ import contextlib
 import re
 from importlib import metadata
 
-__all__ = ["declaring", "header"]
+__all__ = ["find_distributions", "read_header"]
 
 
-def declaring(group: str) -> set[str]:
+def find_distributions(group: str) -> set[str]:
     """Names of the distributions that declare entry points of a group, normalised (PEP 503)."""
     names = set()
     for distribution in metadata.distributions():
         with contextlib.suppress(Exception):  # a stranger's broken metadata is none of our business
             if f"[{group}]" in (distribution.read_text("entry_points.txt") or ""):
-                names.add(re.sub(r"[-_.]+", "-", header(distribution, "Name")).lower())
+                names.add(re.sub(r"[-_.]+", "-", read_header(distribution, "Name")).lower())
     return names
 
 
-def header(distribution: metadata.Distribution, field: str) -> str:
+def read_header(distribution: metadata.Distribution, field: str) -> str:
     """A field of one word of a distribution's metadata: its name or version."""
     text = distribution.read_text("METADATA") or ""
     match = re.search(rf"^{field}:[ \t]*(\S+)[ \t]*$", text.partition("\n\n")[0], re.MULTILINE)

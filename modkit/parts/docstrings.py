@@ -10,34 +10,34 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["arguments", "paper", "summary"]
+__all__ = ["read_arguments", "read_paper", "read_summary"]
 
 _SECTION = re.compile(r"([A-Z][\w ]*):")
 _REFERENCE = re.compile(r"\S.*?(?:https?://\S+|$)")  # a link ends a reference
 _ARGUMENT = re.compile(r"([\w, *]+?)(?:\s*\([^)]*\))?:(?:\s+(.*))?")
 
 
-def summary(target: Callable[..., Any]) -> str:
+def read_summary(target: Callable[..., Any]) -> str:
     """The first paragraph, on one line."""
-    return " ".join(_docstring(target).partition("\n\n")[0].split())
+    return " ".join(_get_docstring(target).partition("\n\n")[0].split())
 
 
-def arguments(target: Callable[..., Any]) -> dict[str, str]:
+def read_arguments(target: Callable[..., Any]) -> dict[str, str]:
     """The text of each argument under `Args:`; of a class, its own `__init__`'s docstring fills in."""
-    found = _arguments(_docstring(target))
+    found = _parse_arguments(_get_docstring(target))
     if not isinstance(target, type):
         return found
-    return _arguments(inspect.cleandoc(getattr(vars(target).get("__init__"), "__doc__", None) or "")) | found
+    return _parse_arguments(inspect.cleandoc(getattr(vars(target).get("__init__"), "__doc__", None) or "")) | found
 
 
-def paper(target: Callable[..., Any]) -> str | None:
+def read_paper(target: Callable[..., Any]) -> str | None:
     """The text under `References:`, one reference a line, or None."""
-    text = "\n".join(_section(_docstring(target), ("References", "Reference")))
+    text = "\n".join(_extract_section(_get_docstring(target), ("References", "Reference")))
     paragraphs = [" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text)]
     return "\n".join(one for paragraph in paragraphs for one in _REFERENCE.findall(paragraph)) or None
 
 
-def _docstring(target: Callable[..., Any]) -> str:
+def _get_docstring(target: Callable[..., Any]) -> str:
     if not isinstance(target, type):
         return inspect.cleandoc(getattr(target, "__doc__", None) or "")
     text = vars(target).get("__doc__") or ""
@@ -46,10 +46,10 @@ def _docstring(target: Callable[..., Any]) -> str:
     return inspect.cleandoc(text or getattr(vars(target).get("__init__"), "__doc__", None) or "")
 
 
-def _arguments(docstring: str) -> dict[str, str]:
+def _parse_arguments(docstring: str) -> dict[str, str]:
     found: dict[str, str] = {}
     names: list[str] = []
-    for line in _section(docstring, ("Args", "Arguments")):
+    for line in _extract_section(docstring, ("Args", "Arguments")):
         match = None if line.startswith((" ", "\t")) else _ARGUMENT.fullmatch(line.rstrip())
         if match:
             names = [name.strip(" *") for name in match[1].split(",")]
@@ -59,7 +59,7 @@ def _arguments(docstring: str) -> dict[str, str]:
     return found
 
 
-def _section(docstring: str, titles: tuple[str, ...]) -> list[str]:
+def _extract_section(docstring: str, titles: tuple[str, ...]) -> list[str]:
     """The lines of a section, its own indentation taken off."""
     lines: list[str] = []
     inside = False

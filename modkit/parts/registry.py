@@ -24,14 +24,14 @@ from typing import Any, Literal
 
 import pluggy
 
-from modkit.errors import did_you_mean
+from modkit.errors import suggest
 from modkit.kinds import KINDS
 from modkit.part import Part
 from modkit.parts import catalogue, hookspecs
-from modkit.parts.distributions import declaring, header
+from modkit.parts.distributions import find_distributions, read_header
 from modkit.version import __version__
 
-__all__ = ["DISTRIBUTION", "Entry", "Plugin", "Problem", "Registry", "find", "registry"]
+__all__ = ["DISTRIBUTION", "Entry", "Plugin", "Problem", "Registry", "find", "get_registry"]
 
 DISTRIBUTION = "modkit-generative"
 """The name under which modkit is installed."""
@@ -95,12 +95,12 @@ class Registry:
         result = cls()
         result._add(_Declared(_GROUP, DISTRIBUTION, __version__, lambda: catalogue), prefix="")
         disabled = {name.strip() for name in os.environ.get("MODKIT_DISABLE", "").split(",")}
-        for name, declared in _by_name(result._discover()).items():
+        for name, declared in _group_by_name(result._discover()).items():
             first = declared[0]
             if name in disabled:
                 result.plugins += [Plugin(name, one.distribution, one.version, "disabled") for one in declared]
                 continue
-            if reason := _name_flaw(declared):
+            if reason := _check_name(declared):
                 merged = replace(first, distribution=", ".join(one.distribution for one in declared))
                 result._report(merged, reason)
                 result.plugins += [Plugin(name, one.distribution, one.version, "failed") for one in declared]
@@ -109,7 +109,7 @@ class Registry:
             result.plugins.append(Plugin(name, first.distribution, first.version, "ok" if good else "failed"))
         return result
 
-    def entry(self, kind: str, name: str) -> Entry:
+    def find_entry(self, kind: str, name: str) -> Entry:
         """The entry of a part, by its name or a former one.
 
         Raises:
@@ -120,7 +120,7 @@ class Registry:
         if entry := self._entries.get((kind, name)):
             return entry
         names = [known for of, known in self._entries if of == kind]
-        hint = did_you_mean(name, names)
+        hint = suggest(name, names, "; ")
         plugin = name.partition("/")[0] if "/" in name else None
         for state in self.plugins:
             if state.name == plugin and state.status != "ok":
@@ -135,9 +135,9 @@ class Registry:
         Raises:
             ValueError: If there is no such kind or no such part, with the nearest names.
         """
-        return self.entry(kind, name).part
+        return self.find_entry(kind, name).part
 
-    def parts(self, kind: str | None = None) -> list[Entry]:
+    def list_parts(self, kind: str | None = None) -> list[Entry]:
         """Every part, or those of one kind, sorted by kind and name.
 
         Raises:
@@ -147,16 +147,16 @@ class Registry:
             _check_kind(kind)
         return [self._entries[key] for key in sorted(self._entries) if kind in (None, key[0])]
 
-    def named(self, target: str) -> Part | None:
+    def find_by_target(self, target: str) -> Part | None:
         """The part whose target is the class or function at `"module:qualname"`, or None.
 
         `target` says where the object is defined; a part may name a module that re-exports it. Imports nothing.
         """
-        parts = [entry.part for entry in self.parts()]
+        parts = [entry.part for entry in self.list_parts()]
         for part in parts:
             if part.target == target:
                 return part
-        return next((part for part in parts if _imported(part.target) == target), None)
+        return next((part for part in parts if _locate_target(part.target) == target), None)
 
     def add(self, name: str, plugin: object) -> None:
         """Adds a plug-in that no distribution declares: an object with hooks, as a test makes one.
@@ -184,24 +184,24 @@ class Registry:
         same; under `MODKIT_STRICT=1` it is raised.
         """
         answers: list[Any] = []
-        for name in sorted({implementation.plugin_name for implementation in self._caller(hook).get_hookimpls()}):
+        for name in sorted({implementation.plugin_name for implementation in self._get_caller(hook).get_hookimpls()}):
             try:
-                answers += self._ask(name, hook, arguments)
+                answers += self._call_one(name, hook, arguments)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                if _strict():
+                if _is_strict():
                     raise
                 if name not in self._warned:
                     self._warned.add(name)
                     warnings.warn(f"plug-in {name} failed in {hook}: {_describe(error)}", stacklevel=2)
         return answers
 
-    def _caller(self, hook: str) -> pluggy.HookCaller:
+    def _get_caller(self, hook: str) -> pluggy.HookCaller:
         caller: pluggy.HookCaller = getattr(self.hook, hook)
         return caller
 
-    def _ask(self, name: str, hook: str, arguments: dict[str, Any]) -> list[Any]:
+    def _call_one(self, name: str, hook: str, arguments: dict[str, Any]) -> list[Any]:
         others = [plugin for other, plugin in self.manager.list_name_plugin() if other != name]
         answers: list[Any] = self.manager.subset_hook_caller(hook, others)(**arguments)
         return answers
@@ -211,11 +211,11 @@ class Registry:
 
         Not `metadata.entry_points`, which raises when any one distribution's table is malformed.
         """
-        for name in sorted(declaring(_GROUP)):
+        for name in sorted(find_distributions(_GROUP)):
             version = ""
             try:
                 distribution = metadata.distribution(name)
-                version = header(distribution, "Version")
+                version = read_header(distribution, "Version")
                 points = sorted(distribution.entry_points.select(group=_GROUP), key=lambda point: point.name)
             except Exception as error:
                 self._report(_Declared(name, name, version, object), f"entry points: {_describe(error)}", error)
@@ -256,29 +256,29 @@ class Registry:
             return [], ["implements no hook: is `@modkit.hookimpl` missing?"]
         known = [name for name in vars(hookspecs) if name.startswith("modkit_")]
         reasons = [
-            f"implements an unknown hook {name!r}{did_you_mean(name, known)}"
+            f"implements an unknown hook {name!r}{suggest(name, known, '; ')}"
             for name, specified in hooks.items()
-            if not specified and not self._optional(name, declared.name)
+            if not specified and not self._is_optional(name, declared.name)
         ]
         if "modkit_parts" not in hooks:
             return [], reasons
-        answers = self._ask(declared.name, "modkit_parts", {})
-        parts, flaws = _good_parts(answers or [None])
+        answers = self._call_one(declared.name, "modkit_parts", {})
+        parts, flaws = _select_good(answers or [None])
         return parts, reasons + flaws
 
-    def _optional(self, hook: str, plugin: str) -> bool:
-        implementations = self._caller(hook).get_hookimpls()
+    def _is_optional(self, hook: str, plugin: str) -> bool:
+        implementations = self._get_caller(hook).get_hookimpls()
         return all(one.optionalhook for one in implementations if one.plugin_name == plugin)
 
     def _report(self, declared: _Declared, reason: str, error: BaseException | None = None) -> None:
-        if _strict():
+        if _is_strict():
             raise ValueError(f"plug-in {declared.name} of {declared.distribution}: {reason}") from error
         self.problems.append(Problem(declared.name, declared.distribution, reason))
 
 
 @functools.cache
-def registry() -> Registry:
-    """The registry of this process, read at the first call; `registry.cache_clear()` forgets it."""
+def get_registry() -> Registry:
+    """The registry of this process, read at the first call; `get_registry.cache_clear()` forgets it."""
     return Registry.load()
 
 
@@ -288,7 +288,7 @@ def find(kind: str, name: str) -> Part:
     Raises:
         ValueError: If there is no such kind or no such part, with the nearest names.
     """
-    return registry().find(kind, name)
+    return get_registry().find(kind, name)
 
 
 @dataclass(frozen=True)
@@ -299,14 +299,14 @@ class _Declared:
     load: Callable[[], object]
 
 
-def _by_name(declared: Iterable[_Declared]) -> dict[str, list[_Declared]]:
+def _group_by_name(declared: Iterable[_Declared]) -> dict[str, list[_Declared]]:
     groups: defaultdict[str, list[_Declared]] = defaultdict(list)
     for one in declared:
         groups[one.name].append(one)
     return {name: groups[name] for name in sorted(groups)}
 
 
-def _name_flaw(declared: list[_Declared]) -> str | None:
+def _check_name(declared: list[_Declared]) -> str | None:
     name = declared[0].name
     if len(declared) > 1:
         return f"the name {name!r} is declared more than once: by {' and '.join(one.distribution for one in declared)}"
@@ -317,7 +317,7 @@ def _name_flaw(declared: list[_Declared]) -> str | None:
     return None
 
 
-def _good_parts(answers: list[Any]) -> tuple[list[Part], list[str]]:
+def _select_good(answers: list[Any]) -> tuple[list[Part], list[str]]:
     """The usable parts among a plug-in's answers, and what is wrong with the others."""
     parts: list[Part] = []
     reasons: list[str] = []
@@ -326,7 +326,7 @@ def _good_parts(answers: list[Any]) -> tuple[list[Part], list[str]]:
             reasons.append(f"modkit_parts expects to return a list of Part, got {type(answer).__name__}")
             continue
         for part in answer:
-            if reason := _part_flaw(part):
+            if reason := _check_part(part):
                 reasons.append(reason)
             else:
                 parts.append(part)
@@ -337,14 +337,14 @@ def _good_parts(answers: list[Any]) -> tuple[list[Part], list[str]]:
     return good, reasons
 
 
-def _part_flaw(part: object) -> str | None:
+def _check_part(part: object) -> str | None:
     if not isinstance(part, Part):
         return f"modkit_parts expects to return a list of Part, got {type(part).__name__} in it"
     texts = (part.kind, part.name, part.target, part.summary)
     if not all(isinstance(text, str) for text in texts):
         return f"a part expects kind, name, target and summary to be text, got {texts}"
     if part.kind not in KINDS:
-        return f"part {part}: unknown kind {part.kind!r}{did_you_mean(part.kind, KINDS)}"
+        return f"part {part}: unknown kind {part.kind!r}{suggest(part.kind, KINDS, '; ')}"
     if not isinstance(part.aliases, tuple) or not all(isinstance(alias, str) for alias in part.aliases):
         return f"part {part} expects aliases to be a tuple of names, got {part.aliases!r}"
     for name in (part.name, *part.aliases):
@@ -358,10 +358,10 @@ def _part_flaw(part: object) -> str | None:
 
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}{did_you_mean(kind, KINDS)}; there are: {', '.join(sorted(KINDS))}")
+        raise ValueError(f"unknown kind {kind!r}{suggest(kind, KINDS, '; ')}; there are: {', '.join(sorted(KINDS))}")
 
 
-def _imported(target: str) -> str | None:
+def _locate_target(target: str) -> str | None:
     """Where the object behind a target is defined, if its module is imported already."""
     module, _, name = target.partition(":")
     value: Any = sys.modules.get(module)
@@ -379,5 +379,5 @@ def _describe(error: BaseException) -> str:
     return f"{text} ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else text
 
 
-def _strict() -> bool:
+def _is_strict() -> bool:
     return os.environ.get("MODKIT_STRICT", "") not in ("", "0")

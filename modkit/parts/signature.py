@@ -23,11 +23,21 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from modkit.kinds import KINDS, Slot
 from modkit.part import Part
-from modkit.parts.annotation import DICTS, LISTS, bare, kind_of, members, render
-from modkit.parts.docstrings import arguments
+from modkit.parts.annotation import DICTS, LISTS, find_kind, list_members, render, strip_annotated
+from modkit.parts.docstrings import read_arguments
 from modkit.types import TensorType
 
-__all__ = ["MISSING", "Parameter", "RecordShape", "SlotShape", "parameters", "read", "slot_shape", "takes", "takes_one"]
+__all__ = [
+    "MISSING",
+    "Parameter",
+    "RecordShape",
+    "SlotShape",
+    "read_parameters",
+    "read_signature",
+    "parse_slot",
+    "list_given_types",
+    "requires_tensor",
+]
 
 _EMPTY_INIT = ("typing", "torch.nn.modules.module")  # a Protocol's and Module's own `__init__`, which take nothing
 
@@ -83,7 +93,7 @@ class Parameter:
     record: RecordShape | None = None
 
 
-def parameters(part: Part) -> dict[str, Parameter]:
+def read_parameters(part: Part) -> dict[str, Parameter]:
     """What the user can set on a part, in the order of its signature.
 
     Raises:
@@ -91,7 +101,7 @@ def parameters(part: Part) -> dict[str, Parameter]:
         ImportError: If the target cannot be imported.
     """
     given = KINDS[part.kind].given
-    found = read(part.load(), given, part)
+    found = read_signature(part.load(), given, part)
     for one in found.values():
         if one.record is not None:
             raise ValueError(
@@ -101,7 +111,7 @@ def parameters(part: Part) -> dict[str, Parameter]:
     return found
 
 
-def read(target: Callable[..., Any], given: Sequence[str], owner: object) -> dict[str, Parameter]:
+def read_signature(target: Callable[..., Any], given: Sequence[str], owner: object) -> dict[str, Parameter]:
     """What the user can set on a class or function, in the order of its signature.
 
     Args:
@@ -112,59 +122,59 @@ def read(target: Callable[..., Any], given: Sequence[str], owner: object) -> dic
     Raises:
         ValueError: If the signature is none that a part can have, naming owner and parameter.
     """
-    helps = arguments(target)
+    helps = read_arguments(target)
     result = {}
-    for name, declared in _declared(owner, target).items():
+    for name, declared in _inspect(owner, target).items():
         if name in given:
             continue
         annotation = _resolve(owner, target, declared)
-        record = _record_shape(annotation)
+        record = _parse_record(annotation)
         try:
-            slot = slot_shape(annotation) if record is None else None
+            slot = parse_slot(annotation) if record is None else None
         except ValueError as error:
             raise ValueError(f"{owner}, parameter {name!r}: {error}") from error
-        if slot is None and record is None and (odd := _not_plain(annotation)) is not None:
+        if slot is None and record is None and (odd := _find_not_plain(annotation)) is not None:
             raise ValueError(f"{owner}, parameter {name!r}: expected plain data or a slot, got {render(odd)}")
-        told = helps.get(name) or _stated(annotation)
-        result[name] = Parameter(name, annotation, _default(target, declared), told, slot, record)
+        told = helps.get(name) or _get_help(annotation)
+        result[name] = Parameter(name, annotation, _get_default(target, declared), told, slot, record)
     return result
 
 
-def takes(part: Part) -> set[str]:
+def list_given_types(part: Part) -> set[str]:
     """Which of the types that its kind is given the part declares.
 
     Raises:
         ValueError: If the signature is none that a part can have, naming part and parameter.
         ImportError: If the target cannot be imported.
     """
-    return set(KINDS[part.kind].given) & set(_declared(part, part.load()))
+    return set(KINDS[part.kind].given) & set(_inspect(part, part.load()))
 
 
-def takes_one(part: Part, name: str) -> bool:
+def requires_tensor(part: Part, name: str) -> bool:
     """Whether a part declares a type that it is told as a `TensorType`: one tensor, no hierarchy."""
-    return _declared(part, part.load())[name].annotation in (TensorType, TensorType.__name__)
+    return _inspect(part, part.load())[name].annotation in (TensorType, TensorType.__name__)
 
 
-def slot_shape(annotation: Any) -> SlotShape | None:
+def parse_slot(annotation: Any) -> SlotShape | None:
     """The shape of a slot, or None if the annotation holds no slot.
 
     Raises:
         ValueError: If it holds one in a way that no slot can be.
     """
-    if not _mentions_slot(annotation):
+    if not _has_slot(annotation):
         return None
-    alternatives = members(annotation)
+    alternatives = list_members(annotation)
     inside = [member for member in alternatives if member is not type(None)]
     container: Literal["list", "dict"] | None = None
     if len(inside) == 1:
         origin, args = get_origin(inside[0]), get_args(inside[0])
         if origin is list:
-            container, inside = "list", members(args[0])
+            container, inside = "list", list_members(args[0])
         elif origin is dict and args[0] is str:
-            container, inside = "dict", members(args[1])
+            container, inside = "dict", list_members(args[1])
     slots = [member for member in inside if get_origin(member) is Slot]
     numbers = [member for member in inside if member in (int, float)]
-    kind = kind_of(get_args(slots[0])[0]) if slots else None
+    kind = find_kind(get_args(slots[0])[0]) if slots else None
     if kind is None or len(slots) != 1 or len(slots) + len(numbers) != len(inside):
         raise ValueError(
             "expected Slot of one kind's Protocol, list[Slot[…]] or dict[str, Slot[…]], each maybe `| float` and "
@@ -173,7 +183,7 @@ def slot_shape(annotation: Any) -> SlotShape | None:
     return SlotShape(kind, container, type(None) in alternatives, bool(numbers))
 
 
-def _record_shape(annotation: Any) -> RecordShape | None:
+def _parse_record(annotation: Any) -> RecordShape | None:
     """The shape of a parameter that holds records, or None."""
     origin, args = get_origin(annotation), get_args(annotation)
     container: Literal["list", "dict"] | None = "list" if origin is list else "dict" if origin is dict else None
@@ -181,8 +191,8 @@ def _record_shape(annotation: Any) -> RecordShape | None:
     return RecordShape(held, container) if isinstance(held, type) and is_dataclass(held) else None
 
 
-def _declared(owner: object, target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    if getattr(_function(target), "__module__", None) in _EMPTY_INIT or _definer(target) in _EMPTY_INIT:
+def _inspect(owner: object, target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    if getattr(_get_function(target), "__module__", None) in _EMPTY_INIT or _find_definer(target) in _EMPTY_INIT:
         return {}
     try:
         declared = dict(inspect.signature(target).parameters)
@@ -196,7 +206,7 @@ def _declared(owner: object, target: Callable[..., Any]) -> dict[str, inspect.Pa
     return declared
 
 
-def _function(target: Callable[..., Any]) -> Callable[..., Any]:
+def _get_function(target: Callable[..., Any]) -> Callable[..., Any]:
     """The function whose signature a target has."""
     if not isinstance(target, type):
         return target
@@ -204,7 +214,7 @@ def _function(target: Callable[..., Any]) -> Callable[..., Any]:
     return init if inspect.isfunction(init) else target.__new__
 
 
-def _definer(target: Callable[..., Any]) -> str | None:
+def _find_definer(target: Callable[..., Any]) -> str | None:
     """Module of the class whose `__init__` a class has, which torch's tools may have wrapped."""
     classes = target.__mro__ if isinstance(target, type) else ()
     return next((one.__module__ for one in classes if "__init__" in vars(one)), None)
@@ -215,7 +225,7 @@ def _resolve(owner: object, target: Callable[..., Any], declared: inspect.Parame
     if declared.annotation is declared.empty:
         raise ValueError(f"{owner} expects a type for each parameter, got {declared.name!r} without one")
     holder: Any = types.SimpleNamespace(__annotations__={declared.name: declared.annotation})
-    names = getattr(inspect.unwrap(_function(target)), "__globals__", {})
+    names = getattr(inspect.unwrap(_get_function(target)), "__globals__", {})
     try:
         return typing.get_type_hints(holder, globalns=names, include_extras=True)[declared.name]
     except Exception as error:
@@ -225,13 +235,13 @@ def _resolve(owner: object, target: Callable[..., Any], declared: inspect.Parame
         ) from error
 
 
-def _stated(annotation: Any) -> str:
+def _get_help(annotation: Any) -> str:
     """The first text that `Annotated` adds to an annotation."""
     metadata = getattr(annotation, "__metadata__", ())
     return next((one for one in metadata if isinstance(one, str)), "")
 
 
-def _default(target: Callable[..., Any], declared: inspect.Parameter) -> Any:
+def _get_default(target: Callable[..., Any], declared: inspect.Parameter) -> Any:
     if declared.default is declared.empty:
         return MISSING
     if isinstance(target, type) and is_dataclass(target):
@@ -241,16 +251,16 @@ def _default(target: Callable[..., Any], declared: inspect.Parameter) -> Any:
     return declared.default
 
 
-def _mentions_slot(annotation: Any) -> bool:
-    return annotation is Slot or get_origin(annotation) is Slot or any(map(_mentions_slot, get_args(annotation)))
+def _has_slot(annotation: Any) -> bool:
+    return annotation is Slot or get_origin(annotation) is Slot or any(map(_has_slot, get_args(annotation)))
 
 
-def _not_plain(annotation: Any) -> Any | None:
+def _find_not_plain(annotation: Any) -> Any | None:
     """The first thing in an annotation that is no plain data, or None."""
-    annotation = bare(annotation)
+    annotation = strip_annotated(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in (bool, int, float, str, type(None), Any, Ellipsis) or origin is Literal:
         return None
     if (origin or annotation) not in (Union, types.UnionType, tuple, *LISTS, *DICTS):
         return annotation
-    return next((odd for arg in args if (odd := _not_plain(arg)) is not None), None)
+    return next((odd for arg in args if (odd := _find_not_plain(arg)) is not None), None)

@@ -22,10 +22,10 @@ from typing import Any
 from torch import Tensor
 
 from modkit.building.session import Loaded, load_run
-from modkit.errors import did_you_mean, join
+from modkit.errors import join, suggest
 from modkit.evaluation.report import saved_reports
-from modkit.part import imported
-from modkit.parts.registry import registry
+from modkit.part import import_target
+from modkit.parts.registry import get_registry
 from modkit.publishing.model_card import Drawn, model_card
 from modkit.runs.files import sync_folder
 from modkit.runs.pictures import picture
@@ -85,7 +85,7 @@ def export(
 def _exporter(format: str) -> Callable[..., None]:
     """The function that a plug-in names for a format."""
     targets: dict[str, str] = {}
-    for answer in registry().call("modkit_exporters"):
+    for answer in get_registry().call("modkit_exporters"):
         if not isinstance(answer, Mapping) or not all(isinstance(text, str) for text in (*answer, *answer.values())):
             raise ValueError(f"modkit_exporters expects to return targets by format, got {answer!r}")
         for name, target in answer.items():
@@ -93,8 +93,8 @@ def _exporter(format: str) -> Callable[..., None]:
                 raise ValueError(f"the format {name!r} is declared more than once: by {targets[name]} and {target}")
     if format not in targets:
         there = ", ".join(sorted(targets)) or "none: no plug-in that is installed brings one"
-        raise ValueError(f"no format is called {format!r}{did_you_mean(format, targets)}; there are: {there}")
-    return imported(targets[format], f"format {format}")
+        raise ValueError(f"no format is called {format!r}{suggest(format, targets, '; ')}; there are: {there}")
+    return import_target(targets[format], f"format {format}")
 
 
 def _portable(run: Run, out: Path, *, checkpoint: str | None) -> None:

@@ -32,7 +32,7 @@ from packaging.requirements import Requirement
 from modkit.part import Part
 from modkit.runs.git import commit
 
-__all__ = ["Entry", "compare", "drift", "install", "lock", "rows"]
+__all__ = ["Entry", "compare", "find_drift", "install", "lock", "rows"]
 
 _FORMAT = 2
 _FORMATS = (1, 2)
@@ -117,7 +117,7 @@ def rows(lock: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(lock["parts"])
 
 
-def drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
+def find_drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
     """How the parts that are here differ from those that a lock has, a sentence each; empty if they do not.
 
     A part is known by its name or a former one. One that is in only one of the two is passed over.
@@ -127,7 +127,7 @@ def drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
     """
     here = {(entry.part.kind, name): entry for entry in entries for name in (entry.part.name, *entry.part.aliases)}
     pairs = [(row, here[row["kind"], row["name"]]) for row in rows(lock) if (row["kind"], row["name"]) in here]
-    return _drifted([(row, _row(entry)) for row, entry in pairs])
+    return _format_drift([(row, _row(entry)) for row, entry in pairs])
 
 
 def compare(lock: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -141,7 +141,7 @@ def compare(lock: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     then, found = _keyed(lock), _keyed(now)
     differences = [install(then[key]) for key in sorted(then.keys() - found.keys())]
     differences += [f"{kind} {name} of {whose} is new" for kind, name, whose in sorted(found.keys() - then.keys())]
-    differences += _drifted([(then[key], found[key]) for key in sorted(then.keys() & found.keys())])
+    differences += _format_drift([(then[key], found[key]) for key in sorted(then.keys() & found.keys())])
     versions = [_versions(one) for one in (lock, now)]
     for name in dict.fromkeys(name for one in versions for name in one):
         if all(name in one for one in versions) and versions[0][name] != versions[1][name]:
@@ -178,7 +178,7 @@ def _row(entry: Entry) -> dict[str, str | None]:
     }
 
 
-def _drifted(pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[str]:
+def _format_drift(pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[str]:
     """How parts differ, each as it was and as it is."""
     pairs = list(pairs)
     versions = sorted({(_brought(a), _brought(b)) for a, b in pairs if _brought(a) != _brought(b)})

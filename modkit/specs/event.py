@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modkit.errors import Problem, SpecError, join, nearest
-from modkit.parts.validation import misfit
-from modkit.specs.node import Node, described
+from modkit.errors import Problem, SpecError, join, suggest
+from modkit.parts.validation import validate
+from modkit.specs.node import Node, describe
 from modkit.specs.spec import Spec
 from modkit.types import TensorType
 
@@ -43,8 +43,8 @@ def read_fields(spec: Spec) -> dict[str, TensorType]:
     for name, node in every.items():
         path = join(("x", "fields", name))
         if not isinstance(node, Node):
-            message = f"got {described(node)}, expected a mapping of {', '.join(KEYS)}"
-            raise SpecError(Problem(path, message, spec.position(path)))
+            message = f"got {describe(node)}, expected a mapping of {', '.join(KEYS)}"
+            raise SpecError(Problem(path, message, spec.find_position(path)))
         types[name] = _read(spec, node, path, KEYS)
     return types
 
@@ -54,11 +54,11 @@ def _read(spec: Spec, node: Node, path: str, keys: Mapping[str, Any]) -> TensorT
         place = f"{path}.{join((key,))}"
         if key not in keys:
             message = f"got an unknown key, expected {', '.join(keys)}"
-            raise SpecError(Problem(place, message, spec.position(place, key=True), nearest(key, keys)))
-        if reason := misfit(value, keys[key]):
-            raise SpecError(Problem(place, reason, spec.position(place)))
+            raise SpecError(Problem(place, message, spec.find_position(place, key=True), suggest(key, keys)))
+        if reason := validate(value, keys[key]):
+            raise SpecError(Problem(place, reason, spec.find_position(place)))
     shape: Any = node.get("shape")
-    position = spec.position(path)
+    position = spec.find_position(path)
     if shape is None or len(shape) > MAX_RANK:
         raise SpecError(Problem(path, f"expected a shape of at most {MAX_RANK} sizes, and range or classes", position))
     try:
@@ -69,11 +69,11 @@ def _read(spec: Spec, node: Node, path: str, keys: Mapping[str, Any]) -> TensorT
 
 def write_types(x: TensorType, fields: Mapping[str, TensorType]) -> dict[str, Any]:
     """What `x` of a spec holds for these types: the inverse of `read_type` and `read_fields`."""
-    inner = {name: _written(type) for name, type in fields.items()}
-    return {**_written(x), **({"fields": inner} if inner else {})}
+    inner = {name: _write_type(type) for name, type in fields.items()}
+    return {**_write_type(x), **({"fields": inner} if inner else {})}
 
 
-def _written(type: TensorType) -> dict[str, Any]:
+def _write_type(type: TensorType) -> dict[str, Any]:
     made: dict[str, Any] = {"shape": list(type.shape)}
     if type.range is not None:
         made["range"] = list(type.range)

@@ -34,7 +34,7 @@ def load_spec(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Spec:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        position = Position.after(content[: error.start].decode("utf-8", "replace"), file)
+        position = Position.locate_end(content[: error.start].decode("utf-8", "replace"), file)
         raise SpecError(Problem("", "got bytes that are no UTF-8, expected text", position)) from None
     spec, notices = apply(Spec.from_yaml(text, file), overrides)
     for notice in notices:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeAlias
 from modkit.errors import Problem, SpecError, join
 from modkit.specs.yaml import MAX_DEPTH, MAX_KEY, check_scalar
 
-__all__ = ["Node", "Value", "described", "frozen", "record_part", "target", "use"]
+__all__ = ["Node", "Value", "describe", "freeze", "name_part", "format_target", "use"]
 
 _Path: TypeAlias = "tuple[str | int, ...]"
 Value: TypeAlias = "None | bool | int | float | str | Callable[..., Any] | tuple[Value, ...] | Node"
@@ -36,8 +36,8 @@ class Node(Mapping[str, Value]):
     _identity: frozenset[tuple[str, Any]]
 
     def __init__(self, items: Mapping[str, Any]) -> None:
-        object.__setattr__(self, "_items", _frozen_items(items, (), 1))
-        identity = frozenset((key, _identity(value)) for key, value in self._items.items())
+        object.__setattr__(self, "_items", _freeze_items(items, (), 1))
+        identity = frozenset((key, _identify(value)) for key, value in self._items.items())
         object.__setattr__(self, "_identity", identity)
 
     @property
@@ -97,7 +97,7 @@ class Node(Mapping[str, Value]):
     def __repr__(self) -> str:
         if self.use is None:
             return repr(self._items)
-        name = self.use if isinstance(self.use, str) else target(self.use)
+        name = self.use if isinstance(self.use, str) else format_target(self.use)
         arguments = [repr(name)]
         arguments += [f"{key}={value!r}" for key, value in self.params.items() if key.isidentifier()]
         odd = {key: value for key, value in self.params.items() if not key.isidentifier()}
@@ -118,13 +118,13 @@ def use(part: str | Callable[..., Any], /, **params: Any) -> Node:
     if "use" in params:
         raise SpecError(Problem("use", f"got {params['use']!r} as a parameter, expected the part as first argument"))
     if callable(part):
-        part = record_part(part)
+        part = name_part(part)
     elif not isinstance(part, str):
-        raise SpecError(Problem("use", f"got {described(part)}, expected a part's name, class or function"))
+        raise SpecError(Problem("use", f"got {describe(part)}, expected a part's name, class or function"))
     return Node({"use": part, **params})
 
 
-def frozen(value: Any, path: _Path = (), depth: int = 1) -> Value:
+def freeze(value: Any, path: _Path = (), depth: int = 1) -> Value:
     """Plain data made immutable.
 
     Raises:
@@ -135,29 +135,29 @@ def frozen(value: Any, path: _Path = (), depth: int = 1) -> Value:
     if depth > MAX_DEPTH:
         raise SpecError(Problem(join(path[:4]) + "…", f"got more than {MAX_DEPTH} levels of nesting, expected fewer"))
     if isinstance(value, Mapping):
-        return Node(_frozen_items(value, path, depth))
+        return Node(_freeze_items(value, path, depth))
     if isinstance(value, (list, tuple)):
-        return tuple(frozen(item, (*path, index), depth + 1) for index, item in enumerate(value))
+        return tuple(freeze(item, (*path, index), depth + 1) for index, item in enumerate(value))
     for plain in (int, float, str):
         if isinstance(value, plain):
-            return _checked(plain(value), path)
+            return _check(plain(value), path)
     hint = f"use({value.__name__}, …) makes a node of it" if isinstance(value, type) else None
     expected = "plain data (None, bool, int, float, str, lists and dicts of them)"
-    raise SpecError(Problem(join(path), f"got {described(value)}, expected {expected}", hint=hint))
+    raise SpecError(Problem(join(path), f"got {describe(value)}, expected {expected}", hint=hint))
 
 
-def _frozen_items(items: Mapping[str, Any], path: _Path, depth: int) -> dict[str, Value]:
+def _freeze_items(items: Mapping[str, Any], path: _Path, depth: int) -> dict[str, Value]:
     result: dict[str, Value] = {}
     for key, value in items.items():
         if not isinstance(key, str) or len(key) > MAX_KEY:
-            message = f"got the key {described(key)}, expected a string of at most {MAX_KEY} characters"
+            message = f"got the key {describe(key)}, expected a string of at most {MAX_KEY} characters"
             raise SpecError(Problem(join(path), message))
-        key = str(_checked(str(key), path))
-        result[key] = value if key == "use" and callable(value) else frozen(value, (*path, key), depth + 1)
+        key = str(_check(str(key), path))
+        result[key] = value if key == "use" and callable(value) else freeze(value, (*path, key), depth + 1)
     return result
 
 
-def _checked(value: int | float | str, path: _Path) -> int | float | str:
+def _check(value: int | float | str, path: _Path) -> int | float | str:
     try:
         check_scalar(value)
     except ValueError as error:
@@ -165,26 +165,26 @@ def _checked(value: int | float | str, path: _Path) -> int | float | str:
     return value
 
 
-def _identity(value: Value) -> Any:
+def _identify(value: Value) -> Any:
     if isinstance(value, tuple):
-        return tuple(map(_identity, value))
+        return tuple(map(_identify, value))
     return value if isinstance(value, Node) else (type(value), value)
 
 
-def record_part(part: Callable[..., Any]) -> str | Callable[..., Any]:
+def name_part(part: Callable[..., Any]) -> str | Callable[..., Any]:
     """The name of a class or function, or itself where no package has registered it."""
-    from modkit.parts.registry import registry
+    from modkit.parts.registry import get_registry
 
-    registered = registry().named(target(part))
+    registered = get_registry().find_by_target(format_target(part))
     return part if registered is None else registered.name
 
 
-def target(part: Callable[..., Any]) -> str:
+def format_target(part: Callable[..., Any]) -> str:
     """Where a class or function is defined, `module:qualname`."""
     return f"{getattr(part, '__module__', '?')}:{getattr(part, '__qualname__', type(part).__name__)}"
 
 
-def described(value: object) -> str:
+def describe(value: object) -> str:
     """A value as an error names it, in a few words."""
     if isinstance(value, Node) and isinstance(value.use, str):
         return f"a mapping that uses {value.use}"

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from modkit.errors import Position, Problem, SpecError, join, split
-from modkit.specs.node import Node, Value, described
+from modkit.specs.node import Node, Value, describe
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, found, walk
+from modkit.specs.tree import Path, get_value, walk
 
 __all__ = ["resolve"]
 
@@ -34,7 +34,7 @@ def resolve(spec: Spec) -> Spec:
                 _follow(spec, path, values, scalars)
             except SpecError as error:
                 problems.extend(error.problems)
-    problems.extend(_wrong_refs(spec, values))
+    problems.extend(_find_wrong_refs(spec, values))
     if problems:
         raise SpecError(problems)
     return spec.with_tree(_replaced(spec.tree, (), scalars)) if scalars else spec
@@ -53,16 +53,16 @@ def _follow(spec: Spec, path: Path, values: Mapping[Path, Value], scalars: dict[
         position = spec.source.at(last).position
         reference = _REFERENCE.fullmatch(str(value))
         if reference is None:
-            message = f"got {described(value)}, expected ${{path}} as the whole value"
+            message = f"got {describe(value)}, expected ${{path}} as the whole value"
             raise SpecError(Problem(join(last), message, position))
         goal = split(reference[1], position, join(last))
-        value = scalars[goal] if goal in scalars else found(spec.tree, goal, position, join(last))
+        value = scalars[goal] if goal in scalars else get_value(spec.tree, goal, position, join(last))
         if isinstance(value, (Node, tuple)):
-            message = f"got ${{{join(goal)}}}, {described(value)}, expected a scalar"
+            message = f"got ${{{join(goal)}}}, {describe(value)}, expected a scalar"
             raise SpecError(Problem(join(last), message, position, "`ref:` shares a part"))
         if goal in chain:
             names = list(chain)
-            raise _cycle([*names[names.index(goal) :], goal], position)
+            raise _make_cycle_error([*names[names.index(goal) :], goal], position)
         chain[goal] = None
     scalars.update({path: value for path in chain if _is_reference(values[path])})
 
@@ -78,33 +78,33 @@ def _replaced(value: Node, path: Path, scalars: Mapping[Path, Value]) -> Node:
     return Node({key: inside(item, (*path, key)) for key, item in value.items()})
 
 
-def _wrong_refs(spec: Spec, values: Mapping[Path, Value]) -> Iterator[Problem]:
+def _find_wrong_refs(spec: Spec, values: Mapping[Path, Value]) -> Iterator[Problem]:
     goals: dict[Path, Path] = {}
     for path, value in values.items():
         if isinstance(value, Node) and set(value) == {"ref"}:
             try:
-                goals[path] = _goal(spec, path, value)
+                goals[path] = _find_goal(spec, path, value)
             except SpecError as error:
                 yield from error.problems
-    circle = _circle(goals)
+    circle = _find_cycle(goals)
     if circle:
         first = next(path for path in circle if path in goals)
-        yield from _cycle(circle, spec.source.at((*first, "ref")).position).problems
+        yield from _make_cycle_error(circle, spec.source.at((*first, "ref")).position).problems
 
 
-def _goal(spec: Spec, path: Path, node: Node) -> Path:
+def _find_goal(spec: Spec, path: Path, node: Node) -> Path:
     position = spec.source.at((*path, "ref")).position
     if node.ref is None:
-        raise SpecError(Problem(join(path), f"got ref: {described(node['ref'])}, expected a path", position))
+        raise SpecError(Problem(join(path), f"got ref: {describe(node['ref'])}, expected a path", position))
     goal = split(node.ref, position, join(path))
-    value = found(spec.tree, goal, position, join(path))
+    value = get_value(spec.tree, goal, position, join(path))
     if not isinstance(value, (Node, str)):
-        message = f"got ref: {join(goal)}, {described(value)}, expected a part"
+        message = f"got ref: {join(goal)}, {describe(value)}, expected a part"
         raise SpecError(Problem(join(path), message, position))
     return goal
 
 
-def _circle(goals: Mapping[Path, Path]) -> list[Path] | None:
+def _find_cycle(goals: Mapping[Path, Path]) -> list[Path] | None:
     """A circle of needs: a reference needs its goal, and what holds a reference needs that."""
     needs: dict[Path, dict[Path, None]] = {path: {goal: None} for path, goal in goals.items()}
     for path in goals:
@@ -129,6 +129,6 @@ def _circle(goals: Mapping[Path, Path]) -> list[Path] | None:
     return None
 
 
-def _cycle(chain: Sequence[Path], position: Position | None) -> SpecError:
+def _make_cycle_error(chain: Sequence[Path], position: Position | None) -> SpecError:
     shown = [join(path) for path in (chain if len(chain) <= 10 else [*chain[:8], ("…",), chain[-1]])]
     return SpecError(Problem(shown[0], f"got a cycle {' → '.join(shown)}, expected an end", position))

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from modkit.errors import Position, Problem, SpecError, join, nearest, split
-from modkit.specs.node import Node, Value, described, frozen, target, use
-from modkit.specs.tree import found, placed, unknown, walk
-from modkit.specs.yaml import MAX_DEPTH, MAX_NODES, Source, dump, parse, weight
+from modkit.errors import Position, Problem, SpecError, join, split, suggest
+from modkit.specs.node import Node, Value, describe, format_target, freeze, use
+from modkit.specs.tree import get_value, make_path_error, replace_value, walk
+from modkit.specs.yaml import MAX_DEPTH, MAX_NODES, Source, dump, parse, weigh
 
 __all__ = ["Node", "Spec", "Value", "use"]
 
@@ -49,11 +49,11 @@ class Spec:
         problems: list[Problem] = []
         for key in _TOP:
             try:
-                object.__setattr__(self, key, self._field(key))
+                object.__setattr__(self, key, self._freeze_field(key))
             except SpecError as error:
                 problems.extend(error.problems)
         if not problems:
-            problems.extend(self._oversized())
+            problems.extend(self._check_size())
         if problems:
             raise SpecError(problems)
 
@@ -66,11 +66,11 @@ class Spec:
         """
         tree, source = parse(text, file)
         if not isinstance(tree, dict):
-            message = f"got {described(tree)}, expected a mapping with the keys {', '.join(_TOP)}"
+            message = f"got {describe(tree)}, expected a mapping with the keys {', '.join(_TOP)}"
             raise SpecError(Problem("", message, source.position))
         expected = f"got an unknown key, expected one of {', '.join(_TOP)}"
         problems = [
-            Problem(join([key]), expected, source.children[key].key, nearest(key, _TOP))
+            Problem(join([key]), expected, source.children[key].key, suggest(key, _TOP))
             for key in tree
             if key not in _TOP
         ]
@@ -105,7 +105,7 @@ class Spec:
     @property
     def local(self) -> dict[str, str]:
         """The classes and functions that stand in place of a name, by path: no file can hold them."""
-        return {join(path): target(value) for path, value in walk(self.tree) if callable(value)}
+        return {join(path): format_target(value) for path, value in walk(self.tree) if callable(value)}
 
     def at(self, path: str) -> Value:
         """The value at a dotted path.
@@ -114,9 +114,9 @@ class Spec:
             SpecError: If there is none, with the nearest names.
         """
         parts = split(path)
-        return getattr(self, path) if path in _TOP else found(self.tree, parts)
+        return getattr(self, path) if path in _TOP else get_value(self.tree, parts)
 
-    def position(self, path: str, *, key: bool = False) -> Position | None:
+    def find_position(self, path: str, *, key: bool = False) -> Position | None:
         """Where the value at a path (or its key) was written, or what is nearest around it; None if in Python."""
         parts = split(path)
         source = self.source.at(parts)
@@ -140,9 +140,9 @@ class Spec:
         parts = split(path)
         source = position if isinstance(position, Source) else Source(position)
         if parts[0] not in _TOP:
-            raise unknown(parts[:1], _TOP, source.position)
-        tree: Any = placed(self.tree, parts, frozen(value, parts, len(parts)), source.position)
-        return replace(self, source=self.source.placed(parts, source)).with_tree(tree)
+            raise make_path_error(parts[:1], _TOP, source.position)
+        tree: Any = replace_value(self.tree, parts, freeze(value, parts, len(parts)), source.position)
+        return replace(self, source=self.source.with_child(parts, source)).with_tree(tree)
 
     @property
     def tree(self) -> Node:
@@ -153,29 +153,29 @@ class Spec:
         """The spec of another tree, written at the same places."""
         return replace(self, **{key: tree[key] for key in _TOP if key in tree})
 
-    def _field(self, key: str) -> Any:
+    def _freeze_field(self, key: str) -> Any:
         value = getattr(self, key)
         position = self.source.at([key]).position
         if key == "name":
             if isinstance(value, str) and value:
-                return frozen(value, (key,), 1)
-            raise SpecError(Problem(key, f"got {described(value)}, expected a name", position))
+                return freeze(value, (key,), 1)
+            raise SpecError(Problem(key, f"got {describe(value)}, expected a name", position))
         if value is None and key != "model":
             return None
         if isinstance(value, str) and key in ("model", "data"):
             value = {"use": value}
         if not isinstance(value, Mapping):
             expected = "a mapping or a part's name" if key in ("model", "data") else "a mapping"
-            raise SpecError(Problem(key, f"got {described(value)}, expected {expected}", position))
+            raise SpecError(Problem(key, f"got {describe(value)}, expected {expected}", position))
         try:
-            return frozen(value, (key,), 1)
+            return freeze(value, (key,), 1)
         except SpecError as error:
             raise SpecError(replace(problem, position=position) for problem in error.problems) from None
 
-    def _oversized(self) -> Iterator[Problem]:
+    def _check_size(self) -> Iterator[Problem]:
         total = 0
         for path, value in walk(self.tree):
-            total += weight(value)
+            total += weigh(value)
             if total > MAX_NODES:
                 yield Problem("", f"got more than {MAX_NODES} nodes, expected fewer")
                 return

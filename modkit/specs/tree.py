@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from modkit.errors import Position, Problem, SpecError, join, nearest
-from modkit.specs.node import Node, Value, described
+from modkit.errors import Position, Problem, SpecError, join, suggest
+from modkit.specs.node import Node, Value, describe
 
-__all__ = ["Path", "found", "placed", "unknown", "walk"]
+__all__ = ["Path", "get_value", "replace_value", "make_path_error", "walk"]
 
 Path: TypeAlias = "tuple[str | int, ...]"
 
@@ -26,7 +26,7 @@ def walk(tree: Node) -> Iterator[tuple[Path, Value]]:
             trail.extend(((*path, index), value[index]) for index in reversed(range(len(value))))
 
 
-def found(tree: Value, path: Path, position: Position | None = None, referrer: str = "") -> Value:
+def get_value(tree: Value, path: Path, position: Position | None = None, referrer: str = "") -> Value:
     """The value at a path.
 
     Args:
@@ -50,11 +50,11 @@ def found(tree: Value, path: Path, position: Position | None = None, referrer: s
                 tree = tree[part]
                 continue
             choices = (f"[{index}]" for index in range(min(len(tree), 20)))
-        raise unknown(path[: depth + 1], choices, position, referrer)
+        raise make_path_error(path[: depth + 1], choices, position, referrer)
     return tree
 
 
-def placed(tree: Value, path: Path, value: Value, position: Position | None = None, depth: int = 0) -> Value:
+def replace_value(tree: Value, path: Path, value: Value, position: Position | None = None, depth: int = 0) -> Value:
     """A tree with a value at a path; mappings absent on the way are made, and a part's bare name becomes a node.
 
     Raises:
@@ -65,23 +65,23 @@ def placed(tree: Value, path: Path, value: Value, position: Position | None = No
     part = path[depth]
     if isinstance(part, int):
         if not isinstance(tree, tuple) or part >= len(tree):
-            has = f"a list of {len(tree)}" if isinstance(tree, tuple) else described(tree)
+            has = f"a list of {len(tree)}" if isinstance(tree, tuple) else describe(tree)
             raise SpecError(Problem(join(path[: depth + 1]), f"got an index into {has}, expected one it has", position))
-        return (*tree[:part], placed(tree[part], path, value, position, depth + 1), *tree[part + 1 :])
+        return (*tree[:part], replace_value(tree[part], path, value, position, depth + 1), *tree[part + 1 :])
     node = Node({}) if tree is None else Node({"use": tree}) if isinstance(tree, str) else tree
     if not isinstance(node, Node):
-        message = f"got {described(tree)}, expected a mapping to hold {part!r}"
+        message = f"got {describe(tree)}, expected a mapping to hold {part!r}"
         raise SpecError(Problem(join(path[:depth]), message, position))
     if node.ref is not None:
         message = f"got a reference to {node.ref}, expected {part!r} to be set there"
         raise SpecError(Problem(join(path[:depth]), message, position))
-    return Node({**node, part: placed(node.get(part), path, value, position, depth + 1)})
+    return Node({**node, part: replace_value(node.get(part), path, value, position, depth + 1)})
 
 
-def unknown(path: Path, choices: Iterable[str], position: Position | None, referrer: str = "") -> SpecError:
+def make_path_error(path: Path, choices: Iterable[str], position: Position | None, referrer: str = "") -> SpecError:
     """The error for a path whose last part is none of the choices."""
     choices = list(choices)
     listed = f"one of {', '.join(choices[:20])}" if choices else "a path that exists"
     got = f"got {join(path)}, which is not there" if referrer else "got a path that is not there"
-    hint = nearest(str(path[-1]), choices)
+    hint = suggest(str(path[-1]), choices)
     return SpecError(Problem(referrer or join(path), f"{got}, expected {listed}", position, hint))

@@ -19,9 +19,9 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scanner import Scanner, ScannerError
 
-from modkit.errors import Position, Problem, SpecError, join, nearest
+from modkit.errors import Position, Problem, SpecError, join, suggest
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_KEY", "MAX_NODES", "Source", "check_scalar", "dump", "parse", "weight"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_KEY", "MAX_NODES", "Source", "check_scalar", "dump", "parse", "weigh"]
 
 MAX_BYTES = 1_000_000
 """Longest text."""
@@ -75,11 +75,11 @@ class Source:
                 found = source
         return found
 
-    def placed(self, parts: Sequence[str | int], source: Source) -> Source:
+    def with_child(self, parts: Sequence[str | int], source: Source) -> Source:
         """This source with another at a path."""
         if not parts:
             return source
-        child = self.children.get(parts[0], Source()).placed(parts[1:], source)
+        child = self.children.get(parts[0], Source()).with_child(parts[1:], source)
         return replace(self, children={**self.children, parts[0]: child})
 
 
@@ -101,7 +101,7 @@ def parse(text: str, file: str = "<string>") -> tuple[Data, Source]:
 
 def dump(tree: Mapping[str, Any]) -> str:
     """The YAML text of a tree of mappings, lists or tuples, and scalars."""
-    return "".join(f"{line}\n" for line in _block(tree, ""))
+    return "".join(f"{line}\n" for line in _format_block(tree, ""))
 
 
 def check_scalar(value: object, written: str | None = None) -> None:
@@ -125,7 +125,7 @@ def check_scalar(value: object, written: str | None = None) -> None:
         raise ValueError(f"got {written or 'a whole number of 2^63 or more'}, expected a whole number below 2^63")
 
 
-def weight(value: object) -> int:
+def weigh(value: object) -> int:
     """How much a scalar counts towards `MAX_NODES`."""
     return 1 + len(value) // 100 if isinstance(value, str) else 1
 
@@ -145,22 +145,22 @@ class _Scanner(Scanner):
             raise ScannerError(None, None, "got an escape that is no character, expected Unicode", start) from None
 
 
-def _events(text: str, file: str) -> Iterator[Any]:
+def _parse_events(text: str, file: str) -> Iterator[Any]:
     yaml = YAML(typ="safe", pure=True)
     yaml.Scanner = _Scanner
     try:
         yield from yaml.parse(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        position = Position(file, 1, 1) if mark is None else _position(file, mark)
+        position = Position(file, 1, 1) if mark is None else _make_position(file, mark)
         message = "; ".join(str(part) for part in (error.context, error.problem) if part)
         raise SpecError(Problem("", f"invalid YAML: {message}", position)) from None
     except ReaderError as error:
         message = f"invalid YAML: got the character U+{ord(text[error.position]):04X}, expected printable ones"
-        raise SpecError(Problem("", message, Position.after(text[: error.position], file))) from None
+        raise SpecError(Problem("", message, Position.locate_end(text[: error.position], file))) from None
 
 
-def _position(file: str, mark: Any) -> Position:
+def _make_position(file: str, mark: Any) -> Position:
     return Position(file, mark.line + 1, mark.column + 1)
 
 
@@ -182,7 +182,7 @@ class _Reader:
 
     def __init__(self, text: str, file: str) -> None:
         self._file = file
-        self._events = _events(text, file)
+        self._events = _parse_events(text, file)
         self._anchors: dict[str, _Read | _Path] = {}  # the path of a node whose end has not come yet
         self._weight = 0
 
@@ -199,10 +199,10 @@ class _Reader:
         if isinstance(event, events.AliasEvent):
             named = self._follow(event, path)
             self._count(named.weight, named.height, event, path)
-            return replace(named, source=replace(named.source, position=self._at(event)))
+            return replace(named, source=replace(named.source, position=self._locate(event)))
         if isinstance(event, events.ScalarEvent):
             value = self._read_scalar(event, path)
-            read = _Read(value, Source(self._at(event)), weight(value))
+            read = _Read(value, Source(self._locate(event)), weigh(value))
             self._count(read.weight, 0, event, path)
         else:
             read = self._read_collection(event, path)
@@ -223,9 +223,9 @@ class _Reader:
             part = self._read_key(first, path, children) if mapping else len(data)
             read = self._read_node(next(self._events) if mapping else first, (*path, part))
             data[part] = read.value
-            children[part] = replace(read.source, key=self._at(first) if mapping else None)
+            children[part] = replace(read.source, key=self._locate(first) if mapping else None)
             height = max(height, read.height)
-        source = Source(self._at(event), children=children)
+        source = Source(self._locate(event), children=children)
         return _Read(data if mapping else list(data.values()), source, self._weight - before, height + 1)
 
     def _read_scalar(self, event: Any, path: _Path) -> _Scalar:
@@ -259,7 +259,7 @@ class _Reader:
         name = event.anchor
         named = self._anchors.get(name)
         if named is None:
-            hint = nearest(name, self._anchors)
+            hint = suggest(name, self._anchors)
             self._fail(f"got the alias *{name}, expected an anchor before it", event, path, hint)
         if isinstance(named, tuple):
             cycle = " → ".join(join(place) or "the whole" for place in (named, path, named))
@@ -273,11 +273,11 @@ class _Reader:
         if len(path) + height > MAX_DEPTH:
             self._fail(f"got more than {MAX_DEPTH} levels of nesting, expected fewer", event, path)
 
-    def _at(self, event: Any) -> Position:
-        return _position(self._file, event.start_mark)
+    def _locate(self, event: Any) -> Position:
+        return _make_position(self._file, event.start_mark)
 
     def _fail(self, message: str, event: Any, path: _Path = (), hint: str | None = None) -> NoReturn:
-        raise SpecError(Problem(join(path), message, self._at(event), hint))
+        raise SpecError(Problem(join(path), message, self._locate(event), hint))
 
 
 def _resolve(text: str) -> _Scalar:
@@ -297,51 +297,51 @@ def _short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:30]}… ({len(text)} characters)"
 
 
-def _block(value: Any, pad: str) -> Iterator[str]:
+def _format_block(value: Any, pad: str) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            head = f"{pad}{_text(key)}:"
-            inline = _inline(item, _WIDTH - len(head) - 1)
+            head = f"{pad}{_format_text(key)}:"
+            inline = _format_inline(item, _WIDTH - len(head) - 1)
             if inline is not None:
                 yield f"{head} {inline}"
             else:
                 yield head
-                yield from _block(item, f"{pad}  ")
+                yield from _format_block(item, f"{pad}  ")
         return
     for item in value:
-        inline = _inline(item, _WIDTH - len(pad) - 2)
-        lines = iter([f"{pad}  {inline}"] if inline is not None else _block(item, f"{pad}  "))
+        inline = _format_inline(item, _WIDTH - len(pad) - 2)
+        lines = iter([f"{pad}  {inline}"] if inline is not None else _format_block(item, f"{pad}  "))
         yield f"{pad}- {next(lines)[len(pad) + 2 :]}"
         yield from lines
 
 
-def _inline(value: Any, room: int) -> str | None:
+def _format_inline(value: Any, room: int) -> str | None:
     """The text of a value for one line, or None where a block reads better."""
     if not value or not isinstance(value, (Mapping, tuple, list)):
-        return _flow(value)
-    if any(_holds_mapping(item) for item in (value.values() if isinstance(value, Mapping) else value)):
+        return _format_flow(value)
+    if any(_has_mapping(item) for item in (value.values() if isinstance(value, Mapping) else value)):
         return None
-    text = _flow(value)
+    text = _format_flow(value)
     return text if len(text) <= room else None
 
 
-def _holds_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, (tuple, list)) and any(map(_holds_mapping, value)))
+def _has_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, (tuple, list)) and any(map(_has_mapping, value)))
 
 
-def _flow(value: Any) -> str:
+def _format_flow(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_text(key)}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_format_text(key)}: {_format_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(map(_flow, value)) + "]"
+        return "[" + ", ".join(map(_format_flow, value)) + "]"
     if isinstance(value, str):
-        return _text(value)
+        return _format_text(value)
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _text(text: str) -> str:
+def _format_text(text: str) -> str:
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text
     return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else f"\\U{ord(c):08x}") for c in text) + '"'

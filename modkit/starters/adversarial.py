@@ -11,7 +11,7 @@ Shape letters: b batch, h w patches.
 
 from torch import Tensor
 
-from modkit.precision import widened
+from modkit.precision import widen
 
 __all__ = ["LeastSquares"]
 
@@ -25,8 +25,8 @@ class LeastSquares:
 
     def generator(self, fake_logits: Tensor) -> Tensor:
         """How far fakes are from being taken for real, a scalar."""
-        return (widened(fake_logits) - 1).square().mean() / 2
+        return (widen(fake_logits) - 1).square().mean() / 2
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """How far both are from what they are, a scalar."""
-        return (widened(real_logits) - 1).square().mean() / 2 + widened(fake_logits).square().mean() / 2
+        return (widen(real_logits) - 1).square().mean() / 2 + widen(fake_logits).square().mean() / 2

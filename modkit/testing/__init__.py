@@ -15,7 +15,7 @@ from modkit.cases import CASES
 from modkit.cases.case import Case, Emitted, Example
 from modkit.cases.probe import Probe
 from modkit.cases.subject import Subject
-from modkit.testing.battery import Check, battery, parametrize_parts, subjects
+from modkit.testing.battery import Check, find_subjects, make_battery, parametrize_parts
 from modkit.testing.bench import Bench, Flaw
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "Flaw",
     "Probe",
     "Subject",
-    "battery",
+    "make_battery",
     "parametrize_parts",
-    "subjects",
+    "find_subjects",
 ]

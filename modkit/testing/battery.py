@@ -23,17 +23,17 @@ import pytest
 from modkit.cases import CASES
 from modkit.cases.subject import Subject
 from modkit.part import Part
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.testing.bench import Bench, Flaw
-from modkit.testing.checks import GROUNDS, LONG, named, possible
+from modkit.testing.checks import GROUNDS, LONG, is_possible, list_checks
 from modkit.testing.isolation import Isolation
 
-__all__ = ["Check", "Trial", "battery", "parametrize_parts", "subjects"]
+__all__ = ["Check", "PartChecks", "make_battery", "parametrize_parts", "find_subjects"]
 
 _BUILT_IN = "modkit"
 
 
-class Trial:
+class PartChecks:
     """All checks of one part; each is made once, when it is first asked for.
 
     Args:
@@ -45,14 +45,14 @@ class Trial:
 
     def __init__(self, bench: Bench, isolation: Isolation, reasons: Mapping[str, str]) -> None:
         self.bench, self.reasons = bench, reasons
-        checks = dict(named(CASES[bench.subject.part.kind].checks))
+        checks = dict(list_checks(CASES[bench.subject.part.kind].checks))
         self.checks: dict[str, Callable[[Bench], None]] = {
             "isolation": isolation,
-            **{name: check for name, check in checks.items() if possible(name)},
+            **{name: check for name, check in checks.items() if is_possible(name)},
         }
         self._found: dict[str, Flaw | None] = {}
 
-    def flaw(self, name: str) -> Flaw | None:
+    def find_flaw(self, name: str) -> Flaw | None:
         """What a check finds, or None."""
         if name not in self._found:
             try:
@@ -63,11 +63,11 @@ class Trial:
                 self._found[name] = None
         return self._found[name]
 
-    def missing_ground(self, name: str) -> str | None:
+    def find_missing_ground(self, name: str) -> str | None:
         """The first check that must hold before this one and does not, or None."""
         grounds = GROUNDS.get(name, ()) if name != "plays" else [one for one in self.checks if one not in LONG | {name}]
         counted = [one for one in grounds if one in self.checks and (one == "builds" or one not in self.reasons)]
-        return next((one for one in counted if self.flaw(one) is not None), None)
+        return next((one for one in counted if self.find_flaw(one) is not None), None)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Check:
     """
 
     name: str
-    trial: Trial
+    trial: PartChecks
 
     def __str__(self) -> str:
         return f"{self.trial.bench.subject}: {self.name}"
@@ -91,9 +91,9 @@ class Check:
         Raises:
             Flaw: If the check finds a fault, or a check that is known to fail does not.
         """
-        if (ground := self.trial.missing_ground(self.name)) is not None:
+        if (ground := self.trial.find_missing_ground(self.name)) is not None:
             pytest.skip(f"`{ground}` does not hold")
-        flaw, reason = self.trial.flaw(self.name), self.trial.reasons.get(self.name)
+        flaw, reason = self.trial.find_flaw(self.name), self.trial.reasons.get(self.name)
         if reason is None and flaw is not None:
             raise flaw
         if reason is not None and flaw is None:
@@ -102,7 +102,7 @@ class Check:
             pytest.xfail(f"{reason}: {flaw}")
 
 
-def battery(parts: Sequence[Subject], expected_failures: Mapping[str, str] | None = None) -> list[Check]:
+def make_battery(parts: Sequence[Subject], expected_failures: Mapping[str, str] | None = None) -> list[Check]:
     """Every check of some parts.
 
     Args:
@@ -118,7 +118,7 @@ def battery(parts: Sequence[Subject], expected_failures: Mapping[str, str] | Non
     for subject in parts:
         prefix = f"{subject}: "
         names = [key.removeprefix(prefix) for key in reasons if key.startswith(prefix)]
-        trial = Trial(Bench(subject), isolation, {name: reasons[prefix + name] for name in names})
+        trial = PartChecks(Bench(subject), isolation, {name: reasons[prefix + name] for name in names})
         found += [Check(name, trial) for name in trial.checks]
         for name in set(names) & trial.checks.keys():
             del reasons[prefix + name]
@@ -127,7 +127,7 @@ def battery(parts: Sequence[Subject], expected_failures: Mapping[str, str] | Non
     return found
 
 
-def subjects(plugin: str, params: Mapping[str, Mapping[str, Any]] | None = None) -> list[Subject]:
+def find_subjects(plugin: str, params: Mapping[str, Mapping[str, Any]] | None = None) -> list[Subject]:
     """The parts of an installed plug-in.
 
     Args:
@@ -137,12 +137,12 @@ def subjects(plugin: str, params: Mapping[str, Mapping[str, Any]] | None = None)
     Raises:
         ValueError: If it has no parts, or keywords are given for a part that it has not.
     """
-    owned = [entry.part for entry in registry().parts() if _owner(entry.part) == plugin]
+    owned = [entry.part for entry in get_registry().list_parts() if _get_owner(entry.part) == plugin]
     if not owned:
-        names = sorted({_owner(entry.part) for entry in registry().parts()})
+        names = sorted({_get_owner(entry.part) for entry in get_registry().list_parts()})
         raise ValueError(f"expected an installed plug-in with parts, one of {', '.join(names)}, got {plugin!r}")
     given = dict(params or {})
-    declared = getattr(registry().manager.get_plugin(plugin), "__name__", None)
+    declared = getattr(get_registry().manager.get_plugin(plugin), "__name__", None)
     declared = declared if declared in sys.modules else None
     found = [Subject(part, given.pop(f"{part.kind} {part.name}", {}), declared) for part in owned]
     if given:
@@ -171,13 +171,13 @@ def parametrize_parts(
     Raises:
         ValueError: If there is no such plug-in or it has no parts, or a key names nothing.
     """
-    checks = battery(subjects(plugin, params), expected_failures)
-    return pytest.mark.parametrize("check", [pytest.param(one, id=str(one), marks=_marks(one)) for one in checks])
+    checks = make_battery(find_subjects(plugin, params), expected_failures)
+    return pytest.mark.parametrize("check", [pytest.param(one, id=str(one), marks=_get_marks(one)) for one in checks])
 
 
-def _marks(check: Check) -> tuple[pytest.MarkDecorator, ...]:
+def _get_marks(check: Check) -> tuple[pytest.MarkDecorator, ...]:
     return (pytest.mark.modkit_long,) if check.name in LONG else ()
 
 
-def _owner(part: Part) -> str:
+def _get_owner(part: Part) -> str:
     return part.name.partition("/")[0] if "/" in part.name else _BUILT_IN

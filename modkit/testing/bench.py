@@ -15,7 +15,7 @@ from modkit.cases.case import Case, Emitted, Example
 from modkit.cases.probe import Probe
 from modkit.cases.subject import Subject
 
-__all__ = ["Bench", "Flaw", "Play", "loosened"]
+__all__ = ["Bench", "Flaw", "Play", "perturb"]
 
 
 class Flaw(AssertionError):
@@ -60,7 +60,7 @@ class Bench:
     @cached_property
     def refusals(self) -> dict[str, str]:
         """Why it refuses examples, by the example's name."""
-        found = ((one.name, self.subject.refusal(one.types())) for one in self.case.examples)
+        found = ((one.name, self.subject.find_refusal(one.types())) for one in self.case.examples)
         return {name: reason for name, reason in found if reason is not None}
 
     @cached_property
@@ -105,27 +105,27 @@ class Bench:
             return self.case.call(part, types, probe)
         except Exception as error:
             kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-            raise Flaw(f"{self.at(example)}: {kind}{error}") from error
+            raise Flaw(f"{self.describe(example)}: {kind}{error}") from error
 
-    def at(self, example: Example) -> str:
+    def describe(self, example: Example) -> str:
         """What messages call the part there."""
         return f"{self.subject} ({example.name})"
 
-    def plays(self, probe: Callable[[], Probe] = Probe, **options: Any) -> Iterator[tuple[Example, Play]]:
+    def play_all(self, probe: Callable[[], Probe] = Probe, **options: Any) -> Iterator[tuple[Example, Play]]:
         """A play of each example that it accepts, each with a probe of its own."""
         for example in self.accepted:
             yield example, self.play(example, probe(), **options)
 
-    def flaw(self, example: Example, message: str) -> NoReturn:
+    def fail(self, example: Example, message: str) -> NoReturn:
         """Raises what a check found at an example.
 
         Raises:
             Flaw: Always.
         """
-        raise Flaw(f"{self.at(example)}: {message}")
+        raise Flaw(f"{self.describe(example)}: {message}")
 
 
-def loosened(part: Any) -> Any:
+def perturb(part: Any) -> Any:
     """A module whose parameters are moved off their initial values, zeros among them; anything else as it is."""
     if isinstance(part, nn.Module):
         generator = torch.Generator().manual_seed(0)

@@ -12,35 +12,35 @@ import torch
 from modkit.testing import declaration, modules, playing, values
 from modkit.testing.bench import Bench
 
-__all__ = ["GROUNDS", "LONG", "named", "possible"]
+__all__ = ["GROUNDS", "LONG", "list_checks", "is_possible"]
 
 _Check = Callable[[Bench], None]
 
 _ALWAYS: dict[str, _Check] = {
-    "declaration": declaration.declaration,
-    "signature": declaration.signature,
-    "builds": declaration.builds,
-    "refusals": declaration.refusals,
-    "emits": values.emits,
-    "finite": values.finite,
-    "global-draws": values.global_draws,
-    "inputs": values.inputs,
-    "deterministic": values.deterministic,
-    "one-sample": values.one_sample,
+    "declaration": declaration.check_declaration,
+    "signature": declaration.check_signature,
+    "builds": declaration.check_building,
+    "refusals": declaration.check_refusals,
+    "emits": values.check_emitted,
+    "finite": values.check_finite,
+    "global-draws": values.check_global_draws,
+    "inputs": values.check_inputs,
+    "deterministic": values.check_deterministic,
+    "one-sample": values.check_one_sample,
 }
 _GROUPS: dict[str, dict[str, _Check]] = {
     "modules": {
-        "meta": modules.meta,
-        "modes": modules.modes,
-        "dtypes": modules.dtypes,
-        "round-trips": modules.round_trips,
-        "cuda": modules.cuda,
+        "meta": modules.check_meta,
+        "modes": modules.check_modes,
+        "dtypes": modules.check_dtypes,
+        "round-trips": modules.check_round_trips,
+        "cuda": modules.check_cuda,
     },
-    "gradients": {"gradients": modules.gradients},
-    "independence": {"independence": values.independence},
-    "compile": {"compiles": modules.compiles, "inductor": modules.inductor},
+    "gradients": {"gradients": modules.check_gradients},
+    "independence": {"independence": values.check_independence},
+    "compile": {"compiles": modules.check_compilation, "inductor": modules.check_inductor},
 }
-_LAST: dict[str, _Check] = {"plays": playing.plays}
+_LAST: dict[str, _Check] = {"plays": playing.check_playing}
 
 _CALLS = ("builds", "emits")
 GROUNDS: dict[str, tuple[str, ...]] = {
@@ -69,12 +69,12 @@ LONG = frozenset({"inductor"})
 """The checks that take many seconds a part, and are made where they are asked for."""
 
 
-def possible(name: str) -> bool:
+def is_possible(name: str) -> bool:
     """Whether a check can be made here: one of a GPU where there is one."""
     return name != "cuda" or torch.cuda.is_available()
 
 
-def named(groups: tuple[str, ...]) -> Iterator[tuple[str, _Check]]:
+def list_checks(groups: tuple[str, ...]) -> Iterator[tuple[str, _Check]]:
     """The checks of every part and of these groups, by name, in their order."""
     yield from _ALWAYS.items()
     for group in groups:

@@ -9,25 +9,25 @@ from functools import cache
 
 from modkit.kinds import KINDS
 from modkit.parts import docstrings
-from modkit.parts.signature import MISSING, parameters
-from modkit.parts.validation import misfit
+from modkit.parts.signature import MISSING, read_parameters
+from modkit.parts.validation import validate
 from modkit.testing.bench import Bench, Flaw
 
-__all__ = ["builds", "declaration", "refusals", "signature"]
+__all__ = ["check_building", "check_declaration", "check_refusals", "check_signature"]
 
 _LIGHT = ("torch", "diffusers", "sklearn", "matplotlib")  # what a declaration must not import: each takes a second
 _WAIT = 60
 
 
-def declaration(bench: Bench) -> None:
+def check_declaration(bench: Bench) -> None:
     """The module that declares it imports in a process of its own, without torch."""
     module = bench.subject.declared
-    if module is not None and (reason := _declared(module)):
+    if module is not None and (reason := _check_module(module)):
         raise Flaw(f"{bench.subject}: expected the declaration {module} to {reason}")
 
 
 @cache
-def _declared(module: str) -> str | None:
+def _check_module(module: str) -> str | None:
     """What is wrong with a module that declares parts, or None."""
     code = (
         "import sys; import importlib; importlib.import_module(sys.argv[1]); "
@@ -43,14 +43,14 @@ def _declared(module: str) -> str | None:
     return None
 
 
-def signature(bench: Bench) -> None:
+def check_signature(bench: Bench) -> None:
     """Its target resolves; each parameter is typed, and documented with the class; defaults fit their types."""
     part = bench.subject.part
     try:
-        target, declared = part.load(), parameters(part)
+        target, declared = part.load(), read_parameters(part)
     except Exception as error:
         raise Flaw(f"{bench.subject}: expected a target with a typed signature, got {error}") from error
-    if not docstrings.summary(target):
+    if not docstrings.read_summary(target):
         raise Flaw(f"{bench.subject}: expected a docstring whose first line says what it is, got none")
     if not part.summary:
         raise Flaw(f"{bench.subject}: expected a summary for `modkit list`, got none")
@@ -59,7 +59,7 @@ def signature(bench: Bench) -> None:
             raise Flaw(f"{bench.subject}: expected a line for {name!r} under Args of its docstring, got none")
         if parameter.slot or parameter.record or parameter.default is MISSING:
             continue
-        if reason := misfit(parameter.default, parameter.annotation):
+        if reason := validate(parameter.default, parameter.annotation):
             raise Flaw(f"{bench.subject}: expected a default of {name!r} that fits its type, got: {reason}")
     keyword = [
         one.name
@@ -71,7 +71,7 @@ def signature(bench: Bench) -> None:
         raise Flaw(f"{bench.subject}: expected keyword-only parameters after the types, got {places} by position")
 
 
-def builds(bench: Bench) -> None:
+def check_building(bench: Bench) -> None:
     """It builds from at least one of its kind's example types."""
     if bench.accepted:
         return
@@ -79,7 +79,7 @@ def builds(bench: Bench) -> None:
     raise Flaw(f"{bench.subject}: expected it to build from one of its kind's types, got refusals: {reasons}")
 
 
-def refusals(bench: Bench) -> None:
+def check_refusals(bench: Bench) -> None:
     """Each type that it refuses it refuses in words: a ValueError that says what was expected and what it got."""
     for name, reason in bench.refusals.items():
         if "got" not in reason or not ("expect" in reason or "requires" in reason):

@@ -8,7 +8,7 @@ from typing import Any
 
 from modkit.specs.spec import Spec
 
-__all__ = ["places"]
+__all__ = ["list_hosts"]
 
 _DATA = "{use: digits, size: 8}"
 _TRAIN = "train: {device: cpu, batch_size: 16, steps: 2, samples: {num: 4}}"
@@ -135,15 +135,15 @@ _PLACES = {
 }
 
 
-def places(kind: str) -> Iterator[tuple[Spec, str]]:
+def list_hosts(kind: str) -> Iterator[tuple[Spec, str]]:
     """Specs with the path at which each takes a part of a kind."""
     for place in _PLACES[kind]:
         name, path = place.split()
-        yield _spec(name), path
+        yield _make_spec(name), path
 
 
 @cache
-def _spec(name: str) -> Spec:
+def _make_spec(name: str) -> Spec:
     base, changes = _VARIANTS.get(name, (name, {}))
     text = f"name: {name}\ndata: {_DATA}\nmodel:{_MODELS[base]}{_TRAIN}\n"
     spec = Spec.from_yaml(text, f"the reference host {name}")

@@ -38,7 +38,7 @@ class Isolation:
 
     @cached_property
     def _seen(self) -> list[list[str]]:
-        told = "".join(json.dumps(_told(subject), default=_plain) + "\n" for subject in self._subjects)
+        told = "".join(json.dumps(_describe(subject), default=_to_plain) + "\n" for subject in self._subjects)
         environment = {
             **os.environ,
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -58,7 +58,7 @@ class Isolation:
         return answers
 
 
-def _told(subject: Subject) -> dict[str, object]:
+def _describe(subject: Subject) -> dict[str, object]:
     part = subject.part
     return {
         "kind": part.kind,
@@ -69,7 +69,7 @@ def _told(subject: Subject) -> dict[str, object]:
     }
 
 
-def _plain(value: object) -> object:
+def _to_plain(value: object) -> object:
     if isinstance(value, Node):
         return dict(value)
     raise TypeError(f"expected plain data, got {value!r}")

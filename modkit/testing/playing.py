@@ -9,24 +9,24 @@ import torch
 
 from modkit.building.session import load
 from modkit.cases.subject import Subject
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.specs.node import Node
 from modkit.specs.spec import Spec
 from modkit.testing.bench import Bench, Flaw
-from modkit.testing.hosts import places
+from modkit.testing.hosts import list_hosts
 from modkit.training.train import train
 
-__all__ = ["plays"]
+__all__ = ["check_playing"]
 
 _LISTS = ("train.loggers",)
 
 
-def plays(bench: Bench) -> None:
+def check_playing(bench: Bench) -> None:
     """A reference host of its kind takes it, trains for two steps, and samples the same once loaded again."""
-    node, reasons = _named(bench.subject), []
-    for host, path in places(bench.subject.part.kind):
+    node, reasons = _name_part(bench.subject), []
+    for host, path in list_hosts(bench.subject.part.kind):
         try:
-            first, second = _played(host.with_value(path, (node,) if path in _LISTS else node))
+            first, second = _play(host.with_value(path, (node,) if path in _LISTS else node))
         except Exception as error:  # this host does not suit it, or it fails in any: both are told below
             reasons.append(f"{host.name}: {error}")
             continue
@@ -36,22 +36,22 @@ def plays(bench: Bench) -> None:
     raise Flaw(f"{bench.subject}: expected a reference host to take it and train, got: {'; '.join(reasons)}")
 
 
-def _played(spec: Spec) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def _play(spec: Spec) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Samples of a trained host, twice loaded."""
     with tempfile.TemporaryDirectory() as folder:
         run = train(spec, Path(folder) / "run")
-        first, second = (_made(load(run, spec=spec)) for _ in range(2))
+        first, second = (_sample(load(run, spec=spec)) for _ in range(2))
     return first, second
 
 
-def _named(subject: Subject) -> Node:
+def _name_part(subject: Subject) -> Node:
     """The part by its name, where it is registered under one."""
     node = subject.node
-    registered = registry().named(subject.part.target)
+    registered = get_registry().find_by_target(subject.part.target)
     return Node({**node, "use": subject.part.name}) if registered == subject.part else node
 
 
-def _made(model: object) -> torch.Tensor | None:
+def _sample(model: object) -> torch.Tensor | None:
     """Two samples; None of a model without a prior."""
     try:
         samples = model.sample(2, seed=0)  # type: ignore[attr-defined]

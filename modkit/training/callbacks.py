@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from modkit.models.model import Model
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.runs.run import Run
 from modkit.types import Score
 
@@ -70,7 +70,7 @@ class Watchers:
         self._tell("run_finished", error=error)
 
     def _tell(self, event: str, **arguments: Any) -> None:
-        registry().call(f"modkit_{event}", run=self._run, **arguments)
+        get_registry().call(f"modkit_{event}", run=self._run, **arguments)
         for logger in tuple(self._loggers):
             try:
                 if method := getattr(logger, event, None):

@@ -178,7 +178,7 @@ class Trainer:
             turn = Turn(cursor.index, rng, settings.terms, self._waiting(seat.player))
             micro = batch.rows(slice(part * size, (part + 1) * size)) if settings.accumulate > 1 else batch
             last = part == settings.accumulate - 1
-            with nullcontext() if last else engine.accumulate(seat.losses), rng.scope():
+            with nullcontext() if last else engine.accumulate(seat.losses), rng.seed_torch():
                 with torch.autocast(engine.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                     losses = seat.losses(micro, turn)
                 if losses:

@@ -10,9 +10,9 @@ import torch
 from click.testing import CliRunner
 
 from modkit import Part, Spec, SpecError, build, hookimpl, load, train, use
-from modkit.building.migration import Migration, current_spec, due, prefixes
+from modkit.building.migration import Migration, find_due, find_prefixes, load_current_spec
 from modkit.cli.app import app
-from modkit.parts.registry import Entry, Registry, registry
+from modkit.parts.registry import Entry, Registry, get_registry
 from modkit.publishing.export import export
 from modkit.runs.run import Run
 from modkit.specs.node import Node
@@ -98,10 +98,10 @@ def plugin(tmp_path_factory):
 def installed(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
-        registry.cache_clear()
+        get_registry.cache_clear()
         importlib.invalidate_caches()
         yield
-    registry.cache_clear()
+    get_registry.cache_clear()
 
 
 THIN_VAE = use("autoencoder", encoder=use("acme/thin", wide=3), decoder=MLP["decoder"])
@@ -136,15 +136,15 @@ def test_a_run_of_version_1_loads_under_version_2_with_its_averages(made, first,
         before = [reconstructed(load(run, checkpoint=name)) for name in run.kept]
         assert not torch.equal(*before) and caplog.text == ""
     with installed(second):
-        assert [str(one) for one in due(run)] == [
-            f"the migration {registry().find('encoder', 'acme/thin').migrate} of encoder acme/thin at model.encoder, "
-            "from 1.0 to 2.0"
+        assert [str(one) for one in find_due(run)] == [
+            f"the migration {get_registry().find('encoder', 'acme/thin').migrate} of encoder acme/thin at "
+            "model.encoder, from 1.0 to 2.0"
         ]
         for name, x in zip(run.kept, before, strict=True):
             model = load(run, checkpoint=name)
             assert torch.equal(reconstructed(model), x) and torch.equal(model.sample(3, seed=0), samples[name])
         assert model.encoder.net.weight.shape == (3, 64)
-        assert current_spec(run).model["encoder"] == use("acme/thin", features=3)
+        assert load_current_spec(run).model["encoder"] == use("acme/thin", features=3)
         assert load(run, ["model.encoder.features=3"]).encoder.h.shape == (3,)
     assert len(caplog.records) == 3, "a warning each time that it is loaded"
     assert "modkit-acme was 1.0, is 2.0" in caplog.text and "encoder acme/thin: its source file" in caplog.text
@@ -188,7 +188,7 @@ def test_without_the_plugin_one_is_told_what_to_install(made, tmp_path):
         r"needs parts that are not here:\n  encoder acme/thin is missing: it came with modkit-acme 1.0, it is not "
         r"installed: pip install modkit-acme==1.0$"
     )
-    registry.cache_clear()
+    get_registry.cache_clear()
     for attempt in (
         lambda: load(run),
         lambda: export(run, tmp_path / "out"),
@@ -280,7 +280,7 @@ def test_training_cannot_go_on_after_a_migration(made, second):
         installed(second),
         pytest.raises(ValueError, match="cannot be gone on with: the migration .*optimizers cannot"),
     ):
-        train(current_spec(run), run.path, resume=True)
+        train(load_current_spec(run), run.path, resume=True)
     assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
 
 
@@ -298,7 +298,7 @@ def test_a_piece_of_an_older_run_is_migrated(made, first, second, tmp_path):
         assert (
             torch.equal(reconstructed(model.autoencoder), x) and "autoencoder.encoder.net.weight" in model.state_dict()
         )
-        written = current_spec(older).model["autoencoder"]
+        written = load_current_spec(older).model["autoencoder"]
         assert written.use == "run" and written["part"]["encoder"] == use("acme/thin", features=3)
         again = train(spec(piece, steps=1), tmp_path / "again")
         assert [row["version"] for row in again.lock["parts"] if row["name"] == "acme/thin"] == ["2.0"]
@@ -309,7 +309,7 @@ def test_what_was_migrated_is_exported_as_it_is_now(made, second, tmp_path):
     with installed(second):
         export(run, tmp_path / "out")
         there = Run.open(tmp_path / "out")
-        assert torch.equal(load(there, locked=True).sample(3, seed=0), samples[run.kept[-1]]) and due(there) == ()
+        assert torch.equal(load(there, locked=True).sample(3, seed=0), samples[run.kept[-1]]) and find_due(there) == ()
         assert {key: there.lock[key] for key in ("seed", "commit")} == {
             key: run.lock[key] for key in ("seed", "commit")
         }
@@ -342,9 +342,12 @@ def test_a_declaration_names_a_function():
 
 def test_prefixes_are_those_of_every_part_that_a_node_was_built_into():
     keys = dict.fromkeys(["level[0].net.a", "level[1].net.a", "level[1].nets.a", "levels[0].net.a", "b", "x.level.c"])
-    assert prefixes("model.level.net", keys) == ["level[0].net.", "level[1].net."]
-    assert prefixes("model.levels[0].net", keys) == ["levels[0].net."] and prefixes("model.levels[1]", keys) == []
-    assert prefixes("model", keys) == [""] and prefixes("train.optimizer", keys) == []
+    assert find_prefixes("model.level.net", keys) == ["level[0].net.", "level[1].net."]
+    assert (
+        find_prefixes("model.levels[0].net", keys) == ["levels[0].net."]
+        and find_prefixes("model.levels[1]", keys) == []
+    )
+    assert find_prefixes("model", keys) == [""] and find_prefixes("train.optimizer", keys) == []
 
 
 TREE = Node(
@@ -391,11 +394,11 @@ def test_lists_trained_pieces_shared_parts_and_parts_made_several_times(place):
 
 def test_inner_parts_go_first(made, monkeypatch):
     part = Part("model", "acme/m", "x:y", "", migrate=f"{__name__}:growing")
-    monkeypatch.setattr("modkit.building.migration.known", lambda row: Entry(part, "acme", "2"))
+    monkeypatch.setattr("modkit.building.migration.find_known", lambda row: Entry(part, "acme", "2"))
     row = {"kind": "model", "name": "acme/m", "distribution": "acme", "version": "1", "sha256": None}
     rows = [row | {"at": ["model", "model.a[0].b"]}, row | {"at": ["model.a[0]"]}, row | {"version": "2", "at": ["x"]}]
     run = Run(made[0].path, "", {"format": 2, "parts": rows})
-    assert [one.path for one in due(run)] == ["model.a[0].b", "model.a[0]", "model"]
+    assert [one.path for one in find_due(run)] == ["model.a[0].b", "model.a[0]", "model"]
 
 
 def test_parts_of_one_node_must_agree():

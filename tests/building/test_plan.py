@@ -114,7 +114,7 @@ train:
         ["spec.yaml:7:10", "model.z_dim"],
         ["spec.yaml:10:30", "train.optimizer.lr"],
     ]
-    assert "did you mean width?" in found[0] and "did you mean 'mlp'?" in found[1]
+    assert "did you mean 'width'?" in found[0] and "did you mean 'mlp'?" in found[1]
     assert "expected int, got 'many'" in found[3]
 
 
@@ -274,7 +274,7 @@ class Named(Flat):
         assert name is None
 
     @staticmethod
-    def expanded(params):
+    def expand_params(params):
         if params.get("name") == "nobody":
             raise ValueError("Named expects a name that it knows, got 'nobody'")
         told = {key: value for key, value in params.items() if key != "name"}

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from modkit.kinds import KINDS
-from modkit.parts.registry import DISTRIBUTION, registry
+from modkit.parts.registry import DISTRIBUTION, get_registry
 from tests.docs.blocks import ROOT, pages
 
 DOCS = ROOT / "docs"
@@ -58,7 +58,7 @@ def test_generated_pages_are_those_of_the_code(made):
 
 
 def test_every_part_and_every_parameter_has_its_place(generate, made):
-    for entry in registry().parts():
+    for entry in get_registry().list_parts():
         if entry.distribution == DISTRIBUTION:
             text = made[DOCS / "kinds" / f"{entry.part.kind}.md"]
             _, found, section = text.partition(f"\n### {entry.part.name}\n")

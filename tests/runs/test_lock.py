@@ -15,18 +15,18 @@ import torch
 
 import modkit.types
 from modkit.part import Part
-from modkit.runs.lock import compare, drift, lock
+from modkit.runs.lock import compare, find_drift, lock
 from tests.plugin_factory import make_plugin
 
 Entry = namedtuple("Entry", "part distribution version")
 TYPE = Entry(Part("bottleneck", "acme/fsq", "modkit.types:TensorType", ""), "acme-parts-of-nobody", "1.2")
 KEYS = {"b": (3,), "a": (2, 3)}
-partial = functools.partial(functools.partial(modkit.types.levels))
+partial = functools.partial(functools.partial(modkit.types.split_levels))
 
 
-@functools.wraps(modkit.types.levels)
+@functools.wraps(modkit.types.split_levels)
 def wrapped(event):
-    return modkit.types.levels(event)
+    return modkit.types.split_levels(event)
 
 
 def made(*entries, seed=0, spec_text="model: 1\n", keys=KEYS, places=None):
@@ -77,7 +77,7 @@ def test_the_lock_does_not_depend_on_orders_or_repetitions():
 
 
 def test_the_source_is_where_the_target_is_defined_not_where_it_is_imported():
-    for target in ("modkit.types:levels", "modkit.types:TensorType.__str__", "modkit:TensorType"):
+    for target in ("modkit.types:split_levels", "modkit.types:TensorType.__str__", "modkit:TensorType"):
         source = made(Entry(Part("encoder", "n", target, ""), "d", "1"))["parts"][0]["sha256"]
         assert source == hashlib.sha256(Path(modkit.types.__file__).read_bytes()).hexdigest()
     with pytest.raises(ValueError, match="has no 'Absent'"):
@@ -136,10 +136,10 @@ def test_what_drifts_is_known_by_its_former_name_too():
         TYPE._replace(part=replace(TYPE.part, name="acme/old")), TYPE._replace(part=replace(TYPE.part, name="gone"))
     )
     now = TYPE._replace(part=replace(TYPE.part, aliases=("acme/old",)))
-    assert drift(was, [now]) == drift(was, []) == []
+    assert find_drift(was, [now]) == find_drift(was, []) == []
     was["parts"][0]["sha256"] = None
     other = "acme-parts-of-nobody 1.2 was, is others 2"
-    assert drift(was, [now._replace(distribution="others", version="2")]) == [
+    assert find_drift(was, [now._replace(distribution="others", version="2")]) == [
         other, "bottleneck acme/old: its source file has changed",
     ]  # fmt: skip
 

@@ -104,9 +104,9 @@ def test_endless_data_are_refused():
 
 
 def test_a_registered_class_is_recorded_by_name_and_a_local_one_is_not_reloadable():
-    from modkit.parts.registry import registry
+    from modkit.parts.registry import get_registry
 
-    part = registry().find("sampler", "ddim")
+    part = get_registry().find("sampler", "ddim")
     assert use(part.load(), steps=5) == use("ddim", steps=5)
     node = use(Local, size=1)
     assert node.use is Local
@@ -162,7 +162,7 @@ def test_round_trip_of_random_trees(model, train, name):
 def test_bare_names_stand_for_model_and_data():
     spec = Spec.from_yaml("model: gan\ndata: digits\n")
     assert spec == Spec(model=use("gan"), data=use("digits"), name="model")
-    assert spec.position("model.use") == Position("<string>", 1, 8)
+    assert spec.find_position("model.use") == Position("<string>", 1, 8)
 
 
 test_wrong_top_levels_are_refused = refusals(
@@ -193,12 +193,12 @@ def test_values_and_positions_are_found_by_path():
     assert spec.at("model.autoencoder.encoder.channels[1]") == 64
     assert spec.at("name") == "ldm-shape-only"
     assert spec.at("x") is None
-    assert spec.position("model.autoencoder.encoder.channels[1]") == Position("f", 6, 41)
-    assert spec.position("model.prior.schedule") == Position("f", 10, 15)
-    assert spec.position("model.prior.schedule", key=True) == Position("f", 10, 5)
-    assert spec.position("model.prior.schedule.num") == Position("f", 10, 15)
-    assert spec.position("model.prior.sampler.steps", key=True) == Position("f", 9, 5)
-    assert Spec(model=use("gan")).position("model") is None
+    assert spec.find_position("model.autoencoder.encoder.channels[1]") == Position("f", 6, 41)
+    assert spec.find_position("model.prior.schedule") == Position("f", 10, 15)
+    assert spec.find_position("model.prior.schedule", key=True) == Position("f", 10, 5)
+    assert spec.find_position("model.prior.schedule.num") == Position("f", 10, 15)
+    assert spec.find_position("model.prior.sampler.steps", key=True) == Position("f", 9, 5)
+    assert Spec(model=use("gan")).find_position("model") is None
     with pytest.raises(SpecError, match=r"model\.pior: got a path that is not there, .*\(did you mean prior\?\)"):
         spec.at("model.pior.schedule")
     with pytest.raises(SpecError, match=r"channels\[2\]: got a path that is not there, expected one of \[0\], \[1\]"):
@@ -210,8 +210,8 @@ def test_with_value_changes_a_copy():
     where = Position("<override 1>", 1, 9)
     changed = spec.with_value("model.prior.schedule.num", 100, where)
     assert changed.at("model.prior.schedule") == use("cosine", num=100)
-    assert changed.position("model.prior.schedule.num") == where
-    assert changed.position("model.prior.schedule") == Position("f", 10, 15)
+    assert changed.find_position("model.prior.schedule.num") == where
+    assert changed.find_position("model.prior.schedule") == Position("f", 10, 15)
     assert spec.at("model.prior.schedule") == "cosine"
     assert spec.with_value("model.autoencoder.encoder.channels[0]", 8).at("model.autoencoder.encoder.channels") == (
         8,
@@ -237,7 +237,7 @@ def test_scalars_are_resolved_through_others():
     spec = Spec.from_yaml('model: {use: gan, a: "${train.lr}", b: ["${model.a}", "${ name }"]}\ntrain: {lr: 1e-4}', "f")
     resolved = resolve(spec)
     assert resolved.model == use("gan", a=1e-4, b=[1e-4, "model"])
-    assert resolved.position("model.a") == spec.position("model.a")
+    assert resolved.position("model.a") == spec.find_position("model.a")
     assert spec.at("model.a") == "${train.lr}"
 
 
@@ -292,8 +292,8 @@ def test_load_spec_reads_a_file_and_applies_overrides(tmp_path, caplog):
     path.write_bytes(b"\xef\xbb\xbf" + SAMPLE.encode())
     spec = load_spec(path, ["train.seed=3"])
     assert spec.train == {"seed": 3}
-    assert spec.position("model.use") == Position(str(path), 4, 8)
-    assert spec.position("train.seed") == Position("<override 1>", 1, 12)
+    assert spec.find_position("model.use") == Position(str(path), 4, 8)
+    assert spec.find_position("train.seed") == Position("<override 1>", 1, 12)
     assert not caplog.records
 
 

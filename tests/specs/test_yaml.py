@@ -50,7 +50,7 @@ def test_positions_of_keys_values_and_items_are_exact():
 def test_placed_changes_one_place_only():
     _, source = parse(SAMPLE)
     new = Source(Position("<override 1>", 1, 5))
-    changed = source.placed(("model", "channels", 1), new)
+    changed = source.with_child(("model", "channels", 1), new)
     assert changed.at(("model", "channels", 1)) is new
     assert changed.at(("model", "use")) is source.at(("model", "use"))
     assert source.at(("model", "channels", 1)).position == Position("<string>", 4, 18)
