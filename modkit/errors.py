@@ -1,7 +1,7 @@
-"""What is wrong with a spec, and where: `file:line:column: model.prior.network: got …, expected … (did you mean …?)`.
+"""Errors in a spec, with their place: `file:line:column: model.prior.network: got …, expected … (did you mean …?)`.
 
-A path names a place in a spec: names joined by dots, `[0]` for an item of a list, `["*critic"]` for a name that is not
-plain.
+A path names a place in a spec: names joined by dots, `[0]` for an item of a list, and `["*critic"]` for a name with
+special characters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _STEP = re.compile(r"""\.?(?P<name>[^.\[\]"'=\s]+)|\[(?P<index>[0-9]{1,9})\]|\[(
 
 @dataclass(frozen=True)
 class Position:
-    """A place in a text; line and column count from 1."""
+    """A place in a text. Lines and columns count from 1."""
 
     file: str
     line: int
@@ -28,7 +28,7 @@ class Position:
 
     @classmethod
     def locate_end(cls, text: str, file: str) -> Position:
-        """The place right after a text with which a file begins."""
+        """Returns the position right after a text that starts a file."""
         return cls(file, text.count("\n") + 1, len(text) - text.rfind("\n"))
 
     def __str__(self) -> str:
@@ -37,13 +37,17 @@ class Position:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One problem in a spec.
 
     Args:
-        path: Dotted path in the spec; empty where it concerns the whole.
-        message: What was got and what is expected.
-        position: Where it was written, or None for what came from Python.
-        hint: What may mend it, such as the nearest names.
+        path: Dotted path in the spec, empty if the problem concerns the whole spec.
+        message: What was received and what was expected.
+        position: Where the value was written, or None if it came from Python.
+        hint: How the problem may be solved, such as the closest names.
+
+    Examples:
+        >>> print(Problem("model.width", "got 'a', expected int", Position("vae.yaml", 3, 9)))
+        vae.yaml:3:9: model.width: got 'a', expected int
     """
 
     path: str
@@ -58,10 +62,18 @@ class Problem:
 
 
 class SpecError(ValueError):
-    """A spec that cannot be built; its text lists every problem, one a line.
+    """A spec cannot be built. The message lists every problem, one per line.
 
     Args:
-        problems: One problem, or all of them.
+        problems: One problem, or several.
+
+    Examples:
+        >>> import modkit
+        >>> try:
+        ...     modkit.Spec.from_yaml("{modle: gan, model: gan}")
+        ... except modkit.SpecError as error:
+        ...     print(error.problems[0].path, error.problems[0].hint)
+        modle did you mean 'model'?
     """
 
     problems: tuple[Problem, ...]
@@ -105,7 +117,12 @@ def shorten(text: str) -> str:
 
 
 def join(parts: Sequence[str | int]) -> str:
-    """The dotted path of names and indices."""
+    """Joins names and indices to a dotted path.
+
+    Examples:
+        >>> join(["model", "levels", 0, "prior"])
+        'model.levels[0].prior'
+    """
     path = ""
     for part in parts:
         if isinstance(part, int):
@@ -118,15 +135,19 @@ def join(parts: Sequence[str | int]) -> str:
 
 
 def split(path: str, position: Position | None = None, referrer: str = "") -> tuple[str | int, ...]:
-    """The names and indices of a dotted path: the inverse of `join`.
+    """Splits a dotted path into names and indices; the inverse of `join`.
 
     Args:
         path: The path.
-        position: Where it was written.
-        referrer: Path of what holds it, to be blamed.
+        position: Where the path was written, for the error.
+        referrer: Path of the value that holds it, for the error.
+
+    Examples:
+        >>> split("model.levels[0].prior")
+        ('model', 'levels', 0, 'prior')
 
     Raises:
-        SpecError: If it is no path.
+        SpecError: If it is not a path.
     """
     parts: list[str | int] = []
     end = 0

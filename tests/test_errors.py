@@ -23,14 +23,14 @@ def test_error_lists_every_problem_and_survives_pickling():
 @pytest.mark.parametrize(
     "name, expected",
     [
-        ("dimm", "did you mean ddim?"),
-        ("lr-schedule", "did you mean lr_schedule?"),
-        ("Channels", "did you mean channels?"),
-        ("zzz", None),
-        ("x" * 100_000, None),
+        ("dimm", "did you mean 'ddim'?"),
+        ("lr-schedule", "did you mean 'lr_schedule'?"),
+        ("Channels", "did you mean 'channels'?"),
+        ("zzz", ""),
+        ("x" * 100_000, ""),
     ],
 )
-def test_nearest(name, expected):
+def test_suggest(name, expected):
     assert suggest(name, ["ddim", "euler", "lr_schedule", "channels"]) == expected
 
 

@@ -5,14 +5,14 @@ A call waits to be told its types by the builder; written down again it is the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from modkit.part import Part
+from modkit.part import Local, Part
 from modkit.specs.node import Node, Value
 
-__all__ = ["LOCAL", "Argument", "Call", "Given", "Local", "Record", "Ref", "Trained", "reroot", "written_record"]
+__all__ = ["LOCAL", "Argument", "Call", "Given", "Record", "Ref", "Trained", "reroot", "written_record"]
 
 LOCAL = "local:"
 """What a resolved spec puts before the name of a part that Python gave as an object."""
@@ -102,19 +102,6 @@ class Given:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Given:
         return self
-
-
-@dataclass(frozen=True)
-class Local(Part):
-    """A class or function given in Python that no package has registered."""
-
-    object: Callable[..., Any] | None = None
-
-    def load(self) -> Callable[..., Any]:
-        """The class or function."""
-        if self.object is None:
-            raise ValueError("a local part expects its class or function")
-        return self.object
 
 
 def reroot(value: Any, old: str, new: str, *, refs: bool = True) -> Any:

@@ -11,7 +11,7 @@ that a spec would hold, so objects and specs meet one planner, one check on meta
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -21,15 +21,16 @@ from typing import Any
 import torch
 
 from modkit.building.builder import Site
-from modkit.building.call import Call, Given, Local
+from modkit.building.call import Call, Given
 from modkit.building.checker import try_model
 from modkit.building.plan import Composition, plan
 from modkit.errors import Problem, SpecError
 from modkit.kinds import KINDS
 from modkit.models.model import Model
+from modkit.part import Local
 from modkit.parts.signature import Parameter, read_parameters, read_signature
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, format_target, name_part
+from modkit.specs.node import Node, name_part
 from modkit.specs.spec import Spec
 from modkit.types import CondType, TensorType
 
@@ -82,7 +83,7 @@ def compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
     """
     given, rest = _split_types(cls, types, arguments)
     x, cond, fields = given["x"], given.get("cond") or CondType(), dict(given.get("fields") or {})
-    model = Node({"use": name_part(cls), **_tree(rest, read_parameters(_local("model", cls)), "model")})
+    model = Node({"use": name_part(cls), **_tree(rest, read_parameters(Local.wrap("model", cls)), "model")})
     seed = _seed.get()
     train = None if seed is None else Node({"seed": seed})
     written = Node(write_types(x, fields)) if isinstance(x, TensorType) else None
@@ -195,15 +196,11 @@ def part_of(value: Any, kind: str, path: str) -> Any:
             raise SpecError(Problem(path, message))
         if told := [name for name in value.keywords if name in KINDS[kind].given]:
             raise SpecError(Problem(path, f"got {told[0]!r} in a partial; leave it out, the slot provides it"))
-        declared = read_parameters(_local(kind, value.func))
+        declared = read_parameters(Local.wrap(kind, value.func))
         return Node({"use": name_part(value.func), **_tree(value.keywords, declared, path)})
     if isinstance(value, type) or inspect.isroutine(value):
         return Node({"use": name_part(value)})
     return Node({"use": Given(value)})
-
-
-def _local(kind: str, part: Callable[..., Any]) -> Local:
-    return Local(kind, getattr(part, "__name__", "local"), format_target(part), "", object=part)
 
 
 def _describe(call: Call) -> str:

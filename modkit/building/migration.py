@@ -29,7 +29,7 @@ from modkit.runs.lock import rows
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value, describe
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path
+from modkit.specs.tree import Path, get_value, replace_value
 
 __all__ = ["Current", "Migration", "load_current", "load_current_spec", "find_due", "find_known", "find_prefixes"]
 
@@ -57,17 +57,17 @@ class Migration:
         found = list(dict.fromkeys(prefix for place in places for prefix in find_prefixes(place, state)))
         made = {key: value for key, value in state.items() if not key.startswith(tuple(found))}
 
-        def changed(node: Node) -> Node:
-            nodes = []
-            for prefix in found or [f"{self.path.partition('.')[2]}."]:
-                params, tensors = self._call(function, node, _select_under(prefix, state))
-                nodes.append(Node({"use": node["use"], **params}))
-                made.update({f"{prefix}{key}": tensor for key, tensor in tensors.items()})
-            if any(other != nodes[0] for other in nodes):
-                raise ValueError(f"{self} expects to give the same parameters for each part that is built, got others")
-            return nodes[0]
-
-        return _placed(tree, split(self.path), changed), made
+        place = _locate_part(tree, split(self.path))
+        node: Any = get_value(tree, place)
+        nodes = []
+        for prefix in found or [f"{self.path.partition('.')[2]}."]:
+            params, tensors = self._call(function, node, _select_under(prefix, state))
+            nodes.append(Node({"use": node["use"], **params}))
+            made.update({f"{prefix}{key}": tensor for key, tensor in tensors.items()})
+        if any(other != nodes[0] for other in nodes):
+            raise ValueError(f"{self} must return the same parameters for each part of one node, got different ones")
+        migrated: Any = replace_value(tree, place, nodes[0])
+        return migrated, made
 
     def _call(
         self, function: Callable[..., Any], node: Node, state: dict[str, Tensor]
@@ -190,18 +190,17 @@ def _walk_refs(tree: Value, path: Path) -> Iterator[tuple[Path, str]]:
             yield from _walk_refs(value, (*path, index))
 
 
-def _placed(tree: Value, path: Path, changed: Callable[[Node], Node]) -> Any:
-    """A tree with the part at a path changed; a trained piece of another run holds its own in `part`."""
-    if isinstance(tree, Node) and tree.use == "run" and "part" in tree:
-        return Node({**tree, "part": _placed(tree["part"], path, changed)})
-    if not path and isinstance(tree, Node) and "use" in tree:
-        return changed(tree)
-    head, *rest = path or (None,)
-    if isinstance(tree, tuple) and isinstance(head, int) and head < len(tree):
-        return (*tree[:head], _placed(tree[head], tuple(rest), changed), *tree[head + 1 :])
-    if isinstance(tree, Node) and isinstance(head, str) and head in tree:
-        return Node({**tree, head: _placed(tree[head], tuple(rest), changed)})
-    raise ValueError(f"a lock expects a part where it says that one stands, got {describe(tree)}")
+def _locate_part(tree: Value, path: Path) -> Path:
+    """Returns where a resolved spec holds the part at a path: in `part` where the part comes from another run."""
+    place: Path = ()
+    for name in (*path, None):
+        while isinstance(tree, Node) and tree.use == "run" and "part" in tree:
+            place, tree = (*place, "part"), tree["part"]
+        if name is not None:
+            place, tree = (*place, name), get_value(tree, (name,))
+    if not isinstance(tree, Node) or "use" not in tree:
+        raise ValueError(f"modkit.lock names a part at {join(path)}, where the run's spec has {describe(tree)}")
+    return place
 
 
 def _to_plain(value: Value) -> Any:

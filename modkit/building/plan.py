@@ -12,15 +12,15 @@ from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modkit.building.call import LOCAL, Argument, Call, Given, Local, Record, Ref, Trained, reroot, written_record
+from modkit.building.call import LOCAL, Argument, Call, Given, Record, Ref, Trained, reroot, written_record
 from modkit.errors import Problem, SpecError, join, split, suggest
 from modkit.kinds import KINDS, Default
-from modkit.part import Part
+from modkit.part import Local, Part
 from modkit.parts.registry import Entry, Registry, get_registry
 from modkit.parts.signature import Parameter, SlotShape, list_given_types, read_parameters, read_signature
 from modkit.parts.validation import validate
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, Value, describe, format_target
+from modkit.specs.node import Node, Value, describe
 from modkit.specs.references import resolve
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
@@ -246,7 +246,7 @@ class _Planner:
             names = ", ".join(entry.part.name for entry in self.registry.list_parts(kind))
             self.report(path, f"got no `use`, expected the name of a {kind}: {names}")
         elif callable(use):
-            return Local(kind, getattr(use, "__name__", "local"), format_target(use), "", object=use)
+            return Local.wrap(kind, use)
         elif not isinstance(use, str):
             self.report(path, f"got {describe(use)} as `use`, expected the name of a {kind}")
         elif use.startswith(LOCAL):
@@ -353,7 +353,7 @@ class _Planner:
         self.given[id(given.value)] = path
         composed: Plan | None = getattr(getattr(given.value, "composition", None), "plan", None)
         if composed is None:
-            part = Local(kind, given.__qualname__, format_target(given), "", object=given)
+            part = Local.wrap(kind, given)
             self.calls[path] = Call(path, part, {}, frozenset(), given=given)
         else:
             inner = [reroot(call, composed.model.path, path) for call in composed.calls.values()]

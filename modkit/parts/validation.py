@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
-from modkit.errors import suggest
+from modkit.errors import shorten, suggest
 from modkit.parts.annotation import DICTS, LISTS, list_members, render, strip_annotated
 
 __all__ = ["LIMIT", "validate"]
@@ -59,7 +59,7 @@ def _validate_scalar(value: object, annotation: Any) -> _Mismatch | None:
     if isinstance(value, bool) and annotation is not bool:
         return _make_mismatch(annotation, value)
     if isinstance(value, int) and abs(value) >= LIMIT:
-        return "", f"expected a number below 2^31 in size, got {_shown(value)}"
+        return "", f"expected a number below 2^31 in size, got {shorten(repr(value))}"
     if isinstance(value, float) and not math.isfinite(value):
         return "", f"expected a finite number, got {value}"
     return None
@@ -73,7 +73,7 @@ def _validate_any(value: object) -> _Mismatch | None:
     for kind in (bool, int, float, str, type(None)):
         if isinstance(value, kind):
             return _validate_scalar(value, kind)
-    return "", f"expected plain data, got {_shown(value)}"
+    return "", f"expected plain data, got {shorten(repr(value))}"
 
 
 def _validate_union(value: object, annotation: Any) -> _Mismatch | None:
@@ -95,7 +95,7 @@ def _validate_sequence(value: object, annotation: Any) -> _Mismatch | None:
     if get_origin(annotation) is tuple and args[-1:] != (Ellipsis,):
         items = list(args)
         if len(items) != len(value):
-            return "", f"expected {len(items)} values, {render(annotation)}, got {len(value)}: {_shown(value)}"
+            return "", f"expected {len(items)} values, {render(annotation)}, got {len(value)}: {shorten(repr(value))}"
     else:
         items = [args[0] if args else Any] * len(value)
     return _find_first(((f"[{index}]", item, kind) for index, (item, kind) in enumerate(zip(value, items))))
@@ -139,9 +139,4 @@ def _get_field_types(annotation: type[Any]) -> dict[str, Any]:
 
 def _make_mismatch(annotation: Any, value: object) -> _Mismatch:
     wanted = f"the keys of {annotation.__name__}" if is_dataclass(annotation) else render(annotation)  # type: ignore[union-attr]
-    return "", f"expected {wanted}, got {_shown(value)}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return "", f"expected {wanted}, got {shorten(repr(value))}"

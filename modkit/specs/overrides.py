@@ -1,8 +1,8 @@
 """Overrides: `model.prior.sampler=dpm-solver++` changes a spec from the command line.
 
-An override is a path, `=`, and a value in YAML. One that names a part for a slot swaps the part; swaps apply before
-values, whatever their order. The new part keeps the parameters that both parts declare and whose values fit, and a
-notice says what was dropped.
+An override consists of a path, `=`, and a value in YAML. An override that names a part for a slot swaps the part. Swaps
+are applied before other values, whatever their order. The new part keeps those parameters that both parts declare and
+whose values fit; a notice lists the dropped ones.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.kinds import Default
-from modkit.part import Part
+from modkit.part import Local, Part
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, SlotShape, read_parameters
 from modkit.parts.validation import validate
-from modkit.specs.node import Node, Value, describe, format_target, freeze
+from modkit.specs.node import Node, Value, describe, freeze
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, get_value
 from modkit.specs.yaml import Source, parse
@@ -34,7 +34,7 @@ _ROOTS: Mapping[Path, str] = {
 
 @dataclass(frozen=True)
 class _Override:
-    """A path and the value to put there."""
+    """A path and its new value."""
 
     parts: Path
     value: Value
@@ -47,21 +47,31 @@ class _Override:
 
 @dataclass(frozen=True)
 class _Place:
-    """What belongs at a path: a part of a kind, or several."""
+    """What a slot expects: a part of a kind, or several, and its default part."""
 
     shape: SlotShape
     default: str | None = None
 
 
 def apply(spec: Spec, overrides: Sequence[str]) -> tuple[Spec, list[str]]:
-    """A spec with overrides applied, and notices of the parameters that swaps dropped.
+    """Applies overrides to a spec.
 
     Args:
         spec: The spec.
-        overrides: `path=value`, the value in YAML (`channels=[32, 64]`, `{use: ddim, steps: 5}`).
+        overrides: `path=value` strings, with values in YAML (`channels=[32, 64]`, `{use: ddim, steps: 5}`).
+
+    Returns:
+        The new spec, and a notice for each parameter that a swap dropped.
+
+    Examples:
+        >>> spec = Spec.from_yaml("{model: {use: diffusion, sampler: {use: ddim, steps: 50, eta: 0.5}}}")
+        >>> changed, notices = apply(spec, ["model.sampler=heun"])
+        >>> changed.model["sampler"], notices
+        (use('heun', steps=50), ['swap model.sampler: dropped eta (unknown to heun)'])
 
     Raises:
-        SpecError: If an override is malformed or its path cannot be set; its position is `<override n>`, from 1.
+        SpecError: If an override is malformed or its path cannot be set. The position of the n-th override is
+            `<override n>`, counted from 1.
     """
     parsed = list(_parse(overrides))
     spec, notices, swapped = _apply_swaps(spec, parsed)
@@ -72,22 +82,27 @@ def apply(spec: Spec, overrides: Sequence[str]) -> tuple[Spec, list[str]]:
 
 
 def locate(spec: Spec, name: str) -> list[str]:
-    """Paths of all slots of that name in the spec's model, those of default parts included."""
+    """Returns the paths of all slots of this name in the spec's model, including slots of default parts."""
     root = ("model",)
     return [join(path) for path in _walk_slots(spec.model, _Place(SlotShape("model")), root) if path[-1] == name]
 
 
 def expand(spec: Spec, names: Collection[str], override: str) -> str:
-    """An override whose path may start at a slot's bare name (`sampler=ddim`, `guidance.scale=3`), in full.
+    """Expands an override that starts with the name of a slot (`sampler=ddim`, `guidance.scale=3`) to its full path.
 
     Args:
-        spec: The spec in which the slot is looked for.
-        names: The slots that may be named so.
-        override: The override; one that starts at `model`, `evaluate` or, where the spec has none or says `x`, `data`
-            is returned as it is.
+        spec: The spec that has the slot.
+        names: The slots that may be abbreviated to their name.
+        override: The override. One that starts with `model` or `evaluate`, or with `data` if the spec has no data or
+            gives the types in `x`, is returned unchanged.
+
+    Examples:
+        >>> expand(Spec(model="diffusion"), ["sampler"], "sampler.steps=20")
+        'model.sampler.steps=20'
 
     Raises:
-        SpecError: If it is malformed, its slot is none of these, or there is not exactly one of it.
+        SpecError: If the override is malformed or names another slot, or if the model does not have exactly one slot
+            of this name.
     """
     path, equals, value = override.partition("=")
     first, *rest = _parse_path(override, equals, Position("<override>", 1, 1))
@@ -136,7 +151,7 @@ def _parse_path(override: str, equals: str, position: Position) -> Path:
 
 
 def _apply_swaps(spec: Spec, overrides: Sequence[_Override]) -> tuple[Spec, list[str], list[_Override]]:
-    """The spec after all swaps, outermost first; the last of several of one slot counts."""
+    """Applies all swaps, outermost first; if several swap the same slot, the last one counts."""
     notices: list[str] = []
     swaps: dict[Path, list[_Override]] = {}
     for override in overrides:
@@ -183,7 +198,7 @@ def _swap(spec: Spec, path: Path, place: _Place, override: _Override) -> tuple[S
 def _select_kept(
     old: Value, place: _Place, new: Mapping[str, Parameter], name: str
 ) -> tuple[dict[str, Value], dict[str, str]]:
-    """The parameters of the old node that the new part takes too, and why the others are dropped."""
+    """Returns the parameters of the old node that the new part keeps, and why each other one is dropped."""
     if not isinstance(old, Node) or old.ref is not None:
         return {}, {}
     before = _read_known(place.shape.kind, _get_part(old, place))
@@ -202,14 +217,14 @@ def _select_kept(
 
 
 def _check_kept(value: Value, new: Parameter, old: Parameter | None) -> str | None:
-    """Why a value of the old part's parameter cannot stay with the new part's, or None."""
+    """Returns why a parameter's value cannot be kept for the new part, or None if it can."""
     if new.slot is None:
         if old is not None and old.slot is not None:
-            return f"it was a slot of {old.slot.kind} and is none"
+            return f"it was a slot of {old.slot.kind} and is plain data now"
         return validate(value, new.annotation)
     if old is not None and (old.slot is None or old.slot.kind != new.slot.kind):
         was = "plain data" if old.slot is None else f"a slot of {old.slot.kind}"
-        return f"it was {was} and is a slot of {new.slot.kind}"
+        return f"it was {was} and is a slot of {new.slot.kind} now"
     if value is None:
         return None if new.slot.optional else "expected a part, got None"
     items: Iterable[Value] = (value,)
@@ -229,7 +244,7 @@ def _check_kept(value: Value, new: Parameter, old: Parameter | None) -> str | No
 
 
 def _find_place(spec: Spec, path: Path) -> _Place | None:
-    """What belongs at a path, or None where that is plain data or cannot be told."""
+    """Returns what the slot at a path expects, or None if it is not a slot or is not known."""
     root = next((root for root in _ROOTS if path[: len(root)] == root), None)
     if root is None:
         return None
@@ -244,7 +259,7 @@ def _find_place(spec: Spec, path: Path) -> _Place | None:
 
 
 def _enter(place: _Place, value: Value, part: str | int) -> _Place | None:
-    """What belongs at a name or index inside what stands at a place."""
+    """Returns what the slot at a name or index inside a place expects, or None if it is not a slot or is not known."""
     if place.shape.container is not None:
         fits = isinstance(part, int) if place.shape.container == "list" else isinstance(part, str)
         return _Place(replace(place.shape, container=None)) if fits else None
@@ -265,7 +280,7 @@ def _make_place(parameter: Parameter) -> _Place | None:
 def _walk_slots(
     value: Value, place: _Place, path: Path, defaults: frozenset[tuple[str, str]] = frozenset()
 ) -> Iterator[Path]:
-    """Paths of a slot and of all slots below it, default parts included (but no default inside itself)."""
+    """Yields the paths of a slot and of all slots below it, including default parts, but no default inside itself."""
     yield path
     if isinstance(value, Node) and value.ref is not None:
         return
@@ -291,18 +306,18 @@ def _walk_slots(
 
 
 def _get_part(value: Value, place: _Place) -> str | Part | None:
-    """The part that a slot's value stands for: its name, a part made of a class, or None where there is none."""
+    """Returns the part that a slot's value stands for: its name, a class as a part, or None if there is none."""
     if isinstance(value, str):
         return value
     if isinstance(value, Node):
         if callable(value.use):
-            return Part(place.shape.kind, "local", format_target(value.use), "")
+            return Local.wrap(place.shape.kind, value.use)
         return value.use or place.default
     return place.default if value is None else None
 
 
 def _read_known(kind: str, part: str | Part | None) -> dict[str, Parameter] | None:
-    """What a part declares, or None for one that is not known here: the builder says what is wrong with it."""
+    """Returns what a part declares, or None for an unknown part, on which the planner reports."""
     if part is None:
         return None
     try:
@@ -319,7 +334,7 @@ def _read_declared(kind: str, name: str, path: str, position: Position | None) -
 
 
 def _get_value(tree: Value, path: Path) -> Value:
-    """What stands at a path, or None."""
+    """Returns the value at a path, or None if the path does not exist."""
     try:
         return get_value(tree, path)
     except SpecError:

@@ -1,9 +1,9 @@
-"""YAML text to a tree of plain data that remembers where everything was written, and back.
+"""Reading YAML text into a tree of plain data with source positions, and writing such a tree.
 
-The text is untrusted. It holds null, bool, int, float, str, lists and mappings with string keys (YAML 1.2's core
-schema: `1e-3` is a number, `no` a string), and nothing else: no tags, merge keys, second documents or directives.
-Aliases share what they name; what a text expands to is counted before it is made, so neither it nor its aliases can
-ask for more than linear time and memory.
+The text is untrusted. It may hold null, bool, int, float, str, lists and mappings with string keys in YAML 1.2's core
+schema (`1e-3` is a number, `no` is a string). Tags, merge keys, directives and further documents are errors. An alias
+shares the node of its anchor. Nodes are counted with all aliases expanded before they are created, so that no text
+takes more than linear time and memory.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scanner import Scanner, ScannerError
 
-from modkit.errors import Position, Problem, SpecError, join, suggest
+from modkit.errors import Position, Problem, SpecError, join, shorten, suggest
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_KEY", "MAX_NODES", "Source", "check_scalar", "dump", "parse", "weigh"]
 
 MAX_BYTES = 1_000_000
 """Longest text."""
 MAX_NODES = 10_000
-"""Most nodes of a tree, aliases expanded; each 100 characters of a string count as one more."""
+"""Most nodes of a tree with aliases expanded; every 100 characters of a string count as one more node."""
 MAX_DEPTH = 64
 """Deepest nesting."""
 MAX_KEY = 100
@@ -46,18 +46,28 @@ _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./+*@-]*")
-_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}  # the last six: what YAML 1.1 readers misread
+_WORDS = {
+    "null",
+    "true",
+    "false",
+    "yes",
+    "no",
+    "on",
+    "off",
+    "y",
+    "n",
+}  # the last six are booleans in YAML 1.1
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a value was written, and everything inside it.
+    """Where a value, and each value inside it, was written.
 
     Args:
-        position: Of the value.
-        key: Of its key, for a value in a mapping.
-        children: By key or index.
+        position: Position of the value.
+        key: Position of its key, for a value in a mapping.
+        children: Sources of the values inside it, by key or index.
     """
 
     position: Position | None = None
@@ -65,7 +75,7 @@ class Source:
     children: Mapping[str | int, Source] = field(default_factory=dict)
 
     def at(self, parts: Sequence[str | int]) -> Source:
-        """The source at a path, or the nearest around it that has a position."""
+        """Returns the source at a path, or the closest one around it that has a position."""
         found = source = self
         for part in parts:
             if part not in source.children:
@@ -76,7 +86,7 @@ class Source:
         return found
 
     def with_child(self, parts: Sequence[str | int], source: Source) -> Source:
-        """This source with another at a path."""
+        """Returns a copy with another source at a path."""
         if not parts:
             return source
         child = self.children.get(parts[0], Source()).with_child(parts[1:], source)
@@ -84,14 +94,19 @@ class Source:
 
 
 def parse(text: str, file: str = "<string>") -> tuple[Data, Source]:
-    """The data that a YAML text holds, and where it was written.
+    """Parses a YAML text into plain data, and records where each value was written.
 
     Args:
-        text: The text, of at most `MAX_BYTES` characters.
-        file: Its name in positions.
+        text: The text, at most `MAX_BYTES` characters.
+        file: The file's name in positions.
+
+    Examples:
+        >>> data, source = parse("{steps: 1e3, name: no}", "a.yaml")
+        >>> data, str(source.at(["name"]).position)
+        ({'steps': 1000.0, 'name': 'no'}, 'a.yaml:1:20')
 
     Raises:
-        SpecError: If it is no YAML, holds anything but plain data, or is too large.
+        SpecError: If the text is not YAML, holds anything but plain data, or is too large.
     """
     if len(text) > MAX_BYTES:
         message = f"got {len(text)} characters, expected at most {MAX_BYTES}"
@@ -100,19 +115,26 @@ def parse(text: str, file: str = "<string>") -> tuple[Data, Source]:
 
 
 def dump(tree: Mapping[str, Any]) -> str:
-    """The YAML text of a tree of mappings, lists or tuples, and scalars."""
+    """Writes a tree of mappings, lists or tuples, and scalars as YAML.
+
+    Examples:
+        >>> print(dump({"use": "unet", "channels": [32, 64]}))
+        use: unet
+        channels: [32, 64]
+        <BLANKLINE>
+    """
     return "".join(f"{line}\n" for line in _format_block(tree, ""))
 
 
 def check_scalar(value: object, written: str | None = None) -> None:
-    """Checks that a string is Unicode, and that a number is finite and, if whole, below 2^63.
+    """Checks that a string is valid Unicode, that a float is finite and that an int is below 2^63 in size.
 
     Args:
         value: The scalar.
-        written: How the message quotes a number.
+        written: The number as it was written, for the message.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If the scalar does not pass.
     """
     if isinstance(value, str):
         try:
@@ -126,7 +148,7 @@ def check_scalar(value: object, written: str | None = None) -> None:
 
 
 def weigh(value: object) -> int:
-    """How much a scalar counts towards `MAX_NODES`."""
+    """Returns how much a scalar counts towards `MAX_NODES`."""
     return 1 + len(value) // 100 if isinstance(value, str) else 1
 
 
@@ -166,7 +188,7 @@ def _make_position(file: str, mark: Any) -> Position:
 
 @dataclass(frozen=True)
 class _Read:
-    """A node's data and source, its weight with aliases expanded, and how many levels of nesting it has."""
+    """A node's data and source, its weight with aliases expanded, and its levels of nesting."""
 
     value: Data
     source: Source
@@ -175,15 +197,15 @@ class _Read:
 
 
 class _Reader:
-    """Makes data of the parser's events, and checks every limit before it goes on; ruamel's composer has none.
+    """Turns the parser's events into data, and checks the limits at each event; ruamel's own composer has no limits.
 
-    It calls itself for what is nested, at most `MAX_DEPTH` deep.
+    It recurses into nested nodes, at most `MAX_DEPTH` deep.
     """
 
     def __init__(self, text: str, file: str) -> None:
         self._file = file
         self._events = _parse_events(text, file)
-        self._anchors: dict[str, _Read | _Path] = {}  # the path of a node whose end has not come yet
+        self._anchors: dict[str, _Read | _Path] = {}  # the path of a node that is still being read
         self._weight = 0
 
     def read(self) -> tuple[Data, Source]:
@@ -231,7 +253,7 @@ class _Reader:
     def _read_scalar(self, event: Any, path: _Path) -> _Scalar:
         value = _resolve(event.value) if event.style is None else event.value
         try:
-            check_scalar(value, _short(event.value))
+            check_scalar(value, shorten(event.value))
         except ValueError as error:
             self._fail(str(error), event, path)
         return value
@@ -255,7 +277,7 @@ class _Reader:
         return key
 
     def _follow(self, event: Any, path: _Path) -> _Read:
-        """What an alias names."""
+        """Returns the node of an alias's anchor."""
         name = event.anchor
         named = self._anchors.get(name)
         if named is None:
@@ -281,7 +303,7 @@ class _Reader:
 
 
 def _resolve(text: str) -> _Scalar:
-    """What a plain scalar means in YAML 1.2's core schema."""
+    """Resolves a plain scalar in YAML 1.2's core schema."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INT.fullmatch(text):
@@ -291,10 +313,6 @@ def _resolve(text: str) -> _Scalar:
     if _FLOAT.fullmatch(text):
         return float(text)
     return math.inf if _NOT_FINITE.fullmatch(text) else text
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:30]}… ({len(text)} characters)"
 
 
 def _format_block(value: Any, pad: str) -> Iterator[str]:
@@ -316,7 +334,7 @@ def _format_block(value: Any, pad: str) -> Iterator[str]:
 
 
 def _format_inline(value: Any, room: int) -> str | None:
-    """The text of a value for one line, or None where a block reads better."""
+    """Formats a value on one line, or returns None if it should be written as a block."""
     if not value or not isinstance(value, (Mapping, tuple, list)):
         return _format_flow(value)
     if any(_has_mapping(item) for item in (value.values() if isinstance(value, Mapping) else value)):

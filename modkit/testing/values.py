@@ -110,8 +110,8 @@ def _check_independence(bench: Bench, example: Example, mode: str) -> None:
             bench.fail(
                 example,
                 f"{name}: expected a sample to be the same in any batch in {mode} mode, got "
-                f"{_format_gap(rows, alone)}: a part may use statistics across the batch in training alone, and only if "
-                "it does not declare `batch_independent`",
+                f"{_format_gap(rows, alone)}: use statistics across the batch in training only, and do not declare "
+                "`batch_independent`",
             )
 
 

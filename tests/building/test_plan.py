@@ -120,7 +120,7 @@ train:
 
 test_what_does_not_fit_a_signature_is_refused = refusals(
     ("{use: gan, generator: {use: mlp, x: 3}}", "3:41: model.generator.x: got 'x', which the generator mlp is told by"),
-    ("{use: gan, generator: {ref: model.discriminator}}", "got model.discriminator, which is not there"),
+    ("{use: gan, generator: {ref: model.discriminator}}", "got model.discriminator, which does not exist"),
     (
         "{use: gan, discriminator: mlp, generator: {ref: model.discriminator}}",
         "3:50: model.generator: got a ref to the discriminator at model.discriminator, expected a generator",

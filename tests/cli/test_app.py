@@ -283,7 +283,7 @@ def test_sample_takes_a_label_and_short_overrides(trained):
         (["nowhere"], "Run.open expects a run's directory, got nowhere, which has no modkit.lock"),
         (["RUN", "--out", "x.jpg"], "--out expects a file ending in .png, .npy or .safetensors, got x.jpg"),
         (["RUN", "--out", "x"], "--out expects a file ending in"),
-        (["RUN", "smapler=ddim"], ".*got smapler, expected one of guidance, sampler .*did you mean sampler"),
+        (["RUN", "smapler=ddim"], ".*got smapler, expected one of guidance, sampler .*did you mean 'sampler'"),
         (["RUN", "sampler=nonsense"], ".*no sampler is called 'nonsense'"),
         (["RUN", "sampler.stpes=3"], ".*got an unknown key 'stpes'"),
         (["RUN", "--label", "10"], ".*10"),

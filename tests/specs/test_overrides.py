@@ -162,7 +162,7 @@ def test_data_and_optimizers_are_slots_and_other_settings_are_not(spec):
         ("a..b=3", r"<override 1>:1:1: got 'a\.\.b', expected a path such as"),
         ("model.x=[1", r"<override 1>:1:11: invalid YAML"),
         ("model.x=!!python/name:os.system", r"<override 1>:1:9: invalid YAML: got a tag"),
-        ("modle.x=1", r"<override 1>:1:9: modle: got a path that is not there, .*did you mean model\?"),
+        ("modle.x=1", r"<override 1>:1:9: modle: got a path that does not exist, .*did you mean 'model'\?"),
         ("model.prior.sampler=dimm", r"<override 1>:1:21: model\.prior\.sampler: no sampler is called 'dimm'.*'ddim'"),
         (
             "model.prior.sampler={use: [1]}",
@@ -189,7 +189,7 @@ def test_all_malformed_overrides_are_told_at_once(spec):
 
 def test_a_reference_is_replaced_but_not_entered():
     spec = Spec(model=use("latent", prior={"autoencoder": {"ref": "model.autoencoder"}}))
-    with pytest.raises(SpecError, match="got a reference to model.autoencoder, expected 'encoder' to be set there"):
+    with pytest.raises(SpecError, match="got a reference to model.autoencoder; set 'encoder' at that path instead"):
         apply(spec, ["model.prior.autoencoder.encoder=conv"])
     spec = Spec(model=use("latent", prior=use("latent", autoencoder={"ref": "model.autoencoder"})))
     changed, notices = apply(spec, ["model.prior.autoencoder=autoencoder"])
@@ -215,8 +215,8 @@ def test_short_names_one_slot(spec):
 
 
 test_wrong_short_names_are_refused = refusals(
-    ("latent", "smapler=x", r"smapler: got smapler, expected one of guidance, sampler .*did you mean sampler\?"),
-    ("gan", "sampler=x", "sampler: got a slot that the model has not, expected one that it has: none"),
+    ("latent", "smapler=x", r"smapler: got smapler, expected one of guidance, sampler .*did you mean 'sampler'\?"),
+    ("gan", "sampler=x", "sampler: the model has no such slot, expected one of: none"),
     ("gan", "sampler", "<override>:1:1: got 'sampler', expected path=value"),
     of=lambda model, override: expand(Spec(model=use(model)), {"sampler", "guidance"}, override),
     error=SpecError,

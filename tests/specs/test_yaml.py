@@ -126,7 +126,7 @@ def test_scalars_are_those_of_yaml_1_2(text, value):
         ("a: " + "9" * 100_000, r"a: got 9{30}… \(100000 characters\), expected a whole number"),
         ("a: 0x" + "f" * 100_000, r"a: got 0xf+… \(100002 characters\)"),
         ("a: *nope", r"f:1:4: a: got the alias \*nope, expected an anchor before it"),
-        ("a: &anchor 1\nb: *anchr", r"did you mean anchor\?"),
+        ("a: &anchor 1\nb: *anchr", r"did you mean 'anchor'\?"),
         ("a: &x\n  b: [*x]", r"f:2:7: a\.b\[0\]: got the alias \*x inside what it names: a cycle a → a\.b\[0\] → a"),
         ("&x [*x]", r"f:1:5: \[0\]: .*a cycle the whole → \[0\] → the whole"),
         ('a: "\\ud800"', r"f:1:4: a: got half of a surrogate pair"),
