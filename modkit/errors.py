@@ -87,7 +87,7 @@ class SpecError(ValueError):
 
 
 def suggest(name: str, choices: Iterable[str], before: str = "") -> str:
-    """A hint that names the choices closest to a name, or an empty string if none is close.
+    """Returns a hint that names the choice closest to a name, or an empty string if none is close.
 
     Case and the difference between `-` and `_` do not count; `fsq` also matches a plug-in's `acme/fsq`.
 
@@ -102,9 +102,9 @@ def suggest(name: str, choices: Iterable[str], before: str = "") -> str:
         >>> suggest("qqq", ["ddim", "heun"])
         ''
     """
-    folded = {_fold(choice): choice for choice in choices}
-    close = [one for one in folded if one.endswith(f"/{_fold(name)}")] or difflib.get_close_matches(_fold(name), folded)
-    return f"{before}did you mean {' or '.join(repr(folded[one]) for one in close[:3])}?" if close else ""
+    folded, word = {_fold(choice): choice for choice in choices}, _fold(name)
+    close = [one for one in folded if one.endswith(f"/{word}")] or difflib.get_close_matches(word, folded, n=1)
+    return f"{before}did you mean {folded[close[0]]!r}?" if close else ""
 
 
 def _fold(name: str) -> str:

@@ -114,9 +114,7 @@ def expand(spec: Spec, names: Collection[str], override: str) -> str:
     places = locate(spec, str(first))
     if len(places) != 1:
         message = f"got a name that {len(places)} slots have, expected one of {', '.join(places)}"
-        missing = (
-            f"got a slot that the model has not, expected one that it has: {', '.join(_list_present(spec, names))}"
-        )
+        missing = f"the model has no such slot, expected one of: {', '.join(_list_present(spec, names))}"
         raise SpecError(Problem(path.strip(), message if places else missing))
     return f"{join([*split(places[0]), *rest])}={value}"
 

@@ -126,6 +126,5 @@ def _find_cycle(goals: Mapping[Path, Path]) -> list[Path] | None:
 
 def _make_cycle_error(chain: Sequence[Path], position: Position | None) -> SpecError:
     shown = [join(path) for path in (chain if len(chain) <= 10 else [*chain[:8], ("…",), chain[-1]])]
-    return SpecError(
-        Problem(shown[0], f"got a cycle {' → '.join(shown)}, expected references without cycles", position)
-    )
+    message = f"got a cycle {' → '.join(shown)}, expected references without cycles"
+    return SpecError(Problem(shown[0], message, position))

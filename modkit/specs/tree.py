@@ -84,9 +84,8 @@ def replace_value(tree: Value, path: Path, value: Value, position: Position | No
     if isinstance(part, int):
         if not isinstance(tree, tuple) or part >= len(tree):
             has = f"a list of {len(tree)}" if isinstance(tree, tuple) else describe(tree)
-            raise SpecError(
-                Problem(join(path[: depth + 1]), f"got an index into {has}, expected an existing index", position)
-            )
+            message = f"got an index into {has}, expected an existing index"
+            raise SpecError(Problem(join(path[: depth + 1]), message, position))
         return (*tree[:part], replace_value(tree[part], path, value, position, depth + 1), *tree[part + 1 :])
     node = Node({}) if tree is None else Node({"use": tree}) if isinstance(tree, str) else tree
     if not isinstance(node, Node):
