@@ -1,8 +1,8 @@
-"""What two specs differ in by meaning: short forms and defaults written out, so that only what is built counts.
+"""The differences between two specs, with all short forms and defaults expanded, so that equal systems are equal.
 
-    differences(load_spec("a.yaml"), load_spec("b.yaml"))   ->   model.sampler: heun(steps=18) | ddim(steps=50)
+    find_differences(load_spec("a.yaml"), load_spec("b.yaml"))   ->   model.sampler: heun(steps=18) | ddim(steps=50)
 
-Where two parts differ the whole of both is one difference; their parameters are not compared.
+If a slot holds different parts, that is one difference; their parameters are not compared.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _ABSENT = "absent"
 
 @dataclass(frozen=True)
 class Difference:
-    """A place where two specs differ.
+    """A path at which two specs differ.
 
     Args:
-        path: The place.
-        a: What stands there in the first, as one line; `absent` where nothing does.
-        b: What stands there in the second.
+        path: The path.
+        a: The first spec's value on one line, or `absent`.
+        b: The second spec's value.
     """
 
     path: str
@@ -36,16 +36,21 @@ class Difference:
 
 
 def find_differences(a: Spec, b: Spec) -> list[Difference]:
-    """What two specs differ in, in the order of the first; empty where they mean the same.
+    """Finds the differences between two specs, in the order of the first; empty if both describe the same system.
+
+    Examples:
+        >>> gan = Spec(model="gan", data="digits")
+        >>> find_differences(gan, gan.with_value("model.z_dim", 8))
+        [Difference(path='model.z_dim', a='64', b='8')]
 
     Raises:
-        SpecError: If one of them is wrong.
+        SpecError: If a spec is wrong.
     """
     return compare_trees(plan(a).resolved.tree, plan(b).resolved.tree)
 
 
 def compare_trees(a: Node, b: Node) -> list[Difference]:
-    """What two resolved specs differ in, in the order of the first."""
+    """Finds the differences between the trees of two resolved specs, in the order of the first."""
     return list(_compare(a, b, ()))
 
 
@@ -69,14 +74,14 @@ def _make_difference(a: Node, b: Node, path: tuple[str | int, ...], key: str) ->
 
 
 def _list_nodes(value: Value) -> list[Node]:
-    """The mappings that a list is of, which are compared one by one; none where it holds anything else."""
+    """Returns the items of a list of mappings, which are compared one by one; empty for any other value."""
     items = value if isinstance(value, tuple) else ()
     nodes = [item for item in items if isinstance(item, Node)]
     return nodes if len(nodes) == len(items) else []
 
 
 def _format_line(value: Value) -> str:
-    """A value as one line: `ddim(steps=50)`, `[1, 2]`, `{a: 1}`."""
+    """Formats a value on one line: `ddim(steps=50)`, `[1, 2]`, `{a: 1}`."""
     if isinstance(value, Node):
         inner = [f"{key}={_format_line(item)}" for key, item in value.params.items()]
         if "use" in value:

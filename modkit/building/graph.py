@@ -1,8 +1,8 @@
-"""The graph of a checked model as a picture: parts as nested boxes, types on the arrows between, players by colour.
+"""The layout of a model's graph: parts as nested boxes, types at the arrows between them, players by colour.
 
-A part stands in the box of the part whose slot it fills. Where one part feeds its neighbour, an arrow leads down from
-it; what a part is told by its owner comes from the left, what nothing beside it takes goes out to the right. Parts that
-are told nothing and learn nothing are in the last rows of their owner. The picture is a function of the report alone.
+A part is drawn in the box of the part whose slot it fills. An arrow leads down from a part to the neighbour that
+receives its output. Inputs from the outer part enter at the left, and outputs that no neighbour receives leave at the
+right. Parts without inputs and parameters are in the last rows of their box. The drawing depends on the report only.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ __all__ = ["Arrow", "Box", "Drawing", "Note", "draw", "find_owner"]
 LINE = 18.0
 """Height of a line of text."""
 LETTER = 8.0
-"""Width of a letter, of which all have the same."""
+"""Width of a letter; the font is monospaced."""
 
 _PAD = 10.0
 _GAP = 12.0
-_ARROW = 34.0  # of an arrow that has no words
+_ARROW = 34.0  # length of an arrow without text
 _INDENT = 28.0
 _ROW = 560.0  # where a row of small boxes breaks
 _ASKED = {"decoder": "x", "generator": "x", "network": "out"}
-"""The type that a part of a kind is told as what it is to emit: none of its inputs."""
+"""The type of a part's output among the types that it receives, by kind; not one of its inputs."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A part's box: its path in the spec (`data` of the data set), its place, and the lines at its top."""
+    """The box of a part: its path in the spec (`data` for the data set), position, size and lines of text."""
 
     path: str
     x: float
@@ -43,7 +43,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Note:
-    """Lines of text, the first one's top left corner being at x, y."""
+    """Lines of text; the top left corner of the first is at x, y."""
 
     x: float
     y: float
@@ -62,7 +62,7 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Boxes, outer ones before those inside, with what stands beside them."""
+    """Boxes, outer before inner ones, with notes and arrows."""
 
     width: float
     height: float
@@ -71,7 +71,7 @@ class Drawing:
     arrows: tuple[Arrow, ...] = ()
 
     def move(self, x: float, y: float) -> Drawing:
-        """The same elsewhere."""
+        """Returns the drawing moved by x and y."""
         return replace(
             self,
             boxes=tuple(replace(one, x=one.x + x, y=one.y + y) for one in self.boxes),
@@ -80,20 +80,20 @@ class Drawing:
         )
 
     def stretch(self, width: float, height: float) -> Drawing:
-        """The same with an outermost box of another size."""
+        """Returns the drawing with another size of its outermost box."""
         outer = replace(self.boxes[0], width=width, height=height)
         arrows = tuple(replace(one, to_x=width) if one.to_x == self.width else one for one in self.arrows)
         return replace(self, width=width, height=height, boxes=(outer, *self.boxes[1:]), arrows=arrows)
 
     def combine(self, other: Drawing) -> Drawing:
-        """Both, where the other has been moved to; the size is this one's."""
+        """Returns both drawings as one, of this one's size; the other keeps its position."""
         boxes, notes, arrows = self.boxes + other.boxes, self.notes + other.notes, self.arrows + other.arrows
         return replace(self, boxes=boxes, notes=notes, arrows=arrows)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A part among its neighbours: its drawing, what it takes, what it gives, and whether the one above feeds it."""
+    """A part among its neighbours: its drawing, inputs and outputs, and whether the part above provides its input."""
 
     drawing: Drawing
     takes: tuple[str, ...]
@@ -102,7 +102,7 @@ class _Row:
 
 
 def draw(report: Report) -> Drawing:
-    """Where everything stands: the data set, where there is one, above the model."""
+    """Lays out a checked model, with its data set (if there is one) above it."""
     children: dict[str, list[Port]] = {}
     paths = {port.path for port in report.ports}
     for port in report.ports:
@@ -116,7 +116,7 @@ def draw(report: Report) -> Drawing:
 
 
 def find_owner(report: Report, path: str) -> str | None:
-    """The name of the player that trains the part at a path, if one does."""
+    """Returns the name of the player that trains the part at a path, or None."""
     attribute = path.partition(".")[2]
     found = [
         (len(module), player.name)
@@ -128,7 +128,7 @@ def find_owner(report: Report, path: str) -> str | None:
 
 
 def _draw_box(port: Port, children: Mapping[str, Sequence[Port]], report: Report) -> Drawing:
-    """A part with all that is in it."""
+    """Draws a part with all parts inside it."""
     slot = port.path.removeprefix(_find_parent(port.path, {other.path for other in report.ports})).removeprefix(".")
     lines = [f"{slot}: {port.name}"]
     if port.parameters:
@@ -163,7 +163,7 @@ def _draw_leaf(path: str, lines: tuple[str, ...]) -> Drawing:
 
 
 def _draw_container(path: str, lines: tuple[str, ...], column: Drawing, small: Drawing) -> Drawing:
-    """A box around rows of parts and, below them, small ones."""
+    """Draws a box around rows of parts with small boxes below them."""
     head, top = _measure(lines)
     width = max(head, column.width - 2 * _PAD, small.width) + 2 * _PAD
     wide = column.move(0, top + _PAD + _GAP)
@@ -176,7 +176,7 @@ def _draw_container(path: str, lines: tuple[str, ...], column: Drawing, small: D
 
 
 def _draw_column(rows: Sequence[_Row]) -> Drawing:
-    """Rows one below the other, all as wide as the widest, arrows and their words between and beside them."""
+    """Draws rows of equal width below each other, with arrows and notes between and beside them."""
     if not rows:
         return Drawing(0, 0)
     left = max(_measure_gutter(row.takes) if row.takes and not row.fed else _PAD for row in rows)
@@ -208,7 +208,7 @@ def _draw_column(rows: Sequence[_Row]) -> Drawing:
 
 
 def _wrap(drawings: Iterable[Drawing]) -> Drawing:
-    """Small boxes in rows."""
+    """Wraps small boxes into rows."""
     placed: list[Drawing] = []
     x = y = width = height = 0.0
     for one in drawings:
@@ -221,7 +221,7 @@ def _wrap(drawings: Iterable[Drawing]) -> Drawing:
 
 
 def _order(ports: Sequence[Port], report: Report) -> list[Port]:
-    """In the order in which they were built, but that what a part feeds follows it."""
+    """Orders parts as they were built, except that a part's receiver follows it."""
     ordered: list[Port] = []
     for port in ports:
         source = _find_source(port, ports, report)
@@ -230,7 +230,7 @@ def _order(ports: Sequence[Port], report: Report) -> list[Port]:
 
 
 def _find_source(port: Port, ports: Sequence[Port], report: Report) -> Port | None:
-    """The one of these that feeds a part."""
+    """Returns the part among these that provides the input of a part, or None."""
     words = report.sources.get(port.path, "").split()
     return next((one for one in ports if one.path in words), None)
 
@@ -240,7 +240,7 @@ def _list_inputs(port: Port) -> tuple[str, ...]:
 
 
 def _find_parent(path: str, paths: set[str]) -> str:
-    """The path of the part that holds this one; empty of the outermost."""
+    """Returns the path of the part around this one, or an empty string for the outermost."""
     return max((other for other in paths if path.startswith(f"{other}.")), key=len, default="")
 
 

@@ -1,7 +1,7 @@
-"""The graph of a checked model as an SVG file: the drawing of `graph`, a legend of the players, readable on any page.
+"""The graph of a checked model as an SVG file: the drawing of `graph` with a legend of the players.
 
-Colours are Okabe and Ito's, which people who confuse red and green can tell apart, as lines and faint fills; text is
-dark on light ground and light on dark, as the reader's system asks.
+Lines and faint fills use the palette of Okabe and Ito, which remains distinguishable with red-green colour blindness.
+Text and background follow the light or dark mode of the reader's system.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from modkit.building.graph import LETTER, LINE, Box, Drawing, draw, find_owner
 __all__ = ["render_svg"]
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_DASHES = ("", "7 3", "2 2")  # of the first six players, of the next, of those after
+_DASHES = ("", "7 3", "2 2")  # for the first six players, the next six, and all others
 _PLAIN = "#8a8f94"
 _MARGIN = 16.0
-_SIZE = 13  # of letters 8 wide, in any common monospaced font
+_SIZE = 13  # letters are about 8 wide in common monospaced fonts
 _STYLE = """
 .ground { fill: #ffffff } text { fill: #16191c } .arrow { stroke: #50565c } .head { fill: #50565c }
 @media (prefers-color-scheme: dark) {
@@ -30,13 +30,18 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def render_svg(report: Report, name: str) -> bytes:
-    """The picture of a checked model, under a name."""
+    """Renders a checked model as SVG.
+
+    Args:
+        report: The report of `modkit.check`.
+        name: Title of the picture.
+    """
     drawn = draw(report)
     styles = {player.name: _make_style(index) for index, player in enumerate(report.players)}
     title = f"{name}: {report.parameters:,} parameters"
     legend = [(f"{one}: {_list_stages(report, one)}", style) for one, style in styles.items()]
     if any(_is_frozen(box, report) for box in drawn.boxes):
-        legend.append(("no player: parameters that stay as they are", {"stroke": _PLAIN, "stroke-dasharray": "4 3"}))
+        legend.append(("no player: parameters are not trained", {"stroke": _PLAIN, "stroke-dasharray": "4 3"}))
     width = max(drawn.width, len(title) * LETTER, *((len(words) + 4) * LETTER for words, _ in legend), 0.0)
     width += 2 * _MARGIN
     height = drawn.height + (len(legend) + 1) * LINE + 4 * _MARGIN
@@ -86,7 +91,7 @@ def _draw(root: ET.Element, drawn: Drawing, report: Report, styles: Mapping[str,
 
 
 def _is_frozen(box: Box, report: Report) -> bool:
-    """Whether a part has parameters of its own that no player trains."""
+    """Whether a part itself has parameters that no player trains."""
     inside = any(port.path.startswith(f"{box.path}.") and port.parameters for port in report.ports)
     counts = any(port.path == box.path and port.parameters for port in report.ports)
     return counts and not inside and find_owner(report, box.path) is None

@@ -1,16 +1,16 @@
-"""Migration: what a run was made with by an older version of a plug-in, as the version that is here understands it.
+"""Migration: updates the spec and weights of a run that was made with an older version of a plug-in.
 
-A part whose parameters or weights have changed names a function in its declaration:
+A part whose parameters or weights have changed declares a function:
 
     Part("bottleneck", "fsq", "acme.parts:FSQ", "…", aliases=("old-name",), migrate="acme.migrations:fsq")
 
     def fsq(params: dict[str, Any], state: dict[str, Tensor], version: str) -> tuple[dict[str, Any], dict[str, Tensor]]
 
-It is called for each node of a run's spec that the part stands at, where the run's lock has another version of its
-distribution than the one that is here. `params` is all that the node holds but `use`, parts in it as dicts; `state`
-the part's own tensors by the names that they have in it, those of parts in it included; `version` the lock's. What it
-returns stands in their place. Inner parts go before those around them; a part built several times from one node is
-asked once for each, and must give the same parameters every time.
+It is called for each node of the part in a run's spec if the run's lock has another version of its distribution than
+the installed one. `params` holds the node's parameters (everything but `use`), with inner parts as dicts. `state` holds
+the part's tensors, including those of inner parts, by their names within the part. `version` is the one in the lock.
+The returned values replace them. Inner parts are migrated before outer ones. If several parts were built from one node,
+the function is called for each, and must return the same parameters every time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["Current", "Migration", "load_current", "load_current_spec", "find_du
 
 @dataclass(frozen=True)
 class Migration:
-    """A part at one place of a run that must go from the version in the run's lock to the one that is here."""
+    """A part of a run that must be migrated from the version in the run's lock to the installed one."""
 
     entry: Entry
     version: str
@@ -47,10 +47,10 @@ class Migration:
         return f"the migration {part.migrate} of {part} at {self.path}, from {self.version} to {self.entry.version}"
 
     def __call__(self, tree: Node, state: Mapping[str, Tensor]) -> tuple[Node, dict[str, Tensor]]:
-        """A run's spec and weights after it.
+        """Migrates the tree of a run's spec, and its weights.
 
         Raises:
-            ValueError: If the function fails, or returns something else than parameters and tensors.
+            ValueError: If the function fails, or returns anything but parameters and tensors.
         """
         function = import_target(self.entry.part.migrate or "", f"migrate of part {self.entry.part}")
         places = [self.path, *_find_shared(tree, self.path)]
@@ -72,7 +72,7 @@ class Migration:
     def _call(
         self, function: Callable[..., Any], node: Node, state: dict[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What the function makes of one part."""
+        """Calls the function for one part and checks what it returns."""
         try:
             answer = function({key: _to_plain(value) for key, value in node.params.items()}, dict(state), self.version)
         except Exception as error:
@@ -85,17 +85,17 @@ class Migration:
         try:
             Node(params)
         except SpecError as error:
-            raise ValueError(f"{self} gives parameters that no spec holds: {error}") from error
+            raise ValueError(f"{self} returned parameters that a spec cannot hold: {error}") from error
         return params, tensors
 
 
 class Current(NamedTuple):
-    """A run as what is installed now understands it.
+    """A run in the form that the installed parts expect.
 
     Args:
         spec: Its resolved spec.
-        weights: Those of a checkpoint, the averaged ones inside a stage.
-        migrations: What was migrated to get there.
+        weights: The weights of a checkpoint; within a stage, the averaged ones.
+        migrations: The migrations that were applied.
     """
 
     spec: Spec
@@ -104,7 +104,11 @@ class Current(NamedTuple):
 
 
 def load_current(run: Run, checkpoint: str | None = None) -> Current:
-    """A run's spec and weights, migrated where that is due.
+    """Loads a run's spec and weights, and applies the migrations that are due.
+
+    Args:
+        run: The run.
+        checkpoint: Name of the checkpoint; the latest by default.
 
     Raises:
         ValueError: If there is no such checkpoint, it is damaged, or a migration fails.
@@ -118,7 +122,7 @@ def load_current(run: Run, checkpoint: str | None = None) -> Current:
 
 
 def load_current_spec(run: Run) -> Spec:
-    """A run's resolved spec, migrated where that is due; reads weights only then.
+    """Loads a run's resolved spec, and applies the migrations that are due; reads weights only if there are any.
 
     Raises:
         ValueError: If a migration fails.
@@ -127,10 +131,10 @@ def load_current_spec(run: Run) -> Spec:
 
 
 def find_due(run: Run) -> tuple[Migration, ...]:
-    """The migrations that a run needs, inner parts first.
+    """Returns the migrations that a run needs, inner parts first.
 
     Raises:
-        ValueError: If the run's lock is none.
+        ValueError: If the run's lock is not valid.
     """
     found = [
         Migration(entry, row["version"], path)
@@ -142,7 +146,7 @@ def find_due(run: Run) -> tuple[Migration, ...]:
 
 
 def find_known(row: Mapping[str, Any]) -> Entry | None:
-    """The part that is here of a row of a lock, under its name or a former one."""
+    """Returns the registered part of a row of a lock, under its name or a former one, or None."""
     try:
         return get_registry().find_entry(row["kind"], row["name"])
     except ValueError:
@@ -150,9 +154,9 @@ def find_known(row: Mapping[str, Any]) -> Entry | None:
 
 
 def find_prefixes(path: str, keys: Mapping[str, object]) -> list[str]:
-    """What the state-dict keys of the part at a path of the spec begin with, each part that the node was built into.
+    """Returns the prefixes of the state-dict keys of all parts that were built from the node at a path.
 
-    A part is kept at its path in the spec; one of several that one node makes at `PATH[i]`.
+    A part's keys start with its path in the spec; with `PATH[i]` if several parts were built from one node.
     """
     root, *names = split(path)
     if root != "model":
@@ -171,7 +175,7 @@ def _select_under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def _find_shared(tree: Node, path: str) -> list[str]:
-    """The paths at which a spec refers to the part at a path, or to one around it."""
+    """Returns the paths at which a spec refers to the part at a path, or to a part around it."""
     refs = [(join(place), target) for place, target in _walk_refs(tree, ())]
     return [place + path.removeprefix(to) for place, to in refs if f"{path}.".startswith((f"{to}.", f"{to}["))]
 

@@ -1,7 +1,7 @@
-"""The JSON Schema of specs, for editors: every kind, part and parameter that is installed, with types and help.
+"""The JSON Schema of specs, for editors: every installed kind, part and parameter, with types and help.
 
-A slot is a union over the parts of its kind, told apart by `use`; a mapping without `use` is the slot's default part.
-What needs the built parts (whether types fit, where a reference leads) is `modkit check`'s.
+A slot is a union over the parts of its kind, distinguished by `use`; a mapping without `use` is the slot's default
+part. `modkit check` covers what requires the built parts: whether types fit, and where references lead.
 
 References:
     JSON Schema, draft 7, https://json-schema.org/draft-07
@@ -26,7 +26,7 @@ from modkit.specs.settings import Evaluation, Settings
 __all__ = ["make_schema"]
 
 _Schema: TypeAlias = dict[str, Any]
-_DEFAULT = ":default"  # ends the name of a part's parameters where no `use` names it
+_DEFAULT = ":default"  # suffix of the definition of a part that is used without `use`
 _SCALARS: dict[Any, _Schema] = {
     bool: {"type": "boolean"},
     int: {"type": "integer", "exclusiveMinimum": -LIMIT, "exclusiveMaximum": LIMIT},
@@ -37,20 +37,20 @@ _SCALARS: dict[Any, _Schema] = {
 }
 _REFERENCE: _Schema = {
     "type": "object",
-    "description": "The part that is built at another place.",
+    "description": "The part built at another path.",
     "properties": {"ref": {"type": "string", "description": "Its path, such as model.autoencoder.encoder."}},
     "required": ["ref"],
     "additionalProperties": False,
 }
 _TRAINED: _Schema = {
     "type": "object",
-    "description": "A trained piece of another run, frozen unless `train`.",
+    "description": "A trained part of another run, frozen unless `train` is set.",
     "properties": {
         "use": {"const": "run"},
         "path": {"type": "string", "description": "The run's directory."},
-        "at": {"type": "string", "description": "Path of the piece in that run's spec.", "default": "model"},
-        "train": {"type": "boolean", "description": "Whether it is trained on.", "default": False},
-        "part": {"type": "object", "description": "What a resolved spec writes here."},
+        "at": {"type": "string", "description": "Path of the part in that run's spec.", "default": "model"},
+        "train": {"type": "boolean", "description": "Whether it is trained further.", "default": False},
+        "part": {"type": "object", "description": "Written by modkit in resolved specs."},
     },
     "required": ["use", "path"],
     "additionalProperties": False,
@@ -58,15 +58,19 @@ _TRAINED: _Schema = {
 
 
 def make_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 7) of a spec over the parts that are installed.
+    """Makes the JSON Schema (draft 7) of a spec with the installed parts.
 
-    A part whose target cannot be imported takes any parameters.
+    A part whose target cannot be imported accepts any parameters.
 
     Returns:
-        The schema, as plain data that JSON can hold.
+        The schema as plain data, which JSON can hold.
+
+    Examples:
+        >>> sorted(make_schema()["properties"])
+        ['data', 'evaluate', 'model', 'name', 'train', 'x']
     """
     entries = [(kind, entry.part) for kind in KINDS for entry in get_registry().list_parts(kind)]
-    fields = {"type": "object", "additionalProperties": _make_type("Type of a field beside it.", {})}
+    fields = {"type": "object", "additionalProperties": _make_type("Type of a field of the sample.", {})}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "A spec of modkit",
@@ -77,7 +81,7 @@ def make_schema() -> dict[str, Any]:
             "model": _make_slot(SlotShape("model"), None),
             "train": _make_record(Settings),
             "evaluate": _make_record(Evaluation),
-            "x": _make_type("Type of one sample, where there are no data.", {"fields": fields}),
+            "x": _make_type("Type of one sample, for a spec without data.", {"fields": fields}),
         },
         "required": ["model"],
         "additionalProperties": False,
@@ -90,7 +94,7 @@ def make_schema() -> dict[str, Any]:
 
 
 def _make_type(description: str, more: _Schema) -> _Schema:
-    """A type of samples, as `x` gives it."""
+    """Makes the schema of a type of samples, as in `x`."""
     return {
         "type": "object",
         "description": description,
@@ -101,7 +105,7 @@ def _make_type(description: str, more: _Schema) -> _Schema:
 
 
 def _make_kind(kind: str) -> _Schema:
-    """A part of a kind, named: its bare name, a mapping with `use`, a reference or a trained piece."""
+    """Makes the schema of a part of a kind: its name, a mapping with `use`, a reference or a part of another run."""
     names = [entry.part.name for entry in get_registry().list_parts(kind)]
     named = [{"$ref": f"#/definitions/{_make_name(kind, name)}"} for name in names]
     return {
@@ -111,7 +115,7 @@ def _make_kind(kind: str) -> _Schema:
 
 
 def _make_part(part: Part, *, named: bool = True) -> _Schema:
-    """A part's parameters, and its name where it is not the slot's default."""
+    """Makes the schema of a part's parameters, with its name unless it is the slot's default."""
     use = {"use": {"const": part.name, "description": part.summary}} if named else {}
     try:
         found = _make_object(read_parameters(part), docstrings.read_summary(part.load()) or part.summary)
@@ -174,7 +178,7 @@ def _make_record(record: type[Any]) -> _Schema:
 
 
 def _make_plain(annotation: Any) -> _Schema:
-    """What an annotation of plain data admits."""
+    """Makes the schema of an annotation of plain data."""
     annotation = strip_annotated(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
     kind = origin or annotation

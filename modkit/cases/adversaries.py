@@ -1,4 +1,4 @@
-"""Cases of what an adversarial game is made of."""
+"""Cases of the parts of adversarial models: generators, discriminators, adversarial losses and regularizers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases of what an autoencoder is made of."""
+"""Cases of the parts of autoencoders: encoders, bottlenecks, decoders and likelihoods."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _play_encoder(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str
 def _play_bottleneck(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     values, kl, losses = part(probe.draw_value("h", types["h"]), probe.step)
     if list(values) != list(part.latents):
-        raise AssertionError(f"expected latents {list(part.latents)}, as `latents` says, got {list(values)}")
+        raise AssertionError(f"expected latents {list(part.latents)}, as declared in `latents`, got {list(values)}")
     found: dict[str, Emitted] = {}
     for name, value in values.items():
         found |= emit(name, value, part.latents[name])

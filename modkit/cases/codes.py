@@ -1,4 +1,4 @@
-"""Cases of what a prior of codes is made of."""
+"""Cases of the parts of priors over codes: networks and decodings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _play_prior_network(part: Any, types: Mapping[str, Any], probe: Probe) -> di
             one, cache = part.step(previous, i, cond, cache)
             slack = torch.finfo(probe.dtype).eps ** 0.5
             if not torch.allclose(one.float(), logits[:, i].float(), atol=slack, rtol=slack):
-                raise AssertionError(f"expected `step` to give the logits of position {i} that the whole map gives")
+                raise AssertionError(f"expected `step` to return the logits of a call on all codes, got others at {i}")
             previous = flat[:, i]
     return found
 
@@ -37,7 +37,7 @@ def _play_decoding(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[st
     classes = type.classes or 0
 
     def predict(codes: Tensor, i: int | None) -> Tensor:
-        """Favours the class that follows the position's number."""
+        """Favours a class that depends on the position."""
         logits = torch.nn.functional.one_hot(torch.arange(type.numel) % classes, classes).float()
         all = logits.expand(len(codes), -1, -1)
         return all if i is None else all[:, i]

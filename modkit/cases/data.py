@@ -1,4 +1,4 @@
-"""Cases of what a model learns from."""
+"""Cases of data: data sets, corruptions and conditioners."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["CASES"]
 
-_MANY = 16  # samples of the data set that frequencies are measured on
+_MANY = 16  # samples on which conditioners are prepared
 
 
 def _play_data(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     if not part.splits or not all(type(size) is int and size >= 0 for size in part.splits.values()):
-        raise AssertionError(f"expected `splits` to give the size of each split, got {part.splits!r}")
+        raise AssertionError(f"expected `splits` to hold the size of each split, got {part.splits!r}")
     if not isinstance(part.key, str) or not part.key:
         raise AssertionError(f"expected `key` to be a hash of content and settings, got {part.key!r}")
     split = next(iter(part.splits))
@@ -30,9 +30,9 @@ def _play_data(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, E
     batch = part.read(split, indices, probe.rng)
     copied = copy.deepcopy(part).read(split, indices, probe.rng)
     if not torch.equal(copied.x, batch.x):
-        raise AssertionError("expected a copy, as a worker has one, to read the same samples, got others")
+        raise AssertionError("expected a copy, such as a worker has, to read the same samples, got others")
     if set(batch.fields) != set(part.fields):
-        raise AssertionError(f"expected the fields {list(part.fields)}, as `fields` says, got {list(batch.fields)}")
+        raise AssertionError(f"expected the fields {list(part.fields)}, as in `fields`, got {list(batch.fields)}")
     found = emit("x", batch.x, part.x)
     for name, value in batch.fields.items():
         found |= emit(name, value, part.fields[name])
@@ -42,7 +42,7 @@ def _play_data(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, E
 def _play_corruption(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     made = part(probe.draw_tensor("x", types["x"]), probe.rng)
     if set(made) != set(part.fields):
-        raise AssertionError(f"expected the fields {list(part.fields)}, as `fields` says, got {list(made)}")
+        raise AssertionError(f"expected the fields {list(part.fields)}, as in `fields`, got {list(made)}")
     found: dict[str, Emitted] = {}
     for name, value in made.items():
         found |= emit(name, value, part.fields[name])
@@ -60,14 +60,14 @@ def _play_conditioner(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     null = _emit_cond("null ", part.null(probe.num), replace(part.type, concat=None))
     drawn = part.draw(probe.num, probe.rng.at("draw"))
     if set(drawn) != set(part.reads):
-        raise AssertionError(f"expected `draw` to give {list(part.reads)}, got {list(drawn)}")
+        raise AssertionError(f"expected `draw` to return {list(part.reads)}, got {list(drawn)}")
     for name, value in drawn.items():
         null |= emit(f"drawn {name}", value, known[name])
     return found | {name: replace(one, learns=False) for name, one in null.items()}
 
 
 def _emit_cond(prefix: str, cond: Cond, type: CondType) -> dict[str, Emitted]:
-    """The conditions given, held to their type."""
+    """Returns the conditions with their declared types."""
     types = {
         "vector": type.vector and TensorType((type.vector,)),
         "noise": type.noise and TensorType((type.noise,)),
@@ -81,7 +81,7 @@ def _emit_cond(prefix: str, cond: Cond, type: CondType) -> dict[str, Emitted]:
         value, expected = getattr(cond, one.name), types[one.name]
         if (value is None) != (not expected):
             there, wanted = "none" if value is None else "one", "one" if expected else "none"
-            raise AssertionError(f"{prefix}{one.name}: expected {wanted}, as `type` says, got {there}")
+            raise AssertionError(f"{prefix}{one.name}: expected {wanted}, as declared in `type`, got {there}")
         if value is not None and isinstance(expected, TensorType):
             found |= emit(f"{prefix}{one.name}", value, expected)
     return found

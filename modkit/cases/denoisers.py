@@ -1,4 +1,4 @@
-"""Cases of what a diffusion model is made of."""
+"""Cases of the parts of diffusion models: networks, schedules, time sampling, parametrizations, samplers, guidance."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _play_schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[st
     back = part.time(sigma / alpha)
     if not (sigma.diff() > 0).all() or not (alpha > 0).all() or not torch.allclose(back, t, rtol=1e-6, atol=1e-6):
         raise AssertionError(
-            "expected alpha_t > 0, sigma_t that grows, and `time` to invert sigma_t / alpha_t, got at t = "
+            "expected alpha_t > 0, increasing sigma_t, and `time` to invert sigma_t / alpha_t, got at t = "
             f"{t.tolist()}: alpha {alpha.tolist()}, sigma {sigma.tolist()}, back {back.tolist()}"
         )
     return {name: _emit_exact(value) for name, value in (("alpha", alpha), ("sigma", sigma), ("time", back))}
@@ -82,11 +82,11 @@ def _play_loss_weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
 def _play_sampler(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     times = part.times()
     if times.dtype != torch.float64 or times[-1] != 0 or not (times.diff() < 0).all():
-        raise AssertionError(f"expected float64 times that fall to 0, got {times.tolist()}")
+        raise AssertionError(f"expected float64 times that decrease to 0, got {times.tolist()}")
     schedule, x = types["schedule"], types["x"]
 
     def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-        """The exact denoiser of N(0, I)."""
+        """Returns the exact denoiser's prediction for N(0, I)."""
         alpha, sigma = (scale.to(x_t.dtype) for scale in schedule.scales(t))
         return Denoised(x_t * alpha / (alpha**2 + sigma**2))
 
@@ -106,13 +106,13 @@ def _play_guidance(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[st
 
 
 def _spread_times(probe: Probe, schedule: Any) -> Tensor:
-    """Times between .2 and .9, each a function of its row; of a table, its own."""
+    """Returns times between 0.2 and 0.9, each a function of its row; for a discrete schedule, times of its table."""
     t = 0.2 + 0.7 * (0.618 * torch.arange(probe.num, dtype=torch.float64) % 1)
     return t if schedule.num is None else (t * schedule.num).round() / schedule.num
 
 
 def _emit_exact(value: Tensor) -> Emitted:
-    """A float64 number a sample."""
+    """Emits a float64 number per sample."""
     if value.dtype != torch.float64:
         raise AssertionError(f"expected float64, got {value.dtype}")
     return Emitted(value, TensorType(()), learns=False)

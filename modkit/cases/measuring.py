@@ -1,4 +1,4 @@
-"""Cases of what samples are measured with."""
+"""Cases of the parts of evaluation: feature extractors and metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OF_SAMPLES = {"features", "points", "images", "logits", "labels", "pairs", "fea
 
 def _play_features(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     if not isinstance(part.label, str) or not part.label:
-        raise AssertionError(f"expected `label` to name it in scores, got {part.label!r}")
+        raise AssertionError(f"expected `label` to be its name in scores, got {part.label!r}")
     x = probe.draw_tensor("x", types["x"])
     part.prepare([Batch(Probe(_NUM).draw_tensor("x", types["x"]), {"labels": torch.arange(_NUM) % _CLASSES})])
     if not isinstance(part.key(), str):
@@ -39,7 +39,7 @@ def _play_features(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[st
 
 
 def _play_metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    """Scores of two states of disjoint samples, merged in either order and as one: all must be equal."""
+    """Checks that two merged states of disjoint samples score like one state of all samples, and returns the scores."""
     whole, parts = part.init(), (part.init(), part.init())
     for offset, set in enumerate(part.sets):
         values, indices = _make_values(part, offset), torch.arange(_NUM)
@@ -54,7 +54,7 @@ def _play_metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
         raise AssertionError(f"expected scores by name, got {scores!r}")
     merged = part.result(part.merge(*parts), probe.rng)
     if _OF_SAMPLES.intersection(part.needs) and _differ(scores, merged):
-        raise AssertionError(f"expected two states merged to score as one, got {merged} where one has {scores}")
+        raise AssertionError(f"expected two merged states to score like one state, got {merged} instead of {scores}")
     found: dict[str, Emitted] = {}
     for name, score in scores.items():
         found |= emit_scalar(name, torch.tensor(score.value, dtype=torch.float64), rows=False)
@@ -62,7 +62,7 @@ def _play_metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
 
 
 def _make_values(part: Any, offset: int) -> dict[str, Any]:
-    """What a metric needs, of one set."""
+    """Makes the values of one set that a metric needs."""
     probe = Probe(_NUM, seed=offset)
     made: dict[str, Any] = {
         "features": lambda: probe.draw_tensor("features", VECTOR) + offset,

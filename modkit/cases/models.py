@@ -1,4 +1,4 @@
-"""The case of a Model: its players' losses as the game asks for them, its stages, and its samples."""
+"""The case of Models: the losses of their players in each stage, and their samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modkit.types import Batch, CondType, Event, Value
 
 __all__ = ["CASES"]
 
-_MANY = 16  # samples of the data set that players are prepared on
+_MANY = 16  # samples on which players are prepared
 
 
 def _play_model(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -40,7 +40,7 @@ def _play_model(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, 
 
 
 def _draw(part: Any, batch: Batch, probe: Probe) -> Value:
-    """Samples; of a Model without a prior, which then encodes, reconstructions."""
+    """Draws samples, or reconstructs the batch if the Model has latents but no prior."""
     try:
         drawn: Value = part.draw(probe.num, {}, batch.cond, probe.rng.at("draw"))
     except ValueError:
@@ -51,7 +51,7 @@ def _draw(part: Any, batch: Batch, probe: Probe) -> Value:
 
 
 class _Passes:
-    """A data set of one batch, twice."""
+    """Two passes over the same batch."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch

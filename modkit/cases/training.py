@@ -1,4 +1,4 @@
-"""Cases of what a run is trained with."""
+"""Cases of the parts of training: coefficients, optimizers, learning-rate schedules, loggers and engines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _play_weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
 
 
 def _play_optimizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    """Three steps, its state put into an optimizer of its own kind, and three more of both."""
+    """Checks that an optimizer with the loaded state of another takes the same three steps."""
     (parameter,) = types["parameters"]
     twin, twin_parameter = copy.deepcopy((part, parameter))
     _descend(part, parameter)
@@ -40,9 +40,9 @@ def _play_optimizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[s
     _descend(part, parameter)
     _descend(twin, twin_parameter)
     if not torch.equal(parameter, twin_parameter):
-        raise AssertionError("expected `load_state_dict` to restore it, got other steps after it")
+        raise AssertionError("expected `load_state_dict` to restore the optimizer, got different steps afterwards")
     if torch.equal(parameter, _make_start()):
-        raise AssertionError("expected it to move the parameters, got none moved")
+        raise AssertionError("expected it to change the parameters, got no change")
     return {"parameters": Emitted(parameter.detach().clone(), None, rows=False, learns=False)}
 
 
@@ -55,7 +55,7 @@ def _play_lr_schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     if min(rates) < 0:
         raise AssertionError(f"expected rates of at least 0, got {rates}")
     if not isinstance(part.state_dict(), dict):
-        raise AssertionError(f"expected `state_dict` to give a dict, got {type(part.state_dict()).__name__}")
+        raise AssertionError(f"expected `state_dict` to return a dict, got {type(part.state_dict()).__name__}")
     return {"rates": Emitted(torch.tensor(rates, dtype=torch.float64), None, rows=False, learns=False)}
 
 
@@ -78,11 +78,11 @@ def _play_engine(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
     before = module.weight.detach().clone()
     part.step(optimizer, 1.0)
     if torch.equal(module.weight, before):
-        raise AssertionError("expected `step` to move the parameters, got none moved")
+        raise AssertionError("expected `step` to change the parameters, got no change")
     part.barrier()
     rows = part.gather(x)
     if len(rows) != part.world * len(x):
-        raise AssertionError(f"expected `gather` to give the rows of all processes, got {len(rows)}")
+        raise AssertionError(f"expected `gather` to return the rows of all processes, got {len(rows)}")
     return {"mean": Emitted(part.reduce(x.mean()), None, rows=False, learns=False)}
 
 

@@ -1,4 +1,4 @@
-"""Annotations of parameters: what they hold, and as people read them."""
+"""Annotations of parameters: taking them apart, and rendering them for readers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from modkit.kinds import KINDS, Slot
 __all__ = ["DICTS", "LISTS", "strip_annotated", "find_kind", "list_members", "render"]
 
 LISTS = (list, Sequence)
-"""What a list may be annotated as."""
+"""Annotations of lists."""
 DICTS = (dict, Mapping)
-"""What a dict may be annotated as."""
+"""Annotations of dicts."""
 _KIND_OF = {kind.protocol: kind.name for kind in KINDS.values()}
 
 
 def strip_annotated(annotation: Any) -> Any:
-    """An annotation without what `Annotated` adds to it."""
+    """Returns an annotation without its `Annotated` metadata."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     return annotation
 
 
 def list_members(annotation: Any) -> list[Any]:
-    """What a union is of; of any other annotation, itself."""
+    """Returns the members of a union, or any other annotation as the only member."""
     annotation = strip_annotated(annotation)
     if get_origin(annotation) in (Union, types.UnionType):
         return [member for arg in get_args(annotation) for member in list_members(arg)]
@@ -33,12 +33,17 @@ def list_members(annotation: Any) -> list[Any]:
 
 
 def find_kind(protocol: Any) -> str | None:
-    """Name of the kind of parts whose Protocol, or Model, a class is."""
+    """Returns the kind whose Protocol (or Model) a class is, or None."""
     return _KIND_OF.get(getattr(protocol, "__name__", ""))
 
 
 def render(annotation: Any) -> str:
-    """An annotation as people read it: `list[int]`, `'a' | 'b'`, `slot of encoder`."""
+    """Renders an annotation for readers: `list[int]`, `'a' | 'b'`, `slot of encoder`.
+
+    Examples:
+        >>> render(list[int] | None)
+        'list[int] | None'
+    """
     annotation = strip_annotated(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation is type(None) or annotation is None:

@@ -1,6 +1,6 @@
-"""modkit's own parts, the whole library on one page.
+"""The catalogue of modkit's own parts.
 
-They come in by the hook that any plug-in uses; only their names are bare.
+They are registered through the same hook as those of any plug-in, but their names have no prefix.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["modkit_parts"]
 
 @hookimpl
 def modkit_parts() -> list[Part]:
-    """Every part that comes with modkit."""
+    """Returns every part that comes with modkit."""
     return [
         # Assemblies
         Part("model", "autoencoder", "modkit.models.autoencoder:Autoencoder", "AE, VAE, VQ-VAE; VQGAN's first stage"),

@@ -1,11 +1,11 @@
-"""Which parts there are: modkit's own and those of every installed plug-in, read without importing a target.
+"""The registry of parts: modkit's own and those of every installed plug-in, without importing their targets.
 
-A plug-in is what an entry point of the group `modkit` names. Each is loaded and asked for its parts on its own, in a
-fixed order, and whatever is wrong with it becomes a `Problem` that hurts no other. Its name goes before those of its
-parts (`acme/fsq`), so nothing can shadow a part of modkit's. Two variables of the environment matter:
+A plug-in is the object of an entry point in the group `modkit`. Plug-ins are loaded one by one in a fixed order, and an
+error in one becomes a `Problem` that does not affect the others. The plug-in's name is the prefix of its parts' names
+(`acme/fsq`), so no plug-in can shadow a part of modkit. Two environment variables change this:
 
-    MODKIT_STRICT=1             a problem is raised where it is found
-    MODKIT_DISABLE=acme,other   these plug-ins are left out
+    MODKIT_STRICT=1             raises a problem at once
+    MODKIT_DISABLE=acme,other   skips these plug-ins
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered part, under its full name, and the distribution that brought it."""
+    """A registered part under its full name, and the distribution that provides it."""
 
     part: Part
     distribution: str
@@ -51,7 +51,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a plug-in."""
+    """A problem of a plug-in."""
 
     plugin: str
     distribution: str
@@ -60,7 +60,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plug-in that was found; `failed` where it has problems, though what is good in it works."""
+    """An installed plug-in. One with problems is `failed`, but its valid parts can be used."""
 
     name: str
     distribution: str
@@ -69,10 +69,16 @@ class Plugin:
 
 
 class Registry:
-    """The parts, plug-ins and hooks of one reading of the installed distributions; `Registry.load()` makes one.
+    """The parts, plug-ins and hooks of the installed distributions, read by `Registry.load()`.
 
-    `problems` holds what is wrong and `plugins` every plug-in found, both by name. `manager` is pluggy's, with all
-    good plug-ins registered by name, and `hook` its relay; `call` is the safe way to call a hook.
+    `problems` and `plugins` list all problems and plug-ins in the order of the plug-ins' names. `manager` is pluggy's
+    plug-in manager, with all working plug-ins registered by name, and `hook` its hook relay. To call a hook, use
+    `call`, which handles exceptions.
+
+    Examples:
+        >>> registry = Registry.load()
+        >>> registry.find("sampler", "ddim").summary
+        'Few steps (Song et al., 2021)'
     """
 
     def __init__(self) -> None:
@@ -87,7 +93,7 @@ class Registry:
 
     @classmethod
     def load(cls) -> Registry:
-        """Reads modkit's own parts and every plug-in that is installed now.
+        """Reads modkit's own parts and those of every installed plug-in.
 
         Raises:
             ValueError: If a plug-in has a problem and `MODKIT_STRICT=1`.
@@ -110,10 +116,10 @@ class Registry:
         return result
 
     def find_entry(self, kind: str, name: str) -> Entry:
-        """The entry of a part, by its name or a former one.
+        """Returns the entry of a part, by its name or a former name.
 
         Raises:
-            ValueError: If there is no such kind or no such part, with the nearest names.
+            ValueError: If there is no such kind or part; the message suggests the closest name.
         """
         _check_kind(kind)
         name = self._aliases.get((kind, name), name)
@@ -130,27 +136,27 @@ class Registry:
         raise ValueError(f"no {kind} is called {name!r}{hint}; there are: {', '.join(sorted(names)) or 'none'}")
 
     def find(self, kind: str, name: str) -> Part:
-        """The part of that kind and name, or former name.
+        """Returns the part of a kind by its name or a former name.
 
         Raises:
-            ValueError: If there is no such kind or no such part, with the nearest names.
+            ValueError: If there is no such kind or part; the message suggests the closest name.
         """
         return self.find_entry(kind, name).part
 
     def list_parts(self, kind: str | None = None) -> list[Entry]:
-        """Every part, or those of one kind, sorted by kind and name.
+        """Returns all parts, or those of one kind, sorted by kind and name.
 
         Raises:
-            ValueError: If there is no such kind, with the nearest names.
+            ValueError: If there is no such kind; the message suggests the closest name.
         """
         if kind is not None:
             _check_kind(kind)
         return [self._entries[key] for key in sorted(self._entries) if kind in (None, key[0])]
 
     def find_by_target(self, target: str) -> Part | None:
-        """The part whose target is the class or function at `"module:qualname"`, or None.
+        """Returns the part whose target is the class or function defined at `"module:qualname"`, or None.
 
-        `target` says where the object is defined; a part may name a module that re-exports it. Imports nothing.
+        A part's target may also name a module that re-exports the object. Nothing is imported.
         """
         parts = [entry.part for entry in self.list_parts()]
         for part in parts:
@@ -159,14 +165,14 @@ class Registry:
         return next((part for part in parts if _locate_target(part.target) == target), None)
 
     def add(self, name: str, plugin: object) -> None:
-        """Adds a plug-in that no distribution declares: an object with hooks, as a test makes one.
+        """Adds a plug-in without a distribution, for example in a test.
 
         Args:
-            name: Its name, put before those of its parts.
+            name: The plug-in's name, the prefix of its parts' names.
             plugin: A module or object that implements hooks.
 
         Raises:
-            ValueError: If there is a plug-in of that name, or something is wrong with it.
+            ValueError: If there is a plug-in with this name, or the plug-in has a problem.
         """
         if self.manager.has_plugin(name):
             raise ValueError(f"Registry.add expects a name that is free, got {name!r}")
@@ -178,10 +184,10 @@ class Registry:
             raise ValueError(f"Registry.add expects a plug-in without problems, got {name}: {reasons}")
 
     def call(self, hook: str, **arguments: Any) -> list[Any]:
-        """Calls a hook in one plug-in at a time and returns what they answer, without Nones.
+        """Calls a hook in each plug-in and returns the results, without Nones.
 
-        An exception becomes a warning, one for each plug-in in the registry's life, and the others are called all the
-        same; under `MODKIT_STRICT=1` it is raised.
+        An exception becomes a warning, at most one per plug-in over the registry's lifetime, and the other plug-ins are
+        called nevertheless. Under `MODKIT_STRICT=1` the exception is raised.
         """
         answers: list[Any] = []
         for name in sorted({implementation.plugin_name for implementation in self._get_caller(hook).get_hookimpls()}):
@@ -207,9 +213,10 @@ class Registry:
         return answers
 
     def _discover(self) -> Iterator[_Declared]:
-        """The entry points of our group, each distribution on its own: the first of its name on the path counts.
+        """Yields the entry points of modkit's group, distribution by distribution.
 
-        Not `metadata.entry_points`, which raises when any one distribution's table is malformed.
+        `metadata.entry_points` would raise an exception for all if one distribution's table is malformed. If several
+        distributions have the same name, the first one on the path counts.
         """
         for name in sorted(find_distributions(_GROUP)):
             version = ""
@@ -225,9 +232,9 @@ class Registry:
                 yield _Declared(point.name, name, version, point.load)
 
     def _add(self, declared: _Declared, prefix: str) -> bool:
-        """Registers a plug-in and its parts; says whether all of it is good."""
+        """Registers a plug-in and its parts, and returns whether it has no problems."""
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # stdout is `list --json`'s
+            with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to `list --json`
                 parts, reasons = self._read(declared)
         except KeyboardInterrupt:
             raise
@@ -247,7 +254,7 @@ class Registry:
         return not reasons
 
     def _read(self, declared: _Declared) -> tuple[list[Part], list[str]]:
-        """The good parts of a plug-in and what is wrong with it; raises where it cannot be used at all."""
+        """Returns the valid parts of a plug-in and its problems; raises an exception if it cannot be used at all."""
         plugin = declared.load()
         hash(plugin)  # pluggy keeps plug-ins in sets
         self.manager.register(plugin, name=declared.name)
@@ -278,15 +285,23 @@ class Registry:
 
 @functools.cache
 def get_registry() -> Registry:
-    """The registry of this process, read at the first call; `get_registry.cache_clear()` forgets it."""
+    """Returns the registry of this process, which the first call reads; `get_registry.cache_clear()` discards it."""
     return Registry.load()
 
 
 def find(kind: str, name: str) -> Part:
-    """The part of that kind and name: `find("sampler", "ddim").load()` is the class.
+    """Finds a part by its kind and name, or former name.
+
+    Args:
+        kind: The kind, one of `modkit.kinds.KINDS`.
+        name: The part's name; with a prefix for a part of a plug-in (`acme/fsq`).
+
+    Examples:
+        >>> find("sampler", "ddim").load().__name__
+        'DDIM'
 
     Raises:
-        ValueError: If there is no such kind or no such part, with the nearest names.
+        ValueError: If there is no such kind or part; the message suggests the closest name.
     """
     return get_registry().find(kind, name)
 
@@ -318,7 +333,7 @@ def _check_name(declared: list[_Declared]) -> str | None:
 
 
 def _select_good(answers: list[Any]) -> tuple[list[Part], list[str]]:
-    """The usable parts among a plug-in's answers, and what is wrong with the others."""
+    """Returns the valid parts among a plug-in's answers, and the problems of the others."""
     parts: list[Part] = []
     reasons: list[str] = []
     for answer in answers:
@@ -362,7 +377,7 @@ def _check_kind(kind: str) -> None:
 
 
 def _locate_target(target: str) -> str | None:
-    """Where the object behind a target is defined, if its module is imported already."""
+    """Returns where the object of a target is defined, or None if its module is not imported yet."""
     module, _, name = target.partition(":")
     value: Any = sys.modules.get(module)
     for attribute in name.split("."):
@@ -371,7 +386,7 @@ def _locate_target(target: str) -> str | None:
 
 
 def _describe(error: BaseException) -> str:
-    """An exception on one line, with the place that raised it."""
+    """Describes an exception on one line, with the place that raised it."""
     import traceback
 
     text = " ".join("".join(traceback.format_exception_only(type(error), error)[-1:]).split())

@@ -1,15 +1,16 @@
-"""What a part takes: its target's signature and docstring are the only source of parameters, defaults and help.
+"""Signatures of parts: the source of their parameters, defaults and help.
 
-A parameter is one of three: a type that the kind is given (`x`, `cond`, `schedule`, …), which no user sets; a slot,
-annotated `Slot[Encoder]`, which receives a factory; or plain data, which `modkit.parts.validation` checks against its
-annotation:
+There are three sorts of parameters: types that the kind provides (`x`, `cond`, `schedule`, …), which users do not set;
+slots, annotated `Slot[Encoder]`, which receive factories; and plain data, which `modkit.parts.validation` checks
+against the annotation:
 
     bool  int  float  str  None  Literal  list  tuple  dict  unions of them
 
-The help of a parameter is what the docstring says of it, or else the first text in its annotation, which several parts
-may share: `Annotated[int, "Number of steps."]`.
+The help of a parameter comes from the docstring or, if that does not document it, from the first text in its
+annotation, which several parts can share: `Annotated[int, "Number of steps."]`.
 
-Training settings are read likewise; there a dataclass is a record, whose fields are read in turn. No part takes one.
+Training settings are read in the same way. Their fields may also be records, dataclasses whose own fields are read in
+turn; a part cannot have records.
 """
 
 from __future__ import annotations
@@ -39,18 +40,21 @@ __all__ = [
     "requires_tensor",
 ]
 
-_EMPTY_INIT = ("typing", "torch.nn.modules.module")  # a Protocol's and Module's own `__init__`, which take nothing
+_EMPTY_INIT = (
+    "typing",
+    "torch.nn.modules.module",
+)  # the `__init__` of Protocol and Module
 
 
 @dataclass(frozen=True)
 class SlotShape:
-    """How a slot holds parts.
+    """What a slot accepts.
 
     Args:
         kind: Kind of the parts.
-        container: `list` or `dict` where it holds several, None for one.
-        optional: Whether None may stand for the whole.
-        number: Whether a bare number may stand for a part.
+        container: `list` or `dict` if it holds several parts, None for one part.
+        optional: Whether the slot may be None.
+        number: Whether a number may take the place of a part.
     """
 
     kind: str
@@ -61,11 +65,11 @@ class SlotShape:
 
 @dataclass(frozen=True)
 class RecordShape:
-    """How a parameter holds records: dataclasses whose fields are read as a part's parameters are.
+    """How a parameter holds records: dataclasses whose fields are read like the parameters of a part.
 
     Args:
         type: The dataclass.
-        container: `list` or `dict` where it holds several, None for one.
+        container: `list` or `dict` if it holds several records, None for one record.
     """
 
     type: type[Any]
@@ -74,15 +78,15 @@ class RecordShape:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a part for the user to set.
+    """A parameter of a part that the user can set.
 
     Args:
         name: Its keyword.
         annotation: Its resolved type.
-        default: Its default (`modkit.kinds.Default` for a slot's default part), or `MISSING` where one is required.
-        help: What the docstring says of it.
-        slot: Its shape, if it is a slot.
-        record: Its shape, if it holds records.
+        default: Its default (`modkit.kinds.Default` for a slot's default part), or `MISSING` if it is required.
+        help: Its description.
+        slot: What it accepts, if it is a slot.
+        record: What it accepts, if it holds records.
     """
 
     name: str
@@ -94,10 +98,15 @@ class Parameter:
 
 
 def read_parameters(part: Part) -> dict[str, Parameter]:
-    """What the user can set on a part, in the order of its signature.
+    """Reads the parameters of a part that the user can set, in the order of its signature.
+
+    Examples:
+        >>> from modkit import find
+        >>> list(read_parameters(find("lr-schedule", "cosine")))
+        ['warmup', 'floor']
 
     Raises:
-        ValueError: If the signature is none that a part can have, naming part and parameter.
+        ValueError: If the signature is not valid for a part; the message names the part and the parameter.
         ImportError: If the target cannot be imported.
     """
     given = KINDS[part.kind].given
@@ -112,15 +121,15 @@ def read_parameters(part: Part) -> dict[str, Parameter]:
 
 
 def read_signature(target: Callable[..., Any], given: Sequence[str], owner: object) -> dict[str, Parameter]:
-    """What the user can set on a class or function, in the order of its signature.
+    """Reads the parameters of a class or function that the user can set, in the order of its signature.
 
     Args:
-        target: The class or function; a dataclass is a record.
-        given: Parameters that are not the user's.
-        owner: What messages call it.
+        target: The class or function, or a dataclass of settings.
+        given: Names of parameters that the user does not set.
+        owner: Its name in messages.
 
     Raises:
-        ValueError: If the signature is none that a part can have, naming owner and parameter.
+        ValueError: If the signature is not valid; the message names the owner and the parameter.
     """
     helps = read_arguments(target)
     result = {}
@@ -135,31 +144,31 @@ def read_signature(target: Callable[..., Any], given: Sequence[str], owner: obje
             raise ValueError(f"{owner}, parameter {name!r}: {error}") from error
         if slot is None and record is None and (odd := _find_not_plain(annotation)) is not None:
             raise ValueError(f"{owner}, parameter {name!r}: expected plain data or a slot, got {render(odd)}")
-        told = helps.get(name) or _get_help(annotation)
-        result[name] = Parameter(name, annotation, _get_default(target, declared), told, slot, record)
+        help = helps.get(name) or _get_help(annotation)
+        result[name] = Parameter(name, annotation, _get_default(target, declared), help, slot, record)
     return result
 
 
 def list_given_types(part: Part) -> set[str]:
-    """Which of the types that its kind is given the part declares.
+    """Returns which of the types that its kind provides are parameters of a part.
 
     Raises:
-        ValueError: If the signature is none that a part can have, naming part and parameter.
+        ValueError: If the signature is not valid for a part; the message names the part and the parameter.
         ImportError: If the target cannot be imported.
     """
     return set(KINDS[part.kind].given) & set(_inspect(part, part.load()))
 
 
 def requires_tensor(part: Part, name: str) -> bool:
-    """Whether a part declares a type that it is told as a `TensorType`: one tensor, no hierarchy."""
+    """Whether a part annotates a type by `TensorType`: it then accepts one tensor, but no hierarchy."""
     return _inspect(part, part.load())[name].annotation in (TensorType, TensorType.__name__)
 
 
 def parse_slot(annotation: Any) -> SlotShape | None:
-    """The shape of a slot, or None if the annotation holds no slot.
+    """Returns what the slot of an annotation accepts, or None if the annotation has no slot.
 
     Raises:
-        ValueError: If it holds one in a way that no slot can be.
+        ValueError: If the annotation combines a slot with something else.
     """
     if not _has_slot(annotation):
         return None
@@ -184,7 +193,7 @@ def parse_slot(annotation: Any) -> SlotShape | None:
 
 
 def _parse_record(annotation: Any) -> RecordShape | None:
-    """The shape of a parameter that holds records, or None."""
+    """Returns the records that an annotation holds, or None."""
     origin, args = get_origin(annotation), get_args(annotation)
     container: Literal["list", "dict"] | None = "list" if origin is list else "dict" if origin is dict else None
     held = args[-1] if container else annotation
@@ -207,7 +216,7 @@ def _inspect(owner: object, target: Callable[..., Any]) -> dict[str, inspect.Par
 
 
 def _get_function(target: Callable[..., Any]) -> Callable[..., Any]:
-    """The function whose signature a target has."""
+    """Returns the function that has the signature of a target."""
     if not isinstance(target, type):
         return target
     init: Callable[..., Any] = inspect.getattr_static(target, "__init__")
@@ -215,13 +224,13 @@ def _get_function(target: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _find_definer(target: Callable[..., Any]) -> str | None:
-    """Module of the class whose `__init__` a class has, which torch's tools may have wrapped."""
+    """Returns the module of the class that defines a class's `__init__`, which torch's tools may have wrapped."""
     classes = target.__mro__ if isinstance(target, type) else ()
     return next((one.__module__ for one in classes if "__init__" in vars(one)), None)
 
 
 def _resolve(owner: object, target: Callable[..., Any], declared: inspect.Parameter) -> Any:
-    """The annotation of one parameter, so that no other one's (a given type's, the result's) need resolve."""
+    """Resolves the annotation of one parameter alone, since others (of types, of the result) may not resolve."""
     if declared.annotation is declared.empty:
         raise ValueError(f"{owner} expects a type for each parameter, got {declared.name!r} without one")
     holder: Any = types.SimpleNamespace(__annotations__={declared.name: declared.annotation})
@@ -236,7 +245,7 @@ def _resolve(owner: object, target: Callable[..., Any], declared: inspect.Parame
 
 
 def _get_help(annotation: Any) -> str:
-    """The first text that `Annotated` adds to an annotation."""
+    """Returns the first text in the `Annotated` metadata of an annotation."""
     metadata = getattr(annotation, "__metadata__", ())
     return next((one for one in metadata if isinstance(one, str)), "")
 
@@ -256,7 +265,7 @@ def _has_slot(annotation: Any) -> bool:
 
 
 def _find_not_plain(annotation: Any) -> Any | None:
-    """The first thing in an annotation that is no plain data, or None."""
+    """Returns the first member of an annotation that is not plain data, or None."""
     annotation = strip_annotated(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in (bool, int, float, str, type(None), Any, Ellipsis) or origin is Literal:

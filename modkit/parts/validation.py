@@ -1,7 +1,7 @@
-"""Whether plain data fits an annotation, and where and why not.
+"""Validation of plain data against annotations.
 
-Plain data is what a spec can hold: bool, int, float, str, None, and lists and mappings of them. A dataclass is fitted
-by a mapping of its fields. Numbers are finite, whole ones below 2^31 in size; a bool is no number.
+Plain data is what a spec can hold: bool, int, float, str, None, and lists and mappings of them. A mapping of its fields
+is valid for a dataclass. Floats must be finite and ints below 2^31 in size; a bool is not a number.
 """
 
 from __future__ import annotations
@@ -19,12 +19,22 @@ from modkit.parts.annotation import DICTS, LISTS, list_members, render, strip_an
 __all__ = ["LIMIT", "validate"]
 
 LIMIT = 2**31
-"""Whole numbers stay below it in size."""
+"""Exclusive bound on the absolute value of ints."""
 _Mismatch = tuple[str, str]  # the place inside the value, and the reason
 
 
 def validate(value: object, annotation: Any) -> str | None:
-    """Why plain data does not fit an annotation, with the place inside it (`[2]: expected int, got 'a'`), or None."""
+    """Validates plain data against an annotation.
+
+    Returns:
+        None if the value is valid; otherwise the reason, after the place inside the value if it is nested.
+
+    Examples:
+        >>> validate([1, "a"], list[int])
+        "[1]: expected int, got 'a'"
+        >>> validate(3, float) is None
+        True
+    """
     found = _validate(value, strip_annotated(annotation))
     if found is None:
         return None
@@ -77,7 +87,7 @@ def _validate_any(value: object) -> _Mismatch | None:
 
 
 def _validate_union(value: object, annotation: Any) -> _Mismatch | None:
-    """A reason deeper than the wrong type, if any member gives one, since that is the member that was meant."""
+    """Prefers a reason from inside the value over a wrong outer type, since it comes from the intended member."""
     deeper: list[_Mismatch] = []
     for member in list_members(annotation):
         found = _validate(value, member)

@@ -1,4 +1,4 @@
-"""The conformance kit: one line that holds every part of a plug-in to what its kind promises.
+"""The conformance kit: one decorator that tests every part of a plug-in against its kind.
 
     from modkit.testing import parametrize_parts
 
@@ -6,7 +6,8 @@
     def test_part(check):
         check()
 
-The table `CASES` says for each kind which types its parts are built from, how they are called and which checks apply.
+The table `CASES` lists for each kind the types that its parts are built from, a reference call, and the checks that
+apply.
 """
 
 from __future__ import annotations

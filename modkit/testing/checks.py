@@ -1,6 +1,6 @@
-"""The checks by name, those of every part and those that a kind's case asks for, and which must hold before which.
+"""The checks by name: those of every part, those that a kind's case requests, and on which others each depends.
 
-A check whose ground does not hold is skipped, so that a fault is told once, by the check that names it.
+A check is skipped if one that it depends on fails, so that each flaw is reported once, by the check that names it.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ GROUNDS: dict[str, tuple[str, ...]] = {
     "inductor": ("compiles",),
     "isolation": ("builds",),
 }
-"""The checks that must hold before a check says anything; before `plays`, all others but the long ones."""
+"""The checks that each check depends on; `plays` depends on all others except the long ones."""
 
 LONG = frozenset({"inductor"})
-"""The checks that take many seconds a part, and are made where they are asked for."""
+"""Checks that take many seconds per part and run only on request."""
 
 
 def is_possible(name: str) -> bool:
-    """Whether a check can be made here: one of a GPU where there is one."""
+    """Whether a check can run on this machine: `cuda` requires a GPU."""
     return name != "cuda" or torch.cuda.is_available()
 
 
 def list_checks(groups: tuple[str, ...]) -> Iterator[tuple[str, _Check]]:
-    """The checks of every part and of these groups, by name, in their order."""
+    """Yields the checks of every part and of these groups, by name, in order."""
     yield from _ALWAYS.items()
     for group in groups:
         yield from _GROUPS[group].items()

@@ -1,4 +1,4 @@
-"""Checks of how a part is declared: its module, its signature and words, the types that it takes, what it refuses."""
+"""Checks of a part's declaration: its module, signature and documentation, and the types that it accepts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from modkit.testing.bench import Bench, Flaw
 
 __all__ = ["check_building", "check_declaration", "check_refusals", "check_signature"]
 
-_LIGHT = ("torch", "diffusers", "sklearn", "matplotlib")  # what a declaration must not import: each takes a second
+_LIGHT = ("torch", "diffusers", "sklearn", "matplotlib")  # must not be imported by a declaration: each takes a second
 _WAIT = 60
 
 
 def check_declaration(bench: Bench) -> None:
-    """The module that declares it imports in a process of its own, without torch."""
+    """The module that declares the part can be imported in a new process, without importing torch."""
     module = bench.subject.declared
     if module is not None and (reason := _check_module(module)):
         raise Flaw(f"{bench.subject}: expected the declaration {module} to {reason}")
@@ -28,7 +28,7 @@ def check_declaration(bench: Bench) -> None:
 
 @cache
 def _check_module(module: str) -> str | None:
-    """What is wrong with a module that declares parts, or None."""
+    """Returns what is expected of a module that declares parts but not true of it, or None."""
     code = (
         "import sys; import importlib; importlib.import_module(sys.argv[1]); "
         f"print(*(name for name in {_LIGHT!r} if name in sys.modules))"
@@ -37,21 +37,19 @@ def _check_module(module: str) -> str | None:
     if done.returncode:
         return f"import, got {done.stderr.strip()[-500:]}"
     if heavy := ", ".join(done.stdout.split()):
-        return (
-            f"import no {heavy}, since `modkit list` imports it: name targets as strings, and import in their modules"
-        )
+        return f"import no {heavy}, since `modkit list` imports it: give targets as strings and import in their modules"
     return None
 
 
 def check_signature(bench: Bench) -> None:
-    """Its target resolves; each parameter is typed, and documented with the class; defaults fit their types."""
+    """The target can be imported, each parameter has a type and a description, and defaults fit their types."""
     part = bench.subject.part
     try:
         target, declared = part.load(), read_parameters(part)
     except Exception as error:
         raise Flaw(f"{bench.subject}: expected a target with a typed signature, got {error}") from error
     if not docstrings.read_summary(target):
-        raise Flaw(f"{bench.subject}: expected a docstring whose first line says what it is, got none")
+        raise Flaw(f"{bench.subject}: expected a docstring with a summary in its first line, got none")
     if not part.summary:
         raise Flaw(f"{bench.subject}: expected a summary for `modkit list`, got none")
     for name, parameter in declared.items():
@@ -72,7 +70,7 @@ def check_signature(bench: Bench) -> None:
 
 
 def check_building(bench: Bench) -> None:
-    """It builds from at least one of its kind's example types."""
+    """The part can be built from at least one example of its kind."""
     if bench.accepted:
         return
     reasons = "; ".join(f"{name}: {reason}" for name, reason in bench.refusals.items())
@@ -80,10 +78,10 @@ def check_building(bench: Bench) -> None:
 
 
 def check_refusals(bench: Bench) -> None:
-    """Each type that it refuses it refuses in words: a ValueError that says what was expected and what it got."""
+    """The part refuses examples by a ValueError that says what was expected and what was received."""
     for name, reason in bench.refusals.items():
         if "got" not in reason or not ("expect" in reason or "requires" in reason):
             raise Flaw(
-                f"{bench.subject} ({name}): expected a refusal that says what was expected and what was got, got "
+                f"{bench.subject} ({name}): expected a refusal that says what was expected and what was received, got "
                 f'{reason!r}: raise ValueError(f"{{type(self).__name__}} expects …, got …")'
             )

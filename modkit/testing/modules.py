@@ -30,22 +30,24 @@ __all__ = [
 
 
 def check_meta(bench: Bench) -> None:
-    """On the meta device it has the parameters and buffers that it has for real."""
+    """The part has the same parameters and buffers on the meta device as on a real one."""
     for example in bench.accepted:
         there, here = (bench.subject.build(example.types(), meta=meta) for meta in (True, False))
         if not isinstance(here, nn.Module):
             continue
         if stray := [name for name, one in there.state_dict().items() if not one.is_meta]:
             bench.fail(
-                example, f"expected tensors on the meta device, got {', '.join(stray)} elsewhere: name no device"
+                example, f"expected tensors on the meta device, got {', '.join(stray)} elsewhere: do not set a device"
             )
         shapes = [{name: tuple(one.shape) for name, one in part.state_dict().items()} for part in (there, here)]
         if shapes[0] != shapes[1]:
-            bench.fail(example, f"expected one state on every device, got {shapes[0]} on meta and {shapes[1]} for real")
+            bench.fail(
+                example, f"expected the same state on every device, got {shapes[0]} on meta and {shapes[1]} on the CPU"
+            )
 
 
 def check_modes(bench: Bench) -> None:
-    """In eval mode a call leaves every buffer as it was; both modes give the same shapes."""
+    """A call in eval mode changes no buffer, and both modes return the same shapes."""
     for example in bench.accepted:
         types = example.types()
         part = bench.subject.build(types)
@@ -56,7 +58,7 @@ def check_modes(bench: Bench) -> None:
         bench.call(part, types, Probe(), example)
         moved = [name for name, one in part.named_buffers() if not _is_equal(one, buffers[name])]
         if moved:
-            bench.fail(example, f"expected eval mode to leave buffers alone, got {', '.join(moved)} moved")
+            bench.fail(example, f"expected eval mode to leave buffers unchanged, got {', '.join(moved)} changed")
         trained = bench.call(part.train(), types, Probe(), example)
         shapes = [{name: tuple(one.value.shape) for name, one in found.items()} for found in (evaluated, trained)]
         if shapes[0] != shapes[1]:
@@ -66,7 +68,7 @@ def check_modes(bench: Bench) -> None:
 
 
 def check_dtypes(bench: Bench) -> None:
-    """It works in float64, near what it gives in float32, and in bfloat16, and answers in the dtype that it is fed."""
+    """The part works in float64 (close to float32) and bfloat16, and returns the dtype of its inputs or a wider one."""
     for example in bench.accepted:
         single = bench.play(example, prepare=perturb)
         if not isinstance(single.part, nn.Module):
@@ -75,7 +77,7 @@ def check_dtypes(bench: Bench) -> None:
             play = bench.play(example, Probe(dtype=dtype), prepare=perturb)
             for name, one in play.emitted.items():
                 if one.learns and one.value.dtype not in (dtype, torch.float32, torch.float64):
-                    bench.fail(example, f"{name}: expected {dtype} or wider of {dtype}, got {one.value.dtype}")
+                    bench.fail(example, f"{name}: expected {dtype} or wider for {dtype} inputs, got {one.value.dtype}")
                 if not one.value.isfinite().all():
                     bench.fail(example, f"{name}: expected finite values in {dtype}, got some that are not")
             if dtype is torch.float64:
@@ -83,12 +85,12 @@ def check_dtypes(bench: Bench) -> None:
 
 
 def check_cuda(bench: Bench) -> None:
-    """On a GPU it works, and answers there; made where there is one."""
+    """The part works on a GPU and returns tensors there; runs only with a GPU."""
     check_device(bench, "cuda")
 
 
 def check_device(bench: Bench, device: str) -> None:
-    """On another device it works, and what it gives is there and finite."""
+    """The part works on another device, and its outputs are finite and on that device."""
     for example in bench.accepted:
         play = bench.play(example, Probe(device=device), prepare=perturb)
         if not isinstance(play.part, nn.Module):
@@ -97,15 +99,15 @@ def check_device(bench: Bench, device: str) -> None:
             if one.value.device.type != device:
                 bench.fail(
                     example,
-                    f"{name}: expected values on {device}, where its input is, got {one.value.device}: name the "
-                    "input's device where a tensor is made",
+                    f"{name}: expected values on {device}, the device of its inputs, got {one.value.device}: create "
+                    "tensors on the inputs' device",
                 )
             if not one.value.is_meta and not one.value.isfinite().all():
                 bench.fail(example, f"{name}: expected finite values on {device}, got some that are not")
 
 
 def check_gradients(bench: Bench) -> None:
-    """Gradients of what it gives reach every parameter, moved off its initial value; none is unused."""
+    """Gradients of the outputs reach every parameter, after all are moved off their initial values."""
     reached: set[str] = set()
     known: set[str] = set()
     for example in bench.accepted:
@@ -116,7 +118,7 @@ def check_gradients(bench: Bench) -> None:
         total = sum(_mix(one) for one in play.emitted.values() if one.learns and one.value.requires_grad)
         if not isinstance(total, Tensor):
             if named:
-                bench.fail(example, "expected gradients to reach its parameters, got nothing that takes any")
+                bench.fail(example, "expected gradients to reach its parameters, got no output that requires gradients")
             continue
         torch.autograd.backward(total)
         for name, one in named.items():
@@ -127,12 +129,12 @@ def check_gradients(bench: Bench) -> None:
     if unused := sorted(known - reached):
         bench.fail(
             bench.accepted[0],
-            f"expected gradients to reach every parameter, got none at {', '.join(unused)}: use it or make it a buffer",
+            f"expected gradients to reach every parameter, got none at {', '.join(unused)}: use or remove them",
         )
 
 
 def check_round_trips(bench: Bench) -> None:
-    """A deep copy, and a new build given its weights through safetensors, give what it gives."""
+    """A deep copy, and a new part with its weights loaded from safetensors, return the same."""
     for example in bench.accepted:
         types = example.types()
         play = bench.play(example, prepare=perturb)
@@ -143,16 +145,19 @@ def check_round_trips(bench: Bench) -> None:
             given = bench.call(other.eval(), types, Probe(), example)
             for name, value in play.values.items():
                 if not torch.equal(given[name].value, value):
-                    bench.fail(example, f"{name}: expected {how} to give the same: keep what it needs in its state")
+                    bench.fail(
+                        example,
+                        f"{name}: expected {how} to return the same: keep all that it needs in its state",
+                    )
 
 
 def check_compilation(bench: Bench) -> None:
-    """`torch.compile` traces it whole, without a graph break, and it gives the same."""
+    """`torch.compile` traces the part without a graph break, and the result is the same."""
     _check_compiled(bench, "aot_eager")
 
 
 def check_inductor(bench: Bench) -> None:
-    """Compiled to machine code it gives the same."""
+    """The part returns the same when it is compiled with inductor."""
     _check_compiled(bench, "inductor")
 
 
@@ -164,7 +169,7 @@ def _check_compiled(bench: Bench, backend: str) -> None:
         expected = bench.call(part, types, Probe(), example)
         part.compile(backend=backend, fullgraph=True)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's compiler uses what torch has deprecated
+            warnings.simplefilter("ignore")  # torch's compiler uses deprecated functions of torch
             compiled = bench.call(part, types, Probe(), example)
         _check_near(bench, example, expected, compiled)
 
@@ -175,12 +180,12 @@ def _reload(bench: Bench, part: nn.Module, types: Any, example: Any) -> nn.Modul
     try:
         other.load_state_dict(safetensors.torch.load(safetensors.torch.save(state)))
     except (RuntimeError, ValueError, SpecError) as error:
-        bench.fail(example, f"expected its state to go through safetensors into a new build, got {error}")
+        bench.fail(example, f"expected its state to be saved to safetensors and loaded into a new part, got {error}")
     return other
 
 
 def _mix(one: Emitted) -> Tensor:
-    """A number that depends on each element of a value in its own way."""
+    """Returns a scalar that weights each element of a value differently."""
     flat = one.value.reshape(-1)
     return (flat * torch.linspace(0.5, 1.5, len(flat), dtype=flat.dtype)).sum()
 
@@ -192,7 +197,7 @@ def _check_near(bench: Bench, example: Any, a: Mapping[str, Emitted], b: Mapping
             continue
         gap = (one.value.double() - other.double()).abs().max()
         if gap > 1e-3 * (1 + one.value.double().abs().max()):
-            bench.fail(example, f"{name}: expected nearly the same, got a difference of {gap:.3g}")
+            bench.fail(example, f"{name}: expected nearly the same values, got a difference of {gap:.3g}")
 
 
 def _is_equal(a: Tensor, b: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Checks of what a part gives, whatever its kind."""
+"""Checks of a part's outputs that apply to every kind."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _NUM = 4
 
 
 def check_emitted(bench: Bench) -> None:
-    """What it gives has the shape, dtype and range that it says."""
+    """The outputs have the shapes, dtypes and ranges that the part declares."""
     for example, play in bench.play_all(prepare=perturb):
         for name, one in play.emitted.items():
             if reason := _validate(one, play.probe):
-                bench.fail(example, f"{name}: {reason}; mend what it returns, or the type that it says")
+                bench.fail(example, f"{name}: {reason}; fix the value that it returns or the type that it declares")
 
 
 def check_finite(bench: Bench) -> None:
-    """What it gives is finite, in training as well."""
+    """The outputs are finite, also in training."""
     for train in (False, True):
         for example, play in bench.play_all(partial(Probe, training=train), train=train):
             for name, one in play.emitted.items():
@@ -44,20 +44,24 @@ def check_finite(bench: Bench) -> None:
 
 
 def check_deterministic(bench: Bench) -> None:
-    """Built and called twice under one seed, it gives the same; called twice without being built anew, too."""
+    """Two parts built with one seed return the same, and so do two calls of one part."""
     for example in bench.accepted:
         first, second = bench.play(example), bench.play(example)
-        _check_same(bench, example, first.values, second.values, "expected two builds under one seed to give the same")
+        _check_same(bench, example, first.values, second.values, "expected two builds with one seed to return the same")
         if not hasattr(first.part, "load_state_dict") or isinstance(first.part, torch.nn.Module):
             again = bench.call(first.part, example.types(), Probe(), example)
             values = {name: one.value.detach() for name, one in again.items()}
             _check_same(
-                bench, example, second.values, values, "expected a second call to give the same: it keeps a state"
+                bench,
+                example,
+                second.values,
+                values,
+                "expected a second call to return the same: it keeps a state",
             )
 
 
 def check_global_draws(bench: Bench) -> None:
-    """A call in eval mode draws from its rng alone: torch's, NumPy's and Python's generators stay where they are."""
+    """A call in eval mode draws from its rng only, not from the global generators of torch, NumPy or Python."""
     for example in bench.accepted:
         types = example.types()
         part = bench.subject.build(types)
@@ -68,13 +72,13 @@ def check_global_draws(bench: Bench) -> None:
         if moved := [name for name, state in _get_states().items() if state != before[name]]:
             bench.fail(
                 example,
-                f"expected draws from the rng that it is given, got some from {', '.join(moved)}: use "
-                "`rng.normal(name, like)`, or `with rng.seed_torch():` around a library that draws for itself",
+                f"expected draws from the rng that it receives, got some from {', '.join(moved)}: use "
+                "`rng.normal(name, like)`, or `with rng.seed_torch():` around calls of libraries",
             )
 
 
 def check_inputs(bench: Bench) -> None:
-    """It leaves what it is given as it was."""
+    """The part does not change its inputs."""
     for train in (False, True):
         for example, play in bench.play_all(partial(Probe, training=train), train=train):
             if changed := play.probe.find_changed():
@@ -82,7 +86,7 @@ def check_inputs(bench: Bench) -> None:
 
 
 def check_independence(bench: Bench) -> None:
-    """Sample i does not depend on the other samples of its batch: in eval mode, where a part promises it always."""
+    """In eval mode a sample does not depend on others in its batch; nor in train mode if the part declares so."""
     for example in bench.accepted:
         _check_independence(bench, example, "eval")
         if getattr(bench.subject.build(example.types()), "batch_independent", False):
@@ -90,11 +94,11 @@ def check_independence(bench: Bench) -> None:
 
 
 def check_one_sample(bench: Bench) -> None:
-    """A batch of one keeps its first axis."""
+    """The batch axis is kept for a batch of one sample."""
     for example, play in bench.play_all(partial(Probe, 1)):
         for name, one in play.emitted.items():
             if one.rows and (reason := _validate(one, play.probe)):
-                bench.fail(example, f"{name}: of one sample: {reason}")
+                bench.fail(example, f"{name}: with a batch of one sample: {reason}")
 
 
 def _check_independence(bench: Bench, example: Example, mode: str) -> None:
@@ -116,7 +120,7 @@ def _check_independence(bench: Bench, example: Example, mode: str) -> None:
 
 
 def _validate(one: Emitted, probe: Probe) -> str | None:
-    """Why a value is not what was promised, or None."""
+    """Returns how a value differs from its declared type, or None."""
     value, type = one.value, one.type
     if type is None:
         return None

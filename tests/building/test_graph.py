@@ -124,7 +124,7 @@ def test_what_nobody_trains_is_dashed_what_is_unchecked_says_so_and_many_players
     found = report("d2gan-ring")
     frozen = replace(found, players=(), unchecked={"model.generator": "it wants values"})
     text = render_svg(frozen, "frozen").decode()
-    assert "no player: parameters that stay as they are" in text and text.count('stroke-dasharray="4 3"') == 4
+    assert "no player: parameters are not trained" in text and text.count('stroke-dasharray="4 3"') == 4
     assert ">unchecked<" in text
     many = replace(found, players=tuple(Player(f"player-{i}", (f"discriminators.d{i}",)) for i in range(13)))
     root = ET.fromstring(render_svg(many, "many"))

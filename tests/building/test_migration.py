@@ -152,9 +152,7 @@ def test_a_run_of_version_1_loads_under_version_2_with_its_averages(made, first,
 
 def test_a_locked_load_refuses_before_anything_is_written(made, second, tmp_path, monkeypatch):
     run, _ = made
-    message = (
-        r"is locked to what it was made with:\n  modkit-acme was 1.0, is 2.0\n  encoder acme/thin: its source file has"
-    )
+    message = r"is locked to the parts that it was made with:\n  modkit-acme was 1.0, is 2.0\n  encoder acme/thin: its source file has"
     with installed(second):
         with pytest.raises(ValueError, match=message):
             load(run, locked=True)
@@ -185,7 +183,7 @@ def test_a_locked_load_is_held_to_torch_and_takes_what_is_the_same(made, first, 
 def test_without_the_plugin_one_is_told_what_to_install(made, tmp_path):
     run, _ = made
     message = (
-        r"needs parts that are not here:\n  encoder acme/thin is missing: it came with modkit-acme 1.0, it is not "
+        r"needs parts that are not installed:\n  encoder acme/thin is missing: it came with modkit-acme 1.0, it is not "
         r"installed: pip install modkit-acme==1.0$"
     )
     get_registry.cache_clear()
@@ -237,7 +235,7 @@ def test_a_source_that_has_changed_under_one_version(made, plugin, caplog):
         assert load(run) and caplog.text == ""
     with installed(plugin("1.0", {"width": "wide", "layer": "other"})):
         with pytest.raises(
-            ValueError, match=r"(?s)expects parts that take its weights.*under one version: give it another"
+            ValueError, match=r"(?s)expects parts that take its weights.*without a new version: release a new one"
         ):
             load(run)
     assert (
@@ -249,8 +247,8 @@ def test_a_source_that_has_changed_under_one_version(made, plugin, caplog):
 def test_what_has_changed_without_migrate_says_what_to_do(made, plugin, shape):
     with installed(plugin("2.0", shape)):
         message = (
-            r"(?s)(unknown key 'wide'|net.weight).*encoder acme/thin came with modkit-acme 1.0, here is 2.0, which "
-            r"declares no `migrate` for it: pip install modkit-acme==1.0, or ask the author of modkit-acme for one"
+            r"(?s)(unknown key 'wide'|net.weight).*encoder acme/thin came with modkit-acme 1.0, 2.0 is installed, "
+            r"which declares no `migrate` for it: pip install modkit-acme==1.0, or ask the author of modkit-acme for one"
         )
         with pytest.raises(ValueError, match=message):
             load(made[0])
@@ -263,8 +261,8 @@ def test_what_has_changed_without_migrate_says_what_to_do(made, plugin, shape):
     [
         ("failing", "at model.encoder, from 1.0 to 2.0 failed: RuntimeError: no way"),
         ("rubbish", r"expects to return \(params, state\), a dict and a dict of tensors, got \{'wide': 3\}"),
-        ("objects", r"from 1.0 to 2.0 gives parameters that no spec holds: .*features"),
-        ("misfit", r"(?s)unknown key 'fetures'.*the migration .*misfit of encoder acme/thin .*made what does not fit"),
+        ("objects", r"from 1.0 to 2.0 returned parameters that a spec cannot hold: .*features"),
+        ("misfit", r"(?s)unknown key 'fetures'.*the migration .*misfit of encoder acme/thin .*what does not fit"),
         ("lost", r"(?s)Missing key.*encoder.net.weight.*the migration .*:lost of encoder acme/thin .*does not fit"),
     ],
 )  # fmt: skip

@@ -250,7 +250,7 @@ test_wrong_references_are_refused = refusals(
     ),
     ('{a: "x${model.b}", b: 1}', r"f:1:12: model\.a: got 'x\$\{model\.b\}', expected \$\{path\} as the whole value"),
     ('{a: "${}"}', r"f:1:12: model\.a: got '', expected a path such as"),
-    ('{a: "${model.b}", b: {c: 1}}', r"model\.a: got \$\{model\.b\}, a mapping, expected a scalar \(`ref:` shares"),
+    ('{a: "${model.b}", b: {c: 1}}', r"model\.a: got \$\{model\.b\}, a mapping, expected a scalar \(to share a part"),
     ('{a: "${model.b}", b: [1]}', r"model\.a: got \$\{model\.b\}, a list, expected a scalar"),
     ("{a: {ref: model.b}, b: {ref: model.a}}", r"f:1:18: model\.a: got a cycle model\.a → model\.b → model\.a"),
     ("{a: {b: {ref: model}}}", r"a cycle (model → model\.a\.b → model|model\.a\.b → model → model\.a\.b)"),
