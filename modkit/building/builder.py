@@ -24,7 +24,7 @@ from modkit.building.plan import Composition, Plan, run_folder
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import Data, Unfit
 from modkit.models.model import Composing
-from modkit.parts.signature import requires_tensor
+from modkit.parts.signature import is_tensor_only
 from modkit.rng import Rng
 from modkit.specs.settings import Evaluation, Settings
 from modkit.types import CondType, Event, TensorType
@@ -188,7 +188,7 @@ class Site:
             names = ", ".join(f"`{name}`" for name in missing)
             raise ValueError(f"it requires {names}, which this slot does not provide")
         for name in call.takes:
-            if isinstance(types[name], tuple) and requires_tensor(call.part, name):
+            if isinstance(types[name], tuple) and is_tensor_only(call.part, name):
                 raise ValueError(f"it expects one tensor as {name}, got a hierarchy of {len(types[name])} levels")
         target = call.part.load()
         given = {name: types[name] for name in call.takes}

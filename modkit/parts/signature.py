@@ -37,7 +37,7 @@ __all__ = [
     "read_signature",
     "parse_slot",
     "list_given_types",
-    "requires_tensor",
+    "is_tensor_only",
 ]
 
 _EMPTY_INIT = (
@@ -159,7 +159,7 @@ def list_given_types(part: Part) -> set[str]:
     return set(KINDS[part.kind].given) & set(_inspect(part, part.load()))
 
 
-def requires_tensor(part: Part, name: str) -> bool:
+def is_tensor_only(part: Part, name: str) -> bool:
     """Whether a part annotates a type by `TensorType`: it then accepts one tensor, but no hierarchy."""
     return _inspect(part, part.load())[name].annotation in (TensorType, TensorType.__name__)
 

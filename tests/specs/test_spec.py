@@ -2,10 +2,12 @@ import copy
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from modkit.errors import Position, SpecError
 from modkit.specs.load import load_spec
@@ -66,6 +68,23 @@ def test_nodes_are_copied_and_pickled():
     spec = Spec(model=node, train={"seed": 1})
     assert pickle.loads(pickle.dumps(spec)) == spec == copy.deepcopy(spec)
     assert hash(spec) == hash(copy.deepcopy(spec))
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: use("latent", prior=nn.Linear(2, 3)), r"prior: got Linear\(in_features=2.*, expected plain data"),
+        (lambda: use("latent", priors=[nn.ReLU()]), r"priors\[0\]: got ReLU\(\), expected plain data"),
+        (lambda: use("latent", prior=partial(Local, 1)), "prior: got functools.partial.*, expected plain data"),
+        (lambda: use(nn.Linear(2, 3)), "use: got Linear.*, expected a part's name, class or function"),
+        (lambda: use(partial(Local)), "use: got functools.partial.*, expected a part's name, class or function"),
+    ],
+)
+def test_use_says_where_objects_go(make, message):
+    with pytest.raises(SpecError, match=message) as caught:
+        make()
+    (problem,) = caught.value.problems
+    assert problem.hint == "to put objects into slots, call the Model's class: modkit.models.Latent(x, prior=module)"
 
 
 test_use_refuses_what_is_not_plain_data = refusals(
