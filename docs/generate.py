@@ -15,6 +15,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from modkit.cli.describe import description
 from modkit.kinds import KINDS, Default, Kind
 from modkit.models.model import Model
 from modkit.parts.annotation import render
+from modkit.parts.docstrings import read_arguments
 from modkit.parts.registry import DISTRIBUTION, Entry, get_registry
 from modkit.parts.signature import (
     MISSING,
@@ -119,6 +121,7 @@ def _kind_page(kind: Kind) -> str:
         _table(("name", "what it is"), told) if told else "Nothing: all its parameters are the user's.",
         "## What it must do",
         *_contract(Model if kind.protocol == "Model" else getattr(kinds, kind.protocol)),
+        *_list_extras(kind),
         "## What the battery asks of it",
         *_battery(kind.name),
         "## Parts",
@@ -182,6 +185,23 @@ def _contract(protocol: type[Any]) -> Iterator[str]:
         if public and inspect.isfunction(function) and function.__module__ == protocol.__module__:
             yield f"**`{_signature(name, function)}`**"
             yield from _prose(function.__doc__ or "")
+
+
+def _list_extras(kind: Kind) -> Iterator[str]:
+    """The optional members of a kind's parts, with the default of each."""
+    record = vars(kinds).get(f"{kind.protocol}Extras")
+    if record is None:
+        return
+    yield "## What it may have besides"
+    yield f"Optional members, declared by `modkit.kinds.{record.__name__}` with the default of each."
+    yield from _prose(re.split(r"\n\s*Args:", record.__doc__)[0].partition("\n")[2])
+    helps = read_arguments(record)
+    rows = []
+    for member in fields(record):
+        default = member.default if member.default_factory is MISSING else member.default_factory()
+        annotation = _cell(_plain(member.type))
+        rows.append([f"`{member.name}`", f"`{annotation}`", f"`{default!r}`", _cell(helps[member.name])])
+    yield _table(("member", "type", "default", "what it is"), rows)
 
 
 def _battery(kind: str) -> Iterator[str]:

@@ -29,6 +29,7 @@ _HOME = {
     "Spec": "specs.spec",
     "SpecError": "errors",
     "Step": "kinds",
+    "StepContext": "models.step",
     "TensorType": "types",
     "build": "building.session",
     "check": "building.checker",
@@ -37,9 +38,12 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "evaluate_run": "evaluation.evaluate_run",
     "find": "parts.registry",
+    "fit": "training.fit",
     "hookimpl": "part",
     "load": "building.session",
     "load_spec": "specs.load",
+    "players": "training.players",
+    "sample": "samplers.loop",
     "seeded": "building.compose",
     "spec_of": "building.compose",
     "sweep": "sweeps.sweep",
@@ -64,15 +68,19 @@ if TYPE_CHECKING:
     from modkit.kinds import default as default
     from modkit.models.model import Model as Model
     from modkit.models.model import Player as Player
+    from modkit.models.step import StepContext as StepContext
     from modkit.part import Part as Part
     from modkit.part import hookimpl as hookimpl
     from modkit.parts.registry import find as find
     from modkit.rng import Rng as Rng
     from modkit.runs.run import Run as Run
+    from modkit.samplers.loop import sample as sample
     from modkit.specs.load import load_spec as load_spec
     from modkit.specs.spec import Spec as Spec
     from modkit.specs.spec import use as use
     from modkit.sweeps.sweep import sweep as sweep
+    from modkit.training.fit import fit as fit
+    from modkit.training.players import players as players
     from modkit.training.train import train as train
     from modkit.types import Batch as Batch
     from modkit.types import Cond as Cond

@@ -1,4 +1,4 @@
-"""Small games for the tests: tiny specs of digits of 8×8, turns, and training in this process with any local class."""
+"""Small games for the tests: tiny specs of digits of 8×8, steps, and training in this process with any local class."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from modkit import Spec, use
 from modkit.building.builder import Site
 from modkit.building.plan import plan
 from modkit.models.model import Model
+from modkit.models.step import StepContext
 from modkit.progress import Progress, Silent
 from modkit.rng import Rng
 from modkit.runs.run import Run
-from modkit.training.callbacks import Watchers
-from modkit.training.players import Turn
+from modkit.training.callbacks import Callbacks
 from modkit.training.trainer import Trainer
 from modkit.types import Batch
 
@@ -38,9 +38,9 @@ def digits(num: int, dtype: torch.dtype = torch.float32) -> Batch:
     return Batch(batch.tensor.to(dtype), batch.fields)
 
 
-def turn(*key: int | str, **options: Any) -> Turn:
+def turn(*key: int | str, **options: Any) -> StepContext:
     """A turn at the first step of a stage."""
-    return Turn(0, Rng("turn", *key), {}, **options)
+    return StepContext(Rng("turn", *key), **{"training": True, **options})
 
 
 def trainer(spec: Spec, path: Path, loggers: Any = (), progress: Progress | None = None) -> Trainer:
@@ -52,7 +52,7 @@ def trainer(spec: Spec, path: Path, loggers: Any = (), progress: Progress | None
     site.check()
     begun = (path / "modkit.lock").exists()
     run = Run.open(path) if begun else Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {})
-    return Trainer(model, data, settings, engine, run, Watchers(run, loggers), progress or Silent())
+    return Trainer(model, data, settings, engine, run, Callbacks(run, loggers), progress or Silent())
 
 
 def state(model: torch.nn.Module) -> dict[str, Tensor]:

@@ -13,8 +13,9 @@ import modkit
 
 ROOT = Path(modkit.__file__).parents[1]
 PROMISED = """
-    Batch Cond CondType Denoised Event Latents Model Part Player Rng Run Spec SpecError Step TensorType
-    build check evaluate find hookimpl load load_spec train use Features Score
+    Batch Cond CondType Denoised players fit sample seeded spec_of StepContext
+    Event Latents Model Part Player Rng Run Spec SpecError Step TensorType
+    build check evaluate find hookimpl load load_spec sample train use Features Score
 """.split()
 WITHOUT_TORCH = """
 import sys
@@ -44,14 +45,24 @@ train: {steps: 1, batch_size: 8, device: cpu, samples: {num: 4}}
 with open("tiny.yaml", "w") as file:
     file.write(TEXT)
 
-def ran(run=iter(range(9))):
-    return modkit.train(modkit.load_spec("tiny.yaml"), f"run-{next(run)}")
+number = iter(range(99))
+
+def ran():
+    return modkit.train(modkit.load_spec("tiny.yaml"), f"run-{next(number)}")
+
+def composed():
+    from modkit.models import GAN
+
+    return GAN(modkit.TensorType((2,)), generator=modkit.use("mlp", **SMALL), discriminator="mlp", z_dim=2)
 
 def measured():
     run = ran()
     modkit.evaluate_run(run, metrics=["modes"]).save(run.path)
     return run
 
+sampler = modkit.find("sampler", "ddim").load()(
+    modkit.find("schedule", "cosine").load()(), modkit.TensorType((2,)), steps=2
+)
 calls = {
     "use": lambda: modkit.use("mlp", width=8),
     "default": lambda: modkit.default("mlp"),
@@ -62,6 +73,11 @@ calls = {
     "build": lambda: modkit.build(modkit.load_spec("tiny.yaml")).sample(2, seed=0).shape,
     "train": lambda: ran().finished,
     "load": lambda: modkit.load(ran()).sample(2, seed=0).shape,
+    "sample": lambda: modkit.sample(sampler, lambda x, t: modkit.Denoised(x), torch.ones(2, 2), seed=0).shape,
+    "players": lambda: modkit.players(composed())[0].name,
+    "fit": lambda: modkit.fit(composed(), POINTS, f"run-{next(number)}", steps=1, batch_size=2, device="cpu").finished,
+    "seeded": lambda: modkit.seeded(0).__enter__(),
+    "spec_of": lambda: str(modkit.spec_of(composed())),
     "compare": lambda: modkit.compare([measured()], "page.html").entries,
     "sweep": lambda: modkit.sweep("tiny.yaml", ["seed=0"], "sweep", metrics=["modes"]).failures,
     "evaluate_run": lambda: modkit.evaluate_run(ran(), metrics=["modes"]).scores["modes"].value,

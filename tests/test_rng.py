@@ -14,6 +14,7 @@ def drawn(rng, shape=(ROWS, 4), name="x", dtype=torch.float32):
     return rng.normal(name, torch.empty(shape, dtype=dtype))
 
 
+@pytest.mark.smoke
 def test_draws_are_the_same_in_every_process_and_forever():
     rng = Rng(7, "a")
     normal = [[2.64725327, 0.76420814, 2.06938505], [1.17577867, 1.29507387, -0.11030032]]

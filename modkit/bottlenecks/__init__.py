@@ -1,4 +1,4 @@
-"""Bottlenecks: features to latents."""
+"""Bottlenecks: they turn features into latents."""
 
 from modkit.bottlenecks.fsq import FiniteScalarQuantizer
 from modkit.bottlenecks.gaussian import Gaussian

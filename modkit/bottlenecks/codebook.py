@@ -1,11 +1,11 @@
-r"""Codebook: learned codes, the nearest of which stands for a vector, moved by averages of what each stands for.
+r"""Codebook: learned codes, moved by averages of the vectors to which each is the nearest.
 
     nearest(z) = argmin_k |z - e_k|^2 = argmin_k |e_k|^2 / 2 - z . e_k
     N <- gamma N + (1 - gamma) n,   m <- gamma m + (1 - gamma) sum z,   e = m / smoothed(N)
     smoothed(N) = (N + tiny) / (sum N + K tiny) sum N
 
-Since e = m / smoothed(N) always, m is not kept beside them. The sums of a step are collected in buffers, over as many
-calls as there are, and moved once. On the sphere e is divided by its length, and m goes on from there.
+m is not stored, since it equals e smoothed(N). The sums of a step are collected in buffers over all its calls and
+applied once. On the sphere, e is divided by its length, and the next m is computed from the result.
 
 Shape letters: b batch, n vectors or positions, k codes, c channels.
 
@@ -24,35 +24,42 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from modkit.precision import widen
 from modkit.rng import Rng
 
-__all__ = ["Codebook", "fair_sample", "kmeans", "lowest", "nearest"]
+__all__ = ["Codebook", "sample_vectors", "kmeans", "keep_lowest", "find_nearest"]
 
-_SCORES = 2**22  # scores held at once, 16 MB in float32: of fewer, threads would often wait for each other
-_CODES = 2**10  # codes in a block at most: of rows so short the minimum is found in cache
+_SCORES = 2**22  # scores in memory at once, 16 MB in float32: with fewer, threads would often wait for each other
+_CODES = 2**10  # codes in a block at most: the minimum of such short rows is found in cache
 _LANES = 16
 _TINY = 1e-5
 _UNSEEN = 2.0  # priority of an empty place: above every uniform draw
 
 
 class Codebook(nn.Module):
-    """Codes `k c`, and how often each has been used.
+    """Codes `k c`, and how often each is used.
 
     Args:
-        owner: Whose it is, for errors.
+        owner: Class of the bottleneck, for error messages.
         num_codes: Number of codes.
         channels: Channels of a code.
-        ema: Whether moving averages move the codes; if not, they are a parameter.
+        ema: Whether the codes are moved by moving averages; otherwise they are a parameter.
         decay: Decay gamma of the moving averages, in [0, 1).
-        revive: A code is dead when its average usage falls below this share of the mean usage; it is then replaced by
-            a vector seen in the step. 0: never.
+        revive: A code whose average usage falls below this share of the mean usage is replaced by a vector of the step.
+            With 0, codes are never replaced.
         sphere: Whether codes have length one.
 
     Raises:
         ValueError: If a number is out of its range.
+
+    Examples:
+        >>> codebook = Codebook("Example", num_codes=8, channels=4, ema=True, decay=0.99, revive=0.05)
+        >>> codes = codebook.find_nearest(torch.zeros(2, 9, 4))
+        >>> codes.shape, codebook(codes).shape
+        (torch.Size([2, 9]), torch.Size([2, 9, 4]))
     """
 
     codes: Tensor
@@ -77,7 +84,7 @@ class Codebook(nn.Module):
         if not (0 <= decay < 1 and 0 <= revive < 1):
             raise ValueError(f"{owner} expects decay and revive in [0, 1), got decay {decay}, revive {revive}")
         self._owner, self.ema, self.decay, self.revive, self.sphere = owner, ema, decay, revive, sphere
-        codes = self._placed(torch.empty(num_codes, channels).normal_())
+        codes = self._normalize(torch.empty(num_codes, channels).normal_())
         if ema:
             self.register_buffer("codes", codes)
             self.register_buffer("sums", torch.zeros_like(codes), persistent=False)
@@ -91,54 +98,55 @@ class Codebook(nn.Module):
 
     @property
     def limit(self) -> int:
-        """How many vectors its start is made of at most."""
+        """Maximum number of vectors from which `start` computes the codes."""
         return max(len(self.codes), min(64 * len(self.codes), 2**16))
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Embeddings `... c` of codes `...`; gradients reach a codebook that is a parameter."""
-        return F.embedding(codes, self._placed(self.codes))
+        """Looks up embeddings `... c` of codes `...`; gradients reach the codes if they are a parameter."""
+        return F.embedding(codes, self._normalize(self.codes))
 
     @torch.no_grad()
-    def nearest(self, vectors: Tensor) -> Tensor:
-        """Codes `b n` of vectors `b n c`."""
-        return nearest(vectors.flatten(0, 1), self._placed(self.codes)).view(vectors.shape[:2])
+    def find_nearest(self, vectors: Tensor) -> Tensor:
+        """Finds the nearest codes `b n` of vectors `b n c`."""
+        codes = find_nearest(rearrange(vectors, "b n c -> (b n) c"), self._normalize(self.codes))
+        return rearrange(codes, "(b n) -> b n", b=len(vectors), n=vectors.shape[1])
 
     @torch.no_grad()
     def observe(self, vectors: Tensor, codes: Tensor, rng: Rng) -> None:
-        """Adds to the sums of the step.
+        """Adds vectors and their codes to the sums of the step.
 
         Args:
             vectors: `b n c`.
             codes: Their codes, `b n`.
             rng: Draws which of the vectors may replace dead codes.
         """
-        flat, every = codes.flatten(), vectors.detach().flatten(0, 1)
+        flat, every = codes.flatten(), rearrange(vectors.detach(), "b n c -> (b n) c")
         self.counts.index_add_(0, flat, self.counts.new_ones(len(flat)))
         if self.ema:
             self.sums.index_add_(0, flat, every)
         if self.revive:
-            drawn = rng.uniform("revive", _places(vectors)).flatten()
+            drawn = rng.uniform("revive", _allocate_priorities(vectors)).flatten()
             merged = torch.cat([self.priority, drawn]), torch.cat([self.seen, every])
-            priority, seen = lowest(*merged, len(self.seen))
+            priority, seen = keep_lowest(*merged, len(self.seen))
             self.priority.copy_(priority)
             self.seen.copy_(seen)
 
     @torch.no_grad()
     def update(self) -> None:
-        """Moves usage and, under `ema`, the codes by what this step has seen; revives dead codes; forgets the sums."""
-        smoothed = self._smoothed_usage()
+        """Updates usage and, with `ema`, the codes from the sums of this step, then replaces dead codes and resets."""
+        smoothed = self._smooth_usage()
         self.usage.lerp_(self.counts, 1 - self.decay)
         if self.ema:
-            self.codes.mul_(self.decay * smoothed).add_(self.sums, alpha=1 - self.decay).div_(self._smoothed_usage())
+            self.codes.mul_(self.decay * smoothed).add_(self.sums, alpha=1 - self.decay).div_(self._smooth_usage())
             if self.sphere:
-                self.codes.copy_(self._placed(self.codes))
+                self.codes.copy_(self._normalize(self.codes))
         if self.revive:
             self._revive_dead()
-        self._forget()
+        self._reset()
 
     @torch.no_grad()
     def start(self, vectors: Tensor, rng: Rng) -> None:
-        """Starts the codes at k-means centres.
+        """Initialises the codes with k-means centres.
 
         Args:
             vectors: `n c`.
@@ -148,21 +156,21 @@ class Codebook(nn.Module):
             ValueError: If there are no vectors.
         """
         if not len(vectors):
-            raise ValueError(f"{self._owner} expects features to start its codes from, got none")
-        self.codes.copy_(self._placed(kmeans(vectors, self.codes, rng)))
+            raise ValueError(f"{self._owner} expects features to initialise its codes from, got none")
+        self.codes.copy_(self._normalize(kmeans(vectors, self.codes, rng)))
         self.usage.fill_(1)
-        self._forget()
+        self._reset()
 
-    def _placed(self, codes: Tensor) -> Tensor:
+    def _normalize(self, codes: Tensor) -> Tensor:
         return F.normalize(codes, dim=-1) if self.sphere else codes
 
-    def _smoothed_usage(self) -> Tensor:
-        """Laplace-smoothed usage, `k 1`."""
+    def _smooth_usage(self) -> Tensor:
+        """Computes the Laplace-smoothed usage, `k 1`."""
         total = self.usage.sum()
         return ((self.usage + _TINY) / (total + len(self.usage) * _TINY) * total)[:, None]
 
     def _revive_dead(self) -> None:
-        """Gives the i-th dead code the i-th vector kept, as far as there are any; its usage becomes the mean."""
+        """Replaces the i-th dead code by the i-th stored vector, if there is one, and its usage by the mean."""
         mean = self.usage.mean()
         dead = self.usage < self.revive * mean
         source = (dead.cumsum(0) - 1).clamp_min(0)
@@ -170,7 +178,7 @@ class Codebook(nn.Module):
         torch.where(dead[:, None], self.seen[source], self.codes, out=self.codes)
         self.usage.copy_(torch.where(dead, mean, self.usage))
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.counts.zero_()
         if self.ema:
             self.sums.zero_()
@@ -179,29 +187,34 @@ class Codebook(nn.Module):
 
 
 @torch.no_grad()
-def fair_sample(batches: Iterable[Tensor], limit: int, rng: Rng) -> Tensor:
-    """A uniform sample without replacement of all vectors, `n c`, as many as there are or `limit`.
+def sample_vectors(batches: Iterable[Tensor], limit: int, rng: Rng) -> Tensor:
+    """Draws up to `limit` of all vectors uniformly without replacement, `n c`.
 
     Args:
         batches: Vectors, `b n c` each.
-        limit: How many at most.
-        rng: Draws them.
+        limit: Maximum number of vectors.
+        rng: Source of the draws.
+
+    Examples:
+        >>> sample_vectors([torch.zeros(2, 5, 3), torch.ones(2, 5, 3)], 7, Rng(0)).shape
+        torch.Size([7, 3])
     """
     priority, kept = torch.empty(0), torch.empty(0, 0)
     for index, vectors in enumerate(batches):
-        drawn, every = rng.at(index).uniform("keep", _places(vectors)).flatten(), vectors.flatten(0, 1)
+        drawn = rng.at(index).uniform("keep", _allocate_priorities(vectors)).flatten()
+        every = rearrange(vectors, "b n c -> (b n) c")
         if index:
             drawn, every = torch.cat([priority, drawn]), torch.cat([kept, every])
-        priority, kept = lowest(drawn, every, limit)
+        priority, kept = keep_lowest(drawn, every, limit)
     return kept
 
 
 @torch.no_grad()
-def nearest(z: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the code nearest to each vector; of equally near ones, the lowest.
+def find_nearest(z: Tensor, codebook: Tensor) -> Tensor:
+    """Finds the index of the code nearest to each vector; of equally near codes, the lowest index.
 
-    Works through blocks of vectors and codes with a running minimum, so that the n x k scores are never held at once,
-    in float32 at least, autocast or not.
+    Blocks of vectors and codes are compared with a running minimum, so that the n x k scores are never in memory at
+    once. They are computed in at least float32, with autocast or without.
 
     Args:
         z: Vectors, `n c`.
@@ -209,13 +222,17 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
 
     Returns:
         Indices, int64, `n`.
+
+    Examples:
+        >>> find_nearest(torch.tensor([[0.1], [0.9]]), torch.tensor([[0.0], [1.0]]))
+        tensor([0, 1])
     """
-    if z.is_meta:  # a check of the spec, which may ask for billions of codes
+    if z.is_meta:  # a check of a spec, which may have billions of codes
         return z.new_empty(len(z), dtype=torch.int64)
     dtype = torch.promote_types(torch.promote_types(z.dtype, codebook.dtype), torch.float32)
     z, codebook = z.to(dtype), codebook.to(dtype)
-    # Equal codes tie exactly only where every column takes the same path through the matrix product: blocks are of one
-    # width, and none has columns left over.
+    # Equal codes tie exactly only if every column takes the same path through the matrix product, so all blocks have
+    # the same width, a multiple of _LANES.
     blocks = -(-len(codebook) // _CODES)
     width = -(-len(codebook) // (blocks * _LANES)) * _LANES
     missing = blocks * width - len(codebook)
@@ -226,11 +243,11 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     scores = z.new_empty(min(len(z), rows), width)
     kind = z.device.type
     with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-        return torch.cat([_nearest(part, codes, half, scores[: len(part)]) for part in torch.split(z, rows)])
+        return torch.cat([_find_nearest(part, codes, half, scores[: len(part)]) for part in torch.split(z, rows)])
 
 
-def _nearest(z: Tensor, codes: Tensor, half: Tensor, scores: Tensor) -> Tensor:
-    """The same of as many vectors as `scores`, `n w`, has room for, by w codes at a time."""
+def _find_nearest(z: Tensor, codes: Tensor, half: Tensor, scores: Tensor) -> Tensor:
+    """Finds the nearest codes of a block of vectors, comparing w codes at a time in the buffer `scores`, `n w`."""
     width = scores.shape[1]
     lowest, index = torch.addmm(half[:width], z, codes[:width].T, alpha=-1, out=scores).min(1)
     for first in range(width, len(codes), width):
@@ -241,16 +258,21 @@ def _nearest(z: Tensor, codes: Tensor, half: Tensor, scores: Tensor) -> Tensor:
     return index
 
 
-def lowest(priority: Tensor, vectors: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    """The `num` vectors of lowest priority, in its order, equal ones as they came.
+def keep_lowest(priority: Tensor, vectors: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """Keeps the `num` vectors of lowest priority, sorted by it; equal ones keep their order.
 
-    Under uniform priorities that is a fair sample without replacement, in random order; samples of parts merge into the
-    sample of the whole, whatever the parts.
+    With uniform priorities this is a uniform sample without replacement, in random order. Samples of parts can be
+    merged into the sample of the whole, however it was split.
 
     Args:
         priority: `n`.
         vectors: `n c`.
-        num: How many to keep.
+        num: Number of vectors to keep.
+
+    Examples:
+        >>> keep_lowest(torch.tensor([0.5, 0.1, 0.9]), torch.tensor([[5], [1], [9]]), 2)
+        (tensor([0.1000, 0.5000]), tensor([[1],
+                [5]]))
     """
     order = priority.argsort(stable=True)[:num]
     return priority[order], vectors[order]
@@ -258,34 +280,34 @@ def lowest(priority: Tensor, vectors: Tensor, num: int) -> tuple[Tensor, Tensor]
 
 @torch.no_grad()
 def kmeans(x: Tensor, codebook: Tensor, rng: Rng, *, num_iters: int = 20) -> Tensor:
-    """Centres of `x` by Lloyd's iterations from a k-means++ start, in float32 at least.
+    """Clusters `x` by Lloyd's iterations after k-means++ seeding, in at least float32.
 
-    Where `x` has fewer distinct vectors than there are codes, each is a centre and the other codes stay as they were.
+    If `x` has fewer distinct vectors than there are codes, each becomes a centre and the other codes are kept.
 
     Args:
         x: Vectors, `n c`, at least one.
-        codebook: The codes to start, `k c`; left as they are.
+        codebook: The current codes, `k c`; they are not modified.
         rng: Source of the k-means++ draws.
-        num_iters: Lloyd's iterations at most; stops before where no vector changes its code.
+        num_iters: Maximum number of Lloyd's iterations; they stop early once no vector changes its code.
 
     Returns:
         Centres, `k c`, dtype of `codebook`.
     """
     x = widen(x)
-    centres = _seeded(x, codebook.to(x.dtype, copy=True), rng)
-    codes = nearest(x, centres)
+    centres = _seed_centres(x, codebook.to(x.dtype, copy=True), rng)
+    codes = find_nearest(x, centres)
     for _ in range(num_iters):
         counts = x.new_zeros(len(centres), 1).index_add_(0, codes, x.new_ones(len(x), 1))
         sums = torch.zeros_like(centres).index_add_(0, codes, x)
         centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
-        codes, previous = nearest(x, centres), codes
+        codes, previous = find_nearest(x, centres), codes
         if torch.equal(codes, previous):
             break
     return centres.to(codebook.dtype)
 
 
-def _seeded(x: Tensor, centres: Tensor, rng: Rng) -> Tensor:
-    """k-means++: each centre is a vector drawn in proportion to its squared distance from those before it."""
+def _seed_centres(x: Tensor, centres: Tensor, rng: Rng) -> Tensor:
+    """Draws k-means++ seeds: each is a vector, drawn in proportion to its squared distance from the previous ones."""
     draws = rng.uniform("seeds", torch.empty(len(centres), dtype=torch.float64)).to(x.device)
     chance = torch.ones(len(x), dtype=torch.float64, device=x.device)
     distance = x.new_full((len(x),), float("inf"))
@@ -299,6 +321,6 @@ def _seeded(x: Tensor, centres: Tensor, rng: Rng) -> Tensor:
     return centres
 
 
-def _places(vectors: Tensor) -> Tensor:
-    """An empty float32 tensor with a place for each vector, `b n`."""
+def _allocate_priorities(vectors: Tensor) -> Tensor:
+    """Allocates an uninitialised float32 tensor with one value for each vector, `b n`."""
     return torch.empty(vectors.shape[:2], dtype=torch.float32, device=vectors.device)

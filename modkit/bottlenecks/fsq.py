@@ -1,10 +1,11 @@
-r"""Finite scalar quantisation: each channel is bounded and rounded to one of a few levels; the code is their product.
+r"""Finite scalar quantisation: each channel is bounded and rounded to one of a few levels.
 
     f(z) = width tanh(z + shift) - offset,   z_q = round(f(z)) / (L // 2),   dz_q / dz = f'(z) / (L // 2)
     width = (L - 1) (1 + tiny) / 2,   offset = 1/2 for even L, else 0,   shift = atanh(offset / width)
 
-An even number of levels lies between whole numbers, and is shifted by half a one; f(0) = 0 either way. (The paper's
-listing shifts by tan where atanh makes f(0) exactly 0.) Nothing is learned and there is no loss.
+The code is the mixed-radix number whose digits are the levels. For an even number of levels f is shifted by one half;
+in both cases f(0) = 0. (The paper's listing shifts by tan, but only atanh makes f(0) exactly 0.) Nothing is learned and
+there is no loss.
 
 Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes).
 
@@ -31,7 +32,7 @@ _TINY = 1e-3  # the outermost levels are reached
 
 
 class FiniteScalarQuantizer(Quantizer):
-    """Rounds each of a few channels to a few levels between -1 and 1; a vector becomes one code.
+    """Rounds each of a few channels to a few levels between -1 and 1; each position becomes one code.
 
     `continuous` is the bounded value before rounding, in the scale of `quantized`.
 
@@ -41,6 +42,13 @@ class FiniteScalarQuantizer(Quantizer):
     Raises:
         ValueError: If there are no levels, one is below 2, their product is 2^31 or more, or the features are a
             hierarchy or codes.
+
+    Examples:
+        >>> from modkit.types import TensorType
+        >>> bottleneck = FiniteScalarQuantizer(TensorType((6, 4, 4)), levels=[4, 4])
+        >>> latents = bottleneck(torch.zeros(2, 6, 4, 4), None)
+        >>> {name: tuple(value.shape) for name, value in latents.values.items()}
+        {'codes': (2, 4, 4), 'continuous': (2, 2, 4, 4), 'quantized': (2, 2, 4, 4)}
     """
 
     width: Tensor
@@ -53,7 +61,7 @@ class FiniteScalarQuantizer(Quantizer):
         if not levels or min(levels) < 2 or num_codes >= 2**31:
             received = list(levels)
             raise ValueError(
-                f"FiniteScalarQuantizer expects levels of at least 2, fewer than 2^31 codes, got {received}"
+                f"FiniteScalarQuantizer expects levels of at least 2 and fewer than 2^31 codes, got {received}"
             )
         super().__init__(h, channels=len(levels), num_codes=num_codes)
         self.radix = MixedRadix(levels, rank=self._rank)
@@ -65,23 +73,23 @@ class FiniteScalarQuantizer(Quantizer):
             self.register_buffer(name, torch.tensor(values).view(-1, *(1,) * self._rank), persistent=False)
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
-        """Codes `b h w`, the bounded values and the rounded ones, both `b c h w`; no losses.
+        """Computes the codes, `b h w`, the bounded values and the rounded ones, both `b c h w`; there are no losses.
 
         Gradients of `quantized` pass to `continuous` unchanged.
         """
-        z = self.continuous(h)
-        codes = self.encoded(z)
-        return self._latents(z, codes, self.embedded(codes), {})
+        z = self.to_continuous(h)
+        codes = self.encode(z)
+        return self._make_latents(z, codes, self.embed(codes), {})
 
-    def continuous(self, h: Tensor) -> Tensor:
-        """f(z) / (L // 2), `b c h w`, about [-1, 1]."""
-        return (self.width * torch.tanh(super().continuous(h) + self.shift) - self.offset) / self.middle
+    def to_continuous(self, h: Tensor) -> Tensor:
+        """Computes f(z) / (L // 2), `b c h w`, in about [-1, 1]."""
+        return (self.width * torch.tanh(super().to_continuous(h) + self.shift) - self.offset) / self.middle
 
-    def encoded(self, z: Tensor) -> Tensor:
-        """Codes `b h w` of the nearest levels; the first channel is the least significant digit."""
+    def encode(self, z: Tensor) -> Tensor:
+        """Computes the codes `b h w` of the nearest levels; the first channel is the least significant digit."""
         digits = (z.detach() * self.middle).round().to(torch.int64) + self.middle.to(torch.int64)
-        return self.radix.number(torch.minimum(digits.clamp_min(0), self.radix.levels - 1))
+        return self.radix.to_number(torch.minimum(digits.clamp_min(0), self.radix.levels - 1))
 
-    def embedded(self, codes: Tensor) -> Tensor:
-        """Levels `b c h w` of codes, in [-1, 1]."""
-        return (self.radix.digits(codes).to(self.middle.dtype) - self.middle) / self.middle
+    def embed(self, codes: Tensor) -> Tensor:
+        """Looks up the levels `b c h w` of codes, in [-1, 1]."""
+        return (self.radix.to_digits(codes).to(self.middle.dtype) - self.middle) / self.middle

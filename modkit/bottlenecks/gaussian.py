@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from modkit.bottlenecks.pointwise import feature_type, pointwise
+from modkit.bottlenecks.pointwise import check_features, pointwise
 from modkit.kinds import Step
 from modkit.precision import widen
 from modkit.rng import Rng
@@ -29,18 +29,28 @@ _LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class Gaussian(nn.Module):
-    """A Gaussian posterior from a 1x1 convolution (a linear layer for vectors), under a standard normal prior.
+    """A Gaussian posterior with a standard normal prior.
+
+    A 1x1 convolution (a linear layer for vectors) computes the mean and the log variance from the features.
 
     Args:
-        channels: Channels of the latent map, or the width of a latent vector; None: as many as the features have.
+        channels: Channels of the latent map, or the width of a latent vector; with None, as many as the features have.
 
     Raises:
         ValueError: If `channels` is below 1, or the features are a hierarchy or codes.
+
+    Examples:
+        >>> bottleneck = Gaussian(TensorType((8, 4, 4)), channels=2)
+        >>> latents = bottleneck(torch.zeros(2, 8, 4, 4), None)
+        >>> latents.values["continuous"].shape, latents.kl.shape
+        (torch.Size([2, 2, 4, 4]), torch.Size([2]))
+        >>> bottleneck.sample(3, Rng(0)).shape
+        torch.Size([3, 2, 4, 4])
     """
 
     def __init__(self, h: Event, *, channels: int | None = 4) -> None:
         super().__init__()
-        h = feature_type("Gaussian", h)
+        h = check_features("Gaussian", h)
         channels = h.shape[0] if channels is None else channels
         if channels < 1:
             raise ValueError(f"Gaussian expects channels of at least 1, got {channels}")
@@ -49,17 +59,17 @@ class Gaussian(nn.Module):
         self.project = pointwise(h, 2 * channels)
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
-        """A reparametrised draw of z, `b channels h w`, and its KL in nats, `b`; the mean without a step.
+        """Draws a reparametrised z, `b channels h w`, and computes the KL in nats, `b`; without a step z is the mean.
 
-        Statistics are computed in float32 at least; gradients reach `h` through both z and KL.
+        Statistics are computed in at least float32; gradients reach `h` through both z and the KL.
         """
-        mean, logvar = self._statistics(h)
+        mean, logvar = self._compute_statistics(h)
         kl = 0.5 * (mean.square() + torch.expm1(logvar) - logvar).flatten(1).sum(1)
         z = mean if step is None else mean + (logvar / 2).exp() * step.rng.normal("posterior", mean)
         return Latents({"continuous": z.to(self._weight.dtype)}, kl, {})
 
     def to_z(self, name: str, latent: Tensor) -> Tensor:
-        """`latent` itself.
+        """Returns `latent` unchanged.
 
         Raises:
             ValueError: If `name` is not `continuous`.
@@ -69,28 +79,28 @@ class Gaussian(nn.Module):
         return latent
 
     def sample(self, num: int, rng: Rng) -> Tensor:
-        """Standard normal z, `num channels h w`."""
+        """Draws a standard normal z, `num channels h w`."""
         return rng.normal("prior", self._weight.new_empty((num, *self._z.shape)))
 
     def posterior(self, name: str, h: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
-        """The draw of z that `forward` makes with this rng, `b channels h w`, and log q(z | h), `b`."""
-        mean, logvar = self._statistics(h)
+        """Draws the same z as `forward` with this rng, `b channels h w`, and computes log q(z | h), `b`."""
+        mean, logvar = self._compute_statistics(h)
         noise = rng.normal("posterior", mean)
         z = self.to_z(name, mean + (logvar / 2).exp() * noise)
         log_q = -0.5 * (noise.square() + logvar + _LOG_TWO_PI).flatten(1).sum(1)
         return z.to(self._weight.dtype), log_q
 
     def posterior_entropy(self, name: str, h: Tensor) -> Tensor:
-        """The entropy of q(z | h) in nats, `b`."""
-        logvar = self.to_z(name, self._statistics(h)[1])
+        """Computes the entropy of q(z | h) in nats, `b`."""
+        logvar = self.to_z(name, self._compute_statistics(h)[1])
         return 0.5 * (logvar + 1 + _LOG_TWO_PI).flatten(1).sum(1)
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
-        """The log density of z under N(0, I), `b`."""
+        """Computes the log density of z under N(0, I), `b`."""
         return -0.5 * (widen(self.to_z(name, latent)).square() + _LOG_TWO_PI).flatten(1).sum(1)
 
-    def _statistics(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, logvar), `b channels h w`, float32 at least."""
+    def _compute_statistics(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes (mean, logvar), `b channels h w`, in at least float32."""
         mean, logvar = widen(self.project(h)).chunk(2, dim=1)
         return mean, logvar.clamp(*_LOGVAR)
 

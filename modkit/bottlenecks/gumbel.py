@@ -1,12 +1,12 @@
-r"""A discrete VAE: each position draws a code, and Gumbel noise makes the draw differentiable.
+r"""A discrete VAE: a code is drawn at each position, and Gumbel noise makes the draw differentiable.
 
     q(k | h) = softmax(logits),   k = argmax(logits + g),   g = -log(-log u),   z_q = e_k
     dz_q / dlogits = d(sum_k y_k e_k) / dlogits,   y = softmax((logits + g) / tau)        (straight through)
     KL(q || uniform) = sum over positions of log K + sum_k q_k log q_k
     tau = tau_start (tau_end / tau_start)^min(1, step / tau_steps)
 
-The draw is of q whatever tau is, so the bound on log p(x) that its KL belongs to is one; tau trades the bias of the
-gradient for its variance.
+The draw follows q for every tau, so the KL belongs to a valid bound on log p(x); tau trades the bias of the gradient
+for its variance.
 
 Shape letters: b batch, k codes, c channels, h w spatial (none, one, two or three sizes).
 
@@ -22,9 +22,10 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import einsum, rearrange
 from torch import Tensor, nn
 
-from modkit.bottlenecks.pointwise import feature_type, pointwise
+from modkit.bottlenecks.pointwise import check_features, pointwise
 from modkit.bottlenecks.straight_through import straight_through
 from modkit.kinds import Step
 from modkit.precision import widen
@@ -35,17 +36,25 @@ __all__ = ["GumbelQuantizer"]
 
 
 class GumbelQuantizer(nn.Module):
-    """Draws one of `num_codes` learned codes at each position, under a uniform prior; a vector becomes one code.
+    """Draws one of `num_codes` learned codes at each position, with a uniform prior; a vector becomes one code.
 
     Args:
         num_codes: Number of codes; a 1x1 convolution (a linear layer for vectors) maps the features to their logits.
         channels: Channels of a code.
         tau_start: Temperature of the gradient at the first step.
-        tau_end: Temperature from step `tau_steps` on, reached geometrically.
-        tau_steps: Steps of the annealing; 0: none.
+        tau_end: Temperature from step `tau_steps` on; it is approached geometrically.
+        tau_steps: Number of annealing steps; with 0, the temperature is always `tau_end`.
 
     Raises:
         ValueError: If a number is out of its range, or the features are a hierarchy or codes.
+
+    Examples:
+        >>> bottleneck = GumbelQuantizer(TensorType((8, 4, 4)), num_codes=16)
+        >>> latents = bottleneck(torch.zeros(2, 8, 4, 4), None)
+        >>> {name: tuple(value.shape) for name, value in latents.values.items()}
+        {'codes': (2, 4, 4), 'quantized': (2, 4, 4, 4)}
+        >>> bottleneck.tau(0), bottleneck.tau(500), bottleneck.tau(1000)
+        (1.0, 0.25, 0.0625)
     """
 
     def __init__(
@@ -59,9 +68,11 @@ class GumbelQuantizer(nn.Module):
         tau_steps: int = 1000,
     ) -> None:
         super().__init__()
-        h = feature_type("GumbelQuantizer", h)
+        h = check_features("GumbelQuantizer", h)
         if num_codes < 1 or channels < 1:
-            raise ValueError(f"GumbelQuantizer expects num_codes, channels of at least 1, got {num_codes}, {channels}")
+            raise ValueError(
+                f"GumbelQuantizer expects num_codes and channels of at least 1, got {num_codes}, {channels}"
+            )
         if min(tau_start, tau_end) <= 0 or tau_steps < 0:
             received = f"{tau_start}, {tau_end} and {tau_steps}"
             expected = "tau_start and tau_end above 0 and tau_steps of at least 0"
@@ -74,30 +85,30 @@ class GumbelQuantizer(nn.Module):
         self.codebook = nn.Parameter(torch.empty(num_codes, channels).normal_())
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
-        """Drawn codes `b h w`, their embeddings `b c h w` and KL in nats, `b`; the likeliest codes without a step.
+        """Draws codes `b h w` and computes their embeddings `b c h w` and the KL in nats, `b`.
 
-        Gradients of `quantized` reach the codebook at the codes, and the logits through y. KL and y are computed in
-        float32 at least.
+        Without a step the codes are the most likely ones. Gradients of `quantized` reach the drawn codes' embeddings
+        and, through y, the logits. The KL and y are computed in at least float32.
         """
-        logits = self._logits(h)
+        logits = self._compute_logits(h)
         log_q = logits.log_softmax(1)
         kl = (log_q.exp() * log_q).flatten(1).sum(1) + self._codes.numel * math.log(len(self.codebook))
-        perturbed = logits if step is None else logits + _gumbel(logits, step.rng)
-        codes = self._highest(perturbed)
+        perturbed = logits if step is None else logits + _draw_gumbel(logits, step.rng)
+        codes = self._find_highest(perturbed)
         z_q = self.to_z("codes", codes)
         if step is not None:
             y = (perturbed / self.tau(step.index)).softmax(1)
-            soft = torch.einsum("bk...,kc->bc...", y, self.codebook.detach().to(y.dtype))
+            soft = einsum(y, self.codebook.detach().to(y.dtype), "b k ..., k c -> b c ...")
             z_q = z_q + straight_through(soft, torch.zeros_like(soft)).to(z_q.dtype)
         return Latents({"codes": codes, "quantized": z_q}, kl, {})
 
     def tau(self, index: int) -> float:
-        """The temperature at a step."""
+        """Computes the temperature at step `index`."""
         share = min(1.0, index / self.tau_steps) if self.tau_steps else 1.0
         return self.tau_start * math.pow(self.tau_end / self.tau_start, share)
 
     def to_z(self, name: str, latent: Tensor) -> Tensor:
-        """Embeddings `b c h w` of codes `b h w`; `quantized` as it is.
+        """Embeds codes `b h w` as `b c h w`; returns `quantized` unchanged.
 
         Raises:
             ValueError: If there is no latent of that name.
@@ -106,28 +117,28 @@ class GumbelQuantizer(nn.Module):
             return latent
         if name != "codes":
             raise ValueError(f"GumbelQuantizer expects one of the latents {list(self.latents)}, got {name!r}")
-        z_q = F.embedding(latent, self.codebook).movedim(-1, 1)
+        z_q: Tensor = rearrange(F.embedding(latent, self.codebook), "b ... c -> b c ...")
         return z_q.flatten(1) if self._vector else z_q
 
     def sample(self, num: int, rng: Rng) -> Tensor:
-        """Embeddings of uniform codes, `num c h w`."""
+        """Draws uniform codes and embeds them, `num c h w`."""
         places = self.codebook.new_empty((num, *self._codes.shape))
         return self.to_z("codes", rng.integers("prior", places, 0, len(self.codebook)))
 
     def posterior(self, name: str, h: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
-        """The codes `b h w` that `forward` draws with this rng, and log q(codes | h), `b`.
+        """Draws the same codes as `forward` with this rng, `b h w`, and computes log q(codes | h), `b`.
 
         Raises:
             ValueError: If `name` is not `codes`.
         """
         self._check_density(name)
-        logits = self._logits(h)
-        codes = self._highest(logits + _gumbel(logits, rng))
+        logits = self._compute_logits(h)
+        codes = self._find_highest(logits + _draw_gumbel(logits, rng))
         places = codes if self._vector else codes[:, None]
         return codes, logits.log_softmax(1).gather(1, places).flatten(1).sum(1)
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
-        """The log probability of codes `b h w` under the uniform prior, `b`: -n log K.
+        """Computes the log probability of codes `b h w` under the uniform prior, -n log K, `b`.
 
         Raises:
             ValueError: If `name` is not `codes`.
@@ -136,17 +147,17 @@ class GumbelQuantizer(nn.Module):
         each = -self._codes.numel * math.log(len(self.codebook))
         return widen(self.codebook).new_full((len(latent),), each)
 
-    def _logits(self, h: Tensor) -> Tensor:
+    def _compute_logits(self, h: Tensor) -> Tensor:
         return widen(self.project(h))
 
-    def _highest(self, logits: Tensor) -> Tensor:
+    def _find_highest(self, logits: Tensor) -> Tensor:
         return logits.argmax(1, keepdim=self._vector)
 
     def _check_density(self, name: str) -> None:
         if name != "codes":
-            raise ValueError(f"GumbelQuantizer has a density of its codes alone, none of {name!r}")
+            raise ValueError(f"GumbelQuantizer has a density of its codes only, not of {name!r}")
 
 
-def _gumbel(logits: Tensor, rng: Rng) -> Tensor:
+def _draw_gumbel(logits: Tensor, rng: Rng) -> Tensor:
     u = rng.uniform("posterior", logits).clamp_min(torch.finfo(torch.float32).tiny)
     return -(-u.log()).log()

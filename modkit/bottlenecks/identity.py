@@ -1,4 +1,4 @@
-"""The bottleneck of a plain autoencoder: features are the latent, and nothing is known of their distribution."""
+"""The bottleneck of a plain autoencoder: the features are the latent, without a prior."""
 
 from __future__ import annotations
 
@@ -15,17 +15,25 @@ __all__ = ["Identity"]
 
 
 class Identity:
-    """Hands the features on as the latent `continuous`; hierarchies too."""
+    """Uses the features, or a hierarchy of them, as the latent `continuous`.
+
+    Examples:
+        >>> import torch
+        >>> from modkit.types import TensorType
+        >>> latents = Identity(TensorType((2,)))(torch.ones(1, 2), None)
+        >>> latents.values, latents.kl
+        ({'continuous': tensor([[1., 1.]])}, None)
+    """
 
     def __init__(self, h: Event) -> None:
         self.latents: dict[str, Event] = {"continuous": h}
 
     def __call__(self, h: Value, step: Step | None) -> Latents:
-        """`h` itself, without a KL term; gradients flow through."""
+        """Returns `h` unchanged, without a KL term; gradients flow through."""
         return Latents({"continuous": h}, None, {})
 
     def to_z(self, name: str, latent: Value) -> Value:
-        """`latent` itself.
+        """Returns `latent` unchanged.
 
         Raises:
             ValueError: If `name` is not `continuous`.
@@ -35,9 +43,11 @@ class Identity:
         return latent
 
     def sample(self, num: int, rng: Rng) -> NoReturn:
-        """Refuses: there is no prior.
+        """Raises an error, since there is no prior.
 
         Raises:
             ValueError: Always.
         """
-        raise ValueError("Identity has no prior to sample from: compose the autoencoder with one by `latent`")
+        raise ValueError(
+            "Identity has no prior to sample from; combine the autoencoder with a prior by a `latent` model"
+        )

@@ -1,4 +1,4 @@
-"""Mixed radix: the digits at a position as one number, as minutes and hours make one count of minutes.
+"""Mixed radix: the digits at a position as one number, as hours and minutes give a number of minutes.
 
     number = sum_i digit_i basis_i,   basis_i = prod_{j < i} levels_j,   digit_i in [0, levels_i)
 
@@ -17,11 +17,16 @@ __all__ = ["MixedRadix"]
 
 
 class MixedRadix(nn.Module):
-    """Numbers in [0, prod levels), written in digits.
+    """Converts between numbers in [0, prod levels) and their digits.
 
     Args:
-        levels: Values of each digit.
-        rank: Number of spatial sizes; without any, one number stands for a vector of digits.
+        levels: Number of values of each digit.
+        rank: Number of spatial sizes; with 0, one number represents a vector of digits.
+
+    Examples:
+        >>> radix = MixedRadix([60, 24], rank=0)
+        >>> radix.to_number(torch.tensor([[30, 2]])), radix.to_digits(torch.tensor([[150]]))
+        (tensor([[150]]), tensor([[30,  2]]))
     """
 
     levels: Tensor
@@ -34,10 +39,10 @@ class MixedRadix(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(-1, *(1,) * rank), persistent=False)
         self._vector = rank == 0
 
-    def number(self, digits: Tensor) -> Tensor:
-        """Numbers `b h w` (`b 1` of vectors) of digits `b c h w`, int64."""
+    def to_number(self, digits: Tensor) -> Tensor:
+        """Converts digits `b c h w` to numbers `b h w`, and digits `b c` of vectors to `b 1`; int64."""
         return (digits * self.basis).sum(1, keepdim=self._vector)
 
-    def digits(self, number: Tensor) -> Tensor:
-        """Digits `b c h w` of numbers `b h w` (`b c` of `b 1`), int64."""
+    def to_digits(self, number: Tensor) -> Tensor:
+        """Converts numbers `b h w` to digits `b c h w`, and `b 1` to digits `b c` of vectors; int64."""
         return (number if self._vector else number[:, None]) // self.basis % self.levels

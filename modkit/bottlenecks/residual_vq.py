@@ -1,10 +1,10 @@
-r"""Residual quantisation: each position becomes a sum of codes, each the nearest to what those before it left.
+r"""Residual quantisation: each position becomes a sum of codes, each the nearest to the remaining residual.
 
     r_0 = z,   k_d = argmin_k |r_{d-1} - e_k|^2,   r_d = r_{d-1} - e_{k_d},   z_q^(d) = sum_{i <= d} e_{k_i}
     commitment = beta sum_d |z - sg z_q^(d)|^2
-    codebook = sum_d |sg r_{d-1} - e_{k_d}|^2 (gradient), or moving averages of what each code is nearest to (EMA)
+    codebook = sum_d |sg r_{d-1} - e_{k_d}|^2 (gradient), or moving averages of the vectors nearest to each code (EMA)
 
-Gradients pass straight through from z_q = z_q^(D) to z. With D = 1 it is `vq`.
+Gradients pass straight through from z_q = z_q^(D) to z. D = 1 gives `vq`.
 
 Shape letters: b batch, d depth, c channels, h w spatial (none, one, two or three sizes), n positions.
 
@@ -21,10 +21,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
-from modkit.bottlenecks.codebook import Codebook, fair_sample
-from modkit.bottlenecks.pointwise import tokens
+from modkit.bottlenecks.codebook import Codebook, sample_vectors
+from modkit.bottlenecks.pointwise import to_tokens
 from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
 from modkit.rng import Rng
@@ -34,21 +35,29 @@ __all__ = ["ResidualQuantizer"]
 
 
 class ResidualQuantizer(Quantizer):
-    """The sum of `depth` learned codes at each position, coarse to fine; codes are `depth h w`.
+    """Represents each position by the sum of `depth` learned codes, coarse to fine; codes are `depth h w`.
 
     Args:
-        depth: Codes a position.
-        shared: One codebook for all depths (RQ-VAE), or one for each (SoundStream).
+        depth: Number of codes per position.
+        shared: Whether all depths share one codebook (RQ-VAE); otherwise each has its own (SoundStream).
         num_codes: Number of codes of a codebook.
         channels: Channels of a code; a 1x1 convolution (a linear layer for vectors) maps the features to them.
-        codebook: What moves the codes: `ema`, moving averages of the vectors nearest to each; `gradient`, a loss.
-        commitment: Weight beta of the commitment loss, which keeps the encoder near its codes.
+        codebook: How the codes are updated: by `ema`, moving averages of the vectors nearest to each, or by the
+            `gradient` of a loss.
+        commitment: Weight beta of the commitment loss, which keeps the encoder's outputs close to the codes.
         decay: Decay gamma of the moving averages, in [0, 1).
-        revive: A code is dead when its average usage falls below this share of the mean usage; it is then replaced by
-            a residual of the step. 0: never.
+        revive: A code whose average usage falls below this share of the mean usage is replaced by a residual of the
+            step. With 0, codes are never replaced.
 
     Raises:
         ValueError: If a number is out of its range, `codebook` is unknown, or the features are a hierarchy or codes.
+
+    Examples:
+        >>> from modkit.types import TensorType
+        >>> bottleneck = ResidualQuantizer(TensorType((8, 4, 4)), depth=3, num_codes=16)
+        >>> latents = bottleneck(torch.zeros(2, 8, 4, 4), None)
+        >>> {name: tuple(value.shape) for name, value in latents.values.items()}
+        {'codes': (2, 3, 4, 4), 'continuous': (2, 4, 4, 4), 'quantized': (2, 4, 4, 4)}
     """
 
     def __init__(
@@ -78,75 +87,75 @@ class ResidualQuantizer(Quantizer):
         )
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
-        """Codes `b d h w`, the vectors before them and the sums of the codes' embeddings, both `b c h w`.
+        """Computes codes `b d h w`, the vectors before quantisation and the summed embeddings, both `b c h w`.
 
-        Gradients of `quantized` pass to `continuous` unchanged, and none reach the codebooks through it. The sums for
-        `update` are kept in the owner's turn in training only.
+        Gradients of `quantized` pass to `continuous` unchanged and do not reach the codebooks. The sums for `update`
+        are collected only in training, when the player that owns this part takes its turn.
         """
-        z = self.continuous(h)
+        z = self.to_continuous(h)
         z_q, commitment, codebook = torch.zeros_like(z), z.new_zeros(()), z.new_zeros(())
         codes = []
-        for depth, (residual, chosen, embedding) in enumerate(self._descent(z)):
+        for depth, (residual, chosen, embedding) in enumerate(self._descend(z)):
             codes.append(chosen)
             z_q = z_q + embedding
             commitment = commitment + F.mse_loss(z, z_q.detach())
             codebook = codebook + F.mse_loss(embedding, residual)
-            if step is not None and step.moves:
-                self._book(depth).observe(tokens(residual), chosen, step.rng.at(depth))
+            if step is not None and step.training:
+                self._get_book(depth).observe(to_tokens(residual), chosen, step.rng.at(depth))
         losses = {"commitment": self.commitment * commitment}
         if not self.ema:
             losses["codebook"] = codebook
-        return self._latents(z, torch.stack(codes, 1), z_q, losses)
+        return self._make_latents(z, torch.stack(codes, 1), z_q, losses)
 
-    def encoded(self, z: Tensor) -> Tensor:
-        """Codes `b d h w`, each the nearest to what those before it left."""
-        return torch.stack([codes for _, codes, _ in self._descent(z)], 1)
+    def encode(self, z: Tensor) -> Tensor:
+        """Computes the codes `b d h w`, each the nearest to the residual of the previous ones."""
+        return torch.stack([codes for _, codes, _ in self._descend(z)], 1)
 
-    def embedded(self, codes: Tensor) -> Tensor:
-        """Sums of the codes' embeddings, `b c h w`; of the first codes alone where `codes` has fewer than all."""
-        z_q = self._embedding(0, codes[:, 0])
+    def embed(self, codes: Tensor) -> Tensor:
+        """Sums the embeddings of codes, `b c h w`; `codes` may hold only the first few depths."""
+        z_q = self._embed(0, codes[:, 0])
         for depth in range(1, codes.shape[1]):
-            z_q = z_q + self._embedding(depth, codes[:, depth])
+            z_q = z_q + self._embed(depth, codes[:, depth])
         return z_q
 
     def update(self, step: Step) -> None:
-        """Moves usage and, under `ema`, the codes by what this step has seen; revives dead codes."""
-        if step.moves:
+        """Updates usage and, with `ema`, the codes from the vectors of this step; replaces dead codes."""
+        if step.training:
             for depth in range(len(self.codebooks)):
-                self._book(depth).update()
+                self._get_book(depth).update()
 
     @torch.no_grad()
     def prepare(self, features: Iterable[Tensor], rng: Rng) -> None:
-        """Starts each codebook at k-means centres of what those before it leave of a fair sample of vectors.
+        """Initialises each codebook with k-means centres of the residuals of a uniform sample of vectors.
 
-        A shared codebook starts at centres of vectors and of what a first start leaves of them.
+        A shared codebook is initialised with centres of the vectors and of their residuals after a first quantisation.
 
         Raises:
             ValueError: If there are no features.
         """
-        sample = fair_sample((tokens(self.continuous(h)) for h in features), self._book(0).limit, rng)
+        sample = sample_vectors((to_tokens(self.to_continuous(h)) for h in features), self._get_book(0).limit, rng)
         residual = sample
         for depth in range(len(self.codebooks)):
-            book = self._book(depth)
+            book = self._get_book(depth)
             book.start(residual, rng.at(depth))
-            residual = residual - book(book.nearest(residual[None])[0])
+            residual = residual - book(book.find_nearest(residual[None])[0])
         if len(self.codebooks) < self.depth:
-            self._book(0).start(torch.cat([sample, residual]), rng.at(self.depth))
+            self._get_book(0).start(torch.cat([sample, residual]), rng.at(self.depth))
 
-    def _descent(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """At each depth what is left, `b c h w`, detached, its codes `b h w` and their embeddings `b c h w`."""
+    def _descend(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yields the detached residual `b c h w`, its codes `b h w` and their embeddings `b c h w` at each depth."""
         residual = z.detach()
         for depth in range(self.depth):
-            codes = self._book(depth).nearest(tokens(residual)).view(len(z), *z.shape[2:])
-            embedding = self._embedding(depth, codes)
+            codes = self._get_book(depth).find_nearest(to_tokens(residual)).view(len(z), *z.shape[2:])
+            embedding = self._embed(depth, codes)
             yield residual, codes, embedding
             residual = residual - embedding.detach()
 
-    def _embedding(self, depth: int, codes: Tensor) -> Tensor:
-        embedding: Tensor = self._book(depth)(codes)
-        return embedding.movedim(-1, 1)
+    def _embed(self, depth: int, codes: Tensor) -> Tensor:
+        embedding: Tensor = rearrange(self._get_book(depth)(codes), "b ... c -> b c ...")
+        return embedding
 
-    def _book(self, depth: int) -> Codebook:
+    def _get_book(self, depth: int) -> Codebook:
         book = self.codebooks[depth % len(self.codebooks)]
         assert isinstance(book, Codebook)
         return book

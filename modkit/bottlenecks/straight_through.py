@@ -1,10 +1,10 @@
-r"""How a gradient passes a quantiser, whose own derivative is zero almost everywhere.
+r"""Gradient estimators for quantisers, whose derivative is zero almost everywhere.
 
     straight through:   dz_q / dz = I
     rotation:           dz_q / dz = |z_q| / |z| R,   R = I - 2 r r^T + 2 q e^T,   R e = q
                         e = z / |z|,   q = z_q / |z_q|,   r = (e + q) / |e + q|
 
-R turns the vector before quantisation into the direction of the one after; it is taken as a constant.
+R rotates the vector before quantisation to the direction of the one after; it is treated as a constant.
 
 Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes).
 
@@ -22,23 +22,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["rotated", "straight_through"]
+__all__ = ["rotation_trick", "straight_through"]
 
 _TINY = 1e-6
 
 
 def straight_through(z: Tensor, z_q: Tensor) -> Tensor:
-    """Exactly `z_q`, with the gradient of `z`."""
+    """Returns exactly `z_q`, with the gradient of `z`.
+
+    Examples:
+        >>> z = torch.tensor([0.3], requires_grad=True)
+        >>> straight_through(z, z.round()).backward()
+        >>> z.grad
+        tensor([1.])
+    """
     passed: Tensor = _StraightThrough.apply(z, z_q)  # type: ignore[no-untyped-call, unused-ignore]
     return passed
 
 
-def rotated(z: Tensor, z_q: Tensor) -> Tensor:
-    """Exactly `z_q`, with the gradient of `z` turned and scaled as `z` would be to become `z_q`.
+def rotation_trick(z: Tensor, z_q: Tensor) -> Tensor:
+    """Returns exactly `z_q`, with the gradient of `z` under the rotation and scaling that turn `z` into `z_q`.
 
     Args:
         z: Vectors before quantisation, `b c h w`.
-        z_q: Vectors after, `b c h w`.
+        z_q: Vectors after quantisation, `b c h w`.
+
+    Examples:
+        >>> z = torch.tensor([[1.0, 0.0]], requires_grad=True)
+        >>> rotation_trick(z, torch.tensor([[0.0, 2.0]])).sum().backward()
+        >>> z.grad.round()
+        tensor([[ 2., -2.]])
     """
     before, after = z.detach(), z_q.detach()
     length = before.norm(dim=1, keepdim=True).clamp_min(_TINY)
@@ -49,7 +62,7 @@ def rotated(z: Tensor, z_q: Tensor) -> Tensor:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """The second tensor with the gradient of the first; nothing is computed or kept."""
+    """The second tensor with the gradient of the first; nothing is computed or saved."""
 
     @staticmethod
     def forward(z: Tensor, z_q: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
-r"""Vector quantisation: each position becomes the nearest of a set of learned codes.
+r"""Vector quantisation: each position is replaced by the nearest of a set of learned codes.
 
     k = argmin_k |z - e_k|^2,   z_q = e_k,   dz_q / dz = I (straight through) or a rotation
     commitment = beta |z - sg e_k|^2
-    codebook = |sg z - e_k|^2 (gradient), or moving averages of what each code is nearest to (EMA)
+    codebook = |sg z - e_k|^2 (gradient), or moving averages of the vectors nearest to each code (EMA)
 
-By the cosine, z and codes are divided by their lengths; on the unit sphere |z - e_k|^2 = 2 - 2 cos(z, e_k).
+With the cosine distance, z and the codes are divided by their lengths; on the unit sphere |z - e_k|^2 = 2 - 2 cos(z,
+e_k).
 
 Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes), n positions, k codes.
 
@@ -22,12 +23,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
-from modkit.bottlenecks.codebook import Codebook, fair_sample
-from modkit.bottlenecks.pointwise import tokens
+from modkit.bottlenecks.codebook import Codebook, sample_vectors
+from modkit.bottlenecks.pointwise import to_tokens
 from modkit.bottlenecks.quantizer import Quantizer
-from modkit.bottlenecks.straight_through import rotated, straight_through
+from modkit.bottlenecks.straight_through import rotation_trick, straight_through
 from modkit.kinds import Step
 from modkit.rng import Rng
 from modkit.types import Event, Latents
@@ -36,22 +38,32 @@ __all__ = ["VectorQuantizer"]
 
 
 class VectorQuantizer(Quantizer):
-    """The nearest of `num_codes` learned codes at each position; a vector becomes one code.
+    """Replaces each position by the nearest of `num_codes` learned codes; a vector becomes one code.
 
     Args:
         num_codes: Number of codes.
         channels: Channels of a code; a 1x1 convolution (a linear layer for vectors) maps the features to them.
-        codebook: What moves the codes: `ema`, moving averages of the vectors nearest to each; `gradient`, a loss.
-        distance: `euclidean`, or `cosine`: codes and vectors are on the unit sphere.
-        gradient: How gradients pass: `straight-through`, unchanged; `rotation`, turned and scaled as the vector is
-            to become its code.
-        commitment: Weight beta of the commitment loss, which keeps the encoder near its codes.
+        codebook: How the codes are updated: by `ema`, moving averages of the vectors nearest to each, or by the
+            `gradient` of a loss.
+        distance: `euclidean`, or `cosine`, for which codes and vectors lie on the unit sphere.
+        gradient: How gradients pass the quantisation: unchanged (`straight-through`), or rotated and scaled as the
+            vector is to become its code (`rotation`).
+        commitment: Weight beta of the commitment loss, which keeps the encoder's outputs close to the codes.
         decay: Decay gamma of the moving averages, in [0, 1).
-        revive: A code is dead when its average usage falls below this share of the mean usage; it is then replaced by
-            an encoder output of the step. 0: never.
+        revive: A code whose average usage falls below this share of the mean usage is replaced by an encoder output of
+            the step. With 0, codes are never replaced.
 
     Raises:
         ValueError: If a number is out of its range, a choice is unknown, or the features are a hierarchy or codes.
+
+    Examples:
+        >>> from modkit.types import TensorType
+        >>> bottleneck = VectorQuantizer(TensorType((8, 4, 4)), num_codes=16)
+        >>> latents = bottleneck(torch.zeros(2, 8, 4, 4), None)
+        >>> {name: tuple(value.shape) for name, value in latents.values.items()}
+        {'codes': (2, 4, 4), 'continuous': (2, 4, 4, 4), 'quantized': (2, 4, 4, 4)}
+        >>> sorted(latents.losses)
+        ['commitment']
     """
 
     def __init__(
@@ -76,10 +88,8 @@ class VectorQuantizer(Quantizer):
             raise ValueError(f"VectorQuantizer expects gradient 'straight-through' or 'rotation', got {gradient!r}")
         if commitment < 0:
             raise ValueError(f"VectorQuantizer expects commitment >= 0, got {commitment}")
-        self.commitment, self._gradient = (
-            commitment,
-            {"straight-through": straight_through, "rotation": rotated}[gradient],
-        )
+        self.commitment = commitment
+        self._estimate = {"straight-through": straight_through, "rotation": rotation_trick}[gradient]
         self.codebook = Codebook(
             "VectorQuantizer",
             num_codes,
@@ -91,52 +101,52 @@ class VectorQuantizer(Quantizer):
         )
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
-        """Codes `b h w`, the vectors before them and the codes' embeddings, both `b c h w`.
+        """Computes codes `b h w`, the vectors before quantisation and the codes' embeddings, both `b c h w`.
 
-        Gradients of `quantized` pass to `continuous`, and none reach the codebook through it. The sums for `update` are
-        kept in the owner's turn in training only.
+        Gradients of `quantized` pass to `continuous` and do not reach the codebook. The sums for `update` are collected
+        only in training, when the player that owns this part takes its turn.
         """
-        z = self.continuous(h)
-        codes = self.encoded(z)
-        z_q = self.embedded(codes)
+        z = self.to_continuous(h)
+        codes = self.encode(z)
+        z_q = self.embed(codes)
         losses = {"commitment": self.commitment * F.mse_loss(z, z_q.detach())}
         if not self.codebook.ema:
             losses["codebook"] = F.mse_loss(z_q, z.detach())
-        if step is not None and step.moves:
-            self.codebook.observe(tokens(z), codes.flatten(1), step.rng)
-        return self._latents(z, codes, z_q, losses)
+        if step is not None and step.training:
+            self.codebook.observe(to_tokens(z), codes.flatten(1), step.rng)
+        return self._make_latents(z, codes, z_q, losses)
 
-    def continuous(self, h: Tensor) -> Tensor:
-        """Vectors before quantisation, `b c h w`, of length one by the cosine."""
-        return self._placed(super().continuous(h))
+    def to_continuous(self, h: Tensor) -> Tensor:
+        """Computes the vectors before quantisation, `b c h w`; with the cosine distance they have length one."""
+        return self._normalize(super().to_continuous(h))
 
-    def encoded(self, z: Tensor) -> Tensor:
-        """The nearest codes, `b h w`."""
-        return self.codebook.nearest(tokens(z)).view(len(z), *(z.shape[2:] or (1,)))
+    def encode(self, z: Tensor) -> Tensor:
+        """Finds the nearest codes, `b h w`."""
+        return self.codebook.find_nearest(to_tokens(z)).view(len(z), *(z.shape[2:] or (1,)))
 
-    def embedded(self, codes: Tensor) -> Tensor:
-        """The codes' embeddings, `b c h w`."""
-        z_q: Tensor = self.codebook(codes).movedim(-1, 1)
+    def embed(self, codes: Tensor) -> Tensor:
+        """Looks up the embeddings of codes, `b c h w`."""
+        z_q: Tensor = rearrange(self.codebook(codes), "b ... c -> b c ...")
         return z_q.flatten(1) if self._vector else z_q
 
-    def passed(self, z: Tensor, z_q: Tensor) -> Tensor:
-        """Exactly `z_q`, with the gradient that was chosen."""
-        return self._gradient(self._placed(z), z_q)
+    def pass_gradient(self, z: Tensor, z_q: Tensor) -> Tensor:
+        """Returns exactly `z_q`, with the chosen gradient."""
+        return self._estimate(self._normalize(z), z_q)
 
     def update(self, step: Step) -> None:
-        """Moves usage and, under `ema`, the codes by what this step has seen; revives dead codes."""
-        if step.moves:
+        """Updates usage and, with `ema`, the codes from the vectors of this step; replaces dead codes."""
+        if step.training:
             self.codebook.update()
 
     @torch.no_grad()
     def prepare(self, features: Iterable[Tensor], rng: Rng) -> None:
-        """Starts the codes at k-means centres of a fair sample of the features' vectors.
+        """Initialises the codes with k-means centres of a uniform sample of the features' vectors.
 
         Raises:
             ValueError: If there are no features.
         """
-        vectors = fair_sample((tokens(self.continuous(h)) for h in features), self.codebook.limit, rng)
+        vectors = sample_vectors((to_tokens(self.to_continuous(h)) for h in features), self.codebook.limit, rng)
         self.codebook.start(vectors, rng)
 
-    def _placed(self, z: Tensor) -> Tensor:
+    def _normalize(self, z: Tensor) -> Tensor:
         return F.normalize(z, dim=1) if self.codebook.sphere else z

@@ -12,14 +12,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from modkit.building.call import Argument, Call, Record, Ref, reroot
+from modkit.building.call import Argument, Call, Given, Record, Ref, reroot
 from modkit.building.plan import Composition, Plan, run_folder
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import Data, Unfit
@@ -167,7 +167,7 @@ class Site:
                 return before.value
         known = len(self.problems)
         try:
-            value = self._place(call, call.given.value, types) if call.given else self._make(call, types)
+            value = self._place(call, call.given, types) if call.given else self._make(call, types)
         except Unfit as error:
             if len(self.problems) == known:
                 self.fail(f"{call.path}.{error.slot}", str(error))
@@ -196,7 +196,7 @@ class Site:
         make = target.assemble if isinstance(target, Composing) else target
         device = torch.device("meta" if self.meta and _makes_module(target) else "cpu")
         self._begun.add(call.path)
-        with self._rng.at(call.path).seed_torch() if self._rng else nullcontext(), device, _Modules():
+        with self._seed(call.path), device, _Modules():
             value = make(**given, **arguments)
         if isinstance(value, nn.Module):
             self._mark(call, value)
@@ -206,10 +206,12 @@ class Site:
                 load()
         return value
 
-    def _place(self, call: Call, value: Any, types: Mapping[str, Any]) -> Any:
-        """A built part in its slot; where the model is checked, a copy of it on the meta device."""
-        if isinstance(value, Factory):
-            return value(**types)
+    def _place(self, call: Call, given: Given, types: Mapping[str, Any]) -> Any:
+        """A part that Python gave, in its slot; where the model is checked, a copy of it on the meta device."""
+        with self._seed(call.path):
+            value = given(**types)
+        if isinstance(given.value, Factory):
+            return value
         composed: Composition | None = getattr(value, "composition", None)
         for name in ("x", "cond") if composed else ():
             if (before := getattr(composed, name)) != types[name]:
@@ -222,9 +224,15 @@ class Site:
             self._mark(call, value)
         return value
 
+    def _seed(self, path: str) -> AbstractContextManager[None]:
+        """Initialises the part at a path as a function of the seed, where there is one."""
+        return self._rng.at(path).seed_torch() if self._rng else nullcontext()
+
     def _mark(self, call: Call, module: nn.Module) -> None:
         """Keeps on a module where it was built."""
         parts = split(call.path)
+        while isinstance(parts[-1], int):  # an item of a slot, or one of a slot's `each`
+            parts = parts[:-1]
         owners = (join(parts[:stop]) for stop in range(len(parts) - 1, 0, -1))
         owner = next((path for path in owners if path in self._begun or path in self.plan.calls), "")
         module.origin = Origin(call.path, call.part.kind, call.part.name, owner)  # type: ignore[assignment]

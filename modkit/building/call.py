@@ -86,19 +86,21 @@ Argument: TypeAlias = "Value | Call | Ref | Record | list[Argument] | dict[str, 
 
 
 class Given:
-    """A built part, where a spec's tree names one: a module of one's own, or a model composed before.
+    """A part that Python gives, where a spec's tree names one: a built module, a composed model, or a factory.
 
     Args:
-        value: The part.
+        value: The part, or what makes it.
+        make: Whether `value` is a factory, to be called with all types that the slot provides.
     """
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
-        self.__module__, self.__qualname__ = type(value).__module__, type(value).__qualname__
+    def __init__(self, value: Any, *, make: bool = False) -> None:
+        self.value, self.make = value, make
+        owner = value if make and hasattr(value, "__qualname__") else type(value)
+        self.__module__, self.__qualname__ = owner.__module__, owner.__qualname__
 
     def __call__(self, **types: Any) -> Any:
-        """The part, whatever its neighbours are."""
-        return self.value
+        """The part."""
+        return self.value(**types) if self.make else self.value
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Given:
         return self

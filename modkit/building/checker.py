@@ -23,11 +23,12 @@ from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, suggest
 from modkit.kinds import Data
 from modkit.models.model import Model, Player
+from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
-from modkit.training.players import Round, rounds, seats, unscoped, weighted
+from modkit.training.players import StageSchedule, make_player_states, schedule_stages, strip_scope, weigh_losses
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
 __all__ = ["Port", "Report", "Trial", "check", "check_composed", "try_model"]
@@ -80,7 +81,7 @@ class Report:
     fields: Mapping[str, TensorType]
     ports: tuple[Port, ...]
     players: tuple[Player, ...]
-    rounds: tuple[Round, ...]
+    rounds: tuple[StageSchedule, ...]
     terms: Mapping[str, tuple[str, ...]]
     parameters: int
     state: Mapping[str, tuple[int, ...]]
@@ -168,12 +169,12 @@ def try_model(
 
 def _check_training(
     site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]
-) -> tuple[Round, ...]:
+) -> tuple[StageSchedule, ...]:
     """The stages that settings make of a model; what does not fit is reported to the site."""
     played = _rounds(site, model, settings)
     _check_names(site, model, settings, terms)
     for round in played:  # to hear what optimizers and learning-rate schedules refuse
-        seats(model, settings, round, LocalEngine("cpu"))
+        make_player_states(model, settings, round, LocalEngine("cpu"))
     return played
 
 
@@ -185,17 +186,14 @@ class _Emission(Exception):
         self.path = path
 
 
-@dataclass
-class _Probe:
+@dataclass(frozen=True)
+class _Probe(StepContext):
     """A step at which every term is wanted, that remembers which were asked for."""
 
-    rng: Rng
-    index: int = 0
-    moves: bool = False
     asked: list[str] = field(default_factory=list)
 
     def wants(self, term: str) -> bool:
-        self.asked.append(term)
+        self.asked.append(f"{self.scope}{term}")
         return True
 
 
@@ -237,7 +235,7 @@ class Trial:
         for name, weight in self.model.weights(player.name).items():
             if name in losses and all(loss.shape == () for loss in losses.values()):
                 try:
-                    weighted(losses, {name: weight}, 0, last_layer)
+                    weigh_losses(losses, {name: weight}, 0, last_layer)
                 except ValueError as error:
                     self.site.fail(_weight_path(name), f"it cannot weigh a loss of {player.name}: {error}")
 
@@ -274,9 +272,9 @@ def _settings(site: Site, make: Callable[[], _Made]) -> _Made | None:
         return None
 
 
-def _rounds(site: Site, model: Model, settings: Settings) -> tuple[Round, ...]:
+def _rounds(site: Site, model: Model, settings: Settings) -> tuple[StageSchedule, ...]:
     try:
-        return rounds(model, settings)
+        return schedule_stages(model, settings)
     except ValueError as error:
         path, _, reason = str(error).partition(": ")
         site.fail(path, reason)
@@ -289,14 +287,14 @@ def _check_names(site: Site, model: Model, settings: Settings, terms: Mapping[st
     for name in dict.fromkeys(name for player in model.active_players() for name in model.weights(player.name)):
         if name not in every:
             path = _weight_path(name)
-            known = ", ".join(sorted(unscoped(term, name.rpartition("/")[0]) for term in every))
+            known = ", ".join(sorted(strip_scope(term, name.rpartition("/")[0]) for term in every))
             got = f"got a weight of {name.split('/')[-1]!r}, expected one of the losses: {known}"
             site.fail(path, f"{got}; {_parts_of(site, path.rpartition('.weights.')[0])}")
     for pattern in settings.terms:
         if not any(fnmatchcase(term, pattern) for term in every):
             site.fail("train.terms", f"the pattern {pattern!r} matches none of the losses: {', '.join(sorted(every))}")
     best = settings.checkpoints.best
-    logged = {f"{p}/{unscoped(term, p.rpartition('/')[0])}" for p, names in terms.items() for term in names}
+    logged = {f"{p}/{strip_scope(term, p.rpartition('/')[0])}" for p, names in terms.items() for term in names}
     if best is not None and best not in logged:
         hint = suggest(best, logged)
         message = f"got {best!r}, expected one of the logged losses: {', '.join(sorted(logged))}"

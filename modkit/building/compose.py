@@ -11,7 +11,7 @@ that a spec would hold, so objects and specs meet one planner, one check on meta
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from modkit.building.builder import Site
+from modkit.building.builder import Factory, Site
 from modkit.building.call import Call, Given
 from modkit.building.checker import try_model
 from modkit.building.plan import Composition, plan
@@ -81,6 +81,8 @@ def compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
     Raises:
         SpecError: If an argument does not fit; it names the slot, what was expected and what was received.
     """
+    if "x" not in inspect.signature(cls).parameters:  # built from no types, so there is nothing to compose
+        return cls.assemble(*types, **arguments)  # type: ignore[no-any-return]
     given, rest = _split_types(cls, types, arguments)
     x, cond, fields = given["x"], given.get("cond") or CondType(), dict(given.get("fields") or {})
     model = Node({"use": name_part(cls), **_tree(rest, read_parameters(Local.wrap("model", cls)), "model")})
@@ -198,9 +200,16 @@ def part_of(value: Any, kind: str, path: str) -> Any:
             raise SpecError(Problem(path, f"got {told[0]!r} in a partial; leave it out, the slot provides it"))
         declared = read_parameters(Local.wrap(kind, value.func))
         return Node({"use": name_part(value.func), **_tree(value.keywords, declared, path)})
+    if isinstance(value, Factory) or (inspect.isroutine(value) and _takes_all(value)):
+        return Node({"use": Given(value, make=True)})
     if isinstance(value, type) or inspect.isroutine(value):
         return Node({"use": name_part(value)})
     return Node({"use": Given(value)})
+
+
+def _takes_all(function: Callable[..., Any]) -> bool:
+    """Whether a function takes any keyword, and so all types that a slot provides."""
+    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values())
 
 
 def _describe(call: Call) -> str:

@@ -13,7 +13,9 @@ from modkit.cases.case import Case, Emitted, Example, emit
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR, VOLUME
 from modkit.cases.subject import Subject
+from modkit.diffusion.gaussian import add_noise
 from modkit.parts.registry import find
+from modkit.samplers.loop import sample
 from modkit.types import CondType, Denoised, TensorType
 
 __all__ = ["CASES"]
@@ -51,8 +53,7 @@ def _play_parametrization(part: Any, types: Mapping[str, Any], probe: Probe) -> 
     schedule = types["schedule"]
     t = _spread_times(probe, schedule)
     x_0, eps = probe.draw_tensor("x_0", IMAGE), probe.draw_tensor("eps", replace(IMAGE, range=None))
-    alpha, sigma = (scale.to(probe.dtype).reshape(-1, 1, 1, 1) for scale in schedule.scales(t))
-    x_t = (alpha * x_0 + sigma * eps).detach()
+    x_t = add_noise(x_0, eps, schedule.scales(t)).detach()
     x_in, time = part.inputs(x_t, t)
     out = probe.draw_tensor("out", replace(part.out(IMAGE), range=None))
     denoised = part.denoised(out, x_t, t)
@@ -90,10 +91,8 @@ def _play_sampler(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str
         alpha, sigma = (scale.to(x_t.dtype) for scale in schedule.scales(t))
         return Denoised(x_t * alpha / (alpha**2 + sigma**2))
 
-    x_t, state = part.start(probe.draw_tensor("eps", replace(x, range=None)), times[0]), None
-    for index, (t, s) in enumerate(zip(times[:-1], times[1:])):
-        x_t, state = part.step(denoise, x_t, t, s, state, probe.rng.at(index))
-    return {"x": Emitted(x_t, replace(x, range=None), learns=False)}
+    x_t = part.start(probe.draw_tensor("eps", replace(x, range=None)), times[0])
+    return {"x": Emitted(sample(part, denoise, x_t, rng=probe.rng), replace(x, range=None), learns=False)}
 
 
 def _play_guidance(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:

@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from modkit.cases.case import Case, Emitted, Example, emit, emit_scalar
-from modkit.cases.probe import Probe, Training
+from modkit.cases.probe import Probe
 from modkit.cases.shapes import CODES, HIERARCHY, IMAGE, VECTOR
+from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Batch, CondType, Event, Value
 
@@ -33,7 +34,8 @@ def _play_model(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, 
             if missing := [path for path in player.modules if path not in modules]:
                 raise AssertionError(f"player {player.name}: expected modules of the model, got {missing}")
             part.prepare(player.name, _Passes(measured), Rng(0, "prepare", player.name))
-            for name, loss in part.losses(player.name, batch, Training(probe.rng.at(player.name))).items():
+            step = StepContext(probe.rng.at(player.name), training=True)
+            for name, loss in part.losses(player.name, batch, step).items():
                 found |= emit_scalar(f"{player.name}: {name}", loss, rows=False)
     made = _draw(part, batch, probe)
     return found | {name: replace(one, learns=False) for name, one in emit("x", made, types["x"]).items()}

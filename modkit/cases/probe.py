@@ -5,29 +5,16 @@ Inputs are functions of their row: row i is equal in batches of any size and dty
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Cond, CondType, Event, TensorType, Value
 
-__all__ = ["Probe", "Training"]
-
-
-@dataclass(frozen=True)
-class Training:
-    """A `Step` in training: the first of its stage, with every loss term."""
-
-    rng: Rng
-    index: int = 0
-    moves: bool = True
-
-    def wants(self, term: str) -> bool:
-        """Returns True."""
-        return True
+__all__ = ["Probe"]
 
 
 class Probe:
@@ -67,9 +54,9 @@ class Probe:
         return Rng(self._seed, "part")
 
     @property
-    def step(self) -> Training | None:
+    def step(self) -> StepContext | None:
         """The step of training, or None outside of training."""
-        return Training(self.rng.at("step")) if self.training else None
+        return StepContext(self.rng.at("step"), training=True) if self.training else None
 
     def draw_value(self, name: str, event: Event) -> Value:
         """Draws samples of an event: uniform over a range or classes, otherwise standard normal."""

@@ -12,11 +12,11 @@ from torch import nn
 from modkit.cases.case import Case, Emitted, Example
 from modkit.cases.probe import Probe
 from modkit.cases.subject import Subject
+from modkit.kinds import LoggerExtras, read_extras
 from modkit.parts.registry import find
 
 __all__ = ["CASES"]
 
-_HOOKS = ("run_started", "step_done", "samples_ready", "scores_ready", "checkpoint_saved", "run_finished")
 _STEPS = 5
 
 
@@ -60,8 +60,9 @@ def _play_lr_schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
 
 
 def _play_logger(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    if not any(callable(getattr(part, hook, None)) for hook in _HOOKS):
-        raise AssertionError(f"expected one of the methods {', '.join(_HOOKS)}, got none")
+    hooks = vars(read_extras(part, LoggerExtras))
+    if not any(map(callable, hooks.values())):
+        raise AssertionError(f"expected one of the methods {', '.join(hooks)}, got none")
     return {}
 
 

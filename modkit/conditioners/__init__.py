@@ -1,7 +1,7 @@
-"""Conditioners: what a data set's fields say, as conditions.
+"""Conditioners: they turn a data set's fields into conditions.
 
-Each is built from the types of the fields, names those that it reads, and knows how to draw them where none are given:
-classes by their frequencies, anything else from a few examples of the training data that it keeps.
+Each is built from the types of the fields and names those that it reads. When fields are not given, it draws them:
+classes by their frequencies, other fields from a few stored examples of the training data.
 """
 
 from modkit.conditioners.encoded import Encoded

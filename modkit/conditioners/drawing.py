@@ -1,6 +1,6 @@
-"""What fields are drawn from where none are given: the frequencies of classes, or a few examples of the data.
+"""Sources of fields that are not given: the frequencies of classes, or a few examples of the data.
 
-Both measure the training data once, in `prepare`, and keep what they find in buffers.
+Both read the training data once, in `prepare`, and store the result in buffers.
 
 Shape letters: b batch, k classes, m examples.
 """
@@ -20,10 +20,10 @@ __all__ = ["Examples", "Frequencies"]
 
 
 class Frequencies(nn.Module):
-    """How often each class comes: uniform before `prepare`, then the data's.
+    """The frequency of each class: uniform before `prepare`, then that in the data.
 
     Args:
-        field: A field of one class a sample.
+        field: A field with one class per sample.
     """
 
     frequencies: Tensor
@@ -34,7 +34,7 @@ class Frequencies(nn.Module):
         self.register_buffer("frequencies", torch.full((self.classes,), 1 / self.classes))
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Classes drawn from the frequencies, `b`."""
+        """Draws classes by their frequencies, `b`."""
         cumulative = self.frequencies.double().cumsum(0)
         uniform = rng.uniform("labels", cumulative.new_empty(num))
         labels = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
@@ -45,7 +45,7 @@ class Frequencies(nn.Module):
         """Counts the classes of `batches`.
 
         Raises:
-            ValueError: If there are none, or one is out of range.
+            ValueError: If there are no classes, or one is out of range.
         """
         counts = torch.zeros(self.classes, dtype=torch.int64)
         for batch in batches:
@@ -58,11 +58,11 @@ class Frequencies(nn.Module):
 
 
 class Examples(nn.Module):
-    """The fields of the first samples of a pass, drawn together: fields of one draw belong to one sample.
+    """The fields of the first samples of a pass; all fields of a draw come from the same sample.
 
     Args:
         fields: The fields.
-        keep: Number m of samples; they are saved with the model. With 0 nothing can be drawn.
+        keep: Number m of samples to store; they are saved with the model. With 0 nothing can be drawn.
 
     Raises:
         ValueError: If `keep` is negative.
@@ -81,29 +81,29 @@ class Examples(nn.Module):
             self.register_buffer(f"examples_{number}", torch.zeros((keep, *one.type.shape), dtype=dtype))
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """The fields of `num` of the examples, each as likely as the others.
+        """Draws the fields of `num` examples uniformly, with replacement.
 
         Raises:
-            ValueError: If there are none: it names the fields to give.
+            ValueError: If there are no examples. The message names the fields to give.
         """
         if not int(self.num):
             names = ", ".join(one.name for one in self.fields)
             raise ValueError(f"{self.fields[0].owner} has no examples to draw from: give {names}")
         rows = rng.integers("examples", torch.empty(num), 0, int(self.num)).to(self.num.device)
-        return {one.name: self._kept(number)[rows] for number, one in enumerate(self.fields)}
+        return {one.name: self._get_examples(number)[rows] for number, one in enumerate(self.fields)}
 
     @torch.no_grad()
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Keeps the first m samples of `batches`."""
+        """Stores the first m samples of `batches`."""
         filled = 0
         for batch in batches if self.keep else ():
-            taken = min(len(batch), self.keep - filled)
+            count = min(len(batch), self.keep - filled)
             for number, one in enumerate(self.fields):
-                self._kept(number)[filled : filled + taken] = one.read(batch.fields)[:taken]
-            filled += taken
+                self._get_examples(number)[filled : filled + count] = one.read(batch.fields)[:count]
+            filled += count
             if filled == self.keep:
                 break
         self.num.fill_(filled)
 
-    def _kept(self, number: int) -> Tensor:
+    def _get_examples(self, number: int) -> Tensor:
         return self.get_buffer(f"examples_{number}")

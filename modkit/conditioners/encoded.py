@@ -1,9 +1,9 @@
-r"""A picture as an autoencoder sees it: the latent of a field, as a map beside x or as tokens to attend to.
+r"""An image encoded by an autoencoder: the latent of a field, as a map joined to x or as tokens to attend to.
 
-    concat    [z, maps brought to z's grid]                 z = the mean latent of the field
-    context   one token a position: [z at it, where it is]  coordinates in [-1, 1]; a vector is one token
+    concat    [z, maps resized to z's grid]                 z = the mean latent of the field
+    context   one token per position: [z, its coordinates]  coordinates in [-1, 1]; a vector is one token
 
-The autoencoder stays as it is: what trains it is elsewhere.
+The autoencoder is frozen here; it may be trained in another part of the model.
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes), n tokens, d width.
 """
@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Examples
-from modkit.conditioners.fields import check_drop, field_of
+from modkit.conditioners.fields import check_drop, find_field
 from modkit.kinds import Slot, default
 from modkit.models.model import Model
-from modkit.nn.embeddings import regridded
+from modkit.nn.embeddings import resize_map
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -28,25 +29,36 @@ __all__ = ["Encoded"]
 
 
 class Encoded(nn.Module):
-    """A field encoded by an autoencoder, with further maps beside it: latent diffusion's condition for in-painting.
+    """A field encoded by an autoencoder, joined with further maps: latent diffusion's condition for in-painting.
 
     References:
         High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022), sections 3.3 and 4.5,
         https://arxiv.org/abs/2112.10752
 
     Args:
-        autoencoder: What encodes, frozen here: a `ref` to the model's own (the field is then of the data's type), or a
-            run's.
+        autoencoder: The autoencoder, frozen here: that of a run, or a `ref` to that of the model, for which the field
+            must have the type of the data.
         field: Name of the field.
-        to: `concat`, a map beside x, never dropped; or `context`, tokens.
-        beside: Names of maps to join to a map, brought to the latent's grid (a mask).
-        at: Name of the latent; the first continuous one where not given.
-        drop: Probability with which all tokens of a sample become zero in training, in [0, 1]; maps are kept.
-        keep: Number of training samples whose fields are kept, to be drawn where none are given; 0 draws none.
+        to: `concat`, a map joined to x, which is never dropped; or `context`, tokens.
+        beside: Names of fields, such as a mask, to resize to the latent's grid and join to it; only with `concat`.
+        at: Name of the latent; the first continuous one by default.
+        drop: Probability in [0, 1] with which all tokens of a sample become zero in training; maps are kept.
+        keep: Number of training samples whose fields are stored, to be drawn when none are given; with 0 nothing can be
+            drawn.
 
     Raises:
-        ValueError: If a field is missing, the autoencoder has no such latent of one level, the latent is no map, what
-            stands beside it is none or stands beside tokens, or a number is out of range.
+        ValueError: If a field is missing, the autoencoder has no such latent of one level, the latent or a field in
+            `beside` is not a map as required, `beside` is used with tokens, or a number is out of range.
+
+    Examples:
+        >>> import modkit
+        >>> from modkit import use
+        >>> from modkit.models import Diffusion
+        >>> image = TensorType((1, 8, 8), range=(-1.0, 1.0))
+        >>> condition = use("encoded", field="masked")
+        >>> model = Diffusion(image, fields={"masked": image}, network="mlp", conditioner=condition)
+        >>> str(model.conditioner.type)
+        'concat 4×4×4 unbounded'
     """
 
     frozen = True
@@ -65,21 +77,21 @@ class Encoded(nn.Module):
     ) -> None:
         super().__init__()
         names = [field, *(beside or [])]
-        self.fields = tuple(field_of(self, fields, name) for name in names)
+        self.fields = tuple(find_field(self, fields, name) for name in names)
         check_drop(self, drop)
         self.drop = drop
         self.reads: tuple[str, ...] = tuple(names)
         self.together = (self.reads,)
         self.autoencoder = autoencoder(x=fields[field], cond=CondType(), fields=fields)
-        self.at, latent = _latent(self.autoencoder, at)
+        self.at, latent = _find_latent(self.autoencoder, at)
         self.size = latent.shape[1:]
-        self.tokens = _tokens(latent, names[1:]) if to == "context" else None
-        concat = None if self.tokens else _joined(latent, [fields[name] for name in names[1:]])
+        self.tokens = _get_token_shape(latent, names[1:]) if to == "context" else None
+        concat = None if self.tokens else _join_types(latent, [fields[name] for name in names[1:]])
         self.type = CondType(context=self.tokens, concat=concat)  # type: ignore[assignment, method-assign]  # contract
         self.examples = Examples(self.fields, keep)
 
     def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
-        """A map `b c h w`, or tokens `b n d`, of which with an rng all of a row's become zero with probability `drop`.
+        """Computes a map `b c h w`, or tokens `b n d`, which, given an rng, are dropped with probability `drop`.
 
         Raises:
             ValueError: If a field is missing or has another type.
@@ -90,35 +102,35 @@ class Encoded(nn.Module):
         if isinstance(z, tuple):
             raise ValueError(f"Encoded expects one latent {self.at!r}, got a hierarchy of {len(z)} levels")
         if self.tokens is None:
-            return Cond(concat=torch.cat([z, *(regridded(one, self.size).to(z.dtype) for one in maps)], dim=1))
-        context = torch.cat([z, *_coordinates(z)], dim=1).flatten(2).mT if z.ndim > 2 else z[:, None]
+            return Cond(concat=torch.cat([z, *(resize_map(one, self.size).to(z.dtype) for one in maps)], dim=1))
+        context = rearrange(torch.cat([z, *_make_coordinates(z)], dim=1), "b c ... -> b (...) c")
         if rng is not None and self.drop > 0:
             uniform = rng.uniform("drop", torch.empty(len(z), device=z.device))
             context = torch.where(uniform[:, None, None] < self.drop, 0, context)
         return Cond(context=context)
 
     def null(self, num: int) -> Cond:
-        """Tokens of zeros, `num n d`; of a map nothing: whoever guides keeps it."""
+        """Returns tokens of zeros, `num n d`, or no conditions for a map, which guidance keeps."""
         if self.tokens is None:
             return Cond()
         like = next((one for one in self.autoencoder.parameters()), torch.zeros((), device=self.examples.num.device))
         return Cond(context=like.new_zeros(num, *self.tokens))
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """The fields of examples of the training data, those of one row from one sample.
+        """Draws the fields of stored training samples, those of one row from the same sample.
 
         Raises:
-            ValueError: If none were kept: it names the fields to give.
+            ValueError: If none are stored. The message names the fields to give.
         """
         return self.examples.draw(num, rng)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Keeps the fields of the first samples of `batches`."""
+        """Stores the fields of the first samples of `batches`."""
         self.examples.prepare(batches)
 
 
-def _latent(autoencoder: Model, at: str | None) -> tuple[str, TensorType]:
-    """Name and type of the latent to encode to."""
+def _find_latent(autoencoder: Model, at: str | None) -> tuple[str, TensorType]:
+    """Finds the name and the type of the latent to encode to."""
     continuous = {
         name: event
         for name, event in autoencoder.latents.items()
@@ -132,29 +144,30 @@ def _latent(autoencoder: Model, at: str | None) -> tuple[str, TensorType]:
     return name, continuous[name]
 
 
-def _joined(latent: TensorType, maps: Sequence[TensorType]) -> TensorType:
-    """The type of the latent with maps beside it."""
+def _join_types(latent: TensorType, maps: Sequence[TensorType]) -> TensorType:
+    """Computes the type of the latent joined with maps."""
     rank = len(latent.shape)
     if rank < 2 or any(one.classes is not None or len(one.shape) != rank for one in maps):
         got = ", ".join(map(str, (latent, *maps)))
         raise ValueError(
-            f"Encoded expects a latent that is a map, and continuous maps of its rank beside it, got {got}"
+            f"Encoded expects a latent that is a map, and continuous maps of its rank to join to it, got {got}"
         )
     return TensorType((latent.shape[0] + sum(one.shape[0] for one in maps), *latent.shape[1:]))
 
 
-def _tokens(latent: TensorType, beside: Sequence[str]) -> tuple[int, int]:
-    """Number and width of the tokens of a latent."""
+def _get_token_shape(latent: TensorType, beside: Sequence[str]) -> tuple[int, int]:
+    """Computes the number and the width of the tokens of a latent."""
     if beside:
-        raise ValueError(f"Encoded expects maps beside a map only, got {list(beside)} beside tokens")
+        raise ValueError(f"Encoded expects no maps in `beside` with tokens, got {list(beside)}")
     channels, *size = latent.shape
     return latent.numel // channels, channels + len(size)
 
 
-def _coordinates(z: Tensor) -> list[Tensor]:
-    """Where each position of a map is, from -1 to 1 along each of its sizes, `b 1 h w` each; 0 along a size of 1."""
+def _make_coordinates(z: Tensor) -> list[Tensor]:
+    """Computes the coordinates of positions, from -1 to 1 along each dimension, `b 1 h w` each; 0 for a size of 1."""
     axes = [
         torch.linspace(-1, 1, size, dtype=z.dtype, device=z.device) if size > 1 else z.new_zeros(1)
         for size in z.shape[2:]
     ]
-    return [grid.expand(len(z), 1, *grid.shape) for grid in torch.meshgrid(*axes, indexing="ij")]
+    grids = torch.meshgrid(*axes, indexing="ij") if axes else ()
+    return [repeat(grid, "... -> b 1 ...", b=len(z)) for grid in grids]

@@ -1,4 +1,4 @@
-"""A field as a conditioner reads it: there when it is built, and of its type when it runs.
+"""Fields as conditioners read them: checked to exist when a part is built, and to have their type when it runs.
 
 Shape letters: b batch, and the field's own.
 """
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from modkit.types import TensorType
 
-__all__ = ["Field", "check_drop", "field_of"]
+__all__ = ["Field", "check_drop", "find_field"]
 
 
 @dataclass(frozen=True)
 class Field:
-    """One of the data's fields, of which messages say who reads it.
+    """One of the data's fields, as read by a conditioner.
 
     Args:
-        owner: Class of the conditioner.
+        owner: Class of the conditioner, for error messages.
         name: Name of the field.
         type: Its type.
     """
@@ -31,10 +31,10 @@ class Field:
     type: TensorType
 
     def read(self, fields: Mapping[str, Tensor]) -> Tensor:
-        """The field's values, `b ...`.
+        """Returns the field's values, `b ...`.
 
         Raises:
-            ValueError: If it is missing, or has another shape or dtype.
+            ValueError: If the field is missing, or has another shape or dtype.
         """
         if self.name not in fields:
             raise ValueError(f"{self.owner} expects field {self.name!r}, got fields {sorted(fields)}")
@@ -53,18 +53,20 @@ class Field:
         """Checks that classes are in range.
 
         Raises:
-            ValueError: If one is not.
+            ValueError: If one is out of range.
         """
         classes = self.type.classes
         if classes is not None and values.numel() and not 0 <= int(values.min()) <= int(values.max()) < classes:
             received = f"{int(values.min())}..{int(values.max())}"
             raise ValueError(f"{self.owner} expects {self.name} in [0, {classes}), got {received}")
 
-    def looked_at(self, fields: Mapping[str, Tensor], training: bool) -> Tensor:
-        """What `read` gives, its range checked outside training on the CPU: elsewhere that would wait for the device.
+    def read_checked(self, fields: Mapping[str, Tensor], training: bool) -> Tensor:
+        """Returns the field's values and, outside training on the CPU, checks their range.
+
+        On other devices the check would have to wait for the device.
 
         Raises:
-            ValueError: If it is missing or not of its type.
+            ValueError: If the field is missing or has another type, or if a checked value is out of range.
         """
         values = self.read(fields)
         if values.device.type == "cpu" and not training:
@@ -72,11 +74,11 @@ class Field:
         return values
 
 
-def field_of(owner: nn.Module, fields: Mapping[str, TensorType], name: str) -> Field:
-    """The data's field of that name.
+def find_field(owner: nn.Module, fields: Mapping[str, TensorType], name: str) -> Field:
+    """Finds the data's field of that name.
 
     Raises:
-        ValueError: If the data has none; it names the class of `owner`.
+        ValueError: If the data has no such field. The message names the class of `owner`.
     """
     kind = type(owner).__name__
     if name not in fields:
@@ -88,7 +90,7 @@ def check_drop(owner: nn.Module, drop: float) -> None:
     """Checks a probability of dropping conditions.
 
     Raises:
-        ValueError: If it is outside [0, 1]; it names the class of `owner`.
+        ValueError: If it is outside [0, 1]. The message names the class of `owner`.
     """
     if not 0 <= drop <= 1:
         raise ValueError(f"{type(owner).__name__} expects drop in [0, 1], got {drop}")

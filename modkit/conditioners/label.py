@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Frequencies
-from modkit.conditioners.fields import check_drop, field_of
+from modkit.conditioners.fields import check_drop, find_field
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -24,20 +24,27 @@ class Label(nn.Module):
     Args:
         field: Name of the field of labels.
         width: Width of the vectors.
-        drop: Probability with which a label is replaced by none in training, in [0, 1].
+        drop: Probability in [0, 1] with which a label is replaced by no class in training.
 
     Raises:
-        ValueError: If the field is missing or is no label, `width` is below 1, or `drop` is no probability.
+        ValueError: If the field is missing or is not a label, `width` is below 1, or `drop` is outside [0, 1].
+
+    Examples:
+        >>> label = Label({"labels": TensorType((), classes=10)}, width=4)
+        >>> label({"labels": torch.tensor([3, 7])}, None).vector.shape
+        torch.Size([2, 4])
+        >>> label.null(3).vector.shape
+        torch.Size([3, 4])
     """
 
     def __init__(
         self, fields: dict[str, TensorType], *, field: str = "labels", width: int = 128, drop: float = 0.1
     ) -> None:
         super().__init__()
-        self.field = field_of(self, fields, field)
+        self.field = find_field(self, fields, field)
         classes = self.field.type.classes
         if classes is None or self.field.type.shape:
-            raise ValueError(f"Label expects field {field!r} to be one class a sample, got {fields[field]}")
+            raise ValueError(f"Label expects field {field!r} to be one class per sample, got {fields[field]}")
         check_drop(self, drop)
         if width < 1:
             raise ValueError(f"Label expects width >= 1, got {width}")
@@ -49,34 +56,34 @@ class Label(nn.Module):
 
     @property
     def frequencies(self) -> Tensor:
-        """How often each label comes, `k`: uniform before `prepare`, then the data's."""
+        """The frequency of each label, `k`: uniform before `prepare`, then that in the data."""
         return self.counted.frequencies
 
     def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
-        """Vectors `b d` of labels `b` in [0, k); with an rng, each becomes none with probability `drop`.
+        """Embeds labels `b` in [0, k) as vectors `b d`; given an rng, each is dropped with probability `drop`.
 
         Raises:
-            ValueError: If the field is missing or is not int64 `b`; outside training, on the CPU, if a label is out of
-                range.
+            ValueError: If the field is missing or is not int64 `b`, or, outside training on the CPU, if a label is out
+                of range.
         """
-        labels = self.field.looked_at(fields, self.training)
+        labels = self.field.read_checked(fields, self.training)
         if rng is not None and self.drop > 0:
             uniform = rng.uniform("drop", torch.empty(labels.shape, device=labels.device))
             labels = torch.where(uniform < self.drop, self.classes, labels)
         return Cond(vector=self.embedding(labels))
 
     def null(self, num: int) -> Cond:
-        """The vector of no class, `num d`."""
+        """Returns the vector of no class, `num d`."""
         return Cond(vector=self.embedding(torch.full((num,), self.classes, device=self.embedding.weight.device)))
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Labels drawn from the frequencies: uniform before `prepare`, then the data's."""
+        """Draws labels by their frequencies: uniform before `prepare`, then those in the data."""
         return self.counted.draw(num, rng)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Counts the labels of `batches`.
 
         Raises:
-            ValueError: If there are none, or one is out of range.
+            ValueError: If there are no labels, or one is out of range.
         """
         self.counted.prepare(batches)

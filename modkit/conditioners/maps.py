@@ -1,4 +1,7 @@
-"""Maps beside x: a damaged picture and its mask, a smaller picture. Shape letters: b batch, c channels, h w spatial."""
+"""Maps joined to x, such as a damaged image and its mask, or a smaller image.
+
+Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Examples
-from modkit.conditioners.fields import field_of
+from modkit.conditioners.fields import find_field
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -16,20 +19,30 @@ __all__ = ["Map"]
 
 
 class Map(nn.Module):
-    """Fields that are maps, joined as the channels of one map beside x; the network brings it to its own grid.
+    """Concatenates fields that are maps as the channels of one map, which the network resizes and joins to x.
 
-    A map is never dropped: guidance is by what else there is, and the null side keeps the maps. It has no parameters.
+    Maps are never dropped: guidance acts on the other conditions, and its unconditional side keeps the maps. There are
+    no parameters.
 
     References:
         High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022), sections 4.4 and 4.5
         (super-resolution and in-painting by concatenation), https://arxiv.org/abs/2112.10752
 
     Args:
-        maps: Names of the fields, of one size; where not given, all the data's fields that are continuous maps.
-        keep: Number of training samples whose maps are kept, to be drawn where none are given; 0 draws none.
+        maps: Names of the fields, which must have the same size; by default all continuous maps of the data.
+        keep: Number of training samples whose maps are stored, to be drawn when none are given; with 0 nothing can be
+            drawn.
 
     Raises:
-        ValueError: If there is no such field, a field is no map, sizes differ, or `keep` is negative.
+        ValueError: If there is no such field, a field is not a map, sizes differ, or `keep` is negative.
+
+    Examples:
+        >>> conditioner = Map({"masked": TensorType((3, 8, 8)), "mask": TensorType((1, 8, 8))})
+        >>> str(conditioner.type)
+        'concat 4×8×8 unbounded'
+        >>> fields = {"masked": torch.zeros(2, 3, 8, 8), "mask": torch.ones(2, 1, 8, 8)}
+        >>> conditioner(fields, None).concat.shape
+        torch.Size([2, 4, 8, 8])
     """
 
     def __init__(self, fields: dict[str, TensorType], *, maps: list[str] | None = None, keep: int = 16) -> None:
@@ -38,13 +51,13 @@ class Map(nn.Module):
         if not names or len(set(names)) < len(names):
             found = ", ".join(f"{name} {type}" for name, type in fields.items()) or "none"
             raise ValueError(f"Map expects one or more maps among the data's fields ({found}), got {names}")
-        self.fields = tuple(field_of(self, fields, name) for name in names)
+        self.fields = tuple(find_field(self, fields, name) for name in names)
         types = [one.type for one in self.fields]
-        told = ", ".join(f"{one.name} {one.type}" for one in self.fields)
+        received = ", ".join(f"{one.name} {one.type}" for one in self.fields)
         if not all(map(_is_map, types)):
-            raise ValueError(f"Map expects continuous maps of shape (c, t), (c, h, w) or (c, t, h, w), got {told}")
+            raise ValueError(f"Map expects continuous maps of shape (c, t), (c, h, w) or (c, t, h, w), got {received}")
         if len({type.shape[1:] for type in types}) > 1:
-            raise ValueError(f"Map expects maps of one size, got {told}")
+            raise ValueError(f"Map expects maps of one size, got {received}")
         self.reads: tuple[str, ...] = tuple(names)
         self.together = (self.reads,)
         ranges = {type.range for type in types}
@@ -54,7 +67,7 @@ class Map(nn.Module):
         self.examples = Examples(self.fields, keep)
 
     def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
-        """The maps `b c h w`, whatever the rng.
+        """Concatenates the maps, `b c h w`; the rng is not used.
 
         Raises:
             ValueError: If a field is missing or has another type.
@@ -62,19 +75,19 @@ class Map(nn.Module):
         return Cond(concat=torch.cat([one.read(fields) for one in self.fields], dim=1))
 
     def null(self, num: int) -> Cond:
-        """Nothing: whoever guides keeps the maps."""
+        """Returns no conditions, since guidance keeps the maps."""
         return Cond()
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """The maps of examples of the training data, those of one row from one sample.
+        """Draws the maps of stored training samples, those of one row from the same sample.
 
         Raises:
-            ValueError: If none were kept: it names the fields to give.
+            ValueError: If none are stored. The message names the fields to give.
         """
         return self.examples.draw(num, rng)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Keeps the maps of the first samples of `batches`."""
+        """Stores the maps of the first samples of `batches`."""
         self.examples.prepare(batches)
 
 

@@ -1,4 +1,4 @@
-"""No conditioner: what makes a Model unconditional."""
+"""No conditioner, for unconditional Models."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ __all__ = ["NoConditioner"]
 
 
 class NoConditioner:
-    """No conditions, whatever the fields."""
+    """Gives no conditions, whatever the fields.
+
+    Examples:
+        >>> NoConditioner()({}, None) == Cond()
+        True
+    """
 
     type = CondType()
     reads: tuple[str, ...] = ()
 
     def __call__(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
-        """Nothing."""
+        """Returns no conditions."""
         return Cond()
 
     def null(self, num: int) -> Cond:
-        """Nothing."""
+        """Returns no conditions."""
         return Cond()
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """No fields."""
+        """Returns no fields."""
         return {}
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Leaves `batches` alone."""
+        """Does nothing; `batches` is not read."""

@@ -1,4 +1,4 @@
-"""Several conditioners as one: a label beside a map, tokens beside an encoded picture."""
+"""Several conditioners as one: a label and a map, tokens and an encoded image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
-from modkit.kinds import Conditioner, Slot
+from modkit.kinds import Conditioner, ConditionerExtras, Slot, read_extras
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -14,16 +14,28 @@ __all__ = ["Several"]
 
 
 class Several(nn.Module):
-    """The conditions of a number of conditioners: vectors and tokens are joined, the rest comes from one of them only.
+    """Combines the conditions of several conditioners.
 
-    Each drops its conditions by itself. Fields that several draw are each drawn by the first that reads them; what two
-    of them draw need not belong to one sample.
+    Vectors and tokens are concatenated; a map, labels or noise may come from only one conditioner. Each drops its
+    conditions independently. A field that several conditioners read is drawn by the first of them; fields that
+    different conditioners draw need not belong to the same sample.
 
     Args:
-        parts: The conditioners by a name each, in the order in which they are joined.
+        parts: The conditioners by name, in the order in which their conditions are joined.
 
     Raises:
-        ValueError: If two give a map, labels or noise, or tokens of different widths.
+        ValueError: If two conditioners give a map, labels or noise, or tokens of different widths.
+
+    Examples:
+        >>> from modkit import use
+        >>> from modkit.models import Diffusion
+        >>> from modkit.types import TensorType
+        >>> fields = {"labels": TensorType((), classes=10), "mask": TensorType((1, 8, 8))}
+        >>> parts = {"class": use("label", width=4), "mask": use("map")}
+        >>> conditioner = use("several", parts=parts)
+        >>> model = Diffusion(TensorType((1, 8, 8)), fields=fields, network="mlp", conditioner=conditioner)
+        >>> str(model.conditioner.type)
+        'vector 4, concat 1×8×8 unbounded'
     """
 
     def __init__(self, fields: dict[str, TensorType], *, parts: dict[str, Slot[Conditioner]] | None = None) -> None:
@@ -39,30 +51,32 @@ class Several(nn.Module):
             try:
                 joined = joined.merge(part.type)
             except ValueError as error:
-                raise ValueError(f"Several cannot join {name!r} to those before it: {error}") from None
+                raise ValueError(f"Several cannot join {name!r} to the conditioners before it: {error}") from None
         self.type = joined  # type: ignore[assignment, method-assign]  # the contract's name
         self.reads: tuple[str, ...] = tuple(dict.fromkeys(name for part in made.values() for name in part.reads))
-        self.together = tuple(group for part in made.values() for group in getattr(part, "together", ()))
+        self.together = tuple(
+            group for part in made.values() for group in read_extras(part, ConditionerExtras).together
+        )
 
     def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
-        """The conditions of all, each with draws of its own."""
+        """Computes the conditions of all conditioners, each with independent draws."""
         cond = Cond()
         for name, part in self._parts.items():
             cond = cond.merge(part(fields, rng and rng.at(name)))
         return cond
 
     def null(self, num: int) -> Cond:
-        """The null conditions of all."""
+        """Computes the null conditions of all conditioners."""
         cond = Cond()
         for part in self._parts.values():
             cond = cond.merge(part.null(num))
         return cond
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """The fields that all of them read.
+        """Draws the fields that the conditioners read.
 
         Raises:
-            ValueError: If one of them cannot draw its own: it names the field to give.
+            ValueError: If a conditioner cannot draw its fields. The message names the field to give.
         """
         drawn: dict[str, Tensor] = {}
         for name, part in self._parts.items():
@@ -70,6 +84,6 @@ class Several(nn.Module):
         return drawn
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Lets each measure the data."""
+        """Prepares each conditioner with `batches`."""
         for part in self._parts.values():
             part.prepare(batches)

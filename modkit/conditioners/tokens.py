@@ -1,6 +1,6 @@
-r"""Tokens to attend to: a small transformer over token ids, trained with the network that attends.
+r"""Tokens to attend to: a small transformer over token ids, trained with the network that attends to them.
 
-    h_0 = E[ids] + P                               ids become "none" (k) with probability `drop`, a whole row at a time
+    h_0 = E[ids] + P                               all ids of a row become "none" (k) with probability `drop`
     h_i = h + MLP(LN(h)),  h = h_{i-1} + MHA(LN(h_{i-1}))
     tau(y) = LN(h_depth)
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Examples, Frequencies
-from modkit.conditioners.fields import check_drop, field_of
+from modkit.conditioners.fields import check_drop, find_field
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -23,7 +23,7 @@ __all__ = ["Tokens"]
 
 
 class Tokens(nn.Module):
-    """A transformer encoder over a field of token ids, latent diffusion's tau for text; a label is one token.
+    """A transformer encoder for a field of token ids, latent diffusion's tau for text; a label is one token.
 
     References:
         High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022), section 3.3 and appendix
@@ -31,17 +31,22 @@ class Tokens(nn.Module):
         Classifier-Free Diffusion Guidance (Ho and Salimans, 2022), algorithm 1, https://arxiv.org/abs/2207.12598
 
     Args:
-        field: Name of the field: ids `n`, or one class a sample.
-        width: Width of the tokens that it emits.
-        depth: Number of layers; 0 leaves embeddings.
-        heads: Attention heads; they divide `width`.
-        drop: Probability with which all of a sample's ids are replaced by none in training, in [0, 1].
-        keep: Number of training samples whose ids are kept, to be drawn where none are given; a label is drawn by its
+        field: Name of the field: ids `n`, or one class per sample.
+        width: Width of the emitted tokens.
+        depth: Number of layers; with 0 the tokens are normalised embeddings.
+        heads: Number of attention heads, a divisor of `width`.
+        drop: Probability in [0, 1] with which all ids of a sample are replaced by "none" in training.
+        keep: Number of training samples whose ids are stored, to be drawn when none are given; a label is drawn by its
             frequency.
 
     Raises:
-        ValueError: If the field is missing or holds no ids in a row, `heads` does not divide `width`, or a number is
+        ValueError: If the field is missing or is not a sequence of ids, `heads` does not divide `width`, or a number is
             out of range.
+
+    Examples:
+        >>> tokens = Tokens({"caption": TensorType((5,), classes=100)}, field="caption", width=8, depth=1)
+        >>> tokens({"caption": torch.zeros(2, 5, dtype=torch.int64)}, None).context.shape
+        torch.Size([2, 5, 8])
     """
 
     def __init__(
@@ -56,51 +61,51 @@ class Tokens(nn.Module):
         keep: int = 64,
     ) -> None:
         super().__init__()
-        self.field = field_of(self, fields, field)
+        self.field = find_field(self, fields, field)
         shape, classes = self.field.type.shape, self.field.type.classes
         if classes is None or len(shape) > 1:
-            raise ValueError(f"Tokens expects field {field!r} to hold token ids in a row, got {fields[field]}")
+            raise ValueError(f"Tokens expects field {field!r} to be a sequence of token ids, got {fields[field]}")
         check_drop(self, drop)
         if min(width, heads) < 1 or depth < 0 or width % heads:
-            got = f"{width}, {heads} and {depth}"
-            raise ValueError(f"Tokens expects width a multiple of heads, and depth >= 0, got {got}")
+            got = f"width {width}, heads {heads} and depth {depth}"
+            raise ValueError(f"Tokens expects width to be a multiple of heads, and depth >= 0, got {got}")
         self.classes, self.drop, self.num = classes, drop, shape[0] if shape else 1
         self.reads: tuple[str, ...] = (field,)
         self.type = CondType(context=(self.num, width))  # type: ignore[assignment, method-assign]  # the contract's name
         self.embedding = nn.Embedding(classes + 1, width)
         self.positions = nn.Parameter(0.02 * torch.randn(self.num, width))
-        self.layers = nn.Sequential(*(_layer(width, heads) for _ in range(depth)))
+        self.layers = nn.Sequential(*(_make_layer(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.source = Examples([self.field], keep) if shape else Frequencies(self.field)
 
     def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
-        """Tokens `b n d` of ids in [0, k); with an rng, a row's become none with probability `drop`.
+        """Encodes ids in [0, k) as tokens `b n d`; given an rng, all ids of a row are dropped with probability `drop`.
 
         Raises:
-            ValueError: If the field is missing or has another type; outside training, on the CPU, if an id is out of
+            ValueError: If the field is missing or has another type, or, outside training on the CPU, if an id is out of
                 range.
         """
-        ids = self.field.looked_at(fields, self.training).reshape(-1, self.num)
+        ids = self.field.read_checked(fields, self.training).reshape(-1, self.num)
         if rng is not None and self.drop > 0:
             uniform = rng.uniform("drop", torch.empty(len(ids), device=ids.device))
             ids = torch.where(uniform[:, None] < self.drop, self.classes, ids)
         return Cond(context=self._encode(ids))
 
     def null(self, num: int) -> Cond:
-        """What the encoder makes of `num` rows of none, `num n d`."""
+        """Encodes `num` rows of "none", `num n d`."""
         none = torch.full((1, self.num), self.classes, device=self.positions.device)
         return Cond(context=self._encode(none).expand(num, -1, -1))
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Labels by their frequencies, ids from the examples kept.
+        """Draws labels by their frequencies, or ids from the stored examples.
 
         Raises:
-            ValueError: If no example was kept: it names the field to give.
+            ValueError: If no example is stored. The message names the field to give.
         """
         return self.source.draw(num, rng)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Counts the labels of `batches`, or keeps its first samples' ids."""
+        """Counts the labels of `batches`, or stores the ids of its first samples."""
         self.source.prepare(batches)
 
     def _encode(self, ids: Tensor) -> Tensor:
@@ -108,8 +113,8 @@ class Tokens(nn.Module):
         return context
 
 
-def _layer(width: int, heads: int) -> nn.Module:
-    """A layer of a pre-norm transformer."""
+def _make_layer(width: int, heads: int) -> nn.Module:
+    """Creates a layer of a pre-norm transformer."""
     return nn.TransformerEncoderLayer(
         width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     )

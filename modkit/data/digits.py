@@ -10,6 +10,7 @@ Shape letters: b batch, h w spatial.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -42,8 +43,7 @@ class Digits:
     def __init__(self, *, size: int = 16) -> None:
         if not 1 <= size <= _LARGEST:
             raise ValueError(f"Digits expects a size in [1, {_LARGEST}], got {size}")
-        images, labels = load_digits(return_X_y=True)
-        train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels)
+        images, labels, train, test = _split()
         x = torch.from_numpy(images).float().view(-1, 1, _SIZE, _SIZE) / 8 - 1
         if size != _SIZE:
             x = interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
@@ -71,3 +71,11 @@ class Digits:
         x, labels = self._samples[split]
         rows = torch.as_tensor(indices, dtype=torch.long)
         return Batch(x.index_select(0, rows), {"labels": labels.index_select(0, rows)})
+
+
+@cache
+def _split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels and labels, and the rows that train and test: scikit-learn reads them from text, so once a process."""
+    images, labels = load_digits(return_X_y=True)
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels)
+    return images, labels, train, test

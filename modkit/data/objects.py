@@ -28,7 +28,7 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
 
     Args:
         data: A data part; a tensor `b …`, or a pair of one and a mapping of fields; a torch Dataset of samples or of
-            pairs `(sample, label)`, or a DataLoader of one.
+            tuples of a sample and its fields, or a DataLoader of one.
         x: The type of one sample that the model was composed for.
         fields: Those of its fields.
 
@@ -110,13 +110,13 @@ class Tensors:
 
 
 class Indexed:
-    """A torch Dataset as the split `train`: samples, or pairs `(sample, label)` of a model with one field.
+    """A torch Dataset as the split `train`: of samples, or of tuples of a sample and its fields in the model's order.
 
     A Dataset that augments draws from torch's global generator, which is seeded for each sample: reading it again in
     another process, or after a resume, gives the same.
 
     Args:
-        dataset: The Dataset; it has a length, and `dataset[i]` is a tensor, a pair or a mapping with `x` and fields.
+        dataset: The Dataset; it has a length, and `dataset[i]` is a tensor, a tuple or a mapping with `x` and fields.
         x: The type of one sample.
         fields: Those of the fields.
 
@@ -156,9 +156,9 @@ class Indexed:
     def _item(self, index: int) -> dict[str, Tensor]:
         item = self._dataset[index]
         if isinstance(item, Tensor):
-            item = {"x": item}
-        elif isinstance(item, tuple | list) and len(item) == 2:
-            item = {"x": item[0], next(iter(self.fields), "labels"): item[1]}
+            item = (item,)
+        if isinstance(item, tuple | list):
+            item = dict(zip(("x", *self.fields), item))
         found = {name: torch.as_tensor(item[name]) for name in ("x", *self.fields) if name in item}
         for name, type in {"x": self.x, **self.fields}.items():
             if name not in found or tuple(found[name].shape) != type.shape:

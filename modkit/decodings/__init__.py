@@ -1,4 +1,4 @@
-"""Decodings: from the logits of codes to codes."""
+"""Decodings: they draw codes from the logits that a network predicts."""
 
 from modkit.decodings.maskgit import MaskGIT
 from modkit.decodings.raster import Raster

@@ -1,8 +1,8 @@
-r"""Draws of categories: the inverse of their distribution function at a uniform number.
+r"""Sampling from categorical distributions by inverting the cumulative distribution function.
 
     c(u) = the first k with p_0 + ... + p_k > u
 
-One uniform number a draw, classes in their own order, so that rounding seldom changes what is drawn.
+Each draw uses one uniform number and keeps the order of the classes, so that rounding rarely changes the result.
 
 Shape letters: k classes.
 """
@@ -12,13 +12,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["categorical", "truncated"]
+__all__ = ["sample_categorical", "truncate"]
 
 
-def categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Draws a class for each row of `probabilities`, `... k`, at `uniform`, `...` in [0, 1); int64, `...`.
+def sample_categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Draws a class for each row of `probabilities`, `... k`, given `uniform`, `...` in [0, 1); int64, `...`.
 
     Rows need not sum to one; a class of probability 0 is never drawn.
+
+    Examples:
+        >>> sample_categorical(torch.tensor([0.5, 0.0, 0.5]), torch.tensor(0.7))
+        tensor(2)
     """
     cumulative = probabilities.double().cumsum(-1)
     height = uniform.double()[..., None] * cumulative[..., -1:]
@@ -26,15 +30,19 @@ def categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
     return drawn.clamp_max(probabilities.shape[-1] - 1)
 
 
-def truncated(probabilities: Tensor, top_k: int | None, top_p: float) -> Tensor:
-    """Probabilities `... k` with what is unlikely set to 0; the rest is left as it is.
+def truncate(probabilities: Tensor, top_k: int | None, top_p: float) -> Tensor:
+    """Sets the probabilities `... k` of unlikely classes to 0; the others are not rescaled.
 
-    Kept are the `top_k` likeliest classes and, of those, the fewest likeliest that hold `top_p` of their mass; of
-    equals the first.
+    The `top_k` most likely classes are kept and, of these, the smallest set of most likely classes that holds `top_p`
+    of their mass. Of equally likely classes the first are kept.
 
     References:
         The Curious Case of Neural Text Degeneration (Holtzman et al., 2020), section 3.1,
         https://arxiv.org/abs/1904.09751
+
+    Examples:
+        >>> truncate(torch.tensor([0.5, 0.3, 0.2]), top_k=2, top_p=1.0)
+        tensor([0.5000, 0.3000, 0.0000])
     """
     if top_k is None and top_p == 1:
         return probabilities

@@ -1,4 +1,4 @@
-"""Maps of codes, as their priors have them: what is one, which decodings suit a network, and how maps are drawn.
+"""Maps of codes, for their priors: checks of the event and of the decoding, and sampling.
 
 Shape letters: b batch, h w spatial.
 """
@@ -7,32 +7,32 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from modkit.decodings.guided import guided
+from modkit.decodings.guided import guide
 from modkit.kinds import Decoding, Guidance, Predict, Slot, Unfit
 from modkit.rng import Rng
 from modkit.types import Event, TensorType
 
-__all__ = ["drawn_map", "made_decoding", "no_code_map"]
+__all__ = ["draw_map", "make_decoding", "explain_refusal"]
 
 _EXPECTED = {
     True: "a decoding in raster order for its causal network",
-    False: "a decoding of masked codes for its network, which sees all",
+    False: "a decoding of masked codes for its network, which is not causal",
 }
-_RECEIVED = {True: "goes in raster order", False: "fills in masks"}
+_RECEIVED = {True: "decodes in raster order", False: "fills in masks"}
 
 
-def no_code_map(owner: str, event: Event) -> str | None:
-    """Why `event` is no single map of codes, for a Model of the class `owner`; or None."""
+def explain_refusal(owner: str, event: Event) -> str | None:
+    """Explains why `event` is not a single map of codes, for a Model of the class `owner`; None if it is one."""
     if isinstance(event, tuple):
         return f"{owner} expects one map of codes, got a hierarchy of {len(event)} levels"
     return None if event.classes else f"{owner} expects codes, got {event}"
 
 
-def made_decoding(owner: str, slot: Slot[Decoding], codes: TensorType, *, causal: bool) -> Decoding:
-    """The decoding of the slot `sampler`, for a network that is causal or sees all.
+def make_decoding(owner: str, slot: Slot[Decoding], codes: TensorType, *, causal: bool) -> Decoding:
+    """Builds the decoding in the slot `sampler` for a network that is or is not causal.
 
     Raises:
-        Unfit: If it asks the other kind of network; it names the class `owner`.
+        Unfit: If the decoding needs the other kind of network. The message names the class `owner`.
     """
     decoding = slot(codes=codes)
     if decoding.causal != causal:
@@ -41,7 +41,7 @@ def made_decoding(owner: str, slot: Slot[Decoding], codes: TensorType, *, causal
     return decoding
 
 
-def drawn_map(
+def draw_map(
     decoding: Decoding,
     guidance: Guidance,
     predict_cond: Predict,
@@ -55,11 +55,11 @@ def drawn_map(
     Args:
         decoding: Draws codes from logits.
         guidance: How the two predictions are combined.
-        predict_cond: Predicts under the conditions.
-        predict_null: Predicts under none.
+        predict_cond: Predicts logits given the conditions.
+        predict_null: Predicts logits given the null conditions.
         codes: Type of the map.
         num: Number of maps.
-        rng: The decoding's own.
+        rng: Source of the decoding's draws.
     """
-    predict = guided(guidance, predict_cond, predict_null, mask=codes.classes or 0)
+    predict = guide(guidance, predict_cond, predict_null, mask=codes.classes or 0)
     return decoding(predict, num, rng).view(num, *codes.shape)

@@ -1,9 +1,9 @@
-r"""Masked decoding: all codes are drawn at once, the most confident are kept, and the others drawn again.
+r"""Masked decoding: all codes are drawn at once, the most confident ones are kept, and the others are drawn again.
 
     c ~ softmax(logits),   confidence = log p(c) + temperature (1 - s/S) Gumbel noise
-    after step s of S as many stay masked as cos(pi/2 s/S) says, those of least confidence
+    after step s of S, the share cos(pi/2 s/S) of the codes stays masked: those of least confidence
 
-What is kept depends on what was drawn, so at a low temperature likely codes become likelier still.
+The kept codes depend on the drawn ones, so a low temperature makes likely codes even more likely.
 
 Shape letters: b batch, n positions, k classes.
 
@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from modkit.decodings.categorical import categorical
+from modkit.decodings.categorical import sample_categorical
 from modkit.kinds import Predict
 from modkit.rng import Rng
 from modkit.types import TensorType
@@ -32,11 +32,18 @@ class MaskGIT:
 
     Args:
         codes: Type of the codes.
-        steps: Evaluations of the network; one a code where there are fewer codes.
-        temperature: Of the noise on confidences at the first step; it falls to 0. High: codes are kept in random order.
+        steps: Number of evaluations of the network, at most one per code.
+        temperature: Temperature of the noise on the confidences at the first step; it decreases to 0. With a high
+            temperature codes are kept in random order.
 
     Raises:
-        ValueError: If `codes` are continuous, `steps` is below 1 or `temperature` negative.
+        ValueError: If `codes` are continuous, `steps` is below 1, or `temperature` is negative.
+
+    Examples:
+        >>> decoding = MaskGIT(TensorType((2, 2), classes=3), steps=2)
+        >>> always_one = lambda codes, i: torch.tensor([-9.0, 9.0, -9.0]).expand(*codes.shape, 3)
+        >>> decoding(always_one, 1, Rng(0))
+        tensor([[1, 1, 1, 1]])
     """
 
     causal = False
@@ -46,10 +53,10 @@ class MaskGIT:
             received = f"steps {steps}, temperature {temperature}, {codes}"
             raise ValueError(f"MaskGIT expects steps >= 1, temperature >= 0 and codes, got {received}")
         self.temperature, self.mask = temperature, codes.classes
-        self.masked = _masked(codes.numel, min(steps, codes.numel))
+        self.masked = _schedule_masks(codes.numel, min(steps, codes.numel))
 
     def __call__(self, predict: Predict, num: int, rng: Rng) -> Tensor:
-        """Draws codes `b n`; none is masked in the end."""
+        """Draws codes `b n`; at the end none is masked."""
         size, steps = self.masked[0], len(self.masked) - 1
         codes = torch.full((num, size), self.mask)
         for step, masked in enumerate(self.masked[1:], 1):
@@ -57,10 +64,10 @@ class MaskGIT:
             codes = codes.to(log_p.device)
             unknown = codes == self.mask
             like = log_p[..., 0].float()
-            drawn = categorical(log_p.exp(), rng.at(step).uniform("codes", like))
+            drawn = sample_categorical(log_p.exp(), rng.at(step).uniform("codes", like))
             codes = torch.where(unknown, drawn, codes)
             if masked:
-                noise = self.temperature * (1 - step / steps) * _gumbel(rng.at(step).uniform("order", like))
+                noise = self.temperature * (1 - step / steps) * _to_gumbel(rng.at(step).uniform("order", like))
                 confidence = log_p.gather(-1, codes[..., None])[..., 0] + noise
                 confidence = confidence.masked_fill(~unknown, math.inf)
                 least = confidence.argsort(dim=-1, stable=True)[:, :masked]
@@ -68,8 +75,8 @@ class MaskGIT:
         return codes
 
 
-def _masked(size: int, steps: int) -> list[int]:
-    """How many of `size` codes are masked before each step, and 0 at last; each step reveals one at least."""
+def _schedule_masks(size: int, steps: int) -> list[int]:
+    """Computes how many of `size` codes are masked before each step and at the end; each step reveals at least one."""
     masked = [size]
     for step in range(1, steps + 1):
         share = math.cos(math.pi / 2 * step / steps)
@@ -77,6 +84,6 @@ def _masked(size: int, steps: int) -> list[int]:
     return masked
 
 
-def _gumbel(uniform: Tensor) -> Tensor:
-    """Gumbel noise of uniform numbers, which are multiples of 2^-24 in [0, 1); float64."""
+def _to_gumbel(uniform: Tensor) -> Tensor:
+    """Computes Gumbel noise, float64, from uniform numbers that are multiples of 2^-24 in [0, 1)."""
     return -(-(uniform.double() + 2**-25).log()).log()

@@ -1,4 +1,4 @@
-r"""One code after another in raster order, each drawn given those before it.
+r"""Autoregressive decoding: codes are drawn one after another in raster order, each given the previous ones.
 
     c_i ~ softmax(logits_i / temperature), truncated
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modkit.decodings.categorical import categorical, truncated
+from modkit.decodings.categorical import sample_categorical, truncate
 from modkit.kinds import Predict
 from modkit.rng import Rng
 from modkit.types import TensorType
@@ -22,16 +22,22 @@ __all__ = ["Raster"]
 
 
 class Raster:
-    """Ancestral sampling of codes; as it stands by default, of the model's own distribution.
+    """Ancestral sampling of codes; with the defaults, from the distribution of the model.
 
     Args:
         codes: Type of the codes.
-        temperature: Divides the logits; below 1 the likely becomes likelier, 0 takes the likeliest.
-        top_k: Only so many of the likeliest codes are drawn from; all where not given.
-        top_p: Only the fewest likeliest codes that hold this much of the probability are drawn from, in (0, 1].
+        temperature: Divisor of the logits. Values below 1 favour likely codes; 0 takes the most likely one.
+        top_k: Number of most likely codes to draw from; all by default.
+        top_p: Share of the probability, in (0, 1], to draw from: the smallest set of most likely codes that holds it.
 
     Raises:
         ValueError: If a number is out of range.
+
+    Examples:
+        >>> decoding = Raster(TensorType((2, 2), classes=3), temperature=0)
+        >>> count_up = lambda codes, i: torch.eye(3)[torch.full((len(codes),), i % 3)]
+        >>> decoding(count_up, 1, Rng(0))
+        tensor([[0, 1, 2, 0]])
     """
 
     causal = True
@@ -46,18 +52,18 @@ class Raster:
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
 
     def __call__(self, predict: Predict, num: int, rng: Rng) -> Tensor:
-        """Draws codes `b n`, position by position."""
+        """Draws codes `b n`, one position at a time."""
         codes = torch.zeros(num, self.num, dtype=torch.int64)
         uniform = rng.uniform("codes", torch.empty(num, self.num))
         for i in range(self.num):
             logits = predict(codes, i).double()
             if i == 0:
                 codes, uniform = codes.to(logits.device), uniform.to(logits.device)
-            codes[:, i] = self._drawn(logits, uniform[:, i])
+            codes[:, i] = self._draw(logits, uniform[:, i])
         return codes
 
-    def _drawn(self, logits: Tensor, uniform: Tensor) -> Tensor:
+    def _draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
         if self.temperature == 0:
             return logits.argmax(-1)
         probabilities = (logits / self.temperature).softmax(-1)
-        return categorical(truncated(probabilities, self.top_k, self.top_p), uniform)
+        return sample_categorical(truncate(probabilities, self.top_k, self.top_p), uniform)

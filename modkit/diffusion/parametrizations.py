@@ -1,7 +1,7 @@
-r"""Parametrizations: what a network is asked to predict, and what its output says about x_0.
+r"""Parametrizations: what a network is trained to predict, and how x_0 follows from its output.
 
-With r^2 = alpha_t^2 + sigma_t^2 (1 where variance is preserved) the network is fed x_t / r (by the last two in a scale
-of their own) and predicts
+With r^2 = alpha_t^2 + sigma_t^2 (1 where variance is preserved), the network's input is x_t / r (EDM and the flow, the
+last two rows, scale it differently), and it predicts
 
     x_0                                             x_0 = out
     eps                                             x_0 = (x_t - sigma_t out) / alpha_t
@@ -9,8 +9,8 @@ of their own) and predicts
     EDM's own target                                x_0 = c_skip x_t / alpha_t + c_out out
     eps - x_0                                       x_0 = (x_t - sigma_t out) / (alpha_t + sigma_t)
 
-each of which is affine in the output, so that |d x_0 / d out|^2 (`error_scale`) turns a weight on one error into one on
-another. Scales are float64 and cast to the dtype of x at the end.
+Each x_0 is affine in the output, so that |d x_0 / d out|^2 (`error_scale`) converts a weight on one error into a weight
+on another. Scales are float64, and are cast to the dtype of x where they multiply it.
 
 Shape letters: b batch, c channels.
 """
@@ -19,63 +19,70 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from modkit.diffusion.schedules import broadcast, tau
+from modkit.diffusion.gaussian import broadcast, gaussian_kl, interpolate_logvar, posterior, tau
 from modkit.kinds import Schedule
-from modkit.samplers.ancestral import interpolated_logvar, posterior
 from modkit.types import Denoised, TensorType
 
 __all__ = ["EDM", "X0", "Affine", "Eps", "EpsLearned", "Flow", "V"]
 
-_FLOW_TIMES = 1000  # what a time of 1 is embedded as (Esser et al., 2024, and diffusers)
+_FLOW_TIMES = 1000  # the number that networks embed for t = 1 (Esser et al., 2024, and diffusers)
 
 
 class Affine(ABC):
-    """A parametrization whose output is affine in x_0: a subclass says by which scales.
+    """Base class of parametrizations whose target is linear in x_0 and eps; a subclass provides the scales.
 
-    The target is `to_x_0 x_0 + to_eps eps`; the prediction `x_0 = from_x_t x_t + from_out out`.
+    The target is `to_x_0 x_0 + to_eps eps`, the prediction `x_0 = from_x_t x_t + from_out out`.
+
+    `weights` holds default weights of its losses by name; a loss without one weighs 1, and the user's own weights take
+    precedence.
     """
+
+    weights: Mapping[str, float] = {}
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
 
     @abstractmethod
     def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`(to_x_0, to_eps)`, `b`, float64."""
+        """The scales of the target, `(to_x_0, to_eps)`, `b`, float64."""
 
     @abstractmethod
     def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`(from_x_t, from_out)`, `b`, float64."""
+        """The scales of the prediction, `(from_x_t, from_out)`, `b`, float64."""
 
     def out(self, x: TensorType) -> TensorType:
-        """The shape of x, unbounded."""
+        """The type that the network must emit: the shape of x, unbounded."""
         return TensorType(x.shape)
 
     def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`x_t / r`, of unit scale where x_0 is, and the time: a table's index, else EDM's `ln(sigma_t / alpha_t) / 4`.
+        """The network's input, `x_t / r`, which has unit variance where x_0 has, and the time that it embeds.
+
+        The time is an index if the schedule has a table, otherwise EDM's `ln(sigma_t / alpha_t) / 4`.
 
         Args:
             x_t: Noisy sample, `b ...`.
             t: Its time, `b`, float64.
 
         Returns:
-            `(x_in, time)`, `b ...` and `b`; time is at least float32, which holds a table's every index.
+            `(x_in, time)`, `b ...` and `b`; the time is at least float32, which represents every index of a table.
         """
         alpha_t, sigma_t = self.schedule.scales(t)
         x_in = broadcast(torch.rsqrt(alpha_t**2 + sigma_t**2), x_t) * x_t
         time = torch.log(sigma_t / alpha_t) / 4 if self.schedule.num is None else t * self.schedule.num - 1
-        return x_in, _embeddable(time, x_t)
+        return x_in, _cast_time(time, x_t)
 
     def denoised(self, out: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
-        """The x_0 that `out` stands for."""
+        """The prediction of x_0 that follows from the network's output `out`."""
         from_x_t, from_out = self.prediction(t)
         return Denoised(broadcast(from_x_t, x_t) * x_t + broadcast(from_out, x_t) * out)
 
     def losses(self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """`denoising`: squared error of `out` against its own target, a mean over a sample's elements, `b`."""
+        """`denoising`: the squared error between `out` and its target, averaged over a sample's elements, `b`."""
         to_x_0, to_eps = self.target(t)
         target = broadcast(to_x_0, x_0) * x_0 + broadcast(to_eps, x_0) * eps
         return {"denoising": ((out - target) ** 2).flatten(1).mean(1)}
@@ -90,6 +97,17 @@ class Eps(Affine):
 
     References:
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), eq. 11 and 14, https://arxiv.org/abs/2006.11239
+
+    Examples:
+        >>> from modkit.diffusion.gaussian import add_noise
+        >>> from modkit.diffusion.schedules import Cosine
+        >>> schedule, t = Cosine(), torch.tensor([0.5], dtype=torch.float64)
+        >>> x_0, eps = torch.tensor([[0.25]]), torch.tensor([[-1.0]])
+        >>> x_t = add_noise(x_0, eps, schedule.scales(t))
+        >>> Eps(schedule).denoised(eps, x_t, t).x_0  # the true noise gives x_0
+        tensor([[0.2500]])
+        >>> Eps(schedule).losses(eps + 0.5, x_0, eps, x_t, t)
+        {'denoising': tensor([0.2500])}
     """
 
     def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,6 +127,12 @@ class X0(Affine):
     References:
         Progressive Distillation for Fast Sampling of Diffusion Models (Salimans and Ho, 2022), section 4,
         https://arxiv.org/abs/2202.00512
+
+    Examples:
+        >>> from modkit.diffusion.schedules import Cosine
+        >>> t, x_t = torch.tensor([0.5], dtype=torch.float64), torch.tensor([[-0.5]])
+        >>> X0(Cosine()).denoised(torch.tensor([[0.25]]), x_t, t).x_0
+        tensor([[0.2500]])
     """
 
     def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,11 +147,18 @@ class X0(Affine):
 
 
 class V(Affine):
-    """The network predicts the velocity of the rotation from x_0 to eps; error over SNR + 1.
+    """The network predicts the velocity of the rotation from x_0 to eps; its error is that of x_0 times SNR + 1.
 
     References:
         Progressive Distillation for Fast Sampling of Diffusion Models (Salimans and Ho, 2022), section 4 and
         appendix D, https://arxiv.org/abs/2202.00512
+
+    Examples:
+        >>> from modkit.diffusion.schedules import Cosine
+        >>> schedule, t = Cosine(), torch.tensor([0.25, 0.5], dtype=torch.float64)
+        >>> alpha, sigma = schedule.scales(t)
+        >>> torch.allclose(1 / V(schedule).error_scale(t), (alpha / sigma) ** 2 + 1)
+        True
     """
 
     def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,8 +180,8 @@ class EDM(Affine):
         c_skip = sigma_data^2 / (sigma^2 + sigma_data^2)        c_out = sigma sigma_data / sqrt(sigma^2 + sigma_data^2)
         c_in = 1 / sqrt(sigma^2 + sigma_data^2)                 c_noise = ln(sigma) / 4
 
-    Against its own target every time weighs 1, which on x_0 is the paper's `lambda = 1 / c_out^2` (eq. 8). It works on
-    x_t / alpha_t, hence on any schedule.
+    The error of its own target weighs 1 at every time; on the error of x_0 this is the paper's weight
+    `lambda = 1 / c_out^2` (eq. 8). It works on x_t / alpha_t, and therefore on any schedule.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), eq. 7 and table 1,
@@ -161,6 +192,13 @@ class EDM(Affine):
 
     Raises:
         ValueError: If `sigma_data` is not positive.
+
+    Examples:
+        >>> from modkit.diffusion import schedules
+        >>> part = EDM(schedules.EDM(sigma_max=80.0), sigma_data=0.5)
+        >>> x_in, time = part.inputs(torch.tensor([[0.5]]), torch.tensor([0.5 / 80], dtype=torch.float64))
+        >>> x_in, time  # sigma = 0.5: c_in = sqrt(2), c_noise = ln(0.5) / 4
+        (tensor([[0.7071]]), tensor([-0.1733]))
     """
 
     def __init__(self, schedule: Schedule, *, sigma_data: float = 0.5) -> None:
@@ -170,14 +208,14 @@ class EDM(Affine):
         self.sigma_data = sigma_data
 
     def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`c_in x_t / alpha_t` and c_noise, on every schedule."""
+        """`c_in x_t / alpha_t` and c_noise, whether or not the schedule has a table."""
         alpha_t, sigma_t = self.schedule.scales(t)
         sigma = sigma_t / alpha_t
         c_in = torch.rsqrt(sigma**2 + self.sigma_data**2)
-        return broadcast(c_in / alpha_t, x_t) * x_t, _embeddable(torch.log(sigma) / 4, x_t)
+        return broadcast(c_in / alpha_t, x_t) * x_t, _cast_time(torch.log(sigma) / 4, x_t)
 
     def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`(x_0 - c_skip x_t / alpha_t) / c_out = (sigma x_0 / d - d eps) / sqrt(sigma^2 + d^2)`, d for sigma_data."""
+        """`(x_0 - c_skip x_t / alpha_t) / c_out = (sigma x_0 / d - d eps) / sqrt(sigma^2 + d^2)`, d = sigma_data."""
         sigma, root = self._sigma(t)
         return sigma / (self.sigma_data * root), -self.sigma_data / root
 
@@ -194,25 +232,34 @@ class EDM(Affine):
 
 
 class Flow(Affine):
-    """The network predicts the velocity `eps - x_0` of the straight line from data to noise, at each point of it.
+    """The network predicts `eps - x_0`, the velocity along the straight line from data to noise.
 
         z_u = x_t / (alpha_t + sigma_t) = (1 - u) x_0 + u eps        u = sigma_t / (alpha_t + sigma_t)
         x_0 = z_u - u out
 
-    It is fed z_u and 1000 u, so that on any schedule it is a rectified flow; on `flow` z_u is x_t and u is t. No ratio
-    to the signal is taken: where there is none left, x_0 is finite.
+    The network's input is z_u and its time 1000 u, so that on any schedule this is a rectified flow; on the schedule
+    `flow`, z_u is x_t and u is t. Nothing is divided by alpha_t alone, so x_0 stays finite where no signal is left.
 
     References:
         Flow Straight and Fast (Liu et al., 2023), eq. 1, https://arxiv.org/abs/2209.03003
         Flow Matching for Generative Modeling (Lipman et al., 2023), eq. 23, https://arxiv.org/abs/2210.02747
         Scaling Rectified Flow Transformers for High-Resolution Image Synthesis (Esser et al., 2024), eq. 13,
         https://arxiv.org/abs/2403.03206
+
+    Examples:
+        >>> from modkit.diffusion import schedules
+        >>> part, t = Flow(schedules.Flow()), torch.tensor([0.25], dtype=torch.float64)
+        >>> x_t = torch.tensor([[1.0]])
+        >>> part.inputs(x_t, t)
+        (tensor([[1.]]), tensor([250.]))
+        >>> part.denoised(torch.tensor([[2.0]]), x_t, t).x_0  # x_t - t out
+        tensor([[0.5000]])
     """
 
     def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`x_t / (alpha_t + sigma_t)` and `1000 u`, on every schedule."""
+        """`x_t / (alpha_t + sigma_t)` and `1000 u`, whether or not the schedule has a table."""
         from_x_t, from_out = self.prediction(t)
-        return broadcast(from_x_t, x_t) * x_t, _embeddable(-_FLOW_TIMES * from_out, x_t)
+        return broadcast(from_x_t, x_t) * x_t, _cast_time(-_FLOW_TIMES * from_out, x_t)
 
     def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`eps - x_0`."""
@@ -226,22 +273,34 @@ class Flow(Affine):
 
 
 class EpsLearned(Eps):
-    """The network predicts the noise and, in as many channels again, the variance of the step down its table.
+    """The network predicts the noise and, in a second half of its channels, the variance of each step of the table.
 
-    The second half u is `v = (u + 1) / 2`, unconstrained as in the paper, between the posterior's two ends: the log
-    variance is `v log beta + (1 - v) log beta_tilde`. It is trained by `bound`, the term of the variational bound at t,
+    With u the second half, `v = (u + 1) / 2` interpolates between the two variances of the posterior, the log-variance
+    being `v log beta + (1 - v) log beta_tilde`; like the paper's, v is not clamped. It is trained by the loss `bound`,
+    the term of the variational bound at t,
 
-        KL(q(x_s | x_t, x_0) || p(x_s | x_t)),    -log p(x_0 | x_t) at a table's first index,
+        KL(q(x_s | x_t, x_0) || p(x_s | x_t)),    -log p(x_0 | x_t) at the first index of the table,
 
-    through which no gradient reaches the mean. The last is a Gaussian density here, where the paper discretises it to
-    8-bit pixels; its lower end is the posterior variance of the second index, the first one's being 0.
+    in nats a dimension; no gradient reaches the mean. The term at the first index is a Gaussian density, where the
+    paper discretises it to 8-bit pixels; beta_tilde is 0 there, so that of the second index is used.
+
+    The default weight of `bound` is num / 1000, num being the length of the table: the paper's hybrid loss adds 0.001
+    times the sum over the table, whose mean over times is `bound`. The authors' code does the same, in bits.
 
     References:
-        Improved Denoising Diffusion Probabilistic Models (Nichol and Dhariwal, 2021), section 3.1,
+        Improved Denoising Diffusion Probabilistic Models (Nichol and Dhariwal, 2021), section 3.1 and eq. 16,
         https://arxiv.org/abs/2102.09672
 
     Raises:
-        ValueError: If the schedule has no table of two indices or more.
+        ValueError: If the schedule has no table, or one with fewer than two indices.
+
+    Examples:
+        >>> from modkit.diffusion.schedules import Linear
+        >>> part = EpsLearned(Linear(num=100, beta_end=0.2))
+        >>> part.out(TensorType((3, 8, 8))).shape
+        (6, 8, 8)
+        >>> part.weights
+        {'bound': 0.1}
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -249,18 +308,19 @@ class EpsLearned(Eps):
             raise ValueError(f"EpsLearned expects a schedule with a table of 2 or more, got num {schedule.num}")
         super().__init__(schedule)
         self.num = schedule.num
+        self.weights = {"bound": schedule.num / 1000}
 
     def out(self, x: TensorType) -> TensorType:
-        """Twice the channels of x, unbounded."""
+        """The type that the network must emit: twice the channels of x, unbounded."""
         return TensorType((2 * x.shape[0], *x.shape[1:]))
 
     def denoised(self, out: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
-        """The x_0 that the first half stands for, and v."""
+        """The prediction of x_0 that follows from the first half, and v."""
         eps, u = out.chunk(2, dim=1)
         return Denoised(super().denoised(eps, x_t, t).x_0, (u + 1) / 2)
 
     def losses(self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """`denoising` of the first half, and `bound`, nats a dimension, `b`, whose gradient reaches the second half."""
+        """`denoising` of the first half, and `bound`, nats a dimension, which trains the second half; both `b`."""
         eps_hat, u = out.chunk(2, dim=1)
         x_0_hat = super().denoised(eps_hat, x_t, t).x_0.detach()
         return {
@@ -274,20 +334,19 @@ class EpsLearned(Eps):
         scales_t, scales_s = self.schedule.scales(t), self.schedule.scales(s)
         q = posterior(x_t, x_0, scales_t, scales_s)
         p = posterior(x_t, x_0_hat, scales_t, scales_s)
-        small = torch.where(first, self._lowest(t), q.small)
-        logvar = interpolated_logvar(small, q.large, v)
-        ratio = broadcast(small.log(), x_t) - logvar
-        scaled = (q.mean - p.mean) ** 2 * torch.exp(-logvar)
-        kl = (ratio.exp() - 1 - ratio + scaled) / 2
-        nll = (math.log(2 * math.pi) + logvar + scaled) / 2
+        small = torch.where(first, self._first_variance(t), q.small)
+        logvar = interpolate_logvar(small, q.large, v)
+        difference = q.mean - p.mean
+        kl = gaussian_kl(difference, broadcast(small.log(), x_t) - logvar, logvar)
+        nll = (math.log(2 * math.pi) + logvar + difference**2 * torch.exp(-logvar)) / 2
         return torch.where(first, nll.flatten(1).mean(1), kl.flatten(1).mean(1))
 
-    def _lowest(self, t: Tensor) -> Tensor:
-        """Posterior variance of the table's second index, `1`, on `t`'s device."""
+    def _first_variance(self, t: Tensor) -> Tensor:
+        """The posterior variance of the table's second index, `1`, on the device of `t`."""
         high, low = (self.schedule.scales(torch.full_like(t[:1], index / self.num)) for index in (2, 1))
         return low[1] ** 2 * tau(high, low)
 
 
-def _embeddable(time: Tensor, x: Tensor) -> Tensor:
-    """`time` in the dtype of `x`, or float32 where that is narrower: bfloat16 has no 999."""
+def _cast_time(time: Tensor, x: Tensor) -> Tensor:
+    """Casts `time` to the dtype of `x`, but at least to float32: bfloat16 cannot represent 999."""
     return time.to(x.device, torch.promote_types(x.dtype, torch.float32))

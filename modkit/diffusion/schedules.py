@@ -2,14 +2,14 @@ r"""Schedules: how much signal and noise x_t holds.
 
     x_t = alpha_t x_0 + sigma_t eps
 
-A table of variances beta_i of a discrete chain gives alphas_cumprod (here ac) at t = (i + 1) / num; between these
-points, and down to ac = 1 at t = 0, log ac is linear in t, so that every time in [0, 1] has its scales and every noise
-level in reach its time:
+The variances beta_i of a discrete chain, a table, give alphas_cumprod (here ac) at t = (i + 1) / num. Between these
+points, and down to ac = 1 at t = 0, log ac is linear in t, so that every time in [0, 1] has scales and every noise
+level up to the table's highest has a time:
 
     ac_i = prod_{j <= i} (1 - beta_j)      alpha = sqrt(ac)      sigma = sqrt(1 - ac) = sqrt(-expm1(log ac))
 
 Everything is float64: a float32 table is off by up to 2e-4. Tables are built on the CPU, whatever torch's default
-device is, and copied once to each device that asks. A schedule is fixed once it is built.
+device is, and copied once to each device on which they are used. A schedule does not change after its construction.
 
 Shape letters: b batch, n table.
 """
@@ -17,39 +17,19 @@ Shape letters: b batch, n table.
 from __future__ import annotations
 
 import math
-from typing import Protocol, TypeAlias, overload, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from modkit.kinds import Schedule
 
-__all__ = [
-    "EDM",
-    "VP",
-    "Bounded",
-    "Cosine",
-    "Even",
-    "Flow",
-    "Linear",
-    "Scale",
-    "Scales",
-    "Table",
-    "broadcast",
-    "sigma_ends",
-    "tau",
-]
-
-Scale: TypeAlias = float | Tensor
-"""A number for the whole batch, or one a sample: `b`, float64."""
-
-Scales: TypeAlias = tuple[float, float] | tuple[Tensor, Tensor]
-"""`(alpha_t, sigma_t)`."""
+__all__ = ["EDM", "VP", "Bounded", "Cosine", "Even", "Flow", "Linear", "Table", "find_noise_range"]
 
 _CPU = torch.device("cpu")
 _LONGEST = 100_000  # of a table
 _LOWEST = 0.002  # EDM's lowest noise level, for schedules without a table that state none
-_LEAST_SIGNAL = 2.0**-24  # beside noise of unit scale float32 holds no less
+_LEAST_SIGNAL = 2.0**-24  # float32 rounds so small a signal away beside noise of unit variance
 
 
 class Table:
@@ -59,7 +39,12 @@ class Table:
         betas: Variances of the steps, `n`, each in (0, 1).
 
     Raises:
-        ValueError: If there are none, or one is outside (0, 1).
+        ValueError: If there are no variances, or one is outside (0, 1).
+
+    Examples:
+        >>> table = Table(torch.tensor([0.1, 0.2], dtype=torch.float64))
+        >>> table.num, table.alphas_cumprod
+        (2, tensor([0.9000, 0.7200], dtype=torch.float64))
     """
 
     num: int | None
@@ -83,7 +68,7 @@ class Table:
         return torch.exp(log_ac / 2), torch.sqrt(-torch.expm1(log_ac))
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The t, float64, at which sigma_t / alpha_t is `sigma`; past the table's end it is 1."""
+        """The t, float64, at which sigma_t / alpha_t is `sigma`; 1 for levels above the table's highest."""
         knots = self._on(sigma.device)
         log_ac = -torch.log1p(sigma.to(torch.float64) ** 2)
         index = (torch.searchsorted(-knots, -log_ac, right=True) - 1).clamp(0, len(self.betas) - 1)
@@ -97,7 +82,7 @@ class Table:
 
 
 class Linear(Table):
-    """Variances that rise linearly.
+    """A table of variances that increase linearly.
 
     References:
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), section 4, https://arxiv.org/abs/2006.11239
@@ -109,6 +94,11 @@ class Linear(Table):
 
     Raises:
         ValueError: If `num` is outside [1, 100000] or a variance outside (0, 1).
+
+    Examples:
+        >>> alpha, sigma = Linear().scales(torch.tensor([0.001, 1.0], dtype=torch.float64))
+        >>> alpha**2
+        tensor([9.9990e-01, 4.0358e-05], dtype=torch.float64)
     """
 
     def __init__(self, *, num: int = 1000, beta_start: float = 1e-4, beta_end: float = 2e-2) -> None:
@@ -117,7 +107,9 @@ class Linear(Table):
 
 
 class Cosine(Table):
-    """A signal that falls like a squared cosine: `ac(t) = f(t) / f(0)`, `f(t) = cos^2((t + s) / (1 + s) pi / 2)`.
+    """A table whose alphas_cumprod fall like a squared cosine.
+
+        ac(t) = f(t) / f(0),    f(t) = cos^2((t + s) / (1 + s) pi / 2)
 
     References:
         Improved Denoising Diffusion Probabilistic Models (Nichol and Dhariwal, 2021), eq. 17,
@@ -125,11 +117,16 @@ class Cosine(Table):
 
     Args:
         num: Length of the table.
-        offset: The s above: it keeps the first variances from being too small.
-        max_beta: Variances are clipped to this.
+        offset: The s above, which keeps the first variances from being too small.
+        max_beta: Upper bound to which variances are clipped.
 
     Raises:
         ValueError: If `num` is outside [1, 100000] or a variance outside (0, 1).
+
+    Examples:
+        >>> cosine = Cosine(num=4)
+        >>> cosine.betas
+        tensor([0.1530, 0.4170, 0.7079, 0.9990], dtype=torch.float64)
     """
 
     def __init__(self, *, num: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> None:
@@ -140,7 +137,7 @@ class Cosine(Table):
 
 
 class EDM:
-    """Noise without bound on an unscaled signal: `alpha_t = 1`, `sigma_t = sigma_max t`; t may exceed 1.
+    """Unbounded noise on an unscaled signal: `alpha_t = 1`, `sigma_t = sigma_max t`; t may exceed 1.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), table 1,
@@ -152,6 +149,10 @@ class EDM:
 
     Raises:
         ValueError: If not 0 < sigma_min < sigma_max.
+
+    Examples:
+        >>> EDM(sigma_max=80.0).time(torch.tensor([8.0, 160.0]))
+        tensor([0.1000, 2.0000], dtype=torch.float64)
     """
 
     num: int | None = None
@@ -173,13 +174,13 @@ class EDM:
 
 
 class VP:
-    """A signal that fades at a linearly growing rate, from none lost at t = 0; it has no table.
+    """A variance-preserving process whose rate of noise grows linearly; it has no table, and t = 0 is clean.
 
         log ac(u) = -(beta_max - beta_min) u^2 / 2 - beta_min u,    u = t_min + (1 - t_min) t
         alpha_t^2 = ac(u) / ac(t_min),    sigma_t^2 = 1 - alpha_t^2
 
-    At T even times it is the chain of the denoising diffusion GAN, whose betas are `1 - alpha_t^2 / alpha_s^2`;
-    `t_min = 0` is Score SDE's process.
+    At T evenly spaced times this is the chain of the denoising diffusion GAN, with betas `1 - alpha_t^2 / alpha_s^2`;
+    with `t_min = 0` it is the process of Score SDE.
 
     References:
         Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021), eq. 33,
@@ -194,6 +195,11 @@ class VP:
 
     Raises:
         ValueError: If not 0 < beta_min <= beta_max, or `t_min` is outside [0, 1).
+
+    Examples:
+        >>> alpha, _ = VP().scales(torch.arange(5) / 4)
+        >>> 1 - (alpha[1:] / alpha[:-1]) ** 2  # the betas of four steps
+        tensor([0.4783, 0.8492, 0.9564, 0.9874], dtype=torch.float64)
     """
 
     num: int | None = None
@@ -215,19 +221,19 @@ class VP:
 
     def time(self, sigma: Tensor) -> Tensor:
         """The t, float64, at which sigma_t / alpha_t is `sigma`."""
-        loss = torch.log1p(sigma.to(torch.float64) ** 2)  # -log ac, a quadratic in t solved without cancellation
-        return 2 * loss / (self._linear + torch.sqrt(self._linear**2 + 4 * self._square * loss))
+        decay = torch.log1p(sigma.to(torch.float64) ** 2)  # -log ac, a quadratic in t solved without cancellation
+        return 2 * decay / (self._linear + torch.sqrt(self._linear**2 + 4 * self._square * decay))
 
 
 class Flow:
     """A straight line from data to noise: `alpha_t = 1 - t`, `sigma_t = t`.
 
-    Where t reaches 1 the signal is kept at 2^-24, which float32 does not tell from none, so that `sigma_t / alpha_t`
-    and its logarithm are finite at every time, and x_0 can be had from every prediction. Samplers on noise levels start
-    at `sigma_max`, as no finite level is the last.
+    As t approaches 1, alpha_t is kept at 2^-24 or above, which float32 cannot distinguish from no signal. So
+    `sigma_t / alpha_t` and its logarithm are finite at every time, and x_0 follows from every prediction. Samplers on
+    noise levels start at `sigma_max`, since the level at t = 1 would be infinite without this bound.
 
-    The level of t is `t / (1 - t)`: training times of log-normal levels are the logit-normal ones of Esser et al.
-    (eq. 19), and DDIM's step is Euler's along the line.
+    The noise level at t is `t / (1 - t)`. Hence log-normal noise levels in training are the logit-normal times of Esser
+    et al. (eq. 19), and a step of DDIM is one of Euler's method along the line.
 
     References:
         Flow Straight and Fast (Liu et al., 2023), eq. 1, https://arxiv.org/abs/2209.03003
@@ -242,6 +248,12 @@ class Flow:
 
     Raises:
         ValueError: If not 0 < sigma_min < sigma_max < 2^24.
+
+    Examples:
+        >>> Flow().scales(torch.tensor([0.25, 1.0]))
+        (tensor([7.5000e-01, 5.9605e-08], dtype=torch.float64), tensor([0.2500, 1.0000], dtype=torch.float64))
+        >>> Flow().time(torch.tensor([3.0]))
+        tensor([0.7500], dtype=torch.float64)
     """
 
     num: int | None = None
@@ -260,19 +272,23 @@ class Flow:
     def time(self, sigma: Tensor) -> Tensor:
         """The t, float64, at which sigma_t / alpha_t is `sigma`, at most 1."""
         sigma = sigma.to(torch.float64)
-        kept = sigma * _LEAST_SIGNAL  # what t is where the signal is kept
-        return torch.where(kept < 1 - _LEAST_SIGNAL, sigma / (1 + sigma), kept.clamp_max(1))
+        bounded = sigma * _LEAST_SIGNAL  # t where alpha_t is at its lower bound
+        return torch.where(bounded < 1 - _LEAST_SIGNAL, sigma / (1 + sigma), bounded.clamp_max(1))
 
 
 class Even:
-    """A schedule as `num` even times see it, as if it had a table of that length: what a chain of few steps needs.
+    """A schedule with a table of `num` evenly spaced times, for chains of few steps; its scales are unchanged.
 
     Args:
-        schedule: The schedule, whose scales stay what they are.
+        schedule: The schedule.
         num: Number of times above 0.
 
     Raises:
         ValueError: If `num` is outside [1, 100000].
+
+    Examples:
+        >>> Even(VP(), 4).num
+        4
     """
 
     num: int | None
@@ -283,26 +299,31 @@ class Even:
         self.num = num
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The schedule's own."""
+        """`(alpha_t, sigma_t)` of the underlying schedule."""
         return self.schedule.scales(t)
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The schedule's own."""
+        """The t, float64, at which the noise level of the underlying schedule is `sigma`."""
         return self.schedule.time(sigma)
 
 
 @runtime_checkable
 class Bounded(Protocol):
-    """A schedule without a table that states the lowest and the highest noise level that samplers visit."""
+    """A schedule that states the lowest and the highest noise level that samplers visit."""
 
     sigma_min: float
     sigma_max: float
 
 
-def sigma_ends(schedule: Schedule) -> tuple[float, float]:
-    """The lowest noise level sigma_t / alpha_t above 0 that samplers visit, and the highest.
+def find_noise_range(schedule: Schedule) -> tuple[float, float]:
+    """Finds the lowest noise level sigma_t / alpha_t above 0 that samplers visit, and the highest.
 
-    Of a table they are its first and last; else what the schedule itself states, or .002 and that at t = 1.
+    These are the levels at the first and the last index of a table. Without a table they are the `sigma_min` and
+    `sigma_max` that the schedule states, or, if it states none, 0.002 and the level at t = 1.
+
+    Examples:
+        >>> find_noise_range(EDM(sigma_min=0.01, sigma_max=50.0))
+        (0.01, 50.0)
     """
     if schedule.num is None:
         if isinstance(schedule, Bounded):
@@ -312,28 +333,6 @@ def sigma_ends(schedule: Schedule) -> tuple[float, float]:
     alpha, sigma = schedule.scales(torch.tensor([1 / schedule.num, 1.0], dtype=torch.float64, device=_CPU))
     low, high = (sigma / alpha).tolist()
     return low, high
-
-
-@overload
-def broadcast(value: float, x: Tensor) -> float: ...
-@overload
-def broadcast(value: Tensor, x: Tensor) -> Tensor: ...
-@overload
-def broadcast(value: Scale, x: Tensor) -> Scale: ...
-def broadcast(value: Scale, x: Tensor) -> Scale:
-    """`value`, a number or one a sample, `b`, ready to meet `x`, `b ...`, in its dtype and on its device."""
-    if not isinstance(value, Tensor):
-        return value
-    return value.to(x).view(-1, *[1] * (x.ndim - 1))
-
-
-def tau(scales_t: Scales, scales_s: Scales) -> Scale:
-    """Share of the noise of x_s, s < t, that x_t does not hold: `1 - (alpha_t sigma_s / (alpha_s sigma_t))^2`."""
-    alpha_t, sigma_t = scales_t
-    alpha_s, sigma_s = scales_s
-    held: Scale = alpha_t * sigma_s / (alpha_s * sigma_t)
-    share = 1 - held * held  # where s is close to t, rounding may leave -1e-17
-    return share.clamp_min(0) if isinstance(share, Tensor) else max(share, 0.0)
 
 
 def _check_num(schedule: Table | Even, num: int) -> None:

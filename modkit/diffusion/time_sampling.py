@@ -1,6 +1,6 @@
-"""Times: which t a denoiser is trained at.
+"""Time sampling: at which times t a denoiser is trained.
 
-Both draw from their rng under the name `time`, on the CPU, in float64.
+Times are drawn from the rng under the name `time`, on the CPU, in float64.
 
 Shape letters: b batch.
 """
@@ -17,13 +17,20 @@ __all__ = ["LogNormal", "Uniform"]
 
 
 class Uniform:
-    """Uniform over a table's indices, or over (0, 1] where the schedule has none."""
+    """Draws times uniformly from the indices of a table, or from (0, 1] if the schedule has no table.
+
+    Examples:
+        >>> from modkit.diffusion.schedules import Linear
+        >>> t = Uniform(Linear(num=4, beta_end=0.5))(1000, Rng(0))
+        >>> t.unique()
+        tensor([0.2500, 0.5000, 0.7500, 1.0000], dtype=torch.float64)
+    """
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
 
     def __call__(self, num: int, rng: Rng) -> Tensor:
-        """`num` times, `b`, float64."""
+        """Draws `num` times, `b`, float64."""
         like = torch.empty(num, dtype=torch.float64, device="cpu")
         if self.schedule.num is None:
             return 1 - rng.uniform("time", like)
@@ -31,18 +38,25 @@ class Uniform:
 
 
 class LogNormal:
-    """Noise levels whose logarithm is normal, `ln sigma ~ N(mean, std^2)`; on a table, clamped to its ends.
+    """Draws times at log-normal noise levels, `ln sigma ~ N(mean, std^2)`, clamped to the range of a table.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), table 1,
         https://arxiv.org/abs/2206.00364
 
     Args:
-        mean: Mean of ln sigma, sigma being the noise level sigma_t / alpha_t.
+        mean: Mean of ln sigma, where sigma is the noise level sigma_t / alpha_t.
         std: Standard deviation of ln sigma.
 
     Raises:
         ValueError: If `std` is negative.
+
+    Examples:
+        >>> from modkit.diffusion.schedules import EDM
+        >>> schedule = EDM()
+        >>> alpha, sigma = schedule.scales(LogNormal(schedule, mean=-1.2, std=1.2)(10000, Rng(0)))
+        >>> print(f"{sigma.log().mean():.1f} {sigma.log().std():.1f}")
+        -1.2 1.2
     """
 
     def __init__(self, schedule: Schedule, *, mean: float = -1.2, std: float = 1.2) -> None:
@@ -53,7 +67,7 @@ class LogNormal:
         self.std = std
 
     def __call__(self, num: int, rng: Rng) -> Tensor:
-        """`num` times, `b`, float64."""
+        """Draws `num` times, `b`, float64."""
         normal = rng.normal("time", torch.empty(num, dtype=torch.float64, device="cpu"))
         t = self.schedule.time(torch.exp(self.mean + self.std * normal))
         return t if self.schedule.num is None else t.clamp(1 / self.schedule.num, 1)

@@ -1,4 +1,4 @@
-"""Engines: the processes and devices that training runs on."""
+"""Engines: they run training on devices and processes."""
 
 from modkit.engines.local import LocalEngine
 

@@ -1,7 +1,7 @@
-"""The engine under the training loop: where it runs, and on how many processes.
+"""The engine of one process and one device.
 
-The loop talks to the `Engine` protocol alone, so that adding processes changes nothing above it. Here is the engine
-of one process and one device.
+An engine runs the training loop on devices and processes. The loop depends on the `Engine` Protocol only, so it does
+not change with the number of processes.
 """
 
 from __future__ import annotations
@@ -17,30 +17,34 @@ __all__ = ["LocalEngine"]
 
 
 class LocalEngine:
-    """One process on one device.
+    """An engine of one process on one device.
 
     Args:
-        device: Name of the device; `auto` takes CUDA where there is one.
+        device: Name of the device; `auto` is CUDA if available, otherwise the CPU.
 
     Raises:
-        ValueError: If the device is unknown or not there.
+        ValueError: If the device is unknown or not available.
+
+    Examples:
+        >>> LocalEngine("cpu").device
+        device(type='cpu')
     """
 
     def __init__(self, device: str) -> None:
         self.rank = 0
         self.world = 1
-        self.device = _device(device)
+        self.device = _find_device(device)
 
     def wrap(self, player: str, module: nn.Module) -> nn.Module:
-        """The module itself."""
+        """Returns the module itself."""
         return module
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulates gradients."""
+        """Accumulates the gradients of a loss."""
         torch.autograd.backward(loss)
 
     def step(self, optimizer: Optimizer, max_norm: float | None) -> None:
-        """Clips the gradient to `max_norm`, steps, and clears the gradients."""
+        """Clips the gradients to `max_norm`, takes a step of the optimizer and clears the gradients."""
         if max_norm is not None:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -48,30 +52,30 @@ class LocalEngine:
         optimizer.zero_grad(set_to_none=True)
 
     def accumulate(self, module: nn.Module) -> AbstractContextManager[None]:
-        """Nothing to hold back."""
+        """Returns a context that does nothing: there is no other process."""
         return nullcontext()
 
     def reduce(self, value: Tensor) -> Tensor:
-        """The value itself."""
+        """Returns the value itself."""
         return value
 
     def gather(self, value: Tensor) -> Tensor:
-        """The value itself."""
+        """Returns the value itself."""
         return value
 
     def barrier(self) -> None:
-        """Nobody to wait for."""
+        """Does nothing: there is no other process."""
 
     def close(self, error: BaseException | None) -> None:
-        """Nothing to end."""
+        """Does nothing."""
 
 
-def _device(name: str) -> torch.device:
+def _find_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"train.device expects a device that is there, got {name!r}: {error}") from error
+        raise ValueError(f"train.device expects an available device, got {name!r}: {error}") from error
     return device

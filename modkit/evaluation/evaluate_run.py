@@ -34,7 +34,7 @@ from modkit.rng import Rng
 from modkit.runs.run import Run
 from modkit.specs.settings import Watching
 from modkit.specs.spec import Spec
-from modkit.training.callbacks import Watch
+from modkit.training.callbacks import Scorer
 from modkit.types import Score
 
 __all__ = ["OF_MODELS", "OF_TRUTH", "evaluate_run", "measure_run", "watched"]
@@ -185,7 +185,7 @@ def _describe(**arguments: Any) -> dict[str, Any]:
     return {name: plain(value) for name, value in arguments.items() if value}
 
 
-def watched(found: Opened, seed: int) -> Watch | None:
+def watched(found: Opened, seed: int) -> Scorer | None:
     """What scores a model in training, as the spec's `evaluate.watch` says: samples against training images.
 
     Raises:

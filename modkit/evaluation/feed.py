@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from modkit.evaluation.sources import Source
-from modkit.kinds import FeatureExtractor, Metric
+from modkit.kinds import FeatureExtractor, Metric, MetricExtras, read_extras
 from modkit.metrics.reference import Reference, ReferenceCache
-from modkit.models.model import Model, evaluating
+from modkit.models.model import Model, evaluate_mode
 from modkit.types import Batch, Features, Modes, TensorType, split_levels
 
 __all__ = ["Feed", "gathered", "measured_by_features"]
@@ -160,7 +160,7 @@ class _Values:
     @cached_property
     def _reconstruction(self) -> Tensor:
         coder = self._coder
-        with evaluating(coder):
+        with evaluate_mode(coder):
             x = coder.reconstruct(self.batch.tensor.to(coder.device)).float().cpu()
         ends = self._source.type.range
         return self._feed.rounded(x if ends is None else x.clamp(*ends), self._source.type)
@@ -179,7 +179,7 @@ class _Values:
         coder = self._coder
         if (name := _coded(coder)) is None:
             raise ValueError(f"{type(coder).__name__}: expected codes among what it encodes to, got none")
-        with evaluating(coder):
+        with evaluate_mode(coder):
             codes = coder.encode(self.batch.tensor.to(coder.device), name)
         maps, types = codes if isinstance(codes, tuple) else (codes,), split_levels(coder.latents[name])
         z = split_levels(list(coder.latents.values())[-1])[-1]
@@ -211,7 +211,7 @@ def gathered(
     wanted = {need for name, _ in uses for need in metrics[name].needs}
     if source.given is not None:
         for name, set in uses:
-            if (take := getattr(metrics[name], "given", None)) is None:
+            if (take := read_extras(metrics[name], MetricExtras).given) is None:
                 raise ValueError(f"{source.name}: expected samples, got mean and covariance, which `{name}` cannot use")
             states[name, set] = take(states[name, set], set, source.given)
         return states, source.given.count or 0

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from modkit.building.session import load
 from modkit.data.image_folder import ImageFolder
-from modkit.kinds import Data
+from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
 from modkit.models.model import Model
 from modkit.rng import Rng
@@ -152,7 +152,7 @@ def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None =
 
     mark = "all" if indices is None else sha256(repr(list(indices)).encode()).hexdigest()
     key = f"{data.key}:{split}:{mark}"
-    truth: Modes | None = getattr(data, "truth", None)
+    truth = read_extras(data, DataExtras).truth
     return Source(name, _Again(batches), len(chosen), data.x, tuple(data.fields), key, data.levels, truth)
 
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from modkit.features.frozen import Frozen
 from modkit.features.images import check_image_type, check_images, resized, spread, with_channels
 from modkit.features.weight_file import load_exactly, read_weights, tensors_key
-from modkit.losses.perceptual import unit
+from modkit.losses.perceptual import normalize
 from modkit.types import Features, TensorType
 
 __all__ = ["LPIPS"]
@@ -140,7 +140,7 @@ class LPIPS(Frozen):
             y = layer(y)
             if index in self._maps:
                 maps.append(y)
-        parts = [unit(y).mean((2, 3)) * head.sqrt() for y, head in zip(maps, self.heads)]
+        parts = [normalize(y).mean((2, 3)) * head.sqrt() for y, head in zip(maps, self.heads)]
         return Features(torch.cat(parts, dim=1), tuple(maps))
 
     def key(self) -> str:

@@ -1,35 +1,53 @@
-"""The kinds of parts: what each is given when it is built, and what it emits or does.
+"""The kinds of parts: the types given to a part when it is built, and the members that it must have.
 
-A kind is a Protocol here. A constructor parameter annotated `Slot[Encoder]` is a slot: it receives a factory, to be
-called with types by name (`encoder(x=x)`); `default("conv")` is its default part. Types pass by name, so a part takes
-only those that it declares; every other parameter of a part is plain data for the user to set. Nothing here imports
-torch at import time.
+Each kind is a Protocol, so parts inherit nothing. A constructor parameter annotated `Slot[Encoder]` is a slot: it
+receives a factory, which is called with types by name (`encoder(x=x)`); `default("conv")` declares its default part.
+Types are passed by name, so a part takes only the types that it declares. Every other parameter of a part is plain data
+for the user to set. Importing these modules does not import torch.
 
-The Protocols stand by what they make up (`autoencoders`, `adversaries`, `denoisers`, `codes`, `data`, `corruptions`,
-`training`, `measuring`), beside `slots` and the `table` of kinds; all are imported from here.
+A Protocol holds the members that every part of the kind must have. Optional members are the fields of a record named
+after the Protocol (`BottleneckExtras` for `Bottleneck`), with the default of each. Callers read them with
+`read_extras(part, BottleneckExtras)`.
+
+The Protocols are grouped by what they form (`autoencoders`, `adversaries`, `denoisers`, `codes`, `data`, `corruptions`,
+`training`, `measuring`), beside `slots`, `extras` and the `table` of kinds; all of them are imported from here.
 
 Shape letters: b batch, c channels, h w spatial, d features, n tokens, k classes.
 """
 
 from modkit.kinds.adversaries import Adversarial, Critic, Discriminator, Generator, Regularizer
-from modkit.kinds.autoencoders import Bottleneck, Decoder, Encoder, Likelihood
+from modkit.kinds.autoencoders import Bottleneck, BottleneckExtras, Decoder, Encoder, Likelihood, LikelihoodExtras
 from modkit.kinds.codes import Decoding, Predict, PriorNetwork
 from modkit.kinds.corruptions import Corruption
-from modkit.kinds.data import Conditioner, Data
-from modkit.kinds.denoisers import Denoise, Guidance, LossWeight, Network, Parametrization, Sampler, Schedule, Times
-from modkit.kinds.measuring import FeatureExtractor, Metric
+from modkit.kinds.data import Conditioner, ConditionerExtras, Data, DataExtras
+from modkit.kinds.denoisers import (
+    Denoise,
+    Guidance,
+    LossWeight,
+    Network,
+    Parametrization,
+    ParametrizationExtras,
+    Sampler,
+    Schedule,
+    Times,
+)
+from modkit.kinds.extras import PretrainedExtras, read_extras
+from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
 from modkit.kinds.slots import Default, Slot, Unfit, default
 from modkit.kinds.table import KINDS, Kind
-from modkit.kinds.training import Engine, Logger, LRSchedule, Optimizer, Step, Weight
+from modkit.kinds.training import Engine, Logger, LoggerExtras, LRSchedule, Optimizer, Step, Weight
 
 __all__ = [
     "KINDS",
     "Adversarial",
     "Bottleneck",
+    "BottleneckExtras",
     "Conditioner",
+    "ConditionerExtras",
     "Corruption",
     "Critic",
     "Data",
+    "DataExtras",
     "Decoder",
     "Decoding",
     "Default",
@@ -38,18 +56,24 @@ __all__ = [
     "Encoder",
     "Engine",
     "FeatureExtractor",
+    "FeatureExtractorExtras",
     "Generator",
     "Guidance",
     "Kind",
     "LRSchedule",
     "Likelihood",
+    "LikelihoodExtras",
     "Logger",
+    "LoggerExtras",
     "LossWeight",
     "Metric",
+    "MetricExtras",
     "Network",
     "Optimizer",
     "Parametrization",
+    "ParametrizationExtras",
     "Predict",
+    "PretrainedExtras",
     "PriorNetwork",
     "Regularizer",
     "Sampler",
@@ -60,4 +84,5 @@ __all__ = [
     "Unfit",
     "Weight",
     "default",
+    "read_extras",
 ]

@@ -1,6 +1,6 @@
-"""What an adversarial game is made of: the two sides, the losses of each, and penalties on one.
+"""The parts of an adversarial game: the two networks, the losses of each, and penalties on the discriminator.
 
-Shape letters: b batch, d features, h w spatial. Logits are higher for real.
+Shape letters: b batch, d features, h w spatial. Logits are higher for real samples.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ class Generator(Protocol):
 
 
 class Discriminator(Protocol):
-    """Tells real from fake: logits `b` or `b 1 h w`, higher for real."""
+    """Tells real samples from generated ones, by logits `b` or `b 1 h w` that are higher for real samples."""
 
     def __call__(self, x: Tensor, cond: Cond) -> Tensor:
-        """Logits of `x`."""
+        """Computes the logits of `x`."""
         ...
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """The same, never compiled, so that a penalty can differentiate it twice."""
+        """Computes the same without compilation, so that a penalty can differentiate it twice."""
         ...
 
 
 class Critic(Protocol):
-    """A discriminator with its conditions bound."""
+    """The forward function of a discriminator, as regularizers are given it."""
 
     def __call__(self, x: Tensor, cond: Cond) -> Tensor:
-        """Logits of `x`."""
+        """Computes the logits of `x`."""
         ...
 
 
 class Adversarial(Protocol):
-    """The losses of the two sides of an adversarial game; means over logits, scalars."""
+    """The losses of the two sides of an adversarial game: scalars, averaged over logits."""
 
     def generator(self, fake_logits: Tensor) -> Tensor:
-        """What the generator minimises."""
+        """The loss that the generator minimises."""
         ...
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """What the discriminator minimises."""
+        """The loss that the discriminator minimises."""
         ...
 
 
 class Regularizer(Protocol):
-    """A penalty on a discriminator: R1 and its like; differentiates `x` only, a scalar."""
+    """A penalty on a discriminator, such as R1: a scalar, differentiated with respect to `x` only."""
 
     def __call__(self, discriminator: Critic, x: Tensor, cond: Cond) -> Tensor:
-        """The penalty at `x`; `discriminator` is the plain, uncompiled forward."""
+        """Computes the penalty at `x`; `discriminator` is the uncompiled forward function."""
         ...

@@ -1,10 +1,12 @@
-"""What an autoencoder is made of: x -> encoder -> h -> bottleneck -> z -> decoder -> p(x | z).
+"""The parts of an autoencoder: x -> encoder -> h -> bottleneck -> z -> decoder -> p(x | z).
 
-Shape letters: b batch, c channels, h w spatial; h is also what an encoder emits.
+Shape letters: b batch, c channels, h w spatial; `h` alone is the output of an encoder.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from modkit.kinds.training import Step
@@ -15,62 +17,78 @@ if TYPE_CHECKING:
 
     from modkit.rng import Rng
 
-__all__ = ["Bottleneck", "Decoder", "Encoder", "Likelihood"]
+__all__ = ["Bottleneck", "BottleneckExtras", "Decoder", "Encoder", "Likelihood", "LikelihoodExtras"]
 
 
 class Encoder(Protocol):
-    """Maps data to features `h`, of type `.h`."""
+    """Maps data to features. `.h` is the type of the features."""
 
     h: Event
 
     def __call__(self, x: Tensor) -> Value:
-        """Encodes `x`, `b c h w` (as its type says)."""
+        """Encodes `x`, `b c h w` or the shape that its type gives."""
         ...
 
 
 class Bottleneck(Protocol):
-    """Makes latents of features.
+    """Maps features to latents.
 
-    `.latents` types them by name, in the order a prior is offered them; the decoder takes the last. Two methods are
-    optional: `update(step)` once a step after the optimizer (codebooks move), and `prepare(features, rng)` before the
-    first, where each iteration over `features` is a fresh pass of h. Two more, optional too, are what `Model.bound`
-    takes its densities from; either refuses, by a ValueError, a latent that has none:
-
-        posterior(name, h, rng) -> (latent, log_q)   a draw of q(latent | h) with its log density or, of codes, log
-                                                     probability, nats, `b`
-        log_prior(name, latent) -> log_p             under the prior that `sample` draws from, nats, `b`
-
-    One more, optional again, lets another Model be trained jointly as the prior of its first latent:
-
-        posterior_entropy(name, h) -> b              that of q(latent | h), nats, through which gradients reach h
-
-    And one attribute, of a bottleneck that was trained elsewhere: `moments`, (mean, standard deviation) of those
-    latents whose scale is known, by name; a prior then sees them scaled by these, and nothing is measured.
+    `.latents` gives the types of the latents by name, in the order in which they are offered to a prior. The decoder
+    takes the last.
     """
 
     latents: dict[str, Event]
 
     def __call__(self, h: Value, step: Step | None) -> Latents:
-        """The latents of `h`; without a step their mean or nearest code, and nothing moves."""
+        """Computes the latents of `h`; without a step, their means or nearest codes, and nothing is updated."""
         ...
 
     def to_z(self, name: str, latent: Value) -> Value:
-        """What the decoder takes, from the latent of that name."""
+        """Converts the latent `name` to the decoder's input."""
         ...
 
     def sample(self, num: int, rng: Rng) -> Value:
-        """Draws what the decoder takes from the bottleneck's own prior.
+        """Draws `num` decoder inputs from the bottleneck's own prior.
 
         Raises:
-            ValueError: If it has none.
+            ValueError: If it has no prior.
         """
         ...
+
+
+@dataclass(frozen=True)
+class BottleneckExtras:
+    """Optional members of a `Bottleneck`.
+
+    `Model.bound` takes its densities from `posterior` and `log_prior`; both raise ValueError for a latent that has no
+    density.
+
+    Args:
+        moments: Mean and standard deviation of the latents whose scale is already known, by name, for a bottleneck that
+            was trained elsewhere. A prior is then given latents scaled by these values, and nothing is measured.
+        update: `update(step)` is called once a step, after the optimizer, and updates codebooks.
+        prepare: `prepare(features, rng)` is called before the first step; each iteration over `features` is a new pass
+            over the encoder's features.
+        posterior: `posterior(name, h, rng)` returns a draw of q(latent | h) and its log density (for codes, its log
+            probability) in nats, `b`.
+        log_prior: `log_prior(name, latent)` returns the log density under the prior of `sample` in nats, `b`.
+        posterior_entropy: `posterior_entropy(name, h)` returns the entropy of q(latent | h) in nats, `b`, through which
+            gradients reach `h`. With it, another Model can be trained jointly as the prior of the first latent.
+    """
+
+    moments: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    update: Callable[[Step], None] | None = None
+    prepare: Callable[[Iterable[Value], Rng], None] | None = None
+    posterior: Callable[[str, Value, Rng], tuple[Value, Tensor]] | None = None
+    log_prior: Callable[[str, Value], Tensor] | None = None
+    posterior_entropy: Callable[[str, Value], Tensor] | None = None
 
 
 class Decoder(Protocol):
     """Maps z to the parameters of a likelihood.
 
-    `.last_layer` is the name of the parameter that makes its output, or None (then `adaptive` weights are refused).
+    `.last_layer` is the name of the parameter that produces its output, or None. Weights that need it (`adaptive`)
+    refuse None.
     """
 
     last_layer: str | None
@@ -81,18 +99,14 @@ class Decoder(Protocol):
 
 
 class Likelihood(Protocol):
-    """p(x | z), its parameters being a decoder's output.
-
-    An optional attribute `constant` says that `nll` lacks so many nats a value of being -log of a density of x (0.0:
-    none); without it there is no bound on log p(x).
-    """
+    """The distribution p(x | z), whose parameters are a decoder's output."""
 
     def out(self, x: TensorType) -> TensorType:
-        """The type that the decoder must emit."""
+        """The type of the decoder's output."""
         ...
 
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
-        """-log p(x | out) in nats a sample, `b`."""
+        """-log p(x | out) in nats per sample, `b`."""
         ...
 
     def mean(self, out: Tensor) -> Tensor:
@@ -100,5 +114,17 @@ class Likelihood(Protocol):
         ...
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
-        """A draw of x."""
+        """Draws x."""
         ...
+
+
+@dataclass(frozen=True)
+class LikelihoodExtras:
+    """Optional members of a `Likelihood`.
+
+    Args:
+        constant: Nats per value of x that `nll` leaves out of -log p(x), 0.0 if it is complete. None if the likelihood
+            is no density of x; there is then no bound on log p(x).
+    """
+
+    constant: float | None = None

@@ -1,4 +1,4 @@
-"""What a prior of codes is made of: a network that gives each position's logits, and a way from logits to codes.
+"""The parts of a prior over codes: a network that computes logits, and a decoding that draws codes from them.
 
 Positions are numbered in raster order. Shape letters: b batch, h w spatial (one, two or three sizes), n positions,
 k classes.
@@ -19,38 +19,41 @@ __all__ = ["Decoding", "Predict", "PriorNetwork"]
 
 
 class PriorNetwork(Protocol):
-    """Logits of every position of a code map, `b n k`.
+    """Computes the logits of every position of a code map, `b n k`.
 
-    Causal, logits i depend on codes < i only (the network shifts and has its own start); not causal, code k is the
-    mask. `step` is asked for of causal ones only.
+    In a causal network, the logits of position i depend only on the codes before i: the network shifts its input and
+    has its own start token. In any other network, code k is the mask. Only causal networks need `step`.
     """
 
     def __call__(self, codes: Tensor, cond: Cond) -> Tensor:
-        """Logits `b n k` of `codes`, `b h w`, int64."""
+        """Computes the logits `b n k` of `codes`, `b h w`, int64."""
         ...
 
     def step(self, previous: Tensor, i: int, cond: Cond, cache: Any) -> tuple[Tensor, Any]:
-        """(logits of position i, `b k`, and a cache for the next), after steps 0 to i - 1.
+        """Computes the logits of position i, `b k`, and the cache for the next step, after steps 0 to i - 1.
 
-        `previous`, `b`, is the code at i - 1; at 0 only its length counts, and the cache is None. A cache is spent by
-        the step that it is given to.
+        `previous`, `b`, is the code at i - 1. At position 0 only its length matters, and the cache is None. A step may
+        modify the cache that it is given, so each cache is used once.
         """
         ...
 
 
 class Predict(Protocol):
-    """A network of codes with its conditions bound, as a decoding asks it."""
+    """A network of codes with fixed conditions, as decodings call it."""
 
     def __call__(self, codes: Tensor, i: int | None) -> Tensor:
-        """Logits of position i, `b k`, of codes `b n` of which those before it are known; None: of all, `b n k`."""
+        """Computes the logits of position i, `b k`, or of every position, `b n k`, if `i` is None.
+
+        `codes`, `b n`, must be known before position i.
+        """
         ...
 
 
 class Decoding(Protocol):
     """Draws codes from logits.
 
-    `.causal` says which networks it can ask: those that read codes in raster order, one position at a time from 0, or
-    those that fill in masks, all positions at once.
+    `.causal` says which networks it works with. If true, these are causal networks, called at one position at a time
+    from 0; otherwise these are networks that fill in masks, called for all positions at once.
     """
 
     causal: bool

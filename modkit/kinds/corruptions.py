@@ -1,4 +1,4 @@
-"""What is taken from a sample, to be given back: the fields that a damaged or smaller copy of it makes.
+"""Corruptions: damaged or smaller copies of a sample, kept as fields, for models that restore the sample.
 
 Shape letters: b batch.
 """
@@ -18,9 +18,9 @@ __all__ = ["Corruption"]
 
 
 class Corruption(Protocol):
-    """Makes fields of a sample: a masked copy, a smaller one. `.fields` types them; `.key` is a hash of its settings.
+    """Computes fields from a sample, such as a masked or smaller copy; it can be pickled to workers.
 
-    It is picklable to workers.
+    `.fields` gives the types of the fields by name.
     """
 
     fields: dict[str, TensorType]
@@ -31,5 +31,5 @@ class Corruption(Protocol):
         ...
 
     def __call__(self, x: Tensor, rng: Rng) -> dict[str, Tensor]:
-        """The fields of `x`, `b ...`, each row with draws of its own."""
+        """Computes the fields of `x`, `b ...`; each row has its own draws."""
         ...

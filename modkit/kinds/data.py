@@ -1,25 +1,26 @@
-"""What a model learns from: a data set, and the conditions made of its fields."""
+"""What a model learns from: a data set, and the conditions computed from its fields."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from modkit.types import Batch, Cond, CondType, TensorType
+from modkit.types import Batch, Cond, CondType, Modes, TensorType
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from modkit.rng import Rng
 
-__all__ = ["Conditioner", "Data"]
+__all__ = ["Conditioner", "ConditionerExtras", "Data", "DataExtras"]
 
 
 class Data(Protocol):
-    """A data set: it reads what it is asked for and has no order of its own; picklable to workers.
+    """A data set: it reads the samples at given indices, in any order, and can be pickled to workers.
 
-    `.levels` is the number of values a pixel can take (256 for 8-bit images), or None; `.key` a hash of content and
-    preprocessing; `.splits` the number of samples in each split.
+    `.x` is the type of a sample, and `.fields` gives the types of the fields beside it. `.splits` gives the number of
+    samples of each split. `.levels` is the number of values that a pixel can take (256 for 8-bit images), or None.
     """
 
     x: TensorType
@@ -29,39 +30,68 @@ class Data(Protocol):
 
     @property
     def key(self) -> str:
-        """Hash of content and preprocessing."""
+        """Hash of its content and preprocessing."""
         ...
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """The samples at `indices`; augmentation draws from `rng.at(index)`, a function of (seed, epoch, index)."""
+        """Reads the samples at `indices`.
+
+        Augmentation draws from `rng.at(index)`, a function of (seed, epoch, index).
+        """
         ...
 
 
-class Conditioner(Protocol):
-    """Turns the data's fields, those named in `.reads`, into conditions of type `.type`.
+@dataclass(frozen=True)
+class DataExtras:
+    """Optional members of a data set.
 
-    Optional: `.together`, groups of fields that belong to one sample, to be given or drawn as one.
+    Args:
+        truth: The modes of synthetic data, against which metrics of modes compare samples.
     """
+
+    truth: Modes | None = None
+
+
+class Conditioner(Protocol):
+    """Computes conditions of type `.type` from the data's fields that `.reads` names."""
 
     type: CondType
     reads: tuple[str, ...]
 
     def __call__(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
-        """The conditions of `fields`; with an rng, rows become null with the conditioner's probability `drop`."""
+        """Computes the conditions of `fields`.
+
+        Given an rng, it replaces rows by null conditions with its probability `drop`.
+        """
         ...
 
     def null(self, num: int) -> Cond:
-        """`num` rows of no vector, labels and tokens, and no maps: whoever guides keeps those of the fields."""
+        """Returns `num` rows of null vectors, labels and tokens, without maps.
+
+        Guidance keeps the maps of the fields.
+        """
         ...
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Fields drawn from the frequencies kept in its buffers.
+        """Draws fields by the frequencies stored in its buffers.
 
         Raises:
-            ValueError: If it cannot, naming the field to give.
+            ValueError: If it cannot; the message names the field to pass.
         """
         ...
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Measures the frequencies of its fields; `batches` is left alone where it needs none."""
+        """Measures the frequencies of its fields; a conditioner without frequencies does not read `batches`."""
         ...
+
+
+@dataclass(frozen=True)
+class ConditionerExtras:
+    """Optional members of a `Conditioner`.
+
+    Args:
+        together: Groups of fields that belong to one sample (a mask and what it hides); the fields of a group are
+            either all given or all drawn.
+    """
+
+    together: tuple[tuple[str, ...], ...] = ()

@@ -1,10 +1,12 @@
-"""What a diffusion model is made of: noise over time, a network that predicts, and the way back from noise to data.
+"""The parts of a diffusion model: noise over time, a network that predicts, and a sampler from noise to data.
 
 x_t = alpha_t x_0 + sigma_t eps; t in [0, 1] is float64, 0 clean; s < t. Shape letters: b batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modkit.types import Cond, Denoised, TensorType
@@ -14,11 +16,21 @@ if TYPE_CHECKING:
 
     from modkit.rng import Rng
 
-__all__ = ["Denoise", "Guidance", "LossWeight", "Network", "Parametrization", "Sampler", "Schedule", "Times"]
+__all__ = [
+    "Denoise",
+    "Guidance",
+    "LossWeight",
+    "Network",
+    "Parametrization",
+    "ParametrizationExtras",
+    "Sampler",
+    "Schedule",
+    "Times",
+]
 
 
 class Network(Protocol):
-    """A conditional map from x to `out`: every denoiser."""
+    """A conditional map from x to `out`, such as a denoiser."""
 
     def __call__(self, x: Tensor, cond: Cond) -> Tensor:
         """Evaluates the network."""
@@ -26,67 +38,78 @@ class Network(Protocol):
 
 
 class Schedule(Protocol):
-    """How much signal and noise x_t holds: x_t = alpha_t x_0 + sigma_t eps, t = 0 clean.
+    """The amounts of signal and noise in x_t = alpha_t x_0 + sigma_t eps, where t = 0 is clean.
 
-    `.num` is the length of a table, whose index i is t = (i + 1) / num, or None for a schedule without one.
+    `.num` is the length of the schedule's table, whose index i is t = (i + 1) / num, or None if it has no table.
     """
 
     num: int | None
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha_t, sigma_t) in float64 on `t`'s device, for t in [0, 1] (past 1 where noise is unbounded)."""
+        """(alpha_t, sigma_t) in float64 on the device of `t`, for t in [0, 1] (above 1 if noise is unbounded)."""
         ...
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The t at which sigma_t / alpha_t is `sigma`, float64: the inverse of `scales`."""
+        """The time at which sigma_t / alpha_t equals `sigma`, float64: the inverse of `scales`."""
         ...
 
 
 class Times(Protocol):
-    """Draws times for training."""
+    """Draws the times at which the network is trained."""
 
     def __call__(self, num: int, rng: Rng) -> Tensor:
-        """`num` times, float64."""
+        """Draws `num` times, float64."""
         ...
 
 
 class Parametrization(Protocol):
-    """What a network is asked to predict."""
+    """What a network is trained to predict."""
 
     def out(self, x: TensorType) -> TensorType:
-        """The type that the network must emit."""
+        """The type of the network's output."""
         ...
 
     def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(x_in, time): what the network is fed, time as it embeds it, `b`; `t` is `b`, float64."""
+        """Computes the network's inputs: x_in, and the time that it embeds, `b`; `t` is `b`, float64."""
         ...
 
     def denoised(self, out: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
-        """The prediction of x_0 that `out` stands for."""
+        """Converts the network's output to a prediction of x_0."""
         ...
 
     def losses(self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """`denoising`: mean squared error against its own target, a mean over a sample's elements, `b`.
+        """`denoising`: the squared error against its target, averaged over a sample's elements, `b`.
 
-        A learned variance adds `bound`, `b`.
+        A learned variance adds `bound`, in nats a dimension, `b`.
         """
         ...
 
     def error_scale(self, t: Tensor) -> Tensor:
-        """|d x_0 / d out|^2, `b`, float64."""
+        """The squared scale |d x_0 / d out|^2 at `t`, `b`, float64."""
         ...
 
 
+@dataclass(frozen=True)
+class ParametrizationExtras:
+    """Optional members of a `Parametrization`.
+
+    Args:
+        weights: Default weights of its losses by name; a loss without one weighs 1. The user's weights take precedence.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
 class LossWeight(Protocol):
-    """Multiplies the denoising loss."""
+    """The weight of the denoising loss over time."""
 
     def __call__(self, t: Tensor) -> Tensor:
-        """The weight at `t`, `b`, float64."""
+        """Computes the weight at `t`, `b`, float64."""
         ...
 
 
 class Denoise(Protocol):
-    """A denoiser at one time for the whole batch."""
+    """A denoiser with fixed conditions, called at one time for the whole batch."""
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Denoised:
         """Predicts x_0 from `x_t`; `t` is a float64 scalar on the CPU."""
@@ -94,18 +117,21 @@ class Denoise(Protocol):
 
 
 class Sampler(Protocol):
-    """Steps from noise to data; the one loop over `times` is not its own, and its state is never shared."""
+    """Steps from noise to data; `modkit.sample` runs the loop over `times`, and each run has its own state."""
 
     def times(self) -> Tensor:
-        """The times visited, float64 on the CPU, descending, the last 0."""
+        """The times to visit, float64 on the CPU, in descending order; the last is 0."""
         ...
 
     def start(self, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t at the first time, from standard normal `eps`."""
+        """Makes x_t at the first time from standard normal `eps`."""
         ...
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
-        """(x_s, state) for s < t; the state is None at first. Clips x_0 only where `x.range` says so."""
+        """Computes x_s, for s < t, and the next state; the first state is None.
+
+        The prediction of x_0 is clipped to `x.range` if there is one.
+        """
         ...
 
 
@@ -113,5 +139,5 @@ class Guidance(Protocol):
     """Combines a conditional and an unconditional denoiser into one."""
 
     def __call__(self, denoise_cond: Denoise, denoise_null: Denoise) -> Denoise:
-        """The guided denoiser; `none` never calls the second."""
+        """Returns the guided denoiser; `none` never calls `denoise_null`."""
         ...

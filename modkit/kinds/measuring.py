@@ -1,11 +1,12 @@
-"""What samples are measured with: features that distances make sense in, and metrics of them.
+"""What samples are measured with: features in which distances are meaningful, and metrics.
 
 Shape letters: b batch, c channels, h w spatial, d features, k classes or codes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from modkit.types import Batch, Features, Score
@@ -15,35 +16,51 @@ if TYPE_CHECKING:
 
     from modkit.rng import Rng
 
-__all__ = ["FeatureExtractor", "Metric"]
+__all__ = ["FeatureExtractor", "FeatureExtractorExtras", "Metric", "MetricExtras"]
 
 
 class FeatureExtractor(Protocol):
-    """Maps images to features that distances make sense in: differentiable, and independent of the batch.
+    """Maps images to features in which distances are meaningful; differentiable, with independent rows.
 
-    `.label` names it in scores (`classifier:digits`). Optional: `.heads`, for each of its maps the weight of each
-    channel, `c`, in a perceptual distance (LPIPS'); without them all weigh one.
+    `.label` names it in scores (`classifier:digits`).
     """
 
     label: str
 
     def __call__(self, x: Tensor) -> Features:
-        """Features of `x`, `b c h w` of its type."""
+        """Computes the features of `x`, `b c h w` of its type."""
         ...
 
     def key(self) -> str:
-        """Hash of weights and preprocessing; a ValueError until `prepare` has made the weights."""
+        """Hash of the weights and preprocessing.
+
+        Raises:
+            ValueError: If `prepare` has yet to make the weights.
+        """
         ...
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Trains or calibrates it once on the training split; left alone where it needs nothing."""
+        """Trains or calibrates it, once, on the training split; an extractor that needs neither does not read them."""
         ...
+
+
+@dataclass(frozen=True)
+class FeatureExtractorExtras:
+    """Optional members of a `FeatureExtractor`.
+
+    Args:
+        heads: For each of its maps, the weights of the channels, `c`, in a perceptual distance (LPIPS). If empty, every
+            channel has weight 1.
+    """
+
+    heads: tuple[Tensor, ...] = ()
 
 
 class Metric(Protocol):
     """A measure of samples, streaming and mergeable, so that processes can share the work.
 
-    `.sets` names the sets it looks at: of `real`, `fake`, `train`. `.needs` names what it is fed of their samples:
+    `.sets` names the sets that it compares: `real`, `fake` or `train`. `.better` says which scores are better. `.needs`
+    names the values it is given of each set's samples:
 
         features   the extractor's vector, `b d`           points, images   the samples, `b ...`
         logits     the extractor's logits, `b k`           labels           their classes, `b`
@@ -52,8 +69,8 @@ class Metric(Protocol):
         batch      the data's `Batch`, unrounded           model            the Model
         truth      the `Modes` of synthetic data            levels           the data's levels, or None
 
-    `pairs`, `feature-pairs`, `codes` and `model` are the Model's that is measured, whatever the set. What it keeps a
-    sample it keeps by the sample's index, so that the order of arrival never changes a result.
+    `pairs`, `feature-pairs`, `codes` and `model` come from the Model that is measured, whatever the set. Anything a
+    metric stores about a sample is stored under the sample's index, so the order of arrival never changes a result.
     """
 
     needs: tuple[str, ...]
@@ -61,17 +78,36 @@ class Metric(Protocol):
     better: Literal["lower", "higher"] | None
 
     def init(self) -> Any:
-        """An empty state."""
+        """Returns an empty state."""
         ...
 
     def update(self, state: Any, set: str, values: Mapping[str, Any], indices: Tensor) -> Any:
-        """The state with more samples of a set: `values` by what it needs, `indices` of the samples, `b`, ascending."""
+        """Adds samples of a set to a state, and returns the new state.
+
+        Args:
+            state: The state.
+            set: The set that the samples belong to.
+            values: The samples' values, by the names in `.needs`.
+            indices: The samples' indices, `b`, ascending.
+        """
         ...
 
     def merge(self, a: Any, b: Any) -> Any:
-        """Two states of disjoint samples as one."""
+        """Merges two states of disjoint samples."""
         ...
 
     def result(self, state: Any, rng: Rng) -> dict[str, Score]:
-        """Scores by name."""
+        """Computes the scores of a state, by name."""
         ...
+
+
+@dataclass(frozen=True)
+class MetricExtras:
+    """Optional members of a `Metric`.
+
+    Args:
+        given: `given(state, set, statistics)` adds a set of which only the mean and covariance are known, and returns
+            the new state.
+    """
+
+    given: Callable[[Any, str, Any], Any] | None = None

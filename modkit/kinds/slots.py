@@ -1,4 +1,4 @@
-"""Slots: constructor parameters that receive a factory, to be called with types by name (`encoder(x=x)`)."""
+"""Slots: constructor parameters that receive a factory, which is called with types by name (`encoder(x=x)`)."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ P_co = TypeVar("P_co", covariant=True)
 
 
 class Slot(Protocol[P_co]):
-    """A factory of a part of one kind, waiting to be told its types.
+    """A factory of a part of one kind, which the assembly calls with the part's types.
 
-    `.where` says where it was declared, for messages.
+    `.where` says where the part was declared, for messages.
     """
 
     where: str
 
     def __call__(self, **types: Any) -> P_co:
-        """Builds the part; of the types given, it receives those that it declares."""
+        """Builds the part; it receives those of the types that it declares as parameters."""
         ...
 
     def accepts(self, event: Event) -> str | None:
-        """Of a Model: why it cannot model `event`, or None."""
+        """For a Model: the reason it cannot model `event`, or None."""
         ...
 
     def each(self, num: int) -> Sequence[Slot[P_co]]:
-        """This slot `num` times: part i is one of its own, to be kept under the attribute `NAME[i]`."""
+        """Returns `num` factories of separate parts; the assembly keeps part i under the attribute `NAME[i]`."""
         ...
 
     def fed(self, source: str) -> Slot[P_co]:
-        """This slot, telling where its types come from when it or a part in it cannot take them."""
+        """Returns the same factory with messages that name `source` as the origin of types that do not fit."""
         ...
 
 
 class Unfit(ValueError):
-    """Raised by an assembly: the part in `slot` does not fit its neighbours."""
+    """Raised by an assembly when the part in `slot` does not fit the parts next to it."""
 
     def __init__(self, slot: str, message: str) -> None:
         super().__init__(message)
@@ -54,5 +54,5 @@ class Default:
 
 
 def default(name: str) -> Any:
-    """The default of a slot: the part of its kind that is registered as `name`."""
+    """Declares a slot's default: the part of its kind that is registered as `name`."""
     return Default(name)

@@ -1,7 +1,7 @@
-"""The table of kinds: their names, their Protocols and the types that each is given.
+"""The table of kinds: their names, their Protocols and the types given to their parts.
 
-A type passes by name, so a part takes only those that it declares; every other parameter of a part is plain data for
-the user to set.
+Types are passed by name, so a part takes only the types that it declares as parameters. Every other parameter of a part
+is plain data or a slot, for the user to set.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Kind:
     Args:
         name: The kind's name in specs and on the command line.
         protocol: Name of its Protocol in `modkit.kinds` (`Model` is the class in `modkit.models.model`).
-        given: The types that its assembly tells it, by name; none of them is a keyword of the user's.
-        summary: What it does.
+        given: Names of the types that the assembly passes to its parts; users cannot set them.
+        summary: What its parts do.
     """
 
     name: str

@@ -1,9 +1,10 @@
-"""What a run is trained with: a loss's step and weight, what moves the parameters, on which processes, who watches."""
+"""What a run is trained with: the step and weight of a loss, optimizers, learning rates, engines and loggers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -12,52 +13,62 @@ if TYPE_CHECKING:
 
     from modkit.rng import Rng
 
-__all__ = ["Engine", "LRSchedule", "Logger", "Optimizer", "Step", "Weight"]
+__all__ = ["Engine", "LRSchedule", "Logger", "LoggerExtras", "Optimizer", "Step", "Weight"]
 
 
 class Step(Protocol):
-    """Where in training a loss is computed."""
+    """The step at which a loss is computed; `modkit.StepContext` is one."""
 
     @property
     def index(self) -> int:
-        """Steps since the stage's first."""
+        """Number of steps since the start of the stage."""
         ...
 
     @property
     def rng(self) -> Rng:
-        """Source of this turn's draws."""
+        """Source of the draws of this turn."""
         ...
 
     @property
-    def moves(self) -> bool:
-        """True in the owner's turn in training: statistics (a codebook's sums) are kept."""
+    def training(self) -> bool:
+        """Whether statistics, such as a codebook's sums, are updated: true during the owner's turn in training."""
         ...
 
     def wants(self, term: str) -> bool:
-        """False where a term sits this step out: a lazy one (R1 each 16), or one against a player yet to start."""
+        """Whether a term is to be computed at this step.
+
+        It is false for a lazy term (R1 every 16 steps) between its steps, and for a term against a player that has yet
+        to start.
+        """
+        ...
+
+    def at(self, name: str) -> Step:
+        """The step of the nested part or Model `name`: its draws and terms are under that name."""
         ...
 
 
 class Weight(Protocol):
-    """The weight of a loss; it is given the name of its `term`."""
+    """The weight of a loss; a part of this kind is given the name of its `term`."""
 
     def __call__(self, step: int, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float | Tensor:
-        """A number or a detached scalar.
+        """Computes the weight, a number or a detached scalar.
 
-        `losses` holds this term's own loss as it is and, already weighted, those that its player computed before it;
-        `last_layer` is the parameter that makes the player's output.
+        Args:
+            step: Number of steps since the start of the stage.
+            losses: This term's loss, unweighted, and the player's losses computed before it, weighted.
+            last_layer: The parameter that produces the player's output, or None.
         """
         ...
 
 
 class Optimizer(Protocol):
-    """Moves parameters, as torch's do; a part of this kind is given the `parameters`."""
+    """Updates parameters, with the interface of torch's optimizers; a part of this kind is given the `parameters`."""
 
     param_groups: list[dict[str, Any]]
     state: Any
 
     def step(self) -> Any:
-        """Moves the parameters along their gradients."""
+        """Updates the parameters from their gradients."""
         ...
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -65,51 +76,57 @@ class Optimizer(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and numbers that restore it."""
+        """The state, as tensors and numbers."""
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
-        """Restores it."""
+        """Restores a state."""
         ...
 
 
 class LRSchedule(Protocol):
-    """A learning-rate schedule over a stage, as torch's: given the `optimizer` and the stage's `steps`."""
+    """A learning-rate schedule over a stage, with the interface of torch's.
+
+    A part of this kind is given the `optimizer` and the stage's number of `steps`.
+    """
 
     def step(self) -> None:
-        """Moves to the next step."""
+        """Sets the learning rates of the next step."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers that restore it."""
+        """The state, as numbers."""
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
-        """Restores it."""
+        """Restores a state."""
         ...
 
 
 class Engine(Protocol):
-    """Where and on how many processes training runs."""
+    """The device and the processes that training runs on.
+
+    `.rank` is the number of this process, `.world` the number of processes, `.device` the device of this one.
+    """
 
     rank: int
     world: int
     device: torch.device
 
     def wrap(self, player: str, module: nn.Module) -> nn.Module:
-        """The module whose forward computes a player's losses, made ready for this engine."""
+        """Prepares the module whose forward computes a player's losses, and returns it."""
         ...
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulates gradients."""
+        """Accumulates the gradients of a loss."""
         ...
 
     def step(self, optimizer: Optimizer, max_norm: float | None) -> None:
-        """Clips to `max_norm`, steps and clears the gradients."""
+        """Clips the gradients to `max_norm`, takes a step of the optimizer and clears the gradients."""
         ...
 
     def accumulate(self, module: nn.Module) -> AbstractContextManager[None]:
-        """Within it, gradients are not exchanged between processes."""
+        """Returns a context in which processes do not exchange gradients."""
         ...
 
     def reduce(self, value: Tensor) -> Tensor:
@@ -117,7 +134,7 @@ class Engine(Protocol):
         ...
 
     def gather(self, value: Tensor) -> Tensor:
-        """The rows of all processes, in rank order."""
+        """The rows of all processes, in the order of their ranks."""
         ...
 
     def barrier(self) -> None:
@@ -125,14 +142,33 @@ class Engine(Protocol):
         ...
 
     def close(self, error: BaseException | None) -> None:
-        """Ends the engine, after an error or None."""
+        """Ends the engine; `error` is the error that ended training, or None."""
         ...
 
 
 class Logger(Protocol):
-    """Watches a run through the lifecycle hooks as methods, all optional; draws nothing.
+    """Reports a run's progress to external tools; it makes no random draws.
 
-    `run_started(run)`, `step_done(run, stage, step, losses)`, `samples_ready(run, step, grid)`,
-    `scores_ready(run, step, scores)`, `checkpoint_saved(run, path)`, `run_finished(run, error)`; losses are numbers by
-    `player/term`, scores by name, the grid a uint8 picture `c h w`.
+    Every method is optional, and a logger has one at least.
     """
+
+
+@dataclass(frozen=True)
+class LoggerExtras:
+    """Optional members of a `Logger`: methods that are called, with keyword arguments, as training proceeds.
+
+    Args:
+        run_started: `run_started(run)`: training starts or is resumed.
+        step_done: `step_done(run, stage, step, losses)`: a logged step is done; losses are numbers by `player/term`.
+        samples_ready: `samples_ready(run, step, grid)`: a picture of samples is ready, uint8, `c h w`.
+        scores_ready: `scores_ready(run, step, scores)`: samples have been scored; scores are numbers by name.
+        checkpoint_saved: `checkpoint_saved(run, path)`: a checkpoint is complete.
+        run_finished: `run_finished(run, error)`: training has ended, with an error or None.
+    """
+
+    run_started: Callable[..., None] | None = None
+    step_done: Callable[..., None] | None = None
+    samples_ready: Callable[..., None] | None = None
+    scores_ready: Callable[..., None] | None = None
+    checkpoint_saved: Callable[..., None] | None = None
+    run_finished: Callable[..., None] | None = None

@@ -1,4 +1,4 @@
-"""Losses: adversarial terms, penalties on a critic, likelihoods, and the coefficients that weight them."""
+"""Losses: adversarial losses, penalties on a critic, likelihoods, and the coefficients that weight them."""
 
 from modkit.losses.adversarial import KL, Hinge, NonSaturating, ReverseKL
 from modkit.losses.coefficients import Adaptive, Constant, Warmup

@@ -1,7 +1,7 @@
-"""The losses of the two sides of an adversarial game, as means over logits.
+"""Adversarial losses: those of the generator and of the discriminator, as means over logits.
 
-Logits are `b`, or `b 1 h w` for a critic of patches; they are higher for real data. The means are taken in float32 at
-least. Gradients flow through every logit given: whoever plays detaches what is not theirs.
+Logits are `b`, or `b 1 h w` for a critic of patches; they are higher for real data. The means are computed in float32
+or wider. Gradients flow through all logits: the caller detaches the samples that must not learn.
 
 Shape letters: b batch, h w patches.
 """
@@ -16,18 +16,22 @@ from modkit.precision import widen
 
 __all__ = ["KL", "Hinge", "NonSaturating", "ReverseKL"]
 
-
-_LOW = -15.0  # below, log softplus(l) is l to 2e-7
+_LOW = -15.0  # below this, log softplus(l) equals l to within 2e-7
 
 
 class NonSaturating:
-    r"""The non-saturating game.
+    r"""The non-saturating losses of the original GAN.
 
         generator      E softplus(-D(fake))
         discriminator  E softplus(-D(real)) + E softplus(D(fake))
 
     References:
         Generative Adversarial Nets (Goodfellow et al., 2014), eq. 1 and section 3, https://arxiv.org/abs/1406.2661
+
+    Examples:
+        >>> real, fake = torch.tensor([0.0]), torch.tensor([0.0])
+        >>> NonSaturating().generator(fake), NonSaturating().discriminator(real, fake)  # log 2 and 2 log 2
+        (tensor(0.6931), tensor(1.3863))
     """
 
     def generator(self, fake_logits: Tensor) -> Tensor:
@@ -40,13 +44,18 @@ class NonSaturating:
 
 
 class Hinge:
-    r"""The hinge game: the discriminator ignores what it tells apart by a margin of one.
+    r"""The hinge losses: the discriminator ignores samples that it classifies correctly by a margin of one.
 
         generator      -E D(fake)
         discriminator  E max(0, 1 - D(real)) + E max(0, 1 + D(fake))
 
     References:
         Geometric GAN (Lim and Ye, 2017), https://arxiv.org/abs/1705.02894
+
+    Examples:
+        >>> real, fake = torch.tensor([3.0, 0.5]), torch.tensor([-2.0, 0.5])
+        >>> Hinge().generator(fake), Hinge().discriminator(real, fake)
+        (tensor(0.7500), tensor(1.))
     """
 
     def generator(self, fake_logits: Tensor) -> Tensor:
@@ -54,17 +63,18 @@ class Hinge:
         return -widen(fake_logits).mean()
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """Both hinges, a scalar."""
+        """max(0, 1 - D(real)) + max(0, 1 + D(fake)), a scalar."""
         return F.relu(1 - widen(real_logits)).mean() + F.relu(1 + widen(fake_logits)).mean()
 
 
 class KL:
-    r"""D2GAN's first game, D = softplus(logits) > 0: at its optimum the generator sees alpha KL(data | model).
+    r"""The losses of D2GAN's first discriminator, D = softplus(logits) > 0, for alpha KL(data | model).
 
         generator      -E D(fake)
         discriminator  -alpha E log D(real) + E D(fake),   D* = alpha p / q
 
-    The generator's loss at D* is its part of alpha KL(p | q), up to a constant, and drives it to cover the data.
+    With the optimal discriminator D*, the generator minimises alpha KL(p | q) up to a constant, where p is the data's
+    density and q the model's, and so learns to cover the data.
 
     References:
         Dual Discriminator Generative Adversarial Nets (Nguyen et al., 2017), eq. 1, https://arxiv.org/abs/1709.03831
@@ -73,11 +83,16 @@ class KL:
         alpha: Weight of the divergence, in (0, 1].
 
     Raises:
-        ValueError: If it is out of its range.
+        ValueError: If `alpha` is outside (0, 1].
+
+    Examples:
+        >>> one = torch.tensor([1.0]).expm1().log()  # the logit at which D is 1
+        >>> KL(alpha=0.5).generator(one), KL(alpha=0.5).discriminator(one, one)
+        (tensor(-1.), tensor(1.))
     """
 
     def __init__(self, *, alpha: float = 1.0) -> None:
-        self._weight = _checked("KL", "alpha", alpha)
+        self._weight = _check_weight("KL", "alpha", alpha)
 
     def generator(self, fake_logits: Tensor) -> Tensor:
         """-D(fake), a scalar."""
@@ -89,12 +104,13 @@ class KL:
 
 
 class ReverseKL:
-    r"""D2GAN's second game, D = softplus(logits) > 0: at its optimum the generator sees beta KL(model | data).
+    r"""The losses of D2GAN's second discriminator, D = softplus(logits) > 0, for beta KL(model | data).
 
         generator      beta E log D(fake)
         discriminator  E D(real) - beta E log D(fake),   D* = beta q / p
 
-    The generator's loss at D* is beta KL(q | p), up to a constant, and drives it to samples like the data's.
+    With the optimal discriminator D*, the generator minimises beta KL(q | p) up to a constant, where p is the data's
+    density and q the model's, and so learns to make only samples that are likely under the data.
 
     References:
         Dual Discriminator Generative Adversarial Nets (Nguyen et al., 2017), eq. 1, https://arxiv.org/abs/1709.03831
@@ -103,14 +119,19 @@ class ReverseKL:
         beta: Weight of the divergence, in (0, 1].
 
     Raises:
-        ValueError: If it is out of its range.
+        ValueError: If `beta` is outside (0, 1].
+
+    Examples:
+        >>> e = torch.ones(1).exp().expm1().log()  # the logit at which D is e
+        >>> ReverseKL(beta=0.5).generator(e)
+        tensor(0.5000)
     """
 
     def __init__(self, *, beta: float = 1.0) -> None:
-        self._weight = _checked("ReverseKL", "beta", beta)
+        self._weight = _check_weight("ReverseKL", "beta", beta)
 
     def generator(self, fake_logits: Tensor) -> Tensor:
-        """Beta log D(fake), a scalar."""
+        """`beta log D(fake)`, a scalar."""
         return self._weight * _log_softplus(fake_logits).mean()
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -118,14 +139,14 @@ class ReverseKL:
         return F.softplus(widen(real_logits)).mean() - self._weight * _log_softplus(fake_logits).mean()
 
 
-def _checked(name: str, parameter: str, weight: float) -> float:
+def _check_weight(name: str, parameter: str, weight: float) -> float:
     if not 0 < weight <= 1:
         raise ValueError(f"{name} expects {parameter} in (0, 1], got {weight}")
     return weight
 
 
 def _log_softplus(logits: Tensor) -> Tensor:
-    """The logarithm of softplus(l), which is l itself where softplus underflows, as l falls."""
+    """The logarithm of softplus(l): for very negative l, where softplus underflows, it is l itself."""
     logits = widen(logits)
     low = logits < _LOW
     return torch.where(low, logits, F.softplus(logits.where(~low, torch.zeros_like(logits))).log())

@@ -1,4 +1,7 @@
-"""Weights of loss terms: fixed, ramped, or balanced by gradients."""
+"""Coefficients: the weights of named losses, constant, ramped, or balanced by gradients.
+
+How much the denoising loss counts at each time is a matter of time weighting, `modkit.diffusion.loss_weights`.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +16,39 @@ __all__ = ["Adaptive", "Constant", "Warmup"]
 
 
 class Constant:
-    """The same weight always.
+    """A constant weight.
 
     Args:
         value: The weight.
+
+    Examples:
+        >>> Constant(value=0.5)(100, {}, None)
+        0.5
     """
 
     def __init__(self, *, value: float = 1.0) -> None:
         self.value = value
 
     def __call__(self, step: int, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:
-        """`value`."""
+        """The weight, which is `value` at every step."""
         return self.value
 
 
 class Warmup:
-    """Rises linearly from 0 at step `start` to `value` after `steps` more.
+    """A weight that increases linearly from 0 at step `start` to `value` at step `start + steps`.
 
     Args:
-        value: The weight in the end.
-        steps: Length of the rise.
-        start: The step at which it begins; 0 until then.
+        value: The final weight.
+        steps: Number of steps over which the weight increases.
+        start: The step at which the increase begins; the weight is 0 until then.
 
     Raises:
         ValueError: If `steps` is below 1 or `start` is negative.
+
+    Examples:
+        >>> weight = Warmup(value=2.0, steps=100, start=50)
+        >>> [weight(step, {}, None) for step in (0, 50, 75, 150, 1000)]
+        [0.0, 0.0, 0.5, 2.0, 2.0]
     """
 
     def __init__(self, *, value: float = 1.0, steps: int = 1000, start: int = 0) -> None:
@@ -50,7 +62,7 @@ class Warmup:
 
 
 class Adaptive:
-    r"""Makes a term pull on the decoder's last layer as hard as the terms that it stands against (VQGAN's lambda).
+    r"""A weight that gives a loss the same gradient norm at the decoder's last layer as other losses (VQGAN's lambda).
 
         weight = value * clamp(|grad_last sum against| / (|grad_last term| + tiny), 0, max)
 
@@ -59,13 +71,19 @@ class Adaptive:
         https://arxiv.org/abs/2012.09841
 
     Args:
-        against: Names of the losses that set the measure, which come already weighted.
-        value: Multiplies the clamped ratio.
+        against: Names of the losses whose gradient norm is matched; they are already weighted.
+        value: Factor of the clamped ratio.
         max: Upper bound of the ratio.
-        tiny: Floor of the denominator.
+        tiny: Added to the denominator.
 
     Raises:
         ValueError: If `against` is empty or names the term itself, or `max` or `tiny` is not positive.
+
+    Examples:
+        >>> layer = torch.ones(1, requires_grad=True)
+        >>> losses = {"nll": 6 * layer.sum(), "adversarial": 2 * layer.sum()}
+        >>> Adaptive("adversarial", against=["nll"])(0, losses, layer)
+        tensor(2.9999)
     """
 
     def __init__(
@@ -78,7 +96,7 @@ class Adaptive:
         self.term, self.against, self.value, self.max, self.tiny = term, tuple(against), value, max, tiny
 
     def __call__(self, step: int, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> Tensor:
-        """The weight, a detached scalar; the graph of `losses` is kept.
+        """The weight, a detached scalar; the graph of `losses` is retained.
 
         Raises:
             ValueError: If there is no last layer, a loss is missing, or one does not depend on the last layer.
@@ -96,8 +114,8 @@ class Adaptive:
         (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True, allow_unused=True)
         if gradient is None:
             raise ValueError(
-                f"Adaptive weight of {self.term!r} expects it and {', '.join(self.against)} to depend on the decoder's "
-                "last layer, got one that does not"
+                f"Adaptive weight of {self.term!r} expects this loss and {', '.join(self.against)} to depend on the "
+                "decoder's last layer, got one that does not"
             )
         norm: Tensor = torch.linalg.vector_norm(widen(gradient.detach()))
         return norm

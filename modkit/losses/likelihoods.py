@@ -1,13 +1,13 @@
-r"""Likelihoods p(x | z): what a decoder must emit, and what its output says of x.
+r"""Likelihoods p(x | z): what a decoder must emit, and the distribution of x that its output stands for.
 
     mse        N(x; out, 1)                 nll = 1/2 sum (x - out)^2                      constant left out
     l1         Laplace(x; out, 1)           nll = sum |x - out|                            constant left out
     gaussian   N(x; mean, exp(logvar))      nll = 1/2 sum ((x - mean)^2 / exp(logvar) + logvar + log 2 pi)
     bernoulli  Bernoulli(t; sigmoid(out))   nll = -sum (t log p + (1 - t) log(1 - p)),     t = x's range as [0, 1]
 
-All are in nats a sample: summed over a sample's elements, neither averaged nor divided, in float32 at least. A draw of
-an unbounded density may leave x's range; a mean never does. `constant` is what `nll` leaves out of -log p(x | z), in
-nats a value of x; Bernoulli has none, since it is no density of what lies between its two values.
+Each `nll` is in nats a sample: a sum over the sample's elements, computed in float32 or wider. A draw from an unbounded
+density may leave the range of x; a mean never does. `constant` is the part of -log p(x | z) that `nll` leaves out, in
+nats a value of x; Bernoulli has no such attribute, since it is not a density of values between its two.
 
 Shape letters: b batch, c channels, h w spatial (as the type says).
 
@@ -38,53 +38,71 @@ _LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class MSE:
-    """Gaussian of unit variance, constant left out: half the squared error."""
+    """Gaussian of unit variance, constant left out: half the squared error.
+
+    Raises:
+        ValueError: If `x` is codes.
+
+    Examples:
+        >>> likelihood = MSE(TensorType((2,)))
+        >>> likelihood.nll(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 3.0]]))
+        tensor([2.])
+    """
 
     constant = _LOG_TWO_PI / 2
 
     def __init__(self, x: TensorType) -> None:
-        self._x = _continuous("MSE", x)
+        self._x = _check_continuous("MSE", x)
 
     def out(self, x: TensorType) -> TensorType:
-        """The mean, unbounded, of x's shape."""
+        """The type that the decoder must emit: the mean, unbounded, in the shape of x."""
         return replace(x, range=None)
 
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
         """Half the squared error, `b`."""
-        return _total((widen(x) - widen(out)).square() / 2)
+        return _sum((widen(x) - widen(out)).square() / 2)
 
     def mean(self, out: Tensor) -> Tensor:
-        """`out`, clamped to x's range."""
-        return _clamped(out, self._x)
+        """The mean: `out`, clamped to the range of x."""
+        return _clamp(out, self._x)
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
-        """`out` with standard normal noise."""
+        """Draws x: `out` plus standard normal noise."""
         out = widen(out)
         return out + rng.normal("likelihood", out)
 
 
 class L1:
-    """Laplace of unit scale, constant left out: the absolute error."""
+    """Laplace of unit scale, constant left out: the absolute error.
+
+    Raises:
+        ValueError: If `x` is codes.
+
+    Examples:
+        >>> likelihood = L1(TensorType((2,)))
+        >>> likelihood.nll(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 3.0]]))
+        tensor([2.])
+    """
 
     constant = math.log(2)
 
     def __init__(self, x: TensorType) -> None:
-        self._x = _continuous("L1", x)
+        self._x = _check_continuous("L1", x)
 
     def out(self, x: TensorType) -> TensorType:
-        """The mean, unbounded, of x's shape."""
+        """The type that the decoder must emit: the mean, unbounded, in the shape of x."""
         return replace(x, range=None)
 
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
         """The absolute error, `b`."""
-        return _total((widen(x) - widen(out)).abs())
+        return _sum((widen(x) - widen(out)).abs())
 
     def mean(self, out: Tensor) -> Tensor:
-        """`out`, clamped to x's range."""
-        return _clamped(out, self._x)
+        """The mean: `out`, clamped to the range of x."""
+        return _clamp(out, self._x)
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
-        """`out` with Laplace noise, by its inverse distribution function."""
+        """Draws x: `out` plus Laplace noise, by the inverse of its distribution function."""
         out = widen(out)
         u = rng.uniform("likelihood", out) - 0.5
         tail = (1 - 2 * u.abs()).clamp_min(2**-24)  # u is a multiple of 2^-24 and may be -1/2
@@ -92,14 +110,21 @@ class L1:
 
 
 class Gaussian(nn.Module):
-    """Gaussian of learned variance, constants kept.
+    """Gaussian with a learned variance, constants included.
 
     Args:
         variance: `shared`: one learned variance for all elements; `element`: the decoder emits a mean and a
-            log-variance for each, as twice the channels.
+            log-variance for each element, in twice the channels.
 
     Raises:
         ValueError: If `variance` is unknown, or `x` is codes or, with `element`, a scalar.
+
+    Examples:
+        >>> likelihood = Gaussian(TensorType((3, 8, 8)), variance="element")
+        >>> likelihood.out(TensorType((3, 8, 8))).shape
+        (6, 8, 8)
+        >>> Gaussian(TensorType((2,))).nll(torch.zeros(1, 2), torch.zeros(1, 2)).detach()  # log 2 pi
+        tensor([1.8379])
     """
 
     constant = 0.0
@@ -110,11 +135,11 @@ class Gaussian(nn.Module):
             raise ValueError(f"Gaussian expects variance 'shared' or 'element', got {variance!r}")
         if variance == "element" and not x.shape:
             raise ValueError(f"Gaussian with a variance for each element expects channels to double, got {x}")
-        self._x = _continuous("Gaussian", x)
+        self._x = _check_continuous("Gaussian", x)
         self.logvar = nn.Parameter(torch.zeros(())) if variance == "shared" else None
 
     def out(self, x: TensorType) -> TensorType:
-        """The mean, unbounded; with `element`, mean and log-variance along the channels."""
+        """The type that the decoder must emit: the mean, unbounded; with `element`, mean and log-variance."""
         if self.logvar is not None:
             return replace(x, range=None)
         return TensorType((2 * x.shape[0], *x.shape[1:]))
@@ -122,29 +147,38 @@ class Gaussian(nn.Module):
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
         """-log N(x; mean, exp(logvar)), `b`; log-variances are clamped to [-30, 20]."""
         mean, logvar = self._statistics(out)
-        return _total((widen(x) - mean).square() * (-logvar).exp() + logvar + _LOG_TWO_PI) / 2
+        return _sum((widen(x) - mean).square() * (-logvar).exp() + logvar + _LOG_TWO_PI) / 2
 
     def mean(self, out: Tensor) -> Tensor:
-        """The mean, clamped to x's range."""
-        return _clamped(out if self.logvar is not None else out.chunk(2, dim=1)[0], self._x)
+        """The mean, clamped to the range of x."""
+        return _clamp(out if self.logvar is not None else out.chunk(2, dim=1)[0], self._x)
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
-        """The mean with noise of the variance."""
+        """Draws x: the mean plus noise of the variance."""
         mean, logvar = self._statistics(out)
         return mean + (logvar / 2).exp() * rng.normal("likelihood", mean)
 
     def _statistics(self, out: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, logvar), broadcastable to x."""
+        """Mean and log-variance, broadcastable to x."""
         out = widen(out)
         mean, logvar = (out, self.logvar) if self.logvar is not None else out.chunk(2, dim=1)
         return mean, logvar.clamp(*_LOGVAR)
 
 
 class Bernoulli:
-    """Bernoulli on x's range mapped to [0, 1]; `out` are logits. Values between count as shares of both.
+    """Bernoulli on the range of x mapped to [0, 1]; `out` holds logits.
+
+    A value of x between the ends of the range counts in part as either end.
 
     Raises:
         ValueError: If `x` is codes or has no range.
+
+    Examples:
+        >>> likelihood = Bernoulli(TensorType((2,), range=(-1, 1)))
+        >>> likelihood.nll(torch.zeros(1, 2), torch.tensor([[-1.0, 1.0]]))  # 2 log 2
+        tensor([1.3863])
+        >>> likelihood.mean(torch.zeros(1, 2))
+        tensor([[0., 0.]])
     """
 
     def __init__(self, x: TensorType) -> None:
@@ -153,36 +187,36 @@ class Bernoulli:
         self._low, self._high = x.range
 
     def out(self, x: TensorType) -> TensorType:
-        """Logits, unbounded, of x's shape."""
+        """The type that the decoder must emit: logits, unbounded, in the shape of x."""
         return replace(x, range=None)
 
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
         """The cross-entropy, `b`."""
         out = widen(out)
         target = ((widen(x) - self._low) / (self._high - self._low)).to(out.dtype)
-        return _total(F.binary_cross_entropy_with_logits(out, target, reduction="none"))
+        return _sum(F.binary_cross_entropy_with_logits(out, target, reduction="none"))
 
     def mean(self, out: Tensor) -> Tensor:
-        """The probability, mapped back to x's range."""
+        """The mean: the probability, mapped back to the range of x."""
         return self._low + (self._high - self._low) * out.sigmoid()
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
-        """Either end of x's range."""
+        """Draws x: one of the two ends of its range for each element."""
         out = widen(out)
         ones = rng.uniform("likelihood", out) < out.sigmoid()
         return torch.where(ones, self._high, self._low).to(out.dtype)
 
 
-def _continuous(owner: str, x: TensorType) -> TensorType:
+def _check_continuous(owner: str, x: TensorType) -> TensorType:
     if x.classes is not None:
         raise ValueError(f"{owner} expects continuous x, got {x}")
     return x
 
 
-def _total(nll: Tensor) -> Tensor:
-    """The sum over each sample's elements, `b`."""
+def _sum(nll: Tensor) -> Tensor:
+    """Sums over each sample's elements, `b`."""
     return nll.reshape(len(nll), -1).sum(1)
 
 
-def _clamped(mean: Tensor, x: TensorType) -> Tensor:
+def _clamp(mean: Tensor, x: TensorType) -> Tensor:
     return mean if x.range is None else mean.clamp(*x.range)

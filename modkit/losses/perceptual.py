@@ -1,9 +1,9 @@
-r"""The perceptual distance of images: how far apart a network's maps of them are.
+r"""The perceptual distance of two images: the distance between a network's feature maps of them.
 
     d(a, b) = sum_l mean_hw sum_c w_lc (u_lc(a) - u_lc(b))^2,    u = y / (|y| + tiny),   |y|^2 = sum_c y_c^2
 
-y_l are the maps of any feature extractor, each position divided by its norm over channels. The weights w are one, or
-the `heads` that the extractor carries (LPIPS': w is the square of the paper's). They are never trained here.
+y_l are the maps of any feature extractor, normalized over channels at each position. The weights w are 1, or the
+extractor's own `heads` (those of LPIPS are the squares of the paper's). They are not trained.
 
 Shape letters: b batch, c channels, h w spatial, l maps.
 
@@ -20,24 +20,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modkit.kinds import FeatureExtractor
+from modkit.kinds import FeatureExtractor, FeatureExtractorExtras, read_extras
 from modkit.precision import widen
 from modkit.types import Batch
 
-__all__ = ["Perceptual", "unit"]
+__all__ = ["Perceptual", "normalize"]
 
 _TINY = 1e-10
 
 
 class Perceptual(nn.Module):
-    """The distance in the maps of one extractor.
+    """The distance between the maps of one feature extractor.
 
-    The extractor is a measuring instrument: it moves with this module from device to device, and is none of its
-    modules, so its weights are in no player's hands, in no average and in no count of parameters. They are saved where
-    its `prepare` makes them (it has no key before), and only there: others come from its seed, package or file.
+    The extractor measures and is not trained: it moves with this module from device to device, but is not a submodule,
+    so no player owns its weights, and they are neither averaged nor counted as parameters. They are saved only if its
+    `prepare` makes them (until then it has no key); all others can be restored from its seed, package or file.
 
     Args:
-        features: The extractor; its gradients are turned off, and eval mode on.
+        features: The extractor; its gradients are turned off, and it is put in eval mode.
+
+    Examples:
+        >>> from modkit.features.random_conv import RandomConv
+        >>> from modkit.types import TensorType
+        >>> distance = Perceptual(RandomConv(TensorType((1, 16, 16), range=(-1, 1))))
+        >>> x = torch.zeros(2, 1, 16, 16)
+        >>> distance(x, x)
+        tensor([0., 0.])
     """
 
     def __init__(self, features: FeatureExtractor) -> None:
@@ -56,24 +64,24 @@ class Perceptual(nn.Module):
         """The distance of each pair, `b`; gradients reach `fake` alone. Both are `b c h w` of the extractor's type.
 
         Raises:
-            ValueError: If the extractor gives no maps, or another number of them than of heads.
+            ValueError: If the extractor has no maps, or a different number of maps and heads.
         """
         with torch.no_grad():
             wanted = self.features(real).maps
         given = self.features(fake).maps
         if not given:
             raise ValueError(f"Perceptual expects features with maps, got {self.features.label}, which gives none")
-        heads: tuple[Tensor, ...] = getattr(self.features, "heads", ()) or tuple(y.new_ones(()) for y in given)
+        heads = read_extras(self.features, FeatureExtractorExtras).heads or tuple(y.new_ones(()) for y in given)
         if len(heads) != len(given):
             raise ValueError(f"Perceptual expects a head for each of {len(given)} maps, got {len(heads)} heads")
         return torch.stack([_distance(*pair) for pair in zip(given, wanted, heads)]).sum(0)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Lets the extractor train or calibrate, once."""
+        """Lets the extractor train or calibrate itself, once."""
         self.features.prepare(batches)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Perceptual:
-        """Takes the extractor along to another device or precision."""
+        """Moves the extractor to another device or precision along with this module."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if isinstance(self.features, nn.Module):
             self.features._apply(fn)  # type: ignore[no-untyped-call]
@@ -103,25 +111,30 @@ class Perceptual(nn.Module):
                 error_msgs.append(str(error))
 
     def _state(self) -> Mapping[str, Tensor]:
-        """The extractor's weights, where they are worth keeping."""
+        """The extractor's weights if they have to be saved, otherwise nothing."""
         return self.features.state_dict() if self._learns and isinstance(self.features, nn.Module) else {}
 
 
-def unit(y: Tensor) -> Tensor:
-    """Maps `b c ...` with each position divided by its norm over channels; where that is zero they stay zero."""
+def normalize(y: Tensor) -> Tensor:
+    """Divides maps `b c ...` by their norm over channels at each position; where the norm is 0 they stay 0.
+
+    Examples:
+        >>> normalize(torch.tensor([[3.0, 4.0]]))
+        tensor([[0.6000, 0.8000]])
+    """
     y = widen(y)
     norm: Tensor = torch.linalg.vector_norm(y, dim=1, keepdim=True)
     return y / (norm + _TINY)
 
 
 def _distance(fake: Tensor, real: Tensor, head: Tensor) -> Tensor:
-    """One map's share, `b`; the head is `c` or a scalar."""
-    squares = (unit(fake) - unit(real)).square().flatten(2).mean(2)
+    """The contribution of one map, `b`; the head is `c` or a scalar."""
+    squares = (normalize(fake) - normalize(real)).square().flatten(2).mean(2)
     return (squares * head).sum(1)
 
 
 def _has_no_key(features: FeatureExtractor) -> bool:
-    """Whether its weights are yet to be made."""
+    """Whether the extractor's weights have yet to be made by `prepare`."""
     try:
         features.key()
     except ValueError:

@@ -1,4 +1,7 @@
-"""Penalties on a critic. Shape letters: b batch, c channels, h w spatial."""
+"""Regularizers: penalties on a critic.
+
+Shape letters: b batch, c channels, h w spatial.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ __all__ = ["R1"]
 
 
 class R1:
-    r"""The squared gradient of the critic at real data.
+    r"""The squared norm of the critic's gradient at real data.
 
         R1 = gamma / 2 E |grad_x D(x)|^2
 
-    The norm is taken over a sample's elements and the mean over samples; the logits of a critic of patches are summed.
+    The norm is over a sample's elements and the mean over samples; the logits of a critic of patches are summed.
 
     References:
         Which Training Methods for GANs do actually Converge? (Mescheder et al., 2018), eq. 9,
@@ -27,6 +30,12 @@ class R1:
 
     Raises:
         ValueError: If `gamma` is negative.
+
+    Examples:
+        >>> def critic(x, cond):
+        ...     return 3 * x.sum((1, 2, 3))
+        >>> R1(gamma=1.0)(critic, torch.zeros(4, 1, 2, 2), Cond())  # 3^2 for each of four elements, over 2
+        tensor(18.)
     """
 
     def __init__(self, *, gamma: float = 1.0) -> None:
@@ -35,7 +44,7 @@ class R1:
         self.gamma = gamma
 
     def __call__(self, discriminator: Critic, x: Tensor, cond: Cond) -> Tensor:
-        """The penalty at real `x`, `b c h w`, a scalar; gradients reach the critic's parameters, not x's source."""
+        """The penalty at real `x`, `b c h w`, a scalar; gradients reach the critic's parameters, but not `x`."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(discriminator(x, cond).sum(), x, create_graph=True)

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from modkit.metrics.moments import Moments
-from modkit.models.model import Model, evaluating
+from modkit.models.model import Model, evaluate_mode
 from modkit.rng import Rng
 from modkit.types import Batch, Score
 
@@ -99,7 +99,7 @@ class Bound:
         grain = 0.0 if levels is None else 2 / (levels - 1)
         if grain:
             batch = replace(batch, x=_dequantised(batch.tensor, grain, rng))
-        with evaluating(model):
+        with evaluate_mode(model):
             nats = model.bound(batch, self.num, rng.at("model"), grain=grain)
         if not bool(nats.isfinite().all()):
             raise ValueError(f"Bound expects finite bounds of {type(model).__name__}, got NaN or infinity")

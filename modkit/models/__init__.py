@@ -1,4 +1,4 @@
-"""Assemblies: each a Model, composed of the parts in its slots."""
+"""Assemblies: Models that are composed of the parts in their slots."""
 
 from typing import Any
 

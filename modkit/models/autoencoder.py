@@ -1,17 +1,16 @@
-r"""Autoencoder: an encoder, a bottleneck and a decoder under a likelihood, perhaps with a critic of its pictures.
+r"""Autoencoder: an encoder, a bottleneck and a decoder with a likelihood, and optionally a critic.
 
     h = encoder(x),   z ~ q(z | h),   -log p(x | z) + KL(q(z | x) || p(z)) + the bottleneck's own losses
 
-With `identity` it is an autoencoder, with `gaussian` a VAE (Kingma & Welling, 2014, eq. 3), with a weight on `kl` a
-β-VAE
-(Higgins et al., 2017), with `vq` a VQ-VAE (van den Oord et al., 2017), with a critic and `features` the first stage of
-VQGAN and of latent diffusion.
+With the bottleneck `identity` it is an autoencoder, with `gaussian` a VAE (Kingma & Welling, 2014, eq. 3), with `vq` a
+VQ-VAE (van den Oord et al., 2017). A weight on `kl` makes the VAE a β-VAE (Higgins et al., 2017). With a critic and
+`features` it is the first stage of VQGAN and of latent diffusion.
 
-The bound on log p(x) is the ELBO with its exact KL or, of K draws, the importance-weighted bound
+The bound on log p(x) is the ELBO with the exact KL or, for K draws, the importance-weighted bound
 
     log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)
 
-which rises to log p(x) with K (Burda et al., 2016, eq. 8). Codes are certain and their prior is uniform.
+which increases to log p(x) with K (Burda et al., 2016, eq. 8). Codes are deterministic, and their prior is uniform.
 
 Shape letters: b batch, k draws.
 """
@@ -20,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,46 +27,60 @@ from torch import Tensor
 from modkit.kinds import (
     Adversarial,
     Bottleneck,
+    BottleneckExtras,
     Decoder,
     Discriminator,
     Encoder,
     FeatureExtractor,
     Likelihood,
+    LikelihoodExtras,
     Regularizer,
     Slot,
     Step,
     Weight,
     default,
+    read_extras,
 )
 from modkit.losses.perceptual import Perceptual
-from modkit.models.model import Model, Pass, Player, draws, made_weights
+from modkit.models.model import Model, Player, check_draws, make_weights
+from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Latents, TensorType, Value
 
 __all__ = ["Autoencoder"]
 
+T = TypeVar("T")
+
 
 class Autoencoder(Model):
-    """An encoder, a bottleneck and a decoder; a critic makes it adversarial.
+    """An encoder, a bottleneck and a decoder, and optionally a critic, which adds adversarial losses.
 
-    `nll` and `kl` are nats a dimension of x: a sample's, averaged over the batch and divided by its number of values.
-    `perceptual` is a sample's distance to its reconstruction in the maps of `features` (`losses.perceptual`), averaged
-    over the batch. What extracts them is no part of the network: it is saved only where it was trained here, so a run
-    with one that is read from a file loads without the file as `modkit.load(run, ["model.features=null"])`.
+    `nll` and `kl` are in nats per value of x: averaged over the batch and divided by the number of values of a sample.
+    `perceptual` is the distance between a sample and its reconstruction in the maps of `features`
+    (`losses.perceptual`), averaged over the batch. The extractor is not part of the network: its weights are saved only
+    if they were trained here. A run whose extractor was read from a file can therefore be loaded without the file by
+    `modkit.load(run, ["model.features=null"])`.
 
     Args:
         x: Type of the data.
-        encoder: Data to features.
-        bottleneck: Features to latents.
-        decoder: Latents to the likelihood's parameters.
-        likelihood: p(x | z).
-        critic: Tells data from reconstructions (VQGAN); none where not given.
-        adversarial: Losses of the game with the critic.
-        regularizers: Penalties on the critic, by the name of their term.
-        critic_start: First step of the stage at which the critic plays; until then neither side has `adversarial`.
-        features: Whose maps the perceptual loss compares; none where not given.
-        weights: Weights of the losses by term (`kl`, `perceptual`, `adversarial`, `commitment`, …); a term not named
-            weighs 1. VQGAN's lambda is `adversarial: {use: adaptive, against: [nll, perceptual]}`.
+        encoder: Maps data to features.
+        bottleneck: Maps features to latents.
+        decoder: Maps latents to the likelihood's parameters.
+        likelihood: The distribution p(x | z).
+        critic: Tells data from reconstructions (VQGAN); no critic by default.
+        adversarial: Losses of the two sides of the game with the critic.
+        regularizers: Penalties on the critic, by the names of their terms.
+        critic_start: First step of the stage at which the critic plays; neither side has the loss `adversarial` before.
+        features: Extractor of the maps that the perceptual loss compares; no perceptual loss by default.
+        weights: Weights of the losses by term (`kl`, `perceptual`, `adversarial`, `commitment`, …); the default weight
+            is 1. VQGAN's lambda is `adversarial: {use: adaptive, against: [nll, perceptual]}`.
+
+    Examples:
+        >>> model = Autoencoder(TensorType((1, 8, 8), (-1, 1)), encoder="mlp", decoder="mlp")
+        >>> list(model.latents)
+        ['continuous']
+        >>> model.sample(2, seed=0).shape
+        torch.Size([2, 1, 8, 8])
 
     References:
         Auto-Encoding Variational Bayes (Kingma & Welling, 2014), https://arxiv.org/abs/1312.6114
@@ -95,7 +108,7 @@ class Autoencoder(Model):
         self.encoder = encoder(x=x)
         self.bottleneck = bottleneck.fed(encoder.where)(h=self.encoder.h)
         self.latents = self.bottleneck.latents
-        self.moments = getattr(self.bottleneck, "moments", {})
+        self.moments = read_extras(self.bottleneck, BottleneckExtras).moments
         self.likelihood = likelihood(x=x)
         self.decoder = decoder.fed(bottleneck.where)(z=list(self.latents.values())[-1], x=self.likelihood.out(x))
         self.critic = critic(x=x, cond=CondType()) if critic else None
@@ -103,124 +116,132 @@ class Autoencoder(Model):
         self.regularizers = {name: make() for name, make in (regularizers or {}).items()}
         self.critic_start = critic_start
         self.perceptual = Perceptual(features(x=x)) if features else None
-        self._weights = made_weights(weights)
+        self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
-        """`autoencoder`, and `critic` where there is one."""
+        """`autoencoder`, then `critic` if there is one."""
         own = Player(
             "autoencoder",
-            self.owned("encoder", "bottleneck", "decoder", "likelihood"),
+            self.list_modules("encoder", "bottleneck", "decoder", "likelihood"),
             against=("critic",) if self.critic else (),
             last_layer=self.decoder.last_layer and f"decoder.{self.decoder.last_layer}",
         )
         return (own, Player("critic", ("critic",), start=self.critic_start)) if self.critic else (own,)
 
     def weights(self, player: str) -> Mapping[str, Weight]:
-        """Weights by term; that of `adversarial` is the autoencoder's alone (VQGAN's lambda)."""
+        """The weights of the losses, by term; that of `adversarial` (VQGAN's lambda) is the autoencoder's alone."""
         if player == "critic":
             return {term: weight for term, weight in self._weights.items() if term in self.regularizers}
         return self._weights
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """`nll`, `kl`, the bottleneck's, `perceptual`, `adversarial`; the critic's `adversarial` and regularizers."""
+        """Computes the losses of the autoencoder or of the critic.
+
+        The autoencoder has `nll`, `kl`, the losses of the bottleneck, `perceptual` and `adversarial`; the critic has
+        `adversarial` and its regularizers.
+        """
         x = batch.tensor
         if player == "critic":
-            return self._critic_losses(x, step)
+            return self._compute_critic_losses(x, step)
         latents = self.bottleneck(self.encoder(x), step)
-        return self._losses(latents, {} if latents.kl is None else {"kl": latents.kl}, x, step)
+        return self._compute_losses(latents, {} if latents.kl is None else {"kl": latents.kl}, x, step)
 
     @property
     def entropic(self) -> tuple[str, ...]:
-        """The bottleneck's first latent, where its entropy is known."""
-        return tuple(self.latents)[:1] if hasattr(self.bottleneck, "posterior_entropy") else ()
+        """The bottleneck's first latent, if its entropy is known."""
+        known = read_extras(self.bottleneck, BottleneckExtras).posterior_entropy is not None
+        return tuple(self.latents)[:1] if known else ()
 
     def open_losses(self, player: str, batch: Batch, step: Step, name: str) -> tuple[dict[str, Tensor], Value | None]:
-        """The autoencoder's losses with `entropy`, less the bottleneck's, in place of `kl`; the critic's as ever."""
+        """Computes the losses with `entropy`, the negative entropy of the latent, in place of `kl`."""
         x = batch.tensor
         if player == "critic":
-            return self._critic_losses(x, step), None
+            return self._compute_critic_losses(x, step), None
         h = self.encoder(x)
         latents = self.bottleneck(h, step)
-        entropy: Tensor = self._density("posterior_entropy")(name, h)
-        return self._losses(latents, {"entropy": -entropy}, x, step), latents.values[name]
+        entropy = self._require_density(read_extras(self.bottleneck, BottleneckExtras).posterior_entropy)(name, h)
+        return self._compute_losses(latents, {"entropy": -entropy}, x, step), latents.values[name]
 
     def update(self, player: str, step: Step) -> None:
-        """Moves the bottleneck's codebooks."""
-        update = getattr(self.bottleneck, "update", None)
+        """Updates the bottleneck's codebooks."""
+        update = read_extras(self.bottleneck, BottleneckExtras).update
         if update and player == "autoencoder":
             update(step)
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Starts the bottleneck from encoded data, and lets the extractor of features train where it has to."""
+        """Initialises the bottleneck from encoded data, and trains the feature extractor if it needs training."""
         if player != "autoencoder":
             return
         if self.perceptual:
             self.perceptual.prepare(batches)
-        if prepare := getattr(self.bottleneck, "prepare", None):
-            prepare(_Features(self.encoder, batches), rng)
+        if prepare := read_extras(self.bottleneck, BottleneckExtras).prepare:
+            prepare(_EncodedBatches(self.encoder, batches), rng)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
-        """Decodes draws of the bottleneck's prior."""
-        return self._mean(self.bottleneck.sample(num, rng.at("bottleneck")))
+        """Decodes draws from the bottleneck's prior."""
+        return self._decode_mean(self.bottleneck.sample(num, rng.at("bottleneck")))
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
-        """The ELBO of one draw, or the importance-weighted bound of more; one draw is held at a time.
+        """The ELBO for one draw, or the importance-weighted bound for several; one draw is in memory at a time.
 
         Raises:
-            ValueError: If the likelihood or the bottleneck's latents have no density.
+            ValueError: If the likelihood or a latent of the bottleneck has no density.
         """
         x = batch.tensor
         h = self.encoder(x)
-        if len(draws(self, num)) == 1:
-            latents = self.bottleneck(h, Pass(rng.at(0)))
+        if len(check_draws(self, num)) == 1:
+            latents = self.bottleneck(h, StepContext(rng.at(0)))
             if latents.kl is not None:
-                return self._log_likelihood(_last(latents.values), x) - latents.kl
+                return self._log_likelihood(_get_last(latents.values), x) - latents.kl
         name = next(iter(self.latents))
         total = x.new_tensor(-torch.inf)
         for index in range(num):
-            latent, log_weight = self._weighed(x, h, name, rng.at(index))
-            total = torch.logaddexp(total, log_weight + self._density("log_prior")(name, latent))
+            latent, log_weight = self._weigh(x, h, name, rng.at(index))
+            log_prior = self._require_density(read_extras(self.bottleneck, BottleneckExtras).log_prior)
+            total = torch.logaddexp(total, log_weight + log_prior(name, latent))
         return total - math.log(num)
 
     @property
     def differentiable(self) -> bool:
-        """Whether its likelihood is a density and its draws of the latent are differentiable."""
-        return bool(self.entropic) and getattr(self.likelihood, "constant", None) is not None
+        """Whether the likelihood is a density and draws of the latent are differentiable."""
+        return bool(self.entropic) and read_extras(self.likelihood, LikelihoodExtras).constant is not None
 
     def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
-        """A draw of the bottleneck's posterior."""
-        return self._weighed(x, self.encoder(x), name, rng)
+        """Draws the latent from the bottleneck's posterior, and weighs it."""
+        return self._weigh(x, self.encoder(x), name, rng)
 
     def encode(self, x: Tensor, name: str, rng: Rng | None = None) -> Value:
-        """The latent `name` of `x`: its mean, or a draw of q(z | x) with an rng."""
-        return self.bottleneck(self.encoder(x), Pass(rng) if rng else None).values[name]
+        """Encodes `x` to the latent `name`: a draw of q(z | x) if an rng is given, otherwise the mean."""
+        return self.bottleneck(self.encoder(x), StepContext(rng) if rng else None).values[name]
 
     def decode(self, latent: Value, name: str) -> Tensor:
-        """The mean of x given the latent `name`."""
-        return self._mean(self.bottleneck.to_z(name, latent))
+        """Decodes the latent `name` to the mean of x."""
+        return self._decode_mean(self.bottleneck.to_z(name, latent))
 
-    def _mean(self, z: Value) -> Tensor:
+    def _decode_mean(self, z: Value) -> Tensor:
         return self.likelihood.mean(self.decoder(z))
 
-    def _weighed(self, x: Tensor, h: Value, name: str, rng: Rng) -> tuple[Value, Tensor]:
-        latent, log_q = self._density("posterior")(name, h, rng)
+    def _weigh(self, x: Tensor, h: Value, name: str, rng: Rng) -> tuple[Value, Tensor]:
+        posterior = self._require_density(read_extras(self.bottleneck, BottleneckExtras).posterior)
+        latent, log_q = posterior(name, h, rng)
         return latent, self._log_likelihood(self.bottleneck.to_z(name, latent), x) - log_q
 
     def _log_likelihood(self, z: Value, x: Tensor) -> Tensor:
-        constant: float | None = getattr(self.likelihood, "constant", None)
+        constant = read_extras(self.likelihood, LikelihoodExtras).constant
         if constant is None:
-            raise ValueError(f"{_name(self.likelihood)} is no density of x: Autoencoder has no bound on log p(x)")
+            name = type(self.likelihood).__name__
+            raise ValueError(f"Autoencoder has no bound on log p(x): its likelihood {name} is not a density of x")
         return -self.likelihood.nll(self.decoder(z), x) - constant * self.single.numel
 
-    def _density(self, name: str) -> Callable[..., Any]:
-        density: Callable[..., Any] | None = getattr(self.bottleneck, name, None)
+    def _require_density(self, density: Callable[..., T] | None) -> Callable[..., T]:
         if density is None:
-            raise ValueError(f"{_name(self.bottleneck)} has no densities: Autoencoder has no bound on log p(x)")
+            name = type(self.bottleneck).__name__
+            raise ValueError(f"Autoencoder has no bound on log p(x): its bottleneck {name} has no densities")
         return density
 
-    def _losses(self, latents: Latents, rate: Mapping[str, Tensor], x: Tensor, step: Step) -> dict[str, Tensor]:
-        """The autoencoder's losses at its latents; `rate`, in nats a sample, is what they cost."""
-        out = self.decoder(_last(latents.values))
+    def _compute_losses(self, latents: Latents, rate: Mapping[str, Tensor], x: Tensor, step: Step) -> dict[str, Tensor]:
+        """Computes the autoencoder's losses at its latents; `rate` holds their cost in nats per sample, by term."""
+        out = self.decoder(_get_last(latents.values))
         nats = {"nll": self.likelihood.nll(out, x), **rate}
         losses = {name: loss.mean() / self.single.numel for name, loss in nats.items()} | latents.losses
         fake = self.likelihood.mean(out)
@@ -230,12 +251,12 @@ class Autoencoder(Model):
             losses["adversarial"] = self.adversarial.generator(self.critic(fake, Cond()))
         return losses
 
-    def _critic_losses(self, x: Tensor, step: Step) -> dict[str, Tensor]:
+    def _compute_critic_losses(self, x: Tensor, step: Step) -> dict[str, Tensor]:
         if self.critic is None:
-            raise ValueError("Autoencoder has no critic to play")
+            raise ValueError("Autoencoder has no critic, got the player `critic`")
         with torch.no_grad():
-            latents = self.bottleneck(self.encoder(x), Pass(step.rng, step.index))
-            fake = self._mean(_last(latents.values))
+            latents = self.bottleneck(self.encoder(x), StepContext(step.rng, step.index))
+            fake = self._decode_mean(_get_last(latents.values))
         losses = {"adversarial": self.adversarial.discriminator(self.critic(x, Cond()), self.critic(fake, Cond()))}
         for name, regularizer in self.regularizers.items():
             if step.wants(name):
@@ -243,8 +264,8 @@ class Autoencoder(Model):
         return losses
 
 
-class _Features:
-    """The encoder's features of a data set, anew at each iteration."""
+class _EncodedBatches:
+    """The encoder's features of a data set; each iteration is a new pass."""
 
     def __init__(self, encoder: Any, batches: Iterable[Batch]) -> None:
         self._encoder, self._batches = encoder, batches
@@ -253,9 +274,5 @@ class _Features:
         return (self._encoder(batch.tensor) for batch in self._batches)
 
 
-def _name(part: object) -> str:
-    return type(part).__name__
-
-
-def _last(values: Mapping[str, Value]) -> Value:
+def _get_last(values: Mapping[str, Value]) -> Value:
     return list(values.values())[-1]

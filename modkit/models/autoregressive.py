@@ -1,9 +1,9 @@
-r"""Autoregressive: codes in raster order, each given those before it.
+r"""Autoregressive: a distribution over codes in raster order, each given the codes before it.
 
     p(c) = prod_i p(c_i | c_<i),   minimise -log p(c) = sum_i cross-entropy of logits i and c_i
 
-With a window smaller than the map, c_<i is what of it lies in the window around i, and training sees random windows.
-The likelihood is exact; over an autoencoder's codes it is the second stage of VQ-VAE and VQGAN.
+With a window smaller than the map, c_<i are the previous codes inside the window around i, and training uses random
+windows. The likelihood is exact. On the codes of an autoencoder it is the second stage of VQ-VAE and VQGAN.
 
 References:
     Neural Discrete Representation Learning (van den Oord et al., 2017), section 3.3, https://arxiv.org/abs/1711.00937
@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkit.decodings.code_maps import drawn_map, made_decoding, no_code_map
+from modkit.decodings.code_maps import draw_map, explain_refusal, make_decoding
 from modkit.decodings.windows import Windows
-from modkit.diffusion.guidance import sides
+from modkit.diffusion.guidance import make_conditions
 from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
-from modkit.models.model import Model, Player, draws, made_weights
+from modkit.models.model import Model, Player, check_draws, make_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
 
@@ -36,29 +36,34 @@ __all__ = ["Autoregressive"]
 class Autoregressive(Model):
     """A causal network of codes, and a decoding.
 
-    `nll` is nats a code: a sample's, averaged over the batch and divided by its number of codes.
+    The loss `nll` is in nats per code: averaged over the batch and divided by the number of codes.
 
     Args:
         x: Type of the codes.
         cond: Conditions from an enclosing Model.
         fields: The data's fields.
-        network: Logits of each code given those before it.
+        network: Computes the logits of each code given the codes before it.
         sampler: Draws codes from logits, in raster order.
-        guidance: How the conditional and the unconditional logits are combined in sampling.
-        conditioner: Fields to conditions; trained with the network.
-        window: Sizes of what the network reads at a time, the whole map where not given. A network that is given no
-            map of conditions is then given one of the positions' numbers.
-        weights: Weights of the losses by term (`nll`); a term not named weighs 1.
+        guidance: Combines the conditional and the unconditional logits in sampling.
+        conditioner: Computes conditions from fields; it is trained with the network.
+        window: Sizes of the window that the network reads at a time, by default the whole map. With a window, the
+            network is conditioned on a map: that of the conditions or, if they have none, one of position numbers.
+        weights: Weights of the losses by term (`nll`); the default weight is 1.
 
     Raises:
-        ValueError: If `x` is not a map of codes, the window is larger, or the sampler is one of masked codes.
+        ValueError: If `x` is not a map of codes, the window is larger, or the sampler decodes masked codes.
+
+    Examples:
+        >>> model = Autoregressive(TensorType((4, 4), classes=16))
+        >>> model.sample(2, seed=0).shape
+        torch.Size([2, 4, 4])
     """
 
     def __init__(
         self,
         x: TensorType,
-        cond: CondType,
-        fields: dict[str, TensorType],
+        cond: CondType = CondType(),
+        fields: Mapping[str, TensorType] | None = None,
         *,
         network: Slot[PriorNetwork] = default("transformer"),
         sampler: Slot[Decoding] = default("raster"),
@@ -71,72 +76,74 @@ class Autoregressive(Model):
         if reason := self.accepts(x):
             raise ValueError(reason)
         self.event = x
-        self.conditioner = conditioner(fields=fields)
+        self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         self.windows = Windows(x, window)
-        told = self.windows.type(cond.merge(self.conditioner.type))
+        told = self.windows.cut_type(cond.merge(self.conditioner.type))
         self.network = network(codes=self.windows.codes, cond=told, causal=True)
-        self.sampler = made_decoding("Autoregressive", sampler, x, causal=True)
+        self.sampler = make_decoding("Autoregressive", sampler, x, causal=True)
         self.guidance = guidance()
-        self._weights = made_weights(weights)
+        self._weights = make_weights(weights)
 
     @classmethod
     def accepts(cls, event: Event, **slots: Any) -> str | None:
-        """Takes one map of codes."""
-        return no_code_map(cls.__name__, event)
+        """Refuses any event but one map of codes."""
+        return explain_refusal(cls.__name__, event)
 
     def players(self) -> tuple[Player, ...]:
         """`network`."""
-        return (Player("network", self.owned("network", "conditioner")),)
+        return (Player("network", self.list_modules("network", "conditioner")),)
 
     def weights(self, player: str) -> Mapping[str, Weight]:
-        """Weights by term."""
+        """The weights of the losses, by term."""
         return self._weights
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """`nll`."""
+        """Computes `nll`."""
         cond = self.conditioner(batch.fields, step.rng.at("conditioner")).merge(batch.cond)
-        origins = self.windows.drawn(batch.tensor, step.rng.at("window"))
+        origins = self.windows.draw_origins(batch.tensor, step.rng.at("window"))
         codes = self.windows.cut(batch.tensor, origins)
-        log_p = _log_p(self.network(codes, self.windows.cond(cond, origins)), codes)
+        log_p = _log_p(self.network(codes, self.windows.cut_cond(cond, origins)), codes)
         return {"nll": -log_p.sum(1).mean() / self.windows.codes.numel}
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Measures the conditioner's frequencies."""
+        """Lets the conditioner measure the frequencies of its fields."""
         self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
-        """Decodes codes `b h w` one after another; fields not given are drawn by the conditioner."""
-        given, null = sides(self.conditioner, self.complete(num, fields, rng), num, cond)
+        """Draws codes `b h w` one after another; the conditioner draws missing fields."""
+        given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         predicts = self._predict(given), self._predict(null)
-        return drawn_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
+        return draw_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
-        """The exact log p(x), whatever the draws and however the sampler truncates; guidance has no part in it."""
-        draws(self, num)
+        """The exact log p(x), without draws; truncation by the sampler and guidance are not applied."""
+        check_draws(self, num)
         codes, cond = batch.tensor, self.conditioner(batch.fields, None).merge(batch.cond)
         total = torch.zeros(len(codes), device=codes.device)
-        for origin, (_, inner) in self.windows.places().items():
+        for origin, (_, inner) in self.windows.group_by_window().items():
             seen, logits = self._read(codes, cond, origin)
             total = total + _log_p(logits, seen)[:, inner].sum(1)
         return total
 
     def _read(self, codes: Tensor, cond: Cond, origin: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The window of codes `b h w` at `origin`, and its logits."""
+        """Cuts the window at `origin` out of codes `b h w`, and computes its logits."""
         origins = torch.tensor([origin], device=self.device).expand(len(codes), -1)
         seen = self.windows.cut(codes.to(self.device), origins)
-        return seen, self.network(seen, self.windows.cond(cond, origins))
+        return seen, self.network(seen, self.windows.cut_cond(cond, origins))
 
     def _predict(self, cond: Cond) -> Predict:
-        """Asks the network for position after position from 0: with its cache, or in each position's window."""
+        """Makes a function that predicts position after position from 0, with the network's cache or by windows."""
         cache: Any = None
 
         def predict(codes: Tensor, i: int | None) -> Tensor:
             nonlocal cache
             if i is None:
-                raise ValueError("Autoregressive predicts one position at a time, got None for all of them")
+                raise ValueError(
+                    "Autoregressive predicts one position at a time, got None, which stands for all positions"
+                )
             if not self.windows.whole:
-                origin, inner = self.windows.place(i)
+                origin, inner = self.windows.locate(i)
                 return self._read(codes.view(-1, *self.single.shape), cond, origin)[1][:, inner]
             previous = codes[:, max(i - 1, 0)].to(self.device)
             logits, cache = self.network.step(previous, i, cond, cache if i else None)
@@ -146,5 +153,5 @@ class Autoregressive(Model):
 
 
 def _log_p(logits: Tensor, codes: Tensor) -> Tensor:
-    """Log probabilities of codes `b h w`, `b n`, in nats."""
+    """The log probabilities of codes `b h w`, `b n`, in nats."""
     return -F.cross_entropy(logits.transpose(1, 2), codes.flatten(1), reduction="none")

@@ -1,9 +1,9 @@
-r"""Diffusion: a network learns to undo noise, and a sampler undoes it step by step.
+r"""Diffusion: a network learns to remove noise, and a sampler removes it step by step.
 
     x_t = alpha_t x_0 + sigma_t eps,   minimise  w(t) |out(x_t, t) - target|^2,   eps ~ N(0, I)
 
-What the network is asked to predict is the parametrization's affair, how much noise there is the schedule's, which
-times are trained the times', and how samples are made the sampler's; none knows of another family.
+The parametrization sets what the network predicts, the schedule how much noise there is, `times` the times at which the
+network is trained, and the sampler how samples are drawn. Each can be replaced without changing the others.
 
 References:
     Denoising Diffusion Probabilistic Models (Ho et al., 2020), alg. 1 and 2, https://arxiv.org/abs/2006.11239
@@ -14,12 +14,11 @@ Shape letters: b batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
-from typing import Any
 
 from torch import Tensor
 
-from modkit.diffusion.guidance import sides
+from modkit.diffusion.gaussian import add_noise
+from modkit.diffusion.guidance import make_conditions
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import (
     Conditioner,
@@ -28,6 +27,7 @@ from modkit.kinds import (
     LossWeight,
     Network,
     Parametrization,
+    ParametrizationExtras,
     Sampler,
     Schedule,
     Slot,
@@ -35,9 +35,11 @@ from modkit.kinds import (
     Times,
     Weight,
     default,
+    read_extras,
 )
-from modkit.models.model import Model, Player, draws, made_weights
+from modkit.models.model import Model, Player, check_draws, make_weights
 from modkit.rng import Rng
+from modkit.samplers.loop import sample
 from modkit.types import Batch, Cond, CondType, Denoised, TensorType
 
 __all__ = ["Diffusion"]
@@ -52,20 +54,25 @@ class Diffusion(Model):
         fields: The data's fields.
         network: The denoiser.
         schedule: Signal and noise over time.
-        times: Times drawn in training.
-        parametrization: What the network predicts.
+        times: Distribution of the times in training.
+        parametrization: Target that the network predicts.
         loss_weight: Weight of the denoising loss over time.
         sampler: Steps from noise to data.
-        guidance: How the conditional and the unconditional denoiser are combined in sampling.
-        conditioner: Fields to conditions; trained with the network.
-        weights: Weights of the losses by term (`denoising`); a term not named weighs 1.
+        guidance: Combines the conditional and the unconditional denoiser in sampling.
+        conditioner: Computes conditions from fields; it is trained with the network.
+        weights: Weights of the losses by term (`denoising`); the default is the parametrization's, or else 1.
+
+    Examples:
+        >>> model = Diffusion(TensorType((1, 8, 8), (-1, 1)), network="mlp")
+        >>> model.sample(2, seed=0).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
         self,
         x: TensorType,
-        cond: CondType,
-        fields: dict[str, TensorType],
+        cond: CondType = CondType(),
+        fields: Mapping[str, TensorType] | None = None,
         *,
         network: Slot[Network] = default("unet"),
         schedule: Slot[Schedule] = default("cosine"),
@@ -83,80 +90,78 @@ class Diffusion(Model):
         self.times = times(schedule=self.schedule)
         self.parametrization = parametrization(schedule=self.schedule)
         self.loss_weight = loss_weight(schedule=self.schedule, parametrization=self.parametrization)
-        self.conditioner = conditioner(fields=fields)
+        self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         self.cond = cond.merge(self.conditioner.type).merge(CondType(time=True))
         self.network = network(x=x, out=self.parametrization.out(x), cond=self.cond)
         self.sampler = sampler(schedule=self.schedule, x=x)
         self.guidance = guidance()
-        self._weights = made_weights(weights)
+        defaults = read_extras(self.parametrization, ParametrizationExtras).weights
+        self._weights = make_weights({**defaults, **(weights or {})})
 
     def players(self) -> tuple[Player, ...]:
         """`denoiser`."""
-        return (Player("denoiser", self.owned("network", "conditioner", "parametrization")),)
+        return (Player("denoiser", self.list_modules("network", "conditioner", "parametrization")),)
 
     def weights(self, player: str) -> Mapping[str, Weight]:
-        """Weights by term."""
+        """The weights of the losses, by term."""
         return self._weights
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """`denoising`, weighted over time, and what else the parametrization asks for."""
+        """Computes `denoising`, weighted over time, and any further losses of the parametrization."""
         x_0, rng = batch.tensor, step.rng
         t = self.times(len(x_0), rng.at("times")).to(x_0.device)
         eps = rng.normal("eps", x_0)
-        alpha_t, sigma_t = (scale.to(x_0.dtype).view(-1, *[1] * (x_0.ndim - 1)) for scale in self.schedule.scales(t))
-        x_t = alpha_t * x_0 + sigma_t * eps
+        x_t = add_noise(x_0, eps, self.schedule.scales(t))
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
-        losses = self.parametrization.losses(self._out(x_t, t, cond), x_0, eps, x_t, t)
+        losses = self.parametrization.losses(self._run_network(x_t, t, cond), x_0, eps, x_t, t)
         losses["denoising"] = self.loss_weight(t).to(x_0.dtype) * losses["denoising"]
         return {name: loss.mean() for name, loss in losses.items()}
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Measures the conditioner's frequencies."""
+        """Lets the conditioner measure the frequencies of its fields."""
         self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
-        """Runs the sampler from noise; fields not given are drawn by the conditioner."""
-        given, null = sides(self.conditioner, self.complete(num, fields, rng), num, cond)
-        denoise = self.guidance(self._denoise(given), self._denoise(null))
-        times = self.sampler.times()
-        x_t = self.sampler.start(rng.normal("start", self.blank(num, self.single)), times[0])
-        state: Any = None
-        for index, (t, s) in enumerate(pairwise(times)):
-            x_t, state = self.sampler.step(denoise, x_t, t, s, state, rng.at("sampler", index))
-        return x_t
+        """Runs the sampler from noise; the conditioner draws missing fields."""
+        given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
+        denoise = self.guidance(self._make_denoise(given), self._make_denoise(null))
+        noise = rng.normal("start", self.allocate(num, self.single))
+        x_t = self.sampler.start(noise, self.sampler.times()[0])
+        return sample(self.sampler, denoise, x_t, rng=rng)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
-        """The variational bound of the ancestral chain over the whole schedule, whichever sampler draws.
+        """The variational bound of the ancestral chain over the whole schedule, for any sampler.
 
-        `num` draws are averaged: they make it less noisy, not tighter. Predictions are clipped to x's range, where it
-        has one, as samplers do; guidance has no part in it.
+        The `num` draws are averaged, which makes the bound less noisy but not tighter. As in the samplers, predictions
+        are clipped to the range of x if it has one. Guidance is not applied.
         """
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         ends = self.single.range
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-            x_0, v = self.parametrization.denoised(self._out(x_t, t, cond), x_t, t)
+            x_0, v = self.parametrization.denoised(self._run_network(x_t, t, cond), x_t, t)
             return Denoised(x_0 if ends is None else x_0.clamp(*ends), v)
 
-        return variational_bound(self.schedule, denoise, batch.tensor, len(draws(self, num)), rng, grain=grain)
+        return variational_bound(self.schedule, denoise, batch.tensor, len(check_draws(self, num)), rng, grain=grain)
 
     @property
     def differentiable(self) -> bool:
-        """True: `bound` draws times in proportion to white data's share of it, which keeps its gradient's noise low.
+        """True.
 
-        That is LSGM's likelihood weighting with its importance sampling of times (Vahdat et al., 2021, section 3), on
+        `bound` draws times in proportion to the share that white data have in it, which keeps the noise of its gradient
+        low. This is LSGM's likelihood weighting with importance sampling of times (Vahdat et al., 2021, section 3), for
         any schedule.
         """
         return True
 
-    def _out(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def _run_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         x_in, time = self.parametrization.inputs(x_t, t)
         return self.network(x_in, cond.at(time))
 
-    def _denoise(self, cond: Cond) -> Denoise:
+    def _make_denoise(self, cond: Cond) -> Denoise:
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
             rows = t.to(x_t.device).expand(len(x_t))
-            return self.parametrization.denoised(self._out(x_t, rows, cond), x_t, rows)
+            return self.parametrization.denoised(self._run_network(x_t, rows, cond), x_t, rows)
 
         return denoise

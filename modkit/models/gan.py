@@ -1,8 +1,9 @@
 r"""GAN: a generator against a discriminator, or several.
 
-    z ~ N(0, I),   x = G(z),   a player a network, each with its own side of an adversarial loss
+    z ~ N(0, I),   x = G(z)
 
-With two discriminators under the losses `kl` and `reverse-kl` it is D2GAN.
+Each network belongs to a player, which minimises its own side of an adversarial loss. With two discriminators and the
+losses `kl` and `reverse-kl` it is D2GAN.
 
 References:
     Generative Adversarial Nets (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661
@@ -29,7 +30,7 @@ from modkit.kinds import (
     Weight,
     default,
 )
-from modkit.models.model import Model, Player, made_weights
+from modkit.models.model import Model, Player, make_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -37,32 +38,39 @@ __all__ = ["GAN"]
 
 
 class GAN(Model):
-    """A generator and a discriminator, or several.
+    """A generator and one or more discriminators.
 
     Args:
         x: Type of the data.
         cond: Conditions from an enclosing Model.
         fields: The data's fields.
-        generator: Noise to data.
-        discriminator: Real or fake.
-        discriminators: Several in its place, by the names of their players.
+        generator: Maps noise to data.
+        discriminator: Tells real data from generated data.
+        discriminators: Several discriminators in its place, by the names of their players.
         adversarial: Losses of the two sides.
-        adversarials: Those of the discriminators that have losses of their own, by name.
-        regularizers: Penalties on each discriminator at real data, by the name of their term.
-        conditioner: Fields to conditions of both networks; trained with the generator.
+        adversarials: Losses of single discriminators in place of `adversarial`, by the discriminators' names.
+        regularizers: Penalties on each discriminator at real data, by the names of their terms.
+        conditioner: Computes the conditions of both networks from fields; it is trained with the generator.
         z_dim: Width of the noise.
-        weights: Weights of the losses by term (`adversarial` or, of several discriminators' games, `adversarial/NAME`,
-            `r1`, …); a term not named weighs 1.
+        weights: Weights of the losses by term (`adversarial` or, with several discriminators, `adversarial/NAME`, `r1`,
+            …); the default weight is 1.
 
     Raises:
-        ValueError: If a discriminator is named `generator`, or losses are those of none.
+        ValueError: If a discriminator is named `generator`, or `adversarials` has a name that is not a discriminator's.
+
+    Examples:
+        >>> model = GAN(TensorType((2,)), z_dim=8)
+        >>> [player.name for player in model.players()]
+        ['discriminator', 'generator']
+        >>> model.sample(3, seed=0).shape
+        torch.Size([3, 2])
     """
 
     def __init__(
         self,
         x: TensorType,
-        cond: CondType,
-        fields: dict[str, TensorType],
+        cond: CondType = CondType(),
+        fields: Mapping[str, TensorType] | None = None,
         *,
         generator: Slot[Generator] = default("mlp"),
         discriminator: Slot[Discriminator] = default("mlp"),
@@ -77,7 +85,7 @@ class GAN(Model):
         super().__init__()
         self.event = x
         self.z = TensorType((z_dim,))
-        self.conditioner = conditioner(fields=fields)
+        self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         cond = cond.merge(self.conditioner.type)
         self.generator = generator(z=self.z, x=x, cond=cond)
@@ -86,38 +94,41 @@ class GAN(Model):
         self.discriminator = None if discriminators else discriminator(x=x, cond=cond)
         own = {name: make() for name, make in (adversarials or {}).items()}
         if "generator" in self.discriminators or own.keys() - self.discriminators.keys():
-            received = f"discriminators {list(self.discriminators)} and losses of {list(own)}"
+            received = f"the discriminators {list(self.discriminators)} and losses of {list(own)}"
             raise ValueError(
                 f"GAN expects losses by the discriminators' names, none of them `generator`, got {received}"
             )
         self.adversarials = {name: own.get(name) or adversarial() for name in self.critics}
         self.regularizers = {name: make() for name, make in (regularizers or {}).items()}
-        self._weights = made_weights(weights)
+        self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
-        """`discriminator`, or those by the names of several, then `generator`."""
+        """`discriminator`, or the names of several discriminators, then `generator`."""
         path = "" if self.discriminator else "discriminators."
         rivals = tuple(Player(name, (path + name,)) for name in self.critics)
-        return (*rivals, Player("generator", self.owned("generator", "conditioner"), against=tuple(self.critics)))
+        return (
+            *rivals,
+            Player("generator", self.list_modules("generator", "conditioner"), against=tuple(self.critics)),
+        )
 
     @property
     def critics(self) -> Mapping[str, Discriminator]:
-        """The discriminators by their players."""
+        """The discriminators, by the names of their players."""
         return {"discriminator": self.discriminator} if self.discriminator else dict(self.discriminators.items())
 
     def weights(self, player: str) -> Mapping[str, Weight]:
-        """Weights by term."""
+        """The weights of the losses, by term."""
         return self._weights
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """`adversarial` of each side, and a discriminator's regularizers.
+        """Computes `adversarial` of each side, and the regularizers of a discriminator.
 
-        Against several discriminators the generator has an `adversarial/NAME` for each.
+        With several discriminators, the generator has a loss `adversarial/NAME` against each.
         """
         x = batch.tensor
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         if player == "generator":
-            return self._generator_losses(len(x), cond, step)
+            return self._compute_generator_losses(len(x), cond, step)
         with torch.no_grad():
             fake = self._generate(len(x), cond, step.rng)
         critic = self.critics[player]
@@ -128,15 +139,15 @@ class GAN(Model):
         return losses
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Measures the conditioner's frequencies."""
+        """Lets the conditioner measure the frequencies of its fields."""
         if player == "generator":
             self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
-        """Generates from noise; fields not given are drawn by the conditioner."""
+        """Generates samples from noise; the conditioner draws missing fields."""
         return self._generate(num, self.conditioner(self.complete(num, fields, rng), None).merge(cond), rng)
 
-    def _generator_losses(self, num: int, cond: Cond, step: Step) -> dict[str, Tensor]:
+    def _compute_generator_losses(self, num: int, cond: Cond, step: Step) -> dict[str, Tensor]:
         terms = {"adversarial" if self.discriminator else f"adversarial/{name}": name for name in self.critics}
         wanted = {term: name for term, name in terms.items() if step.wants(term)}
         if not wanted:
@@ -145,4 +156,4 @@ class GAN(Model):
         return {t: self.adversarials[name].generator(self.critics[name](fake, cond)) for t, name in wanted.items()}
 
     def _generate(self, num: int, cond: Cond, rng: Rng) -> Tensor:
-        return self.generator(rng.normal("z", self.blank(num, self.z)), cond)
+        return self.generator(rng.normal("z", self.allocate(num, self.z)), cond)

@@ -1,8 +1,8 @@
-r"""The scale of a latent: what a prior sees is of mean 0 and standard deviation 1, whatever the encoder emits.
+r"""The scale of a latent: it gives the latents of any encoder mean 0 and standard deviation 1, for a prior.
 
-    u = (z - mean) / std,   log p(z) = log p(u) - d log std,   one mean and one std a level
+    u = (z - mean) / std,   log p(z) = log p(u) - d log std,   one mean and one std per level
 
-Codes have no scale, and pass as they are.
+Codes have no scale and are left unchanged.
 
 Shape letters: b batch.
 """
@@ -20,16 +20,24 @@ __all__ = ["LatentScale"]
 
 
 class LatentScale:
-    """Mean and standard deviation of each continuous level, kept in buffers `mean_i` and `std_i` of a module.
+    """The mean and standard deviation of each continuous level, stored in the buffers `mean_i` and `std_i` of a module.
 
     Args:
-        owner: The module that keeps the buffers.
+        owner: The module that the buffers belong to.
         event: Type of the latent.
-        scale: 1 / std as the user gives it, the mean then being 0; None: `moments`.
-        moments: (mean, std) where they are known from before; None: to be measured.
+        scale: 1 / std if the user gives it, with a mean of 0; otherwise None.
+        moments: (mean, std) if they are already known; None if they are to be measured.
 
     Raises:
         ValueError: If `scale` is not positive.
+
+    Examples:
+        >>> from modkit import TensorType
+        >>> scale = LatentScale(nn.Module(), TensorType((2,)), scale=0.5)
+        >>> scale.apply(torch.tensor([[2.0, -4.0]]))
+        tensor([[ 1., -2.]])
+        >>> float(scale.log_volume) == 2 * float(torch.tensor(2.0).log())
+        True
     """
 
     def __init__(
@@ -47,29 +55,29 @@ class LatentScale:
 
     @property
     def known(self) -> bool:
-        """Whether it was given or has been measured, or there is nothing to measure."""
-        return self._given or not any(bool(std.isnan()) for _, std in map(self._moments, self._sizes))
+        """Whether the scale was given or has been measured, or there is nothing to measure."""
+        return self._given or not any(bool(std.isnan()) for _, std in map(self._get_moments, self._sizes))
 
     @property
     def log_volume(self) -> Tensor | float:
-        """Sum of log std over the latent's dimensions: log p(u) less this is log p(z)."""
-        return sum(size * self._moments(level)[1].log() for level, size in self._sizes.items())
+        """The sum of log std over the values of the latent: log p(z) = log p(u) - log_volume."""
+        return sum(size * self._get_moments(level)[1].log() for level, size in self._sizes.items())
 
-    def scaled(self, latent: Value) -> Value:
-        """The latent as a prior sees it."""
+    def apply(self, latent: Value) -> Value:
+        """Scales a latent for the prior."""
         if isinstance(latent, tuple):
-            return tuple(self._scaled(value, level) for level, value in enumerate(latent))
-        return self._scaled(latent, 0)
+            return tuple(self._scale(value, level) for level, value in enumerate(latent))
+        return self._scale(latent, 0)
 
-    def restored(self, latent: Value) -> Value:
-        """The latent of what a prior sees."""
+    def invert(self, latent: Value) -> Value:
+        """Restores the latent from its scaled form."""
         if isinstance(latent, tuple):
-            return tuple(self._restored(value, level) for level, value in enumerate(latent))
-        return self._restored(latent, 0)
+            return tuple(self._unscale(value, level) for level, value in enumerate(latent))
+        return self._unscale(latent, 0)
 
     @torch.no_grad()
     def measure(self, latents: Iterable[Value]) -> None:
-        """Takes the moments of each continuous level over batches, by float64 sums about the first mean."""
+        """Measures the moments of each continuous level over batches, by float64 sums about the first batch's mean."""
         sums: dict[int, Tensor] = {}
         origin: dict[int, Tensor] = {}
         for latent in latents:
@@ -81,21 +89,21 @@ class LatentScale:
                     sums[level] = sums.get(level, torch.zeros_like(terms)) + terms
         for level, (count, first_moment, second_moment) in sums.items():
             shift = first_moment / count
-            mean, std = self._moments(level)
+            mean, std = self._get_moments(level)
             mean.copy_(shift + origin[level])
             std.copy_((second_moment / count - shift**2).clamp_min(1e-12).sqrt())
 
-    def _scaled(self, latent: Tensor, level: int) -> Tensor:
+    def _scale(self, latent: Tensor, level: int) -> Tensor:
         if level not in self._sizes:
             return latent
-        mean, std = self._moments(level)
+        mean, std = self._get_moments(level)
         return (latent - mean) / std
 
-    def _restored(self, latent: Tensor, level: int) -> Tensor:
+    def _unscale(self, latent: Tensor, level: int) -> Tensor:
         if level not in self._sizes:
             return latent
-        mean, std = self._moments(level)
+        mean, std = self._get_moments(level)
         return latent * std + mean
 
-    def _moments(self, level: int) -> tuple[Tensor, Tensor]:
+    def _get_moments(self, level: int) -> tuple[Tensor, Tensor]:
         return self._owner.get_buffer(f"mean_{level}"), self._owner.get_buffer(f"std_{level}")

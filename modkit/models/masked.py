@@ -1,4 +1,4 @@
-r"""Masked: a network fills in masked codes, and a decoding reveals them a few at a time.
+r"""Masked: a network predicts masked codes, and a decoding reveals them a few at a time.
 
     u ~ U[0, 1),   m = ceil(n cos(pi u / 2)) of n codes are masked,   minimise their mean cross-entropy given the rest
 
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkit.decodings.code_maps import drawn_map, made_decoding, no_code_map
-from modkit.diffusion.guidance import sides
+from modkit.decodings.code_maps import draw_map, explain_refusal, make_decoding
+from modkit.diffusion.guidance import make_conditions
 from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
-from modkit.models.model import Model, Player, draws, made_weights
+from modkit.models.model import Model, Player, check_draws, make_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
 
@@ -30,29 +30,34 @@ __all__ = ["Masked"]
 
 
 class Masked(Model):
-    """A network that sees all codes but those masked, and a decoding.
+    """A network that predicts masked codes from the other codes, and a decoding.
 
-    `masked` is nats a code: the mean over a sample's masked codes, averaged over the batch.
+    The loss `masked` is in nats per code: the mean over each sample's masked codes, averaged over the batch.
 
     Args:
         x: Type of the codes.
         cond: Conditions from an enclosing Model.
         fields: The data's fields.
-        network: Logits of each code given those that are not masked.
-        sampler: Fills in all codes from none.
-        guidance: How the conditional and the unconditional logits are combined in sampling.
-        conditioner: Fields to conditions; trained with the network.
-        weights: Weights of the losses by term (`masked`); a term not named weighs 1.
+        network: Computes the logits of each code given the codes that are not masked.
+        sampler: Draws all codes, starting from a fully masked map.
+        guidance: Combines the conditional and the unconditional logits in sampling.
+        conditioner: Computes conditions from fields; it is trained with the network.
+        weights: Weights of the losses by term (`masked`); the default weight is 1.
 
     Raises:
-        ValueError: If `x` is not a map of codes, or the sampler goes in raster order.
+        ValueError: If `x` is not a map of codes, or the sampler decodes in raster order.
+
+    Examples:
+        >>> model = Masked(TensorType((4, 4), classes=16))
+        >>> model.sample(2, seed=0).shape
+        torch.Size([2, 4, 4])
     """
 
     def __init__(
         self,
         x: TensorType,
-        cond: CondType,
-        fields: dict[str, TensorType],
+        cond: CondType = CondType(),
+        fields: Mapping[str, TensorType] | None = None,
         *,
         network: Slot[PriorNetwork] = default("transformer"),
         sampler: Slot[Decoding] = default("maskgit"),
@@ -64,65 +69,65 @@ class Masked(Model):
         if reason := self.accepts(x):
             raise ValueError(reason)
         self.event = x
-        self.conditioner = conditioner(fields=fields)
+        self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         self.network = network(codes=x, cond=cond.merge(self.conditioner.type), causal=False)
-        self.sampler = made_decoding("Masked", sampler, x, causal=False)
+        self.sampler = make_decoding("Masked", sampler, x, causal=False)
         self.guidance = guidance()
-        self._weights = made_weights(weights)
+        self._weights = make_weights(weights)
 
     @classmethod
     def accepts(cls, event: Event, **slots: Any) -> str | None:
-        """Takes one map of codes."""
-        return no_code_map(cls.__name__, event)
+        """Refuses any event but one map of codes."""
+        return explain_refusal(cls.__name__, event)
 
     def players(self) -> tuple[Player, ...]:
         """`network`."""
-        return (Player("network", self.owned("network", "conditioner")),)
+        return (Player("network", self.list_modules("network", "conditioner")),)
 
     def weights(self, player: str) -> Mapping[str, Weight]:
-        """Weights by term."""
+        """The weights of the losses, by term."""
         return self._weights
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """`masked`."""
+        """Computes `masked`."""
         codes, rng = batch.tensor, step.rng
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
         share = torch.cos(math.pi / 2 * rng.uniform("share", torch.empty(len(codes), device=codes.device)))
-        return {"masked": self._masked(codes, cond, (share * self.single.numel).ceil().clamp_min(1), rng).mean()}
+        return {"masked": self._cross_entropy(codes, cond, (share * self.single.numel).ceil().clamp_min(1), rng).mean()}
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Measures the conditioner's frequencies."""
+        """Lets the conditioner measure the frequencies of its fields."""
         self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
-        """Decodes codes `b h w` from masks; fields not given are drawn by the conditioner."""
-        given, null = sides(self.conditioner, self.complete(num, fields, rng), num, cond)
+        """Draws codes `b h w`, starting from masks; the conditioner draws missing fields."""
+        given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         predicts = self._predict(given), self._predict(null)
-        return drawn_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
+        return draw_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
-        """The bound of revealing codes one by one in random order, whichever decoding draws.
+        """The bound of revealing codes one by one in random order, for any decoding.
 
             log p(x) >= -n E_m[mean cross-entropy of m masked codes],   m uniform in 1 ... n
 
-        `num` draws are averaged: they make it less noisy, not tighter. Guidance has no part in it.
+        The `num` draws are averaged, which makes the bound less noisy but not tighter. Guidance is not applied.
         """
         codes, size = batch.tensor, self.single.numel
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         like = torch.empty(len(codes), device=codes.device)
         total = torch.zeros_like(like)
-        for index in draws(self, num):
+        for index in check_draws(self, num):
             count = 1 + rng.at(index).integers("count", like, 0, size)
-            total = total - size * self._masked(codes, cond, count, rng.at(index))
+            total = total - size * self._cross_entropy(codes, cond, count, rng.at(index))
         return total / num
 
     @property
     def _mask(self) -> int:
         return self.single.classes or 0
 
-    def _masked(self, codes: Tensor, cond: Cond, count: Tensor, rng: Rng) -> Tensor:
-        """Mean cross-entropy of `count` codes of each sample, chosen at random and masked; `b`."""
+    def _cross_entropy(self, codes: Tensor, cond: Cond, count: Tensor, rng: Rng) -> Tensor:
+        """The mean cross-entropy of `count` codes per sample that are chosen at random and masked, `b`."""
         order = rng.uniform("order", torch.empty(codes.shape, device=codes.device)).flatten(1)
         chosen = order.argsort(dim=1, stable=True).argsort(dim=1) < count[:, None]
         logits = self.network(codes.masked_fill(chosen.view(codes.shape), self._mask), cond)

@@ -1,9 +1,8 @@
 """Model: a distribution over an event, and the game that trains it.
 
 Generative models are closed under composition: a Model may hold Models (an autoencoder, a prior over its latents),
-whose
-players and losses it passes on under a prefix (`prior/denoiser`, `prior/kl`). A player owns modules and minimises its
-named losses; what trains them knows players and nothing else.
+whose players and losses it passes on under a prefix (`prior/denoiser`, `prior/kl`). A player owns modules and minimises
+its named losses; the trainer deals with players only.
 
 Shape letters: b batch, and the event's own.
 """
@@ -20,26 +19,30 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from modkit.kinds import Conditioner, Slot, Step, Weight
+from modkit.kinds import Conditioner, ConditionerExtras, Slot, Step, Weight, read_extras
 from modkit.losses.coefficients import Constant
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, Event, TensorType, Value
 
-__all__ = ["Model", "Nested", "Pass", "Player", "draws", "evaluating", "made_weights", "prefixed"]
+__all__ = ["Model", "Player", "check_draws", "evaluate_mode", "make_weights", "prefix_player"]
 
 
 @dataclass(frozen=True)
 class Player:
-    """Owns modules and minimises its named losses.
+    """A player owns modules and minimises its named losses.
 
     Args:
-        name: `generator`; nested Models prefix it: `prior/denoiser`.
-        modules: Paths of the modules it owns; perhaps none with parameters (EM): its turn is `prepare`.
-        every: Plays each n-th step.
+        name: Its name, such as `generator`; a player of a nested Model has a prefix, such as `prior/denoiser`.
+        modules: Paths of the modules that it owns. A player without parameters (EM) is trained by `Model.prepare`.
+        every: Number of steps from one of its turns to the next.
         start: First step of the stage at which it plays.
-        against: Players that must have started before the terms between them are computed: those named `adversarial`
-            or `adversarial/PLAYER`.
-        last_layer: Path of the parameter that makes its output, for gradient-balanced weights.
+        against: Its opponents. The terms `adversarial` and `adversarial/PLAYER` are computed only once the opponent has
+            started.
+        last_layer: Path of the parameter that produces its output, for gradient-balanced weights.
+
+    Examples:
+        >>> prefix_player(Player("denoiser", ("network",)), "prior").modules
+        ('prior.network',)
     """
 
     name: str
@@ -50,8 +53,8 @@ class Player:
     last_layer: str | None = None
 
 
-def prefixed(player: Player, name: str) -> Player:
-    """The player of a nested Model kept under the attribute `name`."""
+def prefix_player(player: Player, name: str) -> Player:
+    """Returns a player of the nested Model `name` as the enclosing Model names it."""
     return replace(
         player,
         name=f"{name}/{player.name}",
@@ -61,44 +64,19 @@ def prefixed(player: Player, name: str) -> Player:
     )
 
 
-@dataclass(frozen=True)
-class Pass:
-    """A `Step` outside training: nothing moves, every term is wanted."""
-
-    rng: Rng
-    index: int = 0
-    moves: bool = False
-
-    def wants(self, term: str) -> bool:
-        """True."""
-        return True
-
-
-class Nested:
-    """A `Step` as the nested Model `name` sees it: draws and terms under its own name."""
-
-    def __init__(self, step: Step, name: str) -> None:
-        self.index, self.moves, self.rng = step.index, step.moves, step.rng.at(name)
-        self._step, self._name = step, name
-
-    def wants(self, term: str) -> bool:
-        """Whether the enclosing step wants `NAME/term`."""
-        return self._step.wants(f"{self._name}/{term}")
-
-
-def made_weights(weights: Mapping[str, Slot[Weight] | float] | None) -> dict[str, Weight]:
-    """The weights of an assembly's slot, by term; a number is a constant one."""
+def make_weights(weights: Mapping[str, Slot[Weight] | float] | None) -> dict[str, Weight]:
+    """Builds the weights in an assembly's slot, by term; a number becomes a constant weight."""
     return {
         term: Constant(value=weight) if isinstance(weight, int | float) else weight(term=term)
         for term, weight in (weights or {}).items()
     }
 
 
-def draws(owner: object, num: int) -> range:
-    """The draws of a bound, numbered.
+def check_draws(owner: object, num: int) -> range:
+    """Checks the number of draws of a bound, and returns their indices.
 
     Raises:
-        ValueError: If `num` is below 1; it names the class of `owner`.
+        ValueError: If `num` is below 1; the message names the class of `owner`.
     """
     if num < 1:
         raise ValueError(f"{type(owner).__name__}.bound expects num of at least 1, got {num}")
@@ -106,8 +84,8 @@ def draws(owner: object, num: int) -> range:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Runs without gradients in eval mode, and puts each module's own mode back."""
+def evaluate_mode(model: nn.Module) -> Iterator[None]:
+    """Switches a model to eval mode without gradients, and restores the mode of each of its modules afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -141,10 +119,18 @@ class Composing(type):
 class Model(nn.Module, metaclass=Composing):
     """A distribution over tensors of type `event`, and the game that trains it.
 
-    A Model keeps each slot's part under the slot's name. Models that encode have `latents` and implement `encode` and
-    `decode`; the others leave `latents` empty. In `moments` stand the mean and standard deviation of those latents
-    whose scale is known from before, so that `latent` need not measure it. Conditional ones name in `reads` the fields
-    that they are conditioned on.
+    A Model keeps the part of each slot in an attribute with the slot's name. A Model that encodes gives the types of
+    its latents in `latents` and implements `encode` and `decode`; any other Model leaves `latents` empty. `moments`
+    gives the mean and standard deviation of the latents whose scale is already known, so that `latent` need not measure
+    it. A conditional Model names in `reads` the fields that it is conditioned on.
+
+    Examples:
+        >>> from modkit.models import Diffusion
+        >>> model = Diffusion(TensorType((1, 8, 8), (-1, 1)), network="mlp")
+        >>> [player.name for player in model.players()]
+        ['denoiser']
+        >>> model.sample(2, seed=0).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     event: Event
@@ -156,9 +142,9 @@ class Model(nn.Module, metaclass=Composing):
 
     @classmethod
     def accepts(cls, event: Event, **slots: Any) -> str | None:
-        """Why this cannot model `event`, or None; asks the Models in its slots.
+        """Returns the reason why this class cannot model `event`, or None.
 
-        By default a Model takes one continuous tensor.
+        The answer may depend on the Models in its slots. By default, a Model accepts one continuous tensor.
         """
         if isinstance(event, tuple):
             return f"{cls.__name__} expects one tensor, got a hierarchy of {len(event)} levels"
@@ -169,104 +155,108 @@ class Model(nn.Module, metaclass=Composing):
         raise NotImplementedError
 
     def stages(self) -> tuple[tuple[str, ...], ...]:
-        """Its natural game: for each stage, patterns of the players that play."""
+        """The stages that it is trained in by default: for each stage, patterns of the players that play."""
         return (("*",),)
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The named, unweighted losses of one player on `batch`, scalars."""
+        """Computes the losses of one player on `batch`: unweighted scalars, by name."""
         raise NotImplementedError
 
     def weights(self, player: str) -> Mapping[str, Weight]:
-        """Weights of one player's losses, by name; those not named weigh 1."""
+        """The weights of one player's losses, by name; any other loss has weight 1."""
         return {}
 
     def update(self, player: str, step: Step) -> None:
-        """Called once a step after the player's optimizer: codebooks move, dead codes are revived."""
+        """Updates what has no gradients, such as codebooks; called once a step, after the player's optimizer."""
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Called once before the player's first turn; each iteration over `batches` is a fresh pass over the data."""
+        """Prepares a player before its first turn; each iteration over `batches` is a new pass over the data."""
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Value:
         """Draws `num` samples.
 
         Args:
             num: Number of samples.
-            fields: Fields to condition on, each with `num` rows; what is missing is drawn.
-            cond: What an enclosing Model conditions on.
+            fields: Fields to condition on, each with `num` rows; missing fields are drawn.
+            cond: Conditions from an enclosing Model.
             rng: Source of noise.
 
         Raises:
-            ValueError: If it has no prior, or has not been prepared.
+            ValueError: If the Model has no prior, or has not been prepared.
         """
         raise NotImplementedError
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
-        """A lower bound on log p(x), given what the model is conditioned on, in nats a sample, `b`.
+        """A lower bound on log p(x) given the conditions, in nats per sample, `b`.
 
-        It holds in expectation over its draws, each a function of `rng` and the row. Gradients flow through it.
+        It holds in expectation over its draws, each of which is a function of `rng` and the row. Gradients flow through
+        it.
 
         Args:
             batch: Samples x with their fields.
-            num: Draws a sample, at least 1; more of them make the bound tighter, or less noisy.
+            num: Number of draws per sample, at least 1; more draws make the bound tighter, or less noisy.
             rng: Source of the draws.
-            grain: Width of the uniform noise in x, where it was dequantised: nothing finer needs to be modelled.
+            grain: Width of the uniform noise that dequantized x; finer detail need not be modelled. 0 if there is none.
 
         Raises:
-            ValueError: If this Model has no bound, or `num` is below 1.
+            ValueError: If the Model has no bound, or `num` is below 1.
         """
         raise ValueError(f"{type(self).__name__} has no lower bound on log p(x)")
 
     @property
     def differentiable(self) -> bool:
-        """Whether what makes x can be trained through `cross_entropy`."""
+        """Whether gradients of `cross_entropy` can train the model that x comes from."""
         return False
 
     def cross_entropy(self, batch: Batch, step: Step) -> Tensor:
-        """An upper bound on -log p(x), differentiable in x, in nats a sample, `b`: here `bound`'s of one draw.
+        """An upper bound on -log p(x) in nats per sample, `b`, differentiable in x; by default, by one draw of `bound`.
 
-        Where x is a draw of q, its mean over draws is a bound on the cross entropy of q and p.
+        If x is drawn from q, the mean over draws is an upper bound on the cross entropy of q and p.
 
         Raises:
-            ValueError: If this Model has no bound.
+            ValueError: If the Model has no bound.
         """
         return -self.bound(batch, 1, step.rng)
 
     @property
     def entropic(self) -> tuple[str, ...]:
-        """Those of its latents whose prior can be left to another Model, by `open_losses`."""
+        """Names of the latents whose prior can be another Model in joint training, see `open_losses`."""
         return ()
 
     def open_losses(self, player: str, batch: Batch, step: Step, name: str) -> tuple[dict[str, Tensor], Value | None]:
-        """A player's `losses` where another Model is the prior of the latent `name`, for joint training.
+        """Computes a player's losses when another Model is the prior of the latent `name`, for joint training.
 
-        They hold `entropy`, less that of q(latent | x), in place of `kl`, and the latent is the draw that they were
-        computed at, through which gradients flow; None of a player that makes none (a critic).
+        In place of `kl`, the losses have `entropy`, the negative entropy of q(latent | x).
+
+        Returns:
+            The losses, and the draw of the latent that they were computed at, through which gradients flow; for a
+            player that draws no latent (a critic), None in its place.
 
         Raises:
-            ValueError: If the entropy of the latent is not known.
+            ValueError: If the entropy of the latent is unknown.
         """
         raise ValueError(f"{type(self).__name__} has no entropy of its latents")
 
     def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
-        """A draw of the latent `name` of `x`, and log p(x | latent) - log q(latent | x) in nats, `b`.
+        """Draws the latent `name` of `x`, and computes log p(x | latent) - log q(latent | x) in nats, `b`.
 
-        With a prior's log p(latent) this is the logarithm of an importance weight, of expectation p(x).
+        Adding a prior's log p(latent) makes it the logarithm of an importance weight with expectation p(x).
 
         Raises:
-            ValueError: If one of the two is no density.
+            ValueError: If one of the two has no density.
         """
         raise ValueError(f"{type(self).__name__} has no densities of its latents")
 
     def encode(self, x: Tensor, name: str, rng: Rng | None = None) -> Value:
-        """The latent `name` of `x`: its mean, or a draw with an rng."""
+        """Encodes `x` to the latent `name`: a draw if an rng is given, otherwise the mean."""
         raise ValueError(f"{type(self).__name__} has no latents to encode to")
 
     def decode(self, latent: Value, name: str) -> Tensor:
-        """The mean of x given the latent `name`."""
+        """Decodes the latent `name` to the mean of x."""
         raise ValueError(f"{type(self).__name__} has no latents to decode")
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """`x` through its latent and back."""
+        """Encodes `x` to the last latent and decodes it."""
         name = list(self.latents)[-1] if self.latents else ""
         return self.decode(self.encode(x, name), name)
 
@@ -279,19 +269,19 @@ class Model(nn.Module, metaclass=Composing):
 
     @property
     def coder(self) -> Model | None:
-        """The Model that encodes x, itself or one that it holds, or None: what is yet to be sampled it reconstructs."""
+        """The Model that encodes x: this one, one that it holds, or None."""
         return self if self.latents else None
 
     def active_players(self) -> tuple[Player, ...]:
-        """Its players, or none where it is frozen."""
+        """Its players, or none if it is frozen."""
         return () if self.frozen else self.players()
 
-    def owned(self, *names: str) -> tuple[str, ...]:
-        """Those of its attributes that are modules, for `Player.modules`."""
+    def list_modules(self, *names: str) -> tuple[str, ...]:
+        """Returns those of the given attributes that hold modules, for `Player.modules`."""
         return tuple(name for name in names if isinstance(getattr(self, name), nn.Module))
 
-    def blank(self, num: int, type: TensorType) -> Tensor:
-        """An uninitialised batch of a type, on this Model's device and in its precision."""
+    def allocate(self, num: int, type: TensorType) -> Tensor:
+        """Allocates an uninitialised batch of a type, on the Model's device and in its precision."""
         dtype = self._floating if type.classes is None else torch.int64
         return torch.empty((num, *type.shape), dtype=dtype, device=self.device)
 
@@ -300,14 +290,14 @@ class Model(nn.Module, metaclass=Composing):
         return next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
 
     def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:
-        """The fields that its conditioner reads: those given, the missing ones drawn.
+        """Completes the fields that its conditioner reads, by draws of the missing ones.
 
         Raises:
-            ValueError: If of fields that belong to one sample (a mask and what it hides) only some are given.
+            ValueError: If only some of the fields that belong to one sample (a mask and what it hides) are given.
         """
         if all(name in fields for name in self.reads):
             return fields
-        for group in getattr(self.conditioner, "together", ()):
+        for group in read_extras(self.conditioner, ConditionerExtras).together:
             missing = [name for name in group if name not in fields]
             if 0 < len(missing) < len(group):
                 given = ", ".join(name for name in group if name in fields)
@@ -316,7 +306,7 @@ class Model(nn.Module, metaclass=Composing):
 
     @property
     def single(self) -> TensorType:
-        """The event of a Model over one tensor.
+        """The event, which must be one tensor.
 
         Raises:
             ValueError: If the event is a hierarchy.
@@ -336,29 +326,32 @@ class Model(nn.Module, metaclass=Composing):
         first: int = 0,
         **fields: int | Sequence[int] | Tensor,
     ) -> Value:
-        """Draws `num` samples, `num` rows of the event, in eval mode and without gradients.
+        """Draws `num` samples, in eval mode and without gradients.
 
-        Sample i of a seed has the same noise on any device and in any batch.
+        Sample i of a seed has the same noise on any device and for any batch size.
 
         Args:
             num: Number of samples, at least 1.
-            seed: Seed of the noise; fresh where neither it nor a generator is given.
-            generator: Where to take a seed from instead.
-            batch_size: Samples made at a time; 256 where not given.
-            first: Number of the first sample, to go on from an earlier call.
-            **fields: What to condition on: `labels=3` for all, or one value a sample (`masked`, `num` rows of maps).
+            seed: Seed of the noise; chosen at random if neither a seed nor a generator is given.
+            generator: Generator that the seed is drawn from.
+            batch_size: Number of samples drawn at a time, 256 by default.
+            first: Index of the first sample, to continue from an earlier call.
+            **fields: Fields to condition on: one value for all samples (`labels=3`), or one per sample.
+
+        Returns:
+            The samples, `num` rows of the event.
 
         Raises:
-            ValueError: If a number is out of range, a field is unknown or has another length, both seed and generator
-                are given, or the Model cannot be sampled.
+            ValueError: If a number is out of range, a field is unknown or of the wrong length, both a seed and a
+                generator are given, or the Model cannot be sampled.
         """
         size = 256 if batch_size is None else batch_size
         if num < 1 or size < 1 or first < 0:
             raise ValueError(f"sample expects num >= 1, batch_size >= 1 and first >= 0, got {num}, {size} and {first}")
-        rows = {name: self._field(name, value, num) for name, value in fields.items()}
-        rng = Rng("sample", _seed(seed, generator)).rows(first)
+        rows = {name: self._expand_field(name, value, num) for name, value in fields.items()}
+        rng = Rng("sample", _choose_seed(seed, generator)).rows(first)
         drawn = []
-        with evaluating(self):
+        with evaluate_mode(self):
             for start in range(0, num, size):
                 part = {name: value[start : start + size] for name, value in rows.items()}
                 drawn.append(self.draw(min(size, num - start), part, Cond(), rng.rows(start)))
@@ -366,7 +359,7 @@ class Model(nn.Module, metaclass=Composing):
             return tuple(torch.cat(level) for level in zip(*drawn))
         return torch.cat([value for value in drawn if isinstance(value, Tensor)])
 
-    def _field(self, name: str, value: int | Sequence[int] | Tensor, num: int) -> Tensor:
+    def _expand_field(self, name: str, value: int | Sequence[int] | Tensor, num: int) -> Tensor:
         if name not in self.reads:
             known = ", ".join(self.reads) or "none: the model is unconditional"
             raise ValueError(f"sample got the field {name!r}, expected one of: {known}")
@@ -378,7 +371,7 @@ class Model(nn.Module, metaclass=Composing):
         return tensor
 
 
-def _seed(seed: int | None, generator: torch.Generator | None) -> int:
+def _choose_seed(seed: int | None, generator: torch.Generator | None) -> int:
     if seed is not None and generator is not None:
         raise ValueError("sample expects a seed or a generator, got both")
     if seed is not None:

@@ -1,12 +1,13 @@
-"""Attention between the positions of a map, or from them to a sequence of tokens.
+"""Attention between the positions of a map, or from the positions to a sequence of tokens.
 
     y = x + W_o softmax(Q K^T / sqrt(c / heads)) V        Q = W_q norm(x);  K, V from norm(x), or from the tokens
 
-Self-attention where no tokens are given, else cross-attention as in latent diffusion. Positions are flattened, so any
-rank will do; `W_o` starts at zero. torch's fused kernel keeps no n x n matrix (and differentiates once only, so no
-gradient penalty goes through it).
+Without tokens this is self-attention, with tokens cross-attention as in latent diffusion. Positions are flattened, so
+maps of any rank are accepted; `W_o` starts at zero. torch's fused kernel stores no n x n matrix. It can be
+differentiated only once, so gradient penalties do not work through it.
 
-Shape letters: b batch, c channels, h w spatial (one, two or three sizes), n positions or tokens, d width of a token.
+Shape letters: b batch, c channels, h w spatial (one, two or three sizes), n positions or tokens, d width of a token (in
+patterns of heads: of a head).
 
 References:
     Denoising Diffusion Probabilistic Models (Ho et al., 2020), https://arxiv.org/abs/2006.11239
@@ -18,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modkit.nn.blocks import norm, zero
+from modkit.nn.blocks import group_norm, zero_init
 
-__all__ = ["Attention", "attended"]
+__all__ = ["Attention", "find_attention_levels"]
 
 
 class Attention(nn.Module):
@@ -31,9 +33,16 @@ class Attention(nn.Module):
 
     Args:
         channels: Channels of the map.
-        context: Width d of the tokens it attends to, or None: it attends to the map's own positions.
-        head_channels: Channels a head; the nearest larger number that divides `channels` is taken.
-        normalize: Makes the normalisation of so many channels.
+        context: Width d of the tokens to attend to. With None, the map attends to its own positions.
+        head_channels: Channels per head; rounded up to the next number that divides `channels`.
+        normalize: Creates the normalisation layer for a number of channels.
+
+    Examples:
+        >>> import torch
+        >>> Attention(64)(torch.zeros(2, 64, 8, 8)).shape
+        torch.Size([2, 64, 8, 8])
+        >>> Attention(64, context=16)(torch.zeros(2, 64, 8, 8), torch.zeros(2, 5, 16)).shape
+        torch.Size([2, 64, 8, 8])
     """
 
     heads: int
@@ -44,7 +53,7 @@ class Attention(nn.Module):
         *,
         context: int | None = None,
         head_channels: int = 32,
-        normalize: Callable[[int], nn.GroupNorm] = norm,
+        normalize: Callable[[int], nn.GroupNorm] = group_norm,
     ) -> None:
         super().__init__()
         heads = (n for n in range(2, channels + 1) if channels % n == 0 and channels // n >= head_channels)
@@ -53,36 +62,43 @@ class Attention(nn.Module):
         self.norm = normalize(channels)
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(context or channels, 2 * channels)
-        self.out = zero(nn.Linear(channels, channels))
+        self.out = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Maps `b c h w` to itself, attending to `context`, `b n d`, where it was built for tokens.
+        """Maps `b c h w` to the same shape, attending to the tokens `context`, `b n d`, if it was built for them.
 
         Raises:
-            ValueError: If tokens are missing, or given where it attends to itself.
+            ValueError: If tokens are missing, or are given to self-attention.
         """
         if self.crosses != (context is not None):
             expected = "tokens `context`" if self.crosses else "no context"
             raise ValueError(f"Attention expects {expected}, got {'None' if context is None else tuple(context.shape)}")
-        # Contiguous: else torch's Linear takes one of two ways by whether its weights take gradients, so that a frozen
-        # model and its reload would differ by rounding.
-        positions = self.norm(x).flatten(2).transpose(1, 2).contiguous()
-        query = self._split(self.query(positions))
-        key, value = self.key_value(positions if context is None else context.to(x.dtype).contiguous()).chunk(2, dim=-1)
-        y = F.scaled_dot_product_attention(query, self._split(key), self._split(value))
-        y = self.out(y.transpose(1, 2).flatten(2))
-        residual: Tensor = y.transpose(1, 2).reshape(x.shape)
+        # Contiguous, since for other inputs torch's Linear chooses its kernel by whether the weights require gradients:
+        # a frozen model and a reloaded one would differ by rounding.
+        positions = rearrange(self.norm(x), "b c ... -> b (...) c").contiguous()
+        query = rearrange(self.query(positions), "b n (heads d) -> b heads n d", heads=self.heads)
+        tokens = positions if context is None else context.to(x.dtype).contiguous()
+        key, value = rearrange(self.key_value(tokens), "b n (kv heads d) -> kv b heads n d", kv=2, heads=self.heads)
+        y = F.scaled_dot_product_attention(query, key, value)
+        y = self.out(rearrange(y, "b heads n d -> b n (heads d)"))
+        residual: Tensor = rearrange(y, "b n c -> b c n").reshape(x.shape)
         return x + residual
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(1, 2)
 
+def find_attention_levels(owner: str, sizes: Sequence[Sequence[int]], resolutions: Sequence[int]) -> list[bool]:
+    """Determines which levels attend: those whose largest side is among the resolutions.
 
-def attended(owner: str, sizes: Sequence[Sequence[int]], resolutions: Sequence[int]) -> list[bool]:
-    """Which levels attend: those of these sizes whose largest side is among the resolutions.
+    Args:
+        owner: Name of the network, for error messages.
+        sizes: Spatial size of each level.
+        resolutions: Largest sides of the levels that attend.
 
     Raises:
-        ValueError: If a resolution is no level's; names `owner`.
+        ValueError: If a resolution belongs to no level.
+
+    Examples:
+        >>> find_attention_levels("UNet", [(32, 32), (16, 16), (8, 8)], [16])
+        [False, True, False]
     """
     sides = [max(size) for size in sizes]
     if not set(resolutions) <= set(sides):

@@ -3,10 +3,10 @@ r"""Blocks of convolutional networks over signals, images and volumes.
     h = conv_1(SiLU(norm_1(x)))
     y = skip(x) + conv_2(dropout(SiLU((1 + s) norm_2(h) + m)))        (s, m) = W SiLU(e)
 
-The residual block of DDPM, modulated by an embedding e as in ADM (FiLM) where there is one. Its last convolution
-starts at zero, so that a new block is the identity (or its 1-wide skip). The rank (1, 2 or 3 spatial sizes) is told to
-each block; a size n is halved to ceil(n / 2) and doubled to 2 n, cropped where an odd size is to come back. How a block
-normalises is told to it as well.
+This is DDPM's residual block, modulated by an embedding e as in ADM (FiLM) if there is one. Its last convolution starts
+at zero, so that a new block is the identity, or its 1-wide skip convolution. Each block is built for a rank: one, two
+or three spatial sizes. Downsampling turns a size n into ceil(n / 2), upsampling turns it into 2 n, which is then
+cropped to restore odd sizes.
 
 Shape letters: b batch, c channels, d embedding width, h w spatial (one, two or three sizes).
 
@@ -29,39 +29,50 @@ __all__ = [
     "Downsample",
     "ResidualBlock",
     "Upsample",
+    "broadcast",
     "check_levels",
     "conv",
-    "map_size",
-    "norm",
-    "norm_of_32",
-    "pyramid",
-    "zero",
+    "crop",
+    "get_map_size",
+    "group_norm",
+    "group_norm_32",
+    "make_pyramid",
+    "zero_init",
 ]
 
 
-def norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation in as many groups as divide `channels`, at most 32 and of at least 4 channels (EDM's rule).
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation with the most groups of at least 4 channels, up to 32, that divide `channels` (EDM's rule).
 
-    A group of one channel would lose that channel's mean, and on a 1x1 map everything.
+    A group of one channel would lose that channel's mean and, on a 1x1 map, all information.
+
+    Examples:
+        >>> group_norm(64).num_groups, group_norm(12).num_groups
+        (16, 3)
     """
     return nn.GroupNorm(max(n for n in range(1, 33) if channels % n == 0 and (n == 1 or channels // n >= 4)), channels)
 
 
-def norm_of_32(channels: int) -> nn.GroupNorm:
-    """Group normalisation as DDPM's code and its successors have it: 32 groups, and 1e-6 beside the variance."""
+def group_norm_32(channels: int) -> nn.GroupNorm:
+    """Group normalisation as in DDPM's code and its successors: 32 groups, and 1e-6 added to the variance."""
     return nn.GroupNorm(32, channels, eps=1e-6)
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised convolutions around a skip; see the module's equation.
+    """Two normalised convolutions with a skip connection; see the module's equation.
 
     Args:
         rank: Number of spatial sizes.
         channels: Channels of the input.
         out_channels: Channels of the output.
-        width: Width of the embedding that modulates it, or None.
-        dropout: Share of the values dropped before the last convolution.
-        normalize: Makes the normalisation of so many channels.
+        width: Width of the embedding that modulates the block, or None.
+        dropout: Probability of dropout before the last convolution.
+        normalize: Creates the normalisation layer for a number of channels.
+
+    Examples:
+        >>> import torch
+        >>> ResidualBlock(2, 8, 16, width=4)(torch.zeros(1, 8, 5, 5), torch.zeros(1, 4)).shape
+        torch.Size([1, 16, 5, 5])
     """
 
     def __init__(
@@ -72,7 +83,7 @@ class ResidualBlock(nn.Module):
         *,
         width: int | None = None,
         dropout: float = 0.0,
-        normalize: Callable[[int], nn.GroupNorm] = norm,
+        normalize: Callable[[int], nn.GroupNorm] = group_norm,
     ) -> None:
         super().__init__()
         self.norm_1 = normalize(channels)
@@ -80,35 +91,39 @@ class ResidualBlock(nn.Module):
         self.film = nn.Linear(width, 2 * out_channels) if width else None
         self.norm_2 = normalize(out_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv_2 = zero(conv(rank, out_channels, out_channels))
+        self.conv_2 = zero_init(conv(rank, out_channels, out_channels))
         self.skip = nn.Identity() if channels == out_channels else conv(rank, channels, out_channels, kernel=1)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """Maps `b c h w` to the same size with `out_channels`, modulated by `embedding`, `b d`.
+        """Maps `b c h w` to `b out_channels h w`, modulated by `embedding`, `b d`.
 
         Raises:
-            ValueError: If it was built to be modulated and the embedding is missing.
+            ValueError: If the block was built for an embedding and none is given.
         """
         h = self.norm_2(self.conv_1(F.silu(self.norm_1(x))))
         if self.film is not None:
             if embedding is None:
                 raise ValueError(f"ResidualBlock expects an embedding of width {self.film.in_features}, got None")
-            film = self.film(F.silu(embedding))
-            scale, shift = film.reshape(*film.shape, *(1,) * (x.ndim - 2)).chunk(2, dim=1)
+            scale, shift = broadcast(self.film(F.silu(embedding)), x).chunk(2, dim=1)
             h = h * (1 + scale) + shift
         y: Tensor = self.skip(x) + self.conv_2(self.dropout(F.silu(h)))
         return y
 
 
 class Downsample(nn.Module):
-    """Halves each size, n to ceil(n / 2), by a convolution of stride 2.
+    """Halves each size, n to ceil(n / 2), by a convolution of stride 2 or by averaging.
 
     Args:
         rank: Number of spatial sizes.
-        channels: Channels, kept.
-        padding: Zeros at `both` ends, or at the `end` alone where n is even, so that the window of position i starts
-            at 2 i (TensorFlow's `SAME`, which DDPM and latent diffusion keep).
-        learned: Whether a convolution halves, or the mean of windows 2 wide.
+        channels: Channels of the input and the output.
+        padding: Where zeros are added: at `both` ends or, for an even n, only at the `end`, so that the window of
+            position i starts at 2 i (TensorFlow's `SAME`, which DDPM and latent diffusion use).
+        learned: Whether to use a convolution; otherwise windows 2 wide are averaged.
+
+    Examples:
+        >>> import torch
+        >>> Downsample(2, 4)(torch.zeros(1, 4, 7, 8)).shape
+        torch.Size([1, 4, 4, 4])
     """
 
     def __init__(
@@ -122,7 +137,7 @@ class Downsample(nn.Module):
             self.conv = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)[rank - 1](2, ceil_mode=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps `b c h w` to half the size."""
+        """Maps `b c h w` to half its size."""
         if self.padding == "end":
             x = F.pad(x, [width for length in reversed(x.shape[2:]) for width in (length % 2, 1)])
         y: Tensor = self.conv(x)
@@ -130,12 +145,17 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles each size by repetition, crops and convolves.
+    """Doubles each size by repeating values, then crops and convolves.
 
     Args:
         rank: Number of spatial sizes.
-        channels: Channels, kept.
-        learned: Whether it convolves.
+        channels: Channels of the input and the output.
+        learned: Whether a convolution follows.
+
+    Examples:
+        >>> import torch
+        >>> Upsample(2, 4)(torch.zeros(1, 4, 4, 4), size=(7, 8)).shape
+        torch.Size([1, 4, 7, 8])
     """
 
     def __init__(self, rank: int, channels: int, *, learned: bool = True) -> None:
@@ -143,38 +163,51 @@ class Upsample(nn.Module):
         self.conv = conv(rank, channels, channels) if learned else nn.Identity()
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """Maps `b c h w` to `size`, each 2 n or 2 n - 1 of an input's n."""
-        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        for dim, length in enumerate(size, start=2):
-            x = x.narrow(dim, 0, length)
-        y: Tensor = self.conv(x)
+        """Maps `b c h w` to `size`, in which each input size n has become 2 n or 2 n - 1."""
+        y: Tensor = self.conv(crop(F.interpolate(x, scale_factor=2.0, mode="nearest"), size))
         return y
 
 
 def conv(
     rank: int, channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1, padding: int | None = None
 ) -> nn.Module:
-    """A convolution over `rank` spatial sizes that keeps them (divides them by `stride`, rounding up).
+    """A convolution over `rank` spatial sizes, `b channels h w` to `b out_channels h w`.
 
-    It does so under the padding that is taken where none is given.
+    With the default padding an odd `kernel` keeps the sizes or, with a `stride`, divides them by it and rounds up.
     """
     convolutions: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
     padding = kernel // 2 if padding is None else padding
     return convolutions[rank](channels, out_channels, kernel, stride=stride, padding=padding)
 
 
-def zero(module: nn.Module) -> nn.Module:
-    """The module with its parameters set to zero."""
+def zero_init(module: nn.Module) -> nn.Module:
+    """Sets all parameters of a module to zero and returns the module."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
 
 
-def map_size(owner: str, x: TensorType) -> tuple[int, ...]:
-    """The spatial size of a continuous map.
+def broadcast(vector: Tensor, like: Tensor) -> Tensor:
+    """Reshapes `vector`, `b d`, to broadcast over the positions of `like`, `b c h w`: `b d 1 1`."""
+    return vector.reshape(*vector.shape, *(1,) * (like.ndim - 2))
+
+
+def crop(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Crops a map `b c h w` to `size`, removing values at the end of each dimension."""
+    for dim, length in enumerate(size, start=2):
+        x = x.narrow(dim, 0, length)
+    return x
+
+
+def get_map_size(owner: str, x: TensorType) -> tuple[int, ...]:
+    """Returns the spatial size of a continuous map.
 
     Raises:
-        ValueError: If `x` is codes, a vector, or has more than three spatial sizes; names `owner`.
+        ValueError: If `x` is codes or a vector, or has more than three spatial sizes. The message names `owner`.
+
+    Examples:
+        >>> get_map_size("UNet", TensorType((3, 32, 24)))
+        (32, 24)
     """
     if x.classes is not None or not 2 <= len(x.shape) <= 4:
         raise ValueError(f"{owner} expects continuous maps of shape (c, t), (c, h, w) or (c, t, h, w), got {x}")
@@ -182,17 +215,22 @@ def map_size(owner: str, x: TensorType) -> tuple[int, ...]:
 
 
 def check_levels(owner: str, channels: Sequence[int], blocks: int) -> None:
-    """Checks the levels of a pyramid.
+    """Checks the channels of each level of a pyramid and the number of blocks per level.
 
     Raises:
-        ValueError: If there is no level, a level has no channel or no block; names `owner`.
+        ValueError: If there is no level, or a level has no channel or no block. The message names `owner`.
     """
     if not channels or min(channels) < 1 or blocks < 1:
         raise ValueError(f"{owner} expects channels and blocks of at least 1, got {list(channels)} and {blocks}")
 
 
-def pyramid(size: Sequence[int], num: int) -> list[tuple[int, ...]]:
-    """The sizes of `num` levels, finest first, each half of the one before, rounded up."""
+def make_pyramid(size: Sequence[int], num: int) -> list[tuple[int, ...]]:
+    """Computes the sizes of `num` levels, finest first; each is half of the one before, rounded up.
+
+    Examples:
+        >>> make_pyramid((28, 28), 3)
+        [(28, 28), (14, 14), (7, 7)]
+    """
     sizes = [tuple(size)]
     while len(sizes) < num:
         sizes.append(tuple(-(-length // 2) for length in sizes[-1]))

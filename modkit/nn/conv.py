@@ -1,20 +1,20 @@
-"""A convolutional encoder and its mirror, in the manner of latent diffusion's first stage.
+"""A convolutional encoder and the matching decoder, similar to the first stage of latent diffusion.
 
-    encoder: conv -> levels of residual blocks, halved between -> middle -> norm, SiLU, conv
-    decoder: conv -> middle -> levels of residual blocks, doubled between -> norm, SiLU, conv, tanh where x is bounded
+    encoder: conv -> levels of residual blocks, downsampling between -> middle -> norm, SiLU, conv
+    decoder: conv -> middle -> levels of residual blocks, upsampling between -> norm, SiLU, conv, tanh if x is bounded
 
-A level stands for each entry of `channels`, so two entries halve once (f2) and four halve three times (f8). Odd sizes
-are rounded up on the way down and cropped on the way up: any size comes back. Signals, images and volumes share the
-code.
+There is one level for each entry of `channels`, so two entries downsample once (f2) and four downsample three times
+(f8). Odd sizes are rounded up on the way down and cropped on the way up, so every size is restored. The same code
+serves signals, images and volumes.
 
-A hierarchy has a map for each of several levels, coarsest first. The encoder's finer maps are taken where their level
-ends, before it is halved, each through a norm, SiLU and a convolution of its own; the decoder joins each as further
-channels where its level begins. So the coarsest map sees the most of x, and the finer ones add what it lacks.
+A hierarchy has maps at several levels, coarsest first. The encoder emits each finer map at the end of its level, before
+downsampling, through a norm, SiLU and a separate convolution. The decoder joins it as further channels at the start of
+the level. The coarsest map thus has the largest receptive field, and finer maps add details.
 
-In the `taming` style both are the authors' first stages, of taming-transformers and of latent diffusion (whose decoder
-has a block a level more than the encoder): 32 groups a norm, attention with one head and always in the middle, and the
-halved map's windows starting at every second position. The encoder emits `out_channels`; the decoder begins with a 1x1
-convolution to `in_channels`.
+The `taming` style reproduces the first stages of taming-transformers and of latent diffusion, whose decoder has one
+more block per level than the encoder: norms with 32 groups, attention with one head and always in the middle, and
+downsampling windows that start at every second position. The encoder emits `out_channels`; the decoder begins with a
+1x1 convolution to `in_channels`.
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 
@@ -35,17 +35,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modkit.nn.attention import Attention, attended
+from modkit.nn.attention import Attention, find_attention_levels
 from modkit.nn.blocks import (
     Downsample,
     ResidualBlock,
     Upsample,
     check_levels,
     conv,
-    map_size,
-    norm,
-    norm_of_32,
-    pyramid,
+    get_map_size,
+    group_norm,
+    group_norm_32,
+    make_pyramid,
 )
 from modkit.types import Event, TensorType, Value, split_levels
 
@@ -53,23 +53,33 @@ __all__ = ["ConvDecoder", "ConvEncoder"]
 
 
 class ConvEncoder(nn.Module):
-    """Maps signals, images or volumes to features `h` of fewer positions, `b channels[-1] h w`, or to a hierarchy.
+    """Maps signals, images or volumes to features `h` at fewer positions, `b channels[-1] h w`, or to a hierarchy.
 
     Args:
         x: Type of the data: continuous maps.
         channels: Channels of each level, finest first; the resolution is halved between levels.
-        blocks: Residual blocks a level.
+        blocks: Residual blocks per level.
         attention: Resolutions (the largest side of a level's maps) at which to attend.
-        dropout: Share of the values dropped in each residual block.
-        levels: Resolutions at which a map is emitted, two or more, the last level's among them (`[8, 4]`); None: the
-            last level's map alone.
-        out_channels: Channels of the last level's map as it is emitted; the last of `channels` where not given.
-        resampling: Whether maps are halved by a convolution (`conv`) or by the mean of neighbours (`plain`).
-        style: How blocks normalise, attend and halve: `modkit`, or `taming`, see above.
+        dropout: Probability of dropout in each residual block.
+        levels: Resolutions at which to emit a map, for example `[8, 4]`: two or more, including that of the last level.
+            By default only the last level emits one.
+        out_channels: Channels of the last level's emitted map; by default the last of `channels`.
+        resampling: Whether to downsample by a convolution (`conv`) or by averaging neighbours (`plain`).
+        style: How blocks normalise, attend and downsample: `modkit`, or `taming` (see above).
 
     Raises:
-        ValueError: If `x` is a vector or codes, there is no level or block, a resolution is no level's, a choice is
-            unknown, or a number of channels does not suit the style.
+        ValueError: If `x` is a vector or codes, there is no level or block, a resolution belongs to no level, a choice
+            is unknown, or a number of channels does not suit the style.
+
+    Examples:
+        >>> encoder = ConvEncoder(TensorType((3, 16, 16)), channels=[4, 8])
+        >>> str(encoder.h)
+        '8×8×8 unbounded'
+        >>> encoder(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 8, 8])
+        >>> hierarchy = ConvEncoder(TensorType((3, 16, 16)), channels=[4, 4, 8], levels=[8, 4])
+        >>> [tuple(h.shape) for h in hierarchy(torch.zeros(2, 3, 16, 16))]
+        [(2, 8, 4, 4), (2, 4, 8, 8)]
     """
 
     h: Event
@@ -89,11 +99,11 @@ class ConvEncoder(nn.Module):
     ) -> None:
         super().__init__()
         check_levels("ConvEncoder", channels, blocks)
-        made = _chosen("ConvEncoder", style, resampling, "out_channels", out_channels)
-        sizes = pyramid(map_size("ConvEncoder", x), len(channels))
-        attends = attended("ConvEncoder", sizes, attention)
+        made = _choose_style("ConvEncoder", style, resampling, "out_channels", out_channels)
+        sizes = make_pyramid(get_map_size("ConvEncoder", x), len(channels))
+        attends = find_attention_levels("ConvEncoder", sizes, attention)
         rank = len(sizes[0])
-        emits = _emitting(sizes, levels) if levels is not None else [False] * len(sizes)
+        emits = _find_emitting(sizes, levels) if levels is not None else [False] * len(sizes)
         emitted = channels[-1] if out_channels is None else out_channels
         coarsest = TensorType((emitted, *sizes[-1]))
         finer = [TensorType((wide, *size)) for wide, size, emit in zip(channels, sizes, emits) if emit][:-1]
@@ -101,19 +111,19 @@ class ConvEncoder(nn.Module):
         self.conv_in = conv(rank, x.shape[0], channels[0])
         self.levels = nn.ModuleList()
         for level, (wide, attend) in enumerate(zip(channels, attends)):
-            parts = made.level(rank, channels[max(level - 1, 0)], wide, blocks, attend, dropout)
+            parts = made.make_level(rank, channels[max(level - 1, 0)], wide, blocks, attend, dropout)
             if level + 1 < len(channels):
                 parts.append(Downsample(rank, wide, padding=made.padding, learned=resampling == "conv"))
             self.levels.append(nn.Sequential(*parts))
-        self.middle = made.middle(rank, channels[-1], attends[-1], dropout)
+        self.middle = made.make_middle(rank, channels[-1], attends[-1], dropout)
         self.norm_out = made.normalize(channels[-1])
         self.conv_out = conv(rank, channels[-1], emitted)
         self.heads = nn.ModuleDict(
-            {str(level): _head(rank, channels[level]) for level, emit in enumerate(emits[:-1]) if emit}
+            {str(level): _make_head(rank, channels[level]) for level, emit in enumerate(emits[:-1]) if emit}
         )
 
     def forward(self, x: Tensor) -> Value:
-        """Encodes `x`, `b c h w` of any size; a hierarchy comes coarsest first."""
+        """Encodes `x`, `b c h w` of any size; a hierarchy is returned coarsest first."""
         y: Tensor = self.conv_in(x)
         maps: list[Tensor] = []
         for index, level in enumerate(self.levels):
@@ -126,23 +136,30 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Maps latents to maps of type `x` at more positions; bounded by tanh where x has a range.
+    """Maps latents to maps of type `x` at more positions; a tanh bounds the output if x has a range.
 
     Args:
-        z: Type of the latents: as many halvings below x as there are levels after the first; of a hierarchy so is the
-            first, and each other is of a later level's size, in the levels' order.
-        x: Type to emit.
+        z: Type of the latents, or of a hierarchy of them. The coarsest has the size of x, halved once for each level
+            after the first; each finer one has the size of a later level, in the order of the levels.
+        x: Type of the output.
         channels: Channels of each level, coarsest first; the resolution is doubled between levels.
-        blocks: Residual blocks a level.
+        blocks: Residual blocks per level.
         attention: Resolutions (the largest side of a level's maps) at which to attend.
-        dropout: Share of the values dropped in each residual block.
-        in_channels: Channels to which a 1x1 convolution maps the coarsest latent first; no such layer where not given.
-        resampling: Whether doubled maps go through a convolution (`conv`) or not (`plain`).
-        style: How blocks normalise and attend: `modkit`, or `taming`, see above.
+        dropout: Probability of dropout in each residual block.
+        in_channels: Channels to which a 1x1 convolution first maps the coarsest latent; by default there is no such
+            layer.
+        resampling: Whether a convolution follows each upsampling (`conv`) or not (`plain`).
+        style: How blocks normalise and attend: `modkit`, or `taming` (see above).
 
     Raises:
-        ValueError: If `z` is of another size, `z` or `x` is a vector or codes, there is no level or block, a resolution
-            is no level's, a choice is unknown, or a number of channels does not suit the style.
+        ValueError: If `z` has another size, `z` or `x` is a vector or codes, there is no level or block, a resolution
+            belongs to no level, a choice is unknown, or a number of channels does not suit the style.
+
+    Examples:
+        >>> x = TensorType((3, 15, 15), range=(-1.0, 1.0))
+        >>> decoder = ConvDecoder(TensorType((4, 8, 8)), x, channels=[8, 4])
+        >>> decoder(torch.zeros(2, 4, 8, 8)).shape
+        torch.Size([2, 3, 15, 15])
     """
 
     last_layer: str | None = "conv_out.weight"
@@ -163,23 +180,23 @@ class ConvDecoder(nn.Module):
         super().__init__()
         coarsest, *finer = split_levels(z)
         check_levels("ConvDecoder", channels, blocks)
-        made = _chosen("ConvDecoder", style, resampling, "in_channels", in_channels)
-        sizes = pyramid(map_size("ConvDecoder", x), len(channels))[::-1]
-        if map_size("ConvDecoder", coarsest) != sizes[0]:
+        made = _choose_style("ConvDecoder", style, resampling, "in_channels", in_channels)
+        sizes = make_pyramid(get_map_size("ConvDecoder", x), len(channels))[::-1]
+        if get_map_size("ConvDecoder", coarsest) != sizes[0]:
             raise ValueError(
                 f"ConvDecoder with {len(channels)} levels expects z of size {sizes[0]} for x of size {sizes[-1]}, "
                 f"got {coarsest.shape[1:]}"
             )
-        joined = _joining(sizes, finer)
-        attends = attended("ConvDecoder", sizes, attention)
+        joined = _find_joins(sizes, finer)
+        attends = find_attention_levels("ConvDecoder", sizes, attention)
         rank = len(sizes[0])
         self.range = x.range
         self._crops = [tuple(2 * n - m for n, m in zip(low, high)) for low, high in zip(sizes, sizes[1:])]
         self.project = conv(rank, coarsest.shape[0], in_channels, kernel=1) if in_channels else nn.Identity()
         self.conv_in = conv(rank, in_channels or coarsest.shape[0], channels[0])
-        self.middle = made.middle(rank, channels[0], attends[0], dropout)
+        self.middle = made.make_middle(rank, channels[0], attends[0], dropout)
         self.levels = nn.ModuleList(
-            nn.Sequential(*made.level(rank, channels[max(level - 1, 0)], wide, blocks, attend, dropout))
+            nn.Sequential(*made.make_level(rank, channels[max(level - 1, 0)], wide, blocks, attend, dropout))
             for level, (wide, attend) in enumerate(zip(channels, attends))
         )
         learned = resampling == "conv"
@@ -194,7 +211,7 @@ class ConvDecoder(nn.Module):
         self.conv_out = conv(rank, channels[-1], x.shape[0])
 
     def forward(self, z: Value) -> Tensor:
-        """Decodes `z`, `b c h w`: to x's size from the latent's own size, in proportion from any other."""
+        """Decodes `z`, `b c h w`, to the size of x, or in proportion if `z` has another size than its type."""
         coarsest, *finer = z if isinstance(z, tuple) else (z,)
         y: Tensor = self.levels[0](self.middle(self.conv_in(self.project(coarsest))))
         for index, (doubling, crop) in enumerate(zip(self.doublings, self._crops), start=1):
@@ -211,39 +228,41 @@ class ConvDecoder(nn.Module):
 
 @dataclass(frozen=True)
 class _Style:
-    """How the blocks of both are made; `head_channels` None: one head."""
+    """How the blocks of the encoder and the decoder are built; without `head_channels` attention has one head."""
 
-    normalize: Callable[[int], nn.GroupNorm] = norm
+    normalize: Callable[[int], nn.GroupNorm] = group_norm
     head_channels: int | None = 32
     attends_middle: bool = False
     padding: Literal["both", "end"] = "both"
 
-    def level(self, rank: int, channels: int, wide: int, blocks: int, attend: bool, dropout: float) -> list[nn.Module]:
-        """Residual blocks, each followed by attention where the level attends."""
+    def make_level(
+        self, rank: int, channels: int, wide: int, blocks: int, attend: bool, dropout: float
+    ) -> list[nn.Module]:
+        """Creates the residual blocks of a level, each followed by attention if the level attends."""
         parts: list[nn.Module] = []
         for block in range(blocks):
-            parts.append(self._residual(rank, wide if block else channels, wide, dropout))
+            parts.append(self._make_residual(rank, wide if block else channels, wide, dropout))
             if attend:
-                parts.append(self._attention(wide))
+                parts.append(self._make_attention(wide))
         return parts
 
-    def middle(self, rank: int, channels: int, attend: bool, dropout: float) -> nn.Sequential:
-        """Two residual blocks around attention, where there is any."""
-        first, last = (self._residual(rank, channels, channels, dropout) for _ in range(2))
+    def make_middle(self, rank: int, channels: int, attend: bool, dropout: float) -> nn.Sequential:
+        """Creates two residual blocks with attention between them, if there is any."""
+        first, last = (self._make_residual(rank, channels, channels, dropout) for _ in range(2))
         attends = attend or self.attends_middle
-        return nn.Sequential(first, self._attention(channels), last) if attends else nn.Sequential(first, last)
+        return nn.Sequential(first, self._make_attention(channels), last) if attends else nn.Sequential(first, last)
 
-    def _residual(self, rank: int, channels: int, wide: int, dropout: float) -> ResidualBlock:
+    def _make_residual(self, rank: int, channels: int, wide: int, dropout: float) -> ResidualBlock:
         return ResidualBlock(rank, channels, wide, dropout=dropout, normalize=self.normalize)
 
-    def _attention(self, channels: int) -> Attention:
+    def _make_attention(self, channels: int) -> Attention:
         return Attention(channels, head_channels=self.head_channels or channels, normalize=self.normalize)
 
 
-_STYLES = {"modkit": _Style(), "taming": _Style(norm_of_32, None, True, "end")}
+_STYLES = {"modkit": _Style(), "taming": _Style(group_norm_32, None, True, "end")}
 
 
-def _chosen(owner: str, style: str, resampling: str, name: str, channels: int | None) -> _Style:
+def _choose_style(owner: str, style: str, resampling: str, name: str, channels: int | None) -> _Style:
     if style not in _STYLES or resampling not in ("conv", "plain"):
         expected = "style 'modkit' or 'taming' and resampling 'conv' or 'plain'"
         raise ValueError(f"{owner} expects {expected}, got {style!r} and {resampling!r}")
@@ -252,31 +271,31 @@ def _chosen(owner: str, style: str, resampling: str, name: str, channels: int | 
     return _STYLES[style]
 
 
-def _head(rank: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(norm(channels), nn.SiLU(), conv(rank, channels, channels))
+def _make_head(rank: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(group_norm(channels), nn.SiLU(), conv(rank, channels, channels))
 
 
-def _emitting(sizes: Sequence[Sequence[int]], resolutions: Sequence[int]) -> list[bool]:
-    """Which levels, finest first, emit a map."""
+def _find_emitting(sizes: Sequence[Sequence[int]], resolutions: Sequence[int]) -> list[bool]:
+    """Determines which levels, finest first, emit a map."""
     sides = [max(size) for size in sizes]
     emits = [side in resolutions for side in sides]
     if len(resolutions) < 2 or sum(emits) != len(resolutions) or not emits[-1]:
         raise ValueError(
-            f"ConvEncoder expects levels at two or more resolutions among {sides}, the last among them, "
+            f"ConvEncoder expects levels at two or more of the resolutions {sides}, including the last, "
             f"got {list(resolutions)}"
         )
     return emits
 
 
-def _joining(sizes: list[tuple[int, ...]], finer: Sequence[TensorType]) -> dict[int, TensorType]:
-    """The levels, coarsest first, that each latent after the coarsest is joined at."""
+def _find_joins(sizes: list[tuple[int, ...]], finer: Sequence[TensorType]) -> dict[int, TensorType]:
+    """Finds the level, counted from the coarsest, at which each latent after the coarsest is joined."""
     joined: dict[int, TensorType] = {}
     first = 1
     for type in finer:
-        size = map_size("ConvDecoder", type)
+        size = get_map_size("ConvDecoder", type)
         if size not in sizes[first:]:
             raise ValueError(
-                f"ConvDecoder expects the maps of a hierarchy in turn at sizes among {list(sizes)}, got {type}"
+                f"ConvDecoder expects each finer map at a later one of the sizes {list(sizes)}, got {type}"
             )
         first = sizes.index(size, first) + 1
         joined[first - 1] = type

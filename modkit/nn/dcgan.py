@@ -4,9 +4,10 @@
     discriminator  [x, concat] -> down -> LReLU -> (down -> BN, LReLU) x (k - 1) -> phi
                    logits = w . phi + b + mean_hw(phi)^T V e(cond) / sqrt(d)
 
-`up` and `down` are 4x4 (transposed) convolutions of stride 2 and padding 1. k, their number, is chosen so that the
-smallest map is about 4x4, as in the paper's 64x64 model; images of 8x8 to 12x12 still get two, down to a 2x2 map.
-Channels double with each halving, up to eightfold. The paper gives a discriminator no label; here it is projected.
+`up` and `down` are 4x4 (transposed) convolutions of stride 2 and padding 1. Their number k is chosen such that the
+smallest map is about 4x4, as in the paper's 64x64 model; images of 8x8 to 12x12 still get two, down to a 2x2 map. The
+channels double with each downsampling, up to a factor of eight. The paper's discriminator receives no conditions; here
+they are projected.
 
 Shape letters: b batch, c channels, h w spatial, d features.
 
@@ -20,6 +21,7 @@ import math
 from itertools import pairwise
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -28,33 +30,41 @@ from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.mlp import Projection, squash
 from modkit.types import Cond, CondType, TensorType
 
-__all__ = ["DCGANDiscriminator", "DCGANGenerator", "initialise"]
+__all__ = ["DCGANDiscriminator", "DCGANGenerator", "init_weights"]
 
 
 class DCGANGenerator(nn.Module):
-    """Maps noise, joined with the embedded conditions, to images by transposed convolutions.
+    """Maps noise, concatenated with the embedded conditions, to images by transposed convolutions.
 
-    Batch norm looks across the batch in training. A size that is no multiple of 2^k is made larger and cropped.
+    In training, batch norm computes its statistics over the batch. Sizes that are not a multiple of 2^k are rounded up,
+    and the output is cropped.
 
     Args:
         z: Type of the noise, continuous.
-        x: Type to emit: images `(c, h, w)` of any size, continuous; a tanh maps to its range where it has one.
-        cond: Conditions; tokens and maps are refused.
-        channels: Channels of the finest hidden map; each coarser one has twice as many, up to eightfold.
+        x: Type of the output: continuous images `(c, h, w)` of any size. If it has a range, a tanh maps the output to
+            it.
+        cond: Type of the conditions; tokens and maps are not supported.
+        channels: Channels of the finest hidden map; each coarser map has twice as many, up to eight times as many.
 
     Raises:
-        ValueError: If x is no image, z or x holds codes, `cond` has a context or a map, or `channels` is below 1.
+        ValueError: If x is not an image, z or x holds codes, `cond` has a context or a map, or `channels` is below 1.
+
+    Examples:
+        >>> x = TensorType((3, 20, 20), range=(-1.0, 1.0))
+        >>> generator = DCGANGenerator(TensorType((16,)), x, CondType(labels=10), channels=4)
+        >>> generator(torch.zeros(2, 16), Cond(labels=torch.tensor([3, 7]))).shape
+        torch.Size([2, 3, 20, 20])
     """
 
     def __init__(self, z: TensorType, x: TensorType, cond: CondType, *, channels: int = 64) -> None:
         super().__init__()
-        height, width = _size(self, x)
+        height, width = _get_image_size(self, x)
         if z.classes is not None:
             raise ValueError(f"DCGANGenerator expects continuous z, got {z}")
         if cond.context is not None or cond.concat is not None:
             raise ValueError(f"DCGANGenerator expects cond without context and concat, got {cond}")
         self.x = x
-        widths = _widths(self, x, channels)[::-1]
+        widths = _choose_widths(self, x, channels)[::-1]
         scale = 2 ** len(widths)
         self.start = (widths[0], math.ceil(height / scale), math.ceil(width / scale))
         self.embedding = CondEmbedding(cond, channels)
@@ -65,46 +75,53 @@ class DCGANGenerator(nn.Module):
             layers += [nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], x.shape[0], 4, 2, 1))
         nn.init.normal_(self.project.weight, std=0.02)
-        self.layers.apply(initialise)
+        self.layers.apply(init_weights)
 
     def forward(self, z: Tensor, cond: Cond) -> Tensor:
         """Generates images from `z`, `b d`."""
         joined = z.flatten(1)
         if self.embedding.embeds:
             joined = torch.cat([joined, self.embedding(cond, z)], dim=1)
-        raw: Tensor = self.layers(self.project(joined).reshape(-1, *self.start))
+        c, h, w = self.start
+        raw: Tensor = self.layers(rearrange(self.project(joined), "b (c h w) -> b c h w", c=c, h=h, w=w))
         return squash(raw[:, :, : self.x.shape[1], : self.x.shape[2]], self.x)
 
 
 class DCGANDiscriminator(nn.Module):
-    """Tells real from fake images by strided convolutions, conditioned by projection.
+    """Distinguishes real from fake images by strided convolutions, conditioned by projection.
 
-    Batch norm looks across the batch in training: real and fake ones are best given apart.
+    In training, batch norm computes its statistics over the batch, so real and fake images should be passed in separate
+    calls.
 
     Args:
         x: Type of the images, `(c, h, w)` of at least 2x2, continuous.
-        cond: Conditions; a map is joined to x as further channels, tokens are refused.
-        channels: Channels of the first map; each later one has twice as many, up to eightfold.
-        spectral_norm: Whether each weight is divided by its largest singular value (Miyato et al., 2018), the
-            embedding of conditions excepted; there is then no batch norm.
-        minibatch: Kernels of minibatch discrimination joined to the last features (Salimans et al., 2016); 0: none.
-            Logits then depend on the whole batch.
+        cond: Type of the conditions. A map is joined to x as further channels; tokens are not supported.
+        channels: Channels of the first map; each later map has twice as many, up to eight times as many.
+        spectral_norm: Whether to divide each weight, except those that embed conditions, by its largest singular value
+            (Miyato et al., 2018); this replaces batch norm.
+        minibatch: Number of kernels of minibatch discrimination, whose outputs are joined to the last features
+            (Salimans et al., 2016), or 0. With any, logits depend on the whole batch.
 
     Raises:
-        ValueError: If x is no image, is too small or holds codes, `cond` has a context or codes that are finer or
-            no map, `channels` is below 1, or `minibatch` is negative.
+        ValueError: If x is not an image, is too small or holds codes; if `cond` has a context, or a map that has
+            another rank than x or is a finer map of codes; or if `channels` is below 1 or `minibatch` is negative.
+
+    Examples:
+        >>> discriminator = DCGANDiscriminator(TensorType((3, 16, 16)), CondType(labels=10), channels=4)
+        >>> discriminator(torch.zeros(2, 3, 16, 16), Cond(labels=torch.tensor([3, 7]))).shape
+        torch.Size([2])
     """
 
     def __init__(
         self, x: TensorType, cond: CondType, *, channels: int = 64, spectral_norm: bool = False, minibatch: int = 0
     ) -> None:
         super().__init__()
-        height, width = _size(self, x)
+        height, width = _get_image_size(self, x)
         if min(height, width) < 2:
             raise ValueError(f"DCGANDiscriminator expects images of at least 2×2, got {x}")
         if cond.context is not None:
             raise ValueError(f"DCGANDiscriminator expects cond without context, got {cond}")
-        widths = _widths(self, x, channels)
+        widths = _choose_widths(self, x, channels)
         self.join = MapJoin(x, cond.concat, channels)
         layers: list[nn.Module] = []
         for level, (narrow, wide) in enumerate(pairwise([self.join.channels, *widths])):
@@ -117,7 +134,7 @@ class DCGANDiscriminator(nn.Module):
         features = widths[-1] * (height // scale) * (width // scale)
         self.compare = MinibatchDiscrimination(features, minibatch) if minibatch else nn.Identity()
         self.out = nn.Linear(features + minibatch, 1)
-        self.layers.apply(initialise)
+        self.layers.apply(init_weights)
         nn.init.normal_(self.out.weight, std=0.02)
         self.projection = Projection(cond, widths[-1], spectral_norm=spectral_norm)
         if spectral_norm:
@@ -126,29 +143,29 @@ class DCGANDiscriminator(nn.Module):
                     parametrizations.spectral_norm(layer)
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Logits of `x`, `b`."""
+        """Computes the logits of `x`, `b`."""
         features = self.layers(self.join(x, cond.concat))
         logits: Tensor = self.out(self.compare(features.flatten(1))).squeeze(1)
         logits = logits + self.projection(features.mean((2, 3)), cond)
         return logits
 
 
-def initialise(module: nn.Module) -> None:
-    """DCGAN's initialisation, to `apply`: convolutions from N(0, 0.02^2), batch norms' weights from N(1, 0.02^2)."""
+def init_weights(module: nn.Module) -> None:
+    """Initialises a convolution's weights from N(0, 0.02^2), a batch norm's from N(1, 0.02^2); for `Module.apply`."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, std=0.02)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, mean=1.0, std=0.02)
 
 
-def _size(owner: nn.Module, x: TensorType) -> tuple[int, int]:
+def _get_image_size(owner: nn.Module, x: TensorType) -> tuple[int, int]:
     if len(x.shape) != 3 or x.classes is not None:
         raise ValueError(f"{type(owner).__name__} expects continuous images (c, h, w), got {x}")
     return x.shape[1], x.shape[2]
 
 
-def _widths(owner: nn.Module, x: TensorType, channels: int) -> list[int]:
-    """Channels of the k maps, finest first: the last is about 4x4, or 2x2 where only that allows two of them."""
+def _choose_widths(owner: nn.Module, x: TensorType, channels: int) -> list[int]:
+    """Chooses the channels of the k maps, finest first. The last is about 4x4, or 2x2 where k would else be below 2."""
     if channels < 1:
         raise ValueError(f"{type(owner).__name__} expects channels >= 1, got {channels}")
     halvings = math.log2(min(x.shape[1:]))

@@ -1,10 +1,10 @@
-"""Conditions as a network takes them: what carries no positions as one vector, a map as channels beside x.
+"""Embeds conditions for networks: those without positions as one vector, a map as further channels of x.
 
     e = MLP(gamma(time)) + W vector + MLP(noise) + E[labels]
     gamma(t) = [sin(t w_0), ..., sin(t w_m), cos(t w_0), ..., cos(t w_m)]      w_i = 10000^(-i / m), from 1 to 1e-4
 
-The frequencies are DDPM's, and those of EDM's DDPM++ networks. A network that modulates by e applies SiLU first.
-Tokens (`context`) have positions, so a network attends to them itself.
+The frequencies are those of DDPM and of EDM's DDPM++ networks. Networks that are modulated by e apply SiLU to it first.
+Tokens (`context`) are not embedded here; a network attends to them.
 
 Shape letters: b batch, c channels, d width, h w spatial (one, two or three sizes).
 
@@ -20,25 +20,29 @@ import math
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.types import Cond, CondType, TensorType
 
-__all__ = ["CondEmbedding", "MapJoin", "regridded", "sinusoidal"]
+__all__ = ["CondEmbedding", "MapJoin", "resize_map", "sinusoidal_embedding"]
 
 
 class CondEmbedding(nn.Module):
-    """Embeds time, vector, noise and labels, those that the type has, as one vector.
+    """Embeds those of time, vector, noise and labels that `cond` has as one vector.
 
-        embedding = CondEmbedding(cond, 256)
-        e = embedding(values, x)                # b d
-
-    `embeds` tells whether there is anything to embed; where not, there are no parameters and the result is zero.
+    `embeds` tells whether there is anything to embed. If not, there are no parameters and the result is zero.
 
     Args:
-        cond: Which conditions there are; `context` and `concat` are left to the network.
+        cond: Type of the conditions; `context` and `concat` are left to the network.
         width: Width d of the result.
+
+    Examples:
+        >>> embedding = CondEmbedding(CondType(time=True, labels=10), 16)
+        >>> cond = Cond(time=torch.tensor([0.1, 0.9]), labels=torch.tensor([3, 7]))
+        >>> embedding(cond, torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 16])
     """
 
     embeds: bool
@@ -48,49 +52,55 @@ class CondEmbedding(nn.Module):
         super().__init__()
         self.width = width
         self.embeds = bool(cond.time or cond.vector or cond.noise or cond.labels)
-        self.time = _mlp(width + width % 2, width) if cond.time else None
+        self.time = _make_mlp(width + width % 2, width) if cond.time else None
         self.vector = nn.Linear(cond.vector, width) if cond.vector else None
-        self.noise = _mlp(cond.noise, width) if cond.noise else None
+        self.noise = _make_mlp(cond.noise, width) if cond.noise else None
         self.labels = nn.Embedding(cond.labels + 1, width) if cond.labels else None
 
     def forward(self, cond: Cond, like: Tensor) -> Tensor:
         """Embeds `cond`.
 
         Args:
-            cond: The conditions, of the type this was built for; what else it carries is not looked at.
-            like: The network's input, `b ...`: gives batch, dtype and device.
+            cond: The conditions, of the type `cond`; others that it carries are ignored.
+            like: The network's input, `b ...`, which determines batch size, dtype and device.
 
         Returns:
             The embedding, `b d`.
 
         Raises:
-            ValueError: If a condition that the type has is missing.
+            ValueError: If a condition of the type `cond` is missing.
         """
         total = like.new_zeros(len(like), self.width)
         if self.time is not None:
-            total = total + self.time(sinusoidal(_given("time", cond.time), self.width + self.width % 2).to(like.dtype))
+            waves = sinusoidal_embedding(_require("time", cond.time), self.width + self.width % 2)
+            total = total + self.time(waves.to(like.dtype))
         if self.vector is not None:
-            total = total + self.vector(_given("vector", cond.vector).to(like.dtype))
+            total = total + self.vector(_require("vector", cond.vector).to(like.dtype))
         if self.noise is not None:
-            total = total + self.noise(_given("noise", cond.noise).to(like.dtype))
+            total = total + self.noise(_require("noise", cond.noise).to(like.dtype))
         if self.labels is not None:
-            total = total + self.labels(_given("labels", cond.labels))
+            total = total + self.labels(_require("labels", cond.labels))
         return total
 
 
 class MapJoin(nn.Module):
-    """Joins the map of a condition to x as further channels; the identity where there is none.
+    """Joins a conditioning map to x as further channels; the identity if there is no map.
 
-    A coarser map (the upper codes of a hierarchy) is repeated to x's size, a finer one (a mask, beside a latent)
-    averaged; codes are embedded first.
+    Values of a coarser map (the upper codes of a hierarchy) are repeated up to the size of x, those of a finer map (a
+    mask for a latent) are averaged. Codes are embedded first.
 
     Args:
         x: Type of x.
-        concat: Type of the map, of x's rank (codes: without channels), or None.
-        width: Channels in which codes are embedded.
+        concat: Type of the map, of x's rank (a map of codes has no channels), or None.
+        width: Channels of the embedding of codes.
 
     Raises:
-        ValueError: If the map has another rank than x, or holds codes and is finer.
+        ValueError: If the map has another rank than x, or is a finer map of codes.
+
+    Examples:
+        >>> join = MapJoin(TensorType((3, 8, 8)), TensorType((4, 4), classes=16), width=5)
+        >>> join(torch.zeros(2, 3, 8, 8), torch.zeros(2, 4, 4, dtype=torch.int64)).shape
+        torch.Size([2, 8, 8, 8])
     """
 
     channels: int
@@ -103,60 +113,72 @@ class MapJoin(nn.Module):
         if concat is not None:
             size = concat.shape if concat.classes else concat.shape[1:]
             if len(size) != len(x.shape) - 1:
-                raise ValueError(f"MapJoin expects a map of {len(x.shape) - 1} sizes beside x {x}, got {concat}")
+                raise ValueError(f"MapJoin expects a map of {len(x.shape) - 1} sizes for x {x}, got {concat}")
             if concat.classes and any(map_ > own for map_, own in zip(size, x.shape[1:])):
                 raise ValueError(f"MapJoin expects codes at no more than {x.shape[1:]} positions, got {concat}")
             self.channels += width if concat.classes else concat.shape[0]
 
     def forward(self, x: Tensor, concat: Tensor | None) -> Tensor:
-        """Joins the map to x, `b c h w`, where c is `channels`.
+        """Joins the map to x; the result is `b channels h w`.
 
         Raises:
             ValueError: If the map is missing.
         """
         if not self.joins:
             return x
-        concat = _given("concat", concat)
+        concat = _require("concat", concat)
         if self.codes is not None:
-            concat = self.codes(concat).movedim(-1, 1)
-        return torch.cat([x, regridded(concat, x.shape[2:]).to(x.dtype)], dim=1)
+            concat = rearrange(self.codes(concat), "b ... c -> b c ...")
+        return torch.cat([x, resize_map(concat, x.shape[2:]).to(x.dtype)], dim=1)
 
 
-def regridded(x: Tensor, size: Sequence[int]) -> Tensor:
-    """A map `b c h w` at another size: averaged over areas where it is finer along any size, else repeated."""
+def resize_map(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resizes a map `b c h w`: averages over areas if it is finer along any dimension, otherwise repeats values.
+
+    Examples:
+        >>> resize_map(torch.tensor([[[1.0, 3.0]]]), [4])
+        tensor([[[1., 1., 3., 3.]]])
+        >>> resize_map(torch.tensor([[[1.0, 3.0]]]), [1])
+        tensor([[[2.]]])
+    """
     if tuple(x.shape[2:]) == tuple(size):
         return x
     finer = any(own > wanted for own, wanted in zip(x.shape[2:], size))
     return F.interpolate(x, size=tuple(size), mode="area" if finer else "nearest")
 
 
-def sinusoidal(t: Tensor, width: int) -> Tensor:
-    """Sines and cosines of `t` at frequencies from 1 down to 1e-4.
+def sinusoidal_embedding(t: Tensor, width: int) -> Tensor:
+    """Computes sines and cosines of `t` at frequencies from 1 down to 1e-4.
 
     Args:
         t: Times or positions, `...`, of any scale.
         width: Number of features, even and positive.
 
     Returns:
-        Features `... width`, the sines first; float64 where `t` is, else float32, since neither a time of 999 nor a
-        table's index survives bfloat16.
+        Features `... width`, the sines first; float64 if `t` is, otherwise float32, since bfloat16 represents neither a
+        time of 999 nor the index of a table.
 
     Raises:
         ValueError: If `width` is odd or not positive.
+
+    Examples:
+        >>> sinusoidal_embedding(torch.tensor([0.0, 1.0]), 2)
+        tensor([[0.0000, 1.0000],
+                [0.8415, 0.5403]])
     """
     if width % 2 or width < 2:
-        raise ValueError(f"sinusoidal expects an even, positive width, got {width}")
+        raise ValueError(f"sinusoidal_embedding expects an even, positive width, got {width}")
     t = t if t.dtype == torch.float64 else t.float()
     exponents = torch.arange(width // 2, dtype=t.dtype, device=t.device) / max(width // 2 - 1, 1)
     angles = t[..., None] * torch.exp(-math.log(10000) * exponents)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def _mlp(size: int, width: int) -> nn.Sequential:
+def _make_mlp(size: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
 
 
-def _given(name: str, value: Tensor | None) -> Tensor:
+def _require(name: str, value: Tensor | None) -> Tensor:
     if value is None:
         raise ValueError(f"the network expects a Cond with `{name}`, as its type says, got None")
     return value

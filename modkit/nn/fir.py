@@ -1,10 +1,10 @@
-r"""Resampling by two under a low-pass filter, as StyleGAN2's and NCSN++'s networks do.
+r"""Resampling by two under a low-pass filter, as in the networks of StyleGAN2 and NCSN++.
 
     down:  y_i = sum_j k_j x_{2i + j - p}             up:  y_o = 2 sum_i k_{o + p - 2i} x_i             p = (l - 2) / 2
 
-along each spatial size, x being zero beyond its ends, for l taps that sum to 1: [1, 3, 3, 1] / 8 lets less alias
-through than [1, 1] / 2, which is the mean of two going down and repetition going up. An odd size n goes down to
-(n + 1) / 2, as if x had one more zero.
+The filter has l taps that sum to 1 and is applied along each spatial size, with zeros beyond the ends of x. The taps
+[1, 3, 3, 1] / 8 let less alias through than [1, 1] / 2, which averages pairs on the way down and repeats values on the
+way up. An odd size n is downsampled to (n + 1) / 2, as if x ended in one more zero.
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ConvHalve", "Double", "DoubleConv", "Halve"]
+__all__ = ["FIRDownsample", "FIRUpsample"]
 
 _SMOOTH, _BOX = (1.0, 3.0, 3.0, 1.0), (1.0, 1.0)
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -33,113 +33,86 @@ _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
 }
 
 
-class Halve(nn.Module):
-    """Filters, then keeps every second value of each size; n becomes ceil(n / 2).
+class FIRDownsample(nn.Module):
+    """Filters and keeps every second value along each size; n becomes ceil(n / 2).
 
     Args:
         rank: Number of spatial sizes.
-        fir: Whether the taps are [1, 3, 3, 1] / 8, else [1, 1] / 2.
+        conv: Channels of the input and the output of a 3-wide convolution of stride 2 that replaces the subsampling and
+            also sees the filter's margin; None keeps the values as they are filtered.
+        smooth: Whether the taps are [1, 3, 3, 1] / 8. Otherwise they are [1, 1] / 2 or, with a convolution, there is no
+            filter, and x is padded at its end.
+
+    Examples:
+        >>> FIRDownsample(1, smooth=False)(torch.tensor([[[1.0, 3.0, 5.0, 7.0]]]))
+        tensor([[[2., 6.]]])
     """
 
     kernel: Tensor
 
-    def __init__(self, rank: int, *, fir: bool = True) -> None:
+    def __init__(self, rank: int, conv: tuple[int, int] | None = None, *, smooth: bool = True) -> None:
         super().__init__()
         self.rank = rank
-        self.pad = 1 if fir else 0
-        self.register_buffer("kernel", _kernel(rank, fir), persistent=False)
+        self.smooth = smooth
+        self.conv = None if conv is None else _MODULES[rank](*conv, 3, stride=2)
+        self.register_buffer("kernel", _make_kernel(rank, smooth), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to half the size."""
-        return _filtered(_padded(x, self.pad, self.pad), self.kernel, self.rank, stride=2)
+        if self.conv is None:
+            pad = 1 if self.smooth else 0
+            return _filter(_pad(x, pad, pad), self.kernel, self.rank, stride=2)
+        y: Tensor = self.conv(_filter(_pad(x, 2, 2), self.kernel, self.rank) if self.smooth else _pad(x, 0, 1))
+        return y
 
 
-class Double(nn.Module):
-    """Puts a zero after each value of each size and filters; n becomes 2 n.
+class FIRUpsample(nn.Module):
+    """Inserts a zero after each value along each size and filters; n becomes 2 n.
 
     Args:
         rank: Number of spatial sizes.
-        fir: Whether the taps are [1, 3, 3, 1] / 8, else [1, 1] / 2.
+        conv: Channels of the input and the output of a 3-wide convolution that follows and also sees the filter's
+            margin, or None.
+        smooth: Whether the taps are [1, 3, 3, 1] / 8. Otherwise they are [1, 1] / 2, so that values are repeated, and
+            the convolution is padded.
+
+    Examples:
+        >>> FIRUpsample(1, smooth=False)(torch.tensor([[[1.0, 3.0]]]))
+        tensor([[[1., 1., 3., 3.]]])
     """
 
     kernel: Tensor
 
-    def __init__(self, rank: int, *, fir: bool = True) -> None:
+    def __init__(self, rank: int, conv: tuple[int, int] | None = None, *, smooth: bool = True) -> None:
         super().__init__()
         self.rank = rank
-        self.pad = 1 if fir else 0
-        self.register_buffer("kernel", 2**rank * _kernel(rank, fir), persistent=False)
+        self.pad = 1 if smooth and conv is None else 0  # a convolution needs the filter's margin, one value at each end
+        self.register_buffer("kernel", 2**rank * _make_kernel(rank, smooth), persistent=False)
+        self.conv = None if conv is None else _MODULES[rank](*conv, 3, padding=0 if smooth else 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to twice the size."""
         channels = x.shape[1]
         kernel = self.kernel.to(x.dtype).expand(channels, 1, *self.kernel.shape)
-        return _TRANSPOSED[self.rank](x, kernel, stride=2, padding=self.pad, groups=channels)
+        y = _TRANSPOSED[self.rank](x, kernel, stride=2, padding=self.pad, groups=channels)
+        return y if self.conv is None else self.conv(y)
 
 
-class ConvHalve(nn.Module):
-    """Filters and halves in a convolution of stride 2, which sees the filter's margin too; n becomes ceil(n / 2).
-
-    Args:
-        rank: Number of spatial sizes.
-        channels: Channels of the input.
-        out_channels: Channels of the output.
-        fir: Whether x is filtered by [1, 3, 3, 1] / 8 first; else it is the convolution alone, padded at its end.
-    """
-
-    kernel: Tensor
-
-    def __init__(self, rank: int, channels: int, out_channels: int, *, fir: bool = True) -> None:
-        super().__init__()
-        self.rank = rank
-        self.fir = fir
-        self.conv = _MODULES[rank](channels, out_channels, 3, stride=2)
-        self.register_buffer("kernel", _kernel(rank, True), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps `b c h w` to half the size."""
-        x = _filtered(_padded(x, 2, 2), self.kernel, self.rank) if self.fir else _padded(x, 0, 1)
-        y: Tensor = self.conv(x)
-        return y
-
-
-class DoubleConv(nn.Module):
-    """Doubles and convolves; the convolution sees the filter's margin too; n becomes 2 n.
-
-    Args:
-        rank: Number of spatial sizes.
-        channels: Channels of the input.
-        out_channels: Channels of the output.
-        fir: Whether the taps are [1, 3, 3, 1] / 8, else it is repetition, and the convolution is padded.
-    """
-
-    def __init__(self, rank: int, channels: int, out_channels: int, *, fir: bool = True) -> None:
-        super().__init__()
-        self.upsample = Double(rank, fir=fir)
-        self.upsample.pad = 0  # keeps the filter's margin, one value at each end
-        self.conv = _MODULES[rank](channels, out_channels, 3, padding=0 if fir else 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps `b c h w` to twice the size."""
-        y: Tensor = self.conv(self.upsample(x))
-        return y
-
-
-def _kernel(rank: int, fir: bool) -> Tensor:
-    """The outer product of the taps with themselves, of sum 1."""
-    taps = torch.tensor(_SMOOTH if fir else _BOX)
+def _make_kernel(rank: int, smooth: bool) -> Tensor:
+    """The outer product of the taps with themselves; its values sum to 1."""
+    taps = torch.tensor(_SMOOTH if smooth else _BOX)
     taps = kernel = taps / taps.sum()
     for _ in range(rank - 1):
         kernel = kernel[..., None] * taps
     return kernel
 
 
-def _padded(x: Tensor, before: int, after: int) -> Tensor:
-    """`x` with zeros before and after each size; an odd one gets one more after."""
+def _pad(x: Tensor, before: int, after: int) -> Tensor:
+    """Pads each size of `x` with zeros before and after, an odd size with one more after."""
     pads = [pad for size in reversed(x.shape[2:]) for pad in (before, after + size % 2)]
     return F.pad(x, pads)
 
 
-def _filtered(x: Tensor, kernel: Tensor, rank: int, *, stride: int = 1) -> Tensor:
+def _filter(x: Tensor, kernel: Tensor, rank: int, *, stride: int = 1) -> Tensor:
     channels = x.shape[1]
     return _CONV[rank](x, kernel.to(x.dtype).expand(channels, 1, *kernel.shape), stride=stride, groups=channels)

@@ -1,8 +1,8 @@
-r"""Minibatch discrimination: how near each sample of a batch is to the others, as further features of it.
+r"""Minibatch discrimination: features that tell how close each sample of a batch is to the others.
 
     M_i = T f_i in R^(kernels x dims),   o_b(i) = sum_(j != i) exp(-|M_ib - M_jb|_1)
 
-The paper's sum has j = i too, which adds one to every feature. Outputs depend on the whole batch.
+The sum in the paper includes j = i, which adds one to every feature. Outputs depend on the whole batch.
 
 Shape letters: b batch, d features, k kernels.
 
@@ -13,23 +13,28 @@ References:
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 __all__ = ["MinibatchDiscrimination"]
 
 
 class MinibatchDiscrimination(nn.Module):
-    """Joins to features `b d` their nearness to the batch's other samples, `b k`.
+    """Concatenates features `b d` with their closeness to the batch's other samples, `b k`.
 
-    Memory is linear in the kernels' number times b squared, one kernel after another.
+    Kernels are evaluated one after another; memory grows with k b^2.
 
     Args:
         features: Number d of features.
         kernels: Number k of kernels.
-        dims: Numbers that a kernel compares.
+        dims: Dimension of the space in which a kernel compares samples.
 
     Raises:
         ValueError: If a number is below 1.
+
+    Examples:
+        >>> MinibatchDiscrimination(8, kernels=3)(torch.zeros(2, 8)).shape
+        torch.Size([2, 11])
     """
 
     def __init__(self, features: int, kernels: int, dims: int = 5) -> None:
@@ -42,7 +47,7 @@ class MinibatchDiscrimination(nn.Module):
         self.project = nn.Linear(features, kernels * dims, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`features` and the nearness to the others, `b d+k`."""
-        compared = self.project(features).unflatten(1, (self.kernels, -1)).unbind(1)
+        """Computes `features` and their closeness to the other samples', `b d+k`."""
+        compared = rearrange(self.project(features), "b (k dims) -> k b dims", k=self.kernels)
         near = [torch.exp(-(each[:, None] - each[None]).abs().sum(2)).sum(1) - 1 for each in compared]
         return torch.cat([features, torch.stack(near, 1)], 1)

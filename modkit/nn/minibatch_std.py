@@ -1,9 +1,9 @@
-r"""Minibatch standard deviation: how much a group of samples differs, as a feature of each of them.
+r"""Minibatch standard deviation: a feature that tells how much the samples of a group differ.
 
     s_g = mean over c, h, w of sqrt(var_{i in g} x_{i c h w} + 1e-8)                (biased variance)
 
-A batch of b = m n + r samples has m groups of n, of which the g-th holds the samples g, g + m, g + 2 m, ..., and the
-last r samples are a group of their own. It looks across the batch: losses depend on how a batch is split.
+A batch of b = m n + r samples has m groups of n samples; group g consists of the samples g, g + m, g + 2 m, ... The
+last r samples form another group. The statistic depends on the whole batch, so losses depend on how a batch is split.
 
 Shape letters: b batch, c channels, h w spatial, n size of a group, m groups.
 
@@ -15,6 +15,7 @@ References:
 from __future__ import annotations
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from modkit.precision import widen
@@ -25,27 +26,35 @@ _TINY = 1e-8  # in the square root, whose gradient at 0 is infinite
 
 
 def minibatch_std(x: Tensor, group: int) -> Tensor:
-    """The statistic of each sample's group.
+    """Computes the statistic of each sample's group.
 
     Args:
         x: Features, `b ...`; gradients flow to every sample of a group.
         group: Size n of a group, at least 1.
 
     Returns:
-        One number a sample, `b`, float32 at least.
+        One number per sample, `b`, in at least float32.
+
+    Examples:
+        >>> minibatch_std(torch.tensor([[1.0], [5.0], [3.0], [5.0]]), group=2)
+        tensor([1.0000e+00, 1.0000e-04, 1.0000e+00, 1.0000e-04])
     """
     x, whole = widen(x), len(x) - len(x) % group
-    return torch.cat([_deviation(x[:whole], group), _deviation(x[whole:], len(x) - whole)])
+    return torch.cat([_compute_deviation(x[:whole], group), _compute_deviation(x[whole:], len(x) - whole)])
 
 
 class MinibatchStd(nn.Module):
-    """Adds the statistic to `x` as one more channel.
+    """Appends the statistic to `x` as one more channel.
 
     Args:
         group: Size of a group.
 
     Raises:
         ValueError: If `group` is below 1.
+
+    Examples:
+        >>> MinibatchStd(group=2)(torch.zeros(4, 3, 8, 8)).shape
+        torch.Size([4, 4, 8, 8])
     """
 
     def __init__(self, *, group: int = 4) -> None:
@@ -60,10 +69,10 @@ class MinibatchStd(nn.Module):
         return torch.cat([x, std.expand(-1, 1, *x.shape[2:])], dim=1)
 
 
-def _deviation(x: Tensor, group: int) -> Tensor:
-    """The statistic of a batch of whole groups, `b`."""
+def _compute_deviation(x: Tensor, group: int) -> Tensor:
+    """Computes the statistic of a batch of complete groups, `b`."""
     if not len(x):
         return x.new_empty(0)
-    grouped = x.reshape(group, len(x) // group, -1)
+    grouped = rearrange(x, "(n m) ... -> n m (...)", n=group)
     std = torch.sqrt(grouped.var(0, unbiased=False) + _TINY).mean(1)
-    return std.repeat(group)
+    return repeat(std, "m -> (n m)", n=group)

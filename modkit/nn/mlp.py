@@ -1,4 +1,4 @@
-r"""Fully connected networks: each flattens what it is given, so any continuous shape will do, vectors included.
+r"""Fully connected networks. Each flattens its input, so it accepts vectors and any other continuous shape.
 
     MLP_depth(v) = act(W_depth ... act(W_1 v + b_1) ... + b_depth)
     encoder        h = MLP(x)
@@ -8,8 +8,8 @@ r"""Fully connected networks: each flattens what it is given, so any continuous 
     network        h_0 = W [x, concat] + b,  h_i = h_{i-1} + W_2 SiLU(W_1 (scale_i LN(h_{i-1}) + shift_i)),
                    out = W LN(h_depth) + b
 
-`e` is `CondEmbedding`; `squash` is a tanh mapped to the range of x, or nothing where x is unbounded. Tokens (`context`)
-are refused: nothing here attends. `depth: 0` makes the first four linear.
+`e` is `CondEmbedding`; `squash` is a tanh scaled to the range of x, or the identity if x is unbounded. Tokens
+(`context`) are not supported, since these networks do not attend. With `depth: 0` the first four are linear.
 
 Shape letters: b batch, d width, n values in a sample.
 """
@@ -21,10 +21,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import einsum
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from modkit.nn.blocks import zero
+from modkit.nn.blocks import zero_init
 from modkit.nn.embeddings import CondEmbedding
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.types import Cond, CondType, Event, TensorType
@@ -38,36 +39,46 @@ class MLPEncoder(nn.Module):
     Args:
         x: Type of the data, continuous.
         width: Width of the hidden layers and of h.
-        depth: Number of hidden layers, the last of which is h; 0 gives x itself, flattened.
+        depth: Number of hidden layers, the last of which is h; with 0, h is the flattened x.
 
     Raises:
         ValueError: If x holds codes, `depth` is negative, or `width` is below 1.
+
+    Examples:
+        >>> encoder = MLPEncoder(TensorType((1, 8, 8)), width=16)
+        >>> encoder.h, encoder(torch.zeros(2, 1, 8, 8)).shape
+        (TensorType(shape=(16,), range=None, classes=None), torch.Size([2, 16]))
     """
 
     h: TensorType
 
     def __init__(self, x: TensorType, *, width: int = 256, depth: int = 2) -> None:
         super().__init__()
-        self.hidden = _hidden(self, _flat(self, x=x), width, depth, nn.SiLU())
+        self.hidden = _make_hidden(self, _count_values(self, x=x), width, depth, nn.SiLU())
         self.h = TensorType((width if depth else x.numel,))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of `x`, `b d`."""
+        """Computes features of `x`, `b d`."""
         features: Tensor = self.hidden(x.flatten(1))
         return features
 
 
 class MLPDecoder(nn.Module):
-    """Flattens z and maps it to x, within its range where it has one.
+    """Flattens z and maps it to x, within the range of x if it has one.
 
     Args:
         z: Type of the latent, continuous and of one level.
-        x: Type to emit.
+        x: Type of the output.
         width: Width of the hidden layers.
-        depth: Number of hidden layers; 0 makes the decoder linear but for the squashing.
+        depth: Number of hidden layers; with 0 the decoder is linear, except for the squashing.
 
     Raises:
         ValueError: If z is a hierarchy, z or x holds codes, `depth` is negative, or `width` is below 1.
+
+    Examples:
+        >>> decoder = MLPDecoder(TensorType((4,)), TensorType((1, 8, 8), range=(0.0, 1.0)), width=16)
+        >>> decoder(torch.zeros(2, 4)).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     last_layer: str | None = "out.weight"
@@ -76,10 +87,10 @@ class MLPDecoder(nn.Module):
         super().__init__()
         if isinstance(z, tuple):
             raise ValueError(f"MLPDecoder expects z of one level, got a hierarchy of {len(z)}")
-        size = _flat(self, z=z)
+        size = _count_values(self, z=z)
         self.x = x
-        self.hidden = _hidden(self, size, width, depth, nn.SiLU())
-        self.out = nn.Linear(width if depth else size, _flat(self, x=x))
+        self.hidden = _make_hidden(self, size, width, depth, nn.SiLU())
+        self.out = nn.Linear(width if depth else size, _count_values(self, x=x))
 
     def forward(self, z: Tensor) -> Tensor:
         """Decodes `z` to the shape of x."""
@@ -88,32 +99,38 @@ class MLPDecoder(nn.Module):
 
 
 class MLPGenerator(nn.Module):
-    """Maps noise, joined with the embedded conditions and a flattened map, to x.
+    """Maps noise, concatenated with the embedded conditions and a flattened map, to x.
 
     Args:
         z: Type of the noise, continuous.
-        x: Type to emit.
-        cond: Conditions; tokens are refused.
+        x: Type of the output.
+        cond: Type of the conditions; tokens are not supported.
         width: Width of the hidden layers and of the embedded conditions.
-        depth: Number of hidden layers; 0 makes the generator linear but for the squashing.
+        depth: Number of hidden layers; with 0 the generator is linear, except for the squashing.
 
     Raises:
         ValueError: If `cond` has a context, a type holds codes, `depth` is negative, or `width` is below 1.
+
+    Examples:
+        >>> x = TensorType((1, 8, 8), range=(-1.0, 1.0))
+        >>> generator = MLPGenerator(TensorType((4,)), x, CondType(labels=10), width=16)
+        >>> generator(torch.zeros(2, 4), Cond(labels=torch.tensor([3, 7]))).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     def __init__(self, z: TensorType, x: TensorType, cond: CondType, *, width: int = 256, depth: int = 2) -> None:
         super().__init__()
-        size = _flat(self, z=z) + _concat(self, cond)
+        size = _count_values(self, z=z) + _count_concat(self, cond)
         self.x = x
         self.embedding = CondEmbedding(cond, width)
         self.concat = cond.concat is not None
         size += width if self.embedding.embeds else 0
-        self.hidden = _hidden(self, size, width, depth, nn.SiLU())
-        self.out = nn.Linear(width if depth else size, _flat(self, x=x))
+        self.hidden = _make_hidden(self, size, width, depth, nn.SiLU())
+        self.out = nn.Linear(width if depth else size, _count_values(self, x=x))
 
     def forward(self, z: Tensor, cond: Cond) -> Tensor:
         """Generates x from `z`, `b d`."""
-        joined = _joined(self, z, cond) if self.concat else z.flatten(1)
+        joined = _join(self, z, cond) if self.concat else z.flatten(1)
         if self.embedding.embeds:
             joined = torch.cat([joined, self.embedding(cond, z)], dim=1)
         raw: Tensor = self.out(self.hidden(joined))
@@ -121,23 +138,28 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-    """Tells real from fake by a fully connected network, conditioned by projection.
+    """Distinguishes real from fake samples by a fully connected network, conditioned by projection.
 
         logits = w . phi + b + phi^T V e(cond) / sqrt(d),  phi = MLP([x, concat])
 
     Args:
         x: Type of the data, continuous.
-        cond: Conditions; a map is flattened and joined to x, tokens are refused.
+        cond: Type of the conditions. A map is flattened and concatenated with x; tokens are not supported.
         width: Width of the hidden layers.
-        depth: Number of hidden layers; 0 makes the logits linear in x.
-        spectral_norm: Whether each weight is divided by its largest singular value (Miyato et al., 2018), the
-            embedding of conditions excepted.
-        minibatch: Kernels of minibatch discrimination joined to the last features (Salimans et al., 2016); 0: none.
-            Logits then depend on the whole batch.
+        depth: Number of hidden layers; with 0 the logits are linear in x.
+        spectral_norm: Whether to divide each weight, except those that embed conditions, by its largest singular value
+            (Miyato et al., 2018).
+        minibatch: Number of kernels of minibatch discrimination, whose outputs are joined to the last features
+            (Salimans et al., 2016), or 0. With any, logits depend on the whole batch.
 
     Raises:
-        ValueError: If `cond` has a context, a type holds codes, `depth` or `minibatch` is negative, or `width` is
-            below 1.
+        ValueError: If `cond` has a context, a type holds codes, `depth` or `minibatch` is negative, or `width` is below
+            1.
+
+    Examples:
+        >>> discriminator = MLPDiscriminator(TensorType((1, 8, 8)), CondType(labels=10), width=16)
+        >>> discriminator(torch.zeros(2, 1, 8, 8), Cond(labels=torch.tensor([3, 7]))).shape
+        torch.Size([2])
     """
 
     def __init__(
@@ -151,10 +173,10 @@ class MLPDiscriminator(nn.Module):
         minibatch: int = 0,
     ) -> None:
         super().__init__()
-        size = _flat(self, x=x) + _concat(self, cond)
+        size = _count_values(self, x=x) + _count_concat(self, cond)
         features = width if depth else size
         self.concat = cond.concat is not None
-        self.hidden = _hidden(self, size, width, depth, nn.LeakyReLU(0.2))
+        self.hidden = _make_hidden(self, size, width, depth, nn.LeakyReLU(0.2))
         self.compare = MinibatchDiscrimination(features, minibatch) if minibatch else nn.Identity()
         self.out = nn.Linear(features + minibatch, 1)
         self.projection = Projection(cond, features, spectral_norm=spectral_norm)
@@ -164,22 +186,22 @@ class MLPDiscriminator(nn.Module):
                     parametrizations.spectral_norm(layer)
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Logits of `x`, `b`."""
-        features = self.hidden(_joined(self, x, cond) if self.concat else x.flatten(1))
+        """Computes the logits of `x`, `b`."""
+        features = self.hidden(_join(self, x, cond) if self.concat else x.flatten(1))
         logits: Tensor = self.out(self.compare(features)).squeeze(1) + self.projection(features, cond)
         return logits
 
 
 class MLPNetwork(nn.Module):
-    r"""A residual network over flattened samples, modulated by conditions: denoises vectors and small latents.
+    r"""A residual network on flattened samples, modulated by conditions, for denoising vectors and small latents.
 
         h_0 = W [x, concat] + b
         h_i = h_{i-1} + W_2 drop(SiLU(W_1 ((1 + scale_i) LN(h_{i-1}) + shift_i)))
         (scale_i, shift_i) = W SiLU(e(cond)) + b, for all i at once
         out = W LN(h_depth) + b
 
-    W_2 and the last W start at zero, so that each block starts as the identity and the output at zero. e is a
-    quarter as wide as h: as wide as h, it would take more than half of the arithmetic.
+    W_2 and the last W start at zero, so that each block starts as the identity and the output as zero. e is a quarter
+    as wide as h; if it were as wide, it would account for more than half of the computation.
 
     References:
         FiLM: Visual Reasoning with a General Conditioning Layer (Perez et al., 2018), eq. 2,
@@ -188,13 +210,19 @@ class MLPNetwork(nn.Module):
     Args:
         x: Type of the input, continuous.
         out: Type of the output, continuous.
-        cond: Conditions; a map is flattened and joined to x, tokens are refused.
+        cond: Type of the conditions. A map is flattened and concatenated with x; tokens are not supported.
         width: Width of the residual stream and the blocks; the embedded conditions are a quarter as wide.
         depth: Number of residual blocks.
-        dropout: Share of a block's inner values dropped in training.
+        dropout: Probability of dropout inside each block.
 
     Raises:
         ValueError: If `cond` has a context, a type holds codes, or `depth` or `width` is below 1.
+
+    Examples:
+        >>> x = TensorType((2,))
+        >>> net = MLPNetwork(x, x, CondType(time=True), width=16)
+        >>> net(torch.zeros(3, 2), Cond(time=torch.zeros(3))).tolist()
+        [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
     """
 
     def __init__(
@@ -208,7 +236,7 @@ class MLPNetwork(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        size = _flat(self, x=x) + _concat(self, cond)
+        size = _count_values(self, x=x) + _count_concat(self, cond)
         if depth < 1 or width < 1:
             name, value = ("depth", depth) if depth < 1 else ("width", width)
             raise ValueError(f"MLPNetwork expects {name} >= 1, got {value}")
@@ -220,11 +248,11 @@ class MLPNetwork(nn.Module):
         self.stem = nn.Linear(size, width)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.out = zero(nn.Linear(width, _flat(self, out=out)))
+        self.out = zero_init(nn.Linear(width, _count_values(self, out=out)))
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Evaluates the network at `x`; the result has the shape of `out`."""
-        h: Tensor = self.stem(_joined(self, x, cond) if self.concat else x.flatten(1))
+        h: Tensor = self.stem(_join(self, x, cond) if self.concat else x.flatten(1))
         if self.modulation is None:
             for block in self.blocks:
                 h = block(h)
@@ -238,11 +266,11 @@ class MLPNetwork(nn.Module):
 
 
 class Projection(nn.Module):
-    r"""What the conditions add to a discriminator's logits, the inner product of projection discriminators.
+    r"""The conditional term of a projection discriminator's logits, an inner product.
 
         phi^T V e(cond) / sqrt(d)
 
-    This is the first term of eq. 3, scaled as StyleGAN2-ADA does to keep it independent of the number d of features.
+    This is the first term of eq. 3, scaled as in StyleGAN2-ADA to keep it independent of the number d of features.
     Without conditions to embed there are no parameters and the result is zero.
 
     References:
@@ -251,9 +279,14 @@ class Projection(nn.Module):
         https://arxiv.org/abs/2006.06676
 
     Args:
-        cond: Conditions, of which those without positions are embedded.
+        cond: Type of the conditions; those without positions are embedded.
         features: Number d of features.
-        spectral_norm: Whether V is divided by its largest singular value.
+        spectral_norm: Whether to divide V by its largest singular value.
+
+    Examples:
+        >>> projection = Projection(CondType(labels=10), 8)
+        >>> projection(torch.zeros(2, 8, 3, 3), Cond(labels=torch.tensor([3, 7]))).shape
+        torch.Size([2, 3, 3])
     """
 
     def __init__(self, cond: CondType, features: int, *, spectral_norm: bool = False) -> None:
@@ -264,15 +297,20 @@ class Projection(nn.Module):
             parametrizations.spectral_norm(self.v)
 
     def forward(self, features: Tensor, cond: Cond) -> Tensor:
-        """The term of features `b d ...`, `b ...`."""
+        """Computes the term of features `b d ...`; the result is `b ...`."""
         if self.v is None:
             return features.new_zeros(())
-        projected: Tensor = torch.einsum("bd...,bd->b...", features, self.v(self.embedding(cond, features)))
+        projected: Tensor = einsum(features, self.v(self.embedding(cond, features)), "b d ..., b d -> b ...")
         return projected / math.sqrt(features.shape[1])
 
 
 def squash(raw: Tensor, x: TensorType) -> Tensor:
-    """Maps unbounded values into the range of x by a tanh; the identity where x has none."""
+    """Maps unbounded values into the range of x by a tanh; the identity if x has no range.
+
+    Examples:
+        >>> squash(torch.tensor([-100.0, 0.0, 100.0]), TensorType((3,), range=(0.0, 1.0)))
+        tensor([0.0000, 0.5000, 1.0000])
+    """
     if x.range is None:
         return raw
     low, high = x.range
@@ -280,17 +318,17 @@ def squash(raw: Tensor, x: TensorType) -> Tensor:
 
 
 class _Block(nn.Module):
-    """A residual block of width d whose normalised input is modulated."""
+    """A residual block of width d with a modulated, normalised input."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.into = nn.Linear(width, width)
         self.drop = nn.Dropout(dropout)
-        self.back = zero(nn.Linear(width, width))
+        self.back = zero_init(nn.Linear(width, width))
 
     def forward(self, h: Tensor, film: Sequence[Tensor] | None = None) -> Tensor:
-        """Adds to `h`, `b d`, what the block makes of it under `film`, (1 + scale, shift)."""
+        """Evaluates the block at `h`, `b d`, modulated by `film`, (1 + scale, shift)."""
         inner: Tensor = self.norm(h)
         if film is not None:
             scale, shift = film
@@ -299,7 +337,7 @@ class _Block(nn.Module):
         return h + inner
 
 
-def _hidden(owner: nn.Module, size: int, width: int, depth: int, activation: nn.Module) -> nn.Sequential:
+def _make_hidden(owner: nn.Module, size: int, width: int, depth: int, activation: nn.Module) -> nn.Sequential:
     if depth < 0 or width < 1:
         name, low, value = ("depth", 0, depth) if depth < 0 else ("width", 1, width)
         raise ValueError(f"{type(owner).__name__} expects {name} >= {low}, got {value}")
@@ -309,22 +347,22 @@ def _hidden(owner: nn.Module, size: int, width: int, depth: int, activation: nn.
     return nn.Sequential(*layers)
 
 
-def _flat(owner: nn.Module, **types: TensorType) -> int:
-    """Number of values in one sample of a continuous type, given by name."""
+def _count_values(owner: nn.Module, **types: TensorType) -> int:
+    """Counts the values in one sample of a continuous type, which is passed by name."""
     ((name, kind),) = types.items()
     if kind.classes is not None:
         raise ValueError(f"{type(owner).__name__} expects a continuous {name}, got {kind}")
     return kind.numel
 
 
-def _concat(owner: nn.Module, cond: CondType) -> int:
-    """Number of values that the map of `cond` adds."""
+def _count_concat(owner: nn.Module, cond: CondType) -> int:
+    """Counts the values that the map of `cond` adds."""
     if cond.context is not None:
         raise ValueError(f"{type(owner).__name__} expects no context (it does not attend), got {cond.context}")
-    return 0 if cond.concat is None else _flat(owner, concat=cond.concat)
+    return 0 if cond.concat is None else _count_values(owner, concat=cond.concat)
 
 
-def _joined(owner: nn.Module, x: Tensor, cond: Cond) -> Tensor:
+def _join(owner: nn.Module, x: Tensor, cond: Cond) -> Tensor:
     if cond.concat is None:
         raise ValueError(f"{type(owner).__name__} expects a Cond with `concat`, as its type says, got None")
     return torch.cat([x.flatten(1), cond.concat.flatten(1).to(x.dtype)], dim=1)

@@ -1,13 +1,13 @@
-r"""NCSN++ with a noise beside the time, the generator of the denoising diffusion GAN; without it, a plain denoiser.
+r"""NCSN++: given noise, the generator of the denoising diffusion GAN; without noise, a plain denoiser.
 
     block    y = (skip(R x) + conv_1(drop(SiLU(N_1(conv_0(R SiLU(N_0(x))) + W SiLU(e)))))) / sqrt(2)
-    N(h)     gamma(w) GN(h) + beta(w),   w = MLP(z / |z|_rms);   a learned gamma and beta where there is no z
-    e        MLP(sin, cos of time) + what else the conditions hold
+    N(h)     gamma(w) GN(h) + beta(w),   w = MLP(z / |z|_rms);   a learned gamma and beta if there is no z
+    e        MLP(sin, cos of time) + the embedding of the other conditions
 
-R resamples by two under the filter [1, 3, 3, 1], or is the identity. Around the blocks stands a U-Net: down and up a
-pyramid, skips joined, attention at chosen resolutions and in the middle. Beside the way down the input is resampled too
-and added at each halving (`residual` and `skip` say how); beside the way up the output may be summed over resolutions.
-The output is squashed into its range by a tanh. Sizes are rounded up on the way down and cropped on the way up.
+R resamples by two with the filter [1, 3, 3, 1], or is the identity. The blocks form a U-Net with skip connections and
+attention at chosen resolutions and in the middle. On the way down the input may be downsampled as well and added at
+each level; on the way up the output may be summed over levels. A tanh squashes the output into its range. Sizes are
+rounded up on the way down and cropped on the way up.
 
 Shape letters: b batch, c channels, d width of e, h w spatial (one, two or three sizes).
 
@@ -26,9 +26,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from modkit.nn.blocks import check_levels, map_size
-from modkit.nn.embeddings import CondEmbedding, MapJoin, sinusoidal
-from modkit.nn.ncsnpp_blocks import scaled
+from modkit.nn.blocks import check_levels, get_map_size
+from modkit.nn.embeddings import CondEmbedding, MapJoin, sinusoidal_embedding
+from modkit.nn.ncsnpp_blocks import init_xavier
 from modkit.nn.ncsnpp_body import Body, Embedding
 from modkit.types import Cond, CondType, TensorType
 
@@ -36,29 +36,36 @@ __all__ = ["NCSNpp"]
 
 
 class NCSNpp(Body):
-    """A conditional map between signals, images or volumes of one size, in the NCSN++ manner.
+    """A conditional network between signals, images or volumes of one size, as in NCSN++.
 
     Args:
         x: Type of the input: continuous maps.
-        out: Type of the output, of x's size; any number of channels; a tanh maps to its range where it has one.
-        cond: The conditions: noise modulates each norm, time, vector and labels are added in each block, a map stands
-            beside x; tokens are refused.
+        out: Type of the output, of x's size; any number of channels. If it has a range, a tanh maps the output to it.
+        cond: Type of the conditions. Noise modulates each norm; time, vector and labels are added in each block; a map
+            is joined to x. Tokens are not supported.
         channels: Channels of each level, finest first; the resolution is halved between levels.
-        stem: Channels of the first map, a quarter of the embedding's width; None: those of the first level.
-        blocks: Residual blocks a level on the way down; one more on the way up.
-        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always does.
-        fir: Whether to resample under the filter [1, 3, 3, 1], else by means of two and repetition.
-        progressive_input: How the resampled input is added on the way down: through a convolution and on to the next
-            level (`residual`), as itself (`skip`), or not at all.
-        progressive: How the output is made: at the finest level (`none`), a sum over levels (`skip`), or from a path of
-            its own (`residual`).
-        mapping: Number of hidden layers between the noise's first and what modulates.
-        style: Width of what the noise becomes.
-        dropout: Share of the values dropped in each residual block.
+        stem: Channels of the first map, a quarter of the embedding's width; those of the first level by default.
+        blocks: Residual blocks per level on the way down; there is one more on the way up.
+        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always attends.
+        fir: Whether to resample with the filter [1, 3, 3, 1]; otherwise pairs are averaged and values repeated.
+        progressive_input: How the downsampled input is added on the way down: through a convolution that also feeds the
+            next level (`residual`), as it is (`skip`), or not at all (`none`).
+        progressive: How the output is computed: from the finest level (`none`), as a sum over levels (`skip`), or from
+            a separate path of features (`residual`).
+        mapping: Number of hidden layers after the first in the network that maps the noise.
+        style: Width of the mapped noise.
+        dropout: Probability of dropout in each residual block.
 
     Raises:
         ValueError: If `x` is a vector or codes, `out` has another size, `cond` has a context, there is no level or
-            block, a resolution is no level's, a width is below 1 or `mapping` negative, or a mode is unknown.
+            block, a resolution belongs to no level, a width is below 1 or `mapping` negative, or a mode is unknown.
+
+    Examples:
+        >>> x = TensorType((3, 16, 16), range=(-1.0, 1.0))
+        >>> net = NCSNpp(x, x, CondType(time=True, noise=4), channels=[8, 16], blocks=1, style=8)
+        >>> cond = Cond(time=torch.tensor([0.5, 0.5]), noise=torch.zeros(2, 4))
+        >>> net(torch.zeros(2, 3, 16, 16), cond).shape
+        torch.Size([2, 3, 16, 16])
     """
 
     def __init__(
@@ -79,7 +86,7 @@ class NCSNpp(Body):
         dropout: float = 0.0,
     ) -> None:
         check_levels("NCSNpp", channels, blocks)
-        size = map_size("NCSNpp", x)
+        size = get_map_size("NCSNpp", x)
         stem = channels[0] if stem is None else stem
         _check(out, size, cond, {"stem": stem, "style": style}, mapping)
         super().__init__(
@@ -101,45 +108,39 @@ class NCSNpp(Body):
 
 
 class _Embedding(Embedding):
-    """Time and what else has no positions, but for the noise, as one vector of four times the first channels."""
+    """Embeds the time, the vector and the labels as one vector, four times as wide as the first map."""
 
     def __init__(self, cond: CondType, channels: int) -> None:
         super().__init__()
         self.channels = channels + channels % 2
         self.width = 4 * channels
         self.embeds = bool(cond.time or cond.vector or cond.labels)
-        self.time = (
-            nn.Sequential(
-                scaled(nn.Linear(self.channels, self.width)), nn.SiLU(), scaled(nn.Linear(self.width, self.width))
-            )
-            if cond.time
-            else None
-        )
+        self.time = _make_time_mlp(self.channels, self.width) if cond.time else None
         self.rest = CondEmbedding(replace(cond, time=False, noise=None), self.width)
 
     def forward(self, cond: Cond, x: Tensor) -> Tensor:
-        """The embedding, `b d`."""
+        """Computes the embedding, `b d`."""
         e: Tensor = self.rest(cond, x)
         if self.time is None:
             return e
         if cond.time is None:
             raise ValueError("NCSNpp expects a Cond with `time`, as its type says, got None")
-        e = e + self.time(sinusoidal(cond.time, self.channels).to(x.dtype))
+        e = e + self.time(sinusoidal_embedding(cond.time, self.channels).to(x.dtype))
         return e
 
 
 class _Mapping(nn.Module):
-    """The noise, divided by its root mean square, through a network."""
+    """Divides the noise by its root mean square and maps it by a fully connected network."""
 
     def __init__(self, noise: int, width: int, depth: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for index in range(depth + 1):
-            layers += [scaled(nn.Linear(width if index else noise, width)), nn.SiLU()]
+            layers += [init_xavier(nn.Linear(width if index else noise, width)), nn.SiLU()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, noise: Tensor | None, x: Tensor) -> Tensor:
-        """What modulates the norms, `b d`, of noise `b d`."""
+        """Computes the vector that modulates the norms, `b style`, from noise, `b noise`."""
         if noise is None:
             raise ValueError("NCSNpp expects a Cond with `noise`, as its type says, got None")
         noise = noise.to(x.dtype)
@@ -147,8 +148,12 @@ class _Mapping(nn.Module):
         return w
 
 
+def _make_time_mlp(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(init_xavier(nn.Linear(channels, width)), nn.SiLU(), init_xavier(nn.Linear(width, width)))
+
+
 def _check(out: TensorType, size: tuple[int, ...], cond: CondType, widths: dict[str, int], mapping: int) -> None:
-    if map_size("NCSNpp", out) != size:
+    if get_map_size("NCSNpp", out) != size:
         raise ValueError(f"NCSNpp expects out of x's size {size}, got {out.shape[1:]}")
     if cond.context is not None:
         raise ValueError(f"NCSNpp expects cond without context, got {cond}")

@@ -1,11 +1,11 @@
-r"""What an NCSN++ is built of: residual blocks that resample and take a noise, and paths beside them.
+r"""The blocks of NCSN++: residual blocks that resample and are modulated by noise, and the progressive paths.
 
     y = (skip(R x) + conv_1(drop(SiLU(N_1(conv_0(R SiLU(N_0(x))) + W SiLU(e)))))) / sqrt(2)
-    N(h) = gamma(w) GN(h) + beta(w),   (gamma, beta) = W w + (1, 0);   a learned pair where there is no w
+    N(h) = gamma(w) GN(h) + beta(w),   (gamma, beta) = W w + (1, 0);   a learned pair if there is no w
 
-R halves, doubles, or is the identity. The sum of two paths is divided by sqrt(2), to keep its variance. Convolutions
-start as the papers' do: uniform with variance s / mean(fan_in, fan_out), s = 1, or 1e-10 where a path starts at
-nothing, yet with a gradient.
+R downsamples, upsamples, or is the identity. The sum of two paths is divided by sqrt(2) to keep its variance.
+Convolutions are initialised as in the papers: uniform with variance s / mean(fan_in, fan_out), where s = 1, or 1e-10
+for a path that starts near zero but still receives gradients.
 
 Shape letters: b batch, c channels, d widths of e and w, h w spatial (one, two or three sizes).
 
@@ -25,13 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.nn.attention import Attention
-from modkit.nn.blocks import conv, norm
-from modkit.nn.fir import ConvHalve, Double, DoubleConv, Halve
+from modkit.nn.blocks import broadcast, conv, crop, group_norm
+from modkit.nn.fir import FIRDownsample, FIRUpsample
 
-__all__ = ["Block", "Halving", "Head", "Output", "Path", "Unit", "cropped", "scaled"]
+__all__ = ["Block", "DownsampleBlock", "Head", "Output", "Path", "Unit", "init_xavier"]
 
 Path: TypeAlias = Literal["none", "skip", "residual"]
-"""What goes beside the blocks: nothing, the values themselves, or a path of convolutions that carries features."""
+"""The path parallel to the blocks: none, the values themselves, or convolutions that carry features."""
 
 _TINY = 1e-6  # in the norms
 _HALF = math.sqrt(0.5)
@@ -46,10 +46,15 @@ class Block(nn.Module):
         channels: Channels of the input.
         out_channels: Channels of the output.
         width: Width of the embedding e that is added, or None.
-        style: Width of the noise w that modulates its norms, or None.
-        resample: Whether it halves or doubles each size.
-        fir: Whether it resamples under the filter [1, 3, 3, 1].
-        dropout: Share of the values dropped before the last convolution.
+        style: Width of the mapped noise w that modulates the norms, or None.
+        resample: Whether to downsample or upsample each size, or None.
+        fir: Whether to resample with the filter [1, 3, 3, 1].
+        dropout: Probability of dropout before the last convolution.
+
+    Examples:
+        >>> import torch
+        >>> Block(2, 4, 8, width=6, resample="down")(torch.zeros(1, 4, 8, 8), torch.zeros(1, 6)).shape
+        torch.Size([1, 8, 4, 4])
     """
 
     def __init__(
@@ -66,31 +71,33 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.norm_0 = _Norm(channels, style)
-        self.conv_0 = scaled(conv(rank, channels, out_channels))
-        self.embed = scaled(nn.Linear(width, out_channels)) if width else None
+        self.conv_0 = init_xavier(conv(rank, channels, out_channels))
+        self.embed = init_xavier(nn.Linear(width, out_channels)) if width else None
         self.norm_1 = _Norm(out_channels, style)
         self.dropout = nn.Dropout(dropout)
-        self.conv_1 = scaled(conv(rank, out_channels, out_channels), 1e-10)
-        self.resample = {"down": Halve, "up": Double}[resample](rank, fir=fir) if resample else nn.Identity()
+        self.conv_1 = init_xavier(conv(rank, out_channels, out_channels), 1e-10)
+        self.resample = (
+            {"down": FIRDownsample, "up": FIRUpsample}[resample](rank, smooth=fir) if resample else nn.Identity()
+        )
         same = channels == out_channels and resample is None
-        self.skip = nn.Identity() if same else scaled(conv(rank, channels, out_channels, kernel=1))
+        self.skip = nn.Identity() if same else init_xavier(conv(rank, channels, out_channels, kernel=1))
 
     def forward(self, x: Tensor, embedding: Tensor | None = None, style: Tensor | None = None) -> Tensor:
-        """Maps `b c h w` to `out_channels`, given e and w, `b d`, where it was built for them."""
+        """Maps `b c h w` to `b out_channels h w`, given e and w, `b d`, if the block was built for them."""
         h = self.conv_0(self.resample(F.silu(self.norm_0(x, style))))
         if self.embed is not None and embedding is not None:
-            h = h + _positions(self.embed(F.silu(embedding)), h)
+            h = h + broadcast(self.embed(F.silu(embedding)), h)
         h = self.conv_1(self.dropout(F.silu(self.norm_1(h, style))))
-        return _joined(self.skip(self.resample(x)), h)
+        return _join(self.skip(self.resample(x)), h)
 
 
 class Unit(nn.Module):
-    """A block and, where its level attends, self-attention of one head.
+    """A residual block, followed by self-attention with one head if its level attends.
 
     Args:
         block: The block.
-        channels: Channels of its output.
-        attend: Whether it attends.
+        channels: Channels of the block's output.
+        attend: Whether to attend.
     """
 
     def __init__(self, block: Block, channels: int, attend: bool) -> None:
@@ -101,28 +108,28 @@ class Unit(nn.Module):
             self.attend.norm.eps = _TINY
 
     def forward(self, x: Tensor, embedding: Tensor | None, style: Tensor | None) -> Tensor:
-        """The block's output, `b c h w`, attended."""
+        """Applies the block and the attention, `b c h w`."""
         h: Tensor = self.block(x, embedding, style)
         return h if self.attend is None else self.attend(h) * _HALF
 
 
-class Halving(nn.Module):
-    """A halving block, and beside it the halved input, added to what comes out.
+class DownsampleBlock(nn.Module):
+    """A downsampling block, to whose output the downsampled input of the network is added.
 
     Args:
         block: The block.
         rank: Number of spatial sizes.
-        beside: Channels of what goes beside.
+        side: Channels of the side path, parallel to the blocks.
         channels: Channels of the block's output.
-        path: `skip` adds the input, through a 1x1 convolution, to each halved h; `residual` halves it by a convolution
-            and adds h, and the sum goes on both as h and beside it; `none` adds nothing.
-        fir: Whether it resamples under the filter [1, 3, 3, 1].
-        strided: Whether, without that filter, `residual` halves by a convolution of stride 2, else by means of two
-            after a convolution.
+        path: `skip` downsamples the input and adds it to h through a 1x1 convolution. `residual` downsamples it by a
+            convolution and adds h; the sum is both the new h and the new path. `none` adds nothing.
+        fir: Whether to resample with the filter [1, 3, 3, 1].
+        strided: Whether `residual` without that filter uses a convolution of stride 2; otherwise it convolves and then
+            averages pairs.
     """
 
     def __init__(
-        self, block: Block, rank: int, beside: int, channels: int, *, path: Path, fir: bool, strided: bool = True
+        self, block: Block, rank: int, side: int, channels: int, *, path: Path, fir: bool, strided: bool = True
     ) -> None:
         super().__init__()
         self.block = block
@@ -130,38 +137,35 @@ class Halving(nn.Module):
         self.halve: nn.Module | None = None
         self.join: nn.Module | None = None
         if path == "residual" and (fir or strided):
-            self.halve = ConvHalve(rank, beside, channels, fir=fir)
-            scaled(self.halve.conv)
+            self.halve = init_xavier(FIRDownsample(rank, (side, channels), smooth=fir))
         elif path == "residual":
-            self.halve = nn.Sequential(scaled(conv(rank, beside, channels)), Halve(rank, fir=False))
+            self.halve = nn.Sequential(init_xavier(conv(rank, side, channels)), FIRDownsample(rank, smooth=False))
         elif path == "skip":
-            self.halve = Halve(rank, fir=fir)
-            self.join = scaled(conv(rank, beside, channels, kernel=1))
+            self.halve = FIRDownsample(rank, smooth=fir)
+            self.join = init_xavier(conv(rank, side, channels, kernel=1))
 
-    def forward(
-        self, x: Tensor, beside: Tensor, embedding: Tensor | None, style: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """The block's output and what goes on beside it, both of half the size."""
+    def forward(self, x: Tensor, side: Tensor, embedding: Tensor | None, style: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Computes the output and the continued path, both of half the size."""
         h: Tensor = self.block(x, embedding, style)
         if self.halve is None:
-            return h, beside
-        beside = self.halve(beside)
+            return h, side
+        side = self.halve(side)
         if self.join is not None:
-            return h + self.join(beside), beside
-        beside = _joined(beside, h)
-        return beside, beside
+            return h + self.join(side), side
+        side = _join(side, h)
+        return side, side
 
 
 class Output(nn.Module):
-    """A level's share in a path up to the output, coarsest level first.
+    """A level's contribution to the progressive output, coarsest level first.
 
     Args:
         rank: Number of spatial sizes.
         channels: Channels of the level.
         out_channels: Channels of the output.
         coarser: Channels of the path so far, or None at the coarsest level.
-        path: `skip` sums outputs over the levels; `residual` carries features, which become the level's own.
-        fir: Whether it resamples under the filter [1, 3, 3, 1].
+        path: `skip` sums outputs over the levels; `residual` carries features, which replace those of the level.
+        fir: Whether to resample with the filter [1, 3, 3, 1].
     """
 
     def __init__(
@@ -172,23 +176,22 @@ class Output(nn.Module):
         self.upsample: nn.Module | None = None
         self.head: Head | None = None
         if path == "skip":
-            self.upsample = Double(rank, fir=fir) if coarser else None
+            self.upsample = FIRUpsample(rank, smooth=fir) if coarser else None
             self.head = Head(rank, channels, out_channels)
         elif coarser:
-            self.upsample = DoubleConv(rank, coarser, channels, fir=fir)
-            scaled(self.upsample.conv)
+            self.upsample = init_xavier(FIRUpsample(rank, (coarser, channels), smooth=fir))
         else:
             self.head = Head(rank, channels, channels, scale=1.0)
 
     def forward(self, h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The level's features and the path, of the same size, from features and the coarser level's path, if any."""
+        """Computes the level's features and path, given the features `h` and the coarser level's path `y`."""
         share: Tensor = h if self.head is None else self.head(h)
         if self.upsample is None:
             return h, share
-        y = cropped(self.upsample(y), h)
+        y = crop(self.upsample(y), h.shape[2:])
         if self.path == "skip":
             return h, y + share
-        h = _joined(y, h)
+        h = _join(y, h)
         return h, h
 
 
@@ -199,27 +202,27 @@ class Head(nn.Module):
         rank: Number of spatial sizes.
         channels: Channels of the input.
         out_channels: Channels of the output.
-        scale: Of the convolution's first variance.
+        scale: Factor of the variance with which the convolution is initialised.
     """
 
     def __init__(self, rank: int, channels: int, out_channels: int, *, scale: float = 1e-10) -> None:
         super().__init__()
         self.norm = _Norm(channels, None)
-        self.conv = scaled(conv(rank, channels, out_channels), scale)
+        self.conv = init_xavier(conv(rank, channels, out_channels), scale)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Maps `b c h w` to `out_channels`."""
+        """Maps `b c h w` to `b out_channels h w`."""
         y: Tensor = self.conv(F.silu(self.norm(h, None)))
         return y
 
 
 class _Norm(nn.Module):
-    """Group normalisation, whose gain and offset are made of w, or learned."""
+    """Group normalisation whose gain and offset are computed from w, or learned."""
 
     def __init__(self, channels: int, style: int | None) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(norm(channels).num_groups, channels, eps=_TINY, affine=style is None)
-        self.style = scaled(nn.Linear(style, 2 * channels)) if style else None
+        self.norm = nn.GroupNorm(group_norm(channels).num_groups, channels, eps=_TINY, affine=style is None)
+        self.style = init_xavier(nn.Linear(style, 2 * channels)) if style else None
         if self.style is not None:
             nn.init.ones_(self.style.bias[:channels])
 
@@ -229,31 +232,19 @@ class _Norm(nn.Module):
             return h
         if style is None:
             raise ValueError(f"Block expects a noise of width {self.style.in_features}, got None")
-        gain, offset = _positions(self.style(style), h).chunk(2, dim=1)
+        gain, offset = broadcast(self.style(style), h).chunk(2, dim=1)
         return gain * h + offset
 
 
-def scaled(module: M, scale: float = 1.0) -> M:
-    """The linear or convolutional module with weights of variance `scale / mean(fan_in, fan_out)` and no bias yet."""
+def init_xavier(module: M, scale: float = 1.0) -> M:
+    """Initialises weights uniformly with variance `scale / mean(fan_in, fan_out)` and biases with 0."""
     for name, parameter in module.named_parameters():
-        if name == "bias":
+        if name.endswith("bias"):
             nn.init.zeros_(parameter)
         else:
             nn.init.xavier_uniform_(parameter, gain=math.sqrt(scale))
     return module
 
 
-def cropped(x: Tensor, like: Tensor) -> Tensor:
-    """`x` without what it has beyond the sizes of `like`."""
-    for dim, length in enumerate(like.shape[2:], start=2):
-        x = x.narrow(dim, 0, length)
-    return x
-
-
-def _positions(e: Tensor, like: Tensor) -> Tensor:
-    """`e`, `b d`, ready to meet `like`, `b d h w`."""
-    return e.reshape(*e.shape, *[1] * (like.ndim - 2))
-
-
-def _joined(a: Tensor, b: Tensor) -> Tensor:
+def _join(a: Tensor, b: Tensor) -> Tensor:
     return (a + b) * _HALF

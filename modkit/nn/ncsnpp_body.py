@@ -1,10 +1,10 @@
-r"""The pyramid of an NCSN++: a U-Net of its blocks, with paths beside the way down and the way up.
+r"""The body of NCSN++: a U-Net of its blocks, with progressive paths parallel to them.
 
-    down    h = conv(x); each level's blocks, then a halving block; every result is kept as a skip
+    down    h = conv(x); each level's blocks, then a downsampling block; every result is kept as a skip
     middle  block, attention, block
-    up      each level's blocks over [h, skip], one more than down, then a doubling block
+    up      each level's blocks over [h, skip], one more than down, then an upsampling block
 
-Beside the way down the input is resampled too and added at each halving, beside the way up the output may be summed
+On the way down the input may be downsampled as well and added at each level; on the way up the output may be summed
 over the levels. Sizes are rounded up on the way down and cropped on the way up.
 
 Shape letters: b batch, c channels, d width, h w spatial (one, two or three sizes).
@@ -23,18 +23,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from modkit.nn.attention import attended
-from modkit.nn.blocks import check_levels, conv, pyramid
+from modkit.nn.attention import find_attention_levels
+from modkit.nn.blocks import check_levels, conv, crop, make_pyramid
 from modkit.nn.embeddings import MapJoin
 from modkit.nn.mlp import squash
-from modkit.nn.ncsnpp_blocks import Block, Halving, Head, Output, Path, Unit, cropped, scaled
+from modkit.nn.ncsnpp_blocks import Block, DownsampleBlock, Head, Output, Path, Unit, init_xavier
 from modkit.types import Cond, TensorType
 
 __all__ = ["Body", "Embedding"]
 
 
 class Embedding(nn.Module, ABC):
-    """Conditions without positions as one vector."""
+    """Embeds the conditions without positions as one vector."""
 
     width: int
     """Width of the vector."""
@@ -44,33 +44,34 @@ class Embedding(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, cond: Cond, x: Tensor) -> Tensor:
-        """The vector, `b width`, in the dtype of `x`, `b ...`."""
+        """Computes the vector, `b width`, in the dtype of `x`, `b ...`."""
 
 
 class Body(nn.Module):
-    """The pyramid, given what embeds its conditions.
+    """The U-Net, given the modules that embed its conditions.
 
     Args:
-        size: The spatial size of the maps.
-        out: Type of the output, of that size; a tanh maps to its range where it has one.
-        embedding: Makes of the conditions and x what is added in each block, `b width`, where it `embeds` anything.
-        mapping: Makes of the noise and x what modulates each norm, `b style`, or None.
-        join: Joins a map to x.
+        size: Spatial size of the maps.
+        out: Type of the output, of that size. If it has a range, a tanh maps the output to it.
+        embedding: Computes from the conditions and x the vector that is added in each block, `b width`. It is used if
+            it `embeds` anything.
+        mapping: Computes from the noise and x the vector that modulates each norm, `b style`, or None.
+        join: Joins a conditioning map to x.
         channels: Channels of each level, finest first.
         stem: Channels of the first map.
-        blocks: Residual blocks a level on the way down; one more on the way up.
-        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always does.
-        fir: Whether to resample under the filter [1, 3, 3, 1], else by means of two and repetition.
-        progressive_input: How the resampled input is added on the way down.
-        progressive: How the output is made.
-        style: Width of what modulates each norm.
-        dropout: Share of the values dropped in each residual block.
-        strided: Whether, without that filter, a residual path halves by a convolution of stride 2, else by means of two
-            after a convolution.
+        blocks: Residual blocks per level on the way down; there is one more on the way up.
+        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always attends.
+        fir: Whether to resample with the filter [1, 3, 3, 1]; otherwise pairs are averaged and values repeated.
+        progressive_input: How the downsampled input is added on the way down.
+        progressive: How the output is computed.
+        style: Width of the vector that modulates each norm.
+        dropout: Probability of dropout in each residual block.
+        strided: Whether a residual path without that filter downsamples by a convolution of stride 2; otherwise it
+            convolves and then averages pairs.
 
     Raises:
-        ValueError: If there is no level or block, a resolution is no level's, a mode is unknown, or the stem has no
-            channel; it names the subclass.
+        ValueError: If there is no level or block, a resolution belongs to no level, a mode is unknown, or the stem has
+            no channel. The message names the subclass.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Body(nn.Module):
         owner, rank = type(self).__name__, len(size)
         check_levels(owner, channels, blocks)
         _check(owner, stem, {"progressive_input": progressive_input, "progressive": progressive})
-        attends = attended(owner, pyramid(size, len(channels)), attention)
+        attends = find_attention_levels(owner, make_pyramid(size, len(channels)), attention)
 
         self.out = out
         self.embedding = embedding
@@ -107,15 +108,15 @@ class Body(nn.Module):
             return Block(rank, wide_in, wide, width=width, style=style, resample=resample, fir=fir, dropout=dropout)
 
         self.join = join
-        self.conv_in = scaled(conv(rank, join.channels, stem))
+        self.conv_in = init_xavier(conv(rank, join.channels, stem))
         self.down = nn.ModuleList()
-        skips, wide_in, beside = [stem], stem, join.channels
+        skips, wide_in, side = [stem], stem, join.channels
         for level, wide in enumerate(channels):
             if level:
                 halving = block(wide_in, wide_in, "down")
                 path = progressive_input
-                self.down.append(Halving(halving, rank, beside, wide_in, path=path, fir=fir, strided=strided))
-                beside = wide_in if path == "residual" else beside
+                self.down.append(DownsampleBlock(halving, rank, side, wide_in, path=path, fir=fir, strided=strided))
+                side = wide_in if path == "residual" else side
                 skips.append(wide_in)
             for _ in range(blocks):
                 self.down.append(Unit(block(wide_in, wide), wide, attends[level]))
@@ -141,19 +142,19 @@ class Body(nn.Module):
         """Evaluates the network at `x`, `b c h w` of any size.
 
         Raises:
-            ValueError: If a condition that the type has is missing.
+            ValueError: If a condition of the type `cond` is missing.
         """
-        return self.embedded(x, cond, self.embedding(cond, x) if self.embedding.embeds else None)
+        return self.evaluate(x, cond, self.embedding(cond, x) if self.embedding.embeds else None)
 
-    def embedded(self, x: Tensor, cond: Cond, embedding: Tensor | None) -> Tensor:
-        """The network at `x`, given what is added in each block, `b width`."""
+    def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None) -> Tensor:
+        """Evaluates the network at `x`, given the vector that is added in each block, `b width`."""
         style = None if self.mapping is None else self.mapping(cond.noise, x)
-        beside = self.join(x, cond.concat)
-        h = self.conv_in(beside)
+        side = self.join(x, cond.concat)
+        h = self.conv_in(side)
         skips = [h]
         for module in self.down:
-            if isinstance(module, Halving):
-                h, beside = module(h, beside, embedding, style)
+            if isinstance(module, DownsampleBlock):
+                h, side = module(h, side, embedding, style)
             else:
                 h = module(h, embedding, style)
             skips.append(h)
@@ -166,7 +167,7 @@ class Body(nn.Module):
             elif isinstance(module, Output):
                 h, y = module(h, y)
             else:
-                h = cropped(module(h, embedding, style), skips[-1])
+                h = crop(module(h, embedding, style), skips[-1].shape[2:])
         raw: Tensor = y if self.head is None else self.head(h)
         return squash(raw, self.out)
 

@@ -1,13 +1,13 @@
-r"""The denoising diffusion GAN's discriminator: residual convolutions down to a few positions, told the time.
+r"""The denoising diffusion GAN's discriminator: a time-conditional residual network that downsamples the input.
 
     h_0 = conv_1x1([x, concat])
     h_i = (skip(R h_{i-1}) + conv_1(R LReLU(conv_0(LReLU(h_{i-1})) + W a))) / sqrt(2)
     a = LReLU(MLP(sin, cos of time))
     phi = sum over positions of LReLU(conv([h, std])),   logits = w . phi + b + phi^T V e(cond) / sqrt(c)
 
-R halves under the filter [1, 3, 3, 1], or is the identity; std is `MinibatchStd`, in groups of 4: it looks across the
-batch, so that losses depend on how a batch is split. Conditions without positions, but for the time, are projected,
-which the paper has none of.
+R downsamples with the filter [1, 3, 3, 1], or is the identity. std is `MinibatchStd` in groups of 4, which compares the
+samples of a batch, so losses depend on how a batch is split. Other conditions without positions are projected; the
+paper has no such conditions.
 
 Shape letters: b batch, c channels, d width of the time's embedding, h w spatial (one, two or three sizes).
 
@@ -25,12 +25,12 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modkit.nn.blocks import check_levels, conv, map_size
-from modkit.nn.embeddings import MapJoin, sinusoidal
-from modkit.nn.fir import Halve
+from modkit.nn.blocks import broadcast, check_levels, conv, get_map_size
+from modkit.nn.embeddings import MapJoin, sinusoidal_embedding
+from modkit.nn.fir import FIRDownsample
 from modkit.nn.minibatch_std import MinibatchStd
 from modkit.nn.mlp import Projection
-from modkit.nn.ncsnpp_blocks import scaled
+from modkit.nn.ncsnpp_blocks import init_xavier
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["NCSNppDiscriminator"]
@@ -39,19 +39,27 @@ _SLOPE = 0.2
 
 
 class NCSNppDiscriminator(nn.Module):
-    """Tells real from fake signals, images or volumes, given the time and a map beside them where there are any.
+    """Distinguishes real from fake signals, images or volumes, given a time and a conditioning map if there are any.
 
     Args:
         x: Type of the data: continuous maps.
-        cond: Conditions: a map is joined to x as further channels, time is added in each block, the rest is projected,
-            tokens are refused.
+        cond: Type of the conditions. A map is joined to x as further channels, the time is added in each block, and the
+            other conditions are projected; tokens are not supported.
         channels: Channels of the first map, then those of each block.
-        first: Whether the first block halves the size too, as for large images; the others do.
-        embedding: Width of the time's embedding.
+        first: Whether the first block downsamples too, as is usual for large images; all later blocks do.
+        embedding: Width of the time embedding.
 
     Raises:
-        ValueError: If x is a vector or codes, `cond` has a context or a map that is finer or no map, or a number is
-            below 1.
+        ValueError: If x is a vector or codes, `cond` has a context, its map has another rank than x or is a finer map
+            of codes, or a number is below 1.
+
+    Examples:
+        >>> import torch
+        >>> x = TensorType((3, 16, 16), range=(-1.0, 1.0))
+        >>> discriminator = NCSNppDiscriminator(x, CondType(time=True, concat=x), channels=[8, 8, 16])
+        >>> images = torch.zeros(2, 3, 16, 16)
+        >>> discriminator(images, Cond(time=torch.tensor([0.0, 1.0]), concat=images)).shape
+        torch.Size([2])
     """
 
     def __init__(
@@ -69,25 +77,25 @@ class NCSNppDiscriminator(nn.Module):
             raise ValueError(f"NCSNppDiscriminator expects embedding of at least 1, got {embedding}")
         if cond.context is not None:
             raise ValueError(f"NCSNppDiscriminator expects cond without context, got {cond}")
-        rank = len(map_size("NCSNppDiscriminator", x))
+        rank = len(get_map_size("NCSNppDiscriminator", x))
         self.join = MapJoin(x, cond.concat, channels[0])
         self.time = _Time(embedding) if cond.time else None
-        self.conv_in = scaled(conv(rank, self.join.channels, channels[0], kernel=1))
+        self.conv_in = init_xavier(conv(rank, self.join.channels, channels[0], kernel=1))
         self.blocks = nn.ModuleList(
-            _Block(rank, narrow, wide, width=embedding if cond.time else None, halves=first or index > 0)
+            _Block(rank, narrow, wide, width=embedding if cond.time else None, downsamples=first or index > 0)
             for index, (narrow, wide) in enumerate(pairwise(channels))
         )
         last = channels[-1]
         self.std = MinibatchStd(group=4)
-        self.conv_out = scaled(conv(rank, last + 1, last), 1e-10)
-        self.out = scaled(nn.Linear(last, 1))
+        self.conv_out = init_xavier(conv(rank, last + 1, last), 1e-10)
+        self.out = init_xavier(nn.Linear(last, 1))
         self.projection = Projection(replace(cond, time=False), last)
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Logits of `x`, `b`.
+        """Computes the logits of `x`, `b`.
 
         Raises:
-            ValueError: If a condition that the type has is missing.
+            ValueError: If a condition of the type `cond` is missing.
         """
         time = None if self.time is None else self.time(cond.time, x)
         h = self.conv_in(self.join(x, cond.concat))
@@ -99,42 +107,41 @@ class NCSNppDiscriminator(nn.Module):
 
 
 class _Block(nn.Module):
-    """A residual block, which may halve the size."""
+    """A residual block that may downsample."""
 
-    def __init__(self, rank: int, channels: int, out_channels: int, *, width: int | None, halves: bool) -> None:
+    def __init__(self, rank: int, channels: int, out_channels: int, *, width: int | None, downsamples: bool) -> None:
         super().__init__()
-        self.conv_0 = scaled(conv(rank, channels, out_channels))
-        self.embed = scaled(nn.Linear(width, out_channels)) if width else None
-        self.conv_1 = scaled(conv(rank, out_channels, out_channels), 1e-10)
-        self.skip = scaled(_unbiased(rank, channels, out_channels))
-        self.halve = Halve(rank) if halves else nn.Identity()
+        self.conv_0 = init_xavier(conv(rank, channels, out_channels))
+        self.embed = init_xavier(nn.Linear(width, out_channels)) if width else None
+        self.conv_1 = init_xavier(conv(rank, out_channels, out_channels), 1e-10)
+        self.skip = init_xavier(_make_skip(rank, channels, out_channels))
+        self.halve = FIRDownsample(rank) if downsamples else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
         h = self.conv_0(F.leaky_relu(x, _SLOPE))
         if self.embed is not None and time is not None:
-            added = self.embed(time)
-            h = h + added.reshape(*added.shape, *[1] * (h.ndim - 2))
+            h = h + broadcast(self.embed(time), h)
         h = self.conv_1(self.halve(F.leaky_relu(h, _SLOPE)))
         y: Tensor = (self.skip(self.halve(x)) + h) * math.sqrt(0.5)
         return y
 
 
 class _Time(nn.Module):
-    """The embedding of time that the blocks take."""
+    """Embeds the time for the blocks."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width + width % 2
         self.layers = nn.Sequential(
-            scaled(nn.Linear(self.width, width)), nn.LeakyReLU(_SLOPE), scaled(nn.Linear(width, width))
+            init_xavier(nn.Linear(self.width, width)), nn.LeakyReLU(_SLOPE), init_xavier(nn.Linear(width, width))
         )
 
     def forward(self, time: Tensor | None, x: Tensor) -> Tensor:
         if time is None:
             raise ValueError("NCSNppDiscriminator expects a Cond with `time`, as its type says, got None")
-        return F.leaky_relu(self.layers(sinusoidal(time, self.width).to(x.dtype)), _SLOPE)
+        return F.leaky_relu(self.layers(sinusoidal_embedding(time, self.width).to(x.dtype)), _SLOPE)
 
 
-def _unbiased(rank: int, channels: int, out_channels: int) -> nn.Module:
+def _make_skip(rank: int, channels: int, out_channels: int) -> nn.Module:
     convolutions: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
     return convolutions[rank](channels, out_channels, 1, bias=False)

@@ -1,12 +1,12 @@
-"""PatchGAN: a fully convolutional critic, each of whose logits judges one patch of the image.
+"""PatchGAN: a fully convolutional critic with one logit for each patch of the image.
 
     [x, concat] -> down -> LReLU -> (down -> BN, LReLU) x (layers - 1) -> conv -> BN, LReLU -> phi
     logits = w * phi + b + mean_4x4(phi)^T V e(cond) / sqrt(d)
 
-All convolutions are 4x4 with padding 1; `down` has stride 2, `conv` and `w` have stride 1. Channels double with each up
-to eightfold. It is the critic of pix2pix and VQGAN, whose parameters' names it keeps. Three halvings see patches of
-70x70, two 34x34, one 16x16. Neither paper conditions it by a vector; here the features in each logit's 4x4 window are
-averaged and projected.
+All convolutions are 4x4 with padding 1; `down` has stride 2, `conv` and `w` have stride 1. The channels double at each
+convolution, up to a factor of eight. This is the critic of pix2pix and VQGAN, with the same parameter names. With three
+downsamplings a logit sees a patch of 70x70, with two 34x34, with one 16x16. Neither paper conditions the critic on a
+vector; here the features in each logit's 4x4 window are averaged and projected.
 
 Shape letters: b batch, c channels, h w spatial, d features.
 
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from modkit.nn.dcgan import initialise
+from modkit.nn.dcgan import init_weights
 from modkit.nn.embeddings import MapJoin
 from modkit.nn.mlp import Projection
 from modkit.types import Cond, CondType, TensorType
@@ -31,21 +31,29 @@ __all__ = ["PatchDiscriminator"]
 
 
 class PatchDiscriminator(nn.Module):
-    """Tells real from fake patches of images.
+    """Distinguishes real from fake patches of images.
 
-    Batch norm looks across the batch in training: real and fake ones are best given apart.
+    In training, batch norm computes its statistics over the batch, so real and fake images should be passed in separate
+    calls.
 
     Args:
         x: Type of the images, `(c, h, w)`, continuous.
-        cond: Conditions; a map is joined to x as further channels, the rest is projected, tokens are refused.
-        channels: Channels of the first map; each later one has twice as many, up to eightfold.
-        layers: Number of halvings; None takes three, as the papers do, or as many as small images allow.
-        spectral_norm: Whether each weight is divided by its largest singular value (Miyato et al., 2018), the
-            embedding of conditions excepted; there is then no batch norm.
+        cond: Type of the conditions. A map is joined to x as further channels and the other conditions are projected;
+            tokens are not supported.
+        channels: Channels of the first map; each later map has twice as many, up to eight times as many.
+        layers: Number of downsamplings; by default three, as in the papers, or as many as small images allow.
+        spectral_norm: Whether to divide each weight, except those that embed conditions, by its largest singular value
+            (Miyato et al., 2018); this replaces batch norm.
 
     Raises:
-        ValueError: If x is no image, holds codes, or is too small for `layers`, `cond` has a context or codes that are
-            finer or no map, or `channels` or `layers` is below 1.
+        ValueError: If x is not an image, holds codes, or is too small for `layers`; if `cond` has a context, or a map
+            that has another rank than x or is a finer map of codes; or if `channels` or `layers` is below 1.
+
+    Examples:
+        >>> import torch
+        >>> discriminator = PatchDiscriminator(TensorType((3, 32, 32)), CondType(), channels=8)
+        >>> discriminator(torch.zeros(2, 3, 32, 32), Cond()).shape
+        torch.Size([2, 1, 2, 2])
     """
 
     def __init__(
@@ -60,7 +68,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         if cond.context is not None:
             raise ValueError(f"PatchDiscriminator expects cond without context, got {cond}")
-        num = _halvings(x, channels, layers)
+        num = _choose_halvings(x, channels, layers)
         self.join = MapJoin(x, cond.concat, channels)
         main: list[nn.Module] = [nn.Conv2d(self.join.channels, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
         wide = channels
@@ -70,7 +78,7 @@ class PatchDiscriminator(nn.Module):
             main += [] if spectral_norm else [nn.BatchNorm2d(wide)]
             main.append(nn.LeakyReLU(0.2))
         self.main = nn.Sequential(*main, nn.Conv2d(wide, 1, 4, 1, 1))
-        self.main.apply(initialise)
+        self.main.apply(init_weights)
         self.projection = Projection(cond, wide, spectral_norm=spectral_norm)
         if spectral_norm:
             for layer in self.main:
@@ -78,7 +86,7 @@ class PatchDiscriminator(nn.Module):
                     parametrizations.spectral_norm(layer)
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Logits of the patches of `x`, `b 1 h w`."""
+        """Computes the logits of the patches of `x`, `b 1 h w`."""
         features: Tensor = self.main[:-1](self.join(x, cond.concat))
         logits: Tensor = self.main[-1](features)
         if not self.projection.embedding.embeds:
@@ -88,8 +96,8 @@ class PatchDiscriminator(nn.Module):
         return logits
 
 
-def _halvings(x: TensorType, channels: int, layers: int | None) -> int:
-    """Number of halvings, after which the two convolutions of stride 1 still need a map of 3x3."""
+def _choose_halvings(x: TensorType, channels: int, layers: int | None) -> int:
+    """Chooses the number of downsamplings; the two convolutions of stride 1 that follow need a map of 3x3."""
     if len(x.shape) != 3 or x.classes is not None:
         raise ValueError(f"PatchDiscriminator expects continuous images (c, h, w), got {x}")
     if channels < 1 or (layers is not None and layers < 1):

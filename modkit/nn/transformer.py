@@ -1,11 +1,11 @@
-r"""A transformer over codes: GPT-2's blocks on embedded codes, reading in raster order or filling in masks.
+r"""A transformer for codes, with GPT-2's blocks: it predicts the next code in raster order, or masked codes.
 
     causal        [context..., start, e(c_0) ... e(c_{n-2})] + [..., p_0, p_1 ... p_{n-1}]  ->  logits 0 ... n - 1
     not causal    [context..., start, e(c_0) ... e(c_{n-1})] + [..., 0, p_0 ... p_{n-1}]    ->  logits 0 ... n - 1
 
-A vector (time, noise or labels) makes the start token, tokens of a context are a prefix. p_i is learned, a row's and
-a column's vector or one for each place, and to it is added what a map of conditions says there: causal or not, the
-whole of it is known, so position i sees it at i.
+Conditions without positions (a vector, time, noise or labels) are embedded in the start token, and the tokens of a
+context are a prefix. p_i is learned: the sum of a row's and a column's vector, or one vector for each position. The
+embedding of a conditioning map at position i is added to p_i, also in the causal case, since the whole map is known.
 
 Shape letters: b batch, h w spatial (one, two or three sizes), n positions, m tokens, k classes, d width.
 
@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
-from modkit.nn.embeddings import CondEmbedding, regridded
-from modkit.nn.transformer_block import Block, Memory, linear
+from modkit.nn.embeddings import CondEmbedding, resize_map
+from modkit.nn.transformer_block import Block, KVCache, linear
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["Transformer"]
@@ -32,28 +33,35 @@ __all__ = ["Transformer"]
 
 @dataclass
 class _Cache:
-    """What a step needs of those before: each block's memory, and what is added at each position, `b n d`."""
+    """The state between steps: each block's keys and values, and the vectors added at each position, `b n d`."""
 
-    memories: list[Memory]
-    places: Tensor
+    blocks: list[KVCache]
+    positions: Tensor
 
 
 class Transformer(nn.Module):
-    """Logits of each code of a map, by attention.
+    """Computes the logits of each code of a map by attention.
 
     Args:
         codes: Type of the codes.
-        cond: Conditions: a vector, time, noise or labels as the start token, a context as a prefix, a map at each
-            position, whatever its size.
-        causal: Whether logits i see codes before i only; otherwise they see all, and code k is the mask.
+        cond: Type of the conditions. A vector, time, noise or labels determine the start token, a context is a prefix,
+            and a map of any size is added at each position.
+        causal: Whether logits i depend only on the codes before i. Otherwise they depend on all codes, and code k is
+            the mask.
         width: Width of a token.
         depth: Number of blocks.
-        heads: Heads of each attention.
+        heads: Number of attention heads.
         dropout: Probability of dropout.
-        positions: `axial`, a vector for each row and one for each column, summed; `table`, one for each position.
+        positions: `axial`, the sum of a vector for each row and one for each column; `table`, one for each position.
 
     Raises:
-        ValueError: If `codes` are continuous, a map of conditions has another rank, or a number is out of range.
+        ValueError: If `codes` are continuous, a conditioning map has another rank, or a number is out of range.
+
+    Examples:
+        >>> codes = TensorType((4, 4), classes=16)
+        >>> net = Transformer(codes, CondType(labels=10), causal=True, width=8, depth=1, heads=2)
+        >>> net(torch.zeros(2, 4, 4, dtype=torch.int64), Cond(labels=torch.tensor([3, 7]))).shape
+        torch.Size([2, 16, 16])
     """
 
     def __init__(
@@ -76,13 +84,13 @@ class Transformer(nn.Module):
         if positions not in ("axial", "table"):
             raise ValueError(f"Transformer expects positions 'axial' or 'table', got {positions!r}")
         self.shape, self.num, self.causal = codes.shape, codes.numel, causal
-        self.codes = _embedding(codes.classes + (not causal), width)
+        self.codes = _make_embedding(codes.classes + (not causal), width)
         sizes = codes.shape if positions == "axial" else (codes.numel,)
-        self.positions = nn.ParameterList(_table(size, width) for size in sizes)
-        self.start = _table(1, width)
+        self.positions = nn.ParameterList(_make_table(size, width) for size in sizes)
+        self.start = _make_table(1, width)
         self.embedding = CondEmbedding(cond, width)
         self.context = linear(cond.context[1], width) if cond.context else None
-        self.context_positions = _table(cond.context[0], width) if cond.context else None
+        self.context_positions = _make_table(cond.context[0], width) if cond.context else None
         self.map = _MapEmbedding(codes, cond.concat, width) if cond.concat else None
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
@@ -92,52 +100,52 @@ class Transformer(nn.Module):
         self.out = linear(width, codes.classes, bias=False)
 
     def forward(self, codes: Tensor, cond: Cond) -> Tensor:
-        """Logits `b n k` of `codes`, `b h w`, int64.
+        """Computes the logits `b n k` of `codes`, `b h w`, int64.
 
         Raises:
             ValueError: If the codes have another shape, or a condition is missing.
         """
         if codes.shape[1:] != self.shape:
             raise ValueError(f"Transformer expects codes b×{'×'.join(map(str, self.shape))}, got {tuple(codes.shape)}")
-        tokens, places = self.codes(codes.flatten(1)), self._places(cond)
-        *context, start = self._prefix(cond, len(codes))
+        tokens, positions = self.codes(codes.flatten(1)), self._embed_positions(cond)
+        *context, start = self._embed_prefix(cond, len(codes))
         if self.causal:
-            x = torch.cat([*context, torch.cat([start, tokens[:, :-1]], 1) + places], 1)
+            x = torch.cat([*context, torch.cat([start, tokens[:, :-1]], 1) + positions], 1)
         else:
-            x = torch.cat([*context, start, tokens + places], 1)
+            x = torch.cat([*context, start, tokens + positions], 1)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, causal=self.causal)
-        return self._logits(x[:, -self.num :])
+        return self._compute_logits(x[:, -self.num :])
 
     def step(self, previous: Tensor, i: int, cond: Cond, cache: _Cache | None) -> tuple[Tensor, _Cache]:
-        """Logits `b k` of position i, after steps 0 to i - 1, equal to those of `forward`; and the cache to go on with.
+        """Computes the logits `b k` of position i, equal to those of `forward`, and the cache for the next step.
 
         Args:
-            previous: Codes at i - 1, `b`; at 0 only their number counts.
+            previous: Codes at i - 1, `b`; at 0 only their number matters.
             i: The position.
             cond: The conditions, the same at every step.
-            cache: That of the step before, which is spent; None at 0.
+            cache: The cache of the previous step, which cannot be used again; None at 0.
 
         Raises:
-            ValueError: If the network is not causal, or there is a cache at 0 or none after it.
+            ValueError: If the network is not causal, if a cache is passed at position 0, or if none is passed later.
         """
         if not self.causal or (cache is None) != (i == 0):
             expected = "to be causal, and a cache at every position but 0"
             raise ValueError(f"Transformer.step expects {expected}, got causal {self.causal}, position {i}")
         if cache is None:
-            x = torch.cat(list(self._prefix(cond, len(previous))), 1)
-            places = self._places(cond)
-            x[:, -1] += places[:, 0]
-            cache = _Cache([Memory(x.shape[1] + self.num - 1) for _ in self.blocks], places)
+            x = torch.cat(list(self._embed_prefix(cond, len(previous))), 1)
+            positions = self._embed_positions(cond)
+            x[:, -1] += positions[:, 0]
+            cache = _Cache([KVCache(x.shape[1] + self.num - 1) for _ in self.blocks], positions)
         else:
-            x = self.codes(previous)[:, None] + cache.places[:, i : i + 1]
-        for block, memory in zip(self.blocks, cache.memories):
-            x = block(x, causal=True, memory=memory)
-        return self._logits(x[:, -1]), cache
+            x = self.codes(previous)[:, None] + cache.positions[:, i : i + 1]
+        for block, keys_and_values in zip(self.blocks, cache.blocks):
+            x = block(x, causal=True, cache=keys_and_values)
+        return self._compute_logits(x[:, -1]), cache
 
-    def _prefix(self, cond: Cond, num: int) -> tuple[Tensor, ...]:
-        """The context's tokens `b m d`, where there are any, then the start token `b 1 d`."""
+    def _embed_prefix(self, cond: Cond, num: int) -> tuple[Tensor, ...]:
+        """Embeds the context's tokens, `b m d`, if there are any, and the start token, `b 1 d`."""
         like = self.start.detach().expand(num, -1)
         start = (self.start + self.embedding(cond, like))[:, None]
         if self.context is None or self.context_positions is None:
@@ -146,48 +154,49 @@ class Transformer(nn.Module):
             raise ValueError("Transformer expects a Cond with `context`, as its type says, got None")
         return self.context(cond.context.to(like.dtype)) + self.context_positions, start
 
-    def _places(self, cond: Cond) -> Tensor:
-        """What is added at each position: its own vector, and that of the map; `b n d` or `1 n d`."""
+    def _embed_positions(self, cond: Cond) -> Tensor:
+        """Sums the vector of each position and that of the map there; `b n d` or `1 n d`."""
         first, *others = self.positions
-        places: Tensor = first
+        positions: Tensor = first
         for table in others:
-            places = places[..., None, :] + table
-        places = places.reshape(1, self.num, -1)
-        return places if self.map is None else places + self.map(cond.concat)
+            positions = positions[..., None, :] + table
+        positions = rearrange(positions, "... d -> 1 (...) d")
+        return positions if self.map is None else positions + self.map(cond.concat)
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def _compute_logits(self, x: Tensor) -> Tensor:
         logits: Tensor = self.out(self.norm(x))
         return logits
 
 
 class _MapEmbedding(nn.Module):
-    """A map of conditions, of codes or continuous, as a vector at each position of another grid.
+    """Embeds a conditioning map, of codes or continuous, as a vector at each position of another grid.
 
-    A coarser map is repeated, of a finer one (the embedded) values are averaged.
+    The embedded values of a coarser map are repeated, those of a finer map are averaged.
     """
 
     def __init__(self, codes: TensorType, concat: TensorType, width: int) -> None:
         super().__init__()
         size = concat.shape if concat.classes else concat.shape[1:]
         if len(size) != len(codes.shape):
-            raise ValueError(f"Transformer expects a map of {len(codes.shape)} sizes beside {codes}, got {concat}")
+            raise ValueError(f"Transformer expects a map of {len(codes.shape)} sizes for {codes}, got {concat}")
         self.shape = codes.shape
-        self.embedding = _embedding(concat.classes, width) if concat.classes else linear(concat.shape[0], width)
+        self.embedding = _make_embedding(concat.classes, width) if concat.classes else linear(concat.shape[0], width)
 
     def forward(self, concat: Tensor | None) -> Tensor:
-        """Vectors `b n d`."""
+        """Computes the vectors, `b n d`."""
         if concat is None:
             raise ValueError("Transformer expects a Cond with `concat`, as its type says, got None")
         if isinstance(self.embedding, nn.Linear):
-            concat = concat.movedim(1, -1).to(self.embedding.weight.dtype)
-        return regridded(self.embedding(concat).movedim(-1, 1), self.shape).flatten(2).transpose(1, 2)
+            concat = rearrange(concat, "b c ... -> b ... c").to(self.embedding.weight.dtype)
+        grid = resize_map(rearrange(self.embedding(concat), "b ... d -> b d ..."), self.shape)
+        return rearrange(grid, "b d ... -> b (...) d")
 
 
-def _embedding(num: int, width: int) -> nn.Embedding:
+def _make_embedding(num: int, width: int) -> nn.Embedding:
     embedding = nn.Embedding(num, width)
     nn.init.normal_(embedding.weight, std=0.02)
     return embedding
 
 
-def _table(num: int, width: int) -> nn.Parameter:
+def _make_table(num: int, width: int) -> nn.Parameter:
     return nn.Parameter(0.02 * torch.randn(num, width))

@@ -1,9 +1,9 @@
-r"""A transformer's block, pre-norm as in GPT-2, with a memory of what came before.
+r"""A transformer block, pre-norm as in GPT-2, with an optional cache of keys and values.
 
-    x <- x + W_o softmax(Q K^T / sqrt(d / heads)) V       Q, K, V from norm(x); causal: of itself and those before
+    x <- x + W_o softmax(Q K^T / sqrt(d / heads)) V       Q, K, V from norm(x); if causal, only of tokens up to each
     x <- x + W_2 gelu(W_1 norm(x))                        W_1 to 4 d
 
-Shape letters: b batch, n tokens, d width.
+Shape letters: b batch, n tokens, d width (in patterns of heads: of a head).
 
 References:
     Attention Is All You Need (Vaswani et al., 2017), section 3, https://arxiv.org/abs/1706.03762
@@ -13,39 +13,49 @@ References:
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Block", "Memory"]
+__all__ = ["Block", "KVCache"]
 
 
-class Memory:
-    """Keys and values of one block's tokens so far, in room for `length` of them."""
+class KVCache:
+    """The keys and values of a block's previous tokens.
+
+    Args:
+        length: Maximum number of tokens, for which memory is allocated at the first call.
+    """
 
     def __init__(self, length: int) -> None:
         self._length, self._num = length, 0
-        self._room: Tensor | None = None
+        self._buffer: Tensor | None = None
 
-    def extended(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keeps the keys and values of further tokens, each `b heads n d`, and gives all so far."""
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Appends the keys and values of further tokens, each `b heads n d`, and returns all so far."""
         start, self._num = self._num, self._num + key.shape[2]
-        if self._room is None:
-            self._room = key.new_empty(2, *key.shape[:2], self._length, key.shape[3])
-        self._room[:, :, :, start : self._num] = torch.stack([key, value])
-        return self._room[0, :, :, : self._num], self._room[1, :, :, : self._num]
+        if self._buffer is None:
+            self._buffer = key.new_empty(2, *key.shape[:2], self._length, key.shape[3])
+        self._buffer[:, :, :, start : self._num] = torch.stack([key, value])
+        return self._buffer[0, :, :, : self._num], self._buffer[1, :, :, : self._num]
 
 
 class Block(nn.Module):
-    """Attention between tokens, then two layers at each, both residual.
+    """Attention between tokens, followed by two layers applied to each token, both residual.
 
     Args:
         width: Width d of a token.
-        heads: Heads of the attention.
-        dropout: Probability of dropout, of attention's weights and of both residuals.
-        residuals: Residuals in the whole network: what closes one starts smaller by the root of it.
+        heads: Number of attention heads.
+        dropout: Probability of dropout of the attention weights and of both residuals.
+        residuals: Number of residuals in the whole network; the initial weights of the layer that ends a residual are
+            divided by its square root.
 
     Raises:
         ValueError: If `heads` does not divide `width`, or `dropout` is outside [0, 1).
+
+    Examples:
+        >>> Block(8, heads=2)(torch.zeros(1, 5, 8), causal=True).shape
+        torch.Size([1, 5, 8])
     """
 
     def __init__(self, width: int, *, heads: int = 4, dropout: float = 0.0, residuals: int = 2) -> None:
@@ -61,27 +71,26 @@ class Block(nn.Module):
             linear(width, 4 * width), nn.GELU(), linear(4 * width, width, scale=residuals**-0.5), nn.Dropout(dropout)
         )
 
-    def forward(self, x: Tensor, *, causal: bool, memory: Memory | None = None) -> Tensor:
-        """Maps `b n d` to itself; with a memory, x are the next tokens: the first ones, or one at a time."""
-        x = x + F.dropout(self._attention(self.norm_1(x), causal, memory), self.dropout, self.training)
+    def forward(self, x: Tensor, *, causal: bool, cache: KVCache | None = None) -> Tensor:
+        """Maps `b n d` to the same shape. With a cache, x holds the first tokens, then the next one at each call."""
+        x = x + F.dropout(self._attend(self.norm_1(x), causal, cache), self.dropout, self.training)
         return x + self.mlp(self.norm_2(x))  # type: ignore[no-any-return]
 
-    def _attention(self, x: Tensor, causal: bool, memory: Memory | None) -> Tensor:
-        query, key, value = (self._split(part) for part in self.query_key_value(x).chunk(3, dim=-1))
-        if memory is not None:
-            key, value = memory.extended(key, value)
+    def _attend(self, x: Tensor, causal: bool, cache: KVCache | None) -> Tensor:
+        query, key, value = rearrange(
+            self.query_key_value(x), "b n (qkv heads d) -> qkv b heads n d", qkv=3, heads=self.heads
+        )
+        if cache is not None:
+            key, value = cache.extend(key, value)
         y = F.scaled_dot_product_attention(
             query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=causal and x.shape[1] > 1
         )
-        attended: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        attended: Tensor = self.out(rearrange(y, "b heads n d -> b n (heads d)"))
         return attended
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(1, 2)
 
 
 def linear(inputs: int, outputs: int, *, bias: bool = True, scale: float = 1.0) -> nn.Linear:
-    """A linear layer that starts as GPT-2's do: N(0, .02^2), times `scale`, and no bias."""
+    """A linear layer initialised as in GPT-2: weights from N(0, .02^2), times `scale`, and biases 0."""
     layer = nn.Linear(inputs, outputs, bias=bias)
     nn.init.normal_(layer.weight, std=0.02 * scale)
     if bias:

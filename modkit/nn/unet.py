@@ -1,8 +1,8 @@
 """The U-Net of diffusion models: residual blocks down and up a pyramid, with skips, attention and conditions.
 
-A unit is a residual block, modulated by the embedding of time, vector, noise and labels, and where its level attends,
-self-attention and cross-attention to the context. The middle always attends, as in DDPM. The pyramid around them is in
-`unet_body`.
+A unit is a residual block that is modulated by the embedding of time, vector, noise and labels. On levels that attend,
+self-attention and cross-attention to the context follow it. The middle always attends, as in DDPM. `unet_body` connects
+the units.
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 
@@ -19,32 +19,40 @@ from functools import partial
 from torch import Tensor, nn
 
 from modkit.nn.attention import Attention
-from modkit.nn.blocks import Downsample, ResidualBlock, Upsample, norm
+from modkit.nn.blocks import Downsample, ResidualBlock, Upsample, group_norm
 from modkit.nn.embeddings import CondEmbedding
-from modkit.nn.unet_body import UNetBody, levels
+from modkit.nn.unet_body import UNetBody, check_pyramid
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["UNet"]
 
 
 class UNet(UNetBody):
-    """A conditional map between signals, images or volumes of one size (DDPM's and ADM's network).
+    """A conditional network between signals, images or volumes of one size, as in DDPM and ADM.
 
     Args:
         x: Type of the input: continuous maps.
         out: Type of the output, of x's size; any number of channels.
-        cond: The conditions: time, vector, noise and labels modulate each block, tokens are attended to, a map stands
-            beside x.
+        cond: Type of the conditions. Time, vector, noise and labels modulate each block, tokens are attended to, and a
+            map is joined to x.
         channels: Channels of each level, finest first; the resolution is halved between levels.
-        blocks: Residual blocks a level on the way down; one more on the way up.
-        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always does.
-        head_channels: Channels of an attention head, at least.
-        embedding: Width of the conditions' embedding; None: four times the first level's channels.
-        dropout: Share of the values dropped in each residual block.
+        blocks: Residual blocks per level on the way down; there is one more on the way up.
+        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always attends.
+        head_channels: Minimum number of channels of an attention head.
+        embedding: Width of the embedding of the conditions; four times the first level's channels by default.
+        dropout: Probability of dropout in each residual block.
 
     Raises:
-        ValueError: If `x` is a vector or codes, `out` has another size, there is no level or block, or a resolution is
-            no level's.
+        ValueError: If `x` is a vector or codes, `out` has another size, there is no level or block, or a resolution
+            belongs to no level.
+
+    Examples:
+        >>> import torch
+        >>> x = TensorType((3, 16, 16), range=(-1.0, 1.0))
+        >>> net = UNet(x, x, CondType(time=True, labels=10), channels=[8, 16], blocks=1, attention=[8])
+        >>> cond = Cond(time=torch.tensor([0.1, 0.9]), labels=torch.tensor([3, 7]))
+        >>> net(torch.zeros(2, 3, 16, 16), cond).shape
+        torch.Size([2, 3, 16, 16])
     """
 
     def __init__(
@@ -60,7 +68,7 @@ class UNet(UNetBody):
         embedding: int | None = None,
         dropout: float = 0.0,
     ) -> None:
-        attends = levels("UNet", x, out, channels, blocks, attention)
+        attends = check_pyramid("UNet", x, out, channels, blocks, attention)
         rank, context = len(x.shape) - 1, cond.context[1] if cond.context else None
         made = CondEmbedding(cond, embedding or 4 * channels[0])
         width = made.width if made.embeds else None
@@ -77,9 +85,9 @@ class UNet(UNetBody):
             blocks=blocks,
             attends=attends,
             unit=unit,
-            halve=partial(Downsample, rank),
-            double=partial(Upsample, rank),
-            norm=norm,
+            downsample=partial(Downsample, rank),
+            upsample=partial(Upsample, rank),
+            norm=group_norm,
         )
         self.embedding = made
 
@@ -87,18 +95,18 @@ class UNet(UNetBody):
         """Evaluates the network at `x`, `b c h w` of any size.
 
         Raises:
-            ValueError: If a condition that the type has is missing.
+            ValueError: If a condition of the type `cond` is missing.
         """
-        return self.embedded(x, cond, self.embedding(cond, x))
+        return self.evaluate(x, cond, self.embedding(cond, x))
 
-    def resampled(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
-        """`h`, halved or doubled; what resamples is not modulated."""
+    def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
+        """Downsamples or upsamples `h`; the resampling modules are not modulated."""
         y: Tensor = module(h) if size is None else module(h, size)
         return y
 
 
 class _Unit(nn.Module):
-    """A residual block and, where its level attends, self-attention and cross-attention."""
+    """A residual block, followed by self-attention and cross-attention if its level attends."""
 
     def __init__(
         self, block: ResidualBlock, channels: int, attend: bool, context: int | None, head_channels: int

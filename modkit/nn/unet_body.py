@@ -1,11 +1,11 @@
-r"""The pyramid of a U-Net: units down and up, with skips, whatever the units are and however they resample.
+r"""The body of a U-Net, independent of its units and its resampling.
 
-    down    conv_in([x, concat]); each level's units, then a halving; every result is kept as a skip
+    down    conv_in([x, concat]); each level's units, then a downsampling; every result is kept as a skip
     middle  unit with attention, unit without
-    up      each level's units over [h, skip], one more than down, then a doubling
+    up      each level's units over [h, skip], one more than down, then an upsampling
     out     conv_out(SiLU(norm(h))), zero at first
 
-Sizes are rounded up on the way down and cropped to the skips on the way up, so any size will do.
+Sizes are rounded up on the way down and cropped to those of the skips on the way up, so maps of any size are accepted.
 
 Shape letters: b batch, c channels, d width of the embedding, h w spatial (one, two or three sizes).
 
@@ -24,45 +24,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modkit.nn.attention import attended
-from modkit.nn.blocks import check_levels, conv, map_size, pyramid, zero
+from modkit.nn.attention import find_attention_levels
+from modkit.nn.blocks import check_levels, conv, get_map_size, make_pyramid, zero_init
 from modkit.nn.embeddings import MapJoin
 from modkit.types import Cond, CondType, TensorType
 
-__all__ = ["UNetBody", "levels"]
+__all__ = ["UNetBody", "check_pyramid"]
 
 
-def levels(
+def check_pyramid(
     owner: str, x: TensorType, out: TensorType, channels: Sequence[int], blocks: int, attention: Sequence[int]
 ) -> list[bool]:
-    """Which levels attend, finest first.
+    """Checks the types and levels of a U-Net and determines which levels attend, finest first.
 
     Raises:
-        ValueError: If `x` is a vector or codes, `out` has another size, there is no level or block, or a resolution is
-            no level's; it names `owner`.
+        ValueError: If `x` is a vector or codes, `out` has another size, there is no level or block, or a resolution
+            belongs to no level. The message names `owner`.
     """
     check_levels(owner, channels, blocks)
-    size = map_size(owner, x)
-    if map_size(owner, out) != size:
+    size = get_map_size(owner, x)
+    if get_map_size(owner, out) != size:
         raise ValueError(f"{owner} expects out of x's size {size}, got {out.shape[1:]}")
-    return attended(owner, pyramid(size, len(channels)), attention)
+    return find_attention_levels(owner, make_pyramid(size, len(channels)), attention)
 
 
 class UNetBody(nn.Module, ABC):
-    """The pyramid, given what makes its units; `halves` and `doubles` tell which modules of `down` and `up` resample.
+    """The U-Net, given factories of its units and resampling modules.
+
+    `downsamples` and `upsamples` tell for each module of `down` and `up` whether it resamples.
 
     Args:
         x: Type of the input: continuous maps.
         out: Type of the output, of x's size; any number of channels.
-        cond: The conditions; a map stands beside x.
+        cond: Type of the conditions; a map is joined to x.
         channels: Channels of each level, finest first; the resolution is halved between levels.
-        blocks: Units a level on the way down; one more on the way up.
-        attends: Which levels attend.
-        unit: Makes a unit of the channels of its input and of its output, and whether it attends; it is called with
-            `b c h w`, the embedding and the context.
-        halve: Makes of a number of channels what halves each size; `resampled` calls it.
-        double: Makes of a number of channels what doubles each size; `resampled` calls it.
-        norm: Makes the last norm of its number of channels.
+        blocks: Units per level on the way down; there is one more on the way up.
+        attends: Whether each level attends.
+        unit: Creates a unit from the channels of its input, the channels of its output, and whether it attends. The
+            unit is called with `b c h w`, the embedding and the context.
+        downsample: Creates a module that halves each size from the number of channels; `resample` calls it.
+        upsample: Creates a module that doubles each size from the number of channels; `resample` calls it.
+        norm: Creates the last norm from the number of channels.
     """
 
     def __init__(
@@ -75,8 +77,8 @@ class UNetBody(nn.Module, ABC):
         blocks: int,
         attends: Sequence[bool],
         unit: Callable[[int, int, bool], nn.Module],
-        halve: Callable[[int], nn.Module],
-        double: Callable[[int], nn.Module],
+        downsample: Callable[[int], nn.Module],
+        upsample: Callable[[int], nn.Module],
         norm: Callable[[int], nn.Module],
     ) -> None:
         super().__init__()
@@ -84,53 +86,53 @@ class UNetBody(nn.Module, ABC):
         self.join = MapJoin(x, cond.concat, stem)
         self.conv_in = conv(rank, self.join.channels, stem)
         self.down = nn.ModuleList()
-        halves = list[bool]()
+        downsamples = list[bool]()
         skips, wide_in = [stem], stem
         for level, wide in enumerate(channels):
             if level:
-                self.down.append(halve(wide_in))
-                halves.append(True)
+                self.down.append(downsample(wide_in))
+                downsamples.append(True)
                 skips.append(wide_in)
             for _ in range(blocks):
                 self.down.append(unit(wide_in, wide, attends[level]))
-                halves.append(False)
+                downsamples.append(False)
                 wide_in = wide
                 skips.append(wide)
         self.middle = nn.ModuleList([unit(wide_in, wide_in, True), unit(wide_in, wide_in, False)])
         self.up = nn.ModuleList()
-        doubles = list[bool]()
+        upsamples = list[bool]()
         for level, wide in reversed(list(enumerate(channels))):
             for _ in range(blocks + 1):
                 self.up.append(unit(wide_in + skips.pop(), wide, attends[level]))
-                doubles.append(False)
+                upsamples.append(False)
                 wide_in = wide
             if level:
-                self.up.append(double(wide))
-                doubles.append(True)
-        self.halves, self.doubles = tuple(halves), tuple(doubles)
+                self.up.append(upsample(wide))
+                upsamples.append(True)
+        self.downsamples, self.upsamples = tuple(downsamples), tuple(upsamples)
         self.norm_out = norm(wide_in)
-        self.conv_out = zero(conv(rank, wide_in, out.shape[0]))
+        self.conv_out = zero_init(conv(rank, wide_in, out.shape[0]))
 
     @abstractmethod
-    def resampled(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
-        """`h`, `b c h w`, halved or doubled by a module made for it; doubled, cropped to `size`."""
+    def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
+        """Downsamples `h`, `b c h w`, by `module` or, given a `size`, upsamples it and crops to `size`."""
 
-    def embedded(self, x: Tensor, cond: Cond, embedding: Tensor | None) -> Tensor:
-        """The network at `x`, `b c h w` of any size, given what modulates its units, `b d`.
+    def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None) -> Tensor:
+        """Evaluates the network at `x`, `b c h w` of any size, given the vector that modulates its units, `b d`.
 
         Raises:
-            ValueError: If a condition that the type has is missing.
+            ValueError: If a condition of the type `cond` is missing.
         """
         h = self.conv_in(self.join(x, cond.concat))
         skips = [h]
-        for module, resamples in zip(self.down, self.halves):
-            h = self.resampled(module, h, embedding, None) if resamples else module(h, embedding, cond.context)
+        for module, resamples in zip(self.down, self.downsamples):
+            h = self.resample(module, h, embedding, None) if resamples else module(h, embedding, cond.context)
             skips.append(h)
         for module in self.middle:
             h = module(h, embedding, cond.context)
-        for module, resamples in zip(self.up, self.doubles):
+        for module, resamples in zip(self.up, self.upsamples):
             if resamples:
-                h = self.resampled(module, h, embedding, skips[-1].shape[2:])
+                h = self.resample(module, h, embedding, skips[-1].shape[2:])
             else:
                 h = module(torch.cat([h, skips.pop()], dim=1), embedding, cond.context)
         y: Tensor = self.conv_out(F.silu(self.norm_out(h)))

@@ -1,9 +1,9 @@
-r"""The exponential moving average of weights: what sampling uses.
+r"""The exponential moving average of the weights, which sampling uses.
 
-    avg <- decay avg + (1 - decay) w        over parameters; buffers stay as they are
+    avg <- decay avg + (1 - decay) w        over parameters; buffers are not averaged
 
-The decay is warmed up, min(decay, (1 + n) / (10 + n)) at update n, so that an average of few steps is not mostly the
-initialisation.
+The decay is warmed up: at update n it is min(decay, (1 + n) / (10 + n)). Otherwise, after few steps, the average would
+be mostly the initialisation.
 """
 
 from __future__ import annotations
@@ -23,45 +23,53 @@ class Average:
     Args:
         model: The model.
         paths: Paths of the modules to average.
-        decay: Share kept at each update, in [0, 1).
+        decay: Share of the average that is kept at each update, in [0, 1).
+
+    Examples:
+        >>> model = nn.ModuleDict({"net": nn.Linear(1, 1, bias=False)})
+        >>> average = Average(model, ["net"], decay=0.9)
+        >>> weight = model["net"].weight.data.add_(1)
+        >>> average.update()  # its decay is 2 / 11
+        >>> round(float(weight - average.state_dict()["net.weight"]), 4)
+        0.1818
     """
 
     def __init__(self, model: nn.Module, paths: Iterable[str], decay: float) -> None:
         self.decay = decay
         self.updates = 0
         modules = {path: model.get_submodule(path) for path in paths}
-        self._live = _named(modules)
+        self._live = _name_parameters(modules)
         self._average = {name: value.detach().clone() for name, value in self._live.items()}
         self._lists = list(self._average.values()), list(self._live.values())
 
     @torch.no_grad()
     def update(self) -> None:
-        """Moves the average towards the weights as they are."""
+        """Updates the average with the current weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         average, live = self._lists
         if live:
             torch._foreach_lerp_(average, live, 1 - decay)
 
-    def state(self) -> dict[str, Tensor]:
-        """The averages by the parameters' names in the model."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages, by the names of the parameters in the model."""
         return dict(self._average)
 
-    def load(self, state: Mapping[str, Tensor], updates: int) -> None:
-        """Restores what `state` gave."""
+    def load_state_dict(self, state: Mapping[str, Tensor], updates: int) -> None:
+        """Restores averages and the number of updates made so far."""
         self.updates = updates
         for name, value in self._average.items():
             value.copy_(state[name])
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Makes the averages the weights."""
+    def copy_to_model(self) -> None:
+        """Copies the averages into the model."""
         for name, value in self._live.items():
             value.copy_(self._average[name])
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The averages stand in for the weights."""
+    def apply(self) -> Iterator[None]:
+        """Replaces the weights by the averages within the context."""
         self._exchange()
         try:
             yield
@@ -76,7 +84,7 @@ class Average:
             self._average[name].copy_(held)
 
 
-def _named(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def _name_parameters(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     named: dict[str, Tensor] = {}
     seen: set[int] = set()
     for path, module in modules.items():

@@ -1,4 +1,4 @@
-"""Learning rates over a stage, as a factor on each group's own rate; k is the step, from 0 to `steps`.
+"""Learning-rate schedules over a stage: a factor on the rate of each parameter group, at step k from 0 to `steps`.
 
     warmup:    (k + 1) / (warmup + 1)                      k < warmup
     constant:  1
@@ -21,53 +21,64 @@ __all__ = ["constant", "cosine", "linear"]
 
 
 def constant(optimizer: Optimizer, steps: int, *, warmup: int = 0) -> LRScheduler:
-    """The same rate throughout, after a warmup.
+    """A constant rate, after a warmup.
 
     Args:
-        optimizer: Whose rates it sets.
-        steps: Length of the stage.
-        warmup: Steps over which the rate rises linearly.
+        optimizer: The optimizer whose rates are set.
+        steps: Number of steps of the stage.
+        warmup: Number of steps over which the rate rises linearly.
 
     Raises:
         ValueError: If a number is out of range.
     """
-    return _scaled("constant", optimizer, steps, warmup, 1.0, lambda u: 1.0)
+    return _make_schedule("constant", optimizer, steps, warmup, 1.0, lambda u: 1.0)
 
 
 def cosine(optimizer: Optimizer, steps: int, *, warmup: int = 0, floor: float = 0.0) -> LRScheduler:
-    """Half a period of a cosine from the full rate to `floor` of it, after a warmup.
+    """Half a period of a cosine from the full rate to the share `floor` of it, after a warmup.
 
     Args:
-        optimizer: Whose rates it sets.
-        steps: Length of the stage.
-        warmup: Steps over which the rate rises linearly.
-        floor: Share of the rate that is left at the end, in [0, 1].
+        optimizer: The optimizer whose rates are set.
+        steps: Number of steps of the stage.
+        warmup: Number of steps over which the rate rises linearly.
+        floor: Share of the rate at the end of the stage, in [0, 1].
 
     Raises:
         ValueError: If a number is out of range.
+
+    Examples:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        >>> schedule = cosine(optimizer, 2)
+        >>> for _ in range(2):
+        ...     print(schedule.get_last_lr())
+        ...     optimizer.step()
+        ...     schedule.step()
+        [1.0]
+        [0.5]
     """
-    return _scaled("cosine", optimizer, steps, warmup, floor, lambda u: (1 + math.cos(math.pi * u)) / 2)
+    return _make_schedule("cosine", optimizer, steps, warmup, floor, lambda u: (1 + math.cos(math.pi * u)) / 2)
 
 
 def linear(optimizer: Optimizer, steps: int, *, warmup: int = 0, floor: float = 0.0) -> LRScheduler:
-    """A straight line from the full rate to `floor` of it, after a warmup.
+    """A linear decay from the full rate to the share `floor` of it, after a warmup.
 
     Args:
-        optimizer: Whose rates it sets.
-        steps: Length of the stage.
-        warmup: Steps over which the rate rises linearly.
-        floor: Share of the rate that is left at the end, in [0, 1].
+        optimizer: The optimizer whose rates are set.
+        steps: Number of steps of the stage.
+        warmup: Number of steps over which the rate rises linearly.
+        floor: Share of the rate at the end of the stage, in [0, 1].
 
     Raises:
         ValueError: If a number is out of range.
     """
-    return _scaled("linear", optimizer, steps, warmup, floor, lambda u: 1 - u)
+    return _make_schedule("linear", optimizer, steps, warmup, floor, lambda u: 1 - u)
 
 
-def _scaled(
+def _make_schedule(
     name: str, optimizer: Optimizer, steps: int, warmup: int, floor: float, shape: Callable[[float], float]
 ) -> LRScheduler:
-    """Warms up, then follows `shape`, which falls from 1 to 0 over [0, 1], stretched to end at `floor`."""
+    """Makes a schedule that warms up and then follows `shape`, which falls from 1 to 0 over [0, 1], down to `floor`."""
     if steps < 1 or warmup < 0 or not 0 <= floor <= 1:
         raise ValueError(f"{name} expects steps >= 1, warmup >= 0, floor in [0, 1], got {steps}, {warmup}, {floor}")
 

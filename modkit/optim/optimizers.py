@@ -1,9 +1,9 @@
-"""Optimizers: torch's, with plain keywords and the fastest implementation that the parameters allow.
+"""Optimizers: torch's, with plain keywords, in the fastest implementation that the parameters allow.
 
     Adam:   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g²;  p -= lr m_hat / (sqrt(v_hat) + eps)
 
-The fused kernels run on the CPU too, where Adam's takes about 0.3 of the time of the others, and give the same bits at
-any number of threads.
+The fused kernels also run on the CPU. Adam's takes about 0.3 times as long there as the other implementations, and the
+results are bit-identical for any number of threads.
 """
 
 from __future__ import annotations
@@ -26,21 +26,25 @@ def adam(
 ) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba, 2015, https://arxiv.org/abs/1412.6980), with torch's defaults.
 
-    GANs mostly take lr 2e-4 and betas [0.5, 0.999] (DCGAN).
+    GANs are mostly trained with lr 2e-4 and betas [0.5, 0.999] (DCGAN).
 
     Args:
-        parameters: What it moves.
+        parameters: The parameters to update.
         lr: Learning rate.
-        betas: Decay of the averages of gradients and of their squares, each in [0, 1).
+        betas: Decays of the averages of gradients and of their squares, each in [0, 1).
         eps: Floor of the denominator.
         weight_decay: L2 penalty, added to the gradient.
 
     Raises:
-        ValueError: If `betas` are not two, or a number is out of range.
+        ValueError: If there are not two `betas`, or a number is out of range.
+
+    Examples:
+        >>> adam(nn.Linear(2, 1).parameters(), lr=2e-4, betas=[0.5, 0.999]).param_groups[0]["betas"]
+        (0.5, 0.999)
     """
-    moved, first, second = list(parameters), *_pair("adam", betas)
+    moved, first, second = list(parameters), *_read_betas("adam", betas)
     return torch.optim.Adam(
-        moved, lr, (first, second), eps=eps, weight_decay=weight_decay, fused=_fusible(moved) or None
+        moved, lr, (first, second), eps=eps, weight_decay=weight_decay, fused=_can_fuse(moved) or None
     )
 
 
@@ -55,18 +59,18 @@ def adamw(
     """AdamW (Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101), with torch's defaults.
 
     Args:
-        parameters: What it moves.
+        parameters: The parameters to update.
         lr: Learning rate.
-        betas: Decay of the averages of gradients and of their squares, each in [0, 1).
+        betas: Decays of the averages of gradients and of their squares, each in [0, 1).
         eps: Floor of the denominator.
-        weight_decay: Each step shrinks parameters by `lr * weight_decay`, outside the averages.
+        weight_decay: Parameters are scaled by `1 - lr * weight_decay` at each step, separately from the averages.
 
     Raises:
-        ValueError: If `betas` are not two, or a number is out of range.
+        ValueError: If there are not two `betas`, or a number is out of range.
     """
-    moved, first, second = list(parameters), *_pair("adamw", betas)
+    moved, first, second = list(parameters), *_read_betas("adamw", betas)
     return torch.optim.AdamW(
-        moved, lr, (first, second), eps=eps, weight_decay=weight_decay, fused=_fusible(moved) or None
+        moved, lr, (first, second), eps=eps, weight_decay=weight_decay, fused=_can_fuse(moved) or None
     )
 
 
@@ -81,10 +85,10 @@ def sgd(
     """Stochastic gradient descent, with torch's defaults.
 
     Args:
-        parameters: What it moves.
+        parameters: The parameters to update.
         lr: Learning rate.
-        momentum: Share of the last update that is kept, in [0, 1).
-        nesterov: Look ahead along the momentum (Nesterov); needs some.
+        momentum: Share of the previous update that is kept, in [0, 1).
+        nesterov: Whether to use Nesterov momentum; requires `momentum` above 0.
         weight_decay: L2 penalty, added to the gradient.
 
     Raises:
@@ -92,7 +96,7 @@ def sgd(
     """
     moved = list(parameters)
     return torch.optim.SGD(
-        moved, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=_fusible(moved) or None
+        moved, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=_can_fuse(moved) or None
     )
 
 
@@ -105,14 +109,16 @@ def rmsprop(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
-    """RMSprop (Hinton's lecture 6e), with torch's defaults; the Wasserstein GAN takes lr 5e-5.
+    """RMSprop (Hinton's lecture 6e), with torch's defaults.
+
+    The Wasserstein GAN was trained with lr 5e-5.
 
     Args:
-        parameters: What it moves.
+        parameters: The parameters to update.
         lr: Learning rate.
         alpha: Decay of the average of squared gradients.
         eps: Floor of the denominator.
-        momentum: Share of the last update that is kept.
+        momentum: Share of the previous update that is kept.
         weight_decay: L2 penalty, added to the gradient.
 
     Raises:
@@ -121,11 +127,11 @@ def rmsprop(
     return torch.optim.RMSprop(list(parameters), lr, alpha, eps, weight_decay, momentum, foreach=True)
 
 
-def _pair(name: str, betas: list[float]) -> tuple[float, float]:
+def _read_betas(name: str, betas: list[float]) -> tuple[float, float]:
     if len(betas) != 2:
         raise ValueError(f"{name} expects two betas, got {betas}")
     return betas[0], betas[1]
 
 
-def _fusible(parameters: list[nn.Parameter]) -> bool:
+def _can_fuse(parameters: list[nn.Parameter]) -> bool:
     return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)

@@ -20,6 +20,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Any, Literal, Union, get_args, get_origin
 
 from modkit.kinds import KINDS, Slot
@@ -131,6 +132,14 @@ def read_signature(target: Callable[..., Any], given: Sequence[str], owner: obje
     Raises:
         ValueError: If the signature is not valid; the message names the owner and the parameter.
     """
+    return dict(_read_cached(target, getattr(_get_function(target), "__code__", None), tuple(given), owner))
+
+
+@lru_cache(maxsize=1024)
+def _read_cached(
+    target: Callable[..., Any], code: types.CodeType | None, given: tuple[str, ...], owner: object
+) -> dict[str, Parameter]:
+    """Reads a signature once for each `code` of a target, since a planner reads it again for every part."""
     helps = read_arguments(target)
     result = {}
     for name, declared in _inspect(owner, target).items():

@@ -1,14 +1,16 @@
-"""Samplers: from noise to data, one step at a time; the loop over the times is the caller's.
+"""Samplers: from noise to data, one step at a time; `sample` runs the steps.
 
-Every sampler takes every schedule: it visits times t and steps by `schedule.scales`.
+Every sampler works with every schedule: it visits times t and steps by `schedule.scales`.
 """
 
-from modkit.samplers.ancestral import Ancestral, Posterior, posterior
+from modkit.diffusion.gaussian import Posterior, posterior
+from modkit.samplers.ancestral import Ancestral
 from modkit.samplers.ddim import DDIM, ddim_step
 from modkit.samplers.dpm_solver import DPMSolverPlusPlus
 from modkit.samplers.euler import Euler
 from modkit.samplers.grid import GridSampler
 from modkit.samplers.heun import Heun
+from modkit.samplers.loop import sample
 
 __all__ = [
     "Ancestral",
@@ -20,4 +22,5 @@ __all__ = [
     "Posterior",
     "ddim_step",
     "posterior",
+    "sample",
 ]

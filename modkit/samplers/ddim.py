@@ -1,4 +1,4 @@
-"""DDIM: steps that keep the predicted noise, from none of it fresh to all of it.
+"""DDIM: steps that keep the predicted noise or, in any proportion, replace it with fresh noise.
 
 Shape letters: b batch.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from modkit.diffusion.schedules import Scales, broadcast, tau
+from modkit.diffusion.gaussian import Scales, broadcast, tau
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
-from modkit.samplers.grid import GridSampler, Spacing, spaced
+from modkit.samplers.grid import GridSampler, Spacing, choose_times
 from modkit.types import TensorType
 
 __all__ = ["DDIM", "ddim_step"]
@@ -31,7 +31,7 @@ def ddim_step(
         eps_hat = (x_t - alpha_t x_0) / sigma_t
         tau = 1 - (alpha_t sigma_s / (alpha_s sigma_t))^2
 
-    `eta=0` is deterministic; `eta=1` draws from `posterior`. Never calls the model.
+    `eta=0` is deterministic; `eta=1` draws from the `posterior`. The denoiser is not called.
 
     References:
         Denoising Diffusion Implicit Models (Song et al., 2021), eq. 12 and 16,
@@ -50,14 +50,19 @@ def ddim_step(
 
     Raises:
         ValueError: If `eta` is outside [0, 1], or above 0 without an rng.
+
+    Examples:
+        >>> import torch
+        >>> ddim_step(torch.tensor([[1.4]]), torch.tensor([[1.0]]), (0.6, 0.8), (0.8, 0.6))  # eps_hat = 1
+        tensor([[1.4000]])
     """
     _check_eta("ddim_step", eta)
     alpha_t, sigma_t = scales_t
     alpha_s, sigma_s = scales_s
     fresh = eta**2 * tau(scales_t, scales_s)
 
-    kept = sigma_s * (1 - fresh) ** 0.5 / sigma_t
-    x_s = broadcast(alpha_s - kept * alpha_t, x_t) * x_0 + broadcast(kept, x_t) * x_t
+    keep = sigma_s * (1 - fresh) ** 0.5 / sigma_t
+    x_s = broadcast(alpha_s - keep * alpha_t, x_t) * x_0 + broadcast(keep, x_t) * x_t
     if eta == 0:
         return x_s
     if rng is None:
@@ -66,7 +71,7 @@ def ddim_step(
 
 
 class DDIM(GridSampler):
-    """Few-step sampling with the noise that the model itself predicts.
+    """DDIM: sampling in few steps that reuse the noise which the model predicts.
 
     References:
         Denoising Diffusion Implicit Models (Song et al., 2021), eq. 12, https://arxiv.org/abs/2010.02502
@@ -74,12 +79,18 @@ class DDIM(GridSampler):
     Args:
         steps: Number of steps, at most the table's length.
         eta: Share of fresh noise: 0 is deterministic, 1 is ancestral sampling.
-        spacing: Which of a table's indices are visited. `trailing` counts down from the last in equal strides,
-            `leading` up from the first, `linspace` holds both ends. Without a table the noise levels are spaced as
-            EDM's.
+        spacing: Which of a table's indices are visited: `trailing` counts down from the last in equal strides,
+            `leading` counts up from the first, `linspace` includes both ends. Without a table the noise levels are
+            spaced as in EDM.
 
     Raises:
         ValueError: If `steps` or `eta` is out of range, or `spacing` unknown.
+
+    Examples:
+        >>> from modkit.diffusion.schedules import Cosine
+        >>> sampler = DDIM(Cosine(num=1000), TensorType((3, 8, 8)), steps=4)
+        >>> sampler.times()
+        tensor([1.0000, 0.7500, 0.5000, 0.2500, 0.0000], dtype=torch.float64)
     """
 
     def __init__(
@@ -92,11 +103,11 @@ class DDIM(GridSampler):
         spacing: Spacing = "trailing",
     ) -> None:
         _check_eta("DDIM", eta)
-        super().__init__(schedule, x, spaced(self, schedule, steps, spacing))
+        super().__init__(schedule, x, choose_times(self, schedule, steps, spacing))
         self.eta = eta
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
-        """x_s; the last step, to s = 0, returns the predicted x_0."""
+        """Returns x_s; after the last step, to s = 0, this is the predicted x_0."""
         x_0 = self.predict(denoise, x_t, t).x_0
         return ddim_step(x_t, x_0, self.scales(t), self.scales(s), eta=self.eta, rng=rng), None
 

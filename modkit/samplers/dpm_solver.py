@@ -1,10 +1,12 @@
-r"""DPM-Solver++: the probability-flow equation solved exactly but for x_0, which is extrapolated.
+r"""DPM-Solver++: the exact solution of the probability-flow equation, given an extrapolation D of x_0.
 
 With lambda = log(alpha / sigma) and h = lambda_s - lambda_t,
 
     x_s = sigma_s / sigma_t x_t + alpha_s (1 - e^{-h}) D
     D = x_0(t)                                              first order (DDIM)
-    D = x_0(t) + h / (2 h_r) (x_0(t) - x_0(r))              second order, r the time before t, h_r = lambda_t - lambda_r
+    D = x_0(t) + h / (2 h_r) (x_0(t) - x_0(r))              second order
+
+r is the time before t, and h_r = lambda_t - lambda_r.
 
 Shape letters: b batch.
 """
@@ -19,7 +21,7 @@ from torch import Tensor
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
 from modkit.samplers.ddim import ddim_step
-from modkit.samplers.grid import GridSampler, spaced
+from modkit.samplers.grid import GridSampler, choose_times
 from modkit.types import TensorType
 
 __all__ = ["DPMSolverPlusPlus"]
@@ -31,29 +33,41 @@ class _Last(NamedTuple):
 
 
 class DPMSolverPlusPlus(GridSampler):
-    """The multistep solver 2M: second order with one evaluation a step; first and last step are first order.
+    """The multistep solver 2M: second order with one evaluation per step; the first and last step are first order.
 
     References:
         DPM-Solver++ (Lu et al., 2022), algorithm 2, https://arxiv.org/abs/2211.01095
 
     Args:
         steps: Number of steps, at most the table's length.
-        order: 1 is DDIM, 2 extrapolates from the step before.
+        order: 1 is DDIM, 2 extrapolates from the previous step.
 
     Raises:
         ValueError: If `steps` or `order` is out of range.
+
+    Examples:
+        >>> import modkit, torch
+        >>> from modkit.diffusion.schedules import Cosine
+        >>> schedule = Cosine()
+        >>> def denoise(x_t, t):  # of data N(0, 1)
+        ...     return modkit.Denoised(schedule.scales(t)[0] * x_t)
+        >>> sampler = DPMSolverPlusPlus(schedule, TensorType((1,)), steps=20)
+        >>> x_t = sampler.start(torch.tensor([[1.0], [-0.5]], dtype=torch.float64), sampler.times()[0])
+        >>> x = modkit.sample(sampler, denoise, x_t)
+        >>> print(f"{x[0, 0] / x_t[0, 0]:.2f}")  # exact: 1, because the flow of these data moves nothing
+        1.00
     """
 
     def __init__(self, schedule: Schedule, x: TensorType, *, steps: int = 20, order: Literal[1, 2] = 2) -> None:
         if order not in (1, 2):
             raise ValueError(f"DPMSolverPlusPlus expects order 1 or 2, got {order}")
-        super().__init__(schedule, x, spaced(self, schedule, steps, "trailing"))
+        super().__init__(schedule, x, choose_times(self, schedule, steps, "trailing"))
         self.order = order
 
     def step(
         self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: _Last | None, rng: Rng
     ) -> tuple[Tensor, _Last]:
-        """x_s; the state is the last prediction of x_0 and where it was made."""
+        """Returns x_s; the state is the last prediction of x_0 and the lambda at which it was made."""
         scales_t, scales_s = self.scales(t), self.scales(s)
         x_0 = self.predict(denoise, x_t, t).x_0
         last = _Last(x_0, _log_ratio(scales_t))

@@ -2,8 +2,8 @@ r"""Euler's method on the probability-flow equation of u = x_t / alpha_t.
 
     du / dsigma = (u - x_0(u; sigma)) / sigma = eps_hat,    sigma = sigma_t / alpha_t
 
-A step in u, times alpha_s, is `alpha_s x_0 + sigma_s eps_hat` in x, with the schedule's own sigma_s: DDIM's step with
-eta = 0. What differs is the grid, which is one of noise levels.
+A step in u, multiplied by alpha_s, is `alpha_s x_0 + sigma_s eps_hat` in x: DDIM's step with eta = 0. The samplers
+differ in their grid, which is one of noise levels here.
 
 Shape letters: b batch.
 """
@@ -15,14 +15,14 @@ from torch import Tensor
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
 from modkit.samplers.ddim import ddim_step
-from modkit.samplers.grid import GridSampler, noise_levels
+from modkit.samplers.grid import GridSampler, space_noise_levels
 from modkit.types import TensorType
 
 __all__ = ["Euler"]
 
 
 class Euler(GridSampler):
-    """Euler's method over EDM's noise levels: first order, one evaluation a step, deterministic.
+    """Euler's method over EDM's noise levels: first order, one evaluation per step, deterministic.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), eq. 4 and 5,
@@ -30,12 +30,19 @@ class Euler(GridSampler):
 
     Args:
         steps: Number of steps.
-        rho: How much the levels crowd at the low end; 1 is even spacing.
-        sigma_min: Lowest level above 0; None is the schedule's.
-        sigma_max: Highest level; None is the schedule's.
+        rho: How much denser the levels are at the low end; 1 spaces them evenly.
+        sigma_min: Lowest level above 0; None means the schedule's.
+        sigma_max: Highest level; None means the schedule's.
 
     Raises:
         ValueError: If `steps`, `rho` or the levels are out of range.
+
+    Examples:
+        >>> from modkit.diffusion.schedules import EDM
+        >>> schedule = EDM(sigma_min=0.002, sigma_max=80.0)
+        >>> alpha, sigma = schedule.scales(Euler(schedule, TensorType((3, 8, 8)), steps=4).times())
+        >>> [f"{level:.3g}" for level in sigma.tolist()]
+        ['80', '9.72', '0.47', '0.002', '0']
     """
 
     def __init__(
@@ -48,10 +55,10 @@ class Euler(GridSampler):
         sigma_min: float | None = None,
         sigma_max: float | None = None,
     ) -> None:
-        times = noise_levels(self, schedule, steps, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
+        times = space_noise_levels(self, schedule, steps, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
         super().__init__(schedule, x, times)
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
-        """x_s; the last step, to s = 0, returns the predicted x_0."""
+        """Returns x_s; after the last step, to s = 0, this is the predicted x_0."""
         x_0 = self.predict(denoise, x_t, t).x_0
         return ddim_step(x_t, x_0, self.scales(t), self.scales(s)), None

@@ -18,17 +18,17 @@ from torch import Tensor
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
 from modkit.samplers.ddim import ddim_step
-from modkit.samplers.grid import GridSampler, noise_levels
+from modkit.samplers.grid import GridSampler, space_noise_levels
 from modkit.types import TensorType
 
 __all__ = ["Heun"]
 
 
 class Heun(GridSampler):
-    """EDM's sampler: second order, two evaluations a step but for the last; 2 steps - 1 in all.
+    """EDM's sampler: second order, with two evaluations per step and one in the last, `2 steps - 1` in all.
 
-    With churn each step first adds noise, up to a level `sigma (1 + gamma)`, `gamma = min(churn / steps, sqrt(2) - 1)`;
-    a table's highest level bounds it.
+    With churn, each step first adds noise to raise the level to `sigma (1 + gamma)`, where
+    `gamma = min(churn / steps, sqrt(2) - 1)`, but not above the highest level of a table.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), algorithm 2,
@@ -36,16 +36,30 @@ class Heun(GridSampler):
 
     Args:
         steps: Number of steps.
-        rho: How much the levels crowd at the low end; 1 is even spacing.
-        sigma_min: Lowest level above 0; None is the schedule's.
-        sigma_max: Highest level; None is the schedule's.
-        churn: Noise added in all steps together; 0 is deterministic.
+        rho: How much denser the levels are at the low end; 1 spaces them evenly.
+        sigma_min: Lowest level above 0; None means the schedule's.
+        sigma_max: Highest level; None means the schedule's.
+        churn: Amount of noise added in all steps together; 0 is deterministic.
         churn_min: Lowest level at which noise is added.
-        churn_max: Highest level at which noise is added; None is any.
-        noise: Standard deviation of that noise.
+        churn_max: Highest level at which noise is added; None means no upper limit.
+        noise: Standard deviation of the added noise.
 
     Raises:
         ValueError: If `steps`, `rho` or the levels are out of range, or `churn` or `noise` is negative.
+
+    Examples:
+        >>> import modkit
+        >>> from modkit.diffusion.schedules import EDM
+        >>> schedule = EDM()
+        >>> calls = []
+        >>> def denoise(x_t, t):  # of data N(0, 1)
+        ...     calls.append(t)
+        ...     return modkit.Denoised(x_t / (1 + schedule.scales(t)[1] ** 2))
+        >>> sampler = Heun(schedule, TensorType((1,)), steps=18)
+        >>> x_t = sampler.start(torch.ones(1, 1), sampler.times()[0])
+        >>> x = modkit.sample(sampler, denoise, x_t)
+        >>> len(calls)
+        35
     """
 
     def __init__(
@@ -64,7 +78,7 @@ class Heun(GridSampler):
     ) -> None:
         if churn < 0 or noise < 0:
             raise ValueError(f"Heun expects churn and noise of at least 0, got {churn} and {noise}")
-        times = noise_levels(self, schedule, steps, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
+        times = space_noise_levels(self, schedule, steps, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
         super().__init__(schedule, x, times)
         self.gamma = min(churn / steps, math.sqrt(2) - 1)
         self.churn_min = churn_min
@@ -72,8 +86,8 @@ class Heun(GridSampler):
         self.noise = noise
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
-        """x_s; the last step, to s = 0, is Euler's."""
-        x_t, t = self._churned(x_t, t, rng)
+        """Returns x_s; the last step, to s = 0, is one of Euler's method."""
+        x_t, t = self._add_churn(x_t, t, rng)
         (alpha_t, sigma_t), (alpha_s, sigma_s) = self.scales(t), self.scales(s)
         x_0 = self.predict(denoise, x_t, t).x_0
         x_s = ddim_step(x_t, x_0, (alpha_t, sigma_t), (alpha_s, sigma_s))
@@ -83,13 +97,13 @@ class Heun(GridSampler):
         eps_s = (x_s - alpha_s * self.predict(denoise, x_s, s).x_0) / sigma_s
         return x_s + (sigma_s - alpha_s * sigma_t / alpha_t) / 2 * (eps_s - eps_t), None
 
-    def _churned(self, x_t: Tensor, t: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
-        """A noisier x_t, and its time."""
+    def _add_churn(self, x_t: Tensor, t: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
+        """Adds noise to x_t; returns it with its new time."""
         alpha_t, sigma_t = self.scales(t)
         sigma = sigma_t / alpha_t
         if self.gamma == 0 or not self.churn_min <= sigma <= self.churn_max:
             return x_t, t
         t = self.schedule.time(torch.tensor(sigma * (1 + self.gamma), dtype=torch.float64))
-        alpha, sigma_hat = self.scales(t)  # of the time found, which a table keeps in its reach
+        alpha, sigma_hat = self.scales(t)  # of the new time, which is at most the last of a table
         added = max((sigma_hat / alpha) ** 2 - sigma**2, 0.0) ** 0.5
         return alpha / alpha_t * x_t + alpha * added * self.noise * rng.normal("eps", x_t), t

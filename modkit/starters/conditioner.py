@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from modkit import Batch, Cond, CondType, Rng, TensorType
 from modkit.conditioners.drawing import Frequencies
-from modkit.conditioners.fields import check_drop, field_of
+from modkit.conditioners.fields import check_drop, find_field
 
 __all__ = ["OneHot"]
 
@@ -39,7 +39,7 @@ class OneHot(nn.Module):
 
     def __init__(self, fields: dict[str, TensorType], *, field: str = "labels", drop: float = 0.1) -> None:
         super().__init__()
-        self.field = field_of(self, fields, field)
+        self.field = find_field(self, fields, field)
         classes = self.field.type.classes
         if classes is None or self.field.type.shape:
             raise ValueError(f"OneHot expects field {field!r} to be one class a sample, got {self.field.type}")
@@ -51,7 +51,7 @@ class OneHot(nn.Module):
 
     def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
         """Vectors `b k` of labels, `b`; with an rng, some are left out."""
-        labels = self.field.looked_at(fields, self.training)
+        labels = self.field.read_checked(fields, self.training)
         vector = F.one_hot(labels, self.classes).to(self.counted.frequencies.dtype)
         if rng is not None and self.drop > 0:
             kept = rng.uniform("drop", torch.empty(len(labels), 1, device=labels.device)) >= self.drop

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modkit import Rng, TensorType
-from modkit.decodings.categorical import categorical
+from modkit.decodings.categorical import sample_categorical
 from modkit.kinds import Predict
 
 __all__ = ["MinP"]
@@ -48,5 +48,5 @@ class MinP:
             probabilities = predict(codes, i).double().softmax(-1)
             codes, uniform = codes.to(probabilities.device), uniform.to(probabilities.device)
             least = self.min_p * probabilities.amax(-1, keepdim=True)
-            codes[:, i] = categorical(probabilities * (probabilities >= least), uniform[:, i])
+            codes[:, i] = sample_categorical(probabilities * (probabilities >= least), uniform[:, i])
         return codes

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit import Batch, Cond, CondType, Model, Player, Rng, Step, TensorType
-from modkit.models.model import draws
+from modkit.models.model import check_draws
 from modkit.precision import widen
 
 __all__ = ["Gaussian"]
@@ -58,12 +58,12 @@ class Gaussian(Model):
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Draws `num` samples."""
-        x = self.density.mean + self.density.log_std.exp() * rng.normal("x", self.blank(num, self.single))
+        x = self.density.mean + self.density.log_std.exp() * rng.normal("x", self.allocate(num, self.single))
         return x if self.single.range is None else x.clamp(*self.single.range)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The log density itself, in nats, `b`; nothing is drawn."""
-        draws(self, num)
+        check_draws(self, num)
         log_p: Tensor = self.density(batch.tensor)
         return log_p
 

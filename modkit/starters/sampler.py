@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modkit import Rng, TensorType
 from modkit.kinds import Denoise, Schedule
-from modkit.samplers.grid import GridSampler, noise_levels
+from modkit.samplers.grid import GridSampler, space_noise_levels
 
 __all__ = ["Euler"]
 
@@ -33,7 +33,7 @@ class Euler(GridSampler):
     """
 
     def __init__(self, schedule: Schedule, x: TensorType, *, steps: int = 50) -> None:
-        super().__init__(schedule, x, noise_levels(self, schedule, steps))
+        super().__init__(schedule, x, space_noise_levels(self, schedule, steps))
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
         """x_s from x_t, `b ...`, s < t; at the last step s is 0 and the result the predicted x_0."""

@@ -1,1 +1,1 @@
-"""Training: the one loop over players and stages, and what watches it."""
+"""Training: the trainer, the players of each stage, callbacks and loggers."""

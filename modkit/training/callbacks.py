@@ -1,6 +1,6 @@
-"""Who watches a run: plug-ins through the lifecycle hooks, loggers, and what scores a model in training.
+"""Callbacks of a run: plug-ins are notified through the lifecycle hooks, loggers through their methods.
 
-A watcher that fails is warned about once and left out from then on; it never stops training.
+If a logger fails, a warning is issued and it is not called again; training continues.
 """
 
 from __future__ import annotations
@@ -12,33 +12,34 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from modkit.kinds import LoggerExtras, read_extras
 from modkit.models.model import Model
 from modkit.parts.registry import get_registry
 from modkit.runs.run import Run
 from modkit.types import Score
 
-__all__ = ["Watch", "Watchers"]
+__all__ = ["Callbacks", "Scorer"]
 
 
-class Watch(Protocol):
-    """Scores a model in training, as a function of its weights alone."""
+class Scorer(Protocol):
+    """Scores a model during training; the scores are a function of its weights."""
 
     @property
     def every(self) -> int:
-        """Each n-th step of the run."""
+        """Number of steps from one scoring to the next."""
         ...
 
     def __call__(self, model: Model) -> Mapping[str, Score]:
-        """Scores by name of a model that can be sampled; the first tells which checkpoint is the best."""
+        """Scores a model that can be sampled; the first score decides which checkpoint is the best."""
         ...
 
 
-class Watchers:
-    """Passes each event of a run on to every watcher.
+class Callbacks:
+    """Notifies plug-ins and loggers of the events of a run.
 
     Args:
         run: The run.
-        loggers: Objects with any of the methods below.
+        loggers: Loggers, see `modkit.kinds.Logger`.
     """
 
     def __init__(self, run: Run, loggers: Sequence[Any] = ()) -> None:
@@ -46,38 +47,39 @@ class Watchers:
         self._loggers = list(loggers)
 
     def run_started(self) -> None:
-        """The run begins, or goes on."""
-        self._tell("run_started")
+        """Training starts or is resumed."""
+        self._notify("run_started")
 
     def step_done(self, stage: int, step: int, losses: Mapping[str, float]) -> None:
-        """A step that is logged is done."""
-        self._tell("step_done", stage=stage, step=step, losses=losses)
+        """A logged step is done."""
+        self._notify("step_done", stage=stage, step=step, losses=losses)
 
     def samples_ready(self, step: int, grid: Tensor) -> None:
-        """A picture, uint8 `c h w`, is there."""
-        self._tell("samples_ready", step=step, grid=grid)
+        """A picture of samples is ready, uint8, `c h w`."""
+        self._notify("samples_ready", step=step, grid=grid)
 
     def scores_ready(self, step: int, scores: Mapping[str, float]) -> None:
-        """Samples were scored."""
-        self._tell("scores_ready", step=step, scores=scores)
+        """Samples have been scored."""
+        self._notify("scores_ready", step=step, scores=scores)
 
     def checkpoint_saved(self, path: Path) -> None:
-        """A checkpoint is whole."""
-        self._tell("checkpoint_saved", path=path)
+        """A checkpoint is complete."""
+        self._notify("checkpoint_saved", path=path)
 
     def run_finished(self, error: BaseException | None) -> None:
-        """The run ends."""
-        self._tell("run_finished", error=error)
+        """Training has ended, with an error or None."""
+        self._notify("run_finished", error=error)
 
-    def _tell(self, event: str, **arguments: Any) -> None:
+    def _notify(self, event: str, **arguments: Any) -> None:
         get_registry().call(f"modkit_{event}", run=self._run, **arguments)
         for logger in tuple(self._loggers):
             try:
-                if method := getattr(logger, event, None):
+                if method := getattr(read_extras(logger, LoggerExtras), event):
                     method(run=self._run, **arguments)
             except Exception as error:
                 self._loggers.remove(logger)
                 name = type(logger).__name__
                 warnings.warn(
-                    f"logger {name} failed in {event} and is left out: {type(error).__name__}: {error}", stacklevel=3
+                    f"logger {name} failed in {event} and is not called again: {type(error).__name__}: {error}",
+                    stacklevel=3,
                 )

@@ -1,4 +1,4 @@
-"""Interruption: the first Ctrl-C lets a step of training end, the second acts at once."""
+"""Interruption: after the first Ctrl-C the current training step is completed, the second stops at once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Stopped", "interruptible"]
 
 
 class Stopped(KeyboardInterrupt):
-    """Training was interrupted, and saved."""
+    """Training was interrupted, and a checkpoint was saved."""
 
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C into an event, so that a step is never cut in half; the second acts at once."""
+    """Turns the first Ctrl-C into an event, so that the current step can be completed; the second stops at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

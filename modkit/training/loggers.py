@@ -1,4 +1,4 @@
-"""Loggers: what a run tells to other programs while it goes on."""
+"""Loggers: they report a run's progress to external tools."""
 
 from __future__ import annotations
 
@@ -15,14 +15,21 @@ __all__ = ["TensorBoard"]
 
 
 class TensorBoard:
-    """Writes losses and sample grids as TensorBoard events below the run's directory.
+    """Writes losses, scores and grids of samples as TensorBoard events, in the run's directory.
 
-    A loss stands under `stage-0/player/term`, a grid under `samples`. A resumed run writes a further file, which
-    TensorBoard lays over the earlier one: the steps between the checkpoint and the interruption are the same in both.
+    Losses have tags such as `stage-0/player/term`, scores `scores/NAME`, grids `samples`. A resumed run writes another
+    file, and TensorBoard shows both as one curve: the steps between the checkpoint and the interruption are the same in
+    both.
 
     Args:
-        folder: Folder for the events, in the run's directory.
-        every: Losses are written each n-th step.
+        folder: Folder for the events, inside the run's directory.
+        every: Losses are written at steps divisible by this number.
+
+    Examples:
+        >>> TensorBoard(every=0)
+        Traceback (most recent call last):
+        ...
+        ValueError: TensorBoard expects every >= 1, got 0
 
     Raises:
         ImportError: If the package `tensorboard` is missing.
@@ -43,11 +50,11 @@ class TensorBoard:
         self._writer: SummaryWriter | None = None
 
     def run_started(self, run: Run) -> None:
-        """Opens a file of events."""
+        """Opens the file of events."""
         self._writer = self._factory(str(run.path / self._folder))
 
     def step_done(self, run: Run, stage: int, step: int, losses: Mapping[str, float]) -> None:
-        """Writes the losses, each under `player/term`."""
+        """Writes the losses of a step."""
         if step % self._every:
             return
         for name, value in losses.items():
@@ -58,7 +65,7 @@ class TensorBoard:
         self._open.add_image("samples", grid, step)
 
     def scores_ready(self, run: Run, step: int, scores: Mapping[str, float]) -> None:
-        """Writes the scores, each under its name."""
+        """Writes the scores."""
         for name, value in scores.items():
             self._open.add_scalar(f"scores/{name}", value, step)
 
@@ -70,5 +77,5 @@ class TensorBoard:
     @property
     def _open(self) -> SummaryWriter:
         if self._writer is None:
-            raise ValueError("TensorBoard expects run_started before and nothing after run_finished, got no open run")
+            raise ValueError("TensorBoard expects calls between run_started and run_finished, got one outside a run")
         return self._writer

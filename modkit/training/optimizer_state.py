@@ -1,4 +1,4 @@
-"""Optimizer states as what a checkpoint keeps: tensors by name, and JSON."""
+"""Conversion of optimizer states to the contents of a checkpoint: tensors by name, and JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["pack", "unpack"]
 
 
 def pack(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of an optimizer: tensors named `PARAMETER.KEY`, and the rest as JSON."""
+    """Packs the state of an optimizer into tensors, named `INDEX.KEY` by the parameter's index, and JSON."""
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
@@ -31,7 +31,10 @@ def pack(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def unpack(optimizer: Optimizer, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Restores what `pack` gave, in the memory format of the parameters, so that the next step rounds alike."""
+    """Restores the state that `pack` returned, in the memory format of the parameters.
+
+    The format matters: in another one, the next step would round differently.
+    """
     entries: dict[int, dict[str, Any]] = {}
     for name, value in {**state["numbers"], **tensors}.items():
         index, _, key = name.partition(".")

@@ -1,7 +1,8 @@
-"""The game: who plays in a stage, what each owns, and what a turn is.
+"""The players of a stage: which of them play, the modules that each owns, and their turns.
 
-A turn is one player's: only its parameters take gradients, though gradients flow through the rest; the statistics of
-the others (batch norm's) are put back after it. What no player of the stage owns is frozen.
+In a player's turn, only its own parameters receive gradients, though gradients flow through the other modules. The
+statistics of the others (batch norm's) are restored after the turn. Modules that no player of the stage owns stay
+frozen.
 """
 
 from __future__ import annotations
@@ -16,61 +17,179 @@ import torch
 from torch import Tensor, nn
 
 from modkit.kinds import Engine, Slot, Step, Weight
-from modkit.models.model import Model, Player
+from modkit.models.model import Model, Player, evaluate_mode
+from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.specs.settings import PlayerSettings, Settings, Term
+from modkit.specs.settings import PlayerSettings, Settings
 from modkit.types import Batch
 
-__all__ = ["Round", "Seat", "Turn", "matching", "rounds", "seats", "taking_turn", "unscoped", "weighted"]
+__all__ = [
+    "Participant",
+    "PlayerState",
+    "StageSchedule",
+    "check_trainable",
+    "collect_modules",
+    "make_player_states",
+    "match_names",
+    "players",
+    "schedule_stages",
+    "set_modes",
+    "strip_scope",
+    "take_turn",
+    "weigh_losses",
+]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Round:
-    """A stage to be played: its players, its steps, and the decay of the weights' average."""
+class StageSchedule:
+    """A stage of training.
+
+    Args:
+        players: The players that play in it.
+        steps: Number of steps.
+        decay: Decay of the average of the weights, 0 for no average.
+    """
 
     players: tuple[Player, ...]
     steps: int
     decay: float
 
 
-@dataclass(frozen=True)
-class Turn:
-    """A player's turn in one step: the `Step` that losses are computed at.
+class Participant:
+    """A player of a stage: its modules, its parameters, and its turns.
 
-    Args:
-        index: Steps since the stage's first.
-        rng: Source of its draws.
-        terms: When terms are computed, by pattern.
-        waiting: Those of its opponents that have yet to start.
-        moves: Whether statistics move.
-    """
-
-    index: int
-    rng: Rng
-    terms: Mapping[str, Term]
-    waiting: tuple[str, ...] = ()
-    moves: bool = True
-
-    def wants(self, term: str) -> bool:
-        """Whether the term is due at this step and its opponent has started."""
-        if any(_between(term, player) for player in self.waiting):
-            return False
-        due = [setting for pattern, setting in self.terms.items() if fnmatchcase(term, pattern)]
-        return all(self.index >= one.start and (self.index - one.start) % one.every == 0 for one in due)
-
-
-class Seat:
-    """A player at the table of a stage, with its optimizer.
+    What `players` returns, for a training loop of one's own.
 
     Args:
         model: The model.
         player: The player.
         rivals: The other players of the stage.
-        settings: How it is trained.
-        steps: Steps of the stage.
-        engine: What trains.
+        stage: Index of the stage, for the draws of its turns.
+        seed: Seed of its draws.
+    """
+
+    def __init__(self, model: Model, player: Player, rivals: Sequence[Player], stage: int = 0, seed: int = 0) -> None:
+        self.player, self.model = player, model
+        self.modules = collect_modules(model, player)
+        self.parameters = _list_distinct(module.parameters(recurse=False) for module in self.modules)
+        self.others = _list_distinct(m.buffers(recurse=False) for one in rivals for m in collect_modules(model, one))
+        self.weights = model.weights(player.name)
+        self.last_layer = model.get_parameter(player.last_layer) if player.last_layer else None
+        self._starts = {one.name: one.start for one in rivals}
+        self._key = seed, stage
+
+    @property
+    def name(self) -> str:
+        """Name of the player, such as `prior/denoiser`."""
+        return self.player.name
+
+    def plays(self, index: int) -> bool:
+        """Whether the player plays at this step of the stage."""
+        return index >= self.player.start and (index - self.player.start) % self.player.every == 0
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Prepares the player before its first turn (k-means of a codebook, statistics of the data).
+
+        Args:
+            batches: Training batches; each iteration over them is a pass over the data.
+        """
+        with evaluate_mode(self.model):
+            self.model.prepare(self.name, batches, Rng(self._key[0], "train", "prepare", self.name, on_device=True))
+
+    @contextmanager
+    def turn(self, index: int) -> Iterator[StepContext]:
+        """Begins the player's turn: gradients are limited to its own parameters, and dropout draws from the seed.
+
+        Args:
+            index: Number of steps since the start of the stage.
+        """
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        step = self._step(index)
+        with _limit_gradients(self.parameters, self.others), step.rng.seed_torch():
+            yield step
+
+    def loss(self, batch: Batch, step: StepContext) -> Tensor:
+        """Computes the weighted sum of the player's losses, a scalar.
+
+        Args:
+            batch: Samples and fields, on the model's device.
+            step: What `turn` gave.
+        """
+        losses = self.model.losses(self.name, batch, step)
+        return weigh_losses(losses, self.weights, step.index, self.last_layer)
+
+    def update(self, index: int) -> None:
+        """Updates what no gradient moves (codebooks), after the optimizer's step."""
+        self.model.update(self.name, self._step(index, "update"))
+
+    def _step(self, index: int, *names: str) -> StepContext:
+        seed, stage = self._key
+        rng = Rng(seed, "train", stage, index, self.name, *names, on_device=True)
+        waiting = tuple(name for name in self.player.against if index < self._starts.get(name, 0))
+        return StepContext(rng, index, training=True, waiting=waiting)
+
+
+def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant, ...]:
+    """Returns the players of one of a model's stages, for a training loop of one's own.
+
+    The model is put into training: the modules that the players own into train mode, all others into eval mode.
+
+    Args:
+        model: The model.
+        stage: Index of the stage, below `len(model.stages())`.
+        seed: Seed of all draws. `modkit.fit` with this `seed`, on the same batches, computes the same.
+
+    Raises:
+        ValueError: If the model has no such stage.
+
+    Examples:
+        >>> import torch, modkit
+        >>> from modkit.models import Autoencoder
+        >>> model = Autoencoder(modkit.TensorType((1, 8, 8)), encoder="mlp", decoder="mlp")
+        >>> (player,) = modkit.players(model)
+        >>> optimizer = torch.optim.Adam(player.parameters, lr=1e-3)
+        >>> for index in range(2):
+        ...     with player.turn(index) as step:
+        ...         player.loss(modkit.Batch(torch.zeros(4, 1, 8, 8), {}), step).backward()
+        ...     optimizer.step(), optimizer.zero_grad(), player.update(index)
+        (None, None, None)
+        (None, None, None)
+    """
+    stages = model.stages()
+    if not 0 <= stage < len(stages):
+        raise ValueError(f"players expects a stage in [0, {len(stages)}), got {stage}")
+    every = model.active_players()
+    chosen = [one for one in every if any(fnmatchcase(one.name, pattern) for pattern in stages[stage])]
+    found = tuple(Participant(model, one, [p for p in chosen if p is not one], stage, seed) for one in chosen)
+    set_modes(model, found)
+    return found
+
+
+def set_modes(model: Model, participants: Iterable[Participant]) -> None:
+    """Puts the modules of a stage's players into train mode and all others into eval mode, without gradients."""
+    model.eval()
+    model.requires_grad_(False)
+    for one in participants:
+        for module in one.modules:
+            module.training = True
+
+
+class PlayerState(Participant):
+    """A player during a stage of the trainer: with its optimizer and learning-rate schedule.
+
+    Args:
+        model: The model.
+        player: The player.
+        rivals: The other players of the stage.
+        settings: The player's training settings.
+        steps: Number of steps of the stage.
+        engine: The engine that training runs on.
+
+    Raises:
+        ValueError: If the settings have no optimizer or no learning-rate schedule.
     """
 
     def __init__(
@@ -82,25 +201,16 @@ class Seat:
         steps: int,
         engine: Engine,
     ) -> None:
-        self.player = player
+        super().__init__(model, player, rivals)
         self.clip = settings.clip
-        self.modules = owned(model, player)
-        self.parameters = _tensors(module.parameters(recurse=False) for module in self.modules)
-        self.others = _tensors(m.buffers(recurse=False) for rival in rivals for m in owned(model, rival))
-        self.weights = model.weights(player.name)
-        self.last_layer = model.get_parameter(player.last_layer) if player.last_layer else None
-        self.optimizer = _made(settings.optimizer)(parameters=self.parameters)
+        self.optimizer = _require(settings.optimizer)(parameters=self.parameters)
         turns = len(range(player.start, steps, player.every))
-        self.schedule = _made(settings.lr_schedule)(optimizer=self.optimizer, steps=max(turns, 1))
+        self.schedule = _require(settings.lr_schedule)(optimizer=self.optimizer, steps=max(turns, 1))
         self.losses = engine.wrap(player.name, _Losses(model, player.name))
-
-    def plays(self, index: int) -> bool:
-        """Whether it plays at this step of the stage."""
-        return index >= self.player.start and (index - self.player.start) % self.player.every == 0
 
 
 class _Losses(nn.Module):
-    """A player's losses as a module's forward, so that an engine can wrap it."""
+    """A player's losses as the forward of a module, which an engine can wrap."""
 
     def __init__(self, model: Model, player: str) -> None:
         super().__init__()
@@ -110,24 +220,24 @@ class _Losses(nn.Module):
         return self.model.losses(self.player, batch, step)
 
 
-def rounds(model: Model, settings: Settings) -> tuple[Round, ...]:
-    """The stages to play: the settings', or the model's own, with the overrides of players applied.
+def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ...]:
+    """Returns the stages to train, those of the settings or else the model's own, with the players' overrides applied.
 
     Raises:
-        ValueError: If a pattern of players matches none, or all of the model is frozen.
+        ValueError: If a pattern matches no player, or the whole model is frozen.
     """
-    players = tuple(_overridden(player, settings) for player in model.active_players())
+    players = tuple(_override(player, settings) for player in model.active_players())
     if not players:
-        raise ValueError("training expects a model with something to train, got one that is frozen: say `train: true`")
+        raise ValueError("training expects a model with something to train, got a frozen one: set `train: true`")
     names = [player.name for player in players]
     for pattern in settings.players:
-        matching(pattern, names, "train.players")
+        match_names(pattern, names, "train.players")
     stages = [(stage.players, stage.steps, stage.ema) for stage in settings.stages]
     result = []
     for patterns, steps, ema in stages or [(list(stage), None, None) for stage in model.stages()]:
-        chosen = {name for pattern in patterns for name in matching(pattern, names, "train.stages")}
+        chosen = {name for pattern in patterns for name in match_names(pattern, names, "train.stages")}
         result.append(
-            Round(
+            StageSchedule(
                 tuple(player for player in players if player.name in chosen),
                 settings.steps if steps is None else steps,
                 settings.ema if ema is None else ema,
@@ -136,17 +246,38 @@ def rounds(model: Model, settings: Settings) -> tuple[Round, ...]:
     return tuple(result)
 
 
-def seats(model: Model, settings: Settings, round: Round, engine: Engine) -> list[Seat]:
-    """The players of a stage that have something to train, in the model's order."""
+def make_player_states(model: Model, settings: Settings, stage: StageSchedule, engine: Engine) -> list[PlayerState]:
+    """Makes the states of a stage's players that have parameters, in the model's order."""
     return [
-        Seat(model, player, [p for p in round.players if p is not player], _own(player, settings), round.steps, engine)
-        for player in round.players
-        if any(True for module in owned(model, player) for _ in module.parameters(recurse=False))
+        PlayerState(
+            model,
+            player,
+            [other for other in stage.players if other is not player],
+            _select_settings(player, settings),
+            stage.steps,
+            engine,
+        )
+        for player in stage.players
+        if any(True for module in collect_modules(model, player) for _ in module.parameters(recurse=False))
     ]
 
 
-def owned(model: Model, player: Player) -> list[nn.Module]:
-    """The modules that a player owns, without those frozen and those that another place defines (by `ref`)."""
+def check_trainable(model: Model, stage: StageSchedule) -> None:
+    """Checks that a stage has something to train or to prepare.
+
+    Raises:
+        ValueError: If the modules of its players hold neither parameters nor buffers.
+    """
+    paths = [path for player in stage.players for path in player.modules]
+    modules = [model.get_submodule(path) for path in paths]
+    if paths and not any(True for module in modules for _ in (*module.parameters(), *module.buffers())):
+        names = ", ".join(player.name for player in stage.players)
+        reason = f"no parameters or buffers in {', '.join(paths)}"
+        raise ValueError(f"training expects stages with something to train, got one of {names} with {reason}")
+
+
+def collect_modules(model: Model, player: Player) -> list[nn.Module]:
+    """Collects the modules that a player owns, except frozen ones and those that a `ref` borrows from elsewhere."""
     found: dict[int, nn.Module] = {}
     for path in player.modules:
         module: nn.Module = model
@@ -157,46 +288,55 @@ def owned(model: Model, player: Player) -> list[nn.Module]:
     return list(found.values())
 
 
-def matching(pattern: str, names: Sequence[str], where: str) -> list[str]:
-    """The names that a pattern matches.
+def match_names(pattern: str, names: Sequence[str], where: str) -> list[str]:
+    """Returns the names that a pattern matches.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If it matches none; the message starts with `where`.
     """
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
-        raise ValueError(f"{where}: the pattern {pattern!r} matches none of: {', '.join(names) or 'nothing'}")
+        raise ValueError(f"{where}: the pattern {pattern!r} matches none of: {', '.join(names) or '(no names)'}")
     return found
 
 
 @contextmanager
-def taking_turn(seat: Seat, rivals: Sequence[Seat]) -> Iterator[None]:
-    """Only the seat's parameters take gradients, and only its statistics move."""
+def take_turn(state: Participant, rivals: Sequence[Participant]) -> Iterator[None]:
+    """Limits gradients to a player's own parameters, and afterwards restores the statistics of its rivals."""
     for rival in rivals:
         for parameter in rival.parameters:
             parameter.requires_grad_(False)
-    for parameter in seat.parameters:
+    with _limit_gradients(state.parameters, state.others):
+        yield
+
+
+@contextmanager
+def _limit_gradients(parameters: Iterable[nn.Parameter], others: Sequence[Tensor]) -> Iterator[None]:
+    for parameter in parameters:
         parameter.requires_grad_(True)
-    held = [buffer.clone() for buffer in seat.others]
+    held = [buffer.clone() for buffer in others]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, value in zip(seat.others, held):
+            for buffer, value in zip(others, held):
                 buffer.copy_(value)
 
 
-def weighted(
+def weigh_losses(
     losses: Mapping[str, Tensor], weights: Mapping[str, Weight], index: int, last_layer: Tensor | None
 ) -> Tensor:
-    """The weighted sum of a player's losses, each weight being told the weighted ones before it."""
+    """Sums a player's losses, each multiplied by its weight.
+
+    Weights are computed in order: each is given its own loss, and the weighted losses before it.
+    """
     seen: dict[str, Tensor] = {}
     for name, loss in losses.items():
         if (weight := weights.get(name)) is not None:
             scope = name.rpartition("/")[0]
             loss = (
                 weight(
-                    index, {unscoped(term, scope): value for term, value in {**seen, name: loss}.items()}, last_layer
+                    index, {strip_scope(term, scope): value for term, value in {**seen, name: loss}.items()}, last_layer
                 )
                 * loss
             )
@@ -204,18 +344,13 @@ def weighted(
     return torch.stack([loss.float() for loss in seen.values()]).sum()
 
 
-def unscoped(name: str, scope: str) -> str:
-    """A name without the prefix of its Model."""
+def strip_scope(name: str, scope: str) -> str:
+    """Removes the prefix of a nested Model from a name."""
     return name.removeprefix(f"{scope}/") if scope else name
 
 
-def _between(term: str, opponent: str) -> bool:
-    scope, slash, name = opponent.rpartition("/")
-    return term in (f"{scope}{slash}adversarial", f"{scope}{slash}adversarial/{name}")
-
-
-def _own(player: Player, settings: Settings) -> PlayerSettings:
-    """How one player is trained: later patterns override earlier ones."""
+def _select_settings(player: Player, settings: Settings) -> PlayerSettings:
+    """The settings of one player; later patterns override earlier ones."""
     own = PlayerSettings(settings.optimizer, settings.lr_schedule, clip=settings.clip)
     for pattern, override in settings.players.items():
         if fnmatchcase(player.name, pattern):
@@ -223,15 +358,15 @@ def _own(player: Player, settings: Settings) -> PlayerSettings:
     return own
 
 
-def _overridden(player: Player, settings: Settings) -> Player:
-    own = _own(player, settings)
+def _override(player: Player, settings: Settings) -> Player:
+    own = _select_settings(player, settings)
     every = player.every if own.every is None else own.every
     return replace(player, every=every, start=player.start if own.start is None else own.start)
 
 
-def _made(slot: Slot[T] | None) -> Slot[T]:
+def _require(slot: Slot[T] | None) -> Slot[T]:
     if slot is None:
-        raise ValueError("Seat expects an optimizer and a learning-rate schedule, got None")
+        raise ValueError("PlayerState expects an optimizer and a learning-rate schedule, got None")
     return slot
 
 
@@ -257,5 +392,5 @@ def _place(module: nn.Module, owner: str) -> str:
     return owner if origin is None else str(origin.path)
 
 
-def _tensors(groups: Iterable[Iterable[T]]) -> list[T]:
+def _list_distinct(groups: Iterable[Iterable[T]]) -> list[T]:
     return list({id(tensor): tensor for group in groups for tensor in group}.values())

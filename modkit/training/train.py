@@ -1,9 +1,10 @@
-"""Training: a spec into a run, measured at the end where the spec says so."""
+"""Training: it turns a spec into a run, and evaluates the model at the end if the spec says so."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from os import PathLike
@@ -21,15 +22,17 @@ from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.session import Opened, load_run
 from modkit.evaluation.evaluate_run import measure_run, watched
 from modkit.evaluation.report import Report, report_path
+from modkit.models.model import Model
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
-from modkit.training.callbacks import Watchers
+from modkit.training.callbacks import Callbacks
+from modkit.training.players import check_trainable, schedule_stages
 from modkit.training.trainer import Trainer
 
-__all__ = ["train"]
+__all__ = ["execute", "open_before", "train"]
 
 _NETWORKS = ("encoder", "decoder", "generator", "discriminator", "network")
 
@@ -45,32 +48,81 @@ def train(
     progress: Progress | None = None,
     locked: bool = False,
 ) -> Run:
-    """Trains a spec into a run, and measures the model where the spec has `evaluate`.
+    """Trains the model of a spec, and evaluates it if the spec has `evaluate`.
 
     Args:
-        spec: The spec; it needs `data`.
-        out: The run's directory; `runs/NAME` where not given.
+        spec: The spec, which must have `data`.
+        out: The run's directory, `runs/NAME` by default.
+        steps: Maximum number of steps of every stage.
+        resume: Whether to resume an existing run from its last good checkpoint, or from the start if it has none.
+        overwrite: Whether to replace an existing run.
+        evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
+        progress: Displays progress.
+        locked: When resuming, whether to refuse versions of parts and of torch other than those in the run's lock.
+
+    Returns:
+        The run.
+
+    Raises:
+        SpecError: If the spec is wrong; nothing has been written.
+        ValueError: If the directory holds a run already; or if the run cannot be resumed, since its spec differs or an
+            older version of a plug-in made it and its optimizers cannot be migrated.
+        modkit.training.trainer.TrainingError: If a loss is not finite.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> from modkit import use
+        >>> from modkit.starters.model import Gaussian
+        >>> data = use("ring", num=64, num_test=64)
+        >>> spec = Spec(name="ring", data=data, model=use(Gaussian), train={"batch_size": 8})
+        >>> with TemporaryDirectory() as folder:
+        ...     train(spec, f"{folder}/run", steps=2).checkpoint_name()
+        'step-00000002'
+    """
+    path = Path(out) if out is not None else Path("runs") / spec.name
+    before = open_before(path, locked) if resume else None
+    with explain_failure(before) if before else nullcontext():
+        report = check(spec)
+    return execute(
+        report,
+        lambda site: site.model(report.x, report.fields),
+        path,
+        before,
+        steps=steps,
+        overwrite=overwrite,
+        evaluate=evaluate,
+        progress=progress,
+    )
+
+
+def execute(
+    report: Checked,
+    make: Callable[[Site], Model],
+    path: Path,
+    before: Run | None,
+    *,
+    steps: int | None = None,
+    overwrite: bool = False,
+    evaluate: bool = True,
+    progress: Progress | None = None,
+) -> Run:
+    """Trains what has been checked into a run, and measures it.
+
+    Args:
+        report: What the check found.
+        make: Makes the model.
+        path: The run's directory.
+        before: The run that is there, to be continued.
         steps: Caps every stage at so many steps.
-        resume: Go on from the last good checkpoint of the run that is there, or from the start.
         overwrite: Replace the run that is there.
         evaluate: Measure the model at the end, where the spec has `evaluate`.
         progress: Shows how far training is.
-        locked: Of a run to go on with: refuse parts and a torch that are not those of its lock.
 
     Raises:
-        SpecError: If the spec is wrong; nothing has been written then.
-        ValueError: If the directory holds a run, or resuming asks for another system than the run's, or for one that
-            an older version of a plug-in made and its optimizers cannot follow.
-        modkit.training.trainer.TrainingError: If a loss is not finite.
+        SpecError: As `train`.
+        ValueError: As `train`.
     """
-    path = Path(out) if out is not None else Path("runs") / spec.name
-    begun = resume and all(
-        (path / name).exists() for name in ("modkit.lock", "spec.yaml")
-    )  # else killed as it was made
-    before = _resumable(path, locked) if begun else None
-    with explain_failure(before) if before else nullcontext():
-        report = check(spec)
-    if report.data is None or report.plan.data is None:
+    if report.data is None:
         raise ValueError("training expects a spec with `data`, got one without")
     site = Site(report.plan, meta=False)
     settings = _cap(site.settings(), steps)
@@ -78,24 +130,37 @@ def train(
     evaluation = site.evaluation()
     site.check()
     _check_memory(report, settings)
-    opened = Opened(report.data, report.plan.data.part.name, evaluation)
+    name = report.plan.data.part.name if report.plan.data else type(report.data).__name__
+    opened = Opened(report.data, name, evaluation)
     watch = watched(opened, settings.seed) if evaluation else None
     if before:
         _check_same(before, report, settings.seed)
         site.weights = store.latest(before.checkpoints) is None
     engine = settings.engine(device=settings.device)
-    model = site.model(report.x, report.fields)
+    model = make(site)
     site.check()
+    for stage in schedule_stages(model, settings):
+        check_trainable(model, stage)
     run = before or Run.create(path, report.plan.resolved, report.lock(), overwrite)
     model = model.to(engine.device)
     _tune(model, settings)
-    callbacks = Watchers(run, loggers)
+    callbacks = Callbacks(run, loggers)
     with run:
         Trainer(model, report.data, settings, engine, run, callbacks, progress or Silent(), watch).fit()
     if evaluate and evaluation and not _is_measured(run):
-        made = load_run(run, planned=report.plan)
-        measure_run(run, made, opened, named=None if spec.local else ()).save(run.path)
+        named = None if report.plan.spec.local else ()
+        measure_run(run, load_run(run, planned=report.plan), opened, named=named).save(run.path)
     return run
+
+
+def open_before(path: Path, locked: bool = False) -> Run | None:
+    """The run at a path, if training can be continued with the parts that are here; None where none was begun.
+
+    Raises:
+        ValueError: If the run there cannot be continued.
+    """
+    begun = all((path / name).exists() for name in ("modkit.lock", "spec.yaml"))  # else killed as it was made
+    return _open_resumable(path, locked) if begun else None
 
 
 def _is_measured(run: Run) -> bool:
@@ -115,7 +180,7 @@ def _cap(settings: Settings, steps: int | None) -> Settings:
 
 
 def _check_memory(report: Checked, settings: Settings) -> None:
-    """A model that this machine cannot hold is refused before anything is written."""
+    """Refuses a model that does not fit into this machine's memory, before anything is written."""
     if not hasattr(os, "sysconf"):  # not on Windows
         return
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -124,16 +189,17 @@ def _check_memory(report: Checked, settings: Settings) -> None:
         needed, there = 4 * values / 2**30, memory / 2**30
         raise ValueError(
             f"training expects weights and a batch to fit into memory: {report.parameters:,} parameters and "
-            f"{settings.batch_size} samples of {report.x} take {needed:,.0f} GiB, this machine has {there:,.0f}"
+            f"{settings.batch_size} samples of {report.x} need {needed:,.0f} GiB, this machine has {there:,.0f} GiB"
         )
 
 
-def _resumable(path: Path, locked: bool) -> Run:
-    """The run at a path, if training can go on with the parts that are here."""
+def _open_resumable(path: Path, locked: bool) -> Run:
+    """Opens the run at a path, if it can be resumed with the installed parts."""
     run = Run.open(path)
     if run.exported:
         raise ValueError(
-            f"{path} was exported, which leaves nothing to go on from: start from its weights by `use: run`"
+            f"{path} cannot be resumed: it was exported, so it has no checkpoints; train a new run from its weights "
+            "with `use: run`"
         )
     verify(run, locked=locked)
     if store.latest(run.checkpoints) and (migrations := find_due(run)):
@@ -141,15 +207,15 @@ def _resumable(path: Path, locked: bool) -> Run:
         same = mine.spec == Spec.from_yaml(run.spec_text) and mine.weights.keys() == weights.keys()
         if not same or not all(torch.equal(value, weights[key]) for key, value in mine.weights.items()):
             raise ValueError(
-                f"{path} cannot be gone on with: {migrations[0]}, changes it, and optimizers cannot follow; install "
-                "the former version, or start from its weights by `use: run`"
+                f"{path} cannot be resumed: {migrations[0]}, changes it, and optimizer states cannot be migrated; "
+                "install the former version, or train a new run from its weights with `use: run`"
             )
     return run
 
 
 def _check_same(run: Run, report: Checked, seed: int) -> None:
     if run.lock.get("seed") != seed:
-        raise ValueError(f"{run.path} was trained from seed {run.lock.get('seed')}, got {seed}: a run has one seed")
+        raise ValueError(f"{run.path} was trained with the seed {run.lock.get('seed')}, got {seed}: a run has one seed")
     before = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
     if not report.plan.spec.local:  # parts may have been renamed, or have more parameters by now
         with explain_failure(run):
@@ -157,17 +223,17 @@ def _check_same(run: Run, report: Checked, seed: int) -> None:
     for key in ("data", "model"):
         if getattr(before, key) != getattr(report.plan.resolved, key):
             raise ValueError(
-                f"{run.path} was trained from another `{key}`: resume with its own spec, or --overwrite it"
+                f"{run.path} was trained with a different `{key}`: resume it with its own spec, or use --overwrite"
             )
     then, now = run.lock.get("state"), {key: list(shape) for key, shape in report.state.items()}
     if then is not None and then != now:
         changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         reasons = "; ".join(suggest_remedies(run, keys=changed))
-        raise ValueError(f"{run.path} has weights that no longer fit: {', '.join(changed[:8])}; {reasons}")
+        raise ValueError(f"{run.path} has weights that do not fit the model: {', '.join(changed[:8])}; {reasons}")
 
 
 def _tune(model: nn.Module, settings: Settings) -> None:
-    """Memory format and compilation of the networks."""
+    """Sets the memory format of a model, and compiles its networks."""
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.compile:

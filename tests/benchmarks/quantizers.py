@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from modkit.bottlenecks.codebook import nearest
+from modkit.bottlenecks.codebook import find_nearest
 from modkit.bottlenecks.vq import VectorQuantizer
-from modkit.models.model import Pass
+from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import TensorType
 
@@ -50,7 +50,7 @@ def our_step(num_codes: int, channels: int) -> Callable[[Tensor], None]:
 
     def run(vectors: Tensor) -> None:
         nonlocal steps
-        step = Pass(Rng("benchmark", steps), steps, moves=True)
+        step = StepContext(Rng("benchmark", steps), steps, training=True)
         made = part(vectors, step)
         (made.values["quantized"].sum() + made.losses["commitment"]).backward()
         part.update(step)
@@ -103,7 +103,7 @@ def measure(num: int, num_codes: int, channels: int, *, rounds: int) -> dict[str
 
 def agreement(vectors: Tensor, codes: Tensor) -> Agreement:
     """The search beside float64's over all codes, a few vectors at a time."""
-    found, differing, gap = nearest(vectors, codes), 0, 0.0
+    found, differing, gap = find_nearest(vectors, codes), 0, 0.0
     for z, index in zip(vectors.double().split(256), found.split(256)):
         distances = torch.cdist(z, codes.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
         least, best = distances.min(1)
@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     vectors, codes = torch.randn(given.num, given.channels), torch.randn(given.codes, given.channels)
     differing, gap = agreement(vectors, codes)
     print(f"search: {differing} indices differ from float64's, by at most {gap:.1e} of the squared distance")
-    bytes_, whole = peak(lambda: nearest(vectors, codes)), given.num * given.codes * vectors.element_size()
+    bytes_, whole = peak(lambda: find_nearest(vectors, codes)), given.num * given.codes * vectors.element_size()
     print(f"search: {bytes_ / 2**20:.1f} MB at its peak, {bytes_ / whole:.1%} of the {whole / 2**20:.0f} MB of scores")
 
 

@@ -13,7 +13,6 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import diffusers
@@ -24,7 +23,7 @@ from modkit.diffusion.parametrizations import Eps
 from modkit.diffusion.schedules import Linear
 from modkit.kinds import Denoise, Sampler
 from modkit.rng import Rng
-from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun
+from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun, sample
 from modkit.types import Denoised, TensorType
 
 PAIRS = {
@@ -46,11 +45,8 @@ class Row(NamedTuple):
 
 def run(sampler: Sampler, denoise: Denoise, x: Tensor) -> float:
     """Seconds of a run of modkit's sampler."""
-    rng, times = Rng(0), list(pairwise(sampler.times()))
-    state: Any = None
     started = time.perf_counter()
-    for index, (t, s) in enumerate(times):
-        x, state = sampler.step(denoise, x, t, s, state, rng.at(index))
+    sample(sampler, denoise, x, rng=Rng(0))
     return time.perf_counter() - started
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 import modkit
-from modkit.models.model import Pass
-from modkit.training.players import weighted
+from modkit.models.step import StepContext
+from modkit.training.players import weigh_losses
 from modkit.types import Batch
 from tests.benchmarks import samplers, start, training
 
@@ -24,8 +24,8 @@ def bare_and_ours(loss, side, draws):
         return rng.normal(name, like.double()).to(like)
 
     player = next(player.name for player in model.players() if player.name.startswith(side))
-    losses = model.losses(player, Batch(x, {}), Pass(modkit.Rng(0)))
-    return loss(model, x, noise), weighted(losses, model.weights(player), 0, None)
+    losses = model.losses(player, Batch(x, {}), StepContext(modkit.Rng(0)))
+    return loss(model, x, noise), weigh_losses(losses, model.weights(player), 0, None)
 
 
 def test_the_bare_loop_computes_the_autoencoder_s_loss():

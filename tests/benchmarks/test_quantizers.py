@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 import torch
 
-from modkit.bottlenecks.codebook import nearest
+from modkit.bottlenecks.codebook import find_nearest
 from tests.benchmarks import quantizers
 
 SMALL = ["--num", "48", "--codes", "40", "--channels", "8", "--rounds", "2", "--threads", str(torch.get_num_threads())]
@@ -27,7 +27,7 @@ def test_a_wrong_search_is_noticed(monkeypatch):
     assert quantizers.agreement(vectors, codes) == (0, 0.0)
     second = torch.cdist(vectors, codes).topk(2, largest=False).indices[:, 1]
     monkeypatch.setattr(
-        quantizers, "nearest", lambda z, codes: torch.where(torch.arange(300) == 7, second, nearest(z, codes))
+        quantizers, "find_nearest", lambda z, codes: torch.where(torch.arange(300) == 7, second, find_nearest(z, codes))
     )
     differing, gap = quantizers.agreement(vectors, codes)
     distances = torch.cdist(vectors[7:8].double(), codes.double())[0].square().sort().values
@@ -48,7 +48,7 @@ def test_the_peak_is_of_what_is_held_at_once():
 
 def test_the_search_never_holds_a_tenth_of_the_scores():
     vectors, codes = torch.randn(8192, 4), torch.randn(8190, 4)
-    assert quantizers.peak(lambda: nearest(vectors, codes)) < 8192 * 8190 * 4 / 10
+    assert quantizers.peak(lambda: find_nearest(vectors, codes)) < 8192 * 8190 * 4 / 10
 
 
 def test_without_the_peer_it_says_so(capsys, monkeypatch):

@@ -6,7 +6,7 @@ import torch
 from sklearn.cluster import KMeans
 
 from modkit.bottlenecks import codebook as module
-from modkit.bottlenecks.codebook import kmeans, lowest, nearest
+from modkit.bottlenecks.codebook import find_nearest, keep_lowest, kmeans
 from modkit.rng import Rng
 
 
@@ -26,7 +26,7 @@ def test_nearest_is_brute_force(monkeypatch, num, num_codes, channels, dtype):
     for scores, width in itertools.product((1, 16 * 40, 2**20), (16, 40, 2**10)):
         monkeypatch.setattr(module, "_SCORES", scores)
         monkeypatch.setattr(module, "_CODES", width)
-        assert torch.equal(nearest(z, codes), distances.argmin(1))
+        assert torch.equal(find_nearest(z, codes), distances.argmin(1))
 
 
 @pytest.mark.parametrize("rows", [31, 32, 33, 64, 65])
@@ -34,7 +34,7 @@ def test_no_vector_is_lost_at_chunk_borders(monkeypatch, rows):
     monkeypatch.setattr(module, "_SCORES", 32 * 48)  # 40 codes stand in 48 columns, so 32 vectors a chunk
     order = torch.randperm(40, generator=torch.Generator().manual_seed(rows)).repeat(2)[:rows]
     codes = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(nearest(codes[order], codes), order)
+    assert torch.equal(find_nearest(codes[order], codes), order)
 
 
 @pytest.mark.parametrize("width", [16, 2**10])
@@ -45,31 +45,31 @@ def test_exact_ties_go_to_the_lowest_index(monkeypatch, num_codes, width):
     codes = torch.randn(num_codes, 7, generator=generator)
     codes[-1] = codes[num_codes // 2] = codes[0]
     z = codes[0] + 1e-2 * torch.randn(300, 7, generator=generator)
-    assert torch.equal(nearest(z, codes), torch.zeros(300, dtype=torch.int64))
+    assert torch.equal(find_nearest(z, codes), torch.zeros(300, dtype=torch.int64))
     middle = torch.zeros(1, 2)  # half-way between whole numbers, where every product is exact
-    assert nearest(middle, torch.tensor([[3.0, 0], [0, 1], [-1, 0], [0, -1]])).item() == 1
+    assert find_nearest(middle, torch.tensor([[3.0, 0], [0, 1], [-1, 0], [0, -1]])).item() == 1
 
 
 def test_products_stay_float32_under_autocast():
     codes = 100 + torch.arange(16.0)[:, None] / 8  # bfloat16 holds 100 and 101, nothing between
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(nearest(codes, codes), torch.arange(16))
+        assert torch.equal(find_nearest(codes, codes), torch.arange(16))
 
 
 def test_nearest_runs_on_the_meta_device():
-    assert nearest(torch.empty(5000, 3, device="meta"), torch.empty(300, 3, device="meta")).shape == (5000,)
+    assert find_nearest(torch.empty(5000, 3, device="meta"), torch.empty(300, 3, device="meta")).shape == (5000,)
 
 
 def test_samples_of_parts_merge_into_the_sample_of_the_whole():
     vectors, priority = torch.randn(100, 2), torch.rand(100)
     priority[50] = priority[10]
-    whole = lowest(priority, vectors, 20)
+    whole = keep_lowest(priority, vectors, 20)
     assert torch.equal(whole[0], priority.sort().values[:20])
     merged = priority[:0], vectors[:0]
     for start in (0, 7, 60, 100):
         stop = {0: 7, 7: 60, 60: 100, 100: 100}[start]
         both = torch.cat([merged[0], priority[start:stop]]), torch.cat([merged[1], vectors[start:stop]])
-        merged = lowest(*both, 20)
+        merged = keep_lowest(*both, 20)
     assert torch.equal(merged[0], whole[0]) and torch.equal(merged[1], whole[1])
 
 

@@ -23,6 +23,7 @@ def by_hand(z, number):
     return round(bounded) + number // 2, round(bounded) / (number // 2), bounded / (number // 2)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("levels", [[8, 5, 5, 5], [2, 3], [7, 4, 2]])
 def test_values_are_the_equations(levels):
     part = passing(levels)
@@ -44,8 +45,8 @@ def test_values_are_the_equations(levels):
 def test_every_code_comes_back_from_its_embedding(levels):
     part = passing(levels)
     codes = torch.arange(math.prod(levels))[:, None]
-    z_q = part.embedded(codes)
-    assert torch.equal(part.encoded(z_q), codes)
+    z_q = part.embed(codes)
+    assert torch.equal(part.encode(z_q), codes)
     assert len(z_q.unique(dim=0)) == len(codes) and z_q.min() == -1 and z_q.max() <= 1
     # each is reached from features: the inverse of f, drawn in a little
     middle, width = part.middle, part.width
@@ -77,5 +78,5 @@ def test_continuous_beyond_the_ends_decodes_to_them():
 
 @pytest.mark.parametrize("levels", [[], [8, 1], [2**16, 2**15]])
 def test_refuses_levels(levels):
-    with pytest.raises(ValueError, match=r"FiniteScalarQuantizer expects levels of at least 2, .*, got \["):
+    with pytest.raises(ValueError, match=r"FiniteScalarQuantizer expects levels of at least 2 and .*, got \["):
         FiniteScalarQuantizer(TensorType((3,)), levels=levels)

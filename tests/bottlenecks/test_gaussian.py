@@ -22,6 +22,7 @@ def statistics(part, h):
     return both[:, : both.shape[1] // 2], both[:, both.shape[1] // 2 :]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("shape", SHAPES)
 def test_kl_and_draw_are_those_of_torch_distributions(shape):
     part = Gaussian(TensorType(shape), channels=3).double()

@@ -101,7 +101,7 @@ def test_the_temperature_of_the_step_is_used():
 
     class At:
         def __init__(self, index):
-            self.index, self.rng, self.moves = index, Rng(0), True
+            self.index, self.rng, self.training = index, Rng(0), True
 
     def gradient(index):
         z = h.clone().requires_grad_()
@@ -131,7 +131,7 @@ def test_rows_draw_the_same_codes_in_any_split():
 @pytest.mark.parametrize(
     ("keywords", "match"),
     [
-        ({"num_codes": 0}, "num_codes, channels of at least 1, got 0, 4"),
+        ({"num_codes": 0}, "num_codes and channels of at least 1, got 0, 4"),
         ({"tau_end": 0.0}, "tau_start and tau_end above 0 .*, got 1.0, 0.0 and 1000"),
         ({"tau_steps": -1}, ".* tau_steps of at least 0, got 1.0, 0.0625 and -1"),
     ],
@@ -146,5 +146,5 @@ def test_refuses_what_it_has_not():
     with pytest.raises(ValueError, match="expects one of the latents .*, got 'continuous'"):
         part.to_z("continuous", torch.zeros(1, 4))
     for density in (lambda: part.log_prior("quantized", torch.zeros(1, 4)), lambda: part.posterior("z", None, Rng(0))):
-        with pytest.raises(ValueError, match="GumbelQuantizer has a density of its codes alone, none of "):
+        with pytest.raises(ValueError, match="GumbelQuantizer has a density of its codes only, not of "):
             density()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modkit.bottlenecks import LookupFreeQuantizer
-from modkit.bottlenecks.lfq import code_entropies
+from modkit.bottlenecks.lfq import compute_code_entropies
 from modkit.types import TensorType
 
 
@@ -34,7 +34,7 @@ def test_codes_are_the_bits_of_signs():
     assert torch.equal(values["quantized"], torch.where(z > 0, 1.0, -1.0).double())
     assert kl is None and set(losses) == {"code_entropy", "commitment"}
     codes = torch.arange(32)[:, None]
-    assert torch.equal(part.encoded(part.embedded(codes)), codes)
+    assert torch.equal(part.encode(part.embed(codes)), codes)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
@@ -42,27 +42,27 @@ def test_codes_are_the_bits_of_signs():
 def test_entropies_are_those_over_all_codes(bits, temperature):
     z = torch.randn(40, bits, dtype=torch.float64, generator=torch.Generator().manual_seed(bits))
     z = z + z[:, :1]  # bits that go together
-    got = code_entropies(4 * z.view(8, 5, bits) / temperature)
+    got = compute_code_entropies(4 * z.view(8, 5, bits) / temperature)
     torch.testing.assert_close(got, over_all_codes(z, temperature))
 
 
 def test_the_entropy_of_many_bits_is_that_of_groups(monkeypatch):
     monkeypatch.setattr("modkit.bottlenecks.lfq._GROUP", 4)
     z = torch.randn(30, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    each, whole = code_entropies(4 * z[:, None])
+    each, whole = compute_code_entropies(4 * z[:, None])
     groups = [over_all_codes(part, 1.0) for part in z.split(4, 1)]
     torch.testing.assert_close(whole, sum(group[1] for group in groups))
     torch.testing.assert_close(each, over_all_codes(z, 1.0)[0])
     assert whole > over_all_codes(z, 1.0)[1]
     first, second = torch.randn(5, 4).double(), torch.randn(6, 4).double()
     z = torch.cat([first.repeat_interleave(6, 0), second.repeat(5, 1)], 1)  # independent groups
-    torch.testing.assert_close(code_entropies(4 * z[:, None]), over_all_codes(z, 1.0))
+    torch.testing.assert_close(compute_code_entropies(4 * z[:, None]), over_all_codes(z, 1.0))
 
 
 def test_entropies_stay_float32_under_autocast():
     z = torch.randn(50, 1, 8, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        each, whole = code_entropies(4 * z)
+        each, whole = compute_code_entropies(4 * z)
     torch.testing.assert_close((each, whole), tuple(one.float() for one in over_all_codes(z[:, 0].double(), 1.0)))
 
 
@@ -78,10 +78,12 @@ def test_losses_by_hand():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradients_of_the_entropy_at_sure_bits_are_finite(dtype):
     logits = torch.tensor([[[1e4, -1e4, 0.1], [1e4, -1e4, 3.0]]], dtype=dtype, requires_grad=True)
-    each, whole = code_entropies(logits)
+    each, whole = compute_code_entropies(logits)
     gradient = torch.autograd.grad(each - whole, logits)[0]
     assert gradient.isfinite().all() and gradient[..., 2].abs().min() > 0
-    assert torch.autograd.gradcheck(code_entropies, torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True))
+    assert torch.autograd.gradcheck(
+        compute_code_entropies, torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    )
 
 
 def test_straight_through_gradient_is_exactly_the_identity():

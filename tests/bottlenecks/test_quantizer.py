@@ -112,9 +112,9 @@ def test_refuses_what_it_has_not(name):
         part.sample(2, Rng(0))
     with pytest.raises(ValueError, match=f"{owner} expects one of the latents .*, got 'z'"):
         part.to_z("z", torch.zeros(1))
-    with pytest.raises(ValueError, match=f"{owner} has a posterior of its codes alone, 'continuous' has no density"):
+    with pytest.raises(ValueError, match=f"{owner} has a posterior of its codes only; 'continuous' has no density"):
         part.posterior("continuous", torch.zeros(1, 6, 3, 4), Rng(0))
-    with pytest.raises(ValueError, match=f"{owner} has a prior of its codes alone, none of 'quantized'"):
+    with pytest.raises(ValueError, match=f"{owner} has a prior of its codes only, not of 'quantized'"):
         part.log_prior("quantized", torch.zeros(1))
     with pytest.raises(ValueError, match=f"{owner} expects features of one level, got a hierarchy of 2"):
         PARTS[name][0]((TensorType((3, 2, 2)), TensorType((3, 4, 4))))

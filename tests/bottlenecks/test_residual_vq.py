@@ -123,7 +123,7 @@ def test_codebooks_see_what_is_left_for_them(shared):
         assert torch.equal(book.counts, counts.double())
         torch.testing.assert_close(book.sums, moments)
     before = copy.deepcopy(part.codebooks)
-    part.update(turn(moves=False))
+    part.update(turn(training=False))
     assert all(torch.equal(a.codes, b.codes) for a, b in zip(part.codebooks, before))
     part.update(turn(1))
     for book, old in zip(part.codebooks, before):
@@ -140,7 +140,7 @@ def test_the_error_decreases_with_depth(shared):
         part(z, turn(index))
         part.update(turn(index))
     codes = part(z, None).values["codes"]
-    errors = [float((z - part.embedded(codes[:, :depth])).square().mean()) for depth in (1, 2, 3, 4)]
+    errors = [float((z - part.embed(codes[:, :depth])).square().mean()) for depth in (1, 2, 3, 4)]
     assert all(after < 0.85 * before for before, after in zip(errors, errors[1:])), errors
 
 
@@ -153,7 +153,7 @@ def test_prepare_starts_each_depth_at_the_centres_of_what_is_left():
     assert {tuple(row) for row in left.round(decimals=6).tolist()} == {(9, 0), (-9, 0), (0, 9)}
     values = part(z, None).values
     torch.testing.assert_close(values["quantized"], z)
-    with pytest.raises(ValueError, match="ResidualQuantizer expects features to start its codes from, got none"):
+    with pytest.raises(ValueError, match="ResidualQuantizer expects features to initialise its codes from, got none"):
         part.prepare([], Rng(0))
 
 
@@ -167,7 +167,7 @@ def test_depths_draw_their_own_replacements():
     ("keywords", "match"),
     [
         ({"depth": 0}, "depth of at least 1, got 0"),
-        ({"num_codes": 0}, "num_codes, channels of at least 1, got 0, 4"),
+        ({"num_codes": 0}, "num_codes and channels of at least 1, got 0, 4"),
         ({"codebook": "sgd"}, "codebook 'ema' or 'gradient', got 'sgd'"),
         ({"commitment": -1.0}, "commitment >= 0, got -1.0"),
         ({"decay": 1.0}, r"decay and revive in \[0, 1\), got decay 1.0, revive 0.05"),

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from modkit.bottlenecks.straight_through import rotated, straight_through
+from modkit.bottlenecks.straight_through import rotation_trick, straight_through
 
 
 def gradient(passed, z, z_q, weight):
@@ -21,7 +21,7 @@ def test_straight_through_is_the_identity():
 def test_a_quarter_turn_by_hand():
     z, z_q = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 6.0]])
     # d z_q / dz is 3 [[0, -1], [1, 0]], whose transpose turns the gradient back
-    got = gradient(rotated, z, z_q, torch.tensor([[5.0, 7.0]]))
+    got = gradient(rotation_trick, z, z_q, torch.tensor([[5.0, 7.0]]))
     torch.testing.assert_close(got, torch.tensor([[21.0, -15.0]]))
 
 
@@ -29,7 +29,7 @@ def test_a_quarter_turn_by_hand():
 def test_the_jacobian_is_the_scaled_rotation_in_the_plane_of_both(size):
     generator = torch.Generator().manual_seed(len(size))
     z, z_q, weight = (torch.randn(3, 5, *size, dtype=torch.float64, generator=generator) for _ in range(3))
-    got = gradient(rotated, z, z_q, weight).movedim(1, -1).reshape(-1, 5)
+    got = gradient(rotation_trick, z, z_q, weight).movedim(1, -1).reshape(-1, 5)
     rows = [value.movedim(1, -1).reshape(-1, 5) for value in (z, z_q, weight)]
     for a, b, w, mine in zip(*rows, got):
         e, q = a / a.norm(), b / b.norm()
@@ -46,7 +46,7 @@ def test_the_jacobian_is_the_scaled_rotation_in_the_plane_of_both(size):
 def test_opposite_and_vanishing_vectors_have_finite_gradients():
     z = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
     z_q = torch.tensor([[-2.0, 0.0], [0.5, 0.0], [0.0, 0.0]])
-    got = gradient(rotated, z, z_q, torch.ones(3, 2))
+    got = gradient(rotation_trick, z, z_q, torch.ones(3, 2))
     assert got.isfinite().all()
     torch.testing.assert_close(got[0], torch.tensor([-2.0, 2.0]))  # a reflection along z
     torch.testing.assert_close(got[2], torch.zeros(2))

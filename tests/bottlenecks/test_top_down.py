@@ -9,7 +9,7 @@ import modkit
 from modkit import build, use
 from modkit.bottlenecks import Gaussian, VectorQuantizer
 from modkit.bottlenecks.top_down import TopDown
-from modkit.models.model import Pass
+from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import TensorType
 from tests.play import digits, spec, turn
@@ -108,11 +108,11 @@ def test_gradients_of_the_lower_level_reach_the_upper_features():
 
 def test_kl_and_densities_are_sums_over_levels():
     part, h = gaussian(), maps()
-    made = part(h, Pass(Rng(0)))
+    made = part(h, StepContext(Rng(0)))
     upper, lower = (getattr(part, f"level[{i}]") for i in range(2))
-    top = upper(h[0], Pass(Rng(0).at("level-0")))
+    top = upper(h[0], StepContext(Rng(0).at("level-0")))
     reach = joined(part, h[1], top.values["continuous"])
-    low = lower(reach, Pass(Rng(0).at("level-1")))
+    low = lower(reach, StepContext(Rng(0).at("level-1")))
     torch.testing.assert_close(made.values["continuous"], (top.values["continuous"], low.values["continuous"]))
     torch.testing.assert_close(made.kl, top.kl + low.kl)
     latent, log_q = part.posterior("continuous", h, Rng(0))
@@ -158,9 +158,9 @@ def test_the_lower_level_is_prepared_under_the_upper_one_as_prepared():
 def test_update_moves_every_level_by_what_it_has_seen():
     part, h = quantizing(revive=0.0), maps(8)
     before = [codes(part, i).clone() for i in range(2)]
-    for step in (None, Pass(Rng(0))):
+    for step in (None, StepContext(Rng(0))):
         part(h, step)
-    part.update(Pass(Rng(0)))
+    part.update(StepContext(Rng(0)))
     assert all(torch.equal(codes(part, i), before[i]) for i in range(2))
     part(h, turn())
     part.update(turn())
@@ -228,7 +228,7 @@ def test_a_hierarchical_vae_samples_and_has_a_bound():
     losses = model.losses("autoencoder", batch, turn())
     assert set(losses) == {"nll", "kl"}
     one = model.bound(batch, 1, Rng(0))
-    made = model.bottleneck(model.encoder(batch.tensor), Pass(Rng(0).at(0)))
+    made = model.bottleneck(model.encoder(batch.tensor), StepContext(Rng(0).at(0)))
     nll = model.likelihood.nll(model.decoder(made.values["continuous"]), batch.tensor)
     torch.testing.assert_close(one, -nll - model.likelihood.constant * 64 - made.kl)
     assert model.bound(batch, 3, Rng(0)).isfinite().all()

@@ -26,6 +26,7 @@ def passing(num_codes=4, channels=2, **keywords):
     return part
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_are_brute_force(shape, codebook):
@@ -108,12 +109,12 @@ def test_a_gradient_codebook_is_not_moved_by_update():
     torch.testing.assert_close(part.codebook.usage, 0.99 + 0.01 * counts)
 
 
-@pytest.mark.parametrize("step", [None, turn(moves=False)])
+@pytest.mark.parametrize("step", [None, turn(training=False)])
 def test_nothing_moves_outside_the_owners_turn(step):
     part = passing(revive=0.5)
     before = copy.deepcopy(dict(part.named_buffers()))
     part(torch.randn(9, 2, dtype=torch.float64), step)
-    part.update(turn(moves=False))
+    part.update(turn(training=False))
     assert all(torch.equal(value, before[name]) for name, value in part.named_buffers())
 
 
@@ -209,7 +210,7 @@ def test_prepare_with_fewer_vectors_than_codes():
     part.prepare([h], Rng(0))
     torch.testing.assert_close(part(h, None).losses["commitment"], torch.tensor(0.0))
     assert part.codebook.codes.isfinite().all()
-    with pytest.raises(ValueError, match="VectorQuantizer expects features to start its codes from, got none"):
+    with pytest.raises(ValueError, match="VectorQuantizer expects features to initialise its codes from, got none"):
         part.prepare([], Rng(0))
 
 
@@ -272,7 +273,7 @@ def test_runs_on_the_meta_device(codebook):
 @pytest.mark.parametrize(
     ("keywords", "match"),
     [
-        ({"num_codes": 0}, "expects num_codes, channels of at least 1, got 0, 4"),
+        ({"num_codes": 0}, "expects num_codes and channels of at least 1, got 0, 4"),
         ({"codebook": "sgd"}, "expects codebook 'ema' or 'gradient', got 'sgd'"),
         ({"distance": "l1"}, "expects distance 'euclidean' or 'cosine', got 'l1'"),
         ({"gradient": "none"}, "expects gradient 'straight-through' or 'rotation', got 'none'"),

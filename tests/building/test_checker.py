@@ -118,6 +118,7 @@ def problems(own):
     return [str(problem) for problem in caught.value.problems]
 
 
+@pytest.mark.smoke
 def test_the_report_tells_types_parameters_players_and_terms():
     report = check(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior=DENOISER), steps=7))
     ports = {port.path: port for port in report.ports}
@@ -149,6 +150,7 @@ def test_the_report_tells_types_parameters_players_and_terms():
     assert report.unchecked == {}
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "model, path, message",
     [

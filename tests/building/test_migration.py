@@ -279,7 +279,7 @@ def test_training_cannot_go_on_after_a_migration(made, second):
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     with (
         installed(second),
-        pytest.raises(ValueError, match="cannot be gone on with: the migration .*optimizers cannot"),
+        pytest.raises(ValueError, match="cannot be resumed: the migration .*optimizer states cannot"),
     ):
         train(load_current_spec(run), run.path, resume=True)
     assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}

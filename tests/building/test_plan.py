@@ -96,6 +96,7 @@ def test_python_and_yaml_build_the_same_plan():
     assert plan(python).resolved == plan(read(LATENT)).resolved
 
 
+@pytest.mark.smoke
 def test_every_problem_is_found_and_stands_at_its_place():
     text = f"""{HEAD}model:
   use: gan

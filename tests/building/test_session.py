@@ -97,7 +97,7 @@ def test_a_directory_that_holds_a_run_is_resumed_or_overwritten_and_nothing_else
     before = Run.open(tmp_path / "run").weights()
     with pytest.raises(ValueError, match="holds a run already: go on with it by --resume, or --overwrite it"):
         train(spec(VAE), tmp_path / "run", steps=2)
-    with pytest.raises(ValueError, match="was trained from another `model`"):
+    with pytest.raises(ValueError, match="was trained with a different `model`"):
         train(spec(DENOISER), tmp_path / "run", resume=True)
     again = train(spec(VAE), tmp_path / "run", steps=2, resume=True)
     assert all(torch.equal(value, before[name]) for name, value in again.weights().items())

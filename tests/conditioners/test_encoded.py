@@ -11,7 +11,7 @@ from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import Mask
 from modkit.models.model import Model
 from modkit.rng import Rng
-from modkit.training.players import owned
+from modkit.training.players import collect_modules
 from modkit.types import Batch, Cond, CondType, TensorType
 from tests.play import spec, state, trainer
 from tests.refusals import refusals
@@ -119,7 +119,7 @@ def test_by_ref_it_is_the_model_s_own_autoencoder_and_belongs_to_it():
     site.check()
     assert model.prior.conditioner.autoencoder is model.autoencoder
     assert model.prior.cond.concat == TensorType((3, 4, 4))
-    coder, denoiser = (owned(model, player) for player in model.players())
+    coder, denoiser = (collect_modules(model, player) for player in model.players())
     assert model.autoencoder.encoder in coder and model.prior.network in denoiser
     assert not {*model.autoencoder.modules()} & {*denoiser}
 
@@ -132,7 +132,7 @@ def test_an_autoencoder_of_its_own_is_nobody_s_to_train():
     site.check()
     inside = {*model.prior.conditioner.modules()}
     assert model.autoencoder not in inside
-    assert not [module for player in model.players() for module in owned(model, player) if module in inside]
+    assert not [module for player in model.players() for module in collect_modules(model, player) if module in inside]
 
 
 def test_under_other_types_a_ref_is_refused():
@@ -169,8 +169,11 @@ def test_a_latent_diffusion_in_paints_and_its_autoencoder_stays_as_it_is(options
 test_refuses = refusals(
     ({"field": "picture"}, r"Encoded expects the data's field 'picture', got fields \['labels', 'mask', 'masked'\]"),
     ({"at": "codes"}, "Encoded expects a continuous latent of one level, 'codes', got an autoencoder with codes"),
-    ({"to": "context", "beside": ["mask"]}, r"Encoded expects maps beside a map only, got \['mask'\] beside tokens"),
-    ({"beside": ["labels"]}, "a latent that is a map, and continuous maps of its rank beside it, got 3×2×2 .*, scalar"),
+    ({"to": "context", "beside": ["mask"]}, r"Encoded expects no maps in `beside` with tokens, got \['mask'\]"),
+    (
+        {"beside": ["labels"]},
+        "a latent that is a map, and continuous maps of its rank .*, got 3×2×2 .*, scalar",
+    ),
     ({"vector": True}, "Encoded expects a latent that is a map, .*, got 3 unbounded"),
     ({"drop": 2.0}, r"Encoded expects drop in \[0, 1\], got 2.0"),
     of=lambda options: made(**options),

@@ -14,6 +14,7 @@ def batch(*labels):
     return Batch(torch.zeros(len(labels), 1), {"labels": torch.tensor(labels)})
 
 
+@pytest.mark.smoke
 def test_label_looks_its_vector_up():
     part = Label(FIELDS, width=6)
     assert part.type == CondType(vector=6)
@@ -95,8 +96,8 @@ def test_runs_on_the_meta_device():
 
 test_refuses = refusals(
     ({"mask": FIELDS["mask"]}, {}, r"Label expects the data's field 'labels', got fields \['mask'\]"),
-    ({"labels": TensorType(())}, {}, "Label expects field 'labels' to be one class a sample, got scalar unbounded"),
-    ({"labels": TensorType((4,), classes=2)}, {}, "to be one class a sample, got 4 codes of 2 classes"),
+    ({"labels": TensorType(())}, {}, "Label expects field 'labels' to be one class per sample, got scalar unbounded"),
+    ({"labels": TensorType((4,), classes=2)}, {}, "to be one class per sample, got 4 codes of 2 classes"),
     (FIELDS, {"drop": 1.5}, r"Label expects drop in \[0, 1\], got 1.5"),
     (FIELDS, {"width": 0}, "Label expects width >= 1, got 0"),
     of=lambda fields, keywords: Label(fields, **keywords),

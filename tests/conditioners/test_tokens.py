@@ -131,8 +131,11 @@ def test_round_trip_dtype_and_meta():
 
 test_refuses = refusals(
     ({"field": "text"}, r"Tokens expects the data's field 'text', got fields \['caption', 'labels', 'mask'\]"),
-    ({"field": "mask"}, "Tokens expects field 'mask' to hold token ids in a row, got 1×4×4 unbounded"),
-    ({"heads": 3}, "Tokens expects width a multiple of heads, and depth >= 0, got 128, 3 and 2"),
+    ({"field": "mask"}, "Tokens expects field 'mask' to be a sequence of token ids, got 1×4×4 unbounded"),
+    (
+        {"heads": 3},
+        "Tokens expects width to be a multiple of heads, .*, got width 128, heads 3 and depth 2",
+    ),
     ({"drop": -1.0}, r"Tokens expects drop in \[0, 1\], got -1.0"),
     ({"field": "caption", "keep": -1}, "Tokens expects keep >= 0, got -1"),
     of=lambda options: Tokens(FIELDS, **options),

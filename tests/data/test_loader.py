@@ -43,6 +43,7 @@ def joined(batches):
     return [torch.cat(level) for level in zip(*(batch.x for batch in batches), strict=True)]
 
 
+@pytest.mark.smoke
 def test_each_epoch_is_another_permutation():
     loader = Loader(Numbers(10), "train", 5, Rng(0, "stage", 0))
     seen = [index for step in range(40) for index in indices(loader.batch(step))]

@@ -14,6 +14,7 @@ def whole(data, split="train"):
     return batch.tensor, batch.fields["labels"]
 
 
+@pytest.mark.smoke
 def test_ring_centers():
     ring = Ring(modes=4, radius=3.0)
     expected = torch.tensor([[3.0, 0.0], [0.0, 3.0], [-3.0, 0.0], [0.0, -3.0]])

@@ -1,19 +1,19 @@
 import pytest
 import torch
 
-from modkit.decodings.categorical import categorical, truncated
+from modkit.decodings.categorical import sample_categorical, truncate
 
 
 def test_a_draw_is_the_inverse_distribution_function():
     probabilities = torch.tensor([0.0, 0.5, 0.0, 0.25, 0.25, 0.0])
     uniform = torch.tensor([0.0, 0.25, 0.4999, 0.5, 0.7499, 0.75, 1 - 2**-24])
-    assert categorical(probabilities.expand(7, 6), uniform).tolist() == [1, 1, 1, 3, 3, 4, 4]
-    assert categorical(3 * probabilities.expand(7, 6), uniform).tolist() == [1, 1, 1, 3, 3, 4, 4]
+    assert sample_categorical(probabilities.expand(7, 6), uniform).tolist() == [1, 1, 1, 3, 3, 4, 4]
+    assert sample_categorical(3 * probabilities.expand(7, 6), uniform).tolist() == [1, 1, 1, 3, 3, 4, 4]
 
 
 def test_shapes_are_kept():
     probabilities = torch.eye(4)[torch.tensor([[0, 2, 3], [1, 1, 0]])]
-    assert categorical(probabilities, torch.rand(2, 3)).tolist() == [[0, 2, 3], [1, 1, 0]]
+    assert sample_categorical(probabilities, torch.rand(2, 3)).tolist() == [[0, 2, 3], [1, 1, 0]]
 
 
 def brute(row, top_k, top_p):
@@ -35,6 +35,6 @@ def test_truncation_keeps_the_likeliest(top_k, top_p):
     probabilities = (2 * logits).softmax(-1)
     probabilities[0] = 1 / 9
     probabilities[1] = torch.tensor([0.5, 0, 0.25, 0, 0.125, 0, 0, 0.125, 0])
-    got = truncated(probabilities, top_k, top_p)
+    got = truncate(probabilities, top_k, top_p)
     assert got.tolist() == [brute(row, top_k, top_p) for row in probabilities.tolist()]
     assert (got.sum(-1) > 0).all()

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from modkit.decodings import MaskGIT, Raster
-from modkit.decodings.code_maps import drawn_map, made_decoding, no_code_map
-from modkit.decodings.guided import guided
+from modkit.decodings.code_maps import draw_map, explain_refusal, make_decoding
+from modkit.decodings.guided import guide
 from modkit.diffusion.guidance import ClassifierFree
 from modkit.kinds import Unfit
 from modkit.rng import Rng
@@ -35,26 +35,26 @@ def predicting(seed):
 
 
 def test_only_one_map_of_codes_is_one():
-    assert no_code_map("Owner", CODES) is None
-    assert no_code_map("Owner", TensorType((2, 3))) == "Owner expects codes, got 2×3 unbounded"
-    assert no_code_map("Owner", (CODES, CODES)) == "Owner expects one map of codes, got a hierarchy of 2 levels"
+    assert explain_refusal("Owner", CODES) is None
+    assert explain_refusal("Owner", TensorType((2, 3))) == "Owner expects codes, got 2×3 unbounded"
+    assert explain_refusal("Owner", (CODES, CODES)) == "Owner expects one map of codes, got a hierarchy of 2 levels"
 
 
 def test_a_decoding_goes_as_its_network_reads():
-    assert isinstance(made_decoding("Owner", slot(Raster), CODES, causal=True), Raster)
-    assert isinstance(made_decoding("Owner", slot(MaskGIT), CODES, causal=False), MaskGIT)
+    assert isinstance(make_decoding("Owner", slot(Raster), CODES, causal=True), Raster)
+    assert isinstance(make_decoding("Owner", slot(MaskGIT), CODES, causal=False), MaskGIT)
     with pytest.raises(
         Unfit, match=r"Owner expects .* raster order .*, got model.sampler \(maskgit\), which fills in"
     ) as no:
-        made_decoding("Owner", slot(MaskGIT), CODES, causal=True)
+        make_decoding("Owner", slot(MaskGIT), CODES, causal=True)
     assert no.value.slot == "sampler"
-    with pytest.raises(Unfit, match=r"Owner expects .* masked codes .*, got model.sampler \(raster\), which goes in"):
-        made_decoding("Owner", slot(Raster), CODES, causal=False)
+    with pytest.raises(Unfit, match=r"Owner expects .* masked codes .*, got model.sampler \(raster\), which decodes"):
+        make_decoding("Owner", slot(Raster), CODES, causal=False)
 
 
 @pytest.mark.parametrize("part", [Raster, MaskGIT])
 def test_a_map_is_what_the_decoding_draws_from_guided_logits(part):
     guidance, decoding = ClassifierFree(scale=2.0), part(CODES)
-    got = drawn_map(decoding, guidance, predicting(0), predicting(1), CODES, 4, Rng(0))
-    want = decoding(guided(guidance, predicting(0), predicting(1), mask=5), 4, Rng(0))
+    got = draw_map(decoding, guidance, predicting(0), predicting(1), CODES, 4, Rng(0))
+    want = decoding(guide(guidance, predicting(0), predicting(1), mask=5), 4, Rng(0))
     assert torch.equal(got, want.view(4, 2, 3)) and not torch.equal(got[0], got[1])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from modkit.decodings.guided import guided
+from modkit.decodings.guided import guide
 from modkit.diffusion.guidance import ClassifierFree, NoGuidance
 
 CODES = torch.tensor([[0, 1, 2, 2], [2, 0, 2, 1]])  # 2 is the mask
@@ -23,7 +23,7 @@ def predicting(seed, calls):
 @pytest.mark.parametrize("scale", [0.0, 3.0])
 def test_logits_move_away_from_those_without_conditions(i, scale):
     cond, null = predicting(0, []), predicting(1, [])
-    got = guided(ClassifierFree(scale=scale), cond, null, mask=2)(CODES, i)
+    got = guide(ClassifierFree(scale=scale), cond, null, mask=2)(CODES, i)
     want = null(CODES, i) + scale * (cond(CODES, i) - null(CODES, i))
     assert torch.equal(got, want)
 
@@ -31,7 +31,7 @@ def test_logits_move_away_from_those_without_conditions(i, scale):
 def test_the_second_is_asked_only_where_it_counts():
     for guidance, num in ((NoGuidance(), 0), (ClassifierFree(scale=1.0), 0), (ClassifierFree(scale=2.0), 1)):
         cond, null = [], []
-        guided(guidance, predicting(0, cond), predicting(1, null), mask=2)(CODES, 1)
+        guide(guidance, predicting(0, cond), predicting(1, null), mask=2)(CODES, 1)
         assert (cond, null) == ([1], [1] * num)
 
 
@@ -42,7 +42,7 @@ def test_the_time_is_the_share_of_codes_unknown():
         def __call__(self, denoise_cond, denoise_null):
             return lambda x_t, t: times.append((t.dtype, float(t))) or denoise_cond(x_t, t)
 
-    predict = guided(Watch(), predicting(0, []), predicting(1, []), mask=2)
+    predict = guide(Watch(), predicting(0, []), predicting(1, []), mask=2)
     for i in (0, 1, 3, None):
         predict(CODES, i)
     assert times == [(torch.float64, share) for share in (1.0, 0.75, 0.25, 0.5)]

@@ -18,6 +18,7 @@ def chained(codes, i):
     return logits
 
 
+@pytest.mark.smoke
 def test_each_code_is_drawn_given_those_before():
     codes = Raster(CODES)(chained, 200, Rng(0))
     assert codes.shape == (200, 3) and codes.dtype == torch.int64

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modkit.conditioners import Label, Map, Several
-from modkit.diffusion.guidance import ClassifierFree, NoGuidance, sides
+from modkit.diffusion.guidance import ClassifierFree, NoGuidance, make_conditions
 from modkit.rng import Rng
 from modkit.types import Cond, Denoised, TensorType
 
@@ -26,6 +26,7 @@ def test_none_and_unit_scale_are_the_conditional_denoiser_and_never_call_the_oth
         assert torch.equal(guidance(cond, never)(x_t, T).x_0, 2 * x_t)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("scale", [0.0, 0.5, 2.0, 7.5])
 def test_combining_x_0_combines_eps(scale):
     alpha, sigma = 0.6, 0.8
@@ -55,13 +56,13 @@ def test_each_side_is_called_once():
     assert calls == [("cond", T), ("null", T)]
 
 
-def test_without_conditions_maps_and_what_encloses_stay():
+def test_the_unconditional_side_keeps_maps_and_outer_conditions():
     types = {"labels": TensorType((), classes=3), "low_res": TensorType((1, 2, 2))}
     parts = {"label": lambda fields: Label(fields, width=4), "map": lambda fields: Map(fields)}
     conditioner = Several(types, parts=parts)
     fields = {"labels": torch.tensor([0, 2]), "low_res": normal("x").view(2, 3)[:, :1, None, None].expand(2, 1, 2, 2)}
     outer = Cond(context=normal("outer")[:, None])
-    given, null = sides(conditioner, fields, 2, outer)
+    given, null = make_conditions(conditioner, fields, 2, outer)
     assert torch.equal(given.vector, conditioner(fields, None).vector)
     assert torch.equal(null.vector, conditioner.null(2).vector) and not torch.equal(null.vector, given.vector)
     for side in (given, null):

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from modkit.diffusion import schedules
+from modkit.diffusion.gaussian import add_noise, broadcast, posterior
 from modkit.diffusion.parametrizations import EDM, X0, Eps, EpsLearned, Flow, V
 from modkit.rng import Rng
-from modkit.samplers import ddim_step, posterior
+from modkit.samplers import ddim_step
 from modkit.types import TensorType
 
 F64 = torch.float64
@@ -29,14 +30,14 @@ def pair(request):
 def noised(schedule, t=T, dtype=F64):
     x_0 = Rng(0).normal("x_0", torch.empty(len(t), 2, 3, 3, dtype=dtype))
     eps = Rng(0).normal("eps", x_0)
-    alpha, sigma = (schedules.broadcast(v, x_0) for v in schedule.scales(t))
-    return x_0, eps, alpha * x_0 + sigma * eps
+    return x_0, eps, add_noise(x_0, eps, schedule.scales(t))
 
 
 def true_output(parametrization, x_0, eps, t=T):
-    return sum(schedules.broadcast(c, x_0) * v for c, v in zip(parametrization.target(t), (x_0, eps), strict=True))
+    return sum(broadcast(c, x_0) * v for c, v in zip(parametrization.target(t), (x_0, eps), strict=True))
 
 
+@pytest.mark.smoke
 def test_the_true_output_gives_x_0_back_at_no_loss(pair):
     parametrization, schedule = pair
     x_0, eps, x_t = noised(schedule)
@@ -68,7 +69,7 @@ def test_loss_times_error_scale_is_the_error_of_x_0(pair):
 def test_targets_are_the_published_ones():
     schedule = SCHEDULES["cosine"]
     x_0, eps, x_t = noised(schedule)
-    alpha, sigma = (schedules.broadcast(v, x_0) for v in schedule.scales(T))
+    alpha, sigma = (broadcast(v, x_0) for v in schedule.scales(T))
     assert torch.equal(true_output(Eps(schedule), x_0, eps), eps)
     assert torch.equal(true_output(X0(schedule), x_0, eps), x_0)
     torch.testing.assert_close(true_output(V(schedule), x_0, eps), alpha * eps - sigma * x_0, rtol=1e-14, atol=1e-14)
@@ -82,10 +83,10 @@ def test_edm_is_equation_7_with_table_1_and_its_weight_is_equation_8():
     c_skip, c_out = d**2 / (sigma**2 + d**2), sigma * d / torch.sqrt(sigma**2 + d**2)
     c_in, c_noise = 1 / torch.sqrt(sigma**2 + d**2), torch.log(sigma) / 4
     x_in, time = parametrization.inputs(x, T)
-    torch.testing.assert_close(x_in, schedules.broadcast(c_in, x) * x, rtol=1e-13, atol=0)
+    torch.testing.assert_close(x_in, broadcast(c_in, x) * x, rtol=1e-13, atol=0)
     torch.testing.assert_close(time, c_noise, rtol=1e-13, atol=0)
     out = Rng(0).normal("out", x)
-    denoised = schedules.broadcast(c_skip, x) * x + schedules.broadcast(c_out, x) * out
+    denoised = broadcast(c_skip, x) * x + broadcast(c_out, x) * out
     torch.testing.assert_close(parametrization.denoised(out, x, T).x_0, denoised, rtol=1e-12, atol=1e-12)
     weight = (sigma**2 + d**2) / (sigma * d) ** 2
     expected = weight * ((denoised - x_0) ** 2).mean((1, 2, 3))
@@ -153,7 +154,7 @@ def test_inputs_are_x_t_and_the_index_on_a_table_and_scaled_without_one(name):
     assert time.tolist() == pytest.approx([0, 49, 299, 699, 949, 999], abs=1e-9)
     x_in, time = CLASSES[name](SCHEDULES["edm"]).inputs(x_t, T)
     sigma = 80 * T
-    torch.testing.assert_close(x_in, x_t / schedules.broadcast(torch.sqrt(1 + sigma**2), x_t), rtol=1e-14, atol=0)
+    torch.testing.assert_close(x_in, x_t / broadcast(torch.sqrt(1 + sigma**2), x_t), rtol=1e-14, atol=0)
     torch.testing.assert_close(time, sigma.log() / 4, rtol=1e-14, atol=0)
 
 
@@ -234,6 +235,12 @@ class TestEpsLearned:
         out = torch.cat([eps, -torch.ones_like(eps)], dim=1)
         bound = EpsLearned(self.table).losses(out, x_0, eps, x_t, self.t)["bound"]
         assert bound[1:].abs().max() < 1e-8
+
+    @pytest.mark.parametrize("num", [20, 1000, 4000])
+    def test_the_bounds_default_weight_is_that_of_the_hybrid_loss(self, num):
+        """Nichol and Dhariwal's eq. 16: 0.001 times the sum over the table, whose mean over times is `bound`."""
+        assert EpsLearned(schedules.Linear(num=num)).weights == {"bound": pytest.approx(0.001 * num)}
+        assert Eps(self.table).weights == {}
 
     def test_meta(self):
         x, t = torch.empty(5, 2, 3, 3, device="meta"), self.t.to("meta")

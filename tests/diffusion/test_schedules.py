@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from modkit.diffusion.schedules import EDM, VP, Cosine, Even, Flow, Linear, Table, broadcast, sigma_ends, tau
+from modkit.diffusion.schedules import EDM, VP, Cosine, Even, Flow, Linear, Table, find_noise_range
 from tests.refusals import refusals
 
 F64 = torch.float64
@@ -25,6 +25,7 @@ def schedule(request):
     return SCHEDULES[request.param]
 
 
+@pytest.mark.smoke
 def test_linear_table_holds_the_published_values():
     linear = Linear()
     expected = [0.9999, 0.999780092072, 0.0785872428818, 4.11819363814e-5, 4.03582976538e-5]
@@ -107,7 +108,7 @@ def test_even_times_of_a_schedule_are_a_table_of_its_own_scales():
     even, t = Even(EDM(), 3), torch.arange(4, dtype=F64) / 3
     assert even.num == 3 and even.scales(t)[1].tolist() == EDM().scales(t)[1].tolist()
     assert even.time(torch.tensor(40.0)).item() == 0.5
-    assert sigma_ends(even) == pytest.approx((80 / 3, 80.0), rel=1e-14)
+    assert find_noise_range(even) == pytest.approx((80 / 3, 80.0), rel=1e-14)
 
 
 def test_time_inverts_scales(schedule):
@@ -117,7 +118,7 @@ def test_time_inverts_scales(schedule):
     assert (sigma / alpha).diff().min() > 0
 
 
-def test_time_keeps_to_a_tables_ends():
+def test_time_is_clamped_to_a_table_and_may_exceed_1_without_one():
     assert SCHEDULES["linear"].time(torch.tensor([0.0, 1e6, math.inf], dtype=F64)).tolist() == [0, 1, 1]
     assert EDM().time(torch.tensor(160.0)).item() == 2
 
@@ -155,17 +156,17 @@ def test_copies_and_pickles_agree(schedule):
         assert torch.equal(other.scales(t)[1], schedule.scales(t)[1])
 
 
-def test_sigma_ends():
-    low, high = sigma_ends(Linear())
+def test_find_noise_range():
+    low, high = find_noise_range(Linear())
     ac = Linear().alphas_cumprod
     assert low == pytest.approx(math.sqrt(1e-4 / 0.9999)) and high == pytest.approx(float((1 / ac[-1] - 1).sqrt()))
-    assert sigma_ends(EDM(sigma_min=0.01, sigma_max=10.0)) == (0.01, 10.0)
-    assert sigma_ends(Flow(sigma_min=0.01, sigma_max=10.0)) == (0.01, 10.0)
+    assert find_noise_range(EDM(sigma_min=0.01, sigma_max=10.0)) == (0.01, 10.0)
+    assert find_noise_range(Flow(sigma_min=0.01, sigma_max=10.0)) == (0.01, 10.0)
     alpha, sigma = VP().scales(torch.ones((), dtype=F64))
-    assert sigma_ends(VP()) == (0.002, float(sigma / alpha))
+    assert find_noise_range(VP()) == (0.002, float(sigma / alpha))
 
 
-def test_a_schedule_that_states_nothing_more_than_its_kind_asks_has_ends_too():
+def test_find_noise_range_of_a_schedule_that_states_no_levels():
     class Bare:
         num = None
 
@@ -175,25 +176,8 @@ def test_a_schedule_that_states_nothing_more_than_its_kind_asks_has_ends_too():
         def time(self, sigma):
             return torch.atan(sigma) / 1.5
 
-    low, high = sigma_ends(Bare())
+    low, high = find_noise_range(Bare())
     assert low == 0.002 and high == pytest.approx(math.tan(1.5))
-
-
-def test_tau_of_numbers_and_of_tensors_is_one_at_zero_and_never_negative():
-    scales_t, scales_s = (0.6, 0.8), (0.8, 0.6)
-    expected = 1 - (0.6 * 0.6 / (0.8 * 0.8)) ** 2
-    assert tau(scales_t, scales_s) == pytest.approx(expected, rel=1e-15)
-    tensors = [tuple(torch.tensor([v], dtype=F64) for v in pair) for pair in (scales_t, scales_s)]
-    assert float(tau(*tensors)) == pytest.approx(expected, rel=1e-15)
-    assert tau(scales_t, (1.0, 0.0)) == 1
-    assert tau((0.1, 0.3), (0.1, 0.3 + 1e-16)) >= 0
-
-
-def test_broadcast():
-    x = torch.empty(2, 3, 4)
-    assert broadcast(0.5, x) == 0.5
-    value = broadcast(torch.tensor([1.0, 2.0], dtype=F64), x)
-    assert value.shape == (2, 1, 1) and value.dtype == torch.float32 and value.flatten().tolist() == [1, 2]
 
 
 test_errors_name_what_was_expected_and_received = refusals(

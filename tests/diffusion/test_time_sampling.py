@@ -8,6 +8,7 @@ from modkit.diffusion.time_sampling import LogNormal, Uniform
 from modkit.rng import Rng
 
 
+@pytest.mark.smoke
 def test_uniform_over_a_table_draws_every_index_alike():
     t = Uniform(Linear(num=5))(50000, Rng(0))
     assert t.dtype == torch.float64 and t.shape == (50000,)
@@ -17,7 +18,7 @@ def test_uniform_over_a_table_draws_every_index_alike():
     torch.testing.assert_close(share, torch.full((5,), 0.2), rtol=0, atol=4 * math.sqrt(0.16 / 50000))
 
 
-def test_uniform_without_a_table_fills_the_interval_but_for_zero():
+def test_uniform_without_a_table_covers_the_interval_without_zero():
     t = Uniform(EDM())(20000, Rng(0))
     assert 0 < t.min() < 1e-3 and 1 - 1e-3 < t.max() <= 1
     assert t.mean() == pytest.approx(0.5, abs=4 / math.sqrt(12 * 20000))

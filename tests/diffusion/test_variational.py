@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from modkit.diffusion.gaussian import posterior
 from modkit.diffusion.parametrizations import EpsLearned
 from modkit.diffusion.schedules import EDM, Cosine, Flow, Linear, Table
 from modkit.diffusion.variational import variational_bound
 from modkit.rng import Rng
-from modkit.samplers.ancestral import posterior
 from modkit.types import Denoised
 from tests.mixture import gaussian, ring
 
@@ -18,7 +18,7 @@ DATA = torch.distributions.MultivariateNormal(*(torch.tensor(v, dtype=torch.floa
 
 
 def rows(mixture, schedule):
-    """The best denoiser at a time for each row."""
+    """The exact denoiser, with one time for each row."""
 
     def one(x_t, alpha, sigma):
         return mixture.denoised(x_t[None], alpha, sigma)[0]
@@ -30,7 +30,7 @@ def rows(mixture, schedule):
 
 
 class Quadrature:
-    """Given shares, and noise over which a mean is one over N(0, I) of any quadratic: +-sqrt(d) e_i."""
+    """Fixed shares, and noise +-sqrt(d) e_i, over which any quadratic has the same mean as under N(0, I)."""
 
     def __init__(self, u):
         self.u = u
@@ -72,12 +72,12 @@ def by_hand(schedule, x):
 
 
 def some_data():
-    """Four points over which a mean is one over the data of any quadratic: of log p, and of the bound."""
+    """Four points over which any quadratic, such as log p and the bound, has the same mean as under the data."""
     return DATA.mean + sigma_points(2) @ DATA.scale_tril.T
 
 
 def shares(schedule):
-    """How often each step but the first is drawn, and the middle of its share."""
+    """The probability with which each step but the first is drawn, and the middle of its interval of shares."""
     alpha, sigma = schedule.scales(torch.arange(1, schedule.num + 1).double() / schedule.num)
     snr = (alpha / sigma) ** 2
     share = (snr[:-1] - snr[1:]) / (1 + snr[1:]) if len(snr) > 1 else torch.ones(1).double()
@@ -85,6 +85,7 @@ def shares(schedule):
     return share, share.cumsum(0) - share / 2
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("schedule", [Linear(num=40), Cosine(num=40), Linear(num=2), Linear(num=1)])
 def test_the_sum_over_a_table_is_the_closed_form_of_a_gaussian(schedule):
     share, middle = shares(schedule)
@@ -106,7 +107,7 @@ def test_without_a_table_it_is_the_integral_over_all_noise():
     bound = torch.stack([variational_bound(schedule, denoise, one.repeat(4 * num, 1), 1, u).mean() for one in x])
 
     def ends(one):
-        """With the exact denoiser the integral is how much nearer noise brings N(x, sigma^2 I) to the data's law."""
+        """With the exact denoiser, the integral is how much the KL from noisy x to noisy data falls with the level."""
         low, high = (
             kl_divergence(noised(one, 0, s), noised(DATA.mean, DATA.covariance_matrix, s)) for s in (0.002, 20.0)
         )
@@ -192,7 +193,7 @@ class Coarse(Linear):
 
 
 @pytest.mark.parametrize("v", [None, 0.3], ids=["posterior's", "learned"])
-def test_of_grain_the_chain_ends_at_the_first_noise_level_that_is_like_it(v):
+def test_with_grain_the_chain_ends_at_the_first_noise_level_above_it(v):
     schedule = Linear(num=20, beta_end=0.3)
     alpha, sigma = schedule.scales((torch.arange(20).double() + 1) / 20)
     skipped = int(((sigma / alpha) < 0.4 / math.sqrt(12)).sum())

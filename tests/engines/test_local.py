@@ -41,5 +41,5 @@ def test_auto_takes_cuda_where_there_is_one():
 
 @pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cpu:x"])
 def test_a_device_that_is_not_there_is_refused(name):
-    with pytest.raises(ValueError, match=f"train.device expects a device that is there, got '{name}'"):
+    with pytest.raises(ValueError, match=f"train.device expects an available device, got '{name}'"):
         LocalEngine(name)

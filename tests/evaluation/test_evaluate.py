@@ -25,6 +25,7 @@ def floats(bytes):
     return bytes.float() / 127.5 - 1
 
 
+@pytest.mark.smoke
 def test_the_distance_of_pixels_is_the_plain_functions(images):
     real, fake = map(floats, images)
     report = modkit.evaluate(real=real, fake=fake, features="pixels", metrics=["fd"])

@@ -67,28 +67,28 @@ def test_a_trial_counts_the_processor_and_not_the_clock(monkeypatch):
         while time.process_time() < end:
             pass
 
-    step = Trainer._step
+    step = Trainer._take_step
 
     def slow(self, table, batch):
         time.sleep(idle)
         work(busy)
         return step(self, table, batch)
 
-    monkeypatch.setattr("modkit.training.trainer.Trainer._step", slow)
+    monkeypatch.setattr("modkit.training.trainer.Trainer._take_step", slow)
     (found,) = costs(ONE, SHORT)
     assert busy < found < idle
 
 
 def test_a_trial_plays_every_stage_and_late_players_too(monkeypatch):
     played = []
-    step = Trainer._step
+    step = Trainer._take_step
 
     def noted(self, table, batch):
         losses = step(self, table, batch)
         played.append(sorted(name.rpartition("/")[0] for name in losses))
         return losses
 
-    monkeypatch.setattr("modkit.training.trainer.Trainer._step", noted)
+    monkeypatch.setattr("modkit.training.trainer.Trainer._take_step", noted)
     assert len(costs(TWO, SHORT)) == 2
     assert {name for names in played for name in names} == {"autoencoder/autoencoder", "prior/denoiser"}
     assert len(played) == 2 * (1 + 2 * 2)

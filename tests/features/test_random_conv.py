@@ -10,6 +10,7 @@ from modkit.types import TensorType
 from tests.features.checks import check_extractor
 
 
+@pytest.mark.smoke
 def test_it_is_the_equation():
     part = RandomConv(TensorType((2, 9, 7), range=(0, 1)), seed=3, dim=8)
     x = torch.rand(3, 2, 9, 7)

@@ -7,6 +7,7 @@ optimizer's step, the end of a stage). A request is a line of JSON; so is the an
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -16,9 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import torch
 
+import modkit.cli.console
+import modkit.evaluation.evaluate_run
+import modkit.metrics.cost
 import modkit.runs.run
+import modkit.training.train
 import modkit.training.trainer
 from modkit import check, load, load_spec
 from modkit.cli.app import main
@@ -91,10 +97,10 @@ def watch_disk(clock: Clock) -> None:
 
 def watch_training(clock: Clock) -> None:
     """Ticks at the batches that `prepare` sees, and around backward passes, optimizers' steps and ends of stages."""
-    settle, passes = Average.settle, modkit.training.trainer.shuffled_pass
+    copy, passes = Average.copy_to_model, modkit.training.trainer.shuffled_pass
 
-    def settled(average: Average) -> None:
-        settle(average)
+    def copied(average: Average) -> None:
+        copy(average)
         clock.stage += 1
 
     def prepared(*args: Any) -> Iterator[Any]:
@@ -102,9 +108,9 @@ def watch_training(clock: Clock) -> None:
             clock.tick(f"within prepare of stage {clock.stage}")
             yield batch
 
-    Average.settle = settled  # type: ignore[method-assign]
+    Average.copy_to_model = copied  # type: ignore[method-assign]
     modkit.training.trainer.shuffled_pass = prepared  # type: ignore[assignment]
-    for owner, name in ((LocalEngine, "backward"), (LocalEngine, "step"), (Average, "settle")):
+    for owner, name in ((LocalEngine, "backward"), (LocalEngine, "step"), (Average, "copy_to_model")):
         clock.watch(owner, name, lambda *_, name=name: f"{name} of stage {clock.stage}", BOTH)
 
 
@@ -140,6 +146,9 @@ def fork(arguments: list[str], out: str, fatal: int | None) -> int:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    check(load_spec(str(Path(__file__).with_name("vae.yaml"))))  # imports what every fork needs
+    for system in Path(__file__).parent.glob("*.yaml"):  # imports what forks need, as the imports above do
+        check(load_spec(str(system)))
+    PIL.Image.init()
+    gc.freeze()  # nothing of the parent's is copied to count its references
     for line in sys.stdin:
         print(json.dumps(fork(**json.loads(line))), flush=True)

@@ -133,4 +133,4 @@ def test_the_instants_stand_everywhere(unstopped: dict[str, Trained]):
     for stage in (0, 1):
         assert ldm.count(f"before step of stage {stage}") >= 3
         assert f"within prepare of stage {stage}" in ldm
-        assert f"after settle of stage {stage + 1}" in ldm or f"before settle of stage {stage}" in ldm
+        assert f"after copy_to_model of stage {stage + 1}" in ldm or f"before copy_to_model of stage {stage}" in ldm

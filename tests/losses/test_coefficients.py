@@ -27,6 +27,7 @@ def losses(last, x):
     }
 
 
+@pytest.mark.smoke
 def test_adaptive_is_the_ratio_of_gradient_norms():
     last = torch.tensor([1.0, -2.0], requires_grad=True)
     terms = losses(last, torch.ones(2))
@@ -61,7 +62,9 @@ def test_refuses():
         Adaptive("adversarial")(0, losses(last, torch.ones(2)), None)
     with pytest.raises(ValueError, match=r"expects losses \['nll'\], got \['adversarial'\]"):
         Adaptive("adversarial")(0, {"adversarial": last.sum()}, last)
-    with pytest.raises(ValueError, match="of 'kl' expects it and nll to depend on the decoder's last layer, got one"):
+    with pytest.raises(
+        ValueError, match="of 'kl' expects this loss and nll to depend on the decoder's last layer, got one"
+    ):
         Adaptive("kl")(0, {"nll": last.sum(), "kl": torch.ones((), requires_grad=True)}, last)
     with pytest.raises(ValueError, match="Adaptive expects `against` to name losses other than 'nll', got"):
         Adaptive("nll")

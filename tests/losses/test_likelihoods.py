@@ -25,6 +25,7 @@ def total(log_prob):
     return -log_prob.reshape(len(log_prob), -1).sum(1)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("shape", SHAPES)
 def test_mse_and_l1_are_unit_densities_without_their_constants(shape):
     out, x = draws(shape)

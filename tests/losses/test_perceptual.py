@@ -7,14 +7,14 @@ from torch import nn
 from modkit.features.classifier import Classifier
 from modkit.features.pixels import Pixels
 from modkit.features.random_conv import RandomConv
-from modkit.losses.perceptual import Perceptual, unit
+from modkit.losses.perceptual import Perceptual, normalize
 from modkit.types import Batch, Features, TensorType
 
 GREY = TensorType((1, 6, 7), range=(-1, 1))
 
 
 class Maps(nn.Module):
-    """Gives two maps of x, of which the second is `c h` and has heads; its weight scales both."""
+    """An extractor with two maps, the second of them `c h`; its weight scales both."""
 
     label = "maps"
 
@@ -41,7 +41,7 @@ def images(*shape, seed=0):
 
 
 def by_hand(a, b, heads):
-    """Zhang et al., eq. 1, a position and a channel at a time."""
+    """Eq. 1 of Zhang et al., computed position by position and channel by channel."""
     total = torch.zeros(len(a), dtype=torch.float64)
     for map_a, map_b, head in zip((3 * a, (3 * a[..., 0]) ** 2), (3 * b, (3 * b[..., 0]) ** 2), heads):
         for sample in range(len(a)):
@@ -75,8 +75,8 @@ def test_the_gradient_is_that_of_finite_differences():
 
 def test_a_map_of_zeros_has_a_finite_gradient():
     y = torch.zeros(1, 3, 2, requires_grad=True)
-    unit(y.relu()).square().sum().backward()
-    assert torch.equal(unit(y), torch.zeros(1, 3, 2)) and torch.equal(y.grad, torch.zeros(1, 3, 2))
+    normalize(y.relu()).square().sum().backward()
+    assert torch.equal(normalize(y), torch.zeros(1, 3, 2)) and torch.equal(y.grad, torch.zeros(1, 3, 2))
 
 
 def test_it_is_float32_at_least():
@@ -118,7 +118,7 @@ def untrained():
     return nn.ModuleDict({"loss": Perceptual(Classifier(GREY, classes=2, epochs=1, size=8))})
 
 
-def test_what_was_trained_here_is_saved_and_nothing_else():
+def test_only_what_prepare_trained_is_saved():
     first, batch = untrained(), labelled()
     first["loss"].prepare([batch])
     state = first.state_dict()
@@ -151,7 +151,7 @@ def test_weights_that_do_not_fit_are_refused():
         nn.ModuleDict({"loss": Perceptual(RandomConv(GREY))}).load_state_dict(state)
 
 
-def test_what_it_cannot_compare_is_refused():
+def test_refuses_extractors_without_maps_and_heads_of_another_number():
     x = torch.zeros(2, 1, 6, 7)
     with pytest.raises(ValueError, match="Perceptual expects features with maps, got pixels, which gives none"):
         Perceptual(Pixels(GREY))(x, x)

@@ -6,6 +6,7 @@ from modkit.losses import R1
 from modkit.types import Cond
 
 
+@pytest.mark.smoke
 def test_quadratic_critic_by_hand():
     torch.manual_seed(0)
     matrix = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)

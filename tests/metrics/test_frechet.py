@@ -44,6 +44,7 @@ def scored(x, y, *, metric=None, **how):
     return streamed(metric or FrechetDistance(), "features", {"real": x, "fake": y}, **how)["FD"]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("d", [1, 16])
 @pytest.mark.parametrize("s", [0.0, 0.5, 1.0, 3.0])
 def test_the_closed_form_between_normals(d, s):

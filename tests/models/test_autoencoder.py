@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 
 from modkit import build, use
-from modkit.models.model import Pass
+from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Batch, Cond
 from tests.play import LINEAR, MLP, digits, spec, turn
@@ -96,7 +96,7 @@ def place(model, pca, shrink):
 
 
 def elbo(model, x, k):
-    step = Pass(SigmaPoints(k))
+    step = StepContext(SigmaPoints(k))
     losses = model.losses("autoencoder", Batch(x.repeat_interleave(2 * k, 0), {}), step)
     return -64 * (losses["nll"] + losses["kl"])
 
@@ -181,7 +181,7 @@ def test_codes_start_from_encoded_data():
 
 def test_encoding_gives_the_mean_or_a_draw_and_sampling_decodes_the_prior():
     model, x = made(likelihood="gaussian"), digits(5, torch.float64).tensor
-    mean, _, z = posterior(model, x, Pass(Rng(1)))
+    mean, _, z = posterior(model, x, StepContext(Rng(1)))
     assert torch.equal(model.encode(x, "continuous"), mean)
     assert torch.equal(model.encode(x, "continuous", Rng(1)), z)
     assert torch.equal(model.decode(z, "continuous"), model.decoder(z).clamp(-1, 1))
@@ -193,5 +193,5 @@ def test_encoding_gives_the_mean_or_a_draw_and_sampling_decodes_the_prior():
 def test_without_a_prior_it_cannot_be_sampled():
     with pytest.raises(ValueError, match="Identity has no prior to sample from"):
         made(bottleneck="identity").sample(2)
-    with pytest.raises(ValueError, match="Autoencoder has no critic to play"):
+    with pytest.raises(ValueError, match="Autoencoder has no critic"):
         made().losses("critic", digits(2, torch.float64), turn())

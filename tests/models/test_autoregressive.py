@@ -11,7 +11,7 @@ from modkit import SpecError, build, use
 from modkit.decodings import MaskGIT, Raster
 from modkit.models.autoregressive import Autoregressive
 from modkit.models.masked import Masked
-from modkit.models.model import evaluating
+from modkit.models.model import evaluate_mode
 from modkit.nn.transformer import Transformer
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
@@ -110,7 +110,7 @@ def test_outer_conditions_reach_the_network_in_training_sampling_and_the_bound()
     for bound, map in zip(bounds, (zero, one)):
         loss = model.losses("network", Batch(ALL, {}, Cond(concat=map)), turn("a"))["nll"]
         torch.testing.assert_close(loss, -bound.mean() / 4, rtol=1e-12, atol=0)
-    with evaluating(model):
+    with evaluate_mode(model):
         codes = model.draw(4000, {}, Cond(concat=torch.ones(4000, 1, 1, dtype=torch.int64)), Rng(0))
     assert chi_square(codes, bounds[1].exp().detach()) < 124.8 < chi_square(codes, bounds[0].exp().detach())
 
@@ -244,10 +244,10 @@ def test_with_a_window_the_likelihood_is_exact_and_samples_follow_it():
 def test_a_code_sees_those_before_it_in_its_window_alone():
     model = tiny(event=TensorType((3, 5), classes=3), window=[2, 3])
     codes = torch.randint(3, (4, 15), generator=torch.Generator().manual_seed(0))
-    with evaluating(model):
+    with evaluate_mode(model):
         predict = model._predict(Cond())
         for i in range(15):
-            (top, left), _ = model.windows.place(i)
+            (top, left), _ = model.windows.locate(i)
             logits = predict(codes, i)
             for j in range(15):
                 other = codes.clone()

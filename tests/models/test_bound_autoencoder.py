@@ -104,17 +104,25 @@ def test_gradients_flow_through_it():
 def test_what_has_no_density_is_refused_by_name():
     batch = Batch(digits(2, torch.float64).tensor, {})
     for model, num, message in (
-        (made(likelihood="bernoulli"), 1, "Bernoulli is no density of x: Autoencoder has no bound"),
-        (made(bottleneck="identity"), 1, "Identity has no densities: Autoencoder has no bound"),
+        (
+            made(likelihood="bernoulli"),
+            1,
+            "no bound on log p.x.: its likelihood Bernoulli is not a density",
+        ),
+        (
+            made(bottleneck="identity"),
+            1,
+            "no bound on log p.x.: its bottleneck Identity has no densities",
+        ),
         (made(), 0, "Autoencoder.bound expects num of at least 1, got 0"),
         (build(spec(use("gan"))), 1, "GAN has no lower bound on log p"),
     ):
         with pytest.raises(ValueError, match=message):
             model.bound(batch, num, Rng(0))
     vq = made(bottleneck=use("vq", num_codes=8))
-    with pytest.raises(ValueError, match="a posterior of its codes alone, 'continuous' has no density"):
+    with pytest.raises(ValueError, match="a posterior of its codes only; 'continuous' has no density"):
         vq.weigh(batch.tensor, "continuous", Rng(0))
-    with pytest.raises(ValueError, match="a prior of its codes alone, none of 'quantized'"):
+    with pytest.raises(ValueError, match="a prior of its codes only, not of 'quantized'"):
         vq.bottleneck.log_prior("quantized", batch.tensor)
     with pytest.raises(ValueError, match="GAN has no densities of its latents"):
         build(spec(use("gan"))).weigh(batch.tensor, "continuous", Rng(0))

@@ -84,7 +84,7 @@ class Recorder(Model):
 
     def draw(self, num, fields, cond, rng):
         self.drawn.append((dict(fields), cond, rng))
-        return rng.normal("x", self.blank(num, self.event))
+        return rng.normal("x", self.allocate(num, self.event))
 
 
 class Drawing(Recorder):
@@ -164,7 +164,7 @@ def test_each_level_is_told_and_shown_the_one_above():
     assert torch.equal(seen.cond.concat, values[1]) and torch.equal(seen.cond.vector, vector)
     assert len(levels[1].seen) == 4 and not levels[0].seen
     assert all(torch.equal(one.cond.concat, values[0]) for _, one, _ in levels[1].seen)
-    assert model.seen(batch, 0).cond.concat is None
+    assert model.select_level(batch, 0).cond.concat is None
     with pytest.raises(ValueError, match="Cascade expects a hierarchy of 3 levels, got one tensor"):
         model.losses("level-0/own", Batch(values[0], {}), turn(0))
 
@@ -200,7 +200,7 @@ def test_players_stages_terms_and_weights_stand_under_their_level():
     step = turn(3)
     model.update("level-0/own", step)
     ((player, nested),) = getattr(model, "level[0]").calls
-    assert player == "own" and repr(nested.rng) == repr(step.rng.at("level-0")) and nested.moves
+    assert player == "own" and repr(nested.rng) == repr(step.rng.at("level-0")) and nested.training
     assert not getattr(model, "level[1]").calls
 
 
@@ -219,7 +219,7 @@ def test_it_accepts_what_its_levels_accept():
     assert slot.accepts(mixed) is None
     assert slot.accepts(mixed[::-1]) == "level 0: Table expects codes, got 2×4×4 unbounded"
     assert slot.accepts(CODES[:2]) == "level 1: Diffusion expects a continuous type, got 1×3 codes of 3 classes"
-    assert slot.accepts(CODES) == "Cascade of 2 Models expects as many levels, got a hierarchy of 3"
+    assert slot.accepts(CODES) == "Cascade of 2 Models expects a hierarchy of as many levels, got one of 3"
     assert slot.accepts(CODES[0]) == "Cascade expects a hierarchy, got 2 codes of 2 classes"
 
 
@@ -227,7 +227,7 @@ def test_refusals_name_expected_and_received():
     with pytest.raises(ValueError, match="model: the model [cC]ascade .* Cascade expects a hierarchy, got 1×8×8 in"):
         build(spec(use(Cascade, level=DENOISER)))
     prior = use(Cascade, levels=[DENOISER] * 3)
-    with pytest.raises(ValueError, match="codes: Cascade of 3 Models expects as many levels, got a hierarchy of 2"):
+    with pytest.raises(ValueError, match="codes: Cascade of 3 Models expects a hierarchy of as many levels"):
         build(spec(use("latent", autoencoder=AUTOENCODER, prior=prior)))
     plain = use("autoencoder", encoder=use("mlp", width=4, depth=1), decoder=use("mlp", width=4, depth=1))
     with pytest.raises(ValueError, match="continuous: Cascade expects a hierarchy, got 4 unbounded"):

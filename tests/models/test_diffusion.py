@@ -59,6 +59,13 @@ def test_denoising_is_the_squared_error_against_the_parametrization_s_target(nam
     torch.testing.assert_close(losses["denoising"], (out - target).square().mean(), rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("given, expected", [({}, 0.02), ({"bound": 3.0}, 3.0), ({"denoising": 2.0}, 0.02)])
+def test_the_user_s_weights_come_before_the_parametrization_s_default(given, expected):
+    weights = made(parametrization="eps-learned", weights=given).weights("denoiser")
+    assert {name: weight(0, {}, None) for name, weight in weights.items()} == {"bound": expected} | given
+    assert made().weights("denoiser") == {}
+
+
 @pytest.mark.parametrize("name, shift", [("eps", 0), ("v", 1)])
 def test_the_loss_weight_multiplies_each_sample_s_denoising(name, shift):
     model, batch = made(parametrization=name, loss_weight="min-snr"), digits(6, torch.float64)

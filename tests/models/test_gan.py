@@ -6,9 +6,9 @@ from modkit import SpecError, build, use
 from modkit.building.builder import Site
 from modkit.building.plan import plan
 from modkit.losses import KL, ReverseKL
-from modkit.models.model import Pass
+from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.training.players import rounds, seats, taking_turn
+from modkit.training.players import make_player_states, schedule_stages, take_turn
 from modkit.types import Cond
 from tests.play import digits, spec, state, trainer, turn
 
@@ -54,22 +54,22 @@ def test_losses_are_the_two_sides_of_the_game(adversarial, label):
 
 
 def table(**slots):
-    """The seats of a game in its stage's modes."""
+    """The players' states of a game, with its modules in the stage's modes."""
     site = Site(plan(spec(use("gan", **{**SLOTS, **slots}))), meta=False)
     data, settings = site.data(), site.settings()
     model = site.model(data.x, data.fields)
-    (round,) = rounds(model, settings)
-    return model.train(), seats(model, settings, round, settings.engine(device="cpu"))
+    (stage,) = schedule_stages(model, settings)
+    return model.train(), make_player_states(model, settings, stage, settings.engine(device="cpu"))
 
 
 @pytest.mark.parametrize("slots, normed", [(SLOTS, False), (DCGAN, True)], ids=["mlp", "dcgan"])
 def test_in_a_turn_only_its_player_learns_and_only_its_statistics_move(slots, normed):
     model, (discriminator, generator) = table(**slots, **LABEL)
     owns = {"discriminator": {"discriminator"}, "generator": {"generator", "conditioner"}}
-    for seat, rival in ((discriminator, generator), (generator, discriminator)):
-        name, before = seat.player.name, state(model)
-        with taking_turn(seat, [rival]):
-            losses = seat.losses(digits(8), turn(name))
+    for one, rival in ((discriminator, generator), (generator, discriminator)):
+        name, before = one.player.name, state(model)
+        with take_turn(one, [rival]):
+            losses = one.losses(digits(8), turn(name))
             sum(losses.values()).backward()
         learned = {n.partition(".")[0] for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
         moved = {n.partition(".")[0] for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
@@ -132,13 +132,13 @@ def test_two_discriminators_play_d2gan():
         z_dim=4,
         weights={"adversarial/covers": 2.0},
     )
-    model, batch, step = build(spec(game)), digits(6), Pass(Rng(3))
+    model, batch, step = build(spec(game)), digits(6), StepContext(Rng(3))
     assert [player.name for player in model.players()] == ["covers", "resembles", "generator"]
     fake = model.generator(Rng(3).normal("z", torch.empty(6, 4)), Cond())
     logits = {name: (critic(batch.tensor, Cond()), critic(fake, Cond())) for name, critic in model.critics.items()}
     games = {"covers": KL(alpha=0.5), "resembles": ReverseKL(beta=0.25)}
     for name, game in games.items():
-        got = model.losses(name, batch, Pass(Rng(3)))["adversarial"]
+        got = model.losses(name, batch, StepContext(Rng(3)))["adversarial"]
         torch.testing.assert_close(got, game.discriminator(*logits[name]))
     got = model.losses("generator", batch, step)
     assert list(got) == ["adversarial/covers", "adversarial/resembles"]

@@ -8,9 +8,9 @@ from torch import nn
 from torch.distributions import Normal
 
 from modkit import build, load, train, use
-from modkit.models.model import Pass
+from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.training.players import Turn, seats, taking_turn
+from modkit.training.players import make_player_states, take_turn
 from modkit.types import Batch
 from tests.models.test_bound_latent import Known
 from tests.models.test_latent import Recorder
@@ -59,7 +59,7 @@ def test_the_gradient_of_the_cross_entropy_is_that_of_finite_differences(prior):
     z = torch.randn(6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
     def nats(z):
-        return model.cross_entropy(Batch(z, {}), Pass(Rng(0)))
+        return model.cross_entropy(Batch(z, {}), StepContext(Rng(0)))
 
     leaf = z.clone().requires_grad_()
     nats(leaf).sum().backward()
@@ -89,7 +89,7 @@ def test_with_the_exact_denoiser_of_a_gaussian_it_is_minus_log_p_and_so_is_its_g
     model, num = build(spec(joint(EXACT))).double().prior, 30_000
     points = torch.tensor([[0.0, 0.0, 0.0], [1.5, -0.5, -1.0], [0.4, 1.0, 2.0]]).double()
     z = points.repeat(num, 1).requires_grad_()
-    nats = model.cross_entropy(Batch(z, {}), Pass(Rng(0)))
+    nats = model.cross_entropy(Batch(z, {}), StepContext(Rng(0)))
     nats.sum().backward()
     exact = -Normal(MEAN, STD).log_prob(points).sum(1)
     slope = (points - MEAN) / STD**2
@@ -103,7 +103,7 @@ def test_over_a_posterior_it_is_the_cross_entropy_in_closed_form():
     model, num = build(spec(joint(EXACT))).double().prior, 40_000
     q = Normal(torch.tensor([0.1, -0.5, 0.7]).double(), torch.tensor([0.3, 0.5, 0.8]).double())
     z = q.mean + q.stddev * torch.randn(num, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    nats = model.cross_entropy(Batch(z, {}), Pass(Rng(0)))
+    nats = model.cross_entropy(Batch(z, {}), StepContext(Rng(0)))
     p = Normal(MEAN, STD)
     want = (torch.distributions.kl_divergence(q, p) + q.entropy()).sum()
     error = float(nats.std()) / math.sqrt(num)
@@ -120,7 +120,7 @@ def test_the_autoencoder_s_turn_has_entropy_and_cross_entropy_at_its_own_draw_in
     entropy = Normal(torch.zeros_like(logvar), (logvar / 2).exp()).entropy().sum() / 6 / 64
     torch.testing.assert_close(losses["autoencoder/entropy"], -entropy)
     z = model.autoencoder.encode(batch.tensor, "continuous", Rng("turn").at("autoencoder"))
-    nats = model.prior.cross_entropy(Batch(z, {}), Pass(Rng("turn").at("prior")))
+    nats = model.prior.cross_entropy(Batch(z, {}), StepContext(Rng("turn").at("prior")))
     torch.testing.assert_close(losses["autoencoder/cross_entropy"], nats.mean() / 64)
 
 
@@ -183,16 +183,16 @@ def test_a_critic_plays_as_ever():
 def test_in_a_turn_only_the_side_that_plays_takes_gradients(tmp_path):
     game = trainer(spec(joint()), tmp_path)
     stirred(game.model)
-    (round,) = game.rounds
-    assert [player.name for player in round.players] == ["autoencoder/autoencoder", "prior/denoiser"]
-    table = seats(game.model, game.settings, round, game.engine)
-    game._set_modes(table)
-    for seat, rival in (table, table[::-1]):
+    (stage,) = game.stages
+    assert [one.name for one in stage.players] == ["autoencoder/autoencoder", "prior/denoiser"]
+    table = make_player_states(game.model, game.settings, stage, game.engine)
+    game._begin(table)
+    for player, rival in (table, table[::-1]):
         game.model.zero_grad()
-        with taking_turn(seat, [rival]):
-            sum(seat.losses(digits(8), turn(seat.player.name)).values()).backward()
+        with take_turn(player, [rival]):
+            sum(player.losses(digits(8), turn(player.player.name)).values()).backward()
         moved = {name for name, p in game.model.named_parameters() if p.grad is not None and p.grad.any()}
-        side = seat.player.name.partition("/")[0]
+        side = player.player.name.partition("/")[0]
         assert moved == {name for name, _ in game.model.named_parameters() if name.startswith(f"{side}.")}
 
 
@@ -207,7 +207,7 @@ def test_the_cross_entropy_reaches_the_encoder_through_a_prior_that_stands_still
 
 def test_statistics_of_the_prior_move_in_its_own_turn_alone():
     model = build(spec(joint(use(Sensing))))
-    model.losses("autoencoder/autoencoder", digits(4), Turn(3, Rng(0), {}))
+    model.losses("autoencoder/autoencoder", digits(4), StepContext(Rng(0), 3, training=True))
     assert model.prior.steps == [(3, False)]
 
 
@@ -219,19 +219,27 @@ class Sensing(Open):
         self.steps = []
 
     def cross_entropy(self, batch, step):
-        self.steps.append((step.index, step.moves))
+        self.steps.append((step.index, step.training))
         return super().cross_entropy(batch, step)
 
 
 VAE_PRIOR = use("autoencoder", encoder=NET, decoder=NET)
 REFUSED = [
-    (use("gan"), None, r"model\.prior: .*a differentiable cross entropy, got model\.prior \(gan\): GAN gives none"),
-    (use(Recorder), None, r"model\.prior: .*got model\.prior \(.*\): Recorder gives none for model\.autoencoder"),
-    (use("autoregressive"), {**MLP, "bottleneck": "vq"}, r"model\.prior: .*Autoregressive gives none"),
-    (use("masked"), {**MLP, "bottleneck": "vq"}, r"model\.prior: .*Masked gives none"),
-    (use("autoencoder", encoder=NET, decoder=NET, bottleneck="identity"), None, r"model\.prior: .*Autoencoder gives"),
-    (use("autoencoder", encoder=NET, decoder=NET, bottleneck="lfq"), None, r"model\.prior: .*Autoencoder gives none"),
-    (use("latent", autoencoder=VAE_PRIOR, prior=VP), None, r"model\.prior: .*Latent gives none"),
+    (use("gan"), None, r"model\.prior: .*a differentiable cross entropy, got model\.prior \(gan\): GAN has none"),
+    (
+        use(Recorder),
+        None,
+        r"model\.prior: .*got model\.prior \(.*\): Recorder has none that could train model\.autoencoder",
+    ),
+    (use("autoregressive"), {**MLP, "bottleneck": "vq"}, r"model\.prior: .*Autoregressive has none"),
+    (use("masked"), {**MLP, "bottleneck": "vq"}, r"model\.prior: .*Masked has none"),
+    (
+        use("autoencoder", encoder=NET, decoder=NET, bottleneck="identity"),
+        None,
+        r"model\.prior: .*Autoencoder has none",
+    ),
+    (use("autoencoder", encoder=NET, decoder=NET, bottleneck="lfq"), None, r"model\.prior: .*Autoencoder has none"),
+    (use("latent", autoencoder=VAE_PRIOR, prior=VP), None, r"model\.prior: .*Latent has none"),
     (VP, {**MLP, "bottleneck": "identity"}, r"model\.autoencoder: .*latent of known entropy, got 'continuous' of mod"),
     (VP, {**MLP, "bottleneck": "vq"}, r"model\.autoencoder: .*latent of known entropy, got 'continuous' of .*: none"),
     (VP, {**MLP, "bottleneck": "lfq"}, r"model\.autoencoder: .*latent of known entropy, got 'continuous' of .*: none"),
@@ -251,7 +259,9 @@ def test_a_latent_of_two_stages_and_a_frozen_autoencoder_are_refused_as_the_auto
         build(spec(use("latent", autoencoder=two, prior=VP, joint=True)))
     train(spec(use("autoencoder", **VAE), steps=1), tmp_path)
     piece = use("run", path=str(tmp_path), at="model")
-    with pytest.raises(ValueError, match=r"model\.autoencoder: joint training expects one that trains, got .*frozen"):
+    with pytest.raises(
+        ValueError, match=r"model\.autoencoder: joint training expects an autoencoder that is trained, got .*frozen"
+    ):
         build(spec(use("latent", autoencoder=piece, prior=VP, joint=True)))
     piece = use("run", path=str(tmp_path), at="model", train=True)
     assert build(spec(use("latent", autoencoder=piece, prior=VP, joint=True))).stages() == (

@@ -108,7 +108,7 @@ def test_the_scale_is_the_encoded_data_s_and_the_prior_sees_unit_scale():
 
 def test_the_scale_is_measured_once_before_the_first_of_the_prior_s_players():
     model, data = made(), batches()
-    with pytest.raises(ValueError, match="before its prior has been prepared: the latent's scale is unknown"):
+    with pytest.raises(ValueError, match="before its prior has been prepared: the scale of the latent is unknown"):
         model.sample(2)
     model.prepare("autoencoder/autoencoder", data, Rng(0))
     assert model.mean_0.isnan()
@@ -185,7 +185,7 @@ test_refusals_name_both_ends_and_every_latent = refusals(
     (lambda: made(at="codes"), r"one of the latents of model.autoencoder \(autoencoder\): continuous; got 'codes'"),
     (
         lambda: build(spec(use("latent", autoencoder=use("gan"), prior=DENOISER))),
-        r"one that encodes, got model.autoencoder \(gan\), which has no latents",
+        r"an autoencoder that encodes, got model.autoencoder \(gan\), which has no latents",
     ),
 )
 

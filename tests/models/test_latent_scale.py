@@ -29,10 +29,10 @@ def test_moments_are_measured_a_level_in_float64_and_codes_pass():
         exact = seen[level].double()
         torch.testing.assert_close(owner.get_buffer(f"mean_{level}"), exact.mean().float(), rtol=1e-6, atol=0)
         torch.testing.assert_close(owner.get_buffer(f"std_{level}"), exact.std(correction=0).float(), rtol=1e-6, atol=0)
-    unit = scale.scaled(tuple(seen))
+    unit = scale.apply(tuple(seen))
     assert unit[1] is seen[1]
     assert all(abs(unit[i].mean()) < 1e-3 and abs(unit[i].std(correction=0) - 1) < 1e-4 for i in (0, 2))
-    back = scale.restored(unit)
+    back = scale.invert(unit)
     torch.testing.assert_close(back, tuple(seen), rtol=1e-5, atol=1e-4)
 
 
@@ -42,7 +42,7 @@ def test_the_volume_is_the_log_determinant_of_the_restoring_map():
     scale.measure(batches())
     for level, event in ((0, MAP), (2, VECTOR)):
         alone = LatentScale(nn.Module(), event, 1 / float(owner.get_buffer(f"std_{level}")))
-        jacobian = torch.autograd.functional.jacobian(alone.restored, torch.zeros(event.numel))
+        jacobian = torch.autograd.functional.jacobian(alone.invert, torch.zeros(event.numel))
         torch.testing.assert_close(alone.log_volume, torch.linalg.slogdet(jacobian).logabsdet)
     parts = 18 * owner.std_0.log() + 5 * owner.std_2.log()
     torch.testing.assert_close(scale.log_volume, parts)
@@ -52,7 +52,7 @@ def test_a_given_scale_is_known_and_codes_have_none():
     owner = nn.Module()
     scale = LatentScale(owner, VECTOR, 0.25)
     assert scale.known and owner.mean_0 == 0 and owner.std_0 == 4
-    torch.testing.assert_close(scale.scaled(torch.full((2, 5), 8.0)), torch.full((2, 5), 2.0))
+    torch.testing.assert_close(scale.apply(torch.full((2, 5), 8.0)), torch.full((2, 5), 2.0))
     codes = LatentScale(nn.Module(), CODES, None)
     assert codes.known and codes.log_volume == 0
     with pytest.raises(ValueError, match="Module expects scale > 0, got 0"):
@@ -65,14 +65,14 @@ def test_it_is_saved_with_its_owner():
     scale.measure(values[2] for values in batches())
     other.load_state_dict(owner.state_dict())
     x = torch.ones(2, 5)
-    assert restored.known and torch.equal(restored.scaled(x), scale.scaled(x))
+    assert restored.known and torch.equal(restored.apply(x), scale.apply(x))
 
 
 def test_known_moments_stand_before_the_measured_and_behind_a_given_scale():
     owner = nn.Module()
     scale = LatentScale(owner, VECTOR, None, (0.5, 4.0))
     assert scale.known and (float(owner.mean_0), float(owner.std_0)) == (0.5, 4.0)
-    assert torch.equal(scale.scaled(torch.full((1, 5), 2.5)), torch.full((1, 5), 0.5))
+    assert torch.equal(scale.apply(torch.full((1, 5), 2.5)), torch.full((1, 5), 0.5))
     given = nn.Module()
     assert LatentScale(given, VECTOR, 2.0, (0.5, 4.0)).known
     assert (float(given.mean_0), float(given.std_0)) == (0.0, 0.5)

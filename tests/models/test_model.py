@@ -3,10 +3,9 @@ import torch
 from torch import nn
 
 from modkit.losses.coefficients import Constant
-from modkit.models.model import Model, Nested, Pass, Player, evaluating, made_weights, prefixed
+from modkit.models.model import Model, Player, evaluate_mode, make_weights, prefix_player
 from modkit.rng import Rng
 from modkit.types import TensorType
-from tests.play import turn
 
 CODES, VECTOR = TensorType((2, 2), classes=5), TensorType((3,))
 
@@ -20,8 +19,8 @@ class Noise(Model):
 
     def draw(self, num, fields, cond, rng):
         if isinstance(self.event, tuple):
-            return tuple(rng.normal(str(i), self.blank(num, level)) for i, level in enumerate(self.event))
-        return rng.normal("x", self.blank(num, self.event))
+            return tuple(rng.normal(str(i), self.allocate(num, level)) for i, level in enumerate(self.event))
+        return rng.normal("x", self.allocate(num, self.event))
 
 
 def test_a_nested_player_s_paths_names_and_opponents_stand_under_the_attribute():
@@ -34,39 +33,23 @@ def test_a_nested_player_s_paths_names_and_opponents_stand_under_the_attribute()
         ("prior/critic",),
         "prior.decoder.out.weight",
     )
-    assert prefixed(inner, "prior") == want
-    twice = prefixed(prefixed(Player("a", ("b",)), "prior"), "outer")
+    assert prefix_player(inner, "prior") == want
+    twice = prefix_player(prefix_player(Player("a", ("b",)), "prior"), "outer")
     assert twice == Player("outer/prior/a", ("outer.prior.b",))
-
-
-def test_a_nested_step_draws_and_asks_under_its_own_name():
-    asked = []
-
-    class Asked(Pass):
-        def wants(self, term):
-            asked.append(term)
-            return term == "outer/prior/r1"
-
-    step = Nested(Nested(Asked(Rng(0), 7, True), "outer"), "prior")
-    assert (step.index, step.moves) == (7, True)
-    assert step.wants("r1") and not step.wants("kl") and asked == ["outer/prior/r1", "outer/prior/kl"]
-    like = torch.empty(2, 2)
-    assert torch.equal(step.rng.normal("x", like), Rng(0, "outer", "prior").normal("x", like))
-    assert not Pass(Rng(0)).moves and Pass(Rng(0)).wants("anything") and turn().moves
 
 
 def test_a_number_is_a_constant_weight_and_a_part_is_told_its_term():
     told = []
-    weights = made_weights({"kl": 4, "nll": 0.5, "adversarial": lambda term: told.append(term) or Constant(value=2.0)})
+    weights = make_weights({"kl": 4, "nll": 0.5, "adversarial": lambda term: told.append(term) or Constant(value=2.0)})
     assert {name: weight(0, {}, None) for name, weight in weights.items()} == {"kl": 4, "nll": 0.5, "adversarial": 2.0}
-    assert told == ["adversarial"] and made_weights(None) == {}
+    assert told == ["adversarial"] and make_weights(None) == {}
 
 
-def test_evaluating_puts_each_module_s_own_mode_back():
+def test_evaluate_mode_puts_each_module_s_own_mode_back():
     model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)))
     model[1][0].eval()
     before = [module.training for module in model.modules()]
-    with pytest.raises(KeyError), evaluating(model):
+    with pytest.raises(KeyError), evaluate_mode(model):
         assert not torch.is_grad_enabled() and not any(module.training for module in model.modules())
         raise KeyError
     assert [module.training for module in model.modules()] == before == [True, True, True, False, True]
@@ -88,11 +71,11 @@ def test_by_default_a_model_takes_one_continuous_tensor():
     assert Noise.accepts((VECTOR, VECTOR)) == "Noise expects one tensor, got a hierarchy of 2 levels"
 
 
-def test_a_blank_batch_has_the_type_s_dtype():
+def test_an_allocated_batch_has_the_type_s_dtype():
     model = Noise(VECTOR)
-    assert (model.blank(4, VECTOR).shape, model.blank(4, VECTOR).dtype) == ((4, 3), torch.float32)
-    assert (model.blank(4, CODES).shape, model.blank(4, CODES).dtype) == ((4, 2, 2), torch.int64)
-    assert model.to("meta").blank(1, VECTOR).device.type == "meta"
+    assert (model.allocate(4, VECTOR).shape, model.allocate(4, VECTOR).dtype) == ((4, 3), torch.float32)
+    assert (model.allocate(4, CODES).shape, model.allocate(4, CODES).dtype) == ((4, 2, 2), torch.int64)
+    assert model.to("meta").allocate(1, VECTOR).device.type == "meta"
     assert Model().device == torch.device("cpu")
 
 
@@ -115,7 +98,7 @@ def test_what_is_frozen_has_no_active_players():
     assert model.active_players() == model.players() != () and model.stages() == (("*",),)
     model.frozen = True
     assert model.active_players() == ()
-    assert model.owned("scale") == () and model.weights("one") == {}
+    assert model.list_modules("scale") == () and model.weights("one") == {}
 
 
 def test_fields_that_are_missing_are_drawn_for_the_same_rows():

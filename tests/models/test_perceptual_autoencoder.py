@@ -9,10 +9,10 @@ from torch import nn
 import modkit
 from modkit import SpecError, build, use
 from modkit.features.random_conv import RandomConv
-from modkit.models.model import Pass
+from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
-from modkit.training.players import owned, weighted
+from modkit.training.players import collect_modules, weigh_losses
 from modkit.types import Batch, CondType, Features, TensorType
 from tests.play import LINEAR, digits, spec, state, trainer, turn
 
@@ -101,7 +101,7 @@ def test_the_adaptive_weight_balances_the_terms_at_the_last_layer(linear, starte
     losses = linear.losses("autoencoder", Batch(x, {}), step)
     assert ("adversarial" in losses) == started
     last = linear.get_parameter(linear.players()[0].last_layer)
-    total = weighted(losses, linear.weights("autoencoder"), 0, last)
+    total = weigh_losses(losses, linear.weights("autoencoder"), 0, last)
     (gradient,) = torch.autograd.grad(total, last, retain_graph=True)
     torch.testing.assert_close(gradient, want, rtol=1e-5, atol=1e-9)  # the sum is float32
     if started:
@@ -128,7 +128,7 @@ def test_the_gradient_reaches_encoder_and_decoder_and_is_that_of_finite_differen
 
 
 def test_a_term_that_is_not_wanted_is_not_computed():
-    class Refusing(Pass):
+    class Refusing(StepContext):
         def wants(self, term):
             return term != "perceptual"
 
@@ -141,7 +141,7 @@ def test_the_extractor_is_in_no_player_and_counts_as_no_part_of_the_model():
     model, without = build(spec(vqgan(RANDOM))), build(spec(vqgan(None, weights={})))
     assert set(model.state_dict()) == set(without.state_dict())
     assert len(list(model.parameters())) == len(list(without.parameters()))
-    own = {id(module) for player in model.players() for module in owned(model, player)}
+    own = {id(module) for player in model.players() for module in collect_modules(model, player)}
     assert id(model.perceptual.features) not in own and id(model.perceptual) not in own
 
 
@@ -150,8 +150,8 @@ def test_training_moves_the_players_in_their_time_and_never_the_extractor(tmp_pa
     model = started.model
     before, critic = state(model.perceptual.features), state(model.critic)
     seen = []
-    plain = started._step
-    started._step = lambda table, batch: seen.append(state(model.critic)) or plain(table, batch)
+    plain = started._take_step
+    started._take_step = lambda table, batch: seen.append(state(model.critic)) or plain(table, batch)
     started.fit()
     assert all(torch.equal(value, before[name]) for name, value in model.perceptual.features.state_dict().items())
     fresh = RandomConv(model.single, dim=8)

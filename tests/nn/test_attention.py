@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from modkit.nn.attention import Attention, attended
+from modkit.nn.attention import Attention, find_attention_levels
 from tests.nn.modules import randomized
 
 
@@ -26,6 +26,7 @@ def explicit(attention: Attention, x, context=None):
     return x + (y @ p["out.weight"].T + p["out.bias"]).mT.reshape(x.shape)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("size", [(5,), (3, 4), (2, 3, 2)])
 @pytest.mark.parametrize("width", [None, 6])
 def test_attention_is_an_explicit_softmax(size, width):
@@ -147,6 +148,15 @@ def test_frozen_attention_is_the_same_to_the_bit(width):
 
 def test_attended():
     sizes = [(16, 9), (8, 5), (4, 3)]
-    assert attended("Net", sizes, [16, 4]) == [True, False, True]
+    assert find_attention_levels("Net", sizes, [16, 4]) == [True, False, True]
     with pytest.raises(ValueError, match=r"Net expects attention at resolutions among \[16, 8, 4\], got \[5\]"):
-        attended("Net", sizes, [5])
+        find_attention_levels("Net", sizes, [5])
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 5), (2, 8, 4, 3), (2, 8, 2, 3, 2)], ids=str)
+def test_it_compiles_without_a_graph_break(shape):
+    module = Attention(8, context=6, head_channels=4).eval()
+    torch.nn.init.normal_(module.out.weight)
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    x, tokens = torch.randn(shape), torch.randn(2, 3, 6)
+    torch.testing.assert_close(compiled(x, tokens), module(x, tokens), rtol=0, atol=0)

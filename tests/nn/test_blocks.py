@@ -2,7 +2,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modkit.nn.blocks import Downsample, ResidualBlock, Upsample, conv, map_size, norm, pyramid, zero
+from modkit.nn.blocks import (
+    Downsample,
+    ResidualBlock,
+    Upsample,
+    conv,
+    get_map_size,
+    group_norm,
+    make_pyramid,
+    zero_init,
+)
 from modkit.types import TensorType
 from tests.nn.modules import randomized
 
@@ -10,7 +19,7 @@ CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 SIZES = {1: (7,), 2: (5, 6), 3: (3, 4, 5)}
 
 
-def group_norm(x, groups, weight, bias):
+def normalized(x, groups, weight, bias):
     grouped = x.reshape(len(x), groups, -1)
     mean = grouped.mean(-1, keepdim=True)
     var = (grouped - mean).square().mean(-1, keepdim=True)
@@ -28,9 +37,9 @@ def test_residual_block_is_its_equation(rank, width):
     e = torch.randn(2, 6, dtype=torch.float64)
 
     silu = lambda x: x * torch.sigmoid(x)  # noqa: E731
-    h = silu(group_norm(x, 2, p["norm_1.weight"], p["norm_1.bias"]))
+    h = silu(normalized(x, 2, p["norm_1.weight"], p["norm_1.bias"]))
     h = CONV[rank](h, p["conv_1.weight"], p["conv_1.bias"], padding=1)
-    h = group_norm(h, 3, p["norm_2.weight"], p["norm_2.bias"])
+    h = normalized(h, 3, p["norm_2.weight"], p["norm_2.bias"])
     if width:
         film = silu(e) @ p["film.weight"].T + p["film.bias"]
         scale, shift = (v.reshape(2, 12, *(1,) * rank) for v in (film[:, :12], film[:, 12:]))
@@ -69,11 +78,11 @@ def test_residual_block_gradients():
     ("channels", "groups"), [(1, 1), (3, 1), (4, 1), (8, 2), (31, 1), (32, 8), (48, 12), (96, 24), (128, 32), (192, 32)]
 )
 def test_groups_have_four_channels_or_more_and_are_at_most_32(channels, groups):
-    assert norm(channels).num_groups == groups
+    assert group_norm(channels).num_groups == groups
 
 
 def test_norm_keeps_what_a_single_position_holds():
-    a, b = norm(16)(torch.randn(2, 16, 1, 1))
+    a, b = group_norm(16)(torch.randn(2, 16, 1, 1))
     assert not torch.allclose(a, b)
 
 
@@ -86,25 +95,25 @@ def test_halving_rounds_up_and_doubling_crops(size):
     windows = torch.stack([padded[..., 2 * i : 2 * i + 3] for i in range((size + 1) // 2)], dim=2)
     expected = torch.einsum("bcnk,dck->bdn", windows, down.conv.weight) + down.conv.bias[:, None]
     torch.testing.assert_close(y, expected)
-    assert y.shape[2:] == pyramid((size,), 2)[1]
+    assert y.shape[2:] == make_pyramid((size,), 2)[1]
 
     repeated = torch.stack([y[..., i // 2] for i in range(size)], dim=-1)
     torch.testing.assert_close(up(y, (size,)), F.conv1d(repeated, up.conv.weight, up.conv.bias, padding=1))
 
 
 def test_pyramid():
-    assert pyramid((7, 16), 4) == [(7, 16), (4, 8), (2, 4), (1, 2)]
+    assert make_pyramid((7, 16), 4) == [(7, 16), (4, 8), (2, 4), (1, 2)]
 
 
 def test_zero():
-    assert not any(p.any() for p in zero(conv(2, 3, 4)).parameters())
+    assert not any(p.any() for p in zero_init(conv(2, 3, 4)).parameters())
 
 
 @pytest.mark.parametrize("x", [TensorType((5,)), TensorType((4, 4), classes=3), TensorType((1, 2, 3, 4, 5))])
 def test_map_size_refuses_what_is_no_map(x):
     with pytest.raises(ValueError, match=r"Net expects continuous maps of shape .*, got"):
-        map_size("Net", x)
-    assert map_size("Net", TensorType((3, 4, 5))) == (4, 5)
+        get_map_size("Net", x)
+    assert get_map_size("Net", TensorType((3, 4, 5))) == (4, 5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

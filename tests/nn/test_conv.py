@@ -266,11 +266,11 @@ def test_refusals_name_expected_and_received():
         ConvDecoder(TensorType((4, 4, 4)), x)
     with pytest.raises(ValueError, match="ConvDecoder expects continuous maps .*, got 6 unbounded"):
         ConvDecoder(vector, x)
-    sizes = r"ConvEncoder expects levels at two or more resolutions among \[16, 8, 4\], the last among them, got"
+    sizes = r"ConvEncoder expects levels at two or more of the resolutions \[16, 8, 4\], including the last, got"
     for levels in ([], [4], [16, 8], [4, 4], [8, 5], [8, 4, 2]):
         with pytest.raises(ValueError, match=rf"{sizes} \[{', '.join(map(str, levels))}\]"):
             ConvEncoder(x, channels=[4, 4, 4], levels=levels)
-    sizes = r"ConvDecoder expects the maps of a hierarchy in turn at sizes among \[\(4, 4\), \(8, 8\), \(16, 16\)\]"
+    sizes = r"ConvDecoder expects each finer map at a later one of the sizes \[\(4, 4\), \(8, 8\), \(16, 16\)\]"
     for shapes in ([4, 7], [4, 8, 8], [4, 16, 8], [4, 4]):
         hierarchy = tuple(TensorType((3, size, size)) for size in shapes)
         with pytest.raises(ValueError, match=rf"{sizes}, got 3×{shapes[-1]}×{shapes[-1]}"):

@@ -5,7 +5,7 @@ import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from torch.nn import functional as F
 
-from modkit.nn.embeddings import CondEmbedding, MapJoin, regridded, sinusoidal
+from modkit.nn.embeddings import CondEmbedding, MapJoin, resize_map, sinusoidal_embedding
 from modkit.types import Cond, CondType, TensorType
 from tests.refusals import refusals
 
@@ -24,7 +24,7 @@ def values(num: int, dtype: torch.dtype = torch.float64) -> Cond:
 
 def test_sinusoidal_is_its_formula_in_float64():
     t = torch.tensor([-1.5, 0.0, 0.25, 999.0], dtype=torch.float64)
-    e = sinusoidal(t, 8)
+    e = sinusoidal_embedding(t, 8)
     for row, time in zip(e.tolist(), t.tolist()):
         angles = [time * 10000 ** (-i / 3) for i in range(4)]
         assert row == pytest.approx([math.sin(a) for a in angles] + [math.cos(a) for a in angles], abs=1e-12)
@@ -35,7 +35,7 @@ def test_sinusoidal_matches_diffusers(width):
     t = torch.tensor([0, 1, 17, 500, 999])
     expected = get_timestep_embedding(t, width, flip_sin_to_cos=False, downscale_freq_shift=1)
     # both in float32: an angle of 999 carries an error of 6e-5
-    torch.testing.assert_close(sinusoidal(t, width), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(sinusoidal_embedding(t, width), expected, atol=1e-4, rtol=0)
 
 
 def test_sinusoidal_keeps_neighbouring_times_of_bfloat16_networks_apart():
@@ -49,13 +49,13 @@ def test_sinusoidal_keeps_neighbouring_times_of_bfloat16_networks_apart():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int64])
 def test_sinusoidal_is_computed_in_float32_at_least(dtype):
     t = torch.tensor([3.0, 200.0])
-    assert torch.equal(sinusoidal(t.to(dtype), 16), sinusoidal(t, 16))
-    assert sinusoidal(t.double(), 16).dtype == torch.float64
+    assert torch.equal(sinusoidal_embedding(t.to(dtype), 16), sinusoidal_embedding(t, 16))
+    assert sinusoidal_embedding(t.double(), 16).dtype == torch.float64
 
 
 def test_sinusoidal_refuses_odd_widths():
-    with pytest.raises(ValueError, match="sinusoidal expects an even, positive width, got 7"):
-        sinusoidal(torch.zeros(1), 7)
+    with pytest.raises(ValueError, match="sinusoidal_embedding expects an even, positive width, got 7"):
+        sinusoidal_embedding(torch.zeros(1), 7)
 
 
 @pytest.mark.parametrize("width", [8, 7])
@@ -69,7 +69,7 @@ def test_embedding_is_the_sum_of_its_conditions(width):
         return h @ p[f"{name}.2.weight"].T + p[f"{name}.2.bias"]
 
     expected = (
-        mlp("time", sinusoidal(cond.time, 8))
+        mlp("time", sinusoidal_embedding(cond.time, 8))
         + cond.vector @ p["vector.weight"].T
         + p["vector.bias"]
         + mlp("noise", cond.noise)
@@ -128,13 +128,13 @@ def test_finer_maps_are_averaged_over_areas():
 def test_a_constant_stays_one_on_any_grid(size):
     for own in ((5,) * len(size), (1,) * len(size), size):
         x = torch.full((2, 3, *own), 0.3)
-        torch.testing.assert_close(regridded(x, size), torch.full((2, 3, *size), 0.3))
+        torch.testing.assert_close(resize_map(x, size), torch.full((2, 3, *size), 0.3))
     same = torch.randn(2, 3, *size)
-    assert regridded(same, size) is same
+    assert resize_map(same, size) is same
 
 
 test_maps_of_another_rank_and_finer_codes_are_refused = refusals(
-    (TensorType((1, 4)), "MapJoin expects a map of 2 sizes beside x 2×4×4 unbounded, got 1×4 unbounded"),
+    (TensorType((1, 4)), "MapJoin expects a map of 2 sizes for x 2×4×4 unbounded, got 1×4 unbounded"),
     (TensorType((4,), classes=3), "MapJoin expects a map of 2 sizes"),
     (TensorType((8, 4), classes=3), r"MapJoin expects codes at no more than \(4, 4\) positions, got 8×4 codes of 3"),
     of=lambda concat: MapJoin(TensorType((2, 4, 4)), concat, 8),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modkit.nn.fir import ConvHalve, Double, DoubleConv, Halve
+from modkit.nn.fir import FIRDownsample, FIRUpsample
 
 TAPS = {True: [1 / 8, 3 / 8, 3 / 8, 1 / 8], False: [1 / 2, 1 / 2]}
 
@@ -37,24 +37,26 @@ SHAPES = [(2, 3, 6), (2, 3, 1), (2, 2, 4, 7), (1, 2, 5, 5), (1, 2, 4, 3, 2)]
 
 @pytest.mark.parametrize("fir", [True, False])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_halving_and_doubling_are_upfirdn(shape, fir):
+def test_downsampling_and_upsampling_are_upfirdn(shape, fir):
     x, rank, pad = normal(*shape), len(shape) - 2, 1 if fir else 0
     half = along(x, taps=TAPS[fir], up=1, down=2, before=pad, num=lambda n: (n + 1) // 2)
-    torch.testing.assert_close(Halve(rank, fir=fir).double()(x), half, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(FIRDownsample(rank, smooth=fir).double()(x), half, rtol=1e-12, atol=1e-14)
     taps = [2 * tap for tap in TAPS[fir]]
     double = along(x, taps=taps, up=2, down=1, before=pad + 1, num=lambda n: 2 * n)
-    torch.testing.assert_close(Double(rank, fir=fir).double()(x), double, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(FIRUpsample(rank, smooth=fir).double()(x), double, rtol=1e-12, atol=1e-14)
 
 
 def test_the_box_is_the_mean_of_two_and_repetition():
     x = normal(2, 3, 4, 6)
-    torch.testing.assert_close(Halve(2, fir=False).double()(x), torch.nn.functional.avg_pool2d(x, 2))
-    torch.testing.assert_close(Double(2, fir=False).double()(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    torch.testing.assert_close(FIRDownsample(2, smooth=False).double()(x), torch.nn.functional.avg_pool2d(x, 2))
+    torch.testing.assert_close(
+        FIRUpsample(2, smooth=False).double()(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    )
 
 
 @pytest.mark.parametrize("fir", [True, False])
-def test_doubling_before_a_convolution_is_both_on_the_line_of_zeros_put_in(fir):
-    module, x = DoubleConv(1, 1, 1, fir=fir).double(), normal(1, 1, 5)
+def test_upsampling_before_a_convolution_is_both_on_the_line_of_zeros_put_in(fir):
+    module, x = FIRUpsample(1, (1, 1), smooth=fir).double(), normal(1, 1, 5)
     taps, weights = TAPS[fir], module.conv.weight.flatten().tolist()
     sparse = {2 * i: value for i, value in enumerate(x.flatten().tolist())}
     both = [0.0] * (len(taps) + 2)
@@ -69,7 +71,7 @@ def test_doubling_before_a_convolution_is_both_on_the_line_of_zeros_put_in(fir):
 @pytest.mark.parametrize("fir", [True, False])
 def test_inside_a_constant_stays_and_the_two_are_adjoint_but_for_scale(fir):
     x, y = normal(1, 2, 6, 4), normal(1, 2, 3, 2)
-    halve, double = Halve(2, fir=fir).double(), Double(2, fir=fir).double()
+    halve, double = FIRDownsample(2, smooth=fir).double(), FIRUpsample(2, smooth=fir).double()
     one = torch.ones(1, 1, 8, 8, dtype=torch.float64)
     assert halve(one)[..., 1:-1, 1:-1].allclose(torch.ones(()).double())
     assert double(one)[..., 1:-1, 1:-1].allclose(torch.ones(()).double())
@@ -77,8 +79,8 @@ def test_inside_a_constant_stays_and_the_two_are_adjoint_but_for_scale(fir):
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 6, 4), (1, 2, 5, 3)], ids=str)
-def test_the_halving_convolution_sees_the_filter_s_margin(shape):
-    layer, x = ConvHalve(2, 2, 3).double(), normal(*shape)
+def test_the_downsampling_convolution_sees_the_filter_s_margin(shape):
+    layer, x = FIRDownsample(2, (2, 3)).double(), normal(*shape)
     margin = along(x, taps=TAPS[True], up=1, down=1, before=2, num=lambda n: n + 1 + n % 2)
     sizes = [(n + 1) // 2 for n in shape[2:]]
     want = torch.empty(shape[0], 3, *sizes, dtype=torch.float64)
@@ -88,14 +90,14 @@ def test_the_halving_convolution_sees_the_filter_s_margin(shape):
     torch.testing.assert_close(layer(x), want, rtol=1e-12, atol=1e-14)
 
 
-def test_without_the_filter_the_halving_convolution_is_padded_at_its_end():
-    layer, x = ConvHalve(1, 2, 3, fir=False).double(), normal(2, 2, 4)
+def test_without_the_filter_the_downsampling_convolution_is_padded_at_its_end():
+    layer, x = FIRDownsample(1, (2, 3), smooth=False).double(), normal(2, 2, 4)
     want = layer.conv(torch.cat([x, x.new_zeros(2, 2, 1)], dim=2))
     torch.testing.assert_close(layer(x), want)
 
 
 def test_penalties_can_differentiate_them_twice_and_the_filter_is_no_weight():
-    for module in (Halve(2).double(), Double(2).double(), ConvHalve(2, 1, 1).double()):
+    for module in (FIRDownsample(2).double(), FIRUpsample(2).double(), FIRDownsample(2, (1, 1)).double()):
         assert torch.autograd.gradgradcheck(lambda x, m=module: m(x) ** 2, normal(1, 1, 3, 4).requires_grad_())
         assert "kernel" not in module.state_dict()
-    assert Halve(1)(normal(1, 2, 4).bfloat16()).dtype == torch.bfloat16
+    assert FIRDownsample(1)(normal(1, 2, 4).bfloat16()).dtype == torch.bfloat16

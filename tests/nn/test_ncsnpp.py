@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from modkit import use
 from modkit.diffusion.schedules import VP
 from modkit.nn.ncsnpp import NCSNpp
-from modkit.nn.ncsnpp_blocks import Block, Halving, Output
+from modkit.nn.ncsnpp_blocks import Block, DownsampleBlock, Output
 from modkit.types import Cond, CondType, TensorType
 from tests.nn.modules import draw as drawn
 from tests.nn.modules import normal
@@ -82,12 +82,12 @@ def test_a_fresh_block_is_its_skip_over_sqrt_2_and_noise_starts_without_a_say():
 
 def test_paths_beside_the_way_down_and_up():
     x, beside, y = normal(2, 8, 4, 4), normal(2, 3, 4, 4, seed=1), normal(2, 8, 2, 2, seed=2)
-    down = drawn(Halving(Block(2, 8, 8, resample="down"), 2, 3, 8, path="residual", fir=True))
+    down = drawn(DownsampleBlock(Block(2, 8, 8, resample="down"), 2, 3, 8, path="residual", fir=True))
     h = down.block(x)
     got, on = down(x, beside, None, None)
     torch.testing.assert_close(got, (down.halve(beside) + h) / math.sqrt(2))
     assert got is on
-    down = drawn(Halving(Block(2, 8, 8, resample="down"), 2, 3, 8, path="skip", fir=True))
+    down = drawn(DownsampleBlock(Block(2, 8, 8, resample="down"), 2, 3, 8, path="skip", fir=True))
     got, on = down(x, beside, None, None)
     torch.testing.assert_close(on, down.halve(beside))
     torch.testing.assert_close(got, down.block(x) + down.join(on))

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modkit.losses import R1
-from modkit.nn.embeddings import sinusoidal
+from modkit.nn.embeddings import sinusoidal_embedding
 from modkit.nn.minibatch_std import minibatch_std
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.types import Cond, CondType, TensorType
@@ -37,7 +37,7 @@ def test_logits_are_the_equation(first):
         return torch.where(h > 0, h, 0.2 * h)
 
     one, _, two = net.time.layers
-    a = act(act(sinusoidal(cond.time, 8) @ one.weight.T + one.bias) @ two.weight.T + two.bias)
+    a = act(act(sinusoidal_embedding(cond.time, 8) @ one.weight.T + one.bias) @ two.weight.T + two.bias)
     h = F.conv2d(torch.cat([x, cond.concat], dim=1), net.conv_in.weight, net.conv_in.bias)
     for index, block in enumerate(net.blocks):
         inner = F.conv2d(act(h), block.conv_0.weight, block.conv_0.bias, padding=1)

@@ -175,3 +175,13 @@ def test_the_operations_of_steps_are_counted_as_those_of_forward():
     made, x, given = network(KINDS["vector"]), codes(3), values(KINDS["vector"], 3)
     forward = operations(lambda: made(x, given)).flops
     assert 0.7 * forward < operations(lambda: stepped(made, x, given)).flops <= forward
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_it_compiles_without_a_graph_break(causal):
+    cond = CondType(labels=3, context=(2, 5), concat=TensorType((2, 3, 3)))
+    network = Transformer(TensorType((2, 3), classes=4), cond, causal, width=8, depth=1, heads=2).eval()
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    values = Cond(labels=torch.tensor([0, 2]), context=torch.randn(2, 2, 5), concat=torch.randn(2, 2, 3, 3))
+    codes = torch.randint(0, 4, (2, 2, 3))
+    torch.testing.assert_close(compiled(codes, values), network(codes, values), rtol=0, atol=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modkit.nn.transformer_block import Block, Memory
+from modkit.nn.transformer_block import Block, KVCache
 
 
 def block(**options):
@@ -38,12 +38,12 @@ def test_a_block_is_attention_and_two_layers_both_residual(causal):
     torch.testing.assert_close(made(x, causal=causal), expected(made, x, causal), rtol=1e-12, atol=1e-12)
 
 
-def test_with_a_memory_tokens_may_come_one_at_a_time():
+def test_with_a_cache_tokens_may_come_one_at_a_time():
     torch.manual_seed(0)
     made, x = block(), torch.randn(3, 5, 8, dtype=torch.float64)
-    memory = Memory(5)
-    parts = [made(x[:, :2], causal=True, memory=memory)]
-    parts += [made(x[:, i : i + 1], causal=True, memory=memory) for i in range(2, 5)]
+    cache = KVCache(5)
+    parts = [made(x[:, :2], causal=True, cache=cache)]
+    parts += [made(x[:, i : i + 1], causal=True, cache=cache) for i in range(2, 5)]
     torch.testing.assert_close(torch.cat(parts, 1), made(x, causal=True), rtol=1e-12, atol=1e-12)
 
 

@@ -95,6 +95,7 @@ def reference(net: UNet, x: torch.Tensor, cond: Cond) -> torch.Tensor:
     return conv(F.silu(norm(h, "norm_out")), "conv_out")
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("size", [(8, 8), (7, 10)])
 def test_unet_is_its_diagram(size):
     net, x, cond = full(size, attention=[max(size) // 2])

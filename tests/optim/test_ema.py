@@ -5,6 +5,7 @@ from torch import nn
 from modkit.optim.ema import Average
 
 
+@pytest.mark.smoke
 def test_averages_follow_their_equation():
     model = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(2, 2)}).double()
     average = Average(model, ["a"], 0.5)
@@ -16,8 +17,8 @@ def test_averages_follow_their_equation():
         decay = min(0.5, (1 + n) / (10 + n))
         assert (decay < 0.5) == (n < 8)
         want = decay * want + (1 - decay) * model["a"].weight.detach()
-        torch.testing.assert_close(average.state()["a.weight"], want, rtol=1e-12, atol=1e-14)
-    assert set(average.state()) == {"a.weight", "a.bias"} and average.updates == 29
+        torch.testing.assert_close(average.state_dict()["a.weight"], want, rtol=1e-12, atol=1e-14)
+    assert set(average.state_dict()) == {"a.weight", "a.bias"} and average.updates == 29
 
 
 def test_applied_averages_stand_in_for_the_weights_and_leave_them_as_they_were():
@@ -31,11 +32,11 @@ def test_applied_averages_stand_in_for_the_weights_and_leave_them_as_they_were()
     average.update()
     assert live - held == pytest.approx(11)
     for _ in range(2):
-        with pytest.raises(KeyError), average.applied():
+        with pytest.raises(KeyError), average.apply():
             assert model.weight.item() == pytest.approx(held + 11 * (1 - 2 / 11))
             raise KeyError
         assert model.weight.item() == live
-    average.settle()
+    average.copy_to_model()
     assert model.weight.item() == pytest.approx(held + 9)
 
 
@@ -43,9 +44,9 @@ def test_buffers_are_left_alone_and_shared_parameters_averaged_once():
     model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.BatchNorm1d(2)})
     model["b"].shared = model["a"]
     average = Average(model, ["a", "b"], 0.5)
-    assert set(average.state()) == {"a.weight", "a.bias", "b.weight", "b.bias"}
+    assert set(average.state_dict()) == {"a.weight", "a.bias", "b.weight", "b.bias"}
     model["b"].running_mean.fill_(7.0)
-    with average.applied():
+    with average.apply():
         assert model["b"].running_mean.tolist() == [7.0, 7.0]
 
 
@@ -59,14 +60,14 @@ def test_it_goes_on_from_where_it_stood():
     models = [nn.Linear(1, 1, bias=False) for _ in range(2)]
     first, second = (Average(nn.ModuleDict({"m": model}), ["m"], 0.99) for model in models)
     moved(first, models[0], range(3))
-    second.load({name: value.clone() for name, value in first.state().items()}, first.updates)
+    second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()}, first.updates)
     for average, model in ((first, models[0]), (second, models[1])):
         moved(average, model, range(3, 6))
-    assert torch.equal(first.state()["m.weight"], second.state()["m.weight"])
+    assert torch.equal(first.state_dict()["m.weight"], second.state_dict()["m.weight"])
 
 
 def test_an_average_of_nothing():
     average = Average(nn.ModuleDict(), [], 0.9)
     average.update()
-    average.settle()
-    assert average.state() == {}
+    average.copy_to_model()
+    assert average.state_dict() == {}

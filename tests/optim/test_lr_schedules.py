@@ -30,6 +30,7 @@ def test_linear():
     assert rates(linear, 6, warmup=2, floor=0.2) == pytest.approx(expected)
 
 
+@pytest.mark.smoke
 def test_cosine():
     expected = [0.5 * (1 + math.cos(math.pi * k / 8)) / 2 for k in range(9)]
     assert rates(cosine, 8) == pytest.approx(expected, abs=1e-15)

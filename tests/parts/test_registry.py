@@ -69,6 +69,7 @@ def test_parts_are_sorted_and_can_be_had_by_kind():
     ]  # fmt: skip
 
 
+@pytest.mark.smoke
 def test_plugin_parts_carry_its_name_and_its_distribution(site):
     make_plugin(site, "acme", distribution="Acme_Parts", version="2.1")
     read = load()

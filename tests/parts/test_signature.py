@@ -80,6 +80,7 @@ class Net:
     ) -> None: ...
 
 
+@pytest.mark.smoke
 def test_parameters_are_what_the_user_sets_in_order():
     found = read_parameters(part(Net))
     assert list(found) == ["channels", "rate", "mode", "other", "inner"]

@@ -167,6 +167,7 @@ def test_everything_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
     assert events == [("fsync", tmp_path.name), *written, *after]
 
 
+@pytest.mark.smoke
 def test_tensors_of_every_dtype_come_back_bit_for_bit(tmp_path):
     floats = torch.tensor([0.1, -0.0, float("nan"), float("inf"), 1e-40, 3e38])
     dtypes = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.complex64)

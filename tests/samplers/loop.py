@@ -1,13 +1,14 @@
-"""The loop over a sampler's times, a source of unit impulses, and diffusers' schedulers in float64."""
+"""Runs of a sampler from noise, a source of unit impulses, and diffusers' schedulers in float64."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import modkit
 from modkit.kinds import Denoise, Sampler, Schedule
 from modkit.rng import Rng
 from modkit.types import Denoised
@@ -18,21 +19,19 @@ def sample(
     sampler: Sampler, denoise: Denoise, eps: Tensor, rng: Rng | None = None, times: Tensor | None = None
 ) -> Tensor:
     """Runs a sampler from standard normal `eps`, on its own times or on those given."""
-    rng = rng or Rng(0)
-    times = sampler.times() if times is None else times
-    x_t, state = sampler.start(eps, times[0]), None
-    for index, (t, s) in enumerate(pairwise(times)):
-        x_t, state = sampler.step(denoise, x_t, t, s, state, rng.at(index))
-    return x_t
+    if times is not None:
+        sampler = copy.copy(sampler)
+        sampler.times = lambda: times  # type: ignore[method-assign]
+    return modkit.sample(sampler, denoise, sampler.start(eps, sampler.times()[0]), rng=rng or Rng(0))
 
 
 class Impulses:
-    """Noise that is 1 in one row and feature of one step: 2 d + 1 rows a step tell an affine sampler's covariance."""
+    """Noise that is 1 in one row and feature of one step, from which an affine sampler's covariance follows."""
 
     def __init__(self, first: int) -> None:
         self.row = first
 
-    def at(self, index: int) -> Impulses:
+    def at(self, *names: int | str) -> Impulses:
         return self
 
     def normal(self, name: str, like: Tensor) -> Tensor:
@@ -55,7 +54,7 @@ def moments(sampler: Sampler, mixture: Mixture) -> tuple[Tensor, Tensor]:
 
 
 class Counter:
-    """A denoiser that counts its calls and keeps their times."""
+    """A denoiser that records the times of its calls."""
 
     def __init__(self, denoise: Denoise) -> None:
         self.denoise = denoise

@@ -17,6 +17,7 @@ def half(x_t, t):
     return Denoised((x_t - sigma * 0.5 * x_t) / alpha)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("spacing", "expected"), [("leading", 7.40640383), ("trailing", 13.29200267)])
 def test_ten_steps_of_a_known_network(spacing, expected):
     sampler = DDIM(TABLE, TensorType((1,)), steps=10, spacing=spacing)
@@ -39,7 +40,7 @@ def test_equals_diffusers(spacing, eta, bound):
     x = sampler.start(eps, sampler.times()[0])
     for index, i in enumerate(peer.timesteps):
         out = network(x, (i.double() + 1) / 1000)
-        noise = Rng(0).at(index).normal("eps", x)
+        noise = Rng(0).at("sampler", index).normal("eps", x)
         x = peer.step(out, i, x, eta=eta, use_clipped_model_output=True, variance_noise=noise).prev_sample
     torch.testing.assert_close(sample(sampler, denoiser(TABLE), eps), x, rtol=1e-9, atol=1e-9)
 

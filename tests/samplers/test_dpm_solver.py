@@ -35,6 +35,7 @@ def test_equals_diffusers_on_its_grid(spacing, order):
         torch.testing.assert_close(sampler.times(), times, rtol=0, atol=1e-12)
 
 
+@pytest.mark.smoke
 def test_first_order_is_ddim():
     table, x = Linear(), TensorType((3,))
     eps = Rng(0).normal("start", torch.empty(5, 3, dtype=F64))
@@ -54,7 +55,7 @@ def test_converges_at_second_order():
     assert (order - 2).abs().max() < 0.15
 
 
-def test_the_state_is_a_runs_own():
+def test_runs_share_no_state():
     table = Linear()
     sampler = DPMSolverPlusPlus(table, TensorType((3,)), steps=6)
     eps = Rng(0).normal("start", torch.empty(5, 3, dtype=F64))

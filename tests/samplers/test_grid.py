@@ -3,11 +3,11 @@ from typing import get_type_hints
 import pytest
 import torch
 
-from modkit.diffusion.schedules import EDM, Cosine, Flow, Linear, sigma_ends
+from modkit.diffusion.schedules import EDM, Cosine, Flow, Linear, find_noise_range
 from modkit.kinds import Schedule
 from modkit.rng import Rng
 from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun
-from modkit.samplers.grid import noise_levels, spaced
+from modkit.samplers.grid import choose_times, space_noise_levels
 from modkit.types import Denoised, TensorType
 from tests.mixture import gaussian, ring
 from tests.refusals import refusals
@@ -33,7 +33,7 @@ LARGEST = {"heun": 0.01, "heun churned": 0.015, "dpm-solver++": 0.002}
 
 
 class VP:
-    """A third party's schedule: what the kind asks for and nothing more."""
+    """A third party's schedule, with only what the kind requires."""
 
     num = None
 
@@ -45,7 +45,7 @@ class VP:
 
 
 def test_edm_grid_is_the_published_one():
-    _, sigma = EDM().scales(noise_levels(None, EDM(), 18))
+    _, sigma = EDM().scales(space_noise_levels(None, EDM(), 18))
     published = [80, 57.586, 40.7856, 28.3746, 19.3525]
     assert sigma[:5].tolist() == pytest.approx(published, rel=1e-5)
     assert sigma[16:].tolist() == pytest.approx([0.00752802, 0.002, 0], rel=1e-6)
@@ -53,7 +53,7 @@ def test_edm_grid_is_the_published_one():
 
 def test_table_spacings():
     def indices(steps, spacing):
-        times = spaced(None, Linear(), steps, spacing)
+        times = choose_times(None, Linear(), steps, spacing)
         assert times[-1] == 0
         return (times[:-1] * 1000 - 1).round().int().tolist()
 
@@ -67,15 +67,15 @@ def test_table_spacings():
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 333, 999, 1000])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_spacings_never_repeat_a_time(spacing, steps):
-    times = spaced(None, Linear(), steps, spacing)
+    times = choose_times(None, Linear(), steps, spacing)
     assert len(times) == steps + 1 and times.diff().max() < 0 and times[0] <= 1
 
 
 @pytest.mark.parametrize("schedule", [*SCHEDULES.values(), VP()], ids=[*SCHEDULES, "third party"])
 def test_noise_levels_span_the_schedules_ends(schedule):
-    times = noise_levels(None, schedule, 12)
+    times = space_noise_levels(None, schedule, 12)
     alpha, sigma = schedule.scales(times)
-    low, high = sigma_ends(schedule)
+    low, high = find_noise_range(schedule)
     assert float(sigma[0] / alpha[0]) == pytest.approx(high, rel=1e-6)
     assert float(sigma[-2] / alpha[-2]) == pytest.approx(low, rel=1e-6)
     assert times.diff().max() < 0 and times[-1] == 0 and times.dtype == F64

@@ -14,6 +14,7 @@ from tests.samplers.loop import Counter, denoiser, network, sample
 F64 = torch.float64
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "churn", [{}, {"churn": 40.0}, {"churn": 5.0, "churn_min": 0.05, "churn_max": 50.0, "noise": 1.003}]
 )
@@ -31,7 +32,7 @@ def test_is_algorithm_2(churn):
         inside = churn.get("churn_min", 0) <= sigma <= churn.get("churn_max", math.inf)
         gamma = min(churn.get("churn", 0) / steps, math.sqrt(2) - 1) if inside else 0
         sigma_hat = sigma + gamma * sigma
-        noise = Rng(3).at(i).normal("eps", x)
+        noise = Rng(3).at("sampler", i).normal("eps", x)
         x_hat = x + math.sqrt(sigma_hat**2 - sigma**2) * churn.get("noise", 1) * noise
         d = (x_hat - denoise(x_hat, torch.tensor(sigma_hat / 80, dtype=F64)).x_0) / sigma_hat
         x = x_hat + (lower - sigma_hat) * d

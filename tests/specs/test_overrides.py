@@ -60,6 +60,7 @@ def test_positions_point_into_the_override(spec):
     assert changed.find_position("model.prior.schedule") == Position("f", 9, 15)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_swap_comes_before_values_and_keeps_what_both_declare(spec, order):
     overrides = ["model.prior.sampler=dpm-solver++", "model.prior.sampler.steps=20"][::order]

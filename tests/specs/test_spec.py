@@ -134,6 +134,7 @@ def test_a_registered_class_is_recorded_by_name_and_a_local_one_is_not_reloadabl
         Spec(model=use("autoencoder", encoder=node)).to_yaml()
 
 
+@pytest.mark.smoke
 def test_yaml_and_python_build_the_same_spec():
     spec = Spec(
         name="ldm-shape-only",

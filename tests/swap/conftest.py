@@ -1,9 +1,18 @@
-"""What every test of the swap matrix does without."""
+"""What every test of the swap matrix does with less of."""
+
+from functools import cache
 
 import pytest
+from sklearn.datasets import load_digits
+
+from modkit.data.digits import _split
+
+_FEW = tuple(array[:400] for array in load_digits(return_X_y=True))
+_split_few = cache(_split.__wrapped__)
 
 
 @pytest.fixture(autouse=True)
-def hasty(monkeypatch):
-    """No waiting for the disk: whether a run survives a kill is tested elsewhere."""
-    monkeypatch.setattr("os.fsync", lambda file: None)
+def few_digits(monkeypatch):
+    """A few digits: what parts are prepared with is most of the work."""
+    monkeypatch.setattr("modkit.data.digits.load_digits", lambda **kwargs: _FEW)
+    monkeypatch.setattr("modkit.data.digits._split", _split_few)

@@ -50,7 +50,7 @@ GAUSSIAN = r"bottleneck \(gaussian\)"
 LATENT = r"the latent 'continuous' of model\.autoencoder \(autoencoder\)"
 
 TWO_MAPS = (
-    r"model\.conditioner: the conditioner several .*: Several cannot join 'label' to those before it: "
+    r"model\.conditioner: the conditioner several .*: Several cannot join 'label' to the conditioners before it: "
     "conditions expect `concat` from one side only"
 )
 CODES = {"autoregressive": "Autoregressive", "masked": "Masked"}
@@ -66,7 +66,7 @@ def no_map(path, part, told, source):
 def no_latents(part):
     """A Model that does not encode stands where one must."""
     path = r"model\.autoencoder"
-    return rf"{path}: a latent model expects one that encodes, got {path} \({part}, .*\), which has no latents"
+    return rf"{path}: Latent expects an autoencoder that encodes, got {path} \({part}, .*\), which has no latents"
 
 
 def no_loss(term, losses):

@@ -191,8 +191,8 @@ REFUSALS = {
         r"model\.prior\.sampler \(maskgit, .*\), which fills in masks"
     ),
     "latent-masked model.prior.sampler=raster": (
-        r"model\.prior\.sampler: Masked expects a decoding of masked codes for its network, which sees all, got "
-        r"model\.prior\.sampler \(raster, .*\), which goes in raster order"
+        r"model\.prior\.sampler: Masked expects a decoding of masked codes for its network, which is not causal, got "
+        r"model\.prior\.sampler \(raster, .*\), which decodes in raster order"
     ),
     "latent-autoregressive model.prior.weights.nll=adaptive": (
         r"Adaptive expects `against` to name losses other than 'nll', got \['nll'\]"

@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from sklearn.datasets import load_digits
 
 import modkit
 from modkit import SpecError
@@ -24,15 +23,6 @@ IDLE = {
 
 FITTING = [case for case in crossings() if case.fits]
 REFUSED = [case for case in crossings() if not case.fits]
-
-
-_FEW = tuple(array[:240] for array in load_digits(return_X_y=True))
-
-
-@pytest.fixture(autouse=True)
-def few_digits(monkeypatch):
-    """A few digits: what parts are prepared with is most of the work."""
-    monkeypatch.setattr("modkit.data.digits.load_digits", lambda **kwargs: _FEW)
 
 
 def idle(case, part):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from modkit.training.callbacks import Watchers
+from modkit.training.callbacks import Callbacks
 
 GRID, ERROR = torch.zeros(1, 2, 2, dtype=torch.uint8), RuntimeError("stopped")
 
@@ -25,17 +25,17 @@ class Recorder:
         return method
 
 
-def tell_all(watchers):
-    watchers.run_started()
-    watchers.step_done(1, 5, {"a/b": 0.5})
-    watchers.samples_ready(5, GRID)
-    watchers.checkpoint_saved(Path("c"))
-    watchers.run_finished(ERROR)
+def notify_all(callbacks):
+    callbacks.run_started()
+    callbacks.step_done(1, 5, {"a/b": 0.5})
+    callbacks.samples_ready(5, GRID)
+    callbacks.checkpoint_saved(Path("c"))
+    callbacks.run_finished(ERROR)
 
 
 def test_every_event_reaches_every_logger_with_its_arguments():
     run, loggers = SimpleNamespace(), [Recorder(), Recorder()]
-    tell_all(Watchers(run, loggers))
+    notify_all(Callbacks(run, loggers))
     want = [
         ("run_started", {"run": run}),
         ("step_done", {"run": run, "stage": 1, "step": 5, "losses": {"a/b": 0.5}}),
@@ -49,27 +49,27 @@ def test_every_event_reaches_every_logger_with_its_arguments():
 @pytest.mark.parametrize("event", ["run_started", "step_done", "samples_ready", "checkpoint_saved", "run_finished"])
 def test_a_logger_that_fails_is_warned_about_once_and_left_out(event):
     loggers = [Recorder(event), Recorder()]
-    watchers = Watchers(SimpleNamespace(), loggers)
-    message = rf"logger Recorder failed in {event} and is left out: KeyError: 'oh'"
+    callbacks = Callbacks(SimpleNamespace(), loggers)
+    message = rf"logger Recorder failed in {event} and is not called again: KeyError: 'oh'"
     with pytest.warns(UserWarning, match=message) as caught:
-        tell_all(watchers)
+        notify_all(callbacks)
     assert len(caught) == 1 and loggers[0].told[-1][0] == event
     assert [name for name, _ in loggers[1].told][-1] == "run_finished" and len(loggers[1].told) == 5
     told = len(loggers[0].told)
-    tell_all(watchers)
+    notify_all(callbacks)
     assert len(loggers[0].told) == told and len(loggers[1].told) == 10
 
 
 def test_a_logger_needs_no_method_and_an_interruption_is_not_held_back():
     with warnings.catch_warnings():
-        tell_all(Watchers(SimpleNamespace(), [object()]))
+        notify_all(Callbacks(SimpleNamespace(), [object()]))
 
     class Impatient:
         def step_done(self, run, stage, step, losses):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Watchers(SimpleNamespace(), [Impatient()]).step_done(0, 1, {})
+        Callbacks(SimpleNamespace(), [Impatient()]).step_done(0, 1, {})
 
 
 def test_a_logger_whose_attribute_fails_does_not_stop_the_others():
@@ -79,8 +79,8 @@ def test_a_logger_whose_attribute_fails_does_not_stop_the_others():
             raise OSError("gone")
 
     other = Recorder()
-    with pytest.warns(UserWarning, match="logger Broken failed in run_started and is left out: OSError: gone"):
-        tell_all(Watchers(SimpleNamespace(), [Broken(), other]))
+    with pytest.warns(UserWarning, match="logger Broken failed in run_started and is not called again: OSError: gone"):
+        notify_all(Callbacks(SimpleNamespace(), [Broken(), other]))
     assert len(other.told) == 5
 
 
@@ -88,7 +88,7 @@ def test_plugins_are_told_too(monkeypatch):
     told = []
     calls = SimpleNamespace(call=lambda hook, **arguments: told.append((hook, set(arguments))))
     monkeypatch.setattr("modkit.training.callbacks.get_registry", lambda: calls)
-    tell_all(Watchers(SimpleNamespace()))
+    notify_all(Callbacks(SimpleNamespace()))
     assert told == [
         ("modkit_run_started", {"run"}),
         ("modkit_step_done", {"run", "stage", "step", "losses"}),

@@ -81,5 +81,5 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(ValueError, match="TensorBoard expects every >= 1, got 0"):
         TensorBoard(every=0)
-    with pytest.raises(ValueError, match="TensorBoard expects run_started before"):
+    with pytest.raises(ValueError, match="TensorBoard expects calls between run_started and run_finished"):
         TensorBoard().step_done(SimpleNamespace(path=tmp_path), 0, 0, {"vae/nll": 1.0})

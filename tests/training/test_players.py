@@ -10,9 +10,16 @@ from modkit.building.plan import plan
 from modkit.errors import SpecError
 from modkit.losses.coefficients import Adaptive, Constant, Warmup
 from modkit.models.model import Player
-from modkit.rng import Rng
-from modkit.specs.settings import Term
-from modkit.training.players import Seat, Turn, matching, owned, rounds, seats, taking_turn, unscoped, weighted
+from modkit.training.players import (
+    PlayerState,
+    collect_modules,
+    make_player_states,
+    match_names,
+    schedule_stages,
+    strip_scope,
+    take_turn,
+    weigh_losses,
+)
 from tests.play import MLP, digits, spec, turn
 
 VQGAN = use("autoencoder", **MLP, critic=use("mlp", width=8, depth=1), critic_start=3)
@@ -27,19 +34,21 @@ def made(model, **train):
 
 def table(model, **train):
     model, settings = made(model, **train)
-    return model, [seats(model, settings, round, settings.engine(device="cpu")) for round in rounds(model, settings)]
+    engine = settings.engine(device="cpu")
+    return model, [make_player_states(model, settings, stage, engine) for stage in schedule_stages(model, settings)]
 
 
 def names(played):
-    return [[player.name for player in round.players] for round in played]
+    return [[player.name for player in stage.players] for stage in played]
 
 
+@pytest.mark.smoke
 def test_losses_are_weighted_by_name_and_the_rest_weighs_one():
     losses = {"nll": torch.tensor(2.0), "kl": torch.tensor(3.0), "other": torch.tensor(5.0)}
     weights = {"kl": Constant(value=0.5), "nll": Warmup(value=4.0, steps=10, start=5), "absent": Constant(value=9.0)}
-    assert weighted(losses, weights, 0, None) == 1.5 + 5
-    assert weighted(losses, weights, 10, None) == 2 * 2 + 1.5 + 5
-    assert weighted(losses, weights, 99, None) == 4 * 2 + 1.5 + 5
+    assert weigh_losses(losses, weights, 0, None) == 1.5 + 5
+    assert weigh_losses(losses, weights, 10, None) == 2 * 2 + 1.5 + 5
+    assert weigh_losses(losses, weights, 99, None) == 4 * 2 + 1.5 + 5
 
 
 @pytest.mark.parametrize("scope", ["", "autoencoder/", "outer/autoencoder/"])
@@ -50,7 +59,7 @@ def test_an_adaptive_weight_sees_the_weighted_terms_of_its_own_model(scope):
         losses = {"nll": 100 * last.sum(), **losses}  # another's
     adaptive = Adaptive("adversarial", against=["nll", "kl"], value=0.5)
     weights = {f"{scope}kl": Constant(value=0.25), f"{scope}adversarial": adaptive}
-    total = weighted(losses, weights, 0, last)
+    total = weigh_losses(losses, weights, 0, last)
     lam = 0.5 * (3**2 + 1**2) ** 0.5 / (10 * 2**0.5 + 1e-4)
     torch.testing.assert_close(total.item(), 3 + 0.25 * 4 + lam * 30 + (300 if scope else 0))
     (gradient,) = torch.autograd.grad(total, last)
@@ -59,35 +68,15 @@ def test_an_adaptive_weight_sees_the_weighted_terms_of_its_own_model(scope):
 
 
 def test_a_scope_is_taken_off_whole_names_only():
-    assert unscoped("prior/kl", "prior") == "kl" == unscoped("kl", "")
-    assert unscoped("prior2/kl", "prior") == "prior2/kl"
-
-
-def test_lazy_terms_are_due_from_their_start_on_each_nth_step():
-    terms = {"*r1": Term(every=4, start=2), "critic/*": Term(every=2)}
-
-    def due(name):
-        return [index for index in range(13) if Turn(index, Rng(0), terms).wants(name)]
-
-    assert due("r1") == [2, 6, 10]
-    assert due("critic/r1") == [2, 6, 10]
-    assert due("critic/gp") == [0, 2, 4, 6, 8, 10, 12]
-    assert due("nll") == list(range(13))
-
-
-def test_terms_against_a_player_wait_for_it():
-    waiting = Turn(0, Rng(0), {}, ("critic", "prior/second"))
-    for term in ("adversarial", "adversarial/critic", "prior/adversarial", "prior/adversarial/second"):
-        assert not waiting.wants(term)
-    for term in ("nll", "adversarial/other", "prior/adversarial/critic", "outer/adversarial", "adversarial/second"):
-        assert waiting.wants(term)
+    assert strip_scope("prior/kl", "prior") == "kl" == strip_scope("kl", "")
+    assert strip_scope("prior2/kl", "prior") == "prior2/kl"
 
 
 def test_the_natural_game_is_the_model_s_own_with_the_settings_steps():
     model, settings = made(LDM, steps=7, ema=0.5)
-    played = rounds(model, settings)
+    played = schedule_stages(model, settings)
     assert names(played) == [["autoencoder/autoencoder", "autoencoder/critic"], ["prior/denoiser"]]
-    assert [(round.steps, round.decay) for round in played] == [(7, 0.5)] * 2
+    assert [(stage.steps, stage.decay) for stage in played] == [(7, 0.5)] * 2
 
 
 def test_stages_choose_players_by_pattern_in_the_model_s_order():
@@ -96,10 +85,10 @@ def test_stages_choose_players_by_pattern_in_the_model_s_order():
         {"players": ["*critic", "*/critic"], "ema": 0},
         {"players": ["*"], "steps": 0, "ema": 0.25},
     ]
-    played = rounds(*made(LDM, steps=7, ema=0.5, stages=stages))
+    played = schedule_stages(*made(LDM, steps=7, ema=0.5, stages=stages))
     everyone = ["autoencoder/autoencoder", "autoencoder/critic", "prior/denoiser"]
     assert names(played) == [[everyone[0], everyone[2]], [everyone[1]], everyone]
-    assert [(round.steps, round.decay) for round in played] == [(3, 0.5), (7, 0), (0, 0.25)]
+    assert [(stage.steps, stage.decay) for stage in played] == [(3, 0.5), (7, 0), (0, 0.25)]
 
 
 def test_patterns_that_match_nobody_are_refused():
@@ -109,18 +98,18 @@ def test_patterns_that_match_nobody_are_refused():
         ({"players": {"denoiser": {"every": 2}}}, r"train.players: the pattern 'denoiser'"),
     ):
         with pytest.raises(ValueError, match=f"{where} matches none of: {everyone}"):
-            rounds(*made(LDM, **train))
+            schedule_stages(*made(LDM, **train))
         with pytest.raises(SpecError, match=where):
             build(spec(LDM, **train))
-    with pytest.raises(ValueError, match="where: the pattern 'a' matches none of: nothing"):
-        matching("a", [], "where")
+    with pytest.raises(ValueError, match="where: the pattern 'a' matches none of: \\(no names\\)"):
+        match_names("a", [], "where")
 
 
 def test_a_model_that_is_frozen_has_nothing_to_train():
     model, settings = made(LDM)
     model.frozen = True
-    with pytest.raises(ValueError, match="something to train, got one that is frozen: say `train: true`"):
-        rounds(model, settings)
+    with pytest.raises(ValueError, match="something to train, got a frozen one: set `train: true`"):
+        schedule_stages(model, settings)
 
 
 def test_players_are_overridden_by_pattern_the_later_over_the_earlier():
@@ -145,16 +134,16 @@ def test_players_are_overridden_by_pattern_the_later_over_the_earlier():
 def test_a_learning_rate_falls_over_the_turns_that_its_player_has():
     players = {"critic": {"every": 3, "start": 1}}
     _, ((auto, critic),) = table(VQGAN, lr_schedule="linear", players=players, steps=10, optimizer=use("sgd", lr=1.0))
-    for seat, turns in ((auto, 10), (critic, 3)):
+    for state, turns in ((auto, 10), (critic, 3)):
         rates = []
         for _ in range(turns):
-            rates.append(seat.optimizer.param_groups[0]["lr"])
-            seat.optimizer.step()
-            seat.schedule.step()
+            rates.append(state.optimizer.param_groups[0]["lr"])
+            state.optimizer.step()
+            state.schedule.step()
         assert rates == pytest.approx([1 - i / turns for i in range(turns)])
 
 
-def test_a_seat_owns_what_its_player_does_and_holds_the_others_statistics():
+def test_a_state_has_its_player_s_modules_and_the_others_statistics():
     model, ((auto, critic),) = table(use("autoencoder", **{**MLP, "bottleneck": "vq"}, critic=use("dcgan", channels=4)))
     own = {id(p) for part in (model.encoder, model.bottleneck, model.decoder) for p in part.parameters()}
     assert {id(p) for p in auto.parameters} == own
@@ -171,16 +160,16 @@ def test_a_turn_puts_back_what_moved_elsewhere_even_after_an_error():
     engine = SimpleNamespace(wrap=lambda name, module: module)
     model.weights = lambda player: {}
     players = [Player("a", ("a",)), Player("b", ("b",))]
-    a, b = (Seat(model, p, [q for q in players if q is not p], settings, 1, engine) for p in players)
+    a, b = (PlayerState(model, p, [q for q in players if q is not p], settings, 1, engine) for p in players)
     x = torch.randn(8, 2) + 3
-    with pytest.raises(KeyError), taking_turn(a, [b]):
+    with pytest.raises(KeyError), take_turn(a, [b]):
         assert [p.requires_grad for p in model.parameters()] == [True, True, False, False]
         model["b"](model["a"](x) + 1)
         assert model["b"].running_mean.abs().min() > 0
         raise KeyError
     assert model["a"].running_mean.abs().min() > 0 and model["a"].num_batches_tracked == 1
     assert model["b"].running_mean.tolist() == [0, 0] and model["b"].num_batches_tracked == 0
-    with taking_turn(b, [a]):
+    with take_turn(b, [a]):
         assert [p.requires_grad for p in model.parameters()] == [False, False, True, True]
 
 
@@ -188,27 +177,27 @@ def test_what_is_frozen_or_another_s_is_not_owned():
     model = build(spec(use("gan", generator=use("mlp", width=4, depth=1), discriminator=use("mlp", width=4, depth=1))))
     player = Player("all", ("generator", "discriminator"))
     everything = {id(module) for part in (model.generator, model.discriminator) for module in part.modules()}
-    assert {id(module) for module in owned(model, player)} == everything
+    assert {id(module) for module in collect_modules(model, player)} == everything
     model.discriminator.frozen = True
     mine = {id(module) for module in model.generator.modules()}
-    assert {id(module) for module in owned(model, player)} == mine
+    assert {id(module) for module in collect_modules(model, player)} == mine
     model.discriminator.frozen = False
     model.generator.borrowed = model.discriminator  # as a `ref` would: it is kept where it was built
-    assert {id(module) for module in owned(model, Player("one", ("generator",)))} == mine
+    assert {id(module) for module in collect_modules(model, Player("one", ("generator",)))} == mine
 
 
-def test_players_without_parameters_have_no_seat():
+def test_players_without_parameters_have_no_state():
     model, settings = made(use("autoencoder", **MLP))
-    (round,) = rounds(model, settings)
-    assert len(seats(model, settings, round, settings.engine(device="cpu"))) == 1
+    (stage,) = schedule_stages(model, settings)
+    assert len(make_player_states(model, settings, stage, settings.engine(device="cpu"))) == 1
     model.requires_grad_(False)
     model.encoder = model.decoder = model.bottleneck = nn.Identity()
-    assert seats(model, settings, round, settings.engine(device="cpu")) == []
+    assert make_player_states(model, settings, stage, settings.engine(device="cpu")) == []
 
 
 def test_gradients_flow_through_the_rival_to_the_player():
     model, ((auto, critic),) = table(use("autoencoder", **MLP, critic=use("mlp", width=8, depth=1)))
-    with taking_turn(auto, [critic]):
+    with take_turn(auto, [critic]):
         auto.losses(digits(4), turn())["adversarial"].backward()
     assert all(p.grad is not None and p.grad.any() for p in model.decoder.parameters())
     assert all(p.grad is None for p in model.critic.parameters())

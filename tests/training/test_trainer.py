@@ -134,12 +134,12 @@ def test_what_no_player_of_the_stage_owns_is_frozen(tmp_path):
     stages = [{"players": ["*"], "steps": 2}, {"players": ["generator"], "steps": 2}]
     modes = []
 
-    class Watch:
+    class Spy:
         def step_done(self, run, stage, step, losses):
             parts = (one.model.generator, one.model.discriminator)
             modes.append([all(m.training for m in part.modules()) for part in parts])
 
-    one = trainer(spec(gan, stages=stages, ema=0, checkpoints={"every": 2, "keep": 9}), tmp_path / "run", [Watch()])
+    one = trainer(spec(gan, stages=stages, ema=0, checkpoints={"every": 2, "keep": 9}), tmp_path / "run", [Spy()])
     one.fit()
     assert modes == [[True, True]] * 2 + [[True, False]] * 2
     middle = store.load(one.run.checkpoints / "step-00000002").tensors["model"]
@@ -169,13 +169,13 @@ class Told(Model):
 
     def update(self, player, step):
         grown = self.line.weight.item() != self.before
-        self.told.append(("update", player, step.index, step.moves, grown))
+        self.told.append(("update", player, step.index, step.training, grown))
         self.before = self.line.weight.item()
 
     before = 0.0
 
     def draw(self, num, fields, cond, rng):
-        return self.line.weight * rng.normal("x", self.blank(num, self.event))
+        return self.line.weight * rng.normal("x", self.allocate(num, self.event))
 
 
 def test_a_step_is_losses_over_microbatches_then_the_optimizer_then_update(tmp_path):
@@ -191,13 +191,13 @@ def test_a_step_is_losses_over_microbatches_then_the_optimizer_then_update(tmp_p
 def test_a_loss_that_is_not_a_number_stops_at_once_and_names_the_last_good_checkpoint(tmp_path, until):
     errors = []
 
-    class Watch:
+    class Spy:
         def run_finished(self, run, error):
             errors.append(error)
 
-    one = trainer(spec(use(Told, until=until), checkpoints={"every": 1}), tmp_path / "run", [Watch()])
+    one = trainer(spec(use(Told, until=until), checkpoints={"every": 1}), tmp_path / "run", [Spy()])
     good = tmp_path / "run" / "checkpoints" / f"step-0000000{until}"
-    where = rf"by step {until} \(stage 0, step {until} of it\)"
+    where = rf"at step {until} \(step {until} of stage 0\)"
     message = f"the loss bad of one is nan {where}; the last good checkpoint is {good}"
     with pytest.raises(TrainingError, match=message) as caught, one.run:
         one.fit()
@@ -208,11 +208,11 @@ def test_a_loss_that_is_not_a_number_stops_at_once_and_names_the_last_good_check
 def test_watchers_are_told_in_order(tmp_path):
     told = []
 
-    class Watch:
+    class Spy:
         def __getattr__(self, event):
             return lambda run, **arguments: told.append((event, arguments))
 
-    one = fitted(LINE, tmp_path / "run", [Watch()], steps=3, samples={"every": 2, "num": 4}, checkpoints={"every": 2})
+    one = fitted(LINE, tmp_path / "run", [Spy()], steps=3, samples={"every": 2, "num": 4}, checkpoints={"every": 2})
     events = [(event, arguments.get("step")) for event, arguments in told]
     want = ["run_started", "checkpoint_saved", "step_done", "step_done", "samples_ready", "checkpoint_saved"]
     assert [name for name, _ in events] == [*want, "step_done", "samples_ready", "checkpoint_saved", "run_finished"]
@@ -234,7 +234,9 @@ def test_a_logger_that_fails_never_stops_training(tmp_path):
         def step_done(self, **_):
             raise OSError("disk full")
 
-    with pytest.warns(UserWarning, match="logger Broken failed in step_done and is left out: OSError: disk full") as w:
+    with pytest.warns(
+        UserWarning, match="logger Broken failed in step_done and is not called again: OSError: disk full"
+    ) as w:
         one = fitted(LINE, tmp_path / "run", [Broken()])
     assert len(w) == 1 and one.run.finished and len(one.run.metrics()) == 4
 

@@ -13,7 +13,6 @@ import pickle
 import sys
 import tempfile
 import types
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from faithful.measure import TOLERANCE, Figure, compare, generator, perturbed, table
 from faithful.peer import commit, pieces
-from modkit import Cond, Spec, build
+from modkit import Cond, Spec, build, sample
 from modkit.rng import Rng
 from modkit.samplers.heun import Heun
 
@@ -166,11 +165,7 @@ def _trajectories(name: str, sampler: Any, theirs: Any, model: Any, options: dic
 
 def _run(model: Any, heun: Any, start: Tensor, cond: Cond) -> Tensor:
     denoise = model._denoise(cond)
-    times = heun.times()
-    x_t: Tensor = heun.start(start, times[0])
-    for index, (t, s) in enumerate(pairwise(times)):
-        x_t, _ = heun.step(denoise, x_t, t, s, None, Rng(0).at("sampler", index))
-    return x_t
+    return sample(heun, denoise, heun.start(start, heun.times()[0]), rng=Rng(0))
 
 
 def _labels(classes: int, num: int) -> tuple[Tensor | None, Tensor | None]:

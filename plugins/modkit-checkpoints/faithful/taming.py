@@ -91,10 +91,10 @@ def _first_stage(name: str, net: dict[str, Any]) -> list[Figure]:
         encode = nn.ModuleList([ours.encoder, ours.bottleneck.project])
         size = f"{x.shape[1]}×{side}×{side}"
         figures.append(
-            compare("encoder", name, size, h, lambda x=x: ours.bottleneck.continuous(ours.encoder(x)), encode)
+            compare("encoder", name, size, h, lambda x=x: ours.bottleneck.to_continuous(ours.encoder(x)), encode)
         )
-        assert torch.equal(ours.bottleneck.encoded(h).flatten(), indices.flatten())
-        run = lambda h=h: ours.bottleneck.embedded(ours.bottleneck.encoded(h))  # noqa: E731
+        assert torch.equal(ours.bottleneck.encode(h).flatten(), indices.flatten())
+        run = lambda h=h: ours.bottleneck.embed(ours.bottleneck.encode(h))  # noqa: E731
         book = ours.bottleneck.codebook
         figures.append(compare("quantizer", name, f"{h.shape[1]}×{h.shape[2]}×{h.shape[3]}", quantized, run, book))
         decoded = peer.decode(quantized)

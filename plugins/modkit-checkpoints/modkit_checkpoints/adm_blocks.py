@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modkit.nn.blocks import Downsample, Upsample, conv, zero
+from modkit.nn.blocks import Downsample, Upsample, conv, zero_init
 
 __all__ = ["AdmBlock", "Direction", "embedded_time", "plain", "wide_norm"]
 
@@ -62,7 +62,7 @@ class AdmBlock(nn.Module):
         self.modulation = nn.Linear(width, (1 + film) * out_channels) if width else None
         self.norm_2 = wide_norm(out_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv_2 = zero(conv(rank, out_channels, out_channels))
+        self.conv_2 = zero_init(conv(rank, out_channels, out_channels))
         self.skip = nn.Identity() if channels == out_channels else conv(rank, channels, out_channels, kernel=1)
 
     def forward(self, x: Tensor, embedding: Tensor, size: Sequence[int] = ()) -> Tensor:

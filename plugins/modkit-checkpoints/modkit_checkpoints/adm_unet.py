@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from modkit.nn.attention import Attention
 from modkit.nn.blocks import Downsample, Upsample
 from modkit.nn.embeddings import CondEmbedding
-from modkit.nn.unet_body import UNetBody, levels
+from modkit.nn.unet_body import UNetBody, check_pyramid
 from modkit.types import Cond, CondType, TensorType
 from modkit_checkpoints.adm_blocks import AdmBlock, Direction, embedded_time, plain, wide_norm
 from modkit_checkpoints.spatial_transformer import SpatialTransformer
@@ -76,7 +76,7 @@ class AdmUNet(UNetBody):
         resampling: Literal["conv", "block", "plain"] = "conv",
         dropout: float = 0.0,
     ) -> None:
-        attends = levels("AdmUNet", x, out, channels, blocks, attention)
+        attends = check_pyramid("AdmUNet", x, out, channels, blocks, attention)
         if any(wide % _NORMED for wide in channels):
             raise ValueError(f"AdmUNet expects channels in multiples of {_NORMED}, got {channels}")
         if resampling not in ("conv", "block", "plain"):
@@ -112,8 +112,8 @@ class AdmUNet(UNetBody):
             blocks=blocks,
             attends=attends,
             unit=unit,
-            halve=partial(resampler, "down"),
-            double=partial(resampler, "up"),
+            downsample=partial(resampler, "down"),
+            upsample=partial(resampler, "up"),
             norm=wide_norm,
         )
         self.base, self.time, self.others = channels[0], time, others
@@ -124,10 +124,10 @@ class AdmUNet(UNetBody):
         Raises:
             ValueError: If a condition that the type has is missing.
         """
-        return self.embedded(x, cond, self._embedding(cond, x))
+        return self.evaluate(x, cond, self._embedding(cond, x))
 
-    def resampled(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
-        """`h`, halved or doubled, modulated where a residual block does it."""
+    def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
+        """Downsamples or upsamples `h`, modulated where a residual block does it."""
         y: Tensor = module(h, embedding, () if size is None else size)
         return y
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Examples, Frequencies
-from modkit.conditioners.fields import Field, check_drop, field_of
+from modkit.conditioners.fields import Field, check_drop, find_field
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -45,7 +45,7 @@ class ClassToken(nn.Module):
         drop: float = 0.1,
     ) -> None:
         super().__init__()
-        self.field = field_of(self, fields, field)
+        self.field = find_field(self, fields, field)
         self.classes = _classes(self.field)
         check_drop(self, drop)
         if width < 1:
@@ -63,7 +63,7 @@ class ClassToken(nn.Module):
             ValueError: If the field is missing or is not int64 `b`; outside training, on the CPU, if a label is out of
                 range.
         """
-        labels = self.field.looked_at(fields, self.training)
+        labels = self.field.read_checked(fields, self.training)
         return Cond(context=self._tokens(_dropped(labels, self.classes, self.drop, rng)))
 
     def null(self, num: int) -> Cond:
@@ -98,7 +98,7 @@ class ClassId(nn.Module):
 
     def __init__(self, fields: dict[str, TensorType], *, field: str = "labels", drop: float = 0.1) -> None:
         super().__init__()
-        self.field = field_of(self, fields, field)
+        self.field = find_field(self, fields, field)
         self.classes = _classes(self.field)
         check_drop(self, drop)
         self.drop = drop
@@ -113,7 +113,7 @@ class ClassId(nn.Module):
             ValueError: If the field is missing or is not int64 `b`; outside training, on the CPU, if a label is out of
                 range.
         """
-        labels = self.field.looked_at(fields, self.training)
+        labels = self.field.read_checked(fields, self.training)
         return Cond(labels=_dropped(labels, self.classes, self.drop, rng))
 
     def null(self, num: int) -> Cond:
@@ -145,7 +145,7 @@ class GivenTokens(nn.Module):
         self, fields: dict[str, TensorType], *, field: str = "tokens", drop: float = 0.1, keep: int = 16
     ) -> None:
         super().__init__()
-        self.field = field_of(self, fields, field)
+        self.field = find_field(self, fields, field)
         type = self.field.type
         if type.classes is not None or len(type.shape) != 2:
             raise ValueError(f"GivenTokens expects field {field!r} to hold continuous tokens (n, d), got {type}")

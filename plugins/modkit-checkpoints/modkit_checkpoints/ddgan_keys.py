@@ -15,7 +15,7 @@ from itertools import count
 from torch import Tensor, nn
 
 from modkit.nn.ncsnpp import NCSNpp
-from modkit.nn.ncsnpp_blocks import Block, Halving, Head, Output, Unit
+from modkit.nn.ncsnpp_blocks import Block, DownsampleBlock, Head, Output, Unit
 from modkit_checkpoints.conversion import Rule, pair
 
 __all__ = ["discriminator_rules", "generator_rules"]
@@ -35,7 +35,7 @@ def generator_rules(net: NCSNpp, depth: int) -> list[Rule]:
     rules += pair(_next(place), "conv_in")
     for index, module in enumerate(net.down):
         ours = f"down.{index}"
-        if isinstance(module, Halving):
+        if isinstance(module, DownsampleBlock):
             rules += _block(_next(place), f"{ours}.block")
             if module.path == "skip":
                 rules += pair(f"{_next(place)}.Conv_0", f"{ours}.join")

@@ -21,9 +21,9 @@ from functools import partial
 from torch import Tensor, nn
 
 from modkit.nn.attention import Attention
-from modkit.nn.blocks import ResidualBlock, norm
-from modkit.nn.fir import Double, Halve
-from modkit.nn.unet_body import UNetBody, levels
+from modkit.nn.blocks import ResidualBlock, group_norm
+from modkit.nn.fir import FIRDownsample, FIRUpsample
+from modkit.nn.unet_body import UNetBody, check_pyramid
 from modkit.types import Cond, CondType, TensorType
 from modkit_checkpoints.adm_blocks import embedded_time
 from modkit_checkpoints.edm_embedding import Mapping
@@ -68,7 +68,7 @@ class DhariwalUNet(UNetBody):
         augment: int = 0,
         dropout: float = 0.0,
     ) -> None:
-        attends = levels("DhariwalUNet", x, out, channels, blocks, attention)
+        attends = check_pyramid("DhariwalUNet", x, out, channels, blocks, attention)
         if cond.context is not None:
             raise ValueError(f"DhariwalUNet expects cond without context, got {cond}")
         rank, stem = len(x.shape) - 1, channels[0]
@@ -82,8 +82,8 @@ class DhariwalUNet(UNetBody):
             block = ResidualBlock(rank, wide_in, wide, width=modulation, dropout=dropout)
             return _Unit(block, Attention(wide, head_channels=head_channels) if attend else None)
 
-        def resampling(kind: type[Halve] | type[Double], wide: int) -> _Unit:
-            resample = kind(rank, fir=False)
+        def resampling(kind: type[FIRDownsample] | type[FIRUpsample], wide: int) -> _Unit:
+            resample = kind(rank, smooth=False)
             block = ResidualBlock(rank, wide, wide, width=modulation, dropout=dropout)
             block.conv_1 = nn.Sequential(resample, block.conv_1)
             block.skip = resample
@@ -97,9 +97,9 @@ class DhariwalUNet(UNetBody):
             blocks=blocks,
             attends=attends,
             unit=unit,
-            halve=partial(resampling, Halve),
-            double=partial(resampling, Double),
-            norm=norm,
+            downsample=partial(resampling, FIRDownsample),
+            upsample=partial(resampling, FIRUpsample),
+            norm=group_norm,
         )
         self.embedding = made
 
@@ -109,10 +109,10 @@ class DhariwalUNet(UNetBody):
         Raises:
             ValueError: If a condition that the type has is missing.
         """
-        return self.embedded(x, cond, self.embedding(cond, x, augment) if self.embedding.embeds else None)
+        return self.evaluate(x, cond, self.embedding(cond, x, augment) if self.embedding.embeds else None)
 
-    def resampled(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
-        """`h`, halved or doubled by a block."""
+    def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
+        """Downsamples or upsamples `h` by a block."""
         y: Tensor = module(h, embedding)
         return y if size is None else y[(..., *(slice(side) for side in size))]
 

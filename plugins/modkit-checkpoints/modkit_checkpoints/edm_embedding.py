@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.nn.embeddings import CondEmbedding
-from modkit.nn.ncsnpp_blocks import scaled
+from modkit.nn.ncsnpp_blocks import init_xavier
 from modkit.nn.ncsnpp_body import Embedding
 from modkit.types import Cond, CondType
 
@@ -87,7 +87,7 @@ class Mapping(Embedding):
         self.features, self.width, self.late, self.has_time = features, width, late, cond.time
         self.waves = waves
         self.rest = CondEmbedding(replace(cond, time=False), width if late else features)
-        self.augment = scaled(nn.Linear(augment, features, bias=False)) if augment else None
+        self.augment = init_xavier(nn.Linear(augment, features, bias=False)) if augment else None
         layered = cond.time or augment > 0 or (self.rest.embeds and not late)
         self.layers = _layers(features, width) if layered else None
         self.embeds = layered or self.rest.embeds
@@ -115,4 +115,4 @@ class Mapping(Embedding):
 
 
 def _layers(features: int, width: int) -> nn.Sequential:
-    return nn.Sequential(scaled(nn.Linear(features, width)), nn.SiLU(), scaled(nn.Linear(width, width)))
+    return nn.Sequential(init_xavier(nn.Linear(features, width)), nn.SiLU(), init_xavier(nn.Linear(width, width)))

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from modkit.nn.ncsnpp_blocks import Halving, Head, Output, Unit
+from modkit.nn.ncsnpp_blocks import DownsampleBlock, Head, Output, Unit
 from modkit_checkpoints.conversion import Rule, attention, linear, pair
 from modkit_checkpoints.dhariwal_unet import DhariwalUNet
 from modkit_checkpoints.song_unet import SongUNet
@@ -35,7 +35,7 @@ def song_rules(net: SongUNet, resolution: int) -> list[Rule]:
     rules += pair(f"enc.{resolution}x{resolution}_conv", "conv_in")
     side, block = resolution, 0
     for place, module in enumerate(net.down):
-        if isinstance(module, Halving):
+        if isinstance(module, DownsampleBlock):
             side, block = side // 2, 0
             rules += _block(f"enc.{side}x{side}_down", f"down.{place}.block", "embed")
             if module.path == "skip":
@@ -73,7 +73,7 @@ def dhariwal_rules(net: DhariwalUNet, resolution: int) -> list[Rule]:
     rules = [*_embedding_rules("embedding.layers.0", "embedding.layers.2")]
     rules += pair(f"enc.{resolution}x{resolution}_conv", "conv_in")
     side, block = resolution, 0
-    for place, resamples in enumerate(net.halves):
+    for place, resamples in enumerate(net.downsamples):
         if resamples:
             side, block = side // 2, 0
             rules += _block(f"enc.{side}x{side}_down", f"down.{place}.block", "film", resamples=True)
@@ -83,7 +83,7 @@ def dhariwal_rules(net: DhariwalUNet, resolution: int) -> list[Rule]:
     for place in range(2):
         rules += _unit(f"dec.{side}x{side}_in{place}", f"middle.{place}", "film")
     block = 0
-    for place, resamples in enumerate(net.doubles):
+    for place, resamples in enumerate(net.upsamples):
         if resamples:
             side, block = 2 * side, 0
             rules += _block(f"dec.{side}x{side}_up", f"up.{place}.block", "film", resamples=True)

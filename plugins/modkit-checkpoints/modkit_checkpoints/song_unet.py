@@ -21,8 +21,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from modkit.nn.blocks import check_levels, map_size
-from modkit.nn.embeddings import MapJoin, sinusoidal
+from modkit.nn.blocks import check_levels, get_map_size
+from modkit.nn.embeddings import MapJoin, sinusoidal_embedding
 from modkit.nn.ncsnpp_body import Body
 from modkit.types import Cond, CondType, TensorType
 from modkit_checkpoints.edm_embedding import Fourier, Mapping
@@ -79,7 +79,7 @@ class SongUNet(Body):
         dropout: float = 0.0,
     ) -> None:
         check_levels("SongUNet", channels, blocks)
-        size = map_size("SongUNet", x)
+        size = get_map_size("SongUNet", x)
         _check(out, size, cond, {"frequencies": frequencies, "encoder": encoder, "decoder": decoder})
         stem = channels[0] if stem is None else stem
         features = stem if features is None else features
@@ -90,7 +90,7 @@ class SongUNet(Body):
                 cond,
                 features,
                 4 * stem if embedding is None else embedding,
-                waves=Fourier(features) if frequencies == "fourier" else partial(sinusoidal, width=features),
+                waves=Fourier(features) if frequencies == "fourier" else partial(sinusoidal_embedding, width=features),
                 late=False,
                 augment=augment,
             ),
@@ -114,7 +114,7 @@ class SongUNet(Body):
         Raises:
             ValueError: If a condition that the type has is missing.
         """
-        return self.embedded(x, cond, self.embedding(cond, x, augment) if self.embedding.embeds else None)
+        return self.evaluate(x, cond, self.embedding(cond, x, augment) if self.embedding.embeds else None)
 
 
 _MODES = {
@@ -125,7 +125,7 @@ _MODES = {
 
 
 def _check(out: TensorType, size: tuple[int, ...], cond: CondType, modes: dict[str, str]) -> None:
-    if map_size("SongUNet", out) != size:
+    if get_map_size("SongUNet", out) != size:
         raise ValueError(f"SongUNet expects out of x's size {size}, got {out.shape[1:]}")
     if cond.context is not None:
         raise ValueError(f"SongUNet expects cond without context, got {cond}")

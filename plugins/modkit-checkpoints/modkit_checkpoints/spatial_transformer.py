@@ -19,7 +19,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modkit.nn.blocks import norm_of_32, zero
+from modkit.nn.blocks import group_norm_32, zero_init
 
 __all__ = ["SpatialTransformer"]
 
@@ -38,10 +38,10 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self, channels: int, *, context: int, heads: int, depth: int = 1) -> None:
         super().__init__()
-        self.norm = norm_of_32(channels)
+        self.norm = group_norm_32(channels)
         self.project = nn.Linear(channels, channels)
         self.layers = nn.ModuleList(_Layer(channels, context, heads) for _ in range(depth))
-        self.out = zero(nn.Linear(channels, channels))
+        self.out = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Maps `b c h w` to itself, attending to `context`, `b m d`."""

@@ -10,7 +10,7 @@ from torch.distributions import Independent, Normal
 
 from modkit import Rng, Spec, SpecError, TensorType, build, load, train, use
 from modkit.building.plan import plan
-from modkit.models.model import Pass
+from modkit.models.step import StepContext
 from modkit.publishing.import_weights import adopt
 
 X = TensorType((1, 8, 8))
@@ -71,7 +71,7 @@ def test_densities_of_the_posterior():
     posterior = DiagonalGaussianDistribution(bottleneck.quant_conv(h))
     q = Independent(Normal(posterior.mean, posterior.std), 3)
     z, log_q = bottleneck.posterior("continuous", h, Rng(0))
-    torch.testing.assert_close(z, bottleneck(h, Pass(Rng(0))).values["continuous"])
+    torch.testing.assert_close(z, bottleneck(h, StepContext(Rng(0))).values["continuous"])
     torch.testing.assert_close(log_q, q.log_prob(z))
     torch.testing.assert_close(bottleneck.posterior_entropy("continuous", h), q.entropy())
     prior = Independent(Normal(torch.zeros_like(z), 1), 3)
@@ -162,8 +162,8 @@ def test_a_whole_from_a_folder_is_frozen_and_scaled_as_it_says(kl):
     assert torch.equal(model.autoencoder.encode(x, "continuous"), mean)
     assert torch.equal(model.autoencoder.decode(mean, "continuous"), bare.decode(mean).sample)
     assert model.scale.known
-    torch.testing.assert_close(model.scale.scaled(mean), 0.5 * (mean - 0.25))
-    torch.testing.assert_close(model.scale.restored(model.scale.scaled(mean)), mean)
+    torch.testing.assert_close(model.scale.apply(mean), 0.5 * (mean - 0.25))
+    torch.testing.assert_close(model.scale.invert(model.scale.apply(mean)), mean)
     assert [player.name for player in model.players()] == ["prior/denoiser"]
     assert not any(parameter.requires_grad for parameter in model.autoencoder.parameters())
 

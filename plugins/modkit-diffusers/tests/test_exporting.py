@@ -48,7 +48,7 @@ def test_a_latent_diffusion_model(tmp_path):
     assert torch.equal(model.autoencoder.decode(mean, "continuous"), vae.decode(mean).sample)
     assert (vae.config.scaling_factor, vae.config.shift_factor, vae.config.sample_size) == (0.25, 0.5, 8)
     u = (mean - vae.config.shift_factor) * vae.config.scaling_factor
-    assert torch.equal(model.scale.scaled(mean), u)
+    assert torch.equal(model.scale.apply(mean), u)
 
     unet = diffusers.UNet2DModel.from_pretrained(out / "unet")
     time = torch.tensor([0.0, 5.0, 999.0])

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from vector_quantize_pytorch.vector_quantize_pytorch import Codebook  # type: ignore[import-untyped, unused-ignore]
 
-from modkit.bottlenecks.codebook import fair_sample
-from modkit.bottlenecks.pointwise import tokens
+from modkit.bottlenecks.codebook import sample_vectors
+from modkit.bottlenecks.pointwise import to_tokens
 from modkit.kinds import Step
 from modkit.rng import Rng
 from modkit.types import Event, Latents
@@ -58,10 +58,10 @@ class Moving(Wrapped):
         The vectors are kept for `update` in the owner's turn in training only.
         """
         made = super().forward(h, step)
-        if step is not None and step.moves and self.training and self.averaged:
+        if step is not None and step.training and self.training and self.averaged:
             z = made.values["continuous"]
             assert isinstance(z, Tensor)
-            self._kept.append(tokens(z).detach())
+            self._kept.append(to_tokens(z).detach())
         return made
 
     def quantized(self, vectors: Tensor) -> Quantized:
@@ -74,7 +74,7 @@ class Moving(Wrapped):
     @torch.no_grad()
     def update(self, step: Step) -> None:
         """Moves the averages by what this step has seen."""
-        if step.moves and self._kept:
+        if step.training and self._kept:
             vectors = torch.cat(self._kept)
             self._kept.clear()
             with step.rng.seed_torch():
@@ -89,9 +89,9 @@ class Moving(Wrapped):
         """
         if not self.kmeans:
             return
-        vectors = fair_sample((tokens(self.continuous(h)) for h in features), self._limit, rng)
+        vectors = sample_vectors((to_tokens(self.to_continuous(h)) for h in features), self._limit, rng)
         if not len(vectors):
-            raise ValueError(f"{type(self).__name__} expects features to start its codes from, got none")
+            raise ValueError(f"{type(self).__name__} expects features to initialise its codes from, got none")
         for module in self.quantizer.modules():
             if isinstance(module, Codebook):
                 module.initted.fill_(False)

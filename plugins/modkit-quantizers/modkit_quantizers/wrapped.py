@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from modkit.bottlenecks.pointwise import tokens
+from modkit.bottlenecks.pointwise import to_tokens
 from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
 from modkit.types import Event, Latents, Value
@@ -65,17 +65,17 @@ class Wrapped(Quantizer):
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
         """Codes, the vectors before them and the quantised ones, both `b c h w`, and the library's losses."""
-        z = self.continuous(h)
-        made = self.quantized(tokens(z))
+        z = self.to_continuous(h)
+        made = self.quantized(to_tokens(z))
         codes = self._map(made.indices, "codes")
         values: dict[str, Value] = {"codes": codes, "continuous": z, "quantized": self._map(made.z_q)}
         return Latents(values, None, made.losses)
 
-    def encoded(self, z: Tensor) -> Tensor:
+    def encode(self, z: Tensor) -> Tensor:
         """Codes of z, int64, `b h w` or `b q h w`."""
-        return self._map(self.quantized(tokens(z)).indices, "codes")
+        return self._map(self.quantized(to_tokens(z)).indices, "codes")
 
-    def embedded(self, codes: Tensor) -> Tensor:
+    def embed(self, codes: Tensor) -> Tensor:
         """z_q of codes, `b c h w`."""
         if self.depth is None:
             return self._map(self.decoded(codes.flatten(1)))

@@ -12,9 +12,8 @@ from modkit_quantizers.sim_vq import SimQuantizer
 from modkit_quantizers.vq import VectorQuantizer
 
 import modkit
-from modkit import Rng, Spec, TensorType, use
-from modkit.bottlenecks.codebook import fair_sample
-from modkit.cases.probe import Training
+from modkit import Rng, Spec, StepContext, TensorType, use
+from modkit.bottlenecks.codebook import sample_vectors
 
 NUM = {"num_codes": 8, "channels": 4}
 BARE = {"dim": 4, "codebook_size": 8}
@@ -158,7 +157,7 @@ def test_codes_stand_at_their_places_and_decode_to_what_was_quantised(name, shap
 @pytest.mark.parametrize("name", VQ)
 def test_averages_move_once_a_step_as_by_one_call_of_the_bare_class(name):
     part, bare = both(name)
-    step = Training(Rng(0, "step"))
+    step = StepContext(Rng(0, "step"), training=True)
     h = torch.randn(4, 4, 3, 5)
     before = {key: value.clone() for key, value in part.quantizer.state_dict().items()}
     for micro in h.split(2):
@@ -181,8 +180,8 @@ def test_nothing_moves_outside_the_owner_s_turn(name):
     part, _ = both(name)
     before = {key: value.clone() for key, value in part.state_dict().items()}
     h = torch.randn(2, 4, 3, 5)
-    outside = Training(Rng(0), moves=False)
-    for train, step in ((True, None), (True, outside), (False, Training(Rng(0)))):
+    outside = StepContext(Rng(0))
+    for train, step in ((True, None), (True, outside), (False, StepContext(Rng(0), training=True))):
         state = torch.get_rng_state()
         part.train(train)(h, step)
         part.update(step or outside)
@@ -195,7 +194,7 @@ def test_prepare_is_the_bare_class_s_k_means_of_a_fair_sample(name):
     part, bare = both(name)
     passes = [torch.randn(3, 4, 3, 5) for _ in range(2)]
     part.eval().prepare(passes, Rng(1))
-    sample = fair_sample((rows(h) for h in passes), 2**16, Rng(1))
+    sample = sample_vectors((rows(h) for h in passes), 2**16, Rng(1))
     assert len(sample) == 90
     for module in bare.modules():
         if hasattr(module, "initted"):
@@ -209,7 +208,7 @@ def test_prepare_is_the_bare_class_s_k_means_of_a_fair_sample(name):
 
 def test_prepare_refuses_no_features_and_does_nothing_without_k_means():
     part, _ = both("vq")
-    with pytest.raises(ValueError, match="VectorQuantizer expects features to start its codes from, got none"):
+    with pytest.raises(ValueError, match="VectorQuantizer expects features to initialise its codes from, got none"):
         part.prepare([], Rng(0))
     VectorQuantizer(TensorType((4,)), kmeans=False).prepare([], Rng(0))
 

@@ -1,11 +1,23 @@
-"""Options of the test suite."""
+"""What holds for every test: of modkit, of its plug-ins and of the starters.
 
+Each process computes with one thread, subprocesses included, unless OMP_NUM_THREADS says otherwise: the tensors here
+are small, and the threads of several workers would wait for each other.
+"""
+
+import gc
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from _pytest.terminal import TerminalReporter
+
+if "OMP_NUM_THREADS" not in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:  # by another plug-in of pytest: it has counted the cores already
+        sys.modules["torch"].set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +36,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("full"):
                 item.add_marker(pytest.mark.skip(reason="a long setting: run with --full"))
+
+
+def pytest_collection() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # torch and the tests themselves: looking through them in vain took a tenth of the time
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
@@ -45,6 +66,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("MODKIT_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hasty() -> Iterator[None]:
+    """No waiting for the disk: a kill, unlike a power cut, loses nothing that was written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,197 @@
+r"""The Gaussian forward process: how noise turns x_0 into x_t, and what is known about x_s in between.
+
+    q(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I)        x_t = alpha_t x_0 + sigma_t eps,    eps ~ N(0, I)
+
+Between any two times s < t the process is `x_t = (alpha_t / alpha_s) x_s + noise`, so that given x_0
+
+    q(x_s | x_t, x_0) = N(alpha_s tau x_0 + c x_t, sigma_s^2 tau I)
+    c = alpha_t sigma_s^2 / (alpha_s sigma_t^2)
+    tau = 1 - (alpha_t sigma_s / (alpha_s sigma_t))^2
+
+With s one index of a table below t, these are DDPM's posterior mean and beta_tilde; no table is needed, though.
+
+Scales are numbers that apply to the whole batch, or float64 tensors with one value per sample. They are cast to the
+dtype of x only where they multiply it.
+
+Shape letters: b batch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias, overload
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Posterior",
+    "Scale",
+    "Scales",
+    "add_noise",
+    "broadcast",
+    "gaussian_kl",
+    "interpolate_logvar",
+    "posterior",
+    "snr",
+    "tau",
+]
+
+Scale: TypeAlias = float | Tensor
+"""A number for the whole batch, or one value per sample: `b`, float64."""
+
+Scales: TypeAlias = tuple[float, float] | tuple[Tensor, Tensor]
+"""`(alpha_t, sigma_t)`."""
+
+
+class Posterior(NamedTuple):
+    """q(x_s | x_t, x_0) = N(mean, small I), and the two ends of the range in which a model's variance lies.
+
+    Args:
+        mean: `b ...`.
+        small: The posterior's own variance, beta_tilde: exact where x_0 is known; 0 at s = 0.
+        large: Variance of x_t given x_s, beta: exact where x_0 is white noise.
+    """
+
+    mean: Tensor
+    small: Scale
+    large: Scale
+
+
+@overload
+def broadcast(value: float, x: Tensor) -> float: ...
+@overload
+def broadcast(value: Tensor, x: Tensor) -> Tensor: ...
+@overload
+def broadcast(value: Scale, x: Tensor) -> Scale: ...
+def broadcast(value: Scale, x: Tensor) -> Scale:
+    """Reshapes one value per sample so that it multiplies `x`, in the dtype and on the device of `x`.
+
+    Args:
+        value: A number, which is returned unchanged, or a tensor `b`.
+        x: `b ...`.
+
+    Returns:
+        The number, or a tensor `b 1 ... 1` with as many axes as `x`.
+
+    Examples:
+        >>> x = torch.zeros(2, 3, 4)
+        >>> broadcast(torch.tensor([0.5, 2.0]), x).shape
+        torch.Size([2, 1, 1])
+    """
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(x).view(-1, *[1] * (x.ndim - 1))
+
+
+def add_noise(x_0: Tensor, eps: Tensor, scales_t: Scales) -> Tensor:
+    """Computes `x_t = alpha_t x_0 + sigma_t eps`.
+
+    Args:
+        x_0: Clean samples, `b ...`; gradients flow through them and through `eps`.
+        eps: Standard normal noise, shape of `x_0`.
+        scales_t: `(alpha_t, sigma_t)`, numbers or `b`.
+
+    Returns:
+        x_t, shape and dtype of `x_0`.
+
+    Examples:
+        >>> add_noise(torch.tensor([[1.0], [1.0]]), torch.tensor([[0.5], [-0.5]]), (0.6, 0.8))
+        tensor([[1.0000],
+                [0.2000]])
+    """
+    alpha_t, sigma_t = scales_t
+    return broadcast(alpha_t, x_0) * x_0 + broadcast(sigma_t, x_0) * eps
+
+
+def tau(scales_t: Scales, scales_s: Scales) -> Scale:
+    """Computes the share of the variance of x_s, s < t, that remains when x_t and x_0 are known.
+
+        tau = 1 - (alpha_t sigma_s / (alpha_s sigma_t))^2
+
+    Examples:
+        >>> round(tau((0.6, 0.8), (0.8, 0.6)), 4)
+        0.6836
+        >>> tau((0.6, 0.8), (1.0, 0.0))
+        1.0
+    """
+    alpha_t, sigma_t = scales_t
+    alpha_s, sigma_s = scales_s
+    kept: Scale = alpha_t * sigma_s / (alpha_s * sigma_t)
+    share = 1 - kept * kept  # where s is close to t, rounding may leave -1e-17
+    return share.clamp_min(0) if isinstance(share, Tensor) else max(share, 0.0)
+
+
+def snr(scales_t: tuple[Tensor, Tensor]) -> Tensor:
+    """Computes the signal-to-noise ratio `(alpha_t / sigma_t)^2`, infinite at t = 0."""
+    alpha_t, sigma_t = scales_t
+    return (alpha_t / sigma_t) ** 2
+
+
+def posterior(x_t: Tensor, x_0: Tensor, scales_t: Scales, scales_s: Scales) -> Posterior:
+    """The forward process's posterior of x_s given x_t and x_0, s < t.
+
+    References:
+        Denoising Diffusion Probabilistic Models (Ho et al., 2020), eq. 6 and 7, https://arxiv.org/abs/2006.11239
+
+    Args:
+        x_t: Current sample, `b ...`.
+        x_0: Clean sample or its prediction, shape of `x_t`; gradients flow through both.
+        scales_t: `(alpha_t, sigma_t)`, numbers or `b`; `sigma_t > 0`.
+        scales_s: `(alpha_s, sigma_s)` at the target time.
+
+    Returns:
+        Mean and variances; like the scales, the variances are numbers or `b`, float64.
+
+    Examples:
+        >>> x_t, x_0 = torch.tensor([[1.4]]), torch.tensor([[1.0]])
+        >>> posterior(x_t, x_0, (0.6, 0.8), (1.0, 0.0)).mean  # at s = 0 it is x_0
+        tensor([[1.]])
+        >>> round(posterior(x_t, x_0, (0.6, 0.8), (0.8, 0.6)).small, 4)
+        0.2461
+    """
+    alpha_t, sigma_t = scales_t
+    alpha_s, sigma_s = scales_s
+    share = tau(scales_t, scales_s)
+    c = alpha_t * sigma_s**2 / (alpha_s * sigma_t**2)
+    mean = broadcast(alpha_s * share, x_t) * x_0 + broadcast(c, x_t) * x_t
+    return Posterior(mean, sigma_s**2 * share, sigma_t**2 * share)
+
+
+def interpolate_logvar(small: Scale, large: Scale, v: Tensor) -> Tensor:
+    """Computes a learned log-variance, `v log large + (1 - v) log small`.
+
+    References:
+        Improved Denoising Diffusion Probabilistic Models (Nichol and Dhariwal, 2021), eq. 15,
+        https://arxiv.org/abs/2102.09672
+
+    Args:
+        small: The variance at `v = 0`, above 0: a number or `b`.
+        large: The variance at `v = 1`, above 0: a number or `b`.
+        v: What the network learned, `b ...`.
+
+    Returns:
+        The log-variance, shape of `v`.
+
+    Examples:
+        >>> interpolate_logvar(0.01, 1.0, torch.tensor([[0.0, 0.5, 1.0]])).exp()
+        tensor([[0.0100, 0.1000, 1.0000]])
+    """
+    low, high = (torch.as_tensor(end, dtype=torch.float64).log().reshape(-1) for end in (small, large))
+    return broadcast(low, v) + v * broadcast(high - low, v)
+
+
+def gaussian_kl(difference: Tensor, log_ratio: Tensor, logvar: Tensor) -> Tensor:
+    """Computes KL(q || p) of two Gaussians, element by element, in nats.
+
+        KL = 1/2 (exp(log_ratio) - 1 - log_ratio + difference^2 / exp(logvar))
+
+    Args:
+        difference: Mean of q minus mean of p, `b ...`.
+        log_ratio: Log-variance of q minus that of p, shape of `difference`.
+        logvar: Log-variance of p, shape of `difference`.
+
+    Examples:
+        >>> gaussian_kl(torch.tensor([0.0, 2.0]), torch.zeros(2), torch.zeros(2))
+        tensor([0., 2.])
+    """
+    return (log_ratio.exp() - 1 - log_ratio + difference**2 * torch.exp(-logvar)) / 2

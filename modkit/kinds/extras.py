@@ -1,0 +1,55 @@
+"""Optional members: what a part may have beside the members that the Protocol of its kind requires.
+
+A Protocol with optional members has a record of them beside it: `BottleneckExtras` belongs to `Bottleneck`. The fields
+of the record are the members, with their types and the defaults that stand in for members that a part lacks.
+`read_extras` reads them, so a part inherits nothing and defines only the members it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+__all__ = ["PretrainedExtras", "read_extras"]
+
+T = TypeVar("T")
+
+
+def read_extras(part: object, record: type[T]) -> T:
+    """Reads the optional members of a part.
+
+    Args:
+        part: The part.
+        record: The record of its kind's optional members, a dataclass.
+
+    Returns:
+        A `record` with the part's own members, and the default for each that it lacks.
+
+    Examples:
+        >>> from modkit.kinds import LikelihoodExtras
+        >>> class Density:
+        ...     constant = 0.0
+        >>> read_extras(Density(), LikelihoodExtras).constant
+        0.0
+        >>> read_extras(object(), LikelihoodExtras).constant is None
+        True
+    """
+    names = [member.name for member in fields(record)]  # type: ignore[arg-type]  # any dataclass
+    return record(**{name: getattr(part, name) for name in names if hasattr(part, name)})
+
+
+@dataclass(frozen=True)
+class PretrainedExtras:
+    """Optional members of a part of any kind whose configuration or weights are stored elsewhere.
+
+    Args:
+        expanded: A static method of the part's target. Given the keywords written in a spec, it returns the keywords
+            that they stand for, such as the configuration in a pretrained folder. A run's resolved spec stores the
+            result, so loading the run does not need the folder.
+        load_pretrained: Loads the weights into a module that is trained or sampled as it is. It is not called where a
+            run's own weights are loaded afterwards.
+    """
+
+    expanded: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    load_pretrained: Callable[[], None] | None = None

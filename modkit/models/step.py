@@ -1,0 +1,66 @@
+"""StepContext: the `Step` at which a Model's losses are computed, in training or outside it.
+
+A Model that holds Models passes each one a child of its own step, made by `StepContext.at`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+from modkit.rng import Rng
+from modkit.specs.settings import Term
+
+__all__ = ["StepContext"]
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """The step at which losses are computed: its index, its source of draws, and the terms to compute.
+
+    `StepContext(rng)` is a step outside training: nothing is updated, and every term is wanted.
+
+    Args:
+        rng: Source of draws.
+        index: Number of steps since the start of the stage.
+        training: Whether statistics, such as a codebook's sums, are updated.
+        terms: When terms are computed, by pattern of their full names; a term that matches no pattern is computed at
+            every step.
+        waiting: The player's opponents that have yet to start. Terms between the player and these are not computed.
+        scope: Prefix of the nested Model that is given the step, such as `prior/`; empty for the whole model.
+
+    Examples:
+        >>> from modkit import Rng
+        >>> step = StepContext(Rng(0))
+        >>> step.training, step.wants("r1")
+        (False, True)
+        >>> step = StepContext(Rng(0), index=3, training=True, terms={"prior/r1": Term(every=16)})
+        >>> step.wants("prior/r1"), step.at("prior").wants("r1"), step.wants("r1")
+        (False, False, True)
+    """
+
+    rng: Rng
+    index: int = 0
+    training: bool = False
+    terms: Mapping[str, Term] = field(default_factory=dict)
+    waiting: tuple[str, ...] = ()
+    scope: str = ""
+
+    def wants(self, term: str) -> bool:
+        """Whether the term is to be computed: it is due at this step, and its opponent has started."""
+        name = f"{self.scope}{term}"
+        if any(_is_between(name, player) for player in self.waiting):
+            return False
+        due = [setting for pattern, setting in self.terms.items() if fnmatchcase(name, pattern)]
+        return all(self.index >= one.start and (self.index - one.start) % one.every == 0 for one in due)
+
+    def at(self, name: str) -> StepContext:
+        """Returns the step of the nested Model `name`, whose draws and terms are under that name."""
+        return replace(self, rng=self.rng.at(name), scope=f"{self.scope}{name}/")
+
+
+def _is_between(term: str, opponent: str) -> bool:
+    """Whether a term is part of the game against an opponent; both are full names."""
+    scope, slash, name = opponent.rpartition("/")
+    return term in (f"{scope}{slash}adversarial", f"{scope}{slash}adversarial/{name}")

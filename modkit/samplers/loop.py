@@ -1,0 +1,63 @@
+"""The sampling loop: from noise at a sampler's first time to a sample at its last, which is 0."""
+
+from __future__ import annotations
+
+import secrets
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor
+
+from modkit.kinds import Denoise, Sampler
+from modkit.rng import Rng
+
+__all__ = ["sample"]
+
+
+def sample(
+    sampler: Sampler, denoise: Denoise, x_t: Tensor, *, rng: Rng | None = None, seed: int | None = None
+) -> Tensor:
+    """Runs a sampler from `x_t` at its first time to x_0.
+
+    Every model that has a sampler draws its samples through this function. It keeps no state between calls, so one
+    sampler can serve several of them, and it leaves gradients on: use `torch.no_grad()` where none are needed.
+
+    Args:
+        sampler: A sampler of modkit's, or of your own (`modkit.kinds.Sampler`).
+        denoise: Predicts x_0: it is called as `denoise(x_t, t)`, with `t` a float64 scalar on the CPU, and returns a
+            `Denoised`.
+        x_t: Noise at the first time, `b ...`: `sampler.start(eps, sampler.times()[0])` of standard normal `eps`.
+        rng: Source of the noise that the sampler adds; step `index` draws from `rng.at("sampler", index)`.
+        seed: Seed of that noise, in place of `rng`; without either, the noise is different in each call.
+
+    Returns:
+        The sample, shape and dtype of `x_t`.
+
+    Raises:
+        ValueError: If both `rng` and `seed` are given.
+
+    Examples:
+        The denoiser of Gaussian data is known in closed form. Samples of N(2, 0.5^2) by DDIM:
+
+        >>> import modkit, torch
+        >>> from modkit.diffusion.schedules import Cosine
+        >>> from modkit.samplers import DDIM
+        >>> schedule = Cosine()
+        >>> def denoise(x_t, t):
+        ...     alpha, sigma = schedule.scales(t)
+        ...     gain = alpha * 0.5**2 / (alpha**2 * 0.5**2 + sigma**2)
+        ...     return modkit.Denoised(2 + gain * (x_t - alpha * 2))
+        >>> sampler = DDIM(schedule, modkit.TensorType((1,)), steps=50)
+        >>> eps = modkit.Rng(0).normal("start", torch.empty(2000, 1))
+        >>> x = modkit.sample(sampler, denoise, sampler.start(eps, sampler.times()[0]))
+        >>> print(f"mean {x.mean():.1f}, standard deviation {x.std():.1f}")
+        mean 2.0, standard deviation 0.5
+    """
+    if rng is not None and seed is not None:
+        raise ValueError(f"modkit.sample expects an rng or a seed, got both: {rng} and {seed}")
+    if rng is None:
+        rng = Rng("sample", secrets.randbits(63) if seed is None else seed)
+    state: Any = None
+    for index, (t, s) in enumerate(pairwise(sampler.times())):
+        x_t, state = sampler.step(denoise, x_t, t, s, state, rng.at("sampler", index))
+    return x_t

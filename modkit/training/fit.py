@@ -1,0 +1,94 @@
+"""Fitting: a model composed from Python objects, and data of any form, into a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from modkit.building.builder import Site
+from modkit.building.checker import check_composed
+from modkit.building.compose import composition_of, part_of, tree_of
+from modkit.building.plan import plan_training
+from modkit.data.objects import as_data
+from modkit.models.model import Model
+from modkit.progress import Progress
+from modkit.runs.run import Run
+from modkit.specs.event import write_types
+from modkit.specs.node import Node
+from modkit.specs.settings import Evaluation, Settings
+from modkit.specs.spec import Spec
+from modkit.training.train import execute, open_before
+from modkit.types import TensorType
+
+__all__ = ["fit"]
+
+
+def fit(
+    model: Model,
+    data: Any,
+    out: str | PathLike[str] | None = None,
+    *,
+    name: str = "model",
+    resume: bool = False,
+    overwrite: bool = False,
+    evaluate: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    **train: Any,
+) -> Run:
+    """Trains a composed model, in place, into a run.
+
+    Args:
+        model: The model, as its class's call or `modkit.build` made it.
+        data: What to train on: a data part, or its name, class or `functools.partial`; a tensor `b …`, or a pair of one
+            and a mapping of its fields; a torch Dataset of samples or of pairs `(sample, label)`, or a DataLoader of
+            one, whose order and batches are not used.
+        out: The run's directory; `runs/NAME` where not given.
+        name: The run's name.
+        resume: Continue from the last good checkpoint of the run that is there; without one, start.
+        overwrite: Replace the run that is there.
+        evaluate: How to measure the model at the end, as a spec's `evaluate`; not at all where not given.
+        progress: Shows how far training is.
+        **train: The settings of a spec's `train`, see `modkit.specs.settings.Settings`: `steps=300`, `batch_size=64`,
+            `optimizer=partial(adamw, lr=1e-3)`.
+
+    Returns:
+        The run. The model has its weights; `modkit.load(run, model=model)` loads those of a checkpoint again.
+
+    Raises:
+        SpecError: If a setting is wrong; nothing has been written then.
+        ValueError: If the data do not fit the model, or the directory holds a run.
+        modkit.training.trainer.TrainingError: If a loss is not finite.
+
+    Examples:
+        >>> import tempfile, torch, modkit
+        >>> from modkit.models import GAN
+        >>> with modkit.seeded(0):
+        ...     model = GAN(modkit.TensorType((2,)), generator="mlp", discriminator="mlp", z_dim=2)
+        >>> points = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = modkit.fit(model, points, f"{folder}/gan", steps=2, batch_size=32, device="cpu")
+        ...     run.finished
+        True
+    """
+    composed = composition_of(model)
+    named = isinstance(data, str | Mapping) or callable(data)
+    written = Node(write_types(composed.x, composed.fields)) if isinstance(composed.x, TensorType) else None
+    spec = Spec(
+        model=composed.plan.spec.model,
+        name=name,
+        data=Node({"use": data} if isinstance(data, str) else part_of(data, "data", "data")) if named else None,
+        train=tree_of(train, Settings, "train"),
+        evaluate=None if evaluate is None else tree_of(evaluate, Evaluation, "evaluate"),
+        x=None if named else written,
+    )
+    planned = plan_training(composed.plan, spec)
+    if named:
+        site = Site(planned, meta=False)
+        data = site.data()
+        site.check()
+    path = Path(out) if out is not None else Path("runs") / name
+    before = open_before(path) if resume else None
+    report = check_composed(model, planned, as_data(data, composed.x, composed.fields))
+    return execute(report, lambda site: model, path, before, overwrite=overwrite, progress=progress)

@@ -1,0 +1,268 @@
+"""Composition from Python objects: what goes into a slot, and that specs and objects are one."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+import modkit
+from modkit import CondType, Spec, SpecError, TensorType, build, seeded, spec_of, use
+from modkit.bottlenecks import Gaussian
+from modkit.building.compose import composition_of
+from modkit.building.plan import plan
+from modkit.conditioners import Encoded
+from modkit.diffusion.loss_weights import MinSNR
+from modkit.kinds import Encoder, Network, Schedule, Slot, default
+from modkit.models import GAN, Autoencoder, Cascade, Diffusion, Latent
+from modkit.models.model import Model
+from modkit.nn import ConvEncoder, MLPNetwork
+from modkit.training.players import collect_modules
+from tests.files import write_pictures
+
+X = TensorType((1, 8, 8), (-1.0, 1.0))
+SMALL = {"network": partial(MLPNetwork, width=8, depth=1)}
+
+
+class Convolution(nn.Module):
+    """A network of one's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x, cond):
+        return self.inner(x) + cond.time.view(-1, 1, 1, 1)
+
+
+class Pooled(nn.Module):
+    """An encoder of one's own, behind the line that says what it emits."""
+
+    def __init__(self):
+        super().__init__()
+        self.h = TensorType((1, 4, 4))
+
+    def forward(self, x):
+        return nn.functional.avg_pool2d(x, 2)
+
+
+def same(a, b):
+    state, other = a.state_dict(), b.state_dict()
+    return state.keys() == other.keys() and all(
+        torch.equal(state[k].nan_to_num(), other[k].nan_to_num()) for k in state
+    )
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [
+        {"network": MLPNetwork, "loss_weight": "min-snr"},
+        {"network": "mlp", "loss_weight": MinSNR},
+        {"network": use("mlp"), "loss_weight": partial(MinSNR)},
+        {"network": partial(MLPNetwork), "loss_weight": {"use": "min-snr"}},
+    ],
+)
+def test_a_class_a_name_a_partial_and_a_node_are_one(slots):
+    spec = Spec(model=use("diffusion", network="mlp", loss_weight="min-snr"), x={"shape": [1, 8, 8], "range": [-1, 1]})
+    with seeded(0):
+        model = Diffusion(X, **slots)
+    assert same(model, build(spec))
+    assert torch.equal(model.sample(2, seed=1), build(spec).sample(2, seed=1))
+    assert plan(spec_of(model)).resolved == composition_of(model).plan.resolved
+
+
+def test_weights_are_those_of_the_seed_and_the_slot_and_else_of_torch():
+    with seeded(3):
+        first, again = Diffusion(X, **SMALL), Diffusion(X, **SMALL)
+    with seeded(4):
+        other = Diffusion(X, **SMALL)
+    assert same(first, again) and not same(first, other)
+    torch.manual_seed(0)
+    drawn, next_one = Diffusion(X, **SMALL), Diffusion(X, **SMALL)
+    torch.manual_seed(0)
+    assert same(drawn, Diffusion(X, **SMALL)) and not same(drawn, next_one)
+    with pytest.raises(ValueError, match="seeded expects a seed of at least 0, got -1"), seeded(-1):
+        pass
+
+
+def test_a_built_module_stands_in_a_slot_and_no_spec_holds_it():
+    net = Convolution()
+    model = Diffusion(X, network=net)
+    assert model.network is net
+    assert [p for module in collect_modules(model, model.players()[0]) for p in module.parameters(recurse=False)]
+    assert model.sample(2, seed=0).shape == (2, 1, 8, 8)
+    with pytest.raises(SpecError, match=r"model\.network: got a built .*Convolution, which no spec can hold"):
+        spec_of(model)
+
+
+def test_a_built_encoder_says_what_it_emits():
+    model = Autoencoder(X, encoder=Pooled(), bottleneck="identity", decoder="mlp")
+    assert model.encode(torch.zeros(2, 1, 8, 8), "continuous").shape == (2, 1, 4, 4)
+
+
+def test_the_types_of_a_built_module_are_checked_before_any_other_is_built():
+    wrong = nn.Conv2d(3, 1, 3)
+    before = wrong.weight.clone()
+    with pytest.raises(SpecError, match=r"model\.network: it cannot run on its types"):
+        Diffusion(X, network=wrong)
+    assert torch.equal(wrong.weight, before) and not wrong.weight.is_meta
+
+
+def test_a_composed_model_stands_in_a_slot_with_its_weights_and_its_spec():
+    with seeded(0):
+        inner = Autoencoder(X, encoder=partial(ConvEncoder, channels=[4]), decoder="mlp")
+        weight = inner.encoder.state_dict()["first.weight"] if "first.weight" in inner.encoder.state_dict() else None
+        model = Latent(X, autoencoder=inner, prior=partial(Diffusion, **SMALL))
+    assert model.autoencoder is inner and inner.encoder.origin.path == "model.autoencoder.encoder"
+    assert weight is None or torch.equal(weight, inner.encoder.state_dict()["first.weight"])
+    written = spec_of(model)
+    assert written.at("model.autoencoder.encoder.channels") == (4,)
+    assert plan(written).model == plan(Spec.from_yaml(str(written))).model
+    assert inner.encoder in collect_modules(model, model.players()[0])
+    with pytest.raises(SpecError, match=r"model\.autoencoder: .* it was composed for x 1×8×8"):
+        Latent(TensorType((1, 4, 4)), autoencoder=inner)
+
+
+def test_one_object_in_two_slots_is_one_module_and_a_ref():
+    fields = {"low_res": X}
+    with seeded(0):
+        coder = Autoencoder(X, encoder=partial(ConvEncoder, channels=[4]), decoder="mlp")
+        encoded = partial(Encoded, autoencoder=coder, field="low_res")
+        model = Latent(
+            X, fields=fields, autoencoder=coder, prior=partial(Diffusion, conditioner=encoded, network="unet")
+        )
+    assert model.prior.conditioner.autoencoder is model.autoencoder is coder
+    written = spec_of(model)
+    assert written.at("model.prior.conditioner.autoencoder.ref") == "model.autoencoder"
+    assert build(Spec.from_yaml(str(written))).state_dict().keys() == model.state_dict().keys()
+    net = Convolution()
+    pair = Pair(X, first=net, second=net)
+    assert pair.first is pair.second is net and len(collect_modules(pair, pair.players()[0])) == 2
+
+
+class Pair(Model):
+    """Two networks."""
+
+    def __init__(
+        self,
+        x: TensorType,
+        cond: CondType,
+        *,
+        first: Slot[Network] = default("mlp"),
+        second: Slot[Network] = default("mlp"),
+    ) -> None:
+        super().__init__()
+        self.event = x
+        self.first = first(x=x, out=x, cond=CondType(time=True))
+        self.second = second(x=x, out=x, cond=CondType(time=True))
+
+    def players(self):
+        return (modkit.Player("networks", ("first", "second")),)
+
+    def losses(self, player, batch, step):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Diffusion(), "Diffusion expects `x`, the TensorType of one sample .*, got nothing"),
+        (lambda: Diffusion((1, 8, 8)), "Diffusion expects `x`, the TensorType of one sample .*, got tuple"),
+        (lambda: Diffusion(X, CondType(), {}, 1), "Diffusion expects x, cond, fields by position, got 4 values"),
+        (lambda: Diffusion(X, x=X), "Diffusion got 'x' twice"),
+        (lambda: Diffusion(X, netwrok="mlp"), r"model\.netwrok: got an unknown key 'netwrok', expected one of"),
+        (lambda: Diffusion(X, network="mpl"), r"model\.network: .*mpl.*did you mean 'mlp'"),
+        (lambda: Diffusion(X, network=partial(MLPNetwork, 3)), r"model\.network: got a partial with 1 positional"),
+        (lambda: Diffusion(X, network=partial(MLPNetwork, x=X)), r"model\.network: got 'x' in a partial; leave it out"),
+        (lambda: Diffusion(X, network=partial(MLPNetwork, width="a")), r"model\.network\.width: expected int, got 'a'"),
+        (lambda: Latent(X, prior=partial(GAN, generator="conv")), r"model\.prior\.generator: .*conv"),
+        (lambda: build(use("diffusion")), "build expects a Spec, got a mapping that uses diffusion"),
+    ],
+)
+def test_mistakes_name_the_slot(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_model_of_ones_own_composes_and_its_class_is_local():
+    class Own(Model):
+        """One network."""
+
+        def __init__(self, x: TensorType, *, inside: Slot[Encoder] = default("mlp"), size: int = 2) -> None:
+            super().__init__()
+            self.event, self.kept, self.size = x, inside(x=x), size
+
+        def players(self):
+            return (modkit.Player("own", ("kept",)),)
+
+        def losses(self, player, batch, step):
+            return {"squared": (self.kept(batch.tensor) ** 2).mean()}
+
+        def draw(self, num, fields, cond, rng):
+            return rng.normal("x", self.allocate(num, self.event))
+
+    with seeded(0):
+        model = Own(X, inside=partial(modkit.nn.MLPEncoder, width=8), size=3)
+    assert model.size == 3 and model.kept.origin.owner == "model"
+    with pytest.raises(SpecError, match=r"model: got the local .*Own, which no spec can hold"):
+        spec_of(model)
+
+
+def test_a_slot_kept_under_another_name_trains(tmp_path):
+    """The fault: its players owned nothing, and training finished at step 0."""
+
+    class Own(Model):
+        def __init__(self, x: TensorType, *, inside: Slot[Encoder] = default("mlp")) -> None:
+            super().__init__()
+            self.event, self.other = x, inside(x=x)
+
+        def players(self):
+            return (modkit.Player("own", ("other",)),)
+
+        def losses(self, player, batch, step):
+            return {"squared": (self.other(batch.tensor) ** 2).mean()}
+
+        def draw(self, num, fields, cond, rng):
+            return rng.normal("x", self.allocate(num, self.event))
+
+    model = Own(X)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    modkit.fit(model, torch.ones(8, 1, 8, 8), tmp_path / "run", steps=2, batch_size=4, device="cpu")
+    assert all(not torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_spec_and_objects_are_built_by_one_planner_with_the_same_defaults():
+    model = Autoencoder(X)
+    assert isinstance(model.bottleneck, Gaussian) and isinstance(model.encoder, ConvEncoder)
+    assert spec_of(model).at("model.bottleneck.use") == "gaussian"
+    assert str(spec_of(model)).startswith("name: model\nmodel:\n  use: autoencoder\n")
+
+
+def test_hierarchies_compose(tmp_path):
+    event = (TensorType((2, 2), classes=4), TensorType((4, 4), classes=4))
+    model = Cascade(event)
+    assert model.event == event and spec_of(model).x is None
+
+
+def test_schedules_given_built_are_used_as_they_are():
+    from modkit.diffusion.schedules import Cosine
+
+    schedule: Schedule = Cosine(num=7)
+    model = Diffusion(X, schedule=schedule, sampler={"use": "ddim", "steps": 3}, **SMALL)
+    assert model.schedule is schedule and model.parametrization.schedule is schedule
+
+
+def test_images_need_not_be_there_to_load_and_sample(tmp_path):
+    """The fault: loading read the data again to learn their type."""
+    folder = tmp_path / "images"
+    write_pictures(folder)
+    spec = Spec(
+        model=use("diffusion", network=use("mlp", width=8, depth=1), sampler=use("ddim", steps=2)),
+        data=use("image-folder", root=str(folder), size=8, channels=1),
+        train={"steps": 1, "batch_size": 4, "device": "cpu", "samples": {"num": 4}},
+    )
+    run = modkit.train(spec, tmp_path / "run")
+    before = modkit.load(run).sample(2, seed=0)
+    folder.rename(tmp_path / "gone")
+    assert torch.equal(modkit.load(tmp_path / "run").sample(2, seed=0), before)
+    assert torch.equal(modkit.load(run, ["model.sampler=ddim", "model.sampler.steps=2"]).sample(2, seed=0), before)

@@ -1,0 +1,50 @@
+import torch
+
+import modkit
+from modkit.models.step import StepContext
+from modkit.rng import Rng
+from modkit.specs.settings import Term
+
+
+def test_a_step_outside_training_updates_nothing_and_wants_every_term():
+    step = modkit.StepContext(Rng(0))
+    assert (step.index, step.training) == (0, False)
+    assert step.wants("anything") and step.at("prior").wants("anything")
+
+
+def test_a_child_draws_and_names_terms_under_its_own_name():
+    terms = {"outer/prior/r1": Term(every=7), "outer/prior/kl": Term(start=8), "r1": Term(start=100)}
+    step = StepContext(Rng(0), 7, True, terms).at("outer").at("prior")
+    assert (step.index, step.training) == (7, True)
+    assert step.wants("r1") and not step.wants("kl")
+    like = torch.empty(2, 2)
+    assert torch.equal(step.rng.normal("x", like), Rng(0, "outer", "prior").normal("x", like))
+
+
+def test_lazy_terms_are_due_from_their_start_on_each_nth_step():
+    terms = {"*r1": Term(every=4, start=2), "critic/*": Term(every=2)}
+
+    def due(name):
+        return [index for index in range(13) if StepContext(Rng(0), index, terms=terms).wants(name)]
+
+    assert due("r1") == [2, 6, 10]
+    assert due("critic/r1") == [2, 6, 10]
+    assert due("critic/gp") == [0, 2, 4, 6, 8, 10, 12]
+    assert due("nll") == list(range(13))
+
+
+def test_terms_against_a_player_wait_for_it():
+    step = StepContext(Rng(0), waiting=("critic", "prior/second"))
+    for term in ("adversarial", "adversarial/critic", "prior/adversarial", "prior/adversarial/second"):
+        assert not step.wants(term)
+    for term in ("nll", "adversarial/other", "prior/adversarial/critic", "outer/adversarial", "adversarial/second"):
+        assert step.wants(term)
+    assert not step.at("prior").wants("adversarial") and step.at("prior").wants("adversarial/critic")
+
+
+def test_a_subclass_has_children_of_its_own_class():
+    class Refusing(StepContext):
+        def wants(self, term):
+            return False
+
+    assert not Refusing(Rng(0)).at("prior").wants("r1")

@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+import modkit
+from modkit.diffusion.schedules import Cosine, Linear
+from modkit.rng import Rng
+from modkit.samplers import DDIM, Ancestral, sample
+from modkit.types import Denoised, TensorType
+
+F64 = torch.float64
+START = Rng(0).normal("start", torch.empty(3, 2, dtype=F64))
+
+
+class Recorder:
+    """A sampler that records its steps: each adds a draw, and its state counts them."""
+
+    def times(self):
+        return torch.tensor([1.0, 0.5, 0.25, 0.0], dtype=F64)
+
+    def start(self, eps, t):
+        return eps
+
+    def step(self, denoise, x_t, t, s, state, rng):
+        state = [*(state or []), (float(t), float(s))]
+        return denoise(x_t, t).x_0 + rng.normal("eps", x_t) + len(state), state
+
+
+def test_steps_times_states_and_draws():
+    rng, seen = Rng(7), []
+
+    def denoise(x_t, t):
+        seen.append(float(t))
+        return Denoised(0.5 * x_t)
+
+    got = modkit.sample(Recorder(), denoise, START, rng=rng)
+    x = START
+    for index in range(3):
+        x = 0.5 * x + Rng(7).at("sampler", index).normal("eps", x) + index + 1
+    assert torch.equal(got, x) and seen == [1.0, 0.5, 0.25]
+    assert modkit.sample is sample
+
+
+def test_a_seed_gives_the_noise_and_without_one_it_is_fresh():
+    def run(**source):
+        return sample(Recorder(), lambda x_t, t: Denoised(x_t), START, **source)
+
+    assert torch.equal(run(seed=3), run(seed=3)) and torch.equal(run(seed=3), run(rng=Rng("sample", 3)))
+    assert not torch.equal(run(seed=3), run(seed=4))
+    assert not torch.equal(run(), run())
+    with pytest.raises(ValueError, match=r"modkit.sample expects an rng or a seed, got both: Rng\(0, first=0\) and 3"):
+        run(rng=Rng(0), seed=3)
+
+
+def test_gradients_flow_through_the_loop():
+    x_t = START.clone().requires_grad_()
+    x = sample(DDIM(Cosine(), TensorType((2,)), steps=3), lambda x, t: Denoised(0.5 * x), x_t)
+    (gradient,) = torch.autograd.grad(x.sum(), x_t)
+    torch.testing.assert_close(gradient, x.detach() / START, rtol=1e-12, atol=0)  # the denoiser is linear
+
+
+def test_a_step_of_the_model_s_seed_draws_the_model_s_noise():
+    table = Linear(num=5, beta_end=0.5)
+    sampler = Ancestral(table, TensorType((2,)))
+    rng = Rng("sample", 3)
+    x_t = sampler.start(rng.normal("start", START), sampler.times()[0])
+    with_rng = sample(sampler, lambda x, t: Denoised(0.5 * x), x_t, rng=rng)
+    assert torch.equal(with_rng, sample(sampler, lambda x, t: Denoised(0.5 * x), x_t, seed=3))

@@ -1,0 +1,221 @@
+"""Fitting objects: what data may be, and that `fit`, `train` and a loop of one's own compute the same."""
+
+from functools import partial
+from itertools import islice
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import modkit
+from modkit import SpecError, TensorType
+from modkit.data import Digits
+from modkit.data.loader import Loader, shuffled_pass
+from modkit.data.objects import as_data
+from modkit.models import GAN, Autoencoder, Diffusion, Latent
+from modkit.models.model import Model
+from modkit.nn import ConvEncoder, MLPDecoder, MLPNetwork
+from modkit.optim.optimizers import adam
+
+X = TensorType((2,))
+TINY = {"batch_size": 4, "device": "cpu", "ema": 0.0, "optimizer": "adam", "samples": {"num": 4}}
+SMALL = partial(Autoencoder, encoder=partial(ConvEncoder, channels=[4]), decoder=partial(MLPDecoder, width=8, depth=1))
+NETWORK = partial(MLPNetwork, width=8, depth=1)
+FAMILIES = {
+    "autoencoder": partial(SMALL, bottleneck="vq"),
+    "gan": partial(GAN, generator="mlp", discriminator="mlp", z_dim=2),
+    "latent": partial(Latent, autoencoder=SMALL, prior=partial(Diffusion, network=NETWORK)),
+}
+
+
+def points(num=12):
+    return torch.randn(num, 2, generator=torch.Generator().manual_seed(0))
+
+
+def make_gan(**options):
+    with modkit.seeded(0):
+        return GAN(X, generator="mlp", discriminator="mlp", z_dim=2, **options)
+
+
+def equal(a, b):
+    state, other = a.state_dict(), b.state_dict()
+    return all(torch.equal(value.nan_to_num(), other[key].nan_to_num()) for key, value in state.items())
+
+
+class Passes:
+    """The passes over the data that the trainer prepares a player by."""
+
+    def __init__(self, data, player):
+        self.data, self.player, self.count = data, player, 0
+
+    def __iter__(self):
+        self.count += 1
+        return iter(shuffled_pass(self.data, "train", 4, modkit.Rng(0, "prepare", self.player, self.count)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fit_and_a_loop_of_ones_own_are_equal_to_the_bit(family, tmp_path):
+    data = Digits(size=8)
+    with modkit.seeded(0):
+        model, other = FAMILIES[family](data.x), FAMILIES[family](data.x)
+    run = modkit.fit(model, data, tmp_path / "run", steps=3, **TINY)
+    for stage in range(len(other.stages())):
+        for player in modkit.players(other, stage):
+            player.prepare(Passes(data, player.name))
+        players = modkit.players(other, stage)
+        optimizers = [adam(player.parameters) for player in players]
+        for index, batch in enumerate(islice(Loader(data, "train", 4, modkit.Rng(0, "data", stage)).batches(0), 3)):
+            for player, optimizer in zip(players, optimizers):
+                with player.turn(index) as step:
+                    player.loss(batch, step).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                player.update(index)
+    assert equal(model, other)
+    with modkit.seeded(1):
+        loaded = modkit.load(run, model=FAMILIES[family](data.x))
+    assert equal(model, loaded) and not loaded.training
+
+
+def test_a_run_of_objects_is_that_of_their_spec(tmp_path):
+    with modkit.seeded(0):
+        model = SMALL(Digits(size=8).x)
+    run = modkit.fit(model, partial(Digits, size=8), tmp_path / "objects", name="same", steps=2, **TINY)
+    again = modkit.train(modkit.Spec.from_yaml((run.path / "spec.yaml").read_text()), tmp_path / "spec")
+    assert run.spec_text == again.spec_text and equal(modkit.load(run), modkit.load(again))
+    assert modkit.load(run, ["train.seed=1"]).sample(2, seed=0).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [points(), (points(), {}), TensorDataset(points()), DataLoader(TensorDataset(points()), batch_size=5)],
+    ids=["tensor", "pair", "dataset", "loader"],
+)
+def test_data_of_any_form_train_the_same(data, tmp_path):
+    model, plain = make_gan(), make_gan()
+    modkit.fit(model, data, tmp_path / "a", steps=2, **TINY)
+    modkit.fit(plain, points(), tmp_path / "b", steps=2, **TINY)
+    expected = isinstance(data, torch.Tensor | tuple)  # the order of samples is a function of the data's own key
+    assert equal(model, plain) or not expected
+
+
+def test_fields_come_along():
+    labels = TensorType((), classes=3)
+    y = torch.arange(12) % 3
+    data = as_data((points(), {"labels": y, "other": y}), X, {"labels": labels})
+    batch = data.read("train", [3, 1], modkit.Rng(0))
+    assert torch.equal(batch.x, points()[[3, 1]]) and batch.fields["labels"].tolist() == [0, 1]
+    pairs = as_data(TensorDataset(points(), y), X, {"labels": labels}).read("train", [5], modkit.Rng(0))
+    assert pairs.fields["labels"].tolist() == [2]
+
+
+def test_a_dataset_that_augments_gives_the_same_sample_again():
+    class Noisy(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return torch.randn(2) + index
+
+    data = as_data(Noisy(), X, {})
+    first = data.read("train", [0, 3], modkit.Rng(0)).x
+    assert torch.equal(first, data.read("train", [0, 3], modkit.Rng(0)).x)
+    assert not torch.equal(first, data.read("train", [0, 3], modkit.Rng(1)).x)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(points())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (torch.zeros(4, 3), r"Tensors expects samples of 4 rows of 2 unbounded, got a tensor 4×3"),
+        (Stream(), "expect samples that can be indexed, got a stream: Stream"),
+        (3, "data expect a data part, a tensor, .* got int"),
+        (TensorDataset(torch.zeros(4, 3)), r"Indexed expects `x` of 2 unbounded in item 0, got a tensor 3"),
+        (Digits(size=8), r"the model was composed for samples of 2 unbounded; got data with samples of 1×8×8"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_before_a_run_is_made(data, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        modkit.fit(make_gan(), data, tmp_path / "run", **TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_are_those_of_train(tmp_path):
+    with pytest.raises(SpecError, match=r"train\.stepz: got an unknown key 'stepz'"):
+        modkit.fit(make_gan(), points(), tmp_path / "run", stepz=2)
+    run = modkit.fit(make_gan(), points(), tmp_path / "run", steps=1, **{**TINY, "optimizer": partial(adam, lr=1e-4)})
+    assert modkit.Spec.from_yaml(run.spec_text).at("train.optimizer.lr") == 1e-4
+    with pytest.raises(ValueError, match="holds a run"):
+        modkit.fit(make_gan(), points(), tmp_path / "run", steps=1, **TINY)
+
+
+def test_it_resumes(tmp_path):
+    whole, first, second = make_gan(), make_gan(), make_gan()
+    modkit.fit(whole, points(), tmp_path / "whole", steps=4, **TINY)
+    modkit.fit(first, points(), tmp_path / "run", steps=2, **TINY)
+    modkit.fit(second, points(), tmp_path / "run", steps=4, resume=True, **TINY)
+    assert equal(second, whole)
+
+
+def test_it_measures_where_asked(tmp_path):
+    with modkit.seeded(0):
+        model = SMALL(Digits(size=8).x, bottleneck="gaussian")
+    data, evaluate = partial(Digits, size=8), {"num": 16, "features": "pixels", "metrics": ["fd"]}
+    run = modkit.fit(model, data, tmp_path / "run", evaluate=evaluate, steps=1, **TINY)
+    assert (run.path / "evaluation.json").exists()
+
+
+def test_a_stage_that_trains_nothing_is_refused(tmp_path):
+    class Empty(Model):
+        def __init__(self, x: TensorType) -> None:
+            super().__init__()
+            self.event, self.net = x, torch.nn.Identity()
+
+        def players(self):
+            return (modkit.Player("own", ("net",)),)
+
+        def losses(self, player, batch, step):
+            return {"mean": batch.tensor.mean()}
+
+    with pytest.raises(ValueError, match="something to train, got one of own with no parameters or buffers in net"):
+        modkit.fit(Empty(X), points(), tmp_path / "run", **TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_spec_is_planned_once_and_its_data_are_read_once(tmp_path, monkeypatch):
+    """The fault: `build` planned and read twice, `train` with `evaluate` four times."""
+    from modkit.building import plan as planning
+    from modkit.data import digits
+
+    counts = {"plan": 0, "data": 0}
+    resolve, init = planning.resolve, digits.Digits.__init__
+
+    def counted(name, function):
+        def run(*arguments, **options):
+            counts[name] += 1
+            return function(*arguments, **options)
+
+        return run
+
+    monkeypatch.setattr(planning, "resolve", counted("plan", resolve))  # once a plan
+    counting = counted("data", init)
+    counting.__wrapped__ = init
+    monkeypatch.setattr(digits.Digits, "__init__", counting)
+    spec = modkit.Spec(
+        model=modkit.use("autoencoder", encoder="mlp", decoder="mlp"),
+        data=modkit.use("digits", size=8),
+        train={"steps": 1, **TINY},
+        evaluate={"num": 8, "features": "pixels", "metrics": ["fd"]},
+    )
+    modkit.build(spec)
+    assert counts == {"plan": 1, "data": 1}
+    run = modkit.train(spec, tmp_path / "run")
+    assert counts == {"plan": 2, "data": 2}
+    modkit.load(run)
+    assert counts == {"plan": 3, "data": 2}
+    modkit.evaluate_run(run)
+    assert counts == {"plan": 4, "data": 3}
