@@ -23,11 +23,7 @@ hookimpl = pluggy.HookimplMarker("modkit")
 class Part:
     """The declaration of a part.
 
-    A target may define two more methods, for parts whose configuration or weights are stored elsewhere, such as a
-    pretrained folder. `target.expand_params(params)`, a static or class method, receives the parameters written in a
-    spec and returns the parameters that they stand for. The run's resolved spec holds the result, so it no longer
-    depends on the folder. `part.load_pretrained()` loads the weights. It is called when a part is built to be trained
-    or sampled as it is, and not called when a run's own weights are loaded next.
+    `modkit.kinds.PretrainedExtras` lists further members of parts whose configuration or weights are stored elsewhere.
 
     Args:
         kind: One of `modkit.kinds.KINDS`.
