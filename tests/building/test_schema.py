@@ -93,7 +93,7 @@ def test_a_part_that_cannot_be_imported_takes_anything(monkeypatch):
     entries = [type("Entry", (), {"part": broken})]
     known = get_registry()
     monkeypatch.setattr(
-        "modkit.building.schema.registry",
+        "modkit.building.schema.get_registry",
         lambda: type("R", (), {"parts": lambda self, kind: entries if kind == "sampler" else known.parts(kind)})(),
     )
     found = jsonschema.Draft7Validator(make_schema())

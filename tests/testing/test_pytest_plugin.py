@@ -8,12 +8,12 @@ pytest_plugins = ["pytester"]
 PART = Part("weight", "half", "modkit.losses.coefficients:Constant", "A number")
 SUITE = """
 from modkit import Part
-from modkit.testing import Subject, battery
+from modkit.testing import Subject, make_battery
 import pytest
 
 SUBJECT = Subject(Part("weight", "half", {target!r}, "A number"))
 
-@pytest.mark.parametrize("check", battery([SUBJECT], {known!r})[1:4], ids=str)
+@pytest.mark.parametrize("check", make_battery([SUBJECT], {known!r})[1:4], ids=str)
 def test_part(check):
     check()
 """
