@@ -82,7 +82,7 @@ class _Each(Rng):
     def integers(self, name: str, like: Tensor, low: int, high: int) -> Tensor:
         return self._gathered(like, lambda rng, row: rng.integers(name, row, low, high))
 
-    def generators(self, num: int) -> list[torch.Generator]:
+    def make_generators(self, num: int) -> list[torch.Generator]:
         return [one.make_generators(1)[0] for one in self._sources[:num]]
 
     def _gathered(self, like: Tensor, draw: Callable[[Rng, Tensor], Tensor]) -> Tensor:

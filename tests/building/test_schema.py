@@ -1,6 +1,7 @@
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
@@ -92,10 +93,8 @@ def test_a_part_that_cannot_be_imported_takes_anything(monkeypatch):
     broken = Part("sampler", "broken", "no_such_module:Sampler", "Broken")
     entries = [type("Entry", (), {"part": broken})]
     known = get_registry()
-    monkeypatch.setattr(
-        "modkit.building.schema.get_registry",
-        lambda: type("R", (), {"parts": lambda self, kind: entries if kind == "sampler" else known.parts(kind)})(),
-    )
+    registry = SimpleNamespace(list_parts=lambda kind: entries if kind == "sampler" else known.list_parts(kind))
+    monkeypatch.setattr("modkit.building.schema.get_registry", lambda: registry)
     found = jsonschema.Draft7Validator(make_schema())
     assert found.is_valid({"model": {"use": "diffusion", "sampler": {"use": "broken", "anything": 1}}})
 

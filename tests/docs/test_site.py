@@ -64,7 +64,7 @@ def test_every_part_and_every_parameter_has_its_place(generate, made):
             _, found, section = text.partition(f"\n### {entry.part.name}\n")
             assert found, entry.part
             names = re.findall(r"^\| `(\w+)` \|", section.partition("\n### ")[0], re.M)
-            assert names == list(generate.parameters(entry.part)), entry.part
+            assert names == list(generate.read_parameters(entry.part)), entry.part
 
 
 def test_a_stale_page_is_told_and_mended(generate, made, tmp_path, monkeypatch, capsys):
