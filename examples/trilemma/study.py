@@ -92,7 +92,7 @@ class Study:
             for number, (row, seed) in enumerate(todo, 1):
                 run = Run.open(self.run(row.system, seed))
                 path = report_path(run.path, row.overrides)
-                if path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.checkpoint().name:
+                if path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.find_checkpoint().name:
                     continue
                 start = time.perf_counter()
                 report = measured(self.plan, row, run, seed, self.out)

@@ -107,7 +107,7 @@ def _make_style(index: int) -> dict[str, str]:
 def _list_stages(report: Report, player: str) -> str:
     played = [
         f"stage {number} ({round.steps:,} steps)"
-        for number, round in enumerate(report.rounds)
+        for number, round in enumerate(report.stages)
         if any(one.name == player for one in round.players)
     ]
     return ", ".join(played) or "no stage"

@@ -20,7 +20,7 @@ import torch
 from modkit.building.migration import find_due, find_known, find_prefixes
 from modkit.errors import SpecError
 from modkit.parts.registry import Entry
-from modkit.runs.lock import find_drift, install, rows
+from modkit.runs.lock import find_drift, read_rows, suggest_install
 from modkit.runs.run import Run
 
 __all__ = ["explain_failure", "find_missing", "suggest_remedies", "verify"]
@@ -39,13 +39,13 @@ def verify(run: Run, *, locked: bool = False) -> None:
         ValueError: If `locked` and something differs, or if the run's lock is not valid.
     """
     try:
-        entries = [entry for row in rows(run.lock) if (entry := _find_loadable(row))]
+        entries = [entry for row in read_rows(run.lock) if (entry := _find_loadable(row))]
     except ValueError as error:
         raise ValueError(f"{run.path / 'modkit.lock'}: {error}") from error
     differences = find_drift(run.lock, entries)
     if locked:
         if run.lock.get("torch") != str(torch.__version__):
-            differences.append(f"torch was {run.lock.get('torch')}, is {torch.__version__}")
+            differences.append(f"torch was {run.lock.get('torch')}, now {torch.__version__}")
         differences += find_missing(run)
         if differences:
             raise ValueError(f"{run.path} is locked to the parts that it was made with:\n{_format_list(differences)}")
@@ -56,7 +56,9 @@ def verify(run: Run, *, locked: bool = False) -> None:
 def find_missing(run: Run, at: str = "") -> list[str]:
     """Lists the missing parts of a run, at a path of its spec or below, each with the command that installs it."""
     return [
-        install(row) for row in _find_absent(run) if not at or any(_is_inside(path, at) for path in row.get("at", ()))
+        suggest_install(row)
+        for row in _find_absent(run)
+        if not at or any(_is_inside(path, at) for path in row.get("at", ()))
     ]
 
 
@@ -72,7 +74,7 @@ def explain_failure(run: Run) -> Iterator[None]:
     except SpecError as error:
         text, paths = str(error), [problem.path for problem in error.problems]
         wanted = [row for row in _find_absent(run) if f"no {row['kind']} is called {row['name']!r}" in text]
-        if absent := [install(row) for row in wanted]:
+        if absent := [suggest_install(row) for row in wanted]:
             raise ValueError(f"{run.path} needs parts that are not installed:\n{_format_list(absent)}") from error
         if reasons := suggest_remedies(run, paths):
             listed = _format_list([*map(str, error.problems), *reasons])
@@ -94,7 +96,7 @@ def suggest_remedies(run: Run, paths: Iterable[str] = (), keys: Iterable[str] = 
         return any(_is_inside(path, at) for path in paths) or bool(find_prefixes(at, keys))
 
     reasons = [f"{migration} returned what does not fit" for migration in find_due(run) if meant(migration.path)]
-    for row in rows(run.lock):
+    for row in read_rows(run.lock):
         entry = _find_loadable(row)
         migrated = entry is not None and entry.part.migrate and "at" in row
         if entry and not migrated and ("at" not in row or any(map(meant, row["at"]))) and find_drift(run.lock, [entry]):
@@ -103,7 +105,7 @@ def suggest_remedies(run: Run, paths: Iterable[str] = (), keys: Iterable[str] = 
 
 
 def _find_absent(run: Run) -> list[Mapping[str, Any]]:
-    return [row for row in rows(run.lock) if find_known(row) is None]
+    return [row for row in read_rows(run.lock) if find_known(row) is None]
 
 
 def _suggest_remedy(row: Mapping[str, Any], entry: Entry) -> str:

@@ -106,7 +106,7 @@ def evaluate_run(
         device=device,
         named=overrides if spec is None else None,
     )
-    name = run.checkpoint_name(checkpoint)
+    name = run.find_checkpoint_name(checkpoint)
     return replace(report, overrides=tuple(overrides), checkpoint=name, settings=settings)
 
 
@@ -171,7 +171,7 @@ def measure_run(
             scores["peak memory (MiB)"] = peak_memory(run.path, named, device=str(where))
         if speed := training_speed(run):
             scores["training steps/s"] = speed
-    return replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=run.checkpoint_name())
+    return replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=run.find_checkpoint_name())
 
 
 def _describe(**arguments: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modkit.runs.files import replace_file, safe_name
+from modkit.runs.files import make_safe_name, replace_file
 from modkit.types import Score
 
 __all__ = ["Report", "evaluate_options", "report_path", "saved_reports"]
@@ -89,7 +89,7 @@ def report_path(run: Path, overrides: Sequence[str] = ()) -> Path:
     """Where a run keeps the report of its model with `overrides`."""
     if not overrides:
         return run / "evaluation.json"
-    return run / "evaluations" / f"{safe_name(','.join(overrides), _LONGEST)}.json"
+    return run / "evaluations" / f"{make_safe_name(','.join(overrides), _LONGEST)}.json"
 
 
 def saved_reports(run: Path) -> list[Report]:

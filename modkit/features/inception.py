@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from modkit.features.frozen import Frozen
 from modkit.features.images import check_image_type, check_images, spread, with_channels
 from modkit.features.weight_file import optional, read_weights, tensors_key
-from modkit.runs.cache import cache_folder
+from modkit.runs.cache import find_cache_folder
 from modkit.runs.files import replace_file
 from modkit.types import Features, TensorType
 
@@ -138,7 +138,7 @@ class Inception(Frozen):
 def find_inception() -> Path | None:
     """The published weights, by name, in modkit's cache folder or torch's; None where they are in neither."""
     hub = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
-    for folder in (cache_folder() / "weights", Path(hub).expanduser() / "hub" / "checkpoints"):
+    for folder in (find_cache_folder() / "weights", Path(hub).expanduser() / "hub" / "checkpoints"):
         for name in _NAMES:
             if (folder / name).is_file():
                 return folder / name
@@ -151,7 +151,7 @@ def download_inception() -> Path:
     Raises:
         ValueError: If the download fails or has another hash.
     """
-    path = cache_folder() / "weights" / _NAMES[0]
+    path = find_cache_folder() / "weights" / _NAMES[0]
     try:
         with urllib.request.urlopen(URL, timeout=60) as response:
             data = response.read(_LIMIT + 1)
@@ -173,7 +173,7 @@ def _located(weights: str | None, download: bool) -> Path:
         return download_inception()
     if found is None:
         raise ValueError(
-            f"Inception expects its weights as `weights`, or as {_NAMES[0]} in {cache_folder() / 'weights'}, got "
+            f"Inception expects its weights as `weights`, or as {_NAMES[0]} in {find_cache_folder() / 'weights'}, got "
             f"neither. Download them from {URL}, or set download: true"
         )
     return found

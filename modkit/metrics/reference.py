@@ -20,7 +20,7 @@ import safetensors.torch
 from torch import Tensor
 
 from modkit.features.weight_file import read_bytes, tensors_key
-from modkit.runs.cache import cache_folder
+from modkit.runs.cache import find_cache_folder
 from modkit.runs.files import replace_file
 
 __all__ = ["Reference", "ReferenceCache"]
@@ -76,7 +76,7 @@ class ReferenceCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = cache_folder() / "references" if folder is None else folder
+        self.folder = find_cache_folder() / "references" if folder is None else folder
 
     def path(self, reference: Reference) -> Path:
         """The file of an entry."""

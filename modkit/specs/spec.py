@@ -110,7 +110,7 @@ class Spec:
             SpecError: If a part is an unregistered class or function.
         """
         problems = [
-            Problem(path, f"got the local {name}, not reloadable by name, expected a registered part")
+            Problem(path, f"got the local {name}, which cannot be loaded by name, expected a registered part")
             for path, name in self.local.items()
         ]
         if problems:

@@ -1,7 +1,8 @@
 import pytest
 
 from modkit import Spec, SpecError
-from modkit.building.difference import Difference, find_differences
+from modkit.building.difference import Difference, compare_pair, find_differences
+from modkit.specs.node import Node
 
 TINY = """
 name: tiny
@@ -57,6 +58,11 @@ def test_what_one_spec_lacks_is_absent():
     assert against("train: {", "evaluate: {metrics: []}\ntrain: {")[0].a == "absent"
     (found,) = against('[{players: ["*"], steps: 3}]', '[{players: ["*"], steps: 3}, {players: ["*"], steps: 1}]')
     assert found.path == "train.stages"
+
+
+def test_null_is_not_absent():
+    (found,) = compare_pair(Node({"data": {"use": "digits", "limit": None}}), Node({"data": {"use": "digits"}}))
+    assert found == Difference("data.limit", "null", "absent")
 
 
 def test_numbers_are_told_apart_by_type():

@@ -149,11 +149,11 @@ def test_a_conditional_model_is_scored_per_class_and_read_by_the_classifier(tmp_
 
 def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
     run = modkit.train(modkit.Spec.from_yaml(WATCHED), tmp_path / "run")
-    rows = [row for row in run.metrics() if "scores" in row]
+    rows = [row for row in run.read_metrics() if "scores" in row]
     assert [row["step"] for row in rows] == [2, 4, 6]
     values = [row["scores"]["FD (pixels)"] for row in rows]
     best = 2 * (1 + values.index(min(values)))
-    assert run.checkpoint("best").name == f"step-{best:08d}"
+    assert run.find_checkpoint("best").name == f"step-{best:08d}"
     model = modkit.load(run, checkpoint="best")
     data = Digits(size=8)
     order = permutation(modkit.Rng(0, "evaluate", "train"), 1437)[:16]
