@@ -152,8 +152,10 @@ def test_a_run_of_version_1_loads_under_version_2_with_its_averages(made, first,
 
 def test_a_locked_load_refuses_before_anything_is_written(made, second, tmp_path, monkeypatch):
     run, _ = made
-    message = r"is locked to the parts that it was made with:\n  modkit-acme was 1.0, now 2.0\n"
+    message = (
+        r"is locked to the parts that it was made with:\n  modkit-acme was 1.0, now 2.0\n"
         r"  encoder acme/thin: its source file has"
+    )
     with installed(second):
         with pytest.raises(ValueError, match=message):
             load(run, locked=True)
