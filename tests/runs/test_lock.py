@@ -77,7 +77,7 @@ def test_the_lock_does_not_depend_on_orders_or_repetitions():
 
 
 def test_the_source_is_where_the_target_is_defined_not_where_it_is_imported():
-    for target in ("modkit.types:levels", "modkit.types:TensorType.__str__", "modkit:TensorType"):
+    for target in ("modkit.types:split_levels", "modkit.types:TensorType.__str__", "modkit:TensorType"):
         source = made(Entry(Part("encoder", "n", target, ""), "d", "1"))["parts"][0]["sha256"]
         assert source == hashlib.sha256(Path(modkit.types.__file__).read_bytes()).hexdigest()
     with pytest.raises(ValueError, match="has no 'Absent'"):
