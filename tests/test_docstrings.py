@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 
@@ -29,5 +30,5 @@ def test_every_part_that_a_user_constructs_has_an_example():
 
 
 def test_every_public_function_of_the_package_has_an_example():
-    functions = [name for name in modkit.__all__ if callable(getattr(modkit, name)) and name.islower()]
+    functions = [name for name in modkit.__all__ if inspect.isfunction(getattr(modkit, name))]
     assert not [name for name in functions if not re.search(">>>", getattr(modkit, name).__doc__ or "")]

@@ -140,7 +140,7 @@ def train(
 ) -> None:
     """Train SPEC and write a run; k=v are overrides."""
     from modkit.cli.console import open_terminal, show_progress
-    from modkit.evaluation.report import saved_reports
+    from modkit.evaluation.report import read_reports
     from modkit.specs.load import load_spec
     from modkit.training.interruption import Stopped
     from modkit.training.train import train
@@ -170,7 +170,7 @@ def train(
     except TrainingError as error:
         end(1, str(error))
     else:
-        for report in saved_reports(run.path)[:1]:
+        for report in read_reports(run.path)[:1]:
             print_result(None, False, describe_scores(report))
         pictures = sorted(run.samples.glob("*.png"))
         click.echo(f"run: {run.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))

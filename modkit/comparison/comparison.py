@@ -53,6 +53,14 @@ def compare(runs: Sequence[Run | str | PathLike[str]], out: str | PathLike[str] 
     Raises:
         ValueError: If a run has no report (`modkit evaluate RUN` writes one), a run or its data cannot be read, `out`
             does not end in `.html`, or matplotlib or jinja2 is not installed.
+
+    Examples:
+        >>> from modkit import compare
+        >>> compare(["runs/a", "runs/b"], out="comparison.pdf")
+        Traceback (most recent call last):
+        ValueError: compare expects a file ending in .html, got comparison.pdf
+        >>> compare(["runs/a", "runs/b"]).entries  # doctest: +SKIP
+        ('a', 'b')
     """
     _check_installed()
     path = Path(out)

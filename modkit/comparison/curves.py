@@ -12,7 +12,6 @@ when a run was killed counts as time.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modkit.metrics.speed import read_timing
 from modkit.runs.run import Run
 
 __all__ = ["Curve", "read_clock", "read_curves", "thin"]
@@ -67,23 +67,15 @@ def read_clock(run: Run) -> dict[int, float]:
     Raises:
         ValueError: If a complete line is damaged; the message names the line.
     """
-    path = run.path / "timing.jsonl"
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     seconds: dict[int, float] = {}
     start = total = since = 0.0
     first: int | None = None
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            step, elapsed, rate = int(row["step"]), float(row["seconds"]), float(row["steps_per_second"])
-            began = round(step - elapsed * rate)
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise ValueError(f"{path}:{number}: expected a row of timing, got a damaged line: {error!r}") from error
-        if began != first or elapsed <= since:
-            start, first = total, began
-        since = elapsed
-        total = start + elapsed
-        seconds[step] = total
+    for tick in read_timing(run):
+        if tick.start != first or tick.seconds <= since:
+            start, first = total, tick.start
+        since = tick.seconds
+        total = start + tick.seconds
+        seconds[tick.step] = total
     return seconds
 
 

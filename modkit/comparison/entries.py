@@ -16,7 +16,7 @@ from modkit.building.plan import plan
 from modkit.building.session import open_run
 from modkit.comparison.ranking import Measured, average
 from modkit.errors import SpecError, split
-from modkit.evaluation.report import Report, saved_reports
+from modkit.evaluation.report import Report, read_reports
 from modkit.kinds import Data
 from modkit.runs.run import Run
 from modkit.specs.node import Node
@@ -134,7 +134,7 @@ def group(entries: Sequence[Entry]) -> list[System]:
 
 
 def _read_reports(run: Run) -> list[Report]:
-    reports = saved_reports(run.path)
+    reports = read_reports(run.path)
     if not reports:
         raise ValueError(
             f"compare expects runs that were evaluated, got {run.path}; evaluate it with: modkit evaluate {run.path}"

@@ -11,7 +11,7 @@ from modkit.comparison.entries import Entry, System
 from modkit.comparison.ranking import Ranking
 from modkit.comparison.tables import format_number
 from modkit.comparison.trilemma import Trilemma
-from modkit.evaluation.report import evaluate_options
+from modkit.evaluation.report import format_options
 from modkit.types import Score
 
 __all__ = ["Measurement", "find_versions", "group_measurements", "join_words", "list_commands", "write_findings"]
@@ -69,7 +69,7 @@ def list_commands(entry: Entry) -> list[str]:
     settings = {"seed": report.seed, **report.settings}
     if report.checkpoint:
         settings["checkpoint"] = report.checkpoint
-    measure = ["modkit", "evaluate", path, *report.overrides, *evaluate_options(settings)]
+    measure = ["modkit", "evaluate", path, *report.overrides, *format_options(settings)]
     train = ["modkit", "train", f"{path}/spec.yaml", "--out", f"{path}-again"]
     return [shlex.join(train), shlex.join(measure)]
 

@@ -74,7 +74,7 @@ def modkit_samples_ready(run: Run, step: int, grid: Tensor) -> None:
     Args:
         run: The run.
         step: Number of steps since the start of the run.
-        grid: The samples as one image, `c h w` in [0, 1].
+        grid: The samples as one image, uint8 in [0, 255], `c h w` with 1 or 3 channels, on the CPU.
     """
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from modkit.building.session import Loaded, load_run
 from modkit.errors import join, suggest
-from modkit.evaluation.report import saved_reports
+from modkit.evaluation.report import read_reports
 from modkit.part import import_target
 from modkit.parts.registry import get_registry
 from modkit.publishing.model_card import Drawn, write_model_card
@@ -103,7 +103,7 @@ def _write_portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
     text = _make_portable(made).to_yaml()
     weights = model.state_dict()
     exported = Run.export(out, text, _make_lock(run, made, text, weights), name, weights)
-    reports = [report for report in saved_reports(run.path) if report.checkpoint == name]
+    reports = [report for report in read_reports(run.path) if report.checkpoint == name]
     for report in reports:
         report.save(out)
     drawn = _add_picture(run, made, exported, name)

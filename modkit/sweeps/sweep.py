@@ -22,7 +22,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
-from modkit.evaluation.report import Report, evaluate_options, report_path
+from modkit.evaluation.report import Report, format_options, locate_report
 from modkit.progress import Progress, Silent
 from modkit.runs.run import Run
 from modkit.specs.load import load_spec
@@ -106,6 +106,15 @@ def sweep(
     Raises:
         SpecError: With all problems of all trials; nothing is written in this case.
         ValueError: If `jobs` is below 1, or if the directory holds a different sweep or anything else.
+
+    Examples:
+        >>> from modkit import Spec, sweep, use
+        >>> spec = Spec(name="ring", model=use("gan"), data=use("ring"))
+        >>> sweep(spec, ["seed=0,1", "model.z_dim=four,8"])
+        Traceback (most recent call last):
+        modkit.errors.SpecError: ...
+        >>> sweep(spec, ["seed=0,1", "model.z_dim=4,8"], jobs=2).failures  # doctest: +SKIP
+        ()
     """
     if jobs < 1:
         raise ValueError(f"sweep expects jobs of at least 1, got {jobs}")
@@ -207,7 +216,7 @@ class _Work:
     def is_evaluated(self, trial: Trial) -> bool:
         """Tells whether a trial's run is finished and has a report of it with this sweep's options."""
         try:
-            report = Report.from_json(report_path(self.path / "runs" / trial.run, trial.sampling).read_bytes())
+            report = Report.from_json(locate_report(self.path / "runs" / trial.run, trial.sampling).read_bytes())
         except (FileNotFoundError, ValueError):
             return False
         return report.settings == self.evaluation and self.is_trained(trial.run)
@@ -222,7 +231,7 @@ class _Work:
         self.progress.note(f"evaluate {trial.label}" if trial else f"train {run}")
         folder = str(self.path / "runs" / run)
         if trial:
-            arguments = ["evaluate", folder, *trial.sampling, *evaluate_options(self.evaluation)]
+            arguments = ["evaluate", folder, *trial.sampling, *format_options(self.evaluation)]
         else:
             spec = str(self.path / "specs" / f"{run}.yaml")
             cap = [] if self.steps is None else ["--steps", str(self.steps)]

@@ -20,8 +20,8 @@ from modkit.building.migration import find_due, load_current
 from modkit.building.plan import plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.session import Opened, load_run
-from modkit.evaluation.evaluate_run import measure_run, watched
-from modkit.evaluation.report import Report, report_path
+from modkit.evaluation.evaluate_run import make_watch, measure_run
+from modkit.evaluation.report import Report, locate_report
 from modkit.models.model import Model
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
@@ -132,7 +132,7 @@ def execute(
     _check_memory(report, settings)
     name = report.plan.data.part.name if report.plan.data else type(report.data).__name__
     opened = Opened(report.data, name, evaluation)
-    watch = watched(opened, settings.seed) if evaluation else None
+    watch = make_watch(opened, settings.seed) if evaluation else None
     if before:
         _check_same(before, report, settings.seed)
         site.weights = store.find_latest(before.checkpoints) is None
@@ -165,7 +165,7 @@ def open_before(path: Path, locked: bool = False) -> Run | None:
 
 def _is_measured(run: Run) -> bool:
     """Whether the run keeps a report of its last checkpoint."""
-    path = report_path(run.path)
+    path = locate_report(run.path)
     return path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.find_checkpoint_name()
 
 

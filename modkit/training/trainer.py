@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.data.loader import Loader, ordered_pass, shuffled_pass
+from modkit.data.loader import Loader, read_in_order, read_shuffled
 from modkit.kinds import Data, Engine
 from modkit.models.model import Model, Player, evaluate_mode
 from modkit.models.step import StepContext
@@ -302,7 +302,7 @@ class Trainer:
                 self.progress.note(f"{name}.png shows reconstructions: {refusal}")
                 split = "test" if "test" in self.data.splits else "train"
                 num = min(num, self.data.splits[split])
-                held = next(ordered_pass(self.data, split, num, Rng(self.settings.seed)))
+                held = next(read_in_order(self.data, split, num, Rng(self.settings.seed)))
                 x = coder.reconstruct(self._place(held).tensor)
         grid = draw_picture(Batch(x, {}).tensor.float().cpu(), self.data.x)
         self.run.write_picture(name, grid)
@@ -397,5 +397,5 @@ class _Passes:
         trainer = self._trainer
         self._count += 1
         rng = Rng(trainer.settings.seed, "prepare", self._player, self._count)
-        for batch in shuffled_pass(trainer.data, "train", trainer.settings.batch_size, rng):
+        for batch in read_shuffled(trainer.data, "train", trainer.settings.batch_size, rng):
             yield trainer._place(batch)

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from modkit import Run, SpecError, load_spec
 from modkit.cli.app import app
-from modkit.evaluation.report import report_path, saved_reports
+from modkit.evaluation.report import locate_report, read_reports
 from modkit.progress import Silent
 from modkit.specs.overrides import apply
 from modkit.sweeps import sweep as sweeps
@@ -113,8 +113,8 @@ def test_trials_that_differ_in_sampling_share_a_training(file, out, commands, co
         assert run.finished
         assert f"seed: {trial.run[-1]}" in run.spec_text
         assert "sampler: {use: ddim, steps: 2" in run.spec_text
-        assert len(saved_reports(run.path)) == 3
-        report = next(report for report in saved_reports(run.path) if report.overrides == trial.sampling)
+        assert len(read_reports(run.path)) == 3
+        report = next(report for report in read_reports(run.path) if report.overrides == trial.sampling)
         assert report.settings == MEASURED
         assert report.counts["fake"] == 16
         assert list(report.scores) == ["FD (pixels)"]
@@ -150,7 +150,7 @@ def test_trials_may_be_added_but_none_removed_or_changed(file, out, commands):
 
 def test_what_was_not_measured_as_asked_is_measured_anew_and_nothing_trained(file, out, commands):
     done = sweep(file, ["sampler=heun", "seed=0"], out, **MEASURED)
-    report = report_path(out / "runs" / "train.seed=0", done.trials[0].sampling)
+    report = locate_report(out / "runs" / "train.seed=0", done.trials[0].sampling)
     for change in ({"num": 32}, {"seed": 1}, {"metrics": ["fd", "prdc"]}, {}):
         commands.clear()
         sweep(file, ["sampler=heun", "seed=0"], out, **{**MEASURED, **change})
@@ -298,4 +298,4 @@ def test_every_process_is_the_command_line(file, out, compared, monkeypatch):
     run = Run.open(out / "runs" / "train.seed=3")
     assert run.finished
     assert run.find_checkpoint().name == "step-00000001"
-    assert saved_reports(run.path)[0].overrides == ("model.sampler=heun",)
+    assert read_reports(run.path)[0].overrides == ("model.sampler=heun",)
