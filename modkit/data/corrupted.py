@@ -93,8 +93,8 @@ class _Each(Rng):
     def integers(self, name: str, like: Tensor, low: int, high: int) -> Tensor:
         return self._draw_rows(like, lambda rng, row: rng.integers(name, row, low, high))
 
-    def generators(self, num: int) -> list[torch.Generator]:
-        return [one.generators(1)[0] for one in self._sources[:num]]
+    def make_generators(self, num: int) -> list[torch.Generator]:
+        return [one.make_generators(1)[0] for one in self._sources[:num]]
 
     def _draw_rows(self, like: Tensor, draw: Callable[[Rng, Tensor], Tensor]) -> Tensor:
         return torch.cat([draw(rng, like[row : row + 1]) for row, rng in enumerate(self._sources[: len(like)])])
