@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from modkit.data.splits import content_key
-from modkit.kinds import Corruption, Data, DataExtras, Slot, default, read_extras
+from modkit.kinds import Corruption, Data, Slot, default
 from modkit.rng import Rng
 from modkit.types import Batch
 
@@ -26,7 +26,7 @@ __all__ = ["Corrupted"]
 class Corrupted:
     """A data set whose samples come with damaged or smaller copies of themselves, in every split.
 
-    It has the types, splits, levels and suitable features of the data set.
+    It has the types, splits and levels of the data set.
 
     Args:
         data: The data set.
@@ -52,7 +52,6 @@ class Corrupted:
         self.fields = {**self.data.fields, **self.corruption.fields}
         self.splits = self.data.splits
         self.levels = self.data.levels
-        self.features = read_extras(self.data, DataExtras).features
 
     @property
     def key(self) -> str:
