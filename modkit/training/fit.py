@@ -1,4 +1,4 @@
-"""Fitting: a model composed from Python objects, and data of any form, into a run."""
+"""Training a model composed from Python objects, on data of any form."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def fit(
     progress: Progress | None = None,
     **train: Any,
 ) -> Run:
-    """Trains a composed model, in place, into a run.
+    """Trains a composed model in place, and writes a run.
 
     Args:
-        model: The model, as its class's call or `modkit.build` made it.
-        data: What to train on: a data part, or its name, class or `functools.partial`; a tensor `b …`, or a pair of one
-            and a mapping of its fields; a torch Dataset of samples or of pairs `(sample, label)`, or a DataLoader of
+        model: The model, made by calling its class or by `modkit.build`.
+        data: The training data: a data set, or its name, class or `functools.partial`; a tensor `b …`, or a pair of a
+            tensor and a mapping of its fields; a torch Dataset of samples or of pairs `(sample, label)`, or a DataLoader of
             one, whose order and batches are not used.
         out: The run's directory; `runs/NAME` where not given.
         name: The run's name.
