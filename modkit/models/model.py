@@ -97,7 +97,7 @@ def evaluate_mode(model: nn.Module) -> Iterator[None]:
 
 
 class Composing(type):
-    """The metaclass of Models. Calling a Model's class composes the objects in its slots, see `modkit.building.compose`."""
+    """The metaclass of Models: calling a class composes the objects in its slots, see `modkit.building.compose`."""
 
     composer: ClassVar[Callable[..., Any]]
 

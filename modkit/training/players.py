@@ -378,7 +378,7 @@ def _collect(module: nn.Module, owner: str | None, found: dict[int, nn.Module]) 
 
 
 def _enter(module: nn.Module, owner: str | None) -> str | None:
-    """Returns the path that owns the parts inside a module, or None if the module is frozen or `owner` does not own it."""
+    """Returns the path that owns what is inside a module, or None if it is frozen or `owner` does not own it."""
     origin = getattr(module, "origin", None)
     if owner is None or getattr(module, "frozen", False) or (origin is not None and origin.owner != owner):
         return None
