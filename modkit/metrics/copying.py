@@ -7,15 +7,9 @@ share s of the samples are copies, it rises by about s. Below 0, samples are far
 images.
 
 Shape letters: b batch, n m samples, d features.
-
-References:
-    A Non-Parametric Test to Detect Data-Copying in Generative Models (Meehan et al., 2020), section 3,
-    https://arxiv.org/abs/2004.05675
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -64,17 +58,13 @@ class Copying(StoredMetric):
         https://arxiv.org/abs/2004.05675
 
     Examples:
-        >>> from modkit import Rng
-        >>> metric, state = Copying(), {}
         >>> train = torch.tensor([[0.0], [10.0]])
-        >>> for name, x in {"real": train + 1, "fake": train, "train": train}.items():
-        ...     state = metric.update(state, name, {"features": x}, torch.arange(2))
-        >>> metric.result(state, Rng(0))["copying"].value
+        >>> Copying().compute(real=train + 1, fake=train, train=train)["copying"].value
         1.0
     """
 
     sets = ("real", "fake", "train")
-    better: Literal["lower", "higher"] | None = None  # neither closer nor farther than held-out images
+    better = None  # neither closer nor farther than held-out images
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
         """Computes the score `copying`; `rng` is not used.

@@ -7,10 +7,6 @@ The radius of a ball is the distance to its centre's k-th nearest neighbour in i
 distances. Errors are estimated from balanced half-samples of both sets, radii included (see `halves`).
 
 Shape letters: n samples, d features, s splits in halves.
-
-References:
-    Improved Precision and Recall Metric (Kynkäänniemi et al., 2019), eq. 1-2, https://arxiv.org/abs/1904.06991
-    Reliable Fidelity and Diversity Metrics (Naeem et al., 2020), eq. 3-4, https://arxiv.org/abs/2002.09797
 """
 
 from __future__ import annotations
@@ -77,7 +73,7 @@ def prdc(
 class _BallMetric(StoredMetric):
     """A metric of samples in balls: precision and recall by the rule `held`, density and coverage by `counted`."""
 
-    better: Literal["higher"] = "higher"
+    better = "higher"
 
     def __init__(self, held: _Rule | None, counted: _Rule | None) -> None:
         self.held, self.counted = held, counted
@@ -113,10 +109,8 @@ class PRDC(_BallMetric):
         ValueError: If a k is not positive or a comparison is unknown.
 
     Examples:
-        >>> metric, x = PRDC(), torch.arange(8.0)[:, None]
-        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(8))
-        >>> state = metric.update(state, "fake", {"features": x + 100}, torch.arange(8))
-        >>> {name: score.value for name, score in metric.result(state, Rng(0)).items()}
+        >>> x = torch.arange(8.0)[:, None]
+        >>> {name: score.value for name, score in PRDC().compute(real=x, fake=x + 100).items()}
         {'precision': 0.0, 'recall': 0.0, 'density': 0.0, 'coverage': 0.0}
     """
 
@@ -145,10 +139,8 @@ class PrecisionRecall(_BallMetric):
         ValueError: If `k` is not positive or the comparison is unknown.
 
     Examples:
-        >>> metric, x = PrecisionRecall(), torch.arange(8.0)[:, None]
-        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(8))
-        >>> state = metric.update(state, "fake", {"features": x}, torch.arange(8))
-        >>> {name: score.value for name, score in metric.result(state, Rng(0)).items()}
+        >>> x = torch.arange(8.0)[:, None]
+        >>> {name: score.value for name, score in PrecisionRecall().compute(real=x, fake=x).items()}
         {'precision': 1.0, 'recall': 1.0}
     """
 
@@ -172,10 +164,8 @@ class DensityCoverage(_BallMetric):
         ValueError: If `k` is not positive or the comparison is unknown.
 
     Examples:
-        >>> metric, x = DensityCoverage(), torch.arange(8.0)[:, None]
-        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(8))
-        >>> state = metric.update(state, "fake", {"features": x + 100}, torch.arange(8))
-        >>> {name: score.value for name, score in metric.result(state, Rng(0)).items()}
+        >>> x = torch.arange(8.0)[:, None]
+        >>> {name: score.value for name, score in DensityCoverage().compute(real=x, fake=x + 100).items()}
         {'density': 0.0, 'coverage': 0.0}
     """
 
