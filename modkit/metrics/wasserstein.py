@@ -12,6 +12,7 @@ Shape letters: b batch, n m samples, d features, u directions, g groups, v varia
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
-from modkit.metrics.store import Store, StoredMetric, Stores
+from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -140,14 +141,15 @@ class Wasserstein(StoredMetric):
 
     better = "lower"
 
-    def add(self, a: Store, b: Store) -> Store:
-        """Merges stores.
+    def update(self, state: Stores, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Stores:
+        """Returns the state with more samples of a set: `features`, `b d`.
 
         Raises:
-            ValueError: If there are now more than 5,000 samples.
+            ValueError: If shapes do not match, a value is not finite, or there are now more than 5,000 samples.
         """
-        _check_most(type(self).__name__, len(a) + len(b))
-        return super().add(a, b)
+        state = super().update(state, set, values, indices)
+        _check_most(type(self).__name__, len(state.get(set, ())))
+        return state
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
         """Computes the score `W1`; `rng` is not used.
