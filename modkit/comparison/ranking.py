@@ -29,15 +29,10 @@ Better: TypeAlias = Literal["lower", "higher"]
 
 @dataclass(frozen=True)
 class Measured:
-    """A score and the data on which it was measured.
-
-    Args:
-        score: The score.
-        data: Hash of the data set.
-    """
+    """A score and the data on which it was measured."""
 
     score: Score
-    data: str = ""
+    data: str = ""  # hash of the data set
 
     def comparable(self, other: Measured) -> bool:
         """Whether both may be ranked together: same data, equal counts and settings."""
@@ -46,19 +41,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The ranking of systems by one score.
+    """The ranking of systems by one score."""
 
-    Args:
-        better: Which direction is better, or None if neither is; then nothing is ranked.
-        ranks: Rank by label, 1 for the best; equal values share a rank.
-        close: Labels that differ from the best by less than two standard errors of the difference.
-        unranked: The reason why a label that has the score is not ranked.
-    """
-
-    better: Better | None = None
-    ranks: Mapping[str, int] = field(default_factory=dict)
-    close: tuple[str, ...] = ()
-    unranked: Mapping[str, str] = field(default_factory=dict)
+    better: Better | None = None  # which direction is better, or None if neither is; then nothing is ranked
+    ranks: Mapping[str, int] = field(default_factory=dict)  # rank by label, 1 for the best; equal values share a rank
+    close: tuple[str, ...] = ()  # labels that differ from the best by less than two standard errors of the difference
+    unranked: Mapping[str, str] = field(default_factory=dict)  # the reason why a label that has the score is not ranked
 
     @property
     def best(self) -> tuple[str, ...]:

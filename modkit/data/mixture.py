@@ -11,14 +11,13 @@ Shape letters: b batch, k modes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from modkit.data.splits import check_split, content_key
+from modkit.data.splits import InMemory, content_key
 from modkit.rng import Rng
-from modkit.types import Batch, Modes, TensorType
+from modkit.types import Modes, TensorType
 
 __all__ = ["Grid", "Mixture", "Ring"]
 
@@ -26,7 +25,7 @@ _MOST_MODES, _MOST_SAMPLES = 10_000, 10_000_000
 _CELL = 64  # samples per row of draws: rows of an Rng are padded, so one sample per row would waste most of each
 
 
-class Mixture:
+class Mixture(InMemory):
     """A mixture of equally likely 2-D Gaussians, isotropic, `b 2`, unbounded, with the mode as field `labels` (`b`).
 
     Args:
@@ -56,30 +55,14 @@ class Mixture:
         self.x = TensorType((2,))
         self.fields = {"labels": TensorType((), classes=len(centers))}
         self.splits = {"train": num, "test": num_test}
-        self.levels: int | None = None
+        self.levels = None
+        self.key = content_key("mixture", repr(centers.tolist()), std, num, num_test)
         self._samples = {split: self._draw(split, size) for split, size in self.splits.items()}
-
-    @property
-    def key(self) -> str:
-        """Hash of centers, std and numbers of samples."""
-        settings = (self.std, self.splits["train"], self.splits["test"])
-        return content_key("mixture", repr(self.centers.tolist()), *settings)
 
     @property
     def truth(self) -> Modes:
         """The modes that samples are drawn from."""
         return Modes(self.centers, self.std)
-
-    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """Reads the samples at `indices`; there is no augmentation, so `rng` is not used.
-
-        Raises:
-            ValueError: If there is no such split.
-        """
-        check_split(self, split)
-        x, labels = self._samples[split]
-        rows = torch.as_tensor(indices, dtype=torch.long)
-        return Batch(x.index_select(0, rows), {"labels": labels.index_select(0, rows)})
 
     def _draw(self, split: str, num: int) -> tuple[Tensor, Tensor]:
         rng = Rng(0, "mixture", split)

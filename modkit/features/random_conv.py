@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from modkit.data.splits import content_key
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_images, map_range
+from modkit.features.images import map_range
 from modkit.rng import Rng
 from modkit.types import Features, TensorType
 
@@ -64,13 +64,8 @@ class RandomConv(Frozen):
         self._draw(Rng(seed, "random-conv"))
         self.freeze()
 
-    def forward(self, x: Tensor) -> Features:
-        """Computes the features of `x`, `b c h w`, with three maps.
-
-        Raises:
-            ValueError: If `x` has another rank or number of channels.
-        """
-        check_images("RandomConv", x, self.channels)
+    def _extract(self, x: Tensor) -> Features:
+        """Computes the features, with three maps."""
         y = x.to(self.project.weight.dtype)
         if self._range:
             y = map_range(y, self._range, (-1.0, 1.0))
@@ -79,10 +74,6 @@ class RandomConv(Frozen):
             y = F.silu(level(y))
             maps.append(y)
         return Features(self.project(F.adaptive_avg_pool2d(y, _CELLS).flatten(1)), tuple(maps))
-
-    def key(self) -> str:
-        """Hash of the seed and the sizes, which determine the weights."""
-        return self._key
 
     @torch.no_grad()
     def _draw(self, rng: Rng) -> None:
