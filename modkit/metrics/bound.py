@@ -131,11 +131,7 @@ class Bound(Streaming[Bounds]):
         return Bounds(a.moments.merge(b.moments), a.levels, a.dim)
 
     def result(self, state: dict[str, Bounds], rng: Rng) -> dict[str, Score]:
-        """Computes the score `ELBO` (`bound (num=K)` for K > 1 draws) and, for data with levels, `bits/dim`.
-
-        Raises:
-            ValueError: If there are no samples.
-        """
+        """Computes the score `ELBO` (`bound (num=K)` for K > 1 draws) and, for data with levels, `bits/dim`."""
         moments, levels, dim = self.find(state, "real")
         nats, counts = float(moments.mean), {"real": moments.count}
         error = math.sqrt(float(moments.covariance()) / moments.count) if moments.count > 1 else None

@@ -20,32 +20,7 @@ from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["Copying", "copying"]
-
-
-def copying(*, real: Tensor, fake: Tensor, train: Tensor) -> float:
-    """Computes the copying score of features.
-
-    Args:
-        real: Features of held-out images, `n d`.
-        fake: Features of samples, `m d`.
-        train: Features of training images, `t d`.
-
-    Raises:
-        ValueError: If shapes do not match, a set is empty or a value is not finite.
-
-    Examples:
-        >>> train = torch.tensor([[0.0], [10.0]])
-        >>> copying(real=torch.tensor([[1.0], [11.0]]), fake=train, train=train)
-        1.0
-    """
-    given = {"real": real, "fake": fake, "train": train}
-    if not all(len(values) for values in given.values()):
-        counts = {name: len(values) for name, values in given.items()}
-        raise ValueError(f"copying expects samples of each set, got {counts}")
-    sets = prepare_points(**{name: (torch.arange(len(v)), v.detach().cpu()) for name, v in given.items()})
-    nearest = {name: compute_radii(sets[name], [1], of=sets["train"])[1][:, 0] for name in ("real", "fake")}
-    return _compare_distances(nearest["real"], nearest["fake"])
+__all__ = ["Copying"]
 
 
 class Copying(StoredMetric):
@@ -67,11 +42,7 @@ class Copying(StoredMetric):
     better = None  # neither closer nor farther than held-out images
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """Computes the score `copying`; `rng` is not used.
-
-        Raises:
-            ValueError: If a set has fewer than two samples.
-        """
+        """Computes the score `copying`; `rng` is not used."""
         sets = prepare_points(**self.rows(state))
         nearest = {name: compute_radii(sets[name], [1], of=sets["train"])[1] for name in ("real", "fake")}
         value = _compare_distances(nearest["real"][:, 0], nearest["fake"][:, 0])

@@ -64,11 +64,7 @@ class FrechetInfinity(StoredMetric):
         self.num_sizes, self.lowest, self.of = num_sizes, lowest, of
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """Computes the score `FD∞`; `rng` draws the subsets.
-
-        Raises:
-            ValueError: If a set has fewer than eight samples.
-        """
+        """Computes the score `FD∞`; `rng` draws the subsets."""
         rows, groups = {}, {}
         for name, (indices, values) in self.rows(state, least=8).items():
             order = rng.uniform(name, torch.empty(1, len(indices)))[0].argsort(stable=True)

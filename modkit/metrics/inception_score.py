@@ -22,7 +22,7 @@ from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["InceptionScore", "inception_score"]
+__all__ = ["InceptionScore"]
 
 _GROUPS = 10
 
@@ -33,23 +33,6 @@ class Predictions(NamedTuple):
     counts: Tensor
     p: Tensor
     p_log_p: Tensor
-
-
-def inception_score(logits: Tensor) -> float:
-    """Computes the score of all samples as one split, from `logits`, `n k`.
-
-    Raises:
-        ValueError: If `logits` has another rank, there is no sample, or a value is NaN.
-
-    Examples:
-        Certain predictions, half of each of two classes:
-
-        >>> round(inception_score(torch.tensor([[90.0, 0.0], [0.0, 90.0]])), 12)
-        2.0
-    """
-    if not len(logits):
-        raise ValueError("inception_score expects at least one sample, got none")
-    return _value(_sums(logits, torch.zeros(len(logits), dtype=torch.int64), 1))
 
 
 class InceptionScore(Streaming[Predictions]):
@@ -89,7 +72,14 @@ class InceptionScore(Streaming[Predictions]):
         Raises:
             ValueError: If they have another rank or a value is NaN.
         """
-        return _sums(values["logits"], assign_groups(indices, self._groups), self._groups)
+        logits = values["logits"]
+        if logits.ndim != 2 or bool(logits.isnan().any()):
+            received = f"shape {tuple(logits.shape)}" if logits.ndim != 2 else "NaN"
+            raise ValueError(f"InceptionScore expects logits of shape (b, k) without NaN, got {received}")
+        log_p = logits.detach().to("cpu", torch.float64).log_softmax(1)
+        p, groups = log_p.exp(), assign_groups(indices, self._groups)
+        one_hot = torch.nn.functional.one_hot(groups, self._groups).double().T
+        return Predictions(one_hot.sum(1), one_hot @ p, one_hot @ torch.special.entr(p).sum(1).neg())
 
     def add(self, a: Predictions, b: Predictions) -> Predictions:
         """Adds sums.
@@ -102,11 +92,7 @@ class InceptionScore(Streaming[Predictions]):
         return Predictions(a.counts + b.counts, a.p + b.p, a.p_log_p + b.p_log_p)
 
     def result(self, state: dict[str, Predictions], rng: Rng) -> dict[str, Score]:
-        """Computes the score `IS`; `rng` is not used.
-
-        Raises:
-            ValueError: If there are no samples.
-        """
+        """Computes the score `IS`; `rng` is not used."""
         sums = self.find(state, "fake")
         full = [split for split in range(self._groups) if sums.counts[split]]
         if self.splits == 1:
@@ -119,16 +105,6 @@ class InceptionScore(Streaming[Predictions]):
             error = float(scores.std()) / math.sqrt(len(scores)) if len(scores) > 1 else None
         counts = {"fake": int(sums.counts.sum())}
         return {"IS": Score(value, error, self.better, counts, settings={"splits": self.splits})}
-
-
-def _sums(logits: Tensor, groups: Tensor, num: int) -> Predictions:
-    if logits.ndim != 2 or bool(logits.isnan().any()):
-        received = f"shape {tuple(logits.shape)}" if logits.ndim != 2 else "NaN"
-        raise ValueError(f"InceptionScore expects logits of shape (b, k) without NaN, got {received}")
-    log_p = logits.detach().to("cpu", torch.float64).log_softmax(1)
-    p = log_p.exp()
-    one_hot = torch.nn.functional.one_hot(groups, num).double().T
-    return Predictions(one_hot.sum(1), one_hot @ p, one_hot @ torch.special.entr(p).sum(1).neg())
 
 
 def _select(state: Predictions, kept: list[int]) -> Predictions:

@@ -78,11 +78,7 @@ class KernelDistance(StoredMetric):
         self.num_subsets, self.subset_size = num_subsets, subset_size
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """Computes the score `KD`; `rng` draws the subsets.
-
-        Raises:
-            ValueError: If a set has fewer than two samples.
-        """
+        """Computes the score `KD`; `rng` draws the subsets."""
         sides = self.rows(state)
         counts = {name: len(indices) for name, (indices, _) in sides.items()}
         size = min(self.subset_size, *counts.values())
@@ -175,11 +171,7 @@ class CMMD(StoredMetric):
         self.bandwidth, self.unbiased = bandwidth, unbiased
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """Computes the score `CMMD`; `rng` is not used.
-
-        Raises:
-            ValueError: If a set has fewer than two samples.
-        """
+        """Computes the score `CMMD`; `rng` is not used."""
         sides = {name: (indices, normalize(values.double())) for name, (indices, values) in self.rows(state).items()}
         return {"CMMD": _gaussian_score(sides, [self.bandwidth], unbiased=self.unbiased, scale=1000.0)}
 

@@ -56,11 +56,7 @@ class LabelAccuracy(Streaming[Tensor]):
         return a + b
 
     def result(self, state: dict[str, Tensor], rng: Rng) -> dict[str, Score]:
-        """Computes the score `label accuracy`; `rng` is not used.
-
-        Raises:
-            ValueError: If there are no samples.
-        """
+        """Computes the score `label accuracy`; `rng` is not used."""
         groups = self.find(state, "fake").tolist()
         right, count = map(sum, zip(*groups))
         without = lambda group: (right - groups[group][0]) / (count - groups[group][1])  # noqa: E731

@@ -164,11 +164,7 @@ class ModeCoverage(Streaming[Tally]):
         return Tally(a.truth, a.counts + b.counts)
 
     def result(self, state: dict[str, Tally], rng: Rng) -> dict[str, Score]:
-        """Computes the scores `modes`, `high quality`, `mode KL` and `symmetric KL`; `rng` is not used.
-
-        Raises:
-            ValueError: If there are no samples.
-        """
+        """Computes the scores `modes`, `high quality`, `mode KL` and `symmetric KL`; `rng` is not used."""
         truth, groups = self.find(state, "fake")
         modes, dim = truth.centers.shape
         ceiling = share_within(radius=self.radius, dim=dim)

@@ -12,9 +12,8 @@ Shape letters: n samples, d features, s splits in halves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from modkit.metrics.halves import count_smallest_half, mean_and_error
@@ -23,8 +22,10 @@ from modkit.metrics.store import Rows, StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["PRDC", "DensityCoverage", "PrecisionRecall", "prdc"]
+__all__ = ["PRDC", "DensityCoverage", "PrecisionRecall"]
 
+Rank = Annotated[int, "Balls reach to their centre's k-th nearest neighbour."]
+Within = Annotated[Literal["<=", "<"], "How a distance must compare with the radius to be within the ball."]
 Side = Literal["real", "fake"]
 
 
@@ -33,41 +34,6 @@ class _Rule(NamedTuple):
 
     k: int
     comparison: Comparison
-
-
-def prdc(
-    *,
-    real: Tensor,
-    fake: Tensor,
-    k: int = 3,
-    comparison: Comparison = "<=",
-    coverage_k: int = 5,
-    coverage_comparison: Comparison = "<",
-) -> dict[str, float]:
-    """Computes precision, recall, density and coverage of features.
-
-    Args:
-        real: Features, `n d`.
-        fake: Features, of the same shape.
-        k: Balls reach to their centre's k-th nearest neighbour, for precision and recall.
-        comparison: How a distance must compare with the radius to be within the ball.
-        coverage_k: Like `k`, for density and coverage.
-        coverage_comparison: Like `comparison`.
-
-    Raises:
-        ValueError: If shapes or counts do not match, there are k samples or fewer, or a value is not finite.
-
-    Examples:
-        >>> x = torch.arange(8.0)[:, None]
-        >>> prdc(real=x, fake=x + 100)
-        {'precision': 0.0, 'recall': 0.0, 'density': 0.0, 'coverage': 0.0}
-    """
-    given = {"real": real.detach().cpu(), "fake": fake.detach().cpu()}
-    rules = _rule("prdc", k, comparison), _rule("prdc", coverage_k, coverage_comparison)
-    if len(real) <= max(k, coverage_k):
-        raise ValueError(f"prdc expects more than k = {max(k, coverage_k)} samples, got {len(real)}")
-    scores = _scores("prdc", {name: (torch.arange(len(each)), each) for name, each in given.items()}, *rules)
-    return {name: score.value for name, score in scores.items()}
 
 
 class _BallMetric(StoredMetric):
@@ -100,9 +66,7 @@ class PRDC(_BallMetric):
         Reliable Fidelity and Diversity Metrics (Naeem et al., 2020), eq. 3-4, https://arxiv.org/abs/2002.09797
 
     Args:
-        k: Balls reach to their centre's k-th nearest neighbour, for precision and recall.
-        comparison: How a distance must compare with the radius to be within the ball.
-        coverage_k: Like `k`, for density and coverage.
+        coverage_k: Like `k`, which is for precision and recall, for density and coverage.
         coverage_comparison: Like `comparison`, for density and coverage.
 
     Raises:
@@ -117,8 +81,8 @@ class PRDC(_BallMetric):
     def __init__(
         self,
         *,
-        k: int = 3,
-        comparison: Literal["<=", "<"] = "<=",
+        k: Rank = 3,
+        comparison: Within = "<=",
         coverage_k: int = 5,
         coverage_comparison: Literal["<=", "<"] = "<",
     ) -> None:
@@ -131,10 +95,6 @@ class PrecisionRecall(_BallMetric):
     References:
         Improved Precision and Recall Metric (Kynkäänniemi et al., 2019), eq. 1-2, https://arxiv.org/abs/1904.06991
 
-    Args:
-        k: Balls reach to their centre's k-th nearest neighbour.
-        comparison: How a distance must compare with the radius to be within the ball.
-
     Raises:
         ValueError: If `k` is not positive or the comparison is unknown.
 
@@ -144,7 +104,7 @@ class PrecisionRecall(_BallMetric):
         {'precision': 1.0, 'recall': 1.0}
     """
 
-    def __init__(self, *, k: int = 3, comparison: Literal["<=", "<"] = "<=") -> None:
+    def __init__(self, *, k: Rank = 3, comparison: Within = "<=") -> None:
         super().__init__(_rule("PrecisionRecall", k, comparison), None)
 
 
@@ -156,10 +116,6 @@ class DensityCoverage(_BallMetric):
     References:
         Reliable Fidelity and Diversity Metrics (Naeem et al., 2020), eq. 3-4, https://arxiv.org/abs/2002.09797
 
-    Args:
-        k: Balls reach to their centre's k-th nearest neighbour.
-        comparison: How a distance must compare with the radius to be within the ball.
-
     Raises:
         ValueError: If `k` is not positive or the comparison is unknown.
 
@@ -169,7 +125,7 @@ class DensityCoverage(_BallMetric):
         {'density': 0.0, 'coverage': 0.0}
     """
 
-    def __init__(self, *, k: int = 5, comparison: Literal["<=", "<"] = "<") -> None:
+    def __init__(self, *, k: Rank = 5, comparison: Within = "<") -> None:
         super().__init__(None, _rule("DensityCoverage", k, comparison))
 
 

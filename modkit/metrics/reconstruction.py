@@ -158,11 +158,7 @@ class Reconstruction(Streaming[Likeness]):
         return Likeness(a.moments.merge(b.moments), a.alike + b.alike, a.window)
 
     def result(self, state: dict[str, Likeness], rng: Rng) -> dict[str, Score]:
-        """Computes the scores `PSNR` and, for images, `SSIM`; `rng` is not used.
-
-        Raises:
-            ValueError: If there are no samples.
-        """
+        """Computes the scores `PSNR` and, for images, `SSIM`; `rng` is not used."""
         moments, alike, window = self.find(state, "real")
         notes = () if not alike else (_warn_of_exact(alike, moments.count),)
         scores = {"PSNR": self._score(moments, 0, {"range": self.range}, notes)}
@@ -226,11 +222,7 @@ class ReconstructionFD(Streaming[Side]):
         return self._distance.add(a, b)
 
     def result(self, state: dict[str, Side], rng: Rng) -> dict[str, Score]:
-        """Computes the score `reconstruction FD`; `rng` is not used.
-
-        Raises:
-            ValueError: If there are fewer than two samples.
-        """
+        """Computes the score `reconstruction FD`; `rng` is not used."""
         sides = (list_groups(state, side) for side in self._distance.sets)
         pairs = [(x, y) for x, y in zip(*sides) if x.count]
         count = sum(x.count for x, _ in pairs)

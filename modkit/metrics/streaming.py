@@ -44,7 +44,11 @@ class Streaming(Generic[S]):
         raise NotImplementedError
 
     def result(self, state: dict[str, S], rng: Rng) -> dict[str, Score]:
-        """Computes the scores of a state, by name."""
+        """Computes the scores of a state, by name.
+
+        Raises:
+            ValueError: If a set has too few samples for a score.
+        """
         raise NotImplementedError
 
     def find(self, state: dict[str, S], set: str) -> S:
