@@ -30,11 +30,7 @@ class Nearest(NamedTuple):
 
 
 def find_nearest(x: Tensor, batches: Iterable[Tensor]) -> Nearest:
-    """Finds the nearest neighbour of each sample of `x` in `batches`.
-
-    Args:
-        x: Samples, `n ...`.
-        batches: `b ...`, in the order of their indices.
+    """Finds the nearest neighbour of each sample of `x`, `n ...`, in `batches`, `b ...`, in the order of their indices.
 
     Raises:
         ValueError: If the batches are empty or their samples have another shape.

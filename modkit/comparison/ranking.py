@@ -55,10 +55,7 @@ class Ranking:
 
 
 def rank(measured: Mapping[str, Measured]) -> Ranking:
-    """Ranks systems by one score.
-
-    Args:
-        measured: The score by label.
+    """Ranks systems by one score, given by label.
 
     Examples:
         >>> rank({label: Measured(Score(value, better="lower")) for label, value in (("a", 2.0), ("b", 1.0))}).ranks
@@ -113,9 +110,7 @@ def is_better(a: float, b: float, better: Better) -> bool:
 def find_dominators(points: Mapping[str, Sequence[float]], better: Sequence[Better]) -> dict[str, tuple[str, ...]]:
     """Finds, for each point, the labels of the points that dominate it; points on the Pareto front have none.
 
-    Args:
-        points: Coordinates by label.
-        better: Which direction is better in each coordinate.
+    Points are coordinates by label; `better` says which direction is better in each coordinate.
 
     Examples:
         >>> find_dominators({"a": (1.0, 5.0), "b": (2.0, 4.0)}, ("lower", "higher"))

@@ -44,12 +44,7 @@ class Table:
 
 
 def make_score_tables(systems: Sequence[System], rankings: Mapping[str, Ranking]) -> list[Table]:
-    """Makes the tables of all scores except costs: one for each kind of features and at most seven scores.
-
-    Args:
-        systems: The systems.
-        rankings: The ranking of each score.
-    """
+    """Makes the tables of all scores except costs: one for each kind of features and at most seven scores."""
     groups: dict[str, list[str]] = {}
     for name in rankings:
         if name not in COST:

@@ -11,6 +11,7 @@ Shape letters: b batch, k modes.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -20,6 +21,10 @@ from modkit.rng import Rng
 from modkit.types import Modes, TensorType
 
 __all__ = ["Grid", "Mixture", "Ring"]
+
+Std = Annotated[float, "Standard deviation of each."]
+Num = Annotated[int, "Number of training samples."]
+NumTest = Annotated[int, "Number of test samples."]
 
 _MOST_MODES, _MOST_SAMPLES = 10_000, 10_000_000
 _CELL = 64  # samples per row of draws: rows of an Rng are padded, so one sample per row would waste most of each
@@ -81,9 +86,6 @@ class Ring(Mixture):
     Args:
         modes: Number of Gaussians.
         radius: Distance of their centers from the origin.
-        std: Standard deviation of each.
-        num: Number of training samples.
-        num_test: Number of test samples.
 
     Raises:
         ValueError: If there are no modes or samples, or too many, or `std` is negative.
@@ -99,9 +101,9 @@ class Ring(Mixture):
         *,
         modes: int = 8,
         radius: float = 2.0,
-        std: float = math.sqrt(0.02),
-        num: int = 100_000,
-        num_test: int = 10_000,
+        std: Std = math.sqrt(0.02),  # noqa: B008
+        num: Num = 100_000,
+        num_test: NumTest = 10_000,
     ) -> None:
         _check_modes(self, modes)
         angles = torch.arange(modes, dtype=torch.float64) * (2 * math.pi / modes)
@@ -117,9 +119,6 @@ class Grid(Mixture):
     Args:
         side: Number of Gaussians along each axis.
         spacing: Distance between neighbours.
-        std: Standard deviation of each.
-        num: Number of training samples.
-        num_test: Number of test samples.
 
     Raises:
         ValueError: If there are no modes or samples, or too many, or `std` is negative.
@@ -130,7 +129,7 @@ class Grid(Mixture):
     """
 
     def __init__(
-        self, *, side: int = 5, spacing: float = 2.0, std: float = 0.05, num: int = 100_000, num_test: int = 10_000
+        self, *, side: int = 5, spacing: float = 2.0, std: Std = 0.05, num: Num = 100_000, num_test: NumTest = 10_000
     ) -> None:
         _check_modes(self, max(side, 0) ** 2)
         axis = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2) * spacing

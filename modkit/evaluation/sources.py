@@ -144,15 +144,9 @@ def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None =
 
 
 def from_model(model: Model, name: str, num: int, seed: int, given: Source | None = None) -> Source:
-    """Makes the source of a Model's samples; sample i of a seed is the same in any batch.
+    """Makes the source of `num` samples of a Model; sample i of a seed is the same in any batch.
 
-    Args:
-        model: The Model.
-        name: Its name in messages.
-        num: Number of samples.
-        seed: Seed of the noise.
-        given: A source whose fields the Model is conditioned on, sample by sample; without it the Model draws its
-            fields.
+    The Model is conditioned on the fields of `given`, sample by sample; without it the Model draws its fields.
     """
     reads = model.reads if given else ()
 

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from modkit.features.frozen import Frozen
 from modkit.features.images import Images, check_image_type, check_images, convert_channels, map_range, resize
+from modkit.features.random_conv import make_levels, run_levels
 from modkit.features.weight_file import hash_tensors, load_exactly, read_weights
 from modkit.rng import Rng
 from modkit.runs.files import replace_file
@@ -195,23 +196,14 @@ class _Net(nn.Module):
         self.channels, self.classes = channels, classes
         cells = math.ceil(size / 2)
         cells = math.ceil(cells / 2)
-        self.levels = nn.ModuleList(
-            [
-                nn.Conv2d(channels, 16, 3, padding=1),
-                nn.Conv2d(16, 32, 3, stride=2, padding=1),
-                nn.Conv2d(32, 64, 3, stride=2, padding=1),
-            ]
-        )
+        self.levels = make_levels(channels, 64, bias=True)
         self.penultimate = nn.Linear(64 * cells**2, _DIM)
         self.head = nn.Linear(_DIM, classes)
 
     def forward(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Computes the three maps and the last activations, `b d`."""
-        maps = []
-        for level in self.levels:
-            x = F.silu(level(x))
-            maps.append(x)
-        return tuple(maps), F.silu(self.penultimate(x.flatten(1)))
+        maps = run_levels(self.levels, x)
+        return maps, F.silu(self.penultimate(maps[-1].flatten(1)))
 
 
 def _settle_after_loading(module: Classifier, incompatible: object) -> None:

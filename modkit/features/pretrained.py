@@ -7,12 +7,6 @@ With DINOv2 the Fréchet distance is FD-DINOv2; with CLIP the kernel distance is
 are imported when a part is built.
 
 Shape letters: b batch, c channels, h w spatial, d features, k classes.
-
-References:
-    Exposing flaws of generative model evaluation metrics and their unfair treatment of diffusion models (Stein et al.,
-    2023), https://arxiv.org/abs/2306.04675
-    Rethinking FID: Towards a Better Evaluation Metric for Image Generation (Jayasumana et al., 2024),
-    https://arxiv.org/abs/2401.09603
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modkit.metrics.halves import count_smallest_half, mean_and_error
 from modkit.metrics.neighbours import Balls, Comparison, Hits, Points, compute_radii, count_hits, prepare_points
-from modkit.metrics.store import Rows, StoredMetric, Stores
+from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -42,6 +42,10 @@ class _BallMetric(StoredMetric):
     better = "higher"
 
     def __init__(self, held: _Rule | None, counted: _Rule | None) -> None:
+        for k, comparison in filter(None, (held, counted)):
+            if k < 1 or comparison not in ("<", "<="):
+                expected, received = "k of at least 1 and comparison '<' or '<='", f"{k}, {comparison!r}"
+                raise ValueError(f"{type(self).__name__} expects {expected}, got {received}")
         self.held, self.counted = held, counted
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
@@ -50,8 +54,24 @@ class _BallMetric(StoredMetric):
         Raises:
             ValueError: If counts differ or there are k samples or fewer.
         """
-        least = 1 + max(rule.k for rule in (self.held, self.counted) if rule)
-        return _scores(type(self).__name__, self.rows(state, least=least), self.held, self.counted)
+        held, counted = self.held, self.counted
+        rows = self.rows(state, least=1 + max(rule.k for rule in (held, counted) if rule))
+        if len(rows["real"][0]) != len(rows["fake"][0]):
+            received = " and ".join(f"{len(indices)} {side}" for side, (indices, _) in rows.items())
+            raise ValueError(f"{type(self).__name__} expects as many real as fake samples, got {received}")
+        sets = prepare_points(**rows)
+        asked: list[tuple[Side, _Rule]] = [("real", held), ("fake", held)] if held else []
+        found = _hits(sets, [*asked, ("real", counted)] if counted else asked)
+        real, fake = sets["real"].sides, sets["fake"].sides
+        scores = {}
+        if held:
+            scores["precision"] = _score(found["real", held].by_query > 0, held, fake, real)
+            scores["recall"] = _score(found["fake", held].by_query > 0, held, real, fake)
+        if counted:
+            inside = found["real", counted]
+            scores["density"] = _score(inside.by_query.double() / counted.k, counted, fake, real)
+            scores["coverage"] = _score(inside.by_centre > 0, counted, real, fake)
+        return scores
 
 
 class PRDC(_BallMetric):
@@ -86,7 +106,7 @@ class PRDC(_BallMetric):
         coverage_k: int = 5,
         coverage_comparison: Literal["<=", "<"] = "<",
     ) -> None:
-        super().__init__(_rule("PRDC", k, comparison), _rule("PRDC", coverage_k, coverage_comparison))
+        super().__init__(_Rule(k, comparison), _Rule(coverage_k, coverage_comparison))
 
 
 class PrecisionRecall(_BallMetric):
@@ -105,7 +125,7 @@ class PrecisionRecall(_BallMetric):
     """
 
     def __init__(self, *, k: Rank = 3, comparison: Within = "<=") -> None:
-        super().__init__(_rule("PrecisionRecall", k, comparison), None)
+        super().__init__(_Rule(k, comparison), None)
 
 
 class DensityCoverage(_BallMetric):
@@ -126,33 +146,7 @@ class DensityCoverage(_BallMetric):
     """
 
     def __init__(self, *, k: Rank = 5, comparison: Within = "<") -> None:
-        super().__init__(None, _rule("DensityCoverage", k, comparison))
-
-
-def _rule(name: str, k: int, comparison: Comparison) -> _Rule:
-    if k < 1 or comparison not in ("<", "<="):
-        raise ValueError(f"{name} expects k of at least 1 and comparison '<' or '<=', got {k}, {comparison!r}")
-    return _Rule(k, comparison)
-
-
-def _scores(name: str, rows: Mapping[str, Rows], held: _Rule | None, counted: _Rule | None) -> dict[str, Score]:
-    """Scores precision and recall by the rule `held`, density and coverage by `counted`, from one product of sets."""
-    if len(rows["real"][0]) != len(rows["fake"][0]):
-        received = " and ".join(f"{len(indices)} {side}" for side, (indices, _) in rows.items())
-        raise ValueError(f"{name} expects as many real as fake samples, got {received}")
-    sets = prepare_points(**rows)
-    asked: list[tuple[Side, _Rule]] = [("real", held), ("fake", held)] if held else []
-    found = _hits(sets, [*asked, ("real", counted)] if counted else asked)
-    real, fake = sets["real"].sides, sets["fake"].sides
-    scores = {}
-    if held:
-        scores["precision"] = _score(found["real", held].by_query > 0, held, fake, real)
-        scores["recall"] = _score(found["fake", held].by_query > 0, held, real, fake)
-    if counted:
-        inside = found["real", counted]
-        scores["density"] = _score(inside.by_query.double() / counted.k, counted, fake, real)
-        scores["coverage"] = _score(inside.by_centre > 0, counted, real, fake)
-    return scores
+        super().__init__(None, _Rule(k, comparison))
 
 
 def _hits(sets: Mapping[str, Points], asked: Sequence[tuple[Side, _Rule]]) -> dict[tuple[Side, _Rule], Hits]:
@@ -166,12 +160,6 @@ def _hits(sets: Mapping[str, Points], asked: Sequence[tuple[Side, _Rule]]) -> di
 
 def _score(each: Tensor, rule: _Rule, sides: Tensor, other: Tensor) -> Score:
     """Averages `each`, a sample's share of the score, `n s+1`; without an error if a half is too small for a radius."""
-    value, error = mean_and_error(each, sides)
-    known = min(count_smallest_half(sides), count_smallest_half(other)) > rule.k
-    return Score(
-        value,
-        error if known else None,
-        "higher",
-        {"real": len(other), "fake": len(other)},
-        settings=rule._asdict(),
-    )
+    value, error = mean_and_error(each, sides)  # type: tuple[float, float | None]
+    error = error if min(count_smallest_half(sides), count_smallest_half(other)) > rule.k else None
+    return Score(value, error, "higher", {"real": len(other), "fake": len(other)}, settings=rule._asdict())

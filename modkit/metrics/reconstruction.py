@@ -61,12 +61,8 @@ def psnr(x: Tensor, y: Tensor, *, ends: Sequence[float] = (-1.0, 1.0)) -> Tensor
 def ssim(x: Tensor, y: Tensor, *, ends: Sequence[float] = (-1.0, 1.0)) -> Tensor:
     """Computes the structural similarity of each image, `b`, float64.
 
-    On images smaller than the window it uses the largest odd window that fits.
-
-    Args:
-        x: Images, `b c h w`.
-        y: Their reconstructions, shape of `x`; the order does not matter.
-        ends: Lowest and highest value of the range.
+    On images smaller than the window it uses the largest odd window that fits. For the arguments see `psnr`; `x` are
+    images, `b c h w`.
 
     Raises:
         ValueError: If `x` is not a batch of images.
