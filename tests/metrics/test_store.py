@@ -25,7 +25,7 @@ def test_any_order_split_and_limit_gives_the_rows_by_index(limit):
     for order, split in ((list(range(N)), 4), (mixed, 3), (mixed[::-1], N)):
         store = filled(order, split=split, limit=limit)
         for _ in range(2):
-            indices, values = store.sorted()
+            indices, values = store.sort()
             assert torch.equal(indices, torch.arange(N)) and torch.equal(values, VALUES)
         assert len(store) == N
 
@@ -45,7 +45,7 @@ def test_rows_are_copies_in_float32():
     store = Store(D)
     store.add(torch.arange(N), values)
     values.zero_()
-    assert torch.equal(store.sorted()[1], VALUES)
+    assert torch.equal(store.sort()[1], VALUES)
 
 
 def test_an_empty_store_has_no_rows():
