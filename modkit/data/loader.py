@@ -38,7 +38,7 @@ class Loader:
         split: The split.
         batch_size: Number of rows of a global batch; it may exceed the size of the split.
         rng: Key of the order and of augmentation, the same on every rank.
-        workers: Number of processes that read ahead in `batches`; 0 reads in this process. The batches are the same.
+        workers: Number of processes that read ahead in `read_batches`; 0 reads in this process. Batches are the same.
         pin_memory: Whether workers put their batches into page-locked memory, for CUDA.
 
     Raises:
@@ -71,7 +71,7 @@ class Loader:
         return _make_batch(self._reader[self._make_request(step, first, num)])
 
     def read_batches(self, start: int = 0, first: int = 0, num: int | None = None) -> Generator[Batch, None, None]:
-        """Yields `batch(step, first, num)` for each step from `start`; closing the generator ends the workers.
+        """Yields `read_batch(step, first, num)` for each step from `start`; closing the generator ends the workers.
 
         Raises:
             ValueError: If a batch has no such rows, or `start` is negative.

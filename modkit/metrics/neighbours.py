@@ -188,7 +188,7 @@ def _find_radii(x: Points, rows: Tensor, y: Points, ks: Sequence[int], few: int,
     bound, near = torch.full((len(rows),), math.inf), tile < math.inf
     usual = y.norms <= 16 * y.norms.median()  # the error of an outlier would widen every bound
     if few < usual.sum():
-        smallest = _bound_smallest(tile if bool(usual.all()) else tile[:, usual], few).double()
+        smallest = _compute_upper_bound(tile if bool(usual.all()) else tile[:, usual], few).double()
         bound = smallest + 2 * (x.compute_slack(x.norms[rows]) + y.compute_slack(y.norms[usual].max()))
         near = tile <= _round_up(bound)[:, None]
     i, j = near.nonzero(as_tuple=True)
@@ -222,7 +222,7 @@ def _decide(
     return _find_kth(squared, alike, ks)
 
 
-def _bound_smallest(tile: Tensor, few: int) -> Tensor:
+def _compute_upper_bound(tile: Tensor, few: int) -> Tensor:
     """An upper bound of the `few`-th smallest value of each row: that of the minima of its parts."""
     width = max(1, min(32, tile.shape[1] // (4 * few)))
     num = tile.shape[1] // width

@@ -22,7 +22,7 @@ Rows = tuple[Tensor, Tensor]
 
 
 class Store:
-    """Rows of features by sample index; any order of `add` and `merge` gives the same `sorted`.
+    """Rows of features by sample index; any order of `add` and `merge` gives the same result of `sort`.
 
     Args:
         dim: Number d of features.
@@ -34,7 +34,7 @@ class Store:
     Examples:
         >>> store = Store(1)
         >>> store.add(torch.tensor([1, 0]), torch.tensor([[5.0], [4.0]]))
-        >>> store.sorted()
+        >>> store.sort()
         (tensor([0, 1]), tensor([[4.],
                 [5.]]))
     """

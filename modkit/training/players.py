@@ -116,7 +116,7 @@ class Participant:
 
         Args:
             batch: Samples and fields, on the model's device.
-            step: What `turn` gave.
+            step: What `begin_turn` gave.
         """
         losses = self.model.losses(self.name, batch, step)
         return weigh_losses(losses, self.weights, step.index, self.last_layer)
