@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from modkit import kinds
-from modkit.cli.describe import description
+from modkit.cli.describe import describe_part
 from modkit.kinds import KINDS, Default, Kind
 from modkit.models.model import Model
 from modkit.parts.annotation import render
@@ -242,7 +242,7 @@ def _paragraphs(docstring: str) -> list[str]:
 def _part(entry: Entry) -> Iterator[str]:
     """A part's section: what it is, its paper, what it is given and its parameters."""
     part = entry.part
-    described = description(part.kind, part.name)
+    described = describe_part(part.kind, part.name)
     yield f"### {part.name}"
     yield _autolinked(described["summary"])
     paragraphs = takewhile(lambda text: not re.match(r"[A-Z]\w+:$", text, re.M), _paragraphs(part.load().__doc__ or ""))

@@ -133,6 +133,13 @@ def test_no_family_is_known_where_every_family_is_served(name):
     assert not [line for line in lines if FAMILY.search(line)]
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] not in ("data", "features")])
+def test_no_data_set_is_told_apart_by_its_name(name):
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Compare):
+            assert "'digits'" not in ast.unparse(node)
+
+
 @pytest.mark.parametrize("name", select(FAMILY_FREE))
 def test_no_model_is_told_apart_by_its_class(name):
     calls = [ast.unparse(node) for node in ast.walk(MODULES[name]) if isinstance(node, ast.Call)]

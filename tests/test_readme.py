@@ -15,7 +15,7 @@ def test_the_spec_is_one_that_trains(tmp_path):
     (block,) = (block for block in blocks("README.md") if block.language == "yaml")
     (tmp_path / "spec.yaml").write_text(block.text)
     report = modkit.check(modkit.load_spec(tmp_path / "spec.yaml"))
-    assert [stage.steps for stage in report.rounds] == [300, 2500]
+    assert [stage.steps for stage in report.stages] == [300, 2500]
 
 
 def test_the_part_in_a_package_declares_and_computes_what_it_says(tmp_path, monkeypatch):

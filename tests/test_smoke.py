@@ -48,7 +48,7 @@ pytestmark = pytest.mark.smoke
 def test_a_family_trains_and_its_run_makes_the_same_bits(family, tmp_path):
     playing = spec(MODELS[family], optimizer=use("adamw", lr=1e-2, weight_decay=0.0))
     run = modkit.train(playing, tmp_path / "run")
-    rows = run.metrics()
+    rows = run.read_metrics()
     assert {row["step"] for row in rows} == set(range(1, len(rows) + 1)) and len(rows) >= 4
     assert all(row["losses"] and all(map(math.isfinite, row["losses"].values())) for row in rows)
 

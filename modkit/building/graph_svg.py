@@ -102,7 +102,7 @@ def _style(index: int) -> dict[str, str]:
 def _stages(report: Report, player: str) -> str:
     played = [
         f"stage {number} ({round.steps:,} steps)"
-        for number, round in enumerate(report.rounds)
+        for number, round in enumerate(report.stages)
         if any(one.name == player for one in round.players)
     ]
     return ", ".join(played) or "no stage"

@@ -25,7 +25,7 @@ from torch import Tensor
 from modkit.errors import SpecError, join, split
 from modkit.part import imported
 from modkit.parts.registry import Entry, registry
-from modkit.runs.lock import rows
+from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value, described
 from modkit.specs.spec import Spec
@@ -109,7 +109,7 @@ def current(run: Run, checkpoint: str | None = None) -> Current:
     Raises:
         ValueError: If there is no such checkpoint, it is damaged, or a migration fails.
     """
-    spec, weights = _spec(run), run.weights(checkpoint)
+    spec, weights = _spec(run), run.load_weights(checkpoint)
     migrations = due(run)
     tree = spec.tree
     for migration in migrations:
@@ -134,7 +134,7 @@ def due(run: Run) -> tuple[Migration, ...]:
     """
     found = [
         Migration(entry, row["version"], path)
-        for row in rows(run.lock)
+        for row in read_rows(run.lock)
         if (entry := known(row)) and entry.part.migrate and entry.version != row["version"]
         for path in row.get("at", ())
     ]

@@ -20,7 +20,7 @@ import torch
 from modkit.building.migration import due, known, prefixes
 from modkit.errors import SpecError
 from modkit.parts.registry import Entry
-from modkit.runs.lock import drift, install, rows
+from modkit.runs.lock import find_drift, read_rows, suggest_install
 from modkit.runs.run import Run
 
 __all__ = ["explained", "missing", "remedies", "verify"]
@@ -37,13 +37,13 @@ def verify(run: Run, *, locked: bool = False) -> None:
         ValueError: If `locked` and something differs; or the run's lock is none.
     """
     try:
-        entries = [entry for row in rows(run.lock) if (entry := _loadable(row))]
+        entries = [entry for row in read_rows(run.lock) if (entry := _loadable(row))]
     except ValueError as error:
         raise ValueError(f"{run.path / 'modkit.lock'}: {error}") from error
-    differences = drift(run.lock, entries)
+    differences = find_drift(run.lock, entries)
     if locked:
         if run.lock.get("torch") != str(torch.__version__):
-            differences.append(f"torch was {run.lock.get('torch')}, is {torch.__version__}")
+            differences.append(f"torch was {run.lock.get('torch')}, now {torch.__version__}")
         differences += missing(run)
         if differences:
             raise ValueError(f"{run.path} is locked to what it was made with:\n{_listed(differences)}")
@@ -53,7 +53,9 @@ def verify(run: Run, *, locked: bool = False) -> None:
 
 def missing(run: Run, at: str = "") -> list[str]:
     """The parts of a run, at a path of its spec or below, that are not here, each with what brings it."""
-    return [install(row) for row in _absent(run) if not at or any(_inside(path, at) for path in row.get("at", ()))]
+    return [
+        suggest_install(row) for row in _absent(run) if not at or any(_inside(path, at) for path in row.get("at", ()))
+    ]
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def explained(run: Run) -> Iterator[None]:
     except SpecError as error:
         text, paths = str(error), [problem.path for problem in error.problems]
         wanted = [row for row in _absent(run) if f"no {row['kind']} is called {row['name']!r}" in text]
-        if absent := [install(row) for row in wanted]:
+        if absent := [suggest_install(row) for row in wanted]:
             raise ValueError(f"{run.path} needs parts that are not here:\n{_listed(absent)}") from error
         if reasons := remedies(run, paths):
             raise ValueError(
@@ -91,16 +93,16 @@ def remedies(run: Run, paths: Iterable[str] = (), keys: Iterable[str] = ()) -> l
         return any(_inside(path, at) for path in paths) or bool(prefixes(at, keys))
 
     reasons = [f"{migration} made what does not fit" for migration in due(run) if meant(migration.path)]
-    for row in rows(run.lock):
+    for row in read_rows(run.lock):
         entry = _loadable(row)
         migrated = entry is not None and entry.part.migrate and "at" in row
-        if entry and not migrated and ("at" not in row or any(map(meant, row["at"]))) and drift(run.lock, [entry]):
+        if entry and not migrated and ("at" not in row or any(map(meant, row["at"]))) and find_drift(run.lock, [entry]):
             reasons.append(_remedy(row, entry))
     return reasons
 
 
 def _absent(run: Run) -> list[Mapping[str, Any]]:
-    return [row for row in rows(run.lock) if known(row) is None]
+    return [row for row in read_rows(run.lock) if known(row) is None]
 
 
 def _remedy(row: Mapping[str, Any], entry: Entry) -> str:

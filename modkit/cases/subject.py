@@ -50,7 +50,7 @@ class Subject:
         """
         planned = plan_part(self.part.kind, self.node, seed=seed)
         site = Site(planned, meta=meta)
-        value = site.call(planned.model, types, planned.model.path)
+        value = site.build(planned.model, types, planned.model.path)
         site.check()
         return value
 

@@ -74,7 +74,7 @@ def modkit_samples_ready(run: Run, step: int, grid: Tensor) -> None:
     Args:
         run: The run.
         step: Steps since the run's first.
-        grid: The picture of the samples, `c h w` in [0, 1].
+        grid: The picture of the samples, uint8 in [0, 255], `c h w` of 1 or 3 channels, on the CPU.
     """
 
 

@@ -92,7 +92,7 @@ class Spec:
             SpecError: If a part is a class without a registered name.
         """
         problems = [
-            Problem(path, f"got the local {name}, not reloadable by name, expected a registered part")
+            Problem(path, f"got the local {name}, which cannot be loaded by name, expected a registered part")
             for path, name in self.local.items()
         ]
         if problems:

@@ -9,7 +9,7 @@ from typing import Any
 
 from modkit.building.builder import Site
 from modkit.building.checker import check_composed
-from modkit.building.compose import composition_of, part_of, tree_of
+from modkit.building.compose import convert_part, convert_settings, get_composition
 from modkit.building.plan import plan_training
 from modkit.data.objects import as_data
 from modkit.models.model import Model
@@ -72,21 +72,21 @@ def fit(
         ...     run.finished
         True
     """
-    composed = composition_of(model)
+    composed = get_composition(model)
     named = isinstance(data, str | Mapping) or callable(data)
     written = Node(write_types(composed.x, composed.fields)) if isinstance(composed.x, TensorType) else None
     spec = Spec(
         model=composed.plan.spec.model,
         name=name,
-        data=Node({"use": data} if isinstance(data, str) else part_of(data, "data", "data")) if named else None,
-        train=tree_of(train, Settings, "train"),
-        evaluate=None if evaluate is None else tree_of(evaluate, Evaluation, "evaluate"),
+        data=Node({"use": data} if isinstance(data, str) else convert_part(data, "data", "data")) if named else None,
+        train=convert_settings(train, Settings, "train"),
+        evaluate=None if evaluate is None else convert_settings(evaluate, Evaluation, "evaluate"),
         x=None if named else written,
     )
     planned = plan_training(composed.plan, spec)
     if named:
         site = Site(planned, meta=False)
-        data = site.data()
+        data = site.make_data()
         site.check()
     path = Path(out) if out is not None else Path("runs") / name
     before = open_before(path) if resume else None

@@ -20,8 +20,8 @@ from modkit.building.migration import current, due
 from modkit.building.plan import plan
 from modkit.building.provenance import explained, remedies, verify
 from modkit.building.session import Opened, load_run
-from modkit.evaluation.evaluate_run import measure_run, watched
-from modkit.evaluation.report import Report, report_path
+from modkit.evaluation.evaluate_run import make_watch, measure_run
+from modkit.evaluation.report import Report, locate_report
 from modkit.models.model import Model
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
@@ -76,7 +76,7 @@ def train(
         >>> data = use("ring", num=64, num_test=64)
         >>> spec = Spec(name="ring", data=data, model=use(Gaussian), train={"batch_size": 8})
         >>> with TemporaryDirectory() as folder:
-        ...     train(spec, f"{folder}/run", steps=2).checkpoint_name()
+        ...     train(spec, f"{folder}/run", steps=2).find_checkpoint_name()
         'step-00000002'
     """
     path = Path(out) if out is not None else Path("runs") / spec.name
@@ -85,7 +85,7 @@ def train(
         report = check(spec)
     return execute(
         report,
-        lambda site: site.model(report.x, report.fields),
+        lambda site: site.build_model(report.x, report.fields),
         path,
         before,
         steps=steps,
@@ -125,17 +125,17 @@ def execute(
     if report.data is None:
         raise ValueError("training expects a spec with `data`, got one without")
     site = Site(report.plan, meta=False)
-    settings = _cap(site.settings(), steps)
+    settings = _cap(site.make_settings(), steps)
     loggers = [logger() for logger in settings.loggers]
-    evaluation = site.evaluation()
+    evaluation = site.make_evaluation()
     site.check()
     _check_memory(report, settings)
     name = report.plan.data.part.name if report.plan.data else type(report.data).__name__
     opened = Opened(report.data, name, evaluation)
-    watch = watched(opened, settings.seed) if evaluation else None
+    watch = make_watch(opened, settings.seed) if evaluation else None
     if before:
         _check_same(before, report, settings.seed)
-        site.weights = store.latest(before.checkpoints) is None
+        site.weights = store.find_latest(before.checkpoints) is None
     engine = settings.engine(device=settings.device)
     model = make(site)
     site.check()
@@ -165,8 +165,8 @@ def open_before(path: Path, locked: bool = False) -> Run | None:
 
 def _is_measured(run: Run) -> bool:
     """Whether the run keeps a report of its last checkpoint."""
-    path = report_path(run.path)
-    return path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.checkpoint_name()
+    path = locate_report(run.path)
+    return path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.find_checkpoint_name()
 
 
 def _cap(settings: Settings, steps: int | None) -> Settings:
@@ -202,8 +202,8 @@ def _open_resumable(path: Path, locked: bool) -> Run:
             "with `use: run`"
         )
     verify(run, locked=locked)
-    if store.latest(run.checkpoints) and (migrations := due(run)):
-        mine, weights = current(run), run.weights()
+    if store.find_latest(run.checkpoints) and (migrations := due(run)):
+        mine, weights = current(run), run.load_weights()
         same = mine.spec == Spec.from_yaml(run.spec_text) and mine.weights.keys() == weights.keys()
         if not same or not all(torch.equal(value, weights[key]) for key, value in mine.weights.items()):
             raise ValueError(

@@ -136,7 +136,7 @@ def test_the_report_tells_types_parameters_players_and_terms():
         port.parameters for port in report.ports if port.kind == "model" and "." not in port.path
     )
     assert [player.name for player in report.players] == ["autoencoder/autoencoder", "prior/denoiser"]
-    assert [([p.name for p in round.players], round.steps) for round in report.rounds] == [
+    assert [([p.name for p in round.players], round.steps) for round in report.stages] == [
         (["autoencoder/autoencoder"], 7),
         (["prior/denoiser"], 7),
     ]
@@ -154,18 +154,18 @@ def test_the_report_tells_types_parameters_players_and_terms():
 @pytest.mark.parametrize(
     "model, path, message",
     [
-        (use("autoencoder", encoder=use(Encoder, emits=5), decoder="mlp"), "model.encoder", "to emit 4 .*got 5"),
-        (use("autoencoder", encoder=use(Encoder, says=6), decoder="mlp"), "model.encoder", "to emit 6 .*got 4"),
+        (use("autoencoder", encoder=use(Encoder, emits=5), decoder="mlp"), "model.encoder", "an output of 4, got 5"),
+        (use("autoencoder", encoder=use(Encoder, says=6), decoder="mlp"), "model.encoder", "an output of 6, got 4"),
         (
             use("autoencoder", encoder="mlp", decoder=use(Decoder, emits=[8, 8])),
             "model.decoder",
-            r"the decoder Decoder expects to emit 1×8×8 \(told z 4 unbounded, x 1×8×8 unbounded\), got 8×8",
+            r"the decoder Decoder, built from z 4 unbounded, x 1×8×8 unbounded, declares an output of 1×8×8, got 8×8",
         ),
-        (use("diffusion", network=use(Wide)), "model.network", "to emit 1×8×8 .*got 2×8×8"),
+        (use("diffusion", network=use(Wide)), "model.network", "an output of 1×8×8, got 2×8×8"),
         (
             use("latent", autoencoder=use("autoencoder", **MLP), prior=use("diffusion", network=use(Wide))),
             "model.prior.network",
-            "to emit 4 .*got 8",
+            "an output of 4, got 8",
         ),
     ],
 )

@@ -147,13 +147,13 @@ def test_a_run_of_version_1_loads_under_version_2_with_its_averages(made, first,
         assert current_spec(run).model["encoder"] == use("acme/thin", features=3)
         assert load(run, ["model.encoder.features=3"]).encoder.h.shape == (3,)
     assert len(caplog.records) == 3, "a warning each time that it is loaded"
-    assert "modkit-acme was 1.0, is 2.0" in caplog.text and "encoder acme/thin: its source file" in caplog.text
+    assert "modkit-acme was 1.0, now 2.0" in caplog.text and "encoder acme/thin: its source file" in caplog.text
 
 
 def test_a_locked_load_refuses_before_anything_is_written(made, second, tmp_path, monkeypatch):
     run, _ = made
     message = (
-        r"is locked to what it was made with:\n  modkit-acme was 1.0, is 2.0\n  encoder acme/thin: its source file has"
+        r"is locked to what it was made with:\n  modkit-acme was 1.0, now 2.0\n  encoder acme/thin: its source file has"
     )
     with installed(second):
         with pytest.raises(ValueError, match=message):
@@ -162,7 +162,7 @@ def test_a_locked_load_refuses_before_anything_is_written(made, second, tmp_path
             train(Spec.from_yaml(run.spec_text), run.path, resume=True, locked=True)
         for command in (["sample", str(run.path), "--out", str(tmp_path / "x.png")], ["evaluate", str(run.path)]):
             done = CliRunner().invoke(app, [*command, "--locked"])
-            assert done.exit_code == 2 and "modkit-acme was 1.0, is 2.0" in done.output, done.output
+            assert done.exit_code == 2 and "modkit-acme was 1.0, now 2.0" in done.output, done.output
         assert not (tmp_path / "x.png").exists() and not (run.path / "evaluation.json").exists()
         assert (
             CliRunner().invoke(app, ["sample", str(run.path), "-n", "1", "--out", str(tmp_path / "x.png")]).exit_code
@@ -177,7 +177,7 @@ def test_a_locked_load_is_held_to_torch_and_takes_what_is_the_same(made, first, 
         monkeypatch.setattr(run, "lock", run.lock | {"torch": "1.0", "python": "3.0"})
         assert load(run)
         with pytest.raises(
-            ValueError, match=rf"made with:\n  torch was 1.0, is {torch.__version__.replace('+', '.')}$"
+            ValueError, match=rf"made with:\n  torch was 1.0, now {torch.__version__.replace('+', '.')}$"
         ):
             load(run, locked=True)
 
@@ -186,7 +186,7 @@ def test_without_the_plugin_one_is_told_what_to_install(made, tmp_path):
     run, _ = made
     message = (
         r"needs parts that are not here:\n  encoder acme/thin is missing: it came with modkit-acme 1.0, it is not "
-        r"installed: pip install modkit-acme==1.0$"
+        r"installed; install it with: pip install modkit-acme==1.0$"
     )
     registry.cache_clear()
     for attempt in (
@@ -210,7 +210,7 @@ def test_without_the_plugin_one_is_told_what_to_install(made, tmp_path):
 
 def test_a_plugin_that_does_not_load_is_no_matter_of_installing(made, tmp_path):
     make_plugin(tmp_path, "acme", "raise RuntimeError('broken')", version="1.0")
-    with installed(tmp_path), pytest.raises(ValueError, match="1.0 is installed: `modkit doctor` says"):
+    with installed(tmp_path), pytest.raises(ValueError, match="1.0 is installed; run `modkit doctor`"):
         load(made[0])
 
 
@@ -219,7 +219,7 @@ def test_a_renamed_part_loads(made, plugin):
     with installed(plugin("1.0", OLD, name="slim", aliases=("thin",))):
         assert torch.equal(load(run).sample(3, seed=0), samples[run.kept[-1]])
         resumed = train(Spec.from_yaml(run.spec_text), run.path, resume=True, locked=False)
-        assert len(resumed.metrics()) == 2
+        assert len(resumed.read_metrics()) == 2
 
 
 def test_another_version_with_nothing_changed_is_a_warning(made, plugin, caplog):
@@ -228,7 +228,7 @@ def test_another_version_with_nothing_changed_is_a_warning(made, plugin, caplog)
     with installed(folder):
         assert torch.equal(load(run).sample(3, seed=0), samples[run.kept[-1]])
         assert train(Spec.from_yaml(run.spec_text), run.path, resume=True, evaluate=False).finished
-    assert "modkit-acme was 1.0, is 1.1" in caplog.text and "source file" not in caplog.text
+    assert "modkit-acme was 1.0, now 1.1" in caplog.text and "source file" not in caplog.text
 
 
 def test_a_source_that_has_changed_under_one_version(made, plugin, caplog):

@@ -205,21 +205,21 @@ def test_train_makes_a_run_and_says_where(here):
         r"^step 2/2  \S*denoising ", text, re.M
     )
     run_ = modkit.Run.open("runs/tiny")
-    assert run_.finished and run_.lock["seed"] == 4 and [row["step"] for row in run_.metrics()] == [1, 2]
+    assert run_.finished and run_.lock["seed"] == 4 and [row["step"] for row in run_.read_metrics()] == [1, 2]
     _, said = run("train", "tiny.yaml", "train.seed=4", status=2)
-    assert "runs/tiny holds a run already: go on with it by --resume, or --overwrite it" in said
+    assert "runs/tiny already holds a run; use --resume to continue it or --overwrite to replace it" in said
     run("train", "tiny.yaml", "train.seed=4", "--resume", "--steps", 3)
-    assert [row["step"] for row in modkit.Run.open("runs/tiny").metrics()] == [1, 2, 3]
+    assert [row["step"] for row in modkit.Run.open("runs/tiny").read_metrics()] == [1, 2, 3]
     run("train", "tiny.yaml", "--overwrite", "--steps", 1)
-    assert [row["step"] for row in modkit.Run.open("runs/tiny").metrics()] == [1]
+    assert [row["step"] for row in modkit.Run.open("runs/tiny").read_metrics()] == [1]
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--resume", "--overwrite"], "expected --resume or --overwrite, got both"),
+        (["--resume", "--overwrite"], "train expects --resume or --overwrite, got both"),
         (["--out", "tiny.yaml"], "Run.create expects a directory, got the file tiny.yaml"),
-        (["--out", "tiny.yaml/x"], "Run.create cannot make the directory tiny.yaml/x: "),
+        (["--out", "tiny.yaml/x"], "Run.create cannot create the directory tiny.yaml/x: "),
         (["--out", "."], "Run.create expects an empty directory or a run, got . with bad.yaml, tiny.yaml"),
     ],
 )
@@ -281,7 +281,7 @@ def test_sample_takes_a_label_and_short_overrides(trained):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["nowhere"], "Run.open expects a run's directory, got nowhere, which has no modkit.lock"),
+        (["nowhere"], "Run.open expects the directory of a run, got nowhere without modkit.lock"),
         (["RUN", "--out", "x.jpg"], "--out expects a file ending in .png, .npy or .safetensors, got x.jpg"),
         (["RUN", "--out", "x"], "--out expects a file ending in"),
         (["RUN", "smapler=ddim"], ".*got smapler, expected one of guidance, sampler .*did you mean sampler"),

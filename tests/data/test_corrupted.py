@@ -78,7 +78,7 @@ def test_keys_tell_corruptions_apart():
 test_refuses = refusals(
     (
         lambda: Corrupted(data=corrupted, corruption=Mask),
-        r"Corrupted expects fields of other names than the data's, got \['mask', 'mask",
+        r"Corrupted expects a corruption whose fields differ from the data's, got \['mask', 'mask",
     ),
     (lambda: corrupted().read("valid", [0], Rng(0)), r"Digits expects a split of \['test', 'train'\], got 'valid'"),
     (

@@ -42,7 +42,7 @@ def refused(host, metric):
     if metric == "bound":
         return UNBOUNDED.get(host)
     if (need := NEEDS.get(metric)) and host not in HAS[need]:
-        return f"{metric} needs {need}"
+        return f"{metric} requires {need}"
     return None if metric in ("reconstruction", "reconstruction-fd", "codebook") else WITHOUT_PRIOR.get(host)
 
 

@@ -379,8 +379,8 @@ def test_listing_in_a_fresh_process_imports_no_torch_and_owns_stdout(tmp_path):
             '[Part("sampler", "fast", "torch:no_such_name", "S")]'
         ))  # fmt: skip
     code = (
-        "import sys, json; from modkit.cli.describe import diagnosis, listing\n"
-        "rows, state = listing(), diagnosis()\n"
+        "import sys, json; from modkit.cli.describe import diagnose, list_parts\n"
+        "rows, state = list_parts(), diagnose()\n"
         "print(json.dumps([len(rows), state['counts'], 'torch' in sys.modules]))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}

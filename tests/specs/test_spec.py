@@ -111,7 +111,7 @@ def test_a_registered_class_is_recorded_by_name_and_a_local_one_is_not_reloadabl
     node = use(Local, size=1)
     assert node.use is Local
     assert pickle.loads(pickle.dumps(node)) == node
-    with pytest.raises(SpecError, match=r"model\.encoder\.use: got the local .*:Local, not reloadable by name"):
+    with pytest.raises(SpecError, match=r"model\.encoder\.use: got the local .*:Local, which cannot be loaded by name"):
         Spec(model=use("autoencoder", encoder=node)).to_yaml()
 
 

@@ -36,7 +36,7 @@ NO_CORRUPTION = (
     r"data\.corruption: the corruption mask cannot be built from x 2 unbounded: Mask expects continuous maps"
 )
 CORRUPTED_TWICE = (
-    r"data: the data corrupted .*: Corrupted expects fields of other names than the data's, got \['mask', 'm"
+    r"data: the data corrupted .*: Corrupted expects a corruption whose fields differ from the data's, got \['mask', 'm"
 )
 
 NO_ENTROPY = r"model\.autoencoder: joint training expects a latent of known entropy, got '\w+' of model\.autoencoder"

@@ -136,7 +136,7 @@ def test_a_part_without_a_name_cannot_be_swept():
         pass
 
     local = Spec(model=use("diffusion", network=use(Local)), data=use("digits"))
-    assert "not reloadable by name" in problems(local, "seed=0,1")[0]
+    assert "cannot be loaded by name" in problems(local, "seed=0,1")[0]
 
 
 def test_a_run_that_a_spec_starts_from_is_found_from_another_folder(tmp_path, spec):

@@ -55,7 +55,7 @@ def expand(target: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         params: The keywords as written.
 
     Raises:
-        ValueError: If there is no such folder, its configuration is missing, damaged or of another class, or it has a
+        ValueError: If the folder does not exist, its configuration is missing, damaged or of another class, or it has a
             key that is unknown, or one that the part has no counterpart for.
     """
     folder = params.get("folder")
