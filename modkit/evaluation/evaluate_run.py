@@ -108,42 +108,31 @@ def evaluate_run(
         >>> report.scores["modes"].counts
         {'fake': 16}
     """
-    settings = _describe(
-        num=num, features=features, metrics=metrics, k=k, seed=seed, raw=raw, per_class=per_class, checkpoint=checkpoint
-    )
+    options = Options(features, metrics, num, k, seed, raw, per_class, device)
     loaded = load_run(run, overrides, spec=spec, checkpoint=checkpoint, locked=locked)
-    report = measure_run(
-        run,
-        loaded,
-        open_data(run, loaded.site),
-        features=features,
-        metrics=metrics,
-        num=num,
-        k=k,
-        seed=seed,
-        raw=raw,
-        per_class=per_class,
-        device=device,
-        named=overrides if spec is None else None,
-    )
+    named = overrides if spec is None else None
+    report = measure_run(run, loaded, open_data(run, loaded.site), options, named=named)
+    settings = _describe({**vars(options), "checkpoint": checkpoint})
     name = run.find_checkpoint_name(checkpoint)
     return replace(report, overrides=tuple(overrides), checkpoint=name, settings=settings)
 
 
+@dataclass(frozen=True)
+class Options:
+    """What to measure, and how; see `evaluate_run`."""
+
+    features: str | FeatureExtractor | None = None
+    metrics: Chosen | None = None
+    num: int | None = None
+    k: int | None = None
+    seed: int = 0
+    raw: bool = False
+    per_class: bool = False
+    device: str = "auto"
+
+
 def measure_run(
-    run: Run,
-    loaded: Loaded,
-    found: Opened,
-    *,
-    features: str | FeatureExtractor | None = None,
-    metrics: Chosen | None = None,
-    num: int | None = None,
-    k: int | None = None,
-    seed: int = 0,
-    raw: bool = False,
-    per_class: bool = False,
-    device: str = "auto",
-    named: Sequence[str] | None = (),
+    run: Run, loaded: Loaded, found: Opened, options: Options, *, named: Sequence[str] | None = ()
 ) -> Report:
     """Measures a model and data that have been loaded, as `evaluate_run` does.
 
@@ -151,40 +140,34 @@ def measure_run(
         run: The run.
         loaded: Its model.
         found: Its data, and how its spec measures them.
-        features: See `evaluate_run`, as for all arguments below.
-        metrics: Metrics.
-        num: Number of samples on each side.
-        k: Rank of the neighbour.
-        seed: Seed of the noise and of subsets.
-        raw: Whether to leave values unchanged.
-        per_class: Whether to score each class as well.
-        device: Where to sample.
+        options: What to measure, and how.
         named: The overrides by which another process can load the model, or None if it cannot be loaded by name.
 
     Raises:
         ValueError: Under the conditions of `evaluate_run`.
     """
-    where = LocalEngine(device=device).device
+    metrics = options.metrics
+    where = LocalEngine(device=options.device).device
     model = loaded.model.to(where).eval()
-    feed = Feed(_make_features(found, features), model, raw=raw, device=where)
-    sources = _make_sources(found, model, num, seed, per_class)
+    feed = Feed(_make_features(found, options.features), model, raw=options.raw, device=where)
+    sources = _make_sources(found, model, options.num, options.seed, options.per_class)
     if metrics is None and found.evaluation and found.evaluation.metrics:
         metrics = [make() for make in found.evaluation.metrics]
     notes = () if metrics else _explain_unsampled(model)
     if notes:
         del sources["fake"]
     if metrics is None:
-        usual = make_metrics(OF_MODELS if sources["held-out"].truth is None else OF_TRUTH, k)
+        usual = make_metrics(OF_MODELS if sources["held-out"].truth is None else OF_TRUTH, options.k)
         made = {name: one for name, one in usual.items() if not find_missing(feed, sources, one, _assign_sources(one))}
     else:
-        made = make_metrics(metrics, k)
-    if per_class:
+        made = make_metrics(metrics, options.k)
+    if options.per_class:
         split = {name: one for name, one in made.items() if {"real", "fake"} == set(one.sets)}
         made |= {f"{name} per class": PerClass(one) for name, one in split.items()}
     places = {name: _assign_sources(one) for name, one in made.items()}
     check_needs(feed, sources, made, places)
     floors = {name: {**at, "fake": "held-out"} for name, at in places.items() if _has_floor(made[name])}
-    report = score(feed, sources, made, places, floors=floors, seed=seed)
+    report = score(feed, sources, made, places, floors=floors, seed=options.seed)
     scores = dict(report.scores)
     if "cost" in made:
         if named is not None:  # a separate process loads the run by name
@@ -194,7 +177,7 @@ def measure_run(
     return replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=run.find_checkpoint_name())
 
 
-def _describe(**arguments: Any) -> dict[str, Any]:
+def _describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the arguments that differ from their defaults as plain data; objects become `<Class>`."""
 
     def plain(value: Any) -> Any:
@@ -202,7 +185,7 @@ def _describe(**arguments: Any) -> dict[str, Any]:
             return value
         return [*map(plain, value)] if isinstance(value, Sequence) else f"<{type(value).__name__}>"
 
-    return {name: plain(value) for name, value in arguments.items() if value}
+    return {name: plain(value) for name, value in arguments.items() if value and name != "device"}
 
 
 def make_watch(found: Opened, seed: int) -> Scorer | None:

@@ -20,7 +20,7 @@ from modkit.building.migration import current, due
 from modkit.building.plan import plan
 from modkit.building.provenance import explained, remedies, verify
 from modkit.building.session import Opened, load_run
-from modkit.evaluation.evaluate_run import make_watch, measure_run
+from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.report import Report, locate_report
 from modkit.models.model import Model
 from modkit.progress import Progress, Silent
@@ -149,7 +149,7 @@ def execute(
         Trainer(model, report.data, settings, engine, run, callbacks, progress or Silent(), watch).fit()
     if evaluate and evaluation and not _is_measured(run):
         named = None if report.plan.spec.local else ()
-        measure_run(run, load_run(run, planned=report.plan), opened, named=named).save(run.path)
+        measure_run(run, load_run(run, planned=report.plan), opened, Options(), named=named).save(run.path)
     return run
 
 

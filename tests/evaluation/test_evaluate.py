@@ -175,4 +175,4 @@ def test_the_sides_must_be_equal(images):
 def test_folders_without_features_name_the_choices(tmp_path, monkeypatch):
     monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
     result = CliRunner().invoke(app, ["evaluate", "--real", str(tmp_path), "--fake", str(tmp_path)])
-    assert result.exit_code == 2 and "--features expects a name" in result.output
+    assert result.exit_code == 2 and "evaluate expects other --features" in result.output

@@ -166,7 +166,7 @@ def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
     again = modkit.evaluate(real=real, fake=model, features="pixels", metrics=["fd"], num=16, seed=0)
     assert again.scores["FD (pixels)"].value == pytest.approx(min(values), rel=1e-6)
     assert set(Report.from_json((run.path / "evaluation.json").read_bytes()).floor) == {"FD (pixels)"}
-    with pytest.raises(ValueError, match="expects a checkpoint that it keeps, got 'nowhere'"):
+    with pytest.raises(ValueError, match="has no checkpoint 'nowhere'"):
         modkit.load(run, checkpoint="nowhere")
 
 
