@@ -64,7 +64,7 @@ def prepare(model, batch):
 def test_the_objects_of_an_example_are_its_spec(path):
     spec = modkit.load_spec(path)
     planned = plan(spec)
-    seed, data = planned.settings.arguments["seed"], Site(planned, meta=False).data()
+    seed, data = planned.settings.arguments["seed"], Site(planned, meta=False).make_data()
     built = modkit.build(spec)
     compose = make_object("model", spec.model)
     with modkit.seeded(seed):
@@ -83,7 +83,7 @@ def test_the_objects_of_an_example_are_its_spec(path):
 def test_an_autoencoder_that_is_composed_first_is_shared():
     """In place of the `ref`: the same object in both slots. Its weights are those of a model of its own."""
     spec = modkit.load_spec(EXAMPLES / "inpainting.yaml")
-    data = Site(plan(spec), meta=False).data()
+    data = Site(plan(spec), meta=False).make_data()
     with modkit.seeded(0):
         coder = make_object("model", spec.model["autoencoder"], "autoencoder")(data.x, fields=data.fields)
         prior = make_object("model", spec.model["prior"])
