@@ -25,12 +25,20 @@ from modkit.cli.describe import describe_part
 from modkit.kinds import KINDS, Default, Kind
 from modkit.models.model import Model
 from modkit.parts.annotation import render
-from modkit.parts.docstrings import arguments
-from modkit.parts.registry import DISTRIBUTION, Entry, registry
-from modkit.parts.signature import MISSING, Parameter, RecordShape, SlotShape, parameters, read, takes
+from modkit.parts.docstrings import read_arguments
+from modkit.parts.registry import DISTRIBUTION, Entry, get_registry
+from modkit.parts.signature import (
+    MISSING,
+    Parameter,
+    RecordShape,
+    SlotShape,
+    list_given_types,
+    read_parameters,
+    read_signature,
+)
 from modkit.specs.settings import Evaluation, Settings
 from modkit.testing import CASES
-from modkit.testing.checks import named
+from modkit.testing.checks import list_checks
 from modkit.testing.isolation import Isolation
 
 __all__ = ["main", "pages"]
@@ -124,7 +132,7 @@ def _kind_page(kind: Kind) -> str:
 
 def _own(kind: str) -> list[Entry]:
     """The parts of a kind that come with modkit."""
-    return [entry for entry in registry().parts(kind) if entry.distribution == DISTRIBUTION]
+    return [entry for entry in get_registry().list_parts(kind) if entry.distribution == DISTRIBUTION]
 
 
 def _places(kind: str) -> Iterator[str]:
@@ -135,7 +143,7 @@ def _places(kind: str) -> Iterator[str]:
         if found.slot and found.slot.kind == kind:
             yield f"- `{path}` of a [spec](../spec.md){_shape(found)}"
     for entry in (entry for name in KINDS for entry in _own(name)):
-        for name, found in parameters(entry.part).items():
+        for name, found in read_parameters(entry.part).items():
             if found.slot and found.slot.kind == kind:
                 yield f"- `{name}` of {entry.part.kind} {_anchor(entry)}{_shape(found)}"
 
@@ -145,7 +153,7 @@ def _records() -> Iterator[tuple[str, Parameter]]:
     waiting: list[tuple[str, type[Any]]] = [("train", Settings), ("evaluate", Evaluation)]
     while waiting:
         path, record = waiting.pop()
-        for name, found in read(record, (), path).items():
+        for name, found in read_signature(record, (), path).items():
             yield f"{path}.{name}", found
             if found.record:
                 inside = {None: "", "list": "[i]", "dict": ".PATTERN"}[found.record.container]
@@ -187,7 +195,7 @@ def _list_extras(kind: Kind) -> Iterator[str]:
     yield "## What it may have"
     yield f"Optional members, declared by `modkit.kinds.{record.__name__}` with the default of each."
     yield from _prose(re.split(r"\n\s*Args:", record.__doc__)[0].partition("\n")[2])
-    helps = arguments(record)
+    helps = read_arguments(record)
     rows = []
     for member in fields(record):
         default = member.default if member.default_factory is MISSING else member.default_factory()
@@ -201,7 +209,7 @@ def _battery(kind: str) -> Iterator[str]:
     case = CASES[kind]
     examples = "; ".join(example.name for example in case.examples)
     yield f"`modkit.testing` builds each part from all of these types that it accepts, at least one: {examples}."
-    checks: dict[str, object] = {**dict(named(case.checks)), "isolation": Isolation.__call__}
+    checks: dict[str, object] = {**dict(list_checks(case.checks)), "isolation": Isolation.__call__}
     rows = [[f"`{name}`", _cell(_one_line(one.__doc__))] for name, one in checks.items()]
     yield _table(("check", "what it checks"), rows)
 
@@ -249,10 +257,10 @@ def _part(entry: Entry) -> Iterator[str]:
     yield from _prose("\n\n".join(list(paragraphs)[1:]))
     if described["paper"] and "://" in described["paper"]:
         yield "\n".join(f"- {_autolinked(line)}" for line in described["paper"].splitlines())
-    taken = takes(part)
+    taken = list_given_types(part)
     names = ", ".join(f"`{name}`" for name in KINDS[part.kind].given if name in taken)
     yield f"`{part.target}`" + (f", given {names}" if names else "")
-    found = parameters(part)
+    found = read_parameters(part)
     if found:
         yield _parameters(found)
 
@@ -269,10 +277,10 @@ def _settings(name: str) -> str:
     while waiting:
         record = waiting.pop()
         known[record.__name__] = record
-        waiting += [one.record.type for one in read(record, (), record.__name__).values() if one.record]
+        waiting += [one.record.type for one in read_signature(record, (), record.__name__).values() if one.record]
     if name not in known:
         raise ValueError(f"a mark in spec.md expects one of {', '.join(sorted(known))}, got {name!r}")
-    return _parameters(read(known[name], (), name), "kinds/") + "\n"
+    return _parameters(read_signature(known[name], (), name), "kinds/") + "\n"
 
 
 def _type(found: Parameter, folder: str) -> str:

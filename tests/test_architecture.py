@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 
 PACKAGE = Path(__file__).parents[1] / "modkit"
 FAMILY = re.compile(r"(?i)\b(vae|gan|ddpm|vqgan|ldm|ddgan|diffusion|latent|autoencoder)\b")
@@ -152,7 +152,7 @@ def test_declarations_import_no_torch(name):
 
 
 def test_the_catalogue_resolves():
-    for entry in registry().parts():
+    for entry in get_registry().list_parts():
         assert callable(entry.part.load()), entry.part
 
 

@@ -9,7 +9,7 @@ import re
 import pytest
 
 import modkit
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 
 KINDS = ("model", "sampler", "schedule", "bottleneck", "metric")
 NAMES = [one.name for one in pkgutil.walk_packages(modkit.__path__, "modkit.") if ".starters" not in one.name]
@@ -24,7 +24,7 @@ def test_examples_do_what_they_show(name, monkeypatch, tmp_path):
 
 
 def test_every_part_that_a_user_constructs_has_an_example():
-    own = [entry.part for entry in registry().parts() if entry.distribution == "modkit-generative"]
+    own = [entry.part for entry in get_registry().list_parts() if entry.distribution == "modkit-generative"]
     without = [str(part) for part in own if part.kind in KINDS and ">>>" not in (part.load().__doc__ or "")]
     assert not without
 

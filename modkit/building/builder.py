@@ -23,7 +23,7 @@ from modkit.building.plan import Composition, Plan, find_run
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import Data, PretrainedExtras, Unfit, read_extras
 from modkit.models.model import Composing
-from modkit.parts.signature import takes_one
+from modkit.parts.signature import is_tensor_only
 from modkit.rng import Rng
 from modkit.specs.settings import Evaluation, Settings
 from modkit.types import CondType, Event, TensorType
@@ -121,7 +121,7 @@ class Site:
 
     def fail(self, path: str, message: str) -> None:
         """Records a problem, once."""
-        problem = Problem(path, message, self.plan.spec.position(path))
+        problem = Problem(path, message, self.plan.spec.find_position(path))
         if problem not in self.problems:
             self.problems.append(problem)
 
@@ -187,7 +187,7 @@ class Site:
             names = ", ".join(f"`{name}`" for name in missing)
             raise ValueError(f"it requires {names}, which this slot does not provide")
         for name in call.takes:
-            if isinstance(types[name], tuple) and takes_one(call.part, name):
+            if isinstance(types[name], tuple) and is_tensor_only(call.part, name):
                 raise ValueError(f"it expects one tensor as {name}, got a hierarchy of {len(types[name])} levels")
         target = call.part.load()
         given = {name: types[name] for name in call.takes}
@@ -225,7 +225,7 @@ class Site:
 
     def _seed(self, path: str) -> AbstractContextManager[None]:
         """Seeds the initialisation of the part at a path, if the site has a seed."""
-        return self._rng.at(path).scope() if self._rng else nullcontext()
+        return self._rng.at(path).seed_torch() if self._rng else nullcontext()
 
     def _mark(self, call: Call, module: nn.Module) -> None:
         """Stores on a module where it was built."""
@@ -265,7 +265,7 @@ class Factory:
     @property
     def where(self) -> str:
         """Its path, name and position."""
-        position = self._site.plan.spec.position(self._path)
+        position = self._site.plan.spec.find_position(self._path)
         return f"{self._path} ({self._call.part.name}{f', {position}' if position else ''})"
 
     def __call__(self, **types: Any) -> Any:
@@ -319,11 +319,11 @@ class _Modules:
 
 def read_piece(folder: Any, at: str) -> dict[str, torch.Tensor]:
     """Reads the weights of one piece of a run, by their names within the piece."""
-    from modkit.building.migration import current
+    from modkit.building.migration import load_current
     from modkit.runs.run import Run
 
     prefix = at.partition(".")[2]
-    every = current(Run.open(folder)).weights
+    every = load_current(Run.open(folder)).weights
     return {
         name[len(prefix) + 1 :] if prefix else name: value
         for name, value in every.items()

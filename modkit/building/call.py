@@ -6,14 +6,14 @@ spec does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from modkit.part import Part
+from modkit.part import Local, Part
 from modkit.specs.node import Node, Value
 
-__all__ = ["LOCAL", "Argument", "Call", "Given", "Local", "Record", "Ref", "Trained", "reroot", "write_record"]
+__all__ = ["LOCAL", "Argument", "Call", "Given", "Record", "Ref", "Trained", "reroot", "write_record"]
 
 LOCAL = "local:"
 """Prefix, in a resolved spec, of the name of a part that was given as a Python object."""
@@ -105,19 +105,6 @@ class Given:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Given:
         return self
-
-
-@dataclass(frozen=True)
-class Local(Part):
-    """A class or function given in Python that no package registers."""
-
-    object: Callable[..., Any] | None = None
-
-    def load(self) -> Callable[..., Any]:
-        """Returns the class or function."""
-        if self.object is None:
-            raise ValueError("a local part expects its class or function")
-        return self.object
 
 
 def reroot(value: Any, old: str, new: str, *, refs: bool = True) -> Any:

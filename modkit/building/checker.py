@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from modkit.building.builder import Built, Site, copy_to_meta
 from modkit.building.plan import Plan, plan
 from modkit.engines.local import LocalEngine
-from modkit.errors import Problem, nearest
+from modkit.errors import Problem, suggest
 from modkit.kinds import Data
 from modkit.models.model import Model, Player
 from modkit.models.step import StepContext
@@ -29,7 +29,7 @@ from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 from modkit.training.players import StageSchedule, make_player_states, schedule_stages, strip_scope, weigh_losses
-from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, levels
+from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
 __all__ = ["Port", "Report", "Trial", "check", "check_composed", "try_model"]
 
@@ -302,10 +302,10 @@ def _check_names(site: Site, model: Model, settings: Settings, terms: Mapping[st
     best = settings.checkpoints.best
     logged = {f"{p}/{strip_scope(term, p.rpartition('/')[0])}" for p, names in terms.items() for term in names}
     if best is not None and best not in logged:
-        hint = nearest(best, logged)
+        hint = suggest(best, logged)
         message = f"got {best!r}, expected one of the logged losses: {', '.join(sorted(logged))}"
         site.problems.append(
-            Problem("train.checkpoints.best", message, site.plan.spec.position("train.checkpoints.best"), hint)
+            Problem("train.checkpoints.best", message, site.plan.spec.find_position("train.checkpoints.best"), hint)
         )
 
 
@@ -326,7 +326,7 @@ def _make_output_hook(built: Built) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         said = _EMITS[built.call.part.kind](built)
         emitted = [tuple(value.shape[1:]) for value in _list_tensors(output)]
-        expected = [type.shape for type in levels(said)]
+        expected = [type.shape for type in split_levels(said)]
         if emitted != expected:
             told = ", ".join(f"{name} {value}" for name, value in built.types.items())
             raise _Emission(
@@ -381,4 +381,4 @@ def _make_port(built: Built) -> Port:
 
 
 def _format_event(event: Event) -> str:
-    return ", ".join(map(str, levels(event)))
+    return ", ".join(map(str, split_levels(event)))

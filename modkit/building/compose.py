@@ -21,15 +21,16 @@ from typing import Any
 import torch
 
 from modkit.building.builder import Factory, Site
-from modkit.building.call import Call, Given, Local
+from modkit.building.call import Call, Given
 from modkit.building.checker import try_model
 from modkit.building.plan import Composition, plan
 from modkit.errors import Problem, SpecError
 from modkit.kinds import KINDS
 from modkit.models.model import Model
-from modkit.parts.signature import Parameter, parameters, read
+from modkit.part import Local
+from modkit.parts.signature import Parameter, read_parameters, read_signature
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, record_part, target
+from modkit.specs.node import Node, name_part
 from modkit.specs.spec import Spec
 from modkit.types import CondType, TensorType
 
@@ -84,7 +85,7 @@ def compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
         return cls.assemble(*types, **arguments)  # type: ignore[no-any-return]
     given, rest = _split_types(cls, types, arguments)
     x, cond, fields = given["x"], given.get("cond") or CondType(), dict(given.get("fields") or {})
-    model = Node({"use": record_part(cls), **_convert_keywords(rest, parameters(_make_local("model", cls)), "model")})
+    model = Node({"use": name_part(cls), **_convert_keywords(rest, read_parameters(Local.wrap("model", cls)), "model")})
     seed = _seed.get()
     train = None if seed is None else Node({"seed": seed})
     written = Node(write_types(x, fields)) if isinstance(x, TensorType) else None
@@ -145,7 +146,7 @@ def get_composition(model: Model) -> Composition:
 
 def convert_settings(arguments: Mapping[str, Any], record: type[Any], path: str) -> Node:
     """Converts the keywords of a group of settings, with objects in its slots, to a node of a spec."""
-    return Node(_convert_keywords(arguments, read(record, (), path), path))
+    return Node(_convert_keywords(arguments, read_signature(record, (), path), path))
 
 
 def _split_types(
@@ -191,7 +192,7 @@ def _convert_argument(value: Any, parameter: Parameter | None, path: str) -> Any
 def _convert_item(value: Any, parameter: Parameter, path: str) -> Any:
     if parameter.record:
         return (
-            _convert_keywords(value, read(parameter.record.type, (), path), path)
+            _convert_keywords(value, read_signature(parameter.record.type, (), path), path)
             if isinstance(value, Mapping)
             else value
         )
@@ -208,22 +209,18 @@ def convert_part(value: Any, kind: str, path: str) -> Any:
             raise SpecError(Problem(path, message))
         if told := [name for name in value.keywords if name in KINDS[kind].given]:
             raise SpecError(Problem(path, f"got {told[0]!r} in a partial; leave it out, the slot provides it"))
-        declared = parameters(_make_local(kind, value.func))
-        return Node({"use": record_part(value.func), **_convert_keywords(value.keywords, declared, path)})
+        declared = read_parameters(Local.wrap(kind, value.func))
+        return Node({"use": name_part(value.func), **_convert_keywords(value.keywords, declared, path)})
     if isinstance(value, Factory) or (inspect.isroutine(value) and _takes_all(value)):
         return Node({"use": Given(value, make=True)})
     if isinstance(value, type) or inspect.isroutine(value):
-        return Node({"use": record_part(value)})
+        return Node({"use": name_part(value)})
     return Node({"use": Given(value)})
 
 
 def _takes_all(function: Callable[..., Any]) -> bool:
     """Whether a function takes any keyword, and therefore all types that a slot provides."""
     return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values())
-
-
-def _make_local(kind: str, part: Callable[..., Any]) -> Local:
-    return Local(kind, getattr(part, "__name__", "local"), target(part), "", object=part)
 
 
 def _describe(call: Call) -> str:

@@ -12,15 +12,15 @@ from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modkit.building.call import LOCAL, Argument, Call, Given, Local, Record, Ref, Trained, reroot, write_record
-from modkit.errors import Problem, SpecError, join, nearest, split
+from modkit.building.call import LOCAL, Argument, Call, Given, Record, Ref, Trained, reroot, write_record
+from modkit.errors import Problem, SpecError, join, split, suggest
 from modkit.kinds import KINDS, Default, PretrainedExtras, read_extras
-from modkit.part import Part
-from modkit.parts.registry import Entry, Registry, registry
-from modkit.parts.signature import Parameter, SlotShape, parameters, read, takes
-from modkit.parts.validation import misfit
+from modkit.part import Local, Part
+from modkit.parts.registry import Entry, Registry, get_registry
+from modkit.parts.signature import Parameter, SlotShape, list_given_types, read_parameters, read_signature
+from modkit.parts.validation import validate
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, Value, described, target
+from modkit.specs.node import Node, Value, describe
 from modkit.specs.references import resolve
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
@@ -119,7 +119,7 @@ def plan(spec: Spec, *, typed: bool = False) -> Plan:
         SpecError: With every problem found.
     """
     spec = resolve(spec)
-    planner = _Planner(spec, registry())
+    planner = _Planner(spec, get_registry())
     model = planner.plan_part(spec.model, "model", "model", None)
     data, settings, evaluation = planner.plan_surroundings()
     planner.check_refs()
@@ -147,7 +147,7 @@ def plan_training(planned: Plan, spec: Spec) -> Plan:
     spec = replace(spec, model=planned.spec.model)
     root = planned.model.path
     kept = {path: call for path, call in planned.calls.items() if path.startswith(root)}
-    planner = _Planner(spec, registry(), calls=kept)
+    planner = _Planner(spec, get_registry(), calls=kept)
     data, settings, evaluation = planner.plan_surroundings()
     if planner.problems:
         raise SpecError(planner.problems)
@@ -167,7 +167,7 @@ def plan_part(kind: str, node: Value, *, seed: int = 0) -> Plan:
         SpecError: With every problem found.
     """
     spec = Spec(name=kind, model=Node({"use": "autoencoder"}), train=Node({"seed": seed}))
-    planner = _Planner(spec, registry())
+    planner = _Planner(spec, get_registry())
     part = planner.plan_part(node, kind, kind, None)
     settings = planner.plan_record(spec.train or Node({}), Settings, "train")
     planner.check_refs()
@@ -190,7 +190,7 @@ class _Planner:
 
     def report(self, path: str, message: str, hint: str | None = None, *, key: bool = False) -> None:
         """Adds a problem."""
-        self.problems.append(Problem(path, message, self.spec.position(path, key=key), hint))
+        self.problems.append(Problem(path, message, self.spec.find_position(path, key=key), hint))
 
     def plan_surroundings(self) -> tuple[Call | None, Record, Record | None]:
         """Plans everything but the model: data, training and evaluation."""
@@ -201,7 +201,7 @@ class _Planner:
         if isinstance(data, Ref):
             self.report("data", "got a reference, expected a part")
         if not re.fullmatch(r"(?!\.{1,2}$)[^/\\\0]{1,100}", spec.name):
-            self.report("name", f"got {described(spec.name)}, expected a plain name, as of a file")
+            self.report("name", f"got {describe(spec.name)}, expected a plain name, as of a file")
         return data if isinstance(data, Call) else None, settings, evaluation
 
     def plan_part(self, value: Value, kind: str, path: str, fallback: str | None) -> Call | Ref | None:
@@ -209,7 +209,7 @@ class _Planner:
         if isinstance(value, str):
             value = Node({"use": value})
         if not isinstance(value, Node):
-            self.report(path, f"got {described(value)}, expected a {kind}: its name, or a mapping with `use`")
+            self.report(path, f"got {describe(value)}, expected a {kind}: its name, or a mapping with `use`")
             return None
         if value.ref is not None:
             ref = Ref(path, value.ref)
@@ -225,9 +225,9 @@ class _Planner:
     def plan_record(self, value: Value, type: type[Any], path: str) -> Record:
         """Plans a group of settings."""
         if not isinstance(value, Node):
-            self.report(path, f"got {described(value)}, expected a mapping")
+            self.report(path, f"got {describe(value)}, expected a mapping")
             value = Node({})
-        declared = read(type, (), path)
+        declared = read_signature(type, (), path)
         return Record(type, self._plan_arguments(value, declared, (), path))
 
     def check_refs(self) -> None:
@@ -236,25 +236,25 @@ class _Planner:
             call = self.calls.get(ref.target)
             if call is None:
                 self.report(
-                    ref.path, f"got a ref to {ref.target}, expected the path of a part", nearest(ref.target, self.calls)
+                    ref.path, f"got a ref to {ref.target}, expected the path of a part", suggest(ref.target, self.calls)
                 )
             elif call.part.kind != kind:
                 self.report(ref.path, f"got a ref to the {call.part.kind} at {ref.target}, expected a {kind}")
 
     def _find(self, use: Any, kind: str, path: str) -> Part | None:
         if use is None:
-            names = ", ".join(entry.part.name for entry in self.registry.parts(kind))
+            names = ", ".join(entry.part.name for entry in self.registry.list_parts(kind))
             self.report(path, f"got no `use`, expected the name of a {kind}: {names}")
         elif callable(use):
-            return Local(kind, getattr(use, "__name__", "local"), target(use), "", object=use)
+            return Local.wrap(kind, use)
         elif not isinstance(use, str):
-            self.report(path, f"got {described(use)} as `use`, expected the name of a {kind}")
+            self.report(path, f"got {describe(use)} as `use`, expected the name of a {kind}")
         elif use.startswith(LOCAL):
             local = use.removeprefix(LOCAL)
             self.report(path, f"got the local {local}, which cannot be loaded by name, expected a registered {kind}")
         else:
             try:
-                entry = self.registry.entry(kind, use)
+                entry = self.registry.find_entry(kind, use)
             except ValueError as error:
                 self.report(path, str(error))
             else:
@@ -264,7 +264,7 @@ class _Planner:
 
     def _make_call(self, part: Part, node: Node, path: str, trained: Trained | None = None) -> Call | None:
         try:
-            declared, taken = parameters(part), frozenset(takes(part))
+            declared, taken = read_parameters(part), frozenset(list_given_types(part))
         except Exception as error:  # a plug-in's target may fail to import in any way
             self.report(path, f"the {part} cannot be used: {type(error).__name__}: {error}")
             return None
@@ -290,7 +290,7 @@ class _Planner:
             elif key not in declared:
                 names = ", ".join(declared) or "none"
                 message = f"got an unknown key {key!r}, expected one of: {names}"
-                self.report(_join(path, key), message, nearest(key, declared), key=True)
+                self.report(_join(path, key), message, suggest(key, declared), key=True)
         arguments: dict[str, Argument] = {}
         for name, parameter in declared.items():
             place = _join(path, name)
@@ -318,7 +318,7 @@ class _Planner:
             )
         slot = parameter.slot
         if slot is None:
-            if reason := misfit(value, parameter.annotation):
+            if reason := validate(value, parameter.annotation):
                 self.report(path, reason)
             return value
         if value is None and slot.optional:
@@ -328,7 +328,7 @@ class _Planner:
 
     def _fill_slot(self, value: Value, slot: SlotShape, path: str, fallback: str | None) -> Argument:
         if slot.number and isinstance(value, int | float) and not isinstance(value, bool):
-            if reason := misfit(value, float):
+            if reason := validate(value, float):
                 self.report(path, reason)
             return value
         return self.plan_part(value, slot.kind, path, fallback)
@@ -339,11 +339,11 @@ class _Planner:
         if container == "list":
             if isinstance(value, tuple):
                 return [make(item, f"{path}[{index}]") for index, item in enumerate(value)]
-            self.report(path, f"got {described(value)}, expected a list")
+            self.report(path, f"got {describe(value)}, expected a list")
         elif container == "dict":
             if isinstance(value, Node):
                 return {key: make(item, _join(path, key)) for key, item in value.items()}
-            self.report(path, f"got {described(value)}, expected a mapping")
+            self.report(path, f"got {describe(value)}, expected a mapping")
         else:
             return make(value, path)
         return None
@@ -357,7 +357,7 @@ class _Planner:
         self.given[id(given.value)] = path
         composed: Plan | None = getattr(getattr(given.value, "composition", None), "plan", None)
         if composed is None:
-            part = Local(kind, given.__qualname__, target(given), "", object=given)
+            part = Local.wrap(kind, given)
             self.calls[path] = Call(path, part, {}, frozenset(), given=given)
         else:
             inner = [reroot(call, composed.model.path, path) for call in composed.calls.values()]
@@ -373,7 +373,7 @@ class _Planner:
             if key not in known:
                 self.report(_join(path, key), f"got an unknown key {key!r}, expected path, at, train", key=True)
             elif not isinstance(value, known[key]):
-                self.report(_join(path, key), f"got {described(value)}, expected {known[key].__name__}")
+                self.report(_join(path, key), f"got {describe(value)}, expected {known[key].__name__}")
         if "path" not in node:
             self.report(path, "got no `path`, expected the directory of a run")
         if len(self.problems) > before:
@@ -386,7 +386,7 @@ class _Planner:
             self.report(path, f"the run cannot be used: {error}")
             return None
         if not isinstance(inner, Node):
-            self.report(path, f"got {described(inner)} at {trained.at} of the run, expected a {kind}")
+            self.report(path, f"got {describe(inner)} at {trained.at} of the run, expected a {kind}")
             return None
         part = self._find(inner.get("use"), kind, path)
         return self._make_call(part, inner, path, trained) if part else None
@@ -394,7 +394,7 @@ class _Planner:
 
 def _expand(part: Part, node: Node) -> Node:
     """Expands the keywords of a node, if its part defines how."""
-    expand = read_extras(part.load(), PretrainedExtras).expanded
+    expand = read_extras(part.load(), PretrainedExtras).expand_params
     return node if expand is None else Node({**{k: v for k, v in node.items() if k == "use"}, **expand(node.params)})
 
 
@@ -410,14 +410,14 @@ def read_run_node(folder: Path, at: str) -> Value:
     Raises:
         ValueError: If there is no such run or node, or a part in it is missing here.
     """
-    from modkit.building.migration import current_spec
-    from modkit.building.provenance import missing
+    from modkit.building.migration import load_current_spec
+    from modkit.building.provenance import find_missing
     from modkit.runs.run import Run
 
     run = Run.open(folder)
-    if absent := missing(run, at):
+    if absent := find_missing(run, at):
         raise ValueError("; ".join(absent))
-    return current_spec(run).at(at)
+    return load_current_spec(run).at(at)
 
 
 def _move_refs(value: Value, old: str, new: str) -> Value:

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from modkit.building.builder import Site
 from modkit.building.checker import check
-from modkit.building.migration import current, current_spec
+from modkit.building.migration import load_current, load_current_spec
 from modkit.building.plan import Plan, plan
-from modkit.building.provenance import explained, remedies, verify
+from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.errors import Problem, SpecError
 from modkit.kinds import Data
 from modkit.models.model import Model
 from modkit.runs.run import Run
 from modkit.specs.event import read_fields, read_type
-from modkit.specs.node import described
+from modkit.specs.node import describe
 from modkit.specs.settings import Evaluation
 from modkit.specs.spec import Spec
 from modkit.types import TensorType
@@ -45,7 +45,7 @@ def build(spec: Spec) -> Model:
         torch.Size([3, 2])
     """
     if not isinstance(spec, Spec):
-        raise SpecError(Problem("", f"build expects a Spec, got {described(spec)}: Spec(model=use(…), data=use(…))"))
+        raise SpecError(Problem("", f"build expects a Spec, got {describe(spec)}: Spec(model=use(…), data=use(…))"))
     report = check(spec)
     site = Site(report.plan, meta=False)
     model: Model = site.build_model(report.x, report.fields)
@@ -148,8 +148,8 @@ def load_run(
     run = run if isinstance(run, Run) else Run.open(run)
     if planned is None:
         verify(run, locked=locked)
-    mine = current(run, checkpoint)
-    with explained(run):
+    mine = load_current(run, checkpoint)
+    with explain_failure(run):
         site = _make_site(run, overrides, spec or mine.spec, planned)
         x, fields = _find_types(run, site, mine.spec)
         model: Model = site.build_model(x, fields)
@@ -173,7 +173,7 @@ def open_data(run: Run, site: Site) -> Opened:
         ValueError: If the spec has none.
         SpecError: If it cannot be built.
     """
-    with explained(run):
+    with explain_failure(run):
         data, call = site.make_data(), site.plan.data
         site.check()
         if data is None or call is None:
@@ -189,8 +189,8 @@ def open_run(run: Run) -> Opened:
     Raises:
         ValueError: If it has none, or a part of the run is missing.
     """
-    with explained(run):
-        site = _make_site(run, (), current_spec(run), None)
+    with explain_failure(run):
+        site = _make_site(run, (), load_current_spec(run), None)
     return open_data(run, site)
 
 
@@ -223,7 +223,7 @@ def _load_weights(run: Run, model: Model, weights: Mapping[str, Tensor], changes
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        if reasons := remedies(run, keys=_list_misfits(model, weights)):
+        if reasons := suggest_remedies(run, keys=_list_misfits(model, weights)):
             raise ValueError(
                 "\n".join([f"{run.path} expects parts that take its weights: {error}", *reasons])
             ) from error

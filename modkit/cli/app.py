@@ -28,7 +28,7 @@ from modkit.cli.plugins import PLUGINS
 from modkit.cli.runs import RUNS
 from modkit.cli.scores import SCORES, describe_scores
 from modkit.cli.specs import SPECS
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.version import __version__
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Runs the command line."""
     try:
-        known = registry()
+        known = get_registry()
     except ValueError as error:  # a plug-in fails under MODKIT_STRICT=1
         end(1, str(error))
     known.call("modkit_commands", app=app)
@@ -197,16 +197,16 @@ def sample(
     locked: bool,
 ) -> None:
     """Sample from RUN, with overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
-    from modkit.building.migration import current_spec
+    from modkit.building.migration import load_current_spec
     from modkit.building.session import load
     from modkit.runs.run import Run
-    from modkit.specs.overrides import short
+    from modkit.specs.overrides import expand
 
     path = Path(out) if out else Path(run) / "samples" / f"seed-{seed}.png"
     if path.suffix not in (".png", ".npy", ".safetensors"):
         raise ValueError(f"--out expects a file ending in .png, .npy or .safetensors, got {path}")
-    spec = current_spec(Run.open(run))
-    model = load(run, [short(spec, SLOTS, override) for override in overrides], locked=locked)
+    spec = load_current_spec(Run.open(run))
+    model = load(run, [expand(spec, SLOTS, override) for override in overrides], locked=locked)
     fields: dict[str, Any] = {} if label is None else {"labels": label}
     _write(model.sample(num, seed=seed, batch_size=batch_size, **fields), model.single, path)
     click.echo(f"{num} samples: {path}")

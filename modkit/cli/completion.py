@@ -30,7 +30,7 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 
 from modkit.errors import split
 from modkit.kinds import KINDS
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.runs.cache import find_cache_folder
 from modkit.runs.files import replace_file
 
@@ -145,7 +145,7 @@ class _Place:
 
         name = (self.value.use if isinstance(self.value, Node) else self.value) or self.schema.get("default")
         with contextlib.suppress(ValueError):  # not a registered part: `run`, or unknown
-            name = registry().find(kind, str(name)).name
+            name = get_registry().find(kind, str(name)).name
         definitions = _load_schema()["definitions"]
         for option in definitions[kind]["anyOf"]:
             part = definitions[_get_reference(option)] if "$ref" in option else option
@@ -194,7 +194,7 @@ def _load_schema() -> dict[str, Any]:
 
 def _hash_sources() -> str:
     """Hashes what the schema depends on: the parts, the times of their sources, and the installed packages."""
-    entries = registry().parts()
+    entries = get_registry().list_parts()
     installed = sorted({path.name for folder in sys.path for path in Path(folder).glob("*.*-info")})
     packages = sorted({re.split("[.:]", entry.part.target)[0] for entry in entries})
     found = [spec for spec in map(find_spec, packages) if spec]  # of top-level packages: nothing is imported
@@ -263,7 +263,7 @@ def _find_place(tops: Mapping[str, _Place], path: str) -> _Place | None:
 
 
 def _list_parts(kind: str | None, start: str) -> list[tuple[str, str]]:
-    entries = registry().parts(kind) if kind in KINDS else []
+    entries = get_registry().list_parts(kind) if kind in KINDS else []
     return [(one.part.name, one.part.summary) for one in entries if one.part.name.startswith(start)]
 
 

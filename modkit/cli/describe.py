@@ -16,8 +16,8 @@ from typing import Any
 from modkit.kinds import Default
 from modkit.parts import docstrings
 from modkit.parts.annotation import render
-from modkit.parts.registry import DISTRIBUTION, Plugin, Registry, registry
-from modkit.parts.signature import MISSING, parameters
+from modkit.parts.registry import DISTRIBUTION, Plugin, Registry, get_registry
+from modkit.parts.signature import MISSING, read_parameters
 from modkit.version import __version__
 
 __all__ = ["describe_part", "diagnose", "list_parts"]
@@ -41,7 +41,7 @@ def list_parts(kind: str | None = None, search: str = "") -> list[dict[str, str]
             "version": entry.version,
             "summary": entry.part.summary,
         }
-        for entry in registry().parts(kind)
+        for entry in get_registry().list_parts(kind)
     ]
     words = search.casefold().split()
     return [row for row in rows if all(word in " ".join(row.values()).casefold() for word in words)]
@@ -54,16 +54,16 @@ def describe_part(kind: str, name: str) -> dict[str, Any]:
         ValueError: If there is no such part, or its signature is not allowed for a part.
         ImportError: If its target cannot be imported.
     """
-    entry = registry().entry(kind, name)
+    entry = get_registry().find_entry(kind, name)
     target = entry.part.load()
     return {
         "kind": kind,
         "name": entry.part.name,
-        "summary": docstrings.summary(target) or entry.part.summary,
+        "summary": docstrings.read_summary(target) or entry.part.summary,
         "distribution": entry.distribution,
         "version": entry.version,
         "source": _locate(target),
-        "paper": docstrings.paper(target) or _find_citation(entry.part.summary),
+        "paper": docstrings.read_paper(target) or _find_citation(entry.part.summary),
         "parameters": [
             {
                 "name": parameter.name,
@@ -72,7 +72,7 @@ def describe_part(kind: str, name: str) -> dict[str, Any]:
                 "default": None if parameter.default is MISSING else _to_plain(parameter.default),
                 "help": parameter.help,
             }
-            for parameter in parameters(entry.part).values()
+            for parameter in read_parameters(entry.part).values()
         ],
     }
 
@@ -82,7 +82,7 @@ def diagnose() -> dict[str, Any]:
 
     A plug-in is `ok`, `disabled` (by `MODKIT_DISABLE`) or `failed`; the valid parts of a failed plug-in still work.
     """
-    known = registry()
+    known = get_registry()
     plugins = [_describe_plugin(known, plugin) for plugin in known.plugins]
     counts = {status: sum(row["status"] == status for row in plugins) for status in ("ok", "disabled", "failed")}
     return {
@@ -90,7 +90,7 @@ def diagnose() -> dict[str, Any]:
         "modkit": __version__,
         "torch": _find_version("torch"),
         "plugins": plugins,
-        "counts": {"parts": len(known.parts()), "plugins": len(plugins), **counts},
+        "counts": {"parts": len(known.list_parts()), "plugins": len(plugins), **counts},
     }
 
 
@@ -105,7 +105,7 @@ def _describe_plugin(known: Registry, plugin: Plugin) -> dict[str, Any]:
         "version": plugin.version,
         "status": "failed" if reasons else plugin.status,
         "reason": "; ".join(reasons) or None,
-        "parts": sum(entry.part.name.startswith(f"{plugin.name}/") for entry in known.parts()),
+        "parts": sum(entry.part.name.startswith(f"{plugin.name}/") for entry in known.list_parts()),
     }
 
 

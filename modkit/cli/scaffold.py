@@ -18,9 +18,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modkit.errors import did_you_mean
+from modkit.errors import suggest
 from modkit.kinds import KINDS
-from modkit.parts.registry import DISTRIBUTION, registry
+from modkit.parts.registry import DISTRIBUTION, get_registry
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import parse
 from modkit.version import __version__
@@ -121,7 +121,7 @@ def make_files(name: str, kind: str) -> dict[str, str]:
     """
     _check_name(name)
     if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}{did_you_mean(kind, KINDS)}; available: {', '.join(sorted(KINDS))}")
+        raise ValueError(f"unknown kind {kind!r}{suggest(kind, KINDS, '; ')}; available: {', '.join(sorted(KINDS))}")
     starter, module = STARTERS[kind], kind.replace("-", "_")
     major, minor = __version__.split(".")[:2]
     words = {
@@ -185,7 +185,7 @@ def _check_name(name: str) -> None:
         raise ValueError(f"new-plugin expects a name of {rules}, got {name!r}")
     if name == "modkit":
         raise ValueError("new-plugin expects a name other than that of modkit itself, got 'modkit'")
-    for plugin in registry().plugins:
+    for plugin in get_registry().plugins:
         if plugin.name == name:
             raise ValueError(
                 f"new-plugin expects a name that is free, got {name!r}, a plug-in of {plugin.distribution}"

@@ -60,21 +60,21 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Measure RUN, with overrides such as sampler=ddim, or the samples --fake against the data --real."""
-    from modkit.building.migration import current_spec
+    from modkit.building.migration import load_current_spec
     from modkit.evaluation.evaluate import evaluate, statistics
     from modkit.evaluation.evaluate_run import evaluate_run
     from modkit.evaluation.sources import save_statistics as save
     from modkit.features.inception import find_inception
     from modkit.runs.run import Run
-    from modkit.specs.overrides import short
+    from modkit.specs.overrides import expand
 
     names = metrics.split(",") if metrics else None
     if arguments:
         if real or fake or train or size or save_statistics:
             raise ValueError("evaluate expects a RUN, or --real and --fake, got both")
         run = Run.open(arguments[0])
-        spec = current_spec(run)
-        overrides = [short(spec, SLOTS, override) for override in arguments[1:]]
+        spec = load_current_spec(run)
+        overrides = [expand(spec, SLOTS, override) for override in arguments[1:]]
         report = evaluate_run(
             run,
             overrides=overrides,

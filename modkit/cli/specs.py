@@ -38,12 +38,12 @@ def check(spec: str, overrides: Sequence[str], graph: str | None) -> None:
     report = check(loaded)
     print_result(None, False, _describe_report(report))
     if graph is not None:
-        from modkit.building.graph_svg import svg
+        from modkit.building.graph_svg import render_svg
         from modkit.runs.files import replace_file
 
         path = Path(graph)
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, svg(report, loaded.name))
+        replace_file(path, render_svg(report, loaded.name))
         click.echo(f"graph: {path}")
 
 
@@ -72,10 +72,10 @@ def diff(a: str, b: str, as_json: bool) -> None:
 @click.command()
 def schema() -> None:
     """Print the JSON Schema of specs with all installed parts, for editors: modkit schema > spec.schema.json."""
-    from modkit.building.schema import schema
+    from modkit.building.schema import make_schema
 
     with contextlib.redirect_stdout(sys.stderr):  # a plug-in may print while its parts are imported
-        found = schema()
+        found = make_schema()
     click.echo(json.dumps(found, indent=1))
 
 

@@ -41,7 +41,7 @@ class Measured:
 
     def comparable(self, other: Measured) -> bool:
         """Whether both may be ranked together: same data, equal counts and settings."""
-        return self.data == other.data and self.score.comparable(other.score)
+        return self.data == other.data and self.score.is_comparable_to(other.score)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def average(scores: Sequence[Score]) -> Score | None:
     """
     if len(scores) < 2:
         raise ValueError(f"average expects the scores of at least 2 seeds, got {len(scores)}")
-    if not all(score.comparable(scores[0]) for score in scores):
+    if not all(score.is_comparable_to(scores[0]) for score in scores):
         return None
     values = [float(score.value) for score in scores]
     mean = math.fsum(values) / len(values)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from modkit.data.splits import content_key
-from modkit.kinds import Corruption, Data, DataExtras, Slot, default, read_extras
+from modkit.kinds import Corruption, Data, Slot, default
 from modkit.rng import Rng
 from modkit.types import Batch
 
@@ -26,7 +26,7 @@ __all__ = ["Corrupted"]
 class Corrupted:
     """A data set whose samples come with damaged or smaller copies of themselves, in every split.
 
-    It has the types, splits, levels and suitable features of the data set.
+    It has the types, splits and levels of the data set.
 
     Args:
         data: The data set.
@@ -52,7 +52,6 @@ class Corrupted:
         self.fields = {**self.data.fields, **self.corruption.fields}
         self.splits = self.data.splits
         self.levels = self.data.levels
-        self.features = read_extras(self.data, DataExtras).features
 
     @property
     def key(self) -> str:
@@ -93,8 +92,8 @@ class _Each(Rng):
     def integers(self, name: str, like: Tensor, low: int, high: int) -> Tensor:
         return self._draw_rows(like, lambda rng, row: rng.integers(name, row, low, high))
 
-    def generators(self, num: int) -> list[torch.Generator]:
-        return [one.generators(1)[0] for one in self._sources[:num]]
+    def make_generators(self, num: int) -> list[torch.Generator]:
+        return [one.make_generators(1)[0] for one in self._sources[:num]]
 
     def _draw_rows(self, like: Tensor, draw: Callable[[Rng, Tensor], Tensor]) -> Tensor:
         return torch.cat([draw(rng, like[row : row + 1]) for row, rng in enumerate(self._sources[: len(like)])])

@@ -57,8 +57,8 @@ class Loader:
         _check(data, split, batch_size, workers)
         self.batch_size = batch_size
         self._size = data.splits[split]
-        self._reader = _Reader(data, split, rng.at("augment").integer())
-        self._order_seed = rng.at("order").integer()
+        self._reader = _Reader(data, split, rng.at("augment").draw_seed())
+        self._order_seed = rng.at("order").draw_seed()
         self._orders: dict[int, Tensor] = {}
         self._workers, self._pin_memory = workers, pin_memory
 
@@ -110,7 +110,7 @@ def read_shuffled(
         ValueError: If the split is unknown or empty, or a number is out of range.
     """
     _check(data, split, batch_size, workers)
-    order = permutation(Rng(rng.at("order").integer(), 0), data.splits[split])
+    order = permutation(Rng(rng.at("order").draw_seed(), 0), data.splits[split])
     return _pass(data, split, order, batch_size, rng, workers, pin_memory)
 
 
@@ -178,7 +178,7 @@ def _keep(content: Content) -> Content:
 def _pass(
     data: Data, split: str, order: Tensor, batch_size: int, rng: Rng, workers: int, pin_memory: bool
 ) -> Generator[Batch, None, None]:
-    reader = _Reader(data, split, rng.at("augment").integer())
+    reader = _Reader(data, split, rng.at("augment").draw_seed())
     requests = ([(0, order[first : first + batch_size].tolist())] for first in range(0, len(order), batch_size))
     return _batches(reader, requests, workers, pin_memory)
 

@@ -148,7 +148,7 @@ class Indexed:
         check_split(self, split)
         items = []
         for index in indices:
-            with rng.at(int(index)).scope():
+            with rng.at(int(index)).seed_torch():
                 items.append(self._item(int(index)))
         columns = {name: torch.stack([item[name] for item in items]) for name in ("x", *self.fields)}
         return Batch(columns.pop("x"), columns)

@@ -19,7 +19,7 @@ from modkit.evaluation.sources import Source
 from modkit.kinds import FeatureExtractor, Metric, MetricExtras, read_extras
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.models.model import Model, evaluate_mode
-from modkit.types import Batch, Features, Modes, TensorType, levels
+from modkit.types import Batch, Features, Modes, TensorType, split_levels
 
 __all__ = ["Feed", "gather", "uses_features"]
 
@@ -181,8 +181,8 @@ class _Values:
             raise ValueError(f"{type(coder).__name__}: expected a Model that encodes to codes, got one without")
         with evaluate_mode(coder):
             codes = coder.encode(self.batch.tensor.to(coder.device), name)
-        maps, types = codes if isinstance(codes, tuple) else (codes,), levels(coder.latents[name])
-        z = levels(list(coder.latents.values())[-1])[-1]
+        maps, types = codes if isinstance(codes, tuple) else (codes,), split_levels(coder.latents[name])
+        z = split_levels(list(coder.latents.values())[-1])[-1]
         counted = [one for map_, type in zip(maps, types, strict=True) for one in _count_codes(map_.cpu(), type, z)]
         return counted[0] if len(counted) == 1 else tuple(counted)
 
@@ -256,7 +256,9 @@ def _feed(
 
 def _find_codes(coder: Model) -> str | None:
     """Returns the name of the first encoding whose levels are all codes, or None."""
-    return next((name for name, event in coder.latents.items() if all(one.classes for one in levels(event))), None)
+    return next(
+        (name for name, event in coder.latents.items() if all(one.classes for one in split_levels(event))), None
+    )
 
 
 def _count_codes(codes: Tensor, type: TensorType, z: TensorType) -> Iterator[Tensor]:

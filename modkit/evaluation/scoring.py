@@ -18,8 +18,8 @@ from modkit.evaluation.report import Report
 from modkit.evaluation.sources import Source
 from modkit.kinds import Data, DataExtras, FeatureExtractor, Metric, read_extras
 from modkit.metrics.reference import Reference, ReferenceCache
-from modkit.parts.registry import registry
-from modkit.parts.signature import parameters
+from modkit.parts.registry import get_registry
+from modkit.parts.signature import read_parameters
 from modkit.rng import Rng
 from modkit.types import Score, TensorType
 
@@ -96,8 +96,8 @@ def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **off
     if not isinstance(features, str):
         return features
     name, _, weights = features.partition(":")
-    part = registry().find("features", name)
-    declared = parameters(part)
+    part = get_registry().find("features", name)
+    declared = read_parameters(part)
     given = {key: value for key, value in offered.items() if key in declared and value is not None}
     made: FeatureExtractor = part.load()(x=x, **given, **({"weights": weights} if weights else {}))
     return made
@@ -193,8 +193,8 @@ def _flatten(places: Places) -> Iterator[tuple[str, str, str]]:
 
 
 def _make_metric(name: str, k: int | None) -> tuple[str, Metric]:
-    part = registry().find("metric", name)
-    metric: Metric = part.load()(**({"k": k} if k is not None and "k" in parameters(part) else {}))
+    part = get_registry().find("metric", name)
+    metric: Metric = part.load()(**({"k": k} if k is not None and "k" in read_parameters(part) else {}))
     return part.name, metric
 
 

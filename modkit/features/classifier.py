@@ -134,7 +134,7 @@ class Classifier(Frozen):
         rng = Rng(self.seed, "classifier")
         x, labels = self._collect(batches, rng)
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-            with rng.at("init").scope():
+            with rng.at("init").seed_torch():
                 net = _Net(self.net.channels, self.net.classes, self.size)
             x, labels = x.clone(), labels.clone()  # inference tensors cannot be trained on
             _train(net, x, labels, self.epochs, rng)

@@ -44,12 +44,12 @@ class PretrainedExtras:
     """Optional members of a part of any kind whose configuration or weights are stored elsewhere.
 
     Args:
-        expanded: A static method of the part's target. Given the keywords written in a spec, it returns the keywords
-            that they stand for, such as the configuration in a pretrained folder. A run's resolved spec stores the
-            result, so loading the run does not need the folder.
+        expand_params: A static or class method of the part's target. It receives the parameters written in a spec and
+            returns those that they stand for, such as the configuration in a pretrained folder. A run's resolved spec
+            stores the result, so loading the run does not need the folder.
         load_pretrained: Loads the weights into a module that is trained or sampled as it is. It is not called where a
             run's own weights are loaded afterwards.
     """
 
-    expanded: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    expand_params: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     load_pretrained: Callable[[], None] | None = None

@@ -117,7 +117,7 @@ class Cost:
         if state is None:
             raise ValueError("Cost expects a Model to sample, got none")
         with count_evaluations(state) as evaluations:
-            counted = count_operations(lambda: state.sample(_COUNTED, seed=rng.at("counted").integer()))
+            counted = count_operations(lambda: state.sample(_COUNTED, seed=rng.at("counted").draw_seed()))
         batch = self._timed(state, self.batch_size, rng.at("batch"))
         single = self._timed(state, 1, rng.at("single"))
         rate = self.batch_size / batch.value
@@ -138,7 +138,7 @@ class Cost:
         """Measures the seconds that it takes to draw `num` samples in one batch."""
         seconds = []
         for repeat in range(self.repeats + 1):
-            seed = rng.at(repeat).integer()
+            seed = rng.at(repeat).draw_seed()
             _synchronize(model.device)
             start = time.perf_counter()
             model.sample(num, seed=seed, batch_size=num)

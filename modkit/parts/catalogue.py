@@ -1,6 +1,6 @@
-"""modkit's own parts, the whole library on one page.
+"""The catalogue of modkit's own parts.
 
-They are declared by the hook that any plug-in uses; only their names have no prefix.
+They are registered through the same hook as those of any plug-in, but their names have no prefix.
 """
 
 from __future__ import annotations

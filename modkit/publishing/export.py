@@ -21,10 +21,10 @@ from typing import Any
 from torch import Tensor
 
 from modkit.building.session import Loaded, load_run
-from modkit.errors import did_you_mean, join
+from modkit.errors import join, suggest
 from modkit.evaluation.report import read_reports
-from modkit.part import imported
-from modkit.parts.registry import registry
+from modkit.part import import_target
+from modkit.parts.registry import get_registry
 from modkit.publishing.model_card import Drawn, write_model_card
 from modkit.runs.files import hash_data, sync_folder
 from modkit.runs.pictures import draw_picture
@@ -84,7 +84,7 @@ def export(
 def _find_exporter(format: str) -> Callable[..., None]:
     """Finds the function that a plug-in declares for a format."""
     targets: dict[str, str] = {}
-    for answer in registry().call("modkit_exporters"):
+    for answer in get_registry().call("modkit_exporters"):
         if not isinstance(answer, Mapping) or not all(isinstance(text, str) for text in (*answer, *answer.values())):
             raise ValueError(f"modkit_exporters must return a mapping from formats to targets, got {answer!r}")
         for name, target in answer.items():
@@ -92,8 +92,8 @@ def _find_exporter(format: str) -> Callable[..., None]:
                 raise ValueError(f"the format {name!r} is declared more than once, by {targets[name]} and {target}")
     if format not in targets:
         known = ", ".join(sorted(targets)) or "none, since no installed plug-in provides one"
-        raise ValueError(f"unknown format {format!r}{did_you_mean(format, targets)}; available: {known}")
-    return imported(targets[format], f"format {format}")
+        raise ValueError(f"unknown format {format!r}{suggest(format, targets, '; ')}; available: {known}")
+    return import_target(targets[format], f"format {format}")
 
 
 def _write_portable(run: Run, out: Path, *, checkpoint: str | None) -> None:

@@ -12,7 +12,7 @@ Shape letters: b batch, h w patches.
 
 from torch import Tensor
 
-from modkit.precision import widened
+from modkit.precision import widen
 
 __all__ = ["LeastSquares"]
 
@@ -26,8 +26,8 @@ class LeastSquares:
 
     def generator(self, fake_logits: Tensor) -> Tensor:
         """Returns the loss of the generator, a scalar."""
-        return (widened(fake_logits) - 1).square().mean() / 2
+        return (widen(fake_logits) - 1).square().mean() / 2
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """Returns the loss of the discriminator, a scalar."""
-        return (widened(real_logits) - 1).square().mean() / 2 + widened(fake_logits).square().mean() / 2
+        return (widen(real_logits) - 1).square().mean() / 2 + widen(fake_logits).square().mean() / 2

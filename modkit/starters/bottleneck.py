@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from modkit import Event, Latents, Rng, Step, TensorType
-from modkit.precision import widened
+from modkit.precision import widen
 
 __all__ = ["FixedWidth"]
 
@@ -47,7 +47,7 @@ class FixedWidth:
     def __call__(self, h: Tensor, step: Step | None) -> Latents:
         """Draws z, or returns its mean without a step, together with the KL divergence in nats, `b`."""
         variance = self.std**2
-        kl = 0.5 * (widened(h).square() + variance - 1 - math.log(variance)).flatten(1).sum(1)
+        kl = 0.5 * (widen(h).square() + variance - 1 - math.log(variance)).flatten(1).sum(1)
         z = h if step is None else h + self.std * step.rng.normal("posterior", h)
         return Latents({"continuous": z}, kl, {})
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from modkit import Rng, TensorType
-from modkit.precision import widened
+from modkit.precision import widen
 
 __all__ = ["FixedGaussian"]
 
@@ -50,7 +50,7 @@ class FixedGaussian:
 
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
         """Computes -log p(x | out) in nats, `b`."""
-        error = (widened(x) - widened(out)) / self.std
+        error = (widen(x) - widen(out)) / self.std
         return 0.5 * (error.square() + math.log(2 * math.pi * self.std**2)).flatten(1).sum(1)
 
     def mean(self, out: Tensor) -> Tensor:

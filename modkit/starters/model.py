@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from modkit import Batch, Cond, CondType, Model, Player, Rng, Step, TensorType
 from modkit.models.model import check_draws
-from modkit.precision import widened
+from modkit.precision import widen
 
 __all__ = ["Gaussian"]
 
@@ -78,5 +78,5 @@ class _Density(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Computes the log density of x in nats, `b`."""
-        error = widened(x - self.mean) * widened(-self.log_std).exp()
-        return -(0.5 * error.square() + widened(self.log_std) + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+        error = widen(x - self.mean) * widen(-self.log_std).exp()
+        return -(0.5 * error.square() + widen(self.log_std) + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)

@@ -18,10 +18,10 @@ from typing import TypeAlias
 
 from modkit.building.checker import check
 from modkit.building.plan import Plan, find_run, plan
-from modkit.errors import Position, Problem, SpecError, join, nearest, split
+from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.runs.files import make_safe_name
 from modkit.specs.node import Node
-from modkit.specs.overrides import apply, short
+from modkit.specs.overrides import apply, expand
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, walk
 
@@ -197,8 +197,8 @@ def _complete_path(spec: Spec, path: str) -> str:
     if parts[0] not in _SAMPLING:
         known = (*_TOP, *_SHORT, *_SAMPLING)
         message = f"got {path!r}, expected a path that starts with one of {', '.join(known)}"
-        raise SpecError(Problem(path, message, hint=nearest(str(parts[0]), known)))
-    return short(spec, _SAMPLING, f"{path}=").removesuffix("=")
+        raise SpecError(Problem(path, message, hint=suggest(str(parts[0]), known)))
+    return expand(spec, _SAMPLING, f"{path}=").removesuffix("=")
 
 
 def _split_values(text: str) -> list[str]:

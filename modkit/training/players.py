@@ -108,7 +108,7 @@ class Participant:
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
         step = self._step(index)
-        with _limit_gradients(self.parameters, self.others), step.rng.scope():
+        with _limit_gradients(self.parameters, self.others), step.rng.seed_torch():
             yield step
 
     def loss(self, batch: Batch, step: StepContext) -> Tensor:

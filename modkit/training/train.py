@@ -16,9 +16,9 @@ from torch import nn
 from modkit.building.builder import Origin, Site
 from modkit.building.checker import Report as Checked
 from modkit.building.checker import check
-from modkit.building.migration import current, due
+from modkit.building.migration import find_due, load_current
 from modkit.building.plan import plan
-from modkit.building.provenance import explained, remedies, verify
+from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.session import Opened, load_run
 from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.report import Report, locate_report
@@ -81,7 +81,7 @@ def train(
     """
     path = Path(out) if out is not None else Path("runs") / spec.name
     before = open_before(path, locked) if resume else None
-    with explained(before) if before else nullcontext():
+    with explain_failure(before) if before else nullcontext():
         report = check(spec)
     return execute(
         report,
@@ -202,8 +202,8 @@ def _open_resumable(path: Path, locked: bool) -> Run:
             "with `use: run`"
         )
     verify(run, locked=locked)
-    if store.find_latest(run.checkpoints) and (migrations := due(run)):
-        mine, weights = current(run), run.load_weights()
+    if store.find_latest(run.checkpoints) and (migrations := find_due(run)):
+        mine, weights = load_current(run), run.load_weights()
         same = mine.spec == Spec.from_yaml(run.spec_text) and mine.weights.keys() == weights.keys()
         if not same or not all(torch.equal(value, weights[key]) for key, value in mine.weights.items()):
             raise ValueError(
@@ -218,7 +218,7 @@ def _check_same(run: Run, report: Checked, seed: int) -> None:
         raise ValueError(f"{run.path} was trained with the seed {run.lock.get('seed')}, got {seed}: a run has one seed")
     before = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
     if not report.plan.spec.local:  # parts may have been renamed, or have more parameters by now
-        with explained(run):
+        with explain_failure(run):
             before = plan(before).resolved
     for key in ("data", "model"):
         if getattr(before, key) != getattr(report.plan.resolved, key):
@@ -228,7 +228,7 @@ def _check_same(run: Run, report: Checked, seed: int) -> None:
     then, now = run.lock.get("state"), {key: list(shape) for key, shape in report.state.items()}
     if then is not None and then != now:
         changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-        reasons = "; ".join(remedies(run, keys=changed))
+        reasons = "; ".join(suggest_remedies(run, keys=changed))
         raise ValueError(f"{run.path} has weights that do not fit the model: {', '.join(changed[:8])}; {reasons}")
 
 

@@ -189,7 +189,7 @@ class Trainer:
             step = StepContext(rng, cursor.index, training=True, terms=settings.terms, waiting=waiting)
             micro = batch.rows(slice(part * size, (part + 1) * size)) if settings.accumulate > 1 else batch
             last = part == settings.accumulate - 1
-            with nullcontext() if last else engine.accumulate(state.losses), rng.scope():
+            with nullcontext() if last else engine.accumulate(state.losses), rng.seed_torch():
                 with torch.autocast(engine.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                     losses = state.losses(micro, step)
                 if losses:

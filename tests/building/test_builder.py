@@ -204,7 +204,7 @@ def test_a_shared_part_is_built_once_and_refused_under_other_types():
         (
             "{shpae: [4]}",
             "2:5",
-            r"x.shpae: got an unknown key, expected shape, range, classes, fields \(did you mean shape\?\)",
+            r"x.shpae: got an unknown key, expected shape, range, classes, fields \(did you mean 'shape'\?\)",
         ),
     ],
 )

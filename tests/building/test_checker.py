@@ -229,7 +229,7 @@ def test_a_loss_that_is_no_scalar_is_refused():
             "gan",
             "train: {checkpoints: {best: generator/adversaril}}",
             "4:29",
-            r"best: got 'generator/adversaril', .*\(did you mean generator/adversarial or ",
+            r"best: got 'generator/adversaril', .*\(did you mean 'generator/adversarial'",
         ),
         ("gan", "train: {optimizer: {use: adam, betas: [0.5]}}", "4:20", "train.optimizer: .*adam expects two betas"),
         ("gan", "train: {lr_schedule: {use: cosine, floor: 2.0}}", "4:22", "train.lr_schedule: "),

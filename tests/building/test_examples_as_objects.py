@@ -12,7 +12,7 @@ from modkit.building.builder import Site
 from modkit.building.plan import plan
 from modkit.kinds import Default
 from modkit.models.model import evaluate_mode
-from modkit.parts.signature import parameters
+from modkit.parts.signature import read_parameters
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SPECS = sorted(EXAMPLES.glob("*.yaml"))
@@ -27,7 +27,7 @@ def make_object(kind, node, default=None):
     if name == "run":
         pytest.skip("a piece of another run has no class: `modkit.load` gives it built")
     part = modkit.find(kind, name)
-    declared = parameters(part)
+    declared = read_parameters(part)
     rest = {key: fill(value, declared[key]) for key, value in node.items() if key != "use"}
     return partial(part.load(), **rest)
 

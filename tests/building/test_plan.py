@@ -115,7 +115,7 @@ train:
         ["spec.yaml:7:10", "model.z_dim"],
         ["spec.yaml:10:30", "train.optimizer.lr"],
     ]
-    assert "did you mean width?" in found[0] and "did you mean 'mlp'?" in found[1]
+    assert "did you mean 'width'?" in found[0] and "did you mean 'mlp'?" in found[1]
     assert "expected int, got 'many'" in found[3]
 
 
@@ -124,7 +124,7 @@ test_what_does_not_fit_a_signature_is_refused = refusals(
         "{use: gan, generator: {use: mlp, x: 3}}",
         "3:41: model.generator.x: got 'x', which the slot of the generator mlp provides",
     ),
-    ("{use: gan, generator: {ref: model.discriminator}}", "got model.discriminator, which is not there"),
+    ("{use: gan, generator: {ref: model.discriminator}}", "got model.discriminator, which does not exist"),
     (
         "{use: gan, discriminator: mlp, generator: {ref: model.discriminator}}",
         "3:50: model.generator: got a ref to the discriminator at model.discriminator, expected a generator",
@@ -283,7 +283,7 @@ class Named(Flat):
         assert name is None
 
     @staticmethod
-    def expanded(params):
+    def expand_params(params):
         if params.get("name") == "nobody":
             raise ValueError("Named expects a name that it knows, got 'nobody'")
         told = {key: value for key, value in params.items() if key != "name"}

@@ -7,7 +7,7 @@ import pytest
 
 import modkit
 from modkit.cli.describe import describe_part, diagnose, list_parts
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from tests.plugin_factory import make_plugin
 
 SOURCE = '''
@@ -49,14 +49,14 @@ def site(tmp_path, monkeypatch):
     monkeypatch.delenv("MODKIT_STRICT", raising=False)
     monkeypatch.delenv("MODKIT_DISABLE", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
-    registry.cache_clear()
+    get_registry.cache_clear()
     yield tmp_path
-    registry.cache_clear()
+    get_registry.cache_clear()
 
 
 def row(name):
     importlib.invalidate_caches()
-    registry.cache_clear()
+    get_registry.cache_clear()
     (found,) = [one for one in diagnose()["plugins"] if one["plugin"] == name]
     return found
 
@@ -109,7 +109,7 @@ def test_description_of_a_function_and_a_link(site):
 
 
 def test_every_part_of_ours_can_be_described_as_json(site):
-    for entry in registry().parts():
+    for entry in get_registry().list_parts():
         if entry.distribution == "modkit-generative":
             found = describe_part(entry.part.kind, entry.part.name)
             assert json.loads(json.dumps(found, allow_nan=False)) == found

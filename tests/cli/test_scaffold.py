@@ -14,9 +14,9 @@ from modkit.building.checker import check
 from modkit.cli.app import app
 from modkit.cli.scaffold import STARTERS, create_plugin, make_files
 from modkit.kinds import KINDS
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.specs.load import load_spec
-from modkit.testing import battery, subjects
+from modkit.testing import find_subjects, make_battery
 from modkit.testing.checks import LONG
 from tests.environment import Environment
 from tests.plugin_factory import make_plugin
@@ -48,17 +48,17 @@ def trees(tmp_path_factory):
         for path in paths:
             patch.syspath_prepend(path)
         patch.delenv("MODKIT_STRICT", raising=False)
-        registry.cache_clear()
+        get_registry.cache_clear()
         yield folder
-    registry.cache_clear()
+    get_registry.cache_clear()
 
 
 @pytest.fixture(scope="module")
 def trials(trees):
     """The battery of each tree, all of which share one process that watches what they touch."""
-    parts = {kind: subject for kind in STARTERS for subject in subjects(named(kind))}
+    parts = {kind: subject for kind in STARTERS for subject in find_subjects(named(kind))}
     first, *others = parts.values()
-    checks = battery([first, *(dataclasses.replace(other, declared=None) for other in others)])
+    checks = make_battery([first, *(dataclasses.replace(other, declared=None) for other in others)])
     return {kind: [one for one in checks if one.trial.bench.subject.part.kind == kind] for kind in parts}
 
 
@@ -71,7 +71,7 @@ def test_every_kind_has_a_worked_part():
 
 @pytest.mark.parametrize("kind", STARTERS)
 def test_a_tree_passes_the_battery(trials, kind):
-    found = {one.name: one.trial.flaw(one.name) for one in trials[kind] if one.name not in DEAR}
+    found = {one.name: one.trial.find_flaw(one.name) for one in trials[kind] if one.name not in DEAR}
     assert {"builds", "emits", "isolation", "plays", "signature"} <= found.keys()
     assert not [flaw for flaw in found.values() if flaw is not None]
 
@@ -125,12 +125,12 @@ def test_a_name_that_will_not_do_is_refused_before_anything_is_written(tmp_path,
     make_plugin(tmp_path / "site", "taken", distribution="modkit-other")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.chdir(tmp_path)
-    registry.cache_clear()
+    get_registry.cache_clear()
     try:
         with pytest.raises(ValueError, match=f"new-plugin expects .*{said}"):
             create_plugin(name)
     finally:
-        registry.cache_clear()
+        get_registry.cache_clear()
     assert os.listdir(tmp_path) == ["site"]
 
 

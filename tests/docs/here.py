@@ -32,7 +32,7 @@ from click.testing import CliRunner
 import modkit
 from modkit import Run, Spec
 from modkit.cli.app import app
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from tests.docs.blocks import ROOT, Block
 from tests.docs.reader import Said, words
 
@@ -70,7 +70,7 @@ class Here:
         patch.setattr(modkit, "fit", partial(_fitted, modkit.fit), raising=False)
         patch.setattr(modkit, "evaluate_run", partial(modkit.evaluate_run, num=24), raising=False)
         patch.setattr(app, "commands", dict(app.commands))
-        registry().call("modkit_commands", app=app)
+        get_registry().call("modkit_commands", app=app)
 
     def command(self, line: str) -> Said:
         """Calls `modkit`; holds everything else against what it takes."""
@@ -109,7 +109,7 @@ class Here:
             info.mkdir()
             (info / "METADATA").write_text("Metadata-Version: 2.1\nName: page\nVersion: 1.0\n")
             (info / "entry_points.txt").write_text(f"[modkit]\n{points.replace(chr(34), '')}")
-            registry.cache_clear()
+            get_registry.cache_clear()
 
     def python(self, code: str, block: Block) -> Said:
         """Runs Python; the names of a page's blocks are one namespace."""

@@ -72,8 +72,8 @@ def test_counts_do_not_depend_on_the_seed_and_one_timing_has_no_error():
     first, second = scored(model, repeats=1), scored(model, seed=1, batch_size=7)
     assert first["samples/s"].error is None and first["latency (s)"].error is None
     for name in ("NFE", "GFLOPs", "parameters"):
-        assert first[name] == second[name] and first[name].comparable(second[name])
-    assert not first["samples/s"].comparable(second["samples/s"])
+        assert first[name] == second[name] and first[name].is_comparable_to(second[name])
+    assert not first["samples/s"].is_comparable_to(second["samples/s"])
 
 
 def test_the_rate_and_its_error_are_those_of_the_median_time(monkeypatch):

@@ -17,7 +17,7 @@ from modkit import Spec, SpecError, TensorType, build, load, train, use
 from modkit.cli.app import app
 from modkit.evaluation.evaluate_run import evaluate_run
 from modkit.evaluation.report import Report
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.publishing.export import export
 from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
@@ -265,13 +265,13 @@ def test_a_path_of_this_machine_in_the_model_is_refused(run, tmp_path, monkeypat
     """
     make_plugin(tmp_path / "site", "acme", source)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    registry.cache_clear()
+    get_registry.cache_clear()
     noted = use("autoencoder", encoder=use("acme/noted", note="/home/me/x"), decoder=MLP["decoder"])
     made = train(spec(noted, steps=1), tmp_path / "run")
     with pytest.raises(ValueError, match="without absolute paths, got '/home/me/x' at model.encoder.note"):
         export(made, tmp_path / "out")
     monkeypatch.undo()
-    registry.cache_clear()
+    get_registry.cache_clear()
     assert not (tmp_path / "out").exists()
 
 
@@ -312,11 +312,11 @@ def bad(run, out, *, checkpoint):
 
 def test_other_layouts_come_from_plugins(run, tmp_path, monkeypatch):
     export_to = lambda name: CliRunner().invoke(app, ["export", str(run.path), str(tmp_path / "o"), "--to", name])  # noqa: E731
-    registry.cache_clear()
+    get_registry.cache_clear()
     make_plugin(tmp_path / "site", "acme", FORMATS)
     (tmp_path / "site" / "exporting_of_acme.py").write_text(TARGETS)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    registry.cache_clear()
+    get_registry.cache_clear()
     importlib.invalidate_caches()
     for name, message in {
         "plian": "unknown format 'plian'; did you mean 'plain'?; available: absent, bad, ",
@@ -329,8 +329,8 @@ def test_other_layouts_come_from_plugins(run, tmp_path, monkeypatch):
     assert done.exit_code == 0 and done.output == f"exported: {tmp_path / 'o'}\n", done.output
     assert (tmp_path / "o" / "told").read_text() == f"{run.path} None" and sorted(os.listdir(tmp_path)) == ["o", "site"]
     make_plugin(tmp_path / "site", "other", FORMATS.replace('"export"', '"bad"'))
-    registry.cache_clear()
+    get_registry.cache_clear()
     done = export_to("plain")
     assert done.exit_code == 2 and "'plain' is declared more than once, by exporting_of_acme:export and" in done.output
     monkeypatch.undo()
-    registry.cache_clear()
+    get_registry.cache_clear()

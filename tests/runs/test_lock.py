@@ -21,12 +21,12 @@ from tests.plugin_factory import make_plugin
 Entry = namedtuple("Entry", "part distribution version")
 TYPE = Entry(Part("bottleneck", "acme/fsq", "modkit.types:TensorType", ""), "acme-parts-of-nobody", "1.2")
 KEYS = {"b": (3,), "a": (2, 3)}
-partial = functools.partial(functools.partial(modkit.types.levels))
+partial = functools.partial(functools.partial(modkit.types.split_levels))
 
 
-@functools.wraps(modkit.types.levels)
+@functools.wraps(modkit.types.split_levels)
 def wrapped(event):
-    return modkit.types.levels(event)
+    return modkit.types.split_levels(event)
 
 
 def made(*entries, seed=0, spec_text="model: 1\n", keys=KEYS, places=None):
@@ -77,7 +77,7 @@ def test_the_lock_does_not_depend_on_orders_or_repetitions():
 
 
 def test_the_source_is_where_the_target_is_defined_not_where_it_is_imported():
-    for target in ("modkit.types:levels", "modkit.types:TensorType.__str__", "modkit:TensorType"):
+    for target in ("modkit.types:split_levels", "modkit.types:TensorType.__str__", "modkit:TensorType"):
         source = made(Entry(Part("encoder", "n", target, ""), "d", "1"))["parts"][0]["sha256"]
         assert source == hashlib.sha256(Path(modkit.types.__file__).read_bytes()).hexdigest()
     with pytest.raises(ValueError, match="has no 'Absent'"):

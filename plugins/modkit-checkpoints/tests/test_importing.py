@@ -12,7 +12,7 @@ from modkit_checkpoints.importing import import_checkpoint, summary
 
 import modkit
 from modkit.cli.app import app
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.runs import checkpoint as store
 from modkit.specs.spec import dump
 
@@ -21,7 +21,7 @@ from .taming_keys import config, first_stage, losses, second_config, second_stag
 
 @pytest.fixture(autouse=True)
 def command():
-    registry().call("modkit_commands", app=app)
+    get_registry().call("modkit_commands", app=app)
     yield
     del app.commands["import"]
 

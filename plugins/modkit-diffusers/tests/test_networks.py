@@ -314,8 +314,8 @@ import sys
 from modkit import Spec
 from modkit.cli.describe import describe_part
 from modkit.building.plan import plan
-from modkit.parts.registry import registry
-for entry in registry().parts():
+from modkit.parts.registry import get_registry
+for entry in get_registry().list_parts():
     if entry.part.name.startswith("diffusers/"):
         describe_part(entry.part.kind, entry.part.name)
 plan(Spec.from_yaml("{name: a, x: {shape: [1, 8, 8]}, model: {use: diffusion, network: diffusers/unet-2d}}"))
