@@ -8,7 +8,7 @@ import modkit
 
 FOLDER = Path(modkit.__file__).parent
 OTHERS = {"starters", "templates"}
-"""Folders of texts that users copy, to which this does not apply."""
+"""Folders of code that users copy, to which this does not apply."""
 
 VERBS = set(
     """

@@ -110,7 +110,7 @@ class Tensors:
 
 
 class Indexed:
-    """A torch Dataset as the split `train`: of samples, or of tuples of a sample and its fields in the model's order.
+    """A torch Dataset as the single split `train`.
 
     A Dataset that augments its samples draws from torch's global generator, which is seeded for each sample. So reading
     a sample again, in another process or after resuming, gives the same values.

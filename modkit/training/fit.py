@@ -1,4 +1,4 @@
-"""Fitting: a model composed from Python objects, and data of any form, into a run."""
+"""Training a model composed from Python objects, on data of any form."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ def fit(
     progress: Progress | None = None,
     **train: Any,
 ) -> Run:
-    """Trains a composed model, in place, into a run.
+    """Trains a composed model in place, and writes a run.
 
     Args:
-        model: The model, as its class's call or `modkit.build` made it.
-        data: What to train on: a data part, or its name, class or `functools.partial`; a tensor `b …`, or a pair of one
-            and a mapping of its fields; a torch Dataset of samples or of pairs `(sample, label)`, or a DataLoader of
-            one, whose order and batches are not used.
-        out: The run's directory; `runs/NAME` where not given.
+        model: The model, made by calling its class or by `modkit.build`.
+        data: The training data: a data set, or its name, class or `functools.partial`; a tensor `b …`, or a pair of a
+            tensor and a mapping of its fields; a torch Dataset of samples or of tuples of a sample and its fields; or a
+            DataLoader of one, whose order and batches are not used.
+        out: The run's directory, `runs/NAME` by default.
         name: The run's name.
-        resume: Continue from the last good checkpoint of the run that is there; without one, start.
-        overwrite: Replace the run that is there.
-        evaluate: How to measure the model at the end, as a spec's `evaluate`; not at all where not given.
-        progress: Shows how far training is.
+        resume: Whether to resume an existing run from its last good checkpoint.
+        overwrite: Whether to replace an existing run.
+        evaluate: The settings of a spec's `evaluate`, to evaluate the model at the end; None for no evaluation.
+        progress: Displays progress.
         **train: The settings of a spec's `train`, see `modkit.specs.settings.Settings`: `steps=300`, `batch_size=64`,
             `optimizer=partial(adamw, lr=1e-3)`.
 
     Returns:
-        The run. The model has its weights; `modkit.load(run, model=model)` loads those of a checkpoint again.
+        The run. The model has its weights; `modkit.load(run, model=model)` loads the weights of a checkpoint.
 
     Raises:
-        SpecError: If a setting is wrong; nothing has been written then.
-        ValueError: If the data do not fit the model, or the directory holds a run.
+        SpecError: If a setting is wrong; nothing has been written.
+        ValueError: If the data do not fit the model, or the directory already holds a run.
         modkit.training.trainer.TrainingError: If a loss is not finite.
 
     Examples:

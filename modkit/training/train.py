@@ -106,17 +106,17 @@ def execute(
     evaluate: bool = True,
     progress: Progress | None = None,
 ) -> Run:
-    """Trains what has been checked into a run, and measures it.
+    """Trains a checked model, and evaluates it if its spec has `evaluate`.
 
     Args:
-        report: What the check found.
+        report: The result of the check.
         make: Makes the model.
         path: The run's directory.
-        before: The run that is there, to be continued.
-        steps: Caps every stage at so many steps.
-        overwrite: Replace the run that is there.
-        evaluate: Measure the model at the end, where the spec has `evaluate`.
-        progress: Shows how far training is.
+        before: The run to resume, or None.
+        steps: Maximum number of steps of every stage.
+        overwrite: Whether to replace an existing run.
+        evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
+        progress: Displays progress.
 
     Raises:
         SpecError: As `train`.
@@ -154,10 +154,10 @@ def execute(
 
 
 def open_before(path: Path, locked: bool = False) -> Run | None:
-    """The run at a path, if training can be continued with the parts that are here; None where none was begun.
+    """Opens the run at a path to resume it; returns None if there is none.
 
     Raises:
-        ValueError: If the run there cannot be continued.
+        ValueError: If the run cannot be resumed.
     """
     begun = all((path / name).exists() for name in ("modkit.lock", "spec.yaml"))  # else killed as it was made
     return _open_resumable(path, locked) if begun else None
