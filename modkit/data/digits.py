@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
 from torch.nn.functional import interpolate
 
-from modkit.data.splits import InMemory, content_key
+from modkit.data.splits import InMemory, hash_contents
 from modkit.types import TensorType
 
 __all__ = ["Digits"]
@@ -65,7 +65,7 @@ class Digits(InMemory):
         self.levels = 17 if size == _SIZE else None
         self._samples = {"train": (x[train], y[train]), "test": (x[test], y[test])}
         # of the original pixels, the split and the size
-        self.key = content_key("digits", images.astype(np.uint8).tobytes(), train.tobytes(), size)
+        self.key = hash_contents("digits", images.astype(np.uint8).tobytes(), train.tobytes(), size)
 
 
 @cache

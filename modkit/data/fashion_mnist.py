@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from modkit.data.idx import read_idx
-from modkit.data.splits import InMemory, content_key
+from modkit.data.splits import InMemory, hash_contents
 from modkit.types import TensorType
 
 __all__ = ["FashionMNIST"]
@@ -75,7 +75,7 @@ class FashionMNIST(InMemory):
     def key(self) -> str:
         """Hash of pixels, labels and size."""
         pieces = (tensor.numpy().tobytes() for samples in self._samples.values() for tensor in samples)
-        return content_key("fashion-mnist", self._size, *pieces)
+        return hash_contents("fashion-mnist", self._size, *pieces)
 
     def _decode(self, x: Tensor) -> Tensor:
         x = x.unsqueeze(1).float().div_(127.5).sub_(1)

@@ -16,7 +16,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from modkit.data.splits import InMemory, content_key
+from modkit.data.splits import InMemory, hash_contents
 from modkit.rng import Rng
 from modkit.types import Modes, TensorType
 
@@ -61,7 +61,7 @@ class Mixture(InMemory):
         self.fields = {"labels": TensorType((), classes=len(centers))}
         self.splits = {"train": num, "test": num_test}
         self.levels = None
-        self.key = content_key("mixture", repr(centers.tolist()), std, num, num_test)
+        self.key = hash_contents("mixture", repr(centers.tolist()), std, num, num_test)
         self._samples = {split: self._draw(split, size) for split, size in self.splits.items()}
 
     @property

@@ -12,7 +12,7 @@ from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
-__all__ = ["InMemory", "check_split", "content_key"]
+__all__ = ["InMemory", "check_split", "hash_contents"]
 
 
 class InMemory:
@@ -49,11 +49,11 @@ def check_split(data: Data | InMemory, split: str) -> None:
         raise ValueError(f"{type(data).__name__} expects a split of {sorted(data.splits)}, got {split!r}")
 
 
-def content_key(*pieces: bytes | str | int | float | bool) -> str:
+def hash_contents(*pieces: bytes | str | int | float | bool) -> str:
     """Hashes contents and settings, each with its length; the hash is the same in every process.
 
     Examples:
-        >>> content_key("digits", 8) == content_key("digits", 8) != content_key("digits8")
+        >>> hash_contents("digits", 8) == hash_contents("digits", 8) != hash_contents("digits8")
         True
     """
     digest = hashlib.blake2b(digest_size=16)

@@ -29,7 +29,7 @@ def train(*, epochs: int = 30) -> Classifier:
     return classifier
 
 
-def accuracy(classifier: Classifier, data: Digits, split: str) -> float:
+def measure_accuracy(classifier: Classifier, data: Digits, split: str) -> float:
     """Measures the share of a split that is classified correctly."""
     right = 0
     with torch.no_grad():
@@ -48,9 +48,8 @@ def main() -> None:
     classifier.save(str(path))
     found, shipped = (hash_data(file.read_bytes()) for file in (path, DIGITS))
     data = Digits(size=16)
-    print(
-        f"{path}: {accuracy(classifier, data, 'train'):.4f} of train, {accuracy(classifier, data, 'test'):.4f} of test"
-    )
+    train_accuracy, test_accuracy = (measure_accuracy(classifier, data, split) for split in ("train", "test"))
+    print(f"{path}: {train_accuracy:.4f} of train, {test_accuracy:.4f} of test")
     print(f"SHA-256 {found}, {'as shipped' if found == shipped else f'shipped is {shipped}'}")
 
 

@@ -89,7 +89,7 @@ class Inception(Frozen):
 
     def _extract(self, x: Tensor) -> Features:
         """Computes a vector `b 2048`, four maps and logits `b 1008`."""
-        y = (self._resize(convert_channels(self._bytes(x), 3)) - 128) / 128
+        y = (self._resize(convert_channels(self._round_to_bytes(x), 3)) - 128) / 128
         maps: list[Tensor] = []
         for stage in _STAGES:
             for name in stage:
@@ -98,7 +98,7 @@ class Inception(Frozen):
         vector: Tensor = self.net.AvgPool(y).flatten(1)
         return Features(vector, tuple(maps), vector @ self.net.fc.weight.T)
 
-    def _bytes(self, x: Tensor) -> Tensor:
+    def _round_to_bytes(self, x: Tensor) -> Tensor:
         """Rounds to whole numbers in [0, 255], as floats with the gradient of the values before rounding."""
         y = map_range(x.to(self.net.fc.weight.dtype), self._range, (0.0, 255.0)).clamp(0, 255)
         return y.round().detach() + (y - y.detach())

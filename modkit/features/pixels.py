@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from modkit.data.splits import content_key
+from modkit.data.splits import hash_contents
 from modkit.features.frozen import Frozen
 from modkit.types import Features, TensorType
 
@@ -30,7 +30,7 @@ class Pixels(Frozen):
         super().__init__()
         if x.classes is not None:
             raise ValueError(f"Pixels expects continuous data, got {x}")
-        self.label, self._key = "pixels", content_key("pixels", 1)
+        self.label, self._key = "pixels", hash_contents("pixels", 1)
         self.rank = len(x.shape)
         self.freeze()
 

@@ -80,7 +80,7 @@ class TorchVision(Frozen):
 
     def _extract(self, x: Tensor) -> Features:
         """Computes the features and logits, and the requested maps."""
-        y = _normalise(x, self._range, self.size, "bilinear", self.mean, self.std)
+        y = _normalize(x, self._range, self.size, "bilinear", self.mean, self.std)
         vector, maps = _run_with_maps(self.net, self._maps, y)
         return Features(vector, maps, self.head(vector))
 
@@ -139,7 +139,7 @@ class Timm(Frozen):
 
     def _extract(self, x: Tensor) -> Features:
         """Computes the features and the requested maps."""
-        y = _normalise(x, self._range, self.size, self._mode, self.mean, self.std)
+        y = _normalize(x, self._range, self.size, self._mode, self.mean, self.std)
         maps: Sequence[Tensor] = ()
         net: Any = self.net
         if self._maps:
@@ -202,7 +202,7 @@ def _load(owner: str, make: Callable[[], nn.Module], tensors: Mapping[str, Tenso
     return net.to(torch.empty(0).device)
 
 
-def _normalise(
+def _normalize(
     x: Tensor, source: tuple[float, float], size: int, mode: Literal["bilinear", "bicubic"], mean: Tensor, std: Tensor
 ) -> Tensor:
     unit = map_range(x.to(mean.dtype), source, (0.0, 1.0))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modkit.metrics.halves import SPLITS, count_smallest_half, half_error
+from modkit.metrics.halves import SPLITS, count_smallest_half, estimate_error
 from modkit.metrics.neighbours import compute_radii, prepare_points
 from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
@@ -55,7 +55,7 @@ class Copying(StoredMetric):
                     for side in (True, False)
                 ]
                 pairs.append((_compare_distances(*halves[0]), _compare_distances(*halves[1])))
-            error = half_error(pairs)
+            error = estimate_error(pairs)
         counts = {name: len(each.sides) for name, each in sets.items()}
         return {"copying": Score(value, error, self.better, counts)}
 

@@ -96,11 +96,12 @@ class InceptionScore(Streaming[Predictions]):
         sums = self.find(state, "fake")
         full = [split for split in range(self._groups) if sums.counts[split]]
         if self.splits == 1:
-            without = lambda group: _value(_select(sums, [other for other in full if other != group]))  # noqa: E731
-            value = _value(sums)
-            error = standard_error(compute_variance(value, without, map(int, sums.counts)))
+            rest = {group: _select(sums, [other for other in full if other != group]) for group in full}
+            value = _compute_score(sums)
+            variance = compute_variance(value, lambda group: _compute_score(rest[group]), map(int, sums.counts))
+            error = standard_error(variance)
         else:
-            scores = torch.tensor([_value(_select(sums, [split])) for split in full], dtype=torch.float64)
+            scores = torch.tensor([_compute_score(_select(sums, [split])) for split in full], dtype=torch.float64)
             value = float(scores.mean())
             error = float(scores.std()) / math.sqrt(len(scores)) if len(scores) > 1 else None
         counts = {"fake": int(sums.counts.sum())}
@@ -111,7 +112,7 @@ def _select(state: Predictions, kept: list[int]) -> Predictions:
     return Predictions(*(one[kept] for one in state))
 
 
-def _value(state: Predictions) -> float:
+def _compute_score(state: Predictions) -> float:
     """The exponential of the mean KL over all samples of the state."""
     count = state.counts.sum()
     entropy = torch.special.entr(state.p.sum(0) / count).sum()

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from torch import Tensor
 
-from modkit.metrics.halves import count_smallest_half, mean_and_error
+from modkit.metrics.halves import compute_mean_and_error, count_smallest_half
 from modkit.metrics.neighbours import Balls, Comparison, Hits, Points, compute_radii, count_hits, prepare_points
 from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
@@ -61,7 +61,7 @@ class _BallMetric(StoredMetric):
             raise ValueError(f"{type(self).__name__} expects as many real as fake samples, got {received}")
         sets = prepare_points(**rows)
         asked: list[tuple[Side, _Rule]] = [("real", held), ("fake", held)] if held else []
-        found = _hits(sets, [*asked, ("real", counted)] if counted else asked)
+        found = _count_hits(sets, [*asked, ("real", counted)] if counted else asked)
         real, fake = sets["real"].sides, sets["fake"].sides
         scores = {}
         if held:
@@ -149,7 +149,7 @@ class DensityCoverage(_BallMetric):
         super().__init__(None, _Rule(k, comparison))
 
 
-def _hits(sets: Mapping[str, Points], asked: Sequence[tuple[Side, _Rule]]) -> dict[tuple[Side, _Rule], Hits]:
+def _count_hits(sets: Mapping[str, Points], asked: Sequence[tuple[Side, _Rule]]) -> dict[tuple[Side, _Rule], Hits]:
     """Counts hits of the balls around the samples of each set."""
     around = {}
     for side in dict.fromkeys(side for side, _ in asked):
@@ -160,6 +160,6 @@ def _hits(sets: Mapping[str, Points], asked: Sequence[tuple[Side, _Rule]]) -> di
 
 def _score(each: Tensor, rule: _Rule, sides: Tensor, other: Tensor) -> Score:
     """Averages `each`, a sample's share of the score, `n s+1`; without an error if a half is too small for a radius."""
-    value, error = mean_and_error(each, sides)  # type: tuple[float, float | None]
+    value, error = compute_mean_and_error(each, sides)  # type: tuple[float, float | None]
     error = error if min(count_smallest_half(sides), count_smallest_half(other)) > rule.k else None
     return Score(value, error, "higher", {"real": len(other), "fake": len(other)}, settings=rule._asdict())

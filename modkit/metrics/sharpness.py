@@ -28,7 +28,7 @@ from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["Sharpness", "detail"]
+__all__ = ["Sharpness", "measure_detail"]
 
 _GROUPS = 10
 
@@ -36,7 +36,7 @@ Sums: TypeAlias = dict[str, Tensor]
 """By set, the number of samples of each group and the sum of their q, float64, `g 2`."""
 
 
-def detail(x: Tensor) -> Tensor:
+def measure_detail(x: Tensor) -> Tensor:
     """Computes q of each image, `b`, float64.
 
     Args:
@@ -49,7 +49,7 @@ def detail(x: Tensor) -> Tensor:
         A checkerboard of ±1: the Laplacian is ±8.
 
         >>> x = torch.tensor([1.0, -1.0]).repeat(3)
-        >>> detail((x[:, None] * x)[None, None]).item()
+        >>> measure_detail((x[:, None] * x)[None, None]).item()
         64.0
     """
     if x.ndim != 4 or min(x.shape[2:]) < 3 or max(x.shape[2:]) < 4:
@@ -84,7 +84,7 @@ class Sharpness(Streaming[Tensor]):
         Raises:
             ValueError: If they are not images of at least 3×4.
         """
-        found = detail(values["images"].cpu())
+        found = measure_detail(values["images"].cpu())
         rows = torch.stack([torch.ones_like(found), found], 1)
         if not len(indices):
             return state
@@ -104,20 +104,20 @@ class Sharpness(Streaming[Tensor]):
         totals = {side: self.find(state, side).sum(0) for side in self.sets}
         if not float(totals["real"][1]):
             raise ValueError("Sharpness expects real samples with some detail, got flat ones only")
-        real, fake = (_mean(totals[side]) for side in self.sets)
+        real, fake = (_compute_mean(totals[side]) for side in self.sets)
         variances = [
-            _variance(state["fake"], lambda rest: _mean(rest) / real, fake / real),
-            _variance(state["real"], lambda rest: fake / _mean(rest), fake / real),
+            _estimate_variance(state["fake"], lambda rest: _compute_mean(rest) / real, fake / real),
+            _estimate_variance(state["real"], lambda rest: fake / _compute_mean(rest), fake / real),
         ]
         counts = {side: int(totals[side][0]) for side in self.sets}
         return {"sharpness": Score(fake / real, standard_error(*variances), self.better, counts)}
 
 
-def _mean(total: Tensor) -> float:
+def _compute_mean(total: Tensor) -> float:
     return float(total[1] / total[0])
 
 
-def _variance(groups: Tensor, statistic: Callable[[Tensor], float], value: float) -> float | None:
+def _estimate_variance(groups: Tensor, statistic: Callable[[Tensor], float], value: float) -> float | None:
     """The jackknife variance of a statistic of one set's sums."""
     total = groups.sum(0)
     kept = [group for group in groups if 0 < float(group[0]) < float(total[0])]
