@@ -17,7 +17,7 @@ Shape letters: b batch, d noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import count
 from typing import NamedTuple
 
@@ -117,10 +117,6 @@ class DenoisingGAN(Model):
             Player("generator", self.list_modules("network", "conditioner"), against=("discriminator",)),
         )
 
-    def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of the losses, by term."""
-        return self._weights
-
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `adversarial` of each side, and the regularizers of the discriminator."""
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
@@ -138,11 +134,6 @@ class DenoisingGAN(Model):
             if step.wants(name):
                 losses[name] = regularizer(self.discriminator.forward, pair.x_s, self._add_pair(pair, cond))
         return losses
-
-    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Lets the conditioner measure the frequencies of its fields."""
-        if player == "generator":
-            self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise, with new z at each prediction; the conditioner draws missing fields."""

@@ -13,7 +13,7 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -103,10 +103,6 @@ class Diffusion(Model):
         """`denoiser`."""
         return (Player("denoiser", self.list_modules("network", "conditioner", "parametrization")),)
 
-    def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of the losses, by term."""
-        return self._weights
-
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `denoising`, weighted over time, and any further losses of the parametrization."""
         x_0, rng = batch.tensor, step.rng
@@ -117,10 +113,6 @@ class Diffusion(Model):
         losses = self.parametrization.losses(self._run_network(x_t, t, cond), x_0, eps, x_t, t)
         losses["denoising"] = self.loss_weight(t).to(x_0.dtype) * losses["denoising"]
         return {name: loss.mean() for name, loss in losses.items()}
-
-    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Lets the conditioner measure the frequencies of its fields."""
-        self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise; the conditioner draws missing fields."""

@@ -14,7 +14,7 @@ Shape letters: b batch, d noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -116,10 +116,6 @@ class GAN(Model):
         """The discriminators, by the names of their players."""
         return {"discriminator": self.discriminator} if self.discriminator else dict(self.discriminators.items())
 
-    def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of the losses, by term."""
-        return self._weights
-
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `adversarial` of each side, and the regularizers of a discriminator.
 
@@ -137,11 +133,6 @@ class GAN(Model):
             if step.wants(name):
                 losses[name] = regularizer(critic.forward, x, cond)
         return losses
-
-    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Lets the conditioner measure the frequencies of its fields."""
-        if player == "generator":
-            self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""

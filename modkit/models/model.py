@@ -139,6 +139,7 @@ class Model(nn.Module, metaclass=Composing):
     moments: Mapping[str, tuple[float, float]] = {}
     reads: tuple[str, ...] = ()
     frozen: bool = False
+    _weights: Mapping[str, Weight] = {}
 
     @classmethod
     def accepts(cls, event: Event, **slots: Any) -> str | None:
@@ -163,14 +164,19 @@ class Model(nn.Module, metaclass=Composing):
         raise NotImplementedError
 
     def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of one player's losses, by name; any other loss has weight 1."""
-        return {}
+        """The weights of one player's losses, by name; any other loss has weight 1. By default, those of its slot."""
+        return self._weights
 
     def update(self, player: str, step: Step) -> None:
         """Updates what has no gradients, such as codebooks; called once a step, after the player's optimizer."""
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Prepares a player before its first turn; each iteration over `batches` is a new pass over the data."""
+        """Prepares a player before its first turn; each iteration over `batches` is a new pass over the data.
+
+        By default, the conditioner is prepared for the last player, which owns it.
+        """
+        if hasattr(self, "conditioner") and player == self.players()[-1].name:
+            self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Value:
         """Draws `num` samples.
