@@ -139,7 +139,7 @@ class Model(nn.Module, metaclass=Composing):
     moments: Mapping[str, tuple[float, float]] = {}
     reads: tuple[str, ...] = ()
     frozen: bool = False
-    _weights: Mapping[str, Weight] = {}
+    _weights = dict[str, Weight]()
 
     @classmethod
     def accepts(cls, event: Event, **slots: Any) -> str | None:
