@@ -18,7 +18,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.kinds import Bottleneck, BottleneckExtras, Slot, Step, default, read_extras
+from modkit.models.model import Passes
 from modkit.nn.blocks import ResidualBlock, conv, get_map_size
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType, Value, split_levels
@@ -140,7 +142,8 @@ class TopDown(nn.Module):
         """Prepares each level with the features that reach it, after the levels above."""
         for index, level in enumerate(self._levels):
             if prepare := read_extras(level, BottleneckExtras).prepare:
-                prepare(_Reaching(self, features, index), rng.at(f"level-{index}"))
+                reaching = Passes(partial(map, partial(self.compute_features, index=index), features))
+                prepare(reaching, rng.at(f"level-{index}"))
 
     def compute_features(self, h: tuple[Tensor, ...], index: int) -> Tensor:
         """Computes the features of level `index`, `b c h w`, given the mean or nearest code of the levels above."""
@@ -172,16 +175,6 @@ class _Join(nn.Module):
         decoded = F.interpolate(self.block(self.conv_in(upper)), size=h.shape[2:], mode="nearest")
         joined: Tensor = self.conv_out(torch.cat([h, decoded], dim=1))
         return joined
-
-
-class _Reaching:
-    """The features that reach a level, computed anew at each iteration."""
-
-    def __init__(self, owner: TopDown, features: Iterable[tuple[Tensor, ...]], index: int) -> None:
-        self._owner, self._passes, self._index = owner, features, index
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self._owner.compute_features(h, self._index) for h in self._passes)
 
 
 def _check_maps(h: Event) -> tuple[TensorType, ...]:

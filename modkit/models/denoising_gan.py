@@ -24,22 +24,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from modkit import kinds
 from modkit.diffusion.gaussian import add_noise, broadcast, posterior, tau
 from modkit.diffusion.schedules import Even
-from modkit.kinds import (
-    Adversarial,
-    Conditioner,
-    Denoise,
-    Discriminator,
-    Network,
-    Regularizer,
-    Sampler,
-    Schedule,
-    Slot,
-    Step,
-    Weight,
-    default,
-)
+from modkit.kinds import Slot, Step, Weight, default
 from modkit.models.model import Model, Player, make_weights
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
@@ -82,13 +70,13 @@ class DenoisingGAN(Model):
         cond: CondType = CondType(),
         fields: Mapping[str, TensorType] | None = None,
         *,
-        network: Slot[Network] = default("ncsnpp"),
-        discriminator: Slot[Discriminator] = default("ncsnpp"),
-        schedule: Slot[Schedule] = default("vp"),
-        sampler: Slot[Sampler] = default("ancestral"),
-        adversarial: Slot[Adversarial] = default("non-saturating"),
-        regularizers: dict[str, Slot[Regularizer]] | None = None,
-        conditioner: Slot[Conditioner] = default("none"),
+        network: Slot[kinds.Network] = default("ncsnpp"),
+        discriminator: Slot[kinds.Discriminator] = default("ncsnpp"),
+        schedule: Slot[kinds.Schedule] = default("vp"),
+        sampler: Slot[kinds.Sampler] = default("ancestral"),
+        adversarial: Slot[kinds.Adversarial] = default("non-saturating"),
+        regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
+        conditioner: Slot[kinds.Conditioner] = default("none"),
         steps: int = 4,
         z_dim: int = 64,
         weights: dict[str, Slot[Weight] | float] | None = None,
@@ -162,7 +150,7 @@ class DenoisingGAN(Model):
         z = rng.normal("z", self.allocate(len(x_t), self.z))
         return self.network(x_t, cond.merge(Cond(noise=z)).at(self._to_index(x_t, t)))
 
-    def _make_denoise(self, cond: Cond, rng: Rng) -> Denoise:
+    def _make_denoise(self, cond: Cond, rng: Rng) -> kinds.Denoise:
         calls = count()
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:

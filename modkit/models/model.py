@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,9 @@ from modkit.losses.coefficients import Constant
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, Event, TensorType, Value
 
-__all__ = ["Model", "Player", "check_draws", "evaluate_mode", "make_weights", "prefix_player"]
+__all__ = ["Model", "Passes", "Player", "check_draws", "evaluate_mode", "make_weights", "prefix_player"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,16 @@ def evaluate_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+class Passes(Iterable[T]):
+    """Values that can be iterated over several times, in passes that a function starts."""
+
+    def __init__(self, start: Callable[[], Iterator[T]]) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[T]:
+        return self._start()
 
 
 class Composing(type):
