@@ -99,19 +99,11 @@ class TopDown(nn.Module):
         return tuple(_require_tensor(level.to_z(name, one)) for level, one in zip(self._levels, latent))
 
     def sample(self, num: int, rng: Rng) -> tuple[Tensor, ...]:
-        """Draws from the prior of each level.
-
-        Raises:
-            ValueError: If a level has no prior.
-        """
+        """Draws from the prior of each level; each level must have one."""
         return tuple(_require_tensor(level.sample(num, rng.at(f"level-{i}"))) for i, level in enumerate(self._levels))
 
     def posterior(self, name: str, h: tuple[Tensor, ...], rng: Rng) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Draws from q(latent | h) level by level and computes log q, `b`, the sum over levels.
-
-        Raises:
-            ValueError: If a level has no density of that latent.
-        """
+        """Draws from q(latent | h) level by level and computes log q, `b`, the sum over levels."""
         latents: list[Tensor] = []
         z: list[Tensor] = []
         log_q: list[Tensor] = []
@@ -124,11 +116,7 @@ class TopDown(nn.Module):
         return tuple(latents), torch.stack(log_q).sum(0)
 
     def log_prior(self, name: str, latent: tuple[Tensor, ...]) -> Tensor:
-        """Computes the sum of the levels' log priors, `b`.
-
-        Raises:
-            ValueError: If a level has no density of that latent.
-        """
+        """Computes the sum of the levels' log priors, `b`."""
         logs = [_get_density(level, "log_prior")(name, one) for level, one in zip(self._levels, latent)]
         return torch.stack(logs).sum(0)
 

@@ -12,7 +12,7 @@ import torch
 
 from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all
 from modkit.cases.probe import Probe
-from modkit.cases.shapes import FIELDS, IMAGE, ODD
+from modkit.cases.shapes import FIELDS, IMAGE, ODD, list_cond_types
 from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["CASES"]
@@ -61,21 +61,14 @@ def _play_conditioner(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
 
 def _emit_cond(prefix: str, cond: Cond, type: CondType, *, learns: bool = True) -> dict[str, Emitted]:
     """Returns the conditions with their declared types."""
-    types = {
-        "vector": type.vector and TensorType((type.vector,)),
-        "noise": type.noise and TensorType((type.noise,)),
-        "labels": type.labels and TensorType((), classes=type.labels + 1),
-        "context": type.context and TensorType(type.context),
-        "concat": type.concat,
-        "time": TensorType(()) if type.time else None,
-    }
+    types = list_cond_types(type) | ({"time": TensorType(())} if type.time else {})
     found: dict[str, Emitted] = {}
     for one in fields_of(cond):
-        value, expected = getattr(cond, one.name), types[one.name]
+        value, expected = getattr(cond, one.name), types.get(one.name)
         if (value is None) != (not expected):
             there, wanted = "none" if value is None else "one", "one" if expected else "none"
             raise AssertionError(f"{prefix}{one.name}: expected {wanted}, as declared in `type`, got {there}")
-        if value is not None and isinstance(expected, TensorType):
+        if value is not None and expected is not None:
             found |= emit(f"{prefix}{one.name}", value, expected, learns=learns)
     return found
 

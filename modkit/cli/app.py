@@ -14,14 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modkit.cli.completion import (
-    SLOTS,
-    complete_kinds,
-    complete_overrides,
-    complete_parts,
-    complete_runs,
-    complete_specs,
-)
+from modkit.cli import completion
 from modkit.cli.failures import end, report_failures
 from modkit.cli.output import Rows, json_option, print_result
 from modkit.cli.plugins import PLUGINS
@@ -60,7 +53,7 @@ for _command in (*SPECS, *RUNS, *SCORES, *PLUGINS):
 
 
 @app.command("list")
-@click.argument("kind", required=False, shell_complete=complete_kinds)
+@click.argument("kind", required=False, shell_complete=completion.complete_kinds)
 @click.option("--search", help="Only parts with these words in name, distribution or summary.")
 @json_option
 @report_failures
@@ -74,8 +67,8 @@ def print_parts(kind: str | None, search: str | None, as_json: bool) -> None:
 
 
 @app.command()
-@click.argument("kind", shell_complete=complete_kinds)
-@click.argument("name", shell_complete=complete_parts)
+@click.argument("kind", shell_complete=completion.complete_kinds)
+@click.argument("name", shell_complete=completion.complete_parts)
 @json_option
 @report_failures
 def show(kind: str, name: str, as_json: bool) -> None:
@@ -117,8 +110,8 @@ def doctor(as_json: bool) -> None:
 
 
 @app.command()
-@click.argument("spec", shell_complete=complete_specs)
-@click.argument("overrides", nargs=-1, shell_complete=complete_overrides)
+@click.argument("spec", shell_complete=completion.complete_specs)
+@click.argument("overrides", nargs=-1, shell_complete=completion.complete_overrides)
 @click.option("--out", help="The run's directory; runs/NAME by default.")
 @click.option("--steps", type=click.IntRange(min=0), help="Cap every stage at this many steps.")
 @click.option("--resume", is_flag=True, help="Resume from the run's last intact checkpoint.")
@@ -160,8 +153,8 @@ def train(spec: str, overrides: Sequence[str], out: str | None, **options: Any) 
 
 
 @app.command()
-@click.argument("run", shell_complete=complete_runs)
-@click.argument("overrides", nargs=-1, shell_complete=complete_overrides)
+@click.argument("run", shell_complete=completion.complete_runs)
+@click.argument("overrides", nargs=-1, shell_complete=completion.complete_overrides)
 @click.option("-n", "num", type=click.IntRange(min=1), default=64, show_default=True, help="Number of samples.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--label", type=int, help="Class of every sample.")
@@ -180,7 +173,7 @@ def sample(run: str, overrides: Sequence[str], num: int, seed: int, label: int |
     if path.suffix not in (".png", ".npy", ".safetensors"):
         raise ValueError(f"--out expects a file ending in .png, .npy or .safetensors, got {path}")
     spec = load_current_spec(Run.open(run))
-    model = load(run, [expand(spec, SLOTS, override) for override in overrides], locked=options["locked"])
+    model = load(run, [expand(spec, completion.SLOTS, override) for override in overrides], locked=options["locked"])
     fields: dict[str, Any] = {} if label is None else {"labels": label}
     _write(model.sample(num, seed=seed, batch_size=options["batch_size"], **fields), model.single, path)
     click.echo(f"{num} samples: {path}")

@@ -38,11 +38,7 @@ _LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class _FixedScale:
-    """A density of fixed scale about `out`, its mean.
-
-    Raises:
-        ValueError: If `x` is codes.
-    """
+    """A density of fixed scale about `out`, its mean."""
 
     def __init__(self, x: TensorType) -> None:
         self._x = _check_continuous(type(self).__name__, x)
