@@ -51,7 +51,7 @@ class Port:
     path: str
     kind: str
     name: str
-    told: dict[str, str]
+    types: dict[str, str]
     emits: str
     parameters: int
 
@@ -368,16 +368,16 @@ def _make_blank_cond(cond: CondType) -> Cond:
 
 
 def _make_port(built: Built) -> Port:
-    told = {name: _format_event(value) for name, value in built.types.items() if isinstance(value, TensorType | tuple)}
+    types = {name: _format_event(value) for name, value in built.types.items() if isinstance(value, TensorType | tuple)}
     cond = built.types.get("cond")
     if cond:
-        told["cond"] = str(cond)
+        types["cond"] = str(cond)
     kind, value = built.call.part.kind, built.value
     emits = _format_event(_EMITS[kind](built)) if kind in _EMITS else ""
     if kind in ("bottleneck", "model"):
         emits = "; ".join(f"{name} {_format_event(event)}" for name, event in value.latents.items())
     parameters = sum(p.numel() for p in value.parameters()) if isinstance(value, nn.Module) else 0
-    return Port(built.call.path, kind, built.call.part.name, told, emits, parameters)
+    return Port(built.call.path, kind, built.call.part.name, types, emits, parameters)
 
 
 def _format_event(event: Event) -> str:

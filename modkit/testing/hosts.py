@@ -1,7 +1,7 @@
 """Reference hosts: tiny specs in which a part of each kind is trained for two steps and sampled from.
 
-They stand in `hosts.yaml`: `models` by name, `variants`, which replace some values of another host by path, and for each
-kind the `places` for its parts, `HOST PATH`.
+They stand in `hosts.yaml`: `models` by name, `variants`, which replace some values of another host by path, and for
+each kind the `places` for its parts, `HOST PATH`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def list_hosts(kind: str) -> Iterator[tuple[Spec, str]]:
 
 @cache
 def _read_table() -> dict[str, Any]:
-    table: dict[str, Any] = parse(Path(__file__).with_suffix(".yaml").read_text("utf-8"), "hosts.yaml")[0]
-    return table
+    table: Any = parse(Path(__file__).with_suffix(".yaml").read_text("utf-8"), "hosts.yaml")[0]
+    return dict(table)
 
 
 @cache

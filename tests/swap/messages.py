@@ -83,7 +83,7 @@ def no_last_layer(term, player):
 
 def before_last_layer(term):
     """The loss arises before the decoder, whose last layer would balance it."""
-    reason = f"Adaptive weight of '{term}' expects it and nll to depend on the decoder's last layer, got one that does"
+    reason = f"Adaptive weight of '{term}' expects this loss and nll to depend on the decoder's last layer, got one that does"
     return rf"model\.weights\.{term}: it cannot weigh a loss of autoencoder: {reason} not"
 
 
