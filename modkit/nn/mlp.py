@@ -4,8 +4,7 @@ r"""Fully connected networks. Each flattens its input, so it accepts vectors and
     encoder        h = MLP(x)
     decoder        x = squash(W MLP(z) + b)
     generator      x = squash(W MLP([z, e(cond), concat]) + b)
-    discriminator  logits = w . phi + b + phi^T V e(cond) / sqrt(d),  phi = MLP([x, concat])
-    network        see `MLPNetwork`
+    discriminator, network   see `MLPDiscriminator` and `MLPNetwork`
 
 `e` is `CondEmbedding`; `squash` is a tanh scaled to the range of x, or the identity if x is unbounded. Tokens
 (`context`) are not supported, since these networks do not attend. With `depth: 0` the first four are linear.
@@ -138,6 +137,8 @@ class MLPGenerator(nn.Module):
 
 class MLPDiscriminator(nn.Module):
     """Distinguishes real from fake samples by a fully connected network, conditioned by projection.
+
+        logits = w . phi + b + phi^T V e(cond) / sqrt(d),  phi = MLP([x, concat])
 
     Args:
         x: Type of the data, continuous.
