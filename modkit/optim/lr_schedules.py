@@ -1,4 +1,4 @@
-"""Learning-rate schedules over a stage: a factor on the rate of each parameter group, at step k from 0 to `steps`.
+"""Learning-rate schedules over a stage of `steps` steps: a factor on the rate of each group of parameters, at step k.
 
     warmup:    (k + 1) / (warmup + 1)                      k < warmup
     constant:  1
