@@ -38,7 +38,7 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
     def __exit__(self, *error: object) -> None:
         self._bars.stop()
 
-    def stage(self, name: str, done: int, steps: int) -> None:
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
         """Adds a bar for a stage."""
         self._task = self._bars.add_task(name, total=steps, completed=done, speed="", losses="")
 
@@ -68,7 +68,7 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
     def __exit__(self, *error: object) -> None:
         """Does nothing: lines are not taken back."""
 
-    def stage(self, name: str, done: int, steps: int) -> None:
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
         """Prints a line for a stage."""
         self._done = self._first = done
         self._steps, self._started = steps, time.perf_counter()

@@ -44,7 +44,7 @@ __all__ = ["SCORES", "describe_scores"]
 def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
     """Measure RUN, with overrides such as sampler=ddim, or the samples --fake against the data --real."""
     from modkit.building.migration import load_current_spec
-    from modkit.evaluation.evaluate import evaluate, statistics
+    from modkit.evaluation.evaluate import compute_statistics, evaluate
     from modkit.evaluation.evaluate_run import evaluate_run
     from modkit.evaluation.sources import save_statistics
     from modkit.features.inception import find_inception
@@ -76,7 +76,7 @@ def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
         options["features"] = options["features"] or "inception"
         if target is not None:
             of_images = {name: options[name] for name in ("features", "num", "raw")}
-            found = statistics(of_files["real"], size=of_files["size"], **of_images)
+            found = compute_statistics(of_files["real"], size=of_files["size"], **of_images)
             save_statistics(Path(target), found)
             click.echo(f"mean and covariance of {found.count} samples: {target}")
             return
