@@ -60,10 +60,8 @@ def make_metrics(chosen: Chosen, k: int | None = None) -> dict[str, Metric]:
     for one in chosen:
         if isinstance(one, str):
             part = get_registry().find("metric", one)
-            name, metric = (
-                part.name,
-                part.load()(**({"k": k} if k is not None and "k" in read_parameters(part) else {})),
-            )
+            given = {"k": k} if k is not None and "k" in read_parameters(part) else {}
+            name, metric = part.name, part.load()(**given)
         else:
             name, metric = type(one).__name__, one
         if name in made:

@@ -65,6 +65,7 @@ class Classifier(Frozen):
             do not match this network.
 
     Examples:
+        >>> from modkit import TensorType
         >>> features = Classifier(TensorType((1, 8, 8), range=(-1, 1)), weights="digits")
         >>> features.label, features(torch.zeros(2, 1, 8, 8)).vector.shape
         ('classifier:digits', torch.Size([2, 64]))

@@ -93,6 +93,7 @@ class PRDC(_BallMetric):
         ValueError: If a k is not positive or a comparison is unknown.
 
     Examples:
+        >>> import torch
         >>> x = torch.arange(8.0)[:, None]
         >>> {name: score.value for name, score in PRDC().compute(real=x, fake=x + 100).items()}
         {'precision': 0.0, 'recall': 0.0, 'density': 0.0, 'coverage': 0.0}
@@ -119,6 +120,7 @@ class PrecisionRecall(_BallMetric):
         ValueError: If `k` is not positive or the comparison is unknown.
 
     Examples:
+        >>> import torch
         >>> x = torch.arange(8.0)[:, None]
         >>> {name: score.value for name, score in PrecisionRecall().compute(real=x, fake=x).items()}
         {'precision': 1.0, 'recall': 1.0}
@@ -140,6 +142,7 @@ class DensityCoverage(_BallMetric):
         ValueError: If `k` is not positive or the comparison is unknown.
 
     Examples:
+        >>> import torch
         >>> x = torch.arange(8.0)[:, None]
         >>> {name: score.value for name, score in DensityCoverage().compute(real=x, fake=x + 100).items()}
         {'density': 0.0, 'coverage': 0.0}
