@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["refusals"]
+__all__ = ["check_refusal", "refusals"]
 
 
 def refusals(*rows: tuple[Any, ...], of: Callable[..., Any] | None = None, error: type[Exception] = ValueError) -> Any:
@@ -28,3 +28,17 @@ def refusals(*rows: tuple[Any, ...], of: Callable[..., Any] | None = None, error
             call(*given)
 
     return test
+
+
+def check_refusal(
+    message: str, call: Callable[..., Any], /, *args: Any, error: type[Exception] = ValueError, **options: Any
+) -> None:
+    """Holds a call to its refusal, where a test has to make something first.
+
+    Args:
+        message: A pattern of the message.
+        call: What is called with `args` and `options`.
+        error: What it raises.
+    """
+    with pytest.raises(error, match=message):
+        call(*args, **options)

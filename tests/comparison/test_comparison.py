@@ -21,6 +21,7 @@ from modkit.comparison import compare
 from modkit.evaluation.report import Report
 from modkit.runs.run import Run
 from modkit.types import Score
+from tests.refusals import check_refusal
 
 pytest.importorskip("matplotlib", reason="the extra `compare` is not installed")
 pytest.importorskip("jinja2", reason="the extra `compare` is not installed")
@@ -271,17 +272,14 @@ def test_a_model_that_cannot_be_sampled_says_why(tmp_path):
 
 
 def test_refusals(runs, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="at least one run, got none"):
-        compare([])
-    with pytest.raises(ValueError, match=r"ending in \.html, got page\.txt"):
-        compare([runs["vae"]], "page.txt")
+    check_refusal("at least one run, got none", compare, [])
+    check_refusal(r"ending in \.html, got page\.txt", compare, [runs["vae"]], "page.txt")
     with pytest.raises(ValueError, match="each run once, got .*vae several times"):
         compare([runs["vae"], runs["vae"].path], tmp_path / "page.html")
     shutil.copytree(runs["vae"].path, tmp_path / "bare")
     report = tmp_path / "bare" / "evaluation.json"
     report.write_text(report.read_text().replace('"error": 0.1', '"error": NaN'))
-    with pytest.raises(ValueError, match="evaluation.json: Report.from_json expects"):
-        compare([tmp_path / "bare"], tmp_path / "page.html")
+    check_refusal("evaluation.json: Report.from_json expects", compare, [tmp_path / "bare"], tmp_path / "page.html")
     report.unlink()
     with pytest.raises(
         ValueError, match="runs that were evaluated, got .*bare; evaluate it with: modkit evaluate .*bare"
@@ -297,8 +295,7 @@ def test_refusals(runs, tmp_path, monkeypatch):
         return plain(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match=r'jinja2.*pip install "modkit-generative\[compare\]"'):
-        compare([runs["vae"]], tmp_path / "page.html")
+    check_refusal(r'jinja2.*pip install "modkit-generative\[compare\]"', compare, [runs["vae"]], tmp_path / "page.html")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

@@ -7,6 +7,7 @@ import pytest
 
 from modkit.comparison.curves import Curve, read_clock, read_curves, thin
 from modkit.runs.run import Run
+from tests.refusals import check_refusal
 
 
 def logged(path, rows=(), timing=(), torn=""):
@@ -37,8 +38,7 @@ def test_seconds_go_on_over_stages_and_sessions(tmp_path):
 
 def test_a_damaged_clock_names_its_line(tmp_path):
     run = logged(tmp_path, timing=[tick(1, 1.0, 0), {"step": 2}])
-    with pytest.raises(ValueError, match=r"timing\.jsonl:2 is not a row of timing: KeyError\('seconds'\)"):
-        read_clock(run)
+    check_refusal(r"timing\.jsonl:2 is not a row of timing: KeyError\('seconds'\)", read_clock, run)
 
 
 def test_scores_and_losses_by_name(tmp_path):

@@ -9,6 +9,7 @@ from sklearn.model_selection import train_test_split
 from modkit.data.digits import Digits
 from modkit.rng import Rng
 from modkit.types import TensorType
+from tests.refusals import check_refusal
 
 
 def whole(data, split):
@@ -68,7 +69,5 @@ def test_key_tells_sizes_apart_and_survives_pickling():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match=r"Digits expects a split of \['test', 'train'\], got 'valid'"):
-        Digits().read("valid", [0], Rng(0))
-    with pytest.raises(ValueError, match="Digits expects a size in \\[1, 256\\], got 0"):
-        Digits(size=0)
+    check_refusal(r"Digits expects a split of \['test', 'train'\], got 'valid'", Digits().read, "valid", [0], Rng(0))
+    check_refusal("Digits expects a size in \\[1, 256\\], got 0", Digits, size=0)

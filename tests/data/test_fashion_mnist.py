@@ -9,6 +9,7 @@ from modkit.data import fashion_mnist
 from modkit.data.fashion_mnist import FashionMNIST
 from modkit.rng import Rng
 from modkit.types import TensorType
+from tests.refusals import check_refusal
 
 NUM = {"train": 12, "t10k": 5}
 
@@ -84,18 +85,14 @@ def test_pictures_stay_bytes(tmp_path):
 def test_missing_files_say_how_to_get_them(tmp_path, monkeypatch):
     monkeypatch.setattr(fashion_mnist, "_DEBIAN", tmp_path / "none")
     for root in (None, str(tmp_path)):
-        with pytest.raises(ValueError, match=r"apt install dataset-fashion-mnist(.|\n)*torchvision.*download=True"):
-            FashionMNIST(root=root)
+        check_refusal(r"apt install dataset-fashion-mnist(.|\n)*torchvision.*download=True", FashionMNIST, root=root)
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="expects a label per picture in .*, got 3 for 12"):
         FashionMNIST(root=write(tmp_path / "a", num_labels=3))
-    with pytest.raises(ValueError, match="expects labels below 10 in .*, got 11"):
-        FashionMNIST(root=write(tmp_path / "b", label=11))
+    check_refusal("expects labels below 10 in .*, got 11", FashionMNIST, root=write(tmp_path / "b", label=11))
     with pytest.raises(ValueError, match=r"expects pictures of 28×28 in .*, got shape \(12, 14, 14\)"):
         FashionMNIST(root=write(tmp_path / "c", side=14))
-    with pytest.raises(ValueError, match="expects a size of at least 1, got 0"):
-        FashionMNIST(root=write(tmp_path / "d"), size=0)
-    with pytest.raises(ValueError, match="FashionMNIST expects a split of"):
-        FashionMNIST(root=str(tmp_path / "d")).read("valid", [0], Rng(0))
+    check_refusal("expects a size of at least 1, got 0", FashionMNIST, root=write(tmp_path / "d"), size=0)
+    check_refusal("FashionMNIST expects a split of", FashionMNIST(root=str(tmp_path / "d")).read, "valid", [0], Rng(0))

@@ -3,6 +3,7 @@ import os
 import pytest
 
 from modkit.data.listing import Listing, find_classes, list_pictures
+from tests.refusals import check_refusal
 
 
 def touch(root, *names):
@@ -81,5 +82,4 @@ def test_classes_are_folders_that_hold_everything(paths, classes):
 
 
 def test_missing_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="expects a folder, got '.*none'"):
-        list_pictures(str(tmp_path / "none"), 0.1)
+    check_refusal("expects a folder, got '.*none'", list_pictures, str(tmp_path / "none"), 0.1)

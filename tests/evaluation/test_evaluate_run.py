@@ -19,6 +19,7 @@ from modkit.evaluation.report import Report, read_reports
 from modkit.evaluation.scoring import choose_features
 from modkit.evaluation.sources import source
 from modkit.features.classifier import Classifier
+from tests.refusals import check_refusal
 
 SPEC = """
 name: tiny
@@ -134,8 +135,7 @@ def test_a_report_comes_back_from_its_json(run):
         report.to_json().replace('"format": 1', '"format": 2'),
         '{"format": 1, "scores": 3}',
     ):
-        with pytest.raises(ValueError, match="expects what Report.to_json wrote"):
-            Report.from_json(damaged)
+        check_refusal("expects what Report.to_json wrote", Report.from_json, damaged)
 
 
 def test_a_conditional_model_is_scored_per_class_and_read_by_the_classifier(tmp_path):
@@ -166,8 +166,7 @@ def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
     again = modkit.evaluate(real=real, fake=model, features="pixels", metrics=["fd"], num=16, seed=0)
     assert again.scores["FD (pixels)"].value == pytest.approx(min(values), rel=1e-6)
     assert set(Report.from_json((run.path / "evaluation.json").read_bytes()).floor) == {"FD (pixels)"}
-    with pytest.raises(ValueError, match="has no checkpoint 'nowhere'"):
-        modkit.load(run, checkpoint="nowhere")
+    check_refusal("has no checkpoint 'nowhere'", modkit.load, run, checkpoint="nowhere")
 
 
 def test_the_evaluation_at_the_end_can_be_left_out_and_made_up_for(tmp_path):
@@ -228,8 +227,7 @@ def test_features_of_the_data_are_made_once(run, tmp_path, monkeypatch):
     assert again == first and spent - sum(made) == 2 * 48
     for file in tmp_path.glob("references/*.safetensors"):
         file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(ValueError, match="ReferenceCache expects"):
-        evaluate_run(run, num=48, metrics=["fd"])
+    check_refusal("ReferenceCache expects", evaluate_run, run, num=48, metrics=["fd"])
 
 
 def test_a_classifier_is_trained_once_for_data_that_have_labels(tmp_path, cache, monkeypatch):

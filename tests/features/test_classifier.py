@@ -7,6 +7,7 @@ from modkit.features.digits_classifier import accuracy
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 from tests.features.checks import check_extractor
+from tests.refusals import check_refusal
 
 GREY = TensorType((1, 8, 8), range=(-1, 1))
 
@@ -60,8 +61,7 @@ def test_a_changed_shipped_file_is_refused(monkeypatch, tmp_path):
     data[-1] ^= 1
     (tmp_path / "digits.safetensors").write_bytes(data)
     monkeypatch.setattr("modkit.features.classifier.DIGITS", tmp_path / "digits.safetensors")
-    with pytest.raises(ValueError, match="Classifier expects .*digits.safetensors to have SHA-256"):
-        Classifier(Digits().x, weights="digits")
+    check_refusal("Classifier expects .*digits.safetensors to have SHA-256", Classifier, Digits().x, weights="digits")
 
 
 def test_features_are_divided_by_their_root_mean_square_and_feed_the_head():
@@ -130,18 +130,14 @@ def test_meta_builds():
         given = Classifier(GREY, weights="digits")
         assert given(torch.empty(2, 1, 8, 8)).logits.shape == (2, 10)
     assert given.key() == Classifier(GREY, weights="digits").key()
-    with pytest.raises(ValueError, match="Classifier has no key before it is trained"):
-        part.key()
+    check_refusal("Classifier has no key before it is trained", part.key)
 
 
 def test_it_must_be_trained_before_it_is_used():
     part = Classifier(GREY)
-    with pytest.raises(ValueError, match="Classifier expects to be trained"):
-        part(torch.zeros(1, 1, 8, 8))
-    with pytest.raises(ValueError, match="Classifier has no key before it is trained"):
-        part.key()
-    with pytest.raises(ValueError, match="Classifier has no key"):
-        part.save("nowhere.safetensors")
+    check_refusal("Classifier expects to be trained", part, torch.zeros(1, 1, 8, 8))
+    check_refusal("Classifier has no key before it is trained", part.key)
+    check_refusal("Classifier has no key", part.save, "nowhere.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -153,21 +149,18 @@ def test_it_must_be_trained_before_it_is_used():
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(batches, match):
-    with pytest.raises(ValueError, match=f"Classifier .*{match}|Classifier {match}"):
-        Classifier(GREY).prepare(batches)
+    check_refusal(f"Classifier .*{match}|Classifier {match}", Classifier(GREY).prepare, batches)
 
 
 @pytest.mark.parametrize("options", [{"classes": 1}, {"size": 3}, {"epochs": 0}])
 def test_bad_numbers_are_refused(options):
-    with pytest.raises(ValueError, match="Classifier expects classes >= 2, size >= 4, epochs >= 1"):
-        Classifier(GREY, **options)
+    check_refusal("Classifier expects classes >= 2, size >= 4, epochs >= 1", Classifier, GREY, **options)
 
 
 def test_weights_of_another_size_are_refused(tmp_path):
     with pytest.raises(ValueError, match="Classifier expects the weights of its network .*net.penultimate.weight"):
         Classifier(GREY, weights="digits", size=32)
-    with pytest.raises(ValueError, match="Classifier expects a readable file"):
-        Classifier(GREY, weights=str(tmp_path / "none.safetensors"))
+    check_refusal("Classifier expects a readable file", Classifier, GREY, weights=str(tmp_path / "none.safetensors"))
 
 
 def test_the_name_goes_with_the_weights():

@@ -9,6 +9,7 @@ from modkit.features import inception
 from modkit.features.inception import SHA256, Inception, download_inception, find_inception
 from modkit.types import TensorType
 from tests.features.checks import check_extractor
+from tests.refusals import check_refusal
 
 GREY, COLOUR = TensorType((1, 8, 6), range=(-1, 1)), TensorType((3, 8, 6), range=(0, 1))
 
@@ -142,31 +143,26 @@ def test_weights_are_found_in_either_cache(nowhere):
 def test_nothing_is_downloaded_unless_asked(nowhere, monkeypatch):
     monkeypatch.setattr(inception, "import_optional", lambda *names: None)
     monkeypatch.setattr(inception.urllib.request, "urlopen", lambda *args, **options: pytest.fail("downloaded"))
-    with pytest.raises(ValueError, match="Inception expects its weights as `weights`, or as .* got neither. Download"):
-        Inception(GREY)
+    check_refusal("Inception expects its weights as `weights`, or as .* got neither. Download", Inception, GREY)
 
 
 def test_a_download_is_checked_before_it_is_kept(nowhere, monkeypatch):
     source = nowhere / "published.pth"
     source.write_bytes(b"weights")
     monkeypatch.setattr(inception, "URL", source.as_uri())
-    with pytest.raises(ValueError, match="Inception expects file:.*published.pth to have SHA-256"):
-        download_inception()
+    check_refusal("Inception expects file:.*published.pth to have SHA-256", download_inception)
     assert not (nowhere / "cache").exists()
     monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"weights").hexdigest())
     assert download_inception() == find_inception()
     assert find_inception().read_bytes() == b"weights"
     monkeypatch.setattr(inception, "URL", (nowhere / "absent").as_uri())
-    with pytest.raises(ValueError, match="Inception expects its weights at file:"):
-        download_inception()
+    check_refusal("Inception expects its weights at file:", download_inception)
 
 
 def test_a_missing_library_says_what_installs_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    with pytest.raises(ValueError, match="Inception expects torch_fidelity: pip install 'torch-fidelity"):
-        Inception(GREY, weights="w.pth")
+    check_refusal("Inception expects torch_fidelity: pip install 'torch-fidelity", Inception, GREY, weights="w.pth")
 
 
 def test_what_is_no_image_is_refused():
-    with pytest.raises(ValueError, match="Inception expects images of 1 or 3 channels"):
-        Inception(TensorType((2,)))
+    check_refusal("Inception expects images of 1 or 3 channels", Inception, TensorType((2,)))

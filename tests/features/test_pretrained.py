@@ -7,6 +7,7 @@ from modkit.features import pretrained
 from modkit.features.pretrained import Timm, TorchVision, clip, dinov2
 from modkit.types import TensorType
 from tests.features.checks import check_extractor
+from tests.refusals import check_refusal
 
 GREY, COLOUR = TensorType((1, 8, 6), range=(-1, 1)), TensorType((3, 8, 6), range=(0, 1))
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -152,17 +153,14 @@ def test_what_timm_cannot_give_is_refused(timm, tmp_path):
         Timm(GREY, weights=weights, model="test_vit", output="raw")
     with pytest.raises(ValueError, match="Timm expects a size that is a multiple of test_vit's patches of 16, got 33"):
         Timm(GREY, weights=weights, model="test_vit", size=33)
-    with pytest.raises(ValueError, match="Timm expects the weights of its network .* differ"):
-        Timm(GREY, weights=headless, model="test_vit")
-    with pytest.raises(ValueError, match="Timm expects images with a range"):
-        Timm(TensorType((3, 8, 8)), weights=weights, model="test_vit")
+    check_refusal("Timm expects the weights of its network .* differ", Timm, GREY, weights=headless, model="test_vit")
+    check_refusal("Timm expects images with a range", Timm, TensorType((3, 8, 8)), weights=weights, model="test_vit")
 
 
 def test_missing_libraries_say_what_installs_them(monkeypatch):
     modules = __import__("sys").modules
     monkeypatch.setitem(modules, "timm", None)
-    with pytest.raises(ValueError, match="Timm expects timm: pip install timm"):
-        Timm(GREY, weights="w.safetensors", model="test_vit")
+    check_refusal("Timm expects timm: pip install timm", Timm, GREY, weights="w.safetensors", model="test_vit")
     monkeypatch.setitem(modules, "torchvision.models", None)
     with pytest.raises(ValueError, match="TorchVision expects torchvision: pip install torchvision"):
         TorchVision(GREY, weights="w.safetensors")

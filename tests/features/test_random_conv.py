@@ -8,6 +8,7 @@ from modkit.features.random_conv import RandomConv
 from modkit.rng import Rng
 from modkit.types import TensorType
 from tests.features.checks import check_extractor
+from tests.refusals import check_refusal
 
 
 @pytest.mark.smoke
@@ -61,5 +62,4 @@ def test_bad_dim_is_refused(dim):
 
 
 def test_vectors_are_refused():
-    with pytest.raises(ValueError, match="RandomConv expects images"):
-        RandomConv(TensorType((2,)))
+    check_refusal("RandomConv expects images", RandomConv, TensorType((2,)))

@@ -10,6 +10,7 @@ from modkit.models.model import Model
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 from tests.play import MLP, digits, spec
+from tests.refusals import check_refusal
 
 
 class Flat(Model):
@@ -139,11 +140,9 @@ def test_refusals_say_what_was_expected_and_got():
         (lambda: Bound().result(None, Rng(0)), "samples of 'real', got none"),
         (lambda: update(Bound(), None, torch.tensor([0, 2])), r"consecutive indices, got \[0, 2\]"),
     ):
-        with pytest.raises(ValueError, match=message):
-            call()
+        check_refusal(message, call)
     state = update(Bound(), None, torch.arange(2), levels=None)
-    with pytest.raises(ValueError, match=r"levels and dimensions, got \(None, 2\) and \(256, 2\)"):
-        update(Bound(), state, torch.arange(2, 4))
+    check_refusal(r"levels and dimensions, got \(None, 2\) and \(256, 2\)", update, Bound(), state, torch.arange(2, 4))
 
 
 def update(metric, state, indices, levels=256):

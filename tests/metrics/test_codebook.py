@@ -8,6 +8,7 @@ from modkit.metrics.codebook import Codebook, perplexity, usage
 from modkit.metrics.jackknife import assign_groups
 from modkit.rng import Rng
 from tests.metrics.streams import error_over_spread, shuffled, streamed
+from tests.refusals import check_refusal
 
 K = 12
 
@@ -101,8 +102,7 @@ def test_refusals_say_what_was_expected_and_got():
     for codes in (torch.zeros(2), torch.zeros(2, 3), -torch.ones(2, 3, dtype=torch.int64)):
         with pytest.raises(ValueError, match=r"non-negative counts of shape \(b, k\), got torch"):
             metric.update(None, "real", {"codes": codes}, indices)
-    with pytest.raises(ValueError, match="codes of samples of 'real', got none"):
-        metric.result(None, Rng(0))
+    check_refusal("codes of samples of 'real', got none", metric.result, None, Rng(0))
     state = metric.update(None, "real", {"codes": counts(2)}, indices)
     with pytest.raises(ValueError, match="same number of codes in all samples, got 12 and 9"):
         metric.update(state, "real", {"codes": counts(2, 9)}, indices)

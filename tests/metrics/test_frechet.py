@@ -8,6 +8,7 @@ from modkit.metrics.frechet import FrechetDistance, frechet_distance
 from modkit.metrics.moments import Gaussian, Moments
 from modkit.rng import Rng
 from tests.metrics.streams import error_over_spread, shuffled, streamed
+from tests.refusals import check_refusal
 
 
 def normal(name, *shape):
@@ -175,17 +176,14 @@ def test_few_samples_are_warned_of():
 def test_refusals_say_what_was_expected_and_got():
     x = normal("x", 9, 3)
     indefinite = Gaussian(torch.zeros(3), torch.tensor([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
-    with pytest.raises(ValueError, match="positive semi-definite"):
-        frechet_distance(indefinite, x)
+    check_refusal("positive semi-definite", frechet_distance, indefinite, x)
     with pytest.raises(ValueError, match="positive semi-definite"):
         frechet_distance(Gaussian(torch.zeros(2), torch.tensor([[0.0, 0.5], [0.5, 1.0]])), x[:, :2])
-    with pytest.raises(ValueError, match="sets of as many features, got 3 and 2"):
-        frechet_distance(x, x[:, :2])
+    check_refusal("sets of as many features, got 3 and 2", frechet_distance, x, x[:, :2])
     with pytest.raises(ValueError, match="'fake', got none"):
         metric = FrechetDistance()
         metric.result(metric.update(metric.init(), "real", {"features": x}, torch.arange(9)), Rng(0))
-    with pytest.raises(ValueError, match="groups of at least 1, got 0"):
-        FrechetDistance(groups=0)
+    check_refusal("groups of at least 1, got 0", FrechetDistance, groups=0)
 
 
 def test_a_negative_beyond_rounding_is_an_error(monkeypatch):

@@ -3,6 +3,7 @@ import torch
 
 from modkit.metrics.label_accuracy import LabelAccuracy
 from modkit.rng import Rng
+from tests.refusals import check_refusal
 
 
 def fed(logits, labels, parts):
@@ -32,5 +33,4 @@ def test_it_is_the_share_of_labels_read_in_any_split_and_order():
 def test_a_label_that_is_no_class_is_refused():
     with pytest.raises(ValueError, match=r"expects labels in \[0, 3\), got 0 to 3"):
         fed(torch.zeros(2, 3), torch.tensor([0, 3]), [torch.arange(2)])
-    with pytest.raises(ValueError, match="expects samples, got none"):
-        LabelAccuracy().result(LabelAccuracy().init(), Rng(0))
+    check_refusal("expects samples, got none", LabelAccuracy().result, LabelAccuracy().init(), Rng(0))

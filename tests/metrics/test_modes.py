@@ -11,6 +11,7 @@ from modkit.metrics.modes import ModeCoverage, count_modes, mode_kl, share_withi
 from modkit.rng import Rng
 from modkit.types import Modes
 from tests.metrics.streams import error_over_spread, shuffled
+from tests.refusals import check_refusal
 
 TRUTHS = {
     "ring": Ring(num=20_000).truth,
@@ -173,22 +174,16 @@ def test_a_mode_that_hangs_on_few_samples_makes_the_count_uncertain():
 
 def test_refusals_say_what_was_expected_and_got():
     truth = TRUTHS["ring"]
-    with pytest.raises(ValueError, match="radius > 0 and least of at least 1, got 0.0, 1"):
-        ModeCoverage(radius=0.0)
-    with pytest.raises(ValueError, match="got 3.0, 0"):
-        ModeCoverage(least=0)
-    with pytest.raises(ValueError, match=r"got \(5, 3\), \(8, 2\) and 0.14"):
-        count_modes(points=torch.zeros(5, 3), truth=truth)
+    check_refusal("radius > 0 and least of at least 1, got 0.0, 1", ModeCoverage, radius=0.0)
+    check_refusal("got 3.0, 0", ModeCoverage, least=0)
+    check_refusal(r"got \(5, 3\), \(8, 2\) and 0.14", count_modes, points=torch.zeros(5, 3), truth=truth)
     with pytest.raises(ValueError, match="a positive std, got .* and 0.0"):
         count_modes(points=torch.zeros(5, 2), truth=Ring(std=0.0, num=1).truth)
-    with pytest.raises(ValueError, match="finite points, got NaN"):
-        scored(torch.tensor([[0.0, math.nan]]), truth)
-    with pytest.raises(ValueError, match="samples of 'fake', got none"):
-        ModeCoverage().result(None, Rng(0))
+    check_refusal("finite points, got NaN", scored, torch.tensor([[0.0, math.nan]]), truth)
+    check_refusal("samples of 'fake', got none", ModeCoverage().result, None, Rng(0))
     metric = ModeCoverage()
     one, other = (
         metric.update(None, "fake", {"points": torch.zeros(2, 2), "truth": each.truth}, torch.arange(2))
         for each in (Ring(num=1), Grid(num=1))
     )
-    with pytest.raises(ValueError, match=r"the same true modes, got centers \(8, 2\) of std .*, \(25, 2\)"):
-        metric.merge(one, other)
+    check_refusal(r"the same true modes, got centers \(8, 2\) of std .*, \(25, 2\)", metric.merge, one, other)

@@ -8,6 +8,7 @@ from modkit.metrics.frechet import frechet_distance
 from modkit.metrics.reconstruction import Reconstruction, ReconstructionFD, psnr, ssim
 from modkit.rng import Rng
 from tests.metrics.streams import error_over_spread, shuffled, streamed
+from tests.refusals import check_refusal
 
 
 def pairs(num=30, size=(3, 12, 14), noise=0.1, name="x"):
@@ -162,8 +163,7 @@ def test_refusals_say_what_was_expected_and_got():
         (lambda: distance(torch.zeros(1, 2, 4)), "at least 2 samples of 'real', got 1"),
         (lambda: distance(torch.zeros(3, 4)), r"feature-pairs of shape \(b, 2, d\), got \(3, 4\)"),
     ):
-        with pytest.raises(ValueError, match=message):
-            call()
+        check_refusal(message, call)
     state = metric.update(None, "real", {"pairs": pairs(2, (1, 8, 8))}, torch.arange(2))
     with pytest.raises(ValueError, match="images of one size, got SSIM windows of 7 and 11"):
         metric.update(state, "real", {"pairs": pairs(2)}, torch.arange(2, 4))

@@ -6,6 +6,7 @@ import torch
 
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.runs import checkpoint
+from tests.refusals import check_refusal
 
 REFERENCE = Reference(data="d0", split="train", features="f0", preprocessing="resize 16", count=100)
 TENSORS = {
@@ -57,10 +58,8 @@ def test_every_field_makes_another_entry(cache, change):
 def test_an_entry_of_another_description_is_refused(cache):
     other = dataclasses.replace(REFERENCE, split="test")
     cache.save(other, TENSORS).rename(cache.path(REFERENCE))
-    with pytest.raises(ValueError, match='ReferenceCache expects .*"train".* got .*"test".*remove it'):
-        cache.load(REFERENCE)
-    with pytest.raises(ValueError, match="remove it"):
-        cache.get(REFERENCE, lambda: pytest.fail("computed over a file that is not ours"))
+    check_refusal('ReferenceCache expects .*"train".* got .*"test".*remove it', cache.load, REFERENCE)
+    check_refusal("remove it", cache.get, REFERENCE, lambda: pytest.fail("computed over a file that is not ours"))
 
 
 def test_damage_is_refused(cache):
@@ -68,11 +67,9 @@ def test_damage_is_refused(cache):
     whole = path.read_bytes()
     for content in (b"", whole[:-1], whole[:40], b"\xff" * 64, whole[:-1] + bytes([whole[-1] ^ 1])):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=f"ReferenceCache expects .*{path.name}"):
-            cache.load(REFERENCE)
+        check_refusal(f"ReferenceCache expects .*{path.name}", cache.load, REFERENCE)
     safetensors.torch.save_file({"mean": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match="got None; remove it"):
-        cache.load(REFERENCE)
+    check_refusal("got None; remove it", cache.load, REFERENCE)
 
 
 def test_a_writer_that_fails_leaves_the_former_entry(cache, monkeypatch):
@@ -82,8 +79,7 @@ def test_a_writer_that_fails_leaves_the_former_entry(cache, monkeypatch):
         raise OSError("no space")
 
     monkeypatch.setattr(checkpoint.os, "write", killed)
-    with pytest.raises(OSError, match="no space"):
-        cache.save(REFERENCE, {"mean": torch.ones(2)})
+    check_refusal("no space", cache.save, REFERENCE, {"mean": torch.ones(2)}, error=OSError)
     assert same(cache.load(REFERENCE), TENSORS)
     assert len(list(cache.folder.iterdir())) == 1
 
@@ -94,9 +90,6 @@ def test_the_default_folder_is_in_the_cache(monkeypatch, tmp_path):
 
 
 def test_what_describes_nothing_is_refused(cache):
-    with pytest.raises(ValueError, match="Reference expects texts and a count of at least 1"):
-        dataclasses.replace(REFERENCE, data="")
-    with pytest.raises(ValueError, match="Reference expects texts and a count of at least 1"):
-        dataclasses.replace(REFERENCE, count=0)
-    with pytest.raises(ValueError, match="ReferenceCache expects one or more tensors to save, got none"):
-        cache.save(REFERENCE, {})
+    check_refusal("Reference expects texts and a count of at least 1", dataclasses.replace, REFERENCE, data="")
+    check_refusal("Reference expects texts and a count of at least 1", dataclasses.replace, REFERENCE, count=0)
+    check_refusal("ReferenceCache expects one or more tensors to save, got none", cache.save, REFERENCE, {})
