@@ -7,12 +7,9 @@ from sklearn.datasets import load_digits
 from modkit.metrics.frechet import FrechetDistance, frechet_distance
 from modkit.metrics.moments import Gaussian, Moments
 from modkit.rng import Rng
-from tests.metrics.streams import error_over_spread, shuffled, streamed
+from tests.metrics.streams import precise as normal
+from tests.metrics.streams import streamed
 from tests.refusals import check_refusal
-
-
-def normal(name, *shape):
-    return Rng(0).normal(name, torch.empty(shape, dtype=torch.float64))
 
 
 def rotation(d):
@@ -131,22 +128,6 @@ def test_the_scale_of_a_feature_loses_none_of_the_others():
     both = frechet_distance(x * scale, y * scale)
     assert both == pytest.approx(frechet_distance(x[:, :1], y[:, :1]) * 1e18, rel=1e-2)
     assert alone > 0
-
-
-@pytest.mark.parametrize("n", [150, 25])
-def test_any_order_and_split_give_one_score_with_its_error(n):
-    x, y = features("x", n, 30), features("y", n, 30) + 0.1
-    whole = scored(x, y, split=n)
-    order = shuffled(n)
-    for score in (scored(x, y, order=order, split=1), scored(x, y, order=order.flip(0), split=13)):
-        assert score.value == pytest.approx(whole.value, rel=1e-10)
-        assert score.error == pytest.approx(whole.error, rel=1e-10)
-
-
-def test_the_error_is_the_spread_over_draws():
-    n, d, runs = 400, 4, 40
-    scores = [scored(normal(f"x{i}", n, d), normal(f"y{i}", n, d) * 1.3 + 0.2, split=n) for i in range(runs)]
-    assert error_over_spread(scores) == pytest.approx(1, rel=0.3)
 
 
 def test_a_score_says_what_it_depends_on():

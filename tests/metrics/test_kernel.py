@@ -5,12 +5,9 @@ import torch
 import modkit.metrics.pair_sums as pair_sums
 from modkit.metrics.kernel import CMMD, MMD, KernelDistance, kernel_distance
 from modkit.rng import Rng
-from tests.metrics.streams import error_over_spread, shuffled, streamed
+from tests.metrics.streams import precise as normal
+from tests.metrics.streams import streamed
 from tests.refusals import refusals
-
-
-def normal(name, *shape):
-    return Rng(0).normal(name, torch.empty(shape, dtype=torch.float64))
 
 
 def scored(metric, x, y, **how):
@@ -104,24 +101,6 @@ def test_mmd_between_normals_has_its_closed_form():
     same = (s**2 / (s**2 + 2)) ** (d / 2)
     expected = 2 * same - 2 * same * np.exp(-d * m**2 / (2 * (s**2 + 2)))
     assert abs(score.value - expected) < 4 * score.error < 0.4 * expected
-
-
-@pytest.mark.parametrize(
-    "make", [lambda: KernelDistance(num_subsets=3, subset_size=20), MMD, lambda: MMD(of="features")]
-)
-def test_any_order_and_split_give_one_score(make):
-    x, y = normal("x", 60, 3), normal("y", 50, 3) + 0.5
-    whole = scored(make(), x, y)
-    order = shuffled(60)
-    for score in (scored(make(), x, y, order=order, split=1), scored(make(), x, y, order=order.flip(0), split=13)):
-        assert score == whole and score.error is not None
-
-
-@pytest.mark.parametrize("size, num", [(200, 1), (100, 10), (20, 3)])
-def test_the_error_is_the_spread_over_draws(size, num):
-    metric = KernelDistance(num_subsets=num, subset_size=size)
-    scores = [scored(metric, normal(f"x{i}", 200, 3), normal(f"y{i}", 200, 3) + 0.3, seed=i) for i in range(40)]
-    assert error_over_spread(scores) == pytest.approx(1, rel=0.35)
 
 
 test_refusals_say_what_was_expected_and_got = refusals(

@@ -10,7 +10,8 @@ from modkit.data.mixture import Grid, Ring
 from modkit.metrics.modes import ModeCoverage, count_modes, mode_kl, share_within, symmetric_kl
 from modkit.rng import Rng
 from modkit.types import Modes
-from tests.metrics.streams import error_over_spread, shuffled
+from tests.metrics.streams import points as drawn
+from tests.metrics.streams import streamed
 from tests.refusals import check_refusal
 
 TRUTHS = {
@@ -20,22 +21,8 @@ TRUTHS = {
 }
 
 
-def drawn(truth, num, *, seed=0, shares=None, scale=1.0):
-    """Samples of the truth in float64, of other shares or another width where asked."""
-    rng = np.random.default_rng(seed)
-    centers = truth.centers.double().numpy()
-    which = rng.choice(len(centers), num, p=shares)
-    return torch.from_numpy(centers[which] + scale * truth.std * rng.standard_normal((num, centers.shape[1])))
-
-
-def scored(points, truth, *, metric=None, order=None, split=1000):
-    metric = metric or ModeCoverage()
-    states = [metric.init(), metric.init()]
-    indices = torch.arange(len(points)) if order is None else order
-    for number, part in enumerate(indices.split(split)):
-        values = {"points": points[part], "truth": truth}
-        states[number % 2] = metric.update(states[number % 2], "fake", values, part)
-    return metric.result(metric.merge(*states), Rng(0))
+def scored(points, truth, *, metric=None):
+    return streamed(metric or ModeCoverage(), "points", {"fake": points}, truth=truth)
 
 
 def by_loop(points, truth, radius):
@@ -148,22 +135,6 @@ def test_no_sample_within_any_mode_is_the_worst():
     assert [scores[name].value for name in ("modes", "high quality", "mode KL")] == [0, 0, math.log(8)]
     assert scores["mode KL"].warnings == ("no sample is within a mode: the worst value is given",)
     assert scores["symmetric KL"].value > 5
-
-
-def test_any_order_and_split_give_one_score():
-    truth = TRUTHS["grid"]
-    points = drawn(truth, 500)
-    whole = scored(points, truth)
-    order = shuffled(500)
-    assert whole == scored(points, truth, order=order, split=1) == scored(points, truth, order=order, split=77)
-    assert all(score.error is not None for score in whole.values())
-
-
-def test_the_error_is_the_spread_over_draws():
-    truth, shares = TRUTHS["ring"], [0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05]
-    scores = [scored(drawn(truth, 600, seed=seed, shares=shares), truth) for seed in range(80)]
-    for name in ("high quality", "mode KL", "symmetric KL"):
-        assert error_over_spread([score[name] for score in scores]) == pytest.approx(1, rel=0.25)
 
 
 def test_a_mode_that_hangs_on_few_samples_makes_the_count_uncertain():

@@ -7,15 +7,8 @@ import torch
 from modkit.metrics.frechet import frechet_distance
 from modkit.metrics.reconstruction import Reconstruction, ReconstructionFD, psnr, ssim
 from modkit.rng import Rng
-from tests.metrics.streams import error_over_spread, shuffled, streamed
+from tests.metrics.streams import pairs, streamed
 from tests.refusals import check_refusal
-
-
-def pairs(num=30, size=(3, 12, 14), noise=0.1, name="x"):
-    rng = Rng(0).at(name)
-    x = rng.uniform("x", torch.empty(num, *size, dtype=torch.float64)) * 1.8 - 0.9
-    scale = noise * (1 + torch.arange(num).double() / num)
-    return torch.stack([x, x + scale.view(-1, *[1] * len(size)) * rng.normal("y", x)], 1)
 
 
 def scored(x, *, metric=None, **how):
@@ -117,19 +110,6 @@ def test_small_images_have_a_smaller_window_and_vectors_none():
     assert scored(points)["PSNR"].value == pytest.approx(float(psnr(points[:, 0], points[:, 1]).mean()), rel=1e-12)
 
 
-def test_any_order_and_split_give_one_score():
-    x = pairs(41, (1, 8, 8))
-    order = shuffled(41)
-    features = pairs(41, (4,))
-    for split in (1, 7, 40):
-        for name, score in scored(x, order=order, split=split).items():
-            assert score.value == pytest.approx(scored(x)[name].value, rel=1e-10)
-            assert score.error == pytest.approx(scored(x)[name].error, rel=1e-10)
-        whole, part = distance(features), distance(features, order=order, split=split)
-        assert part.value == pytest.approx(whole.value, rel=1e-10)
-        assert part.error == pytest.approx(whole.error, rel=1e-10)
-
-
 def distance(x, *, groups=None, **how):
     return streamed(ReconstructionFD(groups=groups), "feature-pairs", {"real": x}, **how)["reconstruction FD"]
 
@@ -144,12 +124,6 @@ def test_reconstruction_fd_is_the_distance_between_both_sets():
     assert abs(distance(exact).value) < 1e-12 and distance(exact).error < 1e-12
     (told,) = distance(x[:5]).warnings
     assert "real has 5 samples of 6 features" in told
-
-
-@pytest.mark.parametrize("noise", [0.2, 1.0])
-def test_the_error_is_the_spread_over_draws_since_pairs_leave_together(noise):
-    scores = [distance(pairs(300, (4,), noise=noise, name=f"x{i}")) for i in range(60)]
-    assert error_over_spread(scores) == pytest.approx(1, rel=0.35)
 
 
 def test_refusals_say_what_was_expected_and_got():

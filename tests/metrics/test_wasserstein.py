@@ -9,12 +9,9 @@ import torch
 import modkit.metrics.wasserstein as module
 from modkit.metrics.wasserstein import SlicedWasserstein, Wasserstein, sliced_wasserstein, wasserstein
 from modkit.rng import Rng
-from tests.metrics.streams import error_over_spread, shuffled, streamed
+from tests.metrics.streams import precise as normal
+from tests.metrics.streams import streamed
 from tests.refusals import check_refusal
-
-
-def normal(name, *shape):
-    return Rng(0).normal(name, torch.empty(shape, dtype=torch.float64))
 
 
 def scored(metric, x, y, **how):
@@ -96,22 +93,6 @@ def test_leaving_a_group_out_is_leaving_its_samples_out():
     for group in range(3):
         expected.append(sliced_wasserstein(real=x, fake=y[groups[1] != group], directions=directions))
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-13, atol=0)
-
-
-@pytest.mark.parametrize("make", [lambda: SlicedWasserstein(num=5), Wasserstein])
-def test_any_order_and_split_give_one_score(make):
-    x, y = normal("x", 120, 3), normal("y", 120, 3) + 0.5
-    whole = scored(make(), x, y)
-    order = shuffled(120)
-    for score in (scored(make(), x, y, order=order, split=1), scored(make(), x, y, order=order.flip(0), split=13)):
-        assert score == whole and score.error is not None
-
-
-@pytest.mark.parametrize("shift", [0.0, 0.5])
-@pytest.mark.parametrize("make", [lambda: SlicedWasserstein(num=40), Wasserstein])
-def test_the_error_is_the_spread_over_draws(make, shift):
-    scores = [scored(make(), normal(f"x{i}", 300, 2), normal(f"y{i}", 300, 2) + shift) for i in range(40)]
-    assert 0.55 < error_over_spread(scores) < 2
 
 
 def test_few_samples_have_no_error():
