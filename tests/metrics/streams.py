@@ -69,3 +69,10 @@ def points(truth, num, *, seed=0, shares=None, scale=1.0):
     centers = truth.centers.double().numpy()
     which = rng.choice(len(centers), num, p=shares)
     return torch.from_numpy(centers[which] + scale * truth.std * rng.standard_normal((num, centers.shape[1])))
+
+
+def labelled(i, n):
+    """Features and labels of both sides, as many of each class."""
+    labels = Rng(0).integers("labels", torch.empty(n), 0, 3)
+    sides = (("real", 1.0, labels), ("fake", 1.1, labels[shuffled(n)]))
+    return {name: (scale * (normal(name, n, 4) + each[:, None]), each) for name, scale, each in sides}

@@ -1,25 +1,16 @@
 import pytest
-import torch
 
 from modkit.metrics.frechet import FrechetDistance, frechet_distance
 from modkit.metrics.per_class import PerClass
 from modkit.metrics.precision_recall import PrecisionRecall
-from tests.metrics.streams import streamed
+from tests.metrics.streams import labelled, streamed
 
 N, K = 240, 3
 KEYS = ("features", "labels")
 
 
-@pytest.fixture
-def sets():
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(K, (2, N), generator=generator)
-    labels[1] = labels[0][torch.randperm(N, generator=generator)]  # as many of each class
-    x = torch.randn(2, N, 4, generator=generator) + labels[..., None]
-    return {"real": (x[0], labels[0]), "fake": (x[1] * 1.1, labels[1])}
-
-
-def test_each_class_is_scored_by_itself(sets):
+def test_each_class_is_scored_by_itself():
+    sets = labelled(0, N)
     found = streamed(PerClass(FrechetDistance()), KEYS, sets)
     alone = [frechet_distance(*(x[labels == k].double() for x, labels in sets.values())) for k in range(K)]
     assert [found[f"FD, class {k}"].value for k in range(K)] == pytest.approx(alone, rel=1e-10)
@@ -30,7 +21,8 @@ def test_each_class_is_scored_by_itself(sets):
     assert mean.counts == {"real": N, "fake": N}
 
 
-def test_a_class_that_cannot_be_scored_is_named(sets):
+def test_a_class_that_cannot_be_scored_is_named():
+    sets = labelled(0, N)
     sets["fake"][1][sets["fake"][1] == 2] = 1
     with pytest.raises(ValueError, match="class 1: PrecisionRecall expects as many real as fake"):
         streamed(PerClass(PrecisionRecall()), KEYS, sets)

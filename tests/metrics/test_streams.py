@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 
 from modkit.data.mixture import Grid, Ring
 from modkit.metrics.codebook import Codebook
@@ -22,8 +21,7 @@ from modkit.metrics.precision_recall import PRDC, PrecisionRecall
 from modkit.metrics.reconstruction import Reconstruction, ReconstructionFD
 from modkit.metrics.sharpness import Sharpness
 from modkit.metrics.wasserstein import SlicedWasserstein, Wasserstein
-from modkit.rng import Rng
-from tests.metrics.streams import codes, logits, normal, pairs, points, precise, shuffled, streamed
+from tests.metrics.streams import codes, labelled, logits, normal, pairs, points, precise, shuffled, streamed
 
 
 class Case(NamedTuple):
@@ -63,13 +61,6 @@ def three(i, n):
 
 def mixed(truth, shares=None):
     return lambda i, n: {"fake": points(truth, n, seed=int(i or 0), shares=shares)}
-
-
-def labelled(i, n):
-    """As many of each class on both sides."""
-    labels = Rng(0).integers("labels", torch.empty(n), 0, 3)
-    sides = (("real", 1.0, labels), ("fake", 1.1, labels[shuffled(n)]))
-    return {name: (scale * (normal(name, n, 4) + each[:, None]), each) for name, scale, each in sides}
 
 
 def paired(size, noise=0.1):
