@@ -38,9 +38,19 @@ def test_what_is_saved_is_read_back_in_order(tmp_path):
 
 @pytest.mark.parametrize(
     "old, new",
-    [('"value": 1.5', '"value": NaN'), ('"error": 0.1', '"error": "much"'), ('"better": "lower"', '"better": "red"')],
+    [
+        ('"value": 1.5', '"value": NaN'),
+        ('"error": 0.1', '"error": "much"'),
+        ('"better": "lower"', '"better": "red"'),
+        ('"format": 1', '"format": 2'),
+    ],
 )
 def test_a_score_that_is_none_is_refused(old, new):
     text = REPORT.to_json()
     assert old in text
     check_refusal("Report.from_json expects what Report.to_json wrote", Report.from_json, text.replace(old, new))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "scores": 3}'])
+def test_what_is_no_report_is_refused(text):
+    check_refusal("Report.from_json expects what Report.to_json wrote", Report.from_json, text)
