@@ -95,14 +95,10 @@ def test_what_is_no_plain_file_is_refused(tmp_path):
 
 def test_weights_must_be_the_networks():
     module = nn.BatchNorm1d(2)
-    tensors = {
-        "weight": torch.ones(2),
-        "bias": torch.ones(2),
-        "running_mean": torch.ones(2),
-        "running_var": torch.ones(2),
-    }
-    with pytest.raises(ValueError, match=r"Owner expects .* in FILE; 1 differ: bias: expected \(2,\), got \(3,\)"):
-        load_exactly("Owner", nn.Linear(2, 2), {"weight": torch.ones(2, 2), "bias": torch.ones(3)}, "FILE")
+    tensors = {name: torch.ones(2) for name in ("weight", "bias", "running_mean", "running_var")}
+    other = {"weight": torch.ones(2, 2), "bias": torch.ones(3)}
+    message = r"Owner expects .* in FILE; 1 differ: bias: expected \(2,\), got \(3,\)"
+    check_refusal(message, load_exactly, "Owner", nn.Linear(2, 2), other, "FILE")
     net = nn.Sequential(module)
     load_exactly("Owner", net, {f"0.{key}": value for key, value in tensors.items()}, "FILE")  # without its counter
     assert torch.equal(module.running_mean, torch.ones(2))
