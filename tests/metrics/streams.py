@@ -63,7 +63,7 @@ def pairs(num=30, size=(3, 12, 14), noise=0.1, name="x"):
     return torch.stack([x, x + scale.view(-1, *[1] * len(size)) * rng.normal("y", x)], 1)
 
 
-def points(truth, num, *, seed=0, shares=None, scale=1.0):
+def draw_points(truth, num, *, seed=0, shares=None, scale=1.0):
     """Samples of the truth in float64, of other shares or another width where asked."""
     rng = np.random.default_rng(seed)
     centers = truth.centers.double().numpy()

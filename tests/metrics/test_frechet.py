@@ -7,13 +7,12 @@ from sklearn.datasets import load_digits
 from modkit.metrics.frechet import FrechetDistance, frechet_distance
 from modkit.metrics.moments import Gaussian, Moments
 from modkit.rng import Rng
-from tests.metrics.streams import precise as normal
-from tests.metrics.streams import streamed
+from tests.metrics.streams import precise, streamed
 from tests.refusals import check_refusal
 
 
 def rotation(d):
-    return torch.linalg.qr(normal("rotation", d, d))[0]
+    return torch.linalg.qr(precise("rotation", d, d))[0]
 
 
 def by_scipy(x, y):
@@ -35,7 +34,7 @@ def by_nuclear_norm(x, y):
 def features(name, n, d, decay=1.0):
     """Correlated, unequal scales, mean 20."""
     scale = torch.arange(1, d + 1, dtype=torch.float64) ** -decay
-    return (normal(name, n, d) * scale) @ rotation(d) + 20
+    return (precise(name, n, d) * scale) @ rotation(d) + 20
 
 
 def scored(x, y, *, metric=None, **how):
@@ -46,7 +45,7 @@ def scored(x, y, *, metric=None, **how):
 @pytest.mark.parametrize("d", [1, 16])
 @pytest.mark.parametrize("s", [0.0, 0.5, 1.0, 3.0])
 def test_the_closed_form_between_normals(d, s):
-    m = normal("m", d)
+    m = precise("m", d)
     unit = Gaussian(torch.zeros(d), torch.eye(d), 1000)
     other = Gaussian(m, s**2 * torch.eye(d), 1000)
     expected = float(m @ m) + d * (1 - s) ** 2
@@ -63,7 +62,7 @@ def test_full_rank_is_scipys_formula(decay):
 
 def spoil(z):
     """Features beside mixtures of them, dead and constant ones, and copies."""
-    return torch.cat([z, z @ normal("mix", 20, 5), torch.zeros(300, 4), torch.full((300, 2), 0.3), z[:, :3]], 1)
+    return torch.cat([z, z @ precise("mix", 20, 5), torch.zeros(300, 4), torch.full((300, 2), 0.3), z[:, :3]], 1)
 
 
 PIXELS = torch.from_numpy(load_digits().data) / 8 - 1
@@ -103,7 +102,7 @@ def test_a_set_is_at_no_distance_from_itself(n, decay):
 @pytest.mark.parametrize("decay", [0.0, 0.5, 1.0, 2.0, 3.0, 5.0])
 def test_the_fast_route_is_taken_only_where_it_gives_as_many_digits(decay, rotated, order):
     scale = torch.arange(1, 65, dtype=torch.float64)[order] ** -decay
-    x = normal("x", 130, 64) * scale @ (rotation(64) if rotated else torch.eye(64, dtype=torch.float64))
+    x = precise("x", 130, 64) * scale @ (rotation(64) if rotated else torch.eye(64, dtype=torch.float64))
     trace = float(Moments.of(x).covariance().trace())
     assert abs(frechet_distance(x, x)) <= 1e-12 * trace
     y = x[:70] * 1.1
@@ -118,7 +117,7 @@ def test_rotating_both_sets_changes_nothing():
 
 
 def test_the_scale_of_a_feature_loses_none_of_the_others():
-    x, y = normal("x", 100, 3), normal("y", 100, 3) * 2
+    x, y = precise("x", 100, 3), precise("y", 100, 3) * 2
     scale = torch.tensor([1e9, 1.0, 1e-9])
     alone = frechet_distance(x[:, 2:], y[:, 2:]) * 1e-18
     both = frechet_distance(x * scale, y * scale)
@@ -147,11 +146,11 @@ def test_given_statistics_stand_in_a_sets_place():
 
 def test_few_samples_are_warned_of():
     with pytest.warns(UserWarning, match="4 samples of 5 features"):
-        frechet_distance(normal("x", 4, 5), normal("y", 9, 5))
+        frechet_distance(precise("x", 4, 5), precise("y", 9, 5))
 
 
 def test_refusals_say_what_was_expected_and_got():
-    x = normal("x", 9, 3)
+    x = precise("x", 9, 3)
     indefinite = Gaussian(torch.zeros(3), torch.tensor([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
     check_refusal("positive semi-definite", frechet_distance, indefinite, x)
     with pytest.raises(ValueError, match="positive semi-definite"):
@@ -168,7 +167,7 @@ def test_a_negative_beyond_rounding_is_an_error(monkeypatch):
 
     monkeypatch.setattr(module, "_nuclear_norm", lambda x, log_det: 1e6)
     with pytest.raises(ArithmeticError, match="at least 0 within rounding"):
-        frechet_distance(normal("x", 9, 3), normal("y", 9, 3))
+        frechet_distance(precise("x", 9, 3), precise("y", 9, 3))
 
 
 def test_torch_fidelity_and_torchmetrics_agree():

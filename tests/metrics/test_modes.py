@@ -10,8 +10,7 @@ from modkit.data.mixture import Grid, Ring
 from modkit.metrics.modes import ModeCoverage, count_modes, mode_kl, share_within, symmetric_kl
 from modkit.rng import Rng
 from modkit.types import Modes
-from tests.metrics.streams import points as drawn
-from tests.metrics.streams import streamed
+from tests.metrics.streams import draw_points, streamed
 from tests.refusals import check_refusal
 
 TRUTHS = {
@@ -40,7 +39,7 @@ def by_loop(points, truth, radius):
 def test_counts_are_those_of_a_loop_over_points(monkeypatch, name, tile):
     monkeypatch.setattr(modes, "_TILE", tile)
     truth = TRUTHS[name]
-    points = drawn(truth, 300, scale=2.0)
+    points = draw_points(truth, 300, scale=2.0)
     for radius in (1.0, 3.0):
         counts = count_modes(points=points, truth=truth, radius=radius).tolist()
         assert counts == by_loop(points, truth, radius) and 0 < counts[-1] < 300
@@ -92,10 +91,10 @@ def test_a_perfect_sampler_reaches_the_ceiling(data):
 
 def test_lost_modes_and_blur_show_where_they_should():
     truth = TRUTHS["ring"]
-    lost = scored(drawn(truth, 4000, shares=[0.25] * 4 + [0.0] * 4), truth)
+    lost = scored(draw_points(truth, 4000, shares=[0.25] * 4 + [0.0] * 4), truth)
     assert lost["modes"].value == 4 and lost["mode KL"].value == pytest.approx(math.log(2), abs=0.005)
     assert abs(lost["high quality"].value - 0.98889) < 3 * lost["high quality"].error
-    blurred = scored(drawn(truth, 4000, scale=2.0), truth)
+    blurred = scored(draw_points(truth, 4000, scale=2.0), truth)
     assert blurred["modes"].value == 8 and blurred["mode KL"].value < 0.01
     assert abs(blurred["high quality"].value - (1 - math.exp(-(1.5**2) / 2))) < 3 * blurred["high quality"].error
     assert lost["symmetric KL"].value > 2 and 0.1 < blurred["symmetric KL"].value < 2
@@ -110,24 +109,24 @@ def test_a_mode_is_covered_by_at_least_so_many():
 
 def test_collapse_within_the_modes_is_told_from_chance():
     truth = TRUTHS["ring"]
-    tight = scored(drawn(truth, 2500, scale=0.5), truth)["high quality"]
+    tight = scored(draw_points(truth, 2500, scale=0.5), truth)["high quality"]
     (warning,) = tight.warnings
     assert warning == "100.00% within 3 std of a mode is more than a perfect sampler's 98.89%: collapse"
-    assert not scored(drawn(truth, 300, scale=0.5), truth)["high quality"].warnings  # 1.8 standard errors
-    false = sum(bool(scored(drawn(truth, 2500, seed=seed), truth)["high quality"].warnings) for seed in range(30))
+    assert not scored(draw_points(truth, 300, scale=0.5), truth)["high quality"].warnings  # 1.8 standard errors
+    false = sum(bool(scored(draw_points(truth, 2500, seed=seed), truth)["high quality"].warnings) for seed in range(30))
     assert false == 0
     assert not scored(torch.full((9, 2), 50.0), truth)["high quality"].warnings
 
 
 def test_overlapping_modes_are_told_and_are_no_collapse():
     truth = Modes(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), 1.0)
-    scores = scored(drawn(truth, 20_000), truth)
+    scores = scored(draw_points(truth, 20_000), truth)
     assert scores["high quality"].value > 1 - math.exp(-4.5) + 0.002  # a stray of one mode is within the other
     for score in scores.values():
         assert score.warnings == ("modes overlap: they are 2 std apart, their radius is 3",)
     for apart, told in ((5.9, 1), (6.1, 0)):
         truth = Modes(torch.tensor([[0.0, 0.0], [apart, 0.0], [0.0, 20.0]]), 1.0)
-        assert len(scored(drawn(truth, 100), truth)["modes"].warnings) == told
+        assert len(scored(draw_points(truth, 100), truth)["modes"].warnings) == told
 
 
 def test_no_sample_within_any_mode_is_the_worst():

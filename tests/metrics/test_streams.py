@@ -21,7 +21,7 @@ from modkit.metrics.precision_recall import PRDC, PrecisionRecall
 from modkit.metrics.reconstruction import Reconstruction, ReconstructionFD
 from modkit.metrics.sharpness import Sharpness
 from modkit.metrics.wasserstein import SlicedWasserstein, Wasserstein
-from tests.metrics.streams import codes, labelled, logits, normal, pairs, points, precise, shuffled, streamed
+from tests.metrics.streams import codes, draw_points, labelled, logits, normal, pairs, precise, shuffled, streamed
 
 
 class Case(NamedTuple):
@@ -60,7 +60,7 @@ def three(i, n):
 
 
 def mixed(truth, shares=None):
-    return lambda i, n: {"fake": points(truth, n, seed=int(i or 0), shares=shares)}
+    return lambda i, n: {"fake": draw_points(truth, n, seed=int(i or 0), shares=shares)}
 
 
 def paired(size, noise=0.1):
