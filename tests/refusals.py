@@ -33,12 +33,6 @@ def refusals(*rows: tuple[Any, ...], of: Callable[..., Any] | None = None, error
 def check_refusal(
     message: str, call: Callable[..., Any], /, *args: Any, error: type[Exception] = ValueError, **options: Any
 ) -> None:
-    """Holds a call to its refusal, where a test has to make something first.
-
-    Args:
-        message: A pattern of the message.
-        call: What is called with `args` and `options`.
-        error: What it raises.
-    """
+    """Holds a call to its refusal, by a pattern of the message, where a test has to make something first."""
     with pytest.raises(error, match=message):
         call(*args, **options)

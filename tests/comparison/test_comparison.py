@@ -112,9 +112,8 @@ def page(compared):
 
 
 def test_entries_and_systems(found):
-    assert [one["label"] for one in found["entries"]] == [
-        "vae", SCRIPT, "ldm (ldm-0)", "ldm (ldm-1)", "ldm sampler=heun",
-    ]  # fmt: skip
+    labels = ["vae", SCRIPT, "ldm (ldm-0)", "ldm (ldm-1)", "ldm sampler=heun"]
+    assert [one["label"] for one in found["entries"]] == labels
     assert [one["label"] for one in found["systems"]] == ["vae", SCRIPT, "ldm", "ldm sampler=heun"]
     seeds = found["systems"][2]
     assert seeds["entries"] == ["ldm (ldm-0)", "ldm (ldm-1)"]
@@ -125,9 +124,8 @@ def test_entries_and_systems(found):
 def test_only_equal_counts_are_ranked(found):
     ranking = found["rankings"]["FD (pixels)"]
     assert ranking["ranks"] == {"vae": 3, SCRIPT: 2, "ldm": 1} and ranking["best"] == ["ldm"]
-    assert ranking["unranked"] == {
-        "ldm sampler=heun": "number of real is 50 instead of 100; number of fake is 50 instead of 100"
-    }
+    reason = "number of real is 50 instead of 100; number of fake is 50 instead of 100"
+    assert ranking["unranked"] == {"ldm sampler=heun": reason}
     assert found["rankings"]["samples/s"]["ranks"]["vae"] == 1  # cost has no counts, so all are ranked
 
 

@@ -9,11 +9,8 @@ from sklearn.model_selection import train_test_split
 from modkit.data.digits import Digits
 from modkit.rng import Rng
 from modkit.types import TensorType
+from tests.data.reading import read_split as whole
 from tests.refusals import check_refusal
-
-
-def whole(data, split):
-    return data.read(split, range(data.splits[split]), Rng(0))
 
 
 @pytest.fixture(scope="module")

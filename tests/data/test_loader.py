@@ -113,12 +113,8 @@ def test_workers_give_the_same_batches(tmp_path):
             got = next(batches)
             assert type(got.x) is type(direct.batch(step).x) and equal(got, direct.batch(step))
         batches.close()
-    pairs = zip(
-        read_shuffled(Numbers(10), "train", 4, Rng(0), workers=1),
-        read_shuffled(Numbers(10), "train", 4, Rng(0)),
-        strict=True,
-    )
-    assert all(equal(a, b) for a, b in pairs)
+    passes = [read_shuffled(Numbers(10), "train", 4, Rng(0), workers=workers) for workers in (1, 0)]
+    assert all(equal(a, b) for a, b in zip(*passes, strict=True))
 
 
 def test_workers_errors_keep_their_message():
@@ -148,9 +144,8 @@ def test_passes_are_finite_and_whole():
     assert sorted(sum(shuffled[0], [])) == list(range(10))
     assert shuffled[0] == shuffled[1] != shuffled[2]
     rng = Rng(0)
-    assert [indices(b) for b in read_shuffled(data, "train", 4, rng)] == [
-        indices(b) for b in read_shuffled(data, "train", 4, rng)
-    ]
+    first, again = ([indices(batch) for batch in read_shuffled(data, "train", 4, rng)] for _ in range(2))
+    assert first == again
 
 
 def test_digits_come_with_their_labels():

@@ -7,18 +7,9 @@ from modkit.rng import Rng
 
 
 def streamed(metric, key, sets, *, order=None, split=1000, parts=None, seed=0, make=lambda rows: rows, **shared):
-    """The scores of `sets`.
+    """The scores of `sets`: tensors by name of the set, or tuples of them for several keys, and values that are shared.
 
-    Args:
-        metric: The metric.
-        key: The value that it needs, or several.
-        sets: Tensors by name of the set; a tuple of tensors where there are several keys.
-        order: Of the samples.
-        split: How many are given at once.
-        parts: The indices that are given at once, in place of `order` and `split`.
-        seed: Of the result.
-        make: What is given in place of some rows.
-        shared: Values that are no samples.
+    They are given in `order`, `split` at once, or in `parts`, lists of indices; `make` makes what is given of the rows.
     """
     keys = (key,) if isinstance(key, str) else key
     states = [metric.init(), metric.init()]

@@ -25,27 +25,16 @@ from tests.metrics.streams import codes, draw_points, labelled, logits, normal, 
 
 
 class Case(NamedTuple):
-    """A metric and its samples.
-
-    Args:
-        metric: The metric.
-        make: The sets, of so many samples and a name for each draw.
-        key: What the metric needs.
-        num: How many samples are reordered.
-        rel: Tolerances of the value and of its error; none where they are equal to the bit.
-        spread: How many samples, draws, and the least and greatest ratio of error and spread.
-        shared: Values that are no samples.
-        names: Scores whose error is tested; all by default.
-    """
+    """A metric and its samples."""
 
     metric: Any
-    make: Callable[[str, int], Mapping[str, Any]]
+    make: Callable[[str, int], Mapping[str, Any]]  # the sets, by the name of a draw and how many samples
     key: str | tuple[str, ...] = "features"
-    num: int = 60
-    rel: tuple[float, float] | None = None
-    spread: tuple[int, int, float, float] | None = None
-    shared: Mapping[str, Any] = {}
-    names: tuple[str, ...] = ()
+    num: int = 60  # samples that are reordered
+    rel: tuple[float, float] | None = None  # tolerances of value and error; none where equal to the bit
+    spread: tuple[int, int, float, float] | None = None  # samples, draws, least and greatest ratio of error and spread
+    shared: Mapping[str, Any] = {}  # values that are no samples
+    names: tuple[str, ...] = ()  # scores whose error is tested, if not all
 
     def score(self, name, num, **how):
         return streamed(self.metric, self.key, self.make(name, num), **self.shared, **how)
