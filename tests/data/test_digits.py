@@ -43,12 +43,11 @@ def test_resizing_is_torchs_bilinear_without_aligned_corners(split):
     data = Digits()
     assert data.x == TensorType((1, 16, 16), range=(-1.0, 1.0))
     assert data.levels is None
-    expected = torch.nn.functional.interpolate(
-        torch.from_numpy(split[0] / 8 - 1), size=(16, 16), mode="bilinear", align_corners=False
-    )
+    pixels = torch.from_numpy(split[0] / 8 - 1)
+    expected = torch.nn.functional.interpolate(pixels, (16, 16), mode="bilinear", align_corners=False)
     torch.testing.assert_close(whole(data, "train").tensor.double(), expected, rtol=0, atol=1e-6)
     # By hand: the second pixel's centre lies a quarter of the way from the first input centre to the second.
-    row = torch.from_numpy(split[0][0, 0, 0]) / 8 - 1
+    row = pixels[0, 0, 0]
     assert whole(data, "train").tensor[0, 0, 0, 1].item() == pytest.approx((0.75 * row[0] + 0.25 * row[1]).item())
 
 

@@ -45,6 +45,7 @@ def test_pixels_labels_and_types(tmp_path):
     np.testing.assert_allclose(batch.tensor[:, 0].numpy(), images[[4, 1]] / 127.5 - 1, rtol=0, atol=1e-7)
     assert batch.fields["labels"].tolist() == labels[[4, 1]].tolist()
     assert batch.fields["labels"].dtype == torch.int64
+    assert {tensor.dtype for samples in data._samples.values() for tensor in samples} == {torch.uint8}
 
 
 def test_every_layout_gives_the_same(tmp_path, monkeypatch):
@@ -75,11 +76,6 @@ def test_other_sizes_resize(tmp_path, size):
     torch.testing.assert_close(x.double(), expected, rtol=0, atol=1e-6)
     assert data.levels is None
     assert x.min() >= -1 and x.max() <= 1
-
-
-def test_pictures_stay_bytes(tmp_path):
-    data = FashionMNIST(root=write(tmp_path))
-    assert {tensor.dtype for samples in data._samples.values() for tensor in samples} == {torch.uint8}
 
 
 def test_missing_files_say_how_to_get_them(tmp_path, monkeypatch):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -112,17 +114,18 @@ def test_halves_too_small_for_a_radius_give_no_error():
     assert all(score.error is None for score in scores.values())
 
 
+def of_counts(score, real, fake):
+    return lambda: score(real=normal("x", real, 2), fake=normal("y", fake, 2))
+
+
 test_refusals_say_what_was_expected_and_got = refusals(
+    (of_counts(partial(scored, PrecisionRecall()), 9, 8), "PrecisionRecall expects as many .* got 9 real and 8 fake"),
+    (of_counts(prdc, 9, 8), "prdc expects as many .* got 9 real and 8 fake"),
     (
-        lambda: scored(PrecisionRecall(), normal("x", 9, 2), normal("y", 8, 2)),
-        "PrecisionRecall expects as many .* got 9 real and 8 fake",
-    ),
-    (lambda: prdc(real=normal("x", 9, 2), fake=normal("y", 8, 2)), "prdc expects as many .* got 9 real and 8 fake"),
-    (
-        lambda: scored(DensityCoverage(), normal("x", 5, 2), normal("y", 5, 2)),
+        of_counts(partial(scored, DensityCoverage()), 5, 5),
         "DensityCoverage expects at least 6 samples of 'real', got 5",
     ),
-    (lambda: prdc(real=normal("x", 3, 2), fake=normal("y", 3, 2)), "more than k = 5 samples, got 3"),
+    (of_counts(prdc, 3, 3), "more than k = 5 samples, got 3"),
     (lambda: PrecisionRecall(k=0), "PrecisionRecall expects k .* got 0, '<='"),
     (lambda: PRDC(coverage_comparison=">"), "PRDC expects .* got 5, '>'"),
 )

@@ -102,9 +102,8 @@ def commands(monkeypatch: pytest.MonkeyPatch, compared: list[list[str]]) -> list
 def test_trials_that_differ_in_sampling_share_a_training(file, out, commands, compared):
     notes = Notes()
     done = sweep(file, [SAMPLERS, "seed=0,1"], out, **MEASURED, progress=notes)
-    assert commands == [
-        line for seed in (0, 1) for line in (f"train train.seed={seed}", *[f"evaluate train.seed={seed}"] * 3)
-    ]
+    each = ([f"train train.seed={seed}", *[f"evaluate train.seed={seed}"] * 3] for seed in (0, 1))
+    assert commands == sum(each, [])
     assert notes.texts[:2] == ["train train.seed=0", "evaluate model.sampler=ddim,train.seed=0"]
     assert done.failures == ()
     assert done.page == out / "comparison.html"
