@@ -123,13 +123,13 @@ def test_the_report_tells_types_parameters_players_and_terms():
     report = check(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior=DENOISER), steps=7))
     ports = {port.path: port for port in report.ports}
     encoder, network = ports["model.autoencoder.encoder"], ports["model.prior.network"]
-    assert (encoder.kind, encoder.name, encoder.told, encoder.emits) == (
+    assert (encoder.kind, encoder.name, encoder.types, encoder.emits) == (
         "encoder",
         "mlp",
         {"x": "1×8×8 in [-1, 1]"},
         "16 unbounded",
     )
-    assert network.told == {"x": "4 unbounded", "out": "4 unbounded", "cond": "time"}
+    assert network.types == {"x": "4 unbounded", "out": "4 unbounded", "cond": "time"}
     assert ports["model.autoencoder.bottleneck"].emits == "continuous 4 unbounded"
     assert encoder.parameters == 65 * 16
     assert report.parameters == sum(

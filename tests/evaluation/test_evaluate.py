@@ -9,8 +9,8 @@ from PIL import Image
 import modkit
 from modkit.cli.app import app
 from modkit.data.digits import Digits
-from modkit.evaluation.evaluate import statistics
-from modkit.evaluation.sources import source
+from modkit.evaluation.evaluate import compute_statistics
+from modkit.evaluation.sources import make_source
 from modkit.metrics.frechet import frechet_distance
 from tests.files import write_images
 from tests.refusals import check_refusal
@@ -65,7 +65,7 @@ def test_statistics_stand_in_for_the_data(floats, tmp_path):
         for path in (real, saved)
     )
     assert given["value"] == pytest.approx(plain["value"], rel=1e-10)
-    assert statistics(real, features="random-conv").count == 24
+    assert compute_statistics(real, features="random-conv").count == 24
     check_refusal("got mean and covariance, which `kd` cannot use", evaluate, saved, fake, "random-conv", ["kd"])
     (tmp_path / "bad.npz").write_bytes(b"PK")
     check_refusal("expected `mu` and `sigma`", evaluate, tmp_path / "bad.npz", fake, "random-conv")
@@ -116,7 +116,7 @@ def test_hostile_and_damaged_files_are_refused(images, floats, tmp_path):
 def test_folders_of_several_sizes_say_how_they_were_resized(images, tmp_path):
     for index in range(6):
         Image.new("L", (8 + index, 9)).save(tmp_path / f"{index}.png")
-    found = source(tmp_path, "fake")
+    found = make_source(tmp_path, "fake")
     assert found.notes == ("fake: images of 6 sizes, resized and cropped to 8×8",)
 
 

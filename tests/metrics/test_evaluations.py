@@ -27,7 +27,7 @@ def cfg(scale):
 def counted(model, num=3, **how):
     with count_evaluations(model) as evaluations:
         model.sample(num, seed=0, **how)
-    return evaluations.per_sample(num)
+    return evaluations.count_per_sample(num)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_doubled_batch_counts_twice_and_half_a_batch_half():
         part(torch.zeros(8, 2), cond=torch.zeros(8))
         part(x=torch.zeros(2, 2))
         part.forward((torch.zeros(4, 1), torch.zeros(4, 2)))  # a hierarchy, and no hook would see it
-    assert evaluations.per_sample(4) == 2 + 0.5 + 1
+    assert evaluations.count_per_sample(4) == 2 + 0.5 + 1
 
 
 def test_a_token_from_a_cache_counts_once_whatever_the_cache():
@@ -83,7 +83,7 @@ def test_a_token_from_a_cache_counts_once_whatever_the_cache():
     with count_evaluations(part) as evaluations:
         for i in range(16):
             part.step(torch.zeros(2), i, None, cache=torch.zeros(9, 2, i))
-    assert evaluations.per_sample(2) == 16
+    assert evaluations.count_per_sample(2) == 16
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_token_from_a_cache_counts_once_whatever_the_cache():
 def test_networks_count_and_decoders_without_any(part, expected):
     with count_evaluations(part) as evaluations:
         part(torch.zeros(2, 3))
-    assert evaluations.per_sample(2) == expected
+    assert evaluations.count_per_sample(2) == expected
 
 
 def test_methods_are_put_back_after_an_error_too():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from modkit.metrics.halves import SPLITS, assign_sides, half_error
+from modkit.metrics.halves import SPLITS, assign_sides, estimate_error
 from modkit.metrics.precision_recall import PRDC, DensityCoverage, PrecisionRecall, prdc
 from tests.metrics.streams import normal, streamed
 from tests.refusals import refusals
@@ -106,7 +106,7 @@ def test_errors_are_of_halves_with_their_own_radii():
         kept = sides[:, column], ~sides[:, column]
         halves.append([by_prdc(real[one], fake[one], 3, "<") for one in kept])
     for name, score in scored(PRDC(**one_rule(3, "<")), real, fake).items():
-        assert score.error == pytest.approx(half_error([(a[name], b[name]) for a, b in halves]), rel=1e-9)
+        assert score.error == pytest.approx(estimate_error([(a[name], b[name]) for a, b in halves]), rel=1e-9)
 
 
 def test_halves_too_small_for_a_radius_give_no_error():
@@ -121,10 +121,7 @@ def of_counts(score, real, fake):
 test_refusals_say_what_was_expected_and_got = refusals(
     (of_counts(partial(scored, PrecisionRecall()), 9, 8), "PrecisionRecall expects as many .* got 9 real and 8 fake"),
     (of_counts(prdc, 9, 8), "prdc expects as many .* got 9 real and 8 fake"),
-    (
-        of_counts(partial(scored, DensityCoverage()), 5, 5),
-        "DensityCoverage expects at least 6 samples of 'real', got 5",
-    ),
+    (of_counts(partial(scored, DensityCoverage()), 5, 5), "DensityCoverage .* at least 6 samples of 'real', got 5"),
     (of_counts(prdc, 3, 3), "more than k = 5 samples, got 3"),
     (lambda: PrecisionRecall(k=0), "PrecisionRecall expects k .* got 0, '<='"),
     (lambda: PRDC(coverage_comparison=">"), "PRDC expects .* got 5, '>'"),

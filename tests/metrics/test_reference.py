@@ -50,7 +50,7 @@ def test_every_field_makes_another_entry(cache, name):
 
 def test_an_entry_of_another_description_is_refused(cache):
     other = dataclasses.replace(REFERENCE, split="test")
-    cache.save(other, TENSORS).rename(cache.path(REFERENCE))
+    cache.save(other, TENSORS).rename(cache.locate(REFERENCE))
     check_refusal('ReferenceCache expects .*"train".* got .*"test".*remove it', cache.load, REFERENCE)
     check_refusal("remove it", cache.get, REFERENCE, lambda: pytest.fail("computed over a file that is not ours"))
 
