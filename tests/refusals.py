@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["refusals"]
+__all__ = ["check_refusal", "refusals"]
 
 
 def refusals(*rows: tuple[Any, ...], of: Callable[..., Any] | None = None, error: type[Exception] = ValueError) -> Any:
@@ -28,3 +28,11 @@ def refusals(*rows: tuple[Any, ...], of: Callable[..., Any] | None = None, error
             call(*given)
 
     return test
+
+
+def check_refusal(
+    message: str, call: Callable[..., Any], /, *args: Any, error: type[Exception] = ValueError, **options: Any
+) -> None:
+    """Holds a call to its refusal, by a pattern of the message, where a test has to make something first."""
+    with pytest.raises(error, match=message):
+        call(*args, **options)
