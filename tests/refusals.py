@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-__all__ = ["refusals"]
+from modkit import SpecError
+
+__all__ = ["list_problems", "refusals"]
 
 
 def refusals(*rows: tuple[Any, ...], of: Callable[..., Any] | None = None, error: type[Exception] = ValueError) -> Any:
@@ -28,3 +30,10 @@ def refusals(*rows: tuple[Any, ...], of: Callable[..., Any] | None = None, error
             call(*given)
 
     return test
+
+
+def list_problems(call: Callable[..., Any], *arguments: Any) -> list[str]:
+    """The problems of the `SpecError` that a call raises."""
+    with pytest.raises(SpecError) as caught:
+        call(*arguments)
+    return [str(problem) for problem in caught.value.problems]

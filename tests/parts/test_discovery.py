@@ -22,44 +22,9 @@ finally:
     clock = sum(os.times()[:2])
     print(json.dumps({"torch": "torch" in sys.modules, "seconds": clock}), file=sys.stderr)
 """
-BROKEN = {
-    "raises": ("raise RuntimeError('no such luck')", "RuntimeError: no such luck"),
-    "exits": ("import sys; sys.exit(3)", "SystemExit: 3"),
-    "stops": ("raise GeneratorExit", "GeneratorExit"),
-    "misses": ("import torch_but_not_quite", "ModuleNotFoundError: No module named 'torch_but_not_quite'"),
-    "garbled": ("def modkit_parts(:", "SyntaxError"),
-    "misspelt": (f"{HEAD}@hookimpl\ndef modkit_part():\n    return []", "implements an unknown hook 'modkit_part'"),
-    "bare": ("def modkit_parts():\n    return []", "implements no hook: is `@modkit.hookimpl` missing?"),
-    "dict": (f"{HEAD}@hookimpl\ndef modkit_parts():\n    return {{}}", "expects to return a list of Part, got dict"),
-    "none": (
-        f"{HEAD}@hookimpl\ndef modkit_parts():\n    return None",
-        "expects to return a list of Part, got NoneType",
-    ),
-    "strings": (f"{HEAD}@hookimpl\ndef modkit_parts():\n    return ['ddim']", "a list of Part, got str in it"),
-    "kindless": (
-        f"{HEAD}@hookimpl\ndef modkit_parts():\n    return [Part('samplr', 'a', 'a:B', '')]",
-        "unknown kind 'samplr'; did you mean 'sampler'?",
-    ),
-    "inside": (f"{HEAD}@hookimpl\ndef modkit_parts():\n    raise OSError('disk')", "OSError: disk"),
-    "noisy": ("print('hello'); raise KeyError('x')", "KeyError: 'x'"),
-}
-
-
-@pytest.fixture
-def site(tmp_path):
-    return tmp_path / "site"
-
-
 def command(site, *arguments, **environment):
     """A run of the command line with the plug-ins of `site` and of this interpreter: its output and what it says."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("MODKIT_")}
-    path = os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, *arguments],
-        capture_output=True,
-        text=True,
-        env={**clean, "PYTHONPATH": path, **environment},
-    )
+    done = run_python("-c", RUN, *arguments, fail=True, path=(site,), **environment)
     return done, json.loads(done.stderr.splitlines()[-1])
 
 

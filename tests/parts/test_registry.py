@@ -1,10 +1,7 @@
 import importlib
 import json
-import os
-import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -12,29 +9,9 @@ import modkit
 from modkit.errors import suggest
 from modkit.kinds import KINDS
 from modkit.parts.registry import Entry, Problem, Registry, find, get_registry
+from tests.parts.broken import BROKEN, HEAD, make_source
 from tests.plugin_factory import make_plugin
-
-ROOT = Path(modkit.__file__).parents[1]
-HEAD = "from modkit.part import Part, hookimpl\n"
-
-
-def returns(expression):
-    return f"{HEAD}@hookimpl\ndef modkit_parts():\n    return {expression}\n"
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    monkeypatch.delenv("MODKIT_STRICT", raising=False)
-    monkeypatch.delenv("MODKIT_DISABLE", raising=False)
-
-
-@pytest.fixture
-def site(tmp_path, monkeypatch):
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-    return folder
-
+from tests.processes import run_python
 
 def load():
     importlib.invalidate_caches()
@@ -80,57 +57,17 @@ def test_plugin_parts_carry_its_name_and_its_distribution(site):
 
 
 def test_plugin_cannot_shadow_a_part_of_ours(site):
-    make_plugin(site, "acme", returns('[Part("sampler", "ddim", "fractions:Fraction", "Mine")]'))
+    make_plugin(site, "acme", make_source('[Part("sampler", "ddim", "fractions:Fraction", "Mine")]'))
     read = load()
     assert read.find("sampler", "ddim").target == "modkit.samplers.ddim:DDIM"
     assert read.find("sampler", "acme/ddim").target == "fractions:Fraction"
 
 
 def test_former_names_go_on_working(site):
-    make_plugin(site, "acme", returns('[Part("sampler", "fast", "fractions:Fraction", "S", aliases=("quick",))]'))
+    make_plugin(site, "acme", make_source('[Part("sampler", "fast", "fractions:Fraction", "S", aliases=("quick",))]'))
     read = load()
     assert read.find("sampler", "acme/quick") is read.find("sampler", "acme/fast")
     assert names(read, "acme") == ["sampler acme/fast"]
-
-
-BROKEN = {
-    "raises": ("raise RuntimeError('no luck')", r"RuntimeError: no luck \(plugin_\d+_bad_raises.py, line 1\)"),
-    "exits": ("import sys; sys.exit(3)", r"SystemExit: 3 \("),
-    "generator-exit": ("raise GeneratorExit", r"GeneratorExit"),
-    "no-module": ("import no_such_module", r"ModuleNotFoundError: No module named 'no_such_module'"),
-    "syntax": ("def f(:", r"SyntaxError"),
-    "no-hook": ("x = 1", r"implements no hook: is `@modkit.hookimpl` missing\?"),
-    "misspelt": (
-        HEAD + "@hookimpl\ndef modkit_partz():\n    return []\n",
-        r"implements an unknown hook 'modkit_partz'; did you mean 'modkit_parts'\?",
-    ),
-    "arguments": (
-        HEAD + "@hookimpl\ndef modkit_parts(registry):\n    return []\n",
-        r"PluginValidationError: .*modkit_parts.*registry",
-    ),
-    "hook-raises": (HEAD + "@hookimpl\ndef modkit_parts():\n    return 1 / 0\n", r"ZeroDivisionError: .*line 4\)"),
-    "none": (returns("None"), r"expects to return a list of Part, got NoneType"),
-    "one": (returns('Part("sampler", "a", "m:A", "S")'), r"expects to return a list of Part, got Part"),
-    "text": (returns('["sampler"]'), r"expects to return a list of Part, got str in it"),
-    "kind": (returns('[Part("samplr", "a", "m:A", "S")]'), r"unknown kind 'samplr'; did you mean 'sampler'\?"),
-    "target": (returns('[Part("sampler", "a", "m.A", "S")]'), r"expects a target 'module.path:Name', got 'm.A'"),
-    "target-path": (returns('[Part("sampler", "a", "m/a.py:A", "S")]'), r"expects a target .* got 'm/a.py:A'"),
-    "name": (returns('[Part("sampler", "b/a", "m:A", "S")]'), r"name without blanks and slashes, got 'b/a'"),
-    "number": (returns('[Part("sampler", 3, "m:A", "S")]'), r"to be text, got \('sampler', 3"),
-    "aliases": (returns('[Part("sampler", "a", "m:A", "S", "old")]'), r"aliases to be a tuple of names, got 'old'"),
-    "twice": (
-        returns('[Part("sampler", "a", "m:A", "S"), Part("sampler", "a", "m:B", "S")]'),
-        r"sampler 'a' is declared more than once",
-    ),
-    "alias-twice": (
-        returns('[Part("sampler", "a", "m:A", "S"), Part("sampler", "b", "m:B", "S", aliases=("a",))]'),
-        r"sampler 'a' is declared more than once",
-    ),
-    "bad-str": (
-        "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
-        r"E: <exception str\(\) failed>",
-    ),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -150,17 +87,8 @@ def test_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site, case):
     assert read.find("sampler", "ddim")
 
 
-def test_all_broken_plugins_together_leave_the_good_one(site):
-    for case, (source, _) in BROKEN.items():
-        make_plugin(site, f"bad-{case}", source)
-    make_plugin(site, "good")
-    read = load()
-    assert {problem.plugin for problem in read.problems} >= {f"bad-{case}" for case in BROKEN}
-    assert names(read, "good") == ["sampler good/fast"]
-
-
 def test_what_is_good_in_a_plugin_with_a_flaw_works(site):
-    make_plugin(site, "acme", returns('[Part("sampler", "a", "m:A", "S"), Part("samplr", "b", "m:B", "S")]'))
+    make_plugin(site, "acme", make_source('[Part("sampler", "a", "m:A", "S"), Part("samplr", "b", "m:B", "S")]'))
     read = load()
     assert (names(read, "acme"), status(read, "acme")) == (["sampler acme/a"], ["failed"])
 
@@ -172,7 +100,7 @@ def test_keyboard_interrupt_is_the_users(site):
 
 
 def test_optional_hook_of_a_newer_modkit_is_no_problem(site):
-    source = returns("[]") + "@hookimpl(optionalhook=True)\ndef modkit_newer():\n    return 1\n"
+    source = make_source("[]") + "@hookimpl(optionalhook=True)\ndef modkit_newer():\n    return 1\n"
     make_plugin(site, "acme", source)
     assert status(load(), "acme") == ["ok"]
 
@@ -190,22 +118,14 @@ def test_two_distributions_with_one_name_are_both_left_out(site):
     assert names(read, "fine") == ["sampler fine/fast"]
 
 
-def test_a_distribution_shadowed_on_the_path_counts_once(site, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("entry_points", "want"), [(None, ["ok"]), ("[console_scripts]\nacme = x:y\n", [])])
+def test_of_a_distribution_that_is_twice_on_the_path_the_nearer_counts(site, tmp_path, monkeypatch, entry_points, want):
     make_plugin(site, "acme", version="1.0")
-    nearer = tmp_path / "nearer"
-    make_plugin(nearer, "acme", version="2.0")
-    monkeypatch.syspath_prepend(str(nearer))
+    make_plugin(tmp_path / "nearer", "acme", version="2.0", entry_points=entry_points)
+    monkeypatch.syspath_prepend(str(tmp_path / "nearer"))
     read = load()
-    assert read.find_entry("sampler", "acme/fast").version == "2.0"
-    assert status(read, "acme") == ["ok"]
-
-
-def test_a_nearer_distribution_without_the_plugin_hides_it(site, tmp_path, monkeypatch):
-    make_plugin(site, "acme", version="1.0")
-    nearer = tmp_path / "nearer"
-    make_plugin(nearer, "acme", version="2.0", entry_points="[console_scripts]\nacme = x:y\n")
-    monkeypatch.syspath_prepend(str(nearer))
-    assert status(load(), "acme") == []
+    assert status(read, "acme") == want
+    assert not want or read.find_entry("sampler", "acme/fast").version == "2.0"
 
 
 @pytest.mark.parametrize("text", ["[console_scripts]\nnonsense\n", "[modkit]\nnonsense\n"])
@@ -280,23 +200,14 @@ def test_disabling_one_of_two_names_needs_no_mending(site, monkeypatch):
     assert reasons(load()) == []
 
 
-def test_find_names_the_nearest(site):
-    make_plugin(site, "acme")
-    read = load()
-    with pytest.raises(ValueError, match=r"unknown kind 'samplr'; did you mean 'sampler'\?; there are: .*encoder"):
-        read.find("samplr", "ddim")
-    with pytest.raises(ValueError, match=r"no sampler is called 'ddmi'; did you mean 'ddim'\?; there are: acme/fast"):
-        read.find("sampler", "ddmi")
-    with pytest.raises(ValueError, match=r"no sampler is called 'fast'; did you mean 'acme/fast'\?"):
-        read.find("sampler", "fast")
-    with pytest.raises(ValueError, match=r"unknown kind 'loss_weight'; did you mean 'loss-weight'\?"):
-        read.list_parts("loss_weight")
-
-
-def test_find_says_what_became_of_a_failed_plugin(site):
-    make_plugin(site, "acme", "raise RuntimeError('no luck')")
-    with pytest.raises(ValueError, match=r"'acme/fast'.*plug-in acme is failed: RuntimeError: no luck"):
-        load().find("sampler", "acme/fast")
+test_find_names_the_nearest_and_what_became_of_a_failed_plugin = refusals(
+    ("samplr", "ddim", r"unknown kind 'samplr'; did you mean 'sampler'\?; there are: .*encoder"),
+    ("sampler", "ddmi", r"no sampler is called 'ddmi'; did you mean 'ddim'\?; there are: acme/fast"),
+    ("sampler", "fast", r"no sampler is called 'fast'; did you mean 'acme/fast'\?"),
+    ("sampler", "bad/fast", r"'bad/fast'.*plug-in bad is failed: RuntimeError: no luck"),
+    ("loss_weight", None, r"unknown kind 'loss_weight'; did you mean 'loss-weight'\?"),
+    of=find_beside_acme,
+)
 
 
 def test_did_you_mean_is_silent_where_nothing_is_near():
@@ -304,7 +215,7 @@ def test_did_you_mean_is_silent_where_nothing_is_near():
 
 
 def test_named_finds_the_part_of_a_target_and_of_a_reexport(site):
-    module = make_plugin(site, "acme", returns('[Part("sampler", "a", "collections:abc.Sized", "S")]'))
+    module = make_plugin(site, "acme", make_source('[Part("sampler", "a", "collections:abc.Sized", "S")]'))
     read = load()
     assert read.find_by_target("modkit.samplers.ddim:DDIM") is read.find("sampler", "ddim")
     assert read.find_by_target("collections.abc:Sized") is read.find("sampler", "acme/a")
@@ -361,21 +272,17 @@ def test_call_without_a_listener_is_empty():
 
 
 def test_registry_is_read_once_until_it_is_cleared(site):
+    first = get_registry()
+    make_plugin(site, "acme")
+    assert get_registry() is first and find("sampler", "ddim") is first.find("sampler", "ddim")
     get_registry.cache_clear()
-    try:
-        first = get_registry()
-        make_plugin(site, "acme")
-        assert get_registry() is first and find("sampler", "ddim") is first.find("sampler", "ddim")
-        get_registry.cache_clear()
-        importlib.invalidate_caches()
-        assert find("sampler", "acme/fast").name == "acme/fast"
-    finally:
-        get_registry.cache_clear()
+    importlib.invalidate_caches()
+    assert find("sampler", "acme/fast").name == "acme/fast"
 
 
-def test_listing_in_a_fresh_process_imports_no_torch_and_owns_stdout(tmp_path):
+def test_listing_in_a_fresh_process_imports_no_torch_and_owns_stdout(site):
     for index in range(20):
-        make_plugin(tmp_path, f"plugin{index}", "print('hello')\n" + returns(
+        make_plugin(site, f"plugin{index}", "print('hello')\n" + make_source(
             '[Part("sampler", "fast", "torch:no_such_name", "S")]'
         ))  # fmt: skip
     code = (
@@ -383,8 +290,7 @@ def test_listing_in_a_fresh_process_imports_no_torch_and_owns_stdout(tmp_path):
         "rows, state = list_parts(), diagnose()\n"
         "print(json.dumps([len(rows), state['counts'], 'torch' in sys.modules]))"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = run_python("-c", code, path=(site,))
     num, counts, torch_imported = json.loads(done.stdout)
     assert counts["ok"] >= 20 and num == counts["parts"] >= 82
     assert torch_imported is False

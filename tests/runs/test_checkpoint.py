@@ -3,8 +3,6 @@ import json
 import os
 import pickle
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,99 +10,59 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import modkit
 from modkit.runs.checkpoint import Checkpoint, CheckpointError, find_latest, list_names, load, prune, recover, save
 from modkit.runs.files import replace_file
+from tests.processes import run_python
 
 KILLED = """
-import json, os, shutil, signal, sys
+import json, os, shutil, sys
 from pathlib import Path
 import torch
 from modkit.runs.checkpoint import Checkpoint, find_latest, list_names, load, prune, recover, save
-
-os.fsync = lambda descriptor: None  # a kill, unlike a power cut, loses nothing that was written
-CALLS = ("open", "write", "fsync", "mkdir", "replace", "unlink", "rmdir")
+from tests.runs.kills import kill_before_each_call
 
 def checkpoint(value):
     return Checkpoint({"model": {"w": torch.full((64,), float(value))}, "ema": {}}, {"value": value})
-
-def die_at(call):
-    count = -1
-    def patched(name, original):
-        def function(*args, **kwargs):
-            nonlocal count
-            count += 1
-            if count == call:
-                if name == "write":
-                    original(args[0], bytes(args[1])[: len(args[1]) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*args, **kwargs)
-        return function
-    for name in CALLS:
-        setattr(os, name, patched(name, getattr(os, name)))
-
-def main(scenario):
-    start, root = Path(sys.argv[1], "start"), Path(sys.argv[1], "root")
-    for step in (1, 2):
-        save(start, f"step-{step}", checkpoint(step))
-    for call in range(10_000):
-        shutil.copytree(start, root)
-        child = os.fork()
-        if not child:
-            die_at(call)
-            scenario(root)
-            os._exit(0)
-        status = os.waitpid(child, 0)[1]
-        yield root
-        recover(root)
-        save(root, "step-9", checkpoint(9))
-        assert load(root / "step-9").state == {"value": 9}
-        left = [entry.name for entry in root.iterdir() if entry.name.startswith(".")]
-        assert not left, left
-        shutil.rmtree(root)
-        if not os.WIFSIGNALED(status):
-            assert os.waitstatus_to_exitcode(status) == 0
-            killed[scenario.__name__] = call
-            break
 
 def value(path):
     whole = load(path)
     assert torch.equal(whole.tensors["model"]["w"], torch.full((64,), float(whole.state["value"])))
     return whole.state["value"]
 
-def new():
-    def add(root):
-        save(root, "step-3", checkpoint(3))
-    for root in main(add):
-        assert value(root / "step-2") == 2 and value(find_latest(root)) in (2, 3)
-        assert all(value(root / name) for name in list_names(root))
+def add(root):
+    save(root, "step-3", checkpoint(3))
 
-def same():
-    def replace(root):
-        save(root, "step-2", checkpoint(20))
-    for root in main(replace):
-        assert list_names(root) == ["step-1", "step-2"]
-        assert value(find_latest(root)) in (2, 20) and value(root / "step-2") in (2, 20)
+def replace(root):
+    save(root, "step-2", checkpoint(20))
 
-def pruned():
-    def remove(root):
-        prune(root, 1)
-    for root in main(remove):
-        assert list_names(root) in (["step-1", "step-2"], ["step-2"])
-        assert all(value(root / name) for name in list_names(root)) and value(find_latest(root)) == 2
+def remove(root):
+    prune(root, 1)
 
-def recovered():
-    def mend(root):
-        os.rename(root / "step-2", root / ".step-2.old")
-        shutil.copytree(root / "step-1", root / ".step-3.tmp-1")
+def mend(root):
+    os.rename(root / "step-2", root / ".step-2.old")
+    shutil.copytree(root / "step-1", root / ".step-3.tmp-1")
+    recover(root)
+
+start, root = Path(sys.argv[1], "start"), Path(sys.argv[1], "root")
+for step in (1, 2):
+    save(start, f"step-{step}", checkpoint(step))
+counts = {}
+for action in (add, replace, remove, mend):
+    for killed in kill_before_each_call(action, start, root):
+        found, latest = {name: value(root / name) for name in list_names(root)}, value(find_latest(root))
+        if action is add:
+            assert found["step-2"] == 2 and latest in (2, 3)
+        elif action is replace:
+            assert list(found) == ["step-1", "step-2"] and latest in (2, 20) and found["step-2"] in (2, 20)
+        else:
+            assert latest == 2 and list(found) in [["step-1", "step-2"], ["step-2"]][: 2 if action is remove else 1]
         recover(root)
-    for root in main(mend):
-        assert list_names(root) == ["step-1", "step-2"] and value(find_latest(root)) == 2
-
-killed = {}
-for check in (new, same, pruned, recovered):
-    check()
-print(json.dumps(killed))
+        save(root, "step-9", checkpoint(9))
+        assert load(root / "step-9").state == {"value": 9}
+        left = [entry.name for entry in root.iterdir() if entry.name.startswith(".")]
+        assert not left, left
+        counts[action.__name__] = counts.get(action.__name__, 0) + killed
+print(json.dumps(counts))
 """
 
 
@@ -128,11 +86,7 @@ def sign(path: Path, manifest: dict):
 
 
 def test_a_kill_before_every_system_call_leaves_a_whole_checkpoint(tmp_path):
-    env = os.environ | {"PYTHONPATH": str(Path(modkit.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    killed = json.loads(done.stdout)
+    killed = json.loads(run_python("-c", KILLED, tmp_path).stdout)
     assert list(killed) == ["add", "replace", "remove", "mend"], killed
     assert min(killed.values()) >= 4 and killed["add"] >= 15, killed
 

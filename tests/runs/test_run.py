@@ -1,28 +1,24 @@
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import modkit
 from modkit.runs.checkpoint import Checkpoint, list_names, save
 from modkit.runs.run import Run
+from tests.processes import run_python
 
 LOCK = {"format": 1, "parts": []}
 
 KILLED = """
-import json, os, shutil, signal, sys
+import json, os, sys
 from pathlib import Path
 import torch
+from PIL import Image
 from modkit.runs.run import Run
-
-os.fsync = lambda descriptor: None
-CALLS = ("open", "write", "fsync", "mkdir", "replace", "unlink", "rmdir", "scandir", "listdir")
+from tests.runs.kills import kill_before_each_call
 
 class Spec:
     def __init__(self, text):
@@ -30,56 +26,40 @@ class Spec:
     def to_yaml(self):
         return self.text
 
-def die_at(call):
-    count = -1
-    def patched(name, original):
-        def function(*args, **kwargs):
-            nonlocal count
-            count += 1
-            if count == call:
-                if name == "write":
-                    original(args[0], bytes(args[1])[: len(args[1]) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*args, **kwargs)
-        return function
-    for name in CALLS:
-        setattr(os, name, patched(name, getattr(os, name)))
-
-def made(root):
+def make(root):
     Run.create(root / "run", Spec("new"), {"new": 1})
 
-def begun(root):
+def begin(root):
     with Run.create(root / "run", Spec("old"), {"old": 1}) as run:
         run.log({"loss": 1.0})
-        mark = run.mark()
+        assert run.mark() == 14
         run.log({"loss": 2.0})
         run.write_picture("a", torch.zeros(1, 2, 2, dtype=torch.uint8))
         run.finish()
-    return mark
 
-def replaced(root):
+def replace(root):
     Run.create(root / "run", Spec("new"), {"new": 1}, overwrite=True)
 
 def cut(root):
     Run.open(root / "run").cut(14)
 
-def drawn(root):
+def draw(root):
     Run.open(root / "run").write_picture("a", torch.ones(1, 2, 2, dtype=torch.uint8))
 
 def check(action, root, killed):
-    if action is made:
+    if action is make:
         if not (root / "run" / "spec.yaml").exists():  # begins again without being asked to overwrite
-            made(root)
+            make(root)
         assert Run.open(root / "run").spec_text == "new"
-    elif action is replaced:
+    elif action is replace:
         try:
             run = Run.open(root / "run")
             assert (run.spec_text, run.lock) in (("old", {"old": 1}), ("new", {"new": 1})), (run.spec_text, run.lock)
         except ValueError:
             assert killed
-        replaced(root)
+        replace(root)
         run = Run.open(root / "run")
-        assert run.spec_text == "new" and run.read_metrics() == [] and os.listdir(run.path) != []
+        assert run.spec_text == "new" and run.read_metrics() == []
         assert sorted(os.listdir(run.path)) == ["modkit.lock", "spec.yaml"], os.listdir(run.path)
     elif action is cut:
         run = Run.open(root / "run")
@@ -88,30 +68,17 @@ def check(action, root, killed):
         run.cut(14)
         assert run.read_metrics() == [{"loss": 1.0}] and run.status == "started"
     else:
-        from PIL import Image
         assert Image.open(root / "run" / "samples" / "a.png").getpixel((0, 0)) in (0, 1)
         Run.open(root / "run").cut(0)
         assert os.listdir(root / "run" / "samples") == ["a.png"]
 
-counts = {}
-for action in (made, replaced, cut, drawn):
-    for call in range(10_000):
-        root = Path(sys.argv[1], f"{action.__name__}-{call}")
-        root.mkdir()
-        if action is not made:
-            assert begun(root) == 14
-        child = os.fork()
-        if not child:
-            die_at(call)
-            action(root)
-            os._exit(0)
-        status = os.waitpid(child, 0)[1]
-        check(action, root, os.WIFSIGNALED(status))
-        shutil.rmtree(root)
-        if not os.WIFSIGNALED(status):
-            assert os.waitstatus_to_exitcode(status) == 0
-            counts[action.__name__] = call
-            break
+folder, counts = Path(sys.argv[1]), {}
+(folder / "empty").mkdir()
+begin(folder / "begun")
+for action in (make, replace, cut, draw):
+    for killed in kill_before_each_call(action, folder / ("empty" if action is make else "begun"), folder / "root"):
+        check(action, folder / "root", killed)
+        counts[action.__name__] = counts.get(action.__name__, 0) + killed
 print(json.dumps(counts))
 """
 
@@ -122,13 +89,8 @@ class Spec:
 
 
 def test_a_kill_before_every_system_call_leaves_a_run_or_a_place_for_one(tmp_path):
-    env = os.environ | {"PYTHONPATH": str(Path(modkit.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)], env=env, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    killed = json.loads(done.stdout)
-    assert list(killed) == ["made", "replaced", "cut", "drawn"] and min(killed.values()) >= 4, killed
+    killed = json.loads(run_python("-c", KILLED, tmp_path).stdout)
+    assert list(killed) == ["make", "replace", "cut", "draw"] and min(killed.values()) >= 4, killed
 
 
 def test_a_run_is_found_again(tmp_path):
