@@ -13,6 +13,7 @@ from tests.parts.broken import BROKEN, HEAD, make_source
 from tests.plugin_factory import make_plugin
 from tests.processes import run_python
 
+
 def load():
     importlib.invalidate_caches()
     return Registry.load()
@@ -200,14 +201,20 @@ def test_disabling_one_of_two_names_needs_no_mending(site, monkeypatch):
     assert reasons(load()) == []
 
 
-test_find_names_the_nearest_and_what_became_of_a_failed_plugin = refusals(
-    ("samplr", "ddim", r"unknown kind 'samplr'; did you mean 'sampler'\?; there are: .*encoder"),
-    ("sampler", "ddmi", r"no sampler is called 'ddmi'; did you mean 'ddim'\?; there are: acme/fast"),
-    ("sampler", "fast", r"no sampler is called 'fast'; did you mean 'acme/fast'\?"),
-    ("sampler", "bad/fast", r"'bad/fast'.*plug-in bad is failed: RuntimeError: no luck"),
-    ("loss_weight", None, r"unknown kind 'loss_weight'; did you mean 'loss-weight'\?"),
-    of=find_beside_acme,
-)
+def test_find_names_the_nearest_and_says_what_became_of_a_failed_plugin(site):
+    make_plugin(site, "acme")
+    make_plugin(site, "bad", "raise RuntimeError('no luck')")
+    read = load()
+    for kind, name, message in (
+        ("samplr", "ddim", r"unknown kind 'samplr'; did you mean 'sampler'\?; there are: .*encoder"),
+        ("sampler", "ddmi", r"no sampler is called 'ddmi'; did you mean 'ddim'\?; there are: acme/fast"),
+        ("sampler", "fast", r"no sampler is called 'fast'; did you mean 'acme/fast'\?"),
+        ("sampler", "bad/fast", r"'bad/fast'.*plug-in bad is failed: RuntimeError: no luck"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read.find(kind, name)
+    with pytest.raises(ValueError, match=r"unknown kind 'loss_weight'; did you mean 'loss-weight'\?"):
+        read.list_parts("loss_weight")
 
 
 def test_did_you_mean_is_silent_where_nothing_is_near():
