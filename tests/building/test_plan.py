@@ -6,7 +6,7 @@ from modkit import Event, Spec, SpecError, TensorType, build, load, train, use
 from modkit.building.call import Call, Ref
 from modkit.building.plan import MAX_PARTS, plan
 from tests.play import MLP, spec
-from tests.refusals import refusals
+from tests.refusals import list_problems, refusals
 
 HEAD = "name: toy\ndata: {use: digits, size: 8}\n"
 LATENT = f"""{HEAD}model:
@@ -38,9 +38,7 @@ def read(text):
 
 
 def problems(text):
-    with pytest.raises(SpecError) as caught:
-        plan(read(text))
-    return [str(problem) for problem in caught.value.problems]
+    return list_problems(plan, read(text))
 
 
 def test_short_forms_and_defaults_are_written_out():
@@ -82,16 +80,13 @@ def test_a_resolved_spec_resolves_to_itself_and_reads_back(model):
 
 
 def test_python_and_yaml_build_the_same_plan():
-    python = Spec(
-        name="toy",
-        data=use("digits", size=8),
-        model=use(
-            "latent",
-            autoencoder={"encoder": "mlp", "decoder": "mlp"},
-            prior=use("diffusion", network="mlp", schedule="cosine", sampler=use("ddim", steps=5)),
-        ),
-        train={"steps": 3, "players": {"prior/*": {"optimizer": "sgd"}}},
+    model = use(
+        "latent",
+        autoencoder={"encoder": "mlp", "decoder": "mlp"},
+        prior=use("diffusion", network="mlp", schedule="cosine", sampler=use("ddim", steps=5)),
     )
+    train = {"steps": 3, "players": {"prior/*": {"optimizer": "sgd"}}}
+    python = Spec(name="toy", data=use("digits", size=8), model=model, train=train)
     assert python == read(LATENT)
     assert plan(python).resolved == plan(read(LATENT)).resolved
 
@@ -232,8 +227,12 @@ def test_a_local_part_must_declare_what_it_takes():
             plan(spec(use("autoencoder", encoder=use(part))))
 
 
-def test_a_trained_piece_is_that_runs_part_and_resolves_without_it(tmp_path):
-    run = train(spec(use("autoencoder", **MLP)), tmp_path / "vae", steps=1)
+@pytest.fixture
+def run(tmp_path):
+    return train(spec(use("autoencoder", **MLP)), tmp_path / "vae", steps=1)
+
+
+def test_a_trained_piece_is_that_runs_part_and_resolves_without_it(run, tmp_path):
     piece = use("run", path=str(run.path))
     latent = spec(use("latent", autoencoder=piece, prior=use("diffusion", network=use("mlp", width=8, depth=1))))
     planned = plan(latent)
@@ -253,8 +252,7 @@ def test_a_trained_piece_is_that_runs_part_and_resolves_without_it(tmp_path):
         plan(latent)
 
 
-def test_a_piece_of_a_trained_piece_is_taken_by_its_path(tmp_path):
-    run = train(spec(use("autoencoder", **MLP)), tmp_path / "vae", steps=1)
+def test_a_piece_of_a_trained_piece_is_taken_by_its_path(run):
     encoder = use("run", path=str(run.path), at="model.encoder", train=True)
     model = build(spec(use("autoencoder", encoder=encoder, decoder=MLP["decoder"])))
     kept = run.load_weights()
@@ -294,20 +292,22 @@ class Named(Flat):
             self.scale += 0.5
 
 
+def named(**params):
+    return spec(use("autoencoder", encoder=use(Named, **params), decoder=MLP["decoder"]))
+
+
 def test_a_part_says_what_its_keywords_stand_for():
-    planned = plan(spec(use("autoencoder", encoder=use(Named, name="three"), decoder=MLP["decoder"])))
+    planned = plan(named(name="three"))
     assert planned.calls["model.encoder"].arguments == {"scale": 3.0, "name": None}
     assert planned.resolved.model["encoder"].params == {"scale": 3.0}
-    beside = plan(spec(use("autoencoder", encoder=use(Named, name="three", scale=4.0), decoder=MLP["decoder"])))
-    assert beside.calls["model.encoder"].arguments["scale"] == 4.0
-    with pytest.raises(
-        SpecError, match="model.encoder: .* cannot be used: Named expects a name that it knows, got 'no"
-    ):
-        plan(spec(use("autoencoder", encoder=use(Named, name="nobody"), decoder=MLP["decoder"])))
+    assert plan(named(name="three", scale=4.0)).calls["model.encoder"].arguments["scale"] == 4.0
+    message = "model.encoder: .* cannot be used: Named expects a name that it knows, got 'no"
+    with pytest.raises(SpecError, match=message):
+        plan(named(name="nobody"))
 
 
 def test_values_from_elsewhere_are_loaded_into_a_new_model_alone(tmp_path):
-    system = spec(use("autoencoder", encoder=use(Named, name="three"), decoder=MLP["decoder"]))
+    system = named(name="three")
     assert float(build(system).encoder.scale.detach()) == 3.5
     run = train(system, tmp_path / "run", steps=1)
     trained = run.load_weights()["encoder.scale"]

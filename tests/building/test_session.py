@@ -29,11 +29,8 @@ def test_a_weight_under_two_names_is_averaged_under_both(tmp_path):
     run = Run.create(tmp_path / "run", spec(VAE), {})
     tensors = {"model": {"a": shared, "b": shared, "c": shared.clone()}, "ema": {"a": average}}
     store.save(run.checkpoints, "step-1", store.Checkpoint(tensors, {}))
-    assert {name: value.tolist() for name, value in run.load_weights().items()} == {
-        "a": [1, 1],
-        "b": [1, 1],
-        "c": [0, 0],
-    }
+    weights = {name: value.tolist() for name, value in run.load_weights().items()}
+    assert weights == {"a": [1, 1], "b": [1, 1], "c": [0, 0]}
 
 
 def test_what_has_no_weights_may_be_overridden_on_loading(tmp_path):
@@ -99,9 +96,8 @@ def test_what_is_refused_is_refused_before_anything_is_written(tmp_path, wrong, 
 def test_a_directory_that_holds_a_run_is_resumed_or_overwritten_and_nothing_else(tmp_path):
     train(spec(VAE), tmp_path / "run", steps=2)
     before = Run.open(tmp_path / "run").load_weights()
-    with pytest.raises(
-        ValueError, match="already holds a run; use --resume to continue it or --overwrite to replace it"
-    ):
+    message = "already holds a run; use --resume to continue it or --overwrite to replace it"
+    with pytest.raises(ValueError, match=message):
         train(spec(VAE), tmp_path / "run", steps=2)
     with pytest.raises(ValueError, match="was trained with a different `model`"):
         train(spec(DENOISER), tmp_path / "run", resume=True)

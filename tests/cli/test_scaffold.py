@@ -8,16 +8,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from modkit.building.checker import check
-from modkit.cli.app import app
 from modkit.cli.scaffold import STARTERS, create_plugin, make_files
 from modkit.kinds import KINDS
 from modkit.parts.registry import get_registry
 from modkit.specs.load import load_spec
 from modkit.testing import find_subjects, make_battery
 from modkit.testing.checks import LONG
+from tests.command import run
 from tests.environment import Environment
 from tests.plugin_factory import make_plugin
 
@@ -121,16 +120,11 @@ def test_trees_are_as_ruff_wants_them(trees, command):
         ("taken", "got 'taken', a plug-in of modkit-other"),
     ],
 )
-def test_a_name_that_will_not_do_is_refused_before_anything_is_written(tmp_path, monkeypatch, name, said):
-    make_plugin(tmp_path / "site", "taken", distribution="modkit-other")
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+def test_a_name_that_will_not_do_is_refused_before_anything_is_written(site, tmp_path, monkeypatch, name, said):
+    make_plugin(site, "taken", distribution="modkit-other")
     monkeypatch.chdir(tmp_path)
-    get_registry.cache_clear()
-    try:
-        with pytest.raises(ValueError, match=f"new-plugin expects .*{said}"):
-            create_plugin(name)
-    finally:
-        get_registry.cache_clear()
+    with pytest.raises(ValueError, match=f"new-plugin expects .*{said}"):
+        create_plugin(name)
     assert os.listdir(tmp_path) == ["site"]
 
 
@@ -146,26 +140,17 @@ def test_a_folder_that_holds_something_is_left_as_it_is(tmp_path):
 
 def test_the_command_writes_a_sampler_unless_told_otherwise(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["new-plugin", "acme"])
-    assert done.exit_code == 0
-    assert "the sampler acme/euler in modkit-acme" in done.stdout
-    assert (tmp_path / "modkit-acme" / "modkit_acme" / "sampler.py").is_file()
-    (tmp_path / "empty").mkdir()
-    done = CliRunner().invoke(app, ["new-plugin", "acme", "--kind", "lr-schedule", "--out", "empty"])
-    assert done.exit_code == 0
-    assert (tmp_path / "empty" / "modkit_acme" / "lr_schedule.py").is_file()
-
-
-def test_the_command_s_mistakes_are_status_2(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for arguments, said in (
+    for arguments, message in (
         (["acme", "--kind", "smapler"], "unknown kind 'smapler'; did you mean 'sampler'?"),
         (["Acme"], "new-plugin expects a name of lower-case letters"),
     ):
-        done = CliRunner().invoke(app, ["new-plugin", *arguments])
-        assert done.exit_code == 2
-        assert done.stderr.startswith(f"modkit: {said}")
+        assert run("new-plugin", *arguments, status=2)[1].startswith(f"modkit: {message}")
     assert not os.listdir(tmp_path)
+    assert "the sampler acme/euler in modkit-acme" in run("new-plugin", "acme")[0]
+    assert (tmp_path / "modkit-acme" / "modkit_acme" / "sampler.py").is_file()
+    (tmp_path / "empty").mkdir()
+    run("new-plugin", "acme", "--kind", "lr-schedule", "--out", "empty")
+    assert (tmp_path / "empty" / "modkit_acme" / "lr_schedule.py").is_file()
 
 
 def test_the_versions_that_it_fits_are_stated():
@@ -173,8 +158,7 @@ def test_the_versions_that_it_fits_are_stated():
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=[] if kind == IN_A_NEW_ENVIRONMENT else pytest.mark.full) for kind in STARTERS],
+    "kind", [pytest.param(kind, marks=[] if kind == IN_A_NEW_ENVIRONMENT else pytest.mark.full) for kind in STARTERS]
 )
 def test_a_tree_works_in_a_new_environment(tmp_path, kind):
     folder, environment = create_plugin("acme", kind, tmp_path / "acme"), Environment(tmp_path / "venv")

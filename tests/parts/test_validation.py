@@ -83,11 +83,7 @@ def test_plain_data_that_fits(value, annotation):
         ([1], dict[str, int], "expected dict[str, int], got [1]"),
         (object, Any, "expected plain data, got <class 'object'>"),
         (1, Settings, "expected the keys of Settings, got 1"),
-        (
-            {"step": 1},
-            Settings,
-            "unknown key 'step'; did you mean 'steps'?; Settings has: steps, mode, inner, stages",
-        ),
+        ({"step": 1}, Settings, "unknown key 'step'; did you mean 'steps'?; Settings has: steps, mode, inner, stages"),
         (
             {"state": 1},
             Settings,

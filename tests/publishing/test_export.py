@@ -1,4 +1,3 @@
-import importlib
 import os
 import shutil
 import subprocess
@@ -8,13 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from torch import nn
 
 from modkit import Spec, SpecError, TensorType, build, load, train, use
-from modkit.cli.app import app
 from modkit.evaluation.evaluate_run import evaluate_run
 from modkit.evaluation.report import Report
 from modkit.parts.registry import get_registry
@@ -22,6 +19,7 @@ from modkit.publishing.export import export
 from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
 from modkit.types import Score
+from tests.command import run as run_command
 from tests.files import write_pictures
 from tests.play import MLP, spec
 from tests.plugin_factory import make_plugin
@@ -87,17 +85,13 @@ def test_the_card_says_what_it_is_how_good_and_how_to_load_it(run, exported):
         {"type": "copies-near", "name": "copies|near", "value": 2.0},
     ]
     task = {"type": "unconditional-image-generation", "name": "Image generation"}
+    result = {"task": task, "dataset": {"type": "digits", "name": "digits"}, "metrics": metrics}
     assert matter == {
         "library_name": "modkit",
         "pipeline_tag": "unconditional-image-generation",
         "tags": ["modkit", "autoencoder"],
         "datasets": ["digits"],
-        "model-index": [
-            {
-                "name": "toy",
-                "results": [{"task": task, "dataset": {"type": "digits", "name": "digits"}, "metrics": metrics}],
-            }
-        ],
+        "model-index": [{"name": "toy", "results": [result]}],
     }
     number = sum(value.numel() for value in load(run).parameters())
     for line in (
@@ -139,16 +133,15 @@ def test_it_loads_in_a_new_environment_and_samples_the_same(run, exported, tmp_p
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json", "state.json", "modkit.lock", "spec.yaml"])
-@pytest.mark.parametrize("harm", ["changed", "missing"])
-def test_what_is_damaged_is_refused_by_name(exported, name, harm):
+def test_what_is_damaged_is_refused_by_name(exported, name):
     data = bytearray((exported / name).read_bytes())
     data[len(data) // 2] ^= 1
     (exported / name).write_bytes(data)
-    if harm == "missing":
-        (exported / name).unlink()
-    with pytest.raises(ValueError) as error:
-        load(exported)
-    assert str(exported) in str(error.value) and name in str(error.value)
+    for _ in ("changed", "missing"):
+        with pytest.raises(ValueError) as error:
+            load(exported)
+        assert str(exported) in str(error.value) and name in str(error.value)
+        (exported / name).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -223,10 +216,7 @@ def test_data_of_a_folder_stay_where_they_are(tmp_path):
         evaluate_run(Run.open(out))
     overrides = [f"data.root={tmp_path / 'elsewhere'}"]
     assert torch.equal(load(out, overrides).sample(2, seed=0), x)
-    done = CliRunner().invoke(
-        app, ["evaluate", str(out), *overrides, "--features", "pixels", "--metrics", "fd", "-n", "4"]
-    )
-    assert done.exit_code == 0, done.output
+    run_command("evaluate", out, *overrides, "--features", "pixels", "--metrics", "fd", "-n", 4)
     (report,) = (out / "evaluations").glob("*.json")
     assert Report.from_json(report.read_bytes()).checkpoint == "step-00000001"
 
@@ -255,7 +245,7 @@ def test_a_local_part_is_refused(tmp_path):
     assert os.listdir(tmp_path) == ["run"]
 
 
-def test_a_path_of_this_machine_in_the_model_is_refused(run, tmp_path, monkeypatch):
+def test_a_path_of_this_machine_in_the_model_is_refused(site, tmp_path):
     source = """
         from modkit.part import Part, hookimpl
 
@@ -263,15 +253,11 @@ def test_a_path_of_this_machine_in_the_model_is_refused(run, tmp_path, monkeypat
         def modkit_parts():
             return [Part("encoder", "noted", "tests.publishing.test_export:Local", "")]
     """
-    make_plugin(tmp_path / "site", "acme", source)
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    get_registry.cache_clear()
+    make_plugin(site, "acme", source)
     noted = use("autoencoder", encoder=use("acme/noted", note="/home/me/x"), decoder=MLP["decoder"])
     made = train(spec(noted, steps=1), tmp_path / "run")
     with pytest.raises(ValueError, match="without absolute paths, got '/home/me/x' at model.encoder.note"):
         export(made, tmp_path / "out")
-    monkeypatch.undo()
-    get_registry.cache_clear()
     assert not (tmp_path / "out").exists()
 
 
@@ -310,27 +296,19 @@ def bad(run, out, *, checkpoint):
 """
 
 
-def test_other_layouts_come_from_plugins(run, tmp_path, monkeypatch):
-    export_to = lambda name: CliRunner().invoke(app, ["export", str(run.path), str(tmp_path / "o"), "--to", name])  # noqa: E731
-    get_registry.cache_clear()
-    make_plugin(tmp_path / "site", "acme", FORMATS)
-    (tmp_path / "site" / "exporting_of_acme.py").write_text(TARGETS)
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    get_registry.cache_clear()
-    importlib.invalidate_caches()
+def test_other_layouts_come_from_plugins(run, site, tmp_path):
+    command = ("export", run.path, tmp_path / "o", "--to")
+    make_plugin(site, "acme", FORMATS)
+    (site / "exporting_of_acme.py").write_text(TARGETS)
     for name, message in {
         "plian": "unknown format 'plian'; did you mean 'plain'?; available: absent, bad, ",
         "absent": "format absent: module exporting_of_acme has no 'nothing'",
         "bad": "bad holds no autoencoder",
     }.items():
-        done = export_to(name)
-        assert done.exit_code == 2 and message in done.output and not (tmp_path / "o").exists(), done.output
-    done = export_to("plain")
-    assert done.exit_code == 0 and done.output == f"exported: {tmp_path / 'o'}\n", done.output
+        assert message in run_command(*command, name, status=2)[1] and not (tmp_path / "o").exists()
+    assert run_command(*command, "plain") == (f"exported: {tmp_path / 'o'}\n", "")
     assert (tmp_path / "o" / "told").read_text() == f"{run.path} None" and sorted(os.listdir(tmp_path)) == ["o", "site"]
-    make_plugin(tmp_path / "site", "other", FORMATS.replace('"export"', '"bad"'))
+    make_plugin(site, "other", FORMATS.replace('"export"', '"bad"'))
     get_registry.cache_clear()
-    done = export_to("plain")
-    assert done.exit_code == 2 and "'plain' is declared more than once, by exporting_of_acme:export and" in done.output
-    monkeypatch.undo()
-    get_registry.cache_clear()
+    message = "'plain' is declared more than once, by exporting_of_acme:export and"
+    assert message in run_command(*command, "plain", status=2)[1]

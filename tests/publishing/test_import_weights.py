@@ -1,13 +1,12 @@
 import pytest
 import torch
-from click.testing import CliRunner
 
 from modkit import Spec, build, load
-from modkit.cli.app import app
 from modkit.evaluation.evaluate_run import evaluate_run
 from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
 from modkit.training.train import train
+from tests.command import run as run_command
 
 SPEC = """
 name: adopted
@@ -28,10 +27,9 @@ def spec():
 @pytest.fixture
 def weights(spec):
     draw = torch.Generator().manual_seed(3)
-    state = build(spec).state_dict()
     return {
         key: torch.rand(value.shape, generator=draw) if value.is_floating_point() else value
-        for key, value in state.items()
+        for key, value in build(spec).state_dict().items()
     }
 
 
@@ -55,9 +53,8 @@ def test_an_adopted_run_is_measured_on_data_that_are_named(tmp_path, spec, weigh
     report = evaluate_run(run, overrides=["data=digits", "data.size=8"], metrics=["fd"], features="pixels", num=20)
     assert all(score.value > 0 for name, score in report.scores.items() if name.startswith("FD")), report.scores
     assert any(name.startswith("FD") for name in report.scores)
-    arguments = [str(run.path), "data=digits", "data.size=8", "--features", "pixels", "--metrics", "fd", "-n", "20"]
-    done = CliRunner().invoke(app, ["evaluate", *arguments])
-    assert done.exit_code == 0 and "FD" in done.output, done.output
+    arguments = (run.path, "data=digits", "data.size=8", "--features", "pixels", "--metrics", "fd", "-n", 20)
+    assert "FD" in run_command("evaluate", *arguments)[0]
     with pytest.raises(ValueError, match="training expects a spec with `data`"):
         train(spec, tmp_path / "other")
 
@@ -72,9 +69,8 @@ def test_all_that_does_not_fit_is_in_one_error_and_nothing_is_written(tmp_path, 
     with pytest.raises(ValueError) as error:
         import_weights(spec, weights, tmp_path / "run")
     said = str(error.value)
-    assert said.startswith(
-        "the weights do not fit the model: 1 missing: conditioner.embedding.weight; 1 unknown: more; "
-    )
+    start = "the weights do not fit the model: 1 missing: conditioner.embedding.weight; 1 unknown: more; "
+    assert said.startswith(start)
     assert f"1 of another shape: {first} (" in said and said.endswith(f"1 not finite: {second}")
     assert not (tmp_path / "run").exists()
 

@@ -70,12 +70,7 @@ def test_the_defaults_of_a_spec_without_train_are_written_out():
         ("{log: 5}", 14, "train.log", "got 5, expected a mapping"),
         ("{setps: 3}", 9, "train.setps", r"got an unknown key 'setps', .* \(did you mean 'steps'\?\)"),
         ("{optimizer: {use: adam, lr: fast}}", 36, "train.optimizer.lr", "expected float, got 'fast'"),
-        (
-            "{optimizer: {use: adam, parameters: 3}}",
-            32,
-            "train.optimizer.parameters",
-            "which the slot of .* provides",
-        ),
+        ("{optimizer: {use: adam, parameters: 3}}", 32, "train.optimizer.parameters", "which the slot of .* provides"),
     ],
 )
 def test_a_wrong_setting_is_refused_at_its_place(train, column, path, message):
