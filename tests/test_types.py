@@ -44,17 +44,14 @@ def test_condition_types_join_vectors_and_tokens_and_keep_the_rest():
     assert not CondType() and all((a, b, CondType(time=True), CondType(labels=1)))
 
 
-@pytest.mark.parametrize(
-    "one", [CondType(noise=2), CondType(labels=3), CondType(concat=MAP), CondType(time=True)], ids=str
+test_conditions_that_cannot_be_joined_are_refused = refusals(
+    (CondType(noise=2), CondType(noise=2), "from one side only"),
+    (CondType(labels=3), CondType(labels=3), "from one side only"),
+    (CondType(concat=MAP), CondType(concat=MAP), "from one side only"),
+    (CondType(time=True), CondType(time=True), "from one side only"),
+    (CondType(context=(1, 5)), CondType(context=(1, 6)), "expect one width, got 5 and 6"),
+    of=CondType.merge,
 )
-def test_other_conditions_stand_on_one_side(one):
-    with pytest.raises(ValueError, match="from one side only"):
-        one.merge(one)
-
-
-def test_joined_tokens_have_one_width():
-    with pytest.raises(ValueError, match="expect one width, got 5 and 6"):
-        CondType(context=(1, 5)).merge(CondType(context=(1, 6)))
 
 
 def test_conditions_join_as_their_types_do():

@@ -88,6 +88,11 @@ class Spec:
         return "name: ü\nmodel: 1\n"
 
 
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(tmp_path / "run", Spec(), LOCK)
+
+
 def test_a_kill_before_every_system_call_leaves_a_run_or_a_place_for_one(tmp_path):
     killed = json.loads(run_python("-c", KILLED, tmp_path).stdout)
     assert list(killed) == ["make", "replace", "cut", "draw"] and min(killed.values()) >= 4, killed
@@ -126,9 +131,8 @@ def test_a_run_is_not_made_over_anything_unasked(tmp_path):
         save(run.checkpoints, "step-1", Checkpoint())
         run.finish()
     (path / "notes.txt").write_text("the reader's own")
-    with pytest.raises(
-        ValueError, match="already holds a run; use --resume to continue it or --overwrite to replace it"
-    ):
+    message = "already holds a run; use --resume to continue it or --overwrite to replace it"
+    with pytest.raises(ValueError, match=message):
         Run.create(path, Spec(), LOCK)
     assert len(Run.open(path).read_metrics()) == 1
     Run.create(path, Spec(), LOCK, overwrite=True)
@@ -150,15 +154,13 @@ def test_floats_come_back_exactly_and_what_is_no_number_is_refused(tmp_path):
             run.log(row)
             assert run.read_metrics()[-1] == row
         for value in (float("nan"), float("inf"), torch.ones(1)):
-            with pytest.raises(ValueError, match="rows of plain values and finite numbers"):
-                run.log({"loss": value})
-            with pytest.raises(ValueError, match="rows of plain values and finite numbers"):
-                run.time({"seconds": value})
+            for write in (run.log, run.time):
+                with pytest.raises(ValueError, match="rows of plain values and finite numbers"):
+                    write({"loss": value})
     assert Run.open(tmp_path / "run").read_metrics() == rows and not (tmp_path / "run" / "timing.jsonl").exists()
 
 
-def test_cut_takes_the_metrics_back_and_keeps_the_timing(tmp_path):
-    run = Run.create(tmp_path / "run", Spec(), LOCK)
+def test_cut_takes_the_metrics_back_and_keeps_the_timing(run):
     marks = [run.mark()]
     for step in range(4):
         run.log({"step": step})
@@ -190,26 +192,20 @@ def test_cut_takes_the_metrics_back_and_keeps_the_timing(tmp_path):
     run.close()
 
 
-def test_a_damaged_line_is_named_and_a_torn_last_one_left_out(tmp_path):
-    run = Run.create(tmp_path / "run", Spec(), LOCK)
+def test_a_damaged_line_is_named_and_a_torn_last_one_left_out(run):
     (run.path / "metrics.jsonl").write_bytes(b'{"a": 1}\n{"a"')
     assert run.read_metrics() == [{"a": 1}]
-    for line, message in (
-        (b'{"a"', "not a row"),
-        (b"[1]", "got list"),
-        (b'{"a": NaN}', "NaN is not valid JSON"),
-        (b"\xff", "not a row"),
-    ):
+    lines = {b'{"a"': "not a row", b"[1]": "got list", b'{"a": NaN}': "NaN is not valid JSON", b"\xff": "not a row"}
+    for line, message in lines.items():
         (run.path / "metrics.jsonl").write_bytes(b'{"a": 1}\n' + line + b"\n")
         with pytest.raises(ValueError, match=rf"metrics\.jsonl:2 .*{message}"):
             run.read_metrics()
 
 
-def test_pictures_are_written_pixel_for_pixel(tmp_path):
-    run = Run.create(tmp_path / "run", Spec(), LOCK)
+def test_pictures_are_written_pixel_for_pixel(run):
     grid = torch.arange(24, dtype=torch.uint8).view(3, 2, 4)
     path = run.write_picture("step-00000010", grid)
-    assert path == tmp_path / "run" / "samples" / "step-00000010.png"
+    assert path == run.path / "samples" / "step-00000010.png"
     assert torch.equal(torch.tensor(np.asarray(Image.open(path))).permute(2, 0, 1), grid)
     run.write_picture("step-00000010", grid[:1])
     assert torch.equal(torch.tensor(np.asarray(Image.open(path))), grid[0])
