@@ -22,6 +22,9 @@ from modkit.training.trainer import Trainer
 from modkit.types import Batch
 
 MLP = {"encoder": use("mlp", width=16, depth=1), "decoder": use("mlp", width=16, depth=1)}
+VAE = use("autoencoder", **MLP)
+SMALL = {"width": 8, "depth": 1}
+GAN = use("gan", generator=use("mlp", **SMALL), discriminator=use("mlp", **SMALL))
 LINEAR = {"encoder": use("mlp", depth=0), "decoder": use("mlp", depth=0)}  # the encoder has no parameters
 
 

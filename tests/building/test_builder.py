@@ -6,13 +6,11 @@ from modkit import CondType, Spec, SpecError, TensorType, build, use
 from modkit.building.builder import MAX_REGISTRATIONS, Failed, Site
 from modkit.building.plan import plan
 from modkit.specs.event import MAX_RANK, read_fields, read_type
-from tests.play import MLP, spec, state
+from tests.play import GAN, MLP, SMALL, spec, state
 from tests.refusals import list_problems, refusals
 
 HEAD = "name: toy\ndata: {use: digits, size: 8}\n"
-SMALL = {"width": 8, "depth": 1}
 LATENT = use("latent", autoencoder=use("autoencoder", **MLP), prior=use("diffusion", network=use("mlp", **SMALL)))
-GAN = use("gan", generator=use("mlp", **SMALL), discriminator=use("mlp", **SMALL))
 
 
 class Deep(nn.Module):
@@ -54,10 +52,6 @@ def text(model):
 
 def site(own, **options):
     return Site(plan(own), meta=False, **options)
-
-
-def refused(own):
-    return list_problems(build, own)
 
 
 def test_initialisation_is_a_function_of_seed_and_path():
@@ -124,11 +118,11 @@ def test_a_slot_says_where_it_was_written():
 
 
 def test_what_a_part_refuses_is_reported_at_its_place_with_the_types_it_was_told():
-    (problem,) = refused(text("{use: gan, generator: {use: dcgan, channels: 0}}"))
+    (problem,) = list_problems(build, text("{use: gan, generator: {use: dcgan, channels: 0}}"))
     assert problem.startswith(
         "spec.yaml:3:30: model.generator: the generator dcgan cannot be built from z 64 unbounded, x 1×8×8 in [-1, 1]: "
     )
-    (problem,) = refused(spec(use("autoencoder", encoder=use(Asking), decoder=MLP["decoder"])))
+    (problem,) = list_problems(build, spec(use("autoencoder", encoder=use(Asking), decoder=MLP["decoder"])))
     assert "model.encoder: the encoder Asking cannot" in problem and "cond" in problem
 
 
@@ -140,7 +134,7 @@ def test_each_independent_branch_is_reported_once():
   critic: {use: patch, layers: 9}
   regularizers: {r1: {use: r1, gamma: -1.0}}
 """
-    assert [problem.split(": ")[:2] for problem in refused(text(own))] == [
+    assert [problem.split(": ")[:2] for problem in list_problems(build, text(own))] == [
         ["spec.yaml:5:12", "model.encoder"],
         ["spec.yaml:7:11", "model.critic"],
         ["spec.yaml:8:22", "model.regularizers.r1"],
@@ -156,7 +150,7 @@ def test_what_hangs_on_a_failed_part_has_failed_too():
 
 def test_a_part_of_absurdly_many_modules_is_stopped_while_it_is_made():
     Deep.built = 0
-    (problem,) = refused(spec(use("autoencoder", encoder=use(Deep), decoder=MLP["decoder"])))
+    (problem,) = list_problems(build, spec(use("autoencoder", encoder=use(Deep), decoder=MLP["decoder"])))
     assert f"expected at most {MAX_REGISTRATIONS} modules and parameters in one part, got more" in problem
     assert Deep.built <= MAX_REGISTRATIONS / 2 + 1, "its weights count before it has registered a module"
 
@@ -168,8 +162,8 @@ def test_a_shared_part_is_built_once_and_refused_under_other_types():
     model = place.build_model(data.x, data.fields)
     assert model.regularizers["a"] is model.regularizers["b"]
     assert list(place.built).count("model.regularizers.a") == 1
-    (problem,) = refused(
-        text("{use: latent, autoencoder: {encoder: mlp, decoder: mlp}, prior: {ref: model.autoencoder}}")
+    (problem,) = list_problems(
+        build, text("{use: latent, autoencoder: {encoder: mlp, decoder: mlp}, prior: {ref: model.autoencoder}}")
     )
     assert problem.startswith(
         "spec.yaml:3:72: model.prior: the part at model.autoencoder is shared under other types: x 4 "
@@ -227,11 +221,7 @@ test_wrong_fields_are_refused_at_their_place = refusals(
         "{labels: {shape: [], classes: many}}",
         r"^spec.yaml:2:\d+: x.fields.labels.classes: expected int \| None",
     ),
-    (
-        read_fields,
-        "{labels: {shape: [], fields: {}}}",
-        r"^spec.yaml:2:\d+: x.fields.labels.fields: got an unknown key",
-    ),
+    (read_fields, "{labels: {shape: [], fields: {}}}", r"^spec.yaml:2:\d+: x.fields.labels.fields: got an unknown key"),
     (read_type, "[1]", "x.fields: expected dict"),
     of=lambda function, fields: function(read(f"{{shape: [4], fields: {fields}}}")),
     error=SpecError,

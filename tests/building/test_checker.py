@@ -8,14 +8,12 @@ from torch import Tensor, nn
 import modkit
 from modkit import CondType, Event, Latents, Spec, SpecError, TensorType, check, use
 from modkit.models.model import Model, Player
-from tests.play import MLP, spec
+from tests.play import MLP, SMALL, spec
 from tests.processes import READ_PEAK, run_python
 from tests.refusals import list_problems, refusals
 
 HEAD = "name: toy\ndata: {use: digits, size: 8}\n"
-SMALL = {"width": 8, "depth": 1}
 DENOISER = use("diffusion", network=use("mlp", **SMALL), sampler=use("ddim", steps=2))
-GAN = use("gan", generator=use("mlp", **SMALL), discriminator=use("mlp", **SMALL))
 
 
 class Encoder(nn.Module):
@@ -109,12 +107,8 @@ def text(model):
     return Spec.from_yaml(f"{HEAD}model: {model}\n", "spec.yaml")
 
 
-def problems(own):
-    return list_problems(check, own)
-
-
 def check_once(own):
-    (problem,) = problems(own)
+    (problem,) = list_problems(check, own)
     raise ValueError(problem)
 
 
@@ -158,12 +152,12 @@ test_a_wrong_emission_is_reported_at_the_part_that_lies = refusals(
 
 
 def test_a_part_that_trips_over_its_types_is_blamed_and_not_its_neighbours():
-    (problem,) = problems(spec(use("diffusion", network=use(Fragile))))
+    (problem,) = list_problems(check, spec(use("diffusion", network=use(Fragile))))
     assert problem.startswith("model.network: it cannot run on its types: RuntimeError: ")
 
 
 def test_a_part_that_declares_no_conditions_is_refused_where_there_are_some():
-    (problem,) = problems(spec(use("diffusion", network=use(Network))))
+    (problem,) = list_problems(check, spec(use("diffusion", network=use(Network))))
     assert "model.network: the network Network cannot be built" in problem
     assert "expected a part that takes conditions, got one without `cond` under time" in problem
 
@@ -175,15 +169,12 @@ def test_a_part_that_needs_values_is_trusted_and_said_to_be_unchecked():
 
 
 def test_a_loss_that_is_no_scalar_is_refused():
-    (problem,) = problems(spec(use(Vectors)))
+    (problem,) = list_problems(check, spec(use(Vectors)))
     assert problem == "model: the loss nll of one expects a scalar, got (2,)"
 
 
 test_names_and_numbers_of_training_are_held_against_the_model = refusals(
-    (
-        "{use: gan, weights: {r2: 1.0}}",
-        "^spec.yaml:3:33: .*model.weights.r2: got a weight of 'r2', .*losses: adv",
-    ),
+    ("{use: gan, weights: {r2: 1.0}}", "^spec.yaml:3:33: .*model.weights.r2: got a weight of 'r2', .*losses: adv"),
     (
         "{use: gan, regularizers: {r1: r1}, weights: {r1: {use: adaptive}}}",
         "^spec.yaml:3:57: .*model.weights.r1: .*expects a decoder with a last layer",
@@ -220,7 +211,7 @@ def test_a_model_whose_prior_takes_no_latent_names_both_ends():
   at: codes
 """
     )
-    (problem,) = problems(own)
+    (problem,) = list_problems(check, own)
     assert problem.startswith(
         "spec.yaml:6:10: model.prior: model.prior (diffusion, spec.yaml:6:10) accepts no latent of "
     )
@@ -229,18 +220,18 @@ def test_a_model_whose_prior_takes_no_latent_names_both_ends():
 
 def test_a_part_inside_a_prior_that_cannot_take_the_latent_names_both_ends():
     latent = "latent, autoencoder: {encoder: mlp, decoder: mlp}"
-    (problem,) = problems(text(f"{{use: {latent}, prior: {{use: diffusion, network: {{use: unet}}}}}}"))
+    (problem,) = list_problems(check, text(f"{{use: {latent}, prior: {{use: diffusion, network: {{use: unet}}}}}}"))
     assert problem.startswith(
         "spec.yaml:3:98: model.prior.network: the network unet cannot be built from x 4 unbounded"
     )
     assert problem.endswith("; it is fed by the latent 'continuous' of model.autoencoder (autoencoder, spec.yaml:3:35)")
     inner = f"{{use: {latent}, prior: {{use: {latent}, prior: {{use: diffusion, network: unet}}}}}}"
-    (problem,) = problems(text(inner))
+    (problem,) = list_problems(check, text(inner))
     assert "model.prior.prior.network: " in problem and "of model.prior.autoencoder (autoencoder, " in problem
 
 
 def test_what_gets_its_type_from_the_data_names_them():
-    (problem,) = problems(text("{use: autoencoder, encoder: {use: mlp, width: 0}}"))
+    (problem,) = list_problems(check, text("{use: autoencoder, encoder: {use: mlp, width: 0}}"))
     assert problem.endswith("MLPEncoder expects width >= 1, got 0; it is fed by data (digits, spec.yaml:2:7)")
 
 

@@ -37,10 +37,6 @@ def read(text):
     return Spec.from_yaml(text, "spec.yaml")
 
 
-def problems(text):
-    return list_problems(plan, read(text))
-
-
 def test_short_forms_and_defaults_are_written_out():
     planned = plan(read(LATENT))
     model = planned.resolved.model
@@ -79,18 +75,6 @@ def test_a_resolved_spec_resolves_to_itself_and_reads_back(model):
     assert Spec.from_yaml(resolved.to_yaml()) == resolved
 
 
-def test_python_and_yaml_build_the_same_plan():
-    model = use(
-        "latent",
-        autoencoder={"encoder": "mlp", "decoder": "mlp"},
-        prior=use("diffusion", network="mlp", schedule="cosine", sampler=use("ddim", steps=5)),
-    )
-    train = {"steps": 3, "players": {"prior/*": {"optimizer": "sgd"}}}
-    python = Spec(name="toy", data=use("digits", size=8), model=model, train=train)
-    assert python == read(LATENT)
-    assert plan(python).resolved == plan(read(LATENT)).resolved
-
-
 @pytest.mark.smoke
 def test_every_problem_is_found_and_stands_at_its_place():
     text = f"""{HEAD}model:
@@ -102,7 +86,7 @@ def test_every_problem_is_found_and_stands_at_its_place():
 train:
   optimizer: {{use: adam, lr: fast}}
 """
-    found = problems(text)
+    found = list_problems(plan, read(text))
     assert [problem.split(": ")[:2] for problem in found] == [
         ["spec.yaml:5:25", "model.generator.widht"],
         ["spec.yaml:6:18", "model.discriminator"],
@@ -155,12 +139,12 @@ test_what_does_not_fit_a_signature_is_refused = refusals(
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", ".", "n" * 101, '"a\\0b"', '"a\\\\b"'])
 def test_a_name_is_that_of_a_folder(name):
-    (problem,) = problems(f"name: {name}\ndata: digits\nmodel: gan")
+    (problem,) = list_problems(plan, read(f"name: {name}\ndata: digits\nmodel: gan"))
     assert problem.startswith("spec.yaml:1:7: name: got ") and problem.endswith(", expected a plain name, as of a file")
 
 
 def test_a_spec_without_data_needs_a_type():
-    assert problems("model: gan") == [
+    assert list_problems(plan, read("model: gan")) == [
         "spec.yaml:1:1: data: missing, expected a data set, or `x` with the type of one sample"
     ]
     assert plan(read("model: gan\nx: {shape: [4]}")).data is None
@@ -168,7 +152,7 @@ def test_a_spec_without_data_needs_a_type():
 
 def test_more_parts_than_any_system_has_are_refused():
     many = ", ".join(f"r{index}: r1" for index in range(MAX_PARTS))
-    (problem,) = problems(f"{HEAD}model: {{use: gan, regularizers: {{{many}}}}}")
+    (problem,) = list_problems(plan, read(f"{HEAD}model: {{use: gan, regularizers: {{{many}}}}}"))
     assert f"parts with all defaults, expected at most {MAX_PARTS}" in problem
 
 
@@ -180,9 +164,6 @@ def test_references_stay_and_are_the_same_object():
 train: {{batch_size: 24}}
 """
     assert plan(read(text)).calls["model.autoencoder.decoder"].arguments["width"] == 24
-    shared = read(f"{HEAD}model: {{use: gan, discriminator: {{ref: model.generator}}}}")
-    with pytest.raises(SpecError):
-        plan(shared)
     regularizers = f"{HEAD}model: {{use: gan, regularizers: {{a: r1, b: {{ref: model.regularizers.a}}}}}}"
     planned = plan(read(regularizers))
     assert planned.model.arguments["regularizers"]["b"] == Ref("model.regularizers.b", "model.regularizers.a")
@@ -197,14 +178,11 @@ def test_a_local_part_is_built_trained_and_recorded_as_not_reloadable(local, tmp
     model = use("autoencoder", encoder=use(local, scale=3.0), decoder=MLP["decoder"])
     own = spec(model)
     name = f"{local.__module__}:{local.__qualname__}"
-    with pytest.raises(SpecError, match=f"model.encoder.use: got the local {name}, which cannot be loaded by name"):
-        own.to_yaml()
     assert build(own).encoder.scale == 3.0
     run = train(own, tmp_path / "run", steps=1)
     assert Spec.from_yaml(run.spec_text).model["encoder"] == use(f"local:{name}", scale=3.0)
-    with pytest.raises(
-        SpecError, match=rf"spec.yaml:\d+:\d+: model.encoder: got the local {name}, which cannot be loaded"
-    ):
+    message = rf"spec.yaml:\d+:\d+: model.encoder: got the local {name}, which cannot be loaded by name"
+    with pytest.raises(SpecError, match=message):
         load(run)
     trained = load(run, spec=own)
     assert torch.equal(trained.encoder.scale, run.load_weights()["encoder.scale"]) and trained.encoder.scale != 3.0

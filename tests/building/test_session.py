@@ -6,9 +6,8 @@ import torch
 from modkit import Spec, SpecError, load, train, use
 from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
-from tests.play import MLP, spec
+from tests.play import VAE, spec
 
-VAE = use("autoencoder", **MLP)
 DENOISER = use("diffusion", network=use("mlp", width=8, depth=1), sampler=use("ddim", steps=3))
 
 
@@ -130,6 +129,6 @@ def test_trained_pieces_have_their_weights_when_a_run_is_resumed_before_its_firs
 
 
 def test_training_needs_data(tmp_path):
-    with pytest.raises(ValueError, match="expects a spec with `data`"):
+    with pytest.raises(ValueError, match="training expects a spec with `data`"):
         train(Spec(model=VAE, x={"shape": [1, 8, 8]}), tmp_path / "run")
     assert not (tmp_path / "run").exists()

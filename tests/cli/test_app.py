@@ -1,7 +1,6 @@
 import json
 import os
 import re
-from importlib import metadata
 
 import click
 import numpy as np
@@ -103,9 +102,7 @@ def test_show_prints_a_part_with_its_parameters():
 
 def test_doctor_tells_versions_and_plugins(site):
     make_plugin(site, "acme", "raise RuntimeError('broken [red]')")
-    found = json.loads(run("doctor", "--json")[0])
-    assert (found["modkit"], found["torch"]) == (modkit.__version__, metadata.version("torch"))
-    (row,) = [row for row in found["plugins"] if row["plugin"] == "acme"]
+    (row,) = [row for row in json.loads(run("doctor", "--json")[0])["plugins"] if row["plugin"] == "acme"]
     assert row["status"] == "failed"
     text, _ = run("doctor")
     assert f"modkit {modkit.__version__}, python " in text and "broken [red]" in text
@@ -147,6 +144,7 @@ def test_check_prints_the_graph_and_writes_nothing(here):
     "arguments, message",
     [
         (["bad.yaml"], r"bad.yaml:6:23: model.network.widht: got an unknown key 'widht', .*\(did you mean 'width'\?\)"),
+        (["bad.yaml", "train.seed=x"], "bad.yaml:6:23: .*\n<override 1>:1:12: train.seed: .*\n$"),
         (["nowhere.yaml"], "cannot read nowhere.yaml: No such file or directory"),
         (["."], "cannot read .: Is a directory"),
         (["tiny.yaml", "model.sampler=dimm"], "<override 1>:1:15: model.sampler: no sampler is called 'dimm'"),
@@ -160,12 +158,6 @@ def test_a_wrong_spec_is_status_2_and_nothing_is_written(command, arguments, mes
     text, said = run(command, *arguments, status=2)
     assert text == "" and re.match(f"modkit: ({message})", said), said
     assert sorted(os.listdir(here)) == ["bad.yaml", "tiny.yaml"]
-
-
-def test_every_problem_is_a_line():
-    _, said = run("check", "bad.yaml", "train.seed=x", status=2)
-    first, second = said.splitlines()
-    assert first.startswith("modkit: bad.yaml:6:23: ") and second.startswith("<override 1>:1:12: train.seed: ")
 
 
 @pytest.mark.parametrize("command", ["check", "train"])

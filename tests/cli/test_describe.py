@@ -60,8 +60,6 @@ def test_listing_says_who_brings_what(site):
     facts = ("sampler", "acme/fast", "acme-parts", "2.1", "A sampler of acme")
     assert dict(zip(("kind", "name", "distribution", "version", "summary"), facts)) in rows
     assert len(list_parts()) == sum(len(list_parts(kind)) for kind in modkit.kinds.KINDS)
-    with pytest.raises(ValueError, match="unknown kind 'samplers'; did you mean 'sampler'"):
-        list_parts("samplers")
 
 
 def test_description_is_the_signature_and_the_docstring(site):
@@ -99,11 +97,6 @@ def test_every_part_of_ours_can_be_described_as_json(site):
         if entry.distribution == "modkit-generative":
             found = describe_part(entry.part.kind, entry.part.name)
             assert json.loads(json.dumps(found, allow_nan=False)) == found
-
-
-def test_description_names_the_nearest(site):
-    with pytest.raises(ValueError, match="no network is called 'unett'; did you mean 'unet'"):
-        describe_part("network", "unett")
 
 
 def test_diagnosis_counts_names_versions_and_gives_each_plugin_its_reason(site, monkeypatch):

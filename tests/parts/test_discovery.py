@@ -28,15 +28,20 @@ def names(rows):
     return {f"{row['kind']} {row['name']}" for row in rows}
 
 
-def test_listing_twenty_plugins_imports_no_torch(site):
+def test_listing_twenty_plugins_imports_no_torch_and_owns_stdout(site):
+    source = make_source("[Part('sampler', 'fast', 'torch:x', '')]")
     for number in range(20):
-        make_plugin(site, f"plugin{number}")
+        make_plugin(site, f"plugin{number}", f"print('hello')\n{source}")
     make_plugin(site, "heavy", make_source("[Part('network', 'x', 'torch:nn', '')]"))
     done, facts = command(site, "list", "--json")
     assert done.returncode == 0 and not facts["torch"]
     print(f"modkit list --json with 21 plug-ins: {facts['seconds']:.2f} s of CPU")
-    found = names(json.loads(done.stdout))
-    assert {f"sampler plugin{number}/fast" for number in range(20)} | {"network heavy/x", "sampler ddim"} <= found
+    rows = json.loads(done.stdout)
+    own = {f"sampler plugin{number}/fast" for number in range(20)} | {"network heavy/x", "sampler ddim"}
+    assert own <= names(rows)
+    done, facts = command(site, "doctor", "--json")
+    counts = json.loads(done.stdout)["counts"]
+    assert counts["ok"] >= 21 and counts["parts"] == len(rows) >= 83 and not facts["torch"]
 
 
 def test_each_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site):

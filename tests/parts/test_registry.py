@@ -1,17 +1,14 @@
 import importlib
-import json
 import sys
 import warnings
 
 import pytest
 
 import modkit
-from modkit.errors import suggest
 from modkit.kinds import KINDS
 from modkit.parts.registry import Entry, Problem, Registry, find, get_registry
 from tests.parts.broken import BROKEN, HEAD, make_source
 from tests.plugin_factory import make_plugin
-from tests.processes import run_python
 
 
 def load():
@@ -31,20 +28,15 @@ def status(read, plugin):
     return [one.status for one in read.plugins if one.name == plugin]
 
 
-def test_own_parts_have_bare_names_and_our_distribution():
-    entry = load().find_entry("sampler", "ddim")
+def test_own_parts_are_sorted_by_kind_and_have_bare_names_and_our_distribution():
+    read = load()
+    entry = read.find_entry("sampler", "ddim")
     assert (entry.part.target, entry.distribution) == ("modkit.samplers.ddim:DDIM", "modkit-generative")
     assert entry.version == modkit.__version__
-
-
-def test_parts_are_sorted_and_can_be_had_by_kind():
-    read = load()
     keys = [(entry.part.kind, entry.part.name) for entry in read.list_parts()]
-    assert keys == sorted(keys) and len(keys) == len(set(keys))
-    assert {kind for kind, _ in keys} <= set(KINDS)
-    assert [entry.part.name for entry in read.list_parts("sampler") if "/" not in entry.part.name] == [
-        "ancestral", "ddim", "dpm-solver++", "euler", "heun",
-    ]  # fmt: skip
+    assert keys == sorted(keys) and len(keys) == len(set(keys)) and {kind for kind, _ in keys} <= set(KINDS)
+    samplers = [entry.part.name for entry in read.list_parts("sampler") if "/" not in entry.part.name]
+    assert samplers == ["ancestral", "ddim", "dpm-solver++", "euler", "heun"]
 
 
 @pytest.mark.smoke
@@ -57,35 +49,14 @@ def test_plugin_parts_carry_its_name_and_its_distribution(site):
     assert (status(read, "acme"), reasons(read)) == (["ok"], [])
 
 
-def test_plugin_cannot_shadow_a_part_of_ours(site):
-    make_plugin(site, "acme", make_source('[Part("sampler", "ddim", "fractions:Fraction", "Mine")]'))
+def test_plugin_cannot_shadow_a_part_of_ours_and_its_former_names_go_on_working(site):
+    parts = '[Part("sampler", "ddim", "fractions:Fraction", "Mine", aliases=("quick",))]'
+    make_plugin(site, "acme", make_source(parts))
     read = load()
     assert read.find("sampler", "ddim").target == "modkit.samplers.ddim:DDIM"
     assert read.find("sampler", "acme/ddim").target == "fractions:Fraction"
-
-
-def test_former_names_go_on_working(site):
-    make_plugin(site, "acme", make_source('[Part("sampler", "fast", "fractions:Fraction", "S", aliases=("quick",))]'))
-    read = load()
-    assert read.find("sampler", "acme/quick") is read.find("sampler", "acme/fast")
-    assert names(read, "acme") == ["sampler acme/fast"]
-
-
-@pytest.mark.parametrize("case", BROKEN)
-def test_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site, case):
-    source, reason = BROKEN[case]
-    bad = f"bad-{case}"
-    make_plugin(site, "aaa")
-    make_plugin(site, bad, source)
-    make_plugin(site, "zzz")
-    read = load()
-    (problem,) = [problem for problem in read.problems if problem.plugin == bad]
-    assert problem.distribution == f"modkit-{bad}"
-    with pytest.raises(AssertionError, match=reason):
-        raise AssertionError(problem.reason)
-    assert (status(read, "aaa"), status(read, bad), status(read, "zzz")) == (["ok"], ["failed"], ["ok"])
-    assert names(read, "aaa") + names(read, bad) + names(read, "zzz") == ["sampler aaa/fast", "sampler zzz/fast"]
-    assert read.find("sampler", "ddim")
+    assert read.find("sampler", "acme/quick") is read.find("sampler", "acme/ddim")
+    assert names(read, "acme") == ["sampler acme/ddim"]
 
 
 def test_what_is_good_in_a_plugin_with_a_flaw_works(site):
@@ -111,10 +82,8 @@ def test_two_distributions_with_one_name_are_both_left_out(site):
     make_plugin(site, "acme", distribution="second")
     make_plugin(site, "fine")
     read = load()
-    (problem,) = [problem for problem in read.problems if problem.plugin == "acme"]
-    assert problem == Problem(
-        "acme", "first, second", "the name 'acme' is declared more than once: by first and second"
-    )
+    reason = "the name 'acme' is declared more than once: by first and second"
+    assert [one for one in read.problems if one.plugin == "acme"] == [Problem("acme", "first, second", reason)]
     assert (names(read, "acme"), status(read, "acme")) == ([], ["failed", "failed"])
     assert names(read, "fine") == ["sampler fine/fast"]
 
@@ -138,9 +107,7 @@ def test_a_malformed_table_of_entry_points_hurts_no_other(site, text):
     assert bool(reasons(read, "modkit-broken")) == ("[modkit]" in text)
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"), [("modkit", "modkit's own"), ("a b", "without blanks"), ("a/b", "slashes")]
-)
+@pytest.mark.parametrize("name, reason", [("modkit", "modkit's own"), ("a b", "without blanks"), ("a/b", "slashes")])
 def test_a_name_that_cannot_go_before_parts_is_refused(site, name, reason):
     make_plugin(site, name, distribution="acme-parts")
     read = load()
@@ -165,20 +132,14 @@ def test_an_object_that_cannot_be_hashed_hurts_no_other(site):
     assert read.find("sampler", "ddim")
 
 
-def test_strict_raises_where_the_problem_is(site, monkeypatch):
-    make_plugin(site, "acme", "raise RuntimeError('no luck')")
-    monkeypatch.setenv("MODKIT_STRICT", "1")
-    with pytest.raises(ValueError, match=r"plug-in acme of modkit-acme: RuntimeError: no luck") as caught:
-        load()
-    assert isinstance(caught.value.__cause__, RuntimeError)
-
-
-@pytest.mark.parametrize("case", ["misspelt", "text", "twice", "kind", "exits"])
-def test_strict_raises_for_every_sort_of_problem(site, monkeypatch, case):
+@pytest.mark.parametrize("case", ["misspelt", "text", "twice", "kind", "exits", "raises"])
+def test_strict_raises_where_the_problem_is(site, monkeypatch, case):
     make_plugin(site, "acme", BROKEN[case][0])
     monkeypatch.setenv("MODKIT_STRICT", "1")
-    with pytest.raises(ValueError, match="plug-in acme of modkit-acme: "):
+    reason = "RuntimeError: no luck" if case == "raises" else ""
+    with pytest.raises(ValueError, match=f"plug-in acme of modkit-acme: {reason}") as caught:
         load()
+    assert case != "raises" or isinstance(caught.value.__cause__, RuntimeError)
 
 
 def test_disabled_plugins_are_not_even_imported(site, monkeypatch):
@@ -217,10 +178,6 @@ def test_find_names_the_nearest_and_says_what_became_of_a_failed_plugin(site):
         read.list_parts("loss_weight")
 
 
-def test_did_you_mean_is_silent_where_nothing_is_near():
-    assert suggest("qqq", ["ddim", "heun"], "; ") == ""
-
-
 def test_named_finds_the_part_of_a_target_and_of_a_reexport(site):
     module = make_plugin(site, "acme", make_source('[Part("sampler", "a", "collections:abc.Sized", "S")]'))
     read = load()
@@ -253,9 +210,7 @@ def test_call_reaches_every_plugin_and_warns_once_for_each_that_fails(site):
     for module in modules.values():
         assert sys.modules[module].seen == [("r", step) for step in range(4)]
     messages = [str(warning.message) for warning in caught]
-    assert [message[:30] for message in messages] == [
-        "plug-in b failed in modkit_ste", "plug-in c failed in modkit_ste",
-    ]  # fmt: skip
+    assert [message[:26] for message in messages] == ["plug-in b failed in modkit", "plug-in c failed in modkit"]
     assert "SystemExit: gone" in messages[0]
 
 
@@ -271,11 +226,9 @@ def test_call_keeps_wrappers_to_their_own_plugin(site):
     wrapper = HEAD + "@hookimpl(wrapper=True)\ndef modkit_step_done():\n    return [x * 10 for x in (yield)]\n"
     make_plugin(site, "a", f"FAIL = ()\n{LISTENER}")
     make_plugin(site, "b", wrapper)
-    assert load().call("modkit_step_done", run=None, stage=0, step=3, losses={}) == [3]
-
-
-def test_call_without_a_listener_is_empty():
-    assert load().call("modkit_run_finished", run=None, error=None) == []
+    read = load()
+    assert read.call("modkit_step_done", run=None, stage=0, step=3, losses={}) == [3]
+    assert read.call("modkit_run_finished", run=None, error=None) == [], "nobody listens"
 
 
 def test_registry_is_read_once_until_it_is_cleared(site):
@@ -285,19 +238,3 @@ def test_registry_is_read_once_until_it_is_cleared(site):
     get_registry.cache_clear()
     importlib.invalidate_caches()
     assert find("sampler", "acme/fast").name == "acme/fast"
-
-
-def test_listing_in_a_fresh_process_imports_no_torch_and_owns_stdout(site):
-    for index in range(20):
-        make_plugin(site, f"plugin{index}", "print('hello')\n" + make_source(
-            '[Part("sampler", "fast", "torch:no_such_name", "S")]'
-        ))  # fmt: skip
-    code = (
-        "import sys, json; from modkit.cli.describe import diagnose, list_parts\n"
-        "rows, state = list_parts(), diagnose()\n"
-        "print(json.dumps([len(rows), state['counts'], 'torch' in sys.modules]))"
-    )
-    done = run_python("-c", code, path=(site,))
-    num, counts, torch_imported = json.loads(done.stdout)
-    assert counts["ok"] >= 20 and num == counts["parts"] >= 82
-    assert torch_imported is False

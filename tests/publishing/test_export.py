@@ -21,10 +21,10 @@ from modkit.runs.run import Run
 from modkit.types import Score
 from tests.command import run as run_command
 from tests.files import write_pictures
-from tests.play import MLP, spec
+from tests.play import MLP, VAE, spec
 from tests.plugin_factory import make_plugin
+from tests.run_folders import contents
 
-VAE = use("autoencoder", **MLP)
 DENOISER = use("diffusion", network=use("mlp", width=8, depth=1), sampler=use("ddim", steps=2))
 
 
@@ -46,17 +46,10 @@ def exported(run, tmp_path):
     return export(run, tmp_path / "out" / "vae")
 
 
-def front_matter(folder):
-    _, matter, text = (folder / "README.md").read_text().split("---\n", 2)
-    return YAML(typ="safe").load(matter), text
-
-
 def test_what_is_exported_is_a_run_that_samples_the_same(run, exported):
     assert torch.equal(load(exported).sample(3, seed=0), load(run).sample(3, seed=0))
-    assert sorted(os.listdir(exported)) == [
-        "README.md", "evaluation.json", "manifest.json", "model.safetensors", "modkit.lock", "samples", "spec.yaml",
-        "state.json",
-    ]  # fmt: skip
+    files = "README.md evaluation.json manifest.json model.safetensors modkit.lock samples spec.yaml state.json"
+    assert sorted(os.listdir(exported)) == files.split()
     assert os.listdir(exported.parent) == ["vae"] and os.listdir(exported / "samples") == ["step-00000002.png"]
     kept = load_file(exported / "model.safetensors")
     averaged = run.load_weights()
@@ -67,6 +60,9 @@ def test_what_is_exported_is_a_run_that_samples_the_same(run, exported):
     with pytest.raises(ValueError, match="has no checkpoint 'best'; available: step-00000002"):
         there.find_checkpoint("best")
     assert load(there, locked=True)
+    again = export(exported, exported.parent / "again")
+    for name in ("model.safetensors", "spec.yaml", "modkit.lock"):
+        assert (again / name).read_bytes() == (exported / name).read_bytes()
 
 
 def test_another_checkpoint_is_exported_by_its_name(run, tmp_path):
@@ -79,14 +75,14 @@ def test_another_checkpoint_is_exported_by_its_name(run, tmp_path):
 
 
 def test_the_card_says_what_it_is_how_good_and_how_to_load_it(run, exported):
-    matter, text = front_matter(exported)
+    _, matter, text = (exported / "README.md").read_text().split("---\n", 2)
     metrics = [
         {"type": "fd", "name": "FD (pixels)", "value": 1.25},
         {"type": "copies-near", "name": "copies|near", "value": 2.0},
     ]
     task = {"type": "unconditional-image-generation", "name": "Image generation"}
     result = {"task": task, "dataset": {"type": "digits", "name": "digits"}, "metrics": metrics}
-    assert matter == {
+    assert YAML(typ="safe").load(matter) == {
         "library_name": "modkit",
         "pipeline_tag": "unconditional-image-generation",
         "tags": ["modkit", "autoencoder"],
@@ -108,9 +104,6 @@ def test_the_card_says_what_it_is_how_good_and_how_to_load_it(run, exported):
     ):
         assert line in text, line
     assert "frozen" not in text and "cannot be sampled" not in text
-
-
-def test_the_hub_reads_the_card(exported):
     hub = pytest.importorskip("huggingface_hub")
     (result,) = hub.ModelCard.load(exported / "README.md").data.eval_results[:1]
     assert (result.metric_type, result.metric_value, result.dataset_name) == ("fd", 1.25, "digits")
@@ -174,12 +167,12 @@ def test_a_folder_that_holds_something_is_refused_and_what_fails_leaves_nothing(
 
 
 def test_nothing_goes_on_from_what_was_exported_but_a_piece(exported, tmp_path):
-    before = {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+    before = contents(exported)
     with pytest.raises(ValueError, match="cannot be resumed: it was exported"):
         train(spec(VAE), exported, resume=True)
     with pytest.raises(ValueError, match="holds an exported run, which cannot be replaced"):
         train(spec(VAE), exported, overwrite=True)
-    assert before == {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+    assert before == contents(exported)
     model = build(spec(use("latent", autoencoder=use("run", path=str(exported)), prior=DENOISER)))
     kept = Run.open(exported).load_weights()
     assert all(torch.equal(value, kept[name]) for name, value in model.autoencoder.state_dict().items())
@@ -269,12 +262,6 @@ def test_a_shared_tensor_is_stored_once_and_each_is_contiguous(tmp_path, run):
     assert load_file(tmp_path / "out" / "model.safetensors").keys() == {"a", "c"}
     back = Run.open(tmp_path / "out").load_weights()
     assert all(torch.equal(back[key], tensors[key]) for key in tensors) and back["a"] is back["b"]
-
-
-def test_what_was_exported_is_exported_again(exported, tmp_path):
-    again = export(exported, tmp_path / "again")
-    for name in ("model.safetensors", "spec.yaml", "modkit.lock"):
-        assert (again / name).read_bytes() == (exported / name).read_bytes()
 
 
 FORMATS = """

@@ -5,7 +5,6 @@ from modkit import Spec, build, load
 from modkit.evaluation.evaluate_run import evaluate_run
 from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
-from modkit.training.train import train
 from tests.command import run as run_command
 
 SPEC = """
@@ -55,8 +54,6 @@ def test_an_adopted_run_is_measured_on_data_that_are_named(tmp_path, spec, weigh
     assert any(name.startswith("FD") for name in report.scores)
     arguments = (run.path, "data=digits", "data.size=8", "--features", "pixels", "--metrics", "fd", "-n", 20)
     assert "FD" in run_command("evaluate", *arguments)[0]
-    with pytest.raises(ValueError, match="training expects a spec with `data`"):
-        train(spec, tmp_path / "other")
 
 
 def test_all_that_does_not_fit_is_in_one_error_and_nothing_is_written(tmp_path, spec, weights):

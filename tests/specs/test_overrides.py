@@ -157,10 +157,7 @@ test_wrong_overrides_are_refused = refusals(
     ("model.x=!!python/name:os.system", r"<override 1>:1:9: invalid YAML: got a tag"),
     ("modle.x=1", r"<override 1>:1:9: modle: got a path that does not exist, .*did you mean 'model'\?"),
     ("model.prior.sampler=dimm", r"<override 1>:1:21: model\.prior\.sampler: no sampler is called 'dimm'.*'ddim'"),
-    (
-        "model.prior.sampler={use: [1]}",
-        r"<override 1>:1:21: model\.prior\.sampler: got use: a list, expected a part's",
-    ),
+    ("model.prior.sampler={use: [1]}", r"<override 1>:1:21: model\.prior\.sampler: got use: a list, expected a part's"),
     ("model=3", r"<override 1>:1:7: model: got 3, expected a mapping or a part's name"),
     (
         "model.autoencoder.weights.kl.x=1",

@@ -14,6 +14,7 @@ from modkit.specs.spec import Node, Spec, use
 from modkit.specs.yaml import MAX_BYTES, MAX_DEPTH
 from tests.processes import run_python
 from tests.refusals import refusals
+from tests.specs.trees import KEYS, TREES
 
 SAMPLE = """\
 name: ldm-shape-only
@@ -144,19 +145,7 @@ def test_yaml_and_python_build_the_same_spec():
     assert spec.to_yaml() == text.replace(block, flow)
 
 
-keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63) + 1, 2**63 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-    | st.sampled_from(["no", "1e3", "cosine", "${train.seed}", "autoencoder/*", "*critic", "null", "0.1", "Yes"])
-)
-trees = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4), max_leaves=20
-)
-nodes = st.dictionaries(keys.filter(lambda key: key != "use"), trees, max_size=4)
+nodes = st.dictionaries(KEYS.filter(lambda key: key != "use"), TREES, max_size=4)
 
 
 @settings(deadline=None)

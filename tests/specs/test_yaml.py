@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from modkit.errors import Position, SpecError
 from modkit.specs.yaml import MAX_BYTES, MAX_DEPTH, MAX_NODES, Source, dump, parse
 from tests.refusals import refusals
+from tests.specs.trees import KEYS, TREES
 
 SAMPLE = """\
 name: ldm
@@ -187,24 +188,8 @@ def test_limits_themselves_are_legal():
     assert aliases == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
 
 
-keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63) + 1, 2**63 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"]), max_size=150)
-    | st.sampled_from(
-        ["no", "1e3", "0x1", "~", "", " ", "a: b", "# c", "-", "*a", "&a", "!t", "null", "<<", "é", "1.", "---"]
-    )
-)
-trees = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(keys, inner, max_size=5), max_leaves=25
-)
-
-
 @settings(deadline=None)
-@given(st.dictionaries(keys, trees, min_size=1, max_size=5))
+@given(st.dictionaries(KEYS, TREES, min_size=1, max_size=5))
 def test_dump_and_parse_are_inverse(tree):
     parsed, _ = parse(dump(tree))
     assert repr(parsed) == repr(tree)  # types and signs of zero as well
