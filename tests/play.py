@@ -35,6 +35,11 @@ def spec(model: Any, data: Any = None, **train: Any) -> Spec:
     return Spec(name="toy", data=data, model=model, train={**settings, **train})
 
 
+def read_model(model: str) -> Spec:
+    """The spec of a model written in YAML, which starts in line 3, for digits."""
+    return Spec.from_yaml(f"name: toy\ndata: {{use: digits, size: 8}}\nmodel: {model}\n", "spec.yaml")
+
+
 def digits(num: int, dtype: torch.dtype = torch.float32) -> Batch:
     """The first training digits with their labels."""
     batch = Site(plan(spec("gan")), meta=False).make_data().read("train", range(num), Rng(0))

@@ -6,10 +6,9 @@ from modkit import CondType, Spec, SpecError, TensorType, build, use
 from modkit.building.builder import MAX_REGISTRATIONS, Failed, Site
 from modkit.building.plan import plan
 from modkit.specs.event import MAX_RANK, read_fields, read_type
-from tests.play import GAN, MLP, SMALL, spec, state
+from tests.play import GAN, MLP, SMALL, read_model, spec, state
 from tests.refusals import list_problems, refusals
 
-HEAD = "name: toy\ndata: {use: digits, size: 8}\n"
 LATENT = use("latent", autoencoder=use("autoencoder", **MLP), prior=use("diffusion", network=use("mlp", **SMALL)))
 
 
@@ -44,10 +43,6 @@ class Asking(Told):
 
     def __init__(self, x: TensorType, cond: CondType):
         super().__init__(x)
-
-
-def text(model):
-    return Spec.from_yaml(f"{HEAD}model: {model}\n", "spec.yaml")
 
 
 def site(own, **options):
@@ -110,7 +105,7 @@ def test_settings_are_records_with_factories_for_parts():
 
 
 def test_a_slot_says_where_it_was_written():
-    own = text("{use: gan, generator: mlp}")
+    own = read_model("{use: gan, generator: mlp}")
     place = site(own)
     assert place.convert_argument(place.plan.calls["model.generator"]).where == "model.generator (mlp, spec.yaml:3:30)"
     python = site(spec(GAN))
@@ -118,7 +113,7 @@ def test_a_slot_says_where_it_was_written():
 
 
 def test_what_a_part_refuses_is_reported_at_its_place_with_the_types_it_was_told():
-    (problem,) = list_problems(build, text("{use: gan, generator: {use: dcgan, channels: 0}}"))
+    (problem,) = list_problems(build, read_model("{use: gan, generator: {use: dcgan, channels: 0}}"))
     assert problem.startswith(
         "spec.yaml:3:30: model.generator: the generator dcgan cannot be built from z 64 unbounded, x 1×8×8 in [-1, 1]: "
     )
@@ -134,7 +129,7 @@ def test_each_independent_branch_is_reported_once():
   critic: {use: patch, layers: 9}
   regularizers: {r1: {use: r1, gamma: -1.0}}
 """
-    assert [problem.split(": ")[:2] for problem in list_problems(build, text(own))] == [
+    assert [problem.split(": ")[:2] for problem in list_problems(build, read_model(own))] == [
         ["spec.yaml:5:12", "model.encoder"],
         ["spec.yaml:7:11", "model.critic"],
         ["spec.yaml:8:22", "model.regularizers.r1"],
@@ -156,14 +151,14 @@ def test_a_part_of_absurdly_many_modules_is_stopped_while_it_is_made():
 
 
 def test_a_shared_part_is_built_once_and_refused_under_other_types():
-    own = text("{use: gan, regularizers: {a: r1, b: {ref: model.regularizers.a}}}")
+    own = read_model("{use: gan, regularizers: {a: r1, b: {ref: model.regularizers.a}}}")
     place = site(own)
     data = place.make_data()
     model = place.build_model(data.x, data.fields)
     assert model.regularizers["a"] is model.regularizers["b"]
     assert list(place.built).count("model.regularizers.a") == 1
     (problem,) = list_problems(
-        build, text("{use: latent, autoencoder: {encoder: mlp, decoder: mlp}, prior: {ref: model.autoencoder}}")
+        build, read_model("{use: latent, autoencoder: {encoder: mlp, decoder: mlp}, prior: {ref: model.autoencoder}}")
     )
     assert problem.startswith(
         "spec.yaml:3:72: model.prior: the part at model.autoencoder is shared under other types: x 4 "

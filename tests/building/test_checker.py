@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 import modkit
-from modkit import CondType, Event, Latents, Spec, SpecError, TensorType, check, use
+from modkit import CondType, Event, Latents, SpecError, TensorType, check, use
 from modkit.models.model import Model, Player
-from tests.play import MLP, SMALL, spec
+from tests.play import MLP, SMALL, read_model, spec
 from tests.processes import READ_PEAK, run_python
 from tests.refusals import list_problems, refusals
 
@@ -103,10 +103,6 @@ class Vectors(Model):
         return {"nll": self.scale * batch.tensor.flatten(1).sum(1), "fine": self.scale * step.wants("lazy")}
 
 
-def text(model):
-    return Spec.from_yaml(f"{HEAD}model: {model}\n", "spec.yaml")
-
-
 def check_once(own):
     (problem,) = list_problems(check, own)
     raise ValueError(problem)
@@ -197,13 +193,13 @@ test_names_and_numbers_of_training_are_held_against_the_model = refusals(
         "^spec.yaml:4:20: .*train.optimizer: .*adam expects two betas",
     ),
     ("gan\ntrain: {lr_schedule: {use: cosine, floor: 2.0}}", "^spec.yaml:4:22: .*train.lr_schedule: "),
-    of=lambda model: check(text(model)),
+    of=lambda model: check(read_model(model)),
     error=SpecError,
 )
 
 
 def test_a_model_whose_prior_takes_no_latent_names_both_ends():
-    own = text(
+    own = read_model(
         """
   use: latent
   autoencoder: {encoder: mlp, decoder: mlp, bottleneck: {use: vq, num_codes: 8}}
@@ -220,18 +216,20 @@ def test_a_model_whose_prior_takes_no_latent_names_both_ends():
 
 def test_a_part_inside_a_prior_that_cannot_take_the_latent_names_both_ends():
     latent = "latent, autoencoder: {encoder: mlp, decoder: mlp}"
-    (problem,) = list_problems(check, text(f"{{use: {latent}, prior: {{use: diffusion, network: {{use: unet}}}}}}"))
+    (problem,) = list_problems(
+        check, read_model(f"{{use: {latent}, prior: {{use: diffusion, network: {{use: unet}}}}}}")
+    )
     assert problem.startswith(
         "spec.yaml:3:98: model.prior.network: the network unet cannot be built from x 4 unbounded"
     )
     assert problem.endswith("; it is fed by the latent 'continuous' of model.autoencoder (autoencoder, spec.yaml:3:35)")
     inner = f"{{use: {latent}, prior: {{use: {latent}, prior: {{use: diffusion, network: unet}}}}}}"
-    (problem,) = list_problems(check, text(inner))
+    (problem,) = list_problems(check, read_model(inner))
     assert "model.prior.prior.network: " in problem and "of model.prior.autoencoder (autoencoder, " in problem
 
 
 def test_what_gets_its_type_from_the_data_names_them():
-    (problem,) = list_problems(check, text("{use: autoencoder, encoder: {use: mlp, width: 0}}"))
+    (problem,) = list_problems(check, read_model("{use: autoencoder, encoder: {use: mlp, width: 0}}"))
     assert problem.endswith("MLPEncoder expects width >= 1, got 0; it is fed by data (digits, spec.yaml:2:7)")
 
 

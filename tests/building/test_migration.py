@@ -1,4 +1,3 @@
-import importlib
 import json
 import shutil
 from contextlib import contextmanager
@@ -92,7 +91,6 @@ def installed(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         get_registry.cache_clear()
-        importlib.invalidate_caches()
         yield
     get_registry.cache_clear()
 

@@ -1,4 +1,3 @@
-import importlib
 import json
 import platform
 from importlib import metadata
@@ -46,7 +45,6 @@ def modkit_parts():
 
 
 def row(name):
-    importlib.invalidate_caches()
     get_registry.cache_clear()
     (found,) = [one for one in diagnose()["plugins"] if one["plugin"] == name]
     return found
@@ -54,7 +52,6 @@ def row(name):
 
 def test_listing_says_who_brings_what(site):
     make_plugin(site, "acme", distribution="acme-parts", version="2.1")
-    importlib.invalidate_caches()
     rows = list_parts("sampler")
     assert {one["kind"] for one in rows} == {"sampler"}
     facts = ("sampler", "acme/fast", "acme-parts", "2.1", "A sampler of acme")
@@ -64,7 +61,6 @@ def test_listing_says_who_brings_what(site):
 
 def test_description_is_the_signature_and_the_docstring(site):
     module = make_plugin(site, "acme", SOURCE)
-    importlib.invalidate_caches()
     found = describe_part("discriminator", "acme/old")
     parameters = found.pop("parameters")
     assert found == {

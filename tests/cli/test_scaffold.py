@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modkit.building.checker import check
-from modkit.cli.scaffold import STARTERS, create_plugin, make_files
+from modkit.cli.scaffold import STARTERS, create_plugin
 from modkit.kinds import KINDS
 from modkit.parts.registry import get_registry
 from modkit.specs.load import load_spec
@@ -95,6 +95,7 @@ def test_a_tree_is_of_its_own_name(trees, kind):
     }  # fmt: skip
     assert not [path for path, text in texts.items() if re.search(r"acme|starters|(?<!\w)@[a-z]+@", text)]
     assert f'{named(kind)} = "{package(kind)}"' in texts["pyproject.toml"]
+    assert '"modkit-generative>=0.1,<1"' in texts["pyproject.toml"]
     assert texts["LICENSE"] == (ROOT / "LICENSE").read_text()
 
 
@@ -107,12 +108,7 @@ def test_trees_are_as_ruff_wants_them(trees, command):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Acme", "a name of lower-case letters"),
-        ("", "a name of lower-case letters"),
-        ("2fast", "a name of lower-case letters"),
-        ("ac--me", "a name of lower-case letters"),
-        ("ac/me", "a name of lower-case letters"),
-        ("../acme", "a name of lower-case letters"),
+        *((name, "a name of lower-case letters") for name in ("Acme", "", "2fast", "ac--me", "ac/me", "../acme")),
         ("class", "no Python keyword"),
         ("modkit-acme", "without the prefix modkit-"),
         ("modkit", "a name other than that of modkit itself"),
@@ -151,10 +147,6 @@ def test_the_command_writes_a_sampler_unless_told_otherwise(tmp_path, monkeypatc
     (tmp_path / "empty").mkdir()
     run("new-plugin", "acme", "--kind", "lr-schedule", "--out", "empty")
     assert (tmp_path / "empty" / "modkit_acme" / "lr_schedule.py").is_file()
-
-
-def test_the_versions_that_it_fits_are_stated():
-    assert '"modkit-generative>=0.1,<1"' in make_files("acme", "sampler")["pyproject.toml"]
 
 
 @pytest.mark.parametrize(

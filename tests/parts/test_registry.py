@@ -1,4 +1,3 @@
-import importlib
 import sys
 import warnings
 
@@ -9,11 +8,6 @@ from modkit.kinds import KINDS
 from modkit.parts.registry import Entry, Problem, Registry, find, get_registry
 from tests.parts.broken import BROKEN, HEAD, make_source
 from tests.plugin_factory import make_plugin
-
-
-def load():
-    importlib.invalidate_caches()
-    return Registry.load()
 
 
 def reasons(read, plugin="acme"):
@@ -29,7 +23,7 @@ def status(read, plugin):
 
 
 def test_own_parts_are_sorted_by_kind_and_have_bare_names_and_our_distribution():
-    read = load()
+    read = Registry.load()
     entry = read.find_entry("sampler", "ddim")
     assert (entry.part.target, entry.distribution) == ("modkit.samplers.ddim:DDIM", "modkit-generative")
     assert entry.version == modkit.__version__
@@ -42,7 +36,7 @@ def test_own_parts_are_sorted_by_kind_and_have_bare_names_and_our_distribution()
 @pytest.mark.smoke
 def test_plugin_parts_carry_its_name_and_its_distribution(site):
     make_plugin(site, "acme", distribution="Acme_Parts", version="2.1")
-    read = load()
+    read = Registry.load()
     part = read.find("sampler", "acme/fast")
     assert read.find_entry("sampler", "acme/fast") == Entry(part, "acme-parts", "2.1")
     assert (part.name, part.summary) == ("acme/fast", "A sampler of acme")
@@ -52,7 +46,7 @@ def test_plugin_parts_carry_its_name_and_its_distribution(site):
 def test_plugin_cannot_shadow_a_part_of_ours_and_its_former_names_go_on_working(site):
     parts = '[Part("sampler", "ddim", "fractions:Fraction", "Mine", aliases=("quick",))]'
     make_plugin(site, "acme", make_source(parts))
-    read = load()
+    read = Registry.load()
     assert read.find("sampler", "ddim").target == "modkit.samplers.ddim:DDIM"
     assert read.find("sampler", "acme/ddim").target == "fractions:Fraction"
     assert read.find("sampler", "acme/quick") is read.find("sampler", "acme/ddim")
@@ -61,27 +55,27 @@ def test_plugin_cannot_shadow_a_part_of_ours_and_its_former_names_go_on_working(
 
 def test_what_is_good_in_a_plugin_with_a_flaw_works(site):
     make_plugin(site, "acme", make_source('[Part("sampler", "a", "m:A", "S"), Part("samplr", "b", "m:B", "S")]'))
-    read = load()
+    read = Registry.load()
     assert (names(read, "acme"), status(read, "acme")) == (["sampler acme/a"], ["failed"])
 
 
 def test_keyboard_interrupt_is_the_users(site):
     make_plugin(site, "acme", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
-        load()
+        Registry.load()
 
 
 def test_optional_hook_of_a_newer_modkit_is_no_problem(site):
     source = make_source("[]") + "@hookimpl(optionalhook=True)\ndef modkit_newer():\n    return 1\n"
     make_plugin(site, "acme", source)
-    assert status(load(), "acme") == ["ok"]
+    assert status(Registry.load(), "acme") == ["ok"]
 
 
 def test_two_distributions_with_one_name_are_both_left_out(site):
     make_plugin(site, "acme", distribution="first")
     make_plugin(site, "acme", distribution="second")
     make_plugin(site, "fine")
-    read = load()
+    read = Registry.load()
     reason = "the name 'acme' is declared more than once: by first and second"
     assert [one for one in read.problems if one.plugin == "acme"] == [Problem("acme", "first, second", reason)]
     assert (names(read, "acme"), status(read, "acme")) == ([], ["failed", "failed"])
@@ -93,7 +87,7 @@ def test_of_a_distribution_that_is_twice_on_the_path_the_nearer_counts(site, tmp
     make_plugin(site, "acme", version="1.0")
     make_plugin(tmp_path / "nearer", "acme", version="2.0", entry_points=entry_points)
     monkeypatch.syspath_prepend(str(tmp_path / "nearer"))
-    read = load()
+    read = Registry.load()
     assert status(read, "acme") == want
     assert not want or read.find_entry("sampler", "acme/fast").version == "2.0"
 
@@ -102,7 +96,7 @@ def test_of_a_distribution_that_is_twice_on_the_path_the_nearer_counts(site, tmp
 def test_a_malformed_table_of_entry_points_hurts_no_other(site, text):
     make_plugin(site, "broken", entry_points=text)
     make_plugin(site, "fine")
-    read = load()
+    read = Registry.load()
     assert names(read, "fine") == ["sampler fine/fast"]
     assert bool(reasons(read, "modkit-broken")) == ("[modkit]" in text)
 
@@ -110,7 +104,7 @@ def test_a_malformed_table_of_entry_points_hurts_no_other(site, text):
 @pytest.mark.parametrize("name, reason", [("modkit", "modkit's own"), ("a b", "without blanks"), ("a/b", "slashes")])
 def test_a_name_that_cannot_go_before_parts_is_refused(site, name, reason):
     make_plugin(site, name, distribution="acme-parts")
-    read = load()
+    read = Registry.load()
     assert reason in reasons(read, name)[0]
     assert read.find("sampler", "ddim") and status(read, name) == ["failed"]
 
@@ -118,7 +112,7 @@ def test_a_name_that_cannot_go_before_parts_is_refused(site, name, reason):
 def test_one_module_under_two_names_is_a_problem_of_the_second(site):
     module = make_plugin(site, "acme", distribution="acme-parts")
     (site / "acme_parts-1.0.dist-info" / "entry_points.txt").write_text(f"[modkit]\nacme={module}\nother={module}\n")
-    read = load()
+    read = Registry.load()
     assert names(read, "acme") == ["sampler acme/fast"]
     assert "already registered" in reasons(read, "other")[0]
 
@@ -127,7 +121,7 @@ def test_an_object_that_cannot_be_hashed_hurts_no_other(site):
     make_plugin(site, "acme", "plugin = []", entry_points="[modkit]\nacme = string:no_such_name\n")
     module = make_plugin(site, "list", "plugin = []")
     (site / "modkit_list-1.0.dist-info" / "entry_points.txt").write_text(f"[modkit]\nlist = {module}:plugin\n")
-    read = load()
+    read = Registry.load()
     assert "unhashable" in reasons(read, "list")[0] and "no_such_name" in reasons(read)[0]
     assert read.find("sampler", "ddim")
 
@@ -138,7 +132,7 @@ def test_strict_raises_where_the_problem_is(site, monkeypatch, case):
     monkeypatch.setenv("MODKIT_STRICT", "1")
     reason = "RuntimeError: no luck" if case == "raises" else ""
     with pytest.raises(ValueError, match=f"plug-in acme of modkit-acme: {reason}") as caught:
-        load()
+        Registry.load()
     assert case != "raises" or isinstance(caught.value.__cause__, RuntimeError)
 
 
@@ -148,7 +142,7 @@ def test_disabled_plugins_are_not_even_imported(site, monkeypatch):
     make_plugin(site, "fine")
     monkeypatch.setenv("MODKIT_DISABLE", "acme, other")
     monkeypatch.setenv("MODKIT_STRICT", "1")
-    read = load()
+    read = Registry.load()
     assert module not in sys.modules
     assert (status(read, "acme"), status(read, "other"), status(read, "fine")) == (["disabled"], ["disabled"], ["ok"])
     with pytest.raises(ValueError, match="plug-in other is disabled"):
@@ -159,13 +153,13 @@ def test_disabling_one_of_two_names_needs_no_mending(site, monkeypatch):
     make_plugin(site, "acme", distribution="first")
     make_plugin(site, "acme", distribution="second")
     monkeypatch.setenv("MODKIT_DISABLE", "acme")
-    assert reasons(load()) == []
+    assert reasons(Registry.load()) == []
 
 
 def test_find_names_the_nearest_and_says_what_became_of_a_failed_plugin(site):
     make_plugin(site, "acme")
     make_plugin(site, "bad", "raise RuntimeError('no luck')")
-    read = load()
+    read = Registry.load()
     for kind, name, message in (
         ("samplr", "ddim", r"unknown kind 'samplr'; did you mean 'sampler'\?; there are: .*encoder"),
         ("sampler", "ddmi", r"no sampler is called 'ddmi'; did you mean 'ddim'\?; there are: acme/fast"),
@@ -180,7 +174,7 @@ def test_find_names_the_nearest_and_says_what_became_of_a_failed_plugin(site):
 
 def test_named_finds_the_part_of_a_target_and_of_a_reexport(site):
     module = make_plugin(site, "acme", make_source('[Part("sampler", "a", "collections:abc.Sized", "S")]'))
-    read = load()
+    read = Registry.load()
     assert read.find_by_target("modkit.samplers.ddim:DDIM") is read.find("sampler", "ddim")
     assert read.find_by_target("collections.abc:Sized") is read.find("sampler", "acme/a")
     assert read.find_by_target("modkit.samplers.ddim:Nothing") is None
@@ -201,7 +195,7 @@ def modkit_step_done(run, step):
 def test_call_reaches_every_plugin_and_warns_once_for_each_that_fails(site):
     modules = {name: make_plugin(site, name, f"FAIL = {fail}\n{LISTENER}") for name, fail in
                [("a", ()), ("b", (1, 2)), ("c", (2,)), ("d", ())]}  # fmt: skip
-    read = load()
+    read = Registry.load()
     arguments = {"run": "r", "stage": 0, "losses": {}}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -216,7 +210,7 @@ def test_call_reaches_every_plugin_and_warns_once_for_each_that_fails(site):
 
 def test_call_raises_when_strict(site, monkeypatch):
     make_plugin(site, "b", f"FAIL = (0,)\n{LISTENER}")
-    read = load()
+    read = Registry.load()
     monkeypatch.setenv("MODKIT_STRICT", "1")
     with pytest.raises(SystemExit, match="gone"):
         read.call("modkit_step_done", run=None, stage=0, step=0, losses={})
@@ -226,7 +220,7 @@ def test_call_keeps_wrappers_to_their_own_plugin(site):
     wrapper = HEAD + "@hookimpl(wrapper=True)\ndef modkit_step_done():\n    return [x * 10 for x in (yield)]\n"
     make_plugin(site, "a", f"FAIL = ()\n{LISTENER}")
     make_plugin(site, "b", wrapper)
-    read = load()
+    read = Registry.load()
     assert read.call("modkit_step_done", run=None, stage=0, step=3, losses={}) == [3]
     assert read.call("modkit_run_finished", run=None, error=None) == [], "nobody listens"
 
@@ -236,5 +230,4 @@ def test_registry_is_read_once_until_it_is_cleared(site):
     make_plugin(site, "acme")
     assert get_registry() is first and find("sampler", "ddim") is first.find("sampler", "ddim")
     get_registry.cache_clear()
-    importlib.invalidate_caches()
     assert find("sampler", "acme/fast").name == "acme/fast"

@@ -215,11 +215,7 @@ def test_data_of_a_folder_stay_where_they_are(tmp_path):
 
 
 class Local(nn.Module):
-    """A local encoder.
-
-    Args:
-        x: Type of x.
-    """
+    """A local encoder."""
 
     def __init__(self, x: TensorType, *, note: str = "") -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,26 +12,25 @@ from modkit.runs.run import Run
 from tests.processes import run_python
 
 LOCK = {"format": 1, "parts": []}
+SPEC = SimpleNamespace(to_yaml=lambda: "name: ü\nmodel: 1\n")
 
 KILLED = """
 import json, os, sys
 from pathlib import Path
+from types import SimpleNamespace
 import torch
 from PIL import Image
 from modkit.runs.run import Run
 from tests.runs.kills import kill_before_each_call
 
-class Spec:
-    def __init__(self, text):
-        self.text = text
-    def to_yaml(self):
-        return self.text
+def create(root, text, **options):
+    return Run.create(root / "run", SimpleNamespace(to_yaml=lambda: text), {text: 1}, **options)
 
 def make(root):
-    Run.create(root / "run", Spec("new"), {"new": 1})
+    create(root, "new")
 
 def begin(root):
-    with Run.create(root / "run", Spec("old"), {"old": 1}) as run:
+    with create(root, "old") as run:
         run.log({"loss": 1.0})
         assert run.mark() == 14
         run.log({"loss": 2.0})
@@ -38,7 +38,7 @@ def begin(root):
         run.finish()
 
 def replace(root):
-    Run.create(root / "run", Spec("new"), {"new": 1}, overwrite=True)
+    create(root, "new", overwrite=True)
 
 def cut(root):
     Run.open(root / "run").cut(14)
@@ -83,14 +83,9 @@ print(json.dumps(counts))
 """
 
 
-class Spec:
-    def to_yaml(self):
-        return "name: ü\nmodel: 1\n"
-
-
 @pytest.fixture
 def run(tmp_path):
-    return Run.create(tmp_path / "run", Spec(), LOCK)
+    return Run.create(tmp_path / "run", SPEC, LOCK)
 
 
 def test_a_kill_before_every_system_call_leaves_a_run_or_a_place_for_one(tmp_path):
@@ -99,7 +94,7 @@ def test_a_kill_before_every_system_call_leaves_a_run_or_a_place_for_one(tmp_pat
 
 
 def test_a_run_is_found_again(tmp_path):
-    run = Run.create(tmp_path / "a" / "b", Spec(), LOCK | {"seed": 0})
+    run = Run.create(tmp_path / "a" / "b", SPEC, LOCK | {"seed": 0})
     again = Run.open(str(tmp_path / "a" / "b"))
     assert again.spec_text == run.spec_text == "name: ü\nmodel: 1\n"
     assert again.lock == run.lock == LOCK | {"seed": 0}
@@ -112,7 +107,7 @@ def test_a_run_is_found_again(tmp_path):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"got .*absent without modkit\.lock"):
         Run.open(tmp_path / "absent")
-    path = Run.create(tmp_path / "run", Spec(), LOCK).path
+    path = Run.create(tmp_path / "run", SPEC, LOCK).path
     for data, message in ((b"{", "damaged"), (b"[]", "expects a JSON object .* got list"), (b"[" * 100_000, "damaged")):
         (path / "modkit.lock").write_bytes(data)
         with pytest.raises(ValueError, match=message):
@@ -124,7 +119,7 @@ def test_what_is_no_run_is_refused(tmp_path):
 
 def test_a_run_is_not_made_over_anything_unasked(tmp_path):
     path = tmp_path / "run"
-    with Run.create(path, Spec(), LOCK) as run:
+    with Run.create(path, SPEC, LOCK) as run:
         run.log({"loss": 1.0})
         run.time({"seconds": 1.0})
         run.write_picture("a", torch.zeros(1, 2, 2, dtype=torch.uint8))
@@ -133,23 +128,23 @@ def test_a_run_is_not_made_over_anything_unasked(tmp_path):
     (path / "notes.txt").write_text("the reader's own")
     message = "already holds a run; use --resume to continue it or --overwrite to replace it"
     with pytest.raises(ValueError, match=message):
-        Run.create(path, Spec(), LOCK)
+        Run.create(path, SPEC, LOCK)
     assert len(Run.open(path).read_metrics()) == 1
-    Run.create(path, Spec(), LOCK, overwrite=True)
+    Run.create(path, SPEC, LOCK, overwrite=True)
     assert sorted(os.listdir(path)) == ["modkit.lock", "notes.txt", "spec.yaml"]
     (path / "modkit.lock").unlink()
     for overwrite in (False, True):
         with pytest.raises(ValueError, match="expects an empty directory or a run, got .* with notes.txt, spec.yaml"):
-            Run.create(path, Spec(), LOCK, overwrite)
+            Run.create(path, SPEC, LOCK, overwrite)
         with pytest.raises(ValueError, match="got the file"):
-            Run.create(path / "notes.txt", Spec(), LOCK, overwrite)
+            Run.create(path / "notes.txt", SPEC, LOCK, overwrite)
     (tmp_path / "empty").mkdir()
-    assert Run.create(tmp_path / "empty", Spec(), LOCK).status == "started"
+    assert Run.create(tmp_path / "empty", SPEC, LOCK).status == "started"
 
 
 def test_floats_come_back_exactly_and_what_is_no_number_is_refused(tmp_path):
     rows = [{"step": 1, "loss": 0.1 + 0.2, "tiny": 5e-324}, {"step": 2, "loss": -1e300 / 3, "stage": "ü"}]
-    with Run.create(tmp_path / "run", Spec(), LOCK) as run:
+    with Run.create(tmp_path / "run", SPEC, LOCK) as run:
         for row in rows:
             run.log(row)
             assert run.read_metrics()[-1] == row
@@ -218,7 +213,7 @@ def test_pictures_are_written_pixel_for_pixel(run):
 
 
 def test_files_are_closed_at_the_end(tmp_path):
-    with Run.create(tmp_path / "run", Spec(), LOCK) as run:
+    with Run.create(tmp_path / "run", SPEC, LOCK) as run:
         run.log({"a": 1})
         file = run._files["metrics.jsonl"]
         assert not file.closed
