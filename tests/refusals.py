@@ -12,13 +12,16 @@ from modkit import SpecError
 __all__ = ["list_problems", "refusals"]
 
 
-def refusals(*rows: tuple[Any, ...], of: Callable[..., Any] | None = None, error: type[Exception] = ValueError) -> Any:
+def refusals(
+    *rows: tuple[Any, ...], of: Callable[..., Any] | None = None, error: type[Exception] = ValueError, start: str = ""
+) -> Any:
     """A test a row, that a call is refused.
 
     Args:
         rows: `(call, message)`, where `message` is a pattern; with `of`, the arguments of a call and the message.
         of: What the rows are arguments of.
         error: What the call raises.
+        start: A pattern that stands before each message.
     """
 
     @pytest.mark.parametrize(
@@ -26,7 +29,7 @@ def refusals(*rows: tuple[Any, ...], of: Callable[..., Any] | None = None, error
     )
     def test(arguments: tuple[Any, ...], message: str) -> None:
         call, given = (arguments[0], ()) if of is None else (of, arguments)
-        with pytest.raises(error, match=message):
+        with pytest.raises(error, match=start + message):
             call(*given)
 
     return test

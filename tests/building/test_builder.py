@@ -114,9 +114,8 @@ def test_a_slot_says_where_it_was_written():
 
 def test_what_a_part_refuses_is_reported_at_its_place_with_the_types_it_was_told():
     (problem,) = list_problems(build, read_model("{use: gan, generator: {use: dcgan, channels: 0}}"))
-    assert problem.startswith(
-        "spec.yaml:3:30: model.generator: the generator dcgan cannot be built from z 64 unbounded, x 1×8×8 in [-1, 1]: "
-    )
+    start = "spec.yaml:3:30: model.generator: the generator dcgan cannot be built from z 64 unbounded, x 1×8×8 in [-1, "
+    assert problem.startswith(f"{start}1]: ")
     (problem,) = list_problems(build, spec(use("autoencoder", encoder=use(Asking), decoder=MLP["decoder"])))
     assert "model.encoder: the encoder Asking cannot" in problem and "cond" in problem
 
@@ -157,12 +156,10 @@ def test_a_shared_part_is_built_once_and_refused_under_other_types():
     model = place.build_model(data.x, data.fields)
     assert model.regularizers["a"] is model.regularizers["b"]
     assert list(place.built).count("model.regularizers.a") == 1
-    (problem,) = list_problems(
-        build, read_model("{use: latent, autoencoder: {encoder: mlp, decoder: mlp}, prior: {ref: model.autoencoder}}")
-    )
-    assert problem.startswith(
-        "spec.yaml:3:72: model.prior: the part at model.autoencoder is shared under other types: x 4 "
-    )
+    own = read_model("{use: latent, autoencoder: {encoder: mlp, decoder: mlp}, prior: {ref: model.autoencoder}}")
+    (problem,) = list_problems(build, own)
+    start = "spec.yaml:3:72: model.prior: the part at model.autoencoder is shared under other types: x 4 "
+    assert problem.startswith(start)
     assert "here, x 1×8×8 in [-1, 1]" in problem and problem.endswith("there")
 
 
@@ -184,21 +181,21 @@ def test_the_type_of_a_spec_without_data(x, want):
 
 
 test_a_wrong_type_is_refused_at_its_place = refusals(
-    ("{shape: [4, 0]}", r"^spec.yaml:2:4: x: TensorType expects sizes of at least 1, got shape \(4, 0\)"),
-    ("{shape: [4], range: [1, -1]}", r"^spec.yaml:2:4: x: TensorType expects range \(low, high\) with low < high"),
-    ("{shape: [4], classes: 0}", "^spec.yaml:2:4: x: TensorType expects classes >= 1"),
-    ("{shape: [4], range: [1]}", "^spec.yaml:2:24: x.range: expected 2 values"),
-    ("{shape: [4.5]}", r"^spec.yaml:2:12: x.shape: \[0\]: expected int, got 4.5"),
-    ("{shape: wide}", r"^spec.yaml:2:12: x.shape: expected list\[int\], got 'wide'"),
-    ("{range: [-1, 1]}", f"^spec.yaml:2:4: x: expected a shape of at most {MAX_RANK} sizes"),
-    (f"{{shape: {[1] * (MAX_RANK + 1)}}}", f"^spec.yaml:2:4: x: expected a shape of at most {MAX_RANK} sizes"),
+    ("{shape: [4, 0]}", r"4: x: TensorType expects sizes of at least 1, got shape \(4, 0\)"),
+    ("{shape: [4], range: [1, -1]}", r"4: x: TensorType expects range \(low, high\) with low < high"),
+    ("{shape: [4], classes: 0}", "4: x: TensorType expects classes >= 1"),
+    ("{shape: [4], range: [1]}", "24: x.range: expected 2 values"),
+    ("{shape: [4.5]}", r"12: x.shape: \[0\]: expected int, got 4.5"),
+    ("{shape: wide}", r"12: x.shape: expected list\[int\], got 'wide'"),
+    ("{range: [-1, 1]}", f"4: x: expected a shape of at most {MAX_RANK} sizes"),
+    (f"{{shape: {[1] * (MAX_RANK + 1)}}}", f"4: x: expected a shape of at most {MAX_RANK} sizes"),
     (
         "{shpae: [4]}",
-        r"^spec.yaml:2:5: x.shpae: got an unknown key, expected shape, range, classes, fields "
-        r"\(did you mean 'shape'\?\)",
+        r"5: x.shpae: got an unknown key, expected shape, range, classes, fields \(did you mean 'shape'\?\)",
     ),
     of=lambda x: read_type(read(x)),
     error=SpecError,
+    start="^spec.yaml:2:",
 )
 
 
@@ -210,16 +207,13 @@ def test_the_fields_of_a_spec_without_data():
 
 
 test_wrong_fields_are_refused_at_their_place = refusals(
-    (read_fields, "{labels: 3}", "^spec.yaml:2:34: x.fields.labels: got 3, expected a mapping of shape, range"),
-    (
-        read_fields,
-        "{labels: {shape: [], classes: many}}",
-        r"^spec.yaml:2:\d+: x.fields.labels.classes: expected int \| None",
-    ),
-    (read_fields, "{labels: {shape: [], fields: {}}}", r"^spec.yaml:2:\d+: x.fields.labels.fields: got an unknown key"),
-    (read_type, "[1]", "x.fields: expected dict"),
+    (read_fields, "{labels: 3}", "34: x.fields.labels: got 3, expected a mapping of shape, range"),
+    (read_fields, "{labels: {shape: [], classes: many}}", r"\d+: x.fields.labels.classes: expected int \| None"),
+    (read_fields, "{labels: {shape: [], fields: {}}}", r"\d+: x.fields.labels.fields: got an unknown key"),
+    (read_type, "[1]", r"\d+: x.fields: expected dict"),
     of=lambda function, fields: function(read(f"{{shape: [4], fields: {fields}}}")),
     error=SpecError,
+    start="^spec.yaml:2:",
 )
 
 

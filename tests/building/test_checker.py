@@ -170,58 +170,44 @@ def test_a_loss_that_is_no_scalar_is_refused():
 
 
 test_names_and_numbers_of_training_are_held_against_the_model = refusals(
-    ("{use: gan, weights: {r2: 1.0}}", "^spec.yaml:3:33: .*model.weights.r2: got a weight of 'r2', .*losses: adv"),
+    ("{use: gan, weights: {r2: 1.0}}", "3:33: model.weights.r2: got a weight of 'r2', .*losses: adversarial"),
     (
         "{use: gan, regularizers: {r1: r1}, weights: {r1: {use: adaptive}}}",
-        "^spec.yaml:3:57: .*model.weights.r1: .*expects a decoder with a last layer",
+        "3:57: model.weights.r1: .*expects a decoder with a last layer",
     ),
-    (
-        "gan\ntrain: {terms: {r1: {every: 16}}}",
-        "^spec.yaml:4:16: .*train.terms: the pattern 'r1' matches none of the losses: adv",
-    ),
-    (
-        "gan\ntrain: {players: {critic: {every: 2}}}",
-        "^spec.yaml:4:18: .*train.players: .*'critic' .*: discriminator, generator",
-    ),
-    ("gan\ntrain: {stages: [{players: [prior/*]}]}", "^spec.yaml:4:17: .*train.stages: .*'prior/\\*' matches none"),
+    ("gan\ntrain: {terms: {r1: {every: 16}}}", "4:16: train.terms: the pattern 'r1' matches none of the losses: adv"),
+    ("gan\ntrain: {players: {critic: {every: 2}}}", "4:18: train.players: .*'critic' .*: discriminator, generator"),
+    ("gan\ntrain: {stages: [{players: [prior/*]}]}", "4:17: train.stages: .*'prior/\\*' matches none"),
     (
         "gan\ntrain: {checkpoints: {best: generator/adversaril}}",
-        r"^spec.yaml:4:29: .*best: got 'generator/adversaril', .*\(did you mean 'generator/adversarial'",
+        r"4:29: train.checkpoints.best: got 'generator/adversaril', .*\(did you mean 'generator/adversarial'",
     ),
-    (
-        "gan\ntrain: {optimizer: {use: adam, betas: [0.5]}}",
-        "^spec.yaml:4:20: .*train.optimizer: .*adam expects two betas",
-    ),
-    ("gan\ntrain: {lr_schedule: {use: cosine, floor: 2.0}}", "^spec.yaml:4:22: .*train.lr_schedule: "),
+    ("gan\ntrain: {optimizer: {use: adam, betas: [0.5]}}", "4:20: train.optimizer: .*adam expects two betas"),
+    ("gan\ntrain: {lr_schedule: {use: cosine, floor: 2.0}}", "4:22: train.lr_schedule: "),
     of=lambda model: check(read_model(model)),
     error=SpecError,
+    start="^spec.yaml:",
 )
 
 
 def test_a_model_whose_prior_takes_no_latent_names_both_ends():
-    own = read_model(
-        """
+    model = """
   use: latent
   autoencoder: {encoder: mlp, decoder: mlp, bottleneck: {use: vq, num_codes: 8}}
   prior: {use: diffusion, network: mlp}
   at: codes
 """
-    )
-    (problem,) = list_problems(check, own)
-    assert problem.startswith(
-        "spec.yaml:6:10: model.prior: model.prior (diffusion, spec.yaml:6:10) accepts no latent of "
-    )
+    (problem,) = list_problems(check, read_model(model))
+    start = "spec.yaml:6:10: model.prior: model.prior (diffusion, spec.yaml:6:10) accepts no latent of "
+    assert problem.startswith(start)
     assert "model.autoencoder (autoencoder, spec.yaml:5:16): codes: " in problem
 
 
 def test_a_part_inside_a_prior_that_cannot_take_the_latent_names_both_ends():
     latent = "latent, autoencoder: {encoder: mlp, decoder: mlp}"
-    (problem,) = list_problems(
-        check, read_model(f"{{use: {latent}, prior: {{use: diffusion, network: {{use: unet}}}}}}")
-    )
-    assert problem.startswith(
-        "spec.yaml:3:98: model.prior.network: the network unet cannot be built from x 4 unbounded"
-    )
+    outer = f"{{use: {latent}, prior: {{use: diffusion, network: {{use: unet}}}}}}"
+    (problem,) = list_problems(check, read_model(outer))
+    assert problem.startswith("spec.yaml:3:98: model.prior.network: the network unet cannot be built from x 4 unb")
     assert problem.endswith("; it is fed by the latent 'continuous' of model.autoencoder (autoencoder, spec.yaml:3:35)")
     inner = f"{{use: {latent}, prior: {{use: {latent}, prior: {{use: diffusion, network: unet}}}}}}"
     (problem,) = list_problems(check, read_model(inner))
@@ -246,13 +232,13 @@ for path in sys.argv[1:]:
 
 
 def test_checking_allocates_no_weights(tmp_path):
-    latent = (
-        "use: latent\n  autoencoder: {encoder: {use: conv, channels: [8, 16]}, decoder: {use: conv, channels: [16, 8]}}"
-    )
+    parts = "{encoder: {use: conv, channels: [8, 16]}, decoder: {use: conv, channels: [16, 8]}}"
     bad, huge = tmp_path / "bad.yaml", tmp_path / "huge.yaml"
     bad.write_text(f"{HEAD}model:\n  use: latent\n  autoencoder: {{encoder: mlp, decoder: mlp}}\n  prior: diffusion\n")
     mlp = "{use: mlp, width: 24000, depth: 9}"
-    huge.write_text(f"{HEAD}model:\n  {latent}\n  prior: {{use: diffusion, network: {mlp}}}\n")
+    huge.write_text(
+        f"{HEAD}model:\n  use: latent\n  autoencoder: {parts}\n  prior: {{use: diffusion, network: {mlp}}}\n"
+    )
     done = run_python("-c", MEASURED, bad, huge)
     (status, seconds, peak, message), (good, more, highest, report) = map(json.loads, done.stdout.splitlines())
     print(f"no latent taken: {seconds:.2f} s of CPU, imports included, {peak / 2**10:.0f} MB")

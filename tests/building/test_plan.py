@@ -144,9 +144,8 @@ def test_a_name_is_that_of_a_folder(name):
 
 
 def test_a_spec_without_data_needs_a_type():
-    assert list_problems(plan, read("model: gan")) == [
-        "spec.yaml:1:1: data: missing, expected a data set, or `x` with the type of one sample"
-    ]
+    message = "spec.yaml:1:1: data: missing, expected a data set, or `x` with the type of one sample"
+    assert list_problems(plan, read("model: gan")) == [message]
     assert plan(read("model: gan\nx: {shape: [4]}")).data is None
 
 

@@ -232,10 +232,11 @@ class Inner:
 
 
 test_signatures_that_no_part_can_have_are_refused_by_name = refusals(
-    (lambda x, *, size=1: None, "network local.*expects a type for each parameter, got 'size'"),
-    (lambda x, *sizes: None, r"network local.*each parameter to be declared, got '\*sizes'"),
-    (lambda x, **options: None, r"network local.*each parameter to be declared, got '\*\*options'"),
-    (lambda x, /: None, "network local.*pass by name, got 'x'"),
+    (lambda x, *, size=1: None, "expects a type for each parameter, got 'size'"),
+    (lambda x, *sizes: None, r"each parameter to be declared, got '\*sizes'"),
+    (lambda x, **options: None, r"each parameter to be declared, got '\*\*options'"),
+    (lambda x, /: None, "pass by name, got 'x'"),
+    start="network local.*",
     of=lambda target: read_parameters(part(target)),
 )
 
@@ -244,9 +245,7 @@ def read_annotated(annotation):
     def target(x: TensorType, *, other): ...
 
     target.__annotations__["other"] = annotation
-    with pytest.raises(ValueError, match="network local, parameter 'other': ") as caught:
-        read_parameters(part(target))
-    raise caught.value
+    read_parameters(part(target))
 
 
 test_annotations_that_are_neither_plain_data_nor_a_slot_are_refused = refusals(
@@ -261,6 +260,7 @@ test_annotations_that_are_neither_plain_data_nor_a_slot_are_refused = refusals(
     (Slot, "got Slot"),
     (dict[str, Inner], r"expected plain data .*got dict\[str, Inner"),
     of=read_annotated,
+    start="network local, parameter 'other': .*",
 )
 
 

@@ -375,18 +375,8 @@ def impossible_shape(rng, tree):
 
 
 KINDS = {
-    unknown_key: 200,
-    misspelt_key: 200,
-    misspelt_part: 200,
-    wrong_type: 300,
-    huge_number: 200,
-    cycle: 200,
-    hostile_tag: 150,
-    bomb: 70,
-    broken_syntax: 230,
-    duplicate_key: 100,
-    override: 300,
-    impossible_shape: 200,
+    **dict.fromkeys((unknown_key, misspelt_key, misspelt_part, huge_number, cycle, impossible_shape), 200),
+    **{wrong_type: 300, hostile_tag: 150, bomb: 70, broken_syntax: 230, duplicate_key: 100, override: 300},
 }
 assert sum(KINDS.values()) >= 2000
 
