@@ -138,7 +138,7 @@ def _draw_box(port: Port, children: Mapping[str, Sequence[Port]], report: Report
     inside = children.get(port.path, [])
     if not inside:
         return _draw_leaf(port.path, tuple(lines))
-    flow = [one for one in inside if one.told or one.parameters or children.get(one.path)]
+    flow = [one for one in inside if one.types or one.parameters or children.get(one.path)]
     rows: list[_Row] = []
     ordered = _order(flow, report)
     for index, one in enumerate(ordered):
@@ -236,7 +236,7 @@ def _find_source(port: Port, ports: Sequence[Port], report: Report) -> Port | No
 
 
 def _list_inputs(port: Port) -> tuple[str, ...]:
-    return tuple(f"{name} {type}" for name, type in port.told.items() if name != _ASKED.get(port.kind))
+    return tuple(f"{name} {type}" for name, type in port.types.items() if name != _ASKED.get(port.kind))
 
 
 def _find_parent(path: str, paths: set[str]) -> str:

@@ -87,7 +87,7 @@ def _describe_report(report: Report) -> Iterator[str | Rows]:
         [
             port.path,
             port.name,
-            ", ".join(f"{name} {type}" for name, type in port.told.items()),
+            ", ".join(f"{name} {type}" for name, type in port.types.items()),
             port.emits + (" (unchecked)" if port.path in report.unchecked else ""),
             f"{port.parameters:,}" if port.parameters else "",
         ]

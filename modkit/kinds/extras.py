@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-__all__ = ["PretrainedExtras", "read_extras"]
+__all__ = ["PretrainedExtras", "PromiseExtras", "read_extras"]
 
 T = TypeVar("T")
 
@@ -37,6 +37,17 @@ def read_extras(part: object, record: type[T]) -> T:
     """
     names = [member.name for member in fields(record)]  # type: ignore[arg-type]  # any dataclass
     return record(**{name: getattr(part, name) for name in names if hasattr(part, name)})
+
+
+@dataclass(frozen=True)
+class PromiseExtras:
+    """Optional members of a part of any kind that promise more than its kind does; the battery holds them to it.
+
+    Args:
+        batch_independent: Whether a row of the output depends on the same row of the input only, in training, too.
+    """
+
+    batch_independent: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modkit.cases.case import Emitted, Example
 from modkit.cases.probe import Probe
+from modkit.kinds import PromiseExtras, read_extras
 from modkit.testing.bench import Bench, perturb
 
 __all__ = [
@@ -89,7 +90,7 @@ def check_independence(bench: Bench) -> None:
     """In eval mode a sample does not depend on others in its batch; nor in train mode if the part declares so."""
     for example in bench.accepted:
         _check_independence(bench, example, "eval")
-        if getattr(bench.subject.build(example.types()), "batch_independent", False):
+        if read_extras(bench.subject.build(example.types()), PromiseExtras).batch_independent:
             _check_independence(bench, example, "train")
 
 

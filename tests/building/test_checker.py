@@ -114,9 +114,9 @@ def test_the_report_tells_types_parameters_players_and_terms():
     report = check(own)
     ports = {port.path: port for port in report.ports}
     encoder, network = ports["model.autoencoder.encoder"], ports["model.prior.network"]
-    facts = (encoder.kind, encoder.name, encoder.told, encoder.emits, encoder.parameters)
+    facts = (encoder.kind, encoder.name, encoder.types, encoder.emits, encoder.parameters)
     assert facts == ("encoder", "mlp", {"x": "1×8×8 in [-1, 1]"}, "16 unbounded", 65 * 16)
-    assert network.told == {"x": "4 unbounded", "out": "4 unbounded", "cond": "time"}
+    assert network.types == {"x": "4 unbounded", "out": "4 unbounded", "cond": "time"}
     assert ports["model.autoencoder.bottleneck"].emits == "continuous 4 unbounded"
     tops = [port for port in report.ports if port.kind == "model" and "." not in port.path]
     assert report.parameters == sum(port.parameters for port in tops)

@@ -67,6 +67,7 @@ class Here:
         patch.setenv("COLUMNS", "200")
         patch.syspath_prepend(folder)
         patch.setattr(modkit, "train", partial(_trained, modkit.train), raising=False)
+        patch.setattr(modkit, "fit", partial(_fitted, modkit.fit), raising=False)
         patch.setattr(modkit, "evaluate_run", partial(modkit.evaluate_run, num=24), raising=False)
         patch.setattr(app, "commands", dict(app.commands))
         get_registry().call("modkit_commands", app=app)
@@ -125,6 +126,10 @@ def _trained(train: Callable[..., Run], spec: Spec, *arguments: Any, **options: 
     for path, value in _SMALL.items():
         spec = spec.with_value(path, value)
     return train(spec, *arguments, **{**options, "steps": 2, "evaluate": False})
+
+
+def _fitted(fit: Callable[..., Run], *arguments: Any, **options: Any) -> Run:
+    return fit(*arguments, **{**options, "steps": 2, "batch_size": 16, "samples": {"num": 4}})
 
 
 def _redirected(rest: list[str]) -> list[str]:
