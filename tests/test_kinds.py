@@ -11,13 +11,10 @@ from modkit.parts.docstrings import read_arguments
 FILES = [importlib.import_module(info.name) for info in pkgutil.iter_modules(kinds.__path__, "modkit.kinds.")]
 
 
-def test_the_package_gives_every_name_of_its_files():
+def test_the_package_gives_every_name_of_its_files_and_every_protocol_of_the_table():
     names = {name: getattr(file, name) for file in FILES for name in file.__all__}
     assert {name: getattr(kinds, name) for name in kinds.__all__} == names
     assert len(names) == sum(len(file.__all__) for file in FILES)
-
-
-def test_the_table_names_protocols_that_the_package_gives():
     assert {kind.protocol for kind in kinds.KINDS.values()} <= {"Model", *kinds.__all__}
 
 

@@ -18,6 +18,7 @@ MAP, VECTOR = TensorType((3, 4, 4)), TensorType((7,))
 )
 def test_a_type_says_what_it_is(type, text, numel):
     assert (str(type), type.numel) == (text, numel)
+    assert split_levels(type) == (type,) and split_levels((VECTOR, type)) == (VECTOR, type)
 
 
 test_impossible_types_are_refused = refusals(
@@ -28,11 +29,6 @@ test_impossible_types_are_refused = refusals(
     (((4,), (0.0, 1.0), 2), "no range beside them, got 2"),
     of=lambda arguments: TensorType(*arguments),
 )
-
-
-def test_levels():
-    assert split_levels(MAP) == (MAP,)
-    assert split_levels((VECTOR, MAP)) == (VECTOR, MAP)
 
 
 def test_condition_types_join_vectors_and_tokens_and_keep_the_rest():

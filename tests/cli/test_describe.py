@@ -59,7 +59,7 @@ def test_listing_says_who_brings_what(site):
     assert len(list_parts()) == sum(len(list_parts(kind)) for kind in modkit.kinds.KINDS)
 
 
-def test_description_is_the_signature_and_the_docstring(site):
+def test_description_is_the_signature_and_the_docstring_with_source_and_paper(site):
     module = make_plugin(site, "acme", SOURCE)
     found = describe_part("discriminator", "acme/old")
     parameters = found.pop("parameters")
@@ -79,9 +79,6 @@ def test_description_is_the_signature_and_the_docstring(site):
         ("inner", "slot of encoder", False, "conv", "Looks first."),
     ]
     assert list(parameters[0]) == ["name", "type", "required", "default", "help"]
-
-
-def test_description_of_a_function_and_a_link(site):
     found = describe_part("optimizer", "adam")
     assert found["source"].startswith("modkit.optim.optimizers:")
     assert "lr" in [one["name"] for one in found["parameters"]]

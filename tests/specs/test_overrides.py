@@ -25,19 +25,17 @@ def spec():
 
 
 def test_values_are_yaml(spec):
-    changed, notices = apply(
-        spec,
-        [
-            "model.autoencoder.encoder.channels=[16, 32]",
-            "model.autoencoder.weights.kl=4e-2",
-            "model.prior.network.deep.new={a: no}",
-            "model.prior.network.none=",
-            "train.seed=1",
-            "train.players.*critic.every=2",
-            "name=a=b",
-            "model.autoencoder.encoder.channels[1]=8",
-        ],
-    )
+    overrides = [
+        "model.autoencoder.encoder.channels=[16, 32]",
+        "model.autoencoder.weights.kl=4e-2",
+        "model.prior.network.deep.new={a: no}",
+        "model.prior.network.none=",
+        "train.seed=1",
+        "train.players.*critic.every=2",
+        "name=a=b",
+        "model.autoencoder.encoder.channels[1]=8",
+    ]
+    changed, notices = apply(spec, overrides)
     assert notices == []
     assert changed.at("model.autoencoder.encoder") == use("conv", channels=[16, 8])
     assert changed.at("model.autoencoder.weights.kl") == 4e-2
