@@ -22,6 +22,9 @@ from modkit.training.trainer import Trainer
 from modkit.types import Batch
 
 MLP = {"encoder": use("mlp", width=16, depth=1), "decoder": use("mlp", width=16, depth=1)}
+VAE = use("autoencoder", **MLP)
+SMALL = {"width": 8, "depth": 1}
+GAN = use("gan", generator=use("mlp", **SMALL), discriminator=use("mlp", **SMALL))
 LINEAR = {"encoder": use("mlp", depth=0), "decoder": use("mlp", depth=0)}  # the encoder has no parameters
 
 
@@ -30,6 +33,11 @@ def spec(model: Any, data: Any = None, **train: Any) -> Spec:
     data = data or use("digits", size=8)
     settings = {"device": "cpu", "batch_size": 8, "steps": 4, "log": {"every": 1}, "samples": {"num": 4}}
     return Spec(name="toy", data=data, model=model, train={**settings, **train})
+
+
+def read_model(model: str) -> Spec:
+    """The spec of a model written in YAML, which starts in line 3, for digits."""
+    return Spec.from_yaml(f"name: toy\ndata: {{use: digits, size: 8}}\nmodel: {model}\n", "spec.yaml")
 
 
 def digits(num: int, dtype: torch.dtype = torch.float32) -> Batch:
