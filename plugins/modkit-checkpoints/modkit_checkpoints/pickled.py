@@ -233,7 +233,8 @@ class _Zip:
             content = bytearray(self._content(f"data/{key}"))
             self.storages[key] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
             if self.swapped:
-                self.storages[key].untyped_storage().byteswap(dtype)
+                storage: Any = self.storages[key].untyped_storage()
+                storage.byteswap(dtype)
         return self.storages[key].view(dtype)
 
     def _content(self, name: str) -> bytes:

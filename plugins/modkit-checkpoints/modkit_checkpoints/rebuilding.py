@@ -200,11 +200,13 @@ def _dtype(name: Any, *rest: Any, state: Any) -> np.dtype[Any] | Placeholder:
     """`numpy.dtype(name, align, copy)`, whose state has the byte order; for what is no number, a placeholder."""
     if not (len(_expect(str, name)) <= 3 and name[:1] in "biufc" and name[1:].isdigit()):
         return Placeholder("numpy.dtype", True, (name, *rest), state=state)
+    dtype: np.dtype[Any] = np.dtype(name)
     if state is None:
-        return np.dtype(name)
+        return dtype
     if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
         raise ValueError(f"expected a dtype's byte order, got {state!r:.60}")
-    return np.dtype(name).newbyteorder(state[1])
+    ordered: np.dtype[Any] = dtype.newbyteorder(state[1])
+    return ordered
 
 
 def _array_of_state(*_: Any, state: Any) -> np.ndarray[Any, Any] | Placeholder:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from modkit_checkpoints.adm_blocks import AdmBlock, embedded_time
+from modkit_checkpoints.adm_blocks import AdmBlock, embed_time
 from modkit_checkpoints.adm_unet import AdmUNet
 from modkit_checkpoints.spatial_transformer import SpatialTransformer
 from safetensors.torch import load_model, save_model
@@ -46,11 +46,11 @@ def network(size=(8, 8), cond=None, out=1, **options):
 
 
 def test_time_is_embedded_by_cosines_then_sines_from_1_to_1e_4():
-    e = embedded_time(torch.tensor([0.0, 2.0], dtype=torch.float64), 8)
+    e = embed_time(torch.tensor([0.0, 2.0], dtype=torch.float64), 8)
     frequencies = torch.tensor([1, 1e-1, 1e-2, 1e-3], dtype=torch.float64)
     assert torch.equal(e[0], torch.tensor([1, 1, 1, 1, 0, 0, 0, 0], dtype=torch.float64))
     torch.testing.assert_close(e[1], torch.cat([(2 * frequencies).cos(), (2 * frequencies).sin()]))
-    assert embedded_time(torch.tensor([999], dtype=torch.bfloat16), 4).dtype == torch.float32
+    assert embed_time(torch.tensor([999], dtype=torch.bfloat16), 4).dtype == torch.float32
 
 
 @pytest.mark.parametrize("film", [False, True])

@@ -191,7 +191,7 @@ def test_averages_are_taken_where_there_are_any():
     assert {"model_ema.decay", "model_ema.num_updates"} <= set(kept.aside) & set(raw.aside)
     assert "model.diffusion_model.out.2.bias" in kept.aside and "model_ema.diffusion_modelout2bias" in raw.aside
 
-    with pytest.raises(ValueError, match="averages of parameters that are not there: model_ema.more"):
+    with pytest.raises(ValueError, match="averages of parameters that do not exist: model_ema.more"):
         convert_diffusion({**every, "model_ema.more": torch.zeros(1)}, config, False)
     del every["model_ema.diffusion_modelout2bias"]
     with pytest.raises(ValueError, match="no average of model.diffusion_model.out.2.bias"):

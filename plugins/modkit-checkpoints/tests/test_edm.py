@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 from modkit_checkpoints.edm import convert
-from modkit_checkpoints.edm_keys import labelled
+from modkit_checkpoints.edm_keys import embed_labels
 from modkit_checkpoints.importing import import_checkpoint
 from modkit_checkpoints.placeholder import Placeholder
 
@@ -189,9 +189,9 @@ def test_a_snapshot_holds_averages_and_a_training_state_what_was_trained():
     state = {"net": pickled(SONG, tensors), "optimizer_state": {}}
     assert convert(state, None, True).weights.keys() == made.weights.keys()
     assert convert(snapshot["ema"], None, False).spec == made.spec
-    with pytest.raises(ValueError, match="'net' in the source, which holds averaged weights alone"):
+    with pytest.raises(ValueError, match="'net' in the source, which holds averaged weights only"):
         convert(snapshot, None, True)
-    with pytest.raises(ValueError, match="'ema' in the source, which holds weights as they were trained alone"):
+    with pytest.raises(ValueError, match="'ema' in the source, which holds weights as trained only"):
         convert(state, None, False)
     with pytest.raises(ValueError, match="expected no configuration"):
         convert(snapshot, SONG, False)
@@ -235,7 +235,7 @@ def test_narrow_attention_and_other_filters_are_refused():
 
 def test_a_table_of_labels_is_the_matrix_on_one_hot_rows():
     weight, bias = normal(5, 3), normal(5, seed=2)
-    table = labelled({"map_label.weight": weight, "map_label.bias": bias}, scale=2.0)["map_label.table"]
+    table = embed_labels({"map_label.weight": weight, "map_label.bias": bias}, scale=2.0)["map_label.table"]
     rows = torch.cat([torch.eye(3), torch.zeros(1, 3)]).double()
     torch.testing.assert_close(table, 2 * rows @ weight.T + bias)
     assert lines(4, FIR).sum() < 2  # the helper's filter does not reach beyond the ends

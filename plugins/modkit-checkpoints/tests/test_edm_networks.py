@@ -128,5 +128,5 @@ def test_a_missing_time_and_labels_of_no_augmentation_are_named():
     mapping = Mapping(CondType(time=True), 8, 8, waves=Fourier(8), late=True)
     with pytest.raises(ValueError, match="Mapping expects a Cond with `time`"):
         mapping(Cond(), torch.zeros(2, 1))
-    with pytest.raises(ValueError, match="no labels of an augmentation"):
+    with pytest.raises(ValueError, match="no augmentation labels"):
         mapping(Cond(time=torch.zeros(2)), torch.zeros(2, 1), torch.zeros(2, 2))

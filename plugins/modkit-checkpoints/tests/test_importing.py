@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from click.testing import CliRunner
-from modkit_checkpoints.importing import import_checkpoint, summary
+from modkit_checkpoints.importing import import_checkpoint, summarize
 
 import modkit
 from modkit.cli.app import app
@@ -127,7 +127,7 @@ def test_without_a_configuration_a_format_that_needs_one_says_so(vqgan):
 
 
 def test_keys_are_summed_up_by_how_they_begin():
-    assert summary(["epoch", "a.b.c", "a.b.d", "a.x", "e.f.g"]) == "epoch, a.b.* (2), a.x, e.f"
+    assert summarize(["epoch", "a.b.c", "a.b.d", "a.x", "e.f.g"]) == "epoch, a.b.* (2), a.x, e.f"
 
 
 def test_the_command_is_listed_without_torch():
