@@ -28,7 +28,7 @@ from modkit_checkpoints.conversion import Conversion, rename, tensors_of
 from modkit_checkpoints.ddgan_keys import map_discriminator, map_generator
 from modkit_checkpoints.placeholder import attributes
 
-__all__ = ["convert"]
+__all__ = ["convert", "read_discriminator", "read_generator"]
 
 _NETWORK = {
     "num_channels_dae": 128,
@@ -91,14 +91,14 @@ def convert(source: Any, config: Any, raw: bool) -> Conversion:
     _check(arguments)
     side, channels = arguments.integer("image_size"), arguments.integer("num_channels")
     x = TensorType((channels, side, side), None if arguments.flag("not_use_tanh") else (-1.0, 1.0))
-    network, noise = _read_generator(arguments), arguments.integer("nz")
+    network, noise = read_generator(arguments), arguments.integer("nz")
     generator, left = _read_weights(source, raw=raw, averaged=whole and arguments.flag("use_ema"))
     with torch.device("meta"):
         rules = map_generator(NCSNpp(x, x, CondType(noise=noise, time=True), **network), network["mapping"])
     weights = {f"network.{key}": value for key, value in rename(generator, rules)[0].items()}
     critic = source.get("netD_dict") if whole else None
     tensors = None if critic is None else _unprefix(tensors_of(critic, "netD_dict"))
-    discriminator = _read_discriminator(arguments, tensors)
+    discriminator = read_discriminator(arguments, tensors)
     weights |= _convert_discriminator(x, discriminator, tensors)
     model = {
         "use": "denoising-gan",
@@ -135,7 +135,7 @@ def _check(arguments: Arguments) -> None:
             raise arguments.error(name, "even, for sines and cosines")
 
 
-def _read_generator(arguments: Arguments) -> dict[str, Any]:
+def read_generator(arguments: Arguments) -> dict[str, Any]:
     """Reads the options of the generator."""
     base, multiples = arguments.integer("num_channels_dae"), arguments.integers("ch_mult")
     sides = [arguments.integer("image_size") >> level for level in range(len(multiples))]
@@ -154,7 +154,7 @@ def _read_generator(arguments: Arguments) -> dict[str, Any]:
     }
 
 
-def _read_discriminator(arguments: Arguments, tensors: Mapping[str, Tensor] | None) -> dict[str, Any]:
+def read_discriminator(arguments: Arguments, tensors: Mapping[str, Tensor] | None) -> dict[str, Any]:
     """Reads the options of the discriminator from its keys or, without any, from the data set's name."""
     width = arguments.integer("ngf")
     small = arguments.values["dataset"] in _SMALL

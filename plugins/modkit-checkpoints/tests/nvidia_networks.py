@@ -1,11 +1,12 @@
 """EDM's two U-Nets and DDGAN's networks, written out over the authors' keys from the papers' equations, in float64."""
 
+import itertools
 import math
 
 import torch
 from torch.nn import functional as F
 
-from .drawn import whitened
+from .drawn import attend
 
 
 def lines(n, taps):
@@ -68,28 +69,32 @@ def edm_block(net, x, e, name, out, c, *, resample=None, attend=False):
     return scale * (x + net.conv(y.reshape(x.shape), f"{name}.proj", out, 1))
 
 
-def song(net, x, time, onehot, augment, c):
-    base, wide = c["model_channels"], c["model_channels"] * c["channel_mult_noise"]
-    if c["embedding_type"] == "fourier":
-        angles = time[:, None] * 2 * math.pi * net("map_noise.freqs", wide // 2)
+def edm_unet(net, x, time, onehot, augment, c, output):
+    """SongUNet or DhariwalUNet: they share the pyramid."""
+    song, base, last = c["model_type"] == "SongUNet", c["model_channels"], len(c["channel_mult"]) - 1
+    width, features = base * c["channel_mult_emb"], base * c.get("channel_mult_noise", 1)
+    if c.get("embedding_type") == "fourier":
+        angles = time[:, None] * 2 * math.pi * net("map_noise.freqs", features // 2)
     else:
-        angles = waves(time, wide, 1)
-    e = torch.cat([angles.sin(), angles.cos()], 1)
-    if onehot is not None:
-        e = e + net.linear(onehot * math.sqrt(onehot.shape[1]), "map_label", wide)
+        angles = waves(time, features, int(song))
+    e = torch.cat([angles.sin(), angles.cos()] if song else [angles.cos(), angles.sin()], 1)
+    if song and onehot is not None:
+        e = e + net.linear(onehot * math.sqrt(onehot.shape[1]), "map_label", features)
     if augment is not None:
-        e = e + net.linear(augment, "map_augment", wide, bias=False)
-    e = F.silu(net.linear(F.silu(net.linear(e, "map_layer0", 4 * base)), "map_layer1", 4 * base))
-    side, last, beside, taps = x.shape[-1], len(c["channel_mult"]) - 1, x, c["resample_filter"]
-    skips, output = [net.conv(x, f"enc.{side}x{side}_conv", base)], x.shape[1]
+        e = e + net.linear(augment, "map_augment", features, bias=False)
+    e = net.linear(F.silu(net.linear(e, "map_layer0", width)), "map_layer1", width)
+    e = F.silu(e if song or onehot is None else e + net.linear(onehot, "map_label", width, bias=False))
+
+    side, beside, taps = x.shape[-1], x, c.get("resample_filter")
+    skips = [net.conv(x, f"enc.{side}x{side}_conv", base if song else base * c["channel_mult"][0])]
     for level, multiple in enumerate(c["channel_mult"]):
-        at = f"enc.{side >> level}x{side >> level}"
+        at, attend = f"enc.{side >> level}x{side >> level}", (side >> level) in c["attn_resolutions"]
         if level:
             h = edm_block(net, skips[-1], e, f"{at}_down", skips[-1].shape[1], c, resample="down")
-            if c["encoder_type"] == "skip":
+            if c.get("encoder_type") == "skip":
                 beside = halved(beside, taps)
                 h = h + net.conv(beside, f"{at}_aux_skip", h.shape[1], 1)
-            elif c["encoder_type"] == "residual":
+            elif c.get("encoder_type") == "residual":
                 margin = 1 + (len(taps) - 1) // 2  # nothing is cut between the convolution and the filter
                 beside = net.conv(beside, f"{at}_aux_residual", h.shape[1], padding=margin, bias=False)
                 line = strided(beside.shape[2], taps)
@@ -97,71 +102,31 @@ def song(net, x, time, onehot, augment, c):
                 h = beside = (h + beside) / math.sqrt(2)
             skips.append(h)
         for block in range(c["num_blocks"]):
-            attend = (side >> level) in c["attn_resolutions"]
             skips.append(edm_block(net, skips[-1], e, f"{at}_block{block}", base * multiple, c, attend=attend))
     h, at = skips[-1], f"dec.{side >> last}x{side >> last}"
     h = edm_block(net, h, e, f"{at}_in0", h.shape[1], c, attend=True)
     h, y = edm_block(net, h, e, f"{at}_in1", h.shape[1], c), None
     for level in reversed(range(last + 1)):
-        at = f"dec.{side >> level}x{side >> level}"
+        at, attends = f"dec.{side >> level}x{side >> level}", (side >> level) in c["attn_resolutions"]
         h = edm_block(net, h, e, f"{at}_up", h.shape[1], c, resample="up") if level < last else h
         for block in range(c["num_blocks"] + 1):
-            attend = block == c["num_blocks"] and (side >> level) in c["attn_resolutions"]
+            attend = attends and (block == c["num_blocks"] or not song)
             h, out = torch.cat([h, skips.pop()], 1), base * c["channel_mult"][level]
             h = edm_block(net, h, e, f"{at}_block{block}", out, c, attend=attend)
-        if c["decoder_type"] == "skip" or level == 0:
+        if song and (c["decoder_type"] == "skip" or level == 0):
             share = net.conv(F.silu(net.norm(h, f"{at}_aux_norm", 1e-6)), f"{at}_aux_conv", output)
             y = share if y is None else doubled(y, taps) + share
-    return y
-
-
-def dhariwal(net, x, time, onehot, augment, c, output):
-    base, width = c["model_channels"], c["model_channels"] * c["channel_mult_emb"]
-    angles = waves(time, base, 0)
-    e = torch.cat([angles.cos(), angles.sin()], 1)
-    if augment is not None:
-        e = e + net.linear(augment, "map_augment", base, bias=False)
-    e = net.linear(F.silu(net.linear(e, "map_layer0", width)), "map_layer1", width)
-    e = F.silu(e if onehot is None else e + net.linear(onehot, "map_label", width, bias=False))
-    side, last = x.shape[-1], len(c["channel_mult"]) - 1
-    skips = [net.conv(x, f"enc.{side}x{side}_conv", base * c["channel_mult"][0])]
-    for level, multiple in enumerate(c["channel_mult"]):
-        at, attend = f"enc.{side >> level}x{side >> level}", (side >> level) in c["attn_resolutions"]
-        if level:
-            skips.append(edm_block(net, skips[-1], e, f"{at}_down", skips[-1].shape[1], c, resample="down"))
-        for block in range(c["num_blocks"]):
-            skips.append(edm_block(net, skips[-1], e, f"{at}_block{block}", base * multiple, c, attend=attend))
-    h, at = skips[-1], f"dec.{side >> last}x{side >> last}"
-    h = edm_block(net, h, e, f"{at}_in0", h.shape[1], c, attend=True)
-    h = edm_block(net, h, e, f"{at}_in1", h.shape[1], c)
-    for level in reversed(range(last + 1)):
-        at, attend = f"dec.{side >> level}x{side >> level}", (side >> level) in c["attn_resolutions"]
-        h = edm_block(net, h, e, f"{at}_up", h.shape[1], c, resample="up") if level < last else h
-        for block in range(c["num_blocks"] + 1):
-            h, out = torch.cat([h, skips.pop()], 1), base * c["channel_mult"][level]
-            h = edm_block(net, h, e, f"{at}_block{block}", out, c, attend=attend)
-    return net.conv(F.silu(net.norm(h, "out_norm", 1e-5)), "out_conv", output)
+    return y if song else net.conv(F.silu(net.norm(h, "out_norm", 1e-5)), "out_conv", output)
 
 
 # DDGAN
-
-
-class Numbered:
-    """Names of modules in the order in which they run."""
-
-    def __init__(self):
-        self.index = -1
-
-    def __call__(self):
-        self.index += 1
-        return f"all_modules.{self.index}"
 
 
 def ddgan_block(net, x, e, w, name, out, taps, resample=None):
     def modulated(h, which):
         style = net.linear(w, f"{name}.GroupNorm_{which}.style", 2 * h.shape[1])[..., None, None]
         gain, offset = style.chunk(2, dim=1)
-        return F.silu(gain * whitened(h, 1e-6) + offset)
+        return F.silu(gain * net.whiten(h, 1e-6) + offset)
 
     h = net.conv(RESAMPLED[resample](modulated(x, 0), taps), f"{name}.Conv_0", out)
     h = h + net.linear(F.silu(e), f"{name}.Dense_0", out)[..., None, None]
@@ -178,14 +143,17 @@ def ddgan_attention(net, x, name):
     def mixed(h, which):
         return h @ net(f"{name}.NIN_{which}.W", wide, wide) + net(f"{name}.NIN_{which}.b", wide)
 
-    q, k, v = (mixed(h, which) for which in range(3))
-    y = (q @ k.mT / math.sqrt(wide)).softmax(-1) @ v
+    y = attend(*(mixed(h, which) for which in range(3)))
     return (x + mixed(y, 3).mT.reshape(x.shape)) / math.sqrt(2)
 
 
 def generator(net, x, time, z, c):
     """The paths up and down that have convolutions of their own are left to the core's tests."""
-    base, taps, place = c["num_channels_dae"], [1, 3, 3, 1] if c["fir"] else [1, 1], Numbered()
+    base, taps, number = c["num_channels_dae"], [1, 3, 3, 1] if c["fir"] else [1, 1], itertools.count()
+
+    def place():  # modules are numbered in the order in which they run
+        return f"all_modules.{next(number)}"
+
     w = z / (z.square().mean(1, keepdim=True) + 1e-8).sqrt()
     for layer in range(c["n_mlp"] + 1):
         w = F.silu(net.linear(w, f"z_transform.{2 * layer + 1}", c["z_emb_dim"]))

@@ -10,8 +10,9 @@ from modkit_checkpoints.compvis_unet import convert as convert_diffusion
 from modkit_checkpoints.importing import import_checkpoint
 
 import modkit
-from modkit import Cond, Spec
+from modkit import Cond
 
+from . import drawn
 from .compvis_networks import Theirs
 
 NET = {
@@ -43,32 +44,14 @@ def stage(kind, prefix="", **options):
     x = torch.randn(2, 3, 8, 8, generator=theirs.rng)
     z = torch.randn(2, 4, *[8 >> (len(net["ch_mult"]) - 1)] * 2, generator=theirs.rng)
     encoded = theirs.encode(x, 4, net, 2 if net["double_z"] else 1)
-    z_q = z
-    if kind != "AutoencoderKL":
-        codes = theirs("quantize.embedding.weight", 8, 4)
-        z_q = (
-            codes[torch.cdist(z.movedim(1, -1).flatten(0, 2), codes).argmin(1)].view(2, *z.shape[2:], 4).movedim(-1, 1)
-        )
+    z_q = z if kind == "AutoencoderKL" else theirs.nearest(z, 8)[1]
     return theirs.tensors, node, (x, encoded), (z, theirs.decode(z_q, net))
 
 
 def ldm_config(net, cond="__is_unconditional__", kind="AutoencoderKL", **options):
-    params = {
-        "linear_start": 0.0015,
-        "linear_end": 0.0195,
-        "timesteps": 1000,
-        "image_size": 4,
-        "channels": 4,
-        "loss_type": "l1",
-    }
-    node = target(
-        "LatentDiffusion",
-        **params,
-        unet_config=target("UNetModel", **net),
-        first_stage_config=stage_node(kind),
-        cond_stage_config=cond,
-        **options,
-    )
+    params = {"linear_start": 0.0015, "linear_end": 0.0195, "timesteps": 1000, "image_size": 4, "channels": 4}
+    params |= {"loss_type": "l1", "unet_config": target("UNetModel", **net), "first_stage_config": stage_node(kind)}
+    node = target("LatentDiffusion", **params, cond_stage_config=cond, **options)
     return {"model": {"base_learning_rate": 1e-6, **node}, "data": {}}
 
 
@@ -84,14 +67,11 @@ def ldm(config, context=None, labels=None):
 
 
 def built(conversion):
-    model = modkit.build(Spec(**conversion.spec))
-    model.load_state_dict(conversion.weights)
-    return model.eval()
+    return drawn.built(conversion, torch.float32)
 
 
 def same(ours, theirs):
-    assert theirs.square().mean().sqrt() > 1e-2
-    assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+    drawn.same(ours, theirs, 1e-5)
 
 
 @pytest.fixture(autouse=True)
@@ -136,8 +116,8 @@ def test_a_first_stage_computes_what_theirs_does(kind, options):
 def test_a_network_computes_what_theirs_does(options):
     net = {**UNET, **options}
     tokens = torch.randn(2, 77, 12) if "context_dim" in net else None
-    cond = {"cond_stage_config": target("BERTEmbedder", n_embed=12, n_layer=2)} if tokens is not None else {}
-    config = ldm_config(net, **({"cond": cond["cond_stage_config"], "conditioning_key": "crossattn"} if cond else {}))
+    cond = {"cond": target("BERTEmbedder", n_embed=12, n_layer=2), "conditioning_key": "crossattn"}
+    config = ldm_config(net, **(cond if tokens is not None else {}))
     tensors, (x, t), out = ldm(config, tokens)
     model = built(convert_diffusion({"state_dict": tensors}, config, False))
     same(model.prior.network(x, Cond(time=t, context=tokens)), out)
@@ -185,9 +165,8 @@ def test_averages_are_taken_where_there_are_any():
     bare = convert_diffusion(tensors, config, False)
     key = "prior.network.down.0.block.conv_1.weight"
     assert torch.equal(kept.weights[key], bare.weights[key] + 1) and torch.equal(raw.weights[key], bare.weights[key])
-    assert torch.equal(
-        kept.weights["autoencoder.encoder.conv_in.bias"], tensors["first_stage_model.encoder.conv_in.bias"]
-    )
+    ours, their = "autoencoder.encoder.conv_in.bias", "first_stage_model.encoder.conv_in.bias"
+    assert torch.equal(kept.weights[ours], tensors[their])
     assert {"model_ema.decay", "model_ema.num_updates"} <= set(kept.aside) & set(raw.aside)
     assert "model.diffusion_model.out.2.bias" in kept.aside and "model_ema.diffusion_modelout2bias" in raw.aside
 
@@ -201,12 +180,8 @@ def test_averages_are_taken_where_there_are_any():
 def test_a_first_stage_may_have_averages_too():
     tensors, node, *_ = stage("VQModel")
     node["params"]["use_ema"] = True
-    every = {
-        **tensors,
-        **averages(tensors, prefix=""),
-        "loss.logvar": torch.zeros(1),
-        "model_ema.losslogvar": torch.ones(1),
-    }
+    logvar = {"loss.logvar": torch.zeros(1), "model_ema.losslogvar": torch.ones(1)}
+    every = {**tensors, **averages(tensors, prefix=""), **logvar}
     kept, raw = (convert_stage(every, {"model": node}, raw) for raw in (False, True))
     for name in ("bottleneck.codebook.codes", "decoder.conv_out.bias", "bottleneck.project.weight"):
         assert torch.equal(kept.weights[name], raw.weights[name] + 1)
@@ -244,10 +219,8 @@ def test_a_file_becomes_a_run(tmp_path):
     given = {"format": "compvis-unet", "config": tmp_path / "config.json"}
     made = import_checkpoint(tmp_path / "model.ckpt", tmp_path / "run", **given)
     assert "global_step" in made.aside
-    model, every = (
-        modkit.load(tmp_path / "run"),
-        convert_diffusion({**tensors, **averages(tensors, 0.01)}, config, False),
-    )
+    every = convert_diffusion({**tensors, **averages(tensors, 0.01)}, config, False)
+    model = modkit.load(tmp_path / "run")
     assert torch.equal(model.sample(2, seed=3), built(every).sample(2, seed=3))
 
     for name, change in (("missing", {}), ("misshapen", {"model.diffusion_model.out.2.bias": torch.zeros(9)})):
@@ -297,7 +270,7 @@ def test_what_a_first_stage_has_no_counterpart_for_is_refused(path, value, messa
         (
             "params.first_stage_config.params.embed_dim",
             3,
-            "channels 4 do not suit model.params.first_stage_config of 3",
+            "4 do not suit model.params.first_stage_config of 3",
         ),
         ("params.unet_config.target", "ldm.EncoderUNetModel", "unet_config.target is expected to be UNetModel"),
         ("params.unet_config.params.channel_mult", [2, 2], "channel_mult is expected to be a list that begins with 1"),

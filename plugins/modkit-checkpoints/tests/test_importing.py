@@ -16,7 +16,7 @@ from modkit.parts.registry import registry
 from modkit.runs import checkpoint as store
 from modkit.specs.spec import dump
 
-from .taming_keys import config, first_stage, losses, second_config, second_stage
+from .taming import config, judge, second_config, second_stage, vq
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def run(*arguments, status=0):
 def vqgan(tmp_path):
     """A checkpoint as Lightning writes it, and its configuration."""
     callbacks = {argparse.Namespace: {"best": torch.tensor(1.0)}}
-    whole = {"state_dict": {**first_stage(), **losses()}, "epoch": 1, "callbacks": callbacks, "lr_schedulers": []}
+    whole = {"state_dict": {**vq()[0], **judge()[0]}, "epoch": 1, "callbacks": callbacks, "lr_schedulers": []}
     torch.save(whole, tmp_path / "last one.ckpt")
     (tmp_path / "model.yaml").write_text(dump(config()))
     return tmp_path
@@ -54,7 +54,7 @@ def test_a_checkpoint_becomes_a_run(vqgan):
     assert said.splitlines()[0].startswith("set aside: epoch, callbacks, lr_schedulers, loss.perceptual_loss.* (3)")
     assert said.splitlines()[-1] == f"run: {vqgan / 'run'}"
     model = modkit.load(vqgan / "run")
-    assert torch.equal(model.encoder.conv_in.weight, first_stage()["encoder.conv_in.weight"])
+    assert torch.equal(model.encoder.conv_in.weight, vq()[0]["encoder.conv_in.weight"])
     assert model.critic is not None and modkit.Run.open(vqgan / "run").finished
     kept = store.load(vqgan / "run" / "checkpoints" / "step-00000000").state["adopted"]
     assert kept["source"] == "last one.ckpt" and "loss.perceptual_loss.lin0.model.1.weight" in kept["aside"]
@@ -76,7 +76,7 @@ def test_a_transformer_is_sampled_and_measured_from_the_command_line(tmp_path):
 
 
 def test_a_file_that_does_not_fit_is_one_error_and_nothing_is_written(vqgan):
-    state = {**first_stage(), **losses()}
+    state = {**vq()[0], **judge()[0]}
     state["encoder.conv_in.bias"][0] = torch.nan
     state["encoder.conv_out.weight"] = state["encoder.conv_out.weight"][:3]
     del state["decoder.conv_out.bias"]
