@@ -90,9 +90,8 @@ def main() -> None:
         print(find_commit(folder), format_table(figures), sep="\n")
         for kind in ("AutoencoderKL", "VQModelInterface"):
             for scale in (1.0, 3.0):
-                print(
-                    f"{kind}, 4 steps of DDIM, guidance {scale:g}, decoded: {_compare_samples(peer, kind, scale):.1e}"
-                )
+                error = _compare_samples(peer, kind, scale)
+                print(f"{kind}, 4 steps of DDIM, guidance {scale:g}, decoded: {error:.1e}")
         ends: dict[str, Any] = {"num": 500, "beta_start": 1e-4, "beta_end": 0.015}
         tables = {"linear": ScaledLinear(**ends), "sqrt_linear": Linear(**ends), "cosine": Cosine(num=500)}
         for schedule, ours in tables.items():
@@ -171,7 +170,7 @@ def _compare_unet(peer: SimpleNamespace, name: str, options: dict[str, Any]) -> 
 
 
 def _compare_samples(peer: SimpleNamespace, kind: str, guidance: float) -> float:
-    """Computes the relative error of decoded samples: four steps of a class-conditional model, with averaged weights."""
+    """Computes the relative error of decoded samples: four steps conditioned on classes, with averaged weights."""
     params = {
         "linear_start": 0.0015, "linear_end": 0.0195, "timesteps": 1000, "image_size": 4, "channels": 4,
         "conditioning_key": "crossattn", "cond_stage_trainable": True, "scale_factor": 0.7,

@@ -63,9 +63,8 @@ def main() -> None:
                 figures.append(_compare_discriminator(_load(), name.strip(), kind, options, size, num))
     print(find_commit(peer), format_table(figures), sep="\n")
     for steps in (1, 2, 4, 8):
-        print(
-            f"posterior of {steps} steps, mean and variance:", *(f"{one:.1e}" for one in _compare_process(peer, steps))
-        )
+        mean, variance = _compare_process(peer, steps)
+        print(f"posterior of {steps} steps, mean and variance: {mean:.1e} {variance:.1e}")
 
 
 def _load() -> SimpleNamespace:

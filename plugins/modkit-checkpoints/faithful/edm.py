@@ -126,7 +126,7 @@ def _compare_trajectories(name: str, sampler: Any, theirs: Any, model: Any, opti
     for steps, churn in ((6, {}), (6, {"churn": 4.0, "churn_min": 0.05, "churn_max": 50.0, "noise": 1.003})):
         heun = Heun(model.schedule, model.event, steps=steps, **churn)
         noises = [Rng(0).at("sampler", index).normal("eps", start) for index in range(steps)]
-        denoise = model._denoise(Cond(labels=ids))
+        denoise = model._make_denoise(Cond(labels=ids))
         mine = sample(heun, denoise, heun.start(start, heun.times()[0]), rng=Rng(0))
         names = {"churn": "S_churn", "churn_min": "S_min", "churn_max": "S_max", "noise": "S_noise"}
         draws = iter(noises)
