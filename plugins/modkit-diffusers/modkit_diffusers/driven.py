@@ -82,7 +82,7 @@ class Driven:
         if not 1 <= steps <= num:
             raise ValueError(f"{name} expects steps in [1, {num}] of its {num} timesteps, got {steps}")
         self.schedule, self.x, self.steps = schedule, x, steps
-        self._scheduler, self._following = scheduler, following
+        self._which, self._following = scheduler, following
         first = self.make_scheduler()
         timesteps = first.timesteps.to("cpu", torch.float64)
         self._times = (timesteps + following.offset) / num
@@ -113,8 +113,8 @@ class Driven:
         scheduler, index = self._check_step(t, s, state)
         start, stop = self._starts[index : index + 2]
         options = {
-            **self._scheduler.options,
-            **({"generator": rng.generators(len(x_t))} if self._scheduler.draws else {}),
+            **self._which.options,
+            **({"generator": rng.generators(len(x_t))} if self._which.draws else {}),
         }
         timesteps = scheduler.timesteps[start:stop]
         sample = x_t / _scale_input(scheduler, torch.ones((), dtype=x_t.dtype), timesteps[0])
@@ -125,8 +125,8 @@ class Driven:
 
     def make_scheduler(self) -> Any:
         """Makes the scheduler of diffusers, at its first step."""
-        scheduler = getattr(importlib.import_module("diffusers"), self._scheduler.name)(
-            **self._following.config, **self._scheduler.config
+        scheduler = getattr(importlib.import_module("diffusers"), self._which.name)(
+            **self._following.config, **self._which.config
         )
         scheduler.set_timesteps(self.steps)
         return scheduler
@@ -137,7 +137,7 @@ class Driven:
         ends = self._grid[run.step : run.step + 2].tolist()
         if ends != [float(t), float(s)]:
             raise ValueError(
-                f"{self._scheduler.name} expects its times in order, now {ends}, got {float(t)} and {float(s)}"
+                f"{self._which.name} expects its times in order, now {ends}, got {float(t)} and {float(s)}"
             )
         return run
 
@@ -147,13 +147,11 @@ class Driven:
         if self.x.range is not None:
             x_0 = x_0.clamp(*self.x.range)
         alpha_t, sigma_t = self._scales[at]
-        out = _PREDICTIONS[self._scheduler.prediction]((x_t - alpha_t * x_0) / sigma_t, x_0, alpha_t, sigma_t)
-        if self._scheduler.config.get("variance_type") != "learned_range":
+        out = _PREDICTIONS[self._which.prediction]((x_t - alpha_t * x_0) / sigma_t, x_0, alpha_t, sigma_t)
+        if self._which.config.get("variance_type") != "learned_range":
             return out
         if v is None:
-            raise ValueError(
-                f"{self._scheduler.name} expects a learned variance for learned_range, got a denoiser without"
-            )
+            raise ValueError(f"{self._which.name} expects a learned variance for learned_range, got a denoiser without")
         return torch.cat([out, 2 * v - 1], dim=1)
 
 

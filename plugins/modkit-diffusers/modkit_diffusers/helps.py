@@ -1,4 +1,4 @@
-"""The help that `modkit show` prints for keywords that several parts share; that of others is in their class's `Args`."""
+"""The help that `modkit show` prints for keywords that several parts share; others have theirs in the docstring."""
 
 # Every part of a network or an autoencoder
 FOLDER = "A local folder that diffusers saved, with configuration and weights."

@@ -3,8 +3,8 @@
     out = UNet2DModel([x, concat], time, class_labels)
     out = UNet2DConditionModel([x, concat], time, encoder_hidden_states=context, class_labels)
 
-A vector is added to the embedding of time, in UNet2DModel unchanged (`identity`), in the other projected; each label has
-an embedding. Without tokens, no block may attend to any; the default blocks are chosen accordingly.
+A vector is added to the embedding of time, in UNet2DModel unchanged (`identity`), in the other projected; each label
+has an embedding. Without tokens, no block may attend to any; the default blocks are chosen accordingly.
 
 Shape letters: b batch, c channels, h w spatial, n tokens, d width.
 

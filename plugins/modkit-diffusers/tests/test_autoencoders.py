@@ -15,14 +15,8 @@ from modkit.publishing.import_weights import adopt
 
 X = TensorType((1, 8, 8))
 SMALL = {"block_out_channels": [8, 16], "norm_num_groups": 4}
-THEIRS = {
-    "in_channels": 1,
-    "out_channels": 1,
-    "block_out_channels": (8, 16),
-    "down_block_types": ("DownEncoderBlock2D",) * 2,
-    "up_block_types": ("UpDecoderBlock2D",) * 2,
-    "norm_num_groups": 4,
-}
+THEIRS = {**SMALL, "in_channels": 1, "out_channels": 1, "block_out_channels": (8, 16)}
+THEIRS |= {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
 
 
 def theirs(name, **config):

@@ -18,22 +18,11 @@ from modkit.publishing.import_weights import adopt
 X = TensorType((2, 8, 8))
 MAP = TensorType((1, 4, 4))
 SMALL = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
-THEIRS = {
-    "sample_size": 8,
-    "in_channels": 2,
-    "out_channels": 4,
-    "block_out_channels": (8, 16),
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-}
-PLAIN = {
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-}
-CROSS = {
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-}
+THEIRS = {**SMALL, "sample_size": 8, "in_channels": 2, "out_channels": 4, "block_out_channels": (8, 16)}
+PLAIN, CROSS = (
+    {"down_block_types": ("DownBlock2D", f"{attn}DownBlock2D"), "up_block_types": (f"{attn}UpBlock2D", "UpBlock2D")}
+    for attn in ("Attn", "CrossAttn")
+)
 PATCHES = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8, "patch_size": 2}
 
 
@@ -55,21 +44,23 @@ def bare(name, network, **config):
 
 def drawn(type, x=X):
     generator = torch.Generator().manual_seed(1)
-    time = torch.tensor([0.0, 7.0, 999.0])
-    given = {"time": time}
-    if type.vector:
-        given["vector"] = torch.randn(3, type.vector, generator=generator)
-    if type.labels:
-        given["labels"] = torch.tensor([0, 2, type.labels])
-    if type.context:
-        given["context"] = torch.randn(3, *type.context, generator=generator)
-    if type.concat:
-        given["concat"] = torch.randn(3, *type.concat.shape, generator=generator)
-    return torch.randn(3, *x.shape, generator=generator), Cond(**given)
+
+    def normal(*shape):
+        return torch.randn(3, *shape, generator=generator)
+
+    cond = Cond(
+        time=torch.tensor([0.0, 7.0, 999.0]),
+        vector=normal(type.vector) if type.vector else None,
+        labels=torch.tensor([0, 2, type.labels]) if type.labels else None,
+        context=normal(*type.context) if type.context else None,
+        concat=normal(*type.concat.shape) if type.concat else None,
+    )
+    return normal(*x.shape), cond
 
 
 TIME, LABELS = CondType(time=True), CondType(time=True, labels=3)
 SHIFTED = {"resnet_time_scale_shift": "scale_shift", "downsample_type": "resnet", "flip_sin_to_cos": False}
+HEADS = {"attention_head_dim": [2, 4], "use_linear_projection": True}
 BARE = {
     "time": (UNet2D, TIME, {}, {}),
     "one head": (UNet2D, TIME, {"attention_head_dim": None}, {"attention_head_dim": None}),
@@ -82,13 +73,9 @@ BARE = {
     "tokens and vector": (
         UNet2DCondition,
         CondType(time=True, context=(5, 6), vector=3),
-        {"attention_head_dim": [2, 4], "use_linear_projection": True},
+        HEADS,
         {
-            **CROSS,
-            "cross_attention_dim": 6,
-            "attention_head_dim": (2, 4),
-            "use_linear_projection": True,
-            "class_embed_type": "projection",
+            **CROSS, **HEADS, "cross_attention_dim": 6, "class_embed_type": "projection",
             "projection_class_embeddings_input_dim": 3,
         },
     ),
@@ -156,17 +143,12 @@ def test_a_map_is_further_channels_repeated_to_size(part, name, params, config):
         (UNet2DCondition, X, CondType(), {"mid_block_type": "UNetMidBlock2DCrossAttn"}, "tokens as a condition for"),
         (UNet2DCondition, TensorType((1, 6, 7)), CondType(), {}, "UNet2DCondition expects sides that 2 divides"),
         (
-            UNet2DCondition,
-            X,
-            CondType(context=(3, 4)),
+            UNet2DCondition, X, CondType(context=(3, 4)),
             {"down_block_types": ["DownBlock2D"] * 2, "mid_block_type": None},
             "expects blocks that attend to its tokens, got DownBlock2D, DownBlock2D, UpBlock2D, UpBlock2D",
         ),
         (
-            UNet2DCondition,
-            X,
-            CondType(context=(3, 4)),
-            {"cross_attention_dim": 8},
+            UNet2DCondition, X, CondType(context=(3, 4)), {"cross_attention_dim": 8},
             "cross_attention_dim 8, as its configuration says, got 4",
         ),
         (DiT, TensorType((1, 8, 6)), CondType(), {}, "DiT expects squares whose side patch_size 2 divides, got 8×6"),
@@ -304,7 +286,7 @@ def test_a_hub_id_is_no_folder(folder):
     with pytest.raises(SpecError, match="expects a local folder that diffusers saved, got 'google/ddpm': nothing is"):
         build(spec("google/ddpm"))
     (folder.parent / "model_index.json").write_text("{}")
-    with pytest.raises(SpecError, match="got model_index.json, unet; it is a pipeline's: name the folder of one model"):
+    with pytest.raises(SpecError, match="got model_index.json, unet; it is a pipeline's: give the folder of one model"):
         build(spec(folder.parent))
 
 
