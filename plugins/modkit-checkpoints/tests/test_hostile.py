@@ -216,9 +216,9 @@ def shared(levels, between=b""):
         (b"(l" + b"\x85" * 5000 + b".", "expected containers nested at most 100 deep"),
         (b"]" * 300 + b"a" * 299 + b".", "expected containers nested at most 100 deep"),
         (b"ccollections\nOrderedDict\np0\n" + b"g0\n" * 200 + b")R" + b"\x85R" * 199 + b".", "nested at most 100 deep"),
-        (b"]\x94h\x00a.", "expected containers that do not hold themselves"),
-        (b"}\x94K\x01h\x00s.", "expected containers that do not hold themselves"),
-        (b"ccollections\nOrderedDict\n)R\x94Nh\x00s.", "expected containers that do not hold themselves"),
+        (b"]\x94h\x00a.", "expected containers that do not contain themselves"),
+        (b"}\x94K\x01h\x00s.", "expected containers that do not contain themselves"),
+        (b"ccollections\nOrderedDict\n)R\x94Nh\x00s.", "expected containers that do not contain themselves"),
         *((b"}" + shared(64, kept) + b"Ns.", "expected a key of at most 64 values") for kept in (b"", b"Nb", b"(e")),
         (b"}(t" + b"\x85" * 200_000 + b"Ns.", "expected a key of at most 64 values"),
         (b"\x80\x04\x8f(" + shared(64) + b"\x90.", "expected a key of at most 64 values"),
@@ -291,7 +291,7 @@ def test_copies_of_copies(tmp_path, name):
     }
     big = items.get(name, b"X" + struct.pack("<I", 10**6) + b"a" * 10**6)
     (tmp_path / "x").write_bytes(b"(" + big + b"p0\n" + (b"c" + name.encode() + b"\n(g0\ntR") * 1000 + b"l.")
-    with pytest.raises(ValueError, match="got copy upon copy"):
+    with pytest.raises(ValueError, match="got copies of copies"):
         read(tmp_path / "x")
 
 
