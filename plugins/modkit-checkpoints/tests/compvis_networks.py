@@ -147,7 +147,7 @@ class Theirs(Drawn):
         if labels is not None:
             emb = emb + self("label_emb.weight", net["num_classes"], 4 * base)[labels]
 
-        def attended(h, name):
+        def attend_at(h, name):
             heads = h.shape[1] // net["num_head_channels"] if "num_head_channels" in net else net["num_heads"]
             if context is None:
                 return self.self_attention(h, name, heads, net.get("use_new_attention_order", False))
@@ -156,7 +156,7 @@ class Theirs(Drawn):
 
         def unit(h, name, out, level):
             h = self.block(h, f"{name}.0", out, emb, film)
-            return attended(h, f"{name}.1") if 1 << level in net["attention_resolutions"] else h
+            return attend_at(h, f"{name}.1") if 1 << level in net["attention_resolutions"] else h
 
         h = self.conv(x, "input_blocks.0.0", base)
         skips, place = [h], 1
@@ -174,7 +174,7 @@ class Theirs(Drawn):
                 skips.append(h)
                 place += 1
         h = self.block(h, "middle_block.0", h.shape[1], emb, film)
-        h = self.block(attended(h, "middle_block.1"), "middle_block.2", h.shape[1], emb, film)
+        h = self.block(attend_at(h, "middle_block.1"), "middle_block.2", h.shape[1], emb, film)
         place = 0
         for level, multiple in reversed(list(enumerate(net["channel_mult"]))):
             for index in range(blocks + 1):

@@ -61,7 +61,7 @@ def normal(*shape, seed=1, dtype=torch.float64):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def built(conversion, dtype=torch.float64):
+def build_model(conversion, dtype=torch.float64):
     """The model of a conversion, in evaluation."""
     with torch.enable_grad():  # the check of losses differentiates
         model = modkit.build(modkit.Spec(**conversion.spec)).to(dtype).eval()

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from .drawn import attend
 
 
-def lines(n, taps):
+def make_lines(n, taps):
     """The matrix that filters a line and keeps every second value."""
     matrix = torch.zeros(n // 2, n, dtype=torch.float64)
     for i in range(n // 2):
@@ -19,7 +19,7 @@ def lines(n, taps):
     return matrix
 
 
-def strided(n, taps):
+def make_strided(n, taps):
     """The same without zeros beyond the ends."""
     matrix = torch.zeros((n - len(taps)) // 2 + 1, n, dtype=torch.float64)
     for i, row in enumerate(matrix):
@@ -27,15 +27,15 @@ def strided(n, taps):
     return matrix
 
 
-def halved(x, taps):
-    return lines(x.shape[2], taps) @ x @ lines(x.shape[3], taps).T
+def halve(x, taps):
+    return make_lines(x.shape[2], taps) @ x @ make_lines(x.shape[3], taps).T
 
 
-def doubled(x, taps):
-    return 4 * lines(2 * x.shape[2], taps).T @ x @ lines(2 * x.shape[3], taps)
+def double(x, taps):
+    return 4 * make_lines(2 * x.shape[2], taps).T @ x @ make_lines(2 * x.shape[3], taps)
 
 
-RESAMPLED = {"down": halved, "up": doubled, None: lambda x, taps: x}
+RESAMPLE = {"down": halve, "up": double, None: lambda x, taps: x}
 
 
 def waves(time, features, end):
@@ -49,14 +49,14 @@ def waves(time, features, end):
 def edm_block(net, x, e, name, out, c, *, resample=None, attend=False):
     song = c["model_type"] == "SongUNet"
     tiny, scale, taps = (1e-6, math.sqrt(0.5), c["resample_filter"]) if song else (1e-5, 1.0, [1, 1])
-    h = net.conv(RESAMPLED[resample](F.silu(net.norm(x, f"{name}.norm0", tiny)), taps), f"{name}.conv0", out)
+    h = net.conv(RESAMPLE[resample](F.silu(net.norm(x, f"{name}.norm0", tiny)), taps), f"{name}.conv0", out)
     if song:
         h = net.norm(h + net.linear(e, f"{name}.affine", out)[..., None, None], f"{name}.norm1", tiny)
     else:
         gain, offset = net.linear(e, f"{name}.affine", 2 * out)[..., None, None].chunk(2, dim=1)
         h = net.norm(h, f"{name}.norm1", tiny) * (1 + gain) + offset
     h = net.conv(F.silu(h), f"{name}.conv1", out)
-    x = RESAMPLED[resample](x, taps)
+    x = RESAMPLE[resample](x, taps)
     if x.shape[1] != out or (song and resample):
         x = net.conv(x, f"{name}.skip", out, 1)
     x = scale * (x + h)
@@ -92,12 +92,12 @@ def edm_unet(net, x, time, onehot, augment, c, output):
         if level:
             h = edm_block(net, skips[-1], e, f"{at}_down", skips[-1].shape[1], c, resample="down")
             if c.get("encoder_type") == "skip":
-                beside = halved(beside, taps)
+                beside = halve(beside, taps)
                 h = h + net.conv(beside, f"{at}_aux_skip", h.shape[1], 1)
             elif c.get("encoder_type") == "residual":
                 margin = 1 + (len(taps) - 1) // 2  # nothing is cut between the convolution and the filter
                 beside = net.conv(beside, f"{at}_aux_residual", h.shape[1], padding=margin, bias=False)
-                line = strided(beside.shape[2], taps)
+                line = make_strided(beside.shape[2], taps)
                 beside = line @ beside @ line.T + net(f"{at}_aux_residual.bias", h.shape[1])[:, None, None]
                 h = beside = (h + beside) / math.sqrt(2)
             skips.append(h)
@@ -115,7 +115,7 @@ def edm_unet(net, x, time, onehot, augment, c, output):
             h = edm_block(net, h, e, f"{at}_block{block}", out, c, attend=attend)
         if song and (c["decoder_type"] == "skip" or level == 0):
             share = net.conv(F.silu(net.norm(h, f"{at}_aux_norm", 1e-6)), f"{at}_aux_conv", output)
-            y = share if y is None else doubled(y, taps) + share
+            y = share if y is None else double(y, taps) + share
     return y if song else net.conv(F.silu(net.norm(h, "out_norm", 1e-5)), "out_conv", output)
 
 
@@ -123,15 +123,15 @@ def edm_unet(net, x, time, onehot, augment, c, output):
 
 
 def ddgan_block(net, x, e, w, name, out, taps, resample=None):
-    def modulated(h, which):
+    def modulate(h, which):
         style = net.linear(w, f"{name}.GroupNorm_{which}.style", 2 * h.shape[1])[..., None, None]
         gain, offset = style.chunk(2, dim=1)
         return F.silu(gain * net.whiten(h, 1e-6) + offset)
 
-    h = net.conv(RESAMPLED[resample](modulated(x, 0), taps), f"{name}.Conv_0", out)
+    h = net.conv(RESAMPLE[resample](modulate(x, 0), taps), f"{name}.Conv_0", out)
     h = h + net.linear(F.silu(e), f"{name}.Dense_0", out)[..., None, None]
-    h = net.conv(modulated(h, 1), f"{name}.Conv_1", out)
-    x = RESAMPLED[resample](x, taps)
+    h = net.conv(modulate(h, 1), f"{name}.Conv_1", out)
+    x = RESAMPLE[resample](x, taps)
     x = net.conv(x, f"{name}.Conv_2", out, 1) if resample or x.shape[1] != out else x
     return (x + h) / math.sqrt(2)
 
@@ -140,11 +140,11 @@ def ddgan_attention(net, x, name):
     wide = x.shape[1]
     h = net.norm(x, f"{name}.GroupNorm_0", 1e-6).flatten(2).mT
 
-    def mixed(h, which):
+    def mix(h, which):
         return h @ net(f"{name}.NIN_{which}.W", wide, wide) + net(f"{name}.NIN_{which}.b", wide)
 
-    y = attend(*(mixed(h, which) for which in range(3)))
-    return (x + mixed(y, 3).mT.reshape(x.shape)) / math.sqrt(2)
+    y = attend(*(mix(h, which) for which in range(3)))
+    return (x + mix(y, 3).mT.reshape(x.shape)) / math.sqrt(2)
 
 
 def generator(net, x, time, z, c):
@@ -168,7 +168,7 @@ def generator(net, x, time, z, c):
         if level < last:
             h = ddgan_block(net, skips[-1], e, w, place(), skips[-1].shape[1], taps, "down")
             if c["progressive_input"] == "input_skip":
-                beside = halved(beside, taps)
+                beside = halve(beside, taps)
                 h = h + net.conv(beside, f"{place()}.Conv_0", h.shape[1], 1)
             skips.append(h)
     h = ddgan_block(net, skips[-1], e, w, place(), skips[-1].shape[1], taps)
@@ -180,7 +180,7 @@ def generator(net, x, time, z, c):
         h = ddgan_attention(net, h, place()) if h.shape[-1] in c["attn_resolutions"] else h
         if c["progressive"] == "output_skip":
             share = net.conv(F.silu(net.norm(h, place(), 1e-6)), place(), x.shape[1])
-            y = share if y is None else doubled(y, taps) + share
+            y = share if y is None else double(y, taps) + share
         h = ddgan_block(net, h, e, w, place(), h.shape[1], taps, "up") if level else h
     if y is None:
         y = net.conv(F.silu(net.norm(h, place(), 1e-6)), place(), x.shape[1])
@@ -199,8 +199,8 @@ def critic(net, x, time, x_t, c, large):
     for index, multiple in enumerate([4, 8, 8, 8, 8, 8] if large else [2, 4, 8, 8]):
         name, out, down = f"conv{index + 1}", multiple * c["ngf"], "down" if large or index else None
         y = net.conv(act(h), f"{name}.conv1.0", out) + net.linear(e, f"{name}.dense_t1", out)[..., None, None]
-        y = net.conv(RESAMPLED[down](act(y), taps), f"{name}.conv2.0", out)
-        h = (net.conv(RESAMPLED[down](h, taps), f"{name}.skip.0", out, 1, bias=False) + y) / math.sqrt(2)
+        y = net.conv(RESAMPLE[down](act(y), taps), f"{name}.conv2.0", out)
+        h = (net.conv(RESAMPLE[down](h, taps), f"{name}.skip.0", out, 1, bias=False) + y) / math.sqrt(2)
     groups = h.reshape(min(4, len(h)), -1, *h.shape[1:])
     std = (groups.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
     std = std.repeat(len(groups))[:, None, None, None].expand(-1, 1, *h.shape[2:])

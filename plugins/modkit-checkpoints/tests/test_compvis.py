@@ -66,8 +66,8 @@ def ldm(config, context=None, labels=None):
     return {**tensors, **network.tensors}, (x, t), out
 
 
-def built(conversion):
-    return drawn.built(conversion, torch.float32)
+def build_model(conversion):
+    return drawn.build_model(conversion, torch.float32)
 
 
 def same(ours, theirs):
@@ -93,7 +93,7 @@ def without_gradients():
 def test_a_first_stage_computes_what_theirs_does(kind, options):
     tensors, node, (x, encoded), (z, decoded) = stage(kind, **options)
     conversion = convert_stage({"state_dict": tensors, "epoch": 3}, {"model": node}, False)
-    model = built(conversion)
+    model = build_model(conversion)
     same(model.bottleneck.project(model.encoder(x)), encoded)
     same(model.decoder(model.bottleneck.to_z("continuous", z)), decoded)
     assert conversion.aside == ("epoch",)
@@ -119,7 +119,7 @@ def test_a_network_computes_what_theirs_does(options):
     cond = {"cond": target("BERTEmbedder", n_embed=12, n_layer=2), "conditioning_key": "crossattn"}
     config = ldm_config(net, **(cond if tokens is not None else {}))
     tensors, (x, t), out = ldm(config, tokens)
-    model = built(convert_diffusion({"state_dict": tensors}, config, False))
+    model = build_model(convert_diffusion({"state_dict": tensors}, config, False))
     same(model.prior.network(x, Cond(time=t, context=tokens)), out)
 
 
@@ -127,14 +127,14 @@ def test_a_network_of_classes_and_one_of_maps():
     net, labels = {**UNET, "num_classes": 5}, torch.tensor([0, 4])
     config = ldm_config(net, target("Identity"), conditioning_key="adm")
     tensors, (x, t), out = ldm(config, labels=labels)
-    model = built(convert_diffusion(tensors, config, False))
+    model = build_model(convert_diffusion(tensors, config, False))
     same(model.prior.network(x, model.prior.conditioner({"labels": labels}, None).at(t)), out)
 
     config = ldm_config({**UNET, "in_channels": 7}, target("SpatialRescaler", n_stages=1))
     tensors, (x, t), out = ldm(config)
     conversion = convert_diffusion({**tensors, "cond_stage_model.channel_mapper.weight": torch.ones(3)}, config, False)
     assert conversion.aside == ("cond_stage_model.channel_mapper.weight",)
-    model = built(conversion)
+    model = build_model(conversion)
     same(model.prior.network(x[:, :4], model.prior.conditioner({"map": x[:, 4:]}, None).at(t)), out)
 
 
@@ -142,7 +142,7 @@ def test_a_class_embedder_is_imported_and_guides():
     config = ldm_config({**UNET, **TOKENS}, CLASSES, "VQModelInterface", conditioning_key="crossattn", scale_factor=0.5)
     rows = torch.randn(1001, 12)
     tensors, (x, t), out = ldm(config, rows[[3, 999]][:, None])
-    model = built(convert_diffusion({**tensors, "cond_stage_model.embedding.weight": rows}, config, False))
+    model = build_model(convert_diffusion({**tensors, "cond_stage_model.embedding.weight": rows}, config, False))
     cond = model.prior.conditioner({"labels": torch.tensor([3, 999])}, None)
     same(model.prior.network(x, cond.at(t)), out)
     assert torch.equal(model.prior.conditioner.null(1).context, rows[None, 1000:])
@@ -192,12 +192,14 @@ def test_the_measured_scale_and_the_table_of_the_checkpoint():
     config = ldm_config(UNET, scale_by_std=True)
     tensors, *_ = ldm(config)
     betas = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000) ** 2
-    model = built(convert_diffusion({**tensors, "scale_factor": torch.tensor(4.0), "betas": betas}, config, False))
+    model = build_model(
+        convert_diffusion({**tensors, "scale_factor": torch.tensor(4.0), "betas": betas}, config, False)
+    )
     assert model.std_0 == 0.25 and model.mean_0 == 0
     with pytest.raises(ValueError, match="scale_by_std expects the checkpoint's `scale_factor`"):
         convert_diffusion(tensors, config, False)
     with pytest.raises(ValueError, match=r"linear_end give betas 1000 from 0.0015 to 0.0195, the checkpoint 999"):
-        convert_diffusion({**tensors, "scale_factor": torch.tensor(4.0), "betas": betas[1:]}, config, False)
+        convert_diffusion({**every, "betas": betas[1:]}, config, False)
 
 
 def test_a_model_of_pixels():
@@ -206,7 +208,7 @@ def test_a_model_of_pixels():
     network = Theirs("model.diffusion_model.")
     x, t = torch.randn(2, 4, 4, 4), torch.tensor([7, 0])
     out = network.unet(x, t, UNET)
-    model = built(convert_diffusion({**network.tensors, "logvar": torch.zeros(20)}, config, False))
+    model = build_model(convert_diffusion({**network.tensors, "logvar": torch.zeros(20)}, config, False))
     same(model.network(x, Cond(time=t)), out)
     assert model.schedule.num == 20 and model.sample(1, seed=0).shape == (1, 4, 4, 4)
 
@@ -221,7 +223,7 @@ def test_a_file_becomes_a_run(tmp_path):
     assert "global_step" in made.aside
     every = convert_diffusion({**tensors, **averages(tensors, 0.01)}, config, False)
     model = modkit.load(tmp_path / "run")
-    assert torch.equal(model.sample(2, seed=3), built(every).sample(2, seed=3))
+    assert torch.equal(model.sample(2, seed=3), build_model(every).sample(2, seed=3))
 
     for name, change in (("missing", {}), ("misshapen", {"model.diffusion_model.out.2.bias": torch.zeros(9)})):
         damaged = {key: value for key, value in tensors.items() if key != "model.diffusion_model.out.2.bias"} | change
@@ -247,7 +249,7 @@ def test_a_file_becomes_a_run(tmp_path):
 def test_what_a_first_stage_has_no_counterpart_for_is_refused(path, value, message):
     tensors, node, *_ = stage("AutoencoderKL")
     with pytest.raises(ValueError, match=message):
-        convert_stage(tensors, {"model": changed(node, path, value)}, False)
+        convert_stage(tensors, {"model": change_value(node, path, value)}, False)
     with pytest.raises(ValueError, match=r"unknown keys: encoder\.other"):
         convert_stage({**tensors, "encoder.other": torch.zeros(1)}, {"model": node}, False)
     with pytest.raises(ValueError, match="expects a configuration"):
@@ -285,10 +287,10 @@ def test_what_a_first_stage_has_no_counterpart_for_is_refused(path, value, messa
 def test_what_a_diffusion_model_has_no_counterpart_for_is_refused(path, value, message):
     config = ldm_config({**UNET, **TOKENS}, CLASSES, conditioning_key="crossattn")
     with pytest.raises(ValueError, match=message):
-        convert_diffusion({"x": torch.zeros(1)}, {"model": changed(config["model"], path, value)}, False)
+        convert_diffusion({"x": torch.zeros(1)}, {"model": change_value(config["model"], path, value)}, False)
 
 
-def changed(node, path, value):
+def change_value(node, path, value):
     """A copy of a configuration with another value."""
     node = copy.deepcopy(node)
     *names, last = path.split(".")

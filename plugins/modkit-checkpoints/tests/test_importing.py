@@ -44,13 +44,13 @@ def vqgan(tmp_path):
     return tmp_path
 
 
-def imported(folder, *more, format="taming-vqgan", status=0):
+def run_import(folder, *more, format="taming-vqgan", status=0):
     arguments = ("--config", folder / "model.yaml", "--format", format, "--out", folder / "run")
     return run("import", folder / "last one.ckpt", *arguments, *more, status=status)
 
 
 def test_a_checkpoint_becomes_a_run(vqgan):
-    said, _ = imported(vqgan)
+    said, _ = run_import(vqgan)
     assert said.splitlines()[0].startswith("set aside: epoch, callbacks, lr_schedulers, loss.perceptual_loss.* (3)")
     assert said.splitlines()[-1] == f"run: {vqgan / 'run'}"
     model = modkit.load(vqgan / "run")
@@ -60,14 +60,14 @@ def test_a_checkpoint_becomes_a_run(vqgan):
     assert kept["source"] == "last one.ckpt" and "loss.perceptual_loss.lin0.model.1.weight" in kept["aside"]
     text = (vqgan / "run" / "spec.yaml").read_text()
     assert text.startswith("name: last-one\n")
-    assert "holds a run already" in imported(vqgan, status=2)[1]
-    imported(vqgan, "--overwrite")
+    assert "holds a run already" in run_import(vqgan, status=2)[1]
+    run_import(vqgan, "--overwrite")
 
 
 def test_a_transformer_is_sampled_and_measured_from_the_command_line(tmp_path):
     torch.save(second_stage(), tmp_path / "last one.ckpt")
     (tmp_path / "model.yaml").write_text(json.dumps(second_config()))
-    imported(tmp_path, format="taming-transformer")
+    run_import(tmp_path, format="taming-transformer")
     run("sample", tmp_path / "run", "-n", 2, "--out", tmp_path / "x.npy")
     said, _ = run("sample", tmp_path / "run", "-n", 2, "sampler.top_k=1", "--out", tmp_path / "y.png")
     assert said.startswith("2 samples")
@@ -81,7 +81,7 @@ def test_a_file_that_does_not_fit_is_one_error_and_nothing_is_written(vqgan):
     state["encoder.conv_out.weight"] = state["encoder.conv_out.weight"][:3]
     del state["decoder.conv_out.bias"]
     torch.save(state, vqgan / "last one.ckpt")
-    _, error = imported(vqgan, status=2)
+    _, error = run_import(vqgan, status=2)
     assert (
         "last one.ckpt as taming-vqgan: the weights do not fit the model: 1 missing: decoder.conv_out.bias; " in error
     )
@@ -112,7 +112,7 @@ def test_damage_is_told_in_one_line(vqgan, damage, message, status):
         (vqgan / "last one.ckpt").unlink()
     else:
         (vqgan / "last one.ckpt").write_bytes(damage["checkpoint"])
-    _, error = imported(vqgan, status=status)
+    _, error = run_import(vqgan, status=status)
     assert message in error and not (vqgan / "run").exists()
 
 

@@ -8,7 +8,7 @@ from modkit_checkpoints.taming_vqgan import convert as convert_vqgan
 from modkit import Cond
 
 from .compvis_networks import Theirs
-from .drawn import built, same
+from .drawn import build_model, same
 from .taming import CODES, WIDTH, X, config, gpt, judge, second_config, second_stage, vq
 
 LABELS = {"target": "taming.modules.util.Labelator", "params": {"n_classes": 5}}
@@ -20,14 +20,14 @@ def without_gradients():
         yield
 
 
-def model_of(conversion):
-    return built(conversion, torch.float32)
+def convert_and_build(conversion):
+    return build_model(conversion, torch.float32)
 
 
 def test_a_first_stage_and_its_critic_compute_what_theirs_do():
     (state, h, codes, decoded), (losses, logits) = vq(), judge()
     conversion = convert_vqgan({"state_dict": {**state, **losses}, "epoch": 3, "callbacks": {}}, config(), False)
-    model = model_of(conversion)
+    model = convert_and_build(conversion)
     assert set(conversion.aside) == {"epoch", "callbacks", *(key for key in losses if "perceptual" in key)}
     same(model.encode(X, "continuous"), h, 1e-5)
     assert torch.equal(model.encode(X, "codes"), codes)
@@ -45,7 +45,7 @@ def test_a_gumbel_quantizer():
     state = {**state, **quantizer.tensors}
     del state["quantize.embedding.weight"]
     node = config("GumbelVQ", kl_weight=1e-8, temperature_scheduler_config={"target": "x.Y"})
-    model = model_of(convert_vqgan(state, node, False))
+    model = convert_and_build(convert_vqgan(state, node, False))
     same(model.bottleneck.project(model.encoder(X)), logits, 1e-5)
     indices = logits.argmax(1)
     assert torch.equal(model.bottleneck.to_z("codes", indices), codes[indices].movedim(-1, 1))
@@ -86,7 +86,7 @@ def test_a_transformer_computes_what_theirs_does(condition, first, block_size):
     state, logits = gpt(before, block_size=block_size)
     whole = {**second_stage(block_size=block_size), **state}
     conversion = convert_transformer(whole, second_config(condition, block_size=block_size), False)
-    model = model_of(conversion)
+    model = convert_and_build(conversion)
     assert all(key.endswith("attn.mask") for key in conversion.aside)
     fields = {"labels": torch.tensor(first)} if condition is LABELS else {}
     same(model.prior.network(codes, model.prior.conditioner(fields, None)), logits, 1e-5)

@@ -32,7 +32,7 @@ PARTS = [
 ]
 
 
-def made(part, options):
+def make(part, options):
     return part(X, OUT, replace(COND, context=(6, 7) if part is AdmUNet else None), **{**SMALL, **options})
 
 
@@ -47,7 +47,7 @@ def values(num, part=SongUNet):
     )
 
 
-def drawn(module):
+def randomize(module):
     rng = torch.Generator().manual_seed(9)
     for parameter in module.double().parameters():
         parameter.data.normal_(std=0.3, generator=rng)
@@ -56,7 +56,7 @@ def drawn(module):
 
 @pytest.mark.parametrize("part, options", PARTS)
 def test_every_condition_and_parameter_matters_and_no_sample_another(part, options):
-    net = drawn(made(part, options))
+    net = randomize(make(part, options))
     x, cond = normal(3, *X.shape), values(3, part)
     augment = [normal(3, 2, seed=4)] if "augment" in options else []
     y = net(x, cond, *augment)
@@ -80,13 +80,13 @@ def test_every_condition_and_parameter_matters_and_no_sample_another(part, optio
 def test_signals_and_volumes_without_conditions(part, options, shape):
     x = TensorType(shape)
     options = {key: value for key, value in options.items() if key != "augment"}
-    net = drawn(part(x, x, CondType(), **{"channels": [8, 8], "blocks": 1, **options}))
+    net = randomize(part(x, x, CondType(), **{"channels": [8, 8], "blocks": 1, **options}))
     assert net(normal(2, *shape), Cond()).shape == (2, *shape)
 
 
 @pytest.mark.parametrize("part, options", PARTS)
 def test_dtypes_and_the_state_survive_a_file(part, options):
-    one, two = (made(part, options) for _ in range(2))
+    one, two = (make(part, options) for _ in range(2))
     two.load_state_dict(load(save(one.state_dict())))
     x, cond = normal(2, *X.shape).float(), values(2, part)
     torch.testing.assert_close(two(x, cond), one(x, cond), rtol=0, atol=0)
@@ -104,12 +104,12 @@ def test_time_is_embedded_by_cosines_then_sines_from_1_to_1e_4():
 @pytest.mark.parametrize("film", [False, True])
 @pytest.mark.parametrize("resampling", [None, "down", "up"])
 def test_a_block_is_its_equation(film, resampling):
-    block = drawn(AdmBlock(2, 64, 32, width=5, film=film, resampling=resampling))
+    block = randomize(AdmBlock(2, 64, 32, width=5, film=film, resampling=resampling))
     x, e = normal(2, 64, 4, 6), normal(2, 5, seed=1)
     p = dict(block.named_parameters())
     size = (7, 12) if resampling == "up" else ()
 
-    def resampled(x):
+    def resample(x):
         if resampling == "down":
             return (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
         return x.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :7] if resampling == "up" else x
@@ -120,11 +120,11 @@ def test_a_block_is_its_equation(film, resampling):
         y = ((groups - mean) / (var + 1e-5).sqrt()).flatten(1, 2)
         return y * p[f"{name}.weight"][:, None, None] + p[f"{name}.bias"][:, None, None]
 
-    h = F.conv2d(resampled(F.silu(norm(x, "norm_1"))), p["conv_1.weight"], p["conv_1.bias"], padding=1)
+    h = F.conv2d(resample(F.silu(norm(x, "norm_1"))), p["conv_1.weight"], p["conv_1.bias"], padding=1)
     m = (F.silu(e) @ p["modulation.weight"].T + p["modulation.bias"])[..., None, None]
     h = norm(h, "norm_2") * (1 + m[:, :32]) + m[:, 32:] if film else norm(h + m, "norm_2")
     h = F.conv2d(F.silu(h), p["conv_2.weight"], p["conv_2.bias"], padding=1)
-    skip = F.conv2d(resampled(x), p["skip.weight"], p["skip.bias"])
+    skip = F.conv2d(resample(x), p["skip.weight"], p["skip.bias"])
     torch.testing.assert_close(block(x, e, size), skip + h)
 
 

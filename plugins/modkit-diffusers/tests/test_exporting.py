@@ -30,7 +30,7 @@ def autoencoder(decoder):
     return use("autoencoder", encoder=encoder, bottleneck=use("diffusers/autoencoder-kl"), decoder=decoder)
 
 
-def made(folder, model, **buffers):
+def make_run(folder, model, **buffers):
     """A run of a model whose weights are none of its initial ones."""
     spec = Spec(name="exported", x={"shape": [1, 8, 8]}, model=model)
     state = build(spec).state_dict()
@@ -44,7 +44,7 @@ def made(folder, model, **buffers):
 
 @torch.no_grad()
 def test_a_latent_diffusion_model(tmp_path):
-    run = made(tmp_path / "run", use("latent", autoencoder=VAE, prior=diffusion()), mean_0=0.5, std_0=4.0)
+    run = make_run(tmp_path / "run", use("latent", autoencoder=VAE, prior=diffusion()), mean_0=0.5, std_0=4.0)
     out = export(run, tmp_path / "out", to="diffusers")
     assert sorted(path.name for path in out.iterdir()) == ["scheduler", "unet", "vae"]
     model = load(run)
@@ -71,7 +71,7 @@ def test_a_latent_diffusion_model(tmp_path):
 @torch.no_grad()
 def test_what_diffusers_samples_from_what_was_convert(tmp_path):
     """x_0 is not clipped where x has no range, so that both take the same steps."""
-    run = made(tmp_path / "run", diffusion())
+    run = make_run(tmp_path / "run", diffusion())
     out = export(run, tmp_path / "out", to="diffusers")
     unet = diffusers.UNet2DModel.from_pretrained(out / "unet")
     scheduler = diffusers.DDIMScheduler.from_pretrained(out / "scheduler")
@@ -100,7 +100,7 @@ def test_three_parts_are_one_autoencoder_again(tmp_path):
         bottleneck=use("diffusers/vq-model", num_vq_embeddings=6, vq_embed_dim=2, scaling_factor=0.5),
         decoder=use("diffusers/vq-model", latent_channels=3, **params),
     )
-    run = made(tmp_path / "run", autoencoder)
+    run = make_run(tmp_path / "run", autoencoder)
     out = export(run, tmp_path / "out", to="diffusers")
     bare = diffusers.VQModel.from_pretrained(out / "vqvae")
     assert torch.equal(load(run).reconstruct(X), bare(X).sample)
@@ -116,7 +116,7 @@ def test_three_parts_are_one_autoencoder_again(tmp_path):
     ],
 )
 def test_other_networks(tmp_path, node, name, folder, caplog):
-    run = made(tmp_path / "run", diffusion(node, sampler="ddim"))
+    run = make_run(tmp_path / "run", diffusion(node, sampler="ddim"))
     with caplog.at_level(logging.WARNING):
         out = export(run, tmp_path / "out", to="diffusers")
     assert "omitted, since they are not from diffusers: model.sampler (ddim)" in caplog.text
@@ -129,7 +129,7 @@ def test_other_networks(tmp_path, node, name, folder, caplog):
 
 def test_a_configuration_that_says_the_scale_is_kept_to_the_digit(tmp_path):
     model = use("latent", autoencoder=use(VAE.use, **{**VAE.params, "scaling_factor": 0.18215}), prior=diffusion())
-    run = made(tmp_path / "run", model, mean_0=0.0, std_0=1 / 0.18215)
+    run = make_run(tmp_path / "run", model, mean_0=0.0, std_0=1 / 0.18215)
     out = export(run, tmp_path / "out", to="diffusers")
     assert diffusers.AutoencoderKL.load_config(out / "vae")["scaling_factor"] == 0.18215
 
@@ -156,7 +156,7 @@ def test_a_configuration_that_says_the_scale_is_kept_to_the_digit(tmp_path):
     ],
 )
 def test_what_diffusers_has_no_place_for_is_named(tmp_path, model, message):
-    run = made(tmp_path / "run", model)
+    run = make_run(tmp_path / "run", model)
     with pytest.raises(ValueError, match=message):
         export(run, tmp_path / "out", to="diffusers")
     assert not (tmp_path / "out").exists()

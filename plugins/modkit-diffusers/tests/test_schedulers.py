@@ -95,7 +95,7 @@ CASES = {
 }
 
 
-def built(part, schedule, x=X, **params):
+def build_sampler(part, schedule, x=X, **params):
     return modkit.find("sampler", f"diffusers/{part}").load()(schedule, x, **params)
 
 
@@ -151,7 +151,7 @@ def trajectory(sampler, denoise, eps, first=0, count=lambda: 0):
     return found
 
 
-def by_hand(case, schedule, network, eps, **more):
+def run_by_hand(case, schedule, network, eps, **more):
     """What the class gives after each evaluation, in the scale of what the network is fed."""
     table = {} if isinstance(schedule, Line) else {"trained_betas": schedule.betas.tolist()}
     scheduler = getattr(diffusers, f"{CLASSES[case.part]}Scheduler")(**table, **case.config)
@@ -179,10 +179,10 @@ def test_the_trajectory_is_the_class_s_driven_by_hand_in_as_many_evaluations(nam
         pytest.skip("its variance has no closed form to learn")
     schedule = SCHEDULES[on]
     network = Network(case, schedule, exact)
-    expected = by_hand(case, schedule, network, noise())
+    expected = run_by_hand(case, schedule, network, noise())
     assert network.count == case.evaluations
     network.count = 0
-    sampler = built(case.part, schedule, **case.params)
+    sampler = build_sampler(case.part, schedule, **case.params)
     got = trajectory(sampler, network.denoise, noise(), count=lambda: network.count)
     assert network.count == case.evaluations and len(got) == case.params["steps"]
     for count, x in got:
@@ -203,7 +203,7 @@ PARTS = [entry.part.name.partition("/")[2] for entry in registry().parts("sample
 
 @pytest.fixture(params=PARTS)
 def sampler(request):
-    return built(request.param, SCHEDULES[line_or_table(request.param)], steps=4)
+    return build_sampler(request.param, SCHEDULES[line_or_table(request.param)], steps=4)
 
 
 def tanh(x_t, t):
@@ -218,7 +218,7 @@ def test_every_scheduler_of_the_issue_is_a_part():
 @pytest.mark.parametrize("part", PARTS)
 def test_noise_is_a_function_of_the_row(part):
     params = {"eta": 1.0} if part == "ddim" else {"algorithm_type": "sde-dpmsolver++"} if part == "dpm-solver++" else {}
-    made = built(part, SCHEDULES[line_or_table(part)], steps=4, **params)
+    made = build_sampler(part, SCHEDULES[line_or_table(part)], steps=4, **params)
     whole = run(made, tanh, noise(5))
     parts = [run(made, tanh, noise(5)[rows], first=rows.start) for rows in (slice(0, 1), slice(1, 3), slice(3, 5))]
     torch.testing.assert_close(torch.cat(parts), whole)
@@ -269,13 +269,13 @@ SHORT = Linear(num=40, beta_start=2e-3, beta_end=0.4)
 @pytest.mark.parametrize("part", [part for part in PARTS if part != "flow-euler"])
 def test_whatever_preserves_variance_is_followed_to_the_data(part, schedule):
     x_0 = Rng(4).normal("x_0", torch.empty(1, *X.shape))
-    made = built(part, schedule, steps=4)
+    made = build_sampler(part, schedule, steps=4)
     x = run(made, lambda x_t, t: Denoised(x_0.expand_as(x_t)), noise())
     torch.testing.assert_close(x, x_0.expand(NUM, -1, -1), rtol=0, atol=2e-3)  # what float32 makes of betas
 
 
 def test_learned_variance_asks_for_one():
-    made = built("ddpm", Linear(), steps=4, variance_type="learned_range")
+    made = build_sampler("ddpm", Linear(), steps=4, variance_type="learned_range")
     with pytest.raises(ValueError, match="DDPMScheduler expects a learned variance for learned_range, got a denoiser"):
         run(made, tanh, noise())
 
@@ -289,9 +289,9 @@ def test_predictions_are_clipped_to_the_range_as_the_class_would(name, config, m
     case = Case(name, TEN, 10, clipped, draws=name == "ddpm")
     schedule = Linear()
     network = Network(case, schedule)
-    expected = by_hand(case, schedule, network, noise(), **more)
-    made = built(name, schedule, TensorType(X.shape, range=(-0.6, 0.6)), steps=10)
-    free = run(built(name, schedule, steps=10), network.denoise, noise())
+    expected = run_by_hand(case, schedule, network, noise(), **more)
+    made = build_sampler(name, schedule, TensorType(X.shape, range=(-0.6, 0.6)), steps=10)
+    free = run(build_sampler(name, schedule, steps=10), network.denoise, noise())
     assert free.abs().max() > 0.7
     assert_close(run(made, network.denoise, noise()), expected[-1])
 
@@ -303,12 +303,12 @@ def test_guidance_is_the_class_s_with_the_two_outputs_combined(name):
     given, null = Network(case, schedule), Network(case, schedule)
     null.out = -null.out
 
-    def combined(x_in, time):
+    def combine(x_in, time):
         return null(x_in, time) + 3 * (given(x_in, time) - null(x_in, time))
 
-    expected = by_hand(case, schedule, combined, noise())
+    expected = run_by_hand(case, schedule, combine, noise())
     guided = ClassifierFree(scale=3.0)(given.denoise, null.denoise)
-    assert_close(run(built(case.part, schedule, **case.params), guided, noise()), expected[-1])
+    assert_close(run(build_sampler(case.part, schedule, **case.params), guided, noise()), expected[-1])
 
 
 def spec(part, **params):
@@ -360,7 +360,7 @@ MANY = {"steps": 200, "use_karras_sigmas": True}
 )
 def test_what_cannot_be_followed_is_refused_in_words(part, schedule, params, match):
     with pytest.raises(ValueError, match=match):
-        built(part, schedule, **params)
+        build_sampler(part, schedule, **params)
 
 
 def test_diffusers_is_not_imported_before_a_sampler_is_built():
