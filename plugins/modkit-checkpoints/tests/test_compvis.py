@@ -192,9 +192,8 @@ def test_the_measured_scale_and_the_table_of_the_checkpoint():
     config = ldm_config(UNET, scale_by_std=True)
     tensors, *_ = ldm(config)
     betas = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000) ** 2
-    model = build_model(
-        convert_diffusion({**tensors, "scale_factor": torch.tensor(4.0), "betas": betas}, config, False)
-    )
+    every = {**tensors, "scale_factor": torch.tensor(4.0), "betas": betas}
+    model = build_model(convert_diffusion(every, config, False))
     assert model.std_0 == 0.25 and model.mean_0 == 0
     with pytest.raises(ValueError, match="scale_by_std expects the checkpoint's `scale_factor`"):
         convert_diffusion(tensors, config, False)

@@ -73,8 +73,6 @@ class GaussianMixture(Model):
             raise ValueError(f"GaussianMixture expects max_samples of at least 2 and num_components, got {max_samples}")
         if regularization < 0:
             raise ValueError(f"GaussianMixture expects regularization of at least 0, got {regularization}")
-        if covariance not in ("full", "diag"):
-            raise ValueError(f"GaussianMixture expects covariance 'full' or 'diag', got {covariance!r}")
         self.event = x
         self.covariance: Literal["full", "diag"] = covariance
         self.regularization, self.restarts = regularization, restarts
