@@ -17,14 +17,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 
 import modkit
 from modkit import Spec
-from modkit.runs.files import replace_file
+from modkit.runs.files import hash_data, replace_file
 
 __all__ = ["Trial", "budgeted", "costs", "fitted", "one_thread", "stages"]
 
@@ -193,7 +192,7 @@ def _quiet(spec: Spec) -> Spec:
 def _digest(spec: Spec) -> str:
     """A hash of all that a step's cost depends on: neither the seed nor the number of steps."""
     same = _staged(spec.with_value("train.seed", 0), [{**stage, "steps": 1} for stage in stages(spec)])
-    return sha256(same.with_value("train.steps", 1).to_yaml().encode()).hexdigest()
+    return hash_data(same.with_value("train.steps", 1).to_yaml())
 
 
 def _read(file: Path) -> dict[str, dict[str, object]]:

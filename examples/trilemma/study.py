@@ -24,7 +24,7 @@ from examples.studies.budget import budgeted, one_thread, stages
 from examples.trilemma.measure import measured
 from examples.trilemma.plan import SHARES, Plan
 from modkit import Run, Spec
-from modkit.evaluation.report import Report, report_path
+from modkit.evaluation.report import Report, locate_report
 from modkit.runs.files import replace_file
 
 __all__ = ["Study"]
@@ -91,8 +91,8 @@ class Study:
         with one_thread():
             for number, (row, seed) in enumerate(todo, 1):
                 run = Run.open(self.run(row.system, seed))
-                path = report_path(run.path, row.overrides)
-                if path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.checkpoint().name:
+                path = locate_report(run.path, row.overrides)
+                if path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.find_checkpoint().name:
                     continue
                 start = time.perf_counter()
                 report = measured(self.plan, row, run, seed, self.out)
@@ -104,7 +104,7 @@ class Study:
     def reports(self) -> dict[str, list[Report]]:
         """The reports by row, one a seed; rows without all of them are left out."""
         paths = {
-            row.name: [report_path(self.run(row.system, seed), row.overrides) for seed in self.plan.seeds]
+            row.name: [locate_report(self.run(row.system, seed), row.overrides) for seed in self.plan.seeds]
             for row in self.plan.rows
         }
         whole = {name: found for name, found in paths.items() if all(path.exists() for path in found)}

@@ -1,13 +1,13 @@
-"""Makes the shipped weights of `classifier:digits` again: `python -m modkit.features.digits_classifier [FILE]`.
+"""Trains the shipped weights of `classifier:digits` again: `python -m modkit.features.digits_classifier [FILE]`.
 
-The training split of scikit-learn's digits at size 16, seed 0. Another processor or version of torch may round
-otherwise, so the bits, and with them the hash, may differ; scores called `classifier:digits` use the shipped file only.
+They are trained on the training split of scikit-learn's digits at size 16 with seed 0. Other processors or versions of
+torch may round differently, so the bits, and with them the hash, may differ; only the shipped file gives scores that
+are called `classifier:digits`.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +16,14 @@ import torch
 from modkit.data.digits import Digits
 from modkit.features.classifier import DIGITS, Classifier
 from modkit.rng import Rng
+from modkit.runs.files import hash_data
 from modkit.types import Batch
 
 __all__ = ["main", "train"]
 
 
 def train(*, epochs: int = 30) -> Classifier:
-    """The classifier as it was trained; fewer `epochs` for a quick look."""
+    """Trains the classifier as the shipped one was; fewer `epochs` are faster."""
     data = Digits(size=16)
     classifier = Classifier(data.x, name="digits", epochs=epochs)
     classifier.prepare(_batches(data, "train"))
@@ -30,7 +31,7 @@ def train(*, epochs: int = 30) -> Classifier:
 
 
 def accuracy(classifier: Classifier, data: Digits, split: str) -> float:
-    """Share of a split's digits that it gets right."""
+    """Measures the share of a split that is classified correctly."""
     right = 0
     with torch.no_grad():
         for batch in _batches(data, split):
@@ -46,7 +47,7 @@ def main() -> None:
     path = parser.parse_args().file
     classifier = train()
     classifier.save(str(path))
-    found, shipped = (hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, DIGITS))
+    found, shipped = (hash_data(file.read_bytes()) for file in (path, DIGITS))
     data = Digits(size=16)
     print(
         f"{path}: {accuracy(classifier, data, 'train'):.4f} of train, {accuracy(classifier, data, 'test'):.4f} of test"

@@ -54,5 +54,12 @@ class Default:
 
 
 def default(name: str) -> Any:
-    """Declares a slot's default: the part of its kind that is registered as `name`."""
+    """Declares a slot's default: the part of its kind that is registered as `name`.
+
+    Examples:
+        >>> from modkit.kinds import Encoder
+        >>> def coder(x, *, encoder: Slot[Encoder] = default("conv")): ...
+        >>> coder.__kwdefaults__["encoder"]
+        Default(name='conv')
+    """
     return Default(name)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from modkit.precision import widened
+from modkit.precision import widen
 
 __all__ = ["Adaptive", "Constant", "Warmup"]
 
@@ -117,5 +117,5 @@ class Adaptive:
                 f"Adaptive weight of {self.term!r} expects this loss and {', '.join(self.against)} to depend on the "
                 "decoder's last layer, got one that does not"
             )
-        norm: Tensor = torch.linalg.vector_norm(widened(gradient.detach()))
+        norm: Tensor = torch.linalg.vector_norm(widen(gradient.detach()))
         return norm

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.kinds import FeatureExtractor, FeatureExtractorExtras, read_extras
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.types import Batch
 
 __all__ = ["Perceptual", "normalize"]
@@ -122,7 +122,7 @@ def normalize(y: Tensor) -> Tensor:
         >>> normalize(torch.tensor([[3.0, 4.0]]))
         tensor([[0.6000, 0.8000]])
     """
-    y = widened(y)
+    y = widen(y)
     norm: Tensor = torch.linalg.vector_norm(y, dim=1, keepdim=True)
     return y / (norm + _TINY)
 

@@ -1,7 +1,7 @@
-"""Metrics that keep features by the sample's index, so that the order of arrival never changes a result.
+"""Metrics that store features by the sample's index, so that the order of arrival never changes a result.
 
-O(n d) float32 in memory up to a limit, past it in temporary files that are mapped: unlinked from the start, so that a
-killed process leaves nothing behind (`TMPDIR` says where).
+Rows are float32, O(n d). Up to a limit they are in memory; beyond it they are in memory-mapped temporary files in
+`TMPDIR`, which are unlinked at once, so that a killed process leaves nothing behind.
 
 Shape letters: b batch, n samples, d features.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Kept", "Rows", "Store", "Stores"]
+__all__ = ["StoredMetric", "Rows", "Store", "Stores"]
 
 Rows = tuple[Tensor, Tensor]
 """Indices, `n`, and values, `n d`."""
@@ -26,10 +26,17 @@ class Store:
 
     Args:
         dim: Number d of features.
-        limit: Bytes kept in memory; past it, rows lie in mapped files.
+        limit: Number of bytes stored in memory; beyond it, rows are in mapped files.
 
     Raises:
         ValueError: If `dim` is not positive.
+
+    Examples:
+        >>> store = Store(1)
+        >>> store.add(torch.tensor([1, 0]), torch.tensor([[5.0], [4.0]]))
+        >>> store.sorted()
+        (tensor([0, 1]), tensor([[4.],
+                [5.]]))
     """
 
     def __init__(self, dim: int, *, limit: int = 2**30) -> None:
@@ -43,10 +50,10 @@ class Store:
         return sum(len(indices) for indices, _ in self._blocks + self._mapped)
 
     def add(self, indices: Tensor, values: Tensor) -> None:
-        """Keeps a copy of `values`, `b d`, as float32 under the samples' `indices`, `b`.
+        """Stores a copy of `values`, `b d`, as float32 under the samples' `indices`, `b`.
 
         Raises:
-            ValueError: If shapes don't fit or a value is not finite.
+            ValueError: If shapes do not match or a value is not finite.
         """
         if values.ndim != 2 or values.shape[1] != self.dim or indices.shape != values.shape[:1]:
             received = f"{tuple(values.shape)} and indices {tuple(indices.shape)}"
@@ -58,13 +65,13 @@ class Store:
         self._spill()
 
     def merge(self, other: Store) -> Store:
-        """A store of the rows of both; neither changes, and no row is copied.
+        """Merges two stores; neither changes, and no row is copied.
 
         Raises:
             ValueError: If the numbers of features differ.
         """
         if self.dim != other.dim:
-            raise ValueError(f"Store.merge expects one number of features, got {self.dim} and {other.dim}")
+            raise ValueError(f"Store.merge expects as many features, got {self.dim} and {other.dim}")
         merged = Store(self.dim, limit=self.limit)
         merged._blocks = self._blocks + other._blocks
         merged._mapped = self._mapped + other._mapped
@@ -72,7 +79,7 @@ class Store:
         return merged
 
     def sorted(self) -> tuple[Tensor, Tensor]:
-        """(indices, values), `n` and `n d`, by ascending index; values are not the caller's to change.
+        """Returns (indices, values), `n` and `n d`, by ascending index; callers must not change the values.
 
         Raises:
             ValueError: If an index was added twice.
@@ -86,12 +93,12 @@ class Store:
                 raise ValueError(f"Store expects each sample once, got index {int(twice[0])} twice")
             place = torch.empty_like(order)
             place[order] = torch.arange(len(order))
-            self._replace(ordered, self._gathered([values for _, values in blocks], place))
+            self._replace(ordered, self._gather([values for _, values in blocks], place))
         ((indices, values),) = self._mapped + self._blocks
         return indices, values
 
-    def _gathered(self, blocks: list[Tensor], place: Tensor) -> Tensor:
-        """Rows of `blocks`, one after another, each at its `place`."""
+    def _gather(self, blocks: list[Tensor], place: Tensor) -> Tensor:
+        """Concatenates the rows of `blocks`, each row at its `place`."""
         values = self._empty(len(place))
         first = 0
         for block in blocks:
@@ -104,15 +111,15 @@ class Store:
         self._blocks, self._mapped = ([(indices, values)], []) if fits else ([], [(indices, values)])
 
     def _spill(self) -> None:
-        """Moves what is in memory to a mapped file once it outgrows the limit."""
+        """Moves the rows in memory to a mapped file once they exceed the limit."""
         num = sum(len(indices) for indices, _ in self._blocks)
         if self._size(num) > self.limit:
             indices = torch.cat([indices for indices, _ in self._blocks])
-            self._mapped.append((indices, self._gathered([values for _, values in self._blocks], torch.arange(num))))
+            self._mapped.append((indices, self._gather([values for _, values in self._blocks], torch.arange(num))))
             self._blocks = []
 
     def _empty(self, num: int) -> Tensor:
-        """Room for `num` rows, in memory or mapped."""
+        """Allocates `num` rows, in memory or mapped."""
         if self._size(num) <= self.limit:
             return torch.empty(num, self.dim)
         with tempfile.TemporaryFile() as file:
@@ -123,27 +130,27 @@ class Store:
 
 
 Stores = dict[str, Store]
-"""The state of a metric that keeps: a store a set."""
+"""The state of a `StoredMetric`: a store for each set."""
 
 
-class Kept:
-    """The state of a metric that keeps one thing of each sample; a subclass says which, of which sets, and scores it.
+class StoredMetric:
+    """Base of metrics that store one value of each sample; a subclass names the value and the sets, and scores them.
 
-    `needs` names that thing, `b ...`, flattened; `rows` gives all of it to `result`.
+    `needs` names the value, `b ...`, which is stored flattened; `rows` gives all of it to `result`.
     """
 
     needs: tuple[str, ...] = ("features",)
     sets: tuple[str, ...] = ("real", "fake")
 
     def init(self) -> Stores:
-        """No samples."""
+        """Returns the state of no samples."""
         return {}
 
     def update(self, state: Stores, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Stores:
-        """The state, in place, with more samples of a set: what it needs, `b ...`.
+        """Adds samples of a set to the state, in place: the value that `needs` names, `b ...`.
 
         Raises:
-            ValueError: If shapes don't fit or a value is not finite.
+            ValueError: If shapes do not match or a value is not finite.
         """
         (name,) = self.needs
         flat = values[name].reshape(len(values[name]), -1)
@@ -158,7 +165,7 @@ class Kept:
         return merged
 
     def rows(self, state: Stores, *, least: int = 2) -> dict[str, Rows]:
-        """(indices, values) of each set, by ascending index.
+        """Returns (indices, values) of each set, by ascending index.
 
         Raises:
             ValueError: If a set has fewer than `least` samples, or one was added twice.

@@ -58,9 +58,7 @@ class StageSchedule:
 
 
 class Participant:
-    """A player of a stage: its modules, its parameters, and its turns.
-
-    What `players` returns, for a training loop of one's own.
+    """A player of a stage: its modules, its parameters, and its turns in a training loop.
 
     Args:
         model: The model.
@@ -100,7 +98,7 @@ class Participant:
 
     @contextmanager
     def turn(self, index: int) -> Iterator[StepContext]:
-        """Begins the player's turn: gradients are limited to its own parameters, and dropout draws from the seed.
+        """Limits gradients to the player's own parameters and seeds dropout, for the duration of the context.
 
         Args:
             index: Number of steps since the start of the stage.
@@ -108,7 +106,7 @@ class Participant:
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
         step = self._step(index)
-        with _limit_gradients(self.parameters, self.others), step.rng.scope():
+        with _limit_gradients(self.parameters, self.others), step.rng.seed_torch():
             yield step
 
     def loss(self, batch: Batch, step: StepContext) -> Tensor:
@@ -116,13 +114,13 @@ class Participant:
 
         Args:
             batch: Samples and fields, on the model's device.
-            step: What `turn` gave.
+            step: The step that `turn` returned.
         """
         losses = self.model.losses(self.name, batch, step)
         return weigh_losses(losses, self.weights, step.index, self.last_layer)
 
     def update(self, index: int) -> None:
-        """Updates what no gradient moves (codebooks), after the optimizer's step."""
+        """Updates what has no gradient, such as codebooks, after the optimizer's step."""
         self.model.update(self.name, self._step(index, "update"))
 
     def _step(self, index: int, *names: str) -> StepContext:
@@ -133,14 +131,14 @@ class Participant:
 
 
 def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant, ...]:
-    """Returns the players of one of a model's stages, for a training loop of one's own.
+    """Returns the players of one of a model's stages, for your own training loop.
 
-    The model is put into training: the modules that the players own into train mode, all others into eval mode.
+    The modules that the players own are put into train mode, all others into eval mode.
 
     Args:
         model: The model.
         stage: Index of the stage, below `len(model.stages())`.
-        seed: Seed of all draws. `modkit.fit` with this `seed`, on the same batches, computes the same.
+        seed: Seed of all draws. With this `seed` and the same batches, `modkit.fit` computes the same.
 
     Raises:
         ValueError: If the model has no such stage.
@@ -169,7 +167,7 @@ def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant
 
 
 def set_modes(model: Model, participants: Iterable[Participant]) -> None:
-    """Puts the modules of a stage's players into train mode and all others into eval mode, without gradients."""
+    """Puts the modules of the players into train mode and all others into eval mode, and disables gradients."""
     model.eval()
     model.requires_grad_(False)
     for one in participants:
@@ -371,7 +369,7 @@ def _require(slot: Slot[T] | None) -> Slot[T]:
 
 
 def _collect(module: nn.Module, owner: str | None, found: dict[int, nn.Module]) -> None:
-    """All modules of one that has been entered, without those that cannot be."""
+    """Collects a module and the modules inside it, except those that another place owns or that are frozen."""
     if owner is None:
         return
     found[id(module)] = module
@@ -380,7 +378,7 @@ def _collect(module: nn.Module, owner: str | None, found: dict[int, nn.Module]) 
 
 
 def _enter(module: nn.Module, owner: str | None) -> str | None:
-    """The place that a module's own parts belong to, or None where it is frozen or belongs to another than `owner`."""
+    """Returns the path that owns what is inside a module, or None if it is frozen or `owner` does not own it."""
     origin = getattr(module, "origin", None)
     if owner is None or getattr(module, "frozen", False) or (origin is not None and origin.owner != owner):
         return None

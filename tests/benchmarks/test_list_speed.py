@@ -1,16 +1,16 @@
 from modkit.cli.scaffold import STARTERS
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from tests.benchmarks import list_speed
 
 
 def test_its_plugins_are_listed(tmp_path, monkeypatch):
     list_speed.install(tmp_path, 3)
     monkeypatch.syspath_prepend(str(tmp_path))
-    registry.cache_clear()
+    get_registry.cache_clear()
     try:
-        found = [entry.part for entry in registry().parts() if entry.part.name.startswith("acme")]
+        found = [entry.part for entry in get_registry().list_parts() if entry.part.name.startswith("acme")]
     finally:
-        registry.cache_clear()
+        get_registry.cache_clear()
     assert [part.kind for part in found] == sorted(list(STARTERS)[:3])
 
 

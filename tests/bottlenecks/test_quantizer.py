@@ -127,5 +127,5 @@ def test_trains_for_three_steps(name, tmp_path):
     before = {key: value.clone() for key, value in one.model.named_parameters()}
     one.fit()
     assert all(not torch.equal(value, before[key]) for key, value in one.model.named_parameters())
-    rows = one.run.metrics()
+    rows = one.run.read_metrics()
     assert len(rows) == 3 and all(math.isfinite(value) for row in rows for value in row["losses"].values())

@@ -49,7 +49,7 @@ def test_a_row_draws_what_its_index_does_alone():
         def __call__(self, x, rng):
             inner = rng.at("inner", 1)
             noise = [rng.normal("a", x), inner.uniform("b", x), rng.integers("c", x, 0, 9)]
-            seeds = [torch.rand(x.shape[1:], generator=one) for one in rng.generators(len(x))]
+            seeds = [torch.rand(x.shape[1:], generator=one) for one in rng.make_generators(len(x))]
             return dict(zip("abcd", [*noise, torch.stack(seeds)], strict=True))
 
     batch = corrupted(Noise).read("train", [9, 4], Rng(3))
@@ -78,7 +78,7 @@ def test_keys_tell_corruptions_apart():
 test_refuses = refusals(
     (
         lambda: Corrupted(data=corrupted, corruption=Mask),
-        r"Corrupted expects fields of other names than the data's, got \['mask', 'mask",
+        r"Corrupted expects a corruption whose fields differ from the data's, got \['mask', 'mask",
     ),
     (lambda: corrupted().read("valid", [0], Rng(0)), r"Digits expects a split of \['test', 'train'\], got 'valid'"),
     (

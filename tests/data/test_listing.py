@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from modkit.data.listing import Listing, classes_of, list_pictures
+from modkit.data.listing import Listing, find_classes, list_pictures
 
 
 def touch(root, *names):
@@ -61,7 +61,7 @@ def test_train_and_test_folders_are_the_splits(tmp_path):
         "test": [b"dog/3.png"],
     }
     assert listings["test"].path(0) == str(tmp_path / "test" / "dog" / "3.png")
-    classes = classes_of(list(listings.values()))
+    classes = find_classes(list(listings.values()))
     assert classes == (b"cat", b"dog")
     assert listings["train"].labels(classes).tolist() == [0, 1]
     assert listings["test"].labels(classes).tolist() == [1]
@@ -77,7 +77,7 @@ def test_train_and_test_folders_are_the_splits(tmp_path):
     ],
 )
 def test_classes_are_folders_that_hold_everything(paths, classes):
-    assert classes_of([Listing(b"/", paths), Listing(b"/", [])]) == classes
+    assert find_classes([Listing(b"/", paths), Listing(b"/", [])]) == classes
 
 
 def test_missing_folder_is_refused(tmp_path):

@@ -5,7 +5,7 @@ from PIL import Image
 
 from modkit.data.digits import Digits
 from modkit.data.image_folder import ImageFolder
-from modkit.data.loader import Loader, ordered_pass, shuffled_pass
+from modkit.data.loader import Loader, read_in_order, read_shuffled
 from modkit.data.mixture import Ring
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
@@ -113,8 +113,8 @@ def test_workers_give_the_same_batches(tmp_path):
             assert type(got.x) is type(direct.batch(step).x) and equal(got, direct.batch(step))
         batches.close()
     pairs = zip(
-        shuffled_pass(Numbers(10), "train", 4, Rng(0), workers=1),
-        shuffled_pass(Numbers(10), "train", 4, Rng(0)),
+        read_shuffled(Numbers(10), "train", 4, Rng(0), workers=1),
+        read_shuffled(Numbers(10), "train", 4, Rng(0)),
         strict=True,
     )
     assert all(equal(a, b) for a, b in pairs)
@@ -122,7 +122,7 @@ def test_workers_give_the_same_batches(tmp_path):
 
 def test_workers_errors_keep_their_message():
     with pytest.raises(ValueError, match="Numbers expects luck, got 13"):
-        list(ordered_pass(Numbers(20), "train", 4, Rng(0), workers=1))
+        list(read_in_order(Numbers(20), "train", 4, Rng(0), workers=1))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -134,29 +134,29 @@ def test_global_randomness_does_not_move(workers):
     for _ in range(3):
         next(batches)
     batches.close()
-    list(shuffled_pass(Ring(num=100), "train", 32, Rng(0), workers=workers))
+    list(read_shuffled(Ring(num=100), "train", 32, Rng(0), workers=workers))
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)
 
 
 def test_passes_are_finite_and_whole():
     data = Numbers(10)
-    ordered = list(ordered_pass(data, "train", 4, Rng(0)))
+    ordered = list(read_in_order(data, "train", 4, Rng(0)))
     assert [indices(batch) for batch in ordered] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    shuffled = [[indices(batch) for batch in shuffled_pass(data, "train", 4, Rng(seed))] for seed in (0, 0, 1)]
+    shuffled = [[indices(batch) for batch in read_shuffled(data, "train", 4, Rng(seed))] for seed in (0, 0, 1)]
     assert [len(batch) for batch in shuffled[0]] == [4, 4, 2]
     assert sorted(sum(shuffled[0], [])) == list(range(10))
     assert shuffled[0] == shuffled[1] != shuffled[2]
     rng = Rng(0)
-    assert [indices(b) for b in shuffled_pass(data, "train", 4, rng)] == [
-        indices(b) for b in shuffled_pass(data, "train", 4, rng)
+    assert [indices(b) for b in read_shuffled(data, "train", 4, rng)] == [
+        indices(b) for b in read_shuffled(data, "train", 4, rng)
     ]
 
 
 def test_digits_come_with_their_labels():
     data = Digits()
     every = data.read("train", range(1437), Rng(0))
-    found = list(shuffled_pass(data, "train", 256, Rng(0)))
+    found = list(read_shuffled(data, "train", 256, Rng(0)))
     x, labels = torch.cat([b.tensor for b in found]), torch.cat([b.fields["labels"] for b in found])
     for row in (0, 500, 1436):
         matches = (every.tensor == x[row]).flatten(1).all(1).nonzero()[:, 0]
@@ -166,7 +166,7 @@ def test_digits_come_with_their_labels():
 
 def test_mistakes_are_named():
     data = Numbers()
-    for make in (Loader, shuffled_pass, ordered_pass):
+    for make in (Loader, read_shuffled, read_in_order):
         with pytest.raises(ValueError, match=r"Numbers expects a split of \['empty', 'train'\], got 'valid'"):
             make(data, "valid", 4, Rng(0))
         with pytest.raises(ValueError, match="Numbers expects samples in split 'empty', got none"):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modkit.metrics.copying import Copying, copying
-from modkit.metrics.halves import half_error, sides_of
+from modkit.metrics.halves import assign_sides, half_error
 from tests.metrics.streams import error_over_spread, normal, shuffled, streamed
 
 
@@ -62,7 +62,7 @@ def test_the_error_is_the_spread_over_draws():
 
 def test_the_error_is_of_halves_with_their_own_training_images():
     sets = [normal(name, 40, 3) for name in "rft"]
-    sides = sides_of(torch.arange(40))[:, 1:]
+    sides = assign_sides(torch.arange(40))[:, 1:]
     pairs = [[by_pairs(*(one[half] for one in sets)) for half in (side, ~side)] for side in sides.T]
     assert scored(*sets).error == pytest.approx(half_error(pairs), rel=1e-9)
     assert scored(*(one[:3] for one in sets)).error is None

@@ -179,7 +179,7 @@ def test_refusals_say_what_was_expected_and_got():
         frechet_distance(indefinite, x)
     with pytest.raises(ValueError, match="positive semi-definite"):
         frechet_distance(Gaussian(torch.zeros(2), torch.tensor([[0.0, 0.5], [0.5, 1.0]])), x[:, :2])
-    with pytest.raises(ValueError, match="one number of features, got 3 and 2"):
+    with pytest.raises(ValueError, match="sets of as many features, got 3 and 2"):
         frechet_distance(x, x[:, :2])
     with pytest.raises(ValueError, match="'fake', got none"):
         metric = FrechetDistance()

@@ -54,7 +54,7 @@ def test_merging_changes_neither():
 test_refusals_say_what_was_expected_and_got = refusals(
     (lambda: Moments(D).update(torch.zeros(2, 3)), r"shape \(b, 7\), got \(2, 3\)"),
     (lambda: Moments(D).update(torch.full((2, D), float("inf"))), "finite"),
-    (lambda: Moments(D).merge(Moments(3)), "one number of features, got 7, 3"),
+    (lambda: Moments(D).merge(Moments(3)), "as many features, got 7 and 3"),
     (lambda: Moments.of(X[:1]).gaussian(), "at least 2 samples, got 1"),
     (lambda: Gaussian(torch.zeros(2), torch.eye(3)), r"got \(2,\) and \(3, 3\)"),
     (lambda: Gaussian(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.4, 1.0]])), "symmetric"),

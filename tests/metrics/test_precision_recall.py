@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from modkit.metrics.halves import SPLITS, half_error, sides_of
+from modkit.metrics.halves import SPLITS, assign_sides, half_error
 from modkit.metrics.precision_recall import PRDC, DensityCoverage, PrecisionRecall, prdc
 from tests.metrics.streams import error_over_spread, normal, shuffled, streamed
 from tests.refusals import refusals
@@ -106,7 +106,7 @@ def test_any_order_and_split_give_one_score():
 
 def test_errors_are_of_halves_with_their_own_radii():
     real, fake = normal("x", 60, 2), normal("y", 60, 2) + 0.5
-    sides = sides_of(torch.arange(60))
+    sides = assign_sides(torch.arange(60))
     halves = []
     for column in range(1, SPLITS + 1):
         kept = sides[:, column], ~sides[:, column]

@@ -98,5 +98,5 @@ def test_what_describes_nothing_is_refused(cache):
         dataclasses.replace(REFERENCE, data="")
     with pytest.raises(ValueError, match="Reference expects texts and a count of at least 1"):
         dataclasses.replace(REFERENCE, count=0)
-    with pytest.raises(ValueError, match="ReferenceCache expects tensors to keep, got none"):
+    with pytest.raises(ValueError, match="ReferenceCache expects one or more tensors to save, got none"):
         cache.save(REFERENCE, {})

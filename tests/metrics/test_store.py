@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import modkit.metrics.store as store_module
-from modkit.metrics.store import Kept, Store
+from modkit.metrics.store import Store, StoredMetric
 from modkit.rng import Rng
 from tests.metrics.streams import shuffled
 from tests.refusals import refusals
@@ -73,7 +73,7 @@ test_refusals_say_what_was_expected_and_got = refusals(
 )
 
 
-class Places(Kept):
+class Places(StoredMetric):
     needs = ("points",)
     sets = ("fake",)
 

@@ -106,7 +106,7 @@ DENOISER = use("diffusion", network=use("unet", channels=[4], blocks=1), sampler
 
 
 def made(x, fields=None, **options):
-    return Site(plan(spec(use(Cascade, **options))), meta=False).model(x, fields or {})
+    return Site(plan(spec(use(Cascade, **options))), meta=False).build_model(x, fields or {})
 
 
 @pytest.fixture(autouse=True)
@@ -240,7 +240,7 @@ def test_latent_prior_trains_stage_by_stage_samples_and_reloads(tmp_path):
     assert report.unchecked == {}
     names = [player.name for player in report.players]
     assert names == ["autoencoder/autoencoder", "prior/level-0/denoiser", "prior/level-1/denoiser"]
-    assert [[player.name for player in one.players] for one in report.rounds] == [names[:1], names[1:]]
+    assert [[player.name for player in one.players] for one in report.stages] == [names[:1], names[1:]]
     before = build(toy).state_dict()
     run = modkit.train(toy, tmp_path / "run")
     model = modkit.load(run, spec=toy)

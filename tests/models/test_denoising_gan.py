@@ -211,7 +211,7 @@ def test_it_trains_saves_and_samples_again(slots, tmp_path):
     start = state(before)
     one = trainer(spec(game(**slots), steps=3, terms={"r1": {"every": 2}}), tmp_path / "run")
     one.fit()
-    rows = one.run.metrics()
+    rows = one.run.read_metrics()
     keys = {"discriminator/adversarial", "generator/adversarial"}
     assert all(keys <= set(row["losses"]) for row in rows) and len(rows) == 3
     assert any("discriminator/r1" in row["losses"] for row in rows)
@@ -226,7 +226,7 @@ def test_it_is_a_prior_of_latents(tmp_path):
     autoencoder = use("autoencoder", **LINEAR, bottleneck=use("gaussian", channels=3))
     one = trainer(spec(use("latent", autoencoder=autoencoder, prior=game()), steps=3), tmp_path / "run")
     one.fit()
-    losses = {name for row in one.run.metrics() for name in row["losses"]}
+    losses = {name for row in one.run.read_metrics() for name in row["losses"]}
     assert {"prior/discriminator/adversarial", "prior/generator/adversarial"} <= losses
     samples = one.model.sample(3, seed=0)
     assert samples.shape == (3, 1, 8, 8) and samples.isfinite().all() and samples.std() > 1e-3
@@ -238,7 +238,7 @@ def test_it_learns_a_ring(tmp_path):
     settings = {"optimizer": use("adam", lr=5e-3, betas=[0.5, 0.9]), "batch_size": 256, "log": {"every": 50}}
     one = trainer(spec(game(**nets, z_dim=2), ring, steps=200, **settings), tmp_path / "run")
     one.fit()
-    assert all(abs(loss) < 20 for row in one.run.metrics() for loss in row["losses"].values())
+    assert all(abs(loss) < 20 for row in one.run.read_metrics() for loss in row["losses"].values())
     data = one.data.read("train", range(500), Rng(0)).tensor
     samples = one.model.sample(500, seed=0)
     radius, want = samples.norm(dim=1), data.norm(dim=1).mean()

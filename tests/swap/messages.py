@@ -36,7 +36,7 @@ NO_CORRUPTION = (
     r"data\.corruption: the corruption mask cannot be built from x 2 unbounded: Mask expects continuous maps"
 )
 CORRUPTED_TWICE = (
-    r"data: the data corrupted .*: Corrupted expects fields of other names than the data's, got \['mask', 'm"
+    r"data: the data corrupted .*: Corrupted expects a corruption whose fields differ from the data's, got \['mask', 'm"
 )
 
 NO_ENTROPY = r"model\.autoencoder: joint training expects a latent of known entropy, got '\w+' of model\.autoencoder"
@@ -83,7 +83,7 @@ def no_last_layer(term, player):
 
 def before_last_layer(term):
     """The loss arises before the decoder, whose last layer would balance it."""
-    reason = f"Adaptive weight of '{term}' expects it and nll to depend on the decoder's last layer, got one that does"
+    reason = f"Adaptive weight of '{term}' expects this loss and nll to depend on the decoder's last layer, got one that does"
     return rf"model\.weights\.{term}: it cannot weigh a loss of autoencoder: {reason} not"
 
 

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from modkit import Part
-from modkit.testing import Bench, Flaw, Subject, battery
-from modkit.testing.checks import LONG, possible
-from modkit.testing.modules import elsewhere
+from modkit.testing import Bench, Flaw, Subject, make_battery
+from modkit.testing.checks import LONG, is_possible
+from modkit.testing.modules import check_device
 from tests.testing.faults import ENCODER, FAULTS, NETWORK
 
 SOUND = list(dict.fromkeys((fault.kind, fault.source) for fault in FAULTS))
@@ -26,14 +26,14 @@ def trials(tmp_path_factory):
         subjects.append(Subject(Part(kind, name, f"faulty_{number}:Part", "A part of a test")))
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
-    yield {check.trial.bench.subject.part.name: check.trial for check in battery(subjects)}
+    yield {check.trial.bench.subject.part.name: check.trial for check in make_battery(subjects)}
     sys.path.remove(str(folder))
 
 
 def found(trial):
     """The checks that find a fault, of those that are not long and whose grounds hold."""
     names = trial.checks.keys() - LONG
-    return {name for name in names if trial.missing_ground(name) is None and trial.flaw(name) is not None}
+    return {name for name in names if trial.find_missing_ground(name) is None and trial.find_flaw(name) is not None}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -42,7 +42,7 @@ def test_a_fault_is_found_by_the_check_that_names_it_alone(fault, trials):
     assert len(fault.broken) - len(fault.sound) < 80
     trial = trials[fault.name]
     assert found(trial) == {fault.check}
-    assert trial.bench.subject.part.name in str(trial.flaw(fault.check))
+    assert trial.bench.subject.part.name in str(trial.find_flaw(fault.check))
 
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in SOUND])
@@ -54,9 +54,9 @@ def test_the_sound_twin_passes_the_whole_battery(kind, trials):
 
 def test_there_are_faults_for_most_checks():
     assert len(FAULTS) >= 25
-    every = {name for check in battery([Subject(Part("network", "x", "x:y", ""))]) for name in [check.name]}
+    every = {name for check in make_battery([Subject(Part("network", "x", "x:y", ""))]) for name in [check.name]}
     assert every - {fault.check for fault in FAULTS} == {
-        name for name in ("declaration", "inductor", "cuda") if possible(name)
+        name for name in ("declaration", "inductor", "cuda") if is_possible(name)
     }  # tested below
 
 
@@ -73,8 +73,8 @@ def test_a_declaration_is_light_and_whole(source, said, tmp_path, monkeypatch):
     (tmp_path / f"{name}.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     subject = Subject(Part("weight", "constant", "modkit.losses.coefficients:Constant", "A number"), declared=name)
-    (trial,) = {check.trial for check in battery([subject])}
-    flaw = trial.flaw("declaration")
+    (trial,) = {check.trial for check in make_battery([subject])}
+    flaw = trial.find_flaw("declaration")
     assert (flaw is None) == (said is None)
     assert said is None or said in str(flaw)
 
@@ -83,7 +83,7 @@ def test_a_declaration_is_light_and_whole(source, said, tmp_path, monkeypatch):
     ("broken", "said"),
     [
         ("self.layer(x) + self.shift", None),
-        ("torch.zeros(len(x), 8)", "expected values on meta, where its input is, got cpu"),
+        ("torch.zeros(len(x), 8)", "expected values on meta, the device of its inputs, got cpu"),
         ("self.layer(x) + torch.zeros(8)", "device"),
     ],
 )
@@ -94,10 +94,10 @@ def test_a_part_works_on_another_device(broken, said, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     bench = Bench(Subject(Part("encoder", "elsewhere", f"{name}:Part", "A part of a test")))
     if said is None:
-        elsewhere(bench, "meta")
+        check_device(bench, "meta")
         return
     with pytest.raises(Flaw, match=said):
-        elsewhere(bench, "meta")
+        check_device(bench, "meta")
 
 
 TURNED = """@torch.library.custom_op("faulty::turned", mutates_args=())
@@ -126,15 +126,15 @@ def test_what_only_machine_code_shows(tmp_path, monkeypatch):
     found = {}
     for name in ("turned", "sound"):
         subject = Subject(Part("network", name, f"{name}_strides:Part", "A part of a test"))
-        (trial,) = {check.trial for check in battery([subject])}
-        found[name] = [trial.flaw(check) is not None for check in ("compiles", "inductor")]
+        (trial,) = {check.trial for check in make_battery([subject])}
+        found[name] = [trial.find_flaw(check) is not None for check in ("compiles", "inductor")]
     assert found == {"turned": [False, True], "sound": [False, False]}
 
 
 def test_a_known_failure_must_fail_and_must_be_a_check():
     subject = Subject(Part("weight", "constant", "modkit.losses.coefficients:Constant", "A number"))
-    (strict,) = [c for c in battery([subject], {"weight constant: emits": "it is odd"}) if c.name == "emits"]
-    with pytest.raises(AssertionError, match=r"expected to fail \(it is odd\), got none"):
+    (strict,) = [c for c in make_battery([subject], {"weight constant: emits": "it is odd"}) if c.name == "emits"]
+    with pytest.raises(AssertionError, match=r"expected to fail \(it is odd\), but it passes"):
         strict()
     with pytest.raises(ValueError, match="weight constant: emit"):
-        battery([subject], {"weight constant: emit": "a slip"})
+        make_battery([subject], {"weight constant: emit": "a slip"})

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import modkit
 from modkit import SpecError, TensorType
 from modkit.data import Digits
-from modkit.data.loader import Loader, shuffled_pass
+from modkit.data.loader import Loader, read_shuffled
 from modkit.data.objects import as_data
 from modkit.models import GAN, Autoencoder, Diffusion, Latent
 from modkit.models.model import Model
@@ -50,7 +50,7 @@ class Passes:
 
     def __iter__(self):
         self.count += 1
-        return iter(shuffled_pass(self.data, "train", 4, modkit.Rng(0, "prepare", self.player, self.count)))
+        return iter(read_shuffled(self.data, "train", 4, modkit.Rng(0, "prepare", self.player, self.count)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -131,7 +131,7 @@ class Stream(torch.utils.data.IterableDataset):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (torch.zeros(4, 3), r"Tensors expects samples of 4 rows of 2 unbounded, got a tensor 4×3"),
+        (torch.zeros(4, 3), r"Tensors expects samples with 4 rows of 2 unbounded, got a tensor 4×3"),
         (Stream(), "expect samples that can be indexed, got a stream: Stream"),
         (3, "data expect a data part, a tensor, .* got int"),
         (TensorDataset(torch.zeros(4, 3)), r"Indexed expects `x` of 2 unbounded in item 0, got a tensor 3"),

@@ -113,7 +113,7 @@ def stopped_at(name: str, run: Path, out: Path) -> Path:
 def resumed_from_each(text: str, folder: Path, **options: Any) -> None:
     whole = trained(text, folder / "whole", **options)
     drawn = modkit.load(whole).sample(4, seed=0)
-    *earlier, last = store.names(whole / "checkpoints")
+    *earlier, last = store.list_names(whole / "checkpoints")
     assert len(earlier) >= 3
     for name in earlier:
         run = trained(text, stopped_at(name, whole, folder / name), resume=True, **options)
@@ -168,9 +168,9 @@ def test_a_finished_run_with_more_steps_goes_on_and_equals_the_one_never_stopped
     whole = trained(text, tmp_path / "whole")
     run = trained(text, tmp_path / "run", steps=4)
     assert Run.open(run).finished
-    assert [row["step"] for row in Run.open(run).metrics()] == [1, 2, 3, 4]
+    assert [row["step"] for row in Run.open(run).read_metrics()] == [1, 2, 3, 4]
     trained(text, run, steps=6, resume=True)
-    assert [row["step"] for row in Run.open(run).metrics()] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in Run.open(run).read_metrics()] == [1, 2, 3, 4, 5, 6]
     trained(text, run, resume=True)
     assert not differing(run, whole)
 
@@ -178,7 +178,7 @@ def test_a_finished_run_with_more_steps_goes_on_and_equals_the_one_never_stopped
 def test_more_steps_go_on_in_the_last_stage(tmp_path: Path):
     run = trained(LDM, tmp_path, steps=1)
     trained(LDM, tmp_path, steps=2, resume=True)
-    assert [(row["stage"], row["step"]) for row in Run.open(run).metrics()] == [(0, 1), (1, 2), (1, 3)]
+    assert [(row["stage"], row["step"]) for row in Run.open(run).read_metrics()] == [(0, 1), (1, 2), (1, 3)]
 
 
 def test_resume_starts_where_there_is_no_checkpoint(tmp_path: Path):
@@ -233,7 +233,7 @@ def test_with_every_checkpoint_damaged_a_run_starts_again_and_is_kept_at_each_st
     interrupt(2)
     with pytest.raises(KeyboardInterrupt):
         trained(text, run, resume=True)
-    assert store.names(run / "checkpoints") == ["step-00000001", "step-00000002"]
+    assert store.list_names(run / "checkpoints") == ["step-00000001", "step-00000002"]
     assert not differing(trained(text, run, resume=True), whole)
 
 
@@ -242,10 +242,10 @@ def test_the_best_checkpoint_is_spared(tmp_path: Path):
     run = Run.open(
         trained(VAE.replace("keep: 100", "keep: 1, best: autoencoder/nll").replace("steps: 4", rising), tmp_path)
     )
-    losses = {row["step"]: row["losses"]["autoencoder/nll"] for row in run.metrics()}
+    losses = {row["step"]: row["losses"]["autoencoder/nll"] for row in run.read_metrics()}
     best = min(losses, key=losses.__getitem__)
     assert best < 6
-    assert store.names(run.checkpoints) == [f"step-{best:08d}", "step-00000006"]
+    assert store.list_names(run.checkpoints) == [f"step-{best:08d}", "step-00000006"]
 
 
 class Notes:
@@ -301,9 +301,9 @@ def test_ctrl_c_saves_at_the_next_border_of_steps_and_says_how_to_go_on(spec: st
     interrupt(3)
     result = command("train", spec, change, "--out", run)
     assert result.exit_code == 1
-    said, going_on = result.output.splitlines()[-1].split("; go on with: ")
+    said, going_on = result.output.splitlines()[-1].split("; resume with: ")
     assert said == "modkit: stopped at step 3"
-    assert store.latest(run / "checkpoints") == run / "checkpoints" / "step-00000003"
+    assert store.find_latest(run / "checkpoints") == run / "checkpoints" / "step-00000003"
     assert not Run.open(run).finished
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert command(*shlex.split(going_on)[1:]).exit_code == 0
@@ -313,7 +313,7 @@ def test_ctrl_c_saves_at_the_next_border_of_steps_and_says_how_to_go_on(spec: st
 def test_a_second_ctrl_c_acts_at_once(spec: str, tmp_path: Path, interrupt):
     interrupt(3, times=2)
     assert command("train", spec, "--out", tmp_path / "run").exit_code == 1
-    assert store.latest(tmp_path / "run" / "checkpoints") == tmp_path / "run" / "checkpoints" / "step-00000002"
+    assert store.find_latest(tmp_path / "run" / "checkpoints") == tmp_path / "run" / "checkpoints" / "step-00000002"
 
 
 def test_a_loss_that_is_no_number_stops_and_names_the_last_good_checkpoint(
@@ -337,7 +337,7 @@ def test_weights_that_are_no_numbers_are_not_saved(spec: str, tmp_path: Path):
     result = command("train", spec, "train.optimizer.lr=1e39", "train.checkpoints.every=1", "--out", tmp_path / "run")
     assert result.exit_code == 1
     assert "a weight of autoencoder is not finite at step 1" in result.output
-    assert store.names(tmp_path / "run" / "checkpoints") == ["step-00000000"]
+    assert store.list_names(tmp_path / "run" / "checkpoints") == ["step-00000000"]
 
 
 def test_a_finished_run_ends_at_once_and_is_left_as_it_is(spec: str, tmp_path: Path):

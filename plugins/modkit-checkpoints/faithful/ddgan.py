@@ -37,7 +37,7 @@ _GENERATORS: dict[str, dict[str, Any]] = {
     "no path down, residual up": {"progressive_input": "none", "progressive": "residual", "attn_resolutions": (8,)},
     "the same without filter": {"progressive_input": "none", "progressive": "residual", "fir": False},
     "skips without filter": {"progressive_input": "input_skip", "progressive": "output_skip", "fir": False},
-    "told no time": {"conditional": False, "attn_resolutions": (16,)},
+    "without time": {"conditional": False, "attn_resolutions": (16,)},
     "ch_mult 2 1, n_mlp 0": {"ch_mult": [2, 1], "n_mlp": 0, "num_res_blocks": 1, "num_channels": 1, "nz": 3},
 }
 _DISCRIMINATORS: dict[str, tuple[str, dict[str, int], tuple[int, ...], int]] = {

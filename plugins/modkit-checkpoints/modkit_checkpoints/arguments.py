@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modkit.errors import did_you_mean
+from modkit.errors import suggest
 
 __all__ = ["Arguments"]
 
@@ -31,7 +31,7 @@ class Arguments:
     def __init__(self, owner: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         for name in given:
             if name not in defaults:
-                raise ValueError(f"{owner} has no argument {name!r}{did_you_mean(str(name), defaults)}")
+                raise ValueError(f"{owner} has no argument {name!r}{suggest(str(name), defaults, "; ")}")
         self.owner = owner
         self.values = {**defaults, **given}
 

@@ -163,7 +163,7 @@ class Whole(Autoencoder):
     sources: ClassVar[tuple[str, ...]]
     unread: ClassVar[tuple[str, ...]]
     made_of: ClassVar[tuple[type[Coder], ...]]
-    expanded = classmethod(expand)
+    expand_params = classmethod(expand)
 
     def __init_subclass__(cls) -> None:
         """Lists for each part the keys of the configuration that the others read."""

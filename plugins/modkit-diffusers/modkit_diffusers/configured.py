@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from modkit.errors import did_you_mean
+from modkit.errors import suggest
 from modkit.features.weight_file import load_exactly
 from modkit.types import TensorType
 from modkit_diffusers.folder import CONFIG, read_config, read_tensors
@@ -71,7 +71,7 @@ def expand(target: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         elif key.startswith("_") or key in target.unread:
             continue
         elif key not in known:
-            raise ValueError(f"{owner} expects keys of {source} in {where}, got {key!r}{did_you_mean(key, known)}")
+            raise ValueError(f"{owner} expects keys of {source} in {where}, got {key!r}{suggest(key, known, '; ')}")
         elif value != known[key]:
             expected = f"{key} to be {json.dumps(known[key])}, since modkit has no counterpart"
             raise ValueError(f"{owner} expects {expected}, got {json.dumps(value)} in {where}")
@@ -83,7 +83,7 @@ def check_folder(owner: str, folder: str | None) -> None:
     if folder is not None:
         raise ValueError(
             f"{owner} expects `folder` in a spec, which expands it, got {folder!r} in a call: "
-            f"call it with **{owner}.expanded({{'folder': …}})"
+            f"call it with **{owner}.expand_params({{'folder': …}})"
         )
 
 
@@ -115,7 +115,7 @@ class Configured(nn.Module):
     sources: ClassVar[tuple[str, ...]]
     unread: ClassVar[tuple[str, ...]] = ()
     pieces: ClassVar[tuple[str, ...] | None] = None
-    expanded = classmethod(expand)
+    expand_params = classmethod(expand)
     _build: Callable[..., None]  # checks the configuration against the types, completes it and makes the modules
 
     def __init__(self, given: Mapping[str, Any]) -> None:

@@ -114,7 +114,7 @@ class Driven:
         start, stop = self._starts[index : index + 2]
         options = {
             **self._which.options,
-            **({"generator": rng.generators(len(x_t))} if self._which.draws else {}),
+            **({"generator": rng.make_generators(len(x_t))} if self._which.draws else {}),
         }
         timesteps = scheduler.timesteps[start:stop]
         sample = x_t / _scale_input(scheduler, torch.ones((), dtype=x_t.dtype), timesteps[0])

@@ -113,6 +113,6 @@ class GroupedResidualQuantizer(moving.Moving):
         return z_q
 
     def _quantize(self, vectors: Tensor) -> Quantized:
-        with Rng(0).scope():  # in training the library draws the seed of an unused dropout of codes
+        with Rng(0).seed_torch():  # in training the library draws the seed of an unused dropout of codes
             z_q, indices, losses = self.quantizer(vectors, freeze_codebook=self.averaged)
         return Quantized(z_q, torch.cat(tuple(indices), -1), {"commitment": losses.sum()})

@@ -107,7 +107,7 @@ class GaussianMixture(Model):
             reg_covar=self.regularization,
             n_init=self.restarts,
             max_iter=self.max_iterations,
-            random_state=rng.integer() % 2**32,  # scikit-learn's greatest seed
+            random_state=rng.draw_seed() % 2**32,  # scikit-learn's greatest seed
         ).fit(rows.numpy())
         covariances = torch.from_numpy(fit.covariances_)
         self.proportions.copy_(torch.from_numpy(fit.weights_))
