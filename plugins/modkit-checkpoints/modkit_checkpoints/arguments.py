@@ -31,7 +31,8 @@ class Arguments:
     def __init__(self, owner: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         for name in given:
             if name not in defaults:
-                raise ValueError(f"{owner} has no argument {name!r}{suggest(str(name), defaults, "; ")}")
+                hint = suggest(str(name), defaults, "; ")
+                raise ValueError(f"{owner} has no argument {name!r}{hint}")
         self.owner = owner
         self.values = {**defaults, **given}
 
