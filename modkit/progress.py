@@ -11,7 +11,7 @@ __all__ = ["Progress", "Silent"]
 class Progress(Protocol):
     """Shows how far training has come."""
 
-    def stage(self, name: str, done: int, steps: int) -> None:
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
         """Begins a stage, or continues it after `done` of its `steps`."""
         ...
 
@@ -31,7 +31,7 @@ class Progress(Protocol):
 class Silent:
     """A `Progress` that shows nothing."""
 
-    def stage(self, name: str, done: int, steps: int) -> None:
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
         """Does nothing."""
 
     def step(self, losses: Mapping[str, float] | None) -> None:

@@ -53,7 +53,7 @@ def recall_claim(chains: Mapping[int, Mapping[int, Rows]]) -> Claim:
         if many.error is None or one.error is None:
             holds.append(None)
         else:
-            holds.append(many.draw_value - one.value > many.error + one.error)
+            holds.append(many.value - one.value > many.error + one.error)
     verdict = None if None in holds else all(holds)
     text = "Recall is higher at T = 4 than at T = 1 by more than both standard errors together, at each checkpoint"
     return Claim(text, "; ".join(figures), verdict)

@@ -152,7 +152,7 @@ class _Clock:
         self._trial = trial
         self._done, self._start = -trial.warmup, time.process_time()
 
-    def stage(self, name: str, done: int, steps: int) -> None:
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
         """A stage begins."""
 
     def step(self, losses: Mapping[str, float] | None) -> None:

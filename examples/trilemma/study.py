@@ -141,7 +141,7 @@ class _Lines:
         self._name, self._done, self._steps = "", 0, 0
         self._last = time.perf_counter()
 
-    def stage(self, name: str, done: int, steps: int) -> None:
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
         """A stage begins, or goes on."""
         self._name, self._done, self._steps = name, done, steps
         self._tell({})

@@ -59,7 +59,7 @@ class TopDown(nn.Module):
         super().__init__()
         types = _check_maps(h)
         self._names = [f"level[{index}]" for index in range(len(types))]
-        for name, made, type in zip(self._names, level.each(len(types)), types):
+        for name, made, type in zip(self._names, level.repeat(len(types)), types):
             setattr(self, name, made(h=type))  # kept at its path in the spec
         offered = [part.latents for part in self._levels]
         self.latents: dict[str, Event] = {

@@ -113,7 +113,7 @@ class Site:
         """Builds the model of samples of type `x`; returns `Failed` after a problem."""
         slot = Factory(self, self.plan.model)
         if self.plan.data:
-            slot = slot.fed(Factory(self, self.plan.data).where)
+            slot = slot.name_source(Factory(self, self.plan.data).where)
         model = slot(x=x, cond=cond or CondType(), fields=dict(fields))
         if isinstance(model, nn.Module):
             model.composition = Composition(self.plan, x, cond or CondType(), dict(fields))  # type: ignore[assignment]
@@ -286,12 +286,12 @@ class Factory:
             )
         return self._call.part.load().accepts(event, **slots)  # type: ignore[attr-defined, no-any-return]
 
-    def each(self, num: int) -> list[Factory]:
+    def repeat(self, num: int) -> list[Factory]:
         """Repeats the slot: `num` factories of separate parts, part i at `PATH[i]`."""
         paths = [f"{self._path}[{index}]" for index in range(num)]
         return [Factory(self._site, reroot(self._call, self._path, path, refs=False)) for path in paths]
 
-    def fed(self, source: str) -> Factory:
+    def name_source(self, source: str) -> Factory:
         """Names the source of the slot's types, for messages about types that do not fit; returns the slot."""
         self._site.sources[self._path] = source
         return self

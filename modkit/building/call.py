@@ -56,7 +56,7 @@ class Call:
     blank: frozenset[str] = frozenset()
     given: Given | None = None
 
-    def node(self) -> Node:
+    def to_node(self) -> Node:
         """The spec node of this call, with every argument written out."""
         use = f"{LOCAL}{self.part.target}" if isinstance(self.part, Local) else self.part.name
         told = {name: v for name, v in self.arguments.items() if v is not None or name not in self.blank}
@@ -134,7 +134,7 @@ def write_record(record: Record) -> dict[str, Any]:
 
 def _write(value: Argument) -> Any:
     if isinstance(value, Call):
-        return value.node()
+        return value.to_node()
     if isinstance(value, Ref):
         return Node({"ref": value.target})
     if isinstance(value, Record):

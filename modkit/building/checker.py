@@ -148,7 +148,7 @@ def _make_report(
         x=x,
         fields=fields,
         ports=tuple(_make_port(built) for path, built in site.built.items() if path.split(".")[0] == "model"),
-        players=model.active_players(),
+        players=model.list_active_players(),
         stages=played,
         terms=trial.terms,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -222,7 +222,7 @@ class Trial:
         for built in self.site.built.values():
             if built.call.part.kind in _EMITS and isinstance(built.value, nn.Module):
                 built.value.register_forward_hook(_make_output_hook(built))
-        for player in self.model.active_players():
+        for player in self.model.list_active_players():
             probe = _Probe(Rng("check", player.name))
             losses = self._attempt(partial(self.model.losses, player.name, self._batch, probe)) or {}
             self.terms[player.name] = tuple(dict.fromkeys((*losses, *probe.asked)))
@@ -290,7 +290,7 @@ def _schedule(site: Site, model: Model, settings: Settings) -> tuple[StageSchedu
 def _check_names(site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]) -> None:
     """Checks that weights, patterns of terms and `checkpoints.best` name losses of the model."""
     every = {term for names in terms.values() for term in names}
-    for name in dict.fromkeys(name for player in model.active_players() for name in model.weights(player.name)):
+    for name in dict.fromkeys(name for player in model.list_active_players() for name in model.weights(player.name)):
         if name not in every:
             path = _get_weight_path(name)
             known = ", ".join(sorted(strip_scope(term, name.rpartition("/")[0]) for term in every))

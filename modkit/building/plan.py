@@ -59,8 +59,8 @@ class Plan:
         """The spec with all parts and parameters written out."""
         return Spec(
             name=self.spec.name,
-            data=self.data.node() if self.data else None,
-            model=self.model.node(),
+            data=self.data.to_node() if self.data else None,
+            model=self.model.to_node(),
             train=Node(write_record(self.settings)),
             evaluate=Node(write_record(self.evaluation)) if self.evaluation else None,
             x=self.spec.x,

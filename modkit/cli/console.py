@@ -40,7 +40,7 @@ class LiveProgress:
     ) -> None:
         self._bars.stop()
 
-    def stage(self, name: str, done: int, steps: int) -> None:
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
         """Adds a bar for a stage."""
         self._task = self._bars.add_task(name, total=steps, completed=done, speed="", losses="")
 
@@ -75,7 +75,7 @@ class PlainProgress:
     ) -> None:
         return None
 
-    def stage(self, name: str, done: int, steps: int) -> None:
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
         """Prints a line for a stage."""
         self._done = self._first = done
         self._steps, self._started = steps, time.perf_counter()

@@ -61,7 +61,7 @@ def evaluate(
 ) -> None:
     """Measure RUN, with overrides such as sampler=ddim, or the samples --fake against the data --real."""
     from modkit.building.migration import load_current_spec
-    from modkit.evaluation.evaluate import evaluate, statistics
+    from modkit.evaluation.evaluate import compute_statistics, evaluate
     from modkit.evaluation.evaluate_run import evaluate_run
     from modkit.evaluation.sources import save_statistics as save
     from modkit.features.inception import find_inception
@@ -101,7 +101,7 @@ def evaluate(
             )
         chosen = features or "inception"
         if save_statistics is not None:
-            found = statistics(real, features=chosen, num=num, size=size, raw=raw)
+            found = compute_statistics(real, features=chosen, num=num, size=size, raw=raw)
             save(Path(save_statistics), found)
             click.echo(f"mean and covariance of {found.count} samples: {save_statistics}")
             return

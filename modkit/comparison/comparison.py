@@ -98,7 +98,7 @@ def _make_json(material: Material) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "findings": write_findings(material.systems, material.rankings, shown),
-        "entries": [_entry_to_json(entry, exhibit) for entry, exhibit in zip(entries, material.exhibits)],
+        "entries": [_convert_entry(entry, exhibit) for entry, exhibit in zip(entries, material.exhibits)],
         "systems": [
             {
                 "label": system.label,
@@ -124,7 +124,7 @@ def _make_json(material: Material) -> dict[str, Any]:
     }
 
 
-def _entry_to_json(entry: Entry, exhibit: Exhibit) -> dict[str, Any]:
+def _convert_entry(entry: Entry, exhibit: Exhibit) -> dict[str, Any]:
     report = json.loads(entry.report.to_json())
     pictures = ("grid", "pairs", "label")
     return {

@@ -39,7 +39,7 @@ class Measured:
     score: Score
     data: str = ""
 
-    def comparable(self, other: Measured) -> bool:
+    def is_comparable(self, other: Measured) -> bool:
         """Whether both may be ranked together: same data, equal counts and settings."""
         return self.data == other.data and self.score.is_comparable_to(other.score)
 
@@ -154,7 +154,7 @@ def _group_comparable(measured: Mapping[str, Measured]) -> list[list[str]]:
     sets: list[list[str]] = []
     for label, found in measured.items():
         for one in sets:
-            if found.comparable(measured[one[0]]):
+            if found.is_comparable(measured[one[0]]):
                 one.append(label)
                 break
         else:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from modkit.data.splits import content_key
+from modkit.data.splits import hash_contents
 from modkit.kinds import Corruption, Data, Slot, default
 from modkit.rng import Rng
 from modkit.types import Batch
@@ -56,7 +56,7 @@ class Corrupted:
     @property
     def key(self) -> str:
         """Hash of the data and the corruption."""
-        return content_key("corrupted", self.data.key, self.corruption.key)
+        return hash_contents("corrupted", self.data.key, self.corruption.key)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
         """Reads the samples at `indices` with all fields.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkit.data.splits import content_key
+from modkit.data.splits import hash_contents
 from modkit.rng import Rng
 from modkit.types import TensorType
 
@@ -70,7 +70,7 @@ class Mask:
     @property
     def key(self) -> str:
         """Hash of the settings."""
-        return content_key("mask", *self.regions, self.smallest, self.largest)
+        return hash_contents("mask", *self.regions, self.smallest, self.largest)
 
     def __call__(self, x: Tensor, rng: Rng) -> dict[str, Tensor]:
         """Computes `masked`, `b c h w`, and `mask`, `b 1 h w`.
@@ -80,7 +80,7 @@ class Mask:
         """
         _check_size("Mask", x, self.size)
         uniform = rng.uniform("region", torch.empty(len(x), 2 * len(self.size) + 1, device=x.device)).double()
-        start, stop = self._boxes(uniform)
+        start, stop = self._place_boxes(uniform)
         inside = torch.ones((len(x), 1, *self.size), dtype=torch.bool, device=x.device)
         for axis, size in enumerate(self.size):
             at = torch.arange(size, device=x.device)
@@ -88,7 +88,7 @@ class Mask:
             inside &= within.view(len(x), 1, *(size if other == axis else 1 for other in range(len(self.size))))
         return {"masked": torch.where(inside, self.middle, x), "mask": inside.to(x.dtype)}
 
-    def _boxes(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    def _place_boxes(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """The first hidden position along each axis and the one after the last, `b r`, from draws, `b 2r+1`."""
         chosen, sides, places = uniform.tensor_split([1, 1 + len(self.size)], dim=1)
         size = torch.tensor(self.size, device=uniform.device)
@@ -134,7 +134,7 @@ class LowRes:
     @property
     def key(self) -> str:
         """Hash of the settings."""
-        return content_key("low-res", self.factor)
+        return hash_contents("low-res", self.factor)
 
     def __call__(self, x: Tensor, rng: Rng) -> dict[str, Tensor]:
         """Computes `low_res`, `b c h/factor w/factor`.

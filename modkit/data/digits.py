@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
 from torch.nn.functional import interpolate
 
-from modkit.data.splits import check_split, content_key
+from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
@@ -65,7 +65,7 @@ class Digits:
         self.splits = {"train": len(train), "test": len(test)}
         self.levels = 17 if size == _SIZE else None
         self._samples = {"train": (x[train], y[train]), "test": (x[test], y[test])}
-        self._key = content_key("digits", images.astype(np.uint8).tobytes(), train.tobytes(), size)
+        self._key = hash_contents("digits", images.astype(np.uint8).tobytes(), train.tobytes(), size)
 
     @property
     def key(self) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from modkit.data.idx import read_idx
-from modkit.data.splits import check_split, content_key
+from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
@@ -76,7 +76,7 @@ class FashionMNIST:
     def key(self) -> str:
         """Hash of pixels, labels and size."""
         pieces = (tensor.numpy().tobytes() for samples in self._samples.values() for tensor in samples)
-        return content_key("fashion-mnist", self._size, *pieces)
+        return hash_contents("fashion-mnist", self._size, *pieces)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
         """Reads the pictures at `indices`; there is no augmentation, so `rng` is not used.

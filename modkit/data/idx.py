@@ -46,7 +46,7 @@ def read_idx(path: Path, num_dims: int) -> NDArray[np.uint8]:
     try:
         with gzip.open(path, "rb") if compressed else path.open("rb") as file:
             header = file.read(head)
-            shape = _shape(path, header, num_dims)
+            shape = _read_shape(path, header, num_dims)
             content = file.read(math.prod(shape) + 1)  # one byte more than the header says, to detect a longer file
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"read_idx expects a whole gzip file, got {path}: {error}") from error
@@ -56,7 +56,7 @@ def read_idx(path: Path, num_dims: int) -> NDArray[np.uint8]:
     return np.frombuffer(bytearray(content), dtype=np.uint8).reshape(shape)
 
 
-def _shape(path: Path, header: bytes, num_dims: int) -> tuple[int, ...]:
+def _read_shape(path: Path, header: bytes, num_dims: int) -> tuple[int, ...]:
     magic = bytes([0, 0, 8, num_dims])
     if header[:4] != magic:
         raise ValueError(

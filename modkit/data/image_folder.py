@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from modkit.data.listing import find_classes, list_pictures
-from modkit.data.splits import check_split, content_key
+from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
@@ -81,7 +81,7 @@ class ImageFolder:
         if not self._listings["train"]:
             raise ValueError(f"ImageFolder expects training pictures in {root!r}, got none")
         classes = find_classes(list(self._listings.values()))
-        self._labels = {split: listing.labels(classes) for split, listing in self._listings.items() if classes}
+        self._labels = {split: listing.find_labels(classes) for split, listing in self._listings.items() if classes}
         self._size, self._channels, self._flip, self._crop = size, channels, flip, crop
 
         self.x = TensorType((channels, size, size), range=(-1.0, 1.0))
@@ -96,8 +96,8 @@ class ImageFolder:
         files = hashlib.blake2b(digest_size=16)
         for split, listing in self._listings.items():
             for index, name in enumerate(listing):
-                files.update(f"{split} {os.stat(listing.path(index)).st_size} {len(name)} ".encode() + name)
-        return content_key(
+                files.update(f"{split} {os.stat(listing.get_path(index)).st_size} {len(name)} ".encode() + name)
+        return hash_contents(
             "image-folder", files.digest(), self._size, self._channels, self._flip, self._crop, *self.classes
         )
 
@@ -111,13 +111,13 @@ class ImageFolder:
         listing, augmented = self._listings[split], split == "train"
         pixels = np.empty((len(indices), self._size, self._size, self._channels), dtype=np.uint8)
         for row, index in enumerate(indices):
-            pixels[row] = self._pixels(listing.path(index), rng.at(index) if augmented else None)
+            pixels[row] = self._read_pixels(listing.get_path(index), rng.at(index) if augmented else None)
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
         if not self.classes:
             return Batch(x, {})
         return Batch(x, {"labels": self._labels[split][torch.as_tensor(indices, dtype=torch.long)]})
 
-    def _pixels(self, path: str, rng: Rng | None) -> NDArray[np.uint8]:
+    def _read_pixels(self, path: str, rng: Rng | None) -> NDArray[np.uint8]:
         offset, mirrored = 0.5, False
         if rng is not None and self._crop == "random":
             offset = float(rng.uniform("crop", torch.empty(1)))
@@ -127,7 +127,7 @@ class ImageFolder:
             with Image.open(path) as image:
                 image.draft(None, (2 * self._size, 2 * self._size))  # a JPEG decoder shrinks at almost no cost
                 upright = ImageOps.exif_transpose(image)
-                square = _square(_convert(upright, "RGB" if self._channels == 3 else "L"), self._size, offset)
+                square = _crop_square(_convert(upright, "RGB" if self._channels == 3 else "L"), self._size, offset)
         except _DAMAGE as error:
             raise ValueError(f"ImageFolder expects a whole picture in {path!r}, got {error!r}") from error
         pixels = np.asarray(square).reshape(self._size, self._size, self._channels)
@@ -146,7 +146,7 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _square(image: Image.Image, size: int, offset: float) -> Image.Image:
+def _crop_square(image: Image.Image, size: int, offset: float) -> Image.Image:
     """Cuts out the largest square, at `offset` in [0, 1) along the longer side, and resizes it to `size`."""
     width, height = image.size
     side = min(width, height)

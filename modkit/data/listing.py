@@ -32,7 +32,7 @@ class Listing(Sequence[bytes]):
 
     Examples:
         >>> listing = Listing(b"/pictures", [b"cat/1.png", b"dog/2.png"])
-        >>> listing.path(1), listing.labels([b"cat", b"dog"]).tolist()
+        >>> listing.get_path(1), listing.find_labels([b"cat", b"dog"]).tolist()
         ('/pictures/dog/2.png', [0, 1])
     """
 
@@ -49,11 +49,11 @@ class Listing(Sequence[bytes]):
             raise IndexError(f"Listing expects an index in [0, {len(self)}), got {index}")
         return self._text[self._ends[index - 1] if index else 0 : self._ends[index]]
 
-    def path(self, index: int) -> str:
+    def get_path(self, index: int) -> str:
         """The full path of a picture."""
         return os.fsdecode(os.path.join(self.folder, self[index]))
 
-    def labels(self, classes: Sequence[bytes]) -> Tensor:
+    def find_labels(self, classes: Sequence[bytes]) -> Tensor:
         """The class of each picture, `n`: the index of its first folder in `classes`."""
         numbers = {name: number for number, name in enumerate(classes)}
         return torch.tensor([numbers[path.split(b"/", 1)[0]] for path in self], dtype=torch.long)

@@ -24,7 +24,7 @@ from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, Value
 
-__all__ = ["Loader", "read_in_order", "permutation", "read_shuffled"]
+__all__ = ["Loader", "read_in_order", "draw_permutation", "read_shuffled"]
 
 Request: TypeAlias = list[tuple[int, list[int]]]  # indices by epoch, in the order of the batch's rows
 Content: TypeAlias = tuple[Value, dict[str, Tensor]]
@@ -38,7 +38,7 @@ class Loader:
         split: The split.
         batch_size: Number of rows of a global batch; it may exceed the size of the split.
         rng: Key of the order and of augmentation, the same on every rank.
-        workers: Number of processes that read ahead in `batches`; 0 reads in this process. The batches are the same.
+        workers: Number of processes that read ahead in `read_batches`; 0 reads in this process. Batches are the same.
         pin_memory: Whether workers put their batches into page-locked memory, for CUDA.
 
     Raises:
@@ -47,7 +47,7 @@ class Loader:
     Examples:
         >>> from modkit.data import Grid
         >>> loader = Loader(Grid(num=6, num_test=1), "train", 4, Rng(0))
-        >>> torch.equal(loader.batch(1).tensor[2:], loader.batch(1, first=2).tensor)
+        >>> torch.equal(loader.read_batch(1).tensor[2:], loader.read_batch(1, first=2).tensor)
         True
     """
 
@@ -62,24 +62,24 @@ class Loader:
         self._orders: dict[int, Tensor] = {}
         self._workers, self._pin_memory = workers, pin_memory
 
-    def batch(self, step: int, first: int = 0, num: int | None = None) -> Batch:
+    def read_batch(self, step: int, first: int = 0, num: int | None = None) -> Batch:
         """Reads rows [first, first + num) of the batch of `step`; up to its end if `num` is None.
 
         Raises:
             ValueError: If the batch has no such rows, or the step is negative.
         """
-        return _batch(self._reader[self._request(step, first, num)])
+        return _make_batch(self._reader[self._make_request(step, first, num)])
 
-    def batches(self, start: int = 0, first: int = 0, num: int | None = None) -> Generator[Batch, None, None]:
-        """Yields `batch(step, first, num)` for each step from `start`; closing the generator ends the workers.
+    def read_batches(self, start: int = 0, first: int = 0, num: int | None = None) -> Generator[Batch, None, None]:
+        """Yields `read_batch(step, first, num)` for each step from `start`; closing the generator ends the workers.
 
         Raises:
             ValueError: If a batch has no such rows, or `start` is negative.
         """
-        requests = (self._request(step, first, num) for step in count(start))
-        return _batches(self._reader, requests, self._workers, self._pin_memory)
+        requests = (self._make_request(step, first, num) for step in count(start))
+        return _make_batches(self._reader, requests, self._workers, self._pin_memory)
 
-    def _request(self, step: int, first: int, num: int | None) -> Request:
+    def _make_request(self, step: int, first: int, num: int | None) -> Request:
         num = self.batch_size - first if num is None else num
         if step < 0 or first < 0 or num < 1 or first + num > self.batch_size:
             rows = f"rows [{first}, {first + num}) of step {step}"
@@ -97,7 +97,7 @@ class Loader:
         if epoch not in self._orders:
             if len(self._orders) == 2:  # the epochs on both sides of a boundary
                 del self._orders[min(self._orders)]
-            self._orders[epoch] = permutation(Rng(self._order_seed, epoch), self._size)
+            self._orders[epoch] = draw_permutation(Rng(self._order_seed, epoch), self._size)
         return self._orders[epoch]
 
 
@@ -110,8 +110,8 @@ def read_shuffled(
         ValueError: If the split is unknown or empty, or a number is out of range.
     """
     _check(data, split, batch_size, workers)
-    order = permutation(Rng(rng.at("order").draw_seed(), 0), data.splits[split])
-    return _pass(data, split, order, batch_size, rng, workers, pin_memory)
+    order = draw_permutation(Rng(rng.at("order").draw_seed(), 0), data.splits[split])
+    return _read_pass(data, split, order, batch_size, rng, workers, pin_memory)
 
 
 def read_in_order(
@@ -123,7 +123,7 @@ def read_in_order(
         ValueError: If the split is unknown or empty, or a number is out of range.
     """
     _check(data, split, batch_size, workers)
-    return _pass(data, split, torch.arange(data.splits[split]), batch_size, rng, workers, pin_memory)
+    return _read_pass(data, split, torch.arange(data.splits[split]), batch_size, rng, workers, pin_memory)
 
 
 class _Reader(Dataset[Content]):
@@ -146,17 +146,17 @@ def _concatenate(values: list[Value]) -> Value:
     return torch.cat([value for value in values if not isinstance(value, tuple)])
 
 
-def _batch(content: Content) -> Batch:
+def _make_batch(content: Content) -> Batch:
     x, fields = content
     return Batch(x if isinstance(x, Tensor) else tuple(x), fields)  # pinning turns a tuple into a list
 
 
-def _batches(
+def _make_batches(
     reader: _Reader, requests: Iterable[Request], workers: int, pin_memory: bool
 ) -> Generator[Batch, None, None]:
     if workers == 0:
         for request in requests:
-            yield _batch(reader[request])
+            yield _make_batch(reader[request])
         return
     loader = DataLoader(
         reader,
@@ -168,22 +168,22 @@ def _batches(
         generator=torch.Generator(),  # otherwise the workers' seed comes from the global generator
     )
     for content in loader:
-        yield _batch(content)
+        yield _make_batch(content)
 
 
 def _keep(content: Content) -> Content:
     return content
 
 
-def _pass(
+def _read_pass(
     data: Data, split: str, order: Tensor, batch_size: int, rng: Rng, workers: int, pin_memory: bool
 ) -> Generator[Batch, None, None]:
     reader = _Reader(data, split, rng.at("augment").draw_seed())
     requests = ([(0, order[first : first + batch_size].tolist())] for first in range(0, len(order), batch_size))
-    return _batches(reader, requests, workers, pin_memory)
+    return _make_batches(reader, requests, workers, pin_memory)
 
 
-def permutation(rng: Rng, size: int) -> Tensor:
+def draw_permutation(rng: Rng, size: int) -> Tensor:
     """Draws a permutation of [0, size) by 31-bit keys; ties are rare and keep their order."""
     keys = rng.integers("order", torch.empty(1, size), 0, 2**31)[0]
     return keys.argsort(stable=True)

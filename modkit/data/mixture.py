@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from modkit.data.splits import check_split, content_key
+from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
 from modkit.types import Batch, Modes, TensorType
 
@@ -63,7 +63,7 @@ class Mixture:
     def key(self) -> str:
         """Hash of centers, std and numbers of samples."""
         settings = (self.std, self.splits["train"], self.splits["test"])
-        return content_key("mixture", repr(self.centers.tolist()), *settings)
+        return hash_contents("mixture", repr(self.centers.tolist()), *settings)
 
     @property
     def truth(self) -> Modes:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from modkit.data.splits import check_split, content_key
+from modkit.data.splits import check_split, hash_contents
 from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, Event, TensorType
@@ -95,7 +95,7 @@ class Tensors:
     def key(self) -> str:
         """Hash of the samples and fields."""
         tensors = [self._samples, *self._values.values()]
-        return content_key("tensors", *(tensor.contiguous().numpy().tobytes() for tensor in tensors))
+        return hash_contents("tensors", *(tensor.contiguous().numpy().tobytes() for tensor in tensors))
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
         """Reads the samples at `indices`, `b …`.
@@ -130,14 +130,14 @@ class Indexed:
         self.levels: int | None = None
         self._dataset = dataset
         if self.splits["train"]:
-            self._item(0)
+            self._read_item(0)
 
     @property
     def key(self) -> str:
         """Hash of the Dataset's class, its length and its first sample; no other sample is read."""
-        first = self._item(0)["x"].contiguous().numpy().tobytes() if self.splits["train"] else b""
+        first = self._read_item(0)["x"].contiguous().numpy().tobytes() if self.splits["train"] else b""
         kind = type(self._dataset)
-        return content_key("indexed", f"{kind.__module__}.{kind.__qualname__}", self.splits["train"], first)
+        return hash_contents("indexed", f"{kind.__module__}.{kind.__qualname__}", self.splits["train"], first)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
         """Reads the samples at `indices`, `b …`.
@@ -149,11 +149,11 @@ class Indexed:
         items = []
         for index in indices:
             with rng.at(int(index)).seed_torch():
-                items.append(self._item(int(index)))
+                items.append(self._read_item(int(index)))
         columns = {name: torch.stack([item[name] for item in items]) for name in ("x", *self.fields)}
         return Batch(columns.pop("x"), columns)
 
-    def _item(self, index: int) -> dict[str, Tensor]:
+    def _read_item(self, index: int) -> dict[str, Tensor]:
         item = self._dataset[index]
         if isinstance(item, Tensor):
             item = (item,)

@@ -6,7 +6,7 @@ import hashlib
 
 from modkit.kinds import Data
 
-__all__ = ["check_split", "content_key"]
+__all__ = ["check_split", "hash_contents"]
 
 
 def check_split(data: Data, split: str) -> None:
@@ -19,11 +19,11 @@ def check_split(data: Data, split: str) -> None:
         raise ValueError(f"{type(data).__name__} expects a split of {sorted(data.splits)}, got {split!r}")
 
 
-def content_key(*pieces: bytes | str | int | float | bool) -> str:
+def hash_contents(*pieces: bytes | str | int | float | bool) -> str:
     """Hashes contents and settings, each with its length; the hash is the same in every process.
 
     Examples:
-        >>> content_key("digits", 8) == content_key("digits", 8) != content_key("digits8")
+        >>> hash_contents("digits", 8) == hash_contents("digits", 8) != hash_contents("digits8")
         True
     """
     digest = hashlib.blake2b(digest_size=16)

@@ -74,7 +74,7 @@ def variational_bound(
         -0.9
     """
     grid = _find_grid(schedule, grain / math.sqrt(12)).to(x_0.device)
-    kl = _prior_kl(schedule, x_0, grid[-1:])
+    kl = _compute_prior_kl(schedule, x_0, grid[-1:])
     means = []
     for index in range(num):
         draw = rng.at(index)
@@ -96,7 +96,7 @@ def _find_grid(schedule: Schedule, least: float) -> Tensor:
     return times[keep]
 
 
-def _prior_kl(schedule: Schedule, x_0: Tensor, t: Tensor) -> Tensor:
+def _compute_prior_kl(schedule: Schedule, x_0: Tensor, t: Tensor) -> Tensor:
     """KL(N(alpha x_0, sigma^2 I) || N(0, sigma^2 I)) at the last time."""
     return snr(schedule.scales(t)) / 2 * _sum_squares(x_0)
 
@@ -131,10 +131,10 @@ def _estimate_others(
     step = torch.searchsorted(share.cumsum(0), u, right=True).clamp(max=len(share) - 1)
     t, s = grid[step + 1], grid[step]
     x_0_hat, v = denoise(add_noise(x_0, eps, schedule.scales(t)), t)
-    return _kl(schedule, widen(x_0) - x_0_hat, v, t, s) / share[step]
+    return _compute_kl(schedule, widen(x_0) - x_0_hat, v, t, s) / share[step]
 
 
-def _kl(schedule: Schedule, error: Tensor, v: Tensor | None, t: Tensor, s: Tensor) -> Tensor:
+def _compute_kl(schedule: Schedule, error: Tensor, v: Tensor | None, t: Tensor, s: Tensor) -> Tensor:
     """KL(q(x_s | x_t, x_0) || p(x_s | x_t)), `b`, given the `error` of x_0-hat."""
     if v is None:
         kl: Tensor = (snr(schedule.scales(s)) - snr(schedule.scales(t))) / 2 * _sum_squares(error)

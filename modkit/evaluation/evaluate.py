@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from modkit.evaluation.feed import Feed
 from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import Chosen, check_needs, make_extractor, make_metrics, score
-from modkit.evaluation.sources import Samples, Source, source
+from modkit.evaluation.sources import Samples, Source, make_source
 from modkit.kinds import FeatureExtractor
 from modkit.metrics.moments import Gaussian, Moments
 
-__all__ = ["DEFAULT", "evaluate", "statistics"]
+__all__ = ["DEFAULT", "evaluate", "compute_statistics"]
 
 DEFAULT = ("fd", "kd", "prdc", "copying")
 """The default metrics; `copying` is among them if training data are given."""
@@ -65,10 +65,10 @@ def evaluate(
         >>> report.scores["precision (pixels)"].value
         1.0
     """
-    sources = {"real": source(real, "real", num=num, seed=seed, size=size)}
-    sources["fake"] = source(fake, "fake", num=num or sources["real"].count, seed=seed, size=size)
+    sources = {"real": make_source(real, "real", num=num, seed=seed, size=size)}
+    sources["fake"] = make_source(fake, "fake", num=num or sources["real"].count, seed=seed, size=size)
     if train is not None:
-        sources["train"] = source(train, "train", seed=seed, size=size)
+        sources["train"] = make_source(train, "train", seed=seed, size=size)
     sources = _resize_folders(sources) if size is None else sources
     sources["fake"].key = ""  # samples are used once, so caching is not worthwhile
     seen = {name: one.type.shape for name, one in sources.items() if one.given is None}
@@ -84,7 +84,7 @@ def evaluate(
     return score(feed, sources, made, places, limit=_choose_limit(sources, num), seed=seed)
 
 
-def statistics(
+def compute_statistics(
     real: Samples,
     *,
     features: str | FeatureExtractor,
@@ -97,16 +97,16 @@ def statistics(
     Raises:
         ValueError: If the data cannot be read or are empty.
     """
-    data = source(real, "real", num=num, size=size)
+    data = make_source(real, "real", num=num, size=size)
     feed = Feed(make_extractor(features, data.type), raw=raw)
     moments: Moments | None = None
-    for _, batch in data.numbered(num):
-        vectors = feed.values(data, batch, ["features"])["features"]
+    for _, batch in data.number_batches(num):
+        vectors = feed.compute_values(data, batch, ["features"])["features"]
         moments = moments or Moments(vectors.shape[1])
         moments.update(vectors)
     if moments is None:
         raise ValueError(f"statistics expects samples, got none in {real}")
-    return moments.gaussian()
+    return moments.to_gaussian()
 
 
 def _resize_folders(sources: dict[str, Source]) -> dict[str, Source]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from modkit.building.session import Loaded, Opened, load_run, open_data
-from modkit.data.loader import permutation
+from modkit.data.loader import draw_permutation
 from modkit.engines.local import LocalEngine
 from modkit.evaluation.evaluate import DEFAULT
 from modkit.evaluation.feed import Feed
@@ -271,14 +271,14 @@ def _choose(data: Data, split: str, count: int) -> Sequence[int] | None:
     there = data.splits[split]
     if count > there:
         raise ValueError(f"evaluate expects at most the {there} images of the {split} split on each side, got {count}")
-    return None if count == there else permutation(Rng(0, "evaluate", split), there)[:count].tolist()
+    return None if count == there else draw_permutation(Rng(0, "evaluate", split), there)[:count].tolist()
 
 
 def _match_classes(data: Data, held: Source) -> Sequence[int]:
     """Chooses as many training images of each class as there are held-out images; reads the whole split."""
-    wanted = torch.cat([batch.fields["labels"] for _, batch in held.numbered()]).bincount()
-    order = permutation(Rng(0, "evaluate", "train"), data.splits["train"])
-    passed = from_data(data, "train", "training images", order.tolist()).numbered()
+    wanted = torch.cat([batch.fields["labels"] for _, batch in held.number_batches()]).bincount()
+    order = draw_permutation(Rng(0, "evaluate", "train"), data.splits["train"])
+    passed = from_data(data, "train", "training images", order.tolist()).number_batches()
     labels = torch.cat([batch.fields["labels"] for _, batch in passed])
     kept = [order[(labels == label).nonzero()[: int(num), 0]] for label, num in enumerate(wanted)]
     if short := [label for label, num in enumerate(wanted) if len(kept[label]) < num]:

@@ -57,7 +57,7 @@ class Feed:
         if isinstance(extractor, nn.Module):
             extractor.to(device)
 
-    def offers(self, source: Source) -> frozenset[str]:
+    def list_offers(self, source: Source) -> frozenset[str]:
         """Names the values that a source's samples offer; logits are found by trying the extractor."""
         names = {"features", "points", "batch", "levels"}
         if len(source.type.shape) > 1:
@@ -75,7 +75,7 @@ class Feed:
                 names |= {"codes"} if _find_codes(coder) else set()
         return frozenset(names)
 
-    def values(self, source: Source, batch: Batch, wanted: Collection[str]) -> dict[str, Any]:
+    def compute_values(self, source: Source, batch: Batch, wanted: Collection[str]) -> dict[str, Any]:
         """Computes values by name, on the CPU except for the Model.
 
         Raises:
@@ -86,7 +86,7 @@ class Feed:
             raise ValueError(f"expected a metric whose needs are known values, got a metric that needs {missing}")
         return {name: getattr(made, _name_attribute(name)) for name in wanted}
 
-    def features(self, x: Tensor) -> Features:
+    def compute_features(self, x: Tensor) -> Features:
         """Computes the features of `x`, on the CPU; returns `x` if samples are features."""
         if self.extractor is None:
             return Features(x)
@@ -98,10 +98,10 @@ class Feed:
         """Whether the extractor gives logits, which is tried once for each type."""
         if type not in self._tried:
             blank = torch.zeros(1, *type.shape)
-            self._tried[type] = self.extractor is not None and self.features(blank).logits is not None
+            self._tried[type] = self.extractor is not None and self.compute_features(blank).logits is not None
         return self._tried[type]
 
-    def rounded(self, x: Tensor, type: TensorType) -> Tensor:
+    def round_to_bytes(self, x: Tensor, type: TensorType) -> Tensor:
         """Rounds `x` to 8 bits, unless values are raw or have no range."""
         if self.raw or type.range is None:
             return x
@@ -131,7 +131,7 @@ class _Values:
 
     @cached_property
     def images(self) -> Tensor:
-        return self._feed.rounded(self.batch.tensor, self._source.type)
+        return self._feed.round_to_bytes(self.batch.tensor, self._source.type)
 
     @property
     def points(self) -> Tensor:
@@ -139,7 +139,7 @@ class _Values:
 
     @cached_property
     def _extracted(self) -> Features:
-        return self._feed.features(self.images)
+        return self._feed.compute_features(self.images)
 
     @property
     def features(self) -> Tensor:
@@ -163,7 +163,7 @@ class _Values:
         with evaluate_mode(coder):
             x = coder.reconstruct(self.batch.tensor.to(coder.device)).float().cpu()
         ends = self._source.type.range
-        return self._feed.rounded(x if ends is None else x.clamp(*ends), self._source.type)
+        return self._feed.round_to_bytes(x if ends is None else x.clamp(*ends), self._source.type)
 
     @property
     def pairs(self) -> Tensor:
@@ -171,7 +171,7 @@ class _Values:
 
     @property
     def feature_pairs(self) -> Tensor:
-        return torch.stack([self.features, self._feed.features(self._reconstruction).vector], 1)
+        return torch.stack([self.features, self._feed.compute_features(self._reconstruction).vector], 1)
 
     @property
     def codes(self) -> Tensor | tuple[Tensor, ...]:
@@ -229,8 +229,8 @@ def _feed(
 ) -> Iterator[tuple[Tensor, Mapping[str, Any]]]:
     """Yields indices and values by batch; if only features are needed, they may come from the cache."""
     if feed.extractor is None or not source.key or source.count is None or not {"features", "logits"} >= set(wanted):
-        for indices, batch in source.numbered(limit):
-            yield indices, feed.values(source, batch, wanted)
+        for indices, batch in source.number_batches(limit):
+            yield indices, feed.compute_values(source, batch, wanted)
         return
     count = source.count if limit is None else min(source.count, limit)
     preprocessing = "; ".join(("raw" if feed.raw else "8 bits", *source.notes))
@@ -243,8 +243,8 @@ def _feed(
             yield indices, {name: kept[name][indices] for name in wanted}
         return
     made: list[dict[str, Tensor]] | None = []
-    for indices, batch in source.numbered(limit):
-        values = feed.values(source, batch, wanted)
+    for indices, batch in source.number_batches(limit):
+        values = feed.compute_values(source, batch, wanted)
         yield indices, values
         if made is not None:
             made.append(values)

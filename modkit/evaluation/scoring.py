@@ -122,7 +122,7 @@ def find_missing(feed: Feed, sources: Mapping[str, Source], metric: Metric, at: 
     """Finds what a metric needs that its sources do not offer."""
     if missing := [f"samples of {side!r}" for side, place in at.items() if place not in sources]:
         return missing
-    offered = {place: feed.offers(sources[place]) for place in at.values() if sources[place].given is None}
+    offered = {place: feed.list_offers(sources[place]) for place in at.values() if sources[place].given is None}
     return [need for need in metric.needs if any(need not in names for names in offered.values())]
 
 

@@ -31,7 +31,7 @@ from modkit.runs.files import hash_data, replace_file
 from modkit.runs.run import Run
 from modkit.types import Batch, Modes, TensorType
 
-__all__ = ["Samples", "Source", "from_data", "from_model", "save_statistics", "source"]
+__all__ = ["Samples", "Source", "from_data", "from_model", "save_statistics", "make_source"]
 
 Samples: TypeAlias = "Tensor | np.ndarray[Any, Any] | Iterable[Tensor] | str | PathLike[str] | Run | Model | Source"
 
@@ -70,7 +70,7 @@ class Source:
     at: Callable[[int], Source] | None = None
     notes: tuple[str, ...] = ()
 
-    def numbered(self, limit: int | None = None) -> Iterator[tuple[Tensor, Batch]]:
+    def number_batches(self, limit: int | None = None) -> Iterator[tuple[Tensor, Batch]]:
         """Yields `(indices, batch)`, at most `limit` samples.
 
         Raises:
@@ -96,7 +96,9 @@ class Source:
             raise ValueError(f"{self.name}: expected values in [{low:g}, {high:g}], got {got}")
 
 
-def source(samples: Samples, name: str, *, num: int | None = None, seed: int = 0, size: int | None = None) -> Source:
+def make_source(
+    samples: Samples, name: str, *, num: int | None = None, seed: int = 0, size: int | None = None
+) -> Source:
     """Makes the source of samples in any form.
 
     Args:
@@ -139,7 +141,7 @@ def source(samples: Samples, name: str, *, num: int | None = None, seed: int = 0
     first = next(rest, None)
     if first is None or not len(first):
         raise ValueError(f"{name}: expected samples, got none")
-    return Source(name, (Batch(x, {}) for x in chain([first], rest)), None, _type_of_array(first.shape))
+    return Source(name, (Batch(x, {}) for x in chain([first], rest)), None, _infer_type(first.shape))
 
 
 def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None = None) -> Source:
@@ -168,7 +170,7 @@ def from_model(model: Model, name: str, num: int, seed: int, given: Source | Non
             fields.
     """
     reads = model.reads if given else ()
-    conditions = iter(given.numbered(num)) if given and reads else None
+    conditions = iter(given.number_batches(num)) if given and reads else None
 
     def batches() -> Iterator[Batch]:
         for start in range(0, num, _SIZE):
@@ -184,7 +186,7 @@ def from_model(model: Model, name: str, num: int, seed: int, given: Source | Non
 
 
 def save_statistics(path: Path, statistics: Gaussian) -> None:
-    """Writes a `.npz` file of `mu`, `sigma` and `count`, which `source` can read; it is complete or absent."""
+    """Writes a `.npz` file of `mu`, `sigma` and `count`, which `make_source` can read; it is complete or absent."""
     kept: dict[str, Any] = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()}
     if statistics.count is not None:
         kept["count"] = np.array(statistics.count)
@@ -214,10 +216,10 @@ def _from_array(array: np.ndarray[Any, Any], name: str) -> Source:
             part = torch.from_numpy(np.array(array[start : start + _SIZE], dtype=np.float32))
             yield Batch(part / 127.5 - 1 if array.dtype == np.uint8 else part, {})
 
-    return Source(name, _Again(batches), len(array), _type_of_array(array.shape))
+    return Source(name, _Again(batches), len(array), _infer_type(array.shape))
 
 
-def _type_of_array(shape: Sequence[int]) -> TensorType:
+def _infer_type(shape: Sequence[int]) -> TensorType:
     """Returns the type of one sample of an array: images `n c h w` are in [−1, 1], other data are unbounded."""
     return TensorType(tuple(shape[1:]), (-1.0, 1.0) if len(shape) == 4 else None)
 

@@ -93,7 +93,7 @@ class Classifier(Frozen):
         tensors, source = None, DIGITS if weights == "digits" else Path(weights or "").expanduser()
         if weights is not None:
             tensors = read_weights("Classifier", source, sha256=_DIGITS_SHA256 if source == DIGITS else None)
-        self.net = _Net(_channels(tensors, self.channels), classes, size)
+        self.net = _Net(_count_channels(tensors, self.channels), classes, size)
         self.register_buffer("scale", torch.tensor(math.nan))
         self.register_load_state_dict_post_hook(_settle_after_loading)  # type: ignore[no-untyped-call]
         if tensors is not None:
@@ -110,7 +110,7 @@ class Classifier(Frozen):
         check_images("Classifier", x, self.channels)
         if not self._ready:
             raise ValueError("Classifier expects to be trained: call prepare with the training split, or give weights")
-        maps, activations = self.net(self._input(x))
+        maps, activations = self.net(self._prepare_input(x))
         return Features(activations / self.scale, maps, self.net.head(activations))
 
     def key(self) -> str:
@@ -138,7 +138,7 @@ class Classifier(Frozen):
                 net = _Net(self.net.channels, self.net.classes, self.size)
             x, labels = x.clone(), labels.clone()  # inference tensors cannot be trained on
             _train(net, x, labels, self.epochs, rng)
-            scale = _root_mean_square(net, x)
+            scale = _compute_root_mean_square(net, x)
         self.net.load_state_dict(net.state_dict())
         self.scale.fill_(scale)
         self._settle()
@@ -154,7 +154,7 @@ class Classifier(Frozen):
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         replace_file(Path(path), safetensors.torch.save(tensors))
 
-    def _input(self, x: Tensor) -> Tensor:
+    def _prepare_input(self, x: Tensor) -> Tensor:
         x = map_range(x.to(self.scale.dtype), self._range, (-1.0, 1.0))
         return resize(convert_channels(x, self.net.channels), self.size)
 
@@ -168,7 +168,7 @@ class Classifier(Frozen):
                 raise ValueError(f"Classifier expects a field `labels` to train on, got fields {sorted(batch.fields)}")
             check_images("Classifier", batch.tensor, self.channels)
             drawn = rng.rows(num).uniform("keep", torch.empty(len(batch)))
-            images = self._input(batch.tensor.to(self.scale.device)).cpu()
+            images = self._prepare_input(batch.tensor.to(self.scale.device)).cpu()
             rows = (drawn, images, batch.fields["labels"].cpu().long())
             kept = tuple(torch.cat(pair) for pair in zip(kept, rows)) if kept else rows
             if len(kept[0]) > _LIMIT:
@@ -224,7 +224,7 @@ def _settle_after_loading(module: Classifier, incompatible: object) -> None:
     module._settle()
 
 
-def _channels(tensors: dict[str, Tensor] | None, channels: int) -> int:
+def _count_channels(tensors: dict[str, Tensor] | None, channels: int) -> int:
     """Returns the number of channels of stored weights, or that of the data."""
     first = (tensors or {}).get("net.levels.0.weight")
     return int(first.shape[1]) if first is not None and first.ndim == 4 and first.shape[1] in (1, 3) else channels
@@ -251,6 +251,6 @@ def _train(net: _Net, x: Tensor, labels: Tensor, epochs: int, rng: Rng) -> None:
 
 
 @torch.no_grad()
-def _root_mean_square(net: _Net, x: Tensor) -> float:
+def _compute_root_mean_square(net: _Net, x: Tensor) -> float:
     squares = sum(net(part)[1].double().square().sum().item() for part in torch.split(x, _BATCH))
     return math.sqrt(squares / (len(x) * _DIM))

@@ -26,15 +26,15 @@ def train(*, epochs: int = 30) -> Classifier:
     """Trains the classifier as the shipped one was; fewer `epochs` are faster."""
     data = Digits(size=16)
     classifier = Classifier(data.x, name="digits", epochs=epochs)
-    classifier.prepare(_batches(data, "train"))
+    classifier.prepare(_read_batches(data, "train"))
     return classifier
 
 
-def accuracy(classifier: Classifier, data: Digits, split: str) -> float:
+def measure_accuracy(classifier: Classifier, data: Digits, split: str) -> float:
     """Measures the share of a split that is classified correctly."""
     right = 0
     with torch.no_grad():
-        for batch in _batches(data, split):
+        for batch in _read_batches(data, split):
             logits = classifier(batch.tensor).logits
             right += int((logits.argmax(1) == batch.fields["labels"]).sum())
     return right / data.splits[split]
@@ -49,13 +49,12 @@ def main() -> None:
     classifier.save(str(path))
     found, shipped = (hash_data(file.read_bytes()) for file in (path, DIGITS))
     data = Digits(size=16)
-    print(
-        f"{path}: {accuracy(classifier, data, 'train'):.4f} of train, {accuracy(classifier, data, 'test'):.4f} of test"
-    )
+    train_accuracy, test_accuracy = (measure_accuracy(classifier, data, split) for split in ("train", "test"))
+    print(f"{path}: {train_accuracy:.4f} of train, {test_accuracy:.4f} of test")
     print(f"SHA-256 {found}, {'as shipped' if found == shipped else f'shipped is {shipped}'}")
 
 
-def _batches(data: Digits, split: str) -> Iterator[Batch]:
+def _read_batches(data: Digits, split: str) -> Iterator[Batch]:
     for first in range(0, data.splits[split], 256):
         yield data.read(split, range(first, min(first + 256, data.splits[split])), Rng(0))
 

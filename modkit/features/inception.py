@@ -95,7 +95,7 @@ class Inception(Frozen):
             ValueError: If `x` has another rank or number of channels.
         """
         check_images("Inception", x, self.channels)
-        y = (self._resize(convert_channels(self._bytes(x), 3)) - 128) / 128
+        y = (self._resize(convert_channels(self._round_to_bytes(x), 3)) - 128) / 128
         maps: list[Tensor] = []
         for stage in _STAGES:
             for name in stage:
@@ -108,7 +108,7 @@ class Inception(Frozen):
         """Hash of the weights."""
         return self._key
 
-    def _bytes(self, x: Tensor) -> Tensor:
+    def _round_to_bytes(self, x: Tensor) -> Tensor:
         """Rounds to whole numbers in [0, 255], as floats with the gradient of the values before rounding."""
         y = map_range(x.to(self.net.fc.weight.dtype), self._range, (0.0, 255.0)).clamp(0, 255)
         return y.round().detach() + (y - y.detach())

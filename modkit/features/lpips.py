@@ -117,8 +117,8 @@ class LPIPS(Frozen):
             tensors[f"head_{level}"] = head
         self._key = hash_tensors(tensors, "lpips", 1, net, size)
         self.label = f"lpips:{net}@{self._key[:6]}"
-        self.register_buffer("shift", _column(_SHIFT), persistent=False)
-        self.register_buffer("scale", _column(_SCALE), persistent=False)
+        self.register_buffer("shift", _make_column(_SHIFT), persistent=False)
+        self.register_buffer("scale", _make_column(_SCALE), persistent=False)
         self.freeze()
 
     @property
@@ -196,5 +196,5 @@ def _read_heads(path: Path, channels: tuple[int, ...]) -> list[Tensor]:
     return heads
 
 
-def _column(values: tuple[float, ...]) -> Tensor:
+def _make_column(values: tuple[float, ...]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)[:, None, None]

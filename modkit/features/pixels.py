@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from modkit.data.splits import content_key
+from modkit.data.splits import hash_contents
 from modkit.types import Batch, Features, TensorType
 
 __all__ = ["Pixels"]
@@ -46,7 +46,7 @@ class Pixels(nn.Module):
 
     def key(self) -> str:
         """A fixed hash, since there are no weights."""
-        return content_key("pixels", 1)
+        return hash_contents("pixels", 1)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Does nothing: no preparation is necessary, and `batches` is not read."""

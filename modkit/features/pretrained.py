@@ -79,8 +79,8 @@ class TorchVision(Frozen):
         self._maps = _check_submodules(self.net, maps)
         self._key = hash_tensors(tensors, "torchvision", 1, model, size, list(maps))
         self.label = f"torchvision:{model}@{self._key[:6]}"
-        self.register_buffer("mean", _column(_MEAN), persistent=False)
-        self.register_buffer("std", _column(_STD), persistent=False)
+        self.register_buffer("mean", _make_column(_MEAN), persistent=False)
+        self.register_buffer("std", _make_column(_STD), persistent=False)
         self.freeze()
 
     def forward(self, x: Tensor) -> Features:
@@ -90,7 +90,7 @@ class TorchVision(Frozen):
             ValueError: If `x` has another rank or number of channels.
         """
         check_images("TorchVision", x, self.channels)
-        y = _normalise(x, self._range, self.size, "bilinear", self.mean, self.std)
+        y = _normalize(x, self._range, self.size, "bilinear", self.mean, self.std)
         vector, maps = _run_with_maps(self.net, self._maps, y)
         return Features(vector, maps, self.head(vector))
 
@@ -150,8 +150,8 @@ class Timm(Frozen):
         _adapt(self.net, model, self.size, output, bool(maps))
         self._key = hash_tensors(tensors, "timm", 1, model, self.size, output, self._mode, self._maps)
         self.label = f"timm:{model}@{self._key[:6]}"
-        self.register_buffer("mean", _column(settings["mean"]), persistent=False)
-        self.register_buffer("std", _column(settings["std"]), persistent=False)
+        self.register_buffer("mean", _make_column(settings["mean"]), persistent=False)
+        self.register_buffer("std", _make_column(settings["std"]), persistent=False)
         self.freeze()
 
     def forward(self, x: Tensor) -> Features:
@@ -161,7 +161,7 @@ class Timm(Frozen):
             ValueError: If `x` has another rank or number of channels.
         """
         check_images("Timm", x, self.channels)
-        y = _normalise(x, self._range, self.size, self._mode, self.mean, self.std)
+        y = _normalize(x, self._range, self.size, self._mode, self.mean, self.std)
         maps: Sequence[Tensor] = ()
         net: Any = self.net
         if self._maps:
@@ -234,14 +234,14 @@ def _load(owner: str, make: Callable[[], nn.Module], tensors: Mapping[str, Tenso
     return net.to(torch.empty(0).device)
 
 
-def _normalise(
+def _normalize(
     x: Tensor, source: tuple[float, float], size: int, mode: Literal["bilinear", "bicubic"], mean: Tensor, std: Tensor
 ) -> Tensor:
     unit = map_range(x.to(mean.dtype), source, (0.0, 1.0))
     return (resize(convert_channels(unit, 3), size, mode) - mean) / std
 
 
-def _column(values: Sequence[float]) -> Tensor:
+def _make_column(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 

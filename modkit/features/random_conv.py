@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modkit.data.splits import content_key
+from modkit.data.splits import hash_contents
 from modkit.features.frozen import Frozen
 from modkit.features.images import check_images, map_range
 from modkit.rng import Rng
@@ -52,7 +52,7 @@ class RandomConv(Frozen):
             raise ValueError(f"RandomConv expects dim to be a positive multiple of 4, got {dim}")
         self.label = f"random-conv:{seed}"
         self.channels, self._range = x.shape[0], x.range
-        self._key = content_key("random-conv", 1, seed, dim, self.channels)
+        self._key = hash_contents("random-conv", 1, seed, dim, self.channels)
         self.levels = nn.ModuleList(
             [
                 nn.Conv2d(self.channels, dim // 4, 3, padding=1, bias=False),

@@ -146,7 +146,7 @@ class Gaussian(nn.Module):
 
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
         """-log N(x; mean, exp(logvar)), `b`; log-variances are clamped to [-30, 20]."""
-        mean, logvar = self._statistics(out)
+        mean, logvar = self._split_statistics(out)
         return _sum((widen(x) - mean).square() * (-logvar).exp() + logvar + _LOG_TWO_PI) / 2
 
     def mean(self, out: Tensor) -> Tensor:
@@ -155,10 +155,10 @@ class Gaussian(nn.Module):
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
         """Draws x: the mean plus noise of the variance."""
-        mean, logvar = self._statistics(out)
+        mean, logvar = self._split_statistics(out)
         return mean + (logvar / 2).exp() * rng.normal("likelihood", mean)
 
-    def _statistics(self, out: Tensor) -> tuple[Tensor, Tensor]:
+    def _split_statistics(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, broadcastable to x."""
         out = widen(out)
         mean, logvar = (out, self.logvar) if self.logvar is not None else out.chunk(2, dim=1)

@@ -121,12 +121,12 @@ class Bound:
         rng = Rng(self.seed, "bound").rows(int(indices[0]))
         grain = 0.0 if levels is None else 2 / (levels - 1)
         if grain:
-            batch = replace(batch, x=_dequantise(batch.tensor, grain, rng))
+            batch = replace(batch, x=_dequantize(batch.tensor, grain, rng))
         with evaluate_mode(model):
             nats = model.bound(batch, self.num, rng.at("model"), grain=grain)
         if not bool(nats.isfinite().all()):
             raise ValueError(f"Bound expects {type(model).__name__} to give finite bounds, got NaN or infinity")
-        more = Bounds(Moments.of(nats[:, None]), levels, model.single.numel)
+        more = Bounds(Moments.from_samples(nats[:, None]), levels, model.single.numel)
         return more if state is None else _add(state, more)
 
     def merge(self, a: Bounds | None, b: Bounds | None) -> Bounds | None:
@@ -155,7 +155,7 @@ class Bound:
         return {name: score, "bits/dim": replace(score, value=bits, error=bits_error, better="lower")}
 
 
-def _dequantise(x: Tensor, grain: float, rng: Rng) -> Tensor:
+def _dequantize(x: Tensor, grain: float, rng: Rng) -> Tensor:
     if not bool((x.abs() <= 1 + _OUTSIDE).all()):
         raise ValueError(f"Bound expects data with levels in [-1, 1], got values up to {float(x.abs().max()):g}")
     return x + grain * (rng.uniform("dequantise", x) - 0.5)

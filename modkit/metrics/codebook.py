@@ -26,7 +26,7 @@ from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["Codebook", "CodeCounts", "perplexity", "usage"]
+__all__ = ["Codebook", "CodeCounts", "perplexity", "measure_usage"]
 
 _GROUPS = 10
 
@@ -38,11 +38,11 @@ class CodeCounts(NamedTuple):
     codes: tuple[Tensor, ...]
 
 
-def usage(counts: Tensor) -> float:
+def measure_usage(counts: Tensor) -> float:
     """The share of codes that are used, given how often each is, `k`.
 
     Examples:
-        >>> usage(torch.tensor([3, 0, 1, 0]))
+        >>> measure_usage(torch.tensor([3, 0, 1, 0]))
         0.5
     """
     return int((counts > 0).sum()) / len(counts)
@@ -118,7 +118,7 @@ class Codebook:
         scores = {}
         for level, codes in enumerate(state.codes):
             place = f", level {level}" if len(state.codes) > 1 else ""
-            for name, score in (("codebook usage", usage), ("perplexity", perplexity)):
+            for name, score in (("codebook usage", measure_usage), ("perplexity", perplexity)):
                 scores[name + place] = self._score(score, state.samples, codes)
         return scores
 

@@ -20,16 +20,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from modkit.metrics.halves import SPLITS, count_smallest_half, half_error
+from modkit.metrics.halves import SPLITS, count_smallest_half, estimate_error
 from modkit.metrics.neighbours import compute_radii, prepare_points
 from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["Copying", "copying"]
+__all__ = ["Copying", "score_copying"]
 
 
-def copying(*, real: Tensor, fake: Tensor, train: Tensor) -> float:
+def score_copying(*, real: Tensor, fake: Tensor, train: Tensor) -> float:
     """Computes the copying score of features.
 
     Args:
@@ -42,7 +42,7 @@ def copying(*, real: Tensor, fake: Tensor, train: Tensor) -> float:
 
     Examples:
         >>> train = torch.tensor([[0.0], [10.0]])
-        >>> copying(real=torch.tensor([[1.0], [11.0]]), fake=train, train=train)
+        >>> score_copying(real=torch.tensor([[1.0], [11.0]]), fake=train, train=train)
         1.0
     """
     given = {"real": real, "fake": fake, "train": train}
@@ -94,7 +94,7 @@ class Copying(StoredMetric):
                     for side in (True, False)
                 ]
                 pairs.append((_compare_distances(*halves[0]), _compare_distances(*halves[1])))
-            error = half_error(pairs)
+            error = estimate_error(pairs)
         counts = {name: len(each.sides) for name, each in sets.items()}
         return {"copying": Score(value, error, self.better, counts)}
 

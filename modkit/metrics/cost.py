@@ -118,23 +118,23 @@ class Cost:
             raise ValueError("Cost expects a Model to sample, got none")
         with count_evaluations(state) as evaluations:
             counted = count_operations(lambda: state.sample(_COUNTED, seed=rng.at("counted").draw_seed()))
-        batch = self._timed(state, self.batch_size, rng.at("batch"))
-        single = self._timed(state, 1, rng.at("single"))
+        batch = self._measure_seconds(state, self.batch_size, rng.at("batch"))
+        single = self._measure_seconds(state, 1, rng.at("single"))
         rate = self.batch_size / batch.value
         rate_error = None if batch.error is None else rate * batch.error / batch.value
-        ran, ops = _settings(state, self.batch_size), {"ops": list(counted.custom)}
+        ran, ops = _describe_settings(state, self.batch_size), {"ops": list(counted.custom)}
         scores = {
             "samples/s": Score(rate, rate_error, "higher", settings=ran, details=ops),
             "latency (s)": Score(single.value, single.error, "lower", settings=ran | {"batch size": 1}, details=ops),
         }
-        if (nfe := evaluations.per_sample(_COUNTED)) is not None:
+        if (nfe := evaluations.count_per_sample(_COUNTED)) is not None:
             scores["NFE"] = Score(nfe, None, "lower")
         uncounted = {"uncounted": list(counted.uncounted)}
         scores["GFLOPs"] = Score(counted.flops / _COUNTED / 1e9, None, "lower", details=uncounted)
         scores["parameters"] = Score(sum(one.numel() for one in state.parameters()), None, "lower")
         return scores
 
-    def _timed(self, model: Model, num: int, rng: Rng) -> Timing:
+    def _measure_seconds(self, model: Model, num: int, rng: Rng) -> Timing:
         """Measures the seconds that it takes to draw `num` samples in one batch."""
         seconds = []
         for repeat in range(self.repeats + 1):
@@ -152,7 +152,7 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _settings(model: Model, batch_size: int) -> dict[str, Any]:
+def _describe_settings(model: Model, batch_size: int) -> dict[str, Any]:
     """Returns what times depend on."""
     dtype = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
     return {

@@ -30,7 +30,7 @@ class Evaluations:
         self._rows = [0] * len(_COUNTED)
         self._running = [0] * len(_COUNTED)
 
-    def per_sample(self, num: int) -> float | None:
+    def count_per_sample(self, num: int) -> float | None:
         """The evaluations per sample of `num` samples, or None if no part that counts has run."""
         return next((rows / num for rows in self._rows if rows), None)
 

@@ -34,7 +34,7 @@ __all__ = [
     "FrechetDistance",
     "FrechetState",
     "factor",
-    "factor_distance",
+    "compute_distance",
     "frechet_distance",
     "warn_of_rank",
 ]
@@ -75,7 +75,7 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
         count, dim = (one.shape[0], one.shape[-1]) if isinstance(one, Tensor) else (one.count, len(one.mean))
         for text in warn_of_rank("a set", count, dim):
             warnings.warn(text, stacklevel=2)
-    return factor_distance(factor(a), factor(b))
+    return compute_distance(factor(a), factor(b))
 
 
 def factor(statistics: Statistics) -> Factor:
@@ -86,19 +86,19 @@ def factor(statistics: Statistics) -> Factor:
     """
     if isinstance(statistics, Tensor):
         if statistics.ndim == 2 and 2 <= len(statistics) <= statistics.shape[1]:
-            return _data_factor(statistics.detach().to("cpu", torch.float64))
-        statistics = Moments.of(statistics)
-    gaussian = statistics.gaussian() if isinstance(statistics, Moments) else statistics
+            return _factor_samples(statistics.detach().to("cpu", torch.float64))
+        statistics = Moments.from_samples(statistics)
+    gaussian = statistics.to_gaussian() if isinstance(statistics, Moments) else statistics
     dim = len(gaussian.mean)
     if gaussian.count is None or gaussian.count > dim:
         columns, failed = torch.linalg.cholesky_ex(gaussian.covariance)
         pivots = columns.diagonal().square()
         if not failed and bool((pivots > dim * _EPS * gaussian.covariance.diagonal()).all()):
             return Factor(gaussian.mean, columns, float(pivots.log().sum()) / 2)
-    return Factor(gaussian.mean, _eigenvectors(gaussian.covariance, gaussian.count))
+    return Factor(gaussian.mean, _decompose(gaussian.covariance, gaussian.count))
 
 
-def factor_distance(a: Factor, b: Factor) -> float:
+def compute_distance(a: Factor, b: Factor) -> float:
     """Computes the Fréchet distance between two Gaussians.
 
     Raises:
@@ -109,7 +109,7 @@ def factor_distance(a: Factor, b: Factor) -> float:
         raise ValueError(f"frechet_distance expects sets of as many features, got {len(a.mean)} and {len(b.mean)}")
     traces = float(a.columns.square().sum()), float(b.columns.square().sum())
     log_det = None if a.log_det is None or b.log_det is None else a.log_det + b.log_det
-    norm = _nuclear_norm(a.columns.T @ b.columns, log_det)
+    norm = _compute_nuclear_norm(a.columns.T @ b.columns, log_det)
     distance = float((a.mean - b.mean).square().sum()) + sum(traces) - 2 * norm
     if not distance >= -_ROUNDING * max(traces):
         raise ArithmeticError(f"frechet_distance expects at least 0 within rounding, got {distance} of {sum(traces)}")
@@ -183,7 +183,7 @@ class FrechetDistance:
         x = values["features"]
         if x.ndim != 2:
             raise ValueError(f"FrechetDistance expects features of shape (b, d), got {tuple(x.shape)}")
-        groups = state.groups.setdefault(set, [Moments(x.shape[1]) for _ in range(self._num(x.shape[1]))])
+        groups = state.groups.setdefault(set, [Moments(x.shape[1]) for _ in range(self._choose_num(x.shape[1]))])
         group = assign_groups(indices, len(groups))
         for index, moments in enumerate(groups):
             moments.update(x[(group == index).to(x.device)])
@@ -202,12 +202,12 @@ class FrechetDistance:
         Raises:
             ValueError: If a set is missing or has fewer than two samples.
         """
-        real, fake = self._side(state, "real"), self._side(state, "fake")
+        real, fake = self._make_gaussian(state, "real"), self._make_gaussian(state, "fake")
         factors = factor(real), factor(fake)
-        value = factor_distance(*factors)
+        value = compute_distance(*factors)
         variances = (
-            _variance(value, state.groups.get("real", []), "real" in state.given, factors[1]),
-            _variance(value, state.groups.get("fake", []), "fake" in state.given, factors[0]),
+            _estimate_variance(value, state.groups.get("real", []), "real" in state.given, factors[1]),
+            _estimate_variance(value, state.groups.get("fake", []), "fake" in state.given, factors[0]),
         )
         sides = {"real": real, "fake": fake}
         score = Score(
@@ -215,24 +215,24 @@ class FrechetDistance:
             standard_error(*variances),
             self.better,
             {name: side.count or 0 for name, side in sides.items()},
-            settings={"groups": self._num(len(real.mean))},
+            settings={"groups": self._choose_num(len(real.mean))},
             warnings=tuple(t for name, side in sides.items() for t in warn_of_rank(name, side.count, len(side.mean))),
         )
         return {"FD": score}
 
-    def _num(self, dim: int) -> int:
+    def _choose_num(self, dim: int) -> int:
         return self.groups or (10 if dim <= 1024 else 5)
 
-    def _side(self, state: FrechetState, name: str) -> Gaussian:
+    def _make_gaussian(self, state: FrechetState, name: str) -> Gaussian:
         if name in state.given:
             return state.given[name]
         groups = [moments for moments in state.groups.get(name, []) if moments.count]
         if not groups:
             raise ValueError(f"FrechetDistance expects samples of {name!r}, got none")
-        return _merge(groups).gaussian()
+        return _merge(groups).to_gaussian()
 
 
-def _variance(value: float, groups: Sequence[Moments], given: bool, other: Factor) -> float | None:
+def _estimate_variance(value: float, groups: Sequence[Moments], given: bool, other: Factor) -> float | None:
     """The jackknife variance over the groups of one set; no group of the other set is left out."""
     if given:
         return 0.0
@@ -242,7 +242,7 @@ def _variance(value: float, groups: Sequence[Moments], given: bool, other: Facto
     left_out = []
     for index in range(len(groups)):
         rest = _merge([*groups[:index], *groups[index + 1 :]])
-        left_out.append(factor_distance(factor(rest), other))
+        left_out.append(compute_distance(factor(rest), other))
     return jackknife_variance(value, left_out, [moments.count for moments in groups])
 
 
@@ -253,7 +253,7 @@ def _merge(groups: Sequence[Moments]) -> Moments:
     return merged
 
 
-def _nuclear_norm(x: Tensor, log_det: float | None) -> float:
+def _compute_nuclear_norm(x: Tensor, log_det: float | None) -> float:
     """The sum of singular values, from the eigenvalues of x^T x (twice as fast) if those are accurate enough.
 
     Independent errors e of the eigenvalues lambda change the sum by e sum(1 / (4 lambda))^(1/2). At most, e is eps
@@ -272,14 +272,14 @@ def _nuclear_norm(x: Tensor, log_det: float | None) -> float:
     return float(torch.linalg.svdvals(x).sum())
 
 
-def _data_factor(x: Tensor) -> Factor:
+def _factor_samples(x: Tensor) -> Factor:
     if not bool(torch.isfinite(x).all()):
         raise ValueError("frechet_distance expects finite features, got NaN or infinity")
     mean = x.mean(0)
     return Factor(mean, (x - mean).T / (len(x) - 1) ** 0.5)
 
 
-def _eigenvectors(covariance: Tensor, count: int | None) -> Tensor:
+def _decompose(covariance: Tensor, count: int | None) -> Tensor:
     """D V sqrt(lambda), `d r`, where V lambda V^T are the correlations of features with standard deviations D.
 
     Features without variance are left out. So are eigenvalues beyond the rank n - 1, and eigenvalues that rounding may

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from modkit.metrics.frechet import Factor, factor, factor_distance
+from modkit.metrics.frechet import Factor, compute_distance, factor
 from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.metrics.moments import Moments
 from modkit.metrics.store import StoredMetric, Stores
@@ -79,58 +79,60 @@ class FrechetInfinity(StoredMetric):
         for name, (indices, values) in self.rows(state, least=8).items():
             order = rng.uniform(name, torch.empty(1, len(indices)))[0].argsort(stable=True)
             rows[name], groups[name] = values[order], assign_groups(indices[order], _GROUPS)
-        curves = {name: self._curve(rows[name], groups[name] >= 0, shrinks=self._shrinks(name)) for name in self.sets}
-        value = _intercept(curves["real"], curves["fake"])
+        curves = {
+            name: self._make_curve(rows[name], groups[name] >= 0, shrinks=self._shrinks(name)) for name in self.sets
+        }
+        value = _fit_intercept(curves["real"], curves["fake"])
         variances = [
-            self._variance(value, rows[name], groups[name], self._shrinks(name), curves[other])
+            self._estimate_variance(value, rows[name], groups[name], self._shrinks(name), curves[other])
             for name, other in (("real", "fake"), ("fake", "real"))
         ]
         counts = {name: len(values) for name, values in rows.items()}
-        sizes = self._sizes(counts["fake"])
-        warnings = _warnings(min(sizes), rows["fake"].shape[1])
+        sizes = self._choose_sizes(counts["fake"])
+        warnings = _make_warnings(min(sizes), rows["fake"].shape[1])
         settings = {"sizes": sizes, "of": self.of}
         error = standard_error(*variances)
         return {"FD∞": Score(value, error, self.better, counts, settings=settings, warnings=warnings)}
 
-    def _sizes(self, count: int) -> list[int]:
+    def _choose_sizes(self, count: int) -> list[int]:
         ends = min(self.lowest, count // 2), count
         return [round(size) for size in torch.linspace(*ends, self.num_sizes, dtype=torch.float64).tolist()]
 
     def _shrinks(self, name: str) -> bool:
         return self.of == "both" or name == "fake"
 
-    def _curve(self, x: Tensor, kept: Tensor, *, shrinks: bool) -> Curve:
+    def _make_curve(self, x: Tensor, kept: Tensor, *, shrinks: bool) -> Curve:
         """The Gaussians of the kept rows among the first of `x`, by size; of all if the set does not shrink."""
         if not shrinks:
-            return [(0.0, factor(Moments.of(x[kept])))] * self.num_sizes
+            return [(0.0, factor(Moments.from_samples(x[kept])))] * self.num_sizes
         curve, moments, seen = [], Moments(x.shape[1]), 0
-        for size in self._sizes(len(x)):
+        for size in self._choose_sizes(len(x)):
             moments.update(x[seen:size][kept[seen:size]])
             curve.append((1 / moments.count, factor(moments)))
             seen = size
         return curve
 
-    def _variance(self, value: float, x: Tensor, groups: Tensor, shrinks: bool, other: Curve) -> float | None:
+    def _estimate_variance(self, value: float, x: Tensor, groups: Tensor, shrinks: bool, other: Curve) -> float | None:
         sizes = groups.bincount(minlength=_GROUPS).tolist()
         present = [group for group in range(_GROUPS) if sizes[group]]
-        smallest = groups[: min(self._sizes(len(x)))].bincount(minlength=_GROUPS)
+        smallest = groups[: min(self._choose_sizes(len(x)))].bincount(minlength=_GROUPS)
         if x.shape[1] > _ERROR_DIM or int(smallest.sum() - smallest.max()) < 2:
             return None
-        left_out = [_intercept(self._curve(x, groups != group, shrinks=shrinks), other) for group in present]
+        left_out = [_fit_intercept(self._make_curve(x, groups != group, shrinks=shrinks), other) for group in present]
         return jackknife_variance(value, left_out, [sizes[group] for group in present])
 
 
-def _intercept(a: Curve, b: Curve) -> float:
+def _fit_intercept(a: Curve, b: Curve) -> float:
     """The value at 1/n = 0 of the line fitted to the distances."""
     inverse = torch.tensor([x + y for (x, _), (y, _) in zip(a, b, strict=True)], dtype=torch.float64)
-    distances = [factor_distance(x, y) for (_, x), (_, y) in zip(a, b, strict=True)]
+    distances = [compute_distance(x, y) for (_, x), (_, y) in zip(a, b, strict=True)]
     y = torch.tensor(distances, dtype=torch.float64)
     centred = inverse - inverse.mean()
     slope = (centred @ y) / (centred @ centred)
     return float(y.mean() - slope * inverse.mean())
 
 
-def _warnings(smallest: int, dim: int) -> tuple[str, ...]:
+def _make_warnings(smallest: int, dim: int) -> tuple[str, ...]:
     if smallest > dim:
         return ()
     return (f"subsets start at {smallest} samples of {dim} features: their covariances are singular and no line fits",)

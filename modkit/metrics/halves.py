@@ -25,7 +25,7 @@ from torch import Tensor
 
 from modkit.metrics.jackknife import assign_groups
 
-__all__ = ["SPLITS", "half_error", "mean_and_error", "assign_sides", "count_smallest_half"]
+__all__ = ["SPLITS", "estimate_error", "compute_mean_and_error", "assign_sides", "count_smallest_half"]
 
 SPLITS = 11
 
@@ -48,17 +48,17 @@ def count_smallest_half(sides: Tensor) -> int:
     return int(torch.minimum(num, len(sides) - num).min())
 
 
-def half_error(pairs: Sequence[tuple[float, float]]) -> float:
+def estimate_error(pairs: Sequence[tuple[float, float]]) -> float:
     """The standard error of a score, given its values on both halves of each split.
 
     Examples:
-        >>> half_error([(1.0, 3.0), (2.0, 2.0)])
+        >>> estimate_error([(1.0, 3.0), (2.0, 2.0)])
         0.7071067811865476
     """
     return math.sqrt(sum((a - b) ** 2 for a, b in pairs) / (4 * len(pairs)))
 
 
-def mean_and_error(each: Tensor, sides: Tensor) -> tuple[float, float]:
+def compute_mean_and_error(each: Tensor, sides: Tensor) -> tuple[float, float]:
     """The mean over samples and its standard error, which is NaN if a half is empty.
 
     Args:
@@ -68,4 +68,4 @@ def mean_and_error(each: Tensor, sides: Tensor) -> tuple[float, float]:
     each = each.double()
     first, second = ((each * half).sum(0) / half.sum(0) for half in (sides, ~sides))
     pairs = list(zip(first[1:].tolist(), second[1:].tolist(), strict=True))
-    return float(first[0]), half_error(pairs)
+    return float(first[0]), estimate_error(pairs)

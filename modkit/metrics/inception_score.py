@@ -51,7 +51,7 @@ def inception_score(logits: Tensor) -> float:
     """
     if not len(logits):
         raise ValueError("inception_score expects at least one sample, got none")
-    return _value(_sums(logits, torch.zeros(len(logits), dtype=torch.int64), 1))
+    return _compute_score(_compute_sums(logits, torch.zeros(len(logits), dtype=torch.int64), 1))
 
 
 class InceptionScore:
@@ -97,7 +97,7 @@ class InceptionScore:
         Raises:
             ValueError: If the shape differs from that of earlier samples or a value is NaN.
         """
-        more = _sums(values["logits"], assign_groups(indices, self._groups), self._groups)
+        more = _compute_sums(values["logits"], assign_groups(indices, self._groups), self._groups)
         if state is not None and state.p.shape != more.p.shape:
             raise ValueError(f"InceptionScore expects one number of classes, got {state.p.shape[1]}, {more.p.shape[1]}")
         return more if state is None else _add(state, more)
@@ -116,16 +116,16 @@ class InceptionScore:
             raise ValueError("InceptionScore expects samples of 'fake', got none")
         full = [split for split in range(self._groups) if state.counts[split]]
         if self.splits == 1:
-            value, error = _value(state), _jackknife(state, full)
+            value, error = _compute_score(state), _estimate_error(state, full)
         else:
-            scores = torch.tensor([_value(_select(state, [split])) for split in full], dtype=torch.float64)
+            scores = torch.tensor([_compute_score(_select(state, [split])) for split in full], dtype=torch.float64)
             value = float(scores.mean())
             error = float(scores.std()) / math.sqrt(len(scores)) if len(scores) > 1 else None
         counts = {"fake": int(state.counts.sum())}
         return {"IS": Score(value, error, self.better, counts, settings={"splits": self.splits})}
 
 
-def _sums(logits: Tensor, groups: Tensor, num: int) -> Predictions:
+def _compute_sums(logits: Tensor, groups: Tensor, num: int) -> Predictions:
     if logits.ndim != 2 or bool(logits.isnan().any()):
         received = f"shape {tuple(logits.shape)}" if logits.ndim != 2 else "NaN"
         raise ValueError(f"InceptionScore expects logits of shape (b, k) without NaN, got {received}")
@@ -143,14 +143,14 @@ def _select(state: Predictions, kept: list[int]) -> Predictions:
     return Predictions(*(one[kept] for one in state))
 
 
-def _value(state: Predictions) -> float:
+def _compute_score(state: Predictions) -> float:
     """The exponential of the mean KL over all samples of the state."""
     count = state.counts.sum()
     entropy = torch.special.entr(state.p.sum(0) / count).sum()
     return float((state.p_log_p.sum() / count + entropy).exp())
 
 
-def _jackknife(state: Predictions, groups: list[int]) -> float | None:
-    left_out = [_value(_select(state, [other for other in groups if other != group])) for group in groups]
+def _estimate_error(state: Predictions, groups: list[int]) -> float | None:
+    left_out = [_compute_score(_select(state, [other for other in groups if other != group])) for group in groups]
     sizes = [int(state.counts[group]) for group in groups]
-    return standard_error(jackknife_variance(_value(state), left_out, sizes)) if len(groups) > 1 else None
+    return standard_error(jackknife_variance(_compute_score(state), left_out, sizes)) if len(groups) > 1 else None

@@ -49,7 +49,7 @@ def kernel_distance(real: Tensor, fake: Tensor) -> float:
         received = f"{tuple(real.shape)} and {tuple(fake.shape)}"
         raise ValueError(f"kernel_distance expects shapes (n, d), (m, d) with n, m of at least 2, got {received}")
     one = torch.zeros(len(real), dtype=torch.int64), torch.zeros(len(fake), dtype=torch.int64)
-    return PairSums.of(_polynomial, (real, one[0]), (fake, one[1]), groups=1).distance()
+    return PairSums.from_sets(_apply_polynomial, (real, one[0]), (fake, one[1]), groups=1).compute_distance()
 
 
 class KernelDistance(StoredMetric):
@@ -97,7 +97,7 @@ class KernelDistance(StoredMetric):
         sums = []
         for subset in range(num):
             drawn = [_draw_subset(rng.rows(subset), name, *sides[name], size) for name in self.sets]
-            sums.append(PairSums.of(_polynomial, *drawn, groups=_GROUPS))
+            sums.append(PairSums.from_sets(_apply_polynomial, *drawn, groups=_GROUPS))
         settings = {"num_subsets": num, "subset_size": size}
         return {"KD": average_scores(sums, counts, settings, unbiased=True)}
 
@@ -150,8 +150,8 @@ class MMD(StoredMetric):
             ValueError: If a set has fewer than two samples, or no bandwidth is given and most samples are the same.
         """
         sides = self.rows(state)
-        bandwidths = self.bandwidths or [_median(sides, rng)]
-        return {"MMD": _gaussian_score(sides, bandwidths, unbiased=self.unbiased)}
+        bandwidths = self.bandwidths or [_find_median(sides, rng)]
+        return {"MMD": _score_gaussian(sides, bandwidths, unbiased=self.unbiased)}
 
 
 class CMMD(StoredMetric):
@@ -192,7 +192,7 @@ class CMMD(StoredMetric):
             ValueError: If a set has fewer than two samples.
         """
         sides = {name: (indices, normalize(values.double())) for name, (indices, values) in self.rows(state).items()}
-        return {"CMMD": _gaussian_score(sides, [self.bandwidth], unbiased=self.unbiased, scale=1000.0)}
+        return {"CMMD": _score_gaussian(sides, [self.bandwidth], unbiased=self.unbiased, scale=1000.0)}
 
 
 def _draw_subset(rng: Rng, name: str, indices: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -201,15 +201,15 @@ def _draw_subset(rng: Rng, name: str, indices: Tensor, values: Tensor, size: int
     return values[chosen], assign_groups(indices[chosen], _GROUPS)
 
 
-def _gaussian_score(sides: Mapping[str, Rows], bandwidths: list[float], *, unbiased: bool, scale: float = 1.0) -> Score:
+def _score_gaussian(sides: Mapping[str, Rows], bandwidths: list[float], *, unbiased: bool, scale: float = 1.0) -> Score:
     pairs = {name: (values, assign_groups(indices, _GROUPS)) for name, (indices, values) in sides.items()}
-    sums = PairSums.of(partial(_gaussian, bandwidths), pairs["real"], pairs["fake"], groups=_GROUPS)
+    sums = PairSums.from_sets(partial(_apply_gaussian, bandwidths), pairs["real"], pairs["fake"], groups=_GROUPS)
     counts = {name: len(indices) for name, (indices, _) in sides.items()}
     settings = {"bandwidths": bandwidths, "unbiased": unbiased}
     return average_scores([sums], counts, settings, unbiased=unbiased, scale=scale)
 
 
-def _median(sides: Mapping[str, Rows], rng: Rng) -> float:
+def _find_median(sides: Mapping[str, Rows], rng: Rng) -> float:
     """The median distance between random samples of both sets."""
     few = []
     for name, (_, values) in sides.items():
@@ -221,11 +221,11 @@ def _median(sides: Mapping[str, Rows], rng: Rng) -> float:
     return median
 
 
-def _polynomial(x: Tensor, y: Tensor) -> Tensor:
+def _apply_polynomial(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def _gaussian(bandwidths: Sequence[float], x: Tensor, y: Tensor) -> Tensor:
+def _apply_gaussian(bandwidths: Sequence[float], x: Tensor, y: Tensor) -> Tensor:
     centre = y.mean(0)  # a large mean would cost digits of the difference below
     x, y = x - centre, y - centre
     squared = (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T).clamp_min_(0)

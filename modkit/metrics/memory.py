@@ -44,7 +44,7 @@ def measure_peak_memory(
         RuntimeError: If the process fails in another way, or is killed.
     """
     on_cuda = device.startswith("cuda")
-    loaded, peak = (_on_cuda if on_cuda else _in_child)(run, overrides, num, seed, device)
+    loaded, peak = (_measure_on_cuda if on_cuda else _measure_in_child)(run, overrides, num, seed, device)
     settings = {"memory": "CUDA" if on_cuda else "resident", "batch size": num}
     return Score(
         peak / _MIB, None, "lower", seed=seed, settings=settings, details={"before sampling (MiB)": loaded / _MIB}
@@ -54,7 +54,7 @@ def measure_peak_memory(
 def read_peak_rss() -> int:
     """Reads this process's peak resident memory, in bytes: since `restart_peak` on Linux, else since its start."""
     if _STATUS.exists():
-        return _kilobytes("VmHWM")
+        return _read_bytes("VmHWM")
     import resource  # not on Windows
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -83,7 +83,7 @@ def sample_in_child() -> None:
         print(json.dumps({"loaded": loaded, "peak": read_peak_rss()}))
 
 
-def _in_child(
+def _measure_in_child(
     run: str | os.PathLike[str], overrides: Sequence[str], num: int, seed: int, device: str
 ) -> tuple[int, int]:
     path = os.fspath(run)
@@ -98,7 +98,7 @@ def _in_child(
     return reply["loaded"], reply["peak"]
 
 
-def _on_cuda(
+def _measure_on_cuda(
     run: str | os.PathLike[str], overrides: Sequence[str], num: int, seed: int, device: str
 ) -> tuple[int, int]:
     import torch
@@ -113,6 +113,6 @@ def _on_cuda(
     return loaded - before, torch.cuda.max_memory_allocated(device) - before
 
 
-def _kilobytes(name: str) -> int:
+def _read_bytes(name: str) -> int:
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
     return 1024 * int(line.split()[1])

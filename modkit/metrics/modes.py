@@ -28,7 +28,7 @@ from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard
 from modkit.rng import Rng
 from modkit.types import Modes, Score
 
-__all__ = ["ModeCoverage", "count_modes", "mode_kl", "share_within", "symmetric_kl"]
+__all__ = ["ModeCoverage", "count_modes", "mode_kl", "compute_share_within", "symmetric_kl"]
 
 _GROUPS = 10
 _TILE = 2**22  # distances in memory: 32 MB
@@ -52,7 +52,7 @@ def count_modes(*, points: Tensor, truth: Modes, radius: float = 3.0) -> Tensor:
         >>> count_modes(points=torch.tensor([[0.0, 3.0], [1.0, 0.0], [4.5, 0.0]]), truth=truth).tolist()
         [2, 0, 1]
     """
-    return torch.bincount(_cells(points, truth, radius), minlength=len(truth.centers) + 1)
+    return torch.bincount(_assign_modes(points, truth, radius), minlength=len(truth.centers) + 1)
 
 
 def mode_kl(*, counts: Tensor) -> float:
@@ -90,11 +90,11 @@ def symmetric_kl(*, counts: Tensor, inside: float) -> float:
     return float(((p - q) * (p / q).log()).sum())
 
 
-def share_within(*, radius: float, dim: int) -> float:
+def compute_share_within(*, radius: float, dim: int) -> float:
     """P(|eps| <= radius) for eps ~ N(0, I) in `dim` dimensions; 1 - exp(-radius^2 / 2) in two.
 
     Examples:
-        >>> round(share_within(radius=3.0, dim=2), 4)
+        >>> round(compute_share_within(radius=3.0, dim=2), 4)
         0.9889
     """
     halves = torch.tensor([dim / 2, radius**2 / 2], dtype=torch.float64)
@@ -159,7 +159,9 @@ class ModeCoverage:
         """
         points, truth = values["points"], values["truth"]
         cells = len(truth.centers) + 1
-        places = assign_groups(indices, _GROUPS) * cells + _cells(points.reshape(len(points), -1), truth, self.radius)
+        places = assign_groups(indices, _GROUPS) * cells + _assign_modes(
+            points.reshape(len(points), -1), truth, self.radius
+        )
         more = Tally(truth, torch.bincount(places, minlength=_GROUPS * cells).view(_GROUPS, cells))
         return more if state is None else _add(state, more)
 
@@ -180,24 +182,24 @@ class ModeCoverage:
         if state is None or not state.counts.sum():
             raise ValueError("ModeCoverage expects samples of 'fake', got none")
         modes, dim = state.truth.centers.shape
-        ceiling = share_within(radius=self.radius, dim=dim)
+        ceiling = compute_share_within(radius=self.radius, dim=dim)
         settings = {"radius": self.radius, "least": self.least, "modes": modes, "ceiling": ceiling}
-        counts, apart = state.counts.sum(0), _apart(state.truth)
-        overlap = _overlap(apart, self.radius)
+        counts, apart = state.counts.sum(0), _measure_gap(state.truth)
+        overlap = _warn_of_overlap(apart, self.radius)
 
         def score(better: Literal["higher", "lower"], of: Callable[[Tensor], float], *warnings: str) -> Score:
-            total, error = {"fake": int(counts.sum())}, _error(of, state.counts)
+            total, error = {"fake": int(counts.sum())}, _estimate_error(of, state.counts)
             return Score(of(counts), error, better, total, settings=dict(settings), warnings=(*overlap, *warnings))
 
         return {
             "modes": score("higher", lambda n: float((n[:-1] >= self.least).sum())),
-            "high quality": score("higher", _high_quality, *_collapse(counts, self.radius, dim, apart)),
-            "mode KL": score("lower", lambda n: mode_kl(counts=n), *_none_within(counts)),
+            "high quality": score("higher", _compute_quality, *_warn_of_collapse(counts, self.radius, dim, apart)),
+            "mode KL": score("lower", lambda n: mode_kl(counts=n), *_warn_of_none(counts)),
             "symmetric KL": score("lower", lambda n: symmetric_kl(counts=n, inside=ceiling)),
         }
 
 
-def _cells(points: Tensor, truth: Modes, radius: float) -> Tensor:
+def _assign_modes(points: Tensor, truth: Modes, radius: float) -> Tensor:
     """The mode that each of `points`, `n d`, lies within, or k if there is none; `n`."""
     centers, width = truth.centers, truth.std
     if points.ndim != 2 or centers.ndim != 2 or points.shape[1] != centers.shape[1] or not 0 < width < math.inf:
@@ -206,13 +208,13 @@ def _cells(points: Tensor, truth: Modes, radius: float) -> Tensor:
     if not bool(torch.isfinite(points).all()):
         raise ValueError("ModeCoverage expects finite points, got NaN or infinity")
     cells = []
-    for distances in _distances(points, centers):
+    for distances in _compute_distances(points, centers):
         distance, nearest = distances.min(1)
         cells.append(nearest.masked_fill(distance > radius * width, len(centers)))
     return torch.cat(cells) if cells else torch.empty(0, dtype=torch.int64)
 
 
-def _distances(points: Tensor, centers: Tensor) -> Iterator[Tensor]:
+def _compute_distances(points: Tensor, centers: Tensor) -> Iterator[Tensor]:
     """Yields the distances of points to centers in tiles, `n k`, computed from differences in float64."""
     points, centers = (each.detach().to("cpu", torch.float64) for each in (points, centers))
     rows = max(1, _TILE // len(centers))
@@ -220,34 +222,36 @@ def _distances(points: Tensor, centers: Tensor) -> Iterator[Tensor]:
         yield torch.cdist(points[first : first + rows], centers, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _apart(truth: Modes) -> float:
+def _measure_gap(truth: Modes) -> float:
     """The least distance between two modes, in their standard deviations."""
     if len(truth.centers) < 2:
         return math.inf
-    nearest = (tile.kthvalue(2, dim=1).values.min() for tile in _distances(truth.centers, truth.centers))
+    nearest = (tile.kthvalue(2, dim=1).values.min() for tile in _compute_distances(truth.centers, truth.centers))
     return float(min(nearest)) / truth.std
 
 
-def _overlap(apart: float, radius: float) -> list[str]:
+def _warn_of_overlap(apart: float, radius: float) -> list[str]:
     """Returns a warning if a sample may lie within two modes, so that the true shares differ from those assumed."""
     return [] if apart >= 2 * radius else [f"modes overlap: they are {apart:.3g} std apart, their radius is {radius:g}"]
 
 
-def _collapse(counts: Tensor, radius: float, dim: int, apart: float) -> list[str]:
+def _warn_of_collapse(counts: Tensor, radius: float, dim: int, apart: float) -> list[str]:
     """Returns a warning if more samples lie within the modes than a perfect sampler's would by chance."""
-    ceiling, share = share_within(radius=radius, dim=dim), _high_quality(counts)
-    strays = 1 - share_within(radius=max(0.0, apart - radius), dim=dim)  # samples of one mode within another, at most
+    ceiling, share = compute_share_within(radius=radius, dim=dim), _compute_quality(counts)
+    strays = 1 - compute_share_within(
+        radius=max(0.0, apart - radius), dim=dim
+    )  # samples of one mode within another, at most
     chance = _TOLERANCE * math.sqrt(ceiling * (1 - ceiling) / float(counts.sum()))
     if share <= ceiling + strays + chance:
         return []
     return [f"{share:.2%} within {radius:g} std of a mode is more than a perfect sampler's {ceiling:.2%}: collapse"]
 
 
-def _none_within(counts: Tensor) -> list[str]:
+def _warn_of_none(counts: Tensor) -> list[str]:
     return [] if counts[:-1].any() else ["no sample is within a mode: the worst value is given"]
 
 
-def _high_quality(counts: Tensor) -> float:
+def _compute_quality(counts: Tensor) -> float:
     return float(counts[:-1].sum()) / float(counts.sum())
 
 
@@ -258,7 +262,7 @@ def _add(a: Tally, b: Tally) -> Tally:
     return Tally(a.truth, a.counts + b.counts)
 
 
-def _error(of: Callable[[Tensor], float], counts: Tensor) -> float | None:
+def _estimate_error(of: Callable[[Tensor], float], counts: Tensor) -> float | None:
     sizes = counts.sum(1)
     present = [group for group in range(len(counts)) if sizes[group]]
     if len(present) < 2:

@@ -70,7 +70,8 @@ class Moments:
         ValueError: If `dim` is not positive.
 
     Examples:
-        >>> moments = Moments.of(torch.tensor([[0.0], [2.0]])).merge(Moments.of(torch.tensor([[4.0]])))
+        >>> moments = Moments.from_samples(torch.tensor([[0.0], [2.0]]))
+        >>> moments = moments.merge(Moments.from_samples(torch.tensor([[4.0]])))
         >>> moments.count, moments.mean.item(), moments.covariance().item()
         (3, 2.0, 4.0)
     """
@@ -83,7 +84,7 @@ class Moments:
         self.scatter = torch.zeros(dim, dim, dtype=torch.float64)
 
     @classmethod
-    def of(cls, x: Tensor) -> Moments:
+    def from_samples(cls, x: Tensor) -> Moments:
         """Computes the moments of `x`, `n d`."""
         _check(x, x.shape[-1] if x.ndim else 0)
         moments = cls(x.shape[1])
@@ -131,7 +132,7 @@ class Moments:
             raise ValueError(f"Moments.covariance expects at least 2 samples, got {self.count}")
         return self.scatter / (self.count - 1)
 
-    def gaussian(self) -> Gaussian:
+    def to_gaussian(self) -> Gaussian:
         """Mean, covariance and count.
 
         Raises:

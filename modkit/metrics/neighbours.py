@@ -42,9 +42,9 @@ class Points(NamedTuple):
     norms: Tensor  # n, float64
     scale: float  # of squared distances in tiles
 
-    def slack(self, norms: Tensor) -> Tensor:
+    def compute_slack(self, norms: Tensor) -> Tensor:
         """Computes e; a lower bound may be too low by up to 2 e."""
-        return _relative(self) * norms + _absolute(self)
+        return _compute_relative_error(self) * norms + _compute_absolute_error(self)
 
 
 class Balls(NamedTuple):
@@ -75,12 +75,12 @@ def prepare_points(**sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
         if not bool(torch.isfinite(values).all()):
             raise ValueError(f"neighbours expect finite values, got NaN or infinity in {name!r}")
     total = sum(len(values) for _, values in sets.values())
-    mean = torch.stack([_total(values) for _, values in sets.values()]).sum(0) / max(total, 1)
+    mean = torch.stack([_sum_rows(values) for _, values in sets.values()]).sum(0) / max(total, 1)
     largest = max(
         (float((part.double() - mean).abs().max()) for _, v in sets.values() for part in torch.split(v, _ROWS))
     )
     shift = -math.frexp(largest * math.sqrt(len(mean)))[1] if largest else 0  # powers of two keep the digits
-    return {name: _points(values, indices, mean, shift) for name, (indices, values) in sets.items()}
+    return {name: _prepare(values, indices, mean, shift) for name, (indices, values) in sets.items()}
 
 
 def compute_radii(x: Points, ks: Sequence[int], *, of: Points | None = None) -> dict[int, Tensor]:
@@ -108,7 +108,7 @@ def compute_radii(x: Points, ks: Sequence[int], *, of: Points | None = None) -> 
     for rows in torch.split(torch.arange(len(x.values)), _ROWS // 2):
         for few, size in ((least, len(rows)), (8 * least, 64), (len(y.sides), 16)):
             for some in torch.split(rows, size) if len(rows) else ():
-                found[:, some] = _radii(x, some, y, ks, few, same=of is None)
+                found[:, some] = _find_radii(x, some, y, ks, few, same=of is None)
             rows = rows[(found[:, rows].isinf() & enough[:, rows]).any(2).any(0)]
     return dict(zip(ks, found, strict=True))
 
@@ -119,8 +119,8 @@ def count_hits(real: Points, fake: Points, balls: Sequence[Balls]) -> list[Hits]
     found = [
         Hits(*(torch.zeros(side[each.of].sides.shape, dtype=torch.int64) for side in (other, sets))) for each in balls
     ]
-    widest = {name: [_widest(each.squared_radii) for each in balls if each.of == name] for name in sets}
-    reach = {name: _up(torch.stack(each).amax(0) * real.scale) for name, each in widest.items() if each}
+    widest = {name: [_find_widest(each.squared_radii) for each in balls if each.of == name] for name in sets}
+    reach = {name: _round_up(torch.stack(each).amax(0) * real.scale) for name, each in widest.items() if each}
     for first in range(0, len(real.values), _ROWS):
         for second in range(0, len(fake.values), _COLUMNS):
             tile = real.left[first : first + _ROWS] @ fake.right[second : second + _COLUMNS].T
@@ -136,14 +136,14 @@ def count_hits(real: Points, fake: Points, balls: Sequence[Balls]) -> list[Hits]
     return found
 
 
-def _total(values: Tensor) -> Tensor:
+def _sum_rows(values: Tensor) -> Tensor:
     total = torch.zeros(values.shape[1], dtype=torch.float64)
     for part in torch.split(values, _ROWS):
         total += part.double().sum(0)
     return total
 
 
-def _points(values: Tensor, indices: Tensor, mean: Tensor, shift: int) -> Points:
+def _prepare(values: Tensor, indices: Tensor, mean: Tensor, shift: int) -> Points:
     # The bound requires full precision of products, which float64 always has.
     dtype = torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64
     n, d = values.shape
@@ -154,23 +154,23 @@ def _points(values: Tensor, indices: Tensor, mean: Tensor, shift: int) -> Points
         part = slice(first, first + _ROWS)
         left[part, :d] = (values[part].double() - mean) * 2.0**shift
         norms[part] = left[part, :d].double().square().sum(1)
-        low = norms[part] - made.slack(norms[part])
+        low = norms[part] - made.compute_slack(norms[part])
         right[part, :d] = -2 * left[part, :d]
         left[part, d], left[part, d + 1] = low, 1
         right[part, d], right[part, d + 1] = 1, low
     return made
 
 
-def _relative(points: Points) -> float:
+def _compute_relative_error(points: Points) -> float:
     return (points.values.shape[1] + 32) * 2.0**-24 * 1.01
 
 
-def _absolute(points: Points) -> float:
+def _compute_absolute_error(points: Points) -> float:
     """The error by underflow, whether or not it is flushed to zero."""
     return (points.values.shape[1] + 32) * 2.0**-124
 
 
-def _exact(x: Points, i: Tensor, y: Points, j: Tensor) -> Tensor:
+def _measure_exactly(x: Points, i: Tensor, y: Points, j: Tensor) -> Tensor:
     """Squared distances of pairs from differences in float64; NumPy's sum of a row depends only on the row."""
     size = max(1, _EXACT // x.values.shape[1])
     parts = [
@@ -180,7 +180,7 @@ def _exact(x: Points, i: Tensor, y: Points, j: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _radii(x: Points, rows: Tensor, y: Points, ks: Sequence[int], few: int, *, same: bool) -> Tensor:
+def _find_radii(x: Points, rows: Tensor, y: Points, ks: Sequence[int], few: int, *, same: bool) -> Tensor:
     """The radii of some samples, `k rows s+1`; infinite where the nearest `few` candidates do not determine them."""
     tile = x.left[rows] @ y.right.T
     if same:
@@ -188,9 +188,9 @@ def _radii(x: Points, rows: Tensor, y: Points, ks: Sequence[int], few: int, *, s
     bound, near = torch.full((len(rows),), math.inf), tile < math.inf
     usual = y.norms <= 16 * y.norms.median()  # the error of an outlier would widen every bound
     if few < usual.sum():
-        smallest = _smallest(tile if bool(usual.all()) else tile[:, usual], few).double()
-        bound = smallest + 2 * (x.slack(x.norms[rows]) + y.slack(y.norms[usual].max()))
-        near = tile <= _up(bound)[:, None]
+        smallest = _compute_upper_bound(tile if bool(usual.all()) else tile[:, usual], few).double()
+        bound = smallest + 2 * (x.compute_slack(x.norms[rows]) + y.compute_slack(y.norms[usual].max()))
+        near = tile <= _round_up(bound)[:, None]
     i, j = near.nonzero(as_tuple=True)
     counts = torch.bincount(i, minlength=len(rows))
     column = torch.arange(len(i)) - (counts.cumsum(0) - counts)[i]
@@ -209,20 +209,20 @@ def _decide(
     low = torch.full(shape, math.inf, dtype=torch.float64)
     high, squared = low.clone(), low.clone()
     alike = torch.zeros(*shape, x.sides.shape[1], dtype=torch.bool)
-    low[at], high[at] = lower, lower + 2 * (x.slack(x.norms[i]) + y.slack(y.norms[j]))
+    low[at], high[at] = lower, lower + 2 * (x.compute_slack(x.norms[i]) + y.compute_slack(y.norms[j]))
     squared[at], alike[at] = lower / x.scale, x.sides[i] == y.sides[j]
 
     # Candidates that are certainly nearer or farther than the k-th need only be counted.
-    inner, outer = _kth(low, alike, ks), _kth(high, alike, ks)
+    inner, outer = _find_kth(low, alike, ks), _find_kth(high, alike, ks)
     open = torch.zeros(shape, dtype=torch.bool)
     for least, most in zip(inner, outer, strict=True):
         open |= (alike & (high[..., None] >= least[:, None]) & (low[..., None] <= most[:, None])).any(2)
     chosen = open[at]
-    squared[at[0][chosen], at[1][chosen]] = _exact(x, i[chosen], y, j[chosen])
-    return _kth(squared, alike, ks)
+    squared[at[0][chosen], at[1][chosen]] = _measure_exactly(x, i[chosen], y, j[chosen])
+    return _find_kth(squared, alike, ks)
 
 
-def _smallest(tile: Tensor, few: int) -> Tensor:
+def _compute_upper_bound(tile: Tensor, few: int) -> Tensor:
     """An upper bound of the `few`-th smallest value of each row: that of the minima of its parts."""
     width = max(1, min(32, tile.shape[1] // (4 * few)))
     num = tile.shape[1] // width
@@ -232,7 +232,7 @@ def _smallest(tile: Tensor, few: int) -> Tensor:
     return smallest[:, -1]
 
 
-def _kth(values: Tensor, alike: Tensor, ks: Sequence[int]) -> Tensor:
+def _find_kth(values: Tensor, alike: Tensor, ks: Sequence[int]) -> Tensor:
     """The k-th smallest value of each row in the same half, `k rows s+1`; infinite if there are fewer."""
     ordered, order = values.sort(dim=1)
     rank = alike.gather(1, order[..., None].expand_as(alike)).cumsum(1, dtype=torch.int32)
@@ -240,13 +240,13 @@ def _kth(values: Tensor, alike: Tensor, ks: Sequence[int]) -> Tensor:
     return torch.stack([ended.gather(1, (rank < k).sum(1)) for k in ks])
 
 
-def _widest(each: Tensor) -> Tensor:
+def _find_widest(each: Tensor) -> Tensor:
     """The largest finite radius of each row, or infinity if there is none."""
     finite = each.masked_fill(each.isinf(), -math.inf).amax(1)
     return torch.where(finite.isinf(), math.inf, finite)
 
 
-def _up(bound: Tensor) -> Tensor:
+def _round_up(bound: Tensor) -> Tensor:
     """Rounds `bound` up to float32."""
     return (bound + bound.abs() * 2.0**-20).float()
 
@@ -254,13 +254,13 @@ def _up(bound: Tensor) -> Tensor:
 def _count(counted: Hits, balls: Balls, centres: Points, i: Tensor, queries: Points, j: Tensor, low: Tensor) -> None:
     """Counts the pairs (centre i, query j) within a ball; `low` bounds their squared distances in the tiles' scale."""
     levels = balls.squared_radii[i]
-    high = low + 2 * (centres.slack(centres.norms[i]) + queries.slack(queries.norms[j]))
+    high = low + 2 * (centres.compute_slack(centres.norms[i]) + queries.compute_slack(queries.norms[j]))
     squared = (low + high) / 2 / centres.scale
     scaled = levels * centres.scale
     alike = centres.sides[i] == queries.sides[j]
     open = (alike & (scaled >= low[:, None]) & (scaled <= high[:, None])).any(1).nonzero()[:, 0]
     if len(open):
-        squared[open] = _exact(centres, i[open], queries, j[open])
+        squared[open] = _measure_exactly(centres, i[open], queries, j[open])
     within = squared[:, None] <= levels if balls.comparison == "<=" else squared[:, None] < levels
     held = (within & alike).long()
     counted.by_query.index_add_(0, j, held)

@@ -43,16 +43,20 @@ class PairSums(NamedTuple):
     counts: tuple[Tensor, Tensor]  # g
 
     @classmethod
-    def of(cls, kernel: Kernel, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], *, groups: int) -> PairSums:
+    def from_sets(
+        cls, kernel: Kernel, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], *, groups: int
+    ) -> PairSums:
         """Computes the sums of two sets, each given by values, `n d`, and their groups, `n`."""
         x, y = real[0].detach().to("cpu", torch.float64), fake[0].detach().to("cpu", torch.float64)
         one_x, one_y = (one_hot(group, groups).double() for group in (real[1], fake[1]))
-        within_x, own_x = _block_sums(kernel, (x, one_x), (x, one_x), same=True)
-        within_y, own_y = _block_sums(kernel, (y, one_y), (y, one_y), same=True)
-        cross, _ = _block_sums(kernel, (x, one_x), (y, one_y), same=False)
+        within_x, own_x = _sum_blocks(kernel, (x, one_x), (x, one_x), same=True)
+        within_y, own_y = _sum_blocks(kernel, (y, one_y), (y, one_y), same=True)
+        cross, _ = _sum_blocks(kernel, (x, one_x), (y, one_y), same=False)
         return cls(within_x, within_y, cross, (own_x, own_y), (one_x.sum(0), one_y.sum(0)))
 
-    def distance(self, *, without: tuple[int | None, int | None] = (None, None), unbiased: bool = True) -> float:
+    def compute_distance(
+        self, *, without: tuple[int | None, int | None] = (None, None), unbiased: bool = True
+    ) -> float:
         """The squared MMD, without one group of the real and one of the fake samples; NaN if too few are left."""
         keep = [torch.ones_like(counts) for counts in self.counts]
         for mask, group in zip(keep, without, strict=True):
@@ -79,7 +83,7 @@ def average_scores(
     """Averages the squared MMD over subsets, times `scale`, with its jackknife error over both sets."""
 
     def mean(real: int | None = None, fake: int | None = None) -> float:
-        return sum(one.distance(without=(real, fake), unbiased=unbiased) for one in sums) / len(sums)
+        return sum(one.compute_distance(without=(real, fake), unbiased=unbiased) for one in sums) / len(sums)
 
     value = mean()
     variances = []
@@ -94,7 +98,7 @@ def average_scores(
     return Score(value * scale, error, "lower", dict(counts), settings=dict(settings))
 
 
-def _block_sums(
+def _sum_blocks(
     kernel: Kernel, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], *, same: bool
 ) -> tuple[Tensor, Tensor]:
     """Sums by pair of groups, and of samples with themselves by group, from values and one-hot groups."""

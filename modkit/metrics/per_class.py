@@ -82,10 +82,10 @@ class PerClass:
         each = {
             f"{name}, class {k}": score for name, all in found.items() for k, score in zip(labels, all, strict=True)
         }
-        return {**each, **{f"{name}, mean over classes": _mean(scores) for name, scores in found.items()}}
+        return {**each, **{f"{name}, mean over classes": _average_scores(scores) for name, scores in found.items()}}
 
 
-def _mean(scores: list[Score]) -> Score:
+def _average_scores(scores: list[Score]) -> Score:
     errors = [score.error for score in scores if score.error is not None]
     error = math.sqrt(sum(e**2 for e in errors)) / len(scores) if len(errors) == len(scores) else None
     counts = {side: sum(score.counts[side] for score in scores) for side in scores[0].counts}

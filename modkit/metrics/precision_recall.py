@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.halves import count_smallest_half, mean_and_error
+from modkit.metrics.halves import compute_mean_and_error, count_smallest_half
 from modkit.metrics.neighbours import Balls, Comparison, Hits, Points, compute_radii, count_hits, prepare_points
 from modkit.metrics.store import Rows, StoredMetric, Stores
 from modkit.rng import Rng
@@ -67,10 +67,10 @@ def prdc(
         {'precision': 0.0, 'recall': 0.0, 'density': 0.0, 'coverage': 0.0}
     """
     given = {"real": real.detach().cpu(), "fake": fake.detach().cpu()}
-    rules = _rule("prdc", k, comparison), _rule("prdc", coverage_k, coverage_comparison)
+    rules = _make_rule("prdc", k, comparison), _make_rule("prdc", coverage_k, coverage_comparison)
     if len(real) <= max(k, coverage_k):
         raise ValueError(f"prdc expects more than k = {max(k, coverage_k)} samples, got {len(real)}")
-    scores = _scores("prdc", {name: (torch.arange(len(each)), each) for name, each in given.items()}, *rules)
+    scores = _compute_scores("prdc", {name: (torch.arange(len(each)), each) for name, each in given.items()}, *rules)
     return {name: score.value for name, score in scores.items()}
 
 
@@ -89,7 +89,7 @@ class _BallMetric(StoredMetric):
             ValueError: If counts differ or there are k samples or fewer.
         """
         least = 1 + max(rule.k for rule in (self.held, self.counted) if rule)
-        return _scores(type(self).__name__, self.rows(state, least=least), self.held, self.counted)
+        return _compute_scores(type(self).__name__, self.rows(state, least=least), self.held, self.counted)
 
 
 class PRDC(_BallMetric):
@@ -128,7 +128,7 @@ class PRDC(_BallMetric):
         coverage_k: int = 5,
         coverage_comparison: Literal["<=", "<"] = "<",
     ) -> None:
-        super().__init__(_rule("PRDC", k, comparison), _rule("PRDC", coverage_k, coverage_comparison))
+        super().__init__(_make_rule("PRDC", k, comparison), _make_rule("PRDC", coverage_k, coverage_comparison))
 
 
 class PrecisionRecall(_BallMetric):
@@ -153,7 +153,7 @@ class PrecisionRecall(_BallMetric):
     """
 
     def __init__(self, *, k: int = 3, comparison: Literal["<=", "<"] = "<=") -> None:
-        super().__init__(_rule("PrecisionRecall", k, comparison), None)
+        super().__init__(_make_rule("PrecisionRecall", k, comparison), None)
 
 
 class DensityCoverage(_BallMetric):
@@ -180,23 +180,23 @@ class DensityCoverage(_BallMetric):
     """
 
     def __init__(self, *, k: int = 5, comparison: Literal["<=", "<"] = "<") -> None:
-        super().__init__(None, _rule("DensityCoverage", k, comparison))
+        super().__init__(None, _make_rule("DensityCoverage", k, comparison))
 
 
-def _rule(name: str, k: int, comparison: Comparison) -> _Rule:
+def _make_rule(name: str, k: int, comparison: Comparison) -> _Rule:
     if k < 1 or comparison not in ("<", "<="):
         raise ValueError(f"{name} expects k of at least 1 and comparison '<' or '<=', got {k}, {comparison!r}")
     return _Rule(k, comparison)
 
 
-def _scores(name: str, rows: Mapping[str, Rows], held: _Rule | None, counted: _Rule | None) -> dict[str, Score]:
+def _compute_scores(name: str, rows: Mapping[str, Rows], held: _Rule | None, counted: _Rule | None) -> dict[str, Score]:
     """Scores precision and recall by the rule `held`, density and coverage by `counted`, from one product of sets."""
     if len(rows["real"][0]) != len(rows["fake"][0]):
         received = " and ".join(f"{len(indices)} {side}" for side, (indices, _) in rows.items())
         raise ValueError(f"{name} expects as many real as fake samples, got {received}")
     sets = prepare_points(**rows)
     asked: list[tuple[Side, _Rule]] = [("real", held), ("fake", held)] if held else []
-    found = _hits(sets, [*asked, ("real", counted)] if counted else asked)
+    found = _count_hits(sets, [*asked, ("real", counted)] if counted else asked)
     real, fake = sets["real"].sides, sets["fake"].sides
     scores = {}
     if held:
@@ -209,7 +209,7 @@ def _scores(name: str, rows: Mapping[str, Rows], held: _Rule | None, counted: _R
     return scores
 
 
-def _hits(sets: Mapping[str, Points], asked: Sequence[tuple[Side, _Rule]]) -> dict[tuple[Side, _Rule], Hits]:
+def _count_hits(sets: Mapping[str, Points], asked: Sequence[tuple[Side, _Rule]]) -> dict[tuple[Side, _Rule], Hits]:
     """Counts hits of the balls around the samples of each set."""
     around = {}
     for side in dict.fromkeys(side for side, _ in asked):
@@ -220,7 +220,7 @@ def _hits(sets: Mapping[str, Points], asked: Sequence[tuple[Side, _Rule]]) -> di
 
 def _score(each: Tensor, rule: _Rule, sides: Tensor, other: Tensor) -> Score:
     """Averages `each`, a sample's share of the score, `n s+1`; without an error if a half is too small for a radius."""
-    value, error = mean_and_error(each, sides)
+    value, error = compute_mean_and_error(each, sides)
     known = min(count_smallest_half(sides), count_smallest_half(other)) > rule.k
     return Score(
         value,

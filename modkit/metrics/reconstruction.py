@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modkit.metrics.frechet import FrechetDistance, FrechetState, factor, factor_distance, warn_of_rank
+from modkit.metrics.frechet import FrechetDistance, FrechetState, compute_distance, factor, warn_of_rank
 from modkit.metrics.jackknife import jackknife_variance, standard_error
 from modkit.metrics.moments import Moments
 from modkit.rng import Rng
@@ -80,7 +80,7 @@ def ssim(x: Tensor, y: Tensor, *, ends: Sequence[float] = (-1.0, 1.0)) -> Tensor
     """
     if x.ndim != 4:
         raise ValueError(f"ssim expects images of shape (b, c, h, w), got {tuple(x.shape)}")
-    kernel = _kernel(_window(x.shape)).to(x.device)
+    kernel = _make_kernel(_choose_window(x.shape)).to(x.device)
     x, y = ((v.double() - ends[0]) / (ends[1] - ends[0]) for v in (x, y))
     mean_x, mean_y, square_x, square_y, product = (_filter(v, kernel) for v in (x, y, x * x, y * y, x * y))
     c_1, c_2 = (k**2 for k in _K)
@@ -147,13 +147,13 @@ class Reconstruction:
         pairs = values["pairs"]
         if pairs.ndim < 3 or pairs.shape[1] != 2:
             raise ValueError(f"Reconstruction expects pairs of shape (b, 2, ...), got {tuple(pairs.shape)}")
-        window = _window(pairs.shape) if pairs.ndim == 5 else None
+        window = _choose_window(pairs.shape) if pairs.ndim == 5 else None
         scores = psnr(pairs[:, 0], pairs[:, 1], ends=self.range)[:, None]
         alike = int((scores > _HIGHEST - 1e-9).sum())
         if window is not None:
             chunks = [ssim(part[:, 0], part[:, 1], ends=self.range) for part in torch.split(pairs, _CHUNK)]
             scores = torch.cat([scores, torch.cat(chunks)[:, None]], 1)
-        more = Likeness(Moments.of(scores), alike, window)
+        more = Likeness(Moments.from_samples(scores), alike, window)
         return more if state is None else _add(state, more)
 
     def merge(self, a: Likeness | None, b: Likeness | None) -> Likeness | None:
@@ -245,10 +245,10 @@ class ReconstructionFD:
         count = sum(x.count for x, _ in pairs)
         if count < 2:
             raise ValueError(f"ReconstructionFD expects at least 2 samples of 'real', got {count}")
-        value, sizes = _between(pairs), [x.count for x, _ in pairs]
+        value, sizes = _compute_distance(pairs), [x.count for x, _ in pairs]
         variance = None
         if len(pairs) > 1 and count - max(sizes) >= 2:
-            left_out = [_between([*pairs[:index], *pairs[index + 1 :]]) for index in range(len(pairs))]
+            left_out = [_compute_distance([*pairs[:index], *pairs[index + 1 :]]) for index in range(len(pairs))]
             variance = jackknife_variance(value, left_out, sizes)
         score = Score(
             value,
@@ -271,17 +271,17 @@ def _add(a: Likeness, b: Likeness) -> Likeness:
     return Likeness(a.moments.merge(b.moments), a.alike + b.alike, a.window)
 
 
-def _between(pairs: Sequence[tuple[Moments, Moments]]) -> float:
+def _compute_distance(pairs: Sequence[tuple[Moments, Moments]]) -> float:
     real, fake = (reduce(Moments.merge, side) for side in zip(*pairs, strict=True))
-    return factor_distance(factor(real), factor(fake))
+    return compute_distance(factor(real), factor(fake))
 
 
-def _window(shape: Sequence[int]) -> int:
+def _choose_window(shape: Sequence[int]) -> int:
     """Returns the largest odd width that fits, at most 11."""
     return (min(_WINDOW, *shape[-2:]) - 1) // 2 * 2 + 1
 
 
-def _kernel(width: int) -> Tensor:
+def _make_kernel(width: int) -> Tensor:
     offset = torch.arange(width, dtype=torch.float64) - width // 2
     kernel = torch.exp(-(offset**2) / (2 * _STD**2))
     return kernel / kernel.sum()

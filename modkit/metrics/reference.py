@@ -86,7 +86,7 @@ class ReferenceCache:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = find_cache_folder() / "references" if folder is None else folder
 
-    def path(self, reference: Reference) -> Path:
+    def locate(self, reference: Reference) -> Path:
         """The path of an entry's file."""
         return self.folder / f"{reference.digest}.safetensors"
 
@@ -97,12 +97,12 @@ class ReferenceCache:
             ValueError: If the file is damaged, is not a safetensors file, or has another description; the message names
                 it.
         """
-        path = self.path(reference)
+        path = self.locate(reference)
         if not path.exists():
             return None
         data = read_bytes("ReferenceCache", path, limit=2**40)
         try:
-            metadata, tensors = _metadata(data), safetensors.torch.load(data)
+            metadata, tensors = _read_metadata(data), safetensors.torch.load(data)
         except Exception as error:  # a forged header may provoke anything
             raise ValueError(f"ReferenceCache expects a safetensors file, got {path}: {error}; remove it") from error
         if metadata.get("description") != reference.text:
@@ -123,8 +123,8 @@ class ReferenceCache:
         kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         metadata = {"description": reference.text, "sha256": hash_tensors(kept)}
         self.folder.mkdir(parents=True, exist_ok=True)
-        replace_file(self.path(reference), safetensors.torch.save(kept, metadata))
-        return self.path(reference)
+        replace_file(self.locate(reference), safetensors.torch.save(kept, metadata))
+        return self.locate(reference)
 
     def get(self, reference: Reference, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Loads the statistics or, if there is no entry, computes and saves them.
@@ -137,11 +137,11 @@ class ReferenceCache:
             self.save(reference, compute())
             kept = self.load(reference)
         if kept is None:
-            raise ValueError(f"ReferenceCache expects to read what it wrote, got no file {self.path(reference)}")
+            raise ValueError(f"ReferenceCache expects to read what it wrote, got no file {self.locate(reference)}")
         return kept
 
 
-def _metadata(data: bytes) -> Mapping[str, str]:
+def _read_metadata(data: bytes) -> Mapping[str, str]:
     """Reads the metadata of a safetensors file: 8 bytes of length, then a JSON header."""
     size = int.from_bytes(data[:8], "little")
     if not 0 < size <= min(_HEADER_LIMIT, len(data) - 8):

@@ -28,7 +28,7 @@ from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["Sharpness", "detail"]
+__all__ = ["Sharpness", "measure_detail"]
 
 _GROUPS = 10
 _SETS = ("real", "fake")
@@ -37,7 +37,7 @@ Sums: TypeAlias = dict[str, Tensor]
 """By set, the number of samples of each group and the sum of their q, float64, `g 2`."""
 
 
-def detail(x: Tensor) -> Tensor:
+def measure_detail(x: Tensor) -> Tensor:
     """Computes q of each image, `b`, float64.
 
     Args:
@@ -50,7 +50,7 @@ def detail(x: Tensor) -> Tensor:
         A checkerboard of ±1: the Laplacian is ±8.
 
         >>> x = torch.tensor([1.0, -1.0]).repeat(3)
-        >>> detail((x[:, None] * x)[None, None]).item()
+        >>> measure_detail((x[:, None] * x)[None, None]).item()
         64.0
     """
     if x.ndim != 4 or min(x.shape[2:]) < 3 or max(x.shape[2:]) < 4:
@@ -93,7 +93,7 @@ class Sharpness:
         Raises:
             ValueError: If they are not images of at least 3×4.
         """
-        found = detail(values["images"].cpu())
+        found = measure_detail(values["images"].cpu())
         rows = torch.stack([torch.ones_like(found), found], 1)
         return {**state, set: state[set].index_add(0, assign_groups(indices, _GROUPS), rows)}
 
@@ -113,20 +113,20 @@ class Sharpness:
                 raise ValueError(f"Sharpness expects samples of {side!r}, got none")
         if not float(totals["real"][1]):
             raise ValueError("Sharpness expects real samples with some detail, got flat ones only")
-        real, fake = (_mean(totals[side]) for side in _SETS)
+        real, fake = (_compute_mean(totals[side]) for side in _SETS)
         variances = [
-            _variance(state["fake"], lambda rest: _mean(rest) / real, fake / real),
-            _variance(state["real"], lambda rest: fake / _mean(rest), fake / real),
+            _estimate_variance(state["fake"], lambda rest: _compute_mean(rest) / real, fake / real),
+            _estimate_variance(state["real"], lambda rest: fake / _compute_mean(rest), fake / real),
         ]
         counts = {side: int(totals[side][0]) for side in _SETS}
         return {"sharpness": Score(fake / real, standard_error(*variances), self.better, counts)}
 
 
-def _mean(total: Tensor) -> float:
+def _compute_mean(total: Tensor) -> float:
     return float(total[1] / total[0])
 
 
-def _variance(groups: Tensor, statistic: Callable[[Tensor], float], value: float) -> float | None:
+def _estimate_variance(groups: Tensor, statistic: Callable[[Tensor], float], value: float) -> float | None:
     """The jackknife variance of a statistic of one set's sums."""
     total = groups.sum(0)
     kept = [group for group in groups if 0 < float(group[0]) < float(total[0])]

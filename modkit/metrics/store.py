@@ -22,7 +22,7 @@ Rows = tuple[Tensor, Tensor]
 
 
 class Store:
-    """Rows of features by sample index; any order of `add` and `merge` gives the same `sorted`.
+    """Rows of features by sample index; any order of `add` and `merge` gives the same result of `sort`.
 
     Args:
         dim: Number d of features.
@@ -34,7 +34,7 @@ class Store:
     Examples:
         >>> store = Store(1)
         >>> store.add(torch.tensor([1, 0]), torch.tensor([[5.0], [4.0]]))
-        >>> store.sorted()
+        >>> store.sort()
         (tensor([0, 1]), tensor([[4.],
                 [5.]]))
     """
@@ -78,14 +78,14 @@ class Store:
         merged._spill()
         return merged
 
-    def sorted(self) -> tuple[Tensor, Tensor]:
+    def sort(self) -> tuple[Tensor, Tensor]:
         """Returns (indices, values), `n` and `n d`, by ascending index; callers must not change the values.
 
         Raises:
             ValueError: If an index was added twice.
         """
         blocks = self._mapped + self._blocks
-        if len(blocks) > 1 or not _ascending(blocks):
+        if len(blocks) > 1 or not _is_ascending(blocks):
             indices = torch.cat([indices for indices, _ in blocks]) if blocks else torch.empty(0, dtype=torch.int64)
             ordered, order = indices.sort()
             twice = ordered[1:][ordered[1:] == ordered[:-1]]
@@ -99,7 +99,7 @@ class Store:
 
     def _gather(self, blocks: list[Tensor], place: Tensor) -> Tensor:
         """Concatenates the rows of `blocks`, each row at its `place`."""
-        values = self._empty(len(place))
+        values = self._allocate(len(place))
         first = 0
         for block in blocks:
             values[place[first : first + len(block)]] = block
@@ -107,25 +107,25 @@ class Store:
         return values
 
     def _replace(self, indices: Tensor, values: Tensor) -> None:
-        fits = self._size(len(indices)) <= self.limit
+        fits = self._count_bytes(len(indices)) <= self.limit
         self._blocks, self._mapped = ([(indices, values)], []) if fits else ([], [(indices, values)])
 
     def _spill(self) -> None:
         """Moves the rows in memory to a mapped file once they exceed the limit."""
         num = sum(len(indices) for indices, _ in self._blocks)
-        if self._size(num) > self.limit:
+        if self._count_bytes(num) > self.limit:
             indices = torch.cat([indices for indices, _ in self._blocks])
             self._mapped.append((indices, self._gather([values for _, values in self._blocks], torch.arange(num))))
             self._blocks = []
 
-    def _empty(self, num: int) -> Tensor:
+    def _allocate(self, num: int) -> Tensor:
         """Allocates `num` rows, in memory or mapped."""
-        if self._size(num) <= self.limit:
+        if self._count_bytes(num) <= self.limit:
             return torch.empty(num, self.dim)
         with tempfile.TemporaryFile() as file:
             return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(num, self.dim)))
 
-    def _size(self, num: int) -> int:
+    def _count_bytes(self, num: int) -> int:
         return num * self.dim * 4
 
 
@@ -175,8 +175,8 @@ class StoredMetric:
             if count < least:
                 message = f"{type(self).__name__} expects at least {least} samples of {name!r}, got {count}"
                 raise ValueError(message)
-        return {name: state[name].sorted() for name in self.sets}
+        return {name: state[name].sort() for name in self.sets}
 
 
-def _ascending(blocks: list[Rows]) -> bool:
+def _is_ascending(blocks: list[Rows]) -> bool:
     return bool(blocks) and bool((blocks[0][0].diff() > 0).all())

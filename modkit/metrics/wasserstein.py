@@ -122,7 +122,10 @@ class SlicedWasserstein(StoredMetric):
         groups = [assign_groups(indices, _GROUPS) for indices, _ in rows.values()]
         directions = rng.normal("directions", torch.empty(self.num, values[0].shape[1], dtype=torch.float64))
         value, *left_out = _slice(values, groups, directions, num_groups=_GROUPS).tolist()
-        variances = [_variance(value, left_out[:_GROUPS], groups[0]), _variance(value, left_out[_GROUPS:], groups[1])]
+        variances = [
+            _estimate_variance(value, left_out[:_GROUPS], groups[0]),
+            _estimate_variance(value, left_out[_GROUPS:], groups[1]),
+        ]
         counts = {name: len(indices) for name, (indices, _) in rows.items()}
         return {"sliced W1": Score(value, standard_error(*variances), "lower", counts, settings={"num": self.num})}
 
@@ -202,21 +205,21 @@ def _slice(rows: list[Tensor], groups: list[Tensor], directions: Tensor, *, num_
     for first in range(0, len(lines), step):
         places, order = lines[first : first + step].sort(dim=1)
         gaps, owner = places.diff(dim=1), owners[order][:, :-1]
-        below = [_counts(owner < num_groups), _counts(owner >= num_groups)]  # samples of each set below each gap
+        below = [_count_up(owner < num_groups), _count_up(owner >= num_groups)]  # samples of each set below each gap
         shares = [count / size for count, size in zip(below, sizes, strict=True)]
-        sums[0] += _apart(shares[0], shares[1], gaps)
+        sums[0] += _integrate(shares[0], shares[1], gaps)
         for group in range(2 * num_groups):
             side, out = group // num_groups, owner == group
             left = sizes[side] - (owners == group).sum()
-            sums[1 + group] += _apart((below[side] - _counts(out)) / left, shares[1 - side], gaps)
+            sums[1 + group] += _integrate((below[side] - _count_up(out)) / left, shares[1 - side], gaps)
     return sums / len(lines)
 
 
-def _counts(chosen: Tensor) -> Tensor:
+def _count_up(chosen: Tensor) -> Tensor:
     return chosen.cumsum(1, dtype=torch.float64)
 
 
-def _apart(f: Tensor, g: Tensor, gaps: Tensor) -> Tensor:
+def _integrate(f: Tensor, g: Tensor, gaps: Tensor) -> Tensor:
     """Integrates |f - g| and sums over directions."""
     return ((f - g).abs_() * gaps).sum()
 
@@ -226,7 +229,7 @@ def _project(rows: Tensor, unit: Tensor) -> Tensor:
     return torch.cat([rows[first : first + _ROWS].double() @ unit.T for first in range(0, len(rows), _ROWS)])
 
 
-def _variance(value: float, left_out: list[float], groups: Tensor) -> float | None:
+def _estimate_variance(value: float, left_out: list[float], groups: Tensor) -> float | None:
     sizes = torch.bincount(groups, minlength=_GROUPS).tolist()
     present = [group for group in range(_GROUPS) if sizes[group]]
     return jackknife_variance(value, [left_out[group] for group in present], [sizes[group] for group in present])

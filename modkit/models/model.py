@@ -272,7 +272,7 @@ class Model(nn.Module, metaclass=Composing):
         """The Model that encodes x: this one, one that it holds, or None."""
         return self if self.latents else None
 
-    def active_players(self) -> tuple[Player, ...]:
+    def list_active_players(self) -> tuple[Player, ...]:
         """Its players, or none if it is frozen."""
         return () if self.frozen else self.players()
 

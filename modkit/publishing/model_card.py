@@ -158,7 +158,7 @@ def _describe_parameters(model: Model) -> Iterator[str]:
     yield "## Parameters\n"
     counted: list[list[str]] = []
     trained: set[int] = set()
-    for player in model.active_players():
+    for player in model.list_active_players():
         mine = {id(parameter) for parameter in _list_owned(model, player.modules)}
         trained |= mine
         counted.append([f"`{player.name}`", ", ".join(player.modules), f"{sum(every[one] for one in mine):,}"])

@@ -226,7 +226,7 @@ class Run:
         """
         self._append(_METRICS, row)
 
-    def time(self, row: dict[str, Any]) -> None:
+    def log_time(self, row: dict[str, Any]) -> None:
         """Appends a row to the timing.
 
         Raises:

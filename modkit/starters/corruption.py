@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from modkit import Rng, TensorType
-from modkit.data.splits import content_key
+from modkit.data.splits import hash_contents
 
 __all__ = ["LostPixels"]
 
@@ -44,7 +44,7 @@ class LostPixels:
     @property
     def key(self) -> str:
         """Hash of the settings."""
-        return content_key("lost-pixels", self.rate)
+        return hash_contents("lost-pixels", self.rate)
 
     def __call__(self, x: Tensor, rng: Rng) -> dict[str, Tensor]:
         """Returns the fields `masked`, `b c h w`, and `mask`, `b 1 h w`."""

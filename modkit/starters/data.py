@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from modkit import Batch, Rng, TensorType
-from modkit.data.splits import check_split, content_key
+from modkit.data.splits import check_split, hash_contents
 
 __all__ = ["Checkerboard"]
 
@@ -52,7 +52,7 @@ class Checkerboard:
     @property
     def key(self) -> str:
         """Hash of the settings, which determine the samples."""
-        return content_key("checkerboard", self.squares, self.width, *self.splits.values())
+        return hash_contents("checkerboard", self.squares, self.width, *self.splits.values())
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
         """Reads the samples at `indices`; `rng` is unused, since there is no augmentation."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit import Batch, Features, TensorType
-from modkit.data.splits import content_key
+from modkit.data.splits import hash_contents
 
 __all__ = ["Spectrum"]
 
@@ -47,7 +47,7 @@ class Spectrum(nn.Module):
 
     def key(self) -> str:
         """Returns a constant hash, since there are no weights or settings."""
-        return content_key("spectrum", 1)
+        return hash_contents("spectrum", 1)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Does nothing, since nothing is fitted."""

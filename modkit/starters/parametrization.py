@@ -26,12 +26,12 @@ class Flow(Affine):
         https://arxiv.org/abs/2209.03003
     """
 
-    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the weights of x_0 and eps in the target, `b`."""
         one = torch.ones_like(t, dtype=torch.float64)
         return -one, one
 
-    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the weights of x_t and of the network's output in x_0, `b`."""
         alpha_t, sigma_t = self.schedule.scales(t)
         total = alpha_t + sigma_t

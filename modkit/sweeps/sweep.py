@@ -180,7 +180,7 @@ class _Work:
         """Runs all processes and returns the failures; ends its processes if it is interrupted."""
         runs = dict.fromkeys(trial.run for trial in self.trials)
         done = sum(map(self.is_trained, runs)) + sum(map(self.is_evaluated, self.trials))
-        self.progress.stage("sweep", done, len(runs) + len(self.trials))
+        self.progress.begin_stage("sweep", done, len(runs) + len(self.trials))
         waiting = deque(task for run in runs for task in self._list_missing(run))
         failures: list[Failure] = []
         working: list[_Child] = []

@@ -97,7 +97,7 @@ class Participant:
             self.model.prepare(self.name, batches, Rng(self._key[0], "train", "prepare", self.name, on_device=True))
 
     @contextmanager
-    def turn(self, index: int) -> Iterator[StepContext]:
+    def begin_turn(self, index: int) -> Iterator[StepContext]:
         """Limits gradients to the player's own parameters and seeds dropout, for the duration of the context.
 
         Args:
@@ -105,25 +105,25 @@ class Participant:
         """
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
-        step = self._step(index)
+        step = self._make_context(index)
         with _limit_gradients(self.parameters, self.others), step.rng.seed_torch():
             yield step
 
-    def loss(self, batch: Batch, step: StepContext) -> Tensor:
+    def compute_loss(self, batch: Batch, step: StepContext) -> Tensor:
         """Computes the weighted sum of the player's losses, a scalar.
 
         Args:
             batch: Samples and fields, on the model's device.
-            step: The step that `turn` returned.
+            step: The step that `begin_turn` returned.
         """
         losses = self.model.losses(self.name, batch, step)
         return weigh_losses(losses, self.weights, step.index, self.last_layer)
 
     def update(self, index: int) -> None:
         """Updates what has no gradient, such as codebooks, after the optimizer's step."""
-        self.model.update(self.name, self._step(index, "update"))
+        self.model.update(self.name, self._make_context(index, "update"))
 
-    def _step(self, index: int, *names: str) -> StepContext:
+    def _make_context(self, index: int, *names: str) -> StepContext:
         seed, stage = self._key
         rng = Rng(seed, "train", stage, index, self.name, *names, on_device=True)
         waiting = tuple(name for name in self.player.against if index < self._starts.get(name, 0))
@@ -150,8 +150,8 @@ def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant
         >>> (player,) = modkit.players(model)
         >>> optimizer = torch.optim.Adam(player.parameters, lr=1e-3)
         >>> for index in range(2):
-        ...     with player.turn(index) as step:
-        ...         player.loss(modkit.Batch(torch.zeros(4, 1, 8, 8), {}), step).backward()
+        ...     with player.begin_turn(index) as step:
+        ...         player.compute_loss(modkit.Batch(torch.zeros(4, 1, 8, 8), {}), step).backward()
         ...     optimizer.step(), optimizer.zero_grad(), player.update(index)
         (None, None, None)
         (None, None, None)
@@ -159,7 +159,7 @@ def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant
     stages = model.stages()
     if not 0 <= stage < len(stages):
         raise ValueError(f"players expects a stage in [0, {len(stages)}), got {stage}")
-    every = model.active_players()
+    every = model.list_active_players()
     chosen = [one for one in every if any(fnmatchcase(one.name, pattern) for pattern in stages[stage])]
     found = tuple(Participant(model, one, [p for p in chosen if p is not one], stage, seed) for one in chosen)
     set_modes(model, found)
@@ -224,7 +224,7 @@ def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ..
     Raises:
         ValueError: If a pattern matches no player, or the whole model is frozen.
     """
-    players = tuple(_override(player, settings) for player in model.active_players())
+    players = tuple(_override(player, settings) for player in model.list_active_players())
     if not players:
         raise ValueError("training expects a model with something to train, got a frozen one: set `train: true`")
     names = [player.name for player in players]

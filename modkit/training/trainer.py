@@ -31,7 +31,7 @@ from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
 from modkit.specs.settings import Settings
 from modkit.training.callbacks import Callbacks, Scorer
-from modkit.training.interruption import Stopped, interruptible
+from modkit.training.interruption import Stopped, catch_interrupt
 from modkit.training.optimizer_state import pack, unpack
 from modkit.training.players import (
     PlayerState,
@@ -110,7 +110,7 @@ class Trainer:
         self._resume()
         self.callbacks.run_started()
         try:
-            with interruptible() as interrupted:
+            with catch_interrupt() as interrupted:
                 while self._cursor.stage < len(self.stages):
                     self._train_stage(self.stages[self._cursor.stage], interrupted)
             self.run.finish()
@@ -122,7 +122,7 @@ class Trainer:
     def _train_stage(self, stage: StageSchedule, interrupted: threading.Event) -> None:
         cursor, settings = self._cursor, self.settings
         states = make_player_states(self.model, settings, stage, self.engine)
-        self.progress.stage(", ".join(player.name for player in stage.players), cursor.index, stage.steps)
+        self.progress.begin_stage(", ".join(player.name for player in stage.players), cursor.index, stage.steps)
         prepared = self._prepare(stage)
         average = Average(self.model, [path for state in states for path in state.player.modules], stage.decay)
         self._restore(states, average)
@@ -244,7 +244,7 @@ class Trainer:
             workers=settings.workers,
             pin_memory=engine.device.type == "cuda",
         )
-        batches = loader.batches(cursor.index, engine.rank * share, share)
+        batches = loader.read_batches(cursor.index, engine.rank * share, share)
         try:
             for _ in range(cursor.index, steps):
                 yield self._place(next(batches))
@@ -286,7 +286,7 @@ class Trainer:
         self.run.log({"stage": cursor.stage, "step": cursor.step, "losses": values})
         since, step = self._started
         elapsed = time.perf_counter() - since
-        self.run.time({"step": cursor.step, "seconds": elapsed, "steps_per_second": (cursor.step - step) / elapsed})
+        self.run.log_time({"step": cursor.step, "seconds": elapsed, "steps_per_second": (cursor.step - step) / elapsed})
         self.callbacks.step_done(cursor.stage, cursor.step, values)
         self.progress.step(values)
 

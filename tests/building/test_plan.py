@@ -243,7 +243,7 @@ def test_a_trained_piece_is_that_runs_part_and_resolves_without_it(tmp_path):
     assert written["part"]["encoder"] == use("mlp", width=16, depth=1) and written["train"] is False
     assert plan(planned.resolved).resolved == planned.resolved
     model = build(latent)
-    assert [player.name for player in model.active_players()] == ["prior/denoiser"]
+    assert [player.name for player in model.list_active_players()] == ["prior/denoiser"]
     kept = run.load_weights()
     assert all(torch.equal(value, kept[name]) for name, value in model.autoencoder.state_dict().items())
     assert not any(parameter.requires_grad for parameter in model.autoencoder.parameters())

@@ -29,7 +29,7 @@ def test_lines_tell_the_stage_and_each_logged_step(monkeypatch):
     monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
     out = plain()
     with show_progress(out) as lines:
-        lines.stage("0: autoencoder", 0, 10)
+        lines.begin_stage("0: autoencoder", 0, 10)
         for losses in (
             None,
             None,
@@ -51,7 +51,7 @@ def test_lines_count_on_from_where_a_stage_was_resumed(monkeypatch):
     monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
     out = plain()
     with show_progress(out) as lines:
-        lines.stage("prior", 90, 100)
+        lines.begin_stage("prior", 90, 100)
         lines.step(None)
         lines.step({"loss": 1.0})
     assert "step 92/100  loss 1  0/s  16 s left" in shown(out), "the speed is of the two steps made here"
@@ -68,13 +68,13 @@ def test_bars_move_and_show_the_last_losses():
     out = terminal()
     with show_progress(out) as bars:
         bars.step(None)
-        bars.stage("denoiser [x]", 2, 4)
+        bars.begin_stage("denoiser [x]", 2, 4)
         bars.step(None)
         bars.step({"denoising": 0.5})
         bars.note("saved [x]")
         (task,) = bars._bars.tasks
         assert (task.completed, task.total, task.fields["losses"]) == (4, 4, "denoising 0.5")
-        bars.stage("second", 0, 1)
+        bars.begin_stage("second", 0, 1)
         bars.step({"kl": 1.0})
         assert [task.completed for task in bars._bars.tasks] == [4, 1]
     text = shown(out)
@@ -84,7 +84,7 @@ def test_bars_move_and_show_the_last_losses():
 def test_bars_stop_when_training_fails():
     out = terminal()
     with pytest.raises(RuntimeError), show_progress(out) as bars:
-        bars.stage("one", 0, 1)
+        bars.begin_stage("one", 0, 1)
         raise RuntimeError
     assert bars._bars.live.is_started is False
 

@@ -62,11 +62,11 @@ def test_a_row_draws_what_its_index_does_alone():
 def test_epochs_differ_and_workers_do_not():
     data = corrupted()
     loader = Loader(data, "train", 1437, Rng(0))
-    first, second = loader.batch(0), loader.batch(1)
+    first, second = loader.read_batch(0), loader.read_batch(1)
     a, b = (batch.tensor.flatten(1).double().sum(1).argsort() for batch in (first, second))
     assert torch.equal(first.tensor[a].flatten(1).sum(1), second.tensor[b].flatten(1).sum(1))
     assert not torch.equal(first.fields["mask"].sum((1, 2, 3))[a], second.fields["mask"].sum((1, 2, 3))[b])
-    apart = Loader(pickle.loads(pickle.dumps(data)), "train", 1437, Rng(0)).batch(0, 100, 9)
+    apart = Loader(pickle.loads(pickle.dumps(data)), "train", 1437, Rng(0)).read_batch(0, 100, 9)
     assert torch.equal(apart.fields["mask"], first.fields["mask"][100:109])
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 import modkit
 from modkit.cli.app import app
 from modkit.data.digits import Digits
-from modkit.evaluation.evaluate import statistics
-from modkit.evaluation.sources import source
+from modkit.evaluation.evaluate import compute_statistics
+from modkit.evaluation.sources import make_source
 from modkit.metrics.frechet import frechet_distance
 
 
@@ -77,7 +77,7 @@ def test_statistics_stand_in_for_the_data(images, tmp_path):
         assert found.exit_code == 0, found.output
         scores.append(json.loads(found.stdout)["scores"]["FD (random-conv:0)"]["value"])
     assert scores[1] == pytest.approx(scores[0], rel=1e-10)
-    assert statistics(paths["real"], features="random-conv").count == 24
+    assert compute_statistics(paths["real"], features="random-conv").count == 24
     with pytest.raises(ValueError, match="got mean and covariance, which `kd` cannot use"):
         modkit.evaluate(real=tmp_path / "s.npz", fake=paths["fake"], features="random-conv", metrics=["kd"])
     (tmp_path / "bad.npz").write_bytes(b"PK")
@@ -142,7 +142,7 @@ def test_hostile_and_damaged_files_are_refused(images, tmp_path):
 def test_folders_of_several_sizes_say_how_they_were_resized(images, tmp_path):
     for index in range(6):
         Image.new("L", (8 + index, 9)).save(tmp_path / f"{index}.png")
-    found = source(tmp_path, "fake")
+    found = make_source(tmp_path, "fake")
     assert found.notes == ("fake: images of 6 sizes, resized and cropped to 8×8",)
 
 

@@ -13,11 +13,11 @@ from modkit.cli.app import app
 from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import Mask
 from modkit.data.digits import Digits
-from modkit.data.loader import permutation
+from modkit.data.loader import draw_permutation
 from modkit.evaluation.evaluate_run import Options, evaluate_run, measure_run
 from modkit.evaluation.report import Report, read_reports
 from modkit.evaluation.scoring import choose_features
-from modkit.evaluation.sources import source
+from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
 
 SPEC = """
@@ -71,7 +71,7 @@ def run(tmp_path_factory):
 def test_a_model_streams_the_samples_that_one_call_gives(run):
     model = modkit.load(run)
     whole = model.sample(300, seed=3, batch_size=300)
-    streamed = torch.cat([batch.tensor for _, batch in source(model, "fake", num=300, seed=3).numbered()])
+    streamed = torch.cat([batch.tensor for _, batch in make_source(model, "fake", num=300, seed=3).number_batches()])
     torch.testing.assert_close(streamed, whole, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(model.sample(4, seed=3, first=7), whole[7:11], rtol=1e-5, atol=1e-6)
 
@@ -90,7 +90,7 @@ def test_the_floor_is_held_out_images_against_the_same_training_images(run):
     """Both sides by hand: the reference is the training split's subset of a fixed permutation."""
     data, model = Digits(size=8), modkit.load(run)
     report = evaluate_run(run, num=64, metrics=["fd", "copying"], seed=5)
-    order = {split: permutation(modkit.Rng(0, "evaluate", split), n)[:64] for split, n in data.splits.items()}
+    order = {split: draw_permutation(modkit.Rng(0, "evaluate", split), n)[:64] for split, n in data.splits.items()}
     real = data.read("train", order["train"].tolist(), modkit.Rng(0)).tensor
     held = data.read("test", order["test"].tolist(), modkit.Rng(0)).tensor
     name = "FD (classifier:digits)"
@@ -161,7 +161,7 @@ def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
     assert run.find_checkpoint("best").name == f"step-{best:08d}"
     model = modkit.load(run, checkpoint="best")
     data = Digits(size=8)
-    order = permutation(modkit.Rng(0, "evaluate", "train"), 1437)[:16]
+    order = draw_permutation(modkit.Rng(0, "evaluate", "train"), 1437)[:16]
     real = data.read("train", order.tolist(), modkit.Rng(0)).tensor
     again = modkit.evaluate(real=real, fake=model, features="pixels", metrics=["fd"], num=16, seed=0)
     assert again.scores["FD (pixels)"].value == pytest.approx(min(values), rel=1e-6)

@@ -21,8 +21,8 @@ def fed(**parts):
     data = site.make_data()
     model = site.build_model(data.x, data.fields)
     feed, source = Feed(None, model), from_data(data, "train", "digits")
-    assert "codes" in feed.offers(source)
-    return model, feed.values(source, digits(10), ["codes"])["codes"]
+    assert "codes" in feed.list_offers(source)
+    return model, feed.compute_values(source, digits(10), ["codes"])["codes"]
 
 
 def brute(codes, classes):

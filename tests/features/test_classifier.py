@@ -3,7 +3,7 @@ import torch
 
 from modkit.data.digits import Digits
 from modkit.features.classifier import DIGITS, Classifier
-from modkit.features.digits_classifier import accuracy
+from modkit.features.digits_classifier import measure_accuracy
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 from tests.features.checks import check_extractor
@@ -35,7 +35,7 @@ def test_the_shipped_weights_know_digits_at_any_size(size):
     data = Digits(size=size)
     part = Classifier(data.x, weights="digits")
     assert part.label == "classifier:digits"
-    assert accuracy(part, data, "test") >= 0.975  # .978, .978, .983
+    assert measure_accuracy(part, data, "test") >= 0.975  # .978, .978, .983
     with torch.no_grad():
         vector = part(whole(data, "train").tensor).vector
     assert vector.shape == (1437, 64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from modkit.metrics.codebook import Codebook, perplexity, usage
+from modkit.metrics.codebook import Codebook, measure_usage, perplexity
 from modkit.metrics.jackknife import assign_groups
 from modkit.rng import Rng
 from tests.metrics.streams import error_over_spread, shuffled, streamed
@@ -48,7 +48,7 @@ def test_even_codes_have_perplexity_k_and_one_code_1():
     assert scored(one)["perplexity"].value == 1 and scored(one)["perplexity"].error == 0
     assert scored(one)["codebook usage"].value == pytest.approx(1 / K)
     assert perplexity(torch.tensor([3, 1, 0])) == pytest.approx(4 / 27 ** (1 / 4), rel=1e-13)
-    assert usage(torch.tensor([3, 1, 0])) == pytest.approx(2 / 3)
+    assert measure_usage(torch.tensor([3, 1, 0])) == pytest.approx(2 / 3)
 
 
 def test_any_order_and_split_give_the_same_numbers():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from modkit.metrics.halves import SPLITS, assign_sides, count_smallest_half, half_error, mean_and_error
+from modkit.metrics.halves import SPLITS, assign_sides, compute_mean_and_error, count_smallest_half, estimate_error
 from modkit.metrics.jackknife import assign_groups
 from modkit.rng import Rng
 
@@ -18,7 +18,7 @@ def test_splits_are_balanced_and_part_any_two_groups_as_often():
 
 def test_a_mean_has_the_error_of_its_group_means():
     x = Rng(0).normal("x", torch.empty(SPLITS + 1, dtype=torch.float64))
-    value, error = mean_and_error(x[:, None].expand(-1, SPLITS + 1), assign_sides(torch.tensor(FIRST)))
+    value, error = compute_mean_and_error(x[:, None].expand(-1, SPLITS + 1), assign_sides(torch.tensor(FIRST)))
     assert value == pytest.approx(float(x.mean()), rel=1e-12)
     assert error == pytest.approx(float((x.var() / len(x)).sqrt()), rel=1e-12)
 
@@ -29,7 +29,7 @@ def test_the_error_of_a_median_is_the_spread_over_draws():
     squares = []
     for row in x:
         pairs = [(float(row[side].median()), float(row[~side].median())) for side in sides[:, 1:].T]
-        squares.append(half_error(pairs) ** 2)
+        squares.append(estimate_error(pairs) ** 2)
     assert sum(squares) / len(squares) == pytest.approx(float(x.median(1).values.var()), rel=0.2)
 
 

@@ -7,7 +7,7 @@ import torch
 
 import modkit.metrics.modes as modes
 from modkit.data.mixture import Grid, Ring
-from modkit.metrics.modes import ModeCoverage, count_modes, mode_kl, share_within, symmetric_kl
+from modkit.metrics.modes import ModeCoverage, compute_share_within, count_modes, mode_kl, symmetric_kl
 from modkit.rng import Rng
 from modkit.types import Modes
 from tests.metrics.streams import error_over_spread, shuffled
@@ -67,8 +67,8 @@ def test_the_edge_of_a_mode_is_within_it():
 def test_the_ceiling_is_the_chi_square_distribution(dim):
     for radius in (0.5, 3.0, 35.0):
         expected = scipy.stats.chi2(dim).cdf(radius**2)
-        assert share_within(radius=radius, dim=dim) == pytest.approx(expected, rel=1e-10, abs=1e-14)
-    assert share_within(radius=3.0, dim=2) == pytest.approx(1 - math.exp(-4.5), rel=1e-14)
+        assert compute_share_within(radius=radius, dim=dim) == pytest.approx(expected, rel=1e-10, abs=1e-14)
+    assert compute_share_within(radius=3.0, dim=2) == pytest.approx(1 - math.exp(-4.5), rel=1e-14)
 
 
 def test_kls_are_their_definitions():

@@ -20,7 +20,7 @@ def timed(path, *clocks):
     with run:
         for start, rows in clocks:
             for step, seconds in rows:
-                run.time({"step": step, "seconds": seconds, "steps_per_second": (step - start) / seconds})
+                run.log_time({"step": step, "seconds": seconds, "steps_per_second": (step - start) / seconds})
     return run
 
 

@@ -206,7 +206,7 @@ def test_a_trained_piece_comes_along_and_is_the_folders_own(run, tmp_path):
     fresh = build(Spec.from_yaml(text, str(moved / "spec.yaml")))
     kept = Run.open(moved).load_weights()
     assert all(torch.equal(v, kept[f"autoencoder.{k}"]) for k, v in fresh.autoencoder.state_dict().items())
-    assert [player.name for player in fresh.active_players()] == ["prior/denoiser"]
+    assert [player.name for player in fresh.list_active_players()] == ["prior/denoiser"]
     frozen = sum(parameter.numel() for parameter in fresh.autoencoder.parameters())
     assert f"| frozen |  | {frozen:,} |" in (moved / "README.md").read_text()
 

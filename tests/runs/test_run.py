@@ -159,7 +159,7 @@ def test_a_run_is_not_made_over_anything_unasked(tmp_path):
     path = tmp_path / "run"
     with Run.create(path, Spec(), LOCK) as run:
         run.log({"loss": 1.0})
-        run.time({"seconds": 1.0})
+        run.log_time({"seconds": 1.0})
         run.write_picture("a", torch.zeros(1, 2, 2, dtype=torch.uint8))
         save(run.checkpoints, "step-1", Checkpoint())
         run.finish()
@@ -191,7 +191,7 @@ def test_floats_come_back_exactly_and_what_is_no_number_is_refused(tmp_path):
             with pytest.raises(ValueError, match="rows of plain values and finite numbers"):
                 run.log({"loss": value})
             with pytest.raises(ValueError, match="rows of plain values and finite numbers"):
-                run.time({"seconds": value})
+                run.log_time({"seconds": value})
     assert Run.open(tmp_path / "run").read_metrics() == rows and not (tmp_path / "run" / "timing.jsonl").exists()
 
 
@@ -200,7 +200,7 @@ def test_cut_takes_the_metrics_back_and_keeps_the_timing(tmp_path):
     marks = [run.mark()]
     for step in range(4):
         run.log({"step": step})
-        run.time({"step": step})
+        run.log_time({"step": step})
         marks.append(run.mark())
     assert marks == [0, 12, 24, 36, 48]
     save(run.checkpoints, "step-1", Checkpoint())
@@ -215,7 +215,7 @@ def test_cut_takes_the_metrics_back_and_keeps_the_timing(tmp_path):
     assert (run.path / "timing.jsonl").read_bytes().count(b"\n") == 4
     assert os.listdir(run.checkpoints) == ["step-1"] and list_names(run.checkpoints) == ["step-1"]
     run.log({"step": 2})
-    run.time({"step": 4})
+    run.log_time({"step": 4})
     assert run.read_metrics() == [{"step": 0}, {"step": 1}, {"step": 2}] and run.mark() == marks[3]
     assert json.loads((run.path / "timing.jsonl").read_bytes().split(b"\n")[4]) == {"step": 4}
     run.cut(13)

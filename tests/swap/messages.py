@@ -83,8 +83,8 @@ def no_last_layer(term, player):
 
 def before_last_layer(term):
     """The loss arises before the decoder, whose last layer would balance it."""
-    reason = f"Adaptive weight of '{term}' expects this loss and nll to depend on the decoder's last layer, got one that does"
-    return rf"model\.weights\.{term}: it cannot weigh a loss of autoencoder: {reason} not"
+    reason = f"Adaptive weight of '{term}' expects this loss and nll to depend on the decoder's last layer, got one"
+    return rf"model\.weights\.{term}: it cannot weigh a loss of autoencoder: {reason} that does not"
 
 
 def no_fields(path, part, expected):

@@ -64,10 +64,12 @@ def test_fit_and_a_loop_of_ones_own_are_equal_to_the_bit(family, tmp_path):
             player.prepare(Passes(data, player.name))
         players = modkit.players(other, stage)
         optimizers = [adam(player.parameters) for player in players]
-        for index, batch in enumerate(islice(Loader(data, "train", 4, modkit.Rng(0, "data", stage)).batches(0), 3)):
+        for index, batch in enumerate(
+            islice(Loader(data, "train", 4, modkit.Rng(0, "data", stage)).read_batches(0), 3)
+        ):
             for player, optimizer in zip(players, optimizers):
-                with player.turn(index) as step:
-                    player.loss(batch, step).backward()
+                with player.begin_turn(index) as step:
+                    player.compute_loss(batch, step).backward()
                 optimizer.step()
                 optimizer.zero_grad()
                 player.update(index)

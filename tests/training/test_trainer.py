@@ -37,7 +37,7 @@ def by_hand(steps, stages=1, lr=0.5, momentum=0.9, decay=0.0, model=None):
     live, averages = [], []
     for stage in range(stages):
         optimizer = torch.optim.SGD(model.parameters(), lr, momentum, fused=True)
-        batches = Loader(Digits(size=8), "train", 8, Rng(0, "data", stage)).batches()
+        batches = Loader(Digits(size=8), "train", 8, Rng(0, "data", stage)).read_batches()
         average = {name: value.clone() for name, value in model.state_dict().items()}
         for n, batch in zip(range(1, steps + 1), batches):
             x = batch.tensor

@@ -198,6 +198,6 @@ class _Known:
         """Builds the part."""
         return self._part(**types, **self._params)
 
-    def fed(self, source: str) -> _Known:
+    def name_source(self, source: str) -> _Known:
         """Itself."""
         return self

@@ -127,7 +127,7 @@ class Network:
         t = t / 1000 if line else (t + 1) / 1000
         alpha, sigma = (float(scale) for scale in self.schedule.scales(t))
         x_0 = 1 + 0.25 * alpha / (0.25 * alpha**2 + sigma**2) * (x_in - alpha)
-        to_x_0, to_eps = (float(scale) for scale in self.parametrization.target(t[None]))
+        to_x_0, to_eps = (float(scale) for scale in self.parametrization.compute_target_scales(t[None]))
         return to_x_0 * x_0 + to_eps * (x_in - alpha * x_0) / sigma
 
     def denoise(self, x_t, t):
