@@ -1,4 +1,4 @@
-"""Maps the keys of CompVis's UNetModel to those of `adm-unet`, whose modules are walked beside them.
+"""Maps the keys of CompVis's UNetModel to those of `adm-unet`, walking the modules of the latter.
 
 After the first convolution, their input blocks correspond one to one to `down`. Each of their output blocks is a unit
 of `up` and, at the end of a level, the upsampling after it. Queries, keys and values come from one layer, ordered

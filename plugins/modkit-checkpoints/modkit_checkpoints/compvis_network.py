@@ -48,7 +48,7 @@ class Network:
         options: The options of `adm-unet`.
         by_head: Whether queries, keys and values are ordered by head.
         channels: Channels of the input.
-        out: Channels of the output; the further channels of the input are a map beside x.
+        out: Channels of the output; the further channels of the input are a concatenated map.
         size: Size of the maps.
         context: Width of the tokens that it attends to, or None.
         classes: Number of classes that it embeds, or None.

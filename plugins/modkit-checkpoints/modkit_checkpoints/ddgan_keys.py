@@ -1,4 +1,4 @@
-r"""Maps the keys of the denoising diffusion GAN to those of `ncsnpp`, whose modules are walked beside its module lists.
+r"""Maps the keys of the denoising diffusion GAN to those of `ncsnpp`, walking the modules of both in parallel.
 
 The generator's layers are numbered in the order in which they run (`all_modules.7.Conv_0.weight`), ours are named by
 place. Its attention uses matrices `i o` (`NIN_0.W`), ours linear layers.

@@ -1,4 +1,4 @@
-r"""Maps the keys of EDM's U-Nets to those of `song-unet` and `dhariwal-unet`, whose modules are walked beside them.
+r"""Maps the keys of EDM's U-Nets to those of `song-unet` and `dhariwal-unet`, walking the modules of the latter.
 
 Theirs are named by resolution (`enc.16x16_block0.conv0.weight`), ours by place. A block's queries, keys and values are
 one convolution whose channels alternate, `(head, channel, q|k|v)`; the resampling filters are buffers that hold what
@@ -111,7 +111,7 @@ def _resamples(module: nn.Module) -> bool:
 
 
 def _map_path(module: nn.Module, theirs: str, ours: str) -> list[Rule]:
-    """Maps what a downsampling block adds from the path beside it."""
+    """Maps the layer by which a downsampling block joins a parallel path."""
     if not isinstance(module, DownsampleBlock) or module.path == "none":
         return []
     if module.path == "skip":

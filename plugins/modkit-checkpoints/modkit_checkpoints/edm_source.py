@@ -45,7 +45,7 @@ def locate(source: Any, config: Any, raw: bool) -> Located:
         raw: Whether to take the weights as trained.
 
     Raises:
-        ValueError: If there is none, or not with the requested weights.
+        ValueError: If there is none, or none with the requested weights.
     """
     if isinstance(source, Placeholder):
         return _read_module(source, "the source", config, ())

@@ -40,7 +40,7 @@ class Coder(Configured):
         A prior sees `scaling_factor (z - shift_factor)`.
 
         Raises:
-            ValueError: If `scaling_factor` is not positive, or missing beside a shift.
+            ValueError: If `scaling_factor` is not positive, or missing although there is a shift.
         """
         scaling, shift = self.config["scaling_factor"], self.config.get("shift_factor")
         if scaling is None and shift is None:

@@ -1,6 +1,6 @@
 """Folders as diffusers' `save_pretrained` writes them, read from the disk and nowhere else.
 
-config.json                                   the class, and what it was made with
+config.json                                   the class and its arguments
 diffusion_pytorch_model.safetensors           its weights, or
 diffusion_pytorch_model.safetensors.index.json    the names of the files that hold them
 """

@@ -252,18 +252,18 @@ def test_its_times_are_kept_to_in_their_order(sampler):
             sampler.step(tanh, x, *wrong, Rng(0))
 
 
-def test_the_network_is_told_the_scheduler_s_own_timesteps(sampler):
-    told, line = [], isinstance(sampler.schedule, Line)
+def test_the_network_is_given_the_scheduler_s_own_timesteps(sampler):
+    seen, line = [], isinstance(sampler.schedule, Line)
 
     def denoise(x_t, t):
         rows = t.expand(len(x_t))
-        told.append(float((Flow if line else Eps)(sampler.schedule).inputs(x_t, rows)[1][0]))
+        seen.append(float((Flow if line else Eps)(sampler.schedule).inputs(x_t, rows)[1][0]))
         return tanh(x_t, t)
 
     run(sampler, denoise, noise())
     steps = [999.0, 749.0, 499.0, 249.0]
     expected = [1000.0, 667.0, 334.0, 1.0] if line else steps
-    assert list(dict.fromkeys(told)) == pytest.approx(expected, rel=1e-7)  # the signal that is kept at t = 1, 2^-24
+    assert list(dict.fromkeys(seen)) == pytest.approx(expected, rel=1e-7)  # the signal that is kept at t = 1, 2^-24
 
 
 SHORT = Linear(num=40, beta_start=2e-3, beta_end=0.4)
@@ -376,5 +376,5 @@ from modkit.parts.signature import read_parameters
 found = [read_parameters(entry.part) for entry in get_registry().list_parts("sampler")]
 print(len(found) > 10, "diffusers" in sys.modules)
 """
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert told.split() == ["True", "False"]
+    seen = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert seen.split() == ["True", "False"]

@@ -279,6 +279,6 @@ def test_a_run_that_is_resumed_ends_with_the_bits_of_one_never_stopped(tmp_path)
 
 def test_declaring_imports_neither_torch_nor_the_library():
     program = "import sys, modkit_quantizers; print({'torch', 'vector_quantize_pytorch'} & set(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert told.strip() == "set()"
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "set()"
     assert modkit.find("bottleneck", "quantizers/vq").load() is VectorQuantizer

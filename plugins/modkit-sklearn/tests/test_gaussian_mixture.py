@@ -59,8 +59,8 @@ def latent_spec(num_components=2, scale=None):
 
 def test_declaring_imports_neither_torch_nor_scikit_learn():
     program = "import sys, modkit_sklearn; print({'torch', 'sklearn'} & set(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert told.strip() == "set()"
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "set()"
     assert modkit.find("model", "sklearn/gaussian-mixture").load() is GaussianMixture
 
 
