@@ -6,14 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modkit import use
-from modkit.diffusion.schedules import VP
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_blocks import Block, DownsampleBlock, Output
 from modkit.types import Cond, CondType, TensorType
 from tests.nn.modules import draw as drawn
 from tests.nn.modules import normal
-from tests.play import spec, state, trainer
 from tests.refusals import refusals
 
 X = TensorType((2, 8, 6), (-1.0, 1.0))
@@ -153,16 +150,6 @@ def test_any_size_and_rank(shape, fir):
         NCSNpp(x, x, CondType(noise=5), channels=[4, 8, 8], blocks=1, fir=fir, progressive="skip", style=4, mapping=0)
     )
     assert net(normal(2, *shape), Cond(noise=normal(2, 5))).shape == (2, *shape)
-
-
-def test_it_is_a_denoiser_of_a_plain_diffusion(tmp_path):
-    net = use(NCSNpp, channels=[4, 8], blocks=1)
-    model = use("diffusion", network=net, schedule=use(VP), parametrization="v", sampler=use("ddim", steps=3))
-    one = trainer(spec(model, steps=3), tmp_path / "run")
-    start = state(one.model)
-    one.fit()
-    assert [n for n, p in one.model.named_parameters() if torch.equal(p, start[n])] == []
-    assert one.model.sample(2, seed=0).std() > 1e-3
 
 
 test_what_does_not_fit_is_refused = refusals(

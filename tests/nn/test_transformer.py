@@ -7,6 +7,8 @@ from torch.nn import functional as F
 from modkit.metrics.flops import operations
 from modkit.nn.transformer import Transformer
 from modkit.types import Cond, CondType, TensorType
+from tests.play import shake
+from tests.refusals import refusals
 
 CODES = TensorType((2, 3), classes=5)
 NOTHING = CondType()
@@ -23,11 +25,9 @@ KINDS = {
 
 def network(cond=NOTHING, causal=True, codes=CODES, **options):
     torch.manual_seed(0)
-    made = Transformer(codes, cond, causal, **{"width": 8, "depth": 2, "heads": 2, **options}).double().eval()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape))
-    return made
+    return shake(
+        Transformer(codes, cond, causal, **{"width": 8, "depth": 2, "heads": 2, **options}).double().eval(), 0.2
+    )
 
 
 def values(cond, num, dtype=torch.float64):
@@ -142,31 +142,19 @@ def test_a_network_without_dropout_is_the_same_in_training():
     assert not torch.equal(noisy(x, Cond()), noisy(x, Cond()))
 
 
-def test_it_is_traced_without_data():
-    made = network(FULL).float().to("meta")
-    cond = Cond(**{name: v.to("meta") for name, v in vars(values(FULL, 2, torch.float32)).items()})
-    assert made(codes(2).to("meta"), cond).shape == (2, 6, 5)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: network(codes=TensorType((1, 8, 8))), "expects codes in one, two or three sizes, got 1×8×8"),
-        (lambda: network(codes=TensorType((), classes=3)), "expects codes in one, two or three sizes, got scalar"),
-        (lambda: network(depth=0), "Transformer expects depth of at least 1, got 0"),
-        (lambda: network(positions="none"), "expects positions 'axial' or 'table', got 'none'"),
-        (lambda: network(CondType(concat=TensorType((4,), classes=3))), "a map of 2 sizes .* got 4 codes"),
-        (lambda: network()(torch.zeros(2, 3, 2).long(), Cond()), r"expects codes b×2×3, got \(2, 3, 2\)"),
-        (lambda: network(KINDS["context"])(codes(2), Cond()), "expects a Cond with `context`"),
-        (lambda: network(KINDS["map"])(codes(2), Cond()), "expects a Cond with `concat`"),
-        (lambda: network(KINDS["vector"])(codes(2), Cond()), "expects a Cond with `vector`"),
-        (lambda: network(causal=False).step(torch.zeros(2).long(), 0, Cond(), None), "to be causal.* got causal False"),
-        (lambda: network().step(torch.zeros(2).long(), 1, Cond(), None), "a cache at every position but 0, got .* 1"),
-    ],
+test_what_does_not_fit_is_refused = refusals(
+    (lambda: network(codes=TensorType((1, 8, 8))), "expects codes in one, two or three sizes, got 1×8×8"),
+    (lambda: network(codes=TensorType((), classes=3)), "expects codes in one, two or three sizes, got scalar"),
+    (lambda: network(depth=0), "Transformer expects depth of at least 1, got 0"),
+    (lambda: network(positions="none"), "expects positions 'axial' or 'table', got 'none'"),
+    (lambda: network(CondType(concat=TensorType((4,), classes=3))), "a map of 2 sizes .* got 4 codes"),
+    (lambda: network()(torch.zeros(2, 3, 2).long(), Cond()), r"expects codes b×2×3, got \(2, 3, 2\)"),
+    (lambda: network(KINDS["context"])(codes(2), Cond()), "expects a Cond with `context`"),
+    (lambda: network(KINDS["map"])(codes(2), Cond()), "expects a Cond with `concat`"),
+    (lambda: network(KINDS["vector"])(codes(2), Cond()), "expects a Cond with `vector`"),
+    (lambda: network(causal=False).step(torch.zeros(2).long(), 0, Cond(), None), "to be causal.* got causal False"),
+    (lambda: network().step(torch.zeros(2).long(), 1, Cond(), None), "a cache at every position but 0, got .* 1"),
 )  # fmt: skip
-def test_what_does_not_fit_is_refused(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
 
 
 @torch.no_grad()
@@ -175,13 +163,3 @@ def test_the_operations_of_steps_are_counted_as_those_of_forward():
     made, x, given = network(KINDS["vector"]), codes(3), values(KINDS["vector"], 3)
     forward = operations(lambda: made(x, given)).flops
     assert 0.7 * forward < operations(lambda: stepped(made, x, given)).flops <= forward
-
-
-@pytest.mark.parametrize("causal", [True, False])
-def test_it_compiles_without_a_graph_break(causal):
-    cond = CondType(labels=3, context=(2, 5), concat=TensorType((2, 3, 3)))
-    network = Transformer(TensorType((2, 3), classes=4), cond, causal, width=8, depth=1, heads=2).eval()
-    compiled = torch.compile(network, backend="eager", fullgraph=True)
-    values = Cond(labels=torch.tensor([0, 2]), context=torch.randn(2, 2, 5), concat=torch.randn(2, 2, 3, 3))
-    codes = torch.randint(0, 4, (2, 2, 3))
-    torch.testing.assert_close(compiled(codes, values), network(codes, values), rtol=0, atol=0)
