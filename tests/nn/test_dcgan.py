@@ -5,23 +5,12 @@ from torch import Tensor, nn
 
 from modkit.nn.dcgan import DCGANDiscriminator, DCGANGenerator
 from modkit.types import Cond, CondType, TensorType
-from tests.nn.modules import batch_norm, draw, leaky, normal, settle
+from tests.nn.modules import batch_norm, conditions, convolve, draw, leaky, normal, settle
 from tests.refusals import refusals
 
 X = TensorType((2, 9, 12), (0.0, 4.0))
 Z = TensorType((5,))
 COND = CondType(vector=3, labels=4)
-
-
-def values(num: int) -> Cond:
-    return Cond(vector=normal(num, 3, seed=1), labels=torch.arange(num) % 5)
-
-
-def down(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 4x4 convolution of stride 2 and padding 1 as an explicit sum over windows."""
-    windows = F.pad(x, (1, 1, 1, 1)).unfold(2, 4, 2).unfold(3, 4, 2)
-    y = torch.einsum("bchwij,ocij->bohw", windows, weight)
-    return y if bias is None else y + bias[:, None, None]
 
 
 def up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -37,7 +26,7 @@ def up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def test_generator_values() -> None:
     generator = draw(DCGANGenerator(Z, X, COND, channels=3))
-    z, cond = normal(4, 5), values(4)
+    z, cond = normal(4, 5), conditions(COND, 4)
     e = F.linear(cond.vector, generator.embedding.vector.weight, generator.embedding.vector.bias)
     e = e + generator.embedding.labels.weight[cond.labels]
     start = torch.einsum("oi,bi->bo", generator.project.weight, torch.cat([z, e], dim=1)).reshape(4, 6, 3, 3)
@@ -64,8 +53,8 @@ def test_discriminator_values() -> None:
     critic = draw(DCGANDiscriminator(X, cond_type, channels=3))
     x, concat, labels = normal(4, 2, 9, 12), normal(4, 1, 9, 12, seed=2), torch.tensor([0, 4, 1, 1])
     down_0, _, down_1, norm_1, _ = critic.layers
-    phi = leaky(down(torch.cat([x, concat], dim=1), down_0.weight, down_0.bias))
-    phi = leaky(batch_norm(norm_1, down(phi, down_1.weight, None)))
+    phi = leaky(convolve(down_0, torch.cat([x, concat], dim=1)))
+    phi = leaky(batch_norm(norm_1, convolve(down_1, phi)))
     assert phi.shape == (4, 6, 2, 3)
     e = critic.projection.embedding.labels.weight[labels]
     inner = torch.einsum("bi,ij,bj->b", phi.mean((2, 3)), critic.projection.v.weight, e)
@@ -136,7 +125,7 @@ def test_batch_norm_looks_across_the_batch_in_training_only() -> None:
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_discriminator_has_second_derivatives(spectral_norm: bool) -> None:
     critic = draw(DCGANDiscriminator(TensorType((1, 4, 4)), COND, channels=4, spectral_norm=spectral_norm))
-    cond = values(2)
+    cond = conditions(COND, 2)
     settle(critic, normal(2, 1, 4, 4), cond)
     assert torch.autograd.gradgradcheck(lambda x: critic(x, cond), (normal(2, 1, 4, 4).requires_grad_(),))
 

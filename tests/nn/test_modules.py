@@ -21,7 +21,7 @@ from modkit.nn.patch import PatchDiscriminator
 from modkit.nn.transformer import Transformer
 from modkit.nn.unet import UNet
 from modkit.types import Cond, CondType, TensorType
-from tests.nn.modules import draw, normal, settle
+from tests.nn.modules import conditions, draw, normal, settle
 
 X = TensorType((2, 13, 16), (-1.0, 1.0))
 ROW = TensorType((5,))
@@ -90,25 +90,13 @@ PARTS = {
 }
 
 
-def values(type: CondType) -> Cond:
-    given = {
-        "vector": normal(6, 3, seed=1),
-        "noise": normal(6, 2, seed=2),
-        "labels": torch.arange(6) % 5,
-        "context": normal(6, 2, 7, seed=4),
-        "concat": normal(6, 2, 2, 1, seed=3),
-        "time": torch.linspace(-1, 2, 6, dtype=torch.float64),
-    }
-    return Cond(**{name: value for name, value in given.items() if getattr(type, name)})
-
-
 def inputs(name: str, change: Callable[[Tensor], Tensor] = lambda value: value) -> list[Tensor | Cond]:
     """What a network takes, each tensor changed."""
 
     def changed(one: Tensor | CondType) -> Tensor | Cond:
         if isinstance(one, Tensor):
             return change(one)
-        return Cond(**{key: change(value) for key, value in vars(values(one)).items() if value is not None})
+        return Cond(**{key: change(value) for key, value in vars(conditions(one, 6)).items() if value is not None})
 
     return [changed(one) for one in PARTS[name].given]
 

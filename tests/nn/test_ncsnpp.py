@@ -9,25 +9,14 @@ from torch.nn import functional as F
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_blocks import Block, DownsampleBlock, Output
 from modkit.types import Cond, CondType, TensorType
+from tests.nn.modules import conditions, normal
 from tests.nn.modules import draw as drawn
-from tests.nn.modules import normal
 from tests.refusals import refusals
 
 X = TensorType((2, 8, 6), (-1.0, 1.0))
 OUT = TensorType((3, 8, 6))
 COND = CondType(vector=3, noise=5, labels=4, concat=TensorType((1, 4, 3)), time=True)
 TINY = {"channels": [8, 12], "blocks": 1, "attention": [4], "style": 6, "mapping": 1}
-
-
-def values(num: int, type: CondType = COND) -> Cond:
-    given = {
-        "vector": normal(num, 3, seed=1),
-        "noise": normal(num, 5, seed=2),
-        "labels": torch.arange(num) % 5,
-        "concat": normal(num, 1, 4, 3, seed=3),
-        "time": torch.arange(num, dtype=torch.float64) - 1,
-    }
-    return Cond(**{name: value for name, value in given.items() if getattr(type, name)})
 
 
 def group_norm(h: Tensor, groups: int) -> Tensor:
@@ -104,7 +93,7 @@ def test_every_condition_and_parameter_matters(missing, paths):
     type = CondType() if missing == "all" else replace(COND, **{missing: None}) if missing else COND
     down, up = paths
     net = drawn(NCSNpp(X, OUT, type, **TINY, progressive_input=down, progressive=up))
-    x, cond = normal(3, *X.shape), values(3, type)
+    x, cond = normal(3, *X.shape), conditions(type, 3)
     y = net(x, cond)
     assert y.shape == (3, *OUT.shape) and y.std() > 1e-2
     for name in ("noise", "time", "vector", "labels", "concat"):
@@ -120,20 +109,20 @@ def test_every_condition_and_parameter_matters(missing, paths):
 def test_the_stem_is_as_wide_as_told_and_so_is_the_embedding():
     net = drawn(NCSNpp(X, OUT, COND, **TINY, stem=6, progressive="residual"))
     assert net.conv_in.weight.shape == (6, 3, 3, 3) and net.embedding.time[2].weight.shape == (24, 24)
-    net(normal(2, *X.shape), values(2)).square().sum().backward()
+    net(normal(2, *X.shape), conditions(COND, 2)).square().sum().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 def test_only_the_direction_of_the_noise_counts():
     net = drawn(NCSNpp(X, OUT, COND, **TINY))
-    x, cond = normal(2, *X.shape), values(2)
+    x, cond = normal(2, *X.shape), conditions(COND, 2)
     scaled = replace(cond, noise=7 * cond.noise)
     torch.testing.assert_close(net(x, scaled), net(x, cond), rtol=1e-6, atol=1e-8)
 
 
 def test_samples_do_not_look_at_each_other_and_ranges_squash():
     net = drawn(NCSNpp(X, X, CondType(noise=5, time=True), **TINY))
-    x, cond = 3 * normal(4, *X.shape), values(4, CondType(noise=5, time=True))
+    x, cond = 3 * normal(4, *X.shape), conditions(CondType(noise=5, time=True), 4)
     y = net(x, cond)
     alone = net(x[1:2], Cond(noise=cond.noise[1:2], time=cond.time[1:2]))
     torch.testing.assert_close(y[1:2], alone, rtol=1e-9, atol=1e-11)

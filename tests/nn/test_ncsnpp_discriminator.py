@@ -11,8 +11,8 @@ from modkit.nn.embeddings import sinusoidal_embedding
 from modkit.nn.minibatch_std import minibatch_std
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.types import Cond, CondType, TensorType
+from tests.nn.modules import conditions, normal
 from tests.nn.modules import draw as drawn
-from tests.nn.modules import normal
 from tests.refusals import refusals
 
 X = TensorType((1, 8, 8), (-1.0, 1.0))
@@ -20,13 +20,9 @@ TIMED = CondType(concat=X, time=True)
 TINY = {"channels": [4, 4, 6], "embedding": 8}
 
 
-def given(num: int) -> Cond:
-    return Cond(concat=normal(num, 1, 8, 8, seed=5), time=torch.arange(num, dtype=torch.float64))
-
-
 @pytest.mark.parametrize("first", [False, True])
 def test_logits_are_the_equation(first):
-    net, x, cond = drawn(NCSNppDiscriminator(X, TIMED, **TINY, first=first)), normal(6, 1, 8, 8), given(6)
+    net, x, cond = drawn(NCSNppDiscriminator(X, TIMED, **TINY, first=first)), normal(6, 1, 8, 8), conditions(TIMED, 6)
     taps = torch.tensor([1, 3, 3, 1], dtype=torch.float64) / 8
     kernel = torch.outer(taps, taps)
 
@@ -55,7 +51,7 @@ def test_logits_are_the_equation(first):
 def test_every_condition_and_parameter_matters():
     type = replace(TIMED, vector=3, labels=4)
     net = drawn(NCSNppDiscriminator(X, type, **TINY))
-    x, cond = normal(5, 1, 8, 8), replace(given(5), vector=normal(5, 3), labels=torch.arange(5))
+    x, cond = normal(5, 1, 8, 8), replace(conditions(TIMED, 5), vector=normal(5, 3), labels=torch.arange(5))
     logits = net(x, cond)
     assert logits.shape == (5,)
     for name in ("concat", "time", "vector", "labels"):
@@ -68,7 +64,7 @@ def test_every_condition_and_parameter_matters():
 
 def test_r1_differentiates_x_alone_and_reaches_every_parameter_but_the_last_offsets():
     net = drawn(NCSNppDiscriminator(X, TIMED, **TINY))
-    x, cond = normal(5, 1, 8, 8), given(5)
+    x, cond = normal(5, 1, 8, 8), conditions(TIMED, 5)
     cond.concat.requires_grad_()
     R1(gamma=2.0)(net, x, cond).backward()
     leaf = x.clone().requires_grad_()

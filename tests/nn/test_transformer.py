@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from modkit.metrics.flops import operations
 from modkit.nn.transformer import Transformer
 from modkit.types import Cond, CondType, TensorType
+from tests.nn.modules import conditions
 from tests.play import shake
 from tests.refusals import refusals
 
@@ -30,21 +31,6 @@ def network(cond=NOTHING, causal=True, codes=CODES, **options):
     )
 
 
-def values(cond, num, dtype=torch.float64):
-    made = Cond(
-        vector=torch.randn(num, cond.vector, dtype=dtype) if cond.vector else None,
-        noise=torch.randn(num, cond.noise, dtype=dtype) if cond.noise else None,
-        labels=torch.randint(cond.labels + 1, (num,)) if cond.labels else None,
-        context=torch.randn(num, *cond.context, dtype=dtype) if cond.context else None,
-        time=torch.rand(num, dtype=dtype) if cond.time else None,
-    )
-    if cond.concat is None:
-        return made
-    if cond.concat.classes:
-        return replace(made, concat=torch.randint(cond.concat.classes, (num, *cond.concat.shape)))
-    return replace(made, concat=torch.randn(num, *cond.concat.shape, dtype=dtype))
-
-
 def codes(num, type=CODES, seed=1):
     return torch.randint(type.classes, (num, *type.shape), generator=torch.Generator().manual_seed(seed))
 
@@ -60,13 +46,11 @@ def stepped(made, x, cond):
 @pytest.mark.parametrize("cond", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("positions", ["axial", "table"])
 def test_steps_give_the_logits_of_forward(cond, positions):
-    made, x, given = network(cond, positions=positions), codes(3), values(cond, 3)
+    made, x, given = network(cond, positions=positions), codes(3), conditions(cond, 3)
     whole = made(x, given)
     assert whole.shape == (3, 6, 5)
     torch.testing.assert_close(stepped(made, x, given), whole, rtol=0, atol=1e-10)
-    single = Cond(
-        **{name: v.float() if v is not None and v.is_floating_point() else v for name, v in vars(given).items()}
-    )
+    single = conditions(cond, 3, torch.float32)
     torch.testing.assert_close(stepped(made.float(), x, single), made(x, single), rtol=0, atol=1e-5)
 
 
@@ -92,7 +76,7 @@ def test_logits_of_masked_codes_depend_on_all_others():
 @pytest.mark.parametrize("causal", [True, False])
 def test_the_input_is_prefix_start_and_shifted_codes_with_each_position_s_own(causal):
     cond = replace(FULL, concat=TensorType((2, 3), classes=6), time=False, noise=None, labels=None)
-    made, x, given = network(cond, causal), codes(3), values(cond, 3)
+    made, x, given = network(cond, causal), codes(3), conditions(cond, 3)
     seen = []
     made.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     made(x, given)
@@ -116,7 +100,7 @@ def test_a_coarser_map_is_repeated_and_of_a_finer_one_values_are_averaged():
 
 def test_a_map_reaches_a_causal_position_at_that_position():
     cond = CondType(concat=TensorType((2, 2, 3)))
-    made, x, given = network(cond), codes(1), values(cond, 1)
+    made, x, given = network(cond), codes(1), conditions(cond, 1)
     given.concat.requires_grad_()
     for i in range(6):
         (gradient,) = torch.autograd.grad(made(x, given)[0, i, 0], given.concat)
@@ -130,7 +114,7 @@ def test_codes_of_any_rank_move_every_parameter(shape, causal):
     type = TensorType(shape, classes=5)
     cond = replace(FULL, concat=TensorType((3, *shape)))
     made = network(cond, causal, type)
-    made(codes(4, type), values(cond, 4)).square().sum().backward()
+    made(codes(4, type), conditions(cond, 4)).square().sum().backward()
     assert not [name for name, p in made.named_parameters() if p.grad is None or not p.grad.any()]
 
 
@@ -160,6 +144,6 @@ test_what_does_not_fit_is_refused = refusals(
 @torch.no_grad()
 def test_the_operations_of_steps_are_counted_as_those_of_forward():
     """Without its cache a network of n positions would run n times."""
-    made, x, given = network(KINDS["vector"]), codes(3), values(KINDS["vector"], 3)
+    made, x, given = network(KINDS["vector"]), codes(3), conditions(KINDS["vector"], 3)
     forward = operations(lambda: made(x, given)).flops
     assert 0.7 * forward < operations(lambda: stepped(made, x, given)).flops <= forward
