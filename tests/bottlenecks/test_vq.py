@@ -102,7 +102,6 @@ def test_nothing_moves_outside_the_owners_turn(step):
 
 
 def test_microbatches_keep_the_sums_of_one_batch():
-    torch.manual_seed(0)
     whole = VectorQuantizer(TensorType((3, 4, 4)), num_codes=32, revive=0.9).double()
     split = copy.deepcopy(whole)
     h = torch.randn(8, 3, 4, 4, dtype=torch.float64)
@@ -158,7 +157,6 @@ def test_revival_draws_uniformly_by_the_steps_rng():
 
 
 def test_prepare_starts_the_codes_at_kmeans():
-    torch.manual_seed(0)
     centres = 20 * torch.randn(8, 3)
     h = (centres[torch.arange(64) % 8] + 0.01 * torch.randn(64, 3)).view(8, 8, 3).transpose(1, 2)
     part = VectorQuantizer(TensorType((3, 8)), num_codes=8, channels=3)
@@ -198,7 +196,6 @@ def test_prepare_with_fewer_vectors_than_codes():
 
 
 def test_training_lowers_the_distortion():
-    torch.manual_seed(0)
     part = make(num_codes=16, decay=0.9)
     z = torch.randn(256, 2, dtype=torch.float64)
     first = part(z, None).losses["commitment"]
@@ -211,7 +208,6 @@ def test_training_lowers_the_distortion():
 
 
 def test_bfloat16_autocast_keeps_codes_and_sums_in_float32():
-    torch.manual_seed(0)
     part = VectorQuantizer(TensorType((8, 4, 4)), num_codes=32)
     h = torch.randn(4, 8, 4, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):

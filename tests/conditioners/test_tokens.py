@@ -14,11 +14,6 @@ FIELDS = {"caption": TensorType((5,), classes=7), "labels": TensorType((), class
 SMALL = {"width": 8, "heads": 2}
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 def captions(num, **options):
     part = Tokens(FIELDS, field="caption", **{**SMALL, **options})
     return part, {"caption": torch.randint(0, 7, (num, 5))}

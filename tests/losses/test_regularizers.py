@@ -8,7 +8,6 @@ from modkit.types import Cond
 
 @pytest.mark.smoke
 def test_quadratic_critic_by_hand():
-    torch.manual_seed(0)
     matrix = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
     x = torch.randn(7, 4, dtype=torch.float64)
     penalty = R1(gamma=3.0)(lambda x, cond: ((x @ matrix) * x).sum(1) / 2, x, Cond())

@@ -109,11 +109,6 @@ def made(x, fields=None, **options):
     return Site(plan(spec(use(Cascade, **options))), meta=False).model(x, fields or {})
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 def hierarchies(x):
     """Every value of some codes."""
     each = [list(itertools.product(range(one.classes), repeat=one.numel)) for one in x]

@@ -95,7 +95,6 @@ def test_depth_follows_from_the_size(size: tuple[int, int], start: tuple[int, in
 
 def test_initialisation_is_the_papers() -> None:
     """Standard deviations of 8e3 draws and more: within 5 standard errors, s / sqrt(2 n)."""
-    torch.manual_seed(0)
     image = TensorType((3, 16, 16), (-1.0, 1.0))
     generator, critic = DCGANGenerator(TensorType((32,)), image, CondType()), DCGANDiscriminator(image, CondType())
     weights = [generator.project.weight, *(m.weight for m in generator.layers if isinstance(m, nn.ConvTranspose2d))]

@@ -58,7 +58,6 @@ def test_a_block_is_its_equation(resample, style):
 
 
 def test_a_fresh_block_is_its_skip_over_sqrt_2_and_noise_starts_without_a_say():
-    torch.manual_seed(0)
     block, x = Block(2, 8, 8, style=6).double(), normal(3, 8, 4, 4)
     torch.testing.assert_close(block(x, None, normal(3, 6)), x / math.sqrt(2), rtol=0, atol=1e-3)
     assert block.norm_0.style.bias.tolist() == [1.0] * 8 + [0.0] * 8
