@@ -8,6 +8,7 @@ from modkit import build, use
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, Denoised
 from tests.play import digits, spec, turn
+from tests.refusals import refusals
 
 LABEL = {"conditioner": use("label", width=5, drop=0.5)}
 
@@ -187,20 +188,16 @@ def test_samples_are_made_in_eval_mode_without_gradients_and_modes_are_put_back(
     assert model.training and model.network.training and not model.conditioner.training
 
 
-def test_what_cannot_be_sampled_is_said():
-    model, plain = made(**LABEL).float(), made().float()
-    generator = torch.Generator().manual_seed(0)
-    for call, message in (
-        (lambda: model.sample(0), "num >= 1, batch_size >= 1 and first >= 0, got 0, 256 and 0"),
-        (lambda: model.sample(2, batch_size=0), "num >= 1, batch_size >= 1 and first >= 0, got 2, 0 and 0"),
-        (lambda: model.sample(2, seed=0, generator=generator), "a seed or a generator, got both"),
-        (lambda: model.sample(2, label=3), "the field 'label', expected one of: labels"),
-        (lambda: plain.sample(2, labels=3), "expected one of: none: the model is unconditional"),
-        (lambda: model.sample(2, labels=[1, 2, 3]), "one value of 'labels' for each of 2 samples, got 3"),
-        (lambda: model.sample(2, labels=10), r"labels in \[0, 10\), got 10..10"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call()
+test_what_cannot_be_sampled_is_said = refusals(
+    ({"num": 0}, "num >= 1, batch_size >= 1 and first >= 0, got 0, 256 and 0"),
+    ({"batch_size": 0}, "num >= 1, batch_size >= 1 and first >= 0, got 2, 0 and 0"),
+    ({"seed": 0, "generator": torch.Generator()}, "a seed or a generator, got both"),
+    ({"label": 3}, "the field 'label', expected one of: labels"),
+    ({"slots": {}, "labels": 3}, "expected one of: none: the model is unconditional"),
+    ({"labels": [1, 2, 3]}, "one value of 'labels' for each of 2 samples, got 3"),
+    ({"labels": 10}, r"labels in \[0, 10\), got 10..10"),
+    of=lambda options: made(**options.pop("slots", LABEL)).float().sample(**{"num": 2, **options}),
+)
 
 
 def test_a_generator_gives_a_seed_and_moves_on():
