@@ -21,12 +21,12 @@ from modkit.rng import Rng
 from modkit.runs.files import replace_file
 from modkit.runs.pictures import picture, png
 
-__all__ = ["measured", "reference"]
+__all__ = ["measure", "reference"]
 
 _BATCH = 250  # samples drawn at a time
 
 
-def measured(plan: Plan, row: Row, run: Run, seed: int, out: Path) -> Report:
+def measure(plan: Plan, row: Row, run: Run, seed: int, out: Path) -> Report:
     """The report of a row: distances, sharpness, cost, copying and, of a first stage, its reconstructions.
 
     A picture of samples is left in `out`, and what real images score.

@@ -12,7 +12,7 @@ import modkit
 from examples.ddgan_steps import study
 from examples.ddgan_steps.study import Plan, carry_out
 from examples.ddgan_steps.verdict import no_worse, recall_claim, report, speed_claim
-from examples.studies.page import inserted
+from examples.studies.page import insert
 from tests.examples.killing import killed_after, killed_at_save
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ def test_the_report_has_every_chain_at_every_checkpoint_and_says_what_is_contrad
 
 
 def test_the_page_of_the_study_has_the_marks():
-    assert "new figures" in inserted((ROOT / "docs" / "ddgan.md").read_text(), "new figures")
+    assert "new figures" in insert((ROOT / "docs" / "ddgan.md").read_text(), "new figures")
 
 
 def test_both_specs_have_the_same_network_but_for_the_noise():
@@ -133,9 +133,9 @@ def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path):
     assert (broken / "report.md").read_text().count("\n- ") == 2
 
 
-def test_a_study_of_another_plan_is_not_gone_on_with(tmp_path):
+def test_a_study_of_another_plan_is_not_resumed(tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps({"updates": 3}))
-    with pytest.raises(ValueError, match="the study expects .* to hold one of .*'updates': 3"):
+    with pytest.raises(ValueError, match="to hold a study of the same plan, got one with another seeds"):
         carry_out(PLAN, tmp_path)
 
 
