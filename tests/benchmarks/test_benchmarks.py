@@ -2,7 +2,9 @@ import pytest
 import torch
 
 import modkit
+from modkit.cli.scaffold import STARTERS
 from modkit.models.step import StepContext
+from modkit.parts.registry import registry
 from modkit.training.players import weigh_losses
 from modkit.types import Batch
 from tests.benchmarks import samplers, start, training
@@ -57,4 +59,18 @@ def test_every_sampler_is_timed_beside_its_peer(name):
 
 
 def test_starts_are_timed_with_plugins():
-    assert set(start.measure(runs=1, plugins=2)) == {*start.COMMANDS, "modkit list, 2 plug-ins more"}
+    costs = start.measure(runs=1, plugins=2)
+    more = {f"{name}, 2 plug-ins more" for name in start.COMMANDS if name.startswith("modkit")}
+    assert costs.keys() == {*start.COMMANDS, *more}
+    assert all(0 < one.processor for runs in costs.values() for one in runs)
+
+
+def test_the_plugins_are_listed(tmp_path, monkeypatch):
+    start.install(tmp_path, 3)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.cache_clear()
+    try:
+        found = [entry.part for entry in registry().parts() if entry.part.name.startswith("acme")]
+    finally:
+        registry.cache_clear()
+    assert [part.kind for part in found] == sorted(list(STARTERS)[:3])
