@@ -167,19 +167,6 @@ def test_a_sample_is_the_chain_of_posteriors_under_fresh_noise(steps):
     assert len(seen) == steps
 
 
-SCHEDULES = [use(VP), use("linear", num=20), use("cosine"), use("edm", sigma_max=10.0)]
-SAMPLERS = [use("ancestral"), use("ancestral", steps=2), use("ddim", steps=4), use("heun", steps=3)]
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
-def test_any_schedule_and_sampler_will_do(schedule, sampler):
-    model = made(schedule=schedule, sampler=sampler)
-    for player in ("discriminator", "generator"):
-        assert all(loss.isfinite() for loss in model.losses(player, digits(5, F64), turn(player)).values())
-    assert model.sample(3, seed=0).isfinite().all()
-
-
 def test_conditions_reach_both_sides_and_the_conditioner_is_the_generator_s():
     model = made(**CONVS, **LABEL)
     assert [(one.name, one.modules, one.against) for one in model.players()] == [

@@ -295,21 +295,12 @@ def test_its_loss_is_minus_the_bound_in_expectation(prior):
 
 
 def test_a_run_resumed_in_the_middle_of_joint_training_equals_the_one_never_stopped(tmp_path):
-    net = "{use: mlp, width: 8, depth: 1}"
-    denoiser = "{use: mlp, width: 8, depth: 1, dropout: 0.2}"
-    resumed_from_each(
-        f"""
-name: joint
-data: {{use: digits, size: 8}}
-model:
-  use: latent
-  joint: true
-  autoencoder: {{encoder: {net}, bottleneck: {{use: gaussian, channels: 2}}, decoder: {net}}}
-  prior: {{use: diffusion, network: {denoiser}, parametrization: v, sampler: {{use: ddim, steps: 2}}}}
-train: {{steps: 4, batch_size: 16, accumulate: 2, ema: 0.9, players: {{"autoencoder/*": {{every: 2}}}}, {EVERY}}}
-""",
-        tmp_path,
-    )
+    net = use("mlp", width=8, depth=1)
+    denoiser = use("mlp", width=8, depth=1, dropout=0.2)
+    prior = use("diffusion", network=denoiser, parametrization="v", sampler=use("ddim", steps=2))
+    model = joint(prior, {"encoder": net, "bottleneck": use("gaussian", channels=2), "decoder": net})
+    players = {"autoencoder/*": {"every": 2}}
+    resumed_from_each(spec(model, batch_size=16, accumulate=2, ema=0.9, players=players, **EVERY), tmp_path)
 
 
 def test_the_autoencoder_may_begin_alone_under_the_untrained_prior(tmp_path):

@@ -162,6 +162,17 @@ def test_spectral_norm_makes_the_largest_singular_value_one(name):
         assert layer.bias is not None or layer is module.projection.v
 
 
+@pytest.mark.parametrize(
+    ("critic", "size", "options"),
+    [(DCGANDiscriminator, 4, {}), (DCGANDiscriminator, 4, {"spectral_norm": True}), (PatchDiscriminator, 6, {})],
+)
+def test_discriminators_have_second_derivatives(critic, size, options):
+    net = draw(critic(TensorType((1, size, size)), SHORT, channels=4, **options))
+    x, cond = normal(2, 1, size, size), conditions(SHORT, 2)
+    settle(net, x, cond)
+    assert torch.autograd.gradgradcheck(lambda x: net(x, cond), (x.requires_grad_(),))
+
+
 def test_safetensors_round_trip(name):
     module, other = (draw(PARTS[name].make(), seed=seed, scale=PARTS[name].scale) for seed in (0, 5))
     for _ in range(3):

@@ -8,6 +8,7 @@ from torch import nn
 from modkit.nn.unet import UNet
 from modkit.types import Cond, CondType, TensorType
 from tests.nn.modules import Written, conditions, narrow
+from tests.refusals import refusals
 
 SMALL = {"channels": [8, 16], "blocks": 1, "head_channels": 8, "embedding": 12}
 
@@ -111,32 +112,6 @@ def test_a_network_runs_at_other_sizes_than_its_type():
     assert torch.equal(square(x, cond), oblong(x, cond))
 
 
-def test_coarser_codes_as_a_map():
-    x = TensorType((2, 7, 8))
-    net = spread(UNet(x, x, CondType(concat=TensorType((4, 4), classes=5)), **SMALL).double())
-    values, codes = torch.randn(2, 2, 7, 8, dtype=torch.float64), torch.randint(0, 5, (2, 4, 4))
-    embedded = net.join.codes(codes).movedim(-1, 1).repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :7]
-    plain = UNet(TensorType((10, 7, 8)), x, CondType(), **SMALL).double()
-    plain.load_state_dict({key: value for key, value in net.state_dict().items() if not key.startswith("join")})
-    torch.testing.assert_close(net(values, Cond(concat=codes)), plain(torch.cat([values, embedded], dim=1), Cond()))
-
-
-def test_tokens_are_a_set():
-    net, x, cond = full((6, 6), attention=[3])
-    order = torch.randperm(6)
-    torch.testing.assert_close(net(x, replace(cond, context=cond.context[:, order])), net(x, cond))
-    twice = replace(cond, context=cond.context.repeat(1, 2, 1))
-    torch.testing.assert_close(net(x, twice), net(x, cond))
-
-
-def test_a_finer_map_is_averaged_to_x_s_grid():
-    x = TensorType((2, 3, 4))
-    net = spread(UNet(x, x, CondType(concat=TensorType((1, 6, 12))), **SMALL).double())
-    values, concat = torch.randn(2, 2, 3, 4, dtype=torch.float64), torch.randn(2, 1, 6, 12, dtype=torch.float64)
-    coarse = concat.unflatten(3, (4, 3)).unflatten(2, (3, 2)).mean((3, 5))
-    torch.testing.assert_close(net(values, Cond(concat=concat)), net(values, Cond(concat=coarse)))
-
-
 def test_directional_derivative():
     net, x, cond = full((4, 5), attention=[5])
     v, w = torch.randn_like(x), torch.randn(3, 3, 4, 5, dtype=torch.float64)
@@ -146,18 +121,19 @@ def test_directional_derivative():
     torch.testing.assert_close((grad * v).sum(), (central * w).sum(), atol=1e-7, rtol=1e-6)
 
 
-def test_refusals_name_expected_and_received():
-    x = TensorType((1, 8, 8))
-    with pytest.raises(ValueError, match="UNet expects continuous maps .*, got 8 unbounded"):
-        UNet(TensorType((8,)), TensorType((8,)), CondType())
-    with pytest.raises(ValueError, match=r"UNet expects out of x's size \(8, 8\), got \(8, 9\)"):
-        UNet(x, TensorType((1, 8, 9)), CondType())
-    with pytest.raises(ValueError, match=r"UNet expects attention at resolutions among \[8, 4\], got \[16\]"):
-        UNet(x, x, CondType(), attention=[16])
-    with pytest.raises(ValueError, match=r"UNet expects channels and blocks of at least 1, got \[8\] and 0"):
-        UNet(x, x, CondType(), channels=[8], blocks=0)
-    net, values, cond = full((6, 6))
-    with pytest.raises(ValueError, match="expects tokens `context`, got None"):
-        net(values, replace(cond, context=None))
-    with pytest.raises(ValueError, match="expects a Cond with `time`"):
-        net(values, replace(cond, time=None))
+X = TensorType((1, 8, 8))
+
+
+def missing(name):
+    net, x, cond = full((6, 6))
+    return net(x, replace(cond, **{name: None}))
+
+
+test_refusals_name_expected_and_received = refusals(
+    (lambda: UNet(TensorType((8,)), X, CondType()), "UNet expects continuous maps .*, got 8 unbounded"),
+    (lambda: UNet(X, TensorType((1, 8, 9)), CondType()), r"expects out of x's size \(8, 8\), got \(8, 9\)"),
+    (lambda: UNet(X, X, CondType(), attention=[16]), r"attention at resolutions among \[8, 4\], got \[16\]"),
+    (lambda: UNet(X, X, CondType(), channels=[8], blocks=0), r"channels and blocks of at least 1, got \[8\] and 0"),
+    (lambda: missing("context"), "expects tokens `context`, got None"),
+    (lambda: missing("time"), "expects a Cond with `time`"),
+)

@@ -1,3 +1,4 @@
+from functools import partial
 from typing import get_type_hints
 
 import pytest
@@ -104,6 +105,24 @@ def test_every_sampler_on_every_schedule_finds_a_mixtures_modes_in_proportion(na
     torch.testing.assert_close(share.mean(0), mixture.weights, rtol=0, atol=0.05)  # three standard errors
     spread = x - mixture.means[share.argmax(1)]
     assert float(spread.std()) == pytest.approx(0.3, abs=0.045)  # what 60 ancestral steps leave
+
+
+@pytest.mark.parametrize(
+    ("make", "sigma_min", "steps", "order", "error"),
+    [
+        (partial(Euler, sigma_min=1e-4), 0.002, 200, 1, 0.05),
+        (partial(Heun, sigma_min=1e-5), 0.002, 100, 2, 0.1),
+        (DPMSolverPlusPlus, 1e-5, 200, 2, 0.15),
+    ],
+    ids=["euler", "heun", "dpm-solver++"],
+)
+def test_it_converges_at_its_order(make, sigma_min, steps, order, error):
+    mixture, schedule = gaussian([0.5], [[0.3]]), EDM(sigma_min=sigma_min)
+    start = torch.tensor([[1.0], [-0.4]], dtype=F64)
+    exact = 0.5 + (80 * start - 0.5) * (0.3 / (0.3 + 80**2)) ** 0.5
+    samplers = [make(schedule, TensorType((1,)), steps=num) for num in (steps, 2 * steps, 4 * steps)]
+    errors = torch.stack([(sample(one, mixture.denoiser(schedule), start) - exact).abs().max() for one in samplers])
+    assert (torch.log2(errors[:-1] / errors[1:]) - order).abs().max() < error
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
