@@ -112,16 +112,12 @@ def test_every_parameter_takes_a_gradient_none_included():
     assert part.embedding.weight.grad[7].any()
 
 
-def test_round_trip_dtype_and_meta():
+def test_round_trip_keeps_the_examples():
     (part, fields), (other, _) = captions(2), captions(2)
     part.prepare([Batch(torch.zeros(2, 1), fields)])
     other.load_state_dict(load(save(part.state_dict())))
     assert torch.equal(part(fields, None).context, other(fields, None).context)
     assert torch.equal(part.draw(9, Rng(0))["caption"], other.draw(9, Rng(0))["caption"])
-    assert part.bfloat16()(fields, None).context.dtype == torch.bfloat16
-    meta = Tokens(FIELDS, field="caption").to("meta")
-    assert meta({"caption": torch.empty(3, 5, dtype=torch.int64, device="meta")}, Rng(0)).context.shape == (3, 5, 128)
-    assert meta.null(2).context.shape == (2, 5, 128)
 
 
 test_refuses = refusals(

@@ -13,7 +13,7 @@ from examples.ddgan_steps import study
 from examples.ddgan_steps.study import Plan, carry_out
 from examples.ddgan_steps.verdict import no_worse, recall_claim, report, speed_claim
 from examples.studies.page import insert
-from tests.examples.killing import killed_after, killed_at_save
+from tests.examples.killing import resume_after_kills
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "ddgan_steps"
@@ -112,19 +112,8 @@ def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path):
     trained = [line.split()[1] for line in said if line.startswith("training")]
     assert trained == ["ddgan-1-0", "ddgan-4-0", "ddpm-0", "ddgan-1-1", "ddgan-4-1", "ddpm-1"]
 
-    broken = tmp_path / "broken"
-    with killed_after(study.modkit, "train", 4, killed_at_save(2)), pytest.raises(KeyboardInterrupt):
-        carry_out(PLAN, broken, said.append)
-    assert modkit.Run.open(broken / "runs" / "ddgan-4-1").status == "started"
-    with killed_after(study, "_scores", 5), pytest.raises(KeyboardInterrupt):
-        carry_out(PLAN, broken, said.append)
-    assert len(list((broken / "figures").iterdir())) == 5
-    kept = [*(broken / "figures").iterdir(), *broken.glob("runs/*-0/checkpoints/*/*")]
-    before = {path: path.stat().st_mtime_ns for path in kept}
-    carry_out(PLAN, broken, said.append)
-
-    assert before == {path: path.stat().st_mtime_ns for path in before}
-    found = json.loads((broken / "study.json").read_bytes())
+    broken, kills = tmp_path / "broken", {"train": 4, "save": 2, "run": "ddgan-4-1", "score": "_scores", "scores": 5}
+    found = resume_after_kills(study, PLAN, broken, **kills)
     assert {**found, "seconds": 0, "claims": 0} == {**whole, "seconds": 0, "claims": 0}
     assert set(found["chains"]) == {"1", "4"} and set(found["chains"]["4"]) == {"1", "2", "3"}
     first, last = (found["chains"]["4"][update] for update in ("1", "3"))

@@ -14,7 +14,7 @@ from examples.latent_or_pixels.verdict import claims, report
 from examples.studies.budget import Trial
 from examples.studies.mean import Mean
 from examples.studies.page import insert
-from tests.examples.killing import killed_after, killed_at_save
+from tests.examples.killing import resume_after_kills
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "latent_or_pixels"
@@ -155,18 +155,8 @@ def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path):
     broken.mkdir()
     (broken / "budget.json").write_bytes((tmp_path / "whole" / "budget.json").read_bytes())
     (broken / "classifier.safetensors").write_bytes((tmp_path / "whole" / "classifier.safetensors").read_bytes())
-    with killed_after(study.modkit, "train", 2, killed_at_save(1)), pytest.raises(KeyboardInterrupt):
-        carry_out(PLAN, broken, said.append)
-    assert modkit.Run.open(broken / "runs" / "latent-1").status == "started"
-    with killed_after(study, "_drawn", 3), pytest.raises(KeyboardInterrupt):
-        carry_out(PLAN, broken, said.append)
-    assert len(list((broken / "figures").iterdir())) == 3
-    kept = [*(broken / "figures").iterdir(), *broken.glob("runs/*-0/checkpoints/*/*")]
-    before = {path: path.stat().st_mtime_ns for path in kept}
-    carry_out(PLAN, broken, said.append)
-
-    assert before == {path: path.stat().st_mtime_ns for path in before}
-    found = json.loads((broken / "study.json").read_bytes())
+    kills = {"train": 2, "save": 1, "run": "latent-1", "score": "_drawn", "scores": 3}
+    found = resume_after_kills(study, PLAN, broken, **kills)
     assert unclocked(found) == unclocked(whole)
     assert found["rows"]["latent"][0]["NFE"] == 2
     assert found["rows"]["pixels"][0]["NFE"] == 3

@@ -128,16 +128,6 @@ def test_guidance_combines_the_label_s_logits_with_those_of_none(scale):
         assert model.sample(1, seed=0, labels=label).item() == want.argmax()
 
 
-def test_the_unconditional_network_is_asked_where_guidance_needs_it(monkeypatch):
-    calls = []
-    step = Transformer.step
-    monkeypatch.setattr(Transformer, "step", lambda self, *args: calls.append(0) or step(self, *args))
-    for guidance, num in (("none", 1), (use("cfg", scale=1.0), 1), (use("cfg", scale=3.0), 2)):
-        calls.clear()
-        conditional(guidance=guidance).sample(2, seed=0, labels=3)
-        assert len(calls) == num
-
-
 def test_the_bound_of_a_latent_is_the_autoencoder_s_plus_the_exact_one():
     model, batch = build(spec(over_codes(prior()))).double(), digits(4, torch.float64)
     codes = model.autoencoder.encode(batch.tensor, "codes")

@@ -139,11 +139,14 @@ def test_compiled_equals_eager(name):
     torch.testing.assert_close(module(*inputs(name)), expected)
 
 
-def test_samples_do_not_see_each_other(name):
+def test_samples_do_not_see_each_other_but_through_batch_norm_in_training(name):
     module = settle(draw(PARTS[name].make(), scale=PARTS[name].scale), *inputs(name))
     rows = inputs(name, lambda value: value[1:3])
     if name != "ncsnpp discriminator":  # its last layer sees the standard deviation across the batch
         torch.testing.assert_close(module(*rows), module(*inputs(name))[1:3])
+    if any(isinstance(one, nn.BatchNorm2d) for one in module.modules()):
+        module.train()
+        assert not torch.allclose(module(*rows), module(*inputs(name))[1:3])
 
 
 @pytest.mark.parametrize("name", [name for name in PARTS if name.endswith("spectral")])

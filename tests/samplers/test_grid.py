@@ -1,11 +1,9 @@
 from functools import partial
-from typing import get_type_hints
 
 import pytest
 import torch
 
 from modkit.diffusion.schedules import EDM, Cosine, Flow, Linear, find_noise_range
-from modkit.kinds import Schedule
 from modkit.rng import Rng
 from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun
 from modkit.samplers.grid import choose_times, space_noise_levels
@@ -208,13 +206,6 @@ def test_grids_are_built_on_the_cpu_where_modules_are_built_on_meta(name, schedu
     with torch.device("meta"):
         sampler = SAMPLERS[name](schedule(), X, 6)
     assert torch.equal(sampler.times(), SAMPLERS[name](schedule(), X, 6).times())
-
-
-@pytest.mark.parametrize("cls", [Ancestral, DDIM, DPMSolverPlusPlus, Euler, Heun])
-def test_annotations_resolve_and_defaults_build(cls):
-    hints = get_type_hints(cls.__init__)
-    assert hints["schedule"] is Schedule and hints["x"] is TensorType
-    assert cls(Linear(), X).times()[0] == pytest.approx(1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -59,10 +59,8 @@ def _no_last_layer(path, term, player):
 
 def _before_last_layer(term):
     """The loss arises before the decoder, whose last layer would balance it."""
-    reason = (
-        f"Adaptive weight of '{term}' expects this loss and nll to depend on the decoder's last layer, got one that"
-    )
-    return rf"model\.weights\.{term}: it cannot weigh a loss of autoencoder: {reason} does not"
+    expected = f"Adaptive weight of '{term}' expects this loss and nll to depend on the decoder's last layer"
+    return rf"model\.weights\.{term}: it cannot weigh a loss of autoencoder: {expected}, got one that does not"
 
 
 def _no_fields(path, part, expected):
