@@ -55,6 +55,16 @@ def trainer(spec: Spec, path: Path, loggers: Any = (), progress: Progress | None
     return Trainer(model, data, settings, engine, run, Callbacks(run, loggers), progress or Silent())
 
 
+class Notes(Silent):
+    """A `Progress` that keeps the notes."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
 def shake(module: Any, scale: float, seed: int = 0) -> Any:
     """The module, each parameter moved by noise: a new network's zeros hide much."""
     generator = torch.Generator().manual_seed(seed)

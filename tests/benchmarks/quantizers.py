@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,13 +33,6 @@ from modkit.types import TensorType
 from tests.benchmarks.turns import parse, take_turns
 
 PRODUCT, KEPT, OURS, PEER = "product", "product, kept", "modkit", "vector-quantize-pytorch"
-
-
-class Agreement(NamedTuple):
-    """A search beside float64's: how many indices differ, and by how much of the squared distance at most."""
-
-    differing: int
-    gap: float
 
 
 def our_step(num_codes: int, channels: int) -> Callable[[Tensor], None]:
@@ -94,15 +86,15 @@ def measure(num: int, num_codes: int, channels: int, *, rounds: int) -> dict[str
     return take_turns({name: partial(fresh, run) for name, run in runs.items()}, rounds)
 
 
-def agreement(vectors: Tensor, codes: Tensor) -> Agreement:
-    """The search beside float64's over all codes, a few vectors at a time."""
+def agreement(vectors: Tensor, codes: Tensor) -> tuple[int, float]:
+    """The search beside float64's: how many indices differ, and by how much of the squared distance at most."""
     found, differing, gap = find_nearest(vectors, codes), 0, 0.0
     for z, index in zip(vectors.double().split(256), found.split(256)):
         distances = torch.cdist(z, codes.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
         least, best = distances.min(1)
         differing += int((best != index).sum())
         gap = max(gap, float((distances.gather(1, index[:, None])[:, 0] / least - 1).max()))
-    return Agreement(differing, gap)
+    return differing, gap
 
 
 def peak(run: Callable[[], object]) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import diffusers
 import torch
@@ -33,14 +33,6 @@ PAIRS = {
 }
 
 
-class Row(NamedTuple):
-    """Microseconds a step."""
-
-    sampler: float
-    whole: float
-    diffusers: float
-
-
 def run_diffusers(scheduler: Any, out: Tensor, x: Tensor) -> None:
     """A run of diffusers' scheduler."""
     for t in scheduler.timesteps:
@@ -48,8 +40,8 @@ def run_diffusers(scheduler: Any, out: Tensor, x: Tensor) -> None:
         x = scheduler.step(out, t, x).prev_sample
 
 
-def measure(name: str, *, rounds: int = 20, steps: int = 50) -> Row:
-    """The fastest of some rounds, after one that warms up."""
+def measure(name: str, *, rounds: int = 20, steps: int = 50) -> dict[str, float]:
+    """Microseconds a step of the fastest of some rounds, after one that warms up."""
     ours, theirs = PAIRS[name]
     schedule = Linear()
     sampler = ours(schedule, TensorType((4, 32, 32)), steps=steps)
@@ -71,7 +63,7 @@ def measure(name: str, *, rounds: int = 20, steps: int = 50) -> Row:
         "whole": lambda: sample(sampler, whole, x, rng=Rng(0)),
         "diffusers": lambda: run_diffusers(next(fresh), out, x),
     }
-    return Row(**{name: min(times) / steps * 1e6 for name, times in take_turns(runs, rounds).items()})
+    return {name: min(times) / steps * 1e6 for name, times in take_turns(runs, rounds).items()}
 
 
 def bare(rounds: int) -> float:
@@ -89,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{'':14}{'sampler':>9}{'whole':>9}{'diffusers':>11}{'sampler/diffusers':>19}{'whole/diffusers':>17}")
     for name in PAIRS:
         row = measure(name, rounds=given.rounds, steps=given.steps)
-        ratios = f"{row.sampler / row.diffusers:19.2f}{row.whole / row.diffusers:17.2f}"
-        print(f"{name:14}{row.sampler:9.0f}{row.whole:9.0f}{row.diffusers:11.0f}{ratios}", flush=True)
+        ratios = f"{row['sampler'] / row['diffusers']:19.2f}{row['whole'] / row['diffusers']:17.2f}"
+        print(f"{name:14}{row['sampler']:9.0f}{row['whole']:9.0f}{row['diffusers']:11.0f}{ratios}", flush=True)
 
 
 if __name__ == "__main__":

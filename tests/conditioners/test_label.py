@@ -1,6 +1,5 @@
 import pytest
 import torch
-from safetensors.torch import load, save
 
 from modkit.conditioners import Label
 from modkit.rng import Rng
@@ -69,15 +68,6 @@ def test_another_field_name():
     part = Label({"digit": TensorType((), classes=2)}, field="digit", width=3)
     assert list(part.draw(2, Rng(0))) == ["digit"]
     assert torch.equal(part({"digit": torch.tensor([1])}, None).vector, part.embedding.weight[1:2])
-
-
-def test_safetensors_round_trip_keeps_the_frequencies():
-    part, other = Label(FIELDS), Label(FIELDS)
-    part.prepare([batch(0, 1, 1)])
-    other.load_state_dict(load(save(part.state_dict())))
-    assert torch.equal(part.frequencies, other.frequencies)
-    labels = {"labels": torch.tensor([0, 3])}
-    assert torch.equal(part(labels, None).vector, other(labels, None).vector)
 
 
 test_refuses = refusals(

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from modkit import use
 from modkit.conditioners import Label, Map, NoConditioner, Several, Tokens
@@ -61,6 +62,16 @@ def test_fields_are_drawn_by_the_first_that_reads_them():
     assert set(drawn) == {"labels", "mask"}
     assert torch.equal(drawn["labels"], part.parts["a"].draw(7, Rng(0).at("a"))["labels"])
     assert set(part.state_dict()) >= {"parts.a.embedding.weight", "parts.b.embedding.weight", "parts.c.examples.num"}
+
+
+@pytest.mark.parametrize("make", [LABEL, WORDS, Map])
+def test_a_round_trip_keeps_what_a_part_was_prepared_with(make):
+    part, other, given = make(fields=FIELDS).eval(), make(fields=FIELDS).eval(), fields(6)
+    part.prepare([Batch(torch.zeros(6, 1), given)])
+    other.load_state_dict(load(save(part.state_dict())))
+    torch.testing.assert_close(other.draw(9, Rng(0)), part.draw(9, Rng(0)), rtol=0, atol=0)
+    for one, same in zip(vars(part(given, None)).values(), vars(other(given, None)).values()):
+        assert one is same is None or torch.equal(one, same)
 
 
 def test_none_is_nothing():

@@ -49,3 +49,10 @@ def test_a_map_is_what_the_decoding_draws_from_guided_logits(part):
     got = draw_map(decoding, guidance, predicting(0, shape=(6, 6, 5)), predicting(1, shape=(6, 6, 5)), CODES, 4, Rng(0))
     want = decoding(guide(guidance, predicting(0, shape=(6, 6, 5)), predicting(1, shape=(6, 6, 5)), mask=5), 4, Rng(0))
     assert torch.equal(got, want.view(4, 2, 3)) and not torch.equal(got[0], got[1])
+
+
+@pytest.mark.parametrize("part", [Raster, MaskGIT])
+def test_a_sample_depends_on_its_row_alone(part):
+    decoding, predict = part(CODES), predicting(0, shape=(6, 6, 5))
+    parts = [decoding(predict, num, Rng(0).rows(first)) for first, num in ((0, 2), (2, 4), (6, 3))]
+    assert torch.equal(torch.cat(parts), decoding(predict, 9, Rng(0)))

@@ -15,6 +15,7 @@ __all__ = [
     "conditions",
     "convolve",
     "draw",
+    "halve",
     "leaky",
     "narrow",
     "normal",
@@ -72,6 +73,13 @@ def convolve(layer: nn.Conv2d, x: Tensor, stride: int = 2) -> Tensor:
     """A 4x4 convolution of padding 1 as an explicit sum over windows."""
     y = torch.einsum("bchwij,ocij->bohw", windows(x, stride), layer.weight)
     return y if layer.bias is None else y + layer.bias[:, None, None]
+
+
+def halve(x: Tensor) -> Tensor:
+    """The FIR filter of StyleGAN2, and every second pixel of what it gives."""
+    taps = torch.tensor([1, 3, 3, 1], dtype=x.dtype) / 8
+    kernel = torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4)
+    return F.conv2d(F.pad(x, (1, 1, 1, 1)), kernel, stride=2, groups=x.shape[1])
 
 
 def narrow(wide: nn.Module) -> dict[str, Tensor]:

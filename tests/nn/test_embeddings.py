@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,12 +79,7 @@ def test_embedding_of_nothing_is_zero_without_parameters():
 
 @pytest.mark.parametrize("name", ["vector", "noise", "labels", "time"])
 def test_a_missing_condition_is_named(name):
-    cond = Cond(
-        **{
-            key: None if key == name else getattr(conditions(ALL, 2), key)
-            for key in ("vector", "noise", "labels", "time")
-        }
-    )
+    cond = replace(conditions(ALL, 2), **{name: None})
     with pytest.raises(ValueError, match=f"expects a Cond with `{name}`, as its type says, got None"):
         CondEmbedding(ALL, 8).double()(cond, torch.zeros(2, 1, dtype=torch.float64))
 

@@ -19,10 +19,9 @@ from modkit import Run, Spec, use
 from modkit.cli.app import app
 from modkit.engines.local import LocalEngine
 from modkit.losses.likelihoods import MSE
-from modkit.progress import Silent
 from modkit.runs import checkpoint as store
 from modkit.specs.overrides import apply
-from tests.play import spec
+from tests.play import Notes, spec
 from tests.run_folders import contents, differing
 
 EVERY = {"log": {"every": 1}, "samples": {"every": 2, "num": 4}, "checkpoints": {"every": 1, "keep": 100}}
@@ -217,16 +216,6 @@ def test_with_every_checkpoint_damaged_a_run_starts_again_and_is_kept_at_each_st
         trained(few, run, resume=True)
     assert store.names(run / "checkpoints") == ["step-00000001", "step-00000002"]
     assert not differing(trained(few, run, resume=True), whole)
-
-
-class Notes(Silent):
-    """A `Progress` that keeps the notes."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 @pytest.fixture

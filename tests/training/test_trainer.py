@@ -8,12 +8,11 @@ from modkit import build, use
 from modkit.data.digits import Digits
 from modkit.data.loader import Loader
 from modkit.models.model import Model, Player
-from modkit.progress import Silent
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
 from modkit.runs.pictures import picture, png
 from modkit.training.trainer import TrainingError
-from tests.play import LINEAR, MLP, spec, state, trainer
+from tests.play import LINEAR, MLP, Notes, spec, state, trainer
 
 LINE = use("autoencoder", **LINEAR, bottleneck="identity")  # a linear decoder of the pixels
 VAE = use("autoencoder", **MLP)
@@ -251,14 +250,9 @@ def test_rows_are_logged_at_their_steps_and_clocks_stand_elsewhere(tmp_path):
 
 
 def test_before_it_can_be_sampled_grids_show_reconstructions_and_say_so(tmp_path):
-    class Notes(Silent):
-        texts = []
-
-        def note(self, text):
-            self.texts.append(text)
-
-    one = fitted(LDM, tmp_path / "run", progress=Notes(), steps=2)
-    (note,) = Notes.texts
+    notes = Notes()
+    one = fitted(LDM, tmp_path / "run", progress=notes, steps=2)
+    (note,) = notes.texts
     assert note.startswith("step-00000002.png shows reconstructions: Latent cannot be sampled before")
     held = Digits(size=8).read("test", range(4), Rng(0)).tensor
     with torch.no_grad():
