@@ -7,7 +7,7 @@ from modkit.models.step import StepContext
 from modkit.parts.registry import registry
 from modkit.training.players import weigh_losses
 from modkit.types import Batch
-from tests.benchmarks import samplers, start, training
+from tests.benchmarks import frechet, samplers, start, training
 
 TINY = ["model.autoencoder.encoder.channels=[8]", "model.autoencoder.decoder.channels=[8]", "data.size=8"]
 TINY += ["model.prior.network.width=16", "train.batch_size=8", "train.samples.num=1"]
@@ -74,3 +74,13 @@ def test_the_plugins_are_listed(tmp_path, monkeypatch):
     finally:
         registry.cache_clear()
     assert [part.kind for part in found] == sorted(list(STARTERS)[:3])
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0])
+def test_the_formulas_of_the_frechet_distance_agree(decay):
+    assert all(difference < 1e-6 for _, difference in frechet.ratios(24, repeats=1, decay=decay).values())
+
+
+def test_the_ratio_of_each_formula_is_printed(capsys):
+    frechet.main(["--dim", "8", "--repeats", "1"])
+    assert len(capsys.readouterr().out.splitlines()) == 7

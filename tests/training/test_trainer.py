@@ -225,18 +225,6 @@ def test_watchers_are_told_in_order(tmp_path):
     assert told[-1] == ("run_finished", {"error": None})
 
 
-def test_a_logger_that_fails_never_stops_training(tmp_path):
-    class Broken:
-        def step_done(self, **_):
-            raise OSError("disk full")
-
-    with pytest.warns(
-        UserWarning, match="logger Broken failed in step_done and is not called again: OSError: disk full"
-    ) as w:
-        one = fitted(LINE, tmp_path / "run", [Broken()])
-    assert len(w) == 1 and one.run.finished and len(one.run.metrics()) == 4
-
-
 def test_rows_are_logged_at_their_steps_and_clocks_stand_elsewhere(tmp_path):
     stages = [{"players": ["*"], "steps": 5}, {"players": ["*"], "steps": 4}]
     one = fitted(LINE, tmp_path / "a", stages=stages, log={"every": 3})
