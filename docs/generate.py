@@ -1,10 +1,10 @@
-"""Writes what the documentation takes from the code: `python docs/generate.py`; `--check` only says what is stale.
+"""Writes the documentation that comes from the code: `python docs/generate.py`; `--check` only lists stale pages.
 
-    kinds/KIND.md     a page per kind: where its parts plug in, what they are told and must do, their checks; each part
+    kinds/KIND.md     a page per kind: where its parts plug in, what they are given and must do, their checks; each part
     kinds/index.md    all kinds
     spec.md           the tables of settings, between marks
 
-Protocols, signatures and docstrings are the only source; only modkit's own parts count, whatever else is installed.
+Protocols, signatures and docstrings are the only source. The pages list modkit's own parts, whatever else is installed.
 """
 
 from __future__ import annotations
@@ -21,16 +21,24 @@ from pathlib import Path
 from typing import Any
 
 from modkit import kinds
-from modkit.cli.describe import description
+from modkit.cli.describe import describe_part
 from modkit.kinds import KINDS, Default, Kind
 from modkit.models.model import Model
 from modkit.parts.annotation import render
-from modkit.parts.docstrings import arguments
-from modkit.parts.registry import DISTRIBUTION, Entry, registry
-from modkit.parts.signature import MISSING, Parameter, RecordShape, SlotShape, parameters, read, takes
+from modkit.parts.docstrings import read_arguments
+from modkit.parts.registry import DISTRIBUTION, Entry, get_registry
+from modkit.parts.signature import (
+    MISSING,
+    Parameter,
+    RecordShape,
+    SlotShape,
+    list_given_types,
+    read_parameters,
+    read_signature,
+)
 from modkit.specs.settings import Evaluation, Settings
 from modkit.testing import CASES
-from modkit.testing.checks import named
+from modkit.testing.checks import list_checks
 from modkit.testing.isolation import Isolation
 
 __all__ = ["main", "pages"]
@@ -38,28 +46,28 @@ __all__ = ["main", "pages"]
 FOLDER = Path(__file__).parent
 _WRITTEN = "<!-- Written by docs/generate.py from the code; change the docstrings there. -->"
 _MARKED = re.compile(r"(<!-- settings: (\w+) -->\n).*?(<!-- end of settings -->)", re.S)
-_SECTIONS = {"Args": "Takes", "Returns": "Gives", "Raises": "Raises"}
-_TOLD = {
-    "x": "The type of a sample, a `TensorType`; for a model of several levels a tuple of them.",
-    "cond": "Which conditions come with each call: `CondType`.",
-    "fields": "The types of the fields beside a sample, by name.",
+_SECTIONS = {"Args": "Arguments", "Returns": "Returns", "Raises": "Raises"}
+_GIVEN = {
+    "x": "The type of a sample, a `TensorType`; for a model of several levels, a tuple of them.",
+    "cond": "The conditions that come with each call, a `CondType`.",
+    "fields": "The types of the fields that come with a sample, by name.",
     "h": "The type of the encoder's features, or a tuple of them, coarsest first.",
-    "z": "The type of what is turned into x: the latent, or the noise of a generator.",
-    "out": "The type to emit.",
+    "z": "The type of the input: the latent, or a generator's noise.",
+    "out": "The type of the output.",
     "codes": "The type of the code map: its shape and its number of classes.",
     "causal": "Whether logits may depend on earlier codes only.",
     "schedule": "The model's [schedule](schedule.md), built.",
     "parametrization": "The model's [parametrization](parametrization.md), built.",
-    "term": "The name of the loss that it weighs.",
-    "parameters": "The parameters to move.",
+    "term": "The name of the loss that is weighted.",
+    "parameters": "The parameters to update.",
     "optimizer": "The player's [optimizer](optimizer.md), built.",
     "steps": "The number of steps of the stage.",
-    "device": "What `train.device` says.",
+    "device": "The setting `train.device`.",
 }
 
 
 def main() -> None:
-    """Writes the pages, or says which are stale and ends with status 1."""
+    """Writes the pages, or lists the stale ones and exits with status 1."""
     parser = argparse.ArgumentParser(prog="python docs/generate.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; name the stale pages and fail")
     check = parser.parse_args().check
@@ -88,33 +96,33 @@ def pages() -> dict[Path, str]:
 def _index() -> str:
     rows = []
     for name, kind in KINDS.items():
-        told = ", ".join(f"`{one}`" for one in kind.given)
-        rows.append([f"[{name}]({name}.md)", _cell(kind.summary), told or "nothing", str(len(_own(name)))])
+        given = ", ".join(f"`{one}`" for one in kind.given)
+        rows.append([f"[{name}]({name}.md)", _cell(kind.summary), given or "nothing", str(len(_own(name)))])
     return _page(
         "Kinds of parts",
-        "A part is of one kind, which says what it is told when it is built and what it must then do. The contracts "
-        "are Protocols in `modkit.kinds`: nothing is inherited, it is enough to do what they say.",
-        _table(("kind", "what its parts are", "told", "built in"), rows),
-        "Types are told by name, so that a part takes only those that it declares; every other parameter is the "
-        "user's. `modkit new-plugin NAME --kind KIND` starts a package with a part of any of them.",
+        "Every part has a kind, which defines what the part is given when it is built and what it must do. The "
+        "contracts are Protocols in `modkit.kinds`: a part implements their members and need not inherit from them.",
+        _table(("kind", "what its parts are", "given", "built in"), rows),
+        "These are passed by name, and a part takes only those that it declares. All other parameters are set by the "
+        "user. `modkit new-plugin NAME --kind KIND` starts a package with a part of any kind.",
     )
 
 
 def _kind_page(kind: Kind) -> str:
     own = _own(kind.name)
-    told = [[f"`{name}`", _TOLD[name]] for name in kind.given]
+    given = [[f"`{name}`", _GIVEN[name]] for name in kind.given]
     places = sorted(_places(kind.name))
     return _page(
         kind.name,
         f"{kind.summary[0].upper()}{kind.summary[1:]}." if kind.summary[1] != "(" else f"{kind.summary}.",
         "## Where it plugs in",
-        "\n".join(places) if places else "Nowhere among modkit's own parts.",
-        "## What it is told",
-        _table(("name", "what it is"), told) if told else "Nothing: all its parameters are the user's.",
+        "\n".join(places) if places else "In none of modkit's own parts.",
+        "## What it is given",
+        _table(("name", "what it is"), given) if given else "Nothing: the user sets all its parameters.",
         "## What it must do",
         *_contract(Model if kind.protocol == "Model" else getattr(kinds, kind.protocol)),
         *_list_extras(kind),
-        "## What the battery asks of it",
+        "## What the battery checks",
         *_battery(kind.name),
         "## Parts",
         _table(("part", "what it is"), [[_anchor(entry), _cell(entry.part.summary)] for entry in own]),
@@ -124,7 +132,7 @@ def _kind_page(kind: Kind) -> str:
 
 def _own(kind: str) -> list[Entry]:
     """The parts of a kind that come with modkit."""
-    return [entry for entry in registry().parts(kind) if entry.distribution == DISTRIBUTION]
+    return [entry for entry in get_registry().list_parts(kind) if entry.distribution == DISTRIBUTION]
 
 
 def _places(kind: str) -> Iterator[str]:
@@ -135,7 +143,7 @@ def _places(kind: str) -> Iterator[str]:
         if found.slot and found.slot.kind == kind:
             yield f"- `{path}` of a [spec](../spec.md){_shape(found)}"
     for entry in (entry for name in KINDS for entry in _own(name)):
-        for name, found in parameters(entry.part).items():
+        for name, found in read_parameters(entry.part).items():
             if found.slot and found.slot.kind == kind:
                 yield f"- `{name}` of {entry.part.kind} {_anchor(entry)}{_shape(found)}"
 
@@ -145,7 +153,7 @@ def _records() -> Iterator[tuple[str, Parameter]]:
     waiting: list[tuple[str, type[Any]]] = [("train", Settings), ("evaluate", Evaluation)]
     while waiting:
         path, record = waiting.pop()
-        for name, found in read(record, (), path).items():
+        for name, found in read_signature(record, (), path).items():
             yield f"{path}.{name}", found
             if found.record:
                 inside = {None: "", "list": "[i]", "dict": ".PATTERN"}[found.record.container]
@@ -154,14 +162,14 @@ def _records() -> Iterator[tuple[str, Parameter]]:
 
 def _shape(found: Parameter) -> str:
     assert found.slot is not None
-    default = f"`{found.default.name}` where not given" if isinstance(found.default, Default) else ""
+    default = f"`{found.default.name}` by default" if isinstance(found.default, Default) else ""
     several = {None: "", "list": "a list of them", "dict": "several by name"}[found.slot.container]
-    said = [words for words in (several, "or a number" if found.slot.number else "", default) if words]
-    return f": {', '.join(said)}" if said else ""
+    notes = [words for words in (several, "or a number" if found.slot.number else "", default) if words]
+    return f": {', '.join(notes)}" if notes else ""
 
 
 def _contract(protocol: type[Any]) -> Iterator[str]:
-    """What a Protocol says: its docstring, attributes and methods."""
+    """A Protocol: its docstring, attributes and methods."""
     yield f"`modkit.{'' if protocol is Model else 'kinds.'}{protocol.__name__}`"
     yield from _prose(protocol.__doc__ or "")
     lines = [f"- `.{name}: {_plain(annotation)}`" for name, annotation in protocol.__annotations__.items()]
@@ -184,10 +192,10 @@ def _list_extras(kind: Kind) -> Iterator[str]:
     record = vars(kinds).get(f"{kind.protocol}Extras")
     if record is None:
         return
-    yield "## What it may have besides"
+    yield "## What it may have"
     yield f"Optional members, declared by `modkit.kinds.{record.__name__}` with the default of each."
     yield from _prose(re.split(r"\n\s*Args:", record.__doc__)[0].partition("\n")[2])
-    helps = arguments(record)
+    helps = read_arguments(record)
     rows = []
     for member in fields(record):
         default = member.default if member.default_factory is MISSING else member.default_factory()
@@ -197,13 +205,13 @@ def _list_extras(kind: Kind) -> Iterator[str]:
 
 
 def _battery(kind: str) -> Iterator[str]:
-    """The checks that a part of a kind must pass, and the types that they build it from."""
+    """The checks that a part of a kind must pass, and the types that it is built from."""
     case = CASES[kind]
     examples = "; ".join(example.name for example in case.examples)
-    yield f"`modkit.testing` builds each part from those of these types that it takes, one at least: {examples}."
-    checks: dict[str, object] = {**dict(named(case.checks)), "isolation": Isolation.__call__}
+    yield f"`modkit.testing` builds each part from all of these types that it accepts, at least one: {examples}."
+    checks: dict[str, object] = {**dict(list_checks(case.checks)), "isolation": Isolation.__call__}
     rows = [[f"`{name}`", _cell(_one_line(one.__doc__))] for name, one in checks.items()]
-    yield _table(("check", "what holds"), rows)
+    yield _table(("check", "what it checks"), rows)
 
 
 def _signature(name: str, function: Callable[..., Any]) -> str:
@@ -221,8 +229,8 @@ def _signature(name: str, function: Callable[..., Any]) -> str:
 
 
 def _prose(docstring: str) -> Iterator[str]:
-    """A docstring's paragraphs; what it indents is kept as it is, and `Args:` and the like become lists."""
-    for paragraph in _paragraphs(docstring):
+    """A docstring's paragraphs up to `Examples:`; indented ones are kept as they are, and `Args:` becomes a list."""
+    for paragraph in _paragraphs(docstring.partition("Examples:\n")[0]):
         head, _, rest = paragraph.partition("\n")
         if head.rstrip(":") in _SECTIONS and head.endswith(":"):
             items = re.split(r"\n(?=\S)", inspect.cleandoc("\n" + rest))
@@ -240,19 +248,19 @@ def _paragraphs(docstring: str) -> list[str]:
 
 
 def _part(entry: Entry) -> Iterator[str]:
-    """A part's section: what it is, its paper, what it is told and its parameters."""
+    """A part's section: what it is, its paper, what it is given and its parameters."""
     part = entry.part
-    said = description(part.kind, part.name)
+    described = describe_part(part.kind, part.name)
     yield f"### {part.name}"
-    yield _autolinked(said["summary"])
-    told_more = takewhile(lambda text: not re.match(r"[A-Z]\w+:$", text, re.M), _paragraphs(part.load().__doc__ or ""))
-    yield from _prose("\n\n".join(list(told_more)[1:]))
-    if said["paper"] and "://" in said["paper"]:
-        yield "\n".join(f"- {_autolinked(line)}" for line in said["paper"].splitlines())
-    told = takes(part)
-    names = ", ".join(f"`{name}`" for name in KINDS[part.kind].given if name in told)
-    yield f"`{part.target}`" + (f", told {names}" if names else "")
-    found = parameters(part)
+    yield _autolinked(described["summary"])
+    paragraphs = takewhile(lambda text: not re.match(r"[A-Z]\w+:$", text, re.M), _paragraphs(part.load().__doc__ or ""))
+    yield from _prose("\n\n".join(list(paragraphs)[1:]))
+    if described["paper"] and "://" in described["paper"]:
+        yield "\n".join(f"- {_autolinked(line)}" for line in described["paper"].splitlines())
+    taken = list_given_types(part)
+    names = ", ".join(f"`{name}`" for name in KINDS[part.kind].given if name in taken)
+    yield f"`{part.target}`" + (f", given {names}" if names else "")
+    found = read_parameters(part)
     if found:
         yield _parameters(found)
 
@@ -269,10 +277,10 @@ def _settings(name: str) -> str:
     while waiting:
         record = waiting.pop()
         known[record.__name__] = record
-        waiting += [one.record.type for one in read(record, (), record.__name__).values() if one.record]
+        waiting += [one.record.type for one in read_signature(record, (), record.__name__).values() if one.record]
     if name not in known:
         raise ValueError(f"a mark in spec.md expects one of {', '.join(sorted(known))}, got {name!r}")
-    return _parameters(read(known[name], (), name), "kinds/") + "\n"
+    return _parameters(read_signature(known[name], (), name), "kinds/") + "\n"
 
 
 def _type(found: Parameter, folder: str) -> str:
@@ -301,7 +309,7 @@ def _default(found: Parameter) -> str:
     if isinstance(default, Default):
         return f"`{default.name}`"
     if found.record and found.record.container is None:
-        return "its own"
+        return "its defaults"
     return f"`{json.dumps(default)}`"
 
 

@@ -1,7 +1,7 @@
-"""What is wrong with a spec, and where: `file:line:column: model.prior.network: got …, expected … (did you mean …?)`.
+"""Errors in a spec, with their place: `file:line:column: model.prior.network: got …, expected … (did you mean …?)`.
 
-A path names a place in a spec: names joined by dots, `[0]` for an item of a list, `["*critic"]` for a name that is not
-plain.
+A path names a place in a spec: names joined by dots, `[0]` for an item of a list, and `["*critic"]` for a name with
+special characters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Position", "Problem", "SpecError", "did_you_mean", "join", "nearest", "split"]
+__all__ = ["Position", "Problem", "SpecError", "join", "shorten", "split", "suggest"]
 
 _BARE = re.compile(r"""[^.\[\]"'=\s]+""")
 _STEP = re.compile(r"""\.?(?P<name>[^.\[\]"'=\s]+)|\[(?P<index>[0-9]{1,9})\]|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]""")
@@ -20,15 +20,15 @@ _STEP = re.compile(r"""\.?(?P<name>[^.\[\]"'=\s]+)|\[(?P<index>[0-9]{1,9})\]|\[(
 
 @dataclass(frozen=True)
 class Position:
-    """A place in a text; line and column count from 1."""
+    """A place in a text. Lines and columns count from 1."""
 
     file: str
     line: int
     column: int
 
     @classmethod
-    def after(cls, text: str, file: str) -> Position:
-        """The place right after a text with which a file begins."""
+    def locate_end(cls, text: str, file: str) -> Position:
+        """Returns the position right after a text that starts a file."""
         return cls(file, text.count("\n") + 1, len(text) - text.rfind("\n"))
 
     def __str__(self) -> str:
@@ -37,13 +37,17 @@ class Position:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One problem in a spec.
 
     Args:
-        path: Dotted path in the spec; empty where it concerns the whole.
-        message: What was got and what is expected.
-        position: Where it was written, or None for what came from Python.
-        hint: What may mend it, such as the nearest names.
+        path: Dotted path in the spec, empty if the problem concerns the whole spec.
+        message: What was received and what was expected.
+        position: Where the value was written, or None if it came from Python.
+        hint: How the problem may be solved, such as the closest names.
+
+    Examples:
+        >>> print(Problem("model.width", "got 'a', expected int", Position("vae.yaml", 3, 9)))
+        vae.yaml:3:9: model.width: got 'a', expected int
     """
 
     path: str
@@ -58,10 +62,18 @@ class Problem:
 
 
 class SpecError(ValueError):
-    """A spec that cannot be built; its text lists every problem, one a line.
+    """A spec cannot be built. The message lists every problem, one per line.
 
     Args:
-        problems: One problem, or all of them.
+        problems: One problem, or several.
+
+    Examples:
+        >>> import modkit
+        >>> try:
+        ...     modkit.Spec.from_yaml("{modle: gan, model: gan}")
+        ... except modkit.SpecError as error:
+        ...     print(error.problems[0].path, error.problems[0].hint)
+        modle did you mean 'model'?
     """
 
     problems: tuple[Problem, ...]
@@ -74,22 +86,43 @@ class SpecError(ValueError):
         return "\n".join(map(str, self.problems))
 
 
-def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """A hint naming the choices that look like `name`, or None where none does."""
-    folded = {choice.casefold().replace("_", "-"): choice for choice in choices}
-    close = difflib.get_close_matches(name[:100].casefold().replace("_", "-"), folded, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(folded[match] for match in close)}?" if close else None
+def suggest(name: str, choices: Iterable[str], before: str = "") -> str:
+    """Returns a hint that names the choice closest to a name, or an empty string if none is close.
+
+    Case and the difference between `-` and `_` do not count; `fsq` also matches a plug-in's `acme/fsq`.
+
+    Args:
+        name: The unknown name.
+        choices: The known names.
+        before: Text before the hint, such as `; `.
+
+    Examples:
+        >>> suggest("LR-schedule", ["lr_schedule", "optimizer"])
+        "did you mean 'lr_schedule'?"
+        >>> suggest("qqq", ["ddim", "heun"])
+        ''
+    """
+    folded, word = {_fold(choice): choice for choice in choices}, _fold(name)
+    close = [one for one in folded if one.endswith(f"/{word}")] or difflib.get_close_matches(word, folded, n=1)
+    return f"{before}did you mean {folded[close[0]]!r}?" if close else ""
 
 
-def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` with the nearest of the names, a plug-in's `acme/x` included, or nothing."""
-    names = sorted(names)
-    near = [name for name in names if name.endswith(f"/{word}")] or difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def _fold(name: str) -> str:
+    return name[:100].casefold().replace("_", "-")
+
+
+def shorten(text: str) -> str:
+    """A text as a message quotes it: at most 60 characters, or its first 50 and its length."""
+    return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} characters)"
 
 
 def join(parts: Sequence[str | int]) -> str:
-    """The dotted path of names and indices."""
+    """Joins names and indices to a dotted path.
+
+    Examples:
+        >>> join(["model", "levels", 0, "prior"])
+        'model.levels[0].prior'
+    """
     path = ""
     for part in parts:
         if isinstance(part, int):
@@ -102,15 +135,19 @@ def join(parts: Sequence[str | int]) -> str:
 
 
 def split(path: str, position: Position | None = None, referrer: str = "") -> tuple[str | int, ...]:
-    """The names and indices of a dotted path: the inverse of `join`.
+    """Splits a dotted path into names and indices; the inverse of `join`.
 
     Args:
         path: The path.
-        position: Where it was written.
-        referrer: Path of what holds it, to be blamed.
+        position: Where the path was written, for the error.
+        referrer: Path of the value that holds it, for the error.
+
+    Examples:
+        >>> split("model.levels[0].prior")
+        ('model', 'levels', 0, 'prior')
 
     Raises:
-        SpecError: If it is no path.
+        SpecError: If it is not a path.
     """
     parts: list[str | int] = []
     end = 0

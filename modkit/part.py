@@ -1,8 +1,8 @@
 """A part: a typed callable with a one-line declaration.
 
-A part is an ordinary class or function. Nothing is inherited, decorated or registered at import: a package lists its
-parts in one torch-free module behind an entry point of the group `modkit`, and the target is imported when the part is
-built or described, never to list it.
+A part is an ordinary class or function: it inherits nothing, is not decorated and does not register itself when it is
+imported. A package lists its parts in one torch-free module behind an entry point of the group `modkit`. A part's
+target is imported when the part is built or described, never to list it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import pluggy
 
-__all__ = ["Part", "hookimpl", "imported"]
+__all__ = ["Local", "Part", "format_target", "hookimpl", "import_target"]
 
 hookimpl = pluggy.HookimplMarker("modkit")
 
@@ -23,20 +23,24 @@ hookimpl = pluggy.HookimplMarker("modkit")
 class Part:
     """The declaration of a part.
 
-    A part whose configuration or weights stand elsewhere may say more. `target.expanded(params)`, a static method, is
-    told the keywords that a spec writes and gives those that they stand for: of a pretrained folder, the configuration
-    in it. A run's resolved spec holds the answer, so that it needs the folder no more. `part.load_pretrained()` is
-    called on a module that is to be trained or sampled as it is, and not where a run's own weights follow.
+    `modkit.kinds.PretrainedExtras` lists further members of parts whose configuration or weights are stored elsewhere.
 
     Args:
         kind: One of `modkit.kinds.KINDS`.
-        name: Its name within the kind; the registry puts a plug-in's name before it (`acme/fsq`).
-        target: `"module.path:Name"` of a factory: called with the types its kind is given and the user's keywords, it
-            returns the part.
+        name: Its name within the kind; the registry prefixes a plug-in's name (`acme/fsq`).
+        target: `"module.path:Name"` of a class or function that returns the part when it is called with the types that
+            the kind provides and the user's parameters.
         summary: One line for `modkit list`.
-        aliases: Former names, which go on working.
-        migrate: `"module.path:function"` that turns what an older version made into what this one understands:
-            `migrate(params, state, version) -> (params, state)`, see `modkit.building.migration`.
+        aliases: Former names, which remain valid.
+        migrate: `"module.path:function"` of a function that updates the parameters and weights of runs made with an
+            older version: `migrate(params, state, version) -> (params, state)`, see `modkit.building.migration`.
+
+    Examples:
+        >>> part = Part("schedule", "cosine", "modkit.diffusion.schedules:Cosine", "Squared cosine")
+        >>> str(part)
+        'schedule cosine'
+        >>> part.load()().num
+        1000
     """
 
     kind: str
@@ -47,24 +51,56 @@ class Part:
     migrate: str | None = None
 
     def load(self) -> Callable[..., Any]:
-        """Imports the target and returns it.
+        """Imports and returns the target.
 
         Raises:
-            ValueError: If the target is not of the form `module.path:Name`, or the module has no such name.
+            ValueError: If the target is not of the form `module.path:Name`, the module has no such name, or it is not
+                callable.
             ImportError: If the module cannot be imported.
         """
-        return imported(self.target, f"part {self}")
+        return import_target(self.target, f"part {self}")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
 
 
-def imported(target: str, owner: str) -> Callable[..., Any]:
-    """What stands at `"module.path:Name"`, imported.
+@dataclass(frozen=True)
+class Local(Part):
+    """A class or function passed from Python that no package has registered."""
+
+    object: Callable[..., Any] | None = None
+
+    @classmethod
+    def wrap(cls, kind: str, part: Callable[..., Any]) -> Local:
+        """Declares a class or function as a part of a kind."""
+        return cls(kind, getattr(part, "__name__", type(part).__name__), format_target(part), "", object=part)
+
+    def load(self) -> Callable[..., Any]:
+        """Returns the class or function.
+
+        Raises:
+            ValueError: If the declaration holds none.
+        """
+        if self.object is None:
+            raise ValueError(f"local {self} expects a class or function as `object`, got None")
+        return self.object
+
+
+def format_target(part: Callable[..., Any]) -> str:
+    """Returns where a class or function is defined, as `module:qualname`."""
+    return f"{getattr(part, '__module__', '?')}:{getattr(part, '__qualname__', type(part).__name__)}"
+
+
+def import_target(target: str, owner: str) -> Callable[..., Any]:
+    """Imports what `"module.path:Name"` names.
 
     Args:
-        target: Where it stands.
-        owner: Who names it, for an error: `part sampler ddim`.
+        target: The name.
+        owner: What declares it, for error messages: `part sampler ddim`.
+
+    Examples:
+        >>> import_target("math:sqrt", "example")(4)
+        2.0
 
     Raises:
         ValueError: If the target is not of that form, the module has no such name, or it is not callable.

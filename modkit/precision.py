@@ -1,13 +1,18 @@
-"""Where float32 is the least that will do: sums over many elements, exponentials, distances."""
+"""Precision of computations that need at least float32: sums over many elements, exponentials, distances."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["widened"]
+__all__ = ["widen"]
 
 
-def widened(value: Tensor) -> Tensor:
-    """`value` in float32 at least: autocast's bfloat16 ends here, float64 stays."""
+def widen(value: Tensor) -> Tensor:
+    """Converts `value` to float32 if its dtype is narrower; float64 stays float64.
+
+    Examples:
+        >>> widen(torch.zeros(2, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
     return value.to(torch.promote_types(value.dtype, torch.float32))

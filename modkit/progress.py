@@ -1,4 +1,4 @@
-"""Progress: how far training is, as whoever shows it is told."""
+"""Progress: reports how far training has come."""
 
 from __future__ import annotations
 
@@ -9,29 +9,33 @@ __all__ = ["Progress", "Silent"]
 
 
 class Progress(Protocol):
-    """Shows how far training is."""
+    """Shows how far training has come."""
 
-    def stage(self, name: str, done: int, steps: int) -> None:
-        """A stage of so many steps begins, or goes on."""
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
+        """Begins a stage, or continues it after `done` of its `steps`."""
         ...
 
     def step(self, losses: Mapping[str, float] | None) -> None:
-        """A step is done; its losses where they are logged."""
+        """Counts a finished step.
+
+        Args:
+            losses: The losses of the step, or None if they are not logged at this step.
+        """
         ...
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Shows a line of text."""
         ...
 
 
 class Silent:
     """A `Progress` that shows nothing."""
 
-    def stage(self, name: str, done: int, steps: int) -> None:
-        """Nothing."""
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
+        """Does nothing."""
 
     def step(self, losses: Mapping[str, float] | None) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Does nothing."""

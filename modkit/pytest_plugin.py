@@ -1,11 +1,11 @@
-"""modkit's plug-in for pytest: the battery's counts, and fixtures for the authors of parts.
+"""modkit's pytest plug-in: a summary of the battery, and fixtures for authors of parts.
 
-    modkit_registry     a registry of the test's own: `modkit_registry(parts, plugin="acme")` adds a plug-in to it
-    modkit_host         `modkit_host(kind, node)` trains a reference host with that part for two steps: its run
+    modkit_registry     a registry for one test: `modkit_registry(parts, plugin="acme")` adds a plug-in to it
+    modkit_host         `modkit_host(kind, node)` trains a reference host with that part for two steps, returns its run
 
-    --full-battery      makes the battery's long checks, too
+    --full-battery      also runs the battery's long checks
 
-Nothing is set for tests that use none of them. Importing this imports no torch.
+Tests that use none of these are not affected. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modkit.part import Part, hookimpl
-from modkit.parts.registry import Registry, registry
+from modkit.parts.registry import Registry, get_registry
 
 if TYPE_CHECKING:
     from modkit.runs.run import Run
@@ -31,10 +31,10 @@ _WORDS = {"passed": "ran", "failed": "failed", "xfailed": "expected failures", "
 
 @pytest.fixture
 def modkit_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Registry]]:
-    """Adds plug-ins to a registry that lasts for the test: `modkit_registry(parts, plugin="acme")`."""
+    """Returns a function that adds a plug-in to the registry for this test: `modkit_registry(parts, plugin="acme")`."""
     made = Registry.load()
     monkeypatch.setattr(Registry, "load", classmethod(lambda cls: made))
-    registry.cache_clear()
+    get_registry.cache_clear()
 
     def add(parts: Sequence[Part], *, plugin: str = "acme") -> Registry:
         module = ModuleType(plugin)
@@ -44,35 +44,35 @@ def modkit_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., R
 
     yield add
     monkeypatch.undo()
-    registry.cache_clear()
+    get_registry.cache_clear()
 
 
 @pytest.fixture
 def modkit_host(tmp_path: Path) -> Callable[..., Run]:
-    """Trains a reference host of a kind with a part for two steps: `modkit_host("sampler", use("acme/fast"))`."""
+    """Returns a function that trains a reference host for two steps: `modkit_host("sampler", use("acme/fast"))`."""
 
     def host(kind: str, node: Any) -> Run:
-        from modkit.testing.hosts import places
+        from modkit.testing.hosts import list_hosts
         from modkit.training.train import train
 
-        spec, path = next(places(kind))
+        spec, path = next(list_hosts(kind))
         return train(spec.with_value(path, node), tmp_path / "run")
 
     return host
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--full-battery`."""
-    parser.addoption("--full-battery", action="store_true", help="make the long checks of modkit's battery, too")
+    """Adds the option `--full-battery`."""
+    parser.addoption("--full-battery", action="store_true", help="also run the long checks of modkit's battery")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The mark of the battery's long checks."""
-    config.addinivalue_line("markers", "modkit_long: a long check of modkit's battery, made with --full-battery")
+    """Registers the marker of the battery's long checks."""
+    config.addinivalue_line("markers", "modkit_long: a long check of modkit's battery, run with --full-battery")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skips the long checks where they are not asked for."""
+    """Skips the long checks unless `--full-battery` is given."""
     if not config.getoption("--full-battery"):
         for item in items:
             if item.get_closest_marker("modkit_long"):
@@ -90,8 +90,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Prints how many checks ran, were expected to fail, were skipped and failed."""
-    counts = _counts(terminalreporter)
+    """Prints how many checks ran, failed, failed as expected and were skipped."""
+    counts = _count_reports(terminalreporter)
     if counts:
         line = ", ".join(f"{counts.get(outcome, 0)} {word}" for outcome, word in _WORDS.items())
         terminalreporter.write_line(f"modkit battery: {line}")
@@ -99,15 +99,15 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A battery of which every check was skipped has shown nothing, and fails."""
+    """Fails a session in which every check of a battery was skipped."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    counts = _counts(reporter) if reporter else {}
+    counts = _count_reports(reporter) if reporter else {}
     if counts and set(counts) == {"skipped"} and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _counts(reporter: Any) -> dict[str, int]:
-    """Reports of the battery's checks by outcome."""
+def _count_reports(reporter: Any) -> dict[str, int]:
+    """Counts the reports of the battery's checks by outcome."""
     found = {
         outcome: sum((_KEY, 1) in map(tuple, getattr(report, "user_properties", ())) for report in reports)
         for outcome, reports in reporter.stats.items()

@@ -1,14 +1,15 @@
-"""Randomness as a function, not a state: a draw is f(seed, names, row), whatever was drawn before and by whom.
+"""Stateless random numbers: a draw is a function of (seed, names, row), independent of all earlier draws.
 
-An `Rng` is a key (a path of names under a seed) and the global number of its first row. Drawing never changes it, so
-batches, microbatches and processes split at will, a resumed run draws what the run never stopped would have, and no
-generator state is saved. Row r of a draw stands at its own counter of a counter-based generator (Philox; Random123,
-Salmon et al., 2011) under the hash of the key:
+An `Rng` consists of a key (a seed followed by names) and the global number of its first row. Drawing does not change
+the key. Batches can therefore be split freely into microbatches and over processes, a resumed run draws exactly what an
+uninterrupted run would have drawn, and no generator state is saved. Row r of a draw is read at its own counter of a
+counter-based generator (Philox; Random123, Salmon et al., 2011) whose key is the hash of the Rng's key:
 
-    words(key, r) = Philox(hash(key))[r * w : (r + 1) * w]        w words a row, padded to whole vector lanes
+    words(key, r) = Philox(hash(key))[r * w : (r + 1) * w]        w words per row, padded to whole vector lanes
 
-Normals come from the words by Box-Muller, which takes a fixed number of them. In CUDA training the device's own
-generator draws cells of 16 rows, each seeded by (key, cell), so that a split inside a cell still gives the same rows.
+The Box-Muller transform, which uses a fixed number of words, turns them into normal draws. In CUDA training the
+device's own generator draws cells of 16 rows, each seeded by (key, cell), so that a split inside a cell still yields
+the same rows.
 """
 
 from __future__ import annotations
@@ -27,25 +28,33 @@ from torch import Tensor
 __all__ = ["Rng"]
 
 _CELL = 16
-_LANES = 64  # words a row are padded to whole vector registers, so that no element's rounding depends on the split
+_LANES = 64  # rows are padded to whole vector registers, so that the rounding of an element is independent of the split
 
 Key = tuple[int | str, ...]
 
 
 class Rng:
-    """A source of draws, each a function of (seed, names, row).
+    """A source of random draws, each a function of (seed, names, row).
+
+    Each name can be drawn only once for the same rows; further draws need another name or a child (`rng.at(…)`).
 
     Args:
-        *key: What the draws are a function of: the seed first, then names and whole numbers.
+        *key: The seed, then names and whole numbers.
         first: Global number of the first row drawn here.
-        on_device: Draw CUDA tensors on their device (training); sampling draws on the CPU always.
+        on_device: Whether to draw for CUDA tensors on their device (training); sampling always draws on the CPU.
+
+    Examples:
+        >>> rng, x = Rng(0).at("sampler"), torch.empty(4, 2)
+        >>> eps = rng.normal("eps", x)
+        >>> torch.equal(eps[2:], Rng(0).at("sampler").rows(2).normal("eps", x[2:]))
+        True
 
     Raises:
-        ValueError: From a draw, if one name is drawn twice for the same rows.
+        ValueError: From a draw, if its name was drawn before for the same rows.
     """
 
     def __init__(self, *key: int | str, first: int = 0, on_device: bool = False) -> None:
-        self._key: Key = _checked(key)
+        self._key: Key = _check_names(key)
         self._first = first
         self._on_device = on_device
         self._drawn: set[tuple[Key, int]] = set()
@@ -54,28 +63,29 @@ class Rng:
         return f"Rng({', '.join(map(repr, self._key))}, first={self._first})"
 
     def at(self, *names: int | str) -> Rng:
-        """A child whose draws are independent of this one's: one for each part, nested Model, player or step."""
-        return self._derived((*self._key, *_checked(names)), self._first)
+        """Returns a child with independent draws: use one for each part, nested Model, player or step."""
+        return self._derive((*self._key, *_check_names(names)), self._first)
 
     def rows(self, first: int) -> Rng:
-        """The same source where row 0 of a draw is global row `first` (added to this one's own)."""
-        return self._derived(self._key, self._first + first)
+        """Returns the same source with its first row moved on by `first`."""
+        return self._derive(self._key, self._first + first)
 
     def normal(self, name: str, like: Tensor) -> Tensor:
-        """Standard normal draws of shape, dtype and device of `like`, `b ...`; row i is global row first + i.
+        """Draws from a standard normal, with the shape, dtype and device of `like`, `b ...`.
 
-        Every dtype gets the same noise, rounded: a float64 model can be compared with a float32 one.
+        Row i of the result is global row `first + i`. Every dtype receives the same noise, rounded, so that a float64
+        model can be compared with a float32 model.
         """
-        return self._draw(name, like, _normal, lambda x, g: x.normal_(generator=g))
+        return self._draw(name, like, _make_normal, lambda x, g: x.normal_(generator=g))
 
     def uniform(self, name: str, like: Tensor) -> Tensor:
-        """Uniform draws in [0, 1) of shape, dtype and device of `like`, `b ...`."""
-        return self._draw(name, like, _uniform, lambda x, g: x.uniform_(generator=g))
+        """Draws uniformly from [0, 1), with the shape, dtype and device of `like`, `b ...`."""
+        return self._draw(name, like, _make_uniform, lambda x, g: x.uniform_(generator=g))
 
     def integers(self, name: str, like: Tensor, low: int, high: int) -> Tensor:
-        """Integers in [low, high), int64, of shape and device of `like`, `b ...`.
+        """Draws int64 integers uniformly from [low, high), with the shape and device of `like`, `b ...`.
 
-        On the CPU probabilities are equal to within (high - low) / 2^32 of each other.
+        On the CPU, probabilities are equal up to a relative error of (high - low) / 2^32.
 
         Raises:
             ValueError: If the interval is empty or wider than 2^31.
@@ -90,16 +100,19 @@ class Rng:
         like = torch.empty(like.shape, dtype=torch.int64, device=like.device)
         return self._draw(name, like, scaled, lambda x, g: x.random_(low, high, generator=g))
 
-    def generators(self, num: int) -> list[torch.Generator]:
-        """A CPU generator for each of the next `num` rows, for libraries that want them.
+    def make_generators(self, num: int) -> list[torch.Generator]:
+        """Returns a seeded CPU generator for each of `num` rows, for libraries that require generators.
 
-        torch keeps 32 bits of a seed on the CPU, so prefer the draws above where many rows must differ.
+        torch uses only 32 bits of a seed on the CPU, so prefer the draws above if many rows must differ.
         """
         return [torch.Generator().manual_seed(self._hash("generator", self._first + i)) for i in range(num)]
 
     @contextmanager
-    def scope(self) -> Iterator[None]:
-        """Runs what draws from torch's global generators (dropout, initialisers) under this key and first row."""
+    def seed_torch(self) -> Iterator[None]:
+        """Seeds torch's global generators, which dropout and initialisers use, by this key and first row.
+
+        Their previous states return at the end of the `with` block.
+        """
         generators = [torch.default_generator]
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
@@ -112,11 +125,11 @@ class Rng:
             for generator, state in zip(generators, states):
                 generator.set_state(state)
 
-    def integer(self) -> int:
-        """One 63-bit number of this key and first row, to seed what takes a seed."""
+    def draw_seed(self) -> int:
+        """Returns a 63-bit seed, a function of this key and first row, for libraries that take one."""
         return self._hash("integer", self._first)
 
-    def _derived(self, key: Key, first: int) -> Rng:
+    def _derive(self, key: Key, first: int) -> Rng:
         child = Rng(first=first, on_device=self._on_device)
         child._key = key
         child._drawn = self._drawn  # one record for the whole tree, so that two equal children cannot draw one noise
@@ -138,16 +151,16 @@ class Rng:
         if like.device.type == "meta":
             return torch.empty_like(like)
         if self._on_device and like.device.type == "cuda":
-            return _cells(key, self._first, like, fill)
+            return _draw_cells(key, self._first, like, fill)
         size = math.prod(like.shape[1:])
-        values = transform(_words(_digest(key), self._first, len(like), size), size)
+        values = transform(_draw_words(_digest(key), self._first, len(like), size), size)
         return torch.from_numpy(values).to(like.device, like.dtype).view(like.shape)
 
     def _hash(self, purpose: str, row: int) -> int:
         return int.from_bytes(_digest((*self._key, purpose, row))[:8], "little") >> 1
 
 
-def _checked(names: tuple[int | str, ...]) -> Key:
+def _check_names(names: tuple[int | str, ...]) -> Key:
     return tuple(name if isinstance(name, str) else operator.index(name) for name in names)
 
 
@@ -155,19 +168,19 @@ def _digest(key: Key) -> bytes:
     return hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
 
 
-def _words(digest: bytes, first: int, num: int, size: int) -> NDArray[np.uint32]:
-    """Raw words of rows [first, first + num), `num w` with w at least `size` and even."""
+def _draw_words(digest: bytes, first: int, num: int, size: int) -> NDArray[np.uint32]:
+    """Draws the raw words of rows [first, first + num), `num w`, with w even and at least `size`."""
     width = -(-max(size, 1) // _LANES) * _LANES
     blocks = width // 8  # a Philox 4x64 block is eight 32-bit words
     philox = np.random.Philox(counter=first * blocks, key=int.from_bytes(digest, "little"))
     return philox.random_raw(num * width // 2).view(np.uint32).reshape(num, width)
 
 
-def _uniform(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
+def _make_uniform(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
     return np.asarray((words[:, :size] >> np.uint32(8)) * np.float32(2**-24), dtype=np.float32)
 
 
-def _normal(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
+def _make_normal(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
     half = words.shape[1] // 2
     u = (words[:, :half].astype(np.float32) + np.float32(0.5)) * np.float32(2**-32)  # in (0, 1], tails to 6.8 sigma
     angle = (words[:, half:] >> np.uint32(8)).astype(np.float32) * np.float32(2 * math.pi * 2**-24)
@@ -176,8 +189,8 @@ def _normal(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(normal[:, :size], dtype=np.float32)
 
 
-def _cells(key: Key, first: int, like: Tensor, fill: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
-    """Draws whole cells of 16 rows on `like`'s device and keeps the rows asked for."""
+def _draw_cells(key: Key, first: int, like: Tensor, fill: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
+    """Draws whole cells of 16 rows on the device of `like` and keeps the requested rows."""
     start = first // _CELL
     stop = -(-(first + len(like)) // _CELL)
     dtype = torch.float32 if like.is_floating_point() else like.dtype  # every dtype gets the same noise

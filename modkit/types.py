@@ -1,8 +1,8 @@
-"""What flows between parts: the types that a part is told, and the values that carry them.
+"""The types and values that parts exchange.
 
-A `TensorType` says what one sample is; an `Event` is one of them or, for a hierarchy of latents, several (coarsest
-first). A `CondType` says which conditions reach a network; a `Cond` carries them. Parts are told types when they
-are built and exchange values when they run. Nothing here imports torch at import time.
+A `TensorType` describes one sample. An `Event` is one `TensorType` or, for a hierarchy of latents, several, coarsest
+first. A `CondType` describes the conditions that a network receives, and a `Cond` holds them. Parts receive types when
+they are built and exchange values when they run. Importing this module does not import torch.
 
 Shape letters: b batch, c channels, h w spatial, d features, n tokens.
 """
@@ -30,11 +30,11 @@ __all__ = [
     "Score",
     "TensorType",
     "Value",
-    "levels",
+    "split_levels",
 ]
 
 Value: TypeAlias = "Tensor | tuple[Tensor, ...]"
-"""What an `Event` types: a tensor, or one a level."""
+"""The value of an `Event`: one tensor, or one per level."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,17 @@ class TensorType:
     """The type of one sample.
 
     Args:
-        shape: Shape of one sample, without the batch: `(c, h, w)`, `(c, t)`, `(c, t, h, w)`, `(d,)`, `()` for a
-            scalar such as a label; codes: `(h, w)`.
-        range: Lowest and highest value, or None where values are unbounded (then nothing squashes or clips).
-        classes: Number of classes where values are integers in [0, classes); None where they are continuous.
+        shape: Shape of one sample, without the batch axis: `(c, h, w)`, `(c, t)`, `(c, t, h, w)`, `(d,)`, `()` for a
+            scalar such as a label, `(h, w)` for a map of codes.
+        range: Lowest and highest value, or None if values are unbounded (they are then neither squashed nor clipped).
+        classes: Number of classes if values are integers in [0, classes); None if values are continuous.
+
+    Examples:
+        >>> x = TensorType((1, 28, 28), range=(-1, 1))
+        >>> print(x, x.numel)
+        1×28×28 in [-1, 1] 784
+        >>> print(TensorType((4, 4), classes=512))
+        4×4 codes of 512 classes
 
     Raises:
         ValueError: If a size is not positive, the range is empty, or a discrete type has a range.
@@ -82,22 +89,34 @@ class TensorType:
 Event: TypeAlias = TensorType | tuple[TensorType, ...]
 
 
-def levels(event: Event) -> tuple[TensorType, ...]:
-    """The levels of a hierarchy, coarsest first; one level for a plain type."""
+def split_levels(event: Event) -> tuple[TensorType, ...]:
+    """Returns the levels of a hierarchy, coarsest first; a plain type is its own only level.
+
+    Examples:
+        >>> split_levels(TensorType((2,)))
+        (TensorType(shape=(2,), range=None, classes=None),)
+    """
     return event if isinstance(event, tuple) else (event,)
 
 
 @dataclass(frozen=True)
 class CondType:
-    """Which conditions a part receives; each None (or False) where absent.
+    """The conditions that a part receives; each is None (or False) if absent.
 
     Args:
         vector: Width of a vector per sample, `b vector` (FiLM, AdaLN).
-        noise: Width of a generator's z, `b noise`; never mixed with a label.
-        labels: Number of classes K; ids in [0, K], where K is none: for parts that embed them themselves.
-        context: Tokens and their width, `b n d`: cross-attention, or a prefix.
-        concat: Type of a map beside x, `b c h w`.
-        time: Whether a time per sample, `b`, is given.
+        noise: Width of a generator's z, `b noise`; kept apart from `vector`, which may embed a label.
+        labels: Number of classes K, for parts that embed labels themselves. Labels are in [0, K]; K means no label.
+        context: Number of tokens and their width, `b n d`, for cross-attention or a prefix.
+        concat: Type of a map that is concatenated to x, `b c h w`.
+        time: Whether there is a time per sample, `b`.
+
+    Examples:
+        >>> cond = CondType(vector=64).merge(CondType(time=True))
+        >>> print(cond)
+        vector 64, time
+        >>> bool(CondType())
+        False
     """
 
     vector: int | None = None
@@ -115,10 +134,10 @@ class CondType:
         return ", ".join(name if value is True else f"{name} {value}" for name, value in given.items()) or "none"
 
     def merge(self, other: CondType) -> CondType:
-        """The type of `Cond.merge` of both: vectors and tokens are joined, everything else stands on one side only.
+        """Returns the type of two merged `Cond`s: vectors and tokens are concatenated, the rest comes from either one.
 
         Raises:
-            ValueError: If both have noise, labels, maps or time, or contexts of different widths.
+            ValueError: If both have noise, labels, maps or time, or if their contexts differ in width.
         """
         for name in ("noise", "labels", "concat", "time"):
             if getattr(self, name) and getattr(other, name):
@@ -141,7 +160,14 @@ class CondType:
 
 @dataclass(frozen=True)
 class Cond:
-    """The conditions themselves; see `CondType` for shapes."""
+    """The conditions of a batch; see `CondType` for their shapes.
+
+    Examples:
+        >>> import torch
+        >>> cond = Cond(vector=torch.zeros(2, 3)).merge(Cond(vector=torch.ones(2, 1)))
+        >>> cond.vector.shape
+        torch.Size([2, 4])
+    """
 
     vector: Tensor | None = None
     noise: Tensor | None = None
@@ -151,7 +177,7 @@ class Cond:
     time: Tensor | None = None
 
     def merge(self, other: Cond) -> Cond:
-        """Both conditions as one; `CondType.merge` says what may meet."""
+        """Returns both conditions as one; `CondType.merge` lists what may be merged."""
         merged: dict[str, Tensor | None] = {}
         for one in fields(self):
             mine, yours = getattr(self, one.name), getattr(other, one.name)
@@ -161,7 +187,7 @@ class Cond:
         return Cond(**merged)
 
     def at(self, time: Tensor) -> Cond:
-        """These conditions at another time, `b`."""
+        """Returns these conditions with another time, `b`."""
         return replace(self, time=time)
 
 
@@ -173,7 +199,19 @@ def _join(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples with the data's fields (raw labels, captions, masks) and what an enclosing Model gives as `cond`."""
+    """Samples, the data's fields, and conditions.
+
+    Args:
+        x: The samples.
+        fields: The raw fields of the data by name: labels, captions, masks.
+        cond: Conditions that an enclosing Model provides.
+
+    Examples:
+        >>> import torch
+        >>> batch = Batch(torch.zeros(4, 2), {"labels": torch.tensor([0, 1, 2, 3])})
+        >>> len(batch), batch.rows(slice(1, 3)).fields["labels"].tolist()
+        (4, [1, 2])
+    """
 
     x: Value
     fields: Mapping[str, Tensor]
@@ -184,7 +222,7 @@ class Batch:
 
     @property
     def tensor(self) -> Tensor:
-        """`x` where it is one tensor.
+        """`x`, if it is a single tensor.
 
         Raises:
             ValueError: If `x` is a hierarchy.
@@ -194,12 +232,12 @@ class Batch:
         return self.x
 
     def rows(self, rows: slice) -> Batch:
-        """Some of its samples, under the same `cond`."""
+        """Returns some of the samples with their fields; `cond` stays as it is."""
         x = tuple(level[rows] for level in self.x) if isinstance(self.x, tuple) else self.x[rows]
         return Batch(x, {name: value[rows] for name, value in self.fields.items()}, self.cond)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
+        """Returns the batch on another device."""
         x = tuple(v.to(device) for v in self.x) if isinstance(self.x, tuple) else self.x.to(device)
         cond = Cond(
             **{f.name: None if (v := getattr(self.cond, f.name)) is None else v.to(device) for f in fields(Cond)}
@@ -208,12 +246,12 @@ class Batch:
 
 
 class Latents(NamedTuple):
-    """What a bottleneck makes of `h`.
+    """What a bottleneck returns for features `h`.
 
     Args:
-        values: The latents by name, as its `latents` types them; the last is what the decoder takes.
-        kl: KL(q(z | x) || p(z)) in nats a sample, `b`, or None where there is none.
-        losses: Further named losses, means over elements (a codebook's, a commitment's).
+        values: The latents by name, of the types in its `latents`; the decoder receives the last.
+        kl: KL(q(z | x) || p(z)) in nats per sample, `b`, or None if the bottleneck has no KL term.
+        losses: Further named losses, averaged over elements (codebook loss, commitment loss).
     """
 
     values: dict[str, Value]
@@ -222,8 +260,11 @@ class Latents(NamedTuple):
 
 
 class Denoised(NamedTuple):
-    """A denoiser's answer: the predicted `x_0`, shape of x_t, and and, of a learned variance, its weight `v` in [0, 1]
-    (Improved DDPM, eq. 15), or None.
+    """What a denoiser returns.
+
+    Args:
+        x_0: The predicted clean sample, shape of `x_t`.
+        v: The interpolation weight of a learned variance, in [0, 1] (Improved DDPM, eq. 15), or None.
     """
 
     x_0: Tensor
@@ -231,12 +272,12 @@ class Denoised(NamedTuple):
 
 
 class Features(NamedTuple):
-    """What a feature extractor makes of images.
+    """What a feature extractor returns for images.
 
     Args:
-        vector: `b d`.
-        maps: Feature maps `b c h w`, from shallow to deep; perhaps none.
-        logits: Logits of classes, `b k`, where it classifies.
+        vector: Feature vectors, `b d`.
+        maps: Feature maps `b c h w`, from shallow to deep; may be empty.
+        logits: Class logits, `b k`, if the extractor is a classifier.
     """
 
     vector: Tensor
@@ -246,17 +287,22 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Score:
-    """One number that a metric gives, with all that it depends on.
+    """One number that a metric reports, with everything that it depends on.
 
     Args:
         value: The number.
-        error: Its standard error, or None where it has none.
-        better: Which direction is better, or None where neither is.
+        error: Its standard error, or None if there is no estimate.
+        better: Which direction is better, or None if neither is.
         counts: Number of samples by set (`real`, `fake`, `train`).
-        seed: Seed of what was drawn to compute it.
-        settings: What else it depends on: k, the comparison, the device; plain JSON.
-        details: What it was found to be made of: operators, sizes; plain JSON.
-        warnings: What a reader must know.
+        seed: Seed of the random draws behind it.
+        settings: Other settings that it depends on, such as k, the features or the device; plain JSON.
+        details: Additional results, such as operators and sizes; plain JSON.
+        warnings: Caveats for the reader.
+
+    Examples:
+        >>> a, b = Score(3.2, counts={"fake": 100}), Score(2.9, counts={"fake": 50})
+        >>> a.is_comparable_to(b)
+        False
     """
 
     value: float
@@ -268,17 +314,17 @@ class Score:
     details: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
-    def comparable(self, other: Score) -> bool:
-        """Whether two scores of one name may be ranked: equal counts and settings."""
+    def is_comparable_to(self, other: Score) -> bool:
+        """Whether two scores of the same name may be ranked: their counts and settings are equal."""
         return self.counts == other.counts and self.settings == other.settings
 
 
 class Modes(NamedTuple):
-    """The truth of synthetic data: an even mixture of isotropic Gaussians.
+    """The true distribution of synthetic data: a mixture of equally likely isotropic Gaussians.
 
     Args:
-        centers: The modes, `k d`.
-        std: Standard deviation of each.
+        centers: Their means, `k d`.
+        std: Their standard deviation.
     """
 
     centers: Tensor

@@ -34,7 +34,7 @@ def spec(model: Any, data: Any = None, **train: Any) -> Spec:
 
 def digits(num: int, dtype: torch.dtype = torch.float32) -> Batch:
     """The first training digits with their labels."""
-    batch = Site(plan(spec("gan")), meta=False).data().read("train", range(num), Rng(0))
+    batch = Site(plan(spec("gan")), meta=False).make_data().read("train", range(num), Rng(0))
     return Batch(batch.tensor.to(dtype), batch.fields)
 
 
@@ -46,8 +46,8 @@ def turn(*key: int | str, **options: Any) -> StepContext:
 def trainer(spec: Spec, path: Path, loggers: Any = (), progress: Progress | None = None) -> Trainer:
     """What would train a spec, whose parts may be local classes, into a run at `path`, or go on with it."""
     site = Site(plan(spec), meta=False)
-    data, settings = site.data(), site.settings()
-    model: Model = site.model(data.x, data.fields)
+    data, settings = site.make_data(), site.make_settings()
+    model: Model = site.build_model(data.x, data.fields)
     engine = settings.engine(device=settings.device)
     site.check()
     begun = (path / "modkit.lock").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 
 PACKAGE = Path(__file__).parents[1] / "modkit"
 FAMILY = re.compile(r"(?i)\b(vae|gan|ddpm|vqgan|ldm|ddgan|diffusion|latent|autoencoder)\b")
@@ -133,6 +133,13 @@ def test_no_family_is_known_where_every_family_is_served(name):
     assert not [line for line in lines if FAMILY.search(line)]
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] not in ("data", "features")])
+def test_no_data_set_is_told_apart_by_its_name(name):
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Compare):
+            assert "'digits'" not in ast.unparse(node)
+
+
 @pytest.mark.parametrize("name", select(FAMILY_FREE))
 def test_no_model_is_told_apart_by_its_class(name):
     calls = [ast.unparse(node) for node in ast.walk(MODULES[name]) if isinstance(node, ast.Call)]
@@ -145,10 +152,44 @@ def test_declarations_import_no_torch(name):
 
 
 def test_the_catalogue_resolves():
-    for entry in registry().parts():
+    for entry in get_registry().list_parts():
         assert callable(entry.part.load()), entry.part
 
 
 def test_few_files_stand_at_the_top_and_folders_are_two_levels_deep():
     assert len(list(PACKAGE.glob("*.py"))) <= 12
     assert max(len(path.relative_to(PACKAGE).parts) for path in PACKAGE.rglob("*.py")) <= 2
+
+
+def test_required_packages_are_used():
+    """The fault: einops was required, and imported nowhere."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML")
+    required = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.match(r"[\w.-]+", one)[0] for one in required}
+    imports = {full.split(".")[0] for tree in MODULES.values() for full in find_imports(tree)}
+    assert {
+        {"pillow": "PIL", "ruamel.yaml": "ruamel", "scikit-learn": "sklearn"}.get(one, one) for one in names
+    } <= imports
+
+
+def test_optional_members_of_parts_are_read_by_their_records():
+    """Only the builder's marks on modules and members of other packages' objects are read with a default."""
+    marks = {"origin", "frozen", "composition", "plan", "kind"}
+    others = {
+        "strerror",
+        "O_BINARY",
+        "O_NONBLOCK",
+        "callspec",
+        "params",
+        "user_properties",
+        "inplace",
+        "patch_embed",
+        "patch_size",
+    }
+    calls = [node for name in select(["*"]) for node in ast.walk(MODULES[name]) if isinstance(node, ast.Call)]
+    read = {
+        call.args[1].value
+        for call in calls
+        if ast.unparse(call.func) == "getattr" and len(call.args) == 3 and isinstance(call.args[1], ast.Constant)
+    }
+    assert not {name for name in read if not name.startswith("__")} - marks - others

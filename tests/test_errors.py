@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from modkit.errors import Position, Problem, SpecError, join, nearest, split
+from modkit.errors import Position, Problem, SpecError, join, split, suggest
 
 
 def test_text_of_a_problem_has_place_path_message_and_hint():
@@ -23,15 +23,15 @@ def test_error_lists_every_problem_and_survives_pickling():
 @pytest.mark.parametrize(
     "name, expected",
     [
-        ("dimm", "did you mean ddim?"),
-        ("lr-schedule", "did you mean lr_schedule?"),
-        ("Channels", "did you mean channels?"),
-        ("zzz", None),
-        ("x" * 100_000, None),
+        ("dimm", "did you mean 'ddim'?"),
+        ("lr-schedule", "did you mean 'lr_schedule'?"),
+        ("Channels", "did you mean 'channels'?"),
+        ("zzz", ""),
+        ("x" * 100_000, ""),
     ],
 )
-def test_nearest(name, expected):
-    assert nearest(name, ["ddim", "euler", "lr_schedule", "channels"]) == expected
+def test_suggest(name, expected):
+    assert suggest(name, ["ddim", "euler", "lr_schedule", "channels"]) == expected
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,9 @@ def test_a_run_of_local_parts_says_that_no_name_reloads_them(tmp_path, monkeypat
 
     run = modkit.train(local_part.SPEC, tmp_path / "run", steps=1)
     assert 'bottleneck: {use: "local:local_part:Sphere", channels: 16}' in run.spec_text
-    with pytest.raises(modkit.SpecError, match="got the local local_part:Sphere, not reloadable by name, expected a"):
+    with pytest.raises(
+        modkit.SpecError, match="got the local local_part:Sphere, which cannot be loaded by name, expected a"
+    ):
         modkit.load(run)
     model = modkit.load(run, spec=local_part.SPEC)
     z = model.autoencoder.encode(torch.zeros(2, 1, 16, 16), "continuous")

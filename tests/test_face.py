@@ -25,7 +25,7 @@ from modkit import Part, Spec, SpecError, TensorType, hookimpl, load_spec, use
 import modkit.building.plan, modkit.cli.app, modkit.cli.describe, modkit.kinds, modkit.specs.settings, modkit.types
 assert modkit.find("sampler", "ddim").name == "ddim"
 assert Spec(model=use("gan"), data=use("digits")).to_yaml()
-assert len(modkit.cli.describe.listing()) > 50
+assert len(modkit.cli.describe.list_parts()) > 50
 """
 CALLS = """
 import sys, warnings

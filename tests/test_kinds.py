@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from modkit import kinds
-from modkit.parts.docstrings import arguments
+from modkit.parts.docstrings import read_arguments
 
 FILES = [importlib.import_module(info.name) for info in pkgutil.iter_modules(kinds.__path__, "modkit.kinds.")]
 
@@ -51,4 +51,4 @@ def test_a_record_of_optional_members_stands_beside_its_protocol_and_says_what_e
     assert len(records) > 5
     for name, record in records.items():
         assert name == "PretrainedExtras" or hasattr(kinds, name.removesuffix("Extras"))
-        assert set(arguments(record)) == {member.name for member in fields(record)}
+        assert set(read_arguments(record)) == {member.name for member in fields(record)}

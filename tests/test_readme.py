@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import modkit
-from modkit.parts.registry import Registry, registry
+from modkit.parts.registry import Registry, get_registry
 from tests.docs.blocks import blocks
 from tests.plugin_factory import make_plugin
 
@@ -15,7 +15,7 @@ def test_the_spec_is_one_that_trains(tmp_path):
     (block,) = (block for block in blocks("README.md") if block.language == "yaml")
     (tmp_path / "spec.yaml").write_text(block.text)
     report = modkit.check(modkit.load_spec(tmp_path / "spec.yaml"))
-    assert [stage.steps for stage in report.rounds] == [300, 2500]
+    assert [stage.steps for stage in report.stages] == [300, 2500]
 
 
 def test_the_part_in_a_package_declares_and_computes_what_it_says(tmp_path, monkeypatch):
@@ -26,8 +26,8 @@ def test_the_part_in_a_package_declares_and_computes_what_it_says(tmp_path, monk
     make_plugin(tmp_path, "acme", files["acme/__init__.py"].replace("acme.weights", "acme_weights"))
     (tmp_path / "acme_weights.py").write_text(files["acme/weights.py"])
     part = Registry.load().find("loss-weight", "acme/truncated-snr")
-    schedule = registry().find("schedule", "linear").load()()
-    weight = part.load()(schedule, registry().find("parametrization", "eps").load()(schedule))
+    schedule = get_registry().find("schedule", "linear").load()()
+    weight = part.load()(schedule, get_registry().find("parametrization", "eps").load()(schedule))
     t = torch.tensor([0.1, 1.0], dtype=torch.float64)
     alpha, sigma = schedule.scales(t)
     snr = (alpha / sigma) ** 2

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from modkit.rng import Rng, _cells
+from modkit.rng import Rng, _draw_cells
 
 ROWS = 100_000
 
@@ -24,10 +24,10 @@ def test_draws_are_the_same_in_every_process_and_forever():
     uniform = [[0.41310715675354004, 0.7503105998039246], [0.8477466702461243, 0.4548065662384033]]
     assert rng.uniform("u", torch.empty(2, 2)).tolist() == uniform
     assert rng.integers("i", torch.empty(2, 4), 0, 1000).tolist() == [[924, 928, 682, 957], [731, 292, 961, 900]]
-    assert rng.integer() == 8697414878375950274
-    with rng.scope():
+    assert rng.draw_seed() == 8697414878375950274
+    with rng.seed_torch():
         assert torch.initial_seed() == 3456966993825366476
-    assert [g.initial_seed() for g in rng.generators(1)] == [4749239128383145806]
+    assert [g.initial_seed() for g in rng.make_generators(1)] == [4749239128383145806]
 
 
 def test_a_hundred_thousand_rows_do_not_repeat():
@@ -143,7 +143,7 @@ def test_cells_drawn_on_a_device_give_the_same_rows_for_any_split(kind):
     }[kind]
 
     def draw(first, num, key=(0, "x")):
-        return _cells(key, first, torch.empty(num, 3), fill)
+        return _draw_cells(key, first, torch.empty(num, 3), fill)
 
     whole = draw(5, 60)
     for cuts in ([5, 16, 32, 65], [5, 6, 21, 65], [5, 33, 34, 64, 65]):
@@ -161,13 +161,13 @@ def test_only_cuda_tensors_are_drawn_on_their_device():
 
 def test_scope_is_a_function_of_the_key_and_leaves_the_global_generator_alone():
     def inside(rng):
-        with rng.scope():
+        with rng.seed_torch():
             return torch.rand(3)
 
     before = torch.get_rng_state()
     first = inside(Rng(0, "a"))
     assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(KeyError), Rng(0).scope():
+    with pytest.raises(KeyError), Rng(0).seed_torch():
         raise KeyError
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(5)
@@ -178,9 +178,9 @@ def test_scope_is_a_function_of_the_key_and_leaves_the_global_generator_alone():
 
 def test_generators_and_integers_belong_to_rows():
     rng = Rng(0, "a")
-    rows = [torch.rand(2, generator=g).tolist() for g in rng.generators(5)]
-    assert [torch.rand(2, generator=g).tolist() for g in rng.rows(3).generators(2)] == rows[3:]
+    rows = [torch.rand(2, generator=g).tolist() for g in rng.make_generators(5)]
+    assert [torch.rand(2, generator=g).tolist() for g in rng.rows(3).make_generators(2)] == rows[3:]
     assert len({tuple(row) for row in rows}) == 5
-    numbers = {rng.rows(i).integer() for i in range(1000)}
+    numbers = {rng.rows(i).draw_seed() for i in range(1000)}
     assert len(numbers) == 1000 and all(0 <= number < 2**63 for number in numbers)
     assert np.mean(list(numbers)) == pytest.approx(2**62, rel=0.06)  # three standard errors

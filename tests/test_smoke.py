@@ -11,7 +11,7 @@ import torch
 
 import modkit
 from modkit import use
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from tests.play import MLP, spec, state
 
 _NET = use("mlp", width=16, depth=1)
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.smoke
 def test_a_family_trains_and_its_run_makes_the_same_bits(family, tmp_path):
     playing = spec(MODELS[family], optimizer=use("adamw", lr=1e-2, weight_decay=0.0))
     run = modkit.train(playing, tmp_path / "run")
-    rows = run.metrics()
+    rows = run.read_metrics()
     assert {row["step"] for row in rows} == set(range(1, len(rows) + 1)) and len(rows) >= 4
     assert all(row["losses"] and all(map(math.isfinite, row["losses"].values())) for row in rows)
 
@@ -64,7 +64,9 @@ def test_a_family_trains_and_its_run_makes_the_same_bits(family, tmp_path):
 
 
 def test_no_family_is_left_out():
-    assert {entry.part.name for entry in registry().parts("model") if "/" not in entry.part.name} == set(MODELS)
+    assert {entry.part.name for entry in get_registry().list_parts("model") if "/" not in entry.part.name} == set(
+        MODELS
+    )
 
 
 def test_a_process_computes_with_one_thread_or_as_many_as_it_is_told():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from modkit.types import Batch, Cond, CondType, TensorType, levels
+from modkit.types import Batch, Cond, CondType, TensorType, split_levels
 from tests.refusals import refusals
 
 MAP, VECTOR = TensorType((3, 4, 4)), TensorType((7,))
@@ -31,8 +31,8 @@ test_impossible_types_are_refused = refusals(
 
 
 def test_levels():
-    assert levels(MAP) == (MAP,)
-    assert levels((VECTOR, MAP)) == (VECTOR, MAP)
+    assert split_levels(MAP) == (MAP,)
+    assert split_levels((VECTOR, MAP)) == (VECTOR, MAP)
 
 
 def test_condition_types_join_vectors_and_tokens_and_keep_the_rest():

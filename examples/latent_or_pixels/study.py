@@ -29,7 +29,7 @@ from examples.studies.budget import Trial, fit_budget, one_thread, time_sampling
 from examples.studies.folder import check_plan, keep, train_run, write_report
 from modkit import Model, Rng, Run, Spec
 from modkit.building.session import open_run
-from modkit.data.loader import ordered_pass
+from modkit.data.loader import read_in_order
 from modkit.features.classifier import Classifier
 from modkit.kinds import Data, FeatureExtractor
 from modkit.runs.files import replace_file
@@ -170,7 +170,7 @@ def _classifier(plan: Plan, data: Data, out: Path) -> FeatureExtractor:
     settings = {"name": "fashion-mnist", "size": data.x.shape[-1], "epochs": plan.epochs}
     if not file.exists():
         made = Classifier(data.x, **settings)
-        made.prepare(list(ordered_pass(data, "train", 500, Rng(0))))
+        made.prepare(list(read_in_order(data, "train", 500, Rng(0))))
         made.save(str(file))
     return Classifier(data.x, weights=str(file), **settings)
 

@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ import torch
 import modkit
 from modkit import Model, Spec
 from modkit.progress import Silent
-from modkit.runs.files import replace_file
+from modkit.runs.files import hash_data, replace_file
 
 __all__ = ["Trial", "fit_budget", "fit_steps", "measure_costs", "one_thread", "stages", "time_sampling"]
 
@@ -196,7 +195,7 @@ def _quiet(spec: Spec) -> Spec:
 def _digest(spec: Spec) -> str:
     """A hash of all that a step's cost depends on: neither the seed nor the number of steps."""
     same = _staged(spec.with_value("train.seed", 0), [{**stage, "steps": 1} for stage in stages(spec)])
-    return sha256(same.with_value("train.steps", 1).to_yaml().encode()).hexdigest()
+    return hash_data(same.with_value("train.steps", 1).to_yaml())
 
 
 def _read(file: Path) -> dict[str, dict[str, object]]:

@@ -19,7 +19,7 @@ from modkit.metrics.cost import Cost
 from modkit.metrics.sharpness import Sharpness
 from modkit.rng import Rng
 from modkit.runs.files import replace_file
-from modkit.runs.pictures import picture, png
+from modkit.runs.pictures import draw_picture, encode_png
 
 __all__ = ["measure", "reference"]
 
@@ -45,7 +45,7 @@ def measure(plan: Plan, row: Row, run: Run, seed: int, out: Path) -> Report:
     assert isinstance(x, Tensor)
     folder = out / "samples"
     folder.mkdir(exist_ok=True)
-    replace_file(folder / f"{row.name}-{seed}.png", png(picture(x[:64], data.x)))
+    replace_file(folder / f"{row.name}-{seed}.png", encode_png(draw_picture(x[:64], data.x)))
     real, others = reference(data, num)
     report = modkit.evaluate(real=real, fake=x, features=features, metrics=_COMPARED)
     cost = Cost(batch_size=plan.cost_batch, repeats=row.repeats)
@@ -56,7 +56,7 @@ def measure(plan: Plan, row: Row, run: Run, seed: int, out: Path) -> Report:
         found = modkit.evaluate_run(run, overrides=row.overrides, features=features, metrics=chosen, num=held)
         scores |= found.scores
     floor = _floor(out / f"floor-{num}.json", real, others, features)
-    made = run.checkpoint().name
+    made = run.find_checkpoint().name
     return replace(report, scores=scores, floor=floor.scores, overrides=row.overrides, checkpoint=made)
 
 

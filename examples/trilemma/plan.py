@@ -9,7 +9,7 @@ from pathlib import Path
 import modkit
 from examples.studies.budget import Trial
 from modkit import Spec
-from modkit.evaluation.scoring import made_extractor, prepared
+from modkit.evaluation.scoring import choose_features, make_extractor, prepare_extractor
 from modkit.kinds import Data, FeatureExtractor
 
 __all__ = ["ROWS", "SHARES", "SYSTEMS", "Plan", "Row", "digits", "fashion_mnist"]
@@ -96,12 +96,10 @@ class Plan:
     cost_batch: int = 64
 
     def features(self, data: Data) -> FeatureExtractor:
-        """What images are compared by: a classifier, that of digits as it ships, any other trained on the data."""
-        if self.name == "digits":
-            made = made_extractor("classifier:digits", data.x)
-        else:
-            classes = data.fields["labels"].classes
-            made = prepared(made_extractor("classifier", data.x, name=self.name, classes=classes), data)
+        """Makes the features that images are compared by: those the data set names, or a classifier trained on it."""
+        classes = data.fields["labels"].classes
+        extractor = make_extractor(choose_features(data), data.x, name=self.name, classes=classes)
+        made = prepare_extractor(extractor, data)
         assert made is not None
         return made
 

@@ -17,9 +17,9 @@ from examples.studies.mean import Mean, table
 from examples.trilemma.claims import Figures, findings
 from examples.trilemma.study import Study
 from modkit.comparison import compare
-from modkit.comparison.entries import collect, grouped
-from modkit.comparison.radar import radars
-from modkit.comparison.trilemma import trilemma
+from modkit.comparison.entries import collect, group
+from modkit.comparison.radar import draw_radars
+from modkit.comparison.trilemma import make_trilemma
 from modkit.evaluation.report import Report
 from modkit.runs.files import replace_file
 from modkit.types import Score
@@ -58,10 +58,10 @@ def write_report(study: Study) -> dict[str, object]:
     replace_file(study.out / "study.json", json.dumps(content, indent=1, allow_nan=False).encode())
     replace_file(study.out / "study.md", markdown(study, found, parameters).encode())
     runs = [study.run(system, seed) for system in study.plan.specs for seed in study.plan.seeds]
-    shown = trilemma(grouped(collect(runs)))
+    shown = make_trilemma(group(collect(runs)))
     if len(shown.axes) == 3:
         whole = [point for point in shown.points if len(point.values) == 3]
-        _, _, svg = radars(shown.axes, whole, shown.floor).partition(",")
+        _, _, svg = draw_radars(shown.axes, whole, shown.floor).partition(",")
         replace_file(study.out / "trilemma.svg", base64.b64decode(svg))
     compare(runs, study.out / "comparison.html")
     return content

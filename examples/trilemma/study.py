@@ -24,7 +24,7 @@ from examples.studies.folder import check_plan, train_run
 from examples.trilemma.measure import measure
 from examples.trilemma.plan import SHARES, Plan
 from modkit import Run, Spec
-from modkit.evaluation.report import Report, report_path
+from modkit.evaluation.report import Report, locate_report
 
 __all__ = ["Study"]
 
@@ -86,8 +86,8 @@ class Study:
         with one_thread():
             for number, (row, seed) in enumerate(todo, 1):
                 run = Run.open(self.run(row.system, seed))
-                path = report_path(run.path, row.overrides)
-                if path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.checkpoint().name:
+                path = locate_report(run.path, row.overrides)
+                if path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.find_checkpoint().name:
                     continue
                 start = time.perf_counter()
                 report = measure(self.plan, row, run, seed, self.out)
@@ -99,7 +99,7 @@ class Study:
     def reports(self) -> dict[str, list[Report]]:
         """The reports by row, one a seed; rows without all of them are left out."""
         paths = {
-            row.name: [report_path(self.run(row.system, seed), row.overrides) for seed in self.plan.seeds]
+            row.name: [locate_report(self.run(row.system, seed), row.overrides) for seed in self.plan.seeds]
             for row in self.plan.rows
         }
         whole = {name: found for name, found in paths.items() if all(path.exists() for path in found)}
@@ -127,7 +127,7 @@ class _Lines:
         self._name, self._done, self._steps = "", 0, 0
         self._last = time.perf_counter()
 
-    def stage(self, name: str, done: int, steps: int) -> None:
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
         """A stage begins, or goes on."""
         self._name, self._done, self._steps = name, done, steps
         self._tell({})

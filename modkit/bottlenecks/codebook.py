@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.rng import Rng
 
 __all__ = ["Codebook", "sample_vectors", "kmeans", "keep_lowest", "find_nearest"]
@@ -293,7 +293,7 @@ def kmeans(x: Tensor, codebook: Tensor, rng: Rng, *, num_iters: int = 20) -> Ten
     Returns:
         Centres, `k c`, dtype of `codebook`.
     """
-    x = widened(x)
+    x = widen(x)
     centres = _seed_centres(x, codebook.to(x.dtype, copy=True), rng)
     codes = find_nearest(x, centres)
     for _ in range(num_iters):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from modkit.bottlenecks.pointwise import check_features, pointwise
 from modkit.kinds import Step
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType
 
@@ -97,11 +97,11 @@ class Gaussian(nn.Module):
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """Computes the log density of z under N(0, I), `b`."""
-        return -0.5 * (widened(self.to_z(name, latent)).square() + _LOG_TWO_PI).flatten(1).sum(1)
+        return -0.5 * (widen(self.to_z(name, latent)).square() + _LOG_TWO_PI).flatten(1).sum(1)
 
     def _compute_statistics(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """Computes (mean, logvar), `b channels h w`, in at least float32."""
-        mean, logvar = widened(self.project(h)).chunk(2, dim=1)
+        mean, logvar = widen(self.project(h)).chunk(2, dim=1)
         return mean, logvar.clamp(*_LOGVAR)
 
     @property

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from modkit.bottlenecks.pointwise import check_features, pointwise
 from modkit.bottlenecks.straight_through import straight_through
 from modkit.kinds import Step
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType
 
@@ -145,10 +145,10 @@ class GumbelQuantizer(nn.Module):
         """
         self._check_density(name)
         each = -self._codes.numel * math.log(len(self.codebook))
-        return widened(self.codebook).new_full((len(latent),), each)
+        return widen(self.codebook).new_full((len(latent),), each)
 
     def _compute_logits(self, h: Tensor) -> Tensor:
-        return widened(self.project(h))
+        return widen(self.project(h))
 
     def _find_highest(self, logits: Tensor) -> Tensor:
         return logits.argmax(1, keepdim=self._vector)

@@ -29,7 +29,7 @@ from modkit.bottlenecks.mixed_radix import MixedRadix
 from modkit.bottlenecks.pointwise import to_tokens
 from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.types import Event, Latents
 
 __all__ = ["LookupFreeQuantizer", "compute_code_entropies"]
@@ -86,7 +86,7 @@ class LookupFreeQuantizer(Quantizer):
         z = self.to_continuous(h)
         codes = self.encode(z)
         z_q = self.embed(codes)
-        each, whole = compute_code_entropies(4 * to_tokens(widened(z)) / self.temperature)
+        each, whole = compute_code_entropies(4 * to_tokens(widen(z)) / self.temperature)
         losses = {
             "code_entropy": self.entropy * (each - self.diversity * whole),
             "commitment": self.commitment * F.mse_loss(z, z_q),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modkit.bottlenecks.pointwise import check_features, pointwise
 from modkit.bottlenecks.straight_through import straight_through
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType
 
@@ -100,7 +100,7 @@ class Quantizer(nn.Module):
         if name != "codes":
             raise ValueError(f"{self._owner} has a posterior of its codes only; {name!r} has no density")
         z = self.to_continuous(h)
-        return self.encode(z), widened(z).new_zeros(len(z))
+        return self.encode(z), widen(z).new_zeros(len(z))
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """Computes the log probability of codes under the uniform prior of training, -n log K, `b`.
@@ -111,7 +111,7 @@ class Quantizer(nn.Module):
         if name != "codes":
             raise ValueError(f"{self._owner} has a prior of its codes only, not of {name!r}")
         weight = next(self.project.parameters())
-        return widened(weight).new_full((len(latent),), -latent[0].numel() * math.log(self._num_codes))
+        return widen(weight).new_full((len(latent),), -latent[0].numel() * math.log(self._num_codes))
 
     def _make_latents(self, z: Tensor, codes: Tensor, z_q: Tensor, losses: dict[str, Tensor]) -> Latents:
         return Latents({"codes": codes, "continuous": z, "quantized": self.pass_gradient(z, z_q)}, None, losses)

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from modkit.kinds import Bottleneck, BottleneckExtras, Slot, Step, default, read_extras
 from modkit.nn.blocks import ResidualBlock, conv, get_map_size
 from modkit.rng import Rng
-from modkit.types import Event, Latents, TensorType, Value, levels
+from modkit.types import Event, Latents, TensorType, Value, split_levels
 
 __all__ = ["TopDown"]
 
@@ -59,14 +59,14 @@ class TopDown(nn.Module):
         super().__init__()
         types = _check_maps(h)
         self._names = [f"level[{index}]" for index in range(len(types))]
-        for name, made, type in zip(self._names, level.each(len(types)), types):
+        for name, made, type in zip(self._names, level.repeat(len(types)), types):
             setattr(self, name, made(h=type))  # kept at its path in the spec
         offered = [part.latents for part in self._levels]
         self.latents: dict[str, Event] = {
             name: tuple(_require_single(one[name]) for one in offered) for name in offered[0]
         }
         z = list(self.latents.values())[-1]
-        self.joins = nn.ModuleList(_Join(upper, type) for upper, type in zip(levels(z), types[1:]))
+        self.joins = nn.ModuleList(_Join(upper, type) for upper, type in zip(split_levels(z), types[1:]))
 
     def forward(self, h: tuple[Tensor, ...], step: Step | None) -> Latents:
         """Computes the latents of all levels from `h`, a map `b c h w` for each level, coarsest first.

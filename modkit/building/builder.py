@@ -1,10 +1,9 @@
-"""The builder: makes the objects that a plan calls for.
+"""The builder: makes the objects of a plan.
 
-An assembly receives factories; calling one with types builds the part at its place, with the types that it declares and
-the user's keywords, initialised as a function of (seed, path). Parts that are modules may be built on the meta
-device, to
-be looked at before any weight exists. A part that fails becomes a problem at its place, and what hangs on it is passed
-over, so that other branches are still looked at.
+An assembly receives a factory for each slot. Called with types, the factory builds the part of the slot from the types
+that the part declares and the user's keywords, initialised as a function of the seed and the path. Modules can be built
+on the meta device, to check a model before any weight exists. A part that cannot be built is recorded as a problem, and
+parts that depend on it are skipped, so one check finds the problems of all independent branches.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ import torch
 from torch import nn
 
 from modkit.building.call import Argument, Call, Given, Record, Ref, reroot
-from modkit.building.plan import Composition, Plan, run_folder
+from modkit.building.plan import Composition, Plan, find_run
 from modkit.errors import Problem, SpecError, join, split
-from modkit.kinds import Data, Unfit
+from modkit.kinds import Data, PretrainedExtras, Unfit, read_extras
 from modkit.models.model import Composing
-from modkit.parts.signature import takes_one
+from modkit.parts.signature import is_tensor_only
 from modkit.rng import Rng
 from modkit.specs.settings import Evaluation, Settings
 from modkit.types import CondType, Event, TensorType
 
-__all__ = ["Built", "Factory", "Failed", "Origin", "Site", "copy_to_meta", "piece"]
+__all__ = ["Built", "Factory", "Failed", "Origin", "Site", "copy_to_meta", "read_piece"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -39,13 +38,13 @@ MAX_REGISTRATIONS = 20_000
 
 @dataclass(frozen=True)
 class Origin:
-    """Where in a spec a module was built; kept on it as `.origin`.
+    """The place in a spec that a module was built at. The module keeps it as `.origin`.
 
     Args:
-        path: Its path in the spec.
-        kind: Its kind.
-        name: The part's name.
-        owner: The path of the part whose slot it fills; empty for the model itself.
+        path: The path in the spec.
+        kind: The kind of the part.
+        name: The name of the part.
+        owner: The path of the part whose slot the module fills; empty for the model itself.
     """
 
     path: str
@@ -56,7 +55,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Built:
-    """A part that was built: the object and the types that it was told."""
+    """A part that has been built, and the types that it was built from."""
 
     call: Call
     value: Any
@@ -64,7 +63,7 @@ class Built:
 
 
 class Failed:
-    """Stands for a part that could not be built; whatever is asked of it has failed too."""
+    """Stands in for a part that could not be built. All its attributes and results are `Failed`, too."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -72,7 +71,7 @@ class Failed:
         return Failed()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Failed again."""
+        """Returns `Failed`."""
         return Failed()
 
     def __iter__(self) -> Iterator[Failed]:
@@ -80,13 +79,13 @@ class Failed:
 
 
 class Site:
-    """One building of a plan.
+    """Builds the parts of one plan.
 
     Args:
         plan: The plan.
         meta: Whether modules are built on the meta device.
-        weights: Whether trained pieces are given their weights.
-        seeded: Whether parts are initialised by the plan's seed; otherwise by torch's global generator.
+        weights: Whether pieces of other runs receive their weights.
+        seeded: Whether the plan's seed initialises parts; otherwise torch's global generator does.
     """
 
     def __init__(self, plan: Plan, *, meta: bool, weights: bool = True, seeded: bool = True) -> None:
@@ -94,54 +93,54 @@ class Site:
         self.problems: list[Problem] = []
         self.built: dict[str, Built] = {}
         self.sources: dict[str, str] = {}
-        self._shared = {ref.target for call in plan.calls.values() for ref in _refs(call.arguments)}
+        self._shared = {ref.target for call in plan.calls.values() for ref in _find_refs(call.arguments)}
         self._rng = Rng(int(plan.settings.arguments["seed"]), "init") if seeded else None  # type: ignore[arg-type]
         self._begun: set[str] = set()
 
-    def data(self) -> Data | None:
-        """The data set, or None where the spec has none."""
+    def make_data(self) -> Data | None:
+        """Makes the data set, or returns None if the spec has none."""
         return Factory(self, self.plan.data)() if self.plan.data else None
 
-    def settings(self) -> Settings:
-        """How the model is trained."""
+    def make_settings(self) -> Settings:
+        """Makes the settings of training."""
         return self._record(self.plan.settings)  # type: ignore[no-any-return]
 
-    def evaluation(self) -> Evaluation | None:
-        """How the model is measured, or None where the spec does not say."""
+    def make_evaluation(self) -> Evaluation | None:
+        """Makes the settings of evaluation, or returns None if the spec has none."""
         return self._record(self.plan.evaluation) if self.plan.evaluation else None
 
-    def model(self, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None) -> Any:
-        """The model of `x`, or a `Failed`."""
+    def build_model(self, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None) -> Any:
+        """Builds the model of samples of type `x`; returns `Failed` after a problem."""
         slot = Factory(self, self.plan.model)
         if self.plan.data:
-            slot = slot.fed(Factory(self, self.plan.data).where)
+            slot = slot.name_source(Factory(self, self.plan.data).where)
         model = slot(x=x, cond=cond or CondType(), fields=dict(fields))
         if isinstance(model, nn.Module):
             model.composition = Composition(self.plan, x, cond or CondType(), dict(fields))  # type: ignore[assignment]
         return model
 
     def fail(self, path: str, message: str) -> None:
-        """Adds a problem, once."""
-        problem = Problem(path, message, self.plan.spec.position(path))
+        """Records a problem, once."""
+        problem = Problem(path, message, self.plan.spec.find_position(path))
         if problem not in self.problems:
             self.problems.append(problem)
 
     def refuse(self, path: str, message: str) -> None:
-        """Adds a problem with types, naming where they come from."""
+        """Records a problem with the types of a part, naming the part that they come from."""
         sources = [source for fed, source in self.sources.items() if f"{path}.".startswith(f"{fed}.")]
         self.fail(path, f"{message}; it is fed by {sources[-1]}" if sources else message)
 
     def check(self) -> None:
-        """Raises what went wrong.
+        """Raises the problems recorded so far.
 
         Raises:
-            SpecError: If anything did.
+            SpecError: If there are any.
         """
         if self.problems:
             raise SpecError(self.problems)
 
-    def argument(self, value: Argument) -> Any:
-        """What a part is given for an argument of its call."""
+    def convert_argument(self, value: Argument) -> Any:
+        """Converts an argument of a call to what the part receives: slots become factories."""
         if isinstance(value, Call):
             return Factory(self, value)
         if isinstance(value, Ref):
@@ -149,19 +148,19 @@ class Site:
         if isinstance(value, Record):
             return self._record(value)
         if isinstance(value, list | tuple):
-            return [self.argument(item) for item in value]
+            return [self.convert_argument(item) for item in value]
         if isinstance(value, Mapping):
-            return {key: self.argument(item) for key, item in value.items()}
+            return {key: self.convert_argument(item) for key, item in value.items()}
         return value
 
-    def call(self, call: Call, types: Mapping[str, Any], path: str) -> Any:
-        """Builds a part, or finds it if it is shared and built already."""
+    def build(self, call: Call, types: Mapping[str, Any], path: str) -> Any:
+        """Builds a part, or returns it if it is shared and has been built already."""
         if any(isinstance(value, Failed) for value in types.values()):
             return Failed()
         if path != call.path or call.path in self._shared:
             if (before := self.built.get(call.path)) is not None:
                 if dict(before.types) != dict(types):
-                    told = f"{_told(types)} here, {_told(before.types)} there"
+                    told = f"{_format_types(types)} here, {_format_types(before.types)} there"
                     self.fail(path, f"the part at {call.path} is shared under other types: {told}")
                     return Failed()
                 return before.value
@@ -176,7 +175,7 @@ class Site:
             if len(self.problems) == known:  # otherwise a part inside it has failed, and this is what came of it
                 kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
                 report = self.refuse if any(isinstance(t, TensorType | tuple) for t in types.values()) else self.fail
-                report(call.path, f"the {call.part} cannot be built from {_told(types)}: {kind}{error}")
+                report(call.path, f"the {call.part} cannot be built from {_format_types(types)}: {kind}{error}")
             return Failed()
         self.built[call.path] = Built(call, value, types)
         return value
@@ -188,11 +187,11 @@ class Site:
             names = ", ".join(f"`{name}`" for name in missing)
             raise ValueError(f"it requires {names}, which this slot does not provide")
         for name in call.takes:
-            if isinstance(types[name], tuple) and takes_one(call.part, name):
+            if isinstance(types[name], tuple) and is_tensor_only(call.part, name):
                 raise ValueError(f"it expects one tensor as {name}, got a hierarchy of {len(types[name])} levels")
         target = call.part.load()
         given = {name: types[name] for name in call.takes}
-        arguments = {name: self.argument(value) for name, value in call.arguments.items()}
+        arguments = {name: self.convert_argument(value) for name, value in call.arguments.items()}
         make = target.assemble if isinstance(target, Composing) else target
         device = torch.device("meta" if self.meta and _makes_module(target) else "cpu")
         self._begun.add(call.path)
@@ -201,13 +200,13 @@ class Site:
         if isinstance(value, nn.Module):
             self._mark(call, value)
             if call.trained:
-                self._take_over(call, value)
-            elif self.weights and (load := getattr(value, "load_pretrained", None)):
+                self._load_piece(call, value)
+            elif self.weights and (load := read_extras(value, PretrainedExtras).load_pretrained):
                 load()
         return value
 
     def _place(self, call: Call, given: Given, types: Mapping[str, Any]) -> Any:
-        """A part that Python gave, in its slot; where the model is checked, a copy of it on the meta device."""
+        """Puts a part given as an object into its slot; in a check, a copy of it on the meta device."""
         with self._seed(call.path):
             value = given(**types)
         if isinstance(given.value, Factory):
@@ -215,7 +214,7 @@ class Site:
         composed: Composition | None = getattr(value, "composition", None)
         for name in ("x", "cond") if composed else ():
             if (before := getattr(composed, name)) != types[name]:
-                raise ValueError(f"it was composed for {name} {_shown(before) or 'none'}")
+                raise ValueError(f"it was composed for {name} {_format_type(before) or 'none'}")
         if self.meta and isinstance(value, nn.Module):
             value = copy_to_meta(value)
         if isinstance(value, nn.Module):
@@ -225,11 +224,11 @@ class Site:
         return value
 
     def _seed(self, path: str) -> AbstractContextManager[None]:
-        """Initialises the part at a path as a function of the seed, where there is one."""
-        return self._rng.at(path).scope() if self._rng else nullcontext()
+        """Seeds the initialisation of the part at a path, if the site has a seed."""
+        return self._rng.at(path).seed_torch() if self._rng else nullcontext()
 
     def _mark(self, call: Call, module: nn.Module) -> None:
-        """Keeps on a module where it was built."""
+        """Stores on a module where it was built."""
         parts = split(call.path)
         while isinstance(parts[-1], int):  # an item of a slot, or one of a slot's `each`
             parts = parts[:-1]
@@ -237,18 +236,18 @@ class Site:
         owner = next((path for path in owners if path in self._begun or path in self.plan.calls), "")
         module.origin = Origin(call.path, call.part.kind, call.part.name, owner)  # type: ignore[assignment]
 
-    def _take_over(self, call: Call, module: nn.Module) -> None:
+    def _load_piece(self, call: Call, module: nn.Module) -> None:
         if call.trained is None:
             return
         if not call.trained.train:
             module.requires_grad_(False)
             module.frozen = True  # type: ignore[assignment]
         if self.weights:
-            folder = run_folder(call.trained.path, self.plan.spec)
-            module.load_state_dict(piece(folder, call.trained.at))
+            folder = find_run(call.trained.path, self.plan.spec)
+            module.load_state_dict(read_piece(folder, call.trained.at))
 
     def _record(self, record: Record) -> Any:
-        return record.type(**{name: self.argument(value) for name, value in record.arguments.items()})
+        return record.type(**{name: self.convert_argument(value) for name, value in record.arguments.items()})
 
 
 class Factory:
@@ -266,64 +265,65 @@ class Factory:
     @property
     def where(self) -> str:
         """Its path, name and position."""
-        position = self._site.plan.spec.position(self._path)
+        position = self._site.plan.spec.find_position(self._path)
         return f"{self._path} ({self._call.part.name}{f', {position}' if position else ''})"
 
     def __call__(self, **types: Any) -> Any:
-        """Builds the part from the types that it declares."""
-        return self._site.call(self._call, types, self._path)
+        """Builds the part from those of the types that it declares."""
+        return self._site.build(self._call, types, self._path)
 
     def accepts(self, event: Any) -> str | None:
-        """Of a Model: why it cannot model `event`, or None."""
+        """Returns why a Model in this slot cannot model `event`, or None if it can."""
         slots = {
-            name: self._site.argument(value)
+            name: self._site.convert_argument(value)
             for name, value in self._call.arguments.items()
             if isinstance(value, Call | Ref) or (isinstance(value, list) and value and isinstance(value[0], Call | Ref))
         }
         if self._call.given:
             model = self._call.given.value
-            return None if model.event == event else f"{type(model).__name__} was composed for {_shown(model.event)}"
-        reason: str | None = self._call.part.load().accepts(event, **slots)  # type: ignore[attr-defined]
-        return reason
+            return (
+                None if model.event == event else f"{type(model).__name__} was composed for {_format_type(model.event)}"
+            )
+        return self._call.part.load().accepts(event, **slots)  # type: ignore[attr-defined, no-any-return]
 
-    def each(self, num: int) -> list[Factory]:
-        """This slot `num` times: part i is one of its own, at `PATH[i]`."""
+    def repeat(self, num: int) -> list[Factory]:
+        """Repeats the slot: `num` factories of separate parts, part i at `PATH[i]`."""
         paths = [f"{self._path}[{index}]" for index in range(num)]
         return [Factory(self._site, reroot(self._call, self._path, path, refs=False)) for path in paths]
 
-    def fed(self, source: str) -> Factory:
-        """This slot, telling where its types come from when it or a part in it cannot take them."""
+    def name_source(self, source: str) -> Factory:
+        """Names the source of the slot's types, for messages about types that do not fit; returns the slot."""
         self._site.sources[self._path] = source
         return self
 
 
 class _Modules:
-    """Bounds the number of modules and parameters that one part may make."""
+    """Limits the number of modules and parameters that one part makes."""
 
     def __enter__(self) -> None:
         self._count = 0
         self._handles = (
-            nn.modules.module.register_module_module_registration_hook(self._counted),
-            nn.modules.module.register_module_parameter_registration_hook(self._counted),
+            nn.modules.module.register_module_module_registration_hook(self._count_one),
+            nn.modules.module.register_module_parameter_registration_hook(self._count_one),
         )
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _counted(self, *_: object) -> None:
+    def _count_one(self, *_: object) -> None:
         self._count += 1
         if self._count > MAX_REGISTRATIONS:
             raise ValueError(f"expected at most {MAX_REGISTRATIONS} modules and parameters in one part, got more")
 
 
-def piece(folder: Any, at: str) -> dict[str, torch.Tensor]:
-    """The weights of one piece of a run, by the names that they have in it."""
-    from modkit.building.migration import current
+def read_piece(folder: Any, at: str) -> dict[str, torch.Tensor]:
+    """Reads the weights of one piece of a run, by their names within the piece."""
+    from modkit.building.migration import load_current
     from modkit.runs.run import Run
 
     prefix = at.partition(".")[2]
-    every = current(Run.open(folder)).weights
+    every = load_current(Run.open(folder)).weights
     return {
         name[len(prefix) + 1 :] if prefix else name: value
         for name, value in every.items()
@@ -332,7 +332,7 @@ def piece(folder: Any, at: str) -> dict[str, torch.Tensor]:
 
 
 def _reroot_origins(model: Any, path: str) -> None:
-    """Has the modules of a model that was composed before say where they are now."""
+    """Updates the origins of the modules of a composed model that is put into a slot."""
     root = model.origin.path
     for module in model.modules():
         if (origin := getattr(module, "origin", None)) is not None:
@@ -341,7 +341,7 @@ def _reroot_origins(model: Any, path: str) -> None:
 
 
 def copy_to_meta(module: M) -> M:
-    """A copy without values, made without copying any."""
+    """Copies a module to the meta device, without copying any values."""
     tensors = [*module.parameters(), *module.buffers()]
     memo: dict[int, Any] = {id(tensor): tensor.detach().to("meta") for tensor in tensors}
     memo |= {id(p): nn.Parameter(memo[id(p)], p.requires_grad) for p in module.parameters()}
@@ -353,27 +353,27 @@ def _makes_module(target: Any) -> bool:
     return isinstance(made, type) and issubclass(made, nn.Module)
 
 
-def _refs(value: Any) -> list[Ref]:
+def _find_refs(value: Any) -> list[Ref]:
     if isinstance(value, Ref):
         return [value]
     if isinstance(value, Call | Record):
-        return _refs(value.arguments)
+        return _find_refs(value.arguments)
     if isinstance(value, Mapping):
-        return [ref for item in value.values() for ref in _refs(item)]
-    return [ref for item in value for ref in _refs(item)] if isinstance(value, list | tuple) else []
+        return [ref for item in value.values() for ref in _find_refs(item)]
+    return [ref for item in value for ref in _find_refs(item)] if isinstance(value, list | tuple) else []
 
 
-def _told(types: Mapping[str, Any]) -> str:
-    shown = {name: text for name, value in types.items() if (text := _shown(value))}
+def _format_types(types: Mapping[str, Any]) -> str:
+    shown = {name: text for name, value in types.items() if (text := _format_type(value))}
     return ", ".join(f"{name} {text}" for name, text in shown.items()) or "nothing"
 
 
-def _shown(value: Any) -> str:
+def _format_type(value: Any) -> str:
     """A type, or the class of a part, in words; empty where there is nothing to say."""
     if isinstance(value, tuple):
         return f"({', '.join(map(str, value))})"
     if isinstance(value, CondType):
         return f"({value})" if value else ""
     if isinstance(value, Mapping):
-        return f"({', '.join(f'{name} {_shown(item)}' for name, item in value.items())})" if value else ""
+        return f"({', '.join(f'{name} {_format_type(item)}' for name, item in value.items())})" if value else ""
     return str(value) if isinstance(value, TensorType | str | int | float) else type(value).__name__

@@ -1,31 +1,32 @@
 """Calls: the parts of a spec with their arguments, checked and complete, before anything is built.
 
-A call waits to be told its types by the builder; written down again it is the resolved spec's node.
+The builder makes a part of a call and of the types that its slot provides. `Call.node` writes a call as the resolved
+spec does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from modkit.part import Part
+from modkit.part import Local, Part
 from modkit.specs.node import Node, Value
 
-__all__ = ["LOCAL", "Argument", "Call", "Given", "Local", "Record", "Ref", "Trained", "reroot", "written_record"]
+__all__ = ["LOCAL", "Argument", "Call", "Given", "Record", "Ref", "Trained", "reroot", "write_record"]
 
 LOCAL = "local:"
-"""What a resolved spec puts before the name of a part that Python gave as an object."""
+"""Prefix, in a resolved spec, of the name of a part that was given as a Python object."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A piece of another run: its weights start a part, which stays frozen unless it is trained on.
+    """A piece of another run, whose weights initialise a part.
 
     Args:
-        path: The run's directory, as written.
+        path: The run's directory, as written in the spec.
         at: Path of the piece in that run's spec.
-        train: Whether it has players here.
+        train: Whether the part is trained further; otherwise it is frozen.
     """
 
     path: str
@@ -35,16 +36,16 @@ class Trained:
 
 @dataclass(frozen=True)
 class Call:
-    """A part and its arguments, waiting to be told its types.
+    """A part and its arguments.
 
     Args:
-        path: Where it stands in the spec.
+        path: Path in the spec.
         part: The part.
-        arguments: What it is given, defaults included.
-        takes: Which of the types that its kind is given it declares.
-        trained: The run that its weights are from, or None.
-        blank: The arguments that are None where nothing is written.
-        given: The part itself, where Python gave a built one.
+        arguments: The arguments, including defaults.
+        takes: The types provided by the slot that the part declares as parameters.
+        trained: The piece of a run that provides its weights, or None.
+        blank: The arguments whose default is None.
+        given: The part as a Python object, or None.
     """
 
     path: str
@@ -55,11 +56,11 @@ class Call:
     blank: frozenset[str] = frozenset()
     given: Given | None = None
 
-    def node(self) -> Node:
-        """The node that gives this call, everything written out."""
+    def to_node(self) -> Node:
+        """The spec node of this call, with every argument written out."""
         use = f"{LOCAL}{self.part.target}" if isinstance(self.part, Local) else self.part.name
         told = {name: v for name, v in self.arguments.items() if v is not None or name not in self.blank}
-        inner = Node({"use": use, **{name: _written(value) for name, value in told.items()}})
+        inner = Node({"use": use, **{name: _write(value) for name, value in told.items()}})
         if self.trained is None:
             return inner
         source = {"path": self.trained.path, "at": self.trained.at, "train": self.trained.train}
@@ -68,7 +69,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Ref:
-    """The part that is built at another place."""
+    """A reference to the part at another path."""
 
     path: str
     target: str
@@ -86,11 +87,11 @@ Argument: TypeAlias = "Value | Call | Ref | Record | list[Argument] | dict[str, 
 
 
 class Given:
-    """A part that Python gives, where a spec's tree names one: a built module, a composed model, or a factory.
+    """A part given as a Python object: a built module, a composed model, or a factory.
 
     Args:
-        value: The part, or what makes it.
-        make: Whether `value` is a factory, to be called with all types that the slot provides.
+        value: The part, or a factory of it.
+        make: Whether `value` is a factory. It is called with every type that the slot provides.
     """
 
     def __init__(self, value: Any, *, make: bool = False) -> None:
@@ -99,34 +100,21 @@ class Given:
         self.__module__, self.__qualname__ = owner.__module__, owner.__qualname__
 
     def __call__(self, **types: Any) -> Any:
-        """The part."""
+        """Returns the part."""
         return self.value(**types) if self.make else self.value
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Given:
         return self
 
 
-@dataclass(frozen=True)
-class Local(Part):
-    """A class or function given in Python that no package has registered."""
-
-    object: Callable[..., Any] | None = None
-
-    def load(self) -> Callable[..., Any]:
-        """The class or function."""
-        if self.object is None:
-            raise ValueError("a local part expects its class or function")
-        return self.object
-
-
 def reroot(value: Any, old: str, new: str, *, refs: bool = True) -> Any:
-    """A call, or what an argument holds, as it would stand at another path.
+    """Moves a call, or the value of an argument, to another path.
 
     Args:
-        value: The call or argument.
-        old: The path that it stands at.
-        new: The path that it moves to.
-        refs: Whether references move along; otherwise they lead where they led before.
+        value: The call or value.
+        old: Its path.
+        new: The new path.
+        refs: Whether the targets of references inside it move, too.
     """
     if isinstance(value, Call):
         arguments = {name: reroot(argument, old, new, refs=refs) for name, argument in value.arguments.items()}
@@ -139,20 +127,20 @@ def reroot(value: Any, old: str, new: str, *, refs: bool = True) -> Any:
     return [reroot(item, old, new, refs=refs) for item in value] if isinstance(value, list) else value
 
 
-def written_record(record: Record) -> dict[str, Any]:
-    """A group of settings as a spec holds it, everything written out."""
-    return {name: _written(value) for name, value in record.arguments.items() if value is not None}
+def write_record(record: Record) -> dict[str, Any]:
+    """Writes a group of settings as a spec does, with every setting written out."""
+    return {name: _write(value) for name, value in record.arguments.items() if value is not None}
 
 
-def _written(value: Argument) -> Any:
+def _write(value: Argument) -> Any:
     if isinstance(value, Call):
-        return value.node()
+        return value.to_node()
     if isinstance(value, Ref):
         return Node({"ref": value.target})
     if isinstance(value, Record):
-        return written_record(value)
+        return write_record(value)
     if isinstance(value, list | tuple):
-        return [_written(item) for item in value]
+        return [_write(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: _written(item) for key, item in value.items()}
+        return {key: _write(item) for key, item in value.items()}
     return value

@@ -1,8 +1,8 @@
-"""The check of a whole model before any weight exists: types at every port, every player's losses, every decoding.
+"""The check of a whole model before any weight exists: the types of all parts, all players' losses, all decodings.
 
-Modules are built on the meta device, where tensors have shapes and no values. What each part emits is held against what
-it says; an error is reported at the part that it comes from. A part that cannot run without values is trusted for
-what it emits, and reported as unchecked.
+Modules are built on the meta device, where tensors have shapes but no values. The output of each part is compared with
+the type that the part declares, and an error is reported at the part that it comes from. The declared type of a part
+that cannot run without values is trusted, and the part is reported as unchecked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from modkit.building.builder import Built, Site, copy_to_meta
 from modkit.building.plan import Plan, plan
 from modkit.engines.local import LocalEngine
-from modkit.errors import Problem, nearest
+from modkit.errors import Problem, suggest
 from modkit.kinds import Data
 from modkit.models.model import Model, Player
 from modkit.models.step import StepContext
@@ -29,7 +29,7 @@ from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 from modkit.training.players import StageSchedule, make_player_states, schedule_stages, strip_scope, weigh_losses
-from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, levels
+from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
 __all__ = ["Port", "Report", "Trial", "check", "check_composed", "try_model"]
 
@@ -41,38 +41,38 @@ _EMITS: dict[str, Callable[[Built], Event]] = {
     "generator": lambda built: built.types["x"],
     "network": lambda built: built.types["out"],
 }
-"""What a part of a kind says that it emits."""
+"""The declared type of the output of a part, by kind."""
 
 
 @dataclass(frozen=True)
 class Port:
-    """A part of the resolved graph: its place, what it is told, what it emits, its number of parameters."""
+    """A part of the resolved graph: its path, the types it was built from, its output, its number of parameters."""
 
     path: str
     kind: str
     name: str
-    told: dict[str, str]
+    types: dict[str, str]
     emits: str
     parameters: int
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found.
+    """The result of a check.
 
     Args:
         plan: The checked plan.
-        data: The data set, or None where the spec has none.
-        x: The type of the data.
-        fields: The types of its fields.
-        ports: Every part of the model.
-        players: Every player.
-        rounds: The stages.
+        data: The data set, or None if the spec has none.
+        x: The type of one sample.
+        fields: The types of the data's fields.
+        ports: The parts of the model.
+        players: The players.
+        stages: The stages of training.
         terms: Names of each player's losses.
         parameters: Number of parameters of the model.
         state: Shapes of the model's state dict, by key.
-        unchecked: Paths of parts that were trusted for what they emit, with the reason.
-        sources: Where the types of a part come from, in words, by the part's path; of those that are fed by another.
+        unchecked: Paths of parts whose output could not be checked, with the reason.
+        sources: Descriptions of where the types of a part come from, by the path of the part.
     """
 
     plan: Plan
@@ -81,7 +81,7 @@ class Report:
     fields: Mapping[str, TensorType]
     ports: tuple[Port, ...]
     players: tuple[Player, ...]
-    rounds: tuple[StageSchedule, ...]
+    stages: tuple[StageSchedule, ...]
     terms: Mapping[str, tuple[str, ...]]
     parameters: int
     state: Mapping[str, tuple[int, ...]]
@@ -89,43 +89,49 @@ class Report:
     sources: Mapping[str, str]
 
     def lock(self) -> dict[str, Any]:
-        """The lock of a run of this plan."""
+        """Makes the lock of a run of this plan."""
         return self.plan.lock(self.state, self.x, self.fields)
 
 
 def check(spec: Spec) -> Report:
-    """Checks a spec from keywords to shapes, allocating no weights.
+    """Checks a spec, from its keywords to the shapes of all tensors, without allocating any weights.
+
+    Examples:
+        >>> from modkit import Spec, check, use
+        >>> report = check(Spec(model=use("gan"), data=use("ring")))
+        >>> [player.name for player in report.players], str(report.x)
+        (['discriminator', 'generator'], '2 unbounded')
 
     Raises:
         SpecError: With every problem found.
     """
     site = Site(plan(spec), meta=True)
-    data = site.data()
-    settings, evaluation = _settings(site, site.settings), _settings(site, site.evaluation)
+    data = site.make_data()
+    settings, evaluation = _try_settings(site, site.make_settings), _try_settings(site, site.make_evaluation)
     site.check()
     x, fields = (data.x, data.fields) if data else (read_type(spec), read_fields(spec))
     if evaluation:  # to hear what they refuse
         _ = [evaluation.features(x=x)] if evaluation.features else []
         _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]
     model, trial = try_model(site, x, fields)
-    return _report(site, model, trial, settings, data, x, fields)
+    return _make_report(site, model, trial, settings, data, x, fields)
 
 
 def check_composed(model: Model, planned: Plan, data: Data) -> Report:
-    """Checks how a composed model is to be trained, by a copy of it on the meta device.
+    """Checks the training of a composed model, using a copy of it on the meta device.
 
     Raises:
         SpecError: With every problem found.
     """
     site = Site(planned, meta=True)
-    settings = _settings(site, site.settings)
+    settings = _try_settings(site, site.make_settings)
     copied = copy_to_meta(model)
     trial = Trial(site, copied, data.x, data.fields)
     trial.run()
-    return _report(site, copied, trial, settings, data, data.x, data.fields)
+    return _make_report(site, copied, trial, settings, data, data.x, data.fields)
 
 
-def _report(
+def _make_report(
     site: Site,
     model: Model,
     trial: Trial,
@@ -141,9 +147,9 @@ def _report(
         data=data,
         x=x,
         fields=fields,
-        ports=tuple(_port(built) for path, built in site.built.items() if path.split(".")[0] == "model"),
-        players=model.active_players(),
-        rounds=played,
+        ports=tuple(_make_port(built) for path, built in site.built.items() if path.split(".")[0] == "model"),
+        players=model.list_active_players(),
+        stages=played,
         terms=trial.terms,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         state={name: tuple(value.shape) for name, value in model.state_dict().items()},
@@ -155,12 +161,12 @@ def _report(
 def try_model(
     site: Site, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None
 ) -> tuple[Model, Trial]:
-    """Builds a site's model, runs its losses and decodings, and reports to the site what goes wrong.
+    """Builds the model of a site and runs its losses and decodings; problems are recorded by the site.
 
     Raises:
         SpecError: If a part cannot be built.
     """
-    model: Model = site.model(x, fields, cond)
+    model: Model = site.build_model(x, fields, cond)
     site.check()
     trial = Trial(site, model, x, fields, cond)
     trial.run()
@@ -170,8 +176,8 @@ def try_model(
 def _check_training(
     site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]
 ) -> tuple[StageSchedule, ...]:
-    """The stages that settings make of a model; what does not fit is reported to the site."""
-    played = _rounds(site, model, settings)
+    """Checks settings against a model and returns the stages; problems are recorded by the site."""
+    played = _schedule(site, model, settings)
     _check_names(site, model, settings, terms)
     for round in played:  # to hear what optimizers and learning-rate schedules refuse
         make_player_states(model, settings, round, LocalEngine("cpu"))
@@ -179,7 +185,7 @@ def _check_training(
 
 
 class _Emission(Exception):
-    """A part emitted something else than it says."""
+    """The output of a part differs from the type that it declares."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(message)
@@ -198,7 +204,7 @@ class _Probe(StepContext):
 
 
 class Trial:
-    """Runs a meta model's losses and decodings, and reports what goes wrong at the part that it comes from."""
+    """Runs the losses and decodings of a model on the meta device, and records problems at the parts they come from."""
 
     def __init__(
         self, site: Site, model: Model, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None
@@ -206,17 +212,17 @@ class Trial:
         self.site, self.model = site, model
         self.terms: dict[str, tuple[str, ...]] = {}
         self.unchecked: dict[str, str] = {}
-        given = _blank_cond(cond) if cond else Cond()
-        self._batch = Batch(_blank_event(x), {name: _blank(type) for name, type in fields.items()}, given)
+        given = _make_blank_cond(cond) if cond else Cond()
+        self._batch = Batch(_make_blank_event(x), {name: _make_blank(type) for name, type in fields.items()}, given)
         self._paths = {id(b.value): path for path, b in site.built.items() if isinstance(b.value, nn.Module)}
 
     def run(self) -> None:
-        """Runs them, each player's losses and each latent's decoding."""
+        """Runs each player's losses and the decoding of each latent."""
         self.model.eval()
         for built in self.site.built.values():
             if built.call.part.kind in _EMITS and isinstance(built.value, nn.Module):
-                built.value.register_forward_hook(_emission_hook(built))
-        for player in self.model.active_players():
+                built.value.register_forward_hook(_make_output_hook(built))
+        for player in self.model.list_active_players():
             probe = _Probe(Rng("check", player.name))
             losses = self._attempt(partial(self.model.losses, player.name, self._batch, probe)) or {}
             self.terms[player.name] = tuple(dict.fromkeys((*losses, *probe.asked)))
@@ -227,17 +233,17 @@ class Trial:
                     )
             self._weigh(player, losses)
         for name, event in self.model.latents.items():
-            self._attempt(partial(self.model.decode, _blank_event(event), name))
+            self._attempt(partial(self.model.decode, _make_blank_event(event), name))
 
     def _weigh(self, player: Player, losses: Mapping[str, Tensor]) -> None:
-        """Each weight on its own must be able to weigh its loss."""
+        """Checks that each weight, on its own, can weight its loss."""
         last_layer = self.model.get_parameter(player.last_layer) if player.last_layer else None
         for name, weight in self.model.weights(player.name).items():
             if name in losses and all(loss.shape == () for loss in losses.values()):
                 try:
                     weigh_losses(losses, {name: weight}, 0, last_layer)
                 except ValueError as error:
-                    self.site.fail(_weight_path(name), f"it cannot weigh a loss of {player.name}: {error}")
+                    self.site.fail(_get_weight_path(name), f"it cannot weigh a loss of {player.name}: {error}")
 
     def _attempt(self, run: Callable[[], Any]) -> Any:
         try:
@@ -245,7 +251,7 @@ class Trial:
         except _Emission as error:
             self.site.fail(error.path, str(error))
         except Exception as error:
-            path = self._blamed(error.__traceback__)
+            path = self._find_culprit(error.__traceback__)
             if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
                 self.unchecked[path] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             else:
@@ -253,8 +259,8 @@ class Trial:
                 self.site.refuse(path, f"it cannot run on its types: {kind}{error}")
         return None
 
-    def _blamed(self, trace: TracebackType | None) -> str:
-        """The path of the innermost part in a traceback."""
+    def _find_culprit(self, trace: TracebackType | None) -> str:
+        """Finds the path of the innermost part in a traceback."""
         path = "model"
         while trace is not None:
             owner = trace.tb_frame.f_locals.get("self")
@@ -263,7 +269,7 @@ class Trial:
         return path
 
 
-def _settings(site: Site, make: Callable[[], _Made]) -> _Made | None:
+def _try_settings(site: Site, make: Callable[[], _Made]) -> _Made | None:
     try:
         return make()
     except ValueError as error:
@@ -272,7 +278,7 @@ def _settings(site: Site, make: Callable[[], _Made]) -> _Made | None:
         return None
 
 
-def _rounds(site: Site, model: Model, settings: Settings) -> tuple[StageSchedule, ...]:
+def _schedule(site: Site, model: Model, settings: Settings) -> tuple[StageSchedule, ...]:
     try:
         return schedule_stages(model, settings)
     except ValueError as error:
@@ -282,74 +288,75 @@ def _rounds(site: Site, model: Model, settings: Settings) -> tuple[StageSchedule
 
 
 def _check_names(site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]) -> None:
-    """Weights, patterns of terms and the best's name must name a loss that there is."""
+    """Checks that weights, patterns of terms and `checkpoints.best` name losses of the model."""
     every = {term for names in terms.values() for term in names}
-    for name in dict.fromkeys(name for player in model.active_players() for name in model.weights(player.name)):
+    for name in dict.fromkeys(name for player in model.list_active_players() for name in model.weights(player.name)):
         if name not in every:
-            path = _weight_path(name)
+            path = _get_weight_path(name)
             known = ", ".join(sorted(strip_scope(term, name.rpartition("/")[0]) for term in every))
             got = f"got a weight of {name.split('/')[-1]!r}, expected one of the losses: {known}"
-            site.fail(path, f"{got}; {_parts_of(site, path.rpartition('.weights.')[0])}")
+            site.fail(path, f"{got}; {_describe_parts(site, path.rpartition('.weights.')[0])}")
     for pattern in settings.terms:
         if not any(fnmatchcase(term, pattern) for term in every):
             site.fail("train.terms", f"the pattern {pattern!r} matches none of the losses: {', '.join(sorted(every))}")
     best = settings.checkpoints.best
     logged = {f"{p}/{strip_scope(term, p.rpartition('/')[0])}" for p, names in terms.items() for term in names}
     if best is not None and best not in logged:
-        hint = nearest(best, logged)
+        hint = suggest(best, logged)
         message = f"got {best!r}, expected one of the logged losses: {', '.join(sorted(logged))}"
         site.problems.append(
-            Problem("train.checkpoints.best", message, site.plan.spec.position("train.checkpoints.best"), hint)
+            Problem("train.checkpoints.best", message, site.plan.spec.find_position("train.checkpoints.best"), hint)
         )
 
 
-def _parts_of(site: Site, path: str) -> str:
-    """A model and the parts that make its losses, for a message."""
+def _describe_parts(site: Site, path: str) -> str:
+    """Describes a model and the parts that compute its losses, for a message."""
     inside = [built.call.part for where, built in site.built.items() if where.rpartition(".")[0] == path]
     owner = site.built.get(path)
     return f"{path} ({owner.call.part.name if owner else 'model'}) has {', '.join(map(str, inside))}"
 
 
-def _weight_path(name: str) -> str:
-    """The path in the spec of a term's weight."""
+def _get_weight_path(name: str) -> str:
+    """Returns the path in the spec of the weight of a term."""
     *scope, term = name.split("/")
     return ".".join(("model", *scope, "weights", term))
 
 
-def _emission_hook(built: Built) -> Callable[[nn.Module, Any, Any], None]:
+def _make_output_hook(built: Built) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         said = _EMITS[built.call.part.kind](built)
-        emitted = [tuple(value.shape[1:]) for value in _tensors(output)]
-        expected = [type.shape for type in levels(said)]
+        emitted = [tuple(value.shape[1:]) for value in _list_tensors(output)]
+        expected = [type.shape for type in split_levels(said)]
         if emitted != expected:
             told = ", ".join(f"{name} {value}" for name, value in built.types.items())
             raise _Emission(
                 built.call.path,
-                f"the {built.call.part} expects to emit {_shapes(expected)} (told {told}), got {_shapes(emitted)}",
+                f"the {built.call.part}, built from {told}, declares an output of {_format_shapes(expected)}, got "
+                f"{_format_shapes(emitted)}",
             )
 
     return hook
 
 
-def _tensors(value: Any) -> tuple[Tensor, ...]:
+def _list_tensors(value: Any) -> tuple[Tensor, ...]:
     return tuple(value) if isinstance(value, tuple) else (value,)
 
 
-def _shapes(shapes: Iterable[tuple[int, ...]]) -> str:
+def _format_shapes(shapes: Iterable[tuple[int, ...]]) -> str:
     return ", ".join("×".join(map(str, shape)) or "a scalar" for shape in shapes)
 
 
-def _blank(type: TensorType) -> Tensor:
+def _make_blank(type: TensorType) -> Tensor:
     dtype = torch.float32 if type.classes is None else torch.int64
     return torch.empty((2, *type.shape), dtype=dtype, device="meta")
 
 
-def _blank_event(event: Event) -> Value:
-    return tuple(map(_blank, event)) if isinstance(event, tuple) else _blank(event)
+def _make_blank_event(event: Event) -> Value:
+    return tuple(map(_make_blank, event)) if isinstance(event, tuple) else _make_blank(event)
 
 
-def _blank_cond(cond: CondType) -> Cond:
-    """Conditions of a type, without values; their time is the Model's own."""
+def _make_blank_cond(cond: CondType) -> Cond:
+    """Makes conditions of a type without values, except for the time, which a Model adds itself."""
     types = {
         "vector": cond.vector and TensorType((cond.vector,)),
         "noise": cond.noise and TensorType((cond.noise,)),
@@ -357,21 +364,21 @@ def _blank_cond(cond: CondType) -> Cond:
         "context": cond.context and TensorType(cond.context),
         "concat": cond.concat,
     }
-    return Cond(**{name: _blank(type) for name, type in types.items() if type})
+    return Cond(**{name: _make_blank(type) for name, type in types.items() if type})
 
 
-def _port(built: Built) -> Port:
-    told = {name: _event(value) for name, value in built.types.items() if isinstance(value, TensorType | tuple)}
+def _make_port(built: Built) -> Port:
+    types = {name: _format_event(value) for name, value in built.types.items() if isinstance(value, TensorType | tuple)}
     cond = built.types.get("cond")
     if cond:
-        told["cond"] = str(cond)
+        types["cond"] = str(cond)
     kind, value = built.call.part.kind, built.value
-    emits = _event(_EMITS[kind](built)) if kind in _EMITS else ""
+    emits = _format_event(_EMITS[kind](built)) if kind in _EMITS else ""
     if kind in ("bottleneck", "model"):
-        emits = "; ".join(f"{name} {_event(event)}" for name, event in value.latents.items())
+        emits = "; ".join(f"{name} {_format_event(event)}" for name, event in value.latents.items())
     parameters = sum(p.numel() for p in value.parameters()) if isinstance(value, nn.Module) else 0
-    return Port(built.call.path, kind, built.call.part.name, told, emits, parameters)
+    return Port(built.call.path, kind, built.call.part.name, types, emits, parameters)
 
 
-def _event(event: Event) -> str:
-    return ", ".join(map(str, levels(event)))
+def _format_event(event: Event) -> str:
+    return ", ".join(map(str, split_levels(event)))

@@ -1,11 +1,11 @@
-"""Composition from Python objects: a Model's class, called on types, composes the parts in its slots.
+"""Composition from Python objects: calling a Model's class with types composes the parts in its slots.
 
     with modkit.seeded(0):
         model = Latent(data.x, autoencoder=Autoencoder, prior=partial(Diffusion, network="mlp"))
 
-Into a slot goes a class or function, a `functools.partial` of one, a registered name, what a spec would say there
-(`use(…)`, a number for a weight), or a built part: a module of one's own, a model composed before. They become the tree
-that a spec would hold, so objects and specs meet one planner, one check on meta tensors and one builder.
+A slot takes a class or function, a `functools.partial` of one, a registered name, what a spec would hold there
+(`use(…)`, or a number for a weight), or a built part: a module of one's own, or a model composed before. The arguments
+become the tree of a spec, so objects and specs share one planner, one check on meta tensors and one builder.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from typing import Any
 import torch
 
 from modkit.building.builder import Factory, Site
-from modkit.building.call import Call, Given, Local
+from modkit.building.call import Call, Given
 from modkit.building.checker import try_model
 from modkit.building.plan import Composition, plan
 from modkit.errors import Problem, SpecError
 from modkit.kinds import KINDS
 from modkit.models.model import Model
-from modkit.parts.signature import Parameter, parameters, read
+from modkit.part import Local
+from modkit.parts.signature import Parameter, read_parameters, read_signature
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, record_part, target
+from modkit.specs.node import Node, name_part
 from modkit.specs.spec import Spec
 from modkit.types import CondType, TensorType
 
-__all__ = ["compose", "composition_of", "part_of", "seeded", "spec_of", "tree_of"]
+__all__ = ["compose", "get_composition", "convert_part", "seeded", "spec_of", "convert_settings"]
 
 _seed: ContextVar[int | None] = ContextVar("modkit_seed", default=None)
 _GIVEN = KINDS["model"].given
@@ -41,10 +42,10 @@ _GIVEN = KINDS["model"].given
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Initialises the models composed within it as a function of the seed and the path of each slot.
+    """Initialises models composed inside the context as a function of the seed and the path of each slot.
 
-    Equal compositions have equal weights, whether objects or a spec with this `train.seed` describe them. Outside,
-    weights come from torch's global generator, as those of any module.
+    Equal compositions then have equal weights, whether they are written as objects or as a spec with this `train.seed`.
+    Outside the context, torch's global generator initialises models, as it does any module.
 
     Args:
         seed: The seed, at least 0.
@@ -70,21 +71,21 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
-    """The model that a Model's class makes of types and of the objects in its slots.
+    """Composes a model: checks it on meta tensors, then builds it.
 
     Args:
-        cls: The class.
-        *types: `x`, `cond` and `fields`, those that the class declares, in this order.
-        **arguments: Its keywords, and types by name.
+        cls: The class of the model.
+        *types: `x`, `cond` and `fields`, as far as the class declares them, in this order.
+        **arguments: The keywords of the class; types may be given by name, too.
 
     Raises:
-        SpecError: If an argument does not fit; it names the slot, what was expected and what was received.
+        SpecError: If an argument does not fit. The message names the slot, what was expected and what was received.
     """
     if "x" not in inspect.signature(cls).parameters:  # built from no types, so there is nothing to compose
         return cls.assemble(*types, **arguments)  # type: ignore[no-any-return]
     given, rest = _split_types(cls, types, arguments)
     x, cond, fields = given["x"], given.get("cond") or CondType(), dict(given.get("fields") or {})
-    model = Node({"use": record_part(cls), **_tree(rest, parameters(_local("model", cls)), "model")})
+    model = Node({"use": name_part(cls), **_convert_keywords(rest, read_parameters(Local.wrap("model", cls)), "model")})
     seed = _seed.get()
     train = None if seed is None else Node({"seed": seed})
     written = Node(write_types(x, fields)) if isinstance(x, TensorType) else None
@@ -94,24 +95,31 @@ def compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
         try_model(trial, x, fields, cond)
         trial.check()
     site = Site(planned, meta=False, seeded=seed is not None)
-    composed: Model = site.model(x, fields, cond)
+    composed: Model = site.build_model(x, fields, cond)
     site.check()
     return composed
 
 
 def spec_of(model: Model) -> Spec:
-    """The spec of a model that was composed from objects, or built from a spec: every part and parameter written out.
+    """Returns the spec of a composed model, with all parts and parameters written out. `print` shows it as YAML.
 
-    Printed, it is YAML. It holds no `data` where the model was composed from types.
+    The spec of a model composed from types has `x` in place of `data`.
 
     Args:
-        model: The model.
+        model: The model, composed from objects or built from a spec.
 
     Raises:
-        SpecError: If a part was given built, or is no registered part, naming its slot.
+        SpecError: If a part was given as a built object or is not registered; the message names its slot.
         ValueError: If the model was not composed.
+
+    Examples:
+        >>> import modkit
+        >>> from modkit.models import GAN
+        >>> spec = modkit.spec_of(GAN(modkit.TensorType((2,)), generator="mlp", discriminator="mlp", z_dim=3))
+        >>> spec.at("model.z_dim"), spec.at("model.generator.use")
+        (3, 'mlp')
     """
-    planned = composition_of(model).plan
+    planned = get_composition(model).plan
     problems = [
         Problem(path, f"got {_describe(call)}, which no spec can hold; expected a registered part, by name or class")
         for path, call in planned.calls.items()
@@ -122,27 +130,29 @@ def spec_of(model: Model) -> Spec:
     return replace(planned.resolved, train=planned.spec.train)
 
 
-def composition_of(model: Model) -> Composition:
-    """What a model was composed of.
+def get_composition(model: Model) -> Composition:
+    """Returns what a model was composed of.
 
     Raises:
-        ValueError: If its class's call did not make it.
+        ValueError: If it was not made by calling its class.
     """
     found = getattr(model, "composition", None)
     if not isinstance(found, Composition):
-        raise ValueError(f"expected a composed model, got a {type(model).__name__} that its class's call did not make")
+        raise ValueError(
+            f"expected a composed model, got a {type(model).__name__} that was not made by calling its class"
+        )
     return found
 
 
-def tree_of(arguments: Mapping[str, Any], record: type[Any], path: str) -> Node:
-    """Keywords of a group of settings, with objects in its slots, as a spec would hold them."""
-    return Node(_tree(arguments, read(record, (), path), path))
+def convert_settings(arguments: Mapping[str, Any], record: type[Any], path: str) -> Node:
+    """Converts the keywords of a group of settings, with objects in its slots, to a node of a spec."""
+    return Node(_convert_keywords(arguments, read_signature(record, (), path), path))
 
 
 def _split_types(
     cls: type[Model], types: tuple[Any, ...], arguments: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The types and the other arguments of a call."""
+    """Splits the arguments of a call into types and others."""
     declared = [name for name in inspect.signature(cls).parameters if name in _GIVEN]
     if len(types) > len(declared):
         names = ", ".join(declared) or "nothing"
@@ -161,32 +171,36 @@ def _split_types(
     return given, {name: value for name, value in arguments.items() if name not in _GIVEN}
 
 
-def _tree(arguments: Mapping[str, Any], declared: Mapping[str, Parameter], path: str) -> dict[str, Any]:
-    """What a spec would hold for a part's or a record's keywords."""
-    return {name: _argument(value, declared.get(name), f"{path}.{name}") for name, value in arguments.items()}
+def _convert_keywords(arguments: Mapping[str, Any], declared: Mapping[str, Parameter], path: str) -> dict[str, Any]:
+    """Converts the keywords of a part or a record to what a spec holds."""
+    return {name: _convert_argument(value, declared.get(name), f"{path}.{name}") for name, value in arguments.items()}
 
 
-def _argument(value: Any, parameter: Parameter | None, path: str) -> Any:
+def _convert_argument(value: Any, parameter: Parameter | None, path: str) -> Any:
     if value is None or parameter is None:
         return value
     shape = parameter.record or parameter.slot
     if shape is None or shape.container is None:
-        return _item(value, parameter, path)
+        return _convert_item(value, parameter, path)
     if shape.container == "list" and isinstance(value, list | tuple):
-        return [_item(item, parameter, f"{path}[{index}]") for index, item in enumerate(value)]
+        return [_convert_item(item, parameter, f"{path}[{index}]") for index, item in enumerate(value)]
     if shape.container == "dict" and isinstance(value, Mapping):
-        return {key: _item(item, parameter, f"{path}.{key}") for key, item in value.items()}
+        return {key: _convert_item(item, parameter, f"{path}.{key}") for key, item in value.items()}
     return value
 
 
-def _item(value: Any, parameter: Parameter, path: str) -> Any:
+def _convert_item(value: Any, parameter: Parameter, path: str) -> Any:
     if parameter.record:
-        return _tree(value, read(parameter.record.type, (), path), path) if isinstance(value, Mapping) else value
-    return part_of(value, parameter.slot.kind, path) if parameter.slot else value
+        return (
+            _convert_keywords(value, read_signature(parameter.record.type, (), path), path)
+            if isinstance(value, Mapping)
+            else value
+        )
+    return convert_part(value, parameter.slot.kind, path) if parameter.slot else value
 
 
-def part_of(value: Any, kind: str, path: str) -> Any:
-    """What a spec would say of an object in a slot."""
+def convert_part(value: Any, kind: str, path: str) -> Any:
+    """Converts an object in a slot to what a spec holds."""
     if value is None or isinstance(value, str | int | float | Mapping):
         return value
     if isinstance(value, partial):
@@ -195,22 +209,18 @@ def part_of(value: Any, kind: str, path: str) -> Any:
             raise SpecError(Problem(path, message))
         if told := [name for name in value.keywords if name in KINDS[kind].given]:
             raise SpecError(Problem(path, f"got {told[0]!r} in a partial; leave it out, the slot provides it"))
-        declared = parameters(_local(kind, value.func))
-        return Node({"use": record_part(value.func), **_tree(value.keywords, declared, path)})
+        declared = read_parameters(Local.wrap(kind, value.func))
+        return Node({"use": name_part(value.func), **_convert_keywords(value.keywords, declared, path)})
     if isinstance(value, Factory) or (inspect.isroutine(value) and _takes_all(value)):
         return Node({"use": Given(value, make=True)})
     if isinstance(value, type) or inspect.isroutine(value):
-        return Node({"use": record_part(value)})
+        return Node({"use": name_part(value)})
     return Node({"use": Given(value)})
 
 
 def _takes_all(function: Callable[..., Any]) -> bool:
-    """Whether a function takes any keyword, and so all types that a slot provides."""
+    """Whether a function takes any keyword, and therefore all types that a slot provides."""
     return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values())
-
-
-def _local(kind: str, part: Callable[..., Any]) -> Local:
-    return Local(kind, getattr(part, "__name__", "local"), target(part), "", object=part)
 
 
 def _describe(call: Call) -> str:

@@ -1,16 +1,16 @@
-"""Migration: what a run was made with by an older version of a plug-in, as the version that is here understands it.
+"""Migration: updates the spec and weights of a run that was made with an older version of a plug-in.
 
-A part whose parameters or weights have changed names a function in its declaration:
+A part whose parameters or weights have changed declares a function:
 
     Part("bottleneck", "fsq", "acme.parts:FSQ", "…", aliases=("old-name",), migrate="acme.migrations:fsq")
 
     def fsq(params: dict[str, Any], state: dict[str, Tensor], version: str) -> tuple[dict[str, Any], dict[str, Tensor]]
 
-It is called for each node of a run's spec that the part stands at, where the run's lock has another version of its
-distribution than the one that is here. `params` is all that the node holds but `use`, parts in it as dicts; `state`
-the part's own tensors by the names that they have in it, those of parts in it included; `version` the lock's. What it
-returns stands in their place. Inner parts go before those around them; a part built several times from one node is
-asked once for each, and must give the same parameters every time.
+It is called for each node of the part in a run's spec if the run's lock has another version of its distribution than
+the installed one. `params` holds the node's parameters (everything but `use`), with inner parts as dicts. `state` holds
+the part's tensors, including those of inner parts, by their names within the part. `version` is the one in the lock.
+The returned values replace them. Inner parts are migrated before outer ones. If several parts were built from one node,
+the function is called for each, and must return the same parameters every time.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from modkit.errors import SpecError, join, split
-from modkit.part import imported
-from modkit.parts.registry import Entry, registry
-from modkit.runs.lock import rows
+from modkit.part import import_target
+from modkit.parts.registry import Entry, get_registry
+from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
-from modkit.specs.node import Node, Value, described
+from modkit.specs.node import Node, Value, describe
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path
+from modkit.specs.tree import Path, get_value, replace_value
 
-__all__ = ["Current", "Migration", "current", "current_spec", "due", "known", "prefixes"]
+__all__ = ["Current", "Migration", "load_current", "load_current_spec", "find_due", "find_known", "find_prefixes"]
 
 
 @dataclass(frozen=True)
 class Migration:
-    """A part at one place of a run that must go from the version in the run's lock to the one that is here."""
+    """A part of a run that must be migrated from the version in the run's lock to the installed one."""
 
     entry: Entry
     version: str
@@ -47,34 +47,34 @@ class Migration:
         return f"the migration {part.migrate} of {part} at {self.path}, from {self.version} to {self.entry.version}"
 
     def __call__(self, tree: Node, state: Mapping[str, Tensor]) -> tuple[Node, dict[str, Tensor]]:
-        """A run's spec and weights after it.
+        """Migrates the tree of a run's spec, and its weights.
 
         Raises:
-            ValueError: If the function fails, or returns something else than parameters and tensors.
+            ValueError: If the function fails, or returns anything but parameters and tensors.
         """
-        function = imported(self.entry.part.migrate or "", f"migrate of part {self.entry.part}")
-        places = [self.path, *_shared(tree, self.path)]
-        found = list(dict.fromkeys(prefix for place in places for prefix in prefixes(place, state)))
+        function = import_target(self.entry.part.migrate or "", f"migrate of part {self.entry.part}")
+        places = [self.path, *_find_shared(tree, self.path)]
+        found = list(dict.fromkeys(prefix for place in places for prefix in find_prefixes(place, state)))
         made = {key: value for key, value in state.items() if not key.startswith(tuple(found))}
 
-        def changed(node: Node) -> Node:
-            nodes = []
-            for prefix in found or [f"{self.path.partition('.')[2]}."]:
-                params, tensors = self._asked(function, node, _under(prefix, state))
-                nodes.append(Node({"use": node["use"], **params}))
-                made.update({f"{prefix}{key}": tensor for key, tensor in tensors.items()})
-            if any(other != nodes[0] for other in nodes):
-                raise ValueError(f"{self} expects to give the same parameters for each part that is built, got others")
-            return nodes[0]
+        place = _locate_part(tree, split(self.path))
+        node: Any = get_value(tree, place)
+        nodes = []
+        for prefix in found or [f"{self.path.partition('.')[2]}."]:
+            params, tensors = self._call(function, node, _select_under(prefix, state))
+            nodes.append(Node({"use": node["use"], **params}))
+            made.update({f"{prefix}{key}": tensor for key, tensor in tensors.items()})
+        if any(other != nodes[0] for other in nodes):
+            raise ValueError(f"{self} must return the same parameters for each part of one node, got different ones")
+        migrated: Any = replace_value(tree, place, nodes[0])
+        return migrated, made
 
-        return _placed(tree, split(self.path), changed), made
-
-    def _asked(
+    def _call(
         self, function: Callable[..., Any], node: Node, state: dict[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What the function makes of one part."""
+        """Calls the function for one part and checks what it returns."""
         try:
-            answer = function({key: _plain(value) for key, value in node.params.items()}, dict(state), self.version)
+            answer = function({key: _to_plain(value) for key, value in node.params.items()}, dict(state), self.version)
         except Exception as error:
             raise ValueError(f"{self} failed: {type(error).__name__}: {error}") from error
         params, tensors = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, None)
@@ -85,17 +85,17 @@ class Migration:
         try:
             Node(params)
         except SpecError as error:
-            raise ValueError(f"{self} gives parameters that no spec holds: {error}") from error
+            raise ValueError(f"{self} returned parameters that a spec cannot hold: {error}") from error
         return params, tensors
 
 
 class Current(NamedTuple):
-    """A run as what is installed now understands it.
+    """A run in the form that the installed parts expect.
 
     Args:
         spec: Its resolved spec.
-        weights: Those of a checkpoint, the averaged ones inside a stage.
-        migrations: What was migrated to get there.
+        weights: The weights of a checkpoint; within a stage, the averaged ones.
+        migrations: The migrations that were applied.
     """
 
     spec: Spec
@@ -103,56 +103,60 @@ class Current(NamedTuple):
     migrations: tuple[Migration, ...]
 
 
-def current(run: Run, checkpoint: str | None = None) -> Current:
-    """A run's spec and weights, migrated where that is due.
+def load_current(run: Run, checkpoint: str | None = None) -> Current:
+    """Loads a run's spec and weights, and applies the migrations that are due.
+
+    Args:
+        run: The run.
+        checkpoint: Name of the checkpoint; the latest by default.
 
     Raises:
         ValueError: If there is no such checkpoint, it is damaged, or a migration fails.
     """
-    spec, weights = _spec(run), run.weights(checkpoint)
-    migrations = due(run)
+    spec, weights = _read_spec(run), run.load_weights(checkpoint)
+    migrations = find_due(run)
     tree = spec.tree
     for migration in migrations:
         tree, weights = migration(tree, weights)
     return Current(spec.with_tree(tree) if migrations else spec, weights, migrations)
 
 
-def current_spec(run: Run) -> Spec:
-    """A run's resolved spec, migrated where that is due; reads weights only then.
+def load_current_spec(run: Run) -> Spec:
+    """Loads a run's resolved spec, and applies the migrations that are due; reads weights only if there are any.
 
     Raises:
         ValueError: If a migration fails.
     """
-    return current(run).spec if due(run) else _spec(run)
+    return load_current(run).spec if find_due(run) else _read_spec(run)
 
 
-def due(run: Run) -> tuple[Migration, ...]:
-    """The migrations that a run needs, inner parts first.
+def find_due(run: Run) -> tuple[Migration, ...]:
+    """Returns the migrations that a run needs, inner parts first.
 
     Raises:
-        ValueError: If the run's lock is none.
+        ValueError: If the run's lock is not valid.
     """
     found = [
         Migration(entry, row["version"], path)
-        for row in rows(run.lock)
-        if (entry := known(row)) and entry.part.migrate and entry.version != row["version"]
+        for row in read_rows(run.lock)
+        if (entry := find_known(row)) and entry.part.migrate and entry.version != row["version"]
         for path in row.get("at", ())
     ]
     return tuple(sorted(found, key=lambda migration: -len(split(migration.path))))
 
 
-def known(row: Mapping[str, Any]) -> Entry | None:
-    """The part that is here of a row of a lock, under its name or a former one."""
+def find_known(row: Mapping[str, Any]) -> Entry | None:
+    """Returns the registered part of a row of a lock, under its name or a former one, or None."""
     try:
-        return registry().entry(row["kind"], row["name"])
+        return get_registry().find_entry(row["kind"], row["name"])
     except ValueError:
         return None
 
 
-def prefixes(path: str, keys: Mapping[str, object]) -> list[str]:
-    """What the state-dict keys of the part at a path of the spec begin with, each part that the node was built into.
+def find_prefixes(path: str, keys: Mapping[str, object]) -> list[str]:
+    """Returns the prefixes of the state-dict keys of all parts that were built from the node at a path.
 
-    A part is kept at its path in the spec; one of several that one node makes at `PATH[i]`.
+    A part's keys start with its path in the spec; with `PATH[i]` if several parts were built from one node.
     """
     root, *names = split(path)
     if root != "model":
@@ -162,49 +166,48 @@ def prefixes(path: str, keys: Mapping[str, object]) -> list[str]:
     return list(dict.fromkeys(match[0][1:] for key in keys if (match := pattern.match(f".{key}"))))
 
 
-def _spec(run: Run) -> Spec:
+def _read_spec(run: Run) -> Spec:
     return Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
 
 
-def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _select_under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _shared(tree: Node, path: str) -> list[str]:
-    """The paths at which a spec refers to the part at a path, or to one around it."""
-    refs = [(join(place), target) for place, target in _refs(tree, ())]
+def _find_shared(tree: Node, path: str) -> list[str]:
+    """Returns the paths at which a spec refers to the part at a path, or to a part around it."""
+    refs = [(join(place), target) for place, target in _walk_refs(tree, ())]
     return [place + path.removeprefix(to) for place, to in refs if f"{path}.".startswith((f"{to}.", f"{to}["))]
 
 
-def _refs(tree: Value, path: Path) -> Iterator[tuple[Path, str]]:
+def _walk_refs(tree: Value, path: Path) -> Iterator[tuple[Path, str]]:
     if isinstance(tree, Node):
         if tree.ref is not None:
             yield path, tree.ref
         elif tree.use == "run" and "part" in tree:
-            yield from _refs(tree["part"], path)
+            yield from _walk_refs(tree["part"], path)
         else:
             for key, value in tree.items():
-                yield from _refs(value, (*path, key))
+                yield from _walk_refs(value, (*path, key))
     elif isinstance(tree, tuple):
         for index, value in enumerate(tree):
-            yield from _refs(value, (*path, index))
+            yield from _walk_refs(value, (*path, index))
 
 
-def _placed(tree: Value, path: Path, changed: Callable[[Node], Node]) -> Any:
-    """A tree with the part at a path changed; a trained piece of another run holds its own in `part`."""
-    if isinstance(tree, Node) and tree.use == "run" and "part" in tree:
-        return Node({**tree, "part": _placed(tree["part"], path, changed)})
-    if not path and isinstance(tree, Node) and "use" in tree:
-        return changed(tree)
-    head, *rest = path or (None,)
-    if isinstance(tree, tuple) and isinstance(head, int) and head < len(tree):
-        return (*tree[:head], _placed(tree[head], tuple(rest), changed), *tree[head + 1 :])
-    if isinstance(tree, Node) and isinstance(head, str) and head in tree:
-        return Node({**tree, head: _placed(tree[head], tuple(rest), changed)})
-    raise ValueError(f"a lock expects a part where it says that one stands, got {described(tree)}")
+def _locate_part(tree: Value, path: Path) -> Path:
+    """Returns where a resolved spec holds the part at a path: in `part` where the part comes from another run."""
+    place: Path = ()
+    for name in (*path, None):
+        while isinstance(tree, Node) and tree.use == "run" and "part" in tree:
+            place, tree = (*place, "part"), tree["part"]
+        if name is not None:
+            place, tree = (*place, name), get_value(tree, (name,))
+    if not isinstance(tree, Node) or "use" not in tree:
+        raise ValueError(f"modkit.lock names a part at {join(path)}, where the run's spec has {describe(tree)}")
+    return place
 
 
-def _plain(value: Value) -> Any:
+def _to_plain(value: Value) -> Any:
     if isinstance(value, Node):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+        return {key: _to_plain(item) for key, item in value.items()}
+    return [_to_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -1,7 +1,7 @@
-"""The plan: a spec with every short form and default expanded and every keyword checked, before anything is built.
+"""The plan: a spec with all short forms and defaults expanded and all keywords checked, before anything is built.
 
-Here a spec's tree meets the signatures of the parts that it names. What comes out is a tree of calls, from which the
-builder makes objects and the run writes its resolved spec; what goes wrong is collected, each problem at its place.
+The planner compares a spec's tree with the signatures of the parts that it names. The result is a tree of calls, from
+which the builder makes objects and a run writes its resolved spec. All problems are collected, each with its position.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modkit.building.call import LOCAL, Argument, Call, Given, Local, Record, Ref, Trained, reroot, written_record
-from modkit.errors import Problem, SpecError, join, nearest, split
-from modkit.kinds import KINDS, Default
-from modkit.part import Part
-from modkit.parts.registry import Entry, Registry, registry
-from modkit.parts.signature import Parameter, SlotShape, parameters, read, takes
-from modkit.parts.validation import misfit
+from modkit.building.call import LOCAL, Argument, Call, Given, Record, Ref, Trained, reroot, write_record
+from modkit.errors import Problem, SpecError, join, split, suggest
+from modkit.kinds import KINDS, Default, PretrainedExtras, read_extras
+from modkit.part import Local, Part
+from modkit.parts.registry import Entry, Registry, get_registry
+from modkit.parts.signature import Parameter, SlotShape, list_given_types, read_parameters, read_signature
+from modkit.parts.validation import validate
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, Value, described, target
+from modkit.specs.node import Node, Value, describe
 from modkit.specs.references import resolve
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
 from modkit.types import CondType, Event, TensorType
 
-__all__ = ["MAX_PARTS", "Composition", "Plan", "plan", "plan_part", "run_folder", "run_node"]
+__all__ = ["MAX_PARTS", "Composition", "Plan", "plan", "plan_part", "find_run", "read_run_node"]
 
 MAX_PARTS = 1000
-"""Most parts and references of a spec, defaults included."""
+"""Maximum number of parts and references in a spec, defaults included."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Plan:
     """A checked spec.
 
     Args:
-        spec: As written, scalars resolved.
-        data: The data set's call, or None.
-        model: The model's call or, of a trained piece, its.
-        settings: How it is trained.
-        evaluation: How it is measured, or None.
-        calls: Every call by path.
-        entries: The registered parts used.
+        spec: The spec as written, with scalar references resolved.
+        data: The call of the data set, or None.
+        model: The call of the model.
+        settings: The settings of training.
+        evaluation: The settings of evaluation, or None.
+        calls: All calls by path.
+        entries: The registered parts in use.
     """
 
     spec: Spec
@@ -56,13 +56,13 @@ class Plan:
 
     @property
     def resolved(self) -> Spec:
-        """The spec with every part and parameter written out."""
+        """The spec with all parts and parameters written out."""
         return Spec(
             name=self.spec.name,
-            data=self.data.node() if self.data else None,
-            model=self.model.node(),
-            train=Node(written_record(self.settings)),
-            evaluate=Node(written_record(self.evaluation)) if self.evaluation else None,
+            data=self.data.to_node() if self.data else None,
+            model=self.model.to_node(),
+            train=Node(write_record(self.settings)),
+            evaluate=Node(write_record(self.evaluation)) if self.evaluation else None,
             x=self.spec.x,
         )
 
@@ -79,24 +79,24 @@ class Plan:
         Raises:
             ValueError: If a part's target does not resolve.
         """
-        from modkit.runs.lock import lock
+        from modkit.runs.lock import make_lock
 
         places: dict[tuple[str, str], list[str]] = {}
         for path, call in self.calls.items():
             places.setdefault((call.part.kind, call.part.name), []).append(path)
         seed = int(self.settings.arguments["seed"])  # type: ignore[arg-type]
-        made = lock(self.entries, spec_text=self.resolved.to_yaml(), seed=seed, keys=keys, places=places)
+        made = make_lock(self.entries, spec_text=self.resolved.to_yaml(), seed=seed, keys=keys, places=places)
         return {**made, "x": write_types(x, fields)}
 
 
 class Composition(NamedTuple):
-    """What a model was built from, kept on it as `.composition`.
+    """What a model was built from. The model keeps it as `.composition`.
 
     Args:
         plan: The plan.
         x: The type of one sample.
-        cond: Conditions from outside.
-        fields: The types of its fields.
+        cond: The conditions from an enclosing Model.
+        fields: The types of the data's fields.
     """
 
     plan: Plan
@@ -113,15 +113,15 @@ def plan(spec: Spec, *, typed: bool = False) -> Plan:
 
     Args:
         spec: The spec.
-        typed: Whether the types of a sample are known otherwise, so that it needs neither `data` nor `x`.
+        typed: Whether the type of a sample is known from elsewhere, so that the spec needs neither `data` nor `x`.
 
     Raises:
         SpecError: With every problem found.
     """
     spec = resolve(spec)
-    planner = _Planner(spec, registry())
-    model = planner.part(spec.model, "model", "model", None)
-    data, settings, evaluation = planner.surroundings()
+    planner = _Planner(spec, get_registry())
+    model = planner.plan_part(spec.model, "model", "model", None)
+    data, settings, evaluation = planner.plan_surroundings()
     planner.check_refs()
     if (num := len(planner.calls) + len(planner.refs)) > MAX_PARTS:
         planner.report("model", f"got {num} parts with all defaults, expected at most {MAX_PARTS}")
@@ -135,11 +135,11 @@ def plan(spec: Spec, *, typed: bool = False) -> Plan:
 
 
 def plan_training(planned: Plan, spec: Spec) -> Plan:
-    """The plan of a model that was planned before, with another spec's name, data, training and evaluation.
+    """Plans the training of a model that has a plan already.
 
     Args:
-        planned: The model's plan.
-        spec: The spec of the rest; its `model` is the plan's.
+        planned: The plan of the model.
+        spec: The spec with the name, data, training and evaluation; its `model` is ignored.
 
     Raises:
         SpecError: With every problem found.
@@ -147,8 +147,8 @@ def plan_training(planned: Plan, spec: Spec) -> Plan:
     spec = replace(spec, model=planned.spec.model)
     root = planned.model.path
     kept = {path: call for path, call in planned.calls.items() if path.startswith(root)}
-    planner = _Planner(spec, registry(), calls=kept)
-    data, settings, evaluation = planner.surroundings()
+    planner = _Planner(spec, get_registry(), calls=kept)
+    data, settings, evaluation = planner.plan_surroundings()
     if planner.problems:
         raise SpecError(planner.problems)
     entries = {(entry.part.kind, entry.part.name): entry for entry in planned.entries} | planner.entries
@@ -156,20 +156,20 @@ def plan_training(planned: Plan, spec: Spec) -> Plan:
 
 
 def plan_part(kind: str, node: Value, *, seed: int = 0) -> Plan:
-    """The plan of one part of a kind on its own, in the model's place: what a test builds.
+    """Plans a single part of any kind in place of a model, for tests.
 
     Args:
-        kind: Its kind.
-        node: What a spec would say of it.
-        seed: Of its initialisation.
+        kind: The kind of the part.
+        node: The part's node, as in a spec.
+        seed: Seed of its initialisation.
 
     Raises:
         SpecError: With every problem found.
     """
     spec = Spec(name=kind, model=Node({"use": "autoencoder"}), train=Node({"seed": seed}))
-    planner = _Planner(spec, registry())
-    part = planner.part(node, kind, kind, None)
-    settings = planner.record(spec.train or Node({}), Settings, "train")
+    planner = _Planner(spec, get_registry())
+    part = planner.plan_part(node, kind, kind, None)
+    settings = planner.plan_record(spec.train or Node({}), Settings, "train")
     planner.check_refs()
     if planner.problems or not isinstance(part, Call):
         raise SpecError(planner.problems or Problem(kind, "got a reference, expected a part"))
@@ -178,7 +178,7 @@ def plan_part(kind: str, node: Value, *, seed: int = 0) -> Plan:
 
 @dataclass
 class _Planner:
-    """Walks a spec's tree along the signatures."""
+    """Walks a spec's tree and compares it with signatures."""
 
     spec: Spec
     registry: Registry
@@ -190,71 +190,71 @@ class _Planner:
 
     def report(self, path: str, message: str, hint: str | None = None, *, key: bool = False) -> None:
         """Adds a problem."""
-        self.problems.append(Problem(path, message, self.spec.position(path, key=key), hint))
+        self.problems.append(Problem(path, message, self.spec.find_position(path, key=key), hint))
 
-    def surroundings(self) -> tuple[Call | None, Record, Record | None]:
-        """What is around the model: data, training and evaluation."""
+    def plan_surroundings(self) -> tuple[Call | None, Record, Record | None]:
+        """Plans everything but the model: data, training and evaluation."""
         spec = self.spec
-        data = self.part(spec.data, "data", "data", None) if spec.data is not None else None
-        settings = self.record(spec.train or Node({}), Settings, "train")
-        evaluation = None if spec.evaluate is None else self.record(spec.evaluate, Evaluation, "evaluate")
+        data = self.plan_part(spec.data, "data", "data", None) if spec.data is not None else None
+        settings = self.plan_record(spec.train or Node({}), Settings, "train")
+        evaluation = None if spec.evaluate is None else self.plan_record(spec.evaluate, Evaluation, "evaluate")
         if isinstance(data, Ref):
             self.report("data", "got a reference, expected a part")
         if not re.fullmatch(r"(?!\.{1,2}$)[^/\\\0]{1,100}", spec.name):
-            self.report("name", f"got {described(spec.name)}, expected a plain name, as of a file")
+            self.report("name", f"got {describe(spec.name)}, expected a plain name, as of a file")
         return data if isinstance(data, Call) else None, settings, evaluation
 
-    def part(self, value: Value, kind: str, path: str, fallback: str | None) -> Call | Ref | None:
-        """The call of a part, from its node or its bare name; None after a problem."""
+    def plan_part(self, value: Value, kind: str, path: str, fallback: str | None) -> Call | Ref | None:
+        """Plans a part, given by its node or bare name; returns None after a problem."""
         if isinstance(value, str):
             value = Node({"use": value})
         if not isinstance(value, Node):
-            self.report(path, f"got {described(value)}, expected a {kind}: its name, or a mapping with `use`")
+            self.report(path, f"got {describe(value)}, expected a {kind}: its name, or a mapping with `use`")
             return None
         if value.ref is not None:
             ref = Ref(path, value.ref)
             self.refs.append((ref, kind))
             return ref
         if value.use == "run":
-            return self._trained(value, kind, path)
+            return self._plan_trained(value, kind, path)
         if isinstance(value.use, Given):
-            return self._given(value.use, kind, path)
+            return self._plan_given(value.use, kind, path)
         part = self._find(value["use"] if "use" in value else fallback, kind, path)
-        return self._call(part, value, path) if part else None
+        return self._make_call(part, value, path) if part else None
 
-    def record(self, value: Value, type: type[Any], path: str) -> Record:
-        """A group of settings, from its mapping."""
+    def plan_record(self, value: Value, type: type[Any], path: str) -> Record:
+        """Plans a group of settings."""
         if not isinstance(value, Node):
-            self.report(path, f"got {described(value)}, expected a mapping")
+            self.report(path, f"got {describe(value)}, expected a mapping")
             value = Node({})
-        declared = read(type, (), path)
-        return Record(type, self._arguments(value, declared, (), path))
+        declared = read_signature(type, (), path)
+        return Record(type, self._plan_arguments(value, declared, (), path))
 
     def check_refs(self) -> None:
-        """Every reference must lead to a part of its slot's kind."""
+        """Checks that every reference leads to a part of its slot's kind."""
         for ref, kind in self.refs:
             call = self.calls.get(ref.target)
             if call is None:
                 self.report(
-                    ref.path, f"got a ref to {ref.target}, expected the path of a part", nearest(ref.target, self.calls)
+                    ref.path, f"got a ref to {ref.target}, expected the path of a part", suggest(ref.target, self.calls)
                 )
             elif call.part.kind != kind:
                 self.report(ref.path, f"got a ref to the {call.part.kind} at {ref.target}, expected a {kind}")
 
     def _find(self, use: Any, kind: str, path: str) -> Part | None:
         if use is None:
-            names = ", ".join(entry.part.name for entry in self.registry.parts(kind))
+            names = ", ".join(entry.part.name for entry in self.registry.list_parts(kind))
             self.report(path, f"got no `use`, expected the name of a {kind}: {names}")
         elif callable(use):
-            return Local(kind, getattr(use, "__name__", "local"), target(use), "", object=use)
+            return Local.wrap(kind, use)
         elif not isinstance(use, str):
-            self.report(path, f"got {described(use)} as `use`, expected the name of a {kind}")
+            self.report(path, f"got {describe(use)} as `use`, expected the name of a {kind}")
         elif use.startswith(LOCAL):
             local = use.removeprefix(LOCAL)
-            self.report(path, f"got the local {local}, not reloadable by name, expected a registered {kind}")
+            self.report(path, f"got the local {local}, which cannot be loaded by name, expected a registered {kind}")
         else:
             try:
-                entry = self.registry.entry(kind, use)
+                entry = self.registry.find_entry(kind, use)
             except ValueError as error:
                 self.report(path, str(error))
             else:
@@ -262,90 +262,94 @@ class _Planner:
                 return entry.part
         return None
 
-    def _call(self, part: Part, node: Node, path: str, trained: Trained | None = None) -> Call | None:
+    def _make_call(self, part: Part, node: Node, path: str, trained: Trained | None = None) -> Call | None:
         try:
-            declared, taken = parameters(part), frozenset(takes(part))
+            declared, taken = read_parameters(part), frozenset(list_given_types(part))
         except Exception as error:  # a plug-in's target may fail to import in any way
             self.report(path, f"the {part} cannot be used: {type(error).__name__}: {error}")
             return None
         try:
-            node = _expanded(part, node)
+            node = _expand(part, node)
         except ValueError as error:
             self.report(path, f"the {part} cannot be used: {error}")
             return None
         given = KINDS[part.kind].given
         blank = frozenset(name for name, parameter in declared.items() if parameter.default is None)
-        call = Call(path, part, self._arguments(node, declared, given, path, str(part)), taken, trained, blank)
+        call = Call(path, part, self._plan_arguments(node, declared, given, path, str(part)), taken, trained, blank)
         self.calls[path] = call
         return call
 
-    def _arguments(
+    def _plan_arguments(
         self, node: Node, declared: Mapping[str, Parameter], given: tuple[str, ...], path: str, owner: str = ""
     ) -> dict[str, Argument]:
         for key in node.params if owner else node:
             if key in given:
-                self.report(_under(path, key), f"got {key!r}, which the {owner} is told by its neighbours", key=True)
+                self.report(
+                    _join(path, key), f"got {key!r}, which the slot of the {owner} provides; leave it out", key=True
+                )
             elif key not in declared:
                 names = ", ".join(declared) or "none"
                 message = f"got an unknown key {key!r}, expected one of: {names}"
-                self.report(_under(path, key), message, nearest(key, declared), key=True)
+                self.report(_join(path, key), message, suggest(key, declared), key=True)
         arguments: dict[str, Argument] = {}
         for name, parameter in declared.items():
-            place = _under(path, name)
+            place = _join(path, name)
             if name in node:
-                arguments[name] = self._argument(node[name], parameter, place)
+                arguments[name] = self._plan_argument(node[name], parameter, place)
             elif parameter.default is MISSING:
                 self.report(path, f"got no {name!r}, which the {owner} requires: {parameter.help}")
             else:
-                arguments[name] = self._default(parameter, place)
+                arguments[name] = self._plan_default(parameter, place)
         return arguments
 
-    def _default(self, parameter: Parameter, path: str) -> Argument:
+    def _plan_default(self, parameter: Parameter, path: str) -> Argument:
         default = parameter.default
         if isinstance(default, Default) and parameter.slot:
-            return self.part(default.name, parameter.slot.kind, path, None)
+            return self.plan_part(default.name, parameter.slot.kind, path, None)
         if parameter.record and not parameter.record.container:
-            return self.record(Node({}), parameter.record.type, path)
+            return self.plan_record(Node({}), parameter.record.type, path)
         return default  # type: ignore[no-any-return]
 
-    def _argument(self, value: Value, parameter: Parameter, path: str) -> Argument:
+    def _plan_argument(self, value: Value, parameter: Parameter, path: str) -> Argument:
         if parameter.record:
             record = parameter.record.type
-            return self._contained(value, parameter.record.container, path, lambda v, p: self.record(v, record, p))
+            return self._fill_container(
+                value, parameter.record.container, path, lambda v, p: self.plan_record(v, record, p)
+            )
         slot = parameter.slot
         if slot is None:
-            if reason := misfit(value, parameter.annotation):
+            if reason := validate(value, parameter.annotation):
                 self.report(path, reason)
             return value
         if value is None and slot.optional:
             return None
         fallback = parameter.default.name if isinstance(parameter.default, Default) else None
-        return self._contained(value, slot.container, path, lambda v, p: self._filled(v, slot, p, fallback))
+        return self._fill_container(value, slot.container, path, lambda v, p: self._fill_slot(v, slot, p, fallback))
 
-    def _filled(self, value: Value, slot: SlotShape, path: str, fallback: str | None) -> Argument:
+    def _fill_slot(self, value: Value, slot: SlotShape, path: str, fallback: str | None) -> Argument:
         if slot.number and isinstance(value, int | float) and not isinstance(value, bool):
-            if reason := misfit(value, float):
+            if reason := validate(value, float):
                 self.report(path, reason)
             return value
-        return self.part(value, slot.kind, path, fallback)
+        return self.plan_part(value, slot.kind, path, fallback)
 
-    def _contained(
+    def _fill_container(
         self, value: Value, container: str | None, path: str, make: Callable[[Value, str], Argument]
     ) -> Argument:
         if container == "list":
             if isinstance(value, tuple):
                 return [make(item, f"{path}[{index}]") for index, item in enumerate(value)]
-            self.report(path, f"got {described(value)}, expected a list")
+            self.report(path, f"got {describe(value)}, expected a list")
         elif container == "dict":
             if isinstance(value, Node):
-                return {key: make(item, _under(path, key)) for key, item in value.items()}
-            self.report(path, f"got {described(value)}, expected a mapping")
+                return {key: make(item, _join(path, key)) for key, item in value.items()}
+            self.report(path, f"got {describe(value)}, expected a mapping")
         else:
             return make(value, path)
         return None
 
-    def _given(self, given: Given, kind: str, path: str) -> Call | Ref:
-        """The call of a built part, with those of what it was composed of; a reference where it stands already."""
+    def _plan_given(self, given: Given, kind: str, path: str) -> Call | Ref:
+        """Plans a part given as an object, with the parts it was composed of; its second place is a reference."""
         if id(given.value) in self.given:
             ref = Ref(path, self.given[id(given.value)])
             self.refs.append((ref, kind))
@@ -353,7 +357,7 @@ class _Planner:
         self.given[id(given.value)] = path
         composed: Plan | None = getattr(getattr(given.value, "composition", None), "plan", None)
         if composed is None:
-            part = Local(kind, given.__qualname__, target(given), "", object=given)
+            part = Local.wrap(kind, given)
             self.calls[path] = Call(path, part, {}, frozenset(), given=given)
         else:
             inner = [reroot(call, composed.model.path, path) for call in composed.calls.values()]
@@ -362,72 +366,70 @@ class _Planner:
             self.entries.update({(entry.part.kind, entry.part.name): entry for entry in composed.entries})
         return self.calls[path]
 
-    def _trained(self, node: Node, kind: str, path: str) -> Call | None:
+    def _plan_trained(self, node: Node, kind: str, path: str) -> Call | None:
         known = {"use": str, "path": str, "at": str, "train": bool, "part": Node}
         before = len(self.problems)
         for key, value in node.items():
             if key not in known:
-                self.report(_under(path, key), f"got an unknown key {key!r}, expected path, at, train", key=True)
+                self.report(_join(path, key), f"got an unknown key {key!r}, expected path, at, train", key=True)
             elif not isinstance(value, known[key]):
-                self.report(_under(path, key), f"got {described(value)}, expected {known[key].__name__}")
+                self.report(_join(path, key), f"got {describe(value)}, expected {known[key].__name__}")
         if "path" not in node:
             self.report(path, "got no `path`, expected the directory of a run")
         if len(self.problems) > before:
             return None
         trained = Trained(str(node["path"]), str(node.get("at", "model")), bool(node.get("train", False)))
         try:
-            inner = node["part"] if "part" in node else run_node(run_folder(trained.path, self.spec), trained.at)
-            inner = _moved(inner, trained.at, path)
+            inner = node["part"] if "part" in node else read_run_node(find_run(trained.path, self.spec), trained.at)
+            inner = _move_refs(inner, trained.at, path)
         except (ValueError, OSError) as error:
             self.report(path, f"the run cannot be used: {error}")
             return None
         if not isinstance(inner, Node):
-            self.report(path, f"got {described(inner)} at {trained.at} of the run, expected a {kind}")
+            self.report(path, f"got {describe(inner)} at {trained.at} of the run, expected a {kind}")
             return None
         part = self._find(inner.get("use"), kind, path)
-        return self._call(part, inner, path, trained) if part else None
+        return self._make_call(part, inner, path, trained) if part else None
 
 
-def _expanded(part: Part, node: Node) -> Node:
-    """A node with the keywords that those written stand for, where its part says so."""
-    expanded = getattr(part.load(), "expanded", None)
-    return (
-        node if expanded is None else Node({**{k: v for k, v in node.items() if k == "use"}, **expanded(node.params)})
-    )
+def _expand(part: Part, node: Node) -> Node:
+    """Expands the keywords of a node, if its part defines how."""
+    expand = read_extras(part.load(), PretrainedExtras).expand_params
+    return node if expand is None else Node({**{k: v for k, v in node.items() if k == "use"}, **expand(node.params)})
 
 
-def run_folder(path: str, spec: Spec) -> Path:
-    """A run's directory: relative to the spec's file, then to the working directory."""
+def find_run(path: str, spec: Spec) -> Path:
+    """Finds a run's directory, relative to the spec's file or else to the working directory."""
     beside = Path(spec.source.position.file).parent / path if spec.source.position else Path(path)
     return beside if beside.exists() else Path(path)
 
 
-def run_node(folder: Path, at: str) -> Value:
-    """A node of a run's resolved spec.
+def read_run_node(folder: Path, at: str) -> Value:
+    """Reads a node of a run's resolved spec.
 
     Raises:
         ValueError: If there is no such run or node, or a part in it is missing here.
     """
-    from modkit.building.migration import current_spec
-    from modkit.building.provenance import missing
+    from modkit.building.migration import load_current_spec
+    from modkit.building.provenance import find_missing
     from modkit.runs.run import Run
 
     run = Run.open(folder)
-    if absent := missing(run, at):
+    if absent := find_missing(run, at):
         raise ValueError("; ".join(absent))
-    return current_spec(run).at(at)
+    return load_current_spec(run).at(at)
 
 
-def _moved(value: Value, old: str, new: str) -> Value:
-    """A node with its references led from the old root to the new."""
+def _move_refs(value: Value, old: str, new: str) -> Value:
+    """Moves the references in a node from the old root to the new one."""
     if isinstance(value, Node):
         if value.ref is not None:
             if not (value.ref == old or value.ref.startswith(f"{old}.")):
                 raise ValueError(f"it refers to {value.ref}, outside of {old}")
             return Node({"ref": new + value.ref[len(old) :]})
-        return Node({key: _moved(item, old, new) for key, item in value.items()})
-    return tuple(_moved(item, old, new) for item in value) if isinstance(value, tuple) else value
+        return Node({key: _move_refs(item, old, new) for key, item in value.items()})
+    return tuple(_move_refs(item, old, new) for item in value) if isinstance(value, tuple) else value
 
 
-def _under(path: str, key: str) -> str:
+def _join(path: str, key: str) -> str:
     return join((*split(path), key))

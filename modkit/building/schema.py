@@ -1,7 +1,7 @@
-"""The JSON Schema of specs, for editors: every kind, part and parameter that is installed, with types and help.
+"""The JSON Schema of specs, for editors: every installed kind, part and parameter, with types and help.
 
-A slot is a union over the parts of its kind, told apart by `use`; a mapping without `use` is the slot's default part.
-What needs the built parts (whether types fit, where a reference leads) is `modkit check`'s.
+A slot is a union over the parts of its kind, distinguished by `use`; a mapping without `use` is the slot's default
+part. `modkit check` covers what requires the built parts: whether types fit, and where references lead.
 
 References:
     JSON Schema, draft 7, https://json-schema.org/draft-07
@@ -16,17 +16,17 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 from modkit.kinds import KINDS, Default
 from modkit.part import Part
 from modkit.parts import docstrings
-from modkit.parts.annotation import DICTS, LISTS, bare, members
-from modkit.parts.registry import registry
-from modkit.parts.signature import MISSING, Parameter, SlotShape, parameters, read
+from modkit.parts.annotation import DICTS, LISTS, list_members, strip_annotated
+from modkit.parts.registry import get_registry
+from modkit.parts.signature import MISSING, Parameter, SlotShape, read_parameters, read_signature
 from modkit.parts.validation import LIMIT
 from modkit.specs.event import KEYS
 from modkit.specs.settings import Evaluation, Settings
 
-__all__ = ["schema"]
+__all__ = ["make_schema"]
 
 _Schema: TypeAlias = dict[str, Any]
-_DEFAULT = ":default"  # ends the name of a part's parameters where no `use` names it
+_DEFAULT = ":default"  # suffix of the definition of a part that is used without `use`
 _SCALARS: dict[Any, _Schema] = {
     bool: {"type": "boolean"},
     int: {"type": "integer", "exclusiveMinimum": -LIMIT, "exclusiveMaximum": LIMIT},
@@ -37,101 +37,105 @@ _SCALARS: dict[Any, _Schema] = {
 }
 _REFERENCE: _Schema = {
     "type": "object",
-    "description": "The part that is built at another place.",
+    "description": "The part built at another path.",
     "properties": {"ref": {"type": "string", "description": "Its path, such as model.autoencoder.encoder."}},
     "required": ["ref"],
     "additionalProperties": False,
 }
 _TRAINED: _Schema = {
     "type": "object",
-    "description": "A trained piece of another run, frozen unless `train`.",
+    "description": "A trained part of another run, frozen unless `train` is set.",
     "properties": {
         "use": {"const": "run"},
         "path": {"type": "string", "description": "The run's directory."},
-        "at": {"type": "string", "description": "Path of the piece in that run's spec.", "default": "model"},
-        "train": {"type": "boolean", "description": "Whether it is trained on.", "default": False},
-        "part": {"type": "object", "description": "What a resolved spec writes here."},
+        "at": {"type": "string", "description": "Path of the part in that run's spec.", "default": "model"},
+        "train": {"type": "boolean", "description": "Whether it is trained further.", "default": False},
+        "part": {"type": "object", "description": "Written by modkit in resolved specs."},
     },
     "required": ["use", "path"],
     "additionalProperties": False,
 }
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema (draft 7) of a spec over the parts that are installed.
+def make_schema() -> dict[str, Any]:
+    """Makes the JSON Schema (draft 7) of a spec with the installed parts.
 
-    A part whose target cannot be imported takes any parameters.
+    A part whose target cannot be imported accepts any parameters.
 
     Returns:
-        The schema, as plain data that JSON can hold.
+        The schema as plain data, which JSON can hold.
+
+    Examples:
+        >>> sorted(make_schema()["properties"])
+        ['data', 'evaluate', 'model', 'name', 'train', 'x']
     """
-    entries = [(kind, entry.part) for kind in KINDS for entry in registry().parts(kind)]
-    fields = {"type": "object", "additionalProperties": _type("Type of a field beside it.", {})}
+    entries = [(kind, entry.part) for kind in KINDS for entry in get_registry().list_parts(kind)]
+    fields = {"type": "object", "additionalProperties": _make_type("Type of a field of the sample.", {})}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "A spec of modkit",
         "type": "object",
         "properties": {
             "name": {"type": "string", "minLength": 1, "description": "Names the run: runs/NAME."},
-            "data": _slot(SlotShape("data"), None),
-            "model": _slot(SlotShape("model"), None),
-            "train": _record(Settings),
-            "evaluate": _record(Evaluation),
-            "x": _type("Type of one sample, where there are no data.", {"fields": fields}),
+            "data": _make_slot(SlotShape("data"), None),
+            "model": _make_slot(SlotShape("model"), None),
+            "train": _make_record(Settings),
+            "evaluate": _make_record(Evaluation),
+            "x": _make_type("Type of one sample, for a spec without data.", {"fields": fields}),
         },
         "required": ["model"],
         "additionalProperties": False,
         "definitions": {
-            **{kind: _kind(kind) for kind in KINDS},
-            **{_name(kind, part.name): _part(part) for kind, part in entries},
-            **{_name(kind, part.name, _DEFAULT): _part(part, named=False) for kind, part in entries},
+            **{kind: _make_kind(kind) for kind in KINDS},
+            **{_make_name(kind, part.name): _make_part(part) for kind, part in entries},
+            **{_make_name(kind, part.name, _DEFAULT): _make_part(part, named=False) for kind, part in entries},
         },
     }
 
 
-def _type(description: str, more: _Schema) -> _Schema:
-    """A type of samples, as `x` gives it."""
+def _make_type(description: str, more: _Schema) -> _Schema:
+    """Makes the schema of a type of samples, as in `x`."""
     return {
         "type": "object",
         "description": description,
-        "properties": {**{name: _plain(annotation) for name, annotation in KEYS.items()}, **more},
+        "properties": {**{name: _make_plain(annotation) for name, annotation in KEYS.items()}, **more},
         "required": ["shape"],
         "additionalProperties": False,
     }
 
 
-def _kind(kind: str) -> _Schema:
-    """A part of a kind, named: its bare name, a mapping with `use`, a reference or a trained piece."""
-    names = [entry.part.name for entry in registry().parts(kind)]
-    named = [{"$ref": f"#/definitions/{_name(kind, name)}"} for name in names]
+def _make_kind(kind: str) -> _Schema:
+    """Makes the schema of a part of a kind: its name, a mapping with `use`, a reference or a part of another run."""
+    names = [entry.part.name for entry in get_registry().list_parts(kind)]
+    named = [{"$ref": f"#/definitions/{_make_name(kind, name)}"} for name in names]
     return {
         "description": KINDS[kind].summary,
         "anyOf": [{"enum": names}, *named, _REFERENCE, _TRAINED],
     }
 
 
-def _part(part: Part, *, named: bool = True) -> _Schema:
-    """A part's parameters, and its name where it is not the slot's default."""
+def _make_part(part: Part, *, named: bool = True) -> _Schema:
+    """Makes the schema of a part's parameters, with its name unless it is the slot's default."""
     use = {"use": {"const": part.name, "description": part.summary}} if named else {}
     try:
-        found = _object(parameters(part), docstrings.summary(part.load()) or part.summary)
+        found = _make_object(read_parameters(part), docstrings.read_summary(part.load()) or part.summary)
     except Exception:  # a plug-in's target may fail to import in any way
         found = {"type": "object", "description": part.summary, "properties": {}, "required": []}
     return {**found, "properties": {**use, **found["properties"]}, "required": [*use, *found["required"]]}
 
 
-def _object(declared: Mapping[str, Parameter], description: str) -> _Schema:
+def _make_object(declared: Mapping[str, Parameter], description: str) -> _Schema:
     return {
         "type": "object",
         "description": description,
-        "properties": {name: _parameter(parameter) for name, parameter in declared.items()},
+        "properties": {name: _make_parameter(parameter) for name, parameter in declared.items()},
         "required": [name for name, parameter in declared.items() if parameter.default is MISSING],
         "additionalProperties": False,
     }
 
 
-def _parameter(parameter: Parameter) -> _Schema:
-    found = _annotated(parameter)
+def _make_parameter(parameter: Parameter) -> _Schema:
+    found = _make_value(parameter)
     if parameter.help:
         found = {"description": parameter.help, **({"allOf": [found]} if "$ref" in found else found)}
     default = parameter.default
@@ -142,26 +146,26 @@ def _parameter(parameter: Parameter) -> _Schema:
     return found
 
 
-def _annotated(parameter: Parameter) -> _Schema:
+def _make_value(parameter: Parameter) -> _Schema:
     if parameter.slot:
         fallback = parameter.default.name if isinstance(parameter.default, Default) else None
-        return _slot(parameter.slot, fallback)
+        return _make_slot(parameter.slot, fallback)
     if parameter.record:
-        return _contained(_record(parameter.record.type), parameter.record.container)
-    return _plain(parameter.annotation)
+        return _wrap_container(_make_record(parameter.record.type), parameter.record.container)
+    return _make_plain(parameter.annotation)
 
 
-def _slot(slot: SlotShape, fallback: str | None) -> _Schema:
+def _make_slot(slot: SlotShape, fallback: str | None) -> _Schema:
     choices: list[_Schema] = [{"$ref": f"#/definitions/{slot.kind}"}]
     if fallback is not None:
-        choices.append({"$ref": f"#/definitions/{_name(slot.kind, fallback, _DEFAULT)}"})
+        choices.append({"$ref": f"#/definitions/{_make_name(slot.kind, fallback, _DEFAULT)}"})
     if slot.number:
         choices.append({"type": "number"})
-    held = _contained(choices[0] if len(choices) == 1 else {"anyOf": choices}, slot.container)
+    held = _wrap_container(choices[0] if len(choices) == 1 else {"anyOf": choices}, slot.container)
     return {"anyOf": [held, {"type": "null"}]} if slot.optional else held
 
 
-def _contained(held: _Schema, container: str | None) -> _Schema:
+def _wrap_container(held: _Schema, container: str | None) -> _Schema:
     if container == "list":
         return {"type": "array", "items": held}
     if container == "dict":
@@ -169,27 +173,32 @@ def _contained(held: _Schema, container: str | None) -> _Schema:
     return held
 
 
-def _record(record: type[Any]) -> _Schema:
-    return _object(read(record, (), record.__name__), docstrings.summary(record) or record.__name__)
+def _make_record(record: type[Any]) -> _Schema:
+    return _make_object(read_signature(record, (), record.__name__), docstrings.read_summary(record) or record.__name__)
 
 
-def _plain(annotation: Any) -> _Schema:
-    """What an annotation of plain data admits."""
-    annotation = bare(annotation)
+def _make_plain(annotation: Any) -> _Schema:
+    """Makes the schema of an annotation of plain data."""
+    annotation = strip_annotated(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
     kind = origin or annotation
     if origin in (Union, types.UnionType):
-        return {"anyOf": [_plain(member) for member in members(annotation)]}
+        return {"anyOf": [_make_plain(member) for member in list_members(annotation)]}
     if origin is Literal:
         return {"enum": list(args)}
     if kind is tuple and args[-1:] != (Ellipsis,):
-        return {"type": "array", "items": [_plain(arg) for arg in args], "minItems": len(args), "maxItems": len(args)}
+        return {
+            "type": "array",
+            "items": [_make_plain(arg) for arg in args],
+            "minItems": len(args),
+            "maxItems": len(args),
+        }
     if kind in LISTS or kind is tuple:
-        return {"type": "array", "items": _plain(args[0])} if args else {"type": "array"}
+        return {"type": "array", "items": _make_plain(args[0])} if args else {"type": "array"}
     if kind in DICTS:
-        return {"type": "object", "additionalProperties": _plain(args[1])} if args else {"type": "object"}
+        return {"type": "object", "additionalProperties": _make_plain(args[1])} if args else {"type": "object"}
     return _SCALARS.get(annotation, {})
 
 
-def _name(kind: str, part: str, suffix: str = "") -> str:
+def _make_name(kind: str, part: str, suffix: str = "") -> str:
     return f"{kind}:{part}".replace("/", ".") + suffix

@@ -1,4 +1,4 @@
-"""Sessions: building what a spec says, and loading what a run made."""
+"""Building the model of a spec, and loading the model of a run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from modkit.building.builder import Site
 from modkit.building.checker import check
-from modkit.building.migration import current, current_spec
+from modkit.building.migration import load_current, load_current_spec
 from modkit.building.plan import Plan, plan
-from modkit.building.provenance import explained, remedies, verify
+from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.errors import Problem, SpecError
 from modkit.kinds import Data
 from modkit.models.model import Model
 from modkit.runs.run import Run
 from modkit.specs.event import read_fields, read_type
-from modkit.specs.node import described
+from modkit.specs.node import describe
 from modkit.specs.settings import Evaluation
 from modkit.specs.spec import Spec
 from modkit.types import TensorType
@@ -30,16 +30,25 @@ _logger = logging.getLogger(__name__)
 
 
 def build(spec: Spec) -> Model:
-    """Checks a spec and builds its model, initialised by the spec's seed, on the CPU.
+    """Checks a spec and builds its model on the CPU, initialised by the spec's seed.
+
+    Args:
+        spec: The spec.
 
     Raises:
         SpecError: With every problem found, before any weight exists.
+
+    Examples:
+        >>> from modkit import Spec, build, use
+        >>> model = build(Spec(model=use("gan", z_dim=2), data=use("ring")))
+        >>> model.sample(3, seed=0).shape
+        torch.Size([3, 2])
     """
     if not isinstance(spec, Spec):
-        raise SpecError(Problem("", f"build expects a Spec, got {described(spec)}: Spec(model=use(…), data=use(…))"))
+        raise SpecError(Problem("", f"build expects a Spec, got {describe(spec)}: Spec(model=use(…), data=use(…))"))
     report = check(spec)
     site = Site(report.plan, meta=False)
-    model: Model = site.model(report.x, report.fields)
+    model: Model = site.build_model(report.x, report.fields)
     site.check()
     return model
 
@@ -54,25 +63,38 @@ def load(
     checkpoint: str | None = None,
     locked: bool = False,
 ) -> Model:
-    """The model of a run, in eval mode, with the weights of a checkpoint: the averaged ones inside a stage.
+    """Loads the model of a run, in eval mode. Inside a stage, the weights are the averaged ones.
 
-    The data are not touched: a run keeps the types of its samples. What an older version of a plug-in made goes through
-    its `migrate`, see `modkit.building.migration`. Parts that differ from those that the run was made with cause one
-    warning.
+    The data are not read, since a run stores the types of its samples. A run made by an older version of a plug-in is
+    migrated, see `modkit.building.migration`. If parts differ from those that the run was made with, one warning is
+    logged.
 
     Args:
-        run: The run, or its directory, or one that `modkit export` wrote.
-        overrides: Of the spec, for what has no weights: `model.prior.sampler=ddim`.
-        model: A model that was composed as the run's was: it receives the weights, in place, and is returned.
-        spec: Stands in for the run's own where that has local parts, which no name reloads.
-        device: Where to put it.
-        checkpoint: Which one: the last good one where not given, the `best`, or one by its name.
-        locked: Refuse parts and a torch that are not those of the run's lock.
+        run: The run, its directory, or a directory written by `modkit export`.
+        overrides: Overrides of the spec that change no weights: `model.prior.sampler=ddim`.
+        model: A model composed like the run's; it receives the weights in place and is returned.
+        spec: Replaces the run's spec if that has local parts, which cannot be loaded by name.
+        device: The device of the model.
+        checkpoint: The name of a checkpoint, or `best`; the last good one by default.
+        locked: Whether to refuse versions of parts and of torch other than those in the run's lock.
+
+    Returns:
+        The model.
 
     Raises:
-        ValueError: If the directory holds no run, or the run no whole checkpoint, a part of it is missing or does not
-            fit what the run holds, an override changes its weights, or the model given has other weights.
+        ValueError: If the directory holds no run or no complete checkpoint, a part is missing or does not fit the
+            run's weights, or an override or the given model has other weights.
         SpecError: If an override is wrong.
+
+    Examples:
+        >>> import tempfile, torch, modkit
+        >>> from modkit.models import GAN
+        >>> model = GAN(modkit.TensorType((2,)), generator="mlp", discriminator="mlp", z_dim=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = modkit.fit(model, torch.zeros(8, 2), f"{folder}/run", steps=1, batch_size=4, device="cpu")
+        ...     loaded = modkit.load(run)
+        >>> torch.equal(loaded.sample(3, seed=0), model.sample(3, seed=0))
+        True
     """
     if model is None:
         made = load_run(run, overrides, spec=spec, checkpoint=checkpoint, locked=locked).model
@@ -81,12 +103,12 @@ def load(
     else:
         run = run if isinstance(run, Run) else Run.open(run)
         made = model
-        _load_weights(run, made, run.weights(checkpoint), f"the {type(model).__name__} given")
+        _load_weights(run, made, run.load_weights(checkpoint), f"the {type(model).__name__} given")
     return made.to(device).eval()
 
 
 class Loaded(NamedTuple):
-    """A run's model, on the CPU, and what it was built from."""
+    """A run's model on the CPU, and what it was built from."""
 
     model: Model
     site: Site
@@ -96,7 +118,7 @@ class Loaded(NamedTuple):
 
     @property
     def plan(self) -> Plan:
-        """The plan of its spec."""
+        """The plan of the run's spec."""
         return self.site.plan
 
 
@@ -109,7 +131,15 @@ def load_run(
     checkpoint: str | None = None,
     locked: bool = False,
 ) -> Loaded:
-    """What `load` does, with what the model was built from; a plan that is there already need not be made again.
+    """Loads the model of a run, as `load` does, together with what it was built from.
+
+    Args:
+        run: The run, or its directory.
+        overrides: See `load`.
+        spec: See `load`.
+        planned: The plan of the run's spec, if there is one already.
+        checkpoint: See `load`.
+        locked: See `load`.
 
     Raises:
         ValueError: As `load`.
@@ -118,18 +148,18 @@ def load_run(
     run = run if isinstance(run, Run) else Run.open(run)
     if planned is None:
         verify(run, locked=locked)
-    mine = current(run, checkpoint)
-    with explained(run):
+    mine = load_current(run, checkpoint)
+    with explain_failure(run):
         site = _make_site(run, overrides, spec or mine.spec, planned)
-        x, fields = _types(run, site, mine.spec)
-        model: Model = site.model(x, fields)
+        x, fields = _find_types(run, site, mine.spec)
+        model: Model = site.build_model(x, fields)
         site.check()
     _load_weights(run, model, mine.weights, ", ".join(overrides) or "the spec given")
     return Loaded(model, site, x, fields, bool(mine.migrations))
 
 
 class Opened(NamedTuple):
-    """What a run was trained on, by the name of its part, and how its spec measures it."""
+    """The data set of a run, the name of its part, and the settings of evaluation."""
 
     data: Data
     name: str
@@ -137,40 +167,40 @@ class Opened(NamedTuple):
 
 
 def open_data(run: Run, site: Site) -> Opened:
-    """Reads the data set of a run, and how to measure it.
+    """Opens the data set of a run, and reads the settings of its evaluation.
 
     Raises:
         ValueError: If the spec has none.
         SpecError: If it cannot be built.
     """
-    with explained(run):
-        data, call = site.data(), site.plan.data
+    with explain_failure(run):
+        data, call = site.make_data(), site.plan.data
         site.check()
         if data is None or call is None:
             raise ValueError(f"{run.path}: expected a spec with `data`, got one without: name them, as data=digits")
-        made = Opened(data, call.part.name, site.evaluation())
+        made = Opened(data, call.part.name, site.make_evaluation())
         site.check()
     return made
 
 
 def open_run(run: Run) -> Opened:
-    """The data set of a run, and how to measure it, without its model.
+    """Opens the data set of a run without building its model.
 
     Raises:
         ValueError: If it has none, or a part of the run is missing.
     """
-    with explained(run):
-        site = _make_site(run, (), current_spec(run), None)
+    with explain_failure(run):
+        site = _make_site(run, (), load_current_spec(run), None)
     return open_data(run, site)
 
 
-def _types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[str, TensorType]]:
-    """The types of samples that a run keeps; runs made before it did, and overrides of `data`, read the data."""
+def _find_types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[str, TensorType]]:
+    """Returns the types stored in a run; for older runs and overrides of `data`, they are read from the data."""
     spec = site.plan.spec
     if spec.data is not None and spec.data == own.data and isinstance(run.lock.get("x"), dict):
         spec = spec.with_value("x", run.lock["x"])
     elif spec.data is not None and not (run.exported and spec.data == own.data):
-        data = site.data()
+        data = site.make_data()
         site.check()
         if data:
             return data.x, data.fields
@@ -178,7 +208,7 @@ def _types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[str, Te
 
 
 def _make_site(run: Run, overrides: Sequence[str], spec: Spec, planned: Plan | None) -> Site:
-    """A building of a run's spec with overrides."""
+    """Makes the site of a run's spec with overrides."""
     from modkit.specs.overrides import apply
 
     if planned is None:
@@ -193,7 +223,7 @@ def _load_weights(run: Run, model: Model, weights: Mapping[str, Tensor], changes
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        if reasons := remedies(run, keys=_misfits(model, weights)):
+        if reasons := suggest_remedies(run, keys=_list_misfits(model, weights)):
             raise ValueError(
                 "\n".join([f"{run.path} expects parts that take its weights: {error}", *reasons])
             ) from error
@@ -202,8 +232,8 @@ def _load_weights(run: Run, model: Model, weights: Mapping[str, Tensor], changes
         ) from error
 
 
-def _misfits(model: Model, weights: Mapping[str, Tensor]) -> list[str]:
-    """The keys that only one of the two has, or under other shapes."""
+def _list_misfits(model: Model, weights: Mapping[str, Tensor]) -> list[str]:
+    """Lists the keys that only one of the two has, or that have different shapes."""
     state = model.state_dict()
     shapes = [{key: value.shape for key, value in one.items()} for one in (state, weights)]
     return [key for key in {**state, **weights} if shapes[0].get(key) != shapes[1].get(key)]

@@ -1,4 +1,4 @@
-"""The table of cases: what the battery knows of each kind."""
+"""The table of cases, from which the battery tests the parts of each kind."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ CASES: dict[str, Case] = {
     for family in (models, autoencoders, adversaries, denoisers, codes, data, measuring, training)
     for case in family.CASES
 }
-"""A case a kind."""
+"""The case of each kind."""

@@ -1,4 +1,4 @@
-"""Cases of what an autoencoder is made of."""
+"""Cases of the parts of autoencoders: encoders, bottlenecks, decoders and likelihoods."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from modkit.cases.case import Case, Emitted, Example, emitted, scalar
+from modkit.cases.case import Case, Emitted, Example, emit, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import (
     FEATURE_SIGNAL,
@@ -27,43 +27,43 @@ __all__ = ["CASES"]
 _SIZES = {"2-D": IMAGE, "odd": ODD, "1-D": SIGNAL, "3-D": VOLUME, "vector": VECTOR}
 
 
-def _encoder(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    return emitted("h", part(probe.tensor("x", types["x"])), part.h)
+def _play_encoder(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    return emit("h", part(probe.draw_tensor("x", types["x"])), part.h)
 
 
-def _bottleneck(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    values, kl, losses = part(probe.value("h", types["h"]), probe.step)
+def _play_bottleneck(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    values, kl, losses = part(probe.draw_value("h", types["h"]), probe.step)
     if list(values) != list(part.latents):
-        raise AssertionError(f"expected latents {list(part.latents)}, as `latents` says, got {list(values)}")
+        raise AssertionError(f"expected latents {list(part.latents)}, as declared in `latents`, got {list(values)}")
     found: dict[str, Emitted] = {}
     for name, value in values.items():
-        found |= emitted(name, value, part.latents[name])
+        found |= emit(name, value, part.latents[name])
     last = list(part.latents)[-1]
     for name, value in values.items():
-        found |= emitted(f"to_z({name})", part.to_z(name, value), part.latents[last])
+        found |= emit(f"to_z({name})", part.to_z(name, value), part.latents[last])
     if kl is not None:
-        found |= scalar("kl", kl)
+        found |= emit_scalar("kl", kl)
     for name, loss in losses.items():
-        found |= scalar(name, loss, rows=False)
+        found |= emit_scalar(name, loss, rows=False)
     return found
 
 
-def _decoder(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_decoder(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     if part.last_layer is not None and part.last_layer not in dict(part.named_parameters()):
         raise AssertionError(f"expected `last_layer` to name a parameter or to be None, got {part.last_layer!r}")
-    return emitted("x", part(probe.value("z", types["z"])), types["x"])
+    return emit("x", part(probe.draw_value("z", types["z"])), types["x"])
 
 
-def _likelihood(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_likelihood(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     x: TensorType = types["x"]
-    out = probe.tensor("out", replace(part.out(x), range=None))
-    found = scalar("nll", part.nll(out, probe.tensor("x", x)))
-    found |= emitted("mean", part.mean(out), x)
-    sample = emitted("sample", part.sample(out.detach(), probe.rng), replace(x, range=None))
+    out = probe.draw_tensor("out", replace(part.out(x), range=None))
+    found = emit_scalar("nll", part.nll(out, probe.draw_tensor("x", x)))
+    found |= emit("mean", part.mean(out), x)
+    sample = emit("sample", part.sample(out.detach(), probe.rng), replace(x, range=None))
     return found | {name: replace(one, learns=False) for name, one in sample.items()}
 
 
-def _pair(z: Event, x: TensorType) -> Mapping[str, Any]:
+def _make_types(z: Event, x: TensorType) -> Mapping[str, Any]:
     return {"z": z, "x": x}
 
 
@@ -71,7 +71,7 @@ CASES = (
     Case(
         "encoder",
         tuple(Example(name, lambda x=x: {"x": x}) for name, x in _SIZES.items()),  # type: ignore[misc]
-        _encoder,
+        _play_encoder,
         ("modules", "gradients", "independence"),
     ),
     Case(
@@ -83,20 +83,20 @@ CASES = (
             Example("vector", lambda: {"h": FEATURE_VECTOR}),
             Example("hierarchy", lambda: {"h": HIERARCHY}),
         ),
-        _bottleneck,
+        _play_bottleneck,
         ("modules", "gradients", "independence"),
     ),
     Case(
         "decoder",
         (
-            Example("2-D", lambda: _pair(TensorType((4, 4, 4)), IMAGE)),
-            Example("odd", lambda: _pair(TensorType((4, 4, 3)), ODD)),
-            Example("1-D", lambda: _pair(TensorType((4, 6)), SIGNAL)),
-            Example("vector to image", lambda: _pair(VECTOR, IMAGE)),
-            Example("vector", lambda: _pair(TensorType((3,)), VECTOR)),
-            Example("hierarchy", lambda: _pair((TensorType((4, 2, 2)), TensorType((4, 4, 4))), UNBOUNDED)),
+            Example("2-D", lambda: _make_types(TensorType((4, 4, 4)), IMAGE)),
+            Example("odd", lambda: _make_types(TensorType((4, 4, 3)), ODD)),
+            Example("1-D", lambda: _make_types(TensorType((4, 6)), SIGNAL)),
+            Example("vector to image", lambda: _make_types(VECTOR, IMAGE)),
+            Example("vector", lambda: _make_types(TensorType((3,)), VECTOR)),
+            Example("hierarchy", lambda: _make_types((TensorType((4, 2, 2)), TensorType((4, 4, 4))), UNBOUNDED)),
         ),
-        _decoder,
+        _play_decoder,
         ("modules", "gradients", "independence"),
     ),
     Case(
@@ -106,7 +106,7 @@ CASES = (
             Example("unit range", lambda: {"x": ODD}),
             Example("vector", lambda: {"x": VECTOR}),
         ),
-        _likelihood,
+        _play_likelihood,
         ("independence",),
     ),
 )

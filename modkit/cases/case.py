@@ -1,7 +1,7 @@
-"""What the battery knows of a kind: example types to build its parts from, a reference call, and the checks that apply.
+"""Cases: example types from which the parts of a kind are built, a reference call, and the checks that apply.
 
-A reference call plays a part as its assembly would and says what each value should be: an `Emitted` with the type that
-the part promised, which the checks hold it to.
+A reference call uses a part as its assembly would. It returns each output as an `Emitted`, with the type that the part
+declares for it and that the checks compare with the value.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from modkit.types import Event, TensorType, Value, levels
+from modkit.types import Event, TensorType, Value, split_levels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from modkit.cases.probe import Probe
 
-__all__ = ["Call", "Case", "Emitted", "Example", "emitted", "scalar"]
+__all__ = ["Call", "Case", "Emitted", "Example", "emit", "emit_scalar"]
 
 
 @dataclass(frozen=True)
 class Emitted:
-    """A value that a part gave, and what it said it would be.
+    """An output of a part, and the type that the part declares for it.
 
     Args:
-        value: The value.
-        type: Its promised type, a sample's; None where nothing is promised of its shape.
-        rows: Whether its first axis is the batch's.
+        value: The output.
+        type: The declared type of one sample, or None if there is none.
+        rows: Whether the first axis is the batch axis.
         learns: Whether gradients should flow through it.
     """
 
@@ -39,11 +39,11 @@ class Emitted:
 
 @dataclass(frozen=True)
 class Example:
-    """Types that a part of a kind may be told.
+    """Example types from which a part of a kind can be built.
 
     Args:
-        name: What messages call it: `2-D`.
-        types: Makes them, by name; parts among them (a schedule) are built anew at each call.
+        name: Name in messages: `2-D`.
+        types: Returns the types by name; parts among them (a schedule) are built anew at each call.
     """
 
     name: str
@@ -51,18 +51,18 @@ class Example:
 
 
 Call: TypeAlias = "Callable[[Any, Mapping[str, Any], Probe], dict[str, Emitted]]"
-"""Plays a part that was told these types: `call(part, types, probe)` gives what it emits, by name."""
+"""A reference call of a part built from these types: `call(part, types, probe)` returns its outputs by name."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the table of cases.
+    """The case of one kind.
 
     Args:
         kind: The kind.
-        examples: Types to build its parts from; a part accepts at least one.
+        examples: Types from which its parts are built; a part must accept at least one example.
         call: The reference call.
-        checks: Names of the checks of its parts, beside those that every part has.
+        checks: Names of groups of checks in addition to those for every part.
     """
 
     kind: str
@@ -71,10 +71,10 @@ class Case:
     checks: tuple[str, ...]
 
 
-def emitted(name: str, value: Value, event: Event) -> dict[str, Emitted]:
-    """A value of an event, a name a level."""
+def emit(name: str, value: Value, event: Event) -> dict[str, Emitted]:
+    """Emits a value of an event; a hierarchy yields one entry per level."""
     values = value if isinstance(value, tuple) else (value,)
-    types = levels(event)
+    types = split_levels(event)
     if len(values) != len(types):
         raise AssertionError(f"{name}: expected {len(types)} levels, got {len(values)}")
     if len(types) == 1:
@@ -85,6 +85,6 @@ def emitted(name: str, value: Value, event: Event) -> dict[str, Emitted]:
     }
 
 
-def scalar(name: str, value: Tensor, *, rows: bool = True) -> dict[str, Emitted]:
-    """A number a sample, or one of all."""
+def emit_scalar(name: str, value: Tensor, *, rows: bool = True) -> dict[str, Emitted]:
+    """Emits a number per sample, or one for the whole batch."""
     return {name: Emitted(value, TensorType(()), rows=rows)}

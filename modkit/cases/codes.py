@@ -1,4 +1,4 @@
-"""Cases of what a prior of codes is made of."""
+"""Cases of the parts of priors over codes: networks and decodings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.cases.case import Case, Emitted, Example, emitted
+from modkit.cases.case import Case, Emitted, Example, emit
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import CODES
 from modkit.types import CondType, TensorType
@@ -16,33 +16,33 @@ from modkit.types import CondType, TensorType
 __all__ = ["CASES"]
 
 
-def _prior_network(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_prior_network(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     type: TensorType = types["codes"]
-    codes, cond = probe.tensor("codes", type), probe.cond(types["cond"])
+    codes, cond = probe.draw_tensor("codes", type), probe.draw_cond(types["cond"])
     logits = part(codes, cond)
-    found = emitted("logits", logits, TensorType((type.numel, type.classes or 0)))
+    found = emit("logits", logits, TensorType((type.numel, type.classes or 0)))
     if types["causal"]:
         flat, cache, previous = codes.flatten(1), None, torch.zeros(probe.num, dtype=torch.int64)
         for i in range(type.numel):
             one, cache = part.step(previous, i, cond, cache)
             slack = torch.finfo(probe.dtype).eps ** 0.5
             if not torch.allclose(one.float(), logits[:, i].float(), atol=slack, rtol=slack):
-                raise AssertionError(f"expected `step` to give the logits of position {i} that the whole map gives")
+                raise AssertionError(f"expected `step` to return the logits of a call on all codes, got others at {i}")
             previous = flat[:, i]
     return found
 
 
-def _decoding(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_decoding(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     type: TensorType = types["codes"]
     classes = type.classes or 0
 
     def predict(codes: Tensor, i: int | None) -> Tensor:
-        """Favours the class that follows the position's number."""
+        """Favours a class that depends on the position."""
         logits = torch.nn.functional.one_hot(torch.arange(type.numel) % classes, classes).float()
         all = logits.expand(len(codes), -1, -1)
         return all if i is None else all[:, i]
 
-    return emitted("codes", part(predict, probe.num, probe.rng), TensorType((type.numel,), classes=classes))
+    return emit("codes", part(predict, probe.num, probe.rng), TensorType((type.numel,), classes=classes))
 
 
 CASES = (
@@ -58,8 +58,8 @@ CASES = (
                 ("map beside", CondType(concat=TensorType((2, 4, 4))), False),
             )
         ),
-        _prior_network,
+        _play_prior_network,
         ("modules", "gradients", "independence"),
     ),
-    Case("decoding", (Example("2-D", lambda: {"codes": CODES}),), _decoding, ("independence",)),
+    Case("decoding", (Example("2-D", lambda: {"codes": CODES}),), _play_decoding, ("independence",)),
 )

@@ -1,4 +1,4 @@
-"""Cases of what a model learns from."""
+"""Cases of data: data sets, corruptions and conditioners."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from modkit.cases.case import Case, Emitted, Example, emitted
+from modkit.cases.case import Case, Emitted, Example, emit
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import FIELDS, IMAGE, ODD
 from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["CASES"]
 
-_MANY = 16  # samples of the data set that frequencies are measured on
+_MANY = 16  # samples on which conditioners are prepared
 
 
-def _data(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_data(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     if not part.splits or not all(type(size) is int and size >= 0 for size in part.splits.values()):
-        raise AssertionError(f"expected `splits` to give the size of each split, got {part.splits!r}")
+        raise AssertionError(f"expected `splits` to hold the size of each split, got {part.splits!r}")
     if not isinstance(part.key, str) or not part.key:
         raise AssertionError(f"expected `key` to be a hash of content and settings, got {part.key!r}")
     split = next(iter(part.splits))
@@ -30,44 +30,44 @@ def _data(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitte
     batch = part.read(split, indices, probe.rng)
     copied = copy.deepcopy(part).read(split, indices, probe.rng)
     if not torch.equal(copied.x, batch.x):
-        raise AssertionError("expected a copy, as a worker has one, to read the same samples, got others")
+        raise AssertionError("expected a copy, such as a worker has, to read the same samples, got others")
     if set(batch.fields) != set(part.fields):
-        raise AssertionError(f"expected the fields {list(part.fields)}, as `fields` says, got {list(batch.fields)}")
-    found = emitted("x", batch.x, part.x)
+        raise AssertionError(f"expected the fields {list(part.fields)}, as in `fields`, got {list(batch.fields)}")
+    found = emit("x", batch.x, part.x)
     for name, value in batch.fields.items():
-        found |= emitted(name, value, part.fields[name])
+        found |= emit(name, value, part.fields[name])
     return {name: replace(one, learns=False) for name, one in found.items()}
 
 
-def _corruption(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    made = part(probe.tensor("x", types["x"]), probe.rng)
+def _play_corruption(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    made = part(probe.draw_tensor("x", types["x"]), probe.rng)
     if set(made) != set(part.fields):
-        raise AssertionError(f"expected the fields {list(part.fields)}, as `fields` says, got {list(made)}")
+        raise AssertionError(f"expected the fields {list(part.fields)}, as in `fields`, got {list(made)}")
     found: dict[str, Emitted] = {}
     for name, value in made.items():
-        found |= emitted(name, value, part.fields[name])
+        found |= emit(name, value, part.fields[name])
     return {name: replace(one, learns=False) for name, one in found.items()}
 
 
-def _conditioner(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_conditioner(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     known: Mapping[str, TensorType] = types["fields"]
     if missing := set(part.reads) - set(known):
         raise AssertionError(f"expected `reads` to name fields of the data ({', '.join(known)}), got {missing}")
-    fields = {name: probe.tensor(name, known[name]) for name in part.reads}
+    fields = {name: probe.draw_tensor(name, known[name]) for name in part.reads}
     many = Probe(_MANY, dtype=probe.dtype)
-    part.prepare([Batch(torch.zeros(_MANY, 1), {name: many.tensor(name, known[name]) for name in part.reads})])
-    found = _cond("", part(fields, probe.rng.at("drop") if probe.training else None), part.type)
-    null = _cond("null ", part.null(probe.num), replace(part.type, concat=None))
+    part.prepare([Batch(torch.zeros(_MANY, 1), {name: many.draw_tensor(name, known[name]) for name in part.reads})])
+    found = _emit_cond("", part(fields, probe.rng.at("drop") if probe.training else None), part.type)
+    null = _emit_cond("null ", part.null(probe.num), replace(part.type, concat=None))
     drawn = part.draw(probe.num, probe.rng.at("draw"))
     if set(drawn) != set(part.reads):
-        raise AssertionError(f"expected `draw` to give {list(part.reads)}, got {list(drawn)}")
+        raise AssertionError(f"expected `draw` to return {list(part.reads)}, got {list(drawn)}")
     for name, value in drawn.items():
-        null |= emitted(f"drawn {name}", value, known[name])
+        null |= emit(f"drawn {name}", value, known[name])
     return found | {name: replace(one, learns=False) for name, one in null.items()}
 
 
-def _cond(prefix: str, cond: Cond, type: CondType) -> dict[str, Emitted]:
-    """The conditions given, held to their type."""
+def _emit_cond(prefix: str, cond: Cond, type: CondType) -> dict[str, Emitted]:
+    """Returns the conditions with their declared types."""
     types = {
         "vector": type.vector and TensorType((type.vector,)),
         "noise": type.noise and TensorType((type.noise,)),
@@ -81,18 +81,18 @@ def _cond(prefix: str, cond: Cond, type: CondType) -> dict[str, Emitted]:
         value, expected = getattr(cond, one.name), types[one.name]
         if (value is None) != (not expected):
             there, wanted = "none" if value is None else "one", "one" if expected else "none"
-            raise AssertionError(f"{prefix}{one.name}: expected {wanted}, as `type` says, got {there}")
+            raise AssertionError(f"{prefix}{one.name}: expected {wanted}, as declared in `type`, got {there}")
         if value is not None and isinstance(expected, TensorType):
-            found |= emitted(f"{prefix}{one.name}", value, expected)
+            found |= emit(f"{prefix}{one.name}", value, expected)
     return found
 
 
 CASES = (
-    Case("data", (Example("as it is", lambda: {}),), _data, ()),
+    Case("data", (Example("as it is", lambda: {}),), _play_data, ()),
     Case(
         "corruption",
         (Example("2-D", lambda: {"x": IMAGE}), Example("odd", lambda: {"x": ODD})),
-        _corruption,
+        _play_corruption,
         ("independence",),
     ),
     Case(
@@ -101,7 +101,7 @@ CASES = (
             Example("labels, tokens and maps", lambda: {"fields": dict(FIELDS)}),
             Example("tokens that are vectors", lambda: {"fields": {"tokens": TensorType((5, 4))}}),
         ),
-        _conditioner,
+        _play_conditioner,
         ("modules", "gradients", "independence"),
     ),
 )

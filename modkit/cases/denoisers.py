@@ -1,4 +1,4 @@
-"""Cases of what a diffusion model is made of."""
+"""Cases of the parts of diffusion models: networks, schedules, time sampling, parametrizations, samplers, guidance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.cases.case import Case, Emitted, Example, emitted
+from modkit.cases.case import Case, Emitted, Example, emit
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR, VOLUME
 from modkit.cases.subject import Subject
@@ -24,11 +24,11 @@ _TIME = CondType(time=True)
 _SCHEDULES = ("linear", "cosine", "edm", "flow")
 
 
-def _network(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    return emitted("out", part(probe.tensor("x", types["x"]), probe.cond(types["cond"])), types["out"])
+def _play_network(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    return emit("out", part(probe.draw_tensor("x", types["x"]), probe.draw_cond(types["cond"])), types["out"])
 
 
-def _schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     t = torch.linspace(0, 1, probe.num + 2, dtype=torch.float64)[1:-1]
     if part.num is not None:
         t = (t * part.num).round().clamp(1, part.num) / part.num
@@ -36,96 +36,98 @@ def _schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Em
     back = part.time(sigma / alpha)
     if not (sigma.diff() > 0).all() or not (alpha > 0).all() or not torch.allclose(back, t, rtol=1e-6, atol=1e-6):
         raise AssertionError(
-            "expected alpha_t > 0, sigma_t that grows, and `time` to invert sigma_t / alpha_t, got at t = "
+            "expected alpha_t > 0, increasing sigma_t, and `time` to invert sigma_t / alpha_t, got at t = "
             f"{t.tolist()}: alpha {alpha.tolist()}, sigma {sigma.tolist()}, back {back.tolist()}"
         )
-    return {name: _exact(value) for name, value in (("alpha", alpha), ("sigma", sigma), ("time", back))}
+    return {name: _emit_exact(value) for name, value in (("alpha", alpha), ("sigma", sigma), ("time", back))}
 
 
-def _times(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_times(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     t = part(probe.num, probe.rng)
     if not ((t > 0) & (t <= 1)).all():
         raise AssertionError(f"expected times in (0, 1], got {t.tolist()}")
-    return {"t": _exact(t)}
+    return {"t": _emit_exact(t)}
 
 
-def _parametrization(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_parametrization(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     schedule = types["schedule"]
-    t = _spread(probe, schedule)
-    x_0, eps = probe.tensor("x_0", IMAGE), probe.tensor("eps", replace(IMAGE, range=None))
+    t = _spread_times(probe, schedule)
+    x_0, eps = probe.draw_tensor("x_0", IMAGE), probe.draw_tensor("eps", replace(IMAGE, range=None))
     x_t = add_noise(x_0, eps, schedule.scales(t)).detach()
     x_in, time = part.inputs(x_t, t)
-    out = probe.tensor("out", replace(part.out(IMAGE), range=None))
+    out = probe.draw_tensor("out", replace(part.out(IMAGE), range=None))
     denoised = part.denoised(out, x_t, t)
     found = {"x_in": Emitted(x_in, replace(IMAGE, range=None), learns=False)}
     found |= {"time": Emitted(time, None, learns=False)}
-    found |= emitted("x_0", denoised.x_0, replace(IMAGE, range=None))
-    found |= {f"loss {name}": Emitted(loss, TensorType(())) for name, loss in _losses(part, out, x_0, eps, x_t, t)}
-    return found | {"error scale": _exact(part.error_scale(t))}
+    found |= emit("x_0", denoised.x_0, replace(IMAGE, range=None))
+    found |= {
+        f"loss {name}": Emitted(loss, TensorType(())) for name, loss in _compute_losses(part, out, x_0, eps, x_t, t)
+    }
+    return found | {"error scale": _emit_exact(part.error_scale(t))}
 
 
-def _losses(part: Any, *values: Tensor) -> list[tuple[str, Tensor]]:
+def _compute_losses(part: Any, *values: Tensor) -> list[tuple[str, Tensor]]:
     losses: dict[str, Tensor] = part.losses(*values)
     if "denoising" not in losses:
         raise AssertionError(f"expected the loss `denoising`, got {list(losses)}")
     return list(losses.items())
 
 
-def _loss_weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    weight = part(_spread(probe, types["schedule"]))
+def _play_loss_weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    weight = part(_spread_times(probe, types["schedule"]))
     if not (weight >= 0).all():
         raise AssertionError(f"expected weights of at least 0, got {weight.tolist()}")
-    return {"weight": _exact(weight)}
+    return {"weight": _emit_exact(weight)}
 
 
-def _sampler(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_sampler(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     times = part.times()
     if times.dtype != torch.float64 or times[-1] != 0 or not (times.diff() < 0).all():
-        raise AssertionError(f"expected float64 times that fall to 0, got {times.tolist()}")
+        raise AssertionError(f"expected float64 times that decrease to 0, got {times.tolist()}")
     schedule, x = types["schedule"], types["x"]
 
     def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-        """The exact denoiser of N(0, I)."""
+        """Returns the exact denoiser's prediction for N(0, I)."""
         alpha, sigma = (scale.to(x_t.dtype) for scale in schedule.scales(t))
         return Denoised(x_t * alpha / (alpha**2 + sigma**2))
 
-    x_t = part.start(probe.tensor("eps", replace(x, range=None)), times[0])
+    x_t = part.start(probe.draw_tensor("eps", replace(x, range=None)), times[0])
     return {"x": Emitted(sample(part, denoise, x_t, rng=probe.rng), replace(x, range=None), learns=False)}
 
 
-def _guidance(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_guidance(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     def denoiser(scale: float) -> Callable[[Tensor, Tensor], Denoised]:
         return lambda x_t, t: Denoised(x_t * scale)
 
     guided = part(denoiser(0.5), denoiser(0.25))
     t = torch.tensor(0.5, dtype=torch.float64)
-    return emitted("x_0", guided(probe.tensor("x_t", replace(IMAGE, range=None)), t).x_0, replace(IMAGE, range=None))
+    return emit("x_0", guided(probe.draw_tensor("x_t", replace(IMAGE, range=None)), t).x_0, replace(IMAGE, range=None))
 
 
-def _spread(probe: Probe, schedule: Any) -> Tensor:
-    """Times between .2 and .9, each a function of its row; of a table, its own."""
+def _spread_times(probe: Probe, schedule: Any) -> Tensor:
+    """Returns times between 0.2 and 0.9, each a function of its row; for a discrete schedule, times of its table."""
     t = 0.2 + 0.7 * (0.618 * torch.arange(probe.num, dtype=torch.float64) % 1)
     return t if schedule.num is None else (t * schedule.num).round() / schedule.num
 
 
-def _exact(value: Tensor) -> Emitted:
-    """A float64 number a sample."""
+def _emit_exact(value: Tensor) -> Emitted:
+    """Emits a float64 number per sample."""
     if value.dtype != torch.float64:
         raise AssertionError(f"expected float64, got {value.dtype}")
     return Emitted(value, TensorType(()), learns=False)
 
 
-def _part(kind: str, name: str, **types: Any) -> Any:
+def _build_part(kind: str, name: str, **types: Any) -> Any:
     return Subject(find(kind, name)).build(types)
 
 
-def _scheduled(name: str) -> Mapping[str, Any]:
-    return {"schedule": _part("schedule", name)}
+def _make_schedule(name: str) -> Mapping[str, Any]:
+    return {"schedule": _build_part("schedule", name)}
 
 
-def _parametrized(name: str, parametrization: str) -> Mapping[str, Any]:
-    schedule = _part("schedule", name)
-    return {"schedule": schedule, "parametrization": _part("parametrization", parametrization, schedule=schedule)}
+def _make_parametrization(name: str, parametrization: str) -> Mapping[str, Any]:
+    schedule = _build_part("schedule", name)
+    return {"schedule": schedule, "parametrization": _build_part("parametrization", parametrization, schedule=schedule)}
 
 
 CASES = (
@@ -146,35 +148,35 @@ CASES = (
                 ("noise", IMAGE, CondType(time=True, noise=4)),
             )
         ),
-        _network,
+        _play_network,
         ("modules", "gradients", "independence", "compile"),
     ),
-    Case("schedule", (Example("times", lambda: {}),), _schedule, ()),
+    Case("schedule", (Example("times", lambda: {}),), _play_schedule, ()),
     Case(
         "times",
-        tuple(Example(name, lambda name=name: _scheduled(name)) for name in _SCHEDULES),  # type: ignore[misc]
-        _times,
+        tuple(Example(name, lambda name=name: _make_schedule(name)) for name in _SCHEDULES),  # type: ignore[misc]
+        _play_times,
         ("independence",),
     ),
     Case(
         "parametrization",
-        tuple(Example(name, lambda name=name: _scheduled(name)) for name in _SCHEDULES),  # type: ignore[misc]
-        _parametrization,
+        tuple(Example(name, lambda name=name: _make_schedule(name)) for name in _SCHEDULES),  # type: ignore[misc]
+        _play_parametrization,
         ("independence",),
     ),
     Case(
         "loss-weight",
         tuple(
-            Example(name, lambda name=name, of=of: _parametrized(name, of))  # type: ignore[misc]
+            Example(name, lambda name=name, of=of: _make_parametrization(name, of))  # type: ignore[misc]
             for name, of in (("cosine", "eps"), ("edm", "edm"), ("linear", "v"))
         ),
-        _loss_weight,
+        _play_loss_weight,
         ("independence",),
     ),
     Case(
         "sampler",
         tuple(
-            Example(f"{name}, {size}", lambda name=name, x=x: {**_scheduled(name), "x": x})  # type: ignore[misc]
+            Example(f"{name}, {size}", lambda name=name, x=x: {**_make_schedule(name), "x": x})  # type: ignore[misc]
             for name, size, x in (
                 ("linear", "2-D", IMAGE),
                 ("cosine", "vector", VECTOR),
@@ -182,8 +184,8 @@ CASES = (
                 ("flow", "1-D", SIGNAL),
             )
         ),
-        _sampler,
+        _play_sampler,
         ("independence",),
     ),
-    Case("guidance", (Example("2-D", lambda: {}),), _guidance, ("independence",)),
+    Case("guidance", (Example("2-D", lambda: {}),), _play_guidance, ("independence",)),
 )

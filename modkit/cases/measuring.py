@@ -1,4 +1,4 @@
-"""Cases of what samples are measured with."""
+"""Cases of the parts of evaluation: feature extractors and metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.cases.case import Case, Emitted, Example, scalar
+from modkit.cases.case import Case, Emitted, Example, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, VECTOR
 from modkit.cases.subject import Subject
@@ -23,11 +23,11 @@ _CLASSES = 3
 _OF_SAMPLES = {"features", "points", "images", "logits", "labels", "pairs", "feature-pairs", "codes", "batch"}
 
 
-def _features(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_features(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     if not isinstance(part.label, str) or not part.label:
-        raise AssertionError(f"expected `label` to name it in scores, got {part.label!r}")
-    x = probe.tensor("x", types["x"])
-    part.prepare([Batch(Probe(_NUM).tensor("x", types["x"]), {"labels": torch.arange(_NUM) % _CLASSES})])
+        raise AssertionError(f"expected `label` to be its name in scores, got {part.label!r}")
+    x = probe.draw_tensor("x", types["x"])
+    part.prepare([Batch(Probe(_NUM).draw_tensor("x", types["x"]), {"labels": torch.arange(_NUM) % _CLASSES})])
     if not isinstance(part.key(), str):
         raise AssertionError(f"expected `key()` to be a hash, got {part.key()!r}")
     made = part(x)
@@ -38,15 +38,15 @@ def _features(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Em
     return found
 
 
-def _metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    """Scores of two states of disjoint samples, merged in either order and as one: all must be equal."""
+def _play_metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    """Checks that two merged states of disjoint samples score like one state of all samples, and returns the scores."""
     whole, parts = part.init(), (part.init(), part.init())
     for offset, set in enumerate(part.sets):
-        values, indices = _values(part, offset), torch.arange(_NUM)
+        values, indices = _make_values(part, offset), torch.arange(_NUM)
         whole = part.update(whole, set, values, indices)
         halves = (slice(0, _NUM // 2), slice(_NUM // 2, _NUM))
         parts = tuple(
-            part.update(state, set, {name: _rows(value, half) for name, value in values.items()}, indices[half])
+            part.update(state, set, {name: _select_rows(value, half) for name, value in values.items()}, indices[half])
             for state, half in zip(parts, halves)
         )
     scores: dict[str, Score] = part.result(whole, probe.rng)
@@ -54,36 +54,36 @@ def _metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emit
         raise AssertionError(f"expected scores by name, got {scores!r}")
     merged = part.result(part.merge(*parts), probe.rng)
     if _OF_SAMPLES.intersection(part.needs) and _differ(scores, merged):
-        raise AssertionError(f"expected two states merged to score as one, got {merged} where one has {scores}")
+        raise AssertionError(f"expected two merged states to score like one state, got {merged} instead of {scores}")
     found: dict[str, Emitted] = {}
     for name, score in scores.items():
-        found |= scalar(name, torch.tensor(score.value, dtype=torch.float64), rows=False)
+        found |= emit_scalar(name, torch.tensor(score.value, dtype=torch.float64), rows=False)
     return {name: Emitted(one.value, one.type, rows=False, learns=False) for name, one in found.items()}
 
 
-def _values(part: Any, offset: int) -> dict[str, Any]:
-    """What a metric needs, of one set."""
+def _make_values(part: Any, offset: int) -> dict[str, Any]:
+    """Makes the values of one set that a metric needs."""
     probe = Probe(_NUM, seed=offset)
     made: dict[str, Any] = {
-        "features": lambda: probe.tensor("features", VECTOR) + offset,
-        "points": lambda: probe.tensor("points", TensorType((2,))),
-        "images": lambda: probe.tensor("images", IMAGE),
-        "logits": lambda: 3 * probe.tensor("logits", TensorType((_CLASSES,))),
-        "labels": lambda: probe.tensor("labels", TensorType((), classes=_CLASSES)),
-        "pairs": lambda: probe.tensor("pairs", TensorType((2, *ODD.shape), range=ODD.range)),
-        "feature-pairs": lambda: probe.tensor("feature-pairs", TensorType((2, *VECTOR.shape))),
-        "codes": lambda: probe.tensor("codes", TensorType((5,), classes=9)),
-        "batch": lambda: Batch(probe.tensor("batch", IMAGE), {}),
+        "features": lambda: probe.draw_tensor("features", VECTOR) + offset,
+        "points": lambda: probe.draw_tensor("points", TensorType((2,))),
+        "images": lambda: probe.draw_tensor("images", IMAGE),
+        "logits": lambda: 3 * probe.draw_tensor("logits", TensorType((_CLASSES,))),
+        "labels": lambda: probe.draw_tensor("labels", TensorType((), classes=_CLASSES)),
+        "pairs": lambda: probe.draw_tensor("pairs", TensorType((2, *ODD.shape), range=ODD.range)),
+        "feature-pairs": lambda: probe.draw_tensor("feature-pairs", TensorType((2, *VECTOR.shape))),
+        "codes": lambda: probe.draw_tensor("codes", TensorType((5,), classes=9)),
+        "batch": lambda: Batch(probe.draw_tensor("batch", IMAGE), {}),
         "levels": lambda: 256,
         "truth": lambda: Modes(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 0.5),
-        "model": _model,
+        "model": _build_model,
     }
     if unknown := [need for need in part.needs if need not in made]:
         raise AssertionError(f"expected `needs` among {', '.join(made)}, got {unknown}")
     return {need: made[need]() for need in part.needs}
 
 
-def _model() -> Any:
+def _build_model() -> Any:
     params = {
         "encoder": {"use": "mlp", "width": 8, "depth": 1},
         "bottleneck": {"use": "gaussian", "channels": 2},
@@ -93,7 +93,7 @@ def _model() -> Any:
     return Subject(find("model", "autoencoder"), params).build({"x": IMAGE, "cond": CondType(), "fields": {}}).eval()
 
 
-def _rows(value: Any, rows: slice) -> Any:
+def _select_rows(value: Any, rows: slice) -> Any:
     if isinstance(value, Batch):
         return value.rows(rows)
     return value[rows] if isinstance(value, Tensor) else value
@@ -113,8 +113,8 @@ CASES = (
             Example("colour", lambda: {"x": TensorType((3, 16, 16), range=(-1.0, 1.0))}),
             Example("vector", lambda: {"x": VECTOR}),
         ),
-        _features,
+        _play_features,
         ("independence",),
     ),
-    Case("metric", (Example("64 samples", lambda: {}),), _metric, ()),
+    Case("metric", (Example("64 samples", lambda: {}),), _play_metric, ()),
 )

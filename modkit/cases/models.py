@@ -1,4 +1,4 @@
-"""The case of a Model: its players' losses as the game asks for them, its stages, and its samples."""
+"""The case of Models: the losses of their players in each stage, and their samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from modkit.cases.case import Case, Emitted, Example, emitted, scalar
+from modkit.cases.case import Case, Emitted, Example, emit, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import CODES, HIERARCHY, IMAGE, VECTOR
 from modkit.models.step import StepContext
@@ -16,16 +16,16 @@ from modkit.types import Batch, CondType, Event, Value
 
 __all__ = ["CASES"]
 
-_MANY = 16  # samples of the data set that players are prepared on
+_MANY = 16  # samples on which players are prepared
 
 
-def _model(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    batch = Batch(probe.value("x", types["x"]), {}, probe.cond(types["cond"]))
+def _play_model(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    batch = Batch(probe.draw_value("x", types["x"]), {}, probe.draw_cond(types["cond"]))
     many = Probe(_MANY, dtype=probe.dtype)
-    measured = Batch(many.value("x", types["x"]), {}, many.cond(types["cond"]))
+    measured = Batch(many.draw_value("x", types["x"]), {}, many.draw_cond(types["cond"]))
     players = part.players()
     names = [player.name for player in players]
-    if stray := [pattern for stage in part.stages() for pattern in stage if not _any(names, pattern)]:
+    if stray := [pattern for stage in part.stages() for pattern in stage if not _match_any(names, pattern)]:
         raise AssertionError(f"expected the patterns of `stages` to match players among {names}, got {stray}")
     modules = dict(part.named_modules())
     found: dict[str, Emitted] = {}
@@ -34,16 +34,15 @@ def _model(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitt
             if missing := [path for path in player.modules if path not in modules]:
                 raise AssertionError(f"player {player.name}: expected modules of the model, got {missing}")
             part.prepare(player.name, _Passes(measured), Rng(0, "prepare", player.name))
-            for name, loss in part.losses(
-                player.name, batch, StepContext(probe.rng.at(player.name), training=True)
-            ).items():
-                found |= scalar(f"{player.name}: {name}", loss, rows=False)
-    made = _drawn(part, batch, probe)
-    return found | {name: replace(one, learns=False) for name, one in emitted("x", made, types["x"]).items()}
+            step = StepContext(probe.rng.at(player.name), training=True)
+            for name, loss in part.losses(player.name, batch, step).items():
+                found |= emit_scalar(f"{player.name}: {name}", loss, rows=False)
+    made = _draw(part, batch, probe)
+    return found | {name: replace(one, learns=False) for name, one in emit("x", made, types["x"]).items()}
 
 
-def _drawn(part: Any, batch: Batch, probe: Probe) -> Value:
-    """Samples; of a Model without a prior, which then encodes, reconstructions."""
+def _draw(part: Any, batch: Batch, probe: Probe) -> Value:
+    """Draws samples, or reconstructs the batch if the Model has latents but no prior."""
     try:
         drawn: Value = part.draw(probe.num, {}, batch.cond, probe.rng.at("draw"))
     except ValueError:
@@ -54,7 +53,7 @@ def _drawn(part: Any, batch: Batch, probe: Probe) -> Value:
 
 
 class _Passes:
-    """A data set of one batch, twice."""
+    """Two passes over the same batch."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
@@ -63,11 +62,11 @@ class _Passes:
         return iter((self._batch, self._batch))
 
 
-def _any(names: list[str], pattern: str) -> bool:
+def _match_any(names: list[str], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def _types(x: Event, cond: CondType) -> Mapping[str, Any]:
+def _make_types(x: Event, cond: CondType) -> Mapping[str, Any]:
     return {"x": x, "cond": cond, "fields": {}}
 
 
@@ -75,7 +74,7 @@ CASES = (
     Case(
         "model",
         tuple(
-            Example(name, lambda x=x, cond=cond: _types(x, cond))  # type: ignore[misc]
+            Example(name, lambda x=x, cond=cond: _make_types(x, cond))  # type: ignore[misc]
             for name, x, cond in (
                 ("2-D", IMAGE, CondType()),
                 ("vector", VECTOR, CondType()),
@@ -84,7 +83,7 @@ CASES = (
                 ("under a condition", IMAGE, CondType(vector=4)),
             )
         ),
-        _model,
+        _play_model,
         ("modules",),
     ),
 )

@@ -1,6 +1,6 @@
-"""The probe: what a reference call feeds a part with, drawn as functions of the row, and kept to see what became of it.
+"""The probe: supplies the inputs of a reference call, and detects changes to them.
 
-Row i is the same in any batch and dtype, so that batches of different sizes, and dtypes, can be compared.
+Inputs are functions of their row: row i is equal in batches of any size and dtype, so that these can be compared.
 """
 
 from __future__ import annotations
@@ -18,15 +18,20 @@ __all__ = ["Probe"]
 
 
 class Probe:
-    """Feeds one reference call.
+    """Supplies the inputs of one reference call.
 
     Args:
-        num: Samples of the batch.
-        dtype: Floating dtype of what it feeds.
-        training: Whether losses are computed as in training (`step` is then given).
-        gradients: Whether floating values take gradients.
-        device: Where what it feeds is.
-        seed: Of every draw.
+        num: Number of samples in the batch.
+        dtype: Dtype of floating-point inputs.
+        training: Whether losses are computed as in training; `step` is then not None.
+        gradients: Whether floating-point inputs require gradients.
+        device: Device of the inputs.
+        seed: Seed of all draws.
+
+    Examples:
+        >>> x = TensorType((2,))
+        >>> torch.equal(Probe(4).draw_value("x", x)[:2], Probe(2).draw_value("x", x))
+        True
     """
 
     def __init__(
@@ -45,22 +50,22 @@ class Probe:
 
     @property
     def rng(self) -> Rng:
-        """The part's own source of draws, the same at each asking."""
+        """The source of draws for the part, a new equal one at each access."""
         return Rng(self._seed, "part")
 
     @property
     def step(self) -> StepContext | None:
-        """The step of training, or None outside of it."""
+        """The step of training, or None outside of training."""
         return StepContext(self.rng.at("step"), training=True) if self.training else None
 
-    def value(self, name: str, event: Event) -> Value:
-        """Samples of an event: uniform over a range or classes, else standard normal."""
+    def draw_value(self, name: str, event: Event) -> Value:
+        """Draws samples of an event: uniform over a range or classes, otherwise standard normal."""
         if isinstance(event, tuple):
-            return tuple(self.tensor(f"{name}[{level}]", type) for level, type in enumerate(event))
-        return self.tensor(name, event)
+            return tuple(self.draw_tensor(f"{name}[{level}]", type) for level, type in enumerate(event))
+        return self.draw_tensor(name, event)
 
-    def tensor(self, name: str, type: TensorType) -> Tensor:
-        """Samples of one type, `num` rows."""
+    def draw_tensor(self, name: str, type: TensorType) -> Tensor:
+        """Draws samples of one type, `num` rows."""
         rng = Rng(self._seed, "probe").at(name)
         blank = torch.empty(self.num, *type.shape)
         if type.classes is not None:
@@ -70,31 +75,31 @@ class Probe:
             x = low + (high - low) * rng.uniform("x", blank)
         else:
             x = rng.normal("x", blank)
-        return self.given(name, x.to(self.dtype) if x.is_floating_point() else x)
+        return self.feed(name, x.to(self.dtype) if x.is_floating_point() else x)
 
-    def given(self, name: str, x: Tensor) -> Tensor:
-        """A tensor made elsewhere, as one that this probe feeds."""
+    def feed(self, name: str, x: Tensor) -> Tensor:
+        """Registers a tensor as an input of this probe, and returns it."""
         x = x.to(self.device)
         self._given[name] = (x, x.clone())
         return x.clone().requires_grad_() if self.gradients and x.is_floating_point() else x
 
-    def cond(self, type: CondType) -> Cond:
-        """Conditions of a type."""
-        made: dict[str, Any] = {}
+    def draw_cond(self, type: CondType) -> Cond:
+        """Draws conditions of a type."""
+        drawn: dict[str, Any] = {}
         if type.vector:
-            made["vector"] = self.tensor("vector", TensorType((type.vector,)))
+            drawn["vector"] = self.draw_tensor("vector", TensorType((type.vector,)))
         if type.noise:
-            made["noise"] = self.tensor("noise", TensorType((type.noise,)))
+            drawn["noise"] = self.draw_tensor("noise", TensorType((type.noise,)))
         if type.labels:
-            made["labels"] = self.tensor("labels", TensorType((), classes=type.labels + 1))
+            drawn["labels"] = self.draw_tensor("labels", TensorType((), classes=type.labels + 1))
         if type.context:
-            made["context"] = self.tensor("context", TensorType(type.context))
+            drawn["context"] = self.draw_tensor("context", TensorType(type.context))
         if type.concat:
-            made["concat"] = self.tensor("concat", type.concat)
+            drawn["concat"] = self.draw_tensor("concat", type.concat)
         if type.time:
-            made["time"] = self.tensor("time", TensorType((), range=(0.1, 0.9)))
-        return Cond(**made)
+            drawn["time"] = self.draw_tensor("time", TensorType((), range=(0.1, 0.9)))
+        return Cond(**drawn)
 
-    def changed(self) -> list[str]:
-        """Names of what it fed that is not as it was."""
+    def find_changed(self) -> list[str]:
+        """Returns the names of inputs that have been changed."""
         return [name for name, (x, before) in self._given.items() if not torch.equal(x, before)]

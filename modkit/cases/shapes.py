@@ -1,4 +1,4 @@
-"""Types that several kinds' examples share: small ones, of one, two and three sizes, an odd size, vectors, codes."""
+"""Small types that examples share: one to three spatial sizes, odd sizes, vectors, codes and hierarchies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A part under test: its declaration and keywords, built by the library's own builder from types that it is told."""
+"""A part under test: its declaration and parameters, built from given types by the library's builder."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ class Subject:
 
     Args:
         part: Its declaration.
-        params: Keywords that it is built with.
-        declared: The module that declares it, where one does.
+        params: Parameters with which it is built.
+        declared: The module that declares it, if known.
+
+    Examples:
+        >>> from modkit import find
+        >>> Subject(find("schedule", "cosine"), {"num": 10}).build({}).num
+        10
     """
 
     part: Part
@@ -34,28 +39,28 @@ class Subject:
 
     @property
     def node(self) -> Node:
-        """What a spec would say."""
+        """The part's node in a spec."""
         return Node({"use": self.part.load(), **self.params})
 
     def build(self, types: Mapping[str, Any], *, meta: bool = False, seed: int = 0) -> Any:
-        """The part, told these types.
+        """Builds the part from types.
 
         Args:
-            types: By name.
+            types: The types by name.
             meta: Whether a module is built on the meta device.
-            seed: Of its initialisation.
+            seed: Seed of its initialization.
 
         Raises:
-            SpecError: If it cannot be built from them, or its keywords are wrong.
+            SpecError: If the part cannot be built from these types, or its parameters are wrong.
         """
         planned = plan_part(self.part.kind, self.node, seed=seed)
         site = Site(planned, meta=meta)
-        value = site.call(planned.model, types, planned.model.path)
+        value = site.build(planned.model, types, planned.model.path)
         site.check()
         return value
 
-    def refusal(self, types: Mapping[str, Any]) -> str | None:
-        """Why it cannot be built from these types, or None."""
+    def find_refusal(self, types: Mapping[str, Any]) -> str | None:
+        """Returns why the part cannot be built from these types, or None if it can."""
         try:
             self.build(types, meta=True)
         except SpecError as error:

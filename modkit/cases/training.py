@@ -1,4 +1,4 @@
-"""Cases of what a run is trained with."""
+"""Cases of the parts of training: coefficients, optimizers, learning-rate schedules, loggers and engines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["CASES"]
 _STEPS = 5
 
 
-def _weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     layer = torch.tensor([1.0, 2.0], requires_grad=True)
     losses = {"nll": layer.square().sum(), types["term"]: 3 * layer.sum()}
     made = {f"step {step}": part(step, losses, layer) for step in (0, 1, 1000)}
@@ -30,8 +30,8 @@ def _weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emit
     }
 
 
-def _optimizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    """Three steps, its state put into an optimizer of its own kind, and three more of both."""
+def _play_optimizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    """Checks that an optimizer with the loaded state of another takes the same three steps."""
     (parameter,) = types["parameters"]
     twin, twin_parameter = copy.deepcopy((part, parameter))
     _descend(part, parameter)
@@ -40,13 +40,13 @@ def _optimizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, E
     _descend(part, parameter)
     _descend(twin, twin_parameter)
     if not torch.equal(parameter, twin_parameter):
-        raise AssertionError("expected `load_state_dict` to restore it, got other steps after it")
-    if torch.equal(parameter, _start()):
-        raise AssertionError("expected it to move the parameters, got none moved")
+        raise AssertionError("expected `load_state_dict` to restore the optimizer, got different steps afterwards")
+    if torch.equal(parameter, _make_start()):
+        raise AssertionError("expected it to change the parameters, got no change")
     return {"parameters": Emitted(parameter.detach().clone(), None, rows=False, learns=False)}
 
 
-def _lr_schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_lr_schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     optimizer, rates = types["optimizer"], []
     for _ in range(_STEPS):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -55,21 +55,21 @@ def _lr_schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
     if min(rates) < 0:
         raise AssertionError(f"expected rates of at least 0, got {rates}")
     if not isinstance(part.state_dict(), dict):
-        raise AssertionError(f"expected `state_dict` to give a dict, got {type(part.state_dict()).__name__}")
+        raise AssertionError(f"expected `state_dict` to return a dict, got {type(part.state_dict()).__name__}")
     return {"rates": Emitted(torch.tensor(rates, dtype=torch.float64), None, rows=False, learns=False)}
 
 
-def _logger(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_logger(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     hooks = vars(read_extras(part, LoggerExtras))
     if not any(map(callable, hooks.values())):
         raise AssertionError(f"expected one of the methods {', '.join(hooks)}, got none")
     return {}
 
 
-def _engine(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+def _play_engine(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     if not 0 <= part.rank < part.world:
         raise AssertionError(f"expected 0 <= rank < world, got {part.rank} and {part.world}")
-    with probe.rng.scope():
+    with probe.rng.seed_torch():
         module = nn.Linear(2, 1).to(part.device)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     wrapped = part.wrap("player", module)
@@ -79,11 +79,11 @@ def _engine(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emit
     before = module.weight.detach().clone()
     part.step(optimizer, 1.0)
     if torch.equal(module.weight, before):
-        raise AssertionError("expected `step` to move the parameters, got none moved")
+        raise AssertionError("expected `step` to change the parameters, got no change")
     part.barrier()
     rows = part.gather(x)
     if len(rows) != part.world * len(x):
-        raise AssertionError(f"expected `gather` to give the rows of all processes, got {len(rows)}")
+        raise AssertionError(f"expected `gather` to return the rows of all processes, got {len(rows)}")
     return {"mean": Emitted(part.reduce(x.mean()), None, rows=False, learns=False)}
 
 
@@ -94,23 +94,23 @@ def _descend(optimizer: Any, parameter: nn.Parameter) -> None:
         optimizer.step()
 
 
-def _start() -> torch.Tensor:
+def _make_start() -> torch.Tensor:
     return torch.tensor([1.0, -2.0, 0.5])
 
 
-def _parameters() -> Mapping[str, Any]:
-    return {"parameters": [nn.Parameter(_start())]}
+def _make_parameters() -> Mapping[str, Any]:
+    return {"parameters": [nn.Parameter(_make_start())]}
 
 
-def _rates() -> Mapping[str, Any]:
-    optimizer = Subject(find("optimizer", "sgd")).build(_parameters())
+def _make_rates() -> Mapping[str, Any]:
+    optimizer = Subject(find("optimizer", "sgd")).build(_make_parameters())
     return {"optimizer": optimizer, "steps": _STEPS}
 
 
 CASES = (
-    Case("weight", (Example("adversarial", lambda: {"term": "adversarial"}),), _weight, ()),
-    Case("optimizer", (Example("one tensor", _parameters),), _optimizer, ()),
-    Case("lr-schedule", (Example("five steps", _rates),), _lr_schedule, ()),
-    Case("logger", (Example("a run", lambda: {}),), _logger, ()),
-    Case("engine", (Example("CPU", lambda: {"device": "cpu"}),), _engine, ()),
+    Case("weight", (Example("adversarial", lambda: {"term": "adversarial"}),), _play_weight, ()),
+    Case("optimizer", (Example("one tensor", _make_parameters),), _play_optimizer, ()),
+    Case("lr-schedule", (Example("five steps", _make_rates),), _play_lr_schedule, ()),
+    Case("logger", (Example("a run", lambda: {}),), _play_logger, ()),
+    Case("engine", (Example("CPU", lambda: {"device": "cpu"}),), _play_engine, ()),
 )

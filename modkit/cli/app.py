@@ -1,7 +1,7 @@
-"""The command line: `modkit list`, `show`, `train`, `sample`, `doctor`; others are in `cli_*`.
+"""The command line: `modkit list`, `show`, `train`, `sample` and `doctor`; other modules of `modkit.cli` hold the rest.
 
-Exit status: 0 done, 1 the run failed, 2 the input was wrong, and nothing was written. What imports torch is imported by
-the commands that need it.
+Exit status: 0 if all went well, 1 if the run failed, 2 if the input was invalid and nothing was written. Modules that
+need torch are imported inside the commands that use them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modkit.cli.completion import SLOTS, kinds, overridden, parts, runs, specs
-from modkit.cli.failures import end, reported
+from modkit.cli.completion import (
+    SLOTS,
+    complete_kinds,
+    complete_overrides,
+    complete_parts,
+    complete_runs,
+    complete_specs,
+)
+from modkit.cli.failures import end, report_failures
+from modkit.cli.output import Rows, json_option, print_result
 from modkit.cli.plugins import PLUGINS
 from modkit.cli.runs import RUNS
-from modkit.cli.scores import SCORES, print_scores
+from modkit.cli.scores import SCORES, describe_scores
 from modkit.cli.specs import SPECS
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.version import __version__
 
 if TYPE_CHECKING:
@@ -34,8 +42,8 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Runs the command line."""
     try:
-        known = registry()
-    except ValueError as error:  # MODKIT_STRICT=1, and a plug-in fails
+        known = get_registry()
+    except ValueError as error:  # a plug-in fails under MODKIT_STRICT=1
         end(1, str(error))
     known.call("modkit_commands", app=app)
     app()
@@ -44,7 +52,7 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="modkit")
 def app() -> None:
-    """Plug-in parts for deep generative models: declare how they compose, then train, sample and swap."""
+    """Plug-in parts for deep generative models: compose, train, sample and swap them."""
 
 
 for _command in (*SPECS, *RUNS, *SCORES, *PLUGINS):
@@ -52,84 +60,74 @@ for _command in (*SPECS, *RUNS, *SCORES, *PLUGINS):
 
 
 @app.command("list")
-@click.argument("kind", required=False, shell_complete=kinds)
+@click.argument("kind", required=False, shell_complete=complete_kinds)
 @click.option("--search", help="Only parts with these words in name, distribution or summary.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@reported
-def list_parts(kind: str | None, search: str | None, as_json: bool) -> None:
-    """Every part, or those of one KIND: name, distribution, summary."""
-    from modkit.cli.describe import listing
+@json_option
+@report_failures
+def print_parts(kind: str | None, search: str | None, as_json: bool) -> None:
+    """List all parts, or those of one KIND: name, distribution, summary."""
+    from modkit.cli.describe import list_parts
 
-    rows = listing(kind, search or "")
-    if as_json:
-        click.echo(json.dumps(rows, indent=1))
-        return
-    from modkit.cli.console import table, terminal
-
+    rows = list_parts(kind, search or "")
     columns = ("kind", "name", "distribution", "summary")
-    terminal().print(table(columns, [[row[column] for column in columns] for row in rows]))
+    print_result(rows, as_json, [(columns, [[row[column] for column in columns] for row in rows])])
 
 
 @app.command()
-@click.argument("kind", shell_complete=kinds)
-@click.argument("name", shell_complete=parts)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@reported
+@click.argument("kind", shell_complete=complete_kinds)
+@click.argument("name", shell_complete=complete_parts)
+@json_option
+@report_failures
 def show(kind: str, name: str, as_json: bool) -> None:
-    """One part: its parameters with types, defaults and help, its source and paper."""
-    from modkit.cli.describe import description
+    """Show one part: its parameters with types, defaults and help, its source and paper."""
+    from modkit.cli.describe import describe_part
 
     try:
-        part = description(kind, name)
+        part = describe_part(kind, name)
     except ImportError as error:
         end(1, f"the {kind} {name} cannot be imported: {error}")
-    if as_json:
-        click.echo(json.dumps(part, indent=1))
-        return
-    from modkit.cli.console import table, terminal
-
-    console = terminal()
-    console.print(f"{part['kind']} {part['name']}: {part['summary']}")
-    console.print(f"from {part['distribution']} {part['version']}, {part['source']}")
-    if part["paper"]:
-        console.print(part["paper"])
     rows = [
         [row["name"], row["type"], "required" if row["required"] else json.dumps(row["default"]), row["help"]]
         for row in part["parameters"]
     ]
-    console.print(table(("parameter", "type", "default", "help"), rows))
+    blocks: list[str | Rows] = [
+        f"{part['kind']} {part['name']}: {part['summary']}",
+        f"from {part['distribution']} {part['version']}, {part['source']}",
+        *([part["paper"]] if part["paper"] else []),
+        (("parameter", "type", "default", "help"), rows),
+    ]
+    print_result(part, as_json, blocks)
 
 
 @app.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@reported
+@json_option
+@report_failures
 def doctor(as_json: bool) -> None:
-    """What is installed: versions, and each plug-in with its state."""
-    from modkit.cli.describe import diagnosis
+    """Report what is installed: versions, and each plug-in with its status."""
+    from modkit.cli.describe import diagnose
 
-    found = diagnosis()
-    if as_json:
-        click.echo(json.dumps(found, indent=1))
-        return
-    from modkit.cli.console import table, terminal
-
-    console = terminal()
-    console.print(f"modkit {found['modkit']}, python {found['python']}, torch {found['torch']}")
+    found = diagnose()
     columns = ("plugin", "distribution", "version", "status", "parts", "reason")
-    console.print(table(columns, [[str(row[column] or "") for column in columns] for row in found["plugins"]]))
-    console.print(f"{found['counts']['parts']} parts, {found['counts']['plugins']} plug-ins")
+    blocks: list[str | Rows] = [
+        f"modkit {found['modkit']}, python {found['python']}, torch {found['torch']}",
+        (columns, [[str(row[column] or "") for column in columns] for row in found["plugins"]]),
+        f"{found['counts']['parts']} parts, {found['counts']['plugins']} plug-ins",
+    ]
+    print_result(found, as_json, blocks)
 
 
 @app.command()
-@click.argument("spec", shell_complete=specs)
-@click.argument("overrides", nargs=-1, shell_complete=overridden)
-@click.option("--out", help="The run's directory; runs/NAME where not given.")
-@click.option("--steps", type=click.IntRange(min=0), help="Cap every stage at so many steps.")
-@click.option("--resume", is_flag=True, help="Go on from the run's last good checkpoint.")
-@click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
-@click.option("--locked", is_flag=True, help="With --resume: refuse parts that are not those of the run's lock.")
-@click.option("--evaluate/--no-evaluate", default=True, help="Measure the model at the end, where SPEC says how.")
-@reported
+@click.argument("spec", shell_complete=complete_specs)
+@click.argument("overrides", nargs=-1, shell_complete=complete_overrides)
+@click.option("--out", help="The run's directory; runs/NAME by default.")
+@click.option("--steps", type=click.IntRange(min=0), help="Cap every stage at this many steps.")
+@click.option("--resume", is_flag=True, help="Resume from the run's last intact checkpoint.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing run.")
+@click.option("--locked", is_flag=True, help="With --resume: refuse parts that differ from the run's lock.")
+@click.option(
+    "--evaluate/--no-evaluate", default=True, help="Evaluate the model at the end if SPEC has a section `evaluate`."
+)
+@report_failures
 def train(
     spec: str,
     overrides: Sequence[str],
@@ -140,23 +138,23 @@ def train(
     locked: bool,
     evaluate: bool,
 ) -> None:
-    """Train SPEC into a run; k=v overrides."""
-    from modkit.cli.console import progress, terminal
-    from modkit.evaluation.report import saved_reports
+    """Train SPEC and write a run; k=v are overrides."""
+    from modkit.cli.console import open_terminal, show_progress
+    from modkit.evaluation.report import read_reports
     from modkit.specs.load import load_spec
     from modkit.training.interruption import Stopped
     from modkit.training.train import train
     from modkit.training.trainer import TrainingError
 
     if resume and overwrite:
-        raise ValueError("expected --resume or --overwrite, got both")
+        raise ValueError("train expects --resume or --overwrite, got both")
     if locked and not resume:
-        raise ValueError("expected --locked with --resume: a new run has no lock yet")
+        raise ValueError("train expects --locked together with --resume: a new run has no lock yet")
     loaded = load_spec(spec, overrides)
     options = [*(["--out", out] if out else []), *(["--steps", str(steps)] if steps is not None else [])]
     command = shlex.join(["modkit", "train", spec, *overrides, *options])
     try:
-        with progress(terminal()) as shown:
+        with show_progress(open_terminal()) as shown:
             run = train(
                 loaded,
                 out,
@@ -168,26 +166,26 @@ def train(
                 locked=locked,
             )
     except Stopped as stopped:
-        end(1, f"{stopped}; go on with: {command} --resume")
+        end(1, f"{stopped}; resume with: {command} --resume")
     except TrainingError as error:
         end(1, str(error))
     else:
-        for report in saved_reports(run.path)[:1]:
-            print_scores(report)
+        for report in read_reports(run.path)[:1]:
+            print_result(None, False, describe_scores(report))
         pictures = sorted(run.samples.glob("*.png"))
         click.echo(f"run: {run.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))
 
 
 @app.command()
-@click.argument("run", shell_complete=runs)
-@click.argument("overrides", nargs=-1, shell_complete=overridden)
+@click.argument("run", shell_complete=complete_runs)
+@click.argument("overrides", nargs=-1, shell_complete=complete_overrides)
 @click.option("-n", "num", type=click.IntRange(min=1), default=64, show_default=True, help="Number of samples.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--label", type=int, help="Class of every sample.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Samples made at a time.")
-@click.option("--out", help="FILE.png, .npy or .safetensors; the run's samples/seed-SEED.png where not given.")
-@click.option("--locked", is_flag=True, help="Refuse parts and a torch that are not those of the run's lock.")
-@reported
+@click.option("--batch-size", type=click.IntRange(min=1), help="Samples per batch.")
+@click.option("--out", help="FILE.png, .npy or .safetensors; samples/seed-SEED.png in the run by default.")
+@click.option("--locked", is_flag=True, help="Refuse parts and a torch that differ from the run's lock.")
+@report_failures
 def sample(
     run: str,
     overrides: Sequence[str],
@@ -198,29 +196,29 @@ def sample(
     out: str | None,
     locked: bool,
 ) -> None:
-    """Sample from RUN; overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
-    from modkit.building.migration import current_spec
+    """Sample from RUN, with overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
+    from modkit.building.migration import load_current_spec
     from modkit.building.session import load
     from modkit.runs.run import Run
-    from modkit.specs.overrides import short
+    from modkit.specs.overrides import expand
 
     path = Path(out) if out else Path(run) / "samples" / f"seed-{seed}.png"
     if path.suffix not in (".png", ".npy", ".safetensors"):
         raise ValueError(f"--out expects a file ending in .png, .npy or .safetensors, got {path}")
-    spec = current_spec(Run.open(run))
-    model = load(run, [short(spec, SLOTS, override) for override in overrides], locked=locked)
+    spec = load_current_spec(Run.open(run))
+    model = load(run, [expand(spec, SLOTS, override) for override in overrides], locked=locked)
     fields: dict[str, Any] = {} if label is None else {"labels": label}
     _write(model.sample(num, seed=seed, batch_size=batch_size, **fields), model.single, path)
     click.echo(f"{num} samples: {path}")
 
 
 def _write(x: Any, type: TensorType, path: Path) -> None:
-    """Writes samples as a picture, or as they are."""
+    """Writes samples as a picture or as arrays, depending on the ending."""
     import numpy as np
     from safetensors.torch import save_file
 
     from modkit.runs.files import replace_file
-    from modkit.runs.pictures import picture, png
+    from modkit.runs.pictures import draw_picture, encode_png
 
     samples: Tensor = x.float().cpu().contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -229,4 +227,4 @@ def _write(x: Any, type: TensorType, path: Path) -> None:
     elif path.suffix == ".safetensors":
         save_file({"samples": samples}, path)
     else:
-        replace_file(path, png(picture(samples, type)))
+        replace_file(path, encode_png(draw_picture(samples, type)))

@@ -1,12 +1,12 @@
-"""What a shell completes: kinds, names of parts, spec files, and overrides of the names that a spec and its parts have.
+"""Shell completion of kinds, part names, spec files, and overrides by the names that a spec and its parts have.
 
     modkit show samp<TAB>                                          sampler
     modkit train ldm.yaml model.prior.sampler=d<TAB>               ddim, dpm-solver++
     modkit train ldm.yaml model.prior.sampler.<TAB>                eta=, steps=, …
 
-Nothing here imports torch or prints an error. What parts take is read from the JSON Schema of specs; another process
-makes it, which takes seconds, and it stays in the cache until a part, a source file or what is installed changes. bash
-takes `=` for the end of a word, and so gives an override as up to three; other shells give it whole.
+This module imports no torch and prints no errors. The parameters of parts come from the JSON Schema of specs. Another
+process makes the schema, which takes seconds; it is cached until a part, a source file or an installed package changes.
+bash treats `=` as the end of a word and so splits an override into up to three words; other shells keep it whole.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 
 from modkit.errors import split
 from modkit.kinds import KINDS
-from modkit.parts.registry import registry
-from modkit.runs.cache import cache_folder
+from modkit.parts.registry import get_registry
+from modkit.runs.cache import find_cache_folder
 from modkit.runs.files import replace_file
 
 if TYPE_CHECKING:
     from modkit.specs.node import Value
     from modkit.specs.spec import Spec
 
-__all__ = ["SLOTS", "kinds", "overridden", "parts", "runs", "specs"]
+__all__ = ["SLOTS", "complete_kinds", "complete_overrides", "complete_parts", "complete_runs", "complete_specs"]
 
 SLOTS = ("sampler", "guidance")
-"""What sampling alone uses, so that a bare name will do in overrides of a run."""
+"""Slots that only sampling uses: overrides of a run may give them by their bare names."""
 
 _ROOTS = ("model", "data", "train", "evaluate")
-_WRITTEN = ("spec.yaml", "modkit.lock")  # what a run's folder holds
+_WRITTEN = ("spec.yaml", "modkit.lock")  # files of a run's folder
 
 
 class _Bash(BashComplete):
-    """bash's completion, with no blank after what goes on: `=`, `.` or `/`."""
+    """bash's completion, without a space after `=`, `.` and `/`."""
 
     source_template = BashComplete.source_template.replace(
         "COMPREPLY+=($value)", "COMPREPLY+=($value); [[ $value == *[./=] ]] && compopt -o nospace"
@@ -58,49 +58,54 @@ class _Bash(BashComplete):
 add_completion_class(_Bash)
 
 
-def kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Kinds of parts."""
+def complete_kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completes kinds of parts."""
     return [CompletionItem(name, help=kind.summary) for name, kind in KINDS.items() if name.startswith(incomplete)]
 
 
-def parts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of the parts of the kind that is written before."""
-    return [CompletionItem(name, help=said) for name, said in _parts(ctx.params.get("kind"), incomplete)]
+def complete_parts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completes names of parts of the kind that was typed before."""
+    return [CompletionItem(name, help=said) for name, said in _list_parts(ctx.params.get("kind"), incomplete)]
 
 
-def specs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Spec files, and folders on the way to them."""
+def complete_specs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completes spec files and the folders that lead to them."""
     return [
         CompletionItem(f"{path}/" if path.is_dir() else str(path))
-        for path in _paths(incomplete)
+        for path in _list_paths(incomplete)
         if path.is_dir() or path.suffix in (".yaml", ".yml")
     ]
 
 
-def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Folders of runs, and folders on the way to them."""
+def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completes folders of runs and the folders that lead to them."""
     return [
         CompletionItem(str(path) if all((path / name).exists() for name in _WRITTEN) else f"{path}/")
-        for path in _paths(incomplete)
+        for path in _list_paths(incomplete)
         if path.is_dir()
     ]
 
 
-def overridden(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Overrides `path=value` of the spec, or of the run's, that is written before."""
-    before, written = _joined(ctx.params.get("overrides") or ()), incomplete
-    if before and before[-1].partition("=")[2] == "":  # bash, whose last word is the value alone, or nothing yet
+def complete_overrides(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completes overrides `path=value` of the spec or run that was typed before."""
+    before, written = _join_words(ctx.params.get("overrides") or ()), incomplete
+    if before and before[-1].partition("=")[2] == "":  # in bash the last word is only the value, or still empty
         written = f"{before.pop().removesuffix('=')}={incomplete}"
     try:
-        found = list(_completed(_tops(ctx, before), written))
-    except (ValueError, OSError, RecursionError, KeyboardInterrupt):  # what is wrong says so when it is used
+        found = list(_complete(_find_tops(ctx, before), written))
+    except (
+        ValueError,
+        OSError,
+        RecursionError,
+        KeyboardInterrupt,
+    ):  # an invalid input is reported when the command runs
         return []
     return [CompletionItem(text[len(written) - len(incomplete) :], help=said) for text, said in found]
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A place in a spec: its path, its JSON Schema, and what is written."""
+    """A place in a spec: its path, its JSON Schema and its current value."""
 
     path: str
     schema: Mapping[str, Any]
@@ -108,17 +113,17 @@ class _Place:
 
     @property
     def kind(self) -> str | None:
-        """The kind of part that belongs there, if it is a slot of one."""
-        return next((name for name in map(_reference, _leaves(self.schema)) if name in KINDS), None)
+        """The kind of part that the place takes, or None if it is not a slot."""
+        return next((name for name in map(_get_reference, _list_alternatives(self.schema)) if name in KINDS), None)
 
     @property
     def inside(self) -> Mapping[str, _Place]:
-        """The places in it, by name."""
-        from modkit.specs.node import Node  # it reads YAML, which no other command need wait for
+        """The places inside it, by name."""
+        from modkit.specs.node import Node  # imports a YAML reader, which no other command needs
 
         values = self.value if isinstance(self.value, Node) else {}
-        found = self._parameters(self.kind) if self.kind else {}
-        for leaf in _leaves(self.schema):
+        found = self._find_parameters(self.kind) if self.kind else {}
+        for leaf in _list_alternatives(self.schema):
             found |= leaf.get("properties", {})
             if each := leaf.get("additionalProperties"):
                 found |= dict.fromkeys(values, each)
@@ -126,53 +131,53 @@ class _Place:
 
     @property
     def offered(self) -> list[tuple[str, str]]:
-        """Values for it, each with what is said of it."""
+        """Possible values, each with its description."""
         if self.kind:
-            return _parts(self.kind, "")
-        leaves = list(_leaves(self.schema))
+            return _list_parts(self.kind, "")
+        leaves = list(_list_alternatives(self.schema))
         choices = [one for leaf in leaves for one in leaf.get("enum", ())]
         choices += [one for leaf in leaves if leaf.get("type") == "boolean" for one in (True, False)]
         return [(one if isinstance(one, str) else json.dumps(one), "") for one in choices]
 
-    def _parameters(self, kind: str) -> dict[str, Any]:
-        """The schemas of the parameters of the part that is written, or of the default."""
+    def _find_parameters(self, kind: str) -> dict[str, Any]:
+        """Finds the schemas of the parameters of the current part, or of the default part."""
         from modkit.specs.node import Node
 
         name = (self.value.use if isinstance(self.value, Node) else self.value) or self.schema.get("default")
-        with contextlib.suppress(ValueError):  # no registered part: `run`, or unknown
-            name = registry().find(kind, str(name)).name
+        with contextlib.suppress(ValueError):  # not a registered part: `run`, or unknown
+            name = get_registry().find(kind, str(name)).name
         definitions = _load_schema()["definitions"]
         for option in definitions[kind]["anyOf"]:
-            part = definitions[_reference(option)] if "$ref" in option else option
+            part = definitions[_get_reference(option)] if "$ref" in option else option
             found = dict(part.get("properties", {}))
             if found.pop("use", {}).get("const") == name:
                 return found
         return {}
 
 
-def _leaves(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The alternatives of a schema; one that has none is its own."""
+def _list_alternatives(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Lists the alternatives of a schema, or the schema itself if it has none."""
     inside = [*schema.get("anyOf", ()), *schema.get("allOf", ())]
     for one in inside:
-        yield from _leaves(one)
+        yield from _list_alternatives(one)
     if not inside:
         yield schema
 
 
-def _reference(schema: Mapping[str, Any]) -> str:
-    """The name of the definition that a schema refers to; empty where there is none."""
+def _get_reference(schema: Mapping[str, Any]) -> str:
+    """Returns the name of the definition that a schema refers to; empty if it refers to none."""
     return str(schema.get("$ref", "")).removeprefix("#/definitions/")
 
 
 @functools.cache
 def _load_schema() -> dict[str, Any]:
-    """What `modkit schema` prints, from the cache, or from another process where that is missing or stale.
+    """Loads the output of `modkit schema` from the cache or, if that is missing or stale, from another process.
 
     Raises:
         ValueError: If the process fails.
     """
-    state, prefix = _fingerprint(), hashlib.sha256(sys.prefix.encode()).hexdigest()
-    path = cache_folder() / f"schema-{prefix[:16]}.json"
+    state, prefix = _hash_sources(), hashlib.sha256(sys.prefix.encode()).hexdigest()
+    path = find_cache_folder() / f"schema-{prefix[:16]}.json"
     with contextlib.suppress(OSError, ValueError):
         kept: tuple[str, dict[str, Any]] = json.loads(path.read_bytes())
         if kept[0] == state:
@@ -187,12 +192,12 @@ def _load_schema() -> dict[str, Any]:
     return found
 
 
-def _fingerprint() -> str:
-    """A digest of what the schema depends on: the parts, when their sources changed, and what else is installed."""
-    entries = registry().parts()
+def _hash_sources() -> str:
+    """Hashes what the schema depends on: the parts, the times of their sources, and the installed packages."""
+    entries = get_registry().list_parts()
     installed = sorted({path.name for folder in sys.path for path in Path(folder).glob("*.*-info")})
     packages = sorted({re.split("[.:]", entry.part.target)[0] for entry in entries})
-    found = [spec for spec in map(find_spec, packages) if spec]  # of outermost packages: nothing is imported
+    found = [spec for spec in map(find_spec, packages) if spec]  # of top-level packages: nothing is imported
     folders = [Path(folder) for spec in found for folder in spec.submodule_search_locations or ()]
     files = {Path(spec.origin) for spec in found if spec.origin and spec.has_location}
     files.update(path for folder in folders for path in folder.rglob("*.py"))
@@ -200,16 +205,16 @@ def _fingerprint() -> str:
     return hashlib.sha256(repr((entries, installed, sources)).encode()).hexdigest()
 
 
-def _completed(tops: Mapping[str, _Place], written: str) -> Iterator[tuple[str, str]]:
-    """What an override may go on as, and what is said of it."""
+def _complete(tops: Mapping[str, _Place], written: str) -> Iterator[tuple[str, str]]:
+    """Yields possible continuations of an override, each with its description."""
     path, equals, start = written.partition("=")
     if equals:
-        place = _at(tops, path)
+        place = _find_place(tops, path)
         offered = place.offered if place else []
         yield from ((f"{path}={value}", said) for value, said in offered if value.startswith(start))
         return
     parent, dot, start = path.rpartition(".")
-    owner = _at(tops, parent) if dot else None
+    owner = _find_place(tops, parent) if dot else None
     for name, place in (tops if not dot else owner.inside if owner else {}).items():
         if name.startswith(start):
             text, inside = f"{parent}{dot}{name}", place.inside
@@ -217,8 +222,8 @@ def _completed(tops: Mapping[str, _Place], written: str) -> Iterator[tuple[str, 
             yield from ((text + end, str(place.schema.get("description", ""))) for end in ends)
 
 
-def _tops(ctx: click.Context, before: Sequence[str]) -> Mapping[str, _Place]:
-    """Where an override may start, by name, with the overrides before in their places; of a run, some slots as well."""
+def _find_tops(ctx: click.Context, before: Sequence[str]) -> Mapping[str, _Place]:
+    """Finds the places where an override may start, with earlier overrides applied; for a run also some slots."""
     from modkit.specs.load import load_spec
     from modkit.specs.yaml import parse
 
@@ -227,29 +232,29 @@ def _tops(ctx: click.Context, before: Sequence[str]) -> Mapping[str, _Place]:
     for override in before:
         path, _, text = override.partition("=")
         name, dot, rest = path.partition(".")
-        place = _tops_of(spec, short=run is not None).get(name)
+        place = _list_tops(spec, short=run is not None).get(name)
         if place is not None:
             spec = spec.with_value(f"{place.path}{dot}{rest}", parse(text)[0])
-    return _tops_of(spec, short=run is not None)
+    return _list_tops(spec, short=run is not None)
 
 
-def _tops_of(spec: Spec, *, short: bool) -> dict[str, _Place]:
+def _list_tops(spec: Spec, *, short: bool) -> dict[str, _Place]:
     tops = {name: _Place(name, _load_schema()["properties"][name], getattr(spec, name)) for name in _ROOTS}
     for name in SLOTS if short else ():
-        found = [one for one in _everywhere(tops["model"]) if one.path.rpartition(".")[2] == name]
+        found = [one for one in _walk(tops["model"]) if one.path.rpartition(".")[2] == name]
         if len(found) == 1:
             tops[name] = found[0]
     return tops
 
 
-def _everywhere(place: _Place) -> Iterator[_Place]:
+def _walk(place: _Place) -> Iterator[_Place]:
     for one in place.inside.values():
         yield one
-        yield from _everywhere(one)
+        yield from _walk(one)
 
 
-def _at(tops: Mapping[str, _Place], path: str) -> _Place | None:
-    """The place at a path, or None."""
+def _find_place(tops: Mapping[str, _Place], path: str) -> _Place | None:
+    """Finds the place at a path; None if there is none."""
     first, *rest = split(path) or ("",)
     place = tops.get(str(first))
     for name in rest:
@@ -257,13 +262,13 @@ def _at(tops: Mapping[str, _Place], path: str) -> _Place | None:
     return place
 
 
-def _parts(kind: str | None, start: str) -> list[tuple[str, str]]:
-    entries = registry().parts(kind) if kind in KINDS else []
+def _list_parts(kind: str | None, start: str) -> list[tuple[str, str]]:
+    entries = get_registry().list_parts(kind) if kind in KINDS else []
     return [(one.part.name, one.part.summary) for one in entries if one.part.name.startswith(start)]
 
 
-def _joined(words: Iterable[str]) -> list[str]:
-    """Overrides of which bash has made up to three words."""
+def _join_words(words: Iterable[str]) -> list[str]:
+    """Joins overrides that bash has split into up to three words."""
     joined: list[str] = []
     for word in words:
         if joined and (word == "=" or joined[-1].endswith("=")):
@@ -273,8 +278,8 @@ def _joined(words: Iterable[str]) -> list[str]:
     return joined
 
 
-def _paths(incomplete: str) -> list[Path]:
-    """What a folder holds that goes on as is written; what is hidden only where a dot is written."""
+def _list_paths(incomplete: str) -> list[Path]:
+    """Lists paths that continue the typed text; hidden ones only after a dot."""
     folder, _, start = incomplete.rpartition("/")
     base = Path(folder or ("/" if incomplete.startswith("/") else "."))
     if not base.is_dir():

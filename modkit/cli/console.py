@@ -1,4 +1,4 @@
-"""What people see in a terminal: progress bars and tables; plain lines where there is no terminal."""
+"""Output in a terminal: progress bars and tables, or plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["LiveProgress", "PlainProgress", "progress", "table", "terminal"]
+__all__ = ["LiveProgress", "PlainProgress", "make_table", "open_terminal", "show_progress"]
 
 
 class LiveProgress:
-    """A bar a stage: players, steps, losses, speed and time left."""
+    """Shows a progress bar for each stage: players, steps, losses, speed and time left."""
 
     def __init__(self, console: Console) -> None:
         self._bars = Bars(
@@ -40,27 +40,27 @@ class LiveProgress:
     ) -> None:
         self._bars.stop()
 
-    def stage(self, name: str, done: int, steps: int) -> None:
-        """Adds a bar."""
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
+        """Adds a bar for a stage."""
         self._task = self._bars.add_task(name, total=steps, completed=done, speed="", losses="")
 
     def step(self, losses: Mapping[str, float] | None) -> None:
-        """Moves the bar on."""
+        """Advances the bar."""
         if self._task is None:
             return
         if losses is None:
             self._bars.advance(self._task)
             return
         speed = self._bars.tasks[self._task].speed
-        self._bars.update(self._task, advance=1, losses=_losses(losses), speed=f"{speed:.0f}/s" if speed else "")
+        self._bars.update(self._task, advance=1, losses=_format_losses(losses), speed=f"{speed:.0f}/s" if speed else "")
 
     def note(self, text: str) -> None:
-        """A line above the bars."""
+        """Prints a line above the bars."""
         self._bars.console.print(text, highlight=False, markup=False)
 
 
 class PlainProgress:
-    """A line a logged step."""
+    """Shows progress as plain lines, one for each logged step."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -75,45 +75,45 @@ class PlainProgress:
     ) -> None:
         return None
 
-    def stage(self, name: str, done: int, steps: int) -> None:
-        """A line for the stage."""
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
+        """Prints a line for a stage."""
         self._done = self._first = done
         self._steps, self._started = steps, time.perf_counter()
         self.note(f"stage: {name}, {steps} steps")
 
     def step(self, losses: Mapping[str, float] | None) -> None:
-        """A line where losses are logged."""
+        """Prints a line if losses are logged at this step."""
         self._done += 1
         if losses is not None:
             rate = (self._done - self._first) / max(time.perf_counter() - self._started, 1e-9)
             left = (self._steps - self._done) / rate
-            self.note(f"step {self._done}/{self._steps}  {_losses(losses)}  {rate:.0f}/s  {left:.0f} s left")
+            self.note(f"step {self._done}/{self._steps}  {_format_losses(losses)}  {rate:.0f}/s  {left:.0f} s left")
 
     def note(self, text: str) -> None:
-        """A line."""
+        """Prints a line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def progress(console: Console) -> LiveProgress | PlainProgress:
-    """Bars in a terminal, lines elsewhere."""
+def show_progress(console: Console) -> LiveProgress | PlainProgress:
+    """Shows progress as bars in a terminal and as lines elsewhere."""
     return LiveProgress(console) if console.is_terminal else PlainProgress(console)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A plain table."""
+def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Makes a table without borders."""
     result = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         result.add_column(column, overflow="fold")
     for row in rows:
-        result.add_row(*map(Text, row))  # no markup: `list[int]` is no style
+        result.add_row(*map(Text, row))  # no markup: `list[int]` is not a style
     return result
 
 
-def terminal() -> Console:
-    """Where output goes: as wide as a terminal is, or wide enough for a file."""
+def open_terminal() -> Console:
+    """Opens stdout, as wide as its terminal or, if it is not one, 200 characters wide."""
     wide = None if sys.stdout.isatty() else 200
     return Console(markup=False, highlight=False, soft_wrap=not sys.stdout.isatty(), width=wide)
 
 
-def _losses(losses: Mapping[str, float]) -> str:
+def _format_losses(losses: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in losses.items())

@@ -1,6 +1,6 @@
-"""What `modkit list`, `show` and `doctor` say, as plain data that JSON can hold; printing is the command line's.
+"""The results of `modkit list`, `show` and `doctor` as plain data that JSON can hold; the command line prints them.
 
-Listing and diagnosing import no target, and so no torch; describing a part imports its target.
+`list_parts` and `diagnose` import no part and so no torch; `describe_part` imports the part.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 from modkit.kinds import Default
 from modkit.parts import docstrings
 from modkit.parts.annotation import render
-from modkit.parts.registry import DISTRIBUTION, Plugin, Registry, registry
-from modkit.parts.signature import MISSING, parameters
+from modkit.parts.registry import DISTRIBUTION, Plugin, Registry, get_registry
+from modkit.parts.signature import MISSING, read_parameters
 from modkit.version import __version__
 
-__all__ = ["description", "diagnosis", "listing"]
+__all__ = ["describe_part", "diagnose", "list_parts"]
 
 
-def listing(kind: str | None = None, search: str = "") -> list[dict[str, str]]:
-    """Every part, or those of one kind: kind, name, distribution, version, summary.
+def list_parts(kind: str | None = None, search: str = "") -> list[dict[str, str]]:
+    """Lists all parts, or those of one kind: kind, name, distribution, version, summary.
 
     Args:
-        kind: The kind; all where not given.
-        search: Words that a row must hold, each in its kind, name, distribution or summary, in any case.
+        kind: The kind; all kinds by default.
+        search: Words that must all occur in a part's kind, name, distribution or summary, in upper or lower case.
 
     Raises:
         ValueError: If there is no such kind.
@@ -41,62 +41,62 @@ def listing(kind: str | None = None, search: str = "") -> list[dict[str, str]]:
             "version": entry.version,
             "summary": entry.part.summary,
         }
-        for entry in registry().parts(kind)
+        for entry in get_registry().list_parts(kind)
     ]
     words = search.casefold().split()
     return [row for row in rows if all(word in " ".join(row.values()).casefold() for word in words)]
 
 
-def description(kind: str, name: str) -> dict[str, Any]:
-    """One part: what `listing` says, its source, paper and parameters (name, type, required, default, help).
+def describe_part(kind: str, name: str) -> dict[str, Any]:
+    """Describes one part: its row in `list_parts`, its source, its paper, and its parameters with types and help.
 
     Raises:
-        ValueError: If there is no such part, or its signature is none that a part can have.
+        ValueError: If there is no such part, or its signature is not allowed for a part.
         ImportError: If its target cannot be imported.
     """
-    entry = registry().entry(kind, name)
+    entry = get_registry().find_entry(kind, name)
     target = entry.part.load()
     return {
         "kind": kind,
         "name": entry.part.name,
-        "summary": docstrings.summary(target) or entry.part.summary,
+        "summary": docstrings.read_summary(target) or entry.part.summary,
         "distribution": entry.distribution,
         "version": entry.version,
-        "source": _source(target),
-        "paper": docstrings.paper(target) or _citation(entry.part.summary),
+        "source": _locate(target),
+        "paper": docstrings.read_paper(target) or _find_citation(entry.part.summary),
         "parameters": [
             {
                 "name": parameter.name,
                 "type": render(parameter.annotation),
                 "required": parameter.default is MISSING,
-                "default": None if parameter.default is MISSING else _plain(parameter.default),
+                "default": None if parameter.default is MISSING else _to_plain(parameter.default),
                 "help": parameter.help,
             }
-            for parameter in parameters(entry.part).values()
+            for parameter in read_parameters(entry.part).values()
         ],
     }
 
 
-def diagnosis() -> dict[str, Any]:
-    """Python, torch and modkit as installed, each plug-in with its status and reason, and how many there are.
+def diagnose() -> dict[str, Any]:
+    """Reports the versions of Python, torch and modkit, each plug-in with its status and reason, and their counts.
 
-    A plug-in is `ok`, `disabled` (by `MODKIT_DISABLE`) or `failed`; what is good in a failed one works.
+    A plug-in is `ok`, `disabled` (by `MODKIT_DISABLE`) or `failed`; the valid parts of a failed plug-in still work.
     """
-    known = registry()
-    plugins = [_plugin_row(known, plugin) for plugin in known.plugins]
+    known = get_registry()
+    plugins = [_describe_plugin(known, plugin) for plugin in known.plugins]
     counts = {status: sum(row["status"] == status for row in plugins) for status in ("ok", "disabled", "failed")}
     return {
         "python": platform.python_version(),
         "modkit": __version__,
-        "torch": _version("torch"),
+        "torch": _find_version("torch"),
         "plugins": plugins,
-        "counts": {"parts": len(known.parts()), "plugins": len(plugins), **counts},
+        "counts": {"parts": len(known.list_parts()), "plugins": len(plugins), **counts},
     }
 
 
-def _plugin_row(known: Registry, plugin: Plugin) -> dict[str, Any]:
+def _describe_plugin(known: Registry, plugin: Plugin) -> dict[str, Any]:
     reasons = [problem.reason for problem in known.problems if problem.plugin == plugin.name]
-    unmet = None if plugin.status == "disabled" else _unmet(plugin.distribution)
+    unmet = None if plugin.status == "disabled" else _find_unmet(plugin.distribution)
     if unmet is not None:
         reasons.append(unmet)
     return {
@@ -105,12 +105,12 @@ def _plugin_row(known: Registry, plugin: Plugin) -> dict[str, Any]:
         "version": plugin.version,
         "status": "failed" if reasons else plugin.status,
         "reason": "; ".join(reasons) or None,
-        "parts": sum(entry.part.name.startswith(f"{plugin.name}/") for entry in known.parts()),
+        "parts": sum(entry.part.name.startswith(f"{plugin.name}/") for entry in known.list_parts()),
     }
 
 
-def _unmet(distribution: str) -> str | None:
-    """The distribution's own requirement on modkit, if the modkit that runs does not meet it."""
+def _find_unmet(distribution: str) -> str | None:
+    """Returns the distribution's requirement on modkit if the running modkit does not meet it."""
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
 
@@ -118,25 +118,25 @@ def _unmet(distribution: str) -> str | None:
         try:
             requirement = Requirement(text)
         except InvalidRequirement as error:
-            return f"states a requirement that cannot be read, {text!r}: {error}"
+            return f"has a requirement that cannot be parsed, {text!r}: {error}"
         if canonicalize_name(requirement.name) != DISTRIBUTION:
             continue
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         if not requirement.specifier.contains(__version__, prereleases=True):
-            return f"requires {DISTRIBUTION}{requirement.specifier}, installed is {__version__}"
+            return f"requires {DISTRIBUTION}{requirement.specifier}, but {__version__} is installed"
     return None
 
 
-def _version(distribution: str) -> str | None:
+def _find_version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _source(target: Callable[..., Any]) -> str:
-    """`module:line` of the definition, or the module where there is no source."""
+def _locate(target: Callable[..., Any]) -> str:
+    """Returns `module:line` of the definition, or only the module if it has no source."""
     module = getattr(target, "__module__", None) or type(target).__module__
     try:
         return f"{module}:{inspect.getsourcelines(target)[1]}"
@@ -144,18 +144,18 @@ def _source(target: Callable[..., Any]) -> str:
         return module
 
 
-def _citation(summary: str) -> str | None:
+def _find_citation(summary: str) -> str | None:
     match = re.search(r"\(([^()]*\b(?:19|20)\d\d)\)", summary)
     return match[1] if match else None
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if isinstance(value, Default):
         return value.name
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
+        return _to_plain(asdict(value))
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_plain(item) for item in value]
     return value if isinstance(value, bool | int | float | str | None) else repr(value)

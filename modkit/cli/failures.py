@@ -1,6 +1,6 @@
-"""Failures on the command line: one message, and an exit status that says whose they are.
+"""Failures on the command line: one message and an exit status.
 
-1  the run failed: a file, a disk, training        2  the input was wrong, and nothing was written
+1  the run failed: a file, a disk, training        2  the input was invalid and nothing was written
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import NoReturn, ParamSpec
 
 import click
 
-__all__ = ["end", "reported"]
+__all__ = ["end", "report_failures"]
 
 P = ParamSpec("P")
 
 
-def reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Turns a user's mistake into one message and exit status 2, a failing file or disk into one and 1."""
+def report_failures(command: Callable[P, None]) -> Callable[P, None]:
+    """Turns an invalid input into a message and exit status 2, a failing file or disk into a message and status 1."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with _notices():
+            with _show_notices():
                 command(*args, **kwargs)
         except ValueError as error:
             end(2, str(error))
@@ -35,8 +35,8 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
 
 
 @contextmanager
-def _notices() -> Iterator[None]:
-    """Shows on stderr what modkit logs: what an override's swap dropped."""
+def _show_notices() -> Iterator[None]:
+    """Shows on stderr what modkit logs, such as parameters that an override dropped when it swapped a part."""
     handler, logger = _Notices(), logging.getLogger("modkit")
     logger.addHandler(handler)
     try:

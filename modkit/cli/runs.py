@@ -1,10 +1,10 @@
-"""The command that hands a run on: `modkit export`."""
+"""The command that exports a run: `modkit export`."""
 
 from __future__ import annotations
 
 import click
 
-from modkit.cli.failures import reported
+from modkit.cli.failures import report_failures
 
 __all__ = ["RUNS"]
 
@@ -12,11 +12,11 @@ __all__ = ["RUNS"]
 @click.command()
 @click.argument("run")
 @click.argument("out", metavar="DIR")
-@click.option("--to", "format", metavar="FORMAT", help="A layout that a plug-in brings; modkit's own where not given.")
-@click.option("--checkpoint", help="Which checkpoint of RUN: `best` or a name; the last where not given.")
-@reported
+@click.option("--to", "format", metavar="FORMAT", help="A layout that a plug-in provides; modkit's own by default.")
+@click.option("--checkpoint", help="Checkpoint of RUN: `best` or a name; the last by default.")
+@report_failures
 def export(run: str, out: str, format: str | None, checkpoint: str | None) -> None:
-    """Write RUN's model as a folder that modkit.load reads on another machine, with a model card."""
+    """Export RUN's model with a model card to a folder that modkit.load reads on any machine."""
     from modkit.publishing.export import export
     from modkit.runs.run import Run
 

@@ -1,4 +1,4 @@
-"""Comparison: what runs have measured, side by side, as one HTML page and as JSON."""
+"""Comparison: the scores and samples of runs side by side, as one HTML page and as JSON."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from modkit.comparison.differences import differing
-from modkit.comparison.entries import Entry, collect, grouped
-from modkit.comparison.exhibits import Exhibit, exhibits
-from modkit.comparison.findings import commands, measurements, sentences
-from modkit.comparison.page import Material, page
-from modkit.comparison.trilemma import ranking, trilemma
+from modkit.comparison.differences import list_leaves
+from modkit.comparison.entries import Entry, collect, group
+from modkit.comparison.exhibits import Exhibit, make_exhibits
+from modkit.comparison.findings import group_measurements, list_commands, write_findings
+from modkit.comparison.page import Material, render_page
+from modkit.comparison.trilemma import make_trilemma, rank_systems
 from modkit.runs.files import replace_file
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value
@@ -26,14 +26,14 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison wrote and found.
+    """The files and findings of a comparison.
 
     Args:
         page: The HTML file.
-        data: The JSON file beside it.
-        entries: Labels of the evaluations compared.
+        data: The JSON file with the same content.
+        entries: Labels of the evaluations that were compared.
         front: Labels of the systems on the Pareto front of quality, coverage and speed.
-        findings: What the page shows, in sentences.
+        findings: What the page shows, one sentence each.
     """
 
     page: Path
@@ -44,61 +44,73 @@ class Comparison:
 
 
 def compare(runs: Sequence[Run | str | PathLike[str]], out: str | PathLike[str] = "comparison.html") -> Comparison:
-    """Compares all reports that runs keep.
+    """Compares all evaluations of runs on one page.
 
     Args:
         runs: The runs, or their directories.
-        out: The page, ending in `.html`; the JSON stands beside it.
+        out: The page, a path ending in `.html`; the JSON file is written beside it.
 
     Raises:
-        ValueError: If a run has no report (`modkit evaluate RUN` makes one), it or its data cannot be read, `out` ends
-            otherwise, or matplotlib or jinja2 is not installed.
+        ValueError: If a run has no report (`modkit evaluate RUN` writes one), a run or its data cannot be read, `out`
+            does not end in `.html`, or matplotlib or jinja2 is not installed.
+
+    Examples:
+        >>> from modkit import compare
+        >>> compare(["runs/a", "runs/b"], out="comparison.pdf")
+        Traceback (most recent call last):
+        ValueError: compare expects a file ending in .html, got comparison.pdf
+        >>> compare(["runs/a", "runs/b"]).entries  # doctest: +SKIP
+        ('a', 'b')
     """
-    _require()
+    _check_installed()
     path = Path(out)
     if path.suffix != ".html":
         raise ValueError(f"compare expects a file ending in .html, got {path}")
-    systems = grouped(collect(runs))
+    systems = group(collect(runs))
     names = dict.fromkeys(name for s in systems for entry in s.members for name in entry.report.scores)
     entries = [entry for system in systems for entry in system.members]
-    material = Material(systems, {name: ranking(systems, name) for name in names}, trilemma(systems), exhibits(entries))
-    text = page(material)
+    material = Material(
+        systems, {name: rank_systems(systems, name) for name in names}, make_trilemma(systems), make_exhibits(entries)
+    )
+    text = render_page(material)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".json")
-    replace_file(beside, json.dumps(_plain(material), indent=1, allow_nan=False).encode())
+    replace_file(beside, json.dumps(_make_json(material), indent=1, allow_nan=False).encode())
     replace_file(path, text.encode())
-    found = sentences(systems, material.rankings, material.trilemma)
+    findings = write_findings(systems, material.rankings, material.trilemma)
     labels = tuple(entry.label for entry in entries)
-    return Comparison(path, beside, labels, material.trilemma.front, tuple(found))
+    return Comparison(path, beside, labels, material.trilemma.front, tuple(findings))
 
 
-def _require() -> None:
+def _check_installed() -> None:
     try:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     except ImportError as error:
-        missing = f'{error}: pip install "modkit-generative[compare]"'
-        raise ValueError(f"compare expects matplotlib and jinja2, got {missing}") from error
+        hint = 'pip install "modkit-generative[compare]"'
+        raise ValueError(f"compare expects matplotlib and jinja2, got {error}; install them with: {hint}") from error
 
 
-def _plain(material: Material) -> dict[str, Any]:
-    """All of it, for JSON."""
+def _make_json(material: Material) -> dict[str, Any]:
+    """Returns everything that the page shows, as plain data."""
     entries, shown = material.entries, material.trilemma
-    table = differing([entry.spec.tree for entry in entries])
+    table = list_leaves([entry.spec.tree for entry in entries])
     return {
         "format": _FORMAT,
-        "findings": sentences(material.systems, material.rankings, shown),
-        "entries": [_entry(entry, exhibit) for entry, exhibit in zip(entries, material.exhibits)],
+        "findings": write_findings(material.systems, material.rankings, shown),
+        "entries": [_convert_entry(entry, exhibit) for entry, exhibit in zip(entries, material.exhibits)],
         "systems": [
             {
                 "label": system.label,
                 "entries": [entry.label for entry in system.members],
-                "scores": {name: asdict(found) for name in system.names if (found := system.score(name)) is not None},
+                "scores": {
+                    name: asdict(found) for name in system.names if (found := system.get_score(name)) is not None
+                },
             }
             for system in material.systems
         ],
         "differences": {
-            path: {entry.label: _value(value) for entry, value in zip(entries, values)}
+            path: {entry.label: _to_plain(value) for entry, value in zip(entries, values)}
             for path, values in table.items()
         },
         "rankings": {name: {**asdict(found), "best": found.best} for name, found in material.rankings.items()},
@@ -108,11 +120,11 @@ def _plain(material: Material) -> dict[str, Any]:
             "front": shown.front,
             "dominated": {label: others for label, others in shown.dominated.items() if others},
         },
-        "measurements": [asdict(one) for one in measurements(entries)],
+        "measurements": [asdict(one) for one in group_measurements(entries)],
     }
 
 
-def _entry(entry: Entry, exhibit: Exhibit) -> dict[str, Any]:
+def _convert_entry(entry: Entry, exhibit: Exhibit) -> dict[str, Any]:
     report = json.loads(entry.report.to_json())
     pictures = ("grid", "pairs", "label")
     return {
@@ -124,11 +136,11 @@ def _entry(entry: Entry, exhibit: Exhibit) -> dict[str, Any]:
         "parts": entry.parts,
         "report": report,
         "samples": {key: value for key, value in asdict(exhibit).items() if key not in pictures},
-        "commands": commands(entry),
+        "commands": list_commands(entry),
     }
 
 
-def _value(value: Value) -> Any:
+def _to_plain(value: Value) -> Any:
     if isinstance(value, Node):
-        return {key: _value(item) for key, item in value.items()}
-    return [_value(item) for item in value] if isinstance(value, tuple) else value
+        return {key: _to_plain(item) for key, item in value.items()}
+    return [_to_plain(item) for item in value] if isinstance(value, tuple) else value

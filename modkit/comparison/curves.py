@@ -1,18 +1,17 @@
-"""Learning curves: what a run logged, against step, images seen and wall-clock.
+"""Learning curves: values that a run logged, against the step, the images seen and the wall-clock time.
 
     images = step * batch_size;    seconds(step) = start of its session + seconds since
 
-`timing.jsonl` counts seconds from the start of each session and stage, which began at the step
+`timing.jsonl` counts seconds from the start of each session and stage. Either began at the step
 
     first = step - seconds * steps_per_second
 
-so a row with another `first`, or one that goes back, begins a new session, where the one before ended. Work that a kill
-has lost counts as time.
+so a row with a new `first`, or with fewer seconds than the row before, belongs to a new session. Work that was lost
+when a run was killed counts as time.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modkit.metrics.speed import read_timing
 from modkit.runs.run import Run
 
-__all__ = ["Curve", "clock", "curves", "thinned"]
+__all__ = ["Curve", "read_clock", "read_curves", "thin"]
 
 Values = NDArray[np.float64]
 
@@ -34,9 +34,9 @@ class Curve:
 
     Args:
         values: The values.
-        steps: The step of each, ascending.
-        images: Images seen by then.
-        seconds: Seconds of training by then; NaN where no clock was kept.
+        steps: The step of each value, ascending.
+        images: Images seen up to each step.
+        seconds: Seconds of training up to each step; NaN where no time was logged.
     """
 
     values: Values
@@ -45,50 +45,42 @@ class Curve:
     seconds: Values
 
 
-def curves(run: Run, batch_size: int) -> tuple[dict[str, Curve], dict[str, Curve]]:
-    """The scores and the losses that a run logged, each by name.
+def read_curves(run: Run, batch_size: int) -> tuple[dict[str, Curve], dict[str, Curve]]:
+    """Reads the scores and the losses that a run logged, each by name.
 
     Raises:
         ValueError: If a log is damaged.
     """
-    seconds = clock(run)
+    seconds = read_clock(run)
     found: dict[str, dict[str, list[tuple[int, float]]]] = {"scores": {}, "losses": {}}
-    for row in run.metrics():
-        for what, byname in found.items():
-            for name, value in _numbers(row.get(what)).items():
-                byname.setdefault(name, []).append((int(row["step"]), value))
-    made = [{name: _curve(points, batch_size, seconds) for name, points in found[what].items()} for what in found]
+    for row in run.read_metrics():
+        for what, by_name in found.items():
+            for name, value in _select_numbers(row.get(what)).items():
+                by_name.setdefault(name, []).append((int(row["step"]), value))
+    made = [{name: _make_curve(points, batch_size, seconds) for name, points in found[what].items()} for what in found]
     return made[0], made[1]
 
 
-def clock(run: Run) -> dict[int, float]:
-    """Seconds of training by step, sessions and stages one after the other.
+def read_clock(run: Run) -> dict[int, float]:
+    """Reads the seconds of training up to each step, summed over sessions and stages.
 
     Raises:
-        ValueError: If a whole line is damaged; says which.
+        ValueError: If a complete line is damaged; the message names the line.
     """
-    path = run.path / "timing.jsonl"
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     seconds: dict[int, float] = {}
     start = total = since = 0.0
     first: int | None = None
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            step, elapsed, rate = int(row["step"]), float(row["seconds"]), float(row["steps_per_second"])
-            began = round(step - elapsed * rate)
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise ValueError(f"{path}:{number} is no row of timing: {error!r}") from error
-        if began != first or elapsed <= since:
-            start, first = total, began
-        since = elapsed
-        total = start + elapsed
-        seconds[step] = total
+    for tick in read_timing(run):
+        if tick.start != first or tick.seconds <= since:
+            start, first = total, tick.start
+        since = tick.seconds
+        total = start + tick.seconds
+        seconds[tick.step] = total
     return seconds
 
 
-def thinned(curve: Curve, most: int = 400) -> Curve:
-    """At most `most` points of a curve, each the mean of neighbours."""
+def thin(curve: Curve, most: int = 400) -> Curve:
+    """Thins a curve to at most `most` points, each the mean of neighbouring values."""
     if len(curve.values) <= most:
         return curve
     edges = np.linspace(0, len(curve.values), most + 1).astype(np.int64)
@@ -97,14 +89,14 @@ def thinned(curve: Curve, most: int = 400) -> Curve:
     return Curve(*means)
 
 
-def _numbers(values: Any) -> dict[str, float]:
+def _select_numbers(values: Any) -> dict[str, float]:
     if not isinstance(values, Mapping):
         return {}
     plain = {name: v for name, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     return {name: float(value) for name, value in plain.items()}
 
 
-def _curve(points: list[tuple[int, float]], batch_size: int, seconds: Mapping[int, float]) -> Curve:
+def _make_curve(points: list[tuple[int, float]], batch_size: int, seconds: Mapping[int, float]) -> Curve:
     points = sorted(points, key=lambda point: point[0])
     steps = np.array([step for step, _ in points], dtype=np.float64)
     times = np.array([seconds.get(step, math.nan) for step, _ in points], dtype=np.float64)

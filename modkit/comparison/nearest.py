@@ -1,8 +1,8 @@
-"""Nearest training images: for each sample the one at the least distance of pixels, found in one pass over the split.
+"""Nearest training images: for each sample the one at the smallest pixel distance, found in one pass over the split.
 
     d(x) = min_t |x - t|_2
 
-Only a batch of the split is in memory at a time.
+Only one batch of the split is in memory at a time.
 
 Shape letters: n samples, b batch.
 """
@@ -18,16 +18,16 @@ from torch import Tensor
 from modkit.kinds import Data
 from modkit.rng import Rng
 
-__all__ = ["Nearest", "nearest", "passes"]
+__all__ = ["Nearest", "find_nearest", "read_batches"]
 
 
 class Nearest(NamedTuple):
-    """What lies nearest to `n` samples.
+    """The nearest neighbours of `n` samples.
 
     Args:
-        distances: How far it is, float64, `n`.
-        indices: Its index in the split, `n`.
-        images: The thing itself, `n ...`.
+        distances: Their distances, float64, `n`.
+        indices: Their indices in the split, `n`.
+        images: The neighbours themselves, `n ...`.
     """
 
     distances: Tensor
@@ -35,15 +35,15 @@ class Nearest(NamedTuple):
     images: Tensor
 
 
-def nearest(x: Tensor, batches: Iterable[Tensor]) -> Nearest:
-    """The nearest of all that `batches` hold to each of `x`.
+def find_nearest(x: Tensor, batches: Iterable[Tensor]) -> Nearest:
+    """Finds the nearest neighbour of each sample of `x` in `batches`.
 
     Args:
         x: Samples, `n ...`.
         batches: `b ...`, in the order of their indices.
 
     Raises:
-        ValueError: If there is nothing in them, or it is of another shape.
+        ValueError: If the batches are empty or their samples have another shape.
     """
     queries = x.detach().cpu().double().flatten(1)
     found = Nearest(
@@ -52,7 +52,9 @@ def nearest(x: Tensor, batches: Iterable[Tensor]) -> Nearest:
     first = 0
     for batch in batches:
         if batch.shape[1:] != x.shape[1:]:
-            raise ValueError(f"nearest expects samples of shape {tuple(x.shape[1:])}, got {tuple(batch.shape[1:])}")
+            raise ValueError(
+                f"find_nearest expects samples of shape {tuple(x.shape[1:])}, got {tuple(batch.shape[1:])}"
+            )
         rows = batch.detach().cpu().double().flatten(1)
         near = torch.cdist(queries, rows, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1)
         nearer = near.values < found.distances
@@ -61,12 +63,12 @@ def nearest(x: Tensor, batches: Iterable[Tensor]) -> Nearest:
         found.images[nearer] = batch.detach().cpu()[near.indices[nearer]].to(found.images.dtype)
         first += len(batch)
     if not first:
-        raise ValueError("nearest expects something to look in, got no batch")
+        raise ValueError("find_nearest expects at least one batch, got none")
     return found
 
 
-def passes(data: Data, split: str = "train", size: int = 256, most: int | None = None) -> Iterable[Tensor]:
-    """A split in batches, in its order, at most `most` samples of it."""
+def read_batches(data: Data, split: str = "train", size: int = 256, most: int | None = None) -> Iterable[Tensor]:
+    """Reads a split batch by batch in its order, at most `most` samples of it."""
     count = data.splits[split] if most is None else min(most, data.splits[split])
     for start in range(0, count, size):
         yield data.read(split, range(start, min(start + size, count)), Rng(0, "compare", start)).tensor

@@ -1,6 +1,6 @@
-"""The page of a comparison: one HTML file that holds all its pictures, opens from disk and needs no script.
+"""The page of a comparison: one HTML file that embeds its pictures, opens from disk and needs no script.
 
-Everything that comes from runs is escaped by the template; pictures are data URIs in `src` only.
+The template escapes everything that comes from runs; pictures are data URIs and appear in `src` only.
 """
 
 from __future__ import annotations
@@ -8,19 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from modkit.comparison import differences
-from modkit.comparison.curves import curves
+from modkit.building.difference import format_params, format_value
+from modkit.comparison.curves import read_curves
+from modkit.comparison.differences import gather_rows
 from modkit.comparison.entries import Entry, System
-from modkit.comparison.exhibits import Exhibit, training_picture
-from modkit.comparison.figures import Line, learning_curves, style
-from modkit.comparison.findings import commands, listed, measurements, sentences, versions
-from modkit.comparison.radar import radars
+from modkit.comparison.exhibits import Exhibit, draw_training_data
+from modkit.comparison.figures import Line, choose_style, draw_learning_curves
+from modkit.comparison.findings import find_versions, group_measurements, join_words, list_commands, write_findings
+from modkit.comparison.radar import draw_radars
 from modkit.comparison.ranking import Ranking
-from modkit.comparison.scatter import pareto_scatters
-from modkit.comparison.tables import COST, cost_table, score_tables
+from modkit.comparison.scatter import draw_scatters
+from modkit.comparison.tables import COST, format_number, make_cost_table, make_score_tables
+from modkit.comparison.titles import parse_title
 from modkit.comparison.trilemma import Trilemma
+from modkit.specs.node import Value
 
-__all__ = ["Material", "page"]
+__all__ = ["Material", "render_page"]
 
 _SYSTEMS = 5  # columns of a table of differences
 _CURVES = 6  # rows of a figure of learning curves
@@ -28,13 +31,13 @@ _CURVES = 6  # rows of a figure of learning curves
 
 @dataclass(frozen=True)
 class Material:
-    """What a page is made of.
+    """The content of a page.
 
     Args:
         systems: The systems.
         rankings: The ranking of each score.
         trilemma: Their trilemma.
-        exhibits: What each entry's model makes.
+        exhibits: Samples of each entry's model.
     """
 
     systems: Sequence[System]
@@ -44,12 +47,12 @@ class Material:
 
     @property
     def entries(self) -> list[Entry]:
-        """All entries, by system."""
+        """All entries in the order of their systems."""
         return [entry for system in self.systems for entry in system.members]
 
 
-def page(material: Material) -> str:
-    """The page as HTML.
+def render_page(material: Material) -> str:
+    """Renders the page as HTML.
 
     Raises:
         ValueError: If a run's log is damaged.
@@ -63,88 +66,88 @@ def page(material: Material) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["listed"] = listed
+    environment.globals.update(
+        format_number=format_number, format_params=format_params, format_value=format_value, parse_title=parse_title
+    )
     systems, entries = material.systems, material.entries
-    scores, losses = _curves(systems)
+    scores, losses = _draw_curves(systems)
     datasets = {entry.data.key: entry for entry in reversed(entries)}
     return environment.get_template("comparison.html").render(
-        title=f"Comparison of {listed([system.label for system in systems])}",
-        findings=sentences(systems, material.rankings, material.trilemma),
+        title=f"Comparison of {join_words([system.label for system in systems])}",
+        findings=write_findings(systems, material.rankings, material.trilemma),
         systems=systems,
         entries=entries,
-        differences=list(_differences(systems, material.exhibits)),
-        tables=score_tables(systems, material.rankings),
+        rankings=material.rankings,
+        differences=list(_make_difference_tables(systems, material.exhibits)),
+        tables=make_score_tables(systems, material.rankings),
         trilemma=material.trilemma,
-        radar=_radars(material.trilemma),
-        scatters=_scatters(material.trilemma),
+        radar=_draw_radars(material.trilemma),
+        scatters=_draw_scatters(material.trilemma),
         score_curves=scores,
         loss_curves=losses,
         exhibits=material.exhibits,
-        training=[(training_picture(entry.data), entry) for entry in reversed(datasets.values())],
-        cost=cost_table(systems, material.rankings),
-        cost_settings=[one for one in measurements(entries) if set(one.scores) & set(COST)],
-        held_out=_held_out(material),
-        measurements=measurements(entries),
-        commands={entry.label: commands(entry) for entry in entries},
+        training=[(draw_training_data(entry.data), entry) for entry in reversed(datasets.values())],
+        cost=make_cost_table(systems, material.rankings),
+        cost_settings=[one for one in group_measurements(entries) if set(one.scores) & set(COST)],
+        held_out=_find_held_out(material),
+        measurements=group_measurements(entries),
+        commands={entry.label: list_commands(entry) for entry in entries},
         remarks={exhibit.label: exhibit.remark for exhibit in material.exhibits},
-        versions={entry.label: versions(entry) for entry in entries},
+        versions={entry.label: find_versions(entry) for entry in entries},
     )
 
 
-def _held_out(material: Material) -> list[tuple[str, str]]:
-    """The median distance of held-out images in each data set, with the label of an entry that has it."""
+def _find_held_out(material: Material) -> list[tuple[str, str]]:
+    """Finds the median distance of held-out images in each data set, with the label of an entry that uses it."""
     pairs = zip(material.entries, material.exhibits)
     found = {entry.data.key: (entry.label, exhibit.held_out) for entry, exhibit in pairs}
     return [(label, f"{median:.3g}") for label, median in found.values() if median is not None]
 
 
-def _differences(
+def _make_difference_tables(
     systems: Sequence[System], exhibits: Sequence[Exhibit]
-) -> Iterator[tuple[list[str], list[tuple[str, list[differences.Cell]]]]]:
-    """Tables of differences: labels, and rows of a path and cells."""
+) -> Iterator[tuple[list[str], list[tuple[str, Sequence[Value]]]]]:
+    """Makes tables of differences: the labels of some systems, and rows of a path and a value for each system."""
     parameters = {exhibit.label: exhibit.parameters for exhibit in exhibits}
-    rows = [
-        (row.path, list(row.cells)) for row in differences.rows([system.members[0].spec.tree for system in systems])
-    ]
-    rows = [(path, cells) for path, cells in rows if path not in ("name", "train.seed")]
-    seeds = [listed([str(entry.seed) for entry in system.members]) for system in systems]
-    if len({seed for system in systems for seed in [entry.seed for entry in system.members]}) > 1:
-        rows.append(("train.seed", [differences.Cell(text=seed) for seed in seeds]))
     first = [system.members[0] for system in systems]
-    counted = [
-        ("parts of the model", [differences.Cell(text=str(entry.parts)) for entry in first]),
-        ("parameters", [differences.Cell(text=f"{parameters[entry.label]:,}") for entry in first]),
+    rows: list[tuple[str, Sequence[Value]]] = [
+        ("parts of the model", [entry.parts for entry in first]),
+        ("parameters", [f"{parameters[entry.label]:,}" for entry in first]),
     ]
+    rows += [row for row in gather_rows([entry.spec.tree for entry in first]) if row[0] not in ("name", "train.seed")]
+    if len({entry.seed for system in systems for entry in system.members}) > 1:
+        seeds = [join_words([str(entry.seed) for entry in system.members]) for system in systems]
+        rows.append(("train.seed", seeds))
     for start in range(0, len(systems), _SYSTEMS):
         part = slice(start, start + _SYSTEMS)
-        yield [system.label for system in systems[part]], [(path, cells[part]) for path, cells in counted + rows]
+        yield [system.label for system in systems[part]], [(path, values[part]) for path, values in rows]
 
 
-def _radars(shown: Trilemma) -> str:
+def _draw_radars(shown: Trilemma) -> str:
     points = [point for point in shown.points if len(point.values) == 3]
-    return radars(shown.axes, points, shown.floor) if len(shown.axes) == 3 and points else ""
+    return draw_radars(shown.axes, points, shown.floor) if len(shown.axes) == 3 and points else ""
 
 
-def _scatters(shown: Trilemma) -> str:
-    pairs = shown.pairs()
-    fronts = [shown.front_of(pair) for pair in pairs]
-    return pareto_scatters(pairs, shown.points, fronts, shown.floor) if pairs else ""
+def _draw_scatters(shown: Trilemma) -> str:
+    pairs = shown.list_pairs()
+    fronts = [shown.find_front(pair) for pair in pairs]
+    return draw_scatters(pairs, shown.points, fronts, shown.floor) if pairs else ""
 
 
-def _curves(systems: Sequence[System]) -> tuple[list[tuple[str, list[str]]], list[tuple[str, list[str]]]]:
-    """Figures of scores and of losses with the names in each; a run that several entries share is drawn once."""
+def _draw_curves(systems: Sequence[System]) -> tuple[list[tuple[str, list[str]]], list[tuple[str, list[str]]]]:
+    """Draws figures of scores and of losses, each with its names; a run that several entries share is drawn once."""
     lines: tuple[list[Line], list[Line]] = ([], [])
     seen = set()
     for number, system in enumerate(systems):
         fresh = [entry for entry in system.members if entry.run.path.resolve() not in seen]
         seen |= {entry.run.path.resolve() for entry in fresh}
         if fresh:
-            for kind, each in zip(lines, zip(*(curves(entry.run, entry.batch_size) for entry in fresh))):
-                kind.append(Line(system.label, style(number), each))
-    return _figures(lines[0]), _figures(lines[1])
+            for kind, each in zip(lines, zip(*(read_curves(entry.run, entry.batch_size) for entry in fresh))):
+                kind.append(Line(system.label, choose_style(number), each))
+    return _split_figures(lines[0]), _split_figures(lines[1])
 
 
-def _figures(lines: Sequence[Line]) -> list[tuple[str, list[str]]]:
+def _split_figures(lines: Sequence[Line]) -> list[tuple[str, list[str]]]:
     names = list(dict.fromkeys(name for line in lines for one in line.curves for name in one))
     parts = [names[first : first + _CURVES] for first in range(0, len(names), _CURVES)]
-    return [(learning_curves(part, lines), part) for part in parts]
+    return [(draw_learning_curves(part, lines), part) for part in parts]

@@ -1,14 +1,14 @@
-r"""Ranking: which scores may be held against each other, who is best, and who lies on the Pareto front.
+r"""Ranking: which scores may be compared, which system is best, and which systems lie on the Pareto front.
 
 Scores of one name are ranked if they were measured on the same data with equal counts and settings
-(`Score.comparable`). Where they were not, the largest set of comparable ones is ranked and the others are left out with
-the reason; where two sets are the largest, none is.
+(`Score.comparable`). If they were not, the largest set of comparable scores is ranked, and the reason why each of the
+others is left out is kept. If two sets are equally large, no score is ranked.
 
 Training seeds are averaged first, value and standard error over n seeds:
 
     mean = sum_i v_i / n,    error = sqrt(sum_i (v_i - mean)^2 / (n (n - 1)))
 
-A point is on the Pareto front if no other is at least as good in everything and better in something.
+A point is on the Pareto front if no other point is at least as good in all coordinates and better in one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Literal, TypeAlias
 
 from modkit.types import Score
 
-__all__ = ["Better", "Measured", "Ranking", "averaged", "better_than", "pareto", "rank"]
+__all__ = ["Better", "Measured", "Ranking", "average", "find_dominators", "is_better", "rank"]
 
 Better: TypeAlias = Literal["lower", "higher"]
 
@@ -39,20 +39,20 @@ class Measured:
     score: Score
     data: str = ""
 
-    def comparable(self, other: Measured) -> bool:
-        """Whether both may be ranked: the same data, equal counts and settings."""
-        return self.data == other.data and self.score.comparable(other.score)
+    def is_comparable(self, other: Measured) -> bool:
+        """Whether both may be ranked together: same data, equal counts and settings."""
+        return self.data == other.data and self.score.is_comparable_to(other.score)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The order of what has one score.
+    """The ranking of systems by one score.
 
     Args:
-        better: Which direction is better, or None where neither is: then nothing is ranked.
+        better: Which direction is better, or None if neither is; then nothing is ranked.
         ranks: Rank by label, 1 for the best; equal values share a rank.
-        close: Labels whose distance from the best is below two standard errors of that distance.
-        unranked: Why a label that has the score is left out.
+        close: Labels that differ from the best by less than two standard errors of the difference.
+        unranked: The reason why a label that has the score is not ranked.
     """
 
     better: Better | None = None
@@ -67,44 +67,48 @@ class Ranking:
 
 
 def rank(measured: Mapping[str, Measured]) -> Ranking:
-    """Ranks one score of several systems.
+    """Ranks systems by one score.
 
     Args:
         measured: The score by label.
+
+    Examples:
+        >>> rank({label: Measured(Score(value, better="lower")) for label, value in (("a", 2.0), ("b", 1.0))}).ranks
+        {'a': 2, 'b': 1}
     """
     if not measured:
         return Ranking()
-    sets = _comparable_sets(measured)
+    sets = _group_comparable(measured)
     largest = max(sets, key=len)
     better = measured[largest[0]].score.better
     if better is None:
         return Ranking()
     if len(sets) > 1 and sum(len(one) == len(largest) for one in sets) > 1:
         reasons = {
-            label: _difference(found, measured[next(o for s in sets if label not in s for o in s)])
+            label: _explain(found, measured[next(o for s in sets if label not in s for o in s)])
             for label, found in measured.items()
         }
         return Ranking(better, unranked=reasons)
     chosen = {label: measured[label].score for label in largest}
-    left = {label: _difference(m, measured[largest[0]]) for label, m in measured.items() if label not in chosen}
+    left = {label: _explain(m, measured[largest[0]]) for label, m in measured.items() if label not in chosen}
     ranks = {
-        label: 1 + sum(better_than(other.value, score.value, better) for other in chosen.values())
+        label: 1 + sum(is_better(other.value, score.value, better) for other in chosen.values())
         for label, score in chosen.items()
     }
     best = chosen[min(ranks, key=ranks.__getitem__)]
-    close = tuple(label for label, score in chosen.items() if ranks[label] > 1 and _close(score, best))
+    close = tuple(label for label, score in chosen.items() if ranks[label] > 1 and _is_close(score, best))
     return Ranking(better, ranks, close, left)
 
 
-def averaged(scores: Sequence[Score]) -> Score | None:
-    """The mean of a score over training seeds with its standard error, or None where they are not comparable.
+def average(scores: Sequence[Score]) -> Score | None:
+    """Averages a score over training seeds, with its standard error; returns None if the scores are not comparable.
 
     Raises:
         ValueError: If there are fewer than two.
     """
     if len(scores) < 2:
-        raise ValueError(f"averaged expects the scores of at least 2 seeds, got {len(scores)}")
-    if not all(score.comparable(scores[0]) for score in scores):
+        raise ValueError(f"average expects the scores of at least 2 seeds, got {len(scores)}")
+    if not all(score.is_comparable_to(scores[0]) for score in scores):
         return None
     values = [float(score.value) for score in scores]
     mean = math.fsum(values) / len(values)
@@ -113,24 +117,28 @@ def averaged(scores: Sequence[Score]) -> Score | None:
     return replace(scores[0], value=mean, error=error, warnings=warnings)
 
 
-def better_than(a: float, b: float, better: Better) -> bool:
-    """Whether `a` is better than `b`."""
+def is_better(a: float, b: float, better: Better) -> bool:
+    """Tells whether `a` is better than `b`."""
     return a < b if better == "lower" else a > b
 
 
-def pareto(points: Mapping[str, Sequence[float]], better: Sequence[Better]) -> dict[str, tuple[str, ...]]:
-    """For each point the labels of those that dominate it: none for those on the Pareto front.
+def find_dominators(points: Mapping[str, Sequence[float]], better: Sequence[Better]) -> dict[str, tuple[str, ...]]:
+    """Finds, for each point, the labels of the points that dominate it; points on the Pareto front have none.
 
     Args:
         points: Coordinates by label.
-        better: Which direction is better, by coordinate.
+        better: Which direction is better in each coordinate.
+
+    Examples:
+        >>> find_dominators({"a": (1.0, 5.0), "b": (2.0, 4.0)}, ("lower", "higher"))
+        {'a': (), 'b': ('a',)}
 
     Raises:
-        ValueError: If a point has another number of coordinates.
+        ValueError: If a point has a different number of coordinates.
     """
     for label, point in points.items():
         if len(point) != len(better):
-            raise ValueError(f"pareto expects {len(better)} coordinates, got {len(point)} of {label!r}")
+            raise ValueError(f"find_dominators expects {len(better)} coordinates, got {len(point)} for {label!r}")
     return {
         label: tuple(other for other, theirs in points.items() if _dominates(theirs, mine, better))
         for label, mine in points.items()
@@ -138,15 +146,15 @@ def pareto(points: Mapping[str, Sequence[float]], better: Sequence[Better]) -> d
 
 
 def _dominates(a: Sequence[float], b: Sequence[float], better: Sequence[Better]) -> bool:
-    worse = any(better_than(theirs, mine, which) for mine, theirs, which in zip(a, b, better))
-    return not worse and any(better_than(mine, theirs, which) for mine, theirs, which in zip(a, b, better))
+    worse = any(is_better(theirs, mine, which) for mine, theirs, which in zip(a, b, better))
+    return not worse and any(is_better(mine, theirs, which) for mine, theirs, which in zip(a, b, better))
 
 
-def _comparable_sets(measured: Mapping[str, Measured]) -> list[list[str]]:
+def _group_comparable(measured: Mapping[str, Measured]) -> list[list[str]]:
     sets: list[list[str]] = []
     for label, found in measured.items():
         for one in sets:
-            if found.comparable(measured[one[0]]):
+            if found.is_comparable(measured[one[0]]):
                 one.append(label)
                 break
         else:
@@ -154,23 +162,24 @@ def _comparable_sets(measured: Mapping[str, Measured]) -> list[list[str]]:
     return sets
 
 
-def _close(score: Score, best: Score) -> bool:
+def _is_close(score: Score, best: Score) -> bool:
     if score.error is None or best.error is None:
         return False
     return abs(score.value - best.value) < 2 * math.hypot(score.error, best.error)
 
 
-def _difference(mine: Measured, theirs: Measured) -> str:
-    """In what a score differs from those that are ranked, or from another set."""
-    said = ["it was measured on other data"] if mine.data != theirs.data else []
+def _explain(mine: Measured, theirs: Measured) -> str:
+    """Explains how a score differs from those that are ranked, or from another set."""
+    reasons = ["it was measured on other data"] if mine.data != theirs.data else []
     for what in ("counts", "settings"):
         a, b = getattr(mine.score, what), getattr(theirs.score, what)
         for key in dict.fromkeys((*a, *b)):
             if a.get(key) != b.get(key):
-                said.append(f"{'number of ' if what == 'counts' else ''}{key} {_said(a, key)} against {_said(b, key)}")
-    return "; ".join(said)
+                name = f"number of {key}" if what == "counts" else key
+                reasons.append(f"{name} is {_format_setting(a, key)} instead of {_format_setting(b, key)}")
+    return "; ".join(reasons)
 
 
-def _said(values: Mapping[str, object], key: str) -> str:
+def _format_setting(values: Mapping[str, object], key: str) -> str:
     value = values.get(key, "none")
     return value if isinstance(value, str) else json.dumps(value)

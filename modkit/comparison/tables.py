@@ -1,20 +1,21 @@
-"""Tables of scores as a page shows them: values with errors, what is best or close to it, and why one is not ranked.
+"""Tables of scores: which scores share a table, their footnotes, the scores of held-out images, and numbers as text.
 
-A system of several training seeds has a row for their mean and one for each; held-out images, the floor, stand last.
+`templates/comparison.html` lays them out. A system with several training seeds has a row for their mean and one for
+each seed; the scores of held-out images stand last.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_lowercase
 
 from modkit.comparison.entries import System
 from modkit.comparison.ranking import Ranking
-from modkit.comparison.titles import taken_apart
-from modkit.types import Score
+from modkit.comparison.titles import parse_title
 
-__all__ = ["COST", "Cell", "Column", "Row", "Table", "cost_table", "number", "score_tables"]
+__all__ = ["COST", "Table", "format_number", "make_cost_table", "make_score_tables"]
 
 COST = (
     "samples/s",
@@ -25,159 +26,88 @@ COST = (
     "peak memory (MiB)",
     "training steps/s",
 )
-"""Scores that say what a system costs."""
+"""Scores that measure what a system costs."""
 
 _COLUMNS = 7
 
 
 @dataclass(frozen=True)
-class Column:
-    """A score's name and direction (`lower`, `higher` or nothing)."""
-
-    name: str
-    better: str = ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A value as text.
-
-    Args:
-        value: The number; empty where there is none.
-        error: Its standard error.
-        mark: `best`, `close` or nothing.
-        note: The footnote's letter.
-    """
-
-    value: str = ""
-    error: str = ""
-    mark: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row: a `system`, one `seed` of it or the `floor`."""
-
-    label: str
-    kind: str
-    cells: tuple[Cell, ...]
-    remark: str = ""
-
-
-@dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table of scores, systems by rows.
 
     Args:
-        caption: What its scores have in common: their features, or nothing.
-        columns: Its columns.
-        rows: Its rows.
-        notes: Footnotes by letter.
+        caption: The features that its scores have in common; empty if there are none.
+        names: The scores.
+        letters: The footnote's letter for each reason why a score is not ranked.
+        floors: Scores of held-out images as text, each a value and an error, with the labels of the entries that have
+            them; most often all have the same.
     """
 
     caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    notes: Mapping[str, str] = field(default_factory=dict)
+    names: tuple[str, ...]
+    letters: Mapping[str, str]
+    floors: Mapping[tuple[tuple[str, str], ...], Sequence[str]]
 
 
-def score_tables(systems: Sequence[System], rankings: Mapping[str, Ranking]) -> list[Table]:
-    """Tables of all scores but those of cost, one for each kind of features and at most seven scores.
+def make_score_tables(systems: Sequence[System], rankings: Mapping[str, Ranking]) -> list[Table]:
+    """Makes the tables of all scores except costs: one for each kind of features and at most seven scores.
 
     Args:
         systems: The systems.
         rankings: The ranking of each score.
     """
-    names = [name for name in rankings if name not in COST]
-    tables = []
-    for caption in dict.fromkeys(map(_caption, names)):
-        same = [name for name in names if _caption(name) == caption]
-        tables += [_table(caption, same[n : n + _COLUMNS], systems, rankings) for n in range(0, len(same), _COLUMNS)]
-    return tables
+    groups: dict[str, list[str]] = {}
+    for name in rankings:
+        if name not in COST:
+            title = parse_title(name)
+            caption = f"{title.features}, {title.score} by class" if title.of else title.features
+            groups.setdefault(caption, []).append(name)
+    parts = [
+        (caption, names[n : n + _COLUMNS]) for caption, names in groups.items() for n in range(0, len(names), _COLUMNS)
+    ]
+    return [_make_table(caption, names, systems, rankings) for caption, names in parts]
 
 
-def cost_table(systems: Sequence[System], rankings: Mapping[str, Ranking]) -> Table | None:
-    """The table of costs, or None where nothing was measured."""
+def make_cost_table(systems: Sequence[System], rankings: Mapping[str, Ranking]) -> Table | None:
+    """Makes the table of costs, or returns None if no cost was measured."""
     names = [name for name in COST if name in rankings]
-    return _table("", names, systems, rankings) if names else None
+    return _make_table("", names, systems, rankings) if names else None
 
 
-def number(value: float, error: float | None = None) -> tuple[str, str]:
-    """A value and its standard error as text: two digits of the error, four of a value that has none or no error."""
+def format_number(value: float, error: float | None = None) -> tuple[str, str]:
+    """Formats a value and its standard error with two digits of the error, or four digits if there is no error.
+
+    Examples:
+        >>> format_number(1.6499, 0.2368)
+        ('1.65', '0.24')
+        >>> format_number(1323347)
+        ('1,323,347', '')
+    """
     if error is None or error == 0:
         whole = float(value).is_integer() and abs(value) < 1e15
         text = f"{int(value):,}" if whole else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-        return _minus(text), ""
+        return _use_minus(text), ""
     digits = 1 - math.floor(math.log10(error))
     if digits > 5 or abs(value) >= 1e12:
-        return _minus(f"{value:.3g}"), f"{error:.2g}"
+        return _use_minus(f"{value:.3g}"), f"{error:.2g}"
     if digits < 0:
         value, error = round(value, digits), round(error, digits)
-    return _minus(f"{value:,.{max(digits, 0)}f}"), f"{error:,.{max(digits, 0)}f}"
+    return _use_minus(f"{value:,.{max(digits, 0)}f}"), f"{error:,.{max(digits, 0)}f}"
 
 
-def _caption(name: str) -> str:
-    """What the scores of a table have in common: the features and, of classes, the score."""
-    title = taken_apart(name)
-    return f"{title.features}, {title.score} by class" if title.of else title.features
+def _make_table(
+    caption: str, names: Sequence[str], systems: Sequence[System], rankings: Mapping[str, Ranking]
+) -> Table:
+    reasons = dict.fromkeys(reason for name in names for reason in rankings[name].unranked.values())
+    letters = (first + second for first in ("", *ascii_lowercase) for second in ascii_lowercase)
+    floors: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for entry in (entry for system in systems for entry in system.members):
+        scores = [entry.report.floor.get(name) for name in names]
+        if any(scores):
+            cells = tuple(("", "") if score is None else format_number(score.value, score.error) for score in scores)
+            floors.setdefault(cells, []).append(entry.label)
+    return Table(caption, tuple(names), dict(zip(reasons, letters)), floors)
 
 
-def _minus(text: str) -> str:
+def _use_minus(text: str) -> str:
     return "−" + text[1:] if text.startswith("-") else text
-
-
-def _table(caption: str, names: Sequence[str], systems: Sequence[System], rankings: Mapping[str, Ranking]) -> Table:
-    letters: dict[str, str] = {}
-    for name in names:
-        for reason in rankings[name].unranked.values():
-            letters.setdefault(reason, _letter(len(letters)))
-    columns = tuple(Column(taken_apart(name).short, rankings[name].better or "") for name in names)
-    rows = [row for system in systems for row in _rows(system, names, rankings, letters)]
-    rows += _floors(systems, names)
-    return Table(caption, columns, tuple(rows), {letter: reason for reason, letter in letters.items()})
-
-
-def _rows(
-    system: System, names: Sequence[str], rankings: Mapping[str, Ranking], letters: Mapping[str, str]
-) -> Iterator[Row]:
-    cells = [_ranked(system, name, rankings[name], letters) for name in names]
-    if len(system.members) == 1:
-        yield Row(system.label, "system", tuple(cells))
-        return
-    yield Row(system.label, "system", tuple(cells), f"mean of {len(system.members)} seeds")
-    for entry in system.members:
-        plain = (_cell(entry.report.scores.get(name)) for name in names)
-        yield Row(entry.label, "seed", tuple(plain), f"seed {entry.seed}")
-
-
-def _ranked(system: System, name: str, ranking: Ranking, letters: Mapping[str, str]) -> Cell:
-    mark = ""
-    if len(ranking.ranks) > 1:
-        mark = "best" if system.label in ranking.best else "close" if system.label in ranking.close else ""
-    return _cell(system.score(name), mark, letters.get(ranking.unranked.get(system.label, ""), ""))
-
-
-def _floors(systems: Sequence[System], names: Sequence[str]) -> Iterator[Row]:
-    """A row for each floor that was measured; most often all have the same."""
-    floors: list[tuple[tuple[Cell, ...], list[str]]] = []
-    for system in systems:
-        for entry in system.members:
-            cells = tuple(_cell(entry.report.floor.get(name)) for name in names)
-            if not any(cell.value for cell in cells):
-                continue
-            same = [labels for known, labels in floors if known == cells]
-            if same:
-                same[0].append(entry.label)
-            else:
-                floors.append((cells, [entry.label]))
-    for cells, labels in floors:
-        yield Row("held-out images", "floor", cells, "the floor" if len(floors) == 1 else f"for {', '.join(labels)}")
-
-
-def _cell(score: Score | None, mark: str = "", note: str = "") -> Cell:
-    return Cell(note=note) if score is None else Cell(*number(score.value, score.error), mark, note)
-
-
-def _letter(number: int) -> str:
-    return "abcdefghijklmnopqrstuvwxyz"[number] if number < 26 else f"n{number}"

@@ -1,11 +1,11 @@
-"""Titles of scores, taken apart: `FD (pixels), class 3` is FD, by the features pixels, of class 3."""
+"""Titles of scores in their parts: `FD (pixels), class 3` is FD, measured by the features `pixels`, of class 3."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
-__all__ = ["Title", "taken_apart"]
+__all__ = ["Title", "parse_title"]
 
 _TITLE = re.compile(r"(?P<score>[^(,]+?)(?: \((?P<features>.+?)\))?(?:, (?P<of>.+))?", re.DOTALL)
 _INCEPTION = ("FID", "FID∞", "KID")
@@ -13,12 +13,12 @@ _UNITS = ("s", "MiB", "nats", "bits", "bits/dim", "dB")
 
 
 class Title(NamedTuple):
-    """What a score's title says.
+    """The parts of a score's title.
 
     Args:
-        score: The score's name, with its unit.
-        features: The features that it is measured by, or nothing.
-        of: Of what part of the samples it is, or nothing.
+        score: The score's name with its unit.
+        features: The features that it is measured by; empty if there are none.
+        of: The part of the samples that it is measured on; empty if it is all of them.
     """
 
     score: str
@@ -31,8 +31,15 @@ class Title(NamedTuple):
         return f"{self.score}, {self.of}" if self.of else self.score
 
 
-def taken_apart(title: str) -> Title:
-    """A score's title, taken apart."""
+def parse_title(title: str) -> Title:
+    """Parses the title of a score.
+
+    Examples:
+        >>> parse_title("FD (pixels), class 3")
+        Title(score='FD', features='pixels', of='class 3')
+        >>> parse_title("KID").features
+        'inception'
+    """
     found = _TITLE.fullmatch(title)
     if found is None:
         return Title(title)

@@ -1,4 +1,4 @@
-"""Data sets: each reads the samples that it is asked for, and has no order of its own."""
+"""Data sets: each reads the samples at given indices, in any order."""
 
 from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import LowRes, Mask

@@ -1,8 +1,9 @@
-"""Corrupted data: another data set with the fields of a corruption beside its own, for models that undo it.
+"""Corrupted data: another data set with the fields of a corruption added, for models that undo the corruption.
 
     fields of sample i = corruption(x_i, rng.at("corruption", i))
 
-So what is hidden of a sample is a function of (seed, epoch, i): anew in each epoch, the same for any batch or worker.
+What is corrupted of a sample is a function of (seed, epoch, i): it changes with each epoch and does not depend on the
+batch or the worker.
 
 Shape letters: b batch.
 """
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from modkit.data.splits import content_key
+from modkit.data.splits import hash_contents
 from modkit.kinds import Corruption, Data, Slot, default
 from modkit.rng import Rng
 from modkit.types import Batch
@@ -25,19 +26,28 @@ __all__ = ["Corrupted"]
 class Corrupted:
     """A data set whose samples come with damaged or smaller copies of themselves, in every split.
 
+    It has the types, splits and levels of the data set.
+
     Args:
         data: The data set.
-        corruption: What is done to a sample.
+        corruption: The corruption of a sample.
 
     Raises:
-        ValueError: If the data set has a field of the same name.
+        ValueError: If the data set already has a field of that name.
+
+    Examples:
+        >>> from modkit.data import Digits, LowRes
+        >>> data = Corrupted(data=lambda: Digits(size=8), corruption=LowRes)
+        >>> batch = data.read("train", [0, 1], Rng(0))
+        >>> batch.tensor.shape, batch.fields["low_res"].shape
+        (torch.Size([2, 1, 8, 8]), torch.Size([2, 1, 4, 4]))
     """
 
     def __init__(self, *, data: Slot[Data] = default("digits"), corruption: Slot[Corruption] = default("mask")) -> None:
         self.data = data()
         self.corruption = corruption(x=self.data.x)
         if clash := sorted(self.data.fields.keys() & self.corruption.fields.keys()):
-            raise ValueError(f"Corrupted expects fields of other names than the data's, got {clash} in both")
+            raise ValueError(f"Corrupted expects a corruption whose fields differ from the data's, got {clash} in both")
         self.x = self.data.x
         self.fields = {**self.data.fields, **self.corruption.fields}
         self.splits = self.data.splits
@@ -46,10 +56,10 @@ class Corrupted:
     @property
     def key(self) -> str:
         """Hash of the data and the corruption."""
-        return content_key("corrupted", self.data.key, self.corruption.key)
+        return hash_contents("corrupted", self.data.key, self.corruption.key)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """The samples at `indices` with all fields.
+        """Reads the samples at `indices` with all fields.
 
         Raises:
             ValueError: If there is no such split.
@@ -61,7 +71,7 @@ class Corrupted:
 
 
 class _Each(Rng):
-    """A source of rows that have a source each: a sample's draws are its index's, wherever it stands in a batch."""
+    """A source with one source per row, so that a sample's draws depend on its index and not on its row."""
 
     def __init__(self, sources: Sequence[Rng]) -> None:
         super().__init__()
@@ -74,16 +84,16 @@ class _Each(Rng):
         return _Each(self._sources[first:])
 
     def normal(self, name: str, like: Tensor) -> Tensor:
-        return self._gathered(like, lambda rng, row: rng.normal(name, row))
+        return self._draw_rows(like, lambda rng, row: rng.normal(name, row))
 
     def uniform(self, name: str, like: Tensor) -> Tensor:
-        return self._gathered(like, lambda rng, row: rng.uniform(name, row))
+        return self._draw_rows(like, lambda rng, row: rng.uniform(name, row))
 
     def integers(self, name: str, like: Tensor, low: int, high: int) -> Tensor:
-        return self._gathered(like, lambda rng, row: rng.integers(name, row, low, high))
+        return self._draw_rows(like, lambda rng, row: rng.integers(name, row, low, high))
 
-    def generators(self, num: int) -> list[torch.Generator]:
-        return [one.generators(1)[0] for one in self._sources[:num]]
+    def make_generators(self, num: int) -> list[torch.Generator]:
+        return [one.make_generators(1)[0] for one in self._sources[:num]]
 
-    def _gathered(self, like: Tensor, draw: Callable[[Rng, Tensor], Tensor]) -> Tensor:
+    def _draw_rows(self, like: Tensor, draw: Callable[[Rng, Tensor], Tensor]) -> Tensor:
         return torch.cat([draw(rng, like[row : row + 1]) for row, rng in enumerate(self._sources[: len(like)])])

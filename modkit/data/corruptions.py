@@ -1,7 +1,7 @@
-r"""Corruptions: what a sample loses, as fields of it, for models that give it back.
+r"""Corruptions: fields that contain a damaged copy of a sample, for models that restore it.
 
-    masked = (1 - mask) x + mask m        mask 1 where x is hidden, m the middle of x's range
-    low_res = area means of x over blocks of factor^rank
+    masked = (1 - mask) x + mask m        mask is 1 where x is hidden; m is the middle of x's range
+    low_res = means of x over blocks of factor^r
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes), r their number.
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkit.data.splits import content_key
+from modkit.data.splits import hash_contents
 from modkit.rng import Rng
 from modkit.types import TensorType
 
@@ -26,19 +26,27 @@ __all__ = ["LowRes", "Mask"]
 
 
 class Mask:
-    """Hides a box or a half of each sample: the fields `masked` (of x's type) and `mask` (1 where hidden, else 0).
+    """Hides a box or half of each sample; gives the fields `masked` (of x's type) and `mask` (1 where hidden, else 0).
 
-    A box's sides are drawn evenly between the smallest and the largest, and then where it lies; a half is one side of
-    one axis, at random.
+    The sides of a box are drawn uniformly between the smallest and the largest, then its position. A half is the first
+    or second half along a random axis.
 
     Args:
         x: Type of the samples: continuous maps.
-        regions: What is hidden, drawn for each sample: `box`, `half`.
-        smallest: Least side of a box, as a share of the sample's, in (0, 1].
-        largest: Greatest side.
+        regions: Which regions may be hidden, `box` and `half`; one is drawn for each sample.
+        smallest: Smallest side of a box, relative to that of the sample, in (0, 1].
+        largest: Largest side, likewise.
 
     Raises:
-        ValueError: If `x` is no map, there is no region, or not 0 < smallest <= largest <= 1.
+        ValueError: If `x` is not a map, there is no region, or 0 < smallest <= largest <= 1 does not hold.
+
+    Examples:
+        Half of the values of each image are hidden:
+
+        >>> mask = Mask(TensorType((1, 4, 4), range=(-1, 1)), regions=["half"])
+        >>> fields = mask(torch.ones(2, 1, 4, 4), Rng(0))
+        >>> fields["mask"].sum((1, 2, 3)), fields["masked"].sum((1, 2, 3))
+        (tensor([8., 8.]), tensor([8., 8.]))
     """
 
     def __init__(
@@ -51,7 +59,7 @@ class Mask:
     ) -> None:
         _check_map("Mask", x)
         if not regions:
-            raise ValueError("Mask expects one or more regions of box and half, got none")
+            raise ValueError("Mask expects one or more regions, box or half, got none")
         if not 0 < smallest <= largest <= 1:
             raise ValueError(f"Mask expects 0 < smallest <= largest <= 1, got {smallest} and {largest}")
         self.size = x.shape[1:]
@@ -62,17 +70,17 @@ class Mask:
     @property
     def key(self) -> str:
         """Hash of the settings."""
-        return content_key("mask", *self.regions, self.smallest, self.largest)
+        return hash_contents("mask", *self.regions, self.smallest, self.largest)
 
     def __call__(self, x: Tensor, rng: Rng) -> dict[str, Tensor]:
-        """`masked`, `b c h w`, and `mask`, `b 1 h w`.
+        """Computes `masked`, `b c h w`, and `mask`, `b 1 h w`.
 
         Raises:
-            ValueError: If `x` is of another size.
+            ValueError: If `x` has another size.
         """
         _check_size("Mask", x, self.size)
         uniform = rng.uniform("region", torch.empty(len(x), 2 * len(self.size) + 1, device=x.device)).double()
-        start, stop = self._boxes(uniform)
+        start, stop = self._place_boxes(uniform)
         inside = torch.ones((len(x), 1, *self.size), dtype=torch.bool, device=x.device)
         for axis, size in enumerate(self.size):
             at = torch.arange(size, device=x.device)
@@ -80,8 +88,8 @@ class Mask:
             inside &= within.view(len(x), 1, *(size if other == axis else 1 for other in range(len(self.size))))
         return {"masked": torch.where(inside, self.middle, x), "mask": inside.to(x.dtype)}
 
-    def _boxes(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """First hidden position and the one after the last along each axis, `b r`, of draws `b 2r+1`."""
+    def _place_boxes(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """The first hidden position along each axis and the one after the last, `b r`, from draws, `b 2r+1`."""
         chosen, sides, places = uniform.tensor_split([1, 1 + len(self.size)], dim=1)
         size = torch.tensor(self.size, device=uniform.device)
         least = (size * self.smallest).round().clamp_min(1)
@@ -101,14 +109,19 @@ class Mask:
 
 
 class LowRes:
-    """A smaller copy of each sample, by averages over areas: the field `low_res`. It draws nothing.
+    """A smaller copy of each sample, averaged over blocks, as the field `low_res`; it makes no random draws.
 
     Args:
-        x: Type of the samples: continuous maps, of sizes that `factor` divides.
-        factor: How many times smaller each size is, at least 2.
+        x: Type of the samples: continuous maps, of sizes divisible by `factor`.
+        factor: Factor by which each size is reduced, at least 2.
 
     Raises:
-        ValueError: If `x` is no map, or `factor` is below 2 or does not divide a size.
+        ValueError: If `x` is not a map, or `factor` is below 2 or does not divide a size.
+
+    Examples:
+        >>> low_res = LowRes(TensorType((1, 2, 2), range=(0, 3)))
+        >>> low_res(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]]), Rng(0))["low_res"]
+        tensor([[[[1.5000]]]])
     """
 
     def __init__(self, x: TensorType, *, factor: int = 2) -> None:
@@ -121,13 +134,13 @@ class LowRes:
     @property
     def key(self) -> str:
         """Hash of the settings."""
-        return content_key("low-res", self.factor)
+        return hash_contents("low-res", self.factor)
 
     def __call__(self, x: Tensor, rng: Rng) -> dict[str, Tensor]:
-        """`low_res`, `b c h/factor w/factor`.
+        """Computes `low_res`, `b c h/factor w/factor`.
 
         Raises:
-            ValueError: If `x` is of another size.
+            ValueError: If `x` has another size.
         """
         _check_size("LowRes", x, self.size)
         return {"low_res": F.interpolate(x, size=self.fields["low_res"].shape[1:], mode="area")}

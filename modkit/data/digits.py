@@ -2,7 +2,7 @@
 
     x = resize(pixels / 8 - 1)        pixels 0..16, bilinear between pixel centres (`align_corners=False`)
 
-The split is drawn once and for all: stratified, a fifth for test, scikit-learn's `train_test_split` of seed 0.
+The split is fixed: stratified, with a fifth for testing, by scikit-learn's `train_test_split` with seed 0.
 
 Shape letters: b batch, h w spatial.
 """
@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
 from torch.nn.functional import interpolate
 
-from modkit.data.splits import check_split, content_key
+from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
@@ -31,14 +31,25 @@ _LARGEST = 256
 class Digits:
     """Scikit-learn's handwritten digits, `b 1 size size` in [-1, 1], with the field `labels` (`b`, ten classes).
 
-    1437 samples train and 360 test. `levels` is 17 at size 8; resized pixels take any value, so there it is None.
+    There are 1437 training and 360 test samples. `levels` is 17 at size 8 and None at other sizes, where pixels may
+    take any value.
 
     Args:
         size: Height and width after bilinear resizing; 8 leaves the pixels as they are.
 
     Raises:
         ValueError: If `size` is outside [1, 256].
+
+    Examples:
+        >>> data = Digits(size=8)
+        >>> data.splits
+        {'train': 1437, 'test': 360}
+        >>> batch = data.read("test", [0, 1], Rng(0))
+        >>> tuple(batch.tensor.shape), tuple(batch.fields["labels"].shape)
+        ((2, 1, 8, 8), (2,))
     """
+
+    features = "classifier:digits"
 
     def __init__(self, *, size: int = 16) -> None:
         if not 1 <= size <= _LARGEST:
@@ -54,7 +65,7 @@ class Digits:
         self.splits = {"train": len(train), "test": len(test)}
         self.levels = 17 if size == _SIZE else None
         self._samples = {"train": (x[train], y[train]), "test": (x[test], y[test])}
-        self._key = content_key("digits", images.astype(np.uint8).tobytes(), train.tobytes(), size)
+        self._key = hash_contents("digits", images.astype(np.uint8).tobytes(), train.tobytes(), size)
 
     @property
     def key(self) -> str:
@@ -62,7 +73,7 @@ class Digits:
         return self._key
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """The digits at `indices`; nothing is augmented, so `rng` is not drawn from.
+        """Reads the digits at `indices`; there is no augmentation, so `rng` is not used.
 
         Raises:
             ValueError: If there is no such split.

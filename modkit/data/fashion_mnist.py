@@ -2,7 +2,7 @@
 
     x = resize(pixels / 127.5 - 1)        pixels 0..255
 
-Read from IDX files that are there already; nothing is downloaded. The pictures stay bytes until they are read.
+The IDX files must exist; nothing is downloaded. Pictures are stored as bytes until they are read.
 
 References:
     Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms (Xiao et al., 2017),
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from modkit.data.idx import read_idx
-from modkit.data.splits import check_split, content_key
+from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
@@ -36,17 +36,30 @@ _FILES = {"train": "train", "test": "t10k"}
 class FashionMNIST:
     """Fashion-MNIST, `b 1 size size` in [-1, 1], with the field `labels` (`b`, ten classes).
 
-    60,000 samples train and 10,000 test. `levels` is 256 at sizes 28 and 32; otherwise pixels take any value and it is
-    None.
+    There are 60,000 training and 10,000 test samples. `levels` is 256 at sizes 28 and 32, and None at other sizes,
+    where pixels may take any value.
 
     Args:
-        root: Folder with the four IDX files, gzipped or plain, or the `root` of torchvision's download; None is where
-            Debian's package `dataset-fashion-mnist` puts them.
-        size: Height and width. 28 leaves the pictures as they are, 32 pads them by two black pixels on each side, any
-            other resizes them bilinearly (antialiased where they shrink).
+        root: Folder with the four IDX files, gzipped or plain, or the `root` of torchvision's download; None is the
+            folder of Debian's package `dataset-fashion-mnist`.
+        size: Height and width. 28 leaves the pictures unchanged, 32 adds two black pixels on each side, and any other
+            size resizes them bilinearly (antialiased if they shrink).
 
     Raises:
         ValueError: If the files are missing or damaged, or `size` is below 1.
+
+    Examples:
+        Pictures of two classes, written as IDX files:
+
+        >>> import struct, tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("train", "t10k"):
+        ...     head = struct.pack(">4B3I", 0, 0, 8, 3, 2, 28, 28)
+        ...     _ = (root / f"{name}-images-idx3-ubyte").write_bytes(head + bytes(2 * 28 * 28))
+        ...     _ = (root / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, 2) + bytes([0, 1]))
+        >>> data = FashionMNIST(root=str(root), size=32)
+        >>> data.splits, data.read("train", [1], Rng(0)).tensor.shape
+        ({'train': 2, 'test': 2}, torch.Size([1, 1, 32, 32]))
     """
 
     def __init__(self, *, root: str | None = None, size: int = 28) -> None:
@@ -63,10 +76,10 @@ class FashionMNIST:
     def key(self) -> str:
         """Hash of pixels, labels and size."""
         pieces = (tensor.numpy().tobytes() for samples in self._samples.values() for tensor in samples)
-        return content_key("fashion-mnist", self._size, *pieces)
+        return hash_contents("fashion-mnist", self._size, *pieces)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """The pictures at `indices`; nothing is augmented, so `rng` is not drawn from.
+        """Reads the pictures at `indices`; there is no augmentation, so `rng` is not used.
 
         Raises:
             ValueError: If there is no such split.
@@ -75,9 +88,9 @@ class FashionMNIST:
         images, labels = self._samples[split]
         rows = torch.as_tensor(indices, dtype=torch.long)
         x = images.index_select(0, rows).unsqueeze(1).float().div_(127.5).sub_(1)
-        return Batch(self._resized(x), {"labels": labels.index_select(0, rows).long()})
+        return Batch(self._resize(x), {"labels": labels.index_select(0, rows).long()})
 
-    def _resized(self, x: Tensor) -> Tensor:
+    def _resize(self, x: Tensor) -> Tensor:
         if self._size == _SIZE:
             return x
         if self._size == _PADDED:
@@ -87,14 +100,14 @@ class FashionMNIST:
 
 
 def _read(root: Path, split: str) -> tuple[Tensor, Tensor]:
-    """Pictures, `n 28 28`, and labels, `n`, as bytes."""
+    """Reads pictures, `n 28 28`, and labels, `n`, as bytes."""
     images_path = _find(root, f"{_FILES[split]}-images-idx3-ubyte")
     labels_path = _find(root, f"{_FILES[split]}-labels-idx1-ubyte")
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if images.shape[1:] != (_SIZE, _SIZE) or not len(images):
         raise ValueError(f"FashionMNIST expects pictures of {_SIZE}×{_SIZE} in {images_path}, got shape {images.shape}")
     if len(images) != len(labels):
-        raise ValueError(f"FashionMNIST expects a label a picture in {root}, got {len(labels)} for {len(images)}")
+        raise ValueError(f"FashionMNIST expects a label per picture in {root}, got {len(labels)} for {len(images)}")
     if labels.max() >= _CLASSES:
         raise ValueError(f"FashionMNIST expects labels below {_CLASSES} in {labels_path}, got {labels.max()}")
     return torch.from_numpy(images), torch.from_numpy(labels)
@@ -107,6 +120,6 @@ def _find(root: Path, name: str) -> Path:
                 return path
     raise ValueError(
         f"FashionMNIST expects {name} or {name}.gz in {root} or {root / _TORCHVISION}, got neither. Get the files with "
-        f"`apt install dataset-fashion-mnist`, where root is not needed, or with "
+        f"`apt install dataset-fashion-mnist`, which needs no root, or with "
         f'`torchvision.datasets.FashionMNIST("data", download=True)` and root: data'
     )

@@ -1,8 +1,8 @@
-"""IDX: the file format of MNIST and its relatives, read without trusting the file.
+"""IDX: the file format of MNIST and related data sets, read without trusting the file.
 
     magic: 0 0 type dims | dims sizes, 32-bit big-endian | values in row-major order
 
-Only unsigned bytes (type 8) are read. A file that is compressed with gzip is known by its first bytes.
+Only unsigned bytes (type 8) are supported. A file compressed with gzip is recognised by its first bytes.
 """
 
 from __future__ import annotations
@@ -23,15 +23,22 @@ _MAX_BYTES = 2**31
 
 
 def read_idx(path: Path, num_dims: int) -> NDArray[np.uint8]:
-    """The array of unsigned bytes in the file at `path`, gzipped or plain, writable.
+    """Reads the array of unsigned bytes in a file, gzipped or plain; the array is writable.
 
     Args:
         path: The file.
-        num_dims: Number of dimensions that it must have.
+        num_dims: Number of dimensions that the array must have.
 
     Raises:
-        ValueError: If it is not an IDX file of unsigned bytes with so many dimensions, is damaged, shorter or longer
-            than its header says, or holds 2 GiB or more.
+        ValueError: If it is not an IDX file of unsigned bytes with that many dimensions, is damaged, is shorter or
+            longer than its header says, or contains 2 GiB or more.
+
+    Examples:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "labels"
+        >>> _ = path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
+        >>> read_idx(path, 1).tolist()
+        [7, 8, 9]
     """
     head = 4 + 4 * num_dims
     with path.open("rb") as raw:
@@ -39,8 +46,8 @@ def read_idx(path: Path, num_dims: int) -> NDArray[np.uint8]:
     try:
         with gzip.open(path, "rb") if compressed else path.open("rb") as file:
             header = file.read(head)
-            shape = _shape(path, header, num_dims)
-            content = file.read(math.prod(shape) + 1)  # one byte more than the header says, to notice a longer file
+            shape = _read_shape(path, header, num_dims)
+            content = file.read(math.prod(shape) + 1)  # one byte more than the header says, to detect a longer file
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"read_idx expects a whole gzip file, got {path}: {error}") from error
     if len(content) != math.prod(shape):
@@ -49,7 +56,7 @@ def read_idx(path: Path, num_dims: int) -> NDArray[np.uint8]:
     return np.frombuffer(bytearray(content), dtype=np.uint8).reshape(shape)
 
 
-def _shape(path: Path, header: bytes, num_dims: int) -> tuple[int, ...]:
+def _read_shape(path: Path, header: bytes, num_dims: int) -> tuple[int, ...]:
     magic = bytes([0, 0, 8, num_dims])
     if header[:4] != magic:
         raise ValueError(

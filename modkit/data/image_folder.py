@@ -1,10 +1,10 @@
-"""A folder of pictures, of any number, format and size, decoded when they are read.
+"""A folder of pictures, of any number, formats and sizes, which are decoded when they are read.
 
     x = resize(square(upright(picture))) / 127.5 - 1
 
 The largest square (central, or anywhere along the longer side) is cut out and resized with an antialiased bicubic
-filter: what resizing the shorter side and cropping gives, without the pixels that are thrown away. Transparent pixels
-lie on white. `modkit.data.listing` says which pictures there are, their splits and their classes.
+filter. This gives what resizing the shorter side and then cropping would, without computing pixels that are discarded.
+Transparent pixels are placed on white. `modkit.data.listing` finds the pictures, their splits and their classes.
 
 Shape letters: b batch, c channels, h w spatial.
 """
@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from modkit.data.listing import classes_of, list_pictures
-from modkit.data.splits import check_split, content_key
+from modkit.data.listing import find_classes, list_pictures
+from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
@@ -37,20 +37,29 @@ _DAMAGE = (  # SyntaxError is what Pillow raises for a broken PNG chunk
 
 
 class ImageFolder:
-    """The pictures below a folder, `b channels size size` in [-1, 1], with the field `labels` (`b`) if it has classes.
+    """The pictures in a folder, `b channels size size` in [-1, 1], with the field `labels` (`b`) if there are classes.
 
     Args:
-        root: The folder. Pictures may lie at any depth; hidden files and folders are passed over. Its sub-folders
-            `train` and `test`, if it has both, are the splits. Sub-folders are the classes where there are two or
-            more and no picture lies outside them.
+        root: The folder. Pictures may be at any depth; hidden files and folders are ignored. If it has both subfolders
+            `train` and `test`, they are the splits. Subfolders are the classes if there are two or more and every
+            picture is in one of them.
         size: Height and width.
         channels: 3 for colour, 1 for grey.
-        flip: Mirror half of the training pictures, at random.
-        crop: Which square of a training picture is kept; of a test picture it is the central one.
-        test: Share of the pictures in the test split, in [0, 1), where the folder has no splits of its own.
+        flip: Whether to mirror half of the training pictures, at random.
+        crop: Which square of a training picture is kept; test pictures keep the central one.
+        test: Share of the pictures in the test split, in [0, 1), if the folder does not define splits.
 
     Raises:
         ValueError: If there is no picture to train on, or a setting is out of range.
+
+    Examples:
+        >>> import tempfile
+        >>> root = tempfile.mkdtemp()
+        >>> for index in range(2):
+        ...     Image.new("RGB", (6, 4), "white").save(f"{root}/{index}.png")
+        >>> data = ImageFolder(root=root, size=4, test=0.0)
+        >>> data.splits, data.read("train", [0], Rng(0)).tensor.mean()
+        ({'train': 2, 'test': 0}, tensor(1.))
     """
 
     def __init__(
@@ -70,9 +79,9 @@ class ImageFolder:
             )
         self._listings = list_pictures(root, test)
         if not self._listings["train"]:
-            raise ValueError(f"ImageFolder expects pictures to train on in {root!r}, got none")
-        classes = classes_of(list(self._listings.values()))
-        self._labels = {split: listing.labels(classes) for split, listing in self._listings.items() if classes}
+            raise ValueError(f"ImageFolder expects training pictures in {root!r}, got none")
+        classes = find_classes(list(self._listings.values()))
+        self._labels = {split: listing.find_labels(classes) for split, listing in self._listings.items() if classes}
         self._size, self._channels, self._flip, self._crop = size, channels, flip, crop
 
         self.x = TensorType((channels, size, size), range=(-1.0, 1.0))
@@ -83,32 +92,32 @@ class ImageFolder:
 
     @property
     def key(self) -> str:
-        """Hash of relative paths, file sizes and settings; the pictures themselves, maybe millions, are not read."""
+        """Hash of relative paths, file sizes and settings; the pictures, perhaps millions, are not read."""
         files = hashlib.blake2b(digest_size=16)
         for split, listing in self._listings.items():
             for index, name in enumerate(listing):
-                files.update(f"{split} {os.stat(listing.path(index)).st_size} {len(name)} ".encode() + name)
-        return content_key(
+                files.update(f"{split} {os.stat(listing.get_path(index)).st_size} {len(name)} ".encode() + name)
+        return hash_contents(
             "image-folder", files.digest(), self._size, self._channels, self._flip, self._crop, *self.classes
         )
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """The pictures at `indices`; in the train split, crop and flip draw from `rng.at(index)`.
+        """Reads the pictures at `indices`; in the split `train`, crops and flips are drawn from `rng.at(index)`.
 
         Raises:
-            ValueError: If there is no such split, or a picture is damaged or gone.
+            ValueError: If there is no such split, or a picture is damaged or missing.
         """
         check_split(self, split)
         listing, augmented = self._listings[split], split == "train"
         pixels = np.empty((len(indices), self._size, self._size, self._channels), dtype=np.uint8)
         for row, index in enumerate(indices):
-            pixels[row] = self._pixels(listing.path(index), rng.at(index) if augmented else None)
+            pixels[row] = self._read_pixels(listing.get_path(index), rng.at(index) if augmented else None)
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
         if not self.classes:
             return Batch(x, {})
         return Batch(x, {"labels": self._labels[split][torch.as_tensor(indices, dtype=torch.long)]})
 
-    def _pixels(self, path: str, rng: Rng | None) -> NDArray[np.uint8]:
+    def _read_pixels(self, path: str, rng: Rng | None) -> NDArray[np.uint8]:
         offset, mirrored = 0.5, False
         if rng is not None and self._crop == "random":
             offset = float(rng.uniform("crop", torch.empty(1)))
@@ -116,19 +125,19 @@ class ImageFolder:
             mirrored = bool(rng.uniform("flip", torch.empty(1)) < 0.5)
         try:
             with Image.open(path) as image:
-                image.draft(None, (2 * self._size, 2 * self._size))  # a JPEG's decoder shrinks almost for free
+                image.draft(None, (2 * self._size, 2 * self._size))  # a JPEG decoder shrinks at almost no cost
                 upright = ImageOps.exif_transpose(image)
-                square = _square(_converted(upright, "RGB" if self._channels == 3 else "L"), self._size, offset)
+                square = _crop_square(_convert(upright, "RGB" if self._channels == 3 else "L"), self._size, offset)
         except _DAMAGE as error:
             raise ValueError(f"ImageFolder expects a whole picture in {path!r}, got {error!r}") from error
         pixels = np.asarray(square).reshape(self._size, self._size, self._channels)
         return pixels[:, ::-1] if mirrored else pixels
 
 
-def _converted(image: Image.Image, mode: str) -> Image.Image:
-    """The picture with 8 bits a channel, transparent pixels on white."""
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    """Converts a picture to 8 bits per channel, with transparent pixels on white."""
     if image.mode == "F":
-        raise ValueError("pixels of floating point")
+        raise ValueError("floating-point pixels")
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
         image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
@@ -137,8 +146,8 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _square(image: Image.Image, size: int, offset: float) -> Image.Image:
-    """The largest square at a share `offset`, in [0, 1), of the way along the longer side, resized to `size`."""
+def _crop_square(image: Image.Image, size: int, offset: float) -> Image.Image:
+    """Cuts out the largest square, at `offset` in [0, 1) along the longer side, and resizes it to `size`."""
     width, height = image.size
     side = min(width, height)
     left, top = int((width - side + 1) * offset), int((height - side + 1) * offset)

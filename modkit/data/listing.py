@@ -1,8 +1,8 @@
-"""The pictures below a folder: which there are, in which split, of which class; millions of them in one string.
+"""The pictures in a folder, with their splits and classes; the paths of millions of them are stored in one string.
 
-Layout: `root/train` and `root/test`, where both exist, are the splits; else a picture belongs to the test split where
-the hash of its relative path falls below `test`, so that adding pictures moves none of the others. Where every picture
-lies in a folder of its split, and there are two such folders or more, their sorted names are the classes.
+If both `root/train` and `root/test` exist, they are the splits. Otherwise a picture belongs to the test split if the
+hash of its relative path is below `test`, so adding pictures moves no other picture. If every picture is in a subfolder
+of its split, and there are at least two such subfolders, their sorted names are the classes.
 """
 
 from __future__ import annotations
@@ -16,19 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Listing", "classes_of", "list_pictures"]
+__all__ = ["Listing", "find_classes", "list_pictures"]
 
 _SUFFIXES = (b".png", b".jpg", b".jpeg", b".webp", b".bmp", b".tif", b".tiff", b".gif", b".ppm", b".pgm")
 
 
 class Listing(Sequence[bytes]):
-    """Sorted relative paths of a folder, held in one string.
+    """Sorted relative paths of a folder, stored in one string.
 
-    A list of strings would be copied into every forked worker, page by page, by their reference counts.
+    Reference counts would cause a list of strings to be copied into every forked worker, page by page.
 
     Args:
-        folder: Where the paths start.
+        folder: The folder.
         paths: Paths relative to it.
+
+    Examples:
+        >>> listing = Listing(b"/pictures", [b"cat/1.png", b"dog/2.png"])
+        >>> listing.get_path(1), listing.find_labels([b"cat", b"dog"]).tolist()
+        ('/pictures/dog/2.png', [0, 1])
     """
 
     def __init__(self, folder: bytes, paths: list[bytes]) -> None:
@@ -44,22 +49,22 @@ class Listing(Sequence[bytes]):
             raise IndexError(f"Listing expects an index in [0, {len(self)}), got {index}")
         return self._text[self._ends[index - 1] if index else 0 : self._ends[index]]
 
-    def path(self, index: int) -> str:
-        """The whole path of a picture."""
+    def get_path(self, index: int) -> str:
+        """The full path of a picture."""
         return os.fsdecode(os.path.join(self.folder, self[index]))
 
-    def labels(self, classes: Sequence[bytes]) -> Tensor:
-        """The class of each picture, `n`: the number of its first folder among `classes`."""
+    def find_labels(self, classes: Sequence[bytes]) -> Tensor:
+        """The class of each picture, `n`: the index of its first folder in `classes`."""
         numbers = {name: number for number, name in enumerate(classes)}
         return torch.tensor([numbers[path.split(b"/", 1)[0]] for path in self], dtype=torch.long)
 
 
 def list_pictures(root: str, test: float) -> dict[str, Listing]:
-    """The pictures below `root` by split, `train` and `test`.
+    """Lists the pictures in `root` by split, `train` and `test`.
 
     Args:
         root: The folder.
-        test: Share of pictures in the test split, where the folder has no `train` and `test` of its own.
+        test: Share of pictures in the test split, if the folder does not have `train` and `test`.
 
     Raises:
         ValueError: If there is no such folder.
@@ -77,8 +82,8 @@ def list_pictures(root: str, test: float) -> dict[str, Listing]:
     return {split: Listing(folder, names) for split, names in paths.items()}
 
 
-def classes_of(listings: Sequence[Listing]) -> tuple[bytes, ...]:
-    """Sorted names of the folders that every picture lies in, or none where there are fewer than two."""
+def find_classes(listings: Sequence[Listing]) -> tuple[bytes, ...]:
+    """Finds the classes: the sorted names of the folders that all pictures are in, or none if fewer than two."""
     names: set[bytes] = set()
     for listing in listings:
         for path in listing:
@@ -90,7 +95,7 @@ def classes_of(listings: Sequence[Listing]) -> tuple[bytes, ...]:
 
 
 def _walk(folder: bytes, under: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[bytes]:
-    """Relative paths of the pictures in `folder/under`; a link back to one on the way (`above`) is not followed."""
+    """Yields relative paths of the pictures in `folder/under`; links back to a parent (in `above`) are not followed."""
     path = os.path.join(folder, under)
     stat = os.stat(path)
     here = (stat.st_dev, stat.st_ino)

@@ -1,9 +1,9 @@
-"""The order of a data set: which samples make which batch, a function of (key, step, row) and no iterator's state.
+"""The order of a data set: which samples make up which batch, as a function of (key, step, row) without iterator state.
 
     sample n of a stage = order_e[n mod N]        e = n div N;  batch s holds n = s B … (s + 1) B - 1
 
-`order_e` is the permutation of the N samples seeded by (key, e). So any rows of any batch can be read by anyone: by a
-rank, for a microbatch, after a resume, in a worker; a batch may cross the border of an epoch. Augmentation draws from
+`order_e` is the permutation of the N samples seeded by (key, e). So any rows of any batch can be read anywhere: by a
+rank, for a microbatch, after resuming, in a worker. A batch may cross the boundary of an epoch. Augmentation draws from
 an `Rng` of (key, e), from which a data set takes a child for each index.
 
 Shape letters: b batch.
@@ -24,25 +24,31 @@ from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, Value
 
-__all__ = ["Loader", "ordered_pass", "permutation", "shuffled_pass"]
+__all__ = ["Loader", "read_in_order", "draw_permutation", "read_shuffled"]
 
 Request: TypeAlias = list[tuple[int, list[int]]]  # indices by epoch, in the order of the batch's rows
 Content: TypeAlias = tuple[Value, dict[str, Tensor]]
 
 
 class Loader:
-    """The batches of a training stage, without end.
+    """An endless sequence of batches for a training stage.
 
     Args:
         data: The data set.
-        split: Its split.
-        batch_size: Rows of a global batch; it may exceed the split.
+        split: The split.
+        batch_size: Number of rows of a global batch; it may exceed the size of the split.
         rng: Key of the order and of augmentation, the same on every rank.
-        workers: Processes that read ahead in `batches`; 0 reads in this one. The batches are the same.
-        pin_memory: Whether workers' batches are put into page-locked memory, for CUDA.
+        workers: Number of processes that read ahead in `read_batches`; 0 reads in this process. Batches are the same.
+        pin_memory: Whether workers put their batches into page-locked memory, for CUDA.
 
     Raises:
         ValueError: If the split is unknown or empty, or a number is out of range.
+
+    Examples:
+        >>> from modkit.data import Grid
+        >>> loader = Loader(Grid(num=6, num_test=1), "train", 4, Rng(0))
+        >>> torch.equal(loader.read_batch(1).tensor[2:], loader.read_batch(1, first=2).tensor)
+        True
     """
 
     def __init__(
@@ -51,33 +57,33 @@ class Loader:
         _check(data, split, batch_size, workers)
         self.batch_size = batch_size
         self._size = data.splits[split]
-        self._reader = _Reader(data, split, rng.at("augment").integer())
-        self._order_seed = rng.at("order").integer()
+        self._reader = _Reader(data, split, rng.at("augment").draw_seed())
+        self._order_seed = rng.at("order").draw_seed()
         self._orders: dict[int, Tensor] = {}
         self._workers, self._pin_memory = workers, pin_memory
 
-    def batch(self, step: int, first: int = 0, num: int | None = None) -> Batch:
-        """Rows [first, first + num) of the batch of `step`; to its end where `num` is None.
+    def read_batch(self, step: int, first: int = 0, num: int | None = None) -> Batch:
+        """Reads rows [first, first + num) of the batch of `step`; up to its end if `num` is None.
 
         Raises:
             ValueError: If the batch has no such rows, or the step is negative.
         """
-        return _batch(self._reader[self._request(step, first, num)])
+        return _make_batch(self._reader[self._make_request(step, first, num)])
 
-    def batches(self, start: int = 0, first: int = 0, num: int | None = None) -> Generator[Batch, None, None]:
-        """Yields `batch(step, first, num)` for each step from `start` on; closing it ends the workers.
+    def read_batches(self, start: int = 0, first: int = 0, num: int | None = None) -> Generator[Batch, None, None]:
+        """Yields `read_batch(step, first, num)` for each step from `start`; closing the generator ends the workers.
 
         Raises:
             ValueError: If a batch has no such rows, or `start` is negative.
         """
-        requests = (self._request(step, first, num) for step in count(start))
-        return _batches(self._reader, requests, self._workers, self._pin_memory)
+        requests = (self._make_request(step, first, num) for step in count(start))
+        return _make_batches(self._reader, requests, self._workers, self._pin_memory)
 
-    def _request(self, step: int, first: int, num: int | None) -> Request:
+    def _make_request(self, step: int, first: int, num: int | None) -> Request:
         num = self.batch_size - first if num is None else num
         if step < 0 or first < 0 or num < 1 or first + num > self.batch_size:
             rows = f"rows [{first}, {first + num}) of step {step}"
-            raise ValueError(f"Loader expects rows within batches of {self.batch_size} and steps from 0, got {rows}")
+            raise ValueError(f"Loader expects rows within batches of {self.batch_size} and steps >= 0, got {rows}")
         position, stop = step * self.batch_size + first, step * self.batch_size + first + num
         request: Request = []
         while position < stop:
@@ -89,39 +95,39 @@ class Loader:
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
-            if len(self._orders) == 2:  # the epochs on both sides of a border
+            if len(self._orders) == 2:  # the epochs on both sides of a boundary
                 del self._orders[min(self._orders)]
-            self._orders[epoch] = permutation(Rng(self._order_seed, epoch), self._size)
+            self._orders[epoch] = draw_permutation(Rng(self._order_seed, epoch), self._size)
         return self._orders[epoch]
 
 
-def shuffled_pass(
+def read_shuffled(
     data: Data, split: str, batch_size: int, rng: Rng, *, workers: int = 0, pin_memory: bool = False
 ) -> Generator[Batch, None, None]:
-    """Each sample of a split once, in an order seeded by `rng`; the last batch may be smaller.
+    """Yields each sample of a split once, in an order seeded by `rng`; the last batch may be smaller.
 
     Raises:
         ValueError: If the split is unknown or empty, or a number is out of range.
     """
     _check(data, split, batch_size, workers)
-    order = permutation(Rng(rng.at("order").integer(), 0), data.splits[split])
-    return _pass(data, split, order, batch_size, rng, workers, pin_memory)
+    order = draw_permutation(Rng(rng.at("order").draw_seed(), 0), data.splits[split])
+    return _read_pass(data, split, order, batch_size, rng, workers, pin_memory)
 
 
-def ordered_pass(
+def read_in_order(
     data: Data, split: str, batch_size: int, rng: Rng, *, workers: int = 0, pin_memory: bool = False
 ) -> Generator[Batch, None, None]:
-    """Each sample of a split once, in the order of its indices; the last batch may be smaller.
+    """Yields each sample of a split once, in the order of indices; the last batch may be smaller.
 
     Raises:
         ValueError: If the split is unknown or empty, or a number is out of range.
     """
     _check(data, split, batch_size, workers)
-    return _pass(data, split, torch.arange(data.splits[split]), batch_size, rng, workers, pin_memory)
+    return _read_pass(data, split, torch.arange(data.splits[split]), batch_size, rng, workers, pin_memory)
 
 
 class _Reader(Dataset[Content]):
-    """A map from requests to contents, for this process or a worker."""
+    """Maps requests to contents, in this process or a worker."""
 
     def __init__(self, data: Data, split: str, seed: int) -> None:
         self._data, self._split, self._seed = data, split, seed
@@ -131,54 +137,54 @@ class _Reader(Dataset[Content]):
         if len(read) == 1:
             return read[0].x, dict(read[0].fields)
         fields = {name: torch.cat([batch.fields[name] for batch in read]) for name in read[0].fields}
-        return _concatenated([batch.x for batch in read]), fields
+        return _concatenate([batch.x for batch in read]), fields
 
 
-def _concatenated(values: list[Value]) -> Value:
+def _concatenate(values: list[Value]) -> Value:
     if isinstance(values[0], tuple):
         return tuple(torch.cat(level) for level in zip(*values, strict=True))
     return torch.cat([value for value in values if not isinstance(value, tuple)])
 
 
-def _batch(content: Content) -> Batch:
+def _make_batch(content: Content) -> Batch:
     x, fields = content
-    return Batch(x if isinstance(x, Tensor) else tuple(x), fields)  # pinning makes a list of a tuple
+    return Batch(x if isinstance(x, Tensor) else tuple(x), fields)  # pinning turns a tuple into a list
 
 
-def _batches(
+def _make_batches(
     reader: _Reader, requests: Iterable[Request], workers: int, pin_memory: bool
 ) -> Generator[Batch, None, None]:
     if workers == 0:
         for request in requests:
-            yield _batch(reader[request])
+            yield _make_batch(reader[request])
         return
     loader = DataLoader(
         reader,
         batch_size=None,
         sampler=requests,
         num_workers=workers,
-        collate_fn=_unchanged,  # type: ignore[arg-type]  # a content, not a list, without a batch size
+        collate_fn=_keep,  # type: ignore[arg-type]  # without a batch size it is a content, not a list
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # else the workers' seed comes from the global one
+        generator=torch.Generator(),  # otherwise the workers' seed comes from the global generator
     )
     for content in loader:
-        yield _batch(content)
+        yield _make_batch(content)
 
 
-def _unchanged(content: Content) -> Content:
+def _keep(content: Content) -> Content:
     return content
 
 
-def _pass(
+def _read_pass(
     data: Data, split: str, order: Tensor, batch_size: int, rng: Rng, workers: int, pin_memory: bool
 ) -> Generator[Batch, None, None]:
-    reader = _Reader(data, split, rng.at("augment").integer())
+    reader = _Reader(data, split, rng.at("augment").draw_seed())
     requests = ([(0, order[first : first + batch_size].tolist())] for first in range(0, len(order), batch_size))
-    return _batches(reader, requests, workers, pin_memory)
+    return _make_batches(reader, requests, workers, pin_memory)
 
 
-def permutation(rng: Rng, size: int) -> Tensor:
-    """A permutation of [0, size); two of its 31-bit keys tie too rarely to matter, and then keep their order."""
+def draw_permutation(rng: Rng, size: int) -> Tensor:
+    """Draws a permutation of [0, size) by 31-bit keys; ties are rare and keep their order."""
     keys = rng.integers("order", torch.empty(1, size), 0, 2**31)[0]
     return keys.argsort(stable=True)
 
@@ -188,4 +194,4 @@ def _check(data: Data, split: str, batch_size: int, workers: int) -> None:
     if data.splits[split] < 1:
         raise ValueError(f"{type(data).__name__} expects samples in split {split!r}, got none")
     if batch_size < 1 or workers < 0:
-        raise ValueError(f"a loader expects batch_size >= 1 and workers >= 0, got {batch_size} and {workers}")
+        raise ValueError(f"Loader expects batch_size >= 1 and workers >= 0, got {batch_size} and {workers}")

@@ -1,9 +1,9 @@
-"""Mixtures of 2-D Gaussians on a ring or a grid: the data on which modes, once lost, can be counted.
+"""Mixtures of 2-D Gaussians on a ring or a grid: data on which lost modes can be counted.
 
-    x = centers[k] + std * eps        k uniform over the modes, eps ~ N(0, I)
+    x = centers[k] + std * eps        k is uniform over the modes, eps ~ N(0, I)
 
-Sample i of a split is a function of (split, i): it is the same whatever the number of samples, and two mixtures differ
-in their centers only, never in their noise. Each paper has its own mixture; the defaults say whose they are.
+Sample i of a split is a function of (split, i): it does not depend on the number of samples, and mixtures differ in
+their centers only, never in their noise. Each paper uses another mixture; the docstrings say which the defaults follow.
 
 Shape letters: b batch, k modes.
 """
@@ -16,27 +16,33 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from modkit.data.splits import check_split, content_key
+from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
 from modkit.types import Batch, Modes, TensorType
 
 __all__ = ["Grid", "Mixture", "Ring"]
 
 _MOST_MODES, _MOST_SAMPLES = 10_000, 10_000_000
-_CELL = 64  # samples a row of draws: a row of an Rng is padded, so one sample a row would waste most of its words
+_CELL = 64  # samples per row of draws: rows of an Rng are padded, so one sample per row would waste most of each
 
 
 class Mixture:
-    """An even mixture of isotropic 2-D Gaussians, `b 2`, unbounded, with the mode as the field `labels` (`b`).
+    """A mixture of equally likely 2-D Gaussians, isotropic, `b 2`, unbounded, with the mode as field `labels` (`b`).
 
     Args:
         centers: The modes, `k 2`.
-        std: Standard deviation of each mode; not negative.
+        std: Standard deviation of each mode, at least 0.
         num: Number of training samples.
         num_test: Number of test samples.
 
     Raises:
-        ValueError: If there is no sample or are too many, or `std` is negative.
+        ValueError: If there are no samples or too many, or `std` is negative.
+
+    Examples:
+        >>> data = Mixture(torch.tensor([[0.0, 5.0]]), std=0.0, num=2, num_test=1)
+        >>> data.read("train", [0, 1], Rng(0)).tensor
+        tensor([[0., 5.],
+                [0., 5.]])
     """
 
     def __init__(self, centers: Tensor, *, std: float, num: int, num_test: int) -> None:
@@ -51,13 +57,13 @@ class Mixture:
         self.fields = {"labels": TensorType((), classes=len(centers))}
         self.splits = {"train": num, "test": num_test}
         self.levels: int | None = None
-        self._samples = {split: self._drawn(split, size) for split, size in self.splits.items()}
+        self._samples = {split: self._draw(split, size) for split, size in self.splits.items()}
 
     @property
     def key(self) -> str:
         """Hash of centers, std and numbers of samples."""
         settings = (self.std, self.splits["train"], self.splits["test"])
-        return content_key("mixture", repr(self.centers.tolist()), *settings)
+        return hash_contents("mixture", repr(self.centers.tolist()), *settings)
 
     @property
     def truth(self) -> Modes:
@@ -65,7 +71,7 @@ class Mixture:
         return Modes(self.centers, self.std)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """The samples at `indices`; they are the data themselves, so `rng` is not drawn from.
+        """Reads the samples at `indices`; there is no augmentation, so `rng` is not used.
 
         Raises:
             ValueError: If there is no such split.
@@ -75,7 +81,7 @@ class Mixture:
         rows = torch.as_tensor(indices, dtype=torch.long)
         return Batch(x.index_select(0, rows), {"labels": labels.index_select(0, rows)})
 
-    def _drawn(self, split: str, num: int) -> tuple[Tensor, Tensor]:
+    def _draw(self, split: str, num: int) -> tuple[Tensor, Tensor]:
         rng = Rng(0, "mixture", split)
         cells = -(-num // _CELL)
         modes = rng.integers("mode", torch.empty(cells, _CELL), 0, len(self.centers)).view(-1)[:num].clone()
@@ -84,10 +90,10 @@ class Mixture:
 
 
 class Ring(Mixture):
-    """Gaussians evenly spaced on a circle, mode j at the angle 2 pi j / modes.
+    """Gaussians evenly spaced on a circle; mode j is at the angle 2 pi j / modes.
 
-    The defaults are D2GAN's ring (Nguyen et al., 2017: radius 2, variance .02); VEEGAN's public re-runs take radius 4
-    and std .05.
+    The defaults are D2GAN's ring (Nguyen et al., 2017: radius 2, variance .02); public reproductions of VEEGAN use
+    radius 4 and std .05.
 
     Args:
         modes: Number of Gaussians.
@@ -97,7 +103,12 @@ class Ring(Mixture):
         num_test: Number of test samples.
 
     Raises:
-        ValueError: If there is no mode or no sample, there are too many, or `std` is negative.
+        ValueError: If there are no modes or samples, or too many, or `std` is negative.
+
+    Examples:
+        >>> data = Ring(modes=4, radius=1.0, num=1, num_test=1)
+        >>> data.truth.centers[0].tolist()
+        [1.0, 0.0]
     """
 
     def __init__(
@@ -118,7 +129,7 @@ class Ring(Mixture):
 class Grid(Mixture):
     """Gaussians on a square lattice around the origin, row by row.
 
-    The defaults are VEEGAN's grid (Srivastava et al., 2017, as in its public re-runs): {-4, -2, 0, 2, 4}², std .05.
+    The defaults are VEEGAN's grid (Srivastava et al., 2017, as publicly reproduced): {-4, -2, 0, 2, 4}², std .05.
 
     Args:
         side: Number of Gaussians along each axis.
@@ -128,7 +139,11 @@ class Grid(Mixture):
         num_test: Number of test samples.
 
     Raises:
-        ValueError: If there is no mode or no sample, there are too many, or `std` is negative.
+        ValueError: If there are no modes or samples, or too many, or `std` is negative.
+
+    Examples:
+        >>> Grid(side=2, num=1, num_test=1).truth.centers.tolist()
+        [[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]]
     """
 
     def __init__(

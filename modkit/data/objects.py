@@ -1,7 +1,7 @@
-"""Data sets that Python gives as objects: tensors, a torch Dataset, or the DataLoader around one.
+"""Data sets given as Python objects: tensors, a torch Dataset, or the DataLoader around one.
 
-What is trained on is a `Data` part: it reads the samples that it is asked for, in any process. So a Dataset must be one
-that can be indexed, and of a DataLoader only its data set is used: order, batches and workers are the training's.
+Training reads a `Data` part, which reads the samples at given indices in any process. So a Dataset must support
+indexing. Of a DataLoader only its Dataset is used; training sets the order, the batches and the workers.
 
 Shape letters: b batch.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from modkit.data.splits import check_split, content_key
+from modkit.data.splits import check_split, hash_contents
 from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, Event, TensorType
@@ -24,16 +24,16 @@ __all__ = ["Indexed", "Tensors", "as_data"]
 
 
 def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
-    """The data part of an object.
+    """Returns an object as a data part.
 
     Args:
         data: A data part; a tensor `b …`, or a pair of one and a mapping of fields; a torch Dataset of samples or of
             tuples of a sample and its fields, or a DataLoader of one.
         x: The type of one sample that the model was composed for.
-        fields: Those of its fields.
+        fields: The types of its fields.
 
     Raises:
-        ValueError: If it is none of these, or holds samples or fields of other types.
+        ValueError: If it is none of these, or its samples or fields have other types.
 
     Examples:
         >>> import torch
@@ -42,7 +42,7 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
         {'train': 6}
     """
     if not isinstance(x, TensorType):
-        raise ValueError(f"data expect a model of one tensor, got one of a hierarchy of {len(x)} levels")
+        raise ValueError(f"data expect a model of single tensors, got a model of a hierarchy of {len(x)} levels")
     if isinstance(data, DataLoader):
         data = data.dataset
     if isinstance(data, Tensor):
@@ -67,16 +67,16 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
 
 
 class Tensors:
-    """Samples and fields that are tensors, all in the split `train`.
+    """Samples and fields given as tensors, all in the split `train`.
 
     Args:
         samples: The samples, `b …`.
-        values: Their fields by name, each with a row a sample.
+        values: Their fields by name, each with one row per sample.
         x: The type of one sample.
-        fields: Those of the fields.
+        fields: The types of the fields.
 
     Raises:
-        ValueError: If a shape or a number of rows is another.
+        ValueError: If a shape or a number of rows does not match.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Tensors:
         for name, value, type in [("samples", samples, x), *((n, values.get(n), t) for n, t in fields.items())]:
             if value is None or tuple(value.shape) != (len(samples), *type.shape):
                 received = "nothing" if value is None else f"a tensor {'×'.join(map(str, value.shape))}"
-                raise ValueError(f"Tensors expects {name} of {len(samples)} rows of {type}, got {received}")
+                raise ValueError(f"Tensors expects {name} with {len(samples)} rows of {type}, got {received}")
         self.x, self.fields = x, dict(fields)
         self.splits = {"train": len(samples)}
         self.levels: int | None = None
@@ -95,10 +95,10 @@ class Tensors:
     def key(self) -> str:
         """Hash of the samples and fields."""
         tensors = [self._samples, *self._values.values()]
-        return content_key("tensors", *(tensor.contiguous().numpy().tobytes() for tensor in tensors))
+        return hash_contents("tensors", *(tensor.contiguous().numpy().tobytes() for tensor in tensors))
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """The samples at `indices`, `b …`.
+        """Reads the samples at `indices`, `b …`.
 
         Raises:
             ValueError: If there is no such split.
@@ -110,18 +110,18 @@ class Tensors:
 
 
 class Indexed:
-    """A torch Dataset as the split `train`: of samples, or of tuples of a sample and its fields in the model's order.
+    """A torch Dataset as the single split `train`.
 
-    A Dataset that augments draws from torch's global generator, which is seeded for each sample: reading it again in
-    another process, or after a resume, gives the same.
+    A Dataset that augments its samples draws from torch's global generator, which is seeded for each sample. So reading
+    a sample again, in another process or after resuming, gives the same values.
 
     Args:
         dataset: The Dataset; it has a length, and `dataset[i]` is a tensor, a tuple or a mapping with `x` and fields.
         x: The type of one sample.
-        fields: Those of the fields.
+        fields: The types of the fields.
 
     Raises:
-        ValueError: If its first item is of another form or shape.
+        ValueError: If its first item has another form or shape.
     """
 
     def __init__(self, dataset: Dataset[Any], *, x: TensorType, fields: Mapping[str, TensorType]) -> None:
@@ -130,30 +130,30 @@ class Indexed:
         self.levels: int | None = None
         self._dataset = dataset
         if self.splits["train"]:
-            self._item(0)
+            self._read_item(0)
 
     @property
     def key(self) -> str:
-        """Hash of the Dataset's class, its length and its first sample; the others are not read for it."""
-        first = self._item(0)["x"].contiguous().numpy().tobytes() if self.splits["train"] else b""
+        """Hash of the Dataset's class, its length and its first sample; no other sample is read."""
+        first = self._read_item(0)["x"].contiguous().numpy().tobytes() if self.splits["train"] else b""
         kind = type(self._dataset)
-        return content_key("indexed", f"{kind.__module__}.{kind.__qualname__}", self.splits["train"], first)
+        return hash_contents("indexed", f"{kind.__module__}.{kind.__qualname__}", self.splits["train"], first)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """The samples at `indices`, `b …`.
+        """Reads the samples at `indices`, `b …`.
 
         Raises:
-            ValueError: If there is no such split, or a sample is of another form or shape.
+            ValueError: If there is no such split, or a sample has another form or shape.
         """
         check_split(self, split)
         items = []
         for index in indices:
-            with rng.at(int(index)).scope():
-                items.append(self._item(int(index)))
+            with rng.at(int(index)).seed_torch():
+                items.append(self._read_item(int(index)))
         columns = {name: torch.stack([item[name] for item in items]) for name in ("x", *self.fields)}
         return Batch(columns.pop("x"), columns)
 
-    def _item(self, index: int) -> dict[str, Tensor]:
+    def _read_item(self, index: int) -> dict[str, Tensor]:
         item = self._dataset[index]
         if isinstance(item, Tensor):
             item = (item,)

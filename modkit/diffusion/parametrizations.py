@@ -48,11 +48,11 @@ class Affine(ABC):
         self.schedule = schedule
 
     @abstractmethod
-    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The scales of the target, `(to_x_0, to_eps)`, `b`, float64."""
 
     @abstractmethod
-    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The scales of the prediction, `(from_x_t, from_out)`, `b`, float64."""
 
     def out(self, x: TensorType) -> TensorType:
@@ -78,18 +78,18 @@ class Affine(ABC):
 
     def denoised(self, out: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
         """The prediction of x_0 that follows from the network's output `out`."""
-        from_x_t, from_out = self.prediction(t)
+        from_x_t, from_out = self.compute_prediction_scales(t)
         return Denoised(broadcast(from_x_t, x_t) * x_t + broadcast(from_out, x_t) * out)
 
     def losses(self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
         """`denoising`: the squared error between `out` and its target, averaged over a sample's elements, `b`."""
-        to_x_0, to_eps = self.target(t)
+        to_x_0, to_eps = self.compute_target_scales(t)
         target = broadcast(to_x_0, x_0) * x_0 + broadcast(to_eps, x_0) * eps
         return {"denoising": ((out - target) ** 2).flatten(1).mean(1)}
 
     def error_scale(self, t: Tensor) -> Tensor:
         """|d x_0 / d out|^2, `b`, float64."""
-        return self.prediction(t)[1] ** 2
+        return self.compute_prediction_scales(t)[1] ** 2
 
 
 class Eps(Affine):
@@ -110,12 +110,12 @@ class Eps(Affine):
         {'denoising': tensor([0.2500])}
     """
 
-    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The noise."""
         one = torch.ones_like(t, dtype=torch.float64)
         return 0 * one, one
 
-    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(x_t - sigma_t out) / alpha_t`."""
         alpha_t, sigma_t = self.schedule.scales(t)
         return 1 / alpha_t, -sigma_t / alpha_t
@@ -135,12 +135,12 @@ class X0(Affine):
         tensor([[0.2500]])
     """
 
-    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The clean sample."""
         one = torch.ones_like(t, dtype=torch.float64)
         return one, 0 * one
 
-    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`out`."""
         one = torch.ones_like(t, dtype=torch.float64)
         return 0 * one, one
@@ -161,13 +161,13 @@ class V(Affine):
         True
     """
 
-    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(alpha_t eps - sigma_t x_0) / r`."""
         alpha_t, sigma_t = self.schedule.scales(t)
         r = torch.sqrt(alpha_t**2 + sigma_t**2)
         return -sigma_t / r, alpha_t / r
 
-    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(alpha_t x_t / r - sigma_t out) / r`."""
         alpha_t, sigma_t = self.schedule.scales(t)
         square = alpha_t**2 + sigma_t**2
@@ -214,18 +214,18 @@ class EDM(Affine):
         c_in = torch.rsqrt(sigma**2 + self.sigma_data**2)
         return broadcast(c_in / alpha_t, x_t) * x_t, _cast_time(torch.log(sigma) / 4, x_t)
 
-    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(x_0 - c_skip x_t / alpha_t) / c_out = (sigma x_0 / d - d eps) / sqrt(sigma^2 + d^2)`, d = sigma_data."""
-        sigma, root = self._sigma(t)
+        sigma, root = self._compute_sigma(t)
         return sigma / (self.sigma_data * root), -self.sigma_data / root
 
-    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`c_skip x_t / alpha_t + c_out out`."""
-        sigma, root = self._sigma(t)
+        sigma, root = self._compute_sigma(t)
         alpha_t, _ = self.schedule.scales(t)
         return (self.sigma_data / root) ** 2 / alpha_t, sigma * self.sigma_data / root
 
-    def _sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def _compute_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         alpha_t, sigma_t = self.schedule.scales(t)
         sigma = sigma_t / alpha_t
         return sigma, torch.sqrt(sigma**2 + self.sigma_data**2)
@@ -258,15 +258,15 @@ class Flow(Affine):
 
     def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """`x_t / (alpha_t + sigma_t)` and `1000 u`, whether or not the schedule has a table."""
-        from_x_t, from_out = self.prediction(t)
+        from_x_t, from_out = self.compute_prediction_scales(t)
         return broadcast(from_x_t, x_t) * x_t, _cast_time(-_FLOW_TIMES * from_out, x_t)
 
-    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`eps - x_0`."""
         one = torch.ones_like(t, dtype=torch.float64)
         return -one, one
 
-    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`z_u - u out`."""
         alpha_t, sigma_t = self.schedule.scales(t)
         return 1 / (alpha_t + sigma_t), -sigma_t / (alpha_t + sigma_t)
@@ -325,23 +325,23 @@ class EpsLearned(Eps):
         x_0_hat = super().denoised(eps_hat, x_t, t).x_0.detach()
         return {
             **super().losses(eps_hat, x_0, eps, x_t, t),
-            "bound": self._bound(x_0_hat, (u + 1) / 2, x_0, x_t, t),
+            "bound": self._compute_bound(x_0_hat, (u + 1) / 2, x_0, x_t, t),
         }
 
-    def _bound(self, x_0_hat: Tensor, v: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    def _compute_bound(self, x_0_hat: Tensor, v: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         first = t * self.num < 1.5
         s = torch.where(first, 0, t - 1 / self.num)
         scales_t, scales_s = self.schedule.scales(t), self.schedule.scales(s)
         q = posterior(x_t, x_0, scales_t, scales_s)
         p = posterior(x_t, x_0_hat, scales_t, scales_s)
-        small = torch.where(first, self._first_variance(t), q.small)
+        small = torch.where(first, self._compute_first_variance(t), q.small)
         logvar = interpolate_logvar(small, q.large, v)
         difference = q.mean - p.mean
         kl = gaussian_kl(difference, broadcast(small.log(), x_t) - logvar, logvar)
         nll = (math.log(2 * math.pi) + logvar + difference**2 * torch.exp(-logvar)) / 2
         return torch.where(first, nll.flatten(1).mean(1), kl.flatten(1).mean(1))
 
-    def _first_variance(self, t: Tensor) -> Tensor:
+    def _compute_first_variance(self, t: Tensor) -> Tensor:
         """The posterior variance of the table's second index, `1`, on the device of `t`."""
         high, low = (self.schedule.scales(torch.full_like(t[:1], index / self.num)) for index in (2, 1))
         return low[1] ** 2 * tau(high, low)

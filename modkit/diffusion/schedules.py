@@ -61,7 +61,7 @@ class Table:
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(alpha_t, sigma_t)`, float64, at `t` in [0, 1], of any shape and on any device."""
-        knots = self._on(t.device)
+        knots = self._get_knots(t.device)
         position = (t.to(torch.float64) * len(self.betas)).clamp(0, len(self.betas))
         index = position.long().clamp(max=len(self.betas) - 1)
         log_ac = torch.lerp(knots.take(index), knots.take(index + 1), position - index)  # take: no sync for a scalar
@@ -69,13 +69,13 @@ class Table:
 
     def time(self, sigma: Tensor) -> Tensor:
         """The t, float64, at which sigma_t / alpha_t is `sigma`; 1 for levels above the table's highest."""
-        knots = self._on(sigma.device)
+        knots = self._get_knots(sigma.device)
         log_ac = -torch.log1p(sigma.to(torch.float64) ** 2)
         index = (torch.searchsorted(-knots, -log_ac, right=True) - 1).clamp(0, len(self.betas) - 1)
         low, high = knots.take(index), knots.take(index + 1)
         return ((index + (log_ac - low) / (high - low)) / len(self.betas)).clamp(0, 1)
 
-    def _on(self, device: torch.device) -> Tensor:
+    def _get_knots(self, device: torch.device) -> Tensor:
         if device not in self._knots:
             self._knots[device] = self._knots[_CPU].to(device)
         return self._knots[device]

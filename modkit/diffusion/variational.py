@@ -37,7 +37,7 @@ from torch import Tensor
 from modkit.diffusion.gaussian import add_noise, broadcast, gaussian_kl, interpolate_logvar, snr, tau
 from modkit.diffusion.schedules import find_noise_range
 from modkit.kinds import Schedule
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.types import Denoised
 
@@ -74,7 +74,7 @@ def variational_bound(
         -0.9
     """
     grid = _find_grid(schedule, grain / math.sqrt(12)).to(x_0.device)
-    kl = _prior_kl(schedule, x_0, grid[-1:])
+    kl = _compute_prior_kl(schedule, x_0, grid[-1:])
     means = []
     for index in range(num):
         draw = rng.at(index)
@@ -96,7 +96,7 @@ def _find_grid(schedule: Schedule, least: float) -> Tensor:
     return times[keep]
 
 
-def _prior_kl(schedule: Schedule, x_0: Tensor, t: Tensor) -> Tensor:
+def _compute_prior_kl(schedule: Schedule, x_0: Tensor, t: Tensor) -> Tensor:
     """KL(N(alpha x_0, sigma^2 I) || N(0, sigma^2 I)) at the last time."""
     return snr(schedule.scales(t)) / 2 * _sum_squares(x_0)
 
@@ -110,7 +110,7 @@ def _estimate_first(schedule: Schedule, denoise: DenoiseRows, x_0: Tensor, grid:
     if v is not None and schedule.num is not None and len(grid) == schedule.num > 1:
         least = scales_1[1] ** 2 * tau(schedule.scales(grid[1:2]), scales_1)  # that of the second index: the first is 0
         logvar = interpolate_logvar(least, scales_1[1] ** 2, v)
-    each = (widened(x_0) - x_0_hat) ** 2 * torch.exp(-logvar) + logvar + math.log(2 * math.pi)
+    each = (widen(x_0) - x_0_hat) ** 2 * torch.exp(-logvar) + logvar + math.log(2 * math.pi)
     return -_sum(each) / 2
 
 
@@ -123,7 +123,7 @@ def _estimate_others(
         high, low = torch.log1p(ratios)
         level = torch.expm1(high + u * (low - high))
         t = schedule.time(torch.rsqrt(level))
-        error = widened(x_0) - denoise(add_noise(x_0, eps, schedule.scales(t)), t).x_0
+        error = widen(x_0) - denoise(add_noise(x_0, eps, schedule.scales(t)), t).x_0
         integral: Tensor = (high - low) / 2 * (1 + level) * _sum_squares(error)
         return integral
     white = (ratios[:-1] - ratios[1:]) / (1 + ratios[1:])
@@ -131,10 +131,10 @@ def _estimate_others(
     step = torch.searchsorted(share.cumsum(0), u, right=True).clamp(max=len(share) - 1)
     t, s = grid[step + 1], grid[step]
     x_0_hat, v = denoise(add_noise(x_0, eps, schedule.scales(t)), t)
-    return _kl(schedule, widened(x_0) - x_0_hat, v, t, s) / share[step]
+    return _compute_kl(schedule, widen(x_0) - x_0_hat, v, t, s) / share[step]
 
 
-def _kl(schedule: Schedule, error: Tensor, v: Tensor | None, t: Tensor, s: Tensor) -> Tensor:
+def _compute_kl(schedule: Schedule, error: Tensor, v: Tensor | None, t: Tensor, s: Tensor) -> Tensor:
     """KL(q(x_s | x_t, x_0) || p(x_s | x_t)), `b`, given the `error` of x_0-hat."""
     if v is None:
         kl: Tensor = (snr(schedule.scales(s)) - snr(schedule.scales(t))) / 2 * _sum_squares(error)
@@ -148,7 +148,7 @@ def _kl(schedule: Schedule, error: Tensor, v: Tensor | None, t: Tensor, s: Tenso
 
 
 def _sum_squares(x: Tensor) -> Tensor:
-    return _sum(widened(x) ** 2)
+    return _sum(widen(x) ** 2)
 
 
 def _sum(x: Tensor) -> Tensor:

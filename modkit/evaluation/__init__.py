@@ -1,1 +1,1 @@
-"""Evaluation: samples, data and models scored by metrics, and the report of it."""
+"""Evaluation: samples, data and models are scored by metrics, and the scores are reported."""

@@ -1,7 +1,7 @@
-"""Feeding: what metrics are told of a batch of samples, each value computed once, where a metric needs it.
+"""Feeding: computes the values that metrics need of a batch of samples, each once, and only if a metric needs it.
 
-Images are held against 8-bit ones: values are rounded to the 256 levels of their range unless they are wanted raw, so
-that the same samples score the same from a run, from a `.npy` and from PNGs.
+Images are compared at 8 bits: values are rounded to the 256 levels of their range unless raw values are requested, so
+that samples score the same from a run, a `.npy` file and PNG files.
 
 Shape letters: b batch, h w spatial, d features or depth, k codes.
 """
@@ -19,28 +19,28 @@ from modkit.evaluation.sources import Source
 from modkit.kinds import FeatureExtractor, Metric, MetricExtras, read_extras
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.models.model import Model, evaluate_mode
-from modkit.types import Batch, Features, Modes, TensorType, levels
+from modkit.types import Batch, Features, Modes, TensorType, split_levels
 
-__all__ = ["Feed", "gathered", "measured_by_features"]
+__all__ = ["Feed", "gather", "uses_features"]
 
-_CACHED = 2**29  # bytes of features that are kept for another time
+_CACHED = 2**29  # bytes of features that are cached at most
 _OF_FEATURES = frozenset({"features", "logits", "feature-pairs"})
-Use = tuple[str, str]  # a metric's name, and the set that it takes a source for
+Use = tuple[str, str]  # a metric's name, and the set that a source provides
 
 
-def measured_by_features(metric: Metric) -> bool:
-    """Whether a metric's scores depend on the features."""
+def uses_features(metric: Metric) -> bool:
+    """Whether the scores of a metric depend on the features."""
     return not _OF_FEATURES.isdisjoint(metric.needs)
 
 
 class Feed:
-    """Makes what metrics need of samples.
+    """Computes the values that metrics need of samples.
 
     Args:
-        extractor: Makes features; None where the samples are features.
-        model: The Model that is measured, if one is.
-        raw: Leave values as they are instead of rounding them to 8 bits.
-        device: Where features are made.
+        extractor: Computes features; None if the samples are features.
+        model: The Model that is measured, or None.
+        raw: Whether to leave values unchanged instead of rounding them to 8 bits.
+        device: Where features are computed.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Feed:
         if isinstance(extractor, nn.Module):
             extractor.to(device)
 
-    def offers(self, source: Source) -> frozenset[str]:
-        """What there is of a source's samples; logits where it has images to try the extractor on."""
+    def list_offers(self, source: Source) -> frozenset[str]:
+        """Names the values that a source's samples offer; logits are found by trying the extractor."""
         names = {"features", "points", "batch", "levels"}
         if len(source.type.shape) > 1:
             names.add("images")
@@ -72,22 +72,22 @@ class Feed:
             names.add("model")
             if (coder := self.model.coder) is not None:
                 names |= {"pairs", "feature-pairs"}
-                names |= {"codes"} if _coded(coder) else set()
+                names |= {"codes"} if _find_codes(coder) else set()
         return frozenset(names)
 
-    def values(self, source: Source, batch: Batch, wanted: Collection[str]) -> dict[str, Any]:
-        """The values by name, on the CPU but for the Model.
+    def compute_values(self, source: Source, batch: Batch, wanted: Collection[str]) -> dict[str, Any]:
+        """Computes values by name, on the CPU except for the Model.
 
         Raises:
-            ValueError: If one is wanted that there is not.
+            ValueError: If a value does not exist or the samples do not offer it.
         """
         made = _Values(self, source, batch)
-        if missing := [name for name in wanted if not hasattr(type(made), _attribute(name))]:
-            raise ValueError(f"expected a metric that needs what can be given, got one that needs {missing}")
-        return {name: getattr(made, _attribute(name)) for name in wanted}
+        if missing := [name for name in wanted if not hasattr(type(made), _name_attribute(name))]:
+            raise ValueError(f"expected a metric whose needs are known values, got a metric that needs {missing}")
+        return {name: getattr(made, _name_attribute(name)) for name in wanted}
 
-    def features(self, x: Tensor) -> Features:
-        """The features of `x`, on the CPU; `x` itself where samples are features."""
+    def compute_features(self, x: Tensor) -> Features:
+        """Computes the features of `x`, on the CPU; returns `x` if samples are features."""
         if self.extractor is None:
             return Features(x)
         with torch.no_grad():
@@ -95,14 +95,14 @@ class Feed:
         return Features(made.vector.cpu(), (), None if made.logits is None else made.logits.cpu())
 
     def _classifies(self, type: TensorType) -> bool:
-        """Whether the extractor gives logits, tried once a type."""
+        """Whether the extractor gives logits, which is tried once for each type."""
         if type not in self._tried:
             blank = torch.zeros(1, *type.shape)
-            self._tried[type] = self.extractor is not None and self.features(blank).logits is not None
+            self._tried[type] = self.extractor is not None and self.compute_features(blank).logits is not None
         return self._tried[type]
 
-    def rounded(self, x: Tensor, type: TensorType) -> Tensor:
-        """`x` as 8 bits hold it, unless raw or without a range."""
+    def round_to_bytes(self, x: Tensor, type: TensorType) -> Tensor:
+        """Rounds `x` to 8 bits, unless values are raw or have no range."""
         if self.raw or type.range is None:
             return x
         low, high = type.range
@@ -110,7 +110,7 @@ class Feed:
 
 
 class _Values:
-    """One batch; an attribute a value."""
+    """The values of one batch, each an attribute."""
 
     def __init__(self, feed: Feed, source: Source, batch: Batch) -> None:
         self._feed, self._source, self._batch = feed, source, batch
@@ -126,12 +126,12 @@ class _Values:
     @property
     def truth(self) -> Modes:
         if self._source.truth is None:
-            raise ValueError(f"{self._source.name}: expected synthetic data whose truth is known")
+            raise ValueError(f"{self._source.name}: expected synthetic data whose true modes are known, got other data")
         return self._source.truth
 
     @cached_property
     def images(self) -> Tensor:
-        return self._feed.rounded(self.batch.tensor, self._source.type)
+        return self._feed.round_to_bytes(self.batch.tensor, self._source.type)
 
     @property
     def points(self) -> Tensor:
@@ -139,7 +139,7 @@ class _Values:
 
     @cached_property
     def _extracted(self) -> Features:
-        return self._feed.features(self.images)
+        return self._feed.compute_features(self.images)
 
     @property
     def features(self) -> Tensor:
@@ -148,7 +148,7 @@ class _Values:
     @property
     def logits(self) -> Tensor:
         if self._extracted.logits is None:
-            raise ValueError("expected features of a classifier, got some without logits")
+            raise ValueError("expected features of a classifier, got features without logits")
         return self._extracted.logits
 
     @property
@@ -163,7 +163,7 @@ class _Values:
         with evaluate_mode(coder):
             x = coder.reconstruct(self.batch.tensor.to(coder.device)).float().cpu()
         ends = self._source.type.range
-        return self._feed.rounded(x if ends is None else x.clamp(*ends), self._source.type)
+        return self._feed.round_to_bytes(x if ends is None else x.clamp(*ends), self._source.type)
 
     @property
     def pairs(self) -> Tensor:
@@ -171,41 +171,41 @@ class _Values:
 
     @property
     def feature_pairs(self) -> Tensor:
-        return torch.stack([self.features, self._feed.features(self._reconstruction).vector], 1)
+        return torch.stack([self.features, self._feed.compute_features(self._reconstruction).vector], 1)
 
     @property
     def codes(self) -> Tensor | tuple[Tensor, ...]:
-        """How often each code stands for a sample, `b k`; a tuple, coarse to fine, of several codebooks."""
+        """How often a sample uses each code, `b k`; of several codebooks a tuple, coarse to fine."""
         coder = self._coder
-        if (name := _coded(coder)) is None:
-            raise ValueError(f"{type(coder).__name__}: expected codes among what it encodes to, got none")
+        if (name := _find_codes(coder)) is None:
+            raise ValueError(f"{type(coder).__name__}: expected a Model that encodes to codes, got one without")
         with evaluate_mode(coder):
             codes = coder.encode(self.batch.tensor.to(coder.device), name)
-        maps, types = codes if isinstance(codes, tuple) else (codes,), levels(coder.latents[name])
-        z = levels(list(coder.latents.values())[-1])[-1]
-        counted = [one for map_, type in zip(maps, types, strict=True) for one in _counts(map_.cpu(), type, z)]
+        maps, types = codes if isinstance(codes, tuple) else (codes,), split_levels(coder.latents[name])
+        z = split_levels(list(coder.latents.values())[-1])[-1]
+        counted = [one for map_, type in zip(maps, types, strict=True) for one in _count_codes(map_.cpu(), type, z)]
         return counted[0] if len(counted) == 1 else tuple(counted)
 
     @property
     def model(self) -> Model:
         if self._feed.model is None:
-            raise ValueError("expected a Model to measure, got samples alone")
+            raise ValueError("expected a Model to measure, got samples only")
         return self._feed.model
 
     @property
     def _coder(self) -> Model:
         if (coder := self.model.coder) is None:
-            raise ValueError(f"{type(self.model).__name__} encodes nothing to measure")
+            raise ValueError(f"expected a Model that encodes samples, got {type(self.model).__name__}")
         return coder
 
 
-def gathered(
+def gather(
     feed: Feed, source: Source, uses: Sequence[Use], metrics: Mapping[str, Metric], limit: int | None = None
 ) -> tuple[dict[Use, Any], int]:
-    """The state of each metric that takes the source for a set, and how many samples there were: one pass.
+    """Reads a source once; returns the state of each use, and the number of samples.
 
     Raises:
-        ValueError: If samples cannot be read, or a metric needs what they do not give.
+        ValueError: If samples cannot be read, or do not offer what a metric needs.
     """
     states = {use: metrics[use[0]].init() for use in uses}
     wanted = {need for name, _ in uses for need in metrics[name].needs}
@@ -216,7 +216,7 @@ def gathered(
             states[name, set] = take(states[name, set], set, source.given)
         return states, source.given.count or 0
     count = 0
-    for indices, values in _fed(feed, source, wanted, limit) if uses else ():
+    for indices, values in _feed(feed, source, wanted, limit) if uses else ():
         for name, set in uses:
             needs = {need: values[need] for need in metrics[name].needs}
             states[name, set] = metrics[name].update(states[name, set], set, needs, indices)
@@ -224,13 +224,13 @@ def gathered(
     return states, count
 
 
-def _fed(
+def _feed(
     feed: Feed, source: Source, wanted: Collection[str], limit: int | None
 ) -> Iterator[tuple[Tensor, Mapping[str, Any]]]:
-    """Indices and values, batch by batch; features alone come from the cache where they have been made before."""
+    """Yields indices and values by batch; if only features are needed, they may come from the cache."""
     if feed.extractor is None or not source.key or source.count is None or not {"features", "logits"} >= set(wanted):
-        for indices, batch in source.numbered(limit):
-            yield indices, feed.values(source, batch, wanted)
+        for indices, batch in source.number_batches(limit):
+            yield indices, feed.compute_values(source, batch, wanted)
         return
     count = source.count if limit is None else min(source.count, limit)
     preprocessing = "; ".join(("raw" if feed.raw else "8 bits", *source.notes))
@@ -243,8 +243,8 @@ def _fed(
             yield indices, {name: kept[name][indices] for name in wanted}
         return
     made: list[dict[str, Tensor]] | None = []
-    for indices, batch in source.numbered(limit):
-        values = feed.values(source, batch, wanted)
+    for indices, batch in source.number_batches(limit):
+        values = feed.compute_values(source, batch, wanted)
         yield indices, values
         if made is not None:
             made.append(values)
@@ -254,15 +254,17 @@ def _fed(
         cache.save(reference, {name: torch.cat([values[name] for values in made]) for name in wanted})
 
 
-def _coded(coder: Model) -> str | None:
-    """Name of the first of what it encodes to of which each level is codes."""
-    return next((name for name, event in coder.latents.items() if all(one.classes for one in levels(event))), None)
+def _find_codes(coder: Model) -> str | None:
+    """Returns the name of the first encoding whose levels are all codes, or None."""
+    return next(
+        (name for name, event in coder.latents.items() if all(one.classes for one in split_levels(event))), None
+    )
 
 
-def _counts(codes: Tensor, type: TensorType, z: TensorType) -> Iterator[Tensor]:
-    """How often each code stands for a sample, `b k`, by codebook.
+def _count_codes(codes: Tensor, type: TensorType, z: TensorType) -> Iterator[Tensor]:
+    """Counts how often a sample uses each code, `b k`, by codebook.
 
-    Where the codes `b d h w` have an axis more than the positions of the decoder's `z` it is of codebooks.
+    If codes, `b d h w`, have one axis more than the positions of the decoder's `z`, that axis is the codebooks.
     """
     positions = len(z.shape) - (z.classes is None)
     for part in codes.unbind(1) if len(type.shape) > positions else (codes,):
@@ -271,5 +273,5 @@ def _counts(codes: Tensor, type: TensorType, z: TensorType) -> Iterator[Tensor]:
         yield zeros.scatter_add_(1, flat, torch.ones_like(flat))
 
 
-def _attribute(need: str) -> str:
+def _name_attribute(need: str) -> str:
     return need.replace("-", "_")

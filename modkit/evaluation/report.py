@@ -1,7 +1,9 @@
-"""Reports: the scores of one evaluation, with all that they depend on, and as the JSON that a run keeps.
+"""Reports: the scores of one evaluation with everything they depend on, and the JSON files in which runs store them.
 
-RUN/evaluation.json             the model as its spec says
-RUN/evaluations/CHANGES.json    the model with overrides (`model.prior.sampler=ddim`)
+    RUN/evaluation.json             the model of the run's spec
+    RUN/evaluations/CHANGES.json    the model with overrides (`model.prior.sampler=ddim`)
+
+A file is replaced as a whole, so a reader never finds an incomplete report.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modkit.runs.files import replace_file, safe_name
+from modkit.runs.files import make_safe_name, replace_file
 from modkit.types import Score
 
-__all__ = ["Report", "evaluate_options", "report_path", "saved_reports"]
+__all__ = ["Report", "format_options", "locate_report", "read_reports"]
 
 _FORMAT = 1
 _LONGEST = 200
@@ -27,14 +29,19 @@ class Report:
     """The scores of one evaluation.
 
     Args:
-        scores: Scores by name, the features in it.
-        counts: Samples by set.
-        seed: Seed of what was drawn.
-        notes: What a reader must know: resizing, warnings of metrics.
-        floor: What held-out images score in the samples' place, by the same names; empty where not measured.
-        overrides: What was changed in the run's spec.
-        checkpoint: Name of the run's checkpoint that was measured; None where no run was.
-        settings: What `evaluate_run` was asked for beyond its defaults, by its arguments' names; `<Class>` for objects.
+        scores: Scores by name; the name includes the features.
+        counts: Number of samples of each source.
+        seed: Seed of random draws.
+        notes: Remarks for the reader, such as resizing and warnings of metrics.
+        floor: Scores of held-out images in place of samples, by the same names; empty if not measured.
+        overrides: The overrides of the run's spec.
+        checkpoint: Name of the run's checkpoint that was measured; None if no run was measured.
+        settings: Arguments of `evaluate_run` that differ from its defaults; objects are `<Class>`.
+
+    Examples:
+        >>> report = Report({"FD (pixels)": Score(2.5, 0.1, "lower")}, {"real": 64, "fake": 64}, seed=0)
+        >>> Report.from_json(report.to_json()) == report
+        True
     """
 
     scores: Mapping[str, Score]
@@ -47,36 +54,41 @@ class Report:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """All of it, as JSON."""
+        """Returns the report as JSON."""
         return json.dumps({"format": _FORMAT, **asdict(self)}, indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Report:
-        """Reads what `to_json` wrote.
+        """Reads a report that `to_json` wrote.
 
         Raises:
-            ValueError: If it is something else.
+            ValueError: If it is not such a report.
         """
         try:
             found = json.loads(text)
             if found.pop("format") != _FORMAT:
                 raise ValueError(f"expected format {_FORMAT}")
             for name in ("scores", "floor"):
-                found[name] = {key: _score(value) for key, value in found[name].items()}
+                found[name] = {key: _read_score(value) for key, value in found[name].items()}
             return cls(**{**found, **{name: tuple(found[name]) for name in ("notes", "overrides")}})
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"Report.from_json expects what Report.to_json wrote: {error!r}") from error
+            raise ValueError(f"Report.from_json expects what Report.to_json wrote, got {error!r}") from error
 
     def save(self, run: Path) -> Path:
-        """Writes it into a run's directory, in the place of one with the same overrides."""
-        path = report_path(run, self.overrides)
+        """Writes the report into a run's directory; it replaces a report with the same overrides."""
+        path = locate_report(run, self.overrides)
         path.parent.mkdir(exist_ok=True)
         replace_file(path, self.to_json().encode())
         return path
 
 
-def evaluate_options(settings: Mapping[str, Any]) -> list[str]:
-    """The options of `modkit evaluate` that ask for what a report's `settings` say."""
+def format_options(settings: Mapping[str, Any]) -> list[str]:
+    """Formats a report's `settings` as options of `modkit evaluate`.
+
+    Examples:
+        >>> format_options({"num": 32, "per_class": True})
+        ['-n', '32', '--per-class']
+    """
     options = []
     for name, value in settings.items():
         flag = {"num": "-n", "k": "-k"}.get(name, f"--{name.replace('_', '-')}")
@@ -85,20 +97,20 @@ def evaluate_options(settings: Mapping[str, Any]) -> list[str]:
     return options
 
 
-def report_path(run: Path, overrides: Sequence[str] = ()) -> Path:
-    """Where a run keeps the report of its model with `overrides`."""
+def locate_report(run: Path, overrides: Sequence[str] = ()) -> Path:
+    """Returns the path of a run's report for its model with `overrides`."""
     if not overrides:
         return run / "evaluation.json"
-    return run / "evaluations" / f"{safe_name(','.join(overrides), _LONGEST)}.json"
+    return run / "evaluations" / f"{make_safe_name(','.join(overrides), _LONGEST)}.json"
 
 
-def saved_reports(run: Path) -> list[Report]:
-    """The reports that a run keeps: first that of its own spec, then those with overrides, by name.
+def read_reports(run: Path) -> list[Report]:
+    """Reads the reports of a run: first that of its spec, then those with overrides, by name.
 
     Raises:
-        ValueError: If a file is damaged; says which.
+        ValueError: If a file is damaged; the message names it.
     """
-    first = report_path(run)
+    first = locate_report(run)
     paths = [*([first] if first.exists() else []), *sorted((run / "evaluations").glob("*.json"))]
     reports = []
     for path in paths:
@@ -109,11 +121,11 @@ def saved_reports(run: Path) -> list[Report]:
     return reports
 
 
-def _score(value: Any) -> Score:
+def _read_score(value: Any) -> Score:
     score = Score(**{**value, "warnings": tuple(value["warnings"])})
     for number in (score.value, 0.0 if score.error is None else score.error):
         if not isinstance(number, int | float) or not math.isfinite(number):
             raise ValueError(f"expected a number as a score's value and error, got {number!r}")
     if score.better not in ("lower", "higher", None):
-        raise ValueError(f"expected 'lower', 'higher' or none as what is better, got {score.better!r}")
+        raise ValueError(f"expected `better` to be 'lower', 'higher' or null, got {score.better!r}")
     return score

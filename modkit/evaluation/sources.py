@@ -1,7 +1,7 @@
-"""Sources: sets of samples to be measured, whatever they come as, read in batches that never sit in memory together.
+"""Sources: sets of samples in any form, read in batches so that they are never in memory all at once.
 
     a tensor or array `n ...`      a `.npy` file      a folder of images      an iterable of batches
-    a Model or a run, sampled      a data set's split      a `.npz` of `mu` and `sigma`, in the place of samples
+    a Model or a run, sampled      a data set's split      a `.npz` file of `mu` and `sigma`, instead of samples
 
 Shape letters: b batch, n samples, d features.
 """
@@ -12,7 +12,6 @@ import io
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -28,15 +27,15 @@ from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
 from modkit.models.model import Model
 from modkit.rng import Rng
-from modkit.runs.files import replace_file
+from modkit.runs.files import hash_data, replace_file
 from modkit.runs.run import Run
 from modkit.types import Batch, Modes, TensorType
 
-__all__ = ["Samples", "Source", "from_data", "from_model", "save_statistics", "source"]
+__all__ = ["Samples", "Source", "from_data", "from_model", "save_statistics", "make_source"]
 
 Samples: TypeAlias = "Tensor | np.ndarray[Any, Any] | Iterable[Tensor] | str | PathLike[str] | Run | Model | Source"
 
-_SIZE = 256  # samples of a batch
+_SIZE = 256  # samples per batch
 _GREY = {"L", "1", "I;16"}
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -46,17 +45,17 @@ class Source:
     """A set of samples.
 
     Args:
-        name: What messages call it.
+        name: Its name in messages.
         batches: Its batches, in the order of their indices.
-        count: How many samples there are, or None where only the end will tell.
+        count: Number of samples, or None if it is not known in advance.
         type: Type of one sample; values outside its range are refused.
-        fields: Names of the fields that its batches have.
-        key: Hash of the samples; empty where unknown.
-        levels: Number of values that a sample's element takes, or None.
-        truth: The modes of synthetic data, or None.
-        given: Mean and covariance of features, in the place of samples.
-        at: Makes the same source with images of another side, where it can.
-        notes: What a reader of the scores must know (resizing).
+        fields: Names of the fields of its batches.
+        key: Hash of the samples; empty if unknown.
+        levels: Number of values that an element of a sample can take, or None.
+        truth: The true modes of synthetic data, or None.
+        given: Mean and covariance of features, instead of samples.
+        at: Returns the same source with images of another size; None if it cannot be resized.
+        notes: Remarks for the reader of the scores, such as resizing.
     """
 
     name: str
@@ -71,8 +70,8 @@ class Source:
     at: Callable[[int], Source] | None = None
     notes: tuple[str, ...] = ()
 
-    def numbered(self, limit: int | None = None) -> Iterator[tuple[Tensor, Batch]]:
-        """`(indices, batch)`, at most `limit` samples.
+    def number_batches(self, limit: int | None = None) -> Iterator[tuple[Tensor, Batch]]:
+        """Yields `(indices, batch)`, at most `limit` samples.
 
         Raises:
             ValueError: If a value is not finite or out of range.
@@ -97,20 +96,23 @@ class Source:
             raise ValueError(f"{self.name}: expected values in [{low:g}, {high:g}], got {got}")
 
 
-def source(samples: Samples, name: str, *, num: int | None = None, seed: int = 0, size: int | None = None) -> Source:
-    """The source of some samples.
+def make_source(
+    samples: Samples, name: str, *, num: int | None = None, seed: int = 0, size: int | None = None
+) -> Source:
+    """Makes the source of samples in any form.
 
     Args:
-        samples: A tensor or array `n ...` (uint8 images are spread over [−1, 1], floating ones must lie there), a path
-            of a `.npy`, of a `.npz` with `mu` and `sigma`, of a folder of images or of a run, an iterable of batches,
-            a run, or a Model.
-        name: What messages call it.
-        num: How many a Model is sampled for.
+        samples: A tensor or array `n ...` (uint8 images are mapped to [−1, 1]; floating-point images must be in this
+            range), the path of a `.npy` file, of a `.npz` file with `mu` and `sigma`, of a folder of images or of a
+            run, an iterable of batches, a run, or a Model.
+        name: Its name in messages.
+        num: Number of samples to draw from a Model.
         seed: Seed of a Model's noise.
-        size: Side that images of a folder are resized and cropped to; the least side there is where not given.
+        size: Height and width that images of a folder are resized and cropped to; None is the smallest side of any
+            image.
 
     Raises:
-        ValueError: If they are none of these, empty, or cannot be read.
+        ValueError: If they have another form, are empty, or cannot be read.
     """
     if isinstance(samples, Source):
         return samples
@@ -125,7 +127,7 @@ def source(samples: Samples, name: str, *, num: int | None = None, seed: int = 0
     if isinstance(samples, str | PathLike):
         path = Path(samples)
         if path.suffix == ".npy":
-            return _from_array(_opened(path, name), name)
+            return _from_array(_open_array(path, name), name)
         if path.suffix == ".npz":
             return _from_statistics(path, name)
         if path.is_dir():
@@ -139,35 +141,36 @@ def source(samples: Samples, name: str, *, num: int | None = None, seed: int = 0
     first = next(rest, None)
     if first is None or not len(first):
         raise ValueError(f"{name}: expected samples, got none")
-    return Source(name, (Batch(x, {}) for x in chain([first], rest)), None, _array_type(first.shape))
+    return Source(name, (Batch(x, {}) for x in chain([first], rest)), None, _infer_type(first.shape))
 
 
 def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None = None) -> Source:
-    """A data set's split in its order, or the samples of it at `indices`."""
+    """Makes the source of a data set's split, in order, or of its samples at `indices`."""
     chosen = range(data.splits[split]) if indices is None else indices
 
     def batches() -> Iterator[Batch]:
         for start in range(0, len(chosen), _SIZE):
             yield data.read(split, chosen[start : start + _SIZE], Rng(0, start))
 
-    mark = "all" if indices is None else sha256(repr(list(indices)).encode()).hexdigest()
+    mark = "all" if indices is None else hash_data(repr(list(indices)))
     key = f"{data.key}:{split}:{mark}"
     truth = read_extras(data, DataExtras).truth
     return Source(name, _Again(batches), len(chosen), data.x, tuple(data.fields), key, data.levels, truth)
 
 
 def from_model(model: Model, name: str, num: int, seed: int, given: Source | None = None) -> Source:
-    """Samples of a Model: sample i of a seed, in any batch.
+    """Makes the source of a Model's samples; sample i of a seed is the same in any batch.
 
     Args:
         model: The Model.
-        name: What messages call it.
+        name: Its name in messages.
         num: Number of samples.
         seed: Seed of the noise.
-        given: Whose fields to condition on, sample by sample; the Model draws them itself where not given.
+        given: A source whose fields the Model is conditioned on, sample by sample; without it the Model draws its
+            fields.
     """
     reads = model.reads if given else ()
-    conditions = iter(given.numbered(num)) if given and reads else None
+    conditions = iter(given.number_batches(num)) if given and reads else None
 
     def batches() -> Iterator[Batch]:
         for start in range(0, num, _SIZE):
@@ -183,7 +186,7 @@ def from_model(model: Model, name: str, num: int, seed: int, given: Source | Non
 
 
 def save_statistics(path: Path, statistics: Gaussian) -> None:
-    """Writes a `.npz` of `mu`, `sigma` and `count`, for `source` to read: whole or not at all."""
+    """Writes a `.npz` file of `mu`, `sigma` and `count`, which `make_source` can read; it is complete or absent."""
     kept: dict[str, Any] = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()}
     if statistics.count is not None:
         kept["count"] = np.array(statistics.count)
@@ -193,7 +196,7 @@ def save_statistics(path: Path, statistics: Gaussian) -> None:
 
 
 class _Again:
-    """An iterable that begins anew each time."""
+    """An iterable that restarts each time."""
 
     def __init__(self, make: Callable[[], Iterator[Batch]]) -> None:
         self._make = make
@@ -213,15 +216,15 @@ def _from_array(array: np.ndarray[Any, Any], name: str) -> Source:
             part = torch.from_numpy(np.array(array[start : start + _SIZE], dtype=np.float32))
             yield Batch(part / 127.5 - 1 if array.dtype == np.uint8 else part, {})
 
-    return Source(name, _Again(batches), len(array), _array_type(array.shape))
+    return Source(name, _Again(batches), len(array), _infer_type(array.shape))
 
 
-def _array_type(shape: Sequence[int]) -> TensorType:
-    """The type of one sample of an array: images `n c h w` lie in [−1, 1], anything else is unbounded."""
+def _infer_type(shape: Sequence[int]) -> TensorType:
+    """Returns the type of one sample of an array: images `n c h w` are in [−1, 1], other data are unbounded."""
     return TensorType(tuple(shape[1:]), (-1.0, 1.0) if len(shape) == 4 else None)
 
 
-def _opened(path: Path, name: str) -> np.ndarray[Any, Any]:
+def _open_array(path: Path, name: str) -> np.ndarray[Any, Any]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -252,15 +255,15 @@ def _from_folder(path: Path, name: str, size: int | None) -> Source:
         raise ValueError(f"{name}: expected at least 2 images in {path}, got {len(pictures)}")
     for picture in pictures:
         try:
-            with Image.open(picture) as image:  # reads its head only
+            with Image.open(picture) as image:  # reads only its header
                 sizes.add(image.size)
                 modes.add(image.mode)
         except OSError as error:
-            raise ValueError(f"{name}: {picture} is no image that can be read: {error}") from error
+            raise ValueError(f"{name}: {picture} cannot be read as an image: {error}") from error
     side = min(min(pair) for pair in sizes) if size is None else size
     grey = modes <= _GREY
     if not grey and modes & _GREY:
-        raise ValueError(f"{name}: expected images of one kind in {path}, got grey and coloured ones: {sorted(modes)}")
+        raise ValueError(f"{name}: expected images in {path} to be all grey or all colour, got both: {sorted(modes)}")
 
     def at(side: int) -> Source:
         data = ImageFolder(root=str(path), size=side, channels=1 if grey else 3, test=0.0)

@@ -1,4 +1,4 @@
-"""Feature extractors: images to vectors in which distances make sense, frozen and independent of the batch."""
+"""Feature extractors: map images to vectors in which distances are meaningful; frozen, and independent of the batch."""
 
 from modkit.features.classifier import Classifier
 from modkit.features.inception import Inception

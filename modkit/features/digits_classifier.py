@@ -1,13 +1,13 @@
-"""Makes the shipped weights of `classifier:digits` again: `python -m modkit.features.digits_classifier [FILE]`.
+"""Trains the shipped weights of `classifier:digits` again: `python -m modkit.features.digits_classifier [FILE]`.
 
-The training split of scikit-learn's digits at size 16, seed 0. Another processor or version of torch may round
-otherwise, so the bits, and with them the hash, may differ; scores called `classifier:digits` use the shipped file only.
+They are trained on the training split of scikit-learn's digits at size 16 with seed 0. Other processors or versions of
+torch may round differently, so the bits, and with them the hash, may differ; only the shipped file gives scores that
+are called `classifier:digits`.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,24 +16,25 @@ import torch
 from modkit.data.digits import Digits
 from modkit.features.classifier import DIGITS, Classifier
 from modkit.rng import Rng
+from modkit.runs.files import hash_data
 from modkit.types import Batch
 
 __all__ = ["main", "train"]
 
 
 def train(*, epochs: int = 30) -> Classifier:
-    """The classifier as it was trained; fewer `epochs` for a quick look."""
+    """Trains the classifier as the shipped one was; fewer `epochs` are faster."""
     data = Digits(size=16)
     classifier = Classifier(data.x, name="digits", epochs=epochs)
-    classifier.prepare(_batches(data, "train"))
+    classifier.prepare(_read_batches(data, "train"))
     return classifier
 
 
-def accuracy(classifier: Classifier, data: Digits, split: str) -> float:
-    """Share of a split's digits that it gets right."""
+def measure_accuracy(classifier: Classifier, data: Digits, split: str) -> float:
+    """Measures the share of a split that is classified correctly."""
     right = 0
     with torch.no_grad():
-        for batch in _batches(data, split):
+        for batch in _read_batches(data, split):
             logits = classifier(batch.tensor).logits
             right += int((logits.argmax(1) == batch.fields["labels"]).sum())
     return right / data.splits[split]
@@ -46,15 +47,14 @@ def main() -> None:
     path = parser.parse_args().file
     classifier = train()
     classifier.save(str(path))
-    found, shipped = (hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, DIGITS))
+    found, shipped = (hash_data(file.read_bytes()) for file in (path, DIGITS))
     data = Digits(size=16)
-    print(
-        f"{path}: {accuracy(classifier, data, 'train'):.4f} of train, {accuracy(classifier, data, 'test'):.4f} of test"
-    )
+    train_accuracy, test_accuracy = (measure_accuracy(classifier, data, split) for split in ("train", "test"))
+    print(f"{path}: {train_accuracy:.4f} of train, {test_accuracy:.4f} of test")
     print(f"SHA-256 {found}, {'as shipped' if found == shipped else f'shipped is {shipped}'}")
 
 
-def _batches(data: Digits, split: str) -> Iterator[Batch]:
+def _read_batches(data: Digits, split: str) -> Iterator[Batch]:
     for first in range(0, data.splits[split], 256):
         yield data.read(split, range(first, min(first + 256, data.splits[split])), Rng(0))
 

@@ -1,7 +1,7 @@
-"""A frozen network: what every feature extractor with weights is.
+"""A frozen network: the base of all feature extractors with weights.
 
-It stays in eval mode whatever its owner is told, so features never depend on the batch, and its parameters take no
-gradient, while its input does.
+It stays in eval mode even if its owner is set to train mode, so features never depend on the batch. Its parameters
+receive no gradient, but its input does.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ FrozenT = TypeVar("FrozenT", bound="Frozen")
 
 
 class Frozen(nn.Module):
-    """A module in eval mode for good; a constructor ends with `freeze()`."""
+    """A module that always stays in eval mode; a subclass calls `freeze()` at the end of its constructor."""
 
     label: str
 
     def freeze(self: FrozenT) -> FrozenT:
-        """Turns gradients of all parameters off, and eval mode on."""
+        """Turns off the gradients of all parameters, and turns on eval mode."""
         return self.requires_grad_(False).train(False)
 
     def train(self: FrozenT, mode: bool = True) -> FrozenT:
-        """Stays in eval mode, whatever `mode`."""
+        """Keeps eval mode, whatever `mode` is."""
         return super().train(False)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Needs nothing; `batches` is left alone."""
+        """Does nothing: no preparation is necessary, and `batches` is not read."""

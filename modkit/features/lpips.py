@@ -1,11 +1,11 @@
-r"""LPIPS: the maps of VGG-16 or AlexNet, and how much each channel of them counts, as people judged it.
+r"""LPIPS: the maps of VGG-16 or AlexNet, and weights of their channels fitted to human judgements.
 
     y_l = relu maps of net((x mapped to [-1, 1], grey repeated) - shift) / scale),   l = 1..5
     |x, y|_LPIPS = sum_l mean_hw sum_c w_lc (u_lc(x) - u_lc(y))^2         u: unit norm over channels
     vector = concat_l mean_hw sqrt(w_l) u_l
 
-The perceptual loss over this extractor is LPIPS; the squared distance of two vectors is a lower bound of it, the
-difference's mean in the place of its mean square. Nothing is downloaded, and the package's code is not run.
+The perceptual loss with this extractor is LPIPS. The squared distance of two vectors is a lower bound of it: the square
+of a mean difference instead of the mean square. Nothing is downloaded, and no code of the package `lpips` is run.
 
 Shape letters: b batch, c channels, h w spatial, d features, l maps.
 
@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_image_type, check_images, resized, spread, with_channels
-from modkit.features.weight_file import load_exactly, read_weights, tensors_key
+from modkit.features.images import check_image_type, check_images, convert_channels, map_range, resize
+from modkit.features.weight_file import hash_tensors, load_exactly, read_weights
 from modkit.losses.perceptual import normalize
 from modkit.types import Features, TensorType
 
@@ -40,9 +40,10 @@ _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # ImageNet's m
 
 
 class _Net(NamedTuple):
-    """A network: (channels, kernel, stride, padding) of its convolutions, each with a ReLU, and its poolings.
+    """A network: (channels, kernel, stride, padding) of its convolutions, each followed by a ReLU, and its poolings.
 
-    Its maps are the outputs of the layers `maps`, of `channels`; on images below `smallest` a map would be empty.
+    Its maps are the outputs of the layers `maps`, with `channels`; for images smaller than `smallest` a map would be
+    empty.
     """
 
     layers: tuple[tuple[int, int, int, int] | Literal["pool"], ...]
@@ -68,22 +69,22 @@ _NETS = {
 
 
 class LPIPS(Frozen):
-    """The maps that LPIPS compares, with its weights of their channels as `heads`.
+    """The maps that LPIPS compares, with its channel weights as `heads`.
 
     Args:
         x: Type of the data: grey or RGB images with a range.
         weights: File of the network's weights as torchvision publishes them (`vgg16-397923af.pth`,
-            `alexnet-owt-7be5be79.pth`) or its `features.*` alone, safetensors or torch's.
-        net: `vgg`, VGG-16, the usual one for losses, or `alex`, AlexNet, the usual one for scores.
-        heads: File of the weights of channels, safetensors or torch's; None: version 0.1 of the installed package
+            `alexnet-owt-7be5be79.pth`), or only their `features.*`; safetensors or torch's format.
+        net: `vgg` is VGG-16, which is common for losses; `alex` is AlexNet, which is common for scores.
+        heads: File of the channel weights, safetensors or torch's; None is version 0.1 in the installed package
             `lpips`.
-        size: Height and width that images are resized to (bilinear, antialiased); None: images stay as they are, of 16
-            pixels a side at least for `vgg` and 31 for `alex`.
-        sha256: SHA-256 of `weights`, compared before it is opened; None: not compared.
+        size: Height and width that images are resized to (bilinear, antialiased). None leaves images as they are; each
+            side must then have at least 16 pixels for `vgg` and 31 for `alex`.
+        sha256: SHA-256 of `weights`, compared before the file is opened; None skips the comparison.
 
     Raises:
-        ValueError: If `x` is no image with a range or too small, `net` is unknown, a file cannot be read or is not the
-            network's, or there are no heads.
+        ValueError: If `x` is not an image type with a range or is too small, `net` is unknown, a file cannot be read or
+            does not match the network, or there are no heads.
     """
 
     shift: Tensor
@@ -109,31 +110,31 @@ class LPIPS(Frozen):
             raise ValueError(f"LPIPS with {net} expects images of at least {form.smallest}×{form.smallest}, got {got}")
         tensors = read_weights("LPIPS", Path(weights).expanduser(), sha256=sha256)
         tensors = {name: value.float() for name, value in tensors.items() if not name.startswith("classifier.")}
-        self.features, self._maps = _loaded(form, tensors, weights), form.maps
-        path = Path(heads).expanduser() if heads is not None else _installed(net)
+        self.features, self._maps = _load(form, tensors, weights), form.maps
+        path = Path(heads).expanduser() if heads is not None else _find_installed(net)
         for level, head in enumerate(_read_heads(path, form.channels)):
             self.register_buffer(f"head_{level}", head.to(torch.empty(0).device))
             tensors[f"head_{level}"] = head
-        self._key = tensors_key(tensors, "lpips", 1, net, size)
+        self._key = hash_tensors(tensors, "lpips", 1, net, size)
         self.label = f"lpips:{net}@{self._key[:6]}"
-        self.register_buffer("shift", _column(_SHIFT), persistent=False)
-        self.register_buffer("scale", _column(_SCALE), persistent=False)
+        self.register_buffer("shift", _make_column(_SHIFT), persistent=False)
+        self.register_buffer("scale", _make_column(_SCALE), persistent=False)
         self.freeze()
 
     @property
     def heads(self) -> tuple[Tensor, ...]:
-        """The weight of each channel of each map, `c`."""
+        """The weights of the channels of each map, `c`."""
         return tuple(getattr(self, f"head_{level}") for level in range(len(self._maps)))
 
     def forward(self, x: Tensor) -> Features:
-        """Features of `x`, `b c h w`: vector `b d`, the five maps as the network gives them, no logits.
+        """Computes the features of `x`, `b c h w`: vector `b d`, and the network's five maps; no logits.
 
         Raises:
             ValueError: If `x` has another rank or number of channels.
         """
         check_images("LPIPS", x, self.channels)
-        y = with_channels(spread(x.to(self.scale.dtype), self._range, (-1.0, 1.0)), 3)
-        y = (y if self.size is None else resized(y, self.size)) - self.shift
+        y = convert_channels(map_range(x.to(self.scale.dtype), self._range, (-1.0, 1.0)), 3)
+        y = (y if self.size is None else resize(y, self.size)) - self.shift
         y = y / self.scale
         maps = []
         for index, layer in enumerate(self.features):
@@ -148,8 +149,8 @@ class LPIPS(Frozen):
         return self._key
 
 
-def _built(form: _Net) -> nn.Sequential:
-    """The `features` of torchvision's network up to the last map, without values."""
+def _build(form: _Net) -> nn.Sequential:
+    """Builds the `features` of torchvision's network up to the last map, on the meta device."""
     layers: list[nn.Module] = []
     channels = 3
     with torch.device("meta"):
@@ -163,9 +164,9 @@ def _built(form: _Net) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _loaded(form: _Net, tensors: Mapping[str, Tensor], source: str) -> nn.Sequential:
-    """The network with its weights, on the device that parts are being built on."""
-    net = _built(form)
+def _load(form: _Net, tensors: Mapping[str, Tensor], source: str) -> nn.Sequential:
+    """Loads the network with its weights, on the device on which parts are built."""
+    net = _build(form)
     whole = nn.ModuleDict({"features": net})
     load_exactly("LPIPS", whole, tensors, source)
     device = torch.empty(0).device
@@ -174,16 +175,16 @@ def _loaded(form: _Net, tensors: Mapping[str, Tensor], source: str) -> nn.Sequen
     return net.to(device)
 
 
-def _installed(net: str) -> Path:
-    """The heads that come with the package, which is found and not imported."""
+def _find_installed(net: str) -> Path:
+    """Finds the heads in the installed package `lpips`, without importing it."""
     spec = importlib.util.find_spec("lpips")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError("LPIPS expects `heads`, or the package lpips, which brings them: pip install lpips")
+        raise ValueError("LPIPS expects `heads`, or the package lpips, which contains them: pip install lpips")
     return Path(spec.submodule_search_locations[0]) / "weights" / "v0.1" / f"{net}.pth"
 
 
 def _read_heads(path: Path, channels: tuple[int, ...]) -> list[Tensor]:
-    """A weight for each channel of each map."""
+    """Reads the weights of the channels of each map."""
     wanted = {f"lin{level}.model.1.weight": (1, wide, 1, 1) for level, wide in enumerate(channels)}
     tensors = read_weights("LPIPS", path)
     given = {name: tuple(value.shape) for name, value in tensors.items()}
@@ -191,9 +192,9 @@ def _read_heads(path: Path, channels: tuple[int, ...]) -> list[Tensor]:
         raise ValueError(f"LPIPS expects heads {wanted} in {path}, got {given}")
     heads = [tensors[name].float().flatten() for name in wanted]
     if any(bool((head < 0).any()) for head in heads):
-        raise ValueError(f"LPIPS expects heads of at least 0 in {path}, got negative ones")
+        raise ValueError(f"LPIPS expects heads of at least 0 in {path}, got negative values")
     return heads
 
 
-def _column(values: tuple[float, ...]) -> Tensor:
+def _make_column(values: tuple[float, ...]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)[:, None, None]

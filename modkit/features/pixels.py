@@ -6,20 +6,25 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from modkit.data.splits import content_key
+from modkit.data.splits import hash_contents
 from modkit.types import Batch, Features, TensorType
 
 __all__ = ["Pixels"]
 
 
 class Pixels(nn.Module):
-    """The values as given, flattened: `b ...` to `b d`. Images, signals and vectors alike.
+    """The values themselves, flattened from `b ...` to `b d`, for images, signals and vectors.
 
     Args:
         x: Type of the data: continuous values of any rank.
 
     Raises:
-        ValueError: If the data are codes.
+        ValueError: If the data are discrete.
+
+    Examples:
+        >>> import torch
+        >>> Pixels(TensorType((1, 2, 2)))(torch.ones(3, 1, 2, 2)).vector.shape
+        torch.Size([3, 4])
     """
 
     def __init__(self, x: TensorType) -> None:
@@ -30,18 +35,18 @@ class Pixels(nn.Module):
         self.rank = len(x.shape)
 
     def forward(self, x: Tensor) -> Features:
-        """`x`, `b ...` of any size, as rows; integers become float32.
+        """Flattens `x`, `b ...` of any size; integers become float32.
 
         Raises:
-            ValueError: If `x` has another rank than the data.
+            ValueError: If the rank of `x` differs from that of the data.
         """
         if x.ndim != self.rank + 1:
             raise ValueError(f"Pixels expects x of {self.rank + 1} dimensions, batch first, got {tuple(x.shape)}")
         return Features((x if x.is_floating_point() else x.float()).flatten(1))
 
     def key(self) -> str:
-        """One hash for all: there are no weights."""
-        return content_key("pixels", 1)
+        """A fixed hash, since there are no weights."""
+        return hash_contents("pixels", 1)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Needs nothing; `batches` is left alone."""
+        """Does nothing: no preparation is necessary, and `batches` is not read."""

@@ -1,10 +1,10 @@
-"""Features of networks trained elsewhere, through torchvision and timm, from weights on disk; nothing is downloaded.
+"""Features of pretrained networks of torchvision and timm, with weights from files; nothing is downloaded.
 
     y = (resize(x mapped to [0, 1], grey repeated) - mean) / std        bilinear or bicubic, antialiased, to a square
-    vector: what the last linear layer reads (torchvision), or the pooled output (timm)
+    vector: the input of the last linear layer (torchvision), or the pooled output (timm)
 
-With DINOv2 the Fréchet distance is FD-DINOv2, with CLIP the kernel distance is CMMD. Both libraries are optional, and
-imported when a part is built.
+With DINOv2 the Fréchet distance is FD-DINOv2; with CLIP the kernel distance is CMMD. Both libraries are optional and
+are imported when a part is built.
 
 Shape letters: b batch, c channels, h w spatial, d features, k classes.
 
@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_image_type, check_images, resized, spread, with_channels
-from modkit.features.weight_file import load_exactly, optional, read_weights, tensors_key
+from modkit.features.images import check_image_type, check_images, convert_channels, map_range, resize
+from modkit.features.weight_file import hash_tensors, import_optional, load_exactly, read_weights
 from modkit.types import Features, TensorType
 
 __all__ = ["Timm", "TorchVision", "clip", "dinov2"]
@@ -38,20 +38,20 @@ _CLIP = "vit_large_patch14_clip_quickgelu_336.openai"
 
 
 class TorchVision(Frozen):
-    """A torchvision classifier of ImageNet, with logits and, where asked, the maps of named modules.
+    """An ImageNet classifier of torchvision, with logits and, on request, the maps of named modules.
 
     Args:
         x: Type of the data: grey or RGB images with a range.
         weights: File of the model's weights, safetensors or torch's.
-        model: Name of the architecture in torchvision: one that ends in a linear layer.
+        model: Name of an architecture in torchvision that ends in a linear layer.
         size: Height and width that images are resized to (bilinear, antialiased).
         maps: Modules whose outputs, `b c h w`, become `maps`, such as `layer1`, `layer2` of a ResNet, or `features.3`,
             `features.8`, `features.15` of `vgg16`.
-        sha256: The file's SHA-256, compared before it is opened; None: not compared.
+        sha256: SHA-256 of the file, compared before it is opened; None skips the comparison.
 
     Raises:
-        ValueError: If `x` is no image with a range, torchvision or the model does not exist, the weights cannot be read
-            or are not the model's, or a module is not there.
+        ValueError: If `x` is not an image type with a range, torchvision or the model does not exist, the weights
+            cannot be read or do not match the model, or a module does not exist.
     """
 
     mean: Tensor
@@ -70,27 +70,27 @@ class TorchVision(Frozen):
         super().__init__()
         self._range, self.channels, self.size = check_image_type("TorchVision", x), x.shape[0], size
         _check_size("TorchVision", size)
-        models = optional("TorchVision", "torchvision.models", "torchvision")
+        models = import_optional("TorchVision", "torchvision.models", "torchvision")
         if model not in models.list_models(module=models):
             raise ValueError(f"TorchVision expects a model of torchvision.models, such as resnet18, got {model!r}")
         tensors = read_weights("TorchVision", Path(weights).expanduser(), sha256=sha256)
-        self.net = _loaded("TorchVision", lambda: models.get_model(model, weights=None), tensors, weights)
-        self.head = _beheaded(self.net, model)
-        self._maps = _submodules(self.net, maps)
-        self._key = tensors_key(tensors, "torchvision", 1, model, size, list(maps))
+        self.net = _load("TorchVision", lambda: models.get_model(model, weights=None), tensors, weights)
+        self.head = _remove_head(self.net, model)
+        self._maps = _check_submodules(self.net, maps)
+        self._key = hash_tensors(tensors, "torchvision", 1, model, size, list(maps))
         self.label = f"torchvision:{model}@{self._key[:6]}"
-        self.register_buffer("mean", _column(_MEAN), persistent=False)
-        self.register_buffer("std", _column(_STD), persistent=False)
+        self.register_buffer("mean", _make_column(_MEAN), persistent=False)
+        self.register_buffer("std", _make_column(_STD), persistent=False)
         self.freeze()
 
     def forward(self, x: Tensor) -> Features:
-        """Features of `x`, `b c h w` of any size.
+        """Computes the features of `x`, `b c h w` of any size.
 
         Raises:
             ValueError: If `x` has another rank or number of channels.
         """
         check_images("TorchVision", x, self.channels)
-        y = _normalised(x, self._range, self.size, "bilinear", self.mean, self.std)
+        y = _normalize(x, self._range, self.size, "bilinear", self.mean, self.std)
         vector, maps = _run_with_maps(self.net, self._maps, y)
         return Features(vector, maps, self.head(vector))
 
@@ -100,22 +100,22 @@ class TorchVision(Frozen):
 
 
 class Timm(Frozen):
-    """A network of timm with the normalisation and interpolation of its own configuration.
+    """A network of timm, with the normalisation and interpolation of its configuration.
 
     Args:
         x: Type of the data: grey or RGB images with a range.
         weights: File of the model's weights as timm publishes them, safetensors or torch's.
         model: Name of the model in timm, with the tag of its configuration (`.lvd142m`).
-        size: Height and width that images are resized to; None is the model's own. A transformer's position embeddings
-            are resampled by timm to fit.
-        output: `pooled`, the features before the classifier; `projected`, the classifier's output divided by its norm,
-            which of a CLIP model is the image embedding.
+        size: Height and width that images are resized to; None is the model's input size. timm resamples the position
+            embeddings of transformers to fit.
+        output: `pooled` gives the features before the classifier; `projected` gives the output of the classifier
+            divided by its norm, which for a CLIP model is the image embedding.
         maps: Indices of the blocks or stages whose outputs, `b c h w`, become `maps`.
-        sha256: The file's SHA-256, compared before it is opened; None: not compared.
+        sha256: SHA-256 of the file, compared before it is opened; None skips the comparison.
 
     Raises:
-        ValueError: If `x` is no image with a range, timm or the model does not exist, or the weights cannot be read or
-            are not the model's.
+        ValueError: If `x` is not an image type with a range, timm or the model does not exist, or the weights cannot be
+            read or do not match the model.
     """
 
     mean: Tensor
@@ -134,13 +134,13 @@ class Timm(Frozen):
     ) -> None:
         super().__init__()
         self._range, self.channels = check_image_type("Timm", x), x.shape[0]
-        timm = optional("Timm", "timm", "timm")
+        timm = import_optional("Timm", "timm", "timm")
         if output not in ("pooled", "projected"):
             raise ValueError(f"Timm expects output 'pooled' or 'projected', got {output!r}")
         if not timm.is_model(model):
             raise ValueError(f"Timm expects the name of a model in timm, got {model!r}")
         tensors = read_weights("Timm", Path(weights).expanduser(), sha256=sha256)
-        self.net = _loaded("Timm", lambda: timm.create_model(model, pretrained=False), tensors, weights)
+        self.net = _load("Timm", lambda: timm.create_model(model, pretrained=False), tensors, weights)
         settings: dict[str, Any] = timm.data.resolve_model_data_config(self.net)
         self.native_size = int(settings["input_size"][1])
         self.size = self.native_size if size is None else size
@@ -148,20 +148,20 @@ class Timm(Frozen):
         self._mode: Literal["bilinear", "bicubic"] = "bicubic" if settings["interpolation"] == "bicubic" else "bilinear"
         _check_size("Timm", self.size)
         _adapt(self.net, model, self.size, output, bool(maps))
-        self._key = tensors_key(tensors, "timm", 1, model, self.size, output, self._mode, self._maps)
+        self._key = hash_tensors(tensors, "timm", 1, model, self.size, output, self._mode, self._maps)
         self.label = f"timm:{model}@{self._key[:6]}"
-        self.register_buffer("mean", _column(settings["mean"]), persistent=False)
-        self.register_buffer("std", _column(settings["std"]), persistent=False)
+        self.register_buffer("mean", _make_column(settings["mean"]), persistent=False)
+        self.register_buffer("std", _make_column(settings["std"]), persistent=False)
         self.freeze()
 
     def forward(self, x: Tensor) -> Features:
-        """Features of `x`, `b c h w` of any size.
+        """Computes the features of `x`, `b c h w` of any size.
 
         Raises:
             ValueError: If `x` has another rank or number of channels.
         """
         check_images("Timm", x, self.channels)
-        y = _normalised(x, self._range, self.size, self._mode, self.mean, self.std)
+        y = _normalize(x, self._range, self.size, self._mode, self.mean, self.std)
         maps: Sequence[Tensor] = ()
         net: Any = self.net
         if self._maps:
@@ -177,9 +177,9 @@ class Timm(Frozen):
 
 
 def dinov2(x: TensorType, *, weights: str, model: str = _DINOV2, size: int = 224, sha256: str | None = None) -> Timm:
-    """DINOv2's class token: the features of FD-DINOv2.
+    """The class token of DINOv2: the features of FD-DINOv2.
 
-    Only the paper's model and size are called `dinov2` in scores.
+    Only the model and size of the paper have the label `dinov2`.
 
     References:
         Exposing flaws of generative model evaluation metrics (Stein et al., 2023), https://arxiv.org/abs/2306.04675
@@ -189,10 +189,10 @@ def dinov2(x: TensorType, *, weights: str, model: str = _DINOV2, size: int = 224
         weights: File of the model's weights as timm publishes them, safetensors or torch's.
         model: Name of the model in timm.
         size: Height and width that images are resized to, a multiple of 14.
-        sha256: The file's SHA-256, compared before it is opened; None: not compared.
+        sha256: SHA-256 of the file, compared before it is opened; None skips the comparison.
 
     Raises:
-        ValueError: As `Timm` does.
+        ValueError: Under the conditions of `Timm`.
     """
     part = Timm(x, weights=weights, model=model, size=size, sha256=sha256)
     if (model, size) == (_DINOV2, 224):
@@ -203,9 +203,9 @@ def dinov2(x: TensorType, *, weights: str, model: str = _DINOV2, size: int = 224
 def clip(
     x: TensorType, *, weights: str, model: str = _CLIP, size: int | None = None, sha256: str | None = None
 ) -> Timm:
-    """CLIP's image embedding, of unit norm: the features of CMMD.
+    """The image embedding of CLIP, with unit norm: the features of CMMD.
 
-    Only the paper's model is called `clip` in scores.
+    Only the model of the paper, at its input size, has the label `clip`.
 
     References:
         Rethinking FID (Jayasumana et al., 2024), https://arxiv.org/abs/2401.09603
@@ -214,11 +214,11 @@ def clip(
         x: Type of the data: grey or RGB images with a range.
         weights: File of the model's weights as timm publishes them, safetensors or torch's.
         model: Name of the model in timm.
-        size: Height and width that images are resized to; None is the model's own.
-        sha256: The file's SHA-256, compared before it is opened; None: not compared.
+        size: Height and width that images are resized to; None is the model's input size.
+        sha256: SHA-256 of the file, compared before it is opened; None skips the comparison.
 
     Raises:
-        ValueError: As `Timm` does.
+        ValueError: Under the conditions of `Timm`.
     """
     part = Timm(x, weights=weights, model=model, size=size, output="projected", sha256=sha256)
     if model == _CLIP and size in (None, part.native_size):
@@ -226,22 +226,22 @@ def clip(
     return part
 
 
-def _loaded(owner: str, make: Callable[[], nn.Module], tensors: Mapping[str, Tensor], source: str) -> nn.Module:
-    """A network with its weights, made on the CPU and moved to the device that parts are being built on."""
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # its first weights are thrown away
+def _load(owner: str, make: Callable[[], nn.Module], tensors: Mapping[str, Tensor], source: str) -> nn.Module:
+    """Loads a network with its weights on the CPU, and moves it to the device on which parts are built."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # its initial weights are discarded
         net = make()
     load_exactly(owner, net, tensors, source)
     return net.to(torch.empty(0).device)
 
 
-def _normalised(
+def _normalize(
     x: Tensor, source: tuple[float, float], size: int, mode: Literal["bilinear", "bicubic"], mean: Tensor, std: Tensor
 ) -> Tensor:
-    unit = spread(x.to(mean.dtype), source, (0.0, 1.0))
-    return (resized(with_channels(unit, 3), size, mode) - mean) / std
+    unit = map_range(x.to(mean.dtype), source, (0.0, 1.0))
+    return (resize(convert_channels(unit, 3), size, mode) - mean) / std
 
 
-def _column(values: Sequence[float]) -> Tensor:
+def _make_column(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 
@@ -250,8 +250,8 @@ def _check_size(owner: str, size: int) -> None:
         raise ValueError(f"{owner} expects a size of at least 1, got {size}")
 
 
-def _beheaded(net: nn.Module, model: str) -> nn.Linear:
-    """Takes the last linear layer out of the network and returns it."""
+def _remove_head(net: nn.Module, model: str) -> nn.Linear:
+    """Removes the last linear layer from the network and returns it."""
     linear = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError(f"TorchVision expects a model that ends in a linear layer, such as resnet18, got {model!r}")
@@ -261,8 +261,8 @@ def _beheaded(net: nn.Module, model: str) -> nn.Linear:
     return head
 
 
-def _submodules(net: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
-    """The names, checked; activations in place would overwrite what is read, so none stays so."""
+def _check_submodules(net: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """Checks the names, and turns off in-place activations, which would overwrite the maps."""
     known = dict(net.named_modules())
     odd = [name for name in names if not name or name not in known]
     if odd:
@@ -274,7 +274,7 @@ def _submodules(net: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _run_with_maps(net: nn.Module, names: Sequence[str], x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The network's output, and what its named modules gave on the way."""
+    """Runs the network; returns its output, and the outputs of its named modules."""
     caught: dict[str, Tensor] = {}
 
     def hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -290,7 +290,7 @@ def _run_with_maps(net: nn.Module, names: Sequence[str], x: Tensor) -> tuple[Ten
 
 
 def _adapt(net: Any, model: str, size: int, output: str, maps: bool) -> None:
-    """Fits a timm network to the size, and takes its classifier off where it is not wanted."""
+    """Adapts a timm network to the size, and removes its classifier for pooled output."""
     patch = getattr(getattr(net, "patch_embed", None), "patch_size", (1, 1))
     if any(size % side for side in patch):
         raise ValueError(f"Timm expects a size that is a multiple of {model}'s patches of {patch[0]}, got {size}")

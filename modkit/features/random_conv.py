@@ -1,9 +1,9 @@
-"""A random convolutional network: features of no training, for a quick and label-free look.
+"""A random convolutional network: features without training or labels, for quick comparisons.
 
     y_1 = silu(conv(x)), y_2 = silu(conv(y_1)) halved, y_3 = silu(conv(y_2)) halved
     vector = W flatten(mean of y_3 over 4x4 cells)
 
-Weights are drawn once from N(0, 2 / fan in) as a function of the seed, so any two processes have the same.
+Weights are drawn from N(0, 2 / fan in) as a function of the seed, so they are the same in every process.
 
 Shape letters: b batch, c channels, h w spatial, d features.
 """
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modkit.data.splits import content_key
+from modkit.data.splits import hash_contents
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_images, spread
+from modkit.features.images import check_images, map_range
 from modkit.rng import Rng
 from modkit.types import Features, TensorType
 
@@ -28,15 +28,20 @@ _CELLS = 4
 
 
 class RandomConv(Frozen):
-    """A fixed random network for images of any size and number of channels; nothing is resized.
+    """A fixed random network for images of any size and number of channels, which are not resized.
 
     Args:
-        x: Type of the data: images. Its range, where it has one, is mapped to [-1, 1].
-        seed: What the weights are a function of.
+        x: Type of the data: images. A range is mapped to [-1, 1].
+        seed: Seed of the weights.
         dim: Number of features, a multiple of 4.
 
     Raises:
-        ValueError: If `x` is no image or `dim` is no positive multiple of 4.
+        ValueError: If `x` is not an image type, or `dim` is not a positive multiple of 4.
+
+    Examples:
+        >>> features = RandomConv(TensorType((3, 8, 8)), dim=16)
+        >>> features(torch.zeros(2, 3, 8, 8)).vector.shape
+        torch.Size([2, 16])
     """
 
     def __init__(self, x: TensorType, *, seed: int = 0, dim: int = 128) -> None:
@@ -44,10 +49,10 @@ class RandomConv(Frozen):
         if len(x.shape) != 3 or x.classes is not None:
             raise ValueError(f"RandomConv expects images, (c, h, w), got {x}")
         if dim < 4 or dim % 4:
-            raise ValueError(f"RandomConv expects dim as a positive multiple of 4, got {dim}")
+            raise ValueError(f"RandomConv expects dim to be a positive multiple of 4, got {dim}")
         self.label = f"random-conv:{seed}"
         self.channels, self._range = x.shape[0], x.range
-        self._key = content_key("random-conv", 1, seed, dim, self.channels)
+        self._key = hash_contents("random-conv", 1, seed, dim, self.channels)
         self.levels = nn.ModuleList(
             [
                 nn.Conv2d(self.channels, dim // 4, 3, padding=1, bias=False),
@@ -60,7 +65,7 @@ class RandomConv(Frozen):
         self.freeze()
 
     def forward(self, x: Tensor) -> Features:
-        """Features of `x`, `b c h w`, with the three maps.
+        """Computes the features of `x`, `b c h w`, with three maps.
 
         Raises:
             ValueError: If `x` has another rank or number of channels.
@@ -68,7 +73,7 @@ class RandomConv(Frozen):
         check_images("RandomConv", x, self.channels)
         y = x.to(self.project.weight.dtype)
         if self._range:
-            y = spread(y, self._range, (-1.0, 1.0))
+            y = map_range(y, self._range, (-1.0, 1.0))
         maps = []
         for level in self.levels:
             y = F.silu(level(y))
@@ -76,7 +81,7 @@ class RandomConv(Frozen):
         return Features(self.project(F.adaptive_avg_pool2d(y, _CELLS).flatten(1)), tuple(maps))
 
     def key(self) -> str:
-        """Hash of the seed and the sizes, which decide the weights."""
+        """Hash of the seed and the sizes, which determine the weights."""
         return self._key
 
     @torch.no_grad()

@@ -47,9 +47,13 @@ class DataExtras:
 
     Args:
         truth: The modes of synthetic data, against which metrics of modes compare samples.
+        features: The features that suit its samples, by name (`classifier:digits`). A run is measured with them unless
+            others are requested. Without them, a classifier is trained on labelled images, and other data are compared
+            by their values.
     """
 
     truth: Modes | None = None
+    features: str | None = None
 
 
 class Conditioner(Protocol):

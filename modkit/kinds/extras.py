@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-__all__ = ["PretrainedExtras", "read_extras"]
+__all__ = ["PretrainedExtras", "PromiseExtras", "read_extras"]
 
 T = TypeVar("T")
 
@@ -40,16 +40,27 @@ def read_extras(part: object, record: type[T]) -> T:
 
 
 @dataclass(frozen=True)
+class PromiseExtras:
+    """Optional members of a part of any kind that promise more than its kind does; the battery holds them to it.
+
+    Args:
+        batch_independent: Whether a row of the output depends on the same row of the input only, in training, too.
+    """
+
+    batch_independent: bool = False
+
+
+@dataclass(frozen=True)
 class PretrainedExtras:
     """Optional members of a part of any kind whose configuration or weights are stored elsewhere.
 
     Args:
-        expanded: A static method of the part's target. Given the keywords written in a spec, it returns the keywords
-            that they stand for, such as the configuration in a pretrained folder. A run's resolved spec stores the
-            result, so loading the run does not need the folder.
+        expand_params: A static or class method of the part's target. It receives the parameters written in a spec and
+            returns those that they stand for, such as the configuration in a pretrained folder. A run's resolved spec
+            stores the result, so loading the run does not need the folder.
         load_pretrained: Loads the weights into a module that is trained or sampled as it is. It is not called where a
             run's own weights are loaded afterwards.
     """
 
-    expanded: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    expand_params: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     load_pretrained: Callable[[], None] | None = None

@@ -29,11 +29,11 @@ class Slot(Protocol[P_co]):
         """For a Model: the reason it cannot model `event`, or None."""
         ...
 
-    def each(self, num: int) -> Sequence[Slot[P_co]]:
+    def repeat(self, num: int) -> Sequence[Slot[P_co]]:
         """Returns `num` factories of separate parts; the assembly keeps part i under the attribute `NAME[i]`."""
         ...
 
-    def fed(self, source: str) -> Slot[P_co]:
+    def name_source(self, source: str) -> Slot[P_co]:
         """Returns the same factory with messages that name `source` as the origin of types that do not fit."""
         ...
 
@@ -54,5 +54,12 @@ class Default:
 
 
 def default(name: str) -> Any:
-    """Declares a slot's default: the part of its kind that is registered as `name`."""
+    """Declares a slot's default: the part of its kind that is registered as `name`.
+
+    Examples:
+        >>> from modkit.kinds import Encoder
+        >>> def coder(x, *, encoder: Slot[Encoder] = default("conv")): ...
+        >>> coder.__kwdefaults__["encoder"]
+        Default(name='conv')
+    """
     return Default(name)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modkit.precision import widened
+from modkit.precision import widen
 
 __all__ = ["KL", "Hinge", "NonSaturating", "ReverseKL"]
 
@@ -36,11 +36,11 @@ class NonSaturating:
 
     def generator(self, fake_logits: Tensor) -> Tensor:
         """-log D(fake), a scalar."""
-        return F.softplus(-widened(fake_logits)).mean()
+        return F.softplus(-widen(fake_logits)).mean()
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """-log D(real) - log(1 - D(fake)), a scalar."""
-        return F.softplus(-widened(real_logits)).mean() + F.softplus(widened(fake_logits)).mean()
+        return F.softplus(-widen(real_logits)).mean() + F.softplus(widen(fake_logits)).mean()
 
 
 class Hinge:
@@ -60,11 +60,11 @@ class Hinge:
 
     def generator(self, fake_logits: Tensor) -> Tensor:
         """-D(fake), a scalar."""
-        return -widened(fake_logits).mean()
+        return -widen(fake_logits).mean()
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """max(0, 1 - D(real)) + max(0, 1 + D(fake)), a scalar."""
-        return F.relu(1 - widened(real_logits)).mean() + F.relu(1 + widened(fake_logits)).mean()
+        return F.relu(1 - widen(real_logits)).mean() + F.relu(1 + widen(fake_logits)).mean()
 
 
 class KL:
@@ -96,11 +96,11 @@ class KL:
 
     def generator(self, fake_logits: Tensor) -> Tensor:
         """-D(fake), a scalar."""
-        return -F.softplus(widened(fake_logits)).mean()
+        return -F.softplus(widen(fake_logits)).mean()
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """-alpha log D(real) + D(fake), a scalar."""
-        return -self._weight * _log_softplus(real_logits).mean() + F.softplus(widened(fake_logits)).mean()
+        return -self._weight * _log_softplus(real_logits).mean() + F.softplus(widen(fake_logits)).mean()
 
 
 class ReverseKL:
@@ -136,7 +136,7 @@ class ReverseKL:
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """D(real) - beta log D(fake), a scalar."""
-        return F.softplus(widened(real_logits)).mean() - self._weight * _log_softplus(fake_logits).mean()
+        return F.softplus(widen(real_logits)).mean() - self._weight * _log_softplus(fake_logits).mean()
 
 
 def _check_weight(name: str, parameter: str, weight: float) -> float:
@@ -147,6 +147,6 @@ def _check_weight(name: str, parameter: str, weight: float) -> float:
 
 def _log_softplus(logits: Tensor) -> Tensor:
     """The logarithm of softplus(l): for very negative l, where softplus underflows, it is l itself."""
-    logits = widened(logits)
+    logits = widen(logits)
     low = logits < _LOW
     return torch.where(low, logits, F.softplus(logits.where(~low, torch.zeros_like(logits))).log())

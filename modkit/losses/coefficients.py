@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from modkit.precision import widened
+from modkit.precision import widen
 
 __all__ = ["Adaptive", "Constant", "Warmup"]
 
@@ -106,16 +106,16 @@ class Adaptive:
         missing = [name for name in (*self.against, self.term) if name not in losses]
         if missing:
             raise ValueError(f"Adaptive weight of {self.term!r} expects losses {missing}, got {list(losses)}")
-        measure = self._gradient_norm(torch.stack([losses[name] for name in self.against]).sum(), last_layer)
-        ratio = measure / (self._gradient_norm(losses[self.term], last_layer) + self.tiny)
+        measure = self._compute_gradient_norm(torch.stack([losses[name] for name in self.against]).sum(), last_layer)
+        ratio = measure / (self._compute_gradient_norm(losses[self.term], last_layer) + self.tiny)
         return ratio.clamp(0, self.max) * self.value
 
-    def _gradient_norm(self, loss: Tensor, last_layer: Tensor) -> Tensor:
+    def _compute_gradient_norm(self, loss: Tensor, last_layer: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True, allow_unused=True)
         if gradient is None:
             raise ValueError(
                 f"Adaptive weight of {self.term!r} expects this loss and {', '.join(self.against)} to depend on the "
                 "decoder's last layer, got one that does not"
             )
-        norm: Tensor = torch.linalg.vector_norm(widened(gradient.detach()))
+        norm: Tensor = torch.linalg.vector_norm(widen(gradient.detach()))
         return norm

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.types import TensorType
 
@@ -60,7 +60,7 @@ class MSE:
 
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
         """Half the squared error, `b`."""
-        return _sum((widened(x) - widened(out)).square() / 2)
+        return _sum((widen(x) - widen(out)).square() / 2)
 
     def mean(self, out: Tensor) -> Tensor:
         """The mean: `out`, clamped to the range of x."""
@@ -68,7 +68,7 @@ class MSE:
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
         """Draws x: `out` plus standard normal noise."""
-        out = widened(out)
+        out = widen(out)
         return out + rng.normal("likelihood", out)
 
 
@@ -95,7 +95,7 @@ class L1:
 
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
         """The absolute error, `b`."""
-        return _sum((widened(x) - widened(out)).abs())
+        return _sum((widen(x) - widen(out)).abs())
 
     def mean(self, out: Tensor) -> Tensor:
         """The mean: `out`, clamped to the range of x."""
@@ -103,7 +103,7 @@ class L1:
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
         """Draws x: `out` plus Laplace noise, by the inverse of its distribution function."""
-        out = widened(out)
+        out = widen(out)
         u = rng.uniform("likelihood", out) - 0.5
         tail = (1 - 2 * u.abs()).clamp_min(2**-24)  # u is a multiple of 2^-24 and may be -1/2
         return out - u.sign() * tail.log()
@@ -146,8 +146,8 @@ class Gaussian(nn.Module):
 
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
         """-log N(x; mean, exp(logvar)), `b`; log-variances are clamped to [-30, 20]."""
-        mean, logvar = self._statistics(out)
-        return _sum((widened(x) - mean).square() * (-logvar).exp() + logvar + _LOG_TWO_PI) / 2
+        mean, logvar = self._split_statistics(out)
+        return _sum((widen(x) - mean).square() * (-logvar).exp() + logvar + _LOG_TWO_PI) / 2
 
     def mean(self, out: Tensor) -> Tensor:
         """The mean, clamped to the range of x."""
@@ -155,12 +155,12 @@ class Gaussian(nn.Module):
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
         """Draws x: the mean plus noise of the variance."""
-        mean, logvar = self._statistics(out)
+        mean, logvar = self._split_statistics(out)
         return mean + (logvar / 2).exp() * rng.normal("likelihood", mean)
 
-    def _statistics(self, out: Tensor) -> tuple[Tensor, Tensor]:
+    def _split_statistics(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, broadcastable to x."""
-        out = widened(out)
+        out = widen(out)
         mean, logvar = (out, self.logvar) if self.logvar is not None else out.chunk(2, dim=1)
         return mean, logvar.clamp(*_LOGVAR)
 
@@ -192,8 +192,8 @@ class Bernoulli:
 
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
         """The cross-entropy, `b`."""
-        out = widened(out)
-        target = ((widened(x) - self._low) / (self._high - self._low)).to(out.dtype)
+        out = widen(out)
+        target = ((widen(x) - self._low) / (self._high - self._low)).to(out.dtype)
         return _sum(F.binary_cross_entropy_with_logits(out, target, reduction="none"))
 
     def mean(self, out: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ class Bernoulli:
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
         """Draws x: one of the two ends of its range for each element."""
-        out = widened(out)
+        out = widen(out)
         ones = rng.uniform("likelihood", out) < out.sigmoid()
         return torch.where(ones, self._high, self._low).to(out.dtype)
 

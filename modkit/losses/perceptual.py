@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.kinds import FeatureExtractor, FeatureExtractorExtras, read_extras
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.types import Batch
 
 __all__ = ["Perceptual", "normalize"]
@@ -74,7 +74,7 @@ class Perceptual(nn.Module):
         heads = read_extras(self.features, FeatureExtractorExtras).heads or tuple(y.new_ones(()) for y in given)
         if len(heads) != len(given):
             raise ValueError(f"Perceptual expects a head for each of {len(given)} maps, got {len(heads)} heads")
-        return torch.stack([_distance(*pair) for pair in zip(given, wanted, heads)]).sum(0)
+        return torch.stack([_measure_distance(*pair) for pair in zip(given, wanted, heads)]).sum(0)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Lets the extractor train or calibrate itself, once."""
@@ -88,7 +88,7 @@ class Perceptual(nn.Module):
         return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        destination.update({prefix + name: value for name, value in self._state().items()})
+        destination.update({prefix + name: value for name, value in self._make_state().items()})
 
     def _load_from_state_dict(
         self,
@@ -101,7 +101,7 @@ class Perceptual(nn.Module):
         error_msgs: list[str],
     ) -> None:
         own = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
-        wanted = self._state()
+        wanted = self._make_state()
         missing_keys += [prefix + name for name in wanted if name not in own]
         unexpected_keys += [prefix + name for name in own if name not in wanted]
         if own.keys() == wanted.keys() and own:
@@ -110,7 +110,7 @@ class Perceptual(nn.Module):
             except RuntimeError as error:  # other shapes
                 error_msgs.append(str(error))
 
-    def _state(self) -> Mapping[str, Tensor]:
+    def _make_state(self) -> Mapping[str, Tensor]:
         """The extractor's weights if they have to be saved, otherwise nothing."""
         return self.features.state_dict() if self._learns and isinstance(self.features, nn.Module) else {}
 
@@ -122,12 +122,12 @@ def normalize(y: Tensor) -> Tensor:
         >>> normalize(torch.tensor([[3.0, 4.0]]))
         tensor([[0.6000, 0.8000]])
     """
-    y = widened(y)
+    y = widen(y)
     norm: Tensor = torch.linalg.vector_norm(y, dim=1, keepdim=True)
     return y / (norm + _TINY)
 
 
-def _distance(fake: Tensor, real: Tensor, head: Tensor) -> Tensor:
+def _measure_distance(fake: Tensor, real: Tensor, head: Tensor) -> Tensor:
     """The contribution of one map, `b`; the head is `c` or a scalar."""
     squares = (normalize(fake) - normalize(real)).square().flatten(2).mean(2)
     return (squares * head).sum(1)

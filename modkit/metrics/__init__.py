@@ -1,4 +1,4 @@
-"""Metrics: streaming, mergeable measures of samples, and the statistics that they keep."""
+"""Metrics: streaming, mergeable measures of samples, and the statistics that they store."""
 
 from modkit.metrics.bound import Bound
 from modkit.metrics.codebook import Codebook

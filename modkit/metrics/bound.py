@@ -1,10 +1,11 @@
-r"""Bound: how well a Model predicts data, by its lower bound on log p(x), in nats and in bits a dimension.
+r"""Bound: how well a Model predicts data, by its lower bound on log p(x), in nats and in bits per dimension.
 
     bits/dim = (-nats / d + log((levels - 1) / 2)) / log 2
 
-Data of finitely many levels in [-1, 1] are dequantised, x + u / (levels - 1) with u uniform in [-1, 1]: their bound on
-a density is then one on the probability of the levels (Theis et al., 2016, eq. 2 to 4), each 2 / (levels - 1) wide. Of
-256 levels the second term is log 127.5. The density of data without levels depends on their unit alone: no bits.
+Data that take finitely many levels in [-1, 1] are dequantised, x + u / (levels - 1) with u uniform in [-1, 1]. A bound
+on their density is then a bound on the probability of the levels (Theis et al., 2016, eq. 2 to 4), each of which is
+2 / (levels - 1) wide. With 256 levels the second term is log 127.5. The density of data without levels depends on their
+unit, so no bits are given for them.
 
 Shape letters: b batch, d dimensions of a sample.
 
@@ -28,23 +29,29 @@ from modkit.types import Batch, Score
 
 __all__ = ["Bound", "Bounds", "bits_per_dim"]
 
-_NO_LEVELS = "the data have no levels, so that bits per dimension would depend on their unit: none are given"
-_OUTSIDE = 1e-4  # past [-1, 1]: rounding
+_NO_LEVELS = "the data have no levels, so bits per dimension would depend on their unit and are not given"
+_OUTSIDE = 1e-4  # how far rounding may take values past [-1, 1]
 
 
 def bits_per_dim(nats: float, dim: int, levels: int) -> float:
-    """Bits a dimension from the log density, in nats, of dequantised data in [-1, 1].
+    """Converts the log density of dequantised data in [-1, 1] from nats to bits per dimension.
 
     Args:
-        nats: log p(x), or a bound.
+        nats: log p(x) of a sample, or a bound on it.
         dim: Number of dimensions of a sample.
         levels: Number of values that a dimension takes, at least 2.
+
+    Examples:
+        An even density on [-2, 2] over two levels, each 2 wide: one bit per dimension.
+
+        >>> round(bits_per_dim(-math.log(4), dim=1, levels=2), 12)
+        1.0
     """
     return (-nats / dim + math.log((levels - 1) / 2)) / math.log(2)
 
 
 class Bounds(NamedTuple):
-    """Moments of the bounds seen, `1`, float64; the data's levels and dimensions."""
+    """The moments of the bounds, `1`, float64, and the number of levels and dimensions of the data."""
 
     moments: Moments
     levels: int | None
@@ -52,10 +59,10 @@ class Bounds(NamedTuple):
 
 
 class Bound:
-    """The mean of a Model's lower bound on log p(x), nats a sample; of data with levels, in bits a dimension, too.
+    """The mean of a Model's lower bound on log p(x), in nats per sample and, with levels, bits per dimension.
 
-    Its error is s / sqrt(n), which is the delete-one jackknife's, and holds the noise of the draws. Each is a function
-    of the seed and the sample's index.
+    The error is s / sqrt(n), which equals the delete-one jackknife's, and includes the noise of the draws. The draws
+    are a function of the seed and the sample's index.
 
     References:
         Importance Weighted Autoencoders (Burda et al., 2016), eq. 8, https://arxiv.org/abs/1509.00519
@@ -63,11 +70,27 @@ class Bound:
         https://arxiv.org/abs/1511.01844
 
     Args:
-        num: Draws a sample, which make the Model's bound tighter (importance weights) or less noisy; 1: the ELBO.
+        num: Number of draws per sample; more draws make the Model's bound tighter (importance weights) or less noisy.
+            1 gives the ELBO.
         seed: Seed of the draws.
 
     Raises:
         ValueError: If `num` is not positive.
+
+    Examples:
+        >>> import torch
+        >>> from modkit import Batch, Model, Rng, TensorType
+        >>> class Even(Model):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.event = TensorType((3,))
+        ...     def bound(self, batch, num, rng, *, grain=0.0):
+        ...         return torch.full((len(batch),), -3 * math.log(2 + grain), dtype=torch.float64)
+        >>> values = {"model": Even.assemble(), "batch": Batch(torch.ones(4, 3), {}), "levels": 17}
+        >>> metric = Bound()
+        >>> scores = metric.result(metric.update(metric.init(), "real", values, torch.arange(4)), Rng(0))
+        >>> round(scores["bits/dim"].value, 12) == round(math.log2(17), 12)
+        True
     """
 
     needs = ("model", "batch", "levels")
@@ -80,15 +103,15 @@ class Bound:
         self.num, self.seed = num, seed
 
     def init(self) -> Bounds | None:
-        """No samples."""
+        """Returns the state of no samples."""
         return None
 
     def update(self, state: Bounds | None, set: str, values: Mapping[str, Any], indices: Tensor) -> Bounds:
-        """The state with more samples: the `batch` and its `levels`, by the `model`.
+        """Adds samples to the state: the bounds that `model` computes of a `batch` whose data have `levels`.
 
         Raises:
-            ValueError: If `indices` are not consecutive, the Model has no bound or one that is not finite, or data
-                with levels leave [-1, 1].
+            ValueError: If `indices` are not consecutive, the Model has no bound or a bound that is not finite, or data
+                with levels lie outside [-1, 1].
         """
         if bool((indices.diff() != 1).any()):
             raise ValueError(f"Bound expects consecutive indices, got {indices.tolist()}")
@@ -98,20 +121,20 @@ class Bound:
         rng = Rng(self.seed, "bound").rows(int(indices[0]))
         grain = 0.0 if levels is None else 2 / (levels - 1)
         if grain:
-            batch = replace(batch, x=_dequantised(batch.tensor, grain, rng))
+            batch = replace(batch, x=_dequantize(batch.tensor, grain, rng))
         with evaluate_mode(model):
             nats = model.bound(batch, self.num, rng.at("model"), grain=grain)
         if not bool(nats.isfinite().all()):
-            raise ValueError(f"Bound expects finite bounds of {type(model).__name__}, got NaN or infinity")
-        more = Bounds(Moments.of(nats[:, None]), levels, model.single.numel)
-        return more if state is None else _added(state, more)
+            raise ValueError(f"Bound expects {type(model).__name__} to give finite bounds, got NaN or infinity")
+        more = Bounds(Moments.from_samples(nats[:, None]), levels, model.single.numel)
+        return more if state is None else _add(state, more)
 
     def merge(self, a: Bounds | None, b: Bounds | None) -> Bounds | None:
-        """The state of both."""
-        return b if a is None else a if b is None else _added(a, b)
+        """Merges the states of disjoint samples."""
+        return b if a is None else a if b is None else _add(a, b)
 
     def result(self, state: Bounds | None, rng: Rng) -> dict[str, Score]:
-        """The score `ELBO` or, of more draws, `bound (num=K)`, and `bits/dim`; draws nothing.
+        """Computes the score `ELBO` (`bound (num=K)` for K > 1 draws) and, for data with levels, `bits/dim`.
 
         Raises:
             ValueError: If there are no samples.
@@ -121,9 +144,9 @@ class Bound:
         moments, levels = state.moments, state.levels
         nats, counts = float(moments.mean), {"real": moments.count}
         error = math.sqrt(float(moments.covariance()) / moments.count) if moments.count > 1 else None
-        told = () if levels is not None else (_NO_LEVELS,)
+        notes = () if levels is not None else (_NO_LEVELS,)
         settings = {"num": self.num, "levels": levels}
-        score = Score(nats, error, self.better, counts, seed=self.seed, settings=settings, warnings=told)
+        score = Score(nats, error, self.better, counts, seed=self.seed, settings=settings, warnings=notes)
         name = "ELBO" if self.num == 1 else f"bound (num={self.num})"
         if levels is None:
             return {name: score}
@@ -132,13 +155,13 @@ class Bound:
         return {name: score, "bits/dim": replace(score, value=bits, error=bits_error, better="lower")}
 
 
-def _dequantised(x: Tensor, grain: float, rng: Rng) -> Tensor:
+def _dequantize(x: Tensor, grain: float, rng: Rng) -> Tensor:
     if not bool((x.abs() <= 1 + _OUTSIDE).all()):
         raise ValueError(f"Bound expects data with levels in [-1, 1], got values up to {float(x.abs().max()):g}")
     return x + grain * (rng.uniform("dequantise", x) - 0.5)
 
 
-def _added(a: Bounds, b: Bounds) -> Bounds:
+def _add(a: Bounds, b: Bounds) -> Bounds:
     if (a.levels, a.dim) != (b.levels, b.dim):
-        raise ValueError(f"Bound expects data of one kind, got levels and dimensions {a[1:]} and {b[1:]}")
+        raise ValueError(f"Bound expects all data to have the same levels and dimensions, got {a[1:]} and {b[1:]}")
     return Bounds(a.moments.merge(b.moments), a.levels, a.dim)

@@ -2,10 +2,11 @@ r"""Codebook: how many of its codes an autoencoder uses, and how evenly.
 
     usage = |{k: n_k > 0}| / K,   perplexity = exp(-sum_k p_k log p_k),   p_k = n_k / sum n
 
-n_k counts code k over all positions of all samples; both are whole numbers' functions, equal in any order. Perplexity
-is K where codes are used evenly and 1 where there is one.
+n_k counts the uses of code k over all positions of all samples. Both scores are functions of whole numbers, so the
+order of samples does not change them. The perplexity is K if all codes are used equally often and 1 if only one is
+used.
 
-Of several codebooks, a hierarchy's or a residual quantiser's, each is scored by itself, coarse to fine.
+Of several codebooks, as in a hierarchy or a residual quantiser, each is scored separately, coarse to fine.
 
 Shape letters: b batch, k codes, g groups.
 
@@ -21,40 +22,60 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["Codebook", "CodeCounts", "perplexity", "usage"]
+__all__ = ["Codebook", "CodeCounts", "perplexity", "measure_usage"]
 
 _GROUPS = 10
 
 
 class CodeCounts(NamedTuple):
-    """By group of samples, int64: number of samples, `g`, and for each codebook of uses of each code, `g k`."""
+    """Counts by group of samples, int64: of samples, `g`, and, for each codebook, of uses of each code, `g k`."""
 
     samples: Tensor
     codes: tuple[Tensor, ...]
 
 
-def usage(counts: Tensor) -> float:
-    """The share of codes that are used, from how often each is, `k`."""
+def measure_usage(counts: Tensor) -> float:
+    """The share of codes that are used, given how often each is, `k`.
+
+    Examples:
+        >>> measure_usage(torch.tensor([3, 0, 1, 0]))
+        0.5
+    """
     return int((counts > 0).sum()) / len(counts)
 
 
 def perplexity(counts: Tensor) -> float:
-    """The exponential of the entropy of codes, from how often each is used, `k`."""
+    """The exponential of the entropy of codes, given how often each is used, `k`.
+
+    Examples:
+        >>> round(perplexity(torch.tensor([5, 5, 0, 0])), 12)
+        2.0
+    """
     p = counts.double() / counts.sum()
     return float(torch.special.entr(p).sum().exp())
 
 
 class Codebook:
-    """Usage and perplexity of the codes that stand for the samples.
+    """Usage and perplexity of the codes that samples are encoded to.
 
-    Few samples leave codes unused: compare equal counts only. Errors are the delete-a-group jackknife's.
+    Few samples leave codes unused, so compare scores of equal numbers of samples only. Errors are those of the
+    delete-a-group jackknife.
 
     References:
         Neural Discrete Representation Learning (van den Oord et al., 2017), https://arxiv.org/abs/1711.00937
+
+    Examples:
+        Four samples that use two of four codes, equally often:
+
+        >>> from modkit import Rng
+        >>> metric, codes = Codebook(), torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0]]).repeat(2, 1)
+        >>> scores = metric.result(metric.update(metric.init(), "real", {"codes": codes}, torch.arange(4)), Rng(0))
+        >>> round(scores["perplexity"].value, 12), scores["codebook usage"].value
+        (2.0, 0.5)
     """
 
     needs = ("codes",)
@@ -62,31 +83,32 @@ class Codebook:
     better: Literal["higher"] = "higher"
 
     def init(self) -> CodeCounts | None:
-        """No samples."""
+        """Returns the state of no samples."""
         return None
 
     def update(
         self, state: CodeCounts | None, set: str, values: Mapping[str, Tensor | tuple[Tensor, ...]], indices: Tensor
     ) -> CodeCounts:
-        """The state with more samples: `codes`, how often each code stands for a sample, `b k` integers a codebook.
+        """Adds samples to the state: `codes`, how often a sample uses each code, `b k` integers for each codebook.
 
         Raises:
-            ValueError: If their number or the shape is another than before, or they are no counts.
+            ValueError: If the number of codebooks or codes differs from that of earlier samples, or a value is not a
+                count.
         """
         codes = values["codes"]
-        groups = groups_of(indices, _GROUPS)
-        books = tuple(_by_group(one, groups) for one in (codes if isinstance(codes, tuple) else (codes,)))
+        groups = assign_groups(indices, _GROUPS)
+        books = tuple(_sum_groups(one, groups) for one in (codes if isinstance(codes, tuple) else (codes,)))
         more = CodeCounts(groups.bincount(minlength=_GROUPS), books)
-        return more if state is None else _added(state, more)
+        return more if state is None else _add(state, more)
 
     def merge(self, a: CodeCounts | None, b: CodeCounts | None) -> CodeCounts | None:
-        """The state of both."""
-        return b if a is None else a if b is None else _added(a, b)
+        """Merges the states of disjoint samples."""
+        return b if a is None else a if b is None else _add(a, b)
 
     def result(self, state: CodeCounts | None, rng: Rng) -> dict[str, Score]:
-        """The scores `codebook usage` and `perplexity`, of several codebooks `perplexity, level 0` and so on.
+        """Computes the scores `codebook usage` and `perplexity`; `rng` is not used.
 
-        Draws nothing.
+        Of several codebooks the names end in the level: `perplexity, level 0`.
 
         Raises:
             ValueError: If there are no codes.
@@ -96,12 +118,12 @@ class Codebook:
         scores = {}
         for level, codes in enumerate(state.codes):
             place = f", level {level}" if len(state.codes) > 1 else ""
-            for name, score in (("codebook usage", usage), ("perplexity", perplexity)):
+            for name, score in (("codebook usage", measure_usage), ("perplexity", perplexity)):
                 scores[name + place] = self._score(score, state.samples, codes)
         return scores
 
     def _score(self, score: Callable[[Tensor], float], samples: Tensor, codes: Tensor) -> Score:
-        """A score of one codebook, from its counts by group, `g k`."""
+        """Computes a score of one codebook from its counts by group, `g k`."""
         total = codes.sum(0)
         few, present = int(total.sum()), [group for group in range(_GROUPS) if codes[group].any()]
         left_out = [score(total - codes[group]) for group in present if len(present) > 1]
@@ -112,23 +134,23 @@ class Codebook:
             self.better,
             {"real": int(samples.sum())},
             settings={"codes": len(total)},
-            warnings=() if few >= len(total) else (f"{few} positions cannot use all of {len(total)} codes",),
+            warnings=() if few >= len(total) else (f"only {few} positions, too few to use all {len(total)} codes",),
         )
 
 
-def _by_group(codes: Tensor, groups: Tensor) -> Tensor:
-    """The counts `b k` of samples summed by their groups, `g k`."""
+def _sum_groups(codes: Tensor, groups: Tensor) -> Tensor:
+    """Sums the counts of samples, `b k`, by group, `g k`."""
     codes = codes.detach().cpu()
     if codes.ndim != 2 or codes.is_floating_point() or bool((codes < 0).any()):
         received = f"{codes.dtype} of shape {tuple(codes.shape)}"
-        raise ValueError(f"Codebook expects codes as counts of shape (b, k), none negative, got {received}")
+        raise ValueError(f"Codebook expects codes as non-negative counts of shape (b, k), got {received}")
     zeros = torch.zeros(_GROUPS, codes.shape[1], dtype=torch.int64)
     return zeros.index_add_(0, groups, codes.to(torch.int64))
 
 
-def _added(a: CodeCounts, b: CodeCounts) -> CodeCounts:
+def _add(a: CodeCounts, b: CodeCounts) -> CodeCounts:
     sizes, others = ([codes.shape[1] for codes in one.codes] for one in (a, b))
     if sizes != others:
-        told = (", ".join(map(str, one)) for one in (sizes, others))
-        raise ValueError(f"Codebook expects one number of codes, got {' and '.join(told)}")
+        received = (", ".join(map(str, one)) for one in (sizes, others))
+        raise ValueError(f"Codebook expects the same number of codes in all samples, got {' and '.join(received)}")
     return CodeCounts(a.samples + b.samples, tuple(mine + more for mine, more in zip(a.codes, b.codes)))

@@ -1,9 +1,10 @@
-r"""Copying: whether samples lie nearer to the training set than held-out images do.
+r"""Copying: whether samples lie closer to the training set than held-out images do.
 
     copying = P(d(fake) < d(real)) - P(d(fake) > d(real)),   d(x) = min_t |x - t| over the training set
 
-This is the Mann-Whitney statistic of the two sets of distances, centred: 0 for held-out images, 1 for copies, and a
-share s of copies raises it by about s; below 0 samples are farther away than held-out images.
+This is the Mann-Whitney statistic of the two sets of distances, centred: 0 for held-out images and 1 for copies. If a
+share s of the samples are copies, it rises by about s. Below 0, samples are farther from the training set than held-out
+images.
 
 Shape letters: b batch, n m samples, d features.
 
@@ -19,72 +20,86 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from modkit.metrics.halves import SPLITS, half_error, smallest_half
-from modkit.metrics.neighbours import points, radii
-from modkit.metrics.store import Kept, Stores
+from modkit.metrics.halves import SPLITS, count_smallest_half, estimate_error
+from modkit.metrics.neighbours import compute_radii, prepare_points
+from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["Copying", "copying"]
+__all__ = ["Copying", "score_copying"]
 
 
-def copying(*, real: Tensor, fake: Tensor, train: Tensor) -> float:
-    """The copying score of features.
+def score_copying(*, real: Tensor, fake: Tensor, train: Tensor) -> float:
+    """Computes the copying score of features.
 
     Args:
         real: Features of held-out images, `n d`.
         fake: Features of samples, `m d`.
-        train: Features of training images.
+        train: Features of training images, `t d`.
 
     Raises:
-        ValueError: If shapes don't fit, a set is empty or a value is not finite.
+        ValueError: If shapes do not match, a set is empty or a value is not finite.
+
+    Examples:
+        >>> train = torch.tensor([[0.0], [10.0]])
+        >>> score_copying(real=torch.tensor([[1.0], [11.0]]), fake=train, train=train)
+        1.0
     """
     given = {"real": real, "fake": fake, "train": train}
     if not all(len(values) for values in given.values()):
         counts = {name: len(values) for name, values in given.items()}
         raise ValueError(f"copying expects samples of each set, got {counts}")
-    sets = points(**{name: (torch.arange(len(v)), v.detach().cpu()) for name, v in given.items()})
-    nearest = {name: radii(sets[name], [1], of=sets["train"])[1][:, 0] for name in ("real", "fake")}
-    return _centred(nearest["real"], nearest["fake"])
+    sets = prepare_points(**{name: (torch.arange(len(v)), v.detach().cpu()) for name, v in given.items()})
+    nearest = {name: compute_radii(sets[name], [1], of=sets["train"])[1][:, 0] for name in ("real", "fake")}
+    return _compare_distances(nearest["real"], nearest["fake"])
 
 
-class Copying(Kept):
-    """How much nearer to the training images samples are than held-out images are, in [-1, 1].
+class Copying(StoredMetric):
+    """How much closer samples are to the training images than held-out images are, in [-1, 1].
 
-    0 for held-out images, 1 for copies. Its error is of balanced half-samples of the three sets.
+    It is 0 for held-out images and 1 for copies. The error is estimated from balanced half-samples of the three sets.
 
     References:
         A Non-Parametric Test to Detect Data-Copying in Generative Models (Meehan et al., 2020), section 3,
         https://arxiv.org/abs/2004.05675
+
+    Examples:
+        >>> from modkit import Rng
+        >>> metric, state = Copying(), {}
+        >>> train = torch.tensor([[0.0], [10.0]])
+        >>> for name, x in {"real": train + 1, "fake": train, "train": train}.items():
+        ...     state = metric.update(state, name, {"features": x}, torch.arange(2))
+        >>> metric.result(state, Rng(0))["copying"].value
+        1.0
     """
 
     sets = ("real", "fake", "train")
-    better: Literal["lower", "higher"] | None = None  # neither nearer nor farther than held-out images
+    better: Literal["lower", "higher"] | None = None  # neither closer nor farther than held-out images
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """The score `copying`; draws nothing.
+        """Computes the score `copying`; `rng` is not used.
 
         Raises:
             ValueError: If a set has fewer than two samples.
         """
-        sets = points(**self.rows(state))
-        nearest = {name: radii(sets[name], [1], of=sets["train"])[1] for name in ("real", "fake")}
-        value = _centred(nearest["real"][:, 0], nearest["fake"][:, 0])
+        sets = prepare_points(**self.rows(state))
+        nearest = {name: compute_radii(sets[name], [1], of=sets["train"])[1] for name in ("real", "fake")}
+        value = _compare_distances(nearest["real"][:, 0], nearest["fake"][:, 0])
         error = None
-        if min(smallest_half(each.sides) for each in sets.values()):
+        if min(count_smallest_half(each.sides) for each in sets.values()):
             pairs = []
             for column in range(1, SPLITS + 1):
                 halves = [
                     [each[sets[name].sides[:, column] == side, column] for name, each in nearest.items()]
                     for side in (True, False)
                 ]
-                pairs.append((_centred(*halves[0]), _centred(*halves[1])))
-            error = half_error(pairs)
+                pairs.append((_compare_distances(*halves[0]), _compare_distances(*halves[1])))
+            error = estimate_error(pairs)
         counts = {name: len(each.sides) for name, each in sets.items()}
         return {"copying": Score(value, error, self.better, counts)}
 
 
-def _centred(real: Tensor, fake: Tensor) -> float:
+def _compare_distances(real: Tensor, fake: Tensor) -> float:
     """P(fake < real) - P(fake > real)."""
     ordered = real.sort().values
     fake = fake.contiguous()

@@ -1,9 +1,10 @@
 r"""The cost of sampling: time, network evaluations, arithmetic and size.
 
     samples/s = B / median(seconds for a batch of B),   latency = median(seconds for one sample)
-    error of a median of r timings = sqrt(pi / (2 r)) std,  relative to it also that of a rate
+    error of a median of r timings = sqrt(pi / (2 r)) std;   a rate has the same relative error
 
-Times are those of the model as it is, on its device; the rest is counted on a few samples, and depends on no clock.
+Times are measured with the model as it is, on its device. Everything else is counted on a few samples and does not
+depend on a clock.
 
 Shape letters: b batch.
 """
@@ -21,33 +22,38 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.evaluations import counting_evaluations
-from modkit.metrics.flops import operations
+from modkit.metrics.evaluations import count_evaluations
+from modkit.metrics.flops import count_operations
 from modkit.models.model import Model
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["Cost", "Timing", "device_name", "median"]
+__all__ = ["Cost", "Timing", "get_device_name", "median"]
 
 _COUNTED = 2  # samples to count evaluations and FLOPs on
 
 
 class Timing(NamedTuple):
-    """A median of repeated measurements and its standard error, None of a single one."""
+    """The median of repeated measurements and its standard error, which is None for a single measurement."""
 
     value: float
     error: float | None
 
 
 def median(values: Sequence[float]) -> Timing:
-    """The median of at least one value, and the standard error that it has of normal values."""
+    """The median of one or more values, and its standard error if the values are normal.
+
+    Examples:
+        >>> median([1.0, 5.0, 3.0]).value
+        3.0
+    """
     if len(values) < 2:
         return Timing(statistics.median(values), None)
     return Timing(statistics.median(values), math.sqrt(math.pi / (2 * len(values))) * statistics.stdev(values))
 
 
-def device_name(device: torch.device) -> str:
-    """What a device is called: the GPU's name, or the processor's."""
+def get_device_name(device: torch.device) -> str:
+    """Returns the name of a device: that of the GPU, or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
@@ -59,15 +65,24 @@ def device_name(device: torch.device) -> str:
 class Cost:
     """Samples per second, latency, network evaluations and GFLOPs a sample, and parameters.
 
-    `NFE` is left out where no part of the model says that it is a network, generator or decoder. `GFLOPs` counts a
-    multiplication and an addition as 2, and names in its details the operators that it knows no formula for.
+    `NFE` is omitted if no part of the model is a network, a generator or a decoder. `GFLOPs` counts a multiplication
+    and an addition as 2; its details name the operators for which there is no formula.
 
     Args:
-        batch_size: Samples a batch for `samples/s`.
-        repeats: Timings of each, after one that is thrown away.
+        batch_size: Samples per batch for `samples/s`.
+        repeats: Number of timings of each kind, after one that is discarded.
 
     Raises:
         ValueError: If `batch_size` or `repeats` is not positive.
+
+    Examples:
+        >>> from modkit import TensorType
+        >>> from modkit.models import GAN
+        >>> metric = Cost(batch_size=2, repeats=1)
+        >>> model = GAN(TensorType((2,)), generator="mlp", discriminator="mlp")
+        >>> scores = metric.result(metric.update(metric.init(), "fake", {"model": model}, torch.arange(2)), Rng(0))
+        >>> scores["NFE"].value
+        1.0
     """
 
     needs = ("model",)
@@ -81,49 +96,49 @@ class Cost:
         self.repeats = repeats
 
     def init(self) -> Model | None:
-        """No model."""
+        """Returns the state without a model."""
         return None
 
     def update(self, state: Model | None, set: str, values: Mapping[str, Any], indices: Tensor) -> Model:
-        """The model."""
+        """Returns the model."""
         model: Model = values["model"]
         return model
 
     def merge(self, a: Model | None, b: Model | None) -> Model | None:
-        """The model of either."""
+        """Returns the model of either state."""
         return b if a is None else a
 
     def result(self, state: Model | None, rng: Rng) -> dict[str, Score]:
-        """`samples/s`, `latency (s)`, `NFE`, `GFLOPs` and `parameters`; draws samples of its own.
+        """Computes `samples/s`, `latency (s)`, `NFE`, `GFLOPs` and `parameters`, from samples that it draws itself.
 
         Raises:
             ValueError: If there is no model, or it cannot be sampled.
         """
         if state is None:
-            raise ValueError("Cost expects a Model that makes samples of 'fake', got none")
-        with counting_evaluations(state) as evaluations:
-            counted = operations(lambda: state.sample(_COUNTED, seed=rng.at("counted").integer()))
-        batch = self._timed(state, self.batch_size, rng.at("batch"))
-        single = self._timed(state, 1, rng.at("single"))
+            raise ValueError("Cost expects a Model to sample, got none")
+        with count_evaluations(state) as evaluations:
+            counted = count_operations(lambda: state.sample(_COUNTED, seed=rng.at("counted").draw_seed()))
+        batch = self._measure_seconds(state, self.batch_size, rng.at("batch"))
+        single = self._measure_seconds(state, 1, rng.at("single"))
         rate = self.batch_size / batch.value
         rate_error = None if batch.error is None else rate * batch.error / batch.value
-        ran, ops = _settings(state, self.batch_size), {"ops": list(counted.custom)}
+        ran, ops = _describe_settings(state, self.batch_size), {"ops": list(counted.custom)}
         scores = {
             "samples/s": Score(rate, rate_error, "higher", settings=ran, details=ops),
             "latency (s)": Score(single.value, single.error, "lower", settings=ran | {"batch size": 1}, details=ops),
         }
-        if (nfe := evaluations.per_sample(_COUNTED)) is not None:
+        if (nfe := evaluations.count_per_sample(_COUNTED)) is not None:
             scores["NFE"] = Score(nfe, None, "lower")
         uncounted = {"uncounted": list(counted.uncounted)}
         scores["GFLOPs"] = Score(counted.flops / _COUNTED / 1e9, None, "lower", details=uncounted)
         scores["parameters"] = Score(sum(one.numel() for one in state.parameters()), None, "lower")
         return scores
 
-    def _timed(self, model: Model, num: int, rng: Rng) -> Timing:
-        """Seconds that `num` samples in one batch take."""
+    def _measure_seconds(self, model: Model, num: int, rng: Rng) -> Timing:
+        """Measures the seconds that it takes to draw `num` samples in one batch."""
         seconds = []
         for repeat in range(self.repeats + 1):
-            seed = rng.at(repeat).integer()
+            seed = rng.at(repeat).draw_seed()
             _synchronize(model.device)
             start = time.perf_counter()
             model.sample(num, seed=seed, batch_size=num)
@@ -137,11 +152,11 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _settings(model: Model, batch_size: int) -> dict[str, Any]:
-    """What times depend on."""
+def _describe_settings(model: Model, batch_size: int) -> dict[str, Any]:
+    """Returns what times depend on."""
     dtype = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
     return {
-        "device": device_name(model.device),
+        "device": get_device_name(model.device),
         "threads": torch.get_num_threads(),
         "batch size": batch_size,
         "dtype": str(dtype).removeprefix("torch."),

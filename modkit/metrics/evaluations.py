@@ -1,10 +1,10 @@
-"""Network evaluations: how often a model's networks are run to make one sample (NFE).
+"""Network evaluations: how often a model's networks run to draw one sample (NFE).
 
-    NFE = sum over calls of (rows of the call) / (samples made)
+    NFE = sum over calls of (rows of the call) / (samples drawn)
 
-Networks, generators and priors' networks count; where none of them runs, decoders do. A generator's sample costs 1, a
-sampler of n steps n, guidance twice that whether it calls twice or doubles the batch, and a token from a cache 1. A
-part inside another of those counts once, with the outer one.
+Networks, generators and networks of priors count; if none of them runs, decoders do. A sample costs 1 with a generator,
+n with a sampler of n steps, twice as many with guidance (whether it calls the network twice or doubles the batch), and
+each token costs 1 with a cache. A part inside another part that counts is counted once, with the outer part.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Evaluations", "counting_evaluations"]
+__all__ = ["Evaluations", "count_evaluations"]
 
 _COUNTED = (("network", "generator", "prior-network"), ("decoder",))
 _METHODS = {"prior-network": ("forward", "step")}  # else `forward` alone; a step makes a token from a cache
 
 
 class Evaluations:
-    """Rows at which a model's networks have been evaluated."""
+    """Counts the rows on which a model's networks are evaluated."""
 
     def __init__(self) -> None:
         self._rows = [0] * len(_COUNTED)
         self._running = [0] * len(_COUNTED)
 
-    def per_sample(self, num: int) -> float | None:
-        """Evaluations for each of `num` samples, or None where no part ran that counts."""
+    def count_per_sample(self, num: int) -> float | None:
+        """The evaluations per sample of `num` samples, or None if no part that counts has run."""
         return next((rows / num for rows in self._rows if rows), None)
 
-    def counting(self, group: int, method: Callable[..., Any]) -> Callable[..., Any]:
-        """`method`, adding the rows of its calls to a group of kinds."""
+    def count_calls(self, group: int, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Wraps a method so that the rows of its calls are added to a group of kinds."""
 
         @wraps(method)
         def counted(*args: Any, **kwargs: Any) -> Any:
@@ -51,10 +51,10 @@ class Evaluations:
 
 
 @contextmanager
-def counting_evaluations(model: nn.Module) -> Iterator[Evaluations]:
-    """Counts what runs within it, compiled modules uncompiled.
+def count_evaluations(model: nn.Module) -> Iterator[Evaluations]:
+    """Counts the evaluations that run within the context; compiled modules run uncompiled.
 
-    What a part is it says itself: the modules that a spec builds carry their kind, as `.origin.kind`.
+    Modules that are built from a spec state their kind as `.origin.kind`.
     """
     evaluations = Evaluations()
     with ExitStack() as stack:
@@ -63,13 +63,14 @@ def counting_evaluations(model: nn.Module) -> Iterator[Evaluations]:
             kind = getattr(getattr(module, "origin", None), "kind", None)
             for group, kinds in enumerate(_COUNTED):
                 for name in _METHODS.get(kind, ("forward",)) if kind in kinds else ():
-                    stack.enter_context(_replaced(module, name, evaluations.counting(group, getattr(module, name))))
+                    counted = evaluations.count_calls(group, getattr(module, name))
+                    stack.enter_context(_replace_method(module, name, counted))
         yield evaluations
 
 
 @contextmanager
-def _replaced(module: nn.Module, name: str, method: Callable[..., Any]) -> Iterator[None]:
-    """Puts a method in the place of a module's own; hooks would miss `step`, and calls of `forward` itself."""
+def _replace_method(module: nn.Module, name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """Replaces a module's method; hooks would miss `step` and direct calls of `forward`."""
     own = vars(module).get(name)
     setattr(module, name, method)
     try:
@@ -81,9 +82,9 @@ def _replaced(module: nn.Module, name: str, method: Callable[..., Any]) -> Itera
 
 
 def _rows(given: Iterable[Any]) -> int:
-    """The rows of the first batch among what was given: x, z or codes; a cache has other leading sizes."""
+    """Counts the rows of the first batch among the arguments (x, z or codes); a cache has other leading sizes."""
     for value in given:
         level = value[0] if isinstance(value, tuple) and value else value
         if isinstance(level, Tensor) and level.ndim:
             return len(level)
-    raise ValueError("Evaluations expects networks to be given a batch, got a call without any")
+    raise ValueError("Evaluations expects networks to be called with a batch, got a call without one")

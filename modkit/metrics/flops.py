@@ -1,8 +1,8 @@
-"""Operations: the FLOPs of a piece of work, and the operators that these leave out.
+"""Operations: the FLOPs of a computation, and the operators that they leave out.
 
-torch's counter knows products and convolutions, a multiplication and an addition being 2. It knows neither the CPU's
-fused attention nor operators inside compiled code, so attention is spelled out in products and nothing runs compiled.
-Pointwise arithmetic is left out throughout; any other operator that computes and has no formula is named.
+torch's counter covers products and convolutions, and counts a multiplication and an addition as 2. It covers neither
+the CPU's fused attention nor operators inside compiled code, so attention is decomposed into products and nothing runs
+compiled. Pointwise arithmetic is never counted; other operators that compute values and have no formula are named.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-__all__ = ["Operations", "operations"]
+__all__ = ["Operations", "count_operations"]
 
 _OWN = ("aten", "prim")
 _MOVES = frozenset(
@@ -26,16 +26,16 @@ _MOVES = frozenset(
         "slice_scatter stack take upsample_nearest1d upsample_nearest2d upsample_nearest3d zero_"
     ).split()
 )
-"""Operators that make, move or copy values, and compute none."""
+"""Operators that allocate, move or copy values without computing any."""
 
 
 class Operations(NamedTuple):
-    """What was computed.
+    """The operations of a computation.
 
     Args:
         flops: Floating-point operations of all operators that have a formula.
-        uncounted: Names of the operators that compute and have none, sorted.
-        custom: Names of those that are not torch's own, sorted.
+        uncounted: Sorted names of the operators that compute values and have no formula.
+        custom: Sorted names of the operators that torch does not define.
     """
 
     flops: int
@@ -43,8 +43,13 @@ class Operations(NamedTuple):
     custom: tuple[str, ...]
 
 
-def operations(work: Callable[[], object]) -> Operations:
-    """Runs `work` and counts its operations."""
+def count_operations(work: Callable[[], object]) -> Operations:
+    """Runs `work` and counts its operations.
+
+    Examples:
+        >>> count_operations(lambda: torch.ones(2, 3) @ torch.ones(3, 4)).flops
+        48
+    """
     seen = _Seen()
     counter = FlopCounterMode(display=False)
     with torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
@@ -56,7 +61,7 @@ def operations(work: Callable[[], object]) -> Operations:
 
 
 class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps every operator that runs."""
+    """Records every operator that runs."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

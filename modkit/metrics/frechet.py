@@ -1,12 +1,12 @@
-r"""Fréchet distance between two sets of features, each taken for a Gaussian.
+r"""Fréchet distance between two sets of features, each modelled as a Gaussian.
 
     FD = |m_1 - m_2|^2 + tr C_1 + tr C_2 - 2 tr (C_1 C_2)^(1/2)
     tr (C_1 C_2)^(1/2) = |F_1^T F_2|_*        for any factors C = F F^T
 
-The nuclear norm |.|_* is the sum of singular values. F is the Cholesky factor where the covariance has full rank, else
-the scaled eigenvectors of its correlations, without those that rounding alone has made non-zero; of n <= d samples at
-hand it is the centred data, X_c^T / sqrt(n - 1). `sqrtm` of the product is slower and, on singular covariances, wrong
-in the fifth digit.
+The nuclear norm |.|_* is the sum of singular values. F is the Cholesky factor if the covariance has full rank.
+Otherwise it consists of the scaled eigenvectors of the correlations, without those whose eigenvalues are non-zero only
+by rounding; given n <= d samples, it is the centred data, X_c^T / sqrt(n - 1). `sqrtm` of the product would be slower
+and, for singular covariances, wrong in the fifth digit.
 
 Shape letters: n samples, d features, r rank.
 
@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.metrics.moments import Gaussian, Moments
 from modkit.rng import Rng
 from modkit.types import Score
@@ -34,20 +34,20 @@ __all__ = [
     "FrechetDistance",
     "FrechetState",
     "factor",
-    "factor_distance",
+    "compute_distance",
     "frechet_distance",
-    "rank_warning",
+    "warn_of_rank",
 ]
 
 _EPS = torch.finfo(torch.float64).eps
-_ROUNDING = 1e-12  # what a distance may be off by, in tr C
-_INDEFINITE = 1e-6  # a covariance's negative eigenvalue, in its largest: what float32 statistics are off by
+_ROUNDING = 1e-12  # error of a distance, relative to tr C
+_INDEFINITE = 1e-6  # negative eigenvalue of a covariance relative to its largest: rounding of float32 statistics
 
 Statistics = Gaussian | Moments | Tensor
 
 
 class Factor(NamedTuple):
-    """A Gaussian as its mean, `d`, and F, `d r`, with C = F F^T; log |det F| where F is square."""
+    """A Gaussian, as its mean, `d`, and F, `d r`, with C = F F^T; log |det F| if F is a Cholesky factor."""
 
     mean: Tensor
     columns: Tensor
@@ -55,62 +55,69 @@ class Factor(NamedTuple):
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
-    """The Fréchet distance between two sets: features, `n d`, their moments, or mean and covariance.
+    """Computes the Fréchet distance between two sets: features, `n d`, their moments, or mean and covariance.
 
-    Warns where a set has no more samples than features, since the distance is then far too high.
+    Warns if a set has no more samples than features, because the distance is then far too high.
 
     Raises:
         ValueError: If a set has fewer than two samples, the numbers of features differ, or a given covariance is not
             positive semi-definite.
         ArithmeticError: If the distance is more negative than rounding explains.
+
+    Examples:
+        Two samples at 0 and 2, and the same moved by 3: equal covariances, means 3 apart.
+
+        >>> x = torch.tensor([[0.0], [2.0]])
+        >>> round(frechet_distance(x, x + 3), 12)
+        9.0
     """
     for one in (a, b):
         count, dim = (one.shape[0], one.shape[-1]) if isinstance(one, Tensor) else (one.count, len(one.mean))
-        for text in rank_warning("a set", count, dim):
+        for text in warn_of_rank("a set", count, dim):
             warnings.warn(text, stacklevel=2)
-    return factor_distance(factor(a), factor(b))
+    return compute_distance(factor(a), factor(b))
 
 
 def factor(statistics: Statistics) -> Factor:
-    """The mean of a set and the factor F of its covariance.
+    """Computes the mean of a set and the factor F of its covariance.
 
     Raises:
-        ValueError: If it has fewer than two samples or is not positive semi-definite.
+        ValueError: If it has fewer than two samples, or its covariance is not positive semi-definite.
     """
     if isinstance(statistics, Tensor):
         if statistics.ndim == 2 and 2 <= len(statistics) <= statistics.shape[1]:
-            return _data_factor(statistics.detach().to("cpu", torch.float64))
-        statistics = Moments.of(statistics)
-    gaussian = statistics.gaussian() if isinstance(statistics, Moments) else statistics
+            return _factor_samples(statistics.detach().to("cpu", torch.float64))
+        statistics = Moments.from_samples(statistics)
+    gaussian = statistics.to_gaussian() if isinstance(statistics, Moments) else statistics
     dim = len(gaussian.mean)
     if gaussian.count is None or gaussian.count > dim:
         columns, failed = torch.linalg.cholesky_ex(gaussian.covariance)
         pivots = columns.diagonal().square()
         if not failed and bool((pivots > dim * _EPS * gaussian.covariance.diagonal()).all()):
             return Factor(gaussian.mean, columns, float(pivots.log().sum()) / 2)
-    return Factor(gaussian.mean, _eigenvectors(gaussian.covariance, gaussian.count))
+    return Factor(gaussian.mean, _decompose(gaussian.covariance, gaussian.count))
 
 
-def factor_distance(a: Factor, b: Factor) -> float:
-    """The Fréchet distance between two Gaussians.
+def compute_distance(a: Factor, b: Factor) -> float:
+    """Computes the Fréchet distance between two Gaussians.
 
     Raises:
         ValueError: If the numbers of features differ.
         ArithmeticError: If the distance is more negative than rounding explains.
     """
     if len(a.mean) != len(b.mean):
-        raise ValueError(f"frechet_distance expects one number of features, got {len(a.mean)} and {len(b.mean)}")
+        raise ValueError(f"frechet_distance expects sets of as many features, got {len(a.mean)} and {len(b.mean)}")
     traces = float(a.columns.square().sum()), float(b.columns.square().sum())
     log_det = None if a.log_det is None or b.log_det is None else a.log_det + b.log_det
-    norm = _nuclear_norm(a.columns.T @ b.columns, log_det)
+    norm = _compute_nuclear_norm(a.columns.T @ b.columns, log_det)
     distance = float((a.mean - b.mean).square().sum()) + sum(traces) - 2 * norm
     if not distance >= -_ROUNDING * max(traces):
         raise ArithmeticError(f"frechet_distance expects at least 0 within rounding, got {distance} of {sum(traces)}")
     return distance
 
 
-def rank_warning(name: str, count: int | None, dim: int) -> tuple[str, ...]:
-    """What a reader must know where `count` samples can't fill `dim` dimensions; else nothing."""
+def warn_of_rank(name: str, count: int | None, dim: int) -> tuple[str, ...]:
+    """Returns a warning if there are too few samples for a covariance of full rank in `dim` dimensions."""
     if count is None or count > dim:
         return ()
     return (f"{name} has {count} samples of {dim} features: its covariance is singular and the distance far too high",)
@@ -118,26 +125,35 @@ def rank_warning(name: str, count: int | None, dim: int) -> tuple[str, ...]:
 
 @dataclass
 class FrechetState:
-    """Moments of each group of samples by set, and statistics that were given in a set's place."""
+    """The moments of each group of samples, by set, and statistics that are given instead of a set."""
 
     groups: dict[str, list[Moments]] = field(default_factory=dict)
     given: dict[str, Gaussian] = field(default_factory=dict)
 
 
 class FrechetDistance:
-    """Distance between the Gaussians of two sets of features: FID where these are Inception's.
+    """Fréchet distance between the Gaussians of two sets of features; with Inception's features it is the FID.
 
-    Its standard error is the delete-a-group jackknife's, one set at a time. Moments are kept for each group, O(G d^2).
+    The standard error is the delete-a-group jackknife's, one set at a time. It stores the moments of each group, O(G
+    d^2).
 
     References:
         GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017), eq. 6, https://arxiv.org/abs/1706.08500
 
     Args:
-        groups: Number G of groups of samples for the standard error; 1: no error, and the least memory. None: 10 up to
-            1,024 features, 5 above (336 MB for two sets at 2,048; the error is then itself known to a third).
+        groups: Number G of groups of samples for the standard error. 1 gives no error and takes the least memory; None
+            is 10 groups up to 1,024 features and 5 above (336 MB for two sets of 2,048 features; the error itself is
+            then accurate to about a third).
 
     Raises:
         ValueError: If `groups` is not positive.
+
+    Examples:
+        >>> metric, x = FrechetDistance(), torch.tensor([[0.0], [2.0]])
+        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(2))
+        >>> state = metric.update(state, "fake", {"features": x + 3}, torch.arange(2))
+        >>> round(metric.result(state, Rng(0))["FD"].value, 12)
+        9.0
     """
 
     needs = ("features",)
@@ -150,48 +166,48 @@ class FrechetDistance:
         self.groups = groups
 
     def init(self) -> FrechetState:
-        """No samples."""
+        """Returns the state of no samples."""
         return FrechetState()
 
     def given(self, state: FrechetState, set: str, statistics: Gaussian) -> FrechetState:
-        """The state with mean and covariance in the place of a set's samples, which then have no error."""
+        """Adds the mean and covariance of a set instead of its samples; they are taken as exact."""
         state.given[set] = statistics
         return state
 
     def update(self, state: FrechetState, set: str, values: Mapping[str, Tensor], indices: Tensor) -> FrechetState:
-        """The state, in place, with more samples of a set: `features`, `b d`.
+        """Adds samples of a set to the state, in place: `features`, `b d`.
 
         Raises:
-            ValueError: If the shape is another than before or a value is not finite.
+            ValueError: If the shape differs from that of earlier samples or a value is not finite.
         """
         x = values["features"]
         if x.ndim != 2:
             raise ValueError(f"FrechetDistance expects features of shape (b, d), got {tuple(x.shape)}")
-        groups = state.groups.setdefault(set, [Moments(x.shape[1]) for _ in range(self._num(x.shape[1]))])
-        group = groups_of(indices, len(groups))
+        groups = state.groups.setdefault(set, [Moments(x.shape[1]) for _ in range(self._choose_num(x.shape[1]))])
+        group = assign_groups(indices, len(groups))
         for index, moments in enumerate(groups):
             moments.update(x[(group == index).to(x.device)])
         return state
 
     def merge(self, a: FrechetState, b: FrechetState) -> FrechetState:
-        """The state of both, which are used up."""
+        """Merges two states, which must not be used afterwards."""
         merged = FrechetState({**b.groups, **a.groups}, {**b.given, **a.given})
         for name in a.groups.keys() & b.groups.keys():
             merged.groups[name] = [x.merge(y) for x, y in zip(a.groups[name], b.groups[name], strict=True)]
         return merged
 
     def result(self, state: FrechetState, rng: Rng) -> dict[str, Score]:
-        """The score `FD`; draws nothing.
+        """Computes the score `FD`; `rng` is not used.
 
         Raises:
             ValueError: If a set is missing or has fewer than two samples.
         """
-        real, fake = self._side(state, "real"), self._side(state, "fake")
+        real, fake = self._make_gaussian(state, "real"), self._make_gaussian(state, "fake")
         factors = factor(real), factor(fake)
-        value = factor_distance(*factors)
+        value = compute_distance(*factors)
         variances = (
-            _variance(value, state.groups.get("real", []), "real" in state.given, factors[1]),
-            _variance(value, state.groups.get("fake", []), "fake" in state.given, factors[0]),
+            _estimate_variance(value, state.groups.get("real", []), "real" in state.given, factors[1]),
+            _estimate_variance(value, state.groups.get("fake", []), "fake" in state.given, factors[0]),
         )
         sides = {"real": real, "fake": fake}
         score = Score(
@@ -199,25 +215,25 @@ class FrechetDistance:
             standard_error(*variances),
             self.better,
             {name: side.count or 0 for name, side in sides.items()},
-            settings={"groups": self._num(len(real.mean))},
-            warnings=tuple(t for name, side in sides.items() for t in rank_warning(name, side.count, len(side.mean))),
+            settings={"groups": self._choose_num(len(real.mean))},
+            warnings=tuple(t for name, side in sides.items() for t in warn_of_rank(name, side.count, len(side.mean))),
         )
         return {"FD": score}
 
-    def _num(self, dim: int) -> int:
+    def _choose_num(self, dim: int) -> int:
         return self.groups or (10 if dim <= 1024 else 5)
 
-    def _side(self, state: FrechetState, name: str) -> Gaussian:
+    def _make_gaussian(self, state: FrechetState, name: str) -> Gaussian:
         if name in state.given:
             return state.given[name]
         groups = [moments for moments in state.groups.get(name, []) if moments.count]
         if not groups:
             raise ValueError(f"FrechetDistance expects samples of {name!r}, got none")
-        return _merged(groups).gaussian()
+        return _merge(groups).to_gaussian()
 
 
-def _variance(value: float, groups: Sequence[Moments], given: bool, other: Factor) -> float | None:
-    """The jackknife variance over one set's groups, the other set being whole."""
+def _estimate_variance(value: float, groups: Sequence[Moments], given: bool, other: Factor) -> float | None:
+    """The jackknife variance over the groups of one set; no group of the other set is left out."""
     if given:
         return 0.0
     groups = [moments for moments in groups if moments.count]
@@ -225,24 +241,24 @@ def _variance(value: float, groups: Sequence[Moments], given: bool, other: Facto
         return None
     left_out = []
     for index in range(len(groups)):
-        rest = _merged([*groups[:index], *groups[index + 1 :]])
-        left_out.append(factor_distance(factor(rest), other))
+        rest = _merge([*groups[:index], *groups[index + 1 :]])
+        left_out.append(compute_distance(factor(rest), other))
     return jackknife_variance(value, left_out, [moments.count for moments in groups])
 
 
-def _merged(groups: Sequence[Moments]) -> Moments:
+def _merge(groups: Sequence[Moments]) -> Moments:
     merged = groups[0]
     for moments in groups[1:]:
         merged = merged.merge(moments)
     return merged
 
 
-def _nuclear_norm(x: Tensor, log_det: float | None) -> float:
-    """The sum of singular values: roots of the eigenvalues of x^T x where these give as many digits, in half the time.
+def _compute_nuclear_norm(x: Tensor, log_det: float | None) -> float:
+    """The sum of singular values, from the eigenvalues of x^T x (twice as fast) if those are accurate enough.
 
-    Eigenvalues off by some e leave the sum off by e sum(1 / (4 lambda))^(1/2), errors being independent. At most, e is
-    eps lambda_1 (a quarter of it, as measured). The eigenvalues' product, known from `log_det`, shows e itself, if only
-    by one draw: the sum of log lambda is off by e sum(1 / lambda^2)^(1/2). Both must be small.
+    Independent errors e of the eigenvalues lambda change the sum by e sum(1 / (4 lambda))^(1/2). At most, e is eps
+    lambda_1 (a quarter of that, as measured). The product of the eigenvalues, known from `log_det`, gives an estimate
+    of e, though from one draw only: the sum of log lambda is wrong by e sum(1 / lambda^2)^(1/2). Both must be small.
     """
     if log_det is not None:
         eigenvalues = torch.linalg.eigvalsh(x.T @ x)
@@ -256,18 +272,18 @@ def _nuclear_norm(x: Tensor, log_det: float | None) -> float:
     return float(torch.linalg.svdvals(x).sum())
 
 
-def _data_factor(x: Tensor) -> Factor:
+def _factor_samples(x: Tensor) -> Factor:
     if not bool(torch.isfinite(x).all()):
         raise ValueError("frechet_distance expects finite features, got NaN or infinity")
     mean = x.mean(0)
     return Factor(mean, (x - mean).T / (len(x) - 1) ** 0.5)
 
 
-def _eigenvectors(covariance: Tensor, count: int | None) -> Tensor:
-    """D V sqrt(lambda), `d r`, of the correlations V lambda V^T between features of standard deviations D.
+def _decompose(covariance: Tensor, count: int | None) -> Tensor:
+    """D V sqrt(lambda), `d r`, where V lambda V^T are the correlations of features with standard deviations D.
 
-    Dead features drop out; so do eigenvalues past the rank n - 1, and those within rounding of zero, which the most
-    negative one gauges.
+    Features without variance are left out. So are eigenvalues beyond the rank n - 1, and eigenvalues that rounding may
+    have made non-zero; the most negative eigenvalue shows how large these can be.
 
     Raises:
         ValueError: If the covariance is not positive semi-definite.

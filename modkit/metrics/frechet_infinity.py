@@ -1,4 +1,4 @@
-r"""Fréchet distance extrapolated to endless samples, without the bias that grows as samples get fewer.
+r"""Fréchet distance extrapolated to infinitely many samples, without the bias of finitely many.
 
     FD(n_i) = FD_inf + c / n_i,   15 sizes n_i up to N, by least squares
 
@@ -16,39 +16,48 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from modkit.metrics.frechet import Factor, factor, factor_distance
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.frechet import Factor, compute_distance, factor
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.metrics.moments import Moments
-from modkit.metrics.store import Kept, Stores
+from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
 __all__ = ["FrechetInfinity"]
 
-Curve = list[tuple[float, Factor]]  # 1/n of the samples left in, or 0 where none are taken away, and their Gaussian
+Curve = list[tuple[float, Factor]]  # 1/n of a subset, or 0 for a whole set, and the subset's Gaussian
 
 _GROUPS = 10
-_ERROR_DIM = 256  # features above which an error (20 more curves) would cost too much
+_ERROR_DIM = 256  # number of features above which the error (20 more curves) would cost too much
 
 
-class FrechetInfinity(Kept):
-    """The Fréchet distance at 1/N = 0, from its values on random subsets.
+class FrechetInfinity(StoredMetric):
+    """The Fréchet distance at 1/N = 0, extrapolated from its values on random subsets.
 
-    Subsets are drawn without replacement, each within the next, so that all cost one pass. An intercept scatters far
-    more than a distance. Its standard error is the delete-a-group jackknife's up to 256 features, above them None.
+    Subsets are drawn without replacement and nested, so that all together take one pass. The extrapolated value varies
+    far more than a distance does. The standard error is the delete-a-group jackknife's up to 256 features, and None
+    above.
 
     References:
         Effectively Unbiased FID and Inception Score and where to find them (Chong and Forsyth, 2020), section 4,
         https://arxiv.org/abs/1911.07023
 
     Args:
-        num_sizes: Number of sizes, evenly spaced.
-        lowest: The smallest size; at most half of the samples.
-        of: What is made smaller: `fake`, against all real samples, as the authors do, which leaves the bias of the
-            real samples in; or `both`, which leaves none.
+        num_sizes: Number of subset sizes, evenly spaced.
+        lowest: The smallest size; at most half of the samples are used for it.
+        of: Which sets are subsampled: `fake`, against all real samples, as the authors do, which keeps the bias of the
+            real samples; or `both`, which has no such bias.
 
     Raises:
         ValueError: If there are fewer than two sizes, the smallest has fewer than two samples, or `of` is unknown.
+
+    Examples:
+        >>> metric = FrechetInfinity(num_sizes=4, lowest=50, of="both")
+        >>> x = Rng(0).normal("x", torch.empty(400, 2))
+        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(400))
+        >>> state = metric.update(state, "fake", {"features": x + 3}, torch.arange(400))
+        >>> bool(abs(metric.result(state, Rng(0))["FD∞"].value - 18) < 2)
+        True
     """
 
     better: Literal["lower"] = "lower"
@@ -61,7 +70,7 @@ class FrechetInfinity(Kept):
         self.num_sizes, self.lowest, self.of = num_sizes, lowest, of
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """The score `FD∞`.
+        """Computes the score `FD∞`; `rng` draws the subsets.
 
         Raises:
             ValueError: If a set has fewer than eight samples.
@@ -69,59 +78,61 @@ class FrechetInfinity(Kept):
         rows, groups = {}, {}
         for name, (indices, values) in self.rows(state, least=8).items():
             order = rng.uniform(name, torch.empty(1, len(indices)))[0].argsort(stable=True)
-            rows[name], groups[name] = values[order], groups_of(indices[order], _GROUPS)
-        curves = {name: self._curve(rows[name], groups[name] >= 0, shrinks=self._shrinks(name)) for name in self.sets}
-        value = _intercept(curves["real"], curves["fake"])
+            rows[name], groups[name] = values[order], assign_groups(indices[order], _GROUPS)
+        curves = {
+            name: self._make_curve(rows[name], groups[name] >= 0, shrinks=self._shrinks(name)) for name in self.sets
+        }
+        value = _fit_intercept(curves["real"], curves["fake"])
         variances = [
-            self._variance(value, rows[name], groups[name], self._shrinks(name), curves[other])
+            self._estimate_variance(value, rows[name], groups[name], self._shrinks(name), curves[other])
             for name, other in (("real", "fake"), ("fake", "real"))
         ]
         counts = {name: len(values) for name, values in rows.items()}
-        sizes = self._sizes(counts["fake"])
-        warnings = _warnings(min(sizes), rows["fake"].shape[1])
+        sizes = self._choose_sizes(counts["fake"])
+        warnings = _make_warnings(min(sizes), rows["fake"].shape[1])
         settings = {"sizes": sizes, "of": self.of}
         error = standard_error(*variances)
         return {"FD∞": Score(value, error, self.better, counts, settings=settings, warnings=warnings)}
 
-    def _sizes(self, count: int) -> list[int]:
+    def _choose_sizes(self, count: int) -> list[int]:
         ends = min(self.lowest, count // 2), count
         return [round(size) for size in torch.linspace(*ends, self.num_sizes, dtype=torch.float64).tolist()]
 
     def _shrinks(self, name: str) -> bool:
         return self.of == "both" or name == "fake"
 
-    def _curve(self, x: Tensor, kept: Tensor, *, shrinks: bool) -> Curve:
-        """The Gaussians of the kept among the first rows of `x`, size by size; among all where it doesn't shrink."""
+    def _make_curve(self, x: Tensor, kept: Tensor, *, shrinks: bool) -> Curve:
+        """The Gaussians of the kept rows among the first of `x`, by size; of all if the set does not shrink."""
         if not shrinks:
-            return [(0.0, factor(Moments.of(x[kept])))] * self.num_sizes
+            return [(0.0, factor(Moments.from_samples(x[kept])))] * self.num_sizes
         curve, moments, seen = [], Moments(x.shape[1]), 0
-        for size in self._sizes(len(x)):
+        for size in self._choose_sizes(len(x)):
             moments.update(x[seen:size][kept[seen:size]])
             curve.append((1 / moments.count, factor(moments)))
             seen = size
         return curve
 
-    def _variance(self, value: float, x: Tensor, groups: Tensor, shrinks: bool, other: Curve) -> float | None:
+    def _estimate_variance(self, value: float, x: Tensor, groups: Tensor, shrinks: bool, other: Curve) -> float | None:
         sizes = groups.bincount(minlength=_GROUPS).tolist()
         present = [group for group in range(_GROUPS) if sizes[group]]
-        smallest = groups[: min(self._sizes(len(x)))].bincount(minlength=_GROUPS)
+        smallest = groups[: min(self._choose_sizes(len(x)))].bincount(minlength=_GROUPS)
         if x.shape[1] > _ERROR_DIM or int(smallest.sum() - smallest.max()) < 2:
             return None
-        left_out = [_intercept(self._curve(x, groups != group, shrinks=shrinks), other) for group in present]
+        left_out = [_fit_intercept(self._make_curve(x, groups != group, shrinks=shrinks), other) for group in present]
         return jackknife_variance(value, left_out, [sizes[group] for group in present])
 
 
-def _intercept(a: Curve, b: Curve) -> float:
-    """FD where 1/n is 0, of the line through the distances."""
+def _fit_intercept(a: Curve, b: Curve) -> float:
+    """The value at 1/n = 0 of the line fitted to the distances."""
     inverse = torch.tensor([x + y for (x, _), (y, _) in zip(a, b, strict=True)], dtype=torch.float64)
-    distances = [factor_distance(x, y) for (_, x), (_, y) in zip(a, b, strict=True)]
+    distances = [compute_distance(x, y) for (_, x), (_, y) in zip(a, b, strict=True)]
     y = torch.tensor(distances, dtype=torch.float64)
     centred = inverse - inverse.mean()
     slope = (centred @ y) / (centred @ centred)
     return float(y.mean() - slope * inverse.mean())
 
 
-def _warnings(smallest: int, dim: int) -> tuple[str, ...]:
+def _make_warnings(smallest: int, dim: int) -> tuple[str, ...]:
     if smallest > dim:
         return ()
-    return (f"subsets start at {smallest} samples of {dim} features: their covariances are singular and no line holds",)
+    return (f"subsets start at {smallest} samples of {dim} features: their covariances are singular and no line fits",)

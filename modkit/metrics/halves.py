@@ -1,10 +1,11 @@
-r"""Standard errors from balanced half-samples: for scores of neighbours, whose errors a jackknife overrates.
+r"""Standard errors from balanced half-samples, for scores of neighbours, whose errors a jackknife overestimates.
 
-    var theta = mean_s (theta(A_s) - theta(B_s))^2 / 4,   A_s and B_s being the halves of split s
+    var theta = mean_s (theta(A_s) - theta(B_s))^2 / 4,   where A_s and B_s are the halves of split s
 
-Two halves share no sample, so that half of each square is, in the mean and for any score, the variance at n / 2
-samples; another half takes it to n, where variances fall as 1 / n. Splits are of 12 groups of samples, by the columns
-of a Hadamard matrix: any two groups are parted as often, and a mean gets the variance of its group means.
+Two halves share no sample, so half of each squared difference is, on average and for any score, the variance at n / 2
+samples. Another half gives the variance at n, since variances fall as 1 / n. The splits divide 12 groups of samples by
+the columns of a Hadamard matrix, so that any two groups are separated equally often, and the mean has the variance of
+its group means.
 
 Shape letters: n samples, g groups, s splits.
 
@@ -22,9 +23,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of
+from modkit.metrics.jackknife import assign_groups
 
-__all__ = ["SPLITS", "half_error", "mean_and_error", "sides_of", "smallest_half"]
+__all__ = ["SPLITS", "estimate_error", "compute_mean_and_error", "assign_sides", "count_smallest_half"]
 
 SPLITS = 11
 
@@ -33,33 +34,38 @@ _SIDES = torch.tensor(
     [[True] * (SPLITS + 1)]
     + [[True, *((split - group) % SPLITS in _SQUARES for split in range(SPLITS))] for group in range(SPLITS)]
 )
-"""Paley's Hadamard matrix of order 12, `g s+1`, True being 1."""
+"""Paley's Hadamard matrix of order 12, `g s+1`; True stands for 1."""
 
 
-def sides_of(indices: Tensor) -> Tensor:
-    """Which half of each split a sample is in, by a hash of its index: bool, `n s+1`; in column 0 all are in one."""
-    return _SIDES[groups_of(indices, SPLITS + 1)]
+def assign_sides(indices: Tensor) -> Tensor:
+    """Assigns each sample to a half of each split by a hash of its index: bool, `n s+1`; column 0 is all True."""
+    return _SIDES[assign_groups(indices, SPLITS + 1)]
 
 
-def smallest_half(sides: Tensor) -> int:
-    """Number of samples in the smallest half of any split."""
+def count_smallest_half(sides: Tensor) -> int:
+    """Counts the samples in the smallest half of any split."""
     num = sides[:, 1:].sum(0)
     return int(torch.minimum(num, len(sides) - num).min())
 
 
-def half_error(pairs: Sequence[tuple[float, float]]) -> float:
-    """The standard error of a score from its values on both halves of each split."""
+def estimate_error(pairs: Sequence[tuple[float, float]]) -> float:
+    """The standard error of a score, given its values on both halves of each split.
+
+    Examples:
+        >>> estimate_error([(1.0, 3.0), (2.0, 2.0)])
+        0.7071067811865476
+    """
     return math.sqrt(sum((a - b) ** 2 for a, b in pairs) / (4 * len(pairs)))
 
 
-def mean_and_error(each: Tensor, sides: Tensor) -> tuple[float, float]:
-    """A mean over samples and its error, NaN where a half is empty.
+def compute_mean_and_error(each: Tensor, sides: Tensor) -> tuple[float, float]:
+    """The mean over samples and its standard error, which is NaN if a half is empty.
 
     Args:
-        each: What is averaged, `n s+1`: column 0 among all samples, column 1 + s among those of the sample's half.
-        sides: As `sides_of` gives them, `n s+1`.
+        each: The values, `n s+1`: column 0 computed among all samples, column 1 + s among those of the sample's half.
+        sides: The halves, from `assign_sides`, `n s+1`.
     """
     each = each.double()
     first, second = ((each * half).sum(0) / half.sum(0) for half in (sides, ~sides))
     pairs = list(zip(first[1:].tolist(), second[1:].tolist(), strict=True))
-    return float(first[0]), half_error(pairs)
+    return float(first[0]), estimate_error(pairs)

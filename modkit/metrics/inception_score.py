@@ -1,9 +1,9 @@
-r"""Inception Score: how sure a classifier is of each sample, and how evenly over the classes of all.
+r"""Inception Score: how certain a classifier is of each sample, and how evenly all samples cover the classes.
 
     IS = exp E_x KL(p(y|x) || p(y)) = exp(E_x sum_y p(y|x) log p(y|x) - sum_y p(y) log p(y)),   p(y) = E_x p(y|x)
 
-Both terms are sums over samples, so a state is as small as the number of classes. It is 1 where every prediction is the
-same and K where they are sure and spread evenly over K classes.
+Both terms are sums over samples, so the state is only as large as the number of classes. The score is 1 if all
+predictions are the same, and K if they are certain and spread evenly over K classes.
 
 Shape letters: b batch, k classes, s splits.
 
@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -30,7 +30,7 @@ _GROUPS = 10
 
 
 class Predictions(NamedTuple):
-    """Sums over the samples of each split, float64: counts `s`, of p `s k`, of sum_y p log p `s`."""
+    """Sums over the samples of each split, float64: their number, `s`, p, `s k`, and sum_y p log p, `s`."""
 
     counts: Tensor
     p: Tensor
@@ -38,31 +38,43 @@ class Predictions(NamedTuple):
 
 
 def inception_score(logits: Tensor) -> float:
-    """The score of all samples as one split, from `logits`, `n k`.
+    """Computes the score of all samples as one split, from `logits`, `n k`.
 
     Raises:
-        ValueError: If the shape is another, there is no sample, or a value is NaN.
+        ValueError: If `logits` has another rank, there is no sample, or a value is NaN.
+
+    Examples:
+        Certain predictions, half of each of two classes:
+
+        >>> round(inception_score(torch.tensor([[90.0, 0.0], [0.0, 90.0]])), 12)
+        2.0
     """
     if not len(logits):
         raise ValueError("inception_score expects at least one sample, got none")
-    return _value(_sums(logits, torch.zeros(len(logits), dtype=torch.int64), 1))
+    return _compute_score(_compute_sums(logits, torch.zeros(len(logits), dtype=torch.int64), 1))
 
 
 class InceptionScore:
-    """Inception Score of any classifier's softmax: the mean over splits, as is usual.
+    """Inception Score by the softmax of any classifier: the mean over splits, as is common.
 
-    A sample's split is a hash of its index, so that samples sorted by class are no special case; splits are about
-    equal. Few samples a split lower the score: compare equal counts only. The error is the spread over splits, or the
-    delete-a-group jackknife's where there is one split.
+    A hash of a sample's index assigns it to a split, so samples may be sorted by class; splits are about equally large.
+    Few samples per split lower the score, so compare scores of equal numbers of samples only. The error is the standard
+    error over splits, or the delete-a-group jackknife's if there is only one split.
 
     References:
         Improved Techniques for Training GANs (Salimans et al., 2016), section 4, https://arxiv.org/abs/1606.03498
 
     Args:
-        splits: Number of splits; 1: all samples together.
+        splits: Number of splits; 1 scores all samples together.
 
     Raises:
         ValueError: If `splits` is not positive.
+
+    Examples:
+        >>> metric, logits = InceptionScore(splits=1), 90 * torch.eye(2).repeat(10, 1)
+        >>> state = metric.update(metric.init(), "fake", {"logits": logits}, torch.arange(20))
+        >>> round(metric.result(state, Rng(0))["IS"].value, 12)
+        2.0
     """
 
     needs = ("logits",)
@@ -76,26 +88,26 @@ class InceptionScore:
         self._groups = splits if splits > 1 else _GROUPS
 
     def init(self) -> Predictions | None:
-        """No samples."""
+        """Returns the state of no samples."""
         return None
 
     def update(self, state: Predictions | None, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Predictions:
-        """The state with more samples: `logits`, `b k`.
+        """Adds samples to the state: `logits`, `b k`.
 
         Raises:
-            ValueError: If the shape is another than before or a value is NaN.
+            ValueError: If the shape differs from that of earlier samples or a value is NaN.
         """
-        more = _sums(values["logits"], groups_of(indices, self._groups), self._groups)
+        more = _compute_sums(values["logits"], assign_groups(indices, self._groups), self._groups)
         if state is not None and state.p.shape != more.p.shape:
             raise ValueError(f"InceptionScore expects one number of classes, got {state.p.shape[1]}, {more.p.shape[1]}")
-        return more if state is None else _added(state, more)
+        return more if state is None else _add(state, more)
 
     def merge(self, a: Predictions | None, b: Predictions | None) -> Predictions | None:
-        """The state of both."""
-        return b if a is None else a if b is None else _added(a, b)
+        """Merges the states of disjoint samples."""
+        return b if a is None else a if b is None else _add(a, b)
 
     def result(self, state: Predictions | None, rng: Rng) -> dict[str, Score]:
-        """The score `IS`; draws nothing.
+        """Computes the score `IS`; `rng` is not used.
 
         Raises:
             ValueError: If there are no samples.
@@ -104,41 +116,41 @@ class InceptionScore:
             raise ValueError("InceptionScore expects samples of 'fake', got none")
         full = [split for split in range(self._groups) if state.counts[split]]
         if self.splits == 1:
-            value, error = _value(state), _jackknife(state, full)
+            value, error = _compute_score(state), _estimate_error(state, full)
         else:
-            scores = torch.tensor([_value(_without(state, [split])) for split in full], dtype=torch.float64)
+            scores = torch.tensor([_compute_score(_select(state, [split])) for split in full], dtype=torch.float64)
             value = float(scores.mean())
             error = float(scores.std()) / math.sqrt(len(scores)) if len(scores) > 1 else None
         counts = {"fake": int(state.counts.sum())}
         return {"IS": Score(value, error, self.better, counts, settings={"splits": self.splits})}
 
 
-def _sums(logits: Tensor, groups: Tensor, num: int) -> Predictions:
+def _compute_sums(logits: Tensor, groups: Tensor, num: int) -> Predictions:
     if logits.ndim != 2 or bool(logits.isnan().any()):
         received = f"shape {tuple(logits.shape)}" if logits.ndim != 2 else "NaN"
-        raise ValueError(f"Inception Score expects logits of shape (b, k) without NaN, got {received}")
+        raise ValueError(f"InceptionScore expects logits of shape (b, k) without NaN, got {received}")
     log_p = logits.detach().to("cpu", torch.float64).log_softmax(1)
     p = log_p.exp()
     one_hot = torch.nn.functional.one_hot(groups, num).double().T
     return Predictions(one_hot.sum(1), one_hot @ p, one_hot @ torch.special.entr(p).sum(1).neg())
 
 
-def _added(a: Predictions, b: Predictions) -> Predictions:
+def _add(a: Predictions, b: Predictions) -> Predictions:
     return Predictions(a.counts + b.counts, a.p + b.p, a.p_log_p + b.p_log_p)
 
 
-def _without(state: Predictions, kept: list[int]) -> Predictions:
+def _select(state: Predictions, kept: list[int]) -> Predictions:
     return Predictions(*(one[kept] for one in state))
 
 
-def _value(state: Predictions) -> float:
+def _compute_score(state: Predictions) -> float:
     """The exponential of the mean KL over all samples of the state."""
     count = state.counts.sum()
     entropy = torch.special.entr(state.p.sum(0) / count).sum()
     return float((state.p_log_p.sum() / count + entropy).exp())
 
 
-def _jackknife(state: Predictions, groups: list[int]) -> float | None:
-    left_out = [_value(_without(state, [other for other in groups if other != group])) for group in groups]
+def _estimate_error(state: Predictions, groups: list[int]) -> float | None:
+    left_out = [_compute_score(_select(state, [other for other in groups if other != group])) for group in groups]
     sizes = [int(state.counts[group]) for group in groups]
-    return standard_error(jackknife_variance(_value(state), left_out, sizes)) if len(groups) > 1 else None
+    return standard_error(jackknife_variance(_compute_score(state), left_out, sizes)) if len(groups) > 1 else None

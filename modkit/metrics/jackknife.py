@@ -4,9 +4,9 @@ r"""Standard errors by the delete-a-group jackknife, over groups of samples of a
     theta_J = G theta - sum_g (1 - n_g / n) theta_(g)
     var theta = 1/G sum_g (tau_g - theta_J)^2 / (h_g - 1)
 
-A sample's group is a hash of its index: the same in any order, batch or process, and blind to how a data set is laid
-out (sorted by class, or classes in turn). The weights keep a bias in 1/n out of it, which groups of different sizes
-would otherwise turn into error. A bootstrap won't do: it makes points their own neighbours.
+A sample's group is a hash of its index, so it is the same in any order, batch or process, and does not depend on how a
+data set is ordered (by class, say). The weights remove a bias of order 1/n, which groups of different sizes would
+otherwise turn into error. A bootstrap is unsuitable: it makes points their own neighbours.
 
 References:
     Delete-m Jackknife for Unequal m (Busing et al., 1999), eq. 4-7, https://doi.org/10.1023/A:1008800423698
@@ -20,33 +20,39 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["groups_of", "jackknife_variance", "standard_error"]
+__all__ = ["assign_groups", "jackknife_variance", "standard_error"]
 
 _MIX = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)  # SplitMix64's multipliers as signed numbers
 _STEP = 0x9E3779B97F4A7C15 - 2**64
 
 
-def groups_of(indices: Tensor, num: int) -> Tensor:
-    """The group in [0, num) of each sample, a hash (SplitMix64) of its index; int64, shape of `indices`."""
+def assign_groups(indices: Tensor, num: int) -> Tensor:
+    """Assigns each sample to a group in [0, num) by a hash (SplitMix64) of its index; int64, shape of `indices`."""
     x: Tensor = (indices.detach().to("cpu", torch.int64) + 1) * _STEP
     for shift, factor in zip((30, 27), _MIX, strict=True):
-        x = (x ^ _shifted(x, shift)) * factor
-    return _shifted(x ^ _shifted(x, 31), 33) % num
+        x = (x ^ _shift_right(x, shift)) * factor
+    return _shift_right(x ^ _shift_right(x, 31), 33) % num
 
 
 def jackknife_variance(value: float, left_out: Sequence[float], sizes: Sequence[int]) -> float | None:
-    """The variance of `value`, a statistic of one set of samples; variances over independent sets add.
+    """Estimates the variance of a statistic of one set of samples; variances over independent sets add.
 
     Args:
-        value: The statistic of all samples.
-        left_out: The statistic without group g.
-        sizes: Number of samples in group g, all positive.
+        value: The statistic, of all samples.
+        left_out: For each group, the statistic of all samples outside it.
+        sizes: For each group, its number of samples, at least 1.
 
     Returns:
-        The variance, or None from fewer than two groups.
+        The variance, or None if there are fewer than two groups.
 
     Raises:
         ValueError: If the numbers differ or a group is empty.
+
+    Examples:
+        The mean of 0 and 2, whose standard error is 1:
+
+        >>> jackknife_variance(1.0, [2.0, 0.0], [1, 1])
+        1.0
     """
     if len(left_out) != len(sizes) or any(size < 1 for size in sizes):
         received = f"{len(left_out)} values and sizes {list(sizes)}"
@@ -63,12 +69,12 @@ def jackknife_variance(value: float, left_out: Sequence[float], sizes: Sequence[
 
 
 def standard_error(*variances: float | None) -> float | None:
-    """The square root of the sum of independent variances; None where one is unknown."""
+    """The square root of the sum of independent variances, or None if one is unknown."""
     known = [one for one in variances if one is not None]
     return math.sqrt(sum(known)) if len(known) == len(variances) else None
 
 
-def _shifted(x: Tensor, bits: int) -> Tensor:
+def _shift_right(x: Tensor, bits: int) -> Tensor:
     """Logical right shift of signed words."""
     shifted: Tensor = (x >> bits) & (2 ** (64 - bits) - 1)
     return shifted

@@ -1,6 +1,6 @@
 r"""Maximum mean discrepancy between two sets, squared: kernel distances.
 
-    MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y)         x, x' of one set, y, y' of the other; x' is never x
+    MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y)         x and x' from one set, y and y' from the other; x' is never x
     KD:  k(x, y) = (x . y / d + 1)^3, a mean over random subsets
     MMD: k(x, y) = mean_s exp(-|x - y|^2 / (2 s^2)), over all pairs
 
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from modkit.metrics.jackknife import groups_of
-from modkit.metrics.pair_sums import PairSums, mean_score
-from modkit.metrics.store import Kept, Rows, Stores
+from modkit.metrics.jackknife import assign_groups
+from modkit.metrics.pair_sums import PairSums, average_scores
+from modkit.metrics.store import Rows, StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -34,32 +34,46 @@ _MEDIAN_OF = 1000  # samples of each set that the median distance is taken over
 
 
 def kernel_distance(real: Tensor, fake: Tensor) -> float:
-    """The unbiased squared MMD with the kernel (x . y / d + 1)^3: KID's of one pair of subsets, `n d` and `m d`.
+    """Computes the unbiased squared MMD with the kernel (x . y / d + 1)^3, `n d` and `m d`: KID of one pair of subsets.
 
     Raises:
-        ValueError: If shapes don't fit or a set has fewer than two samples.
+        ValueError: If shapes do not match or a set has fewer than two samples.
+
+    Examples:
+        Kernels are 1 within the zeros, 8 within the ones and 1 across: 1 + 8 - 2.
+
+        >>> kernel_distance(torch.zeros(2, 1), torch.ones(2, 1))
+        7.0
     """
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or min(len(real), len(fake)) < 2:
         received = f"{tuple(real.shape)} and {tuple(fake.shape)}"
         raise ValueError(f"kernel_distance expects shapes (n, d), (m, d) with n, m of at least 2, got {received}")
     one = torch.zeros(len(real), dtype=torch.int64), torch.zeros(len(fake), dtype=torch.int64)
-    return PairSums.of(_polynomial, (real, one[0]), (fake, one[1]), groups=1).distance()
+    return PairSums.from_sets(_apply_polynomial, (real, one[0]), (fake, one[1]), groups=1).compute_distance()
 
 
-class KernelDistance(Kept):
-    """Squared MMD with a cubic kernel, a mean over random subsets: KID where the features are Inception's.
+class KernelDistance(StoredMetric):
+    """Squared MMD with a cubic kernel, the mean over random subsets; with Inception's features it is the KID.
 
-    Unbiased for any number of samples. Its error is the delete-a-group jackknife's of that mean.
+    It is unbiased for any number of samples. The error is the delete-a-group jackknife's of that mean.
 
     References:
         Demystifying MMD GANs (Bińkowski et al., 2018), section 4, https://arxiv.org/abs/1801.01401
 
     Args:
-        num_subsets: Number of pairs of subsets, each drawn without replacement; one where they would be the whole sets.
-        subset_size: Samples of each set in a subset; at most those there are.
+        num_subsets: Number of pairs of subsets, each drawn without replacement. If subsets would be the whole sets,
+            there is one.
+        subset_size: Number of samples of each set in a subset; at most the whole set.
 
     Raises:
         ValueError: If there is no subset, or it has fewer than two samples.
+
+    Examples:
+        >>> metric = KernelDistance()
+        >>> state = metric.update(metric.init(), "real", {"features": torch.zeros(20, 1)}, torch.arange(20))
+        >>> state = metric.update(state, "fake", {"features": torch.ones(20, 1)}, torch.arange(20))
+        >>> metric.result(state, Rng(0))["KD"].value
+        7.0
     """
 
     better: Literal["lower"] = "lower"
@@ -71,7 +85,7 @@ class KernelDistance(Kept):
         self.num_subsets, self.subset_size = num_subsets, subset_size
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """The score `KD`.
+        """Computes the score `KD`; `rng` draws the subsets.
 
         Raises:
             ValueError: If a set has fewer than two samples.
@@ -82,25 +96,35 @@ class KernelDistance(Kept):
         num = 1 if size == max(counts.values()) else self.num_subsets
         sums = []
         for subset in range(num):
-            drawn = [_drawn(rng.rows(subset), name, *sides[name], size) for name in self.sets]
-            sums.append(PairSums.of(_polynomial, *drawn, groups=_GROUPS))
+            drawn = [_draw_subset(rng.rows(subset), name, *sides[name], size) for name in self.sets]
+            sums.append(PairSums.from_sets(_apply_polynomial, *drawn, groups=_GROUPS))
         settings = {"num_subsets": num, "subset_size": size}
-        return {"KD": mean_score(sums, counts, settings, unbiased=True)}
+        return {"KD": average_scores(sums, counts, settings, unbiased=True)}
 
 
-class MMD(Kept):
-    """Squared MMD with Gaussian kernels over all pairs: for points of few dimensions.
+class MMD(StoredMetric):
+    """Squared MMD with Gaussian kernels over all pairs, for points of few dimensions.
 
     References:
         A Kernel Two-Sample Test (Gretton et al., 2012), eq. 3 and 5, https://jmlr.org/papers/v13/gretton12a.html
 
     Args:
         of: What is compared: `points` or `features`.
-        bandwidths: Standard deviations s of the kernels; None: one, the median distance between samples of both sets.
-        unbiased: Leave out the pairs of a sample with itself; then a score may be below zero.
+        bandwidths: Standard deviations s of the kernels; None is one kernel, whose s is the median distance between
+            samples of both sets.
+        unbiased: Whether to leave out the pairs of a sample with itself; the score may then be below zero.
 
     Raises:
-        ValueError: If a bandwidth is not positive or there is none.
+        ValueError: If a bandwidth is not positive, the list is empty, or `of` is unknown.
+
+    Examples:
+        Kernels are 1 within each set and exp(-1/2) across:
+
+        >>> metric = MMD(bandwidths=[1.0])
+        >>> state = metric.update(metric.init(), "real", {"points": torch.zeros(20, 1)}, torch.arange(20))
+        >>> state = metric.update(state, "fake", {"points": torch.ones(20, 1)}, torch.arange(20))
+        >>> round(metric.result(state, Rng(0))["MMD"].value, 6)
+        0.786939
     """
 
     better: Literal["lower"] = "lower"
@@ -120,18 +144,18 @@ class MMD(Kept):
         self.bandwidths, self.unbiased = bandwidths, unbiased
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """The score `MMD`.
+        """Computes the score `MMD`; `rng` chooses the samples for the median distance.
 
         Raises:
-            ValueError: If a set has fewer than two samples, or most are the same and no bandwidth is given.
+            ValueError: If a set has fewer than two samples, or no bandwidth is given and most samples are the same.
         """
         sides = self.rows(state)
-        bandwidths = self.bandwidths or [_median(sides, rng)]
-        return {"MMD": _gaussian_score(sides, bandwidths, unbiased=self.unbiased)}
+        bandwidths = self.bandwidths or [_find_median(sides, rng)]
+        return {"MMD": _score_gaussian(sides, bandwidths, unbiased=self.unbiased)}
 
 
-class CMMD(Kept):
-    """A thousand times the squared MMD of normalised features with one Gaussian kernel: CMMD where they are CLIP's.
+class CMMD(StoredMetric):
+    """1,000 times the squared MMD of normalised features with one Gaussian kernel; with CLIP's features it is CMMD.
 
     References:
         Rethinking FID: Towards a Better Evaluation Metric for Image Generation (Jayasumana et al., 2024), section 4,
@@ -139,10 +163,19 @@ class CMMD(Kept):
 
     Args:
         bandwidth: Standard deviation of the kernel.
-        unbiased: Leave out the pairs of a sample with itself; the authors keep them.
+        unbiased: Whether to leave out the pairs of a sample with itself; the authors keep them.
 
     Raises:
         ValueError: If the bandwidth is not positive.
+
+    Examples:
+        Opposite directions are 2 apart, so the kernel across is exp(-4 / 200):
+
+        >>> metric, x = CMMD(), torch.tensor([[1.0, 0.0]]).repeat(20, 1)
+        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(20))
+        >>> state = metric.update(state, "fake", {"features": -5 * x}, torch.arange(20))
+        >>> round(metric.result(state, Rng(0))["CMMD"].value, 6)
+        39.602653
     """
 
     better: Literal["lower"] = "lower"
@@ -153,46 +186,46 @@ class CMMD(Kept):
         self.bandwidth, self.unbiased = bandwidth, unbiased
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """The score `CMMD`; draws nothing.
+        """Computes the score `CMMD`; `rng` is not used.
 
         Raises:
             ValueError: If a set has fewer than two samples.
         """
         sides = {name: (indices, normalize(values.double())) for name, (indices, values) in self.rows(state).items()}
-        return {"CMMD": _gaussian_score(sides, [self.bandwidth], unbiased=self.unbiased, scale=1000.0)}
+        return {"CMMD": _score_gaussian(sides, [self.bandwidth], unbiased=self.unbiased, scale=1000.0)}
 
 
-def _drawn(rng: Rng, name: str, indices: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """`size` samples without replacement: their values and groups."""
+def _draw_subset(rng: Rng, name: str, indices: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Draws `size` samples without replacement; returns their values and groups."""
     chosen = rng.uniform(name, torch.empty(1, len(indices)))[0].argsort(stable=True)[:size]
-    return values[chosen], groups_of(indices[chosen], _GROUPS)
+    return values[chosen], assign_groups(indices[chosen], _GROUPS)
 
 
-def _gaussian_score(sides: Mapping[str, Rows], bandwidths: list[float], *, unbiased: bool, scale: float = 1.0) -> Score:
-    pairs = {name: (values, groups_of(indices, _GROUPS)) for name, (indices, values) in sides.items()}
-    sums = PairSums.of(partial(_gaussian, bandwidths), pairs["real"], pairs["fake"], groups=_GROUPS)
+def _score_gaussian(sides: Mapping[str, Rows], bandwidths: list[float], *, unbiased: bool, scale: float = 1.0) -> Score:
+    pairs = {name: (values, assign_groups(indices, _GROUPS)) for name, (indices, values) in sides.items()}
+    sums = PairSums.from_sets(partial(_apply_gaussian, bandwidths), pairs["real"], pairs["fake"], groups=_GROUPS)
     counts = {name: len(indices) for name, (indices, _) in sides.items()}
     settings = {"bandwidths": bandwidths, "unbiased": unbiased}
-    return mean_score([sums], counts, settings, unbiased=unbiased, scale=scale)
+    return average_scores([sums], counts, settings, unbiased=unbiased, scale=scale)
 
 
-def _median(sides: Mapping[str, Rows], rng: Rng) -> float:
-    """The median distance between some samples of both sets."""
+def _find_median(sides: Mapping[str, Rows], rng: Rng) -> float:
+    """The median distance between random samples of both sets."""
     few = []
     for name, (_, values) in sides.items():
         order = rng.uniform(f"median/{name}", torch.empty(1, len(values)))[0].argsort(stable=True)
         few.append(values[order[:_MEDIAN_OF]].double())
     median = float(torch.pdist(torch.cat(few)).median())
     if median == 0:
-        raise ValueError("MMD expects bandwidths where most samples are the same, got none")
+        raise ValueError("MMD expects `bandwidths` where most samples are the same, got none")
     return median
 
 
-def _polynomial(x: Tensor, y: Tensor) -> Tensor:
+def _apply_polynomial(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def _gaussian(bandwidths: Sequence[float], x: Tensor, y: Tensor) -> Tensor:
+def _apply_gaussian(bandwidths: Sequence[float], x: Tensor, y: Tensor) -> Tensor:
     centre = y.mean(0)  # a large mean would cost digits of the difference below
     x, y = x - centre, y - centre
     squared = (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T).clamp_min_(0)

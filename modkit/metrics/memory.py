@@ -1,9 +1,9 @@
-"""Peak memory of sampling from a run: of a process of its own on the CPU, of CUDA's allocator elsewhere.
+"""Peak memory of sampling from a run: of a separate process on the CPU, of CUDA's allocator on a GPU.
 
-On the CPU the run is loaded and sampled in a fresh process, and what counts is the most that was resident while it
-sampled: interpreter, libraries and weights included. Linux keeps that mark for each address space (`VmHWM`) and lets a
-process begin it anew once the run is loaded, which takes optimizers' states along. `ru_maxrss`, used elsewhere, covers
-loading too; on Linux it would even start from the size of the process that made this one.
+On the CPU the run is loaded and sampled in a new process, and the peak of its resident memory while it samples is read:
+interpreter, libraries and weights included. Linux keeps this peak for each address space (`VmHWM`), and lets a process
+reset it once the run is loaded, because loading also reads the optimizers' states. `ru_maxrss`, used on other systems,
+includes loading; on Linux it would even start at the size of the parent process.
 """
 
 from __future__ import annotations
@@ -17,41 +17,44 @@ from pathlib import Path
 
 from modkit.types import Score
 
-__all__ = ["child", "peak_memory", "peak_rss", "restart_peak"]
+__all__ = ["sample_in_child", "measure_peak_memory", "read_peak_rss", "restart_peak"]
 
 _MIB = 2**20
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_CHILD = "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); from modkit.metrics.memory import child; child()"
+_CHILD = """import sys
+sys.path[:] = sys.argv.pop(1).split('\\n')
+from modkit.metrics.memory import sample_in_child
+sample_in_child()"""
 
 
-def peak_memory(
+def measure_peak_memory(
     run: str | os.PathLike[str], overrides: Sequence[str] = (), *, num: int = 64, seed: int = 0, device: str = "cpu"
 ) -> Score:
-    """The score `peak memory (MiB)` of a run's model as it samples one batch.
+    """Measures the score `peak memory (MiB)` of a run's model while it samples one batch.
 
     Args:
         run: The run's directory.
-        overrides: Of its spec, for what has no weights: `model.prior.sampler=ddim`.
+        overrides: Overrides of its spec, for parts without weights: `model.prior.sampler=ddim`.
         num: Samples in the batch.
         seed: Seed of the noise.
         device: Where to sample.
 
     Raises:
-        ValueError: If the run cannot be loaded or sampled; says why.
+        ValueError: If the run cannot be loaded or sampled; the message says why.
         RuntimeError: If the process fails in another way, or is killed.
     """
     on_cuda = device.startswith("cuda")
-    loaded, peak = (_on_cuda if on_cuda else _in_child)(run, overrides, num, seed, device)
+    loaded, peak = (_measure_on_cuda if on_cuda else _measure_in_child)(run, overrides, num, seed, device)
     settings = {"memory": "CUDA" if on_cuda else "resident", "batch size": num}
     return Score(
         peak / _MIB, None, "lower", seed=seed, settings=settings, details={"before sampling (MiB)": loaded / _MIB}
     )
 
 
-def peak_rss() -> int:
-    """The most that this process has had resident, bytes: since `restart_peak` on Linux, else since its start."""
+def read_peak_rss() -> int:
+    """Reads this process's peak resident memory, in bytes: since `restart_peak` on Linux, else since its start."""
     if _STATUS.exists():
-        return _kilobytes("VmHWM")
+        return _read_bytes("VmHWM")
     import resource  # not on Windows
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -59,43 +62,43 @@ def peak_rss() -> int:
 
 
 def restart_peak() -> None:
-    """Begins `peak_rss` anew from what is resident now; does nothing where there is no way to."""
+    """Resets the peak that `read_peak_rss` reads to the present value; does nothing on systems that cannot."""
     if _CLEAR.exists():
         _CLEAR.write_text("5")  # proc(5)
 
 
-def child() -> None:
-    """What the process of its own does: its arguments are `RUN NUM SEED DEVICE OVERRIDE...`."""
+def sample_in_child() -> None:
+    """Samples a run in the new process, by its arguments `RUN NUM SEED DEVICE OVERRIDE...`; prints memory as JSON."""
     from modkit.building.session import load
 
     run, num, seed, device, *overrides = sys.argv[1:]
     try:
         model = load(run, overrides, device=device)
         restart_peak()
-        loaded = peak_rss()
+        loaded = read_peak_rss()
         model.sample(int(num), seed=int(seed), batch_size=int(num))
     except ValueError as error:
         print(json.dumps({"refused": str(error)}))
     else:
-        print(json.dumps({"loaded": loaded, "peak": peak_rss()}))
+        print(json.dumps({"loaded": loaded, "peak": read_peak_rss()}))
 
 
-def _in_child(
+def _measure_in_child(
     run: str | os.PathLike[str], overrides: Sequence[str], num: int, seed: int, device: str
 ) -> tuple[int, int]:
     path = os.fspath(run)
-    found = "\n".join(sys.path)  # parts are found where this process finds them
+    found = "\n".join(sys.path)  # the child finds the same parts as this process
     command = [sys.executable, "-c", _CHILD, found, path, str(num), str(seed), device, *overrides]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"sampling {path} ended with status {done.returncode}: {done.stderr[-2000:]}")
-    said = json.loads(done.stdout.splitlines()[-1])
-    if "refused" in said:
-        raise ValueError(said["refused"])
-    return said["loaded"], said["peak"]
+    reply = json.loads(done.stdout.splitlines()[-1])
+    if "refused" in reply:
+        raise ValueError(reply["refused"])
+    return reply["loaded"], reply["peak"]
 
 
-def _on_cuda(
+def _measure_on_cuda(
     run: str | os.PathLike[str], overrides: Sequence[str], num: int, seed: int, device: str
 ) -> tuple[int, int]:
     import torch
@@ -110,6 +113,6 @@ def _on_cuda(
     return loaded - before, torch.cuda.max_memory_allocated(device) - before
 
 
-def _kilobytes(name: str) -> int:
+def _read_bytes(name: str) -> int:
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
     return 1024 * int(line.split()[1])

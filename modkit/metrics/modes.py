@@ -1,11 +1,12 @@
-r"""Modes of a known truth: how many are covered, how many samples lie within them, and how evenly.
+r"""Modes of a known mixture: how many are covered, how many samples lie within them, and how evenly.
 
     n_j = samples whose nearest mode is j, within radius * std of it;   n_out = samples within no mode
     modes = #{j: n_j >= least},   high quality = sum_j n_j / n,   mode KL = KL(q || 1/k),   q_j = n_j / sum_i n_i
     symmetric KL = sum_c (p_c - q_c) log(p_c / q_c),   c over the k modes and the outside
 
-A perfect sampler of modes that lie apart is within one with probability P(|eps| <= radius), eps ~ N(0, I): 98.89 % for
-radius 3 in two dimensions. More than that is collapse inside the modes. A state is counts only, whole numbers.
+If the modes lie far apart, a sample of a perfect sampler is within a mode with probability P(|eps| <= radius), eps ~
+N(0, I): 98.89 % for radius 3 in two dimensions. A larger share means that samples collapse inside the modes. The state
+consists of counts, which are whole numbers.
 
 Shape letters: b batch, n samples, d dimensions, k modes, g groups.
 
@@ -23,39 +24,48 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.rng import Rng
 from modkit.types import Modes, Score
 
-__all__ = ["ModeCoverage", "mode_counts", "mode_kl", "share_within", "symmetric_kl"]
+__all__ = ["ModeCoverage", "count_modes", "mode_kl", "compute_share_within", "symmetric_kl"]
 
 _GROUPS = 10
 _TILE = 2**22  # distances in memory: 32 MB
 _SMOOTHING = 0.5  # samples added to each cell: Jeffreys' prior
-_TOLERANCE = 3.0  # standard errors above the ceiling that are still chance
+_TOLERANCE = 3.0  # standard errors above the ceiling that may be due to chance
 
 
-def mode_counts(*, points: Tensor, truth: Modes, radius: float = 3.0) -> Tensor:
-    """The number of samples within each mode and, last, within none; int64, `k+1`.
+def count_modes(*, points: Tensor, truth: Modes, radius: float = 3.0) -> Tensor:
+    """Counts the samples within each mode and, last, outside all modes; int64, `k+1`.
 
     Args:
         points: Samples, `n d`.
         truth: The modes.
-        radius: How far a mode reaches, in its standard deviations, edge included.
+        radius: Radius of a mode in its standard deviations; its boundary is included.
 
     Raises:
-        ValueError: If shapes don't fit, a value is not finite or the modes have no width.
+        ValueError: If shapes do not match, a value is not finite or the modes have no width.
+
+    Examples:
+        >>> truth = Modes(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), 1.0)
+        >>> count_modes(points=torch.tensor([[0.0, 3.0], [1.0, 0.0], [4.5, 0.0]]), truth=truth).tolist()
+        [2, 0, 1]
     """
-    return torch.bincount(_cells(points, truth, radius), minlength=len(truth.centers) + 1)
+    return torch.bincount(_assign_modes(points, truth, radius), minlength=len(truth.centers) + 1)
 
 
 def mode_kl(*, counts: Tensor) -> float:
-    """KL(q || uniform) in nats, of the shares q of the modes among the samples within any: log k less q's entropy.
+    """KL(q || uniform) in nats, where q are the modes' shares of the samples within any mode: log k minus q's entropy.
 
-    It is log k where all are in one mode, or none in any, and about (k - 1) / (2 n) for a perfect sampler.
+    It is log k if all samples are in one mode, or none is in any, and about (k - 1) / (2 n) for a perfect sampler.
 
     Args:
-        counts: As `mode_counts` gives them, `k+1`; the last is not looked at.
+        counts: Counts from `count_modes`, `k+1`; the last is not used.
+
+    Examples:
+        >>> mode_kl(counts=torch.tensor([5, 5, 2]))
+        0.0
     """
     held = counts[:-1].double()
     q = held / held.sum().clamp_min(1)
@@ -63,14 +73,15 @@ def mode_kl(*, counts: Tensor) -> float:
 
 
 def symmetric_kl(*, counts: Tensor, inside: float) -> float:
-    """KL(p || q) + KL(q || p) in nats between the truth's and the samples' shares of the modes and of the outside.
+    """KL(p || q) + KL(q || p) in nats, of the true shares p and the samples' shares q of each mode and the outside.
 
-    Half a sample is added to each cell on both sides (p as if n samples of the truth had been drawn), so that it is
+    Half a sample is added to each cell on both sides (for p, as if n samples of the truth had been drawn), so the score
+    is
     finite: a lost mode costs about log(2 n / k) / k. A perfect sampler scores about k / n.
 
     Args:
-        counts: As `mode_counts` gives them, `k+1`.
-        inside: The truth's share within any mode, evenly over them.
+        counts: Counts from `count_modes`, `k+1`.
+        inside: The true share of samples within any mode, spread evenly over the modes.
     """
     cells, total = len(counts), counts.sum()
     p = torch.full((cells,), inside / (cells - 1), dtype=torch.float64)
@@ -79,37 +90,51 @@ def symmetric_kl(*, counts: Tensor, inside: float) -> float:
     return float(((p - q) * (p / q).log()).sum())
 
 
-def share_within(*, radius: float, dim: int) -> float:
-    """P(|eps| <= radius), eps ~ N(0, I) of `dim` dimensions: 1 - exp(-radius^2 / 2) for two."""
+def compute_share_within(*, radius: float, dim: int) -> float:
+    """P(|eps| <= radius) for eps ~ N(0, I) in `dim` dimensions; 1 - exp(-radius^2 / 2) in two.
+
+    Examples:
+        >>> round(compute_share_within(radius=3.0, dim=2), 4)
+        0.9889
+    """
     halves = torch.tensor([dim / 2, radius**2 / 2], dtype=torch.float64)
     return float(torch.special.gammainc(halves[0], halves[1]))
 
 
 class Tally(NamedTuple):
-    """The truth, and counts of samples by group and cell, `g k+1`, int64."""
+    """The true modes, and counts of samples by group and cell, `g k+1`, int64."""
 
     truth: Modes
     counts: Tensor
 
 
 class ModeCoverage:
-    """Modes covered, share of high-quality samples, mode KL and symmetric KL, of points whose modes are known.
+    """Modes covered, share of high-quality samples, mode KL and symmetric KL, for data whose true modes are known.
 
-    A sample is of high quality within `radius` of its nearest mode; `least` of those cover it. The ceiling of that
-    share, a perfect sampler's, stands in the settings, and a share above it by more than three of its standard errors
-    carries a warning; so do modes that overlap. Compare equal counts only: more samples cover more modes. Errors are
-    the delete-a-group jackknife's.
+    A sample has high quality if it is within `radius` of its nearest mode; a mode is covered by `least` such samples.
+    The settings include the ceiling of the share of high-quality samples, which is that of a perfect sampler. A share
+    more than three of its standard errors above the ceiling causes a warning, as do modes that overlap. More samples
+    cover more modes, so compare scores of equal numbers of samples only. Errors are those of the delete-a-group
+    jackknife.
 
     References:
         VEEGAN (Srivastava et al., 2017), section 4.1, https://arxiv.org/abs/1705.07761
         PacGAN (Lin et al., 2018), section 4, https://arxiv.org/abs/1712.04086
 
     Args:
-        radius: How far a mode reaches, in its standard deviations (VEEGAN: 3; 10 in 1200 dimensions).
-        least: High-quality samples that cover a mode (VEEGAN and PacGAN: 1).
+        radius: Radius of a mode in its standard deviations (VEEGAN: 3; 10 in 1200 dimensions).
+        least: Number of high-quality samples that cover a mode (VEEGAN and PacGAN: 1).
 
     Raises:
         ValueError: If `radius` or `least` is not positive.
+
+    Examples:
+        >>> truth = Modes(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), 1.0)
+        >>> values = {"points": torch.tensor([[0.0, 3.0], [1.0, 0.0], [4.5, 0.0]]), "truth": truth}
+        >>> metric = ModeCoverage()
+        >>> scores = metric.result(metric.update(metric.init(), "fake", values, torch.arange(3)), Rng(0))
+        >>> scores["modes"].value, round(scores["high quality"].value, 4)
+        (1.0, 0.6667)
     """
 
     needs = ("points", "truth")
@@ -122,20 +147,23 @@ class ModeCoverage:
         self.radius, self.least = radius, least
 
     def init(self) -> Tally | None:
-        """No samples."""
+        """Returns the state of no samples."""
         return None
 
     def update(self, state: Tally | None, set: str, values: Mapping[str, Any], indices: Tensor) -> Tally:
-        """The state with more samples: `points`, `b ...` (flattened), and the `truth`.
+        """Adds samples to the state: `points`, `b ...` (flattened), and the true modes, `truth`.
 
         Raises:
-            ValueError: If shapes don't fit, a value is not finite, the modes have no width or are others than before.
+            ValueError: If shapes do not match, a value is not finite, or the modes have no width or differ from those
+                of earlier samples.
         """
         points, truth = values["points"], values["truth"]
         cells = len(truth.centers) + 1
-        places = groups_of(indices, _GROUPS) * cells + _cells(points.reshape(len(points), -1), truth, self.radius)
+        places = assign_groups(indices, _GROUPS) * cells + _assign_modes(
+            points.reshape(len(points), -1), truth, self.radius
+        )
         more = Tally(truth, torch.bincount(places, minlength=_GROUPS * cells).view(_GROUPS, cells))
-        return more if state is None else _added(state, more)
+        return more if state is None else _add(state, more)
 
     def merge(self, a: Tally | None, b: Tally | None) -> Tally | None:
         """The state of both.
@@ -143,10 +171,10 @@ class ModeCoverage:
         Raises:
             ValueError: If their modes differ.
         """
-        return b if a is None else a if b is None else _added(a, b)
+        return b if a is None else a if b is None else _add(a, b)
 
     def result(self, state: Tally | None, rng: Rng) -> dict[str, Score]:
-        """The scores `modes`, `high quality`, `mode KL` and `symmetric KL`; draws nothing.
+        """Computes the scores `modes`, `high quality`, `mode KL` and `symmetric KL`; `rng` is not used.
 
         Raises:
             ValueError: If there are no samples.
@@ -154,85 +182,87 @@ class ModeCoverage:
         if state is None or not state.counts.sum():
             raise ValueError("ModeCoverage expects samples of 'fake', got none")
         modes, dim = state.truth.centers.shape
-        ceiling = share_within(radius=self.radius, dim=dim)
+        ceiling = compute_share_within(radius=self.radius, dim=dim)
         settings = {"radius": self.radius, "least": self.least, "modes": modes, "ceiling": ceiling}
-        counts, apart = state.counts.sum(0), _apart(state.truth)
-        overlap = _overlap(apart, self.radius)
+        counts, apart = state.counts.sum(0), _measure_gap(state.truth)
+        overlap = _warn_of_overlap(apart, self.radius)
 
         def score(better: Literal["higher", "lower"], of: Callable[[Tensor], float], *warnings: str) -> Score:
-            total, error = {"fake": int(counts.sum())}, _error(of, state.counts)
+            total, error = {"fake": int(counts.sum())}, _estimate_error(of, state.counts)
             return Score(of(counts), error, better, total, settings=dict(settings), warnings=(*overlap, *warnings))
 
         return {
             "modes": score("higher", lambda n: float((n[:-1] >= self.least).sum())),
-            "high quality": score("higher", _high_quality, *_collapse(counts, self.radius, dim, apart)),
-            "mode KL": score("lower", lambda n: mode_kl(counts=n), *_none_within(counts)),
+            "high quality": score("higher", _compute_quality, *_warn_of_collapse(counts, self.radius, dim, apart)),
+            "mode KL": score("lower", lambda n: mode_kl(counts=n), *_warn_of_none(counts)),
             "symmetric KL": score("lower", lambda n: symmetric_kl(counts=n, inside=ceiling)),
         }
 
 
-def _cells(points: Tensor, truth: Modes, radius: float) -> Tensor:
-    """The mode that each of `points`, `n d`, is within, or k; `n`."""
+def _assign_modes(points: Tensor, truth: Modes, radius: float) -> Tensor:
+    """The mode that each of `points`, `n d`, lies within, or k if there is none; `n`."""
     centers, width = truth.centers, truth.std
     if points.ndim != 2 or centers.ndim != 2 or points.shape[1] != centers.shape[1] or not 0 < width < math.inf:
         received = f"{tuple(points.shape)}, {tuple(centers.shape)} and {width}"
-        raise ValueError(f"modes expect points (n, d), centers (k, d) and a positive std, got {received}")
+        raise ValueError(f"ModeCoverage expects points (n, d), centers (k, d) and a positive std, got {received}")
     if not bool(torch.isfinite(points).all()):
-        raise ValueError("modes expect finite points, got NaN or infinity")
+        raise ValueError("ModeCoverage expects finite points, got NaN or infinity")
     cells = []
-    for distances in _distances(points, centers):
+    for distances in _compute_distances(points, centers):
         distance, nearest = distances.min(1)
         cells.append(nearest.masked_fill(distance > radius * width, len(centers)))
     return torch.cat(cells) if cells else torch.empty(0, dtype=torch.int64)
 
 
-def _distances(points: Tensor, centers: Tensor) -> Iterator[Tensor]:
-    """Distances of points to centers in tiles, float64 and by differences, `n k`."""
+def _compute_distances(points: Tensor, centers: Tensor) -> Iterator[Tensor]:
+    """Yields the distances of points to centers in tiles, `n k`, computed from differences in float64."""
     points, centers = (each.detach().to("cpu", torch.float64) for each in (points, centers))
     rows = max(1, _TILE // len(centers))
     for first in range(0, len(points), rows):
         yield torch.cdist(points[first : first + rows], centers, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _apart(truth: Modes) -> float:
+def _measure_gap(truth: Modes) -> float:
     """The least distance between two modes, in their standard deviations."""
     if len(truth.centers) < 2:
         return math.inf
-    nearest = (tile.kthvalue(2, dim=1).values.min() for tile in _distances(truth.centers, truth.centers))
+    nearest = (tile.kthvalue(2, dim=1).values.min() for tile in _compute_distances(truth.centers, truth.centers))
     return float(min(nearest)) / truth.std
 
 
-def _overlap(apart: float, radius: float) -> list[str]:
-    """A warning where a sample may lie within two modes: the truth's shares are then others than reckoned with."""
-    return [] if apart >= 2 * radius else [f"modes overlap: they are {apart:.3g} std apart and reach {radius:g} each"]
+def _warn_of_overlap(apart: float, radius: float) -> list[str]:
+    """Returns a warning if a sample may lie within two modes, so that the true shares differ from those assumed."""
+    return [] if apart >= 2 * radius else [f"modes overlap: they are {apart:.3g} std apart, their radius is {radius:g}"]
 
 
-def _collapse(counts: Tensor, radius: float, dim: int, apart: float) -> list[str]:
-    """A warning where more samples lie within the modes than chance lets a perfect sampler's."""
-    ceiling, share = share_within(radius=radius, dim=dim), _high_quality(counts)
-    strays = 1 - share_within(radius=max(0.0, apart - radius), dim=dim)  # of one mode within another, at most
+def _warn_of_collapse(counts: Tensor, radius: float, dim: int, apart: float) -> list[str]:
+    """Returns a warning if more samples lie within the modes than a perfect sampler's would by chance."""
+    ceiling, share = compute_share_within(radius=radius, dim=dim), _compute_quality(counts)
+    strays = 1 - compute_share_within(
+        radius=max(0.0, apart - radius), dim=dim
+    )  # samples of one mode within another, at most
     chance = _TOLERANCE * math.sqrt(ceiling * (1 - ceiling) / float(counts.sum()))
     if share <= ceiling + strays + chance:
         return []
     return [f"{share:.2%} within {radius:g} std of a mode is more than a perfect sampler's {ceiling:.2%}: collapse"]
 
 
-def _none_within(counts: Tensor) -> list[str]:
-    return [] if counts[:-1].any() else ["no sample is within a mode: the worst value stands in"]
+def _warn_of_none(counts: Tensor) -> list[str]:
+    return [] if counts[:-1].any() else ["no sample is within a mode: the worst value is given"]
 
 
-def _high_quality(counts: Tensor) -> float:
+def _compute_quality(counts: Tensor) -> float:
     return float(counts[:-1].sum()) / float(counts.sum())
 
 
-def _added(a: Tally, b: Tally) -> Tally:
+def _add(a: Tally, b: Tally) -> Tally:
     if a.truth.std != b.truth.std or not torch.equal(a.truth.centers, b.truth.centers):
         shapes = f"{tuple(a.truth.centers.shape)} of std {a.truth.std}, {tuple(b.truth.centers.shape)} of {b.truth.std}"
-        raise ValueError(f"ModeCoverage expects one truth, got two: centers {shapes}")
+        raise ValueError(f"ModeCoverage expects all samples to have the same true modes, got centers {shapes}")
     return Tally(a.truth, a.counts + b.counts)
 
 
-def _error(of: Callable[[Tensor], float], counts: Tensor) -> float | None:
+def _estimate_error(of: Callable[[Tensor], float], counts: Tensor) -> float | None:
     sizes = counts.sum(1)
     present = [group for group in range(len(counts)) if sizes[group]]
     if len(present) < 2:

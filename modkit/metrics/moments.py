@@ -3,8 +3,8 @@ r"""Mean and covariance of a stream, in float64 and O(d^2) memory, mergeable fro
     m = mean x,   S = sum (x - m)(x - m)^T,   C = S / (n - 1)
     S_ab = S_a + S_b + (m_b - m_a)(m_b - m_a)^T n_a n_b / (n_a + n_b)
 
-A batch is centred before it is squared, so that no digits are lost to a large mean (raw float32 sums put a covariance
-off by 5 %).
+Each batch is centred before it is squared, so that a large mean costs no precision (with raw sums in float32 a
+covariance may be wrong by 5 %).
 
 Shape letters: b batch, n samples, d features.
 
@@ -22,20 +22,24 @@ from torch import Tensor
 
 __all__ = ["Gaussian", "Moments"]
 
-_SKEW = 1e-6  # relative: what float32 statistics are off by
+_SKEW = 1e-6  # relative rounding of float32 statistics
 
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """What a Fréchet distance needs to know of a set.
+    """Mean and covariance of a set, from which a Fréchet distance is computed.
 
     Args:
         mean: `d`, float64.
         covariance: `d d`, float64.
-        count: Number of samples it was measured on, which bounds the covariance's rank; None where unknown.
+        count: Number of samples it was measured on, which bounds the rank of the covariance; None if unknown.
 
     Raises:
-        ValueError: If shapes don't fit, a value is not finite, or the covariance is not symmetric.
+        ValueError: If shapes do not match, a value is not finite, or the covariance is not symmetric.
+
+    Examples:
+        >>> Gaussian(torch.zeros(2), torch.eye(2)).mean.dtype
+        torch.float64
     """
 
     mean: Tensor
@@ -64,6 +68,12 @@ class Moments:
 
     Raises:
         ValueError: If `dim` is not positive.
+
+    Examples:
+        >>> moments = Moments.from_samples(torch.tensor([[0.0], [2.0]]))
+        >>> moments = moments.merge(Moments.from_samples(torch.tensor([[4.0]])))
+        >>> moments.count, moments.mean.item(), moments.covariance().item()
+        (3, 2.0, 4.0)
     """
 
     def __init__(self, dim: int) -> None:
@@ -74,8 +84,8 @@ class Moments:
         self.scatter = torch.zeros(dim, dim, dtype=torch.float64)
 
     @classmethod
-    def of(cls, x: Tensor) -> Moments:
-        """The moments of `x`, `n d`."""
+    def from_samples(cls, x: Tensor) -> Moments:
+        """Computes the moments of `x`, `n d`."""
         _check(x, x.shape[-1] if x.ndim else 0)
         moments = cls(x.shape[1])
         moments.update(x)
@@ -86,7 +96,7 @@ class Moments:
         """Adds the rows of `x`, `b d`.
 
         Raises:
-            ValueError: If the shape is another or a value is not finite.
+            ValueError: If the shape does not match or a value is not finite.
         """
         _check(x, len(self.mean))
         if not len(x):
@@ -100,13 +110,13 @@ class Moments:
         self._shift(len(x), mean)
 
     def merge(self, other: Moments) -> Moments:
-        """The moments of both sets of samples; neither changes.
+        """Computes the moments of both sets of samples together; neither changes.
 
         Raises:
             ValueError: If the numbers of features differ.
         """
         if len(self.mean) != len(other.mean):
-            raise ValueError(f"Moments.merge expects one number of features, got {len(self.mean)}, {len(other.mean)}")
+            raise ValueError(f"Moments.merge expects as many features, got {len(self.mean)} and {len(other.mean)}")
         merged = Moments(len(self.mean))
         merged.count, merged.mean, merged.scatter = self.count, self.mean.clone(), self.scatter + other.scatter
         merged._shift(other.count, other.mean)
@@ -122,7 +132,7 @@ class Moments:
             raise ValueError(f"Moments.covariance expects at least 2 samples, got {self.count}")
         return self.scatter / (self.count - 1)
 
-    def gaussian(self) -> Gaussian:
+    def to_gaussian(self) -> Gaussian:
         """Mean, covariance and count.
 
         Raises:
@@ -131,7 +141,7 @@ class Moments:
         return Gaussian(self.mean, self.covariance(), self.count)
 
     def _shift(self, count: int, mean: Tensor) -> None:
-        """Takes in `count` samples around `mean`, whose own scatter is already added."""
+        """Adds `count` samples around `mean`, whose scatter has been added already."""
         if count:
             total = self.count + count
             delta = mean - self.mean

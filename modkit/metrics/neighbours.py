@@ -1,10 +1,11 @@
-r"""Nearest neighbours of features, exactly: radii, and how many samples lie within them.
+r"""Exact nearest neighbours of features: radii, and how many samples lie within them.
 
-    |a - b|^2 = |a|^2 + |b|^2 - 2 a . b,   off by at most  e = (d + 32) 2^-24 (|a|^2 + |b|^2)  in float32
+    |a - b|^2 = |a|^2 + |b|^2 - 2 a . b,   with an error of at most  e = (d + 32) 2^-24 (|a|^2 + |b|^2)  in float32
 
-The joint mean is subtracted first, since e grows with the norms. Products are made in tiles, as lower bounds of the
-squared distance; where e leaves a comparison open it is decided by the float64 sum of squared differences. So counts
-are float64's, and memory is linear in n. Everything is known within halves of the samples too, for errors.
+The joint mean is subtracted first, because e grows with the norms. Products are computed in tiles, as lower bounds of
+the squared distances. If e leaves a comparison undecided, the sum of squared differences in float64 decides it. So the
+counts are those of float64, and memory is linear in n. Everything is also computed within halves of the samples, for
+errors.
 
 Shape letters: n m samples, d features, s splits in halves.
 
@@ -21,9 +22,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.halves import sides_of
+from modkit.metrics.halves import assign_sides
 
-__all__ = ["Balls", "Comparison", "Hits", "Points", "hits", "points", "radii"]
+__all__ = ["Balls", "Comparison", "Hits", "Points", "count_hits", "prepare_points", "compute_radii"]
 
 _ROWS, _COLUMNS = 1024, 4096  # of a tile
 _EXACT = 2**20  # numbers in float64 at once
@@ -32,22 +33,22 @@ Comparison = Literal["<", "<="]
 
 
 class Points(NamedTuple):
-    """Samples ready for tiles: `left @ right.T` are lower bounds of squared distances, `norms` bound their errors."""
+    """Samples prepared for tiles: `left @ right.T` bounds squared distances from below, `norms` bound the errors."""
 
-    values: Tensor  # n d, as given
-    sides: Tensor  # n s+1, the sample's half in each split
+    values: Tensor  # n d, unchanged
+    sides: Tensor  # n s+1, the half of each split that the sample is in
     left: Tensor  # n d+2
     right: Tensor  # n d+2
     norms: Tensor  # n, float64
     scale: float  # of squared distances in tiles
 
-    def slack(self, norms: Tensor) -> Tensor:
-        """e, twice of which a lower bound may be too low."""
-        return _relative(self) * norms + _absolute(self)
+    def compute_slack(self, norms: Tensor) -> Tensor:
+        """Computes e; a lower bound may be too low by up to 2 e."""
+        return _compute_relative_error(self) * norms + _compute_absolute_error(self)
 
 
 class Balls(NamedTuple):
-    """Balls around the samples of one set, and which distances from a centre are within."""
+    """Balls around the samples of one set, and the comparison that decides whether a distance is within."""
 
     of: Literal["real", "fake"]
     squared_radii: Tensor  # n s+1
@@ -55,17 +56,17 @@ class Balls(NamedTuple):
 
 
 class Hits(NamedTuple):
-    """How many samples lie in the balls around others; int64. Column 0 is among all, column 1 + s within halves."""
+    """Counts of samples in balls around others, int64: column 0 among all samples, column 1 + s within halves."""
 
-    by_query: Tensor  # m s+1, balls that hold a sample
-    by_centre: Tensor  # n s+1, samples that a ball holds
+    by_query: Tensor  # m s+1, number of balls that contain each sample
+    by_centre: Tensor  # n s+1, number of samples in each ball
 
 
-def points(**sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
-    """Sets of samples, each its indices, `n`, and values, `n d`, made comparable with each other.
+def prepare_points(**sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
+    """Prepares sets of samples, each given by indices, `n`, and values, `n d`, for comparison with each other.
 
     Raises:
-        ValueError: If shapes don't fit or a value is not finite.
+        ValueError: If shapes do not match or a value is not finite.
     """
     shapes = {name: tuple(values.shape) for name, (_, values) in sets.items()}
     if len({shape[1:] for shape in shapes.values()}) > 1 or any(len(shape) != 2 for shape in shapes.values()):
@@ -74,46 +75,52 @@ def points(**sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
         if not bool(torch.isfinite(values).all()):
             raise ValueError(f"neighbours expect finite values, got NaN or infinity in {name!r}")
     total = sum(len(values) for _, values in sets.values())
-    mean = torch.stack([_total(values) for _, values in sets.values()]).sum(0) / max(total, 1)
+    mean = torch.stack([_sum_rows(values) for _, values in sets.values()]).sum(0) / max(total, 1)
     largest = max(
         (float((part.double() - mean).abs().max()) for _, v in sets.values() for part in torch.split(v, _ROWS))
     )
     shift = -math.frexp(largest * math.sqrt(len(mean)))[1] if largest else 0  # powers of two keep the digits
-    return {name: _points(values, indices, mean, shift) for name, (indices, values) in sets.items()}
+    return {name: _prepare(values, indices, mean, shift) for name, (indices, values) in sets.items()}
 
 
-def radii(x: Points, ks: Sequence[int], *, of: Points | None = None) -> dict[int, Tensor]:
-    """The squared distances of each sample to its k-th nearest, `n s+1`, float64, summed without scale, by k.
+def compute_radii(x: Points, ks: Sequence[int], *, of: Points | None = None) -> dict[int, Tensor]:
+    """Computes the squared distance of each sample to its k-th nearest neighbour, by k: `n s+1`, float64, unscaled.
 
-    Column 0 is of all neighbours, column 1 + s of those in the sample's half; infinite where there are fewer than k.
+    Column 0 is among all neighbours, column 1 + s among those in the sample's half; it is infinite if there are fewer
+    than k.
 
     Args:
         x: The samples.
-        ks: Which neighbours.
-        of: Where neighbours are; None: in `x`, and no sample is its own.
+        ks: The ranks of the neighbours.
+        of: The set in which neighbours are sought; None is `x` itself, without the sample.
+
+    Examples:
+        >>> sets = prepare_points(x=(torch.arange(3), torch.tensor([[0.0], [1.0], [4.0]])))
+        >>> compute_radii(sets["x"], [1])[1][:, 0].tolist()
+        [1.0, 1.0, 9.0]
     """
     y = x if of is None else of
     num = y.sides.sum(0)
     there = torch.where(x.sides, num, len(y.sides) - num) - int(of is None)
     enough = there >= torch.tensor(ks)[:, None, None]
     found = torch.full(enough.shape, math.inf, dtype=torch.float64)
-    least = 3 * max(ks) + 14  # with more than k of them in any half, nearly always
+    least = 3 * max(ks) + 14  # nearly always enough for more than k in any half
     for rows in torch.split(torch.arange(len(x.values)), _ROWS // 2):
         for few, size in ((least, len(rows)), (8 * least, 64), (len(y.sides), 16)):
             for some in torch.split(rows, size) if len(rows) else ():
-                found[:, some] = _radii(x, some, y, ks, few, same=of is None)
+                found[:, some] = _find_radii(x, some, y, ks, few, same=of is None)
             rows = rows[(found[:, rows].isinf() & enough[:, rows]).any(2).any(0)]
     return dict(zip(ks, found, strict=True))
 
 
-def hits(real: Points, fake: Points, balls: Sequence[Balls]) -> list[Hits]:
-    """How many samples of the one set lie within balls around the other's."""
+def count_hits(real: Points, fake: Points, balls: Sequence[Balls]) -> list[Hits]:
+    """Counts the samples of one set that lie within balls around the samples of the other."""
     sets, other = {"real": real, "fake": fake}, {"real": fake, "fake": real}
     found = [
         Hits(*(torch.zeros(side[each.of].sides.shape, dtype=torch.int64) for side in (other, sets))) for each in balls
     ]
-    widest = {name: [_widest(each.squared_radii) for each in balls if each.of == name] for name in sets}
-    reach = {name: _up(torch.stack(each).amax(0) * real.scale) for name, each in widest.items() if each}
+    widest = {name: [_find_widest(each.squared_radii) for each in balls if each.of == name] for name in sets}
+    reach = {name: _round_up(torch.stack(each).amax(0) * real.scale) for name, each in widest.items() if each}
     for first in range(0, len(real.values), _ROWS):
         for second in range(0, len(fake.values), _COLUMNS):
             tile = real.left[first : first + _ROWS] @ fake.right[second : second + _COLUMNS].T
@@ -129,42 +136,42 @@ def hits(real: Points, fake: Points, balls: Sequence[Balls]) -> list[Hits]:
     return found
 
 
-def _total(values: Tensor) -> Tensor:
+def _sum_rows(values: Tensor) -> Tensor:
     total = torch.zeros(values.shape[1], dtype=torch.float64)
     for part in torch.split(values, _ROWS):
         total += part.double().sum(0)
     return total
 
 
-def _points(values: Tensor, indices: Tensor, mean: Tensor, shift: int) -> Points:
-    # Reduced precision for products would break the bound; float64 has none.
+def _prepare(values: Tensor, indices: Tensor, mean: Tensor, shift: int) -> Points:
+    # The bound requires full precision of products, which float64 always has.
     dtype = torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64
     n, d = values.shape
     left, right = torch.empty(n, d + 2, dtype=dtype), torch.empty(n, d + 2, dtype=dtype)
     norms = torch.empty(n, dtype=torch.float64)
-    made = Points(values, sides_of(indices), left, right, norms, 4.0**shift)
+    made = Points(values, assign_sides(indices), left, right, norms, 4.0**shift)
     for first in range(0, n, _ROWS):
         part = slice(first, first + _ROWS)
         left[part, :d] = (values[part].double() - mean) * 2.0**shift
         norms[part] = left[part, :d].double().square().sum(1)
-        low = norms[part] - made.slack(norms[part])
+        low = norms[part] - made.compute_slack(norms[part])
         right[part, :d] = -2 * left[part, :d]
         left[part, d], left[part, d + 1] = low, 1
         right[part, d], right[part, d + 1] = 1, low
     return made
 
 
-def _relative(points: Points) -> float:
+def _compute_relative_error(points: Points) -> float:
     return (points.values.shape[1] + 32) * 2.0**-24 * 1.01
 
 
-def _absolute(points: Points) -> float:
-    """What underflow may cost, flushed to zero or not."""
+def _compute_absolute_error(points: Points) -> float:
+    """The error by underflow, whether or not it is flushed to zero."""
     return (points.values.shape[1] + 32) * 2.0**-124
 
 
-def _exact(x: Points, i: Tensor, y: Points, j: Tensor) -> Tensor:
-    """Squared distances of pairs, by differences in float64; NumPy's sum of a row depends on nothing but the row."""
+def _measure_exactly(x: Points, i: Tensor, y: Points, j: Tensor) -> Tensor:
+    """Squared distances of pairs from differences in float64; NumPy's sum of a row depends only on the row."""
     size = max(1, _EXACT // x.values.shape[1])
     parts = [
         torch.from_numpy(x.values[a].double().sub_(y.values[b]).square_().numpy().sum(1))
@@ -173,50 +180,50 @@ def _exact(x: Points, i: Tensor, y: Points, j: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _radii(x: Points, rows: Tensor, y: Points, ks: Sequence[int], few: int, *, same: bool) -> Tensor:
-    """The radii of some samples, `k rows s+1`, infinite where the nearest `few` don't tell."""
+def _find_radii(x: Points, rows: Tensor, y: Points, ks: Sequence[int], few: int, *, same: bool) -> Tensor:
+    """The radii of some samples, `k rows s+1`; infinite where the nearest `few` candidates do not determine them."""
     tile = x.left[rows] @ y.right.T
     if same:
         tile[torch.arange(len(rows)), rows] = math.inf
     bound, near = torch.full((len(rows),), math.inf), tile < math.inf
-    usual = y.norms <= 16 * y.norms.median()  # an outlier's error would widen every bound
+    usual = y.norms <= 16 * y.norms.median()  # the error of an outlier would widen every bound
     if few < usual.sum():
-        smallest = _smallest(tile if bool(usual.all()) else tile[:, usual], few).double()
-        bound = smallest + 2 * (x.slack(x.norms[rows]) + y.slack(y.norms[usual].max()))
-        near = tile <= _up(bound)[:, None]
+        smallest = _compute_upper_bound(tile if bool(usual.all()) else tile[:, usual], few).double()
+        bound = smallest + 2 * (x.compute_slack(x.norms[rows]) + y.compute_slack(y.norms[usual].max()))
+        near = tile <= _round_up(bound)[:, None]
     i, j = near.nonzero(as_tuple=True)
     counts = torch.bincount(i, minlength=len(rows))
     column = torch.arange(len(i)) - (counts.cumsum(0) - counts)[i]
     head = column < 2 * few
-    found = _decided(x, rows, y, ks, (i[head], column[head]), j[head], tile[i, j][head].double())
-    unseen = (counts > 2 * few)[:, None] & (found > 0)  # where many are copies of a sample, some of them settle it
+    found = _decide(x, rows, y, ks, (i[head], column[head]), j[head], tile[i, j][head].double())
+    unseen = (counts > 2 * few)[:, None] & (found > 0)  # if many are copies of a sample, a few are enough
     return found.masked_fill(unseen | (found * x.scale > bound[:, None]), math.inf)
 
 
-def _decided(
+def _decide(
     x: Points, rows: Tensor, y: Points, ks: Sequence[int], at: tuple[Tensor, Tensor], j: Tensor, lower: Tensor
 ) -> Tensor:
-    """The radii from candidates `j` of y, `at` (place in `rows`, column), and lower bounds of their distances."""
+    """Determines radii from candidates `j` in y, at (index in `rows`, column), and lower bounds of distances."""
     i = rows[at[0]]
     shape = len(rows), int(at[1].max()) + 1
     low = torch.full(shape, math.inf, dtype=torch.float64)
     high, squared = low.clone(), low.clone()
     alike = torch.zeros(*shape, x.sides.shape[1], dtype=torch.bool)
-    low[at], high[at] = lower, lower + 2 * (x.slack(x.norms[i]) + y.slack(y.norms[j]))
+    low[at], high[at] = lower, lower + 2 * (x.compute_slack(x.norms[i]) + y.compute_slack(y.norms[j]))
     squared[at], alike[at] = lower / x.scale, x.sides[i] == y.sides[j]
 
-    # Those surely nearer than the k-th, or farther, only count.
-    inner, outer = _kth(low, alike, ks), _kth(high, alike, ks)
+    # Candidates that are certainly nearer or farther than the k-th need only be counted.
+    inner, outer = _find_kth(low, alike, ks), _find_kth(high, alike, ks)
     open = torch.zeros(shape, dtype=torch.bool)
     for least, most in zip(inner, outer, strict=True):
         open |= (alike & (high[..., None] >= least[:, None]) & (low[..., None] <= most[:, None])).any(2)
     chosen = open[at]
-    squared[at[0][chosen], at[1][chosen]] = _exact(x, i[chosen], y, j[chosen])
-    return _kth(squared, alike, ks)
+    squared[at[0][chosen], at[1][chosen]] = _measure_exactly(x, i[chosen], y, j[chosen])
+    return _find_kth(squared, alike, ks)
 
 
-def _smallest(tile: Tensor, few: int) -> Tensor:
-    """A bound, from above, of the `few`-th smallest of each row: that of the minima of parts of it."""
+def _compute_upper_bound(tile: Tensor, few: int) -> Tensor:
+    """An upper bound of the `few`-th smallest value of each row: that of the minima of its parts."""
     width = max(1, min(32, tile.shape[1] // (4 * few)))
     num = tile.shape[1] // width
     shape, stride = (len(tile), width, num), (tile.stride(0), num, 1)
@@ -225,35 +232,35 @@ def _smallest(tile: Tensor, few: int) -> Tensor:
     return smallest[:, -1]
 
 
-def _kth(values: Tensor, alike: Tensor, ks: Sequence[int]) -> Tensor:
-    """The k-th smallest of each row among those alike, `k rows s+1`; infinite where there are fewer."""
+def _find_kth(values: Tensor, alike: Tensor, ks: Sequence[int]) -> Tensor:
+    """The k-th smallest value of each row in the same half, `k rows s+1`; infinite if there are fewer."""
     ordered, order = values.sort(dim=1)
     rank = alike.gather(1, order[..., None].expand_as(alike)).cumsum(1, dtype=torch.int32)
     ended = torch.nn.functional.pad(ordered, (0, 1), value=math.inf)
     return torch.stack([ended.gather(1, (rank < k).sum(1)) for k in ks])
 
 
-def _widest(each: Tensor) -> Tensor:
-    """The largest finite radius of each row: an infinite one has no use; infinite where all are."""
+def _find_widest(each: Tensor) -> Tensor:
+    """The largest finite radius of each row, or infinity if there is none."""
     finite = each.masked_fill(each.isinf(), -math.inf).amax(1)
     return torch.where(finite.isinf(), math.inf, finite)
 
 
-def _up(bound: Tensor) -> Tensor:
-    """At least `bound`, in float32."""
+def _round_up(bound: Tensor) -> Tensor:
+    """Rounds `bound` up to float32."""
     return (bound + bound.abs() * 2.0**-20).float()
 
 
 def _count(counted: Hits, balls: Balls, centres: Points, i: Tensor, queries: Points, j: Tensor, low: Tensor) -> None:
-    """Adds the pairs (centre i, query j) that are within; `low` bounds their distances in the tiles' scale."""
+    """Counts the pairs (centre i, query j) within a ball; `low` bounds their squared distances in the tiles' scale."""
     levels = balls.squared_radii[i]
-    high = low + 2 * (centres.slack(centres.norms[i]) + queries.slack(queries.norms[j]))
+    high = low + 2 * (centres.compute_slack(centres.norms[i]) + queries.compute_slack(queries.norms[j]))
     squared = (low + high) / 2 / centres.scale
     scaled = levels * centres.scale
     alike = centres.sides[i] == queries.sides[j]
     open = (alike & (scaled >= low[:, None]) & (scaled <= high[:, None])).any(1).nonzero()[:, 0]
     if len(open):
-        squared[open] = _exact(centres, i[open], queries, j[open])
+        squared[open] = _measure_exactly(centres, i[open], queries, j[open])
     within = squared[:, None] <= levels if balls.comparison == "<=" else squared[:, None] < levels
     held = (within & alike).long()
     counted.by_query.index_add_(0, j, held)

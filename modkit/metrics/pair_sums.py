@@ -1,10 +1,10 @@
-r"""Sums of a kernel over pairs of samples: a squared MMD, and the same without any group of samples.
+r"""Sums of a kernel over pairs of samples, from which a squared MMD follows with or without any group of samples.
 
     MMD^2 = sum_{i != j} k(x_i, x_j) / (n (n - 1)) + the same of y - 2 sum_{ij} k(x_i, y_j) / (n m)      unbiased
     MMD^2 = sum_{ij} k(x_i, x_j) / n^2 + the same of y - 2 sum_{ij} k(x_i, y_j) / (n m)                  biased
 
-Kernels are float64 and made in tiles, so that memory is linear in n. Sums are kept for each pair of groups, from which
-the jackknife's errors come at no further cost.
+Kernels are computed in float64 and in tiles, so memory is linear in n. Sums are stored for each pair of groups, from
+which the jackknife's errors follow at no further cost.
 
 Shape letters: n m samples, d features, g groups.
 
@@ -25,12 +25,12 @@ from torch.nn.functional import one_hot
 from modkit.metrics.jackknife import jackknife_variance, standard_error
 from modkit.types import Score
 
-__all__ = ["Kernel", "PairSums", "mean_score"]
+__all__ = ["Kernel", "PairSums", "average_scores"]
 
 _TILE = 2**24  # entries of a kernel in memory: 128 MB
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
-"""Values, `n d` and `m d`, to their kernel, `n m`."""
+"""Computes the kernel, `n m`, of values `n d` and `m d`."""
 
 
 class PairSums(NamedTuple):
@@ -39,21 +39,25 @@ class PairSums(NamedTuple):
     real: Tensor  # g g, without the pairs of a sample with itself
     fake: Tensor  # g g
     cross: Tensor  # g g
-    own: tuple[Tensor, Tensor]  # g, the pairs of a sample with itself
+    own: tuple[Tensor, Tensor]  # g, only the pairs of a sample with itself
     counts: tuple[Tensor, Tensor]  # g
 
     @classmethod
-    def of(cls, kernel: Kernel, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], *, groups: int) -> PairSums:
-        """The sums of two sets, each its values, `n d`, and their groups, `n`."""
+    def from_sets(
+        cls, kernel: Kernel, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], *, groups: int
+    ) -> PairSums:
+        """Computes the sums of two sets, each given by values, `n d`, and their groups, `n`."""
         x, y = real[0].detach().to("cpu", torch.float64), fake[0].detach().to("cpu", torch.float64)
         one_x, one_y = (one_hot(group, groups).double() for group in (real[1], fake[1]))
-        within_x, own_x = _block_sums(kernel, (x, one_x), (x, one_x), same=True)
-        within_y, own_y = _block_sums(kernel, (y, one_y), (y, one_y), same=True)
-        cross, _ = _block_sums(kernel, (x, one_x), (y, one_y), same=False)
+        within_x, own_x = _sum_blocks(kernel, (x, one_x), (x, one_x), same=True)
+        within_y, own_y = _sum_blocks(kernel, (y, one_y), (y, one_y), same=True)
+        cross, _ = _sum_blocks(kernel, (x, one_x), (y, one_y), same=False)
         return cls(within_x, within_y, cross, (own_x, own_y), (one_x.sum(0), one_y.sum(0)))
 
-    def distance(self, *, without: tuple[int | None, int | None] = (None, None), unbiased: bool = True) -> float:
-        """The squared MMD, without one group of the real and one of the fake samples; NaN where too few are left."""
+    def compute_distance(
+        self, *, without: tuple[int | None, int | None] = (None, None), unbiased: bool = True
+    ) -> float:
+        """The squared MMD, without one group of the real and one of the fake samples; NaN if too few are left."""
         keep = [torch.ones_like(counts) for counts in self.counts]
         for mask, group in zip(keep, without, strict=True):
             if group is not None:
@@ -68,7 +72,7 @@ class PairSums(NamedTuple):
         return value
 
 
-def mean_score(
+def average_scores(
     sums: Sequence[PairSums],
     counts: Mapping[str, int],
     settings: Mapping[str, object],
@@ -76,10 +80,10 @@ def mean_score(
     unbiased: bool,
     scale: float = 1.0,
 ) -> Score:
-    """The mean squared MMD over subsets, times `scale`, with its jackknife error over both sets."""
+    """Averages the squared MMD over subsets, times `scale`, with its jackknife error over both sets."""
 
     def mean(real: int | None = None, fake: int | None = None) -> float:
-        return sum(one.distance(without=(real, fake), unbiased=unbiased) for one in sums) / len(sums)
+        return sum(one.compute_distance(without=(real, fake), unbiased=unbiased) for one in sums) / len(sums)
 
     value = mean()
     variances = []
@@ -94,10 +98,10 @@ def mean_score(
     return Score(value * scale, error, "lower", dict(counts), settings=dict(settings))
 
 
-def _block_sums(
+def _sum_blocks(
     kernel: Kernel, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], *, same: bool
 ) -> tuple[Tensor, Tensor]:
-    """(sums by pair of groups, sums of a sample with itself by group), from values and one-hot groups."""
+    """Sums by pair of groups, and of samples with themselves by group, from values and one-hot groups."""
     (x, one_x), (y, one_y) = a, b
     sums, own = x.new_zeros(one_x.shape[1], one_y.shape[1]), x.new_zeros(one_x.shape[1])
     rows = max(1, _TILE // len(y))

@@ -1,4 +1,4 @@
-"""Per class: any metric of samples, of the samples of each class by itself, and the mean over classes.
+"""Per class: any metric of samples, applied to the samples of each class, and the mean over classes.
 
 Shape letters: b batch.
 """
@@ -22,12 +22,21 @@ State = dict[int, Any]
 
 
 class PerClass:
-    """A metric's scores of each class (`FD, class 3`) and their mean (`FD, mean over classes`).
+    """The scores of a metric for each class (`FD, class 3`), and their mean (`FD, mean over classes`).
 
-    The mean's error takes classes for independent.
+    The error of the mean assumes that classes are independent.
 
     Args:
-        metric: The metric; it may need only what there is of each sample.
+        metric: The metric; all that it needs must be given sample by sample.
+
+    Examples:
+        >>> import torch
+        >>> from modkit.metrics import LabelAccuracy
+        >>> metric = PerClass(LabelAccuracy())
+        >>> values = {"logits": torch.eye(2), "labels": torch.tensor([0, 1])}
+        >>> scores = metric.result(metric.update(metric.init(), "fake", values, torch.arange(2)), Rng(0))
+        >>> scores["label accuracy, mean over classes"].value
+        1.0
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -37,7 +46,7 @@ class PerClass:
         self.better: Literal["lower", "higher"] | None = metric.better
 
     def init(self) -> State:
-        """No samples."""
+        """Returns the state of no samples."""
         return {}
 
     def update(self, state: State, set: str, values: Mapping[str, Any], indices: Tensor) -> State:
@@ -51,15 +60,15 @@ class PerClass:
         return state
 
     def merge(self, a: State, b: State) -> State:
-        """The state of both."""
+        """Merges the states of disjoint samples."""
         both = {label: self.metric.merge(a[label], b[label]) for label in a.keys() & b.keys()}
         return {**a, **b, **both}
 
     def result(self, state: State, rng: Rng) -> dict[str, Score]:
-        """The scores of each class, then their means.
+        """Computes the scores of each class, then their means.
 
         Raises:
-            ValueError: If a class cannot be scored; says which.
+            ValueError: If a class cannot be scored; the message names it.
         """
         found: dict[str, list[Score]] = {}
         for label in sorted(state):
@@ -73,10 +82,10 @@ class PerClass:
         each = {
             f"{name}, class {k}": score for name, all in found.items() for k, score in zip(labels, all, strict=True)
         }
-        return {**each, **{f"{name}, mean over classes": _mean(scores) for name, scores in found.items()}}
+        return {**each, **{f"{name}, mean over classes": _average_scores(scores) for name, scores in found.items()}}
 
 
-def _mean(scores: list[Score]) -> Score:
+def _average_scores(scores: list[Score]) -> Score:
     errors = [score.error for score in scores if score.error is not None]
     error = math.sqrt(sum(e**2 for e in errors)) / len(scores) if len(errors) == len(scores) else None
     counts = {side: sum(score.counts[side] for score in scores) for side in scores[0].counts}

@@ -1,10 +1,10 @@
-r"""Precision and recall, density and coverage: how many samples lie in balls around the other set's samples.
+r"""Precision and recall, density and coverage: how many samples lie in balls around the samples of the other set.
 
-    precision = share of fake samples in any ball around a real one;   recall: the same with the sets swapped
-    density   = 1 / (k m) sum_j sum_i 1[fake_j in the ball of real_i];   coverage = share of real balls that hold a fake
+    precision = share of fake samples in any ball around a real one;   recall: the same with the sets exchanged density
+    = 1 / (k m) sum_j sum_i 1[fake_j in the ball of real_i];   coverage = share of real balls that contain a fake
 
-A ball reaches to its centre's k-th nearest neighbour in its own set. Counts are those of float64 distances. Errors are
-of balanced half-samples of both sets, radii included (see `halves`).
+The radius of a ball is the distance to its centre's k-th nearest neighbour in its own set. Counts are those of float64
+distances. Errors are estimated from balanced half-samples of both sets, radii included (see `halves`).
 
 Shape letters: n samples, d features, s splits in halves.
 
@@ -21,9 +21,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.halves import mean_and_error, smallest_half
-from modkit.metrics.neighbours import Balls, Comparison, Hits, Points, hits, points, radii
-from modkit.metrics.store import Kept, Rows, Stores
+from modkit.metrics.halves import compute_mean_and_error, count_smallest_half
+from modkit.metrics.neighbours import Balls, Comparison, Hits, Points, compute_radii, count_hits, prepare_points
+from modkit.metrics.store import Rows, StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -33,7 +33,7 @@ Side = Literal["real", "fake"]
 
 
 class _Rule(NamedTuple):
-    """What a ball is."""
+    """Defines the balls: their radius, and the comparison that decides whether a distance is within."""
 
     k: int
     comparison: Comparison
@@ -48,48 +48,77 @@ def prdc(
     coverage_k: int = 5,
     coverage_comparison: Comparison = "<",
 ) -> dict[str, float]:
-    """Precision, recall, density and coverage of features.
+    """Computes precision, recall, density and coverage of features.
 
     Args:
         real: Features, `n d`.
-        fake: Features, as many.
-        k: A ball reaches to its centre's k-th nearest neighbour, for precision and recall.
-        comparison: A distance is this of the radius, where it is within.
-        coverage_k: As `k`, for density and coverage.
-        coverage_comparison: As `comparison`.
+        fake: Features, of the same shape.
+        k: Balls reach to their centre's k-th nearest neighbour, for precision and recall.
+        comparison: How a distance must compare with the radius to be within the ball.
+        coverage_k: Like `k`, for density and coverage.
+        coverage_comparison: Like `comparison`.
 
     Raises:
-        ValueError: If shapes or counts don't fit, there are no more than k samples or a value is not finite.
+        ValueError: If shapes or counts do not match, there are k samples or fewer, or a value is not finite.
+
+    Examples:
+        >>> x = torch.arange(8.0)[:, None]
+        >>> prdc(real=x, fake=x + 100)
+        {'precision': 0.0, 'recall': 0.0, 'density': 0.0, 'coverage': 0.0}
     """
     given = {"real": real.detach().cpu(), "fake": fake.detach().cpu()}
-    rules = _rule("prdc", k, comparison), _rule("prdc", coverage_k, coverage_comparison)
+    rules = _make_rule("prdc", k, comparison), _make_rule("prdc", coverage_k, coverage_comparison)
     if len(real) <= max(k, coverage_k):
         raise ValueError(f"prdc expects more than k = {max(k, coverage_k)} samples, got {len(real)}")
-    scores = _scores("prdc", {name: (torch.arange(len(each)), each) for name, each in given.items()}, *rules)
+    scores = _compute_scores("prdc", {name: (torch.arange(len(each)), each) for name, each in given.items()}, *rules)
     return {name: score.value for name, score in scores.items()}
 
 
-class PRDC(Kept):
+class _BallMetric(StoredMetric):
+    """A metric of samples in balls: precision and recall by the rule `held`, density and coverage by `counted`."""
+
+    better: Literal["higher"] = "higher"
+
+    def __init__(self, held: _Rule | None, counted: _Rule | None) -> None:
+        self.held, self.counted = held, counted
+
+    def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
+        """Computes the scores that the class names, such as `precision` and `recall`; `rng` is not used.
+
+        Raises:
+            ValueError: If counts differ or there are k samples or fewer.
+        """
+        least = 1 + max(rule.k for rule in (self.held, self.counted) if rule)
+        return _compute_scores(type(self).__name__, self.rows(state, least=least), self.held, self.counted)
+
+
+class PRDC(_BallMetric):
     """Precision and recall, density and coverage in one pass: fidelity and diversity, each measured twice.
 
-    Precision: fakes among the real samples; recall: real samples among the fakes. Coverage: real samples with a fake
-    nearby; density: how many real samples a fake is near, which may exceed 1.
+    Precision is the share of fakes among the real samples, recall that of real samples among the fakes. Coverage is the
+    share of real samples with a fake nearby. Density is the number of real samples that a fake is near, divided by k;
+    it may exceed 1.
 
     References:
         Improved Precision and Recall Metric (Kynkäänniemi et al., 2019), eq. 1-2, https://arxiv.org/abs/1904.06991
         Reliable Fidelity and Diversity Metrics (Naeem et al., 2020), eq. 3-4, https://arxiv.org/abs/2002.09797
 
     Args:
-        k: A ball reaches to its centre's k-th nearest neighbour, for precision and recall.
-        comparison: A distance is this of the radius, where it is within.
-        coverage_k: As `k`, for density and coverage.
-        coverage_comparison: As `comparison`, for density and coverage.
+        k: Balls reach to their centre's k-th nearest neighbour, for precision and recall.
+        comparison: How a distance must compare with the radius to be within the ball.
+        coverage_k: Like `k`, for density and coverage.
+        coverage_comparison: Like `comparison`, for density and coverage.
 
     Raises:
-        ValueError: If a k is not positive or a comparison another.
-    """
+        ValueError: If a k is not positive or a comparison is unknown.
 
-    better: Literal["higher"] = "higher"
+    Examples:
+        >>> metric, x = PRDC(), torch.arange(8.0)[:, None]
+        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(8))
+        >>> state = metric.update(state, "fake", {"features": x + 100}, torch.arange(8))
+        >>> {name: score.value for name, score in metric.result(state, Rng(0)).items()}
+        {'precision': 0.0, 'recall': 0.0, 'density': 0.0, 'coverage': 0.0}
+    """
 
     def __init__(
         self,
@@ -99,48 +128,36 @@ class PRDC(Kept):
         coverage_k: int = 5,
         coverage_comparison: Literal["<=", "<"] = "<",
     ) -> None:
-        self.held, self.counted = _rule("PRDC", k, comparison), _rule("PRDC", coverage_k, coverage_comparison)
-
-    def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """The scores `precision`, `recall`, `density` and `coverage`; draws nothing.
-
-        Raises:
-            ValueError: If counts differ or there are no more than k samples.
-        """
-        rows = self.rows(state, least=max(self.held.k, self.counted.k) + 1)
-        return _scores("PRDC", rows, self.held, self.counted)
+        super().__init__(_make_rule("PRDC", k, comparison), _make_rule("PRDC", coverage_k, coverage_comparison))
 
 
-class PrecisionRecall(Kept):
+class PrecisionRecall(_BallMetric):
     """Improved precision and recall alone: fakes among the real samples, and real samples among the fakes.
 
     References:
         Improved Precision and Recall Metric (Kynkäänniemi et al., 2019), eq. 1-2, https://arxiv.org/abs/1904.06991
 
     Args:
-        k: A ball reaches to its centre's k-th nearest neighbour.
-        comparison: A distance is this of the radius, where it is within.
+        k: Balls reach to their centre's k-th nearest neighbour.
+        comparison: How a distance must compare with the radius to be within the ball.
 
     Raises:
-        ValueError: If `k` is not positive or the comparison another.
+        ValueError: If `k` is not positive or the comparison is unknown.
+
+    Examples:
+        >>> metric, x = PrecisionRecall(), torch.arange(8.0)[:, None]
+        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(8))
+        >>> state = metric.update(state, "fake", {"features": x}, torch.arange(8))
+        >>> {name: score.value for name, score in metric.result(state, Rng(0)).items()}
+        {'precision': 1.0, 'recall': 1.0}
     """
 
-    better: Literal["higher"] = "higher"
-
     def __init__(self, *, k: int = 3, comparison: Literal["<=", "<"] = "<=") -> None:
-        self.held = _rule("PrecisionRecall", k, comparison)
-
-    def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """The scores `precision` and `recall`; draws nothing.
-
-        Raises:
-            ValueError: If counts differ or there are no more than k samples.
-        """
-        return _scores("PrecisionRecall", self.rows(state, least=self.held.k + 1), self.held, None)
+        super().__init__(_make_rule("PrecisionRecall", k, comparison), None)
 
 
-class DensityCoverage(Kept):
-    """Density and coverage alone: real balls that hold a fake, counted by the fake and by the ball.
+class DensityCoverage(_BallMetric):
+    """Density and coverage alone: how often fakes lie in balls around real samples, by fake and by ball.
 
     Density may exceed 1.
 
@@ -148,41 +165,38 @@ class DensityCoverage(Kept):
         Reliable Fidelity and Diversity Metrics (Naeem et al., 2020), eq. 3-4, https://arxiv.org/abs/2002.09797
 
     Args:
-        k: A ball reaches to its centre's k-th nearest neighbour.
-        comparison: A distance is this of the radius, where it is within.
+        k: Balls reach to their centre's k-th nearest neighbour.
+        comparison: How a distance must compare with the radius to be within the ball.
 
     Raises:
-        ValueError: If `k` is not positive or the comparison another.
+        ValueError: If `k` is not positive or the comparison is unknown.
+
+    Examples:
+        >>> metric, x = DensityCoverage(), torch.arange(8.0)[:, None]
+        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(8))
+        >>> state = metric.update(state, "fake", {"features": x + 100}, torch.arange(8))
+        >>> {name: score.value for name, score in metric.result(state, Rng(0)).items()}
+        {'density': 0.0, 'coverage': 0.0}
     """
 
-    better: Literal["higher"] = "higher"
-
     def __init__(self, *, k: int = 5, comparison: Literal["<=", "<"] = "<") -> None:
-        self.counted = _rule("DensityCoverage", k, comparison)
-
-    def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """The scores `density` and `coverage`; draws nothing.
-
-        Raises:
-            ValueError: If counts differ or there are no more than k samples.
-        """
-        return _scores("DensityCoverage", self.rows(state, least=self.counted.k + 1), None, self.counted)
+        super().__init__(None, _make_rule("DensityCoverage", k, comparison))
 
 
-def _rule(name: str, k: int, comparison: Comparison) -> _Rule:
+def _make_rule(name: str, k: int, comparison: Comparison) -> _Rule:
     if k < 1 or comparison not in ("<", "<="):
         raise ValueError(f"{name} expects k of at least 1 and comparison '<' or '<=', got {k}, {comparison!r}")
     return _Rule(k, comparison)
 
 
-def _scores(name: str, rows: Mapping[str, Rows], held: _Rule | None, counted: _Rule | None) -> dict[str, Score]:
-    """Precision and recall by the rule `held`, density and coverage by `counted`, all from one product of the sets."""
+def _compute_scores(name: str, rows: Mapping[str, Rows], held: _Rule | None, counted: _Rule | None) -> dict[str, Score]:
+    """Scores precision and recall by the rule `held`, density and coverage by `counted`, from one product of sets."""
     if len(rows["real"][0]) != len(rows["fake"][0]):
         received = " and ".join(f"{len(indices)} {side}" for side, (indices, _) in rows.items())
         raise ValueError(f"{name} expects as many real as fake samples, got {received}")
-    sets = points(**rows)
+    sets = prepare_points(**rows)
     asked: list[tuple[Side, _Rule]] = [("real", held), ("fake", held)] if held else []
-    found = _hits(sets, [*asked, ("real", counted)] if counted else asked)
+    found = _count_hits(sets, [*asked, ("real", counted)] if counted else asked)
     real, fake = sets["real"].sides, sets["fake"].sides
     scores = {}
     if held:
@@ -195,19 +209,19 @@ def _scores(name: str, rows: Mapping[str, Rows], held: _Rule | None, counted: _R
     return scores
 
 
-def _hits(sets: Mapping[str, Points], asked: Sequence[tuple[Side, _Rule]]) -> dict[tuple[Side, _Rule], Hits]:
-    """Hits of the balls around each set's samples."""
+def _count_hits(sets: Mapping[str, Points], asked: Sequence[tuple[Side, _Rule]]) -> dict[tuple[Side, _Rule], Hits]:
+    """Counts hits of the balls around the samples of each set."""
     around = {}
     for side in dict.fromkeys(side for side, _ in asked):
-        around[side] = radii(sets[side], sorted({rule.k for of, rule in asked if of == side}))
+        around[side] = compute_radii(sets[side], sorted({rule.k for of, rule in asked if of == side}))
     balls = {(side, rule): Balls(side, around[side][rule.k], rule.comparison) for side, rule in asked}
-    return dict(zip(balls, hits(sets["real"], sets["fake"], list(balls.values())), strict=True))
+    return dict(zip(balls, count_hits(sets["real"], sets["fake"], list(balls.values())), strict=True))
 
 
 def _score(each: Tensor, rule: _Rule, sides: Tensor, other: Tensor) -> Score:
-    """The mean of `each`, a sample's share of the score, `n s+1`; in halves too small for a radius it has no error."""
-    value, error = mean_and_error(each, sides)
-    known = min(smallest_half(sides), smallest_half(other)) > rule.k
+    """Averages `each`, a sample's share of the score, `n s+1`; without an error if a half is too small for a radius."""
+    value, error = compute_mean_and_error(each, sides)
+    known = min(count_smallest_half(sides), count_smallest_half(other)) > rule.k
     return Score(
         value,
         error if known else None,

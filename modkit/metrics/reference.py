@@ -1,16 +1,15 @@
-"""A cache of reference statistics: what a metric needs of the real data, computed once.
+"""A cache of reference statistics: values of the real data that metrics use, computed once.
 
-Each entry is a safetensors file named by the hash of its description, and holds that description in full:
+Each entry is a safetensors file. Its name is the hash of its description, which the file contains in full:
 
     folder/DIGEST.safetensors     tensors;  metadata: description (JSON), sha256 of the tensors
 
-An entry is written beside and renamed, so a reader finds it whole or absent. One whose description or content is not
-what its name promises is refused by name, never used and never overwritten.
+An entry is written to a temporary file and renamed, so a reader finds it complete or not at all. An entry whose
+description or content does not match its name is never used or overwritten; the error names its file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -19,9 +18,9 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from modkit.features.weight_file import read_bytes, tensors_key
-from modkit.runs.cache import cache_folder
-from modkit.runs.files import replace_file
+from modkit.features.weight_file import hash_tensors, read_bytes
+from modkit.runs.cache import find_cache_folder
+from modkit.runs.files import hash_data, replace_file
 
 __all__ = ["Reference", "ReferenceCache"]
 
@@ -31,15 +30,15 @@ _HEADER_LIMIT = 2**24
 
 @dataclass(frozen=True)
 class Reference:
-    """What statistics are of: two equal descriptions have equal statistics.
+    """Describes statistics: equal descriptions have equal statistics.
 
     Args:
         data: Key of the data set (`Data.key`).
         split: Name of the split.
         features: Key of the extractor (`FeatureExtractor.key()`).
-        preprocessing: What was done to the images before it: resizing, rounding, and so on.
-        count: Number of samples, the first ones of the split.
-        statistics: What the tensors are, such as `moments` or `features`.
+        preprocessing: How the images were processed beforehand: resizing, rounding, and so on.
+        count: Number of samples, counted from the start of the split.
+        statistics: Kind of the tensors, such as `moments` or `features`.
 
     Raises:
         ValueError: If a text is empty or `count` is below 1.
@@ -60,7 +59,7 @@ class Reference:
     @property
     def digest(self) -> str:
         """Hash of the whole description."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:32]
+        return hash_data(self.text)[:32]
 
     @property
     def text(self) -> str:
@@ -72,72 +71,82 @@ class ReferenceCache:
     """Reference statistics in a folder.
 
     Args:
-        folder: The folder; None: `references` in modkit's cache folder. It is made by the first `save`.
+        folder: The folder, created by the first `save`; None is `references` in modkit's cache folder.
+
+    Examples:
+        >>> import tempfile, torch
+        >>> cache = ReferenceCache(Path(tempfile.mkdtemp()))
+        >>> reference = Reference("key", "train", "pixels", "none", 2)
+        >>> cache.load(reference) is None
+        True
+        >>> cache.get(reference, lambda: {"mean": torch.ones(1)})["mean"]
+        tensor([1.])
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = cache_folder() / "references" if folder is None else folder
+        self.folder = find_cache_folder() / "references" if folder is None else folder
 
-    def path(self, reference: Reference) -> Path:
-        """The file of an entry."""
+    def locate(self, reference: Reference) -> Path:
+        """The path of an entry's file."""
         return self.folder / f"{reference.digest}.safetensors"
 
     def load(self, reference: Reference) -> dict[str, Tensor] | None:
-        """The statistics on the CPU, or None where they are not kept.
+        """Loads the statistics to the CPU; returns None if there is no entry.
 
         Raises:
-            ValueError: If the file is damaged, no safetensors file, or describes something else; says which.
+            ValueError: If the file is damaged, is not a safetensors file, or has another description; the message names
+                it.
         """
-        path = self.path(reference)
+        path = self.locate(reference)
         if not path.exists():
             return None
         data = read_bytes("ReferenceCache", path, limit=2**40)
         try:
-            metadata, tensors = _metadata(data), safetensors.torch.load(data)
+            metadata, tensors = _read_metadata(data), safetensors.torch.load(data)
         except Exception as error:  # a forged header may provoke anything
             raise ValueError(f"ReferenceCache expects a safetensors file, got {path}: {error}; remove it") from error
         if metadata.get("description") != reference.text:
             received = metadata.get("description")
             raise ValueError(f"ReferenceCache expects {reference.text} in {path}, got {received}; remove it")
-        if metadata.get("sha256") != tensors_key(tensors):
+        if metadata.get("sha256") != hash_tensors(tensors):
             raise ValueError(f"ReferenceCache expects {path} to have the SHA-256 that it states: damaged; remove it")
         return tensors
 
     def save(self, reference: Reference, tensors: Mapping[str, Tensor]) -> Path:
-        """Writes the statistics; an entry of the same description is replaced, whole.
+        """Writes the statistics; an entry with the same description is replaced as a whole.
 
         Raises:
             ValueError: If there are no tensors.
         """
         if not tensors:
-            raise ValueError("ReferenceCache expects tensors to keep, got none")
+            raise ValueError("ReferenceCache expects one or more tensors to save, got none")
         kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        metadata = {"description": reference.text, "sha256": tensors_key(kept)}
+        metadata = {"description": reference.text, "sha256": hash_tensors(kept)}
         self.folder.mkdir(parents=True, exist_ok=True)
-        replace_file(self.path(reference), safetensors.torch.save(kept, metadata))
-        return self.path(reference)
+        replace_file(self.locate(reference), safetensors.torch.save(kept, metadata))
+        return self.locate(reference)
 
     def get(self, reference: Reference, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The statistics as kept, or computed and kept now.
+        """Loads the statistics or, if there is no entry, computes and saves them.
 
         Raises:
-            ValueError: As `load` and `save` do.
+            ValueError: Under the conditions of `load` and `save`.
         """
         kept = self.load(reference)
         if kept is None:
             self.save(reference, compute())
             kept = self.load(reference)
         if kept is None:
-            raise ValueError(f"ReferenceCache expects to read what it wrote, got no file {self.path(reference)}")
+            raise ValueError(f"ReferenceCache expects to read what it wrote, got no file {self.locate(reference)}")
         return kept
 
 
-def _metadata(data: bytes) -> Mapping[str, str]:
-    """The metadata of a safetensors file: 8 bytes of length, then a JSON header."""
+def _read_metadata(data: bytes) -> Mapping[str, str]:
+    """Reads the metadata of a safetensors file: 8 bytes of length, then a JSON header."""
     size = int.from_bytes(data[:8], "little")
     if not 0 < size <= min(_HEADER_LIMIT, len(data) - 8):
-        raise ValueError(f"its header would have {size} bytes")
+        raise ValueError(f"its header states a length of {size} bytes")
     metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
     if not isinstance(metadata, dict):
-        raise ValueError("its metadata are no dict")
+        raise ValueError("its metadata are not a dict")
     return metadata

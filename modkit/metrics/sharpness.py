@@ -1,12 +1,12 @@
-r"""Sharpness: how much fine detail samples have, beside the data.
+r"""Sharpness: how much fine detail samples have, compared with the data.
 
-    sharpness = mean_i q(fake_i) / mean_i q(real_i),   q(x) = variance of Lx over the positions
+    sharpness = mean_i q(fake_i) / mean_i q(real_i),   q(x) = variance of Lx over positions
     (Lx)_hw = x_h-1,w + x_h+1,w + x_h,w-1 + x_h,w+1 - 4 x_hw,   where the stencil fits
 
-q is the mean over channels. A wave of amplitude A and angular frequency w along one side has q = 2 A^2 (1 - cos w)^2,
-white noise 20 of its variances. 1 is as sharp as the data; below it edges are smeared or faint, above it is noise or
-edges that the data have not, so that neither direction is better. Contrast counts: an average of what might have been
-there is blurred because its strokes are faint.
+q is averaged over channels. A wave of amplitude A and angular frequency w along one axis has q = 2 A^2 (1 - cos w)^2;
+white noise of variance s^2 has q = 20 s^2. A sharpness of 1 is that of the data. Below 1, edges are smeared or faint;
+above 1, samples have noise or edges that the data do not have. So neither direction is better. Contrast counts: an
+average of several possible images is blurred because its strokes are faint.
 
 Shape letters: b batch, c channels, h w spatial, g groups.
 
@@ -24,27 +24,34 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["Sharpness", "detail"]
+__all__ = ["Sharpness", "measure_detail"]
 
 _GROUPS = 10
 _SETS = ("real", "fake")
 
 Sums: TypeAlias = dict[str, Tensor]
-"""By set and group, float64, `g 2`: number of samples, and the sum of their q."""
+"""By set, the number of samples of each group and the sum of their q, float64, `g 2`."""
 
 
-def detail(x: Tensor) -> Tensor:
-    """The q of each image, `b`, float64.
+def measure_detail(x: Tensor) -> Tensor:
+    """Computes q of each image, `b`, float64.
 
     Args:
-        x: Images, `b c h w` of at least 3×3, and of more than one position where the stencil fits.
+        x: Images, `b c h w`, of at least 3×3, where the stencil fits at more than one position.
 
     Raises:
-        ValueError: If `x` is no such images.
+        ValueError: If `x` is not a batch of such images.
+
+    Examples:
+        A checkerboard of ±1: the Laplacian is ±8.
+
+        >>> x = torch.tensor([1.0, -1.0]).repeat(3)
+        >>> measure_detail((x[:, None] * x)[None, None]).item()
+        64.0
     """
     if x.ndim != 4 or min(x.shape[2:]) < 3 or max(x.shape[2:]) < 4:
         raise ValueError(f"detail expects images of shape (b, c, h, w) of at least 3×4, got {tuple(x.shape)}")
@@ -55,12 +62,21 @@ def detail(x: Tensor) -> Tensor:
 
 
 class Sharpness:
-    """The detail of samples as a multiple of the data's: 1 as sharp, below it blurred, above it noisy.
+    """The detail of samples relative to that of the data: 1 is as sharp, below 1 is blurred, above 1 is noisy.
 
-    Its standard error is the delete-a-group jackknife's, over both sides.
+    The standard error is the delete-a-group jackknife's over both sets.
 
     References:
         Wasserstein Auto-Encoders (Tolstikhin et al., 2018), section 4, https://arxiv.org/abs/1711.01558
+
+    Examples:
+        Half the contrast has a quarter of the variance:
+
+        >>> metric, x = Sharpness(), Rng(0).normal("x", torch.empty(8, 1, 6, 6))
+        >>> state = metric.update(metric.init(), "real", {"images": x}, torch.arange(8))
+        >>> state = metric.update(state, "fake", {"images": x / 2}, torch.arange(8))
+        >>> round(metric.result(state, Rng(0))["sharpness"].value, 6)
+        0.25
     """
 
     needs: tuple[str, ...] = ("images",)
@@ -68,53 +84,53 @@ class Sharpness:
     better: Literal["lower", "higher"] | None = None
 
     def init(self) -> Sums:
-        """No samples."""
+        """Returns the state of no samples."""
         return {side: torch.zeros(_GROUPS, 2, dtype=torch.float64) for side in _SETS}
 
     def update(self, state: Sums, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Sums:
-        """The state with more samples: `images`, `b c h w`.
+        """Adds samples to the state: `images`, `b c h w`.
 
         Raises:
-            ValueError: If they are no images of at least 3×4.
+            ValueError: If they are not images of at least 3×4.
         """
-        found = detail(values["images"].cpu())
+        found = measure_detail(values["images"].cpu())
         rows = torch.stack([torch.ones_like(found), found], 1)
-        return {**state, set: state[set].index_add(0, groups_of(indices, _GROUPS), rows)}
+        return {**state, set: state[set].index_add(0, assign_groups(indices, _GROUPS), rows)}
 
     def merge(self, a: Sums, b: Sums) -> Sums:
-        """The state of both."""
+        """Merges the states of disjoint samples."""
         return {side: a[side] + b[side] for side in _SETS}
 
     def result(self, state: Sums, rng: Rng) -> dict[str, Score]:
-        """The score `sharpness`; draws nothing.
+        """Computes the score `sharpness`; `rng` is not used.
 
         Raises:
-            ValueError: If a side has no samples, or the real ones are flat.
+            ValueError: If a set has no samples, or all real samples are flat.
         """
         totals = {side: state[side].sum(0) for side in _SETS}
         for side, total in totals.items():
             if not float(total[0]):
                 raise ValueError(f"Sharpness expects samples of {side!r}, got none")
         if not float(totals["real"][1]):
-            raise ValueError("Sharpness expects real samples that are not all flat, got flat ones")
-        real, fake = (_mean(totals[side]) for side in _SETS)
+            raise ValueError("Sharpness expects real samples with some detail, got flat ones only")
+        real, fake = (_compute_mean(totals[side]) for side in _SETS)
         variances = [
-            _variance(state["fake"], lambda rest: _mean(rest) / real, fake / real),
-            _variance(state["real"], lambda rest: fake / _mean(rest), fake / real),
+            _estimate_variance(state["fake"], lambda rest: _compute_mean(rest) / real, fake / real),
+            _estimate_variance(state["real"], lambda rest: fake / _compute_mean(rest), fake / real),
         ]
         counts = {side: int(totals[side][0]) for side in _SETS}
         return {"sharpness": Score(fake / real, standard_error(*variances), self.better, counts)}
 
 
-def _mean(total: Tensor) -> float:
+def _compute_mean(total: Tensor) -> float:
     return float(total[1] / total[0])
 
 
-def _variance(groups: Tensor, statistic: Callable[[Tensor], float], value: float) -> float | None:
-    """The jackknife's variance of a statistic of one side's sums."""
+def _estimate_variance(groups: Tensor, statistic: Callable[[Tensor], float], value: float) -> float | None:
+    """The jackknife variance of a statistic of one set's sums."""
     total = groups.sum(0)
     kept = [group for group in groups if 0 < float(group[0]) < float(total[0])]
-    if any(float(group[1]) == float(total[1]) for group in kept):  # all detail in one group
+    if any(float(group[1]) == float(total[1]) for group in kept):  # all detail is in one group
         return None
     left_out = [statistic(total - group) for group in kept]
     return jackknife_variance(value, left_out, [int(group[0]) for group in kept])

@@ -1,15 +1,16 @@
-"""The speed of training, from the clocks that a run keeps.
+"""The speed of training, from the times that a run records.
 
-    rate = (steps between two rows) / (seconds between them),   median over all neighbouring rows
+    rate = (steps between two rows) / (seconds between them),   median over all consecutive rows
 
-A run's clock starts anew with each stage and each time it is resumed; only rows of one clock are neighbours. Pictures
-and checkpoints fall between some rows, which a median looks past.
+The clock of a run restarts with each stage and each time it is resumed; only rows of the same clock are compared.
+Pictures and checkpoints are written between some rows, which the median ignores.
 """
 
 from __future__ import annotations
 
 import json
 from itertools import pairwise
+from typing import NamedTuple
 
 from modkit.metrics.cost import median
 from modkit.runs.run import Run
@@ -17,21 +18,35 @@ from modkit.specs.node import Node
 from modkit.specs.spec import Spec
 from modkit.types import Score
 
-__all__ = ["training_speed"]
+__all__ = ["Tick", "measure_training_speed", "read_timing"]
 
 _SETTINGS = ("device", "batch_size", "accumulate", "precision", "compile")
 
 
-def training_speed(run: Run) -> Score | None:
-    """The score `training steps/s` of a run, or None where it has no two rows of one clock.
+class Tick(NamedTuple):
+    """A row of a run's timing.
+
+    Args:
+        step: Steps since the run's first.
+        seconds: Seconds since the clock started.
+        start: The step at which the clock started.
+    """
+
+    step: int
+    seconds: float
+    start: int
+
+
+def measure_training_speed(run: Run) -> Score | None:
+    """Computes the score `training steps/s` of a run; returns None if no two rows have the same clock.
 
     Raises:
-        ValueError: If a row of the timing is damaged; says which.
+        ValueError: If a row of `timing.jsonl` is damaged; the message names it.
     """
     rates = [
-        (b["step"] - a["step"]) / (b["seconds"] - a["seconds"])
-        for a, b in pairwise(_rows(run))
-        if _start(a) == _start(b) and b["step"] > a["step"] and b["seconds"] > a["seconds"]
+        (b.step - a.step) / (b.seconds - a.seconds)
+        for a, b in pairwise(read_timing(run))
+        if a.start == b.start and b.step > a.step and b.seconds > a.seconds
     ]
     if not rates:
         return None
@@ -41,19 +56,19 @@ def training_speed(run: Run) -> Score | None:
     return Score(value, error, "higher", settings=settings)
 
 
-def _start(row: dict[str, float]) -> int:
-    """The step at which a row's clock started."""
-    return round(row["step"] - row["steps_per_second"] * row["seconds"])
+def read_timing(run: Run) -> list[Tick]:
+    """Reads the rows of `timing.jsonl`, without a last line that an interruption left incomplete.
 
-
-def _rows(run: Run) -> list[dict[str, float]]:
-    """The timing, without a last line that a kill has torn."""
+    Raises:
+        ValueError: If a row is damaged; the message names it.
+    """
     path = run.path / "timing.jsonl"
-    rows = []
+    ticks = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.exists() else [], 1):
         try:
             row = json.loads(line)
-            rows.append({name: float(row[name]) for name in ("step", "seconds", "steps_per_second")})
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path}:{number} is no row of timing: {error!r}") from error
-    return rows
+            step, seconds, rate = int(row["step"]), float(row["seconds"]), float(row["steps_per_second"])
+            ticks.append(Tick(step, seconds, round(step - seconds * rate)))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"{path}:{number} is not a row of timing: {error!r}") from error
+    return ticks

@@ -1,7 +1,7 @@
-"""Metrics that keep features by the sample's index, so that the order of arrival never changes a result.
+"""Metrics that store features by the sample's index, so that the order of arrival never changes a result.
 
-O(n d) float32 in memory up to a limit, past it in temporary files that are mapped: unlinked from the start, so that a
-killed process leaves nothing behind (`TMPDIR` says where).
+Rows are float32, O(n d). Up to a limit they are in memory; beyond it they are in memory-mapped temporary files in
+`TMPDIR`, which are unlinked at once, so that a killed process leaves nothing behind.
 
 Shape letters: b batch, n samples, d features.
 """
@@ -15,21 +15,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Kept", "Rows", "Store", "Stores"]
+__all__ = ["StoredMetric", "Rows", "Store", "Stores"]
 
 Rows = tuple[Tensor, Tensor]
 """Indices, `n`, and values, `n d`."""
 
 
 class Store:
-    """Rows of features by sample index; any order of `add` and `merge` gives the same `sorted`.
+    """Rows of features by sample index; any order of `add` and `merge` gives the same result of `sort`.
 
     Args:
         dim: Number d of features.
-        limit: Bytes kept in memory; past it, rows lie in mapped files.
+        limit: Number of bytes stored in memory; beyond it, rows are in mapped files.
 
     Raises:
         ValueError: If `dim` is not positive.
+
+    Examples:
+        >>> store = Store(1)
+        >>> store.add(torch.tensor([1, 0]), torch.tensor([[5.0], [4.0]]))
+        >>> store.sort()
+        (tensor([0, 1]), tensor([[4.],
+                [5.]]))
     """
 
     def __init__(self, dim: int, *, limit: int = 2**30) -> None:
@@ -43,10 +50,10 @@ class Store:
         return sum(len(indices) for indices, _ in self._blocks + self._mapped)
 
     def add(self, indices: Tensor, values: Tensor) -> None:
-        """Keeps a copy of `values`, `b d`, as float32 under the samples' `indices`, `b`.
+        """Stores a copy of `values`, `b d`, as float32 under the samples' `indices`, `b`.
 
         Raises:
-            ValueError: If shapes don't fit or a value is not finite.
+            ValueError: If shapes do not match or a value is not finite.
         """
         if values.ndim != 2 or values.shape[1] != self.dim or indices.shape != values.shape[:1]:
             received = f"{tuple(values.shape)} and indices {tuple(indices.shape)}"
@@ -58,27 +65,27 @@ class Store:
         self._spill()
 
     def merge(self, other: Store) -> Store:
-        """A store of the rows of both; neither changes, and no row is copied.
+        """Merges two stores; neither changes, and no row is copied.
 
         Raises:
             ValueError: If the numbers of features differ.
         """
         if self.dim != other.dim:
-            raise ValueError(f"Store.merge expects one number of features, got {self.dim} and {other.dim}")
+            raise ValueError(f"Store.merge expects as many features, got {self.dim} and {other.dim}")
         merged = Store(self.dim, limit=self.limit)
         merged._blocks = self._blocks + other._blocks
         merged._mapped = self._mapped + other._mapped
         merged._spill()
         return merged
 
-    def sorted(self) -> tuple[Tensor, Tensor]:
-        """(indices, values), `n` and `n d`, by ascending index; values are not the caller's to change.
+    def sort(self) -> tuple[Tensor, Tensor]:
+        """Returns (indices, values), `n` and `n d`, by ascending index; callers must not change the values.
 
         Raises:
             ValueError: If an index was added twice.
         """
         blocks = self._mapped + self._blocks
-        if len(blocks) > 1 or not _ascending(blocks):
+        if len(blocks) > 1 or not _is_ascending(blocks):
             indices = torch.cat([indices for indices, _ in blocks]) if blocks else torch.empty(0, dtype=torch.int64)
             ordered, order = indices.sort()
             twice = ordered[1:][ordered[1:] == ordered[:-1]]
@@ -86,13 +93,13 @@ class Store:
                 raise ValueError(f"Store expects each sample once, got index {int(twice[0])} twice")
             place = torch.empty_like(order)
             place[order] = torch.arange(len(order))
-            self._replace(ordered, self._gathered([values for _, values in blocks], place))
+            self._replace(ordered, self._gather([values for _, values in blocks], place))
         ((indices, values),) = self._mapped + self._blocks
         return indices, values
 
-    def _gathered(self, blocks: list[Tensor], place: Tensor) -> Tensor:
-        """Rows of `blocks`, one after another, each at its `place`."""
-        values = self._empty(len(place))
+    def _gather(self, blocks: list[Tensor], place: Tensor) -> Tensor:
+        """Concatenates the rows of `blocks`, each row at its `place`."""
+        values = self._allocate(len(place))
         first = 0
         for block in blocks:
             values[place[first : first + len(block)]] = block
@@ -100,50 +107,50 @@ class Store:
         return values
 
     def _replace(self, indices: Tensor, values: Tensor) -> None:
-        fits = self._size(len(indices)) <= self.limit
+        fits = self._count_bytes(len(indices)) <= self.limit
         self._blocks, self._mapped = ([(indices, values)], []) if fits else ([], [(indices, values)])
 
     def _spill(self) -> None:
-        """Moves what is in memory to a mapped file once it outgrows the limit."""
+        """Moves the rows in memory to a mapped file once they exceed the limit."""
         num = sum(len(indices) for indices, _ in self._blocks)
-        if self._size(num) > self.limit:
+        if self._count_bytes(num) > self.limit:
             indices = torch.cat([indices for indices, _ in self._blocks])
-            self._mapped.append((indices, self._gathered([values for _, values in self._blocks], torch.arange(num))))
+            self._mapped.append((indices, self._gather([values for _, values in self._blocks], torch.arange(num))))
             self._blocks = []
 
-    def _empty(self, num: int) -> Tensor:
-        """Room for `num` rows, in memory or mapped."""
-        if self._size(num) <= self.limit:
+    def _allocate(self, num: int) -> Tensor:
+        """Allocates `num` rows, in memory or mapped."""
+        if self._count_bytes(num) <= self.limit:
             return torch.empty(num, self.dim)
         with tempfile.TemporaryFile() as file:
             return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(num, self.dim)))
 
-    def _size(self, num: int) -> int:
+    def _count_bytes(self, num: int) -> int:
         return num * self.dim * 4
 
 
 Stores = dict[str, Store]
-"""The state of a metric that keeps: a store a set."""
+"""The state of a `StoredMetric`: a store for each set."""
 
 
-class Kept:
-    """The state of a metric that keeps one thing of each sample; a subclass says which, of which sets, and scores it.
+class StoredMetric:
+    """Base of metrics that store one value of each sample; a subclass names the value and the sets, and scores them.
 
-    `needs` names that thing, `b ...`, flattened; `rows` gives all of it to `result`.
+    `needs` names the value, `b ...`, which is stored flattened; `rows` gives all of it to `result`.
     """
 
     needs: tuple[str, ...] = ("features",)
     sets: tuple[str, ...] = ("real", "fake")
 
     def init(self) -> Stores:
-        """No samples."""
+        """Returns the state of no samples."""
         return {}
 
     def update(self, state: Stores, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Stores:
-        """The state, in place, with more samples of a set: what it needs, `b ...`.
+        """Adds samples of a set to the state, in place: the value that `needs` names, `b ...`.
 
         Raises:
-            ValueError: If shapes don't fit or a value is not finite.
+            ValueError: If shapes do not match or a value is not finite.
         """
         (name,) = self.needs
         flat = values[name].reshape(len(values[name]), -1)
@@ -158,7 +165,7 @@ class Kept:
         return merged
 
     def rows(self, state: Stores, *, least: int = 2) -> dict[str, Rows]:
-        """(indices, values) of each set, by ascending index.
+        """Returns (indices, values) of each set, by ascending index.
 
         Raises:
             ValueError: If a set has fewer than `least` samples, or one was added twice.
@@ -168,8 +175,8 @@ class Kept:
             if count < least:
                 message = f"{type(self).__name__} expects at least {least} samples of {name!r}, got {count}"
                 raise ValueError(message)
-        return {name: state[name].sorted() for name in self.sets}
+        return {name: state[name].sort() for name in self.sets}
 
 
-def _ascending(blocks: list[Rows]) -> bool:
+def _is_ascending(blocks: list[Rows]) -> bool:
     return bool(blocks) and bool((blocks[0][0].diff() > 0).all())

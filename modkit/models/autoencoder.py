@@ -106,11 +106,13 @@ class Autoencoder(Model):
         super().__init__()
         self.event = x
         self.encoder = encoder(x=x)
-        self.bottleneck = bottleneck.fed(encoder.where)(h=self.encoder.h)
+        self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
         self.latents = self.bottleneck.latents
         self.moments = read_extras(self.bottleneck, BottleneckExtras).moments
         self.likelihood = likelihood(x=x)
-        self.decoder = decoder.fed(bottleneck.where)(z=list(self.latents.values())[-1], x=self.likelihood.out(x))
+        self.decoder = decoder.name_source(bottleneck.where)(
+            z=list(self.latents.values())[-1], x=self.likelihood.out(x)
+        )
         self.critic = critic(x=x, cond=CondType()) if critic else None
         self.adversarial = adversarial()
         self.regularizers = {name: make() for name, make in (regularizers or {}).items()}

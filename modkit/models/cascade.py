@@ -67,7 +67,7 @@ class Cascade(Model):
         super().__init__()
         if not isinstance(x, tuple):
             raise ValueError(f"Cascade expects a hierarchy, got {x}")
-        slots, slot_name = (level.each(len(x)), "level") if levels is None else (levels, "levels")
+        slots, slot_name = (level.repeat(len(x)), "level") if levels is None else (levels, "levels")
         if reason := _explain_refusal(x, slots):
             raise Unfit(slot_name, reason)
         self.event = x
@@ -90,7 +90,7 @@ class Cascade(Model):
         return tuple(
             _prefix_level(player, attribute, f"level-{index}")
             for index, (attribute, model) in enumerate(zip(self._names, self._levels))
-            for player in model.active_players()
+            for player in model.list_active_players()
         )
 
     def stages(self) -> tuple[tuple[str, ...], ...]:
@@ -98,7 +98,7 @@ class Cascade(Model):
         each = [
             [tuple(f"level-{index}/{pattern}" for pattern in stage) for stage in model.stages()]
             for index, model in enumerate(self._levels)
-            if model.active_players()
+            if model.list_active_players()
         ]
         return tuple(tuple(p for stage in stages for p in stage) for stages in zip_longest(*each, fillvalue=()))
 

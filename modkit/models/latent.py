@@ -111,7 +111,7 @@ class Latent(Model):
         self.at = _choose(autoencoder, prior, self.autoencoder.latents, at)
         event = self.autoencoder.latents[self.at]
         source = f"the latent {self.at!r} of {autoencoder.where}"
-        self.prior = prior.fed(source)(x=_drop_range(event), cond=cond, fields=fields)
+        self.prior = prior.name_source(source)(x=_drop_range(event), cond=cond, fields=fields)
         self.reads = tuple(dict.fromkeys((*self.autoencoder.reads, *self.prior.reads)))
         self.latents = self.prior.latents
         self.moments = self.prior.moments
@@ -134,17 +134,17 @@ class Latent(Model):
     def players(self) -> tuple[Player, ...]:
         """The autoencoder's players, then the prior's."""
         sides = (("autoencoder", self.autoencoder), ("prior", self.prior))
-        return tuple(prefix_player(player, name) for name, side in sides for player in side.active_players())
+        return tuple(prefix_player(player, name) for name, side in sides for player in side.list_active_players())
 
     def stages(self) -> tuple[tuple[str, ...], ...]:
         """The autoencoder's stages, then the prior's, without a frozen side; in joint training, one stage of both."""
         sides = (("autoencoder", self.autoencoder), ("prior", self.prior))
         if self.joint:
-            return (tuple(f"{name}/*" for name, side in sides if side.active_players()),)
+            return (tuple(f"{name}/*" for name, side in sides if side.list_active_players()),)
         return tuple(
             tuple(f"{name}/{pattern}" for pattern in stage)
             for name, side in sides
-            if side.active_players()
+            if side.list_active_players()
             for stage in side.stages()
         )
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from modkit.types import Event, Value, levels
+from modkit.types import Event, Value, split_levels
 
 __all__ = ["LatentScale"]
 
@@ -47,7 +47,7 @@ class LatentScale:
             raise ValueError(f"{type(owner).__name__} expects scale > 0, got {scale}")
         known = moments if scale is None else (0.0, 1 / scale)
         self._owner, self._given = owner, known is not None
-        self._sizes = {level: type.numel for level, type in enumerate(levels(event)) if type.classes is None}
+        self._sizes = {level: type.numel for level, type in enumerate(split_levels(event)) if type.classes is None}
         mean, std = known or (torch.nan, torch.nan)
         for level in self._sizes:
             owner.register_buffer(f"mean_{level}", torch.tensor(mean))

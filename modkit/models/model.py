@@ -97,12 +97,12 @@ def evaluate_mode(model: nn.Module) -> Iterator[None]:
 
 
 class Composing(type):
-    """The type of Models' classes: calling one composes the objects in its slots, see `modkit.building.compose`."""
+    """The metaclass of Models: calling a class composes the objects in its slots, see `modkit.building.compose`."""
 
     composer: ClassVar[Callable[..., Any]]
 
     def __call__(cls, *types: Any, **arguments: Any) -> Any:
-        """The model of some types, from the objects in its slots."""
+        """Composes a model from types and the objects in its slots."""
         return Composing.composer(cls, *types, **arguments)
 
     @property
@@ -112,7 +112,7 @@ class Composing(type):
         return constructor.replace(parameters=list(constructor.parameters.values())[1:])
 
     def assemble(cls, *types: Any, **arguments: Any) -> Any:
-        """The model of types and of factories in its slots."""
+        """Makes a model from types and the factories of its slots."""
         return super().__call__(*types, **arguments)
 
 
@@ -272,7 +272,7 @@ class Model(nn.Module, metaclass=Composing):
         """The Model that encodes x: this one, one that it holds, or None."""
         return self if self.latents else None
 
-    def active_players(self) -> tuple[Player, ...]:
+    def list_active_players(self) -> tuple[Player, ...]:
         """Its players, or none if it is frozen."""
         return () if self.frozen else self.players()
 

@@ -47,7 +47,7 @@ from modkit.nn.blocks import (
     group_norm_32,
     make_pyramid,
 )
-from modkit.types import Event, TensorType, Value, levels
+from modkit.types import Event, TensorType, Value, split_levels
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
@@ -178,7 +178,7 @@ class ConvDecoder(nn.Module):
         style: Literal["modkit", "taming"] = "modkit",
     ) -> None:
         super().__init__()
-        coarsest, *finer = levels(z)
+        coarsest, *finer = split_levels(z)
         check_levels("ConvDecoder", channels, blocks)
         made = _choose_style("ConvDecoder", style, resampling, "in_channels", in_channels)
         sizes = make_pyramid(get_map_size("ConvDecoder", x), len(channels))[::-1]

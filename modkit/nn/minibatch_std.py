@@ -18,7 +18,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from modkit.precision import widened
+from modkit.precision import widen
 
 __all__ = ["MinibatchStd", "minibatch_std"]
 
@@ -39,7 +39,7 @@ def minibatch_std(x: Tensor, group: int) -> Tensor:
         >>> minibatch_std(torch.tensor([[1.0], [5.0], [3.0], [5.0]]), group=2)
         tensor([1.0000e+00, 1.0000e-04, 1.0000e+00, 1.0000e-04])
     """
-    x, whole = widened(x), len(x) - len(x) % group
+    x, whole = widen(x), len(x) - len(x) % group
     return torch.cat([_compute_deviation(x[:whole], group), _compute_deviation(x[whole:], len(x) - whole)])
 
 

@@ -1,1 +1,1 @@
-"""Parts: where they are declared, how they are discovered, and what their signatures say."""
+"""Parts: their declarations, discovery, signatures and the validation of their parameters."""

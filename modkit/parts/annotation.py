@@ -1,4 +1,4 @@
-"""Annotations of parameters: what they hold, and as people read them."""
+"""Annotations of parameters: taking them apart, and rendering them for readers."""
 
 from __future__ import annotations
 
@@ -8,38 +8,43 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from modkit.kinds import KINDS, Slot
 
-__all__ = ["DICTS", "LISTS", "bare", "kind_of", "members", "render"]
+__all__ = ["DICTS", "LISTS", "strip_annotated", "find_kind", "list_members", "render"]
 
 LISTS = (list, Sequence)
-"""What a list may be annotated as."""
+"""Annotations of lists."""
 DICTS = (dict, Mapping)
-"""What a dict may be annotated as."""
+"""Annotations of dicts."""
 _KIND_OF = {kind.protocol: kind.name for kind in KINDS.values()}
 
 
-def bare(annotation: Any) -> Any:
-    """An annotation without what `Annotated` adds to it."""
+def strip_annotated(annotation: Any) -> Any:
+    """Returns an annotation without its `Annotated` metadata."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     return annotation
 
 
-def members(annotation: Any) -> list[Any]:
-    """What a union is of; of any other annotation, itself."""
-    annotation = bare(annotation)
+def list_members(annotation: Any) -> list[Any]:
+    """Returns the members of a union, or any other annotation as the only member."""
+    annotation = strip_annotated(annotation)
     if get_origin(annotation) in (Union, types.UnionType):
-        return [member for arg in get_args(annotation) for member in members(arg)]
+        return [member for arg in get_args(annotation) for member in list_members(arg)]
     return [annotation]
 
 
-def kind_of(protocol: Any) -> str | None:
-    """Name of the kind of parts whose Protocol, or Model, a class is."""
+def find_kind(protocol: Any) -> str | None:
+    """Returns the kind whose Protocol (or Model) a class is, or None."""
     return _KIND_OF.get(getattr(protocol, "__name__", ""))
 
 
 def render(annotation: Any) -> str:
-    """An annotation as people read it: `list[int]`, `'a' | 'b'`, `slot of encoder`."""
-    annotation = bare(annotation)
+    """Renders an annotation for readers: `list[int]`, `'a' | 'b'`, `slot of encoder`.
+
+    Examples:
+        >>> render(list[int] | None)
+        'list[int] | None'
+    """
+    annotation = strip_annotated(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation is type(None) or annotation is None:
         return "None"
@@ -50,6 +55,6 @@ def render(annotation: Any) -> str:
     if origin is Literal:
         return " | ".join(map(repr, args))
     if origin is Slot:
-        return f"slot of {kind_of(args[0]) or getattr(args[0], '__name__', args[0])}"
+        return f"slot of {find_kind(args[0]) or getattr(args[0], '__name__', args[0])}"
     name = getattr(origin or annotation, "__name__", None) or str(annotation).removeprefix("typing.")
     return f"{name}[{', '.join(map(render, args))}]" if args else name

@@ -1,8 +1,8 @@
-"""What a plug-in can implement: the hooks of modkit, in pluggy's manner.
+"""The hooks that a plug-in can implement, specified for pluggy.
 
-A plug-in is a module (or an object) behind an entry point of the group `modkit`; it implements any of these under
-`@modkit.hookimpl`, with the arguments that it needs. New arguments may join a hook later, so an implementation names
-only those it uses. Hooks are called one plug-in at a time: an exception in one never reaches another, nor the run.
+A plug-in is a module (or an object) behind an entry point of the group `modkit`. It implements any of these hooks with
+the decorator `@modkit.hookimpl`, and declares only the arguments that it uses; hooks may get further arguments later.
+Plug-ins are called one at a time, so an exception in one affects neither the others nor the run.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ hookspec = pluggy.HookspecMarker("modkit")
 
 @hookspec
 def modkit_parts() -> list[Part]:  # type: ignore[empty-body]
-    """The plug-in's parts.
+    """Returns the plug-in's parts.
 
-    Called at every start, `modkit list` included: the module that implements it must not import torch.
+    It is called at every start, also by `modkit list`, so the module that implements it must not import torch.
 
     Returns:
-        Parts with bare names; the plug-in's own name is put before them (`acme/fsq`).
+        Parts with names without a prefix; the registry adds the plug-in's name (`acme/fsq`).
     """
 
 
 @hookspec
 def modkit_run_started(run: Run) -> None:
-    """A run begins, or goes on after an interruption.
+    """Called when a run starts, or resumes after an interruption.
 
     Args:
         run: The run, whose directory holds its resolved spec.
@@ -57,41 +57,41 @@ def modkit_run_started(run: Run) -> None:
 
 @hookspec
 def modkit_step_done(run: Run, stage: int, step: int, losses: Mapping[str, float]) -> None:
-    """A step of training is done; called at those steps that are logged.
+    """Called after each training step that is logged.
 
     Args:
         run: The run.
         stage: Index of the stage.
-        step: Steps since the run's first.
-        losses: The losses of the players that played, by name.
+        step: Number of steps since the start of the run.
+        losses: The losses of the players trained in this step, by name.
     """
 
 
 @hookspec
 def modkit_samples_ready(run: Run, step: int, grid: Tensor) -> None:
-    """Samples were drawn in training.
+    """Called when samples have been drawn during training.
 
     Args:
         run: The run.
-        step: Steps since the run's first.
-        grid: The picture of the samples, `c h w` in [0, 1].
+        step: Number of steps since the start of the run.
+        grid: The samples as one image, uint8 in [0, 255], `c h w` with 1 or 3 channels, on the CPU.
     """
 
 
 @hookspec
 def modkit_scores_ready(run: Run, step: int, scores: Mapping[str, float]) -> None:
-    """Samples were scored in training, as `evaluate.watch` asks.
+    """Called when samples have been scored during training, as configured by `evaluate.watch`.
 
     Args:
         run: The run.
-        step: Steps since the run's first.
+        step: Number of steps since the start of the run.
         scores: Scores by name.
     """
 
 
 @hookspec
 def modkit_checkpoint_saved(run: Run, path: Path) -> None:
-    """A checkpoint is whole and in its place.
+    """Called when a checkpoint has been saved completely.
 
     Args:
         run: The run.
@@ -101,11 +101,11 @@ def modkit_checkpoint_saved(run: Run, path: Path) -> None:
 
 @hookspec
 def modkit_run_finished(run: Run, error: BaseException | None) -> None:
-    """A run ends.
+    """Called when a run ends.
 
     Args:
         run: The run.
-        error: What ended it, or None where it is done.
+        error: The exception that ended it, or None if it is complete.
     """
 
 
@@ -114,20 +114,20 @@ def modkit_commands(app: Any) -> None:
     """Adds commands to the `modkit` command line.
 
     Args:
-        app: The command line's application, as `modkit.cli.app` makes it.
+        app: The click group of `modkit.cli.app`.
     """
 
 
 @hookspec
 def modkit_exporters() -> dict[str, str]:  # type: ignore[empty-body]
-    """The layouts in which `modkit export RUN DIR --to FORMAT` can write a run.
+    """Returns the formats in which `modkit export RUN DIR --to FORMAT` can write a run.
 
-    A format's target is a function, imported when it is asked for and called as `export(run, out, checkpoint=NAME)`:
+    The target of a format is a function. It is imported when the format is requested:
 
         def export(run: Run, out: Path, *, checkpoint: str | None) -> None
 
-    `out` is an empty folder, which becomes DIR when the function returns and is removed when it raises. What the
-    format cannot hold is refused with a ValueError.
+    `out` is an empty folder, which becomes DIR when the function returns and is removed when it raises an exception.
+    The function raises a ValueError if the format cannot represent the run's model.
 
     Returns:
         Targets by format: `{"diffusers": "acme.exporting:export"}`.

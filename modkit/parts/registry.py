@@ -1,11 +1,11 @@
-"""Which parts there are: modkit's own and those of every installed plug-in, read without importing a target.
+"""The registry of parts: modkit's own and those of every installed plug-in, without importing their targets.
 
-A plug-in is what an entry point of the group `modkit` names. Each is loaded and asked for its parts on its own, in a
-fixed order, and whatever is wrong with it becomes a `Problem` that hurts no other. Its name goes before those of its
-parts (`acme/fsq`), so nothing can shadow a part of modkit's. Two variables of the environment matter:
+A plug-in is the object of an entry point in the group `modkit`. Plug-ins are loaded one by one in a fixed order, and an
+error in one becomes a `Problem` that does not affect the others. The plug-in's name is the prefix of its parts' names
+(`acme/fsq`), so no plug-in can shadow a part of modkit. Two environment variables change this:
 
-    MODKIT_STRICT=1             a problem is raised where it is found
-    MODKIT_DISABLE=acme,other   these plug-ins are left out
+    MODKIT_STRICT=1             raises a problem at once
+    MODKIT_DISABLE=acme,other   skips these plug-ins
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from typing import Any, Literal
 
 import pluggy
 
-from modkit.errors import did_you_mean
+from modkit.errors import suggest
 from modkit.kinds import KINDS
 from modkit.part import Part
 from modkit.parts import catalogue, hookspecs
-from modkit.parts.distributions import declaring, header
+from modkit.parts.distributions import find_distributions, read_header
 from modkit.version import __version__
 
-__all__ = ["DISTRIBUTION", "Entry", "Plugin", "Problem", "Registry", "find", "registry"]
+__all__ = ["DISTRIBUTION", "Entry", "Plugin", "Problem", "Registry", "find", "get_registry"]
 
 DISTRIBUTION = "modkit-generative"
 """The name under which modkit is installed."""
@@ -42,7 +42,7 @@ _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered part, under its full name, and the distribution that brought it."""
+    """A registered part under its full name, and the distribution that provides it."""
 
     part: Part
     distribution: str
@@ -51,7 +51,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a plug-in."""
+    """A problem of a plug-in."""
 
     plugin: str
     distribution: str
@@ -60,7 +60,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plug-in that was found; `failed` where it has problems, though what is good in it works."""
+    """An installed plug-in. One with problems is `failed`, but its valid parts can be used."""
 
     name: str
     distribution: str
@@ -69,10 +69,16 @@ class Plugin:
 
 
 class Registry:
-    """The parts, plug-ins and hooks of one reading of the installed distributions; `Registry.load()` makes one.
+    """The parts, plug-ins and hooks of the installed distributions, read by `Registry.load()`.
 
-    `problems` holds what is wrong and `plugins` every plug-in found, both by name. `manager` is pluggy's, with all
-    good plug-ins registered by name, and `hook` its relay; `call` is the safe way to call a hook.
+    `problems` and `plugins` list all problems and plug-ins in the order of the plug-ins' names. `manager` is pluggy's
+    plug-in manager, with all working plug-ins registered by name, and `hook` its hook relay. To call a hook, use
+    `call`, which handles exceptions.
+
+    Examples:
+        >>> registry = Registry.load()
+        >>> registry.find("sampler", "ddim").summary
+        'Few steps (Song et al., 2021)'
     """
 
     def __init__(self) -> None:
@@ -87,7 +93,7 @@ class Registry:
 
     @classmethod
     def load(cls) -> Registry:
-        """Reads modkit's own parts and every plug-in that is installed now.
+        """Reads modkit's own parts and those of every installed plug-in.
 
         Raises:
             ValueError: If a plug-in has a problem and `MODKIT_STRICT=1`.
@@ -95,12 +101,12 @@ class Registry:
         result = cls()
         result._add(_Declared(_GROUP, DISTRIBUTION, __version__, lambda: catalogue), prefix="")
         disabled = {name.strip() for name in os.environ.get("MODKIT_DISABLE", "").split(",")}
-        for name, declared in _by_name(result._discover()).items():
+        for name, declared in _group_by_name(result._discover()).items():
             first = declared[0]
             if name in disabled:
                 result.plugins += [Plugin(name, one.distribution, one.version, "disabled") for one in declared]
                 continue
-            if reason := _name_flaw(declared):
+            if reason := _check_name(declared):
                 merged = replace(first, distribution=", ".join(one.distribution for one in declared))
                 result._report(merged, reason)
                 result.plugins += [Plugin(name, one.distribution, one.version, "failed") for one in declared]
@@ -109,18 +115,18 @@ class Registry:
             result.plugins.append(Plugin(name, first.distribution, first.version, "ok" if good else "failed"))
         return result
 
-    def entry(self, kind: str, name: str) -> Entry:
-        """The entry of a part, by its name or a former one.
+    def find_entry(self, kind: str, name: str) -> Entry:
+        """Returns the entry of a part, by its name or a former name.
 
         Raises:
-            ValueError: If there is no such kind or no such part, with the nearest names.
+            ValueError: If there is no such kind or part; the message suggests the closest name.
         """
         _check_kind(kind)
         name = self._aliases.get((kind, name), name)
         if entry := self._entries.get((kind, name)):
             return entry
         names = [known for of, known in self._entries if of == kind]
-        hint = did_you_mean(name, names)
+        hint = suggest(name, names, "; ")
         plugin = name.partition("/")[0] if "/" in name else None
         for state in self.plugins:
             if state.name == plugin and state.status != "ok":
@@ -130,43 +136,43 @@ class Registry:
         raise ValueError(f"no {kind} is called {name!r}{hint}; there are: {', '.join(sorted(names)) or 'none'}")
 
     def find(self, kind: str, name: str) -> Part:
-        """The part of that kind and name, or former name.
+        """Returns the part of a kind by its name or a former name.
 
         Raises:
-            ValueError: If there is no such kind or no such part, with the nearest names.
+            ValueError: If there is no such kind or part; the message suggests the closest name.
         """
-        return self.entry(kind, name).part
+        return self.find_entry(kind, name).part
 
-    def parts(self, kind: str | None = None) -> list[Entry]:
-        """Every part, or those of one kind, sorted by kind and name.
+    def list_parts(self, kind: str | None = None) -> list[Entry]:
+        """Returns all parts, or those of one kind, sorted by kind and name.
 
         Raises:
-            ValueError: If there is no such kind, with the nearest names.
+            ValueError: If there is no such kind; the message suggests the closest name.
         """
         if kind is not None:
             _check_kind(kind)
         return [self._entries[key] for key in sorted(self._entries) if kind in (None, key[0])]
 
-    def named(self, target: str) -> Part | None:
-        """The part whose target is the class or function at `"module:qualname"`, or None.
+    def find_by_target(self, target: str) -> Part | None:
+        """Returns the part whose target is the class or function defined at `"module:qualname"`, or None.
 
-        `target` says where the object is defined; a part may name a module that re-exports it. Imports nothing.
+        A part's target may also name a module that re-exports the object. Nothing is imported.
         """
-        parts = [entry.part for entry in self.parts()]
+        parts = [entry.part for entry in self.list_parts()]
         for part in parts:
             if part.target == target:
                 return part
-        return next((part for part in parts if _imported(part.target) == target), None)
+        return next((part for part in parts if _locate_target(part.target) == target), None)
 
     def add(self, name: str, plugin: object) -> None:
-        """Adds a plug-in that no distribution declares: an object with hooks, as a test makes one.
+        """Adds a plug-in without a distribution, for example in a test.
 
         Args:
-            name: Its name, put before those of its parts.
+            name: The plug-in's name, the prefix of its parts' names.
             plugin: A module or object that implements hooks.
 
         Raises:
-            ValueError: If there is a plug-in of that name, or something is wrong with it.
+            ValueError: If there is a plug-in with this name, or the plug-in has a problem.
         """
         if self.manager.has_plugin(name):
             raise ValueError(f"Registry.add expects a name that is free, got {name!r}")
@@ -178,44 +184,45 @@ class Registry:
             raise ValueError(f"Registry.add expects a plug-in without problems, got {name}: {reasons}")
 
     def call(self, hook: str, **arguments: Any) -> list[Any]:
-        """Calls a hook in one plug-in at a time and returns what they answer, without Nones.
+        """Calls a hook in each plug-in and returns the results, without Nones.
 
-        An exception becomes a warning, one for each plug-in in the registry's life, and the others are called all the
-        same; under `MODKIT_STRICT=1` it is raised.
+        An exception becomes a warning, at most one per plug-in over the registry's lifetime, and the other plug-ins are
+        called nevertheless. Under `MODKIT_STRICT=1` the exception is raised.
         """
         answers: list[Any] = []
-        for name in sorted({implementation.plugin_name for implementation in self._caller(hook).get_hookimpls()}):
+        for name in sorted({implementation.plugin_name for implementation in self._get_caller(hook).get_hookimpls()}):
             try:
-                answers += self._ask(name, hook, arguments)
+                answers += self._call_one(name, hook, arguments)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                if _strict():
+                if _is_strict():
                     raise
                 if name not in self._warned:
                     self._warned.add(name)
                     warnings.warn(f"plug-in {name} failed in {hook}: {_describe(error)}", stacklevel=2)
         return answers
 
-    def _caller(self, hook: str) -> pluggy.HookCaller:
+    def _get_caller(self, hook: str) -> pluggy.HookCaller:
         caller: pluggy.HookCaller = getattr(self.hook, hook)
         return caller
 
-    def _ask(self, name: str, hook: str, arguments: dict[str, Any]) -> list[Any]:
+    def _call_one(self, name: str, hook: str, arguments: dict[str, Any]) -> list[Any]:
         others = [plugin for other, plugin in self.manager.list_name_plugin() if other != name]
         answers: list[Any] = self.manager.subset_hook_caller(hook, others)(**arguments)
         return answers
 
     def _discover(self) -> Iterator[_Declared]:
-        """The entry points of our group, each distribution on its own: the first of its name on the path counts.
+        """Yields the entry points of modkit's group, distribution by distribution.
 
-        Not `metadata.entry_points`, which raises when any one distribution's table is malformed.
+        `metadata.entry_points` would raise an exception for all if one distribution's table is malformed. If several
+        distributions have the same name, the first one on the path counts.
         """
-        for name in sorted(declaring(_GROUP)):
+        for name in sorted(find_distributions(_GROUP)):
             version = ""
             try:
                 distribution = metadata.distribution(name)
-                version = header(distribution, "Version")
+                version = read_header(distribution, "Version")
                 points = sorted(distribution.entry_points.select(group=_GROUP), key=lambda point: point.name)
             except Exception as error:
                 self._report(_Declared(name, name, version, object), f"entry points: {_describe(error)}", error)
@@ -225,9 +232,9 @@ class Registry:
                 yield _Declared(point.name, name, version, point.load)
 
     def _add(self, declared: _Declared, prefix: str) -> bool:
-        """Registers a plug-in and its parts; says whether all of it is good."""
+        """Registers a plug-in and its parts, and returns whether it has no problems."""
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # stdout is `list --json`'s
+            with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to `list --json`
                 parts, reasons = self._read(declared)
         except KeyboardInterrupt:
             raise
@@ -247,7 +254,7 @@ class Registry:
         return not reasons
 
     def _read(self, declared: _Declared) -> tuple[list[Part], list[str]]:
-        """The good parts of a plug-in and what is wrong with it; raises where it cannot be used at all."""
+        """Returns the valid parts of a plug-in and its problems; raises an exception if it cannot be used at all."""
         plugin = declared.load()
         hash(plugin)  # pluggy keeps plug-ins in sets
         self.manager.register(plugin, name=declared.name)
@@ -256,39 +263,47 @@ class Registry:
             return [], ["implements no hook: is `@modkit.hookimpl` missing?"]
         known = [name for name in vars(hookspecs) if name.startswith("modkit_")]
         reasons = [
-            f"implements an unknown hook {name!r}{did_you_mean(name, known)}"
+            f"implements an unknown hook {name!r}{suggest(name, known, '; ')}"
             for name, specified in hooks.items()
-            if not specified and not self._optional(name, declared.name)
+            if not specified and not self._is_optional(name, declared.name)
         ]
         if "modkit_parts" not in hooks:
             return [], reasons
-        answers = self._ask(declared.name, "modkit_parts", {})
-        parts, flaws = _good_parts(answers or [None])
+        answers = self._call_one(declared.name, "modkit_parts", {})
+        parts, flaws = _select_good(answers or [None])
         return parts, reasons + flaws
 
-    def _optional(self, hook: str, plugin: str) -> bool:
-        implementations = self._caller(hook).get_hookimpls()
+    def _is_optional(self, hook: str, plugin: str) -> bool:
+        implementations = self._get_caller(hook).get_hookimpls()
         return all(one.optionalhook for one in implementations if one.plugin_name == plugin)
 
     def _report(self, declared: _Declared, reason: str, error: BaseException | None = None) -> None:
-        if _strict():
+        if _is_strict():
             raise ValueError(f"plug-in {declared.name} of {declared.distribution}: {reason}") from error
         self.problems.append(Problem(declared.name, declared.distribution, reason))
 
 
 @functools.cache
-def registry() -> Registry:
-    """The registry of this process, read at the first call; `registry.cache_clear()` forgets it."""
+def get_registry() -> Registry:
+    """Returns the registry of this process, which the first call reads; `get_registry.cache_clear()` discards it."""
     return Registry.load()
 
 
 def find(kind: str, name: str) -> Part:
-    """The part of that kind and name: `find("sampler", "ddim").load()` is the class.
+    """Finds a part by its kind and name, or former name.
+
+    Args:
+        kind: The kind, one of `modkit.kinds.KINDS`.
+        name: The part's name; with a prefix for a part of a plug-in (`acme/fsq`).
+
+    Examples:
+        >>> find("sampler", "ddim").load().__name__
+        'DDIM'
 
     Raises:
-        ValueError: If there is no such kind or no such part, with the nearest names.
+        ValueError: If there is no such kind or part; the message suggests the closest name.
     """
-    return registry().find(kind, name)
+    return get_registry().find(kind, name)
 
 
 @dataclass(frozen=True)
@@ -299,14 +314,14 @@ class _Declared:
     load: Callable[[], object]
 
 
-def _by_name(declared: Iterable[_Declared]) -> dict[str, list[_Declared]]:
+def _group_by_name(declared: Iterable[_Declared]) -> dict[str, list[_Declared]]:
     groups: defaultdict[str, list[_Declared]] = defaultdict(list)
     for one in declared:
         groups[one.name].append(one)
     return {name: groups[name] for name in sorted(groups)}
 
 
-def _name_flaw(declared: list[_Declared]) -> str | None:
+def _check_name(declared: list[_Declared]) -> str | None:
     name = declared[0].name
     if len(declared) > 1:
         return f"the name {name!r} is declared more than once: by {' and '.join(one.distribution for one in declared)}"
@@ -317,8 +332,8 @@ def _name_flaw(declared: list[_Declared]) -> str | None:
     return None
 
 
-def _good_parts(answers: list[Any]) -> tuple[list[Part], list[str]]:
-    """The usable parts among a plug-in's answers, and what is wrong with the others."""
+def _select_good(answers: list[Any]) -> tuple[list[Part], list[str]]:
+    """Returns the valid parts among a plug-in's answers, and the problems of the others."""
     parts: list[Part] = []
     reasons: list[str] = []
     for answer in answers:
@@ -326,7 +341,7 @@ def _good_parts(answers: list[Any]) -> tuple[list[Part], list[str]]:
             reasons.append(f"modkit_parts expects to return a list of Part, got {type(answer).__name__}")
             continue
         for part in answer:
-            if reason := _part_flaw(part):
+            if reason := _check_part(part):
                 reasons.append(reason)
             else:
                 parts.append(part)
@@ -337,14 +352,14 @@ def _good_parts(answers: list[Any]) -> tuple[list[Part], list[str]]:
     return good, reasons
 
 
-def _part_flaw(part: object) -> str | None:
+def _check_part(part: object) -> str | None:
     if not isinstance(part, Part):
         return f"modkit_parts expects to return a list of Part, got {type(part).__name__} in it"
     texts = (part.kind, part.name, part.target, part.summary)
     if not all(isinstance(text, str) for text in texts):
         return f"a part expects kind, name, target and summary to be text, got {texts}"
     if part.kind not in KINDS:
-        return f"part {part}: unknown kind {part.kind!r}{did_you_mean(part.kind, KINDS)}"
+        return f"part {part}: unknown kind {part.kind!r}{suggest(part.kind, KINDS, '; ')}"
     if not isinstance(part.aliases, tuple) or not all(isinstance(alias, str) for alias in part.aliases):
         return f"part {part} expects aliases to be a tuple of names, got {part.aliases!r}"
     for name in (part.name, *part.aliases):
@@ -358,11 +373,11 @@ def _part_flaw(part: object) -> str | None:
 
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}{did_you_mean(kind, KINDS)}; there are: {', '.join(sorted(KINDS))}")
+        raise ValueError(f"unknown kind {kind!r}{suggest(kind, KINDS, '; ')}; there are: {', '.join(sorted(KINDS))}")
 
 
-def _imported(target: str) -> str | None:
-    """Where the object behind a target is defined, if its module is imported already."""
+def _locate_target(target: str) -> str | None:
+    """Returns where the object of a target is defined, or None if its module is not imported yet."""
     module, _, name = target.partition(":")
     value: Any = sys.modules.get(module)
     for attribute in name.split("."):
@@ -371,7 +386,7 @@ def _imported(target: str) -> str | None:
 
 
 def _describe(error: BaseException) -> str:
-    """An exception on one line, with the place that raised it."""
+    """Describes an exception on one line, with the place that raised it."""
     import traceback
 
     text = " ".join("".join(traceback.format_exception_only(type(error), error)[-1:]).split())
@@ -379,5 +394,5 @@ def _describe(error: BaseException) -> str:
     return f"{text} ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else text
 
 
-def _strict() -> bool:
+def _is_strict() -> bool:
     return os.environ.get("MODKIT_STRICT", "") not in ("", "0")

@@ -1,15 +1,16 @@
-"""What a part takes: its target's signature and docstring are the only source of parameters, defaults and help.
+"""Signatures of parts: the source of their parameters, defaults and help.
 
-A parameter is one of three: a type that the kind is given (`x`, `cond`, `schedule`, …), which no user sets; a slot,
-annotated `Slot[Encoder]`, which receives a factory; or plain data, which `modkit.parts.validation` checks against its
-annotation:
+There are three sorts of parameters: types that the kind provides (`x`, `cond`, `schedule`, …), which users do not set;
+slots, annotated `Slot[Encoder]`, which receive factories; and plain data, which `modkit.parts.validation` checks
+against the annotation:
 
     bool  int  float  str  None  Literal  list  tuple  dict  unions of them
 
-The help of a parameter is what the docstring says of it, or else the first text in its annotation, which several parts
-may share: `Annotated[int, "Number of steps."]`.
+The help of a parameter comes from the docstring or, if that does not document it, from the first text in its
+annotation, which several parts can share: `Annotated[int, "Number of steps."]`.
 
-Training settings are read likewise; there a dataclass is a record, whose fields are read in turn. No part takes one.
+Training settings are read in the same way. Their fields may also be records, dataclasses whose own fields are read in
+turn; a part cannot have records.
 """
 
 from __future__ import annotations
@@ -24,24 +25,37 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from modkit.kinds import KINDS, Slot
 from modkit.part import Part
-from modkit.parts.annotation import DICTS, LISTS, bare, kind_of, members, render
-from modkit.parts.docstrings import arguments
+from modkit.parts.annotation import DICTS, LISTS, find_kind, list_members, render, strip_annotated
+from modkit.parts.docstrings import read_arguments
 from modkit.types import TensorType
 
-__all__ = ["MISSING", "Parameter", "RecordShape", "SlotShape", "parameters", "read", "slot_shape", "takes", "takes_one"]
+__all__ = [
+    "MISSING",
+    "Parameter",
+    "RecordShape",
+    "SlotShape",
+    "read_parameters",
+    "read_signature",
+    "parse_slot",
+    "list_given_types",
+    "is_tensor_only",
+]
 
-_EMPTY_INIT = ("typing", "torch.nn.modules.module")  # a Protocol's and Module's own `__init__`, which take nothing
+_EMPTY_INIT = (
+    "typing",
+    "torch.nn.modules.module",
+)  # the `__init__` of Protocol and Module
 
 
 @dataclass(frozen=True)
 class SlotShape:
-    """How a slot holds parts.
+    """What a slot accepts.
 
     Args:
         kind: Kind of the parts.
-        container: `list` or `dict` where it holds several, None for one.
-        optional: Whether None may stand for the whole.
-        number: Whether a bare number may stand for a part.
+        container: `list` or `dict` if it holds several parts, None for one part.
+        optional: Whether the slot may be None.
+        number: Whether a number may take the place of a part.
     """
 
     kind: str
@@ -52,11 +66,11 @@ class SlotShape:
 
 @dataclass(frozen=True)
 class RecordShape:
-    """How a parameter holds records: dataclasses whose fields are read as a part's parameters are.
+    """How a parameter holds records: dataclasses whose fields are read like the parameters of a part.
 
     Args:
         type: The dataclass.
-        container: `list` or `dict` where it holds several, None for one.
+        container: `list` or `dict` if it holds several records, None for one record.
     """
 
     type: type[Any]
@@ -65,15 +79,15 @@ class RecordShape:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a part for the user to set.
+    """A parameter of a part that the user can set.
 
     Args:
         name: Its keyword.
         annotation: Its resolved type.
-        default: Its default (`modkit.kinds.Default` for a slot's default part), or `MISSING` where one is required.
-        help: What the docstring says of it.
-        slot: Its shape, if it is a slot.
-        record: Its shape, if it holds records.
+        default: Its default (`modkit.kinds.Default` for a slot's default part), or `MISSING` if it is required.
+        help: Its description.
+        slot: What it accepts, if it is a slot.
+        record: What it accepts, if it holds records.
     """
 
     name: str
@@ -84,15 +98,20 @@ class Parameter:
     record: RecordShape | None = None
 
 
-def parameters(part: Part) -> dict[str, Parameter]:
-    """What the user can set on a part, in the order of its signature.
+def read_parameters(part: Part) -> dict[str, Parameter]:
+    """Reads the parameters of a part that the user can set, in the order of its signature.
+
+    Examples:
+        >>> from modkit import find
+        >>> list(read_parameters(find("lr-schedule", "cosine")))
+        ['warmup', 'floor']
 
     Raises:
-        ValueError: If the signature is none that a part can have, naming part and parameter.
+        ValueError: If the signature is not valid for a part; the message names the part and the parameter.
         ImportError: If the target cannot be imported.
     """
     given = KINDS[part.kind].given
-    found = read(part.load(), given, part)
+    found = read_signature(part.load(), given, part)
     for one in found.values():
         if one.record is not None:
             raise ValueError(
@@ -102,78 +121,78 @@ def parameters(part: Part) -> dict[str, Parameter]:
     return found
 
 
-def read(target: Callable[..., Any], given: Sequence[str], owner: object) -> dict[str, Parameter]:
-    """What the user can set on a class or function, in the order of its signature.
+def read_signature(target: Callable[..., Any], given: Sequence[str], owner: object) -> dict[str, Parameter]:
+    """Reads the parameters of a class or function that the user can set, in the order of its signature.
 
     Args:
-        target: The class or function; a dataclass is a record.
-        given: Parameters that are not the user's.
-        owner: What messages call it.
+        target: The class or function, or a dataclass of settings.
+        given: Names of parameters that the user does not set.
+        owner: Its name in messages.
 
     Raises:
-        ValueError: If the signature is none that a part can have, naming owner and parameter.
+        ValueError: If the signature is not valid; the message names the owner and the parameter.
     """
-    return dict(_read(target, getattr(_function(target), "__code__", None), tuple(given), owner))
+    return dict(_read_cached(target, getattr(_get_function(target), "__code__", None), tuple(given), owner))
 
 
 @lru_cache(maxsize=1024)
-def _read(
+def _read_cached(
     target: Callable[..., Any], code: types.CodeType | None, given: tuple[str, ...], owner: object
 ) -> dict[str, Parameter]:
-    """What `read` gives, once for each `code` of a target: a planner asks again for every part that it meets."""
-    helps = arguments(target)
+    """Reads a signature once for each `code` of a target, since a planner reads it again for every part."""
+    helps = read_arguments(target)
     result = {}
-    for name, declared in _declared(owner, target).items():
+    for name, declared in _inspect(owner, target).items():
         if name in given:
             continue
         annotation = _resolve(owner, target, declared)
-        record = _record_shape(annotation)
+        record = _parse_record(annotation)
         try:
-            slot = slot_shape(annotation) if record is None else None
+            slot = parse_slot(annotation) if record is None else None
         except ValueError as error:
             raise ValueError(f"{owner}, parameter {name!r}: {error}") from error
-        if slot is None and record is None and (odd := _not_plain(annotation)) is not None:
+        if slot is None and record is None and (odd := _find_not_plain(annotation)) is not None:
             raise ValueError(f"{owner}, parameter {name!r}: expected plain data or a slot, got {render(odd)}")
-        told = helps.get(name) or _stated(annotation)
-        result[name] = Parameter(name, annotation, _default(target, declared), told, slot, record)
+        help = helps.get(name) or _get_help(annotation)
+        result[name] = Parameter(name, annotation, _get_default(target, declared), help, slot, record)
     return result
 
 
-def takes(part: Part) -> set[str]:
-    """Which of the types that its kind is given the part declares.
+def list_given_types(part: Part) -> set[str]:
+    """Returns which of the types that its kind provides are parameters of a part.
 
     Raises:
-        ValueError: If the signature is none that a part can have, naming part and parameter.
+        ValueError: If the signature is not valid for a part; the message names the part and the parameter.
         ImportError: If the target cannot be imported.
     """
-    return set(KINDS[part.kind].given) & set(_declared(part, part.load()))
+    return set(KINDS[part.kind].given) & set(_inspect(part, part.load()))
 
 
-def takes_one(part: Part, name: str) -> bool:
-    """Whether a part declares a type that it is told as a `TensorType`: one tensor, no hierarchy."""
-    return _declared(part, part.load())[name].annotation in (TensorType, TensorType.__name__)
+def is_tensor_only(part: Part, name: str) -> bool:
+    """Whether a part annotates a type by `TensorType`: it then accepts one tensor, but no hierarchy."""
+    return _inspect(part, part.load())[name].annotation in (TensorType, TensorType.__name__)
 
 
-def slot_shape(annotation: Any) -> SlotShape | None:
-    """The shape of a slot, or None if the annotation holds no slot.
+def parse_slot(annotation: Any) -> SlotShape | None:
+    """Returns what the slot of an annotation accepts, or None if the annotation has no slot.
 
     Raises:
-        ValueError: If it holds one in a way that no slot can be.
+        ValueError: If the annotation combines a slot with something else.
     """
-    if not _mentions_slot(annotation):
+    if not _has_slot(annotation):
         return None
-    alternatives = members(annotation)
+    alternatives = list_members(annotation)
     inside = [member for member in alternatives if member is not type(None)]
     container: Literal["list", "dict"] | None = None
     if len(inside) == 1:
         origin, args = get_origin(inside[0]), get_args(inside[0])
         if origin is list:
-            container, inside = "list", members(args[0])
+            container, inside = "list", list_members(args[0])
         elif origin is dict and args[0] is str:
-            container, inside = "dict", members(args[1])
+            container, inside = "dict", list_members(args[1])
     slots = [member for member in inside if get_origin(member) is Slot]
     numbers = [member for member in inside if member in (int, float)]
-    kind = kind_of(get_args(slots[0])[0]) if slots else None
+    kind = find_kind(get_args(slots[0])[0]) if slots else None
     if kind is None or len(slots) != 1 or len(slots) + len(numbers) != len(inside):
         raise ValueError(
             "expected Slot of one kind's Protocol, list[Slot[…]] or dict[str, Slot[…]], each maybe `| float` and "
@@ -182,16 +201,16 @@ def slot_shape(annotation: Any) -> SlotShape | None:
     return SlotShape(kind, container, type(None) in alternatives, bool(numbers))
 
 
-def _record_shape(annotation: Any) -> RecordShape | None:
-    """The shape of a parameter that holds records, or None."""
+def _parse_record(annotation: Any) -> RecordShape | None:
+    """Returns the records that an annotation holds, or None."""
     origin, args = get_origin(annotation), get_args(annotation)
     container: Literal["list", "dict"] | None = "list" if origin is list else "dict" if origin is dict else None
     held = args[-1] if container else annotation
     return RecordShape(held, container) if isinstance(held, type) and is_dataclass(held) else None
 
 
-def _declared(owner: object, target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    if getattr(_function(target), "__module__", None) in _EMPTY_INIT or _definer(target) in _EMPTY_INIT:
+def _inspect(owner: object, target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    if getattr(_get_function(target), "__module__", None) in _EMPTY_INIT or _find_definer(target) in _EMPTY_INIT:
         return {}
     try:
         declared = dict(inspect.signature(target).parameters)
@@ -205,26 +224,26 @@ def _declared(owner: object, target: Callable[..., Any]) -> dict[str, inspect.Pa
     return declared
 
 
-def _function(target: Callable[..., Any]) -> Callable[..., Any]:
-    """The function whose signature a target has."""
+def _get_function(target: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function that has the signature of a target."""
     if not isinstance(target, type):
         return target
     init: Callable[..., Any] = inspect.getattr_static(target, "__init__")
     return init if inspect.isfunction(init) else target.__new__
 
 
-def _definer(target: Callable[..., Any]) -> str | None:
-    """Module of the class whose `__init__` a class has, which torch's tools may have wrapped."""
+def _find_definer(target: Callable[..., Any]) -> str | None:
+    """Returns the module of the class that defines a class's `__init__`, which torch's tools may have wrapped."""
     classes = target.__mro__ if isinstance(target, type) else ()
     return next((one.__module__ for one in classes if "__init__" in vars(one)), None)
 
 
 def _resolve(owner: object, target: Callable[..., Any], declared: inspect.Parameter) -> Any:
-    """The annotation of one parameter, so that no other one's (a given type's, the result's) need resolve."""
+    """Resolves the annotation of one parameter alone, since others (of types, of the result) may not resolve."""
     if declared.annotation is declared.empty:
         raise ValueError(f"{owner} expects a type for each parameter, got {declared.name!r} without one")
     holder: Any = types.SimpleNamespace(__annotations__={declared.name: declared.annotation})
-    names = getattr(inspect.unwrap(_function(target)), "__globals__", {})
+    names = getattr(inspect.unwrap(_get_function(target)), "__globals__", {})
     try:
         return typing.get_type_hints(holder, globalns=names, include_extras=True)[declared.name]
     except Exception as error:
@@ -234,13 +253,13 @@ def _resolve(owner: object, target: Callable[..., Any], declared: inspect.Parame
         ) from error
 
 
-def _stated(annotation: Any) -> str:
-    """The first text that `Annotated` adds to an annotation."""
+def _get_help(annotation: Any) -> str:
+    """Returns the first text in the `Annotated` metadata of an annotation."""
     metadata = getattr(annotation, "__metadata__", ())
     return next((one for one in metadata if isinstance(one, str)), "")
 
 
-def _default(target: Callable[..., Any], declared: inspect.Parameter) -> Any:
+def _get_default(target: Callable[..., Any], declared: inspect.Parameter) -> Any:
     if declared.default is declared.empty:
         return MISSING
     if isinstance(target, type) and is_dataclass(target):
@@ -250,16 +269,16 @@ def _default(target: Callable[..., Any], declared: inspect.Parameter) -> Any:
     return declared.default
 
 
-def _mentions_slot(annotation: Any) -> bool:
-    return annotation is Slot or get_origin(annotation) is Slot or any(map(_mentions_slot, get_args(annotation)))
+def _has_slot(annotation: Any) -> bool:
+    return annotation is Slot or get_origin(annotation) is Slot or any(map(_has_slot, get_args(annotation)))
 
 
-def _not_plain(annotation: Any) -> Any | None:
-    """The first thing in an annotation that is no plain data, or None."""
-    annotation = bare(annotation)
+def _find_not_plain(annotation: Any) -> Any | None:
+    """Returns the first member of an annotation that is not plain data, or None."""
+    annotation = strip_annotated(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in (bool, int, float, str, type(None), Any, Ellipsis) or origin is Literal:
         return None
     if (origin or annotation) not in (Union, types.UnionType, tuple, *LISTS, *DICTS):
         return annotation
-    return next((odd for arg in args if (odd := _not_plain(arg)) is not None), None)
+    return next((odd for arg in args if (odd := _find_not_plain(arg)) is not None), None)

@@ -1,1 +1,1 @@
-"""Publishing: exporting a run, importing weights, and model cards."""
+"""Publishing: exporting runs, importing weights and writing model cards."""

@@ -1,17 +1,16 @@
-"""Export: a run's model as a folder that stands alone, on any machine.
+"""Export: writes a run's model as a self-contained folder that loads on any machine.
 
     DIR/
-        spec.yaml             the resolved spec: the types of the data in `x`, trained pieces its own, no absolute path
-        modkit.lock           the run's, which then says that it was exported, and which checkpoint
-        model.safetensors     the weights to sample with; state.json and manifest.json, hashes of all of these
-        README.md             the model card; samples/*.png, evaluation.json, evaluations/
+        spec.yaml             the resolved spec, with the types of the data in `x` and without absolute paths
+        modkit.lock           the run's lock, with the name of the exported checkpoint
+        model.safetensors     the weights for sampling; state.json and manifest.json hold hashes of all these files
+        README.md             the model card; samples/*.png, evaluation.json and evaluations/
 
-It is a run: `modkit.load`, `sample`, `evaluate`, `compare` and `use: run` read it. Other layouts come from plug-ins.
+The folder is a run: `modkit.load`, `sample`, `evaluate`, `compare` and `use: run` read it. Plug-ins add other layouts.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -22,13 +21,13 @@ from typing import Any
 from torch import Tensor
 
 from modkit.building.session import Loaded, load_run
-from modkit.errors import did_you_mean, join
-from modkit.evaluation.report import saved_reports
-from modkit.part import imported
-from modkit.parts.registry import registry
-from modkit.publishing.model_card import Drawn, model_card
-from modkit.runs.files import sync_folder
-from modkit.runs.pictures import picture
+from modkit.errors import join, suggest
+from modkit.evaluation.report import read_reports
+from modkit.part import import_target
+from modkit.parts.registry import get_registry
+from modkit.publishing.model_card import Drawn, write_model_card
+from modkit.runs.files import hash_data, sync_folder
+from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
 from modkit.specs.event import write_types
 from modkit.specs.node import Node, Value
@@ -38,7 +37,7 @@ from modkit.types import Batch
 
 __all__ = ["export"]
 
-_NUM = 16  # samples that are drawn where the run has no picture
+_NUM = 16  # samples to draw if the run has no picture
 
 
 def export(
@@ -48,22 +47,22 @@ def export(
     to: str | None = None,
     checkpoint: str | None = None,
 ) -> Path:
-    """Writes a run's model as a folder that stands alone; it appears whole or not at all.
+    """Exports a run's model to a self-contained folder, atomically.
 
     Args:
         run: The run, or its directory.
         out: The folder, absent or empty.
-        to: A layout that a plug-in brings (see `modkit_exporters`); where not given, the one that `modkit.load` reads.
-        checkpoint: Which weights: the last good ones where not given, the `best`, or those of one by its name.
+        to: A layout that a plug-in provides (see `modkit_exporters`); by default the layout that `modkit.load` reads.
+        checkpoint: The checkpoint to export: `best`, a name, or by default the last intact one.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: If the folder holds something, the format is unknown, or it cannot hold this run.
+        ValueError: If the folder is not empty, the layout is unknown or cannot represent this run.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    write = _portable if to is None else _exporter(to)
+    write = _write_portable if to is None else _find_exporter(to)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"export expects a folder that is absent or empty, got {out}")
@@ -82,79 +81,81 @@ def export(
     return out
 
 
-def _exporter(format: str) -> Callable[..., None]:
-    """The function that a plug-in names for a format."""
+def _find_exporter(format: str) -> Callable[..., None]:
+    """Finds the function that a plug-in declares for a format."""
     targets: dict[str, str] = {}
-    for answer in registry().call("modkit_exporters"):
+    for answer in get_registry().call("modkit_exporters"):
         if not isinstance(answer, Mapping) or not all(isinstance(text, str) for text in (*answer, *answer.values())):
-            raise ValueError(f"modkit_exporters expects to return targets by format, got {answer!r}")
+            raise ValueError(f"modkit_exporters must return a mapping from formats to targets, got {answer!r}")
         for name, target in answer.items():
             if targets.setdefault(name, target) != target:
-                raise ValueError(f"the format {name!r} is declared more than once: by {targets[name]} and {target}")
+                raise ValueError(f"the format {name!r} is declared more than once, by {targets[name]} and {target}")
     if format not in targets:
-        there = ", ".join(sorted(targets)) or "none: no plug-in that is installed brings one"
-        raise ValueError(f"no format is called {format!r}{did_you_mean(format, targets)}; there are: {there}")
-    return imported(targets[format], f"format {format}")
+        known = ", ".join(sorted(targets)) or "none, since no installed plug-in provides one"
+        raise ValueError(f"unknown format {format!r}{suggest(format, targets, '; ')}; available: {known}")
+    return import_target(targets[format], f"format {format}")
 
 
-def _portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
-    """Writes the layout that `modkit.load` reads: a run of weights alone, its pictures, reports and model card."""
+def _write_portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
+    """Writes the layout that `modkit.load` reads: a run that holds weights, pictures, reports and a model card."""
     made = load_run(run, checkpoint=checkpoint)
-    name, model = run.checkpoint_name(checkpoint), made.model.eval()
-    text = _anywhere(made).to_yaml()
+    name, model = run.find_checkpoint_name(checkpoint), made.model.eval()
+    text = _make_portable(made).to_yaml()
     weights = model.state_dict()
-    exported = Run.export(out, text, _lock(run, made, text, weights), name, weights)
-    reports = [report for report in saved_reports(run.path) if report.checkpoint == name]
+    exported = Run.export(out, text, _make_lock(run, made, text, weights), name, weights)
+    reports = [report for report in read_reports(run.path) if report.checkpoint == name]
     for report in reports:
         report.save(out)
-    drawn = _picture(run, made, exported, name)
-    (out / "README.md").write_text(model_card(exported, made, reports, drawn, _splits(run, made)), encoding="utf-8")
+    drawn = _add_picture(run, made, exported, name)
+    (out / "README.md").write_text(
+        write_model_card(exported, made, reports, drawn, _count_samples(run, made)), encoding="utf-8"
+    )
 
 
-def _anywhere(made: Loaded) -> Spec:
-    """A run's spec as it holds on any machine: with the types of its data, and its trained pieces its own."""
+def _make_portable(made: Loaded) -> Spec:
+    """Makes a run's spec independent of this machine: with the types of its data, and without its paths."""
     spec = made.plan.resolved
     tree = dict(spec.with_value("x", write_types(made.x, made.fields)).tree)
     for key, value in tree.items():
-        tree[key] = _moved(value, (key,), key == "model")
+        tree[key] = _remove_paths(value, (key,), key == "model")
     return spec.with_tree(tree)
 
 
-def _moved(value: Value, path: Place, strict: bool) -> Value:
-    """A tree without the paths of this machine."""
+def _remove_paths(value: Value, path: Place, strict: bool) -> Value:
+    """Removes the paths of this machine from a tree."""
     if isinstance(value, Node):
         if value.use == "run":
-            part = _moved(value["part"], path, strict)
+            part = _remove_paths(value["part"], path, strict)
             return Node({**value, "path": ".", "at": join(path), "part": part})
-        return Node({key: _moved(item, (*path, key), strict) for key, item in value.items()})
+        return Node({key: _remove_paths(item, (*path, key), strict) for key, item in value.items()})
     if isinstance(value, tuple):
-        return tuple(_moved(item, (*path, index), strict) for index, item in enumerate(value))
+        return tuple(_remove_paths(item, (*path, index), strict) for index, item in enumerate(value))
     if not isinstance(value, str) or not os.path.isabs(value):
         return value
     if strict:
-        raise ValueError(f"export expects a model without paths of this machine, got {value!r} at {join(path)}")
+        raise ValueError(f"export expects a model without absolute paths, got {value!r} at {join(path)}")
     return Path(value).name or "."
 
 
-def _splits(run: Run, made: Loaded) -> Mapping[str, int]:
-    """The number of samples in each split; of none where the run was exported, perhaps far from its data."""
-    data = None if run.exported else made.site.data()
+def _count_samples(run: Run, made: Loaded) -> Mapping[str, int]:
+    """Counts the samples in each split; empty for an exported run, whose data may not be available."""
+    data = None if run.exported else made.site.make_data()
     made.site.check()
     return data.splits if data else {}
 
 
-def _lock(run: Run, made: Loaded, text: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A run's lock, with the spec that is written; of what was migrated, with the parts that are here now."""
+def _make_lock(run: Run, made: Loaded, text: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Makes the lock for the exported spec; if the run was migrated, with the parts that are installed now."""
     lock = dict(run.lock)
     if made.migrated:
         kept = ("python", "torch", "numpy", "packages", "commit", "seed")
         fresh = made.plan.lock({key: value.shape for key, value in weights.items()}, made.x, made.fields)
         lock = {**fresh, **{name: lock[name] for name in kept if name in lock}}
-    return {**lock, "spec": hashlib.sha256(text.encode()).hexdigest()}
+    return {**lock, "spec": hash_data(text)}
 
 
-def _picture(run: Run, made: Loaded, exported: Run, name: str) -> Drawn:
-    """Puts a picture into what is exported: the run's own of that checkpoint, or one that is drawn."""
+def _add_picture(run: Run, made: Loaded, exported: Run, name: str) -> Drawn:
+    """Adds a picture to an exported run: the run's picture of that checkpoint, or a new one."""
     there, path, refusal = run.samples / f"{name}.png", f"samples/{name}.png", ""
     try:
         samples = made.model.sample(1 if there.is_file() else _NUM, seed=0)
@@ -164,5 +165,5 @@ def _picture(run: Run, made: Loaded, exported: Run, name: str) -> Drawn:
         exported.samples.mkdir()
         shutil.copyfile(there, exported.path / path)
     elif samples is not None:
-        exported.picture(name, picture(Batch(samples, {}).tensor.float(), made.x))
+        exported.write_picture(name, draw_picture(Batch(samples, {}).tensor.float(), made.x))
     return Drawn(path if (exported.path / path).is_file() else None, refusal)

@@ -1,4 +1,4 @@
-"""Adoption: weights that were trained elsewhere become a finished run, which loads and samples as any other."""
+"""Imports weights that were trained elsewhere as a finished run, which loads and samples like any other run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from modkit.runs.run import Run
 from modkit.specs.spec import Spec
 from modkit.training.trainer import Cursor
 
-__all__ = ["adopt"]
+__all__ = ["import_weights"]
 
 _SHOWN = 8
 
 
-def adopt(
+def import_weights(
     spec: Spec,
     weights: Mapping[str, Tensor],
     out: str | PathLike[str],
@@ -30,19 +30,19 @@ def adopt(
     overwrite: bool = False,
     notes: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Writes a finished run of a spec's model with these weights; it holds no optimizer.
+    """Writes a finished run of a spec's model with the given weights and without optimizer state.
 
     Args:
-        spec: The spec; without `data` it says `x`.
-        weights: The model's state dict, every tensor of it and no other.
+        spec: The spec; it needs `x` if it has no `data`.
+        weights: The complete state dict of the model, without other tensors.
         out: The run's directory.
-        overwrite: Replace the run that is there.
-        notes: Where the weights are from, as JSON; kept in the checkpoint's state as `adopted`.
+        overwrite: Whether to replace an existing run.
+        notes: The origin of the weights, as JSON; stored in the checkpoint's state as `adopted`.
 
     Raises:
-        SpecError: If the spec is wrong.
-        ValueError: If keys are missing or unknown, shapes differ or values are not finite: one error with all of them;
-            or if the directory holds a run. Nothing has been written then.
+        SpecError: If the spec is invalid.
+        ValueError: If keys are missing or unknown, shapes differ or values are not finite, with all of these in one
+            message; or if the directory holds a run. Nothing is written in these cases.
     """
     report = check(spec)
     _check_weights(weights, report.state)
@@ -57,9 +57,9 @@ def adopt(
 
 
 def _check_weights(weights: Mapping[str, Tensor], state: Mapping[str, Sequence[int]]) -> None:
-    """Holds weights against the keys and shapes of a model."""
+    """Checks weights against the keys and shapes of a model."""
     misshapen = [
-        f"{key} {tuple(weights[key].shape)} for {tuple(shape)}"
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(shape)}"
         for key, shape in state.items()
         if key in weights and tuple(weights[key].shape) != tuple(shape)
     ]
@@ -69,12 +69,12 @@ def _check_weights(weights: Mapping[str, Tensor], state: Mapping[str, Sequence[i
         "of another shape": misshapen,
         "not finite": [key for key, value in weights.items() if not torch.isfinite(value).all()],
     }
-    found = [f"{len(keys)} {what}: {_listed(keys)}" for what, keys in problems.items() if keys]
+    found = [f"{len(keys)} {what}: {_join_keys(keys)}" for what, keys in problems.items() if keys]
     if found:
         raise ValueError(f"the weights do not fit the model: {'; '.join(found)}")
 
 
-def _listed(keys: Iterable[str]) -> str:
+def _join_keys(keys: Iterable[str]) -> str:
     every = list(keys)
     more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
     return ", ".join(every[:_SHOWN]) + more

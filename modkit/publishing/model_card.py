@@ -1,6 +1,6 @@
-"""The model card: a README.md that tells a stranger what a model is, how good, and how to load it.
+"""The model card: a README.md that describes a model, its scores and how to load it.
 
-Its front matter is what the Hugging Face Hub reads: tags, data and scores. The licence is its author's to add.
+The Hugging Face Hub reads its front matter: tags, data and scores. The author has to add a licence.
 """
 
 from __future__ import annotations
@@ -14,56 +14,56 @@ from torch import nn
 from modkit.building.session import Loaded
 from modkit.evaluation.report import Report
 from modkit.models.model import Model
-from modkit.runs.lock import rows
+from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import dump
 from modkit.types import Score
 
-__all__ = ["Drawn", "model_card"]
+__all__ = ["Drawn", "write_model_card"]
 
 _TASK = "unconditional-image-generation"
-_LICENCE = "# license: to be chosen by whoever publishes this: https://huggingface.co/docs/hub/repositories-licenses"
+_LICENCE = "# license: to be chosen by the publisher: https://huggingface.co/docs/hub/repositories-licenses"
 
 
 class Drawn(NamedTuple):
     """The picture of an exported model.
 
     Args:
-        path: Where it is in the folder, or None where there is none.
-        refusal: Why the model cannot be sampled, so that a picture shows reconstructions; empty where it can.
+        path: Its path in the folder, or None if there is no picture.
+        refusal: Why the model cannot be sampled, so that the picture shows reconstructions; empty if it can.
     """
 
     path: str | None
     refusal: str
 
 
-def model_card(run: Run, made: Loaded, reports: Sequence[Report], drawn: Drawn, splits: Mapping[str, int]) -> str:
-    """The text of a card.
+def write_model_card(run: Run, made: Loaded, reports: Sequence[Report], drawn: Drawn, splits: Mapping[str, int]) -> str:
+    """Writes the text of a model card.
 
     Args:
-        run: What was exported.
-        made: Its model, and what that was built from.
-        reports: The scores of this checkpoint.
-        drawn: Its picture.
-        splits: The number of samples in each split of its data; empty where they are not at hand.
+        run: The exported run.
+        made: Its model, and what the model was built from.
+        reports: The reports of this checkpoint.
+        drawn: The picture.
+        splits: The number of samples in each split of the data; empty if the data is not available.
     """
     name = made.plan.spec.name
     sections = (
         f"# {name}\n",
-        f"{_what(made)}\n",
+        f"{_describe_model(made)}\n",
         *([f"![samples]({drawn.path})\n"] if drawn.path else []),
-        *([f"It cannot be sampled on its own: {drawn.refusal}\n"] if drawn.refusal else []),
-        *_loading(run, bool(drawn.refusal)),
-        *_data(run, made, splits),
-        *_scores(reports),
-        *_parameters(made.model),
-        *_origin(run),
+        *([f"The model cannot be sampled: {drawn.refusal}\n"] if drawn.refusal else []),
+        *_describe_loading(run, bool(drawn.refusal)),
+        *_describe_data(run, made, splits),
+        *_describe_scores(reports),
+        *_describe_parameters(made.model),
+        *_describe_origin(run),
     )
-    return f"---\n{_LICENCE}\n{dump(_front_matter(made, reports, not drawn.refusal))}---\n\n" + "\n".join(sections)
+    return f"---\n{_LICENCE}\n{dump(_make_front_matter(made, reports, not drawn.refusal))}---\n\n" + "\n".join(sections)
 
 
-def _front_matter(made: Loaded, reports: Sequence[Report], sampled: bool) -> dict[str, Any]:
+def _make_front_matter(made: Loaded, reports: Sequence[Report], sampled: bool) -> dict[str, Any]:
     models = [call.part.name for call in made.plan.calls.values() if call.part.kind == "model"]
     data = made.plan.data
     image = len(made.x.shape) == 3 and made.x.range is not None
@@ -73,12 +73,12 @@ def _front_matter(made: Loaded, reports: Sequence[Report], sampled: bool) -> dic
     matter["tags"] = list(dict.fromkeys(("modkit", *models)))
     if data:
         matter["datasets"] = [data.part.name]
-    if results := [_result(made, report) for report in reports if report.scores]:
+    if results := [_make_result(made, report) for report in reports if report.scores]:
         matter["model-index"] = [{"name": made.plan.spec.name, "results": results}]
     return matter
 
 
-def _result(made: Loaded, report: Report) -> dict[str, Any]:
+def _make_result(made: Loaded, report: Report) -> dict[str, Any]:
     data = made.plan.data.part.name if made.plan.data else "unknown"
     task: dict[str, Any] = {"type": _TASK, "name": "Image generation"}
     if report.overrides:
@@ -90,93 +90,93 @@ def _result(made: Loaded, report: Report) -> dict[str, Any]:
     return {"task": task, "dataset": {"type": data, "name": data}, "metrics": metrics}
 
 
-def _what(made: Loaded) -> str:
+def _describe_model(made: Loaded) -> str:
     part = made.plan.model.part
     total = sum(parameter.numel() for parameter in made.model.parameters())
     return (
-        f"Model `{part.name}`: {part.summary.rstrip('.')}. It makes {made.x} and has {total:,} parameters. "
-        "[spec.yaml](spec.yaml) says how its parts compose, [modkit.lock](modkit.lock) what it was made with."
+        f"Model `{part.name}`: {part.summary.rstrip('.')}. It generates {made.x} and has {total:,} parameters. "
+        "[spec.yaml](spec.yaml) describes its parts, [modkit.lock](modkit.lock) the versions that it was made with."
     )
 
 
-def _loading(run: Run, refused: bool) -> Iterator[str]:
-    needed = dict.fromkeys(f"{row['distribution']}=={row['version']}".removesuffix("==") for row in rows(run.lock))
+def _describe_loading(run: Run, refused: bool) -> Iterator[str]:
+    needed = dict.fromkeys(f"{row['distribution']}=={row['version']}".removesuffix("==") for row in read_rows(run.lock))
     yield "## Use\n"
     yield f"```sh\npip install {' '.join(sorted(needed))}\n```\n"
     lines = [
         "import modkit",
         "",
-        'model = modkit.load(".")  # this folder; locked=True refuses any other version of a part',
+        'model = modkit.load(".")  # this folder; locked=True refuses other versions of parts',
     ]
     lines += [] if refused else ["x = model.sample(16, seed=0)"]
     yield "\n".join(["```python", *lines, "```\n"])
-    yield 'From the Hub, `huggingface_hub.snapshot_download("USER/NAME")` gives the folder.\n'
+    yield 'To download the folder from the Hub, use `huggingface_hub.snapshot_download("USER/NAME")`.\n'
 
 
-def _data(run: Run, made: Loaded, splits: Mapping[str, int]) -> Iterator[str]:
+def _describe_data(run: Run, made: Loaded, splits: Mapping[str, int]) -> Iterator[str]:
     node = Spec.from_yaml(run.spec_text).data
     if node is None or made.plan.data is None:
         return
     yield "## Data\n"
     part, params = made.plan.data.part, {key: value for key, value in node.params.items() if value is not None}
-    told = ", ".join(f"{key} {value}" for key, value in params.items() if not isinstance(value, Mapping))
+    settings = ", ".join(f"{key} {value}" for key, value in params.items() if not isinstance(value, Mapping))
     counts = ", ".join(f"{count:,} {split}" for split, count in splits.items())
-    facts = "; ".join(filter(None, (told, f"{counts} samples" if counts else "", f"one sample is {made.x}")))
+    facts = "; ".join(filter(None, (settings, f"{counts} samples" if counts else "", f"one sample is {made.x}")))
     yield f"`{part.name}` ({part.summary.rstrip('.')}): {facts}.\n"
 
 
-def _scores(reports: Sequence[Report]) -> Iterator[str]:
+def _describe_scores(reports: Sequence[Report]) -> Iterator[str]:
     yield "## Scores\n"
     if not reports:
-        yield "None yet: `modkit evaluate .` measures it.\n"
+        yield "None yet; `modkit evaluate .` measures them.\n"
     for report in reports:
         if report.overrides:
             yield f"With `{' '.join(report.overrides)}`:\n"
         floor = ["held-out data"] if report.floor else []
-        yield from _table(["score", "value", "± standard error", *floor, "better"], _score_rows(report))
+        yield from _make_table(["score", "value", "± standard error", *floor, "better"], _make_score_rows(report))
         counts = ", ".join(f"{count:,} {name}" for name, count in report.counts.items())
         yield f"{counts}; seed {report.seed}.\n"
         yield from (f"Note: {note}\n" for note in report.notes)
 
 
-def _score_rows(report: Report) -> Iterator[list[str]]:
+def _make_score_rows(report: Report) -> Iterator[list[str]]:
     for name, score in report.scores.items():
-        floor = [_number(report.floor.get(name))] if report.floor else []
+        floor = [_format_score(report.floor.get(name))] if report.floor else []
         error = "" if score.error is None else f"{score.error:.2g}"
-        yield [name, _number(score), error, *floor, score.better or ""]
+        yield [name, _format_score(score), error, *floor, score.better or ""]
 
 
-def _number(score: Score | None) -> str:
+def _format_score(score: Score | None) -> str:
     return "" if score is None else f"{score.value:.4g}"
 
 
-def _parameters(model: Model) -> Iterator[str]:
-    """How many parameters each player trains; what none does is frozen."""
+def _describe_parameters(model: Model) -> Iterator[str]:
+    """Counts the parameters that each player trains; all others are frozen."""
     every = {id(parameter): parameter.numel() for parameter in model.parameters()}
     if not every:
         return
     yield "## Parameters\n"
     counted: list[list[str]] = []
     trained: set[int] = set()
-    for player in model.active_players():
-        mine = {id(parameter) for parameter in _owned(model, player.modules)}
+    for player in model.list_active_players():
+        mine = {id(parameter) for parameter in _list_owned(model, player.modules)}
         trained |= mine
         counted.append([f"`{player.name}`", ", ".join(player.modules), f"{sum(every[one] for one in mine):,}"])
     if frozen := sum(num for one, num in every.items() if one not in trained):
         counted.append(["frozen", "", f"{frozen:,}"])
-    yield from _table(["player", "modules", "parameters"], counted)
+    yield from _make_table(["player", "modules", "parameters"], counted)
 
 
-def _owned(model: Model, paths: Iterable[str]) -> list[nn.Parameter]:
+def _list_owned(model: Model, paths: Iterable[str]) -> list[nn.Parameter]:
     return [p for path in paths for p in model.get_submodule(path).parameters() if p.requires_grad]
 
 
-def _origin(run: Run) -> Iterator[str]:
+def _describe_origin(run: Run) -> Iterator[str]:
     lock = run.lock
     yield "## Origin\n"
     commit = lock.get("commit")
     facts = [
-        f"checkpoint {run.checkpoint_name()}",
+        f"checkpoint {run.find_checkpoint_name()}",
         f"training seed {lock.get('seed')}",
         *(f"{name} {lock[name]}" for name in ("torch", "python", "numpy") if name in lock),
         *([f"commit {commit['commit']}{' and uncommitted changes' if commit['dirty'] else ''}"] if commit else []),
@@ -184,6 +184,6 @@ def _origin(run: Run) -> Iterator[str]:
     yield f"{', '.join(facts)}.\n"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def _make_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     lines = [header, ["---"] * len(header), *rows]
     yield "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)

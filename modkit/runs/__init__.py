@@ -1,1 +1,1 @@
-"""Runs: the files that a training run leaves."""
+"""Runs: the files that a training run leaves on disk."""

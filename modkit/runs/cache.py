@@ -1,6 +1,6 @@
-"""The folder where modkit keeps what it can compute or fetch again: reference statistics, weights asked for.
+"""The cache folder: modkit keeps there what it can compute or download again, such as reference statistics.
 
-`MODKIT_CACHE` names it; otherwise it is `modkit` in the platform's own folder of caches. Nothing is made at import.
+`MODKIT_CACHE` sets it; the default is `modkit` in the platform's cache folder. Importing modkit creates nothing.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["cache_folder"]
+__all__ = ["find_cache_folder"]
 
 
-def cache_folder() -> Path:
-    """The folder of caches; it may not exist yet."""
+def find_cache_folder() -> Path:
+    """Finds the cache folder; it may not exist yet."""
     if chosen := os.environ.get("MODKIT_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -21,5 +21,5 @@ def cache_folder() -> Path:
         return (Path(local) if local else Path.home() / "AppData" / "Local") / "modkit" / "cache"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "modkit"
-    base = os.environ.get("XDG_CACHE_HOME", "")  # the standard has relative paths ignored
+    base = os.environ.get("XDG_CACHE_HOME", "")  # the standard says to ignore relative paths
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "modkit"

@@ -1,20 +1,19 @@
-"""Checkpoints: named tensors and a JSON state in a folder that is whole or absent, whenever the writer is killed.
+"""Checkpoints: named tensors and a JSON state in a folder that is complete or absent, even if its writer is killed.
 
     directory/step-00001500/
-        model.safetensors, ema.safetensors, …    one file a group of tensors
-        state.json                               everything that is no tensor
-        manifest.json                            size and SHA-256 of each file, and its own; written last
+        model.safetensors, ema.safetensors, …    one file per group of tensors
+        state.json                               everything that is not a tensor
+        manifest.json                            size and SHA-256 of each file, and its own SHA-256; written last
 
-A checkpoint is written beside, as `.step-00001500.tmp-PID`, each file and the folder synced, and renamed. One of the
-same name is first renamed aside, to `.step-00001500.old`, where readers find it until the new one stands. Nothing is
-pickled: whatever a stranger's file holds, reading it gives tensors and JSON or a `CheckpointError`.
+A checkpoint is written to `.step-00001500.tmp-PID`; its files and the folder are synced to the disk, then the folder is
+renamed. An existing checkpoint of the same name is first renamed to `.step-00001500.old`, where readers find it until
+the new one is in place. Nothing is pickled: reading an untrusted file gives tensors and JSON, or a `CheckpointError`.
 
-One process writes a directory at a time; any number may read it.
+Only one process may write to a directory at a time; any number may read it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -30,10 +29,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from modkit.runs.files import sync_folder, write_file
+from modkit.runs.files import hash_data, sync_folder, write_file
 
 __all__ = [
-    "Checkpoint", "CheckpointError", "latest", "load", "names", "prune", "read", "recover", "rewind", "save", "write",
+    "Checkpoint", "CheckpointError", "find_latest", "list_names", "load", "prune", "read", "recover", "rewind", "save",
+    "write",
 ]  # fmt: skip
 
 _FORMAT = 1
@@ -52,18 +52,18 @@ _DTYPES = frozenset(
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is damaged, foreign or missing."""
+    """A checkpoint is damaged, missing or of an unknown format."""
 
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Args:
-        tensors: Named tensors by group ("model", "ema", "optimizer", …). One tensor under several names of a group is
-            stored once and comes back as one tensor.
-        state: Everything else, as JSON keeps it: finite numbers, strings, booleans, None, lists, and dicts with
-            strings as keys.
+        tensors: Named tensors by group ("model", "ema", "optimizer", …). A tensor with several names in a group is
+            stored once and loaded as one tensor.
+        state: Everything else, as plain JSON: finite numbers, strings, booleans, None, lists, and dicts with strings as
+            keys.
     """
 
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -71,21 +71,28 @@ class Checkpoint:
 
 
 def save(directory: Path, name: str, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint; it replaces one of the same name, and one of the two is whole at every instant.
+    """Writes a checkpoint. It may replace one of the same name; at any time one of the two is complete.
 
     Args:
-        directory: The folder of checkpoints; made where absent.
-        name: Name of the new one, such as `step-00001500`.
-        checkpoint: What to write. Tensors are copied to the CPU; neither they nor their gradients change.
+        directory: The folder of checkpoints; created if absent.
+        name: Name of the new checkpoint, such as `step-00001500`.
+        checkpoint: Its content. Tensors are copied to the CPU; neither they nor their gradients change.
 
     Returns:
         `directory / name`.
 
     Raises:
-        ValueError: If a name is not plain, a value is no dense tensor, or the state is not JSON.
+        ValueError: If a name is not plain, a value is not a dense tensor, or the state is not plain JSON.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = save(Path(folder), "step-1", Checkpoint({"model": {"w": torch.ones(2)}}, {"step": 1}))
+        ...     load(path)
+        Checkpoint(tensors={'model': {'w': tensor([1., 1.])}}, state={'step': 1})
     """
-    _checked_name("a name", name)
-    files, manifest = _encoded(checkpoint)
+    _check_name("a name", name)
+    files, manifest = _encode(checkpoint)
     if not directory.is_dir():
         directory.mkdir(parents=True, exist_ok=True)
         sync_folder(directory.parent)
@@ -102,39 +109,39 @@ def save(directory: Path, name: str, checkpoint: Checkpoint) -> Path:
 
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint into a folder that is there; a kill may leave a part of it.
+    """Writes a checkpoint into an existing folder, not atomically: a kill may leave it incomplete.
 
     Raises:
         ValueError: As `save`.
     """
-    _write(folder, *_encoded(checkpoint))
+    _write(folder, *_encode(checkpoint))
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads and verifies the checkpoint at `path`; its tensors are on the CPU.
+    """Loads and verifies the checkpoint at `path`, with its tensors on the CPU.
 
     Raises:
-        CheckpointError: If it is missing, damaged or of another format; says which file, what is wrong, and which
-            earlier checkpoint is whole.
+        CheckpointError: If it is missing, damaged or of another format; the message names the file, the fault and
+            the last earlier checkpoint that is intact.
     """
     try:
         return read(path)
     except CheckpointError as error:
-        before = [name for name in names(path.parent) if _order(name) < _order(path.name)]
-        whole = _last_whole(path.parent, before)
-        offer = f"the last whole one before it is {whole}" if whole else "no whole one stands before it"
+        before = [name for name in list_names(path.parent) if _make_sort_key(name) < _make_sort_key(path.name)]
+        whole = _find_intact(path.parent, before)
+        offer = f"the last intact one before it is {whole}" if whole else "there is no intact one before it"
         raise CheckpointError(f"checkpoint {path}: {error}; {offer}") from error
 
 
 def read(path: Path) -> Checkpoint:
-    """Reads and verifies the checkpoint at `path`, as `load`; for one that stands alone.
+    """Reads and verifies a checkpoint like `load`, without looking for earlier ones.
 
     Raises:
-        CheckpointError: If it is missing, damaged or of another format; says which file and what is wrong.
+        CheckpointError: If it is missing, damaged or of another format; the message names the file and the fault.
     """
-    folder = _folder(path)
+    folder = _find_folder(path)
     if not folder.is_dir():
-        raise CheckpointError("there is no such folder")
+        raise CheckpointError("the folder does not exist")
     files, keys = _parse_manifest(_read_file(folder / _MANIFEST, None))
     tensors = {}
     for group, row in keys.items():
@@ -143,47 +150,49 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(tensors, _parse(_STATE, _read_verified(folder / _STATE, *files[_STATE])))
 
 
-def names(directory: Path) -> list[str]:
-    """Names of the checkpoints that look whole (their manifest is there), in order; numbers count as numbers."""
+def list_names(directory: Path) -> list[str]:
+    """Lists the names of the checkpoints that have a manifest; numbers in names are sorted by value."""
     if not directory.is_dir():
         return []
     found = {entry.name for entry in directory.iterdir() if _NAME.fullmatch(entry.name)}
     found |= {left[1] for entry in directory.iterdir() if (left := _LEFT.fullmatch(entry.name)) and left[2]}
-    return sorted((name for name in found if (_folder(directory / name) / _MANIFEST).is_file()), key=_order)
+    return sorted(
+        (name for name in found if (_find_folder(directory / name) / _MANIFEST).is_file()), key=_make_sort_key
+    )
 
 
-def latest(directory: Path) -> Path | None:
-    """The last checkpoint that verifies, or None."""
-    return _last_whole(directory, names(directory))
+def find_latest(directory: Path) -> Path | None:
+    """Finds the last checkpoint that can be verified; None if there is none."""
+    return _find_intact(directory, list_names(directory))
 
 
 def prune(directory: Path, keep: int, spare: Collection[str] = ()) -> None:
-    """Removes all but the last `keep` checkpoints, and never one named in `spare`.
+    """Removes all checkpoints except the last `keep` and those named in `spare`.
 
     Raises:
         ValueError: If `keep` is below 1.
     """
     if keep < 1:
         raise ValueError(f"prune expects to keep at least 1 checkpoint, got keep={keep}")
-    for name in names(directory)[:-keep]:
+    for name in list_names(directory)[:-keep]:
         if name not in spare:
-            _remove(_folder(directory / name))
+            _remove(_find_folder(directory / name))
 
 
 def rewind(directory: Path, path: Path | None) -> list[str]:
-    """Removes the checkpoints that stand after `path`, or all: a run goes on from there and writes them anew.
+    """Removes the checkpoints after `path`, or all, so that a resumed run can write them again.
 
     Returns:
-        Their names.
+        The names of the removed checkpoints.
     """
-    after = [name for name in names(directory) if path is None or _order(name) > _order(path.name)]
+    after = [name for name in list_names(directory) if path is None or _make_sort_key(name) > _make_sort_key(path.name)]
     for name in after:
-        _remove(_folder(directory / name))
+        _remove(_find_folder(directory / name))
     return after
 
 
 def recover(directory: Path) -> None:
-    """Clears away what a killed writer left; for the process that is going to write."""
+    """Cleans up after a killed writer; to be called by the process that will write next."""
     for entry in sorted(directory.iterdir()):
         left = _LEFT.fullmatch(entry.name)
         if left is None:
@@ -197,9 +206,11 @@ def recover(directory: Path) -> None:
     sync_folder(directory)
 
 
-def _checked_name(what: str, name: str) -> None:
+def _check_name(what: str, name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise ValueError(f"Checkpoint expects {what} of letters, digits and . _ - (no . first), got {name!r}")
+        raise ValueError(
+            f"Checkpoint expects {what} of letters, digits, '.', '_' and '-' that does not start with '.', got {name!r}"
+        )
 
 
 def _write(folder: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
@@ -210,7 +221,7 @@ def _write(folder: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
 
 
 def _install(temporary: Path, path: Path) -> None:
-    aside = _aside(path)
+    aside = _get_aside(path)
     if path.exists():
         os.replace(path, aside)
     os.replace(temporary, path)
@@ -220,26 +231,26 @@ def _install(temporary: Path, path: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a checkpoint: first out of sight, so that none is ever seen in part."""
+    """Removes a checkpoint; it is renamed first, so that readers never see a part of it."""
     hidden = folder.with_name(f".{folder.name.strip('.')}.tmp-{os.getpid()}")
     os.replace(folder, hidden)
     shutil.rmtree(hidden)
 
 
-def _aside(path: Path) -> Path:
+def _get_aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
-def _folder(path: Path) -> Path:
-    """Where the checkpoint `path` is now: a writer killed while replacing it left it aside."""
-    return path if path.exists() or not _aside(path).exists() else _aside(path)
+def _find_folder(path: Path) -> Path:
+    """Finds the folder that now holds the checkpoint `path`: a writer killed while replacing it left it aside."""
+    return path if path.exists() or not _get_aside(path).exists() else _get_aside(path)
 
 
-def _order(name: str) -> list[tuple[int, int, str]]:
+def _make_sort_key(name: str) -> list[tuple[int, int, str]]:
     return [(1, int(piece), piece) if piece.isdecimal() else (0, 0, piece) for piece in re.split(r"([0-9]+)", name)]
 
 
-def _last_whole(directory: Path, candidates: list[str]) -> Path | None:
+def _find_intact(directory: Path, candidates: list[str]) -> Path | None:
     for name in reversed(candidates):
         try:
             read(directory / name)
@@ -249,73 +260,75 @@ def _last_whole(directory: Path, candidates: list[str]) -> Path | None:
     return None
 
 
-def _encoded(checkpoint: Checkpoint) -> tuple[dict[str, bytes], bytes]:
-    """The files by name, and the manifest."""
+def _encode(checkpoint: Checkpoint) -> tuple[dict[str, bytes], bytes]:
+    """Encodes the files of a checkpoint, by name, and its manifest."""
     files, keys = {}, {}
     for group, tensors in checkpoint.tensors.items():
-        _checked_name("a group's name", group)
-        stored, keys[group] = _stored(group, tensors)
+        _check_name("a group's name", group)
+        stored, keys[group] = _deduplicate(group, tensors)
         files[f"{group}.safetensors"] = safetensors.torch.save(stored)
     files[_STATE] = _dump_state(checkpoint.state)
     manifest: dict[str, Any] = {
         "format": _FORMAT,
-        "files": {file: {"size": len(data), "sha256": _sha256(data)} for file, data in files.items()},
+        "files": {file: {"size": len(data), "sha256": hash_data(data)} for file, data in files.items()},
         "tensors": keys,
     }
-    manifest["sha256"] = _sha256(_dump(manifest))
+    manifest["sha256"] = hash_data(_dump(manifest))
     return files, _dump(manifest)
 
 
-def _stored(group: str, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Contiguous CPU copies of the distinct tensors, and for each key the one under which its tensor is stored."""
+def _deduplicate(group: str, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns CPU copies of the distinct tensors, and for each key the key under which its tensor is stored."""
     plain: dict[str, Tensor] = {}
     for key, value in tensors.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta or value.is_quantized:
-            raise ValueError(f"Checkpoint expects dense tensors with values, got {_described(value)} at {group}/{key}")
+            raise ValueError(f"Checkpoint expects dense tensors with values, got {_describe(value)} at {group}/{key}")
         if key == "__metadata__" or value.dtype not in _DTYPES:
             raise ValueError(f"Checkpoint cannot store a tensor of {value.dtype} named {key!r} (group {group})")
         plain[key] = value.detach().resolve_conj().resolve_neg()
     first: dict[object, str] = {}
     keys: dict[str, str] = {}
     for key, value in plain.items():
-        keys[key] = first.setdefault(_identity(value) if value.numel() else key, key)
-    return {key: _copied(plain[key]) for key in dict.fromkeys(keys.values())}, keys
+        keys[key] = first.setdefault(_identify(value) if value.numel() else key, key)
+    return {key: _copy(plain[key]) for key in dict.fromkeys(keys.values())}, keys
 
 
-def _copied(value: Tensor) -> Tensor:
-    return torch.empty(value.shape, dtype=value.dtype).copy_(value)  # contiguous, and alone in its storage
+def _copy(value: Tensor) -> Tensor:
+    return torch.empty(value.shape, dtype=value.dtype).copy_(value)  # contiguous, with a storage of its own
 
 
-def _described(value: object) -> str:
+def _describe(value: object) -> str:
     if not isinstance(value, Tensor):
         return type(value).__name__
     return f"a tensor of {value.layout} on {value.device}"
 
 
-def _identity(value: Tensor) -> object:
+def _identify(value: Tensor) -> object:
     start = value.untyped_storage().data_ptr()
     return value.device, start, value.storage_offset(), value.shape, value.stride(), value.dtype
 
 
 def _read_verified(path: Path, size: int, sha256: str) -> bytes:
     data = _read_file(path, size)
-    if _sha256(data) != sha256:
-        raise CheckpointError(f"{path.name} is damaged: its SHA-256 is {_sha256(data)}, the manifest says {sha256}")
+    if hash_data(data) != sha256:
+        raise CheckpointError(
+            f"{path.name} is damaged: its SHA-256 is {hash_data(data)}, but the manifest expects {sha256}"
+        )
     return data
 
 
 def _read_file(path: Path, size: int | None) -> bytes:
-    """The content of a plain file of the size given; the manifest has none to compare with, so it has a limit."""
+    """Reads a regular file of the given size; the manifest's size is not recorded, so it is limited instead."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not block before it is refused
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe must not block
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be opened: {error.strerror}") from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(f"{path.name} is no plain file")
+            raise CheckpointError(f"{path.name} is not a regular file")
         if size is not None and status.st_size != size:
-            raise CheckpointError(f"{path.name} has {status.st_size} bytes, the manifest says {size}")
+            raise CheckpointError(f"{path.name} has {status.st_size} bytes, but the manifest expects {size}")
         if size is None and status.st_size > _MANIFEST_LIMIT:
             raise CheckpointError(f"{path.name} has {status.st_size} bytes, expected at most {_MANIFEST_LIMIT}")
         with open(descriptor, "rb", closefd=False) as file:
@@ -325,17 +338,19 @@ def _read_file(path: Path, size: int | None) -> bytes:
 
 
 def _parse_manifest(data: bytes) -> tuple[dict[str, tuple[int, str]], dict[str, dict[str, str]]]:
-    """Size and hash by file, and the stored key by key and group."""
+    """Parses the manifest: size and hash by file, and the stored key by group and key."""
     manifest = _parse(_MANIFEST, data)
     if manifest.get("format") != _FORMAT:
-        raise CheckpointError(f"{_MANIFEST} has format {manifest.get('format')!r}, this modkit reads {_FORMAT}")
-    if manifest.pop("sha256", None) != _sha256(_dump(manifest)):
-        raise CheckpointError(f"{_MANIFEST} is damaged: it does not have the SHA-256 that it states")
+        raise CheckpointError(
+            f"{_MANIFEST} has format {manifest.get('format')!r}, but this version of modkit reads format {_FORMAT}"
+        )
+    if manifest.pop("sha256", None) != hash_data(_dump(manifest)):
+        raise CheckpointError(f"{_MANIFEST} is damaged: its content does not match its SHA-256")
     try:
         files = {str(file): (int(entry["size"]), str(entry["sha256"])) for file, entry in manifest["files"].items()}
         keys = {group: {key: str(stored) for key, stored in row.items()} for group, row in manifest["tensors"].items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{_MANIFEST} lacks a size, a hash or a key where one is expected") from error
+        raise CheckpointError(f"{_MANIFEST} lacks a size, a hash or a key") from error
     misnamed = [group for group in keys if not _NAME.fullmatch(group)]
     if misnamed or set(files) != {_STATE, *(f"{group}.safetensors" for group in keys)}:
         raise CheckpointError(f"{_MANIFEST} lists files {sorted(files)} for groups {sorted(keys)}")
@@ -345,16 +360,12 @@ def _parse_manifest(data: bytes) -> tuple[dict[str, tuple[int, str]], dict[str, 
 def _parse_tensors(file: str, data: bytes, keys: Mapping[str, str]) -> dict[str, Tensor]:
     try:
         stored = safetensors.torch.load(data)
-    except Exception as error:  # a forged header may provoke anything
-        raise CheckpointError(f"{file} is no safetensors file: {error}") from error
+    except Exception as error:  # a forged header may raise anything
+        raise CheckpointError(f"{file} is not a safetensors file: {error}") from error
     if set(stored) != set(keys.values()):
         odd = sorted(set(stored) ^ set(keys.values()))
-        raise CheckpointError(f"{file} and the manifest differ in keys {odd[:5]}")
+        raise CheckpointError(f"{file} and the manifest differ in the keys {odd[:5]}")
     return {key: stored[name] for key, name in keys.items()}
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _dump(value: object) -> bytes:
@@ -362,35 +373,35 @@ def _dump(value: object) -> bytes:
 
 
 def _parse(file: str, data: bytes) -> dict[str, Any]:
-    """JSON in the one form in which we write it, so that no NaN, infinity or repeated key gets through."""
+    """Parses JSON in exactly the form in which it was written, which rules out NaN, infinities and repeated keys."""
     try:
         value = json.loads(data)
         canonical = _dump(value) == data
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is no JSON of ours: {error}") from error
+        raise CheckpointError(f"{file} is not valid JSON: {error}") from error
     if not canonical or not isinstance(value, dict):
-        raise CheckpointError(f"{file} is not in the form in which it was written")
+        raise CheckpointError(f"{file} is not JSON in the form that modkit writes")
     return value
 
 
 def _dump_state(state: dict[str, Any]) -> bytes:
-    odd = _misfit(state, "state")
+    odd = _find_misfit(state, "state")
     if odd or not isinstance(state, dict):
         raise ValueError(f"Checkpoint expects a dict of JSON as its state, got {odd or type(state).__name__}")
     return _dump(state)
 
 
-def _misfit(value: object, path: str) -> str | None:
-    """The first value that JSON would refuse or change, and where it is."""
+def _find_misfit(value: object, path: str) -> str | None:
+    """Finds the first value that JSON would refuse or change, and its path."""
     if isinstance(value, dict):
         keys = (f"the key {key!r} in {path}" for key in value if type(key) is not str)
-        return next(keys, None) or _first(_misfit(item, f"{path}.{key}") for key, item in value.items())
+        return next(keys, None) or _find_first(_find_misfit(item, f"{path}.{key}") for key, item in value.items())
     if isinstance(value, list):
-        return _first(_misfit(item, f"{path}[{index}]") for index, item in enumerate(value))
+        return _find_first(_find_misfit(item, f"{path}[{index}]") for index, item in enumerate(value))
     if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
         return None
     return f"{type(value).__name__} {value!r} at {path}"
 
 
-def _first(found: Iterable[str | None]) -> str | None:
+def _find_first(found: Iterable[str | None]) -> str | None:
     return next((item for item in found if item is not None), None)

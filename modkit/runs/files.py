@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whenever their writer is killed, and names for them."""
+"""Files: atomic writes, hashes and safe names. A file appears whole or not at all, even if its writer is killed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["replace_file", "safe_name", "sync_folder", "write_file"]
+__all__ = ["hash_data", "make_safe_name", "replace_file", "sync_folder", "write_file"]
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,+-]+")
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file so that a kill at any instant leaves the former content or the new one."""
+    """Writes a file atomically: if the process is killed, the file holds either its old content or the new one."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     temporary.unlink(missing_ok=True)
     try:
@@ -26,7 +26,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Writes a new file and brings it to the disk."""
+    """Writes a new file and syncs it to the disk."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         rest = memoryview(data)
@@ -38,7 +38,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Brings what a folder lists to the disk."""
+    """Syncs a folder's list of files to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -46,12 +46,23 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def safe_name(text: str, longest: int) -> str:
-    """A file's name that says a text; where it cannot say all of it, it ends in a hash of the text.
+def hash_data(data: bytes | str) -> str:
+    """Computes the SHA-256 of bytes, or of a text in UTF-8, in hexadecimal digits."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def make_safe_name(text: str, longest: int) -> str:
+    """Makes a file name from a text; if it cannot hold the whole text, the name ends in a hash of the text.
 
     Args:
         text: The text.
-        longest: Most characters of it that the name shows.
+        longest: Maximum number of characters of the text in the name.
+
+    Examples:
+        >>> make_safe_name("seed=1", 100)
+        'seed=1'
+        >>> make_safe_name("a/b", 100)
+        'a-b-c14cddc0'
     """
     name = _UNSAFE.sub("-", text).lstrip(".-")[:longest]
-    return name if name == text else f"{name or 'run'}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return name if name == text else f"{name or 'run'}-{hash_data(text)[:8]}"

@@ -1,23 +1,23 @@
-"""The git commit of a folder, where it is in a checkout: which sources a run was made from."""
+"""The git commit of a folder in a checkout, which records the sources of a run."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
 
-__all__ = ["commit"]
+__all__ = ["find_commit"]
 
 _DESCRIBE = "git -c core.fsmonitor=false --no-optional-locks describe --always --abbrev=40 --exclude=* --dirty".split()
 _SECONDS = 10.0
 
 
-def commit(folder: Path) -> dict[str, str | bool] | None:
-    """The commit of the checkout that a folder is in, and whether a file that it tracks has been changed.
+def find_commit(folder: Path) -> dict[str, str | bool] | None:
+    """Finds the commit of the checkout that contains a folder, and whether a tracked file has been changed.
 
-    Writes nothing and runs none of the repository's own programs.
+    Writes nothing and runs no program of the repository.
 
     Returns:
-        `{"commit": its 40 digits, "dirty": whether}`; None where there is no checkout, no commit or no git.
+        `{"commit": its 40 digits, "dirty": whether files were changed}`; None without a checkout, a commit or git.
     """
     if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
         return None

@@ -1,19 +1,20 @@
-"""The lock: what a run was made with, so that a reader can tell what differs and how to mend it.
+"""The lock: what a run was made with, to find out what has changed since and how to restore it.
 
-    parts       each part used: its distribution and version, the SHA-256 of the source file that defines it, where in
-                the spec it stands (`at`), and the commit that it was installed from, where that is a checkout
-    python, torch, numpy, packages      versions, the last of what the parts' distributions require
-    commit      that of the working directory, and whether it was changed since
+    parts       each part used: its distribution and version, the SHA-256 of its source file, its paths in the spec
+                (`at`), and the commit of its distribution if that is installed from a checkout
+    python, torch, numpy                versions
+    packages                            versions of the packages that the parts' distributions require
+    commit      the commit of the working directory, and whether files were changed since
     seed, spec  the training seed, and the SHA-256 of the resolved spec
-    model, state                        the model's state-dict keys and shapes, the first as a hash
+    model       a hash of the keys and shapes of the model's state dict
+    state       the same keys and shapes in full
 
-Format 1 had no `at`, `packages`, `commit` and `state`; it is read all the same.
+Format 1, without `at`, `packages`, `commit` and `state`, can still be read.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import platform
 import shlex
@@ -30,9 +31,10 @@ import torch
 from packaging.requirements import Requirement
 
 from modkit.part import Part
-from modkit.runs.git import commit
+from modkit.runs.files import hash_data
+from modkit.runs.git import find_commit
 
-__all__ = ["Entry", "compare", "drift", "install", "lock", "rows"]
+__all__ = ["Entry", "compare", "find_drift", "make_lock", "read_rows", "suggest_install"]
 
 _FORMAT = 2
 _FORMATS = (1, 2)
@@ -40,7 +42,7 @@ _FIELDS = ("kind", "name", "distribution", "version")
 
 
 class Entry(Protocol):
-    """A part as the registry keeps it: with the distribution that declares it, and its version."""
+    """A part in the registry, with the name and version of the distribution that declares it."""
 
     @property
     def part(self) -> Part:
@@ -54,11 +56,11 @@ class Entry(Protocol):
 
     @property
     def version(self) -> str:
-        """Its version."""
+        """Version of the distribution."""
         ...
 
 
-def lock(
+def make_lock(
     parts: Iterable[Entry],
     *,
     spec_text: str,
@@ -66,86 +68,87 @@ def lock(
     keys: Mapping[str, Sequence[int]],
     places: Mapping[tuple[str, str], Sequence[str]],
 ) -> dict[str, Any]:
-    """The lock of a run, as JSON.
+    """Makes the lock of a run, as plain JSON.
 
     Args:
-        parts: The parts used, in any order; each once in the result.
+        parts: The parts used, in any order; duplicates are removed.
         spec_text: The resolved spec, YAML.
         seed: The training seed.
-        keys: The shapes of the model's state dict by key.
-        places: The paths in the spec at which a part stands, by its kind and name.
+        keys: The shapes in the model's state dict by key.
+        places: The paths of each part in the spec, by kind and name.
 
     Raises:
-        ValueError: If a part's target does not resolve.
+        ValueError: If a part's target cannot be imported.
     """
     used = {(entry.part.kind, entry.part.name, entry.distribution): entry for entry in parts}
-    origins = {name: _origin(name) for name in sorted({entry.distribution for entry in used.values()})}
+    origins = {name: _find_origin(name) for name in sorted({entry.distribution for entry in used.values()})}
     found = []
     for key in sorted(used):
-        row: dict[str, Any] = _row(used[key]) | {"at": sorted(places.get(key[:2], ()))}
+        row: dict[str, Any] = _make_row(used[key]) | {"at": sorted(places.get(key[:2], ()))}
         found.append(row | ({"commit": origins[key[2]]} if origins[key[2]] else {}))
     return {
         "format": _FORMAT,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
-        "packages": _required(origins),
-        "commit": commit(Path.cwd()),
+        "packages": _list_required(origins),
+        "commit": find_commit(Path.cwd()),
         "seed": seed,
-        "spec": hashlib.sha256(spec_text.encode()).hexdigest(),
-        "model": _digest(sorted((key, list(shape)) for key, shape in keys.items())),
+        "spec": hash_data(spec_text),
+        "model": hash_data(json.dumps(sorted((key, list(shape)) for key, shape in keys.items()))),
         "state": {key: list(keys[key]) for key in sorted(keys)},
         "parts": found,
     }
 
 
-def rows(lock: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The rows of the parts in a lock: `kind`, `name`, `distribution`, `version`, `sha256` and, since format 2, `at`.
+def read_rows(lock: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Reads the rows of the parts in a lock: `kind`, `name`, `distribution`, `version`, `sha256`, `at` since format 2.
 
     Raises:
-        ValueError: If it is no lock.
+        ValueError: If it is not a valid lock.
     """
     if lock.get("format") not in _FORMATS or not isinstance(lock.get("parts"), list):
         known = " or ".join(map(str, _FORMATS))
         raise ValueError(f"expected a lock of format {known}, got format {lock.get('format')!r}")
     for row in lock["parts"]:
         if not isinstance(row, dict) or "sha256" not in row or any(type(row.get(name)) is not str for name in _FIELDS):
-            raise ValueError(f"expected a lock's parts to have {', '.join(_FIELDS)} and sha256, got {row!r}")
+            raise ValueError(f"expected the parts of a lock to have {', '.join(_FIELDS)} and sha256, got {row!r}")
         at = row.get("at", [])
         if not isinstance(at, list) or any(type(path) is not str for path in at):
-            raise ValueError(f"expected a lock's parts to have `at`, a list of paths, got {at!r}")
+            raise ValueError(f"expected the parts of a lock to have a list of paths `at`, got {at!r}")
     return list(lock["parts"])
 
 
-def drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
-    """How the parts that are here differ from those that a lock has, a sentence each; empty if they do not.
+def find_drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
+    """Describes how installed parts differ from those in a lock, one sentence each; empty if they do not.
 
-    A part is known by its name or a former one. One that is in only one of the two is passed over.
+    A part is matched by its name or a former name. Parts without a match are ignored.
 
     Raises:
-        ValueError: If it is no lock.
+        ValueError: If it is not a valid lock.
     """
     here = {(entry.part.kind, name): entry for entry in entries for name in (entry.part.name, *entry.part.aliases)}
-    pairs = [(row, here[row["kind"], row["name"]]) for row in rows(lock) if (row["kind"], row["name"]) in here]
-    return _drifted([(row, _row(entry)) for row, entry in pairs])
+    pairs = [(row, here[row["kind"], row["name"]]) for row in read_rows(lock) if (row["kind"], row["name"]) in here]
+    return _describe_drift([(row, _make_row(entry)) for row, entry in pairs])
 
 
 def compare(lock: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between a run's lock and one made now, a sentence each; empty if nothing does.
+    """Describes how a run's lock differs from one made now, one sentence each; empty if they are equal.
 
-    A part that is not there now comes with the `pip install` that mends it. What an older format lacks is passed over.
+    For a missing part the sentence has the `pip install` command that restores it. Keys that an older format lacks are
+    ignored.
 
     Raises:
-        ValueError: If one of them is no lock.
+        ValueError: If one of them is not a valid lock.
     """
-    then, found = _keyed(lock), _keyed(now)
-    differences = [install(then[key]) for key in sorted(then.keys() - found.keys())]
+    then, found = _index(lock), _index(now)
+    differences = [suggest_install(then[key]) for key in sorted(then.keys() - found.keys())]
     differences += [f"{kind} {name} of {whose} is new" for kind, name, whose in sorted(found.keys() - then.keys())]
-    differences += _drifted([(then[key], found[key]) for key in sorted(then.keys() & found.keys())])
-    versions = [_versions(one) for one in (lock, now)]
+    differences += _describe_drift([(then[key], found[key]) for key in sorted(then.keys() & found.keys())])
+    versions = [_collect_versions(one) for one in (lock, now)]
     for name in dict.fromkeys(name for one in versions for name in one):
         if all(name in one for one in versions) and versions[0][name] != versions[1][name]:
-            differences.append(f"{name} was {versions[0][name]}, is {versions[1][name]}")
+            differences.append(f"{name} was {versions[0][name]}, now {versions[1][name]}")
     if lock.get("spec") != now.get("spec"):
         differences.append("the resolved spec has changed")
     if lock.get("model") != now.get("model"):
@@ -153,53 +156,55 @@ def compare(lock: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return differences
 
 
-def install(row: Mapping[str, Any]) -> str:
-    """That a part is missing, and the `pip install` that mends it."""
+def suggest_install(row: Mapping[str, Any]) -> str:
+    """Writes that a part is missing, with the `pip install` command that restores it."""
     name, version = row["distribution"], row["version"]
     try:
         installed = metadata.version(name)
         present = f"{installed} is installed"
     except (metadata.PackageNotFoundError, ValueError):
         installed, present = None, "it is not installed"
-    command = f"pip install {shlex.quote(f'{name}=={version}' if version else name)}"
+    command = f"install it with: pip install {shlex.quote(f'{name}=={version}' if version else name)}"
     if installed == version:
-        command = "`modkit doctor` says what is wrong with it"
+        command = "run `modkit doctor` to see what is wrong"
     origin = f"{name} {version}".strip()
-    return f"{row['kind']} {row['name']} is missing: it came with {origin}, {present}: {command}"
+    return f"{row['kind']} {row['name']} is missing: it came with {origin}, {present}; {command}"
 
 
-def _row(entry: Entry) -> dict[str, str | None]:
+def _make_row(entry: Entry) -> dict[str, str | None]:
     return {
         "kind": entry.part.kind,
         "name": entry.part.name,
         "distribution": entry.distribution,
         "version": entry.version,
-        "sha256": _source_hash(entry.part),
+        "sha256": _hash_source(entry.part),
     }
 
 
-def _drifted(pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[str]:
-    """How parts differ, each as it was and as it is."""
+def _describe_drift(pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[str]:
+    """Describes how pairs of parts, then and now, differ."""
     pairs = list(pairs)
-    versions = sorted({(_brought(a), _brought(b)) for a, b in pairs if _brought(a) != _brought(b)})
-    told = [
-        f"{name} was {old}, is {new}" if name == whose else f"{name} {old} was, is {whose} {new}"
+    versions = sorted(
+        {(_get_distribution(a), _get_distribution(b)) for a, b in pairs if _get_distribution(a) != _get_distribution(b)}
+    )
+    sentences = [
+        f"{name} was {old}, now {new}" if name == whose else f"{name} {old} was replaced by {whose} {new}"
         for (name, old), (whose, new) in versions
     ]
     edited = [a for a, b in pairs if a["sha256"] != b["sha256"]]
-    return told + [f"{row['kind']} {row['name']}: its source file has changed" for row in edited]
+    return sentences + [f"{row['kind']} {row['name']}: its source file has changed" for row in edited]
 
 
-def _brought(row: Mapping[str, Any]) -> tuple[str, str]:
+def _get_distribution(row: Mapping[str, Any]) -> tuple[str, str]:
     return row["distribution"], row["version"]
 
 
-def _keyed(lock: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
-    return {(row["kind"], row["name"], row["distribution"]): row for row in rows(lock)}
+def _index(lock: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
+    return {(row["kind"], row["name"], row["distribution"]): row for row in read_rows(lock)}
 
 
-def _versions(lock: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything else that a lock states in a word."""
+def _collect_versions(lock: Mapping[str, Any]) -> dict[str, Any]:
+    """Collects the other versions and values in a lock."""
     made: dict[str, Any] = {name: lock[name] for name in ("python", "torch", "numpy", "seed") if name in lock}
     made |= lock.get("packages") or {}
     if found := lock.get("commit"):
@@ -207,41 +212,37 @@ def _versions(lock: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _source_hash(part: Part) -> str | None:
-    """Hash of the file that defines the target, following wrappers; None where there is no file (a built-in)."""
+def _hash_source(part: Part) -> str | None:
+    """Hashes the file that defines a part's target, following wrappers; None for built-ins, which have no file."""
     target: Any = part.load()
     while isinstance(target, functools.partial) or hasattr(target, "__wrapped__"):
         target = target.func if isinstance(target, functools.partial) else target.__wrapped__
     module = sys.modules.get(getattr(target, "__module__", None) or part.target.partition(":")[0])
     file = getattr(module, "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else None
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return hash_data(Path(file).read_bytes()) if file and Path(file).is_file() else None
 
 
 @functools.cache
-def _origin(distribution: str) -> dict[str, str | bool] | None:
-    """The commit of the checkout that a distribution is installed from, in place, as this process met it."""
+def _find_origin(distribution: str) -> dict[str, str | bool] | None:
+    """Finds the commit of the checkout from which a distribution is installed in place; None otherwise."""
     try:
         text = metadata.distribution(distribution).read_text("direct_url.json")
         found = json.loads(text) if text else {}
         editable, url = found.get("dir_info", {}).get("editable"), urlparse(found.get("url", ""))
     except (metadata.PackageNotFoundError, ValueError, AttributeError):
         return None
-    return commit(Path(url2pathname(url.path))) if editable and url.scheme == "file" else None
+    return find_commit(Path(url2pathname(url.path))) if editable and url.scheme == "file" else None
 
 
-def _required(distributions: Iterable[str]) -> dict[str, str]:
-    """The versions of what distributions require, of what is installed of it."""
-    names = {name for distribution in distributions for name in _requirements(distribution)}
-    found = {name: _version(name) for name in sorted(names - {"torch", "numpy"})}
+def _list_required(distributions: Iterable[str]) -> dict[str, str]:
+    """Lists the installed versions of the packages that distributions require."""
+    names = {name for distribution in distributions for name in _list_requirements(distribution)}
+    found = {name: _find_version(name) for name in sorted(names - {"torch", "numpy"})}
     return {name: version for name, version in found.items() if version}
 
 
 @functools.cache
-def _requirements(distribution: str) -> tuple[str, ...]:
+def _list_requirements(distribution: str) -> tuple[str, ...]:
     try:
         needed = [Requirement(text) for text in metadata.requires(distribution) or ()]
     except (metadata.PackageNotFoundError, ValueError):
@@ -250,7 +251,7 @@ def _requirements(distribution: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def _version(distribution: str) -> str | None:
+def _find_version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
     except (metadata.PackageNotFoundError, ValueError):

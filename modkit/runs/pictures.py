@@ -1,7 +1,7 @@
 """Pictures of samples: grids of images, planes of points, curves and maps of values, as uint8 tensors `c h w`.
 
-A value v of range (low, high) becomes the grey round(255 (v - low) / (high - low)); what lies outside is clipped, and
-NaN is drawn as `low`. Where a type has no range, low and high are the 0.1 and 99.9 percentiles of the batch.
+A value v in the range (low, high) becomes the grey level round(255 (v - low) / (high - low)); values outside it are
+clipped, and NaN is drawn as `low`. If a type has no range, low and high are the 0.1 and 99.9 percentiles of the batch.
 
 Shape letters: n samples, c channels, h w spatial, t time, d features.
 """
@@ -19,70 +19,76 @@ from torch import Tensor
 
 from modkit.types import TensorType
 
-__all__ = ["image_grid", "picture", "png", "scatter"]
+__all__ = ["draw_picture", "draw_scatter", "encode_png", "make_image_grid"]
 
 _WIDTH = 256
 _TALLEST = 4096
 _PANEL = (64, 128)
 
 
-def picture(x: Tensor, type: TensorType) -> Tensor:
-    """The picture of samples `n ...` that suits their type.
+def draw_picture(x: Tensor, type: TensorType) -> Tensor:
+    """Draws samples `n ...` in a way that suits their type.
 
-    Images `c h w` and maps of codes `h w` make a grid, volumes `c t h w` a grid of their middle slices, signals `c t` a
-    grid of curves (all channels in one panel), pairs `(2,)` a scatter, other vectors and sequences of codes a map with
-    a row a sample.
+    Images `c h w` and maps of codes `h w` are drawn as a grid, volumes `c t h w` as a grid of their middle slices,
+    signals `c t` as a grid of curves with all channels in one panel, pairs `(2,)` as a scatter plot, and other vectors
+    and sequences of codes as a map with one row per sample.
 
     Raises:
-        ValueError: If `x` is not of that type, or no picture of such a shape is known.
+        ValueError: If `x` is not of that type, or its rank is above 4.
+
+    Examples:
+        >>> draw_picture(torch.zeros(4, 1, 8, 8), TensorType((1, 8, 8), range=(-1.0, 1.0))).shape
+        torch.Size([1, 259, 259])
     """
     if not len(x) or x.shape[1:] != type.shape:
-        raise ValueError(f"picture expects samples of shape {type.shape}, got {tuple(x.shape)}")
+        raise ValueError(f"draw_picture expects samples of shape {type.shape}, got {tuple(x.shape)}")
     range = type.range if type.classes is None else (0.0, float(max(type.classes - 1, 1)))
     rank = len(type.shape)
     if rank == 1 and type.shape[0] == 2 and type.classes is None:
-        return scatter(x, range)
+        return draw_scatter(x, range)
     if rank <= 1:
-        return image_grid(x.reshape(1, 1, len(x), -1), range)
+        return make_image_grid(x.reshape(1, 1, len(x), -1), range)
     if rank == 2 and type.classes is None:
-        return image_grid(_curves(x, range), (0.0, 1.0))
+        return make_image_grid(_draw_curves(x, range), (0.0, 1.0))
     if rank == 2:
-        return image_grid(x[:, None], range)
+        return make_image_grid(x[:, None], range)
     if rank == 3:
-        return image_grid(x, range)
+        return make_image_grid(x, range)
     if rank == 4:
-        return image_grid(x[:, :, type.shape[1] // 2], range)
-    raise ValueError(f"picture expects samples of rank 0 to 4, got shape {type.shape}")
+        return make_image_grid(x[:, :, type.shape[1] // 2], range)
+    raise ValueError(f"draw_picture expects samples of rank 0 to 4, got shape {type.shape}")
 
 
-def image_grid(x: Tensor, range: tuple[float, float] | None, columns: int | None = None, padding: int = 1) -> Tensor:
-    """Images side by side, row by row, with black lines between and around them.
+def make_image_grid(
+    x: Tensor, range: tuple[float, float] | None, columns: int | None = None, padding: int = 1
+) -> Tensor:
+    """Makes a grid of images, row by row, with black lines between and around them.
 
-    Small images are enlarged by a whole factor, so that the grid is at least 256 wide.
+    Small images are enlarged by an integer factor so that the grid is at least 256 pixels wide.
 
     Args:
         x: Images, `n c h w`. One channel is grey, three are RGB; of any other number the mean is drawn, in grey.
-        range: The values that become black and white; None: the 0.1 and 99.9 percentiles of the batch.
-        columns: Images in a row; None: as many as make the grid square.
+        range: The values drawn as black and white; by default the 0.1 and 99.9 percentiles of the batch.
+        columns: Images in a row; by default the grid is as square as possible.
         padding: Width of the lines.
 
     Returns:
         The grid, uint8, `c h w` with 1 or 3 channels, on the CPU.
 
     Raises:
-        ValueError: If `x` is no batch of images, or `columns` is below 1 or `padding` below 0.
+        ValueError: If `x` is not a batch of images, `columns` is below 1 or `padding` below 0.
     """
     if x.ndim != 4 or not x.numel():
-        raise ValueError(f"image_grid expects images n c h w, got shape {tuple(x.shape)}")
+        raise ValueError(f"make_image_grid expects images n c h w, got shape {tuple(x.shape)}")
     if (columns is not None and columns < 1) or padding < 0:
-        raise ValueError(f"image_grid expects columns >= 1 and padding >= 0, got {columns} and {padding}")
+        raise ValueError(f"make_image_grid expects columns >= 1 and padding >= 0, got {columns} and {padding}")
     if range is not None and not range[0] < range[1]:
-        raise ValueError(f"image_grid expects a range (low, high) with low < high, got {range}")
+        raise ValueError(f"make_image_grid expects a range (low, high) with low < high, got {range}")
     values = x.detach().cpu().double()
     if x.shape[1] not in (1, 3):
         values = values.mean(dim=1, keepdim=True)
     columns = min(columns or math.ceil(math.sqrt(len(x))), len(x))
-    images = _enlarged(_grey(values.numpy(), range), columns, padding)
+    images = _enlarge(_to_grey(values.numpy(), range), columns, padding)
     num, channels, height, width = images.shape
     rows = -(-num // columns)
     grid = np.zeros((channels, rows * (height + padding) + padding, columns * (width + padding) + padding), np.uint8)
@@ -93,15 +99,15 @@ def image_grid(x: Tensor, range: tuple[float, float] | None, columns: int | None
     return torch.from_numpy(grid)
 
 
-def scatter(x: Tensor, limits: tuple[float, float] | None = None, size: int = 512) -> Tensor:
-    """Points of the plane as a density, dark on white, the first coordinate to the right and the second up.
+def draw_scatter(x: Tensor, limits: tuple[float, float] | None = None, size: int = 512) -> Tensor:
+    """Draws points of the plane as a density, dark on white, with the first coordinate to the right and the second up.
 
     Each point is a spot of 3 x 3 pixels; the spots add up to a density p, and a pixel's darkness is
     log(1 + p) / log(1 + max p). Points outside the limits are not drawn.
 
     Args:
         x: Points, `n 2`.
-        limits: Ends of both axes; None: the 0.1 and 99.9 percentiles of all coordinates and 5 % more on either side.
+        limits: Ends of both axes; by default the 0.1 and 99.9 percentiles of all coordinates, widened by 5 %.
         size: Height and width of the picture.
 
     Returns:
@@ -111,55 +117,55 @@ def scatter(x: Tensor, limits: tuple[float, float] | None = None, size: int = 51
         ValueError: If `x` is not `n 2`, the limits are empty or `size` is below 1.
     """
     if x.ndim != 2 or x.shape[1] != 2:
-        raise ValueError(f"scatter expects points n 2, got shape {tuple(x.shape)}")
+        raise ValueError(f"draw_scatter expects points n 2, got shape {tuple(x.shape)}")
     points = x.detach().cpu().double().numpy()
-    low, high = limits or _wider(*_ends(points))
+    low, high = limits or _widen(*_find_ends(points))
     if size < 1 or not low < high:
-        raise ValueError(f"scatter expects size >= 1 and limits (low, high) with low < high, got {size}, {limits}")
+        raise ValueError(f"draw_scatter expects size >= 1 and limits (low, high) with low < high, got {size}, {limits}")
     points = points[((points >= low) & (points <= high)).all(axis=1)]
     cells = np.minimum((points - low) / (high - low) * size, size - 1).astype(np.int64)
     count = np.zeros((size, size))
     np.add.at(count, (size - 1 - cells[:, 1], cells[:, 0]), 1.0)
     density = _spread(count)
     darkness = np.log1p(density) / np.log1p(max(density.max(), 1.0))
-    return torch.from_numpy(_grey(1 - darkness, (0.0, 1.0)))[None]
+    return torch.from_numpy(_to_grey(1 - darkness, (0.0, 1.0)))[None]
 
 
-def png(image: Tensor) -> bytes:
-    """A picture as a PNG file.
+def encode_png(image: Tensor) -> bytes:
+    """Encodes a picture as a PNG file.
 
     Raises:
         ValueError: If `image` is not uint8, `c h w` with 1 or 3 channels.
     """
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3) or not image.numel():
         received = f"{image.dtype} of shape {tuple(image.shape)}"
-        raise ValueError(f"png expects a uint8 picture c h w of 1 or 3 channels, got {received}")
+        raise ValueError(f"encode_png expects a uint8 picture c h w of 1 or 3 channels, got {received}")
     pixels = image.cpu().permute(1, 2, 0).contiguous().numpy()
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
     return file.getvalue()
 
 
-def _ends(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The 0.1 and 99.9 percentiles of the finite values, kept apart."""
+def _find_ends(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Finds the 0.1 and 99.9 percentiles of the finite values, widened if they are equal."""
     finite = values[np.isfinite(values)]
     low, high = np.percentile(finite, [0.1, 99.9]) if finite.size else (0.0, 0.0)
     return (float(low), float(high)) if low < high else (float(low) - 0.5, float(low) + 0.5)
 
 
-def _wider(low: float, high: float) -> tuple[float, float]:
+def _widen(low: float, high: float) -> tuple[float, float]:
     margin = 0.05 * (high - low)
     return low - margin, high + margin
 
 
-def _grey(values: NDArray[np.float64], range: tuple[float, float] | None) -> NDArray[np.uint8]:
-    low, high = range or _ends(values)
+def _to_grey(values: NDArray[np.float64], range: tuple[float, float] | None) -> NDArray[np.uint8]:
+    low, high = range or _find_ends(values)
     share = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low)
     return np.rint(np.clip(share, 0.0, 1.0) * 255).astype(np.uint8)
 
 
-def _enlarged(images: NDArray[np.uint8], columns: int, padding: int) -> NDArray[np.uint8]:
-    """Images repeated by the least factor that makes the grid wide enough, short of absurd heights."""
+def _enlarge(images: NDArray[np.uint8], columns: int, padding: int) -> NDArray[np.uint8]:
+    """Enlarges images by the smallest factor that makes the grid wide enough, up to a maximum height."""
     height, width = images.shape[2:]
     wide = math.ceil((_WIDTH - padding - columns * padding) / (columns * width))
     factor = max(1, min(wide, _TALLEST // height))
@@ -167,7 +173,7 @@ def _enlarged(images: NDArray[np.uint8], columns: int, padding: int) -> NDArray[
 
 
 def _spread(count: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each count as a spot: 1 in the middle, 1/2 at the sides, 1/4 at the corners."""
+    """Spreads each count over a spot: 1 in the middle, 1/2 at the sides, 1/4 at the corners."""
     for axis in (0, 1):
         padded = np.pad(count, [(1, 1) if axis == side else (0, 0) for side in (0, 1)])
         before, after = np.delete(padded, (-1, -2), axis), np.delete(padded, (0, 1), axis)
@@ -175,11 +181,11 @@ def _spread(count: NDArray[np.float64]) -> NDArray[np.float64]:
     return count
 
 
-def _curves(x: Tensor, range: tuple[float, float] | None) -> Tensor:
-    """Signals `n c t` as white panels with black curves, `n 1 h w` in [0, 1]."""
+def _draw_curves(x: Tensor, range: tuple[float, float] | None) -> Tensor:
+    """Draws signals `n c t` as white panels with black curves, `n 1 h w` in [0, 1]."""
     values = x.detach().cpu().double().numpy()
     height, width = _PANEL[0], max(_PANEL[1], x.shape[2])
-    low, high = range or _ends(values)
+    low, high = range or _find_ends(values)
     share = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low)
     level = np.rint((1 - np.clip(share, 0.0, 1.0)) * (height - 1))  # the pixel row of each value
     time = np.linspace(0, x.shape[2] - 1, width)

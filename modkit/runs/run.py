@@ -1,25 +1,24 @@
-"""A run: a directory that can be reloaded anywhere.
+"""A run: a directory that can be loaded on any machine.
 
     runs/digits/
-        modkit.lock       what the run was made with; its presence marks the directory as a run
+        modkit.lock       what the run was made with; this file marks the directory as a run
         spec.yaml         the resolved spec
-        metrics.jsonl     a row a line, each a function of the seed alone; cut back to the checkpoint on resume
-        timing.jsonl      a row a line: clocks and rates, never compared
+        metrics.jsonl     one row per line, each a function of the seed alone; truncated to the checkpoint on resume
+        timing.jsonl      one row per line: times and rates, which differ between runs
         status.json       present once the run is finished
         samples/*.png     pictures
-        evaluation.json   scores, see `modkit.evaluation.report`; evaluations/ those with overrides
+        evaluation.json   scores, see `modkit.evaluation.report`; evaluations/ holds those with overrides
         checkpoints/      see `modkit.runs.checkpoint`
 
-A run that `modkit export` wrote holds, in the place of all but the first two, README.md, pictures, its report, and the
-files of one checkpoint (`model.safetensors`, `state.json`, `manifest.json`) beside them: nothing to go on from.
+A run written by `modkit export` holds the first two files, README.md, pictures, its reports and the files of one
+checkpoint (`model.safetensors`, `state.json`, `manifest.json`). It cannot be resumed.
 
-Files appear whole or not at all, but for the two `.jsonl`, whose last line may be torn by a kill: readers leave it out
-and `cut` removes it. One process writes a run at a time; any number may read it.
+Files are written atomically, except for the two `.jsonl` files: a kill may leave an incomplete last line, which readers
+ignore and `cut` removes. Only one process may write to a run at a time; any number may read it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -31,9 +30,9 @@ from typing import Any, BinaryIO, Literal, Protocol
 
 from torch import Tensor
 
-from modkit.runs.checkpoint import Checkpoint, CheckpointError, latest, load, names, read, recover, write
-from modkit.runs.files import replace_file
-from modkit.runs.pictures import png
+from modkit.runs.checkpoint import Checkpoint, CheckpointError, find_latest, list_names, load, read, recover, write
+from modkit.runs.files import hash_data, replace_file
+from modkit.runs.pictures import encode_png
 
 __all__ = ["Run"]
 
@@ -53,14 +52,23 @@ class _HasYaml(Protocol):
 
 
 class Run:
-    """A run's directory; made by `Run.create`, found again by `Run.open`.
+    """A run's directory, created by `Run.create` and opened by `Run.open`.
 
-    Used as a context manager it closes its files at the end.
+    As a context manager it closes its files at the end.
 
     Args:
         path: The directory.
         spec_text: The resolved spec, YAML.
-        lock: What the run was made with, as `modkit.runs.lock.lock` gives it.
+        lock: What the run was made with (`modkit.runs.lock.make_lock`).
+
+    Examples:
+        >>> import tempfile
+        >>> from modkit import Spec, use
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Run.create(f"{folder}/run", Spec(name="tiny", model=use("acme/mixture")), {}) as run:
+        ...         run.log({"step": 1, "losses": {"player/nll": 0.5}})
+        ...         run.read_metrics()
+        [{'step': 1, 'losses': {'player/nll': 0.5}}]
     """
 
     def __init__(self, path: Path, spec_text: str, lock: dict[str, Any]) -> None:
@@ -74,12 +82,12 @@ class Run:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], spec: _HasYaml, lock: dict[str, Any], overwrite: bool = False) -> Run:
-        """Makes a run of an absent or empty directory, or with `overwrite` of one that holds a run.
+        """Creates a run in an absent or empty directory, or with `overwrite` in the directory of another run.
 
-        Overwriting removes what the former run wrote, and nothing else in its directory.
+        Overwriting removes the files of the former run and nothing else in its directory.
 
         Raises:
-            ValueError: If the directory holds a run (without `overwrite`) or anything else (always).
+            ValueError: If the directory holds a run and `overwrite` is not set, or if it holds anything else.
         """
         path = Path(path)
         text = spec.to_yaml()
@@ -93,13 +101,13 @@ class Run:
     def export(
         cls, path: Path, spec_text: str, lock: dict[str, Any], checkpoint: str, weights: Mapping[str, Tensor]
     ) -> Run:
-        """Makes a run that holds weights and nothing to go on from, in an empty directory.
+        """Creates a run in an empty directory that holds only weights and cannot be resumed.
 
         Args:
             path: The directory.
             spec_text: The resolved spec, YAML.
             lock: What the weights were made with.
-            checkpoint: Name of the checkpoint that they are of.
+            checkpoint: Name of the checkpoint that the weights come from.
             weights: The model's state dict.
 
         Raises:
@@ -108,21 +116,21 @@ class Run:
         lock = {**lock, "exported": checkpoint}
         (path / _LOCK).write_bytes(json.dumps(lock, allow_nan=False, indent=1).encode())
         (path / _SPEC).write_bytes(spec_text.encode())
-        hashes = {name: _sha256(path / name) for name in (_LOCK, _SPEC)}
+        hashes = {name: hash_data((path / name).read_bytes()) for name in (_LOCK, _SPEC)}
         write(path, Checkpoint({"model": dict(weights)}, {"sha256": hashes}))
         return cls(path, spec_text, lock)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
-        """Finds a run again.
+        """Opens a run.
 
         Raises:
-            ValueError: If the directory holds no run; says what is missing or damaged.
+            ValueError: If the directory does not hold a run; the message says what is missing or damaged.
         """
         path = Path(path)
         for name in (_LOCK, _SPEC):
             if not (path / name).is_file():
-                raise ValueError(f"Run.open expects a run's directory, got {path}, which has no {name}")
+                raise ValueError(f"Run.open expects the directory of a run, got {path} without {name}")
         try:
             lock = json.loads((path / _LOCK).read_bytes())
             text = (path / _SPEC).read_bytes().decode()
@@ -137,118 +145,118 @@ class Run:
 
     @property
     def exported(self) -> bool:
-        """Whether `modkit export` wrote it: the weights of one checkpoint, and nothing to go on from."""
+        """Whether `modkit export` wrote the run: it then holds the weights of one checkpoint and cannot be resumed."""
         return "exported" in self.lock
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of checkpoints; absent before the first."""
+        """The folder of checkpoints; absent before the first one is saved."""
         return self.path / "checkpoints"
 
     @property
     def kept(self) -> list[str]:
-        """Names of the checkpoints that it keeps, in order."""
-        return [str(self.lock["exported"])] if self.exported else names(self.checkpoints)
+        """Names of the checkpoints in the run, in order."""
+        return [str(self.lock["exported"])] if self.exported else list_names(self.checkpoints)
 
-    def checkpoint(self, name: str | None = None) -> Path:
-        """The path of a checkpoint: the last good one, the `best` or one by its name.
+    def find_checkpoint(self, name: str | None = None) -> Path:
+        """Finds the path of a checkpoint: the last intact one, the `best`, or the one with this name.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there is no such checkpoint.
         """
-        kept = self.checkpoint_name(name)
+        kept = self.find_checkpoint_name(name)
         return self.path if self.exported else self.checkpoints / kept
 
-    def checkpoint_name(self, name: str | None = None) -> str:
-        """The name of a checkpoint: of the last good one, the `best`, or one by its name.
+    def find_checkpoint_name(self, name: str | None = None) -> str:
+        """Finds the name of a checkpoint: the last intact one, the `best`, or the one with this name.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there is no such checkpoint.
         """
-        path = None if self.exported else latest(self.checkpoints)
+        path = None if self.exported else find_latest(self.checkpoints)
         if path is None and not self.exported:
-            raise ValueError(f"{self.path} holds no whole checkpoint")
+            raise ValueError(f"{self.path} has no intact checkpoint")
         if name is None:
             return path.name if path else self.kept[0]
         best = load(path).state["cursor"]["best_name"] if path and name == "best" else name
         if best not in self.kept:
-            kept = "no best one: nothing was looked at" if best is None else ", ".join(self.kept)
-            raise ValueError(f"{self.path} expects a checkpoint that it keeps, got {name!r}; it keeps {kept}")
+            kept = "no score was watched during training" if best is None else f"available: {', '.join(self.kept)}"
+            raise ValueError(f"{self.path} has no checkpoint {name!r}; {kept}")
         return str(best)
 
-    def weights(self, checkpoint: str | None = None) -> dict[str, Tensor]:
-        """The weights of a checkpoint, as `checkpoint` finds it: the averaged ones inside a stage.
+    def load_weights(self, checkpoint: str | None = None) -> dict[str, Tensor]:
+        """Loads the weights of a checkpoint (see `find_checkpoint`), averaged if the stage keeps an average.
 
         Raises:
-            ValueError: If there is none, or it is damaged.
+            ValueError: If there is no such checkpoint, or it is damaged.
         """
-        path = self.checkpoint(checkpoint)
-        kept = self._exported() if self.exported else load(path)
+        path = self.find_checkpoint(checkpoint)
+        kept = self._read_exported() if self.exported else load(path)
         tensors = kept.tensors["model"]
         for name, average in kept.tensors.get("ema", {}).items():
-            tensors[name].copy_(average)  # in place, for a shared tensor stands under several names
+            tensors[name].copy_(average)  # in place, since a shared tensor has several names
         return tensors
 
     @property
     def samples(self) -> Path:
-        """The folder of pictures; absent before the first."""
+        """The folder of pictures; absent before the first one is written."""
         return self.path / "samples"
 
     @property
     def status(self) -> Literal["started", "finished"]:
-        """Whether training came to its end."""
+        """Whether training has finished."""
         return "finished" if self.exported or (self.path / _STATUS).is_file() else "started"
 
     @property
     def finished(self) -> bool:
-        """Whether training came to its end."""
+        """Whether training has finished."""
         return self.status == "finished"
 
     def finish(self) -> None:
-        """Records that training came to its end, everything logged before being on the disk, and closes the files."""
+        """Syncs the metrics to the disk, marks the run as finished and closes its files."""
         self.mark()
         replace_file(self.path / _STATUS, b'{"status": "finished"}\n')
         self.close()
 
     def log(self, row: dict[str, Any]) -> None:
-        """Appends a row to the metrics; nothing in it may depend on clocks or machines.
+        """Appends a row to the metrics; its values must not depend on clocks or machines.
 
         Raises:
-            ValueError: If it is not JSON, or a number is not finite.
+            ValueError: If the row is not plain JSON, or a number is not finite.
         """
         self._append(_METRICS, row)
 
-    def time(self, row: dict[str, Any]) -> None:
+    def log_time(self, row: dict[str, Any]) -> None:
         """Appends a row to the timing.
 
         Raises:
-            ValueError: If it is not JSON, or a number is not finite.
+            ValueError: If the row is not plain JSON, or a number is not finite.
         """
         self._append(_TIMING, row)
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The rows logged so far, without a last line that a kill has torn.
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Reads the rows logged so far, without an incomplete last line.
 
         Raises:
-            ValueError: If a line is damaged; says which.
+            ValueError: If a line is damaged; the message names the line.
         """
         path = self.path / _METRICS
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-        return [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
+        return [_parse_row(path, number, line) for number, line in enumerate(lines, 1)]
 
     def mark(self) -> int:
-        """Brings the metrics to the disk; returns their size in bytes, for a checkpoint to keep and `cut` to take."""
-        file = self._file(_METRICS)
+        """Syncs the metrics to the disk and returns their size in bytes, which a checkpoint stores for `cut`."""
+        file = self._open_file(_METRICS)
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size
 
     def cut(self, mark: int = 0) -> None:
-        """Takes the run back to where `mark` was made, to go on from there; it is then unfinished.
+        """Truncates the metrics to `mark` and marks the run as unfinished, so that it can be resumed from there.
 
-        Clears away, too, what a killed process left: torn last lines and temporary files.
+        Also removes what a killed process left: incomplete last lines and temporary files.
 
         Raises:
-            ValueError: If the metrics are shorter than `mark`, so that rows are lost.
+            ValueError: If the metrics are shorter than `mark`, which means that rows were lost.
         """
         self.close()
         size = (self.path / _METRICS).stat().st_size if (self.path / _METRICS).exists() else 0
@@ -262,19 +270,19 @@ class Run:
         if self.checkpoints.is_dir():
             recover(self.checkpoints)
 
-    def picture(self, name: str, grid: Tensor) -> Path:
+    def write_picture(self, name: str, grid: Tensor) -> Path:
         """Writes `samples/<name>.png`.
 
         Args:
-            name: A plain file name, without its ending.
+            name: A plain file name without extension.
             grid: The picture, uint8, `c h w` with 1 or 3 channels (see `modkit.runs.pictures`).
 
         Raises:
-            ValueError: If the name is not plain, or `grid` no such picture.
+            ValueError: If the name is not plain, or `grid` is not such a picture.
         """
         if not _NAME.fullmatch(name):
-            raise ValueError(f"Run.picture expects a name of letters, digits and . _ - (no . first), got {name!r}")
-        data = png(grid)
+            raise ValueError(f"Run.write_picture expects a name of letters, digits, '.', '_' and '-', got {name!r}")
+        data = encode_png(grid)
         self.samples.mkdir(exist_ok=True)
         path = self.samples / f"{name}.png"
         replace_file(path, data)
@@ -293,68 +301,66 @@ class Run:
     ) -> None:
         self.close()
 
-    def _exported(self) -> Checkpoint:
-        """The one checkpoint of a run that was exported."""
+    def _read_exported(self) -> Checkpoint:
+        """Reads the only checkpoint of an exported run."""
         try:
             return read(self.path)
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: {error}") from error
 
     def _check_exported(self) -> None:
-        """Holds spec and lock against their hashes in the state, which the manifest holds."""
+        """Checks spec and lock against their hashes in the state, whose own hash is in the manifest."""
         try:
             hashes = json.loads((self.path / _STATE).read_bytes())["sha256"]
-            wrong = [name for name in (_LOCK, _SPEC) if hashes[name] != _sha256(self.path / name)]
+            wrong = [name for name in (_LOCK, _SPEC) if hashes[name] != hash_data((self.path / name).read_bytes())]
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{self.path}: {_STATE} is damaged or missing: {error!r}") from error
         if wrong:
             raise ValueError(
-                f"{self.path}: {wrong[0]} is not what was exported: its SHA-256 is another than in {_STATE}"
+                f"{self.path}: {wrong[0]} was changed after the export: its SHA-256 differs from the one in {_STATE}"
             )
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         try:
-            line = json.dumps(row, allow_nan=False)  # floats by repr, hence exact
+            line = json.dumps(row, allow_nan=False)  # floats are written by repr and so are exact
         except (TypeError, ValueError) as error:
-            raise ValueError(f"Run expects rows of finite numbers and plain values in {name}, got {row}") from error
-        file = self._file(name)
+            raise ValueError(f"Run expects rows of plain values and finite numbers in {name}, got {row}") from error
+        file = self._open_file(name)
         file.write(line.encode() + b"\n")
         file.flush()
 
-    def _file(self, name: str) -> BinaryIO:
+    def _open_file(self, name: str) -> BinaryIO:
         if name not in self._files:
             self._files[name] = open(self.path / name, "ab")
         return self._files[name]
 
 
 def _vacate(path: Path, overwrite: bool) -> None:
-    """Makes `path` a directory in which a run may begin; a kill on the way leaves one that can be vacated again."""
+    """Prepares a directory for a new run; if the process is killed meanwhile, this can be repeated."""
     if path.exists() and not path.is_dir():
         raise ValueError(f"Run.create expects a directory, got the file {path}")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"Run.create cannot make the directory {path}: {error.strerror}") from error
+        raise ValueError(f"Run.create cannot create the directory {path}: {error.strerror}") from error
     _clear_temporary(path)
     found = sorted(entry.name for entry in path.iterdir())
     if found and _LOCK not in found:
         raise ValueError(f"Run.create expects an empty directory or a run, got {path} with {', '.join(found[:5])}")
-    if set(found) <= {_LOCK}:  # at most a creation that was killed before the spec was there
+    if set(found) <= {_LOCK}:  # empty, or `create` was killed before it wrote the spec
         return
     if _STATE in found:
-        raise ValueError(f"Run.create: {path} holds what was exported, which no run replaces")
+        raise ValueError(f"Run.create: {path} holds an exported run, which cannot be replaced")
     if not overwrite:
-        raise ValueError(f"Run.create: {path} holds a run already: go on with it by --resume, or --overwrite it")
+        raise ValueError(
+            f"Run.create: {path} already holds a run; use --resume to continue it or --overwrite to replace it"
+        )
     (path / _SPEC).unlink(missing_ok=True)
     for name in _OWN:
         if (path / name).is_dir() and not (path / name).is_symlink():
             shutil.rmtree(path / name)
         else:
             (path / name).unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _clear_temporary(folder: Path) -> None:
@@ -364,7 +370,7 @@ def _clear_temporary(folder: Path) -> None:
 
 
 def _truncate(path: Path, size: int | None) -> None:
-    """Cuts a file of lines to at most `size` bytes (None: all) and to the end of a line."""
+    """Truncates a file to the last complete line within `size` bytes, or within the whole file if `size` is None."""
     if not path.exists():
         return
     with path.open("r+b") as file:
@@ -373,15 +379,15 @@ def _truncate(path: Path, size: int | None) -> None:
         os.fsync(file.fileno())
 
 
-def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _parse_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}:{number} is no row of metrics: {error}") from error
+        raise ValueError(f"{path}:{number} is not a row of metrics: {error}") from error
     if not isinstance(row, dict):
         raise ValueError(f"{path}:{number} expects a JSON object, got {type(row).__name__}")
     return row
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")

@@ -1,4 +1,4 @@
-"""The type of one sample, and those of its fields, as a spec's `x` says them where there are no data.
+"""The type of one sample, and those of its fields, as a spec without data gives them in `x`.
 
 x: {shape: [1, 8, 8], range: [-1, 1], fields: {labels: {shape: [], classes: 10}}}
 """
@@ -8,43 +8,47 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modkit.errors import Problem, SpecError, join, nearest
-from modkit.parts.validation import misfit
-from modkit.specs.node import Node, described
+from modkit.errors import Problem, SpecError, join, suggest
+from modkit.parts.validation import validate
+from modkit.specs.node import Node, describe
 from modkit.specs.spec import Spec
 from modkit.types import TensorType
 
 __all__ = ["KEYS", "MAX_RANK", "read_fields", "read_type", "write_types"]
 
 MAX_RANK = 8
-"""Largest number of sizes in a shape."""
+"""Most sizes in a shape."""
 
 KEYS = {"shape": list[int], "range": tuple[float, float] | None, "classes": int | None}
-"""The keys of a type, with what each holds."""
+"""The keys of a type, with the annotation of each."""
 
 
 def read_type(spec: Spec) -> TensorType:
-    """The type that a spec without data says in `x`.
+    """Reads the type of one sample from the `x` of a spec without data.
+
+    Examples:
+        >>> print(read_type(Spec(model="gan", x={"shape": [1, 8, 8], "range": [-1, 1]})))
+        1×8×8 in [-1, 1]
 
     Raises:
-        SpecError: If it is none.
+        SpecError: If `x` does not describe a type.
     """
     return _read(spec, spec.x or Node({}), "x", {**KEYS, "fields": dict[str, Any]})
 
 
 def read_fields(spec: Spec) -> dict[str, TensorType]:
-    """The types of the fields beside a sample that a spec without data says in `x.fields`.
+    """Reads the types of a sample's fields from the `x.fields` of a spec without data.
 
     Raises:
-        SpecError: If one is none.
+        SpecError: If a field's entry does not describe a type.
     """
     every: Any = (spec.x or Node({})).get("fields") or {}
     types = {}
     for name, node in every.items():
         path = join(("x", "fields", name))
         if not isinstance(node, Node):
-            message = f"got {described(node)}, expected a mapping of {', '.join(KEYS)}"
-            raise SpecError(Problem(path, message, spec.position(path)))
+            message = f"got {describe(node)}, expected a mapping of {', '.join(KEYS)}"
+            raise SpecError(Problem(path, message, spec.find_position(path)))
         types[name] = _read(spec, node, path, KEYS)
     return types
 
@@ -54,11 +58,11 @@ def _read(spec: Spec, node: Node, path: str, keys: Mapping[str, Any]) -> TensorT
         place = f"{path}.{join((key,))}"
         if key not in keys:
             message = f"got an unknown key, expected {', '.join(keys)}"
-            raise SpecError(Problem(place, message, spec.position(place, key=True), nearest(key, keys)))
-        if reason := misfit(value, keys[key]):
-            raise SpecError(Problem(place, reason, spec.position(place)))
+            raise SpecError(Problem(place, message, spec.find_position(place, key=True), suggest(key, keys)))
+        if reason := validate(value, keys[key]):
+            raise SpecError(Problem(place, reason, spec.find_position(place)))
     shape: Any = node.get("shape")
-    position = spec.position(path)
+    position = spec.find_position(path)
     if shape is None or len(shape) > MAX_RANK:
         raise SpecError(Problem(path, f"expected a shape of at most {MAX_RANK} sizes, and range or classes", position))
     try:
@@ -68,13 +72,13 @@ def _read(spec: Spec, node: Node, path: str, keys: Mapping[str, Any]) -> TensorT
 
 
 def write_types(x: TensorType, fields: Mapping[str, TensorType]) -> dict[str, Any]:
-    """What `x` of a spec holds for these types: the inverse of `read_type` and `read_fields`."""
-    inner = {name: _written(type) for name, type in fields.items()}
-    return {**_written(x), **({"fields": inner} if inner else {})}
+    """Writes these types as the `x` of a spec; the inverse of `read_type` and `read_fields`."""
+    inner = {name: _write_type(type) for name, type in fields.items()}
+    return {**_write_type(x), **({"fields": inner} if inner else {})}
 
 
-def _written(type: TensorType) -> dict[str, Any]:
-    made: dict[str, Any] = {"shape": list(type.shape)}
+def _write_type(type: TensorType) -> dict[str, Any]:
+    written: dict[str, Any] = {"shape": list(type.shape)}
     if type.range is not None:
-        made["range"] = list(type.range)
-    return made if type.classes is None else {**made, "classes": type.classes}
+        written["range"] = list(type.range)
+    return written if type.classes is None else {**written, "classes": type.classes}

@@ -1,4 +1,4 @@
-"""Reading a spec's file."""
+"""Loading specs from files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,23 @@ _logger = logging.getLogger(__name__)
 
 
 def load_spec(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Spec:
-    """Reads a spec from a YAML file and applies overrides (`modkit.specs.overrides`); what they drop is logged.
+    """Loads a spec from a YAML file and applies overrides to it.
+
+    An override that swaps a part drops the parameters that the new part does not have, and logs which.
+
+    Args:
+        path: The file.
+        overrides: `path=value` strings, see `modkit.specs.overrides`.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp(), "gan.yaml")
+        >>> size = file.write_text("{name: gan, data: digits, model: {use: gan, z_dim: 8}}")
+        >>> load_spec(file, ["model.z_dim=16"]).model
+        use('gan', z_dim=16)
 
     Raises:
-        SpecError: If the file cannot be read, is too large or no UTF-8, or the spec or an override is wrong.
+        SpecError: If the file cannot be read, is too large or is not UTF-8, or if the spec or an override is wrong.
     """
     file = str(path)
     try:
@@ -34,8 +47,8 @@ def load_spec(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Spec:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        position = Position.after(content[: error.start].decode("utf-8", "replace"), file)
-        raise SpecError(Problem("", "got bytes that are no UTF-8, expected text", position)) from None
+        position = Position.locate_end(content[: error.start].decode("utf-8", "replace"), file)
+        raise SpecError(Problem("", "got bytes that are not UTF-8, expected text", position)) from None
     spec, notices = apply(Spec.from_yaml(text, file), overrides)
     for notice in notices:
         _logger.warning("%s", notice)

@@ -1,34 +1,44 @@
-"""A frozen mapping of plain data, the stuff that specs are made of.
+"""Nodes: the frozen mappings of plain data that specs consist of.
 
-A node's key `use` names a part, and the others are the part's parameters; without `use` it is the slot's default part,
-or a plain mapping.
+A node's key `use` names a part, and its other keys are the part's parameters. Without `use`, a node stands for the
+slot's default part, or is a plain mapping.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeAlias
 
-from modkit.errors import Problem, SpecError, join
+from modkit.errors import Problem, SpecError, join, shorten
+from modkit.part import format_target
 from modkit.specs.yaml import MAX_DEPTH, MAX_KEY, check_scalar
 
-__all__ = ["Node", "Value", "described", "frozen", "record_part", "target", "use"]
+__all__ = ["Node", "Value", "describe", "freeze", "name_part", "use"]
 
 _Path: TypeAlias = "tuple[str | int, ...]"
 Value: TypeAlias = "None | bool | int | float | str | Callable[..., Any] | tuple[Value, ...] | Node"
-"""What a tree holds; a class or function stands only under `use`, and only in Python."""
+"""What a tree holds. Only the key `use` may hold a class or function, and only in Python."""
+
+
+_COMPOSE = "to put objects into slots, call the Model's class: modkit.models.Latent(x, prior=module)"
 
 
 class Node(Mapping[str, Value]):
-    """A frozen mapping of plain data: lists become tuples, mappings become nodes.
+    """A frozen mapping of plain data: lists become tuples, and mappings become nodes.
 
-    Nodes are equal if they hold the same, in any order; `1`, `1.0` and `True` are not the same.
+    Two nodes are equal if they hold equal values under the same keys, in any order; `1`, `1.0` and `True` differ.
 
     Args:
-        items: What it holds.
+        items: The keys and values.
+
+    Examples:
+        >>> node = Node({"use": "unet", "channels": [32, 64]})
+        >>> node.use, node["channels"], node.params
+        ('unet', (32, 64), {'channels': (32, 64)})
 
     Raises:
-        SpecError: If that is not plain data.
+        SpecError: If a value is not plain data.
     """
 
     __slots__ = ("_identity", "_items")
@@ -36,13 +46,13 @@ class Node(Mapping[str, Value]):
     _identity: frozenset[tuple[str, Any]]
 
     def __init__(self, items: Mapping[str, Any]) -> None:
-        object.__setattr__(self, "_items", _frozen_items(items, (), 1))
-        identity = frozenset((key, _identity(value)) for key, value in self._items.items())
+        object.__setattr__(self, "_items", _freeze_items(items, (), 1))
+        identity = frozenset((key, _identify(value)) for key, value in self._items.items())
         object.__setattr__(self, "_identity", identity)
 
     @property
     def use(self) -> str | Callable[..., Any] | None:
-        """The part's name, or a class that is not registered; None for the slot's default part."""
+        """The part's name, or a class or function that is not registered; None for the slot's default part."""
         value = self._items.get("use")
         return value if isinstance(value, str) or callable(value) else None
 
@@ -53,7 +63,7 @@ class Node(Mapping[str, Value]):
 
     @property
     def ref(self) -> str | None:
-        """The path that this node stands for, if it is exactly `{ref: path}`."""
+        """The path that this node refers to, if it is exactly `{ref: path}`."""
         value = self._items.get("ref")
         return value if isinstance(value, str) and len(self) == 1 else None
 
@@ -97,7 +107,7 @@ class Node(Mapping[str, Value]):
     def __repr__(self) -> str:
         if self.use is None:
             return repr(self._items)
-        name = self.use if isinstance(self.use, str) else target(self.use)
+        name = self.use if isinstance(self.use, str) else format_target(self.use)
         arguments = [repr(name)]
         arguments += [f"{key}={value!r}" for key, value in self.params.items() if key.isidentifier()]
         odd = {key: value for key, value in self.params.items() if not key.isidentifier()}
@@ -105,59 +115,72 @@ class Node(Mapping[str, Value]):
 
 
 def use(part: str | Callable[..., Any], /, **params: Any) -> Node:
-    """The node of a part with these parameters.
+    """Describes a part with its parameters, as a spec holds it.
+
+    A spec holds plain data. Objects such as modules compose by calling the Model's class instead:
+    `modkit.models.Latent(x, prior=module)`.
 
     Args:
-        part: Its name, or its class or function: a registered one is recorded by name, a local one as itself, and
-            such a spec cannot be written to YAML.
-        **params: Its parameters.
+        part: The part's name, class or function. A registered class is recorded by its name. A spec that holds an
+            unregistered one cannot be written to YAML.
+        **params: The part's parameters: plain data, and nodes of the parts in its slots.
+
+    Examples:
+        >>> use("diffusion", network=use("mlp", width=64))
+        use('diffusion', network=use('mlp', width=64))
 
     Raises:
-        SpecError: If the part is neither, or a parameter is not plain data.
+        SpecError: If `part` is something else, or a parameter is not plain data.
     """
     if "use" in params:
         raise SpecError(Problem("use", f"got {params['use']!r} as a parameter, expected the part as first argument"))
-    if callable(part):
-        part = record_part(part)
+    if isinstance(part, type) or inspect.isroutine(part):
+        part = name_part(part)
     elif not isinstance(part, str):
-        raise SpecError(Problem("use", f"got {described(part)}, expected a part's name, class or function"))
+        hint = _COMPOSE if callable(part) else None
+        raise SpecError(Problem("use", f"got {describe(part)}, expected a part's name, class or function", hint=hint))
     return Node({"use": part, **params})
 
 
-def frozen(value: Any, path: _Path = (), depth: int = 1) -> Value:
-    """Plain data made immutable.
+def freeze(value: Any, path: _Path = (), depth: int = 1) -> Value:
+    """Makes plain data immutable: lists become tuples, and mappings become nodes.
+
+    Args:
+        value: The data.
+        path: Its path, for error messages.
+        depth: How deep it is nested itself.
 
     Raises:
-        SpecError: At a path, if the value is not plain data or, from that depth on, nested too deep.
+        SpecError: If the value holds anything else or is nested too deep.
     """
     if isinstance(value, Node) or value is None or isinstance(value, bool):
         return value
     if depth > MAX_DEPTH:
         raise SpecError(Problem(join(path[:4]) + "…", f"got more than {MAX_DEPTH} levels of nesting, expected fewer"))
     if isinstance(value, Mapping):
-        return Node(_frozen_items(value, path, depth))
+        return Node(_freeze_items(value, path, depth))
     if isinstance(value, (list, tuple)):
-        return tuple(frozen(item, (*path, index), depth + 1) for index, item in enumerate(value))
+        return tuple(freeze(item, (*path, index), depth + 1) for index, item in enumerate(value))
     for plain in (int, float, str):
         if isinstance(value, plain):
-            return _checked(plain(value), path)
-    hint = f"use({value.__name__}, …) makes a node of it" if isinstance(value, type) else None
+            return _check(plain(value), path)
+    hint = f"describe it by use({value.__name__}, …)" if isinstance(value, type) else _COMPOSE
     expected = "plain data (None, bool, int, float, str, lists and dicts of them)"
-    raise SpecError(Problem(join(path), f"got {described(value)}, expected {expected}", hint=hint))
+    raise SpecError(Problem(join(path), f"got {describe(value)}, expected {expected}", hint=hint))
 
 
-def _frozen_items(items: Mapping[str, Any], path: _Path, depth: int) -> dict[str, Value]:
+def _freeze_items(items: Mapping[str, Any], path: _Path, depth: int) -> dict[str, Value]:
     result: dict[str, Value] = {}
     for key, value in items.items():
         if not isinstance(key, str) or len(key) > MAX_KEY:
-            message = f"got the key {described(key)}, expected a string of at most {MAX_KEY} characters"
+            message = f"got the key {describe(key)}, expected a string of at most {MAX_KEY} characters"
             raise SpecError(Problem(join(path), message))
-        key = str(_checked(str(key), path))
-        result[key] = value if key == "use" and callable(value) else frozen(value, (*path, key), depth + 1)
+        key = str(_check(str(key), path))
+        result[key] = value if key == "use" and callable(value) else freeze(value, (*path, key), depth + 1)
     return result
 
 
-def _checked(value: int | float | str, path: _Path) -> int | float | str:
+def _check(value: int | float | str, path: _Path) -> int | float | str:
     try:
         check_scalar(value)
     except ValueError as error:
@@ -165,33 +188,26 @@ def _checked(value: int | float | str, path: _Path) -> int | float | str:
     return value
 
 
-def _identity(value: Value) -> Any:
+def _identify(value: Value) -> Any:
     if isinstance(value, tuple):
-        return tuple(map(_identity, value))
+        return tuple(map(_identify, value))
     return value if isinstance(value, Node) else (type(value), value)
 
 
-def record_part(part: Callable[..., Any]) -> str | Callable[..., Any]:
-    """The name of a class or function, or itself where no package has registered it."""
-    from modkit.parts.registry import registry
+def name_part(part: Callable[..., Any]) -> str | Callable[..., Any]:
+    """Returns the name of a class or function, or the object itself if no package has registered it."""
+    from modkit.parts.registry import get_registry
 
-    registered = registry().named(target(part))
+    registered = get_registry().find_by_target(format_target(part))
     return part if registered is None else registered.name
 
 
-def target(part: Callable[..., Any]) -> str:
-    """Where a class or function is defined, `module:qualname`."""
-    return f"{getattr(part, '__module__', '?')}:{getattr(part, '__qualname__', type(part).__name__)}"
-
-
-def described(value: object) -> str:
-    """A value as an error names it, in a few words."""
+def describe(value: object) -> str:
+    """Describes a value in a few words, for an error message."""
     if isinstance(value, Node) and isinstance(value.use, str):
         return f"a mapping that uses {value.use}"
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, (list, tuple)):
         return "a list"
-    text = repr(value)
-    text = text if len(text) <= 60 else f"{text[:50]}…"
-    return "null" if value is None else text
+    return "null" if value is None else shorten(" ".join(repr(value).split()))

@@ -1,7 +1,7 @@
-"""References in a spec: `${train.seed}` is a scalar written elsewhere, `{ref: model.autoencoder}` a part built there.
+"""References in a spec: `${train.seed}` copies a scalar, and `{ref: model.autoencoder}` shares a part.
 
-Both ask for what stands at their path, so a path that leads back to the reference is a cycle. Scalars are put in
-place; a `ref` stays, for the part is the same object, not an equal one.
+Scalars are replaced by their values when references are resolved. A `ref` stays in the tree, since it stands for the
+same object, not for an equal one. A path that leads back to its own reference is a cycle, which is an error.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from modkit.errors import Position, Problem, SpecError, join, split
-from modkit.specs.node import Node, Value, described
+from modkit.specs.node import Node, Value, describe
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, found, walk
+from modkit.specs.tree import Path, get_value, rebuild, walk
 
 __all__ = ["resolve"]
 
@@ -20,10 +20,14 @@ _REFERENCE = re.compile(r"\$\{\s*([^{}]*?)\s*\}")
 
 
 def resolve(spec: Spec) -> Spec:
-    """This spec with every `${path}` replaced by the scalar at that path, and every `ref` checked.
+    """Replaces every `${path}` of a spec by the scalar at that path, and checks every `ref`.
+
+    Examples:
+        >>> resolve(Spec.from_yaml("{model: {use: gan, z_dim: '${train.seed}'}, train: {seed: 3}}")).model["z_dim"]
+        3
 
     Raises:
-        SpecError: If a path leads nowhere, to the wrong thing, or in a circle, whose paths are listed.
+        SpecError: If a path does not exist, leads to a value of the wrong type, or is part of a cycle.
     """
     values = dict(walk(spec.tree))
     scalars: dict[Path, Value] = {}
@@ -34,10 +38,12 @@ def resolve(spec: Spec) -> Spec:
                 _follow(spec, path, values, scalars)
             except SpecError as error:
                 problems.extend(error.problems)
-    problems.extend(_wrong_refs(spec, values))
+    problems.extend(_find_wrong_refs(spec, values))
     if problems:
         raise SpecError(problems)
-    return spec.with_tree(_replaced(spec.tree, (), scalars)) if scalars else spec
+    if not scalars:
+        return spec
+    return spec.with_tree(rebuild(spec.tree, lambda path, value: scalars.get(path, value)))
 
 
 def _is_reference(value: Value) -> bool:
@@ -45,7 +51,7 @@ def _is_reference(value: Value) -> bool:
 
 
 def _follow(spec: Spec, path: Path, values: Mapping[Path, Value], scalars: dict[Path, Value]) -> None:
-    """Puts into `scalars` what the reference at a path, and each on the way, comes to."""
+    """Follows the chain of references from a path, and adds the value of each one to `scalars`."""
     chain = {path: None}
     value = values[path]
     while _is_reference(value):
@@ -53,59 +59,48 @@ def _follow(spec: Spec, path: Path, values: Mapping[Path, Value], scalars: dict[
         position = spec.source.at(last).position
         reference = _REFERENCE.fullmatch(str(value))
         if reference is None:
-            message = f"got {described(value)}, expected ${{path}} as the whole value"
+            message = f"got {describe(value)}, expected ${{path}} as the whole value"
             raise SpecError(Problem(join(last), message, position))
         goal = split(reference[1], position, join(last))
-        value = scalars[goal] if goal in scalars else found(spec.tree, goal, position, join(last))
+        value = scalars[goal] if goal in scalars else get_value(spec.tree, goal, position, join(last))
         if isinstance(value, (Node, tuple)):
-            message = f"got ${{{join(goal)}}}, {described(value)}, expected a scalar"
-            raise SpecError(Problem(join(last), message, position, "`ref:` shares a part"))
+            message = f"got ${{{join(goal)}}}, {describe(value)}, expected a scalar"
+            raise SpecError(Problem(join(last), message, position, "to share a part, use `ref:`"))
         if goal in chain:
             names = list(chain)
-            raise _cycle([*names[names.index(goal) :], goal], position)
+            raise _make_cycle_error([*names[names.index(goal) :], goal], position)
         chain[goal] = None
     scalars.update({path: value for path in chain if _is_reference(values[path])})
 
 
-def _replaced(value: Node, path: Path, scalars: Mapping[Path, Value]) -> Node:
-    def inside(value: Value, path: Path) -> Value:
-        if isinstance(value, Node):
-            return _replaced(value, path, scalars)
-        if isinstance(value, tuple):
-            return tuple(inside(item, (*path, index)) for index, item in enumerate(value))
-        return scalars.get(path, value)
-
-    return Node({key: inside(item, (*path, key)) for key, item in value.items()})
-
-
-def _wrong_refs(spec: Spec, values: Mapping[Path, Value]) -> Iterator[Problem]:
+def _find_wrong_refs(spec: Spec, values: Mapping[Path, Value]) -> Iterator[Problem]:
     goals: dict[Path, Path] = {}
     for path, value in values.items():
         if isinstance(value, Node) and set(value) == {"ref"}:
             try:
-                goals[path] = _goal(spec, path, value)
+                goals[path] = _find_goal(spec, path, value)
             except SpecError as error:
                 yield from error.problems
-    circle = _circle(goals)
-    if circle:
-        first = next(path for path in circle if path in goals)
-        yield from _cycle(circle, spec.source.at((*first, "ref")).position).problems
+    cycle = _find_cycle(goals)
+    if cycle:
+        first = next(path for path in cycle if path in goals)
+        yield from _make_cycle_error(cycle, spec.source.at((*first, "ref")).position).problems
 
 
-def _goal(spec: Spec, path: Path, node: Node) -> Path:
+def _find_goal(spec: Spec, path: Path, node: Node) -> Path:
     position = spec.source.at((*path, "ref")).position
     if node.ref is None:
-        raise SpecError(Problem(join(path), f"got ref: {described(node['ref'])}, expected a path", position))
+        raise SpecError(Problem(join(path), f"got ref: {describe(node['ref'])}, expected a path", position))
     goal = split(node.ref, position, join(path))
-    value = found(spec.tree, goal, position, join(path))
+    value = get_value(spec.tree, goal, position, join(path))
     if not isinstance(value, (Node, str)):
-        message = f"got ref: {join(goal)}, {described(value)}, expected a part"
+        message = f"got ref: {join(goal)}, {describe(value)}, expected a part"
         raise SpecError(Problem(join(path), message, position))
     return goal
 
 
-def _circle(goals: Mapping[Path, Path]) -> list[Path] | None:
-    """A circle of needs: a reference needs its goal, and what holds a reference needs that."""
+def _find_cycle(goals: Mapping[Path, Path]) -> list[Path] | None:
+    """Finds a cycle: a reference depends on its goal, and a mapping or list on the references that it holds."""
     needs: dict[Path, dict[Path, None]] = {path: {goal: None} for path, goal in goals.items()}
     for path in goals:
         for stop in range(len(path) - 1, 0, -1):
@@ -121,14 +116,15 @@ def _circle(goals: Mapping[Path, Path]) -> list[Path] | None:
                 del trail[path]
             elif following in trail:
                 names = list(trail)
-                telling = {*goals, *goals.values()}
-                circle = [name for name in names[names.index(following) :] if name in telling]
-                return [*circle, circle[0]]
+                named = {*goals, *goals.values()}
+                cycle = [name for name in names[names.index(following) :] if name in named]
+                return [*cycle, cycle[0]]
             elif following not in done:
                 trail[following] = iter(needs.get(following, ()))
     return None
 
 
-def _cycle(chain: Sequence[Path], position: Position | None) -> SpecError:
+def _make_cycle_error(chain: Sequence[Path], position: Position | None) -> SpecError:
     shown = [join(path) for path in (chain if len(chain) <= 10 else [*chain[:8], ("…",), chain[-1]])]
-    return SpecError(Problem(shown[0], f"got a cycle {' → '.join(shown)}, expected an end", position))
+    message = f"got a cycle {' → '.join(shown)}, expected references without cycles"
+    return SpecError(Problem(shown[0], message, position))

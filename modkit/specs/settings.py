@@ -1,6 +1,7 @@
-"""Settings: what a spec's `train` and `evaluate` say, every key with a default.
+"""Settings: the keys of a spec's `train` and `evaluate`, each with a default.
 
-The records below are read as parts' signatures are: their annotations say what fits, `Slot[…]` makes a key a slot.
+The dataclasses below are read like the signatures of parts: an annotation determines which values are valid, and
+`Slot[…]` makes a key a slot.
 """
 
 from __future__ import annotations
@@ -24,14 +25,18 @@ _MOST_SAMPLES = 2**16
 
 @dataclass(frozen=True)
 class PlayerSettings:
-    """What overrides the training of the players that a pattern matches.
+    """Training settings of the players that match a pattern; they override those of `train`.
 
     Args:
-        optimizer: Moves its parameters.
+        optimizer: Updates the player's parameters.
         lr_schedule: Learning rate over the stage.
-        every: Plays each n-th step.
+        every: Plays at every n-th step.
         start: First step of the stage at which it plays.
         clip: Largest norm of its gradient.
+
+    Examples:
+        >>> Settings(players={"critic": PlayerSettings(every=2, clip=1.0)}).players["critic"].every
+        2
     """
 
     optimizer: Slot[Optimizer] | None = None
@@ -46,8 +51,8 @@ class Term:
     """When a loss term is computed.
 
     Args:
-        every: Each n-th step of the stage (lazy regularisation; the loss is not rescaled).
-        start: First step of the stage.
+        every: Computed at every n-th step of the stage (lazy regularization; the loss is not rescaled).
+        start: First step of the stage at which it is computed.
     """
 
     every: int = 1
@@ -56,12 +61,12 @@ class Term:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: who plays, for how long.
+    """A stage of training: which players are trained, and for how long.
 
     Args:
-        players: Patterns of the players that play.
-        steps: Number of steps; `train.steps` where not given.
-        ema: Decay of the weights' average, 0 for none; `train.ema` where not given.
+        players: Patterns of the players.
+        steps: Number of steps; `train.steps` by default.
+        ema: Decay of the exponential moving average of the weights, 0 for none; `train.ema` by default.
     """
 
     players: list[str]
@@ -71,10 +76,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Every:
-    """How often.
+    """How often something is done.
 
     Args:
-        every: Each n-th step of the run.
+        every: At every n-th step of the run.
     """
 
     every: int = 50
@@ -82,11 +87,11 @@ class Every:
 
 @dataclass(frozen=True)
 class Samples:
-    """Grids of samples.
+    """Grids of samples drawn during training.
 
     Args:
-        every: Each n-th step of the run, and at the end of each stage.
-        num: Samples in a grid.
+        every: At every n-th step of the run, and at the end of each stage.
+        num: Number of samples in a grid.
     """
 
     every: int = 500
@@ -95,13 +100,13 @@ class Samples:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """What a run keeps.
+    """When checkpoints are saved, and which are kept.
 
     Args:
-        every: Each n-th step of the run, and at the end of each stage.
-        keep: The last k are kept.
-        best: A logged loss, `player/term`, whose lowest mean since the checkpoint before marks one to keep as well;
-            where not given, the first score that `evaluate.watch` gives, if it does, is looked at instead.
+        every: At every n-th step of the run, and at the end of each stage.
+        keep: Number of latest checkpoints to keep.
+        best: A logged loss, `player/term`. The checkpoint with the lowest mean of it since the previous checkpoint is
+            kept as well. By default the first score of `evaluate.watch`, if there is one, is used instead.
     """
 
     every: int = 500
@@ -111,12 +116,12 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Watching:
-    """Cheap scores in training: samples with the averaged weights against training images.
+    """Quick scores during training, of samples from the averaged weights against training images.
 
     Args:
-        every: Each n-th step of the run, and at the end of each stage; never where not given.
-        num: Samples on each side.
-        metrics: The metrics; `fd` where none is given.
+        every: At every n-th step of the run, and at the end of each stage; never by default.
+        num: Number of samples on each side.
+        metrics: The metrics; `fd` by default.
     """
 
     every: int | None = None
@@ -131,14 +136,14 @@ class Watching:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a spec's model is measured: what a spec says in `evaluate`, all of it at the end of training.
+    """How a model is evaluated at the end of training: the keys of a spec's `evaluate`.
 
     Args:
-        features: What images are compared by; a classifier's for labelled images, else the values themselves, where
-            not given.
-        metrics: The metrics; where none is given, every usual one that fits.
-        num: Samples on each side; all that the test split has, up to 10,000, where not given.
-        watch: Scores in training.
+        features: Features by which samples are compared. By default a classifier's for labelled images, and the values
+            themselves otherwise.
+        metrics: The metrics; by default every usual one that fits.
+        num: Number of samples on each side; by default the whole test split, up to 10,000.
+        watch: Scores during training.
     """
 
     features: Slot[FeatureExtractor] | None = None
@@ -153,30 +158,37 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a spec is trained.
+    """How a model is trained: the keys of a spec's `train`.
 
     Args:
-        seed: Of everything that is drawn.
-        device: `auto` takes CUDA where there is one.
+        seed: Seed of all random draws.
+        device: Device to train on; `auto` selects CUDA if it is available.
         precision: `bf16` computes losses under autocast; weights stay float32.
-        compile: Compiles the networks by torch.compile.
-        channels_last: Keeps images and convolutions with channels last in memory.
-        batch_size: Samples in a step, over all microbatches and processes.
-        accumulate: Microbatches in a step.
-        clip: Largest norm of a player's gradient; none where not given.
-        workers: Processes that read data; 0 reads in the training process.
-        optimizer: Moves the players' parameters.
+        compile: Whether to compile the networks with torch.compile.
+        channels_last: Whether to store images and convolutions with channels last.
+        batch_size: Samples per step, over all microbatches and processes.
+        accumulate: Microbatches per step.
+        clip: Largest norm of a player's gradient; not limited by default.
+        workers: Processes that read data; 0 reads it in the training process.
+        optimizer: Updates the players' parameters.
         lr_schedule: Learning rate over a stage.
-        players: Overrides by pattern of players: two time-scales, a player that plays each n-th step.
+        players: Settings of single players, by pattern: other learning rates, updates at every n-th step only.
         terms: When loss terms are computed, by pattern.
-        steps: Steps of a stage that does not say.
-        ema: Decay of the weights' average in a stage that does not say, 0 for none.
-        stages: The stages; where none is given, the model's own.
-        log: How often losses are written.
+        steps: Steps of a stage that does not set its own.
+        ema: Decay of the exponential moving average of the weights, 0 for none, in a stage that does not set its own.
+        stages: The stages; by default those of the model.
+        log: How often losses are logged.
         samples: Grids of samples.
-        checkpoints: What is kept.
-        loggers: Who else watches.
-        engine: What trains.
+        checkpoints: When checkpoints are saved, and which are kept.
+        loggers: Loggers, which receive the run's events.
+        engine: Runs the training on its devices and processes.
+
+    Examples:
+        >>> Settings(steps=10, batch_size=4).ema
+        0.999
+
+    Raises:
+        ValueError: If a value is out of its range.
     """
 
     seed: int = 0

@@ -1,7 +1,7 @@
-"""The spec: the one description of a system, a frozen tree that YAML text and Python build alike.
+"""The spec: the description of a system as a frozen tree, made from YAML text or in Python.
 
-The tree keeps what was written: short forms (`schedule: cosine`) and default parts expand where it is built. Where
-things were written is kept beside it. `Spec.from_yaml(spec.to_yaml()) == spec`.
+The tree holds what was written; short forms (`schedule: cosine`) and default parts are expanded when it is built. The
+spec also records where each value was written. `Spec.from_yaml(spec.to_yaml()) == spec`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from modkit.errors import Position, Problem, SpecError, join, nearest, split
-from modkit.specs.node import Node, Value, described, frozen, target, use
-from modkit.specs.tree import found, placed, unknown, walk
-from modkit.specs.yaml import MAX_DEPTH, MAX_NODES, Source, dump, parse, weight
+from modkit.errors import Position, Problem, SpecError, join, split, suggest
+from modkit.part import format_target
+from modkit.specs.node import Node, Value, describe, freeze, use
+from modkit.specs.tree import get_value, make_path_error, replace_value, walk
+from modkit.specs.yaml import MAX_DEPTH, MAX_NODES, Source, dump, parse, weigh
 
 __all__ = ["Node", "Spec", "Value", "use"]
 
@@ -22,16 +23,29 @@ _TOP = ("name", "data", "model", "train", "evaluate", "x")
 
 @dataclass(frozen=True)
 class Spec:
-    """A model and what surrounds it. Mappings are frozen into nodes; `model` and `data` may be a part's bare name.
+    """A model with its data, training and evaluation.
+
+    Mappings become frozen nodes. `model` and `data` may be the name of a part alone.
 
     Args:
         model: The model's node.
         name: The system's name.
         data: The data set's node, or None.
-        train: Settings of training, or None for their defaults.
-        evaluate: How the trained model is measured, or None where training does not end in that.
-        x: Type of one sample (`shape`, `range`, and those of its `fields` by name), where there are no data.
-        source: Where everything was written; no part of the spec's identity.
+        train: Training settings, or None for the defaults.
+        evaluate: How the trained model is measured, or None if training ends without an evaluation.
+        x: Type of one sample (`shape`, `range`, `classes`, and the types of its `fields` by name) for a spec without
+            data.
+        source: Where each value was written; ignored when specs are compared.
+
+    Examples:
+        >>> spec = Spec(model=use("gan", z_dim=8), data="digits")
+        >>> print(spec)
+        name: model
+        data: {use: digits}
+        model: {use: gan, z_dim: 8}
+        <BLANKLINE>
+        >>> Spec.from_yaml(str(spec)) == spec
+        True
 
     Raises:
         SpecError: If a field has the wrong type, or the tree is too deep or too large.
@@ -49,11 +63,11 @@ class Spec:
         problems: list[Problem] = []
         for key in _TOP:
             try:
-                object.__setattr__(self, key, self._field(key))
+                object.__setattr__(self, key, self._freeze_field(key))
             except SpecError as error:
                 problems.extend(error.problems)
         if not problems:
-            problems.extend(self._oversized())
+            problems.extend(self._check_size())
         if problems:
             raise SpecError(problems)
 
@@ -61,16 +75,20 @@ class Spec:
     def from_yaml(cls, text: str, file: str = "<string>") -> Spec:
         """Reads a spec from YAML text.
 
+        Args:
+            text: The text.
+            file: Its name in error messages.
+
         Raises:
-            SpecError: With every problem found in it.
+            SpecError: If anything is wrong; the error lists every problem.
         """
         tree, source = parse(text, file)
         if not isinstance(tree, dict):
-            message = f"got {described(tree)}, expected a mapping with the keys {', '.join(_TOP)}"
+            message = f"got {describe(tree)}, expected a mapping with the keys {', '.join(_TOP)}"
             raise SpecError(Problem("", message, source.position))
         expected = f"got an unknown key, expected one of {', '.join(_TOP)}"
         problems = [
-            Problem(join([key]), expected, source.children[key].key, nearest(key, _TOP))
+            Problem(join([key]), expected, source.children[key].key, suggest(key, _TOP))
             for key in tree
             if key not in _TOP
         ]
@@ -86,13 +104,13 @@ class Spec:
         return spec
 
     def to_yaml(self) -> str:
-        """The YAML text of this spec, the same for equal key orders.
+        """Writes the spec as YAML, keys in their order.
 
         Raises:
-            SpecError: If a part is a class without a registered name.
+            SpecError: If a part is an unregistered class or function.
         """
         problems = [
-            Problem(path, f"got the local {name}, not reloadable by name, expected a registered part")
+            Problem(path, f"got the local {name}, which cannot be loaded by name, expected a registered part")
             for path, name in self.local.items()
         ]
         if problems:
@@ -104,20 +122,29 @@ class Spec:
 
     @property
     def local(self) -> dict[str, str]:
-        """The classes and functions that stand in place of a name, by path: no file can hold them."""
-        return {join(path): target(value) for path, value in walk(self.tree) if callable(value)}
+        """The unregistered classes and functions among its parts, by path: a file cannot hold them."""
+        return {join(path): format_target(value) for path, value in walk(self.tree) if callable(value)}
 
     def at(self, path: str) -> Value:
-        """The value at a dotted path.
+        """Returns the value at a dotted path.
+
+        Examples:
+            >>> Spec(model=use("gan", generator=use("mlp", width=64))).at("model.generator.width")
+            64
 
         Raises:
-            SpecError: If there is none, with the nearest names.
+            SpecError: If the path does not exist; the error suggests the closest names.
         """
         parts = split(path)
-        return getattr(self, path) if path in _TOP else found(self.tree, parts)
+        return getattr(self, path) if path in _TOP else get_value(self.tree, parts)
 
-    def position(self, path: str, *, key: bool = False) -> Position | None:
-        """Where the value at a path (or its key) was written, or what is nearest around it; None if in Python."""
+    def find_position(self, path: str, *, key: bool = False) -> Position | None:
+        """Returns where the value at a path was written, or the closest value around it; None for a spec from Python.
+
+        Args:
+            path: The path.
+            key: Whether to return the position of the value's key.
+        """
         parts = split(path)
         source = self.source.at(parts)
         if key and source is not self.source.at(parts[:-1]):
@@ -125,57 +152,61 @@ class Spec:
         return source.position
 
     def with_value(self, path: str, value: Any, position: Position | Source | None = None) -> Spec:
-        """This spec with another value at a path.
+        """Returns a copy of the spec with another value at a path.
 
-        Mappings that are absent on the way are made, and a part's bare name on the way becomes a node.
+        Missing mappings along the path are created, and a part that is given by its name alone becomes a node.
 
         Args:
-            path: Where.
-            value: What stands there, frozen.
-            position: Where it is written.
+            path: The path.
+            value: The new value.
+            position: Where the value was written, if in a file.
+
+        Examples:
+            >>> Spec(model="gan").with_value("model.generator.width", 64).model
+            use('gan', generator={'width': 64})
 
         Raises:
-            SpecError: If the path leads through anything else, or to an item that a list has not.
+            SpecError: If the path leads through a scalar or a reference, or to an item beyond the end of a list.
         """
         parts = split(path)
         source = position if isinstance(position, Source) else Source(position)
         if parts[0] not in _TOP:
-            raise unknown(parts[:1], _TOP, source.position)
-        tree: Any = placed(self.tree, parts, frozen(value, parts, len(parts)), source.position)
-        return replace(self, source=self.source.placed(parts, source)).with_tree(tree)
+            raise make_path_error(parts[:1], _TOP, source.position)
+        tree: Any = replace_value(self.tree, parts, freeze(value, parts, len(parts)), source.position)
+        return replace(self, source=self.source.with_child(parts, source)).with_tree(tree)
 
     @property
     def tree(self) -> Node:
-        """Everything that is set, as one node."""
+        """All fields that are set, as one node."""
         return Node({key: value for key in _TOP if (value := getattr(self, key)) is not None})
 
     def with_tree(self, tree: Mapping[str, Any]) -> Spec:
-        """The spec of another tree, written at the same places."""
+        """Returns a copy of the spec with the values of another tree, and the same source positions."""
         return replace(self, **{key: tree[key] for key in _TOP if key in tree})
 
-    def _field(self, key: str) -> Any:
+    def _freeze_field(self, key: str) -> Any:
         value = getattr(self, key)
         position = self.source.at([key]).position
         if key == "name":
             if isinstance(value, str) and value:
-                return frozen(value, (key,), 1)
-            raise SpecError(Problem(key, f"got {described(value)}, expected a name", position))
+                return freeze(value, (key,), 1)
+            raise SpecError(Problem(key, f"got {describe(value)}, expected a name", position))
         if value is None and key != "model":
             return None
         if isinstance(value, str) and key in ("model", "data"):
             value = {"use": value}
         if not isinstance(value, Mapping):
             expected = "a mapping or a part's name" if key in ("model", "data") else "a mapping"
-            raise SpecError(Problem(key, f"got {described(value)}, expected {expected}", position))
+            raise SpecError(Problem(key, f"got {describe(value)}, expected {expected}", position))
         try:
-            return frozen(value, (key,), 1)
+            return freeze(value, (key,), 1)
         except SpecError as error:
             raise SpecError(replace(problem, position=position) for problem in error.problems) from None
 
-    def _oversized(self) -> Iterator[Problem]:
+    def _check_size(self) -> Iterator[Problem]:
         total = 0
         for path, value in walk(self.tree):
-            total += weight(value)
+            total += weigh(value)
             if total > MAX_NODES:
                 yield Problem("", f"got more than {MAX_NODES} nodes, expected fewer")
                 return

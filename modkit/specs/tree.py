@@ -1,20 +1,20 @@
-"""Places in a tree: finding what stands at a path, and putting something there."""
+"""Trees of a spec's nodes: walking through a tree, and getting and replacing the values at its paths."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
 
-from modkit.errors import Position, Problem, SpecError, join, nearest
-from modkit.specs.node import Node, Value, described
+from modkit.errors import Position, Problem, SpecError, join, suggest
+from modkit.specs.node import Node, Value, describe
 
-__all__ = ["Path", "found", "placed", "unknown", "walk"]
+__all__ = ["Path", "get_value", "replace_value", "make_path_error", "walk"]
 
 Path: TypeAlias = "tuple[str | int, ...]"
 
 
 def walk(tree: Node) -> Iterator[tuple[Path, Value]]:
-    """Every value inside a node with its path, parents first."""
+    """Yields every value inside a node with its path, parents before their children."""
     trail: list[tuple[Path, Value]] = [((), tree)]
     while trail:
         path, value = trail.pop()
@@ -26,17 +26,17 @@ def walk(tree: Node) -> Iterator[tuple[Path, Value]]:
             trail.extend(((*path, index), value[index]) for index in reversed(range(len(value))))
 
 
-def found(tree: Value, path: Path, position: Position | None = None, referrer: str = "") -> Value:
-    """The value at a path.
+def get_value(tree: Value, path: Path, position: Position | None = None, referrer: str = "") -> Value:
+    """Returns the value at a path.
 
     Args:
         tree: Where the path starts.
         path: The path.
-        position: Where the path was written.
-        referrer: Path of what asked for it, to be blamed.
+        position: Where the path was written, for the error.
+        referrer: Path of the reference that holds it, for the error.
 
     Raises:
-        SpecError: If there is none, with the nearest names.
+        SpecError: If the path does not exist; the error suggests the closest names.
     """
     for depth, part in enumerate(path):
         choices: Iterable[str] = ()
@@ -50,38 +50,57 @@ def found(tree: Value, path: Path, position: Position | None = None, referrer: s
                 tree = tree[part]
                 continue
             choices = (f"[{index}]" for index in range(min(len(tree), 20)))
-        raise unknown(path[: depth + 1], choices, position, referrer)
+        raise make_path_error(path[: depth + 1], choices, position, referrer)
     return tree
 
 
-def placed(tree: Value, path: Path, value: Value, position: Position | None = None, depth: int = 0) -> Value:
-    """A tree with a value at a path; mappings absent on the way are made, and a part's bare name becomes a node.
+def rebuild(tree: Value, change: Callable[[Path, Value], Value], path: Path = ()) -> Any:
+    """Returns a tree with each value replaced by the result of `change(path, value)`, parents before their children.
+
+    Args:
+        tree: The tree.
+        change: Returns the value itself, or one to replace it. Values inside a returned node or list are changed next.
+        path: Path of the tree itself.
+    """
+    value = change(path, tree)
+    if isinstance(value, Node):
+        return Node({key: rebuild(item, change, (*path, key)) for key, item in value.items()})
+    if isinstance(value, tuple):
+        return tuple(rebuild(item, change, (*path, index)) for index, item in enumerate(value))
+    return value
+
+
+def replace_value(tree: Value, path: Path, value: Value, position: Position | None = None, depth: int = 0) -> Value:
+    """Returns a tree with another value at a path.
+
+    Missing mappings along the path are created, and a part that is given by its name alone becomes a node.
 
     Raises:
-        SpecError: If the path leads through anything else, or to an item that a list has not.
+        SpecError: If the path leads through a scalar or a reference, or to an item beyond the end of a list.
     """
     if depth == len(path):
         return value
     part = path[depth]
     if isinstance(part, int):
         if not isinstance(tree, tuple) or part >= len(tree):
-            has = f"a list of {len(tree)}" if isinstance(tree, tuple) else described(tree)
-            raise SpecError(Problem(join(path[: depth + 1]), f"got an index into {has}, expected one it has", position))
-        return (*tree[:part], placed(tree[part], path, value, position, depth + 1), *tree[part + 1 :])
+            has = f"a list of {len(tree)}" if isinstance(tree, tuple) else describe(tree)
+            message = f"got an index into {has}, expected an existing index"
+            raise SpecError(Problem(join(path[: depth + 1]), message, position))
+        return (*tree[:part], replace_value(tree[part], path, value, position, depth + 1), *tree[part + 1 :])
     node = Node({}) if tree is None else Node({"use": tree}) if isinstance(tree, str) else tree
     if not isinstance(node, Node):
-        message = f"got {described(tree)}, expected a mapping to hold {part!r}"
+        message = f"got {describe(tree)}, expected a mapping to hold {part!r}"
         raise SpecError(Problem(join(path[:depth]), message, position))
     if node.ref is not None:
-        message = f"got a reference to {node.ref}, expected {part!r} to be set there"
+        message = f"got a reference to {node.ref}; set {part!r} at that path instead"
         raise SpecError(Problem(join(path[:depth]), message, position))
-    return Node({**node, part: placed(node.get(part), path, value, position, depth + 1)})
+    return Node({**node, part: replace_value(node.get(part), path, value, position, depth + 1)})
 
 
-def unknown(path: Path, choices: Iterable[str], position: Position | None, referrer: str = "") -> SpecError:
-    """The error for a path whose last part is none of the choices."""
+def make_path_error(path: Path, choices: Iterable[str], position: Position | None, referrer: str = "") -> SpecError:
+    """Makes the error for a path whose last part is none of the choices."""
     choices = list(choices)
     listed = f"one of {', '.join(choices[:20])}" if choices else "a path that exists"
-    got = f"got {join(path)}, which is not there" if referrer else "got a path that is not there"
-    hint = nearest(str(path[-1]), choices)
+    got = f"got {join(path)}, which does not exist" if referrer else "got a path that does not exist"
+    hint = suggest(str(path[-1]), choices)
     return SpecError(Problem(referrer or join(path), f"{got}, expected {listed}", position, hint))

@@ -1,9 +1,9 @@
-"""YAML text to a tree of plain data that remembers where everything was written, and back.
+"""Reading YAML text into a tree of plain data with source positions, and writing such a tree.
 
-The text is untrusted. It holds null, bool, int, float, str, lists and mappings with string keys (YAML 1.2's core
-schema: `1e-3` is a number, `no` a string), and nothing else: no tags, merge keys, second documents or directives.
-Aliases share what they name; what a text expands to is counted before it is made, so neither it nor its aliases can
-ask for more than linear time and memory.
+The text is untrusted. It may hold null, bool, int, float, str, lists and mappings with string keys in YAML 1.2's core
+schema (`1e-3` is a number, `no` is a string). Tags, merge keys, directives and further documents are errors. An alias
+shares the node of its anchor. Nodes are counted with all aliases expanded before they are created, so that no text
+takes more than linear time and memory.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scanner import Scanner, ScannerError
 
-from modkit.errors import Position, Problem, SpecError, join, nearest
+from modkit.errors import Position, Problem, SpecError, join, shorten, suggest
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_KEY", "MAX_NODES", "Source", "check_scalar", "dump", "parse", "weight"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_KEY", "MAX_NODES", "Source", "check_scalar", "dump", "parse", "weigh"]
 
 MAX_BYTES = 1_000_000
 """Longest text."""
 MAX_NODES = 10_000
-"""Most nodes of a tree, aliases expanded; each 100 characters of a string count as one more."""
+"""Most nodes of a tree with aliases expanded; every 100 characters of a string count as one more node."""
 MAX_DEPTH = 64
 """Deepest nesting."""
 MAX_KEY = 100
@@ -46,18 +46,28 @@ _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./+*@-]*")
-_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}  # the last six: what YAML 1.1 readers misread
+_WORDS = {
+    "null",
+    "true",
+    "false",
+    "yes",
+    "no",
+    "on",
+    "off",
+    "y",
+    "n",
+}  # the last six are booleans in YAML 1.1
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a value was written, and everything inside it.
+    """Where a value, and each value inside it, was written.
 
     Args:
-        position: Of the value.
-        key: Of its key, for a value in a mapping.
-        children: By key or index.
+        position: Position of the value.
+        key: Position of its key, for a value in a mapping.
+        children: Sources of the values inside it, by key or index.
     """
 
     position: Position | None = None
@@ -65,7 +75,7 @@ class Source:
     children: Mapping[str | int, Source] = field(default_factory=dict)
 
     def at(self, parts: Sequence[str | int]) -> Source:
-        """The source at a path, or the nearest around it that has a position."""
+        """Returns the source at a path, or the closest one around it that has a position."""
         found = source = self
         for part in parts:
             if part not in source.children:
@@ -75,23 +85,28 @@ class Source:
                 found = source
         return found
 
-    def placed(self, parts: Sequence[str | int], source: Source) -> Source:
-        """This source with another at a path."""
+    def with_child(self, parts: Sequence[str | int], source: Source) -> Source:
+        """Returns a copy with another source at a path."""
         if not parts:
             return source
-        child = self.children.get(parts[0], Source()).placed(parts[1:], source)
+        child = self.children.get(parts[0], Source()).with_child(parts[1:], source)
         return replace(self, children={**self.children, parts[0]: child})
 
 
 def parse(text: str, file: str = "<string>") -> tuple[Data, Source]:
-    """The data that a YAML text holds, and where it was written.
+    """Parses a YAML text into plain data, and records where each value was written.
 
     Args:
-        text: The text, of at most `MAX_BYTES` characters.
-        file: Its name in positions.
+        text: The text, at most `MAX_BYTES` characters.
+        file: The file's name in positions.
+
+    Examples:
+        >>> data, source = parse("{steps: 1e3, name: no}", "a.yaml")
+        >>> data, str(source.at(["name"]).position)
+        ({'steps': 1000.0, 'name': 'no'}, 'a.yaml:1:20')
 
     Raises:
-        SpecError: If it is no YAML, holds anything but plain data, or is too large.
+        SpecError: If the text is not YAML, holds anything but plain data, or is too large.
     """
     if len(text) > MAX_BYTES:
         message = f"got {len(text)} characters, expected at most {MAX_BYTES}"
@@ -100,19 +115,26 @@ def parse(text: str, file: str = "<string>") -> tuple[Data, Source]:
 
 
 def dump(tree: Mapping[str, Any]) -> str:
-    """The YAML text of a tree of mappings, lists or tuples, and scalars."""
-    return "".join(f"{line}\n" for line in _block(tree, ""))
+    """Writes a tree of mappings, lists or tuples, and scalars as YAML.
+
+    Examples:
+        >>> print(dump({"use": "unet", "channels": [32, 64]}))
+        use: unet
+        channels: [32, 64]
+        <BLANKLINE>
+    """
+    return "".join(f"{line}\n" for line in _format_block(tree, ""))
 
 
 def check_scalar(value: object, written: str | None = None) -> None:
-    """Checks that a string is Unicode, and that a number is finite and, if whole, below 2^63.
+    """Checks that a string is valid Unicode, that a float is finite and that an int is below 2^63 in size.
 
     Args:
         value: The scalar.
-        written: How the message quotes a number.
+        written: The number as it was written, for the message.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If the scalar does not pass.
     """
     if isinstance(value, str):
         try:
@@ -125,8 +147,8 @@ def check_scalar(value: object, written: str | None = None) -> None:
         raise ValueError(f"got {written or 'a whole number of 2^63 or more'}, expected a whole number below 2^63")
 
 
-def weight(value: object) -> int:
-    """How much a scalar counts towards `MAX_NODES`."""
+def weigh(value: object) -> int:
+    """Returns how much a scalar counts towards `MAX_NODES`."""
     return 1 + len(value) // 100 if isinstance(value, str) else 1
 
 
@@ -145,28 +167,28 @@ class _Scanner(Scanner):
             raise ScannerError(None, None, "got an escape that is no character, expected Unicode", start) from None
 
 
-def _events(text: str, file: str) -> Iterator[Any]:
+def _parse_events(text: str, file: str) -> Iterator[Any]:
     yaml = YAML(typ="safe", pure=True)
     yaml.Scanner = _Scanner
     try:
         yield from yaml.parse(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        position = Position(file, 1, 1) if mark is None else _position(file, mark)
+        position = Position(file, 1, 1) if mark is None else _make_position(file, mark)
         message = "; ".join(str(part) for part in (error.context, error.problem) if part)
         raise SpecError(Problem("", f"invalid YAML: {message}", position)) from None
     except ReaderError as error:
         message = f"invalid YAML: got the character U+{ord(text[error.position]):04X}, expected printable ones"
-        raise SpecError(Problem("", message, Position.after(text[: error.position], file))) from None
+        raise SpecError(Problem("", message, Position.locate_end(text[: error.position], file))) from None
 
 
-def _position(file: str, mark: Any) -> Position:
+def _make_position(file: str, mark: Any) -> Position:
     return Position(file, mark.line + 1, mark.column + 1)
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A node's data and source, its weight with aliases expanded, and how many levels of nesting it has."""
+    """A node's data and source, its weight with aliases expanded, and its levels of nesting."""
 
     value: Data
     source: Source
@@ -175,15 +197,15 @@ class _Read:
 
 
 class _Reader:
-    """Makes data of the parser's events, and checks every limit before it goes on; ruamel's composer has none.
+    """Turns the parser's events into data, and checks the limits at each event; ruamel's own composer has no limits.
 
-    It calls itself for what is nested, at most `MAX_DEPTH` deep.
+    It recurses into nested nodes, at most `MAX_DEPTH` deep.
     """
 
     def __init__(self, text: str, file: str) -> None:
         self._file = file
-        self._events = _events(text, file)
-        self._anchors: dict[str, _Read | _Path] = {}  # the path of a node whose end has not come yet
+        self._events = _parse_events(text, file)
+        self._anchors: dict[str, _Read | _Path] = {}  # the path of a node that is still being read
         self._weight = 0
 
     def read(self) -> tuple[Data, Source]:
@@ -199,10 +221,10 @@ class _Reader:
         if isinstance(event, events.AliasEvent):
             named = self._follow(event, path)
             self._count(named.weight, named.height, event, path)
-            return replace(named, source=replace(named.source, position=self._at(event)))
+            return replace(named, source=replace(named.source, position=self._locate(event)))
         if isinstance(event, events.ScalarEvent):
             value = self._read_scalar(event, path)
-            read = _Read(value, Source(self._at(event)), weight(value))
+            read = _Read(value, Source(self._locate(event)), weigh(value))
             self._count(read.weight, 0, event, path)
         else:
             read = self._read_collection(event, path)
@@ -223,15 +245,15 @@ class _Reader:
             part = self._read_key(first, path, children) if mapping else len(data)
             read = self._read_node(next(self._events) if mapping else first, (*path, part))
             data[part] = read.value
-            children[part] = replace(read.source, key=self._at(first) if mapping else None)
+            children[part] = replace(read.source, key=self._locate(first) if mapping else None)
             height = max(height, read.height)
-        source = Source(self._at(event), children=children)
+        source = Source(self._locate(event), children=children)
         return _Read(data if mapping else list(data.values()), source, self._weight - before, height + 1)
 
     def _read_scalar(self, event: Any, path: _Path) -> _Scalar:
         value = _resolve(event.value) if event.style is None else event.value
         try:
-            check_scalar(value, _short(event.value))
+            check_scalar(value, shorten(event.value))
         except ValueError as error:
             self._fail(str(error), event, path)
         return value
@@ -255,11 +277,11 @@ class _Reader:
         return key
 
     def _follow(self, event: Any, path: _Path) -> _Read:
-        """What an alias names."""
+        """Returns the node of an alias's anchor."""
         name = event.anchor
         named = self._anchors.get(name)
         if named is None:
-            hint = nearest(name, self._anchors)
+            hint = suggest(name, self._anchors)
             self._fail(f"got the alias *{name}, expected an anchor before it", event, path, hint)
         if isinstance(named, tuple):
             cycle = " → ".join(join(place) or "the whole" for place in (named, path, named))
@@ -273,15 +295,15 @@ class _Reader:
         if len(path) + height > MAX_DEPTH:
             self._fail(f"got more than {MAX_DEPTH} levels of nesting, expected fewer", event, path)
 
-    def _at(self, event: Any) -> Position:
-        return _position(self._file, event.start_mark)
+    def _locate(self, event: Any) -> Position:
+        return _make_position(self._file, event.start_mark)
 
     def _fail(self, message: str, event: Any, path: _Path = (), hint: str | None = None) -> NoReturn:
-        raise SpecError(Problem(join(path), message, self._at(event), hint))
+        raise SpecError(Problem(join(path), message, self._locate(event), hint))
 
 
 def _resolve(text: str) -> _Scalar:
-    """What a plain scalar means in YAML 1.2's core schema."""
+    """Resolves a plain scalar in YAML 1.2's core schema."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INT.fullmatch(text):
@@ -293,55 +315,51 @@ def _resolve(text: str) -> _Scalar:
     return math.inf if _NOT_FINITE.fullmatch(text) else text
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:30]}… ({len(text)} characters)"
-
-
-def _block(value: Any, pad: str) -> Iterator[str]:
+def _format_block(value: Any, pad: str) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            head = f"{pad}{_text(key)}:"
-            inline = _inline(item, _WIDTH - len(head) - 1)
+            head = f"{pad}{_format_text(key)}:"
+            inline = _format_inline(item, _WIDTH - len(head) - 1)
             if inline is not None:
                 yield f"{head} {inline}"
             else:
                 yield head
-                yield from _block(item, f"{pad}  ")
+                yield from _format_block(item, f"{pad}  ")
         return
     for item in value:
-        inline = _inline(item, _WIDTH - len(pad) - 2)
-        lines = iter([f"{pad}  {inline}"] if inline is not None else _block(item, f"{pad}  "))
+        inline = _format_inline(item, _WIDTH - len(pad) - 2)
+        lines = iter([f"{pad}  {inline}"] if inline is not None else _format_block(item, f"{pad}  "))
         yield f"{pad}- {next(lines)[len(pad) + 2 :]}"
         yield from lines
 
 
-def _inline(value: Any, room: int) -> str | None:
-    """The text of a value for one line, or None where a block reads better."""
+def _format_inline(value: Any, room: int) -> str | None:
+    """Formats a value on one line, or returns None if it should be written as a block."""
     if not value or not isinstance(value, (Mapping, tuple, list)):
-        return _flow(value)
-    if any(_holds_mapping(item) for item in (value.values() if isinstance(value, Mapping) else value)):
+        return _format_flow(value)
+    if any(_has_mapping(item) for item in (value.values() if isinstance(value, Mapping) else value)):
         return None
-    text = _flow(value)
+    text = _format_flow(value)
     return text if len(text) <= room else None
 
 
-def _holds_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, (tuple, list)) and any(map(_holds_mapping, value)))
+def _has_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, (tuple, list)) and any(map(_has_mapping, value)))
 
 
-def _flow(value: Any) -> str:
+def _format_flow(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_text(key)}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_format_text(key)}: {_format_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(map(_flow, value)) + "]"
+        return "[" + ", ".join(map(_format_flow, value)) + "]"
     if isinstance(value, str):
-        return _text(value)
+        return _format_text(value)
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _text(text: str) -> str:
+def _format_text(text: str) -> str:
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text
     return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else f"\\U{ord(c):08x}") for c in text) + '"'

@@ -1,6 +1,6 @@
-"""Worked parts, one of each kind: what `modkit new-plugin` starts a plug-in with.
+"""Example parts, one for each kind, from which `modkit new-plugin` creates a plug-in.
 
-Each `KIND.py` is copied as it stands. Of `test_values.py`, which holds the parts' values to what is known in closed
-form, the tests of that part are copied; `examples.yaml` has the spec that uses it. They are written as a plug-in's
-author would, on public names only.
+Each `KIND.py` is copied as it is. `test_values.py` checks the parts against values that are known in closed form, and
+the tests of one part are copied with it; `examples.yaml` has the specs that use the parts. All files use public names
+only, as the author of a plug-in would.
 """

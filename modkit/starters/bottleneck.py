@@ -1,12 +1,12 @@
-r"""A variational bottleneck of one width: the features are the mean, and the noise is always as wide.
+r"""A variational bottleneck with a fixed standard deviation: the features are the mean of the latent.
 
     q(z | x) = N(h, std^2 I),    p(z) = N(0, I),    KL(q || p) = 1/2 sum (h^2 + std^2 - 1 - log std^2)
 
-A bottleneck is told the type of the features and says in `latents` which latents it makes, by name; the decoder takes
-the last (`modkit.kinds.Bottleneck`). With a step, in training, it draws from the step's rng; without one it gives the
-mean. Latents that have a prior of their own are drawn by `sample`.
+A bottleneck takes the type of the features and states in `latents` the types of its latents by name; the decoder takes
+the last one (`modkit.kinds.Bottleneck`). In training it gets a step and draws from the step's rng; without a step it
+returns the mean. `sample` draws latents from their own prior.
 
-Shape letters: b batch, as many other axes as the features have.
+Shape letters: b batch; all other axes are those of the features.
 """
 
 import math
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from modkit import Event, Latents, Rng, Step, TensorType
-from modkit.precision import widened
+from modkit.precision import widen
 
 __all__ = ["FixedWidth"]
 
 
 class FixedWidth:
-    """Adds noise of one width to the features, under a standard normal prior.
+    """Adds noise of a fixed standard deviation to the features, with a standard normal prior.
 
     References:
         From Variational to Deterministic Autoencoders (Ghosh et al., 2020), section 3.1: the constant-variance VAE,
@@ -29,7 +29,7 @@ class FixedWidth:
 
     Args:
         h: Type of the features: one continuous tensor.
-        std: Width of the noise.
+        std: Standard deviation of the noise.
 
     Raises:
         ValueError: If the features are a hierarchy or codes, or `std` is not positive.
@@ -45,16 +45,16 @@ class FixedWidth:
         self.latents: dict[str, Event] = {"continuous": self.z}
 
     def __call__(self, h: Tensor, step: Step | None) -> Latents:
-        """A draw of z, or its mean without a step; and the KL in nats, `b`."""
+        """Draws z, or returns its mean without a step, together with the KL divergence in nats, `b`."""
         variance = self.std**2
-        kl = 0.5 * (widened(h).square() + variance - 1 - math.log(variance)).flatten(1).sum(1)
+        kl = 0.5 * (widen(h).square() + variance - 1 - math.log(variance)).flatten(1).sum(1)
         z = h if step is None else h + self.std * step.rng.normal("posterior", h)
         return Latents({"continuous": z}, kl, {})
 
     def to_z(self, name: str, latent: Tensor) -> Tensor:
-        """What the decoder takes: `latent` itself."""
+        """Returns the latent unchanged, as the decoder takes it."""
         return latent
 
     def sample(self, num: int, rng: Rng) -> Tensor:
-        """Standard normal z, `num ...`."""
+        """Draws standard normal latents, `num ...`."""
         return rng.normal("prior", torch.empty(num, *self.z.shape))

@@ -1,9 +1,10 @@
-r"""A class label as it is: a one at its place, and zeros where there is none.
+r"""A class label as a one-hot vector; all zeros if there is no label.
 
-    vector = e_label,    or 0 with probability `drop` in training, and on guidance's other side
+    vector = e_label,    or 0 with probability `drop` in training, and for unconditional guidance
 
-A conditioner is told the types of the data's fields, says in `reads` which of them it takes and in `type` what it makes
-of them (`modkit.kinds.Conditioner`). `Frequencies` counts classes in the data, to draw labels where none are given.
+A conditioner takes the types of the data's fields. It states in `reads` which fields it uses and in `type` the type of
+the condition (`modkit.kinds.Conditioner`). `Frequencies` counts the classes in the data, to draw labels if none are
+given.
 
 Shape letters: b batch, k classes.
 """
@@ -31,10 +32,10 @@ class OneHot(nn.Module):
     Args:
         fields: Types of the data's fields.
         field: Name of the field of labels.
-        drop: Probability with which a label is left out in training, in [0, 1].
+        drop: Probability of dropping a label in training, in [0, 1].
 
     Raises:
-        ValueError: If the field is missing or is no label, or `drop` is no probability.
+        ValueError: If the field is missing or not a label, or `drop` is not a probability.
     """
 
     def __init__(self, fields: dict[str, TensorType], *, field: str = "labels", drop: float = 0.1) -> None:
@@ -42,7 +43,7 @@ class OneHot(nn.Module):
         self.field = find_field(self, fields, field)
         classes = self.field.type.classes
         if classes is None or self.field.type.shape:
-            raise ValueError(f"OneHot expects field {field!r} to be one class a sample, got {self.field.type}")
+            raise ValueError(f"OneHot expects field {field!r} to be one class per sample, got {self.field.type}")
         check_drop(self, drop)
         self.classes, self.drop = classes, drop
         self.reads: tuple[str, ...] = (field,)
@@ -50,7 +51,7 @@ class OneHot(nn.Module):
         self.counted = Frequencies(self.field)
 
     def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
-        """Vectors `b k` of labels, `b`; with an rng, some are left out."""
+        """Returns vectors `b k` for labels `b`; with an rng, some labels are dropped."""
         labels = self.field.read_checked(fields, self.training)
         vector = F.one_hot(labels, self.classes).to(self.counted.frequencies.dtype)
         if rng is not None and self.drop > 0:
@@ -59,13 +60,13 @@ class OneHot(nn.Module):
         return Cond(vector=vector)
 
     def null(self, num: int) -> Cond:
-        """No label, `num k`."""
+        """Returns vectors for samples without a label, `num k`."""
         return Cond(vector=self.counted.frequencies.new_zeros(num, self.classes))
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Labels as often as they come in the data."""
+        """Draws labels with their frequencies in the data."""
         return self.counted.draw(num, rng)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Counts the labels."""
+        """Counts the labels in the data."""
         self.counted.prepare(batches)

@@ -1,9 +1,10 @@
-r"""Lost pixels: each position of a picture is hidden with the same probability.
+r"""Lost pixels: each position of an image is hidden with the same probability.
 
-    masked = (1 - mask) x + mask m        mask 1 where x is hidden, m the middle of x's range
+    masked = (1 - mask) x + mask m        mask is 1 where x is hidden, m is the middle of x's range
 
-A corruption is told the type of the samples and says in `fields` what it makes of one (`modkit.kinds.Corruption`); each
-row has draws of its own. A conditioner (`map`) shows the fields to a model, which learns to give back what is lost.
+A corruption takes the type of the samples and states in `fields` the types of the fields that it makes from a sample
+(`modkit.kinds.Corruption`). Each row has its own random draws. A conditioner (`map`) passes the fields to a model,
+which learns to restore the hidden values.
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 """
@@ -12,13 +13,13 @@ import torch
 from torch import Tensor
 
 from modkit import Rng, TensorType
-from modkit.data.splits import content_key
+from modkit.data.splits import hash_contents
 
 __all__ = ["LostPixels"]
 
 
 class LostPixels:
-    """Hides positions at random: the fields `masked` (of x's type) and `mask` (1 where hidden, else 0).
+    """Hides random positions; makes the fields `masked`, of x's type, and `mask`, 1 where hidden and 0 elsewhere.
 
     References:
         AmbientGAN: Generative Models From Lossy Measurements (Bora et al., 2018), section 5: block-pixels,
@@ -26,15 +27,15 @@ class LostPixels:
 
     Args:
         x: Type of the samples: continuous maps.
-        rate: Probability of being hidden, in (0, 1).
+        rate: Probability of hiding a position, in (0, 1).
 
     Raises:
-        ValueError: If `x` is no map, or `rate` is out of range.
+        ValueError: If `x` is not a continuous map, or `rate` is out of range.
     """
 
     def __init__(self, x: TensorType, *, rate: float = 0.5) -> None:
         if x.classes is not None or not 2 <= len(x.shape) <= 4:
-            raise ValueError(f"LostPixels expects continuous maps, (c, h, w) or the like, got {x}")
+            raise ValueError(f"LostPixels expects continuous maps, such as (c, h, w), got {x}")
         if not 0 < rate < 1:
             raise ValueError(f"LostPixels expects a rate in (0, 1), got {rate}")
         self.rate, self.middle = rate, sum(x.range) / 2 if x.range else 0.0
@@ -43,9 +44,9 @@ class LostPixels:
     @property
     def key(self) -> str:
         """Hash of the settings."""
-        return content_key("lost-pixels", self.rate)
+        return hash_contents("lost-pixels", self.rate)
 
     def __call__(self, x: Tensor, rng: Rng) -> dict[str, Tensor]:
-        """`masked`, `b c h w`, and `mask`, `b 1 h w`."""
+        """Returns the fields `masked`, `b c h w`, and `mask`, `b 1 h w`."""
         hidden = rng.uniform("hidden", torch.empty_like(x[:, :1])) < self.rate
         return {"masked": torch.where(hidden, self.middle, x), "mask": hidden.to(x.dtype)}

@@ -1,10 +1,10 @@
-r"""A checkerboard: points spread evenly over every second square of a board.
+r"""A checkerboard: points distributed uniformly over every second square of a board.
 
     x = (square + u) side - board / 2,    u uniform in [0, 1)^2,    squares whose row and column have an even sum
 
-A data set says what a sample is, what fields go with it (here the square, as `labels`) and how many there are, and
-reads those that it is asked for; it has no order of its own (`modkit.kinds.Data`). Sample i of a split is always the
-same, so that runs can be repeated.
+A data set states the type of a sample, the types of its fields (here the square, as `labels`) and the number of
+samples, and reads samples by their indices; the loader chooses the order (`modkit.kinds.Data`). Sample i of a split is
+always the same, so that runs are reproducible.
 
 Shape letters: b batch.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from modkit import Batch, Rng, TensorType
-from modkit.data.splits import check_split, content_key
+from modkit.data.splits import check_split, hash_contents
 
 __all__ = ["Checkerboard"]
 
@@ -27,8 +27,8 @@ class Checkerboard:
         Neural Spline Flows (Durkan et al., 2019), figure 3, https://arxiv.org/abs/1906.04032
 
     Args:
-        squares: Squares along a side, an even number.
-        width: Length of the board's side; its middle is the origin.
+        squares: Number of squares along a side, even.
+        width: Length of a side of the board; its center is the origin.
         num: Number of training samples.
         num_test: Number of test samples.
 
@@ -39,27 +39,29 @@ class Checkerboard:
     def __init__(self, *, squares: int = 4, width: float = 4.0, num: int = 20_000, num_test: int = 2_000) -> None:
         if squares < 2 or squares % 2 or width <= 0 or min(num, num_test) < 1:
             received = f"{squares}, {width}, {num} and {num_test}"
-            raise ValueError(f"Checkerboard expects even squares, and width, num, num_test above 0, got {received}")
+            raise ValueError(
+                f"Checkerboard expects an even number of squares, and width, num and num_test above 0, got {received}"
+            )
         self.squares, self.width = squares, width
         self.x = TensorType((2,))
         self.fields = {"labels": TensorType((), classes=squares**2 // 2)}
         self.splits = {"train": num, "test": num_test}
         self.levels: int | None = None
-        self._samples = {split: self._drawn(split) for split in self.splits}
+        self._samples = {split: self._draw(split) for split in self.splits}
 
     @property
     def key(self) -> str:
-        """Hash of the settings, of which the samples are a function."""
-        return content_key("checkerboard", self.squares, self.width, *self.splits.values())
+        """Hash of the settings, which determine the samples."""
+        return hash_contents("checkerboard", self.squares, self.width, *self.splits.values())
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """The samples at `indices`; nothing is augmented, so `rng` is left alone."""
+        """Reads the samples at `indices`; `rng` is unused, since there is no augmentation."""
         check_split(self, split)
         x, labels = self._samples[split]
         rows = torch.as_tensor(indices, dtype=torch.int64)
         return Batch(x[rows], {"labels": labels[rows]})
 
-    def _drawn(self, split: str) -> tuple[Tensor, Tensor]:
+    def _draw(self, split: str) -> tuple[Tensor, Tensor]:
         num, rng = self.splits[split], Rng(0, "checkerboard", split)
         labels = rng.integers("square", torch.empty(num), 0, self.squares**2 // 2)
         row = labels // (self.squares // 2)

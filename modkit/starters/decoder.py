@@ -1,9 +1,9 @@
-r"""Patches back to an image: each position of the latent becomes a square of pixels.
+r"""A decoder of patches: each position of the latent becomes a square of pixels.
 
     patch = squash(W act(V z + a) + b)
 
-A decoder is told the type of the latent and the type to emit (`modkit.kinds.Decoder`); `squash` keeps it within the
-range of x, where it has one. `last_layer` names the parameter that makes the output, for weights that balance
+A decoder takes the type of the latent and the type to emit (`modkit.kinds.Decoder`); `squash` maps the output into the
+range of x if it has one. `last_layer` names the parameter that computes the output, for loss weights that balance
 gradients.
 
 Shape letters: b batch, c channels, h w spatial.
@@ -18,19 +18,19 @@ __all__ = ["PatchDecoder"]
 
 
 class PatchDecoder(nn.Module):
-    """A small network at each position, which emits that position's pixels.
+    """Applies a small network at each position, which emits the pixels of its patch.
 
     References:
         Scalable Diffusion Models with Transformers (Peebles and Xie, 2023), section 3.2, the decoder,
         https://arxiv.org/abs/2212.09748
 
     Args:
-        z: Type of the latent: a map whose sides divide the image's, both equally often.
+        z: Type of the latent: a map whose sides divide those of the image by the same factor.
         x: Type to emit: images.
         width: Width of the hidden layer.
 
     Raises:
-        ValueError: If `x` is no image or `z` no such map, or `width` is below 1.
+        ValueError: If `x` is not an image type, `z` is not such a map, or `width` is below 1.
     """
 
     last_layer: str | None = "out.weight"
@@ -41,8 +41,8 @@ class PatchDecoder(nn.Module):
             raise ValueError(f"PatchDecoder expects width of at least 1, got {width}")
         if isinstance(z, tuple) or not _fits(z, x):
             received = " and ".join(map(str, z)) if isinstance(z, tuple) else z
-            expected = "images and a map whose sides divide theirs equally"
-            raise ValueError(f"PatchDecoder expects {expected}, got {x} of {received}")
+            expected = "a map whose sides divide those of the image by the same factor"
+            raise ValueError(f"PatchDecoder expects {expected}, got {received} for x {x}")
         self.x = x
         patch = x.shape[1] // z.shape[1]
         self.hidden = nn.Sequential(nn.Conv2d(z.shape[0], width, 1), nn.SiLU())

@@ -1,9 +1,9 @@
-r"""Min-p sampling: of the codes that are likely enough beside the likeliest.
+r"""Min-p sampling: draws from the codes whose probability is not too far below that of the most likely code.
 
     c_i ~ p_i restricted to { k : p_ik >= min_p max_k p_ik }
 
-A decoding draws codes from a network's logits (`modkit.kinds.Decoding`). `causal = True` asks for networks that read
-codes in raster order: `predict(codes, i)` gives the logits of position i, of codes of which those before i are known.
+A decoding draws codes from a network's logits (`modkit.kinds.Decoding`). `causal = True` requires a network that reads
+codes in raster order: `predict(codes, i)` returns the logits of position i, given the codes before i.
 
 Shape letters: b batch, n positions, k classes.
 """
@@ -19,7 +19,7 @@ __all__ = ["MinP"]
 
 
 class MinP:
-    """One code after another, none of them improbable beside the likeliest.
+    """Draws one code after another, excluding improbable ones.
 
     References:
         Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs (Nguyen et al., 2024), section 3,
@@ -27,7 +27,8 @@ class MinP:
 
     Args:
         codes: Type of the codes.
-        min_p: Least probability, as a share of the likeliest code's, in [0, 1]; 0 keeps all, 1 the likeliest.
+        min_p: Minimum probability, relative to the most likely code, in [0, 1]; 0 keeps all codes, 1 only the most
+            likely.
 
     Raises:
         ValueError: If `min_p` is out of range.

@@ -1,9 +1,9 @@
-r"""A critic of prototypes: what is near to one of them is real.
+r"""A discriminator with prototypes: a sample near one of them is judged real.
 
     D(x) = log sum_k exp(w_k - |phi(x) - c_k(cond)|^2 / 2),    phi(x) = W x
 
-A discriminator gives logits, higher for real: `b`, or `b 1 h w` of patches (`modkit.kinds.Discriminator`). Conditions
-that have no positions move all prototypes; tokens and maps are refused here.
+A discriminator returns logits that are higher for real samples: `b`, or `b 1 h w` for patches
+(`modkit.kinds.Discriminator`). Conditions without positions shift all prototypes; tokens and maps are refused.
 
 Shape letters: b batch, d features, k prototypes.
 """
@@ -18,7 +18,7 @@ __all__ = ["Prototypes"]
 
 
 class Prototypes(nn.Module):
-    """Logits of a mixture of Gaussians in a linear space of features.
+    """Computes the logits of a mixture of Gaussians in a linear feature space.
 
     References:
         Prototypical Networks for Few-shot Learning (Snell et al., 2017), eq. 2, https://arxiv.org/abs/1703.05175
@@ -47,7 +47,7 @@ class Prototypes(nn.Module):
         self.weights = nn.Parameter(torch.zeros(num))
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Logits of `x`, `b`."""
+        """Returns the logits of `x`, `b`."""
         features = self.features(x.flatten(1)) - self.embedding(cond, x)
         distances = (features[:, None] - self.prototypes).square().sum(2)
         return torch.logsumexp(self.weights - distances / 2, 1)

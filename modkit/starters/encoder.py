@@ -1,9 +1,10 @@
-r"""Patches: an image is cut into squares, each of which becomes one vector of features.
+r"""An encoder of patches: an image is cut into squares, each of which becomes one feature vector.
 
     h = W patch + b
 
-An encoder is told the type of the data and says in `h` what it emits (`modkit.kinds.Encoder`); nobody writes a number
-of channels twice. Types that it cannot take it refuses, by a ValueError with what it expects and what it got.
+An encoder takes the type of the data and states in `h` the type that it emits (`modkit.kinds.Encoder`), so that users
+never write a number of channels twice. For types that it does not support it raises a ValueError that states what was
+expected and what was received.
 
 Shape letters: b batch, c channels, h w spatial.
 """
@@ -16,7 +17,7 @@ __all__ = ["PatchEncoder"]
 
 
 class PatchEncoder(nn.Module):
-    """One linear map of each patch of an image, as a vision transformer begins.
+    """Maps each patch of an image linearly, like the first layer of a vision transformer.
 
     References:
         An Image is Worth 16x16 Words (Dosovitskiy et al., 2021), eq. 1, https://arxiv.org/abs/2010.11929
@@ -24,10 +25,10 @@ class PatchEncoder(nn.Module):
     Args:
         x: Type of the data: images.
         channels: Channels of the features.
-        patch: Side of a patch, a divisor of the image's sides.
+        patch: Side of a patch; it must divide the sides of the image.
 
     Raises:
-        ValueError: If `x` is no image that `patch` divides, or a number is below 1.
+        ValueError: If `x` is not an image type whose sides `patch` divides, or a number is below 1.
     """
 
     def __init__(self, x: TensorType, *, channels: int = 32, patch: int = 2) -> None:
@@ -35,11 +36,11 @@ class PatchEncoder(nn.Module):
         if channels < 1 or patch < 1:
             raise ValueError(f"PatchEncoder expects channels and patch of at least 1, got {channels} and {patch}")
         if x.classes is not None or len(x.shape) != 3 or x.shape[1] % patch or x.shape[2] % patch:
-            raise ValueError(f"PatchEncoder expects images whose sides {patch} divides, got {x}")
+            raise ValueError(f"PatchEncoder expects images with sides divisible by {patch}, got {x}")
         self.h = TensorType((channels, x.shape[1] // patch, x.shape[2] // patch))
         self.project = nn.Conv2d(x.shape[0], channels, patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of `x`, `b channels h/patch w/patch`."""
+        """Returns the features of `x`, `b channels h/patch w/patch`."""
         features: Tensor = self.project(x)
         return features

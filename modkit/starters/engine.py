@@ -1,7 +1,7 @@
-"""An engine that lets no broken gradient through: a step with a value that is not finite is left out.
+"""An engine that skips steps whose gradient is not finite.
 
-The training loop talks to an engine alone: where it runs, on how many processes, and how a gradient becomes a step
-(`modkit.kinds.Engine`). `LocalEngine` is modkit's own, of one process and one device.
+The engine decides where training runs, on how many processes, and how gradients become steps (`modkit.kinds.Engine`).
+`LocalEngine` is modkit's default engine, for one process and one device.
 """
 
 from modkit.engines.local import LocalEngine
@@ -11,15 +11,15 @@ __all__ = ["Careful"]
 
 
 class Careful(LocalEngine):
-    """One process on one device, that skips steps whose gradient is not finite.
+    """Trains in one process on one device and skips steps whose gradient is not finite.
 
     References:
-        Mixed Precision Training (Micikevicius et al., 2018), section 3.2: such steps are skipped,
+        Mixed Precision Training (Micikevicius et al., 2018), section 3.2,
         https://arxiv.org/abs/1710.03740
 
     Args:
         device: Name of the device.
-        most: Steps that may be skipped one after another.
+        most: Maximum number of consecutive steps that may be skipped.
 
     Raises:
         ValueError: If `most` is negative.
@@ -32,16 +32,18 @@ class Careful(LocalEngine):
         self.most, self.skipped = most, 0
 
     def step(self, optimizer: Optimizer, max_norm: float | None) -> None:
-        """Clips, steps and clears the gradients, or only clears them.
+        """Clips the gradients and takes a step, or skips it; then clears the gradients.
 
         Raises:
-            ValueError: If too many steps in a row were skipped.
+            ValueError: If too many consecutive steps were skipped.
         """
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         finite = all(bool(one.grad.isfinite().all()) for one in parameters if one.grad is not None)
         self.skipped = 0 if finite else self.skipped + 1
         if self.skipped > self.most:
-            raise ValueError(f"Careful expects a finite gradient in one of {self.skipped} steps, got none")
+            raise ValueError(
+                f"Careful expects at most {self.most} consecutive steps without a finite gradient, got {self.skipped}"
+            )
         if finite:
             super().step(optimizer, max_norm)
         else:

@@ -1,10 +1,10 @@
-r"""A picture's spectrum: how much there is of each frequency, wherever it stands.
+r"""The spectrum of an image: the power at each frequency, wherever it occurs in the image.
 
-    vector = log(1 + |F x|^2)        F the discrete Fourier transform, orthonormal
+    vector = log(1 + |F x|^2)        F is the orthonormal discrete Fourier transform
 
-An extractor maps pictures to features that distances make sense in, differentiably, each picture by itself
-(`modkit.kinds.FeatureExtractor`). `label` names it in scores, `key` tells its settings apart, and `prepare` trains it,
-if it needs that, on the training split.
+A feature extractor maps each image to features whose distances are meaningful, differentiably
+(`modkit.kinds.FeatureExtractor`). `label` names it in scores, `key` identifies its settings, and `prepare` fits it to
+the training split if it needs that.
 
 Shape letters: b batch, c channels, h w spatial.
 """
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from modkit import Batch, Features, TensorType
-from modkit.data.splits import content_key
+from modkit.data.splits import hash_contents
 
 __all__ = ["Spectrum"]
 
 
 class Spectrum(nn.Module):
-    """The logarithm of the power at each frequency.
+    """Computes the logarithm of the power at each frequency.
 
     References:
         Watch your Up-Convolution: CNN Based Generative Deep Neural Networks are Failing to Reproduce Spectral
@@ -31,7 +31,7 @@ class Spectrum(nn.Module):
         x: Type of the data: images.
 
     Raises:
-        ValueError: If `x` is no image.
+        ValueError: If `x` is not an image type.
     """
 
     def __init__(self, x: TensorType) -> None:
@@ -41,13 +41,13 @@ class Spectrum(nn.Module):
         self.label = "spectrum"
 
     def forward(self, x: Tensor) -> Features:
-        """Features of `x`, `b c h w`."""
+        """Returns the features of `x`, `b c h w`."""
         power = torch.fft.rfft2(x.to(torch.float32), norm="ortho").abs().square()
         return Features(power.log1p().flatten(1))
 
     def key(self) -> str:
-        """One hash for all: there are no weights."""
-        return content_key("spectrum", 1)
+        """Returns a constant hash, since there are no weights or settings."""
+        return hash_contents("spectrum", 1)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Needs nothing; `batches` is left alone."""
+        """Does nothing, since nothing is fitted."""

@@ -1,9 +1,9 @@
-r"""A generator of plane waves: noise chooses their strength, and x is their sum.
+r"""A generator of plane waves: the noise determines their amplitudes, and x is their sum.
 
     x(p) = squash(sum_k a_k(z) cos(2 pi f_k . p) + b_k(z) sin(2 pi f_k . p))        f_k on a grid, p in [0, 1)^2
 
-A generator is told the type of the noise, the type to emit and the conditions (`modkit.kinds.Generator`).
-`CondEmbedding` makes one vector of what conditions there are without positions; tokens and maps are refused here.
+A generator takes the type of the noise, the type to emit and the conditions (`modkit.kinds.Generator`). `CondEmbedding`
+combines all conditions without positions into one vector; tokens and maps are refused.
 
 Shape letters: b batch, d width, c channels, k waves, h w spatial.
 """
@@ -21,7 +21,7 @@ __all__ = ["Waves"]
 
 
 class Waves(nn.Module):
-    """Images as sums of plane waves.
+    """Generates images as sums of plane waves.
 
     References:
         Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains (Tancik et al., 2020),
@@ -31,11 +31,11 @@ class Waves(nn.Module):
         z: Type of the noise.
         x: Type to emit: images.
         cond: Conditions without positions.
-        waves: Highest frequency along each side, in periods an image.
+        waves: Highest frequency along each side, in periods per image.
         width: Width of the hidden layer.
 
     Raises:
-        ValueError: If `x` is no image, `cond` has tokens or a map, or a number is below 1.
+        ValueError: If `x` is not an image type, `cond` has tokens or a map, or a number is below 1.
     """
 
     basis: Tensor
@@ -51,7 +51,7 @@ class Waves(nn.Module):
         self.x = x
         self.embedding = CondEmbedding(cond, width)
         self.hidden = nn.Linear(z.numel, width)
-        basis = _basis(waves, *x.shape[1:])
+        basis = _make_basis(waves, *x.shape[1:])
         self.strength = nn.Linear(width, x.shape[0] * len(basis))
         self.register_buffer("basis", basis, persistent=False)
 
@@ -62,8 +62,8 @@ class Waves(nn.Module):
         return squash(torch.einsum("bck,khw->bchw", strength, self.basis), self.x)
 
 
-def _basis(waves: int, height: int, width: int) -> Tensor:
-    """Cosines and sines of every pair of frequencies, `k h w`."""
+def _make_basis(waves: int, height: int, width: int) -> Tensor:
+    """Computes the cosines and sines of all pairs of frequencies, `k h w`."""
     frequencies = torch.cartesian_prod(torch.arange(waves + 1.0), torch.arange(-waves, waves + 1.0))
     rows, columns = torch.arange(height) / height, torch.arange(width) / width
     down, across = frequencies.T[:, :, None, None]

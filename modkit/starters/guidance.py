@@ -1,9 +1,9 @@
-r"""Guidance in an interval: classifier-free guidance where it helps, and the conditional denoiser elsewhere.
+r"""Guidance in an interval: classifier-free guidance at some times, the conditional denoiser at all others.
 
     x_0 = x_0_null + scale (x_0_cond - x_0_null)     low <= t <= high,    else x_0_cond
 
-A guidance is given the conditional denoiser and the unconditional one, and gives the one to sample with
-(`modkit.kinds.Guidance`). A denoiser maps (x_t, t) to its prediction of x_0; t is a number for the whole batch.
+A guidance takes the conditional and the unconditional denoiser and returns the denoiser to sample with
+(`modkit.kinds.Guidance`). A denoiser maps (x_t, t) to a prediction of x_0; t is one number for the whole batch.
 
 Shape letters: b batch.
 """
@@ -17,16 +17,16 @@ __all__ = ["Interval"]
 
 
 class Interval:
-    """Classifier-free guidance at some times only, which spares the others half of the evaluations.
+    """Applies classifier-free guidance at some times only, which halves the evaluations at all others.
 
     References:
         Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models
         (Kynkäänniemi et al., 2024), eq. 5, https://arxiv.org/abs/2404.07724
 
     Args:
-        scale: 1 is the conditional prediction, 0 the unconditional one.
-        low: The first time that is guided, 0 being clean.
-        high: The last one.
+        scale: Guidance scale; 1 gives the conditional prediction, 0 the unconditional one.
+        low: The lowest guided time; 0 is clean data.
+        high: The highest guided time.
 
     Raises:
         ValueError: If not 0 <= low < high <= 1.
@@ -38,7 +38,7 @@ class Interval:
         self.scale, self.low, self.high = scale, low, high
 
     def __call__(self, denoise_cond: Denoise, denoise_null: Denoise) -> Denoise:
-        """The guided denoiser."""
+        """Returns the guided denoiser."""
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
             cond = denoise_cond(x_t, t)

@@ -1,11 +1,13 @@
-r"""A Gaussian of a width that is given: how far from the data a decoder's mean may be.
+r"""A Gaussian likelihood with a fixed standard deviation around the decoder's output.
 
     nll = 1/2 sum (((x - out) / std)^2 + log (2 pi std^2))
 
-A likelihood says what the decoder must emit, and what the output says of x: `nll` in nats a sample, the mean, a draw
-(`modkit.kinds.Likelihood`). `constant` is what `nll` leaves out of -log p(x | z), in nats a value: here nothing.
+A likelihood states what the decoder must emit and defines p(x | z) by that output: `nll` in nats per sample, the mean
+and samples (`modkit.kinds.Likelihood`). `constant` is the term that `nll` omits from -log p(x | z), in nats per value;
+    here
+it is zero.
 
-Shape letters: b batch, as many other axes as x has.
+Shape letters: b batch; all other axes are those of x.
 """
 
 import math
@@ -14,13 +16,13 @@ from dataclasses import replace
 from torch import Tensor
 
 from modkit import Rng, TensorType
-from modkit.precision import widened
+from modkit.precision import widen
 
 __all__ = ["FixedGaussian"]
 
 
 class FixedGaussian:
-    """Gaussian of one fixed standard deviation, constants kept.
+    """A Gaussian with a fixed standard deviation, including all constants.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014), appendix C.2, https://arxiv.org/abs/1312.6114
@@ -43,18 +45,18 @@ class FixedGaussian:
         self.x, self.std = x, std
 
     def out(self, x: TensorType) -> TensorType:
-        """The mean, of x's shape and unbounded."""
+        """Returns the type that the decoder must emit: the mean, unbounded and of x's shape."""
         return replace(x, range=None)
 
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
-        """-log p(x | out) in nats, `b`."""
-        error = (widened(x) - widened(out)) / self.std
+        """Computes -log p(x | out) in nats, `b`."""
+        error = (widen(x) - widen(out)) / self.std
         return 0.5 * (error.square() + math.log(2 * math.pi * self.std**2)).flatten(1).sum(1)
 
     def mean(self, out: Tensor) -> Tensor:
-        """`out`, kept within x's range."""
+        """Returns the mean, clamped to x's range."""
         return out if self.x.range is None else out.clamp(*self.x.range)
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
-        """`out` with its noise."""
+        """Draws x, the mean plus noise."""
         return out + self.std * rng.normal("likelihood", out)

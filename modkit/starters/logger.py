@@ -1,7 +1,7 @@
-"""Losses as a table: a line a loss and logged step, in a file that any program reads.
+"""Losses as a table: one line per loss and step, in a CSV file.
 
-A logger is an object with any of the methods that `modkit.kinds.Logger` names; each is told the run, whose folder is
-`run.path`. It draws nothing, and a failing one is left out, so that it never stops a run.
+A logger has any of the methods of `modkit.kinds.Logger`; each gets the run, whose folder is `run.path`. A logger draws
+no random numbers. If it fails it is disabled, so that it never stops a run.
 """
 
 import csv
@@ -15,32 +15,32 @@ __all__ = ["Table"]
 class Table:
     """Writes `stage,step,loss,value` to a file in the run's folder.
 
-    A resumed run goes on where the file ends; the steps between the checkpoint and the interruption then stand in it
-    twice, with the same values.
+    A resumed run appends to the file; the steps between the checkpoint and the interruption then appear twice, with the
+    same values.
 
     References:
         RFC 4180 (Shafranovich, 2005), https://www.rfc-editor.org/rfc/rfc4180
 
     Args:
         file: Name of the file.
-        every: Losses are written each n-th step.
+        every: Losses are written every n-th step.
 
     Raises:
-        ValueError: If `every` is below 1, or `file` is more than a name.
+        ValueError: If `every` is below 1, or `file` is not a plain file name.
     """
 
     def __init__(self, *, file: str = "losses.csv", every: int = 1) -> None:
         if every < 1 or not file or "/" in file or "\\" in file:
-            raise ValueError(f"Table expects every >= 1 and a file's name, got {every} and {file!r}")
+            raise ValueError(f"Table expects every >= 1 and a plain file name, got {every} and {file!r}")
         self.file, self.every = file, every
 
     def run_started(self, run: Run) -> None:
-        """Begins the table, unless it is there."""
+        """Writes the header if the file does not exist."""
         if not (run.path / self.file).exists():
             self._write(run, [("stage", "step", "loss", "value")])
 
     def step_done(self, run: Run, stage: int, step: int, losses: Mapping[str, float]) -> None:
-        """Adds the losses of a step, each under `player/term`."""
+        """Appends the losses of a step, each named `player/term`."""
         if step % self.every == 0:
             self._write(run, [(stage, step, name, value) for name, value in losses.items()])
 

@@ -1,10 +1,10 @@
-r"""Perception prioritised weighting: the more noise, the more a mistake counts.
+r"""Perception prioritised weighting: errors at high noise levels count more.
 
     weight = 1 / (k + S)^gamma  on the error of eps,    S = (alpha_t / sigma_t)^2 the signal-to-noise ratio
 
-A loss weight multiplies the denoising loss, which is measured on whatever the network predicts
-(`modkit.kinds.LossWeight`). An error of eps is S times that of x_0, and `error_scale(t)` turns a weight on the error of
-x_0 into one on the network's own: so one formula serves every parametrization.
+A loss weight multiplies the denoising loss, which is the error of the network's own target (`modkit.kinds.LossWeight`).
+The squared error of eps is S times that of x_0, and `error_scale(t)` converts a weight of the error of x_0 into one of
+the network's error, so that one formula works for every parametrization.
 
 Shape letters: b batch.
 """
@@ -17,15 +17,15 @@ __all__ = ["P2"]
 
 
 class P2:
-    """Weighs down what is nearly clean.
+    """Gives less weight to samples with little noise.
 
     References:
         Perception Prioritized Training of Diffusion Models (Choi et al., 2022), eq. 8,
         https://arxiv.org/abs/2204.00227
 
     Args:
-        gamma: How much; 0 weighs all errors of eps alike.
-        k: Keeps the weight bounded where there is hardly any signal.
+        gamma: Strength of the weighting; 0 weighs all errors of eps equally.
+        k: Keeps the weight bounded when there is almost no signal.
 
     Raises:
         ValueError: If `gamma` is negative, or `k` is not positive.
@@ -40,7 +40,7 @@ class P2:
         self.gamma, self.k = gamma, k
 
     def __call__(self, t: Tensor) -> Tensor:
-        """The weight at `t`, `b`, float64."""
+        """Returns the weight at `t`, `b`, float64."""
         alpha_t, sigma_t = self.schedule.scales(t)
         snr = (alpha_t / sigma_t) ** 2
         return snr / (self.k + snr) ** self.gamma * self.parametrization.error_scale(t)

@@ -1,9 +1,9 @@
-r"""The transformer's learning rate: it rises linearly, then falls with the root of the step.
+r"""The transformer's learning rate schedule: a linear rise, then a decay with the square root of the step.
 
-    factor = min((k + 1) / w, sqrt(w / (k + 1)))        k the step from 0, w = warmup
+    factor = min((k + 1) / w, sqrt(w / (k + 1)))        k is the step from 0, w = warmup
 
-A schedule is given the optimizer and the number of the stage's steps, and behaves as torch's do
-(`modkit.kinds.LRSchedule`). A part may be a function that makes what its kind asks for, as here.
+A learning rate schedule takes the optimizer and the number of steps in the stage, and behaves like torch's schedulers
+(`modkit.kinds.LRSchedule`). A part may be a function that returns the object, as here.
 """
 
 import math
@@ -15,15 +15,15 @@ __all__ = ["inverse_sqrt"]
 
 
 def inverse_sqrt(optimizer: Optimizer, steps: int, *, warmup: int = 100) -> LRScheduler:
-    """Inverse square-root decay after a linear rise; the rate is at its full height at the rise's end.
+    """Makes a schedule with a linear rise and an inverse square root decay; the rate peaks at the end of the rise.
 
     References:
         Attention Is All You Need (Vaswani et al., 2017), eq. 3, https://arxiv.org/abs/1706.03762
 
     Args:
-        optimizer: Whose rates it sets.
-        steps: Length of the stage, of which the rate is no function.
-        warmup: Steps of the rise.
+        optimizer: The optimizer whose learning rates it sets.
+        steps: Length of the stage; the rate does not depend on it.
+        warmup: Number of steps of the rise.
 
     Raises:
         ValueError: If `warmup` is below 1.

@@ -1,9 +1,10 @@
-r"""How far the mean of the samples is from that of the data.
+r"""The distance between the mean of the samples and the mean of the data.
 
-    mean gap = |mean_i f(fake_i) - mean_i f(real_i)|        f the features
+    mean gap = |mean_i f(fake_i) - mean_i f(real_i)|        f are the features
 
-A metric says in `needs` what it is fed of the samples and in `sets` of which sets, and keeps a state that two processes
-can merge (`modkit.kinds.Metric`). A score carries what it depends on: the counts, the direction that is better.
+A metric states in `needs` which values it takes and in `sets` from which sets of samples. It keeps a state that
+processes can merge (`modkit.kinds.Metric`). A score records the counts that it depends on and which direction is
+better.
 
 Shape letters: b batch, d features.
 """
@@ -20,11 +21,11 @@ __all__ = ["MeanGap", "Sums"]
 
 
 class Sums(NamedTuple):
-    """What is kept of a set.
+    """The state for one set.
 
     Args:
         num: Number of samples.
-        total: Sum of their features, `d`, float64; `()` of none.
+        total: Sum of their features, `d`, float64; of shape `()` without samples.
     """
 
     num: int
@@ -32,10 +33,10 @@ class Sums(NamedTuple):
 
 
 class MeanGap:
-    """The distance between two means: blind to all else, but it needs few samples.
+    """Computes the distance between two means; it ignores all other differences but needs few samples.
 
     References:
-        A Kernel Two-Sample Test (Gretton et al., 2012), section 2.2, of a linear kernel,
+        A Kernel Two-Sample Test (Gretton et al., 2012), section 2.2, with a linear kernel,
         https://jmlr.org/papers/v13/gretton12a.html
     """
 
@@ -44,23 +45,23 @@ class MeanGap:
     better: Literal["lower", "higher"] | None = "lower"
 
     def init(self) -> dict[str, Sums]:
-        """No samples."""
+        """Returns the state without samples."""
         return {side: Sums(0, torch.zeros((), dtype=torch.float64)) for side in self.sets}
 
     def update(
         self, state: dict[str, Sums], set: str, values: Mapping[str, Tensor], indices: Tensor
     ) -> dict[str, Sums]:
-        """The state with more samples of a set: `features`, `b d`."""
+        """Adds samples of a set to the state: `features`, `b d`."""
         features = values["features"].double().cpu()
         more = Sums(len(features), features.sum(0))
-        return {**state, set: _added(state[set], more)}
+        return {**state, set: _add(state[set], more)}
 
     def merge(self, a: dict[str, Sums], b: dict[str, Sums]) -> dict[str, Sums]:
-        """The state of both."""
-        return {side: _added(a[side], b[side]) for side in self.sets}
+        """Merges two states."""
+        return {side: _add(a[side], b[side]) for side in self.sets}
 
     def result(self, state: dict[str, Sums], rng: Rng) -> dict[str, Score]:
-        """The score `mean gap`; draws nothing.
+        """Computes the score `mean gap`; draws nothing.
 
         Raises:
             ValueError: If a set has no samples.
@@ -73,5 +74,5 @@ class MeanGap:
         return {"mean gap": Score(gap, better=self.better, counts=counts)}
 
 
-def _added(a: Sums, b: Sums) -> Sums:
+def _add(a: Sums, b: Sums) -> Sums:
     return Sums(a.num + b.num, a.total + b.total)

@@ -1,12 +1,12 @@
-r"""A Gaussian: every value of x has a mean and a standard deviation of its own, found by gradient descent.
+r"""A Gaussian model: every value of x has its own mean and standard deviation, learned by gradient descent.
 
     -log p(x) = 1/2 sum (((x - mean) / std)^2 + log (2 pi std^2))
 
-A Model is a distribution over an event, and the game that trains it (`modkit.Model`): its players, each with the
-modules that it owns, and for each player named losses that are not weighted. This one models any continuous tensor,
-alone or as the prior of an autoencoder's latent.
+A Model is a distribution over an event, together with the game that trains it (`modkit.Model`): players that own
+modules, and named, unweighted losses for each player. This model fits any continuous tensor, alone or as the prior of
+an autoencoder's latent.
 
-Shape letters: b batch, as many other axes as x has.
+Shape letters: b batch; all other axes are those of x.
 """
 
 import math
@@ -17,21 +17,21 @@ from torch import Tensor, nn
 
 from modkit import Batch, Cond, CondType, Model, Player, Rng, Step, TensorType
 from modkit.models.model import check_draws
-from modkit.precision import widened
+from modkit.precision import widen
 
 __all__ = ["Gaussian"]
 
 
 class Gaussian(Model):
-    """Independent Gaussians, one for each value.
+    """Models each value by an independent Gaussian.
 
     References:
         Pattern Recognition and Machine Learning (Bishop, 2006), section 2.3.4
 
     Args:
-        x: Type of the data, continuous; where it has a range, samples are clamped to it.
-        cond: Conditions; there may be none.
-        std: The standard deviations to begin with.
+        x: Type of the data, continuous; samples are clamped to its range if it has one.
+        cond: Conditions; must be empty.
+        std: Initial standard deviation.
 
     Raises:
         ValueError: If `x` holds codes or is a hierarchy, there are conditions, or `std` is not positive.
@@ -49,11 +49,11 @@ class Gaussian(Model):
         self.density = _Density(x, std)
 
     def players(self) -> tuple[Player, ...]:
-        """`density`, which owns means and standard deviations."""
+        """Returns the only player, `density`, which owns the means and standard deviations."""
         return (Player("density", ("density",)),)
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """`nll`, a value: averaged over the batch, divided by the number of values."""
+        """Returns `nll`, averaged over the batch and the values."""
         return {"nll": -self.density(batch.tensor).mean() / self.single.numel}
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
@@ -62,14 +62,14 @@ class Gaussian(Model):
         return x if self.single.range is None else x.clamp(*self.single.range)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
-        """The log density itself, in nats, `b`; nothing is drawn."""
+        """Returns the exact log density in nats, `b`; nothing is drawn."""
         check_draws(self, num)
         log_p: Tensor = self.density(batch.tensor)
         return log_p
 
 
 class _Density(nn.Module):
-    """What is trained: a module of its own, since players own modules."""
+    """The trained parameters, in a module since players own modules."""
 
     def __init__(self, x: TensorType, std: float) -> None:
         super().__init__()
@@ -77,6 +77,6 @@ class _Density(nn.Module):
         self.log_std = nn.Parameter(torch.full(x.shape, math.log(std)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The log density of x in nats, `b`."""
-        error = widened(x - self.mean) * widened(-self.log_std).exp()
-        return -(0.5 * error.square() + widened(self.log_std) + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+        """Computes the log density of x in nats, `b`."""
+        error = widen(x - self.mean) * widen(-self.log_std).exp()
+        return -(0.5 * error.square() + widen(self.log_std) + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)

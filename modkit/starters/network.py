@@ -1,10 +1,10 @@
-r"""A denoiser of one hidden layer, gated by the conditions.
+r"""A denoiser with one hidden layer, gated by the conditions.
 
     out = W (silu(V x + a) * (1 + G e(cond))) + b
 
-A network maps x to `out` under conditions, the time among them; it is told the types of all three
-(`modkit.kinds.Network`). `CondEmbedding` makes one vector e of time, vector, noise and labels, those there are; tokens
-and maps are refused here. The last layer starts at zero, so that an untrained denoiser says nothing.
+A network maps x to `out` given conditions such as the time, and takes the types of all three (`modkit.kinds.Network`).
+`CondEmbedding` combines time, vector, noise and labels, if present, into one vector e; tokens and maps are refused. The
+last layer is initialised to zero, so that an untrained network outputs zero.
 
 Shape letters: b batch, d width.
 """
@@ -19,7 +19,7 @@ __all__ = ["Gated"]
 
 
 class Gated(nn.Module):
-    """One wide hidden layer over the flattened sample.
+    """A network with one wide hidden layer over the flattened sample.
 
     References:
         FiLM: Visual Reasoning with a General Conditioning Layer (Perez et al., 2018), eq. 2 without the shift,

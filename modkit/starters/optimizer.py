@@ -1,9 +1,9 @@
-r"""Lion: a step of one size for every parameter, along the sign of an average of gradients.
+r"""Lion: steps of equal size for all parameters, along the sign of an average of gradients.
 
     p -= lr (sign(b1 m + (1 - b1) g) + weight_decay p),    then  m = b2 m + (1 - b2) g
 
-An optimizer is given the parameters and behaves as torch's do: `step`, `zero_grad`, and a state that can be saved
-(`modkit.kinds.Optimizer`); torch's base class does all but the step.
+An optimizer takes the parameters and behaves like torch's optimizers: `step`, `zero_grad`, and a state that can be
+saved (`modkit.kinds.Optimizer`). torch's base class provides everything but the step.
 """
 
 from collections.abc import Iterable
@@ -15,16 +15,16 @@ __all__ = ["Lion"]
 
 
 class Lion(torch.optim.Optimizer):
-    """Lion, with the authors' defaults but for the rate.
+    """Lion, with the defaults of its authors except for the learning rate.
 
     References:
         Symbolic Discovery of Optimization Algorithms (Chen et al., 2023), algorithm 2, https://arxiv.org/abs/2302.06675
 
     Args:
-        parameters: What it moves.
-        lr: Learning rate, a third to a tenth of AdamW's.
-        betas: How much of the average is kept in the step, and from step to step, each in [0, 1).
-        weight_decay: Each step shrinks parameters by `lr * weight_decay`.
+        parameters: The parameters to optimize.
+        lr: Learning rate, a third to a tenth of a rate for AdamW.
+        betas: Weights of the average in the step and in its own update, each in [0, 1).
+        weight_decay: Each step shrinks the parameters by the factor `1 - lr * weight_decay`.
 
     Raises:
         ValueError: If a number is out of range.
@@ -35,7 +35,7 @@ class Lion(torch.optim.Optimizer):
         parameters: Iterable[nn.Parameter],
         *,
         lr: float = 3e-4,
-        betas: list[float] = [0.9, 0.99],  # noqa: B006 - plain data, never changed
+        betas: list[float] = [0.9, 0.99],  # noqa: B006 - plain data, never modified
         weight_decay: float = 0.0,
     ) -> None:
         if lr < 0 or weight_decay < 0 or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
@@ -45,7 +45,7 @@ class Lion(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Moves the parameters that have a gradient."""
+        """Updates the parameters that have a gradient."""
         for group in self.param_groups:
             first, second = group["betas"]
             for parameter in group["params"]:

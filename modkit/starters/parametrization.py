@@ -1,10 +1,11 @@
-r"""The network predicts the straight way from data to noise, as rectified flow does, on any schedule.
+r"""The network predicts the straight path from data to noise, as in rectified flow, for any schedule.
 
     target = eps - x_0
     x_t = alpha_t x_0 + sigma_t eps   =>   x_0 = (x_t - sigma_t out) / (alpha_t + sigma_t)
 
-A parametrization says what the network is asked for and what its answer says of x_0 (`modkit.kinds.Parametrization`).
-`Affine` does so for every target that is a weighted sum of x_0 and eps; it wants the two pairs of weights, in float64.
+A parametrization defines the target of the network and how its output gives x_0 (`modkit.kinds.Parametrization`).
+`Affine` handles targets that are weighted sums of x_0 and eps; a subclass provides the two pairs of weights, in
+float64.
 
 Shape letters: b batch.
 """
@@ -25,13 +26,13 @@ class Flow(Affine):
         https://arxiv.org/abs/2209.03003
     """
 
-    def target(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of x_0 and eps in the target, `b`."""
+    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the weights of x_0 and eps in the target, `b`."""
         one = torch.ones_like(t, dtype=torch.float64)
         return -one, one
 
-    def prediction(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of x_t and of the network's output in x_0, `b`."""
+    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the weights of x_t and of the network's output in x_0, `b`."""
         alpha_t, sigma_t = self.schedule.scales(t)
         total = alpha_t + sigma_t
         return 1 / total, -sigma_t / total

@@ -1,10 +1,10 @@
-r"""A bag of codes: each position sees which codes came before it, how often, and where it stands.
+r"""A bag of codes: each position sees which codes occur before it and how often, and its own position.
 
     logits_i = W silu(V (mean of E[c_j]) + p_i + e(cond)) + b        over j < i if causal, else over all j
 
-A prior-network gives the logits of every position of a code map; positions are numbered in raster order
-(`modkit.kinds.PriorNetwork`). Causal, logits i depend on codes before i alone, and `step` gives those of one position
-after another, with a cache in place of the codes. Not causal, the code k, one past the last, is the mask.
+A prior-network computes the logits of every position of a code map, in raster order (`modkit.kinds.PriorNetwork`). If
+it is causal, logits i depend only on the codes before i, and `step` computes them one position at a time, with a cache
+in place of the codes. If it is not, the code k, one past the last, is the mask.
 
 Shape letters: b batch, n positions, k classes, d width.
 """
@@ -20,7 +20,7 @@ __all__ = ["Bag"]
 
 
 class Bag(nn.Module):
-    """Logits from the mean of the known codes' vectors.
+    """Computes logits from the mean of the embeddings of the known codes.
 
     References:
         Efficient Estimation of Word Representations in Vector Space (Mikolov et al., 2013), section 3.1,
@@ -29,8 +29,8 @@ class Bag(nn.Module):
     Args:
         codes: Type of the codes.
         cond: Conditions without positions.
-        causal: Whether a position sees only those before it.
-        width: Width of a code's vector and of the hidden layer.
+        causal: Whether a position sees only the positions before it.
+        width: Width of the embeddings and of the hidden layer.
 
     Raises:
         ValueError: If `codes` are continuous, `cond` has tokens or a map, or `width` is below 1.
@@ -50,7 +50,7 @@ class Bag(nn.Module):
         self.out = nn.Linear(width, codes.classes)
 
     def forward(self, codes: Tensor, cond: Cond) -> Tensor:
-        """Logits `b n k` of `codes`, `b h w`, int64."""
+        """Returns the logits `b n k` of `codes`, `b h w`, int64."""
         tokens = self.codes(codes.flatten(1))
         if self.causal:
             before = F.pad(tokens.cumsum(1)[:, :-1], (0, 0, 1, 0))
@@ -58,15 +58,15 @@ class Bag(nn.Module):
             mean = before / counts[:, None].to(tokens.dtype)
         else:
             mean = tokens.mean(1, keepdim=True)
-        return self._logits(mean, self.positions, cond)
+        return self._compute_logits(mean, self.positions, cond)
 
     def step(self, previous: Tensor, i: int, cond: Cond, cache: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits of position i, `b k`, and the sum of the vectors of codes before it, `b d`, to go on with."""
+        """Returns the logits of position i, `b k`, and the next cache: the sum of earlier embeddings, `b d`."""
         token = self.codes(previous)
         total = torch.zeros_like(token) if cache is None else cache + token
-        return self._logits((total / max(i, 1))[:, None], self.positions[i : i + 1], cond)[:, 0], total
+        return self._compute_logits((total / max(i, 1))[:, None], self.positions[i : i + 1], cond)[:, 0], total
 
-    def _logits(self, mean: Tensor, positions: Tensor, cond: Cond) -> Tensor:
+    def _compute_logits(self, mean: Tensor, positions: Tensor, cond: Cond) -> Tensor:
         h = self.mixed(mean) + positions + self.embedding(cond, mean[:, 0])[:, None]
         logits: Tensor = self.out(F.silu(h))
         return logits

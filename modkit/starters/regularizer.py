@@ -1,9 +1,10 @@
-r"""A critic that is steeper than one pays for it.
+r"""A penalty on a critic whose slope exceeds one.
 
     penalty = weight E max(0, |grad_x D(x)| - 1)^2
 
-A regularizer is given a critic with its conditions bound, and real x (`modkit.kinds.Regularizer`). It differentiates x
-only, with `create_graph=True`, since the penalty is differentiated once more, with respect to the critic's parameters.
+A regularizer takes a critic, real samples x and their conditions (`modkit.kinds.Regularizer`). It differentiates with
+respect to x, with `create_graph=True`, since the penalty is differentiated again with respect to the critic's
+parameters.
 
 Shape letters: b batch.
 """
@@ -18,7 +19,7 @@ __all__ = ["Lipschitz"]
 
 
 class Lipschitz:
-    """A one-sided penalty on the norm of the critic's gradient at real samples.
+    """Penalizes gradient norms of the critic above one at real samples.
 
     References:
         On the Regularization of Wasserstein GANs (Petzka et al., 2018), eq. 8, https://arxiv.org/abs/1709.08894
@@ -36,7 +37,7 @@ class Lipschitz:
         self.weight = weight
 
     def __call__(self, discriminator: Critic, x: Tensor, cond: Cond) -> Tensor:
-        """The penalty at `x`, `b ...`, a scalar."""
+        """Returns the penalty at `x`, `b ...`, a scalar."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(discriminator(x, cond).sum(), x, create_graph=True)

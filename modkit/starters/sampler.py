@@ -1,10 +1,10 @@
 r"""Euler's method on the probability flow, from noise to data.
 
     x_t = alpha_t x_0 + sigma_t eps
-    x_s = alpha_s x_0 + sigma_s eps        s < t, with the x_0 that the network predicts and the eps that it leaves
+    x_s = alpha_s x_0 + sigma_s eps        s < t, with the predicted x_0 and the eps that follows from it
 
-A sampler is told the schedule and the type of a sample, then asked for `times` and `start`, and for a `step` between
-each two times (`modkit.kinds.Sampler`). `GridSampler` does all but the step.
+A sampler takes the schedule and the type of a sample. It provides the `times`, the `start` and the `step` from one time
+to the next (`modkit.kinds.Sampler`). `GridSampler` implements everything but the step.
 
 Shape letters: b batch.
 """
@@ -19,7 +19,7 @@ __all__ = ["Euler"]
 
 
 class Euler(GridSampler):
-    """Euler's method on the probability flow: one evaluation of the network a step, and no noise.
+    """Euler's method on the probability flow: one network evaluation per step, and no added noise.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), algorithm 1,
@@ -36,7 +36,7 @@ class Euler(GridSampler):
         super().__init__(schedule, x, space_noise_levels(self, schedule, steps))
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
-        """x_s from x_t, `b ...`, s < t; at the last step s is 0 and the result the predicted x_0."""
+        """Computes x_s from x_t, `b ...`, s < t; the last step has s = 0 and returns the predicted x_0."""
         alpha_t, sigma_t = self.scales(t)
         alpha_s, sigma_s = self.scales(s)
         x_0 = self.predict(denoise, x_t, t).x_0

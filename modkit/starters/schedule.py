@@ -1,8 +1,8 @@
-r"""A rotation from data to noise: signal and noise are the cosine and the sine of an angle that grows evenly.
+r"""A rotation from data to noise: signal and noise are the cosine and the sine of an angle that grows linearly.
 
     alpha_t = cos(theta t),  sigma_t = sin(theta t),  sigma_t / alpha_t = tan(theta t),  theta = arctan(sigma_max)
 
-A schedule says how much signal and noise x_t holds, and which time a noise level has; both in float64
+A schedule defines the scales of signal and noise in x_t, and the time of a noise level, both in float64
 (`modkit.kinds.Schedule`). At t = 0 there is no noise.
 """
 
@@ -15,7 +15,7 @@ __all__ = ["Rotation"]
 
 
 class Rotation:
-    """A rotation at an even speed, without a table.
+    """A rotation at constant speed, without a table.
 
     References:
         Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models (Lu and Song, 2024), section 3.1,
@@ -36,10 +36,10 @@ class Rotation:
         self.theta = math.atan(sigma_max)
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`(alpha_t, sigma_t)` at `t` in [0, 1], of any shape and on any device."""
+        """Returns `(alpha_t, sigma_t)` at `t` in [0, 1], of any shape and on any device."""
         angle = t.to(torch.float64) * self.theta
         return torch.cos(angle), torch.sin(angle)
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The t at which the noise level is `sigma`."""
+        """Returns the time t at which the noise level is `sigma`."""
         return torch.atan(sigma.to(torch.float64)) / self.theta

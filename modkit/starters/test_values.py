@@ -1,4 +1,4 @@
-"""Values of the parts. A test is copied with the part that it builds, under those imports that it uses."""
+"""Values of the parts. Each test is copied with the part that it builds and the imports that it uses."""
 
 import csv
 import math
@@ -43,7 +43,7 @@ from modkit.starters.weight import Cyclic
 
 
 def test_its_bound_is_its_log_density() -> None:
-    """As torch.distributions has it."""
+    """It agrees with torch.distributions."""
     model = Gaussian(TensorType((2, 3)), CondType(), std=0.5)
     x = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
     expected = Normal(0.0, 0.5).log_prob(x).flatten(1).sum(1)  # type: ignore[no-untyped-call]
@@ -51,7 +51,7 @@ def test_its_bound_is_its_log_density() -> None:
 
 
 def test_its_samples_have_its_moments() -> None:
-    """To four standard errors, of 10,000."""
+    """To four standard errors of 10,000 values."""
     model = Gaussian(TensorType((100,)), CondType(), std=0.5)
     with torch.no_grad():
         model.density.mean.fill_(2.0)
@@ -72,7 +72,7 @@ def test_a_patch_is_mapped_linearly() -> None:
 
 
 def test_its_kl_is_that_of_the_two_gaussians() -> None:
-    """As torch.distributions has it, summed over a sample."""
+    """It agrees with torch.distributions, summed over a sample."""
     h = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
     values, kl, losses = FixedWidth(TensorType((4, 2, 2)), std=0.4)(h, None)
     expected = kl_divergence(Normal(h, 0.4), Normal(0.0, 1.0)).flatten(1).sum(1)
@@ -95,17 +95,17 @@ def test_a_position_makes_its_own_patch() -> None:
     assert 0 <= float(after.min()) <= float(after.max()) <= 1
 
 
-def test_its_nll_is_the_gaussian_s() -> None:
-    """As torch.distributions has it, summed over a sample."""
+def test_its_nll_is_that_of_the_gaussian() -> None:
+    """It agrees with torch.distributions, summed over a sample."""
     x, out = torch.randn(2, 3, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = -Normal(out, 0.2).log_prob(x).flatten(1).sum(1)  # type: ignore[no-untyped-call]
     torch.testing.assert_close(FixedGaussian(TensorType((1, 4, 4)), std=0.2).nll(out, x), expected)
 
 
 def test_its_draws_are_as_wide_as_it_says() -> None:
-    """To four standard errors, of 10,000."""
-    sample = FixedGaussian(TensorType((100,)), std=0.2).sample(torch.zeros(100, 100), Rng(0))
-    assert abs(float(sample.std()) - 0.2) < 4 * 0.2 / (2 * 10_000) ** 0.5
+    """To four standard errors of 10,000 values."""
+    x = FixedGaussian(TensorType((100,)), std=0.2).sample(torch.zeros(100, 100), Rng(0))
+    assert abs(float(x.std()) - 0.2) < 4 * 0.2 / (2 * 10_000) ** 0.5
 
 
 def test_one_strength_is_one_wave() -> None:
@@ -120,8 +120,8 @@ def test_one_strength_is_one_wave() -> None:
     torch.testing.assert_close(generator(torch.ones(1, 2), Cond())[0, 0], expected)
 
 
-def test_its_logits_are_a_mixture_s() -> None:
-    """Up to constants the log density of an even mixture, as torch.distributions has it."""
+def test_its_logits_are_those_of_a_mixture() -> None:
+    """Up to constants they are the log density of an even mixture, as in torch.distributions."""
     critic = Prototypes(TensorType((3,)), CondType(), num=4, width=2)
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     normal = torch.distributions.MultivariateNormal(critic.prototypes, torch.eye(2))
@@ -131,7 +131,7 @@ def test_its_logits_are_a_mixture_s() -> None:
     torch.testing.assert_close(logits - logits[0], density - density[0])
 
 
-def test_it_says_nothing_at_first_and_what_its_equation_says_then() -> None:
+def test_it_is_zero_at_first_and_then_follows_its_equation() -> None:
     """Zero when new; with the gate's layer at zero, a network of one hidden layer."""
     network = Gated(TensorType((2, 3)), TensorType((2, 3)), CondType(time=True), width=8)
     x, cond = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0)), Cond(time=torch.rand(4))
@@ -156,8 +156,8 @@ def test_a_position_sees_the_codes_before_it_in_any_order() -> None:
     assert not torch.allclose(one[4], other[4])
 
 
-def test_it_draws_from_what_is_likely_enough() -> None:
-    """Of probabilities .6, .3 and .1 at min_p 1/4 the last is cut, and the others stay two to one."""
+def test_it_draws_only_codes_that_are_likely_enough() -> None:
+    """With min_p 1/4 the last of the probabilities .6, .3 and .1 is cut; the others stay two to one."""
     probabilities = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
 
     def predict(codes: Tensor, i: int | None) -> Tensor:
@@ -169,7 +169,7 @@ def test_it_draws_from_what_is_likely_enough() -> None:
 
 
 def test_it_rotates_from_data_to_the_highest_noise_level() -> None:
-    """The variance is preserved, the noise level at 1 is `sigma_max`, and half the angle halves its tangent's angle."""
+    """The variance is preserved, the noise level at 1 is `sigma_max`, and at 1/2 that of half the angle."""
     alpha, sigma = Rotation(sigma_max=80.0).scales(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
     level = sigma / alpha
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(alpha))
@@ -184,14 +184,14 @@ def test_their_logits_are_normal() -> None:
     assert abs(float(logits.std()) - 0.8) < 4 * 0.8 / (2 * 20_000) ** 0.5
 
 
-def test_none_is_before_a_table_s_first() -> None:
-    """A table of 4 begins at 1/4."""
+def test_no_time_is_before_the_first_of_a_table() -> None:
+    """A table of 4 times begins at 1/4."""
     times = LogitNormal(Cosine(num=4), mean=-2.0)(1000, Rng(0))
     assert float(times.min()) == 0.25
 
 
 def test_the_true_target_gives_x_0_back_and_costs_nothing() -> None:
-    """Of out = eps - x_0, at several times."""
+    """Checked for out = eps - x_0 at several times."""
     schedule, generator = Cosine(), torch.Generator().manual_seed(0)
     x_0, eps = torch.randn(2, 3, 5, dtype=torch.float64, generator=generator)
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
@@ -202,7 +202,7 @@ def test_the_true_target_gives_x_0_back_and_costs_nothing() -> None:
     torch.testing.assert_close(flow.losses(eps - x_0, x_0, eps, x_t, t)["denoising"], torch.zeros_like(t))
 
 
-def test_it_is_the_paper_s_on_eps_and_the_same_error_on_x_0() -> None:
+def test_it_is_that_of_the_paper_on_eps_and_equivalent_on_x_0() -> None:
     """1 / (1 + S)^gamma of eps; S times that of x_0."""
     schedule, t = Cosine(), torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     alpha, sigma = schedule.scales(t)
@@ -212,7 +212,7 @@ def test_it_is_the_paper_s_on_eps_and_the_same_error_on_x_0() -> None:
 
 
 def test_gaussian_data_are_reached_along_the_exact_flow() -> None:
-    """Of N(0, std^2) the denoiser is known, and the flow only scales: x_0 = x_t std / sqrt(alpha^2 std^2 + sigma^2)."""
+    """For N(0, std^2) the denoiser is known and the flow only scales: x_0 = x_t std / sqrt(alpha^2 std^2 + sigma^2)."""
     schedule, std = Cosine(), 0.5
 
     def denoise(x_t: Tensor, t: Tensor) -> Denoised:
@@ -229,7 +229,7 @@ def test_gaussian_data_are_reached_along_the_exact_flow() -> None:
 
 @pytest.mark.parametrize(("t", "expected"), [(0.1, 1.0), (0.5, 3.0 * 1.0 - 2.0 * 0.5), (0.9, 1.0)])
 def test_it_guides_within_the_interval_alone(t: float, expected: float) -> None:
-    """Of predictions 1 and 1/2 at scale 3."""
+    """Checked for the predictions 1 and 1/2 at scale 3."""
 
     def predicting(value: float) -> object:
         return lambda x_t, t: Denoised(torch.full_like(x_t, value))
@@ -240,7 +240,7 @@ def test_it_guides_within_the_interval_alone(t: float, expected: float) -> None:
 
 
 def test_a_label_is_a_one_and_none_is_zero() -> None:
-    """And of 4000 labels a quarter is left out, to four standard errors."""
+    """Of 4000 labels a quarter is dropped, to four standard errors."""
     conditioner = OneHot({"labels": TensorType((), classes=3)}, drop=0.25)
     labels = torch.tensor([0, 2])
     expected = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
@@ -251,7 +251,7 @@ def test_a_label_is_a_one_and_none_is_zero() -> None:
 
 
 def test_labels_are_drawn_as_they_come() -> None:
-    """Of data with two labels, evenly."""
+    """For data with two labels, each is drawn equally often."""
     conditioner = OneHot({"labels": TensorType((), classes=3)})
     conditioner.prepare([Batch(torch.zeros(4, 1), {"labels": torch.tensor([0, 2, 2, 0])})])
     drawn = conditioner.draw(4000, Rng(0))["labels"]
@@ -260,7 +260,7 @@ def test_labels_are_drawn_as_they_come() -> None:
 
 
 def test_they_are_half_the_squared_distances() -> None:
-    """By hand, of two logits a side."""
+    """Computed by hand, for two logits on each side."""
     game = LeastSquares()
     real, fake = torch.tensor([1.0, 3.0]), torch.tensor([0.0, -1.0])
     assert float(game.generator(fake)) == (1 + 4) / 2 / 2
@@ -283,7 +283,7 @@ def test_a_linear_critic_pays_by_its_slope() -> None:
 
 
 def test_it_rises_stays_and_begins_again() -> None:
-    """Of a period of 8 steps, half of which it rises."""
+    """Checked for a period of 8 steps, with a rise over half of it."""
     weight = Cyclic(value=2.0, period=8, rise=0.5)
     assert [weight(step, {}, None) for step in range(10)] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0, 0.0, 0.5]
 
@@ -300,13 +300,13 @@ def test_points_lie_on_every_second_square_evenly() -> None:
 
 
 def test_a_sample_is_the_same_in_any_batch() -> None:
-    """Asked for alone or among others, in another order."""
+    """It does not depend on the other indices or their order."""
     data = Checkerboard(num=10)
     assert torch.equal(data.read("train", [7, 3], Rng(0)).tensor[1], data.read("train", [3], Rng(1)).tensor[0])
 
 
 def test_what_is_hidden_is_the_middle_and_the_rest_stays() -> None:
-    """In all channels at once, at the rate that it is told, to four standard errors of 10,000."""
+    """In all channels at once, at the given rate, to four standard errors of 10,000."""
     x = torch.rand(100, 3, 10, 10, generator=torch.Generator().manual_seed(0))
     fields = LostPixels(TensorType((3, 10, 10), range=(0.0, 1.0)), rate=0.3)(x, Rng(0))
     hidden = fields["mask"].bool().expand_as(x)
@@ -355,7 +355,7 @@ def test_weights_decay() -> None:
 
 
 def test_the_rate_rises_and_then_falls_with_the_root() -> None:
-    """Of a rise of 4 steps: a quarter, a half, three quarters, all; at step 16 a half."""
+    """With a rise of 4 steps: a quarter, a half, three quarters, all; at step 16 a half."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
     schedule, rates = inverse_sqrt(optimizer, 20, warmup=4), []
     for _ in range(16):
@@ -367,7 +367,7 @@ def test_the_rate_rises_and_then_falls_with_the_root() -> None:
 
 
 def test_every_second_step_is_in_the_table(tmp_path: Path) -> None:
-    """Under its header, which stands there once though the run is resumed."""
+    """The header is written once, even if the run is resumed."""
     run = Run.create(tmp_path / "run", Spec(name="tiny", model=use("gan")), {})
     table = Table(every=2)
     for steps in ((0, 1), (2,)):
@@ -383,8 +383,8 @@ def test_every_second_step_is_in_the_table(tmp_path: Path) -> None:
     ]
 
 
-def test_a_gradient_that_is_not_finite_moves_nothing_and_not_for_ever() -> None:
-    """A finite one moves; the second NaN in a row is one too many; one between them would do."""
+def test_steps_without_a_finite_gradient_are_skipped_but_not_forever() -> None:
+    """A finite gradient resets the count; the second NaN in a row raises."""
     p = nn.Parameter(torch.tensor([1.0]))
     optimizer, engine = torch.optim.SGD([p], lr=1.0), Careful("cpu", most=1)
     for gradient, place in ((1.0, 0.0), (torch.nan, 0.0), (1.0, -1.0), (torch.inf, -1.0)):
@@ -393,5 +393,5 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_not_for_ever() -> None:
         assert p.item() == place
         assert p.grad is None
     p.grad = torch.tensor([torch.nan])
-    with pytest.raises(ValueError, match="in one of 2 steps, got none"):
+    with pytest.raises(ValueError, match="at most 1 consecutive steps without a finite gradient, got 2"):
         engine.step(optimizer, None)

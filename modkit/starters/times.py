@@ -1,9 +1,9 @@
-r"""Logit-normal times: training spends itself on the middle, where there is most to learn.
+r"""Logit-normal time sampling: training focuses on intermediate noise levels.
 
     t = sigmoid(mean + std n),    n ~ N(0, 1)
 
-Whoever trains a denoiser asks for `num` times in (0, 1], float64 (`modkit.kinds.Times`). Draws come from the rng that
-is given, by name, so that sample i of a batch has the same time however the batch is split.
+Time sampling draws `num` times in (0, 1], float64, for training a denoiser (`modkit.kinds.Times`). Draws come from the
+given rng by name, so that sample i of a batch has the same time however the batch is split.
 
 Shape letters: b batch.
 """
@@ -18,7 +18,7 @@ __all__ = ["LogitNormal"]
 
 
 class LogitNormal:
-    """Times whose logit is normal; on a table, none is before its first.
+    """Draws times whose logits are normal; for a schedule with a table, not before its first time.
 
     References:
         Scaling Rectified Flow Transformers for High-Resolution Image Synthesis (Esser et al., 2024), section 3.1,
@@ -26,7 +26,7 @@ class LogitNormal:
 
     Args:
         mean: Mean of the logit; below 0 favours little noise.
-        std: Its standard deviation.
+        std: Standard deviation of the logit.
 
     Raises:
         ValueError: If `std` is not positive.
@@ -39,6 +39,6 @@ class LogitNormal:
         self.first = 1 / schedule.num if schedule.num is not None else 0.0
 
     def __call__(self, num: int, rng: Rng) -> Tensor:
-        """`num` times, `b`, float64."""
+        """Draws `num` times, `b`, float64."""
         normal = rng.normal("time", torch.empty(num, dtype=torch.float64))
         return torch.sigmoid(self.mean + self.std * normal).clamp(self.first, 1)

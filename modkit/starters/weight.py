@@ -1,9 +1,9 @@
-r"""A weight that rises from nothing and falls back to it, again and again.
+r"""A weight that rises from zero in each of many periods.
 
     weight = value min(1, u / rise),    u = (step mod period) / period
 
-A weight multiplies a loss term; it is told the term's name when it is built, and at each step the losses and the
-parameter that makes the player's output, for weights that look at gradients (`modkit.kinds.Weight`).
+A weight multiplies a loss term. At each step it gets the losses and the parameter that computes the player's output,
+for weights that depend on gradients (`modkit.kinds.Weight`).
 """
 
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ __all__ = ["Cyclic"]
 
 
 class Cyclic:
-    """Rises over a part of each period and stays: cyclical annealing of a KL term.
+    """Rises during a part of each period, then stays constant: cyclical annealing of a KL term.
 
     References:
         Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing (Fu et al., 2019), eq. 6 and 7,
         https://arxiv.org/abs/1903.10145
 
     Args:
-        value: The weight once it has risen.
-        period: Steps from one start to the next.
-        rise: Part of a period that it takes to rise, in (0, 1].
+        value: The weight after the rise.
+        period: Number of steps in a period.
+        rise: Fraction of a period that the rise takes, in (0, 1].
 
     Raises:
         ValueError: If `period` is below 1 or `rise` out of range.
@@ -35,5 +35,5 @@ class Cyclic:
         self.value, self.period, self.rise = value, period, rise
 
     def __call__(self, step: int, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:
-        """The weight at `step`."""
+        """Returns the weight at `step`."""
         return self.value * min(1.0, step % self.period / self.period / self.rise)

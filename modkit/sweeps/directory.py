@@ -1,11 +1,11 @@
-"""A sweep's directory: what was asked, and which process holds it.
+"""A sweep's directory: what the sweep consists of, and which process holds it.
 
-    sweep.json          the trials, the frozen spec of each run, the cap on steps, how runs are evaluated
+    sweep.json          the trials, the resolved spec of each run, the cap on steps, the options of evaluations
     specs/NAME.yaml     the same specs, for the processes that train
     runs/NAME/          the runs with their reports, see `modkit.runs.run`
 
-Nothing here says what is done: the runs and their reports do. Every file appears whole or not at all, `sweep.json`
-before all others.
+The progress of a sweep is read from its runs and their reports; it is not stored separately. All files are written
+atomically, `sweep.json` first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modkit.building.difference import compare_trees
+from modkit.building.difference import compare_pair
 from modkit.progress import Progress
 from modkit.runs.files import replace_file
 from modkit.specs.spec import Spec
@@ -27,27 +27,27 @@ from modkit.specs.spec import Spec
 __all__ = ["FORMAT", "hold", "record"]
 
 FORMAT = 2
-"""Of `sweep.json`; directories of format 1 also held a record of progress."""
+"""The format of `sweep.json`; directories of format 1 also held a record of progress."""
 
 _SWEEP = "sweep.json"
 _LOCK = ".lock"
 _TEMPORARY = re.compile(r"\..+\.tmp-[0-9]+")
-_LISTED = 5  # differences in an error
+_LISTED = 5  # maximum number of differences in a message
 
 
 @contextmanager
 def hold(path: Path, progress: Progress) -> Iterator[int]:
-    """Makes a sweep's directory and holds it; yields the descriptor of a lock.
+    """Creates a sweep's directory and holds it; yields the file descriptor of a lock.
 
-    Processes that inherit the descriptor hold the directory, too: where a sweep was killed but its training still
-    runs, the next sweep waits for that.
+    Processes that inherit the descriptor hold the directory too: if a sweep was killed while its training still runs,
+    the next sweep waits for the training to end.
 
     Args:
         path: The directory.
-        progress: Shows that there is something to wait for.
+        progress: Shows that the sweep is waiting.
 
     Raises:
-        ValueError: If it is a file, or holds anything but a sweep.
+        ValueError: If the path is a file, or the directory holds anything other than a sweep.
     """
     if path.exists() and not path.is_dir():
         raise ValueError(f"a sweep expects a directory, got the file {path}")
@@ -61,32 +61,32 @@ def hold(path: Path, progress: Progress) -> Iterator[int]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress.note(f"waiting for a process that another sweep has started in {path}")
+            progress.note(f"waiting for a process that another sweep started in {path}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
     finally:
         os.close(lock)
 
 
-def record(path: Path, asked: Mapping[str, Any]) -> None:
-    """Writes what is asked of a sweep into the directory that it holds.
+def record(path: Path, description: Mapping[str, Any]) -> None:
+    """Writes the description of a sweep into its directory.
 
     Args:
         path: The directory.
-        asked: `format`, `steps`, `evaluation`, `runs` (specs by name) and `trials`, as plain data.
+        description: `format`, `steps`, `evaluation`, `runs` (specs by name) and `trials`, as plain data.
 
     Raises:
-        ValueError: If the directory holds a sweep with another spec or cap, with trials that this one lacks, or of
+        ValueError: If the directory holds a sweep with another spec or cap, with trials that this sweep lacks, or from
             another version of modkit.
     """
     if (path / _SWEEP).exists():
-        _check_same(path, asked)
-    _write(path / _SWEEP, json.dumps(asked, indent=1))  # before anything else: it marks the directory as a sweep
+        _check_same(path, description)
+    _write(path / _SWEEP, json.dumps(description, indent=1))  # first, since it marks the directory as a sweep
     for folder in (path, path / "specs", *path.glob("runs/*"), *path.glob("runs/*/evaluations")):
         folder.mkdir(exist_ok=True)
         for entry in [found for found in folder.iterdir() if _TEMPORARY.fullmatch(found.name)]:
-            entry.unlink()  # of a process that was killed: no other is at work
-    for name, text in asked["runs"].items():
+            entry.unlink()  # left by a process that was killed
+    for name, text in description["runs"].items():
         _write(path / "specs" / f"{name}.yaml", text)
 
 
@@ -95,36 +95,36 @@ def _write(path: Path, text: str) -> None:
         replace_file(path, text.encode())
 
 
-def _check_same(path: Path, asked: Mapping[str, Any]) -> None:
+def _check_same(path: Path, description: Mapping[str, Any]) -> None:
     file = path / _SWEEP
     try:
         before = json.loads(file.read_bytes())
         version = before["format"]
         if version == FORMAT:
-            differences = list(dict.fromkeys(_differences(before, asked)))
+            differences = list(dict.fromkeys(_describe_differences(before, description)))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged: {error!r}") from error
     if version != FORMAT:
         raise ValueError(
-            f"{file} has format {version}, expected {FORMAT}: another version of modkit started this sweep and has to "
-            "finish it; choose another directory by --out"
+            f"{file} has format {version}, expected {FORMAT}: this sweep was started by another version of modkit and "
+            "has to be finished by it; choose another directory with --out"
         )
     if differences:
-        raise ValueError(f"{path} holds another sweep: {', '.join(differences)}; choose another directory by --out")
+        raise ValueError(f"{path} holds another sweep: {', '.join(differences)}; choose another directory with --out")
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What keeps a sweep from continuing one that was asked before; more trials do not."""
+def _describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Describes why a sweep cannot continue an earlier one; additional trials are no obstacle."""
     if before["steps"] != now["steps"]:
-        yield f"steps were {before['steps']}, are {now['steps']}"
+        yield f"steps were {before['steps']}, now {now['steps']}"
     gone = [trial["label"] for trial in before["trials"] if trial not in now["trials"]]
     if gone:
         more = f" and {len(gone) - _LISTED} more" if len(gone) > _LISTED else ""
-        yield f"these axes do not give its {'; '.join(gone[:_LISTED])}{more}"
+        yield f"these axes lack its trials {'; '.join(gone[:_LISTED])}{more}"
     for name, text in before["runs"].items():
         if now["runs"].get(name, text) != text:
-            found = compare_trees(Spec.from_yaml(text).tree, Spec.from_yaml(now["runs"][name]).tree)
-            listed = [f"{one.path} was {one.a}, is {one.b}" for one in found[:_LISTED]]
+            found = compare_pair(Spec.from_yaml(text).tree, Spec.from_yaml(now["runs"][name]).tree)
+            listed = [f"{one.path} was {one.a}, now {one.b}" for one in found[:_LISTED]]
             yield from listed or [f"{name} had another spec"]
             if len(found) > _LISTED:
                 yield f"and {len(found) - _LISTED} more"

@@ -1,11 +1,11 @@
-"""A sweep: a spec over the product of some axes, each run and each evaluation in a process of its own.
+"""A sweep: trains and evaluates a spec for all combinations of values, each run and evaluation in its own process.
 
     sweep("spec.yaml", ["model.sampler=ddim,heun", "seed=0,1,2"], "sweeps/samplers")
 
-trains three runs, evaluates each with both samplers and writes `comparison.html` beside them. Started again after a
-kill it continues: what is done is read from the runs and their reports, so a finished run is kept, an unfinished one
-resumed, an evaluation made once. What fails is reported, and tried again at the next start; the other trials go on.
-The directory's layout is that of `modkit.sweeps.directory`.
+trains three runs, evaluates each with both samplers and writes `comparison.html` into the same directory. A sweep that
+was killed continues when it is started again: it keeps finished runs and their evaluations and resumes unfinished runs.
+Failures are reported and retried at the next start; the other trials continue. `modkit.sweeps.directory` describes the
+files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
-from modkit.evaluation.report import Report, evaluate_options, report_path
+from modkit.evaluation.report import Report, format_options, locate_report
 from modkit.progress import Progress, Silent
 from modkit.runs.run import Run
 from modkit.specs.load import load_spec
@@ -33,20 +33,20 @@ from modkit.sweeps.trials import Trial, freeze
 __all__ = ["Failure", "Sweep", "sweep"]
 
 _PAGE = "comparison.html"
-_TAIL = 4000  # last characters of a failed process' stderr
-_PAUSE = 0.05  # seconds between looks at the processes
+_TAIL = 4000  # number of last characters of a failed process's stderr
+_PAUSE = 0.05  # seconds between checks of the processes
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A process that failed.
+    """A failed process.
 
     Args:
         run: Name of the run.
-        trial: Label of the trial that was evaluated; None where the run was trained.
-        command: What was run.
-        status: Its exit status, negative where a signal ended it.
-        stderr: The end of what it wrote there.
+        trial: Label of the trial that was evaluated; None if the run was trained.
+        command: The command line.
+        status: Its exit status; negative if a signal ended the process.
+        stderr: The end of its error output.
     """
 
     run: str
@@ -58,13 +58,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that came to its end.
+    """The result of a sweep.
 
     Args:
         path: Its directory.
         trials: Its trials.
-        failures: What failed, by run and trial.
-        page: The comparison of the runs that were measured; None where there are none.
+        failures: The processes that failed, by run and trial.
+        page: The comparison of the evaluated runs; None if there are none.
     """
 
     path: Path
@@ -86,26 +86,35 @@ def sweep(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> Sweep:
-    """Trains and evaluates a spec over the product of some axes, or continues with that.
+    """Trains and evaluates a spec for all combinations of values, or continues to do so.
 
-    A sweep may be started again with more values. Started with another `num`, `features`, `metrics` or `seed` it
-    evaluates anew and trains nothing twice.
+    A sweep may be started again with more values. With a different `num`, `features`, `metrics` or `seed` it repeats
+    the evaluations, but not the training.
 
     Args:
         spec: The spec, or its file.
         axes: `path=a,b,c`; see `modkit.sweeps.trials.freeze`.
-        out: The sweep's directory; `sweeps/NAME` where not given.
-        num: Samples of an evaluation on each side; its default where not given.
-        features: Name of an evaluation's features; its default where not given.
-        metrics: Names of an evaluation's metrics; its default where not given.
-        seed: Seed of an evaluation's noise.
-        steps: Caps every stage of training at so many steps.
-        jobs: Processes at a time; figures of speed want 1.
-        progress: Shows how far it is.
+        out: The sweep's directory; `sweeps/NAME` by default.
+        num: Number of samples on each side of an evaluation; the default of `evaluate_run` if None.
+        features: Name of the features in evaluations; the default of `evaluate_run` if None.
+        metrics: Names of the metrics in evaluations; the default of `evaluate_run` if None.
+        seed: Seed of the evaluations.
+        steps: Caps every stage of training at this many steps.
+        jobs: Number of parallel processes; use 1 if speed is measured.
+        progress: Shows the progress of the sweep.
 
     Raises:
-        SpecError: With every problem of every trial; nothing has been written then.
-        ValueError: If `jobs` is below 1, or the directory holds anything else, or a sweep of other trials.
+        SpecError: With all problems of all trials; nothing is written in this case.
+        ValueError: If `jobs` is below 1, or if the directory holds a different sweep or anything else.
+
+    Examples:
+        >>> from modkit import Spec, sweep, use
+        >>> spec = Spec(name="ring", model=use("gan"), data=use("ring"))
+        >>> sweep(spec, ["seed=0,1", "model.z_dim=four,8"])
+        Traceback (most recent call last):
+        modkit.errors.SpecError: ...
+        >>> sweep(spec, ["seed=0,1", "model.z_dim=4,8"], jobs=2).failures  # doctest: +SKIP
+        ()
     """
     if jobs < 1:
         raise ValueError(f"sweep expects jobs of at least 1, got {jobs}")
@@ -114,7 +123,7 @@ def sweep(
     path = Path(out) if out is not None else Path("sweeps") / spec.name
     options = {"num": num, "features": features, "metrics": [*(metrics or ())], "seed": seed}
     evaluation = {name: value for name, value in options.items() if value}
-    asked = {
+    description = {
         "format": FORMAT,
         "steps": steps,
         "evaluation": evaluation,
@@ -123,10 +132,10 @@ def sweep(
     }
     shown = progress or Silent()
     with hold(path, shown) as lock:
-        record(path, asked)
+        record(path, description)
         work = _Work(path, trials, steps, evaluation, shown, lock, jobs)
         failures = work.run()
-        measured = dict.fromkeys(path / "runs" / trial.run for trial in trials if work.evaluated(trial))
+        measured = dict.fromkeys(path / "runs" / trial.run for trial in trials if work.is_evaluated(trial))
         if measured:
             from modkit.comparison import compare
 
@@ -147,16 +156,16 @@ class _Child:
 
 @dataclass(frozen=True)
 class _Work:
-    """Trains what is not trained and evaluates what is not evaluated, until nothing is left.
+    """Trains and evaluates everything that is still missing.
 
     Args:
         path: The sweep's directory.
         trials: Its trials.
         steps: Cap of every stage of training, or None.
-        evaluation: How a run is evaluated, as `Report.settings` says it.
-        progress: Shows how far it is.
+        evaluation: Options of the evaluations, in the form of `Report.settings`.
+        progress: Shows the progress of the sweep.
         lock: A descriptor that the processes inherit.
-        jobs: Processes at a time.
+        jobs: Number of parallel processes.
     """
 
     path: Path
@@ -168,11 +177,11 @@ class _Work:
     jobs: int
 
     def run(self) -> tuple[Failure, ...]:
-        """Works, and returns what failed; ends its processes if it is interrupted."""
+        """Runs all processes and returns the failures; ends its processes if it is interrupted."""
         runs = dict.fromkeys(trial.run for trial in self.trials)
-        done = sum(map(self.trained, runs)) + sum(map(self.evaluated, self.trials))
-        self.progress.stage("sweep", done, len(runs) + len(self.trials))
-        waiting = deque(task for run in runs for task in self._missing(run))
+        done = sum(map(self.is_trained, runs)) + sum(map(self.is_evaluated, self.trials))
+        self.progress.begin_stage("sweep", done, len(runs) + len(self.trials))
+        waiting = deque(task for run in runs for task in self._list_missing(run))
         failures: list[Failure] = []
         working: list[_Child] = []
         try:
@@ -182,10 +191,10 @@ class _Work:
                 ended = [child for child in working if child.process.poll() is not None]
                 for child in ended:
                     working.remove(child)
-                    if failure := self._failure(child):
+                    if failure := self._find_failure(child):
                         failures.append(failure)
-                    elif child.trial is None:  # a trained run is evaluated next
-                        waiting.extendleft(reversed(self._missing(child.run)))
+                    elif child.trial is None:  # the run is trained: evaluate it next
+                        waiting.extendleft(reversed(self._list_missing(child.run)))
                     self.progress.step(None)
                 if not ended:
                     time.sleep(_PAUSE)
@@ -197,32 +206,32 @@ class _Work:
                 child.stderr.close()
         return tuple(sorted(failures, key=lambda failure: (failure.run, failure.trial or "")))
 
-    def trained(self, run: str) -> bool:
-        """Whether a run is finished."""
+    def is_trained(self, run: str) -> bool:
+        """Tells whether a run is finished."""
         try:
             return Run.open(self.path / "runs" / run).finished
         except ValueError:
             return False
 
-    def evaluated(self, trial: Trial) -> bool:
-        """Whether a trial's run is finished and keeps a report of it, made as this sweep asks."""
+    def is_evaluated(self, trial: Trial) -> bool:
+        """Tells whether a trial's run is finished and has a report of it with this sweep's options."""
         try:
-            report = Report.from_json(report_path(self.path / "runs" / trial.run, trial.sampling).read_bytes())
+            report = Report.from_json(locate_report(self.path / "runs" / trial.run, trial.sampling).read_bytes())
         except (FileNotFoundError, ValueError):
             return False
-        return report.settings == self.evaluation and self.trained(trial.run)
+        return report.settings == self.evaluation and self.is_trained(trial.run)
 
-    def _missing(self, run: str) -> list[tuple[str, Trial | None]]:
-        """What is to be done next for a run: its training, or the evaluations that it lacks."""
-        if not self.trained(run):
+    def _list_missing(self, run: str) -> list[tuple[str, Trial | None]]:
+        """Lists the next tasks for a run: its training, or the evaluations that it lacks."""
+        if not self.is_trained(run):
             return [(run, None)]
-        return [(run, trial) for trial in self.trials if trial.run == run and not self.evaluated(trial)]
+        return [(run, trial) for trial in self.trials if trial.run == run and not self.is_evaluated(trial)]
 
     def _start(self, run: str, trial: Trial | None) -> _Child:
         self.progress.note(f"evaluate {trial.label}" if trial else f"train {run}")
         folder = str(self.path / "runs" / run)
         if trial:
-            arguments = ["evaluate", folder, *trial.sampling, *evaluate_options(self.evaluation)]
+            arguments = ["evaluate", folder, *trial.sampling, *format_options(self.evaluation)]
         else:
             spec = str(self.path / "specs" / f"{run}.yaml")
             cap = [] if self.steps is None else ["--steps", str(self.steps)]
@@ -230,12 +239,12 @@ class _Work:
         stderr = tempfile.TemporaryFile()
         return _Child(run, trial, arguments, _launch(arguments, stderr, self.lock), stderr)
 
-    def _failure(self, child: _Child) -> Failure | None:
-        """What went wrong in a process that has ended, or None where it did what it was started for."""
+    def _find_failure(self, child: _Child) -> Failure | None:
+        """Returns the failure of a process that has ended, or None if it succeeded."""
         with child.stderr:
             child.stderr.seek(0)
             text = child.stderr.read().decode(errors="replace")[-_TAIL:]
-        done = self.evaluated(child.trial) if child.trial else self.trained(child.run)
+        done = self.is_evaluated(child.trial) if child.trial else self.is_trained(child.run)
         if done and child.process.returncode == 0:
             return None
         command = shlex.join(["modkit", *child.arguments])
@@ -245,7 +254,7 @@ class _Work:
 
 
 def _launch(arguments: Sequence[str], stderr: IO[bytes], lock: int) -> subprocess.Popen[bytes]:
-    """Starts `modkit ARGUMENTS` in a process of its own."""
+    """Starts `modkit ARGUMENTS` in a new process."""
     command = [sys.executable, "-m", "modkit", *arguments]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=stderr, pass_fds=[lock])

@@ -1,9 +1,9 @@
-"""Trials: the specs of a sweep, resolved, checked and frozen before any of them is trained.
+"""Trials: the specs of a sweep, all resolved and checked before any of them is trained.
 
-An axis is `path=a,b,c`, each value as in an override; commas inside brackets and quotes belong to a value. A trial
-takes one value of each axis, and the trials are the product of the axes. Values inside a slot of a kind that only
-sampling uses, or in `evaluate`, affect no weights: trials that differ in nothing else share one run, whose spec keeps
-its own sampler, and are evaluated with these values as overrides.
+An axis is `path=a,b,c`, with values as in overrides; commas inside brackets and quotes are part of a value. A trial
+takes one value from each axis, and a sweep has one trial for each combination. Values in `evaluate`, or in a slot that
+only sampling uses, do not affect the weights. Trials that differ only in these share one run, which keeps the sampler
+of the spec, and are evaluated with the values as overrides.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TypeAlias
 
 from modkit.building.checker import check
-from modkit.building.plan import Plan, plan, run_folder
-from modkit.errors import Position, Problem, SpecError, join, nearest, split
-from modkit.runs.files import safe_name
+from modkit.building.plan import Plan, find_run, plan
+from modkit.errors import Position, Problem, SpecError, join, split, suggest
+from modkit.runs.files import make_safe_name
 from modkit.specs.node import Node
-from modkit.specs.overrides import apply, short
+from modkit.specs.overrides import apply, expand
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, walk
 
 __all__ = ["Trial", "freeze"]
 
 MAX_TRIALS = 1000
-"""Most trials of a sweep."""
+"""Maximum number of trials in a sweep."""
 
 _SAMPLING = ("decoding", "guidance", "sampler")
 _TOP = tuple(key.name for key in fields(Spec) if key.compare)
@@ -46,8 +46,8 @@ class Trial:
     """One combination of values.
 
     Args:
-        label: Its values, for people to read.
-        run: Name of the run that it is measured on.
+        label: Its values, for display.
+        run: Name of the run that is evaluated for it.
         spec: The resolved spec of this run, YAML.
         sampling: Overrides with which the run is evaluated.
     """
@@ -59,48 +59,52 @@ class Trial:
 
 
 def freeze(spec: Spec, axes: Sequence[str]) -> tuple[Trial, ...]:
-    """The trials of a sweep, each resolved and checked; nothing is written.
+    """Resolves and checks the trials of a sweep; nothing is written.
 
-    Neither the order of the axes nor that of their values changes what a trial is or what its run is called.
+    The order of the axes and of their values changes neither the trials nor the names of their runs.
 
     Args:
         spec: The spec that all trials start from.
-        axes: `path=a,b,c`; `seed` is `train.seed`, and a slot that sampling uses may go by its bare name.
+        axes: `path=a,b,c`; `seed` stands for `train.seed`, and a slot that sampling uses may be given by its bare name.
 
     Raises:
-        SpecError: With every problem of every axis and trial.
+        SpecError: With all problems of all axes and trials.
     """
     spec.to_yaml()  # parts without a name cannot reach another process
     values, numbers = _parse_axes(spec, axes)
     checks = _Checks(spec, numbers)
     combinations = list(itertools.product(*values))
     plans = {choices: made for choices in combinations if (made := checks.plan(choices, choices))}
-    slots = set().union(*map(_sampling_slots, plans.values()))
+    slots = set().union(*map(_find_sampling_slots, plans.values()))
     trials = []
     for choices, whole in plans.items():
-        training = tuple(choice for choice in choices if not _only_samples(split(choice.partition("=")[0]), slots))
+        training = tuple(
+            choice for choice in choices if not _is_only_for_sampling(split(choice.partition("=")[0]), slots)
+        )
         made = whole if training == choices else checks.plan(training, choices)
-        if made and _weight_settings(made) != _weight_settings(whole):  # `${…}` refers to what sampling uses
+        if made and _list_weight_settings(made) != _list_weight_settings(
+            whole
+        ):  # `${…}` refers to a value that only sampling uses
             training, made = choices, whole
         if not made:
             continue
-        frozen = _with_absolute_paths(made)
+        frozen = _make_paths_absolute(made)
         sampling = tuple(choice for choice in choices if choice not in training)
         measured = checks.plan(sampling, choices, frozen)  # as `modkit evaluate` will apply them
-        if measured and _with_absolute_paths(measured).tree == frozen.tree:  # the run has these values anyway
+        if measured and _make_paths_absolute(measured).tree == frozen.tree:  # the run has these values already
             sampling = ()
-        name = safe_name(",".join(training) or spec.name, _LONGEST)
+        name = make_safe_name(",".join(training) or spec.name, _LONGEST)
         trials.append(Trial(",".join(choices) or name, name, frozen.to_yaml(), sampling))
     checks.raise_problems(len(combinations))
     return tuple(trials)
 
 
 class _Checks:
-    """Checks specs, each once, and collects their problems, each once, with the trials that have it.
+    """Checks each spec once and collects their problems, each with the trials in which it occurs.
 
     Args:
         spec: The spec that all trials start from.
-        axes: Numbers of the axes as they were given, from 1, by path.
+        axes: Numbers of the axes in the given order, from 1, by path.
     """
 
     def __init__(self, spec: Spec, axes: Mapping[str, int]) -> None:
@@ -109,17 +113,17 @@ class _Checks:
         self._problems: dict[Problem, dict[str, None]] = {}
 
     def plan(self, choices: _Choices, trial: _Choices, frozen: Spec | None = None) -> Plan | None:
-        """The plan of the spec, or of a frozen one, with choices of a trial applied, or None after a problem."""
+        """Plans the spec, or a frozen one, with choices of a trial applied; returns None if there is a problem."""
         label = ",".join(trial)
         try:
             changed, notices = apply(frozen or self._spec, choices)
             made = plan(changed)
-            tree = _with_absolute_paths(made).tree
+            tree = _make_paths_absolute(made).tree
             if tree not in self._sound:
                 check(changed)
         except SpecError as error:
             for problem in error.problems:
-                self._problems.setdefault(self._at_axis(problem, choices), {})[label] = None
+                self._problems.setdefault(self._move_to_axis(problem, choices), {})[label] = None
             return None
         self._sound.add(tree)
         for notice in notices if choices == trial and not frozen else ():
@@ -127,7 +131,7 @@ class _Checks:
         return made
 
     def raise_problems(self, total: int) -> None:
-        """Raises all problems, if there are any, each with its trials unless all have it."""
+        """Raises all problems, if there are any; a problem that not all trials have is listed with its trials."""
         problems = []
         for problem, labels in self._problems.items():
             if len(labels) < total:
@@ -137,21 +141,21 @@ class _Checks:
         if problems:
             raise SpecError(problems)
 
-    def _at_axis(self, problem: Problem, choices: _Choices) -> Problem:
-        """A problem placed at an axis as it was given, not at the override that was made of it."""
+    def _move_to_axis(self, problem: Problem, choices: _Choices) -> Problem:
+        """Moves a problem from the override that was made of an axis to the axis itself."""
         match = _OVERRIDE.fullmatch(problem.position.file) if problem.position else None
         if not match:
             return problem
         path = choices[int(match[1]) - 1].partition("=")[0]
-        return replace(problem, position=_position(self._axes[path]))
+        return replace(problem, position=_locate(self._axes[path]))
 
 
-def _position(axis: int) -> Position:
+def _locate(axis: int) -> Position:
     return Position(f"<axis {axis}>", 1, 1)
 
 
 def _parse_axes(spec: Spec, axes: Sequence[str]) -> tuple[list[list[str]], dict[str, int]]:
-    """The overrides of each axis, in the order of the axes' paths, and the axes' numbers by path."""
+    """Parses axes: the overrides of each axis, sorted by path, and the number of each axis by path."""
     problems: list[Problem] = []
     overrides: dict[str, list[str]] = {}
     numbers: dict[str, int] = {}
@@ -162,7 +166,7 @@ def _parse_axes(spec: Spec, axes: Sequence[str]) -> tuple[list[list[str]], dict[
                 raise SpecError(Problem(path, f"got this axis twice: <axis {numbers[path]}> and <axis {number}>"))
             overrides[path], numbers[path] = [f"{path}={value}" for value in values], number
         except SpecError as error:
-            problems += [replace(problem, position=_position(number)) for problem in error.problems]
+            problems += [replace(problem, position=_locate(number)) for problem in error.problems]
     if (total := math.prod(map(len, overrides.values()))) > MAX_TRIALS:
         problems.append(Problem("", f"got {total} trials, expected at most {MAX_TRIALS}"))
     if problems:
@@ -171,20 +175,20 @@ def _parse_axes(spec: Spec, axes: Sequence[str]) -> tuple[list[list[str]], dict[
 
 
 def _parse_axis(spec: Spec, axis: str) -> tuple[str, list[str]]:
-    """An axis' path in full and its values."""
+    """Parses one axis: its full path and its values."""
     path, equals, text = axis.partition("=")
     if not equals:
         raise SpecError(Problem("", f"got {axis!r}, expected path=value,value,…"))
-    path, values = _full_path(spec, path.strip()), _split_values(text)
+    path, values = _complete_path(spec, path.strip()), _split_values(text)
     for value in values:
         if not value:
-            raise SpecError(Problem(path, f"got an empty value in {text!r}, expected values with commas between"))
+            raise SpecError(Problem(path, f"got an empty value in {text!r}, expected values separated by commas"))
         if values.count(value) > 1:
             raise SpecError(Problem(path, f"got {value} twice, expected each value once"))
     return path, values
 
 
-def _full_path(spec: Spec, path: str) -> str:
+def _complete_path(spec: Spec, path: str) -> str:
     parts = split(path)
     if parts[0] in _TOP:
         return join(parts)
@@ -193,12 +197,12 @@ def _full_path(spec: Spec, path: str) -> str:
     if parts[0] not in _SAMPLING:
         known = (*_TOP, *_SHORT, *_SAMPLING)
         message = f"got {path!r}, expected a path that starts with one of {', '.join(known)}"
-        raise SpecError(Problem(path, message, hint=nearest(str(parts[0]), known)))
-    return short(spec, _SAMPLING, f"{path}=").removesuffix("=")
+        raise SpecError(Problem(path, message, hint=suggest(str(parts[0]), known)))
+    return expand(spec, _SAMPLING, f"{path}=").removesuffix("=")
 
 
 def _split_values(text: str) -> list[str]:
-    """Values between commas outside of brackets and quotes; `'` inside a word is an apostrophe."""
+    """Splits values at commas outside brackets and quotes; `'` inside a word is an apostrophe."""
     values, depth = [""], 0
     for token in _TOKEN.findall(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token, 0)
@@ -209,35 +213,35 @@ def _split_values(text: str) -> list[str]:
     return [value.strip() for value in values]
 
 
-def _sampling_slots(made: Plan) -> set[Path]:
-    """The slots that only sampling uses."""
+def _find_sampling_slots(made: Plan) -> set[Path]:
+    """Finds the slots that only sampling uses."""
     return {split(path) for path, call in made.calls.items() if call.part.kind in _SAMPLING}
 
 
-def _only_samples(path: Path, slots: Collection[Path]) -> bool:
-    """Whether a path is one of these slots, or inside of one, or says how the model is measured after training."""
+def _is_only_for_sampling(path: Path, slots: Collection[Path]) -> bool:
+    """Tells whether a path is in one of these slots, or is an option of evaluation after training."""
     if path[0] == "evaluate":
         return path[:2] != ("evaluate", "watch")
     return any(path[:stop] in slots for stop in range(1, len(path) + 1))
 
 
-def _weight_settings(made: Plan) -> dict[Path, str]:
-    """All in the resolved spec that weights depend on, by path: where these are equal, the weights are."""
-    slots = _sampling_slots(made)
+def _list_weight_settings(made: Plan) -> dict[Path, str]:
+    """Lists the values of the resolved spec that the weights depend on, by path."""
+    slots = _find_sampling_slots(made)
     found = {
         path: repr(value)
         for path, value in walk(made.resolved.tree)
-        if not (value and isinstance(value, Node | tuple)) and not _only_samples(path, slots)
+        if not (value and isinstance(value, Node | tuple)) and not _is_only_for_sampling(path, slots)
     }
-    watched = ("evaluate", "watch", "every") in found  # it then picks the best weights
+    watched = ("evaluate", "watch", "every") in found  # then it selects the best weights
     return {path: value for path, value in found.items() if watched or path[0] != "evaluate"}
 
 
-def _with_absolute_paths(made: Plan) -> Spec:
-    """The resolved spec, which will stand in another folder, with absolute paths of the runs that it starts from."""
+def _make_paths_absolute(made: Plan) -> Spec:
+    """Returns the resolved spec with absolute paths to the runs that it loads, since its folder will change."""
     resolved = made.resolved
     for path, value in walk(resolved.tree):
         if isinstance(value, Node) and value.use == "run" and isinstance(value.get("path"), str):
-            folder = run_folder(str(value["path"]), made.spec).resolve()
+            folder = find_run(str(value["path"]), made.spec).resolve()
             resolved = resolved.with_value(join((*path, "path")), str(folder))
     return resolved

@@ -1,4 +1,4 @@
-"""The conformance kit: one line that holds every part of a plug-in to what its kind promises.
+"""The conformance kit: one decorator that tests every part of a plug-in against its kind.
 
     from modkit.testing import parametrize_parts
 
@@ -6,7 +6,8 @@
     def test_part(check):
         check()
 
-The table `CASES` says for each kind which types its parts are built from, how they are called and which checks apply.
+The table `CASES` lists for each kind the types that its parts are built from, a reference call, and the checks that
+apply.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from modkit.cases import CASES
 from modkit.cases.case import Case, Emitted, Example
 from modkit.cases.probe import Probe
 from modkit.cases.subject import Subject
-from modkit.testing.battery import Check, battery, parametrize_parts, subjects
+from modkit.testing.battery import Check, find_subjects, make_battery, parametrize_parts
 from modkit.testing.bench import Bench, Flaw
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "Flaw",
     "Probe",
     "Subject",
-    "battery",
+    "make_battery",
     "parametrize_parts",
-    "subjects",
+    "find_subjects",
 ]

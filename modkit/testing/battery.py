@@ -1,4 +1,4 @@
-"""The battery: every check of every part of a plug-in, as cases for pytest.
+"""The battery: every check of every part of a plug-in, as pytest cases.
 
     from modkit.testing import parametrize_parts
 
@@ -6,7 +6,7 @@
     def test_part(check):
         check()
 
-Checks that are known to fail are named with the reason, and must then fail:
+Checks that are known to fail are listed with the reason, and must then fail:
 
     @parametrize_parts("acme", expected_failures={"metric acme/timer: deterministic": "it measures time"})
 """
@@ -23,37 +23,37 @@ import pytest
 from modkit.cases import CASES
 from modkit.cases.subject import Subject
 from modkit.part import Part
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.testing.bench import Bench, Flaw
-from modkit.testing.checks import GROUNDS, LONG, named, possible
+from modkit.testing.checks import GROUNDS, LONG, is_possible, list_checks
 from modkit.testing.isolation import Isolation
 
-__all__ = ["Check", "Trial", "battery", "parametrize_parts", "subjects"]
+__all__ = ["Check", "PartChecks", "make_battery", "parametrize_parts", "find_subjects"]
 
 _BUILT_IN = "modkit"
 
 
-class Trial:
-    """All checks of one part; each is made once, when it is first asked for.
+class PartChecks:
+    """All checks of one part. Each runs at most once, when its result is first needed.
 
     Args:
-        bench: The part.
-        isolation: The check that it keeps to itself.
-        reasons: Why checks are known to fail, by name; others are made all the same, but for those of a part that
+        bench: The part's bench.
+        isolation: The check that the part reaches nothing outside itself.
+        reasons: Why checks are known to fail, by name. Checks that depend on these run nevertheless, except if the part
             cannot be built.
     """
 
     def __init__(self, bench: Bench, isolation: Isolation, reasons: Mapping[str, str]) -> None:
         self.bench, self.reasons = bench, reasons
-        checks = dict(named(CASES[bench.subject.part.kind].checks))
+        checks = dict(list_checks(CASES[bench.subject.part.kind].checks))
         self.checks: dict[str, Callable[[Bench], None]] = {
             "isolation": isolation,
-            **{name: check for name, check in checks.items() if possible(name)},
+            **{name: check for name, check in checks.items() if is_possible(name)},
         }
         self._found: dict[str, Flaw | None] = {}
 
-    def flaw(self, name: str) -> Flaw | None:
-        """What a check finds, or None."""
+    def find_flaw(self, name: str) -> Flaw | None:
+        """Returns the flaw that a check finds, or None."""
         if name not in self._found:
             try:
                 self.checks[name](self.bench)
@@ -63,16 +63,16 @@ class Trial:
                 self._found[name] = None
         return self._found[name]
 
-    def missing_ground(self, name: str) -> str | None:
-        """The first check that must hold before this one and does not, or None."""
+    def find_missing_ground(self, name: str) -> str | None:
+        """Returns the first failed check among those that this one depends on, or None."""
         grounds = GROUNDS.get(name, ()) if name != "plays" else [one for one in self.checks if one not in LONG | {name}]
         counted = [one for one in grounds if one in self.checks and (one == "builds" or one not in self.reasons)]
-        return next((one for one in counted if self.flaw(one) is not None), None)
+        return next((one for one in counted if self.find_flaw(one) is not None), None)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check of one part; call it.
+    """One check of one part, run by calling it.
 
     Args:
         name: The check's name.
@@ -80,37 +80,42 @@ class Check:
     """
 
     name: str
-    trial: Trial
+    trial: PartChecks
 
     def __str__(self) -> str:
         return f"{self.trial.bench.subject}: {self.name}"
 
     def __call__(self) -> None:
-        """Makes the check, or skips it where another that must hold before does not.
+        """Runs the check, or skips it if a check that it depends on fails.
 
         Raises:
-            Flaw: If the check finds a fault, or a check that is known to fail does not.
+            Flaw: If the check finds a flaw, or if a check that is known to fail passes.
         """
-        if (ground := self.trial.missing_ground(self.name)) is not None:
-            pytest.skip(f"`{ground}` does not hold")
-        flaw, reason = self.trial.flaw(self.name), self.trial.reasons.get(self.name)
+        if (ground := self.trial.find_missing_ground(self.name)) is not None:
+            pytest.skip(f"`{ground}` fails")
+        flaw, reason = self.trial.find_flaw(self.name), self.trial.reasons.get(self.name)
         if reason is None and flaw is not None:
             raise flaw
         if reason is not None and flaw is None:
-            raise Flaw(f"{self}: expected to fail ({reason}), got none: take it off the list")
+            raise Flaw(f"{self}: expected to fail ({reason}), but it passes: remove it from `expected_failures`")
         if flaw is not None:
             pytest.xfail(f"{reason}: {flaw}")
 
 
-def battery(parts: Sequence[Subject], expected_failures: Mapping[str, str] | None = None) -> list[Check]:
-    """Every check of some parts.
+def make_battery(parts: Sequence[Subject], expected_failures: Mapping[str, str] | None = None) -> list[Check]:
+    """Makes every check of the given parts.
 
     Args:
         parts: The parts.
         expected_failures: Reasons by check, `KIND NAME: CHECK`.
 
+    Examples:
+        >>> checks = make_battery(find_subjects("modkit")[:1])
+        >>> print(checks[1])
+        adversarial hinge: declaration
+
     Raises:
-        ValueError: If an expected failure names no check of these parts.
+        ValueError: If an expected failure does not name a check of these parts.
     """
     reasons = dict(expected_failures or {})
     isolation = Isolation(parts)
@@ -118,35 +123,35 @@ def battery(parts: Sequence[Subject], expected_failures: Mapping[str, str] | Non
     for subject in parts:
         prefix = f"{subject}: "
         names = [key.removeprefix(prefix) for key in reasons if key.startswith(prefix)]
-        trial = Trial(Bench(subject), isolation, {name: reasons[prefix + name] for name in names})
+        trial = PartChecks(Bench(subject), isolation, {name: reasons[prefix + name] for name in names})
         found += [Check(name, trial) for name in trial.checks]
         for name in set(names) & trial.checks.keys():
             del reasons[prefix + name]
     if reasons:
-        raise ValueError(f"expected failures of checks that there are, got {', '.join(reasons)}")
+        raise ValueError(f"expected_failures expects existing checks, got {', '.join(reasons)}")
     return found
 
 
-def subjects(plugin: str, params: Mapping[str, Mapping[str, Any]] | None = None) -> list[Subject]:
-    """The parts of an installed plug-in.
+def find_subjects(plugin: str, params: Mapping[str, Mapping[str, Any]] | None = None) -> list[Subject]:
+    """Returns the parts of an installed plug-in as subjects of the battery.
 
     Args:
-        plugin: Its name, as its entry point says; `modkit` for the library's own.
-        params: Keywords by `KIND NAME` for parts that need some, or are large without.
+        plugin: The plug-in's name, as in its entry point; `modkit` for the library's own parts.
+        params: Parameters by `KIND NAME`, for parts that require some or are large without them.
 
     Raises:
-        ValueError: If it has no parts, or keywords are given for a part that it has not.
+        ValueError: If the plug-in has no parts, or `params` names a part that it does not have.
     """
-    owned = [entry.part for entry in registry().parts() if _owner(entry.part) == plugin]
+    owned = [entry.part for entry in get_registry().list_parts() if _get_owner(entry.part) == plugin]
     if not owned:
-        names = sorted({_owner(entry.part) for entry in registry().parts()})
+        names = sorted({_get_owner(entry.part) for entry in get_registry().list_parts()})
         raise ValueError(f"expected an installed plug-in with parts, one of {', '.join(names)}, got {plugin!r}")
     given = dict(params or {})
-    declared = getattr(registry().manager.get_plugin(plugin), "__name__", None)
+    declared = getattr(get_registry().manager.get_plugin(plugin), "__name__", None)
     declared = declared if declared in sys.modules else None
     found = [Subject(part, given.pop(f"{part.kind} {part.name}", {}), declared) for part in owned]
     if given:
-        raise ValueError(f"expected keywords for parts of {plugin}, got some for {', '.join(given)}")
+        raise ValueError(f"params expects parts of {plugin}, got {', '.join(given)}")
     return found
 
 
@@ -158,26 +163,31 @@ def parametrize_parts(
 ) -> Any:
     """Parametrizes a test by `check`: every check of every part of an installed plug-in.
 
-    Args:
-        plugin: Its name, as its entry point says; `modkit` for the library's own.
-        params: Keywords by `KIND NAME` for parts that need some, or are large without.
-        expected_failures: Reasons by `KIND NAME: CHECK`; such a check must fail.
+    Long checks (compilation with inductor) run only under `pytest --full-battery`.
 
-    The long checks (the compiler's inductor) are made under `pytest --full-battery`.
+    Args:
+        plugin: The plug-in's name, as in its entry point; `modkit` for the library's own parts.
+        params: Parameters by `KIND NAME`, for parts that require some or are large without them.
+        expected_failures: Reasons by `KIND NAME: CHECK`; these checks must fail.
 
     Returns:
         A decorator.
 
+    Examples:
+        >>> @parametrize_parts("modkit")
+        ... def test_part(check):
+        ...     check()
+
     Raises:
-        ValueError: If there is no such plug-in or it has no parts, or a key names nothing.
+        ValueError: If the plug-in is not installed or has no parts, or if a key does not name a part or check.
     """
-    checks = battery(subjects(plugin, params), expected_failures)
-    return pytest.mark.parametrize("check", [pytest.param(one, id=str(one), marks=_marks(one)) for one in checks])
+    checks = make_battery(find_subjects(plugin, params), expected_failures)
+    return pytest.mark.parametrize("check", [pytest.param(one, id=str(one), marks=_get_marks(one)) for one in checks])
 
 
-def _marks(check: Check) -> tuple[pytest.MarkDecorator, ...]:
+def _get_marks(check: Check) -> tuple[pytest.MarkDecorator, ...]:
     return (pytest.mark.modkit_long,) if check.name in LONG else ()
 
 
-def _owner(part: Part) -> str:
+def _get_owner(part: Part) -> str:
     return part.name.partition("/")[0] if "/" in part.name else _BUILT_IN

@@ -1,4 +1,4 @@
-"""The bench: one part and its kind's case, played as often as its checks want, each time built anew."""
+"""The bench: builds a part and makes the reference call of its kind, anew for each check."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from modkit.cases.case import Case, Emitted, Example
 from modkit.cases.probe import Probe
 from modkit.cases.subject import Subject
 
-__all__ = ["Bench", "Flaw", "Play", "loosened"]
+__all__ = ["Bench", "Flaw", "Play", "perturb"]
 
 
 class Flaw(AssertionError):
-    """What a check found: where, what was expected and what was got, and how to mend it."""
+    """A failed check: where it failed, what was expected and received, and how to fix it."""
 
 
 @dataclass(frozen=True)
 class Play:
-    """One reference call that was made.
+    """The record of one reference call.
 
     Args:
         part: The part.
-        probe: What fed it.
-        emitted: What it gave, by name.
+        probe: The probe that supplied its inputs.
+        emitted: Its outputs by name.
     """
 
     part: Any
@@ -38,15 +38,21 @@ class Play:
 
     @property
     def values(self) -> dict[str, Tensor]:
-        """What it gave, as tensors that nothing is changed through."""
+        """The outputs as detached copies."""
         return {name: one.value.detach().clone() for name, one in self.emitted.items()}
 
 
 class Bench:
-    """Plays a part.
+    """Builds and calls a part for its checks.
 
     Args:
         subject: The part under test.
+
+    Examples:
+        >>> from modkit import find
+        >>> bench = Bench(Subject(find("schedule", "cosine")))
+        >>> [name for example, play in bench.play_all() for name in play.values]
+        ['alpha', 'sigma', 'time']
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -54,18 +60,18 @@ class Bench:
 
     @property
     def case(self) -> Case:
-        """What is known of its kind."""
+        """The case of its kind."""
         return CASES[self.subject.part.kind]
 
     @cached_property
     def refusals(self) -> dict[str, str]:
-        """Why it refuses examples, by the example's name."""
-        found = ((one.name, self.subject.refusal(one.types())) for one in self.case.examples)
+        """Why the part refuses examples, by the example's name."""
+        found = ((one.name, self.subject.find_refusal(one.types())) for one in self.case.examples)
         return {name: reason for name, reason in found if reason is not None}
 
     @cached_property
     def accepted(self) -> list[Example]:
-        """The examples that it accepts."""
+        """The examples that the part accepts."""
         return [one for one in self.case.examples if one.name not in self.refusals]
 
     def play(
@@ -80,9 +86,9 @@ class Bench:
 
         Args:
             example: The example.
-            probe: What feeds it.
+            probe: Supplies the inputs; a new `Probe()` by default.
             train: Whether a module is in train mode.
-            prepare: What is done to the part before the call; gives the part to call.
+            prepare: Applied to the part before the call; returns the part to call.
 
         Raises:
             Flaw: If the call fails.
@@ -96,37 +102,37 @@ class Bench:
         return Play(part, probe, self.call(part, types, probe, example))
 
     def call(self, part: Any, types: Mapping[str, Any], probe: Probe, example: Example) -> dict[str, Emitted]:
-        """The reference call of a part that is built.
+        """Makes the reference call of a part that is built already.
 
         Raises:
-            Flaw: If it fails.
+            Flaw: If the call fails.
         """
         try:
             return self.case.call(part, types, probe)
         except Exception as error:
             kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-            raise Flaw(f"{self.at(example)}: {kind}{error}") from error
+            raise Flaw(f"{self.describe(example)}: {kind}{error}") from error
 
-    def at(self, example: Example) -> str:
-        """What messages call the part there."""
+    def describe(self, example: Example) -> str:
+        """Returns how messages refer to the part with this example."""
         return f"{self.subject} ({example.name})"
 
-    def plays(self, probe: Callable[[], Probe] = Probe, **options: Any) -> Iterator[tuple[Example, Play]]:
-        """A play of each example that it accepts, each with a probe of its own."""
+    def play_all(self, probe: Callable[[], Probe] = Probe, **options: Any) -> Iterator[tuple[Example, Play]]:
+        """Yields each accepted example with its play, each with a new probe."""
         for example in self.accepted:
             yield example, self.play(example, probe(), **options)
 
-    def flaw(self, example: Example, message: str) -> NoReturn:
-        """Raises what a check found at an example.
+    def fail(self, example: Example, message: str) -> NoReturn:
+        """Raises a flaw found with an example.
 
         Raises:
             Flaw: Always.
         """
-        raise Flaw(f"{self.at(example)}: {message}")
+        raise Flaw(f"{self.describe(example)}: {message}")
 
 
-def loosened(part: Any) -> Any:
-    """A module whose parameters are moved off their initial values, zeros among them; anything else as it is."""
+def perturb(part: Any) -> Any:
+    """Moves the parameters of a module off their initial values, which may be zero; other parts stay as they are."""
     if isinstance(part, nn.Module):
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():

@@ -1,6 +1,6 @@
-"""The checks by name, those of every part and those that a kind's case asks for, and which must hold before which.
+"""The checks by name: those of every part, those that a kind's case requests, and on which others each depends.
 
-A check whose ground does not hold is skipped, so that a fault is told once, by the check that names it.
+A check is skipped if one that it depends on fails, so that each flaw is reported once, by the check that names it.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ import torch
 from modkit.testing import declaration, modules, playing, values
 from modkit.testing.bench import Bench
 
-__all__ = ["GROUNDS", "LONG", "named", "possible"]
+__all__ = ["GROUNDS", "LONG", "list_checks", "is_possible"]
 
 _Check = Callable[[Bench], None]
 
 _ALWAYS: dict[str, _Check] = {
-    "declaration": declaration.declaration,
-    "signature": declaration.signature,
-    "builds": declaration.builds,
-    "refusals": declaration.refusals,
-    "emits": values.emits,
-    "finite": values.finite,
-    "global-draws": values.global_draws,
-    "inputs": values.inputs,
-    "deterministic": values.deterministic,
-    "one-sample": values.one_sample,
+    "declaration": declaration.check_declaration,
+    "signature": declaration.check_signature,
+    "builds": declaration.check_building,
+    "refusals": declaration.check_refusals,
+    "emits": values.check_emitted,
+    "finite": values.check_finite,
+    "global-draws": values.check_global_draws,
+    "inputs": values.check_inputs,
+    "deterministic": values.check_deterministic,
+    "one-sample": values.check_one_sample,
 }
 _GROUPS: dict[str, dict[str, _Check]] = {
     "modules": {
-        "meta": modules.meta,
-        "modes": modules.modes,
-        "dtypes": modules.dtypes,
-        "round-trips": modules.round_trips,
-        "cuda": modules.cuda,
+        "meta": modules.check_meta,
+        "modes": modules.check_modes,
+        "dtypes": modules.check_dtypes,
+        "round-trips": modules.check_round_trips,
+        "cuda": modules.check_cuda,
     },
-    "gradients": {"gradients": modules.gradients},
-    "independence": {"independence": values.independence},
-    "compile": {"compiles": modules.compiles, "inductor": modules.inductor},
+    "gradients": {"gradients": modules.check_gradients},
+    "independence": {"independence": values.check_independence},
+    "compile": {"compiles": modules.check_compilation, "inductor": modules.check_inductor},
 }
-_LAST: dict[str, _Check] = {"plays": playing.plays}
+_LAST: dict[str, _Check] = {"plays": playing.check_playing}
 
 _CALLS = ("builds", "emits")
 GROUNDS: dict[str, tuple[str, ...]] = {
@@ -63,19 +63,19 @@ GROUNDS: dict[str, tuple[str, ...]] = {
     "inductor": ("compiles",),
     "isolation": ("builds",),
 }
-"""The checks that must hold before a check says anything; before `plays`, all others but the long ones."""
+"""The checks that each check depends on; `plays` depends on all others except the long ones."""
 
 LONG = frozenset({"inductor"})
-"""The checks that take many seconds a part, and are made where they are asked for."""
+"""Checks that take many seconds per part and run only on request."""
 
 
-def possible(name: str) -> bool:
-    """Whether a check can be made here: one of a GPU where there is one."""
+def is_possible(name: str) -> bool:
+    """Whether a check can run on this machine: `cuda` requires a GPU."""
     return name != "cuda" or torch.cuda.is_available()
 
 
-def named(groups: tuple[str, ...]) -> Iterator[tuple[str, _Check]]:
-    """The checks of every part and of these groups, by name, in their order."""
+def list_checks(groups: tuple[str, ...]) -> Iterator[tuple[str, _Check]]:
+    """Yields the checks of every part and of these groups, by name, in order."""
     yield from _ALWAYS.items()
     for group in groups:
         yield from _GROUPS[group].items()

@@ -1,4 +1,4 @@
-"""Checks of how a part is declared: its module, its signature and words, the types that it takes, what it refuses."""
+"""Checks of a part's declaration: its module, signature and documentation, and the types that it accepts."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from functools import cache
 
 from modkit.kinds import KINDS
 from modkit.parts import docstrings
-from modkit.parts.signature import MISSING, parameters
-from modkit.parts.validation import misfit
+from modkit.parts.signature import MISSING, read_parameters
+from modkit.parts.validation import validate
 from modkit.testing.bench import Bench, Flaw
 
-__all__ = ["builds", "declaration", "refusals", "signature"]
+__all__ = ["check_building", "check_declaration", "check_refusals", "check_signature"]
 
-_LIGHT = ("torch", "diffusers", "sklearn", "matplotlib")  # what a declaration must not import: each takes a second
+_LIGHT = ("torch", "diffusers", "sklearn", "matplotlib")  # must not be imported by a declaration: each takes a second
 _WAIT = 60
 
 
-def declaration(bench: Bench) -> None:
-    """The module that declares it imports in a process of its own, without torch."""
+def check_declaration(bench: Bench) -> None:
+    """The module that declares the part can be imported in a new process, without importing torch."""
     module = bench.subject.declared
-    if module is not None and (reason := _declared(module)):
+    if module is not None and (reason := _check_module(module)):
         raise Flaw(f"{bench.subject}: expected the declaration {module} to {reason}")
 
 
 @cache
-def _declared(module: str) -> str | None:
-    """What is wrong with a module that declares parts, or None."""
+def _check_module(module: str) -> str | None:
+    """Returns what is expected of a module that declares parts but not true of it, or None."""
     code = (
         "import sys; import importlib; importlib.import_module(sys.argv[1]); "
         f"print(*(name for name in {_LIGHT!r} if name in sys.modules))"
@@ -37,21 +37,19 @@ def _declared(module: str) -> str | None:
     if done.returncode:
         return f"import, got {done.stderr.strip()[-500:]}"
     if heavy := ", ".join(done.stdout.split()):
-        return (
-            f"import no {heavy}, since `modkit list` imports it: name targets as strings, and import in their modules"
-        )
+        return f"import no {heavy}, since `modkit list` imports it: give targets as strings and import in their modules"
     return None
 
 
-def signature(bench: Bench) -> None:
-    """Its target resolves; each parameter is typed, and documented with the class; defaults fit their types."""
+def check_signature(bench: Bench) -> None:
+    """The target can be imported, each parameter has a type and a description, and defaults fit their types."""
     part = bench.subject.part
     try:
-        target, declared = part.load(), parameters(part)
+        target, declared = part.load(), read_parameters(part)
     except Exception as error:
         raise Flaw(f"{bench.subject}: expected a target with a typed signature, got {error}") from error
-    if not docstrings.summary(target):
-        raise Flaw(f"{bench.subject}: expected a docstring whose first line says what it is, got none")
+    if not docstrings.read_summary(target):
+        raise Flaw(f"{bench.subject}: expected a docstring with a summary in its first line, got none")
     if not part.summary:
         raise Flaw(f"{bench.subject}: expected a summary for `modkit list`, got none")
     for name, parameter in declared.items():
@@ -59,7 +57,7 @@ def signature(bench: Bench) -> None:
             raise Flaw(f"{bench.subject}: expected a line for {name!r} under Args of its docstring, got none")
         if parameter.slot or parameter.record or parameter.default is MISSING:
             continue
-        if reason := misfit(parameter.default, parameter.annotation):
+        if reason := validate(parameter.default, parameter.annotation):
             raise Flaw(f"{bench.subject}: expected a default of {name!r} that fits its type, got: {reason}")
     keyword = [
         one.name
@@ -71,19 +69,19 @@ def signature(bench: Bench) -> None:
         raise Flaw(f"{bench.subject}: expected keyword-only parameters after the types, got {places} by position")
 
 
-def builds(bench: Bench) -> None:
-    """It builds from at least one of its kind's example types."""
+def check_building(bench: Bench) -> None:
+    """The part can be built from at least one example of its kind."""
     if bench.accepted:
         return
     reasons = "; ".join(f"{name}: {reason}" for name, reason in bench.refusals.items())
     raise Flaw(f"{bench.subject}: expected it to build from one of its kind's types, got refusals: {reasons}")
 
 
-def refusals(bench: Bench) -> None:
-    """Each type that it refuses it refuses in words: a ValueError that says what was expected and what it got."""
+def check_refusals(bench: Bench) -> None:
+    """The part refuses examples by a ValueError that says what was expected and what was received."""
     for name, reason in bench.refusals.items():
         if "got" not in reason or not ("expect" in reason or "requires" in reason):
             raise Flaw(
-                f"{bench.subject} ({name}): expected a refusal that says what was expected and what was got, got "
+                f"{bench.subject} ({name}): expected a refusal that says what was expected and what was received, got "
                 f'{reason!r}: raise ValueError(f"{{type(self).__name__}} expects …, got …")'
             )

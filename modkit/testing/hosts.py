@@ -1,4 +1,4 @@
-"""Reference hosts: tiny specs with a place for a part of each kind, to train for two steps and sample."""
+"""Reference hosts: tiny specs in which a part of each kind is trained for two steps and sampled from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from modkit.specs.spec import Spec
 
-__all__ = ["places"]
+__all__ = ["list_hosts"]
 
 _DATA = "{use: digits, size: 8}"
 _TRAIN = "train: {device: cpu, batch_size: 16, steps: 2, samples: {num: 4}}"
@@ -100,7 +100,7 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"data": {"use": "ring", "num": 256, "num_test": 64}, "evaluate": {"metrics": ["modes"]}},
     ),
 }
-"""Hosts that are another with some values changed, by path."""
+"""Hosts that change some values of another one, by path."""
 _PLACES = {
     "model": ("vae model", "codes model.prior", "levels model.prior"),
     "encoder": ("vae model.encoder", "map-vae model.encoder"),
@@ -135,15 +135,15 @@ _PLACES = {
 }
 
 
-def places(kind: str) -> Iterator[tuple[Spec, str]]:
-    """Specs with the path at which each takes a part of a kind."""
+def list_hosts(kind: str) -> Iterator[tuple[Spec, str]]:
+    """Yields reference hosts of a kind, each with the path of the slot for the part."""
     for place in _PLACES[kind]:
         name, path = place.split()
-        yield _spec(name), path
+        yield _make_spec(name), path
 
 
 @cache
-def _spec(name: str) -> Spec:
+def _make_spec(name: str) -> Spec:
     base, changes = _VARIANTS.get(name, (name, {}))
     text = f"name: {name}\ndata: {_DATA}\nmodel:{_MODELS[base]}{_TRAIN}\n"
     spec = Spec.from_yaml(text, f"the reference host {name}")

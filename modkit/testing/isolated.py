@@ -1,6 +1,6 @@
-"""A process of its own in which parts are built and called under an audit hook: `python -m modkit.testing.isolated`.
+"""Builds and calls parts under an audit hook in a separate process: `python -m modkit.testing.isolated`.
 
-Reads subjects as JSON lines from stdin and answers each with a line: what it did that a part must not do.
+It reads subjects as JSON lines from stdin, and writes one line for each with the forbidden operations of the part.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ __all__ = ["main"]
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request", "http.client.connect")
 _PROCESSES = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile", "pty.spawn")
 _WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "shutil.move")
-_TORCH_S = f"('{tempfile.gettempdir()}/torchinductor_"  # a folder that torch makes when some operators are first used
+_TORCH_S = f"('{tempfile.gettempdir()}/torchinductor_"  # torch makes this folder when some operators are first used
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class _Watch:
-    """What audited events say, while it is on."""
+    """An audit hook that collects forbidden operations while it is on."""
 
     def __init__(self) -> None:
         self.on = False
         self.seen: list[str] = []
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """The audit hook."""
+        """Receives an audit event."""
         if not self.on:
             return
         if event == "open":
@@ -41,7 +41,7 @@ class _Watch:
 
 
 def main() -> None:
-    """Answers each subject with what building and calling it did."""
+    """Writes for each subject which forbidden operations building and calling it performed."""
     watch = _Watch()
     sys.addaudithook(watch)
     from modkit.cases.probe import Probe
@@ -52,13 +52,14 @@ def main() -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr
     for line in sys.stdin:
-        told = json.loads(line)
+        subject = json.loads(line)
         watch.seen, watch.on = [], True
         try:
-            bench = Bench(Subject(Part(told["kind"], told["name"], told["target"], told["summary"]), told["params"]))
+            part = Part(subject["kind"], subject["name"], subject["target"], subject["summary"])
+            bench = Bench(Subject(part, subject["params"]))
             for example in bench.accepted[:1]:
                 bench.play(example, Probe())
-        except Exception as error:  # the other checks say it better
+        except Exception as error:  # other checks report it
             sys.stderr.write(f"{error}\n")
         finally:
             watch.on = False

@@ -1,4 +1,4 @@
-"""The check that a part keeps to itself: building and calling it reaches no network, writes nothing, starts nothing."""
+"""The check that building and calling a part uses no network, writes no file and starts no process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WAIT = 300
 
 
 class Isolation:
-    """Plays parts in one process of their own, the first time that one is asked about.
+    """Checks parts in one separate process, which starts at the first check.
 
     Args:
         subjects: The parts.
@@ -29,16 +29,16 @@ class Isolation:
         self._subjects = list(subjects)
 
     def __call__(self, bench: Bench) -> None:
-        """Building and calling it reaches no network, writes no file and starts no process."""
+        """Building and calling the part uses no network, writes no file and starts no process."""
         if seen := self._seen[self._subjects.index(bench.subject)]:
             raise Flaw(
-                f"{bench.subject}: expected building and calling it to reach no network, write no file and start no "
-                f"process, got {'; '.join(seen)}: let the user give what it needs as a file"
+                f"{bench.subject}: expected building and calling it to use no network, write no file and start no "
+                f"process, got {'; '.join(seen)}: let the user pass a file with what it needs"
             )
 
     @cached_property
     def _seen(self) -> list[list[str]]:
-        told = "".join(json.dumps(_told(subject), default=_plain) + "\n" for subject in self._subjects)
+        lines = "".join(json.dumps(_describe(subject), default=_to_plain) + "\n" for subject in self._subjects)
         environment = {
             **os.environ,
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -46,7 +46,7 @@ class Isolation:
         }
         done = subprocess.run(
             [sys.executable, "-m", "modkit.testing.isolated"],
-            input=told,
+            input=lines,
             capture_output=True,
             text=True,
             timeout=_WAIT,
@@ -58,7 +58,7 @@ class Isolation:
         return answers
 
 
-def _told(subject: Subject) -> dict[str, object]:
+def _describe(subject: Subject) -> dict[str, object]:
     part = subject.part
     return {
         "kind": part.kind,
@@ -69,7 +69,7 @@ def _told(subject: Subject) -> dict[str, object]:
     }
 
 
-def _plain(value: object) -> object:
+def _to_plain(value: object) -> object:
     if isinstance(value, Node):
         return dict(value)
     raise TypeError(f"expected plain data, got {value!r}")

@@ -14,28 +14,40 @@ from torch import Tensor, nn
 from modkit.cases.case import Emitted
 from modkit.cases.probe import Probe
 from modkit.errors import SpecError
-from modkit.testing.bench import Bench, loosened
+from modkit.testing.bench import Bench, perturb
 
-__all__ = ["compiles", "cuda", "dtypes", "elsewhere", "gradients", "inductor", "meta", "modes", "round_trips"]
+__all__ = [
+    "check_compilation",
+    "check_cuda",
+    "check_dtypes",
+    "check_device",
+    "check_gradients",
+    "check_inductor",
+    "check_meta",
+    "check_modes",
+    "check_round_trips",
+]
 
 
-def meta(bench: Bench) -> None:
-    """On the meta device it has the parameters and buffers that it has for real."""
+def check_meta(bench: Bench) -> None:
+    """The part has the same parameters and buffers on the meta device as on a real one."""
     for example in bench.accepted:
         there, here = (bench.subject.build(example.types(), meta=meta) for meta in (True, False))
         if not isinstance(here, nn.Module):
             continue
         if stray := [name for name, one in there.state_dict().items() if not one.is_meta]:
-            bench.flaw(
-                example, f"expected tensors on the meta device, got {', '.join(stray)} elsewhere: name no device"
+            bench.fail(
+                example, f"expected tensors on the meta device, got {', '.join(stray)} elsewhere: do not set a device"
             )
         shapes = [{name: tuple(one.shape) for name, one in part.state_dict().items()} for part in (there, here)]
         if shapes[0] != shapes[1]:
-            bench.flaw(example, f"expected one state on every device, got {shapes[0]} on meta and {shapes[1]} for real")
+            bench.fail(
+                example, f"expected the same state on every device, got {shapes[0]} on meta and {shapes[1]} on the CPU"
+            )
 
 
-def modes(bench: Bench) -> None:
-    """In eval mode a call leaves every buffer as it was; both modes give the same shapes."""
+def check_modes(bench: Bench) -> None:
+    """A call in eval mode changes no buffer, and both modes return the same shapes."""
     for example in bench.accepted:
         types = example.types()
         part = bench.subject.build(types)
@@ -44,146 +56,149 @@ def modes(bench: Bench) -> None:
         evaluated = bench.call(part.eval(), types, Probe(), example)
         buffers = {name: one.clone() for name, one in part.named_buffers()}
         bench.call(part, types, Probe(), example)
-        moved = [name for name, one in part.named_buffers() if not _equal(one, buffers[name])]
+        moved = [name for name, one in part.named_buffers() if not _is_equal(one, buffers[name])]
         if moved:
-            bench.flaw(example, f"expected eval mode to leave buffers alone, got {', '.join(moved)} moved")
+            bench.fail(example, f"expected eval mode to leave buffers unchanged, got {', '.join(moved)} changed")
         trained = bench.call(part.train(), types, Probe(), example)
         shapes = [{name: tuple(one.value.shape) for name, one in found.items()} for found in (evaluated, trained)]
         if shapes[0] != shapes[1]:
-            bench.flaw(
+            bench.fail(
                 example, f"expected the same shapes in both modes, got {shapes[0]} in eval, {shapes[1]} in train"
             )
 
 
-def dtypes(bench: Bench) -> None:
-    """It works in float64, near what it gives in float32, and in bfloat16, and answers in the dtype that it is fed."""
+def check_dtypes(bench: Bench) -> None:
+    """The part works in float64 (close to float32) and bfloat16, and returns the dtype of its inputs or a wider one."""
     for example in bench.accepted:
-        single = bench.play(example, prepare=loosened)
+        single = bench.play(example, prepare=perturb)
         if not isinstance(single.part, nn.Module):
             continue
         for dtype in (torch.float64, torch.bfloat16):
-            play = bench.play(example, Probe(dtype=dtype), prepare=loosened)
+            play = bench.play(example, Probe(dtype=dtype), prepare=perturb)
             for name, one in play.emitted.items():
                 if one.learns and one.value.dtype not in (dtype, torch.float32, torch.float64):
-                    bench.flaw(example, f"{name}: expected {dtype} or wider of {dtype}, got {one.value.dtype}")
+                    bench.fail(example, f"{name}: expected {dtype} or wider for {dtype} inputs, got {one.value.dtype}")
                 if not one.value.isfinite().all():
-                    bench.flaw(example, f"{name}: expected finite values in {dtype}, got some that are not")
+                    bench.fail(example, f"{name}: expected finite values in {dtype}, got some that are not")
             if dtype is torch.float64:
-                _near(bench, example, single.emitted, play.emitted)
+                _check_near(bench, example, single.emitted, play.emitted)
 
 
-def cuda(bench: Bench) -> None:
-    """On a GPU it works, and answers there; made where there is one."""
-    elsewhere(bench, "cuda")
+def check_cuda(bench: Bench) -> None:
+    """The part works on a GPU and returns tensors there; runs only with a GPU."""
+    check_device(bench, "cuda")
 
 
-def elsewhere(bench: Bench, device: str) -> None:
-    """On another device it works, and what it gives is there and finite."""
+def check_device(bench: Bench, device: str) -> None:
+    """The part works on another device, and its outputs are finite and on that device."""
     for example in bench.accepted:
-        play = bench.play(example, Probe(device=device), prepare=loosened)
+        play = bench.play(example, Probe(device=device), prepare=perturb)
         if not isinstance(play.part, nn.Module):
             continue
         for name, one in play.emitted.items():
             if one.value.device.type != device:
-                bench.flaw(
+                bench.fail(
                     example,
-                    f"{name}: expected values on {device}, where its input is, got {one.value.device}: name the "
-                    "input's device where a tensor is made",
+                    f"{name}: expected values on {device}, the device of its inputs, got {one.value.device}: create "
+                    "tensors on the inputs' device",
                 )
             if not one.value.is_meta and not one.value.isfinite().all():
-                bench.flaw(example, f"{name}: expected finite values on {device}, got some that are not")
+                bench.fail(example, f"{name}: expected finite values on {device}, got some that are not")
 
 
-def gradients(bench: Bench) -> None:
-    """Gradients of what it gives reach every parameter, moved off its initial value; none is unused."""
+def check_gradients(bench: Bench) -> None:
+    """Gradients of the outputs reach every parameter, after all are moved off their initial values."""
     reached: set[str] = set()
     known: set[str] = set()
     for example in bench.accepted:
-        play = bench.play(example, Probe(training=True, gradients=True), train=True, prepare=loosened)
+        play = bench.play(example, Probe(training=True, gradients=True), train=True, prepare=perturb)
         if not isinstance(play.part, nn.Module):
             continue
         named = {name: one for name, one in play.part.named_parameters() if one.requires_grad}
-        total = sum(_mixed(one) for one in play.emitted.values() if one.learns and one.value.requires_grad)
+        total = sum(_mix(one) for one in play.emitted.values() if one.learns and one.value.requires_grad)
         if not isinstance(total, Tensor):
             if named:
-                bench.flaw(example, "expected gradients to reach its parameters, got nothing that takes any")
+                bench.fail(example, "expected gradients to reach its parameters, got no output that requires gradients")
             continue
         torch.autograd.backward(total)
         for name, one in named.items():
             if one.grad is not None and not one.grad.isfinite().all():
-                bench.flaw(example, f"expected finite gradients, got some of {name} that are not")
+                bench.fail(example, f"expected finite gradients, got some of {name} that are not")
         reached |= {name for name, one in named.items() if one.grad is not None and one.grad.any()}
         known |= named.keys()
     if unused := sorted(known - reached):
-        bench.flaw(
+        bench.fail(
             bench.accepted[0],
-            f"expected gradients to reach every parameter, got none at {', '.join(unused)}: use it or make it a buffer",
+            f"expected gradients to reach every parameter, got none at {', '.join(unused)}: use or remove them",
         )
 
 
-def round_trips(bench: Bench) -> None:
-    """A deep copy, and a new build given its weights through safetensors, give what it gives."""
+def check_round_trips(bench: Bench) -> None:
+    """A deep copy, and a new part with its weights loaded from safetensors, return the same."""
     for example in bench.accepted:
         types = example.types()
-        play = bench.play(example, prepare=loosened)
+        play = bench.play(example, prepare=perturb)
         part: Any = play.part
         if not isinstance(part, nn.Module):
             continue
-        for other, how in ((copy.deepcopy(part), "a deep copy"), (_reloaded(bench, part, types, example), "a reload")):
+        for other, how in ((copy.deepcopy(part), "a deep copy"), (_reload(bench, part, types, example), "a reload")):
             given = bench.call(other.eval(), types, Probe(), example)
             for name, value in play.values.items():
                 if not torch.equal(given[name].value, value):
-                    bench.flaw(example, f"{name}: expected {how} to give the same: keep what it needs in its state")
+                    bench.fail(
+                        example,
+                        f"{name}: expected {how} to return the same: keep all that it needs in its state",
+                    )
 
 
-def compiles(bench: Bench) -> None:
-    """`torch.compile` traces it whole, without a graph break, and it gives the same."""
-    _compiles(bench, "aot_eager")
+def check_compilation(bench: Bench) -> None:
+    """`torch.compile` traces the part without a graph break, and the result is the same."""
+    _check_compiled(bench, "aot_eager")
 
 
-def inductor(bench: Bench) -> None:
-    """Compiled to machine code it gives the same."""
-    _compiles(bench, "inductor")
+def check_inductor(bench: Bench) -> None:
+    """The part returns the same when it is compiled with inductor."""
+    _check_compiled(bench, "inductor")
 
 
-def _compiles(bench: Bench, backend: str) -> None:
+def _check_compiled(bench: Bench, backend: str) -> None:
     for example in bench.accepted:
         types = example.types()
-        part = loosened(bench.subject.build(types)).eval()
+        part = perturb(bench.subject.build(types)).eval()
         torch._dynamo.reset()
         expected = bench.call(part, types, Probe(), example)
         part.compile(backend=backend, fullgraph=True)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's compiler uses what torch has deprecated
+            warnings.simplefilter("ignore")  # torch's compiler uses deprecated functions of torch
             compiled = bench.call(part, types, Probe(), example)
-        _near(bench, example, expected, compiled)
+        _check_near(bench, example, expected, compiled)
 
 
-def _reloaded(bench: Bench, part: nn.Module, types: Any, example: Any) -> nn.Module:
+def _reload(bench: Bench, part: nn.Module, types: Any, example: Any) -> nn.Module:
     other: nn.Module = bench.subject.build(types, seed=1)
     state = {name: one.contiguous() for name, one in part.state_dict().items()}
     try:
         other.load_state_dict(safetensors.torch.load(safetensors.torch.save(state)))
     except (RuntimeError, ValueError, SpecError) as error:
-        bench.flaw(example, f"expected its state to go through safetensors into a new build, got {error}")
+        bench.fail(example, f"expected its state to be saved to safetensors and loaded into a new part, got {error}")
     return other
 
 
-def _mixed(one: Emitted) -> Tensor:
-    """A number that depends on each element of a value in its own way."""
+def _mix(one: Emitted) -> Tensor:
+    """Returns a scalar that weights each element of a value differently."""
     flat = one.value.reshape(-1)
     return (flat * torch.linspace(0.5, 1.5, len(flat), dtype=flat.dtype)).sum()
 
 
-def _near(bench: Bench, example: Any, a: Mapping[str, Emitted], b: Mapping[str, Emitted]) -> None:
+def _check_near(bench: Bench, example: Any, a: Mapping[str, Emitted], b: Mapping[str, Emitted]) -> None:
     for name, one in a.items():
         other = b[name].value
         if not one.value.is_floating_point():
             continue
         gap = (one.value.double() - other.double()).abs().max()
         if gap > 1e-3 * (1 + one.value.double().abs().max()):
-            bench.flaw(example, f"{name}: expected nearly the same, got a difference of {gap:.3g}")
+            bench.fail(example, f"{name}: expected nearly the same values, got a difference of {gap:.3g}")
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
+def _is_equal(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.nan_to_num(), b.nan_to_num()) and torch.equal(a.isnan(), b.isnan())

@@ -1,4 +1,4 @@
-"""The check that a part works where parts work: in a reference host it trains for two steps, samples and comes back."""
+"""The check that a part works in a whole system: a reference host with it trains, samples and can be reloaded."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ import torch
 
 from modkit.building.session import load
 from modkit.cases.subject import Subject
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.specs.node import Node
 from modkit.specs.spec import Spec
 from modkit.testing.bench import Bench, Flaw
-from modkit.testing.hosts import places
+from modkit.testing.hosts import list_hosts
 from modkit.training.train import train
 
-__all__ = ["plays"]
+__all__ = ["check_playing"]
 
 _LISTS = ("train.loggers",)
 
 
-def plays(bench: Bench) -> None:
-    """A reference host of its kind takes it, trains for two steps, and samples the same once loaded again."""
-    node, reasons = _named(bench.subject), []
-    for host, path in places(bench.subject.part.kind):
+def check_playing(bench: Bench) -> None:
+    """A reference host accepts the part, trains for two steps, and gives equal samples each time it is loaded."""
+    node, reasons = _name_part(bench.subject), []
+    for host, path in list_hosts(bench.subject.part.kind):
         try:
-            first, second = _played(host.with_value(path, (node,) if path in _LISTS else node))
-        except Exception as error:  # this host does not suit it, or it fails in any: both are told below
+            first, second = _play(host.with_value(path, (node,) if path in _LISTS else node))
+        except Exception as error:  # reported below unless another host accepts it
             reasons.append(f"{host.name}: {error}")
             continue
         if first is not None and second is not None and not (first.isfinite().all() and torch.equal(first, second)):
-            raise Flaw(f"{bench.subject}: expected finite samples in the host {host.name}, the same once loaded again")
+            raise Flaw(f"{bench.subject}: expected finite samples in {host.name}, equal each time it is loaded")
         return
-    raise Flaw(f"{bench.subject}: expected a reference host to take it and train, got: {'; '.join(reasons)}")
+    raise Flaw(f"{bench.subject}: expected a reference host to accept it and train, got: {'; '.join(reasons)}")
 
 
-def _played(spec: Spec) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Samples of a trained host, twice loaded."""
+def _play(spec: Spec) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Trains a host, loads it twice, and returns the samples of both."""
     with tempfile.TemporaryDirectory() as folder:
         run = train(spec, Path(folder) / "run")
-        first, second = (_made(load(run, spec=spec)) for _ in range(2))
+        first, second = (_sample(load(run, spec=spec)) for _ in range(2))
     return first, second
 
 
-def _named(subject: Subject) -> Node:
-    """The part by its name, where it is registered under one."""
+def _name_part(subject: Subject) -> Node:
+    """Returns the part's node, with its name if it is registered."""
     node = subject.node
-    registered = registry().named(subject.part.target)
+    registered = get_registry().find_by_target(subject.part.target)
     return Node({**node, "use": subject.part.name}) if registered == subject.part else node
 
 
-def _made(model: object) -> torch.Tensor | None:
-    """Two samples; None of a model without a prior."""
+def _sample(model: object) -> torch.Tensor | None:
+    """Draws two samples; None for a model without a prior."""
     try:
         samples = model.sample(2, seed=0)  # type: ignore[attr-defined]
     except ValueError:

@@ -1,4 +1,4 @@
-"""Checks of what a part gives, whatever its kind."""
+"""Checks of a part's outputs that apply to every kind."""
 
 from __future__ import annotations
 
@@ -11,101 +11,117 @@ from torch import Tensor
 
 from modkit.cases.case import Emitted, Example
 from modkit.cases.probe import Probe
-from modkit.testing.bench import Bench, loosened
+from modkit.kinds import PromiseExtras, read_extras
+from modkit.testing.bench import Bench, perturb
 
-__all__ = ["deterministic", "emits", "finite", "global_draws", "independence", "inputs", "one_sample"]
+__all__ = [
+    "check_deterministic",
+    "check_emitted",
+    "check_finite",
+    "check_global_draws",
+    "check_independence",
+    "check_inputs",
+    "check_one_sample",
+]
 
 _NUM = 4
 
 
-def emits(bench: Bench) -> None:
-    """What it gives has the shape, dtype and range that it says."""
-    for example, play in bench.plays(prepare=loosened):
+def check_emitted(bench: Bench) -> None:
+    """The outputs have the shapes, dtypes and ranges that the part declares."""
+    for example, play in bench.play_all(prepare=perturb):
         for name, one in play.emitted.items():
-            if reason := _misfit(one, play.probe):
-                bench.flaw(example, f"{name}: {reason}; mend what it returns, or the type that it says")
+            if reason := _validate(one, play.probe):
+                bench.fail(example, f"{name}: {reason}; fix the value that it returns or the type that it declares")
 
 
-def finite(bench: Bench) -> None:
-    """What it gives is finite, in training as well."""
+def check_finite(bench: Bench) -> None:
+    """The outputs are finite, also in training."""
     for train in (False, True):
-        for example, play in bench.plays(partial(Probe, training=train), train=train):
+        for example, play in bench.play_all(partial(Probe, training=train), train=train):
             for name, one in play.emitted.items():
                 if not one.value.isfinite().all():
-                    bench.flaw(example, f"{name}: expected finite values, got {_odd(one.value)}")
+                    bench.fail(example, f"{name}: expected finite values, got {_count_odd(one.value)}")
 
 
-def deterministic(bench: Bench) -> None:
-    """Built and called twice under one seed, it gives the same; called twice without being built anew, too."""
+def check_deterministic(bench: Bench) -> None:
+    """Two parts built with one seed return the same, and so do two calls of one part."""
     for example in bench.accepted:
         first, second = bench.play(example), bench.play(example)
-        _same(bench, example, first.values, second.values, "expected two builds under one seed to give the same")
+        _check_same(bench, example, first.values, second.values, "expected two builds with one seed to return the same")
         if not hasattr(first.part, "load_state_dict") or isinstance(first.part, torch.nn.Module):
             again = bench.call(first.part, example.types(), Probe(), example)
             values = {name: one.value.detach() for name, one in again.items()}
-            _same(bench, example, second.values, values, "expected a second call to give the same: it keeps a state")
+            _check_same(
+                bench,
+                example,
+                second.values,
+                values,
+                "expected a second call to return the same: it keeps a state",
+            )
 
 
-def global_draws(bench: Bench) -> None:
-    """A call in eval mode draws from its rng alone: torch's, NumPy's and Python's generators stay where they are."""
+def check_global_draws(bench: Bench) -> None:
+    """A call in eval mode draws from its rng only, not from the global generators of torch, NumPy or Python."""
     for example in bench.accepted:
         types = example.types()
         part = bench.subject.build(types)
         if isinstance(part, torch.nn.Module):
             part.eval()
-        before = _states()
+        before = _get_states()
         bench.call(part, types, Probe(), example)
-        if moved := [name for name, state in _states().items() if state != before[name]]:
-            bench.flaw(
+        if moved := [name for name, state in _get_states().items() if state != before[name]]:
+            bench.fail(
                 example,
-                f"expected draws from the rng that it is given, got some from {', '.join(moved)}: use "
-                "`rng.normal(name, like)`, or `with rng.scope():` around a library that draws for itself",
+                f"expected draws from the rng that it receives, got some from {', '.join(moved)}: use "
+                "`rng.normal(name, like)`, or `with rng.seed_torch():` around calls of libraries",
             )
 
 
-def inputs(bench: Bench) -> None:
-    """It leaves what it is given as it was."""
+def check_inputs(bench: Bench) -> None:
+    """The part does not change its inputs."""
     for train in (False, True):
-        for example, play in bench.plays(partial(Probe, training=train), train=train):
-            if changed := play.probe.changed():
-                bench.flaw(example, f"expected its inputs unchanged, got {', '.join(changed)} changed: copy first")
+        for example, play in bench.play_all(partial(Probe, training=train), train=train):
+            if changed := play.probe.find_changed():
+                bench.fail(example, f"expected its inputs unchanged, got {', '.join(changed)} changed: copy first")
 
 
-def independence(bench: Bench) -> None:
-    """Sample i does not depend on the other samples of its batch: in eval mode, where a part promises it always."""
+def check_independence(bench: Bench) -> None:
+    """In eval mode a sample does not depend on others in its batch; nor in train mode if the part declares so."""
     for example in bench.accepted:
-        _independent(bench, example, "eval")
-        if getattr(bench.subject.build(example.types()), "batch_independent", False):
-            _independent(bench, example, "train")
+        _check_independence(bench, example, "eval")
+        if read_extras(bench.subject.build(example.types()), PromiseExtras).batch_independent:
+            _check_independence(bench, example, "train")
 
 
-def one_sample(bench: Bench) -> None:
-    """A batch of one keeps its first axis."""
-    for example, play in bench.plays(partial(Probe, 1)):
+def check_one_sample(bench: Bench) -> None:
+    """The batch axis is kept for a batch of one sample."""
+    for example, play in bench.play_all(partial(Probe, 1)):
         for name, one in play.emitted.items():
-            if one.rows and (reason := _misfit(one, play.probe)):
-                bench.flaw(example, f"{name}: of one sample: {reason}")
+            if one.rows and (reason := _validate(one, play.probe)):
+                bench.fail(example, f"{name}: with a batch of one sample: {reason}")
 
 
-def _independent(bench: Bench, example: Example, mode: str) -> None:
+def _check_independence(bench: Bench, example: Example, mode: str) -> None:
     train = mode == "train"
     whole, half = (
-        bench.play(example, Probe(num, training=train), train=train, prepare=loosened) for num in (_NUM, _NUM // 2)
+        bench.play(example, Probe(num, training=train), train=train, prepare=perturb) for num in (_NUM, _NUM // 2)
     )
     for name, one in whole.emitted.items():
         if not one.rows:
             continue
         rows, alone = one.value[: _NUM // 2], half.emitted[name].value
         if rows.shape != alone.shape or not torch.allclose(rows, alone, rtol=1e-4, atol=1e-5):
-            bench.flaw(
+            bench.fail(
                 example,
-                f"{name}: expected a sample to be the same in any batch in {mode} mode, got {_gap(rows, alone)}: "
-                "statistics across the batch belong to training, and to parts that do not say `batch_independent`",
+                f"{name}: expected a sample to be the same in any batch in {mode} mode, got "
+                f"{_format_gap(rows, alone)}: use statistics across the batch in training only, and do not declare "
+                "`batch_independent`",
             )
 
 
-def _misfit(one: Emitted, probe: Probe) -> str | None:
-    """Why a value is not what was promised, or None."""
+def _validate(one: Emitted, probe: Probe) -> str | None:
+    """Returns how a value differs from its declared type, or None."""
     value, type = one.value, one.type
     if type is None:
         return None
@@ -128,14 +144,14 @@ def _misfit(one: Emitted, probe: Probe) -> str | None:
     return None
 
 
-def _same(bench: Bench, example: object, a: dict[str, Tensor], b: dict[str, Tensor], expected: str) -> None:
+def _check_same(bench: Bench, example: object, a: dict[str, Tensor], b: dict[str, Tensor], expected: str) -> None:
     for name in a:
         if name not in b or a[name].shape != b[name].shape or not torch.equal(a[name], b[name]):
-            gap = _gap(a[name], b[name]) if name in b and a[name].shape == b[name].shape else "another value"
-            bench.flaw(example, f"{name}: {expected}, got {gap}")  # type: ignore[arg-type]
+            gap = _format_gap(a[name], b[name]) if name in b and a[name].shape == b[name].shape else "another value"
+            bench.fail(example, f"{name}: {expected}, got {gap}")  # type: ignore[arg-type]
 
 
-def _states() -> dict[str, object]:
+def _get_states() -> dict[str, object]:
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002
     return {
         "torch's generator": tuple(torch.get_rng_state().tolist()),
@@ -144,11 +160,11 @@ def _states() -> dict[str, object]:
     }
 
 
-def _gap(a: Tensor, b: Tensor) -> str:
+def _format_gap(a: Tensor, b: Tensor) -> str:
     if a.shape != b.shape:
         return f"shapes {tuple(a.shape)} and {tuple(b.shape)}"
     return f"a difference of {(a.double() - b.double()).abs().max():.3g}"
 
 
-def _odd(value: Tensor) -> str:
+def _count_odd(value: Tensor) -> str:
     return f"{int(value.isnan().sum())} NaN and {int(value.isinf().sum())} infinite of {value.numel()}"

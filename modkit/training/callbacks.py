@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modkit.kinds import LoggerExtras, read_extras
 from modkit.models.model import Model
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.runs.run import Run
 from modkit.types import Score
 
@@ -71,7 +71,7 @@ class Callbacks:
         self._notify("run_finished", error=error)
 
     def _notify(self, event: str, **arguments: Any) -> None:
-        registry().call(f"modkit_{event}", run=self._run, **arguments)
+        get_registry().call(f"modkit_{event}", run=self._run, **arguments)
         for logger in tuple(self._loggers):
             try:
                 if method := getattr(read_extras(logger, LoggerExtras), event):

@@ -1,4 +1,4 @@
-"""Fitting: a model composed from Python objects, and data of any form, into a run."""
+"""Training a model composed from Python objects, on data of any form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from modkit.building.builder import Site
 from modkit.building.checker import check_composed
-from modkit.building.compose import composition_of, part_of, tree_of
+from modkit.building.compose import convert_part, convert_settings, get_composition
 from modkit.building.plan import plan_training
 from modkit.data.objects import as_data
 from modkit.models.model import Model
@@ -37,28 +37,28 @@ def fit(
     progress: Progress | None = None,
     **train: Any,
 ) -> Run:
-    """Trains a composed model, in place, into a run.
+    """Trains a composed model in place, and writes a run.
 
     Args:
-        model: The model, as its class's call or `modkit.build` made it.
-        data: What to train on: a data part, or its name, class or `functools.partial`; a tensor `b …`, or a pair of one
-            and a mapping of its fields; a torch Dataset of samples or of pairs `(sample, label)`, or a DataLoader of
-            one, whose order and batches are not used.
-        out: The run's directory; `runs/NAME` where not given.
+        model: The model, made by calling its class or by `modkit.build`.
+        data: The training data: a data set, or its name, class or `functools.partial`; a tensor `b …`, or a pair of a
+            tensor and a mapping of its fields; a torch Dataset of samples or of tuples of a sample and its fields; or a
+            DataLoader of one, whose order and batches are not used.
+        out: The run's directory, `runs/NAME` by default.
         name: The run's name.
-        resume: Continue from the last good checkpoint of the run that is there; without one, start.
-        overwrite: Replace the run that is there.
-        evaluate: How to measure the model at the end, as a spec's `evaluate`; not at all where not given.
-        progress: Shows how far training is.
+        resume: Whether to resume an existing run from its last good checkpoint.
+        overwrite: Whether to replace an existing run.
+        evaluate: The settings of a spec's `evaluate`, to evaluate the model at the end; None for no evaluation.
+        progress: Displays progress.
         **train: The settings of a spec's `train`, see `modkit.specs.settings.Settings`: `steps=300`, `batch_size=64`,
             `optimizer=partial(adamw, lr=1e-3)`.
 
     Returns:
-        The run. The model has its weights; `modkit.load(run, model=model)` loads those of a checkpoint again.
+        The run. The model has its weights; `modkit.load(run, model=model)` loads the weights of a checkpoint.
 
     Raises:
-        SpecError: If a setting is wrong; nothing has been written then.
-        ValueError: If the data do not fit the model, or the directory holds a run.
+        SpecError: If a setting is wrong; nothing has been written.
+        ValueError: If the data do not fit the model, or the directory already holds a run.
         modkit.training.trainer.TrainingError: If a loss is not finite.
 
     Examples:
@@ -72,21 +72,21 @@ def fit(
         ...     run.finished
         True
     """
-    composed = composition_of(model)
+    composed = get_composition(model)
     named = isinstance(data, str | Mapping) or callable(data)
     written = Node(write_types(composed.x, composed.fields)) if isinstance(composed.x, TensorType) else None
     spec = Spec(
         model=composed.plan.spec.model,
         name=name,
-        data=Node({"use": data} if isinstance(data, str) else part_of(data, "data", "data")) if named else None,
-        train=tree_of(train, Settings, "train"),
-        evaluate=None if evaluate is None else tree_of(evaluate, Evaluation, "evaluate"),
+        data=Node({"use": data} if isinstance(data, str) else convert_part(data, "data", "data")) if named else None,
+        train=convert_settings(train, Settings, "train"),
+        evaluate=None if evaluate is None else convert_settings(evaluate, Evaluation, "evaluate"),
         x=None if named else written,
     )
     planned = plan_training(composed.plan, spec)
     if named:
         site = Site(planned, meta=False)
-        data = site.data()
+        data = site.make_data()
         site.check()
     path = Path(out) if out is not None else Path("runs") / name
     before = open_before(path) if resume else None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Stopped", "interruptible"]
+__all__ = ["Stopped", "catch_interrupt"]
 
 
 class Stopped(KeyboardInterrupt):
@@ -16,7 +16,7 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
+def catch_interrupt() -> Iterator[threading.Event]:
     """Turns the first Ctrl-C into an event, so that the current step can be completed; the second stops at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -58,9 +58,7 @@ class StageSchedule:
 
 
 class Participant:
-    """A player of a stage: its modules, its parameters, and its turns.
-
-    What `players` returns, for a training loop of one's own.
+    """A player of a stage: its modules, its parameters, and its turns in a training loop.
 
     Args:
         model: The model.
@@ -99,33 +97,33 @@ class Participant:
             self.model.prepare(self.name, batches, Rng(self._key[0], "train", "prepare", self.name, on_device=True))
 
     @contextmanager
-    def turn(self, index: int) -> Iterator[StepContext]:
-        """Begins the player's turn: gradients are limited to its own parameters, and dropout draws from the seed.
+    def begin_turn(self, index: int) -> Iterator[StepContext]:
+        """Limits gradients to the player's own parameters and seeds dropout, for the duration of the context.
 
         Args:
             index: Number of steps since the start of the stage.
         """
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
-        step = self._step(index)
-        with _limit_gradients(self.parameters, self.others), step.rng.scope():
+        step = self._make_context(index)
+        with _limit_gradients(self.parameters, self.others), step.rng.seed_torch():
             yield step
 
-    def loss(self, batch: Batch, step: StepContext) -> Tensor:
+    def compute_loss(self, batch: Batch, step: StepContext) -> Tensor:
         """Computes the weighted sum of the player's losses, a scalar.
 
         Args:
             batch: Samples and fields, on the model's device.
-            step: What `turn` gave.
+            step: The step that `begin_turn` returned.
         """
         losses = self.model.losses(self.name, batch, step)
         return weigh_losses(losses, self.weights, step.index, self.last_layer)
 
     def update(self, index: int) -> None:
-        """Updates what no gradient moves (codebooks), after the optimizer's step."""
-        self.model.update(self.name, self._step(index, "update"))
+        """Updates what has no gradient, such as codebooks, after the optimizer's step."""
+        self.model.update(self.name, self._make_context(index, "update"))
 
-    def _step(self, index: int, *names: str) -> StepContext:
+    def _make_context(self, index: int, *names: str) -> StepContext:
         seed, stage = self._key
         rng = Rng(seed, "train", stage, index, self.name, *names, on_device=True)
         waiting = tuple(name for name in self.player.against if index < self._starts.get(name, 0))
@@ -133,14 +131,14 @@ class Participant:
 
 
 def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant, ...]:
-    """Returns the players of one of a model's stages, for a training loop of one's own.
+    """Returns the players of one of a model's stages, for your own training loop.
 
-    The model is put into training: the modules that the players own into train mode, all others into eval mode.
+    The modules that the players own are put into train mode, all others into eval mode.
 
     Args:
         model: The model.
         stage: Index of the stage, below `len(model.stages())`.
-        seed: Seed of all draws. `modkit.fit` with this `seed`, on the same batches, computes the same.
+        seed: Seed of all draws. With this `seed` and the same batches, `modkit.fit` computes the same.
 
     Raises:
         ValueError: If the model has no such stage.
@@ -152,8 +150,8 @@ def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant
         >>> (player,) = modkit.players(model)
         >>> optimizer = torch.optim.Adam(player.parameters, lr=1e-3)
         >>> for index in range(2):
-        ...     with player.turn(index) as step:
-        ...         player.loss(modkit.Batch(torch.zeros(4, 1, 8, 8), {}), step).backward()
+        ...     with player.begin_turn(index) as step:
+        ...         player.compute_loss(modkit.Batch(torch.zeros(4, 1, 8, 8), {}), step).backward()
         ...     optimizer.step(), optimizer.zero_grad(), player.update(index)
         (None, None, None)
         (None, None, None)
@@ -161,7 +159,7 @@ def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant
     stages = model.stages()
     if not 0 <= stage < len(stages):
         raise ValueError(f"players expects a stage in [0, {len(stages)}), got {stage}")
-    every = model.active_players()
+    every = model.list_active_players()
     chosen = [one for one in every if any(fnmatchcase(one.name, pattern) for pattern in stages[stage])]
     found = tuple(Participant(model, one, [p for p in chosen if p is not one], stage, seed) for one in chosen)
     set_modes(model, found)
@@ -169,7 +167,7 @@ def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant
 
 
 def set_modes(model: Model, participants: Iterable[Participant]) -> None:
-    """Puts the modules of a stage's players into train mode and all others into eval mode, without gradients."""
+    """Puts the modules of the players into train mode and all others into eval mode, and disables gradients."""
     model.eval()
     model.requires_grad_(False)
     for one in participants:
@@ -226,7 +224,7 @@ def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ..
     Raises:
         ValueError: If a pattern matches no player, or the whole model is frozen.
     """
-    players = tuple(_override(player, settings) for player in model.active_players())
+    players = tuple(_override(player, settings) for player in model.list_active_players())
     if not players:
         raise ValueError("training expects a model with something to train, got a frozen one: set `train: true`")
     names = [player.name for player in players]
@@ -371,7 +369,7 @@ def _require(slot: Slot[T] | None) -> Slot[T]:
 
 
 def _collect(module: nn.Module, owner: str | None, found: dict[int, nn.Module]) -> None:
-    """All modules of one that has been entered, without those that cannot be."""
+    """Collects a module and the modules inside it, except those that another place owns or that are frozen."""
     if owner is None:
         return
     found[id(module)] = module
@@ -380,7 +378,7 @@ def _collect(module: nn.Module, owner: str | None, found: dict[int, nn.Module]) 
 
 
 def _enter(module: nn.Module, owner: str | None) -> str | None:
-    """The place that a module's own parts belong to, or None where it is frozen or belongs to another than `owner`."""
+    """Returns the path that owns what is inside a module, or None if it is frozen or `owner` does not own it."""
     origin = getattr(module, "origin", None)
     if owner is None or getattr(module, "frozen", False) or (origin is not None and origin.owner != owner):
         return None

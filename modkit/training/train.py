@@ -16,12 +16,12 @@ from torch import nn
 from modkit.building.builder import Origin, Site
 from modkit.building.checker import Report as Checked
 from modkit.building.checker import check
-from modkit.building.migration import current, due
+from modkit.building.migration import find_due, load_current
 from modkit.building.plan import plan
-from modkit.building.provenance import explained, remedies, verify
+from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.session import Opened, load_run
-from modkit.evaluation.evaluate_run import measure_run, watched
-from modkit.evaluation.report import Report, report_path
+from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
+from modkit.evaluation.report import Report, locate_report
 from modkit.models.model import Model
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
@@ -76,16 +76,16 @@ def train(
         >>> data = use("ring", num=64, num_test=64)
         >>> spec = Spec(name="ring", data=data, model=use(Gaussian), train={"batch_size": 8})
         >>> with TemporaryDirectory() as folder:
-        ...     train(spec, f"{folder}/run", steps=2).checkpoint_name()
+        ...     train(spec, f"{folder}/run", steps=2).find_checkpoint_name()
         'step-00000002'
     """
     path = Path(out) if out is not None else Path("runs") / spec.name
     before = open_before(path, locked) if resume else None
-    with explained(before) if before else nullcontext():
+    with explain_failure(before) if before else nullcontext():
         report = check(spec)
     return execute(
         report,
-        lambda site: site.model(report.x, report.fields),
+        lambda site: site.build_model(report.x, report.fields),
         path,
         before,
         steps=steps,
@@ -106,17 +106,17 @@ def execute(
     evaluate: bool = True,
     progress: Progress | None = None,
 ) -> Run:
-    """Trains what has been checked into a run, and measures it.
+    """Trains a checked model, and evaluates it if its spec has `evaluate`.
 
     Args:
-        report: What the check found.
+        report: The result of the check.
         make: Makes the model.
         path: The run's directory.
-        before: The run that is there, to be continued.
-        steps: Caps every stage at so many steps.
-        overwrite: Replace the run that is there.
-        evaluate: Measure the model at the end, where the spec has `evaluate`.
-        progress: Shows how far training is.
+        before: The run to resume, or None.
+        steps: Maximum number of steps of every stage.
+        overwrite: Whether to replace an existing run.
+        evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
+        progress: Displays progress.
 
     Raises:
         SpecError: As `train`.
@@ -125,17 +125,17 @@ def execute(
     if report.data is None:
         raise ValueError("training expects a spec with `data`, got one without")
     site = Site(report.plan, meta=False)
-    settings = _cap(site.settings(), steps)
+    settings = _cap(site.make_settings(), steps)
     loggers = [logger() for logger in settings.loggers]
-    evaluation = site.evaluation()
+    evaluation = site.make_evaluation()
     site.check()
     _check_memory(report, settings)
     name = report.plan.data.part.name if report.plan.data else type(report.data).__name__
     opened = Opened(report.data, name, evaluation)
-    watch = watched(opened, settings.seed) if evaluation else None
+    watch = make_watch(opened, settings.seed) if evaluation else None
     if before:
         _check_same(before, report, settings.seed)
-        site.weights = store.latest(before.checkpoints) is None
+        site.weights = store.find_latest(before.checkpoints) is None
     engine = settings.engine(device=settings.device)
     model = make(site)
     site.check()
@@ -149,15 +149,15 @@ def execute(
         Trainer(model, report.data, settings, engine, run, callbacks, progress or Silent(), watch).fit()
     if evaluate and evaluation and not _is_measured(run):
         named = None if report.plan.spec.local else ()
-        measure_run(run, load_run(run, planned=report.plan), opened, named=named).save(run.path)
+        measure_run(run, load_run(run, planned=report.plan), opened, Options(), named=named).save(run.path)
     return run
 
 
 def open_before(path: Path, locked: bool = False) -> Run | None:
-    """The run at a path, if training can be continued with the parts that are here; None where none was begun.
+    """Opens the run at a path to resume it; returns None if there is none.
 
     Raises:
-        ValueError: If the run there cannot be continued.
+        ValueError: If the run cannot be resumed.
     """
     begun = all((path / name).exists() for name in ("modkit.lock", "spec.yaml"))  # else killed as it was made
     return _open_resumable(path, locked) if begun else None
@@ -165,8 +165,8 @@ def open_before(path: Path, locked: bool = False) -> Run | None:
 
 def _is_measured(run: Run) -> bool:
     """Whether the run keeps a report of its last checkpoint."""
-    path = report_path(run.path)
-    return path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.checkpoint_name()
+    path = locate_report(run.path)
+    return path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.find_checkpoint_name()
 
 
 def _cap(settings: Settings, steps: int | None) -> Settings:
@@ -202,8 +202,8 @@ def _open_resumable(path: Path, locked: bool) -> Run:
             "with `use: run`"
         )
     verify(run, locked=locked)
-    if store.latest(run.checkpoints) and (migrations := due(run)):
-        mine, weights = current(run), run.weights()
+    if store.find_latest(run.checkpoints) and (migrations := find_due(run)):
+        mine, weights = load_current(run), run.load_weights()
         same = mine.spec == Spec.from_yaml(run.spec_text) and mine.weights.keys() == weights.keys()
         if not same or not all(torch.equal(value, weights[key]) for key, value in mine.weights.items()):
             raise ValueError(
@@ -218,7 +218,7 @@ def _check_same(run: Run, report: Checked, seed: int) -> None:
         raise ValueError(f"{run.path} was trained with the seed {run.lock.get('seed')}, got {seed}: a run has one seed")
     before = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
     if not report.plan.spec.local:  # parts may have been renamed, or have more parameters by now
-        with explained(run):
+        with explain_failure(run):
             before = plan(before).resolved
     for key in ("data", "model"):
         if getattr(before, key) != getattr(report.plan.resolved, key):
@@ -228,7 +228,7 @@ def _check_same(run: Run, report: Checked, seed: int) -> None:
     then, now = run.lock.get("state"), {key: list(shape) for key, shape in report.state.items()}
     if then is not None and then != now:
         changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-        reasons = "; ".join(remedies(run, keys=changed))
+        reasons = "; ".join(suggest_remedies(run, keys=changed))
         raise ValueError(f"{run.path} has weights that do not fit the model: {', '.join(changed[:8])}; {reasons}")
 
 

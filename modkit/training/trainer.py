@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.data.loader import Loader, ordered_pass, shuffled_pass
+from modkit.data.loader import Loader, read_in_order, read_shuffled
 from modkit.kinds import Data, Engine
 from modkit.models.model import Model, Player, evaluate_mode
 from modkit.models.step import StepContext
@@ -27,11 +27,11 @@ from modkit.optim.ema import Average
 from modkit.progress import Progress
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
-from modkit.runs.pictures import picture
+from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
 from modkit.specs.settings import Settings
 from modkit.training.callbacks import Callbacks, Scorer
-from modkit.training.interruption import Stopped, interruptible
+from modkit.training.interruption import Stopped, catch_interrupt
 from modkit.training.optimizer_state import pack, unpack
 from modkit.training.players import (
     PlayerState,
@@ -110,7 +110,7 @@ class Trainer:
         self._resume()
         self.callbacks.run_started()
         try:
-            with interruptible() as interrupted:
+            with catch_interrupt() as interrupted:
                 while self._cursor.stage < len(self.stages):
                     self._train_stage(self.stages[self._cursor.stage], interrupted)
             self.run.finish()
@@ -122,7 +122,7 @@ class Trainer:
     def _train_stage(self, stage: StageSchedule, interrupted: threading.Event) -> None:
         cursor, settings = self._cursor, self.settings
         states = make_player_states(self.model, settings, stage, self.engine)
-        self.progress.stage(", ".join(player.name for player in stage.players), cursor.index, stage.steps)
+        self.progress.begin_stage(", ".join(player.name for player in stage.players), cursor.index, stage.steps)
         prepared = self._prepare(stage)
         average = Average(self.model, [path for state in states for path in state.player.modules], stage.decay)
         self._restore(states, average)
@@ -189,7 +189,7 @@ class Trainer:
             step = StepContext(rng, cursor.index, training=True, terms=settings.terms, waiting=waiting)
             micro = batch.rows(slice(part * size, (part + 1) * size)) if settings.accumulate > 1 else batch
             last = part == settings.accumulate - 1
-            with nullcontext() if last else engine.accumulate(state.losses), rng.scope():
+            with nullcontext() if last else engine.accumulate(state.losses), rng.seed_torch():
                 with torch.autocast(engine.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                     losses = state.losses(micro, step)
                 if losses:
@@ -225,7 +225,7 @@ class Trainer:
                 raise self._make_error(f"a weight of {state.player.name} is not finite")
 
     def _make_error(self, what: str) -> TrainingError:
-        path = store.latest(self.run.checkpoints)
+        path = store.find_latest(self.run.checkpoints)
         good = f"the last good checkpoint is {path}" if path else "there is no checkpoint yet"
         cursor = self._cursor
         return TrainingError(f"{what} at step {cursor.step} (step {cursor.index} of stage {cursor.stage}); {good}")
@@ -244,7 +244,7 @@ class Trainer:
             workers=settings.workers,
             pin_memory=engine.device.type == "cuda",
         )
-        batches = loader.batches(cursor.index, engine.rank * share, share)
+        batches = loader.read_batches(cursor.index, engine.rank * share, share)
         try:
             for _ in range(cursor.index, steps):
                 yield self._place(next(batches))
@@ -286,7 +286,7 @@ class Trainer:
         self.run.log({"stage": cursor.stage, "step": cursor.step, "losses": values})
         since, step = self._started
         elapsed = time.perf_counter() - since
-        self.run.time({"step": cursor.step, "seconds": elapsed, "steps_per_second": (cursor.step - step) / elapsed})
+        self.run.log_time({"step": cursor.step, "seconds": elapsed, "steps_per_second": (cursor.step - step) / elapsed})
         self.callbacks.step_done(cursor.stage, cursor.step, values)
         self.progress.step(values)
 
@@ -302,10 +302,10 @@ class Trainer:
                 self.progress.note(f"{name}.png shows reconstructions: {refusal}")
                 split = "test" if "test" in self.data.splits else "train"
                 num = min(num, self.data.splits[split])
-                held = next(ordered_pass(self.data, split, num, Rng(self.settings.seed)))
+                held = next(read_in_order(self.data, split, num, Rng(self.settings.seed)))
                 x = coder.reconstruct(self._place(held).tensor)
-        grid = picture(Batch(x, {}).tensor.float().cpu(), self.data.x)
-        self.run.picture(name, grid)
+        grid = draw_picture(Batch(x, {}).tensor.float().cpu(), self.data.x)
+        self.run.write_picture(name, grid)
         self.callbacks.samples_ready(self._cursor.step, grid)
 
     def _score(self, scorer: Scorer, average: Average) -> None:
@@ -360,7 +360,7 @@ class Trainer:
 
     def _resume(self) -> None:
         """Resumes from the last complete checkpoint, if there is one."""
-        path = store.latest(self.run.checkpoints)
+        path = store.find_latest(self.run.checkpoints)
         restored = store.load(path) if path else None
         if restored:
             self.model.load_state_dict(restored.tensors["model"])
@@ -397,5 +397,5 @@ class _Passes:
         trainer = self._trainer
         self._count += 1
         rng = Rng(trainer.settings.seed, "prepare", self._player, self._count)
-        for batch in shuffled_pass(trainer.data, "train", trainer.settings.batch_size, rng):
+        for batch in read_shuffled(trainer.data, "train", trainer.settings.batch_size, rng):
             yield trainer._place(batch)

@@ -26,7 +26,7 @@ def gaussian(seed: int, dim: int, *, decay: float) -> Gaussian:
         x = x * torch.arange(1, dim + 1).double() ** (-decay / 2)
         turn = torch.randn(dim, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         x = x @ torch.linalg.qr(turn)[0]
-    return Moments.of(x).gaussian()
+    return Moments.from_samples(x).to_gaussian()
 
 
 def by_scipy(trace: Callable[[np.ndarray], float], a: Gaussian, b: Gaussian) -> float:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modkit.cli.scaffold import STARTERS, tree
+from modkit.cli.scaffold import STARTERS, make_files
 from tests.benchmarks.turns import parse
 from tests.plugin_factory import make_plugin
 
@@ -53,7 +53,7 @@ def install(folder: Path, num: int) -> None:
     for number in range(num):
         name = f"acme{number}"
         package = f"modkit_{name}"
-        for path, text in tree(name, kinds[number % len(kinds)]).items():
+        for path, text in make_files(name, kinds[number % len(kinds)]).items():
             if path.startswith(package):
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_text(text)

@@ -4,7 +4,7 @@ import torch
 import modkit
 from modkit.cli.scaffold import STARTERS
 from modkit.models.step import StepContext
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.training.players import weigh_losses
 from modkit.types import Batch
 from tests.benchmarks import frechet, samplers, start, training
@@ -68,11 +68,11 @@ def test_starts_are_timed_with_plugins():
 def test_the_plugins_are_listed(tmp_path, monkeypatch):
     start.install(tmp_path, 3)
     monkeypatch.syspath_prepend(str(tmp_path))
-    registry.cache_clear()
+    get_registry.cache_clear()
     try:
-        found = [entry.part for entry in registry().parts() if entry.part.name.startswith("acme")]
+        found = [entry.part for entry in get_registry().list_parts() if entry.part.name.startswith("acme")]
     finally:
-        registry.cache_clear()
+        get_registry.cache_clear()
     assert [part.kind for part in found] == sorted(list(STARTERS)[:3])
 
 

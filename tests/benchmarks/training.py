@@ -94,7 +94,7 @@ class Turns(Silent):
         self.seconds: dict[str, list[tuple[float, float]]] = {}
         self._bares, self._block = iter(bares), block
 
-    def stage(self, name: str, done: int, steps: int) -> None:
+    def begin_stage(self, name: str, done: int, steps: int) -> None:
         """The next loop's turn."""
         self._bare, self._played = next(self._bares), 0
         self._rounds = self.seconds[name] = []

@@ -24,7 +24,7 @@ class Slot:
     def __init__(self, make):
         self.make = make
 
-    def each(self, num):
+    def repeat(self, num):
         return [self.make] * num
 
 

@@ -57,8 +57,8 @@ def site(own, **options):
 
 def told(own):
     place = site(own)
-    data = place.data()
-    return place, place.model(data.x, data.fields)
+    data = place.make_data()
+    return place, place.build_model(data.x, data.fields)
 
 
 def refused(own):
@@ -106,8 +106,8 @@ def test_modules_know_where_they_were_built():
 
 def test_meta_modules_hold_no_values_and_other_parts_are_real():
     place = Site(plan(spec(LATENT)), meta=True)
-    data = place.data()
-    model = place.model(data.x, data.fields)
+    data = place.make_data()
+    model = place.build_model(data.x, data.fields)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert data.read("train", [0], None).tensor.device.type == "cpu"
     assert model.prior.schedule.alphas_cumprod.device.type == "cpu"
@@ -115,7 +115,7 @@ def test_meta_modules_hold_no_values_and_other_parts_are_real():
 
 def test_settings_are_records_with_factories_for_parts():
     own = spec(GAN, players={"disc*": {"optimizer": use("sgd", lr=0.5)}}, terms={"adversarial": {"every": 2}})
-    settings = site(own).settings()
+    settings = site(own).make_settings()
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = settings.players["disc*"].optimizer(parameters=[parameter])
     assert type(optimizer).__name__ == "SGD" and optimizer.param_groups[0]["lr"] == 0.5
@@ -125,9 +125,9 @@ def test_settings_are_records_with_factories_for_parts():
 def test_a_slot_says_where_it_was_written():
     own = text("{use: gan, generator: mlp}")
     place = site(own)
-    assert place.argument(place.plan.calls["model.generator"]).where == "model.generator (mlp, spec.yaml:3:30)"
+    assert place.convert_argument(place.plan.calls["model.generator"]).where == "model.generator (mlp, spec.yaml:3:30)"
     python = site(spec(GAN))
-    assert python.argument(python.plan.calls["model.generator"]).where == "model.generator (mlp)"
+    assert python.convert_argument(python.plan.calls["model.generator"]).where == "model.generator (mlp)"
 
 
 def test_what_a_part_refuses_is_reported_at_its_place_with_the_types_it_was_told():
@@ -204,7 +204,7 @@ def test_a_shared_part_is_built_once_and_refused_under_other_types():
         (
             "{shpae: [4]}",
             "2:5",
-            r"x.shpae: got an unknown key, expected shape, range, classes, fields \(did you mean shape\?\)",
+            r"x.shpae: got an unknown key, expected shape, range, classes, fields \(did you mean 'shape'\?\)",
         ),
     ],
 )

@@ -123,20 +123,20 @@ def test_the_report_tells_types_parameters_players_and_terms():
     report = check(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior=DENOISER), steps=7))
     ports = {port.path: port for port in report.ports}
     encoder, network = ports["model.autoencoder.encoder"], ports["model.prior.network"]
-    assert (encoder.kind, encoder.name, encoder.told, encoder.emits) == (
+    assert (encoder.kind, encoder.name, encoder.types, encoder.emits) == (
         "encoder",
         "mlp",
         {"x": "1×8×8 in [-1, 1]"},
         "16 unbounded",
     )
-    assert network.told == {"x": "4 unbounded", "out": "4 unbounded", "cond": "time"}
+    assert network.types == {"x": "4 unbounded", "out": "4 unbounded", "cond": "time"}
     assert ports["model.autoencoder.bottleneck"].emits == "continuous 4 unbounded"
     assert encoder.parameters == 65 * 16
     assert report.parameters == sum(
         port.parameters for port in report.ports if port.kind == "model" and "." not in port.path
     )
     assert [player.name for player in report.players] == ["autoencoder/autoencoder", "prior/denoiser"]
-    assert [([p.name for p in round.players], round.steps) for round in report.rounds] == [
+    assert [([p.name for p in round.players], round.steps) for round in report.stages] == [
         (["autoencoder/autoencoder"], 7),
         (["prior/denoiser"], 7),
     ]
@@ -154,18 +154,18 @@ def test_the_report_tells_types_parameters_players_and_terms():
 @pytest.mark.parametrize(
     "model, path, message",
     [
-        (use("autoencoder", encoder=use(Encoder, emits=5), decoder="mlp"), "model.encoder", "to emit 4 .*got 5"),
-        (use("autoencoder", encoder=use(Encoder, says=6), decoder="mlp"), "model.encoder", "to emit 6 .*got 4"),
+        (use("autoencoder", encoder=use(Encoder, emits=5), decoder="mlp"), "model.encoder", "an output of 4, got 5"),
+        (use("autoencoder", encoder=use(Encoder, says=6), decoder="mlp"), "model.encoder", "an output of 6, got 4"),
         (
             use("autoencoder", encoder="mlp", decoder=use(Decoder, emits=[8, 8])),
             "model.decoder",
-            r"the decoder Decoder expects to emit 1×8×8 \(told z 4 unbounded, x 1×8×8 unbounded\), got 8×8",
+            r"the decoder Decoder, built from z 4 unbounded, x 1×8×8 unbounded, declares an output of 1×8×8, got 8×8",
         ),
-        (use("diffusion", network=use(Wide)), "model.network", "to emit 1×8×8 .*got 2×8×8"),
+        (use("diffusion", network=use(Wide)), "model.network", "an output of 1×8×8, got 2×8×8"),
         (
             use("latent", autoencoder=use("autoencoder", **MLP), prior=use("diffusion", network=use(Wide))),
             "model.prior.network",
-            "to emit 4 .*got 8",
+            "an output of 4, got 8",
         ),
     ],
 )
@@ -229,7 +229,7 @@ def test_a_loss_that_is_no_scalar_is_refused():
             "gan",
             "train: {checkpoints: {best: generator/adversaril}}",
             "4:29",
-            r"best: got 'generator/adversaril', .*\(did you mean generator/adversarial or ",
+            r"best: got 'generator/adversaril', .*\(did you mean 'generator/adversarial'",
         ),
         ("gan", "train: {optimizer: {use: adam, betas: [0.5]}}", "4:20", "train.optimizer: .*adam expects two betas"),
         ("gan", "train: {lr_schedule: {use: cosine, floor: 2.0}}", "4:22", "train.lr_schedule: "),

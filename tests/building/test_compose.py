@@ -9,7 +9,7 @@ from torch import nn
 import modkit
 from modkit import CondType, Spec, SpecError, TensorType, build, seeded, spec_of, use
 from modkit.bottlenecks import Gaussian
-from modkit.building.compose import composition_of
+from modkit.building.compose import get_composition
 from modkit.building.plan import plan
 from modkit.conditioners import Encoded
 from modkit.diffusion.loss_weights import MinSNR
@@ -68,7 +68,7 @@ def test_a_class_a_name_a_partial_and_a_node_are_one(slots):
         model = Diffusion(X, **slots)
     assert same(model, build(spec))
     assert torch.equal(model.sample(2, seed=1), build(spec).sample(2, seed=1))
-    assert plan(spec_of(model)).resolved == composition_of(model).plan.resolved
+    assert plan(spec_of(model)).resolved == get_composition(model).plan.resolved
 
 
 def test_weights_are_those_of_the_seed_and_the_slot_and_else_of_torch():

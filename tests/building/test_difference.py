@@ -1,7 +1,8 @@
 import pytest
 
 from modkit import Spec, SpecError
-from modkit.building.difference import Difference, differences
+from modkit.building.difference import Difference, compare_pair, find_differences
+from modkit.specs.node import Node
 
 TINY = """
 name: tiny
@@ -13,7 +14,7 @@ train: {stages: [{players: ["*"], steps: 3}]}
 
 def against(old, new):
     assert old in TINY
-    return differences(Spec.from_yaml(TINY), Spec.from_yaml(TINY.replace(old, new)))
+    return find_differences(Spec.from_yaml(TINY), Spec.from_yaml(TINY.replace(old, new)))
 
 
 @pytest.mark.parametrize(
@@ -43,8 +44,8 @@ def test_short_forms_order_and_written_defaults_mean_the_same(old, new):
 def test_a_value_is_told_at_its_path(old, new, path, a, b):
     text = TINY.replace("use: diffusion,", "use: diffusion, parametrization: eps,")
     spec, other = Spec.from_yaml(text), Spec.from_yaml(text.replace(old, new))
-    assert differences(spec, other) == [Difference(path, a, b)]
-    assert differences(other, spec) == [Difference(path, b, a)]
+    assert find_differences(spec, other) == [Difference(path, a, b)]
+    assert find_differences(other, spec) == [Difference(path, b, a)]
 
 
 def test_another_part_is_one_difference_with_its_parameters():
@@ -57,6 +58,11 @@ def test_what_one_spec_lacks_is_absent():
     assert against("train: {", "evaluate: {metrics: []}\ntrain: {")[0].a == "absent"
     (found,) = against('[{players: ["*"], steps: 3}]', '[{players: ["*"], steps: 3}, {players: ["*"], steps: 1}]')
     assert found.path == "train.stages"
+
+
+def test_null_is_not_absent():
+    (found,) = compare_pair(Node({"data": {"use": "digits", "limit": None}}), Node({"data": {"use": "digits"}}))
+    assert found == Difference("data.limit", "null", "absent")
 
 
 def test_numbers_are_told_apart_by_type():

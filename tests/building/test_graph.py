@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from modkit.building.checker import check
-from modkit.building.graph import LETTER, LINE, drawing, owner
-from modkit.building.graph_svg import svg
+from modkit.building.graph import LETTER, LINE, draw, find_owner
+from modkit.building.graph_svg import render_svg
 from modkit.cli.app import app
 from modkit.models.model import Player
 from modkit.specs.load import load_spec
@@ -58,21 +58,21 @@ def overlaps(drawn):
 
 @pytest.mark.parametrize("name", SOME)
 def test_boxes_are_nested_as_the_parts_are_and_nothing_overlaps(name):
-    drawn = drawing(report(name))
+    drawn = draw(report(name))
     assert [box.path for box in drawn.boxes].count("data") == 1
     assert sorted(box.path for box in drawn.boxes if box.path != "data") == sorted(p.path for p in report(name).ports)
     assert overlaps(drawn) == []
 
 
 def test_the_test_of_overlaps_finds_them():
-    drawn = drawing(report("ldm-class"))
+    drawn = draw(report("ldm-class"))
     moved = [replace(box, y=box.y - 40) if box.path.endswith("decoder") else box for box in drawn.boxes]
     assert overlaps(replace(drawn, boxes=tuple(moved)))
     assert overlaps(replace(drawn, notes=tuple(replace(note, x=note.x + 60) for note in drawn.notes)))
 
 
 def test_an_arrow_leads_from_what_feeds_a_part_with_the_type_beside_it():
-    drawn = drawing(report("ldm-class"))
+    drawn = draw(report("ldm-class"))
     box = {box.path: box for box in drawn.boxes}
 
     def between(above, below):
@@ -98,7 +98,7 @@ def test_an_arrow_leads_from_what_feeds_a_part_with_the_type_beside_it():
 
 def test_boxes_say_slot_part_and_parameters_and_have_their_player_s_colour():
     found = report("ldm-class")
-    root = ET.fromstring(svg(found, "ldm"))
+    root = ET.fromstring(render_svg(found, "ldm"))
     groups = {group.find(f"{SVG}title").text.partition(",")[0]: group for group in root.iter(f"{SVG}g")}
     network = groups["model.prior.network"]
     assert [text.text for text in network.iter(f"{SVG}text")] == ["network: mlp", "1,194,208 parameters"]
@@ -113,21 +113,21 @@ def test_boxes_say_slot_part_and_parameters_and_have_their_player_s_colour():
 
 def test_a_part_belongs_to_the_player_that_owns_the_module_it_is_in():
     found = report("vqvae2")
-    assert owner(found, "model.autoencoder.bottleneck.level[1]") == "autoencoder/autoencoder"
-    assert owner(found, "model.prior.levels[1].network") == "prior/level-1/network"
-    assert owner(found, "model.autoencoder") is None
+    assert find_owner(found, "model.autoencoder.bottleneck.level[1]") == "autoencoder/autoencoder"
+    assert find_owner(found, "model.prior.levels[1].network") == "prior/level-1/network"
+    assert find_owner(found, "model.autoencoder") is None
     other = replace(found, players=(Player("of another", ("prior.level",)),))
-    assert owner(other, "model.prior.levels[1].network") is None
+    assert find_owner(other, "model.prior.levels[1].network") is None
 
 
 def test_what_nobody_trains_is_dashed_what_is_unchecked_says_so_and_many_players_differ():
     found = report("d2gan-ring")
     frozen = replace(found, players=(), unchecked={"model.generator": "it wants values"})
-    text = svg(frozen, "frozen").decode()
-    assert "no player: parameters that stay as they are" in text and text.count('stroke-dasharray="4 3"') == 4
+    text = render_svg(frozen, "frozen").decode()
+    assert "no player: parameters are not trained" in text and text.count('stroke-dasharray="4 3"') == 4
     assert ">unchecked<" in text
     many = replace(found, players=tuple(Player(f"player-{i}", (f"discriminators.d{i}",)) for i in range(13)))
-    root = ET.fromstring(svg(many, "many"))
+    root = ET.fromstring(render_svg(many, "many"))
     styles = {(r.get("fill"), r.get("stroke-dasharray")) for r in root.findall(f"{SVG}rect") if r.get("fill-opacity")}
     assert len(styles) == 13
 
@@ -135,10 +135,10 @@ def test_what_nobody_trains_is_dashed_what_is_unchecked_says_so_and_many_players
 def test_names_are_escaped_and_the_file_is_a_function_of_the_report():
     found = report("gmm-prior")
     odd = replace(found, ports=tuple(replace(port, name=f'{port.name}<&"\x07') for port in found.ports))
-    root = ET.fromstring(svg(odd, "</svg>"))
+    root = ET.fromstring(render_svg(odd, "</svg>"))
     assert root.find(f"{SVG}text").text.startswith("</svg>: ")
     assert 'model: latent<&"\ufffd' in [text.text for text in root.iter(f"{SVG}text")]
-    assert svg(found, "name") == svg(found, "name")
+    assert render_svg(found, "name") == render_svg(found, "name")
 
 
 def luminance(colour):
@@ -153,7 +153,7 @@ def rgb(text):
 
 def test_text_is_readable_on_every_fill_in_light_and_dark():
     many = replace(report("d2gan-ring"), players=tuple(Player(f"p{i}", ("x",)) for i in range(6)))
-    root = ET.fromstring(svg(many, "many"))
+    root = ET.fromstring(render_svg(many, "many"))
     fills = {rect.get("fill") for rect in root.findall(f"{SVG}rect") if rect.get("fill-opacity")}
     themes = root.find(f"{SVG}style").text.split("@media (prefers-color-scheme: dark)")
     assert len(fills) == 6 and len(themes) == 2
@@ -176,4 +176,4 @@ def test_check_writes_the_graph_once_all_is_checked(tmp_path):
     assert told.exit_code == 2 and not out.parent.exists()
     told = run(app, ["check", spec, "--graph", str(out)])
     assert told.exit_code == 0 and told.output.endswith(f"graph: {out}\n")
-    assert out.read_bytes() == svg(report("d2gan-ring"), "d2gan-ring") and len(list(out.parent.iterdir())) == 1
+    assert out.read_bytes() == render_svg(report("d2gan-ring"), "d2gan-ring") and len(list(out.parent.iterdir())) == 1

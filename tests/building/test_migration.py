@@ -10,9 +10,9 @@ import torch
 from click.testing import CliRunner
 
 from modkit import Part, Spec, SpecError, build, hookimpl, load, train, use
-from modkit.building.migration import Migration, current_spec, due, prefixes
+from modkit.building.migration import Migration, find_due, find_prefixes, load_current_spec
 from modkit.cli.app import app
-from modkit.parts.registry import Entry, Registry, registry
+from modkit.parts.registry import Entry, Registry, get_registry
 from modkit.publishing.export import export
 from modkit.runs.run import Run
 from modkit.specs.node import Node
@@ -98,10 +98,10 @@ def plugin(tmp_path_factory):
 def installed(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
-        registry.cache_clear()
+        get_registry.cache_clear()
         importlib.invalidate_caches()
         yield
-    registry.cache_clear()
+    get_registry.cache_clear()
 
 
 THIN_VAE = use("autoencoder", encoder=use("acme/thin", wide=3), decoder=MLP["decoder"])
@@ -136,24 +136,25 @@ def test_a_run_of_version_1_loads_under_version_2_with_its_averages(made, first,
         before = [reconstructed(load(run, checkpoint=name)) for name in run.kept]
         assert not torch.equal(*before) and caplog.text == ""
     with installed(second):
-        assert [str(one) for one in due(run)] == [
-            f"the migration {registry().find('encoder', 'acme/thin').migrate} of encoder acme/thin at model.encoder, "
-            "from 1.0 to 2.0"
+        assert [str(one) for one in find_due(run)] == [
+            f"the migration {get_registry().find('encoder', 'acme/thin').migrate} of encoder acme/thin at "
+            "model.encoder, from 1.0 to 2.0"
         ]
         for name, x in zip(run.kept, before, strict=True):
             model = load(run, checkpoint=name)
             assert torch.equal(reconstructed(model), x) and torch.equal(model.sample(3, seed=0), samples[name])
         assert model.encoder.net.weight.shape == (3, 64)
-        assert current_spec(run).model["encoder"] == use("acme/thin", features=3)
+        assert load_current_spec(run).model["encoder"] == use("acme/thin", features=3)
         assert load(run, ["model.encoder.features=3"]).encoder.h.shape == (3,)
     assert len(caplog.records) == 3, "a warning each time that it is loaded"
-    assert "modkit-acme was 1.0, is 2.0" in caplog.text and "encoder acme/thin: its source file" in caplog.text
+    assert "modkit-acme was 1.0, now 2.0" in caplog.text and "encoder acme/thin: its source file" in caplog.text
 
 
 def test_a_locked_load_refuses_before_anything_is_written(made, second, tmp_path, monkeypatch):
     run, _ = made
     message = (
-        r"is locked to what it was made with:\n  modkit-acme was 1.0, is 2.0\n  encoder acme/thin: its source file has"
+        r"is locked to the parts that it was made with:\n  modkit-acme was 1.0, now 2.0\n"
+        r"  encoder acme/thin: its source file has"
     )
     with installed(second):
         with pytest.raises(ValueError, match=message):
@@ -162,7 +163,7 @@ def test_a_locked_load_refuses_before_anything_is_written(made, second, tmp_path
             train(Spec.from_yaml(run.spec_text), run.path, resume=True, locked=True)
         for command in (["sample", str(run.path), "--out", str(tmp_path / "x.png")], ["evaluate", str(run.path)]):
             done = CliRunner().invoke(app, [*command, "--locked"])
-            assert done.exit_code == 2 and "modkit-acme was 1.0, is 2.0" in done.output, done.output
+            assert done.exit_code == 2 and "modkit-acme was 1.0, now 2.0" in done.output, done.output
         assert not (tmp_path / "x.png").exists() and not (run.path / "evaluation.json").exists()
         assert (
             CliRunner().invoke(app, ["sample", str(run.path), "-n", "1", "--out", str(tmp_path / "x.png")]).exit_code
@@ -177,7 +178,7 @@ def test_a_locked_load_is_held_to_torch_and_takes_what_is_the_same(made, first, 
         monkeypatch.setattr(run, "lock", run.lock | {"torch": "1.0", "python": "3.0"})
         assert load(run)
         with pytest.raises(
-            ValueError, match=rf"made with:\n  torch was 1.0, is {torch.__version__.replace('+', '.')}$"
+            ValueError, match=rf"made with:\n  torch was 1.0, now {torch.__version__.replace('+', '.')}$"
         ):
             load(run, locked=True)
 
@@ -185,10 +186,10 @@ def test_a_locked_load_is_held_to_torch_and_takes_what_is_the_same(made, first, 
 def test_without_the_plugin_one_is_told_what_to_install(made, tmp_path):
     run, _ = made
     message = (
-        r"needs parts that are not here:\n  encoder acme/thin is missing: it came with modkit-acme 1.0, it is not "
-        r"installed: pip install modkit-acme==1.0$"
+        r"needs parts that are not installed:\n  encoder acme/thin is missing: it came with modkit-acme 1.0, it is not "
+        r"installed; install it with: pip install modkit-acme==1.0$"
     )
-    registry.cache_clear()
+    get_registry.cache_clear()
     for attempt in (
         lambda: load(run),
         lambda: export(run, tmp_path / "out"),
@@ -210,7 +211,7 @@ def test_without_the_plugin_one_is_told_what_to_install(made, tmp_path):
 
 def test_a_plugin_that_does_not_load_is_no_matter_of_installing(made, tmp_path):
     make_plugin(tmp_path, "acme", "raise RuntimeError('broken')", version="1.0")
-    with installed(tmp_path), pytest.raises(ValueError, match="1.0 is installed: `modkit doctor` says"):
+    with installed(tmp_path), pytest.raises(ValueError, match="1.0 is installed; run `modkit doctor`"):
         load(made[0])
 
 
@@ -219,7 +220,7 @@ def test_a_renamed_part_loads(made, plugin):
     with installed(plugin("1.0", OLD, name="slim", aliases=("thin",))):
         assert torch.equal(load(run).sample(3, seed=0), samples[run.kept[-1]])
         resumed = train(Spec.from_yaml(run.spec_text), run.path, resume=True, locked=False)
-        assert len(resumed.metrics()) == 2
+        assert len(resumed.read_metrics()) == 2
 
 
 def test_another_version_with_nothing_changed_is_a_warning(made, plugin, caplog):
@@ -228,7 +229,7 @@ def test_another_version_with_nothing_changed_is_a_warning(made, plugin, caplog)
     with installed(folder):
         assert torch.equal(load(run).sample(3, seed=0), samples[run.kept[-1]])
         assert train(Spec.from_yaml(run.spec_text), run.path, resume=True, evaluate=False).finished
-    assert "modkit-acme was 1.0, is 1.1" in caplog.text and "source file" not in caplog.text
+    assert "modkit-acme was 1.0, now 1.1" in caplog.text and "source file" not in caplog.text
 
 
 def test_a_source_that_has_changed_under_one_version(made, plugin, caplog):
@@ -237,7 +238,7 @@ def test_a_source_that_has_changed_under_one_version(made, plugin, caplog):
         assert load(run) and caplog.text == ""
     with installed(plugin("1.0", {"width": "wide", "layer": "other"})):
         with pytest.raises(
-            ValueError, match=r"(?s)expects parts that take its weights.*under one version: give it another"
+            ValueError, match=r"(?s)expects parts that take its weights.*without a new version: release a new one"
         ):
             load(run)
     assert (
@@ -249,8 +250,8 @@ def test_a_source_that_has_changed_under_one_version(made, plugin, caplog):
 def test_what_has_changed_without_migrate_says_what_to_do(made, plugin, shape):
     with installed(plugin("2.0", shape)):
         message = (
-            r"(?s)(unknown key 'wide'|net.weight).*encoder acme/thin came with modkit-acme 1.0, here is 2.0, which "
-            r"declares no `migrate` for it: pip install modkit-acme==1.0, or ask the author of modkit-acme for one"
+            r"(?s)(unknown key 'wide'|net.weight).*encoder acme/thin came with modkit-acme 1.0, 2.0 is installed, "
+            r"which declares no `migrate` for it: pip install modkit-acme==1.0, or ask the author of modkit-acme"
         )
         with pytest.raises(ValueError, match=message):
             load(made[0])
@@ -263,8 +264,8 @@ def test_what_has_changed_without_migrate_says_what_to_do(made, plugin, shape):
     [
         ("failing", "at model.encoder, from 1.0 to 2.0 failed: RuntimeError: no way"),
         ("rubbish", r"expects to return \(params, state\), a dict and a dict of tensors, got \{'wide': 3\}"),
-        ("objects", r"from 1.0 to 2.0 gives parameters that no spec holds: .*features"),
-        ("misfit", r"(?s)unknown key 'fetures'.*the migration .*misfit of encoder acme/thin .*made what does not fit"),
+        ("objects", r"from 1.0 to 2.0 returned parameters that a spec cannot hold: .*features"),
+        ("misfit", r"(?s)unknown key 'fetures'.*the migration .*misfit of encoder acme/thin .*what does not fit"),
         ("lost", r"(?s)Missing key.*encoder.net.weight.*the migration .*:lost of encoder acme/thin .*does not fit"),
     ],
 )  # fmt: skip
@@ -280,7 +281,7 @@ def test_training_cannot_go_on_after_a_migration(made, second):
         installed(second),
         pytest.raises(ValueError, match="cannot be resumed: the migration .*optimizer states cannot"),
     ):
-        train(current_spec(run), run.path, resume=True)
+        train(load_current_spec(run), run.path, resume=True)
     assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
 
 
@@ -298,7 +299,7 @@ def test_a_piece_of_an_older_run_is_migrated(made, first, second, tmp_path):
         assert (
             torch.equal(reconstructed(model.autoencoder), x) and "autoencoder.encoder.net.weight" in model.state_dict()
         )
-        written = current_spec(older).model["autoencoder"]
+        written = load_current_spec(older).model["autoencoder"]
         assert written.use == "run" and written["part"]["encoder"] == use("acme/thin", features=3)
         again = train(spec(piece, steps=1), tmp_path / "again")
         assert [row["version"] for row in again.lock["parts"] if row["name"] == "acme/thin"] == ["2.0"]
@@ -309,7 +310,7 @@ def test_what_was_migrated_is_exported_as_it_is_now(made, second, tmp_path):
     with installed(second):
         export(run, tmp_path / "out")
         there = Run.open(tmp_path / "out")
-        assert torch.equal(load(there, locked=True).sample(3, seed=0), samples[run.kept[-1]]) and due(there) == ()
+        assert torch.equal(load(there, locked=True).sample(3, seed=0), samples[run.kept[-1]]) and find_due(there) == ()
         assert {key: there.lock[key] for key in ("seed", "commit")} == {
             key: run.lock[key] for key in ("seed", "commit")
         }
@@ -342,9 +343,12 @@ def test_a_declaration_names_a_function():
 
 def test_prefixes_are_those_of_every_part_that_a_node_was_built_into():
     keys = dict.fromkeys(["level[0].net.a", "level[1].net.a", "level[1].nets.a", "levels[0].net.a", "b", "x.level.c"])
-    assert prefixes("model.level.net", keys) == ["level[0].net.", "level[1].net."]
-    assert prefixes("model.levels[0].net", keys) == ["levels[0].net."] and prefixes("model.levels[1]", keys) == []
-    assert prefixes("model", keys) == [""] and prefixes("train.optimizer", keys) == []
+    assert find_prefixes("model.level.net", keys) == ["level[0].net.", "level[1].net."]
+    assert (
+        find_prefixes("model.levels[0].net", keys) == ["levels[0].net."]
+        and find_prefixes("model.levels[1]", keys) == []
+    )
+    assert find_prefixes("model", keys) == [""] and find_prefixes("train.optimizer", keys) == []
 
 
 TREE = Node(
@@ -391,15 +395,15 @@ def test_lists_trained_pieces_shared_parts_and_parts_made_several_times(place):
 
 def test_inner_parts_go_first(made, monkeypatch):
     part = Part("model", "acme/m", "x:y", "", migrate=f"{__name__}:growing")
-    monkeypatch.setattr("modkit.building.migration.known", lambda row: Entry(part, "acme", "2"))
+    monkeypatch.setattr("modkit.building.migration.find_known", lambda row: Entry(part, "acme", "2"))
     row = {"kind": "model", "name": "acme/m", "distribution": "acme", "version": "1", "sha256": None}
     rows = [row | {"at": ["model", "model.a[0].b"]}, row | {"at": ["model.a[0]"]}, row | {"version": "2", "at": ["x"]}]
     run = Run(made[0].path, "", {"format": 2, "parts": rows})
-    assert [one.path for one in due(run)] == ["model.a[0].b", "model.a[0]", "model"]
+    assert [one.path for one in find_due(run)] == ["model.a[0].b", "model.a[0]", "model"]
 
 
 def test_parts_of_one_node_must_agree():
     part = Part("encoder", "acme/net", "x:y", "", migrate=f"{__name__}:by_value")
     migration = Migration(Entry(part, "acme", "2"), "1", "model.each")
-    with pytest.raises(ValueError, match="the same parameters for each part that is built"):
+    with pytest.raises(ValueError, match="the same parameters for each part of one node"):
         migration(TREE, {"each[0].a": torch.tensor(4.0), "each[1].a": torch.tensor(5.0)})

@@ -115,13 +115,16 @@ train:
         ["spec.yaml:7:10", "model.z_dim"],
         ["spec.yaml:10:30", "train.optimizer.lr"],
     ]
-    assert "did you mean width?" in found[0] and "did you mean 'mlp'?" in found[1]
+    assert "did you mean 'width'?" in found[0] and "did you mean 'mlp'?" in found[1]
     assert "expected int, got 'many'" in found[3]
 
 
 test_what_does_not_fit_a_signature_is_refused = refusals(
-    ("{use: gan, generator: {use: mlp, x: 3}}", "3:41: model.generator.x: got 'x', which the generator mlp is told by"),
-    ("{use: gan, generator: {ref: model.discriminator}}", "got model.discriminator, which is not there"),
+    (
+        "{use: gan, generator: {use: mlp, x: 3}}",
+        "3:41: model.generator.x: got 'x', which the slot of the generator mlp provides",
+    ),
+    ("{use: gan, generator: {ref: model.discriminator}}", "got model.discriminator, which does not exist"),
     (
         "{use: gan, discriminator: mlp, generator: {ref: model.discriminator}}",
         "3:50: model.generator: got a ref to the discriminator at model.discriminator, expected a generator",
@@ -139,10 +142,13 @@ test_what_does_not_fit_a_signature_is_refused = refusals(
     ("{use: gan, generator: {use: ''}}", "3:30: model.generator: no generator is called ''"),
     ("{use: gan, generator: {use: [mlp]}}", "3:30: model.generator: got a list as `use`"),
     ("{use: gan, generator: {use: null}}", "3:30: model.generator: got no `use`, expected the name of a generator"),
-    ("{use: 'local:a:B'}", "3:8: model: got the local a:B, not reloadable by name, expected a registered model"),
+    (
+        "{use: 'local:a:B'}",
+        "3:8: model: got the local a:B, which cannot be loaded by name, expected a registered model",
+    ),
     ("{use: acme/gan}", "no model is called 'acme/gan'"),
     ("{use: run}", "3:8: model: got no `path`, expected the directory of a run"),
-    ("{use: run, path: nowhere}", "3:8: model: the run cannot be used: Run.open expects a run's directory"),
+    ("{use: run, path: nowhere}", "3:8: model: the run cannot be used: Run.open expects the directory of a run"),
     ("{use: run, path: nowhere, trian: true}", "got an unknown key 'trian', expected path, at, train"),
     ("{use: run, path: 3}", "model.path: got 3, expected str"),
     (f"{{use: run, path: {'a' * 5000}}}", "the run cannot be used: .*too long"),
@@ -196,15 +202,17 @@ def test_a_local_part_is_built_trained_and_recorded_as_not_reloadable(local, tmp
     model = use("autoencoder", encoder=use(local, scale=3.0), decoder=MLP["decoder"])
     own = spec(model)
     name = f"{local.__module__}:{local.__qualname__}"
-    with pytest.raises(SpecError, match=f"model.encoder.use: got the local {name}, not reloadable by name"):
+    with pytest.raises(SpecError, match=f"model.encoder.use: got the local {name}, which cannot be loaded by name"):
         own.to_yaml()
     assert build(own).encoder.scale == 3.0
     run = train(own, tmp_path / "run", steps=1)
     assert Spec.from_yaml(run.spec_text).model["encoder"] == use(f"local:{name}", scale=3.0)
-    with pytest.raises(SpecError, match=rf"spec.yaml:\d+:\d+: model.encoder: got the local {name}, not reloadable"):
+    with pytest.raises(
+        SpecError, match=rf"spec.yaml:\d+:\d+: model.encoder: got the local {name}, which cannot be loaded"
+    ):
         load(run)
     trained = load(run, spec=own)
-    assert torch.equal(trained.encoder.scale, run.weights()["encoder.scale"]) and trained.encoder.scale != 3.0
+    assert torch.equal(trained.encoder.scale, run.load_weights()["encoder.scale"]) and trained.encoder.scale != 3.0
     train(own, tmp_path / "run", steps=2, resume=True)
     with pytest.raises(SpecError, match="model.encoder.scale: expected float, got 'x'"):
         build(spec(use("autoencoder", encoder=use(Flat, scale="x"), decoder=MLP["decoder"])))
@@ -235,8 +243,8 @@ def test_a_trained_piece_is_that_runs_part_and_resolves_without_it(tmp_path):
     assert written["part"]["encoder"] == use("mlp", width=16, depth=1) and written["train"] is False
     assert plan(planned.resolved).resolved == planned.resolved
     model = build(latent)
-    assert [player.name for player in model.active_players()] == ["prior/denoiser"]
-    kept = run.weights()
+    assert [player.name for player in model.list_active_players()] == ["prior/denoiser"]
+    kept = run.load_weights()
     assert all(torch.equal(value, kept[name]) for name, value in model.autoencoder.state_dict().items())
     assert not any(parameter.requires_grad for parameter in model.autoencoder.parameters())
     run.path.rename(tmp_path / "moved")
@@ -249,7 +257,7 @@ def test_a_piece_of_a_trained_piece_is_taken_by_its_path(tmp_path):
     run = train(spec(use("autoencoder", **MLP)), tmp_path / "vae", steps=1)
     encoder = use("run", path=str(run.path), at="model.encoder", train=True)
     model = build(spec(use("autoencoder", encoder=encoder, decoder=MLP["decoder"])))
-    kept = run.weights()
+    kept = run.load_weights()
     assert all(torch.equal(value, kept[f"encoder.{name}"]) for name, value in model.encoder.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.encoder.parameters())
     with pytest.raises(SpecError, match="the run cannot be used: .*model.encodre"):
@@ -275,7 +283,7 @@ class Named(Flat):
         assert name is None
 
     @staticmethod
-    def expanded(params):
+    def expand_params(params):
         if params.get("name") == "nobody":
             raise ValueError("Named expects a name that it knows, got 'nobody'")
         told = {key: value for key, value in params.items() if key != "name"}
@@ -302,6 +310,6 @@ def test_values_from_elsewhere_are_loaded_into_a_new_model_alone(tmp_path):
     system = spec(use("autoencoder", encoder=use(Named, name="three"), decoder=MLP["decoder"]))
     assert float(build(system).encoder.scale.detach()) == 3.5
     run = train(system, tmp_path / "run", steps=1)
-    trained = run.weights()["encoder.scale"]
+    trained = run.load_weights()["encoder.scale"]
     assert float(trained) != 3.5
     assert torch.equal(load(run, spec=system).encoder.scale, trained)

@@ -1,15 +1,16 @@
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
 
 from modkit import Part, Spec, SpecError, load_spec
 from modkit.building.plan import plan
-from modkit.building.schema import schema
+from modkit.building.schema import make_schema
 from modkit.kinds import KINDS
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.specs.yaml import parse
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
@@ -17,7 +18,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
 
 @pytest.fixture(scope="module")
 def validator():
-    found = json.loads(json.dumps(schema()))
+    found = json.loads(json.dumps(make_schema()))
     jsonschema.Draft7Validator.check_schema(found)
     return jsonschema.Draft7Validator(found)
 
@@ -81,7 +82,7 @@ def test_every_kind_part_and_parameter_is_there_with_its_help(validator):
     definitions = validator.schema["definitions"]
     assert set(KINDS) <= set(definitions)
     for kind in KINDS:
-        names = [entry.part.name for entry in registry().parts(kind)]
+        names = [entry.part.name for entry in get_registry().list_parts(kind)]
         assert definitions[kind]["anyOf"][0] == {"enum": names}
     steps = definitions["sampler:ddim"]["properties"]["steps"]
     assert steps["type"] == "integer" and steps["description"]
@@ -91,12 +92,10 @@ def test_every_kind_part_and_parameter_is_there_with_its_help(validator):
 def test_a_part_that_cannot_be_imported_takes_anything(monkeypatch):
     broken = Part("sampler", "broken", "no_such_module:Sampler", "Broken")
     entries = [type("Entry", (), {"part": broken})]
-    known = registry()
-    monkeypatch.setattr(
-        "modkit.building.schema.registry",
-        lambda: type("R", (), {"parts": lambda self, kind: entries if kind == "sampler" else known.parts(kind)})(),
-    )
-    found = jsonschema.Draft7Validator(schema())
+    known = get_registry()
+    registry = SimpleNamespace(list_parts=lambda kind: entries if kind == "sampler" else known.list_parts(kind))
+    monkeypatch.setattr("modkit.building.schema.get_registry", lambda: registry)
+    found = jsonschema.Draft7Validator(make_schema())
     assert found.is_valid({"model": {"use": "diffusion", "sampler": {"use": "broken", "anything": 1}}})
 
 

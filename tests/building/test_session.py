@@ -29,7 +29,11 @@ def test_a_weight_under_two_names_is_averaged_under_both(tmp_path):
     run = Run.create(tmp_path / "run", spec(VAE), {})
     tensors = {"model": {"a": shared, "b": shared, "c": shared.clone()}, "ema": {"a": average}}
     store.save(run.checkpoints, "step-1", store.Checkpoint(tensors, {}))
-    assert {name: value.tolist() for name, value in run.weights().items()} == {"a": [1, 1], "b": [1, 1], "c": [0, 0]}
+    assert {name: value.tolist() for name, value in run.load_weights().items()} == {
+        "a": [1, 1],
+        "b": [1, 1],
+        "c": [0, 0],
+    }
 
 
 def test_what_has_no_weights_may_be_overridden_on_loading(tmp_path):
@@ -48,9 +52,9 @@ def test_what_has_no_weights_may_be_overridden_on_loading(tmp_path):
 def test_a_run_without_checkpoints_and_a_folder_without_a_run_cannot_be_loaded(tmp_path):
     run = train(spec(VAE), tmp_path / "run")
     shutil.rmtree(run.checkpoints)
-    with pytest.raises(ValueError, match="holds no whole checkpoint"):
+    with pytest.raises(ValueError, match="has no intact checkpoint"):
         load(run)
-    with pytest.raises(ValueError, match="expects a run's directory"):
+    with pytest.raises(ValueError, match="expects the directory of a run"):
         load(tmp_path)
 
 
@@ -59,14 +63,14 @@ def test_a_run_holds_the_resolved_spec_and_what_it_was_made_with(tmp_path):
     resolved = Spec.from_yaml(run.spec_text)
     assert resolved.model["likelihood"].use == "mse" and resolved.train["seed"] == 5
     assert run.lock["seed"] == 5 and Run.open(run.path).lock == run.lock
-    assert run.finished and store.names(run.checkpoints)[-1] == "step-00000001"
+    assert run.finished and store.list_names(run.checkpoints)[-1] == "step-00000001"
 
 
 def test_steps_cap_every_stage(tmp_path):
     stages = [{"players": ["*"], "steps": 1}, {"players": ["*"], "steps": 9}, {"players": ["*"]}]
-    rows = train(spec(VAE, stages=stages, steps=9), tmp_path / "a", steps=2).metrics()
+    rows = train(spec(VAE, stages=stages, steps=9), tmp_path / "a", steps=2).read_metrics()
     assert [(row["stage"], row["step"]) for row in rows] == [(0, 1), (1, 2), (1, 3), (2, 4), (2, 5)]
-    assert train(spec(VAE), tmp_path / "b", steps=0).metrics() == []
+    assert train(spec(VAE), tmp_path / "b", steps=0).read_metrics() == []
     with pytest.raises(ValueError, match="steps expects at least 0, got -1"):
         train(spec(VAE), tmp_path / "c", steps=-1)
     assert not (tmp_path / "c").exists()
@@ -94,16 +98,18 @@ def test_what_is_refused_is_refused_before_anything_is_written(tmp_path, wrong, 
 
 def test_a_directory_that_holds_a_run_is_resumed_or_overwritten_and_nothing_else(tmp_path):
     train(spec(VAE), tmp_path / "run", steps=2)
-    before = Run.open(tmp_path / "run").weights()
-    with pytest.raises(ValueError, match="holds a run already: go on with it by --resume, or --overwrite it"):
+    before = Run.open(tmp_path / "run").load_weights()
+    with pytest.raises(
+        ValueError, match="already holds a run; use --resume to continue it or --overwrite to replace it"
+    ):
         train(spec(VAE), tmp_path / "run", steps=2)
     with pytest.raises(ValueError, match="was trained with a different `model`"):
         train(spec(DENOISER), tmp_path / "run", resume=True)
     again = train(spec(VAE), tmp_path / "run", steps=2, resume=True)
-    assert all(torch.equal(value, before[name]) for name, value in again.weights().items())
-    assert len(again.metrics()) == 2
+    assert all(torch.equal(value, before[name]) for name, value in again.load_weights().items())
+    assert len(again.read_metrics()) == 2
     train(spec(VAE, seed=1), tmp_path / "run", steps=2, overwrite=True)
-    after = Run.open(tmp_path / "run").weights()
+    after = Run.open(tmp_path / "run").load_weights()
     assert not any(torch.equal(value, before[name]) for name, value in after.items() if value.any())
 
 
@@ -111,18 +117,18 @@ def test_more_steps_go_on_with_a_finished_run(tmp_path):
     train(spec(VAE), tmp_path / "a", steps=2)
     longer = train(spec(VAE), tmp_path / "a", steps=4, resume=True)
     straight = train(spec(VAE), tmp_path / "b", steps=4)
-    assert longer.metrics() == straight.metrics() and longer.finished
-    want = straight.weights()
-    assert all(torch.equal(value, want[name]) for name, value in longer.weights().items())
+    assert longer.read_metrics() == straight.read_metrics() and longer.finished
+    want = straight.load_weights()
+    assert all(torch.equal(value, want[name]) for name, value in longer.load_weights().items())
 
 
 def test_trained_pieces_have_their_weights_when_a_run_is_resumed_before_its_first_checkpoint(tmp_path):
-    piece = train(spec(VAE), tmp_path / "vae", steps=1).weights()
+    piece = train(spec(VAE), tmp_path / "vae", steps=1).load_weights()
     latent = spec(use("latent", autoencoder=use("run", path=str(tmp_path / "vae")), prior=DENOISER))
     run = train(latent, tmp_path / "run", steps=1)
-    straight = run.weights()
+    straight = run.load_weights()
     shutil.rmtree(run.checkpoints)
-    resumed = train(latent, tmp_path / "run", steps=1, resume=True).weights()
+    resumed = train(latent, tmp_path / "run", steps=1, resume=True).load_weights()
     assert all(torch.equal(resumed[f"autoencoder.{name}"], value) for name, value in piece.items())
     assert all(torch.equal(resumed[name], value) for name, value in straight.items())
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import modkit
 from modkit.cli.app import app
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from tests.plugin_factory import make_plugin
 
 TINY = """
@@ -59,9 +59,9 @@ def trained(tmp_path_factory):
 def plugin(tmp_path, monkeypatch):
     monkeypatch.delenv("MODKIT_STRICT", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    registry.cache_clear()
+    get_registry.cache_clear()
     yield lambda name, source: make_plugin(tmp_path / "site", name, source)
-    registry.cache_clear()
+    get_registry.cache_clear()
 
 
 def test_help_names_every_command_and_explains_each_option():
@@ -98,7 +98,7 @@ def test_a_wrong_use_of_the_command_line_is_status_2(arguments, here):
 def test_list_prints_every_part_or_those_of_a_kind():
     rows = json.loads(run("list", "--json")[0])
     assert {"kind", "name", "distribution", "version", "summary"} == set(rows[0])
-    assert len(rows) == len(registry().parts())
+    assert len(rows) == len(get_registry().list_parts())
     samplers = json.loads(run("list", "sampler", "--json")[0])
     assert [row for row in rows if row["kind"] == "sampler"] == samplers
     table = run("list", "sampler")[0].splitlines()
@@ -165,7 +165,7 @@ def test_check_prints_the_graph_and_writes_nothing(here):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["bad.yaml"], r"bad.yaml:6:23: model.network.widht: got an unknown key 'widht', .*\(did you mean width\?\)"),
+        (["bad.yaml"], r"bad.yaml:6:23: model.network.widht: got an unknown key 'widht', .*\(did you mean 'width'\?\)"),
         (["nowhere.yaml"], "cannot read nowhere.yaml: No such file or directory"),
         (["."], "cannot read .: Is a directory"),
         (["tiny.yaml", "model.sampler=dimm"], "<override 1>:1:15: model.sampler: no sampler is called 'dimm'"),
@@ -205,21 +205,21 @@ def test_train_makes_a_run_and_says_where(here):
         r"^step 2/2  \S*denoising ", text, re.M
     )
     run_ = modkit.Run.open("runs/tiny")
-    assert run_.finished and run_.lock["seed"] == 4 and [row["step"] for row in run_.metrics()] == [1, 2]
+    assert run_.finished and run_.lock["seed"] == 4 and [row["step"] for row in run_.read_metrics()] == [1, 2]
     _, said = run("train", "tiny.yaml", "train.seed=4", status=2)
-    assert "runs/tiny holds a run already: go on with it by --resume, or --overwrite it" in said
+    assert "runs/tiny already holds a run; use --resume to continue it or --overwrite to replace it" in said
     run("train", "tiny.yaml", "train.seed=4", "--resume", "--steps", 3)
-    assert [row["step"] for row in modkit.Run.open("runs/tiny").metrics()] == [1, 2, 3]
+    assert [row["step"] for row in modkit.Run.open("runs/tiny").read_metrics()] == [1, 2, 3]
     run("train", "tiny.yaml", "--overwrite", "--steps", 1)
-    assert [row["step"] for row in modkit.Run.open("runs/tiny").metrics()] == [1]
+    assert [row["step"] for row in modkit.Run.open("runs/tiny").read_metrics()] == [1]
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--resume", "--overwrite"], "expected --resume or --overwrite, got both"),
+        (["--resume", "--overwrite"], "train expects --resume or --overwrite, got both"),
         (["--out", "tiny.yaml"], "Run.create expects a directory, got the file tiny.yaml"),
-        (["--out", "tiny.yaml/x"], "Run.create cannot make the directory tiny.yaml/x: "),
+        (["--out", "tiny.yaml/x"], "Run.create cannot create the directory tiny.yaml/x: "),
         (["--out", "."], "Run.create expects an empty directory or a run, got . with bad.yaml, tiny.yaml"),
     ],
 )
@@ -281,10 +281,10 @@ def test_sample_takes_a_label_and_short_overrides(trained):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["nowhere"], "Run.open expects a run's directory, got nowhere, which has no modkit.lock"),
+        (["nowhere"], "Run.open expects the directory of a run, got nowhere without modkit.lock"),
         (["RUN", "--out", "x.jpg"], "--out expects a file ending in .png, .npy or .safetensors, got x.jpg"),
         (["RUN", "--out", "x"], "--out expects a file ending in"),
-        (["RUN", "smapler=ddim"], ".*got smapler, expected one of guidance, sampler .*did you mean sampler"),
+        (["RUN", "smapler=ddim"], ".*got smapler, expected one of guidance, sampler .*did you mean 'sampler'"),
         (["RUN", "sampler=nonsense"], ".*no sampler is called 'nonsense'"),
         (["RUN", "sampler.stpes=3"], ".*got an unknown key 'stpes'"),
         (["RUN", "--label", "10"], ".*10"),

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from click.shell_completion import ShellComplete, get_completion_class
 
-from modkit.building.schema import schema
+from modkit.building.schema import make_schema
 from modkit.cli import completion
 from modkit.cli.app import app
 from modkit.kinds import KINDS, Default
-from modkit.parts.registry import registry
-from modkit.parts.signature import parameters
+from modkit.parts.registry import get_registry
+from modkit.parts.signature import read_parameters
 from tests.plugin_factory import make_plugin
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -26,7 +26,7 @@ def completed(*words):
 
 
 def names(kind, start=""):
-    return [entry.part.name for entry in registry().parts(kind) if entry.part.name.startswith(start)]
+    return [entry.part.name for entry in get_registry().list_parts(kind) if entry.part.name.startswith(start)]
 
 
 def test_kinds_and_names_of_parts():
@@ -108,9 +108,9 @@ def test_a_spec_that_is_wrong_or_absent_offers_nothing(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_part_s_parameters_are_those_of_its_signature(kind):
-    for part in (entry.part for entry in registry().parts(kind)):
+    for part in (entry.part for entry in get_registry().list_parts(kind)):
         inside = completion._Place("here", {"$ref": f"#/definitions/{kind}"}, part.name).inside
-        known = parameters(part)
+        known = read_parameters(part)
         assert list(inside) == list(known), str(part)
         for name, one in known.items():
             slot = one.slot.kind if one.slot and not one.slot.container else None
@@ -148,7 +148,7 @@ def fresh(tmp_path, monkeypatch):
     """A cache and a path with nothing in them, and nothing kept in this process."""
 
     def forget():
-        registry.cache_clear()
+        get_registry.cache_clear()
         completion._load_schema.cache_clear()
 
     monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
@@ -181,7 +181,7 @@ def test_the_schema_is_made_anew_when_a_source_changes_and_only_then(fresh, tmp_
 
 
 def test_a_cache_that_is_broken_or_missing_is_made_again_and_no_failure_is_printed(fresh, tmp_path, monkeypatch, capfd):
-    made = [json.dumps(schema()).encode()]
+    made = [json.dumps(make_schema()).encode()]
     answer = lambda command, **options: subprocess.CompletedProcess(command, 0, made[-1], b"!")  # noqa: E731
     monkeypatch.setattr(subprocess, "run", answer)
     assert completed(*TRAIN, "dat") == ["data=", "data."]

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from modkit.cli import console
-from modkit.cli.console import LiveProgress, PlainProgress, progress, table
+from modkit.cli.console import LiveProgress, PlainProgress, make_table, show_progress
 
 
 def plain():
@@ -20,16 +20,16 @@ def shown(out):
 
 
 def test_bars_are_for_terminals_and_lines_for_everything_else():
-    assert isinstance(progress(terminal()), LiveProgress)
-    assert isinstance(progress(plain()), PlainProgress)
+    assert isinstance(show_progress(terminal()), LiveProgress)
+    assert isinstance(show_progress(plain()), PlainProgress)
 
 
 def test_lines_tell_the_stage_and_each_logged_step(monkeypatch):
     clock = iter([10.0, 12.0, 15.0])
     monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
     out = plain()
-    with progress(out) as lines:
-        lines.stage("0: autoencoder", 0, 10)
+    with show_progress(out) as lines:
+        lines.begin_stage("0: autoencoder", 0, 10)
         for losses in (
             None,
             None,
@@ -50,8 +50,8 @@ def test_lines_count_on_from_where_a_stage_was_resumed(monkeypatch):
     clock = iter([0.0, 4.0])
     monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
     out = plain()
-    with progress(out) as lines:
-        lines.stage("prior", 90, 100)
+    with show_progress(out) as lines:
+        lines.begin_stage("prior", 90, 100)
         lines.step(None)
         lines.step({"loss": 1.0})
     assert "step 92/100  loss 1  0/s  16 s left" in shown(out), "the speed is of the two steps made here"
@@ -59,22 +59,22 @@ def test_lines_count_on_from_where_a_stage_was_resumed(monkeypatch):
 
 def test_a_long_line_is_not_broken_and_paths_are_not_marked_up():
     out = plain()
-    with progress(out) as lines:
+    with show_progress(out) as lines:
         lines.note("[bold]resumed from runs/x[/bold] " + "y" * 100)
     assert shown(out) == "[bold]resumed from runs/x[/bold] " + "y" * 100 + "\n"
 
 
 def test_bars_move_and_show_the_last_losses():
     out = terminal()
-    with progress(out) as bars:
+    with show_progress(out) as bars:
         bars.step(None)
-        bars.stage("denoiser [x]", 2, 4)
+        bars.begin_stage("denoiser [x]", 2, 4)
         bars.step(None)
         bars.step({"denoising": 0.5})
         bars.note("saved [x]")
         (task,) = bars._bars.tasks
         assert (task.completed, task.total, task.fields["losses"]) == (4, 4, "denoising 0.5")
-        bars.stage("second", 0, 1)
+        bars.begin_stage("second", 0, 1)
         bars.step({"kl": 1.0})
         assert [task.completed for task in bars._bars.tasks] == [4, 1]
     text = shown(out)
@@ -83,15 +83,15 @@ def test_bars_move_and_show_the_last_losses():
 
 def test_bars_stop_when_training_fails():
     out = terminal()
-    with pytest.raises(RuntimeError), progress(out) as bars:
-        bars.stage("one", 0, 1)
+    with pytest.raises(RuntimeError), show_progress(out) as bars:
+        bars.begin_stage("one", 0, 1)
         raise RuntimeError
     assert bars._bars.live.is_started is False
 
 
 def test_a_table_has_a_heading_and_a_line_a_row():
     out = plain()
-    out.print(table(("kind", "name"), [["sampler", "[ddim]"], ["network", "unet"]]))
+    out.print(make_table(("kind", "name"), [["sampler", "[ddim]"], ["network", "unet"]]))
     assert [line.split() for line in shown(out).splitlines()] == [
         ["kind", "name"],
         ["sampler", "[ddim]"],

@@ -6,8 +6,8 @@ from importlib import metadata
 import pytest
 
 import modkit
-from modkit.cli.describe import description, diagnosis, listing
-from modkit.parts.registry import registry
+from modkit.cli.describe import describe_part, diagnose, list_parts
+from modkit.parts.registry import get_registry
 from tests.plugin_factory import make_plugin
 
 SOURCE = '''
@@ -49,22 +49,22 @@ def site(tmp_path, monkeypatch):
     monkeypatch.delenv("MODKIT_STRICT", raising=False)
     monkeypatch.delenv("MODKIT_DISABLE", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
-    registry.cache_clear()
+    get_registry.cache_clear()
     yield tmp_path
-    registry.cache_clear()
+    get_registry.cache_clear()
 
 
 def row(name):
     importlib.invalidate_caches()
-    registry.cache_clear()
-    (found,) = [one for one in diagnosis()["plugins"] if one["plugin"] == name]
+    get_registry.cache_clear()
+    (found,) = [one for one in diagnose()["plugins"] if one["plugin"] == name]
     return found
 
 
 def test_listing_says_who_brings_what(site):
     make_plugin(site, "acme", distribution="acme-parts", version="2.1")
     importlib.invalidate_caches()
-    rows = listing("sampler")
+    rows = list_parts("sampler")
     assert {one["kind"] for one in rows} == {"sampler"}
     assert {
         "kind": "sampler",
@@ -73,15 +73,15 @@ def test_listing_says_who_brings_what(site):
         "version": "2.1",
         "summary": "A sampler of acme",
     } in rows
-    assert len(listing()) == sum(len(listing(kind)) for kind in modkit.kinds.KINDS)
+    assert len(list_parts()) == sum(len(list_parts(kind)) for kind in modkit.kinds.KINDS)
     with pytest.raises(ValueError, match="unknown kind 'samplers'; did you mean 'sampler'"):
-        listing("samplers")
+        list_parts("samplers")
 
 
 def test_description_is_the_signature_and_the_docstring(site):
     module = make_plugin(site, "acme", SOURCE)
     importlib.invalidate_caches()
-    found = description("discriminator", "acme/old")
+    found = describe_part("discriminator", "acme/old")
     parameters = found.pop("parameters")
     assert found == {
         "kind": "discriminator",
@@ -102,32 +102,32 @@ def test_description_is_the_signature_and_the_docstring(site):
 
 
 def test_description_of_a_function_and_a_link(site):
-    found = description("optimizer", "adam")
+    found = describe_part("optimizer", "adam")
     assert found["source"].startswith("modkit.optim.optimizers:")
     assert "lr" in [one["name"] for one in found["parameters"]]
-    assert "https://arxiv.org/abs/2010.02502" in description("sampler", "ddim")["paper"]
+    assert "https://arxiv.org/abs/2010.02502" in describe_part("sampler", "ddim")["paper"]
 
 
 def test_every_part_of_ours_can_be_described_as_json(site):
-    for entry in registry().parts():
+    for entry in get_registry().list_parts():
         if entry.distribution == "modkit-generative":
-            found = description(entry.part.kind, entry.part.name)
+            found = describe_part(entry.part.kind, entry.part.name)
             assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_description_names_the_nearest(site):
     with pytest.raises(ValueError, match="no network is called 'unett'; did you mean 'unet'"):
-        description("network", "unett")
+        describe_part("network", "unett")
 
 
 def test_diagnosis_counts_and_names_versions(site, monkeypatch):
-    before = diagnosis()["counts"]
+    before = diagnose()["counts"]
     make_plugin(site, "good")
     make_plugin(site, "bad", "1 / 0")
     make_plugin(site, "off")
     monkeypatch.setenv("MODKIT_DISABLE", "off")
     assert row("good")["status"] == "ok"
-    found = diagnosis()
+    found = diagnose()
     assert (found["python"], found["modkit"]) == (platform.python_version(), modkit.__version__)
     assert found["torch"] == metadata.version("torch")
     added = {key: found["counts"][key] - before[key] for key in before}
@@ -157,11 +157,14 @@ def test_diagnosis_gives_each_plugin_its_reason(site, monkeypatch):
     ("requires", "reason"),
     [
         (["modkit-generative>=0.1"], None),
-        (["Modkit_Generative>=90"], f"requires modkit-generative>=90, installed is {modkit.__version__}"),
-        (["numpy", "modkit-generative<0.0.1"], f"requires modkit-generative<0.0.1, installed is {modkit.__version__}"),
+        (["Modkit_Generative>=90"], f"requires modkit-generative>=90, but {modkit.__version__} is installed"),
+        (
+            ["numpy", "modkit-generative<0.0.1"],
+            f"requires modkit-generative<0.0.1, but {modkit.__version__} is installed",
+        ),
         (["modkit-generative>=90; extra == 'dev'"], None),
         (["modkit-generative>=90; python_version < '3'"], None),
-        (["modkit-generative >>> 1"], "states a requirement that cannot be read, 'modkit-generative >>> 1': "),
+        (["modkit-generative >>> 1"], "has a requirement that cannot be parsed, 'modkit-generative >>> 1': "),
         (["other>=90"], None),
     ],
 )

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from modkit.building.checker import check
 from modkit.cli.app import app
-from modkit.cli.scaffold import STARTERS, new_plugin, tree
+from modkit.cli.scaffold import STARTERS, create_plugin, make_files
 from modkit.kinds import KINDS
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.specs.load import load_spec
-from modkit.testing import battery, subjects
+from modkit.testing import find_subjects, make_battery
 from modkit.testing.checks import LONG
 from tests.environment import Environment
 from tests.plugin_factory import make_plugin
@@ -42,23 +42,23 @@ def trees(tmp_path_factory):
         paths = [str(folder / "site"), *(str(folder / kind) for kind in STARTERS)]
         patch.setenv("PYTHONPATH", os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]))
         for kind in STARTERS:
-            new_plugin(named(kind), kind, folder / kind)
+            create_plugin(named(kind), kind, folder / kind)
             entry_points = f"[modkit]\n{named(kind)} = {package(kind)}\n"
             make_plugin(folder / "site", named(kind), "", entry_points=entry_points)
         for path in paths:
             patch.syspath_prepend(path)
         patch.delenv("MODKIT_STRICT", raising=False)
-        registry.cache_clear()
+        get_registry.cache_clear()
         yield folder
-    registry.cache_clear()
+    get_registry.cache_clear()
 
 
 @pytest.fixture(scope="module")
 def trials(trees):
     """The battery of each tree, all of which share one process that watches what they touch."""
-    parts = {kind: subject for kind in STARTERS for subject in subjects(named(kind))}
+    parts = {kind: subject for kind in STARTERS for subject in find_subjects(named(kind))}
     first, *others = parts.values()
-    checks = battery([first, *(dataclasses.replace(other, declared=None) for other in others)])
+    checks = make_battery([first, *(dataclasses.replace(other, declared=None) for other in others)])
     return {kind: [one for one in checks if one.trial.bench.subject.part.kind == kind] for kind in parts}
 
 
@@ -71,7 +71,7 @@ def test_every_kind_has_a_worked_part():
 
 @pytest.mark.parametrize("kind", STARTERS)
 def test_a_tree_passes_the_battery(trials, kind):
-    found = {one.name: one.trial.flaw(one.name) for one in trials[kind] if one.name not in DEAR}
+    found = {one.name: one.trial.find_flaw(one.name) for one in trials[kind] if one.name not in DEAR}
     assert {"builds", "emits", "isolation", "plays", "signature"} <= found.keys()
     assert not [flaw for flaw in found.values() if flaw is not None]
 
@@ -108,15 +108,15 @@ def test_trees_are_as_ruff_wants_them(trees, command):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Acme", "a name of small letters"),
-        ("", "a name of small letters"),
-        ("2fast", "a name of small letters"),
-        ("ac--me", "a name of small letters"),
-        ("ac/me", "a name of small letters"),
-        ("../acme", "a name of small letters"),
-        ("class", "no keyword of Python's"),
+        ("Acme", "a name of lower-case letters"),
+        ("", "a name of lower-case letters"),
+        ("2fast", "a name of lower-case letters"),
+        ("ac--me", "a name of lower-case letters"),
+        ("ac/me", "a name of lower-case letters"),
+        ("../acme", "a name of lower-case letters"),
+        ("class", "no Python keyword"),
         ("modkit-acme", "without the prefix modkit-"),
-        ("modkit", "a name of the plug-in's own"),
+        ("modkit", "a name other than that of modkit itself"),
         ("generative", "modkit-generative .* is installed"),
         ("taken", "got 'taken', a plug-in of modkit-other"),
     ],
@@ -125,12 +125,12 @@ def test_a_name_that_will_not_do_is_refused_before_anything_is_written(tmp_path,
     make_plugin(tmp_path / "site", "taken", distribution="modkit-other")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.chdir(tmp_path)
-    registry.cache_clear()
+    get_registry.cache_clear()
     try:
         with pytest.raises(ValueError, match=f"new-plugin expects .*{said}"):
-            new_plugin(name)
+            create_plugin(name)
     finally:
-        registry.cache_clear()
+        get_registry.cache_clear()
     assert os.listdir(tmp_path) == ["site"]
 
 
@@ -140,7 +140,7 @@ def test_a_folder_that_holds_something_is_left_as_it_is(tmp_path):
     (tmp_path / "file").write_text("mine")
     for name in ("full", "file"):
         with pytest.raises(ValueError, match=f"a folder that is new or empty, got .*{name}"):
-            new_plugin("acme", out=tmp_path / name)
+            create_plugin("acme", out=tmp_path / name)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full", "mine.txt"]
 
 
@@ -160,7 +160,7 @@ def test_the_command_s_mistakes_are_status_2(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments, said in (
         (["acme", "--kind", "smapler"], "unknown kind 'smapler'; did you mean 'sampler'?"),
-        (["Acme"], "new-plugin expects a name of small letters"),
+        (["Acme"], "new-plugin expects a name of lower-case letters"),
     ):
         done = CliRunner().invoke(app, ["new-plugin", *arguments])
         assert done.exit_code == 2
@@ -169,7 +169,7 @@ def test_the_command_s_mistakes_are_status_2(tmp_path, monkeypatch):
 
 
 def test_the_versions_that_it_fits_are_stated():
-    assert '"modkit-generative>=0.1,<1"' in tree("acme", "sampler")["pyproject.toml"]
+    assert '"modkit-generative>=0.1,<1"' in make_files("acme", "sampler")["pyproject.toml"]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_the_versions_that_it_fits_are_stated():
     [pytest.param(kind, marks=[] if kind == IN_A_NEW_ENVIRONMENT else pytest.mark.full) for kind in STARTERS],
 )
 def test_a_tree_works_in_a_new_environment(tmp_path, kind):
-    folder, environment = new_plugin("acme", kind, tmp_path / "acme"), Environment(tmp_path / "venv")
+    folder, environment = create_plugin("acme", kind, tmp_path / "acme"), Environment(tmp_path / "venv")
     environment.run("-m", "pip", "install", "--no-deps", "--no-build-isolation", "-e", folder, at=tmp_path)
     part = f"acme/{STARTERS[kind].part}"
     assert part in environment.run("-m", "modkit", "list", kind, at=tmp_path)

@@ -146,7 +146,9 @@ def test_entries_and_systems(found):
 def test_only_equal_counts_are_ranked(found):
     ranking = found["rankings"]["FD (pixels)"]
     assert ranking["ranks"] == {"vae": 3, SCRIPT: 2, "ldm": 1} and ranking["best"] == ["ldm"]
-    assert ranking["unranked"] == {"ldm sampler=heun": "number of real 50 against 100; number of fake 50 against 100"}
+    assert ranking["unranked"] == {
+        "ldm sampler=heun": "number of real is 50 instead of 100; number of fake is 50 instead of 100"
+    }
     assert found["rankings"]["samples/s"]["ranks"]["vae"] == 1  # cost has no counts, so all are ranked
 
 
@@ -184,9 +186,11 @@ def test_tables_of_the_page(page):
     assert "★" not in page.row(SCRIPT, "3.00 ± 0.10")[1]
     assert page.row("ldm sampler=heun", "0.20 ± 0.10a")  # the footnote's letter
     assert page.row("held-out images", "0.500 ± 0.050")
-    assert page.row("model.prior.sampler", "heun")[3].startswith("ddim steps 2")
+    assert page.row("model.prior.sampler", "heun")[3].startswith("ddim steps=2")
     assert page.row("vae", "2,000.0 ± 5.0")
-    assert "Shown, not ranked: number of real 50 against 100; number of fake 50 against 100." in page.text
+    assert (
+        "Shown but not ranked: number of real is 50 instead of 100; number of fake is 50 instead of 100." in page.text
+    )
     assert (
         "On the Pareto front of quality, coverage and speed by FD (pixels), coverage (pixels) and samples/s: "
         in page.text
@@ -244,7 +248,7 @@ def test_in_training_scores_come_first(runs, tmp_path):
     with Run.open(tmp_path / "vae") as run:
         run.log({"stage": 0, "step": 2, "scores": {"FD (pixels)": 4.5}})
     text = compare([tmp_path / "vae"], tmp_path / "page.html").page.read_text()
-    assert 0 < text.index("Scores in training: FD (pixels)") < text.index("Losses in training: autoencoder/nll")
+    assert 0 < text.index("Scores during training: FD (pixels)") < text.index("Losses during training: autoencoder/nll")
 
 
 def test_points_of_the_plane(tmp_path):
@@ -279,7 +283,9 @@ def test_refusals(runs, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="evaluation.json: Report.from_json expects"):
         compare([tmp_path / "bare"], tmp_path / "page.html")
     report.unlink()
-    with pytest.raises(ValueError, match="runs that were evaluated, got .*bare: modkit evaluate .*bare"):
+    with pytest.raises(
+        ValueError, match="runs that were evaluated, got .*bare; evaluate it with: modkit evaluate .*bare"
+    ):
         compare([runs["gan"], tmp_path / "bare"], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 

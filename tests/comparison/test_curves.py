@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from modkit.comparison.curves import Curve, clock, curves, thinned
+from modkit.comparison.curves import Curve, read_clock, read_curves, thin
 from modkit.runs.run import Run
 
 
@@ -32,13 +32,13 @@ def test_seconds_go_on_over_stages_and_sessions(tmp_path):
         tick(200, 7.0, 100),
     ]
     run = logged(tmp_path, timing=timing, torn='{"step": 250, "sec')
-    assert clock(run) == pytest.approx({50: 2.0, 60: 2.5, 100: 6.5, 150: 18.5, 200: 24.5})
+    assert read_clock(run) == pytest.approx({50: 2.0, 60: 2.5, 100: 6.5, 150: 18.5, 200: 24.5})
 
 
 def test_a_damaged_clock_names_its_line(tmp_path):
     run = logged(tmp_path, timing=[tick(1, 1.0, 0), {"step": 2}])
-    with pytest.raises(ValueError, match=r"timing\.jsonl:2 is no row of timing: KeyError\('seconds'\)"):
-        clock(run)
+    with pytest.raises(ValueError, match=r"timing\.jsonl:2 is not a row of timing: KeyError\('seconds'\)"):
+        read_clock(run)
 
 
 def test_scores_and_losses_by_name(tmp_path):
@@ -48,7 +48,7 @@ def test_scores_and_losses_by_name(tmp_path):
         {"stage": 1, "step": 100, "losses": {"prior/denoising": 0.5, "ae/nll": 0.25}},
         {"stage": 1, "step": 120, "scores": {"FD (pixels)": 3.0, "note": "no number", "flag": True}},
     ]
-    scores, losses = curves(logged(tmp_path, rows, [tick(50, 2.0, 0), tick(100, 4.0, 0)]), batch_size=8)
+    scores, losses = read_curves(logged(tmp_path, rows, [tick(50, 2.0, 0), tick(100, 4.0, 0)]), batch_size=8)
     assert list(scores) == ["FD (pixels)"] and list(losses) == ["ae/nll", "prior/denoising"]
     assert losses["ae/nll"].values.tolist() == [1.0, 0.25]
     assert losses["ae/nll"].steps.tolist() == [50, 100] and losses["ae/nll"].images.tolist() == [400, 800]
@@ -58,8 +58,8 @@ def test_scores_and_losses_by_name(tmp_path):
 
 def test_thinning_keeps_means():
     values = np.arange(1000.0)
-    curve = thinned(Curve(values**2, values, 8 * values, values / 3), 100)
+    curve = thin(Curve(values**2, values, 8 * values, values / 3), 100)
     assert len(curve.values) == 100
     np.testing.assert_allclose(curve.values, (values**2).reshape(100, 10).mean(1), rtol=1e-12)
     np.testing.assert_allclose(curve.images, 8 * curve.steps, rtol=1e-12)
-    assert thinned(curve, 100) is curve
+    assert thin(curve, 100) is curve

@@ -1,6 +1,7 @@
 """What differs between specs: every path, and gathered by part."""
 
-from modkit.comparison.differences import Cell, Row, differing, rows, written
+from modkit.building.difference import format_value
+from modkit.comparison.differences import gather_rows, list_leaves
 from modkit.specs.node import Node
 
 A = Node(
@@ -18,7 +19,7 @@ B = Node(
 
 
 def test_every_path_that_differs_and_no_other():
-    assert differing([A, B]) == {
+    assert list_leaves([A, B]) == {
         "model.sampler.use": ("ddim", "heun"),
         "model.sampler.eta": (0.0, None),
         "train.steps": (10, 20),
@@ -26,21 +27,27 @@ def test_every_path_that_differs_and_no_other():
         "train.stages[0].steps": (None, 1),
         "train.stages[1].players": (None, ("b",)),
     }
-    assert differing([A, A, A]) == {} and rows([A, A]) == []
+    assert list_leaves([A, A, A]) == {} and gather_rows([A, A]) == []
 
 
 def test_a_swapped_part_is_one_row_with_its_parameters():
-    assert rows([A, B]) == [
-        Row("model.sampler", (Cell("ddim", "steps 50, eta 0"), Cell("heun", "steps 50"))),
-        Row("train.steps", (Cell(text="10"), Cell(text="20"))),
-        Row("train.stages", (Cell(), Cell(text="{players: [a/*], steps: 1}\n{players: [b]}"))),
+    stages = ({"players": ["a/*"], "steps": 1}, {"players": ["b"]})
+    assert gather_rows([A, B]) == [
+        ("model.sampler", (A["model"]["sampler"], B["model"]["sampler"])),
+        ("train.steps", (10, 20)),
+        ("train.stages", (None, tuple(map(Node, stages)))),
     ]
 
 
 def test_a_parameter_of_the_same_part_is_a_row_of_its_own():
     more = Node({"model": {"use": "diffusion", "sampler": {"use": "ddim", "steps": 5, "eta": 0.0}}})
     less = Node({"model": {"use": "diffusion", "sampler": {"use": "ddim", "steps": 50, "eta": 0.0}}})
-    assert rows([more, less]) == [Row("model.sampler.steps", (Cell(text="5"), Cell(text="50")))]
+    assert gather_rows([more, less]) == [("model.sampler.steps", (5, 50))]
+
+
+def test_equal_numbers_of_different_types_differ():
+    trees = [Node({"model": {"use": "gan", "weight": value}}) for value in (1, 1.0, True)]
+    assert list_leaves(trees) == {"model.weight": (1, 1.0, True)} and len(gather_rows(trees)) == 1
 
 
 def test_parts_inside_swapped_parts_have_their_rows():
@@ -48,14 +55,15 @@ def test_parts_inside_swapped_parts_have_their_rows():
         {"model": {"use": "gan", "generator": {"use": "mlp", "width": 8}, "regularizers": {"r1": {"use": "r1"}}}}
     )
     vae = Node({"model": {"use": "autoencoder", "critic_start": 0, "encoder": {"use": "conv"}}})
-    assert rows([gan, vae]) == [
-        Row("model", (Cell("gan"), Cell("autoencoder", "critic_start 0"))),
-        Row("model.generator", (Cell("mlp", "width 8"), Cell())),
-        Row("model.regularizers.r1", (Cell("r1"), Cell())),
-        Row("model.encoder", (Cell(), Cell("conv"))),
+    assert gather_rows([gan, vae]) == [
+        ("model", (Node({"use": "gan"}), Node({"use": "autoencoder", "critic_start": 0}))),
+        ("model.generator", (Node({"use": "mlp", "width": 8}), None)),
+        ("model.regularizers.r1", (Node({"use": "r1"}), None)),
+        ("model.encoder", (None, Node({"use": "conv"}))),
     ]
 
 
 def test_values_are_written_as_they_are_read():
-    value = Node({"a": [1, 2.50, 1e-08, True, None], "b": {"c": "x"}, "d": 0.1234567890123})
-    assert written(value) == "{a: [1, 2.5, 1e-08, true, null], b: {c: x}, d: 0.1234567890123}"
+    value = Node({"a": [1, 2.50, 1e-08, True], "b": {"c": "x"}, "d": 0.1234567890123})
+    assert format_value(value) == "{a: [1, 2.5, 1e-08, true], b: {c: x}, d: 0.1234567890123}"
+    assert format_value(Node({"use": "ddim", "steps": 50, "eta": 0.0})) == "ddim(steps=50, eta=0.0)"

@@ -10,9 +10,9 @@ import pytest
 
 from modkit.comparison import figures, radar, scatter
 from modkit.comparison.curves import Curve
-from modkit.comparison.figures import Line, learning_curves, short, style
-from modkit.comparison.radar import radars
-from modkit.comparison.scatter import pareto_scatters
+from modkit.comparison.figures import Line, choose_style, draw_learning_curves, format_short
+from modkit.comparison.radar import draw_radars
+from modkit.comparison.scatter import draw_scatters
 from modkit.comparison.trilemma import Axis, Point
 from tests.refusals import refusals
 
@@ -45,7 +45,7 @@ def svg(uri):
 
 def drawn(monkeypatch, module, make):
     """The figure itself instead of its file."""
-    monkeypatch.setattr(module, "svg_uri", lambda figure: figure)
+    monkeypatch.setattr(module, "embed_svg", lambda figure: figure)
     return make()
 
 
@@ -62,7 +62,7 @@ def lab(color, matrix):
 
 @pytest.mark.parametrize("matrix", BLINDNESS.values(), ids=BLINDNESS)
 def test_colours_differ_without_red_or_green_cones(matrix):
-    seen = [lab(style(number).color, matrix) for number in range(7)]
+    seen = [lab(choose_style(number).color, matrix) for number in range(7)]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 15
     assert all(np.linalg.norm(one - lab("#ffffff", matrix)) > 30 for one in seen)
 
@@ -73,21 +73,24 @@ def test_the_measure_tells_that_red_and_green_do_not_differ():
 
 
 def test_styles_differ_in_more_than_colour():
-    styles = [style(number) for number in range(5)]
+    styles = [choose_style(number) for number in range(5)]
     for a, b in itertools.combinations(styles, 2):
         assert a.color != b.color and a.marker != b.marker and a.line != b.line
-    assert len({str(style(number)) for number in range(280)}) == 280
+    assert len({str(choose_style(number)) for number in range(280)}) == 280
 
 
 def test_names_of_any_kind_give_whole_files():
     points = [point(0, 3.0, 0.4, 10.0, label=HOSTILE), point(1, 2.0, 0.5, 5.0, label="$\\frac{")]
     curve = Curve(*(np.arange(1.0, 40.0) for _ in range(4)))
-    lines = [Line(HOSTILE, style(0), [{HOSTILE: curve}]), Line("b", style(1), [{HOSTILE: curve}, {"x": curve}])]
+    lines = [
+        Line(HOSTILE, choose_style(0), [{HOSTILE: curve}]),
+        Line("b", choose_style(1), [{HOSTILE: curve}, {"x": curve}]),
+    ]
     pairs = [(Axis("speed", HOSTILE, "higher"), Axis("quality", HOSTILE, "lower"))]
     for uri in (
-        radars(ALL, points, {}),
-        pareto_scatters(pairs, points, [[HOSTILE]], {}),
-        learning_curves([HOSTILE, "x"], lines),
+        draw_radars(ALL, points, {}),
+        draw_scatters(pairs, points, [[HOSTILE]], {}),
+        draw_learning_curves([HOSTILE, "x"], lines),
     ):
         root = svg(uri)
         assert root.tag.endswith("svg")
@@ -97,16 +100,18 @@ def test_names_of_any_kind_give_whole_files():
 
 
 def test_a_file_is_the_same_each_time():
-    assert radars(ALL, [point(0, 3.0, 0.4, 10.0)], {}) == radars(ALL, [point(0, 3.0, 0.4, 10.0)], {})
+    assert draw_radars(ALL, [point(0, 3.0, 0.4, 10.0)], {}) == draw_radars(ALL, [point(0, 3.0, 0.4, 10.0)], {})
+
+
+def corners(axes):
+    """The line through the three corners of a radar plot."""
+    return next(line for line in axes.lines if line.get_marker() in ("o", "s", "^"))
 
 
 def test_radar_corners(monkeypatch):
     points = [point(0, 4.0, 0.2, 10.0), point(1, 1.0, 0.6, 1000.0), point(2, 2.0, 0.5, 100.0)]
-    figure = drawn(monkeypatch, radar, lambda: radars(ALL, points, {"quality": 0.0, "coverage": 0.8}))
-    shares = []
-    for axes in figure.axes:
-        corners = next(line for line in axes.lines if line.get_marker() in ("o", "s", "^"))
-        shares.append(np.hypot(*corners.get_data()).tolist())
+    figure = drawn(monkeypatch, radar, lambda: draw_radars(ALL, points, {"quality": 0.0, "coverage": 0.8}))
+    shares = [corners(axes).get_ydata().tolist()[:3] for axes in figure.axes]
 
     def share(of_range):
         return 1 / 6 + 5 / 6 * of_range
@@ -119,52 +124,48 @@ def test_radar_corners(monkeypatch):
 
 def test_a_radars_bars_reach_a_standard_error_to_either_side(monkeypatch):
     points = [point(0, 4.0, 0.2, 10.0), point(1, 1.0, 0.6, 1000.0), point(2, 2.0, 0.5, 0.5)]
-    figure = drawn(monkeypatch, radar, lambda: radars(ALL, points, {}))
+    figure = drawn(monkeypatch, radar, lambda: draw_radars(ALL, points, {}))
 
     def bars(axes):
-        """Ends by corner, of the dark lines that lie along an axis."""
-        found = {}
-        for line in axes.lines:
-            ends = np.stack(line.get_data(), 1)
-            if line.get_color() == "#222222" and abs(np.linalg.det(ends)) < 1e-9:
-                angle = round(float(np.degrees(np.arctan2(*ends[1][::-1]))))
-                found[angle] = np.sort(np.hypot(*ends.T))
-        return found
+        """Ends of the error bars by the angle of their axis."""
+        lines = [line.get_segments()[0] for bars in axes.containers for line in bars.lines[2]]
+        return {round(math.degrees(ends[0][0])): ends[:, 1] for ends in lines}
 
     first, second, third = map(bars, figure.axes)
-    assert first.keys() == {90, -30}  # of coverage there is no error
+    assert first.keys() == {90, 330}  # of coverage there is no error
     np.testing.assert_allclose(first[90], [1 / 6, 1 / 6 + 5 / 6 * 0.1 / 3])  # worse than the worst is at the worst
     np.testing.assert_allclose(second[90], [1 / 6 + 5 / 6 * 2.9 / 3, 1])
     whole = math.log(1000) - math.log(0.5)
-    np.testing.assert_allclose(first[-30], [1 / 6 + 5 / 6 * math.log(value / 0.5) / whole for value in (9.0, 11.0)])
-    np.testing.assert_allclose(third[-30], [1 / 6, 1 / 6 + 5 / 6 * math.log(3) / whole])  # 0.5 - 1 is no speed
+    np.testing.assert_allclose(first[330], [1 / 6 + 5 / 6 * math.log(value / 0.5) / whole for value in (9.0, 11.0)])
+    np.testing.assert_allclose(third[330], [1 / 6, 1 / 6 + 5 / 6 * math.log(3) / whole])  # 0.5 - 1 is no speed
 
 
 def test_a_scatter_has_better_outwards_and_the_front_drawn(monkeypatch):
     points = [point(0, 4.0, 0.9, 1000.0), point(1, 1.0, 0.6, 10.0), point(2, 2.0, 0.5, 100.0), point(3, 3.0, 0.7, 50.0)]
-    make = lambda: pareto_scatters([(SPEED, QUALITY)], points, [["s0", "s1", "s2"]], {"quality": 0.5})  # noqa: E731
-    axes = drawn(monkeypatch, scatter, make).axes[0]
+    make = lambda: draw_scatters([(SPEED, QUALITY)], points, [["s0", "s1", "s2"]], {"quality": 0.5})  # noqa: E731
+    figure = drawn(monkeypatch, scatter, make)
+    axes = figure.axes[0]
     assert axes.get_xscale() == "log" and not axes.xaxis_inverted() and axes.yaxis_inverted()
     front = next(line for line in axes.lines if line.get_drawstyle() == "steps-pre")
     across, up = front.get_data()
     assert list(across)[1:-1] == [10.0, 100.0, 1000.0] and list(up)[1:-1] == [1.0, 2.0, 4.0]
     assert (across[0], up[0]) == (axes.get_xlim()[0], 1.0) and (across[-1], up[-1]) == (1000.0, axes.get_ylim()[0])
-    assert [text.get_text() for text in axes.texts] == ["s0", "s1", "s2", "s3"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["s0", "s1", "s2", "s3"]
     assert any(line.get_linestyle() == "--" and set(line.get_ydata()) == {0.5} for line in axes.lines)
 
 
 def test_what_is_not_ranked_is_hollow(monkeypatch):
     points = [point(0, 4.0, 0.9, 10.0), point(1, 1.0, 0.6, 10.0, ranked=("quality",))]
-    make = lambda: pareto_scatters([(COVERAGE, QUALITY)], points, [["s0"]], {})  # noqa: E731
+    make = lambda: draw_scatters([(COVERAGE, QUALITY)], points, [["s0"]], {})  # noqa: E731
     axes = drawn(monkeypatch, scatter, make).axes[0]
     faces = {line.get_marker(): line.get_markerfacecolor() for line in axes.lines if line.get_marker() in "os"}
-    assert faces == {"o": style(0).color, "s": "white"}
+    assert faces == {"o": choose_style(0).color, "s": "white"}
 
 
 def test_learning_curves_have_three_clocks_and_one_line_a_seed(monkeypatch):
     curve = Curve(np.array([100.0, 10.0, 1.0]), *(factor * np.arange(1.0, 4.0) for factor in (10, 80, 0.5)))
-    lines = [Line("a", style(0), [{"nll": curve}, {"nll": curve}]), Line("b", style(1), [{"kl": curve}])]
-    figure = drawn(monkeypatch, figures, lambda: learning_curves(["nll", "kl"], lines))
+    lines = [Line("a", choose_style(0), [{"nll": curve}, {"nll": curve}]), Line("b", choose_style(1), [{"kl": curve}])]
+    figure = drawn(monkeypatch, figures, lambda: draw_learning_curves(["nll", "kl"], lines))
     assert len(figure.axes) == 6
     assert [len(axes.lines) for axes in figure.axes] == [2, 2, 2, 1, 1, 1]
     ends = [axes.lines[0].get_xdata()[-1] for axes in figure.axes[:3]]
@@ -176,7 +177,9 @@ def test_learning_curves_have_three_clocks_and_one_line_a_seed(monkeypatch):
 
 def test_ticks_tell_their_neighbours_apart(monkeypatch):
     curve = Curve(np.array([1.3203, 1.3211]), *(np.array([1.0, 2.0]) * factor for factor in (1e3, 1e5, 1e-3)))
-    figure = drawn(monkeypatch, figures, lambda: learning_curves(["d"], [Line("a", style(0), [{"d": curve}])]))
+    figure = drawn(
+        monkeypatch, figures, lambda: draw_learning_curves(["d"], [Line("a", choose_style(0), [{"d": curve}])])
+    )
     figure.draw_without_rendering()
     for axis in (figure.axes[0].yaxis, *(axes.xaxis for axes in figure.axes)):
         texts = [label.get_text() for label in axis.get_ticklabels()]
@@ -187,9 +190,9 @@ def test_ticks_tell_their_neighbours_apart(monkeypatch):
 
 def test_what_is_not_ranked_moves_no_scale(monkeypatch):
     points = [point(0, 4.0, 0.2, 10.0), point(1, 2.0, 0.6, 100.0), point(2, 1e-3, 0.9, 1.0, ranked=())]
-    figure = drawn(monkeypatch, radar, lambda: radars(ALL, points, {}))
-    lines = [next(line for line in axes.lines if line.get_marker() in ("o", "s", "^")) for axes in figure.axes]
-    shares = [np.hypot(*line.get_data()) for line in lines]
+    figure = drawn(monkeypatch, radar, lambda: draw_radars(ALL, points, {}))
+    lines = list(map(corners, figure.axes))
+    shares = [line.get_ydata()[:3] for line in lines]
     np.testing.assert_allclose(shares, [[1 / 6] * 3, [1] * 3, [1, 1, 1 / 6]], atol=1e-12)
     assert [line.get_markerfacecolor() == "white" for line in lines] == [False, False, True]
 
@@ -199,11 +202,11 @@ def test_what_is_not_ranked_moves_no_scale(monkeypatch):
     [(0, "0"), (0.1234, "0.123"), (-2.5, "−2.5"), (12345.6, "12,346"), (2.5e7, "2.5e+07"), (1e-5, "1e−05")],
 )
 def test_short_numbers(value, text):
-    assert short(value) == text
+    assert format_short(value) == text
 
 
 test_nothing_to_draw_is_refused = refusals(
-    (lambda: radars(ALL[:2], [point(0, 1.0, 1.0, 1.0)], {}), "three axes and points, got 2 and 1"),
-    (lambda: pareto_scatters([], [], [], {}), "pairs with a front each, got 0 and 0"),
-    (lambda: learning_curves([], []), "names of curves, got none"),
+    (lambda: draw_radars(ALL[:2], [point(0, 1.0, 1.0, 1.0)], {}), "three axes and points, got 2 and 1"),
+    (lambda: draw_scatters([], [], [], {}), "one front for each pair, got 0 pairs, 0 fronts"),
+    (lambda: draw_learning_curves([], []), "names of curves, got none"),
 )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modkit.comparison.nearest import nearest, passes
+from modkit.comparison.nearest import find_nearest, read_batches
 from modkit.data.digits import Digits
 
 
@@ -13,7 +13,7 @@ def test_brute_force_over_any_batches():
     train = torch.randn(50, 1, 3, 4, generator=generator)
     distances = (x.double().flatten(1)[:, None] - train.double().flatten(1)).square().sum(-1).sqrt()
     for size in (1, 7, 50):
-        found = nearest(x, train.split(size))
+        found = find_nearest(x, train.split(size))
         torch.testing.assert_close(found.distances, distances.min(1).values, rtol=1e-12, atol=0)
         assert found.indices.tolist() == distances.argmin(1).tolist()
         assert torch.equal(found.images, train[found.indices])
@@ -21,20 +21,20 @@ def test_brute_force_over_any_batches():
 
 def test_a_copy_lies_at_zero_far_from_the_origin():
     train = 1000 + torch.rand(20, 5)  # where |x|^2 - 2 x t + |t|^2 would cancel
-    found = nearest(train[[3, 11]].clone(), [train])
+    found = find_nearest(train[[3, 11]].clone(), [train])
     assert found.distances.tolist() == [0.0, 0.0] and found.indices.tolist() == [3, 11]
 
 
 def test_a_split_is_read_in_order_and_in_batches():
     data = Digits(size=8)
-    batches = list(passes(data, size=256, most=600))
+    batches = list(read_batches(data, size=256, most=600))
     assert [len(batch) for batch in batches] == [256, 256, 88]
-    whole = torch.cat([*passes(data)])
+    whole = torch.cat([*read_batches(data)])
     assert len(whole) == 1437 and torch.equal(torch.cat(batches), whole[:600])
 
 
 def test_nothing_to_look_in_is_refused():
-    with pytest.raises(ValueError, match="something to look in, got no batch"):
-        nearest(torch.zeros(2, 3), [])
+    with pytest.raises(ValueError, match="at least one batch, got none"):
+        find_nearest(torch.zeros(2, 3), [])
     with pytest.raises(ValueError, match=r"samples of shape \(3,\), got \(4,\)"):
-        nearest(torch.zeros(2, 3), [torch.zeros(5, 4)])
+        find_nearest(torch.zeros(2, 3), [torch.zeros(5, 4)])

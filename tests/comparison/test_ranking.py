@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from modkit.comparison.ranking import Measured, averaged, pareto, rank
+from modkit.comparison.ranking import Measured, average, find_dominators, rank
 from modkit.types import Score
 
 COUNTS = {"real": 100, "fake": 100}
@@ -36,10 +36,10 @@ def test_close_is_within_two_standard_errors_of_the_distance(distance, close):
 @pytest.mark.parametrize(
     ("odd", "reason"),
     [
-        (score(0.1, counts={"real": 100, "fake": 50}), "number of fake 50 against 100"),
-        (score(0.1, counts={"fake": 100}), "number of real none against 100"),
-        (score(0.1, k=3), "k 3 against none"),
-        (score(0.1, comparison="<"), "comparison < against none"),
+        (score(0.1, counts={"real": 100, "fake": 50}), "number of fake is 50 instead of 100"),
+        (score(0.1, counts={"fake": 100}), "number of real is none instead of 100"),
+        (score(0.1, k=3), "k is 3 instead of none"),
+        (score(0.1, comparison="<"), "comparison is < instead of none"),
     ],
 )
 def test_what_was_measured_otherwise_is_not_ranked(odd, reason):
@@ -56,25 +56,25 @@ def test_other_data_are_not_ranked():
 def test_nothing_is_ranked_where_no_set_is_the_largest():
     found = ranked(a=score(1.0), b=score(2.0, k=3), c=score(3.0), d=score(4.0, k=3))
     assert found.ranks == {} and set(found.unranked) == set("abcd")
-    assert found.unranked["a"] == "k none against 3" and found.unranked["d"] == "k 3 against none"
+    assert found.unranked["a"] == "k is none instead of 3" and found.unranked["d"] == "k is 3 instead of none"
 
 
 def test_the_mean_over_seeds_has_the_standard_error_of_a_mean():
     values = [0.31, 0.29, 0.36, 0.33]
-    mean = averaged([score(value, 0.5) for value in values])
+    mean = average([score(value, 0.5) for value in values])
     assert mean.value == pytest.approx(np.mean(values), rel=1e-14)
     assert mean.error == pytest.approx(np.std(values, ddof=1) / 2, rel=1e-13)
     assert mean.counts == COUNTS and mean.better == "lower"
-    assert averaged([score(1.0), score(2.0, k=3)]) is None
+    assert average([score(1.0), score(2.0, k=3)]) is None
     with pytest.raises(ValueError, match="at least 2 seeds, got 1"):
-        averaged([score(1.0)])
+        average([score(1.0)])
 
 
 def test_the_front_by_its_definition():
     rng = np.random.default_rng(0)
     better = ("lower", "higher", "higher")
     points = {str(n): tuple(rng.integers(0, 5, 3).tolist()) for n in range(60)}
-    found = pareto(points, better)
+    found = find_dominators(points, better)
     signs = np.array([-1, 1, 1])
     for (a, mine), (b, theirs) in itertools.product(points.items(), repeat=2):
         difference = signs * (np.array(theirs) - np.array(mine))
@@ -83,6 +83,6 @@ def test_the_front_by_its_definition():
 
 
 def test_equal_points_do_not_dominate_each_other():
-    assert pareto({"a": (1.0, 2.0), "b": (1.0, 2.0)}, ("lower", "higher")) == {"a": (), "b": ()}
-    with pytest.raises(ValueError, match="expects 2 coordinates, got 1 of 'a'"):
-        pareto({"a": (1.0,)}, ("lower", "higher"))
+    assert find_dominators({"a": (1.0, 2.0), "b": (1.0, 2.0)}, ("lower", "higher")) == {"a": (), "b": ()}
+    with pytest.raises(ValueError, match="expects 2 coordinates, got 1 for 'a'"):
+        find_dominators({"a": (1.0,)}, ("lower", "higher"))

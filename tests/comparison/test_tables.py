@@ -2,7 +2,7 @@
 
 import pytest
 
-from modkit.comparison.tables import number
+from modkit.comparison.tables import format_number
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ from modkit.comparison.tables import number
     ],
 )
 def test_two_digits_of_the_error(value, error, text):
-    assert number(value, error) == text
+    assert format_number(value, error) == text

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modkit.comparison.titles import Title, taken_apart
+from modkit.comparison.titles import Title, parse_title
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ from modkit.comparison.titles import Title, taken_apart
     ],
 )
 def test_titles(title, parts):
-    assert taken_apart(title) == parts
+    assert parse_title(title) == parts
 
 
 def test_the_short_title_leaves_the_features_out():
-    assert taken_apart("FD (pixels), class 3").short == "FD, class 3"
+    assert parse_title("FD (pixels), class 3").short == "FD, class 3"

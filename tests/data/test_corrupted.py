@@ -49,7 +49,7 @@ def test_a_row_draws_what_its_index_does_alone():
         def __call__(self, x, rng):
             inner = rng.at("inner", 1)
             noise = [rng.normal("a", x), inner.uniform("b", x), rng.integers("c", x, 0, 9)]
-            seeds = [torch.rand(x.shape[1:], generator=one) for one in rng.generators(len(x))]
+            seeds = [torch.rand(x.shape[1:], generator=one) for one in rng.make_generators(len(x))]
             return dict(zip("abcd", [*noise, torch.stack(seeds)], strict=True))
 
     batch = corrupted(Noise).read("train", [9, 4], Rng(3))
@@ -62,11 +62,11 @@ def test_a_row_draws_what_its_index_does_alone():
 def test_epochs_differ_and_workers_do_not():
     data = corrupted()
     loader = Loader(data, "train", 1437, Rng(0))
-    first, second = loader.batch(0), loader.batch(1)
+    first, second = loader.read_batch(0), loader.read_batch(1)
     a, b = (batch.tensor.flatten(1).double().sum(1).argsort() for batch in (first, second))
     assert torch.equal(first.tensor[a].flatten(1).sum(1), second.tensor[b].flatten(1).sum(1))
     assert not torch.equal(first.fields["mask"].sum((1, 2, 3))[a], second.fields["mask"].sum((1, 2, 3))[b])
-    apart = Loader(pickle.loads(pickle.dumps(data)), "train", 1437, Rng(0)).batch(0, 100, 9)
+    apart = Loader(pickle.loads(pickle.dumps(data)), "train", 1437, Rng(0)).read_batch(0, 100, 9)
     assert torch.equal(apart.fields["mask"], first.fields["mask"][100:109])
 
 
@@ -78,7 +78,7 @@ def test_keys_tell_corruptions_apart():
 test_refuses = refusals(
     (
         lambda: Corrupted(data=corrupted, corruption=Mask),
-        r"Corrupted expects fields of other names than the data's, got \['mask', 'mask",
+        r"Corrupted expects a corruption whose fields differ from the data's, got \['mask', 'mask",
     ),
     (lambda: corrupted().read("valid", [0], Rng(0)), r"Digits expects a split of \['test', 'train'\], got 'valid'"),
     (

@@ -91,7 +91,7 @@ def test_keys_tell_settings_apart():
 
 test_refuses = refusals(
     (lambda: Mask(TensorType((2,))), r"Mask expects continuous maps of shape .*, got 2 unbounded"),
-    (lambda: Mask(IMAGE, regions=[]), "Mask expects one or more regions of box and half, got none"),
+    (lambda: Mask(IMAGE, regions=[]), "Mask expects one or more regions, box or half, got none"),
     (lambda: Mask(IMAGE, smallest=0.8), "Mask expects 0 < smallest <= largest <= 1, got 0.8 and 0.75"),
     (
         lambda: LowRes(IMAGE, factor=4),

@@ -89,7 +89,7 @@ def test_missing_files_say_how_to_get_them(tmp_path, monkeypatch):
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="expects a label a picture in .*, got 3 for 12"):
+    with pytest.raises(ValueError, match="expects a label per picture in .*, got 3 for 12"):
         FashionMNIST(root=write(tmp_path / "a", num_labels=3))
     with pytest.raises(ValueError, match="expects labels below 10 in .*, got 11"):
         FashionMNIST(root=write(tmp_path / "b", label=11))

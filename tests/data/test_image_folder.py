@@ -200,7 +200,7 @@ def test_damaged_pictures_are_named(tmp_path):
 
 
 def test_mistakes_are_named(tmp_path):
-    with pytest.raises(ValueError, match="ImageFolder expects pictures to train on in '.*', got none"):
+    with pytest.raises(ValueError, match="ImageFolder expects training pictures in '.*', got none"):
         ImageFolder(root=str(tmp_path))
     save(tmp_path / "a.png", noise(4, 4))
     for options in ({"size": 0}, {"channels": 2}, {"crop": "corner"}, {"test": 1.0}):

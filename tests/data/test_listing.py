@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from modkit.data.listing import Listing, classes_of, list_pictures
+from modkit.data.listing import Listing, find_classes, list_pictures
 
 
 def touch(root, *names):
@@ -18,7 +18,7 @@ def test_listing_is_the_sequence_that_it_was_given():
     listing = Listing(b"/pictures", paths)
     assert list(listing) == paths and len(listing) == 4
     assert listing[2] == b"b/long name.jpg"
-    assert os.fsencode(listing.path(1)) == b"/pictures/b/\xff.png"
+    assert os.fsencode(listing.get_path(1)) == b"/pictures/b/\xff.png"
     assert list(Listing(b"/pictures", [])) == []
     for index in (-1, 4):
         with pytest.raises(IndexError, match=rf"in \[0, 4\), got {index}"):
@@ -60,11 +60,11 @@ def test_train_and_test_folders_are_the_splits(tmp_path):
         "train": [b"cat/1.png", b"dog/2.png"],
         "test": [b"dog/3.png"],
     }
-    assert listings["test"].path(0) == str(tmp_path / "test" / "dog" / "3.png")
-    classes = classes_of(list(listings.values()))
+    assert listings["test"].get_path(0) == str(tmp_path / "test" / "dog" / "3.png")
+    classes = find_classes(list(listings.values()))
     assert classes == (b"cat", b"dog")
-    assert listings["train"].labels(classes).tolist() == [0, 1]
-    assert listings["test"].labels(classes).tolist() == [1]
+    assert listings["train"].find_labels(classes).tolist() == [0, 1]
+    assert listings["test"].find_labels(classes).tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_train_and_test_folders_are_the_splits(tmp_path):
     ],
 )
 def test_classes_are_folders_that_hold_everything(paths, classes):
-    assert classes_of([Listing(b"/", paths), Listing(b"/", [])]) == classes
+    assert find_classes([Listing(b"/", paths), Listing(b"/", [])]) == classes
 
 
 def test_missing_folder_is_refused(tmp_path):

@@ -5,7 +5,7 @@ from PIL import Image
 
 from modkit.data.digits import Digits
 from modkit.data.image_folder import ImageFolder
-from modkit.data.loader import Loader, ordered_pass, shuffled_pass
+from modkit.data.loader import Loader, read_in_order, read_shuffled
 from modkit.data.mixture import Ring
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
@@ -46,7 +46,7 @@ def joined(batches):
 @pytest.mark.smoke
 def test_each_epoch_is_another_permutation():
     loader = Loader(Numbers(10), "train", 5, Rng(0, "stage", 0))
-    seen = [index for step in range(40) for index in indices(loader.batch(step))]
+    seen = [index for step in range(40) for index in indices(loader.read_batch(step))]
     epochs = [tuple(seen[start : start + 10]) for start in range(0, 200, 10)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len(set(epochs)) == 20
@@ -55,7 +55,7 @@ def test_each_epoch_is_another_permutation():
 def test_permutations_are_uniform():
     counts = torch.zeros(4, 4)
     for seed in range(600):
-        for place, index in enumerate(indices(Loader(Numbers(4), "train", 4, Rng(seed)).batch(0))):
+        for place, index in enumerate(indices(Loader(Numbers(4), "train", 4, Rng(seed)).read_batch(0))):
             counts[place, index] += 1
     # Binomial(600, 1/4) has standard deviation 10.6; six of them.
     assert (counts - 150).abs().max() < 64
@@ -66,18 +66,18 @@ def test_batches_follow_one_another_across_epochs(batch_size):
     reference = Loader(Numbers(10), "train", 10, Rng(3))
     loader = Loader(Numbers(10), "train", batch_size, Rng(3))
     steps = 130 // batch_size
-    got = joined(loader.batch(step) for step in range(steps))
-    expected = joined(reference.batch(step) for step in range(13))
+    got = joined(loader.read_batch(step) for step in range(steps))
+    expected = joined(reference.read_batch(step) for step in range(13))
     for level, other in zip(got, expected, strict=True):
         assert torch.equal(level, other[: len(level)])
 
 
 def test_order_and_augmentation_are_functions_of_key_epoch_and_index():
     loader, again, other = (Loader(Numbers(10), "train", 10, Rng(seed)) for seed in (0, 0, 1))
-    assert equal(again.batch(7), loader.batch(7))  # whatever was read before
-    assert equal(loader.batch(7), loader.batch(7))
-    assert indices(loader.batch(7)) != indices(other.batch(7))
-    first, second = loader.batch(0), loader.batch(1)
+    assert equal(again.read_batch(7), loader.read_batch(7))  # whatever was read before
+    assert equal(loader.read_batch(7), loader.read_batch(7))
+    assert indices(loader.read_batch(7)) != indices(other.read_batch(7))
+    first, second = loader.read_batch(0), loader.read_batch(1)
     noise = [dict(zip(indices(batch), batch.x[0][:, 0].tolist(), strict=True)) for batch in (first, second)]
     assert all(noise[0][index] != noise[1][index] for index in range(10))
 
@@ -85,19 +85,19 @@ def test_order_and_augmentation_are_functions_of_key_epoch_and_index():
 def test_any_rows_of_a_batch_can_be_read():
     loader = Loader(Numbers(10), "train", 8, Rng(0))
     for step in range(6):
-        whole = loader.batch(step)
+        whole = loader.read_batch(step)
         for first, num in ((0, 3), (3, 2), (5, 3), (7, 1)):
-            part = Loader(Numbers(10), "train", 8, Rng(0)).batch(step, first, num)
+            part = Loader(Numbers(10), "train", 8, Rng(0)).read_batch(step, first, num)
             rows = slice(first, first + num)
             assert equal(part, Batch(tuple(x[rows] for x in whole.x), {"index": whole.fields["index"][rows]}))
-        assert equal(loader.batch(step, 5), loader.batch(step, 5, 3))
+        assert equal(loader.read_batch(step, 5), loader.read_batch(step, 5, 3))
 
 
 def test_batches_start_anywhere():
     loader = Loader(Numbers(10), "train", 4, Rng(0))
-    batches = loader.batches(3, first=1, num=2)
+    batches = loader.read_batches(3, first=1, num=2)
     for step in range(3, 9):
-        assert equal(next(batches), loader.batch(step, 1, 2))
+        assert equal(next(batches), loader.read_batch(step, 1, 2))
 
 
 def test_workers_give_the_same_batches(tmp_path):
@@ -107,14 +107,14 @@ def test_workers_give_the_same_batches(tmp_path):
     folder = ImageFolder(root=str(tmp_path), size=4, flip=True, crop="random", test=0.0)
     for data in (folder, Numbers(10)):
         direct, workers = (Loader(data, "train", 4, Rng(0), workers=n) for n in (0, 2))
-        batches = workers.batches(2)
+        batches = workers.read_batches(2)
         for step in range(2, 7):
             got = next(batches)
-            assert type(got.x) is type(direct.batch(step).x) and equal(got, direct.batch(step))
+            assert type(got.x) is type(direct.read_batch(step).x) and equal(got, direct.read_batch(step))
         batches.close()
     pairs = zip(
-        shuffled_pass(Numbers(10), "train", 4, Rng(0), workers=1),
-        shuffled_pass(Numbers(10), "train", 4, Rng(0)),
+        read_shuffled(Numbers(10), "train", 4, Rng(0), workers=1),
+        read_shuffled(Numbers(10), "train", 4, Rng(0)),
         strict=True,
     )
     assert all(equal(a, b) for a, b in pairs)
@@ -122,40 +122,40 @@ def test_workers_give_the_same_batches(tmp_path):
 
 def test_workers_errors_keep_their_message():
     with pytest.raises(ValueError, match="Numbers expects luck, got 13"):
-        list(ordered_pass(Numbers(20), "train", 4, Rng(0), workers=1))
+        list(read_in_order(Numbers(20), "train", 4, Rng(0), workers=1))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_global_randomness_does_not_move(workers):
     np.random.seed(0)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    batches = Loader(Digits(), "train", 16, Rng(0), workers=workers).batches()
+    batches = Loader(Digits(), "train", 16, Rng(0), workers=workers).read_batches()
     for _ in range(3):
         next(batches)
     batches.close()
-    list(shuffled_pass(Ring(num=100), "train", 32, Rng(0), workers=workers))
+    list(read_shuffled(Ring(num=100), "train", 32, Rng(0), workers=workers))
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)
 
 
 def test_passes_are_finite_and_whole():
     data = Numbers(10)
-    ordered = list(ordered_pass(data, "train", 4, Rng(0)))
+    ordered = list(read_in_order(data, "train", 4, Rng(0)))
     assert [indices(batch) for batch in ordered] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    shuffled = [[indices(batch) for batch in shuffled_pass(data, "train", 4, Rng(seed))] for seed in (0, 0, 1)]
+    shuffled = [[indices(batch) for batch in read_shuffled(data, "train", 4, Rng(seed))] for seed in (0, 0, 1)]
     assert [len(batch) for batch in shuffled[0]] == [4, 4, 2]
     assert sorted(sum(shuffled[0], [])) == list(range(10))
     assert shuffled[0] == shuffled[1] != shuffled[2]
     rng = Rng(0)
-    assert [indices(b) for b in shuffled_pass(data, "train", 4, rng)] == [
-        indices(b) for b in shuffled_pass(data, "train", 4, rng)
+    assert [indices(b) for b in read_shuffled(data, "train", 4, rng)] == [
+        indices(b) for b in read_shuffled(data, "train", 4, rng)
     ]
 
 
 def test_digits_come_with_their_labels():
     data = Digits()
     every = data.read("train", range(1437), Rng(0))
-    found = list(shuffled_pass(data, "train", 256, Rng(0)))
+    found = list(read_shuffled(data, "train", 256, Rng(0)))
     x, labels = torch.cat([b.tensor for b in found]), torch.cat([b.fields["labels"] for b in found])
     for row in (0, 500, 1436):
         matches = (every.tensor == x[row]).flatten(1).all(1).nonzero()[:, 0]
@@ -165,7 +165,7 @@ def test_digits_come_with_their_labels():
 
 def test_mistakes_are_named():
     data = Numbers()
-    for make in (Loader, shuffled_pass, ordered_pass):
+    for make in (Loader, read_shuffled, read_in_order):
         with pytest.raises(ValueError, match=r"Numbers expects a split of \['empty', 'train'\], got 'valid'"):
             make(data, "valid", 4, Rng(0))
         with pytest.raises(ValueError, match="Numbers expects samples in split 'empty', got none"):
@@ -175,4 +175,4 @@ def test_mistakes_are_named():
     loader = Loader(data, "train", 4, Rng(0))
     for step, first, num in ((-1, 0, 4), (0, -1, 2), (0, 2, 3), (0, 0, 0), (0, 4, None)):
         with pytest.raises(ValueError, match="Loader expects rows within batches of 4"):
-            loader.batch(step, first, num)
+            loader.read_batch(step, first, num)

@@ -34,7 +34,7 @@ def noised(schedule, t=T, dtype=F64):
 
 
 def true_output(parametrization, x_0, eps, t=T):
-    return sum(broadcast(c, x_0) * v for c, v in zip(parametrization.target(t), (x_0, eps), strict=True))
+    return sum(broadcast(c, x_0) * v for c, v in zip(parametrization.compute_target_scales(t), (x_0, eps), strict=True))
 
 
 @pytest.mark.smoke
@@ -98,7 +98,7 @@ def test_edm_has_unit_variance_in_and_out_on_every_schedule(name):
     schedule = SCHEDULES[name]
     parametrization = EDM(schedule, sigma_data=0.5)
     alpha, sigma = schedule.scales(T)
-    to_x_0, to_eps = parametrization.target(T)
+    to_x_0, to_eps = parametrization.compute_target_scales(T)
     torch.testing.assert_close((0.5 * to_x_0) ** 2 + to_eps**2, torch.ones_like(T), rtol=1e-12, atol=0)
     x_in, _ = parametrization.inputs(torch.ones(len(T), 1, dtype=F64), T)
     variance = x_in[:, 0] ** 2 * ((0.5 * alpha) ** 2 + sigma**2)

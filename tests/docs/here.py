@@ -32,7 +32,7 @@ from click.testing import CliRunner
 import modkit
 from modkit import Run, Spec
 from modkit.cli.app import app
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from tests.docs.blocks import ROOT, Block
 from tests.docs.reader import Said, words
 
@@ -67,9 +67,10 @@ class Here:
         patch.setenv("COLUMNS", "200")
         patch.syspath_prepend(folder)
         patch.setattr(modkit, "train", partial(_trained, modkit.train), raising=False)
+        patch.setattr(modkit, "fit", partial(_fitted, modkit.fit), raising=False)
         patch.setattr(modkit, "evaluate_run", partial(modkit.evaluate_run, num=24), raising=False)
         patch.setattr(app, "commands", dict(app.commands))
-        registry().call("modkit_commands", app=app)
+        get_registry().call("modkit_commands", app=app)
 
     def command(self, line: str) -> Said:
         """Calls `modkit`; holds everything else against what it takes."""
@@ -108,7 +109,7 @@ class Here:
             info.mkdir()
             (info / "METADATA").write_text("Metadata-Version: 2.1\nName: page\nVersion: 1.0\n")
             (info / "entry_points.txt").write_text(f"[modkit]\n{points.replace(chr(34), '')}")
-            registry.cache_clear()
+            get_registry.cache_clear()
 
     def python(self, code: str, block: Block) -> Said:
         """Runs Python; the names of a page's blocks are one namespace."""
@@ -125,6 +126,10 @@ def _trained(train: Callable[..., Run], spec: Spec, *arguments: Any, **options: 
     for path, value in _SMALL.items():
         spec = spec.with_value(path, value)
     return train(spec, *arguments, **{**options, "steps": 2, "evaluate": False})
+
+
+def _fitted(fit: Callable[..., Run], *arguments: Any, **options: Any) -> Run:
+    return fit(*arguments, **{**options, "steps": 2, "batch_size": 16, "samples": {"num": 4}})
 
 
 def _redirected(rest: list[str]) -> list[str]:

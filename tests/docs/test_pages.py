@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import modkit
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from tests.docs.blocks import ROOT, pages
 from tests.docs.here import Here
 from tests.docs.reader import Reader
@@ -31,7 +31,7 @@ GRANTED = {"README.md": what_readme_takes_for_granted}
 @pytest.fixture(autouse=True)
 def nothing_is_left(tmp_path):
     yield
-    registry.cache_clear()
+    get_registry.cache_clear()
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]

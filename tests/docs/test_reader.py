@@ -78,7 +78,7 @@ def test_a_good_page(tmp_path, monkeypatch):
         ("```\npython -m tests.play\n```", "takes no arguments, and is not run to see"),
         ("```python\n1 / 0\n```", "ZeroDivisionError"),
         ("```python\nprint(1)\n```\n\n```text\n2\n```", "expected the output to go on with '2'"),
-        ("```yaml\ntrain: {stpes: 1}\n```", "did you mean steps"),
+        ("```yaml\ntrain: {stpes: 1}\n```", "did you mean 'steps'"),
         ("```rust\nfn main() {}\n```", "no reader knows what to do with 'rust'"),
     ],
 )

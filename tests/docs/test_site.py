@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from modkit.kinds import KINDS
-from modkit.parts.registry import DISTRIBUTION, registry
+from modkit.parts.registry import DISTRIBUTION, get_registry
 from tests.docs.blocks import ROOT, pages
 
 DOCS = ROOT / "docs"
@@ -58,13 +58,13 @@ def test_generated_pages_are_those_of_the_code(made):
 
 
 def test_every_part_and_every_parameter_has_its_place(generate, made):
-    for entry in registry().parts():
+    for entry in get_registry().list_parts():
         if entry.distribution == DISTRIBUTION:
             text = made[DOCS / "kinds" / f"{entry.part.kind}.md"]
             _, found, section = text.partition(f"\n### {entry.part.name}\n")
             assert found, entry.part
             names = re.findall(r"^\| `(\w+)` \|", section.partition("\n### ")[0], re.M)
-            assert names == list(generate.parameters(entry.part)), entry.part
+            assert names == list(generate.read_parameters(entry.part)), entry.part
 
 
 def test_a_stale_page_is_told_and_mended(generate, made, tmp_path, monkeypatch, capsys):

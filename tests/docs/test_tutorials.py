@@ -5,7 +5,7 @@ import importlib.util
 
 import pytest
 
-from modkit.cli.scaffold import tree
+from modkit.cli.scaffold import make_files
 from tests.docs.elsewhere import Elsewhere
 from tests.docs.reader import Reader
 
@@ -35,7 +35,7 @@ def lines_changed(old, new):
 def test_a_part_from_nothing(first):
     top, _, wrong = first
     assert not wrong, "\n\n".join(wrong)
-    made = tree("acme", "sampler")
+    made = make_files("acme", "sampler")
     changed = sum(lines_changed(text, (top / "modkit-acme" / path).read_text()) for path, text in made.items())
     print(f"{changed} lines differ from what new-plugin made")
     assert 0 < changed <= 40

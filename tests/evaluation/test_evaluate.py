@@ -9,8 +9,8 @@ from PIL import Image
 import modkit
 from modkit.cli.app import app
 from modkit.data.digits import Digits
-from modkit.evaluation.evaluate import statistics
-from modkit.evaluation.sources import source
+from modkit.evaluation.evaluate import compute_statistics
+from modkit.evaluation.sources import make_source
 from modkit.metrics.frechet import frechet_distance
 
 
@@ -77,7 +77,7 @@ def test_statistics_stand_in_for_the_data(images, tmp_path):
         assert found.exit_code == 0, found.output
         scores.append(json.loads(found.stdout)["scores"]["FD (random-conv:0)"]["value"])
     assert scores[1] == pytest.approx(scores[0], rel=1e-10)
-    assert statistics(paths["real"], features="random-conv").count == 24
+    assert compute_statistics(paths["real"], features="random-conv").count == 24
     with pytest.raises(ValueError, match="got mean and covariance, which `kd` cannot use"):
         modkit.evaluate(real=tmp_path / "s.npz", fake=paths["fake"], features="random-conv", metrics=["kd"])
     (tmp_path / "bad.npz").write_bytes(b"PK")
@@ -135,14 +135,14 @@ def test_hostile_and_damaged_files_are_refused(images, tmp_path):
     with pytest.raises(ValueError, match=r"3\.png"):
         modkit.evaluate(real=real, fake=folder, features="pixels", metrics=["fd"])
     Image.new("RGB", (8, 8)).save(folder / "3.png")
-    with pytest.raises(ValueError, match="grey and coloured"):
+    with pytest.raises(ValueError, match="to be all grey or all colour"):
         modkit.evaluate(real=real, fake=folder, features="pixels", metrics=["fd"])
 
 
 def test_folders_of_several_sizes_say_how_they_were_resized(images, tmp_path):
     for index in range(6):
         Image.new("L", (8 + index, 9)).save(tmp_path / f"{index}.png")
-    found = source(tmp_path, "fake")
+    found = make_source(tmp_path, "fake")
     assert found.notes == ("fake: images of 6 sizes, resized and cropped to 8×8",)
 
 
@@ -160,7 +160,7 @@ def test_folders_of_two_sizes_are_brought_to_the_lesser(images, tmp_path):
 
 
 def test_a_metric_says_what_the_features_do_not_give(images):
-    with pytest.raises(ValueError, match="is needs logits"):
+    with pytest.raises(ValueError, match="is requires logits"):
         modkit.evaluate(real=floats(images[0]), fake=floats(images[1]), features="pixels", metrics=["is"])
 
 
@@ -168,11 +168,11 @@ def test_the_sides_must_be_equal(images):
     with pytest.raises(ValueError, match="expects 24 samples on each side"):
         modkit.evaluate(real=floats(images[0]), fake=floats(images[1][:20]), features="pixels", num=24)
     batches = (floats(images[1][:20]).split(10), floats(images[0]).split(8))
-    with pytest.raises(ValueError, match="fd expects equal counts, got {'real': 24, 'fake': 20}"):
+    with pytest.raises(ValueError, match="fd expects as many real as fake samples, got {'real': 24, 'fake': 20}"):
         modkit.evaluate(real=iter(batches[1]), fake=iter(batches[0]), features="pixels", metrics=["fd"])
 
 
 def test_folders_without_features_name_the_choices(tmp_path, monkeypatch):
     monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
     result = CliRunner().invoke(app, ["evaluate", "--real", str(tmp_path), "--fake", str(tmp_path)])
-    assert result.exit_code == 2 and "--features expects a name" in result.output
+    assert result.exit_code == 2 and "evaluate expects other --features" in result.output

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,12 +8,16 @@ from click.testing import CliRunner
 from PIL import Image
 
 import modkit
+from modkit.building.session import load_run, open_data
 from modkit.cli.app import app
+from modkit.data.corrupted import Corrupted
+from modkit.data.corruptions import Mask
 from modkit.data.digits import Digits
-from modkit.data.loader import permutation
-from modkit.evaluation.evaluate_run import evaluate_run
-from modkit.evaluation.report import Report, saved_reports
-from modkit.evaluation.sources import source
+from modkit.data.loader import draw_permutation
+from modkit.evaluation.evaluate_run import Options, evaluate_run, measure_run
+from modkit.evaluation.report import Report, read_reports
+from modkit.evaluation.scoring import choose_features
+from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
 
 SPEC = """
@@ -66,7 +71,7 @@ def run(tmp_path_factory):
 def test_a_model_streams_the_samples_that_one_call_gives(run):
     model = modkit.load(run)
     whole = model.sample(300, seed=3, batch_size=300)
-    streamed = torch.cat([batch.tensor for _, batch in source(model, "fake", num=300, seed=3).numbered()])
+    streamed = torch.cat([batch.tensor for _, batch in make_source(model, "fake", num=300, seed=3).number_batches()])
     torch.testing.assert_close(streamed, whole, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(model.sample(4, seed=3, first=7), whole[7:11], rtol=1e-5, atol=1e-6)
 
@@ -85,7 +90,7 @@ def test_the_floor_is_held_out_images_against_the_same_training_images(run):
     """Both sides by hand: the reference is the training split's subset of a fixed permutation."""
     data, model = Digits(size=8), modkit.load(run)
     report = evaluate_run(run, num=64, metrics=["fd", "copying"], seed=5)
-    order = {split: permutation(modkit.Rng(0, "evaluate", split), n)[:64] for split, n in data.splits.items()}
+    order = {split: draw_permutation(modkit.Rng(0, "evaluate", split), n)[:64] for split, n in data.splits.items()}
     real = data.read("train", order["train"].tolist(), modkit.Rng(0)).tensor
     held = data.read("test", order["test"].tolist(), modkit.Rng(0)).tensor
     name = "FD (classifier:digits)"
@@ -121,7 +126,7 @@ def test_a_report_comes_back_from_its_json(run):
     report = evaluate_run(run, num=32, metrics=["fd"])
     assert Report.from_json(report.to_json()) == report
     report.save(run.path)
-    assert saved_reports(run.path)[0] == report
+    assert read_reports(run.path)[0] == report
     for damaged in (
         "",
         "[]",
@@ -149,30 +154,30 @@ def test_a_conditional_model_is_scored_per_class_and_read_by_the_classifier(tmp_
 
 def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
     run = modkit.train(modkit.Spec.from_yaml(WATCHED), tmp_path / "run")
-    rows = [row for row in run.metrics() if "scores" in row]
+    rows = [row for row in run.read_metrics() if "scores" in row]
     assert [row["step"] for row in rows] == [2, 4, 6]
     values = [row["scores"]["FD (pixels)"] for row in rows]
     best = 2 * (1 + values.index(min(values)))
-    assert run.checkpoint("best").name == f"step-{best:08d}"
+    assert run.find_checkpoint("best").name == f"step-{best:08d}"
     model = modkit.load(run, checkpoint="best")
     data = Digits(size=8)
-    order = permutation(modkit.Rng(0, "evaluate", "train"), 1437)[:16]
+    order = draw_permutation(modkit.Rng(0, "evaluate", "train"), 1437)[:16]
     real = data.read("train", order.tolist(), modkit.Rng(0)).tensor
     again = modkit.evaluate(real=real, fake=model, features="pixels", metrics=["fd"], num=16, seed=0)
     assert again.scores["FD (pixels)"].value == pytest.approx(min(values), rel=1e-6)
     assert set(Report.from_json((run.path / "evaluation.json").read_bytes()).floor) == {"FD (pixels)"}
-    with pytest.raises(ValueError, match="expects a checkpoint that it keeps, got 'nowhere'"):
+    with pytest.raises(ValueError, match="has no checkpoint 'nowhere'"):
         modkit.load(run, checkpoint="nowhere")
 
 
 def test_the_evaluation_at_the_end_can_be_left_out_and_made_up_for(tmp_path):
     spec = modkit.Spec.from_yaml(WATCHED)
     run = modkit.train(spec, tmp_path / "run", evaluate=False)
-    assert run.finished and not saved_reports(run.path)
+    assert run.finished and not read_reports(run.path)
     modkit.train(spec, tmp_path / "run", resume=True)
-    (report,) = saved_reports(run.path)
+    (report,) = read_reports(run.path)
     modkit.train(spec, tmp_path / "run", resume=True)
-    assert saved_reports(run.path) == [report]
+    assert read_reports(run.path) == [report]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +213,7 @@ def test_overrides_have_a_report_of_their_own(tmp_path):
     assert result.exit_code == 0, result.output
     file = run.path / "evaluations" / "model.sampler=ddim,model.sampler.steps=3.json"
     assert file.read_text() == result.stdout.rstrip("\n")
-    assert saved_reports(run.path)[0].scores["NFE"].value == 3
+    assert read_reports(run.path)[0].scores["NFE"].value == 3
 
 
 def test_features_of_the_data_are_made_once(run, tmp_path, monkeypatch):
@@ -242,6 +247,26 @@ def test_a_classifier_is_trained_once_for_data_that_have_labels(tmp_path, cache,
     assert name.startswith("FD (classifier:image-folder@")
     monkeypatch.setattr(Classifier, "prepare", lambda *_: pytest.fail("trained again"))
     assert evaluate_run(run, metrics=["fd"]) == report
+
+
+class Shifted(Digits):
+    """A data set under another name, whose class names its own features."""
+
+    features = "random-conv"
+
+
+@pytest.mark.parametrize("data", [Shifted(size=8), Digits(size=8)])
+def test_a_data_set_names_the_features_that_suit_it(run, data):
+    loaded = load_run(run)
+    found = open_data(run, loaded.site)._replace(data=data, name="elsewhere")
+    report = measure_run(run, loaded, found, Options(metrics=["fd"], num=24))
+    want = "random-conv:0" if isinstance(data, Shifted) else "classifier:digits"
+    assert set(report.scores) == {f"FD ({want})"}
+
+
+def test_a_data_set_without_features_of_its_own_has_the_usual_ones():
+    made = Corrupted(data=lambda: Shifted(size=8), corruption=Mask)
+    assert choose_features(SimpleNamespace(x=made.x, fields=made.fields)) == "classifier"
 
 
 def test_a_report_says_what_was_asked_for(run):

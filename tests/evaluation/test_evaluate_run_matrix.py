@@ -8,7 +8,7 @@ import pytest
 import modkit
 from modkit.evaluation.evaluate_run import evaluate_run
 from modkit.evaluation.report import Report
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from tests.swap.hosts import HOSTS
 
 NEEDS = {  # what a run must have, by metric
@@ -34,7 +34,7 @@ UNBOUNDED = {
     **dict.fromkeys(("latent-vq", "latent-cascade"), "'continuous' has no density"),
 }
 WITHOUT_PRIOR = {"vq-vae": "has no prior to sample from"}
-METRICS = [entry.part.name for entry in registry().parts("metric") if entry.part.name != "cost"]
+METRICS = [entry.part.name for entry in get_registry().list_parts("metric") if entry.part.name != "cost"]
 OF_IMAGES = ("classifier:digits", "random-conv", "pixels")
 
 
@@ -42,7 +42,7 @@ def refused(host, metric):
     if metric == "bound":
         return UNBOUNDED.get(host)
     if (need := NEEDS.get(metric)) and host not in HAS[need]:
-        return f"{metric} needs {need}"
+        return f"{metric} requires {need}"
     return None if metric in ("reconstruction", "reconstruction-fd", "codebook") else WITHOUT_PRIOR.get(host)
 
 

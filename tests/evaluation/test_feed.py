@@ -18,11 +18,11 @@ PYRAMID = {"encoder": use("conv", channels=[8, 8], levels=[8, 4]), **CONV}
 def fed(**parts):
     """A model, and how often each code stands for each of ten digits."""
     site = Site(plan(spec(use("autoencoder", **parts))), meta=False)
-    data = site.data()
-    model = site.model(data.x, data.fields)
+    data = site.make_data()
+    model = site.build_model(data.x, data.fields)
     feed, source = Feed(None, model), from_data(data, "train", "digits")
-    assert "codes" in feed.offers(source)
-    return model, feed.values(source, digits(10), ["codes"])["codes"]
+    assert "codes" in feed.list_offers(source)
+    return model, feed.compute_values(source, digits(10), ["codes"])["codes"]
 
 
 def brute(codes, classes):

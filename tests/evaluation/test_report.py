@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from modkit.evaluation.report import Report, report_path, saved_reports
+from modkit.evaluation.report import Report, locate_report, read_reports
 from modkit.types import Score
 
 REPORT = Report({"FD (pixels)": Score(1.5, 0.1, "lower", {"real": 9, "fake": 9})}, {"real": 9, "fake": 9}, 0)
@@ -19,7 +19,7 @@ def test_every_choice_of_overrides_has_a_file_of_its_own(tmp_path):
         ("model.sampler=" + 300 * "a",),
         ("model.sampler=" + 300 * "a" + "b",),
     ]
-    paths = [report_path(tmp_path, choice) for choice in choices]
+    paths = [locate_report(tmp_path, choice) for choice in choices]
     assert len(set(paths)) == len(choices) and paths[0] == tmp_path / "evaluation.json"
     assert paths[1] == tmp_path / "evaluations" / "model.sampler=ddim.json"
     assert max(len(path.name) for path in paths) < 255
@@ -29,11 +29,11 @@ def test_what_is_saved_is_read_back_in_order(tmp_path):
     changed = Report(REPORT.scores, REPORT.counts, 1, overrides=("model.sampler=ddim",))
     for report in (changed, REPORT):
         report.save(tmp_path)
-    assert saved_reports(tmp_path) == [REPORT, changed]
+    assert read_reports(tmp_path) == [REPORT, changed]
     (tmp_path / "evaluation.json").write_text("{")
     with pytest.raises(ValueError, match="evaluation.json: Report.from_json expects"):
-        saved_reports(tmp_path)
-    assert saved_reports(Path(tmp_path / "nothing")) == []
+        read_reports(tmp_path)
+    assert read_reports(Path(tmp_path / "nothing")) == []
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import torch
 
 from modkit.data.digits import Digits
 from modkit.features.classifier import DIGITS, Classifier
-from modkit.features.digits_classifier import accuracy
+from modkit.features.digits_classifier import measure_accuracy
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 from tests.features.checks import check_extractor
@@ -35,7 +35,7 @@ def test_the_shipped_weights_know_digits_at_any_size(size):
     data = Digits(size=size)
     part = Classifier(data.x, weights="digits")
     assert part.label == "classifier:digits"
-    assert accuracy(part, data, "test") >= 0.975  # .978, .978, .983
+    assert measure_accuracy(part, data, "test") >= 0.975  # .978, .978, .983
     with torch.no_grad():
         vector = part(whole(data, "train").tensor).vector
     assert vector.shape == (1437, 64)
@@ -108,8 +108,8 @@ def test_of_many_images_a_fair_sample_trains(monkeypatch):
     batch = images(1000)
     batch = Batch(batch.tensor[batch.fields["labels"].argsort()], {"labels": torch.arange(1000) // 500})
     part = Classifier(GREY, classes=2)
-    x, labels = part._collected(iter([batch]), Rng(0))
-    again = part._collected(iter(parts(batch, 7)), Rng(0))
+    x, labels = part._collect(iter([batch]), Rng(0))
+    again = part._collect(iter(parts(batch, 7)), Rng(0))
     assert torch.equal(x, again[0]) and torch.equal(labels, again[1])
     assert len(x) == 300 and labels.float().mean().item() == pytest.approx(0.5, abs=0.08)  # sd .024
     assert torch.equal(labels, labels.sort().values)
@@ -166,7 +166,7 @@ def test_bad_numbers_are_refused(options):
 def test_weights_of_another_size_are_refused(tmp_path):
     with pytest.raises(ValueError, match="Classifier expects the weights of its network .*net.penultimate.weight"):
         Classifier(GREY, weights="digits", size=32)
-    with pytest.raises(ValueError, match="Classifier expects a file"):
+    with pytest.raises(ValueError, match="Classifier expects a readable file"):
         Classifier(GREY, weights=str(tmp_path / "none.safetensors"))
 
 

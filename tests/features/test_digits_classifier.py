@@ -9,7 +9,7 @@ from modkit.features.classifier import DIGITS, Classifier
 def test_it_trains_on_the_training_split_and_writes_what_the_classifier_reads(monkeypatch, tmp_path, capsys):
     short = digits_classifier.train(epochs=1)
     data = Digits()
-    assert digits_classifier.accuracy(short, data, "test") > 0.6  # one epoch of the thirty
+    assert digits_classifier.measure_accuracy(short, data, "test") > 0.6  # one epoch of the thirty
     monkeypatch.setattr(digits_classifier, "train", lambda: short)
     monkeypatch.setattr(sys, "argv", ["digits_classifier", str(tmp_path / "w.safetensors")])
     digits_classifier.main()

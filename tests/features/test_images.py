@@ -3,25 +3,25 @@ import pytest
 import torch
 from PIL import Image
 
-from modkit.features.images import check_image_type, check_images, resized, spread, with_channels
+from modkit.features.images import check_image_type, check_images, convert_channels, map_range, resize
 from modkit.types import TensorType
 
 
 def test_ranges_are_mapped_affinely():
     x = torch.tensor([-1.0, 0.0, 1.0])
-    assert spread(x, (-1, 1), (0, 255)).tolist() == [0, 127.5, 255]
-    assert spread(x, (0, 1), (-1, 1)).tolist() == [-3, -1, 1]
-    assert spread(x, (0.0, 1.0), (0.0, 1.0)) is x
+    assert map_range(x, (-1, 1), (0, 255)).tolist() == [0, 127.5, 255]
+    assert map_range(x, (0, 1), (-1, 1)).tolist() == [-3, -1, 1]
+    assert map_range(x, (0.0, 1.0), (0.0, 1.0)) is x
 
 
 def test_grey_is_pillows_and_colour_repeats_grey():
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
     want = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float32)
-    grey = with_channels(torch.from_numpy(pixels).permute(2, 0, 1)[None].float(), 1)
+    grey = convert_channels(torch.from_numpy(pixels).permute(2, 0, 1)[None].float(), 1)
     np.testing.assert_allclose(grey[0, 0], want, atol=1)  # Pillow rounds
-    repeated = with_channels(grey, 3)
+    repeated = convert_channels(grey, 3)
     assert repeated.shape == (1, 3, 7, 5) and torch.equal(repeated[:, 2], grey[:, 0])
-    torch.testing.assert_close(with_channels(repeated, 1), grey)
+    torch.testing.assert_close(convert_channels(repeated, 1), grey)
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
@@ -30,12 +30,12 @@ def test_resizing_is_pillows_on_floats(mode, size):
     x = torch.rand(9, 14, generator=torch.Generator().manual_seed(0))
     method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[mode]
     want = np.asarray(Image.fromarray(x.numpy()).resize((size, size), method))
-    np.testing.assert_allclose(resized(x[None, None], size, mode)[0, 0], want, atol=2e-6)
+    np.testing.assert_allclose(resize(x[None, None], size, mode)[0, 0], want, atol=2e-6)
 
 
 def test_no_resizing_is_no_change():
     x = torch.randn(2, 1, 8, 8)
-    assert resized(x, 8) is x
+    assert resize(x, 8) is x
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_grey_is_repeated_and_values_past_the_range_are_clipped(colour, file, sh
 
 
 def test_only_the_published_file_is_called_inception(file, sha256, monkeypatch):
-    monkeypatch.setattr(Inception, "_built", lambda *args: torch.nn.Identity())
+    monkeypatch.setattr(Inception, "_build", lambda *args: torch.nn.Identity())
     part = Inception(GREY, weights=str(file), sha256=sha256)
     assert part.label == f"inception@{part.key()[:6]}"
     monkeypatch.setattr(inception, "SHA256", sha256)
@@ -140,7 +140,7 @@ def test_weights_are_found_in_either_cache(nowhere):
 
 
 def test_nothing_is_downloaded_unless_asked(nowhere, monkeypatch):
-    monkeypatch.setattr(inception, "optional", lambda *names: None)
+    monkeypatch.setattr(inception, "import_optional", lambda *names: None)
     monkeypatch.setattr(inception.urllib.request, "urlopen", lambda *args, **options: pytest.fail("downloaded"))
     with pytest.raises(ValueError, match="Inception expects its weights as `weights`, or as .* got neither. Download"):
         Inception(GREY)

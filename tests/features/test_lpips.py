@@ -178,5 +178,5 @@ def test_what_is_no_network_of_its_own_is_refused(files, tmp_path):
     with pytest.raises(ValueError, match="LPIPS expects .*alex.safetensors to have SHA-256"):
         made(files, "alex", sha256="0" * 64)
     torch.save({name: value - 0.5 for name, value in heads("alex").items()}, tmp_path / "negative.pth")
-    with pytest.raises(ValueError, match="LPIPS expects heads of at least 0 in .*, got negative ones"):
+    with pytest.raises(ValueError, match="LPIPS expects heads of at least 0 in .*, got negative values"):
         LPIPS(COLOUR, weights=weights, net="alex", heads=str(tmp_path / "negative.pth"))

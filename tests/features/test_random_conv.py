@@ -56,7 +56,7 @@ def test_meta_builds():
 
 @pytest.mark.parametrize("dim", [0, 6])
 def test_bad_dim_is_refused(dim):
-    with pytest.raises(ValueError, match=f"RandomConv expects dim as a positive multiple of 4, got {dim}"):
+    with pytest.raises(ValueError, match=f"RandomConv expects dim to be a positive multiple of 4, got {dim}"):
         RandomConv(TensorType((1, 8, 8)), dim=dim)
 
 

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from modkit.features.weight_file import load_exactly, optional, read_weights, tensors_key
+from modkit.features.weight_file import hash_tensors, import_optional, load_exactly, read_weights
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2])}
 
@@ -90,9 +90,9 @@ def test_damaged_files_are_refused(tmp_path, name):
 
 def test_what_is_no_plain_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="Owner expects a plain file, got something else at .*pipe"):
+    with pytest.raises(ValueError, match="Owner expects a regular file, got something else at .*pipe"):
         read_weights("Owner", tmp_path / "pipe")
-    with pytest.raises(ValueError, match="Owner expects a file that it can read"):
+    with pytest.raises(ValueError, match="Owner expects a readable file"):
         read_weights("Owner", tmp_path / "absent.pth")
     with pytest.raises(ValueError, match="Owner expects"):
         read_weights("Owner", tmp_path)
@@ -114,20 +114,20 @@ def test_weights_must_be_the_networks():
 
 
 def test_a_key_is_of_names_types_shapes_bits_and_settings():
-    key = tensors_key(TENSORS, "s", 1)
-    assert key == tensors_key(dict(reversed(list(TENSORS.items()))), "s", 1)
+    key = hash_tensors(TENSORS, "s", 1)
+    assert key == hash_tensors(dict(reversed(list(TENSORS.items()))), "s", 1)
     for other in (
-        tensors_key(TENSORS, "s", 2),
-        tensors_key({"a": TENSORS["a"], "c": TENSORS["b"]}, "s", 1),
-        tensors_key({**TENSORS, "a": TENSORS["a"].view(3, 2)}, "s", 1),
-        tensors_key({**TENSORS, "b": TENSORS["b"].int()}, "s", 1),
-        tensors_key({**TENSORS, "a": TENSORS["a"] + 1}, "s", 1),
+        hash_tensors(TENSORS, "s", 2),
+        hash_tensors({"a": TENSORS["a"], "c": TENSORS["b"]}, "s", 1),
+        hash_tensors({**TENSORS, "a": TENSORS["a"].view(3, 2)}, "s", 1),
+        hash_tensors({**TENSORS, "b": TENSORS["b"].int()}, "s", 1),
+        hash_tensors({**TENSORS, "a": TENSORS["a"] + 1}, "s", 1),
     ):
         assert other != key
-    assert tensors_key({"a": torch.tensor(True), "b": torch.ones(2, dtype=torch.bfloat16)})
+    assert hash_tensors({"a": torch.tensor(True), "b": torch.ones(2, dtype=torch.bfloat16)})
 
 
 def test_a_missing_library_says_what_installs_it():
-    assert optional("Owner", "math", "math").pi > 3
+    assert import_optional("Owner", "math", "math").pi > 3
     with pytest.raises(ValueError, match="Owner expects no_such_library: pip install 'no-such>=1'"):
-        optional("Owner", "no_such_library.inner", "'no-such>=1'")
+        import_optional("Owner", "no_such_library.inner", "'no-such>=1'")

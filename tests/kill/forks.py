@@ -97,7 +97,7 @@ def watch_disk(clock: Clock) -> None:
 
 def watch_training(clock: Clock) -> None:
     """Ticks at the batches that `prepare` sees, and around backward passes, optimizers' steps and ends of stages."""
-    copy, passes = Average.copy_to_model, modkit.training.trainer.shuffled_pass
+    copy, passes = Average.copy_to_model, modkit.training.trainer.read_shuffled
 
     def copied(average: Average) -> None:
         copy(average)
@@ -109,7 +109,7 @@ def watch_training(clock: Clock) -> None:
             yield batch
 
     Average.copy_to_model = copied  # type: ignore[method-assign]
-    modkit.training.trainer.shuffled_pass = prepared  # type: ignore[assignment]
+    modkit.training.trainer.read_shuffled = prepared  # type: ignore[assignment]
     for owner, name in ((LocalEngine, "backward"), (LocalEngine, "step"), (Average, "copy_to_model")):
         clock.watch(owner, name, lambda *_, name=name: f"{name} of stage {clock.stage}", BOTH)
 

@@ -100,7 +100,7 @@ def test_a_run_killed_at_any_instant_and_resumed_equals_the_run_never_stopped(
     for number in chosen:
         killed = forks.train(system, tmp_path / f"at-{number}", fatal=number)
         assert killed.status == -signal.SIGKILL
-        for name in store.names(killed.out / "checkpoints"):
+        for name in store.list_names(killed.out / "checkpoints"):
             store.load(killed.out / "checkpoints" / name)
         resumed = forks.train(system, killed.out, "--resume")
         assert resumed.status == 0, f"killed {instants[number]}: {resumed.said}"

@@ -50,7 +50,7 @@ def scored(model, x, levels, *, metric=None, split=1000, order=None):
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_an_even_density_costs_the_bits_of_its_levels(levels):
     x = Rng(0).integers("x", torch.empty(6, 5), 0, levels) * 2 / (levels - 1) - 1
-    scores = scored(Flat(levels, 5), x, levels)
+    scores = scored(Flat.assemble(levels, 5), x, levels)
     assert list(scores) == ["ELBO", "bits/dim"]
     assert scores["bits/dim"].value == pytest.approx(math.log2(levels), rel=1e-12)
     assert scores["bits/dim"].better == "lower" and scores["ELBO"].better == "higher"
@@ -62,12 +62,12 @@ def test_256_levels_are_the_usual_formula():
 
 def test_levels_are_dequantised_evenly_by_seed_and_index():
     levels, x = 5, (torch.arange(4000).view(-1, 2) % 5) / 2 - 1
-    model = Flat(levels, 2)
+    model = Flat.assemble(levels, 2)
     scored(model, x, levels, split=1500)
     noise = (torch.cat([batch.tensor for batch, *_ in model.seen]) - x) * 4
     assert noise.abs().max() <= 1 and abs(float(noise.mean())) < 0.03
     assert float(noise.var()) == pytest.approx(1 / 3, rel=0.05)
-    again, other = Flat(levels, 2), Flat(levels, 2)
+    again, other = Flat.assemble(levels, 2), Flat.assemble(levels, 2)
     scored(again, x, levels, split=700)
     scored(other, x, levels, metric=Bound(seed=1))
     assert torch.equal(torch.cat([batch.tensor for batch, *_ in again.seen]), x + noise / 4)
@@ -76,7 +76,7 @@ def test_levels_are_dequantised_evenly_by_seed_and_index():
 
 def test_data_without_levels_stay_as_they_are_and_get_no_bits():
     x = 3 * Rng(0).normal("x", torch.empty(50, 4))
-    (score,) = scored(Standard(4), x, None, metric=Bound(num=3)).values()
+    (score,) = scored(Standard.assemble(4), x, None, metric=Bound(num=3)).values()
     noise = Rng(0, "bound").at("model").uniform("noise", torch.empty(50, 3, dtype=torch.float64)).mean(1)
     each = Normal(0.0, 1.0).log_prob(x.double()).sum(1) - noise
     assert score.value == pytest.approx(float(each.mean()), rel=1e-12)
@@ -88,7 +88,7 @@ def test_data_without_levels_stay_as_they_are_and_get_no_bits():
 
 def test_bits_have_the_error_of_the_nats():
     x = Rng(0).uniform("x", torch.empty(40, 3)) * 2 - 1
-    scores = scored(Standard(3), x, 256, metric=Bound(num=2, seed=5))
+    scores = scored(Standard.assemble(3), x, 256, metric=Bound(num=2, seed=5))
     assert list(scores) == ["bound (num=2)", "bits/dim"]
     nats, bits = scores.values()
     assert bits.value == pytest.approx(bits_per_dim(nats.value, 3, 256), rel=1e-12)
@@ -99,15 +99,15 @@ def test_bits_have_the_error_of_the_nats():
 @pytest.mark.parametrize("levels", [None, 256])
 def test_any_split_and_order_of_batches_give_one_score(levels):
     x = Rng(0).uniform("x", torch.empty(40, 3)) * 2 - 1
-    whole = scored(Standard(3), x, levels)
+    whole = scored(Standard.assemble(3), x, levels)
     for split, order in ((1, [*range(39, -1, -1)]), (7, [3, 0, 5, 1, 2, 4]), (39, [1, 0])):
-        for name, score in scored(Standard(3), x, levels, split=split, order=order).items():
+        for name, score in scored(Standard.assemble(3), x, levels, split=split, order=order).items():
             assert score.value == pytest.approx(whole[name].value, rel=1e-10)
             assert score.error == pytest.approx(whole[name].error, rel=1e-10)
 
 
 def test_a_model_is_asked_in_eval_mode_without_gradients_and_told_the_grain():
-    model = Flat(17, 2).train()
+    model = Flat.assemble(17, 2).train()
     scored(model, torch.zeros(3, 2), 17, metric=Bound(num=4))
     assert [seen[1:] for seen in model.seen] == [(4, 1 / 8, False, False)] and model.training
 
@@ -128,10 +128,13 @@ def test_refusals_say_what_was_expected_and_got():
     for call, message in (
         (lambda: Bound(num=0), "num of at least 1, got 0"),
         (lambda: scored(gan, torch.zeros(2, 1, 8, 8), 17), "GAN has no lower bound"),
-        (lambda: scored(Standard(1), torch.full((2, 1), 1.5), 256), r"levels in \[-1, 1\], got values up to 1.5"),
         (
-            lambda: scored(Standard(1), torch.full((2, 1), float("nan")), None),
-            "finite bounds of Standard, got NaN or infinity",
+            lambda: scored(Standard.assemble(1), torch.full((2, 1), 1.5), 256),
+            r"levels in \[-1, 1\], got values up to 1.5",
+        ),
+        (
+            lambda: scored(Standard.assemble(1), torch.full((2, 1), float("nan")), None),
+            "Standard to give finite bounds, got NaN or infinity",
         ),
         (lambda: Bound().result(None, Rng(0)), "samples of 'real', got none"),
         (lambda: update(Bound(), None, torch.tensor([0, 2])), r"consecutive indices, got \[0, 2\]"),
@@ -139,11 +142,11 @@ def test_refusals_say_what_was_expected_and_got():
         with pytest.raises(ValueError, match=message):
             call()
     state = update(Bound(), None, torch.arange(2), levels=None)
-    with pytest.raises(ValueError, match=r"levels and dimensions \(None, 2\) and \(256, 2\)"):
+    with pytest.raises(ValueError, match=r"levels and dimensions, got \(None, 2\) and \(256, 2\)"):
         update(Bound(), state, torch.arange(2, 4))
 
 
 def update(metric, state, indices, levels=256):
     return metric.update(
-        state, "real", {"model": Standard(2), "batch": Batch(torch.zeros(2, 2), {}), "levels": levels}, indices
+        state, "real", {"model": Standard.assemble(2), "batch": Batch(torch.zeros(2, 2), {}), "levels": levels}, indices
     )

@@ -10,7 +10,7 @@ import torch
 from modkit.data.digits import Digits
 from modkit.features.classifier import Classifier
 from modkit.features.pixels import Pixels
-from modkit.metrics.copying import Copying, copying
+from modkit.metrics.copying import Copying, score_copying
 from modkit.metrics.precision_recall import prdc
 from modkit.rng import Rng
 from tests.metrics.streams import streamed
@@ -109,7 +109,7 @@ def test_noise_among_the_fakes_loses_precision_alone(halves, extract, generator)
 
 def test_copies_among_the_fakes_raise_the_copying_score_in_step(halves, generator):
     (train, _), (held_out, labels) = halves
-    assert copying(real=held_out, fake=held_out, train=train) == 0
+    assert score_copying(real=held_out, fake=held_out, train=train) == 0
     real, fake = (held_out[rows] for rows in halved(labels, generator))
     zero = streamed(Copying(), "features", {"real": real, "fake": fake, "train": train})["copying"]
     assert abs(zero.value) < 3 * zero.error < 0.3
@@ -118,5 +118,5 @@ def test_copies_among_the_fakes_raise_the_copying_score_in_step(halves, generato
         for _ in range(DRAWS):
             copies = train[shuffled(len(train), generator)[:num]]
             mixed = fake.index_copy(0, shuffled(len(fake), generator)[:num], copies)
-            scores.append(copying(real=real, fake=mixed, train=train))
+            scores.append(score_copying(real=real, fake=mixed, train=train))
         assert sum(scores) / DRAWS - zero.value == pytest.approx(share * (1 - zero.value), abs=0.04)

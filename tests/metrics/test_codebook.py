@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from modkit.metrics.codebook import Codebook, perplexity, usage
-from modkit.metrics.jackknife import groups_of
+from modkit.metrics.codebook import Codebook, measure_usage, perplexity
+from modkit.metrics.jackknife import assign_groups
 from modkit.rng import Rng
 from tests.metrics.streams import error_over_spread, shuffled, streamed
 
@@ -48,7 +48,7 @@ def test_even_codes_have_perplexity_k_and_one_code_1():
     assert scored(one)["perplexity"].value == 1 and scored(one)["perplexity"].error == 0
     assert scored(one)["codebook usage"].value == pytest.approx(1 / K)
     assert perplexity(torch.tensor([3, 1, 0])) == pytest.approx(4 / 27 ** (1 / 4), rel=1e-13)
-    assert usage(torch.tensor([3, 1, 0])) == pytest.approx(2 / 3)
+    assert measure_usage(torch.tensor([3, 1, 0])) == pytest.approx(2 / 3)
 
 
 def test_any_order_and_split_give_the_same_numbers():
@@ -60,7 +60,7 @@ def test_any_order_and_split_give_the_same_numbers():
 
 def test_the_error_is_the_jackknife_s_over_hashed_groups():
     x = counts(50)
-    group = groups_of(torch.arange(50), 10)
+    group = assign_groups(torch.arange(50), 10)
     total = brute(x)[1]
     left = [brute(x[group != g])[1] for g in range(10)]
     n = [int((group == g).sum()) for g in range(10)]
@@ -77,7 +77,7 @@ def test_the_error_is_the_spread_over_draws():
 
 def test_one_group_has_no_error_and_few_positions_are_told():
     score = scored(counts(1))["codebook usage"]
-    assert score.error is None and score.warnings == ("5 positions cannot use all of 12 codes",)
+    assert score.error is None and score.warnings == ("only 5 positions, too few to use all 12 codes",)
 
 
 def test_several_codebooks_are_scored_one_by_one():
@@ -90,7 +90,7 @@ def test_several_codebooks_are_scored_one_by_one():
     scores = metric.result(state, Rng(0))
     alone = [scored(upper), scored(lower)]
     assert scores == {f"{name}, level {level}": score for level in (0, 1) for name, score in alone[level].items()}
-    with pytest.raises(ValueError, match="one number of codes, got 12, 7 and 12$"):
+    with pytest.raises(ValueError, match="the same number of codes in all samples, got 12, 7 and 12$"):
         metric.update(state, "real", {"codes": upper}, indices)
     with pytest.raises(ValueError, match="codes of samples of 'real', got none"):
         metric.result(metric.update(None, "real", {"codes": (upper, 0 * lower)}, indices), Rng(0))
@@ -99,10 +99,10 @@ def test_several_codebooks_are_scored_one_by_one():
 def test_refusals_say_what_was_expected_and_got():
     metric, indices = Codebook(), torch.arange(2)
     for codes in (torch.zeros(2), torch.zeros(2, 3), -torch.ones(2, 3, dtype=torch.int64)):
-        with pytest.raises(ValueError, match=r"counts of shape \(b, k\), none negative, got torch"):
+        with pytest.raises(ValueError, match=r"non-negative counts of shape \(b, k\), got torch"):
             metric.update(None, "real", {"codes": codes}, indices)
     with pytest.raises(ValueError, match="codes of samples of 'real', got none"):
         metric.result(None, Rng(0))
     state = metric.update(None, "real", {"codes": counts(2)}, indices)
-    with pytest.raises(ValueError, match="one number of codes, got 12 and 9"):
+    with pytest.raises(ValueError, match="same number of codes in all samples, got 12 and 9"):
         metric.update(state, "real", {"codes": counts(2, 9)}, indices)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from modkit.metrics.copying import Copying, copying
-from modkit.metrics.halves import half_error, sides_of
+from modkit.metrics.copying import Copying, score_copying
+from modkit.metrics.halves import assign_sides, estimate_error
 from tests.metrics.streams import error_over_spread, normal, shuffled, streamed
 
 
@@ -23,7 +23,7 @@ def test_the_score_is_the_mean_sign_over_pairs(mean):
     fake[:7] = train[:7]
     real[:3] = train[3:6]  # ties of held-out images with copies count for neither
     expected = by_pairs(real, fake, train)
-    assert copying(real=real, fake=fake, train=train) == pytest.approx(expected, rel=1e-12)
+    assert score_copying(real=real, fake=fake, train=train) == pytest.approx(expected, rel=1e-12)
     score = scored(real, fake, train)
     assert score.value == pytest.approx(expected, rel=1e-12)
     assert score.counts == {"real": 50, "fake": 40, "train": 70} and score.better is None
@@ -31,10 +31,10 @@ def test_the_score_is_the_mean_sign_over_pairs(mean):
 
 def test_copies_are_one_and_held_out_images_zero():
     real, train = normal("r", 60, 4), normal("t", 80, 4)
-    assert copying(real=real, fake=train, train=train) == 1
-    assert copying(real=real, fake=real.flip(0), train=train) == 0
-    assert copying(real=real, fake=real + 100, train=train) == -1
-    assert copying(real=train, fake=train[:9], train=train) == 0
+    assert score_copying(real=real, fake=train, train=train) == 1
+    assert score_copying(real=real, fake=real.flip(0), train=train) == 0
+    assert score_copying(real=real, fake=real + 100, train=train) == -1
+    assert score_copying(real=train, fake=train[:9], train=train) == 0
 
 
 def test_the_score_rises_in_step_with_the_share_of_copies():
@@ -44,7 +44,7 @@ def test_the_score_rises_in_step_with_the_share_of_copies():
     for share in (0.1, 0.3, 0.5):
         copies = int(share * 400)
         mixed = torch.cat([train[:copies], fake[copies:]])
-        assert copying(real=real, fake=mixed, train=train) == pytest.approx(share, abs=3 * base.error)
+        assert score_copying(real=real, fake=mixed, train=train) == pytest.approx(share, abs=3 * base.error)
 
 
 def test_any_order_and_split_give_one_score():
@@ -62,9 +62,9 @@ def test_the_error_is_the_spread_over_draws():
 
 def test_the_error_is_of_halves_with_their_own_training_images():
     sets = [normal(name, 40, 3) for name in "rft"]
-    sides = sides_of(torch.arange(40))[:, 1:]
+    sides = assign_sides(torch.arange(40))[:, 1:]
     pairs = [[by_pairs(*(one[half] for one in sets)) for half in (side, ~side)] for side in sides.T]
-    assert scored(*sets).error == pytest.approx(half_error(pairs), rel=1e-9)
+    assert scored(*sets).error == pytest.approx(estimate_error(pairs), rel=1e-9)
     assert scored(*(one[:3] for one in sets)).error is None
 
 
@@ -72,4 +72,4 @@ def test_refusals_say_what_was_expected_and_got():
     with pytest.raises(ValueError, match="at least 2 samples of 'train', got 1"):
         scored(normal("r", 5, 2), normal("f", 5, 2), normal("t", 1, 2))
     with pytest.raises(ValueError, match="samples of each set, got {'real': 5, 'fake': 0, 'train': 5}"):
-        copying(real=normal("r", 5, 2), fake=normal("f", 0, 2), train=normal("t", 5, 2))
+        score_copying(real=normal("r", 5, 2), fake=normal("f", 0, 2), train=normal("t", 5, 2))

@@ -8,7 +8,7 @@ import torch
 
 import modkit
 from modkit import use
-from modkit.metrics.cost import Cost, device_name, median
+from modkit.metrics.cost import Cost, get_device_name, median
 from modkit.rng import Rng
 from tests.play import MLP, spec
 
@@ -55,7 +55,7 @@ def test_scores_say_what_they_depend_on_and_are_plain():
         score = scores[name]
         assert score.value > 0 and score.error > 0
         assert score.settings == {
-            "device": device_name(torch.device("cpu")),
+            "device": get_device_name(torch.device("cpu")),
             "threads": torch.get_num_threads(),
             "batch size": 4 if name == "samples/s" else 1,
             "dtype": "float64",
@@ -72,8 +72,8 @@ def test_counts_do_not_depend_on_the_seed_and_one_timing_has_no_error():
     first, second = scored(model, repeats=1), scored(model, seed=1, batch_size=7)
     assert first["samples/s"].error is None and first["latency (s)"].error is None
     for name in ("NFE", "GFLOPs", "parameters"):
-        assert first[name] == second[name] and first[name].comparable(second[name])
-    assert not first["samples/s"].comparable(second["samples/s"])
+        assert first[name] == second[name] and first[name].is_comparable_to(second[name])
+    assert not first["samples/s"].is_comparable_to(second["samples/s"])
 
 
 def test_the_rate_and_its_error_are_those_of_the_median_time(monkeypatch):
@@ -109,7 +109,7 @@ def test_a_model_without_known_networks_has_no_evaluations():
 def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="Cost expects batch_size and repeats of at least 1, got 0 and 5"):
         Cost(batch_size=0)
-    with pytest.raises(ValueError, match="Cost expects a Model that makes samples of 'fake', got none"):
+    with pytest.raises(ValueError, match="Cost expects a Model to sample, got none"):
         Cost().result(None, Rng(0))
     model = modkit.build(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior="gan")))
     with pytest.raises(ValueError, match="Latent cannot be sampled before its prior has been prepared"):

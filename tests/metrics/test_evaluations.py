@@ -6,7 +6,7 @@ from torch import nn
 
 import modkit
 from modkit import use
-from modkit.metrics.evaluations import counting_evaluations
+from modkit.metrics.evaluations import count_evaluations
 from tests.play import MLP, spec
 
 NETWORK = use("mlp", width=8, depth=1)
@@ -25,9 +25,9 @@ def cfg(scale):
 
 
 def counted(model, num=3, **how):
-    with counting_evaluations(model) as evaluations:
+    with count_evaluations(model) as evaluations:
         model.sample(num, seed=0, **how)
-    return evaluations.per_sample(num)
+    return evaluations.count_per_sample(num)
 
 
 @pytest.mark.parametrize(
@@ -71,47 +71,47 @@ class Part(nn.Module):
 
 def test_a_doubled_batch_counts_twice_and_half_a_batch_half():
     part = Part("network")
-    with counting_evaluations(part) as evaluations:
+    with count_evaluations(part) as evaluations:
         part(torch.zeros(8, 2), cond=torch.zeros(8))
         part(x=torch.zeros(2, 2))
         part.forward((torch.zeros(4, 1), torch.zeros(4, 2)))  # a hierarchy, and no hook would see it
-    assert evaluations.per_sample(4) == 2 + 0.5 + 1
+    assert evaluations.count_per_sample(4) == 2 + 0.5 + 1
 
 
 def test_a_token_from_a_cache_counts_once_whatever_the_cache():
     part = Part("prior-network")
-    with counting_evaluations(part) as evaluations:
+    with count_evaluations(part) as evaluations:
         for i in range(16):
             part.step(torch.zeros(2), i, None, cache=torch.zeros(9, 2, i))
-    assert evaluations.per_sample(2) == 16
+    assert evaluations.count_per_sample(2) == 16
 
 
 def test_a_part_inside_another_counts_with_it():
     network = Part("network", Part("generator", Part("network")))
-    with counting_evaluations(network) as evaluations:
+    with count_evaluations(network) as evaluations:
         network(torch.zeros(2, 3))
-    assert evaluations.per_sample(2) == 1
+    assert evaluations.count_per_sample(2) == 1
 
 
 def test_a_network_inside_a_decoder_counts_in_its_stead():
     decoder = Part("decoder", nn.Sequential(Part("network"), Part("network")))
-    with counting_evaluations(decoder) as evaluations:
+    with count_evaluations(decoder) as evaluations:
         decoder(torch.zeros(2, 3))
-    assert evaluations.per_sample(2) == 2
+    assert evaluations.count_per_sample(2) == 2
 
 
 def test_what_is_of_no_such_kind_counts_nothing():
     parts = nn.Sequential(Part("encoder"), Part("discriminator"), nn.Linear(3, 3))
-    with counting_evaluations(parts) as evaluations:
+    with count_evaluations(parts) as evaluations:
         parts(torch.zeros(2, 3))
-    assert evaluations.per_sample(2) is None
+    assert evaluations.count_per_sample(2) is None
 
 
 def test_methods_are_put_back_after_an_error_too():
     part, own = Part("prior-network"), Part("network")
     own.forward = other = lambda x: x
-    with pytest.raises(ValueError, match="expects networks to be given a batch, got a call without any"):
-        with counting_evaluations(nn.Sequential(part, own)):
+    with pytest.raises(ValueError, match="expects networks to be called with a batch, got a call without one"):
+        with count_evaluations(nn.Sequential(part, own)):
             part(None)
     assert not {"forward", "step"} & set(vars(part)) and own.forward is other
 

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 import modkit
 from modkit import use
-from modkit.metrics.flops import operations
+from modkit.metrics.flops import count_operations
 from modkit.nn.attention import Attention
 from modkit.nn.mlp import MLPNetwork
 from modkit.nn.unet import UNet
@@ -15,7 +15,7 @@ from tests.play import spec
 
 @torch.no_grad()
 def flops(module, *given):
-    return operations(lambda: module(*given)).flops
+    return count_operations(lambda: module(*given)).flops
 
 
 def test_a_linear_layer_multiplies_and_adds_each_weight():
@@ -38,7 +38,7 @@ def test_a_convolution_multiplies_and_adds_each_weight_at_each_position(conv, po
 
 def test_attention_is_counted_where_the_fused_kernel_is_not():
     q, k, v = torch.zeros(2, 3, 5, 8), torch.zeros(2, 3, 7, 8), torch.zeros(2, 3, 7, 4)
-    counted = operations(lambda: F.scaled_dot_product_attention(q, k, v))
+    counted = count_operations(lambda: F.scaled_dot_product_attention(q, k, v))
     assert counted.flops == 2 * 2 * 3 * 5 * 7 * (8 + 4)
     assert all("softmax" in name for name in counted.uncounted)
 
@@ -89,7 +89,7 @@ def test_samplers_and_guidance_multiply_the_network():
         return modkit.build(spec(use("diffusion", network=network, sampler=sampler, conditioner=conditioner, **parts)))
 
     def counted(model):
-        return operations(lambda: model.sample(2, seed=0)).flops
+        return count_operations(lambda: model.sample(2, seed=0)).flops
 
     assert counted(model(6)) == 3 * counted(model(2)) > 0
     assert counted(model(6, guidance="cfg")) == 2 * counted(model(6))
@@ -103,7 +103,7 @@ def test_operators_without_a_formula_are_named():
         F.layer_norm(x, (6,)).cumsum(0)
         torch.cat([F.gelu(x), torch.zeros_like(x)]).view(-1)[:3].clone()
 
-    assert operations(work) == (0, ("aten::cumsum", "aten::mv", "aten::native_layer_norm"), ())
+    assert count_operations(work) == (0, ("aten::cumsum", "aten::mv", "aten::native_layer_norm"), ())
 
 
 def test_operators_of_others_are_named_and_counted_once_they_have_a_formula():
@@ -113,10 +113,10 @@ def test_operators_of_others_are_named_and_counted_once_they_have_a_formula():
     library.define("twice(Tensor x) -> Tensor", tags=(torch.Tag.pointwise,))
     library.impl("twice", lambda x: x.clone() * 2, "CPU")
     twice = torch.ops.modkit_test.twice
-    assert operations(lambda: twice(torch.ones(3))) == (0, ("modkit_test::twice",), ("modkit_test::twice",))
+    assert count_operations(lambda: twice(torch.ones(3))) == (0, ("modkit_test::twice",), ("modkit_test::twice",))
     register_flop_formula(twice)(lambda shape, out_shape=None: shape[0])
     try:
-        assert operations(lambda: twice(torch.ones(3))) == (3, (), ("modkit_test::twice",))
+        assert count_operations(lambda: twice(torch.ones(3))) == (3, (), ("modkit_test::twice",))
     finally:
         del flop_registry[twice]
 

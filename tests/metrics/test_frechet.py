@@ -69,7 +69,7 @@ def test_singular_covariances_give_the_nuclear_norm_of_the_data(n, m):
     x, y = features("x", n, 64), features("y", m, 64) * 0.9
     expected = by_nuclear_norm(x.numpy(), y.numpy())
     assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-9)
-    assert frechet_distance(Moments.of(x), Moments.of(y)) == pytest.approx(expected, rel=1e-7)
+    assert frechet_distance(Moments.from_samples(x), Moments.from_samples(y)) == pytest.approx(expected, rel=1e-7)
     assert scored(x, y).value == pytest.approx(expected, rel=1e-7)
 
 
@@ -98,9 +98,9 @@ def test_the_pixels_of_the_digits_give_the_nuclear_norm_of_the_data():
 @pytest.mark.filterwarnings("ignore:a set has")
 def test_a_set_is_at_no_distance_from_itself(n, decay):
     x = features("x", n, 40, decay)
-    trace = float(Moments.of(x).covariance().trace())
+    trace = float(Moments.from_samples(x).covariance().trace())
     assert abs(frechet_distance(x, x)) <= 1e-12 * trace
-    assert abs(frechet_distance(Moments.of(x), Moments.of(x))) <= 1e-12 * trace
+    assert abs(frechet_distance(Moments.from_samples(x), Moments.from_samples(x))) <= 1e-12 * trace
     assert abs(scored(x, x).value) <= 1e-12 * trace
 
 
@@ -110,7 +110,7 @@ def test_a_set_is_at_no_distance_from_itself(n, decay):
 def test_the_fast_route_is_taken_only_where_it_gives_as_many_digits(decay, rotated, order):
     scale = torch.arange(1, 65, dtype=torch.float64)[order] ** -decay
     x = normal("x", 130, 64) * scale @ (rotation(64) if rotated else torch.eye(64, dtype=torch.float64))
-    trace = float(Moments.of(x).covariance().trace())
+    trace = float(Moments.from_samples(x).covariance().trace())
     assert abs(frechet_distance(x, x)) <= 1e-12 * trace
     y = x[:70] * 1.1
     expected = by_nuclear_norm(x.numpy(), y.numpy())
@@ -160,7 +160,7 @@ def test_a_score_says_what_it_depends_on():
 def test_given_statistics_stand_in_a_sets_place():
     x, y = features("x", 60, 8), features("y", 50, 8)
     metric = FrechetDistance()
-    state = metric.given(metric.init(), "real", Moments.of(x).gaussian())
+    state = metric.given(metric.init(), "real", Moments.from_samples(x).to_gaussian())
     state = metric.update(state, "fake", {"features": y}, torch.arange(50))
     score, both = metric.result(state, Rng(0))["FD"], scored(x, y)
     assert score.value == pytest.approx(both.value, rel=1e-10) and score.counts == {"real": 60, "fake": 50}
@@ -179,7 +179,7 @@ def test_refusals_say_what_was_expected_and_got():
         frechet_distance(indefinite, x)
     with pytest.raises(ValueError, match="positive semi-definite"):
         frechet_distance(Gaussian(torch.zeros(2), torch.tensor([[0.0, 0.5], [0.5, 1.0]])), x[:, :2])
-    with pytest.raises(ValueError, match="one number of features, got 3 and 2"):
+    with pytest.raises(ValueError, match="sets of as many features, got 3 and 2"):
         frechet_distance(x, x[:, :2])
     with pytest.raises(ValueError, match="'fake', got none"):
         metric = FrechetDistance()
@@ -191,7 +191,7 @@ def test_refusals_say_what_was_expected_and_got():
 def test_a_negative_beyond_rounding_is_an_error(monkeypatch):
     import modkit.metrics.frechet as module
 
-    monkeypatch.setattr(module, "_nuclear_norm", lambda x, log_det: 1e6)
+    monkeypatch.setattr(module, "_compute_nuclear_norm", lambda x, log_det: 1e6)
     with pytest.raises(ArithmeticError, match="at least 0 within rounding"):
         frechet_distance(normal("x", 9, 3), normal("y", 9, 3))
 

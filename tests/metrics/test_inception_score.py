@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from modkit.metrics.inception_score import InceptionScore, inception_score
-from modkit.metrics.jackknife import groups_of
+from modkit.metrics.jackknife import assign_groups
 from modkit.rng import Rng
 from tests.metrics.streams import error_over_spread, shuffled, streamed
 from tests.refusals import refusals
@@ -34,7 +34,7 @@ def test_one_split_is_brute_force():
 
 def test_splits_are_hashed_and_averaged_and_their_spread_is_the_error():
     x = logits("x", 80)
-    split = groups_of(torch.arange(80), 4)
+    split = assign_groups(torch.arange(80), 4)
     values = [brute(x[split == s]) for s in range(4)]
     score = scored(x, splits=4)
     assert score.value == pytest.approx(np.mean(values), rel=1e-12)

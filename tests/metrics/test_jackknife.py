@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from modkit.metrics.jackknife import groups_of, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
 from modkit.rng import Rng
 
 
@@ -15,8 +15,8 @@ def mean_and_variance(x, groups):
 
 def test_a_group_is_a_function_of_the_index_alone_and_balanced_however_data_is_laid_out():
     indices = torch.arange(100_000)
-    groups = groups_of(indices, 10)
-    assert torch.equal(groups_of(indices.flip(0), 10).flip(0), groups)
+    groups = assign_groups(indices, 10)
+    assert torch.equal(assign_groups(indices.flip(0), 10).flip(0), groups)
     for period in (1, 7, 10, 64):
         counts = groups[::period].bincount(minlength=10).double()
         expected = counts.sum() / 10
@@ -33,7 +33,7 @@ def splitmix64(index):
 
 def test_the_hash_is_splitmix64s():
     indices = [0, 1, 2, 3, 49_999, 2**40]
-    assert groups_of(torch.tensor(indices), 10).tolist() == [(splitmix64(index) >> 33) % 10 for index in indices]
+    assert assign_groups(torch.tensor(indices), 10).tolist() == [(splitmix64(index) >> 33) % 10 for index in indices]
     assert splitmix64(0) == 0xE220A8397B1DCDAF  # the published first output of seed 0
 
 
@@ -57,7 +57,7 @@ def test_a_bias_in_1_over_n_adds_no_variance_whatever_the_groups_sizes():
 
 def test_the_error_of_a_nonlinear_statistic_is_right_on_average():
     x = Rng(0).normal("x", torch.empty(400, 200, dtype=torch.float64))
-    groups = groups_of(torch.arange(200), 10)
+    groups = assign_groups(torch.arange(200), 10)
     values = x.var(1)
     sizes = groups.bincount(minlength=10).tolist()
     variances = [

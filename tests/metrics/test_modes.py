@@ -7,7 +7,7 @@ import torch
 
 import modkit.metrics.modes as modes
 from modkit.data.mixture import Grid, Ring
-from modkit.metrics.modes import ModeCoverage, mode_counts, mode_kl, share_within, symmetric_kl
+from modkit.metrics.modes import ModeCoverage, compute_share_within, count_modes, mode_kl, symmetric_kl
 from modkit.rng import Rng
 from modkit.types import Modes
 from tests.metrics.streams import error_over_spread, shuffled
@@ -54,21 +54,21 @@ def test_counts_are_those_of_a_loop_over_points(monkeypatch, name, tile):
     truth = TRUTHS[name]
     points = drawn(truth, 300, scale=2.0)
     for radius in (1.0, 3.0):
-        counts = mode_counts(points=points, truth=truth, radius=radius).tolist()
+        counts = count_modes(points=points, truth=truth, radius=radius).tolist()
         assert counts == by_loop(points, truth, radius) and 0 < counts[-1] < 300
 
 
 def test_the_edge_of_a_mode_is_within_it():
     points = torch.tensor([[0.0, 1.5], [0.0, 1.5 + 1e-6], [-8.0, 0.0]])
-    assert mode_counts(points=points, truth=Modes(torch.zeros(1, 2), 0.5)).tolist() == [1, 2]
+    assert count_modes(points=points, truth=Modes(torch.zeros(1, 2), 0.5)).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 1200])
 def test_the_ceiling_is_the_chi_square_distribution(dim):
     for radius in (0.5, 3.0, 35.0):
         expected = scipy.stats.chi2(dim).cdf(radius**2)
-        assert share_within(radius=radius, dim=dim) == pytest.approx(expected, rel=1e-10, abs=1e-14)
-    assert share_within(radius=3.0, dim=2) == pytest.approx(1 - math.exp(-4.5), rel=1e-14)
+        assert compute_share_within(radius=radius, dim=dim) == pytest.approx(expected, rel=1e-10, abs=1e-14)
+    assert compute_share_within(radius=3.0, dim=2) == pytest.approx(1 - math.exp(-4.5), rel=1e-14)
 
 
 def test_kls_are_their_definitions():
@@ -136,7 +136,7 @@ def test_overlapping_modes_are_told_and_are_no_collapse():
     scores = scored(drawn(truth, 20_000), truth)
     assert scores["high quality"].value > 1 - math.exp(-4.5) + 0.002  # a stray of one mode is within the other
     for score in scores.values():
-        assert score.warnings == ("modes overlap: they are 2 std apart and reach 3 each",)
+        assert score.warnings == ("modes overlap: they are 2 std apart, their radius is 3",)
     for apart, told in ((5.9, 1), (6.1, 0)):
         truth = Modes(torch.tensor([[0.0, 0.0], [apart, 0.0], [0.0, 20.0]]), 1.0)
         assert len(scored(drawn(truth, 100), truth)["modes"].warnings) == told
@@ -145,7 +145,7 @@ def test_overlapping_modes_are_told_and_are_no_collapse():
 def test_no_sample_within_any_mode_is_the_worst():
     scores = scored(torch.full((300, 2), 50.0), TRUTHS["ring"])
     assert [scores[name].value for name in ("modes", "high quality", "mode KL")] == [0, 0, math.log(8)]
-    assert scores["mode KL"].warnings == ("no sample is within a mode: the worst value stands in",)
+    assert scores["mode KL"].warnings == ("no sample is within a mode: the worst value is given",)
     assert scores["symmetric KL"].value > 5
 
 
@@ -178,9 +178,9 @@ def test_refusals_say_what_was_expected_and_got():
     with pytest.raises(ValueError, match="got 3.0, 0"):
         ModeCoverage(least=0)
     with pytest.raises(ValueError, match=r"got \(5, 3\), \(8, 2\) and 0.14"):
-        mode_counts(points=torch.zeros(5, 3), truth=truth)
+        count_modes(points=torch.zeros(5, 3), truth=truth)
     with pytest.raises(ValueError, match="a positive std, got .* and 0.0"):
-        mode_counts(points=torch.zeros(5, 2), truth=Ring(std=0.0, num=1).truth)
+        count_modes(points=torch.zeros(5, 2), truth=Ring(std=0.0, num=1).truth)
     with pytest.raises(ValueError, match="finite points, got NaN"):
         scored(torch.tensor([[0.0, math.nan]]), truth)
     with pytest.raises(ValueError, match="samples of 'fake', got none"):
@@ -190,5 +190,5 @@ def test_refusals_say_what_was_expected_and_got():
         metric.update(None, "fake", {"points": torch.zeros(2, 2), "truth": each.truth}, torch.arange(2))
         for each in (Ring(num=1), Grid(num=1))
     )
-    with pytest.raises(ValueError, match=r"one truth, got two: centers \(8, 2\) of std .*, \(25, 2\)"):
+    with pytest.raises(ValueError, match=r"the same true modes, got centers \(8, 2\) of std .*, \(25, 2\)"):
         metric.merge(one, other)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import modkit.metrics.neighbours as neighbours
-from modkit.metrics.halves import SPLITS, sides_of
-from modkit.metrics.neighbours import Balls, hits, points, radii
+from modkit.metrics.halves import SPLITS, assign_sides
+from modkit.metrics.neighbours import Balls, compute_radii, count_hits, prepare_points
 from modkit.rng import Rng
 from tests.metrics.streams import normal
 
@@ -22,7 +22,7 @@ def test_the_reference_is_torch_s_cdist():
 
 
 def made(**sets):
-    return points(**{name: (torch.arange(len(values)), values) for name, values in sets.items()})
+    return prepare_points(**{name: (torch.arange(len(values)), values) for name, values in sets.items()})
 
 
 def lattice(name, n, d):
@@ -47,7 +47,7 @@ CASES = {
 
 def by_brute_force(x, y, k, comparison):
     """Radii of `x` and its balls' hits of `y`, by column."""
-    sides, others = sides_of(torch.arange(len(x))), sides_of(torch.arange(len(y)))
+    sides, others = assign_sides(torch.arange(len(x))), assign_sides(torch.arange(len(y)))
     within = squared(x, x)
     within.fill_diagonal_(math.inf)
     cross = squared(x, y)
@@ -62,9 +62,9 @@ def by_brute_force(x, y, k, comparison):
 
 
 def balls_and_hits(sets, ks, comparison):
-    around = {name: radii(each, ks) for name, each in sets.items()}
+    around = {name: compute_radii(each, ks) for name, each in sets.items()}
     balls = [Balls(name, found[k], comparison) for name, found in around.items() for k in ks]
-    return balls, hits(sets["real"], sets["fake"], balls)
+    return balls, count_hits(sets["real"], sets["fake"], balls)
 
 
 @pytest.mark.parametrize("comparison", ["<=", "<"])
@@ -96,33 +96,33 @@ def test_tiles_and_parts_of_rows_change_nothing(monkeypatch):
 @pytest.mark.parametrize("case, d", [("normal", 2), ("ties", 2), ("ties", 6), ("near ties", 2), ("outlier", 2)])
 def test_many_samples_are_narrowed_down_by_parts_of_a_row(case, d):
     x, _ = CASES[case](600, d)
-    found = radii(made(x=x)["x"], [1, 3])
+    found = compute_radii(made(x=x)["x"], [1, 3])
     for k in (1, 3):
         torch.testing.assert_close(found[k], by_brute_force(x, x, k, "<")[0], rtol=1e-13, atol=0)
 
 
 def test_neighbours_all_of_the_other_half_are_seen_past():
-    x = normal("x", 400, 2) + 100 * sides_of(torch.arange(400))[:, 4:5]
+    x = normal("x", 400, 2) + 100 * assign_sides(torch.arange(400))[:, 4:5]
     x[0] -= 100  # among those of the other half
     expected = by_brute_force(x, x, 3, "<")[0]
-    torch.testing.assert_close(radii(made(x=x)["x"], [3])[3], expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(compute_radii(made(x=x)["x"], [3])[3], expected, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_neighbours_at_the_edge_of_what_is_looked_at_are_told_apart(seed):
-    sides = sides_of(torch.arange(60))[:, 4]
+    sides = assign_sides(torch.arange(60))[:, 4]
     angle, further = Rng(seed).uniform("edge", torch.empty(2, 60, dtype=torch.float64)).mul(7).unbind()
     squares = 1 + 1e-6 * (7 + further / 7) * (sides == sides[0])  # twice float32's error away from the other half
     x = squares.sqrt()[:, None] * torch.stack([torch.cos(angle), torch.sin(angle)], dim=1)
     x[0] = 0
     expected = by_brute_force(x, x, 3, "<")[0]
-    torch.testing.assert_close(radii(made(x=x)["x"], [3])[3], expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(compute_radii(made(x=x)["x"], [3])[3], expected, rtol=1e-13, atol=0)
 
 
 def test_nearest_of_another_set_counts_copies():
     x, y = normal("x", 40, 5), torch.cat([normal("y", 30, 5), normal("x", 40, 5)[:10]])
     sets = made(x=x, y=y)
-    found = radii(sets["x"], [1], of=sets["y"])[1]
+    found = compute_radii(sets["x"], [1], of=sets["y"])[1]
     torch.testing.assert_close(found[:, 0], squared(x, y).amin(1), rtol=1e-13, atol=0)
     assert (found[:10, 0] == 0).all() and (found[10:, 0] > 0).all()
     apart = sets["x"].sides[:, None, 3] != sets["y"].sides[None, :, 3]
@@ -145,7 +145,7 @@ def test_reduced_precision_of_products_is_not_used():
 
 
 def test_too_few_neighbours_have_no_radius():
-    assert radii(made(x=normal("x", 3, 2))["x"], [3])[3].isinf().all()
+    assert compute_radii(made(x=normal("x", 3, 2))["x"], [3])[3].isinf().all()
 
 
 def test_refusals_say_what_was_expected_and_got():

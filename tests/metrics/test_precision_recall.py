@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from modkit.metrics.halves import SPLITS, half_error, sides_of
+from modkit.metrics.halves import SPLITS, assign_sides, estimate_error
 from modkit.metrics.precision_recall import PRDC, DensityCoverage, PrecisionRecall, prdc
 from tests.metrics.streams import error_over_spread, normal, shuffled, streamed
 from tests.refusals import refusals
@@ -106,13 +106,13 @@ def test_any_order_and_split_give_one_score():
 
 def test_errors_are_of_halves_with_their_own_radii():
     real, fake = normal("x", 60, 2), normal("y", 60, 2) + 0.5
-    sides = sides_of(torch.arange(60))
+    sides = assign_sides(torch.arange(60))
     halves = []
     for column in range(1, SPLITS + 1):
         kept = sides[:, column], ~sides[:, column]
         halves.append([by_prdc(real[one], fake[one], 3, "<") for one in kept])
     for name, score in scored(PRDC(**one_rule(3, "<")), real, fake).items():
-        assert score.error == pytest.approx(half_error([(a[name], b[name]) for a, b in halves]), rel=1e-9)
+        assert score.error == pytest.approx(estimate_error([(a[name], b[name]) for a, b in halves]), rel=1e-9)
 
 
 @pytest.mark.parametrize("n, shift", [(100, 0.0), (200, 0.7)])

@@ -105,7 +105,7 @@ def test_an_error_below_8_bit_rounding_counts_as_it():
     assert each[0] == each[2] == pytest.approx(highest, rel=1e-12)
     assert float(each[1]) == pytest.approx(highest, abs=0.6)
     (told,) = scored(x[[0, 2, 3]])["PSNR"].warnings
-    assert told == "2 of 3 reconstructions are exact within rounding to 8 bits: they count as 58.92 dB"
+    assert told == "2 of 3 reconstructions are exact within rounding to 8 bits and count as 58.92 dB"
 
 
 def test_small_images_have_a_smaller_window_and_vectors_none():

@@ -56,7 +56,7 @@ def test_every_field_makes_another_entry(cache, change):
 
 def test_an_entry_of_another_description_is_refused(cache):
     other = dataclasses.replace(REFERENCE, split="test")
-    cache.save(other, TENSORS).rename(cache.path(REFERENCE))
+    cache.save(other, TENSORS).rename(cache.locate(REFERENCE))
     with pytest.raises(ValueError, match='ReferenceCache expects .*"train".* got .*"test".*remove it'):
         cache.load(REFERENCE)
     with pytest.raises(ValueError, match="remove it"):
@@ -98,5 +98,5 @@ def test_what_describes_nothing_is_refused(cache):
         dataclasses.replace(REFERENCE, data="")
     with pytest.raises(ValueError, match="Reference expects texts and a count of at least 1"):
         dataclasses.replace(REFERENCE, count=0)
-    with pytest.raises(ValueError, match="ReferenceCache expects tensors to keep, got none"):
+    with pytest.raises(ValueError, match="ReferenceCache expects one or more tensors to save, got none"):
         cache.save(REFERENCE, {})

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import modkit.metrics.store as store_module
-from modkit.metrics.store import Kept, Store
+from modkit.metrics.store import Store, StoredMetric
 from modkit.rng import Rng
 from tests.metrics.streams import shuffled
 from tests.refusals import refusals
@@ -25,7 +25,7 @@ def test_any_order_split_and_limit_gives_the_rows_by_index(limit):
     for order, split in ((list(range(N)), 4), (mixed, 3), (mixed[::-1], N)):
         store = filled(order, split=split, limit=limit)
         for _ in range(2):
-            indices, values = store.sorted()
+            indices, values = store.sort()
             assert torch.equal(indices, torch.arange(N)) and torch.equal(values, VALUES)
         assert len(store) == N
 
@@ -34,10 +34,10 @@ def test_any_order_split_and_limit_gives_the_rows_by_index(limit):
 def test_merged_stores_hold_both_and_change_neither(limit):
     a, b = filled(range(1, N, 2), split=2, limit=limit), filled(range(0, N, 2), split=5, limit=limit)
     merged = a.merge(b)
-    assert torch.equal(merged.sorted()[1], VALUES) and len(a) + len(b) == len(merged) == N
-    assert torch.equal(a.sorted()[1], VALUES[1::2])
+    assert torch.equal(merged.sort()[1], VALUES) and len(a) + len(b) == len(merged) == N
+    assert torch.equal(a.sort()[1], VALUES[1::2])
     merged.add(torch.tensor([N]), VALUES[:1])
-    assert len(merged.sorted()[0]) == N + 1 and len(b) == 12
+    assert len(merged.sort()[0]) == N + 1 and len(b) == 12
 
 
 def test_rows_are_copies_in_float32():
@@ -45,11 +45,11 @@ def test_rows_are_copies_in_float32():
     store = Store(D)
     store.add(torch.arange(N), values)
     values.zero_()
-    assert torch.equal(store.sorted()[1], VALUES)
+    assert torch.equal(store.sort()[1], VALUES)
 
 
 def test_an_empty_store_has_no_rows():
-    indices, values = Store(D).sorted()
+    indices, values = Store(D).sort()
     assert indices.shape == (0,) and values.shape == (0, D)
 
 
@@ -58,9 +58,9 @@ def test_rows_lie_in_files_only_past_the_limit(monkeypatch):
     monkeypatch.setattr(
         store_module.np, "memmap", lambda *a, **k: made.append(k["shape"]) or np.empty(k["shape"], "f4")
     )
-    filled(range(N), split=4).sorted()
+    filled(range(N), split=4).sort()
     assert made == []
-    filled(range(N), split=4, limit=100).sorted()
+    filled(range(N), split=4, limit=100).sort()
     assert made == [(8, D), (8, D), (7, D), (N, D)]
 
 
@@ -68,12 +68,12 @@ test_refusals_say_what_was_expected_and_got = refusals(
     (lambda: Store(0), "dim of at least 1, got 0"),
     (lambda: Store(D).add(torch.arange(N), VALUES[:, :4]), r"shape \(b, 5\) and indices \(b,\), got \(23, 4\)"),
     (lambda: Store(D).add(torch.arange(1), torch.full((1, D), float("nan"))), "finite"),
-    (lambda: filled([1, 3, 2, 3], split=2).sorted(), "each sample once, got index 3 twice"),
+    (lambda: filled([1, 3, 2, 3], split=2).sort(), "each sample once, got index 3 twice"),
     (lambda: Store(5).merge(Store(4)), "got 5 and 4"),
 )
 
 
-class Places(Kept):
+class Places(StoredMetric):
     needs = ("points",)
     sets = ("fake",)
 

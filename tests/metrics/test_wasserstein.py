@@ -88,7 +88,7 @@ def test_the_directions_are_the_seeds_and_the_value_the_functions():
 def test_leaving_a_group_out_is_leaving_its_samples_out():
     x, y, directions = normal("x", 30, 2), normal("y", 25, 2) + 1, normal("u", 4, 2)
     groups = [torch.arange(30) % 3, torch.arange(25) % 3]
-    found = module._sliced([x, y], groups, directions, num_groups=3)
+    found = module._slice([x, y], groups, directions, num_groups=3)
     expected = [sliced_wasserstein(real=x, fake=y, directions=directions)]
     for group in range(3):
         expected.append(sliced_wasserstein(real=x[groups[0] != group], fake=y, directions=directions))

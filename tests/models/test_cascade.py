@@ -107,7 +107,7 @@ DENOISER = use("diffusion", network=use("unet", channels=[4], blocks=1), sampler
 
 
 def made(x, fields=None, **options):
-    return Site(plan(spec(use(Cascade, **options))), meta=False).model(x, fields or {})
+    return Site(plan(spec(use(Cascade, **options))), meta=False).build_model(x, fields or {})
 
 
 def hierarchies(x):
@@ -210,7 +210,7 @@ def test_a_frozen_level_has_no_players():
 def test_it_accepts_what_its_levels_accept():
     both = use(Cascade, levels=[use(Table), DENOISER])
     slot = Site(plan(spec(use("latent", autoencoder=AUTOENCODER, prior=both))), meta=False)
-    slot = slot.argument(slot.plan.model.arguments["prior"])
+    slot = slot.convert_argument(slot.plan.model.arguments["prior"])
     mixed = (CODES[0], TensorType((2, 4, 4)))
     assert slot.accepts(mixed) is None
     assert slot.accepts(mixed[::-1]) == "level 0: Table expects codes, got 2×4×4 unbounded"
@@ -240,7 +240,7 @@ def test_latent_prior_trains_stage_by_stage(tmp_path):
     assert report.unchecked == {}
     names = [player.name for player in report.players]
     assert names == ["autoencoder/autoencoder", "prior/level-0/denoiser", "prior/level-1/denoiser"]
-    assert [[player.name for player in one.players] for one in report.rounds] == [names[:1], names[1:]]
+    assert [[player.name for player in one.players] for one in report.stages] == [names[:1], names[1:]]
     before = build(toy).state_dict()
     run = modkit.train(toy, tmp_path / "run")
     model = modkit.load(run, spec=toy)

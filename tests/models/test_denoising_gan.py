@@ -189,7 +189,7 @@ def test_it_learns_a_ring(tmp_path):
     settings = {"optimizer": use("adam", lr=5e-3, betas=[0.5, 0.9]), "batch_size": 256, "log": {"every": 50}}
     one = trainer(spec(game(**nets, z_dim=2), ring, steps=200, **settings), tmp_path / "run")
     one.fit()
-    assert all(abs(loss) < 20 for row in one.run.metrics() for loss in row["losses"].values())
+    assert all(abs(loss) < 20 for row in one.run.read_metrics() for loss in row["losses"].values())
     data = one.data.read("train", range(500), Rng(0)).tensor
     samples = one.model.sample(500, seed=0)
     radius, want = samples.norm(dim=1), data.norm(dim=1).mean()

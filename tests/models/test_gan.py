@@ -56,8 +56,8 @@ def test_losses_are_the_two_sides_of_the_game(adversarial, label):
 def table(**slots):
     """The players' states of a game, with its modules in the stage's modes."""
     site = Site(plan(spec(use("gan", **{**SLOTS, **slots}))), meta=False)
-    data, settings = site.data(), site.settings()
-    model = site.model(data.x, data.fields)
+    data, settings = site.make_data(), site.make_settings()
+    model = site.build_model(data.x, data.fields)
     (stage,) = schedule_stages(model, settings)
     return model.train(), make_player_states(model, settings, stage, settings.engine(device="cpu"))
 
@@ -90,7 +90,7 @@ def test_a_lazy_penalty_is_computed_at_its_steps_alone(tmp_path):
     game = spec(use("gan", **SLOTS, regularizers={"r1": "r1"}), steps=7, terms={"r1": {"every": 3, "start": 1}})
     one = trainer(game, tmp_path / "run")
     one.fit()
-    rows = one.run.metrics()
+    rows = one.run.read_metrics()
     assert [row["step"] for row in rows if "discriminator/r1" in row["losses"]] == [2, 5]
     assert all({"discriminator/adversarial", "generator/adversarial"} <= set(row["losses"]) for row in rows)
 

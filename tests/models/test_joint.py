@@ -273,8 +273,8 @@ def test_a_tiny_spec_trains_all_in_one_stage_and_has_a_bound(prior, tmp_path):
     trained = load(run)
     same = [name for name, value in trained.state_dict().items() if torch.equal(value, start[name])]
     assert all("mean_" in name or "std_" in name for name in same)
-    assert {row["stage"] for row in run.metrics()} == {0}
-    losses = run.metrics()[-1]["losses"]
+    assert {row["stage"] for row in run.read_metrics()} == {0}
+    losses = run.read_metrics()[-1]["losses"]
     assert "autoencoder/autoencoder/cross_entropy" in losses and not any(name.endswith("r/kl") for name in losses) ^ (
         prior is INNER
     )
@@ -306,8 +306,8 @@ def test_a_run_resumed_in_the_middle_of_joint_training_equals_the_one_never_stop
 def test_the_autoencoder_may_begin_alone_under_the_untrained_prior(tmp_path):
     stages = [{"players": ["autoencoder/*"], "steps": 2}, {"players": ["*"], "steps": 2}]
     run = train(spec(joint(EDM), stages=stages), tmp_path)
-    assert [row["stage"] for row in run.metrics()] == [0, 0, 1, 1]
-    assert [len(row["losses"]) for row in run.metrics()] == [3, 3, 4, 4]
+    assert [row["stage"] for row in run.read_metrics()] == [0, 0, 1, 1]
+    assert [len(row["losses"]) for row in run.read_metrics()] == [3, 3, 4, 4]
 
 
 def test_the_latent_does_not_collapse(tmp_path):

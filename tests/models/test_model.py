@@ -95,9 +95,9 @@ def test_what_is_frozen_has_no_active_players():
             return (Player("one", ("scale",)),)
 
     model = Game(VECTOR)
-    assert model.active_players() == model.players() != () and model.stages() == (("*",),)
+    assert model.list_active_players() == model.players() != () and model.stages() == (("*",),)
     model.frozen = True
-    assert model.active_players() == ()
+    assert model.list_active_players() == ()
     assert model.list_modules("scale") == () and model.weights("one") == {}
 
 

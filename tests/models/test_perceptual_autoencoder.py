@@ -154,7 +154,7 @@ def test_training_moves_the_players_in_their_time_and_never_the_extractor(tmp_pa
     same = [all(torch.equal(value, critic[name]) for name, value in one.items()) for one in seen]
     assert same == [True, True, True, False, False]  # weights and batch norm's statistics, before each step
 
-    rows = [row["losses"] for row in started.run.metrics()]
+    rows = [row["losses"] for row in started.run.read_metrics()]
     own = {"autoencoder/nll", "autoencoder/commitment", "autoencoder/perceptual"}
     both = own | {"autoencoder/adversarial", "critic/adversarial"}
     assert [set(row) for row in rows] == [own, own, both, both, both]
@@ -164,7 +164,7 @@ def test_training_moves_the_players_in_their_time_and_never_the_extractor(tmp_pa
 def test_a_run_reloads_and_without_its_extractor_too(tmp_path):
     run = modkit.train(spec(vqgan(RANDOM), steps=3), tmp_path / "run")
     x = digits(4).tensor
-    assert not [name for name in run.weights() if name.startswith("perceptual")]
+    assert not [name for name in run.load_weights() if name.startswith("perceptual")]
     with torch.no_grad():
         made = modkit.load(run).reconstruct(x)
         bare = modkit.load(run, ["model.features=null"])

@@ -31,7 +31,7 @@ def normal(*shape: int, seed: int = 7) -> Tensor:
 
 def conditions(type: CondType, num: int, dtype: torch.dtype = torch.float64) -> Cond:
     """Values of every condition of a type, the same in any dtype."""
-    return Probe(num, dtype=dtype).cond(type)
+    return Probe(num, dtype=dtype).draw_cond(type)
 
 
 def randomized(module: nn.Module, scale: float, seed: int = 1) -> nn.Module:

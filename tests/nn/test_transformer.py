@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modkit.metrics.flops import operations
+from modkit.metrics.flops import count_operations
 from modkit.nn.transformer import Transformer
 from modkit.types import Cond, CondType, TensorType
 from tests.nn.modules import conditions
@@ -145,5 +145,5 @@ test_what_does_not_fit_is_refused = refusals(
 def test_the_operations_of_steps_are_counted_as_those_of_forward():
     """Without its cache a network of n positions would run n times."""
     made, x, given = network(KINDS["vector"]), codes(3), conditions(KINDS["vector"], 3)
-    forward = operations(lambda: made(x, given)).flops
-    assert 0.7 * forward < operations(lambda: stepped(made, x, given)).flops <= forward
+    forward = count_operations(lambda: made(x, given)).flops
+    assert 0.7 * forward < count_operations(lambda: stepped(made, x, given)).flops <= forward

@@ -11,16 +11,16 @@ import pytest
 
 from modkit.kinds import Encoder, Slot, Step, Weight
 from modkit.models.model import Model
-from modkit.parts.annotation import kind_of, members, render
+from modkit.parts.annotation import find_kind, list_members, render
 
 
 def test_members_are_of_the_whole_union_however_it_is_nested_or_annotated():
-    assert members(Annotated[typing.Optional[Annotated[int | str, "a"]], "b"]) == [int, str, type(None)]
-    assert members(list[int | str]) == [list[int | str]]
+    assert list_members(Annotated[typing.Optional[Annotated[int | str, "a"]], "b"]) == [int, str, type(None)]
+    assert list_members(list[int | str]) == [list[int | str]]
 
 
 def test_kinds_are_known_by_their_protocols_and_models_by_their_class():
-    assert [kind_of(one) for one in (Encoder, Model, Step, int, None)] == ["encoder", "model", None, None, None]
+    assert [find_kind(one) for one in (Encoder, Model, Step, int, None)] == ["encoder", "model", None, None, None]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from importlib import metadata
 
 import pytest
 
-from modkit.parts.distributions import declaring, header
+from modkit.parts.distributions import find_distributions, read_header
 from tests.plugin_factory import make_plugin
 
 
@@ -15,19 +15,19 @@ def site(tmp_path, monkeypatch):
 def test_those_that_declare_a_group_are_named_as_installers_name_them(site):
     make_plugin(site, "one", distribution="Acme_One.x")
     make_plugin(site, "two", distribution="acme-two", entry_points="[others]\ntwo = fractions\n")
-    found = declaring("modkit")
+    found = find_distributions("modkit")
     assert "acme-one-x" in found and "acme-two" not in found
-    assert declaring("others") == {"acme-two"}
+    assert find_distributions("others") == {"acme-two"}
 
 
 def test_headers_are_those_that_importlib_finds():
     for distribution in list(metadata.distributions())[:50]:
         for field in ("Name", "Version"):
-            assert header(distribution, field) == distribution.metadata[field]
+            assert read_header(distribution, field) == distribution.metadata[field]
 
 
 def test_what_is_no_header_is_not_taken_for_one(site):
     make_plugin(site, "acme", version="2.0")
     (info,) = site.glob("*.dist-info")
     (info / "METADATA").write_text("Name: modkit-acme\nX-Version: 3\nVersion: 2.0\n\nVersion: 9\n")
-    assert header(metadata.distribution("modkit-acme"), "Version") == "2.0"
+    assert read_header(metadata.distribution("modkit-acme"), "Version") == "2.0"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import modkit
-from modkit.errors import did_you_mean
+from modkit.errors import suggest
 from modkit.kinds import KINDS
-from modkit.parts.registry import Entry, Problem, Registry, find, registry
+from modkit.parts.registry import Entry, Problem, Registry, find, get_registry
 from tests.plugin_factory import make_plugin
 
 ROOT = Path(modkit.__file__).parents[1]
@@ -46,7 +46,7 @@ def reasons(read, plugin="acme"):
 
 
 def names(read, plugin):
-    return [str(entry.part) for entry in read.parts() if entry.part.name.startswith(f"{plugin}/")]
+    return [str(entry.part) for entry in read.list_parts() if entry.part.name.startswith(f"{plugin}/")]
 
 
 def status(read, plugin):
@@ -54,17 +54,17 @@ def status(read, plugin):
 
 
 def test_own_parts_have_bare_names_and_our_distribution():
-    entry = load().entry("sampler", "ddim")
+    entry = load().find_entry("sampler", "ddim")
     assert (entry.part.target, entry.distribution) == ("modkit.samplers.ddim:DDIM", "modkit-generative")
     assert entry.version == modkit.__version__
 
 
 def test_parts_are_sorted_and_can_be_had_by_kind():
     read = load()
-    keys = [(entry.part.kind, entry.part.name) for entry in read.parts()]
+    keys = [(entry.part.kind, entry.part.name) for entry in read.list_parts()]
     assert keys == sorted(keys) and len(keys) == len(set(keys))
     assert {kind for kind, _ in keys} <= set(KINDS)
-    assert [entry.part.name for entry in read.parts("sampler") if "/" not in entry.part.name] == [
+    assert [entry.part.name for entry in read.list_parts("sampler") if "/" not in entry.part.name] == [
         "ancestral", "ddim", "dpm-solver++", "euler", "heun",
     ]  # fmt: skip
 
@@ -74,7 +74,7 @@ def test_plugin_parts_carry_its_name_and_its_distribution(site):
     make_plugin(site, "acme", distribution="Acme_Parts", version="2.1")
     read = load()
     part = read.find("sampler", "acme/fast")
-    assert read.entry("sampler", "acme/fast") == Entry(part, "acme-parts", "2.1")
+    assert read.find_entry("sampler", "acme/fast") == Entry(part, "acme-parts", "2.1")
     assert (part.name, part.summary) == ("acme/fast", "A sampler of acme")
     assert (status(read, "acme"), reasons(read)) == (["ok"], [])
 
@@ -196,7 +196,7 @@ def test_a_distribution_shadowed_on_the_path_counts_once(site, tmp_path, monkeyp
     make_plugin(nearer, "acme", version="2.0")
     monkeypatch.syspath_prepend(str(nearer))
     read = load()
-    assert read.entry("sampler", "acme/fast").version == "2.0"
+    assert read.find_entry("sampler", "acme/fast").version == "2.0"
     assert status(read, "acme") == ["ok"]
 
 
@@ -290,7 +290,7 @@ def test_find_names_the_nearest(site):
     with pytest.raises(ValueError, match=r"no sampler is called 'fast'; did you mean 'acme/fast'\?"):
         read.find("sampler", "fast")
     with pytest.raises(ValueError, match=r"unknown kind 'loss_weight'; did you mean 'loss-weight'\?"):
-        read.parts("loss_weight")
+        read.list_parts("loss_weight")
 
 
 def test_find_says_what_became_of_a_failed_plugin(site):
@@ -300,16 +300,16 @@ def test_find_says_what_became_of_a_failed_plugin(site):
 
 
 def test_did_you_mean_is_silent_where_nothing_is_near():
-    assert did_you_mean("qqq", ["ddim", "heun"]) == ""
+    assert suggest("qqq", ["ddim", "heun"], "; ") == ""
 
 
 def test_named_finds_the_part_of_a_target_and_of_a_reexport(site):
     module = make_plugin(site, "acme", returns('[Part("sampler", "a", "collections:abc.Sized", "S")]'))
     read = load()
-    assert read.named("modkit.samplers.ddim:DDIM") is read.find("sampler", "ddim")
-    assert read.named("collections.abc:Sized") is read.find("sampler", "acme/a")
-    assert read.named("modkit.samplers.ddim:Nothing") is None
-    assert read.named(f"{module}:None") is None
+    assert read.find_by_target("modkit.samplers.ddim:DDIM") is read.find("sampler", "ddim")
+    assert read.find_by_target("collections.abc:Sized") is read.find("sampler", "acme/a")
+    assert read.find_by_target("modkit.samplers.ddim:Nothing") is None
+    assert read.find_by_target(f"{module}:None") is None
 
 
 LISTENER = HEAD + """
@@ -361,16 +361,16 @@ def test_call_without_a_listener_is_empty():
 
 
 def test_registry_is_read_once_until_it_is_cleared(site):
-    registry.cache_clear()
+    get_registry.cache_clear()
     try:
-        first = registry()
+        first = get_registry()
         make_plugin(site, "acme")
-        assert registry() is first and find("sampler", "ddim") is first.find("sampler", "ddim")
-        registry.cache_clear()
+        assert get_registry() is first and find("sampler", "ddim") is first.find("sampler", "ddim")
+        get_registry.cache_clear()
         importlib.invalidate_caches()
         assert find("sampler", "acme/fast").name == "acme/fast"
     finally:
-        registry.cache_clear()
+        get_registry.cache_clear()
 
 
 def test_listing_in_a_fresh_process_imports_no_torch_and_owns_stdout(tmp_path):
@@ -379,8 +379,8 @@ def test_listing_in_a_fresh_process_imports_no_torch_and_owns_stdout(tmp_path):
             '[Part("sampler", "fast", "torch:no_such_name", "S")]'
         ))  # fmt: skip
     code = (
-        "import sys, json; from modkit.cli.describe import diagnosis, listing\n"
-        "rows, state = listing(), diagnosis()\n"
+        "import sys, json; from modkit.cli.describe import diagnose, list_parts\n"
+        "rows, state = list_parts(), diagnose()\n"
         "print(json.dumps([len(rows), state['counts'], 'torch' in sys.modules]))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}

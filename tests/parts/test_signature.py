@@ -15,9 +15,17 @@ from modkit.kinds import KINDS, Encoder, Network, Regularizer, Slot, Weight, def
 from modkit.models.model import Model
 from modkit.part import Part
 from modkit.parts import docstrings
-from modkit.parts.registry import registry
-from modkit.parts.signature import MISSING, RecordShape, SlotShape, parameters, read, slot_shape, takes
-from modkit.parts.validation import misfit
+from modkit.parts.registry import get_registry
+from modkit.parts.signature import (
+    MISSING,
+    RecordShape,
+    SlotShape,
+    list_given_types,
+    parse_slot,
+    read_parameters,
+    read_signature,
+)
+from modkit.parts.validation import validate
 from modkit.types import CondType, TensorType
 
 if TYPE_CHECKING:
@@ -74,7 +82,7 @@ class Net:
 
 @pytest.mark.smoke
 def test_parameters_are_what_the_user_sets_in_order():
-    found = parameters(part(Net))
+    found = read_parameters(part(Net))
     assert list(found) == ["channels", "rate", "mode", "other", "inner"]
     assert [one.default for one in found.values()] == [MISSING, 0.5, "a", None, default("conv")]
     assert [one.annotation for one in found.values()] == [
@@ -84,15 +92,15 @@ def test_parameters_are_what_the_user_sets_in_order():
 
 
 def test_help_is_the_docstrings():
-    assert {name: one.help for name, one in parameters(part(Net)).items()} == {
+    assert {name: one.help for name, one in read_parameters(part(Net)).items()} == {
         "channels": "Width of each level, finest first.",
         "rate": "With a type: and a colon.",
         "mode": "One text for two.",
         "other": "One text for two.",
         "inner": "",
     }
-    assert docstrings.summary(Net) == "A network."
-    assert docstrings.paper(Net) == (
+    assert docstrings.read_summary(Net) == "A network."
+    assert docstrings.read_paper(Net) == (
         "First paper (A et al., 2020), eq. 1, https://arxiv.org/abs/1\nSecond paper, https://arxiv.org/abs/2"
     )
 
@@ -101,8 +109,8 @@ def test_help_is_never_inherited_though_the_signature_is():
     class Child(Net):
         pass
 
-    assert {one.help for one in parameters(part(Child)).values()} == {""}
-    assert (docstrings.summary(Child), docstrings.paper(Child)) == ("", None)
+    assert {one.help for one in read_parameters(part(Child)).values()} == {""}
+    assert (docstrings.read_summary(Child), docstrings.read_paper(Child)) == ("", None)
 
 
 def test_help_of_the_constructor_fills_in():
@@ -121,7 +129,7 @@ def test_help_of_the_constructor_fills_in():
                 b: From the constructor.
             """
 
-    helps = {name: one.help for name, one in parameters(part(Documented)).items()}
+    helps = {name: one.help for name, one in read_parameters(part(Documented)).items()}
     assert helps == {"a": "From the class.", "b": "From the constructor."}
 
 
@@ -142,21 +150,21 @@ def test_help_of_the_annotation_stands_where_the_docstring_says_nothing():
             d: Annotated[int, 3] = 0,
         ) -> None: ...
 
-    found = parameters(part(Shared))
+    found = read_parameters(part(Shared))
     assert [one.help for one in found.values()] == ["From the docstring.", "From the annotation.", "A slot.", ""]
     assert found["c"].slot == SlotShape("encoder")
 
     class Child(Shared):
         """Of the child."""
 
-    assert parameters(part(Child))["b"].help == "From the annotation."  # it is the signature's, which is inherited
+    assert read_parameters(part(Child))["b"].help == "From the annotation."  # it is the signature's, which is inherited
 
 
 def test_takes_says_which_given_types_are_declared():
-    assert takes(part(Net)) == {"x", "cond"}
-    assert takes(part(lambda x, out, cond: None)) == {"x", "out", "cond"}
-    assert takes(part(lambda x: None, "decoder")) == {"x"}
-    assert "out" in parameters(part(_function_with_out, "sampler"))
+    assert list_given_types(part(Net)) == {"x", "cond"}
+    assert list_given_types(part(lambda x, out, cond: None)) == {"x", "out", "cond"}
+    assert list_given_types(part(lambda x: None, "decoder")) == {"x"}
+    assert "out" in read_parameters(part(_function_with_out, "sampler"))
 
 
 def _function_with_out(x: TensorType, *, out: int = 1) -> Any:
@@ -166,15 +174,15 @@ def _function_with_out(x: TensorType, *, out: int = 1) -> Any:
 def test_a_given_type_and_the_result_need_not_resolve():
     def target(x: Decimal, *, size: int = 3) -> Decimal: ...
 
-    assert parameters(part(target))["size"].default == 3
+    assert read_parameters(part(target))["size"].default == 3
 
 
 def test_a_function_is_a_part():
     def adam(parameters: Iterable[nn.Parameter], *, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999)): ...
 
-    found = parameters(part(adam, "optimizer"))
+    found = read_parameters(part(adam, "optimizer"))
     assert {name: one.default for name, one in found.items()} == {"lr": 1e-3, "betas": (0.9, 0.999)}
-    assert takes(part(adam, "optimizer")) == {"parameters"}
+    assert list_given_types(part(adam, "optimizer")) == {"parameters"}
 
 
 class Bare(nn.Module):
@@ -202,17 +210,17 @@ class Data:
 
 @pytest.mark.parametrize("target", [Bare, Plain, FromProtocol])
 def test_a_class_without_a_constructor_takes_nothing(target):
-    assert parameters(part(target)) == {} and takes(part(target)) == set()
+    assert read_parameters(part(target)) == {} and list_given_types(part(target)) == set()
 
 
 @pytest.mark.parametrize("target", [Fresh, Data])
 def test_other_ways_to_make_objects_are_read_too(target):
-    assert parameters(part(target))["size"].default == 4
+    assert read_parameters(part(target))["size"].default == 4
 
 
 def test_a_dataclass_shows_what_its_factory_makes_and_no_generated_docstring():
-    assert parameters(part(Data))["channels"].default == [1, 2]
-    assert docstrings.summary(Data) == ""
+    assert read_parameters(part(Data))["channels"].default == [1, 2]
+    assert docstrings.read_summary(Data) == ""
 
 
 def test_a_class_method_is_a_part():
@@ -220,7 +228,7 @@ def test_a_class_method_is_a_part():
         @classmethod
         def make(cls, x: TensorType, *, size: int = 2) -> Holder: ...
 
-    assert list(parameters(part(Holder.make))) == ["size"]
+    assert list(read_parameters(part(Holder.make))) == ["size"]
 
 
 class Named:
@@ -229,7 +237,7 @@ class Named:
 
 def test_a_name_known_to_type_checkers_only_is_refused_with_the_way_out():
     with pytest.raises(ValueError, match=r"network local, parameter 'first': .*Decimal.*not under TYPE_CHECKING"):
-        parameters(part(Named))
+        read_parameters(part(Named))
 
 
 REFUSED = {
@@ -244,7 +252,7 @@ REFUSED = {
 def test_signatures_that_no_part_can_have_are_refused_by_name(case):
     target, reason = REFUSED[case]
     with pytest.raises(ValueError, match=f"network local.*{reason}"):
-        parameters(part(target))
+        read_parameters(part(target))
 
 
 def _tensor_type(x: TensorType, *, other: TensorType) -> None: ...
@@ -274,7 +282,7 @@ def _slot_bare(x: TensorType, *, other: Slot) -> None: ...
 )
 def test_annotations_that_are_neither_plain_data_nor_a_slot_are_refused(target, reason):
     with pytest.raises(ValueError, match=f"network local, parameter 'other': .*{reason}"):
-        parameters(part(target))
+        read_parameters(part(target))
 
 
 @pytest.mark.parametrize(
@@ -295,14 +303,14 @@ def test_annotations_that_are_neither_plain_data_nor_a_slot_are_refused(target, 
     ],
 )
 def test_slot_shapes(annotation, shape):
-    assert slot_shape(annotation) == shape
+    assert parse_slot(annotation) == shape
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.name != "model"], ids=lambda kind: kind.name)
 def test_every_kind_has_a_slot(kind):
     import modkit.kinds
 
-    assert slot_shape(Slot[getattr(modkit.kinds, kind.protocol)]) == SlotShape(kind.name)
+    assert parse_slot(Slot[getattr(modkit.kinds, kind.protocol)]) == SlotShape(kind.name)
 
 
 @dataclass
@@ -331,7 +339,7 @@ class Outer:
 
 
 def test_records_are_read_as_parts_are_with_their_shapes():
-    found = read(Outer, (), "train")
+    found = read_signature(Outer, (), "train")
     assert [one.record for one in found.values()] == [
         None,
         RecordShape(Inner),
@@ -340,9 +348,9 @@ def test_records_are_read_as_parts_are_with_their_shapes():
     ]
     assert [one.default for one in found.values()] == [default("conv"), Inner(1.0), [], {}]
     assert (found["inner"].slot, found["inner"].help) == (SlotShape("encoder"), "Slot beside records.")
-    assert list(read(Inner, ("betas",), "train.one")) == ["lr"]
+    assert list(read_signature(Inner, ("betas",), "train.one")) == ["lr"]
     with pytest.raises(ValueError, match="train, parameter 'inner': expected plain data or a slot, got Inner"):
-        read(Settings, (), "train")
+        read_signature(Settings, (), "train")
 
 
 def _records(x: TensorType, *, other: dict[str, Inner]) -> None: ...
@@ -352,13 +360,13 @@ def test_no_part_takes_a_record():
     with pytest.raises(
         ValueError, match=r"network local, parameter 'other': expected plain data .*got dict\[str, Inner"
     ):
-        parameters(part(_records))
+        read_parameters(part(_records))
 
 
 def test_defaults_of_our_own_parts_fit_their_annotations_and_have_help():
-    for entry in registry().parts():
+    for entry in get_registry().list_parts():
         if entry.distribution == "modkit-generative":
-            for one in parameters(entry.part).values():
+            for one in read_parameters(entry.part).values():
                 assert one.help, f"{entry.part}, parameter {one.name!r} has no help"
                 if one.slot is None and one.default is not MISSING:
-                    assert misfit(one.default, one.annotation) is None, f"{entry.part}, parameter {one.name!r}"
+                    assert validate(one.default, one.annotation) is None, f"{entry.part}, parameter {one.name!r}"

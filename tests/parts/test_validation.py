@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modkit.kinds import Encoder, Slot
-from modkit.parts.validation import misfit
+from modkit.parts.validation import validate
 
 
 @dataclass
@@ -45,7 +45,7 @@ FITS = [
 
 @pytest.mark.parametrize(("value", "annotation"), FITS)
 def test_plain_data_that_fits(value, annotation):
-    assert misfit(value, annotation) is None
+    assert validate(value, annotation) is None
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_plain_data_that_fits(value, annotation):
     ],
 )
 def test_plain_data_that_does_not_fit_says_why_and_where(value, annotation, reason):
-    assert misfit(value, annotation) == reason
+    assert validate(value, annotation) == reason
 
 
 PLAIN = st.recursive(
@@ -112,8 +112,8 @@ PLAIN = st.recursive(
 @given(PLAIN)
 def test_a_union_fits_exactly_where_a_member_does(value):
     members = [int, str, list[int], dict[str, float], None]
-    assert (misfit(value, int | str | list[int] | dict[str, float] | None) is None) == any(
-        misfit(value, member) is None for member in members
+    assert (validate(value, int | str | list[int] | dict[str, float] | None) is None) == any(
+        validate(value, member) is None for member in members
     )
-    assert misfit(value, Any) is None
-    assert (misfit([0, value], list[int]) is None) == (misfit(value, int) is None)
+    assert validate(value, Any) is None
+    assert (validate([0, value], list[int]) is None) == (validate(value, int) is None)

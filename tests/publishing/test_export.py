@@ -17,9 +17,9 @@ from modkit import Spec, SpecError, TensorType, build, load, train, use
 from modkit.cli.app import app
 from modkit.evaluation.evaluate_run import evaluate_run
 from modkit.evaluation.report import Report
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.publishing.export import export
-from modkit.publishing.import_weights import adopt
+from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
 from modkit.types import Score
 from tests.files import write_pictures
@@ -61,13 +61,13 @@ def test_what_is_exported_is_a_run_that_samples_the_same(run, exported):
     ]  # fmt: skip
     assert os.listdir(exported.parent) == ["vae"] and os.listdir(exported / "samples") == ["step-00000002.png"]
     kept = load_file(exported / "model.safetensors")
-    averaged = run.weights()
+    averaged = run.load_weights()
     assert kept.keys() == averaged.keys() and all(torch.equal(kept[key], averaged[key]) for key in kept)
     there = Run.open(exported)
-    assert there.exported and there.finished and there.kept == ["step-00000002"] and there.checkpoint() == exported
-    assert there.checkpoint("step-00000002") == exported and there.lock["parts"] == run.lock["parts"]
-    with pytest.raises(ValueError, match="a checkpoint that it keeps, got 'best'; it keeps step-00000002"):
-        there.checkpoint("best")
+    assert there.exported and there.finished and there.kept == ["step-00000002"] and there.find_checkpoint() == exported
+    assert there.find_checkpoint("step-00000002") == exported and there.lock["parts"] == run.lock["parts"]
+    with pytest.raises(ValueError, match="has no checkpoint 'best'; available: step-00000002"):
+        there.find_checkpoint("best")
     assert load(there, locked=True)
 
 
@@ -76,7 +76,7 @@ def test_another_checkpoint_is_exported_by_its_name(run, tmp_path):
     assert torch.equal(load(out).sample(3, seed=0), load(run, checkpoint="step-00000001").sample(3, seed=0))
     assert Run.open(out).kept == ["step-00000001"] and "FD" in (out / "README.md").read_text()
     assert not (out / "evaluation.json").exists() and len(list((out / "evaluations").iterdir())) == 1
-    with pytest.raises(ValueError, match="got 'step-7'; it keeps step-00000001, step-00000002"):
+    with pytest.raises(ValueError, match="has no checkpoint 'step-7'; available: step-00000001, step-00000002"):
         export(run, tmp_path / "other", checkpoint="step-7")
 
 
@@ -158,7 +158,7 @@ def test_what_was_edited_is_refused(exported, name, old, new):
     text = (exported / name).read_text()
     assert text.count(old) == 1
     (exported / name).write_text(text.replace(old, new))
-    with pytest.raises(ValueError, match=f"vae: {name} is not what was exported: its SHA-256 is another than in state"):
+    with pytest.raises(ValueError, match=f"vae: {name} was changed after the export: its SHA-256 differs from"):
         load(exported)
     (exported / name).write_text(text)
     (exported / "README.md").write_text("mine")
@@ -172,7 +172,7 @@ def test_a_folder_that_holds_something_is_refused_and_what_fails_leaves_nothing(
         with pytest.raises(ValueError, match="expects a folder that is absent or empty, got"):
             export(run, path)
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr("modkit.publishing.export.model_card", lambda *_: 1 / 0)
+    monkeypatch.setattr("modkit.publishing.export.write_model_card", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export(run, tmp_path / "empty")
     assert sorted(os.listdir(tmp_path)) == ["empty", "full"] and os.listdir(tmp_path / "full") == ["mine"]
@@ -184,11 +184,11 @@ def test_nothing_goes_on_from_what_was_exported_but_a_piece(exported, tmp_path):
     before = {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match="cannot be resumed: it was exported"):
         train(spec(VAE), exported, resume=True)
-    with pytest.raises(ValueError, match="holds what was exported, which no run replaces"):
+    with pytest.raises(ValueError, match="holds an exported run, which cannot be replaced"):
         train(spec(VAE), exported, overwrite=True)
     assert before == {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
     model = build(spec(use("latent", autoencoder=use("run", path=str(exported)), prior=DENOISER)))
-    kept = Run.open(exported).weights()
+    kept = Run.open(exported).load_weights()
     assert all(torch.equal(value, kept[name]) for name, value in model.autoencoder.state_dict().items())
 
 
@@ -204,9 +204,9 @@ def test_a_trained_piece_comes_along_and_is_the_folders_own(run, tmp_path):
     assert torch.equal(load(moved).sample(2, seed=0), x) and str(tmp_path) not in (moved / "spec.yaml").read_text()
     text = (moved / "spec.yaml").read_text()
     fresh = build(Spec.from_yaml(text, str(moved / "spec.yaml")))
-    kept = Run.open(moved).weights()
+    kept = Run.open(moved).load_weights()
     assert all(torch.equal(v, kept[f"autoencoder.{k}"]) for k, v in fresh.autoencoder.state_dict().items())
-    assert [player.name for player in fresh.active_players()] == ["prior/denoiser"]
+    assert [player.name for player in fresh.list_active_players()] == ["prior/denoiser"]
     frozen = sum(parameter.numel() for parameter in fresh.autoencoder.parameters())
     assert f"| frozen |  | {frozen:,} |" in (moved / "README.md").read_text()
 
@@ -249,8 +249,8 @@ class Local(nn.Module):
 
 def test_a_local_part_is_refused(tmp_path):
     local = spec(use("autoencoder", encoder=use(Local), decoder=MLP["decoder"]), steps=1)
-    run = adopt(local, build(local).state_dict(), tmp_path / "run")
-    with pytest.raises(SpecError, match="model.encoder: got the local .*Local, not reloadable by name"):
+    run = import_weights(local, build(local).state_dict(), tmp_path / "run")
+    with pytest.raises(SpecError, match="model.encoder: got the local .*Local, which cannot be loaded by name"):
         export(run, tmp_path / "out")
     assert os.listdir(tmp_path) == ["run"]
 
@@ -265,13 +265,13 @@ def test_a_path_of_this_machine_in_the_model_is_refused(run, tmp_path, monkeypat
     """
     make_plugin(tmp_path / "site", "acme", source)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    registry.cache_clear()
+    get_registry.cache_clear()
     noted = use("autoencoder", encoder=use("acme/noted", note="/home/me/x"), decoder=MLP["decoder"])
     made = train(spec(noted, steps=1), tmp_path / "run")
-    with pytest.raises(ValueError, match="without paths of this machine, got '/home/me/x' at model.encoder.note"):
+    with pytest.raises(ValueError, match="without absolute paths, got '/home/me/x' at model.encoder.note"):
         export(made, tmp_path / "out")
     monkeypatch.undo()
-    registry.cache_clear()
+    get_registry.cache_clear()
     assert not (tmp_path / "out").exists()
 
 
@@ -281,7 +281,7 @@ def test_a_shared_tensor_is_stored_once_and_each_is_contiguous(tmp_path, run):
     tensors = {"a": weight, "b": weight, "c": weight.T}
     Run.export(tmp_path / "out", run.spec_text, run.lock, "step-1", tensors)
     assert load_file(tmp_path / "out" / "model.safetensors").keys() == {"a", "c"}
-    back = Run.open(tmp_path / "out").weights()
+    back = Run.open(tmp_path / "out").load_weights()
     assert all(torch.equal(back[key], tensors[key]) for key in tensors) and back["a"] is back["b"]
 
 
@@ -312,14 +312,14 @@ def bad(run, out, *, checkpoint):
 
 def test_other_layouts_come_from_plugins(run, tmp_path, monkeypatch):
     export_to = lambda name: CliRunner().invoke(app, ["export", str(run.path), str(tmp_path / "o"), "--to", name])  # noqa: E731
-    registry.cache_clear()
+    get_registry.cache_clear()
     make_plugin(tmp_path / "site", "acme", FORMATS)
     (tmp_path / "site" / "exporting_of_acme.py").write_text(TARGETS)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    registry.cache_clear()
+    get_registry.cache_clear()
     importlib.invalidate_caches()
     for name, message in {
-        "plian": "no format is called 'plian'; did you mean 'plain'?; there are: absent, bad, ",
+        "plian": "unknown format 'plian'; did you mean 'plain'?; available: absent, bad, ",
         "absent": "format absent: module exporting_of_acme has no 'nothing'",
         "bad": "bad holds no autoencoder",
     }.items():
@@ -329,8 +329,8 @@ def test_other_layouts_come_from_plugins(run, tmp_path, monkeypatch):
     assert done.exit_code == 0 and done.output == f"exported: {tmp_path / 'o'}\n", done.output
     assert (tmp_path / "o" / "told").read_text() == f"{run.path} None" and sorted(os.listdir(tmp_path)) == ["o", "site"]
     make_plugin(tmp_path / "site", "other", FORMATS.replace('"export"', '"bad"'))
-    registry.cache_clear()
+    get_registry.cache_clear()
     done = export_to("plain")
-    assert done.exit_code == 2 and "'plain' is declared more than once: by exporting_of_acme:export and" in done.output
+    assert done.exit_code == 2 and "'plain' is declared more than once, by exporting_of_acme:export and" in done.output
     monkeypatch.undo()
-    registry.cache_clear()
+    get_registry.cache_clear()

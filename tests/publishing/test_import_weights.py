@@ -5,7 +5,7 @@ from click.testing import CliRunner
 from modkit import Spec, build, load
 from modkit.cli.app import app
 from modkit.evaluation.evaluate_run import evaluate_run
-from modkit.publishing.import_weights import adopt
+from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
 from modkit.training.train import train
 
@@ -36,7 +36,7 @@ def weights(spec):
 
 
 def test_an_adopted_run_is_a_finished_one(tmp_path, spec, weights):
-    run = adopt(spec, weights, tmp_path / "run", notes={"source": "x.ckpt"})
+    run = import_weights(spec, weights, tmp_path / "run", notes={"source": "x.ckpt"})
     assert run.finished and Run.open(tmp_path / "run").finished
     model = load(tmp_path / "run")
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
@@ -44,12 +44,12 @@ def test_an_adopted_run_is_a_finished_one(tmp_path, spec, weights):
     assert model.sample(2, seed=0, labels=labels).shape == (2, 1, 8, 8)
     assert torch.equal(model.sample(2, seed=0), load(run).sample(2, seed=0))
     assert load(run, ["model.sampler.steps=3"]).sampler.times().numel() == 4
-    with pytest.raises(ValueError, match="no best one"):
-        run.checkpoint("best")
+    with pytest.raises(ValueError, match="no score was watched"):
+        run.find_checkpoint("best")
 
 
 def test_an_adopted_run_is_measured_on_data_that_are_named(tmp_path, spec, weights):
-    run = adopt(spec, weights, tmp_path / "run")
+    run = import_weights(spec, weights, tmp_path / "run")
     with pytest.raises(ValueError, match="expected a spec with `data`, got one without: name them, as data=digits"):
         evaluate_run(run)
     report = evaluate_run(run, overrides=["data=digits", "data.size=8"], metrics=["fd"], features="pixels", num=20)
@@ -70,7 +70,7 @@ def test_all_that_does_not_fit_is_in_one_error_and_nothing_is_written(tmp_path, 
     weights[second] = weights[second] * torch.nan
     del weights["conditioner.embedding.weight"]
     with pytest.raises(ValueError) as error:
-        adopt(spec, weights, tmp_path / "run")
+        import_weights(spec, weights, tmp_path / "run")
     said = str(error.value)
     assert said.startswith(
         "the weights do not fit the model: 1 missing: conditioner.embedding.weight; 1 unknown: more; "
@@ -80,7 +80,7 @@ def test_all_that_does_not_fit_is_in_one_error_and_nothing_is_written(tmp_path, 
 
 
 def test_a_run_that_is_there_is_kept(tmp_path, spec, weights):
-    adopt(spec, weights, tmp_path / "run")
-    with pytest.raises(ValueError, match="holds a run already"):
-        adopt(spec, weights, tmp_path / "run")
-    adopt(spec, {key: value * 1 for key, value in weights.items()}, tmp_path / "run", overwrite=True)
+    import_weights(spec, weights, tmp_path / "run")
+    with pytest.raises(ValueError, match="already holds a run"):
+        import_weights(spec, weights, tmp_path / "run")
+    import_weights(spec, {key: value * 1 for key, value in weights.items()}, tmp_path / "run", overwrite=True)

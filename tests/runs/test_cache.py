@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from modkit.runs.cache import cache_folder
+from modkit.runs.cache import find_cache_folder
 
 
 def test_the_variable_names_the_folder_and_nothing_is_made(monkeypatch, tmp_path):
     monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "mine"))
-    assert cache_folder() == tmp_path / "mine"
-    assert not cache_folder().exists()
+    assert find_cache_folder() == tmp_path / "mine"
+    assert not find_cache_folder().exists()
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,4 @@ def test_otherwise_it_is_in_the_platforms_own(monkeypatch, platform, variables, 
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(Path, "home", lambda: Path("/home/me"))
-    assert cache_folder() == want
+    assert find_cache_folder() == want

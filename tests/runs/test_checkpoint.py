@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import modkit
-from modkit.runs.checkpoint import Checkpoint, CheckpointError, latest, load, names, prune, recover, save
+from modkit.runs.checkpoint import Checkpoint, CheckpointError, find_latest, list_names, load, prune, recover, save
 from modkit.runs.files import replace_file
 
 KILLED = """
 import json, os, shutil, signal, sys
 from pathlib import Path
 import torch
-from modkit.runs.checkpoint import Checkpoint, latest, load, names, prune, recover, save
+from modkit.runs.checkpoint import Checkpoint, find_latest, list_names, load, prune, recover, save
 
 os.fsync = lambda descriptor: None  # a kill, unlike a power cut, loses nothing that was written
 CALLS = ("open", "write", "fsync", "mkdir", "replace", "unlink", "rmdir")
@@ -76,22 +76,22 @@ def new():
     def add(root):
         save(root, "step-3", checkpoint(3))
     for root in main(add):
-        assert value(root / "step-2") == 2 and value(latest(root)) in (2, 3)
-        assert all(value(root / name) for name in names(root))
+        assert value(root / "step-2") == 2 and value(find_latest(root)) in (2, 3)
+        assert all(value(root / name) for name in list_names(root))
 
 def same():
     def replace(root):
         save(root, "step-2", checkpoint(20))
     for root in main(replace):
-        assert names(root) == ["step-1", "step-2"]
-        assert value(latest(root)) in (2, 20) and value(root / "step-2") in (2, 20)
+        assert list_names(root) == ["step-1", "step-2"]
+        assert value(find_latest(root)) in (2, 20) and value(root / "step-2") in (2, 20)
 
 def pruned():
     def remove(root):
         prune(root, 1)
     for root in main(remove):
-        assert names(root) in (["step-1", "step-2"], ["step-2"])
-        assert all(value(root / name) for name in names(root)) and value(latest(root)) == 2
+        assert list_names(root) in (["step-1", "step-2"], ["step-2"])
+        assert all(value(root / name) for name in list_names(root)) and value(find_latest(root)) == 2
 
 def recovered():
     def mend(root):
@@ -99,7 +99,7 @@ def recovered():
         shutil.copytree(root / "step-1", root / ".step-3.tmp-1")
         recover(root)
     for root in main(mend):
-        assert names(root) == ["step-1", "step-2"] and value(latest(root)) == 2
+        assert list_names(root) == ["step-1", "step-2"] and value(find_latest(root)) == 2
 
 killed = {}
 for check in (new, same, pruned, recovered):
@@ -241,16 +241,16 @@ def test_truncated_missing_and_longer_files_are_refused_and_the_one_before_is_of
     path = save(tmp_path, "step-10", small())
     data = (path / file).read_bytes()
     (path / file).write_bytes(data + b" " if keep is None else data[:keep])
-    with pytest.raises(CheckpointError, match=rf"step-10: {file} .*; the last whole one before it is .*step-9$"):
+    with pytest.raises(CheckpointError, match=rf"step-10: {file} .*; the last intact one before it is .*step-9$"):
         load(path)
-    assert latest(tmp_path) == tmp_path / "step-9"
+    assert find_latest(tmp_path) == tmp_path / "step-9"
     (path / file).unlink()
     with pytest.raises(CheckpointError, match=rf"{file} cannot be opened: No such file"):
         load(path)
     (tmp_path / "step-9" / "state.json").unlink()
-    with pytest.raises(CheckpointError, match="no whole one stands before it"):
+    with pytest.raises(CheckpointError, match="there is no intact one before it"):
         load(path)
-    assert latest(tmp_path) is None
+    assert find_latest(tmp_path) is None
 
 
 def test_forged_tensors_are_refused(tmp_path):
@@ -321,10 +321,10 @@ def test_forged_manifests_are_refused(tmp_path):
         with pytest.raises(CheckpointError, match=r"manifest\.json"):
             load(path)
     sign(path, good | {"format": 2})
-    with pytest.raises(CheckpointError, match="format 2, this modkit reads 1"):
+    with pytest.raises(CheckpointError, match="format 2, but this version of modkit reads format 1"):
         load(path)
     sign(path, good | {"tensors": {"model": {"w": "v"}}})
-    with pytest.raises(CheckpointError, match="differ in keys"):
+    with pytest.raises(CheckpointError, match="differ in the keys"):
         load(path)
     sign(path, good)
     assert load(path).state == {"step": 7}
@@ -334,13 +334,13 @@ def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused(tmp_path):
     path = save(tmp_path, "a", small())
     (path / "state.json").unlink()
     os.mkfifo(path / "state.json")
-    with pytest.raises(CheckpointError, match="state.json is no plain file"):
+    with pytest.raises(CheckpointError, match="state.json is not a regular file"):
         load(path)
     (path / "state.json").unlink()
     (path / "state.json").mkdir()
-    with pytest.raises(CheckpointError, match="state.json is no plain file"):
+    with pytest.raises(CheckpointError, match="state.json is not a regular file"):
         load(path)
-    with pytest.raises(CheckpointError, match="there is no such folder"):
+    with pytest.raises(CheckpointError, match="the folder does not exist"):
         load(tmp_path / "b")
 
 
@@ -385,13 +385,13 @@ def test_an_error_while_writing_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_names_are_in_order_of_their_numbers(tmp_path):
-    assert names(tmp_path / "absent") == [] and latest(tmp_path / "absent") is None
+    assert list_names(tmp_path / "absent") == [] and find_latest(tmp_path / "absent") is None
     for name in ("step-10", "step-9", "best", "step-100"):
         save(tmp_path, name, small())
     (tmp_path / "step-200").mkdir()
     (tmp_path / ".step-300.tmp-1").mkdir()
-    assert names(tmp_path) == ["best", "step-9", "step-10", "step-100"]
-    assert latest(tmp_path) == tmp_path / "step-100"
+    assert list_names(tmp_path) == ["best", "step-9", "step-10", "step-100"]
+    assert find_latest(tmp_path) == tmp_path / "step-100"
 
 
 def test_prune_keeps_the_last_and_the_spared(tmp_path):
@@ -399,7 +399,7 @@ def test_prune_keeps_the_last_and_the_spared(tmp_path):
         save(tmp_path, f"step-{step}", small())
     save(tmp_path, "best", small())
     prune(tmp_path, 2, {"best", "step-9"})
-    assert names(tmp_path) == ["best", "step-9", "step-11", "step-12"]
+    assert list_names(tmp_path) == ["best", "step-9", "step-11", "step-12"]
     prune(tmp_path, 7)
     prune(tmp_path, 1)
     assert os.listdir(tmp_path) == ["step-12"]
@@ -411,7 +411,7 @@ def test_one_put_aside_is_found_until_it_is_recovered(tmp_path):
     path = save(tmp_path, "step-1", small())
     os.rename(path, tmp_path / ".step-1.old")
     (tmp_path / ".step-2.tmp-77").mkdir()
-    assert names(tmp_path) == ["step-1"] and latest(tmp_path) == path and load(path).state == {"step": 7}
+    assert list_names(tmp_path) == ["step-1"] and find_latest(tmp_path) == path and load(path).state == {"step": 7}
     recover(tmp_path)
     assert os.listdir(tmp_path) == ["step-1"]
 

@@ -15,22 +15,22 @@ import torch
 
 import modkit.types
 from modkit.part import Part
-from modkit.runs.lock import compare, drift, lock
+from modkit.runs.lock import compare, find_drift, make_lock
 from tests.plugin_factory import make_plugin
 
 Entry = namedtuple("Entry", "part distribution version")
 TYPE = Entry(Part("bottleneck", "acme/fsq", "modkit.types:TensorType", ""), "acme-parts-of-nobody", "1.2")
 KEYS = {"b": (3,), "a": (2, 3)}
-partial = functools.partial(functools.partial(modkit.types.levels))
+partial = functools.partial(functools.partial(modkit.types.split_levels))
 
 
-@functools.wraps(modkit.types.levels)
+@functools.wraps(modkit.types.split_levels)
 def wrapped(event):
-    return modkit.types.levels(event)
+    return modkit.types.split_levels(event)
 
 
 def made(*entries, seed=0, spec_text="model: 1\n", keys=KEYS, places=None):
-    return lock(entries or (TYPE,), spec_text=spec_text, seed=seed, keys=keys, places=places or {})
+    return make_lock(entries or (TYPE,), spec_text=spec_text, seed=seed, keys=keys, places=places or {})
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_the_versions_are_those_of_what_the_parts_distributions_require(tmp_path
     found = made(TYPE._replace(distribution="modkit-requiring"))["packages"]
     assert found == {"einops": metadata.version("einops"), "pluggy": metadata.version("pluggy")}
     assert compare(made() | {"packages": {"einops": "0", "x": "1"}}, made() | {"packages": found}) == [
-        f"einops was 0, is {found['einops']}"
+        f"einops was 0, now {found['einops']}"
     ]
 
 
@@ -77,7 +77,7 @@ def test_the_lock_does_not_depend_on_orders_or_repetitions():
 
 
 def test_the_source_is_where_the_target_is_defined_not_where_it_is_imported():
-    for target in ("modkit.types:levels", "modkit.types:TensorType.__str__", "modkit:TensorType"):
+    for target in ("modkit.types:split_levels", "modkit.types:TensorType.__str__", "modkit:TensorType"):
         source = made(Entry(Part("encoder", "n", target, ""), "d", "1"))["parts"][0]["sha256"]
         assert source == hashlib.sha256(Path(modkit.types.__file__).read_bytes()).hexdigest()
     with pytest.raises(ValueError, match="has no 'Absent'"):
@@ -102,10 +102,10 @@ def test_differences_are_told():
     newer = made(TYPE._replace(version="1.3"), seed=1, spec_text="model: 2\n", keys={"a": (2, 3)}) | {"torch": "9.0"}
     newer["parts"][0]["sha256"] = "0" * 64
     assert compare(made(), newer) == [
-        "acme-parts-of-nobody was 1.2, is 1.3",
+        "acme-parts-of-nobody was 1.2, now 1.3",
         "bottleneck acme/fsq: its source file has changed",
-        f"torch was {torch.__version__}, is 9.0",
-        "seed was 0, is 1",
+        f"torch was {torch.__version__}, now 9.0",
+        "seed was 0, now 1",
         "the resolved spec has changed",
         "the model's state-dict keys or shapes have changed",
     ]
@@ -116,10 +116,12 @@ def test_a_missing_part_comes_with_its_remedy():
     spiteful = Entry(Part("sampler", "x", "modkit.part:Part", ""), "a; rm -rf b", "1")
     nothing = made() | {"parts": []}
     assert compare(made(TYPE, numpy, spiteful), nothing) == [
-        "bottleneck acme/fsq is missing: it came with acme-parts-of-nobody 1.2, it is not installed: "
+        "bottleneck acme/fsq is missing: it came with acme-parts-of-nobody 1.2, it is not installed; install it with: "
         "pip install acme-parts-of-nobody==1.2",
-        f"encoder np is missing: it came with numpy 0.1, {np.__version__} is installed: pip install numpy==0.1",
-        "sampler x is missing: it came with a; rm -rf b 1, it is not installed: pip install 'a; rm -rf b==1'",
+        f"encoder np is missing: it came with numpy 0.1, {np.__version__} is installed; "
+        "install it with: pip install numpy==0.1",
+        "sampler x is missing: it came with a; rm -rf b 1, it is not installed; "
+        "install it with: pip install 'a; rm -rf b==1'",
     ]
     assert compare(nothing, made()) == ["bottleneck acme/fsq of acme-parts-of-nobody is new"]
 
@@ -128,7 +130,7 @@ def test_a_lock_of_format_1_is_compared_in_what_it_has():
     new, old = made(), made(seed=1)
     old = {key: old[key] for key in old.keys() - {"packages", "commit", "state"}} | {"format": 1}
     old["parts"] = [{key: row[key] for key in row.keys() - {"at"}} for row in old["parts"]]
-    assert compare(old, new | {"commit": {"commit": "a", "dirty": False}}) == ["seed was 1, is 0"]
+    assert compare(old, new | {"commit": {"commit": "a", "dirty": False}}) == ["seed was 1, now 0"]
 
 
 def test_what_drifts_is_known_by_its_former_name_too():
@@ -136,10 +138,10 @@ def test_what_drifts_is_known_by_its_former_name_too():
         TYPE._replace(part=replace(TYPE.part, name="acme/old")), TYPE._replace(part=replace(TYPE.part, name="gone"))
     )
     now = TYPE._replace(part=replace(TYPE.part, aliases=("acme/old",)))
-    assert drift(was, [now]) == drift(was, []) == []
+    assert find_drift(was, [now]) == find_drift(was, []) == []
     was["parts"][0]["sha256"] = None
-    other = "acme-parts-of-nobody 1.2 was, is others 2"
-    assert drift(was, [now._replace(distribution="others", version="2")]) == [
+    other = "acme-parts-of-nobody 1.2 was replaced by others 2"
+    assert find_drift(was, [now._replace(distribution="others", version="2")]) == [
         other, "bottleneck acme/old: its source file has changed",
     ]  # fmt: skip
 
@@ -149,9 +151,9 @@ def test_what_is_no_lock_is_refused():
         with pytest.raises(ValueError, match="expected a lock of format 1 or 2"):
             compare(damaged, made())
     for row in (7, {}, made()["parts"][0] | {"version": 1.2}):
-        with pytest.raises(ValueError, match="parts to have kind, name, distribution, version and sha256"):
+        with pytest.raises(ValueError, match="parts of a lock to have kind, name, distribution, version and sha256"):
             compare(made(), made() | {"parts": [row]})
-    with pytest.raises(ValueError, match="parts to have `at`, a list of paths, got 'model'"):
+    with pytest.raises(ValueError, match="parts of a lock to have a list of paths `at`, got 'model'"):
         compare(made(), made() | {"parts": [made()["parts"][0] | {"at": "model"}]})
 
 
@@ -185,7 +187,7 @@ def test_the_commit_is_that_of_the_working_directory(checkout, monkeypatch):
     (checkout / "inner" / "file").write_text("22")
     two = made()
     assert two["commit"] == {"commit": head, "dirty": True}
-    assert compare(one, two) == [f"commit was {head}, is {head} and changes"]
+    assert compare(one, two) == [f"commit was {head}, now {head} and changes"]
     monkeypatch.setenv("PATH", "")
     assert made()["commit"] is None
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from modkit.runs.pictures import image_grid, picture, png, scatter
+from modkit.runs.pictures import draw_picture, draw_scatter, encode_png, make_image_grid
 from modkit.types import TensorType
 
 
 def test_grey_levels_are_exact_and_outside_values_are_clipped():
     values = torch.tensor([-5.0, -1.0, -0.5, 0.0, 0.25, 1.0, 7.0, float("nan"), float("inf"), -float("inf")])
-    grid = image_grid(values.view(1, 1, 1, 10), (-1.0, 1.0), padding=0)
+    grid = make_image_grid(values.view(1, 1, 1, 10), (-1.0, 1.0), padding=0)
     assert grid.dtype == torch.uint8 and grid.shape[0] == 1 and grid.shape[2] == 260
     want = [0, 0, 64, 128, 159, 255, 255, 0, 255, 0]  # round(255 (v + 1) / 2), halves to even
     assert grid[0, 0, ::26].tolist() == want and grid[0, 0, 25::26].tolist() == want
@@ -19,7 +19,7 @@ def test_grey_levels_are_exact_and_outside_values_are_clipped():
 
 def test_images_lie_row_by_row_with_padding():
     x = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 1, 100, 200) / 4
-    grid = image_grid(x, (0.0, 1.0), columns=3, padding=2)
+    grid = make_image_grid(x, (0.0, 1.0), columns=3, padding=2)
     assert grid.shape == (1, 2 * 102 + 2, 3 * 202 + 2)
     want = torch.zeros(206, 608, dtype=torch.uint8)
     for index, level in enumerate((0, 64, 128, 191, 255)):
@@ -31,7 +31,7 @@ def test_images_lie_row_by_row_with_padding():
 @pytest.mark.parametrize(("num", "size", "factor"), [(64, 16, 2), (1, 16, 16), (1, 254, 1), (1, 253, 2), (100, 32, 1)])
 def test_small_images_are_enlarged_by_the_least_whole_factor(num, size, factor):
     x = torch.rand(num, 3, size, size)
-    grid = image_grid(x, (0.0, 1.0))
+    grid = make_image_grid(x, (0.0, 1.0))
     columns = round(num**0.5)
     assert grid.shape == (3, *[columns * (size * factor + 1) + 1] * 2) and grid.shape[2] >= 256
     last = grid[:, -1 - size * factor : -1, -1 - size * factor : -1]
@@ -43,26 +43,26 @@ def test_small_images_are_enlarged_by_the_least_whole_factor(num, size, factor):
 
 def test_channels_other_than_one_or_three_are_drawn_as_their_mean():
     x = torch.rand(4, 4, 300, 300)
-    assert torch.equal(image_grid(x, (0.0, 1.0)), image_grid(x.double().mean(1, keepdim=True), (0.0, 1.0)))
-    assert image_grid(torch.full((1, 2, 1, 1), float("inf")), None).shape[0] == 1
+    assert torch.equal(make_image_grid(x, (0.0, 1.0)), make_image_grid(x.double().mean(1, keepdim=True), (0.0, 1.0)))
+    assert make_image_grid(torch.full((1, 2, 1, 1), float("inf")), None).shape[0] == 1
 
 
 def test_without_a_range_the_percentiles_of_the_batch_count():
     x = torch.linspace(0, 1000, 300 * 300).view(1, 1, 300, 300)
-    grid = image_grid(x, None, padding=0)[0].flatten().double()
+    grid = make_image_grid(x, None, padding=0)[0].flatten().double()
     want = ((x.flatten().double() - 1) / 998).clamp(0, 1) * 255
     assert (grid - want).abs().max() <= 0.51
-    assert image_grid(torch.full((1, 1, 300, 300), 3.0), None, padding=0).unique().tolist() == [128]
+    assert make_image_grid(torch.full((1, 1, 300, 300), 3.0), None, padding=0).unique().tolist() == [128]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.uint8, torch.int64])
 def test_dtypes_agree(dtype):
     x = torch.randint(0, 3, (4, 1, 8, 8))
-    assert torch.equal(image_grid(x.to(dtype), (0.0, 2.0)), image_grid(x.float(), (0.0, 2.0)))
+    assert torch.equal(make_image_grid(x.to(dtype), (0.0, 2.0)), make_image_grid(x.float(), (0.0, 2.0)))
 
 
 def test_a_point_is_a_spot_at_its_place():
-    image = scatter(torch.tensor([[0.25, 0.75]]), (0.0, 1.0), size=8)
+    image = draw_scatter(torch.tensor([[0.25, 0.75]]), (0.0, 1.0), size=8)
     assert image.shape == (1, 8, 8) and image.dtype == torch.uint8
     want = torch.full((8, 8), 255)
     want[1, 2] = 0
@@ -81,36 +81,36 @@ def test_scatter_is_the_spread_histogram_of_the_points_within_the_limits():
         padded[1 + i : 17 + i, 1 + j : 17 + j] / 2 ** (abs(i) + abs(j)) for i in (-1, 0, 1) for j in (-1, 0, 1)
     )
     want = np.rint(255 * (1 - np.log1p(density) / np.log1p(density.max())))
-    assert scatter(points, (-2.0, 2.0), size=16)[0].tolist() == want.astype(int).tolist()
+    assert draw_scatter(points, (-2.0, 2.0), size=16)[0].tolist() == want.astype(int).tolist()
 
 
 def test_scatter_draws_the_ends_of_its_limits_and_nothing_beyond():
-    edge = scatter(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), (0.0, 1.0), size=32)[0]
+    edge = draw_scatter(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), (0.0, 1.0), size=32)[0]
     assert edge[31, 0] == 0 and edge[0, 31] == 0
     outside = torch.tensor([[1.1, 0.5], [0.5, float("nan")], [float("inf"), 0.5]])
-    assert scatter(outside, (0.0, 1.0), size=32).unique().tolist() == [255]
-    assert (scatter(torch.ones(3, 2))[0, 254:258, 254:258] == 0).sum() == 1
+    assert draw_scatter(outside, (0.0, 1.0), size=32).unique().tolist() == [255]
+    assert (draw_scatter(torch.ones(3, 2))[0, 254:258, 254:258] == 0).sum() == 1
 
 
 def test_pictures_follow_the_type():
     pairs, images = torch.randn(50, 2), torch.rand(4, 3, 9, 9) * 2 - 1
-    assert torch.equal(picture(pairs, TensorType((2,))), scatter(pairs))
-    assert torch.equal(picture(pairs, TensorType((2,), (-1, 1))), scatter(pairs, (-1.0, 1.0)))
-    assert torch.equal(picture(images, TensorType((3, 9, 9), (-1, 1))), image_grid(images, (-1.0, 1.0)))
+    assert torch.equal(draw_picture(pairs, TensorType((2,))), draw_scatter(pairs))
+    assert torch.equal(draw_picture(pairs, TensorType((2,), (-1, 1))), draw_scatter(pairs, (-1.0, 1.0)))
+    assert torch.equal(draw_picture(images, TensorType((3, 9, 9), (-1, 1))), make_image_grid(images, (-1.0, 1.0)))
     volumes = torch.rand(4, 1, 5, 9, 9)
-    assert torch.equal(picture(volumes, TensorType((1, 5, 9, 9))), image_grid(volumes[:, :, 2], None))
+    assert torch.equal(draw_picture(volumes, TensorType((1, 5, 9, 9))), make_image_grid(volumes[:, :, 2], None))
     codes = torch.randint(0, 7, (4, 5, 6))
-    assert torch.equal(picture(codes, TensorType((5, 6), classes=7)), image_grid(codes[:, None], (0.0, 6.0)))
+    assert torch.equal(draw_picture(codes, TensorType((5, 6), classes=7)), make_image_grid(codes[:, None], (0.0, 6.0)))
     vectors = torch.randn(6, 10)
-    assert torch.equal(picture(vectors, TensorType((10,))), image_grid(vectors[None, None], None))
+    assert torch.equal(draw_picture(vectors, TensorType((10,))), make_image_grid(vectors[None, None], None))
     labels = torch.tensor([0, 1, 2, 1])
-    assert picture(labels, TensorType((), classes=3))[0, 1:-1:254, 1].tolist() == [0, 128, 255, 128]
+    assert draw_picture(labels, TensorType((), classes=3))[0, 1:-1:254, 1].tolist() == [0, 128, 255, 128]
 
 
 def test_curves_join_their_values():
     time = torch.linspace(0, 1, 128)
     x = torch.stack([2 * time - 1, torch.ones(128)])[None]
-    panel = picture(x, TensorType((2, 128), (-1.0, 1.0)))[0, 1:-1:2, 1:-1:2]
+    panel = draw_picture(x, TensorType((2, 128), (-1.0, 1.0)))[0, 1:-1:2, 1:-1:2]
     assert panel.shape == (64, 128)
     rows = np.rint((1 - time.double().numpy()) * 63).astype(int)
     want = np.full((64, 128), 255)
@@ -119,33 +119,33 @@ def test_curves_join_their_values():
         want[last : first + 1, column] = 0
     assert panel.tolist() == want.tolist()
     jump = torch.tensor([[[0.0, 1.0]]]).repeat_interleave(100, 2)
-    step = picture(jump, TensorType((1, 200), (0.0, 1.0)))[0, 1:-1, 1:-1]
+    step = draw_picture(jump, TensorType((1, 200), (0.0, 1.0)))[0, 1:-1, 1:-1]
     assert (step == 0).any(dim=0).all() and step[:, 200].sum() == 0
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_png_keeps_every_pixel(channels):
     image = torch.randint(0, 256, (channels, 13, 7), dtype=torch.uint8)
-    data = png(image)
+    data = encode_png(image)
     read = np.asarray(Image.open(io.BytesIO(data)))
-    assert read.dtype == np.uint8 and data == png(image)
+    assert read.dtype == np.uint8 and data == encode_png(image)
     assert torch.equal(torch.tensor(read).reshape(13, 7, channels).permute(2, 0, 1), image)
 
 
 def test_mistakes_are_refused():
     x = torch.zeros(2, 1, 4, 4)
     for call, message in (
-        (lambda: image_grid(x[0], None), r"n c h w, got shape \(1, 4, 4\)"),
-        (lambda: image_grid(x[:0], None), "n c h w"),
-        (lambda: image_grid(x, (1.0, 1.0)), "low < high"),
-        (lambda: image_grid(x, None, columns=0), "columns >= 1"),
-        (lambda: image_grid(x, None, padding=-1), "padding >= 0"),
-        (lambda: scatter(torch.zeros(3, 3)), r"n 2, got shape \(3, 3\)"),
-        (lambda: scatter(torch.zeros(3, 2), (1.0, 0.0)), "low < high"),
-        (lambda: picture(x, TensorType((1, 4, 5))), r"shape \(1, 4, 5\), got \(2, 1, 4, 4\)"),
-        (lambda: picture(torch.zeros(1, 1, 1, 1, 1, 1), TensorType((1,) * 5)), "rank 0 to 4"),
-        (lambda: png(x[0]), "got torch.float32"),
-        (lambda: png(torch.zeros(2, 4, 4, dtype=torch.uint8)), "1 or 3 channels"),
+        (lambda: make_image_grid(x[0], None), r"n c h w, got shape \(1, 4, 4\)"),
+        (lambda: make_image_grid(x[:0], None), "n c h w"),
+        (lambda: make_image_grid(x, (1.0, 1.0)), "low < high"),
+        (lambda: make_image_grid(x, None, columns=0), "columns >= 1"),
+        (lambda: make_image_grid(x, None, padding=-1), "padding >= 0"),
+        (lambda: draw_scatter(torch.zeros(3, 3)), r"n 2, got shape \(3, 3\)"),
+        (lambda: draw_scatter(torch.zeros(3, 2), (1.0, 0.0)), "low < high"),
+        (lambda: draw_picture(x, TensorType((1, 4, 5))), r"shape \(1, 4, 5\), got \(2, 1, 4, 4\)"),
+        (lambda: draw_picture(torch.zeros(1, 1, 1, 1, 1, 1), TensorType((1,) * 5)), "rank 0 to 4"),
+        (lambda: encode_png(x[0]), "got torch.float32"),
+        (lambda: encode_png(torch.zeros(2, 4, 4, dtype=torch.uint8)), "1 or 3 channels"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import modkit
-from modkit.runs.checkpoint import Checkpoint, names, save
+from modkit.runs.checkpoint import Checkpoint, list_names, save
 from modkit.runs.run import Run
 
 LOCK = {"format": 1, "parts": []}
@@ -53,7 +53,7 @@ def begun(root):
         run.log({"loss": 1.0})
         mark = run.mark()
         run.log({"loss": 2.0})
-        run.picture("a", torch.zeros(1, 2, 2, dtype=torch.uint8))
+        run.write_picture("a", torch.zeros(1, 2, 2, dtype=torch.uint8))
         run.finish()
     return mark
 
@@ -64,7 +64,7 @@ def cut(root):
     Run.open(root / "run").cut(14)
 
 def drawn(root):
-    Run.open(root / "run").picture("a", torch.ones(1, 2, 2, dtype=torch.uint8))
+    Run.open(root / "run").write_picture("a", torch.ones(1, 2, 2, dtype=torch.uint8))
 
 def check(action, root, killed):
     if action is made:
@@ -79,14 +79,14 @@ def check(action, root, killed):
             assert killed
         replaced(root)
         run = Run.open(root / "run")
-        assert run.spec_text == "new" and run.metrics() == [] and os.listdir(run.path) != []
+        assert run.spec_text == "new" and run.read_metrics() == [] and os.listdir(run.path) != []
         assert sorted(os.listdir(run.path)) == ["modkit.lock", "spec.yaml"], os.listdir(run.path)
     elif action is cut:
         run = Run.open(root / "run")
-        assert run.metrics() in ([{"loss": 1.0}], [{"loss": 1.0}, {"loss": 2.0}])
+        assert run.read_metrics() in ([{"loss": 1.0}], [{"loss": 1.0}, {"loss": 2.0}])
         assert not killed or run.status in ("started", "finished")
         run.cut(14)
-        assert run.metrics() == [{"loss": 1.0}] and run.status == "started"
+        assert run.read_metrics() == [{"loss": 1.0}] and run.status == "started"
     else:
         from PIL import Image
         assert Image.open(root / "run" / "samples" / "a.png").getpixel((0, 0)) in (0, 1)
@@ -136,14 +136,14 @@ def test_a_run_is_found_again(tmp_path):
     again = Run.open(str(tmp_path / "a" / "b"))
     assert again.spec_text == run.spec_text == "name: ü\nmodel: 1\n"
     assert again.lock == run.lock == LOCK | {"seed": 0}
-    assert again.status == "started" and not again.finished and again.metrics() == []
+    assert again.status == "started" and not again.finished and again.read_metrics() == []
     assert again.checkpoints == tmp_path / "a" / "b" / "checkpoints" and again.samples == run.path / "samples"
     run.finish()
     assert again.status == "finished" and again.finished
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"got .*absent, which has no modkit\.lock"):
+    with pytest.raises(ValueError, match=r"got .*absent without modkit\.lock"):
         Run.open(tmp_path / "absent")
     path = Run.create(tmp_path / "run", Spec(), LOCK).path
     for data, message in ((b"{", "damaged"), (b"[]", "expects a JSON object .* got list"), (b"[" * 100_000, "damaged")):
@@ -151,7 +151,7 @@ def test_what_is_no_run_is_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             Run.open(path)
     (path / "spec.yaml").unlink()
-    with pytest.raises(ValueError, match=r"which has no spec\.yaml"):
+    with pytest.raises(ValueError, match=r"without spec\.yaml"):
         Run.open(path)
 
 
@@ -159,14 +159,16 @@ def test_a_run_is_not_made_over_anything_unasked(tmp_path):
     path = tmp_path / "run"
     with Run.create(path, Spec(), LOCK) as run:
         run.log({"loss": 1.0})
-        run.time({"seconds": 1.0})
-        run.picture("a", torch.zeros(1, 2, 2, dtype=torch.uint8))
+        run.log_time({"seconds": 1.0})
+        run.write_picture("a", torch.zeros(1, 2, 2, dtype=torch.uint8))
         save(run.checkpoints, "step-1", Checkpoint())
         run.finish()
     (path / "notes.txt").write_text("the reader's own")
-    with pytest.raises(ValueError, match="holds a run already: go on with it by --resume, or --overwrite it"):
+    with pytest.raises(
+        ValueError, match="already holds a run; use --resume to continue it or --overwrite to replace it"
+    ):
         Run.create(path, Spec(), LOCK)
-    assert len(Run.open(path).metrics()) == 1
+    assert len(Run.open(path).read_metrics()) == 1
     Run.create(path, Spec(), LOCK, overwrite=True)
     assert sorted(os.listdir(path)) == ["modkit.lock", "notes.txt", "spec.yaml"]
     (path / "modkit.lock").unlink()
@@ -184,13 +186,13 @@ def test_floats_come_back_exactly_and_what_is_no_number_is_refused(tmp_path):
     with Run.create(tmp_path / "run", Spec(), LOCK) as run:
         for row in rows:
             run.log(row)
-            assert run.metrics()[-1] == row
+            assert run.read_metrics()[-1] == row
         for value in (float("nan"), float("inf"), torch.ones(1)):
-            with pytest.raises(ValueError, match="rows of finite numbers"):
+            with pytest.raises(ValueError, match="rows of plain values and finite numbers"):
                 run.log({"loss": value})
-            with pytest.raises(ValueError, match="rows of finite numbers"):
-                run.time({"seconds": value})
-    assert Run.open(tmp_path / "run").metrics() == rows and not (tmp_path / "run" / "timing.jsonl").exists()
+            with pytest.raises(ValueError, match="rows of plain values and finite numbers"):
+                run.log_time({"seconds": value})
+    assert Run.open(tmp_path / "run").read_metrics() == rows and not (tmp_path / "run" / "timing.jsonl").exists()
 
 
 def test_cut_takes_the_metrics_back_and_keeps_the_timing(tmp_path):
@@ -198,7 +200,7 @@ def test_cut_takes_the_metrics_back_and_keeps_the_timing(tmp_path):
     marks = [run.mark()]
     for step in range(4):
         run.log({"step": step})
-        run.time({"step": step})
+        run.log_time({"step": step})
         marks.append(run.mark())
     assert marks == [0, 12, 24, 36, 48]
     save(run.checkpoints, "step-1", Checkpoint())
@@ -207,54 +209,54 @@ def test_cut_takes_the_metrics_back_and_keeps_the_timing(tmp_path):
     for name in ("metrics.jsonl", "timing.jsonl"):
         with (run.path / name).open("ab") as file:
             file.write(b'{"step": 4')
-    assert len(run.metrics()) == 4
+    assert len(run.read_metrics()) == 4
     run.cut(marks[2])
-    assert run.metrics() == [{"step": 0}, {"step": 1}] and run.status == "started"
+    assert run.read_metrics() == [{"step": 0}, {"step": 1}] and run.status == "started"
     assert (run.path / "timing.jsonl").read_bytes().count(b"\n") == 4
-    assert os.listdir(run.checkpoints) == ["step-1"] and names(run.checkpoints) == ["step-1"]
+    assert os.listdir(run.checkpoints) == ["step-1"] and list_names(run.checkpoints) == ["step-1"]
     run.log({"step": 2})
-    run.time({"step": 4})
-    assert run.metrics() == [{"step": 0}, {"step": 1}, {"step": 2}] and run.mark() == marks[3]
+    run.log_time({"step": 4})
+    assert run.read_metrics() == [{"step": 0}, {"step": 1}, {"step": 2}] and run.mark() == marks[3]
     assert json.loads((run.path / "timing.jsonl").read_bytes().split(b"\n")[4]) == {"step": 4}
     run.cut(13)
-    assert run.metrics() == [{"step": 0}]
+    assert run.read_metrics() == [{"step": 0}]
     for mark in (13, -1):
         with pytest.raises(ValueError, match=rf"a mark in \[0, 12\], .* got {mark}"):
             run.cut(mark)
     run.cut()
-    assert run.metrics() == []
+    assert run.read_metrics() == []
     run.close()
 
 
 def test_a_damaged_line_is_named_and_a_torn_last_one_left_out(tmp_path):
     run = Run.create(tmp_path / "run", Spec(), LOCK)
     (run.path / "metrics.jsonl").write_bytes(b'{"a": 1}\n{"a"')
-    assert run.metrics() == [{"a": 1}]
+    assert run.read_metrics() == [{"a": 1}]
     for line, message in (
-        (b'{"a"', "no row"),
+        (b'{"a"', "not a row"),
         (b"[1]", "got list"),
-        (b'{"a": NaN}', "NaN is no JSON"),
-        (b"\xff", "no row"),
+        (b'{"a": NaN}', "NaN is not valid JSON"),
+        (b"\xff", "not a row"),
     ):
         (run.path / "metrics.jsonl").write_bytes(b'{"a": 1}\n' + line + b"\n")
         with pytest.raises(ValueError, match=rf"metrics\.jsonl:2 .*{message}"):
-            run.metrics()
+            run.read_metrics()
 
 
 def test_pictures_are_written_pixel_for_pixel(tmp_path):
     run = Run.create(tmp_path / "run", Spec(), LOCK)
     grid = torch.arange(24, dtype=torch.uint8).view(3, 2, 4)
-    path = run.picture("step-00000010", grid)
+    path = run.write_picture("step-00000010", grid)
     assert path == tmp_path / "run" / "samples" / "step-00000010.png"
     assert torch.equal(torch.tensor(np.asarray(Image.open(path))).permute(2, 0, 1), grid)
-    run.picture("step-00000010", grid[:1])
+    run.write_picture("step-00000010", grid[:1])
     assert torch.equal(torch.tensor(np.asarray(Image.open(path))), grid[0])
     assert os.listdir(run.samples) == ["step-00000010.png"]
     for name in ("../a", "", ".a", "a/b"):
         with pytest.raises(ValueError, match="a name of letters"):
-            run.picture(name, grid)
+            run.write_picture(name, grid)
     with pytest.raises(ValueError, match=r"uint8 picture c h w"):
-        run.picture("a", grid.float())
+        run.write_picture("a", grid.float())
 
 
 def test_files_are_closed_at_the_end(tmp_path):
@@ -265,4 +267,4 @@ def test_files_are_closed_at_the_end(tmp_path):
     assert file.closed and not run._files
     run.log({"a": 2})
     run.close()
-    assert run.metrics() == [{"a": 1}, {"a": 2}]
+    assert run.read_metrics() == [{"a": 1}, {"a": 2}]

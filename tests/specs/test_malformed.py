@@ -21,8 +21,8 @@ from click.testing import CliRunner
 import modkit
 from modkit import SpecError
 from modkit.cli.app import app
-from modkit.parts.registry import registry
-from modkit.parts.signature import parameters, read
+from modkit.parts.registry import get_registry
+from modkit.parts.signature import read_parameters, read_signature
 from modkit.specs.load import load_spec
 from modkit.specs.settings import Checkpoints, Every, PlayerSettings, Samples, Settings, Stage, Term
 from modkit.specs.yaml import parse
@@ -101,10 +101,10 @@ def trees():
 def declared():
     """Every key that a part or a record declares anywhere."""
     keys = set(KEYS)
-    for entry in registry().parts():
-        keys |= set(parameters(entry.part))
+    for entry in get_registry().list_parts():
+        keys |= set(read_parameters(entry.part))
     for record in RECORDS:
-        keys |= set(read(record, (), record.__name__))
+        keys |= set(read_signature(record, (), record.__name__))
     return keys
 
 

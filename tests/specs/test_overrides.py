@@ -1,7 +1,7 @@
 import pytest
 
 from modkit.errors import Position, SpecError
-from modkit.specs.overrides import apply, locate, short
+from modkit.specs.overrides import apply, expand, locate
 from modkit.specs.spec import Spec, use
 from tests.refusals import refusals
 
@@ -54,10 +54,10 @@ def test_values_are_yaml(spec):
 
 def test_positions_point_into_the_override(spec):
     changed, _ = apply(spec, ["train.seed=1", "model.prior.sampler={use: heun, steps: 5}"])
-    assert changed.position("train.seed") == Position("<override 1>", 1, 12)
-    assert changed.position("train.seed", key=True) == Position("<override 1>", 1, 1)
-    assert changed.position("model.prior.sampler.steps") == Position("<override 2>", 1, 40)
-    assert changed.position("model.prior.schedule") == Position("f", 9, 15)
+    assert changed.find_position("train.seed") == Position("<override 1>", 1, 12)
+    assert changed.find_position("train.seed", key=True) == Position("<override 1>", 1, 1)
+    assert changed.find_position("model.prior.sampler.steps") == Position("<override 2>", 1, 40)
+    assert changed.find_position("model.prior.schedule") == Position("f", 9, 15)
 
 
 @pytest.mark.smoke
@@ -72,8 +72,8 @@ def test_a_swap_comes_before_values_and_keeps_what_both_declare(spec, order):
 def test_a_swap_keeps_positions_of_what_it_keeps(spec):
     changed, _ = apply(spec, ["model.prior.sampler=heun"])
     assert changed.at("model.prior.sampler") == use("heun", steps=50)
-    assert changed.position("model.prior.sampler.steps") == Position("f", 10, 33)
-    assert changed.position("model.prior.sampler.use") == Position("<override 1>", 1, 21)
+    assert changed.find_position("model.prior.sampler.steps") == Position("f", 10, 33)
+    assert changed.find_position("model.prior.sampler.use") == Position("<override 1>", 1, 21)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_data_and_optimizers_are_slots_and_other_settings_are_not(spec):
         ("a..b=3", r"<override 1>:1:1: got 'a\.\.b', expected a path such as"),
         ("model.x=[1", r"<override 1>:1:11: invalid YAML"),
         ("model.x=!!python/name:os.system", r"<override 1>:1:9: invalid YAML: got a tag"),
-        ("modle.x=1", r"<override 1>:1:9: modle: got a path that is not there, .*did you mean model\?"),
+        ("modle.x=1", r"<override 1>:1:9: modle: got a path that does not exist, .*did you mean 'model'\?"),
         ("model.prior.sampler=dimm", r"<override 1>:1:21: model\.prior\.sampler: no sampler is called 'dimm'.*'ddim'"),
         (
             "model.prior.sampler={use: [1]}",
@@ -190,7 +190,7 @@ def test_all_malformed_overrides_are_told_at_once(spec):
 
 def test_a_reference_is_replaced_but_not_entered():
     spec = Spec(model=use("latent", prior={"autoencoder": {"ref": "model.autoencoder"}}))
-    with pytest.raises(SpecError, match="got a reference to model.autoencoder, expected 'encoder' to be set there"):
+    with pytest.raises(SpecError, match="got a reference to model.autoencoder; set 'encoder' at that path instead"):
         apply(spec, ["model.prior.autoencoder.encoder=conv"])
     spec = Spec(model=use("latent", prior=use("latent", autoencoder={"ref": "model.autoencoder"})))
     changed, notices = apply(spec, ["model.prior.autoencoder=autoencoder"])
@@ -210,16 +210,16 @@ def test_locate_finds_slots_of_default_parts_too(spec):
 
 def test_short_names_one_slot(spec):
     names = {"sampler", "guidance"}
-    assert short(spec, names, "sampler=ddim") == "model.prior.sampler=ddim"
-    assert short(spec, names, "guidance.scale=3") == "model.prior.guidance.scale=3"
-    assert short(spec, names, "model.prior.sampler=x") == "model.prior.sampler=x"
+    assert expand(spec, names, "sampler=ddim") == "model.prior.sampler=ddim"
+    assert expand(spec, names, "guidance.scale=3") == "model.prior.guidance.scale=3"
+    assert expand(spec, names, "model.prior.sampler=x") == "model.prior.sampler=x"
 
 
 test_wrong_short_names_are_refused = refusals(
-    ("latent", "smapler=x", r"smapler: got smapler, expected one of guidance, sampler .*did you mean sampler\?"),
-    ("gan", "sampler=x", "sampler: got a slot that the model has not, expected one that it has: none"),
+    ("latent", "smapler=x", r"smapler: got smapler, expected one of guidance, sampler .*did you mean 'sampler'\?"),
+    ("gan", "sampler=x", "sampler: the model has no such slot, expected one of: none"),
     ("gan", "sampler", "<override>:1:1: got 'sampler', expected path=value"),
-    of=lambda model, override: short(Spec(model=use(model)), {"sampler", "guidance"}, override),
+    of=lambda model, override: expand(Spec(model=use(model)), {"sampler", "guidance"}, override),
     error=SpecError,
 )
 
@@ -229,4 +229,4 @@ def test_a_short_name_of_several_slots_lists_their_paths():
     with pytest.raises(
         SpecError, match=r"2 slots have, expected one of model\.autoencoder\.encoder, model\.prior\.auto"
     ):
-        short(spec, {"encoder"}, "encoder=conv")
+        expand(spec, {"encoder"}, "encoder=conv")

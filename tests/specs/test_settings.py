@@ -5,7 +5,7 @@ import pytest
 from modkit import Spec, SpecError, check
 from modkit.building.plan import plan
 from modkit.kinds import Default
-from modkit.parts.signature import MISSING, read
+from modkit.parts.signature import MISSING, read_signature
 from modkit.specs.settings import Checkpoints, Every, PlayerSettings, Samples, Settings, Stage, Term
 
 RECORDS = (Settings, PlayerSettings, Term, Stage, Every, Samples, Checkpoints)
@@ -21,13 +21,13 @@ def refused(train):
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_every_key_is_explained_and_has_a_default(record):
-    for parameter in read(record, (), record.__name__).values():
+    for parameter in read_signature(record, (), record.__name__).values():
         assert parameter.help.endswith(".") and parameter.help[0].isupper() or "`" in parameter.help[:2], parameter.name
         assert parameter.default is not MISSING or (record, parameter.name) == (Stage, "players")
 
 
 def test_slots_and_records_are_read_as_those_of_parts():
-    declared = read(Settings, (), "train")
+    declared = read_signature(Settings, (), "train")
     assert declared["optimizer"].slot.kind == "optimizer" and declared["optimizer"].default == Default("adamw")
     assert (declared["loggers"].slot.kind, declared["loggers"].slot.container) == ("logger", "list")
     assert (declared["players"].record.type, declared["players"].record.container) == (PlayerSettings, "dict")
@@ -40,7 +40,7 @@ def test_the_defaults_of_a_spec_without_train_are_written_out():
     settings = plan(Spec.from_yaml(HEAD)).resolved.train
     assert settings["optimizer"].use == "adamw" and settings["batch_size"] == 128 and settings["stages"] == ()
     assert settings["checkpoints"] == {"every": 500, "keep": 2} and settings["samples"] == {"every": 500, "num": 64}
-    assert set(settings) == {name for name in read(Settings, (), "train") if name != "clip"}
+    assert set(settings) == {name for name in read_signature(Settings, (), "train") if name != "clip"}
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,14 @@ def test_the_defaults_of_a_spec_without_train_are_written_out():
         ("{stages: {players: ['*']}}", 17, "train.stages", "got a mapping, expected a list"),
         ("{players: [1]}", 18, "train.players", "got a list, expected a mapping"),
         ("{log: 5}", 14, "train.log", "got 5, expected a mapping"),
-        ("{setps: 3}", 9, "train.setps", r"got an unknown key 'setps', .* \(did you mean steps\?\)"),
+        ("{setps: 3}", 9, "train.setps", r"got an unknown key 'setps', .* \(did you mean 'steps'\?\)"),
         ("{optimizer: {use: adam, lr: fast}}", 36, "train.optimizer.lr", "expected float, got 'fast'"),
-        ("{optimizer: {use: adam, parameters: 3}}", 32, "train.optimizer.parameters", "is told by its neighbours"),
+        (
+            "{optimizer: {use: adam, parameters: 3}}",
+            32,
+            "train.optimizer.parameters",
+            "which the slot of .* provides",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused_at_its_place(train, column, path, message):

@@ -2,10 +2,12 @@ import copy
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from modkit.errors import Position, SpecError
 from modkit.specs.load import load_spec
@@ -68,10 +70,27 @@ def test_nodes_are_copied_and_pickled():
     assert hash(spec) == hash(copy.deepcopy(spec))
 
 
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: use("latent", prior=nn.Linear(2, 3)), r"prior: got Linear\(in_features=2.*, expected plain data"),
+        (lambda: use("latent", priors=[nn.ReLU()]), r"priors\[0\]: got ReLU\(\), expected plain data"),
+        (lambda: use("latent", prior=partial(Local, 1)), "prior: got functools.partial.*, expected plain data"),
+        (lambda: use(nn.Linear(2, 3)), "use: got Linear.*, expected a part's name, class or function"),
+        (lambda: use(partial(Local)), "use: got functools.partial.*, expected a part's name, class or function"),
+    ],
+)
+def test_use_says_where_objects_go(make, message):
+    with pytest.raises(SpecError, match=message) as caught:
+        make()
+    (problem,) = caught.value.problems
+    assert problem.hint == "to put objects into slots, call the Model's class: modkit.models.Latent(x, prior=module)"
+
+
 test_use_refuses_what_is_not_plain_data = refusals(
     ({"x": object()}, r"x: got <object .*, expected plain data"),
     ({"x": [1, {"y": {1, 2}}]}, r"x\[1\]\.y: got \{1, 2\}, expected plain data"),
-    ({"x": Local}, r"x: got <class .*Local'>, expected plain data .*use\(Local, …\) makes a node of it"),
+    ({"x": Local}, r"x: got <class .*Local'>, expected plain data .*describe it by use\(Local, …\)"),
     ({"x": float("nan")}, "x: got nan, expected a finite number"),
     ({"x": 2**63}, r"x: got a whole number of 2\^63 or more"),
     ({"x": "\ud800"}, "x: got half of a surrogate pair"),
@@ -104,14 +123,14 @@ def test_endless_data_are_refused():
 
 
 def test_a_registered_class_is_recorded_by_name_and_a_local_one_is_not_reloadable():
-    from modkit.parts.registry import registry
+    from modkit.parts.registry import get_registry
 
-    part = registry().find("sampler", "ddim")
+    part = get_registry().find("sampler", "ddim")
     assert use(part.load(), steps=5) == use("ddim", steps=5)
     node = use(Local, size=1)
     assert node.use is Local
     assert pickle.loads(pickle.dumps(node)) == node
-    with pytest.raises(SpecError, match=r"model\.encoder\.use: got the local .*:Local, not reloadable by name"):
+    with pytest.raises(SpecError, match=r"model\.encoder\.use: got the local .*:Local, which cannot be loaded by name"):
         Spec(model=use("autoencoder", encoder=node)).to_yaml()
 
 
@@ -163,11 +182,11 @@ def test_round_trip_of_random_trees(model, train, name):
 def test_bare_names_stand_for_model_and_data():
     spec = Spec.from_yaml("model: gan\ndata: digits\n")
     assert spec == Spec(model=use("gan"), data=use("digits"), name="model")
-    assert spec.position("model.use") == Position("<string>", 1, 8)
+    assert spec.find_position("model.use") == Position("<string>", 1, 8)
 
 
 test_wrong_top_levels_are_refused = refusals(
-    ("modle: gan", r"f:1:1: modle: got an unknown key, expected one of name, .* \(did you mean model\?\)"),
+    ("modle: gan", r"f:1:1: modle: got an unknown key, expected one of name, .* \(did you mean 'model'\?\)"),
     ("data: x", r"f:1:1: model: missing, expected a part"),
     ("[a]", r"f:1:1: got a list, expected a mapping with the keys name, data, model, train, evaluate, x"),
     ("", r"f:1:1: got null, expected a mapping"),
@@ -194,15 +213,15 @@ def test_values_and_positions_are_found_by_path():
     assert spec.at("model.autoencoder.encoder.channels[1]") == 64
     assert spec.at("name") == "ldm-shape-only"
     assert spec.at("x") is None
-    assert spec.position("model.autoencoder.encoder.channels[1]") == Position("f", 6, 41)
-    assert spec.position("model.prior.schedule") == Position("f", 10, 15)
-    assert spec.position("model.prior.schedule", key=True) == Position("f", 10, 5)
-    assert spec.position("model.prior.schedule.num") == Position("f", 10, 15)
-    assert spec.position("model.prior.sampler.steps", key=True) == Position("f", 9, 5)
-    assert Spec(model=use("gan")).position("model") is None
-    with pytest.raises(SpecError, match=r"model\.pior: got a path that is not there, .*\(did you mean prior\?\)"):
+    assert spec.find_position("model.autoencoder.encoder.channels[1]") == Position("f", 6, 41)
+    assert spec.find_position("model.prior.schedule") == Position("f", 10, 15)
+    assert spec.find_position("model.prior.schedule", key=True) == Position("f", 10, 5)
+    assert spec.find_position("model.prior.schedule.num") == Position("f", 10, 15)
+    assert spec.find_position("model.prior.sampler.steps", key=True) == Position("f", 9, 5)
+    assert Spec(model=use("gan")).find_position("model") is None
+    with pytest.raises(SpecError, match=r"model\.pior: got a path that does not exist, .*\(did you mean 'prior'\?\)"):
         spec.at("model.pior.schedule")
-    with pytest.raises(SpecError, match=r"channels\[2\]: got a path that is not there, expected one of \[0\], \[1\]"):
+    with pytest.raises(SpecError, match=r"channels\[2\]: got a path that does not exist, expected one of \[0\], \[1\]"):
         spec.at("model.autoencoder.encoder.channels[2]")
 
 
@@ -211,8 +230,8 @@ def test_with_value_changes_a_copy():
     where = Position("<override 1>", 1, 9)
     changed = spec.with_value("model.prior.schedule.num", 100, where)
     assert changed.at("model.prior.schedule") == use("cosine", num=100)
-    assert changed.position("model.prior.schedule.num") == where
-    assert changed.position("model.prior.schedule") == Position("f", 10, 15)
+    assert changed.find_position("model.prior.schedule.num") == where
+    assert changed.find_position("model.prior.schedule") == Position("f", 10, 15)
     assert spec.at("model.prior.schedule") == "cosine"
     assert spec.with_value("model.autoencoder.encoder.channels[0]", 8).at("model.autoencoder.encoder.channels") == (
         8,
@@ -224,7 +243,7 @@ def test_with_value_changes_a_copy():
 
 
 test_with_value_refuses_impossible_paths = refusals(
-    ("modle.x", r"w:1:1: modle: got a path that is not there, .*did you mean model\?"),
+    ("modle.x", r"w:1:1: modle: got a path that does not exist, .*did you mean 'model'\?"),
     ("train.seed.x", r"w:1:1: train\.seed: got 0, expected a mapping to hold 'x'"),
     ("model.autoencoder.encoder.channels[2]", r"channels\[2\]: got an index into a list of 2"),
     ("model.prior[0]", r"model\.prior\[0\]: got an index into a mapping that uses diffusion"),
@@ -238,20 +257,20 @@ def test_scalars_are_resolved_through_others():
     spec = Spec.from_yaml('model: {use: gan, a: "${train.lr}", b: ["${model.a}", "${ name }"]}\ntrain: {lr: 1e-4}', "f")
     resolved = resolve(spec)
     assert resolved.model == use("gan", a=1e-4, b=[1e-4, "model"])
-    assert resolved.position("model.a") == spec.position("model.a")
+    assert resolved.find_position("model.a") == spec.find_position("model.a")
     assert spec.at("model.a") == "${train.lr}"
 
 
 test_wrong_references_are_refused = refusals(
     ('{a: "${model.b}", b: "${model.c}", c: "${model.a}"}', r"a cycle model\.a → model\.b → model\.c → model\.a"),
-    ('{a: "${model.a}"}', r"f:1:12: model\.a: got a cycle model\.a → model\.a, expected an end"),
+    ('{a: "${model.a}"}', r"f:1:12: model\.a: got a cycle model\.a → model\.a, expected references without cycles"),
     (
         '{a: "${model.chanels}", channels: 1}',
-        r"model\.a: got model\.chanels, which is not there, .*did you mean channels\?",
+        r"model\.a: got model\.chanels, which does not exist, .*did you mean 'channels'\?",
     ),
     ('{a: "x${model.b}", b: 1}', r"f:1:12: model\.a: got 'x\$\{model\.b\}', expected \$\{path\} as the whole value"),
     ('{a: "${}"}', r"f:1:12: model\.a: got '', expected a path such as"),
-    ('{a: "${model.b}", b: {c: 1}}', r"model\.a: got \$\{model\.b\}, a mapping, expected a scalar \(`ref:` shares"),
+    ('{a: "${model.b}", b: {c: 1}}', r"model\.a: got \$\{model\.b\}, a mapping, expected a scalar \(to share a part"),
     ('{a: "${model.b}", b: [1]}', r"model\.a: got \$\{model\.b\}, a list, expected a scalar"),
     ("{a: {ref: model.b}, b: {ref: model.a}}", r"f:1:18: model\.a: got a cycle model\.a → model\.b → model\.a"),
     ("{a: {b: {ref: model}}}", r"a cycle (model → model\.a\.b → model|model\.a\.b → model → model\.a\.b)"),
@@ -259,7 +278,7 @@ test_wrong_references_are_refused = refusals(
         "{a: {x: {ref: model.b}}, b: {y: {ref: model.a}}}",
         r"model\.a\.x → model\.b → model\.b\.y → model\.a → model\.a\.x",
     ),
-    ("{a: {ref: model.encodr}, encoder: {}}", r"f:1:18: model\.a: got model\.encodr, .*did you mean encoder\?"),
+    ("{a: {ref: model.encodr}, encoder: {}}", r"f:1:18: model\.a: got model\.encodr, .*did you mean 'encoder'\?"),
     ("{a: {ref: 3}}", r"f:1:18: model\.a: got ref: 3, expected a path"),
     ("{a: {ref: 'b['}}", r"f:1:18: model\.a: got 'b\[', expected a path such as"),
     ("{a: {ref: model.b}, b: 3}", r"model\.a: got ref: model\.b, 3, expected a part"),
@@ -293,8 +312,8 @@ def test_load_spec_reads_a_file_and_applies_overrides(tmp_path, caplog):
     path.write_bytes(b"\xef\xbb\xbf" + SAMPLE.encode())
     spec = load_spec(path, ["train.seed=3"])
     assert spec.train == {"seed": 3}
-    assert spec.position("model.use") == Position(str(path), 4, 8)
-    assert spec.position("train.seed") == Position("<override 1>", 1, 12)
+    assert spec.find_position("model.use") == Position(str(path), 4, 8)
+    assert spec.find_position("train.seed") == Position("<override 1>", 1, 12)
     assert not caplog.records
 
 
@@ -308,8 +327,8 @@ def test_load_spec_logs_what_a_swap_drops(tmp_path, caplog):
 @pytest.mark.parametrize(
     "content, match",
     [
-        (b"a: \xff", r"bad\.yaml:1:4: got bytes that are no UTF-8"),
-        ("a: é\n".encode() + b"b: \xc3\x28", r"bad\.yaml:2:4: got bytes that are no UTF-8"),
+        (b"a: \xff", r"bad\.yaml:1:4: got bytes that are not UTF-8"),
+        ("a: é\n".encode() + b"b: \xc3\x28", r"bad\.yaml:2:4: got bytes that are not UTF-8"),
         (b"#" * (MAX_BYTES + 1), rf"bad\.yaml:1:1: got more than {MAX_BYTES} bytes"),
         (b"model: [", r"bad\.yaml:1:9: invalid YAML"),
     ],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from modkit import Spec, use
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from tests.swap.hosts import OWN, SMALL
 
 __all__ = ["AUTOENCODERS", "PRIORS", "Crossing", "crossings"]
@@ -39,7 +39,7 @@ def _autoencoder(bottleneck, **parts):
 def _autoencoders():
     """(Model, what its latents are) by name."""
     found = {}
-    names = [entry.part.name for entry in registry().parts("bottleneck") if "/" not in entry.part.name]
+    names = [entry.part.name for entry in get_registry().list_parts("bottleneck") if "/" not in entry.part.name]
     for name in names:
         if name == "top-down":
             continue
@@ -57,7 +57,9 @@ def _autoencoders():
 def _priors():
     """(Model, what it takes) by name."""
     found = {}
-    for name in [entry.part.name for entry in registry().parts("model") if not entry.part.name.startswith(OWN)]:
+    for name in [
+        entry.part.name for entry in get_registry().list_parts("model") if not entry.part.name.startswith(OWN)
+    ]:
         if name == "cascade":
             for level, takes in (("diffusion", "levels"), ("autoregressive", "levels of codes")):
                 found[f"cascade {level}"] = use("cascade", level=_small("model", level)), takes

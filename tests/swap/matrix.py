@@ -7,7 +7,7 @@ from itertools import combinations, permutations
 
 from modkit import Spec
 from modkit.building.plan import plan
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.specs.node import Node
 from modkit.specs.overrides import apply
 from tests.swap.hosts import HOSTS, OWN, SMALL
@@ -53,7 +53,7 @@ def swaps(host):
     return [
         Swap(path, kind, entry.part.name)
         for path, kind in slots.items()
-        for entry in registry().parts(kind)
+        for entry in get_registry().list_parts(kind)
         if not entry.part.name.startswith(OWN)
     ]
 

@@ -71,6 +71,6 @@ def _made(model, spec):
         return model.sample(4, seed=0)
     except ValueError as refusal:
         assert "no prior" in str(refusal)
-        batch = Site(plan(spec), meta=False).data().read("test", range(4), modkit.Rng(0))
+        batch = Site(plan(spec), meta=False).make_data().read("test", range(4), modkit.Rng(0))
         with torch.no_grad():
             return model.eval().reconstruct(batch.to(model.device).tensor)

@@ -387,7 +387,7 @@ REFUSALS = {
     ),
     **{
         f"{host} data.data=corrupted": (
-            r"data: the data corrupted .*: Corrupted expects fields of other names than the data's, got \['mask', 'm"
+            r"data: the data corrupted .*: Corrupted expects a corruption whose fields differ from the data's, got \['m"
         )
         for host in ("in-painting", "latent-in-painting")
     },

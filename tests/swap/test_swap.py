@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from modkit import SpecError
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from tests.files import write_fashion_mnist, write_pictures
 from tests.swap.exceptions import SAME, UNFIT, UNMOVED
 from tests.swap.matrix import Case, cases, pairs
@@ -88,7 +88,7 @@ def test_case_is_refused_in_words_before_weights(refused, play_case, tmp_path, r
 
 def test_every_exception_on_the_list_is_a_case():
     every = [str(case) for case, first in cases().items() if case == first]
-    registered = {entry.part.name for entry in registry().parts()}
+    registered = {entry.part.name for entry in get_registry().list_parts()}
     absent = {case for case in REFUSALS if "/" in case and case.partition("=")[2] not in registered}
     assert set(REFUSALS) - absent <= set(every)
     assert [pattern for pattern in (*SAME, *UNMOVED) if not any(re.search(pattern, case) for case in every)] == []
@@ -99,7 +99,9 @@ def test_every_part_runs_in_every_family_with_a_slot_of_its_kind(record_property
     assert len(set(runs.values())) >= 150
     assert _parts(cases()) - _parts(runs) == set(UNFIT)
     measures = {"metric"}  # these look at a model from outside: no slot of one takes them
-    assert {kind for _, kind, _ in _parts(cases())} == {entry.part.kind for entry in registry().parts()} - measures
+    assert {kind for _, kind, _ in _parts(cases())} == {
+        entry.part.kind for entry in get_registry().list_parts()
+    } - measures
     record_property("swap", ("skipped", sum(case != first for case, first in cases().items())))
 
 

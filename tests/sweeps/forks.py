@@ -17,7 +17,7 @@ import torch
 import modkit.comparison
 import modkit.sweeps.sweep
 from modkit.cli.app import main
-from modkit.evaluation.report import saved_reports
+from modkit.evaluation.report import read_reports
 from modkit.specs.spec import Spec
 from modkit.sweeps.trials import freeze
 
@@ -90,4 +90,4 @@ def _command(arguments: Sequence[str], stderr: IO[bytes]) -> None:
 
 def _list(runs: Sequence[Path], out: Path) -> None:
     """Stands for `modkit.comparison.compare`: writes which runs and reports it is given."""
-    out.write_text(json.dumps({run.name: [report.to_json() for report in saved_reports(run)] for run in runs}))
+    out.write_text(json.dumps({run.name: [report.to_json() for report in read_reports(run)] for run in runs}))

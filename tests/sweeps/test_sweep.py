@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from modkit import Run, SpecError, load_spec
 from modkit.cli.app import app
-from modkit.evaluation.report import report_path, saved_reports
+from modkit.evaluation.report import locate_report, read_reports
 from modkit.progress import Silent
 from modkit.specs.overrides import apply
 from modkit.sweeps import sweep as sweeps
@@ -113,8 +113,8 @@ def test_trials_that_differ_in_sampling_share_a_training(file, out, commands, co
         assert run.finished
         assert f"seed: {trial.run[-1]}" in run.spec_text
         assert "sampler: {use: ddim, steps: 2" in run.spec_text
-        assert len(saved_reports(run.path)) == 3
-        report = next(report for report in saved_reports(run.path) if report.overrides == trial.sampling)
+        assert len(read_reports(run.path)) == 3
+        report = next(report for report in read_reports(run.path) if report.overrides == trial.sampling)
         assert report.settings == MEASURED
         assert report.counts["fake"] == 16
         assert list(report.scores) == ["FD (pixels)"]
@@ -136,12 +136,12 @@ def test_trials_may_be_added_but_none_removed_or_changed(file, out, commands):
     assert commands == ["evaluate train.seed=0", "train train.seed=1", *["evaluate train.seed=1"] * 2]
     commands.clear()
     before = (out / "sweep.json").read_bytes()
-    with pytest.raises(ValueError, match="out holds another sweep: these axes do not give its .*heun,train.seed=0;"):
+    with pytest.raises(ValueError, match="out holds another sweep: these axes lack its trials .*heun,train.seed=0;"):
         sweep(file, ["sampler=ddim", "seed=0,1"], out, **MEASURED)
-    with pytest.raises(ValueError, match="holds another sweep: steps were None, are 1; choose another directory"):
+    with pytest.raises(ValueError, match="holds another sweep: steps were None, now 1; choose another directory"):
         sweep(file, ["sampler=heun,ddim", "seed=0,1"], out, **MEASURED, steps=1)
     wider, _ = apply(load_spec(file), ["model.network.width=9", "train.optimizer=sgd"])
-    message = r"model.network.width was 8, is 9, train.optimizer was adamw\(.*\), is sgd\(.*\);"
+    message = r"model.network.width was 8, now 9, train.optimizer was adamw\(.*\), now sgd\(.*\);"
     with pytest.raises(ValueError, match=f"holds another sweep: {message}"):
         sweep(wider, ["sampler=heun,ddim", "seed=0,1"], out, **MEASURED)
     assert not commands
@@ -150,7 +150,7 @@ def test_trials_may_be_added_but_none_removed_or_changed(file, out, commands):
 
 def test_what_was_not_measured_as_asked_is_measured_anew_and_nothing_trained(file, out, commands):
     done = sweep(file, ["sampler=heun", "seed=0"], out, **MEASURED)
-    report = report_path(out / "runs" / "train.seed=0", done.trials[0].sampling)
+    report = locate_report(out / "runs" / "train.seed=0", done.trials[0].sampling)
     for change in ({"num": 32}, {"seed": 1}, {"metrics": ["fd", "prdc"]}, {}):
         commands.clear()
         sweep(file, ["sampler=heun", "seed=0"], out, **{**MEASURED, **change})
@@ -215,7 +215,7 @@ def test_a_directory_that_holds_anything_else_is_left_alone(file, out, commands)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"format": 1, "cells": []}', "out/sweep.json has format 1, expected 2: another version of modkit started"),
+        ('{"format": 1, "cells": []}', "out/sweep.json has format 1, expected 2: this sweep was started by another"),
         ('{"format": 2}', "out/sweep.json is damaged: KeyError"),
         ("[]", "out/sweep.json is damaged: TypeError"),
     ],
@@ -270,7 +270,7 @@ def test_a_process_that_another_sweep_left_is_waited_for(tmp_path):
     notes = Waiting()
     with hold(tmp_path, notes):
         pass
-    assert notes.texts == [f"waiting for a process that another sweep has started in {tmp_path}"]
+    assert notes.texts == [f"waiting for a process that another sweep started in {tmp_path}"]
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -297,5 +297,5 @@ def test_every_process_is_the_command_line(file, out, compared, monkeypatch):
     assert done.failures == ()
     run = Run.open(out / "runs" / "train.seed=3")
     assert run.finished
-    assert run.checkpoint().name == "step-00000001"
-    assert saved_reports(run.path)[0].overrides == ("model.sampler=heun",)
+    assert run.find_checkpoint().name == "step-00000001"
+    assert read_reports(run.path)[0].overrides == ("model.sampler=heun",)

@@ -121,7 +121,7 @@ def test_a_problem_of_the_spec_itself_is_listed_once(spec):
         (["seed=0, 0"], "<axis 1>:1:1: train.seed: got 0 twice, expected each value once"),
         (["seed=0", "train.seed=1"], "<axis 2>:1:1: train.seed: got this axis twice: <axis 1> and <axis 2>"),
         (["smapler=ddim"], "<axis 1>:1:1: smapler: got 'smapler', expected a path that starts with one of .*sampler"),
-        (["decoding=ddim"], "<axis 1>:1:1: decoding: got a slot that the model has not"),
+        (["decoding=ddim"], "<axis 1>:1:1: decoding: the model has no such slot"),
         (["a[=1"], "<axis 1>:1:1: got 'a\\[', expected a path"),
         ([f"seed={','.join(map(str, range(MAX_TRIALS + 1)))}"], "got 1001 trials, expected at most 1000"),
     ],
@@ -136,7 +136,7 @@ def test_a_part_without_a_name_cannot_be_swept():
         pass
 
     local = Spec(model=use("diffusion", network=use(Local)), data=use("digits"))
-    assert "not reloadable by name" in problems(local, "seed=0,1")[0]
+    assert "cannot be loaded by name" in problems(local, "seed=0,1")[0]
 
 
 def test_a_run_that_a_spec_starts_from_is_found_from_another_folder(tmp_path, spec):

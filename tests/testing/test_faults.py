@@ -7,9 +7,9 @@ import pytest
 
 from modkit import Part
 from modkit.cli.scaffold import STARTERS
-from modkit.testing import Bench, Flaw, Subject, battery
-from modkit.testing.checks import LONG, possible
-from modkit.testing.modules import elsewhere
+from modkit.testing import Bench, Flaw, Subject, make_battery
+from modkit.testing.checks import LONG, is_possible
+from modkit.testing.modules import check_device
 from tests.testing.faults import FAULTS, read_source
 
 KINDS = list(dict.fromkeys(fault.kind for fault in FAULTS))
@@ -31,14 +31,14 @@ def trials(tmp_path_factory):
         subjects.append(subject_of(kind, name, f"faulty_{number}"))
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
-    yield {check.trial.bench.subject.part.name: check.trial for check in battery(subjects)}
+    yield {check.trial.bench.subject.part.name: check.trial for check in make_battery(subjects)}
     sys.path.remove(str(folder))
 
 
 def found(trial):
     """The checks that find a fault, of those that are not long and whose grounds hold."""
     names = trial.checks.keys() - LONG
-    return {name for name in names if trial.missing_ground(name) is None and trial.flaw(name) is not None}
+    return {name for name in names if trial.find_missing_ground(name) is None and trial.find_flaw(name) is not None}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -46,7 +46,7 @@ def test_a_fault_is_found_by_the_check_that_names_it_alone(fault, trials):
     assert fault.source.count(fault.sound) == 1
     trial = trials[fault.name]
     assert found(trial) == {fault.check}
-    assert trial.bench.subject.part.name in str(trial.flaw(fault.check))
+    assert trial.bench.subject.part.name in str(trial.find_flaw(fault.check))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,9 +58,9 @@ def test_the_sound_twin_passes_the_whole_battery(kind, trials):
 
 def test_there_are_faults_for_most_checks():
     assert len(FAULTS) >= 25
-    every = {name for check in battery([Subject(Part("network", "x", "x:y", ""))]) for name in [check.name]}
+    every = {name for check in make_battery([Subject(Part("network", "x", "x:y", ""))]) for name in [check.name]}
     assert every - {fault.check for fault in FAULTS} == {
-        name for name in ("declaration", "inductor", "cuda") if possible(name)
+        name for name in ("declaration", "inductor", "cuda") if is_possible(name)
     }  # tested below
 
 
@@ -77,8 +77,8 @@ def test_a_declaration_is_light_and_whole(source, said, tmp_path, monkeypatch):
     (tmp_path / f"{name}.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     subject = Subject(Part("weight", "constant", "modkit.losses.coefficients:Constant", "A number"), declared=name)
-    (trial,) = {check.trial for check in battery([subject])}
-    flaw = trial.flaw("declaration")
+    (trial,) = {check.trial for check in make_battery([subject])}
+    flaw = trial.find_flaw("declaration")
     assert (flaw is None) == (said is None)
     assert said is None or said in str(flaw)
 
@@ -87,7 +87,7 @@ def test_a_declaration_is_light_and_whole(source, said, tmp_path, monkeypatch):
     ("broken", "said"),
     [
         ("self.project(x)", None),
-        ("nn.init.zeros_(Tensor(*self.project(x).shape))", "expected values on meta, where its input is, got cpu"),
+        ("nn.init.zeros_(Tensor(*self.project(x).shape))", "values on meta, the device of its inputs, got cpu"),
         ("self.project(x) + nn.init.zeros_(Tensor(32, 1, 1))", "device"),
     ],
 )
@@ -98,10 +98,10 @@ def test_a_part_works_on_another_device(broken, said, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     bench = Bench(subject_of("encoder", "elsewhere", name))
     if said is None:
-        elsewhere(bench, "meta")
+        check_device(bench, "meta")
         return
     with pytest.raises(Flaw, match=said):
-        elsewhere(bench, "meta")
+        check_device(bench, "meta")
 
 
 TURNED = """import torch
@@ -132,15 +132,15 @@ def test_what_only_machine_code_shows(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     found = {}
     for name in ("turned", "sound"):
-        (trial,) = {check.trial for check in battery([subject_of("network", name, f"{name}_strides")])}
-        found[name] = [trial.flaw(check) is not None for check in ("compiles", "inductor")]
+        (trial,) = {check.trial for check in make_battery([subject_of("network", name, f"{name}_strides")])}
+        found[name] = [trial.find_flaw(check) is not None for check in ("compiles", "inductor")]
     assert found == {"turned": [False, True], "sound": [False, False]}
 
 
 def test_a_known_failure_must_fail_and_must_be_a_check():
     subject = Subject(Part("weight", "constant", "modkit.losses.coefficients:Constant", "A number"))
-    (strict,) = [c for c in battery([subject], {"weight constant: emits": "it is odd"}) if c.name == "emits"]
-    with pytest.raises(AssertionError, match=r"expected to fail \(it is odd\), got none"):
+    (strict,) = [c for c in make_battery([subject], {"weight constant: emits": "it is odd"}) if c.name == "emits"]
+    with pytest.raises(AssertionError, match=r"expected to fail \(it is odd\), but it passes"):
         strict()
     with pytest.raises(ValueError, match="weight constant: emit"):
-        battery([subject], {"weight constant: emit": "a slip"})
+        make_battery([subject], {"weight constant: emit": "a slip"})

@@ -1,19 +1,19 @@
 import pytest
 
 from modkit import Part, use
-from modkit.parts.registry import Registry, registry
+from modkit.parts.registry import Registry, get_registry
 
 pytest_plugins = ["pytester"]
 
 PART = Part("weight", "half", "modkit.losses.coefficients:Constant", "A number")
 SUITE = """
 from modkit import Part
-from modkit.testing import Subject, battery
+from modkit.testing import Subject, make_battery
 import pytest
 
 SUBJECT = Subject(Part("weight", "half", {target!r}, "A number"))
 
-@pytest.mark.parametrize("check", battery([SUBJECT], {known!r})[1:4], ids=str)
+@pytest.mark.parametrize("check", make_battery([SUBJECT], {known!r})[1:4], ids=str)
 def test_part(check):
     check()
 """
@@ -21,8 +21,8 @@ def test_part(check):
 
 def test_a_registry_of_the_test_s_own(modkit_registry):
     before = Registry.load()
-    assert modkit_registry([PART]) is registry() is before
-    assert registry().find("weight", "acme/half").target == PART.target
+    assert modkit_registry([PART]) is get_registry() is before
+    assert get_registry().find("weight", "acme/half").target == PART.target
     with pytest.raises(ValueError, match="a name that is free, got 'acme'"):
         modkit_registry([PART])
     with pytest.raises(ValueError, match="without problems, got odd"):
@@ -30,7 +30,7 @@ def test_a_registry_of_the_test_s_own(modkit_registry):
 
 
 def test_the_registry_is_what_it_was_after_that():
-    assert not any(entry.part.name == "acme/half" for entry in registry().parts())
+    assert not any(entry.part.name == "acme/half" for entry in get_registry().list_parts())
 
 
 def test_a_host_trains_with_a_part(modkit_host):

@@ -87,7 +87,7 @@ def test_a_logger_whose_attribute_fails_does_not_stop_the_others():
 def test_plugins_are_told_too(monkeypatch):
     told = []
     calls = SimpleNamespace(call=lambda hook, **arguments: told.append((hook, set(arguments))))
-    monkeypatch.setattr("modkit.training.callbacks.registry", lambda: calls)
+    monkeypatch.setattr("modkit.training.callbacks.get_registry", lambda: calls)
     notify_all(Callbacks(SimpleNamespace()))
     assert told == [
         ("modkit_run_started", {"run"}),

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import modkit
 from modkit import SpecError, TensorType
 from modkit.data import Digits
-from modkit.data.loader import Loader, shuffled_pass
+from modkit.data.loader import Loader, read_shuffled
 from modkit.data.objects import as_data
 from modkit.models import GAN, Autoencoder, Diffusion, Latent
 from modkit.models.model import Model
@@ -50,7 +50,7 @@ class Passes:
 
     def __iter__(self):
         self.count += 1
-        return iter(shuffled_pass(self.data, "train", 4, modkit.Rng(0, "prepare", self.player, self.count)))
+        return iter(read_shuffled(self.data, "train", 4, modkit.Rng(0, "prepare", self.player, self.count)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,10 +64,12 @@ def test_fit_and_a_loop_of_ones_own_are_equal_to_the_bit(family, tmp_path):
             player.prepare(Passes(data, player.name))
         players = modkit.players(other, stage)
         optimizers = [adam(player.parameters) for player in players]
-        for index, batch in enumerate(islice(Loader(data, "train", 4, modkit.Rng(0, "data", stage)).batches(0), 3)):
+        for index, batch in enumerate(
+            islice(Loader(data, "train", 4, modkit.Rng(0, "data", stage)).read_batches(0), 3)
+        ):
             for player, optimizer in zip(players, optimizers):
-                with player.turn(index) as step:
-                    player.loss(batch, step).backward()
+                with player.begin_turn(index) as step:
+                    player.compute_loss(batch, step).backward()
                 optimizer.step()
                 optimizer.zero_grad()
                 player.update(index)
@@ -131,7 +133,7 @@ class Stream(torch.utils.data.IterableDataset):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (torch.zeros(4, 3), r"Tensors expects samples of 4 rows of 2 unbounded, got a tensor 4×3"),
+        (torch.zeros(4, 3), r"Tensors expects samples with 4 rows of 2 unbounded, got a tensor 4×3"),
         (Stream(), "expect samples that can be indexed, got a stream: Stream"),
         (3, "data expect a data part, a tensor, .* got int"),
         (TensorDataset(torch.zeros(4, 3)), r"Indexed expects `x` of 2 unbounded in item 0, got a tensor 3"),

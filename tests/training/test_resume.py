@@ -106,7 +106,7 @@ def stopped_at(name: str, run: Path, out: Path) -> Path:
 def resumed_from_each(spec: Spec, folder: Path, **options: Any) -> None:
     whole = trained(spec, folder / "whole", **options)
     drawn = modkit.load(whole).sample(4, seed=0)
-    *earlier, last = store.names(whole / "checkpoints")
+    *earlier, last = store.list_names(whole / "checkpoints")
     assert len(earlier) >= 3
     for name in earlier:
         run = trained(spec, stopped_at(name, whole, folder / name), resume=True, **options)
@@ -149,9 +149,9 @@ def test_a_finished_run_with_more_steps_goes_on_and_equals_the_one_never_stopped
     whole = trained(longer, tmp_path / "whole")
     run = trained(longer, tmp_path / "run", steps=4)
     assert Run.open(run).finished
-    assert [row["step"] for row in Run.open(run).metrics()] == [1, 2, 3, 4]
+    assert [row["step"] for row in Run.open(run).read_metrics()] == [1, 2, 3, 4]
     trained(longer, run, steps=6, resume=True)
-    assert [row["step"] for row in Run.open(run).metrics()] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in Run.open(run).read_metrics()] == [1, 2, 3, 4, 5, 6]
     trained(longer, run, resume=True)
     assert not differing(run, whole)
 
@@ -159,7 +159,7 @@ def test_a_finished_run_with_more_steps_goes_on_and_equals_the_one_never_stopped
 def test_more_steps_go_on_in_the_last_stage(tmp_path: Path):
     run = trained(LDM, tmp_path, steps=1)
     trained(LDM, tmp_path, steps=2, resume=True)
-    assert [(row["stage"], row["step"]) for row in Run.open(run).metrics()] == [(0, 1), (1, 2), (1, 3)]
+    assert [(row["stage"], row["step"]) for row in Run.open(run).read_metrics()] == [(0, 1), (1, 2), (1, 3)]
 
 
 def test_resume_starts_where_there_is_no_checkpoint(tmp_path: Path):
@@ -214,7 +214,7 @@ def test_with_every_checkpoint_damaged_a_run_starts_again_and_is_kept_at_each_st
     interrupt(2)
     with pytest.raises(KeyboardInterrupt):
         trained(few, run, resume=True)
-    assert store.names(run / "checkpoints") == ["step-00000001", "step-00000002"]
+    assert store.list_names(run / "checkpoints") == ["step-00000001", "step-00000002"]
     assert not differing(trained(few, run, resume=True), whole)
 
 
@@ -258,9 +258,9 @@ def test_ctrl_c_saves_at_the_next_border_of_steps_and_says_how_to_go_on(file: st
     interrupt(3)
     result = command("train", file, change, "--out", run)
     assert result.exit_code == 1
-    said, going_on = result.output.splitlines()[-1].split("; go on with: ")
+    said, going_on = result.output.splitlines()[-1].split("; resume with: ")
     assert said == "modkit: stopped at step 3"
-    assert store.latest(run / "checkpoints") == run / "checkpoints" / "step-00000003"
+    assert store.find_latest(run / "checkpoints") == run / "checkpoints" / "step-00000003"
     assert not Run.open(run).finished
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert command(*shlex.split(going_on)[1:]).exit_code == 0
@@ -270,7 +270,7 @@ def test_ctrl_c_saves_at_the_next_border_of_steps_and_says_how_to_go_on(file: st
 def test_a_second_ctrl_c_acts_at_once(file: str, tmp_path: Path, interrupt):
     interrupt(3, times=2)
     assert command("train", file, "--out", tmp_path / "run").exit_code == 1
-    assert store.latest(tmp_path / "run" / "checkpoints") == tmp_path / "run" / "checkpoints" / "step-00000002"
+    assert store.find_latest(tmp_path / "run" / "checkpoints") == tmp_path / "run" / "checkpoints" / "step-00000002"
 
 
 def test_a_loss_that_is_no_number_stops_and_names_the_last_good_checkpoint(
@@ -294,7 +294,7 @@ def test_weights_that_are_no_numbers_are_not_saved(file: str, tmp_path: Path):
     result = command("train", file, "train.optimizer.lr=1e39", "train.checkpoints.every=1", "--out", tmp_path / "run")
     assert result.exit_code == 1
     assert "a weight of autoencoder is not finite at step 1" in result.output
-    assert store.names(tmp_path / "run" / "checkpoints") == ["step-00000000"]
+    assert store.list_names(tmp_path / "run" / "checkpoints") == ["step-00000000"]
 
 
 def test_a_finished_run_ends_at_once_and_is_left_as_it_is(file: str, tmp_path: Path):

@@ -10,7 +10,7 @@ from modkit.data.loader import Loader
 from modkit.models.model import Model, Player
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
-from modkit.runs.pictures import picture, png
+from modkit.runs.pictures import draw_picture, encode_png
 from modkit.training.trainer import TrainingError
 from tests.play import LINEAR, MLP, Notes, spec, state, trainer
 
@@ -33,7 +33,7 @@ def by_hand(steps, stages=1, lr=0.5, momentum=0.9, decay=0.0, model=None):
     live, averages = [], []
     for stage in range(stages):
         optimizer = torch.optim.SGD(model.parameters(), lr, momentum, fused=True)
-        batches = Loader(Digits(size=8), "train", 8, Rng(0, "data", stage)).batches()
+        batches = Loader(Digits(size=8), "train", 8, Rng(0, "data", stage)).read_batches()
         average = {name: value.clone() for name, value in model.state_dict().items()}
         for n, batch in zip(range(1, steps + 1), batches):
             x = batch.tensor
@@ -56,7 +56,7 @@ SGD = {"optimizer": use("sgd", lr=0.5, momentum=0.9)}
 def test_training_is_plain_sgd_on_the_weighted_losses(tmp_path):
     live, _ = by_hand(5)
     one = fitted(LINE, tmp_path / "run", steps=5, ema=0, **SGD)
-    assert [row["losses"]["autoencoder/nll"] for row in one.run.metrics()] == [loss for loss, _ in live]
+    assert [row["losses"]["autoencoder/nll"] for row in one.run.read_metrics()] == [loss for loss, _ in live]
     assert all(torch.equal(value, live[-1][1][name]) for name, value in one.model.state_dict().items())
     assert live[-1][0] < live[0][0] / 2
 
@@ -79,7 +79,7 @@ def test_microbatches_add_up_to_the_batch(tmp_path, accumulate):
     whole = fitted(VAE, tmp_path / "whole", ema=0, **SGD)
     parts = fitted(VAE, tmp_path / "parts", ema=0, accumulate=accumulate, **SGD)
     torch.testing.assert_close(dict(parts.model.state_dict()), dict(whole.model.state_dict()), rtol=1e-4, atol=1e-6)
-    for a, b in zip(parts.run.metrics(), whole.run.metrics()):
+    for a, b in zip(parts.run.read_metrics(), whole.run.read_metrics()):
         assert a["losses"] == pytest.approx(b["losses"], rel=1e-5)
 
 
@@ -112,7 +112,7 @@ def test_bf16_computes_under_autocast_and_keeps_float32_weights(tmp_path):
 
 def test_players_play_at_their_steps_and_terms_wait_for_their_opponents(tmp_path):
     players = {"critic": {"every": 2, "start": 1}}
-    rows = fitted(VQGAN, tmp_path / "run", steps=5, players=players).run.metrics()
+    rows = fitted(VQGAN, tmp_path / "run", steps=5, players=players).run.read_metrics()
     assert [row["step"] for row in rows if "critic/adversarial" in row["losses"]] == [2, 4]
     assert [row["step"] for row in rows if "autoencoder/adversarial" in row["losses"]] == [2, 3, 4, 5]
     assert all({"autoencoder/nll", "autoencoder/kl"} <= set(row["losses"]) for row in rows)
@@ -120,7 +120,7 @@ def test_players_play_at_their_steps_and_terms_wait_for_their_opponents(tmp_path
 
 def test_a_critic_that_has_never_played_is_not_played_against(tmp_path):
     stages = [{"players": [p], "steps": 1} for p in ("autoencoder", "*", "autoencoder")]
-    rows = fitted(VQGAN, tmp_path / "run", stages=stages).run.metrics()
+    rows = fitted(VQGAN, tmp_path / "run", stages=stages).run.read_metrics()
     assert ["autoencoder/adversarial" in row["losses"] for row in rows] == [False, True, True]
     assert ["critic/adversarial" in row["losses"] for row in rows] == [False, True, False]
 
@@ -197,7 +197,7 @@ def test_a_loss_that_is_not_a_number_stops_at_once_and_names_the_last_good_check
     message = f"the loss bad of one is nan {where}; the last good checkpoint is {good}"
     with pytest.raises(TrainingError, match=message) as caught, one.run:
         one.fit()
-    assert errors == [caught.value] and not one.run.finished and len(one.run.metrics()) == until
+    assert errors == [caught.value] and not one.run.finished and len(one.run.read_metrics()) == until
     assert all(value.isfinite().all() for value in store.load(good).tensors["model"].values())
 
 
@@ -213,13 +213,13 @@ def test_watchers_are_told_in_order(tmp_path):
     want = ["run_started", "checkpoint_saved", "step_done", "step_done", "samples_ready", "checkpoint_saved"]
     assert [name for name, _ in events] == [*want, "step_done", "samples_ready", "checkpoint_saved", "run_finished"]
     assert [step for name, step in events if name in ("step_done", "samples_ready")] == [1, 2, 2, 3, 3]
-    rows = one.run.metrics()
+    rows = one.run.read_metrics()
     losses = [arguments for event, arguments in told if event == "step_done"]
     assert [dict(row) for row in rows] == [
         {"stage": a["stage"], "step": a["step"], "losses": a["losses"]} for a in losses
     ]
     grids = [arguments["grid"] for event, arguments in told if event == "samples_ready"]
-    assert (one.run.samples / "step-00000003.png").read_bytes() == png(grids[-1])
+    assert (one.run.samples / "step-00000003.png").read_bytes() == encode_png(grids[-1])
     paths = [arguments["path"].name for event, arguments in told if event == "checkpoint_saved"]
     assert paths == ["step-00000000", "step-00000002", "step-00000003"]
     assert told[-1] == ("run_finished", {"error": None})
@@ -228,7 +228,7 @@ def test_watchers_are_told_in_order(tmp_path):
 def test_rows_are_logged_at_their_steps_and_clocks_stand_elsewhere(tmp_path):
     stages = [{"players": ["*"], "steps": 5}, {"players": ["*"], "steps": 4}]
     one = fitted(LINE, tmp_path / "a", stages=stages, log={"every": 3})
-    rows = one.run.metrics()
+    rows = one.run.read_metrics()
     assert [(row["stage"], row["step"]) for row in rows] == [(0, 3), (0, 5), (1, 6), (1, 9)]
     assert {key for row in rows for key in row} == {"stage", "step", "losses"}
     timing = [json.loads(line) for line in (tmp_path / "a" / "timing.jsonl").read_text().splitlines()]
@@ -244,10 +244,10 @@ def test_before_it_can_be_sampled_grids_show_reconstructions_and_say_so(tmp_path
     assert note.startswith("step-00000002.png shows reconstructions: Latent cannot be sampled before")
     held = Digits(size=8).read("test", range(4), Rng(0)).tensor
     with torch.no_grad():
-        want = picture(one.model.eval().reconstruct(held), one.data.x)
-    assert (one.run.samples / "step-00000002.png").read_bytes() == png(want)
-    want = picture(one.model.sample(4, seed=0), one.data.x)
-    assert (one.run.samples / "step-00000004.png").read_bytes() == png(want)
+        want = draw_picture(one.model.eval().reconstruct(held), one.data.x)
+    assert (one.run.samples / "step-00000002.png").read_bytes() == encode_png(want)
+    want = draw_picture(one.model.sample(4, seed=0), one.data.x)
+    assert (one.run.samples / "step-00000004.png").read_bytes() == encode_png(want)
 
 
 def test_the_prior_is_prepared_once_with_the_averaged_weights_of_the_stage_before(tmp_path):
@@ -281,4 +281,4 @@ def test_the_best_checkpoint_is_kept(tmp_path):
 
     checkpoints = {"every": 2, "keep": 1, "best": "one/depth"}
     one = fitted(use(Valley), tmp_path / "run", steps=10, checkpoints=checkpoints)
-    assert store.names(one.run.checkpoints) == ["step-00000004", "step-00000010"]
+    assert store.list_names(one.run.checkpoints) == ["step-00000004", "step-00000010"]

@@ -2,7 +2,7 @@ r"""The denoising diffusion GAN's networks and process beside ours: `python -m f
 
 Their generator's path `residual` up to the output cannot run with the filter: torch has no negative strides. There
 `upsample_conv_2d` is replaced by what its docstring says, a filter and a convolution of the values with zeros put in.
-A generator that is told no time cannot be imported; its network is compared all the same.
+A generator without time cannot be imported; its network is compared all the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _GENERATORS: dict[str, dict[str, Any]] = {
     "no path down, residual up": {"progressive_input": "none", "progressive": "residual", "attn_resolutions": (8,)},
     "the same without filter": {"progressive_input": "none", "progressive": "residual", "fir": False},
     "skips without filter": {"progressive_input": "input_skip", "progressive": "output_skip", "fir": False},
-    "told no time": {"conditional": False, "attn_resolutions": (16,)},
+    "without time": {"conditional": False, "attn_resolutions": (16,)},
     "ch_mult 2 1, n_mlp 0": {"ch_mult": [2, 1], "n_mlp": 0, "num_res_blocks": 1, "num_channels": 1, "nz": 3},
 }
 _DISCRIMINATORS: dict[str, tuple[str, dict[str, int], tuple[int, ...], int]] = {

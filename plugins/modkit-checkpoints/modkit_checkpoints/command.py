@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from modkit.cli.failures import reported
+from modkit.cli.failures import report_failures
 
 __all__ = ["import_command"]
 
@@ -16,7 +16,7 @@ __all__ = ["import_command"]
 @click.option("--out", required=True, type=click.Path(), help="The run's directory.")
 @click.option("--raw", is_flag=True, help="Take the weights as they were trained, not their averages.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
-@reported
+@report_failures
 def import_command(source: str, config: str | None, format_: str, out: str, raw: bool, overwrite: bool) -> None:
     """Turn SOURCE, a checkpoint of the authors' own code, into a run. No code in it is run."""
     from modkit_checkpoints.importing import import_checkpoint, summary

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modkit.publishing.import_weights import adopt
+from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import MAX_BYTES, parse
@@ -57,7 +57,7 @@ def import_checkpoint(
         conversion = convert(content, settings, raw)
         spec = Spec(**{**conversion.spec, "name": _name(Path(source))})
         notes = {"source": Path(source).name, "format": format, "raw": raw, "aside": list(conversion.aside)}
-        run = adopt(spec, conversion.weights, out, overwrite=overwrite, notes=notes)
+        run = import_weights(spec, conversion.weights, out, overwrite=overwrite, notes=notes)
     except ValueError as error:
         raise ValueError(f"{source} as {format}: {error}") from error
     return Imported(run, conversion.aside)

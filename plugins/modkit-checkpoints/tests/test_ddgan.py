@@ -10,7 +10,7 @@ from modkit_checkpoints.placeholder import Placeholder
 
 import modkit
 from modkit import Cond, Spec
-from modkit.publishing.import_weights import adopt
+from modkit.publishing.import_weights import import_weights
 from modkit.samplers import posterior
 
 from .drawn import Drawn
@@ -172,7 +172,7 @@ def test_other_sources_and_keys_are_refused():
 
 def test_a_run_loads_and_samples_as_the_authors_loop_does(tmp_path):
     made = convert(theirs(LINE)[1], LINE, False)
-    adopt(Spec(**made.spec), made.weights, tmp_path / "run")
+    import_weights(Spec(**made.spec), made.weights, tmp_path / "run")
     model = modkit.load(tmp_path / "run")
     samples = model.sample(3, seed=0)
     assert samples.shape == (3, 2, 8, 8) and samples.abs().max() <= 1 and samples.std() > 1e-2

@@ -14,7 +14,7 @@ from modkit_checkpoints.placeholder import Placeholder
 
 import modkit
 from modkit import Cond, Spec
-from modkit.publishing.import_weights import adopt
+from modkit.publishing.import_weights import import_weights
 from modkit.rng import Rng
 
 from .drawn import Drawn
@@ -246,7 +246,7 @@ def test_a_run_loads_and_samples_by_label(tmp_path):
     _, made, model = converted(c)
     sampler = {"use": "heun", "steps": 2}
     spec = {**made.spec, "model": {**made.spec["model"], "sampler": sampler}}
-    adopt(Spec(**spec), made.weights, tmp_path / "run")
+    import_weights(Spec(**spec), made.weights, tmp_path / "run")
     loaded = modkit.load(tmp_path / "run")
     samples = loaded.sample(2, seed=0, labels=torch.tensor([0, 2]))
     assert samples.shape == (2, 2, 8, 8) and samples.isfinite().all()

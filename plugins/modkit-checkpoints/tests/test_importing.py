@@ -12,7 +12,7 @@ from modkit_checkpoints.importing import import_checkpoint, summary
 
 import modkit
 from modkit.cli.app import app
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.runs import checkpoint as store
 from modkit.specs.spec import dump
 
@@ -21,7 +21,7 @@ from .taming_keys import config, first_stage, losses, second_config, second_stag
 
 @pytest.fixture(autouse=True)
 def command():
-    registry().call("modkit_commands", app=app)
+    get_registry().call("modkit_commands", app=app)
     yield
     del app.commands["import"]
 
@@ -60,7 +60,7 @@ def test_a_checkpoint_becomes_a_run(vqgan):
     assert kept["source"] == "last one.ckpt" and "loss.perceptual_loss.lin0.model.1.weight" in kept["aside"]
     text = (vqgan / "run" / "spec.yaml").read_text()
     assert text.startswith("name: last-one\n")
-    assert "holds a run already" in imported(vqgan, status=2)[1]
+    assert "already holds a run" in imported(vqgan, status=2)[1]
     imported(vqgan, "--overwrite")
 
 
@@ -85,7 +85,7 @@ def test_a_file_that_does_not_fit_is_one_error_and_nothing_is_written(vqgan):
     assert (
         "last one.ckpt as taming-vqgan: the weights do not fit the model: 1 missing: decoder.conv_out.bias; " in error
     )
-    assert "1 of another shape: encoder.conv_out.weight (3, 64, 3, 3) for (16, 64, 3, 3)" in error
+    assert "1 of another shape: encoder.conv_out.weight (3, 64, 3, 3) instead of (16, 64, 3, 3)" in error
     assert error.strip().endswith("1 not finite: encoder.conv_in.bias")
     assert not (vqgan / "run").exists()
 

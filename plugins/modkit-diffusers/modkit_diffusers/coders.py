@@ -167,7 +167,7 @@ class Whole(Autoencoder):
     sources: ClassVar[tuple[str, ...]]
     unread: ClassVar[tuple[str, ...]]
     made_of: ClassVar[tuple[type[Coder], ...]]
-    expanded = classmethod(expand)
+    expand_params = classmethod(expand)
 
     def __init_subclass__(cls) -> None:
         """Tells the parts what the others read of the configuration."""
@@ -202,6 +202,6 @@ class _Known:
         """Builds the part."""
         return self._part(**types, **self._params)
 
-    def fed(self, source: str) -> _Known:
+    def name_source(self, source: str) -> _Known:
         """Itself."""
         return self

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from modkit.errors import did_you_mean
+from modkit.errors import suggest
 from modkit.features.weight_file import load_exactly
 from modkit.types import TensorType
 from modkit_diffusers.folder import CONFIG, read_config, read_tensors
@@ -55,7 +55,7 @@ def expand(target: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         params: The keywords as written.
 
     Raises:
-        ValueError: If there is no such folder, its configuration is missing, damaged or of another class, or it has a
+        ValueError: If the folder does not exist, its configuration is missing, damaged or of another class, or it has a
             key that is unknown, or one that the part has no counterpart for.
     """
     folder = params.get("folder")
@@ -72,7 +72,7 @@ def expand(target: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         elif key.startswith("_") or key in target.unread:
             continue
         elif key not in known:
-            raise ValueError(f"{owner} expects keys of {source} in {where}, got {key!r}{did_you_mean(key, known)}")
+            raise ValueError(f"{owner} expects keys of {source} in {where}, got {key!r}{suggest(key, known, '; ')}")
         elif value != known[key]:
             expected = f"{key} to be {json.dumps(known[key])}, since modkit has no counterpart"
             raise ValueError(f"{owner} expects {expected}, got {json.dumps(value)} in {where}")
@@ -88,7 +88,7 @@ def check_folder(owner: str, folder: str | None) -> None:
     if folder is not None:
         raise ValueError(
             f"{owner} expects `folder` in a spec, which writes it out, got {folder!r} in a call: "
-            f"call it with **{owner}.expanded({{'folder': …}})"
+            f"call it with **{owner}.expand_params({{'folder': …}})"
         )
 
 
@@ -120,7 +120,7 @@ class Configured(nn.Module):
     sources: ClassVar[tuple[str, ...]]
     unread: ClassVar[tuple[str, ...]] = ()
     pieces: ClassVar[tuple[str, ...] | None] = None
-    expanded = classmethod(expand)
+    expand_params = classmethod(expand)
     _build: Callable[..., None]  # checks the configuration against the types, completes it and makes the modules
 
     def __init__(self, given: Mapping[str, Any]) -> None:

@@ -112,7 +112,7 @@ class Driven:
         """
         scheduler, index = self._run(t, s, state)
         start, stop = self._starts[index : index + 2]
-        options = {**self._what.options, **({"generator": rng.generators(len(x_t))} if self._what.draws else {})}
+        options = {**self._what.options, **({"generator": rng.make_generators(len(x_t))} if self._what.draws else {})}
         timesteps = scheduler.timesteps[start:stop]
         sample = x_t / _scaled(scheduler, torch.ones((), dtype=x_t.dtype), timesteps[0])
         for at, timestep in enumerate(timesteps, start):

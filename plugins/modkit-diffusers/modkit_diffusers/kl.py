@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.kinds import Slot, Step, default
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType
 from modkit_diffusers import helps
@@ -121,13 +121,13 @@ class KLBottleneck(Coder):
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """The log density of z under N(0, I) in nats, `b`."""
-        return -0.5 * (widened(self.to_z(name, latent)).square() + _LOG_TWO_PI).flatten(1).sum(1)
+        return -0.5 * (widen(self.to_z(name, latent)).square() + _LOG_TWO_PI).flatten(1).sum(1)
 
     def _statistics(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """(mean, logvar), `b c h w`, float32 at least, clamped as diffusers does."""
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-        posterior = DiagonalGaussianDistribution(widened(h if self.quant_conv is None else self.quant_conv(h)))
+        posterior = DiagonalGaussianDistribution(widen(h if self.quant_conv is None else self.quant_conv(h)))
         return posterior.mean, posterior.logvar
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.kinds import Slot, Step, default
-from modkit.precision import widened
+from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType
 from modkit_diffusers import helps
@@ -134,7 +134,7 @@ class VQBottleneck(Coder):
         if name != "codes":
             raise ValueError(f"VQBottleneck has a posterior of its codes alone, {name!r} has no density")
         codes = self(h, None).values["codes"]
-        return codes, widened(h).new_zeros(len(h))
+        return codes, widen(h).new_zeros(len(h))
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """The log probability of codes under the uniform prior of training, `b`: -n log K.
@@ -145,7 +145,7 @@ class VQBottleneck(Coder):
         if name != "codes":
             raise ValueError(f"VQBottleneck has a prior of its codes alone, none of {name!r}")
         log_p = -latent[0].numel() * math.log(self.quantize.n_e)
-        return widened(self.quant_conv.weight).new_full((len(latent),), log_p)
+        return widen(self.quant_conv.weight).new_full((len(latent),), log_p)
 
 
 class VQDecoder(Decoder):

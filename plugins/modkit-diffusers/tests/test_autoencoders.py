@@ -11,7 +11,7 @@ from torch.distributions import Independent, Normal
 from modkit import Rng, Spec, SpecError, TensorType, build, load, train, use
 from modkit.building.plan import plan
 from modkit.models.step import StepContext
-from modkit.publishing.import_weights import adopt
+from modkit.publishing.import_weights import import_weights
 
 X = TensorType((1, 8, 8))
 SMALL = {"block_out_channels": [8, 16], "norm_num_groups": 4}
@@ -198,7 +198,7 @@ def test_a_run_needs_the_folder_no_more(kl, tmp_path):
     spec = system(use("diffusers/autoencoder-kl", folder=str(folder)))
     resolved = plan(spec).resolved.model["autoencoder"]
     assert "folder" not in resolved and resolved["pretrained"] == str(folder) and resolved["latent_channels"] == 2
-    run = adopt(spec, build(spec).state_dict(), tmp_path / "run")
+    run = import_weights(spec, build(spec).state_dict(), tmp_path / "run")
     folder.rename(tmp_path / "elsewhere")
     model = load(run)
     x = pictures()
@@ -211,11 +211,11 @@ def test_training_a_prior_leaves_a_frozen_autoencoder_as_it_was(kl, tmp_path):
     model = system(use("diffusers/autoencoder-kl", folder=str(folder))).model
     data, settings = use("digits", size=8), {"steps": 2, "batch_size": 8, "device": "cpu"}
     run = train(Spec(name="ldm", data=data, model=model, train=settings), tmp_path / "run")
-    weights = run.weights()
+    weights = run.load_weights()
     assert float(weights["mean_0"]) == 0.25
     x = pictures()
     assert torch.equal(load(run).reconstruct(x), bare(x).sample)
-    assert {name for row in run.metrics() for name in row["losses"]} == {"prior/denoiser/denoising"}
+    assert {name for row in run.read_metrics() for name in row["losses"]} == {"prior/denoiser/denoising"}
 
 
 def test_damaged_weights_are_refused_before_a_run_is_there(kl, tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 from modkit import Cond, Spec, TensorType, build, load, use
 from modkit.publishing.export import export
-from modkit.publishing.import_weights import adopt
+from modkit.publishing.import_weights import import_weights
 
 VAE = use("diffusers/autoencoder-kl", block_out_channels=[8, 8], norm_num_groups=4, latent_channels=2)
 UNET = use("diffusers/unet-2d", block_out_channels=[8], layers_per_block=1, norm_num_groups=4, mid_block_type=None)
@@ -32,7 +32,7 @@ def made(folder, model, **buffers):
         if value.is_floating_point() and value.ndim:
             state[name] = 0.2 * torch.randn(value.shape, generator=generator)
     state |= {name: torch.tensor(value) for name, value in buffers.items()}
-    return adopt(spec, state, folder)
+    return import_weights(spec, state, folder)
 
 
 @torch.no_grad()

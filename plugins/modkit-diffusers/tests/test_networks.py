@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from modkit import Cond, CondType, Spec, SpecError, TensorType, build, load, use
 from modkit.building.plan import plan
-from modkit.publishing.import_weights import adopt
+from modkit.publishing.import_weights import import_weights
 
 X = TensorType((2, 8, 8))
 MAP = TensorType((1, 4, 4))
@@ -234,7 +234,7 @@ def test_a_run_needs_the_folder_no_more(folder, tmp_path):
     resolved = plan(spec(folder)).resolved
     assert "folder" not in resolved.model["network"] and resolved.model["network"]["attention_head_dim"] is None
     weights = {name: value + 0.1 for name, value in model.state_dict().items()}
-    run = adopt(spec(folder), weights, tmp_path / "run")
+    run = import_weights(spec(folder), weights, tmp_path / "run")
     folder.rename(tmp_path / "elsewhere")
     again = load(run)
     assert all(torch.equal(value, weights[name]) for name, value in again.state_dict().items())
@@ -312,12 +312,12 @@ def test_diffusers_is_imported_only_when_a_part_is_built():
     code = """
 import sys
 from modkit import Spec
-from modkit.cli.describe import description
+from modkit.cli.describe import describe_part
 from modkit.building.plan import plan
-from modkit.parts.registry import registry
-for entry in registry().parts():
+from modkit.parts.registry import get_registry
+for entry in get_registry().list_parts():
     if entry.part.name.startswith("diffusers/"):
-        description(entry.part.kind, entry.part.name)
+        describe_part(entry.part.kind, entry.part.name)
 plan(Spec.from_yaml("{name: a, x: {shape: [1, 8, 8]}, model: {use: diffusion, network: diffusers/unet-2d}}"))
 print("diffusers" in sys.modules)
 """

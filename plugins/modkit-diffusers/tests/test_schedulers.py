@@ -17,7 +17,7 @@ from modkit.diffusion.guidance import ClassifierFree
 from modkit.diffusion.parametrizations import X0, Eps, EpsLearned, Flow, V
 from modkit.diffusion.schedules import EDM, VP, Cosine, Even, Linear
 from modkit.diffusion.schedules import Flow as Line
-from modkit.parts.registry import registry
+from modkit.parts.registry import get_registry
 from modkit.specs.overrides import apply
 from modkit.types import Denoised
 
@@ -144,7 +144,7 @@ class Network:
         t = t / 1000 if line else (t + 1) / 1000
         alpha, sigma = (float(scale) for scale in self.schedule.scales(t))
         x_0 = 1 + 0.25 * alpha / (0.25 * alpha**2 + sigma**2) * (x_in - alpha)
-        to_x_0, to_eps = (float(scale) for scale in self.parametrization.target(t[None]))
+        to_x_0, to_eps = (float(scale) for scale in self.parametrization.compute_target_scales(t[None]))
         return to_x_0 * x_0 + to_eps * (x_in - alpha * x_0) / sigma
 
     def denoise(self, x_t, t):
@@ -176,7 +176,7 @@ def by_hand(case, schedule, network, eps, **more):
     scaled = getattr(scheduler, "scale_model_input", lambda sample, timestep: sample)
     sample, found = eps * getattr(scheduler, "init_noise_sigma", 1.0), []
     for index, timestep in enumerate(scheduler.timesteps):
-        draws = {"generator": Rng(2).at(index).generators(len(eps))} if case.draws else {}
+        draws = {"generator": Rng(2).at(index).make_generators(len(eps))} if case.draws else {}
         out = network(scaled(sample, timestep), timestep)
         sample = scheduler.step(out, timestep, sample, **case.options, **draws, **more).prev_sample
         found.append(scaled(sample, timestep))
@@ -215,7 +215,11 @@ def line_or_table(part):
     return "line" if part == "flow-euler" else "linear"
 
 
-PARTS = [entry.part.name.partition("/")[2] for entry in registry().parts("sampler") if "diffusers/" in entry.part.name]
+PARTS = [
+    entry.part.name.partition("/")[2]
+    for entry in get_registry().list_parts("sampler")
+    if "diffusers/" in entry.part.name
+]
 
 
 @pytest.fixture(params=PARTS)
@@ -385,10 +389,11 @@ def test_what_cannot_be_followed_is_refused_in_words(part, schedule, params, mat
 def test_diffusers_is_not_imported_before_a_sampler_is_built():
     program = """
 import sys
-from modkit.parts.registry import registry
-from modkit.parts.signature import parameters
+from modkit.parts.registry import get_registry
+from modkit.parts.signature import read_parameters
 
-print(len([parameters(entry.part) for entry in registry().parts("sampler")]) > 10, "diffusers" in sys.modules)
+found = [read_parameters(entry.part) for entry in get_registry().list_parts("sampler")]
+print(len(found) > 10, "diffusers" in sys.modules)
 """
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert told.split() == ["True", "False"]

@@ -77,7 +77,7 @@ class Moving(Wrapped):
         if step.training and self._kept:
             vectors = torch.cat(self._kept)
             self._kept.clear()
-            with step.rng.scope():
+            with step.rng.seed_torch():
                 self.quantizer(vectors)
 
     @torch.no_grad()
@@ -95,7 +95,7 @@ class Moving(Wrapped):
         for module in self.quantizer.modules():
             if isinstance(module, Codebook):
                 module.initted.fill_(False)
-        with rng.scope():
+        with rng.seed_torch():
             self.quantizer(vectors[None])
 
     def _frozen(self, vectors: Tensor) -> Quantized:

@@ -135,6 +135,6 @@ class GroupedResidualQuantizer(Moving):
         return z_q
 
     def _frozen(self, vectors: Tensor) -> Quantized:
-        with Rng(0).scope():  # in train mode the library draws the seed of a dropout of codes that is not used
+        with Rng(0).seed_torch():  # in train mode the library draws the seed of a dropout of codes that is not used
             z_q, indices, losses = self.quantizer(vectors, freeze_codebook=self.averaged)
         return Quantized(z_q, torch.cat(tuple(indices), -1), {"commitment": losses.sum()})

@@ -164,7 +164,7 @@ def test_averages_move_once_a_step_as_by_one_call_of_the_bare_class(name):
         part.train()(micro, step)
     assert all(torch.equal(value, before[key]) for key, value in part.quantizer.state_dict().items())
     part.update(step)
-    with Rng(0, "step").scope():
+    with Rng(0, "step").seed_torch():
         bare.train()(rows(h))
     moved = part.quantizer.state_dict()
     for key, value in bare.state_dict().items():
@@ -199,7 +199,7 @@ def test_prepare_is_the_bare_class_s_k_means_of_a_fair_sample(name):
     for module in bare.modules():
         if hasattr(module, "initted"):
             module.initted.fill_(False)
-    with Rng(1).scope():
+    with Rng(1).seed_torch():
         bare.eval()(sample[None])
     for key, value in bare.state_dict().items():
         torch.testing.assert_close(part.quantizer.state_dict()[key], value)

@@ -104,7 +104,7 @@ class GaussianMixture(Model):
             reg_covar=self.regularization,
             n_init=self.restarts,
             max_iter=self.max_iterations,
-            random_state=rng.integer() % 2**32,  # all that scikit-learn takes
+            random_state=rng.draw_seed() % 2**32,  # all that scikit-learn takes
         ).fit(rows.numpy())
         covariances = torch.from_numpy(fit.covariances_)
         self.proportions.copy_(torch.from_numpy(fit.weights_))

@@ -1,0 +1,125 @@
+"""Names: functions and methods start with a verb in the imperative mood (`make_metrics`, `score`, `resize`)."""
+
+import ast
+import re
+from pathlib import Path
+
+import modkit
+
+FOLDER = Path(modkit.__file__).parent
+OTHERS = {"starters", "templates"}
+"""Folders of code that users copy, to which this does not apply."""
+
+VERBS = set(
+    """
+    accumulate adapt add allocate append apply assemble assign attempt attend average backward begin broadcast build
+    call cap cast catch check choose clamp clear clip close collect combine compare complete compose compute concatenate
+    convert copy count create crop cut decide decode decompose deduplicate dequantize derive descend describe diagnose
+    differ digest discover discriminate download draw drop dump embed emit encode end enlarge enter estimate evaluate
+    exchange execute expand explain export extend extract factor fail feed fill filter find finish fit flatten fold
+    follow format forward freeze gather generate get group guide hash hold identify import index infer init inspect
+    install integrate interpolate invert join keep launch limit list load locate lock log make map mark match measure
+    merge mix move name normalize note notify number observe open order override pack pad parametrize parse pass perturb
+    place plan play predict prefix prepare print project prune queue raise rank read rebuild reconstruct record recover
+    reduce refuse reload remove render repeat replace report require reroot resample reset resize resolve restart
+    restore resume revive rewind round run sample save scale scan schedule score seed select set settle shift shorten
+    show slice smooth sort space spill split spread squash start step stretch strip suggest sum swap sweep sync
+    synchronize take thin train transform truncate try tune unpack unscale update use vacate validate verify walk warn
+    weigh widen wrap write zero
+    """.split()
+)
+"""The verbs in use. Add one when a new function needs it, but no noun and no participle (`made`, `scored`)."""
+
+CONDITIONS = set("can classifies dominates has holds is makes plays shrinks takes uses wants".split())
+"""First words of functions that return a bool."""
+
+IDIOMS = {"as", "from", "to", "with"}
+"""First words of conversions and modified copies, as in `from_yaml`, `Tensor.to` and `Path.with_suffix`."""
+
+HOOKS = {"modkit", "pytest"}
+"""First words of hooks and fixtures, whose names pluggy and pytest prescribe."""
+
+TERMS = {
+    # Members that the Protocols in modkit.kinds prescribe; authors of plug-ins write them.
+    "Protocol of Adversarial": "discriminator generator",
+    "Protocol of Conditioner": "null",
+    "Protocol of Engine": "barrier",
+    "Protocol of FeatureExtractor and Data": "key",
+    "Protocol of Likelihood": "mean nll out",
+    "Protocol of Metric and MetricExtras": "given result",
+    "Protocol of Model": "bound cross_entropy losses players stages weights",
+    "Protocol of Bottleneck's extras": "posterior posterior_entropy",
+    "Protocol of Parametrization": "denoised error_scale inputs",
+    "Protocol of Sampler and Schedule": "scales time times",
+    "Protocol of Slot": "accepts default",
+    # Names that other libraries prescribe.
+    "numpy.random.Generator": "integers normal uniform",
+    "pandas' accessors": "at rows",
+    "torch": "setup_context state_dict",
+    # Terms of the field.
+    "quantities": """
+        bits_per_dim covariance gaussian_kl jackknife_variance median mode_kl perplexity snr standard_error
+        symmetric_kl tau
+    """,
+    "scores": "frechet_distance inception_score kernel_distance prdc psnr sliced_wasserstein ssim wasserstein",
+    "algorithms": "ddim_step kmeans minibatch_std rotation_trick straight_through variational_bound",
+    "parts, named as users select them": "adam adamw constant cosine dinov2 linear rmsprop sgd",
+    "layers, named as torch.nn's": "conv linear pointwise sinusoidal_embedding",
+    # Names that users meet.
+    "commands": "app diff doctor main new_plugin schema",
+    "context manager": "seeded",
+    "accessor of a model": "spec_of",
+    "events of a run, as in other training loops": """
+        checkpoint_saved run_finished run_started samples_ready scores_ready step_done
+    """,
+}
+"""Whole names that are terms, by where they come from."""
+
+NAMES = {name for names in TERMS.values() for name in names.split()}
+
+
+def find_names(source):
+    """Names of a module's functions and methods, without dunders, properties and nested functions."""
+    tree = ast.parse(source)
+    bodies = [tree.body, *(node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef))]
+    for node in (node for body in bodies for node in body):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        decorators = [ast.unparse(one) for one in node.decorator_list]
+        if not node.name.startswith("__") and not any(re.search(r"property$|\.setter$", one) for one in decorators):
+            yield node.name
+
+
+def is_allowed(name):
+    """Whether a name starts with a verb, or is one of the exceptions above."""
+    word = name.strip("_").split("_")[0]
+    return name.lstrip("_") in NAMES or word in VERBS | CONDITIONS | IDIOMS | HOOKS
+
+
+def test_functions_are_verbs():
+    paths = [path for path in sorted(FOLDER.rglob("*.py")) if path.relative_to(FOLDER).parts[0] not in OTHERS]
+    wrong = {
+        str(path.relative_to(FOLDER)): names
+        for path in paths
+        if (names := [name for name in find_names(path.read_text()) if not is_allowed(name)])
+    }
+    assert not wrong
+
+
+def test_names_are_found_in_modules_and_classes_and_judged():
+    source = """
+def made_metrics(): ...
+class Metric:
+    class Inner:
+        async def scored(self): ...
+    @cached_property
+    def seen(self): ...
+    @functools.cached_property
+    def told(self): ...
+    def __len__(self): ...
+    def _resize(self):
+        def resized(): ...
+"""
+    assert list(find_names(source)) == ["made_metrics", "_resize", "scored"]
+    names = ("made_metrics", "scored", "_sizes", "_find", "is_due", "rows", "_rows_of", "to_yaml")
+    assert [name for name in names if is_allowed(name)] == ["_find", "is_due", "rows", "to_yaml"]
