@@ -63,6 +63,25 @@ def trainer(spec: Spec, path: Path, loggers: Any = (), progress: Progress | None
     return Trainer(model, data, settings, engine, run, Callbacks(run, loggers), progress or Silent())
 
 
+class Notes(Silent):
+    """A `Progress` that keeps the notes."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def shake(module: Any, scale: float, seed: int = 0) -> Any:
+    """The module, each parameter moved by noise: a new network's zeros hide much."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+    return module
+
+
 def state(model: torch.nn.Module) -> dict[str, Tensor]:
     """A copy of parameters and buffers."""
     return {name: value.clone() for name, value in model.state_dict().items()}
