@@ -34,16 +34,17 @@ def features(num: int, dim: int) -> dict[str, torch.Tensor]:
 
 def by_modkit(real: torch.Tensor, fake: torch.Tensor) -> dict[str, float]:
     """Ours, errors included."""
-    from modkit.metrics.precision_recall import prdc
+    from modkit.metrics import PRDC
 
-    return prdc(real=real, fake=fake, k=K, comparison="<", coverage_k=K, coverage_comparison="<")
+    scores = PRDC(k=K, comparison="<", coverage_k=K, coverage_comparison="<").compute(real=real, fake=fake)
+    return {name: float(score.value) for name, score in scores.items()}
 
 
 def by_two_rules(real: torch.Tensor, fake: torch.Tensor) -> dict[str, float]:
     """Ours as it comes: another k and comparison for density and coverage."""
-    from modkit.metrics.precision_recall import prdc
+    from modkit.metrics import PRDC
 
-    return prdc(real=real, fake=fake)
+    return {name: float(score.value) for name, score in PRDC().compute(real=real, fake=fake).items()}
 
 
 def by_prdc(real: torch.Tensor, fake: torch.Tensor) -> dict[str, float]:

@@ -1,13 +1,13 @@
 """Runs compared: labels, groups of seeds, what is ranked, the page as a browser reads it, and what is refused."""
 
 import base64
-import builtins
 import io
 import json
 import math
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -289,14 +289,7 @@ def test_refusals(runs, tmp_path, monkeypatch):
         compare([runs["gan"], tmp_path / "bare"], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
-    plain = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "jinja2":
-            raise ImportError("No module named 'jinja2'")
-        return plain(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ValueError, match=r'jinja2.*pip install "modkit-generative\[compare\]"'):
         compare([runs["vae"]], tmp_path / "page.html")
 

@@ -93,16 +93,16 @@ def test_several_codebooks_are_scored_one_by_one():
     with pytest.raises(ValueError, match="the same number of codes in all samples, got 12, 7 and 12$"):
         metric.update(state, "real", {"codes": upper}, indices)
     with pytest.raises(ValueError, match="codes of samples of 'real', got none"):
-        metric.result(metric.update(None, "real", {"codes": (upper, 0 * lower)}, indices), Rng(0))
+        metric.result(metric.update({}, "real", {"codes": (upper, 0 * lower)}, indices), Rng(0))
 
 
 def test_refusals_say_what_was_expected_and_got():
     metric, indices = Codebook(), torch.arange(2)
     for codes in (torch.zeros(2), torch.zeros(2, 3), -torch.ones(2, 3, dtype=torch.int64)):
         with pytest.raises(ValueError, match=r"non-negative counts of shape \(b, k\), got torch"):
-            metric.update(None, "real", {"codes": codes}, indices)
+            metric.update({}, "real", {"codes": codes}, indices)
     with pytest.raises(ValueError, match="codes of samples of 'real', got none"):
-        metric.result(None, Rng(0))
-    state = metric.update(None, "real", {"codes": counts(2)}, indices)
+        metric.result({}, Rng(0))
+    state = metric.update({}, "real", {"codes": counts(2)}, indices)
     with pytest.raises(ValueError, match="same number of codes in all samples, got 12 and 9"):
         metric.update(state, "real", {"codes": counts(2, 9)}, indices)

@@ -32,5 +32,5 @@ def test_it_is_the_share_of_labels_read_in_any_split_and_order():
 def test_a_label_that_is_no_class_is_refused():
     with pytest.raises(ValueError, match=r"expects labels in \[0, 3\), got 0 to 3"):
         fed(torch.zeros(2, 3), torch.tensor([0, 3]), [torch.arange(2)])
-    with pytest.raises(ValueError, match="expects samples, got none"):
+    with pytest.raises(ValueError, match="expects samples of 'fake', got none"):
         LabelAccuracy().result(LabelAccuracy().init(), Rng(0))

@@ -184,10 +184,10 @@ def test_refusals_say_what_was_expected_and_got():
     with pytest.raises(ValueError, match="finite points, got NaN"):
         scored(torch.tensor([[0.0, math.nan]]), truth)
     with pytest.raises(ValueError, match="samples of 'fake', got none"):
-        ModeCoverage().result(None, Rng(0))
+        ModeCoverage().result({}, Rng(0))
     metric = ModeCoverage()
     one, other = (
-        metric.update(None, "fake", {"points": torch.zeros(2, 2), "truth": each.truth}, torch.arange(2))
+        metric.update({}, "fake", {"points": torch.zeros(2, 2), "truth": each.truth}, torch.arange(2))
         for each in (Ring(num=1), Grid(num=1))
     )
     with pytest.raises(ValueError, match=r"the same true modes, got centers \(8, 2\) of std .*, \(25, 2\)"):

@@ -155,15 +155,15 @@ def test_refusals_say_what_was_expected_and_got():
     metric = Reconstruction()
     for call, message in (
         (lambda: Reconstruction(range=[1.0, -1.0]), r"range \[low, high\] with low < high, got \[1.0, -1.0\]"),
-        (lambda: metric.update(None, "real", {"pairs": torch.zeros(3, 1, 8, 8)}, torch.arange(3)), r"\(3, 1, 8, 8\)"),
+        (lambda: metric.update({}, "real", {"pairs": torch.zeros(3, 1, 8, 8)}, torch.arange(3)), r"\(3, 1, 8, 8\)"),
         (lambda: scored(torch.full((3, 2, 1, 8, 8), float("nan"))), "finite values, got NaN"),
-        (lambda: metric.result(None, Rng(0)), "samples of 'real', got none"),
+        (lambda: metric.result({}, Rng(0)), "samples of 'real', got none"),
         (lambda: ssim(torch.zeros(3, 8), torch.zeros(3, 8)), r"images of shape \(b, c, h, w\), got \(3, 8\)"),
         (lambda: distance(torch.zeros(1, 2, 4)), "at least 2 samples of 'real', got 1"),
         (lambda: distance(torch.zeros(3, 4)), r"feature-pairs of shape \(b, 2, d\), got \(3, 4\)"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
-    state = metric.update(None, "real", {"pairs": pairs(2, (1, 8, 8))}, torch.arange(2))
+    state = metric.update({}, "real", {"pairs": pairs(2, (1, 8, 8))}, torch.arange(2))
     with pytest.raises(ValueError, match="images of one size, got SSIM windows of 7 and 11"):
         metric.update(state, "real", {"pairs": pairs(2)}, torch.arange(2, 4))
