@@ -214,7 +214,7 @@ def test_a_frozen_level_has_no_players():
 def test_it_accepts_what_its_levels_accept():
     both = use(Cascade, levels=[use(Table), DENOISER])
     slot = Site(plan(spec(use("latent", autoencoder=AUTOENCODER, prior=both))), meta=False)
-    slot = slot.argument(slot.plan.model.arguments["prior"])
+    slot = slot.convert_argument(slot.plan.model.arguments["prior"])
     mixed = (CODES[0], TensorType((2, 4, 4)))
     assert slot.accepts(mixed) is None
     assert slot.accepts(mixed[::-1]) == "level 0: Table expects codes, got 2×4×4 unbounded"
