@@ -91,9 +91,12 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
     twice = [str(path) for path, count in Counter(run.path.resolve() for run in found).items() if count > 1]
     if twice:
         raise ValueError(f"compare expects each run once, got {', '.join(twice)} several times")
-    kept = [(run, _read_reports(run)) for run in found]
+    kept = [(run, read_reports(run.path)) for run in found]
     entries = []
     for run, reports in kept:
+        if not reports:
+            hint = f"evaluate it with: modkit evaluate {run.path}"
+            raise ValueError(f"compare expects runs that were evaluated, got {run.path}; {hint}")
         spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
         data = open_run(run).data
         for report in reports:
@@ -118,15 +121,6 @@ def group(entries: Sequence[Entry]) -> list[System]:
         labelled = [replace(entry, label=next(labels) if len(members) > 1 else name) for entry in members]
         systems.append(System(name, tuple(labelled)))
     return systems
-
-
-def _read_reports(run: Run) -> list[Report]:
-    reports = read_reports(run.path)
-    if not reports:
-        raise ValueError(
-            f"compare expects runs that were evaluated, got {run.path}; evaluate it with: modkit evaluate {run.path}"
-        )
-    return reports
 
 
 def _count_parts(value: object) -> int:

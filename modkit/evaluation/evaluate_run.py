@@ -134,14 +134,9 @@ class Options:
 def measure_run(
     run: Run, loaded: Loaded, found: Opened, options: Options, *, named: Sequence[str] | None = ()
 ) -> Report:
-    """Measures a model and data that have been loaded, as `evaluate_run` does.
+    """Measures a run's model and data that have been loaded, as `evaluate_run` does.
 
-    Args:
-        run: The run.
-        loaded: Its model.
-        found: Its data, and how its spec measures them.
-        options: What to measure, and how.
-        named: The overrides by which another process can load the model, or None if it cannot be loaded by name.
+    `named` are the overrides by which another process can load the model, or None if it cannot be loaded by name.
 
     Raises:
         ValueError: Under the conditions of `evaluate_run`.

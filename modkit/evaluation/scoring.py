@@ -58,7 +58,14 @@ def make_metrics(chosen: Chosen, k: int | None = None) -> dict[str, Metric]:
     """
     made: dict[str, Metric] = {}
     for one in chosen:
-        name, metric = _make_metric(one, k) if isinstance(one, str) else (type(one).__name__, one)
+        if isinstance(one, str):
+            part = get_registry().find("metric", one)
+            name, metric = (
+                part.name,
+                part.load()(**({"k": k} if k is not None and "k" in read_parameters(part) else {})),
+            )
+        else:
+            name, metric = type(one).__name__, one
         if name in made:
             raise ValueError(f"evaluate expects each metric once, got {name} twice")
         made[name] = metric
@@ -190,12 +197,6 @@ def score(
 
 def _flatten(places: Places) -> Iterator[tuple[str, str, str]]:
     return ((name, side, place) for name, at in places.items() for side, place in at.items())
-
-
-def _make_metric(name: str, k: int | None) -> tuple[str, Metric]:
-    part = get_registry().find("metric", name)
-    metric: Metric = part.load()(**({"k": k} if k is not None and "k" in read_parameters(part) else {}))
-    return part.name, metric
 
 
 def _is_ready(extractor: FeatureExtractor) -> bool:

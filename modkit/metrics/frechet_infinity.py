@@ -79,7 +79,9 @@ class FrechetInfinity(StoredMetric):
         ]
         counts = {name: len(values) for name, values in rows.items()}
         sizes = self._choose_sizes(counts["fake"])
-        warnings = _make_warnings(min(sizes), rows["fake"].shape[1])
+        few, dim = min(sizes), rows["fake"].shape[1]
+        warning = f"subsets start at {few} samples of {dim} features: their covariances are singular and no line fits"
+        warnings = () if few > dim else (warning,)
         settings = {"sizes": sizes, "of": self.of}
         error = standard_error(*variances)
         return {"FD∞": Score(value, error, self.better, counts, settings=settings, warnings=warnings)}
@@ -118,9 +120,3 @@ def _fit_intercept(a: Curve, b: Curve) -> float:
     centred = inverse - inverse.mean()
     slope = (centred @ y) / (centred @ centred)
     return float(y.mean() - slope * inverse.mean())
-
-
-def _make_warnings(smallest: int, dim: int) -> tuple[str, ...]:
-    if smallest > dim:
-        return ()
-    return (f"subsets start at {smallest} samples of {dim} features: their covariances are singular and no line fits",)

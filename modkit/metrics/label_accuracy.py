@@ -51,10 +51,6 @@ class LabelAccuracy(Streaming[Tensor]):
         right = (logits.argmax(1) == labels).long()
         return counts.index_add(0, assign_groups(indices, _GROUPS), torch.stack([right, torch.ones_like(right)], 1))
 
-    def add(self, a: Tensor, b: Tensor) -> Tensor:
-        """Adds counts."""
-        return a + b
-
     def result(self, state: dict[str, Tensor], rng: Rng) -> dict[str, Score]:
         """Computes the score `label accuracy`; `rng` is not used."""
         groups = self.find(state, "fake").tolist()

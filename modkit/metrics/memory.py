@@ -14,10 +14,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from modkit.types import Score
 
 __all__ = ["sample_in_child", "measure_peak_memory", "read_peak_rss", "restart_peak"]
+
+Folder: TypeAlias = str | os.PathLike[str]
 
 _MIB = 2**20
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -28,7 +31,7 @@ sample_in_child()"""
 
 
 def measure_peak_memory(
-    run: str | os.PathLike[str], overrides: Sequence[str] = (), *, num: int = 64, seed: int = 0, device: str = "cpu"
+    run: Folder, overrides: Sequence[str] = (), *, num: int = 64, seed: int = 0, device: str = "cpu"
 ) -> Score:
     """Measures the score `peak memory (MiB)` of a run's model while it samples one batch.
 
@@ -83,9 +86,7 @@ def sample_in_child() -> None:
         print(json.dumps({"loaded": loaded, "peak": read_peak_rss()}))
 
 
-def _measure_in_child(
-    run: str | os.PathLike[str], overrides: Sequence[str], num: int, seed: int, device: str
-) -> tuple[int, int]:
+def _measure_in_child(run: Folder, overrides: Sequence[str], num: int, seed: int, device: str) -> tuple[int, int]:
     path = os.fspath(run)
     found = "\n".join(sys.path)  # the child finds the same parts as this process
     command = [sys.executable, "-c", _CHILD, found, path, str(num), str(seed), device, *overrides]
@@ -98,9 +99,7 @@ def _measure_in_child(
     return reply["loaded"], reply["peak"]
 
 
-def _measure_on_cuda(
-    run: str | os.PathLike[str], overrides: Sequence[str], num: int, seed: int, device: str
-) -> tuple[int, int]:
+def _measure_on_cuda(run: Folder, overrides: Sequence[str], num: int, seed: int, device: str) -> tuple[int, int]:
     import torch
 
     from modkit.building.session import load

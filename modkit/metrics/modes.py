@@ -172,6 +172,7 @@ class ModeCoverage(Streaming[Tally]):
         settings = {"radius": self.radius, "least": self.least, "modes": modes, "ceiling": ceiling}
         counts, apart = groups.sum(0), _measure_gap(truth)
         overlap = _warn_of_overlap(apart, self.radius)
+        none = [] if counts[:-1].any() else ["no sample is within a mode: the worst value is given"]
 
         def score(better: Literal["higher", "lower"], of: Callable[[Tensor], float], *warnings: str) -> Score:
             value, total = of(counts), {"fake": int(counts.sum())}
@@ -181,7 +182,7 @@ class ModeCoverage(Streaming[Tally]):
         return {
             "modes": score("higher", lambda n: float((n[:-1] >= self.least).sum())),
             "high quality": score("higher", _compute_quality, *_warn_of_collapse(counts, self.radius, dim, apart)),
-            "mode KL": score("lower", lambda n: mode_kl(counts=n), *_warn_of_none(counts)),
+            "mode KL": score("lower", lambda n: mode_kl(counts=n), *none),
             "symmetric KL": score("lower", lambda n: symmetric_kl(counts=n, inside=ceiling)),
         }
 
@@ -232,10 +233,6 @@ def _warn_of_collapse(counts: Tensor, radius: float, dim: int, apart: float) -> 
     if share <= ceiling + strays + chance:
         return []
     return [f"{share:.2%} within {radius:g} std of a mode is more than a perfect sampler's {ceiling:.2%}: collapse"]
-
-
-def _warn_of_none(counts: Tensor) -> list[str]:
-    return [] if counts[:-1].any() else ["no sample is within a mode: the worst value is given"]
 
 
 def _compute_quality(counts: Tensor) -> float:

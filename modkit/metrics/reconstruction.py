@@ -156,7 +156,8 @@ class Reconstruction(Streaming[Likeness]):
     def result(self, state: dict[str, Likeness], rng: Rng) -> dict[str, Score]:
         """Computes the scores `PSNR` and, for images, `SSIM`; `rng` is not used."""
         moments, alike, window = self.find(state, "real")
-        notes = () if not alike else (_warn_of_exact(alike, moments.count),)
+        exact = f"{alike} of {moments.count} reconstructions are exact within rounding to 8 bits"
+        notes = (f"{exact} and count as {_HIGHEST:.2f} dB",) if alike else ()
         scores = {"PSNR": self._score(moments, 0, {"range": self.range}, notes)}
         if window is not None:
             notes = () if window == _WINDOW else (f"small images: SSIM's window is {window} wide, not 11",)
@@ -237,10 +238,6 @@ class ReconstructionFD(Streaming[Side]):
             warnings=warn_of_rank("real", count, len(pairs[0][0].mean)),
         )
         return {"reconstruction FD": score}
-
-
-def _warn_of_exact(alike: int, count: int) -> str:
-    return f"{alike} of {count} reconstructions are exact within rounding to 8 bits and count as {_HIGHEST:.2f} dB"
 
 
 def _compute_distance(pairs: Sequence[tuple[Moments, Moments]]) -> float:

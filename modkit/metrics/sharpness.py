@@ -91,10 +91,6 @@ class Sharpness(Streaming[Tensor]):
         sums = state.get(set, torch.zeros(_GROUPS, 2, dtype=torch.float64))
         return {**state, set: sums.index_add(0, assign_groups(indices, _GROUPS), rows)}
 
-    def add(self, a: Tensor, b: Tensor) -> Tensor:
-        """Adds sums."""
-        return a + b
-
     def result(self, state: Sums, rng: Rng) -> dict[str, Score]:
         """Computes the score `sharpness`; `rng` is not used.
 
