@@ -61,7 +61,7 @@ TERMS = {
         bits_per_dim covariance gaussian_kl jackknife_variance median mode_kl perplexity snr standard_error
         symmetric_kl tau
     """,
-    "scores": "frechet_distance inception_score kernel_distance prdc psnr sliced_wasserstein ssim wasserstein",
+    "scores": "frechet_distance kernel_distance psnr sliced_wasserstein ssim wasserstein",
     "algorithms": "ddim_step kmeans minibatch_std rotation_trick straight_through variational_bound",
     "parts, named as users select them": "adam adamw constant cosine dinov2 linear rmsprop sgd",
     "layers, named as torch.nn's": "conv linear pointwise sinusoidal_embedding",

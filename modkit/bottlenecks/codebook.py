@@ -47,9 +47,8 @@ class Codebook(nn.Module):
         num_codes: Number of codes.
         channels: Channels of a code.
         ema: Whether the codes are moved by moving averages; otherwise they are a parameter.
-        decay: Decay gamma of the moving averages, in [0, 1).
-        revive: A code whose average usage falls below this share of the mean usage is replaced by a vector of the step.
-            With 0, codes are never replaced.
+        decay: As in `VectorQuantizer`, in [0, 1).
+        revive: As in `VectorQuantizer`, in [0, 1).
         sphere: Whether codes have length one.
 
     Raises:

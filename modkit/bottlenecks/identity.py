@@ -43,11 +43,7 @@ class Identity:
         return latent
 
     def sample(self, num: int, rng: Rng) -> NoReturn:
-        """Raises an error, since there is no prior.
-
-        Raises:
-            ValueError: Always.
-        """
+        """Raises a ValueError, since there is no prior."""
         raise ValueError(
             "Identity has no prior to sample from; combine the autoencoder with a prior by a `latent` model"
         )

@@ -83,11 +83,7 @@ class Quantizer(nn.Module):
         raise ValueError(f"{self._owner} expects one of the latents {list(self.latents)}, got {name!r}")
 
     def sample(self, num: int, rng: Rng) -> NoReturn:
-        """Raises an error, since the codes have no prior.
-
-        Raises:
-            ValueError: Always.
-        """
+        """Raises a ValueError, since the codes have no prior."""
         expected = "combine the autoencoder with a prior by a `latent` model"
         raise ValueError(f"{self._owner} has no prior to sample from; {expected}")
 

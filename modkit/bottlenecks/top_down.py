@@ -18,7 +18,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.kinds import Bottleneck, BottleneckExtras, Slot, Step, default, read_extras
+from modkit.models.model import Passes
 from modkit.nn.blocks import ResidualBlock, conv, get_map_size
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType, Value, split_levels
@@ -97,19 +99,11 @@ class TopDown(nn.Module):
         return tuple(_require_tensor(level.to_z(name, one)) for level, one in zip(self._levels, latent))
 
     def sample(self, num: int, rng: Rng) -> tuple[Tensor, ...]:
-        """Draws from the prior of each level.
-
-        Raises:
-            ValueError: If a level has no prior.
-        """
+        """Draws from the prior of each level; each level must have one."""
         return tuple(_require_tensor(level.sample(num, rng.at(f"level-{i}"))) for i, level in enumerate(self._levels))
 
     def posterior(self, name: str, h: tuple[Tensor, ...], rng: Rng) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Draws from q(latent | h) level by level and computes log q, `b`, the sum over levels.
-
-        Raises:
-            ValueError: If a level has no density of that latent.
-        """
+        """Draws from q(latent | h) level by level and computes log q, `b`, the sum over levels."""
         latents: list[Tensor] = []
         z: list[Tensor] = []
         log_q: list[Tensor] = []
@@ -122,11 +116,7 @@ class TopDown(nn.Module):
         return tuple(latents), torch.stack(log_q).sum(0)
 
     def log_prior(self, name: str, latent: tuple[Tensor, ...]) -> Tensor:
-        """Computes the sum of the levels' log priors, `b`.
-
-        Raises:
-            ValueError: If a level has no density of that latent.
-        """
+        """Computes the sum of the levels' log priors, `b`."""
         logs = [_get_density(level, "log_prior")(name, one) for level, one in zip(self._levels, latent)]
         return torch.stack(logs).sum(0)
 
@@ -140,7 +130,8 @@ class TopDown(nn.Module):
         """Prepares each level with the features that reach it, after the levels above."""
         for index, level in enumerate(self._levels):
             if prepare := read_extras(level, BottleneckExtras).prepare:
-                prepare(_Reaching(self, features, index), rng.at(f"level-{index}"))
+                reaching = Passes(partial(map, partial(self.compute_features, index=index), features))
+                prepare(reaching, rng.at(f"level-{index}"))
 
     def compute_features(self, h: tuple[Tensor, ...], index: int) -> Tensor:
         """Computes the features of level `index`, `b c h w`, given the mean or nearest code of the levels above."""
@@ -172,16 +163,6 @@ class _Join(nn.Module):
         decoded = F.interpolate(self.block(self.conv_in(upper)), size=h.shape[2:], mode="nearest")
         joined: Tensor = self.conv_out(torch.cat([h, decoded], dim=1))
         return joined
-
-
-class _Reaching:
-    """The features that reach a level, computed anew at each iteration."""
-
-    def __init__(self, owner: TopDown, features: Iterable[tuple[Tensor, ...]], index: int) -> None:
-        self._owner, self._passes, self._index = owner, features, index
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self._owner.compute_features(h, self._index) for h in self._passes)
 
 
 def _check_maps(h: Event) -> tuple[TensorType, ...]:

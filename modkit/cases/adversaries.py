@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from modkit.cases.case import Case, Emitted, Example, emit, emit_scalar
+from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR
 from modkit.types import Cond, CondType, TensorType
@@ -17,6 +16,8 @@ from modkit.types import Cond, CondType, TensorType
 __all__ = ["CASES"]
 
 _NONE = CondType()
+_Z = TensorType((5,))
+_LARGER = TensorType((1, 16, 16), range=(-1.0, 1.0))
 
 
 def _play_generator(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -46,44 +47,36 @@ def _play_regularizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     def critic(x: Tensor, cond: Cond) -> Tensor:
         return (weight * x.tanh()).flatten(1).sum(1)
 
-    return {
-        name: replace(one, learns=weight.requires_grad)
-        for name, one in emit_scalar("penalty", part(critic, probe.draw_tensor("x", IMAGE), Cond()), rows=False).items()
-    }
+    penalty = part(critic, probe.draw_tensor("x", IMAGE), Cond())
+    return emit_scalar("penalty", penalty, rows=False, learns=weight.requires_grad)
 
 
 CASES = (
     Case(
         "generator",
-        tuple(
-            Example(name, lambda x=x, cond=cond: {"z": TensorType((5,)), "x": x, "cond": cond})  # type: ignore[misc]
-            for name, x, cond in (
-                ("2-D", IMAGE, _NONE),
-                ("odd", ODD, _NONE),
-                ("vector", VECTOR, _NONE),
-                ("conditional", IMAGE, CondType(vector=4)),
-            )
-        ),
+        {
+            "2-D": {"z": _Z, "x": IMAGE, "cond": _NONE},
+            "odd": {"z": _Z, "x": ODD, "cond": _NONE},
+            "vector": {"z": _Z, "x": VECTOR, "cond": _NONE},
+            "conditional": {"z": _Z, "x": IMAGE, "cond": CondType(vector=4)},
+        },
         _play_generator,
-        ("modules", "gradients", "independence"),
+        TRAINED,
     ),
     Case(
         "discriminator",
-        tuple(
-            Example(name, lambda x=x, cond=cond: {"x": x, "cond": cond})  # type: ignore[misc]
-            for name, x, cond in (
-                ("2-D", IMAGE, _NONE),
-                ("larger", TensorType((1, 16, 16), range=(-1.0, 1.0)), _NONE),
-                ("odd", ODD, _NONE),
-                ("1-D", SIGNAL, _NONE),
-                ("vector", VECTOR, _NONE),
-                ("conditional", IMAGE, CondType(vector=4)),
-                ("of two images and a time", IMAGE, CondType(concat=IMAGE, time=True)),
-            )
-        ),
+        {
+            "2-D": {"x": IMAGE, "cond": _NONE},
+            "larger": {"x": _LARGER, "cond": _NONE},
+            "odd": {"x": ODD, "cond": _NONE},
+            "1-D": {"x": SIGNAL, "cond": _NONE},
+            "vector": {"x": VECTOR, "cond": _NONE},
+            "conditional": {"x": IMAGE, "cond": CondType(vector=4)},
+            "of two images and a time": {"x": IMAGE, "cond": CondType(concat=IMAGE, time=True)},
+        },
         _play_discriminator,
-        ("modules", "gradients", "independence"),
+        TRAINED,
     ),
-    Case("adversarial", (Example("logits", lambda: {}),), _play_adversarial, ()),
-    Case("regularizer", (Example("2-D", lambda: {}),), _play_regularizer, ()),
+    Case("adversarial", {"logits": {}}, _play_adversarial),
+    Case("regularizer", {"2-D": {}}, _play_regularizer),
 )

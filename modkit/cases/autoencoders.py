@@ -6,21 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from modkit.cases.case import Case, Emitted, Example, emit, emit_scalar
+from modkit.cases import shapes
+from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all, emit_scalar
 from modkit.cases.probe import Probe
-from modkit.cases.shapes import (
-    FEATURE_SIGNAL,
-    FEATURE_VECTOR,
-    FEATURES,
-    HIERARCHY,
-    IMAGE,
-    ODD,
-    SIGNAL,
-    UNBOUNDED,
-    VECTOR,
-    VOLUME,
-)
-from modkit.types import Event, TensorType
+from modkit.cases.shapes import FEATURES, HIERARCHY, IMAGE, ODD, SIGNAL, VECTOR, VOLUME
+from modkit.types import TensorType
 
 __all__ = ["CASES"]
 
@@ -35,9 +25,7 @@ def _play_bottleneck(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[
     values, kl, losses = part(probe.draw_value("h", types["h"]), probe.step)
     if list(values) != list(part.latents):
         raise AssertionError(f"expected latents {list(part.latents)}, as declared in `latents`, got {list(values)}")
-    found: dict[str, Emitted] = {}
-    for name, value in values.items():
-        found |= emit(name, value, part.latents[name])
+    found = emit_all(values, part.latents)
     last = list(part.latents)[-1]
     for name, value in values.items():
         found |= emit(f"to_z({name})", part.to_z(name, value), part.latents[last])
@@ -59,53 +47,39 @@ def _play_likelihood(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[
     out = probe.draw_tensor("out", replace(part.out(x), range=None))
     found = emit_scalar("nll", part.nll(out, probe.draw_tensor("x", x)))
     found |= emit("mean", part.mean(out), x)
-    sample = emit("sample", part.sample(out.detach(), probe.rng), replace(x, range=None))
-    return found | {name: replace(one, learns=False) for name, one in sample.items()}
-
-
-def _make_types(z: Event, x: TensorType) -> Mapping[str, Any]:
-    return {"z": z, "x": x}
+    return found | emit("sample", part.sample(out.detach(), probe.rng), replace(x, range=None), learns=False)
 
 
 CASES = (
-    Case(
-        "encoder",
-        tuple(Example(name, lambda x=x: {"x": x}) for name, x in _SIZES.items()),  # type: ignore[misc]
-        _play_encoder,
-        ("modules", "gradients", "independence"),
-    ),
+    Case("encoder", {name: {"x": x} for name, x in _SIZES.items()}, _play_encoder, TRAINED),
     Case(
         "bottleneck",
-        (
-            Example("2-D", lambda: {"h": FEATURES}),
-            Example("odd", lambda: {"h": TensorType((8, 5, 3))}),
-            Example("1-D", lambda: {"h": FEATURE_SIGNAL}),
-            Example("vector", lambda: {"h": FEATURE_VECTOR}),
-            Example("hierarchy", lambda: {"h": HIERARCHY}),
-        ),
+        {
+            "2-D": {"h": FEATURES},
+            "odd": {"h": TensorType((8, 5, 3))},
+            "1-D": {"h": shapes.FEATURE_SIGNAL},
+            "vector": {"h": shapes.FEATURE_VECTOR},
+            "hierarchy": {"h": HIERARCHY},
+        },
         _play_bottleneck,
-        ("modules", "gradients", "independence"),
+        TRAINED,
     ),
     Case(
         "decoder",
-        (
-            Example("2-D", lambda: _make_types(TensorType((4, 4, 4)), IMAGE)),
-            Example("odd", lambda: _make_types(TensorType((4, 4, 3)), ODD)),
-            Example("1-D", lambda: _make_types(TensorType((4, 6)), SIGNAL)),
-            Example("vector to image", lambda: _make_types(VECTOR, IMAGE)),
-            Example("vector", lambda: _make_types(TensorType((3,)), VECTOR)),
-            Example("hierarchy", lambda: _make_types((TensorType((4, 2, 2)), TensorType((4, 4, 4))), UNBOUNDED)),
-        ),
+        {
+            "2-D": {"z": TensorType((4, 4, 4)), "x": IMAGE},
+            "odd": {"z": TensorType((4, 4, 3)), "x": ODD},
+            "1-D": {"z": TensorType((4, 6)), "x": SIGNAL},
+            "vector to image": {"z": VECTOR, "x": IMAGE},
+            "vector": {"z": TensorType((3,)), "x": VECTOR},
+            "hierarchy": {"z": (TensorType((4, 2, 2)), TensorType((4, 4, 4))), "x": shapes.UNBOUNDED},
+        },
         _play_decoder,
-        ("modules", "gradients", "independence"),
+        TRAINED,
     ),
     Case(
         "likelihood",
-        (
-            Example("2-D", lambda: {"x": IMAGE}),
-            Example("unit range", lambda: {"x": ODD}),
-            Example("vector", lambda: {"x": VECTOR}),
-        ),
+        {"2-D": {"x": IMAGE}, "unit range": {"x": ODD}, "vector": {"x": VECTOR}},
         _play_likelihood,
         ("independence",),
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from modkit.types import Event, TensorType, Value, split_levels
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
     from modkit.cases.probe import Probe
 
-__all__ = ["Call", "Case", "Emitted", "Example", "emit", "emit_scalar"]
+__all__ = ["Call", "Case", "Emitted", "Example", "TRAINED", "emit", "emit_all", "emit_scalar"]
+
+TRAINED = ("modules", "gradients", "independence")
+"""The groups of checks of parts with parameters that are trained by gradient descent."""
 
 
 @dataclass(frozen=True)
@@ -60,31 +64,41 @@ class Case:
 
     Args:
         kind: The kind.
-        examples: Types from which its parts are built; a part must accept at least one example.
+        table: Types by name, or a function that makes them, for each example; a part must accept at least one example.
         call: The reference call.
         checks: Names of groups of checks in addition to those for every part.
     """
 
     kind: str
-    examples: tuple[Example, ...]
+    table: Mapping[str, Mapping[str, Any] | Callable[[], Mapping[str, Any]]]
     call: Call
-    checks: tuple[str, ...]
+    checks: tuple[str, ...] = ()
+
+    @cached_property
+    def examples(self) -> tuple[Example, ...]:
+        """The examples of the table."""
+        rows = self.table.items()
+        return tuple(Example(name, partial(dict, row) if isinstance(row, Mapping) else row) for name, row in rows)
 
 
-def emit(name: str, value: Value, event: Event) -> dict[str, Emitted]:
-    """Emits a value of an event; a hierarchy yields one entry per level."""
+def emit(name: str, value: Value, event: Event, *, learns: bool = True) -> dict[str, Emitted]:
+    """Emits a value of an event; a hierarchy yields one entry per level. No gradients flow through codes."""
     values = value if isinstance(value, tuple) else (value,)
     types = split_levels(event)
     if len(values) != len(types):
         raise AssertionError(f"{name}: expected {len(types)} levels, got {len(values)}")
-    if len(types) == 1:
-        return {name: Emitted(values[0], types[0], learns=types[0].classes is None)}
+    names = [name] if len(types) == 1 else [f"{name}[{level}]" for level in range(len(types))]
     return {
-        f"{name}[{level}]": Emitted(one, type, learns=type.classes is None)
-        for level, (one, type) in enumerate(zip(values, types))
+        name: Emitted(one, type, learns=learns and type.classes is None)
+        for name, one, type in zip(names, values, types)
     }
 
 
-def emit_scalar(name: str, value: Tensor, *, rows: bool = True) -> dict[str, Emitted]:
+def emit_all(values: Mapping[str, Value], types: Mapping[str, Event], *, learns: bool = True) -> dict[str, Emitted]:
+    """Emits values by name, each of the event of its name."""
+    return {k: v for name, value in values.items() for k, v in emit(name, value, types[name], learns=learns).items()}
+
+
+def emit_scalar(name: str, value: Tensor, *, rows: bool = True, learns: bool = True) -> dict[str, Emitted]:
     """Emits a number per sample, or one for the whole batch."""
-    return {name: Emitted(value, TensorType(()), rows=rows)}
+    return {name: Emitted(value, TensorType(()), rows, learns)}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.cases.case import Case, Emitted, Example, emit
+from modkit.cases.case import TRAINED, Case, Emitted, emit
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import CODES
 from modkit.types import CondType, TensorType
@@ -48,18 +48,15 @@ def _play_decoding(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[st
 CASES = (
     Case(
         "prior-network",
-        tuple(
-            Example(name, lambda cond=cond, causal=causal: {"codes": CODES, "cond": cond, "causal": causal})  # type: ignore[misc]
-            for name, cond, causal in (
-                ("causal", CondType(), True),
-                ("of masks", CondType(), False),
-                ("vector condition", CondType(vector=4), True),
-                ("context", CondType(context=(3, 4)), True),
-                ("map beside", CondType(concat=TensorType((2, 4, 4))), False),
-            )
-        ),
+        {
+            "causal": {"codes": CODES, "cond": CondType(), "causal": True},
+            "of masks": {"codes": CODES, "cond": CondType(), "causal": False},
+            "vector condition": {"codes": CODES, "cond": CondType(vector=4), "causal": True},
+            "context": {"codes": CODES, "cond": CondType(context=(3, 4)), "causal": True},
+            "map beside": {"codes": CODES, "cond": CondType(concat=TensorType((2, 4, 4))), "causal": False},
+        },
         _play_prior_network,
-        ("modules", "gradients", "independence"),
+        TRAINED,
     ),
-    Case("decoding", (Example("2-D", lambda: {"codes": CODES}),), _play_decoding, ("independence",)),
+    Case("decoding", {"2-D": {"codes": CODES}}, _play_decoding, ("independence",)),
 )

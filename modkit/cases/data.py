@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from modkit.cases.case import Case, Emitted, Example, emit
+from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all
 from modkit.cases.probe import Probe
-from modkit.cases.shapes import FIELDS, IMAGE, ODD
+from modkit.cases.shapes import FIELDS, IMAGE, ODD, list_cond_types
 from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["CASES"]
@@ -33,20 +33,14 @@ def _play_data(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, E
         raise AssertionError("expected a copy, such as a worker has, to read the same samples, got others")
     if set(batch.fields) != set(part.fields):
         raise AssertionError(f"expected the fields {list(part.fields)}, as in `fields`, got {list(batch.fields)}")
-    found = emit("x", batch.x, part.x)
-    for name, value in batch.fields.items():
-        found |= emit(name, value, part.fields[name])
-    return {name: replace(one, learns=False) for name, one in found.items()}
+    return emit("x", batch.x, part.x, learns=False) | emit_all(batch.fields, part.fields, learns=False)
 
 
 def _play_corruption(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     made = part(probe.draw_tensor("x", types["x"]), probe.rng)
     if set(made) != set(part.fields):
         raise AssertionError(f"expected the fields {list(part.fields)}, as in `fields`, got {list(made)}")
-    found: dict[str, Emitted] = {}
-    for name, value in made.items():
-        found |= emit(name, value, part.fields[name])
-    return {name: replace(one, learns=False) for name, one in found.items()}
+    return emit_all(made, part.fields, learns=False)
 
 
 def _play_conditioner(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -57,51 +51,38 @@ def _play_conditioner(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     many = Probe(_MANY, dtype=probe.dtype)
     part.prepare([Batch(torch.zeros(_MANY, 1), {name: many.draw_tensor(name, known[name]) for name in part.reads})])
     found = _emit_cond("", part(fields, probe.rng.at("drop") if probe.training else None), part.type)
-    null = _emit_cond("null ", part.null(probe.num), replace(part.type, concat=None))
+    null = _emit_cond("null ", part.null(probe.num), replace(part.type, concat=None), learns=False)
     drawn = part.draw(probe.num, probe.rng.at("draw"))
     if set(drawn) != set(part.reads):
         raise AssertionError(f"expected `draw` to return {list(part.reads)}, got {list(drawn)}")
-    for name, value in drawn.items():
-        null |= emit(f"drawn {name}", value, known[name])
-    return found | {name: replace(one, learns=False) for name, one in null.items()}
+    drawn = {f"drawn {name}": one for name, one in emit_all(drawn, known, learns=False).items()}
+    return found | null | drawn
 
 
-def _emit_cond(prefix: str, cond: Cond, type: CondType) -> dict[str, Emitted]:
+def _emit_cond(prefix: str, cond: Cond, type: CondType, *, learns: bool = True) -> dict[str, Emitted]:
     """Returns the conditions with their declared types."""
-    types = {
-        "vector": type.vector and TensorType((type.vector,)),
-        "noise": type.noise and TensorType((type.noise,)),
-        "labels": type.labels and TensorType((), classes=type.labels + 1),
-        "context": type.context and TensorType(type.context),
-        "concat": type.concat,
-        "time": TensorType(()) if type.time else None,
-    }
+    types = list_cond_types(type) | ({"time": TensorType(())} if type.time else {})
     found: dict[str, Emitted] = {}
     for one in fields_of(cond):
-        value, expected = getattr(cond, one.name), types[one.name]
+        value, expected = getattr(cond, one.name), types.get(one.name)
         if (value is None) != (not expected):
             there, wanted = "none" if value is None else "one", "one" if expected else "none"
             raise AssertionError(f"{prefix}{one.name}: expected {wanted}, as declared in `type`, got {there}")
-        if value is not None and isinstance(expected, TensorType):
-            found |= emit(f"{prefix}{one.name}", value, expected)
+        if value is not None and expected is not None:
+            found |= emit(f"{prefix}{one.name}", value, expected, learns=learns)
     return found
 
 
 CASES = (
-    Case("data", (Example("as it is", lambda: {}),), _play_data, ()),
-    Case(
-        "corruption",
-        (Example("2-D", lambda: {"x": IMAGE}), Example("odd", lambda: {"x": ODD})),
-        _play_corruption,
-        ("independence",),
-    ),
+    Case("data", {"as it is": {}}, _play_data),
+    Case("corruption", {"2-D": {"x": IMAGE}, "odd": {"x": ODD}}, _play_corruption, ("independence",)),
     Case(
         "conditioner",
-        (
-            Example("labels, tokens and maps", lambda: {"fields": dict(FIELDS)}),
-            Example("tokens that are vectors", lambda: {"fields": {"tokens": TensorType((5, 4))}}),
-        ),
+        {
+            "labels, tokens and maps": lambda: {"fields": dict(FIELDS)},
+            "tokens that are vectors": {"fields": {"tokens": TensorType((5, 4))}},
+        },
         _play_conditioner,
-        ("modules", "gradients", "independence"),
+        TRAINED,
     ),
 )

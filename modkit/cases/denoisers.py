@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from modkit.cases.case import Case, Emitted, Example, emit
+from modkit.cases.case import TRAINED, Case, Emitted, emit
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR, VOLUME
 from modkit.cases.subject import Subject
@@ -21,7 +22,6 @@ from modkit.types import CondType, Denoised, TensorType
 __all__ = ["CASES"]
 
 _TIME = CondType(time=True)
-_SCHEDULES = ("linear", "cosine", "edm", "flow")
 
 
 def _play_network(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -121,71 +121,60 @@ def _build_part(kind: str, name: str, **types: Any) -> Any:
     return Subject(find(kind, name)).build(types)
 
 
-def _make_schedule(name: str) -> Mapping[str, Any]:
-    return {"schedule": _build_part("schedule", name)}
+def _make_schedule(name: str, **types: Any) -> Mapping[str, Any]:
+    return {"schedule": _build_part("schedule", name), **types}
 
 
 def _make_parametrization(name: str, parametrization: str) -> Mapping[str, Any]:
-    schedule = _build_part("schedule", name)
-    return {"schedule": schedule, "parametrization": _build_part("parametrization", parametrization, schedule=schedule)}
+    types = _make_schedule(name)
+    return {**types, "parametrization": _build_part("parametrization", parametrization, **types)}
+
+
+_INPUTS: dict[str, tuple[TensorType, CondType]] = {
+    "2-D": (IMAGE, _TIME),
+    "odd": (ODD, _TIME),
+    "1-D": (SIGNAL, _TIME),
+    "3-D": (VOLUME, _TIME),
+    "vector": (VECTOR, _TIME),
+    "vector condition": (IMAGE, CondType(time=True, vector=4)),
+    "label condition": (IMAGE, CondType(time=True, labels=3)),
+    "context": (IMAGE, CondType(time=True, context=(3, 4))),
+    "map beside": (IMAGE, CondType(time=True, concat=TensorType((2, 8, 8)))),
+    "noise": (IMAGE, CondType(time=True, noise=4)),
+}
+_SCHEDULES = {name: partial(_make_schedule, name) for name in ("linear", "cosine", "edm", "flow")}
 
 
 CASES = (
     Case(
         "network",
-        tuple(
-            Example(name, lambda x=x, cond=cond: {"x": x, "out": replace(x, range=None), "cond": cond})  # type: ignore[misc]
-            for name, x, cond in (
-                ("2-D", IMAGE, _TIME),
-                ("odd", ODD, _TIME),
-                ("1-D", SIGNAL, _TIME),
-                ("3-D", VOLUME, _TIME),
-                ("vector", VECTOR, _TIME),
-                ("vector condition", IMAGE, CondType(time=True, vector=4)),
-                ("label condition", IMAGE, CondType(time=True, labels=3)),
-                ("context", IMAGE, CondType(time=True, context=(3, 4))),
-                ("map beside", IMAGE, CondType(time=True, concat=TensorType((2, 8, 8)))),
-                ("noise", IMAGE, CondType(time=True, noise=4)),
-            )
-        ),
+        {name: {"x": x, "out": replace(x, range=None), "cond": cond} for name, (x, cond) in _INPUTS.items()},
         _play_network,
-        ("modules", "gradients", "independence", "compile"),
+        (*TRAINED, "compile"),
     ),
-    Case("schedule", (Example("times", lambda: {}),), _play_schedule, ()),
-    Case(
-        "times",
-        tuple(Example(name, lambda name=name: _make_schedule(name)) for name in _SCHEDULES),  # type: ignore[misc]
-        _play_times,
-        ("independence",),
-    ),
-    Case(
-        "parametrization",
-        tuple(Example(name, lambda name=name: _make_schedule(name)) for name in _SCHEDULES),  # type: ignore[misc]
-        _play_parametrization,
-        ("independence",),
-    ),
+    Case("schedule", {"times": {}}, _play_schedule),
+    Case("times", _SCHEDULES, _play_times, ("independence",)),
+    Case("parametrization", _SCHEDULES, _play_parametrization, ("independence",)),
     Case(
         "loss-weight",
-        tuple(
-            Example(name, lambda name=name, of=of: _make_parametrization(name, of))  # type: ignore[misc]
-            for name, of in (("cosine", "eps"), ("edm", "edm"), ("linear", "v"))
-        ),
+        {
+            "cosine": partial(_make_parametrization, "cosine", "eps"),
+            "edm": partial(_make_parametrization, "edm", "edm"),
+            "linear": partial(_make_parametrization, "linear", "v"),
+        },
         _play_loss_weight,
         ("independence",),
     ),
     Case(
         "sampler",
-        tuple(
-            Example(f"{name}, {size}", lambda name=name, x=x: {**_make_schedule(name), "x": x})  # type: ignore[misc]
-            for name, size, x in (
-                ("linear", "2-D", IMAGE),
-                ("cosine", "vector", VECTOR),
-                ("edm", "odd", ODD),
-                ("flow", "1-D", SIGNAL),
-            )
-        ),
+        {
+            "linear, 2-D": partial(_make_schedule, "linear", x=IMAGE),
+            "cosine, vector": partial(_make_schedule, "cosine", x=VECTOR),
+            "edm, odd": partial(_make_schedule, "edm", x=ODD),
+            "flow, 1-D": partial(_make_schedule, "flow", x=SIGNAL),
+        },
         _play_sampler,
         ("independence",),
     ),
-    Case("guidance", (Example("2-D", lambda: {}),), _play_guidance, ("independence",)),
+    Case("guidance", {"2-D": {}}, _play_guidance, ("independence",)),
 )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.cases.case import Case, Emitted, Example, emit_scalar
+from modkit.cases.case import Case, Emitted, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, VECTOR
 from modkit.cases.subject import Subject
@@ -31,11 +31,9 @@ def _play_features(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[st
     if not isinstance(part.key(), str):
         raise AssertionError(f"expected `key()` to be a hash, got {part.key()!r}")
     made = part(x)
-    found = {"vector": Emitted(made.vector, TensorType(tuple(made.vector.shape[1:])))}
-    found |= {f"map {index}": Emitted(one, TensorType(tuple(one.shape[1:]))) for index, one in enumerate(made.maps)}
-    if made.logits is not None:
-        found["logits"] = Emitted(made.logits, TensorType(tuple(made.logits.shape[1:])))
-    return found
+    values = {"vector": made.vector, **{f"map {index}": one for index, one in enumerate(made.maps)}}
+    values |= {} if made.logits is None else {"logits": made.logits}
+    return {name: Emitted(one, TensorType(tuple(one.shape[1:]))) for name, one in values.items()}
 
 
 def _play_metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -57,8 +55,8 @@ def _play_metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
         raise AssertionError(f"expected two merged states to score like one state, got {merged} instead of {scores}")
     found: dict[str, Emitted] = {}
     for name, score in scores.items():
-        found |= emit_scalar(name, torch.tensor(score.value, dtype=torch.float64), rows=False)
-    return {name: Emitted(one.value, one.type, rows=False, learns=False) for name, one in found.items()}
+        found |= emit_scalar(name, torch.tensor(score.value, dtype=torch.float64), rows=False, learns=False)
+    return found
 
 
 def _make_values(part: Any, offset: int) -> dict[str, Any]:
@@ -108,13 +106,9 @@ def _differ(a: Mapping[str, Score], b: Mapping[str, Score]) -> bool:
 CASES = (
     Case(
         "features",
-        (
-            Example("2-D", lambda: {"x": IMAGE}),
-            Example("colour", lambda: {"x": TensorType((3, 16, 16), range=(-1.0, 1.0))}),
-            Example("vector", lambda: {"x": VECTOR}),
-        ),
+        {"2-D": {"x": IMAGE}, "colour": {"x": TensorType((3, 16, 16), range=(-1.0, 1.0))}, "vector": {"x": VECTOR}},
         _play_features,
         ("independence",),
     ),
-    Case("metric", (Example("64 samples", lambda: {}),), _play_metric, ()),
+    Case("metric", {"64 samples": {}}, _play_metric),
 )

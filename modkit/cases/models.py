@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from modkit.cases.case import Case, Emitted, Example, emit, emit_scalar
+from modkit.cases.case import Case, Emitted, emit, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import CODES, HIERARCHY, IMAGE, VECTOR
 from modkit.models.step import StepContext
@@ -33,12 +32,11 @@ def _play_model(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, 
         for player in (player for player in players if any(fnmatchcase(player.name, pattern) for pattern in stage)):
             if missing := [path for path in player.modules if path not in modules]:
                 raise AssertionError(f"player {player.name}: expected modules of the model, got {missing}")
-            part.prepare(player.name, _Passes(measured), Rng(0, "prepare", player.name))
+            part.prepare(player.name, [measured, measured], Rng(0, "prepare", player.name))
             step = StepContext(probe.rng.at(player.name), training=True)
             for name, loss in part.losses(player.name, batch, step).items():
                 found |= emit_scalar(f"{player.name}: {name}", loss, rows=False)
-    made = _draw(part, batch, probe)
-    return found | {name: replace(one, learns=False) for name, one in emit("x", made, types["x"]).items()}
+    return found | emit("x", _draw(part, batch, probe), types["x"], learns=False)
 
 
 def _draw(part: Any, batch: Batch, probe: Probe) -> Value:
@@ -52,37 +50,23 @@ def _draw(part: Any, batch: Batch, probe: Probe) -> Value:
     return drawn
 
 
-class _Passes:
-    """Two passes over the same batch."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-
-    def __iter__(self) -> Any:
-        return iter((self._batch, self._batch))
-
-
 def _match_any(names: list[str], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def _make_types(x: Event, cond: CondType) -> Mapping[str, Any]:
-    return {"x": x, "cond": cond, "fields": {}}
+_TYPES: dict[str, tuple[Event, CondType]] = {
+    "2-D": (IMAGE, CondType()),
+    "vector": (VECTOR, CondType()),
+    "codes": (CODES, CondType()),
+    "hierarchy": (HIERARCHY, CondType()),
+    "under a condition": (IMAGE, CondType(vector=4)),
+}
 
 
 CASES = (
     Case(
         "model",
-        tuple(
-            Example(name, lambda x=x, cond=cond: _make_types(x, cond))  # type: ignore[misc]
-            for name, x, cond in (
-                ("2-D", IMAGE, CondType()),
-                ("vector", VECTOR, CondType()),
-                ("codes", CODES, CondType()),
-                ("hierarchy", HIERARCHY, CondType()),
-                ("under a condition", IMAGE, CondType(vector=4)),
-            )
-        ),
+        {name: {"x": x, "cond": cond, "fields": {}} for name, (x, cond) in _TYPES.items()},
         _play_model,
         ("modules",),
     ),

@@ -5,11 +5,10 @@ Inputs are functions of their row: row i is equal in batches of any size and dty
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from modkit.cases.shapes import list_cond_types
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Cond, CondType, Event, TensorType, Value
@@ -85,20 +84,7 @@ class Probe:
 
     def draw_cond(self, type: CondType) -> Cond:
         """Draws conditions of a type."""
-        drawn: dict[str, Any] = {}
-        if type.vector:
-            drawn["vector"] = self.draw_tensor("vector", TensorType((type.vector,)))
-        if type.noise:
-            drawn["noise"] = self.draw_tensor("noise", TensorType((type.noise,)))
-        if type.labels:
-            drawn["labels"] = self.draw_tensor("labels", TensorType((), classes=type.labels + 1))
-        if type.context:
-            drawn["context"] = self.draw_tensor("context", TensorType(type.context))
-        if type.concat:
-            drawn["concat"] = self.draw_tensor("concat", type.concat)
-        if type.time:
-            drawn["time"] = self.draw_tensor("time", TensorType((), range=(0.1, 0.9)))
-        return Cond(**drawn)
+        return Cond(**{name: self.draw_tensor(name, one) for name, one in list_cond_types(type).items()})
 
     def find_changed(self) -> list[str]:
         """Returns the names of inputs that have been changed."""

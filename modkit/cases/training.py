@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from modkit.cases.case import Case, Emitted, Example
+from modkit.cases.case import Case, Emitted
 from modkit.cases.probe import Probe
 from modkit.cases.subject import Subject
 from modkit.kinds import LoggerExtras, read_extras
@@ -108,9 +108,9 @@ def _make_rates() -> Mapping[str, Any]:
 
 
 CASES = (
-    Case("weight", (Example("adversarial", lambda: {"term": "adversarial"}),), _play_weight, ()),
-    Case("optimizer", (Example("one tensor", _make_parameters),), _play_optimizer, ()),
-    Case("lr-schedule", (Example("five steps", _make_rates),), _play_lr_schedule, ()),
-    Case("logger", (Example("a run", lambda: {}),), _play_logger, ()),
-    Case("engine", (Example("CPU", lambda: {"device": "cpu"}),), _play_engine, ()),
+    Case("weight", {"adversarial": {"term": "adversarial"}}, _play_weight),
+    Case("optimizer", {"one tensor": _make_parameters}, _play_optimizer),
+    Case("lr-schedule", {"five steps": _make_rates}, _play_lr_schedule),
+    Case("logger", {"a run": {}}, _play_logger),
+    Case("engine", {"CPU": {"device": "cpu"}}, _play_engine),
 )

@@ -14,14 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modkit.cli.completion import (
-    SLOTS,
-    complete_kinds,
-    complete_overrides,
-    complete_parts,
-    complete_runs,
-    complete_specs,
-)
+from modkit.cli import completion
 from modkit.cli.failures import end, report_failures
 from modkit.cli.output import Rows, json_option, print_result
 from modkit.cli.plugins import PLUGINS
@@ -60,7 +53,7 @@ for _command in (*SPECS, *RUNS, *SCORES, *PLUGINS):
 
 
 @app.command("list")
-@click.argument("kind", required=False, shell_complete=complete_kinds)
+@click.argument("kind", required=False, shell_complete=completion.complete_kinds)
 @click.option("--search", help="Only parts with these words in name, distribution or summary.")
 @json_option
 @report_failures
@@ -74,8 +67,8 @@ def print_parts(kind: str | None, search: str | None, as_json: bool) -> None:
 
 
 @app.command()
-@click.argument("kind", shell_complete=complete_kinds)
-@click.argument("name", shell_complete=complete_parts)
+@click.argument("kind", shell_complete=completion.complete_kinds)
+@click.argument("name", shell_complete=completion.complete_parts)
 @json_option
 @report_failures
 def show(kind: str, name: str, as_json: bool) -> None:
@@ -117,8 +110,8 @@ def doctor(as_json: bool) -> None:
 
 
 @app.command()
-@click.argument("spec", shell_complete=complete_specs)
-@click.argument("overrides", nargs=-1, shell_complete=complete_overrides)
+@click.argument("spec", shell_complete=completion.complete_specs)
+@click.argument("overrides", nargs=-1, shell_complete=completion.complete_overrides)
 @click.option("--out", help="The run's directory; runs/NAME by default.")
 @click.option("--steps", type=click.IntRange(min=0), help="Cap every stage at this many steps.")
 @click.option("--resume", is_flag=True, help="Resume from the run's last intact checkpoint.")
@@ -128,16 +121,7 @@ def doctor(as_json: bool) -> None:
     "--evaluate/--no-evaluate", default=True, help="Evaluate the model at the end if SPEC has a section `evaluate`."
 )
 @report_failures
-def train(
-    spec: str,
-    overrides: Sequence[str],
-    out: str | None,
-    steps: int | None,
-    resume: bool,
-    overwrite: bool,
-    locked: bool,
-    evaluate: bool,
-) -> None:
+def train(spec: str, overrides: Sequence[str], out: str | None, **options: Any) -> None:
     """Train SPEC and write a run; k=v are overrides."""
     from modkit.cli.console import open_terminal, show_progress
     from modkit.evaluation.report import read_reports
@@ -146,25 +130,17 @@ def train(
     from modkit.training.train import train
     from modkit.training.trainer import TrainingError
 
-    if resume and overwrite:
+    if options["resume"] and options["overwrite"]:
         raise ValueError("train expects --resume or --overwrite, got both")
-    if locked and not resume:
+    if options["locked"] and not options["resume"]:
         raise ValueError("train expects --locked together with --resume: a new run has no lock yet")
     loaded = load_spec(spec, overrides)
-    options = [*(["--out", out] if out else []), *(["--steps", str(steps)] if steps is not None else [])]
-    command = shlex.join(["modkit", "train", spec, *overrides, *options])
+    words = {"--out": out or None, "--steps": options["steps"]}
+    given = [str(word) for pair in words.items() for word in pair if pair[1] is not None]
+    command = shlex.join(["modkit", "train", spec, *overrides, *given])
     try:
         with show_progress(open_terminal()) as shown:
-            run = train(
-                loaded,
-                out,
-                steps=steps,
-                resume=resume,
-                overwrite=overwrite,
-                evaluate=evaluate,
-                progress=shown,
-                locked=locked,
-            )
+            run = train(loaded, out, progress=shown, **options)
     except Stopped as stopped:
         end(1, f"{stopped}; resume with: {command} --resume")
     except TrainingError as error:
@@ -177,8 +153,8 @@ def train(
 
 
 @app.command()
-@click.argument("run", shell_complete=complete_runs)
-@click.argument("overrides", nargs=-1, shell_complete=complete_overrides)
+@click.argument("run", shell_complete=completion.complete_runs)
+@click.argument("overrides", nargs=-1, shell_complete=completion.complete_overrides)
 @click.option("-n", "num", type=click.IntRange(min=1), default=64, show_default=True, help="Number of samples.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--label", type=int, help="Class of every sample.")
@@ -186,29 +162,20 @@ def train(
 @click.option("--out", help="FILE.png, .npy or .safetensors; samples/seed-SEED.png in the run by default.")
 @click.option("--locked", is_flag=True, help="Refuse parts and a torch that differ from the run's lock.")
 @report_failures
-def sample(
-    run: str,
-    overrides: Sequence[str],
-    num: int,
-    seed: int,
-    label: int | None,
-    batch_size: int | None,
-    out: str | None,
-    locked: bool,
-) -> None:
+def sample(run: str, overrides: Sequence[str], num: int, seed: int, label: int | None, **options: Any) -> None:
     """Sample from RUN, with overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
     from modkit.building.migration import load_current_spec
     from modkit.building.session import load
     from modkit.runs.run import Run
     from modkit.specs.overrides import expand
 
-    path = Path(out) if out else Path(run) / "samples" / f"seed-{seed}.png"
+    path = Path(options["out"]) if options["out"] else Path(run) / "samples" / f"seed-{seed}.png"
     if path.suffix not in (".png", ".npy", ".safetensors"):
         raise ValueError(f"--out expects a file ending in .png, .npy or .safetensors, got {path}")
     spec = load_current_spec(Run.open(run))
-    model = load(run, [expand(spec, SLOTS, override) for override in overrides], locked=locked)
+    model = load(run, [expand(spec, completion.SLOTS, override) for override in overrides], locked=options["locked"])
     fields: dict[str, Any] = {} if label is None else {"labels": label}
-    _write(model.sample(num, seed=seed, batch_size=batch_size, **fields), model.single, path)
+    _write(model.sample(num, seed=seed, batch_size=options["batch_size"], **fields), model.single, path)
     click.echo(f"{num} samples: {path}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
+from contextlib import AbstractContextManager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -16,7 +16,7 @@ from rich.text import Text
 __all__ = ["LiveProgress", "PlainProgress", "make_table", "open_terminal", "show_progress"]
 
 
-class LiveProgress:
+class LiveProgress(AbstractContextManager["LiveProgress"]):
     """Shows a progress bar for each stage: players, steps, losses, speed and time left."""
 
     def __init__(self, console: Console) -> None:
@@ -35,9 +35,7 @@ class LiveProgress:
         self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bars.stop()
 
     def begin_stage(self, name: str, done: int, steps: int) -> None:
@@ -59,7 +57,7 @@ class LiveProgress:
         self._bars.console.print(text, highlight=False, markup=False)
 
 
-class PlainProgress:
+class PlainProgress(AbstractContextManager["PlainProgress"]):
     """Shows progress as plain lines, one for each logged step."""
 
     def __init__(self, console: Console) -> None:
@@ -67,13 +65,8 @@ class PlainProgress:
         self._steps = self._done = self._first = 0
         self._started = 0.0
 
-    def __enter__(self) -> PlainProgress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        return None
+    def __exit__(self, *error: object) -> None:
+        """Does nothing: lines are not taken back."""
 
     def begin_stage(self, name: str, done: int, steps: int) -> None:
         """Prints a line for a stage."""

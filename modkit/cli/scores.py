@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,84 +41,46 @@ __all__ = ["SCORES", "describe_scores"]
 )
 @json_option
 @report_failures
-def evaluate(
-    arguments: Sequence[str],
-    real: str | None,
-    fake: str | None,
-    train: str | None,
-    num: int | None,
-    features: str | None,
-    metrics: str | None,
-    k: int | None,
-    size: int | None,
-    seed: int,
-    raw: bool,
-    per_class: bool,
-    checkpoint: str | None,
-    locked: bool,
-    save_statistics: str | None,
-    as_json: bool,
-) -> None:
+def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
     """Measure RUN, with overrides such as sampler=ddim, or the samples --fake against the data --real."""
     from modkit.building.migration import load_current_spec
     from modkit.evaluation.evaluate import compute_statistics, evaluate
     from modkit.evaluation.evaluate_run import evaluate_run
-    from modkit.evaluation.sources import save_statistics as save
+    from modkit.evaluation.sources import save_statistics
     from modkit.features.inception import find_inception
     from modkit.runs.run import Run
     from modkit.specs.overrides import expand
 
-    names = metrics.split(",") if metrics else None
+    options["metrics"] = options["metrics"].split(",") if options["metrics"] else None
+    target = options.pop("save_statistics")
+    of_run = {name: options.pop(name) for name in ("per_class", "checkpoint", "locked")}
+    of_files = {name: options.pop(name) for name in ("real", "fake", "train", "size")}
     if arguments:
-        if real or fake or train or size or save_statistics:
+        if any(of_files.values()) or target:
             raise ValueError("evaluate expects a RUN, or --real and --fake, got both")
         run = Run.open(arguments[0])
         spec = load_current_spec(run)
         overrides = [expand(spec, SLOTS, override) for override in arguments[1:]]
-        report = evaluate_run(
-            run,
-            overrides=overrides,
-            features=features,
-            metrics=names,
-            num=num,
-            k=k,
-            seed=seed,
-            raw=raw,
-            per_class=per_class,
-            checkpoint=checkpoint,
-            locked=locked,
-        )
+        report = evaluate_run(run, overrides=overrides, **of_run, **options)
         report.save(run.path)
-    elif real is None or (fake is None) == (save_statistics is None):
+    elif of_files["real"] is None or (of_files["fake"] is None) == (target is None):
         raise ValueError("evaluate expects a RUN, or --real with --fake or --save-statistics")
-    elif per_class or checkpoint or locked:
+    elif any(of_run.values()):
         raise ValueError("evaluate expects a RUN with --per-class, --checkpoint or --locked, got folders or files")
     else:
-        if features is None and find_inception() is None:
+        if options["features"] is None and find_inception() is None:
             choices = "pixels, random-conv, classifier:FILE, …"
             raise ValueError(
                 f"Inception's weights were not found; evaluate expects other --features, such as {choices}"
             )
-        chosen = features or "inception"
-        if save_statistics is not None:
-            found = compute_statistics(real, features=chosen, num=num, size=size, raw=raw)
-            save(Path(save_statistics), found)
-            click.echo(f"mean and covariance of {found.count} samples: {save_statistics}")
+        options["features"] = options["features"] or "inception"
+        if target is not None:
+            of_images = {name: options[name] for name in ("features", "num", "raw")}
+            found = compute_statistics(of_files["real"], size=of_files["size"], **of_images)
+            save_statistics(Path(target), found)
+            click.echo(f"mean and covariance of {found.count} samples: {target}")
             return
-        if fake is None:
-            raise ValueError("evaluate expects --fake together with --real")
-        report = evaluate(
-            real=real,
-            fake=fake,
-            train=train,
-            features=chosen,
-            metrics=names,
-            num=num,
-            size=size,
-            k=k,
-            seed=seed,
-            raw=raw,
-        )
+        report = evaluate(**of_files, **options)
     print_result(json.loads(report.to_json()), as_json, describe_scores(report))
 
 
@@ -149,17 +111,7 @@ def compare(runs: Sequence[str], out: str) -> None:
 @click.option("--steps", type=click.IntRange(min=0), help="Cap every stage of training at this many steps.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Number of parallel processes.")
 @report_failures
-def sweep(
-    spec: str,
-    axes: Sequence[str],
-    out: str | None,
-    num: int | None,
-    features: str | None,
-    metrics: str | None,
-    seed: int,
-    steps: int | None,
-    jobs: int,
-) -> None:
+def sweep(spec: str, axes: Sequence[str], out: str | None, metrics: str | None, **options: Any) -> None:
     """Train and evaluate SPEC for every combination of values, such as sampler=ddim,heun seed=0,1,2.
 
     A sweep that was interrupted continues.
@@ -168,18 +120,8 @@ def sweep(
     from modkit.sweeps.sweep import sweep
 
     with show_progress(open_terminal()) as shown:
-        done = sweep(
-            spec,
-            axes,
-            out,
-            num=num,
-            features=features,
-            metrics=metrics.split(",") if metrics else None,
-            seed=seed,
-            steps=steps,
-            jobs=jobs,
-            progress=shown,
-        )
+        names = metrics.split(",") if metrics else None
+        done = sweep(spec, axes, out, metrics=names, progress=shown, **options)
     for failure in done.failures:
         last = (failure.stderr.strip().splitlines() or ["no message"])[-1]
         click.echo(f"failed: {failure.command}: status {failure.status}: {last}", err=True)

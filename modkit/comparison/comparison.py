@@ -15,6 +15,7 @@ from modkit.comparison.exhibits import Exhibit, make_exhibits
 from modkit.comparison.findings import group_measurements, list_commands, write_findings
 from modkit.comparison.page import Material, render_page
 from modkit.comparison.trilemma import make_trilemma, rank_systems
+from modkit.features.weight_file import import_optional
 from modkit.runs.files import replace_file
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value
@@ -62,7 +63,8 @@ def compare(runs: Sequence[Run | str | PathLike[str]], out: str | PathLike[str] 
         >>> compare(["runs/a", "runs/b"]).entries  # doctest: +SKIP
         ('a', 'b')
     """
-    _check_installed()
+    for module in ("matplotlib", "jinja2"):
+        import_optional("compare", module, '"modkit-generative[compare]"')
     path = Path(out)
     if path.suffix != ".html":
         raise ValueError(f"compare expects a file ending in .html, got {path}")
@@ -80,15 +82,6 @@ def compare(runs: Sequence[Run | str | PathLike[str]], out: str | PathLike[str] 
     findings = write_findings(systems, material.rankings, material.trilemma)
     labels = tuple(entry.label for entry in entries)
     return Comparison(path, beside, labels, material.trilemma.front, tuple(findings))
-
-
-def _check_installed() -> None:
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        hint = 'pip install "modkit-generative[compare]"'
-        raise ValueError(f"compare expects matplotlib and jinja2, got {error}; install them with: {hint}") from error
 
 
 def _make_json(material: Material) -> dict[str, Any]:

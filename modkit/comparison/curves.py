@@ -30,19 +30,12 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curve:
-    """A logged value.
-
-    Args:
-        values: The values.
-        steps: The step of each value, ascending.
-        images: Images seen up to each step.
-        seconds: Seconds of training up to each step; NaN where no time was logged.
-    """
+    """A logged value."""
 
     values: Values
-    steps: Values
-    images: Values
-    seconds: Values
+    steps: Values  # the step of each value, ascending
+    images: Values  # images seen up to each step
+    seconds: Values  # seconds of training up to each step; NaN where no time was logged
 
 
 def read_curves(run: Run, batch_size: int) -> tuple[dict[str, Curve], dict[str, Curve]]:

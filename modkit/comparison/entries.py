@@ -29,21 +29,13 @@ __all__ = ["Entry", "System", "collect", "group"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One evaluation of a run.
+    """One evaluation of a run."""
 
-    Args:
-        label: Its label on the page.
-        run: The run.
-        report: The report.
-        spec: The run's resolved spec with the report's overrides applied.
-        data: The run's data set.
-    """
-
-    label: str
+    label: str  # its label on the page
     run: Run
     report: Report
-    spec: Spec
-    data: Data
+    spec: Spec  # the run's resolved spec with the report's overrides applied
+    data: Data  # the run's data set
 
     @property
     def seed(self) -> int:
@@ -63,14 +55,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class System:
-    """One entry, or several that differ only in the training seed.
+    """One entry, or several that differ only in the training seed."""
 
-    Args:
-        label: Its label on the page.
-        members: The entries.
-    """
-
-    label: str
+    label: str  # its label on the page
     members: tuple[Entry, ...]
 
     @property

@@ -30,28 +30,17 @@ _HELD_OUT = 64
 
 @dataclass(frozen=True)
 class Exhibit:
-    """Samples of an entry's model.
+    """Samples of an entry's model."""
 
-    Args:
-        label: The entry's label.
-        parameters: Number of the model's parameters.
-        remark: A remark about the checkpoint; empty if there is none.
-        refusal: Why the model cannot be sampled, or None.
-        grid: A picture of the samples.
-        pairs: A picture of samples above their nearest training images; empty if they are not images.
-        distances: Distances of these pairs.
-        indices: Indices of the nearest images in the training split.
-        held_out: The median distance from held-out images to their nearest training images; None if there are none.
-    """
-
-    label: str
-    parameters: int
-    remark: str = ""
-    refusal: str | None = None
-    grid: str = ""
-    pairs: str = ""
-    distances: tuple[float, ...] = ()
-    indices: tuple[int, ...] = ()
+    label: str  # the entry's label
+    parameters: int  # number of the model's parameters
+    remark: str = ""  # a remark about the checkpoint; empty if there is none
+    refusal: str | None = None  # why the model cannot be sampled, or None
+    grid: str = ""  # a picture of the samples
+    pairs: str = ""  # a picture of samples above their nearest training images; empty if they are not images
+    distances: tuple[float, ...] = ()  # distances of these pairs
+    indices: tuple[int, ...] = ()  # indices of the nearest images in the training split
+    # the median distance from held-out images to their nearest training images; None if there are none
     held_out: float | None = None
 
 

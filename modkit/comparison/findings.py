@@ -19,21 +19,13 @@ __all__ = ["Measurement", "find_versions", "group_measurements", "join_words", "
 
 @dataclass(frozen=True)
 class Measurement:
-    """Counts, settings and seed with which scores of some entries were measured.
+    """Counts, settings and seed with which scores of some entries were measured."""
 
-    Args:
-        scores: Names of the scores.
-        counts: Number of samples in each set, as text.
-        settings: What else the scores depend on, as text.
-        seed: The seed of the random draws.
-        entries: Labels of the entries; empty if it is all of them.
-    """
-
-    scores: tuple[str, ...]
-    counts: str
-    settings: str
-    seed: int
-    entries: tuple[str, ...] = ()
+    scores: tuple[str, ...]  # names of the scores
+    counts: str  # number of samples in each set, as text
+    settings: str  # what else the scores depend on, as text
+    seed: int  # the seed of the random draws
+    entries: tuple[str, ...] = ()  # labels of the entries; empty if it is all of them
 
 
 def write_findings(systems: Sequence[System], rankings: Mapping[str, Ranking], shown: Trilemma) -> list[str]:

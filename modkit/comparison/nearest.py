@@ -22,25 +22,15 @@ __all__ = ["Nearest", "find_nearest", "read_batches"]
 
 
 class Nearest(NamedTuple):
-    """The nearest neighbours of `n` samples.
+    """The nearest neighbours of `n` samples."""
 
-    Args:
-        distances: Their distances, float64, `n`.
-        indices: Their indices in the split, `n`.
-        images: The neighbours themselves, `n ...`.
-    """
-
-    distances: Tensor
-    indices: Tensor
-    images: Tensor
+    distances: Tensor  # their distances, float64, `n`
+    indices: Tensor  # their indices in the split, `n`
+    images: Tensor  # the neighbours themselves, `n ...`
 
 
 def find_nearest(x: Tensor, batches: Iterable[Tensor]) -> Nearest:
-    """Finds the nearest neighbour of each sample of `x` in `batches`.
-
-    Args:
-        x: Samples, `n ...`.
-        batches: `b ...`, in the order of their indices.
+    """Finds the nearest neighbour of each sample of `x`, `n ...`, in `batches`, `b ...`, in the order of their indices.
 
     Raises:
         ValueError: If the batches are empty or their samples have another shape.

@@ -31,19 +31,12 @@ _CURVES = 6  # rows of a figure of learning curves
 
 @dataclass(frozen=True)
 class Material:
-    """The content of a page.
-
-    Args:
-        systems: The systems.
-        rankings: The ranking of each score.
-        trilemma: Their trilemma.
-        exhibits: Samples of each entry's model.
-    """
+    """The content of a page."""
 
     systems: Sequence[System]
-    rankings: Mapping[str, Ranking]
-    trilemma: Trilemma
-    exhibits: Sequence[Exhibit]
+    rankings: Mapping[str, Ranking]  # the ranking of each score
+    trilemma: Trilemma  # their trilemma
+    exhibits: Sequence[Exhibit]  # samples of each entry's model
 
     @property
     def entries(self) -> list[Entry]:

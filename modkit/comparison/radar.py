@@ -24,10 +24,7 @@ _DEGREES = (90, 210, 330)
 def draw_radars(axes: Sequence[Axis], points: Sequence[Point], floor: Mapping[str, float]) -> str:
     """Draws a radar plot for each point; on each axis the worst lies at a sixth, the best, or the floor, outermost.
 
-    Args:
-        axes: Three axes.
-        points: Points that have all three values.
-        floor: Scores of held-out images by role.
+    Points must have all three values; `floor` has the scores of held-out images by role.
 
     Raises:
         ValueError: If there are not exactly three axes, or no points.

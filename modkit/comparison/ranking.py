@@ -29,15 +29,10 @@ Better: TypeAlias = Literal["lower", "higher"]
 
 @dataclass(frozen=True)
 class Measured:
-    """A score and the data on which it was measured.
-
-    Args:
-        score: The score.
-        data: Hash of the data set.
-    """
+    """A score and the data on which it was measured."""
 
     score: Score
-    data: str = ""
+    data: str = ""  # hash of the data set
 
     def is_comparable(self, other: Measured) -> bool:
         """Whether both may be ranked together: same data, equal counts and settings."""
@@ -46,19 +41,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The ranking of systems by one score.
+    """The ranking of systems by one score."""
 
-    Args:
-        better: Which direction is better, or None if neither is; then nothing is ranked.
-        ranks: Rank by label, 1 for the best; equal values share a rank.
-        close: Labels that differ from the best by less than two standard errors of the difference.
-        unranked: The reason why a label that has the score is not ranked.
-    """
-
-    better: Better | None = None
-    ranks: Mapping[str, int] = field(default_factory=dict)
-    close: tuple[str, ...] = ()
-    unranked: Mapping[str, str] = field(default_factory=dict)
+    better: Better | None = None  # which direction is better, or None if neither is; then nothing is ranked
+    ranks: Mapping[str, int] = field(default_factory=dict)  # rank by label, 1 for the best; equal values share a rank
+    close: tuple[str, ...] = ()  # labels that differ from the best by less than two standard errors of the difference
+    unranked: Mapping[str, str] = field(default_factory=dict)  # the reason why a label that has the score is not ranked
 
     @property
     def best(self) -> tuple[str, ...]:
@@ -67,10 +55,7 @@ class Ranking:
 
 
 def rank(measured: Mapping[str, Measured]) -> Ranking:
-    """Ranks systems by one score.
-
-    Args:
-        measured: The score by label.
+    """Ranks systems by one score, given by label.
 
     Examples:
         >>> rank({label: Measured(Score(value, better="lower")) for label, value in (("a", 2.0), ("b", 1.0))}).ranks
@@ -125,9 +110,7 @@ def is_better(a: float, b: float, better: Better) -> bool:
 def find_dominators(points: Mapping[str, Sequence[float]], better: Sequence[Better]) -> dict[str, tuple[str, ...]]:
     """Finds, for each point, the labels of the points that dominate it; points on the Pareto front have none.
 
-    Args:
-        points: Coordinates by label.
-        better: Which direction is better in each coordinate.
+    Points are coordinates by label; `better` says which direction is better in each coordinate.
 
     Examples:
         >>> find_dominators({"a": (1.0, 5.0), "b": (2.0, 4.0)}, ("lower", "higher"))

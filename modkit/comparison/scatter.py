@@ -31,11 +31,8 @@ def draw_scatters(
 ) -> str:
     """Draws a scatter plot of each pair of axes, with error bars and the Pareto front; right and up is better.
 
-    Args:
-        pairs: The horizontal and the vertical axis of each plot.
-        points: The points; those not ranked on both axes are drawn hollow.
-        fronts: Labels on the front of each pair.
-        floor: Scores of held-out images by role.
+    A pair is the horizontal and the vertical axis; points that are not ranked on both are drawn hollow. `fronts` has
+    the labels on the front of each pair, `floor` the scores of held-out images by role.
 
     Raises:
         ValueError: If there is no pair, or not one front for each pair.

@@ -33,29 +33,18 @@ _COLUMNS = 7
 
 @dataclass(frozen=True)
 class Table:
-    """A table of scores, systems by rows.
+    """A table of scores, systems by rows."""
 
-    Args:
-        caption: The features that its scores have in common; empty if there are none.
-        names: The scores.
-        letters: The footnote's letter for each reason why a score is not ranked.
-        floors: Scores of held-out images as text, each a value and an error, with the labels of the entries that have
-            them; most often all have the same.
-    """
-
-    caption: str
+    caption: str  # the features that its scores have in common; empty if there are none
     names: tuple[str, ...]
-    letters: Mapping[str, str]
+    letters: Mapping[str, str]  # the footnote's letter for each reason why a score is not ranked
+    # scores of held-out images as text, each a value and an error, with the labels of the entries that have them; most
+    # often all have the same
     floors: Mapping[tuple[tuple[str, str], ...], Sequence[str]]
 
 
 def make_score_tables(systems: Sequence[System], rankings: Mapping[str, Ranking]) -> list[Table]:
-    """Makes the tables of all scores except costs: one for each kind of features and at most seven scores.
-
-    Args:
-        systems: The systems.
-        rankings: The ranking of each score.
-    """
+    """Makes the tables of all scores except costs: one for each kind of features and at most seven scores."""
     groups: dict[str, list[str]] = {}
     for name in rankings:
         if name not in COST:

@@ -13,17 +13,11 @@ _UNITS = ("s", "MiB", "nats", "bits", "bits/dim", "dB")
 
 
 class Title(NamedTuple):
-    """The parts of a score's title.
+    """The parts of a score's title."""
 
-    Args:
-        score: The score's name with its unit.
-        features: The features that it is measured by; empty if there are none.
-        of: The part of the samples that it is measured on; empty if it is all of them.
-    """
-
-    score: str
-    features: str = ""
-    of: str = ""
+    score: str  # the score's name with its unit
+    features: str = ""  # the features that it is measured by; empty if there are none
+    of: str = ""  # the part of the samples that it is measured on; empty if it is all of them
 
     @property
     def short(self) -> str:

@@ -31,40 +31,25 @@ class Axis(NamedTuple):
 
 @dataclass(frozen=True)
 class Point:
-    """A system on the axes of the trilemma.
+    """A system on the axes of the trilemma."""
 
-    Args:
-        label: Its label.
-        number: Its number, which determines its style.
-        values: Its values by role; a value that was not measured is left out.
-        errors: Their standard errors.
-        ranked: The roles in which it is ranked.
-        seeds: Values of each training seed by role.
-    """
-
-    label: str
-    number: int
-    values: Mapping[str, float]
-    errors: Mapping[str, float | None]
-    ranked: frozenset[str]
-    seeds: Sequence[Mapping[str, float]] = ()
+    label: str  # its label
+    number: int  # its number, which determines its style
+    values: Mapping[str, float]  # its values by role; a value that was not measured is left out
+    errors: Mapping[str, float | None]  # their standard errors
+    ranked: frozenset[str]  # the roles in which it is ranked
+    seeds: Sequence[Mapping[str, float]] = ()  # values of each training seed by role
 
 
 @dataclass(frozen=True)
 class Trilemma:
-    """Quality, coverage and speed.
+    """Quality, coverage and speed."""
 
-    Args:
-        axes: Those of the three axes that were measured for some system.
-        points: The systems that have a value on one of them.
-        floor: Scores of held-out images by role.
-        dominated: For each label the labels of the systems that dominate it, none if it is on the Pareto front;
-            systems that are not ranked on all axes are left out.
-    """
-
-    axes: tuple[Axis, ...]
-    points: tuple[Point, ...]
-    floor: Mapping[str, float]
+    axes: tuple[Axis, ...]  # those of the three axes that were measured for some system
+    points: tuple[Point, ...]  # the systems that have a value on one of them
+    floor: Mapping[str, float]  # scores of held-out images by role
+    # for each label the labels of the systems that dominate it, none if it is on the Pareto front; systems that are not
+    # ranked on all axes are left out
     dominated: Mapping[str, tuple[str, ...]]
 
     @property

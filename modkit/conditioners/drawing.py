@@ -16,7 +16,7 @@ from modkit.conditioners.fields import Field
 from modkit.rng import Rng
 from modkit.types import Batch
 
-__all__ = ["Examples", "Frequencies"]
+__all__ = ["Drawing", "Examples", "Frequencies"]
 
 
 class Frequencies(nn.Module):
@@ -107,3 +107,30 @@ class Examples(nn.Module):
 
     def _get_examples(self, number: int) -> Tensor:
         return self.get_buffer(f"examples_{number}")
+
+
+class Drawing(nn.Module):
+    """Base of conditioners with one source of the fields that are not given, the submodule named `source_name`."""
+
+    source_name = "examples"
+
+    def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
+        """Draws labels by their frequencies, or fields from the stored examples, those of one row from one sample.
+
+        Raises:
+            ValueError: If no example is stored. The message names the fields to give.
+        """
+        return self._source.draw(num, rng)
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Counts the labels of `batches`, or stores the fields of the first samples.
+
+        Raises:
+            ValueError: If there are no labels, or one is out of range.
+        """
+        self._source.prepare(batches)
+
+    @property
+    def _source(self) -> Frequencies | Examples:
+        source: Frequencies | Examples = getattr(self, self.source_name)
+        return source

@@ -10,25 +10,25 @@ Shape letters: b batch, c channels, h w spatial (one, two or three sizes), n tok
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from einops import rearrange, repeat
-from torch import Tensor, nn
+from torch import Tensor
 
-from modkit.conditioners.drawing import Examples
+from modkit.conditioners.drawing import Drawing, Examples
 from modkit.conditioners.fields import check_drop, find_field
 from modkit.kinds import Slot, default
 from modkit.models.model import Model
 from modkit.nn.embeddings import resize_map
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, TensorType
+from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["Encoded"]
 
 
-class Encoded(nn.Module):
+class Encoded(Drawing):
     """A field encoded by an autoencoder, joined with further maps: latent diffusion's condition for in-painting.
 
     References:
@@ -115,18 +115,6 @@ class Encoded(nn.Module):
             return Cond()
         like = next((one for one in self.autoencoder.parameters()), torch.zeros((), device=self.examples.num.device))
         return Cond(context=like.new_zeros(num, *self.tokens))
-
-    def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Draws the fields of stored training samples, those of one row from the same sample.
-
-        Raises:
-            ValueError: If none are stored. The message names the fields to give.
-        """
-        return self.examples.draw(num, rng)
-
-    def prepare(self, batches: Iterable[Batch]) -> None:
-        """Stores the fields of the first samples of `batches`."""
-        self.examples.prepare(batches)
 
 
 def _find_latent(autoencoder: Model, at: str | None) -> tuple[str, TensorType]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from modkit.conditioners.drawing import Frequencies
+from modkit.conditioners.drawing import Drawing, Frequencies
 from modkit.conditioners.fields import check_drop, find_field
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, TensorType
+from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["Label"]
 
 
-class Label(nn.Module):
+class Label(Drawing):
     """A learned vector for each class, and one for no class (classifier-free guidance).
 
     References:
@@ -36,6 +36,8 @@ class Label(nn.Module):
         >>> label.null(3).vector.shape
         torch.Size([3, 4])
     """
+
+    source_name = "counted"
 
     def __init__(
         self, fields: dict[str, TensorType], *, field: str = "labels", width: int = 128, drop: float = 0.1
@@ -75,15 +77,3 @@ class Label(nn.Module):
     def null(self, num: int) -> Cond:
         """Returns the vector of no class, `num d`."""
         return Cond(vector=self.embedding(torch.full((num,), self.classes, device=self.embedding.weight.device)))
-
-    def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Draws labels by their frequencies: uniform before `prepare`, then those in the data."""
-        return self.counted.draw(num, rng)
-
-    def prepare(self, batches: Iterable[Batch]) -> None:
-        """Counts the labels of `batches`.
-
-        Raises:
-            ValueError: If there are no labels, or one is out of range.
-        """
-        self.counted.prepare(batches)

@@ -5,20 +5,20 @@ Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from modkit.conditioners.drawing import Examples
+from modkit.conditioners.drawing import Drawing, Examples
 from modkit.conditioners.fields import find_field
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, TensorType
+from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["Map"]
 
 
-class Map(nn.Module):
+class Map(Drawing):
     """Concatenates fields that are maps as the channels of one map, which the network resizes and joins to x.
 
     Maps are never dropped: guidance acts on the other conditions, and its unconditional side keeps the maps. There are
@@ -77,18 +77,6 @@ class Map(nn.Module):
     def null(self, num: int) -> Cond:
         """Returns no conditions, since guidance keeps the maps."""
         return Cond()
-
-    def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Draws the maps of stored training samples, those of one row from the same sample.
-
-        Raises:
-            ValueError: If none are stored. The message names the fields to give.
-        """
-        return self.examples.draw(num, rng)
-
-    def prepare(self, batches: Iterable[Batch]) -> None:
-        """Stores the maps of the first samples of `batches`."""
-        self.examples.prepare(batches)
 
 
 def _is_map(type: TensorType) -> bool:

@@ -9,20 +9,20 @@ Shape letters: b batch, n tokens, k classes, d width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from modkit.conditioners.drawing import Examples, Frequencies
+from modkit.conditioners.drawing import Drawing, Examples, Frequencies
 from modkit.conditioners.fields import check_drop, find_field
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, TensorType
+from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["Tokens"]
 
 
-class Tokens(nn.Module):
+class Tokens(Drawing):
     """A transformer encoder for a field of token ids, latent diffusion's tau for text; a label is one token.
 
     References:
@@ -48,6 +48,8 @@ class Tokens(nn.Module):
         >>> tokens({"caption": torch.zeros(2, 5, dtype=torch.int64)}, None).context.shape
         torch.Size([2, 5, 8])
     """
+
+    source_name = "source"
 
     def __init__(
         self,
@@ -95,18 +97,6 @@ class Tokens(nn.Module):
         """Encodes `num` rows of "none", `num n d`."""
         none = torch.full((1, self.num), self.classes, device=self.positions.device)
         return Cond(context=self._encode(none).expand(num, -1, -1))
-
-    def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Draws labels by their frequencies, or ids from the stored examples.
-
-        Raises:
-            ValueError: If no example is stored. The message names the field to give.
-        """
-        return self.source.draw(num, rng)
-
-    def prepare(self, batches: Iterable[Batch]) -> None:
-        """Counts the labels of `batches`, or stores the ids of its first samples."""
-        self.source.prepare(batches)
 
     def _encode(self, ids: Tensor) -> Tensor:
         context: Tensor = self.norm(self.layers(self.embedding(ids) + self.positions))

@@ -9,7 +9,6 @@ Shape letters: b batch, h w spatial.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -18,9 +17,8 @@ from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
 from torch.nn.functional import interpolate
 
-from modkit.data.splits import check_split, hash_contents
-from modkit.rng import Rng
-from modkit.types import Batch, TensorType
+from modkit.data.splits import InMemory, hash_contents
+from modkit.types import TensorType
 
 __all__ = ["Digits"]
 
@@ -28,7 +26,7 @@ _SIZE = 8
 _LARGEST = 256
 
 
-class Digits:
+class Digits(InMemory):
     """Scikit-learn's handwritten digits, `b 1 size size` in [-1, 1], with the field `labels` (`b`, ten classes).
 
     There are 1437 training and 360 test samples. `levels` is 17 at size 8 and None at other sizes, where pixels may
@@ -41,6 +39,7 @@ class Digits:
         ValueError: If `size` is outside [1, 256].
 
     Examples:
+        >>> from modkit import Rng
         >>> data = Digits(size=8)
         >>> data.splits
         {'train': 1437, 'test': 360}
@@ -65,23 +64,8 @@ class Digits:
         self.splits = {"train": len(train), "test": len(test)}
         self.levels = 17 if size == _SIZE else None
         self._samples = {"train": (x[train], y[train]), "test": (x[test], y[test])}
-        self._key = hash_contents("digits", images.astype(np.uint8).tobytes(), train.tobytes(), size)
-
-    @property
-    def key(self) -> str:
-        """Hash of the original pixels, the split and the size."""
-        return self._key
-
-    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """Reads the digits at `indices`; there is no augmentation, so `rng` is not used.
-
-        Raises:
-            ValueError: If there is no such split.
-        """
-        check_split(self, split)
-        x, labels = self._samples[split]
-        rows = torch.as_tensor(indices, dtype=torch.long)
-        return Batch(x.index_select(0, rows), {"labels": labels.index_select(0, rows)})
+        # of the original pixels, the split and the size
+        self.key = hash_contents("digits", images.astype(np.uint8).tobytes(), train.tobytes(), size)
 
 
 @cache

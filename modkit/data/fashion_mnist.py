@@ -13,7 +13,6 @@ Shape letters: b batch, h w spatial.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,9 +20,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from modkit.data.idx import read_idx
-from modkit.data.splits import check_split, hash_contents
-from modkit.rng import Rng
-from modkit.types import Batch, TensorType
+from modkit.data.splits import InMemory, hash_contents
+from modkit.types import TensorType
 
 __all__ = ["FashionMNIST"]
 
@@ -33,7 +31,7 @@ _TORCHVISION = Path("FashionMNIST", "raw")
 _FILES = {"train": "train", "test": "t10k"}
 
 
-class FashionMNIST:
+class FashionMNIST(InMemory):
     """Fashion-MNIST, `b 1 size size` in [-1, 1], with the field `labels` (`b`, ten classes).
 
     There are 60,000 training and 10,000 test samples. `levels` is 256 at sizes 28 and 32, and None at other sizes,
@@ -52,6 +50,7 @@ class FashionMNIST:
         Pictures of two classes, written as IDX files:
 
         >>> import struct, tempfile
+        >>> from modkit import Rng
         >>> root = Path(tempfile.mkdtemp())
         >>> for name in ("train", "t10k"):
         ...     head = struct.pack(">4B3I", 0, 0, 8, 3, 2, 28, 28)
@@ -78,19 +77,8 @@ class FashionMNIST:
         pieces = (tensor.numpy().tobytes() for samples in self._samples.values() for tensor in samples)
         return hash_contents("fashion-mnist", self._size, *pieces)
 
-    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """Reads the pictures at `indices`; there is no augmentation, so `rng` is not used.
-
-        Raises:
-            ValueError: If there is no such split.
-        """
-        check_split(self, split)
-        images, labels = self._samples[split]
-        rows = torch.as_tensor(indices, dtype=torch.long)
-        x = images.index_select(0, rows).unsqueeze(1).float().div_(127.5).sub_(1)
-        return Batch(self._resize(x), {"labels": labels.index_select(0, rows).long()})
-
-    def _resize(self, x: Tensor) -> Tensor:
+    def _decode(self, x: Tensor) -> Tensor:
+        x = x.unsqueeze(1).float().div_(127.5).sub_(1)
         if self._size == _SIZE:
             return x
         if self._size == _PADDED:

@@ -11,22 +11,26 @@ Shape letters: b batch, k modes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from modkit.data.splits import check_split, hash_contents
+from modkit.data.splits import InMemory, hash_contents
 from modkit.rng import Rng
-from modkit.types import Batch, Modes, TensorType
+from modkit.types import Modes, TensorType
 
 __all__ = ["Grid", "Mixture", "Ring"]
+
+Std = Annotated[float, "Standard deviation of each."]
+Num = Annotated[int, "Number of training samples."]
+NumTest = Annotated[int, "Number of test samples."]
 
 _MOST_MODES, _MOST_SAMPLES = 10_000, 10_000_000
 _CELL = 64  # samples per row of draws: rows of an Rng are padded, so one sample per row would waste most of each
 
 
-class Mixture:
+class Mixture(InMemory):
     """A mixture of equally likely 2-D Gaussians, isotropic, `b 2`, unbounded, with the mode as field `labels` (`b`).
 
     Args:
@@ -56,30 +60,14 @@ class Mixture:
         self.x = TensorType((2,))
         self.fields = {"labels": TensorType((), classes=len(centers))}
         self.splits = {"train": num, "test": num_test}
-        self.levels: int | None = None
+        self.levels = None
+        self.key = hash_contents("mixture", repr(centers.tolist()), std, num, num_test)
         self._samples = {split: self._draw(split, size) for split, size in self.splits.items()}
-
-    @property
-    def key(self) -> str:
-        """Hash of centers, std and numbers of samples."""
-        settings = (self.std, self.splits["train"], self.splits["test"])
-        return hash_contents("mixture", repr(self.centers.tolist()), *settings)
 
     @property
     def truth(self) -> Modes:
         """The modes that samples are drawn from."""
         return Modes(self.centers, self.std)
-
-    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """Reads the samples at `indices`; there is no augmentation, so `rng` is not used.
-
-        Raises:
-            ValueError: If there is no such split.
-        """
-        check_split(self, split)
-        x, labels = self._samples[split]
-        rows = torch.as_tensor(indices, dtype=torch.long)
-        return Batch(x.index_select(0, rows), {"labels": labels.index_select(0, rows)})
 
     def _draw(self, split: str, num: int) -> tuple[Tensor, Tensor]:
         rng = Rng(0, "mixture", split)
@@ -98,9 +86,6 @@ class Ring(Mixture):
     Args:
         modes: Number of Gaussians.
         radius: Distance of their centers from the origin.
-        std: Standard deviation of each.
-        num: Number of training samples.
-        num_test: Number of test samples.
 
     Raises:
         ValueError: If there are no modes or samples, or too many, or `std` is negative.
@@ -116,9 +101,9 @@ class Ring(Mixture):
         *,
         modes: int = 8,
         radius: float = 2.0,
-        std: float = math.sqrt(0.02),
-        num: int = 100_000,
-        num_test: int = 10_000,
+        std: Std = math.sqrt(0.02),  # noqa: B008
+        num: Num = 100_000,
+        num_test: NumTest = 10_000,
     ) -> None:
         _check_modes(self, modes)
         angles = torch.arange(modes, dtype=torch.float64) * (2 * math.pi / modes)
@@ -134,9 +119,6 @@ class Grid(Mixture):
     Args:
         side: Number of Gaussians along each axis.
         spacing: Distance between neighbours.
-        std: Standard deviation of each.
-        num: Number of training samples.
-        num_test: Number of test samples.
 
     Raises:
         ValueError: If there are no modes or samples, or too many, or `std` is negative.
@@ -147,7 +129,7 @@ class Grid(Mixture):
     """
 
     def __init__(
-        self, *, side: int = 5, spacing: float = 2.0, std: float = 0.05, num: int = 100_000, num_test: int = 10_000
+        self, *, side: int = 5, spacing: float = 2.0, std: Std = 0.05, num: Num = 100_000, num_test: NumTest = 10_000
     ) -> None:
         _check_modes(self, max(side, 0) ** 2)
         axis = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2) * spacing

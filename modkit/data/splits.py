@@ -1,15 +1,45 @@
-"""Splits of a data set: the check at the start of every `read`, and the hash that identifies contents."""
+"""Splits of a data set: how they are checked and read from memory, and the hash that identifies contents."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
 
 from modkit.kinds import Data
+from modkit.rng import Rng
+from modkit.types import Batch, TensorType
 
-__all__ = ["check_split", "hash_contents"]
+__all__ = ["InMemory", "check_split", "hash_contents"]
 
 
-def check_split(data: Data, split: str) -> None:
+class InMemory:
+    """Base of data sets in memory; a subclass sets its types and, for each split, the samples and their labels."""
+
+    x: TensorType
+    fields: dict[str, TensorType]
+    splits: dict[str, int]
+    levels: int | None
+    _samples: Mapping[str, tuple[Tensor, Tensor]]
+
+    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
+        """Reads the samples at `indices`; there is no augmentation, so `rng` is not used.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        check_split(self, split)
+        rows = torch.as_tensor(indices, dtype=torch.long)
+        x, labels = (values.index_select(0, rows) for values in self._samples[split])
+        return Batch(self._decode(x), {"labels": labels.long()})
+
+    def _decode(self, x: Tensor) -> Tensor:
+        return x
+
+
+def check_split(data: Data | InMemory, split: str) -> None:
     """Checks that `data` has a split.
 
     Raises:

@@ -50,16 +50,6 @@ def draw_map(
     num: int,
     rng: Rng,
 ) -> Tensor:
-    """Draws `num` maps of codes, `b h w`.
-
-    Args:
-        decoding: Draws codes from logits.
-        guidance: How the two predictions are combined.
-        predict_cond: Predicts logits given the conditions.
-        predict_null: Predicts logits given the null conditions.
-        codes: Type of the map.
-        num: Number of maps.
-        rng: Source of the decoding's draws.
-    """
+    """Draws `num` maps of codes, `b h w`, by a decoding from two predictions combined as in `guide`."""
     predict = guide(guidance, predict_cond, predict_null, mask=codes.classes or 0)
     return decoding(predict, num, rng).view(num, *codes.shape)

@@ -42,33 +42,20 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 @dataclass
 class Source:
-    """A set of samples.
+    """A set of samples."""
 
-    Args:
-        name: Its name in messages.
-        batches: Its batches, in the order of their indices.
-        count: Number of samples, or None if it is not known in advance.
-        type: Type of one sample; values outside its range are refused.
-        fields: Names of the fields of its batches.
-        key: Hash of the samples; empty if unknown.
-        levels: Number of values that an element of a sample can take, or None.
-        truth: The true modes of synthetic data, or None.
-        given: Mean and covariance of features, instead of samples.
-        at: Returns the same source with images of another size; None if it cannot be resized.
-        notes: Remarks for the reader of the scores, such as resizing.
-    """
-
-    name: str
-    batches: Iterable[Batch]
-    count: int | None
-    type: TensorType
-    fields: tuple[str, ...] = ()
-    key: str = ""
-    levels: int | None = None
-    truth: Modes | None = None
-    given: Gaussian | None = None
+    name: str  # its name in messages
+    batches: Callable[[], Iterable[Batch]]  # gives its batches, in the order of their indices
+    count: int | None  # number of samples, or None if it is not known in advance
+    type: TensorType  # type of one sample; values outside its range are refused
+    fields: tuple[str, ...] = ()  # names of the fields of its batches
+    key: str = ""  # hash of the samples; empty if unknown
+    levels: int | None = None  # number of values that an element of a sample can take, or None
+    truth: Modes | None = None  # the true modes of synthetic data, or None
+    given: Gaussian | None = None  # mean and covariance of features, instead of samples
+    # returns the same source with images of another size; None if it cannot be resized
     at: Callable[[int], Source] | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # remarks for the reader of the scores, such as resizing
 
     def number_batches(self, limit: int | None = None) -> Iterator[tuple[Tensor, Batch]]:
         """Yields `(indices, batch)`, at most `limit` samples.
@@ -77,7 +64,7 @@ class Source:
             ValueError: If a value is not finite or out of range.
         """
         first = 0
-        for batch in self.batches:
+        for batch in self.batches():
             batch = batch.rows(slice(0, None if limit is None else limit - first))
             if not len(batch):
                 return
@@ -141,7 +128,7 @@ def make_source(
     first = next(rest, None)
     if first is None or not len(first):
         raise ValueError(f"{name}: expected samples, got none")
-    return Source(name, (Batch(x, {}) for x in chain([first], rest)), None, _infer_type(first.shape))
+    return Source(name, lambda: (Batch(x, {}) for x in chain([first], rest)), None, _infer_type(first.shape))
 
 
 def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None = None) -> Source:
@@ -155,24 +142,18 @@ def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None =
     mark = "all" if indices is None else hash_data(repr(list(indices)))
     key = f"{data.key}:{split}:{mark}"
     truth = read_extras(data, DataExtras).truth
-    return Source(name, _Again(batches), len(chosen), data.x, tuple(data.fields), key, data.levels, truth)
+    return Source(name, batches, len(chosen), data.x, tuple(data.fields), key, data.levels, truth)
 
 
 def from_model(model: Model, name: str, num: int, seed: int, given: Source | None = None) -> Source:
-    """Makes the source of a Model's samples; sample i of a seed is the same in any batch.
+    """Makes the source of `num` samples of a Model; sample i of a seed is the same in any batch.
 
-    Args:
-        model: The Model.
-        name: Its name in messages.
-        num: Number of samples.
-        seed: Seed of the noise.
-        given: A source whose fields the Model is conditioned on, sample by sample; without it the Model draws its
-            fields.
+    The Model is conditioned on the fields of `given`, sample by sample; without it the Model draws its fields.
     """
     reads = model.reads if given else ()
-    conditions = iter(given.number_batches(num)) if given and reads else None
 
     def batches() -> Iterator[Batch]:
+        conditions = iter(given.number_batches(num)) if given and reads else None
         for start in range(0, num, _SIZE):
             there = next(conditions)[1].fields if conditions else {}
             fields: dict[str, Any] = {field: there[field] for field in reads}
@@ -182,7 +163,7 @@ def from_model(model: Model, name: str, num: int, seed: int, given: Source | Non
             yield Batch((x if ends is None else x.clamp(*ends)).float().cpu(), fields)
 
     ends = model.single.range
-    return Source(name, batches(), num, model.single, reads, truth=given.truth if given else None)
+    return Source(name, batches, num, model.single, reads, truth=given.truth if given else None)
 
 
 def save_statistics(path: Path, statistics: Gaussian) -> None:
@@ -193,16 +174,6 @@ def save_statistics(path: Path, statistics: Gaussian) -> None:
     with io.BytesIO() as file:
         np.savez(file, **kept)
         replace_file(path, file.getvalue())
-
-
-class _Again:
-    """An iterable that restarts each time."""
-
-    def __init__(self, make: Callable[[], Iterator[Batch]]) -> None:
-        self._make = make
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self._make()
 
 
 def _from_array(array: np.ndarray[Any, Any], name: str) -> Source:
@@ -216,7 +187,7 @@ def _from_array(array: np.ndarray[Any, Any], name: str) -> Source:
             part = torch.from_numpy(np.array(array[start : start + _SIZE], dtype=np.float32))
             yield Batch(part / 127.5 - 1 if array.dtype == np.uint8 else part, {})
 
-    return Source(name, _Again(batches), len(array), _infer_type(array.shape))
+    return Source(name, batches, len(array), _infer_type(array.shape))
 
 
 def _infer_type(shape: Sequence[int]) -> TensorType:
@@ -242,7 +213,7 @@ def _from_statistics(path: Path, name: str) -> Source:
         statistics = Gaussian(mean, covariance, count)
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{name}: expected `mu` and `sigma` in {path}, read without pickle: {error}") from error
-    return Source(name, (), count, TensorType(tuple(mean.shape)), given=statistics)
+    return Source(name, tuple, count, TensorType(tuple(mean.shape)), given=statistics)
 
 
 def _from_folder(path: Path, name: str, size: int | None) -> Source:

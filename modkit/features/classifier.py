@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_image_type, check_images, convert_channels, map_range, resize
+from modkit.features.images import Images, check_image_type, check_images, convert_channels, map_range, resize
+from modkit.features.random_conv import make_levels, run_levels
 from modkit.features.weight_file import hash_tensors, load_exactly, read_weights
 from modkit.rng import Rng
 from modkit.runs.files import replace_file
-from modkit.types import Batch, Features, TensorType
+from modkit.types import Batch, Features
 
 __all__ = ["DIGITS", "Classifier"]
 
@@ -50,7 +51,6 @@ class Classifier(Frozen):
     seed, whatever the batches.
 
     Args:
-        x: Type of the data: grey or RGB images with a range.
         weights: `digits`, the shipped weights for scikit-learn's digits at any size; the path of a file that `save`
             wrote; or None, to train in `prepare`.
         name: Name of the data in the label, `classifier:NAME@1a2b3c`; only the shipped weights give
@@ -74,7 +74,7 @@ class Classifier(Frozen):
 
     def __init__(
         self,
-        x: TensorType,
+        x: Images,
         *,
         weights: str | None = None,
         name: str = "data",
@@ -101,13 +101,8 @@ class Classifier(Frozen):
         self._settle(tensors)
         self.freeze()
 
-    def forward(self, x: Tensor) -> Features:
-        """Computes the features of `x`, `b c h w` of any size: vector `b 64`, three maps, logits `b k`.
-
-        Raises:
-            ValueError: If it has not been trained, or `x` has another rank or number of channels.
-        """
-        check_images("Classifier", x, self.channels)
+    def _extract(self, x: Tensor) -> Features:
+        """Computes a vector `b 64`, three maps and logits `b k`; raises a ValueError if it has not been trained."""
         if not self._ready:
             raise ValueError("Classifier expects to be trained: call prepare with the training split, or give weights")
         maps, activations = self.net(self._prepare_input(x))
@@ -201,23 +196,14 @@ class _Net(nn.Module):
         self.channels, self.classes = channels, classes
         cells = math.ceil(size / 2)
         cells = math.ceil(cells / 2)
-        self.levels = nn.ModuleList(
-            [
-                nn.Conv2d(channels, 16, 3, padding=1),
-                nn.Conv2d(16, 32, 3, stride=2, padding=1),
-                nn.Conv2d(32, 64, 3, stride=2, padding=1),
-            ]
-        )
+        self.levels = make_levels(channels, 64, bias=True)
         self.penultimate = nn.Linear(64 * cells**2, _DIM)
         self.head = nn.Linear(_DIM, classes)
 
     def forward(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Computes the three maps and the last activations, `b d`."""
-        maps = []
-        for level in self.levels:
-            x = F.silu(level(x))
-            maps.append(x)
-        return tuple(maps), F.silu(self.penultimate(x.flatten(1)))
+        maps = run_levels(self.levels, x)
+        return maps, F.silu(self.penultimate(maps[-1].flatten(1)))
 
 
 def _settle_after_loading(module: Classifier, incompatible: object) -> None:

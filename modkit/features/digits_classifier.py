@@ -8,16 +8,15 @@ are called `classifier:digits`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from modkit.data.digits import Digits
+from modkit.data.loader import read_in_order
 from modkit.features.classifier import DIGITS, Classifier
 from modkit.rng import Rng
 from modkit.runs.files import hash_data
-from modkit.types import Batch
 
 __all__ = ["main", "train"]
 
@@ -26,7 +25,7 @@ def train(*, epochs: int = 30) -> Classifier:
     """Trains the classifier as the shipped one was; fewer `epochs` are faster."""
     data = Digits(size=16)
     classifier = Classifier(data.x, name="digits", epochs=epochs)
-    classifier.prepare(_read_batches(data, "train"))
+    classifier.prepare(read_in_order(data, "train", 256, Rng(0)))
     return classifier
 
 
@@ -34,7 +33,7 @@ def measure_accuracy(classifier: Classifier, data: Digits, split: str) -> float:
     """Measures the share of a split that is classified correctly."""
     right = 0
     with torch.no_grad():
-        for batch in _read_batches(data, split):
+        for batch in read_in_order(data, split, 256, Rng(0)):
             logits = classifier(batch.tensor).logits
             right += int((logits.argmax(1) == batch.fields["labels"]).sum())
     return right / data.splits[split]
@@ -52,11 +51,6 @@ def main() -> None:
     train_accuracy, test_accuracy = (measure_accuracy(classifier, data, split) for split in ("train", "test"))
     print(f"{path}: {train_accuracy:.4f} of train, {test_accuracy:.4f} of test")
     print(f"SHA-256 {found}, {'as shipped' if found == shipped else f'shipped is {shipped}'}")
-
-
-def _read_batches(data: Digits, split: str) -> Iterator[Batch]:
-    for first in range(0, data.splits[split], 256):
-        yield data.read(split, range(first, min(first + 256, data.splits[split])), Rng(0))
 
 
 if __name__ == "__main__":

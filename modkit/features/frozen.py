@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from modkit.types import Batch
+from modkit.features.images import check_images
+from modkit.types import Batch, Features
 
 __all__ = ["Frozen"]
 
@@ -19,9 +20,30 @@ FrozenT = TypeVar("FrozenT", bound="Frozen")
 
 
 class Frozen(nn.Module):
-    """A module that always stays in eval mode; a subclass calls `freeze()` at the end of its constructor."""
+    """A module that always stays in eval mode; a subclass calls `freeze()` at the end of its constructor.
+
+    A subclass sets `label`, `channels` and `_key`, and defines `_extract`.
+    """
 
     label: str
+    channels: int
+    _key: str
+
+    def forward(self, x: Tensor) -> Features:
+        """Computes the features of `x`, `b c h w`.
+
+        Raises:
+            ValueError: If `x` has another rank or number of channels.
+        """
+        check_images(type(self).__name__, x, self.channels)
+        return self._extract(x)
+
+    def key(self) -> str:
+        """Hash of the weights and of everything else that determines the features."""
+        return self._key
+
+    def _extract(self, x: Tensor) -> Features:
+        raise NotImplementedError
 
     def freeze(self: FrozenT) -> FrozenT:
         """Turns off the gradients of all parameters, and turns on eval mode."""

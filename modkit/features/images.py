@@ -5,7 +5,8 @@ All functions are differentiable and map each image independently. Shape letters
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from torch.nn import functional as F
 
 from modkit.types import TensorType
 
-__all__ = ["check_image_type", "check_images", "resize", "map_range", "convert_channels"]
+__all__ = ["Images", "check_image_type", "check_images", "resize", "make_column", "map_range", "convert_channels"]
+
+Images: TypeAlias = Annotated[TensorType, "Type of the data: grey or RGB images with a range."]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, which Pillow uses for grey
 
@@ -44,6 +47,11 @@ def check_images(owner: str, x: Tensor, channels: int) -> None:
     """
     if x.ndim != 4 or x.shape[1] != channels:
         raise ValueError(f"{owner} expects x of shape (b, {channels}, h, w), got {tuple(x.shape)}")
+
+
+def make_column(values: Sequence[float]) -> Tensor:
+    """Makes a tensor of a value for each channel, `c 1 1`."""
+    return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 
 def map_range(x: Tensor, source: tuple[float, float], target: tuple[float, float]) -> Tensor:

@@ -28,11 +28,11 @@ import torch
 from torch import Tensor, nn
 
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_image_type, check_images, convert_channels, map_range
+from modkit.features.images import Images, check_image_type, convert_channels, map_range
 from modkit.features.weight_file import hash_tensors, import_optional, read_weights
 from modkit.runs.cache import find_cache_folder
 from modkit.runs.files import hash_data, replace_file
-from modkit.types import Features, TensorType
+from modkit.types import Features
 
 __all__ = ["SHA256", "URL", "Inception", "download_inception", "find_inception"]
 
@@ -61,7 +61,6 @@ class Inception(Frozen):
     their hash, `inception@1a2b3c`. Gradients pass through the rounding unchanged.
 
     Args:
-        x: Type of the data: grey or RGB images with a range.
         weights: The file of weights, torch's or safetensors; None is the published file in modkit's cache folder or
             torch's.
         sha256: SHA-256 of the file, compared before it is opened; None is that of the published file.
@@ -74,7 +73,7 @@ class Inception(Frozen):
     """
 
     def __init__(
-        self, x: TensorType, *, weights: str | None = None, sha256: str | None = None, download: bool = False
+        self, x: Images, *, weights: str | None = None, sha256: str | None = None, download: bool = False
     ) -> None:
         super().__init__()
         self._range = check_image_type("Inception", x)
@@ -88,13 +87,8 @@ class Inception(Frozen):
         self.net: Any = self._build(tensors, path)
         self.freeze()
 
-    def forward(self, x: Tensor) -> Features:
-        """Computes the features of `x`, `b c h w` of any size: vector `b 2048`, four maps, logits `b 1008`.
-
-        Raises:
-            ValueError: If `x` has another rank or number of channels.
-        """
-        check_images("Inception", x, self.channels)
+    def _extract(self, x: Tensor) -> Features:
+        """Computes a vector `b 2048`, four maps and logits `b 1008`."""
         y = (self._resize(convert_channels(self._round_to_bytes(x), 3)) - 128) / 128
         maps: list[Tensor] = []
         for stage in _STAGES:
@@ -103,10 +97,6 @@ class Inception(Frozen):
             maps.append(y)
         vector: Tensor = self.net.AvgPool(y).flatten(1)
         return Features(vector, tuple(maps), vector @ self.net.fc.weight.T)
-
-    def key(self) -> str:
-        """Hash of the weights."""
-        return self._key
 
     def _round_to_bytes(self, x: Tensor) -> Tensor:
         """Rounds to whole numbers in [0, 255], as floats with the gradient of the values before rounding."""

@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_image_type, check_images, convert_channels, map_range, resize
+from modkit.features.images import Images, check_image_type, convert_channels, make_column, map_range, resize
 from modkit.features.weight_file import hash_tensors, load_exactly, read_weights
 from modkit.losses.perceptual import normalize
-from modkit.types import Features, TensorType
+from modkit.types import Features
 
 __all__ = ["LPIPS"]
 
@@ -72,7 +72,6 @@ class LPIPS(Frozen):
     """The maps that LPIPS compares, with its channel weights as `heads`.
 
     Args:
-        x: Type of the data: grey or RGB images with a range.
         weights: File of the network's weights as torchvision publishes them (`vgg16-397923af.pth`,
             `alexnet-owt-7be5be79.pth`), or only their `features.*`; safetensors or torch's format.
         net: `vgg` is VGG-16, which is common for losses; `alex` is AlexNet, which is common for scores.
@@ -92,7 +91,7 @@ class LPIPS(Frozen):
 
     def __init__(
         self,
-        x: TensorType,
+        x: Images,
         *,
         weights: str,
         net: Literal["vgg", "alex"] = "vgg",
@@ -117,8 +116,8 @@ class LPIPS(Frozen):
             tensors[f"head_{level}"] = head
         self._key = hash_tensors(tensors, "lpips", 1, net, size)
         self.label = f"lpips:{net}@{self._key[:6]}"
-        self.register_buffer("shift", _make_column(_SHIFT), persistent=False)
-        self.register_buffer("scale", _make_column(_SCALE), persistent=False)
+        self.register_buffer("shift", make_column(_SHIFT), persistent=False)
+        self.register_buffer("scale", make_column(_SCALE), persistent=False)
         self.freeze()
 
     @property
@@ -126,13 +125,8 @@ class LPIPS(Frozen):
         """The weights of the channels of each map, `c`."""
         return tuple(getattr(self, f"head_{level}") for level in range(len(self._maps)))
 
-    def forward(self, x: Tensor) -> Features:
-        """Computes the features of `x`, `b c h w`: vector `b d`, and the network's five maps; no logits.
-
-        Raises:
-            ValueError: If `x` has another rank or number of channels.
-        """
-        check_images("LPIPS", x, self.channels)
+    def _extract(self, x: Tensor) -> Features:
+        """Computes a vector `b d` and the network's five maps, but no logits."""
         y = convert_channels(map_range(x.to(self.scale.dtype), self._range, (-1.0, 1.0)), 3)
         y = (y if self.size is None else resize(y, self.size)) - self.shift
         y = y / self.scale
@@ -143,10 +137,6 @@ class LPIPS(Frozen):
                 maps.append(y)
         parts = [normalize(y).mean((2, 3)) * head.sqrt() for y, head in zip(maps, self.heads)]
         return Features(torch.cat(parts, dim=1), tuple(maps))
-
-    def key(self) -> str:
-        """Hash of the weights, the heads, the network and the size."""
-        return self._key
 
 
 def _build(form: _Net) -> nn.Sequential:
@@ -194,7 +184,3 @@ def _read_heads(path: Path, channels: tuple[int, ...]) -> list[Tensor]:
     if any(bool((head < 0).any()) for head in heads):
         raise ValueError(f"LPIPS expects heads of at least 0 in {path}, got negative values")
     return heads
-
-
-def _make_column(values: tuple[float, ...]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32)[:, None, None]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from modkit.data.splits import hash_contents
-from modkit.types import Batch, Features, TensorType
+from modkit.features.frozen import Frozen
+from modkit.types import Features, TensorType
 
 __all__ = ["Pixels"]
 
 
-class Pixels(nn.Module):
+class Pixels(Frozen):
     """The values themselves, flattened from `b ...` to `b d`, for images, signals and vectors.
 
     Args:
@@ -31,8 +30,9 @@ class Pixels(nn.Module):
         super().__init__()
         if x.classes is not None:
             raise ValueError(f"Pixels expects continuous data, got {x}")
-        self.label = "pixels"
+        self.label, self._key = "pixels", hash_contents("pixels", 1)
         self.rank = len(x.shape)
+        self.freeze()
 
     def forward(self, x: Tensor) -> Features:
         """Flattens `x`, `b ...` of any size; integers become float32.
@@ -43,10 +43,3 @@ class Pixels(nn.Module):
         if x.ndim != self.rank + 1:
             raise ValueError(f"Pixels expects x of {self.rank + 1} dimensions, batch first, got {tuple(x.shape)}")
         return Features((x if x.is_floating_point() else x.float()).flatten(1))
-
-    def key(self) -> str:
-        """A fixed hash, since there are no weights."""
-        return hash_contents("pixels", 1)
-
-    def prepare(self, batches: Iterable[Batch]) -> None:
-        """Does nothing: no preparation is necessary, and `batches` is not read."""

@@ -7,30 +7,27 @@ With DINOv2 the Fréchet distance is FD-DINOv2; with CLIP the kernel distance is
 are imported when a part is built.
 
 Shape letters: b batch, c channels, h w spatial, d features, k classes.
-
-References:
-    Exposing flaws of generative model evaluation metrics and their unfair treatment of diffusion models (Stein et al.,
-    2023), https://arxiv.org/abs/2306.04675
-    Rethinking FID: Towards a Better Evaluation Metric for Image Generation (Jayasumana et al., 2024),
-    https://arxiv.org/abs/2401.09603
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_image_type, check_images, convert_channels, map_range, resize
-from modkit.features.weight_file import hash_tensors, import_optional, load_exactly, read_weights
-from modkit.types import Features, TensorType
+from modkit.features.images import Images, check_image_type, convert_channels, make_column, map_range, resize
+from modkit.features.weight_file import Sha256, hash_tensors, import_optional, load_exactly, read_weights
+from modkit.types import Features
 
 __all__ = ["Timm", "TorchVision", "clip", "dinov2"]
+
+TimmWeights = Annotated[str, "File of the model's weights as timm publishes them, safetensors or torch's."]
+TimmModel = Annotated[str, "Name of the model in timm."]
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _DINOV2 = "vit_large_patch14_dinov2.lvd142m"
@@ -41,13 +38,11 @@ class TorchVision(Frozen):
     """An ImageNet classifier of torchvision, with logits and, on request, the maps of named modules.
 
     Args:
-        x: Type of the data: grey or RGB images with a range.
         weights: File of the model's weights, safetensors or torch's.
         model: Name of an architecture in torchvision that ends in a linear layer.
         size: Height and width that images are resized to (bilinear, antialiased).
         maps: Modules whose outputs, `b c h w`, become `maps`, such as `layer1`, `layer2` of a ResNet, or `features.3`,
             `features.8`, `features.15` of `vgg16`.
-        sha256: SHA-256 of the file, compared before it is opened; None skips the comparison.
 
     Raises:
         ValueError: If `x` is not an image type with a range, torchvision or the model does not exist, the weights
@@ -59,13 +54,13 @@ class TorchVision(Frozen):
 
     def __init__(
         self,
-        x: TensorType,
+        x: Images,
         *,
         weights: str,
         model: str = "resnet18",
         size: int = 224,
         maps: list[str] = [],  # noqa: B006
-        sha256: str | None = None,
+        sha256: Sha256 = None,
     ) -> None:
         super().__init__()
         self._range, self.channels, self.size = check_image_type("TorchVision", x), x.shape[0], size
@@ -79,39 +74,27 @@ class TorchVision(Frozen):
         self._maps = _check_submodules(self.net, maps)
         self._key = hash_tensors(tensors, "torchvision", 1, model, size, list(maps))
         self.label = f"torchvision:{model}@{self._key[:6]}"
-        self.register_buffer("mean", _make_column(_MEAN), persistent=False)
-        self.register_buffer("std", _make_column(_STD), persistent=False)
+        self.register_buffer("mean", make_column(_MEAN), persistent=False)
+        self.register_buffer("std", make_column(_STD), persistent=False)
         self.freeze()
 
-    def forward(self, x: Tensor) -> Features:
-        """Computes the features of `x`, `b c h w` of any size.
-
-        Raises:
-            ValueError: If `x` has another rank or number of channels.
-        """
-        check_images("TorchVision", x, self.channels)
+    def _extract(self, x: Tensor) -> Features:
+        """Computes the features and logits, and the requested maps."""
         y = _normalize(x, self._range, self.size, "bilinear", self.mean, self.std)
         vector, maps = _run_with_maps(self.net, self._maps, y)
         return Features(vector, maps, self.head(vector))
-
-    def key(self) -> str:
-        """Hash of the weights, the architecture and the size."""
-        return self._key
 
 
 class Timm(Frozen):
     """A network of timm, with the normalisation and interpolation of its configuration.
 
     Args:
-        x: Type of the data: grey or RGB images with a range.
-        weights: File of the model's weights as timm publishes them, safetensors or torch's.
         model: Name of the model in timm, with the tag of its configuration (`.lvd142m`).
         size: Height and width that images are resized to; None is the model's input size. timm resamples the position
             embeddings of transformers to fit.
         output: `pooled` gives the features before the classifier; `projected` gives the output of the classifier
             divided by its norm, which for a CLIP model is the image embedding.
         maps: Indices of the blocks or stages whose outputs, `b c h w`, become `maps`.
-        sha256: SHA-256 of the file, compared before it is opened; None skips the comparison.
 
     Raises:
         ValueError: If `x` is not an image type with a range, timm or the model does not exist, or the weights cannot be
@@ -123,14 +106,14 @@ class Timm(Frozen):
 
     def __init__(
         self,
-        x: TensorType,
+        x: Images,
         *,
-        weights: str,
+        weights: TimmWeights,
         model: str,
         size: int | None = None,
         output: Literal["pooled", "projected"] = "pooled",
         maps: list[int] = [],  # noqa: B006
-        sha256: str | None = None,
+        sha256: Sha256 = None,
     ) -> None:
         super().__init__()
         self._range, self.channels = check_image_type("Timm", x), x.shape[0]
@@ -150,17 +133,12 @@ class Timm(Frozen):
         _adapt(self.net, model, self.size, output, bool(maps))
         self._key = hash_tensors(tensors, "timm", 1, model, self.size, output, self._mode, self._maps)
         self.label = f"timm:{model}@{self._key[:6]}"
-        self.register_buffer("mean", _make_column(settings["mean"]), persistent=False)
-        self.register_buffer("std", _make_column(settings["std"]), persistent=False)
+        self.register_buffer("mean", make_column(settings["mean"]), persistent=False)
+        self.register_buffer("std", make_column(settings["std"]), persistent=False)
         self.freeze()
 
-    def forward(self, x: Tensor) -> Features:
-        """Computes the features of `x`, `b c h w` of any size.
-
-        Raises:
-            ValueError: If `x` has another rank or number of channels.
-        """
-        check_images("Timm", x, self.channels)
+    def _extract(self, x: Tensor) -> Features:
+        """Computes the features and the requested maps."""
         y = _normalize(x, self._range, self.size, self._mode, self.mean, self.std)
         maps: Sequence[Tensor] = ()
         net: Any = self.net
@@ -171,12 +149,10 @@ class Timm(Frozen):
         vector: Tensor = net.forward_head(y)
         return Features(F.normalize(vector, dim=1) if self._output == "projected" else vector, tuple(maps))
 
-    def key(self) -> str:
-        """Hash of the weights, the model and the preprocessing."""
-        return self._key
 
-
-def dinov2(x: TensorType, *, weights: str, model: str = _DINOV2, size: int = 224, sha256: str | None = None) -> Timm:
+def dinov2(
+    x: Images, *, weights: TimmWeights, model: TimmModel = _DINOV2, size: int = 224, sha256: Sha256 = None
+) -> Timm:
     """The class token of DINOv2: the features of FD-DINOv2.
 
     Only the model and size of the paper have the label `dinov2`.
@@ -185,11 +161,7 @@ def dinov2(x: TensorType, *, weights: str, model: str = _DINOV2, size: int = 224
         Exposing flaws of generative model evaluation metrics (Stein et al., 2023), https://arxiv.org/abs/2306.04675
 
     Args:
-        x: Type of the data: grey or RGB images with a range.
-        weights: File of the model's weights as timm publishes them, safetensors or torch's.
-        model: Name of the model in timm.
         size: Height and width that images are resized to, a multiple of 14.
-        sha256: SHA-256 of the file, compared before it is opened; None skips the comparison.
 
     Raises:
         ValueError: Under the conditions of `Timm`.
@@ -201,7 +173,7 @@ def dinov2(x: TensorType, *, weights: str, model: str = _DINOV2, size: int = 224
 
 
 def clip(
-    x: TensorType, *, weights: str, model: str = _CLIP, size: int | None = None, sha256: str | None = None
+    x: Images, *, weights: TimmWeights, model: TimmModel = _CLIP, size: int | None = None, sha256: Sha256 = None
 ) -> Timm:
     """The image embedding of CLIP, with unit norm: the features of CMMD.
 
@@ -211,11 +183,7 @@ def clip(
         Rethinking FID (Jayasumana et al., 2024), https://arxiv.org/abs/2401.09603
 
     Args:
-        x: Type of the data: grey or RGB images with a range.
-        weights: File of the model's weights as timm publishes them, safetensors or torch's.
-        model: Name of the model in timm.
         size: Height and width that images are resized to; None is the model's input size.
-        sha256: SHA-256 of the file, compared before it is opened; None skips the comparison.
 
     Raises:
         ValueError: Under the conditions of `Timm`.
@@ -239,10 +207,6 @@ def _normalize(
 ) -> Tensor:
     unit = map_range(x.to(mean.dtype), source, (0.0, 1.0))
     return (resize(convert_channels(unit, 3), size, mode) - mean) / std
-
-
-def _make_column(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 
 def _check_size(owner: str, size: int) -> None:

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 
 from modkit.data.splits import hash_contents
 from modkit.features.frozen import Frozen
-from modkit.features.images import check_images, map_range
+from modkit.features.images import map_range
 from modkit.rng import Rng
 from modkit.types import Features, TensorType
 
-__all__ = ["RandomConv"]
+__all__ = ["RandomConv", "make_levels", "run_levels"]
 
 _CELLS = 4
 
@@ -53,38 +53,39 @@ class RandomConv(Frozen):
         self.label = f"random-conv:{seed}"
         self.channels, self._range = x.shape[0], x.range
         self._key = hash_contents("random-conv", 1, seed, dim, self.channels)
-        self.levels = nn.ModuleList(
-            [
-                nn.Conv2d(self.channels, dim // 4, 3, padding=1, bias=False),
-                nn.Conv2d(dim // 4, dim // 2, 3, stride=2, padding=1, bias=False),
-                nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1, bias=False),
-            ]
-        )
+        self.levels = make_levels(self.channels, dim, bias=False)
         self.project = nn.Linear(dim * _CELLS**2, dim, bias=False)
         self._draw(Rng(seed, "random-conv"))
         self.freeze()
 
-    def forward(self, x: Tensor) -> Features:
-        """Computes the features of `x`, `b c h w`, with three maps.
-
-        Raises:
-            ValueError: If `x` has another rank or number of channels.
-        """
-        check_images("RandomConv", x, self.channels)
+    def _extract(self, x: Tensor) -> Features:
+        """Computes the features, with three maps."""
         y = x.to(self.project.weight.dtype)
         if self._range:
             y = map_range(y, self._range, (-1.0, 1.0))
-        maps = []
-        for level in self.levels:
-            y = F.silu(level(y))
-            maps.append(y)
-        return Features(self.project(F.adaptive_avg_pool2d(y, _CELLS).flatten(1)), tuple(maps))
-
-    def key(self) -> str:
-        """Hash of the seed and the sizes, which determine the weights."""
-        return self._key
+        maps = run_levels(self.levels, y)
+        return Features(self.project(F.adaptive_avg_pool2d(maps[-1], _CELLS).flatten(1)), maps)
 
     @torch.no_grad()
     def _draw(self, rng: Rng) -> None:
         for name, weight in self.named_parameters():
             weight.copy_(rng.normal(name, weight) * math.sqrt(2 / weight[0].numel()))
+
+
+def make_levels(channels: int, dim: int, *, bias: bool) -> nn.ModuleList:
+    """Makes three convolutions up to `dim` channels; the second and the third halve the size."""
+    return nn.ModuleList(
+        [
+            nn.Conv2d(channels, dim // 4, 3, padding=1, bias=bias),
+            nn.Conv2d(dim // 4, dim // 2, 3, stride=2, padding=1, bias=bias),
+            nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1, bias=bias),
+        ]
+    )
+
+
+def run_levels(levels: nn.ModuleList, x: Tensor) -> tuple[Tensor, ...]:
+    """Computes the map of each level, with SiLU after each convolution."""
+    maps: list[Tensor] = []
+    for level in levels:
+        maps.append(F.silu(level(maps[-1] if maps else x)))
+    return tuple(maps)

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Annotated, TypeAlias
 
 import safetensors.torch
 import torch
@@ -23,7 +24,11 @@ from torch import Tensor, nn
 
 from modkit.runs.files import hash_data
 
-__all__ = ["load_exactly", "import_optional", "read_bytes", "read_weights", "hash_tensors"]
+__all__ = ["Sha256", "load_exactly", "import_optional", "read_bytes", "read_weights", "hash_tensors"]
+
+Sha256: TypeAlias = Annotated[
+    str | None, "SHA-256 of the file, compared before it is opened; None skips the comparison."
+]
 
 _LIMIT = 2**33
 _SHA256 = re.compile(r"[0-9a-f]{64}")

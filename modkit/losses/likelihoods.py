@@ -37,7 +37,22 @@ _LOGVAR = (-30.0, 20.0)
 _LOG_TWO_PI = math.log(2 * math.pi)
 
 
-class MSE:
+class _FixedScale:
+    """A density of fixed scale about `out`, its mean."""
+
+    def __init__(self, x: TensorType) -> None:
+        self._x = _check_continuous(type(self).__name__, x)
+
+    def out(self, x: TensorType) -> TensorType:
+        """The type that the decoder must emit: the mean, unbounded, in the shape of x."""
+        return replace(x, range=None)
+
+    def mean(self, out: Tensor) -> Tensor:
+        """The mean: `out`, clamped to the range of x."""
+        return _clamp(out, self._x)
+
+
+class MSE(_FixedScale):
     """Gaussian of unit variance, constant left out: half the squared error.
 
     Raises:
@@ -51,20 +66,9 @@ class MSE:
 
     constant = _LOG_TWO_PI / 2
 
-    def __init__(self, x: TensorType) -> None:
-        self._x = _check_continuous("MSE", x)
-
-    def out(self, x: TensorType) -> TensorType:
-        """The type that the decoder must emit: the mean, unbounded, in the shape of x."""
-        return replace(x, range=None)
-
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
         """Half the squared error, `b`."""
         return _sum((widen(x) - widen(out)).square() / 2)
-
-    def mean(self, out: Tensor) -> Tensor:
-        """The mean: `out`, clamped to the range of x."""
-        return _clamp(out, self._x)
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
         """Draws x: `out` plus standard normal noise."""
@@ -72,7 +76,7 @@ class MSE:
         return out + rng.normal("likelihood", out)
 
 
-class L1:
+class L1(_FixedScale):
     """Laplace of unit scale, constant left out: the absolute error.
 
     Raises:
@@ -86,20 +90,9 @@ class L1:
 
     constant = math.log(2)
 
-    def __init__(self, x: TensorType) -> None:
-        self._x = _check_continuous("L1", x)
-
-    def out(self, x: TensorType) -> TensorType:
-        """The type that the decoder must emit: the mean, unbounded, in the shape of x."""
-        return replace(x, range=None)
-
     def nll(self, out: Tensor, x: Tensor) -> Tensor:
         """The absolute error, `b`."""
         return _sum((widen(x) - widen(out)).abs())
-
-    def mean(self, out: Tensor) -> Tensor:
-        """The mean: `out`, clamped to the range of x."""
-        return _clamp(out, self._x)
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
         """Draws x: `out` plus Laplace noise, by the inverse of its distribution function."""

@@ -90,16 +90,8 @@ class Perceptual(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination.update({prefix + name: value for name, value in self._make_state().items()})
 
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: object,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        missing_keys, unexpected_keys, error_msgs = rest[2:]
         own = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
         wanted = self._make_state()
         missing_keys += [prefix + name for name in wanted if name not in own]

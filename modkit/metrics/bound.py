@@ -8,9 +8,6 @@ on their density is then a bound on the probability of the levels (Theis et al.,
 unit, so no bits are given for them.
 
 Shape letters: b batch, d dimensions of a sample.
-
-References:
-    A Note on the Evaluation of Generative Models (Theis et al., 2016), section 3.1, https://arxiv.org/abs/1511.01844
 """
 
 from __future__ import annotations
@@ -18,11 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from modkit.metrics.moments import Moments
+from modkit.metrics.streaming import Streaming
 from modkit.models.model import Model, evaluate_mode
 from modkit.rng import Rng
 from modkit.types import Batch, Score
@@ -58,7 +56,7 @@ class Bounds(NamedTuple):
     dim: int
 
 
-class Bound:
+class Bound(Streaming[Bounds]):
     """The mean of a Model's lower bound on log p(x), in nats per sample and, with levels, bits per dimension.
 
     The error is s / sqrt(n), which equals the delete-one jackknife's, and includes the noise of the draws. The draws
@@ -79,7 +77,7 @@ class Bound:
 
     Examples:
         >>> import torch
-        >>> from modkit import Batch, Model, Rng, TensorType
+        >>> from modkit import Batch, Model, TensorType
         >>> class Even(Model):
         ...     def __init__(self):
         ...         super().__init__()
@@ -87,27 +85,21 @@ class Bound:
         ...     def bound(self, batch, num, rng, *, grain=0.0):
         ...         return torch.full((len(batch),), -3 * math.log(2 + grain), dtype=torch.float64)
         >>> values = {"model": Even.assemble(), "batch": Batch(torch.ones(4, 3), {}), "levels": 17}
-        >>> metric = Bound()
-        >>> scores = metric.result(metric.update(metric.init(), "real", values, torch.arange(4)), Rng(0))
-        >>> round(scores["bits/dim"].value, 12) == round(math.log2(17), 12)
+        >>> round(Bound().compute(real=values)["bits/dim"].value, 12) == round(math.log2(17), 12)
         True
     """
 
     needs = ("model", "batch", "levels")
     sets = ("real",)
-    better: Literal["higher"] = "higher"
+    better = "higher"
 
     def __init__(self, *, num: int = 1, seed: int = 0) -> None:
         if num < 1:
             raise ValueError(f"Bound expects num of at least 1, got {num}")
         self.num, self.seed = num, seed
 
-    def init(self) -> Bounds | None:
-        """Returns the state of no samples."""
-        return None
-
-    def update(self, state: Bounds | None, set: str, values: Mapping[str, Any], indices: Tensor) -> Bounds:
-        """Adds samples to the state: the bounds that `model` computes of a `batch` whose data have `levels`.
+    def measure(self, values: Mapping[str, Any], indices: Tensor) -> Bounds:
+        """Computes the moments of the bounds that `model` gives of a `batch` whose data have `levels`.
 
         Raises:
             ValueError: If `indices` are not consecutive, the Model has no bound or a bound that is not finite, or data
@@ -126,22 +118,21 @@ class Bound:
             nats = model.bound(batch, self.num, rng.at("model"), grain=grain)
         if not bool(nats.isfinite().all()):
             raise ValueError(f"Bound expects {type(model).__name__} to give finite bounds, got NaN or infinity")
-        more = Bounds(Moments.from_samples(nats[:, None]), levels, model.single.numel)
-        return more if state is None else _add(state, more)
+        return Bounds(Moments.from_samples(nats[:, None]), levels, model.single.numel)
 
-    def merge(self, a: Bounds | None, b: Bounds | None) -> Bounds | None:
-        """Merges the states of disjoint samples."""
-        return b if a is None else a if b is None else _add(a, b)
-
-    def result(self, state: Bounds | None, rng: Rng) -> dict[str, Score]:
-        """Computes the score `ELBO` (`bound (num=K)` for K > 1 draws) and, for data with levels, `bits/dim`.
+    def add(self, a: Bounds, b: Bounds) -> Bounds:
+        """Merges moments.
 
         Raises:
-            ValueError: If there are no samples.
+            ValueError: If the levels or dimensions of the data differ.
         """
-        if state is None or not state.moments.count:
-            raise ValueError("Bound expects samples of 'real', got none")
-        moments, levels = state.moments, state.levels
+        if (a.levels, a.dim) != (b.levels, b.dim):
+            raise ValueError(f"Bound expects all data to have the same levels and dimensions, got {a[1:]} and {b[1:]}")
+        return Bounds(a.moments.merge(b.moments), a.levels, a.dim)
+
+    def result(self, state: dict[str, Bounds], rng: Rng) -> dict[str, Score]:
+        """Computes the score `ELBO` (`bound (num=K)` for K > 1 draws) and, for data with levels, `bits/dim`."""
+        moments, levels, dim = self.find(state, "real")
         nats, counts = float(moments.mean), {"real": moments.count}
         error = math.sqrt(float(moments.covariance()) / moments.count) if moments.count > 1 else None
         notes = () if levels is not None else (_NO_LEVELS,)
@@ -150,8 +141,8 @@ class Bound:
         name = "ELBO" if self.num == 1 else f"bound (num={self.num})"
         if levels is None:
             return {name: score}
-        bits = bits_per_dim(nats, state.dim, levels)
-        bits_error = None if error is None else error / (state.dim * math.log(2))
+        bits = bits_per_dim(nats, dim, levels)
+        bits_error = None if error is None else error / (dim * math.log(2))
         return {name: score, "bits/dim": replace(score, value=bits, error=bits_error, better="lower")}
 
 
@@ -159,9 +150,3 @@ def _dequantize(x: Tensor, grain: float, rng: Rng) -> Tensor:
     if not bool((x.abs() <= 1 + _OUTSIDE).all()):
         raise ValueError(f"Bound expects data with levels in [-1, 1], got values up to {float(x.abs().max()):g}")
     return x + grain * (rng.uniform("dequantise", x) - 0.5)
-
-
-def _add(a: Bounds, b: Bounds) -> Bounds:
-    if (a.levels, a.dim) != (b.levels, b.dim):
-        raise ValueError(f"Bound expects all data to have the same levels and dimensions, got {a[1:]} and {b[1:]}")
-    return Bounds(a.moments.merge(b.moments), a.levels, a.dim)

@@ -9,20 +9,18 @@ used.
 Of several codebooks, as in a hierarchy or a residual quantiser, each is scored separately, coarse to fine.
 
 Shape letters: b batch, k codes, g groups.
-
-References:
-    Neural Discrete Representation Learning (van den Oord et al., 2017), section 4.1, https://arxiv.org/abs/1711.00937
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
+from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -59,53 +57,52 @@ def perplexity(counts: Tensor) -> float:
     return float(torch.special.entr(p).sum().exp())
 
 
-class Codebook:
+class Codebook(Streaming[CodeCounts]):
     """Usage and perplexity of the codes that samples are encoded to.
 
     Few samples leave codes unused, so compare scores of equal numbers of samples only. Errors are those of the
     delete-a-group jackknife.
 
     References:
-        Neural Discrete Representation Learning (van den Oord et al., 2017), https://arxiv.org/abs/1711.00937
+        Neural Discrete Representation Learning (van den Oord et al., 2017), section 4.1,
+        https://arxiv.org/abs/1711.00937
 
     Examples:
         Four samples that use two of four codes, equally often:
 
-        >>> from modkit import Rng
-        >>> metric, codes = Codebook(), torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0]]).repeat(2, 1)
-        >>> scores = metric.result(metric.update(metric.init(), "real", {"codes": codes}, torch.arange(4)), Rng(0))
+        >>> scores = Codebook().compute(real=torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0]]).repeat(2, 1))
         >>> round(scores["perplexity"].value, 12), scores["codebook usage"].value
         (2.0, 0.5)
     """
 
     needs = ("codes",)
     sets = ("real",)
-    better: Literal["higher"] = "higher"
+    better = "higher"
 
-    def init(self) -> CodeCounts | None:
-        """Returns the state of no samples."""
-        return None
-
-    def update(
-        self, state: CodeCounts | None, set: str, values: Mapping[str, Tensor | tuple[Tensor, ...]], indices: Tensor
-    ) -> CodeCounts:
-        """Adds samples to the state: `codes`, how often a sample uses each code, `b k` integers for each codebook.
+    def measure(self, values: Mapping[str, Tensor | tuple[Tensor, ...]], indices: Tensor) -> CodeCounts:
+        """Sums `codes`, how often a sample uses each code, `b k` integers for each codebook.
 
         Raises:
-            ValueError: If the number of codebooks or codes differs from that of earlier samples, or a value is not a
-                count.
+            ValueError: If a value is not a count.
         """
         codes = values["codes"]
         groups = assign_groups(indices, _GROUPS)
         books = tuple(_sum_groups(one, groups) for one in (codes if isinstance(codes, tuple) else (codes,)))
-        more = CodeCounts(groups.bincount(minlength=_GROUPS), books)
-        return more if state is None else _add(state, more)
+        return CodeCounts(groups.bincount(minlength=_GROUPS), books)
 
-    def merge(self, a: CodeCounts | None, b: CodeCounts | None) -> CodeCounts | None:
-        """Merges the states of disjoint samples."""
-        return b if a is None else a if b is None else _add(a, b)
+    def add(self, a: CodeCounts, b: CodeCounts) -> CodeCounts:
+        """Adds counts.
 
-    def result(self, state: CodeCounts | None, rng: Rng) -> dict[str, Score]:
+        Raises:
+            ValueError: If the numbers of codebooks or codes differ.
+        """
+        sizes, others = ([codes.shape[1] for codes in one.codes] for one in (a, b))
+        if sizes != others:
+            received = (", ".join(map(str, one)) for one in (sizes, others))
+            raise ValueError(f"Codebook expects the same number of codes in all samples, got {' and '.join(received)}")
+        return CodeCounts(a.samples + b.samples, tuple(mine + more for mine, more in zip(a.codes, b.codes)))
+
+    def result(self, state: dict[str, CodeCounts], rng: Rng) -> dict[str, Score]:
         """Computes the scores `codebook usage` and `perplexity`; `rng` is not used.
 
         Of several codebooks the names end in the level: `perplexity, level 0`.
@@ -113,24 +110,24 @@ class Codebook:
         Raises:
             ValueError: If there are no codes.
         """
-        if state is None or not all(codes.any() for codes in state.codes):
+        counts = state.get("real")
+        if counts is None or not all(codes.any() for codes in counts.codes):
             raise ValueError("Codebook expects codes of samples of 'real', got none")
         scores = {}
-        for level, codes in enumerate(state.codes):
-            place = f", level {level}" if len(state.codes) > 1 else ""
+        for level, codes in enumerate(counts.codes):
+            place = f", level {level}" if len(counts.codes) > 1 else ""
             for name, score in (("codebook usage", measure_usage), ("perplexity", perplexity)):
-                scores[name + place] = self._score(score, state.samples, codes)
+                scores[name + place] = self._score(score, counts.samples, codes)
         return scores
 
     def _score(self, score: Callable[[Tensor], float], samples: Tensor, codes: Tensor) -> Score:
         """Computes a score of one codebook from its counts by group, `g k`."""
         total = codes.sum(0)
-        few, present = int(total.sum()), [group for group in range(_GROUPS) if codes[group].any()]
-        left_out = [score(total - codes[group]) for group in present if len(present) > 1]
-        value, sizes = score(total), [int(samples[group]) for group in present[: len(left_out)]]
+        value, few = score(total), int(total.sum())
+        variance = compute_variance(value, lambda group: score(total - codes[group]), (samples * codes.any(1)).tolist())
         return Score(
             value,
-            standard_error(jackknife_variance(value, left_out, sizes)),
+            standard_error(variance),
             self.better,
             {"real": int(samples.sum())},
             settings={"codes": len(total)},
@@ -146,11 +143,3 @@ def _sum_groups(codes: Tensor, groups: Tensor) -> Tensor:
         raise ValueError(f"Codebook expects codes as non-negative counts of shape (b, k), got {received}")
     zeros = torch.zeros(_GROUPS, codes.shape[1], dtype=torch.int64)
     return zeros.index_add_(0, groups, codes.to(torch.int64))
-
-
-def _add(a: CodeCounts, b: CodeCounts) -> CodeCounts:
-    sizes, others = ([codes.shape[1] for codes in one.codes] for one in (a, b))
-    if sizes != others:
-        received = (", ".join(map(str, one)) for one in (sizes, others))
-        raise ValueError(f"Codebook expects the same number of codes in all samples, got {' and '.join(received)}")
-    return CodeCounts(a.samples + b.samples, tuple(mine + more for mine, more in zip(a.codes, b.codes)))

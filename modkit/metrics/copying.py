@@ -7,15 +7,9 @@ share s of the samples are copies, it rises by about s. Below 0, samples are far
 images.
 
 Shape letters: b batch, n m samples, d features.
-
-References:
-    A Non-Parametric Test to Detect Data-Copying in Generative Models (Meehan et al., 2020), section 3,
-    https://arxiv.org/abs/2004.05675
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,32 +20,7 @@ from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["Copying", "score_copying"]
-
-
-def score_copying(*, real: Tensor, fake: Tensor, train: Tensor) -> float:
-    """Computes the copying score of features.
-
-    Args:
-        real: Features of held-out images, `n d`.
-        fake: Features of samples, `m d`.
-        train: Features of training images, `t d`.
-
-    Raises:
-        ValueError: If shapes do not match, a set is empty or a value is not finite.
-
-    Examples:
-        >>> train = torch.tensor([[0.0], [10.0]])
-        >>> score_copying(real=torch.tensor([[1.0], [11.0]]), fake=train, train=train)
-        1.0
-    """
-    given = {"real": real, "fake": fake, "train": train}
-    if not all(len(values) for values in given.values()):
-        counts = {name: len(values) for name, values in given.items()}
-        raise ValueError(f"copying expects samples of each set, got {counts}")
-    sets = prepare_points(**{name: (torch.arange(len(v)), v.detach().cpu()) for name, v in given.items()})
-    nearest = {name: compute_radii(sets[name], [1], of=sets["train"])[1][:, 0] for name in ("real", "fake")}
-    return _compare_distances(nearest["real"], nearest["fake"])
+__all__ = ["Copying"]
 
 
 class Copying(StoredMetric):
@@ -64,24 +33,16 @@ class Copying(StoredMetric):
         https://arxiv.org/abs/2004.05675
 
     Examples:
-        >>> from modkit import Rng
-        >>> metric, state = Copying(), {}
         >>> train = torch.tensor([[0.0], [10.0]])
-        >>> for name, x in {"real": train + 1, "fake": train, "train": train}.items():
-        ...     state = metric.update(state, name, {"features": x}, torch.arange(2))
-        >>> metric.result(state, Rng(0))["copying"].value
+        >>> Copying().compute(real=train + 1, fake=train, train=train)["copying"].value
         1.0
     """
 
     sets = ("real", "fake", "train")
-    better: Literal["lower", "higher"] | None = None  # neither closer nor farther than held-out images
+    better = None  # neither closer nor farther than held-out images
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """Computes the score `copying`; `rng` is not used.
-
-        Raises:
-            ValueError: If a set has fewer than two samples.
-        """
+        """Computes the score `copying`; `rng` is not used."""
         sets = prepare_points(**self.rows(state))
         nearest = {name: compute_radii(sets[name], [1], of=sets["train"])[1] for name in ("real", "fake")}
         value = _compare_distances(nearest["real"][:, 0], nearest["fake"][:, 0])

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from modkit.metrics.evaluations import count_evaluations
 from modkit.metrics.flops import count_operations
+from modkit.metrics.streaming import Streaming
 from modkit.models.model import Model
 from modkit.rng import Rng
 from modkit.types import Score
@@ -62,7 +63,7 @@ def get_device_name(device: torch.device) -> str:
     return names[0] if names else f"{platform.machine()} {device.type}"
 
 
-class Cost:
+class Cost(Streaming[Model]):
     """Samples per second, latency, network evaluations and GFLOPs a sample, and parameters.
 
     `NFE` is omitted if no part of the model is a network, a generator or a decoder. `GFLOPs` counts a multiplication
@@ -78,16 +79,13 @@ class Cost:
     Examples:
         >>> from modkit import TensorType
         >>> from modkit.models import GAN
-        >>> metric = Cost(batch_size=2, repeats=1)
         >>> model = GAN(TensorType((2,)), generator="mlp", discriminator="mlp")
-        >>> scores = metric.result(metric.update(metric.init(), "fake", {"model": model}, torch.arange(2)), Rng(0))
-        >>> scores["NFE"].value
+        >>> Cost(batch_size=2, repeats=1).compute(fake={"model": model})["NFE"].value
         1.0
     """
 
     needs = ("model",)
     sets = ("fake",)
-    better = None
 
     def __init__(self, *, batch_size: int = 64, repeats: int = 5) -> None:
         if batch_size < 1 or repeats < 1:
@@ -95,34 +93,30 @@ class Cost:
         self.batch_size = batch_size
         self.repeats = repeats
 
-    def init(self) -> Model | None:
-        """Returns the state without a model."""
-        return None
-
-    def update(self, state: Model | None, set: str, values: Mapping[str, Any], indices: Tensor) -> Model:
+    def measure(self, values: Mapping[str, Any], indices: Tensor) -> Model:
         """Returns the model."""
         model: Model = values["model"]
         return model
 
-    def merge(self, a: Model | None, b: Model | None) -> Model | None:
-        """Returns the model of either state."""
-        return b if a is None else a
+    def add(self, a: Model, b: Model) -> Model:
+        """Returns either model; they are the same."""
+        return a
 
-    def result(self, state: Model | None, rng: Rng) -> dict[str, Score]:
+    def result(self, state: dict[str, Model], rng: Rng) -> dict[str, Score]:
         """Computes `samples/s`, `latency (s)`, `NFE`, `GFLOPs` and `parameters`, from samples that it draws itself.
 
         Raises:
             ValueError: If there is no model, or it cannot be sampled.
         """
-        if state is None:
+        if (model := state.get("fake")) is None:
             raise ValueError("Cost expects a Model to sample, got none")
-        with count_evaluations(state) as evaluations:
-            counted = count_operations(lambda: state.sample(_COUNTED, seed=rng.at("counted").draw_seed()))
-        batch = self._measure_seconds(state, self.batch_size, rng.at("batch"))
-        single = self._measure_seconds(state, 1, rng.at("single"))
+        with count_evaluations(model) as evaluations:
+            counted = count_operations(lambda: model.sample(_COUNTED, seed=rng.at("counted").draw_seed()))
+        batch = self._measure_seconds(model, self.batch_size, rng.at("batch"))
+        single = self._measure_seconds(model, 1, rng.at("single"))
         rate = self.batch_size / batch.value
         rate_error = None if batch.error is None else rate * batch.error / batch.value
-        ran, ops = _describe_settings(state, self.batch_size), {"ops": list(counted.custom)}
+        ran, ops = _describe_settings(model, self.batch_size), {"ops": list(counted.custom)}
         scores = {
             "samples/s": Score(rate, rate_error, "higher", settings=ran, details=ops),
             "latency (s)": Score(single.value, single.error, "lower", settings=ran | {"batch size": 1}, details=ops),
@@ -131,7 +125,7 @@ class Cost:
             scores["NFE"] = Score(nfe, None, "lower")
         uncounted = {"uncounted": list(counted.uncounted)}
         scores["GFLOPs"] = Score(counted.flops / _COUNTED / 1e9, None, "lower", details=uncounted)
-        scores["parameters"] = Score(sum(one.numel() for one in state.parameters()), None, "lower")
+        scores["parameters"] = Score(sum(one.numel() for one in model.parameters()), None, "lower")
         return scores
 
     def _measure_seconds(self, model: Model, num: int, rng: Rng) -> Timing:

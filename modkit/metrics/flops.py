@@ -30,17 +30,11 @@ _MOVES = frozenset(
 
 
 class Operations(NamedTuple):
-    """The operations of a computation.
+    """The operations of a computation."""
 
-    Args:
-        flops: Floating-point operations of all operators that have a formula.
-        uncounted: Sorted names of the operators that compute values and have no formula.
-        custom: Sorted names of the operators that torch does not define.
-    """
-
-    flops: int
-    uncounted: tuple[str, ...]
-    custom: tuple[str, ...]
+    flops: int  # floating-point operations of all operators that have a formula
+    uncounted: tuple[str, ...]  # sorted names of the operators that compute values and have no formula
+    custom: tuple[str, ...]  # sorted names of the operators that torch does not define
 
 
 def count_operations(work: Callable[[], object]) -> Operations:

@@ -9,33 +9,32 @@ by rounding; given n <= d samples, it is the centred data, X_c^T / sqrt(n - 1). 
 and, for singular covariances, wrong in the fifth digit.
 
 Shape letters: n samples, d features, r rank.
-
-References:
-    GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017), eq. 6, https://arxiv.org/abs/1706.08500
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
 from modkit.metrics.moments import Gaussian, Moments
+from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
 from modkit.types import Score
 
 __all__ = [
     "Factor",
     "FrechetDistance",
-    "FrechetState",
+    "Side",
     "factor",
     "compute_distance",
     "frechet_distance",
+    "list_groups",
     "warn_of_rank",
 ]
 
@@ -123,15 +122,11 @@ def warn_of_rank(name: str, count: int | None, dim: int) -> tuple[str, ...]:
     return (f"{name} has {count} samples of {dim} features: its covariance is singular and the distance far too high",)
 
 
-@dataclass
-class FrechetState:
-    """The moments of each group of samples, by set, and statistics that are given instead of a set."""
-
-    groups: dict[str, list[Moments]] = field(default_factory=dict)
-    given: dict[str, Gaussian] = field(default_factory=dict)
+Side = list[Moments] | Gaussian
+"""What is known of a set: the moments of each group of samples, or given statistics instead."""
 
 
-class FrechetDistance:
+class FrechetDistance(Streaming[Side]):
     """Fréchet distance between the Gaussians of two sets of features; with Inception's features it is the FID.
 
     The standard error is the delete-a-group jackknife's, one set at a time. It stores the moments of each group, O(G
@@ -149,33 +144,26 @@ class FrechetDistance:
         ValueError: If `groups` is not positive.
 
     Examples:
-        >>> metric, x = FrechetDistance(), torch.tensor([[0.0], [2.0]])
-        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(2))
-        >>> state = metric.update(state, "fake", {"features": x + 3}, torch.arange(2))
-        >>> round(metric.result(state, Rng(0))["FD"].value, 12)
+        >>> x = torch.tensor([[0.0], [2.0]])
+        >>> round(FrechetDistance().compute(real=x, fake=x + 3)["FD"].value, 12)
         9.0
     """
 
-    needs = ("features",)
-    sets = ("real", "fake")
-    better: Literal["lower"] = "lower"
+    better = "lower"
 
     def __init__(self, *, groups: int | None = None) -> None:
         if groups is not None and groups < 1:
             raise ValueError(f"FrechetDistance expects groups of at least 1, got {groups}")
         self.groups = groups
 
-    def init(self) -> FrechetState:
-        """Returns the state of no samples."""
-        return FrechetState()
-
-    def given(self, state: FrechetState, set: str, statistics: Gaussian) -> FrechetState:
+    def given(self, state: dict[str, Side], set: str, statistics: Gaussian) -> dict[str, Side]:
         """Adds the mean and covariance of a set instead of its samples; they are taken as exact."""
-        state.given[set] = statistics
-        return state
+        return {**state, set: statistics}
 
-    def update(self, state: FrechetState, set: str, values: Mapping[str, Tensor], indices: Tensor) -> FrechetState:
-        """Adds samples of a set to the state, in place: `features`, `b d`.
+    def update(
+        self, state: dict[str, Side], set: str, values: Mapping[str, Tensor], indices: Tensor
+    ) -> dict[str, Side]:
+        """Returns the state, changed in place, with more samples of a set: `features`, `b d`.
 
         Raises:
             ValueError: If the shape differs from that of earlier samples or a value is not finite.
@@ -183,39 +171,35 @@ class FrechetDistance:
         x = values["features"]
         if x.ndim != 2:
             raise ValueError(f"FrechetDistance expects features of shape (b, d), got {tuple(x.shape)}")
-        groups = state.groups.setdefault(set, [Moments(x.shape[1]) for _ in range(self._choose_num(x.shape[1]))])
+        groups = list_groups(state, set) or [Moments(x.shape[1]) for _ in range(self._choose_num(x.shape[1]))]
         group = assign_groups(indices, len(groups))
         for index, moments in enumerate(groups):
             moments.update(x[(group == index).to(x.device)])
-        return state
+        return {set: groups, **state}
 
-    def merge(self, a: FrechetState, b: FrechetState) -> FrechetState:
-        """Merges two states, which must not be used afterwards."""
-        merged = FrechetState({**b.groups, **a.groups}, {**b.given, **a.given})
-        for name in a.groups.keys() & b.groups.keys():
-            merged.groups[name] = [x.merge(y) for x, y in zip(a.groups[name], b.groups[name], strict=True)]
-        return merged
+    def add(self, a: Side, b: Side) -> Side:
+        """Merges the moments of each group; given statistics replace them."""
+        if isinstance(a, Gaussian) or isinstance(b, Gaussian):
+            return a if isinstance(a, Gaussian) else b
+        return [x.merge(y) for x, y in zip(a, b, strict=True)]
 
-    def result(self, state: FrechetState, rng: Rng) -> dict[str, Score]:
+    def result(self, state: dict[str, Side], rng: Rng) -> dict[str, Score]:
         """Computes the score `FD`; `rng` is not used.
 
         Raises:
             ValueError: If a set is missing or has fewer than two samples.
         """
-        real, fake = self._make_gaussian(state, "real"), self._make_gaussian(state, "fake")
-        factors = factor(real), factor(fake)
-        value = compute_distance(*factors)
-        variances = (
-            _estimate_variance(value, state.groups.get("real", []), "real" in state.given, factors[1]),
-            _estimate_variance(value, state.groups.get("fake", []), "fake" in state.given, factors[0]),
-        )
-        sides = {"real": real, "fake": fake}
+        sides = {name: self._make_gaussian(state, name) for name in self.sets}
+        factors = {name: factor(side) for name, side in sides.items()}
+        value = compute_distance(*factors.values())
+        others = zip(self.sets, reversed(factors.values()), strict=True)
+        variances = [_estimate_variance(value, state[name], other) for name, other in others]
         score = Score(
             value,
             standard_error(*variances),
             self.better,
             {name: side.count or 0 for name, side in sides.items()},
-            settings={"groups": self._choose_num(len(real.mean))},
+            settings={"groups": self._choose_num(len(sides["real"].mean))},
             warnings=tuple(t for name, side in sides.items() for t in warn_of_rank(name, side.count, len(side.mean))),
         )
         return {"FD": score}
@@ -223,34 +207,31 @@ class FrechetDistance:
     def _choose_num(self, dim: int) -> int:
         return self.groups or (10 if dim <= 1024 else 5)
 
-    def _make_gaussian(self, state: FrechetState, name: str) -> Gaussian:
-        if name in state.given:
-            return state.given[name]
-        groups = [moments for moments in state.groups.get(name, []) if moments.count]
-        if not groups:
-            raise ValueError(f"FrechetDistance expects samples of {name!r}, got none")
-        return _merge(groups).to_gaussian()
+    def _make_gaussian(self, state: dict[str, Side], name: str) -> Gaussian:
+        side = self.find(state, name)
+        if isinstance(side, Gaussian):
+            return side
+        return reduce(Moments.merge, [moments for moments in side if moments.count] or side).to_gaussian()
 
 
-def _estimate_variance(value: float, groups: Sequence[Moments], given: bool, other: Factor) -> float | None:
+def list_groups(state: Mapping[str, Side], name: str) -> list[Moments]:
+    """Lists the groups of a set's samples; there are none if statistics are given instead."""
+    side = state.get(name, [])
+    return side if isinstance(side, list) else []
+
+
+def _estimate_variance(value: float, side: Side, other: Factor) -> float | None:
     """The jackknife variance over the groups of one set; no group of the other set is left out."""
-    if given:
+    if isinstance(side, Gaussian):
         return 0.0
-    groups = [moments for moments in groups if moments.count]
-    if len(groups) < 2 or min(sum(m.count for m in groups) - one.count for one in groups) < 2:
+    groups = [moments for moments in side if moments.count]
+    if sum(m.count for m in groups) - max(m.count for m in groups) < 2:
         return None
-    left_out = []
-    for index in range(len(groups)):
-        rest = _merge([*groups[:index], *groups[index + 1 :]])
-        left_out.append(compute_distance(factor(rest), other))
-    return jackknife_variance(value, left_out, [moments.count for moments in groups])
 
+    def without(index: int) -> float:
+        return compute_distance(factor(reduce(Moments.merge, [*groups[:index], *groups[index + 1 :]])), other)
 
-def _merge(groups: Sequence[Moments]) -> Moments:
-    merged = groups[0]
-    for moments in groups[1:]:
-        merged = merged.merge(moments)
-    return merged
+    return compute_variance(value, without, (moments.count for moments in groups))
 
 
 def _compute_nuclear_norm(x: Tensor, log_det: float | None) -> float:

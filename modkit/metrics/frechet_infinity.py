@@ -3,10 +3,6 @@ r"""Fréchet distance extrapolated to infinitely many samples, without the bias 
     FD(n_i) = FD_inf + c / n_i,   15 sizes n_i up to N, by least squares
 
 Shape letters: b batch, n samples, d features.
-
-References:
-    Effectively Unbiased FID and Inception Score and where to find them (Chong and Forsyth, 2020), section 4,
-    https://arxiv.org/abs/1911.07023
 """
 
 from __future__ import annotations
@@ -17,7 +13,7 @@ import torch
 from torch import Tensor
 
 from modkit.metrics.frechet import Factor, compute_distance, factor
-from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
 from modkit.metrics.moments import Moments
 from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
@@ -52,15 +48,13 @@ class FrechetInfinity(StoredMetric):
         ValueError: If there are fewer than two sizes, the smallest has fewer than two samples, or `of` is unknown.
 
     Examples:
-        >>> metric = FrechetInfinity(num_sizes=4, lowest=50, of="both")
         >>> x = Rng(0).normal("x", torch.empty(400, 2))
-        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(400))
-        >>> state = metric.update(state, "fake", {"features": x + 3}, torch.arange(400))
-        >>> bool(abs(metric.result(state, Rng(0))["FD∞"].value - 18) < 2)
+        >>> scores = FrechetInfinity(num_sizes=4, lowest=50, of="both").compute(real=x, fake=x + 3)
+        >>> bool(abs(scores["FD∞"].value - 18) < 2)
         True
     """
 
-    better: Literal["lower"] = "lower"
+    better = "lower"
 
     def __init__(self, *, num_sizes: int = 15, lowest: int = 5000, of: Literal["fake", "both"] = "fake") -> None:
         if num_sizes < 2 or lowest < 2:
@@ -70,11 +64,7 @@ class FrechetInfinity(StoredMetric):
         self.num_sizes, self.lowest, self.of = num_sizes, lowest, of
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """Computes the score `FD∞`; `rng` draws the subsets.
-
-        Raises:
-            ValueError: If a set has fewer than eight samples.
-        """
+        """Computes the score `FD∞`; `rng` draws the subsets."""
         rows, groups = {}, {}
         for name, (indices, values) in self.rows(state, least=8).items():
             order = rng.uniform(name, torch.empty(1, len(indices)))[0].argsort(stable=True)
@@ -113,13 +103,11 @@ class FrechetInfinity(StoredMetric):
         return curve
 
     def _estimate_variance(self, value: float, x: Tensor, groups: Tensor, shrinks: bool, other: Curve) -> float | None:
-        sizes = groups.bincount(minlength=_GROUPS).tolist()
-        present = [group for group in range(_GROUPS) if sizes[group]]
         smallest = groups[: min(self._choose_sizes(len(x)))].bincount(minlength=_GROUPS)
         if x.shape[1] > _ERROR_DIM or int(smallest.sum() - smallest.max()) < 2:
             return None
-        left_out = [_fit_intercept(self._make_curve(x, groups != group, shrinks=shrinks), other) for group in present]
-        return jackknife_variance(value, left_out, [sizes[group] for group in present])
+        without = lambda group: _fit_intercept(self._make_curve(x, groups != group, shrinks=shrinks), other)  # noqa: E731
+        return compute_variance(value, without, groups.bincount(minlength=_GROUPS).tolist())
 
 
 def _fit_intercept(a: Curve, b: Curve) -> float:

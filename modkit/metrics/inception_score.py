@@ -6,25 +6,23 @@ Both terms are sums over samples, so the state is only as large as the number of
 predictions are the same, and K if they are certain and spread evenly over K classes.
 
 Shape letters: b batch, k classes, s splits.
-
-References:
-    Improved Techniques for Training GANs (Salimans et al., 2016), section 4, https://arxiv.org/abs/1606.03498
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
+from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["InceptionScore", "inception_score"]
+__all__ = ["InceptionScore"]
 
 _GROUPS = 10
 
@@ -37,24 +35,7 @@ class Predictions(NamedTuple):
     p_log_p: Tensor
 
 
-def inception_score(logits: Tensor) -> float:
-    """Computes the score of all samples as one split, from `logits`, `n k`.
-
-    Raises:
-        ValueError: If `logits` has another rank, there is no sample, or a value is NaN.
-
-    Examples:
-        Certain predictions, half of each of two classes:
-
-        >>> round(inception_score(torch.tensor([[90.0, 0.0], [0.0, 90.0]])), 12)
-        2.0
-    """
-    if not len(logits):
-        raise ValueError("inception_score expects at least one sample, got none")
-    return _compute_score(_compute_sums(logits, torch.zeros(len(logits), dtype=torch.int64), 1))
-
-
-class InceptionScore:
+class InceptionScore(Streaming[Predictions]):
     """Inception Score by the softmax of any classifier: the mean over splits, as is common.
 
     A hash of a sample's index assigns it to a split, so samples may be sorted by class; splits are about equally large.
@@ -71,15 +52,13 @@ class InceptionScore:
         ValueError: If `splits` is not positive.
 
     Examples:
-        >>> metric, logits = InceptionScore(splits=1), 90 * torch.eye(2).repeat(10, 1)
-        >>> state = metric.update(metric.init(), "fake", {"logits": logits}, torch.arange(20))
-        >>> round(metric.result(state, Rng(0))["IS"].value, 12)
+        >>> round(InceptionScore(splits=1).compute(fake=90 * torch.eye(2).repeat(10, 1))["IS"].value, 12)
         2.0
     """
 
     needs = ("logits",)
     sets = ("fake",)
-    better: Literal["higher"] = "higher"
+    better = "higher"
 
     def __init__(self, *, splits: int = 10) -> None:
         if splits < 1:
@@ -87,56 +66,46 @@ class InceptionScore:
         self.splits = splits
         self._groups = splits if splits > 1 else _GROUPS
 
-    def init(self) -> Predictions | None:
-        """Returns the state of no samples."""
-        return None
-
-    def update(self, state: Predictions | None, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Predictions:
-        """Adds samples to the state: `logits`, `b k`.
+    def measure(self, values: Mapping[str, Tensor], indices: Tensor) -> Predictions:
+        """Sums predictions from `logits`, `b k`.
 
         Raises:
-            ValueError: If the shape differs from that of earlier samples or a value is NaN.
+            ValueError: If they have another rank or a value is NaN.
         """
-        more = _compute_sums(values["logits"], assign_groups(indices, self._groups), self._groups)
-        if state is not None and state.p.shape != more.p.shape:
-            raise ValueError(f"InceptionScore expects one number of classes, got {state.p.shape[1]}, {more.p.shape[1]}")
-        return more if state is None else _add(state, more)
+        logits = values["logits"]
+        if logits.ndim != 2 or bool(logits.isnan().any()):
+            received = f"shape {tuple(logits.shape)}" if logits.ndim != 2 else "NaN"
+            raise ValueError(f"InceptionScore expects logits of shape (b, k) without NaN, got {received}")
+        log_p = logits.detach().to("cpu", torch.float64).log_softmax(1)
+        p, groups = log_p.exp(), assign_groups(indices, self._groups)
+        one_hot = torch.nn.functional.one_hot(groups, self._groups).double().T
+        return Predictions(one_hot.sum(1), one_hot @ p, one_hot @ torch.special.entr(p).sum(1).neg())
 
-    def merge(self, a: Predictions | None, b: Predictions | None) -> Predictions | None:
-        """Merges the states of disjoint samples."""
-        return b if a is None else a if b is None else _add(a, b)
-
-    def result(self, state: Predictions | None, rng: Rng) -> dict[str, Score]:
-        """Computes the score `IS`; `rng` is not used.
+    def add(self, a: Predictions, b: Predictions) -> Predictions:
+        """Adds sums.
 
         Raises:
-            ValueError: If there are no samples.
+            ValueError: If the numbers of classes differ.
         """
-        if state is None or not state.counts.sum():
-            raise ValueError("InceptionScore expects samples of 'fake', got none")
-        full = [split for split in range(self._groups) if state.counts[split]]
+        if a.p.shape != b.p.shape:
+            raise ValueError(f"InceptionScore expects one number of classes, got {a.p.shape[1]}, {b.p.shape[1]}")
+        return Predictions(a.counts + b.counts, a.p + b.p, a.p_log_p + b.p_log_p)
+
+    def result(self, state: dict[str, Predictions], rng: Rng) -> dict[str, Score]:
+        """Computes the score `IS`; `rng` is not used."""
+        sums = self.find(state, "fake")
+        full = [split for split in range(self._groups) if sums.counts[split]]
         if self.splits == 1:
-            value, error = _compute_score(state), _estimate_error(state, full)
+            rest = {group: _select(sums, [other for other in full if other != group]) for group in full}
+            value = _compute_score(sums)
+            variance = compute_variance(value, lambda group: _compute_score(rest[group]), map(int, sums.counts))
+            error = standard_error(variance)
         else:
-            scores = torch.tensor([_compute_score(_select(state, [split])) for split in full], dtype=torch.float64)
+            scores = torch.tensor([_compute_score(_select(sums, [split])) for split in full], dtype=torch.float64)
             value = float(scores.mean())
             error = float(scores.std()) / math.sqrt(len(scores)) if len(scores) > 1 else None
-        counts = {"fake": int(state.counts.sum())}
+        counts = {"fake": int(sums.counts.sum())}
         return {"IS": Score(value, error, self.better, counts, settings={"splits": self.splits})}
-
-
-def _compute_sums(logits: Tensor, groups: Tensor, num: int) -> Predictions:
-    if logits.ndim != 2 or bool(logits.isnan().any()):
-        received = f"shape {tuple(logits.shape)}" if logits.ndim != 2 else "NaN"
-        raise ValueError(f"InceptionScore expects logits of shape (b, k) without NaN, got {received}")
-    log_p = logits.detach().to("cpu", torch.float64).log_softmax(1)
-    p = log_p.exp()
-    one_hot = torch.nn.functional.one_hot(groups, num).double().T
-    return Predictions(one_hot.sum(1), one_hot @ p, one_hot @ torch.special.entr(p).sum(1).neg())
-
-
-def _add(a: Predictions, b: Predictions) -> Predictions:
-    return Predictions(a.counts + b.counts, a.p + b.p, a.p_log_p + b.p_log_p)
 
 
 def _select(state: Predictions, kept: list[int]) -> Predictions:
@@ -148,9 +117,3 @@ def _compute_score(state: Predictions) -> float:
     count = state.counts.sum()
     entropy = torch.special.entr(state.p.sum(0) / count).sum()
     return float((state.p_log_p.sum() / count + entropy).exp())
-
-
-def _estimate_error(state: Predictions, groups: list[int]) -> float | None:
-    left_out = [_compute_score(_select(state, [other for other in groups if other != group])) for group in groups]
-    sizes = [int(state.counts[group]) for group in groups]
-    return standard_error(jackknife_variance(_compute_score(state), left_out, sizes)) if len(groups) > 1 else None

@@ -15,12 +15,12 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["assign_groups", "jackknife_variance", "standard_error"]
+__all__ = ["assign_groups", "compute_variance", "jackknife_variance", "standard_error"]
 
 _MIX = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)  # SplitMix64's multipliers as signed numbers
 _STEP = 0x9E3779B97F4A7C15 - 2**64
@@ -66,6 +66,16 @@ def jackknife_variance(value: float, left_out: Sequence[float], sizes: Sequence[
         h = total / size
         terms.append((h * value - (h - 1) * left - centre) ** 2 / (h - 1))
     return sum(terms) / len(terms)
+
+
+def compute_variance(value: float, without: Callable[[int], float], sizes: Iterable[int]) -> float | None:
+    """Computes the jackknife's variance from `without(g)`, the statistic of all samples outside a group.
+
+    Groups without samples are skipped; the variance is None if fewer than two are left.
+    """
+    present = {group: size for group, size in enumerate(sizes) if size}
+    left_out = [without(group) for group in present] if len(present) > 1 else []
+    return jackknife_variance(value, left_out, list(present.values())) if left_out else None
 
 
 def standard_error(*variances: float | None) -> float | None:

@@ -5,10 +5,6 @@ r"""Maximum mean discrepancy between two sets, squared: kernel distances.
     MMD: k(x, y) = mean_s exp(-|x - y|^2 / (2 s^2)), over all pairs
 
 Shape letters: b batch, n m samples, d features.
-
-References:
-    Demystifying MMD GANs (Bińkowski et al., 2018), section 4, https://arxiv.org/abs/1801.01401
-    A Kernel Two-Sample Test (Gretton et al., 2012), eq. 3 and 5, https://jmlr.org/papers/v13/gretton12a.html
 """
 
 from __future__ import annotations
@@ -69,14 +65,11 @@ class KernelDistance(StoredMetric):
         ValueError: If there is no subset, or it has fewer than two samples.
 
     Examples:
-        >>> metric = KernelDistance()
-        >>> state = metric.update(metric.init(), "real", {"features": torch.zeros(20, 1)}, torch.arange(20))
-        >>> state = metric.update(state, "fake", {"features": torch.ones(20, 1)}, torch.arange(20))
-        >>> metric.result(state, Rng(0))["KD"].value
+        >>> KernelDistance().compute(real=torch.zeros(20, 1), fake=torch.ones(20, 1))["KD"].value
         7.0
     """
 
-    better: Literal["lower"] = "lower"
+    better = "lower"
 
     def __init__(self, *, num_subsets: int = 100, subset_size: int = 1000) -> None:
         if num_subsets < 1 or subset_size < 2:
@@ -85,11 +78,7 @@ class KernelDistance(StoredMetric):
         self.num_subsets, self.subset_size = num_subsets, subset_size
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """Computes the score `KD`; `rng` draws the subsets.
-
-        Raises:
-            ValueError: If a set has fewer than two samples.
-        """
+        """Computes the score `KD`; `rng` draws the subsets."""
         sides = self.rows(state)
         counts = {name: len(indices) for name, (indices, _) in sides.items()}
         size = min(self.subset_size, *counts.values())
@@ -120,14 +109,12 @@ class MMD(StoredMetric):
     Examples:
         Kernels are 1 within each set and exp(-1/2) across:
 
-        >>> metric = MMD(bandwidths=[1.0])
-        >>> state = metric.update(metric.init(), "real", {"points": torch.zeros(20, 1)}, torch.arange(20))
-        >>> state = metric.update(state, "fake", {"points": torch.ones(20, 1)}, torch.arange(20))
-        >>> round(metric.result(state, Rng(0))["MMD"].value, 6)
+        >>> scores = MMD(bandwidths=[1.0]).compute(real=torch.zeros(20, 1), fake=torch.ones(20, 1))
+        >>> round(scores["MMD"].value, 6)
         0.786939
     """
 
-    better: Literal["lower"] = "lower"
+    better = "lower"
 
     def __init__(
         self,
@@ -171,14 +158,12 @@ class CMMD(StoredMetric):
     Examples:
         Opposite directions are 2 apart, so the kernel across is exp(-4 / 200):
 
-        >>> metric, x = CMMD(), torch.tensor([[1.0, 0.0]]).repeat(20, 1)
-        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(20))
-        >>> state = metric.update(state, "fake", {"features": -5 * x}, torch.arange(20))
-        >>> round(metric.result(state, Rng(0))["CMMD"].value, 6)
+        >>> x = torch.tensor([[1.0, 0.0]]).repeat(20, 1)
+        >>> round(CMMD().compute(real=x, fake=-5 * x)["CMMD"].value, 6)
         39.602653
     """
 
-    better: Literal["lower"] = "lower"
+    better = "lower"
 
     def __init__(self, *, bandwidth: float = 10.0, unbiased: bool = False) -> None:
         if not bandwidth > 0:
@@ -186,11 +171,7 @@ class CMMD(StoredMetric):
         self.bandwidth, self.unbiased = bandwidth, unbiased
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """Computes the score `CMMD`; `rng` is not used.
-
-        Raises:
-            ValueError: If a set has fewer than two samples.
-        """
+        """Computes the score `CMMD`; `rng` is not used."""
         sides = {name: (indices, normalize(values.double())) for name, (indices, values) in self.rows(state).items()}
         return {"CMMD": _score_gaussian(sides, [self.bandwidth], unbiased=self.unbiased, scale=1000.0)}
 

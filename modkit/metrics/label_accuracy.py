@@ -10,12 +10,12 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
+from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -24,51 +24,41 @@ __all__ = ["LabelAccuracy"]
 _GROUPS = 10
 
 
-class LabelAccuracy:
+class LabelAccuracy(Streaming[Tensor]):
     """The share of samples whose largest logit is that of their label; requires the features of a classifier.
 
     Examples:
-        >>> metric = LabelAccuracy()
         >>> values = {"logits": torch.eye(2), "labels": torch.tensor([0, 0])}
-        >>> metric.result(metric.update(metric.init(), "fake", values, torch.arange(2)), Rng(0))["label accuracy"].value
+        >>> LabelAccuracy().compute(fake=values)["label accuracy"].value
         0.5
     """
 
     needs = ("logits", "labels")
     sets = ("fake",)
-    better: Literal["higher"] = "higher"
+    better = "higher"
 
-    def init(self) -> Tensor:
-        """Returns zero counts by group, `10 2`: of correctly classified samples, and of all samples."""
-        return torch.zeros(_GROUPS, 2, dtype=torch.int64)
-
-    def update(self, state: Tensor, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Tensor:
-        """Adds samples to the state: `logits`, `b k`, and `labels`, `b`.
+    def measure(self, values: Mapping[str, Tensor], indices: Tensor) -> Tensor:
+        """Counts by group, `10 2`, the samples that are classified correctly, and all samples.
 
         Raises:
-            ValueError: If a label is not a class of the classifier.
+            ValueError: If a label of `labels`, `b`, is not a class of `logits`, `b k`.
         """
         logits, labels = values["logits"], values["labels"].long()
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
             received = f"{int(labels.min())} to {int(labels.max())}"
             raise ValueError(f"LabelAccuracy expects labels in [0, {logits.shape[1]}), got {received}")
+        counts = torch.zeros(_GROUPS, 2, dtype=torch.int64)
         right = (logits.argmax(1) == labels).long()
-        return state.index_add(0, assign_groups(indices, _GROUPS), torch.stack([right, torch.ones_like(right)], 1))
+        return counts.index_add(0, assign_groups(indices, _GROUPS), torch.stack([right, torch.ones_like(right)], 1))
 
-    def merge(self, a: Tensor, b: Tensor) -> Tensor:
-        """Merges the states of disjoint samples."""
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        """Adds counts."""
         return a + b
 
-    def result(self, state: Tensor, rng: Rng) -> dict[str, Score]:
-        """Computes the score `label accuracy`; `rng` is not used.
-
-        Raises:
-            ValueError: If there are no samples.
-        """
-        right, count = state.sum(0).tolist()
-        if not count:
-            raise ValueError("LabelAccuracy expects samples, got none")
-        groups = [(hits, size) for hits, size in state.tolist() if size and size < count]
-        left_out = [(right - hits) / (count - size) for hits, size in groups]
-        variance = jackknife_variance(right / count, left_out, [size for _, size in groups])
-        return {"label accuracy": Score(right / count, standard_error(variance), self.better, {"fake": count})}
+    def result(self, state: dict[str, Tensor], rng: Rng) -> dict[str, Score]:
+        """Computes the score `label accuracy`; `rng` is not used."""
+        groups = self.find(state, "fake").tolist()
+        right, count = map(sum, zip(*groups))
+        without = lambda group: (right - groups[group][0]) / (count - groups[group][1])  # noqa: E731
+        error = standard_error(compute_variance(right / count, without, (size for _, size in groups)))
+        return {"label accuracy": Score(right / count, error, self.better, {"fake": count})}

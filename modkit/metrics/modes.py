@@ -9,10 +9,6 @@ N(0, I): 98.89 % for radius 3 in two dimensions. A larger share means that sampl
 consists of counts, which are whole numbers.
 
 Shape letters: b batch, n samples, d dimensions, k modes, g groups.
-
-References:
-    VEEGAN (Srivastava et al., 2017), section 4.1, https://arxiv.org/abs/1705.07761
-    PacGAN (Lin et al., 2018), section 4, https://arxiv.org/abs/1712.04086
 """
 
 from __future__ import annotations
@@ -24,7 +20,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
+from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
 from modkit.types import Modes, Score
 
@@ -76,8 +73,7 @@ def symmetric_kl(*, counts: Tensor, inside: float) -> float:
     """KL(p || q) + KL(q || p) in nats, of the true shares p and the samples' shares q of each mode and the outside.
 
     Half a sample is added to each cell on both sides (for p, as if n samples of the truth had been drawn), so the score
-    is
-    finite: a lost mode costs about log(2 n / k) / k. A perfect sampler scores about k / n.
+    is finite: a lost mode costs about log(2 n / k) / k. A perfect sampler scores about k / n.
 
     Args:
         counts: Counts from `count_modes`, `k+1`.
@@ -108,7 +104,7 @@ class Tally(NamedTuple):
     counts: Tensor
 
 
-class ModeCoverage:
+class ModeCoverage(Streaming[Tally]):
     """Modes covered, share of high-quality samples, mode KL and symmetric KL, for data whose true modes are known.
 
     A sample has high quality if it is within `radius` of its nearest mode; a mode is covered by `least` such samples.
@@ -131,65 +127,56 @@ class ModeCoverage:
     Examples:
         >>> truth = Modes(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), 1.0)
         >>> values = {"points": torch.tensor([[0.0, 3.0], [1.0, 0.0], [4.5, 0.0]]), "truth": truth}
-        >>> metric = ModeCoverage()
-        >>> scores = metric.result(metric.update(metric.init(), "fake", values, torch.arange(3)), Rng(0))
+        >>> scores = ModeCoverage().compute(fake=values)
         >>> scores["modes"].value, round(scores["high quality"].value, 4)
         (1.0, 0.6667)
     """
 
     needs = ("points", "truth")
     sets = ("fake",)
-    better: Literal["higher", "lower"] | None = None
 
     def __init__(self, *, radius: float = 3.0, least: int = 1) -> None:
         if not 0 < radius < math.inf or least < 1:
             raise ValueError(f"ModeCoverage expects radius > 0 and least of at least 1, got {radius}, {least}")
         self.radius, self.least = radius, least
 
-    def init(self) -> Tally | None:
-        """Returns the state of no samples."""
-        return None
-
-    def update(self, state: Tally | None, set: str, values: Mapping[str, Any], indices: Tensor) -> Tally:
-        """Adds samples to the state: `points`, `b ...` (flattened), and the true modes, `truth`.
+    def measure(self, values: Mapping[str, Any], indices: Tensor) -> Tally:
+        """Counts the `points`, `b ...` (flattened), within the true modes, `truth`.
 
         Raises:
-            ValueError: If shapes do not match, a value is not finite, or the modes have no width or differ from those
-                of earlier samples.
+            ValueError: If shapes do not match, a value is not finite, or the modes have no width.
         """
         points, truth = values["points"], values["truth"]
         cells = len(truth.centers) + 1
-        places = assign_groups(indices, _GROUPS) * cells + _assign_modes(
-            points.reshape(len(points), -1), truth, self.radius
-        )
-        more = Tally(truth, torch.bincount(places, minlength=_GROUPS * cells).view(_GROUPS, cells))
-        return more if state is None else _add(state, more)
+        found = _assign_modes(points.reshape(len(points), -1), truth, self.radius)
+        places = assign_groups(indices, _GROUPS) * cells + found
+        return Tally(truth, torch.bincount(places, minlength=_GROUPS * cells).view(_GROUPS, cells))
 
-    def merge(self, a: Tally | None, b: Tally | None) -> Tally | None:
-        """The state of both.
+    def add(self, a: Tally, b: Tally) -> Tally:
+        """Adds counts.
 
         Raises:
-            ValueError: If their modes differ.
+            ValueError: If the true modes differ.
         """
-        return b if a is None else a if b is None else _add(a, b)
+        if a.truth.std != b.truth.std or not torch.equal(a.truth.centers, b.truth.centers):
+            shapes = [f"{tuple(one.truth.centers.shape)} of std {one.truth.std}" for one in (a, b)]
+            expected = "all samples to have the same true modes"
+            raise ValueError(f"ModeCoverage expects {expected}, got centers {', '.join(shapes)}")
+        return Tally(a.truth, a.counts + b.counts)
 
-    def result(self, state: Tally | None, rng: Rng) -> dict[str, Score]:
-        """Computes the scores `modes`, `high quality`, `mode KL` and `symmetric KL`; `rng` is not used.
-
-        Raises:
-            ValueError: If there are no samples.
-        """
-        if state is None or not state.counts.sum():
-            raise ValueError("ModeCoverage expects samples of 'fake', got none")
-        modes, dim = state.truth.centers.shape
+    def result(self, state: dict[str, Tally], rng: Rng) -> dict[str, Score]:
+        """Computes the scores `modes`, `high quality`, `mode KL` and `symmetric KL`; `rng` is not used."""
+        truth, groups = self.find(state, "fake")
+        modes, dim = truth.centers.shape
         ceiling = compute_share_within(radius=self.radius, dim=dim)
         settings = {"radius": self.radius, "least": self.least, "modes": modes, "ceiling": ceiling}
-        counts, apart = state.counts.sum(0), _measure_gap(state.truth)
+        counts, apart = groups.sum(0), _measure_gap(truth)
         overlap = _warn_of_overlap(apart, self.radius)
 
         def score(better: Literal["higher", "lower"], of: Callable[[Tensor], float], *warnings: str) -> Score:
-            total, error = {"fake": int(counts.sum())}, _estimate_error(of, state.counts)
-            return Score(of(counts), error, better, total, settings=dict(settings), warnings=(*overlap, *warnings))
+            value, total = of(counts), {"fake": int(counts.sum())}
+            error = standard_error(compute_variance(value, lambda g: of(counts - groups[g]), groups.sum(1).tolist()))
+            return Score(value, error, better, total, settings=dict(settings), warnings=(*overlap, *warnings))
 
         return {
             "modes": score("higher", lambda n: float((n[:-1] >= self.least).sum())),
@@ -253,20 +240,3 @@ def _warn_of_none(counts: Tensor) -> list[str]:
 
 def _compute_quality(counts: Tensor) -> float:
     return float(counts[:-1].sum()) / float(counts.sum())
-
-
-def _add(a: Tally, b: Tally) -> Tally:
-    if a.truth.std != b.truth.std or not torch.equal(a.truth.centers, b.truth.centers):
-        shapes = f"{tuple(a.truth.centers.shape)} of std {a.truth.std}, {tuple(b.truth.centers.shape)} of {b.truth.std}"
-        raise ValueError(f"ModeCoverage expects all samples to have the same true modes, got centers {shapes}")
-    return Tally(a.truth, a.counts + b.counts)
-
-
-def _estimate_error(of: Callable[[Tensor], float], counts: Tensor) -> float | None:
-    sizes = counts.sum(1)
-    present = [group for group in range(len(counts)) if sizes[group]]
-    if len(present) < 2:
-        return None
-    total = counts.sum(0)
-    left_out = [of(total - counts[group]) for group in present]
-    return standard_error(jackknife_variance(of(total), left_out, [int(sizes[group]) for group in present]))

@@ -7,22 +7,20 @@ Kernels are computed in float64 and in tiles, so memory is linear in n. Sums are
 which the jackknife's errors follow at no further cost.
 
 Shape letters: n m samples, d features, g groups.
-
-References:
-    A Kernel Two-Sample Test (Gretton et al., 2012), eq. 3 and 5, https://jmlr.org/papers/v13/gretton12a.html
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from modkit.metrics.jackknife import jackknife_variance, standard_error
+from modkit.metrics.jackknife import compute_variance, standard_error
 from modkit.types import Score
 
 __all__ = ["Kernel", "PairSums", "average_scores"]
@@ -89,10 +87,8 @@ def average_scores(
     variances = []
     for side in (0, 1):
         uses = torch.stack([one.counts[side] for one in sums]).sum(0).long().tolist()
-        present = [group for group, count in enumerate(uses) if count]
-        left_out = [mean(group) if side == 0 else mean(None, group) for group in present]
-        known = not any(math.isnan(one) for one in left_out)
-        variances.append(jackknife_variance(value, left_out, [uses[g] for g in present]) if known else None)
+        variance = compute_variance(value, mean if side == 0 else partial(mean, None), uses)
+        variances.append(None if variance is None or math.isnan(variance) else variance)
     error = standard_error(*variances)
     error = None if error is None else error * scale
     return Score(value * scale, error, "lower", dict(counts), settings=dict(settings))

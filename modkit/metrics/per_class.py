@@ -32,8 +32,7 @@ class PerClass:
     Examples:
         >>> import torch
         >>> from modkit.metrics import LabelAccuracy
-        >>> metric = PerClass(LabelAccuracy())
-        >>> values = {"logits": torch.eye(2), "labels": torch.tensor([0, 1])}
+        >>> metric, values = PerClass(LabelAccuracy()), {"logits": torch.eye(2), "labels": torch.tensor([0, 1])}
         >>> scores = metric.result(metric.update(metric.init(), "fake", values, torch.arange(2)), Rng(0))
         >>> scores["label accuracy, mean over classes"].value
         1.0

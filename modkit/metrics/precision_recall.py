@@ -7,28 +7,25 @@ The radius of a ball is the distance to its centre's k-th nearest neighbour in i
 distances. Errors are estimated from balanced half-samples of both sets, radii included (see `halves`).
 
 Shape letters: n samples, d features, s splits in halves.
-
-References:
-    Improved Precision and Recall Metric (Kynkäänniemi et al., 2019), eq. 1-2, https://arxiv.org/abs/1904.06991
-    Reliable Fidelity and Diversity Metrics (Naeem et al., 2020), eq. 3-4, https://arxiv.org/abs/2002.09797
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from modkit.metrics.halves import compute_mean_and_error, count_smallest_half
 from modkit.metrics.neighbours import Balls, Comparison, Hits, Points, compute_radii, count_hits, prepare_points
-from modkit.metrics.store import Rows, StoredMetric, Stores
+from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["PRDC", "DensityCoverage", "PrecisionRecall", "prdc"]
+__all__ = ["PRDC", "DensityCoverage", "PrecisionRecall"]
 
+Rank = Annotated[int, "Balls reach to their centre's k-th nearest neighbour."]
+Within = Annotated[Literal["<=", "<"], "How a distance must compare with the radius to be within the ball."]
 Side = Literal["real", "fake"]
 
 
@@ -39,47 +36,16 @@ class _Rule(NamedTuple):
     comparison: Comparison
 
 
-def prdc(
-    *,
-    real: Tensor,
-    fake: Tensor,
-    k: int = 3,
-    comparison: Comparison = "<=",
-    coverage_k: int = 5,
-    coverage_comparison: Comparison = "<",
-) -> dict[str, float]:
-    """Computes precision, recall, density and coverage of features.
-
-    Args:
-        real: Features, `n d`.
-        fake: Features, of the same shape.
-        k: Balls reach to their centre's k-th nearest neighbour, for precision and recall.
-        comparison: How a distance must compare with the radius to be within the ball.
-        coverage_k: Like `k`, for density and coverage.
-        coverage_comparison: Like `comparison`.
-
-    Raises:
-        ValueError: If shapes or counts do not match, there are k samples or fewer, or a value is not finite.
-
-    Examples:
-        >>> x = torch.arange(8.0)[:, None]
-        >>> prdc(real=x, fake=x + 100)
-        {'precision': 0.0, 'recall': 0.0, 'density': 0.0, 'coverage': 0.0}
-    """
-    given = {"real": real.detach().cpu(), "fake": fake.detach().cpu()}
-    rules = _make_rule("prdc", k, comparison), _make_rule("prdc", coverage_k, coverage_comparison)
-    if len(real) <= max(k, coverage_k):
-        raise ValueError(f"prdc expects more than k = {max(k, coverage_k)} samples, got {len(real)}")
-    scores = _compute_scores("prdc", {name: (torch.arange(len(each)), each) for name, each in given.items()}, *rules)
-    return {name: score.value for name, score in scores.items()}
-
-
 class _BallMetric(StoredMetric):
     """A metric of samples in balls: precision and recall by the rule `held`, density and coverage by `counted`."""
 
-    better: Literal["higher"] = "higher"
+    better = "higher"
 
     def __init__(self, held: _Rule | None, counted: _Rule | None) -> None:
+        for k, comparison in filter(None, (held, counted)):
+            if k < 1 or comparison not in ("<", "<="):
+                expected, received = "k of at least 1 and comparison '<' or '<='", f"{k}, {comparison!r}"
+                raise ValueError(f"{type(self).__name__} expects {expected}, got {received}")
         self.held, self.counted = held, counted
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
@@ -88,8 +54,24 @@ class _BallMetric(StoredMetric):
         Raises:
             ValueError: If counts differ or there are k samples or fewer.
         """
-        least = 1 + max(rule.k for rule in (self.held, self.counted) if rule)
-        return _compute_scores(type(self).__name__, self.rows(state, least=least), self.held, self.counted)
+        held, counted = self.held, self.counted
+        rows = self.rows(state, least=1 + max(rule.k for rule in (held, counted) if rule))
+        if len(rows["real"][0]) != len(rows["fake"][0]):
+            received = " and ".join(f"{len(indices)} {side}" for side, (indices, _) in rows.items())
+            raise ValueError(f"{type(self).__name__} expects as many real as fake samples, got {received}")
+        sets = prepare_points(**rows)
+        asked: list[tuple[Side, _Rule]] = [("real", held), ("fake", held)] if held else []
+        found = _count_hits(sets, [*asked, ("real", counted)] if counted else asked)
+        real, fake = sets["real"].sides, sets["fake"].sides
+        scores = {}
+        if held:
+            scores["precision"] = _score(found["real", held].by_query > 0, held, fake, real)
+            scores["recall"] = _score(found["fake", held].by_query > 0, held, real, fake)
+        if counted:
+            inside = found["real", counted]
+            scores["density"] = _score(inside.by_query.double() / counted.k, counted, fake, real)
+            scores["coverage"] = _score(inside.by_centre > 0, counted, real, fake)
+        return scores
 
 
 class PRDC(_BallMetric):
@@ -104,31 +86,27 @@ class PRDC(_BallMetric):
         Reliable Fidelity and Diversity Metrics (Naeem et al., 2020), eq. 3-4, https://arxiv.org/abs/2002.09797
 
     Args:
-        k: Balls reach to their centre's k-th nearest neighbour, for precision and recall.
-        comparison: How a distance must compare with the radius to be within the ball.
-        coverage_k: Like `k`, for density and coverage.
+        coverage_k: Like `k`, which is for precision and recall, for density and coverage.
         coverage_comparison: Like `comparison`, for density and coverage.
 
     Raises:
         ValueError: If a k is not positive or a comparison is unknown.
 
     Examples:
-        >>> metric, x = PRDC(), torch.arange(8.0)[:, None]
-        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(8))
-        >>> state = metric.update(state, "fake", {"features": x + 100}, torch.arange(8))
-        >>> {name: score.value for name, score in metric.result(state, Rng(0)).items()}
+        >>> x = torch.arange(8.0)[:, None]
+        >>> {name: score.value for name, score in PRDC().compute(real=x, fake=x + 100).items()}
         {'precision': 0.0, 'recall': 0.0, 'density': 0.0, 'coverage': 0.0}
     """
 
     def __init__(
         self,
         *,
-        k: int = 3,
-        comparison: Literal["<=", "<"] = "<=",
+        k: Rank = 3,
+        comparison: Within = "<=",
         coverage_k: int = 5,
         coverage_comparison: Literal["<=", "<"] = "<",
     ) -> None:
-        super().__init__(_make_rule("PRDC", k, comparison), _make_rule("PRDC", coverage_k, coverage_comparison))
+        super().__init__(_Rule(k, comparison), _Rule(coverage_k, coverage_comparison))
 
 
 class PrecisionRecall(_BallMetric):
@@ -137,23 +115,17 @@ class PrecisionRecall(_BallMetric):
     References:
         Improved Precision and Recall Metric (Kynkäänniemi et al., 2019), eq. 1-2, https://arxiv.org/abs/1904.06991
 
-    Args:
-        k: Balls reach to their centre's k-th nearest neighbour.
-        comparison: How a distance must compare with the radius to be within the ball.
-
     Raises:
         ValueError: If `k` is not positive or the comparison is unknown.
 
     Examples:
-        >>> metric, x = PrecisionRecall(), torch.arange(8.0)[:, None]
-        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(8))
-        >>> state = metric.update(state, "fake", {"features": x}, torch.arange(8))
-        >>> {name: score.value for name, score in metric.result(state, Rng(0)).items()}
+        >>> x = torch.arange(8.0)[:, None]
+        >>> {name: score.value for name, score in PrecisionRecall().compute(real=x, fake=x).items()}
         {'precision': 1.0, 'recall': 1.0}
     """
 
-    def __init__(self, *, k: int = 3, comparison: Literal["<=", "<"] = "<=") -> None:
-        super().__init__(_make_rule("PrecisionRecall", k, comparison), None)
+    def __init__(self, *, k: Rank = 3, comparison: Within = "<=") -> None:
+        super().__init__(_Rule(k, comparison), None)
 
 
 class DensityCoverage(_BallMetric):
@@ -164,49 +136,17 @@ class DensityCoverage(_BallMetric):
     References:
         Reliable Fidelity and Diversity Metrics (Naeem et al., 2020), eq. 3-4, https://arxiv.org/abs/2002.09797
 
-    Args:
-        k: Balls reach to their centre's k-th nearest neighbour.
-        comparison: How a distance must compare with the radius to be within the ball.
-
     Raises:
         ValueError: If `k` is not positive or the comparison is unknown.
 
     Examples:
-        >>> metric, x = DensityCoverage(), torch.arange(8.0)[:, None]
-        >>> state = metric.update(metric.init(), "real", {"features": x}, torch.arange(8))
-        >>> state = metric.update(state, "fake", {"features": x + 100}, torch.arange(8))
-        >>> {name: score.value for name, score in metric.result(state, Rng(0)).items()}
+        >>> x = torch.arange(8.0)[:, None]
+        >>> {name: score.value for name, score in DensityCoverage().compute(real=x, fake=x + 100).items()}
         {'density': 0.0, 'coverage': 0.0}
     """
 
-    def __init__(self, *, k: int = 5, comparison: Literal["<=", "<"] = "<") -> None:
-        super().__init__(None, _make_rule("DensityCoverage", k, comparison))
-
-
-def _make_rule(name: str, k: int, comparison: Comparison) -> _Rule:
-    if k < 1 or comparison not in ("<", "<="):
-        raise ValueError(f"{name} expects k of at least 1 and comparison '<' or '<=', got {k}, {comparison!r}")
-    return _Rule(k, comparison)
-
-
-def _compute_scores(name: str, rows: Mapping[str, Rows], held: _Rule | None, counted: _Rule | None) -> dict[str, Score]:
-    """Scores precision and recall by the rule `held`, density and coverage by `counted`, from one product of sets."""
-    if len(rows["real"][0]) != len(rows["fake"][0]):
-        received = " and ".join(f"{len(indices)} {side}" for side, (indices, _) in rows.items())
-        raise ValueError(f"{name} expects as many real as fake samples, got {received}")
-    sets = prepare_points(**rows)
-    asked: list[tuple[Side, _Rule]] = [("real", held), ("fake", held)] if held else []
-    found = _count_hits(sets, [*asked, ("real", counted)] if counted else asked)
-    real, fake = sets["real"].sides, sets["fake"].sides
-    scores = {}
-    if held:
-        scores["precision"] = _score(found["real", held].by_query > 0, held, fake, real)
-        scores["recall"] = _score(found["fake", held].by_query > 0, held, real, fake)
-    if counted:
-        inside = found["real", counted]
-        scores["density"] = _score(inside.by_query.double() / counted.k, counted, fake, real)
-        scores["coverage"] = _score(inside.by_centre > 0, counted, real, fake)
-    return scores
+    def __init__(self, *, k: Rank = 5, comparison: Within = "<") -> None:
+        super().__init__(None, _Rule(k, comparison))
 
 
 def _count_hits(sets: Mapping[str, Points], asked: Sequence[tuple[Side, _Rule]]) -> dict[tuple[Side, _Rule], Hits]:
@@ -220,12 +160,6 @@ def _count_hits(sets: Mapping[str, Points], asked: Sequence[tuple[Side, _Rule]])
 
 def _score(each: Tensor, rule: _Rule, sides: Tensor, other: Tensor) -> Score:
     """Averages `each`, a sample's share of the score, `n s+1`; without an error if a half is too small for a radius."""
-    value, error = compute_mean_and_error(each, sides)
-    known = min(count_smallest_half(sides), count_smallest_half(other)) > rule.k
-    return Score(
-        value,
-        error if known else None,
-        "higher",
-        {"real": len(other), "fake": len(other)},
-        settings=rule._asdict(),
-    )
+    value, error = compute_mean_and_error(each, sides)  # type: tuple[float, float | None]
+    error = error if min(count_smallest_half(sides), count_smallest_half(other)) > rule.k else None
+    return Score(value, error, "higher", {"real": len(other), "fake": len(other)}, settings=rule._asdict())

@@ -9,9 +9,6 @@ fits into the image; values are measured from the low end of the range. PSNR and
 sample are averaged over samples; their errors are s / sqrt(n), which equals the delete-one jackknife's.
 
 Shape letters: b batch, c channels, h w spatial, d features.
-
-References:
-    Image Quality Assessment (Wang et al., 2004), eq. 13 to 17, https://doi.org/10.1109/TIP.2003.819861
 """
 
 from __future__ import annotations
@@ -19,15 +16,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modkit.metrics.frechet import FrechetDistance, FrechetState, compute_distance, factor, warn_of_rank
-from modkit.metrics.jackknife import jackknife_variance, standard_error
+from modkit.metrics.frechet import FrechetDistance, Side, compute_distance, factor, list_groups, warn_of_rank
+from modkit.metrics.jackknife import compute_variance, standard_error
 from modkit.metrics.moments import Moments
+from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -63,12 +61,8 @@ def psnr(x: Tensor, y: Tensor, *, ends: Sequence[float] = (-1.0, 1.0)) -> Tensor
 def ssim(x: Tensor, y: Tensor, *, ends: Sequence[float] = (-1.0, 1.0)) -> Tensor:
     """Computes the structural similarity of each image, `b`, float64.
 
-    On images smaller than the window it uses the largest odd window that fits.
-
-    Args:
-        x: Images, `b c h w`.
-        y: Their reconstructions, shape of `x`; the order does not matter.
-        ends: Lowest and highest value of the range.
+    On images smaller than the window it uses the largest odd window that fits. For the arguments see `psnr`; `x` are
+    images, `b c h w`.
 
     Raises:
         ValueError: If `x` is not a batch of images.
@@ -98,11 +92,11 @@ class Likeness(NamedTuple):
     window: int | None
 
 
-class Reconstruction:
+class Reconstruction(Streaming[Likeness]):
     """PSNR and SSIM of reconstructions, averaged over samples; for data other than images, PSNR alone.
 
     References:
-        Image Quality Assessment (Wang et al., 2004), eq. 13, https://doi.org/10.1109/TIP.2003.819861
+        Image Quality Assessment (Wang et al., 2004), eq. 13 to 17, https://doi.org/10.1109/TIP.2003.819861
 
     Args:
         range: Lowest and highest value of the data.
@@ -113,16 +107,14 @@ class Reconstruction:
     Examples:
         Errors of a tenth of the range:
 
-        >>> metric = Reconstruction()
         >>> pairs = torch.stack([torch.zeros(3, 5), torch.full((3, 5), 0.2)], 1)
-        >>> scores = metric.result(metric.update(metric.init(), "real", {"pairs": pairs}, torch.arange(3)), Rng(0))
-        >>> round(scores["PSNR"].value, 4)
+        >>> round(Reconstruction().compute(real=pairs)["PSNR"].value, 4)
         20.0
     """
 
     needs = ("pairs",)
     sets = ("real",)
-    better: Literal["higher"] = "higher"
+    better = "higher"
 
     def __init__(
         self,
@@ -133,16 +125,11 @@ class Reconstruction:
         if len(range) != 2 or not range[0] < range[1]:
             raise ValueError(f"Reconstruction expects range [low, high] with low < high, got {range}")
 
-    def init(self) -> Likeness | None:
-        """Returns the state of no samples."""
-        return None
-
-    def update(self, state: Likeness | None, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Likeness:
-        """Adds samples to the state: `pairs`, `b 2 ...`.
+    def measure(self, values: Mapping[str, Tensor], indices: Tensor) -> Likeness:
+        """Compares the two sides of `pairs`, `b 2 ...`.
 
         Raises:
-            ValueError: If the shape does not match, images of two sizes have different windows, or a value is not
-                finite.
+            ValueError: If they have another shape or a value is not finite.
         """
         pairs = values["pairs"]
         if pairs.ndim < 3 or pairs.shape[1] != 2:
@@ -153,31 +140,30 @@ class Reconstruction:
         if window is not None:
             chunks = [ssim(part[:, 0], part[:, 1], ends=self.range) for part in torch.split(pairs, _CHUNK)]
             scores = torch.cat([scores, torch.cat(chunks)[:, None]], 1)
-        more = Likeness(Moments.from_samples(scores), alike, window)
-        return more if state is None else _add(state, more)
+        return Likeness(Moments.from_samples(scores), alike, window)
 
-    def merge(self, a: Likeness | None, b: Likeness | None) -> Likeness | None:
-        """Merges the states of disjoint samples."""
-        return b if a is None else a if b is None else _add(a, b)
-
-    def result(self, state: Likeness | None, rng: Rng) -> dict[str, Score]:
-        """Computes the scores `PSNR` and, for images, `SSIM`; `rng` is not used.
+    def add(self, a: Likeness, b: Likeness) -> Likeness:
+        """Merges moments.
 
         Raises:
-            ValueError: If there are no samples.
+            ValueError: If images of two sizes have different windows, or only some samples are images.
         """
-        if state is None or not state.moments.count:
-            raise ValueError("Reconstruction expects samples of 'real', got none")
-        notes = () if not state.alike else (_warn_of_exact(state.alike, state.moments.count),)
-        scores = {"PSNR": self._score(state, 0, {"range": self.range}, notes)}
-        if state.window is not None:
-            settings = {"range": self.range, "window": state.window}
-            notes = () if state.window == _WINDOW else (f"small images: SSIM's window is {state.window} wide, not 11",)
-            scores["SSIM"] = self._score(state, 1, settings, notes)
+        if a.window != b.window:
+            received = f"SSIM windows of {a.window} and {b.window}"
+            raise ValueError(f"Reconstruction expects images of one size, got {received}")
+        return Likeness(a.moments.merge(b.moments), a.alike + b.alike, a.window)
+
+    def result(self, state: dict[str, Likeness], rng: Rng) -> dict[str, Score]:
+        """Computes the scores `PSNR` and, for images, `SSIM`; `rng` is not used."""
+        moments, alike, window = self.find(state, "real")
+        notes = () if not alike else (_warn_of_exact(alike, moments.count),)
+        scores = {"PSNR": self._score(moments, 0, {"range": self.range}, notes)}
+        if window is not None:
+            notes = () if window == _WINDOW else (f"small images: SSIM's window is {window} wide, not 11",)
+            scores["SSIM"] = self._score(moments, 1, {"range": self.range, "window": window}, notes)
         return scores
 
-    def _score(self, state: Likeness, which: int, settings: Mapping[str, object], notes: tuple[str, ...]) -> Score:
-        moments = state.moments
+    def _score(self, moments: Moments, which: int, settings: Mapping[str, object], notes: tuple[str, ...]) -> Score:
         error = None
         if moments.count > 1:
             error = math.sqrt(float(moments.covariance()[which, which]) / moments.count)
@@ -185,7 +171,7 @@ class Reconstruction:
         return Score(float(moments.mean[which]), error, self.better, counts, settings=settings, warnings=notes)
 
 
-class ReconstructionFD:
+class ReconstructionFD(Streaming[Side]):
     """Fréchet distance between the features of images and of their reconstructions; with Inception's it is the rFID.
 
     The standard error is the delete-a-group jackknife's; an image is left out together with its reconstruction.
@@ -200,26 +186,22 @@ class ReconstructionFD:
         ValueError: If `groups` is not positive.
 
     Examples:
-        >>> metric, x = ReconstructionFD(), torch.tensor([[0.0], [2.0]])
-        >>> values = {"feature-pairs": torch.stack([x, x + 3], 1)}
-        >>> scores = metric.result(metric.update(metric.init(), "real", values, torch.arange(2)), Rng(0))
-        >>> round(scores["reconstruction FD"].value, 12)
+        >>> x = torch.tensor([[0.0], [2.0]])
+        >>> round(ReconstructionFD().compute(real=torch.stack([x, x + 3], 1))["reconstruction FD"].value, 12)
         9.0
     """
 
     needs = ("feature-pairs",)
     sets = ("real",)
-    better: Literal["lower"] = "lower"
+    better = "lower"
 
     def __init__(self, *, groups: int | None = None) -> None:
         self._distance = FrechetDistance(groups=groups)
 
-    def init(self) -> FrechetState:
-        """Returns the state of no samples."""
-        return self._distance.init()
-
-    def update(self, state: FrechetState, set: str, values: Mapping[str, Tensor], indices: Tensor) -> FrechetState:
-        """The state, in place, with more samples: `feature-pairs`, `b 2 d`.
+    def update(
+        self, state: dict[str, Side], set: str, values: Mapping[str, Tensor], indices: Tensor
+    ) -> dict[str, Side]:
+        """Returns the state, changed in place, with more samples: `feature-pairs`, `b 2 d`.
 
         Raises:
             ValueError: If the shape differs from that of earlier samples or a value is not finite.
@@ -231,31 +213,27 @@ class ReconstructionFD:
             state = self._distance.update(state, side, {"features": features}, indices)
         return state
 
-    def merge(self, a: FrechetState, b: FrechetState) -> FrechetState:
-        """Merges two states, which must not be used afterwards."""
-        return self._distance.merge(a, b)
+    def add(self, a: Side, b: Side) -> Side:
+        """Merges the moments of each group."""
+        return self._distance.add(a, b)
 
-    def result(self, state: FrechetState, rng: Rng) -> dict[str, Score]:
-        """Computes the score `reconstruction FD`; `rng` is not used.
-
-        Raises:
-            ValueError: If there are fewer than two samples.
-        """
-        pairs = [(x, y) for x, y in zip(*(state.groups.get(side, []) for side in self._distance.sets)) if x.count]
+    def result(self, state: dict[str, Side], rng: Rng) -> dict[str, Score]:
+        """Computes the score `reconstruction FD`; `rng` is not used."""
+        sides = (list_groups(state, side) for side in self._distance.sets)
+        pairs = [(x, y) for x, y in zip(*sides) if x.count]
         count = sum(x.count for x, _ in pairs)
         if count < 2:
             raise ValueError(f"ReconstructionFD expects at least 2 samples of 'real', got {count}")
-        value, sizes = _compute_distance(pairs), [x.count for x, _ in pairs]
-        variance = None
-        if len(pairs) > 1 and count - max(sizes) >= 2:
-            left_out = [_compute_distance([*pairs[:index], *pairs[index + 1 :]]) for index in range(len(pairs))]
-            variance = jackknife_variance(value, left_out, sizes)
+        value, variance = _compute_distance(pairs), None
+        if count - max(x.count for x, _ in pairs) >= 2:
+            without = lambda group: _compute_distance([*pairs[:group], *pairs[group + 1 :]])  # noqa: E731
+            variance = compute_variance(value, without, (x.count for x, _ in pairs))
         score = Score(
             value,
             standard_error(variance),
             self.better,
             {"real": count},
-            settings={"groups": len(state.groups["real"])},
+            settings={"groups": len(list_groups(state, "real"))},
             warnings=warn_of_rank("real", count, len(pairs[0][0].mean)),
         )
         return {"reconstruction FD": score}
@@ -263,12 +241,6 @@ class ReconstructionFD:
 
 def _warn_of_exact(alike: int, count: int) -> str:
     return f"{alike} of {count} reconstructions are exact within rounding to 8 bits and count as {_HIGHEST:.2f} dB"
-
-
-def _add(a: Likeness, b: Likeness) -> Likeness:
-    if a.window != b.window:
-        raise ValueError(f"Reconstruction expects images of one size, got SSIM windows of {a.window} and {b.window}")
-    return Likeness(a.moments.merge(b.moments), a.alike + b.alike, a.window)
 
 
 def _compute_distance(pairs: Sequence[tuple[Moments, Moments]]) -> float:

@@ -13,25 +13,24 @@ Shape letters: b batch, c channels, h w spatial, g groups.
 References:
     Diatom autofocusing in brightfield microscopy (Pech-Pacheco et al., 2000), the Laplacian's variance as a measure of
     focus, https://doi.org/10.1109/ICPR.2000.903548
-    Wasserstein Auto-Encoders (Tolstikhin et al., 2018), section 4, the same of samples, https://arxiv.org/abs/1711.01558
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
+from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
 from modkit.types import Score
 
 __all__ = ["Sharpness", "measure_detail"]
 
 _GROUPS = 10
-_SETS = ("real", "fake")
 
 Sums: TypeAlias = dict[str, Tensor]
 """By set, the number of samples of each group and the sum of their q, float64, `g 2`."""
@@ -61,31 +60,23 @@ def measure_detail(x: Tensor) -> Tensor:
     return laplacian.flatten(2).var(2, correction=0).mean(1)
 
 
-class Sharpness:
+class Sharpness(Streaming[Tensor]):
     """The detail of samples relative to that of the data: 1 is as sharp, below 1 is blurred, above 1 is noisy.
 
     The standard error is the delete-a-group jackknife's over both sets.
 
     References:
-        Wasserstein Auto-Encoders (Tolstikhin et al., 2018), section 4, https://arxiv.org/abs/1711.01558
+        Wasserstein Auto-Encoders (Tolstikhin et al., 2018), section 4: of samples, https://arxiv.org/abs/1711.01558
 
     Examples:
         Half the contrast has a quarter of the variance:
 
-        >>> metric, x = Sharpness(), Rng(0).normal("x", torch.empty(8, 1, 6, 6))
-        >>> state = metric.update(metric.init(), "real", {"images": x}, torch.arange(8))
-        >>> state = metric.update(state, "fake", {"images": x / 2}, torch.arange(8))
-        >>> round(metric.result(state, Rng(0))["sharpness"].value, 6)
+        >>> x = Rng(0).normal("x", torch.empty(8, 1, 6, 6))
+        >>> round(Sharpness().compute(real=x, fake=x / 2)["sharpness"].value, 6)
         0.25
     """
 
-    needs: tuple[str, ...] = ("images",)
-    sets: tuple[str, ...] = _SETS
-    better: Literal["lower", "higher"] | None = None
-
-    def init(self) -> Sums:
-        """Returns the state of no samples."""
-        return {side: torch.zeros(_GROUPS, 2, dtype=torch.float64) for side in _SETS}
+    needs = ("images",)
 
     def update(self, state: Sums, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Sums:
         """Adds samples to the state: `images`, `b c h w`.
@@ -95,11 +86,14 @@ class Sharpness:
         """
         found = measure_detail(values["images"].cpu())
         rows = torch.stack([torch.ones_like(found), found], 1)
-        return {**state, set: state[set].index_add(0, assign_groups(indices, _GROUPS), rows)}
+        if not len(indices):
+            return state
+        sums = state.get(set, torch.zeros(_GROUPS, 2, dtype=torch.float64))
+        return {**state, set: sums.index_add(0, assign_groups(indices, _GROUPS), rows)}
 
-    def merge(self, a: Sums, b: Sums) -> Sums:
-        """Merges the states of disjoint samples."""
-        return {side: a[side] + b[side] for side in _SETS}
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        """Adds sums."""
+        return a + b
 
     def result(self, state: Sums, rng: Rng) -> dict[str, Score]:
         """Computes the score `sharpness`; `rng` is not used.
@@ -107,18 +101,15 @@ class Sharpness:
         Raises:
             ValueError: If a set has no samples, or all real samples are flat.
         """
-        totals = {side: state[side].sum(0) for side in _SETS}
-        for side, total in totals.items():
-            if not float(total[0]):
-                raise ValueError(f"Sharpness expects samples of {side!r}, got none")
+        totals = {side: self.find(state, side).sum(0) for side in self.sets}
         if not float(totals["real"][1]):
             raise ValueError("Sharpness expects real samples with some detail, got flat ones only")
-        real, fake = (_compute_mean(totals[side]) for side in _SETS)
+        real, fake = (_compute_mean(totals[side]) for side in self.sets)
         variances = [
             _estimate_variance(state["fake"], lambda rest: _compute_mean(rest) / real, fake / real),
             _estimate_variance(state["real"], lambda rest: fake / _compute_mean(rest), fake / real),
         ]
-        counts = {side: int(totals[side][0]) for side in _SETS}
+        counts = {side: int(totals[side][0]) for side in self.sets}
         return {"sharpness": Score(fake / real, standard_error(*variances), self.better, counts)}
 
 
@@ -132,5 +123,4 @@ def _estimate_variance(groups: Tensor, statistic: Callable[[Tensor], float], val
     kept = [group for group in groups if 0 < float(group[0]) < float(total[0])]
     if any(float(group[1]) == float(total[1]) for group in kept):  # all detail is in one group
         return None
-    left_out = [statistic(total - group) for group in kept]
-    return jackknife_variance(value, left_out, [int(group[0]) for group in kept])
+    return compute_variance(value, lambda group: statistic(total - kept[group]), (int(group[0]) for group in kept))

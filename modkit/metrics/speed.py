@@ -24,17 +24,11 @@ _SETTINGS = ("device", "batch_size", "accumulate", "precision", "compile")
 
 
 class Tick(NamedTuple):
-    """A row of a run's timing.
+    """A row of a run's timing."""
 
-    Args:
-        step: Steps since the run's first.
-        seconds: Seconds since the clock started.
-        start: The step at which the clock started.
-    """
-
-    step: int
-    seconds: float
-    start: int
+    step: int  # steps since the run's first
+    seconds: float  # seconds since the clock started
+    start: int  # the step at which the clock started
 
 
 def measure_training_speed(run: Run) -> Score | None:

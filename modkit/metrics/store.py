@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modkit.metrics.streaming import Streaming
+
 __all__ = ["StoredMetric", "Rows", "Store", "Stores"]
 
 Rows = tuple[Tensor, Tensor]
@@ -133,36 +135,27 @@ Stores = dict[str, Store]
 """The state of a `StoredMetric`: a store for each set."""
 
 
-class StoredMetric:
+class StoredMetric(Streaming[Store]):
     """Base of metrics that store one value of each sample; a subclass names the value and the sets, and scores them.
 
     `needs` names the value, `b ...`, which is stored flattened; `rows` gives all of it to `result`.
     """
 
-    needs: tuple[str, ...] = ("features",)
-    sets: tuple[str, ...] = ("real", "fake")
-
-    def init(self) -> Stores:
-        """Returns the state of no samples."""
-        return {}
-
-    def update(self, state: Stores, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Stores:
-        """Adds samples of a set to the state, in place: the value that `needs` names, `b ...`.
+    def measure(self, values: Mapping[str, Tensor], indices: Tensor) -> Store:
+        """Stores the value that `needs` names, `b ...`.
 
         Raises:
             ValueError: If shapes do not match or a value is not finite.
         """
         (name,) = self.needs
         flat = values[name].reshape(len(values[name]), -1)
-        state.setdefault(set, Store(flat.shape[1])).add(indices, flat)
-        return state
+        store = Store(flat.shape[1])
+        store.add(indices, flat)
+        return store
 
-    def merge(self, a: Stores, b: Stores) -> Stores:
-        """The state of both; neither changes."""
-        merged = {**b, **a}
-        for name in a.keys() & b.keys():
-            merged[name] = a[name].merge(b[name])
-        return merged
+    def add(self, a: Store, b: Store) -> Store:
+        """Merges stores."""
+        return a.merge(b)
 
     def rows(self, state: Stores, *, least: int = 2) -> dict[str, Rows]:
         """Returns (indices, values) of each set, by ascending index.

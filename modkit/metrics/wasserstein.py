@@ -7,25 +7,19 @@ F_u and G_u are the distribution functions of the projections on u, for any numb
 the projections, and so do those without a group of samples: the jackknife does not sort again.
 
 Shape letters: b batch, n m samples, d features, u directions, g groups, v variants (all samples, all but one group).
-
-References:
-    Computational Optimal Transport (Peyré & Cuturi, 2019), proposition 2.1, https://arxiv.org/abs/1803.00567
-    Sliced and Radon Wasserstein Barycenters of Measures (Bonneel et al., 2015), section 3,
-    https://doi.org/10.1007/s10851-014-0506-3
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from modkit.metrics.jackknife import assign_groups, jackknife_variance, standard_error
+from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
 from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
 from modkit.types import Score
@@ -96,14 +90,12 @@ class SlicedWasserstein(StoredMetric):
     Examples:
         In one dimension every direction shows the whole shift:
 
-        >>> metric = SlicedWasserstein(num=4)
-        >>> state = metric.update(metric.init(), "real", {"features": torch.zeros(20, 1)}, torch.arange(20))
-        >>> state = metric.update(state, "fake", {"features": torch.full((20, 1), 3.0)}, torch.arange(20))
-        >>> metric.result(state, Rng(0))["sliced W1"].value
+        >>> x = torch.zeros(20, 1)
+        >>> SlicedWasserstein(num=4).compute(real=x, fake=x + 3)["sliced W1"].value
         3.0
     """
 
-    better: Literal["lower"] = "lower"
+    better = "lower"
 
     def __init__(self, *, num: int = 256) -> None:
         if num < 1:
@@ -123,8 +115,8 @@ class SlicedWasserstein(StoredMetric):
         directions = rng.normal("directions", torch.empty(self.num, values[0].shape[1], dtype=torch.float64))
         value, *left_out = _slice(values, groups, directions, num_groups=_GROUPS).tolist()
         variances = [
-            _estimate_variance(value, left_out[:_GROUPS], groups[0]),
-            _estimate_variance(value, left_out[_GROUPS:], groups[1]),
+            compute_variance(value, out.__getitem__, torch.bincount(owners, minlength=_GROUPS).tolist())
+            for out, owners in zip((left_out[:_GROUPS], left_out[_GROUPS:]), groups, strict=True)
         ]
         counts = {name: len(indices) for name, (indices, _) in rows.items()}
         return {"sliced W1": Score(value, standard_error(*variances), "lower", counts, settings={"num": self.num})}
@@ -142,23 +134,21 @@ class Wasserstein(StoredMetric):
         Computational Optimal Transport (Peyré & Cuturi, 2019), proposition 2.1, https://arxiv.org/abs/1803.00567
 
     Examples:
-        >>> metric = Wasserstein()
-        >>> state = metric.update(metric.init(), "real", {"features": torch.zeros(20, 1)}, torch.arange(20))
-        >>> state = metric.update(state, "fake", {"features": torch.full((20, 1), 3.0)}, torch.arange(20))
-        >>> metric.result(state, Rng(0))["W1"].value
+        >>> x = torch.zeros(20, 1)
+        >>> Wasserstein().compute(real=x, fake=x + 3)["W1"].value
         3.0
     """
 
-    better: Literal["lower"] = "lower"
+    better = "lower"
 
     def update(self, state: Stores, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Stores:
-        """Adds samples of a set to the state, in place: `features`, `b d`.
+        """Returns the state with more samples of a set: `features`, `b d`.
 
         Raises:
             ValueError: If shapes do not match, a value is not finite, or there are now more than 5,000 samples.
         """
         state = super().update(state, set, values, indices)
-        _check_most(type(self).__name__, len(state[set]))
+        _check_most(type(self).__name__, len(state.get(set, ())))
         return state
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
@@ -227,12 +217,6 @@ def _integrate(f: Tensor, g: Tensor, gaps: Tensor) -> Tensor:
 def _project(rows: Tensor, unit: Tensor) -> Tensor:
     """Projects rows on unit vectors, `n u`, float64."""
     return torch.cat([rows[first : first + _ROWS].double() @ unit.T for first in range(0, len(rows), _ROWS)])
-
-
-def _estimate_variance(value: float, left_out: list[float], groups: Tensor) -> float | None:
-    sizes = torch.bincount(groups, minlength=_GROUPS).tolist()
-    present = [group for group in range(_GROUPS) if sizes[group]]
-    return jackknife_variance(value, [left_out[group] for group in present], [sizes[group] for group in present])
 
 
 def _check(name: str, real: Tensor, fake: Tensor) -> None:

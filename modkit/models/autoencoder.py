@@ -18,31 +18,16 @@ Shape letters: b batch, k draws.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from modkit.kinds import (
-    Adversarial,
-    Bottleneck,
-    BottleneckExtras,
-    Decoder,
-    Discriminator,
-    Encoder,
-    FeatureExtractor,
-    Likelihood,
-    LikelihoodExtras,
-    Regularizer,
-    Slot,
-    Step,
-    Weight,
-    default,
-    read_extras,
-)
+from modkit import kinds
+from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.losses.perceptual import Perceptual
-from modkit.models.model import Model, Player, check_draws, make_weights
+from modkit.models.model import Model, Passes, Player, check_draws, make_weights
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Latents, TensorType, Value
@@ -92,15 +77,15 @@ class Autoencoder(Model):
         self,
         x: TensorType,
         *,
-        encoder: Slot[Encoder] = default("conv"),
-        bottleneck: Slot[Bottleneck] = default("gaussian"),
-        decoder: Slot[Decoder] = default("conv"),
-        likelihood: Slot[Likelihood] = default("mse"),
-        critic: Slot[Discriminator] | None = None,
-        adversarial: Slot[Adversarial] = default("hinge"),
-        regularizers: dict[str, Slot[Regularizer]] | None = None,
+        encoder: Slot[kinds.Encoder] = default("conv"),
+        bottleneck: Slot[kinds.Bottleneck] = default("gaussian"),
+        decoder: Slot[kinds.Decoder] = default("conv"),
+        likelihood: Slot[kinds.Likelihood] = default("mse"),
+        critic: Slot[kinds.Discriminator] | None = None,
+        adversarial: Slot[kinds.Adversarial] = default("hinge"),
+        regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
         critic_start: int = 0,
-        features: Slot[FeatureExtractor] | None = None,
+        features: Slot[kinds.FeatureExtractor] | None = None,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()
@@ -108,7 +93,7 @@ class Autoencoder(Model):
         self.encoder = encoder(x=x)
         self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
         self.latents = self.bottleneck.latents
-        self.moments = read_extras(self.bottleneck, BottleneckExtras).moments
+        self.moments = read_extras(self.bottleneck, kinds.BottleneckExtras).moments
         self.likelihood = likelihood(x=x)
         self.decoder = decoder.name_source(bottleneck.where)(
             z=list(self.latents.values())[-1], x=self.likelihood.out(x)
@@ -151,7 +136,7 @@ class Autoencoder(Model):
     @property
     def entropic(self) -> tuple[str, ...]:
         """The bottleneck's first latent, if its entropy is known."""
-        known = read_extras(self.bottleneck, BottleneckExtras).posterior_entropy is not None
+        known = read_extras(self.bottleneck, kinds.BottleneckExtras).posterior_entropy is not None
         return tuple(self.latents)[:1] if known else ()
 
     def open_losses(self, player: str, batch: Batch, step: Step, name: str) -> tuple[dict[str, Tensor], Value | None]:
@@ -161,12 +146,12 @@ class Autoencoder(Model):
             return self._compute_critic_losses(x, step), None
         h = self.encoder(x)
         latents = self.bottleneck(h, step)
-        entropy = self._require_density(read_extras(self.bottleneck, BottleneckExtras).posterior_entropy)(name, h)
+        entropy = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).posterior_entropy)(name, h)
         return self._compute_losses(latents, {"entropy": -entropy}, x, step), latents.values[name]
 
     def update(self, player: str, step: Step) -> None:
         """Updates the bottleneck's codebooks."""
-        update = read_extras(self.bottleneck, BottleneckExtras).update
+        update = read_extras(self.bottleneck, kinds.BottleneckExtras).update
         if update and player == "autoencoder":
             update(step)
 
@@ -176,8 +161,8 @@ class Autoencoder(Model):
             return
         if self.perceptual:
             self.perceptual.prepare(batches)
-        if prepare := read_extras(self.bottleneck, BottleneckExtras).prepare:
-            prepare(_EncodedBatches(self.encoder, batches), rng)
+        if prepare := read_extras(self.bottleneck, kinds.BottleneckExtras).prepare:
+            prepare(Passes(lambda: (self.encoder(batch.tensor) for batch in batches)), rng)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws from the bottleneck's prior."""
@@ -199,14 +184,14 @@ class Autoencoder(Model):
         total = x.new_tensor(-torch.inf)
         for index in range(num):
             latent, log_weight = self._weigh(x, h, name, rng.at(index))
-            log_prior = self._require_density(read_extras(self.bottleneck, BottleneckExtras).log_prior)
+            log_prior = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).log_prior)
             total = torch.logaddexp(total, log_weight + log_prior(name, latent))
         return total - math.log(num)
 
     @property
     def differentiable(self) -> bool:
         """Whether the likelihood is a density and draws of the latent are differentiable."""
-        return bool(self.entropic) and read_extras(self.likelihood, LikelihoodExtras).constant is not None
+        return bool(self.entropic) and read_extras(self.likelihood, kinds.LikelihoodExtras).constant is not None
 
     def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
         """Draws the latent from the bottleneck's posterior, and weighs it."""
@@ -224,12 +209,12 @@ class Autoencoder(Model):
         return self.likelihood.mean(self.decoder(z))
 
     def _weigh(self, x: Tensor, h: Value, name: str, rng: Rng) -> tuple[Value, Tensor]:
-        posterior = self._require_density(read_extras(self.bottleneck, BottleneckExtras).posterior)
+        posterior = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).posterior)
         latent, log_q = posterior(name, h, rng)
         return latent, self._log_likelihood(self.bottleneck.to_z(name, latent), x) - log_q
 
     def _log_likelihood(self, z: Value, x: Tensor) -> Tensor:
-        constant = read_extras(self.likelihood, LikelihoodExtras).constant
+        constant = read_extras(self.likelihood, kinds.LikelihoodExtras).constant
         if constant is None:
             name = type(self.likelihood).__name__
             raise ValueError(f"Autoencoder has no bound on log p(x): its likelihood {name} is not a density of x")
@@ -264,16 +249,6 @@ class Autoencoder(Model):
             if step.wants(name):
                 losses[name] = regularizer(self.critic.forward, x, Cond())
         return losses
-
-
-class _EncodedBatches:
-    """The encoder's features of a data set; each iteration is a new pass."""
-
-    def __init__(self, encoder: Any, batches: Iterable[Batch]) -> None:
-        self._encoder, self._batches = encoder, batches
-
-    def __iter__(self) -> Iterator[Value]:
-        return (self._encoder(batch.tensor) for batch in self._batches)
 
 
 def _get_last(values: Mapping[str, Value]) -> Value:

@@ -15,7 +15,7 @@ Shape letters: b batch, h w spatial, n positions, k classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -94,10 +94,6 @@ class Autoregressive(Model):
         """`network`."""
         return (Player("network", self.list_modules("network", "conditioner")),)
 
-    def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of the losses, by term."""
-        return self._weights
-
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `nll`."""
         cond = self.conditioner(batch.fields, step.rng.at("conditioner")).merge(batch.cond)
@@ -105,10 +101,6 @@ class Autoregressive(Model):
         codes = self.windows.cut(batch.tensor, origins)
         log_p = _log_p(self.network(codes, self.windows.cut_cond(cond, origins)), codes)
         return {"nll": -log_p.sum(1).mean() / self.windows.codes.numel}
-
-    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Lets the conditioner measure the frequencies of its fields."""
-        self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Draws codes `b h w` one after another; the conditioner draws missing fields."""

@@ -16,7 +16,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Slot, Step, Unfit, Weight, default
-from modkit.models.model import Model, Player, prefix_player
+from modkit.models.model import Model, Passes, Player, prefix_player
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
 
@@ -121,7 +121,8 @@ class Cascade(Model):
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
         """Prepares the player's level, given the upper level of the data."""
         index, side, name = _parse_player(player)
-        self._levels[index].prepare(name, _LevelBatches(self, batches, index), rng.at(side))
+        selected = Passes(lambda: (self.select_level(batch, index) for batch in batches))
+        self._levels[index].prepare(name, selected, rng.at(side))
 
     def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:
         """Completes the fields that its levels read; the first level that reads a missing field draws it."""
@@ -168,16 +169,6 @@ class Cascade(Model):
     @property
     def _levels(self) -> list[Model]:
         return [getattr(self, name) for name in self._names]
-
-
-class _LevelBatches:
-    """The batches of one level of a data set; each iteration is a new pass."""
-
-    def __init__(self, owner: Cascade, batches: Iterable[Batch], index: int) -> None:
-        self._owner, self._batches, self._index = owner, batches, index
-
-    def __iter__(self) -> Iterator[Batch]:
-        return (self._owner.select_level(batch, self._index) for batch in self._batches)
 
 
 def _explain_refusal(event: tuple[TensorType, ...], slots: Sequence[Slot[Model]]) -> str | None:

@@ -17,29 +17,17 @@ Shape letters: b batch, d noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import count
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from modkit import kinds
 from modkit.diffusion.gaussian import add_noise, broadcast, posterior, tau
 from modkit.diffusion.schedules import Even
-from modkit.kinds import (
-    Adversarial,
-    Conditioner,
-    Denoise,
-    Discriminator,
-    Network,
-    Regularizer,
-    Sampler,
-    Schedule,
-    Slot,
-    Step,
-    Weight,
-    default,
-)
+from modkit.kinds import Slot, Step, Weight, default
 from modkit.models.model import Model, Player, make_weights
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
@@ -82,13 +70,13 @@ class DenoisingGAN(Model):
         cond: CondType = CondType(),
         fields: Mapping[str, TensorType] | None = None,
         *,
-        network: Slot[Network] = default("ncsnpp"),
-        discriminator: Slot[Discriminator] = default("ncsnpp"),
-        schedule: Slot[Schedule] = default("vp"),
-        sampler: Slot[Sampler] = default("ancestral"),
-        adversarial: Slot[Adversarial] = default("non-saturating"),
-        regularizers: dict[str, Slot[Regularizer]] | None = None,
-        conditioner: Slot[Conditioner] = default("none"),
+        network: Slot[kinds.Network] = default("ncsnpp"),
+        discriminator: Slot[kinds.Discriminator] = default("ncsnpp"),
+        schedule: Slot[kinds.Schedule] = default("vp"),
+        sampler: Slot[kinds.Sampler] = default("ancestral"),
+        adversarial: Slot[kinds.Adversarial] = default("non-saturating"),
+        regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
+        conditioner: Slot[kinds.Conditioner] = default("none"),
         steps: int = 4,
         z_dim: int = 64,
         weights: dict[str, Slot[Weight] | float] | None = None,
@@ -117,10 +105,6 @@ class DenoisingGAN(Model):
             Player("generator", self.list_modules("network", "conditioner"), against=("discriminator",)),
         )
 
-    def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of the losses, by term."""
-        return self._weights
-
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `adversarial` of each side, and the regularizers of the discriminator."""
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
@@ -138,11 +122,6 @@ class DenoisingGAN(Model):
             if step.wants(name):
                 losses[name] = regularizer(self.discriminator.forward, pair.x_s, self._add_pair(pair, cond))
         return losses
-
-    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Lets the conditioner measure the frequencies of its fields."""
-        if player == "generator":
-            self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise, with new z at each prediction; the conditioner draws missing fields."""
@@ -171,7 +150,7 @@ class DenoisingGAN(Model):
         z = rng.normal("z", self.allocate(len(x_t), self.z))
         return self.network(x_t, cond.merge(Cond(noise=z)).at(self._to_index(x_t, t)))
 
-    def _make_denoise(self, cond: Cond, rng: Rng) -> Denoise:
+    def _make_denoise(self, cond: Cond, rng: Rng) -> kinds.Denoise:
         calls = count()
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:

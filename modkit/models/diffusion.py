@@ -13,30 +13,15 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
+from modkit import kinds
 from modkit.diffusion.gaussian import add_noise
 from modkit.diffusion.guidance import make_conditions
 from modkit.diffusion.variational import variational_bound
-from modkit.kinds import (
-    Conditioner,
-    Denoise,
-    Guidance,
-    LossWeight,
-    Network,
-    Parametrization,
-    ParametrizationExtras,
-    Sampler,
-    Schedule,
-    Slot,
-    Step,
-    Times,
-    Weight,
-    default,
-    read_extras,
-)
+from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.models.model import Model, Player, check_draws, make_weights
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
@@ -74,14 +59,14 @@ class Diffusion(Model):
         cond: CondType = CondType(),
         fields: Mapping[str, TensorType] | None = None,
         *,
-        network: Slot[Network] = default("unet"),
-        schedule: Slot[Schedule] = default("cosine"),
-        times: Slot[Times] = default("uniform"),
-        parametrization: Slot[Parametrization] = default("eps"),
-        loss_weight: Slot[LossWeight] = default("simple"),
-        sampler: Slot[Sampler] = default("ddim"),
-        guidance: Slot[Guidance] = default("none"),
-        conditioner: Slot[Conditioner] = default("none"),
+        network: Slot[kinds.Network] = default("unet"),
+        schedule: Slot[kinds.Schedule] = default("cosine"),
+        times: Slot[kinds.Times] = default("uniform"),
+        parametrization: Slot[kinds.Parametrization] = default("eps"),
+        loss_weight: Slot[kinds.LossWeight] = default("simple"),
+        sampler: Slot[kinds.Sampler] = default("ddim"),
+        guidance: Slot[kinds.Guidance] = default("none"),
+        conditioner: Slot[kinds.Conditioner] = default("none"),
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()
@@ -96,16 +81,12 @@ class Diffusion(Model):
         self.network = network(x=x, out=self.parametrization.out(x), cond=self.cond)
         self.sampler = sampler(schedule=self.schedule, x=x)
         self.guidance = guidance()
-        defaults = read_extras(self.parametrization, ParametrizationExtras).weights
+        defaults = read_extras(self.parametrization, kinds.ParametrizationExtras).weights
         self._weights = make_weights({**defaults, **(weights or {})})
 
     def players(self) -> tuple[Player, ...]:
         """`denoiser`."""
         return (Player("denoiser", self.list_modules("network", "conditioner", "parametrization")),)
-
-    def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of the losses, by term."""
-        return self._weights
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `denoising`, weighted over time, and any further losses of the parametrization."""
@@ -117,10 +98,6 @@ class Diffusion(Model):
         losses = self.parametrization.losses(self._run_network(x_t, t, cond), x_0, eps, x_t, t)
         losses["denoising"] = self.loss_weight(t).to(x_0.dtype) * losses["denoising"]
         return {name: loss.mean() for name, loss in losses.items()}
-
-    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Lets the conditioner measure the frequencies of its fields."""
-        self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise; the conditioner draws missing fields."""
@@ -159,7 +136,7 @@ class Diffusion(Model):
         x_in, time = self.parametrization.inputs(x_t, t)
         return self.network(x_in, cond.at(time))
 
-    def _make_denoise(self, cond: Cond) -> Denoise:
+    def _make_denoise(self, cond: Cond) -> kinds.Denoise:
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
             rows = t.to(x_t.device).expand(len(x_t))
             return self.parametrization.denoised(self._run_network(x_t, rows, cond), x_t, rows)

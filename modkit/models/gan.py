@@ -14,22 +14,13 @@ Shape letters: b batch, d noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from modkit.kinds import (
-    Adversarial,
-    Conditioner,
-    Discriminator,
-    Generator,
-    Regularizer,
-    Slot,
-    Step,
-    Weight,
-    default,
-)
+from modkit import kinds
+from modkit.kinds import Slot, Step, Weight, default
 from modkit.models.model import Model, Player, make_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
@@ -72,13 +63,13 @@ class GAN(Model):
         cond: CondType = CondType(),
         fields: Mapping[str, TensorType] | None = None,
         *,
-        generator: Slot[Generator] = default("mlp"),
-        discriminator: Slot[Discriminator] = default("mlp"),
-        discriminators: dict[str, Slot[Discriminator]] | None = None,
-        adversarial: Slot[Adversarial] = default("non-saturating"),
-        adversarials: dict[str, Slot[Adversarial]] | None = None,
-        regularizers: dict[str, Slot[Regularizer]] | None = None,
-        conditioner: Slot[Conditioner] = default("none"),
+        generator: Slot[kinds.Generator] = default("mlp"),
+        discriminator: Slot[kinds.Discriminator] = default("mlp"),
+        discriminators: dict[str, Slot[kinds.Discriminator]] | None = None,
+        adversarial: Slot[kinds.Adversarial] = default("non-saturating"),
+        adversarials: dict[str, Slot[kinds.Adversarial]] | None = None,
+        regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
+        conditioner: Slot[kinds.Conditioner] = default("none"),
         z_dim: int = 64,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
@@ -112,13 +103,9 @@ class GAN(Model):
         )
 
     @property
-    def critics(self) -> Mapping[str, Discriminator]:
+    def critics(self) -> Mapping[str, kinds.Discriminator]:
         """The discriminators, by the names of their players."""
         return {"discriminator": self.discriminator} if self.discriminator else dict(self.discriminators.items())
-
-    def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of the losses, by term."""
-        return self._weights
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `adversarial` of each side, and the regularizers of a discriminator.
@@ -137,11 +124,6 @@ class GAN(Model):
             if step.wants(name):
                 losses[name] = regularizer(critic.forward, x, cond)
         return losses
-
-    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Lets the conditioner measure the frequencies of its fields."""
-        if player == "generator":
-            self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ from torch import Tensor
 
 from modkit.kinds import Slot, Step, Unfit, Weight, default
 from modkit.models.latent_scale import LatentScale
-from modkit.models.model import Model, Player, prefix_player
+from modkit.models.model import Model, Passes, Player, prefix_player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value
@@ -182,7 +183,14 @@ class Latent(Model):
                 self.autoencoder.encode(batch.tensor, self.at, draw.rows(first))
                 for first, batch in _count_rows(batches)
             )
-        self.prior.prepare(name, _LatentBatches(self, batches, rng.at("encode")), rng.at(side))
+        passes = count(1)
+
+        def encode() -> Iterator[Batch]:
+            """Encodes the data with new draws in each pass."""
+            draws = rng.at("encode").at(next(passes))
+            return (self._encode_batch(batch, draws.rows(first)) for first, batch in _count_rows(batches))
+
+        self.prior.prepare(name, Passes(encode), rng.at(side))
 
     def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:
         """Completes the fields that the prior reads, as the prior does."""
@@ -285,18 +293,6 @@ class Latent(Model):
 
     def _decode(self, latent: Value) -> Tensor:
         return self.autoencoder.decode(self.scale.invert(latent), self.at)
-
-
-class _LatentBatches:
-    """The scaled latents of a data set; each iteration is a new pass with new draws."""
-
-    def __init__(self, model: Latent, batches: Iterable[Batch], rng: Rng) -> None:
-        self._model, self._batches, self._rng, self._passes = model, batches, rng, 0
-
-    def __iter__(self) -> Iterator[Batch]:
-        self._passes += 1
-        rng = self._rng.at(self._passes)
-        return (self._model._encode_batch(batch, rng.rows(first)) for first, batch in _count_rows(self._batches))
 
 
 def _count_rows(batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:

@@ -9,7 +9,7 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -65,15 +65,11 @@ class LatentScale:
 
     def apply(self, latent: Value) -> Value:
         """Scales a latent for the prior."""
-        if isinstance(latent, tuple):
-            return tuple(self._scale(value, level) for level, value in enumerate(latent))
-        return self._scale(latent, 0)
+        return self._map(latent, lambda value, mean, std: (value - mean) / std)
 
     def invert(self, latent: Value) -> Value:
         """Restores the latent from its scaled form."""
-        if isinstance(latent, tuple):
-            return tuple(self._unscale(value, level) for level, value in enumerate(latent))
-        return self._unscale(latent, 0)
+        return self._map(latent, lambda value, mean, std: value * std + mean)
 
     @torch.no_grad()
     def measure(self, latents: Iterable[Value]) -> None:
@@ -93,17 +89,11 @@ class LatentScale:
             mean.copy_(shift + origin[level])
             std.copy_((second_moment / count - shift**2).clamp_min(1e-12).sqrt())
 
-    def _scale(self, latent: Tensor, level: int) -> Tensor:
-        if level not in self._sizes:
-            return latent
-        mean, std = self._get_moments(level)
-        return (latent - mean) / std
-
-    def _unscale(self, latent: Tensor, level: int) -> Tensor:
-        if level not in self._sizes:
-            return latent
-        mean, std = self._get_moments(level)
-        return latent * std + mean
+    def _map(self, latent: Value, change: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Value:
+        """Changes each continuous level, given its mean and standard deviation."""
+        levels = enumerate(latent if isinstance(latent, tuple) else (latent,))
+        changed = tuple(change(x, *self._get_moments(level)) if level in self._sizes else x for level, x in levels)
+        return changed if isinstance(latent, tuple) else changed[0]
 
     def _get_moments(self, level: int) -> tuple[Tensor, Tensor]:
         return self._owner.get_buffer(f"mean_{level}"), self._owner.get_buffer(f"std_{level}")

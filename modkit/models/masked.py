@@ -12,7 +12,7 @@ Shape letters: b batch, h w spatial, n positions, k classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -85,20 +85,12 @@ class Masked(Model):
         """`network`."""
         return (Player("network", self.list_modules("network", "conditioner")),)
 
-    def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of the losses, by term."""
-        return self._weights
-
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `masked`."""
         codes, rng = batch.tensor, step.rng
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
         share = torch.cos(math.pi / 2 * rng.uniform("share", torch.empty(len(codes), device=codes.device)))
         return {"masked": self._cross_entropy(codes, cond, (share * self.single.numel).ceil().clamp_min(1), rng).mean()}
-
-    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Lets the conditioner measure the frequencies of its fields."""
-        self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Draws codes `b h w`, starting from masks; the conditioner draws missing fields."""

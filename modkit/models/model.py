@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,9 @@ from modkit.losses.coefficients import Constant
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, Event, TensorType, Value
 
-__all__ = ["Model", "Player", "check_draws", "evaluate_mode", "make_weights", "prefix_player"]
+__all__ = ["Model", "Passes", "Player", "check_draws", "evaluate_mode", "make_weights", "prefix_player"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,16 @@ def evaluate_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+class Passes(Iterable[T]):
+    """Values that can be iterated over several times, in passes that a function starts."""
+
+    def __init__(self, start: Callable[[], Iterator[T]]) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[T]:
+        return self._start()
+
+
 class Composing(type):
     """The metaclass of Models: calling a class composes the objects in its slots, see `modkit.building.compose`."""
 
@@ -139,6 +151,7 @@ class Model(nn.Module, metaclass=Composing):
     moments: Mapping[str, tuple[float, float]] = {}
     reads: tuple[str, ...] = ()
     frozen: bool = False
+    _weights = dict[str, Weight]()
 
     @classmethod
     def accepts(cls, event: Event, **slots: Any) -> str | None:
@@ -163,14 +176,19 @@ class Model(nn.Module, metaclass=Composing):
         raise NotImplementedError
 
     def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of one player's losses, by name; any other loss has weight 1."""
-        return {}
+        """The weights of one player's losses, by name; any other loss has weight 1. By default, those of its slot."""
+        return self._weights
 
     def update(self, player: str, step: Step) -> None:
         """Updates what has no gradients, such as codebooks; called once a step, after the player's optimizer."""
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Prepares a player before its first turn; each iteration over `batches` is a new pass over the data."""
+        """Prepares a player before its first turn; each iteration over `batches` is a new pass over the data.
+
+        By default, the conditioner is prepared for the last player, which owns it.
+        """
+        if hasattr(self, "conditioner") and player == self.players()[-1].name:
+            self.conditioner.prepare(batches)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Value:
         """Draws `num` samples.

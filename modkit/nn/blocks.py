@@ -169,15 +169,22 @@ class Upsample(nn.Module):
 
 
 def conv(
-    rank: int, channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1, padding: int | None = None
+    rank: int,
+    channels: int,
+    out_channels: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    padding: int | None = None,
+    bias: bool = True,
 ) -> nn.Module:
     """A convolution over `rank` spatial sizes, `b channels h w` to `b out_channels h w`.
 
     With the default padding an odd `kernel` keeps the sizes or, with a `stride`, divides them by it and rounds up.
     """
-    convolutions: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+    make = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
     padding = kernel // 2 if padding is None else padding
-    return convolutions[rank](channels, out_channels, kernel, stride=stride, padding=padding)
+    return make(channels, out_channels, kernel, stride=stride, padding=padding, bias=bias)
 
 
 def zero_init(module: nn.Module) -> nn.Module:

@@ -15,22 +15,17 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modkit.nn.blocks import conv as make_conv
+
 __all__ = ["FIRDownsample", "FIRUpsample"]
 
 _SMOOTH, _BOX = (1.0, 3.0, 3.0, 1.0), (1.0, 1.0)
-_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_MODULES: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
-    1: F.conv_transpose1d,
-    2: F.conv_transpose2d,
-    3: F.conv_transpose3d,
-}
+_CONV = (F.conv1d, F.conv2d, F.conv3d)
+_TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
 class FIRDownsample(nn.Module):
@@ -54,7 +49,7 @@ class FIRDownsample(nn.Module):
         super().__init__()
         self.rank = rank
         self.smooth = smooth
-        self.conv = None if conv is None else _MODULES[rank](*conv, 3, stride=2)
+        self.conv = None if conv is None else make_conv(rank, *conv, stride=2, padding=0)
         self.register_buffer("kernel", _make_kernel(rank, smooth), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,13 +83,13 @@ class FIRUpsample(nn.Module):
         self.rank = rank
         self.pad = 1 if smooth and conv is None else 0  # a convolution needs the filter's margin, one value at each end
         self.register_buffer("kernel", 2**rank * _make_kernel(rank, smooth), persistent=False)
-        self.conv = None if conv is None else _MODULES[rank](*conv, 3, padding=0 if smooth else 1)
+        self.conv = None if conv is None else make_conv(rank, *conv, padding=0 if smooth else 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to twice the size."""
         channels = x.shape[1]
         kernel = self.kernel.to(x.dtype).expand(channels, 1, *self.kernel.shape)
-        y = _TRANSPOSED[self.rank](x, kernel, stride=2, padding=self.pad, groups=channels)
+        y = _TRANSPOSED[self.rank - 1](x, kernel, stride=2, padding=self.pad, groups=channels)
         return y if self.conv is None else self.conv(y)
 
 
@@ -115,4 +110,4 @@ def _pad(x: Tensor, before: int, after: int) -> Tensor:
 
 def _filter(x: Tensor, kernel: Tensor, rank: int, *, stride: int = 1) -> Tensor:
     channels = x.shape[1]
-    return _CONV[rank](x, kernel.to(x.dtype).expand(channels, 1, *kernel.shape), stride=stride, groups=channels)
+    return _CONV[rank - 1](x, kernel.to(x.dtype).expand(channels, 1, *kernel.shape), stride=stride, groups=channels)

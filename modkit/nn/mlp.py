@@ -4,9 +4,7 @@ r"""Fully connected networks. Each flattens its input, so it accepts vectors and
     encoder        h = MLP(x)
     decoder        x = squash(W MLP(z) + b)
     generator      x = squash(W MLP([z, e(cond), concat]) + b)
-    discriminator  logits = w . phi + b + phi^T V e(cond) / sqrt(d),  phi = MLP([x, concat])
-    network        h_0 = W [x, concat] + b,  h_i = h_{i-1} + W_2 SiLU(W_1 (scale_i LN(h_{i-1}) + shift_i)),
-                   out = W LN(h_depth) + b
+    discriminator, network   see `MLPDiscriminator` and `MLPNetwork`
 
 `e` is `CondEmbedding`; `squash` is a tanh scaled to the range of x, or the identity if x is unbounded. Tokens
 (`context`) are not supported, since these networks do not attend. With `depth: 0` the first four are linear.

@@ -4,10 +4,8 @@ r"""NCSN++: given noise, the generator of the denoising diffusion GAN; without n
     N(h)     gamma(w) GN(h) + beta(w),   w = MLP(z / |z|_rms);   a learned gamma and beta if there is no z
     e        MLP(sin, cos of time) + the embedding of the other conditions
 
-R resamples by two with the filter [1, 3, 3, 1], or is the identity. The blocks form a U-Net with skip connections and
-attention at chosen resolutions and in the middle. On the way down the input may be downsampled as well and added at
-each level; on the way up the output may be summed over levels. A tanh squashes the output into its range. Sizes are
-rounded up on the way down and cropped on the way up.
+R resamples by two with the filter [1, 3, 3, 1], or is the identity. The blocks form a U-Net, `ncsnpp_body`, with
+attention at chosen resolutions and in the middle. A tanh squashes the output into its range.
 
 Shape letters: b batch, c channels, d width of e, h w spatial (one, two or three sizes).
 

@@ -118,12 +118,10 @@ class DownsampleBlock(nn.Module):
 
     Args:
         block: The block.
-        rank: Number of spatial sizes.
         side: Channels of the side path, parallel to the blocks.
         channels: Channels of the block's output.
         path: `skip` downsamples the input and adds it to h through a 1x1 convolution. `residual` downsamples it by a
             convolution and adds h; the sum is both the new h and the new path. `none` adds nothing.
-        fir: Whether to resample with the filter [1, 3, 3, 1].
         strided: Whether `residual` without that filter uses a convolution of stride 2; otherwise it convolves and then
             averages pairs.
     """
@@ -160,12 +158,10 @@ class Output(nn.Module):
     """A level's contribution to the progressive output, coarsest level first.
 
     Args:
-        rank: Number of spatial sizes.
         channels: Channels of the level.
         out_channels: Channels of the output.
         coarser: Channels of the path so far, or None at the coarsest level.
         path: `skip` sums outputs over the levels; `residual` carries features, which replace those of the level.
-        fir: Whether to resample with the filter [1, 3, 3, 1].
     """
 
     def __init__(
@@ -196,14 +192,7 @@ class Output(nn.Module):
 
 
 class Head(nn.Module):
-    """Norm, SiLU and a convolution.
-
-    Args:
-        rank: Number of spatial sizes.
-        channels: Channels of the input.
-        out_channels: Channels of the output.
-        scale: Factor of the variance with which the convolution is initialised.
-    """
+    """Norm, SiLU and a convolution, whose weights are initialised with a variance scaled by `scale`."""
 
     def __init__(self, rank: int, channels: int, out_channels: int, *, scale: float = 1e-10) -> None:
         super().__init__()

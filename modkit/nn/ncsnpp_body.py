@@ -5,13 +5,9 @@ r"""The body of NCSN++: a U-Net of its blocks, with progressive paths parallel t
     up      each level's blocks over [h, skip], one more than down, then an upsampling block
 
 On the way down the input may be downsampled as well and added at each level; on the way up the output may be summed
-over the levels. Sizes are rounded up on the way down and cropped on the way up.
+over the levels. Sizes are rounded up on the way down and cropped on the way up. The paper is that of `NCSNpp`.
 
 Shape letters: b batch, c channels, d width, h w spatial (one, two or three sizes).
-
-References:
-    Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021), appendix H,
-    https://arxiv.org/abs/2011.13456
 """
 
 from __future__ import annotations
@@ -48,7 +44,7 @@ class Embedding(nn.Module, ABC):
 
 
 class Body(nn.Module):
-    """The U-Net, given the modules that embed its conditions.
+    """The U-Net, given the modules that embed its conditions; the arguments not listed are those of `NCSNpp`.
 
     Args:
         size: Spatial size of the maps.
@@ -57,15 +53,7 @@ class Body(nn.Module):
             it `embeds` anything.
         mapping: Computes from the noise and x the vector that modulates each norm, `b style`, or None.
         join: Joins a conditioning map to x.
-        channels: Channels of each level, finest first.
-        stem: Channels of the first map.
-        blocks: Residual blocks per level on the way down; there is one more on the way up.
-        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always attends.
-        fir: Whether to resample with the filter [1, 3, 3, 1]; otherwise pairs are averaged and values repeated.
-        progressive_input: How the downsampled input is added on the way down.
-        progressive: How the output is computed.
         style: Width of the vector that modulates each norm.
-        dropout: Probability of dropout in each residual block.
         strided: Whether a residual path without that filter downsamples by a convolution of stride 2; otherwise it
             convolves and then averages pairs.
 

@@ -114,7 +114,7 @@ class _Block(nn.Module):
         self.conv_0 = init_xavier(conv(rank, channels, out_channels))
         self.embed = init_xavier(nn.Linear(width, out_channels)) if width else None
         self.conv_1 = init_xavier(conv(rank, out_channels, out_channels), 1e-10)
-        self.skip = init_xavier(_make_skip(rank, channels, out_channels))
+        self.skip = init_xavier(conv(rank, channels, out_channels, kernel=1, bias=False))
         self.halve = FIRDownsample(rank) if downsamples else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
@@ -140,8 +140,3 @@ class _Time(nn.Module):
         if time is None:
             raise ValueError("NCSNppDiscriminator expects a Cond with `time`, as its type says, got None")
         return F.leaky_relu(self.layers(sinusoidal_embedding(time, self.width).to(x.dtype)), _SLOPE)
-
-
-def _make_skip(rank: int, channels: int, out_channels: int) -> nn.Module:
-    convolutions: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-    return convolutions[rank](channels, out_channels, 1, bias=False)

@@ -49,16 +49,11 @@ def check_pyramid(
 
 
 class UNetBody(nn.Module, ABC):
-    """The U-Net, given factories of its units and resampling modules.
+    """The U-Net, given factories of its units and resampling modules; the arguments not listed are those of `UNet`.
 
     `downsamples` and `upsamples` tell for each module of `down` and `up` whether it resamples.
 
     Args:
-        x: Type of the input: continuous maps.
-        out: Type of the output, of x's size; any number of channels.
-        cond: Type of the conditions; a map is joined to x.
-        channels: Channels of each level, finest first; the resolution is halved between levels.
-        blocks: Units per level on the way down; there is one more on the way up.
         attends: Whether each level attends.
         unit: Creates a unit from the channels of its input, the channels of its output, and whether it attends. The
             unit is called with `b c h w`, the embedding and the context.

@@ -1,4 +1,4 @@
-"""Learning-rate schedules over a stage: a factor on the rate of each parameter group, at step k from 0 to `steps`.
+"""Learning-rate schedules over a stage of `steps` steps: a factor on the rate of each group of parameters, at step k.
 
     warmup:    (k + 1) / (warmup + 1)                      k < warmup
     constant:  1
@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated, TypeAlias
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 __all__ = ["constant", "cosine", "linear"]
 
+Steps: TypeAlias = Annotated[int, "Number of steps over which the rate rises linearly."]
+Share: TypeAlias = Annotated[float, "Share of the rate at the end of the stage, in [0, 1]."]
 
-def constant(optimizer: Optimizer, steps: int, *, warmup: int = 0) -> LRScheduler:
+
+def constant(optimizer: Optimizer, steps: int, *, warmup: Steps = 0) -> LRScheduler:
     """A constant rate, after a warmup.
-
-    Args:
-        optimizer: The optimizer whose rates are set.
-        steps: Number of steps of the stage.
-        warmup: Number of steps over which the rate rises linearly.
 
     Raises:
         ValueError: If a number is out of range.
@@ -34,14 +33,8 @@ def constant(optimizer: Optimizer, steps: int, *, warmup: int = 0) -> LRSchedule
     return _make_schedule("constant", optimizer, steps, warmup, 1.0, lambda u: 1.0)
 
 
-def cosine(optimizer: Optimizer, steps: int, *, warmup: int = 0, floor: float = 0.0) -> LRScheduler:
+def cosine(optimizer: Optimizer, steps: int, *, warmup: Steps = 0, floor: Share = 0.0) -> LRScheduler:
     """Half a period of a cosine from the full rate to the share `floor` of it, after a warmup.
-
-    Args:
-        optimizer: The optimizer whose rates are set.
-        steps: Number of steps of the stage.
-        warmup: Number of steps over which the rate rises linearly.
-        floor: Share of the rate at the end of the stage, in [0, 1].
 
     Raises:
         ValueError: If a number is out of range.
@@ -60,14 +53,8 @@ def cosine(optimizer: Optimizer, steps: int, *, warmup: int = 0, floor: float = 
     return _make_schedule("cosine", optimizer, steps, warmup, floor, lambda u: (1 + math.cos(math.pi * u)) / 2)
 
 
-def linear(optimizer: Optimizer, steps: int, *, warmup: int = 0, floor: float = 0.0) -> LRScheduler:
+def linear(optimizer: Optimizer, steps: int, *, warmup: Steps = 0, floor: Share = 0.0) -> LRScheduler:
     """A linear decay from the full rate to the share `floor` of it, after a warmup.
-
-    Args:
-        optimizer: The optimizer whose rates are set.
-        steps: Number of steps of the stage.
-        warmup: Number of steps over which the rate rises linearly.
-        floor: Share of the rate at the end of the stage, in [0, 1].
 
     Raises:
         ValueError: If a number is out of range.

@@ -47,17 +47,14 @@ class Entry(Protocol):
     @property
     def part(self) -> Part:
         """The declaration."""
-        ...
 
     @property
     def distribution(self) -> str:
         """Name of the distribution."""
-        ...
 
     @property
     def version(self) -> str:
         """Version of the distribution."""
-        ...
 
 
 def make_lock(

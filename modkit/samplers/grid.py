@@ -106,7 +106,7 @@ def choose_times(owner: object, schedule: Schedule, steps: int, spacing: Spacing
         raise ValueError(f"{name} expects steps in [1, {num}] on a table of {num}, got {steps}")
     if spacing not in _SPACINGS:
         raise ValueError(f"{name} expects spacing to be one of {', '.join(_SPACINGS)}, got {spacing!r}")
-    indices = _SPACINGS[spacing](num, steps)
+    indices = _SPACINGS[spacing](num, torch.arange(steps, dtype=torch.float64, device="cpu"))
     return torch.cat([(indices + 1) / num, indices.new_zeros(1)])
 
 
@@ -152,20 +152,9 @@ def space_noise_levels(
     return torch.cat([schedule.time(sigma), sigma.new_zeros(1)])
 
 
-def _choose_leading(num: int, steps: int) -> Tensor:
-    return torch.arange(steps - 1, -1, -1, dtype=torch.float64, device="cpu") * (num // steps)
-
-
-def _choose_trailing(num: int, steps: int) -> Tensor:
-    return torch.round(num - torch.arange(steps, dtype=torch.float64, device="cpu") * (num / steps)) - 1
-
-
-def _choose_linspace(num: int, steps: int) -> Tensor:
-    return torch.linspace(num - 1, 0, steps, dtype=torch.float64, device="cpu").round()
-
-
-_SPACINGS: dict[str, Callable[[int, int], Tensor]] = {
-    "leading": _choose_leading,
-    "trailing": _choose_trailing,
-    "linspace": _choose_linspace,
+_SPACINGS: dict[str, Callable[[int, Tensor], Tensor]] = {
+    "leading": lambda num, index: (len(index) - 1 - index) * (num // len(index)),
+    "trailing": lambda num, index: torch.round(num - index * (num / len(index))) - 1,
+    "linspace": lambda num, index: torch.linspace(num - 1, 0, len(index), dtype=index.dtype, device="cpu").round(),
 }
+"""The indices visited in a table of `num`, given the numbers of the steps."""

@@ -59,14 +59,8 @@ class Isolation:
 
 
 def _describe(subject: Subject) -> dict[str, object]:
-    part = subject.part
-    return {
-        "kind": part.kind,
-        "name": part.name,
-        "target": part.target,
-        "summary": part.summary,
-        "params": dict(subject.params),
-    }
+    declared = {name: getattr(subject.part, name) for name in ("kind", "name", "target", "summary")}
+    return {**declared, "params": dict(subject.params)}
 
 
 def _to_plain(value: object) -> object:

@@ -123,7 +123,6 @@ def test_workers_errors_keep_their_message():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_global_randomness_does_not_move(workers):
-    torch.manual_seed(0)
     np.random.seed(0)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     batches = Loader(Digits(), "train", 16, Rng(0), workers=workers).read_batches()

@@ -67,6 +67,6 @@ def test_a_hierarchy_of_residual_quantisers_has_a_codebook_a_depth_of_each_level
     upper, lower = model.encode(digits(10).tensor, "codes")
     each = [upper[:, 0], upper[:, 1], lower[:, 0], lower[:, 1]]
     assert all(torch.equal(one, brute(codes, 5)) for one, codes in zip(counts, each, strict=True))
-    state = Codebook().update(None, "real", {"codes": counts}, torch.arange(10))
+    state = Codebook().update({}, "real", {"codes": counts}, torch.arange(10))
     scores = Codebook().result(state, Rng(0))
     assert [name for name in scores if "perplexity" in name] == [f"perplexity, level {i}" for i in range(4)]

@@ -23,6 +23,11 @@ def streamed(metric, key, sets, *, order=None, split=1000, parts=None, seed=0, m
     return metric.result(metric.merge(*states), Rng(seed))
 
 
+def values_of(metric, **sets):
+    """The values of the scores of whole sets."""
+    return {name: score.value for name, score in metric.compute(**sets).items()}
+
+
 def normal(name, *shape, dtype=torch.float32):
     return Rng(0).normal(name, torch.empty(shape, dtype=dtype))
 

@@ -115,7 +115,7 @@ def test_of_digits_a_vae_s_bound_is_its_own():
     model, batch = build(spec(use("autoencoder", **MLP))), digits(9)
     metric = Bound(num=2)
     values = {"model": model, "batch": batch, "levels": 17}
-    scores = metric.result(metric.update(None, "real", values, torch.arange(20, 29)), Rng(0))
+    scores = metric.result(metric.update({}, "real", values, torch.arange(20, 29)), Rng(0))
     rng = Rng(0, "bound").rows(20)
     noisy = batch.tensor + (rng.uniform("dequantise", batch.tensor) - 0.5) / 8
     want = model.bound(Batch(noisy, {}), 2, rng.at("model")).double().mean()
@@ -129,7 +129,7 @@ def update(metric, state, indices, levels=256):
 
 
 def test_states_of_other_levels_are_refused():
-    state = update(Bound(), None, torch.arange(2), levels=None)
+    state = update(Bound(), {}, torch.arange(2), levels=None)
     check_refusal(r"levels and dimensions, got \(None, 2\) and \(256, 2\)", update, Bound(), state, torch.arange(2, 4))
 
 
@@ -141,6 +141,6 @@ test_refusals_say_what_was_expected_and_got = refusals(
         lambda: scored(Standard.assemble(1), torch.full((2, 1), math.nan), None),
         "Standard to give finite bounds, got NaN",
     ),
-    (lambda: Bound().result(None, Rng(0)), "samples of 'real', got none"),
-    (lambda: update(Bound(), None, torch.tensor([0, 2])), r"consecutive indices, got \[0, 2\]"),
+    (lambda: Bound().result({}, Rng(0)), "samples of 'real', got none"),
+    (lambda: update(Bound(), {}, torch.tensor([0, 2])), r"consecutive indices, got \[0, 2\]"),
 )

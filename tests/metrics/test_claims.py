@@ -10,10 +10,10 @@ import torch
 from modkit.data.digits import Digits
 from modkit.features.classifier import Classifier
 from modkit.features.pixels import Pixels
-from modkit.metrics.copying import Copying, score_copying
-from modkit.metrics.precision_recall import prdc
+from modkit.metrics.copying import Copying
+from modkit.metrics.precision_recall import PRDC
 from modkit.rng import Rng
-from tests.metrics.streams import streamed
+from tests.metrics.streams import streamed, values_of
 
 DRAWS = 4
 DATA = Digits()
@@ -70,7 +70,7 @@ def mean(scores):
 
 def test_precision_is_recall_with_the_halves_swapped(halves):
     (a, _), (b, _) = halves
-    one, other = prdc(real=a, fake=b), prdc(real=b, fake=a)
+    one, other = values_of(PRDC(), real=a, fake=b), values_of(PRDC(), real=b, fake=a)
     assert one["precision"] == other["recall"] and one["recall"] == other["precision"]
     assert 0.8 < one["precision"] < 1 and 0.8 < one["recall"] < 1
 
@@ -81,8 +81,8 @@ def test_fakes_without_five_classes_lose_recall_and_coverage_alone(halves, gener
     for _ in range(DRAWS):
         some = torch.isin(labels_b, shuffled(10, generator)[:5])
         real = a[stratified(labels_a, int(some.sum()), generator)]
-        whole.append(prdc(real=real, fake=b[stratified(labels_b, len(real), generator)]))
-        without.append(prdc(real=real, fake=b[some]))
+        whole.append(values_of(PRDC(), real=real, fake=b[stratified(labels_b, len(real), generator)]))
+        without.append(values_of(PRDC(), real=real, fake=b[some]))
     whole, without = mean(whole), mean(without)
     assert whole["recall"] - without["recall"] >= 0.3 and whole["coverage"] - without["coverage"] >= 0.3
     assert abs(whole["precision"] - without["precision"]) < 0.04
@@ -95,15 +95,15 @@ def test_noise_among_the_fakes_loses_precision_alone(halves, extract, generator)
     for _ in range(DRAWS):
         noise = torch.rand(num, *SPLIT.tensor.shape[1:], generator=generator) * 2 - 1
         fake = b.index_copy(0, stratified(labels, num, generator), extract(noise))
-        noisy.append(prdc(real=a, fake=fake))
-    clean, noisy = prdc(real=a, fake=b), mean(noisy)
+        noisy.append(values_of(PRDC(), real=a, fake=fake))
+    clean, noisy = values_of(PRDC(), real=a, fake=b), mean(noisy)
     assert abs(noisy["precision"] / clean["precision"] - 0.7) <= 0.04
     assert abs(noisy["recall"] - clean["recall"]) < 0.03
 
 
 def test_copies_among_the_fakes_raise_the_copying_score_in_step(halves, generator):
     (train, _), (held_out, labels) = halves
-    assert score_copying(real=held_out, fake=held_out, train=train) == 0
+    assert values_of(Copying(), real=held_out, fake=held_out, train=train)["copying"] == 0
     real, fake = (held_out[rows] for rows in halved(labels, generator))
     zero = streamed(Copying(), "features", {"real": real, "fake": fake, "train": train})["copying"]
     assert abs(zero.value) < 3 * zero.error < 0.3
@@ -112,5 +112,5 @@ def test_copies_among_the_fakes_raise_the_copying_score_in_step(halves, generato
         for _ in range(DRAWS):
             copies = train[shuffled(len(train), generator)[:num]]
             mixed = fake.index_copy(0, shuffled(len(fake), generator)[:num], copies)
-            scores.append(score_copying(real=real, fake=mixed, train=train))
+            scores.append(values_of(Copying(), real=real, fake=mixed, train=train)["copying"])
         assert sum(scores) / DRAWS - zero.value == pytest.approx(share * (1 - zero.value), abs=0.04)

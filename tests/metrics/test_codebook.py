@@ -70,7 +70,7 @@ def test_several_codebooks_are_scored_one_by_one():
     assert scores == {f"{name}, level {level}": score for level in (0, 1) for name, score in alone[level].items()}
     message = "the same number of codes in all samples, got 12, 7 and 12$"
     check_refusal(message, metric.update, state, "real", {"codes": upper}, indices)
-    unused = metric.update(None, "real", {"codes": (upper, 0 * lower)}, indices)
+    unused = metric.update({}, "real", {"codes": (upper, 0 * lower)}, indices)
     check_refusal("codes of samples of 'real', got none", metric.result, unused, Rng(0))
 
 
@@ -78,8 +78,8 @@ def test_refusals_say_what_was_expected_and_got():
     metric, indices = Codebook(), torch.arange(2)
     for one in (torch.zeros(2), torch.zeros(2, 3), -torch.ones(2, 3, dtype=torch.int64)):
         with pytest.raises(ValueError, match=r"non-negative counts of shape \(b, k\), got torch"):
-            metric.update(None, "real", {"codes": one}, indices)
-    check_refusal("codes of samples of 'real', got none", metric.result, None, Rng(0))
-    state = metric.update(None, "real", {"codes": codes(2)}, indices)
+            metric.update({}, "real", {"codes": one}, indices)
+    check_refusal("codes of samples of 'real', got none", metric.result, {}, Rng(0))
+    state = metric.update({}, "real", {"codes": codes(2)}, indices)
     with pytest.raises(ValueError, match="same number of codes in all samples, got 12 and 9"):
         metric.update(state, "real", {"codes": codes(2, 9)}, indices)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from modkit.metrics.copying import Copying, score_copying
+from modkit.metrics.copying import Copying
 from modkit.metrics.halves import assign_sides, estimate_error
 from tests.metrics.streams import normal, streamed
 
@@ -23,7 +23,7 @@ def test_the_score_is_the_mean_sign_over_pairs(mean):
     fake[:7] = train[:7]
     real[:3] = train[3:6]  # ties of held-out images with copies count for neither
     expected = by_pairs(real, fake, train)
-    assert score_copying(real=real, fake=fake, train=train) == pytest.approx(expected, rel=1e-12)
+    assert scored(real, fake, train).value == pytest.approx(expected, rel=1e-12)
     score = scored(real, fake, train)
     assert score.value == pytest.approx(expected, rel=1e-12)
     assert score.counts == {"real": 50, "fake": 40, "train": 70} and score.better is None
@@ -31,10 +31,10 @@ def test_the_score_is_the_mean_sign_over_pairs(mean):
 
 def test_copies_are_one_and_held_out_images_zero():
     real, train = normal("r", 60, 4), normal("t", 80, 4)
-    assert score_copying(real=real, fake=train, train=train) == 1
-    assert score_copying(real=real, fake=real.flip(0), train=train) == 0
-    assert score_copying(real=real, fake=real + 100, train=train) == -1
-    assert score_copying(real=train, fake=train[:9], train=train) == 0
+    assert scored(real, train, train).value == 1
+    assert scored(real, real.flip(0), train).value == 0
+    assert scored(real, real + 100, train).value == -1
+    assert scored(train, train[:9], train).value == 0
 
 
 def test_the_score_rises_in_step_with_the_share_of_copies():
@@ -44,7 +44,7 @@ def test_the_score_rises_in_step_with_the_share_of_copies():
     for share in (0.1, 0.3, 0.5):
         copies = int(share * 400)
         mixed = torch.cat([train[:copies], fake[copies:]])
-        assert score_copying(real=real, fake=mixed, train=train) == pytest.approx(share, abs=3 * base.error)
+        assert scored(real, mixed, train).value == pytest.approx(share, abs=3 * base.error)
 
 
 def test_the_error_is_of_halves_with_their_own_training_images():
@@ -58,5 +58,5 @@ def test_the_error_is_of_halves_with_their_own_training_images():
 def test_refusals_say_what_was_expected_and_got():
     with pytest.raises(ValueError, match="at least 2 samples of 'train', got 1"):
         scored(normal("r", 5, 2), normal("f", 5, 2), normal("t", 1, 2))
-    with pytest.raises(ValueError, match="samples of each set, got {'real': 5, 'fake': 0, 'train': 5}"):
-        score_copying(real=normal("r", 5, 2), fake=normal("f", 0, 2), train=normal("t", 5, 2))
+    with pytest.raises(ValueError, match="at least 2 samples of 'fake', got 0"):
+        scored(normal("r", 5, 2), normal("f", 0, 2), normal("t", 5, 2))

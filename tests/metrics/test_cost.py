@@ -26,7 +26,7 @@ def scored(model, *, seed=0, **how):
     metric = Cost(**{"batch_size": 4, "repeats": 2, **how})
     seen = metric.update(metric.init(), "fake", {"model": model}, torch.arange(3))
     for state in (metric.merge(seen, metric.init()), metric.merge(metric.init(), seen), metric.merge(seen, seen)):
-        assert state is model
+        assert state == {"fake": model}
     return metric.result(seen, Rng(seed))
 
 
@@ -109,7 +109,7 @@ def test_a_model_without_known_networks_has_no_evaluations():
 
 def test_what_cannot_be_measured_is_refused():
     check_refusal("Cost expects batch_size and repeats of at least 1, got 0 and 5", Cost, batch_size=0)
-    check_refusal("Cost expects a Model to sample, got none", Cost().result, None, Rng(0))
+    check_refusal("Cost expects a Model to sample, got none", Cost().result, {}, Rng(0))
     model = modkit.build(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior="gan")))
     check_refusal("Latent cannot be sampled before its prior has been prepared", scored, model)
     assert not [module for module in model.modules() if "forward" in vars(module)]

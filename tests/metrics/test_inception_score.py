@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from modkit.metrics.inception_score import InceptionScore, inception_score
+from modkit.metrics.inception_score import InceptionScore
 from modkit.metrics.jackknife import assign_groups
 from modkit.rng import Rng
 from tests.metrics.streams import logits, streamed
@@ -24,7 +24,7 @@ def brute(x):
 
 def test_one_split_is_brute_force():
     x = logits("x", 40)
-    assert inception_score(x) == pytest.approx(brute(x), rel=1e-12)
+    assert scored(x, splits=1).value == pytest.approx(brute(x), rel=1e-12)
     assert scored(x, splits=1).value == pytest.approx(brute(x), rel=1e-12)
 
 
@@ -40,9 +40,9 @@ def test_splits_are_hashed_and_averaged_and_their_spread_is_the_error():
 
 def test_it_is_k_for_sure_and_even_predictions_and_1_for_constant_ones():
     even = torch.eye(K, dtype=torch.float64).repeat(8, 1) * 1e4
-    assert inception_score(even) == pytest.approx(K, rel=1e-12)
-    assert inception_score(even.log()) == pytest.approx(K, rel=1e-12)  # exact zeros of probability
-    assert inception_score(logits("x", 1).repeat(40, 1)) == pytest.approx(1, rel=1e-12)
+    assert scored(even, splits=1).value == pytest.approx(K, rel=1e-12)
+    assert scored(even.log(), splits=1).value == pytest.approx(K, rel=1e-12)  # exact zeros of probability
+    assert scored(logits("x", 1).repeat(40, 1), splits=1).value == pytest.approx(1, rel=1e-12)
     assert scored(logits("x", 1).repeat(40, 1)).value == pytest.approx(1, rel=1e-12)
 
 
@@ -50,12 +50,12 @@ def test_torch_fidelity_agrees_on_one_split():
     metric_isc = pytest.importorskip("torch_fidelity.metric_isc", reason="torch-fidelity is not installed")
     x = logits("x", 60)
     theirs = metric_isc.isc_features_to_metric(x, splits=1)
-    assert inception_score(x) == pytest.approx(theirs["inception_score_mean"], rel=1e-12)
+    assert scored(x, splits=1).value == pytest.approx(theirs["inception_score_mean"], rel=1e-12)
 
 
 test_refusals_say_what_was_expected_and_got = refusals(
     (lambda: InceptionScore(splits=0), "splits of at least 1, got 0"),
-    (lambda: inception_score(torch.zeros(3)), r"shape \(b, k\) without NaN, got shape \(3,\)"),
-    (lambda: inception_score(torch.full((3, 2), float("nan"))), "without NaN, got NaN"),
+    (lambda: scored(torch.zeros(3), splits=1).value, r"shape \(b, k\) without NaN, got shape \(3,\)"),
+    (lambda: scored(torch.full((3, 2), float("nan")), splits=1).value, "without NaN, got NaN"),
     (lambda: InceptionScore().result(InceptionScore().init(), Rng(0)), "'fake', got none"),
 )

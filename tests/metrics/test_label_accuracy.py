@@ -25,5 +25,5 @@ def test_it_is_the_share_of_labels_read():
 
 test_refusals_say_what_was_expected_and_got = refusals(
     (lambda: scored(torch.zeros(2, 3), torch.tensor([0, 3])), r"expects labels in \[0, 3\), got 0 to 3"),
-    (lambda: LabelAccuracy().result(LabelAccuracy().init(), Rng(0)), "expects samples, got none"),
+    (lambda: LabelAccuracy().result(LabelAccuracy().init(), Rng(0)), "expects samples of .fake., got none"),
 )

@@ -150,10 +150,10 @@ def test_refusals_say_what_was_expected_and_got():
     flat = Ring(std=0.0, num=1).truth
     check_refusal("a positive std, got .* and 0.0", count_modes, points=torch.zeros(5, 2), truth=flat)
     check_refusal("finite points, got NaN", scored, torch.tensor([[0.0, math.nan]]), truth)
-    check_refusal("samples of 'fake', got none", ModeCoverage().result, None, Rng(0))
+    check_refusal("samples of 'fake', got none", ModeCoverage().result, {}, Rng(0))
     metric = ModeCoverage()
     one, other = (
-        metric.update(None, "fake", {"points": torch.zeros(2, 2), "truth": each.truth}, torch.arange(2))
+        metric.update({}, "fake", {"points": torch.zeros(2, 2), "truth": each.truth}, torch.arange(2))
         for each in (Ring(num=1), Grid(num=1))
     )
     check_refusal(r"the same true modes, got centers \(8, 2\) of std .*, \(25, 2\)", metric.merge, one, other)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from modkit.metrics.halves import SPLITS, assign_sides, estimate_error
-from modkit.metrics.precision_recall import PRDC, DensityCoverage, PrecisionRecall, prdc
-from tests.metrics.streams import normal, streamed
+from modkit.metrics.precision_recall import PRDC, DensityCoverage, PrecisionRecall
+from tests.metrics.streams import normal, streamed, values_of
 from tests.refusals import refusals
 
 
@@ -45,7 +45,7 @@ def test_the_formulas_written_out_agree(n, d, mean, k, comparison):
     real, fake = normal("x", n, d) + mean, normal("y", n, d) * 0.9 + mean
     fake[: n // 4] = real[: n // 4]
     expected = by_prdc(real, fake, k, comparison)
-    assert prdc(real=real, fake=fake, **one_rule(k, comparison)) == pytest.approx(expected, rel=1e-12)
+    assert values_of(PRDC(**one_rule(k, comparison)), real=real, fake=fake) == pytest.approx(expected, rel=1e-12)
 
 
 def test_rules_may_differ_and_each_part_gives_its_scores_of_the_whole():
@@ -54,7 +54,7 @@ def test_rules_may_differ_and_each_part_gives_its_scores_of_the_whole():
     first, second = by_prdc(real, fake, 3, "<="), by_prdc(real, fake, 5, "<")
     expected = {name: (first if name in ("precision", "recall") else second)[name] for name in first}
     assert {name: score.value for name, score in whole.items()} == pytest.approx(expected, rel=1e-12)
-    assert prdc(real=real, fake=fake) == {name: score.value for name, score in whole.items()}
+    assert values_of(PRDC(), real=real, fake=fake) == {name: score.value for name, score in whole.items()}
     assert scored(PrecisionRecall(), real, fake) | scored(DensityCoverage(), real, fake) == whole
     assert all(score.error > 0 and score.counts == {"real": 80, "fake": 80} for score in whole.values())
     assert whole["recall"].settings == {"k": 3, "comparison": "<="}
@@ -67,20 +67,20 @@ def test_prdc_agrees():
     real, fake = normal("x", 200, 16) + 20, normal("y", 200, 16) + 20.2
     arrays = {"real_features": real.double().numpy(), "fake_features": fake.double().numpy()}
     theirs = {name: float(value) for name, value in library.compute_prdc(**arrays, nearest_k=5).items()}
-    assert prdc(real=real, fake=fake, **one_rule(5, "<")) == pytest.approx(theirs, rel=1e-12)
+    assert values_of(PRDC(**one_rule(5, "<")), real=real, fake=fake) == pytest.approx(theirs, rel=1e-12)
 
 
 def test_ties_at_the_radius_are_within_or_not():
     real = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     fake = torch.tensor([[4.0], [5.0], [6.0], [7.0]])
-    assert set(prdc(real=real, fake=fake, **one_rule(1, "<=")).values()) == {0.25}
-    assert set(prdc(real=real, fake=fake, **one_rule(1, "<")).values()) == {0}
+    assert set(values_of(PRDC(**one_rule(1, "<=")), real=real, fake=fake).values()) == {0.25}
+    assert set(values_of(PRDC(**one_rule(1, "<")), real=real, fake=fake).values()) == {0}
 
 
 def test_constant_features_are_all_within_or_none():
     same = torch.full((20, 8), 3.7)
-    assert list(prdc(real=same, fake=same).values()) == [1, 1, 0, 0]
-    assert list(prdc(real=same, fake=same, coverage_comparison="<=").values()) == [1, 1, 4, 1]
+    assert list(values_of(PRDC(), real=same, fake=same).values()) == [1, 1, 0, 0]
+    assert list(values_of(PRDC(coverage_comparison="<="), real=same, fake=same).values()) == [1, 1, 4, 1]
 
 
 def test_precision_is_recall_with_the_sets_swapped():
@@ -120,9 +120,9 @@ def of_counts(score, real, fake):
 
 test_refusals_say_what_was_expected_and_got = refusals(
     (of_counts(partial(scored, PrecisionRecall()), 9, 8), "PrecisionRecall expects as many .* got 9 real and 8 fake"),
-    (of_counts(prdc, 9, 8), "prdc expects as many .* got 9 real and 8 fake"),
+    (of_counts(PRDC().compute, 9, 8), "PRDC expects as many .* got 9 real and 8 fake"),
     (of_counts(partial(scored, DensityCoverage()), 5, 5), "DensityCoverage .* at least 6 samples of 'real', got 5"),
-    (of_counts(prdc, 3, 3), "more than k = 5 samples, got 3"),
+    (of_counts(PRDC().compute, 3, 3), "at least 6 samples of 'real', got 3"),
     (lambda: PrecisionRecall(k=0), "PrecisionRecall expects k .* got 0, '<='"),
     (lambda: PRDC(coverage_comparison=">"), "PRDC expects .* got 5, '>'"),
 )

@@ -126,15 +126,15 @@ def test_reconstruction_fd_is_the_distance_between_both_sets():
     assert "real has 5 samples of 6 features" in told
 
 
-def update(x, state=None):
-    return Reconstruction().update(state, "real", {"pairs": x}, torch.arange(len(x)))
+def update(x, state=()):
+    return Reconstruction().update(dict(state), "real", {"pairs": x}, torch.arange(len(x)))
 
 
 test_refusals_say_what_was_expected_and_got = refusals(
     (lambda: Reconstruction(range=[1.0, -1.0]), r"range \[low, high\] with low < high, got \[1.0, -1.0\]"),
     (lambda: update(torch.zeros(3, 1, 8, 8)), r"\(3, 1, 8, 8\)"),
     (lambda: scored(torch.full((3, 2, 1, 8, 8), float("nan"))), "finite values, got NaN"),
-    (lambda: Reconstruction().result(None, Rng(0)), "samples of 'real', got none"),
+    (lambda: Reconstruction().result({}, Rng(0)), "samples of 'real', got none"),
     (lambda: ssim(torch.zeros(3, 8), torch.zeros(3, 8)), r"images of shape \(b, c, h, w\), got \(3, 8\)"),
     (lambda: distance(torch.zeros(1, 2, 4)), "at least 2 samples of 'real', got 1"),
     (lambda: distance(torch.zeros(3, 4)), r"feature-pairs of shape \(b, 2, d\), got \(3, 4\)"),
