@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from PIL import Image
 
 import modkit
 from modkit.building.session import load_run, open_data
@@ -19,7 +18,7 @@ from modkit.evaluation.report import Report, read_reports
 from modkit.evaluation.scoring import choose_features
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
-from tests.files import write_images
+from tests.files import write_images, write_pictures
 from tests.refusals import check_refusal
 
 DATA = "data: {use: digits, size: 8}\n"
@@ -176,13 +175,8 @@ def test_features_of_the_data_are_made_once(run, tmp_path, monkeypatch):
 
 
 def test_a_classifier_is_trained_once_for_data_that_have_labels(tmp_path, cache, monkeypatch):
-    data = Digits(size=8)
     folder = tmp_path / "pictures"
-    batch = data.read("train", range(60), modkit.Rng(0))
-    for index, (x, label) in enumerate(zip(batch.tensor, batch.fields["labels"].tolist())):
-        place = folder / str(label % 2)
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(((x[0] + 1) * 127.5).round().byte().numpy()).save(place / f"{index}.png")
+    write_pictures(folder)
     spec = modkit.Spec.from_yaml(SPEC.replace("use: digits, size: 8", f"use: image-folder, root: {folder}, size: 8"))
     run = modkit.train(spec, tmp_path / "run")
     report = evaluate_run(run, metrics=["fd"])

@@ -40,12 +40,16 @@ class Case(NamedTuple):
         return streamed(self.metric, self.key, self.make(name, num), **self.shared, **how)
 
 
-def two(d, scale=1.0, shift=0.0, draw=precise):
-    return lambda i, n: {"real": draw(f"x{i}", n, d), "fake": draw(f"y{i}", n, d) * scale + shift}
+def two(d, scale=1.0, shift=0.0, draw=precise, fewer=0):
+    return lambda i, n: {"real": draw(f"x{i}", n, d), "fake": draw(f"y{i}", n - fewer, d) * scale + shift}
+
+
+def far(*shape):
+    return precise(*shape) + 20
 
 
 def three(i, n):
-    return {name: normal(f"{name[0]}{i}", n, 3) for name in ("real", "fake", "train")}
+    return {name: normal(f"{name[0]}{i}", n - less, 3) for name, less in (("real", 10), ("fake", 20), ("train", 0))}
 
 
 def mixed(truth, shares=None):
@@ -81,15 +85,15 @@ CASES = {
     "codebook": of_codes(Codebook(), spread=near(300, 60, 0.3), names=("perplexity",)),
     "copying": Case(Copying(), three, num=70, spread=near(150, 60, 0.3)),
     "FD": Case(FrechetDistance(), two(4, 1.3, 0.2), num=150, rel=CLOSE, spread=near(400, 40, 0.3)),
-    "FD of few samples": Case(FrechetDistance(), two(30, 1.1, 0.1), num=25, rel=CLOSE),
-    "FD∞": Case(FrechetInfinity(), two(3, 1.0, 0.5, normal)),
+    "FD of few samples": Case(FrechetDistance(), two(30, 1.0, 0.1, far), num=25, rel=CLOSE),
+    "FD∞": Case(FrechetInfinity(), two(3, 1.0, 0.5, normal, fewer=10)),
     "IS of 1 split": of_logits(InceptionScore(splits=1), spread=near(500, 60, 0.3)),
     "IS of 10 splits": of_logits(InceptionScore(splits=10), spread=near(500, 60, 0.3)),
     "KD of 1 subset": of_subsets(KernelDistance(num_subsets=1, subset_size=200)),
     "KD of 10 subsets": of_subsets(KernelDistance(num_subsets=10, subset_size=100)),
     "KD of 3 subsets": of_subsets(KernelDistance(num_subsets=3, subset_size=20)),
-    "MMD": Case(MMD(), two(3, 1.0, 0.5), "points"),
-    "MMD of features": Case(MMD(of="features"), two(3, 1.0, 0.5)),
+    "MMD": Case(MMD(), two(3, 1.0, 0.5, fewer=10), "points"),
+    "MMD of features": Case(MMD(of="features"), two(3, 1.0, 0.5, fewer=10)),
     "label accuracy": Case(LabelAccuracy(), read, ("logits", "labels"), 400),
     "modes of a grid": of_modes(mixed(GRID), shared={"truth": GRID}),
     "modes of a ring": of_modes(
