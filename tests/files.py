@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-__all__ = ["PIXELS", "write_fashion_mnist", "write_pictures"]
+__all__ = ["PIXELS", "write_fashion_mnist", "write_images", "write_pictures"]
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
 
@@ -23,3 +23,12 @@ def write_pictures(folder):
         path = folder / "ab"[index % 2] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path)
+
+
+def write_images(folder, images, size=None):
+    """Grey images `b h w` of 8 bits as PNGs, resized where a size is given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, image in enumerate(images):
+        picture = Image.fromarray(np.asarray(image))
+        (picture.resize((size, size)) if size else picture).save(folder / f"{index:03d}.png")
+    return folder

@@ -22,6 +22,9 @@ from modkit.training.trainer import Trainer
 from modkit.types import Batch
 
 MLP = {"encoder": use("mlp", width=16, depth=1), "decoder": use("mlp", width=16, depth=1)}
+VAE = use("autoencoder", **MLP)
+SMALL = {"width": 8, "depth": 1}
+GAN = use("gan", generator=use("mlp", **SMALL), discriminator=use("mlp", **SMALL))
 LINEAR = {"encoder": use("mlp", depth=0), "decoder": use("mlp", depth=0)}  # the encoder has no parameters
 
 
@@ -30,6 +33,11 @@ def spec(model: Any, data: Any = None, **train: Any) -> Spec:
     data = data or use("digits", size=8)
     settings = {"device": "cpu", "batch_size": 8, "steps": 4, "log": {"every": 1}, "samples": {"num": 4}}
     return Spec(name="toy", data=data, model=model, train={**settings, **train})
+
+
+def read_model(model: str) -> Spec:
+    """The spec of a model written in YAML, which starts in line 3, for digits."""
+    return Spec.from_yaml(f"name: toy\ndata: {{use: digits, size: 8}}\nmodel: {model}\n", "spec.yaml")
 
 
 def digits(num: int, dtype: torch.dtype = torch.float32) -> Batch:
@@ -53,6 +61,25 @@ def trainer(spec: Spec, path: Path, loggers: Any = (), progress: Progress | None
     begun = (path / "modkit.lock").exists()
     run = Run.open(path) if begun else Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {})
     return Trainer(model, data, settings, engine, run, Callbacks(run, loggers), progress or Silent())
+
+
+class Notes(Silent):
+    """A `Progress` that keeps the notes."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def shake(module: Any, scale: float, seed: int = 0) -> Any:
+    """The module, each parameter moved by noise: a new network's zeros hide much."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+    return module
 
 
 def state(model: torch.nn.Module) -> dict[str, Tensor]:

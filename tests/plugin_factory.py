@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,4 +51,5 @@ def make_plugin(
     lines = ["Metadata-Version: 2.1", f"Name: {distribution}", f"Version: {version}"]
     (info / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {one}" for one in requires), ""]))
     (info / "entry_points.txt").write_text(entry_points or f"[modkit]\n{name} = {module}\n")
+    importlib.invalidate_caches()
     return module

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import modkit
 from modkit.data.digits import Digits
+from modkit.metrics.frechet import frechet_distance
 
 NUM = 360
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -67,17 +68,6 @@ def classifier(x: Tensor, labels: Tensor) -> Classifier:
     return net
 
 
-def frechet(a: Tensor, b: Tensor) -> float:
-    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of two sets `n d`, in float64.
-
-    The trace of the root is the nuclear norm of the product of the centred data.
-    """
-    a, b = a.double(), b.double()
-    centred = [(v - v.mean(0)) / (len(v) - 1) ** 0.5 for v in (a, b)]
-    root = torch.linalg.svdvals(centred[0] @ centred[1].T).sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + sum(v.square().sum() for v in centred) - 2 * root)
-
-
 def coverage(real: Tensor, fake: Tensor, k: int = 5) -> float:
     """The share of real points that have a fake one within the distance of their k-th real neighbour."""
     real, fake = real.double(), fake.double()
@@ -114,7 +104,7 @@ def main() -> None:
         drawn = net(trained("ldm", seed, out).sample(NUM, seed=seed))[0]
         asked = torch.arange(10).repeat_interleave(NUM // 10)
         read = net(trained("ldm-class", seed, out).sample(NUM, seed=seed, labels=asked))[1].argmax(1)
-        floor, distance = frechet(held, real), frechet(drawn, real)
+        floor, distance = frechet_distance(held, real), frechet_distance(drawn, real)
         ceiling, covered = coverage(real, held), coverage(real, drawn)
         right = float((read == asked).double().mean())
         good &= distance <= 3 * floor and covered >= 0.9 * ceiling and right >= 0.9

@@ -1,15 +1,13 @@
 """The public face: what `import modkit` gives, what it costs, and that nothing in it is ever rebound."""
 
 import json
-import os
 import pkgutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import modkit
+from tests.processes import run_python
 
 ROOT = Path(modkit.__file__).parents[1]
 PROMISED = """
@@ -92,14 +90,6 @@ for name in sorted(calls, reverse=sys.argv[1] == "backwards"):
 """
 
 
-def run(code, *arguments, cwd=None):
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "PYTHONPATH": path})
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_every_exported_name_resolves_and_is_listed():
     assert set(PROMISED) <= set(modkit.__all__) == set(dir(modkit))
     assert all(getattr(modkit, name) is not None for name in modkit.__all__)
@@ -119,16 +109,16 @@ def test_no_module_has_the_name_of_an_exported_one():
 
 
 def test_the_face_works_where_torch_cannot_be_imported():
-    run(WITHOUT_TORCH)
+    run_python("-c", WITHOUT_TORCH)
 
 
 def test_importing_imports_no_torch_and_little_else():
     code = "import json, sys, time; t = time.process_time(); import modkit; t = time.process_time() - t;"
-    seconds, modules = json.loads(run(code + "print(json.dumps([t, sorted(sys.modules)]))"))
+    seconds, modules = json.loads(run_python("-c", code + "print(json.dumps([t, sorted(sys.modules)]))").stdout)
     print(f"import modkit: {seconds * 1000:.0f} ms of CPU")
     assert not {"torch", "numpy", "click", "rich", "pluggy", "ruamel.yaml"} & set(modules)
 
 
 @pytest.mark.parametrize("order", ["forwards", "backwards"])
 def test_each_function_is_itself_however_often_and_in_whatever_order_it_is_called(order, tmp_path):
-    run(CALLS, order, cwd=tmp_path)
+    run_python("-c", CALLS, order, cwd=tmp_path)

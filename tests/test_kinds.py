@@ -11,13 +11,10 @@ from modkit.parts.docstrings import read_arguments
 FILES = [importlib.import_module(info.name) for info in pkgutil.iter_modules(kinds.__path__, "modkit.kinds.")]
 
 
-def test_the_package_gives_every_name_of_its_files():
+def test_the_package_gives_every_name_of_its_files_and_every_protocol_of_the_table():
     names = {name: getattr(file, name) for file in FILES for name in file.__all__}
     assert {name: getattr(kinds, name) for name in kinds.__all__} == names
     assert len(names) == sum(len(file.__all__) for file in FILES)
-
-
-def test_the_table_names_protocols_that_the_package_gives():
     assert {kind.protocol for kind in kinds.KINDS.values()} <= {"Model", *kinds.__all__}
 
 
@@ -50,5 +47,5 @@ def test_a_record_of_optional_members_stands_beside_its_protocol_and_says_what_e
     records = {name: value for name, value in vars(kinds).items() if name.endswith("Extras")}
     assert len(records) > 5
     for name, record in records.items():
-        assert name == "PretrainedExtras" or hasattr(kinds, name.removesuffix("Extras"))
+        assert name in ("PretrainedExtras", "PromiseExtras") or hasattr(kinds, name.removesuffix("Extras"))
         assert set(read_arguments(record)) == {member.name for member in fields(record)}

@@ -18,13 +18,12 @@ def test_the_spec_is_one_that_trains(tmp_path):
     assert [stage.steps for stage in report.stages] == [300, 2500]
 
 
-def test_the_part_in_a_package_declares_and_computes_what_it_says(tmp_path, monkeypatch):
+def test_the_part_in_a_package_declares_and_computes_what_it_says(site):
     import torch
 
     files = {block.file: block.text for block in blocks("README.md")}
-    monkeypatch.syspath_prepend(tmp_path)
-    make_plugin(tmp_path, "acme", files["acme/__init__.py"].replace("acme.weights", "acme_weights"))
-    (tmp_path / "acme_weights.py").write_text(files["acme/weights.py"])
+    make_plugin(site, "acme", files["acme/__init__.py"].replace("acme.weights", "acme_weights"))
+    (site / "acme_weights.py").write_text(files["acme/weights.py"])
     part = Registry.load().find("loss-weight", "acme/truncated-snr")
     schedule = get_registry().find("schedule", "linear").load()()
     weight = part.load()(schedule, get_registry().find("parametrization", "eps").load()(schedule))

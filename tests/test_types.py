@@ -18,6 +18,7 @@ MAP, VECTOR = TensorType((3, 4, 4)), TensorType((7,))
 )
 def test_a_type_says_what_it_is(type, text, numel):
     assert (str(type), type.numel) == (text, numel)
+    assert split_levels(type) == (type,) and split_levels((VECTOR, type)) == (VECTOR, type)
 
 
 test_impossible_types_are_refused = refusals(
@@ -30,11 +31,6 @@ test_impossible_types_are_refused = refusals(
 )
 
 
-def test_levels():
-    assert split_levels(MAP) == (MAP,)
-    assert split_levels((VECTOR, MAP)) == (VECTOR, MAP)
-
-
 def test_condition_types_join_vectors_and_tokens_and_keep_the_rest():
     a = CondType(vector=3, context=(2, 5), time=True)
     b = CondType(vector=4, context=(1, 5), noise=6, labels=10, concat=MAP)
@@ -44,17 +40,14 @@ def test_condition_types_join_vectors_and_tokens_and_keep_the_rest():
     assert not CondType() and all((a, b, CondType(time=True), CondType(labels=1)))
 
 
-@pytest.mark.parametrize(
-    "one", [CondType(noise=2), CondType(labels=3), CondType(concat=MAP), CondType(time=True)], ids=str
+test_conditions_that_cannot_be_joined_are_refused = refusals(
+    (CondType(noise=2), CondType(noise=2), "from one side only"),
+    (CondType(labels=3), CondType(labels=3), "from one side only"),
+    (CondType(concat=MAP), CondType(concat=MAP), "from one side only"),
+    (CondType(time=True), CondType(time=True), "from one side only"),
+    (CondType(context=(1, 5)), CondType(context=(1, 6)), "expect one width, got 5 and 6"),
+    of=CondType.merge,
 )
-def test_other_conditions_stand_on_one_side(one):
-    with pytest.raises(ValueError, match="from one side only"):
-        one.merge(one)
-
-
-def test_joined_tokens_have_one_width():
-    with pytest.raises(ValueError, match="expect one width, got 5 and 6"):
-        CondType(context=(1, 5)).merge(CondType(context=(1, 6)))
 
 
 def test_conditions_join_as_their_types_do():

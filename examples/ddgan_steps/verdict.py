@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from examples.studies.mean import Claim, Mean
+from examples.studies.mean import Claim, Mean, table
 
 __all__ = ["COLUMNS", "Rows", "no_worse", "recall_claim", "report", "speed_claim"]
 
@@ -50,10 +50,7 @@ def recall_claim(chains: Mapping[int, Mapping[int, Rows]]) -> Claim:
     for update, rows in chains[4].items():
         many, one = (Mean.of([row["recall"] for row in each]) for each in (rows, chains[1][update]))
         figures.append(f"{many} against {one} at {update:,}")
-        if many.error is None or one.error is None:
-            holds.append(None)
-        else:
-            holds.append(many.value - one.value > many.error + one.error)
+        holds.append(many.exceeds(one))
     verdict = None if None in holds else all(holds)
     text = "Recall is higher at T = 4 than at T = 1 by more than both standard errors together, at each checkpoint"
     return Claim(text, "; ".join(figures), verdict)
@@ -98,21 +95,19 @@ def report(
         seconds: For 1,000 samples, as `speed_claim` takes them.
         floor: What held-out images score.
     """
-    table = [_line("updates", "T", *COLUMNS), _line("---:", "---:", *["---:"] * len(COLUMNS))]
-    for update in next(iter(chains.values())):
-        table += [_line(f"{update:,}", str(steps), *_means(rows[update])) for steps, rows in chains.items()]
-    table.append(_line("held-out images", "", *(f"{floor[name]:.3g}" for name in COLUMNS)))
+    rows = [
+        (f"{update:,}", str(steps), *_means(each[update]))
+        for update in next(iter(chains.values()))
+        for steps, each in chains.items()
+    ]
+    rows.append(("held-out images", "", *(f"{floor[name]:.3g}" for name in COLUMNS)))
     last = max(chains[4])
-    few = [_line("", "steps", *COLUMNS), _line("---", "---:", *["---:"] * len(COLUMNS))]
-    few.append(_line("DDGAN", "4", *_means(chains[4][last])))
-    few += [_line("DDPM", f"{steps:,}", *_means(rows)) for steps, rows in ddpm.items()]
+    few = [("DDGAN", "4", *_means(chains[4][last]))]
+    few += [("DDPM", f"{steps:,}", *_means(each)) for steps, each in ddpm.items()]
     claims = recall_claim(chains), speed_claim(chains[4][last], ddpm, seconds)
-    return "\n".join([*table, "", *few, "", *(f"- {claim}" for claim in claims)]) + "\n"
+    tables = table(["updates", "T", *COLUMNS], rows, words=0), table(["", "steps", *COLUMNS], few)
+    return "\n\n".join([*tables, "\n".join(f"- {claim}" for claim in claims)]) + "\n"
 
 
 def _means(rows: Rows) -> list[str]:
     return [str(Mean.of([row[name] for row in rows])) for name in COLUMNS]
-
-
-def _line(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -9,39 +9,25 @@ Fashion-MNIST has to be there: Debian's package `dataset-fashion-mnist`, or the 
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
 from examples.latent_or_pixels.study import SYSTEMS, Plan, carry_out
-from examples.studies.page import inserted, page
-from modkit.runs.files import replace_file
+from examples.studies.command import make_parser, run_study
 
 _QUICK = Plan(seconds=180.0, seeds=1, num=500)
 _FULL = Plan(seeds=5, num=5000)
 
 
 def main() -> None:
-    """Carries the study out, or goes on with it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.latent_or_pixels",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="one seed, 3 minutes of training each")
-    size.add_argument("--full", action="store_true", help="five seeds, 5,000 samples")
-    parser.add_argument("--out", type=Path, default=Path("runs/latent_or_pixels"), help="where everything is kept")
+    """Runs the study, or resumes it."""
+    quick, full = "one seed, 3 minutes of training each", "five seeds, 5,000 samples"
+    parser = make_parser("latent_or_pixels", __doc__, quick=quick, full=full)
     parser.add_argument("--data", help="folder of Fashion-MNIST's files")
-    parser.add_argument("--page", type=page, help="page whose part between the marks the tables replace")
     given = parser.parse_args()
     plan = _QUICK if given.quick else _FULL if given.full else Plan()
     if given.data:
         plan = replace(plan, overrides={system: (f"data.root={given.data}",) for system in SYSTEMS})
-    text = carry_out(plan, given.out, lambda line: print(line, flush=True))
-    print(text)
-    if given.page:
-        replace_file(given.page, inserted(given.page.read_text(), text).encode())
+    run_study(given, plan, carry_out)
 
 
 if __name__ == "__main__":

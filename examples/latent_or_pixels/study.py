@@ -7,28 +7,30 @@
     OUT/figures/latent-0.json  what they score;  OUT/speed/0.json what sampling costs
     OUT/study.json, report.md  all figures, and the tables with the verdict
 
-All that is made is kept: started again, the study goes on where it was. Speed comes last, when nothing else runs.
+Everything is kept: a study that was stopped resumes where it was. Speed comes last, when nothing else runs.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 import modkit
-from examples.latent_or_pixels.verdict import Rows, claims, report
-from examples.studies.budget import Trial, budgeted, one_thread
-from modkit import Batch, Model, Rng, Spec
+from examples.latent_or_pixels.verdict import claims, report
+from examples.studies.budget import Trial, fit_budget, one_thread, time_sampling
+from examples.studies.folder import check_plan, keep, train_run, write_report
+from modkit import Model, Rng, Run, Spec
+from modkit.building.session import open_run
+from modkit.data.loader import read_in_order
+from modkit.features.classifier import Classifier
 from modkit.kinds import Data, FeatureExtractor
 from modkit.runs.files import replace_file
 
@@ -73,7 +75,7 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
     Args:
         plan: What is to be done.
         out: Where everything is kept.
-        say: Is told what begins.
+        say: Prints a line of progress.
 
     Returns:
         The report: tables and verdict, Markdown.
@@ -81,131 +83,82 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
     Raises:
         ValueError: If `out` holds a study of another plan.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    _same(plan, out)
-    specs = _specs(plan, out)
+    check_plan(asdict(plan), out)
+    specs, runs = _fit_specs(plan, out), out / "runs"
     with one_thread():
         for seed in range(plan.seeds):
             for system in SYSTEMS:
                 say(f"training {system}-{seed}")
-                _trained(specs[system], seed, out / "runs" / f"{system}-{seed}")
-        rows, beside = _scores(plan, specs, out, say)
+                train_run(specs[system].with_value("train.seed", seed), runs / f"{system}-{seed}")
+        rows, beside = _score(plan, out, say)
         for seed in range(plan.seeds):
-            speed = _kept(out / "speed" / f"{seed}.json", partial(_timed, plan, out, seed))
-            for system in SYSTEMS:
-                rows[system][seed] |= speed[system]
+            models = {system: modkit.load(runs / f"{system}-{seed}") for system in SYSTEMS}
+            clock = partial(time_sampling, models, plan.batch, rounds=plan.rounds, batch_size=plan.batch)
+            for system, spent in keep(out / "speed" / f"{seed}.json", clock).items():
+                rows[system][seed]["samples/s"] = plan.batch / spent
     text = report(rows, beside)
-    study = {"plan": asdict(plan), "rows": rows, "beside": beside, "claims": list(map(asdict, claims(rows)))}
-    replace_file(out / "study.json", json.dumps(study, indent=1).encode())
-    replace_file(out / "report.md", text.encode())
+    figures = {"rows": rows, "beside": beside, "claims": list(map(asdict, claims(rows)))}
+    write_report(out, text, {"plan": asdict(plan), **figures})
     return text
 
 
-def _same(plan: Plan, out: Path) -> None:
-    """Refuses to mix figures of two plans."""
-    file, wanted = out / "plan.json", json.loads(json.dumps(asdict(plan)))
-    if not file.exists():
-        replace_file(file, json.dumps(wanted, indent=1).encode())
-    elif (got := json.loads(file.read_bytes())) != wanted:
-        other = [name for name in wanted if got.get(name) != wanted[name]]
-        raise ValueError(f"carry_out expects {out} to hold a study of the same plan, got another {', '.join(other)}")
-
-
-def _specs(plan: Plan, out: Path) -> dict[str, Spec]:
+def _fit_specs(plan: Plan, out: Path) -> dict[str, Spec]:
     """Both systems with as many steps as fit."""
     specs = {}
     for system in SYSTEMS:
         spec = modkit.load_spec(_HERE / f"{system}.yaml", plan.overrides.get(system, ()))
         shares = plan.shares if system == "latent" else None
         seconds = plan.seconds - plan.reserve[system]
-        specs[system] = budgeted(spec, seconds, out / "budget.json", shares=shares, trial=plan.trial)
+        specs[system] = fit_budget(spec, seconds, out / "budget.json", shares=shares, trial=plan.trial)
     return specs
 
 
-def _trained(spec: Spec, seed: int, path: Path) -> None:
-    """A run, begun, gone on with, or there already; the CPU time of one that was never interrupted is kept."""
-    new, start = not path.exists(), time.process_time()
-    run = modkit.train(spec.with_value("train.seed", seed), path, resume=not new, evaluate=False)
-    clock = run.path / "cpu-seconds.json"
-    if new:
-        replace_file(clock, json.dumps({"CPU s": time.process_time() - start}).encode())
-
-
-def _scores(
-    plan: Plan, specs: Mapping[str, Spec], out: Path, say: Callable[[str], None]
-) -> tuple[dict[str, list[dict[str, float]]], Rows]:
+def _score(
+    plan: Plan, out: Path, say: Callable[[str], None]
+) -> tuple[dict[str, list[dict[str, float]]], dict[str, list[dict[str, float]]]]:
     """Figures of samples by system and seed, and of held-out pictures and their reconstructions."""
-    data = _data(specs["pixels"])
-    reference, held = (_pictures(data, split, plan.num) for split in ("train", "test"))
-    compared = _Compared(reference, _classifier(plan, data, out))
+    data = open_run(Run.open(out / "runs" / "pixels-0")).data
+    reference, held = (_read_pictures(data, split, plan.num) for split in ("train", "test"))
+    classifier = _classifier(plan, data, out)
 
-    def scored(name: str, made: Callable[[], Tensor]) -> dict[str, float]:
+    def score(name: str, draw: Callable[[], Tensor]) -> dict[str, float]:
         say(f"scoring {name}")
         file = out / "pictures" / f"{name}.npy"
-        return _kept(out / "figures" / f"{name}.json", lambda: compared.figures(_drawn(file, made)))
+        found: dict[str, float] = keep(
+            out / "figures" / f"{name}.json", lambda: _compare(reference, _drawn(file, draw), classifier)
+        )
+        return found
 
     rows: dict[str, list[dict[str, float]]] = {system: [] for system in SYSTEMS}
     reconstructed = []
     for seed in range(plan.seeds):
         for system in SYSTEMS:
             path = out / "runs" / f"{system}-{seed}"
-            model = modkit.load(path)
-            clock = path / "cpu-seconds.json"
-            costs = {"parameters": sum(one.numel() for one in model.parameters()), "NFE": _evaluations(model)}
+            model, clock = modkit.load(path), path / "cpu-seconds.json"
+            costs = {"parameters": sum(one.numel() for one in model.parameters()), "NFE": _count_evaluations(model)}
             costs |= json.loads(clock.read_bytes()) if clock.exists() else {}
-            rows[system].append({**costs, **scored(path.name, partial(_samples, model, plan.num))})
+            rows[system].append({**costs, **score(path.name, partial(_sample, model, plan.num))})
             if system == "latent":
-                reconstructed.append(scored(f"reconstructions-{seed}", partial(_reconstructions, model, held)))
+                reconstructed.append(score(f"reconstructions-{seed}", partial(_reconstruct, model, held)))
     beside = {
         "its first stage's reconstructions": reconstructed,
-        "held-out pictures": [scored("held-out", lambda: held)],
+        "held-out pictures": [score("held-out", lambda: held)],
     }
     return rows, beside
 
 
-class _Compared:
-    """Compares pictures with the training data by two kinds of features.
-
-    Args:
-        reference: Training pictures, `n c h w`.
-        classifier: The features of the claims.
-    """
-
-    def __init__(self, reference: Tensor, classifier: FeatureExtractor) -> None:
-        self._reference, self._classifier = reference, classifier
-
-    def figures(self, pictures: Tensor) -> dict[str, float]:
-        """`FD`, `precision`, …, and `FD (random-conv)`."""
-        found = self._scores(pictures, self._classifier, ["fd", "prdc"])
-        other = self._scores(pictures, "random-conv", ["fd"])
-        return {**found, "FD (random-conv)": other["FD"]}
-
-    def _scores(self, pictures: Tensor, features: FeatureExtractor | str, metrics: list[str]) -> dict[str, float]:
-        made = modkit.evaluate(real=self._reference, fake=pictures, features=features, metrics=metrics)
-        return {name.partition(" (")[0]: score.value for name, score in made.scores.items()}
+def _compare(reference: Tensor, pictures: Tensor, classifier: FeatureExtractor) -> dict[str, float]:
+    """`FD`, `precision`, … of pictures by the classifier's features, and `FD (random-conv)` by random ones."""
+    chosen: list[tuple[FeatureExtractor | str, list[str]]] = [(classifier, ["fd", "prdc"]), ("random-conv", ["fd"])]
+    found, other = (
+        modkit.evaluate(real=reference, fake=pictures, features=features, metrics=metrics).scores
+        for features, metrics in chosen
+    )
+    figures = {name.partition(" (")[0]: score.value for name, score in found.items()}
+    return {**figures, "FD (random-conv)": next(iter(other.values())).value}
 
 
-def _timed(plan: Plan, out: Path, seed: int) -> dict[str, dict[str, float]]:
-    """Samples per second of CPU time of both systems, timed in turn: the median."""
-    models = {system: modkit.load(out / "runs" / f"{system}-{seed}") for system in SYSTEMS}
-    seconds: dict[str, list[float]] = {system: [] for system in SYSTEMS}
-    for number in range(plan.rounds + 1):
-        for system, model in models.items():
-            start = time.process_time()
-            model.sample(plan.batch, seed=number, batch_size=plan.batch)
-            seconds[system].append(time.process_time() - start)
-    return {system: {"samples/s": plan.batch / statistics.median(spent[1:])} for system, spent in seconds.items()}
-
-
-def _data(spec: Spec) -> Data:
-    """The data set that a spec names."""
-    node: Mapping[str, Any] = spec.tree["data"]  # type: ignore[assignment]  # a node, in both specs
-    keywords = {**node}
-    data: Data = modkit.find("data", keywords.pop("use")).load()(**keywords)
-    return data
-
-
-def _pictures(data: Data, split: str, num: int) -> Tensor:
+def _read_pictures(data: Data, split: str, num: int) -> Tensor:
     """So many pictures of a split, drawn without replacement, always the same."""
     order = Rng(0, "pictures", split).uniform("order", torch.empty(data.splits[split])).argsort()
     return data.read(split, order[:num].tolist(), Rng(0)).tensor
@@ -213,33 +166,27 @@ def _pictures(data: Data, split: str, num: int) -> Tensor:
 
 def _classifier(plan: Plan, data: Data, out: Path) -> FeatureExtractor:
     """A classifier of the data at their own size, trained once."""
-    make, file = modkit.find("features", "classifier").load(), out / "classifier.safetensors"
+    file = out / "classifier.safetensors"
     settings = {"name": "fashion-mnist", "size": data.x.shape[-1], "epochs": plan.epochs}
     if not file.exists():
-        made = make(data.x, **settings)
-        made.prepare(_batches(data))
+        made = Classifier(data.x, **settings)
+        made.prepare(list(read_in_order(data, "train", 500, Rng(0))))
         made.save(str(file))
-    extractor: FeatureExtractor = make(data.x, weights=str(file), **settings)
-    return extractor
+    return Classifier(data.x, weights=str(file), **settings)
 
 
-def _batches(data: Data, size: int = 500) -> Iterator[Batch]:
-    for start in range(0, data.splits["train"], size):
-        yield data.read("train", range(start, min(start + size, data.splits["train"])), Rng(0))
-
-
-def _samples(model: Model, num: int) -> Tensor:
+def _sample(model: Model, num: int) -> Tensor:
     x = model.sample(num, seed=0)
     assert isinstance(x, Tensor)
     return x
 
 
-def _reconstructions(model: Model, pictures: Tensor, size: int = 250) -> Tensor:
+def _reconstruct(model: Model, pictures: Tensor, size: int = 250) -> Tensor:
     with torch.no_grad():
         return torch.cat([model.reconstruct(part) for part in torch.split(pictures, size)])
 
 
-def _evaluations(model: Model) -> int:
+def _count_evaluations(model: Model) -> int:
     """How often the denoiser is called for a sample."""
     calls: list[None] = []
     network: nn.Module = getattr(model, "prior", model).network  # type: ignore[assignment]
@@ -249,20 +196,11 @@ def _evaluations(model: Model) -> int:
     return len(calls)
 
 
-def _drawn(file: Path, made: Callable[[], Tensor]) -> Tensor:
-    """Pictures from a file, made where it is not there."""
+def _drawn(file: Path, draw: Callable[[], Tensor]) -> Tensor:
+    """Pictures from a file, drawn where it is not there."""
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
-        with open(file.with_suffix(".part"), "wb") as part:
-            np.save(part, made().clamp(-1, 1).numpy())
-        file.with_suffix(".part").replace(file)
+        content = io.BytesIO()
+        np.save(content, draw().clamp(-1, 1).numpy())
+        replace_file(file, content.getvalue())
     return torch.from_numpy(np.load(file))
-
-
-def _kept(file: Path, made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Figures from a file, made where it is not there."""
-    if not file.exists():
-        file.parent.mkdir(exist_ok=True)
-        replace_file(file, json.dumps(made(), indent=1).encode())
-    found: dict[str, Any] = json.loads(file.read_bytes())
-    return found

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from examples.studies.mean import Claim, Mean
+from examples.studies.mean import Claim, Mean, table
 
 __all__ = ["LEAST_SPEEDUP", "claims", "report"]
 
@@ -66,20 +66,15 @@ def _faster(rows: Rows) -> Claim:
 
 def _closer(rows: Rows) -> Claim:
     latent, pixels = (_mean(rows, name, "FD") for name in _SYSTEMS)
-    holds = None
-    if latent.error is not None and pixels.error is not None:
-        holds = pixels.value - latent.value > latent.error + pixels.error
     text = "The latent's mean FD is lower by more than both standard errors together"
-    return Claim(text, f"{latent} against {pixels}", holds)
+    return Claim(text, f"{latent} against {pixels}", pixels.exceeds(latent))
 
 
 def _covers(rows: Rows) -> Claim:
     latent, pixels = (_mean(rows, name, "coverage") for name in _SYSTEMS)
-    holds = None
-    if latent.error is not None and pixels.error is not None:
-        holds = latent.value >= pixels.value - (latent.error + pixels.error)
+    lower = pixels.exceeds(latent)
     text = "Its coverage is no lower by more than that"
-    return Claim(text, f"{latent} against {pixels}", holds)
+    return Claim(text, f"{latent} against {pixels}", None if lower is None else not lower)
 
 
 def _mean(rows: Rows, system: str, figure: str) -> Mean:
@@ -88,8 +83,8 @@ def _mean(rows: Rows, system: str, figure: str) -> Mean:
 
 def _table(columns: Mapping[str, str], rows: Rows) -> str:
     """Means over seeds; a figure that a row of the table lacks is left out."""
-    lines = ["| | " + " | ".join(columns.values()) + " |", "| --- |" + " ---: |" * len(columns)]
-    for name, seeds in rows.items():
-        cells = [str(_mean(rows, name, key)) if all(key in row for row in seeds) else "–" for key in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    cells = [
+        [name, *(str(_mean(rows, name, key)) if all(key in row for row in seeds) else "–" for key in columns)]
+        for name, seeds in rows.items()
+    ]
+    return table(["", *columns.values()], cells)

@@ -12,20 +12,22 @@ is counted as if it had started at once: a run is rather shorter than its budget
 from __future__ import annotations
 
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import modkit
-from modkit import Spec
+from modkit import Model, Spec
+from modkit.progress import Silent
 from modkit.runs.files import hash_data, replace_file
 
-__all__ = ["Trial", "budgeted", "costs", "fitted", "one_thread", "stages"]
+__all__ = ["Trial", "fit_budget", "fit_steps", "measure_costs", "one_thread", "stages", "time_sampling"]
 
 _LONG = 10**6  # steps of a trial's stage, which is stopped long before
 
@@ -47,7 +49,7 @@ class Trial:
     rounds: int = 3
 
 
-def budgeted(
+def fit_budget(
     spec: Spec, seconds: float, file: Path, *, shares: Sequence[float] | None = None, trial: Trial | None = None
 ) -> Spec:
     """A spec whose stages together take `seconds` of CPU time.
@@ -69,13 +71,13 @@ def budgeted(
     digest = _digest(spec)
     found = kept.get(spec.name)
     if found is None or found["spec"] != digest:
-        found = {"spec": digest, "seconds a step": costs(spec, trial or Trial())}
+        found = {"spec": digest, "seconds a step": measure_costs(spec, trial or Trial())}
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, json.dumps({**kept, spec.name: found}, indent=1).encode())
-    return fitted(spec, seconds, found["seconds a step"], shares=shares)
+    return fit_steps(spec, seconds, found["seconds a step"], shares=shares)
 
 
-def fitted(spec: Spec, seconds: float, cost: Sequence[float], *, shares: Sequence[float] | None = None) -> Spec:
+def fit_steps(spec: Spec, seconds: float, cost: Sequence[float], *, shares: Sequence[float] | None = None) -> Spec:
     """A spec with the steps of each stage set, at least 1, so that all together take `seconds`.
 
     Args:
@@ -91,7 +93,9 @@ def fitted(spec: Spec, seconds: float, cost: Sequence[float], *, shares: Sequenc
     steps = [int(stage["steps"]) for stage in given]
     for name, values in (("cost", cost), ("shares", shares or [1.0] * len(given)), ("steps", steps)):
         if len(values) != len(given) or not all(value > 0 for value in values):
-            raise ValueError(f"fitted expects a positive number a stage, {len(given)}, in {name}, got {list(values)}")
+            raise ValueError(
+                f"fit_steps expects a positive number a stage, {len(given)}, in {name}, got {list(values)}"
+            )
     if shares is None:
         unit = seconds / sum(ratio * each for ratio, each in zip(steps, cost))
         fit = [unit * ratio for ratio in steps]
@@ -100,7 +104,7 @@ def fitted(spec: Spec, seconds: float, cost: Sequence[float], *, shares: Sequenc
     return _staged(spec, [{**stage, "steps": max(1, round(n))} for stage, n in zip(given, fit)])
 
 
-def costs(spec: Spec, trial: Trial) -> list[float]:
+def measure_costs(spec: Spec, trial: Trial) -> list[float]:
     """The CPU time of a step of each stage, in seconds, measured now."""
     given = stages(spec)
     found = []
@@ -109,10 +113,8 @@ def costs(spec: Spec, trial: Trial) -> list[float]:
             played = [{**stage, "steps": _LONG if index == number else 0} for index, stage in enumerate(given)]
             clock = _Clock(trial)
             with tempfile.TemporaryDirectory() as folder:
-                try:
+                with suppress(_Enough):
                     modkit.train(_quiet(_staged(spec, played)), Path(folder) / "trial", evaluate=False, progress=clock)
-                except _Enough:
-                    pass
             found.append(min(clock.rounds))
     return found
 
@@ -136,27 +138,31 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def time_sampling(models: Mapping[str, Model], num: int, *, rounds: int, batch_size: int) -> dict[str, float]:
+    """Medians of the CPU seconds that `num` samples take; the models take turns, and a first round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for number in range(rounds + 1):
+        for name, model in models.items():
+            start = time.process_time()
+            model.sample(num, seed=number, batch_size=batch_size)
+            seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(spent[1:]) for name, spent in seconds.items()}
+
+
 class _Enough(Exception):
     """The trial has seen what it wanted."""
 
 
-class _Clock:
-    """A `Progress` that notes the CPU time of steps and ends training after enough of them.
-
-    Args:
-        trial: How to measure.
-    """
+class _Clock(Silent):
+    """A `Progress` that notes the CPU time of steps and ends training after enough of them."""
 
     def __init__(self, trial: Trial) -> None:
         self.rounds: list[float] = []
         self._trial = trial
         self._done, self._start = -trial.warmup, time.process_time()
 
-    def begin_stage(self, name: str, done: int, steps: int) -> None:
-        """A stage begins."""
-
     def step(self, losses: Mapping[str, float] | None) -> None:
-        """A step is done."""
+        """Ends a round after enough steps, and training after enough rounds."""
         self._done += 1
         if self._done <= 0:
             self._start = time.process_time()
@@ -168,9 +174,6 @@ class _Clock:
         self._done, self._start = 0, time.process_time()
         if len(self.rounds) == self._trial.rounds:
             raise _Enough
-
-    def note(self, text: str) -> None:
-        """Nothing."""
 
 
 def _staged(spec: Spec, given: Sequence[Mapping[str, object]]) -> Spec:
@@ -203,5 +206,5 @@ def _read(file: Path) -> dict[str, dict[str, object]]:
         if not isinstance(kept, dict) or not all("seconds a step" in found for found in kept.values()):
             raise ValueError("no figures of a trial")
     except (ValueError, TypeError) as error:
-        raise ValueError(f"budgeted expects figures of its own in {file}: {error}") from error
+        raise ValueError(f"fit_budget expects figures of its own in {file}: {error}") from error
     return kept

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Claim", "Mean"]
+__all__ = ["Claim", "Mean", "table"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,12 @@ class Mean:
         """The same, but never above `limit`."""
         return Mean(min(self.value, limit), self.error)
 
+    def exceeds(self, other: Mean) -> bool | None:
+        """Whether it is above another by more than both standard errors together; None where one seed cannot tell."""
+        if self.error is None or other.error is None:
+            return None
+        return self.value - other.value > self.error + other.error
+
     def __str__(self) -> str:
         value = f"{self.value:,.0f}" if abs(self.value) >= 1000 else f"{self.value:.3g}"
         return value if self.error is None else f"{value} ± {self.error:.2g}"
@@ -58,3 +64,15 @@ class Claim:
     def __str__(self) -> str:
         verdict = {True: "confirmed", False: "contradicted", None: "undecided by a single seed"}[self.holds]
         return f"{self.text}: **{verdict}** ({self.figures})"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
+    """A table, Markdown.
+
+    Args:
+        head: Titles of the columns.
+        rows: Cells of each row.
+        words: Number of leading columns that hold words; those of figures are aligned to the right.
+    """
+    under = ["---"] * words + ["---:"] * (len(head) - words)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, under, *rows))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-__all__ = ["inserted", "page"]
+from modkit.runs.files import replace_file
+
+__all__ = ["fill", "insert", "page"]
 
 _START, _END = "<!-- figures -->", "<!-- end of figures -->"
 
@@ -17,13 +19,13 @@ def page(path: str) -> Path:
         argparse.ArgumentTypeError: If it cannot be read, or has not both marks.
     """
     try:
-        inserted(Path(path).read_text(), "")
+        insert(Path(path).read_text(), "")
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{path}: {error}") from error
     return Path(path)
 
 
-def inserted(page: str, text: str) -> str:
+def insert(page: str, text: str) -> str:
     """A page with `text` between its two marks, in the place of what was there.
 
     Raises:
@@ -32,5 +34,10 @@ def inserted(page: str, text: str) -> str:
     before, start, rest = page.partition(_START)
     _, end, after = rest.partition(_END)
     if not start or not end:
-        raise ValueError(f"inserted expects a page with the marks {_START} and {_END}, got {page[:40]!r}…")
+        raise ValueError(f"insert expects a page with the marks {_START} and {_END}, got {page[:40]!r}…")
     return f"{before}{start}\n\n{text.strip()}\n\n{end}{after}"
+
+
+def fill(path: Path, text: str) -> None:
+    """Puts `text` between the marks of a page."""
+    replace_file(path, insert(path.read_text(), text).encode())

@@ -7,11 +7,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples.studies.page import inserted, page
+from examples.studies.page import fill, page
 from examples.trilemma.plan import digits, fashion_mnist
-from examples.trilemma.report import written
+from examples.trilemma.report import write_report
 from examples.trilemma.study import Study
-from modkit.runs.files import replace_file
 
 _PHASES = ("train", "evaluate", "report")
 
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "evaluate" in phases:
         study.evaluate()
     if "report" in phases:
-        written(study)
+        write_report(study)
         text = (study.out / "study.md").read_text()
         print(text)
         if given.doc is not None:
@@ -56,7 +55,7 @@ def _document(doc: Path, study: Study, text: str) -> None:
         shutil.copy(study.out / "samples" / f"{row.name}-{seed}.png", doc.with_name(f"{stem}-{row.name}.png"))
     titles, images = zip(*((row.title, f"![]({stem}-{row.name}.png)") for row in study.plan.rows))
     table = [f"| {' | '.join(titles)} |", f"{'|---' * len(titles)}|", f"| {' | '.join(images)} |"]
-    replace_file(doc, inserted(doc.read_text(), "\n".join([text, *pictures, "", *table, ""])).encode())
+    fill(doc, "\n".join([text, *pictures, "", *table, ""]))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from examples.studies.mean import Mean
 
-__all__ = ["CLAIMS", "Figures", "Finding", "Part", "Verdict", "above", "findings"]
+__all__ = ["CLAIMS", "Figures", "Finding", "Part", "Verdict", "above", "findings", "judge"]
 
 Verdict: TypeAlias = Literal["confirmed", "contradicted", "undecided"]
 FASTER = 3.0
@@ -58,86 +58,61 @@ class Finding:
         return "contradicted" if "contradicted" in found else "undecided" if "undecided" in found else "confirmed"
 
 
+Compare: TypeAlias = Callable[[Figures], Part]
+
+
 def above(says: str, a: Mean, b: Mean) -> Part:
     """The comparison that says `a` is above `b`."""
-    verdict: Verdict = "undecided"
-    if a.error is not None and b.error is not None:
-        margin = a.error + b.error
-        verdict = "confirmed" if a.value - b.value > margin else verdict
-        verdict = "contradicted" if b.value - a.value > margin else verdict
+    verdict: Verdict = "confirmed" if a.exceeds(b) else "contradicted" if b.exceeds(a) else "undecided"
     return Part(says, verdict, (a, b))
 
 
-def gans(figures: Figures) -> Finding:
-    """GANs are fast and sharp but miss modes."""
-    parts = (_fast(figures, "gan"), _sharper(figures, "gan", "vae"))
-    missing = tuple(
-        above(f"coverage: {other} above gan", figures[other]["coverage"], figures["gan"]["coverage"])
-        for other in ("vae", "ddpm")
-    )
-    return Finding("GANs are fast and sharp but miss modes", parts + missing)
+def _covers(row: str) -> Compare:
+    return lambda f: above(f"coverage: {row} above gan", f[row]["coverage"], f["gan"]["coverage"])
 
 
-def vaes(figures: Figures) -> Finding:
-    """VAEs cover and blur."""
-    blurs = above("sharpness: data above vae", Mean(1.0, 0.0), figures["vae"]["sharpness"])
-    return Finding("VAEs cover and blur", (_covers(figures, "vae"), blurs))
+def _sharper(row: str, other: str = "vae") -> Compare:
+    def compare(figures: Figures) -> Part:
+        a, b = (figures[one]["sharpness"].at_most(1.0) for one in (row, other))
+        return above(f"sharpness: {row} above {other}", a, b)
+
+    return compare
 
 
-def diffusion(figures: Figures) -> Finding:
-    """Diffusion covers and is sharp but slow."""
-    slow = above(
-        f"samples/s: gan above {FASTER:g} × ddpm",
-        figures["gan"]["samples/s"],
-        figures["ddpm"]["samples/s"].times(FASTER),
-    )
-    parts = (_covers(figures, "ddpm"), _sharper(figures, "ddpm", "vae"), slow)
-    return Finding("Diffusion covers and is sharp but slow", parts)
+def _faster(row: str) -> Compare:
+    says = f"samples/s: {row} above {FASTER:g} × ddpm"
+    return lambda f: above(says, f[row]["samples/s"], f["ddpm"]["samples/s"].times(FASTER))
 
 
-def ldm(figures: Figures) -> Finding:
-    """LDM has all three."""
-    return Finding("LDM has all three", _all_three(figures, "ldm"))
+def _closer(row: str) -> Compare:
+    return lambda f: above(f"FD: vae above {row}", f["vae"]["FD"], f[row]["FD"])
 
 
-def ddgan(figures: Figures) -> Finding:
-    """DDGAN has all three."""
-    return Finding("DDGAN has all three", _all_three(figures, "ddgan"))
+def _blurs(figures: Figures) -> Part:
+    return above("sharpness: data above vae", Mean(1.0, 0.0), figures["vae"]["sharpness"])
 
 
-def vq_vae(figures: Figures) -> Finding:
-    """VQ-VAE is sharper than VAE."""
-    return Finding("VQ-VAE is sharper than VAE", (_sharper(figures, "vq-vae", "vae"),))
+def _all_three(row: str) -> tuple[Compare, ...]:
+    return _closer(row), _sharper(row), _covers(row), _faster(row)
 
 
-def vqgan(figures: Figures) -> Finding:
-    """VQGAN is sharper than VQ-VAE."""
-    return Finding("VQGAN is sharper than VQ-VAE", (_sharper(figures, "vqgan", "vq-vae"),))
+CLAIMS: dict[str, tuple[Compare, ...]] = {
+    "GANs are fast and sharp but miss modes": (_faster("gan"), _sharper("gan"), _covers("vae"), _covers("ddpm")),
+    "VAEs cover and blur": (_covers("vae"), _blurs),
+    "Diffusion covers and is sharp but slow": (_covers("ddpm"), _sharper("ddpm"), _faster("gan")),
+    "LDM has all three": _all_three("ldm"),
+    "DDGAN has all three": _all_three("ddgan"),
+    "VQ-VAE is sharper than VAE": (_sharper("vq-vae"),),
+    "VQGAN is sharper than VQ-VAE": (_sharper("vqgan", "vq-vae"),),
+}
+"""The comparisons of each claim, in the order of the report."""
 
 
-CLAIMS: tuple[Callable[[Figures], Finding], ...] = (gans, vaes, diffusion, ldm, ddgan, vq_vae, vqgan)
-"""In the order of the report."""
+def judge(claim: str, figures: Figures) -> Finding:
+    """How a claim came out."""
+    return Finding(claim, tuple(compare(figures) for compare in CLAIMS[claim]))
 
 
 def findings(figures: Figures) -> list[Finding]:
     """How all claims came out."""
-    return [claim(figures) for claim in CLAIMS]
-
-
-def _all_three(figures: Figures, row: str) -> tuple[Part, ...]:
-    quality = above(f"FD: vae above {row}", figures["vae"]["FD"], figures[row]["FD"])
-    return quality, _sharper(figures, row, "vae"), _covers(figures, row), _fast(figures, row)
-
-
-def _sharper(figures: Figures, row: str, other: str) -> Part:
-    a, b = (figures[one]["sharpness"].at_most(1.0) for one in (row, other))
-    return above(f"sharpness: {row} above {other}", a, b)
-
-
-def _covers(figures: Figures, row: str) -> Part:
-    return above(f"coverage: {row} above gan", figures[row]["coverage"], figures["gan"]["coverage"])
-
-
-def _fast(figures: Figures, row: str) -> Part:
-    ddpm = figures["ddpm"]["samples/s"].times(FASTER)
-    return above(f"samples/s: {row} above {FASTER:g} × ddpm", figures[row]["samples/s"], ddpm)
+    return [judge(claim, figures) for claim in CLAIMS]

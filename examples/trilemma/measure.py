@@ -10,7 +10,7 @@ from torch import Tensor
 
 import modkit
 from examples.trilemma.plan import Plan, Row
-from modkit import Model, Run
+from modkit import Run
 from modkit.building.session import open_run
 from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import Chosen
@@ -21,12 +21,13 @@ from modkit.rng import Rng
 from modkit.runs.files import replace_file
 from modkit.runs.pictures import draw_picture, encode_png
 
-__all__ = ["measured", "reference"]
+__all__ = ["measure", "reference"]
 
 _BATCH = 250  # samples drawn at a time
+_COMPARED: Chosen = ["fd", "kd", "prdc", Sharpness()]  # hold samples against images
 
 
-def measured(plan: Plan, row: Row, run: Run, seed: int, out: Path) -> Report:
+def measure(plan: Plan, row: Row, run: Run, seed: int, out: Path) -> Report:
     """The report of a row: distances, sharpness, cost, copying and, of a first stage, its reconstructions.
 
     A picture of samples is left in `out`, and what real images score.
@@ -40,12 +41,13 @@ def measured(plan: Plan, row: Row, run: Run, seed: int, out: Path) -> Report:
     """
     num, model, data = row.num or plan.num, modkit.load(run, row.overrides), open_run(run).data
     features = plan.features(data)
-    x = _drawn(model, num, seed)
+    x = model.sample(num, seed=1000 + seed, batch_size=_BATCH)  # of noise that no picture of training has seen
+    assert isinstance(x, Tensor)
     folder = out / "samples"
     folder.mkdir(exist_ok=True)
     replace_file(folder / f"{row.name}-{seed}.png", encode_png(draw_picture(x[:64], data.x)))
     real, others = reference(data, num)
-    report = modkit.evaluate(real=real, fake=x, features=features, metrics=_compared())
+    report = modkit.evaluate(real=real, fake=x, features=features, metrics=_COMPARED)
     cost = Cost(batch_size=plan.cost_batch, repeats=row.repeats)
     scores = {**report.scores, **cost.result(model, Rng(0, "cost"))}
     if row.num is None:
@@ -70,18 +72,6 @@ def _floor(path: Path, real: Tensor, others: Tensor, features: FeatureExtractor)
     """What real images that are not the reference's score against it, as many as there are; measured once."""
     if not path.exists():
         count = min(len(real), len(others))
-        found = modkit.evaluate(real=real[:count], fake=others[:count], features=features, metrics=_compared())
+        found = modkit.evaluate(real=real[:count], fake=others[:count], features=features, metrics=_COMPARED)
         replace_file(path, found.to_json().encode())
     return Report.from_json(path.read_bytes())
-
-
-def _drawn(model: Model, num: int, seed: int) -> Tensor:
-    """So many samples, of noise that no picture of training has seen."""
-    x = model.sample(num, seed=1000 + seed, batch_size=_BATCH)
-    assert isinstance(x, Tensor)
-    return x
-
-
-def _compared() -> Chosen:
-    """The metrics that hold samples against images."""
-    return ["fd", "kd", "prdc", Sharpness()]

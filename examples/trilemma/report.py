@@ -1,4 +1,4 @@
-"""The study's figures written down: `study.json`, `study.md`, the triangles, and pictures of samples.
+"""The study's figures write_report down: `study.json`, `study.md`, the triangles, and pictures of samples.
 
 A figure is the mean over training seeds with its standard error; of a single seed it is the value with the error that
 its metric gives. The Markdown can take the place of what stands between two marks in a page.
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from examples.studies.budget import stages
-from examples.studies.mean import Mean
+from examples.studies.mean import Mean, table
 from examples.trilemma.claims import Figures, findings
 from examples.trilemma.study import Study
 from modkit.comparison import compare
@@ -24,12 +24,12 @@ from modkit.evaluation.report import Report
 from modkit.runs.files import replace_file
 from modkit.types import Score
 
-__all__ = ["figures", "markdown", "written"]
+__all__ = ["figures", "markdown", "write_report"]
 
 COLUMNS = ("FD", "KD", "precision", "recall", "density", "coverage", "sharpness", "copying", "samples/s", "NFE")
 
 
-def written(study: Study) -> dict[str, object]:
+def write_report(study: Study) -> dict[str, object]:
     """Writes all of it into the study's directory; gives what `study.json` holds.
 
     Raises:
@@ -83,45 +83,40 @@ def markdown(study: Study, found: Figures, parameters: Mapping[str, int]) -> str
         seeds, error = f"{len(plan.seeds)} seeds", "standard error over seeds"
     time = f"{plan.seconds / 60:g} minutes of one core each"
     head = f"{seeds} on {plan.name}, {time}, {plan.num:,} samples; ± is {error}."
-    return (
-        "\n".join([head, "", *_scores(study, found), "", *_trainings(study, found, parameters), "", *_claims(found)])
-        + "\n"
-    )
+    return "\n\n".join([head, _scores(study, found), _trainings(study, found, parameters), _claims(found)]) + "\n"
 
 
-def _scores(study: Study, found: Figures) -> list[str]:
+def _scores(study: Study, found: Figures) -> str:
     """The table of scores, real images last."""
     plan = study.plan
-    lines = [f"| | {' | '.join(COLUMNS)} |", f"|---{'|---:' * len(COLUMNS)}|"]
+    rows = []
     for row in plan.rows:
         title = row.title if row.num in (None, plan.num) else f"{row.title} ({row.num} samples)"
-        lines.append(f"| {title} | {' | '.join(_cell(found[row.name].get(name)) for name in COLUMNS)} |")
+        rows.append([title, *(_cell(found[row.name].get(name)) for name in COLUMNS)])
     row = next(row for row in plan.rows if row.num is None)
     floor = {_short(name): score for name, score in study.reports()[row.name][0].floor.items()}
     cells = [f"{floor[name].value:.3g}" if name in floor else "–" for name in COLUMNS]
-    return [*lines, f"| real images ({floor['FD'].counts['fake']} samples) | {' | '.join(cells)} |"]
+    return table(["", *COLUMNS], [*rows, [f"real images ({floor['FD'].counts['fake']} samples)", *cells]])
 
 
-def _trainings(study: Study, found: Figures, parameters: Mapping[str, int]) -> list[str]:
+def _trainings(study: Study, found: Figures, parameters: Mapping[str, int]) -> str:
     """The table of what was trained."""
-    lines = ["| | parameters | steps | CPU seconds of training | reconstruction FD |", "|---|---:|---:|---:|---:|"]
     titles = {row.system: row.title.partition(",")[0] for row in study.plan.rows}
-    clocks = study.clocks()
+    clocks, rows = study.clocks(), []
     for name, title in titles.items():
         steps = " + ".join(f"{stage['steps']:,}" for stage in stages(study.spec(name, 0)))
         spent = ", ".join(f"{one:.0f}" for one in clocks.get(name, [])) or "interrupted"
-        floor = _cell(found[name].get("reconstruction FD"))
-        lines.append(f"| {title} | {parameters[name]:,} | {steps} | {spent} | {floor} |")
-    return lines
+        rows.append([title, f"{parameters[name]:,}", steps, spent, _cell(found[name].get("reconstruction FD"))])
+    return table(["", "parameters", "steps", "CPU seconds of training", "reconstruction FD"], rows)
 
 
-def _claims(found: Figures) -> list[str]:
+def _claims(found: Figures) -> str:
     """The table of claims."""
-    lines = ["| claim | verdict | figures |", "|---|---|---|"]
+    rows = []
     for one in findings(found):
         parts = "; ".join(f"{part.says}: {part.figures[0]} and {part.figures[1]}, {part.verdict}" for part in one.parts)
-        lines.append(f"| {one.claim} | **{one.verdict}** | {parts} |")
-    return lines
+        rows.append([one.claim, f"**{one.verdict}**", parts])
+    return table(["claim", "verdict", "figures"], rows, words=3)
 
 
 def _estimate(scores: Sequence[Score]) -> Mean:

@@ -2,14 +2,13 @@
 
     OUT/plan.json          what it was started with
     OUT/steps.json         CPU time of a step by system, measured once
-    OUT/runs/NAME-SEED/    the runs, each with its reports
-    OUT/training.jsonl     CPU time that each training took
+    OUT/runs/NAME-SEED/    the runs, each with its reports and the CPU time of its training
     OUT/samples/           pictures of samples
     OUT/floor-NUM.json     what real images score
     OUT/study.json         what `report` makes of it, beside study.md, trilemma.svg and comparison.html
 
-It may be killed at any instant and started again: a finished run is kept, an unfinished one goes on from its last
-checkpoint, a report that was written is not made again.
+It may be killed at any instant and started again: a finished run is kept, an unfinished one resumes from its last
+checkpoint, and a report is written once.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import modkit
-from examples.studies.budget import budgeted, one_thread, stages
-from examples.trilemma.measure import measured
+from examples.studies.budget import fit_budget, one_thread, stages
+from examples.studies.folder import check_plan, train_run
+from examples.trilemma.measure import measure
 from examples.trilemma.plan import SHARES, Plan
 from modkit import Run, Spec
 from modkit.evaluation.report import Report, locate_report
-from modkit.runs.files import replace_file
 
 __all__ = ["Study"]
 
@@ -38,7 +37,7 @@ class Study:
     Args:
         plan: What is done.
         out: Where.
-        say: Told a line at a time how far it is.
+        say: Prints a line of progress.
 
     Raises:
         ValueError: If the directory holds a study of another plan.
@@ -47,11 +46,7 @@ class Study:
     def __init__(self, plan: Plan, out: Path, say: Callable[[str], None] = print) -> None:
         self.plan, self.out, self.say = plan, out, say
         self._fitted: dict[str, Spec] = {}
-        out.mkdir(parents=True, exist_ok=True)
-        kept, settings = out / "plan.json", plan.settings()
-        if kept.exists() and json.loads(kept.read_bytes()) != settings:
-            raise ValueError(f"the study expects {out} to hold one of {settings}, got {json.loads(kept.read_bytes())}")
-        replace_file(kept, json.dumps(settings, indent=1).encode())
+        check_plan(plan.settings(), out)
 
     def parameters(self) -> dict[str, int]:
         """Parameters by system, critics included."""
@@ -62,7 +57,7 @@ class Study:
         if system not in self._fitted:
             spec, file = self.plan.specs[system], self.out / "steps.json"
             shares = SHARES[len(stages(spec))]
-            self._fitted[system] = budgeted(spec, self.plan.seconds, file, shares=shares, trial=self.plan.trial)
+            self._fitted[system] = fit_budget(spec, self.plan.seconds, file, shares=shares, trial=self.plan.trial)
         return self._fitted[system].with_value("train.seed", seed)
 
     def run(self, system: str, seed: int) -> Path:
@@ -95,7 +90,7 @@ class Study:
                 if path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.find_checkpoint().name:
                     continue
                 start = time.perf_counter()
-                report = measured(self.plan, row, run, seed, self.out)
+                report = measure(self.plan, row, run, seed, self.out)
                 report.save(run.path)
                 said = ", ".join(f"{name.split(' (')[0]} {score.value:.3g}" for name, score in report.scores.items())
                 took = time.perf_counter() - start
@@ -112,25 +107,16 @@ class Study:
 
     def clocks(self) -> dict[str, list[float]]:
         """CPU seconds that trainings took by system, those only that were never interrupted."""
-        path = self.out / "training.jsonl"
-        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
         found: dict[str, list[float]] = {}
-        for row in map(json.loads, lines):
-            found.setdefault(row["system"], []).append(row["cpu"])
+        for system, seed in self.pairs():
+            if (path := self.run(system, seed) / "cpu-seconds.json").exists():
+                found.setdefault(system, []).append(json.loads(path.read_bytes())["CPU s"])
         return found
 
     def _train(self, system: str, seed: int, title: str) -> None:
-        path = self.run(system, seed)
-        if (path / "status.json").exists():
-            return
-        whole, start = not path.exists(), time.process_time()
-        modkit.train(self.spec(system, seed), path, resume=True, evaluate=False, progress=_Lines(title, self.say))
-        cpu = time.process_time() - start
-        if whole:
-            row = json.dumps({"system": system, "seed": seed, "cpu": round(cpu, 2)})
-            with (self.out / "training.jsonl").open("a") as file:
-                file.write(row + "\n")
-        self.say(f"{title}: done in {cpu:.0f} s of CPU time")
+        spent = train_run(self.spec(system, seed), self.run(system, seed), _Lines(title, self.say))
+        if spent is not None:
+            self.say(f"{title}: done in {spent:.0f} s of CPU time")
 
 
 class _Lines:

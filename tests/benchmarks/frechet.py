@@ -6,8 +6,6 @@ independent, at decay 1 they are rotated, with variances that span as much as a 
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +15,7 @@ import torch
 
 from modkit.metrics.frechet import frechet_distance
 from modkit.metrics.moments import Gaussian, Moments
+from tests.benchmarks.turns import parse, take_turns
 
 
 def gaussian(seed: int, dim: int, *, decay: float) -> Gaussian:
@@ -46,24 +45,16 @@ def ratios(dim: int, *, repeats: int, decay: float) -> dict[str, tuple[float, fl
             lambda x: float(np.sqrt(scipy.linalg.eigvals(x).astype(complex)).real.sum()), a, b
         ),
     }
-    seconds, values = dict.fromkeys(formulas, float("inf")), {}
-    for _ in range(repeats):
-        for name, formula in formulas.items():
-            start = time.perf_counter()
-            values[name] = formula()
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
-    return {name: (seconds[name], abs(values[name] / values["modkit"] - 1)) for name in formulas}
+    values = {name: formula() for name, formula in formulas.items()}
+    seconds = take_turns(formulas, repeats)
+    return {name: (min(seconds[name]), abs(values[name] / values["modkit"] - 1)) for name in formulas}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Prints the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dim", type=int, default=2048)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--decay", type=float, default=None, help="one decay of variances, i^-decay; default: 0 and 1")
-    options = parser.parse_args(arguments)
+    options = parse(__doc__, arguments, dim=(2048, None), repeats=(3, None))
     print(f"d = {options.dim}, {torch.get_num_threads()} threads, torch {torch.__version__}, scipy {scipy.__version__}")
-    for decay in (0.0, 1.0) if options.decay is None else (options.decay,):
+    for decay in (0.0, 1.0):
         measured = ratios(options.dim, repeats=options.repeats, decay=decay)
         ours = measured["modkit"][0]
         for name, (seconds, difference) in measured.items():

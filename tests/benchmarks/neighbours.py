@@ -9,7 +9,6 @@ and imports took. prdc is given float64 features; ours are float32. Counts must 
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import json
 import subprocess
@@ -19,6 +18,8 @@ import warnings
 from typing import Any
 
 import torch
+
+from tests.benchmarks.turns import parse
 
 K = 5
 SIDES = ("modkit", "prdc", "two-rules")
@@ -77,12 +78,7 @@ def measure(side: str, num: int, dim: int) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Prints the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num", type=int, default=10_000)
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--side", choices=SIDES, help="measure one, here")
-    options = parser.parse_args(arguments)
+    options = parse(__doc__, arguments, num=(10_000, None), dim=(512, None), repeats=(2, None), side=("", "one, here"))
     if options.side:
         print(json.dumps(measure(options.side, options.num, options.dim)))
         return

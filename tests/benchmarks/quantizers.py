@@ -11,17 +11,15 @@ allocates at its peak against the whole matrix of scores.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,15 +30,9 @@ from modkit.bottlenecks.vq import VectorQuantizer
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import TensorType
+from tests.benchmarks.turns import parse, take_turns
 
 PRODUCT, KEPT, OURS, PEER = "product", "product, kept", "modkit", "vector-quantize-pytorch"
-
-
-class Agreement(NamedTuple):
-    """A search beside float64's: how many indices differ, and by how much of the squared distance at most."""
-
-    differing: int
-    gap: float
 
 
 def our_step(num_codes: int, channels: int) -> Callable[[Tensor], None]:
@@ -64,14 +56,8 @@ def peer_step(num_codes: int, channels: int) -> Callable[[Tensor], None] | None:
     if importlib.util.find_spec("vector_quantize_pytorch") is None:
         return None
     package = importlib.import_module("vector_quantize_pytorch")
-    part = package.VectorQuantize(
-        dim=channels,
-        codebook_size=num_codes,
-        decay=0.99,
-        commitment_weight=0.25,
-        rotation_trick=False,
-        threshold_ema_dead_code=0,
-    )
+    options = {"decay": 0.99, "commitment_weight": 0.25, "rotation_trick": False, "threshold_ema_dead_code": 0}
+    part = package.VectorQuantize(dim=channels, codebook_size=num_codes, **options)
 
     def run(vectors: Tensor) -> None:
         quantized, _, loss = part(vectors[None])
@@ -91,25 +77,24 @@ def measure(num: int, num_codes: int, channels: int, *, rounds: int) -> dict[str
     }
     if (peer := peer_step(num_codes, channels)) is not None:
         runs[PEER] = peer
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds + 1):
-        for name, run in runs.items():
-            z = vectors.clone().requires_grad_()
-            start = time.perf_counter()
-            run(z)
-            seconds[name].append(time.perf_counter() - start)
-    return {name: each[1:] for name, each in seconds.items()}
+
+    def fresh(run: Callable[[Tensor], object]) -> None:
+        leaf.grad = None
+        run(leaf)
+
+    leaf = vectors.clone().requires_grad_()
+    return take_turns({name: partial(fresh, run) for name, run in runs.items()}, rounds)
 
 
-def agreement(vectors: Tensor, codes: Tensor) -> Agreement:
-    """The search beside float64's over all codes, a few vectors at a time."""
+def agreement(vectors: Tensor, codes: Tensor) -> tuple[int, float]:
+    """The search beside float64's: how many indices differ, and by how much of the squared distance at most."""
     found, differing, gap = find_nearest(vectors, codes), 0, 0.0
     for z, index in zip(vectors.double().split(256), found.split(256)):
         distances = torch.cdist(z, codes.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
         least, best = distances.min(1)
         differing += int((best != index).sum())
         gap = max(gap, float((distances.gather(1, index[:, None])[:, 0] / least - 1).max()))
-    return Agreement(differing, gap)
+    return differing, gap
 
 
 def peak(run: Callable[[], object]) -> int:
@@ -132,13 +117,15 @@ def compared(seconds: dict[str, list[float]], name: str, other: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num", type=int, default=8192, help="vectors")
-    parser.add_argument("--codes", type=int, default=8192)
-    parser.add_argument("--channels", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    given = parser.parse_args(arguments)
+    given = parse(
+        __doc__,
+        arguments,
+        num=(8192, "vectors"),
+        codes=(8192, None),
+        channels=(256, None),
+        rounds=(8, None),
+        threads=(torch.get_num_threads(), None),
+    )
     torch.set_num_threads(given.threads)
     sizes = f"{given.num} vectors of {given.channels}, {given.codes} codes"
     print(f"{sizes}, {given.rounds} rounds, {given.threads} threads, torch {torch.__version__}", flush=True)

@@ -9,11 +9,9 @@ its output), which is what diffusers' step and `scale_model_input` do.
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import diffusers
 import torch
@@ -21,10 +19,10 @@ from torch import Tensor
 
 from modkit.diffusion.parametrizations import Eps
 from modkit.diffusion.schedules import Linear
-from modkit.kinds import Denoise, Sampler
 from modkit.rng import Rng
 from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun, sample
 from modkit.types import Denoised, TensorType
+from tests.benchmarks.turns import parse, take_turns
 
 PAIRS = {
     "ddim": (DDIM, partial(diffusers.DDIMScheduler, clip_sample=False)),
@@ -35,34 +33,15 @@ PAIRS = {
 }
 
 
-class Row(NamedTuple):
-    """Microseconds a step."""
-
-    sampler: float
-    whole: float
-    diffusers: float
-
-
-def run(sampler: Sampler, denoise: Denoise, x: Tensor) -> float:
-    """Seconds of a run of modkit's sampler."""
-    started = time.perf_counter()
-    sample(sampler, denoise, x, rng=Rng(0))
-    return time.perf_counter() - started
-
-
-def run_diffusers(make: Callable[..., Any], out: Tensor, x: Tensor, steps: int) -> float:
-    """Seconds of a run of diffusers' scheduler."""
-    scheduler = make(beta_start=1e-4, beta_end=2e-2, beta_schedule="linear")
-    scheduler.set_timesteps(steps)
-    started = time.perf_counter()
+def run_diffusers(scheduler: Any, out: Tensor, x: Tensor) -> None:
+    """A run of diffusers' scheduler."""
     for t in scheduler.timesteps:
         scheduler.scale_model_input(x, t)
         x = scheduler.step(out, t, x).prev_sample
-    return time.perf_counter() - started
 
 
-def measure(name: str, *, rounds: int = 20, steps: int = 50) -> Row:
-    """The fastest of some rounds, after one that warms up."""
+def measure(name: str, *, rounds: int = 20, steps: int = 50) -> dict[str, float]:
+    """Microseconds a step of the fastest of some rounds, after one that warms up."""
     ours, theirs = PAIRS[name]
     schedule = Linear()
     sampler = ours(schedule, TensorType((4, 32, 32)), steps=steps)
@@ -75,38 +54,35 @@ def measure(name: str, *, rounds: int = 20, steps: int = 50) -> Row:
         parametrization.inputs(x_t, rows)
         return parametrization.denoised(out, x_t, rows)
 
-    found = [
-        (run(sampler, lambda x_t, t: x_0, x), run(sampler, whole, x), run_diffusers(theirs, out, x, steps))
-        for _ in range(rounds + 1)
-    ]
-    return Row(*(min(times) / steps * 1e6 for times in zip(*found[1:], strict=True)))
+    peers = [theirs(beta_start=1e-4, beta_end=2e-2, beta_schedule="linear") for _ in range(rounds + 1)]
+    for peer in peers:
+        peer.set_timesteps(steps)
+    fresh = iter(peers)
+    runs = {
+        "sampler": lambda: sample(sampler, lambda x_t, t: x_0, x, rng=Rng(0)),
+        "whole": lambda: sample(sampler, whole, x, rng=Rng(0)),
+        "diffusers": lambda: run_diffusers(next(fresh), out, x),
+    }
+    return {name: min(times) / steps * 1e6 for name, times in take_turns(runs, rounds).items()}
 
 
 def bare(rounds: int) -> float:
     """Microseconds of the arithmetic that no sampler can do without: a x + b x_0."""
     x, x_0 = torch.randn(2, 4, 4, 32, 32).unbind()
-    best = float("inf")
-    for _ in range(rounds):
-        started = time.perf_counter()
-        for _ in range(100):
-            0.9 * x + 0.1 * x_0
-        best = min(best, time.perf_counter() - started)
-    return best * 1e4
+    times = take_turns({"bare": lambda: [0.9 * x + 0.1 * x_0 for _ in range(100)]}, rounds)
+    return min(times["bare"]) * 1e4
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table."""
-    parser = argparse.ArgumentParser(description="Cost of a sampler's step beside diffusers'.")
-    parser.add_argument("--rounds", type=int, default=20, help="runs timed of each, after one that warms up")
-    parser.add_argument("--steps", type=int, default=50, help="steps in a run")
-    given = parser.parse_args(arguments)
+    given = parse(__doc__, arguments, rounds=(20, "runs timed of each, after a first"), steps=(50, "steps in a run"))
     torch.set_num_threads(1)
     print(f"microseconds a step; bare arithmetic {bare(given.rounds):.0f}")
     print(f"{'':14}{'sampler':>9}{'whole':>9}{'diffusers':>11}{'sampler/diffusers':>19}{'whole/diffusers':>17}")
     for name in PAIRS:
         row = measure(name, rounds=given.rounds, steps=given.steps)
-        ratios = f"{row.sampler / row.diffusers:19.2f}{row.whole / row.diffusers:17.2f}"
-        print(f"{name:14}{row.sampler:9.0f}{row.whole:9.0f}{row.diffusers:11.0f}{ratios}", flush=True)
+        ratios = f"{row['sampler'] / row['diffusers']:19.2f}{row['whole'] / row['diffusers']:17.2f}"
+        print(f"{name:14}{row['sampler']:9.0f}{row['whole']:9.0f}{row['diffusers']:11.0f}{ratios}", flush=True)
 
 
 if __name__ == "__main__":

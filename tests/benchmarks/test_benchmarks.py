@@ -2,10 +2,12 @@ import pytest
 import torch
 
 import modkit
+from modkit.cli.scaffold import STARTERS
 from modkit.models.step import StepContext
+from modkit.parts.registry import get_registry
 from modkit.training.players import weigh_losses
 from modkit.types import Batch
-from tests.benchmarks import samplers, start, training
+from tests.benchmarks import frechet, samplers, start, training
 
 TINY = ["model.autoencoder.encoder.channels=[8]", "model.autoencoder.decoder.channels=[8]", "data.size=8"]
 TINY += ["model.prior.network.width=16", "train.batch_size=8", "train.samples.num=1"]
@@ -53,8 +55,32 @@ def test_both_stages_are_timed_in_rounds():
 @pytest.mark.parametrize("name", samplers.PAIRS)
 def test_every_sampler_is_timed_beside_its_peer(name):
     row = samplers.measure(name, rounds=1, steps=4)
-    assert 0 < row.sampler and 0 < row.diffusers
+    assert row.keys() == {"sampler", "whole", "diffusers"} and min(row.values()) > 0
 
 
 def test_starts_are_timed_with_plugins():
-    assert set(start.measure(runs=1, plugins=2)) == {*start.COMMANDS, "modkit list, 2 plug-ins more"}
+    costs = start.measure(runs=1, plugins=2)
+    more = {f"{name}, 2 plug-ins more" for name in start.COMMANDS if name.startswith("modkit")}
+    assert costs.keys() == {*start.COMMANDS, *more}
+    assert all(0 < one.processor for runs in costs.values() for one in runs)
+
+
+def test_the_plugins_are_listed(tmp_path, monkeypatch):
+    start.install(tmp_path, 3)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    get_registry.cache_clear()
+    try:
+        found = [entry.part for entry in get_registry().list_parts() if entry.part.name.startswith("acme")]
+    finally:
+        get_registry.cache_clear()
+    assert [part.kind for part in found] == sorted(list(STARTERS)[:3])
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0])
+def test_the_formulas_of_the_frechet_distance_agree(decay):
+    assert all(difference < 1e-6 for _, difference in frechet.ratios(24, repeats=1, decay=decay).values())
+
+
+def test_the_ratio_of_each_formula_is_printed(capsys):
+    frechet.main(["--dim", "8", "--repeats", "1"])
+    assert len(capsys.readouterr().out.splitlines()) == 7

@@ -9,20 +9,22 @@ weights, and writes the loss each 50 steps; pictures and checkpoints are left ou
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor, nn
 
 import modkit
+from modkit.data import Digits
+from modkit.progress import Silent
 from modkit.types import Cond
+from tests.benchmarks.turns import parse
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ldm.yaml"
 NEVER = 10**9
@@ -55,37 +57,18 @@ def denoiser_loss(model: nn.Module, x: Tensor, noise: Callable[[Tensor], Tensor]
 
 
 class Bare:
-    """A bare loop over one stage.
-
-    Args:
-        model: The model whose networks it trains.
-        part: The side of the model that it trains.
-        loss: Of the model and a batch.
-        x: All samples.
-        batch_size: Samples in a step.
-        decay: Of the average of the weights.
-        log: Where the loss is written.
-    """
+    """A bare loop over one stage: it trains one side (`part`) of a model by a loss of the model and a batch."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        part: nn.Module,
-        loss: Callable[[nn.Module, Tensor], Tensor],
-        x: Tensor,
-        batch_size: int,
-        decay: float,
-        log: TextIO,
+        self, model: nn.Module, part: nn.Module, loss: Any, x: Tensor, batch_size: int, decay: float, log: TextIO
     ) -> None:
-        self.model, self.loss, self.decay = model, loss, decay
+        self.model, self.loss, self.decay, self.log, self.steps = model, loss, decay, log, 0
         model.eval().requires_grad_(False)
         part.train().requires_grad_(True)
         self.parameters = list(part.parameters())
         self.averages = [parameter.detach().clone() for parameter in self.parameters]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-3, fused=True)
         self.batches = _batches(x, batch_size)
-        self.log = log
-        self.steps = 0
 
     def step(self) -> None:
         """One step."""
@@ -101,7 +84,7 @@ class Bare:
             self.log.flush()
 
 
-class Turns:
+class Turns(Silent):
     """A `Progress` that lets a bare loop play a block of steps after each block of the trainer's.
 
     `.seconds` has, by stage, the (trainer's, bare loop's) time of each round after the first, which warms up.
@@ -130,16 +113,13 @@ class Turns:
             self._rounds.append((ours, time.perf_counter() - started))
         self._started = time.perf_counter()
 
-    def note(self, text: str) -> None:
-        """Nothing."""
-
 
 def measure(overrides: Sequence[str] = (), *, rounds: int = 8, block: int = 50) -> dict[str, list[tuple[float, float]]]:
     """(trainer's, bare loop's) seconds of each round, by stage."""
     quiet = [f"train.checkpoints.every={NEVER}", f"train.samples.every={NEVER}", f"train.log.every={LOG_EVERY}"]
     spec = modkit.load_spec(EXAMPLE, [*overrides, *quiet])
-    size = spec.train.get("batch_size", 128)
-    x = spec_data(spec)
+    size, data = spec.train.get("batch_size", 128), Digits(size=spec.data["size"])
+    x = data.read("train", range(data.splits["train"]), modkit.Rng(0)).tensor
     with tempfile.TemporaryDirectory() as folder, open(Path(folder, "bare.jsonl"), "w") as log:
         first, second = modkit.build(spec), modkit.build(spec)
         second.mean_0.fill_(0)
@@ -153,13 +133,6 @@ def measure(overrides: Sequence[str] = (), *, rounds: int = 8, block: int = 50) 
     return turns.seconds
 
 
-def spec_data(spec: modkit.Spec) -> Tensor:
-    """All training samples of a spec's digits."""
-    part = modkit.find("data", spec.data["use"]).load()
-    data = part(**{key: value for key, value in spec.data.items() if key != "use"})
-    return data.read("train", range(data.splits["train"]), modkit.Rng(0)).tensor
-
-
 def _batches(x: Tensor, size: int) -> Iterator[Tensor]:
     while True:
         for rows in torch.randperm(len(x)).split(size):
@@ -169,12 +142,14 @@ def _batches(x: Tensor, size: int) -> Iterator[Tensor]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the ratios."""
-    parser = argparse.ArgumentParser(description="Cost of the trainer beside a bare loop.")
-    parser.add_argument("overrides", nargs="*", help="overrides of the spec, key=value")
-    parser.add_argument("--rounds", type=int, default=8, help="blocks timed of each, after one that warms up")
-    parser.add_argument("--block", type=int, default=50, help="steps in a block")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
-    given = parser.parse_args(arguments)
+    given = parse(
+        __doc__,
+        arguments,
+        words="overrides of the spec, key=value",
+        rounds=(8, "blocks timed of each, after one that warms up"),
+        block=(50, "steps in a block"),
+        threads=(torch.get_num_threads(), "threads of torch"),
+    )
     torch.set_num_threads(given.threads)
     print(f"{given.rounds} rounds of {given.block} steps, {given.threads} threads", flush=True)
     for stage, rounds in measure(given.overrides, rounds=given.rounds, block=given.block).items():

@@ -5,14 +5,12 @@ import torch
 
 from modkit.bottlenecks import FiniteScalarQuantizer
 from modkit.types import TensorType
+from tests.bottlenecks.parts import passing
 
 
-def passing(levels):
+def make(levels):
     """A quantizer whose features are z themselves, in float64."""
-    part = FiniteScalarQuantizer(TensorType((len(levels),)), levels=levels).double()
-    torch.nn.init.eye_(part.project.weight)
-    torch.nn.init.zeros_(part.project.bias)
-    return part
+    return passing(FiniteScalarQuantizer(TensorType((len(levels),)), levels=levels))
 
 
 def by_hand(z, number):
@@ -26,7 +24,7 @@ def by_hand(z, number):
 @pytest.mark.smoke
 @pytest.mark.parametrize("levels", [[8, 5, 5, 5], [2, 3], [7, 4, 2]])
 def test_values_are_the_equations(levels):
-    part = passing(levels)
+    part = make(levels)
     h = 2 * torch.randn(300, len(levels), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     values, kl, losses = part(h, None)
     assert kl is None and losses == {}
@@ -43,7 +41,7 @@ def test_values_are_the_equations(levels):
 
 @pytest.mark.parametrize("levels", [[8, 5, 5, 5], [2], [2, 3, 4]])
 def test_every_code_comes_back_from_its_embedding(levels):
-    part = passing(levels)
+    part = make(levels)
     codes = torch.arange(math.prod(levels))[:, None]
     z_q = part.embed(codes)
     assert torch.equal(part.encode(z_q), codes)
@@ -55,14 +53,14 @@ def test_every_code_comes_back_from_its_embedding(levels):
 
 
 def test_zero_is_the_middle_and_the_ends_are_reached():
-    part = passing([8, 5, 2])
+    part = make([8, 5, 2])
     assert part(torch.zeros(1, 3).double(), None).values["continuous"].abs().max() < 1e-6
     z = torch.tensor([[-50.0] * 3, [50.0] * 3]).double()
     assert torch.equal(part(z, None).values["quantized"], torch.tensor([[-1.0, -1, -1], [0.75, 1, 0]]).double())
 
 
 def test_gradients_are_those_of_the_bounded_value():
-    part = passing([8, 5, 3])
+    part = make([8, 5, 3])
     h = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(6, 3, dtype=torch.float64)
     (got,) = torch.autograd.grad((weight * part(h, None).values["quantized"]).sum(), h)
@@ -71,7 +69,7 @@ def test_gradients_are_those_of_the_bounded_value():
 
 
 def test_continuous_beyond_the_ends_decodes_to_them():
-    part = passing([8, 5])
+    part = make([8, 5])
     latent = torch.tensor([[-3.0, 3.0]]).double()
     assert torch.equal(part.to_z("continuous", latent), torch.tensor([[-1.0, 1.0]]).double())
 

@@ -7,23 +7,19 @@ from torch.distributions import Categorical, kl_divergence
 from modkit.bottlenecks import GumbelQuantizer
 from modkit.rng import Rng
 from modkit.types import TensorType
+from tests.bottlenecks.parts import SHAPES, passing, project
 from tests.play import turn
+from tests.refusals import refusals
 
-SHAPES = [(6,), (6, 5), (6, 3, 5), (6, 2, 3, 4)]
 
-
-def passing(num_codes=5, **keywords):
+def make(num_codes=5, **keywords):
     """A quantizer whose features are its logits."""
-    part = GumbelQuantizer(TensorType((num_codes,)), num_codes=num_codes, channels=3, **keywords).double()
-    torch.nn.init.eye_(part.project.weight)
-    torch.nn.init.zeros_(part.project.bias)
-    return part
+    return passing(GumbelQuantizer(TensorType((num_codes,)), num_codes=num_codes, channels=3, **keywords))
 
 
 def logits_of(part, h):
-    """Logits, `b n k`, by an explicit product."""
-    logits = torch.einsum("oc,bc...->bo...", part.project.weight.flatten(1), h)
-    logits = logits + part.project.bias.view(1, -1, *[1] * (h.ndim - 2))
+    """Logits, `b n k`."""
+    logits = project(part, h)
     return logits.flatten(2).transpose(1, 2) if h.ndim > 2 else logits[:, None]
 
 
@@ -61,14 +57,14 @@ def test_draws_and_their_log_probability(shape):
 
 @pytest.mark.parametrize("index", [0, 10**6])
 def test_draws_follow_the_probabilities_at_any_temperature(index):
-    part, logits = passing(3), torch.tensor([0.5, 0.2, 0.3]).log()
+    part, logits = make(3), torch.tensor([0.5, 0.2, 0.3]).log()
     codes = part(logits.expand(8000, 3).double(), turn("draws", index)).values["codes"]
     share = codes.flatten().bincount(minlength=3) / 8000
     torch.testing.assert_close(share, torch.tensor([0.5, 0.2, 0.3]), atol=0.02, rtol=0)  # sd .006
 
 
 def test_gradients_of_a_draw_by_hand():
-    part = passing(tau_start=0.7, tau_steps=0, tau_end=0.7)
+    part = make(tau_start=0.7, tau_steps=0, tau_end=0.7)
     h = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(6, 3, dtype=torch.float64)
     values = part(h, turn(2)).values
@@ -83,7 +79,7 @@ def test_gradients_of_a_draw_by_hand():
 
 
 def test_gradients_of_the_kl():
-    part = passing()
+    part = make()
     assert torch.autograd.gradcheck(lambda h: part(h, None).kl, torch.randn(3, 5).double().requires_grad_())
     torch.testing.assert_close(part(torch.zeros(2, 5).double(), None).kl, torch.zeros(2).double())
     sure = 1e4 * torch.eye(5, dtype=torch.float64)
@@ -91,13 +87,13 @@ def test_gradients_of_the_kl():
 
 
 def test_the_temperature_falls_geometrically_and_stays():
-    part = passing(tau_start=2.0, tau_end=0.5, tau_steps=100)
+    part = make(tau_start=2.0, tau_end=0.5, tau_steps=100)
     assert [part.tau(index) for index in (0, 25, 50, 100, 500)] == pytest.approx([2, 2**0.5, 1, 0.5, 0.5])
-    assert passing(tau_end=0.25, tau_steps=0).tau(0) == 0.25
+    assert make(tau_end=0.25, tau_steps=0).tau(0) == 0.25
 
 
 def test_the_temperature_of_the_step_is_used():
-    part, h = passing(tau_start=4.0, tau_end=0.1, tau_steps=10), torch.randn(6, 5, dtype=torch.float64)
+    part, h = make(tau_start=4.0, tau_end=0.1, tau_steps=10), torch.randn(6, 5, dtype=torch.float64)
 
     class At:
         def __init__(self, index):
@@ -121,30 +117,14 @@ def test_samples_are_uniform_codes():
     assert GumbelQuantizer(TensorType((3,)), num_codes=4).sample(5, Rng(0)).shape == (5, 4)
 
 
-def test_rows_draw_the_same_codes_in_any_split():
-    part, h = GumbelQuantizer(TensorType((3, 4, 4)), num_codes=9), torch.randn(6, 3, 4, 4)
-    whole = part.posterior("codes", h, Rng(0))[0]
-    parts = [part.posterior("codes", h[i : i + 2], Rng(0).rows(i))[0] for i in (0, 2, 4)]
-    assert torch.equal(torch.cat(parts), whole)
-
-
-@pytest.mark.parametrize(
-    ("keywords", "match"),
-    [
-        ({"num_codes": 0}, "num_codes and channels of at least 1, got 0, 4"),
-        ({"tau_end": 0.0}, "tau_start and tau_end above 0 .*, got 1.0, 0.0 and 1000"),
-        ({"tau_steps": -1}, ".* tau_steps of at least 0, got 1.0, 0.0625 and -1"),
-    ],
+test_refuses_keywords = refusals(
+    ({"num_codes": 0}, "GumbelQuantizer expects num_codes and channels of at least 1, got 0, 4"),
+    ({"tau_end": 0.0}, "GumbelQuantizer expects tau_start and tau_end above 0 .*, got 1.0, 0.0 and 1000"),
+    ({"tau_steps": -1}, "GumbelQuantizer expects .* tau_steps of at least 0, got 1.0, 0.0625 and -1"),
+    of=lambda keywords: GumbelQuantizer(TensorType((3, 4, 4)), **keywords),
 )
-def test_refuses_keywords(keywords, match):
-    with pytest.raises(ValueError, match="GumbelQuantizer expects " + match):
-        GumbelQuantizer(TensorType((3, 4, 4)), **keywords)
-
-
-def test_refuses_what_it_has_not():
-    part = GumbelQuantizer(TensorType((3,)), num_codes=4)
-    with pytest.raises(ValueError, match="expects one of the latents .*, got 'continuous'"):
-        part.to_z("continuous", torch.zeros(1, 4))
-    for density in (lambda: part.log_prior("quantized", torch.zeros(1, 4)), lambda: part.posterior("z", None, Rng(0))):
-        with pytest.raises(ValueError, match="GumbelQuantizer has a density of its codes only, not of "):
-            density()
+test_refuses_what_it_does_not_have = refusals(
+    (lambda: make(4).to_z("continuous", torch.zeros(1, 4)), "expects one of the latents .*, got 'continuous'"),
+    (lambda: make(4).log_prior("quantized", torch.zeros(1, 4)), "GumbelQuantizer has a density of its codes only, not"),
+    (lambda: make(4).posterior("z", None, Rng(0)), "GumbelQuantizer has a density of its codes only, not of "),
+)

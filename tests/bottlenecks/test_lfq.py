@@ -6,13 +6,12 @@ import torch
 from modkit.bottlenecks import LookupFreeQuantizer
 from modkit.bottlenecks.lfq import compute_code_entropies
 from modkit.types import TensorType
+from tests.bottlenecks.parts import passing
+from tests.refusals import refusals
 
 
-def passing(bits, **keywords):
-    part = LookupFreeQuantizer(TensorType((bits,)), bits=bits, **keywords).double()
-    torch.nn.init.eye_(part.project.weight)
-    torch.nn.init.zeros_(part.project.bias)
-    return part
+def make(bits, **keywords):
+    return passing(LookupFreeQuantizer(TensorType((bits,)), bits=bits, **keywords))
 
 
 def over_all_codes(z, temperature):
@@ -24,7 +23,7 @@ def over_all_codes(z, temperature):
 
 
 def test_codes_are_the_bits_of_signs():
-    part = passing(5)
+    part = make(5)
     z = torch.randn(100, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     z[0] = 0
     values, kl, losses = part(z, None)
@@ -67,7 +66,7 @@ def test_entropies_stay_float32_under_autocast():
 
 
 def test_losses_by_hand():
-    part = passing(3, entropy=0.2, diversity=0.7, temperature=0.8, commitment=0.5)
+    part = make(3, entropy=0.2, diversity=0.7, temperature=0.8, commitment=0.5)
     z = torch.cartesian_prod(*[torch.tensor([0.3, -0.9])] * 3).double()
     losses = part(z, None).losses
     each, whole = over_all_codes(z, 0.8)
@@ -86,22 +85,10 @@ def test_gradients_of_the_entropy_at_sure_bits_are_finite(dtype):
     )
 
 
-def test_straight_through_gradient_is_exactly_the_identity():
-    z = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(6, 4, dtype=torch.float64)
-    for quantized in (passing(4)(z, None).values["quantized"], passing(4).to_z("continuous", z)):
-        assert torch.equal(torch.autograd.grad((weight * quantized).sum(), z)[0], weight)
-
-
-@pytest.mark.parametrize(
-    ("keywords", "match"),
-    [
-        ({"bits": 0}, r"bits in \[1, 30\], got 0"),
-        ({"bits": 31}, r"bits in \[1, 30\], got 31"),
-        ({"temperature": 0.0}, "temperature above 0, got 0.1, 1.0, 0.25 and 0.0"),
-        ({"diversity": -1.0}, "of at least 0 .*, got 0.1, -1.0, 0.25 and 0.1"),
-    ],
+test_refuses_keywords = refusals(
+    ({"bits": 0}, r"LookupFreeQuantizer expects bits in \[1, 30\], got 0"),
+    ({"bits": 31}, r"LookupFreeQuantizer expects bits in \[1, 30\], got 31"),
+    ({"temperature": 0.0}, "LookupFreeQuantizer expects .*temperature above 0, got 0.1, 1.0, 0.25 and 0.0"),
+    ({"diversity": -1.0}, "LookupFreeQuantizer expects .*of at least 0 .*, got 0.1, -1.0, 0.25 and 0.1"),
+    of=lambda keywords: LookupFreeQuantizer(TensorType((3,)), **keywords),
 )
-def test_refuses_keywords(keywords, match):
-    with pytest.raises(ValueError, match="LookupFreeQuantizer expects .*" + match):
-        LookupFreeQuantizer(TensorType((3,)), **keywords)

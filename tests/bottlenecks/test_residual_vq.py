@@ -6,17 +6,14 @@ import torch
 from modkit.bottlenecks import ResidualQuantizer, VectorQuantizer
 from modkit.rng import Rng
 from modkit.types import TensorType
+from tests.bottlenecks.parts import SHAPES, passing, project
 from tests.play import turn
+from tests.refusals import refusals
 
-SHAPES = [(6,), (6, 5), (6, 3, 5), (6, 2, 3, 4)]
 
-
-def passing(channels=2, **keywords):
+def make(**keywords):
     """A quantizer whose projection is the identity, on vectors."""
-    part = ResidualQuantizer(TensorType((channels,)), channels=channels, **keywords).double()
-    torch.nn.init.eye_(part.project.weight)
-    torch.nn.init.zeros_(part.project.bias)
-    return part
+    return passing(ResidualQuantizer(TensorType((2,)), channels=2, **keywords))
 
 
 def books(part):
@@ -46,8 +43,7 @@ def test_values_are_brute_force(shape, shared, codebook):
     part = ResidualQuantizer(TensorType(shape), **options).double()
     h = torch.randn(2, *shape, dtype=torch.float64)
     values, kl, losses = part(h, None)
-    z = torch.einsum("oc,bc...->bo...", part.project.weight.flatten(1), h)
-    z = z + part.project.bias.view(1, -1, *[1] * (h.ndim - 2))
+    z = project(part, h)
     torch.testing.assert_close(values["continuous"], z)
     rows = z.detach().movedim(1, -1).reshape(-1, 2)
     codes, sums = descended(rows, books(part))
@@ -90,7 +86,7 @@ def test_depth_one_is_vq(shape, codebook):
 
 
 def test_each_loss_pulls_on_its_own_side():
-    part = passing(depth=2, num_codes=3, codebook="gradient", commitment=0.25)
+    part = make(depth=2, num_codes=3, codebook="gradient", commitment=0.25)
     z = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
     values, _, losses = part(z, None)
     codes, sums = descended(z.detach(), books(part))
@@ -111,7 +107,7 @@ def test_each_loss_pulls_on_its_own_side():
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_codebooks_see_what_is_left_for_them(shared):
-    part = passing(depth=3, num_codes=4, shared=shared, revive=0.0, decay=0.5)
+    part = make(depth=3, num_codes=4, shared=shared, revive=0.0, decay=0.5)
     z = torch.randn(20, 2, dtype=torch.float64)
     codes, sums = descended(z, books(part))
     left = [z, z - sums[:, 0], z - sums[:, 1]]
@@ -133,7 +129,7 @@ def test_codebooks_see_what_is_left_for_them(shared):
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_error_decreases_with_depth(shared):
-    part = passing(depth=4, num_codes=16, shared=shared, revive=0.01, decay=0.9)
+    part = make(depth=4, num_codes=16, shared=shared, revive=0.01, decay=0.9)
     z = torch.randn(512, 2, dtype=torch.float64)
     part.prepare([z[:200], z[200:]], Rng(0))
     for index in range(30):
@@ -147,7 +143,7 @@ def test_the_error_decreases_with_depth(shared):
 def test_prepare_starts_each_depth_at_the_centres_of_what_is_left():
     coarse, fine = torch.tensor([[9.0, 0], [-9, 0], [0, 9]]), torch.tensor([[1.0, 0], [-1, 0]])
     z = (coarse[:, None] + fine).flatten(0, 1).repeat(20, 1).double()
-    part = passing(depth=2, num_codes=3)
+    part = make(depth=2, num_codes=3)
     part.prepare([z], Rng(0))
     left = part.codebooks[0].codes
     assert {tuple(row) for row in left.round(decimals=6).tolist()} == {(9, 0), (-9, 0), (0, 9)}
@@ -158,21 +154,16 @@ def test_prepare_starts_each_depth_at_the_centres_of_what_is_left():
 
 
 def test_depths_draw_their_own_replacements():
-    part = passing(depth=2, num_codes=2, shared=True, revive=0.5)
+    part = make(depth=2, num_codes=2, shared=True, revive=0.5)
     part(torch.randn(9, 2).double(), turn())  # one name drawn twice from one rng would be refused
     assert (part.codebooks[0].priority < 1).all()
 
 
-@pytest.mark.parametrize(
-    ("keywords", "match"),
-    [
-        ({"depth": 0}, "depth of at least 1, got 0"),
-        ({"num_codes": 0}, "num_codes and channels of at least 1, got 0, 4"),
-        ({"codebook": "sgd"}, "codebook 'ema' or 'gradient', got 'sgd'"),
-        ({"commitment": -1.0}, "commitment >= 0, got -1.0"),
-        ({"decay": 1.0}, r"decay and revive in \[0, 1\), got decay 1.0, revive 0.05"),
-    ],
+test_refuses_keywords = refusals(
+    ({"depth": 0}, "ResidualQuantizer expects depth of at least 1, got 0"),
+    ({"num_codes": 0}, "ResidualQuantizer expects num_codes and channels of at least 1, got 0, 4"),
+    ({"codebook": "sgd"}, "ResidualQuantizer expects codebook 'ema' or 'gradient', got 'sgd'"),
+    ({"commitment": -1.0}, "ResidualQuantizer expects commitment >= 0, got -1.0"),
+    ({"decay": 1.0}, r"ResidualQuantizer expects decay and revive in \[0, 1\), got decay 1.0, revive 0.05"),
+    of=lambda keywords: ResidualQuantizer(TensorType((3, 4, 4)), **keywords),
 )
-def test_refuses_keywords(keywords, match):
-    with pytest.raises(ValueError, match="ResidualQuantizer expects " + match):
-        ResidualQuantizer(TensorType((3, 4, 4)), **keywords)

@@ -8,22 +8,14 @@ from safetensors.torch import load, save
 from modkit.bottlenecks import VectorQuantizer
 from modkit.rng import Rng
 from modkit.types import TensorType
+from tests.bottlenecks.parts import SHAPES, passing, project
 from tests.play import turn
-
-SHAPES = [(6,), (6, 5), (6, 3, 5), (6, 2, 3, 4)]
-
-
-def projected(part, h):
-    z = torch.einsum("oc,bc...->bo...", part.project.weight.flatten(1), h)
-    return z + part.project.bias.view(1, -1, *[1] * (h.ndim - 2))
+from tests.refusals import refusals
 
 
-def passing(num_codes=4, channels=2, **keywords):
+def make(num_codes=4, channels=2, **keywords):
     """A quantizer whose projection is the identity, on vectors."""
-    part = VectorQuantizer(TensorType((channels,)), num_codes=num_codes, channels=channels, **keywords).double()
-    torch.nn.init.eye_(part.project.weight)
-    torch.nn.init.zeros_(part.project.bias)
-    return part
+    return passing(VectorQuantizer(TensorType((channels,)), num_codes=num_codes, channels=channels, **keywords))
 
 
 @pytest.mark.smoke
@@ -32,7 +24,7 @@ def passing(num_codes=4, channels=2, **keywords):
 def test_values_are_brute_force(shape, codebook):
     part = VectorQuantizer(TensorType(shape), num_codes=11, channels=3, codebook=codebook, commitment=0.5).double()
     h = torch.randn(5, *shape, dtype=torch.float64)
-    z = projected(part, h)
+    z = project(part, h)
     points = z.reshape(5, 3, -1)
     codes = ((points[:, None] - part.codebook.codes[None, :, :, None]) ** 2).sum(2).argmin(1)  # b n
     z_q = part.codebook.codes[codes].transpose(1, 2).reshape(z.shape)
@@ -51,17 +43,8 @@ def test_values_are_brute_force(shape, codebook):
         assert torch.equal(part.to_z(name, value), z_q)
 
 
-def test_straight_through_gradient_is_exactly_the_identity():
-    part = passing()
-    z = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(6, 2, dtype=torch.float64)
-    for quantized in (part(z, None).values["quantized"], part.to_z("continuous", z)):
-        (gradient,) = torch.autograd.grad((weight * quantized).sum(), z)
-        assert torch.equal(gradient, weight)
-
-
 def test_each_loss_pulls_on_its_own_side():
-    part = passing(codebook="gradient", commitment=0.25)
+    part = make(codebook="gradient", commitment=0.25)
     z = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
     values, _, losses = part(z, None)
     codes, e = values["codes"].flatten(), part.codebook.codes
@@ -77,7 +60,7 @@ def test_each_loss_pulls_on_its_own_side():
 
 
 def test_moving_averages_over_three_steps_by_hand():
-    part = passing(num_codes=3, channels=2, decay=0.9, revive=0.0)
+    part = make(num_codes=3, channels=2, decay=0.9, revive=0.0)
     part.codebook.codes.copy_(torch.tensor([[0.0, 0.0], [4.0, 0.0], [50.0, 50.0]]))
     batches = [[[1.0, 0], [0, 1], [5, 0]], [[3, 1], [4, 4], [-1, 0]], [[0, 0.5], [1, 1], [0, -1]]]
     usage, moment = [1.0] * 3, [[0.0, 0.0], [4.0, 0.0], [50.0, 50.0]]
@@ -100,7 +83,7 @@ def test_moving_averages_over_three_steps_by_hand():
 
 
 def test_a_gradient_codebook_is_not_moved_by_update():
-    part = passing(codebook="gradient", revive=0.0)
+    part = make(codebook="gradient", revive=0.0)
     before = part.codebook.codes.detach().clone()
     part(torch.randn(9, 2, dtype=torch.float64), turn())
     counts = part.codebook.counts.clone()
@@ -111,7 +94,7 @@ def test_a_gradient_codebook_is_not_moved_by_update():
 
 @pytest.mark.parametrize("step", [None, turn(training=False)])
 def test_nothing_moves_outside_the_owners_turn(step):
-    part = passing(revive=0.5)
+    part = make(revive=0.5)
     before = copy.deepcopy(dict(part.named_buffers()))
     part(torch.randn(9, 2, dtype=torch.float64), step)
     part.update(turn(training=False))
@@ -119,7 +102,6 @@ def test_nothing_moves_outside_the_owners_turn(step):
 
 
 def test_microbatches_keep_the_sums_of_one_batch():
-    torch.manual_seed(0)
     whole = VectorQuantizer(TensorType((3, 4, 4)), num_codes=32, revive=0.9).double()
     split = copy.deepcopy(whole)
     h = torch.randn(8, 3, 4, 4, dtype=torch.float64)
@@ -136,7 +118,7 @@ def test_microbatches_keep_the_sums_of_one_batch():
 
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
 def test_dead_codes_become_encoder_outputs_of_the_step(codebook):
-    part = passing(num_codes=6, decay=0.5, revive=0.3, codebook=codebook)
+    part = make(num_codes=6, decay=0.5, revive=0.3, codebook=codebook)
     far = torch.tensor([[0.0, 0], [9, 9], [90, 0], [0, 90], [-90, 0], [0, -90]], dtype=torch.float64)
     part.codebook.codes.data.copy_(far)
     z = torch.cat([torch.randn(20, 2), 9 + torch.randn(20, 2)]).double()
@@ -149,7 +131,7 @@ def test_dead_codes_become_encoder_outputs_of_the_step(codebook):
 
 
 def test_revival_takes_no_more_than_was_seen():
-    part = passing(num_codes=8, decay=0.0, revive=0.5)
+    part = make(num_codes=8, decay=0.0, revive=0.5)
     start = part.codebook.codes.clone()
     z = torch.full((2, 2), 30.0, dtype=torch.float64)
     z[1] += 1
@@ -166,7 +148,7 @@ def test_revival_draws_uniformly_by_the_steps_rng():
     z = torch.arange(4.0, dtype=torch.float64)[:, None].repeat(1, 2)
     taken = torch.zeros(4)
     for seed in range(300):
-        part = passing(num_codes=2, decay=0.0, revive=0.5)
+        part = make(num_codes=2, decay=0.0, revive=0.5)
         part.codebook.codes.copy_(torch.tensor([[0.0, 0.0], [99.0, 99.0]]))
         part(z, turn(seed))
         part.update(turn())
@@ -175,7 +157,6 @@ def test_revival_draws_uniformly_by_the_steps_rng():
 
 
 def test_prepare_starts_the_codes_at_kmeans():
-    torch.manual_seed(0)
     centres = 20 * torch.randn(8, 3)
     h = (centres[torch.arange(64) % 8] + 0.01 * torch.randn(64, 3)).view(8, 8, 3).transpose(1, 2)
     part = VectorQuantizer(TensorType((3, 8)), num_codes=8, channels=3)
@@ -214,36 +195,6 @@ def test_prepare_with_fewer_vectors_than_codes():
         part.prepare([], Rng(0))
 
 
-def test_training_lowers_the_distortion():
-    torch.manual_seed(0)
-    part = passing(num_codes=16, decay=0.9)
-    z = torch.randn(256, 2, dtype=torch.float64)
-    first = part(z, None).losses["commitment"]
-    for index in range(60):
-        part(z, turn(index))
-        part.update(turn())
-    values, _, losses = part(z, None)
-    assert losses["commitment"] < 0.5 * first
-    assert values["codes"].unique().numel() == 16
-
-
-def test_bfloat16_autocast_keeps_codes_and_sums_in_float32():
-    torch.manual_seed(0)
-    part = VectorQuantizer(TensorType((8, 4, 4)), num_codes=32)
-    h = torch.randn(4, 8, 4, 4)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        values, _, losses = part(h, turn())
-        z = part.project(h).float()
-        part.update(turn())
-    assert values["quantized"].dtype == values["continuous"].dtype == losses["commitment"].dtype == torch.float32
-    assert torch.equal(values["continuous"], z)
-    fresh = VectorQuantizer(TensorType((8, 4, 4)), num_codes=32)
-    assert fresh.codebook.codes.dtype == part.codebook.codes.dtype == torch.float32
-    half = fresh.bfloat16()
-    value = half(h.bfloat16(), turn()).values["quantized"]
-    assert value.dtype == torch.bfloat16
-
-
 def test_safetensors_round_trip_holds_codes_and_usage_only():
     part, other = (VectorQuantizer(TensorType((3, 4, 4))) for _ in range(2))
     part(torch.randn(2, 3, 4, 4), turn())
@@ -260,40 +211,15 @@ def test_safetensors_round_trip_holds_codes_and_usage_only():
     )
 
 
-@pytest.mark.parametrize("codebook", ["ema", "gradient"])
-def test_runs_on_the_meta_device(codebook):
-    with torch.device("meta"):
-        part = VectorQuantizer(TensorType((3, 4, 5)), codebook=codebook)
-        values, _, losses = part(torch.empty(2, 3, 4, 5), turn())
-    assert values["codes"].shape == (2, 4, 5) and values["codes"].dtype == torch.int64
-    assert values["quantized"].shape == (2, 4, 4, 5) and losses["commitment"].shape == ()
-    assert all(part.to_z(name, value).shape == (2, 4, 4, 5) for name, value in values.items())
-
-
-@pytest.mark.parametrize(
-    ("keywords", "match"),
-    [
-        ({"num_codes": 0}, "expects num_codes and channels of at least 1, got 0, 4"),
-        ({"codebook": "sgd"}, "expects codebook 'ema' or 'gradient', got 'sgd'"),
-        ({"distance": "l1"}, "expects distance 'euclidean' or 'cosine', got 'l1'"),
-        ({"gradient": "none"}, "expects gradient 'straight-through' or 'rotation', got 'none'"),
-        ({"decay": 1.0}, "expects decay and revive in .*, got decay 1.0, revive 0.05"),
-        ({"commitment": -1.0}, "expects commitment >= 0, got -1.0"),
-    ],
+test_refuses_keywords = refusals(
+    ({"num_codes": 0}, "VectorQuantizer expects num_codes and channels of at least 1, got 0, 4"),
+    ({"codebook": "sgd"}, "VectorQuantizer expects codebook 'ema' or 'gradient', got 'sgd'"),
+    ({"distance": "l1"}, "VectorQuantizer expects distance 'euclidean' or 'cosine', got 'l1'"),
+    ({"gradient": "none"}, "VectorQuantizer expects gradient 'straight-through' or 'rotation', got 'none'"),
+    ({"decay": 1.0}, "VectorQuantizer expects decay and revive in .*, got decay 1.0, revive 0.05"),
+    ({"commitment": -1.0}, "VectorQuantizer expects commitment >= 0, got -1.0"),
+    of=lambda keywords: VectorQuantizer(TensorType((3, 4, 4)), **keywords),
 )
-def test_refuses_keywords(keywords, match):
-    with pytest.raises(ValueError, match="VectorQuantizer " + match):
-        VectorQuantizer(TensorType((3, 4, 4)), **keywords)
-
-
-def test_refuses_what_it_has_not():
-    part = VectorQuantizer(TensorType((3, 4, 4)))
-    with pytest.raises(ValueError, match="VectorQuantizer has no prior.*`latent`"):
-        part.sample(2, Rng(0))
-    with pytest.raises(ValueError, match="expects one of the latents .*, got 'z'"):
-        part.to_z("z", torch.zeros(1))
-    with pytest.raises(ValueError, match="VectorQuantizer expects features of one level, got a hierarchy of 2"):
-        VectorQuantizer((TensorType((3, 2, 2)), TensorType((3, 4, 4))))
 
 
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
@@ -302,7 +228,7 @@ def test_the_cosine_is_on_the_unit_sphere(codebook):
     part = VectorQuantizer(TensorType((6, 5)), **options).double()
     part.codebook.codes.data.mul_(torch.rand(11, 1) + 0.5 if codebook == "gradient" else 1.0)  # lengths do not count
     h = torch.randn(4, 6, 5, dtype=torch.float64)
-    z = projected(part, h)
+    z = project(part, h)
     cosine = torch.nn.functional.cosine_similarity(z[:, None], part.codebook.codes[None, :, :, None], dim=2)
     codes = cosine.argmax(1)
     values, _, losses = part(h, None)
@@ -315,7 +241,7 @@ def test_the_cosine_is_on_the_unit_sphere(codebook):
 
 
 def test_the_cosine_s_codes_stay_on_the_unit_sphere():
-    part = passing(num_codes=3, revive=0.0, decay=0.9, distance="cosine")
+    part = make(num_codes=3, revive=0.0, decay=0.9, distance="cosine")
     part.codebook.codes.copy_(torch.tensor([[1.0, 0], [0, 1], [-1, 0]]))
     z = torch.tensor([[3.0, 1.0], [4.0, -1.0], [1.0, 5.0]], dtype=torch.float64)
     unit = z / z.norm(dim=1, keepdim=True)
@@ -330,7 +256,7 @@ def test_the_cosine_s_codes_stay_on_the_unit_sphere():
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 def test_the_rotation_turns_the_gradient_of_forward_and_of_decoding(distance):
-    part = passing(gradient="rotation", distance=distance)
+    part = make(gradient="rotation", distance=distance)
     z = torch.tensor([[2.0, 0.0]], dtype=torch.float64, requires_grad=True)
     part.codebook.codes.copy_(torch.tensor([[0.6, 0.8], [-1.0, 0.0], [-1.0, -1.0], [0.0, -1.0]]))
     # the code is z turned by arctan(4/3) and shrunk from 2 to 1, or from 1 by the cosine

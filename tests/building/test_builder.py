@@ -6,12 +6,10 @@ from modkit import CondType, Spec, SpecError, TensorType, build, use
 from modkit.building.builder import MAX_REGISTRATIONS, Failed, Site
 from modkit.building.plan import plan
 from modkit.specs.event import MAX_RANK, read_fields, read_type
-from tests.play import MLP, spec, state
+from tests.play import GAN, MLP, SMALL, read_model, spec, state
+from tests.refusals import list_problems, refusals
 
-HEAD = "name: toy\ndata: {use: digits, size: 8}\n"
-SMALL = {"width": 8, "depth": 1}
 LATENT = use("latent", autoencoder=use("autoencoder", **MLP), prior=use("diffusion", network=use("mlp", **SMALL)))
-GAN = use("gan", generator=use("mlp", **SMALL), discriminator=use("mlp", **SMALL))
 
 
 class Deep(nn.Module):
@@ -47,24 +45,8 @@ class Asking(Told):
         super().__init__(x)
 
 
-def text(model, train=""):
-    return Spec.from_yaml(f"{HEAD}model: {model}\n{train}", "spec.yaml")
-
-
 def site(own, **options):
     return Site(plan(own), meta=False, **options)
-
-
-def told(own):
-    place = site(own)
-    data = place.make_data()
-    return place, place.build_model(data.x, data.fields)
-
-
-def refused(own):
-    with pytest.raises(SpecError) as caught:
-        build(own)
-    return [str(problem) for problem in caught.value.problems]
 
 
 def test_initialisation_is_a_function_of_seed_and_path():
@@ -123,7 +105,7 @@ def test_settings_are_records_with_factories_for_parts():
 
 
 def test_a_slot_says_where_it_was_written():
-    own = text("{use: gan, generator: mlp}")
+    own = read_model("{use: gan, generator: mlp}")
     place = site(own)
     assert place.convert_argument(place.plan.calls["model.generator"]).where == "model.generator (mlp, spec.yaml:3:30)"
     python = site(spec(GAN))
@@ -131,27 +113,22 @@ def test_a_slot_says_where_it_was_written():
 
 
 def test_what_a_part_refuses_is_reported_at_its_place_with_the_types_it_was_told():
-    (problem,) = refused(text("{use: gan, generator: {use: dcgan, channels: 0}}"))
-    assert problem.startswith(
-        "spec.yaml:3:30: model.generator: the generator dcgan cannot be built from z 64 unbounded, x 1×8×8 in [-1, 1]: "
-    )
-    (problem,) = refused(spec(use("autoencoder", encoder=use(Asking), decoder=MLP["decoder"])))
+    (problem,) = list_problems(build, read_model("{use: gan, generator: {use: dcgan, channels: 0}}"))
+    start = "spec.yaml:3:30: model.generator: the generator dcgan cannot be built from z 64 unbounded, x 1×8×8 in [-1, "
+    assert problem.startswith(f"{start}1]: ")
+    (problem,) = list_problems(build, spec(use("autoencoder", encoder=use(Asking), decoder=MLP["decoder"])))
     assert "model.encoder: the encoder Asking cannot" in problem and "cond" in problem
 
 
 def test_each_independent_branch_is_reported_once():
-    found = refused(
-        text(
-            """
+    own = """
   use: autoencoder
   encoder: {use: mlp, width: 0}
   bottleneck: {use: vq, num_codes: 0}
   critic: {use: patch, layers: 9}
   regularizers: {r1: {use: r1, gamma: -1.0}}
 """
-        )
-    )
-    assert [problem.split(": ")[:2] for problem in found] == [
+    assert [problem.split(": ")[:2] for problem in list_problems(build, read_model(own))] == [
         ["spec.yaml:5:12", "model.encoder"],
         ["spec.yaml:7:11", "model.critic"],
         ["spec.yaml:8:22", "model.regularizers.r1"],
@@ -167,73 +144,77 @@ def test_what_hangs_on_a_failed_part_has_failed_too():
 
 def test_a_part_of_absurdly_many_modules_is_stopped_while_it_is_made():
     Deep.built = 0
-    (problem,) = refused(spec(use("autoencoder", encoder=use(Deep), decoder=MLP["decoder"])))
+    (problem,) = list_problems(build, spec(use("autoencoder", encoder=use(Deep), decoder=MLP["decoder"])))
     assert f"expected at most {MAX_REGISTRATIONS} modules and parameters in one part, got more" in problem
     assert Deep.built <= MAX_REGISTRATIONS / 2 + 1, "its weights count before it has registered a module"
 
 
 def test_a_shared_part_is_built_once_and_refused_under_other_types():
-    own = text("{use: gan, regularizers: {a: r1, b: {ref: model.regularizers.a}}}")
-    place, model = told(own)
+    own = read_model("{use: gan, regularizers: {a: r1, b: {ref: model.regularizers.a}}}")
+    place = site(own)
+    data = place.make_data()
+    model = place.build_model(data.x, data.fields)
     assert model.regularizers["a"] is model.regularizers["b"]
     assert list(place.built).count("model.regularizers.a") == 1
-    (problem,) = refused(
-        text("{use: latent, autoencoder: {encoder: mlp, decoder: mlp}, prior: {ref: model.autoencoder}}")
-    )
-    assert problem.startswith(
-        "spec.yaml:3:72: model.prior: the part at model.autoencoder is shared under other types: x 4 "
-    )
+    own = read_model("{use: latent, autoencoder: {encoder: mlp, decoder: mlp}, prior: {ref: model.autoencoder}}")
+    (problem,) = list_problems(build, own)
+    start = "spec.yaml:3:72: model.prior: the part at model.autoencoder is shared under other types: x 4 "
+    assert problem.startswith(start)
     assert "here, x 1×8×8 in [-1, 1]" in problem and problem.endswith("there")
 
 
+def read(x):
+    return Spec.from_yaml(f"model: {{use: gan}}\nx: {x}", "spec.yaml")
+
+
 @pytest.mark.parametrize(
-    "x, position, message",
+    "x, want",
     [
-        ("{shape: [1, 8, 8], range: [-1, 1]}", None, None),
-        ("{shape: [4]}", None, None),
-        ("{shape: []}", None, None),
-        ("{shape: [4, 4], classes: 7}", None, None),
-        ("{shape: [4, 0]}", "2:4", r"x: TensorType expects sizes of at least 1, got shape \(4, 0\)"),
-        ("{shape: [4], range: [1, -1]}", "2:4", r"x: TensorType expects range \(low, high\) with low < high"),
-        ("{shape: [4], classes: 0}", "2:4", "x: TensorType expects classes >= 1"),
-        ("{shape: [4], range: [1]}", "2:24", "x.range: expected 2 values"),
-        ("{shape: [4.5]}", "2:12", r"x.shape: \[0\]: expected int, got 4.5"),
-        ("{shape: wide}", "2:12", r"x.shape: expected list\[int\], got 'wide'"),
-        ("{range: [-1, 1]}", "2:4", f"x: expected a shape of at most {MAX_RANK} sizes"),
-        (f"{{shape: {[1] * (MAX_RANK + 1)}}}", "2:4", f"x: expected a shape of at most {MAX_RANK} sizes"),
-        (
-            "{shpae: [4]}",
-            "2:5",
-            r"x.shpae: got an unknown key, expected shape, range, classes, fields \(did you mean 'shape'\?\)",
-        ),
+        ("{shape: [1, 8, 8], range: [-1, 1]}", TensorType((1, 8, 8), range=(-1, 1))),
+        ("{shape: [4]}", TensorType((4,))),
+        ("{shape: []}", TensorType(())),
+        ("{shape: [4, 4], classes: 7}", TensorType((4, 4), classes=7)),
     ],
 )
-def test_the_type_of_a_spec_without_data(x, position, message):
-    own = Spec.from_yaml(f"model: {{use: gan}}\nx: {x}", "spec.yaml")
-    if message is None:
-        wanted = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in own.x.items()}
-        assert read_type(own) == TensorType(**wanted)
-        return
-    with pytest.raises(SpecError, match=f"^spec.yaml:{position}: {message}"):
-        read_type(own)
+def test_the_type_of_a_spec_without_data(x, want):
+    assert read_type(read(x)) == want
+
+
+test_a_wrong_type_is_refused_at_its_place = refusals(
+    ("{shape: [4, 0]}", r"4: x: TensorType expects sizes of at least 1, got shape \(4, 0\)"),
+    ("{shape: [4], range: [1, -1]}", r"4: x: TensorType expects range \(low, high\) with low < high"),
+    ("{shape: [4], classes: 0}", "4: x: TensorType expects classes >= 1"),
+    ("{shape: [4], range: [1]}", "24: x.range: expected 2 values"),
+    ("{shape: [4.5]}", r"12: x.shape: \[0\]: expected int, got 4.5"),
+    ("{shape: wide}", r"12: x.shape: expected list\[int\], got 'wide'"),
+    ("{range: [-1, 1]}", f"4: x: expected a shape of at most {MAX_RANK} sizes"),
+    (f"{{shape: {[1] * (MAX_RANK + 1)}}}", f"4: x: expected a shape of at most {MAX_RANK} sizes"),
+    (
+        "{shpae: [4]}",
+        r"5: x.shpae: got an unknown key, expected shape, range, classes, fields \(did you mean 'shape'\?\)",
+    ),
+    of=lambda x: read_type(read(x)),
+    error=SpecError,
+    start="^spec.yaml:2:",
+)
 
 
 def test_the_fields_of_a_spec_without_data():
-    def own(fields):
-        return Spec.from_yaml(f"model: {{use: gan}}\nx: {{shape: [4], fields: {fields}}}", "spec.yaml")
+    own = read("{shape: [4], fields: {labels: {shape: [], classes: 3}, map: {shape: [1, 2], range: [0, 1]}}}")
+    assert read_type(own) == TensorType((4,))
+    assert read_fields(own) == {"labels": TensorType((), classes=3), "map": TensorType((1, 2), (0, 1))}
+    assert read_fields(read("{shape: [4]}")) == {}
 
-    labels = own("{labels: {shape: [], classes: 3}, map: {shape: [1, 2], range: [0, 1]}}")
-    assert read_type(labels) == TensorType((4,))
-    assert read_fields(labels) == {"labels": TensorType((), classes=3), "map": TensorType((1, 2), (0, 1))}
-    assert read_fields(Spec.from_yaml("model: {use: gan}\nx: {shape: [4]}")) == {}
-    with pytest.raises(SpecError, match="^spec.yaml:2:34: x.fields.labels: got 3, expected a mapping of shape, range"):
-        read_fields(own("{labels: 3}"))
-    with pytest.raises(SpecError, match=r"^spec.yaml:2:\d+: x.fields.labels.classes: expected int \| None"):
-        read_fields(own("{labels: {shape: [], classes: many}}"))
-    with pytest.raises(SpecError, match=r"^spec.yaml:2:\d+: x.fields.labels.fields: got an unknown key"):
-        read_fields(own("{labels: {shape: [], fields: {}}}"))
-    with pytest.raises(SpecError, match="x.fields: expected dict"):
-        read_type(own("[1]"))
+
+test_wrong_fields_are_refused_at_their_place = refusals(
+    (read_fields, "{labels: 3}", "34: x.fields.labels: got 3, expected a mapping of shape, range"),
+    (read_fields, "{labels: {shape: [], classes: many}}", r"\d+: x.fields.labels.classes: expected int \| None"),
+    (read_fields, "{labels: {shape: [], fields: {}}}", r"\d+: x.fields.labels.fields: got an unknown key"),
+    (read_type, "[1]", r"\d+: x.fields: expected dict"),
+    of=lambda function, fields: function(read(f"{{shape: [4], fields: {fields}}}")),
+    error=SpecError,
+    start="^spec.yaml:2:",
+)
 
 
 def test_a_model_is_built_from_a_type_alone():

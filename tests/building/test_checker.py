@@ -1,24 +1,19 @@
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import modkit
-from modkit import CondType, Event, Latents, Spec, SpecError, TensorType, check, use
+from modkit import CondType, Event, Latents, SpecError, TensorType, check, use
 from modkit.models.model import Model, Player
-from tests.play import MLP, spec
+from tests.play import MLP, SMALL, read_model, spec
+from tests.processes import READ_PEAK, run_python
+from tests.refusals import list_problems, refusals
 
-ROOT = Path(modkit.__file__).parents[1]
 HEAD = "name: toy\ndata: {use: digits, size: 8}\n"
-SMALL = {"width": 8, "depth": 1}
 DENOISER = use("diffusion", network=use("mlp", **SMALL), sampler=use("ddim", steps=2))
-GAN = use("gan", generator=use("mlp", **SMALL), discriminator=use("mlp", **SMALL))
 
 
 class Encoder(nn.Module):
@@ -108,80 +103,57 @@ class Vectors(Model):
         return {"nll": self.scale * batch.tensor.flatten(1).sum(1), "fine": self.scale * step.wants("lazy")}
 
 
-def text(model, train=""):
-    return Spec.from_yaml(f"{HEAD}model: {model}\n{train}", "spec.yaml")
-
-
-def problems(own):
-    with pytest.raises(SpecError) as caught:
-        check(own)
-    return [str(problem) for problem in caught.value.problems]
+def check_once(own):
+    (problem,) = list_problems(check, own)
+    raise ValueError(problem)
 
 
 @pytest.mark.smoke
 def test_the_report_tells_types_parameters_players_and_terms():
-    report = check(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior=DENOISER), steps=7))
+    own = spec(use("latent", autoencoder=use("autoencoder", **MLP), prior=DENOISER), steps=7)
+    report = check(own)
     ports = {port.path: port for port in report.ports}
     encoder, network = ports["model.autoencoder.encoder"], ports["model.prior.network"]
-    assert (encoder.kind, encoder.name, encoder.types, encoder.emits) == (
-        "encoder",
-        "mlp",
-        {"x": "1×8×8 in [-1, 1]"},
-        "16 unbounded",
-    )
+    facts = (encoder.kind, encoder.name, encoder.types, encoder.emits, encoder.parameters)
+    assert facts == ("encoder", "mlp", {"x": "1×8×8 in [-1, 1]"}, "16 unbounded", 65 * 16)
     assert network.types == {"x": "4 unbounded", "out": "4 unbounded", "cond": "time"}
     assert ports["model.autoencoder.bottleneck"].emits == "continuous 4 unbounded"
-    assert encoder.parameters == 65 * 16
-    assert report.parameters == sum(
-        port.parameters for port in report.ports if port.kind == "model" and "." not in port.path
-    )
+    tops = [port for port in report.ports if port.kind == "model" and "." not in port.path]
+    assert report.parameters == sum(port.parameters for port in tops)
     assert [player.name for player in report.players] == ["autoencoder/autoencoder", "prior/denoiser"]
-    assert [([p.name for p in round.players], round.steps) for round in report.stages] == [
-        (["autoencoder/autoencoder"], 7),
-        (["prior/denoiser"], 7),
-    ]
-    assert report.terms == {
-        "autoencoder/autoencoder": ("autoencoder/nll", "autoencoder/kl"),
-        "prior/denoiser": ("prior/denoising",),
-    }
+    stages = [([player.name for player in stage.players], stage.steps) for stage in report.stages]
+    assert stages == [(["autoencoder/autoencoder"], 7), (["prior/denoiser"], 7)]
+    losses = {"autoencoder/autoencoder": ("autoencoder/nll", "autoencoder/kl"), "prior/denoiser": ("prior/denoising",)}
+    assert report.terms == losses
     assert report.state["autoencoder.encoder.hidden.0.weight"] == (16, 64)
-    built = modkit.build(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior=DENOISER)))
-    assert report.state == {name: tuple(value.shape) for name, value in built.state_dict().items()}
+    assert report.state == {name: tuple(value.shape) for name, value in modkit.build(own).state_dict().items()}
     assert report.unchecked == {}
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize(
-    "model, path, message",
-    [
-        (use("autoencoder", encoder=use(Encoder, emits=5), decoder="mlp"), "model.encoder", "an output of 4, got 5"),
-        (use("autoencoder", encoder=use(Encoder, says=6), decoder="mlp"), "model.encoder", "an output of 6, got 4"),
-        (
-            use("autoencoder", encoder="mlp", decoder=use(Decoder, emits=[8, 8])),
-            "model.decoder",
-            r"the decoder Decoder, built from z 4 unbounded, x 1×8×8 unbounded, declares an output of 1×8×8, got 8×8",
-        ),
-        (use("diffusion", network=use(Wide)), "model.network", "an output of 1×8×8, got 2×8×8"),
-        (
-            use("latent", autoencoder=use("autoencoder", **MLP), prior=use("diffusion", network=use(Wide))),
-            "model.prior.network",
-            "an output of 4, got 8",
-        ),
-    ],
+test_a_wrong_emission_is_reported_at_the_part_that_lies = refusals(
+    (use("autoencoder", encoder=use(Encoder, emits=5), decoder="mlp"), "^model.encoder: .*an output of 4, got 5"),
+    (use("autoencoder", encoder=use(Encoder, says=6), decoder="mlp"), "^model.encoder: .*an output of 6, got 4"),
+    (
+        use("autoencoder", encoder="mlp", decoder=use(Decoder, emits=[8, 8])),
+        "^model.decoder: .*the decoder Decoder, built from z 4 unbounded, x 1×8×8 unbounded, declares an output of "
+        "1×8×8, got 8×8$",
+    ),
+    (use("diffusion", network=use(Wide)), "^model.network: .*an output of 1×8×8, got 2×8×8"),
+    (
+        use("latent", autoencoder=use("autoencoder", **MLP), prior=use("diffusion", network=use(Wide))),
+        "^model.prior.network: .*an output of 4, got 8",
+    ),
+    of=lambda model: check_once(spec(model)),
 )
-def test_a_wrong_emission_is_reported_at_the_part_that_lies(model, path, message):
-    with pytest.raises(SpecError, match=f"^{path}: .*{message}") as caught:
-        check(spec(model))
-    assert len(caught.value.problems) == 1
 
 
 def test_a_part_that_trips_over_its_types_is_blamed_and_not_its_neighbours():
-    (problem,) = problems(spec(use("diffusion", network=use(Fragile))))
+    (problem,) = list_problems(check, spec(use("diffusion", network=use(Fragile))))
     assert problem.startswith("model.network: it cannot run on its types: RuntimeError: ")
 
 
 def test_a_part_that_declares_no_conditions_is_refused_where_there_are_some():
-    (problem,) = problems(spec(use("diffusion", network=use(Network))))
+    (problem,) = list_problems(check, spec(use("diffusion", network=use(Network))))
     assert "model.network: the network Network cannot be built" in problem
     assert "expected a part that takes conditions, got one without `cond` under time" in problem
 
@@ -193,115 +165,81 @@ def test_a_part_that_needs_values_is_trusted_and_said_to_be_unchecked():
 
 
 def test_a_loss_that_is_no_scalar_is_refused():
-    (problem,) = problems(spec(use(Vectors)))
+    (problem,) = list_problems(check, spec(use(Vectors)))
     assert problem == "model: the loss nll of one expects a scalar, got (2,)"
 
 
-@pytest.mark.parametrize(
-    "model, train, position, message",
-    [
-        (
-            "{use: gan, weights: {r2: 1.0}}",
-            "",
-            "3:33",
-            "model.weights.r2: got a weight of 'r2', .* losses: adversarial",
-        ),
-        (
-            "{use: gan, regularizers: {r1: r1}, weights: {r1: {use: adaptive}}}",
-            "",
-            "3:57",
-            "model.weights.r1: .*expects a decoder with a last layer",
-        ),
-        (
-            "gan",
-            "train: {terms: {r1: {every: 16}}}",
-            "4:16",
-            "train.terms: the pattern 'r1' matches none of the losses: adv",
-        ),
-        (
-            "gan",
-            "train: {players: {critic: {every: 2}}}",
-            "4:18",
-            "train.players: .*'critic' .*: discriminator, generator",
-        ),
-        ("gan", "train: {stages: [{players: [prior/*]}]}", "4:17", "train.stages: .*'prior/\\*' matches none"),
-        (
-            "gan",
-            "train: {checkpoints: {best: generator/adversaril}}",
-            "4:29",
-            r"best: got 'generator/adversaril', .*\(did you mean 'generator/adversarial'",
-        ),
-        ("gan", "train: {optimizer: {use: adam, betas: [0.5]}}", "4:20", "train.optimizer: .*adam expects two betas"),
-        ("gan", "train: {lr_schedule: {use: cosine, floor: 2.0}}", "4:22", "train.lr_schedule: "),
-    ],
+test_names_and_numbers_of_training_are_held_against_the_model = refusals(
+    ("{use: gan, weights: {r2: 1.0}}", "3:33: model.weights.r2: got a weight of 'r2', .*losses: adversarial"),
+    (
+        "{use: gan, regularizers: {r1: r1}, weights: {r1: {use: adaptive}}}",
+        "3:57: model.weights.r1: .*expects a decoder with a last layer",
+    ),
+    ("gan\ntrain: {terms: {r1: {every: 16}}}", "4:16: train.terms: the pattern 'r1' matches none of the losses: adv"),
+    ("gan\ntrain: {players: {critic: {every: 2}}}", "4:18: train.players: .*'critic' .*: discriminator, generator"),
+    ("gan\ntrain: {stages: [{players: [prior/*]}]}", "4:17: train.stages: .*'prior/\\*' matches none"),
+    (
+        "gan\ntrain: {checkpoints: {best: generator/adversaril}}",
+        r"4:29: train.checkpoints.best: got 'generator/adversaril', .*\(did you mean 'generator/adversarial'",
+    ),
+    ("gan\ntrain: {optimizer: {use: adam, betas: [0.5]}}", "4:20: train.optimizer: .*adam expects two betas"),
+    ("gan\ntrain: {lr_schedule: {use: cosine, floor: 2.0}}", "4:22: train.lr_schedule: "),
+    of=lambda model: check(read_model(model)),
+    error=SpecError,
+    start="^spec.yaml:",
 )
-def test_names_and_numbers_of_training_are_held_against_the_model(model, train, position, message):
-    with pytest.raises(SpecError, match=f"^spec.yaml:{position}: .*{message}"):
-        check(text(model, train))
 
 
 def test_a_model_whose_prior_takes_no_latent_names_both_ends():
-    own = text(
-        """
+    model = """
   use: latent
   autoencoder: {encoder: mlp, decoder: mlp, bottleneck: {use: vq, num_codes: 8}}
   prior: {use: diffusion, network: mlp}
   at: codes
 """
-    )
-    (problem,) = problems(own)
-    assert problem.startswith(
-        "spec.yaml:6:10: model.prior: model.prior (diffusion, spec.yaml:6:10) accepts no latent of "
-    )
+    (problem,) = list_problems(check, read_model(model))
+    start = "spec.yaml:6:10: model.prior: model.prior (diffusion, spec.yaml:6:10) accepts no latent of "
+    assert problem.startswith(start)
     assert "model.autoencoder (autoencoder, spec.yaml:5:16): codes: " in problem
 
 
 def test_a_part_inside_a_prior_that_cannot_take_the_latent_names_both_ends():
     latent = "latent, autoencoder: {encoder: mlp, decoder: mlp}"
-    (problem,) = problems(text(f"{{use: {latent}, prior: {{use: diffusion, network: {{use: unet}}}}}}"))
-    assert problem.startswith(
-        "spec.yaml:3:98: model.prior.network: the network unet cannot be built from x 4 unbounded"
-    )
+    outer = f"{{use: {latent}, prior: {{use: diffusion, network: {{use: unet}}}}}}"
+    (problem,) = list_problems(check, read_model(outer))
+    assert problem.startswith("spec.yaml:3:98: model.prior.network: the network unet cannot be built from x 4 unb")
     assert problem.endswith("; it is fed by the latent 'continuous' of model.autoencoder (autoencoder, spec.yaml:3:35)")
     inner = f"{{use: {latent}, prior: {{use: {latent}, prior: {{use: diffusion, network: unet}}}}}}"
-    (problem,) = problems(text(inner))
+    (problem,) = list_problems(check, read_model(inner))
     assert "model.prior.prior.network: " in problem and "of model.prior.autoencoder (autoencoder, " in problem
 
 
 def test_what_gets_its_type_from_the_data_names_them():
-    (problem,) = problems(text("{use: autoencoder, encoder: {use: mlp, width: 0}}"))
+    (problem,) = list_problems(check, read_model("{use: autoencoder, encoder: {use: mlp, width: 0}}"))
     assert problem.endswith("MLPEncoder expects width >= 1, got 0; it is fed by data (digits, spec.yaml:2:7)")
 
 
-MEASURED = """
+MEASURED = f"""
 import json, re, sys, time
 from click.testing import CliRunner
 started = time.process_time()
 from modkit.cli.app import app
 for path in sys.argv[1:]:
     result = CliRunner().invoke(app, ["check", path])
-    peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])  # this process's, not its parent's
-    print(json.dumps([result.exit_code, time.process_time() - started, peak, result.output]))
+    print(json.dumps([result.exit_code, time.process_time() - started, {READ_PEAK}, result.output]))
     started = time.process_time()
 """
 
 
 def test_checking_allocates_no_weights(tmp_path):
-    latent = (
-        "use: latent\n  autoencoder: {encoder: {use: conv, channels: [8, 16]}, decoder: {use: conv, channels: [16, 8]}}"
-    )
+    parts = "{encoder: {use: conv, channels: [8, 16]}, decoder: {use: conv, channels: [16, 8]}}"
     bad, huge = tmp_path / "bad.yaml", tmp_path / "huge.yaml"
     bad.write_text(f"{HEAD}model:\n  use: latent\n  autoencoder: {{encoder: mlp, decoder: mlp}}\n  prior: diffusion\n")
     mlp = "{use: mlp, width: 24000, depth: 9}"
-    huge.write_text(f"{HEAD}model:\n  {latent}\n  prior: {{use: diffusion, network: {mlp}}}\n")
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(bad), str(huge)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
+    huge.write_text(
+        f"{HEAD}model:\n  use: latent\n  autoencoder: {parts}\n  prior: {{use: diffusion, network: {mlp}}}\n"
     )
-    assert done.returncode == 0, done.stderr
+    done = run_python("-c", MEASURED, bad, huge)
     (status, seconds, peak, message), (good, more, highest, report) = map(json.loads, done.stdout.splitlines())
     print(f"no latent taken: {seconds:.2f} s of CPU, imports included, {peak / 2**10:.0f} MB")
     print(f"10 billion parameters: {more:.2f} s more, {highest / 2**10:.0f} MB")

@@ -5,14 +5,13 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from click.testing import CliRunner
 
 from modkit.building.checker import check
 from modkit.building.graph import LETTER, LINE, draw, find_owner
 from modkit.building.graph_svg import render_svg
-from modkit.cli.app import app
 from modkit.models.model import Player
 from modkit.specs.load import load_spec
+from tests.command import run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -168,12 +167,10 @@ def test_text_is_readable_on_every_fill_in_light_and_dark():
 
 
 def test_check_writes_the_graph_once_all_is_checked(tmp_path):
-    run = CliRunner().invoke
-    spec, out = str(EXAMPLES / "d2gan-ring.yaml"), tmp_path / "new" / "graph.svg"
-    told = run(app, ["check", spec, "--graph", str(tmp_path / "graph.png")])
-    assert told.exit_code == 2 and "--graph expects a file ending in .svg, got" in told.output
-    told = run(app, ["check", spec, "model.generator=unet", "--graph", str(out)])
-    assert told.exit_code == 2 and not out.parent.exists()
-    told = run(app, ["check", spec, "--graph", str(out)])
-    assert told.exit_code == 0 and told.output.endswith(f"graph: {out}\n")
+    spec, out = EXAMPLES / "d2gan-ring.yaml", tmp_path / "new" / "graph.svg"
+    said = run("check", spec, "--graph", tmp_path / "graph.png", status=2)[1]
+    assert "--graph expects a file ending in .svg, got" in said
+    run("check", spec, "model.generator=unet", "--graph", out, status=2)
+    assert not out.parent.exists()
+    assert run("check", spec, "--graph", out)[0].endswith(f"graph: {out}\n")
     assert out.read_bytes() == render_svg(report("d2gan-ring"), "d2gan-ring") and len(list(out.parent.iterdir())) == 1

@@ -1,4 +1,3 @@
-import importlib
 import json
 import shutil
 from contextlib import contextmanager
@@ -7,17 +6,17 @@ from types import ModuleType
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 from modkit import Part, Spec, SpecError, build, hookimpl, load, train, use
 from modkit.building.migration import Migration, find_due, find_prefixes, load_current_spec
-from modkit.cli.app import app
 from modkit.parts.registry import Entry, Registry, get_registry
 from modkit.publishing.export import export
 from modkit.runs.run import Run
 from modkit.specs.node import Node
+from tests.command import run as run_command
 from tests.play import MLP, spec
 from tests.plugin_factory import make_plugin
+from tests.run_folders import contents
 
 THIN = """
     from torch import Tensor, nn
@@ -25,14 +24,7 @@ THIN = """
     from modkit import TensorType
 
 
-    class {name}(nn.Module):
-        '''A linear map.
-
-        Args:
-            x: Type of x.
-            {width}: Its features.
-        '''
-
+    class Thin(nn.Module):
         def __init__(self, x: TensorType, *, {width}: int = 4) -> None:
             super().__init__()
             self.h = TensorType(({width},))
@@ -87,7 +79,7 @@ def plugin(tmp_path_factory):
                 return [Part("encoder", {name!r}, "{code}:Thin", "A linear map"{more})]
         """
         make_plugin(folder, "acme", source, version=version)
-        (folder / f"{code}.py").write_text(dedent(THIN.format(name="Thin", **shape)))
+        (folder / f"{code}.py").write_text(dedent(THIN.format(**shape)))
         (folder / f"{code}_old.py").write_text(dedent(MIGRATE))
         return folder
 
@@ -99,7 +91,6 @@ def installed(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         get_registry.cache_clear()
-        importlib.invalidate_caches()
         yield
     get_registry.cache_clear()
 
@@ -108,13 +99,13 @@ THIN_VAE = use("autoencoder", encoder=use("acme/thin", wide=3), decoder=MLP["dec
 
 
 @pytest.fixture(scope="module")
-def first(plugin):
-    return plugin("1.0", OLD)
+def second(plugin):
+    return plugin("2.0", NEW, migrate="thin")
 
 
 @pytest.fixture(scope="module")
-def second(plugin):
-    return plugin("2.0", NEW, migrate="thin")
+def first(plugin):
+    return plugin("1.0", OLD)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +115,10 @@ def made(first, tmp_path_factory):
     with installed(first):
         run = train(spec(THIN_VAE, steps=2, ema=0.5, checkpoints={"every": 1, "keep": 2}), path)
         return run, {name: load(run, checkpoint=name).sample(3, seed=0) for name in run.kept}
+
+
+def resume(run, **options):
+    return train(Spec.from_yaml(run.spec_text), run.path, resume=True, **options)
 
 
 def reconstructed(model):
@@ -160,15 +155,12 @@ def test_a_locked_load_refuses_before_anything_is_written(made, second, tmp_path
         with pytest.raises(ValueError, match=message):
             load(run, locked=True)
         with pytest.raises(ValueError, match=message):
-            train(Spec.from_yaml(run.spec_text), run.path, resume=True, locked=True)
-        for command in (["sample", str(run.path), "--out", str(tmp_path / "x.png")], ["evaluate", str(run.path)]):
-            done = CliRunner().invoke(app, [*command, "--locked"])
-            assert done.exit_code == 2 and "modkit-acme was 1.0, now 2.0" in done.output, done.output
+            resume(run, locked=True)
+        sample = ("sample", run.path, "-n", 1, "--out", tmp_path / "x.png")
+        for command in (sample, ("evaluate", run.path)):
+            assert "modkit-acme was 1.0, now 2.0" in run_command(*command, "--locked", status=2)[1]
         assert not (tmp_path / "x.png").exists() and not (run.path / "evaluation.json").exists()
-        assert (
-            CliRunner().invoke(app, ["sample", str(run.path), "-n", "1", "--out", str(tmp_path / "x.png")]).exit_code
-            == 0
-        )
+        run_command(*sample)
 
 
 def test_a_locked_load_is_held_to_torch_and_takes_what_is_the_same(made, first, monkeypatch):
@@ -177,9 +169,8 @@ def test_a_locked_load_is_held_to_torch_and_takes_what_is_the_same(made, first, 
         assert torch.equal(load(run, locked=True).sample(3, seed=0), samples[run.kept[-1]])
         monkeypatch.setattr(run, "lock", run.lock | {"torch": "1.0", "python": "3.0"})
         assert load(run)
-        with pytest.raises(
-            ValueError, match=rf"made with:\n  torch was 1.0, now {torch.__version__.replace('+', '.')}$"
-        ):
+        message = rf"made with:\n  torch was 1.0, now {torch.__version__.replace('+', '.')}$"
+        with pytest.raises(ValueError, match=message):
             load(run, locked=True)
 
 
@@ -190,11 +181,7 @@ def test_without_the_plugin_one_is_told_what_to_install(made, tmp_path):
         r"installed; install it with: pip install modkit-acme==1.0$"
     )
     get_registry.cache_clear()
-    for attempt in (
-        lambda: load(run),
-        lambda: export(run, tmp_path / "out"),
-        lambda: train(Spec.from_yaml(run.spec_text), run.path, resume=True),
-    ):
+    for attempt in (lambda: load(run), lambda: export(run, tmp_path / "out"), lambda: resume(run)):
         with pytest.raises(ValueError, match=message):
             attempt()
     with pytest.raises(ValueError, match=r"made with:\n  encoder acme/thin is missing"):
@@ -205,8 +192,8 @@ def test_without_the_plugin_one_is_told_what_to_install(made, tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(SpecError, match="got an unknown key 'stepps'"):
         train(spec(use("autoencoder", **MLP), stepps=1), run.path, resume=True)
-    done = CliRunner().invoke(app, ["evaluate", str(run.path), "model.encoder.wide=3"])
-    assert done.exit_code == 2 and "pip install modkit-acme==1.0" in done.output, done.output
+    said = run_command("evaluate", run.path, "model.encoder.wide=3", status=2)[1]
+    assert "pip install modkit-acme==1.0" in said
 
 
 def test_a_plugin_that_does_not_load_is_no_matter_of_installing(made, tmp_path):
@@ -219,7 +206,7 @@ def test_a_renamed_part_loads(made, plugin):
     run, samples = made
     with installed(plugin("1.0", OLD, name="slim", aliases=("thin",))):
         assert torch.equal(load(run).sample(3, seed=0), samples[run.kept[-1]])
-        resumed = train(Spec.from_yaml(run.spec_text), run.path, resume=True, locked=False)
+        resumed = resume(run, locked=False)
         assert len(resumed.read_metrics()) == 2
 
 
@@ -228,7 +215,7 @@ def test_another_version_with_nothing_changed_is_a_warning(made, plugin, caplog)
     folder = plugin("1.1", OLD, migrate="same")
     with installed(folder):
         assert torch.equal(load(run).sample(3, seed=0), samples[run.kept[-1]])
-        assert train(Spec.from_yaml(run.spec_text), run.path, resume=True, evaluate=False).finished
+        assert resume(run, evaluate=False).finished
     assert "modkit-acme was 1.0, now 1.1" in caplog.text and "source file" not in caplog.text
 
 
@@ -237,13 +224,11 @@ def test_a_source_that_has_changed_under_one_version(made, plugin, caplog):
     with installed(plugin("1.0", {**OLD, "layer": "inner"})) as _, caplog.at_level("WARNING"):
         assert load(run) and caplog.text == ""
     with installed(plugin("1.0", {"width": "wide", "layer": "other"})):
-        with pytest.raises(
-            ValueError, match=r"(?s)expects parts that take its weights.*without a new version: release a new one"
-        ):
+        message = r"(?s)expects parts that take its weights.*without a new version: release a new one"
+        with pytest.raises(ValueError, match=message):
             load(run)
-    assert (
-        "encoder acme/thin: its source file has changed" in caplog.text and " was " not in caplog.text.split("\n", 1)[1]
-    )
+    assert "encoder acme/thin: its source file has changed" in caplog.text
+    assert " was " not in caplog.text.split("\n", 1)[1]
 
 
 @pytest.mark.parametrize("shape", [NEW, {**OLD, "layer": "net"}], ids=["parameters", "keys"])
@@ -256,7 +241,7 @@ def test_what_has_changed_without_migrate_says_what_to_do(made, plugin, shape):
         with pytest.raises(ValueError, match=message):
             load(made[0])
         with pytest.raises(ValueError, match=r"(?s)pip install modkit-acme==1.0|got an unknown key 'wide'"):
-            train(Spec.from_yaml(made[0].spec_text), made[0].path, resume=True)
+            resume(made[0])
 
 
 @pytest.mark.parametrize(
@@ -276,29 +261,25 @@ def test_a_migration_that_goes_wrong_is_named(made, plugin, migrate, message):
 
 def test_training_cannot_go_on_after_a_migration(made, second):
     run, _ = made
-    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    with (
-        installed(second),
-        pytest.raises(ValueError, match="cannot be resumed: the migration .*optimizer states cannot"),
-    ):
+    before = contents(run.path)
+    message = "cannot be resumed: the migration .*optimizer states cannot"
+    with installed(second), pytest.raises(ValueError, match=message):
         train(load_current_spec(run), run.path, resume=True)
-    assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    assert before == contents(run.path)
 
 
 def test_a_piece_of_an_older_run_is_migrated(made, first, second, tmp_path):
     run, _ = made
-    piece = use(
-        "latent", autoencoder=use("run", path=str(run.path)), prior=use("diffusion", network=use("mlp", width=4))
-    )
+    prior = use("diffusion", network=use("mlp", width=4))
+    piece = use("latent", autoencoder=use("run", path=str(run.path)), prior=prior)
     with installed(first):
         x = reconstructed(load(run))
         older = train(spec(piece, steps=1), tmp_path / "older")
     with installed(second):
         assert torch.equal(reconstructed(build(spec(piece)).autoencoder), x)
         model = load(older)
-        assert (
-            torch.equal(reconstructed(model.autoencoder), x) and "autoencoder.encoder.net.weight" in model.state_dict()
-        )
+        assert torch.equal(reconstructed(model.autoencoder), x)
+        assert "autoencoder.encoder.net.weight" in model.state_dict()
         written = load_current_spec(older).model["autoencoder"]
         assert written.use == "run" and written["part"]["encoder"] == use("acme/thin", features=3)
         again = train(spec(piece, steps=1), tmp_path / "again")
@@ -311,25 +292,23 @@ def test_what_was_migrated_is_exported_as_it_is_now(made, second, tmp_path):
         export(run, tmp_path / "out")
         there = Run.open(tmp_path / "out")
         assert torch.equal(load(there, locked=True).sample(3, seed=0), samples[run.kept[-1]]) and find_due(there) == ()
-        assert {key: there.lock[key] for key in ("seed", "commit")} == {
-            key: run.lock[key] for key in ("seed", "commit")
-        }
+        assert all(there.lock[key] == run.lock[key] for key in ("seed", "commit"))
 
 
 def test_a_lock_of_format_1_loads_and_says_what_to_do(made, first, second, tmp_path):
-    shutil.copytree(made[0].path, tmp_path / "run")
-    lock = json.loads((tmp_path / "run" / "modkit.lock").read_text())
+    file = shutil.copytree(made[0].path, tmp_path / "run") / "modkit.lock"
+    lock = json.loads(file.read_text())
     new = ("packages", "commit", "state")
     old = {key: value for key, value in lock.items() if key not in new} | {"format": 1}
     old["parts"] = [{key: value for key, value in row.items() if key not in ("at", "commit")} for row in old["parts"]]
-    (tmp_path / "run" / "modkit.lock").write_text(json.dumps(old))
+    file.write_text(json.dumps(old))
     with installed(first):
         assert torch.equal(load(tmp_path / "run", locked=True).sample(3, seed=0), made[1]["step-00000002"])
         export(tmp_path / "run", tmp_path / "out")
         assert torch.equal(load(tmp_path / "out").sample(3, seed=0), made[1]["step-00000002"])
     with installed(second), pytest.raises(ValueError, match=r"(?s)unknown key 'wide'.*pip install modkit-acme==1.0"):
         load(tmp_path / "run")
-    (tmp_path / "run" / "modkit.lock").write_text(json.dumps(old | {"format": 3}))
+    file.write_text(json.dumps(old | {"format": 3}))
     with pytest.raises(ValueError, match="run/modkit.lock: expected a lock of format 1 or 2, got format 3"):
         load(tmp_path / "run")
 
@@ -344,10 +323,8 @@ def test_a_declaration_names_a_function():
 def test_prefixes_are_those_of_every_part_that_a_node_was_built_into():
     keys = dict.fromkeys(["level[0].net.a", "level[1].net.a", "level[1].nets.a", "levels[0].net.a", "b", "x.level.c"])
     assert find_prefixes("model.level.net", keys) == ["level[0].net.", "level[1].net."]
-    assert (
-        find_prefixes("model.levels[0].net", keys) == ["levels[0].net."]
-        and find_prefixes("model.levels[1]", keys) == []
-    )
+    assert find_prefixes("model.levels[0].net", keys) == ["levels[0].net."]
+    assert find_prefixes("model.levels[1]", keys) == []
     assert find_prefixes("model", keys) == [""] and find_prefixes("train.optimizer", keys) == []
 
 

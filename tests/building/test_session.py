@@ -6,9 +6,8 @@ import torch
 from modkit import Spec, SpecError, load, train, use
 from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
-from tests.play import MLP, spec
+from tests.play import VAE, spec
 
-VAE = use("autoencoder", **MLP)
 DENOISER = use("diffusion", network=use("mlp", width=8, depth=1), sampler=use("ddim", steps=3))
 
 
@@ -29,11 +28,8 @@ def test_a_weight_under_two_names_is_averaged_under_both(tmp_path):
     run = Run.create(tmp_path / "run", spec(VAE), {})
     tensors = {"model": {"a": shared, "b": shared, "c": shared.clone()}, "ema": {"a": average}}
     store.save(run.checkpoints, "step-1", store.Checkpoint(tensors, {}))
-    assert {name: value.tolist() for name, value in run.load_weights().items()} == {
-        "a": [1, 1],
-        "b": [1, 1],
-        "c": [0, 0],
-    }
+    weights = {name: value.tolist() for name, value in run.load_weights().items()}
+    assert weights == {"a": [1, 1], "b": [1, 1], "c": [0, 0]}
 
 
 def test_what_has_no_weights_may_be_overridden_on_loading(tmp_path):
@@ -99,9 +95,8 @@ def test_what_is_refused_is_refused_before_anything_is_written(tmp_path, wrong, 
 def test_a_directory_that_holds_a_run_is_resumed_or_overwritten_and_nothing_else(tmp_path):
     train(spec(VAE), tmp_path / "run", steps=2)
     before = Run.open(tmp_path / "run").load_weights()
-    with pytest.raises(
-        ValueError, match="already holds a run; use --resume to continue it or --overwrite to replace it"
-    ):
+    message = "already holds a run; use --resume to continue it or --overwrite to replace it"
+    with pytest.raises(ValueError, match=message):
         train(spec(VAE), tmp_path / "run", steps=2)
     with pytest.raises(ValueError, match="was trained with a different `model`"):
         train(spec(DENOISER), tmp_path / "run", resume=True)
@@ -134,6 +129,6 @@ def test_trained_pieces_have_their_weights_when_a_run_is_resumed_before_its_firs
 
 
 def test_training_needs_data(tmp_path):
-    with pytest.raises(ValueError, match="expects a spec with `data`"):
+    with pytest.raises(ValueError, match="training expects a spec with `data`"):
         train(Spec(model=VAE, x={"shape": [1, 8, 8]}), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -1,19 +1,18 @@
 import json
 import os
 import re
-from importlib import metadata
 
 import click
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
 
 import modkit
 from modkit.cli.app import app
 from modkit.parts.registry import get_registry
+from tests.command import run
 from tests.plugin_factory import make_plugin
 
 TINY = """
@@ -30,15 +29,6 @@ train: {steps: 3, batch_size: 8, device: cpu, log: {every: 1}, samples: {num: 4}
 BAD = TINY.replace("width: 8,", "widht: 8,")
 
 
-def run(*arguments, status=0):
-    """The command line in this process: what it prints, and what it says beside it."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, result.output
-    return result.stdout, result.stderr
-
-
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -53,15 +43,6 @@ def trained(tmp_path_factory):
     (folder / "tiny.yaml").write_text(TINY)
     run("train", folder / "tiny.yaml", "--out", folder / "run")
     return folder / "run"
-
-
-@pytest.fixture
-def plugin(tmp_path, monkeypatch):
-    monkeypatch.delenv("MODKIT_STRICT", raising=False)
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    get_registry.cache_clear()
-    yield lambda name, source: make_plugin(tmp_path / "site", name, source)
-    get_registry.cache_clear()
 
 
 def test_help_names_every_command_and_explains_each_option():
@@ -119,17 +100,15 @@ def test_show_prints_a_part_with_its_parameters():
     assert said.startswith("modkit: no network is called 'unte'; did you mean 'unet'?; there are: ")
 
 
-def test_doctor_tells_versions_and_plugins(plugin):
-    plugin("acme", "raise RuntimeError('broken [red]')")
-    found = json.loads(run("doctor", "--json")[0])
-    assert (found["modkit"], found["torch"]) == (modkit.__version__, metadata.version("torch"))
-    (row,) = [row for row in found["plugins"] if row["plugin"] == "acme"]
+def test_doctor_tells_versions_and_plugins(site):
+    make_plugin(site, "acme", "raise RuntimeError('broken [red]')")
+    (row,) = [row for row in json.loads(run("doctor", "--json")[0])["plugins"] if row["plugin"] == "acme"]
     assert row["status"] == "failed"
     text, _ = run("doctor")
     assert f"modkit {modkit.__version__}, python " in text and "broken [red]" in text
 
 
-def test_a_plugin_adds_commands(plugin, monkeypatch):
+def test_a_plugin_adds_commands(site, monkeypatch):
     source = """
         import click
         from modkit.part import hookimpl
@@ -140,7 +119,7 @@ def test_a_plugin_adds_commands(plugin, monkeypatch):
             def hello():
                 click.echo("hello from acme")
     """
-    plugin("acme", source)
+    make_plugin(site, "acme", source)
     monkeypatch.setattr("sys.argv", ["modkit", "hello"])
     with pytest.raises(SystemExit) as ended:
         modkit.cli.app.main()
@@ -153,9 +132,8 @@ def test_check_prints_the_graph_and_writes_nothing(here):
     text, said = run("check", "tiny.yaml", "train.steps=9")
     assert said == ""
     (row,) = [line for line in text.splitlines() if line.startswith("model.network ")]
-    assert re.search(
-        r"mlp +x 1×8×8 in \[-1, 1\], out 1×8×8 unbounded, cond .*time.* +1×8×8 unbounded +[\d,]+$", row.strip()
-    )
+    cells = r"mlp +x 1×8×8 in \[-1, 1\], out 1×8×8 unbounded, cond .*time.* +1×8×8 unbounded +[\d,]+$"
+    assert re.search(cells, row.strip())
     assert "stage 0: denoiser, 9 steps" in text
     assert re.search(r"^x: 1×8×8 in \[-1, 1\]; [\d,]+ parameters; no problems found$", text, re.M)
     assert sorted(os.listdir(here)) == ["bad.yaml", "tiny.yaml"]
@@ -166,6 +144,7 @@ def test_check_prints_the_graph_and_writes_nothing(here):
     "arguments, message",
     [
         (["bad.yaml"], r"bad.yaml:6:23: model.network.widht: got an unknown key 'widht', .*\(did you mean 'width'\?\)"),
+        (["bad.yaml", "train.seed=x"], "bad.yaml:6:23: .*\n<override 1>:1:12: train.seed: .*\n$"),
         (["nowhere.yaml"], "cannot read nowhere.yaml: No such file or directory"),
         (["."], "cannot read .: Is a directory"),
         (["tiny.yaml", "model.sampler=dimm"], "<override 1>:1:15: model.sampler: no sampler is called 'dimm'"),
@@ -181,12 +160,6 @@ def test_a_wrong_spec_is_status_2_and_nothing_is_written(command, arguments, mes
     assert sorted(os.listdir(here)) == ["bad.yaml", "tiny.yaml"]
 
 
-def test_every_problem_is_a_line():
-    _, said = run("check", "bad.yaml", "train.seed=x", status=2)
-    first, second = said.splitlines()
-    assert first.startswith("modkit: bad.yaml:6:23: ") and second.startswith("<override 1>:1:12: train.seed: ")
-
-
 @pytest.mark.parametrize("command", ["check", "train"])
 def test_what_a_swap_dropped_is_said_beside_the_output(command):
     text, said = run(command, "tiny.yaml", "model.sampler=dpm-solver++")
@@ -196,14 +169,10 @@ def test_what_a_swap_dropped_is_said_beside_the_output(command):
 
 def test_train_makes_a_run_and_says_where(here):
     text, said = run("train", "tiny.yaml", "train.seed=4", "--steps", 2)
-    assert (
-        said == ""
-        and text.splitlines()[-1]
-        == f"run: runs/tiny, pictures: {sorted((here / 'runs/tiny/samples').iterdir())[-1].relative_to(here)}"
-    )
-    assert re.search(r"^stage: .*denoiser.*, 2 steps$", text, re.M) and re.search(
-        r"^step 2/2  \S*denoising ", text, re.M
-    )
+    picture = sorted((here / "runs/tiny/samples").iterdir())[-1].relative_to(here)
+    assert said == "" and text.splitlines()[-1] == f"run: runs/tiny, pictures: {picture}"
+    assert re.search(r"^stage: .*denoiser.*, 2 steps$", text, re.M)
+    assert re.search(r"^step 2/2  \S*denoising ", text, re.M)
     run_ = modkit.Run.open("runs/tiny")
     assert run_.finished and run_.lock["seed"] == 4 and [row["step"] for row in run_.read_metrics()] == [1, 2]
     _, said = run("train", "tiny.yaml", "train.seed=4", status=2)
@@ -233,9 +202,8 @@ def test_a_model_that_memory_cannot_hold_is_refused_before_anything_is_written(h
     huge = ["model.network.width=400000", "model.network.depth=8"]
     assert "no problems found" in run("check", "tiny.yaml", *huge)[0]
     _, said = run("train", "tiny.yaml", *huge, status=2)
-    assert re.match(
-        r"modkit: training expects weights and a batch to fit into memory: [\d,]+ parameters and 8 samples", said
-    )
+    message = r"modkit: training expects weights and a batch to fit into memory: [\d,]+ parameters and 8 samples"
+    assert re.match(message, said)
     assert not (here / "runs").exists()
 
 

@@ -1,7 +1,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from modkit.kinds import KINDS, Default
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
 from tests.plugin_factory import make_plugin
+from tests.processes import run_python
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TRAIN = ("train", str(EXAMPLES / "ldm.yaml"))
@@ -129,11 +129,7 @@ PLUGIN = """
 
     class Odd:
         def __init__(
-            self,
-            *,
-            word: Word | None = None,
-            on: bool | None = None,
-            each: dict[str, Slot[Weight]] | None = None,
+            self, *, word: Word | None = None, on: bool | None = None, each: dict[str, Slot[Weight]] | None = None
         ):
             pass
 
@@ -144,24 +140,22 @@ PLUGIN = """
 
 
 @pytest.fixture
-def fresh(tmp_path, monkeypatch):
-    """A cache and a path with nothing in them, and nothing kept in this process."""
+def fresh(site, tmp_path, monkeypatch):
+    """A cache and a path with nothing in them; the function forgets what is kept in this process."""
 
     def forget():
         get_registry.cache_clear()
         completion._load_schema.cache_clear()
 
     monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     forget()
     yield forget
-    monkeypatch.undo()
     forget()
 
 
-def test_the_schema_is_made_anew_when_a_source_changes_and_only_then(fresh, tmp_path, monkeypatch, capfd):
-    module = tmp_path / f"{make_plugin(tmp_path, source=PLUGIN.replace('{word}', 'a'))}.py"
+def test_the_schema_is_made_anew_when_a_source_changes_and_only_then(fresh, site, monkeypatch, capfd):
+    module = site / f"{make_plugin(site, source=PLUGIN.replace('{word}', 'a'))}.py"
     odd = (*TRAIN, "train.optimizer=acme/odd")
     assert completed(*odd, "train.optimizer.word=") == ["train.optimizer.word=a", "train.optimizer.word=b"]
     assert completed(*odd, "train.optimizer.on=t") == ["train.optimizer.on=true"]
@@ -210,7 +204,6 @@ def test_a_shell_is_answered_without_torch():
     program += "atexit.register(lambda: print({'torch', 'numpy'} & set(sys.modules), file=sys.stderr)); main()"
     words = f"modkit train {TRAIN[1]} model.prior.sampler = dpm"
     asked = {"_MODKIT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "5"}
-    command = [sys.executable, "-c", program]
-    told = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=True)
+    told = run_python("-c", program, **asked)
     assert told.stdout.splitlines() == [f"plain,{name}" for name in names("sampler", "dpm")]
     assert told.stderr.strip() == "set()"

@@ -30,14 +30,8 @@ def test_lines_tell_the_stage_and_each_logged_step(monkeypatch):
     out = plain()
     with show_progress(out) as lines:
         lines.begin_stage("0: autoencoder", 0, 10)
-        for losses in (
-            None,
-            None,
-            None,
-            {"autoencoder/nll": 0.123456, "autoencoder/kl": 2e-7},
-            None,
-            {"autoencoder/nll": 1.0},
-        ):
+        logged = {4: {"autoencoder/nll": 0.123456, "autoencoder/kl": 2e-7}, 6: {"autoencoder/nll": 1.0}}
+        for losses in map(logged.get, range(1, 7)):
             lines.step(losses)
     assert shown(out).splitlines() == [
         "stage: 0: autoencoder, 10 steps",
@@ -92,8 +86,5 @@ def test_bars_stop_when_training_fails():
 def test_a_table_has_a_heading_and_a_line_a_row():
     out = plain()
     out.print(make_table(("kind", "name"), [["sampler", "[ddim]"], ["network", "unet"]]))
-    assert [line.split() for line in shown(out).splitlines()] == [
-        ["kind", "name"],
-        ["sampler", "[ddim]"],
-        ["network", "unet"],
-    ]
+    assert shown(out).split() == ["kind", "name", "sampler", "[ddim]", "network", "unet"]
+    assert len(shown(out).splitlines()) == 3

@@ -8,16 +8,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from modkit.building.checker import check
-from modkit.cli.app import app
-from modkit.cli.scaffold import STARTERS, create_plugin, make_files
+from modkit.cli.scaffold import STARTERS, create_plugin
 from modkit.kinds import KINDS
 from modkit.parts.registry import get_registry
 from modkit.specs.load import load_spec
 from modkit.testing import find_subjects, make_battery
 from modkit.testing.checks import LONG
+from tests.command import run
 from tests.environment import Environment
 from tests.plugin_factory import make_plugin
 
@@ -96,6 +95,7 @@ def test_a_tree_is_of_its_own_name(trees, kind):
     }  # fmt: skip
     assert not [path for path, text in texts.items() if re.search(r"acme|starters|(?<!\w)@[a-z]+@", text)]
     assert f'{named(kind)} = "{package(kind)}"' in texts["pyproject.toml"]
+    assert '"modkit-generative>=0.1,<1"' in texts["pyproject.toml"]
     assert texts["LICENSE"] == (ROOT / "LICENSE").read_text()
 
 
@@ -108,12 +108,7 @@ def test_trees_are_as_ruff_wants_them(trees, command):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Acme", "a name of lower-case letters"),
-        ("", "a name of lower-case letters"),
-        ("2fast", "a name of lower-case letters"),
-        ("ac--me", "a name of lower-case letters"),
-        ("ac/me", "a name of lower-case letters"),
-        ("../acme", "a name of lower-case letters"),
+        *((name, "a name of lower-case letters") for name in ("Acme", "", "2fast", "ac--me", "ac/me", "../acme")),
         ("class", "no Python keyword"),
         ("modkit-acme", "without the prefix modkit-"),
         ("modkit", "a name other than that of modkit itself"),
@@ -121,16 +116,11 @@ def test_trees_are_as_ruff_wants_them(trees, command):
         ("taken", "got 'taken', a plug-in of modkit-other"),
     ],
 )
-def test_a_name_that_will_not_do_is_refused_before_anything_is_written(tmp_path, monkeypatch, name, said):
-    make_plugin(tmp_path / "site", "taken", distribution="modkit-other")
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+def test_a_name_that_will_not_do_is_refused_before_anything_is_written(site, tmp_path, monkeypatch, name, said):
+    make_plugin(site, "taken", distribution="modkit-other")
     monkeypatch.chdir(tmp_path)
-    get_registry.cache_clear()
-    try:
-        with pytest.raises(ValueError, match=f"new-plugin expects .*{said}"):
-            create_plugin(name)
-    finally:
-        get_registry.cache_clear()
+    with pytest.raises(ValueError, match=f"new-plugin expects .*{said}"):
+        create_plugin(name)
     assert os.listdir(tmp_path) == ["site"]
 
 
@@ -146,35 +136,21 @@ def test_a_folder_that_holds_something_is_left_as_it_is(tmp_path):
 
 def test_the_command_writes_a_sampler_unless_told_otherwise(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["new-plugin", "acme"])
-    assert done.exit_code == 0
-    assert "the sampler acme/euler in modkit-acme" in done.stdout
-    assert (tmp_path / "modkit-acme" / "modkit_acme" / "sampler.py").is_file()
-    (tmp_path / "empty").mkdir()
-    done = CliRunner().invoke(app, ["new-plugin", "acme", "--kind", "lr-schedule", "--out", "empty"])
-    assert done.exit_code == 0
-    assert (tmp_path / "empty" / "modkit_acme" / "lr_schedule.py").is_file()
-
-
-def test_the_command_s_mistakes_are_status_2(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for arguments, said in (
+    for arguments, message in (
         (["acme", "--kind", "smapler"], "unknown kind 'smapler'; did you mean 'sampler'?"),
         (["Acme"], "new-plugin expects a name of lower-case letters"),
     ):
-        done = CliRunner().invoke(app, ["new-plugin", *arguments])
-        assert done.exit_code == 2
-        assert done.stderr.startswith(f"modkit: {said}")
+        assert run("new-plugin", *arguments, status=2)[1].startswith(f"modkit: {message}")
     assert not os.listdir(tmp_path)
-
-
-def test_the_versions_that_it_fits_are_stated():
-    assert '"modkit-generative>=0.1,<1"' in make_files("acme", "sampler")["pyproject.toml"]
+    assert "the sampler acme/euler in modkit-acme" in run("new-plugin", "acme")[0]
+    assert (tmp_path / "modkit-acme" / "modkit_acme" / "sampler.py").is_file()
+    (tmp_path / "empty").mkdir()
+    run("new-plugin", "acme", "--kind", "lr-schedule", "--out", "empty")
+    assert (tmp_path / "empty" / "modkit_acme" / "lr_schedule.py").is_file()
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=[] if kind == IN_A_NEW_ENVIRONMENT else pytest.mark.full) for kind in STARTERS],
+    "kind", [pytest.param(kind, marks=[] if kind == IN_A_NEW_ENVIRONMENT else pytest.mark.full) for kind in STARTERS]
 )
 def test_a_tree_works_in_a_new_environment(tmp_path, kind):
     folder, environment = create_plugin("acme", kind, tmp_path / "acme"), Environment(tmp_path / "venv")

@@ -43,10 +43,11 @@ def svg(uri):
     return ElementTree.fromstring(base64.b64decode(content))
 
 
-def drawn(monkeypatch, module, make):
-    """The figure itself instead of its file."""
-    monkeypatch.setattr(module, "embed_svg", lambda figure: figure)
-    return make()
+@pytest.fixture
+def shown(monkeypatch):
+    """Figures themselves in place of their files."""
+    for module in (figures, radar, scatter):
+        monkeypatch.setattr(module, "embed_svg", lambda figure: figure)
 
 
 def lab(color, matrix):
@@ -108,9 +109,9 @@ def corners(axes):
     return next(line for line in axes.lines if line.get_marker() in ("o", "s", "^"))
 
 
-def test_radar_corners(monkeypatch):
+def test_radar_corners(shown):
     points = [point(0, 4.0, 0.2, 10.0), point(1, 1.0, 0.6, 1000.0), point(2, 2.0, 0.5, 100.0)]
-    figure = drawn(monkeypatch, radar, lambda: draw_radars(ALL, points, {"quality": 0.0, "coverage": 0.8}))
+    figure = draw_radars(ALL, points, {"quality": 0.0, "coverage": 0.8})
     shares = [corners(axes).get_ydata().tolist()[:3] for axes in figure.axes]
 
     def share(of_range):
@@ -122,9 +123,9 @@ def test_radar_corners(monkeypatch):
     np.testing.assert_allclose(shares[2], [share(1 / 2), share(1 / 2), share(1 / 2)], atol=1e-12)
 
 
-def test_a_radars_bars_reach_a_standard_error_to_either_side(monkeypatch):
+def test_a_radars_bars_reach_a_standard_error_to_either_side(shown):
     points = [point(0, 4.0, 0.2, 10.0), point(1, 1.0, 0.6, 1000.0), point(2, 2.0, 0.5, 0.5)]
-    figure = drawn(monkeypatch, radar, lambda: draw_radars(ALL, points, {}))
+    figure = draw_radars(ALL, points, {})
 
     def bars(axes):
         """Ends of the error bars by the angle of their axis."""
@@ -140,10 +141,9 @@ def test_a_radars_bars_reach_a_standard_error_to_either_side(monkeypatch):
     np.testing.assert_allclose(third[330], [1 / 6, 1 / 6 + 5 / 6 * math.log(3) / whole])  # 0.5 - 1 is no speed
 
 
-def test_a_scatter_has_better_outwards_and_the_front_drawn(monkeypatch):
+def test_a_scatter_has_better_outwards_and_the_front_drawn(shown):
     points = [point(0, 4.0, 0.9, 1000.0), point(1, 1.0, 0.6, 10.0), point(2, 2.0, 0.5, 100.0), point(3, 3.0, 0.7, 50.0)]
-    make = lambda: draw_scatters([(SPEED, QUALITY)], points, [["s0", "s1", "s2"]], {"quality": 0.5})  # noqa: E731
-    figure = drawn(monkeypatch, scatter, make)
+    figure = draw_scatters([(SPEED, QUALITY)], points, [["s0", "s1", "s2"]], {"quality": 0.5})
     axes = figure.axes[0]
     assert axes.get_xscale() == "log" and not axes.xaxis_inverted() and axes.yaxis_inverted()
     front = next(line for line in axes.lines if line.get_drawstyle() == "steps-pre")
@@ -154,18 +154,17 @@ def test_a_scatter_has_better_outwards_and_the_front_drawn(monkeypatch):
     assert any(line.get_linestyle() == "--" and set(line.get_ydata()) == {0.5} for line in axes.lines)
 
 
-def test_what_is_not_ranked_is_hollow(monkeypatch):
+def test_what_is_not_ranked_is_hollow(shown):
     points = [point(0, 4.0, 0.9, 10.0), point(1, 1.0, 0.6, 10.0, ranked=("quality",))]
-    make = lambda: draw_scatters([(COVERAGE, QUALITY)], points, [["s0"]], {})  # noqa: E731
-    axes = drawn(monkeypatch, scatter, make).axes[0]
+    axes = draw_scatters([(COVERAGE, QUALITY)], points, [["s0"]], {}).axes[0]
     faces = {line.get_marker(): line.get_markerfacecolor() for line in axes.lines if line.get_marker() in "os"}
     assert faces == {"o": choose_style(0).color, "s": "white"}
 
 
-def test_learning_curves_have_three_clocks_and_one_line_a_seed(monkeypatch):
+def test_learning_curves_have_three_clocks_and_one_line_a_seed(shown):
     curve = Curve(np.array([100.0, 10.0, 1.0]), *(factor * np.arange(1.0, 4.0) for factor in (10, 80, 0.5)))
     lines = [Line("a", choose_style(0), [{"nll": curve}, {"nll": curve}]), Line("b", choose_style(1), [{"kl": curve}])]
-    figure = drawn(monkeypatch, figures, lambda: draw_learning_curves(["nll", "kl"], lines))
+    figure = draw_learning_curves(["nll", "kl"], lines)
     assert len(figure.axes) == 6
     assert [len(axes.lines) for axes in figure.axes] == [2, 2, 2, 1, 1, 1]
     ends = [axes.lines[0].get_xdata()[-1] for axes in figure.axes[:3]]
@@ -175,11 +174,9 @@ def test_learning_curves_have_three_clocks_and_one_line_a_seed(monkeypatch):
     assert [text.get_text() for text in figure.legends[0].texts] == ["a (2 seeds)", "b"]
 
 
-def test_ticks_tell_their_neighbours_apart(monkeypatch):
+def test_ticks_tell_their_neighbours_apart(shown):
     curve = Curve(np.array([1.3203, 1.3211]), *(np.array([1.0, 2.0]) * factor for factor in (1e3, 1e5, 1e-3)))
-    figure = drawn(
-        monkeypatch, figures, lambda: draw_learning_curves(["d"], [Line("a", choose_style(0), [{"d": curve}])])
-    )
+    figure = draw_learning_curves(["d"], [Line("a", choose_style(0), [{"d": curve}])])
     figure.draw_without_rendering()
     for axis in (figure.axes[0].yaxis, *(axes.xaxis for axes in figure.axes)):
         texts = [label.get_text() for label in axis.get_ticklabels()]
@@ -188,9 +185,9 @@ def test_ticks_tell_their_neighbours_apart(monkeypatch):
         np.testing.assert_allclose(read, axis.get_ticklocs(), rtol=1e-6)
 
 
-def test_what_is_not_ranked_moves_no_scale(monkeypatch):
+def test_what_is_not_ranked_moves_no_scale(shown):
     points = [point(0, 4.0, 0.2, 10.0), point(1, 2.0, 0.6, 100.0), point(2, 1e-3, 0.9, 1.0, ranked=())]
-    figure = drawn(monkeypatch, radar, lambda: draw_radars(ALL, points, {}))
+    figure = draw_radars(ALL, points, {})
     lines = list(map(corners, figure.axes))
     shares = [line.get_ydata()[:3] for line in lines]
     np.testing.assert_allclose(shares, [[1 / 6] * 3, [1] * 3, [1, 1, 1 / 6]], atol=1e-12)

@@ -1,10 +1,10 @@
 """Nearest training images against brute force."""
 
-import pytest
 import torch
 
 from modkit.comparison.nearest import find_nearest, read_batches
 from modkit.data.digits import Digits
+from tests.refusals import check_refusal
 
 
 def test_brute_force_over_any_batches():
@@ -34,7 +34,5 @@ def test_a_split_is_read_in_order_and_in_batches():
 
 
 def test_nothing_to_look_in_is_refused():
-    with pytest.raises(ValueError, match="at least one batch, got none"):
-        find_nearest(torch.zeros(2, 3), [])
-    with pytest.raises(ValueError, match=r"samples of shape \(3,\), got \(4,\)"):
-        find_nearest(torch.zeros(2, 3), [torch.zeros(5, 4)])
+    check_refusal("at least one batch, got none", find_nearest, torch.zeros(2, 3), [])
+    check_refusal(r"samples of shape \(3,\), got \(4,\)", find_nearest, torch.zeros(2, 3), [torch.zeros(5, 4)])

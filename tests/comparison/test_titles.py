@@ -23,7 +23,4 @@ from modkit.comparison.titles import Title, parse_title
 )
 def test_titles(title, parts):
     assert parse_title(title) == parts
-
-
-def test_the_short_title_leaves_the_features_out():
-    assert parse_title("FD (pixels), class 3").short == "FD, class 3"
+    assert parse_title("FD (pixels), class 3").short == "FD, class 3"  # without the features

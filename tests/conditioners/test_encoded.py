@@ -148,8 +148,8 @@ def test_under_other_types_a_ref_is_refused():
 def test_a_latent_diffusion_in_paints_and_its_autoencoder_stays_as_it_is(options, tmp_path):
     trained = trainer(in_painting(**options), tmp_path / "run")
     seen = []
-    play = trained._play
-    trained._play = lambda *args: (play(*args), seen.append(state(trained.model)))
+    train = trained._train_stage
+    trained._train_stage = lambda *args: (train(*args), seen.append(state(trained.model)))
     trained.fit()
     first, second = seen
     still = [name for name in first if torch.equal(first[name], second[name])]

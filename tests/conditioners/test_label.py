@@ -1,6 +1,5 @@
 import pytest
 import torch
-from safetensors.torch import load, save
 
 from modkit.conditioners import Label
 from modkit.rng import Rng
@@ -55,12 +54,6 @@ def test_label_draws_from_the_frequencies_it_counted():
     assert part({"labels": drawn[:3]}, None).vector.shape == (3, 128)
 
 
-def test_label_draws_only_the_only_class():
-    part = Label(FIELDS)
-    part.prepare([batch(1, 1)])
-    assert part.draw(500, Rng(0))["labels"].unique().tolist() == [1]
-
-
 def test_label_never_draws_a_class_of_frequency_zero():
     class Ends:
         def uniform(self, name, like):
@@ -75,23 +68,6 @@ def test_another_field_name():
     part = Label({"digit": TensorType((), classes=2)}, field="digit", width=3)
     assert list(part.draw(2, Rng(0))) == ["digit"]
     assert torch.equal(part({"digit": torch.tensor([1])}, None).vector, part.embedding.weight[1:2])
-
-
-def test_safetensors_round_trip_keeps_the_frequencies():
-    part, other = Label(FIELDS), Label(FIELDS)
-    part.prepare([batch(0, 1, 1)])
-    other.load_state_dict(load(save(part.state_dict())))
-    assert torch.equal(part.frequencies, other.frequencies)
-    labels = {"labels": torch.tensor([0, 3])}
-    assert torch.equal(part(labels, None).vector, other(labels, None).vector)
-
-
-def test_runs_on_the_meta_device():
-    with torch.device("meta"):
-        part = Label(FIELDS, width=6)
-        assert part({"labels": torch.empty(3, dtype=torch.int64)}, Rng(0)).vector.shape == (3, 6)
-        assert part.draw(3, Rng(1))["labels"].shape == (3,)
-    assert part.null(2).vector.device.type == "meta"
 
 
 test_refuses = refusals(

@@ -1,14 +1,15 @@
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from modkit import use
 from modkit.conditioners import Label, Map, NoConditioner, Several, Tokens
 from modkit.data.corrupted import Corrupted
-from modkit.data.corruptions import LowRes, Mask
+from modkit.data.corruptions import Mask
 from modkit.models.diffusion import Diffusion
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
-from tests.play import spec, trainer
+from tests.play import shake, spec, trainer
 from tests.refusals import refusals
 
 FIELDS = {
@@ -63,6 +64,16 @@ def test_fields_are_drawn_by_the_first_that_reads_them():
     assert set(part.state_dict()) >= {"parts.a.embedding.weight", "parts.b.embedding.weight", "parts.c.examples.num"}
 
 
+@pytest.mark.parametrize("make", [LABEL, WORDS, Map])
+def test_a_round_trip_keeps_what_a_part_was_prepared_with(make):
+    part, other, given = make(fields=FIELDS).eval(), make(fields=FIELDS).eval(), fields(6)
+    part.prepare([Batch(torch.zeros(6, 1), given)])
+    other.load_state_dict(load(save(part.state_dict())))
+    torch.testing.assert_close(other.draw(9, Rng(0)), part.draw(9, Rng(0)), rtol=0, atol=0)
+    for one, same in zip(vars(part(given, None)).values(), vars(other(given, None)).values()):
+        assert one is same is None or torch.equal(one, same)
+
+
 def test_none_is_nothing():
     part = Several(FIELDS)
     assert part.type == CondType() and part(fields(2), Rng(0)) == part.null(2) == Cond() and part.draw(2, Rng(0)) == {}
@@ -78,35 +89,19 @@ test_clashes_are_refused = refusals(
 )
 
 
-def in_painting(scale=2.0, corruption=Mask, steps=1):
-    data = use(Corrupted, data=use("digits", size=8), corruption=use(corruption))
+def in_painting(scale):
+    data = use(Corrupted, data=use("digits", size=8), corruption=use(Mask))
     parts = {"maps": use(Map), "label": use("label", width=4), "tokens": use(Tokens, width=8, depth=1)}
+    slots = {"conditioner": use(Several, parts=parts), "guidance": use("cfg", scale=scale), "parametrization": "x0"}
     return spec(
-        use(
-            "diffusion",
-            network=use("unet", channels=[8], blocks=1),
-            conditioner=use(Several, parts=parts),
-            guidance=use("cfg", scale=scale),
-            parametrization="x0",
-            sampler=use("ddim", steps=steps),
-        ),
-        data,
-        steps=3,
+        use("diffusion", network=use("unet", channels=[8], blocks=1), sampler=use("ddim", steps=1), **slots), data
     )
-
-
-def randomized(model):
-    g = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=g) / max(p[0].numel() if p.ndim else 1, 16) ** 0.5)
-    return model
 
 
 @pytest.mark.parametrize("scale", [0.0, 2.0, 3.5])
 def test_guidance_has_null_labels_and_tokens_and_keeps_the_maps(scale, tmp_path):
     made = trainer(in_painting(scale), tmp_path / "run")
-    model: Diffusion = randomized(made.model).eval()
+    model: Diffusion = shake(made.model, 0.2).eval()
     given = {name: value for name, value in made.data.read("test", range(3), Rng(0)).fields.items()}
     x = model.sample(3, seed=0, **given)
     with torch.no_grad():
@@ -126,23 +121,3 @@ def test_guidance_has_null_labels_and_tokens_and_keeps_the_maps(scale, tmp_path)
     want = (x_n + scale * (x_c - x_n)).clamp(-1, 1)
     assert (want.abs() < 1).any() and (x_c - x_n).abs().max() > 1e-3
     torch.testing.assert_close(x, want, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("corruption", [Mask, LowRes])
-def test_a_diffusion_trains_on_corrupted_data_and_gives_back(corruption, tmp_path):
-    made = trainer(in_painting(corruption=corruption, steps=2), tmp_path / "run")
-    before = {name: p.clone() for name, p in made.model.named_parameters()}
-    made.fit()
-    still = [name for name, p in made.model.named_parameters() if torch.equal(p, before[name])]
-    assert [name for name in still if name.startswith("conditioner")] == []
-    batch = made.data.read("test", range(4), Rng(0))
-    maps = {name: value for name, value in batch.fields.items() if name != "labels"}
-    x = made.model.sample(4, seed=0, **maps)  # labels are drawn
-    assert x.shape == (4, 1, 8, 8)
-    torch.testing.assert_close(made.model.sample(4, seed=0, batch_size=3, **maps), x)
-    with pytest.raises(ValueError, match=r"expects one value of '\w+' for each of 4 samples, got 3"):
-        made.model.sample(4, seed=0, **{name: value[:3] for name, value in maps.items()})
-    with pytest.raises(
-        ValueError, match=r"Map expects field '\w+' as floats of shape \(b, 1, \d, \d\), got .* \(4, 2, 2\)"
-    ):
-        made.model.sample(4, seed=0, **{name: torch.zeros(4, 2, 2) for name in maps})

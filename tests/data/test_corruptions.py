@@ -79,9 +79,8 @@ def test_low_res_is_the_mean_of_each_block():
     for i in range(4):
         for j in range(3):
             torch.testing.assert_close(small[:, :, i, j], x[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((2, 3)))
-    assert LowRes(TensorType((1, 12)), factor=3)(torch.arange(12.0).view(1, 1, 12), Rng(0))["low_res"].tolist() == [
-        [[1, 4, 7, 10]]
-    ]
+    low = LowRes(TensorType((1, 12)), factor=3)(torch.arange(12.0).view(1, 1, 12), Rng(0))
+    assert low["low_res"].tolist() == [[[1, 4, 7, 10]]]
 
 
 def test_keys_tell_settings_apart():

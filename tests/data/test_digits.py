@@ -9,10 +9,8 @@ from sklearn.model_selection import train_test_split
 from modkit.data.digits import Digits
 from modkit.rng import Rng
 from modkit.types import TensorType
-
-
-def whole(data, split):
-    return data.read(split, range(data.splits[split]), Rng(0))
+from tests.data.reading import read_split as whole
+from tests.refusals import check_refusal
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +43,11 @@ def test_resizing_is_torchs_bilinear_without_aligned_corners(split):
     data = Digits()
     assert data.x == TensorType((1, 16, 16), range=(-1.0, 1.0))
     assert data.levels is None
-    expected = torch.nn.functional.interpolate(
-        torch.from_numpy(split[0] / 8 - 1), size=(16, 16), mode="bilinear", align_corners=False
-    )
+    pixels = torch.from_numpy(split[0] / 8 - 1)
+    expected = torch.nn.functional.interpolate(pixels, (16, 16), mode="bilinear", align_corners=False)
     torch.testing.assert_close(whole(data, "train").tensor.double(), expected, rtol=0, atol=1e-6)
     # By hand: the second pixel's centre lies a quarter of the way from the first input centre to the second.
-    row = torch.from_numpy(split[0][0, 0, 0]) / 8 - 1
+    row = pixels[0, 0, 0]
     assert whole(data, "train").tensor[0, 0, 0, 1].item() == pytest.approx((0.75 * row[0] + 0.25 * row[1]).item())
 
 
@@ -68,7 +65,5 @@ def test_key_tells_sizes_apart_and_survives_pickling():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match=r"Digits expects a split of \['test', 'train'\], got 'valid'"):
-        Digits().read("valid", [0], Rng(0))
-    with pytest.raises(ValueError, match="Digits expects a size in \\[1, 256\\], got 0"):
-        Digits(size=0)
+    check_refusal(r"Digits expects a split of \['test', 'train'\], got 'valid'", Digits().read, "valid", [0], Rng(0))
+    check_refusal("Digits expects a size in \\[1, 256\\], got 0", Digits, size=0)

@@ -9,6 +9,7 @@ from modkit.data import fashion_mnist
 from modkit.data.fashion_mnist import FashionMNIST
 from modkit.rng import Rng
 from modkit.types import TensorType
+from tests.refusals import check_refusal
 
 NUM = {"train": 12, "t10k": 5}
 
@@ -44,6 +45,7 @@ def test_pixels_labels_and_types(tmp_path):
     np.testing.assert_allclose(batch.tensor[:, 0].numpy(), images[[4, 1]] / 127.5 - 1, rtol=0, atol=1e-7)
     assert batch.fields["labels"].tolist() == labels[[4, 1]].tolist()
     assert batch.fields["labels"].dtype == torch.int64
+    assert {tensor.dtype for samples in data._samples.values() for tensor in samples} == {torch.uint8}
 
 
 def test_every_layout_gives_the_same(tmp_path, monkeypatch):
@@ -76,26 +78,18 @@ def test_other_sizes_resize(tmp_path, size):
     assert x.min() >= -1 and x.max() <= 1
 
 
-def test_pictures_stay_bytes(tmp_path):
-    data = FashionMNIST(root=write(tmp_path))
-    assert {tensor.dtype for samples in data._samples.values() for tensor in samples} == {torch.uint8}
-
-
 def test_missing_files_say_how_to_get_them(tmp_path, monkeypatch):
     monkeypatch.setattr(fashion_mnist, "_DEBIAN", tmp_path / "none")
     for root in (None, str(tmp_path)):
-        with pytest.raises(ValueError, match=r"apt install dataset-fashion-mnist(.|\n)*torchvision.*download=True"):
-            FashionMNIST(root=root)
+        check_refusal(r"apt install dataset-fashion-mnist(.|\n)*torchvision.*download=True", FashionMNIST, root=root)
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="expects a label per picture in .*, got 3 for 12"):
-        FashionMNIST(root=write(tmp_path / "a", num_labels=3))
-    with pytest.raises(ValueError, match="expects labels below 10 in .*, got 11"):
-        FashionMNIST(root=write(tmp_path / "b", label=11))
-    with pytest.raises(ValueError, match=r"expects pictures of 28×28 in .*, got shape \(12, 14, 14\)"):
-        FashionMNIST(root=write(tmp_path / "c", side=14))
-    with pytest.raises(ValueError, match="expects a size of at least 1, got 0"):
-        FashionMNIST(root=write(tmp_path / "d"), size=0)
-    with pytest.raises(ValueError, match="FashionMNIST expects a split of"):
-        FashionMNIST(root=str(tmp_path / "d")).read("valid", [0], Rng(0))
+    for message, options in (
+        ("a label per picture in .*, got 3 for 12", {"num_labels": 3}),
+        ("labels below 10 in .*, got 11", {"label": 11}),
+        (r"pictures of 28×28 in .*, got shape \(12, 14, 14\)", {"side": 14}),
+    ):
+        check_refusal(f"expects {message}", FashionMNIST, root=write(tmp_path, **options))
+    check_refusal("expects a size of at least 1, got 0", FashionMNIST, root=write(tmp_path), size=0)
+    check_refusal("FashionMNIST expects a split of", FashionMNIST(root=str(tmp_path)).read, "valid", [0], Rng(0))

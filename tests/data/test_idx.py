@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from modkit.data.idx import read_idx
+from tests.refusals import check_refusal
 
 VALUES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 HEADER = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 3, 4)
@@ -43,8 +44,7 @@ def test_reads_an_empty_array(tmp_path):
     ids=["empty", "png", "float", "dims", "header", "short", "long", "bomb"],
 )
 def test_malformed_files_are_refused(tmp_path, pack, content, message):
-    with pytest.raises(ValueError, match=message):
-        read_idx(written(tmp_path, pack(content)), 3)
+    check_refusal(message, read_idx, written(tmp_path, pack(content)), 3)
 
 
 def test_damaged_gzip_is_refused(tmp_path):
@@ -52,5 +52,4 @@ def test_damaged_gzip_is_refused(tmp_path):
     flipped = bytearray(whole)
     flipped[-6] ^= 1  # its checksum
     for content in (whole[:-12], whole[:5], bytes(flipped), whole[:10] + b"\xff" * 20):
-        with pytest.raises(ValueError, match="expects a whole gzip file"):
-            read_idx(written(tmp_path, content), 3)
+        check_refusal("expects a whole gzip file", read_idx, written(tmp_path, content), 3)

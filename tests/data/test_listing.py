@@ -3,6 +3,7 @@ import os
 import pytest
 
 from modkit.data.listing import Listing, find_classes, list_pictures
+from tests.refusals import check_refusal
 
 
 def touch(root, *names):
@@ -56,10 +57,8 @@ def test_hashed_split_has_the_share_asked_for_and_moves_nothing(tmp_path):
 def test_train_and_test_folders_are_the_splits(tmp_path):
     root = touch(tmp_path, "train/cat/1.png", "train/dog/2.png", "test/dog/3.png")
     listings = list_pictures(root, 0.9)
-    assert {split: list(paths) for split, paths in listings.items()} == {
-        "train": [b"cat/1.png", b"dog/2.png"],
-        "test": [b"dog/3.png"],
-    }
+    assert set(listings) == {"train", "test"}
+    assert list(listings["train"]) == [b"cat/1.png", b"dog/2.png"] and list(listings["test"]) == [b"dog/3.png"]
     assert listings["test"].get_path(0) == str(tmp_path / "test" / "dog" / "3.png")
     classes = find_classes(list(listings.values()))
     assert classes == (b"cat", b"dog")
@@ -81,5 +80,4 @@ def test_classes_are_folders_that_hold_everything(paths, classes):
 
 
 def test_missing_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="expects a folder, got '.*none'"):
-        list_pictures(str(tmp_path / "none"), 0.1)
+    check_refusal("expects a folder, got '.*none'", list_pictures, str(tmp_path / "none"), 0.1)

@@ -62,9 +62,8 @@ def test_sample_i_is_a_function_of_split_and_i():
     again = many.read("train", range(1000), Rng(9, "other"))
     assert torch.equal(again.tensor, x) and torch.equal(again.fields["labels"], labels)
     picked = many.read("train", [999, 3, 3, 64], Rng(0))
-    assert torch.equal(picked.tensor, x[[999, 3, 3, 64]]) and torch.equal(
-        picked.fields["labels"], labels[[999, 3, 3, 64]]
-    )
+    assert torch.equal(picked.tensor, x[[999, 3, 3, 64]])
+    assert torch.equal(picked.fields["labels"], labels[[999, 3, 3, 64]])
     test, _ = whole(Ring(num_test=1000), "test")
     assert not torch.isclose(test, x).all(dim=1).any()
     assert len(x.unique(dim=0)) == len(x)

@@ -10,6 +10,7 @@ from modkit.diffusion.guidance import ClassifierFree
 from modkit.kinds import Unfit
 from modkit.rng import Rng
 from modkit.types import TensorType
+from tests.decodings.test_guided import predicting
 
 CODES = TensorType((2, 3), classes=5)
 
@@ -22,16 +23,6 @@ def slot(part):
             return part(codes)
 
     return Held(where=f"model.sampler ({part.__name__.lower()})")
-
-
-def predicting(seed):
-    table = torch.randn(6, 6, 5, generator=torch.Generator().manual_seed(seed))
-
-    def predict(codes, i):
-        logits = table[torch.arange(6), codes]
-        return logits if i is None else logits[:, i]
-
-    return predict
 
 
 def test_only_one_map_of_codes_is_one():
@@ -55,6 +46,13 @@ def test_a_decoding_goes_as_its_network_reads():
 @pytest.mark.parametrize("part", [Raster, MaskGIT])
 def test_a_map_is_what_the_decoding_draws_from_guided_logits(part):
     guidance, decoding = ClassifierFree(scale=2.0), part(CODES)
-    got = draw_map(decoding, guidance, predicting(0), predicting(1), CODES, 4, Rng(0))
-    want = decoding(guide(guidance, predicting(0), predicting(1), mask=5), 4, Rng(0))
+    got = draw_map(decoding, guidance, predicting(0, shape=(6, 6, 5)), predicting(1, shape=(6, 6, 5)), CODES, 4, Rng(0))
+    want = decoding(guide(guidance, predicting(0, shape=(6, 6, 5)), predicting(1, shape=(6, 6, 5)), mask=5), 4, Rng(0))
     assert torch.equal(got, want.view(4, 2, 3)) and not torch.equal(got[0], got[1])
+
+
+@pytest.mark.parametrize("part", [Raster, MaskGIT])
+def test_a_sample_depends_on_its_row_alone(part):
+    decoding, predict = part(CODES), predicting(0, shape=(6, 6, 5))
+    parts = [decoding(predict, num, Rng(0).rows(first)) for first, num in ((0, 2), (2, 4), (6, 3))]
+    assert torch.equal(torch.cat(parts), decoding(predict, 9, Rng(0)))

@@ -7,13 +7,14 @@ from modkit.diffusion.guidance import ClassifierFree, NoGuidance
 CODES = torch.tensor([[0, 1, 2, 2], [2, 0, 2, 1]])  # 2 is the mask
 
 
-def predicting(seed, calls):
+def predicting(seed, calls=None, shape=(4, 3, 2)):
     """A table of logits by position and code."""
-    table = torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(seed))
+    table = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
     def predict(codes, i):
-        calls.append(i)
-        logits = table[torch.arange(4), codes]
+        if calls is not None:
+            calls.append(i)
+        logits = table[torch.arange(len(table)), codes]
         return logits if i is None else logits[:, i]
 
     return predict
@@ -22,7 +23,7 @@ def predicting(seed, calls):
 @pytest.mark.parametrize("i", [None, 0, 3])
 @pytest.mark.parametrize("scale", [0.0, 3.0])
 def test_logits_move_away_from_those_without_conditions(i, scale):
-    cond, null = predicting(0, []), predicting(1, [])
+    cond, null = predicting(0), predicting(1)
     got = guide(ClassifierFree(scale=scale), cond, null, mask=2)(CODES, i)
     want = null(CODES, i) + scale * (cond(CODES, i) - null(CODES, i))
     assert torch.equal(got, want)
@@ -42,7 +43,7 @@ def test_the_time_is_the_share_of_codes_unknown():
         def __call__(self, denoise_cond, denoise_null):
             return lambda x_t, t: times.append((t.dtype, float(t))) or denoise_cond(x_t, t)
 
-    predict = guide(Watch(), predicting(0, []), predicting(1, []), mask=2)
+    predict = guide(Watch(), predicting(0), predicting(1), mask=2)
     for i in (0, 1, 3, None):
         predict(CODES, i)
     assert times == [(torch.float64, share) for share in (1.0, 0.75, 0.25, 0.5)]

@@ -94,12 +94,6 @@ def test_the_noise_on_confidence_is_annealed_gumbel():
     assert abs(kept[1] - want) < 4 * math.sqrt(want * (1 - want) / 8000)
 
 
-def test_a_sample_depends_on_its_row_alone():
-    whole = MaskGIT(CODES, steps=4)(independent, 9, Rng(0))
-    parts = [MaskGIT(CODES, steps=4)(independent, num, Rng(0).rows(first)) for first, num in ((0, 2), (2, 4), (6, 3))]
-    assert torch.equal(torch.cat(parts), whole)
-
-
 @pytest.mark.parametrize("options", [{"steps": 0}, {"temperature": -1.0}, {"codes": TensorType((1, 2, 2))}])
 def test_what_does_not_fit_is_refused(options):
     with pytest.raises(ValueError, match="MaskGIT expects steps >= 1, temperature >= 0 and codes, got"):

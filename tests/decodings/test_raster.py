@@ -47,12 +47,6 @@ def test_truncation_applies_after_temperature():
     assert set(codes.unique().tolist()) == {1, 2}
 
 
-def test_a_sample_depends_on_its_row_alone():
-    whole = Raster(CODES)(chained, 9, Rng(0))
-    parts = [Raster(CODES)(chained, num, Rng(0).rows(first)) for first, num in ((0, 2), (2, 4), (6, 3))]
-    assert torch.equal(torch.cat(parts), whole)
-
-
 @pytest.mark.parametrize("options", [{"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.1}])
 def test_a_number_out_of_range_is_refused(options):
     with pytest.raises(ValueError, match=r"Raster expects temperature >= 0, top_k >= 1 and top_p in \(0, 1\], got"):

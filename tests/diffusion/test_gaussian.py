@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from modkit.diffusion.gaussian import add_noise, broadcast, gaussian_kl, interpolate_logvar, posterior, snr, tau
-from modkit.diffusion.schedules import EDM, Linear, Table
+from modkit.diffusion.schedules import EDM, Linear
 from modkit.rng import Rng
 
 F64 = torch.float64
@@ -50,17 +50,6 @@ def test_the_large_variance_is_beta():
     table = Linear()
     for index in (1, 10, 500, 999):
         assert coefficients(table, index)[3] == pytest.approx(float(table.betas[index]), rel=1e-9)
-
-
-def test_posterior_of_the_denoising_gans_four_steps():
-    t = torch.arange(5, dtype=F64) / 4 * (1 - 1e-3) + 1e-3
-    ac = torch.exp(-0.5 * t**2 * (20 - 0.1) - 0.1 * t)
-    table = Table(1 - ac[1:] / ac[:-1])
-    assert table.betas.tolist() == pytest.approx([0.478255303, 0.849206004, 0.956417709, 0.987403901], abs=5e-10)
-    rows = [coefficients(table, index) for index in range(4)]
-    assert [r[0] for r in rows] == pytest.approx([1, 0.665778365, 0.269190889, 0.057821542], abs=1e-9)
-    assert [r[1] for r in rows] == pytest.approx([0, 0.201576277, 0.193000809, 0.111852343], abs=1e-9)
-    assert [r[2] for r in rows] == pytest.approx([0, 0.440819148, 0.884202444, 0.984060715], abs=1e-9)
 
 
 def test_posterior_is_bayes_rule_by_brute_force_without_a_table():

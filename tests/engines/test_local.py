@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from modkit.engines.local import LocalEngine
+from tests.refusals import check_refusal
 
 
 def stepped(max_norm, scale=1.0):
@@ -41,5 +42,4 @@ def test_auto_takes_cuda_where_there_is_one():
 
 @pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cpu:x"])
 def test_a_device_that_is_not_there_is_refused(name):
-    with pytest.raises(ValueError, match=f"train.device expects an available device, got '{name}'"):
-        LocalEngine(name)
+    check_refusal(f"train.device expects an available device, got '{name}'", LocalEngine, name)

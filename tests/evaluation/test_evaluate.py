@@ -12,23 +12,18 @@ from modkit.data.digits import Digits
 from modkit.evaluation.evaluate import compute_statistics
 from modkit.evaluation.sources import make_source
 from modkit.metrics.frechet import frechet_distance
+from tests.files import write_images
+from tests.refusals import check_refusal
 
 
-@pytest.fixture(scope="module")
-def images():
-    generator = torch.Generator().manual_seed(0)
-    bytes = torch.randint(0, 256, (2, 24, 1, 8, 8), generator=generator, dtype=torch.uint8)
-    return bytes[0], bytes[1]
-
-
-def floats(bytes):
-    return bytes.float() / 127.5 - 1
+def evaluate(real, fake, features="pixels", metrics=("fd",), **options):
+    return modkit.evaluate(real=real, fake=fake, features=features, metrics=metrics, **options)
 
 
 @pytest.mark.smoke
-def test_the_distance_of_pixels_is_the_plain_functions(images):
-    real, fake = map(floats, images)
-    report = modkit.evaluate(real=real, fake=fake, features="pixels", metrics=["fd"])
+def test_the_distance_of_pixels_is_the_plain_functions(floats):
+    real, fake = floats
+    report = evaluate(real, fake)
     with pytest.warns(UserWarning, match="singular"):
         expected = frechet_distance(real.flatten(1).double(), fake.flatten(1).double())
     assert report.scores["FD (pixels)"].value == pytest.approx(expected, rel=1e-6)
@@ -39,54 +34,45 @@ def test_the_distance_of_pixels_is_the_plain_functions(images):
 def test_features_as_given_need_no_extractor():
     generator = torch.Generator().manual_seed(1)
     a, b = torch.randn(2, 50, 3, generator=generator)
-    report = modkit.evaluate(real=a, fake=b, features=None, metrics=["fd"])
-    score = report.scores["FD (features as given)"]
+    score = evaluate(a, b, None).scores["FD (features as given)"]
     assert score.value == pytest.approx(frechet_distance(a.double(), b.double()), rel=1e-6)
 
 
-def test_a_tensor_an_array_a_file_pictures_and_batches_score_the_same(images, tmp_path):
-    real, fake = images
-    np.save(tmp_path / "fake.npy", floats(fake).numpy())
-    for index, image in enumerate(fake):
-        Image.fromarray(image[0].numpy()).save(tmp_path / f"{index:03d}.png")
-    once = (batch for batch in floats(fake).split(7))
-    forms = [floats(fake), fake.numpy(), tmp_path / "fake.npy", tmp_path, list(floats(fake).split(7)), once]
-    values = [
-        modkit.evaluate(real=floats(real), fake=form, features="random-conv", metrics=["fd"], num=24).scores
-        for form in forms
-    ]
-    for other in values[1:]:
-        assert other["FD (random-conv:0)"].value == pytest.approx(
-            values[0]["FD (random-conv:0)"].value, rel=1e-6
-        )  # float32 convolutions of other batches
+def test_a_tensor_an_array_a_file_pictures_and_batches_score_the_same(images, floats, tmp_path):
+    real, fake = floats
+    np.save(tmp_path / "fake.npy", fake.numpy())
+    write_images(tmp_path, images[1][:, 0])
+    once = (batch for batch in fake.split(7))
+    forms = [fake, images[1].numpy(), tmp_path / "fake.npy", tmp_path, list(fake.split(7)), once]
+    first, *others = (evaluate(real, form, "random-conv", num=24).scores["FD (random-conv:0)"] for form in forms)
+    for other in others:
+        assert other.value == pytest.approx(first.value, rel=1e-6)  # float32 convolutions of other batches
 
 
-def test_statistics_stand_in_for_the_data(images, tmp_path):
-    for name, side in zip(("real", "fake"), images):
-        np.save(tmp_path / f"{name}.npy", floats(side).numpy())
-    paths = {name: str(tmp_path / f"{name}.npy") for name in ("real", "fake")}
-    options = ["--features", "random-conv", "--metrics", "fd", "--json"]
-    runner = CliRunner()
-    saved = runner.invoke(
-        app, ["evaluate", "--real", paths["real"], "--save-statistics", str(tmp_path / "s.npz"), *options[:2]]
+def test_statistics_stand_in_for_the_data(floats, tmp_path):
+    real, fake, saved = (str(tmp_path / name) for name in ("real.npy", "fake.npy", "s.npz"))
+    for path, side in zip((real, fake), floats):
+        np.save(path, side.numpy())
+
+    def run(*options):
+        done = CliRunner().invoke(app, ["evaluate", "--features", "random-conv", *options])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    run("--real", real, "--save-statistics", saved)
+    plain, given = (
+        json.loads(run("--real", path, "--fake", fake, "--metrics", "fd", "--json"))["scores"]["FD (random-conv:0)"]
+        for path in (real, saved)
     )
-    assert saved.exit_code == 0, saved.output
-    scores = []
-    for real in (paths["real"], str(tmp_path / "s.npz")):
-        found = runner.invoke(app, ["evaluate", "--real", real, "--fake", paths["fake"], *options])
-        assert found.exit_code == 0, found.output
-        scores.append(json.loads(found.stdout)["scores"]["FD (random-conv:0)"]["value"])
-    assert scores[1] == pytest.approx(scores[0], rel=1e-10)
-    assert compute_statistics(paths["real"], features="random-conv").count == 24
-    with pytest.raises(ValueError, match="got mean and covariance, which `kd` cannot use"):
-        modkit.evaluate(real=tmp_path / "s.npz", fake=paths["fake"], features="random-conv", metrics=["kd"])
+    assert given["value"] == pytest.approx(plain["value"], rel=1e-10)
+    assert compute_statistics(real, features="random-conv").count == 24
+    check_refusal("got mean and covariance, which `kd` cannot use", evaluate, saved, fake, "random-conv", ["kd"])
     (tmp_path / "bad.npz").write_bytes(b"PK")
-    with pytest.raises(ValueError, match="expected `mu` and `sigma`"):
-        modkit.evaluate(real=tmp_path / "bad.npz", fake=paths["fake"], features="random-conv", metrics=["fd"])
+    check_refusal("expected `mu` and `sigma`", evaluate, tmp_path / "bad.npz", fake, "random-conv")
 
 
-def test_k_reaches_the_metrics_of_neighbours(images):
-    found = modkit.evaluate(real=floats(images[0]), fake=floats(images[1]), features="pixels", k=2)
+def test_k_reaches_the_metrics_of_neighbours(floats):
+    found = modkit.evaluate(real=floats[0], fake=floats[1], features="pixels", k=2)
     settings = {name: score.settings for name, score in found.scores.items()}
     assert settings["precision (pixels)"]["k"] == 2 and settings["coverage (pixels)"]["k"] == 5
 
@@ -96,12 +82,8 @@ def test_held_out_digits_are_nearer_than_noise():
     test = data.read("test", range(128), modkit.Rng(0)).tensor
     train = data.read("train", range(128), modkit.Rng(0)).tensor
     noise = torch.rand(128, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    name = "FD (classifier:digits)"
-    near, far = (
-        modkit.evaluate(real=test, fake=fake, features="classifier:digits", metrics=["fd"]).scores[name].value
-        for fake in (train, noise)
-    )
-    assert near < far / 10
+    near, far = (evaluate(test, fake, "classifier:digits").scores["FD (classifier:digits)"] for fake in (train, noise))
+    assert near.value < far.value / 10
 
 
 @pytest.mark.parametrize(
@@ -114,29 +96,21 @@ def test_held_out_digits_are_nearer_than_noise():
         ("nowhere", "fake: expected a folder of images, a run, a .npy or a .npz file"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(images, fake, message):
-    with pytest.raises(ValueError, match=message):
-        modkit.evaluate(real=floats(images[0]), fake=fake, features="pixels", metrics=["fd"])
+def test_what_cannot_be_measured_is_refused(floats, fake, message):
+    check_refusal(message, evaluate, floats[0], fake)
 
 
-def test_hostile_and_damaged_files_are_refused(images, tmp_path):
-    real = floats(images[0])
-    pickled = tmp_path / "pickled.npy"
+def test_hostile_and_damaged_files_are_refused(images, floats, tmp_path):
+    real, pickled, folder = floats[0], tmp_path / "pickled.npy", tmp_path / "pictures"
     np.save(pickled, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="cannot be read as an array without pickle"):
-        modkit.evaluate(real=real, fake=pickled, features="pixels", metrics=["fd"])
-    folder = tmp_path / "pictures"
+    check_refusal("cannot be read as an array without pickle", evaluate, real, pickled)
     folder.mkdir()
-    with pytest.raises(ValueError, match="expected at least 2 images"):
-        modkit.evaluate(real=real, fake=folder, features="pixels", metrics=["fd"])
-    for index in range(3):
-        Image.fromarray(images[0][index, 0].numpy()).save(folder / f"{index}.png")
-    (folder / "3.png").write_bytes((folder / "0.png").read_bytes()[:30])
-    with pytest.raises(ValueError, match=r"3\.png"):
-        modkit.evaluate(real=real, fake=folder, features="pixels", metrics=["fd"])
+    check_refusal("expected at least 2 images", evaluate, real, folder)
+    write_images(folder, images[0][:3, 0])
+    (folder / "3.png").write_bytes((folder / "000.png").read_bytes()[:30])
+    check_refusal(r"3\.png", evaluate, real, folder)
     Image.new("RGB", (8, 8)).save(folder / "3.png")
-    with pytest.raises(ValueError, match="to be all grey or all colour"):
-        modkit.evaluate(real=real, fake=folder, features="pixels", metrics=["fd"])
+    check_refusal("to be all grey or all colour", evaluate, real, folder)
 
 
 def test_folders_of_several_sizes_say_how_they_were_resized(images, tmp_path):
@@ -146,30 +120,24 @@ def test_folders_of_several_sizes_say_how_they_were_resized(images, tmp_path):
     assert found.notes == ("fake: images of 6 sizes, resized and cropped to 8×8",)
 
 
-def test_folders_of_two_sizes_are_brought_to_the_lesser(images, tmp_path):
-    for side, (name, images_) in zip((8, 12), zip(("real", "fake"), images)):
-        (tmp_path / name).mkdir()
-        for index, image in enumerate(images_):
-            Image.fromarray(image[0].numpy()).resize((side, side)).save(tmp_path / name / f"{index}.png")
-    folders = {name: tmp_path / name for name in ("real", "fake")}
-    report = modkit.evaluate(**folders, features="pixels", metrics=["fd"])
+def test_folders_of_two_sizes_are_brought_to_the_lesser(images, floats, tmp_path):
+    real, fake = (write_images(tmp_path / str(side), one[:, 0], side) for side, one in zip((8, 12), images))
+    report = evaluate(real, fake)
     assert "fake: images of 12×12, resized and cropped to 8×8" in report.notes
     assert not any(note.startswith("real: images") for note in report.notes)
-    given = modkit.evaluate(real=floats(images[0]), fake=folders["fake"], features="pixels", metrics=["fd"])
+    given = evaluate(floats[0], fake)
     assert given.scores["FD (pixels)"].value == pytest.approx(report.scores["FD (pixels)"].value, rel=1e-6)
 
 
-def test_a_metric_says_what_the_features_do_not_give(images):
-    with pytest.raises(ValueError, match="is requires logits"):
-        modkit.evaluate(real=floats(images[0]), fake=floats(images[1]), features="pixels", metrics=["is"])
+def test_a_metric_says_what_the_features_do_not_give(floats):
+    check_refusal("is requires logits", evaluate, *floats, metrics=["is"])
 
 
-def test_the_sides_must_be_equal(images):
-    with pytest.raises(ValueError, match="expects 24 samples on each side"):
-        modkit.evaluate(real=floats(images[0]), fake=floats(images[1][:20]), features="pixels", num=24)
-    batches = (floats(images[1][:20]).split(10), floats(images[0]).split(8))
-    with pytest.raises(ValueError, match="fd expects as many real as fake samples, got {'real': 24, 'fake': 20}"):
-        modkit.evaluate(real=iter(batches[1]), fake=iter(batches[0]), features="pixels", metrics=["fd"])
+def test_the_sides_must_be_equal(floats):
+    real, fake = floats[0], floats[1][:20]
+    check_refusal("expects 24 samples on each side", evaluate, real, fake, num=24)
+    message = "fd expects as many real as fake samples, got {'real': 24, 'fake': 20}"
+    check_refusal(message, evaluate, iter(real.split(8)), iter(fake.split(10)))
 
 
 def test_folders_without_features_name_the_choices(tmp_path, monkeypatch):

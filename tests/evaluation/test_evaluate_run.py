@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from PIL import Image
 
 import modkit
 from modkit.building.session import load_run, open_data
@@ -19,30 +18,18 @@ from modkit.evaluation.report import Report, read_reports
 from modkit.evaluation.scoring import choose_features
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
+from tests.files import write_images, write_pictures
+from tests.refusals import check_refusal
 
-SPEC = """
-name: tiny
-data: {use: digits, size: 8}
-model: {use: gan, generator: {use: mlp, width: 8}, discriminator: {use: mlp, width: 8}, z_dim: 4}
-train: {steps: 2, batch_size: 8, samples: {num: 4}}
-"""
-DIFFUSION = """
+DATA = "data: {use: digits, size: 8}\n"
+TRAIN = "train: {steps: 2, batch_size: 8, samples: {num: 4}}\n"
+MLP = "{use: mlp, width: 8}"
+SPEC = f"name: tiny\n{DATA}model: {{use: gan, generator: {MLP}, discriminator: {MLP}, z_dim: 4}}\n{TRAIN}"
+CONDITIONAL = SPEC.replace("z_dim: 4", "z_dim: 4, conditioner: label")
+DIFFUSION = f"""
 name: diffusion
-data: {use: digits, size: 8}
-model: {use: diffusion, network: {use: mlp, width: 8}, sampler: {use: ancestral}, schedule: {use: linear, num: 20}}
-train: {steps: 2, batch_size: 8, samples: {num: 4}}
-"""
-CONDITIONAL = """
-name: conditional
-data: {use: digits, size: 8}
-model:
-  use: gan
-  generator: {use: mlp, width: 8}
-  discriminator: {use: mlp, width: 8}
-  z_dim: 4
-  conditioner: label
-train: {steps: 2, batch_size: 8, samples: {num: 4}}
-"""
+model: {{use: diffusion, network: {MLP}, sampler: {{use: ancestral}}, schedule: {{use: linear, num: 20}}}}
+{DATA}{TRAIN}"""
 WATCHED = """
 name: watched
 data: {use: digits, size: 8}
@@ -50,17 +37,6 @@ model: {use: autoencoder, encoder: {use: mlp, width: 8}, decoder: {use: mlp, wid
 train: {steps: 6, batch_size: 8, samples: {num: 4}, checkpoints: {every: 2, keep: 1}}
 evaluate: {features: pixels, num: 16, metrics: [fd], watch: {every: 2, num: 16}}
 """
-
-
-@pytest.fixture(scope="module")
-def images():
-    generator = torch.Generator().manual_seed(0)
-    bytes = torch.randint(0, 256, (2, 24, 1, 8, 8), generator=generator, dtype=torch.uint8)
-    return bytes[0], bytes[1]
-
-
-def floats(bytes):
-    return bytes.float() / 127.5 - 1
 
 
 @pytest.fixture(scope="module")
@@ -106,36 +82,17 @@ def test_the_floor_is_held_out_images_against_the_same_training_images(run):
     assert report.checkpoint == "step-00000002" and not report.overrides
 
 
-def test_the_same_samples_score_the_same_from_the_run_a_file_and_pictures(run, images, tmp_path):
+def test_the_same_samples_score_the_same_from_the_run_a_file_and_pictures(run, floats, tmp_path):
     x = modkit.load(run).sample(24, seed=7)
     np.save(tmp_path / "x.npy", x.numpy())
-    (tmp_path / "pictures").mkdir()
-    for index, image in enumerate(((x + 1) * 127.5).round().byte().numpy()):
-        Image.fromarray(image[0]).save(tmp_path / "pictures" / f"{index:03d}.png")
-    forms = [run, run.path, str(tmp_path / "x.npy"), tmp_path / "pictures"]
-    values = [
-        modkit.evaluate(real=floats(images[0]), fake=form, features="random-conv", num=24, seed=7).scores
-        for form in forms
-    ]
-    for found in values[1:]:
+    pictures = write_images(tmp_path / "pictures", ((x[:, 0] + 1) * 127.5).round().byte())
+    first, *others = (
+        modkit.evaluate(real=floats[0], fake=form, features="random-conv", num=24, seed=7).scores
+        for form in (run, run.path, str(tmp_path / "x.npy"), pictures)
+    )
+    for found in others:
         for name, score in found.items():
-            assert score.value == pytest.approx(values[0][name].value, rel=1e-5), name
-
-
-def test_a_report_comes_back_from_its_json(run):
-    report = evaluate_run(run, num=32, metrics=["fd"])
-    assert Report.from_json(report.to_json()) == report
-    report.save(run.path)
-    assert read_reports(run.path)[0] == report
-    for damaged in (
-        "",
-        "[]",
-        "{}",
-        report.to_json().replace('"format": 1', '"format": 2'),
-        '{"format": 1, "scores": 3}',
-    ):
-        with pytest.raises(ValueError, match="expects what Report.to_json wrote"):
-            Report.from_json(damaged)
+            assert score.value == pytest.approx(first[name].value, rel=1e-5), name
 
 
 def test_a_conditional_model_is_scored_per_class_and_read_by_the_classifier(tmp_path):
@@ -145,11 +102,8 @@ def test_a_conditional_model_is_scored_per_class_and_read_by_the_classifier(tmp_
     assert report.scores["FD (classifier:digits), mean over classes"].value == pytest.approx(sum(each) / 10)
     assert 0 <= report.scores["label accuracy (classifier:digits)"].value <= 1
     assert report.floor["label accuracy (classifier:digits)"].value > 0.9
-    counts = report.scores["FD (classifier:digits), class 3"].counts
-    assert (
-        counts["real"] == counts["fake"]
-        and sum(report.scores[f"FD (classifier:digits), class {k}"].counts["real"] for k in range(10)) == 200
-    )
+    counts = [report.scores[f"FD (classifier:digits), class {k}"].counts for k in range(10)]
+    assert counts[3]["real"] == counts[3]["fake"] and sum(each["real"] for each in counts) == 200
 
 
 def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
@@ -166,8 +120,7 @@ def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
     again = modkit.evaluate(real=real, fake=model, features="pixels", metrics=["fd"], num=16, seed=0)
     assert again.scores["FD (pixels)"].value == pytest.approx(min(values), rel=1e-6)
     assert set(Report.from_json((run.path / "evaluation.json").read_bytes()).floor) == {"FD (pixels)"}
-    with pytest.raises(ValueError, match="has no checkpoint 'nowhere'"):
-        modkit.load(run, checkpoint="nowhere")
+    check_refusal("has no checkpoint 'nowhere'", modkit.load, run, checkpoint="nowhere")
 
 
 def test_the_evaluation_at_the_end_can_be_left_out_and_made_up_for(tmp_path):
@@ -198,18 +151,8 @@ def test_what_a_spec_says_of_its_evaluation_is_checked_before_training(tmp_path,
 
 def test_overrides_have_a_report_of_their_own(tmp_path):
     run = modkit.train(modkit.Spec.from_yaml(DIFFUSION), tmp_path / "run")
-    command = [
-        "evaluate",
-        str(run.path),
-        "sampler=ddim",
-        "sampler.steps=3",
-        "-n",
-        "32",
-        "--metrics",
-        "fd,cost",
-        "--json",
-    ]
-    result = CliRunner().invoke(app, command)
+    options = ["sampler=ddim", "sampler.steps=3", "-n", "32", "--metrics", "fd,cost", "--json"]
+    result = CliRunner().invoke(app, ["evaluate", str(run.path), *options])
     assert result.exit_code == 0, result.output
     file = run.path / "evaluations" / "model.sampler=ddim,model.sampler.steps=3.json"
     assert file.read_text() == result.stdout.rstrip("\n")
@@ -228,18 +171,12 @@ def test_features_of_the_data_are_made_once(run, tmp_path, monkeypatch):
     assert again == first and spent - sum(made) == 2 * 48
     for file in tmp_path.glob("references/*.safetensors"):
         file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(ValueError, match="ReferenceCache expects"):
-        evaluate_run(run, num=48, metrics=["fd"])
+    check_refusal("ReferenceCache expects", evaluate_run, run, num=48, metrics=["fd"])
 
 
 def test_a_classifier_is_trained_once_for_data_that_have_labels(tmp_path, cache, monkeypatch):
-    data = Digits(size=8)
     folder = tmp_path / "pictures"
-    batch = data.read("train", range(60), modkit.Rng(0))
-    for index, (x, label) in enumerate(zip(batch.tensor, batch.fields["labels"].tolist())):
-        place = folder / str(label % 2)
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(((x[0] + 1) * 127.5).round().byte().numpy()).save(place / f"{index}.png")
+    write_pictures(folder)
     spec = modkit.Spec.from_yaml(SPEC.replace("use: digits, size: 8", f"use: image-folder, root: {folder}, size: 8"))
     run = modkit.train(spec, tmp_path / "run")
     report = evaluate_run(run, metrics=["fd"])

@@ -9,6 +9,7 @@ import modkit
 from modkit.evaluation.evaluate_run import evaluate_run
 from modkit.evaluation.report import Report
 from modkit.parts.registry import get_registry
+from tests.refusals import check_refusal
 from tests.swap.hosts import HOSTS
 
 NEEDS = {  # what a run must have, by metric
@@ -65,33 +66,29 @@ def test_every_metric_scores_every_family_or_refuses_it(host, runs):
     report = evaluate_run(runs(host), features="pixels", metrics=fits, num=24)
     assert len(report.scores) >= len(fits) - 1
     for name, score in report.scores.items():
-        assert math.isfinite(score.value) and all(
-            count == 24 for side, count in score.counts.items() if side != "train"
-        ), name
+        counts = {count for side, count in score.counts.items() if side != "train"}
+        assert math.isfinite(score.value) and counts <= {24}, name
     assert Report.from_json(report.to_json()) == report
     assert json.loads(report.to_json())["seed"] == 0
     for metric, reason in reasons.items():
         if reason:
-            with pytest.raises(ValueError, match=reason):
-                evaluate_run(runs(host), features="pixels", metrics=[metric], num=24)
+            check_refusal(reason, evaluate_run, runs(host), features="pixels", metrics=[metric], num=24)
 
 
 @pytest.mark.parametrize("features", OF_IMAGES)
 def test_every_extractor_that_needs_no_weights_serves_a_run(features, runs):
     host = next(host for host in HOSTS if host.name == "cgan")
     report = evaluate_run(runs(host), features=features, metrics=["fd", "prdc", "copying"], num=24)
-    assert {name.partition("(")[2].partition(":")[0].rstrip(")") for name in report.scores} == {
-        features.partition(":")[0]
-    }
+    names = {name.partition("(")[2].partition(":")[0].rstrip(")") for name in report.scores}
+    assert names == {features.partition(":")[0]}
     assert len(report.floor) == 5
 
 
 def test_a_model_without_a_prior_is_measured_on_what_it_encodes(runs):
     host = next(host for host in HOSTS if host.name == "vq-vae")
     report = evaluate_run(runs(host), features="pixels", num=24)
-    assert set(report.scores) == {
-        "PSNR", "SSIM", "reconstruction FD (pixels)", "codebook usage", "perplexity",
-    }  # fmt: skip
+    names = {"PSNR", "SSIM", "reconstruction FD (pixels)", "codebook usage", "perplexity"}
+    assert set(report.scores) == names
     assert any("samples were not measured: VectorQuantizer has no prior" in note for note in report.notes)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from modkit.evaluation.report import Report, locate_report, read_reports
 from modkit.types import Score
+from tests.refusals import check_refusal
 
 REPORT = Report({"FD (pixels)": Score(1.5, 0.1, "lower", {"real": 9, "fake": 9})}, {"real": 9, "fake": 9}, 0)
 
@@ -31,17 +32,25 @@ def test_what_is_saved_is_read_back_in_order(tmp_path):
         report.save(tmp_path)
     assert read_reports(tmp_path) == [REPORT, changed]
     (tmp_path / "evaluation.json").write_text("{")
-    with pytest.raises(ValueError, match="evaluation.json: Report.from_json expects"):
-        read_reports(tmp_path)
+    check_refusal("evaluation.json: Report.from_json expects", read_reports, tmp_path)
     assert read_reports(Path(tmp_path / "nothing")) == []
 
 
 @pytest.mark.parametrize(
     "old, new",
-    [('"value": 1.5', '"value": NaN'), ('"error": 0.1', '"error": "much"'), ('"better": "lower"', '"better": "red"')],
+    [
+        ('"value": 1.5', '"value": NaN'),
+        ('"error": 0.1', '"error": "much"'),
+        ('"better": "lower"', '"better": "red"'),
+        ('"format": 1', '"format": 2'),
+    ],
 )
 def test_a_score_that_is_none_is_refused(old, new):
     text = REPORT.to_json()
     assert old in text
-    with pytest.raises(ValueError, match="Report.from_json expects what Report.to_json wrote"):
-        Report.from_json(text.replace(old, new))
+    check_refusal("Report.from_json expects what Report.to_json wrote", Report.from_json, text.replace(old, new))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "scores": 3}'])
+def test_what_is_no_report_is_refused(text):
+    check_refusal("Report.from_json expects what Report.to_json wrote", Report.from_json, text)

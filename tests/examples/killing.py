@@ -1,12 +1,14 @@
 """Kills that stand in for a machine's, at a call."""
 
+import json
 from contextlib import contextmanager
 
 import pytest
 
+import modkit
 import modkit.runs.checkpoint
 
-__all__ = ["killed_after", "killed_at_save"]
+__all__ = ["resume_after_kills"]
 
 
 @contextmanager
@@ -35,3 +37,21 @@ def killed_at_save(count):
             original(*arguments, **keywords)
 
     return train
+
+
+def resume_after_kills(study, plan, out, *, train, save, run, score, scores):
+    """Runs a study to its end that is killed at a save of its run number `train`, then after `scores` calls of `score`.
+
+    What was done before a kill is not done again.
+    """
+    with killed_after(modkit, "train", train, killed_at_save(save)), pytest.raises(KeyboardInterrupt):
+        study.carry_out(plan, out, lambda line: None)
+    assert modkit.Run.open(out / "runs" / run).status == "started"
+    with killed_after(study, score, scores), pytest.raises(KeyboardInterrupt):
+        study.carry_out(plan, out, lambda line: None)
+    assert len(list((out / "figures").iterdir())) == scores
+    kept = [*(out / "figures").iterdir(), *out.glob("runs/*-0/checkpoints/*/*")]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    study.carry_out(plan, out, lambda line: None)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    return json.loads((out / "study.json").read_bytes())

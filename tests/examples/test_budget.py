@@ -5,7 +5,7 @@ import pytest
 
 import modkit
 from examples.studies import budget
-from examples.studies.budget import Trial, budgeted, costs, fitted, stages
+from examples.studies.budget import Trial, fit_budget, fit_steps, measure_costs, stages
 from modkit import Spec, use
 from modkit.training.trainer import Trainer
 from tests.refusals import refusals
@@ -32,20 +32,20 @@ def steps(spec):
 
 
 def test_stages_take_the_budget_in_the_ratio_of_the_specs_steps():
-    fit = fitted(TWO, 10.0, [0.01, 0.02])
+    fit = fit_steps(TWO, 10.0, [0.01, 0.02])
     assert steps(fit) == [143, 429]
     assert sum(n * cost for n, cost in zip(steps(fit), [0.01, 0.02])) == pytest.approx(10.0, rel=0.01)
     assert stages(fit)[0]["ema"] == 0.9 and fit.model == TWO.model
 
 
 def test_stages_take_their_shares_of_the_budget():
-    assert steps(fitted(TWO, 10.0, [0.01, 0.02], shares=[1, 3])) == [250, 375]
-    assert steps(fitted(TWO, 1e-9, [0.01, 0.02], shares=[1, 3])) == [1, 1]
+    assert steps(fit_steps(TWO, 10.0, [0.01, 0.02], shares=[1, 3])) == [250, 375]
+    assert steps(fit_steps(TWO, 1e-9, [0.01, 0.02], shares=[1, 3])) == [1, 1]
 
 
 def test_a_spec_without_stages_gets_those_of_its_model():
     assert stages(ONE) == [{"steps": 2000, "players": ["*"]}]
-    fit = fitted(ONE, 4.0, [0.5])
+    fit = fit_steps(ONE, 4.0, [0.5])
     assert steps(fit) == [8]
     assert modkit.check(fit).parameters == modkit.check(ONE).parameters
 
@@ -55,7 +55,7 @@ test_a_number_a_stage_is_asked_for = refusals(
     ([0.1, 0.0], None, "in cost"),
     ([0.1, 0.1], [1.0], "in shares"),
     ([0.1, 0.1], [1.0, -1.0], "in shares"),
-    of=lambda cost, shares: fitted(TWO, 1.0, cost, shares=shares),
+    of=lambda cost, shares: fit_steps(TWO, 1.0, cost, shares=shares),
 )
 
 
@@ -75,7 +75,7 @@ def test_a_trial_counts_the_processor_and_not_the_clock(monkeypatch):
         return step(self, table, batch)
 
     monkeypatch.setattr("modkit.training.trainer.Trainer._take_step", slow)
-    (found,) = costs(ONE, SHORT)
+    (found,) = measure_costs(ONE, SHORT)
     assert busy < found < idle
 
 
@@ -89,12 +89,12 @@ def test_a_trial_plays_every_stage_and_late_players_too(monkeypatch):
         return losses
 
     monkeypatch.setattr("modkit.training.trainer.Trainer._take_step", noted)
-    assert len(costs(TWO, SHORT)) == 2
+    assert len(measure_costs(TWO, SHORT)) == 2
     assert {name for names in played for name in names} == {"autoencoder/autoencoder", "prior/denoiser"}
     assert len(played) == 2 * (1 + 2 * 2)
     played.clear()
     late = GAN.with_value("train.players", {"*": {"clip": 1.0}, "discriminator": {"start": 100, "every": 2}})
-    costs(late, SHORT)
+    measure_costs(late, SHORT)
     assert all(("discriminator" in names) == (number % 2 == 0) for number, names in enumerate(played))
     assert all("generator" in names for names in played)
 
@@ -106,16 +106,16 @@ def test_figures_are_measured_once_and_again_when_the_spec_changes(tmp_path, mon
         trials.append(spec.name)
         return [0.01 * len(trials)] * len(stages(spec))
 
-    monkeypatch.setattr(budget, "costs", measured)
-    first = budgeted(TWO, 4.0, file)
+    monkeypatch.setattr(budget, "measure_costs", measured)
+    first = fit_budget(TWO, 4.0, file)
     assert steps(first) == [100, 300]
-    assert budgeted(TWO.with_value("train.seed", 5), 4.0, file).with_value("train.seed", 0) == first.with_value(
+    assert fit_budget(TWO.with_value("train.seed", 5), 4.0, file).with_value("train.seed", 0) == first.with_value(
         "train.seed", 0
     )
-    assert steps(budgeted(TWO, 8.0, file, shares=[1, 1])) == [400, 400]
+    assert steps(fit_budget(TWO, 8.0, file, shares=[1, 1])) == [400, 400]
     assert trials == ["two"]
-    assert steps(budgeted(ONE, 4.0, file)) == [200]
-    assert steps(budgeted(TWO.with_value("train.batch_size", 32), 4.0, file)) == [33, 100]
+    assert steps(fit_budget(ONE, 4.0, file)) == [200]
+    assert steps(fit_budget(TWO.with_value("train.batch_size", 32), 4.0, file)) == [33, 100]
     assert trials == ["two", "one", "two"]
     assert json.loads(file.read_bytes())["one"]["seconds a step"] == [0.02]
     assert not list(file.parent.glob(".*"))
@@ -125,4 +125,4 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     file = tmp_path / "steps.json"
     file.write_text("[1]")
     with pytest.raises(ValueError, match="expects figures of its own in .*steps.json"):
-        budgeted(TWO, 1.0, file)
+        fit_budget(TWO, 1.0, file)

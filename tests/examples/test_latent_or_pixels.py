@@ -13,8 +13,8 @@ from examples.latent_or_pixels.study import Plan, carry_out
 from examples.latent_or_pixels.verdict import claims, report
 from examples.studies.budget import Trial
 from examples.studies.mean import Mean
-from examples.studies.page import inserted
-from tests.examples.killing import killed_after, killed_at_save
+from examples.studies.page import insert
+from tests.examples.killing import resume_after_kills
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "latent_or_pixels"
@@ -117,11 +117,11 @@ def test_the_report_has_a_row_a_system_and_says_what_is_contradicted():
 
 def test_a_report_takes_the_place_between_the_marks():
     page = "# A\n\n<!-- figures -->\n\nold\n\n<!-- end of figures -->\n\nend\n"
-    once = inserted(page, "new\n")
+    once = insert(page, "new\n")
     assert once == page.replace("old", "new")
-    assert inserted(once, "new") == once
-    with pytest.raises(ValueError, match="inserted expects a page with the marks"):
-        inserted("# A", "new")
+    assert insert(once, "new") == once
+    with pytest.raises(ValueError, match="insert expects a page with the marks"):
+        insert("# A", "new")
 
 
 @pytest.mark.parametrize("text", [None, "no marks"])
@@ -135,7 +135,7 @@ def test_a_page_that_cannot_be_filled_is_refused_before_anything_is_trained(text
 
 
 def test_the_page_of_the_study_has_the_marks():
-    assert "new figures" in inserted((ROOT / "docs" / "latent_or_pixels.md").read_text(), "new figures")
+    assert "new figures" in insert((ROOT / "docs" / "latent_or_pixels.md").read_text(), "new figures")
 
 
 def test_both_specs_have_the_same_denoiser_but_for_what_it_stands_on():
@@ -155,27 +155,17 @@ def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path):
     broken.mkdir()
     (broken / "budget.json").write_bytes((tmp_path / "whole" / "budget.json").read_bytes())
     (broken / "classifier.safetensors").write_bytes((tmp_path / "whole" / "classifier.safetensors").read_bytes())
-    with killed_after(study.modkit, "train", 2, killed_at_save(1)), pytest.raises(KeyboardInterrupt):
-        carry_out(PLAN, broken, said.append)
-    assert modkit.Run.open(broken / "runs" / "latent-1").status == "started"
-    with killed_after(study, "_drawn", 3), pytest.raises(KeyboardInterrupt):
-        carry_out(PLAN, broken, said.append)
-    assert len(list((broken / "figures").iterdir())) == 3
-    kept = [*(broken / "figures").iterdir(), *broken.glob("runs/*-0/checkpoints/*/*")]
-    before = {path: path.stat().st_mtime_ns for path in kept}
-    carry_out(PLAN, broken, said.append)
-
-    assert before == {path: path.stat().st_mtime_ns for path in before}
-    found = json.loads((broken / "study.json").read_bytes())
+    kills = {"train": 2, "save": 1, "run": "latent-1", "score": "_drawn", "scores": 3}
+    found = resume_after_kills(study, PLAN, broken, **kills)
     assert unclocked(found) == unclocked(whole)
     assert found["rows"]["latent"][0]["NFE"] == 2
     assert found["rows"]["pixels"][0]["NFE"] == 3
     assert found["rows"]["latent"][0]["FD"] != found["rows"]["latent"][1]["FD"]
 
 
-def test_a_study_of_another_plan_is_not_gone_on_with(tmp_path):
+def test_a_study_of_another_plan_is_not_resumed(tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps({"seconds": 3.0, "num": 24}))
-    with pytest.raises(ValueError, match="carry_out expects .* to hold a study of the same plan, got another seconds"):
+    with pytest.raises(ValueError, match="to hold a study of the same plan, got one with another seconds"):
         carry_out(PLAN, tmp_path)
 
 

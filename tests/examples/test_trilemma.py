@@ -6,22 +6,19 @@ from dataclasses import replace
 import pytest
 
 import modkit
+from examples.studies import budget
 from examples.trilemma import __main__ as command
 from examples.trilemma import claims, report, study
 from examples.trilemma.plan import ROWS, SYSTEMS, Plan, Row, digits, fashion_mnist
-from examples.trilemma.report import written
+from examples.trilemma.report import write_report
 from examples.trilemma.study import Study
 from modkit import Spec, use
 from modkit.data.fashion_mnist import FashionMNIST
 from modkit.specs.overrides import apply
 
 DATA = use("digits", size=8)
-AUTOENCODER = use(
-    "autoencoder",
-    encoder=use("mlp", width=8),
-    bottleneck=use("gaussian", channels=2),
-    decoder=use("mlp", width=8),
-)
+MLP = use("mlp", width=8)
+AUTOENCODER = use("autoencoder", encoder=MLP, bottleneck=use("gaussian", channels=2), decoder=MLP)
 TRAIN = {"batch_size": 16, "log": {"every": 1}, "checkpoints": {"every": 2}, "samples": {"num": 2}}
 PRIOR = use("diffusion", network=use("mlp", width=8, depth=1), sampler=use("ddim", steps=2))
 LATENT = use("latent", autoencoder=AUTOENCODER, prior=PRIOR)
@@ -42,6 +39,7 @@ PLAN = Plan(
     num=24,
     cost_batch=4,
 )
+CLAIM = "VQ-VAE is sharper than VAE"
 CLOCKS = ("samples/s", "latency (s)")
 
 
@@ -49,27 +47,21 @@ class Killed(BaseException):
     """What a kill is stood in by: nothing catches it, and nothing more is written."""
 
 
-def miniature(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def small():
     """A step takes a second, each is a line, and there is one claim."""
-    monkeypatch.setattr("examples.studies.budget.costs", lambda spec, trial: [1.0] * len(trial_stages(spec)))
-    monkeypatch.setattr(study, "_EACH", -1.0)  # a line each step
-    monkeypatch.setattr(report, "findings", lambda found: [claims.vq_vae({**found, "vq-vae": found["ldm"]})])
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    miniature(monkeypatch)
-
-
-def trial_stages(spec):
-    return spec.train.get("stages", [None])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "measure_costs", lambda spec, trial: [1.0] * len(spec.train.get("stages", [None])))
+        patch.setattr(study, "_EACH", -1.0)  # a line each step
+        patch.setattr(report, "findings", lambda found: [claims.judge(CLAIM, {**found, "vq-vae": found["ldm"]})])
+        yield
 
 
 def done(out, say=lambda line: None, plan=PLAN):
     made = Study(plan, out, say)
     made.train()
     made.evaluate()
-    return written(made)
+    return write_report(made)
 
 
 def killed_at(moment):
@@ -83,24 +75,18 @@ def killed_at(moment):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        miniature(monkeypatch)
-        lines = []
-        out = tmp_path_factory.mktemp("whole") / "study"
-        return done(out, lines.append), lines, out
+def whole(small, tmp_path_factory):
+    lines, out = [], tmp_path_factory.mktemp("whole") / "study"
+    return done(out, lines.append), lines, out
 
 
 def test_a_study_writes_figures_a_page_triangles_and_pictures(whole):
     content, lines, out = whole
     assert json.loads((out / "study.json").read_bytes()) == json.loads(json.dumps(content))
     assert content["steps"] == {"vae": [6], "ldm": [2, 4]}
-    assert [line.split(":")[0] for line in lines if ": done in" in line] == [
-        "train 1/4 vae seed 0",
-        "train 2/4 ldm seed 0",
-        "train 3/4 vae seed 1",
-        "train 4/4 ldm seed 1",
-    ]
+    done = [line.split(":")[0] for line in lines if ": done in" in line]
+    order = [("vae", 0), ("ldm", 0), ("vae", 1), ("ldm", 1)]
+    assert done == [f"train {number}/4 {system} seed {seed}" for number, (system, seed) in enumerate(order, 1)]
     for row in ("vae", "ldm", "ldm-many"):
         scores = content["figures"][row]
         assert ("copying" in scores) == (row != "ldm-many")
@@ -143,13 +129,13 @@ def test_what_is_done_is_not_done_again(whole, monkeypatch):
 
 
 def test_a_directory_holds_one_plan(whole):
-    with pytest.raises(ValueError, match="the study expects .* to hold one of .*'seconds': 3.0"):
+    with pytest.raises(ValueError, match="to hold a study of the same plan, got one with another seconds"):
         Study(Plan("digits", PLAN.specs, PLAN.rows, seconds=3.0, num=24), whole[2])
 
 
 def test_a_report_waits_for_all_rows(tmp_path):
     with pytest.raises(ValueError, match="to be measured, got none of vae, ldm, ldm-many"):
-        written(Study(PLAN, tmp_path / "study"))
+        write_report(Study(PLAN, tmp_path / "study"))
 
 
 def test_the_report_takes_its_place_in_a_page(whole, tmp_path):

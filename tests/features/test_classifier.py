@@ -6,13 +6,11 @@ from modkit.features.classifier import DIGITS, Classifier
 from modkit.features.digits_classifier import measure_accuracy
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
+from tests.data.reading import read_split as whole
 from tests.features.checks import check_extractor
+from tests.refusals import check_refusal, refusals
 
 GREY = TensorType((1, 8, 8), range=(-1, 1))
-
-
-def whole(data, split):
-    return data.read(split, range(data.splits[split]), Rng(0))
 
 
 def images(num=24, shape=(1, 8, 8)):
@@ -60,8 +58,7 @@ def test_a_changed_shipped_file_is_refused(monkeypatch, tmp_path):
     data[-1] ^= 1
     (tmp_path / "digits.safetensors").write_bytes(data)
     monkeypatch.setattr("modkit.features.classifier.DIGITS", tmp_path / "digits.safetensors")
-    with pytest.raises(ValueError, match="Classifier expects .*digits.safetensors to have SHA-256"):
-        Classifier(Digits().x, weights="digits")
+    check_refusal("Classifier expects .*digits.safetensors to have SHA-256", Classifier, Digits().x, weights="digits")
 
 
 def test_features_are_divided_by_their_root_mean_square_and_feed_the_head():
@@ -125,49 +122,37 @@ def test_colour_stays_colour_where_it_is_trained():
 
 def test_meta_builds():
     with torch.device("meta"):
-        part = Classifier(GREY)
-        assert part(torch.empty(2, 1, 8, 8)).vector.shape == (2, 64)
+        assert Classifier(GREY)(torch.empty(2, 1, 8, 8)).vector.shape == (2, 64)
         given = Classifier(GREY, weights="digits")
         assert given(torch.empty(2, 1, 8, 8)).logits.shape == (2, 10)
+        check_refusal("Classifier has no key before it is trained", Classifier(GREY).key)
     assert given.key() == Classifier(GREY, weights="digits").key()
-    with pytest.raises(ValueError, match="Classifier has no key before it is trained"):
-        part.key()
 
 
-def test_it_must_be_trained_before_it_is_used():
-    part = Classifier(GREY)
-    with pytest.raises(ValueError, match="Classifier expects to be trained"):
-        part(torch.zeros(1, 1, 8, 8))
-    with pytest.raises(ValueError, match="Classifier has no key before it is trained"):
-        part.key()
-    with pytest.raises(ValueError, match="Classifier has no key"):
-        part.save("nowhere.safetensors")
+def train(batches):
+    Classifier(GREY).prepare(batches)
 
 
-@pytest.mark.parametrize(
-    ("batches", "match"),
-    [
-        ([], "expects images to train on, got none"),
-        ([Batch(torch.zeros(2, 1, 8, 8), {})], r"expects a field `labels` to train on, got fields \[\]"),
-        ([Batch(torch.zeros(1, 1, 8, 8), {"labels": torch.tensor([10])})], r"labels in \[0, 10\), got 10 to 10"),
-    ],
+NUMBERS = "Classifier expects classes >= 2, size >= 4, epochs >= 1"
+test_refusals_say_what_was_expected_and_got = refusals(
+    (lambda: train([]), "Classifier expects images to train on, got none"),
+    (lambda: train([Batch(torch.zeros(2, 1, 8, 8), {})]), r"expects a field `labels` to train on, got fields \[\]"),
+    (
+        lambda: train([Batch(torch.zeros(1, 1, 8, 8), {"labels": torch.tensor([10])})]),
+        r"Classifier .*labels in \[0, 10\), got 10 to 10",
+    ),
+    (lambda: Classifier(GREY, classes=1), NUMBERS),
+    (lambda: Classifier(GREY, size=3), NUMBERS),
+    (lambda: Classifier(GREY, epochs=0), NUMBERS),
+    (
+        lambda: Classifier(GREY, weights="digits", size=32),
+        "Classifier expects the weights of its network .*net.penultimate.weight",
+    ),
+    (lambda: Classifier(GREY, weights="none.safetensors"), "Classifier expects a readable file"),
+    (lambda: Classifier(GREY)(torch.zeros(1, 1, 8, 8)), "Classifier expects to be trained"),
+    (lambda: Classifier(GREY).key(), "Classifier has no key before it is trained"),
+    (lambda: Classifier(GREY).save("nowhere.safetensors"), "Classifier has no key"),
 )
-def test_what_cannot_be_trained_on_is_refused(batches, match):
-    with pytest.raises(ValueError, match=f"Classifier .*{match}|Classifier {match}"):
-        Classifier(GREY).prepare(batches)
-
-
-@pytest.mark.parametrize("options", [{"classes": 1}, {"size": 3}, {"epochs": 0}])
-def test_bad_numbers_are_refused(options):
-    with pytest.raises(ValueError, match="Classifier expects classes >= 2, size >= 4, epochs >= 1"):
-        Classifier(GREY, **options)
-
-
-def test_weights_of_another_size_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="Classifier expects the weights of its network .*net.penultimate.weight"):
-        Classifier(GREY, weights="digits", size=32)
-    with pytest.raises(ValueError, match="Classifier expects a readable file"):
-        Classifier(GREY, weights=str(tmp_path / "none.safetensors"))
 
 
 def test_the_name_goes_with_the_weights():

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from PIL import Image
 
 from modkit.features.images import check_image_type, check_images, convert_channels, map_range, resize
 from modkit.types import TensorType
+from tests.refusals import check_refusal, refusals
 
 
 def test_ranges_are_mapped_affinely():
@@ -31,28 +34,20 @@ def test_resizing_is_pillows_on_floats(mode, size):
     method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[mode]
     want = np.asarray(Image.fromarray(x.numpy()).resize((size, size), method))
     np.testing.assert_allclose(resize(x[None, None], size, mode)[0, 0], want, atol=2e-6)
-
-
-def test_no_resizing_is_no_change():
-    x = torch.randn(2, 1, 8, 8)
-    assert resize(x, 8) is x
-
-
-@pytest.mark.parametrize(
-    ("type", "match"),
-    [
-        (TensorType((4,), range=(0, 1)), "images of 1 or 3 channels"),
-        (TensorType((2, 4, 4), range=(0, 1)), "images of 1 or 3 channels"),
-        (TensorType((3, 4, 4), classes=4), "images of 1 or 3 channels"),
-        (TensorType((3, 4, 4)), "with a range"),
-    ],
-)
-def test_what_is_no_image_is_refused(type, match):
-    with pytest.raises(ValueError, match=f"Owner expects images .*{match}" if "images" not in match else match):
-        check_image_type("Owner", type)
+    square = torch.randn(2, 1, size, size)
+    assert resize(square, size, mode) is square
 
 
 def test_images_are_checked_as_they_come():
     check_images("Owner", torch.zeros(2, 3, 4, 5), 3)
-    with pytest.raises(ValueError, match=r"Owner expects x of shape \(b, 3, h, w\), got \(2, 1, 4, 5\)"):
-        check_images("Owner", torch.zeros(2, 1, 4, 5), 3)
+    message = r"Owner expects x of shape \(b, 3, h, w\), got \(2, 1, 4, 5\)"
+    check_refusal(message, check_images, "Owner", torch.zeros(2, 1, 4, 5), 3)
+
+
+test_what_is_no_image_is_refused = refusals(
+    (TensorType((4,), range=(0, 1)), "images of 1 or 3 channels"),
+    (TensorType((2, 4, 4), range=(0, 1)), "images of 1 or 3 channels"),
+    (TensorType((3, 4, 4), classes=4), "images of 1 or 3 channels"),
+    (TensorType((3, 4, 4)), "Owner expects images .*with a range"),
+    of=partial(check_image_type, "Owner"),
+)

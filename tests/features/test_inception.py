@@ -9,6 +9,7 @@ from modkit.features import inception
 from modkit.features.inception import SHA256, Inception, download_inception, find_inception
 from modkit.types import TensorType
 from tests.features.checks import check_extractor
+from tests.refusals import check_refusal
 
 GREY, COLOUR = TensorType((1, 8, 6), range=(-1, 1)), TensorType((3, 8, 6), range=(0, 1))
 
@@ -94,31 +95,20 @@ def test_only_the_published_file_is_called_inception(file, sha256, monkeypatch):
 
 def test_the_hash_is_compared_first(file, monkeypatch):
     monkeypatch.setattr(safetensors.torch, "load", lambda data: pytest.fail("opened"))
-    with pytest.raises(ValueError, match=f"Inception expects .*w.safetensors to have SHA-256 {SHA256}, got"):
-        Inception(GREY, weights=str(file))
+    message = f"Inception expects .*w.safetensors to have SHA-256 {SHA256}, got"
+    check_refusal(message, Inception, GREY, weights=str(file))
 
 
-def test_torchs_format_is_read_without_pickle(network, tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return open, (str(tmp_path / "touched"), "w")
-
-    def made(content):
+def test_torchs_format_is_read_and_must_fit(network, tmp_path):
+    def build(content):
         torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
-        return hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()
+        sha256 = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()
+        return Inception(GREY, weights=str(tmp_path / "w.pth"), sha256=sha256)
 
-    hostile = made({**network.state_dict(), "fc.bias": Bomb()})
-    with pytest.raises(ValueError, match="Inception expects weights in .*w.pth"):
-        Inception(GREY, weights=str(tmp_path / "w.pth"), sha256=hostile)
-    assert not (tmp_path / "touched").exists()
-
-    other = made({**network.state_dict(), "fc.bias": torch.ones(1000)})
-    with pytest.raises(ValueError, match="Inception expects the weights of its network in .*w.pth.*fc.bias"):
-        Inception(GREY, weights=str(tmp_path / "w.pth"), sha256=other)
-
+    message = "Inception expects the weights of its network in .*w.pth.*fc.bias"
+    check_refusal(message, build, {**network.state_dict(), "fc.bias": torch.ones(1000)})
     without_counters = {name: v for name, v in network.state_dict().items() if not name.endswith("tracked")}
-    older = made(without_counters)
-    assert Inception(GREY, weights=str(tmp_path / "w.pth"), sha256=older).label.startswith("inception@")
+    assert build(without_counters).label.startswith("inception@")
 
 
 def test_meta_builds(file, sha256):
@@ -142,31 +132,26 @@ def test_weights_are_found_in_either_cache(nowhere):
 def test_nothing_is_downloaded_unless_asked(nowhere, monkeypatch):
     monkeypatch.setattr(inception, "import_optional", lambda *names: None)
     monkeypatch.setattr(inception.urllib.request, "urlopen", lambda *args, **options: pytest.fail("downloaded"))
-    with pytest.raises(ValueError, match="Inception expects its weights as `weights`, or as .* got neither. Download"):
-        Inception(GREY)
+    check_refusal("Inception expects its weights as `weights`, or as .* got neither. Download", Inception, GREY)
 
 
 def test_a_download_is_checked_before_it_is_kept(nowhere, monkeypatch):
     source = nowhere / "published.pth"
     source.write_bytes(b"weights")
     monkeypatch.setattr(inception, "URL", source.as_uri())
-    with pytest.raises(ValueError, match="Inception expects file:.*published.pth to have SHA-256"):
-        download_inception()
+    check_refusal("Inception expects file:.*published.pth to have SHA-256", download_inception)
     assert not (nowhere / "cache").exists()
     monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"weights").hexdigest())
     assert download_inception() == find_inception()
     assert find_inception().read_bytes() == b"weights"
     monkeypatch.setattr(inception, "URL", (nowhere / "absent").as_uri())
-    with pytest.raises(ValueError, match="Inception expects its weights at file:"):
-        download_inception()
+    check_refusal("Inception expects its weights at file:", download_inception)
 
 
 def test_a_missing_library_says_what_installs_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    with pytest.raises(ValueError, match="Inception expects torch_fidelity: pip install 'torch-fidelity"):
-        Inception(GREY, weights="w.pth")
+    check_refusal("Inception expects torch_fidelity: pip install 'torch-fidelity", Inception, GREY, weights="w.pth")
 
 
 def test_what_is_no_image_is_refused():
-    with pytest.raises(ValueError, match="Inception expects images of 1 or 3 channels"):
-        Inception(TensorType((2,)))
+    check_refusal("Inception expects images of 1 or 3 channels", Inception, TensorType((2,)))

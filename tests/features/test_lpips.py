@@ -9,6 +9,7 @@ from modkit.features.lpips import LPIPS
 from modkit.losses.perceptual import Perceptual
 from modkit.types import TensorType
 from tests.features.checks import check_extractor
+from tests.refusals import check_refusal
 
 GREY, COLOUR = TensorType((1, 33, 40), range=(0, 1)), TensorType((3, 33, 40), range=(-1, 1))
 SHIFT, SCALE = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
@@ -166,17 +167,15 @@ def test_the_package_brings_the_heads_and_is_not_imported(files, tmp_path, monke
 
 
 def test_what_is_no_network_of_its_own_is_refused(files, tmp_path):
-    weights, alex = str(files / "alex.safetensors"), str(files / "alex-heads.pth")
-    with pytest.raises(ValueError, match="LPIPS expects net 'vgg' or 'alex', got 'squeeze'"):
-        LPIPS(COLOUR, weights=weights, net="squeeze")
-    with pytest.raises(ValueError, match="LPIPS expects the weights of its network in .*features.0.weight: expected"):
-        LPIPS(COLOUR, weights=weights, net="vgg", heads=alex)
-    with pytest.raises(ValueError, match=r"LPIPS expects heads .*'lin0.model.1.weight': \(1, 64, 1, 1\).* got"):
-        LPIPS(COLOUR, weights=weights, net="alex", heads=str(files / "vgg-heads.pth"))
-    with pytest.raises(ValueError, match="LPIPS expects images with a range"):
-        made(files, "alex", TensorType((3, 33, 40)))
-    with pytest.raises(ValueError, match="LPIPS expects .*alex.safetensors to have SHA-256"):
-        made(files, "alex", sha256="0" * 64)
-    torch.save({name: value - 0.5 for name, value in heads("alex").items()}, tmp_path / "negative.pth")
-    with pytest.raises(ValueError, match="LPIPS expects heads of at least 0 in .*, got negative values"):
-        LPIPS(COLOUR, weights=weights, net="alex", heads=str(tmp_path / "negative.pth"))
+    negative, alex = tmp_path / "negative.pth", files / "alex-heads.pth"
+    torch.save({name: value - 0.5 for name, value in heads("alex").items()}, negative)
+    for message, options in (
+        ("net 'vgg' or 'alex', got 'squeeze'", {"net": "squeeze"}),
+        ("the weights of its network in .*features.0.weight: expected", {"net": "vgg", "heads": str(alex)}),
+        (r"heads .*'lin0.model.1.weight': \(1, 64, 1, 1\).* got", {"heads": str(files / "vgg-heads.pth")}),
+        ("images with a range", {"x": TensorType((3, 33, 40)), "heads": str(alex)}),
+        (".*alex.safetensors to have SHA-256", {"sha256": "0" * 64, "heads": str(alex)}),
+        ("heads of at least 0 in .*, got negative values", {"heads": str(negative)}),
+    ):
+        options = {"x": COLOUR, "weights": str(files / "alex.safetensors"), "net": "alex", **options}
+        check_refusal(f"LPIPS expects {message}", LPIPS, **options)

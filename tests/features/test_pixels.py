@@ -4,6 +4,7 @@ import torch
 from modkit.features.pixels import Pixels
 from modkit.types import TensorType
 from tests.features.checks import check_extractor
+from tests.refusals import check_refusal
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 4), (3, 2, 5), (2,), (2, 7)])
@@ -23,5 +24,4 @@ def test_any_size_of_the_rank_and_integers():
 
 
 def test_codes_are_refused():
-    with pytest.raises(ValueError, match="Pixels expects continuous data, got 4×4 codes"):
-        Pixels(TensorType((4, 4), classes=8))
+    check_refusal("Pixels expects continuous data, got 4×4 codes", Pixels, TensorType((4, 4), classes=8))

@@ -7,6 +7,7 @@ from modkit.features import pretrained
 from modkit.features.pretrained import Timm, TorchVision, clip, dinov2
 from modkit.types import TensorType
 from tests.features.checks import check_extractor
+from tests.refusals import check_refusal
 
 GREY, COLOUR = TensorType((1, 8, 6), range=(-1, 1)), TensorType((3, 8, 6), range=(0, 1))
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -57,21 +58,23 @@ def test_torchvisions_penultimate_features_logits_and_maps(shuffle):
     assert part.key() != TorchVision(COLOUR, weights=weights, model="shufflenet_v2_x0_5", size=64).key()
 
 
+def check_refusals(part, settings, *rows):
+    for message, options in rows:
+        check_refusal(f"{part.__name__} expects {message}", part, **{"x": GREY, **settings, **options})
+
+
 def test_what_torchvision_cannot_give_is_refused(shuffle, models, tmp_path):
-    weights = shuffle[1]
-    with pytest.raises(ValueError, match="TorchVision expects a model of torchvision.models, .* got 'resnet19'"):
-        TorchVision(GREY, weights=weights, model="resnet19")
-    with pytest.raises(ValueError, match="TorchVision expects the weights of its network .* differ"):
-        TorchVision(GREY, weights=weights, model="shufflenet_v2_x1_0")
-    with pytest.raises(ValueError, match=r"TorchVision expects maps to name modules, .* got \['layer9'\]"):
-        TorchVision(GREY, weights=weights, model="shufflenet_v2_x0_5", maps=["layer9"])
-    with pytest.raises(ValueError, match="TorchVision expects .*w.safetensors to have SHA-256"):
-        TorchVision(GREY, weights=weights, model="shufflenet_v2_x0_5", sha256="0" * 64)
-    with pytest.raises(ValueError, match="TorchVision expects a size of at least 1, got 0"):
-        TorchVision(GREY, weights=weights, model="shufflenet_v2_x0_5", size=0)
     squeeze = saved(models.squeezenet1_1(), tmp_path / "squeeze.safetensors")
-    with pytest.raises(ValueError, match="TorchVision expects a model that ends in a linear layer"):
-        TorchVision(GREY, weights=squeeze, model="squeezenet1_1")
+    check_refusals(
+        TorchVision,
+        {"weights": shuffle[1], "model": "shufflenet_v2_x0_5"},
+        ("a model of torchvision.models, .* got 'resnet19'", {"model": "resnet19"}),
+        ("the weights of its network .* differ", {"model": "shufflenet_v2_x1_0"}),
+        (r"maps to name modules, .* got \['layer9'\]", {"maps": ["layer9"]}),
+        (".*w.safetensors to have SHA-256", {"sha256": "0" * 64}),
+        ("a size of at least 1, got 0", {"size": 0}),
+        ("a model that ends in a linear layer", {"model": "squeezenet1_1", "weights": squeeze}),
+    )
 
 
 def test_building_draws_nothing_and_works_on_meta(shuffle):
@@ -114,12 +117,8 @@ def test_timms_projection_has_unit_norm_and_position_embeddings_fit_the_size(tim
     with torch.no_grad():
         want = net((x.expand(-1, 3, -1, -1) / 2 + 0.5 - mean) / std)
     torch.testing.assert_close(vector.detach(), want / want.norm(dim=1, keepdim=True), rtol=1e-4, atol=1e-5)
-    keys = {
-        part.key(),
-        Timm(GREY, weights=weights, model="test_vit", size=64).key(),
-        Timm(GREY, weights=weights, model="test_vit").key(),
-    }
-    assert len(keys) == 3
+    others = [Timm(GREY, weights=weights, model="test_vit", **options).key() for options in ({"size": 64}, {})]
+    assert len({part.key(), *others}) == 3
 
 
 def test_only_the_papers_models_are_called_dinov2_and_clip(timm, tmp_path, monkeypatch):
@@ -128,11 +127,8 @@ def test_only_the_papers_models_are_called_dinov2_and_clip(timm, tmp_path, monke
     assert clip(GREY, weights=weights, model="test_vit").label.startswith("timm:test_vit@")
     assert timm.is_model(pretrained._DINOV2) and timm.is_model(pretrained._CLIP)
     settings = timm.get_pretrained_cfg(pretrained._DINOV2)
-    assert (settings.mean, settings.std, settings.interpolation) == (
-        (0.485, 0.456, 0.406),
-        (0.229, 0.224, 0.225),
-        "bicubic",
-    )
+    assert (settings.mean, settings.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert settings.interpolation == "bicubic"
     assert timm.get_pretrained_cfg(pretrained._CLIP).input_size == (3, 336, 336)
     monkeypatch.setattr(pretrained, "_DINOV2", "test_vit")
     monkeypatch.setattr(pretrained, "_CLIP", "test_vit")
@@ -144,25 +140,21 @@ def test_only_the_papers_models_are_called_dinov2_and_clip(timm, tmp_path, monke
 
 
 def test_what_timm_cannot_give_is_refused(timm, tmp_path):
-    weights = saved(timm.create_model("test_vit"), tmp_path / "w.safetensors")
     headless = saved(timm.create_model("test_vit", num_classes=0), tmp_path / "headless.safetensors")
-    with pytest.raises(ValueError, match="Timm expects the name of a model in timm, got 'no_such'"):
-        Timm(GREY, weights=weights, model="no_such")
-    with pytest.raises(ValueError, match="Timm expects output 'pooled' or 'projected', got 'raw'"):
-        Timm(GREY, weights=weights, model="test_vit", output="raw")
-    with pytest.raises(ValueError, match="Timm expects a size that is a multiple of test_vit's patches of 16, got 33"):
-        Timm(GREY, weights=weights, model="test_vit", size=33)
-    with pytest.raises(ValueError, match="Timm expects the weights of its network .* differ"):
-        Timm(GREY, weights=headless, model="test_vit")
-    with pytest.raises(ValueError, match="Timm expects images with a range"):
-        Timm(TensorType((3, 8, 8)), weights=weights, model="test_vit")
+    check_refusals(
+        Timm,
+        {"weights": saved(timm.create_model("test_vit"), tmp_path / "w.safetensors"), "model": "test_vit"},
+        ("the name of a model in timm, got 'no_such'", {"model": "no_such"}),
+        ("output 'pooled' or 'projected', got 'raw'", {"output": "raw"}),
+        ("a size that is a multiple of test_vit's patches of 16, got 33", {"size": 33}),
+        ("the weights of its network .* differ", {"weights": headless}),
+        ("images with a range", {"x": TensorType((3, 8, 8))}),
+    )
 
 
 def test_missing_libraries_say_what_installs_them(monkeypatch):
     modules = __import__("sys").modules
     monkeypatch.setitem(modules, "timm", None)
-    with pytest.raises(ValueError, match="Timm expects timm: pip install timm"):
-        Timm(GREY, weights="w.safetensors", model="test_vit")
+    check_refusal("Timm expects timm: pip install timm", Timm, GREY, weights="w.safetensors", model="test_vit")
     monkeypatch.setitem(modules, "torchvision.models", None)
-    with pytest.raises(ValueError, match="TorchVision expects torchvision: pip install torchvision"):
-        TorchVision(GREY, weights="w.safetensors")
+    check_refusals(TorchVision, {"weights": "w.safetensors"}, ("torchvision: pip install torchvision", {}))

@@ -8,6 +8,7 @@ from modkit.features.random_conv import RandomConv
 from modkit.rng import Rng
 from modkit.types import TensorType
 from tests.features.checks import check_extractor
+from tests.refusals import refusals
 
 
 @pytest.mark.smoke
@@ -54,12 +55,11 @@ def test_meta_builds():
         assert part(torch.empty(2, 1, 8, 8)).vector.shape == (2, 128)
 
 
-@pytest.mark.parametrize("dim", [0, 6])
-def test_bad_dim_is_refused(dim):
-    with pytest.raises(ValueError, match=f"RandomConv expects dim to be a positive multiple of 4, got {dim}"):
-        RandomConv(TensorType((1, 8, 8)), dim=dim)
-
-
-def test_vectors_are_refused():
-    with pytest.raises(ValueError, match="RandomConv expects images"):
-        RandomConv(TensorType((2,)))
+test_refusals_say_what_was_expected_and_got = refusals(
+    *(
+        (TensorType((1, 8, 8)), dim, f"RandomConv expects dim to be a positive multiple of 4, got {dim}")
+        for dim in (0, 6)
+    ),
+    (TensorType((2,)), 8, "RandomConv expects images"),
+    of=lambda x, dim: RandomConv(x, dim=dim),
+)

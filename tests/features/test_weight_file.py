@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from modkit.features.weight_file import hash_tensors, import_optional, load_exactly, read_weights
+from tests.refusals import check_refusal
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2])}
 
@@ -45,11 +46,9 @@ def test_named_tensors_come_back(tmp_path, name, zipped):
 def test_pickle_is_not_run(tmp_path, zipped):
     path, mark = tmp_path / "w.pth", tmp_path / "touched"
     torch.save({"a": Bomb(mark)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match="Owner expects weights in .*w.pth"):
-        read_weights("Owner", path)
+    check_refusal("Owner expects weights in .*w.pth", read_weights, "Owner", path)
     path.write_bytes(pickle.dumps(Bomb(mark)))
-    with pytest.raises(ValueError, match="Owner expects weights in .*w.pth"):
-        read_weights("Owner", path)
+    check_refusal("Owner expects weights in .*w.pth", read_weights, "Owner", path)
     assert not mark.exists()
 
 
@@ -74,8 +73,7 @@ def test_the_hash_is_compared_before_the_file_is_opened(tmp_path, monkeypatch):
 )
 def test_anything_but_named_tensors_is_refused(tmp_path, content, match):
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=match):
-        read_weights("Owner", tmp_path / "w.pth")
+    check_refusal(match, read_weights, "Owner", tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
@@ -84,30 +82,23 @@ def test_damaged_files_are_refused(tmp_path, name):
     whole = path.read_bytes()
     for content in (b"", whole[: len(whole) // 2], b"\xff" * 64, (2**60).to_bytes(8, "little") + b"{}"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="Owner expects"):
-            read_weights("Owner", path)
+        check_refusal("Owner expects", read_weights, "Owner", path)
 
 
 def test_what_is_no_plain_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="Owner expects a regular file, got something else at .*pipe"):
         read_weights("Owner", tmp_path / "pipe")
-    with pytest.raises(ValueError, match="Owner expects a readable file"):
-        read_weights("Owner", tmp_path / "absent.pth")
-    with pytest.raises(ValueError, match="Owner expects"):
-        read_weights("Owner", tmp_path)
+    check_refusal("Owner expects a readable file", read_weights, "Owner", tmp_path / "absent.pth")
+    check_refusal("Owner expects", read_weights, "Owner", tmp_path)
 
 
 def test_weights_must_be_the_networks():
     module = nn.BatchNorm1d(2)
-    tensors = {
-        "weight": torch.ones(2),
-        "bias": torch.ones(2),
-        "running_mean": torch.ones(2),
-        "running_var": torch.ones(2),
-    }
-    with pytest.raises(ValueError, match=r"Owner expects .* in FILE; 1 differ: bias: expected \(2,\), got \(3,\)"):
-        load_exactly("Owner", nn.Linear(2, 2), {"weight": torch.ones(2, 2), "bias": torch.ones(3)}, "FILE")
+    tensors = {name: torch.ones(2) for name in ("weight", "bias", "running_mean", "running_var")}
+    other = {"weight": torch.ones(2, 2), "bias": torch.ones(3)}
+    message = r"Owner expects .* in FILE; 1 differ: bias: expected \(2,\), got \(3,\)"
+    check_refusal(message, load_exactly, "Owner", nn.Linear(2, 2), other, "FILE")
     net = nn.Sequential(module)
     load_exactly("Owner", net, {f"0.{key}": value for key, value in tensors.items()}, "FILE")  # without its counter
     assert torch.equal(module.running_mean, torch.ones(2))

@@ -160,14 +160,11 @@ def test_bfloat16_outputs_are_summed_in_float32(part):
     assert part.sample(out, Rng(0)).dtype in (torch.float32, torch.float64)
 
 
-def test_safetensors_round_trip_and_meta_device():
+def test_safetensors_round_trip():
     part, other = Gaussian(X), Gaussian(X)
     part.logvar.data.fill_(0.7)
     other.load_state_dict(load(save(part.state_dict())))
     assert other.logvar.item() == part.logvar.item()
-    for meta in (MSE(X), L1(X), Gaussian(X).to("meta"), Bernoulli(X)):
-        out = torch.empty(2, *X.shape, device="meta")
-        assert meta.nll(out, out).shape == (2,) and meta.sample(out, Rng(0)).shape == out.shape
 
 
 @pytest.mark.parametrize("kind", [MSE, L1, Gaussian])

@@ -9,7 +9,9 @@ from modkit.metrics.bound import Bound, bits_per_dim
 from modkit.models.model import Model
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
+from tests.metrics.streams import streamed
 from tests.play import MLP, digits, spec
+from tests.refusals import check_refusal, refusals
 
 
 class Flat(Model):
@@ -37,14 +39,10 @@ class Standard(Model):
         return log_p - rng.uniform("noise", torch.empty(len(log_p), num, dtype=torch.float64)).mean(1)
 
 
-def scored(model, x, levels, *, metric=None, split=1000, order=None):
-    metric = metric or Bound()
-    states = [metric.init(), metric.init()]
-    parts = list(torch.arange(len(x)).split(split))
-    for number, which in enumerate(order or range(len(parts))):
-        values = {"model": model, "batch": Batch(x[parts[which]], {}), "levels": levels}
-        states[number % 2] = metric.update(states[number % 2], "real", values, parts[which])
-    return metric.result(metric.merge(*states), Rng(9))
+def scored(model, x, levels, *, metric=None, **how):
+    return streamed(
+        metric or Bound(), "batch", {"real": x}, make=lambda rows: Batch(rows, {}), model=model, levels=levels, **how
+    )
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
@@ -101,7 +99,8 @@ def test_any_split_and_order_of_batches_give_one_score(levels):
     x = Rng(0).uniform("x", torch.empty(40, 3)) * 2 - 1
     whole = scored(Standard.assemble(3), x, levels)
     for split, order in ((1, [*range(39, -1, -1)]), (7, [3, 0, 5, 1, 2, 4]), (39, [1, 0])):
-        for name, score in scored(Standard.assemble(3), x, levels, split=split, order=order).items():
+        parts = [torch.arange(40).split(split)[number] for number in order]
+        for name, score in scored(Standard.assemble(3), x, levels, parts=parts).items():
             assert score.value == pytest.approx(whole[name].value, rel=1e-10)
             assert score.error == pytest.approx(whole[name].error, rel=1e-10)
 
@@ -123,30 +122,25 @@ def test_of_digits_a_vae_s_bound_is_its_own():
     assert scores["bound (num=2)"].value == pytest.approx(float(want.detach()), rel=1e-12)
 
 
-def test_refusals_say_what_was_expected_and_got():
-    gan = build(spec(use("gan")))
-    for call, message in (
-        (lambda: Bound(num=0), "num of at least 1, got 0"),
-        (lambda: scored(gan, torch.zeros(2, 1, 8, 8), 17), "GAN has no lower bound"),
-        (
-            lambda: scored(Standard.assemble(1), torch.full((2, 1), 1.5), 256),
-            r"levels in \[-1, 1\], got values up to 1.5",
-        ),
-        (
-            lambda: scored(Standard.assemble(1), torch.full((2, 1), float("nan")), None),
-            "Standard to give finite bounds, got NaN or infinity",
-        ),
-        (lambda: Bound().result({}, Rng(0)), "samples of 'real', got none"),
-        (lambda: update(Bound(), {}, torch.tensor([0, 2])), r"consecutive indices, got \[0, 2\]"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call()
-    state = update(Bound(), {}, torch.arange(2), levels=None)
-    with pytest.raises(ValueError, match=r"levels and dimensions, got \(None, 2\) and \(256, 2\)"):
-        update(Bound(), state, torch.arange(2, 4))
-
-
 def update(metric, state, indices, levels=256):
     return metric.update(
         state, "real", {"model": Standard.assemble(2), "batch": Batch(torch.zeros(2, 2), {}), "levels": levels}, indices
     )
+
+
+def test_states_of_other_levels_are_refused():
+    state = update(Bound(), {}, torch.arange(2), levels=None)
+    check_refusal(r"levels and dimensions, got \(None, 2\) and \(256, 2\)", update, Bound(), state, torch.arange(2, 4))
+
+
+test_refusals_say_what_was_expected_and_got = refusals(
+    (lambda: Bound(num=0), "num of at least 1, got 0"),
+    (lambda: scored(build(spec(use("gan"))), torch.zeros(2, 1, 8, 8), 17), "GAN has no lower bound"),
+    (lambda: scored(Standard.assemble(1), torch.full((2, 1), 1.5), 256), r"in \[-1, 1\], got values up to 1.5"),
+    (
+        lambda: scored(Standard.assemble(1), torch.full((2, 1), math.nan), None),
+        "Standard to give finite bounds, got NaN",
+    ),
+    (lambda: Bound().result({}, Rng(0)), "samples of 'real', got none"),
+    (lambda: update(Bound(), {}, torch.tensor([0, 2])), r"consecutive indices, got \[0, 2\]"),
+)

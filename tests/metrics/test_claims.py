@@ -45,13 +45,7 @@ def halved(labels, generator):
 
 @pytest.fixture(scope="module", params=EXTRACTORS)
 def extract(request):
-    part = EXTRACTORS[request.param]
-
-    def vector(x):
-        with torch.no_grad():
-            return part(x).vector
-
-    return vector
+    return torch.no_grad()(lambda x: EXTRACTORS[request.param](x).vector)
 
 
 @pytest.fixture(scope="module")

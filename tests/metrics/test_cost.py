@@ -11,6 +11,7 @@ from modkit import use
 from modkit.metrics.cost import Cost, get_device_name, median
 from modkit.rng import Rng
 from tests.play import MLP, spec
+from tests.refusals import check_refusal
 
 TIMES = ("samples/s", "latency (s)")
 
@@ -107,11 +108,8 @@ def test_a_model_without_known_networks_has_no_evaluations():
 
 
 def test_what_cannot_be_measured_is_refused():
-    with pytest.raises(ValueError, match="Cost expects batch_size and repeats of at least 1, got 0 and 5"):
-        Cost(batch_size=0)
-    with pytest.raises(ValueError, match="Cost expects a Model to sample, got none"):
-        Cost().result({}, Rng(0))
+    check_refusal("Cost expects batch_size and repeats of at least 1, got 0 and 5", Cost, batch_size=0)
+    check_refusal("Cost expects a Model to sample, got none", Cost().result, {}, Rng(0))
     model = modkit.build(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior="gan")))
-    with pytest.raises(ValueError, match="Latent cannot be sampled before its prior has been prepared"):
-        scored(model)
+    check_refusal("Latent cannot be sampled before its prior has been prepared", scored, model)
     assert not [module for module in model.modules() if "forward" in vars(module)]

@@ -86,25 +86,18 @@ def test_a_token_from_a_cache_counts_once_whatever_the_cache():
     assert evaluations.count_per_sample(2) == 16
 
 
-def test_a_part_inside_another_counts_with_it():
-    network = Part("network", Part("generator", Part("network")))
-    with count_evaluations(network) as evaluations:
-        network(torch.zeros(2, 3))
-    assert evaluations.count_per_sample(2) == 1
-
-
-def test_a_network_inside_a_decoder_counts_in_its_stead():
-    decoder = Part("decoder", nn.Sequential(Part("network"), Part("network")))
-    with count_evaluations(decoder) as evaluations:
-        decoder(torch.zeros(2, 3))
-    assert evaluations.count_per_sample(2) == 2
-
-
-def test_what_is_of_no_such_kind_counts_nothing():
-    parts = nn.Sequential(Part("encoder"), Part("discriminator"), nn.Linear(3, 3))
-    with count_evaluations(parts) as evaluations:
-        parts(torch.zeros(2, 3))
-    assert evaluations.count_per_sample(2) is None
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (Part("network", Part("generator", Part("network"))), 1),  # what is inside another counts with it
+        (Part("decoder", nn.Sequential(Part("network"), Part("network"))), 2),  # but in a decoder's stead
+        (nn.Sequential(Part("encoder"), Part("discriminator"), nn.Linear(3, 3)), None),
+    ],
+)
+def test_networks_count_and_decoders_without_any(part, expected):
+    with count_evaluations(part) as evaluations:
+        part(torch.zeros(2, 3))
+    assert evaluations.count_per_sample(2) == expected
 
 
 def test_methods_are_put_back_after_an_error_too():

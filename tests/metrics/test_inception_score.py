@@ -5,14 +5,10 @@ import torch
 from modkit.metrics.inception_score import InceptionScore
 from modkit.metrics.jackknife import assign_groups
 from modkit.rng import Rng
-from tests.metrics.streams import error_over_spread, shuffled, streamed
+from tests.metrics.streams import logits, streamed
 from tests.refusals import refusals
 
 K = 5
-
-
-def logits(name, n, scale=3.0):
-    return Rng(0).normal(name, torch.empty(n, K, dtype=torch.float64)) * scale
 
 
 def scored(x, *, splits=10, **how):
@@ -48,22 +44,6 @@ def test_it_is_k_for_sure_and_even_predictions_and_1_for_constant_ones():
     assert scored(even.log(), splits=1).value == pytest.approx(K, rel=1e-12)  # exact zeros of probability
     assert scored(logits("x", 1).repeat(40, 1), splits=1).value == pytest.approx(1, rel=1e-12)
     assert scored(logits("x", 1).repeat(40, 1)).value == pytest.approx(1, rel=1e-12)
-
-
-@pytest.mark.parametrize("splits", [1, 10])
-def test_any_order_and_split_give_one_score(splits):
-    x = logits("x", 70)
-    whole = scored(x, splits=splits)
-    order = shuffled(70)
-    for score in (scored(x, splits=splits, order=order, split=1), scored(x, splits=splits, order=order, split=9)):
-        assert score.value == pytest.approx(whole.value, rel=1e-12)
-        assert score.error == pytest.approx(whole.error, rel=1e-10)
-
-
-@pytest.mark.parametrize("splits", [1, 10])
-def test_the_error_is_the_spread_over_draws(splits):
-    scores = [scored(logits(f"x{i}", 500), splits=splits) for i in range(60)]
-    assert error_over_spread(scores) == pytest.approx(1, rel=0.3)
 
 
 def test_torch_fidelity_agrees_on_one_split():

@@ -10,7 +10,8 @@ from modkit.data.mixture import Grid, Ring
 from modkit.metrics.modes import ModeCoverage, compute_share_within, count_modes, mode_kl, symmetric_kl
 from modkit.rng import Rng
 from modkit.types import Modes
-from tests.metrics.streams import error_over_spread, shuffled
+from tests.metrics.streams import draw_points, streamed
+from tests.refusals import check_refusal
 
 TRUTHS = {
     "ring": Ring(num=20_000).truth,
@@ -19,22 +20,8 @@ TRUTHS = {
 }
 
 
-def drawn(truth, num, *, seed=0, shares=None, scale=1.0):
-    """Samples of the truth in float64, of other shares or another width where asked."""
-    rng = np.random.default_rng(seed)
-    centers = truth.centers.double().numpy()
-    which = rng.choice(len(centers), num, p=shares)
-    return torch.from_numpy(centers[which] + scale * truth.std * rng.standard_normal((num, centers.shape[1])))
-
-
-def scored(points, truth, *, metric=None, order=None, split=1000):
-    metric = metric or ModeCoverage()
-    states = [metric.init(), metric.init()]
-    indices = torch.arange(len(points)) if order is None else order
-    for number, part in enumerate(indices.split(split)):
-        values = {"points": points[part], "truth": truth}
-        states[number % 2] = metric.update(states[number % 2], "fake", values, part)
-    return metric.result(metric.merge(*states), Rng(0))
+def scored(points, truth, *, metric=None):
+    return streamed(metric or ModeCoverage(), "points", {"fake": points}, truth=truth)
 
 
 def by_loop(points, truth, radius):
@@ -52,7 +39,7 @@ def by_loop(points, truth, radius):
 def test_counts_are_those_of_a_loop_over_points(monkeypatch, name, tile):
     monkeypatch.setattr(modes, "_TILE", tile)
     truth = TRUTHS[name]
-    points = drawn(truth, 300, scale=2.0)
+    points = draw_points(truth, 300, scale=2.0)
     for radius in (1.0, 3.0):
         counts = count_modes(points=points, truth=truth, radius=radius).tolist()
         assert counts == by_loop(points, truth, radius) and 0 < counts[-1] < 300
@@ -104,10 +91,10 @@ def test_a_perfect_sampler_reaches_the_ceiling(data):
 
 def test_lost_modes_and_blur_show_where_they_should():
     truth = TRUTHS["ring"]
-    lost = scored(drawn(truth, 4000, shares=[0.25] * 4 + [0.0] * 4), truth)
+    lost = scored(draw_points(truth, 4000, shares=[0.25] * 4 + [0.0] * 4), truth)
     assert lost["modes"].value == 4 and lost["mode KL"].value == pytest.approx(math.log(2), abs=0.005)
     assert abs(lost["high quality"].value - 0.98889) < 3 * lost["high quality"].error
-    blurred = scored(drawn(truth, 4000, scale=2.0), truth)
+    blurred = scored(draw_points(truth, 4000, scale=2.0), truth)
     assert blurred["modes"].value == 8 and blurred["mode KL"].value < 0.01
     assert abs(blurred["high quality"].value - (1 - math.exp(-(1.5**2) / 2))) < 3 * blurred["high quality"].error
     assert lost["symmetric KL"].value > 2 and 0.1 < blurred["symmetric KL"].value < 2
@@ -122,24 +109,24 @@ def test_a_mode_is_covered_by_at_least_so_many():
 
 def test_collapse_within_the_modes_is_told_from_chance():
     truth = TRUTHS["ring"]
-    tight = scored(drawn(truth, 2500, scale=0.5), truth)["high quality"]
+    tight = scored(draw_points(truth, 2500, scale=0.5), truth)["high quality"]
     (warning,) = tight.warnings
     assert warning == "100.00% within 3 std of a mode is more than a perfect sampler's 98.89%: collapse"
-    assert not scored(drawn(truth, 300, scale=0.5), truth)["high quality"].warnings  # 1.8 standard errors
-    false = sum(bool(scored(drawn(truth, 2500, seed=seed), truth)["high quality"].warnings) for seed in range(30))
+    assert not scored(draw_points(truth, 300, scale=0.5), truth)["high quality"].warnings  # 1.8 standard errors
+    false = sum(bool(scored(draw_points(truth, 2500, seed=seed), truth)["high quality"].warnings) for seed in range(30))
     assert false == 0
     assert not scored(torch.full((9, 2), 50.0), truth)["high quality"].warnings
 
 
 def test_overlapping_modes_are_told_and_are_no_collapse():
     truth = Modes(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), 1.0)
-    scores = scored(drawn(truth, 20_000), truth)
+    scores = scored(draw_points(truth, 20_000), truth)
     assert scores["high quality"].value > 1 - math.exp(-4.5) + 0.002  # a stray of one mode is within the other
     for score in scores.values():
         assert score.warnings == ("modes overlap: they are 2 std apart, their radius is 3",)
     for apart, told in ((5.9, 1), (6.1, 0)):
         truth = Modes(torch.tensor([[0.0, 0.0], [apart, 0.0], [0.0, 20.0]]), 1.0)
-        assert len(scored(drawn(truth, 100), truth)["modes"].warnings) == told
+        assert len(scored(draw_points(truth, 100), truth)["modes"].warnings) == told
 
 
 def test_no_sample_within_any_mode_is_the_worst():
@@ -147,22 +134,6 @@ def test_no_sample_within_any_mode_is_the_worst():
     assert [scores[name].value for name in ("modes", "high quality", "mode KL")] == [0, 0, math.log(8)]
     assert scores["mode KL"].warnings == ("no sample is within a mode: the worst value is given",)
     assert scores["symmetric KL"].value > 5
-
-
-def test_any_order_and_split_give_one_score():
-    truth = TRUTHS["grid"]
-    points = drawn(truth, 500)
-    whole = scored(points, truth)
-    order = shuffled(500)
-    assert whole == scored(points, truth, order=order, split=1) == scored(points, truth, order=order, split=77)
-    assert all(score.error is not None for score in whole.values())
-
-
-def test_the_error_is_the_spread_over_draws():
-    truth, shares = TRUTHS["ring"], [0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05]
-    scores = [scored(drawn(truth, 600, seed=seed, shares=shares), truth) for seed in range(80)]
-    for name in ("high quality", "mode KL", "symmetric KL"):
-        assert error_over_spread([score[name] for score in scores]) == pytest.approx(1, rel=0.25)
 
 
 def test_a_mode_that_hangs_on_few_samples_makes_the_count_uncertain():
@@ -173,22 +144,16 @@ def test_a_mode_that_hangs_on_few_samples_makes_the_count_uncertain():
 
 def test_refusals_say_what_was_expected_and_got():
     truth = TRUTHS["ring"]
-    with pytest.raises(ValueError, match="radius > 0 and least of at least 1, got 0.0, 1"):
-        ModeCoverage(radius=0.0)
-    with pytest.raises(ValueError, match="got 3.0, 0"):
-        ModeCoverage(least=0)
-    with pytest.raises(ValueError, match=r"got \(5, 3\), \(8, 2\) and 0.14"):
-        count_modes(points=torch.zeros(5, 3), truth=truth)
-    with pytest.raises(ValueError, match="a positive std, got .* and 0.0"):
-        count_modes(points=torch.zeros(5, 2), truth=Ring(std=0.0, num=1).truth)
-    with pytest.raises(ValueError, match="finite points, got NaN"):
-        scored(torch.tensor([[0.0, math.nan]]), truth)
-    with pytest.raises(ValueError, match="samples of 'fake', got none"):
-        ModeCoverage().result({}, Rng(0))
+    check_refusal("radius > 0 and least of at least 1, got 0.0, 1", ModeCoverage, radius=0.0)
+    check_refusal("got 3.0, 0", ModeCoverage, least=0)
+    check_refusal(r"got \(5, 3\), \(8, 2\) and 0.14", count_modes, points=torch.zeros(5, 3), truth=truth)
+    flat = Ring(std=0.0, num=1).truth
+    check_refusal("a positive std, got .* and 0.0", count_modes, points=torch.zeros(5, 2), truth=flat)
+    check_refusal("finite points, got NaN", scored, torch.tensor([[0.0, math.nan]]), truth)
+    check_refusal("samples of 'fake', got none", ModeCoverage().result, {}, Rng(0))
     metric = ModeCoverage()
     one, other = (
         metric.update({}, "fake", {"points": torch.zeros(2, 2), "truth": each.truth}, torch.arange(2))
         for each in (Ring(num=1), Grid(num=1))
     )
-    with pytest.raises(ValueError, match=r"the same true modes, got centers \(8, 2\) of std .*, \(25, 2\)"):
-        metric.merge(one, other)
+    check_refusal(r"the same true modes, got centers \(8, 2\) of std .*, \(25, 2\)", metric.merge, one, other)

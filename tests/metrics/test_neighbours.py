@@ -8,6 +8,7 @@ from modkit.metrics.halves import SPLITS, assign_sides
 from modkit.metrics.neighbours import Balls, compute_radii, count_hits, prepare_points
 from modkit.rng import Rng
 from tests.metrics.streams import normal
+from tests.refusals import check_refusal
 
 
 def squared(x, y):
@@ -149,7 +150,5 @@ def test_too_few_neighbours_have_no_radius():
 
 
 def test_refusals_say_what_was_expected_and_got():
-    with pytest.raises(ValueError, match=r"one d, got .*\(3, 2\).*\(3, 3\)"):
-        made(real=torch.zeros(3, 2), fake=torch.zeros(3, 3))
-    with pytest.raises(ValueError, match="NaN or infinity in 'fake'"):
-        made(real=torch.zeros(3, 2), fake=torch.full((3, 2), math.nan))
+    check_refusal(r"one d, got .*\(3, 2\).*\(3, 3\)", made, real=torch.zeros(3, 2), fake=torch.zeros(3, 3))
+    check_refusal("NaN or infinity in 'fake'", made, real=torch.zeros(3, 2), fake=torch.full((3, 2), math.nan))

@@ -7,14 +7,8 @@ import torch
 from modkit.metrics.frechet import frechet_distance
 from modkit.metrics.reconstruction import Reconstruction, ReconstructionFD, psnr, ssim
 from modkit.rng import Rng
-from tests.metrics.streams import error_over_spread, shuffled, streamed
-
-
-def pairs(num=30, size=(3, 12, 14), noise=0.1, name="x"):
-    rng = Rng(0).at(name)
-    x = rng.uniform("x", torch.empty(num, *size, dtype=torch.float64)) * 1.8 - 0.9
-    scale = noise * (1 + torch.arange(num).double() / num)
-    return torch.stack([x, x + scale.view(-1, *[1] * len(size)) * rng.normal("y", x)], 1)
+from tests.metrics.streams import pairs, streamed
+from tests.refusals import refusals
 
 
 def scored(x, *, metric=None, **how):
@@ -116,19 +110,6 @@ def test_small_images_have_a_smaller_window_and_vectors_none():
     assert scored(points)["PSNR"].value == pytest.approx(float(psnr(points[:, 0], points[:, 1]).mean()), rel=1e-12)
 
 
-def test_any_order_and_split_give_one_score():
-    x = pairs(41, (1, 8, 8))
-    order = shuffled(41)
-    features = pairs(41, (4,))
-    for split in (1, 7, 40):
-        for name, score in scored(x, order=order, split=split).items():
-            assert score.value == pytest.approx(scored(x)[name].value, rel=1e-10)
-            assert score.error == pytest.approx(scored(x)[name].error, rel=1e-10)
-        whole, part = distance(features), distance(features, order=order, split=split)
-        assert part.value == pytest.approx(whole.value, rel=1e-10)
-        assert part.error == pytest.approx(whole.error, rel=1e-10)
-
-
 def distance(x, *, groups=None, **how):
     return streamed(ReconstructionFD(groups=groups), "feature-pairs", {"real": x}, **how)["reconstruction FD"]
 
@@ -145,25 +126,17 @@ def test_reconstruction_fd_is_the_distance_between_both_sets():
     assert "real has 5 samples of 6 features" in told
 
 
-@pytest.mark.parametrize("noise", [0.2, 1.0])
-def test_the_error_is_the_spread_over_draws_since_pairs_leave_together(noise):
-    scores = [distance(pairs(300, (4,), noise=noise, name=f"x{i}")) for i in range(60)]
-    assert error_over_spread(scores) == pytest.approx(1, rel=0.35)
+def update(x, state=()):
+    return Reconstruction().update(dict(state), "real", {"pairs": x}, torch.arange(len(x)))
 
 
-def test_refusals_say_what_was_expected_and_got():
-    metric = Reconstruction()
-    for call, message in (
-        (lambda: Reconstruction(range=[1.0, -1.0]), r"range \[low, high\] with low < high, got \[1.0, -1.0\]"),
-        (lambda: metric.update({}, "real", {"pairs": torch.zeros(3, 1, 8, 8)}, torch.arange(3)), r"\(3, 1, 8, 8\)"),
-        (lambda: scored(torch.full((3, 2, 1, 8, 8), float("nan"))), "finite values, got NaN"),
-        (lambda: metric.result({}, Rng(0)), "samples of 'real', got none"),
-        (lambda: ssim(torch.zeros(3, 8), torch.zeros(3, 8)), r"images of shape \(b, c, h, w\), got \(3, 8\)"),
-        (lambda: distance(torch.zeros(1, 2, 4)), "at least 2 samples of 'real', got 1"),
-        (lambda: distance(torch.zeros(3, 4)), r"feature-pairs of shape \(b, 2, d\), got \(3, 4\)"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call()
-    state = metric.update({}, "real", {"pairs": pairs(2, (1, 8, 8))}, torch.arange(2))
-    with pytest.raises(ValueError, match="images of one size, got SSIM windows of 7 and 11"):
-        metric.update(state, "real", {"pairs": pairs(2)}, torch.arange(2, 4))
+test_refusals_say_what_was_expected_and_got = refusals(
+    (lambda: Reconstruction(range=[1.0, -1.0]), r"range \[low, high\] with low < high, got \[1.0, -1.0\]"),
+    (lambda: update(torch.zeros(3, 1, 8, 8)), r"\(3, 1, 8, 8\)"),
+    (lambda: scored(torch.full((3, 2, 1, 8, 8), float("nan"))), "finite values, got NaN"),
+    (lambda: Reconstruction().result({}, Rng(0)), "samples of 'real', got none"),
+    (lambda: ssim(torch.zeros(3, 8), torch.zeros(3, 8)), r"images of shape \(b, c, h, w\), got \(3, 8\)"),
+    (lambda: distance(torch.zeros(1, 2, 4)), "at least 2 samples of 'real', got 1"),
+    (lambda: distance(torch.zeros(3, 4)), r"feature-pairs of shape \(b, 2, d\), got \(3, 4\)"),
+    (lambda: update(pairs(2), update(pairs(2, (1, 8, 8)))), "images of one size, got SSIM windows of 7 and 11"),
+)

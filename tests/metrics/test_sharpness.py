@@ -8,15 +8,12 @@ import modkit
 from modkit.data.digits import Digits
 from modkit.metrics.sharpness import Sharpness, measure_detail
 from modkit.rng import Rng
+from tests.metrics.streams import streamed
+from tests.refusals import refusals
 
 
-def scored(real, fake, parts=1):
-    metric = Sharpness()
-    state = metric.init()
-    for side, images in (("real", real), ("fake", fake)):
-        for rows in torch.arange(len(images)).tensor_split(parts):
-            state = metric.merge(metric.update(metric.init(), side, {"images": images[rows]}, rows), state)
-    return metric.result(state, Rng(0))["sharpness"]
+def scored(real, fake):
+    return streamed(Sharpness(), "images", {"real": real, "fake": fake})["sharpness"]
 
 
 def noise(*shape, seed=0):
@@ -56,6 +53,8 @@ def test_the_data_are_as_sharp_as_themselves_and_contrast_counts_squared():
     assert scored(real, 0.5 * real - 0.2).value == pytest.approx(0.25)
     held = scored(real, digits("test"))
     assert abs(held.value - 1) < 4 * held.error < 0.2
+    assert scored(noise(3, 1, 4, 4), torch.zeros(3, 1, 4, 4)).value == 0.0
+    assert held.counts == {"real": 1437, "fake": 360}
 
 
 def test_blur_lowers_it_the_more_the_wider_it_is_and_noise_raises_it():
@@ -78,27 +77,11 @@ def test_an_average_of_digits_is_blurred_as_a_vae_blurs():
     assert scored(real, pairs).value < 0.7 * scored(real, held).value
 
 
-def test_any_split_gives_the_same_and_the_error_is_that_of_fresh_samples():
-    real = noise(4000, 1, 6, 6, seed=1)
-    whole = scored(real, noise(500, 1, 6, 6))
-    parts = scored(real, noise(500, 1, 6, 6), parts=7)
-    assert parts.value == pytest.approx(whole.value, rel=1e-12)
-    assert parts.error == pytest.approx(whole.error, rel=1e-9)
-    assert whole.counts == {"real": 4000, "fake": 500}
-    fresh = torch.tensor([scored(real, noise(500, 1, 6, 6, seed=2 + n)).value for n in range(40)])
-    errors = [scored(real, noise(500, 1, 6, 6, seed=2 + n)).error for n in range(40)]
-    assert 0.6 < float(fresh.std()) / (sum(errors) / 40) < 1.6
-
-
-def test_it_is_refused_what_has_no_detail():
-    with pytest.raises(ValueError, match=r"of at least 3×4, got \(2, 1, 2, 8\)"):
-        measure_detail(torch.zeros(2, 1, 2, 8))
-    with pytest.raises(ValueError, match="expects samples of 'fake', got none"):
-        metric = Sharpness()
-        metric.result(metric.update(metric.init(), "real", {"images": noise(3, 1, 4, 4)}, torch.arange(3)), Rng(0))
-    with pytest.raises(ValueError, match="real samples with some detail, got flat ones only"):
-        scored(torch.zeros(3, 1, 4, 4), noise(3, 1, 4, 4))
-    assert scored(noise(3, 1, 4, 4), torch.zeros(3, 1, 4, 4)).value == 0.0
+test_what_has_no_detail_is_refused = refusals(
+    (lambda: measure_detail(torch.zeros(2, 1, 2, 8)), r"of at least 3×4, got \(2, 1, 2, 8\)"),
+    (lambda: streamed(Sharpness(), "images", {"real": noise(3, 1, 4, 4)}), "expects samples of 'fake', got none"),
+    (lambda: scored(torch.zeros(3, 1, 4, 4), noise(3, 1, 4, 4)), "real samples with some detail, got flat ones only"),
+)
 
 
 def test_evaluate_takes_it_with_any_features():

@@ -6,7 +6,7 @@ import modkit.metrics.store as store_module
 from modkit.metrics.store import Store, StoredMetric
 from modkit.rng import Rng
 from tests.metrics.streams import shuffled
-from tests.refusals import refusals
+from tests.refusals import check_refusal, refusals
 
 N, D = 23, 5
 VALUES = Rng(0).normal("values", torch.empty(N, D))
@@ -85,7 +85,5 @@ def test_a_metric_keeps_what_it_needs_flattened_and_by_index():
     ((indices, values),) = metric.rows(metric.merge(a, b)).values()
     assert torch.equal(indices, torch.arange(N)) and torch.equal(values, VALUES)
     assert len(a["fake"]) == N - 3 and metric.rows(metric.merge(metric.init(), b))["fake"][1].shape == (3, D)
-    with pytest.raises(ValueError, match="Places expects at least 4 samples of 'fake', got 3"):
-        metric.rows(b, least=4)
-    with pytest.raises(ValueError, match="Places expects at least 2 samples of 'fake', got 0"):
-        metric.rows(metric.init())
+    check_refusal("Places expects at least 4 samples of 'fake', got 3", metric.rows, b, least=4)
+    check_refusal("Places expects at least 2 samples of 'fake', got 0", metric.rows, metric.init())

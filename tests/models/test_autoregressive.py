@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import modkit
 from modkit import SpecError, build, use
 from modkit.decodings import MaskGIT, Raster
 from modkit.models.autoregressive import Autoregressive
@@ -15,14 +14,13 @@ from modkit.models.model import evaluate_mode
 from modkit.nn.transformer import Transformer
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
-from tests.play import MLP, digits, spec, state, trainer, turn
+from tests.models.codes import LABEL, NETWORK, over_codes
+from tests.play import MLP, digits, shake, spec, turn
+from tests.refusals import refusals
 
 TINY = TensorType((2, 2), classes=3)
 ALL = torch.tensor(list(itertools.product(range(3), repeat=4))).view(81, 2, 2)
-NETWORK = use(Transformer, width=8, depth=1, heads=2, dropout=0.0)
 VQ = use("autoencoder", **MLP, bottleneck=use("vq", num_codes=8, channels=2))
-
-NOTHING = CondType()
 
 
 def prior(**slots):
@@ -33,21 +31,10 @@ def latent(**slots):
     return use("latent", autoencoder=VQ, prior=prior(**slots))
 
 
-def tiny(cond=NOTHING, event=TINY, window=None, scale=0.7, **options):
+def tiny(cond=CondType(), event=TINY, window=None, scale=0.7, **options):  # noqa: B008
     """A model of 2×2 codes of 3 classes with weights far from where they start, in float64."""
-    slots = {
-        "network": lambda **types: Transformer(**types, width=8, depth=1, heads=2, dropout=0.0),
-        "sampler": lambda **types: Raster(**types, **options),
-        "guidance": modkit.find("guidance", "none").load(),
-        "conditioner": lambda fields: modkit.find("conditioner", "none").load()(),
-        "window": window,
-    }
-    torch.manual_seed(0)
-    model = Autoregressive(event, cond, {}, **slots).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(scale * torch.randn(parameter.shape))
-    return model.eval()
+    model = Autoregressive(event, cond, network=NETWORK, sampler=use(Raster, **options), window=window)
+    return shake(model.double(), scale).eval()
 
 
 def test_the_likelihood_is_exact_and_sums_to_one():
@@ -89,10 +76,7 @@ def test_truncated_samples_come_from_the_likeliest_codes():
 
 
 def test_samples_of_a_seed_are_the_same_in_any_batches():
-    model = build(spec(latent())).prior
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape))
+    model = shake(build(spec(latent())).prior, 0.3)
     whole = model.sample(9, seed=4)
     assert len(whole.unique()) > 2
     for size in (1, 2, 5):
@@ -115,16 +99,8 @@ def test_outer_conditions_reach_the_network_in_training_sampling_and_the_bound()
     assert chi_square(codes, bounds[1].exp().detach()) < 124.8 < chi_square(codes, bounds[0].exp().detach())
 
 
-LABEL = {"conditioner": use("label", width=5, drop=0.5)}
-
-
 def conditional(**slots):
-    model = build(spec(latent(**LABEL, **slots))).prior
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.4 * torch.randn(parameter.shape, generator=generator))
-    return model
+    return shake(build(spec(latent(**LABEL, **slots))).prior, 0.4)
 
 
 def test_labels_are_dropped_in_training_and_belong_to_the_network_s_player():
@@ -152,63 +128,37 @@ def test_guidance_combines_the_label_s_logits_with_those_of_none(scale):
         assert model.sample(1, seed=0, labels=label).item() == want.argmax()
 
 
-def test_the_unconditional_network_is_asked_where_guidance_needs_it(monkeypatch):
-    calls = []
-    step = Transformer.step
-    monkeypatch.setattr(Transformer, "step", lambda self, *args: calls.append(0) or step(self, *args))
-    for guidance, num in (("none", 1), (use("cfg", scale=1.0), 1), (use("cfg", scale=3.0), 2)):
-        calls.clear()
-        conditional(guidance=guidance).sample(2, seed=0, labels=3)
-        assert len(calls) == num
-
-
-def test_it_accepts_one_map_of_codes():
-    assert Autoregressive.accepts(TINY) is None
-    assert "expects codes, got 1×8×8" in Autoregressive.accepts(TensorType((1, 8, 8)))
-    assert "expects one map of codes, got a hierarchy of 2 levels" in Autoregressive.accepts((TINY, TINY))
-    with pytest.raises(SpecError, match="Autoregressive expects codes, got 1×8×8"):
-        build(spec(prior()))
-
-
-def test_a_decoding_of_masks_is_refused():
-    with pytest.raises(SpecError, match="Autoregressive expects a decoding in raster order .* got .*sampler"):
-        build(spec(latent(sampler=use(MaskGIT))))
-
-
-CONV = {"encoder": use("conv", channels=[4, 8]), "decoder": use("conv", channels=[8, 4])}
-
-
-def latent_of_maps(**slots):
-    return use(
-        "latent", autoencoder=use("autoencoder", **CONV, bottleneck=use("vq", num_codes=8)), prior=prior(**slots)
-    )
-
-
-def test_over_an_autoencoder_it_trains_samples_and_comes_back(tmp_path):
-    model = latent_of_maps(**LABEL)
-    stages = [{"players": ["autoencoder/*"], "steps": 2}, {"players": ["prior/*"], "steps": 3}]
-    made = trainer(spec(model, stages=stages), tmp_path / "run")
-    before = state(made.model)
-    made.fit()
-    after = made.model.state_dict()
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    parameters = {f"prior.{name}" for name, _ in made.model.prior.named_parameters()}
-    assert parameters <= moved
-    x = made.model.sample(3, seed=0)
-    assert x.shape == (3, 1, 8, 8) and x.isfinite().all()
-    assert made.model.prior.sample(3, seed=0).shape == (3, 4, 4)
-    again = build(spec(model))
-    again.load_state_dict(after)
-    assert torch.equal(again.sample(3, seed=0), x)
-
-
 def test_the_bound_of_a_latent_is_the_autoencoder_s_plus_the_exact_one():
-    model, batch = build(spec(latent_of_maps())).double(), digits(4, torch.float64)
+    model, batch = build(spec(over_codes(prior()))).double(), digits(4, torch.float64)
     codes = model.autoencoder.encode(batch.tensor, "codes")
     _, log_weight = model.autoencoder.weigh(batch.tensor, "codes", Rng(0))
     want = log_weight + model.prior.bound(Batch(codes, {}), 1, Rng(0))
     torch.testing.assert_close(model.bound(batch, 1, Rng(0)), want, rtol=1e-12, atol=0)
     assert model.prior.bound(Batch(codes, {}), 1, Rng(0)).mean().item() == pytest.approx(-16 * math.log(8), rel=0.1)
+
+
+@pytest.mark.parametrize("model", [Autoregressive, Masked])
+def test_both_accept_one_map_of_codes(model):
+    assert model.accepts(TINY) is None
+    assert "expects codes, got 1×8×8" in model.accepts(TensorType((1, 8, 8)))
+    assert "expects one map of codes, got a hierarchy of 2 levels" in model.accepts((TINY, TINY))
+
+
+def masked(**slots):
+    return use(Masked, **{"network": NETWORK, "sampler": use(MaskGIT), **slots})
+
+
+test_what_does_not_fit_is_refused = refusals(
+    (prior(), "Autoregressive expects codes, got 1×8×8"),
+    (masked(), "Masked expects codes, got 1×8×8"),
+    (latent(sampler=use(MaskGIT)), "Autoregressive expects a decoding in raster order .* got .*sampler"),
+    (
+        over_codes(masked(sampler=use(Raster))),
+        "Masked expects a decoding of masked codes .* got .*sampler.* in raster order",
+    ),
+    of=lambda model: build(spec(model)),
+    error=SpecError,
+)
 
 
 def test_it_learns_codes_that_follow_one_another():
@@ -296,17 +246,14 @@ class MapAndVector(nn.Module):
 @pytest.mark.parametrize(("model", "sampler"), [(Autoregressive, Raster), (Masked, MaskGIT)])
 def test_guidance_clears_the_vector_and_keeps_the_map(model, sampler, monkeypatch):
     seen = []
+
+    def spy(own):
+        return lambda self, *args: seen.append(next(a for a in args if isinstance(a, Cond))) or own(self, *args)
+
     for name in ("step", "forward"):
-        own = getattr(Transformer, name)
-        monkeypatch.setattr(
-            Transformer,
-            name,
-            lambda self, *args, own=own: seen.append(next(a for a in args if isinstance(a, Cond))) or own(self, *args),
-        )
+        monkeypatch.setattr(Transformer, name, spy(getattr(Transformer, name)))
     made = use(model, network=NETWORK, sampler=use(sampler), conditioner=use(MapAndVector), guidance=use("cfg"))
-    conv = {"encoder": use("conv", channels=[4, 8]), "decoder": use("conv", channels=[8, 4])}
-    latent = use("latent", autoencoder=use("autoencoder", **conv, bottleneck=use("vq", num_codes=8)), prior=made)
-    prior = build(spec(latent)).prior
+    prior = build(spec(over_codes(made))).prior
     seen.clear()
     prior.sample(3, seed=0)
     assert [float(cond.vector.mean()) for cond in seen] == [1.0, 0.0] * (len(seen) // 2)

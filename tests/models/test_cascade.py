@@ -15,6 +15,7 @@ from modkit.models.model import Model, Player
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 from tests.play import digits, spec, turn
+from tests.refusals import refusals
 
 
 class Table(Model):
@@ -107,11 +108,6 @@ DENOISER = use("diffusion", network=use("unet", channels=[4], blocks=1), sampler
 
 def made(x, fields=None, **options):
     return Site(plan(spec(use(Cascade, **options))), meta=False).build_model(x, fields or {})
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
 
 
 def hierarchies(x):
@@ -214,7 +210,7 @@ def test_a_frozen_level_has_no_players():
 def test_it_accepts_what_its_levels_accept():
     both = use(Cascade, levels=[use(Table), DENOISER])
     slot = Site(plan(spec(use("latent", autoencoder=AUTOENCODER, prior=both))), meta=False)
-    slot = slot.argument(slot.plan.model.arguments["prior"])
+    slot = slot.convert_argument(slot.plan.model.arguments["prior"])
     mixed = (CODES[0], TensorType((2, 4, 4)))
     assert slot.accepts(mixed) is None
     assert slot.accepts(mixed[::-1]) == "level 0: Table expects codes, got 2×4×4 unbounded"
@@ -223,18 +219,22 @@ def test_it_accepts_what_its_levels_accept():
     assert slot.accepts(CODES[0]) == "Cascade expects a hierarchy, got 2 codes of 2 classes"
 
 
-def test_refusals_name_expected_and_received():
-    with pytest.raises(ValueError, match="model: the model [cC]ascade .* Cascade expects a hierarchy, got 1×8×8 in"):
-        build(spec(use(Cascade, level=DENOISER)))
-    prior = use(Cascade, levels=[DENOISER] * 3)
-    with pytest.raises(ValueError, match="codes: Cascade of 3 Models expects a hierarchy of as many levels"):
-        build(spec(use("latent", autoencoder=AUTOENCODER, prior=prior)))
-    plain = use("autoencoder", encoder=use("mlp", width=4, depth=1), decoder=use("mlp", width=4, depth=1))
-    with pytest.raises(ValueError, match="continuous: Cascade expects a hierarchy, got 4 unbounded"):
-        build(spec(use("latent", autoencoder=plain, prior=use(Cascade, level=DENOISER))))
+PLAIN = use("autoencoder", encoder=use("mlp", width=4, depth=1), decoder=use("mlp", width=4, depth=1))
+test_refusals_name_expected_and_received = refusals(
+    (use(Cascade, level=DENOISER), "model: the model [cC]ascade .* Cascade expects a hierarchy, got 1×8×8 in"),
+    (
+        use("latent", autoencoder=AUTOENCODER, prior=use(Cascade, levels=[DENOISER] * 3)),
+        "codes: Cascade of 3 Models expects a hierarchy of as many levels",
+    ),
+    (
+        use("latent", autoencoder=PLAIN, prior=use(Cascade, level=DENOISER)),
+        "continuous: Cascade expects a hierarchy, got 4 unbounded",
+    ),
+    of=lambda model: build(spec(model)),
+)
 
 
-def test_latent_prior_trains_stage_by_stage_samples_and_reloads(tmp_path):
+def test_latent_prior_trains_stage_by_stage(tmp_path):
     toy = spec(use("latent", autoencoder=AUTOENCODER, prior=use(Cascade, level=DENOISER)), steps=3)
     report = modkit.check(toy)
     assert report.unchecked == {}
@@ -251,9 +251,6 @@ def test_latent_prior_trains_stage_by_stage_samples_and_reloads(tmp_path):
         with torch.no_grad():
             z = model.autoencoder.encode(digits(400).tensor, "continuous")[level]
         assert 0.5 < float(model.get_buffer(f"std_{level}") / z.std()) < 2
-    x = model.sample(3, seed=0)
-    assert x.shape == (3, 1, 8, 8) and x.isfinite().all()
-    assert torch.equal(modkit.load(run, spec=toy).sample(3, seed=0), x)
 
 
 @pytest.mark.parametrize("level", [0, 1])

@@ -79,17 +79,10 @@ def test_in_a_turn_only_its_player_learns_and_only_its_statistics_move(slots, no
 
 
 def test_the_conditioner_belongs_to_the_generator():
-    discriminator, generator = made(**LABEL).players()
-    assert (discriminator.name, discriminator.modules, discriminator.against) == (
-        "discriminator",
-        ("discriminator",),
-        (),
-    )
-    assert (generator.name, generator.modules, generator.against) == (
-        "generator",
-        ("generator", "conditioner"),
-        ("discriminator",),
-    )
+    assert [(one.name, one.modules, one.against) for one in made(**LABEL).players()] == [
+        ("discriminator", ("discriminator",), ()),
+        ("generator", ("generator", "conditioner"), ("discriminator",)),
+    ]
     assert made().players()[1].modules == ("generator",)
 
 

@@ -15,6 +15,7 @@ from modkit.types import Batch
 from tests.models.test_bound_latent import Known
 from tests.models.test_latent import Recorder
 from tests.play import LINEAR, MLP, digits, spec, state, trainer, turn
+from tests.refusals import refusals
 from tests.training.test_resume import EVERY, resumed_from_each
 
 NET = use("mlp", width=16, depth=1)
@@ -116,7 +117,7 @@ def test_the_autoencoder_s_turn_has_entropy_and_cross_entropy_at_its_own_draw_in
     assert list(losses) == ["autoencoder/nll", "autoencoder/entropy", "autoencoder/cross_entropy"]
     alone = model.autoencoder.losses("autoencoder", batch, turn("autoencoder"))
     torch.testing.assert_close(losses["autoencoder/nll"], alone["nll"], rtol=1e-12, atol=0)
-    _, logvar = model.autoencoder.bottleneck._statistics(model.autoencoder.encoder(batch.tensor))
+    _, logvar = model.autoencoder.bottleneck._compute_statistics(model.autoencoder.encoder(batch.tensor))
     entropy = Normal(torch.zeros_like(logvar), (logvar / 2).exp()).entropy().sum() / 6 / 64
     torch.testing.assert_close(losses["autoencoder/entropy"], -entropy)
     z = model.autoencoder.encode(batch.tensor, "continuous", Rng("turn").at("autoencoder"))
@@ -224,15 +225,13 @@ class Sensing(Open):
 
 
 VAE_PRIOR = use("autoencoder", encoder=NET, decoder=NET)
-REFUSED = [
+CODES = {**MLP, "bottleneck": "vq"}
+UNKNOWN = r"model\.autoencoder: .*latent of known entropy, got 'continuous' of "
+test_what_cannot_be_trained_jointly_is_refused = refusals(
     (use("gan"), None, r"model\.prior: .*a differentiable cross entropy, got model\.prior \(gan\): GAN has none"),
-    (
-        use(Recorder),
-        None,
-        r"model\.prior: .*got model\.prior \(.*\): Recorder has none that could train model\.autoencoder",
-    ),
-    (use("autoregressive"), {**MLP, "bottleneck": "vq"}, r"model\.prior: .*Autoregressive has none"),
-    (use("masked"), {**MLP, "bottleneck": "vq"}, r"model\.prior: .*Masked has none"),
+    (use(Recorder), None, r"model\.prior: .*\.prior \(.*\): Recorder has none that could train model\.autoencoder"),
+    (use("autoregressive"), CODES, r"model\.prior: .*Autoregressive has none"),
+    (use("masked"), CODES, r"model\.prior: .*Masked has none"),
     (
         use("autoencoder", encoder=NET, decoder=NET, bottleneck="identity"),
         None,
@@ -240,17 +239,12 @@ REFUSED = [
     ),
     (use("autoencoder", encoder=NET, decoder=NET, bottleneck="lfq"), None, r"model\.prior: .*Autoencoder has none"),
     (use("latent", autoencoder=VAE_PRIOR, prior=VP), None, r"model\.prior: .*Latent has none"),
-    (VP, {**MLP, "bottleneck": "identity"}, r"model\.autoencoder: .*latent of known entropy, got 'continuous' of mod"),
-    (VP, {**MLP, "bottleneck": "vq"}, r"model\.autoencoder: .*latent of known entropy, got 'continuous' of .*: none"),
-    (VP, {**MLP, "bottleneck": "lfq"}, r"model\.autoencoder: .*latent of known entropy, got 'continuous' of .*: none"),
+    (VP, {**MLP, "bottleneck": "identity"}, f"{UNKNOWN}mod"),
+    (VP, CODES, f"{UNKNOWN}.*: none"),
+    (VP, {**MLP, "bottleneck": "lfq"}, f"{UNKNOWN}.*: none"),
     (VP, {**VAE, "weights": {"kl": 2.0}}, r"weights\.kl: got a weight of 'kl', expected .*: cross_entropy, .*entropy"),
-]
-
-
-@pytest.mark.parametrize("prior, autoencoder, message", REFUSED)
-def test_what_cannot_be_trained_jointly_is_refused(prior, autoencoder, message):
-    with pytest.raises(ValueError, match=message):
-        build(spec(joint(prior, autoencoder)))
+    of=lambda prior, autoencoder: build(spec(joint(prior, autoencoder))),
+)
 
 
 def test_a_latent_of_two_stages_and_a_frozen_autoencoder_are_refused_as_the_autoencoder(tmp_path):
@@ -301,21 +295,12 @@ def test_its_loss_is_minus_the_bound_in_expectation(prior):
 
 
 def test_a_run_resumed_in_the_middle_of_joint_training_equals_the_one_never_stopped(tmp_path):
-    net = "{use: mlp, width: 8, depth: 1}"
-    denoiser = "{use: mlp, width: 8, depth: 1, dropout: 0.2}"
-    resumed_from_each(
-        f"""
-name: joint
-data: {{use: digits, size: 8}}
-model:
-  use: latent
-  joint: true
-  autoencoder: {{encoder: {net}, bottleneck: {{use: gaussian, channels: 2}}, decoder: {net}}}
-  prior: {{use: diffusion, network: {denoiser}, parametrization: v, sampler: {{use: ddim, steps: 2}}}}
-train: {{steps: 4, batch_size: 16, accumulate: 2, ema: 0.9, players: {{"autoencoder/*": {{every: 2}}}}, {EVERY}}}
-""",
-        tmp_path,
-    )
+    net = use("mlp", width=8, depth=1)
+    denoiser = use("mlp", width=8, depth=1, dropout=0.2)
+    prior = use("diffusion", network=denoiser, parametrization="v", sampler=use("ddim", steps=2))
+    model = joint(prior, {"encoder": net, "bottleneck": use("gaussian", channels=2), "decoder": net})
+    players = {"autoencoder/*": {"every": 2}}
+    resumed_from_each(spec(model, batch_size=16, accumulate=2, ema=0.9, players=players, **EVERY), tmp_path)
 
 
 def test_the_autoencoder_may_begin_alone_under_the_untrained_prior(tmp_path):

@@ -7,41 +7,21 @@ from torch import nn
 from torch.nn import functional as F
 
 import modkit
-from modkit import SpecError, build, use
-from modkit.decodings import MaskGIT, Raster
+from modkit import build, use
+from modkit.decodings import MaskGIT
 from modkit.models.masked import Masked
-from modkit.nn.transformer import Transformer
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
-from tests.play import digits, spec, state, trainer, turn
+from tests.models.codes import LABEL, NETWORK, over_codes
+from tests.play import shake, spec, turn
 
 TINY = TensorType((1, 3), classes=2)
 ALL = torch.tensor(list(itertools.product(range(2), repeat=3))).view(8, 1, 3)
-NETWORK = use(Transformer, width=8, depth=1, heads=2, dropout=0.0)
-LABEL = {"conditioner": use("label", width=5, drop=0.5)}
-
-NOTHING = CondType()
 
 
-def latent(**slots):
-    conv = {"encoder": use("conv", channels=[4, 8]), "decoder": use("conv", channels=[8, 4])}
-    prior = use(Masked, **{"network": NETWORK, "sampler": use(MaskGIT, steps=3), **slots})
-    return use("latent", autoencoder=use("autoencoder", **conv, bottleneck=use("vq", num_codes=8)), prior=prior)
-
-
-def tiny(event=TINY, cond=NOTHING, network=None):
-    slots = {
-        "network": network or (lambda **types: Transformer(**types, width=8, depth=1, heads=2, dropout=0.0)),
-        "sampler": lambda **types: MaskGIT(**types, steps=2),
-        "guidance": modkit.find("guidance", "none").load(),
-        "conditioner": lambda fields: modkit.find("conditioner", "none").load()(),
-    }
-    torch.manual_seed(0)
-    model = Masked(event, cond, {}, **slots).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.7 * torch.randn(parameter.shape))
-    return model.eval()
+def tiny(event=TINY, cond=CondType(), network=NETWORK):  # noqa: B008
+    model = Masked(event, cond, network=network, sampler=use(MaskGIT, steps=2))
+    return shake(model.double(), 0.7, seed=2).eval()
 
 
 class Uniform(nn.Module):
@@ -61,7 +41,7 @@ class Uniform(nn.Module):
 
 def test_codes_are_masked_as_the_cosine_says_and_the_loss_is_of_those():
     event = TensorType((4, 5), classes=3)
-    model = tiny(event, network=lambda **types: Uniform(**types)).float()
+    model = tiny(event, network=Uniform).float()
     codes = torch.randint(3, (4000, 4, 5), generator=torch.Generator().manual_seed(0))
     loss = model.losses("network", Batch(codes, {}), turn("a"))["masked"]
     seen = model.network.seen[0]
@@ -151,38 +131,10 @@ def test_guidance_combines_logits_at_the_share_of_masked_codes(scale, calls):
             inner = super().__call__(denoise_cond, denoise_null)
             return lambda x_t, t: times.append(float(t)) or inner(x_t, t)
 
-    model = build(spec(latent(**LABEL, guidance=use(Watched, scale=scale), sampler=use(MaskGIT, steps=2)))).prior
+    slots = {**LABEL, "guidance": use(Watched, scale=scale), "sampler": use(MaskGIT, steps=2)}
+    model = build(spec(over_codes(use(Masked, network=NETWORK, **slots)))).prior
     model.network.register_forward_pre_hook(lambda _, args: seen.append(args[1].vector))
     model.sample(2, seed=0, labels=3)
     embedding = model.conditioner.embedding.weight
     assert torch.equal(torch.stack(seen)[:, 0], embedding[[3, 10][:calls] * 2])
     assert times == [1.0, math.floor(16 * math.cos(math.pi / 4)) / 16]
-
-
-def test_it_accepts_one_map_of_codes():
-    assert Masked.accepts(TINY) is None
-    assert "expects codes, got 1×8×8" in Masked.accepts(TensorType((1, 8, 8)))
-    assert "expects one map of codes, got a hierarchy of 2 levels" in Masked.accepts((TINY, TINY))
-    with pytest.raises(SpecError, match="Masked expects codes, got 1×8×8"):
-        build(spec(use(Masked, network=NETWORK, sampler=use(MaskGIT))))
-
-
-def test_a_decoding_in_raster_order_is_refused():
-    with pytest.raises(SpecError, match="Masked expects a decoding of masked codes .* got .*sampler.* in raster order"):
-        build(spec(latent(sampler=use(Raster))))
-
-
-def test_over_an_autoencoder_it_trains_samples_and_comes_back(tmp_path):
-    stages = [{"players": ["autoencoder/*"], "steps": 2}, {"players": ["prior/*"], "steps": 3}]
-    made = trainer(spec(latent(**LABEL), stages=stages), tmp_path / "run")
-    before = state(made.model)
-    made.fit()
-    after = made.model.state_dict()
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert {f"prior.{name}" for name, _ in made.model.prior.named_parameters()} <= moved
-    x = made.model.sample(3, seed=0)
-    assert x.shape == (3, 1, 8, 8) and x.isfinite().all()
-    again = build(spec(latent(**LABEL)))
-    again.load_state_dict(after)
-    assert torch.equal(again.sample(3, seed=0), x)
-    assert again.bound(digits(2), 2, Rng(0)).shape == (2,)

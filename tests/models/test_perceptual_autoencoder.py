@@ -1,7 +1,5 @@
 """VQGAN's first stage: an autoencoder with a perceptual loss and a critic that starts late, balanced by gradients."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
@@ -57,10 +55,6 @@ def vqgan(features, **slots):
     critic = use("patch", channels=4)
     parts = {"bottleneck": bottleneck, "critic": critic, "critic_start": 2, "features": features, "weights": WEIGHTS}
     return use("autoencoder", **{**CONV, **parts, **slots})
-
-
-def logged(run):
-    return [json.loads(line)["losses"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture
@@ -160,7 +154,7 @@ def test_training_moves_the_players_in_their_time_and_never_the_extractor(tmp_pa
     same = [all(torch.equal(value, critic[name]) for name, value in one.items()) for one in seen]
     assert same == [True, True, True, False, False]  # weights and batch norm's statistics, before each step
 
-    rows = logged(tmp_path / "run")
+    rows = [row["losses"] for row in started.run.read_metrics()]
     own = {"autoencoder/nll", "autoencoder/commitment", "autoencoder/perceptual"}
     both = own | {"autoencoder/adversarial", "critic/adversarial"}
     assert [set(row) for row in rows] == [own, own, both, both, both]
@@ -194,15 +188,6 @@ def test_an_extractor_that_the_run_trains_is_trained_once_and_resumed(tmp_path):
     again.fit()
     assert again.model.perceptual.features.key() == key
     assert all(torch.equal(value, end[name]) for name, value in again.model.state_dict().items())
-
-
-def test_as_a_first_stage_its_terms_bear_its_prefix(tmp_path):
-    prior = use("diffusion", network=use("mlp", width=8, depth=1), sampler=use("ddim", steps=2))
-    latent = use("latent", autoencoder=vqgan(RANDOM), prior=prior, at="continuous")
-    run = modkit.train(spec(latent, steps=3), tmp_path / "run")
-    terms = {name for row in logged(run.path) for name in row}
-    assert {"autoencoder/autoencoder/perceptual", "autoencoder/critic/adversarial", "prior/denoiser/denoising"} <= terms
-    assert torch.equal(modkit.load(run).sample(2, seed=0), modkit.load(run).sample(2, seed=0))
 
 
 def test_features_without_maps_are_refused_before_weights():

@@ -7,61 +7,30 @@ from torch.nn import functional as F
 from modkit.nn.blocks import Downsample, Upsample
 from modkit.nn.conv import ConvDecoder, ConvEncoder
 from modkit.types import TensorType
-from tests.nn.modules import randomized
+from tests.nn.modules import Written, randomized
 from tests.refusals import refusals
 
 X = TensorType((3, 8, 8))
 STYLE = {"channels": [32, 64], "style": "taming"}
 
 
-class Written:
-    """Their layers, over the names of ours."""
-
-    def __init__(self, module):
-        self.p = dict(module.named_parameters())
-
-    def conv(self, name, x, **options):
-        return F.conv2d(x, self.p[f"{name}.weight"], self.p[f"{name}.bias"], **options)
-
-    def norm(self, name, x):
-        return F.group_norm(x, 32, self.p[f"{name}.weight"], self.p[f"{name}.bias"], eps=1e-6)
-
-    def residual(self, name, x):
-        h = self.conv(f"{name}.conv_1", F.silu(self.norm(f"{name}.norm_1", x)), padding=1)
-        h = self.conv(f"{name}.conv_2", F.silu(self.norm(f"{name}.norm_2", h)), padding=1)
-        return h + (self.conv(f"{name}.skip", x) if f"{name}.skip.weight" in self.p else x)
-
-    def attention(self, name, x):
-        at = self.norm(f"{name}.norm", x).flatten(2).mT
-        q = F.linear(at, self.p[f"{name}.query.weight"], self.p[f"{name}.query.bias"])
-        k, v = F.linear(at, self.p[f"{name}.key_value.weight"], self.p[f"{name}.key_value.bias"]).chunk(2, -1)
-        y = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
-        return x + F.linear(y, self.p[f"{name}.out.weight"], self.p[f"{name}.out.bias"]).mT.reshape(x.shape)
-
-    def middle(self, x):
-        return self.residual("middle.2", self.attention("middle.1", self.residual("middle.0", x)))
-
-    def out(self, x):
-        return self.conv("conv_out", F.silu(self.norm("norm_out", x)), padding=1)
-
-
 def test_the_encoder():
     encoder = randomized(ConvEncoder(X, out_channels=5, attention=[4], **STYLE), 0.2)
-    written, x = Written(encoder), torch.randn(2, 3, 8, 8)
-    y = written.residual("levels.0.0", written.conv("conv_in", x, padding=1))
-    y = written.conv("levels.0.1.conv", F.pad(y, (0, 1, 0, 1)), stride=2)
-    y = written.attention("levels.1.1", written.residual("levels.1.0", y))
+    written, x = Written(encoder, -32, 1e-6), torch.randn(2, 3, 8, 8)
+    y = written.block(written.conv(x, "conv_in"), "levels.0.0")
+    y = written.conv(F.pad(y, (0, 1, 0, 1)), "levels.0.1.conv", stride=2, padding=0)
+    y = written.attend(written.block(y, "levels.1.0"), "levels.1.1")
     y = written.out(written.middle(y))
     assert encoder.h == TensorType((5, 4, 4)) and torch.allclose(encoder(x), y, rtol=1e-4, atol=1e-4)
 
 
 def test_the_decoder():
     decoder = randomized(ConvDecoder(TensorType((4, 4, 4)), X, channels=[64, 32], in_channels=6, style="taming"), 0.2)
-    written, z = Written(decoder), torch.randn(2, 4, 4, 4)
-    y = written.conv("conv_in", written.conv("project", z), padding=1)
-    y = written.residual("levels.0.0", written.middle(y))
-    y = written.conv("doublings.0.conv", F.interpolate(y, scale_factor=2.0, mode="nearest"), padding=1)
-    y = written.out(written.residual("levels.1.0", y))
+    written, z = Written(decoder, -32, 1e-6), torch.randn(2, 4, 4, 4)
+    y = written.conv(written.conv(z, "project"), "conv_in")
+    y = written.block(written.middle(y), "levels.0.0")
+    y = written.conv(F.interpolate(y, scale_factor=2.0, mode="nearest"), "doublings.0.conv")
+    y = written.out(written.block(y, "levels.1.0"))
     assert torch.allclose(decoder(z), y, rtol=1e-4, atol=1e-4)
 
 

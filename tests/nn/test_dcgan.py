@@ -5,23 +5,12 @@ from torch import Tensor, nn
 
 from modkit.nn.dcgan import DCGANDiscriminator, DCGANGenerator
 from modkit.types import Cond, CondType, TensorType
-from tests.nn.modules import batch_norm, draw, leaky, normal, settle
+from tests.nn.modules import batch_norm, conditions, convolve, draw, leaky, normal
 from tests.refusals import refusals
 
 X = TensorType((2, 9, 12), (0.0, 4.0))
 Z = TensorType((5,))
 COND = CondType(vector=3, labels=4)
-
-
-def values(num: int) -> Cond:
-    return Cond(vector=normal(num, 3, seed=1), labels=torch.arange(num) % 5)
-
-
-def down(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 4x4 convolution of stride 2 and padding 1 as an explicit sum over windows."""
-    windows = F.pad(x, (1, 1, 1, 1)).unfold(2, 4, 2).unfold(3, 4, 2)
-    y = torch.einsum("bchwij,ocij->bohw", windows, weight)
-    return y if bias is None else y + bias[:, None, None]
 
 
 def up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -37,7 +26,7 @@ def up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def test_generator_values() -> None:
     generator = draw(DCGANGenerator(Z, X, COND, channels=3))
-    z, cond = normal(4, 5), values(4)
+    z, cond = normal(4, 5), conditions(COND, 4)
     e = F.linear(cond.vector, generator.embedding.vector.weight, generator.embedding.vector.bias)
     e = e + generator.embedding.labels.weight[cond.labels]
     start = torch.einsum("oi,bi->bo", generator.project.weight, torch.cat([z, e], dim=1)).reshape(4, 6, 3, 3)
@@ -64,8 +53,8 @@ def test_discriminator_values() -> None:
     critic = draw(DCGANDiscriminator(X, cond_type, channels=3))
     x, concat, labels = normal(4, 2, 9, 12), normal(4, 1, 9, 12, seed=2), torch.tensor([0, 4, 1, 1])
     down_0, _, down_1, norm_1, _ = critic.layers
-    phi = leaky(down(torch.cat([x, concat], dim=1), down_0.weight, down_0.bias))
-    phi = leaky(batch_norm(norm_1, down(phi, down_1.weight, None)))
+    phi = leaky(convolve(down_0, torch.cat([x, concat], dim=1)))
+    phi = leaky(batch_norm(norm_1, convolve(down_1, phi)))
     assert phi.shape == (4, 6, 2, 3)
     e = critic.projection.embedding.labels.weight[labels]
     inner = torch.einsum("bi,ij,bj->b", phi.mean((2, 3)), critic.projection.v.weight, e)
@@ -106,7 +95,6 @@ def test_depth_follows_from_the_size(size: tuple[int, int], start: tuple[int, in
 
 def test_initialisation_is_the_papers() -> None:
     """Standard deviations of 8e3 draws and more: within 5 standard errors, s / sqrt(2 n)."""
-    torch.manual_seed(0)
     image = TensorType((3, 16, 16), (-1.0, 1.0))
     generator, critic = DCGANGenerator(TensorType((32,)), image, CondType()), DCGANDiscriminator(image, CondType())
     weights = [generator.project.weight, *(m.weight for m in generator.layers if isinstance(m, nn.ConvTranspose2d))]
@@ -120,37 +108,14 @@ def test_initialisation_is_the_papers() -> None:
     assert gains.std().item() == pytest.approx(0.02, rel=5 / (2 * len(gains)) ** 0.5)
 
 
-def test_batch_norm_looks_across_the_batch_in_training_only() -> None:
+def test_batch_norm_keeps_the_statistics_of_the_batch() -> None:
     generator = draw(DCGANGenerator(Z, X, CondType(), channels=3))
     z = normal(6, 5)
     start = torch.einsum("oi,bi->bo", generator.project.weight, z).reshape(6, 6, 3, 3)
-    whole = generator(z, Cond())
+    generator(z, Cond())
     norm = generator.layers[0]
     torch.testing.assert_close(norm.running_mean, 0.1 * start.mean((0, 2, 3)))
     torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * start.var((0, 2, 3)))
-    assert not torch.allclose(generator(z[:3], Cond()), whole[:3])
-    generator.eval()
-    torch.testing.assert_close(generator(z[:3], Cond()), generator(z, Cond())[:3])
-
-
-def test_spectral_norm_makes_the_largest_singular_value_one() -> None:
-    critic = DCGANDiscriminator(X, CondType(labels=3), channels=3, spectral_norm=True).double()
-    x, cond = normal(4, 2, 9, 12), Cond(labels=torch.arange(4))
-    for _ in range(300):
-        critic(x, cond)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in critic.modules())
-    for layer in (*(m for m in critic.layers if isinstance(m, nn.Conv2d)), critic.out, critic.projection.v):
-        original = layer.parametrizations.weight.original
-        sigma = torch.linalg.svdvals(original.flatten(1))[0]
-        torch.testing.assert_close(layer.weight, original / sigma, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize("spectral_norm", [False, True])
-def test_discriminator_has_second_derivatives(spectral_norm: bool) -> None:
-    critic = draw(DCGANDiscriminator(TensorType((1, 4, 4)), COND, channels=4, spectral_norm=spectral_norm))
-    cond = values(2)
-    settle(critic, normal(2, 1, 4, 4), cond)
-    assert torch.autograd.gradgradcheck(lambda x: critic(x, cond), (normal(2, 1, 4, 4).requires_grad_(),))
 
 
 CONTEXT = CondType(context=(3, 8))

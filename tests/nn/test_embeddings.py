@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,19 +8,10 @@ from torch.nn import functional as F
 
 from modkit.nn.embeddings import CondEmbedding, MapJoin, resize_map, sinusoidal_embedding
 from modkit.types import Cond, CondType, TensorType
+from tests.nn.modules import conditions
 from tests.refusals import refusals
 
 ALL = CondType(vector=3, noise=5, labels=4, time=True)
-
-
-def values(num: int, dtype: torch.dtype = torch.float64) -> Cond:
-    g = torch.Generator().manual_seed(0)
-    return Cond(
-        vector=torch.randn(num, 3, generator=g, dtype=torch.float64).to(dtype),
-        noise=torch.randn(num, 5, generator=g, dtype=torch.float64).to(dtype),
-        labels=torch.randint(0, 5, (num,), generator=g),
-        time=1000 * torch.rand(num, generator=g, dtype=torch.float64),
-    )
 
 
 def test_sinusoidal_is_its_formula_in_float64():
@@ -61,7 +53,7 @@ def test_sinusoidal_refuses_odd_widths():
 @pytest.mark.parametrize("width", [8, 7])
 def test_embedding_is_the_sum_of_its_conditions(width):
     embedding = CondEmbedding(ALL, width).double()
-    cond = values(6)
+    cond = conditions(ALL, 6)
     p = dict(embedding.named_parameters())
 
     def mlp(name, x):
@@ -87,9 +79,7 @@ def test_embedding_of_nothing_is_zero_without_parameters():
 
 @pytest.mark.parametrize("name", ["vector", "noise", "labels", "time"])
 def test_a_missing_condition_is_named(name):
-    cond = Cond(
-        **{key: None if key == name else getattr(values(2), key) for key in ("vector", "noise", "labels", "time")}
-    )
+    cond = replace(conditions(ALL, 2), **{name: None})
     with pytest.raises(ValueError, match=f"expects a Cond with `{name}`, as its type says, got None"):
         CondEmbedding(ALL, 8).double()(cond, torch.zeros(2, 1, dtype=torch.float64))
 

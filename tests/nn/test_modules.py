@@ -18,14 +18,20 @@ from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.nn.patch import PatchDiscriminator
+from modkit.nn.transformer import Transformer
 from modkit.nn.unet import UNet
 from modkit.types import Cond, CondType, TensorType
-from tests.nn.modules import draw, normal, settle
+from tests.nn.modules import conditions, draw, normal, settle
 
 X = TensorType((2, 13, 16), (-1.0, 1.0))
 ROW = TensorType((5,))
 FULL = CondType(vector=3, noise=2, labels=4, concat=TensorType((2, 2, 1)), time=True)
+WIDE = replace(FULL, context=(2, 7))
 SHORT = CondType(vector=3, labels=4)
+CODES = TensorType((2, 3), classes=5)
+
+
+CODES_DRAWN = torch.arange(36).view(6, 2, 3) % 5
 
 
 class Case(NamedTuple):
@@ -58,14 +64,20 @@ PARTS = {
     "patch spectral": Case(
         lambda: PatchDiscriminator(X, SHORT, channels=4, spectral_norm=True), (normal(6, 2, 13, 16), SHORT)
     ),
-    "conv encoder": Case(lambda: ConvEncoder(X, channels=[4, 8]), (normal(6, 2, 13, 16),)),
-    "conv decoder": Case(lambda: ConvDecoder(TensorType((8, 7, 8)), X, channels=[8, 4]), (normal(6, 8, 7, 8),)),
-    "unet": Case(
-        lambda: UNet(X, X, FULL, channels=[8, 16], blocks=1, head_channels=8, embedding=12, attention=[8]),
-        (normal(6, 2, 13, 16), FULL),
+    "conv encoder": Case(lambda: ConvEncoder(X, channels=[4, 8], attention=[16, 8]), (normal(6, 2, 13, 16),)),
+    "conv decoder": Case(
+        lambda: ConvDecoder(TensorType((8, 7, 8)), X, channels=[8, 4], attention=[16, 8]), (normal(6, 8, 7, 8),)
     ),
+    "unet": Case(
+        lambda: UNet(X, X, WIDE, channels=[8, 16], blocks=1, head_channels=8, embedding=12, attention=[16, 8]),
+        (normal(6, 2, 13, 16), WIDE),
+    ),
+    "unet alone": Case(lambda: UNet(X, X, CondType(), channels=[8, 16], blocks=1), (normal(6, 2, 13, 16), CondType())),
+    "transformer": Case(lambda: Transformer(CODES, WIDE, True, width=8, depth=2, heads=2), (CODES_DRAWN, WIDE)),
+    "transformer of masks": Case(lambda: Transformer(CODES, WIDE, False, width=8, heads=2), (CODES_DRAWN, WIDE)),
     "residual block": Case(lambda: ResidualBlock(2, 8, 12, width=4), (normal(6, 8, 5, 5), normal(6, 4))),
-    "attention": Case(lambda: Attention(8), (normal(6, 8, 5),)),
+    "attention": Case(lambda: Attention(8, head_channels=4), (normal(6, 8, 5),)),
+    "attention to tokens": Case(lambda: Attention(8, context=6), (normal(6, 8, 2, 3, 2), normal(6, 3, 6))),
     "embedding": Case(lambda: CondEmbedding(FULL, 8), (FULL, normal(6, 1))),
     "ncsnpp": Case(
         lambda: NCSNpp(X, X, FULL, channels=[8, 12], blocks=1, attention=[8], style=6, mapping=1),
@@ -78,24 +90,13 @@ PARTS = {
 }
 
 
-def values(type: CondType) -> Cond:
-    given = {
-        "vector": normal(6, 3, seed=1),
-        "noise": normal(6, 2, seed=2),
-        "labels": torch.arange(6) % 5,
-        "concat": normal(6, 2, 2, 1, seed=3),
-        "time": torch.linspace(-1, 2, 6, dtype=torch.float64),
-    }
-    return Cond(**{name: value for name, value in given.items() if getattr(type, name)})
-
-
 def inputs(name: str, change: Callable[[Tensor], Tensor] = lambda value: value) -> list[Tensor | Cond]:
     """What a network takes, each tensor changed."""
 
     def changed(one: Tensor | CondType) -> Tensor | Cond:
         if isinstance(one, Tensor):
             return change(one)
-        return Cond(**{key: change(value) for key, value in vars(values(one)).items() if value is not None})
+        return Cond(**{key: change(value) for key, value in vars(conditions(one, 6)).items() if value is not None})
 
     return [changed(one) for one in PARTS[name].given]
 
@@ -130,13 +131,49 @@ def test_meta_shapes_are_the_real_ones(name):
     assert result.is_meta and result.shape == real.shape
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if name.startswith(("mlp", "dcgan", "patch"))])
 def test_compiled_equals_eager(name):
     module = settle(draw(PARTS[name].make(), scale=PARTS[name].scale), *inputs(name))
     expected = module(*inputs(name))
     torch._dynamo.reset()
-    module.compile(backend="aot_eager")
+    module.compile(backend="eager", fullgraph=True)
     torch.testing.assert_close(module(*inputs(name)), expected)
+
+
+def test_samples_do_not_see_each_other_but_through_batch_norm_in_training(name):
+    module = settle(draw(PARTS[name].make(), scale=PARTS[name].scale), *inputs(name))
+    rows = inputs(name, lambda value: value[1:3])
+    if name != "ncsnpp discriminator":  # its last layer sees the standard deviation across the batch
+        torch.testing.assert_close(module(*rows), module(*inputs(name))[1:3])
+    if any(isinstance(one, nn.BatchNorm2d) for one in module.modules()):
+        module.train()
+        assert not torch.allclose(module(*rows), module(*inputs(name))[1:3])
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if name.endswith("spectral")])
+def test_spectral_norm_makes_the_largest_singular_value_one(name):
+    module = PARTS[name].make().double()
+    for _ in range(300):
+        module(*inputs(name))
+    assert not any(isinstance(one, nn.BatchNorm2d) for one in module.modules())
+    layers = [one for one in module.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
+    assert len(layers) >= 4
+    for layer in (one for one in layers if not any(one is each for each in module.projection.embedding.modules())):
+        original = layer.parametrizations.weight.original
+        sigma = torch.linalg.svdvals(original.flatten(1))[0]
+        torch.testing.assert_close(layer.weight, original / sigma, rtol=1e-5, atol=1e-7)
+        assert sigma.detach().item() != pytest.approx(1.0, abs=1e-3)
+        assert layer.bias is not None or layer is module.projection.v
+
+
+@pytest.mark.parametrize(
+    ("critic", "size", "options"),
+    [(DCGANDiscriminator, 4, {}), (DCGANDiscriminator, 4, {"spectral_norm": True}), (PatchDiscriminator, 6, {})],
+)
+def test_discriminators_have_second_derivatives(critic, size, options):
+    net = draw(critic(TensorType((1, size, size)), SHORT, channels=4, **options))
+    x, cond = normal(2, 1, size, size), conditions(SHORT, 2)
+    settle(net, x, cond)
+    assert torch.autograd.gradgradcheck(lambda x: net(x, cond), (x.requires_grad_(),))
 
 
 def test_safetensors_round_trip(name):

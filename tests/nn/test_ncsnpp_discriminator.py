@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from modkit.losses import R1
@@ -11,8 +10,8 @@ from modkit.nn.embeddings import sinusoidal_embedding
 from modkit.nn.minibatch_std import minibatch_std
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.types import Cond, CondType, TensorType
+from tests.nn.modules import conditions, halve, leaky, normal
 from tests.nn.modules import draw as drawn
-from tests.nn.modules import normal
 from tests.refusals import refusals
 
 X = TensorType((1, 8, 8), (-1.0, 1.0))
@@ -20,34 +19,21 @@ TIMED = CondType(concat=X, time=True)
 TINY = {"channels": [4, 4, 6], "embedding": 8}
 
 
-def given(num: int) -> Cond:
-    return Cond(concat=normal(num, 1, 8, 8, seed=5), time=torch.arange(num, dtype=torch.float64))
-
-
 @pytest.mark.parametrize("first", [False, True])
 def test_logits_are_the_equation(first):
-    net, x, cond = drawn(NCSNppDiscriminator(X, TIMED, **TINY, first=first)), normal(6, 1, 8, 8), given(6)
-    taps = torch.tensor([1, 3, 3, 1], dtype=torch.float64) / 8
-    kernel = torch.outer(taps, taps)
-
-    def halved(h: Tensor) -> Tensor:
-        return F.conv2d(F.pad(h, (1, 1, 1, 1)), kernel.expand(h.shape[1], 1, 4, 4), stride=2, groups=h.shape[1])
-
-    def act(h: Tensor) -> Tensor:
-        return torch.where(h > 0, h, 0.2 * h)
-
+    net, x, cond = drawn(NCSNppDiscriminator(X, TIMED, **TINY, first=first)), normal(6, 1, 8, 8), conditions(TIMED, 6)
     one, _, two = net.time.layers
-    a = act(act(sinusoidal_embedding(cond.time, 8) @ one.weight.T + one.bias) @ two.weight.T + two.bias)
+    a = leaky(leaky(sinusoidal_embedding(cond.time, 8) @ one.weight.T + one.bias) @ two.weight.T + two.bias)
     h = F.conv2d(torch.cat([x, cond.concat], dim=1), net.conv_in.weight, net.conv_in.bias)
     for index, block in enumerate(net.blocks):
-        inner = F.conv2d(act(h), block.conv_0.weight, block.conv_0.bias, padding=1)
-        inner = act(inner + (a @ block.embed.weight.T + block.embed.bias)[..., None, None])
+        inner = F.conv2d(leaky(h), block.conv_0.weight, block.conv_0.bias, padding=1)
+        inner = leaky(inner + (a @ block.embed.weight.T + block.embed.bias)[..., None, None])
         if first or index:
-            inner, h = halved(inner), halved(h)
+            inner, h = halve(inner), halve(h)
         inner = F.conv2d(inner, block.conv_1.weight, block.conv_1.bias, padding=1)
         h = (F.conv2d(h, block.skip.weight) + inner) / math.sqrt(2)
     std = minibatch_std(h, 4).view(-1, 1, 1, 1).expand(-1, 1, *h.shape[2:])
-    phi = act(F.conv2d(torch.cat([h, std], 1), net.conv_out.weight, net.conv_out.bias, padding=1)).sum((2, 3))
+    phi = leaky(F.conv2d(torch.cat([h, std], 1), net.conv_out.weight, net.conv_out.bias, padding=1)).sum((2, 3))
     want = phi @ net.out.weight[0] + net.out.bias
     torch.testing.assert_close(net(x, cond), want, rtol=1e-10, atol=1e-12)
 
@@ -55,7 +41,7 @@ def test_logits_are_the_equation(first):
 def test_every_condition_and_parameter_matters():
     type = replace(TIMED, vector=3, labels=4)
     net = drawn(NCSNppDiscriminator(X, type, **TINY))
-    x, cond = normal(5, 1, 8, 8), replace(given(5), vector=normal(5, 3), labels=torch.arange(5))
+    x, cond = normal(5, 1, 8, 8), replace(conditions(TIMED, 5), vector=normal(5, 3), labels=torch.arange(5))
     logits = net(x, cond)
     assert logits.shape == (5,)
     for name in ("concat", "time", "vector", "labels"):
@@ -68,7 +54,7 @@ def test_every_condition_and_parameter_matters():
 
 def test_r1_differentiates_x_alone_and_reaches_every_parameter_but_the_last_offsets():
     net = drawn(NCSNppDiscriminator(X, TIMED, **TINY))
-    x, cond = normal(5, 1, 8, 8), given(5)
+    x, cond = normal(5, 1, 8, 8), conditions(TIMED, 5)
     cond.concat.requires_grad_()
     R1(gamma=2.0)(net, x, cond).backward()
     leaf = x.clone().requires_grad_()

@@ -7,6 +7,9 @@ from torch.nn import functional as F
 from modkit.metrics.flops import count_operations
 from modkit.nn.transformer import Transformer
 from modkit.types import Cond, CondType, TensorType
+from tests.nn.modules import conditions
+from tests.play import shake
+from tests.refusals import refusals
 
 CODES = TensorType((2, 3), classes=5)
 NOTHING = CondType()
@@ -23,26 +26,9 @@ KINDS = {
 
 def network(cond=NOTHING, causal=True, codes=CODES, **options):
     torch.manual_seed(0)
-    made = Transformer(codes, cond, causal, **{"width": 8, "depth": 2, "heads": 2, **options}).double().eval()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape))
-    return made
-
-
-def values(cond, num, dtype=torch.float64):
-    made = Cond(
-        vector=torch.randn(num, cond.vector, dtype=dtype) if cond.vector else None,
-        noise=torch.randn(num, cond.noise, dtype=dtype) if cond.noise else None,
-        labels=torch.randint(cond.labels + 1, (num,)) if cond.labels else None,
-        context=torch.randn(num, *cond.context, dtype=dtype) if cond.context else None,
-        time=torch.rand(num, dtype=dtype) if cond.time else None,
+    return shake(
+        Transformer(codes, cond, causal, **{"width": 8, "depth": 2, "heads": 2, **options}).double().eval(), 0.2
     )
-    if cond.concat is None:
-        return made
-    if cond.concat.classes:
-        return replace(made, concat=torch.randint(cond.concat.classes, (num, *cond.concat.shape)))
-    return replace(made, concat=torch.randn(num, *cond.concat.shape, dtype=dtype))
 
 
 def codes(num, type=CODES, seed=1):
@@ -60,13 +46,11 @@ def stepped(made, x, cond):
 @pytest.mark.parametrize("cond", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("positions", ["axial", "table"])
 def test_steps_give_the_logits_of_forward(cond, positions):
-    made, x, given = network(cond, positions=positions), codes(3), values(cond, 3)
+    made, x, given = network(cond, positions=positions), codes(3), conditions(cond, 3)
     whole = made(x, given)
     assert whole.shape == (3, 6, 5)
     torch.testing.assert_close(stepped(made, x, given), whole, rtol=0, atol=1e-10)
-    single = Cond(
-        **{name: v.float() if v is not None and v.is_floating_point() else v for name, v in vars(given).items()}
-    )
+    single = conditions(cond, 3, torch.float32)
     torch.testing.assert_close(stepped(made.float(), x, single), made(x, single), rtol=0, atol=1e-5)
 
 
@@ -92,7 +76,7 @@ def test_logits_of_masked_codes_depend_on_all_others():
 @pytest.mark.parametrize("causal", [True, False])
 def test_the_input_is_prefix_start_and_shifted_codes_with_each_position_s_own(causal):
     cond = replace(FULL, concat=TensorType((2, 3), classes=6), time=False, noise=None, labels=None)
-    made, x, given = network(cond, causal), codes(3), values(cond, 3)
+    made, x, given = network(cond, causal), codes(3), conditions(cond, 3)
     seen = []
     made.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     made(x, given)
@@ -116,7 +100,7 @@ def test_a_coarser_map_is_repeated_and_of_a_finer_one_values_are_averaged():
 
 def test_a_map_reaches_a_causal_position_at_that_position():
     cond = CondType(concat=TensorType((2, 2, 3)))
-    made, x, given = network(cond), codes(1), values(cond, 1)
+    made, x, given = network(cond), codes(1), conditions(cond, 1)
     given.concat.requires_grad_()
     for i in range(6):
         (gradient,) = torch.autograd.grad(made(x, given)[0, i, 0], given.concat)
@@ -130,7 +114,7 @@ def test_codes_of_any_rank_move_every_parameter(shape, causal):
     type = TensorType(shape, classes=5)
     cond = replace(FULL, concat=TensorType((3, *shape)))
     made = network(cond, causal, type)
-    made(codes(4, type), values(cond, 4)).square().sum().backward()
+    made(codes(4, type), conditions(cond, 4)).square().sum().backward()
     assert not [name for name, p in made.named_parameters() if p.grad is None or not p.grad.any()]
 
 
@@ -142,46 +126,24 @@ def test_a_network_without_dropout_is_the_same_in_training():
     assert not torch.equal(noisy(x, Cond()), noisy(x, Cond()))
 
 
-def test_it_is_traced_without_data():
-    made = network(FULL).float().to("meta")
-    cond = Cond(**{name: v.to("meta") for name, v in vars(values(FULL, 2, torch.float32)).items()})
-    assert made(codes(2).to("meta"), cond).shape == (2, 6, 5)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: network(codes=TensorType((1, 8, 8))), "expects codes in one, two or three sizes, got 1×8×8"),
-        (lambda: network(codes=TensorType((), classes=3)), "expects codes in one, two or three sizes, got scalar"),
-        (lambda: network(depth=0), "Transformer expects depth of at least 1, got 0"),
-        (lambda: network(positions="none"), "expects positions 'axial' or 'table', got 'none'"),
-        (lambda: network(CondType(concat=TensorType((4,), classes=3))), "a map of 2 sizes .* got 4 codes"),
-        (lambda: network()(torch.zeros(2, 3, 2).long(), Cond()), r"expects codes b×2×3, got \(2, 3, 2\)"),
-        (lambda: network(KINDS["context"])(codes(2), Cond()), "expects a Cond with `context`"),
-        (lambda: network(KINDS["map"])(codes(2), Cond()), "expects a Cond with `concat`"),
-        (lambda: network(KINDS["vector"])(codes(2), Cond()), "expects a Cond with `vector`"),
-        (lambda: network(causal=False).step(torch.zeros(2).long(), 0, Cond(), None), "to be causal.* got causal False"),
-        (lambda: network().step(torch.zeros(2).long(), 1, Cond(), None), "a cache at every position but 0, got .* 1"),
-    ],
+test_what_does_not_fit_is_refused = refusals(
+    (lambda: network(codes=TensorType((1, 8, 8))), "expects codes in one, two or three sizes, got 1×8×8"),
+    (lambda: network(codes=TensorType((), classes=3)), "expects codes in one, two or three sizes, got scalar"),
+    (lambda: network(depth=0), "Transformer expects depth of at least 1, got 0"),
+    (lambda: network(positions="none"), "expects positions 'axial' or 'table', got 'none'"),
+    (lambda: network(CondType(concat=TensorType((4,), classes=3))), "a map of 2 sizes .* got 4 codes"),
+    (lambda: network()(torch.zeros(2, 3, 2).long(), Cond()), r"expects codes b×2×3, got \(2, 3, 2\)"),
+    (lambda: network(KINDS["context"])(codes(2), Cond()), "expects a Cond with `context`"),
+    (lambda: network(KINDS["map"])(codes(2), Cond()), "expects a Cond with `concat`"),
+    (lambda: network(KINDS["vector"])(codes(2), Cond()), "expects a Cond with `vector`"),
+    (lambda: network(causal=False).step(torch.zeros(2).long(), 0, Cond(), None), "to be causal.* got causal False"),
+    (lambda: network().step(torch.zeros(2).long(), 1, Cond(), None), "a cache at every position but 0, got .* 1"),
 )  # fmt: skip
-def test_what_does_not_fit_is_refused(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
 
 
 @torch.no_grad()
 def test_the_operations_of_steps_are_counted_as_those_of_forward():
     """Without its cache a network of n positions would run n times."""
-    made, x, given = network(KINDS["vector"]), codes(3), values(KINDS["vector"], 3)
+    made, x, given = network(KINDS["vector"]), codes(3), conditions(KINDS["vector"], 3)
     forward = count_operations(lambda: made(x, given)).flops
     assert 0.7 * forward < count_operations(lambda: stepped(made, x, given)).flops <= forward
-
-
-@pytest.mark.parametrize("causal", [True, False])
-def test_it_compiles_without_a_graph_break(causal):
-    cond = CondType(labels=3, context=(2, 5), concat=TensorType((2, 3, 3)))
-    network = Transformer(TensorType((2, 3), classes=4), cond, causal, width=8, depth=1, heads=2).eval()
-    compiled = torch.compile(network, backend="eager", fullgraph=True)
-    values = Cond(labels=torch.tensor([0, 2]), context=torch.randn(2, 2, 5), concat=torch.randn(2, 2, 3, 3))
-    codes = torch.randint(0, 4, (2, 2, 3))
-    torch.testing.assert_close(compiled(codes, values), network(codes, values), rtol=0, atol=0)

@@ -5,14 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from modkit.nn.transformer_block import Block, KVCache
+from tests.play import shake
 
 
 def block(**options):
-    made = Block(8, heads=2, **options).double()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape))
-    return made
+    return shake(Block(8, heads=2, **options).double(), 0.3)
 
 
 def expected(made, x, causal):
@@ -33,13 +30,11 @@ def expected(made, x, causal):
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_block_is_attention_and_two_layers_both_residual(causal):
-    torch.manual_seed(0)
     made, x = block(), torch.randn(3, 5, 8, dtype=torch.float64)
     torch.testing.assert_close(made(x, causal=causal), expected(made, x, causal), rtol=1e-12, atol=1e-12)
 
 
 def test_with_a_cache_tokens_may_come_one_at_a_time():
-    torch.manual_seed(0)
     made, x = block(), torch.randn(3, 5, 8, dtype=torch.float64)
     cache = KVCache(5)
     parts = [made(x[:, :2], causal=True, cache=cache)]
@@ -48,14 +43,12 @@ def test_with_a_cache_tokens_may_come_one_at_a_time():
 
 
 def test_dropout_is_of_training_alone():
-    torch.manual_seed(0)
     made, x = block(dropout=0.5), torch.randn(3, 5, 8, dtype=torch.float64)
     assert not torch.equal(made(x, causal=True), made(x, causal=True))
     torch.testing.assert_close(made.eval()(x, causal=True), expected(made, x, True), rtol=1e-12, atol=1e-12)
 
 
 def test_what_closes_a_residual_starts_smaller_the_more_there_are():
-    torch.manual_seed(0)
     made = Block(64, residuals=16)
     for layer, std in ((made.query_key_value, 0.02), (made.out, 0.005), (made.mlp[0], 0.02), (made.mlp[2], 0.005)):
         assert layer.weight.std().item() == pytest.approx(std, rel=0.05) and not layer.bias.any()

@@ -5,18 +5,26 @@ import pytest
 import torch
 
 from modkit.optim.lr_schedules import constant, cosine, linear
+from tests.refusals import check_refusal
 
 
-def rates(make, steps, num=None, rate=0.5, **options):
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=rate)
-    schedule = make(optimizer, steps, **options)
+def begin(make, steps, rates=(0.5,), **options):
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    return optimizer, make(optimizer, steps, **options)
+
+
+def follow(optimizer, schedule, num):
     found = []
-    for _ in range(num or steps + 1):
-        found.append(optimizer.param_groups[0]["lr"])
+    for _ in range(num):
+        found.append([group["lr"] for group in optimizer.param_groups])
         optimizer.step()
         schedule.step()
     return found
+
+
+def rates(make, steps, num=None, **options):
+    return [rate for (rate,) in follow(*begin(make, steps, **options), num or steps + 1)]
 
 
 def test_constant():
@@ -39,16 +47,6 @@ def test_cosine():
     assert rates(cosine, 8, warmup=2, floor=0.1) == pytest.approx([0.5 / 3, 1 / 3, *tail])
 
 
-def test_cosine_agrees_with_torchs():
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=0.5)
-    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10, eta_min=0.05)
-    for rate in rates(cosine, 10, floor=0.1):
-        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
-        optimizer.step()
-        theirs.step()
-
-
 @pytest.mark.parametrize("make", [linear, cosine])
 def test_past_its_end_the_rate_stays(make):
     assert rates(make, 3, 6, floor=0.2)[3:] == pytest.approx([0.1, 0.1, 0.1])
@@ -59,38 +57,28 @@ def test_a_stage_cut_short_may_end_in_its_warmup(make):
     assert rates(make, 2, warmup=9) == pytest.approx([0.05, 0.1, 0.15])
 
 
+def test_cosine_agrees_with_torchs():
+    theirs = rates(torch.optim.lr_scheduler.CosineAnnealingLR, 10, eta_min=0.05)
+    assert rates(cosine, 10, floor=0.1) == pytest.approx(theirs, rel=1e-12)
+
+
 @pytest.mark.parametrize("make", [constant, linear, cosine])
 def test_each_group_keeps_its_own_rate(make):
-    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (1.0, 0.1)]
-    optimizer = torch.optim.SGD(groups, lr=1.0)
-    schedule = make(optimizer, 10, warmup=3)
-    for _ in range(5):
-        high, low = (group["lr"] for group in optimizer.param_groups)
+    for high, low in follow(*begin(make, 10, (1.0, 0.1), warmup=3), 5):
         assert low == pytest.approx(high / 10, rel=1e-12)
-        optimizer.step()
-        schedule.step()
 
 
 def test_state_is_plain_numbers_and_restores():
-    whole = rates(cosine, 9, warmup=2)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    schedule = cosine(optimizer, 9, warmup=2)
-    for _ in range(4):
-        optimizer.step()
-        schedule.step()
+    optimizer, schedule = begin(cosine, 9, warmup=2)
+    follow(optimizer, schedule, 4)
     state, inner = json.loads(json.dumps(schedule.state_dict())), optimizer.state_dict()
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    schedule = cosine(optimizer, 9, warmup=2)
+    optimizer, schedule = begin(cosine, 9, warmup=2)
     optimizer.load_state_dict(inner)
     schedule.load_state_dict(state)
-    for rate in whole[4:]:
-        assert optimizer.param_groups[0]["lr"] == rate
-        optimizer.step()
-        schedule.step()
+    assert follow(optimizer, schedule, 6) == [[rate] for rate in rates(cosine, 9, warmup=2)[4:]]
 
 
-def test_mistakes_are_named():
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    for options in ({"steps": 0}, {"warmup": -1}, {"floor": 1.5}, {"floor": -0.1}):
-        with pytest.raises(ValueError, match=r"cosine expects steps >= 1, warmup >= 0, floor in \[0, 1\], got"):
-            cosine(optimizer, **{"steps": 5, **options})
+@pytest.mark.parametrize("options", [{"steps": 0}, {"warmup": -1}, {"floor": 1.5}, {"floor": -0.1}])
+def test_mistakes_are_named(options):
+    message = r"cosine expects steps >= 1, warmup >= 0, floor in \[0, 1\], got"
+    check_refusal(message, begin, cosine, **{"steps": 5, **options})

@@ -1,18 +1,12 @@
 """Discovery as users meet it: the command line as a process, with many plug-ins and with broken ones on the path."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import re
 
-import pytest
-
-import modkit
+from tests.parts.broken import BROKEN, make_source
 from tests.plugin_factory import make_plugin
+from tests.processes import run_python
 
-ROOT = Path(modkit.__file__).parents[1]
-HEAD = "from modkit.part import Part, hookimpl\n"
 RUN = """
 import json, os, sys, time
 from modkit.cli.app import main
@@ -22,44 +16,11 @@ finally:
     clock = sum(os.times()[:2])
     print(json.dumps({"torch": "torch" in sys.modules, "seconds": clock}), file=sys.stderr)
 """
-BROKEN = {
-    "raises": ("raise RuntimeError('no such luck')", "RuntimeError: no such luck"),
-    "exits": ("import sys; sys.exit(3)", "SystemExit: 3"),
-    "stops": ("raise GeneratorExit", "GeneratorExit"),
-    "misses": ("import torch_but_not_quite", "ModuleNotFoundError: No module named 'torch_but_not_quite'"),
-    "garbled": ("def modkit_parts(:", "SyntaxError"),
-    "misspelt": (f"{HEAD}@hookimpl\ndef modkit_part():\n    return []", "implements an unknown hook 'modkit_part'"),
-    "bare": ("def modkit_parts():\n    return []", "implements no hook: is `@modkit.hookimpl` missing?"),
-    "dict": (f"{HEAD}@hookimpl\ndef modkit_parts():\n    return {{}}", "expects to return a list of Part, got dict"),
-    "none": (
-        f"{HEAD}@hookimpl\ndef modkit_parts():\n    return None",
-        "expects to return a list of Part, got NoneType",
-    ),
-    "strings": (f"{HEAD}@hookimpl\ndef modkit_parts():\n    return ['ddim']", "a list of Part, got str in it"),
-    "kindless": (
-        f"{HEAD}@hookimpl\ndef modkit_parts():\n    return [Part('samplr', 'a', 'a:B', '')]",
-        "unknown kind 'samplr'; did you mean 'sampler'?",
-    ),
-    "inside": (f"{HEAD}@hookimpl\ndef modkit_parts():\n    raise OSError('disk')", "OSError: disk"),
-    "noisy": ("print('hello'); raise KeyError('x')", "KeyError: 'x'"),
-}
-
-
-@pytest.fixture
-def site(tmp_path):
-    return tmp_path / "site"
 
 
 def command(site, *arguments, **environment):
     """A run of the command line with the plug-ins of `site` and of this interpreter: its output and what it says."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("MODKIT_")}
-    path = os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, *arguments],
-        capture_output=True,
-        text=True,
-        env={**clean, "PYTHONPATH": path, **environment},
-    )
+    done = run_python("-c", RUN, *arguments, fail=True, path=(site,), **environment)
     return done, json.loads(done.stderr.splitlines()[-1])
 
 
@@ -67,22 +28,25 @@ def names(rows):
     return {f"{row['kind']} {row['name']}" for row in rows}
 
 
-def test_listing_twenty_plugins_imports_no_torch(site):
+def test_listing_twenty_plugins_imports_no_torch_and_owns_stdout(site):
+    source = make_source("[Part('sampler', 'fast', 'torch:x', '')]")
     for number in range(20):
-        make_plugin(site, f"plugin{number}")
-    make_plugin(
-        site, "heavy", f"{HEAD}@hookimpl\ndef modkit_parts():\n    return [Part('network', 'x', 'torch:nn', '')]"
-    )
+        make_plugin(site, f"plugin{number}", f"print('hello')\n{source}")
+    make_plugin(site, "heavy", make_source("[Part('network', 'x', 'torch:nn', '')]"))
     done, facts = command(site, "list", "--json")
     assert done.returncode == 0 and not facts["torch"]
     print(f"modkit list --json with 21 plug-ins: {facts['seconds']:.2f} s of CPU")
-    found = names(json.loads(done.stdout))
-    assert {f"sampler plugin{number}/fast" for number in range(20)} | {"network heavy/x", "sampler ddim"} <= found
+    rows = json.loads(done.stdout)
+    own = {f"sampler plugin{number}/fast" for number in range(20)} | {"network heavy/x", "sampler ddim"}
+    assert own <= names(rows)
+    done, facts = command(site, "doctor", "--json")
+    counts = json.loads(done.stdout)["counts"]
+    assert counts["ok"] >= 21 and counts["parts"] == len(rows) >= 83 and not facts["torch"]
 
 
 def test_each_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site):
     for name, (source, _) in BROKEN.items():
-        make_plugin(site, name, source)
+        make_plugin(site, f"bad-{name}", source)
     for distribution in ("modkit-twin-one", "modkit-twin-two"):
         make_plugin(site, "twin", distribution=distribution)
     make_plugin(site, "table", distribution="modkit-table", entry_points="[modkit]\nthis is no table\n")
@@ -93,13 +57,15 @@ def test_each_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site):
     assert listed.returncode == 0
     found = names(json.loads(listed.stdout))
     assert {"sampler good/fast", "sampler old/fast", "sampler ddim", "model latent"} <= found
-    assert not any(f" {name}/" in row for row in found for name in (*BROKEN, "twin", "gone"))
+    failed = (*(f"bad-{name}" for name in BROKEN), "twin", "gone")
+    assert not any(f" {name}/" in row for row in found for name in failed)
     diagnosed, facts = command(site, "doctor", "--json")
     assert diagnosed.returncode == 0 and not facts["torch"]
     rows = {row["plugin"]: row for row in json.loads(diagnosed.stdout)["plugins"]}
     for name, (_, reason) in BROKEN.items():
-        assert rows[name]["status"] == "failed" and reason in rows[name]["reason"], rows[name]
-        assert rows[name]["distribution"] == f"modkit-{name}" and rows[name]["parts"] == 0
+        row = rows[f"bad-{name}"]
+        assert row["status"] == "failed" and re.search(reason, row["reason"]), row
+        assert row["distribution"] == f"modkit-bad-{name}" and row["parts"] == 0
     assert "declared more than once: by modkit-twin-one and modkit-twin-two" in rows["twin"]["reason"]
     assert "entry points" in rows["modkit-table"]["reason"]
     assert "nowhere_to_be_found" in rows["gone"]["reason"]
@@ -107,22 +73,21 @@ def test_each_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site):
     assert (rows["good"]["status"], rows["good"]["parts"], rows["good"]["reason"]) == ("ok", 1, None)
     table, _ = command(site, "doctor")
     assert table.returncode == 0
-    assert all(name in table.stdout for name in (*rows, "no such luck", "SystemExit: 3"))
+    assert all(name in table.stdout for name in (*rows, "no luck", "SystemExit: 3"))
 
 
 def test_a_broken_plugin_is_fatal_where_it_is_asked_to_be_and_can_be_left_out(site):
     make_plugin(site, "raises", BROKEN["raises"][0])
     strict, _ = command(site, "list", "--json", MODKIT_STRICT="1")
     assert strict.returncode == 1 and strict.stdout == ""
-    assert strict.stderr.startswith("modkit: plug-in raises of modkit-raises: RuntimeError: no such luck")
+    assert strict.stderr.startswith("modkit: plug-in raises of modkit-raises: RuntimeError: no luck")
     without, _ = command(site, "doctor", "--json", MODKIT_STRICT="1", MODKIT_DISABLE="raises")
     (row,) = [row for row in json.loads(without.stdout)["plugins"] if row["plugin"] == "raises"]
     assert row["status"] == "disabled"
 
 
 def test_a_part_whose_target_does_not_import_is_named_when_it_is_used(site):
-    source = "return [Part('sampler', 'lost', 'nowhere_to_be_found:X', '')]"
-    make_plugin(site, "acme", f"{HEAD}@hookimpl\ndef modkit_parts():\n    {source}")
+    make_plugin(site, "acme", make_source("[Part('sampler', 'lost', 'nowhere_to_be_found:X', '')]"))
     shown, _ = command(site, "show", "sampler", "acme/lost")
     assert shown.returncode == 1
     assert "modkit: the sampler acme/lost cannot be imported: No module named 'nowhere_to_be_found'" in shown.stderr

@@ -1,15 +1,7 @@
 from importlib import metadata
 
-import pytest
-
 from modkit.parts.distributions import find_distributions, read_header
 from tests.plugin_factory import make_plugin
-
-
-@pytest.fixture
-def site(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
 
 
 def test_those_that_declare_a_group_are_named_as_installers_name_them(site):

@@ -27,6 +27,7 @@ from modkit.parts.signature import (
 )
 from modkit.parts.validation import validate
 from modkit.types import CondType, TensorType
+from tests.refusals import refusals
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -177,24 +178,18 @@ def test_a_given_type_and_the_result_need_not_resolve():
     assert read_parameters(part(target))["size"].default == 3
 
 
-def test_a_function_is_a_part():
+def test_a_function_and_a_class_method_are_parts():
     def adam(parameters: Iterable[nn.Parameter], *, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999)): ...
 
     found = read_parameters(part(adam, "optimizer"))
     assert {name: one.default for name, one in found.items()} == {"lr": 1e-3, "betas": (0.9, 0.999)}
     assert list_given_types(part(adam, "optimizer")) == {"parameters"}
 
+    class Holder:
+        @classmethod
+        def make(cls, x: TensorType, *, size: int = 2) -> Holder: ...
 
-class Bare(nn.Module):
-    pass
-
-
-class Plain:
-    pass
-
-
-class FromProtocol(Encoder):
-    pass
+    assert list(read_parameters(part(Holder.make))) == ["size"]
 
 
 class Fresh:
@@ -208,7 +203,7 @@ class Data:
     channels: list[int] = field(default_factory=lambda: [1, 2])
 
 
-@pytest.mark.parametrize("target", [Bare, Plain, FromProtocol])
+@pytest.mark.parametrize("target", [type("Some", bases, {}) for bases in ((nn.Module,), (), (Encoder,))])
 def test_a_class_without_a_constructor_takes_nothing(target):
     assert read_parameters(part(target)) == {} and list_given_types(part(target)) == set()
 
@@ -216,73 +211,54 @@ def test_a_class_without_a_constructor_takes_nothing(target):
 @pytest.mark.parametrize("target", [Fresh, Data])
 def test_other_ways_to_make_objects_are_read_too(target):
     assert read_parameters(part(target))["size"].default == 4
-
-
-def test_a_dataclass_shows_what_its_factory_makes_and_no_generated_docstring():
-    assert read_parameters(part(Data))["channels"].default == [1, 2]
-    assert docstrings.read_summary(Data) == ""
-
-
-def test_a_class_method_is_a_part():
-    class Holder:
-        @classmethod
-        def make(cls, x: TensorType, *, size: int = 2) -> Holder: ...
-
-    assert list(read_parameters(part(Holder.make))) == ["size"]
-
-
-class Named:
-    def __init__(self, *, first: Decimal = 1) -> None: ...
+    assert target is Fresh or read_parameters(part(target))["channels"].default == [1, 2], "what its factory makes"
+    assert docstrings.read_summary(target) == "", "a generated docstring is none"
 
 
 def test_a_name_known_to_type_checkers_only_is_refused_with_the_way_out():
+    def target(x, *, first: Decimal = 1): ...
+
     with pytest.raises(ValueError, match=r"network local, parameter 'first': .*Decimal.*not under TYPE_CHECKING"):
-        read_parameters(part(Named))
-
-
-REFUSED = {
-    "untyped": (lambda x, *, size=1: None, "expects a type for each parameter, got 'size'"),
-    "args": (lambda x, *sizes: None, r"each parameter to be declared, got '\*sizes'"),
-    "kwargs": (lambda x, **options: None, r"each parameter to be declared, got '\*\*options'"),
-    "positional": (lambda x, /: None, "pass by name, got 'x'"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_signatures_that_no_part_can_have_are_refused_by_name(case):
-    target, reason = REFUSED[case]
-    with pytest.raises(ValueError, match=f"network local.*{reason}"):
         read_parameters(part(target))
 
 
-def _tensor_type(x: TensorType, *, other: TensorType) -> None: ...
-def _callable(x: TensorType, *, other: list[collections.abc.Callable[[int], int]]) -> None: ...
-def _slots(x: TensorType, *, other: Slot[Encoder] | Slot[Network]) -> None: ...
-def _slot_of_int(x: TensorType, *, other: Slot[int]) -> None: ...
-def _slot_or_text(x: TensorType, *, other: Slot[Encoder] | str) -> None: ...
-def _slot_tuple(x: TensorType, *, other: tuple[Slot[Encoder], ...]) -> None: ...
-def _slot_keys(x: TensorType, *, other: dict[int, Slot[Encoder]]) -> None: ...
-def _slot_inside(x: TensorType, *, other: list[Slot[Encoder] | None]) -> None: ...
-def _slot_bare(x: TensorType, *, other: Slot) -> None: ...
+@dataclass
+class Inner:
+    lr: float
+    betas: list[float] = field(default_factory=list)
 
 
-@pytest.mark.parametrize(
-    ("target", "reason"),
-    [
-        (_tensor_type, r"plain data or a slot \(a network is given x, out, cond\), got TensorType"),
-        (_callable, "got Callable"),
-        (_slots, r"got slot of encoder \| slot of network"),
-        (_slot_of_int, "got slot of int"),
-        (_slot_or_text, r"got slot of encoder \| str"),
-        (_slot_tuple, r"got tuple\[slot of encoder, \.\.\.\]"),
-        (_slot_keys, r"got dict\[int, slot of encoder\]"),
-        (_slot_inside, r"got list\[slot of encoder \| None\]"),
-        (_slot_bare, "got Slot"),
-    ],
+test_signatures_that_no_part_can_have_are_refused_by_name = refusals(
+    (lambda x, *, size=1: None, "expects a type for each parameter, got 'size'"),
+    (lambda x, *sizes: None, r"each parameter to be declared, got '\*sizes'"),
+    (lambda x, **options: None, r"each parameter to be declared, got '\*\*options'"),
+    (lambda x, /: None, "pass by name, got 'x'"),
+    start="network local.*",
+    of=lambda target: read_parameters(part(target)),
 )
-def test_annotations_that_are_neither_plain_data_nor_a_slot_are_refused(target, reason):
-    with pytest.raises(ValueError, match=f"network local, parameter 'other': .*{reason}"):
-        read_parameters(part(target))
+
+
+def read_annotated(annotation):
+    def target(x: TensorType, *, other): ...
+
+    target.__annotations__["other"] = annotation
+    read_parameters(part(target))
+
+
+test_annotations_that_are_neither_plain_data_nor_a_slot_are_refused = refusals(
+    (TensorType, r"plain data or a slot \(a network is given x, out, cond\), got TensorType"),
+    (list[collections.abc.Callable[[int], int]], "got Callable"),
+    (Slot[Encoder] | Slot[Network], r"got slot of encoder \| slot of network"),
+    (Slot[int], "got slot of int"),
+    (Slot[Encoder] | str, r"got slot of encoder \| str"),
+    (tuple[Slot[Encoder], ...], r"got tuple\[slot of encoder, \.\.\.\]"),
+    (dict[int, Slot[Encoder]], r"got dict\[int, slot of encoder\]"),
+    (list[Slot[Encoder] | None], r"got list\[slot of encoder \| None\]"),
+    (Slot, "got Slot"),
+    (dict[str, Inner], r"expected plain data .*got dict\[str, Inner"),
+    of=read_annotated,
+    start="network local, parameter 'other': .*",
+)
 
 
 @pytest.mark.parametrize(
@@ -314,12 +290,6 @@ def test_every_kind_has_a_slot(kind):
 
 
 @dataclass
-class Inner:
-    lr: float
-    betas: list[float] = field(default_factory=list)
-
-
-@dataclass
 class Settings:
     inner: Inner | None = None
 
@@ -340,27 +310,13 @@ class Outer:
 
 def test_records_are_read_as_parts_are_with_their_shapes():
     found = read_signature(Outer, (), "train")
-    assert [one.record for one in found.values()] == [
-        None,
-        RecordShape(Inner),
-        RecordShape(Inner, "list"),
-        RecordShape(Inner, "dict"),
-    ]
+    shapes = [None, RecordShape(Inner), RecordShape(Inner, "list"), RecordShape(Inner, "dict")]
+    assert [one.record for one in found.values()] == shapes
     assert [one.default for one in found.values()] == [default("conv"), Inner(1.0), [], {}]
     assert (found["inner"].slot, found["inner"].help) == (SlotShape("encoder"), "Slot beside records.")
     assert list(read_signature(Inner, ("betas",), "train.one")) == ["lr"]
     with pytest.raises(ValueError, match="train, parameter 'inner': expected plain data or a slot, got Inner"):
         read_signature(Settings, (), "train")
-
-
-def _records(x: TensorType, *, other: dict[str, Inner]) -> None: ...
-
-
-def test_no_part_takes_a_record():
-    with pytest.raises(
-        ValueError, match=r"network local, parameter 'other': expected plain data .*got dict\[str, Inner"
-    ):
-        read_parameters(part(_records))
 
 
 def test_defaults_of_our_own_parts_fit_their_annotations_and_have_help():

@@ -31,6 +31,7 @@ class Settings:
     state: int = field(default=0, init=False)
 
 
+KEYS = "Settings has: steps, mode, inner, stages"
 FITS = [
     (True, bool), (3, int), (-(2**31) + 1, int), (3, float), (0.5, float), ("a", str), (None, None),
     (None, int | None), (3, typing.Optional[int]), ("a", Literal["a", 1]), (1, Literal["a", 1]), ([], list[int]),
@@ -83,16 +84,8 @@ def test_plain_data_that_fits(value, annotation):
         ([1], dict[str, int], "expected dict[str, int], got [1]"),
         (object, Any, "expected plain data, got <class 'object'>"),
         (1, Settings, "expected the keys of Settings, got 1"),
-        (
-            {"step": 1},
-            Settings,
-            "unknown key 'step'; did you mean 'steps'?; Settings has: steps, mode, inner, stages",
-        ),
-        (
-            {"state": 1},
-            Settings,
-            "unknown key 'state'; did you mean 'stages'?; Settings has: steps, mode, inner, stages",
-        ),
+        ({"step": 1}, Settings, f"unknown key 'step'; did you mean 'steps'?; {KEYS}"),
+        ({"state": 1}, Settings, f"unknown key 'state'; did you mean 'stages'?; {KEYS}"),
         ({"inner": {}}, Settings, "inner: expected a value for 'lr' of Inner, got none"),
         ({"stages": [{"lr": 1}, {"lr": "a"}]}, Settings, "stages[1].lr: expected float, got 'a'"),
         ({"use": "conv"}, Slot[Encoder], "expected slot of encoder, got {'use': 'conv'}"),

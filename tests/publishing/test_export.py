@@ -1,4 +1,3 @@
-import importlib
 import os
 import shutil
 import subprocess
@@ -8,13 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from torch import nn
 
 from modkit import Spec, SpecError, TensorType, build, load, train, use
-from modkit.cli.app import app
 from modkit.evaluation.evaluate_run import evaluate_run
 from modkit.evaluation.report import Report
 from modkit.parts.registry import get_registry
@@ -22,11 +19,12 @@ from modkit.publishing.export import export
 from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
 from modkit.types import Score
+from tests.command import run as run_command
 from tests.files import write_pictures
-from tests.play import MLP, spec
+from tests.play import MLP, VAE, spec
 from tests.plugin_factory import make_plugin
+from tests.run_folders import contents
 
-VAE = use("autoencoder", **MLP)
 DENOISER = use("diffusion", network=use("mlp", width=8, depth=1), sampler=use("ddim", steps=2))
 
 
@@ -48,17 +46,10 @@ def exported(run, tmp_path):
     return export(run, tmp_path / "out" / "vae")
 
 
-def front_matter(folder):
-    _, matter, text = (folder / "README.md").read_text().split("---\n", 2)
-    return YAML(typ="safe").load(matter), text
-
-
 def test_what_is_exported_is_a_run_that_samples_the_same(run, exported):
     assert torch.equal(load(exported).sample(3, seed=0), load(run).sample(3, seed=0))
-    assert sorted(os.listdir(exported)) == [
-        "README.md", "evaluation.json", "manifest.json", "model.safetensors", "modkit.lock", "samples", "spec.yaml",
-        "state.json",
-    ]  # fmt: skip
+    files = "README.md evaluation.json manifest.json model.safetensors modkit.lock samples spec.yaml state.json"
+    assert sorted(os.listdir(exported)) == files.split()
     assert os.listdir(exported.parent) == ["vae"] and os.listdir(exported / "samples") == ["step-00000002.png"]
     kept = load_file(exported / "model.safetensors")
     averaged = run.load_weights()
@@ -69,6 +60,9 @@ def test_what_is_exported_is_a_run_that_samples_the_same(run, exported):
     with pytest.raises(ValueError, match="has no checkpoint 'best'; available: step-00000002"):
         there.find_checkpoint("best")
     assert load(there, locked=True)
+    again = export(exported, exported.parent / "again")
+    for name in ("model.safetensors", "spec.yaml", "modkit.lock"):
+        assert (again / name).read_bytes() == (exported / name).read_bytes()
 
 
 def test_another_checkpoint_is_exported_by_its_name(run, tmp_path):
@@ -81,23 +75,19 @@ def test_another_checkpoint_is_exported_by_its_name(run, tmp_path):
 
 
 def test_the_card_says_what_it_is_how_good_and_how_to_load_it(run, exported):
-    matter, text = front_matter(exported)
+    _, matter, text = (exported / "README.md").read_text().split("---\n", 2)
     metrics = [
         {"type": "fd", "name": "FD (pixels)", "value": 1.25},
         {"type": "copies-near", "name": "copies|near", "value": 2.0},
     ]
     task = {"type": "unconditional-image-generation", "name": "Image generation"}
-    assert matter == {
+    result = {"task": task, "dataset": {"type": "digits", "name": "digits"}, "metrics": metrics}
+    assert YAML(typ="safe").load(matter) == {
         "library_name": "modkit",
         "pipeline_tag": "unconditional-image-generation",
         "tags": ["modkit", "autoencoder"],
         "datasets": ["digits"],
-        "model-index": [
-            {
-                "name": "toy",
-                "results": [{"task": task, "dataset": {"type": "digits", "name": "digits"}, "metrics": metrics}],
-            }
-        ],
+        "model-index": [{"name": "toy", "results": [result]}],
     }
     number = sum(value.numel() for value in load(run).parameters())
     for line in (
@@ -114,9 +104,6 @@ def test_the_card_says_what_it_is_how_good_and_how_to_load_it(run, exported):
     ):
         assert line in text, line
     assert "frozen" not in text and "cannot be sampled" not in text
-
-
-def test_the_hub_reads_the_card(exported):
     hub = pytest.importorskip("huggingface_hub")
     (result,) = hub.ModelCard.load(exported / "README.md").data.eval_results[:1]
     assert (result.metric_type, result.metric_value, result.dataset_name) == ("fd", 1.25, "digits")
@@ -139,16 +126,15 @@ def test_it_loads_in_a_new_environment_and_samples_the_same(run, exported, tmp_p
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json", "state.json", "modkit.lock", "spec.yaml"])
-@pytest.mark.parametrize("harm", ["changed", "missing"])
-def test_what_is_damaged_is_refused_by_name(exported, name, harm):
+def test_what_is_damaged_is_refused_by_name(exported, name):
     data = bytearray((exported / name).read_bytes())
     data[len(data) // 2] ^= 1
     (exported / name).write_bytes(data)
-    if harm == "missing":
-        (exported / name).unlink()
-    with pytest.raises(ValueError) as error:
-        load(exported)
-    assert str(exported) in str(error.value) and name in str(error.value)
+    for _ in ("changed", "missing"):
+        with pytest.raises(ValueError) as error:
+            load(exported)
+        assert str(exported) in str(error.value) and name in str(error.value)
+        (exported / name).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -181,12 +167,12 @@ def test_a_folder_that_holds_something_is_refused_and_what_fails_leaves_nothing(
 
 
 def test_nothing_goes_on_from_what_was_exported_but_a_piece(exported, tmp_path):
-    before = {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+    before = contents(exported)
     with pytest.raises(ValueError, match="cannot be resumed: it was exported"):
         train(spec(VAE), exported, resume=True)
     with pytest.raises(ValueError, match="holds an exported run, which cannot be replaced"):
         train(spec(VAE), exported, overwrite=True)
-    assert before == {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+    assert before == contents(exported)
     model = build(spec(use("latent", autoencoder=use("run", path=str(exported)), prior=DENOISER)))
     kept = Run.open(exported).load_weights()
     assert all(torch.equal(value, kept[name]) for name, value in model.autoencoder.state_dict().items())
@@ -223,20 +209,13 @@ def test_data_of_a_folder_stay_where_they_are(tmp_path):
         evaluate_run(Run.open(out))
     overrides = [f"data.root={tmp_path / 'elsewhere'}"]
     assert torch.equal(load(out, overrides).sample(2, seed=0), x)
-    done = CliRunner().invoke(
-        app, ["evaluate", str(out), *overrides, "--features", "pixels", "--metrics", "fd", "-n", "4"]
-    )
-    assert done.exit_code == 0, done.output
+    run_command("evaluate", out, *overrides, "--features", "pixels", "--metrics", "fd", "-n", 4)
     (report,) = (out / "evaluations").glob("*.json")
     assert Report.from_json(report.read_bytes()).checkpoint == "step-00000001"
 
 
 class Local(nn.Module):
-    """A local encoder.
-
-    Args:
-        x: Type of x.
-    """
+    """A local encoder."""
 
     def __init__(self, x: TensorType, *, note: str = "") -> None:
         super().__init__()
@@ -255,7 +234,7 @@ def test_a_local_part_is_refused(tmp_path):
     assert os.listdir(tmp_path) == ["run"]
 
 
-def test_a_path_of_this_machine_in_the_model_is_refused(run, tmp_path, monkeypatch):
+def test_a_path_of_this_machine_in_the_model_is_refused(site, tmp_path):
     source = """
         from modkit.part import Part, hookimpl
 
@@ -263,15 +242,11 @@ def test_a_path_of_this_machine_in_the_model_is_refused(run, tmp_path, monkeypat
         def modkit_parts():
             return [Part("encoder", "noted", "tests.publishing.test_export:Local", "")]
     """
-    make_plugin(tmp_path / "site", "acme", source)
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    get_registry.cache_clear()
+    make_plugin(site, "acme", source)
     noted = use("autoencoder", encoder=use("acme/noted", note="/home/me/x"), decoder=MLP["decoder"])
     made = train(spec(noted, steps=1), tmp_path / "run")
     with pytest.raises(ValueError, match="without absolute paths, got '/home/me/x' at model.encoder.note"):
         export(made, tmp_path / "out")
-    monkeypatch.undo()
-    get_registry.cache_clear()
     assert not (tmp_path / "out").exists()
 
 
@@ -283,12 +258,6 @@ def test_a_shared_tensor_is_stored_once_and_each_is_contiguous(tmp_path, run):
     assert load_file(tmp_path / "out" / "model.safetensors").keys() == {"a", "c"}
     back = Run.open(tmp_path / "out").load_weights()
     assert all(torch.equal(back[key], tensors[key]) for key in tensors) and back["a"] is back["b"]
-
-
-def test_what_was_exported_is_exported_again(exported, tmp_path):
-    again = export(exported, tmp_path / "again")
-    for name in ("model.safetensors", "spec.yaml", "modkit.lock"):
-        assert (again / name).read_bytes() == (exported / name).read_bytes()
 
 
 FORMATS = """
@@ -310,27 +279,19 @@ def bad(run, out, *, checkpoint):
 """
 
 
-def test_other_layouts_come_from_plugins(run, tmp_path, monkeypatch):
-    export_to = lambda name: CliRunner().invoke(app, ["export", str(run.path), str(tmp_path / "o"), "--to", name])  # noqa: E731
-    get_registry.cache_clear()
-    make_plugin(tmp_path / "site", "acme", FORMATS)
-    (tmp_path / "site" / "exporting_of_acme.py").write_text(TARGETS)
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    get_registry.cache_clear()
-    importlib.invalidate_caches()
+def test_other_layouts_come_from_plugins(run, site, tmp_path):
+    command = ("export", run.path, tmp_path / "o", "--to")
+    make_plugin(site, "acme", FORMATS)
+    (site / "exporting_of_acme.py").write_text(TARGETS)
     for name, message in {
         "plian": "unknown format 'plian'; did you mean 'plain'?; available: absent, bad, ",
         "absent": "format absent: module exporting_of_acme has no 'nothing'",
         "bad": "bad holds no autoencoder",
     }.items():
-        done = export_to(name)
-        assert done.exit_code == 2 and message in done.output and not (tmp_path / "o").exists(), done.output
-    done = export_to("plain")
-    assert done.exit_code == 0 and done.output == f"exported: {tmp_path / 'o'}\n", done.output
+        assert message in run_command(*command, name, status=2)[1] and not (tmp_path / "o").exists()
+    assert run_command(*command, "plain") == (f"exported: {tmp_path / 'o'}\n", "")
     assert (tmp_path / "o" / "told").read_text() == f"{run.path} None" and sorted(os.listdir(tmp_path)) == ["o", "site"]
-    make_plugin(tmp_path / "site", "other", FORMATS.replace('"export"', '"bad"'))
+    make_plugin(site, "other", FORMATS.replace('"export"', '"bad"'))
     get_registry.cache_clear()
-    done = export_to("plain")
-    assert done.exit_code == 2 and "'plain' is declared more than once, by exporting_of_acme:export and" in done.output
-    monkeypatch.undo()
-    get_registry.cache_clear()
+    message = "'plain' is declared more than once, by exporting_of_acme:export and"
+    assert message in run_command(*command, "plain", status=2)[1]

@@ -3,8 +3,6 @@ import json
 import os
 import pickle
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,99 +10,59 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import modkit
 from modkit.runs.checkpoint import Checkpoint, CheckpointError, find_latest, list_names, load, prune, recover, save
 from modkit.runs.files import replace_file
+from tests.processes import run_python
 
 KILLED = """
-import json, os, shutil, signal, sys
+import json, os, shutil, sys
 from pathlib import Path
 import torch
 from modkit.runs.checkpoint import Checkpoint, find_latest, list_names, load, prune, recover, save
-
-os.fsync = lambda descriptor: None  # a kill, unlike a power cut, loses nothing that was written
-CALLS = ("open", "write", "fsync", "mkdir", "replace", "unlink", "rmdir")
+from tests.runs.kills import kill_before_each_call
 
 def checkpoint(value):
     return Checkpoint({"model": {"w": torch.full((64,), float(value))}, "ema": {}}, {"value": value})
-
-def die_at(call):
-    count = -1
-    def patched(name, original):
-        def function(*args, **kwargs):
-            nonlocal count
-            count += 1
-            if count == call:
-                if name == "write":
-                    original(args[0], bytes(args[1])[: len(args[1]) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*args, **kwargs)
-        return function
-    for name in CALLS:
-        setattr(os, name, patched(name, getattr(os, name)))
-
-def main(scenario):
-    start, root = Path(sys.argv[1], "start"), Path(sys.argv[1], "root")
-    for step in (1, 2):
-        save(start, f"step-{step}", checkpoint(step))
-    for call in range(10_000):
-        shutil.copytree(start, root)
-        child = os.fork()
-        if not child:
-            die_at(call)
-            scenario(root)
-            os._exit(0)
-        status = os.waitpid(child, 0)[1]
-        yield root
-        recover(root)
-        save(root, "step-9", checkpoint(9))
-        assert load(root / "step-9").state == {"value": 9}
-        left = [entry.name for entry in root.iterdir() if entry.name.startswith(".")]
-        assert not left, left
-        shutil.rmtree(root)
-        if not os.WIFSIGNALED(status):
-            assert os.waitstatus_to_exitcode(status) == 0
-            killed[scenario.__name__] = call
-            break
 
 def value(path):
     whole = load(path)
     assert torch.equal(whole.tensors["model"]["w"], torch.full((64,), float(whole.state["value"])))
     return whole.state["value"]
 
-def new():
-    def add(root):
-        save(root, "step-3", checkpoint(3))
-    for root in main(add):
-        assert value(root / "step-2") == 2 and value(find_latest(root)) in (2, 3)
-        assert all(value(root / name) for name in list_names(root))
+def add(root):
+    save(root, "step-3", checkpoint(3))
 
-def same():
-    def replace(root):
-        save(root, "step-2", checkpoint(20))
-    for root in main(replace):
-        assert list_names(root) == ["step-1", "step-2"]
-        assert value(find_latest(root)) in (2, 20) and value(root / "step-2") in (2, 20)
+def replace(root):
+    save(root, "step-2", checkpoint(20))
 
-def pruned():
-    def remove(root):
-        prune(root, 1)
-    for root in main(remove):
-        assert list_names(root) in (["step-1", "step-2"], ["step-2"])
-        assert all(value(root / name) for name in list_names(root)) and value(find_latest(root)) == 2
+def remove(root):
+    prune(root, 1)
 
-def recovered():
-    def mend(root):
-        os.rename(root / "step-2", root / ".step-2.old")
-        shutil.copytree(root / "step-1", root / ".step-3.tmp-1")
+def mend(root):
+    os.rename(root / "step-2", root / ".step-2.old")
+    shutil.copytree(root / "step-1", root / ".step-3.tmp-1")
+    recover(root)
+
+start, root = Path(sys.argv[1], "start"), Path(sys.argv[1], "root")
+for step in (1, 2):
+    save(start, f"step-{step}", checkpoint(step))
+counts = {}
+for action in (add, replace, remove, mend):
+    for killed in kill_before_each_call(action, start, root):
+        found, latest = {name: value(root / name) for name in list_names(root)}, value(find_latest(root))
+        if action is add:
+            assert found["step-2"] == 2 and latest in (2, 3)
+        elif action is replace:
+            assert list(found) == ["step-1", "step-2"] and latest in (2, 20) and found["step-2"] in (2, 20)
+        else:
+            assert latest == 2 and list(found) in [["step-1", "step-2"], ["step-2"]][: 2 if action is remove else 1]
         recover(root)
-    for root in main(mend):
-        assert list_names(root) == ["step-1", "step-2"] and value(find_latest(root)) == 2
-
-killed = {}
-for check in (new, same, pruned, recovered):
-    check()
-print(json.dumps(killed))
+        save(root, "step-9", checkpoint(9))
+        assert load(root / "step-9").state == {"value": 9}
+        left = [entry.name for entry in root.iterdir() if entry.name.startswith(".")]
+        assert not left, left
+        counts[action.__name__] = counts.get(action.__name__, 0) + killed
+print(json.dumps(counts))
 """
 
 
@@ -127,12 +85,13 @@ def sign(path: Path, manifest: dict):
     (path / "manifest.json").write_text(json.dumps(manifest | {"sha256": digest}, indent=1))
 
 
+def refuse(path: Path, message: str):
+    with pytest.raises(CheckpointError, match=message):
+        load(path)
+
+
 def test_a_kill_before_every_system_call_leaves_a_whole_checkpoint(tmp_path):
-    env = os.environ | {"PYTHONPATH": str(Path(modkit.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    killed = json.loads(done.stdout)
+    killed = json.loads(run_python("-c", KILLED, tmp_path).stdout)
     assert list(killed) == ["add", "replace", "remove", "mend"], killed
     assert min(killed.values()) >= 4 and killed["add"] >= 15, killed
 
@@ -228,8 +187,7 @@ def test_every_flipped_byte_is_noticed(tmp_path, file):
     whole = (path / file).read_bytes()
     for index in range(len(whole)):
         (path / file).write_bytes(whole[:index] + bytes([whole[index] ^ (1 << index % 8)]) + whole[index + 1 :])
-        with pytest.raises(CheckpointError, match=file):
-            load(path)
+        refuse(path, file)
     (path / file).write_bytes(whole)
     assert load(path).state == {"step": 7}
 
@@ -241,15 +199,12 @@ def test_truncated_missing_and_longer_files_are_refused_and_the_one_before_is_of
     path = save(tmp_path, "step-10", small())
     data = (path / file).read_bytes()
     (path / file).write_bytes(data + b" " if keep is None else data[:keep])
-    with pytest.raises(CheckpointError, match=rf"step-10: {file} .*; the last intact one before it is .*step-9$"):
-        load(path)
+    refuse(path, rf"step-10: {file} .*; the last intact one before it is .*step-9$")
     assert find_latest(tmp_path) == tmp_path / "step-9"
     (path / file).unlink()
-    with pytest.raises(CheckpointError, match=rf"{file} cannot be opened: No such file"):
-        load(path)
+    refuse(path, rf"{file} cannot be opened: No such file")
     (tmp_path / "step-9" / "state.json").unlink()
-    with pytest.raises(CheckpointError, match="there is no intact one before it"):
-        load(path)
+    refuse(path, "there is no intact one before it")
     assert find_latest(tmp_path) is None
 
 
@@ -270,36 +225,20 @@ def test_forged_tensors_are_refused(tmp_path):
         "another key": {"v": entry},
         "none": {},
     }
-    for name, header in forged.items():
+    for header in forged.values():
         if not isinstance(header, bytes):
             text = json.dumps(header).encode()
             header = struct.pack("<Q", len(text)) + text + (b"\0" * 12 if header else b"")
         forge(path, "model.safetensors", header)
-        with pytest.raises(CheckpointError, match="model.safetensors"):
-            load(path)
-            pytest.fail(name)
+        refuse(path, "model.safetensors")
 
 
-@pytest.mark.parametrize(
-    "state",
-    [
-        b'{\n "loss": NaN\n}',
-        b'{\n "loss": 1e999\n}',
-        b'{\n "a": 1,\n "a": 2\n}',
-        b"[]",
-        b"7",
-        b"",
-        b"\xff\xfe",
-        b"[" * 100_000,
-        b"1" * 5000,
-        pickle.dumps({"a": 1}),
-    ],
-)
-def test_forged_state_is_refused(tmp_path, state):
+def test_forged_state_is_refused(tmp_path):
     path = save(tmp_path, "a", small())
-    forge(path, "state.json", state)
-    with pytest.raises(CheckpointError, match="state.json"):
-        load(path)
+    states = [b'{\n "loss": NaN\n}', b'{\n "loss": 1e999\n}', b'{\n "a": 1,\n "a": 2\n}', b"[]", b"7", b"", b"\xff\xfe"]
+    for state in (*states, b"[" * 100_000, b"1" * 5000, pickle.dumps({"a": 1})):
+        forge(path, "state.json", state)
+        refuse(path, "state.json")
 
 
 def test_forged_manifests_are_refused(tmp_path):
@@ -318,53 +257,41 @@ def test_forged_manifests_are_refused(tmp_path):
         good | {"files": good["files"] | {"../../evil.safetensors": row}, "tensors": {"../../evil": {"w": "w"}}},
     ):
         sign(path, manifest)
-        with pytest.raises(CheckpointError, match=r"manifest\.json"):
-            load(path)
+        refuse(path, r"manifest\.json")
     sign(path, good | {"format": 2})
-    with pytest.raises(CheckpointError, match="format 2, but this version of modkit reads format 1"):
-        load(path)
+    refuse(path, "format 2, but this version of modkit reads format 1")
     sign(path, good | {"tensors": {"model": {"w": "v"}}})
-    with pytest.raises(CheckpointError, match="differ in the keys"):
-        load(path)
+    refuse(path, "differ in the keys")
     sign(path, good)
     assert load(path).state == {"step": 7}
 
 
 def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused(tmp_path):
     path = save(tmp_path, "a", small())
-    (path / "state.json").unlink()
-    os.mkfifo(path / "state.json")
-    with pytest.raises(CheckpointError, match="state.json is not a regular file"):
-        load(path)
-    (path / "state.json").unlink()
-    (path / "state.json").mkdir()
-    with pytest.raises(CheckpointError, match="state.json is not a regular file"):
-        load(path)
-    with pytest.raises(CheckpointError, match="the folder does not exist"):
-        load(tmp_path / "b")
+    for make in (os.mkfifo, os.mkdir):
+        (path / "state.json").unlink()
+        make(path / "state.json")
+        refuse(path, "state.json is not a regular file")
+    refuse(tmp_path / "b", "the folder does not exist")
 
 
 def test_mistakes_of_the_writer_are_refused_before_anything_is_written(tmp_path):
     tensor = torch.ones(2)
-    for tensors, message in (
-        ({"model": {"w": 3.0}}, "got float at model/w"),
-        ({"model": {"w": tensor.to_sparse()}}, "sparse"),
-        ({"model": {"w": tensor.to("meta")}}, "on meta"),
-        ({"model": {"w": tensor.to(torch.complex128)}}, "complex128"),
-        ({"model": {"__metadata__": tensor}}, "__metadata__"),
-        ({"a/b": {"w": tensor}}, "a group's name .* got 'a/b'"),
+    for tensors, state, message in (
+        ({"model": {"w": 3.0}}, {}, "got float at model/w"),
+        ({"model": {"w": tensor.to_sparse()}}, {}, "sparse"),
+        ({"model": {"w": tensor.to("meta")}}, {}, "on meta"),
+        ({"model": {"w": tensor.to(torch.complex128)}}, {}, "complex128"),
+        ({"model": {"__metadata__": tensor}}, {}, "__metadata__"),
+        ({"a/b": {"w": tensor}}, {}, "a group's name .* got 'a/b'"),
+        ({}, {"a": [1, float("nan")]}, r"float nan at state\.a\[1\]"),
+        ({}, {"a": {1: 2}}, r"the key 1 in state\.a"),
+        ({}, {"a": (1, 2)}, r"tuple \(1, 2\) at state\.a"),
+        ({}, {"a": tensor}, r"Tensor .* at state\.a"),
+        ({}, [1], "list"),
     ):
         with pytest.raises(ValueError, match=message):
-            save(tmp_path / "c", "a", Checkpoint(tensors))
-    for state, message in (
-        ({"a": [1, float("nan")]}, r"float nan at state\.a\[1\]"),
-        ({"a": {1: 2}}, r"the key 1 in state\.a"),
-        ({"a": (1, 2)}, r"tuple \(1, 2\) at state\.a"),
-        ({"a": tensor}, r"Tensor .* at state\.a"),
-        ([1], "list"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            save(tmp_path / "c", "a", Checkpoint({}, state))
+            save(tmp_path / "c", "a", Checkpoint(tensors, state))
     for name in ("", ".hidden", "../up", "a/b", "a\n"):
         with pytest.raises(ValueError, match="a name of letters"):
             save(tmp_path / "c", name, small())

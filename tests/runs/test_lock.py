@@ -20,6 +20,7 @@ from tests.plugin_factory import make_plugin
 
 Entry = namedtuple("Entry", "part distribution version")
 TYPE = Entry(Part("bottleneck", "acme/fsq", "modkit.types:TensorType", ""), "acme-parts-of-nobody", "1.2")
+SOURCE = hashlib.sha256(Path(modkit.types.__file__).read_bytes()).hexdigest()
 KEYS = {"b": (3,), "a": (2, 3)}
 partial = functools.partial(functools.partial(modkit.types.split_levels))
 
@@ -40,7 +41,6 @@ def outside(tmp_path, monkeypatch):
 
 
 def test_the_lock_states_versions_and_hashes():
-    source = hashlib.sha256(Path(modkit.types.__file__).read_bytes()).hexdigest()
     part = {"kind": "bottleneck", "name": "acme/fsq", "distribution": "acme-parts-of-nobody", "version": "1.2"}
     want = {
         "format": 2,
@@ -53,16 +53,15 @@ def test_the_lock_states_versions_and_hashes():
         "spec": hashlib.sha256(b"model: 1\n").hexdigest(),
         "model": hashlib.sha256(b'[["a", [2, 3]], ["b", [3]]]').hexdigest(),
         "state": {"a": [2, 3], "b": [3]},
-        "parts": [part | {"sha256": source, "at": ["model.a", "model.b"]}],
+        "parts": [part | {"sha256": SOURCE, "at": ["model.a", "model.b"]}],
     }
     found = made(seed=3, places={("bottleneck", "acme/fsq"): ["model.b", "model.a"], ("encoder", "acme/fsq"): ["c"]})
     assert found == want and json.loads(json.dumps(found)) == want
 
 
-def test_the_versions_are_those_of_what_the_parts_distributions_require(tmp_path, monkeypatch):
+def test_the_versions_are_those_of_what_the_parts_distributions_require(site):
     requires = ["torch>1", "einops>=0", "pluggy>=1; python_version>='3'", "nothing-of-ours"]
-    make_plugin(tmp_path, "requiring", requires=requires)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    make_plugin(site, "requiring", requires=requires)
     found = made(TYPE._replace(distribution="modkit-requiring"))["packages"]
     assert found == {"einops": metadata.version("einops"), "pluggy": metadata.version("pluggy")}
     assert compare(made() | {"packages": {"einops": "0", "x": "1"}}, made() | {"packages": found}) == [
@@ -78,17 +77,15 @@ def test_the_lock_does_not_depend_on_orders_or_repetitions():
 
 def test_the_source_is_where_the_target_is_defined_not_where_it_is_imported():
     for target in ("modkit.types:split_levels", "modkit.types:TensorType.__str__", "modkit:TensorType"):
-        source = made(Entry(Part("encoder", "n", target, ""), "d", "1"))["parts"][0]["sha256"]
-        assert source == hashlib.sha256(Path(modkit.types.__file__).read_bytes()).hexdigest()
+        assert made(Entry(Part("encoder", "n", target, ""), "d", "1"))["parts"][0]["sha256"] == SOURCE
     with pytest.raises(ValueError, match="has no 'Absent'"):
         made(Entry(Part("encoder", "n", "modkit.types:Absent", ""), "d", "1"))
 
 
 def test_partials_and_wrappers_are_followed_and_builtins_have_no_source(monkeypatch):
-    source = hashlib.sha256(Path(modkit.types.__file__).read_bytes()).hexdigest()
     for target in (partial, wrapped):
         monkeypatch.setattr(Part, "load", lambda self, target=target: target)
-        assert made()["parts"][0]["sha256"] == source
+        assert made()["parts"][0]["sha256"] == SOURCE
     monkeypatch.setattr(Part, "load", lambda self: len)
     assert made()["parts"][0]["sha256"] is None
 
@@ -134,16 +131,12 @@ def test_a_lock_of_format_1_is_compared_in_what_it_has():
 
 
 def test_what_drifts_is_known_by_its_former_name_too():
-    was = made(
-        TYPE._replace(part=replace(TYPE.part, name="acme/old")), TYPE._replace(part=replace(TYPE.part, name="gone"))
-    )
+    was = made(*(TYPE._replace(part=replace(TYPE.part, name=name)) for name in ("acme/old", "gone")))
     now = TYPE._replace(part=replace(TYPE.part, aliases=("acme/old",)))
     assert find_drift(was, [now]) == find_drift(was, []) == []
     was["parts"][0]["sha256"] = None
-    other = "acme-parts-of-nobody 1.2 was replaced by others 2"
-    assert find_drift(was, [now._replace(distribution="others", version="2")]) == [
-        other, "bottleneck acme/old: its source file has changed",
-    ]  # fmt: skip
+    want = ["acme-parts-of-nobody 1.2 was replaced by others 2", "bottleneck acme/old: its source file has changed"]
+    assert find_drift(was, [now._replace(distribution="others", version="2")]) == want
 
 
 def test_what_is_no_lock_is_refused():
@@ -192,13 +185,12 @@ def test_the_commit_is_that_of_the_working_directory(checkout, monkeypatch):
     assert made()["commit"] is None
 
 
-def test_a_part_of_a_checkout_has_its_commit(checkout, tmp_path, monkeypatch):
+def test_a_part_of_a_checkout_has_its_commit(checkout, site):
     git(checkout, "commit", "-qm", "one")
     for name in ("edited", "copied"):
-        make_plugin(tmp_path / "site", name)
+        make_plugin(site, name)
         told = {"url": (checkout / "inner").as_uri(), "dir_info": {"editable": name == "edited"}}
-        (tmp_path / "site" / f"modkit_{name}-1.0.dist-info" / "direct_url.json").write_text(json.dumps(told))
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+        (site / f"modkit_{name}-1.0.dist-info" / "direct_url.json").write_text(json.dumps(told))
     other = Entry(Part("encoder", "n", "modkit.part:Part", ""), "modkit-copied", "1.0")
     rows = made(TYPE._replace(distribution="modkit-edited"), other)["parts"]
     assert [row.get("commit") for row in rows] == [{"commit": git(checkout, "rev-parse", "HEAD"), "dirty": False}, None]

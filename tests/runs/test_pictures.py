@@ -7,6 +7,7 @@ from PIL import Image
 
 from modkit.runs.pictures import draw_picture, draw_scatter, encode_png, make_image_grid
 from modkit.types import TensorType
+from tests.refusals import refusals
 
 
 def test_grey_levels_are_exact_and_outside_values_are_clipped():
@@ -132,20 +133,18 @@ def test_png_keeps_every_pixel(channels):
     assert torch.equal(torch.tensor(read).reshape(13, 7, channels).permute(2, 0, 1), image)
 
 
-def test_mistakes_are_refused():
-    x = torch.zeros(2, 1, 4, 4)
-    for call, message in (
-        (lambda: make_image_grid(x[0], None), r"n c h w, got shape \(1, 4, 4\)"),
-        (lambda: make_image_grid(x[:0], None), "n c h w"),
-        (lambda: make_image_grid(x, (1.0, 1.0)), "low < high"),
-        (lambda: make_image_grid(x, None, columns=0), "columns >= 1"),
-        (lambda: make_image_grid(x, None, padding=-1), "padding >= 0"),
-        (lambda: draw_scatter(torch.zeros(3, 3)), r"n 2, got shape \(3, 3\)"),
-        (lambda: draw_scatter(torch.zeros(3, 2), (1.0, 0.0)), "low < high"),
-        (lambda: draw_picture(x, TensorType((1, 4, 5))), r"shape \(1, 4, 5\), got \(2, 1, 4, 4\)"),
-        (lambda: draw_picture(torch.zeros(1, 1, 1, 1, 1, 1), TensorType((1,) * 5)), "rank 0 to 4"),
-        (lambda: encode_png(x[0]), "got torch.float32"),
-        (lambda: encode_png(torch.zeros(2, 4, 4, dtype=torch.uint8)), "1 or 3 channels"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call()
+IMAGES = torch.zeros(2, 1, 4, 4)
+
+test_mistakes_are_refused = refusals(
+    (lambda: make_image_grid(IMAGES[0], None), r"n c h w, got shape \(1, 4, 4\)"),
+    (lambda: make_image_grid(IMAGES[:0], None), "n c h w"),
+    (lambda: make_image_grid(IMAGES, (1.0, 1.0)), "low < high"),
+    (lambda: make_image_grid(IMAGES, None, columns=0), "columns >= 1"),
+    (lambda: make_image_grid(IMAGES, None, padding=-1), "padding >= 0"),
+    (lambda: draw_scatter(torch.zeros(3, 3)), r"n 2, got shape \(3, 3\)"),
+    (lambda: draw_scatter(torch.zeros(3, 2), (1.0, 0.0)), "low < high"),
+    (lambda: draw_picture(IMAGES, TensorType((1, 4, 5))), r"shape \(1, 4, 5\), got \(2, 1, 4, 4\)"),
+    (lambda: draw_picture(torch.zeros(1, 1, 1, 1, 1, 1), TensorType((1,) * 5)), "rank 0 to 4"),
+    (lambda: encode_png(IMAGES[0]), "got torch.float32"),
+    (lambda: encode_png(torch.zeros(2, 4, 4, dtype=torch.uint8)), "1 or 3 channels"),
+)

@@ -1,85 +1,65 @@
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import modkit
 from modkit.runs.checkpoint import Checkpoint, list_names, save
 from modkit.runs.run import Run
+from tests.processes import run_python
 
 LOCK = {"format": 1, "parts": []}
+SPEC = SimpleNamespace(to_yaml=lambda: "name: ü\nmodel: 1\n")
 
 KILLED = """
-import json, os, shutil, signal, sys
+import json, os, sys
 from pathlib import Path
+from types import SimpleNamespace
 import torch
+from PIL import Image
 from modkit.runs.run import Run
+from tests.runs.kills import kill_before_each_call
 
-os.fsync = lambda descriptor: None
-CALLS = ("open", "write", "fsync", "mkdir", "replace", "unlink", "rmdir", "scandir", "listdir")
+def create(root, text, **options):
+    return Run.create(root / "run", SimpleNamespace(to_yaml=lambda: text), {text: 1}, **options)
 
-class Spec:
-    def __init__(self, text):
-        self.text = text
-    def to_yaml(self):
-        return self.text
+def make(root):
+    create(root, "new")
 
-def die_at(call):
-    count = -1
-    def patched(name, original):
-        def function(*args, **kwargs):
-            nonlocal count
-            count += 1
-            if count == call:
-                if name == "write":
-                    original(args[0], bytes(args[1])[: len(args[1]) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*args, **kwargs)
-        return function
-    for name in CALLS:
-        setattr(os, name, patched(name, getattr(os, name)))
-
-def made(root):
-    Run.create(root / "run", Spec("new"), {"new": 1})
-
-def begun(root):
-    with Run.create(root / "run", Spec("old"), {"old": 1}) as run:
+def begin(root):
+    with create(root, "old") as run:
         run.log({"loss": 1.0})
-        mark = run.mark()
+        assert run.mark() == 14
         run.log({"loss": 2.0})
         run.write_picture("a", torch.zeros(1, 2, 2, dtype=torch.uint8))
         run.finish()
-    return mark
 
-def replaced(root):
-    Run.create(root / "run", Spec("new"), {"new": 1}, overwrite=True)
+def replace(root):
+    create(root, "new", overwrite=True)
 
 def cut(root):
     Run.open(root / "run").cut(14)
 
-def drawn(root):
+def draw(root):
     Run.open(root / "run").write_picture("a", torch.ones(1, 2, 2, dtype=torch.uint8))
 
 def check(action, root, killed):
-    if action is made:
+    if action is make:
         if not (root / "run" / "spec.yaml").exists():  # begins again without being asked to overwrite
-            made(root)
+            make(root)
         assert Run.open(root / "run").spec_text == "new"
-    elif action is replaced:
+    elif action is replace:
         try:
             run = Run.open(root / "run")
             assert (run.spec_text, run.lock) in (("old", {"old": 1}), ("new", {"new": 1})), (run.spec_text, run.lock)
         except ValueError:
             assert killed
-        replaced(root)
+        replace(root)
         run = Run.open(root / "run")
-        assert run.spec_text == "new" and run.read_metrics() == [] and os.listdir(run.path) != []
+        assert run.spec_text == "new" and run.read_metrics() == []
         assert sorted(os.listdir(run.path)) == ["modkit.lock", "spec.yaml"], os.listdir(run.path)
     elif action is cut:
         run = Run.open(root / "run")
@@ -88,51 +68,33 @@ def check(action, root, killed):
         run.cut(14)
         assert run.read_metrics() == [{"loss": 1.0}] and run.status == "started"
     else:
-        from PIL import Image
         assert Image.open(root / "run" / "samples" / "a.png").getpixel((0, 0)) in (0, 1)
         Run.open(root / "run").cut(0)
         assert os.listdir(root / "run" / "samples") == ["a.png"]
 
-counts = {}
-for action in (made, replaced, cut, drawn):
-    for call in range(10_000):
-        root = Path(sys.argv[1], f"{action.__name__}-{call}")
-        root.mkdir()
-        if action is not made:
-            assert begun(root) == 14
-        child = os.fork()
-        if not child:
-            die_at(call)
-            action(root)
-            os._exit(0)
-        status = os.waitpid(child, 0)[1]
-        check(action, root, os.WIFSIGNALED(status))
-        shutil.rmtree(root)
-        if not os.WIFSIGNALED(status):
-            assert os.waitstatus_to_exitcode(status) == 0
-            counts[action.__name__] = call
-            break
+folder, counts = Path(sys.argv[1]), {}
+(folder / "empty").mkdir()
+begin(folder / "begun")
+for action in (make, replace, cut, draw):
+    for killed in kill_before_each_call(action, folder / ("empty" if action is make else "begun"), folder / "root"):
+        check(action, folder / "root", killed)
+        counts[action.__name__] = counts.get(action.__name__, 0) + killed
 print(json.dumps(counts))
 """
 
 
-class Spec:
-    def to_yaml(self):
-        return "name: ü\nmodel: 1\n"
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(tmp_path / "run", SPEC, LOCK)
 
 
 def test_a_kill_before_every_system_call_leaves_a_run_or_a_place_for_one(tmp_path):
-    env = os.environ | {"PYTHONPATH": str(Path(modkit.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)], env=env, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    killed = json.loads(done.stdout)
-    assert list(killed) == ["made", "replaced", "cut", "drawn"] and min(killed.values()) >= 4, killed
+    killed = json.loads(run_python("-c", KILLED, tmp_path).stdout)
+    assert list(killed) == ["make", "replace", "cut", "draw"] and min(killed.values()) >= 4, killed
 
 
 def test_a_run_is_found_again(tmp_path):
-    run = Run.create(tmp_path / "a" / "b", Spec(), LOCK | {"seed": 0})
+    run = Run.create(tmp_path / "a" / "b", SPEC, LOCK | {"seed": 0})
     again = Run.open(str(tmp_path / "a" / "b"))
     assert again.spec_text == run.spec_text == "name: ü\nmodel: 1\n"
     assert again.lock == run.lock == LOCK | {"seed": 0}
@@ -145,7 +107,7 @@ def test_a_run_is_found_again(tmp_path):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"got .*absent without modkit\.lock"):
         Run.open(tmp_path / "absent")
-    path = Run.create(tmp_path / "run", Spec(), LOCK).path
+    path = Run.create(tmp_path / "run", SPEC, LOCK).path
     for data, message in ((b"{", "damaged"), (b"[]", "expects a JSON object .* got list"), (b"[" * 100_000, "damaged")):
         (path / "modkit.lock").write_bytes(data)
         with pytest.raises(ValueError, match=message):
@@ -157,46 +119,43 @@ def test_what_is_no_run_is_refused(tmp_path):
 
 def test_a_run_is_not_made_over_anything_unasked(tmp_path):
     path = tmp_path / "run"
-    with Run.create(path, Spec(), LOCK) as run:
+    with Run.create(path, SPEC, LOCK) as run:
         run.log({"loss": 1.0})
         run.log_time({"seconds": 1.0})
         run.write_picture("a", torch.zeros(1, 2, 2, dtype=torch.uint8))
         save(run.checkpoints, "step-1", Checkpoint())
         run.finish()
     (path / "notes.txt").write_text("the reader's own")
-    with pytest.raises(
-        ValueError, match="already holds a run; use --resume to continue it or --overwrite to replace it"
-    ):
-        Run.create(path, Spec(), LOCK)
+    message = "already holds a run; use --resume to continue it or --overwrite to replace it"
+    with pytest.raises(ValueError, match=message):
+        Run.create(path, SPEC, LOCK)
     assert len(Run.open(path).read_metrics()) == 1
-    Run.create(path, Spec(), LOCK, overwrite=True)
+    Run.create(path, SPEC, LOCK, overwrite=True)
     assert sorted(os.listdir(path)) == ["modkit.lock", "notes.txt", "spec.yaml"]
     (path / "modkit.lock").unlink()
     for overwrite in (False, True):
         with pytest.raises(ValueError, match="expects an empty directory or a run, got .* with notes.txt, spec.yaml"):
-            Run.create(path, Spec(), LOCK, overwrite)
+            Run.create(path, SPEC, LOCK, overwrite)
         with pytest.raises(ValueError, match="got the file"):
-            Run.create(path / "notes.txt", Spec(), LOCK, overwrite)
+            Run.create(path / "notes.txt", SPEC, LOCK, overwrite)
     (tmp_path / "empty").mkdir()
-    assert Run.create(tmp_path / "empty", Spec(), LOCK).status == "started"
+    assert Run.create(tmp_path / "empty", SPEC, LOCK).status == "started"
 
 
 def test_floats_come_back_exactly_and_what_is_no_number_is_refused(tmp_path):
     rows = [{"step": 1, "loss": 0.1 + 0.2, "tiny": 5e-324}, {"step": 2, "loss": -1e300 / 3, "stage": "ü"}]
-    with Run.create(tmp_path / "run", Spec(), LOCK) as run:
+    with Run.create(tmp_path / "run", SPEC, LOCK) as run:
         for row in rows:
             run.log(row)
             assert run.read_metrics()[-1] == row
         for value in (float("nan"), float("inf"), torch.ones(1)):
-            with pytest.raises(ValueError, match="rows of plain values and finite numbers"):
-                run.log({"loss": value})
-            with pytest.raises(ValueError, match="rows of plain values and finite numbers"):
-                run.log_time({"seconds": value})
+            for write in (run.log, run.log_time):
+                with pytest.raises(ValueError, match="rows of plain values and finite numbers"):
+                    write({"loss": value})
     assert Run.open(tmp_path / "run").read_metrics() == rows and not (tmp_path / "run" / "timing.jsonl").exists()
 
 
-def test_cut_takes_the_metrics_back_and_keeps_the_timing(tmp_path):
-    run = Run.create(tmp_path / "run", Spec(), LOCK)
+def test_cut_takes_the_metrics_back_and_keeps_the_timing(run):
     marks = [run.mark()]
     for step in range(4):
         run.log({"step": step})
@@ -228,26 +187,20 @@ def test_cut_takes_the_metrics_back_and_keeps_the_timing(tmp_path):
     run.close()
 
 
-def test_a_damaged_line_is_named_and_a_torn_last_one_left_out(tmp_path):
-    run = Run.create(tmp_path / "run", Spec(), LOCK)
+def test_a_damaged_line_is_named_and_a_torn_last_one_left_out(run):
     (run.path / "metrics.jsonl").write_bytes(b'{"a": 1}\n{"a"')
     assert run.read_metrics() == [{"a": 1}]
-    for line, message in (
-        (b'{"a"', "not a row"),
-        (b"[1]", "got list"),
-        (b'{"a": NaN}', "NaN is not valid JSON"),
-        (b"\xff", "not a row"),
-    ):
+    lines = {b'{"a"': "not a row", b"[1]": "got list", b'{"a": NaN}': "NaN is not valid JSON", b"\xff": "not a row"}
+    for line, message in lines.items():
         (run.path / "metrics.jsonl").write_bytes(b'{"a": 1}\n' + line + b"\n")
         with pytest.raises(ValueError, match=rf"metrics\.jsonl:2 .*{message}"):
             run.read_metrics()
 
 
-def test_pictures_are_written_pixel_for_pixel(tmp_path):
-    run = Run.create(tmp_path / "run", Spec(), LOCK)
+def test_pictures_are_written_pixel_for_pixel(run):
     grid = torch.arange(24, dtype=torch.uint8).view(3, 2, 4)
     path = run.write_picture("step-00000010", grid)
-    assert path == tmp_path / "run" / "samples" / "step-00000010.png"
+    assert path == run.path / "samples" / "step-00000010.png"
     assert torch.equal(torch.tensor(np.asarray(Image.open(path))).permute(2, 0, 1), grid)
     run.write_picture("step-00000010", grid[:1])
     assert torch.equal(torch.tensor(np.asarray(Image.open(path))), grid[0])
@@ -260,7 +213,7 @@ def test_pictures_are_written_pixel_for_pixel(tmp_path):
 
 
 def test_files_are_closed_at_the_end(tmp_path):
-    with Run.create(tmp_path / "run", Spec(), LOCK) as run:
+    with Run.create(tmp_path / "run", SPEC, LOCK) as run:
         run.log({"a": 1})
         file = run._files["metrics.jsonl"]
         assert not file.closed

@@ -29,18 +29,6 @@ def test_equals_diffusers_on_its_grid():
     torch.testing.assert_close(got, u, rtol=2e-4, atol=2e-4)  # diffusers steps in float32, from a level of 157
 
 
-def test_converges_at_first_order():
-    mixture, schedule = gaussian([0.5], [[0.3]]), EDM()
-    start = torch.tensor([[1.0], [-0.4]], dtype=F64)
-    exact = 0.5 + (80 * start - 0.5) * (0.3 / (0.3 + 80**2)) ** 0.5
-    errors = []
-    for steps in (200, 400, 800):
-        sampler = Euler(schedule, TensorType((1,)), steps=steps, sigma_min=1e-4)
-        errors.append((sample(sampler, mixture.denoiser(schedule), start) - exact).abs().max())
-    order = torch.log2(torch.stack(errors[:-1]) / torch.stack(errors[1:]))
-    assert (order - 1).abs().max() < 0.05
-
-
 def test_is_eulers_method_on_noise_levels():
     schedule = EDM()
     sampler = Euler(schedule, TensorType((2,)), steps=7)

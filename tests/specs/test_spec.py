@@ -1,7 +1,5 @@
 import copy
 import pickle
-import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -14,7 +12,9 @@ from modkit.specs.load import load_spec
 from modkit.specs.references import resolve
 from modkit.specs.spec import Node, Spec, use
 from modkit.specs.yaml import MAX_BYTES, MAX_DEPTH
+from tests.processes import run_python
 from tests.refusals import refusals
+from tests.specs.trees import KEYS, TREES
 
 SAMPLE = """\
 name: ldm-shape-only
@@ -136,37 +136,16 @@ def test_a_registered_class_is_recorded_by_name_and_a_local_one_is_not_reloadabl
 
 @pytest.mark.smoke
 def test_yaml_and_python_build_the_same_spec():
-    spec = Spec(
-        name="ldm-shape-only",
-        data=use("digits", size=16),
-        model=use(
-            "latent",
-            autoencoder={"encoder": use("conv", channels=[32, 64]), "weights": {"kl": 1e-3}},
-            prior=use("diffusion", schedule="cosine"),
-        ),
-        train={"seed": 0},
-    )
+    autoencoder = {"encoder": use("conv", channels=[32, 64]), "weights": {"kl": 1e-3}}
+    model = use("latent", autoencoder=autoencoder, prior=use("diffusion", schedule="cosine"))
+    spec = Spec(name="ldm-shape-only", data=use("digits", size=16), model=model, train={"seed": 0})
     assert Spec.from_yaml(SAMPLE) == spec
-    assert spec.to_yaml() == (
-        SAMPLE.replace("1e-3", "0.001")
-        .replace("prior:\n    use: diffusion\n    schedule: cosine", "prior: {use: diffusion, schedule: cosine}")
-        .replace("train:\n  seed: 0\n", "train: {seed: 0}\n")
-    )
+    text = SAMPLE.replace("1e-3", "0.001").replace("train:\n  seed: 0\n", "train: {seed: 0}\n")
+    block, flow = "prior:\n    use: diffusion\n    schedule: cosine", "prior: {use: diffusion, schedule: cosine}"
+    assert spec.to_yaml() == text.replace(block, flow)
 
 
-keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63) + 1, 2**63 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-    | st.sampled_from(["no", "1e3", "cosine", "${train.seed}", "autoencoder/*", "*critic", "null", "0.1", "Yes"])
-)
-trees = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4), max_leaves=20
-)
-nodes = st.dictionaries(keys.filter(lambda key: key != "use"), trees, max_size=4)
+nodes = st.dictionaries(KEYS.filter(lambda key: key != "use"), TREES, max_size=4)
 
 
 @settings(deadline=None)
@@ -233,10 +212,8 @@ def test_with_value_changes_a_copy():
     assert changed.find_position("model.prior.schedule.num") == where
     assert changed.find_position("model.prior.schedule") == Position("f", 10, 15)
     assert spec.at("model.prior.schedule") == "cosine"
-    assert spec.with_value("model.autoencoder.encoder.channels[0]", 8).at("model.autoencoder.encoder.channels") == (
-        8,
-        64,
-    )
+    narrow = spec.with_value("model.autoencoder.encoder.channels[0]", 8)
+    assert narrow.at("model.autoencoder.encoder.channels") == (8, 64)
     assert spec.with_value("x.shape", [1, 4, 4]).x == {"shape": [1, 4, 4]}
     assert Spec(model=use("gan")).with_value("train.stages", [{"steps": 1}]).train == {"stages": [{"steps": 1}]}
     assert spec.with_value("name", "n").name == "n"
@@ -288,10 +265,8 @@ test_wrong_references_are_refused = refusals(
 
 
 def test_good_refs_are_left():
-    text = (
-        "model: {a: {x: 1}, b: {ref: model.a}, c: {ref: model.b}, d: {y: {ref: model.a}, e: conv}, f: {ref: model.d.e}}"
-    )
-    spec = Spec.from_yaml(text)
+    model = "{a: {x: 1}, b: {ref: model.a}, c: {ref: model.b}, d: {y: {ref: model.a}, e: conv}, f: {ref: model.d.e}}"
+    spec = Spec.from_yaml(f"model: {model}")
     assert resolve(spec) == spec
     assert spec.at("model.b").ref == "model.a"
     assert spec.at("model.d").ref is None
@@ -307,7 +282,7 @@ def test_long_chains_of_references_are_followed():
         resolve(Spec.from_yaml(f"model: {{{refs}}}"))
 
 
-def test_load_spec_reads_a_file_and_applies_overrides(tmp_path, caplog):
+def test_load_spec_reads_a_file_applies_overrides_and_logs_what_a_swap_drops(tmp_path, caplog):
     path = tmp_path / "ldm.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + SAMPLE.encode())
     spec = load_spec(path, ["train.seed=3"])
@@ -315,40 +290,31 @@ def test_load_spec_reads_a_file_and_applies_overrides(tmp_path, caplog):
     assert spec.find_position("model.use") == Position(str(path), 4, 8)
     assert spec.find_position("train.seed") == Position("<override 1>", 1, 12)
     assert not caplog.records
-
-
-def test_load_spec_logs_what_a_swap_drops(tmp_path, caplog):
-    path = tmp_path / "a.yaml"
     path.write_text("model: {use: diffusion, sampler: {use: ddim, eta: 0.5}}")
     load_spec(path, ["model.sampler=euler"])
     assert [record.getMessage() for record in caplog.records] == ["swap model.sampler: dropped eta (unknown to euler)"]
 
 
-@pytest.mark.parametrize(
-    "content, match",
-    [
+def test_load_spec_refuses_bad_files(tmp_path):
+    path = tmp_path / "bad.yaml"
+    for content, match in (
         (b"a: \xff", r"bad\.yaml:1:4: got bytes that are not UTF-8"),
         ("a: é\n".encode() + b"b: \xc3\x28", r"bad\.yaml:2:4: got bytes that are not UTF-8"),
         (b"#" * (MAX_BYTES + 1), rf"bad\.yaml:1:1: got more than {MAX_BYTES} bytes"),
         (b"model: [", r"bad\.yaml:1:9: invalid YAML"),
-    ],
-)
-def test_load_spec_refuses_bad_files(tmp_path, content, match):
-    path = tmp_path / "bad.yaml"
-    path.write_bytes(content)
-    with pytest.raises(SpecError, match=match):
-        load_spec(path)
-
-
-def test_load_spec_refuses_what_it_cannot_read(tmp_path):
-    with pytest.raises(SpecError, match=r"cannot read .*none\.yaml: No such file or directory"):
-        load_spec(tmp_path / "none.yaml")
-    with pytest.raises(SpecError, match="cannot read .*: Is a directory"):
-        load_spec(tmp_path)
-    with pytest.raises(SpecError, match="cannot read a\0b: .*null"):
-        load_spec("a\0b")
+    ):
+        path.write_bytes(content)
+        with pytest.raises(SpecError, match=match):
+            load_spec(path)
+    for file, match in (
+        (tmp_path / "none.yaml", r"cannot read .*none\.yaml: No such file or directory"),
+        (tmp_path, "cannot read .*: Is a directory"),
+        ("a\0b", "cannot read a\0b: .*null"),
+    ):
+        with pytest.raises(SpecError, match=match):
+            load_spec(file)
 
 
 def test_importing_specs_imports_no_torch():
     code = "import sys, modkit; from modkit.specs import overrides; modkit.use('gan'); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    run_python("-c", code)

@@ -1,116 +1,187 @@
 """The cases of the swap matrix that are refused, written by hand.
 
-Each key is a case as it is printed: the host, then the slot and the part that is put there.
+Each key is a case as it is printed: the host, then the slot and the part that is put there. Each value is a regex that
+the message matches: it names both ends of what does not fit.
 """
 
-from tests.swap.messages import (
-    CODE,
-    CODES,
-    CORRUPTED_TWICE,
-    GAUSSIAN,
-    GRID,
-    LATENT,
-    NO_CONTEXT,
-    NO_CORRUPTION,
-    NO_CROSS_ENTROPY,
-    NO_ENTROPY,
-    NOISE,
-    ONE_MAP,
-    POINT,
-    RING,
-    TWO_MAPS,
-    before_last_layer,
-    no_code_latent,
-    no_codes,
-    no_hierarchy,
-    no_last_layer,
-    no_latent,
-    no_latents,
-    no_loss,
-    no_map,
-    no_maps,
-    no_masked,
-    no_tokens,
-    one_level,
-)
+import re
 
 __all__ = ["REFUSALS"]
 
+_LATENT_HOSTS = ("diffusion", "gan", "vae", "in-painting", "autoregressive", "masked", "cascade")
+_FLAT = ("grid", "ring")  # data of vectors
+_CODES = {"autoregressive": "Autoregressive", "masked": "Masked"}
+_QUANTIZERS = ("fsq", "gumbel", "lfq", "residual-vq", "vq")
 _UNFED = (
     *((host, "model.conditioner") for host in ("gan", "gan-ring", "cgan", "diffusion", "diffusion-ring")),
     *((f"latent-{host}", "model.prior.conditioner") for host in ("diffusion", "gan", "vq", "autoregressive", "masked")),
     *((host, "model.conditioner") for host in ("denoising-gan", "denoising-gan-ring")),
 )
-_LATENT_HOSTS = ("diffusion", "gan", "vae", "in-painting", "autoregressive", "masked", "cascade")
 
-REFUSALS = {
+_POINT = "x 2 unbounded"
+_CODE = "z 2 unbounded, x 1×8×8 unbounded"
+_OUT = f"{_POINT}, out 2 unbounded, "
+_RING = r"data \(ring"
+_GAUSSIAN = r"bottleneck \(gaussian\)"
+_LATENT = r"the latent 'continuous' of model\.autoencoder \(autoencoder\)"
+_NO_CONTEXT = r"no context \(it does not attend\), got \(1, 8\)"
+_NO_CORRUPTION = r"data\.corruption: the corruption {} cannot be built from x 2 unbounded: {} expects continuous maps"
+_TWO_MAPS = (
+    r"model\.conditioner: the conditioner several .*: Several cannot join 'label' to the conditioners before it: "
+    "conditions expect `concat` from one side only"
+)
+_OTHER_ORDER = (
+    r"model\.prior\.sampler: {} expects a decoding {} for its {}, got "
+    r"model\.prior\.sampler \({}, .*\), which {}"
+)
+_RASTER = _OTHER_ORDER.format("Autoregressive", "in raster order", "causal network", "maskgit", "fills in masks")
+
+
+def _no_map(path, part, told, source):
+    """A part made for maps is given vectors by what feeds it."""
+    expected = r"\w+ expects continuous (maps|images) .*, got 2 unbounded"
+    return (
+        rf"{path}: the {path.rpartition('.')[2]} {part} cannot be built from {told}: {expected}; it is fed by {source}"
+    )
+
+
+def _no_loss(term, losses):
+    """The bottleneck that is gone made the loss that the host weighs."""
+    owner = r"model \(autoencoder\) has .*bottleneck \w+"
+    return rf"model\.weights\.{term}: got a weight of '{term}', expected one of the losses: {losses}; {owner}"
+
+
+def _no_last_layer(path, term, player):
+    """Nothing says which layer makes the output, so gradients cannot be balanced there."""
+    reason = f"Adaptive weight of '{term}' expects a decoder with a last layer, got None"
+    return rf"{re.escape(path)}\.weights\.{term}: it cannot weigh a loss of {player}: {reason}"
+
+
+def _before_last_layer(term):
+    """The loss arises before the decoder, whose last layer would balance it."""
+    expected = f"Adaptive weight of '{term}' expects this loss and nll to depend on the decoder's last layer"
+    return rf"model\.weights\.{term}: it cannot weigh a loss of autoencoder: {expected}, got one that does not"
+
+
+def _no_fields(path, part, expected):
+    """A conditioner stands where the data have no field that it reads."""
+    told = r"\(labels scalar codes of \d+ classes(, low_res 1×4×4 in \[-1, 1\])?\)"
+    return rf"{re.escape(path)}: the conditioner {part} cannot be built from fields {told}: {expected}"
+
+
+def _no_masked(path):
+    return _no_fields(path, "encoded", r"Encoded expects the data's field 'masked', got fields \['labels'")
+
+
+def _no_maps(path):
+    return _no_fields(path, "map", r"Map expects one or more maps among the data's fields \(labels .*\), got \[\]")
+
+
+def _no_tokens(path, part, received):
+    """A network that does not attend is given tokens."""
+    slot = part.split()[0]
+    return (
+        rf"{re.escape(path)}{slot}: the {part} cannot be built from .*cond \(context \(1, 8\).*: \w+ expects {received}"
+    )
+
+
+def _no_codes(path, part):
+    """A prior over codes stands where the data are none."""
+    built = rf"{re.escape(path)}: the model {part} cannot be built from x .*"
+    return rf"{built}: {_CODES[part]} expects codes, got .*; it is fed by data"
+
+
+def _no_latent(part):
+    """A prior that models none of an autoencoder's latents."""
+    return rf"model\.prior: model\.prior \({part}.*\) accepts no latent of model\.autoencoder \(autoencoder\): "
+
+
+def _no_code_latent(part):
+    """An autoencoder without a codebook under a prior over codes."""
+    return _no_latent(part) + rf"continuous: {_CODES[part]} expects codes, got .*"
+
+
+def _no_hierarchy(path, part, name):
+    """A part for hierarchies stands where there is one tensor."""
+    built = rf"{re.escape(path)}: the {part} cannot be built from [hx] .*"
+    return f"{built}: {name} expects a hierarchy.*, got .*; it is fed by"
+
+
+def _one_level(part, name):
+    """A part for one tensor stands where there is a hierarchy."""
+    built = rf"model\.autoencoder\.{part.split()[0]}: the {part} cannot be built from .*"
+    return f"{built}: {name} expects .* one level, got a hierarchy"
+
+
+def _no_latents(part):
+    """A Model that does not encode stands where one must."""
+    path = r"model\.autoencoder"
+    return rf"{path}: Latent expects an autoencoder that encodes, got {path} \({part}, .*\), which has no latents"
+
+
+_CODES_HOSTS = (
+    "vae",
+    "gan-ring",
+    "cgan",
+    "diffusion-ring",
+    "in-painting",
+    "latent-in-painting",
+    "super-resolution-gan",
+)
+_PRIORS_OF_CODES = {
+    **{f"{host} model={part}": _no_codes("model", part) for host in _CODES_HOSTS for part in _CODES},
     **{
-        f"{host} model={part}": no_codes("model", part)
-        for host in ("vae", "gan-ring", "cgan", "diffusion-ring", "in-painting", "latent-in-painting")
-        + ("super-resolution-gan",)
-        for part in CODES
-    },
-    **{
-        f"latent-{host} model.autoencoder={part}": no_codes("model.autoencoder", part)
+        f"latent-{host} model.autoencoder={part}": _no_codes("model.autoencoder", part)
         for host in _LATENT_HOSTS
-        for part in CODES
+        for part in _CODES
     },
     **{
-        f"latent-{host} model.prior={part}": no_code_latent(".*", part)
+        f"latent-{host} model.prior={part}": _no_code_latent(part)
         for host in ("diffusion", "gan", "vae", "in-painting")
-        for part in CODES
+        for part in _CODES
     },
     **{
-        f"latent-{host} model.autoencoder.bottleneck={part}": no_code_latent(".*", host)
-        for host in CODES
+        f"latent-{host} model.autoencoder.bottleneck={part}": _no_code_latent(host)
+        for host in _CODES
         for part in ("gaussian", "identity")
     },
+    "latent-autoregressive model.prior.sampler=maskgit": _RASTER,
+    "latent-masked model.prior=autoregressive": _RASTER,
+    "latent-masked model.prior.sampler=raster": _OTHER_ORDER.format(
+        "Masked", "of masked codes", "network, which is not causal", "raster", "decodes in raster order"
+    ),
+}
+
+_TOP_DOWN = ("bottleneck top-down", "TopDown")
+_HIERARCHIES = {
     **{
-        f"latent-{host} data={data}": no_map("model.autoencoder.encoder", "encoder conv", POINT, rf"data \({data}")
-        for host in CODES
-        for data in ("grid", "ring")
-    },
-    **{
-        f"latent-{host} model.autoencoder.encoder=mlp": no_map(
-            "model.autoencoder.decoder", "decoder conv", CODE, r"model.autoencoder.bottleneck \(vq\)"
-        )
-        for host in CODES
-    },
-    **{
-        f"{host} model=cascade": no_hierarchy("model", "model cascade", "Cascade")
+        f"{host} model=cascade": _no_hierarchy("model", "model cascade", "Cascade")
         for host in ("vae", "gan-ring", "super-resolution-gan", "in-painting")
     },
     **{
-        f"{host} model.bottleneck=top-down": no_hierarchy("model.bottleneck", "bottleneck top-down", "TopDown")
-        for host in ("vae", "critic", "vq-vae")
-    },
-    **{
-        f"latent-{host} model.autoencoder.bottleneck=top-down": no_hierarchy(
-            "model.autoencoder.bottleneck", "bottleneck top-down", "TopDown"
+        f"{host} {path}.bottleneck=top-down": _no_hierarchy(f"{path}.bottleneck", *_TOP_DOWN)
+        for path, hosts in (
+            ("model", ("vae", "critic", "vq-vae")),
+            (
+                "model.autoencoder",
+                [f"latent-{host}" for host in _LATENT_HOSTS if host != "cascade"] + ["latent-vq"],
+            ),
+            ("model.prior", ("latent-vae",)),
         )
-        for host in ("diffusion", "gan", "vae", "vq", "in-painting", "autoregressive", "masked")
+        for host in hosts
     },
-    "latent-vae model.prior.bottleneck=top-down": no_hierarchy(
-        "model.prior.bottleneck", "bottleneck top-down", "TopDown"
-    ),
     **{
-        f"latent-{host} model.autoencoder=cascade": no_hierarchy("model.autoencoder", "model cascade", "Cascade")
+        f"latent-{host} model.autoencoder=cascade": _no_hierarchy("model.autoencoder", "model cascade", "Cascade")
         for host in _LATENT_HOSTS
     },
     **{
-        f"latent-{host} model.prior=cascade": no_latent("cascade") + ".*Cascade expects a hierarchy"
+        f"latent-{host} model.prior=cascade": _no_latent("cascade") + ".*Cascade expects a hierarchy"
         for host in ("diffusion", "gan", "vae", "vq", "in-painting", "autoregressive")
     },
+    "latent-cascade model.autoencoder.encoder=mlp": _no_hierarchy("model.autoencoder.bottleneck", *_TOP_DOWN),
+    "latent-cascade model.autoencoder.decoder=mlp": _one_level("decoder mlp", "MLPDecoder"),
     **{
-        f"latent-cascade data={data}": no_map("model.autoencoder.encoder", "encoder conv", POINT, rf"data \({data}")
-        for data in ("grid", "ring")
-    },
-    "latent-cascade model.autoencoder.encoder=mlp": no_hierarchy(
-        "model.autoencoder.bottleneck", "bottleneck top-down", "TopDown"
-    ),
-    "latent-cascade model.autoencoder.decoder=mlp": one_level("decoder mlp", "MLPDecoder"),
-    **{
-        f"latent-cascade model.autoencoder.bottleneck={part}": one_level(f"bottleneck {part}", name)
+        f"latent-cascade model.autoencoder.bottleneck={part}": _one_level(f"bottleneck {part}", name)
         for part, name in (
             ("fsq", "FiniteScalarQuantizer"),
             ("gaussian", "Gaussian"),
@@ -120,11 +191,11 @@ REFUSALS = {
             ("vq", "VectorQuantizer"),
         )
     },
-    "latent-cascade model.autoencoder.bottleneck.level=top-down": no_hierarchy(
-        "model.autoencoder.bottleneck.level[0]", "bottleneck top-down", "TopDown"
+    "latent-cascade model.autoencoder.bottleneck.level=top-down": _no_hierarchy(
+        "model.autoencoder.bottleneck.level[0]", *_TOP_DOWN
     ),
     **{
-        f"latent-cascade model.prior={part}": no_latent(part) + rf".*{name} expects one .*, got a hierarchy"
+        f"latent-cascade model.prior={part}": _no_latent(part) + rf".*{name} expects one .*, got a hierarchy"
         for part, name in (
             ("autoencoder", "Autoencoder"),
             ("autoregressive", "Autoregressive"),
@@ -142,17 +213,110 @@ REFUSALS = {
         )
         for part in ("autoencoder", "sklearn/gaussian-mixture")
     },
-    "latent-cascade model.prior.level=cascade": no_latent("cascade") + "codes: level 0: Cascade expects a hierarchy",
+    "latent-cascade model.prior.level=cascade": _no_latent("cascade") + "codes: level 0: Cascade expects a hierarchy",
+}
+
+_MAPS = {
     **{
-        f"latent-cascade model.prior.level.conditioner={part}": message
-        for part, message in (
-            ("encoded", no_masked(r"model\.prior\.level\[0\]\.conditioner")),
-            ("map", no_maps(r"model\.prior\.level\[0\]\.conditioner")),
-            ("tokens", NO_CONTEXT),
+        f"{host} data={data}": _no_map(path, part, told, rf"data \({data}")
+        for host, path, part, told in (
+            ("vae", "model.encoder", "conv", _POINT),
+            ("critic", "model.encoder", "conv", _POINT),
+            ("gan", "model.discriminator", "dcgan", _POINT),
+            ("diffusion", "model.network", "unet", _OUT + ".*"),
+            ("denoising-gan", "model.network", "ncsnpp", ".*"),
+            *(
+                (f"latent-{host}", "model.autoencoder.encoder", "conv", _POINT)
+                for host in ("autoregressive", "masked", "cascade", "gan", "vq", "in-painting")
+            ),
+        )
+        for data in _FLAT
+    },
+    **{
+        case: _no_map(path, part, told, source)
+        for case, path, part, told, source in (
+            ("vae model.encoder=mlp", "model.decoder", "conv", _CODE, f"model.{_GAUSSIAN}"),
+            ("vq-vae model.decoder=conv", "model.decoder", "conv", _CODE, r"model.bottleneck \(vq\)"),
+            *(
+                (f"latent-{host} {swap}", "model.autoencoder.decoder", "conv", _CODE, f"model.autoencoder.{bottleneck}")
+                for host, swap, bottleneck in (
+                    ("autoregressive", "model.autoencoder.encoder=mlp", r"bottleneck \(vq\)"),
+                    ("masked", "model.autoencoder.encoder=mlp", r"bottleneck \(vq\)"),
+                    ("in-painting", "model.autoencoder.encoder=mlp", _GAUSSIAN),
+                    ("diffusion", "model.autoencoder.decoder=conv", _GAUSSIAN),
+                    ("vae", "model.autoencoder.decoder=conv", _GAUSSIAN),
+                )
+            ),
+            *(
+                (f"denoising-gan-ring model.{slot}={part}", f"model.{slot}", part, ".*", _RING)
+                for slot, part in (("network", "ncsnpp"), ("network", "unet"))
+                + tuple(("discriminator", part) for part in ("dcgan", "ncsnpp", "patch"))
+            ),
+            *(
+                (f"gan-ring model.discriminator={part}", "model.discriminator", part, _POINT, _RING)
+                for part in ("dcgan", "ncsnpp", "patch")
+            ),
+            ("gan-ring model.generator=dcgan", "model.generator", "dcgan", f"z 4 unbounded, {_POINT}", _RING),
+            *(
+                (f"diffusion-ring model.network={one}", "model.network", one, rf"{_OUT}cond \(vector 8, time\)", _RING)
+                for one in ("ncsnpp", "unet")
+            ),
+            *(
+                (f"latent-diffusion model.prior.network={one}", "model.prior.network", one, _OUT + ".*", _LATENT)
+                for one in ("ncsnpp", "unet")
+            ),
+            ("latent-vae model.prior.encoder=conv", "model.prior.encoder", "conv", _POINT, _LATENT),
+            (
+                "latent-vae model.prior.decoder=conv",
+                "model.prior.decoder",
+                "conv",
+                "z 2 unbounded, x 2 unbounded",
+                f"model.prior.{_GAUSSIAN}",
+            ),
+        )
+    },
+    "latent-gan model.autoencoder.decoder=conv": (
+        r"model\.autoencoder\.decoder: the decoder conv cannot be built from z 2×8×8 unbounded, x 1×8×8 unbounded: "
+        r"ConvDecoder with 2 levels expects z of size \(4, 4\) for x of size \(8, 8\), got \(8, 8\); "
+        rf"it is fed by model\.autoencoder\.{_GAUSSIAN}"
+    ),
+}
+
+_WEIGHTS = {
+    **{
+        f"vae model.bottleneck={part}": _no_loss("kl", losses)
+        for part, losses in (
+            ("identity", "nll"),
+            ("fsq", "nll"),
+            ("vq", "commitment, nll"),
+            ("residual-vq", "commitment, nll"),
+            ("lfq", "code_entropy, commitment, nll"),
         )
     },
     **{
-        f"{host}=denoising-gan": ONE_MAP
+        f"vq-vae model.bottleneck={part}": _no_loss("commitment", losses)
+        for part, losses in (("gaussian", "kl, nll"), ("gumbel", "kl, nll"), ("identity", "nll"), ("fsq", "nll"))
+    },
+    "vae model.weights.kl=adaptive": _before_last_layer("kl"),
+    "vq-vae model.weights.commitment=adaptive": _before_last_layer("commitment"),
+    **{
+        f"{host} {path}.weights.{term}=adaptive": _no_last_layer(path, term, player)
+        for host, path, term, player in (
+            ("denoising-gan", "model", "adversarial", "discriminator"),
+            ("gan", "model", "adversarial", "generator"),
+            ("gan-ring", "model", "r1", "discriminator"),
+            ("diffusion", "model", "denoising", "denoiser"),
+            ("latent-masked", "model.prior", "masked", "prior/network"),
+        )
+    },
+    "latent-autoregressive model.prior.weights.nll=adaptive": (
+        r"Adaptive expects `against` to name losses other than 'nll', got \['nll'\]"
+    ),
+}
+
+_CONDITIONS = {
+    **{
+        f"{host}=denoising-gan": "conditions expect `concat` from one side only, got"
         for host in (
             "super-resolution-gan model",
             "in-painting model",
@@ -161,178 +325,109 @@ REFUSALS = {
         )
     },
     **{
-        f"denoising-gan data={data}": no_map("model.network", "network ncsnpp", ".*", rf"data \({data}")
-        for data in ("grid", "ring")
-    },
-    "denoising-gan model.conditioner=tokens": "NCSNpp expects cond without context, got noise 4, context",
-    "denoising-gan-ring model.conditioner=tokens": rf"MLPNetwork expects {NO_CONTEXT}",
-    "denoising-gan model.weights.adversarial=adaptive": no_last_layer("adversarial", "discriminator"),
-    **{
-        f"denoising-gan-ring model.{slot}={part}": no_map(f"model.{slot}", f"{slot} {part}", ".*", RING)
-        for slot, part in (
-            ("network", "ncsnpp"),
-            ("network", "unet"),
-            ("discriminator", "dcgan"),
-            ("discriminator", "ncsnpp"),
-            ("discriminator", "patch"),
+        f"latent-cascade model.prior.level.conditioner={part}": message
+        for part, message in (
+            ("encoded", _no_masked("model.prior.level[0].conditioner")),
+            ("map", _no_maps("model.prior.level[0].conditioner")),
+            ("tokens", _NO_CONTEXT),
         )
     },
-    "gan-ring model.discriminator=ncsnpp": no_map("model.discriminator", "discriminator ncsnpp", POINT, RING),
-    "diffusion-ring model.network=ncsnpp": no_map("model.network", "network ncsnpp", rf"{POINT}, out .*", RING),
-    "latent-diffusion model.prior.network=ncsnpp": no_map(
-        "model.prior.network", "network ncsnpp", rf"{POINT}, out .*", LATENT
+    "denoising-gan model.conditioner=tokens": "NCSNpp expects cond without context, got noise 4, context",
+    "denoising-gan-ring model.conditioner=tokens": rf"MLPNetwork expects {_NO_CONTEXT}",
+    **{f"{host} {path}=encoded": _no_masked(path) for host, path in _UNFED},
+    "super-resolution-gan model.conditioner=encoded": _no_masked("model.conditioner"),
+    **{f"{host} {path}=map": _no_maps(path) for host, path in _UNFED},
+    "gan model.conditioner=tokens": _no_tokens(
+        "model.", "generator dcgan", r"cond without context and concat, got context \(1, 8\)"
     ),
-    "latent-autoregressive model.prior.sampler=maskgit": (
-        r"model\.prior\.sampler: Autoregressive expects a decoding in raster order for its causal network, got "
-        r"model\.prior\.sampler \(maskgit, .*\), which fills in masks"
-    ),
-    "latent-masked model.prior=autoregressive": (
-        r"model\.prior\.sampler: Autoregressive expects a decoding in raster order for its causal network, got "
-        r"model\.prior\.sampler \(maskgit, .*\), which fills in masks"
-    ),
-    "latent-masked model.prior.sampler=raster": (
-        r"model\.prior\.sampler: Masked expects a decoding of masked codes for its network, which is not causal, got "
-        r"model\.prior\.sampler \(raster, .*\), which decodes in raster order"
-    ),
-    "latent-autoregressive model.prior.weights.nll=adaptive": (
-        r"Adaptive expects `against` to name losses other than 'nll', got \['nll'\]"
-    ),
-    "latent-masked model.prior.weights.masked=adaptive": (
-        r"model\.prior\.weights\.masked: it cannot weigh a loss of prior/network: "
-        "Adaptive weight of 'masked' expects a decoder with a last layer, got None"
-    ),
-    "vae data=grid": no_map("model.encoder", "encoder conv", POINT, GRID),
-    "vae data=ring": no_map("model.encoder", "encoder conv", POINT, RING),
-    "vae model.encoder=mlp": no_map("model.decoder", "decoder conv", CODE, f"model.{GAUSSIAN}"),
-    "vae model.bottleneck=identity": no_loss("kl", "nll"),
-    "vae model.bottleneck=vq": no_loss("kl", "commitment, nll"),
-    "vae model.bottleneck=residual-vq": no_loss("kl", "commitment, nll"),
-    "vae model.bottleneck=lfq": no_loss("kl", "code_entropy, commitment, nll"),
-    "vae model.bottleneck=fsq": no_loss("kl", "nll"),
-    "vae model.weights.kl=adaptive": before_last_layer("kl"),
-    "critic data=grid": no_map("model.encoder", "encoder conv", POINT, GRID),
-    "critic data=ring": no_map("model.encoder", "encoder conv", POINT, RING),
+    **{
+        f"{host} {path}conditioner=tokens": _no_tokens(path, part, _NO_CONTEXT)
+        for host, path, part in (
+            ("gan-ring", "model.", "generator mlp"),
+            ("cgan", "model.", "generator mlp"),
+            ("super-resolution-gan", "model.", "generator mlp"),
+            ("diffusion-ring", "model.", "network mlp"),
+            ("latent-diffusion", "model.prior.", "network mlp"),
+            ("latent-gan", "model.prior.", "generator mlp"),
+            ("latent-vq", "model.prior.", "network mlp"),
+        )
+    },
+    **{f"in-painting model.conditioner.parts.label={part}": _TWO_MAPS for part in ("encoded", "map")},
+    **{
+        f"{host} data={data}": message
+        for host, message in (
+            ("super-resolution-gan", _no_maps("model.conditioner")),
+            ("in-painting", _no_maps("model.conditioner.parts.maps")),
+            ("latent-in-painting", _no_masked("model.prior.conditioner")),
+        )
+        for data in ("digits", "fashion-mnist", "image-folder", *_FLAT)
+    },
+    "latent-in-painting data.corruption=low-res": _no_masked("model.prior.conditioner"),
+}
+
+REFUSALS = {
+    **_PRIORS_OF_CODES,
+    **_HIERARCHIES,
+    **_WEIGHTS,
+    **_CONDITIONS,
+    **_MAPS,
     **{
         f"critic model.features={name}": f"got no 'weights', which the features {name} requires"
         for name in ("clip", "dinov2", "lpips", "timm", "torchvision")
     },
     "critic model.features=inception": "Inception expects",
     "critic model.features=pixels": "Perceptual expects features with maps, got pixels, which gives none",
-    "vq-vae model.bottleneck=gaussian": no_loss("commitment", "kl, nll"),
-    "vq-vae model.bottleneck=identity": no_loss("commitment", "nll"),
-    "vq-vae model.bottleneck=fsq": no_loss("commitment", "nll"),
-    "vq-vae model.bottleneck=gumbel": no_loss("commitment", "kl, nll"),
-    "vq-vae model.decoder=conv": no_map("model.decoder", "decoder conv", CODE, r"model.bottleneck \(vq\)"),
-    "vq-vae model.weights.commitment=adaptive": before_last_layer("commitment"),
-    "gan data=grid": no_map("model.generator", "generator dcgan", NOISE, GRID),
-    "gan data=ring": no_map("model.discriminator", "discriminator dcgan", POINT, RING),
-    "gan model.weights.adversarial=adaptive": no_last_layer("adversarial", "generator"),
-    "gan-ring model.generator=dcgan": no_map("model.generator", "generator dcgan", NOISE, RING),
-    "gan-ring model.discriminator=dcgan": no_map("model.discriminator", "discriminator dcgan", POINT, RING),
-    "gan-ring model.discriminator=patch": no_map("model.discriminator", "discriminator patch", POINT, RING),
-    "gan-ring model.weights.r1=adaptive": no_last_layer("r1", "discriminator"),
-    "diffusion data=grid": no_map("model.network", "network unet", rf"{POINT}, out 2 unbounded, .*", GRID),
-    "diffusion data=ring": no_map("model.network", "network unet", rf"{POINT}, out 2 unbounded, .*", RING),
-    "diffusion model.weights.denoising=adaptive": no_last_layer("denoising", "denoiser"),
-    "diffusion-ring model.network=unet": no_map(
-        "model.network", "network unet", rf"{POINT}, out 2 unbounded, cond \(vector 8, time\)", RING
-    ),
     "diffusion-ring model.parametrization=eps-learned": (
         r"model\.parametrization: the parametrization eps-learned cannot be built from schedule EDM: "
         "EpsLearned expects a schedule with a table of 2 or more, got num None"
     ),
-    "latent-diffusion model.autoencoder.decoder=conv": no_map(
-        "model.autoencoder.decoder", "decoder conv", CODE, f"model.autoencoder.{GAUSSIAN}"
-    ),
-    "latent-diffusion model.prior.network=unet": no_map(
-        "model.prior.network", "network unet", rf"{POINT}, out 2 unbounded, .*", LATENT
-    ),
-    "latent-gan data=grid": no_map("model.autoencoder.encoder", "encoder conv", POINT, GRID),
-    "latent-gan data=ring": no_map("model.autoencoder.encoder", "encoder conv", POINT, RING),
-    "latent-gan model.autoencoder.decoder=conv": (
-        r"model\.autoencoder\.decoder: the decoder conv cannot be built from z 2×8×8 unbounded, x 1×8×8 unbounded: "
-        r"ConvDecoder with 2 levels expects z of size \(4, 4\) for x of size \(8, 8\), got \(8, 8\); "
-        rf"it is fed by model\.autoencoder\.{GAUSSIAN}"
-    ),
-    "latent-vq data=grid": no_map("model.autoencoder.encoder", "encoder conv", POINT, GRID),
-    "latent-vq data=ring": no_map("model.autoencoder.encoder", "encoder conv", POINT, RING),
-    "latent-vae model.autoencoder.decoder=conv": no_map(
-        "model.autoencoder.decoder", "decoder conv", CODE, f"model.autoencoder.{GAUSSIAN}"
-    ),
-    "latent-vae model.prior.encoder=conv": no_map("model.prior.encoder", "encoder conv", POINT, LATENT),
-    "latent-vae model.prior.decoder=conv": no_map(
-        "model.prior.decoder", "decoder conv", "z 2 unbounded, x 2 unbounded", f"model.prior.{GAUSSIAN}"
-    ),
     "latent-vae model.prior.likelihood=bernoulli": (
         r"model\.prior\.likelihood: the likelihood bernoulli cannot be built from x 2 unbounded: "
-        rf"Bernoulli expects x with a range, whose ends are its two values, got 2 unbounded; it is fed by {LATENT}"
+        rf"Bernoulli expects x with a range, whose ends are its two values, got 2 unbounded; it is fed by {_LATENT}"
     ),
     **{
-        f"{host} {path}=encoded": no_masked(path.replace(".", r"\."))
-        for host, path in (*_UNFED, ("super-resolution-gan", "model.conditioner"))
-    },
-    **{f"{host} {path}=map": no_maps(path.replace(".", r"\.")) for host, path in _UNFED},
-    **{
-        f"{host} {path}conditioner=tokens": no_tokens(path.replace(".", r"\.") + part.split()[0], part, received)
-        for host, path, part, received in (
-            ("gan", "model.", "generator dcgan", r"cond without context and concat, got context \(1, 8\)"),
-            ("gan-ring", "model.", "generator mlp", NO_CONTEXT),
-            ("cgan", "model.", "generator mlp", NO_CONTEXT),
-            ("super-resolution-gan", "model.", "generator mlp", NO_CONTEXT),
-            ("diffusion-ring", "model.", "network mlp", NO_CONTEXT),
-            ("latent-diffusion", "model.prior.", "network mlp", NO_CONTEXT),
-            ("latent-gan", "model.prior.", "generator mlp", NO_CONTEXT),
-            ("latent-vq", "model.prior.", "network mlp", NO_CONTEXT),
+        f"{host} data.data=corrupted": (
+            r"data: the data corrupted .*: Corrupted expects a corruption whose fields differ from the data's, got \['m"
         )
+        for host in ("in-painting", "latent-in-painting")
     },
-    **{f"{host} data.data=corrupted": CORRUPTED_TWICE for host in ("in-painting", "latent-in-painting")},
     "super-resolution-gan data.data=corrupted": r"model\.conditioner: the conditioner map .*: Map expects maps of one",
     "super-resolution-gan model.generator=dcgan": (
         r"model\.generator: the generator dcgan cannot be built from .*cond \(concat 1×4×4 in \[-1, 1\]\): "
         "DCGANGenerator expects cond without context and concat, got concat"
     ),
-    "super-resolution-gan data.data=ring": NO_CORRUPTION.replace("mask", "low-res").replace("Mask", "LowRes"),
-    "super-resolution-gan data.data=grid": NO_CORRUPTION.replace("mask", "low-res").replace("Mask", "LowRes"),
     **{
-        f"{host} data.data={data}": NO_CORRUPTION
-        for host in ("in-painting", "latent-in-painting")
-        for data in ("grid", "ring")
-    },
-    **{
-        f"{host} data={data}": message
-        for host, message in (
-            ("super-resolution-gan", no_maps(r"model\.conditioner")),
-            ("in-painting", no_maps(r"model\.conditioner\.parts\.maps")),
-            ("latent-in-painting", no_masked(r"model\.prior\.conditioner")),
+        f"{host} data.data={data}": _NO_CORRUPTION.format(part, name)
+        for host, part, name in (
+            ("super-resolution-gan", "low-res", "LowRes"),
+            ("in-painting", "mask", "Mask"),
+            ("latent-in-painting", "mask", "Mask"),
         )
-        for data in ("digits", "fashion-mnist", "grid", "image-folder", "ring")
+        for data in _FLAT
     },
-    "latent-in-painting data=grid": no_map("model.autoencoder.encoder", "encoder conv", POINT, GRID),
-    "latent-in-painting data=ring": no_map("model.autoencoder.encoder", "encoder conv", POINT, RING),
-    "latent-in-painting data.corruption=low-res": no_masked(r"model\.prior\.conditioner"),
-    "latent-in-painting model.autoencoder.encoder=mlp": no_map(
-        "model.autoencoder.decoder", "decoder conv", CODE, f"model.autoencoder.{GAUSSIAN}"
-    ),
-    "in-painting model.conditioner.parts.label=encoded": TWO_MAPS,
-    "in-painting model.conditioner.parts.label=map": TWO_MAPS,
     **{
-        f"latent-{host} model.autoencoder={part}": no_latents(part)
+        f"latent-{host} model.autoencoder={part}": _no_latents(part)
         for host in _LATENT_HOSTS
         for part in ("denoising-gan", "diffusion", "gan", "latent", "sklearn/gaussian-mixture")
     },
 }
-"""The message with which a case is refused; it names both ends of what does not fit."""
-
-REFUSALS |= {
-    key.replace("latent-diffusion", "latent-joint", 1): said
-    for key, said in REFUSALS.items()
-    if key.startswith("latent-diffusion ")
-}
-REFUSALS |= {
-    f"latent-joint model.autoencoder.bottleneck={part}": NO_ENTROPY
-    for part in ("fsq", "gumbel", "identity", "lfq", "residual-vq", "vq")
-}
-REFUSALS |= {
-    f"latent-joint model.prior={part}": NO_CROSS_ENTROPY
-    for part in ("denoising-gan", "gan", "latent", "sklearn/gaussian-mixture")
-}
+_JOINT = "joint training expects a"
+REFUSALS |= (
+    {
+        key.replace("latent-diffusion", "latent-joint", 1): message
+        for key, message in REFUSALS.items()
+        if key.startswith("latent-diffusion ")
+    }
+    | {
+        f"latent-joint model.autoencoder.bottleneck={part}": (
+            rf"model\.autoencoder: {_JOINT} latent of known entropy, got '\w+' of model\.autoencoder"
+        )
+        for part in ("identity", *_QUANTIZERS)
+    }
+    | {
+        f"latent-joint model.prior={part}": (
+            rf"model\.prior: {_JOINT} prior with a differentiable cross entropy, got model\.prior"
+        )
+        for part in ("denoising-gan", "gan", "latent", "sklearn/gaussian-mixture")
+    }
+)

@@ -40,13 +40,7 @@ _server.set_forkserver_preload([__name__])
 
 
 def start_sweep(arguments: dict[str, Any], fatal: int | None = None, whole: bool = True) -> int | None:
-    """The exit status of a sweep.
-
-    Args:
-        arguments: Of `modkit.sweep`.
-        fatal: It is killed when so many files stand in its directory.
-        whole: Whether the processes that it started die with it.
-    """
+    """The exit status of a sweep that is killed at `fatal` files in its directory, with its processes if `whole`."""
     process = _server.Process(target=_sweep, args=(arguments,))
     process.start()
     while process.is_alive() and os.getpgid(process.pid) != process.pid:  # until it can be killed with its processes

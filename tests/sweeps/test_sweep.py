@@ -22,6 +22,7 @@ from modkit.specs.overrides import apply
 from modkit.sweeps import sweep as sweeps
 from modkit.sweeps.directory import hold
 from modkit.sweeps.sweep import sweep
+from tests.refusals import check_refusal
 from tests.sweeps.forks import SPEC, start_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -101,9 +102,8 @@ def commands(monkeypatch: pytest.MonkeyPatch, compared: list[list[str]]) -> list
 def test_trials_that_differ_in_sampling_share_a_training(file, out, commands, compared):
     notes = Notes()
     done = sweep(file, [SAMPLERS, "seed=0,1"], out, **MEASURED, progress=notes)
-    assert commands == [
-        line for seed in (0, 1) for line in (f"train train.seed={seed}", *[f"evaluate train.seed={seed}"] * 3)
-    ]
+    each = ([f"train train.seed={seed}", *[f"evaluate train.seed={seed}"] * 3] for seed in (0, 1))
+    assert commands == sum(each, [])
     assert notes.texts[:2] == ["train train.seed=0", "evaluate model.sampler=ddim,train.seed=0"]
     assert done.failures == ()
     assert done.page == out / "comparison.html"
@@ -142,8 +142,7 @@ def test_trials_may_be_added_but_none_removed_or_changed(file, out, commands):
         sweep(file, ["sampler=heun,ddim", "seed=0,1"], out, **MEASURED, steps=1)
     wider, _ = apply(load_spec(file), ["model.network.width=9", "train.optimizer=sgd"])
     message = r"model.network.width was 8, now 9, train.optimizer was adamw\(.*\), now sgd\(.*\);"
-    with pytest.raises(ValueError, match=f"holds another sweep: {message}"):
-        sweep(wider, ["sampler=heun,ddim", "seed=0,1"], out, **MEASURED)
+    check_refusal(f"holds another sweep: {message}", sweep, wider, ["sampler=heun,ddim", "seed=0,1"], out, **MEASURED)
     assert not commands
     assert (out / "sweep.json").read_bytes() == before
 
@@ -168,8 +167,7 @@ def test_what_was_not_measured_as_asked_is_measured_anew_and_nothing_trained(fil
 def test_nothing_is_written_where_the_request_is_wrong(file, out, commands):
     with pytest.raises(SpecError, match=r"(?s)ddmi.*batch_size"):
         sweep(file, ["sampler=ddmi,heun", "train.batch_size=0,8"], out)
-    with pytest.raises(ValueError, match="sweep expects jobs of at least 1, got 0"):
-        sweep(file, [], out, jobs=0)
+    check_refusal("sweep expects jobs of at least 1, got 0", sweep, file, [], out, jobs=0)
     assert not out.exists()
     assert not commands
 
@@ -205,10 +203,8 @@ def test_an_evaluation_that_fails_is_tried_again(file, out, commands, compared):
 def test_a_directory_that_holds_anything_else_is_left_alone(file, out, commands):
     out.mkdir()
     (out / "thesis.tex").write_text("")
-    with pytest.raises(ValueError, match="a sweep expects an empty directory or a sweep, got .* with thesis.tex"):
-        sweep(file, ["seed=0"], out)
-    with pytest.raises(ValueError, match="a sweep expects a directory, got the file"):
-        sweep(file, ["seed=0"], file)
+    check_refusal("a sweep expects an empty directory or a sweep, got .* with thesis.tex", sweep, file, ["seed=0"], out)
+    check_refusal("a sweep expects a directory, got the file", sweep, file, ["seed=0"], file)
     assert os.listdir(out) == ["thesis.tex"]
 
 
@@ -224,8 +220,7 @@ def test_a_sweep_of_another_version_and_a_damaged_one_are_refused(file, out, com
     out.mkdir()
     (out / "sweep.json").write_text(text)
     (out / "progress.json").write_text("{}")
-    with pytest.raises(ValueError, match=message):
-        sweep(file, ["sampler=heun"], out, **MEASURED)
+    check_refusal(message, sweep, file, ["sampler=heun"], out, **MEASURED)
     assert (out / "sweep.json").read_text() == text
     assert sorted(os.listdir(out)) == [".lock", "progress.json", "sweep.json"]
     assert not commands

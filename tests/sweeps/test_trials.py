@@ -5,6 +5,7 @@ import pytest
 from modkit import Spec, SpecError, check, load_spec, train, use
 from modkit.specs.overrides import apply
 from modkit.sweeps.trials import MAX_TRIALS, freeze
+from tests.refusals import check_refusal
 from tests.sweeps.forks import SPEC
 
 
@@ -127,8 +128,7 @@ def test_a_problem_of_the_spec_itself_is_listed_once(spec):
     ],
 )
 def test_a_wrong_axis_is_refused(spec, axes, message):
-    with pytest.raises(SpecError, match=message.replace("…", ".")):
-        freeze(spec, axes)
+    check_refusal(message.replace("…", "."), freeze, spec, axes, error=SpecError)
 
 
 def test_a_part_without_a_name_cannot_be_swept():

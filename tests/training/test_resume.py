@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,86 +15,79 @@ import torch
 from click.testing import CliRunner, Result
 
 import modkit
-from modkit import Run, Spec
+from modkit import Run, Spec, use
 from modkit.cli.app import app
 from modkit.engines.local import LocalEngine
 from modkit.losses.likelihoods import MSE
 from modkit.runs import checkpoint as store
+from modkit.specs.overrides import apply
+from tests.play import Notes, spec
 from tests.run_folders import contents, differing
 
-EVERY = "log: {every: 1}, samples: {every: 2, num: 4}, checkpoints: {every: 1, keep: 100}"
-MLP = "{use: mlp, width: 8, depth: 1}"
-VAE = f"""
-name: vae
-data: {{use: digits, size: 8}}
-model: {{use: autoencoder, encoder: {MLP}, bottleneck: {{use: gaussian, channels: 2}}, decoder: {MLP}}}
-train: {{steps: 4, batch_size: 16, ema: 0.9, {EVERY}}}
-"""
-CONV_VAE = f"""
-name: conv-vae
-data: {{use: digits, size: 8}}
-model:
-  use: autoencoder
-  encoder: {{use: conv, channels: [8], dropout: 0.2}}
-  bottleneck: {{use: gaussian, channels: 2}}
-  decoder: {{use: conv, channels: [8], dropout: 0.2}}
-train:
-  {{steps: 4, batch_size: 8, accumulate: 2, clip: 0.5, precision: bf16, channels_last: true,
-   lr_schedule: {{use: cosine, warmup: 1}}, {EVERY}}}
-"""
-DCGAN = """
-name: dcgan
-data: {use: digits, size: 8}
-model:
-  use: gan
-  generator: {use: dcgan, channels: 8}
-  discriminator: {use: dcgan, channels: 8}
-  regularizers: {r1: r1}
-  conditioner: label
-  z_dim: 4
-train:
-  steps: 5
-  batch_size: 8
-  ema: 0.5
-  optimizer: {use: adam, betas: [0.5, 0.9]}
-  players: {discriminator: {optimizer: {use: rmsprop, lr: 1e-3}}, generator: {every: 2}}
-  terms: {r1: {every: 3}}
-  log: {every: 2}
-  samples: {every: 2, num: 4}
-  checkpoints: {every: 1, keep: 100}
-"""
-LDM = f"""
-name: ldm
-data: {{use: digits, size: 8}}
-model:
-  use: latent
-  autoencoder:
-    encoder: {MLP}
-    bottleneck: {{use: vq, num_codes: 4, channels: 2, codebook: ema}}
-    decoder: {MLP}
-    critic: {{use: mlp, width: 8, depth: 1, spectral_norm: true}}
-    critic_start: 1
-  prior:
-    use: diffusion
-    network: {{use: mlp, width: 8, depth: 1, dropout: 0.2}}
-    conditioner: {{use: label, drop: 0.3}}
-    guidance: cfg
-    sampler: {{use: ddim, steps: 2}}
-train:
-  {{steps: 3, batch_size: 240, accumulate: 2, clip: 0.5, lr_schedule: {{use: cosine, warmup: 1}}, {EVERY}}}
-"""
+EVERY = {"log": {"every": 1}, "samples": {"every": 2, "num": 4}, "checkpoints": {"every": 1, "keep": 100}}
+MLP = use("mlp", width=8, depth=1)
+DROPPING = use("mlp", width=8, depth=1, dropout=0.2)
+DDIM = use("ddim", steps=2)
+GAUSSIAN = use("gaussian", channels=2)
+VAE = spec(use("autoencoder", encoder=MLP, bottleneck=GAUSSIAN, decoder=MLP), batch_size=16, ema=0.9, **EVERY)
+CONV = use("conv", channels=[8], dropout=0.2)
+CONV_VAE = spec(
+    use("autoencoder", encoder=CONV, bottleneck=GAUSSIAN, decoder=CONV),
+    accumulate=2,
+    clip=0.5,
+    precision="bf16",
+    channels_last=True,
+    lr_schedule=use("cosine", warmup=1),
+    **EVERY,
+)
+NET = use("dcgan", channels=8)
+DCGAN = spec(
+    use("gan", generator=NET, discriminator=NET, regularizers={"r1": "r1"}, conditioner="label", z_dim=4),
+    steps=5,
+    ema=0.5,
+    optimizer=use("adam", betas=[0.5, 0.9]),
+    players={"discriminator": {"optimizer": use("rmsprop", lr=1e-3)}, "generator": {"every": 2}},
+    terms={"r1": {"every": 3}},
+    **{**EVERY, "log": {"every": 2}},
+)
+VQGAN = use(
+    "autoencoder",
+    encoder=MLP,
+    bottleneck=use("vq", num_codes=4, channels=2, codebook="ema"),
+    decoder=MLP,
+    critic=use("mlp", width=8, depth=1, spectral_norm=True),
+    critic_start=1,
+)
+PRIOR = use("diffusion", network=DROPPING, conditioner=use("label", drop=0.3), guidance="cfg", sampler=DDIM)
+LDM = spec(
+    use("latent", autoencoder=VQGAN, prior=PRIOR),
+    steps=3,
+    batch_size=240,
+    accumulate=2,
+    clip=0.5,
+    lr_schedule=use("cosine", warmup=1),
+    **EVERY,
+)
+
+
+def vary(spec: Spec, values: Mapping[str, Any]) -> Spec:
+    for path, value in values.items():
+        spec = spec.with_value(path, value)
+    return spec
+
+
 SYSTEMS = {
     "vae": CONV_VAE,
     "gan": DCGAN,
     "ldm": LDM,
-    "ldm-gradient": LDM.replace("codebook: ema", "codebook: gradient"),
-    "no-ema": LDM.replace("steps: 3, ", "steps: 2, ema: 0, "),
-    "workers": VAE.replace("steps: 4", "steps: 3, workers: 1"),
+    "ldm-gradient": vary(LDM, {"model.autoencoder.bottleneck.codebook": "gradient"}),
+    "no-ema": vary(LDM, {"train.steps": 2, "train.ema": 0}),
+    "workers": vary(VAE, {"train.steps": 3, "train.workers": 1}),
 }
 
 
-def trained(text: str, out: Path, **options: Any) -> Path:
-    return modkit.train(Spec.from_yaml(text), out, **options).path
+def trained(spec: Spec, out: Path, **options: Any) -> Path:
+    return modkit.train(spec, out, **options).path
 
 
 def stopped_at(name: str, run: Path, out: Path) -> Path:
@@ -110,13 +103,13 @@ def stopped_at(name: str, run: Path, out: Path) -> Path:
     return out
 
 
-def resumed_from_each(text: str, folder: Path, **options: Any) -> None:
-    whole = trained(text, folder / "whole", **options)
+def resumed_from_each(spec: Spec, folder: Path, **options: Any) -> None:
+    whole = trained(spec, folder / "whole", **options)
     drawn = modkit.load(whole).sample(4, seed=0)
     *earlier, last = store.list_names(whole / "checkpoints")
     assert len(earlier) >= 3
     for name in earlier:
-        run = trained(text, stopped_at(name, whole, folder / name), resume=True, **options)
+        run = trained(spec, stopped_at(name, whole, folder / name), resume=True, **options)
         assert not differing(run, whole), f"resumed from {name}"
         assert torch.equal(modkit.load(run).sample(4, seed=0), drawn)
 
@@ -130,48 +123,36 @@ def test_a_run_resumed_from_any_of_its_checkpoints_equals_the_one_never_stopped(
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling a network on the CPU needs a C++ compiler")
 def test_a_compiled_run_resumed_equals_the_one_never_stopped(tmp_path: Path):
-    text = f"""
-name: compiled
-data: {{use: digits, size: 8}}
-model: {{use: diffusion, network: {{use: mlp, width: 8, depth: 1, dropout: 0.2}}, sampler: {{use: ddim, steps: 2}}}}
-train: {{steps: 3, batch_size: 16, compile: true, {EVERY}}}
-"""
-    whole = trained(text, tmp_path / "whole")
+    compiled = spec(use("diffusion", network=DROPPING, sampler=DDIM), steps=3, batch_size=16, compile=True, **EVERY)
+    whole = trained(compiled, tmp_path / "whole")
     torch.compiler.reset()
-    run = trained(text, stopped_at("step-00000002", whole, tmp_path / "run"), resume=True)
+    run = trained(compiled, stopped_at("step-00000002", whole, tmp_path / "run"), resume=True)
     assert not differing(run, whole)
 
 
-@pytest.mark.parametrize("train", ["false", "true"])
-def test_a_run_with_a_piece_of_another_resumes(train: str, tmp_path: Path):
-    source = trained(VAE.replace("steps: 4", "steps: 1"), tmp_path / "source")
-    text = f"""
-name: prior
-data: {{use: digits, size: 8}}
-model:
-  use: latent
-  autoencoder: {{use: run, path: {source}, train: {train}}}
-  prior: {{use: diffusion, network: {MLP}, sampler: {{use: ddim, steps: 2}}}}
-train: {{steps: 3, batch_size: 240, {EVERY}}}
-"""
-    resumed_from_each(text, tmp_path)
+@pytest.mark.parametrize("train", [False, True])
+def test_a_run_with_a_piece_of_another_resumes(train: bool, tmp_path: Path):
+    source = trained(VAE, tmp_path / "source", steps=1)
+    prior = use("diffusion", network=MLP, sampler=DDIM)
+    latent = use("latent", autoencoder=use("run", path=str(source), train=train), prior=prior)
+    resumed_from_each(spec(latent, steps=3, batch_size=240, **EVERY), tmp_path)
     piece, whole = modkit.load(source), tmp_path / "whole"
     shutil.rmtree(source)
     kept = modkit.load(whole).autoencoder.state_dict()
     same = [torch.equal(value, kept[name]) for name, value in piece.state_dict().items()]
-    assert not any(same) if train == "true" else all(same)
+    assert not any(same) if train else all(same)
 
 
 @pytest.mark.smoke
 def test_a_finished_run_with_more_steps_goes_on_and_equals_the_one_never_stopped(tmp_path: Path):
-    text = VAE.replace("steps: 4", "steps: 8").replace("every: 1, keep: 100", "every: 2, keep: 2")
-    whole = trained(text, tmp_path / "whole")
-    run = trained(text, tmp_path / "run", steps=4)
+    longer = vary(VAE, {"train.steps": 8, "train.checkpoints": {"every": 2, "keep": 2}})
+    whole = trained(longer, tmp_path / "whole")
+    run = trained(longer, tmp_path / "run", steps=4)
     assert Run.open(run).finished
     assert [row["step"] for row in Run.open(run).read_metrics()] == [1, 2, 3, 4]
-    trained(text, run, steps=6, resume=True)
+    trained(longer, run, steps=6, resume=True)
     assert [row["step"] for row in Run.open(run).read_metrics()] == [1, 2, 3, 4, 5, 6]
-    trained(text, run, resume=True)
+    trained(longer, run, resume=True)
     assert not differing(run, whole)
 
 
@@ -193,7 +174,7 @@ def test_another_system_is_not_resumed(change: str, tmp_path: Path):
     run = trained(VAE, tmp_path, steps=1)
     before = contents(run)
     with pytest.raises(ValueError, match=r"was trained with (a different|the seed 0)"):
-        modkit.train(modkit.specs.overrides.apply(Spec.from_yaml(VAE), [change])[0], run, resume=True)
+        trained(apply(VAE, [change])[0], run, resume=True)
     assert contents(run) == before
 
 
@@ -225,41 +206,16 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(damage: str, tmp
 
 
 def test_with_every_checkpoint_damaged_a_run_starts_again_and_is_kept_at_each_step(tmp_path: Path, interrupt):
-    text = VAE.replace("keep: 100", "keep: 2")
-    whole = trained(text, tmp_path / "whole")
+    few = vary(VAE, {"train.checkpoints.keep": 2})
+    whole = trained(few, tmp_path / "whole")
     run = shutil.copytree(whole, tmp_path / "run")
     for path in (run / "checkpoints").iterdir():
         flip(path / "model.safetensors")
     interrupt(2)
     with pytest.raises(KeyboardInterrupt):
-        trained(text, run, resume=True)
+        trained(few, run, resume=True)
     assert store.list_names(run / "checkpoints") == ["step-00000001", "step-00000002"]
-    assert not differing(trained(text, run, resume=True), whole)
-
-
-def test_the_best_checkpoint_is_spared(tmp_path: Path):
-    rising = "steps: 6, optimizer: {use: adam, lr: 0.1}"
-    run = Run.open(
-        trained(VAE.replace("keep: 100", "keep: 1, best: autoencoder/nll").replace("steps: 4", rising), tmp_path)
-    )
-    losses = {row["step"]: row["losses"]["autoencoder/nll"] for row in run.read_metrics()}
-    best = min(losses, key=losses.__getitem__)
-    assert best < 6
-    assert store.list_names(run.checkpoints) == [f"step-{best:08d}", "step-00000006"]
-
-
-class Notes:
-    """A `Progress` that keeps the notes."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def begin_stage(self, name: str, done: int, steps: int) -> None: ...
-
-    def step(self, losses: object) -> None: ...
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
+    assert not differing(trained(few, run, resume=True), whole)
 
 
 @pytest.fixture
@@ -284,9 +240,10 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> str:
+def file(tmp_path: Path) -> str:
     path = tmp_path / "vae.yaml"
-    path.write_text(VAE.replace("every: 1, keep: 100", "every: 2, keep: 1, best: autoencoder/nll"))
+    checkpoints = {"every": 2, "keep": 1, "best": "autoencoder/nll"}
+    path.write_text(vary(VAE, {"train.checkpoints": checkpoints}).to_yaml())
     return str(path)
 
 
@@ -294,12 +251,12 @@ def command(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_ctrl_c_saves_at_the_next_border_of_steps_and_says_how_to_go_on(spec: str, tmp_path: Path, interrupt):
+def test_ctrl_c_saves_at_the_next_border_of_steps_and_says_how_to_go_on(file: str, tmp_path: Path, interrupt):
     change = "model.decoder={use: mlp, width: 4}"
-    assert command("train", spec, change, "--out", tmp_path / "whole").exit_code == 0
+    assert command("train", file, change, "--out", tmp_path / "whole").exit_code == 0
     run = tmp_path / "run"
     interrupt(3)
-    result = command("train", spec, change, "--out", run)
+    result = command("train", file, change, "--out", run)
     assert result.exit_code == 1
     said, going_on = result.output.splitlines()[-1].split("; resume with: ")
     assert said == "modkit: stopped at step 3"
@@ -310,55 +267,55 @@ def test_ctrl_c_saves_at_the_next_border_of_steps_and_says_how_to_go_on(spec: st
     assert not differing(run, tmp_path / "whole")
 
 
-def test_a_second_ctrl_c_acts_at_once(spec: str, tmp_path: Path, interrupt):
+def test_a_second_ctrl_c_acts_at_once(file: str, tmp_path: Path, interrupt):
     interrupt(3, times=2)
-    assert command("train", spec, "--out", tmp_path / "run").exit_code == 1
+    assert command("train", file, "--out", tmp_path / "run").exit_code == 1
     assert store.find_latest(tmp_path / "run" / "checkpoints") == tmp_path / "run" / "checkpoints" / "step-00000002"
 
 
 def test_a_loss_that_is_no_number_stops_and_names_the_last_good_checkpoint(
-    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run, nll, count = tmp_path / "run", MSE.nll, iter(range(1000))
     with monkeypatch.context() as patch:
         patch.setattr(MSE, "nll", lambda self, out, x: nll(self, out, x) * (torch.nan if next(count) == 4 else 1))
-        result = command("train", spec, "--out", run)
+        result = command("train", file, "--out", run)
     assert result.exit_code == 1
     good = run / "checkpoints" / "step-00000002"
     assert f"the loss nll of autoencoder is nan at step 3 (step 3 of stage 0); the last good checkpoint is {good}" in (
         result.output
     )
     assert all(value.isfinite().all() for group in store.load(good).tensors.values() for value in group.values())
-    assert command("train", spec, "--out", run, "--resume").exit_code == 0
-    assert not differing(run, trained(Path(spec).read_text(), tmp_path / "whole"))
+    assert command("train", file, "--out", run, "--resume").exit_code == 0
+    assert not differing(run, trained(Spec.from_yaml(Path(file).read_text()), tmp_path / "whole"))
 
 
-def test_weights_that_are_no_numbers_are_not_saved(spec: str, tmp_path: Path):
-    result = command("train", spec, "train.optimizer.lr=1e39", "train.checkpoints.every=1", "--out", tmp_path / "run")
+def test_weights_that_are_no_numbers_are_not_saved(file: str, tmp_path: Path):
+    result = command("train", file, "train.optimizer.lr=1e39", "train.checkpoints.every=1", "--out", tmp_path / "run")
     assert result.exit_code == 1
     assert "a weight of autoencoder is not finite at step 1" in result.output
     assert store.list_names(tmp_path / "run" / "checkpoints") == ["step-00000000"]
 
 
-def test_a_finished_run_ends_at_once_and_is_left_as_it_is(spec: str, tmp_path: Path):
+def test_a_finished_run_ends_at_once_and_is_left_as_it_is(file: str, tmp_path: Path):
     run = tmp_path / "run"
-    command("train", spec, "--out", run)
+    command("train", file, "--out", run)
     before = {path: (path.read_bytes(), path.stat().st_ino) for path in run.rglob("*.*") if path.is_file()}
-    result = command("train", spec, "--out", run, "--resume")
+    result = command("train", file, "--out", run, "--resume")
     assert result.exit_code == 0
     after = {path: (path.read_bytes(), path.stat().st_ino) for path in run.rglob("*.*") if path.is_file()}
     assert after.keys() == before.keys()
     assert [path.name for path in after if after[path] != before[path]] in ([], ["status.json"])
 
 
-def test_an_out_that_holds_a_run_is_refused_without_a_flag(spec: str, tmp_path: Path):
+def test_an_out_that_holds_a_run_is_refused_without_a_flag(file: str, tmp_path: Path):
     run = trained(VAE, tmp_path / "run", steps=1)
     before = contents(run)
-    result = command("train", spec, "--out", run)
+    result = command("train", file, "--out", run)
     assert result.exit_code == 2
     assert "--resume" in result.output and "--overwrite" in result.output
-    assert command("train", spec, "--out", run, "--resume", "--overwrite").exit_code == 2
+    assert command("train", file, "--out", run, "--resume", "--overwrite").exit_code == 2
     assert contents(run) == before
-    assert command("train", spec, "--out", run, "--overwrite").exit_code == 0
-    assert not differing(run, trained(Path(spec).read_text(), tmp_path / "whole"))
+    assert command("train", file, "--out", run, "--overwrite").exit_code == 0
+    assert not differing(run, trained(Spec.from_yaml(Path(file).read_text()), tmp_path / "whole"))
     assert json.loads((run / "status.json").read_text()) == {"status": "finished"}

@@ -1,1 +1,1 @@
-"""The authors' networks beside ours: `python -m faithful.taming --peer PATH`, from the plug-in's folder."""
+"""Compares the authors' networks with ours: `python -m faithful.taming --peer PATH`, from the plug-in's folder."""

@@ -1,36 +1,31 @@
-r"""Latent diffusion's first stages, U-Net and sampler beside ours.
+r"""Compares latent diffusion's first stages, U-Net and sampler with ours.
 
     python -m faithful.compvis --peer PATH --taming PATH
 
-The second is a checkout of taming-transformers, whose quantizer theirs is. What theirs imports beyond torch, numpy and
-einops and does not need for this is stood in for, and its sampler is kept on the CPU.
+The second is a checkout of taming-transformers, whose quantizer they use. Imports of theirs beyond torch, numpy and
+einops that are not needed are replaced, and their sampler is kept on the CPU.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib import import_module
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from modkit_checkpoints import compvis_kl, compvis_unet
-from modkit_checkpoints.adm_unet import AdmUNet
-from modkit_checkpoints.compvis_network import network
+from modkit_checkpoints.compvis_network import read_network
 from modkit_checkpoints.compvis_sampling import ScaledLinear
-from modkit_checkpoints.conversion import Conversion, renamed
+from modkit_checkpoints.conversion import rename
 from torch import Tensor, nn
 
-import modkit
-from faithful.measure import Figure, compare, generator, perturbed, table
-from faithful.peer import commit
-from modkit import Cond, CondType, Rng, Spec, TensorType
+from faithful.measure import Figure, compare, draw_normal, format_table, perturb
+from faithful.peer import build_ours, find_commit, read_arguments, stand_in
+from modkit import Cond, Rng
 from modkit.diffusion.schedules import Cosine, Linear, Table
 
 _STAND_INS: dict[str, dict[str, Any]] = {
@@ -83,37 +78,30 @@ _UNETS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Prints every figure, and the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--peer", type=Path, required=True)
-    parser.add_argument("--taming", type=Path, required=True)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    peer = _modules(given.peer, given.taming)
+    folder, _ = read_arguments("peer", "taming")
+    peer = _load()
     figures: list[Figure] = []
     with torch.no_grad():
         for kind in ("AutoencoderKL", "VQModelInterface"):
             for name, options in _STAGES.items():
-                figures += _first_stage(peer, kind, name, options)
+                figures += _compare_first_stage(peer, kind, name, options)
         for name, options in _UNETS.items():
-            figures += _unet(peer, name, options)
-        print(commit(given.peer), table(figures), sep="\n")
+            figures += _compare_unet(peer, name, options)
+        print(find_commit(folder), format_table(figures), sep="\n")
         for kind in ("AutoencoderKL", "VQModelInterface"):
             for scale in (1.0, 3.0):
-                print(f"{kind}, 4 steps of DDIM, guidance {scale:g}, decoded: {_sampled(peer, kind, scale):.1e}")
+                error = _compare_samples(peer, kind, scale)
+                print(f"{kind}, 4 steps of DDIM, guidance {scale:g}, decoded: {error:.1e}")
         ends: dict[str, Any] = {"num": 500, "beta_start": 1e-4, "beta_end": 0.015}
         tables = {"linear": ScaledLinear(**ends), "sqrt_linear": Linear(**ends), "cosine": Cosine(num=500)}
         for schedule, ours in tables.items():
-            print(f"{schedule}: alphas_cumprod {_table(peer, schedule, ours):.1e}")
+            print(f"{schedule}: alphas_cumprod {_compare_table(peer, schedule, ours):.1e}")
 
 
-def _modules(peer: Path, taming: Path) -> SimpleNamespace:
-    """Their classes."""
+def _load() -> SimpleNamespace:
+    """Loads their classes."""
     for name, values in _STAND_INS.items():
-        module: Any = ModuleType(name)
-        module.__dict__.update(values)
-        sys.modules[name] = module
-    sys.path[:0] = [str(peer), str(taming)]
+        stand_in(name, **values)
     stages, diffusion = import_module("ldm.models.autoencoder"), import_module("ldm.models.diffusion.ddpm")
     sampler = import_module("ldm.models.diffusion.ddim").DDIMSampler
     sampler.register_buffer = lambda self, name, value: setattr(self, name, value)  # theirs moves it to a GPU
@@ -127,95 +115,62 @@ def _modules(peer: Path, taming: Path) -> SimpleNamespace:
     )
 
 
-def _loaded(made: Conversion) -> Any:
-    model = modkit.build(Spec(**made.spec))
-    model.load_state_dict(made.weights)
-    return model.eval()
-
-
 def _stage_params(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     net = {**_NET, "double_z": kind == "AutoencoderKL", **options}
     more = {} if kind == "AutoencoderKL" else {"n_embed": 32}
     return {"embed_dim": 4, "ddconfig": net, "lossconfig": {"target": "torch.nn.Identity"}, **more}
 
 
-def _first_stage(peer: SimpleNamespace, kind: str, name: str, options: dict[str, Any]) -> Iterator[Figure]:
+def _compare_first_stage(peer: SimpleNamespace, kind: str, name: str, options: dict[str, Any]) -> Iterator[Figure]:
     params = _stage_params(kind, options)
-    with _quiet():
-        theirs: Any = perturbed(getattr(peer, kind)(**params), 0)
+    with _silence():
+        theirs: Any = perturb(getattr(peer, kind)(**params), 0)
     config = {"model": {"target": f"ldm.models.autoencoder.{kind}", "params": params}}
-    ours = _loaded(compvis_kl.convert({"state_dict": theirs.state_dict()}, config, False))
+    ours: Any = build_ours(compvis_kl.convert({"state_dict": theirs.state_dict()}, config, False))
     net = params["ddconfig"]
     factor = 2 ** (len(net["ch_mult"]) - 1)
     absent = ".middle.1." if net.get("attn_type") == "none" else "nothing"
     for size in ((8, 8), (8, 16)):
-        x = torch.randn(2, net["in_channels"], *size, generator=generator(1)).clamp(-1, 1)
-        z = torch.randn(2, 4, *(side // factor for side in size), generator=generator(2))
+        x = draw_normal(2, net["in_channels"], *size, seed=1).clamp(-1, 1)
+        z = draw_normal(2, 4, *(side // factor for side in size), seed=2)
         encoded = theirs.encode(x)
-        told = "x".join(map(str, size))
-        yield compare(
-            f"{kind}, encoder",
-            name,
-            told,
-            encoded.parameters if kind == "AutoencoderKL" else encoded,
-            partial(_encoded, ours, x),
-            ours,
-            elsewhere=lambda key: key.startswith(("decoder", "bottleneck.codebook")) or absent in key,
-        )
-        yield compare(
-            f"{kind}, decoder",
-            name,
-            told,
-            theirs.decode(z),
-            partial(_decoded, ours, z),
-            ours,
-            elsewhere=lambda key: key.startswith(("encoder", "bottleneck.project")) or absent in key,
-        )
+        encoded = encoded.parameters if kind == "AutoencoderKL" else encoded
+        for way, output, run, others in (
+            ("encoder", encoded, partial(_encode, ours, x), ("decoder", "bottleneck.codebook")),
+            ("decoder", theirs.decode(z), partial(_decode, ours, z), ("encoder", "bottleneck.project")),
+        ):
+            unused = lambda key, others=others: key.startswith(others) or absent in key  # noqa: E731
+            yield compare(f"{kind}, {way}", name, size, output, run, ours, elsewhere=unused)
 
 
-def _encoded(ours: Any, x: Tensor) -> Tensor:
+def _encode(ours: Any, x: Tensor) -> Tensor:
     encoded: Tensor = ours.bottleneck.project(ours.encoder(x))
     return encoded
 
 
-def _decoded(ours: Any, z: Tensor) -> Tensor:
+def _decode(ours: Any, z: Tensor) -> Tensor:
     decoded: Tensor = ours.decoder(ours.bottleneck.to_z("continuous", z))
     return decoded
 
 
-def _unet(peer: SimpleNamespace, name: str, options: dict[str, Any]) -> Iterator[Figure]:
+def _compare_unet(peer: SimpleNamespace, name: str, options: dict[str, Any]) -> Iterator[Figure]:
     params = {**_UNET, **options}
-    theirs = perturbed(peer.UNetModel(**params), 0)
-    net = network({"target": "UNetModel", "params": params}, "unet_config", out=3, size=8)
-    x = TensorType((3, 8, 8))
-    beside = net.channels - 3
-    cond = CondType(
-        time=True,
-        context=(6, net.context) if net.context else None,
-        labels=net.classes,
-        concat=TensorType((beside, 8, 8)) if beside else None,
-    )
-    ours = AdmUNet(x, x, cond, **{key: value for key, value in net.node.items() if key != "use"}).eval()
-    ours.load_state_dict(renamed(theirs.state_dict(), net.keys.rules("", ""))[0])
+    theirs = perturb(peer.UNetModel(**params), 0)
+    net = read_network({"target": "UNetModel", "params": params}, "unet_config", out=3, size=8)
+    ours = net.build().eval()
+    ours.load_state_dict(rename(theirs.state_dict(), net.rules("", ""))[0])
     for size in ((8, 8), (16, 8)):
-        rng = generator(1)
-        values = torch.randn(2, net.channels, *size, generator=rng)
-        context = torch.randn(2, 6, net.context, generator=rng) if net.context else None
+        values = draw_normal(2, net.channels, *size, seed=1)
+        context = draw_normal(2, 6, net.context, seed=2) if net.context else None
         labels = torch.tensor([1, 4]) if net.classes else None
         time = torch.tensor([999, 3])
-        given = Cond(time=time, context=context, labels=labels, concat=values[:, 3:] if beside else None)
-        yield compare(
-            "UNetModel",
-            name,
-            "x".join(map(str, size)),
-            theirs(values, time, context=context, y=labels),
-            partial(ours, values[:, :3], given),
-            ours,
-        )
+        given = Cond(time=time, context=context, labels=labels, concat=values[:, 3:] if net.channels > 3 else None)
+        output = theirs(values, time, context=context, y=labels)
+        yield compare("UNetModel", name, size, output, partial(ours, values[:, :3], given), ours)
 
 
-def _sampled(peer: SimpleNamespace, kind: str, guidance: float) -> float:
-    """Relative error of four steps of a class-conditional model from the same noise, decoded, by averaged weights."""
+def _compare_samples(peer: SimpleNamespace, kind: str, guidance: float) -> float:
+    """Computes the relative error of decoded samples: four steps conditioned on classes, with averaged weights."""
     params = {
         "linear_start": 0.0015, "linear_end": 0.0195, "timesteps": 1000, "image_size": 4, "channels": 4,
         "conditioning_key": "crossattn", "cond_stage_trainable": True, "scale_factor": 0.7,
@@ -229,21 +184,21 @@ def _sampled(peer: SimpleNamespace, kind: str, guidance: float) -> float:
             "params": {"embed_dim": 24, "n_classes": 1001, "key": "labels"},
         },
     }  # fmt: skip
-    with _quiet():
-        theirs: Any = perturbed(peer.LatentDiffusion(**params), 0)
+    with _silence():
+        theirs: Any = perturb(peer.LatentDiffusion(**params), 0)
     for index, buffer in enumerate(theirs.model_ema.buffers()):
         if buffer.ndim:
-            buffer += 0.01 * torch.randn(buffer.shape, generator=generator(index))
+            buffer += 0.01 * draw_normal(*buffer.shape, seed=index)
     config = {"model": {"target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": params}}
     made = compvis_unet.convert({"state_dict": theirs.state_dict(), "epoch": 3}, config, False)
     prior = made.spec["model"]["prior"]
     prior["sampler"]["steps"] = 4
     prior["guidance"] = {"use": "cfg", "scale": guidance}
-    ours = _loaded(made)
+    ours = build_ours(made)
     labels = torch.tensor([3, 999])
     b = ours.sample(2, seed=0, labels=labels)
     start = Rng("sample", 0).at("prior").normal("start", torch.empty(2, 4, 4, 4))
-    with _quiet(), theirs.ema_scope():
+    with _silence(), theirs.ema_scope():
         z, _ = peer.DDIMSampler(theirs).sample(
             S=4,
             batch_size=2,
@@ -258,15 +213,15 @@ def _sampled(peer: SimpleNamespace, kind: str, guidance: float) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def _table(peer: SimpleNamespace, schedule: str, ours: Table) -> float:
-    """Largest relative error of alphas_cumprod."""
+def _compare_table(peer: SimpleNamespace, schedule: str, ours: Table) -> float:
+    """Computes the largest relative error of alphas_cumprod."""
     betas = torch.as_tensor(peer.make_beta_schedule(schedule, 500, linear_end=0.015), dtype=torch.float64)
     return float((ours.alphas_cumprod / (1 - betas).cumprod(0) - 1).abs().max())
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what theirs prints."""
+def _silence() -> Iterator[None]:
+    """Suppresses what theirs prints."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 

@@ -1,26 +1,25 @@
-r"""The measure of faithfulness: the authors' network a and ours b, on the same weights and inputs.
+r"""The measure of faithfulness: the authors' network a and ours b, with the same weights and inputs.
 
     error   = |a - b| / |b|                   at most 1e-5 in float32
     scale   = |b| / sqrt(n)                   above 1e-2: zeros agree with anything
     weakest = min_p |b - b'(p)| / |b|         above 1e-5: b'(p) is b with N(0, .05^2) added to the one tensor p
 
-N(0, .05^2) is first added to every parameter of the authors' network, since at their own initialisation many of these
-networks output zero; its state dict is then converted as `modkit import` converts it. A key's bias is ignored by
-softmax, so it may be named as one that changes nothing.
+N(0, .05^2) is first added to every parameter of the authors' network, since many of these networks output zero at their
+own initialisation; its state dict is then converted as by `modkit import`.
 
-The authors' code is never imported by the package: each script here takes `--peer`, a checkout of their repository.
+The package never imports the authors' code: each script here takes `--peer`, a checkout of their repository.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Figure", "compare", "generator", "perturbed", "table"]
+__all__ = ["TOLERANCE", "Figure", "compare", "draw_normal", "format_table", "perturb"]
 
 TOLERANCE = 1e-5
 SCALE = 1e-2
@@ -32,7 +31,7 @@ class Figure(NamedTuple):
 
     Args:
         network: The network.
-        configuration: Which switches are on.
+        configuration: Its options.
         size: The input's size.
         error: Relative error.
         scale: Root mean square of the output.
@@ -51,15 +50,15 @@ class Figure(NamedTuple):
     tensors: int
 
 
-def generator(seed: int) -> torch.Generator:
-    """A generator on the CPU."""
-    return torch.Generator().manual_seed(seed)
+def draw_normal(*shape: int, seed: int = 3) -> Tensor:
+    """Draws standard normal values on the CPU."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
-def perturbed(module: nn.Module, seed: int) -> nn.Module:
-    """The module in evaluation, N(0, .05^2) added to every parameter, batch norm's statistics off their start."""
-    rng = generator(seed)
+def perturb(module: nn.Module, seed: int) -> Any:
+    """Adds N(0, .05^2) to every parameter and moves batch norm's statistics; returns the module in evaluation mode."""
+    rng = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         parameter.add_(torch.randn(parameter.shape, generator=rng), alpha=STD)
     for name, buffer in module.named_buffers():
@@ -74,50 +73,50 @@ def perturbed(module: nn.Module, seed: int) -> nn.Module:
 def compare(
     network: str,
     configuration: str,
-    size: str,
-    theirs: Tensor | Sequence[Tensor],
-    run: Callable[[], Tensor | Sequence[Tensor]],
+    size: Sequence[int],
+    theirs: Tensor,
+    run: Callable[[], Tensor],
     ours: nn.Module,
     *,
-    silent: Collection[str] = (),
     elsewhere: Callable[[str], bool] = lambda name: False,
 ) -> Figure:
     """Compares the authors' output with ours.
 
     Args:
         network: Name of the network.
-        configuration: Its switches, for the table.
+        configuration: Its options, for the table.
         size: The input's size, for the table.
         theirs: The authors' output.
-        run: Computes ours; called anew for each tensor that is changed.
+        run: Computes ours; called again for each tensor that is changed.
         ours: The module whose parameters are changed, one at a time.
-        silent: Names of parameters that change nothing: a key's bias where it is a tensor of its own.
-        elsewhere: Tells the parameters that this output does not use, since another comparison shows them.
+        elsewhere: Whether this output does not depend on a parameter, which another comparison covers.
 
     Raises:
-        AssertionError: If a figure is out of its bounds.
+        AssertionError: If a figure exceeds its bounds.
     """
-    a, b = _flat(theirs), _flat(run())
-    assert a.shape == b.shape, (network, configuration, size, a.shape, b.shape)
+    shown = "×".join(map(str, size))
+    b = run()
+    assert theirs.shape == b.shape, (network, configuration, shown, theirs.shape, b.shape)
+    a, b = theirs.double(), b.double()
     length = float(b.norm())
     error, scale = float((a - b).norm()) / length, length / math.sqrt(b.numel())
     changes = {}
     for index, (name, parameter) in enumerate(ours.named_parameters()):
-        if name in silent or elsewhere(name):
+        if elsewhere(name):
             continue
         kept = parameter.clone()
-        parameter.add_(torch.randn(parameter.shape, generator=generator(index)), alpha=STD)
-        changes[name] = float((_flat(run()) - b).norm()) / length
+        parameter.add_(draw_normal(*parameter.shape, seed=index), alpha=STD)
+        changes[name] = float((run().double() - b).norm()) / length
         parameter.copy_(kept)
     tensor = min(changes, key=lambda name: changes[name])
-    figure = Figure(network, configuration, size, error, scale, changes[tensor], tensor, len(changes))
-    print(f"{network}, {configuration}, {size}: {error:.1e}, scale {scale:.2g}, {tensor} {changes[tensor]:.1e}")
+    figure = Figure(network, configuration, shown, error, scale, changes[tensor], tensor, len(changes))
+    print(f"{network}, {configuration}, {shown}: {error:.1e}, scale {scale:.2g}, {tensor} {changes[tensor]:.1e}")
     assert error <= TOLERANCE and scale > SCALE and changes[tensor] > TOLERANCE, figure
     return figure
 
 
-def table(figures: Sequence[Figure]) -> str:
-    """The figures as a Markdown table."""
+def format_table(figures: Sequence[Figure]) -> str:
+    """Formats the figures as a Markdown table."""
     columns = ("network", "configuration", "input", "relative error", "output, rms", "least change, of tensors")
     head = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
     rows = [
@@ -125,8 +124,3 @@ def table(figures: Sequence[Figure]) -> str:
         for f in figures
     ]
     return "\n".join([head, *rows])
-
-
-def _flat(values: Tensor | Sequence[Tensor]) -> Tensor:
-    tensors = [values] if isinstance(values, Tensor) else values
-    return torch.cat([value.detach().double().flatten() for value in tensors])

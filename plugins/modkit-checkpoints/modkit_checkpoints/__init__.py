@@ -11,10 +11,26 @@ from modkit import Part, hookimpl
 
 __all__ = ["modkit_commands", "modkit_parts"]
 
+_PARTS = [
+    ("network", "adm-unet", "adm_unet:AdmUNet", "ADM's U-Net (Rombach et al., 2022)"),
+    (
+        "schedule",
+        "scaled-linear",
+        "compvis_sampling:ScaledLinear",
+        "Betas whose roots rise linearly (Rombach et al., 2022)",
+    ),
+    ("sampler", "ldm-ddim", "compvis_sampling:AuthorsDDIM", "DDIM on their grid"),
+    ("conditioner", "class-token", "conditioners:ClassToken", "A class label as one token"),
+    ("conditioner", "class-id", "conditioners:ClassId", "A class label as it is"),
+    ("conditioner", "given-tokens", "conditioners:GivenTokens", "Tokens from the data"),
+    ("network", "dhariwal-unet", "dhariwal_unet:DhariwalUNet", "ADM's U-Net as EDM has it (Karras et al., 2022)"),
+    ("network", "song-unet", "song_unet:SongUNet", "DDPM++ and NCSN++ as EDM has them (Karras et al., 2022)"),
+]
+
 
 @hookimpl
 def modkit_commands(app: Any) -> None:
-    """`modkit import`."""
+    """Adds `modkit import`."""
     from modkit_checkpoints.command import import_command
 
     app.add_command(import_command)
@@ -22,29 +38,5 @@ def modkit_commands(app: Any) -> None:
 
 @hookimpl
 def modkit_parts() -> list[Part]:
-    """The parts of this package."""
-    return [
-        Part("network", "adm-unet", "modkit_checkpoints.adm_unet:AdmUNet", "ADM's U-Net (Rombach et al., 2022)"),
-        Part(
-            "schedule",
-            "scaled-linear",
-            "modkit_checkpoints.compvis_sampling:ScaledLinear",
-            "Betas whose roots rise linearly (Rombach et al., 2022)",
-        ),
-        Part("sampler", "ldm-ddim", "modkit_checkpoints.compvis_sampling:AuthorsDDIM", "DDIM on their grid"),
-        Part("conditioner", "class-token", "modkit_checkpoints.conditioners:ClassToken", "A class label as one token"),
-        Part("conditioner", "class-id", "modkit_checkpoints.conditioners:ClassId", "A class label as it is"),
-        Part("conditioner", "given-tokens", "modkit_checkpoints.conditioners:GivenTokens", "Tokens from the data"),
-        Part(
-            "network",
-            "dhariwal-unet",
-            "modkit_checkpoints.dhariwal_unet:DhariwalUNet",
-            "ADM's U-Net as EDM has it (Karras et al., 2022)",
-        ),
-        Part(
-            "network",
-            "song-unet",
-            "modkit_checkpoints.song_unet:SongUNet",
-            "DDPM++ and NCSN++ as EDM has them (Karras et al., 2022)",
-        ),
-    ]
+    """Returns the parts of this plug-in; modkit puts `checkpoints/` before their names."""
+    return [Part(kind, name, f"{__name__}.{target}", summary) for kind, name, target, summary in _PARTS]

@@ -5,7 +5,7 @@ r"""The residual block of ADM's U-Net, and how it embeds time.
     g(h) = (1 + s) norm_2(h) + m, (s, m) = W SiLU(e)      FiLM
     g(h) = norm_2(h + W SiLU(e))                          addition
 
-Norms have 32 groups. Resampling is doubling by repetition or the mean of neighbours, without a weight of its own.
+Norms have 32 groups. Resampling repeats values or averages pairs, without weights.
 
 Shape letters: b batch, c channels, e width of the embedding, h w spatial (one, two or three sizes).
 
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modkit.nn.blocks import Downsample, Upsample, conv, zero_init
+from modkit.nn.blocks import Downsample, Upsample, broadcast, conv, zero_init
 
-__all__ = ["AdmBlock", "Direction", "embedded_time", "plain", "wide_norm"]
+__all__ = ["AdmBlock", "Direction", "embed_time", "make_norm", "make_resampler"]
 
 Direction = Literal["down", "up"]
 
@@ -37,10 +37,10 @@ class AdmBlock(nn.Module):
         rank: Number of spatial sizes.
         channels: Channels of the input.
         out_channels: Channels of the output.
-        width: Width of the embedding, or None: then nothing modulates it.
-        film: Whether the embedding scales and shifts after the norm; if not, it is added before.
-        dropout: Share of the values dropped before the last convolution.
-        resampling: Whether it halves or doubles each size, or None.
+        width: Width of the embedding that modulates the block, or None.
+        film: Whether the embedding scales and shifts after the norm; otherwise it is added before.
+        dropout: Probability of dropout before the last convolution.
+        resampling: Whether to halve (`down`) or double (`up`) each size, or None.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class AdmBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.film = film
-        self.resample = plain(rank, channels, resampling) if resampling else None
-        self.norm_1 = wide_norm(channels)
+        self.resample = make_resampler(rank, channels, resampling) if resampling else None
+        self.norm_1 = make_norm(channels)
         self.conv_1 = conv(rank, channels, out_channels)
         self.modulation = nn.Linear(width, (1 + film) * out_channels) if width else None
-        self.norm_2 = wide_norm(out_channels)
+        self.norm_2 = make_norm(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv_2 = zero_init(conv(rank, out_channels, out_channels))
         self.skip = nn.Identity() if channels == out_channels else conv(rank, channels, out_channels, kernel=1)
 
     def forward(self, x: Tensor, embedding: Tensor, size: Sequence[int] = ()) -> Tensor:
-        """Maps `b c h w` to `out_channels` channels, modulated by `embedding`, `b e`; doubled, cropped to `size`."""
+        """Maps `b c h w` to `b out_channels h w`, modulated by `embedding`, `b e`; if upsampled, cropped to `size`."""
         h = F.silu(self.norm_1(x))
         if isinstance(self.resample, Upsample):
             h, x = self.resample(h, size), self.resample(x, size)
@@ -76,8 +76,7 @@ class AdmBlock(nn.Module):
         if self.modulation is None:
             h = self.norm_2(h)
         else:
-            modulation = self.modulation(F.silu(embedding))
-            modulation = modulation.reshape(*modulation.shape, *(1,) * (x.ndim - 2))
+            modulation = broadcast(self.modulation(F.silu(embedding)), x)
             if self.film:
                 scale, shift = modulation.chunk(2, dim=1)
                 h = self.norm_2(h) * (1 + scale) + shift
@@ -87,10 +86,10 @@ class AdmBlock(nn.Module):
         return y
 
 
-def embedded_time(time: Tensor, width: int) -> Tensor:
-    """Cosines, then sines, of `time`, `b`, at frequencies `10000^(-2 i / width)`: `b width`, float32 at least.
+def embed_time(time: Tensor, width: int) -> Tensor:
+    """Computes cosines, then sines, of `time`, `b`, at frequencies `10000^(-2 i / width)`: `b width`, at least float32.
 
-    The order of operations is the authors': at t = 999 another one is 1e-5 away in float32.
+    The order of operations is the authors': at t = 999 another order differs by 1e-5 in float32.
     """
     time = time if time.dtype == torch.float64 else time.float()
     half = width // 2
@@ -99,11 +98,11 @@ def embedded_time(time: Tensor, width: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def plain(rank: int, channels: int, direction: Direction) -> Downsample | Upsample:
-    """Halves by means, or doubles by repetition, without a weight."""
+def make_resampler(rank: int, channels: int, direction: Direction) -> Downsample | Upsample:
+    """Makes the layer that averages pairs or repeats values."""
     return (Downsample if direction == "down" else Upsample)(rank, channels, learned=False)
 
 
-def wide_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation in 32 groups, with torch's own 1e-5 beside the variance."""
+def make_norm(channels: int) -> nn.GroupNorm:
+    """Makes a group normalisation with 32 groups and torch's default of 1e-5 added to the variance."""
     return nn.GroupNorm(32, channels)

@@ -1,156 +1,117 @@
-"""Where the keys of CompVis's UNetModel go in `adm-unet`.
+"""Maps the keys of CompVis's UNetModel to those of `adm-unet`, walking the modules of the latter.
 
-Their input blocks are ours down, one for one after the first convolution; an output block of theirs is a unit of ours
-and, at the end of a level, what doubles. Queries, keys and values come in one layer, either head by head (their older
-order) or one after the other, as ours do.
+After the first convolution, their input blocks correspond one to one to `down`. Each of their output blocks is a unit
+of `up` and, at the end of a level, the upsampling after it. Queries, keys and values come from one layer, ordered
+either by head (their older order) or as here, one after the other.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from modkit_checkpoints.conversion import Rule, attention, linear, matrix, pair
+from modkit.nn.blocks import Downsample
+from modkit_checkpoints.adm_blocks import AdmBlock
+from modkit_checkpoints.adm_unet import AdmUNet, Resampler, Unit
+from modkit_checkpoints.conversion import Rule, attention, linear, matrices, pairs
+from modkit_checkpoints.spatial_transformer import SpatialTransformer
 
-__all__ = ["AdmKeys"]
+__all__ = ["map_adm_unet"]
+
+_ENDS = {
+    "time_embed.0": "time.0",
+    "time_embed.2": "time.2",
+    "input_blocks.0.0": "conv_in",
+    "out.0": "norm_out",
+    "out.2": "conv_out",
+}
+_BLOCK = {
+    "in_layers.0": "norm_1",
+    "in_layers.2": "conv_1",
+    "emb_layers.1": "modulation",
+    "out_layers.0": "norm_2",
+    "out_layers.3": "conv_2",
+    "skip_connection": "skip",
+}
+_LAYER = {  # of a transformer; (weight|bias) follows
+    r"norm(\d)": r"norm_\2.\3",
+    r"ff\.net\.0\.proj()": r"gated.\3",
+    r"ff\.net\.2()": r"narrow.\3",
+    **{
+        rf"attn{number}\.{key}()": rf"{name}.{layer}.\3"
+        for number, name in ((1, "attend"), (2, "cross"))
+        for key, layer in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), (r"to_out\.0", "out"))
+    },
+}
 
 
-@dataclass(frozen=True)
-class AdmKeys:
-    """The shape of a UNetModel.
+def map_adm_unet(net: AdmUNet, theirs: str, ours: str, *, by_head: bool) -> list[Rule]:
+    """Returns the rules for a UNetModel's keys.
 
     Args:
-        channels: Channels of each level, finest first.
-        blocks: Residual blocks a level on the way down.
-        attends: Which levels attend.
-        heads: Heads of an attention over so many channels.
-        by_head: Whether queries, keys and values come head by head.
-        transformer: Whether tokens are attended to.
-        resampling: What halves and doubles, as `adm-unet` says it.
-        classes: Whether classes are embedded.
+        net: The network of the same configuration; it may be on the meta device.
+        theirs: Prefix of their keys.
+        ours: Prefix of ours.
+        by_head: Whether queries, keys and values are ordered by head.
     """
-
-    channels: Sequence[int]
-    blocks: int
-    attends: Sequence[bool]
-    heads: Callable[[int], int]
-    by_head: bool
-    transformer: bool
-    resampling: Literal["conv", "block", "plain"]
-    classes: bool
-
-    def rules(self, theirs: str, ours: str) -> list[Rule]:
-        """The rules, given what precedes their keys and ours."""
-        names = {
-            "time_embed.0": "time.0",
-            "time_embed.2": "time.2",
-            "input_blocks.0.0": "conv_in",
-            "out.0": "norm_out",
-            "out.2": "conv_out",
-        }
-        rules = [rule for name, to in names.items() for rule in pair(theirs + name, ours + to)]
-        if self.classes:
-            rules.append(
-                Rule(rf"{re.escape(theirs)}label_emb\.weight", f"{ours}others.labels.weight", change=_with_none)
-            )
-        rules += self._unit(f"{theirs}middle_block", f"{ours}middle.0", self.channels[-1], True)
-        rules += _block(f"{theirs}middle_block.2", f"{ours}middle.1.block")
-        return rules + self._down(theirs, ours) + self._up(theirs, ours)
-
-    def _down(self, theirs: str, ours: str) -> list[Rule]:
-        rules: list[Rule] = []
-        place = 0
-        for level, wide in enumerate(self.channels):
-            if level:
-                rules += self._resampler(f"{theirs}input_blocks.{place + 1}.0", f"{ours}down.{place}", "op")
-                place += 1
-            for _ in range(self.blocks):
-                rules += self._unit(
-                    f"{theirs}input_blocks.{place + 1}", f"{ours}down.{place}", wide, self.attends[level]
-                )
-                place += 1
-        return rules
-
-    def _up(self, theirs: str, ours: str) -> list[Rule]:
-        rules: list[Rule] = []
-        place = number = 0
-        for level in reversed(range(len(self.channels))):
-            attends = self.attends[level]
-            for _ in range(self.blocks + 1):
-                rules += self._unit(
-                    f"{theirs}output_blocks.{number}", f"{ours}up.{place}", self.channels[level], attends
-                )
-                place, number = place + 1, number + 1
-            if level:
-                rules += self._resampler(
-                    f"{theirs}output_blocks.{number - 1}.{1 + attends}", f"{ours}up.{place}", "conv"
-                )
-                place += 1
-        return rules
-
-    def _unit(self, theirs: str, ours: str, channels: int, attends: bool) -> list[Rule]:
-        rules = _block(f"{theirs}.0", f"{ours}.block")
-        if not attends:
-            return rules
-        if self.transformer:
-            return rules + _transformer(f"{theirs}.1", f"{ours}.attend")
-        in_turn = _in_turn(self.heads(channels) if self.by_head else 1)
-        return rules + attention(f"{theirs}.1", f"{ours}.attend", in_turn)
-
-    def _resampler(self, theirs: str, ours: str, name: str) -> list[Rule]:
-        if self.resampling == "block":
-            return _block(theirs, f"{ours}.module")
-        return pair(f"{theirs}.{name}", f"{ours}.module.conv") if self.resampling == "conv" else []
-
-
-def _block(theirs: str, ours: str) -> list[Rule]:
-    """A residual block."""
-    names = {
-        "in_layers.0": "norm_1",
-        "in_layers.2": "conv_1",
-        "emb_layers.1": "modulation",
-        "out_layers.0": "norm_2",
-        "out_layers.3": "conv_2",
-        "skip_connection": "skip",
-    }
-    return [rule for name, to in names.items() for rule in pair(f"{theirs}.{name}", f"{ours}.{to}")]
-
-
-def _transformer(theirs: str, ours: str) -> list[Rule]:
-    """A spatial transformer, of any depth."""
-    layers, to = rf"{re.escape(theirs)}\.transformer_blocks\.(\d+)", rf"{ours}.layers.\1"
-    rules = [
-        *pair(f"{theirs}.norm", f"{ours}.norm"),
-        *matrix(f"{theirs}.proj_in", f"{ours}.project"),
-        *matrix(f"{theirs}.proj_out", f"{ours}.out"),
-        Rule(rf"{layers}\.norm([123])\.(weight|bias)", rf"{to}.norm_\2.\3"),
-        Rule(rf"{layers}\.ff\.net\.0\.proj\.(weight|bias)", rf"{to}.gated.\2"),
-        Rule(rf"{layers}\.ff\.net\.2\.(weight|bias)", rf"{to}.narrow.\2"),
-    ]
-    for number, name in ((1, "attend"), (2, "cross")):
-        for key, layer in (("q", "query"), ("k", "key"), ("v", "value")):
-            rules.append(Rule(rf"{layers}\.attn{number}\.to_{key}\.weight", rf"{to}.{name}.{layer}.weight"))
-        rules.append(Rule(rf"{layers}\.attn{number}\.to_out\.0\.(weight|bias)", rf"{to}.{name}.out.\2"))
+    label = Rule(rf"{re.escape(theirs)}label_emb\.weight", f"{ours}others.labels.weight", change=_append_none)
+    rules = [*pairs(theirs, ours, _ENDS), label]
+    for place, module in enumerate(net.down):
+        rules += _map(module, f"{theirs}input_blocks.{place + 1}.", 0, f"{ours}down.{place}.", by_head)
+    first, second = net.middle
+    rules += _map(first, f"{theirs}middle_block.", 0, f"{ours}middle.0.", by_head)
+    rules += _map(second, f"{theirs}middle_block.", 2, f"{ours}middle.1.", by_head)
+    number, layers = -1, 0
+    for place, module in enumerate(net.up):
+        if isinstance(module, Unit):
+            number, layers = number + 1, 0
+        rules += _map(module, f"{theirs}output_blocks.{number}.", layers, f"{ours}up.{place}.", by_head)
+        layers = len(list(module.children()))
     return rules
 
 
-def _in_turn(heads: int) -> Callable[[Tensor], Tensor]:
-    """Brings rows `(heads, [q, k, v], d)` into the order `([q, k, v], heads, d)`, and makes a matrix of a weight."""
+def _map(module: nn.Module, theirs: str, first: int, ours: str, by_head: bool) -> list[Rule]:
+    """Maps a unit or a resampler, given the number of its first layer in their block."""
+    if isinstance(module, Unit):
+        rules = pairs(f"{theirs}{first}.", f"{ours}block.", _BLOCK)
+        theirs, ours = f"{theirs}{first + 1}.", f"{ours}attend."
+        if isinstance(module.attend, SpatialTransformer):
+            return rules + _map_transformer(theirs, ours)
+        if module.attend is not None:
+            rules += attention(theirs, ours, _by_head(module.attend.heads if by_head else 1))
+        return rules
+    assert isinstance(module, Resampler)
+    if isinstance(module.module, AdmBlock):
+        return pairs(f"{theirs}{first}.", f"{ours}module.", _BLOCK)
+    name = "op" if isinstance(module.module, Downsample) else "conv"
+    return pairs(f"{theirs}{first}.", f"{ours}module.", {name: "conv"} if list(module.parameters()) else {})
 
-    def change(tensor: Tensor) -> Tensor:
+
+def _map_transformer(theirs: str, ours: str) -> list[Rule]:
+    """Maps a spatial transformer of any depth."""
+    layers = rf"{re.escape(theirs)}transformer_blocks\.(\d+)\."
+    return [
+        *pairs(theirs, ours, {"norm": "norm"}),
+        *matrices(theirs, ours, {"proj_in": "project", "proj_out": "out"}),
+        *(Rule(rf"{layers}{name}\.(weight|bias)", rf"{ours}layers.\1.{to}") for name, to in _LAYER.items()),
+    ]
+
+
+def _by_head(heads: int) -> Callable[[Tensor], Tensor]:
+    """Reorders rows `(heads, [q, k, v], d)` as `([q, k, v], heads, d)`; a weight becomes a matrix."""
+
+    def reorder(tensor: Tensor) -> Tensor:
         rows = tensor if tensor.ndim == 1 else linear(tensor)
         if len(rows) % (3 * heads):
             raise ValueError(f"expected 3 x {heads} heads in the first size, got {tuple(tensor.shape)}")
-        return rows.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+        return rows.reshape(heads, 3, -1, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
 
-    return change
+    return reorder
 
 
-def _with_none(rows: Tensor) -> Tensor:
-    """The classes' embeddings with zeros for no class, which the authors do not have."""
+def _append_none(rows: Tensor) -> Tensor:
+    """Appends zeros as the embedding of no class, which the authors do not have."""
     return torch.cat([rows, torch.zeros_like(rows[:1])])

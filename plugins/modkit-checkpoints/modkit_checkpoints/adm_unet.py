@@ -1,8 +1,7 @@
-r"""ADM's U-Net as latent diffusion has it: norms in 32 groups, residual blocks that resample, spatial transformers.
+r"""ADM's U-Net as in latent diffusion: norms of 32 groups, residual blocks that resample, spatial transformers.
 
-A unit is a residual block, modulated by the embedding of time, vector, noise and labels, and where its level attends,
-self-attention or, where there are tokens, a spatial transformer. The middle always attends. The pyramid around them is
-that of `modkit.nn.unet_body`.
+A unit is a residual block, modulated by the embedding of time, vector, noise and labels, and, if its level attends,
+self-attention or, given tokens, a spatial transformer. The middle always attends. The pyramid is `modkit.nn.unet_body`.
 
 Shape letters: b batch, c channels, e width of the embedding, h w spatial (one, two or three sizes).
 
@@ -22,14 +21,14 @@ from typing import Literal
 from torch import Tensor, nn
 
 from modkit.nn.attention import Attention
-from modkit.nn.blocks import Downsample, Upsample
+from modkit.nn.blocks import Downsample, ResidualBlock, Upsample
 from modkit.nn.embeddings import CondEmbedding
 from modkit.nn.unet_body import UNetBody, check_pyramid
 from modkit.types import Cond, CondType, TensorType
-from modkit_checkpoints.adm_blocks import AdmBlock, Direction, embedded_time, plain, wide_norm
+from modkit_checkpoints.adm_blocks import AdmBlock, Direction, embed_time, make_norm, make_resampler
 from modkit_checkpoints.spatial_transformer import SpatialTransformer
 
-__all__ = ["AdmUNet"]
+__all__ = ["AdmUNet", "Resampler", "Unit"]
 
 _NORMED = 32  # channels are a multiple of the groups
 
@@ -40,24 +39,30 @@ class AdmUNet(UNetBody):
     Args:
         x: Type of the input: continuous maps.
         out: Type of the output, of x's size; any number of channels.
-        cond: The conditions: time, vector, noise and labels modulate each block, tokens are attended to, a map stands
-            beside x.
-        channels: Channels of each level, finest first, multiples of 32 (of 32 itself a norm loses each channel's mean);
-            the resolution is halved between levels.
-        blocks: Residual blocks a level on the way down; one more on the way up.
-        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always does.
-        heads: Attention heads; None: as many as `head_channels` gives.
-        head_channels: Channels of an attention head, where `heads` is None.
-        depth: Layers of each transformer, where there are tokens.
-        film: Whether the embedding scales and shifts after a norm; if not, it is added before.
-        resampling: What halves and doubles: `conv`, a convolution; `block`, a residual block; `plain`, means and
-            repetition without weights.
-        dropout: Share of the values dropped in each residual block.
+        cond: The conditions: time, vector, noise and labels modulate each block, tokens are attended to, a map is
+            concatenated with x.
+        channels: Channels of each level, finest first, multiples of 32 (with 32 itself a norm loses each channel's
+            mean); the resolution is halved between levels.
+        blocks: Residual blocks per level on the way down; there is one more on the way up.
+        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always attends.
+        heads: Number of attention heads; by default it follows from `head_channels`.
+        head_channels: Channels of an attention head, if `heads` is None.
+        depth: Layers of each transformer, if there are tokens.
+        film: Whether the embedding scales and shifts after a norm; otherwise it is added before.
+        resampling: How to resample: with a convolution (`conv`), with a residual block (`block`), or by averaging and
+            repetition (`plain`).
+        dropout: Probability of dropout in each residual block.
 
     Raises:
-        ValueError: If `x` is a vector or codes, `out` has another size, there is no level or block, channels are no
-            multiples of 32, a resolution is no level's, the heads do not divide the channels of a level that attends,
-            a number is below 1, or a choice is unknown.
+        ValueError: If `x` is a vector or codes, `out` has another size, there is no level or block, channels are not
+            multiples of 32, a resolution belongs to no level, the heads do not divide the channels of a level that
+            attends, a number is below 1, or a choice is unknown.
+
+    Examples:
+        >>> import torch
+        >>> x = TensorType((1, 8, 8))
+        >>> AdmUNet(x, x, CondType(time=True))(torch.zeros(2, 1, 8, 8), Cond(time=torch.zeros(2))).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
@@ -85,7 +90,7 @@ class AdmUNet(UNetBody):
             got = f"{heads}, {head_channels} and {depth}"
             raise ValueError(f"AdmUNet expects heads, head_channels and depth of at least 1, got {got}")
         rank, width = len(x.shape) - 1, 4 * channels[0]
-        time = _time(channels[0], width) if cond.time else None
+        time = _make_time_layers(channels[0], width) if cond.time else None
         others = CondEmbedding(replace(cond, time=False), width)
         context = cond.context[1] if cond.context else None
         embeds = width if cond.time or others.embeds else None
@@ -93,16 +98,16 @@ class AdmUNet(UNetBody):
         def block(wide_in: int, wide: int, resampling: Direction | None = None) -> AdmBlock:
             return AdmBlock(rank, wide_in, wide, width=embeds, film=film, dropout=dropout, resampling=resampling)
 
-        def unit(wide_in: int, wide: int, attend: bool) -> _Unit:
-            attention = _attention(wide, context, heads, head_channels, depth) if attend else None
-            return _Unit(block(wide_in, wide), attention)
+        def unit(wide_in: int, wide: int, attend: bool) -> Unit:
+            attention = _make_attention(wide, context, heads, head_channels, depth) if attend else None
+            return Unit(block(wide_in, wide), attention)
 
-        def resampler(direction: Direction, wide: int) -> _Resampler:
+        def resampler(direction: Direction, wide: int) -> Resampler:
             if resampling == "block":
-                return _Resampler(block(wide, wide, direction))
+                return Resampler(block(wide, wide, direction))
             if resampling == "plain":
-                return _Resampler(plain(rank, wide, direction))
-            return _Resampler((Downsample if direction == "down" else Upsample)(rank, wide))
+                return Resampler(make_resampler(rank, wide, direction))
+            return Resampler((Downsample if direction == "down" else Upsample)(rank, wide))
 
         super().__init__(
             x,
@@ -114,7 +119,7 @@ class AdmUNet(UNetBody):
             unit=unit,
             downsample=partial(resampler, "down"),
             upsample=partial(resampler, "up"),
-            norm=wide_norm,
+            norm=make_norm,
         )
         self.base, self.time, self.others = channels[0], time, others
 
@@ -122,34 +127,35 @@ class AdmUNet(UNetBody):
         """Evaluates the network at `x`, `b c h w` of any size.
 
         Raises:
-            ValueError: If a condition that the type has is missing.
+            ValueError: If a condition of the type `cond` is missing.
         """
-        return self.evaluate(x, cond, self._embedding(cond, x))
+        return self.evaluate(x, cond, self._embed(cond, x))
 
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
-        """Downsamples or upsamples `h`, modulated where a residual block does it."""
+        """Downsamples or upsamples `h`; a residual block is modulated."""
         y: Tensor = module(h, embedding, () if size is None else size)
         return y
 
-    def _embedding(self, cond: Cond, x: Tensor) -> Tensor:
+    def _embed(self, cond: Cond, x: Tensor) -> Tensor:
         embedding: Tensor = self.others(cond, x)
         if self.time is None:
             return embedding
         if cond.time is None:
             raise ValueError("AdmUNet expects a Cond with `time`, as its type says, got None")
-        time: Tensor = self.time(embedded_time(cond.time, self.base).to(x.dtype))
+        time: Tensor = self.time(embed_time(cond.time, self.base).to(x.dtype))
         return time + embedding
 
 
-class _Unit(nn.Module):
-    """A residual block and, where its level attends, self-attention or a transformer."""
+class Unit(nn.Module):
+    """A residual block and, if its level attends, self-attention or a transformer."""
 
-    def __init__(self, block: AdmBlock, attend: Attention | SpatialTransformer | None) -> None:
+    def __init__(self, block: AdmBlock | ResidualBlock, attend: Attention | SpatialTransformer | None = None) -> None:
         super().__init__()
         self.block = block
         self.attend = attend
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None, context: Tensor | None = None) -> Tensor:
+        """Maps `b c h w`, modulated by `embedding`, `b e`, and attending to `context`, `b n d`, if it was built so."""
         y: Tensor = self.block(x, embedding)
         if isinstance(self.attend, SpatialTransformer):
             if context is None:
@@ -160,36 +166,33 @@ class _Unit(nn.Module):
         return y
 
 
-class _Resampler(nn.Module):
-    """Halves or doubles a map."""
+class Resampler(nn.Module):
+    """Halves or doubles each size of a map."""
 
     def __init__(self, module: AdmBlock | Downsample | Upsample) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, x: Tensor, embedding: Tensor, size: Sequence[int]) -> Tensor:
-        y: Tensor
+        """Maps `b c h w` to the other size; if upsampled, cropped to `size`."""
         if isinstance(self.module, AdmBlock):
-            y = self.module(x, embedding, size)
-        else:
-            y = self.module(x, size) if isinstance(self.module, Upsample) else self.module(x)
-        return y
+            return self.module(x, embedding, size)  # type: ignore[no-any-return]
+        return self.module(x, size) if isinstance(self.module, Upsample) else self.module(x)  # type: ignore[no-any-return]
 
 
-def _attention(
+def _make_attention(
     channels: int, context: int | None, heads: int | None, head_channels: int, depth: int
 ) -> Attention | SpatialTransformer:
     rest = channels % (head_channels if heads is None else heads)
     if rest:
-        told = f"head_channels {head_channels}" if heads is None else f"heads {heads}"
-        raise ValueError(
-            f"AdmUNet expects heads that divide the {channels} channels of a level that attends, got {told}"
-        )
+        got = f"head_channels {head_channels}" if heads is None else f"heads {heads}"
+        expected = f"heads that divide the {channels} channels of a level that attends"
+        raise ValueError(f"AdmUNet expects {expected}, got {got}")
     num = channels // head_channels if heads is None else heads
     if context is None:
-        return Attention(channels, head_channels=channels // num, normalize=wide_norm)
+        return Attention(channels, head_channels=channels // num, normalize=make_norm)
     return SpatialTransformer(channels, context=context, heads=num, depth=depth)
 
 
-def _time(channels: int, width: int) -> nn.Sequential:
+def _make_time_layers(channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width))

@@ -14,14 +14,14 @@ __all__ = ["import_command"]
 @click.option("--config", type=click.Path(), help="The authors' configuration, YAML or JSON.")
 @click.option("--format", "format_", required=True, help="taming-vqgan, taming-transformer, compvis-kl, …")
 @click.option("--out", required=True, type=click.Path(), help="The run's directory.")
-@click.option("--raw", is_flag=True, help="Take the weights as they were trained, not their averages.")
-@click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
+@click.option("--raw", is_flag=True, help="Take the weights as trained, not their averages.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing run.")
 @report_failures
 def import_command(source: str, config: str | None, format_: str, out: str, raw: bool, overwrite: bool) -> None:
-    """Turn SOURCE, a checkpoint of the authors' own code, into a run. No code in it is run."""
-    from modkit_checkpoints.importing import import_checkpoint, summary
+    """Convert SOURCE, a checkpoint of the authors' own code, to a run. No code in it is executed."""
+    from modkit_checkpoints.importing import import_checkpoint, summarize
 
     imported = import_checkpoint(source, out, format=format_, config=config, raw=raw, overwrite=overwrite)
     if imported.aside:
-        click.echo(f"set aside: {summary(imported.aside)}")
+        click.echo(f"set aside: {summarize(imported.aside)}")
     click.echo(f"run: {imported.run.path}")

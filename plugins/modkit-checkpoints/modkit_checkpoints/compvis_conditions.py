@@ -1,10 +1,10 @@
-"""What conditions a diffusion model of CompVis's, as a conditioner of ours and the fields it reads.
+"""The condition of one of CompVis's diffusion models, as a conditioner of modkit and the fields that it reads.
 
-    crossattn   a class embedder has a counterpart; tokens of a text encoder are given as a field
-    concat      a map beside the latent, on its grid, is given as a field
+    crossattn   a class embedder has a counterpart; tokens of a text encoder are read from a field
+    concat      a map on the latent's grid is read from a field
     adm         the network embeds the class
 
-What made tokens or maps is set aside.
+The modules that computed tokens or maps are set aside.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from modkit_checkpoints.arguments import Arguments
-from modkit_checkpoints.compvis_config import target
+from modkit_checkpoints.compvis_config import read_target
 from modkit_checkpoints.compvis_network import Network
 from modkit_checkpoints.conversion import Rule, aside
 
-__all__ = ["Condition", "condition", "unconditional"]
+__all__ = ["Condition", "check_unconditional", "read_condition"]
 
 _THEIRS = r"cond_stage_model\."
 _WHERE = "model.params.cond_stage_config"
 _NONE_OF_IMAGENET = 1001  # classes in the authors' configuration that has one for no class
-_TOKENS = {  # the number of tokens, as it is called, of each encoder that is no part of ours; 77 where not given
+_TOKENS = {  # the name of the number of tokens, 77 by default, of each encoder without a counterpart
     "BERTEmbedder": "max_seq_len",
     "TransformerEmbedder": "max_seq_len",
     "FrozenCLIPTextEmbedder": "max_length",
@@ -36,13 +36,13 @@ _TOKENS = {  # the number of tokens, as it is called, of each encoder that is no
 
 @dataclass(frozen=True)
 class Condition:
-    """What conditions a network.
+    """The condition of a network.
 
     Args:
         node: The conditioner's node.
         fields: The fields that it reads.
-        rules: Where its keys go.
-        weights: What the authors have no key of.
+        rules: The rules for its keys.
+        weights: Weights without a counterpart in the authors' checkpoint.
     """
 
     node: Mapping[str, Any]
@@ -51,15 +51,13 @@ class Condition:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def condition(given: Arguments, network: Network, *, channels: int, size: int, ours: str) -> Condition:
-    """Reads how a network is conditioned, and on what.
+def read_condition(given: Arguments, network: Network, *, ours: str) -> Condition:
+    """Reads a latent diffusion model's condition.
 
     Args:
-        given: The diffusion model's parameters.
-        network: The network.
-        channels: Channels of the latent.
-        size: Size of its maps.
-        ours: What precedes our keys.
+        given: The model's parameters.
+        network: Its network.
+        ours: Prefix of our keys.
 
     Raises:
         ValueError: If modkit has no counterpart for it, or it does not fit the network.
@@ -70,35 +68,38 @@ def condition(given: Arguments, network: Network, *, channels: int, size: int, o
     key = None if node == "__is_unconditional__" else key
     if key not in (None, "concat", "crossattn", "adm"):
         raise given.error("conditioning_key", "concat, crossattn or adm (modkit has no counterpart)")
-    beside = network.channels - channels
-    _check(key, network, beside)
+    _check(key, network)
     if key is None:
         return Condition({"use": "none"})
     if key == "concat":
-        return _map((beside, size, size), ours)
+        shape = (network.channels - network.out, network.size, network.size)
+        return _given({"use": "map", "maps": ["map"]}, "map", shape, ours)
     if network.classes is not None:
-        return _class_id(network.classes, ours)
-    name, params = target(node, _WHERE)
+        return _classes({"use": "checkpoints/class-id", "drop": 0.0}, network.classes, ours)
+    name, params = read_target(node, _WHERE)
     if name == "ClassEmbedder" and network.context is not None:
         return _class_token(params, network.context, ours)
     if name in _TOKENS and network.context is not None:
-        return _given_tokens((_length(params, _TOKENS[name]), network.context), ours)
+        length = _TOKENS[name]
+        num = Arguments(f"{_WHERE}.params", {length: params.get(length, 77)}, {length: 77}).integer(length)
+        return _given({"use": "checkpoints/given-tokens"}, "tokens", (num, network.context), ours)
     known = ", ".join(("ClassEmbedder", *_TOKENS))
     raise ValueError(f"{_WHERE}.target is expected to be one of {known} under {key}, got {name!r}")
 
 
-def unconditional(given: Arguments, network: Network, *, channels: int) -> Condition:
-    """Nothing, checked.
+def check_unconditional(given: Arguments, network: Network) -> Condition:
+    """Checks that a diffusion model without a first stage has no condition, and returns that.
 
     Raises:
-        ValueError: If the network is conditioned.
+        ValueError: If it has one.
     """
     given.only("conditioning_key", [None], why="modkit has no counterpart without a first stage")
-    _check(None, network, network.channels - channels)
+    _check(None, network)
     return Condition({"use": "none"})
 
 
-def _check(key: str | None, network: Network, beside: int) -> None:
+def _check(key: str | None, network: Network) -> None:
+    beside = network.channels - network.out
     suits = {"concat": beside > 0, "crossattn": network.context is not None, "adm": network.classes is not None}
     if suits != {one: one == key for one in suits} or beside < 0:
         raise ValueError(
@@ -107,52 +108,23 @@ def _check(key: str | None, network: Network, beside: int) -> None:
         )
 
 
-def _map(shape: tuple[int, int, int], ours: str) -> Condition:
-    return Condition(
-        {"use": "map", "maps": ["map"], "keep": 0},
-        {"map": {"shape": list(shape)}},
-        weights=_examples(shape, ours),
-    )
-
-
-def _given_tokens(shape: tuple[int, int], ours: str) -> Condition:
-    return Condition(
-        {"use": "checkpoints/given-tokens", "keep": 0},
-        {"tokens": {"shape": list(shape)}},
-        weights=_examples(shape, ours),
-    )
-
-
-def _length(params: Mapping[str, Any], name: str) -> int:
-    return Arguments(f"{_WHERE}.params", {name: params.get(name, 77)}, {name: 77}).integer(name)
+def _given(node: Mapping[str, Any], name: str, shape: Sequence[int], ours: str) -> Condition:
+    """Returns a condition that is a continuous field; no examples of it are kept."""
+    nothing = {"num": torch.zeros((), dtype=torch.int64), "examples_0": torch.zeros(0, *shape)}
+    weights = {f"{ours}examples.{key}": value for key, value in nothing.items()}
+    return Condition({**node, "keep": 0}, {name: {"shape": list(shape)}}, weights=weights)
 
 
 def _class_token(params: Mapping[str, Any], context: int, ours: str) -> Condition:
     given = Arguments(f"{_WHERE}.params", params, {"embed_dim": None, "n_classes": 1000, "key": "class"})
     width, num = int(given.only("embed_dim", [context], why="the network's context_dim")), given.integer("n_classes")
     none = num == _NONE_OF_IMAGENET
-    return Condition(
-        {"use": "checkpoints/class-token", "width": width, "none": none, "drop": 0.1 if none else 0.0},
-        {"labels": {"shape": [], "classes": num - none}},
-        (Rule(rf"{_THEIRS}embedding\.weight", f"{ours}embedding.weight"),),
-        _frequencies(num - none, ours),
-    )
+    node = {"use": "checkpoints/class-token", "width": width, "none": none, "drop": 0.1 if none else 0.0}
+    rule = Rule(rf"{_THEIRS}embedding\.weight", f"{ours}embedding.weight")
+    return _classes(node, num - none, ours, (rule,))
 
 
-def _class_id(classes: int, ours: str) -> Condition:
-    return Condition(
-        {"use": "checkpoints/class-id", "drop": 0.0},
-        {"labels": {"shape": [], "classes": classes}},
-        weights=_frequencies(classes, ours),
-    )
-
-
-def _frequencies(classes: int, ours: str) -> dict[str, Tensor]:
-    return {f"{ours}counted.frequencies": torch.full((classes,), 1 / classes)}
-
-
-def _examples(shape: Sequence[int], ours: str) -> dict[str, Tensor]:
-    return {
-        f"{ours}examples.num": torch.zeros((), dtype=torch.int64),
-        f"{ours}examples.examples_0": torch.zeros(0, *shape),
-    }
+def _classes(node: Mapping[str, Any], num: int, ours: str, rules: Sequence[Rule] = Condition.rules) -> Condition:
+    """Returns a condition that is one of `num` classes, all equally frequent."""
+    frequencies = {f"{ours}counted.frequencies": torch.full((num,), 1 / num)}
+    return Condition(node, {"labels": {"shape": [], "classes": num}}, rules, frequencies)

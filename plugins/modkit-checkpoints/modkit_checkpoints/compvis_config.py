@@ -5,25 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from modkit_checkpoints.conversion import tensors_of
+from modkit_checkpoints.conversion import join_keys, tensors_of
 
-__all__ = ["averaged", "lightning", "model_of", "target"]
+__all__ = ["find_model", "read_lightning", "read_target", "take_averages"]
 
 
-def target(node: Any, where: str) -> tuple[str, Mapping[str, Any]]:
-    """The class's name, without its module, and the parameters of `{target, params}`.
-
-    Args:
-        node: The node.
-        where: Its path, for errors.
+def read_target(node: Any, where: str) -> tuple[str, Mapping[str, Any]]:
+    """Reads `{target, params}`: the name of the class, without its module, and the parameters.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If the node is something else. The message names its path, `where`.
     """
     if not isinstance(node, Mapping) or not isinstance(node.get("target"), str) or set(node) - {"target", "params"}:
         got = sorted(map(str, node)) if isinstance(node, Mapping) else repr(node)
@@ -34,8 +30,8 @@ def target(node: Any, where: str) -> tuple[str, Mapping[str, Any]]:
     return node["target"].rpartition(".")[2], params
 
 
-def model_of(config: Any) -> Any:
-    """The model's `{target, params}` in a whole configuration, or what is one itself.
+def find_model(config: Any) -> Any:
+    """Returns the model's `{target, params}` of a whole configuration, or the configuration if it is one itself.
 
     Raises:
         ValueError: If there is no configuration.
@@ -46,26 +42,26 @@ def model_of(config: Any) -> Any:
     return {key: model[key] for key in model if key != "base_learning_rate"} if isinstance(model, Mapping) else model
 
 
-def lightning(source: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state dict of a checkpoint of Lightning, and what else it holds; or a state dict itself.
+def read_lightning(source: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Returns the state dict of a checkpoint of Lightning's, or `source` itself, and the checkpoint's other keys.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no state dict.
     """
     if isinstance(source, Mapping) and "state_dict" in source:
         return tensors_of(source["state_dict"], "state_dict"), tuple(str(key) for key in source if key != "state_dict")
     return tensors_of(source, "the checkpoint"), ()
 
 
-def averaged(
+def take_averages(
     tensors: Mapping[str, Tensor], prefix: str, raw: bool, *, under: str = "model_ema."
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors with those of `prefix` as LitEma has averaged them, where it has, and the keys that are set aside.
+    """Replaces the tensors under `prefix` by the averages of LitEma, if present, and returns the keys set aside.
 
-    LitEma keeps a parameter under its name in the module it averages, without the dots. Losses are left as they are.
+    LitEma stores a parameter by its name in the averaged module, without the dots. Losses are not replaced.
 
     Raises:
-        ValueError: If it has averaged some parameters of the prefix and not others, or one that there is none of.
+        ValueError: If only some of the parameters have averages, or an average has no parameter.
     """
     kept = {key: value for key, value in tensors.items() if not key.startswith(under)}
     shadows = {key: value for key, value in tensors.items() if key.startswith(under)}
@@ -83,11 +79,8 @@ def averaged(
         else:
             kept[key] = shadow
             left.append(key)
-    if shadows or lacking:
-        expected = f"averages of parameters that are not there: {_few(shadows)}" if shadows else ""
-        raise ValueError(expected or f"no average of {_few(lacking)}, though there are of others")
+    if shadows:
+        raise ValueError(f"averages of parameters that do not exist: {join_keys(shadows)}")
+    if lacking:
+        raise ValueError(f"no average of {join_keys(lacking)}, though there are averages of others")
     return kept, tuple(left)
-
-
-def _few(keys: Collection[str]) -> str:
-    return ", ".join(list(keys)[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")

@@ -2,10 +2,10 @@ r"""Latent diffusion's first stages: AutoencoderKL as `conv` with `gaussian`, VQ
 
     encoder -> quant_conv -> posterior or nearest code -> post_quant_conv -> decoder
 
-`quant_conv` is the bottleneck's projection, `post_quant_conv` the decoder's. Of a VQModelInterface the latent is
-`continuous`, before quantisation, and decoding quantises. Where the authors leave attention out altogether
-(`attn_type: none`) ours stands in the middle with an output of zero, which adds nothing. In the quantizer, as they
-train it, beta = 1/4 stands on the codes' loss instead of the commitment's.
+`quant_conv` is the bottleneck's projection, `post_quant_conv` the decoder's. The latent of a VQModelInterface is
+`continuous`, before quantization, and decoding quantizes. If the authors omit attention altogether (`attn_type: none`),
+the attention in our middle gets an output of zero. In their quantizer as trained, beta = 1/4 weights the codes' loss
+instead of the commitment's.
 
 References:
     High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022), section 3.1 and appendix G,
@@ -16,17 +16,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from modkit.nn.attention import Attention
 from modkit_checkpoints.arguments import Arguments
-from modkit_checkpoints.compvis_config import averaged, lightning, model_of, target
-from modkit_checkpoints.conversion import Conversion, Rule, aside, matrix, pair, renamed
+from modkit_checkpoints.compvis_config import find_model, read_lightning, read_target, take_averages
+from modkit_checkpoints.conversion import Conversion, Rule, aside, matrices, pairs, rename
 
-__all__ = ["FirstStage", "convert", "first_stage"]
+__all__ = ["FirstStage", "convert", "read_first_stage"]
 
 _BETA = 0.25
 _BOTH: dict[str, Any] = dict.fromkeys(
@@ -49,15 +50,19 @@ _NET: dict[str, Any] = {
 }
 
 
+_ENDS = {name: name for name in ("conv_in", "norm_out", "conv_out")}
+_RESIDUAL = {"norm1": "norm_1", "conv1": "conv_1", "norm2": "norm_2", "conv2": "conv_2", "nin_shortcut": "skip"}
+
+
 @dataclass(frozen=True)
 class FirstStage:
-    """A first stage as modkit has it.
+    """A first stage as modkit's `autoencoder`.
 
     Args:
         spec: The autoencoder's node.
-        rules: Where the keys go.
-        weights: What the authors have no key of.
-        shape: Shape of a picture.
+        rules: The rules for its keys.
+        weights: Weights without a counterpart in the authors' checkpoint.
+        shape: Shape of an image.
         latent: Shape of its latent.
     """
 
@@ -69,215 +74,147 @@ class FirstStage:
 
 
 def convert(source: Any, config: Any, raw: bool) -> Conversion:
-    """A first stage's checkpoint as an autoencoder.
+    """Converts a first stage's checkpoint to an autoencoder.
 
     Raises:
-        ValueError: If the configuration holds what modkit has no counterpart for, or keys do not fit it.
+        ValueError: If the configuration uses something for which modkit has no counterpart, or keys do not fit it.
     """
-    tensors, others = lightning(source)
-    stage = first_stage(model_of(config), "model")
-    tensors, averages = averaged(tensors, "", raw)
-    weights, left = renamed(tensors, stage.rules)
+    tensors, others = read_lightning(source)
+    stage = read_first_stage(find_model(config), "model")
+    tensors, averages = take_averages(tensors, "", raw)
+    weights, left = rename(tensors, stage.rules)
     spec = {"x": {"shape": list(stage.shape), "range": [-1.0, 1.0]}, "model": stage.spec}
     return Conversion(spec, {**weights, **stage.weights}, (*others, *averages, *left))
 
 
-def first_stage(node: Any, where: str, *, theirs: str = "", ours: str = "", latent: int | None = None) -> FirstStage:
+def read_first_stage(
+    node: Any, where: str, *, theirs: str = "", ours: str = "", latent: int | None = None
+) -> FirstStage:
     """Reads a first stage's configuration.
 
     Args:
         node: Its `{target, params}`.
-        where: The node's path, for errors.
-        theirs: What precedes their keys.
-        ours: What precedes ours.
-        latent: Size of the latent's maps; None: as the configuration's `resolution` gives it.
+        where: The node's path, for error messages.
+        theirs: Prefix of their keys.
+        ours: Prefix of ours.
+        latent: Size of the latent's maps; by default it follows from the configuration's `resolution`.
 
     Raises:
-        ValueError: If it holds what modkit has no counterpart for.
+        ValueError: If it uses something for which modkit has no counterpart.
     """
-    name, params = target(node, where)
+    name, params = read_target(node, where)
     if name not in _CLASSES:
         raise ValueError(f"{where}.target is expected to be one of {', '.join(_CLASSES)}, got {name!r}")
     given = Arguments(f"{where}.params", params, _CLASSES[name])
     width = given.integer("embed_dim")
     variational = name == "AutoencoderKL"
-    bottleneck = {"use": "gaussian", "channels": width} if variational else _quantizer(given, width)
-    net = _Net.read(f"{where}.params.ddconfig", given.values["ddconfig"], latent)
+    bottleneck = {"use": "gaussian", "channels": width} if variational else _read_quantizer(given, width)
+    net = _Net(f"{where}.params.ddconfig", given.values["ddconfig"], latent)
     if net.double != variational:
         raise ValueError(f"{where}.params.ddconfig: double_z is expected to be {variational} of {name}")
     rules = [
         *net.rules(theirs, ours),
-        *pair(f"{theirs}quant_conv", f"{ours}bottleneck.project"),
-        *pair(f"{theirs}post_quant_conv", f"{ours}decoder.project"),
+        *pairs(theirs, ours, {"quant_conv": "bottleneck.project", "post_quant_conv": "decoder.project"}),
         aside(rf"{re.escape(theirs)}(loss|model_ema)\..*|{re.escape(theirs)}colorize"),
     ]
-    weights = net.silent(ours)
+    weights = net.silence(ours)
     if not variational:
         rules.append(Rule(rf"{re.escape(theirs)}quantize\.embedding\.weight", f"{ours}bottleneck.codebook.codes"))
         weights[f"{ours}bottleneck.codebook.usage"] = torch.ones(given.integer("n_embed"))
+    emitted = net.z_channels * (2 if net.double else 1)
     spec = {
         "use": "autoencoder",
-        "encoder": {**net.options(net.channels), "blocks": net.blocks, "out_channels": net.emitted},
+        "encoder": {**net.options(net.channels), "blocks": net.blocks, "out_channels": emitted},
         "bottleneck": bottleneck,
         "decoder": {**net.options(net.channels[::-1]), "blocks": net.blocks + 1, "in_channels": net.z_channels},
         "likelihood": "l1",
         **({} if variational else {"weights": {"codebook": _BETA}}),
     }
-    size = net.size
-    return FirstStage(spec, rules, weights, (net.image, size, size), (width, net.coarsest, net.coarsest))
+    side, coarsest = net.sizes[0], net.sizes[-1]
+    return FirstStage(spec, rules, weights, (net.image, side, side), (width, coarsest, coarsest))
 
 
-def _quantizer(given: Arguments, width: int) -> dict[str, Any]:
+def _read_quantizer(given: Arguments, width: int) -> dict[str, Any]:
     given.only("remap", [None], why="codes that are numbered anew")
-    return {
-        "use": "vq",
-        "num_codes": given.integer("n_embed"),
-        "channels": width,
-        "codebook": "gradient",
-        "commitment": 1.0,
-        "revive": 0.0,
-    }
+    codes = {"num_codes": given.integer("n_embed"), "channels": width}
+    return {"use": "vq", **codes, "codebook": "gradient", "commitment": 1.0, "revive": 0.0}
 
 
-@dataclass(frozen=True)
 class _Net:
-    """Their encoder and decoder, `ddconfig`.
+    """Their encoder and decoder, `ddconfig`."""
 
-    Args:
-        channels: Channels of each level, finest first.
-        blocks: Residual blocks a level of the encoder.
-        attends: Which levels attend.
-        middle: Whether the middle attends.
-        size: Size of a picture.
-        image: Channels of a picture.
-        z_channels: Channels between the nets and the 1x1 convolutions.
-        double: Whether the encoder emits mean and log variance.
-        learned: Whether resampling convolves.
-        dropout: Share of the values dropped.
-    """
-
-    channels: list[int]
-    blocks: int
-    attends: list[bool]
-    middle: bool
-    size: int
-    image: int
-    z_channels: int
-    double: bool
-    learned: bool
-    dropout: float
-    sizes: list[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", [self.size >> level for level in range(len(self.channels))])
-
-    @classmethod
-    def read(cls, where: str, config: Any, latent: int | None) -> _Net:
-        """Reads the mapping."""
+    def __init__(self, where: str, config: Any, latent: int | None) -> None:
         if not isinstance(config, Mapping):
             raise ValueError(f"{where} is expected to be a mapping, got {config!r}")
         given = Arguments(where, config, _NET)
         for name in ("use_linear_attn", "give_pre_end", "tanh_out"):
             given.only(name, [False], why="modkit has no counterpart")
-        attends = given.only("attn_type", ["vanilla", "none"], why="modkit has no counterpart") == "vanilla"
+        self.attends = given.only("attn_type", ["vanilla", "none"], why="modkit has no counterpart") == "vanilla"
         wide, multiples = given.integer("ch"), given.integers("ch_mult")
         resolution, attention = given.integer("resolution"), given.integers("attn_resolutions", empty=True)
-        image = given.integer("in_channels")
-        given.only("out_ch", [image])
-        return cls(
-            channels=[wide * multiple for multiple in multiples],
-            blocks=given.integer("num_res_blocks"),
-            attends=[attends and resolution >> level in attention for level in range(len(multiples))],
-            middle=attends,
-            size=resolution if latent is None else latent << (len(multiples) - 1),
-            image=image,
-            z_channels=given.integer("z_channels"),
-            double=given.flag("double_z"),
-            learned=given.flag("resamp_with_conv"),
-            dropout=given.number("dropout"),
-        )
-
-    @property
-    def coarsest(self) -> int:
-        """Size of the latent's maps."""
-        return self.sizes[-1]
-
-    @property
-    def emitted(self) -> int:
-        """Channels that the encoder emits."""
-        return self.z_channels * (2 if self.double else 1)
+        levels = range(len(multiples))
+        self.image = given.integer("in_channels")
+        given.only("out_ch", [self.image])
+        self.channels = [wide * multiple for multiple in multiples]  # finest first, as all that follows
+        self.levels_attend = [self.attends and resolution >> level in attention for level in levels]
+        size = resolution if latent is None else latent << levels[-1]
+        self.sizes = [size >> level for level in levels]
+        self.blocks = given.integer("num_res_blocks")
+        self.z_channels = given.integer("z_channels")  # between the nets and the 1x1 convolutions
+        self.double = given.flag("double_z")  # the encoder outputs mean and log variance
+        self.learned = given.flag("resamp_with_conv")
+        self.dropout = given.number("dropout")
 
     def options(self, channels: list[int]) -> dict[str, Any]:
-        """What encoder and decoder have in common."""
+        """Returns the options that encoder and decoder share."""
         return {
             "use": "conv",
             "channels": channels,
-            "attention": [size for size, attends in zip(self.sizes, self.attends) if attends],
+            "attention": [size for size, attends in zip(self.sizes, self.levels_attend) if attends],
             "dropout": self.dropout,
             "resampling": "conv" if self.learned else "plain",
             "style": "taming",
         }
 
     def rules(self, theirs: str, ours: str) -> list[Rule]:
-        """Where the keys of both go."""
-        levels = len(self.channels)
+        """Returns the rules for the keys of both."""
+        last = len(self.channels) - 1
         rules: list[Rule] = []
-        for level, attends in enumerate(self.attends):
-            down, up = f"{theirs}encoder.down.{level}", f"{theirs}decoder.up.{level}"
-            to_down, to_up = f"{ours}encoder.levels.{level}", f"{ours}decoder.levels.{levels - 1 - level}"
-            rules += _level(down, to_down, self.blocks, attends)
-            rules += _level(up, to_up, self.blocks + 1, attends)
-            last = self.blocks * (1 + attends)
-            if self.learned and level + 1 < levels:
-                rules += pair(f"{down}.downsample.conv", f"{to_down}.{last}.conv")
+        for level, attends in enumerate(self.levels_attend):
+            down, up = f"{theirs}encoder.down.{level}.", f"{theirs}decoder.up.{level}."
+            to_down, to_up = f"{ours}encoder.levels.{level}.", f"{ours}decoder.levels.{last - level}."
+            rules += _map_level(down, to_down, self.blocks, attends)
+            rules += _map_level(up, to_up, self.blocks + 1, attends)
+            if self.learned and level < last:
+                rules += pairs(down, to_down, {"downsample.conv": f"{self.blocks * (1 + attends)}.conv"})
             if self.learned and level:
-                rules += pair(f"{up}.upsample.conv", f"{ours}decoder.doublings.{levels - 1 - level}.conv")
-        for side in ("encoder", "decoder"):
-            for name in ("conv_in", "norm_out", "conv_out"):
-                rules += pair(f"{theirs}{side}.{name}", f"{ours}{side}.{name}")
-            rules += _residual(f"{theirs}{side}.mid.block_1", f"{ours}{side}.middle.0")
-            rules += _residual(f"{theirs}{side}.mid.block_2", f"{ours}{side}.middle.2")
-            if self.middle:
-                rules += _attention(f"{theirs}{side}.mid.attn_1", f"{ours}{side}.middle.1")
+                rules += pairs(up, f"{ours}decoder.doublings.{last - level}.", {"upsample.conv": "conv"})
+        for side in ("encoder.", "decoder."):
+            rules += pairs(theirs + side, ours + side, _ENDS)
+            for name, place in (("block_1", 0), ("block_2", 2)):
+                rules += pairs(f"{theirs}{side}mid.{name}.", f"{ours}{side}middle.{place}.", _RESIDUAL)
+            if self.attends:
+                rules += _map_attention(f"{theirs}{side}mid.attn_1.", f"{ours}{side}middle.1.")
         return rules
 
-    def silent(self, ours: str) -> dict[str, Tensor]:
-        """Attention in the middle that adds nothing, where theirs has none."""
-        wide = self.channels[-1]
-        shapes = {
-            "norm.weight": (wide,),
-            "norm.bias": (wide,),
-            "query.weight": (wide, wide),
-            "query.bias": (wide,),
-            "key_value.weight": (2 * wide, wide),
-            "key_value.bias": (2 * wide,),
-            "out.weight": (wide, wide),
-            "out.bias": (wide,),
-        }
-        sides = () if self.middle else ("encoder", "decoder")
-        return {f"{ours}{side}.middle.1.{name}": torch.zeros(shape) for side in sides for name, shape in shapes.items()}
+    def silence(self, ours: str) -> dict[str, Tensor]:
+        """Returns the weights of attention in the middle that adds nothing, if theirs has none."""
+        sides = () if self.attends else ("encoder", "decoder")
+        with torch.device("meta"):
+            state = Attention(self.channels[-1]).state_dict()
+        return {f"{ours}{side}.middle.1.{key}": torch.zeros(one.shape) for side in sides for key, one in state.items()}
 
 
-def _level(theirs: str, ours: str, blocks: int, attends: bool) -> list[Rule]:
+def _map_level(theirs: str, ours: str, blocks: int, attends: bool) -> list[Rule]:
     rules: list[Rule] = []
     for block in range(blocks):
         place = block * (1 + attends)
-        rules += _residual(f"{theirs}.block.{block}", f"{ours}.{place}")
+        rules += pairs(f"{theirs}block.{block}.", f"{ours}{place}.", _RESIDUAL)
         if attends:
-            rules += _attention(f"{theirs}.attn.{block}", f"{ours}.{place + 1}")
+            rules += _map_attention(f"{theirs}attn.{block}.", f"{ours}{place + 1}.")
     return rules
 
 
-def _residual(theirs: str, ours: str) -> list[Rule]:
-    names = {"norm1": "norm_1", "conv1": "conv_1", "norm2": "norm_2", "conv2": "conv_2", "nin_shortcut": "skip"}
-    return [rule for name, to in names.items() for rule in pair(f"{theirs}.{name}", f"{ours}.{to}")]
-
-
-def _attention(theirs: str, ours: str) -> list[Rule]:
-    return [
-        *pair(f"{theirs}.norm", f"{ours}.norm"),
-        *matrix(f"{theirs}.q", f"{ours}.query"),
-        *matrix(f"{theirs}.k", f"{ours}.key_value", part=0),
-        *matrix(f"{theirs}.v", f"{ours}.key_value", part=1),
-        *matrix(f"{theirs}.proj_out", f"{ours}.out"),
-    ]
+def _map_attention(theirs: str, ours: str) -> list[Rule]:
+    layers = {"q": "query", "k": "key_value", "v": "key_value", "proj_out": "out"}
+    return [*pairs(theirs, ours, {"norm": "norm"}), *matrices(theirs, ours, layers)]

@@ -3,8 +3,8 @@ r"""Latent diffusion's schedule and sampler: betas whose roots rise linearly, an
     beta_i = (sqrt(beta_start) + i / (n - 1) (sqrt(beta_end) - sqrt(beta_start)))^2
     indices 1, 1 + c, 1 + 2 c, ...,   c = floor(n / steps)
 
-Their sampler starts from unit noise, whatever is left of the signal at its first index, and ends not at x_0 but at the
-table's first index, at whose noise level the sample stays.
+Their sampler starts from unit noise, whatever signal remains at its first index, and ends not at x_0 but at the noise
+level of the table's first index.
 
 Shape letters: b batch, n table.
 
@@ -39,6 +39,10 @@ class ScaledLinear(Table):
 
     Raises:
         ValueError: If `num` is outside [1, 100000] or a variance outside (0, 1).
+
+    Examples:
+        >>> ScaledLinear(num=3, beta_start=0.01, beta_end=0.25).betas
+        tensor([0.0100, 0.0900, 0.2500], dtype=torch.float64)
     """
 
     def __init__(self, *, num: int = 1000, beta_start: float = 0.0015, beta_end: float = 0.0195) -> None:
@@ -51,14 +55,18 @@ class ScaledLinear(Table):
 
 
 class AuthorsDDIM(GridSampler):
-    """DDIM as latent diffusion's own sampler runs it; where `steps` does not divide the table it takes a few more.
+    """DDIM on the grid of latent diffusion's own sampler; if `steps` does not divide the table, it takes a few more.
 
     Args:
         steps: Number of steps, at most half the table's length.
-        eta: Share of fresh noise: 0 is deterministic, 1 is ancestral sampling.
+        eta: Fraction of fresh noise: 0 is deterministic, 1 is ancestral sampling.
 
     Raises:
-        ValueError: If the schedule has no table, its indices do not fit it, or `eta` is outside [0, 1].
+        ValueError: If the schedule has no table, the indices exceed it, or `eta` is outside [0, 1].
+
+    Examples:
+        >>> AuthorsDDIM(ScaledLinear(num=10), TensorType((1,)), steps=2).times()
+        tensor([0.7000, 0.2000, 0.0000], dtype=torch.float64)
     """
 
     def __init__(self, schedule: Schedule, x: TensorType, *, steps: int = 50, eta: float = 0.0) -> None:
@@ -75,11 +83,11 @@ class AuthorsDDIM(GridSampler):
         self._last = self.scales(torch.tensor(1 / num, dtype=torch.float64))
 
     def start(self, eps: Tensor, t: Tensor) -> Tensor:
-        """Unit noise, `b ...`."""
+        """Returns `eps`: unit noise, `b ...`."""
         return eps
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
-        """x_s; the last step leads to the table's first index."""
+        """Computes x_s; the last step ends at the table's first index."""
         scales_s = self.scales(s) if s > 0 else self._last
         x_0 = self.predict(denoise, x_t, t).x_0
         return ddim_step(x_t, x_0, self.scales(t), scales_s, eta=self.eta, rng=rng), None

@@ -1,9 +1,9 @@
-r"""Latent diffusion's checkpoints: `latent` of a first stage and `diffusion` with `adm-unet`; DDPM's without the first.
+r"""Latent diffusion's checkpoints: `latent` of a first stage and a `diffusion` with `adm-unet`; DDPM's: the latter.
 
     model.diffusion_model   the network          model_ema          its averages
-    first_stage_model       the autoencoder      cond_stage_model   the conditioner, where it has a counterpart
+    first_stage_model       the autoencoder      cond_stage_model   the conditioner, if it has a counterpart
 
-The sampler of a latent model is DDIM on the authors' grid, that of a DDPM its own.
+A latent model is sampled by DDIM on the authors' grid, a DDPM by ancestral sampling.
 
 References:
     High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022), section 3,
@@ -20,12 +20,12 @@ from torch import Tensor
 
 from modkit.diffusion.schedules import Cosine, Linear, Table
 from modkit_checkpoints.arguments import Arguments
-from modkit_checkpoints.compvis_conditions import condition, unconditional
-from modkit_checkpoints.compvis_config import averaged, lightning, model_of, target
-from modkit_checkpoints.compvis_kl import first_stage
-from modkit_checkpoints.compvis_network import network
+from modkit_checkpoints.compvis_conditions import check_unconditional, read_condition
+from modkit_checkpoints.compvis_config import find_model, read_lightning, read_target, take_averages
+from modkit_checkpoints.compvis_kl import read_first_stage
+from modkit_checkpoints.compvis_network import read_network
 from modkit_checkpoints.compvis_sampling import ScaledLinear
-from modkit_checkpoints.conversion import Conversion, aside, renamed
+from modkit_checkpoints.conversion import Conversion, aside, rename
 
 __all__ = ["convert"]
 
@@ -64,62 +64,57 @@ _LATENT: dict[str, Any] = {
 
 
 def convert(source: Any, config: Any, raw: bool) -> Conversion:
-    """A diffusion model's checkpoint as `latent`, or as `diffusion` where it has no first stage.
+    """Converts a diffusion model's checkpoint to `latent`, or to `diffusion` if it has no first stage.
 
     Raises:
-        ValueError: If the configuration holds what modkit has no counterpart for, keys do not fit it, or the
-            checkpoint's table is another than the configuration's.
+        ValueError: If the configuration uses something for which modkit has no counterpart, keys do not fit it, or the
+            checkpoint's table differs from the configuration's.
     """
-    tensors, others = lightning(source)
-    name, params = target(model_of(config), "model")
+    tensors, others = read_lightning(source)
+    name, params = read_target(find_model(config), "model")
     if name not in ("LatentDiffusion", "DDPM"):
         raise ValueError(f"model.target is expected to be LatentDiffusion or DDPM, got {name!r}")
     latent = name == "LatentDiffusion"
     ours = "prior." if latent else ""
     given = Arguments("model.params", params, _DIFFUSION | (_LATENT if latent else {}))
     given.only("use_positional_encodings", [False], why="modkit has no counterpart")
-    schedule, table = _schedule(given)
+    schedule, table = _read_schedule(given)
     _check_table(tensors, table)
     size, channels = given.integer("image_size"), given.integer("channels")
-    net = network(given.values["unet_config"], "model.params.unet_config", out=channels, size=size)
+    network = read_network(given.values["unet_config"], "model.params.unet_config", out=channels, size=size)
     if latent:
-        how = condition(given, net, channels=channels, size=size, ours=f"{ours}conditioner.")
+        condition = read_condition(given, network, ours=f"{ours}conditioner.")
     else:
-        how = unconditional(given, net, channels=channels)
+        condition = check_unconditional(given, network)
     node: dict[str, Any] = {
         "use": "diffusion",
-        "network": net.node,
+        "network": {"use": "checkpoints/adm-unet", **network.options},
         "schedule": schedule,
         "parametrization": given.only("parameterization", ["eps", "x0", "v"]),
-        "conditioner": how.node,
+        "conditioner": condition.node,
         "sampler": {"use": "checkpoints/ldm-ddim", "steps": 50} if latent else "ancestral",
     }
-    rules = [*net.keys.rules("model.diffusion_model.", f"{ours}network."), *how.rules, _BUFFERS]
-    more, shape = dict(how.weights), (channels, size, size)
+    rules = [*network.rules("model.diffusion_model.", f"{ours}network."), *condition.rules, _BUFFERS]
+    more, shape = dict(condition.weights), (channels, size, size)
     if latent:
-        where = "model.params.first_stage_config"
-        stage = first_stage(
-            given.values["first_stage_config"], where, theirs="first_stage_model.", ours="autoencoder.", latent=size
-        )
+        where, first = "model.params.first_stage_config", given.values["first_stage_config"]
+        stage = read_first_stage(first, where, theirs="first_stage_model.", ours="autoencoder.", latent=size)
         if stage.latent[0] != channels:
             raise ValueError(f"model.params.channels {channels} do not suit {where} of {stage.latent[0]}")
-        scale = _scale(given, tensors)
+        scale = _read_scale(given, tensors)
         rules += stage.rules
         more |= {**stage.weights, "mean_0": torch.zeros(()), "std_0": torch.tensor(1 / scale)}
         shape = stage.shape
         node = {"use": "latent", "autoencoder": stage.spec, "prior": node, "at": "continuous", "scale": scale}
-    tensors, averages = averaged(tensors, "model.", raw)
-    weights, left = renamed(tensors, rules)
-    x = {"shape": list(shape), "range": [-1.0, 1.0], **({"fields": how.fields} if how.fields else {})}
-    return Conversion(
-        {"name": "compvis-ldm" if latent else "compvis-ddpm", "x": x, "model": node},
-        {**weights, **more},
-        (*others, *averages, *left),
-    )
+    tensors, averages = take_averages(tensors, "model.", raw)
+    weights, left = rename(tensors, rules)
+    x = {"shape": list(shape), "range": [-1.0, 1.0], **({"fields": condition.fields} if condition.fields else {})}
+    spec = {"name": "compvis-ldm" if latent else "compvis-ddpm", "x": x, "model": node}
+    return Conversion(spec, {**weights, **more}, (*others, *averages, *left))
 
 
-def _schedule(given: Arguments) -> tuple[dict[str, Any], Table]:
-    """The schedule's node, and its table."""
+def _read_schedule(given: Arguments) -> tuple[dict[str, Any], Table]:
+    """Reads the schedule's node and its table."""
     num, offset = given.integer("timesteps"), given.number("cosine_s")
     start, end = given.number("linear_start"), given.number("linear_end")
     given.only("given_betas", [None], why="modkit has no counterpart")
@@ -137,15 +132,16 @@ def _check_table(tensors: Mapping[str, Tensor], table: Table) -> None:
     if betas is not None and (
         betas.shape != table.betas.shape or not torch.allclose(betas.double(), table.betas, rtol=1e-4, atol=0)
     ):
-        told = f"{len(table.betas)} from {float(table.betas[0]):g} to {float(table.betas[-1]):g}"
-        got = f"{len(betas)} from {float(betas[0]):g} to {float(betas[-1]):g}" if betas.numel() else "none"
-        raise ValueError(
-            f"the configuration's timesteps, linear_start and linear_end give betas {told}, the checkpoint {got}"
+        expected, got = (
+            f"{len(one)} from {float(one[0]):g} to {float(one[-1]):g}" if one.numel() else "none"
+            for one in (table.betas, betas)
         )
+        settings = "timesteps, linear_start and linear_end"
+        raise ValueError(f"the configuration's {settings} give betas {expected}, the checkpoint {got}")
 
 
-def _scale(given: Arguments, tensors: Mapping[str, Tensor]) -> float:
-    """What the latent is multiplied by: the checkpoint's own number where it was measured in training."""
+def _read_scale(given: Arguments, tensors: Mapping[str, Tensor]) -> float:
+    """Reads the factor of the latent: the checkpoint's own if it was measured in training."""
     factor = tensors.get("scale_factor")
     if given.flag("scale_by_std") and factor is None:
         raise ValueError("model.params.scale_by_std expects the checkpoint's `scale_factor`, got none")

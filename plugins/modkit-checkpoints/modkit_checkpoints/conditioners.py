@@ -1,8 +1,8 @@
-r"""Conditions of the authors' networks: a class as one token, as an id, and tokens that come as they are.
+r"""Conditioners of the authors' networks: a class as one token or as an id, and tokens read from the data.
 
     class-token    context = E[label]           one token, and perhaps a row of E for no class
     class-id       labels = label               K for no class
-    given-tokens   context = the field          of an encoder that is not part of the model; zeros for none
+    given-tokens   context = the field          from an encoder outside the model; zeros for no tokens
 
 Shape letters: b batch, k classes, n tokens, d width.
 """
@@ -15,14 +15,60 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Examples, Frequencies
-from modkit.conditioners.fields import Field, check_drop, find_field
+from modkit.conditioners.fields import check_drop, find_field
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["ClassId", "ClassToken", "GivenTokens"]
 
 
-class ClassToken(nn.Module):
+class _Class(nn.Module):
+    """A conditioner on a class, which counts the classes of the data to draw them."""
+
+    counted: Frequencies  # made by the subclasses, in the order of their state
+
+    def __init__(self, fields: Mapping[str, TensorType], field: str, drop: float) -> None:
+        super().__init__()
+        self.field = find_field(self, fields, field)
+        classes = self.field.type.classes
+        if classes is None or self.field.type.shape:
+            raise ValueError(
+                f"{self.field.owner} expects field {field!r} to be one class per sample, got {self.field.type}"
+            )
+        check_drop(self, drop)
+        self.classes, self.drop = classes, drop
+        self.reads: tuple[str, ...] = (field,)
+
+    def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
+        """Reads labels `b` in [0, k); given an rng, each becomes none, k, with probability `drop`.
+
+        Raises:
+            ValueError: If the field is missing or is not int64 `b`; outside training, on the CPU, if a label is out of
+                range.
+        """
+        labels = self.field.read_checked(fields, self.training)
+        if rng is not None and self.drop > 0:
+            uniform = rng.uniform("drop", torch.empty(labels.shape, device=labels.device))
+            labels = torch.where(uniform < self.drop, self.classes, labels)
+        return self._condition(labels)
+
+    def null(self, num: int) -> Cond:
+        """Returns the condition of no class, `num` times."""
+        return self._condition(torch.full((num,), self.classes, device=self.counted.frequencies.device))
+
+    def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
+        """Draws labels by their frequencies: uniform before `prepare`, then those in the data."""
+        return self.counted.draw(num, rng)
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Counts the labels of `batches`."""
+        self.counted.prepare(batches)
+
+    def _condition(self, labels: Tensor) -> Cond:
+        raise NotImplementedError
+
+
+class ClassToken(_Class):
     """A learned token for each class to attend to (latent diffusion's class embedder).
 
     Args:
@@ -32,7 +78,12 @@ class ClassToken(nn.Module):
         drop: Probability with which a label is replaced by none in training, in [0, 1].
 
     Raises:
-        ValueError: If the field is missing or is no label, `width` is below 1, or `drop` is no probability.
+        ValueError: If the field is missing or is not a label, `width` is below 1, or `drop` is not a probability.
+
+    Examples:
+        >>> token = ClassToken({"labels": TensorType((), classes=10)}, width=4)
+        >>> token({"labels": torch.tensor([3, 7])}, None).context.shape
+        torch.Size([2, 1, 4])
     """
 
     def __init__(
@@ -44,48 +95,20 @@ class ClassToken(nn.Module):
         none: bool = True,
         drop: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.field = find_field(self, fields, field)
-        self.classes = _classes(self.field)
-        check_drop(self, drop)
+        super().__init__(fields, field, drop)
         if width < 1:
             raise ValueError(f"ClassToken expects width >= 1, got {width}")
-        self.drop = drop
-        self.reads: tuple[str, ...] = (field,)
         self.type = CondType(context=(1, width))  # type: ignore[assignment, method-assign]  # the contract's name
         self.embedding = nn.Embedding(self.classes + none, width)
         self.counted = Frequencies(self.field)
 
-    def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
-        """Tokens `b 1 d` of labels `b` in [0, k); with an rng, each becomes none with probability `drop`.
-
-        Raises:
-            ValueError: If the field is missing or is not int64 `b`; outside training, on the CPU, if a label is out of
-                range.
-        """
-        labels = self.field.read_checked(fields, self.training)
-        return Cond(context=self._tokens(_dropped(labels, self.classes, self.drop, rng)))
-
-    def null(self, num: int) -> Cond:
-        """The token of no class, `num 1 d`."""
-        none = torch.full((num,), self.classes, device=self.embedding.weight.device)
-        return Cond(context=self._tokens(none))
-
-    def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Labels drawn from the frequencies: uniform before `prepare`, then the data's."""
-        return self.counted.draw(num, rng)
-
-    def prepare(self, batches: Iterable[Batch]) -> None:
-        """Counts the labels of `batches`."""
-        self.counted.prepare(batches)
-
-    def _tokens(self, labels: Tensor) -> Tensor:
+    def _condition(self, labels: Tensor) -> Cond:
         num = self.embedding.num_embeddings
         tokens: Tensor = self.embedding(labels.clamp_max(num - 1))
-        return torch.where((labels < num)[:, None], tokens, 0)[:, None]
+        return Cond(context=torch.where((labels < num)[:, None], tokens, 0)[:, None])
 
 
-class ClassId(nn.Module):
+class ClassId(_Class):
     """A label as it is, for networks that embed it themselves (ADM).
 
     Args:
@@ -93,52 +116,37 @@ class ClassId(nn.Module):
         drop: Probability with which a label is replaced by none in training, in [0, 1].
 
     Raises:
-        ValueError: If the field is missing or is no label, or `drop` is no probability.
+        ValueError: If the field is missing or is not a label, or `drop` is not a probability.
+
+    Examples:
+        >>> ClassId({"labels": TensorType((), classes=10)}).null(2).labels
+        tensor([10, 10])
     """
 
     def __init__(self, fields: dict[str, TensorType], *, field: str = "labels", drop: float = 0.1) -> None:
-        super().__init__()
-        self.field = find_field(self, fields, field)
-        self.classes = _classes(self.field)
-        check_drop(self, drop)
-        self.drop = drop
-        self.reads: tuple[str, ...] = (field,)
+        super().__init__(fields, field, drop)
         self.type = CondType(labels=self.classes)  # type: ignore[assignment, method-assign]  # the contract's name
         self.counted = Frequencies(self.field)
 
-    def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
-        """Labels `b` in [0, k); with an rng, each becomes none, k, with probability `drop`.
-
-        Raises:
-            ValueError: If the field is missing or is not int64 `b`; outside training, on the CPU, if a label is out of
-                range.
-        """
-        labels = self.field.read_checked(fields, self.training)
-        return Cond(labels=_dropped(labels, self.classes, self.drop, rng))
-
-    def null(self, num: int) -> Cond:
-        """No class, `num`."""
-        return Cond(labels=torch.full((num,), self.classes, device=self.counted.frequencies.device))
-
-    def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Labels drawn from the frequencies: uniform before `prepare`, then the data's."""
-        return self.counted.draw(num, rng)
-
-    def prepare(self, batches: Iterable[Batch]) -> None:
-        """Counts the labels of `batches`."""
-        self.counted.prepare(batches)
+    def _condition(self, labels: Tensor) -> Cond:
+        return Cond(labels=labels)
 
 
 class GivenTokens(nn.Module):
-    """Tokens to attend to that the data bring: what a text encoder outside the model made of a caption.
+    """Tokens to attend to that are part of the data, such as a caption's from a text encoder outside the model.
 
     Args:
         field: Name of the field: tokens `n d`.
         drop: Probability with which a sample's tokens become zeros in training, in [0, 1].
-        keep: Number of training samples whose tokens are kept, to be drawn where none are given; 0 draws none.
+        keep: Number of training samples whose tokens are kept, to be drawn if none are given; with 0 none are drawn.
 
     Raises:
-        ValueError: If the field is missing or holds no tokens, `drop` is no probability, or `keep` is negative.
+        ValueError: If the field is missing or holds no tokens, `drop` is not a probability, or `keep` is negative.
+
+    Examples:
+        >>> tokens = GivenTokens({"tokens": TensorType((5, 8))})
+        >>> tokens({"tokens": torch.zeros(2, 5, 8)}, None).context.shape
+        torch.Size([2, 5, 8])
     """
 
     def __init__(
@@ -156,7 +164,7 @@ class GivenTokens(nn.Module):
         self.examples = Examples([self.field], keep)
 
     def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
-        """The tokens `b n d`; with an rng, a row's become zeros with probability `drop`.
+        """Reads the tokens `b n d`; given an rng, a sample's become zeros with probability `drop`.
 
         Raises:
             ValueError: If the field is missing or has another type.
@@ -168,30 +176,17 @@ class GivenTokens(nn.Module):
         return Cond(context=tokens)
 
     def null(self, num: int) -> Cond:
-        """Zeros, `num n d`."""
+        """Returns zeros, `num n d`."""
         return Cond(context=torch.zeros((num, *self.field.type.shape), device=self.examples.num.device))
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """The tokens of examples of the training data.
+        """Draws the tokens of examples of the training data.
 
         Raises:
-            ValueError: If none were kept: it names the field to give.
+            ValueError: If none were kept. The message names the field to give.
         """
         return self.examples.draw(num, rng)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Keeps the tokens of the first samples of `batches`."""
         self.examples.prepare(batches)
-
-
-def _classes(field: Field) -> int:
-    if field.type.classes is None or field.type.shape:
-        raise ValueError(f"{field.owner} expects field {field.name!r} to be one class a sample, got {field.type}")
-    return field.type.classes
-
-
-def _dropped(labels: Tensor, none: int, drop: float, rng: Rng | None) -> Tensor:
-    if rng is None or drop == 0:
-        return labels
-    uniform = rng.uniform("drop", torch.empty(labels.shape, device=labels.device))
-    return torch.where(uniform < drop, none, labels)

@@ -1,4 +1,4 @@
-r"""What a format makes of a source: a spec, weights by modkit's names, and what was set aside; and how keys are mapped.
+r"""The result of converting a checkpoint, and the rules by which keys are renamed.
 
     rules = [
         Rule(r"conv_in\.(weight|bias)", r"encoder.conv_in.\1"),                      # renamed
@@ -6,19 +6,19 @@ r"""What a format makes of a source: a spec, weights by modkit's names, and what
         Rule(r"attn\.k\.weight", "encoder.key_value.weight", part=0, change=linear),  # joined along the first axis,
         Rule(r"attn\.v\.weight", "encoder.key_value.weight", part=1, change=linear),  # in the order of the parts
         Rule(r"qkv\.weight", ("query.weight", "key_value.weight"), sizes=(1, 2)),     # split along it, 1 : 2
-        aside(r"loss\..*"),                                                          # of no use to a model
+        aside(r"loss\..*"),                                                          # not needed by the model
     ]
-    weights, aside = renamed(tensors, rules)
+    weights, aside = rename(tensors, rules)
 
-A format is a function `convert(source, config, raw) -> Conversion`: `source` is what `pickled.read` gave (nested dicts
-and lists of tensors, plain values and placeholders), `config` the parsed configuration or None, `raw` whether to take
-the weights as they were trained even where averaged ones are there.
+A format is a function `convert(source, config, raw) -> Conversion`. `source` is what `pickled.read` returned (nested
+dicts and lists of tensors, plain values and placeholders), `config` is the parsed configuration or None, and `raw` says
+whether to take the weights as trained even if averaged ones are present.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,11 +30,11 @@ __all__ = [
     "Rule",
     "aside",
     "attention",
-    "convolution",
+    "join_keys",
     "linear",
-    "matrix",
-    "pair",
-    "renamed",
+    "matrices",
+    "pairs",
+    "rename",
     "tensors_of",
 ]
 
@@ -43,12 +43,12 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a format makes of a source.
+    """The result of converting a checkpoint.
 
     Args:
-        spec: The spec as plain data, with `name`, `model` and `x: {shape, range}`; where parts read fields, with
-            `x: {…, fields: {labels: {shape: [], classes: 10}}}`. No `data`, no `train`.
-        weights: Every tensor of the model's state dict, by its key.
+        spec: The spec as plain data, with `name`, `model` and `x: {shape, range}`; if parts read fields, with
+            `x: {…, fields: {labels: {shape: [], classes: 10}}}`. It has neither `data` nor `train`.
+        weights: Every tensor of the model's state dict, by key.
         aside: Keys of the source that were set aside: losses, optimizers, metrics, other copies of the weights.
     """
 
@@ -59,14 +59,14 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Rule:
-    r"""Where keys of the source go.
+    r"""Maps keys of the source to new ones.
 
     Args:
         pattern: A regular expression that the whole key matches.
-        to: The new key, in which `\1` stands for the first group; several, for pieces along the first axis; none, to
-            set the tensor aside.
-        part: The place of this tensor among those that are joined, along the first axis, under one new key.
-        sizes: The pieces' sizes in proportion; equal where not given.
+        to: The new key, in which `\1` stands for the first group; several keys, to split the tensor along its first
+            axis; or none, to set the tensor aside.
+        part: The position of this tensor among those that are joined along the first axis under one new key.
+        sizes: Proportions of the pieces of a split; equal by default.
         change: Applied to the tensor first.
     """
 
@@ -84,49 +84,49 @@ class Rule:
 
 
 def aside(pattern: str) -> Rule:
-    """The rule that sets keys aside."""
+    """Returns the rule that sets keys aside."""
     return Rule(pattern)
 
 
-def pair(theirs: str, ours: str) -> list[Rule]:
-    """Weight and bias of one layer."""
-    return [Rule(rf"{re.escape(theirs)}\.(weight|bias)", rf"{ours}.\1")]
+def pairs(theirs: str, ours: str, names: Mapping[str, str]) -> list[Rule]:
+    """Maps the weight and bias of each layer, named by what follows `theirs` and `ours`."""
+    return [Rule(rf"{re.escape(theirs + name)}\.(weight|bias)", rf"{ours}{to}.\1") for name, to in names.items()]
 
 
-def matrix(theirs: str, ours: str, part: int | None = None) -> list[Rule]:
-    """A convolution one wide, or a linear layer, as a linear layer; `part`: its place among those joined."""
-    return [
-        Rule(rf"{re.escape(theirs)}\.weight", f"{ours}.weight", part=part, change=linear),
-        Rule(rf"{re.escape(theirs)}\.bias", f"{ours}.bias", part=part),
-    ]
+def matrices(theirs: str, ours: str, names: Mapping[str, str]) -> list[Rule]:
+    """Maps 1x1 convolutions or linear layers to linear layers; those with the same new name are joined in order."""
+    rules, targets = [], list(names.values())
+    for name, to in names.items():
+        same = [other for other, target in names.items() if target == to]
+        part = same.index(name) if targets.count(to) > 1 else None
+        rules.append(Rule(rf"{re.escape(theirs + name)}\.weight", f"{ours}{to}.weight", part=part, change=linear))
+        rules.append(Rule(rf"{re.escape(theirs + name)}\.bias", f"{ours}{to}.bias", part=part))
+    return rules
 
 
 def attention(
-    theirs: str, ours: str, in_turn: Callable[[Tensor], Tensor], *, norm: str = "norm", out: str = "proj_out"
+    theirs: str, ours: str, reorder: Callable[[Tensor], Tensor], *, norm: str = "norm", out: str = "proj_out"
 ) -> list[Rule]:
-    """Self-attention with one layer for queries, keys and values; `in_turn` brings its outputs into this order.
+    """Maps self-attention with a single layer for queries, keys and values, after `theirs`, to ours, after `ours`.
 
     Args:
-        theirs: What precedes their keys.
-        ours: What precedes ours.
-        in_turn: Applied to the layer's weight and bias.
+        theirs: Prefix of their keys.
+        ours: Prefix of ours.
+        reorder: Puts the rows of that layer's weight and bias in the order queries, keys, values.
         norm: Their name of the norm before it.
         out: Their name of the layer after it.
     """
-    targets = tuple(rf"{ours}.{name}.\1" for name in ("query", "key_value"))
-    return [
-        *pair(f"{theirs}.{norm}", f"{ours}.norm"),
-        Rule(rf"{re.escape(theirs)}\.qkv\.(weight|bias)", targets, sizes=(1, 2), change=in_turn),
-        *matrix(f"{theirs}.{out}", f"{ours}.out"),
-    ]
+    targets = tuple(rf"{ours}{name}.\1" for name in ("query", "key_value"))
+    qkv = Rule(rf"{re.escape(theirs)}qkv\.(weight|bias)", targets, sizes=(1, 2), change=reorder)
+    return [*pairs(theirs, ours, {norm: "norm"}), qkv, *matrices(theirs, ours, {out: "out"})]
 
 
-def renamed(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors by their new keys, and the keys that were set aside.
+def rename(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Returns the tensors by their new keys, and the keys that were set aside.
 
     Raises:
-        ValueError: If a key matches no rule, or two rules, so that one could never act; if two tensors get one key; or
-            a tensor cannot be changed or split as its rule says.
+        ValueError: If a key matches no rule or more than one, two tensors get one key, or a tensor cannot be changed or
+            split as its rule says.
     """
     weights: dict[str, Tensor] = {}
     parts: dict[str, dict[int, Tensor]] = {}
@@ -143,7 +143,7 @@ def renamed(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[dict[
             left.append(key)
             continue
         targets = [match.expand(to) for to in ((rule.to,) if isinstance(rule.to, str) else rule.to)]
-        for target, piece in zip(targets, _pieces(key, tensor, rule, len(targets))):
+        for target, piece in zip(targets, _split(key, tensor, rule, len(targets))):
             place = parts.setdefault(target, {})
             if target in weights or (bool(place) if rule.part is None else rule.part in place):
                 raise ValueError(f"the key {key!r} and another both become {target!r}")
@@ -152,48 +152,45 @@ def renamed(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[dict[
             else:
                 place[rule.part] = piece
     if unknown:
-        raise ValueError(f"unknown keys: {_listed(unknown)}")
+        raise ValueError(f"unknown keys: {join_keys(unknown)}")
     for target, place in parts.items():
         if place:
-            weights[target] = _joined(target, place)
+            weights[target] = _join(target, place)
     return weights, tuple(left)
 
 
 def tensors_of(state: Any, what: str) -> dict[str, Tensor]:
-    """A state dict: a mapping of strings to tensors.
-
-    Args:
-        state: What should be one.
-        what: Its name in errors.
+    """Returns a state dict, a mapping of strings to tensors.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If `state` is not one. The message calls it `what`.
     """
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"expected {what} to be a state dict, got {type(state).__name__}")
     odd = [key for key, value in state.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
     if odd:
-        raise ValueError(f"expected {what} to hold tensors by name, got something else at {_listed(odd)}")
+        raise ValueError(f"expected {what} to hold tensors by name, got something else at {join_keys(odd)}")
     return dict(state)
 
 
 def linear(weight: Tensor) -> Tensor:
-    """The matrix `o i` of a convolution one wide, `o i 1 …`.
+    """Returns a 1x1 convolution, `o i 1 …`, as a matrix `o i`.
 
     Raises:
-        ValueError: If it is wider.
+        ValueError: If the kernel is wider.
     """
     if any(size != 1 for size in weight.shape[2:]):
-        raise ValueError(f"expected a convolution one wide, got {tuple(weight.shape)}")
+        raise ValueError(f"expected a 1x1 convolution, got {tuple(weight.shape)}")
     return weight.flatten(1)
 
 
-def convolution(rank: int) -> Callable[[Tensor], Tensor]:
-    """Makes of a matrix `o i` a convolution one wide over `rank` sizes."""
-    return lambda weight: weight.reshape(*weight.shape, *(1,) * rank)
+def join_keys(keys: Collection[object]) -> str:
+    """Lists the first keys and the number of others."""
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(map(str, list(keys)[:_SHOWN])) + more
 
 
-def _pieces(key: str, tensor: Tensor, rule: Rule, num: int) -> tuple[Tensor, ...]:
+def _split(key: str, tensor: Tensor, rule: Rule, num: int) -> tuple[Tensor, ...]:
     try:
         changed = rule.change(tensor) if rule.change else tensor
     except (ValueError, RuntimeError, IndexError) as error:
@@ -207,16 +204,10 @@ def _pieces(key: str, tensor: Tensor, rule: Rule, num: int) -> tuple[Tensor, ...
     return torch.split(changed, [unit * size for size in sizes])
 
 
-def _joined(target: str, place: Mapping[int, Tensor]) -> Tensor:
+def _join(target: str, place: Mapping[int, Tensor]) -> Tensor:
     if sorted(place) != list(range(len(place))):
         raise ValueError(f"missing a part of {target!r}: got parts {sorted(place)}")
     try:
         return torch.cat([place[part] for part in sorted(place)])
     except RuntimeError as error:
         raise ValueError(f"the parts of {target!r} do not join: {error}") from error
-
-
-def _listed(keys: Iterable[object]) -> str:
-    every = list(keys)
-    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return ", ".join(map(str, every[:_SHOWN])) + more

@@ -1,11 +1,11 @@
-r"""Checkpoints of the denoising diffusion GAN as runs: the core's `ncsnpp` generator and discriminator.
+r"""Checkpoints of the denoising diffusion GAN as runs of modkit's `ncsnpp` generator and discriminator.
 
     netG_N.pth     the generator, averaged where it was trained with `use_ema`
     content.pth    netG_dict and netD_dict as trained; the averages in the generator's optimizer; the command line
 
-The configuration is a JSON of the command line, `{"num_channels_dae": 128, "ch_mult": [1, 2, 2, 2], …}`; what it leaves
-out is at the default of the authors' script. Where content.pth is given without one, the command line in it is taken.
-Where there is no discriminator, the run gets a new one of the authors' kind, of use for nothing but further training.
+The configuration is the command line as JSON, `{"num_channels_dae": 128, "ch_mult": [1, 2, 2, 2], …}`, with the
+defaults of the authors' script. For content.pth it defaults to the command line stored there. Without a discriminator,
+the run gets a new one of the authors' kind, which is needed for further training only.
 
 References:
     Tackling the Generative Learning Trilemma with Denoising Diffusion GANs (Xiao et al., 2022), appendix C,
@@ -24,11 +24,11 @@ from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.types import CondType, TensorType
 from modkit_checkpoints.arguments import Arguments
-from modkit_checkpoints.conversion import Conversion, renamed, tensors_of
-from modkit_checkpoints.ddgan_keys import discriminator_rules, generator_rules
+from modkit_checkpoints.conversion import Conversion, rename, tensors_of
+from modkit_checkpoints.ddgan_keys import map_discriminator, map_generator
 from modkit_checkpoints.placeholder import attributes
 
-__all__ = ["convert"]
+__all__ = ["convert", "read_discriminator", "read_generator"]
 
 _NETWORK = {
     "num_channels_dae": 128,
@@ -62,44 +62,44 @@ _NETWORK = {
     "use_ema": False,
     "r1_gamma": 0.05,
 }
-_OF_NO_USE = (
+_UNUSED = (
     "seed", "resume", "resamp_with_conv", "fourier_scale", "exp", "batch_size", "num_epoch", "lr_g", "lr_d", "beta1",
     "beta2", "no_lr_decay", "ema_decay", "lazy_reg", "save_content", "save_content_every", "save_ckpt_every",
     "num_proc_node", "num_process_per_node", "node_rank", "local_rank", "master_address", "world_size", "global_rank",
     "compute_fid", "epoch_id", "real_img_dir",
 )  # fmt: skip
-"""Arguments of training and measuring: they change no network and no process."""
+"""Arguments of training and evaluation, which change neither the networks nor the process."""
 
 _PATHS = {"none": "none", "input_skip": "skip", "output_skip": "skip", "residual": "residual"}
 _SMALL = ("cifar10", "stackmnist")  # the data sets of the small discriminator
 
 
 def convert(source: Any, config: Any, raw: bool) -> Conversion:
-    """Makes a run of a checkpoint of the denoising diffusion GAN.
+    """Converts a checkpoint of the denoising diffusion GAN.
 
     Raises:
-        ValueError: If the source is none, or was configured in a way that modkit has not, or has other keys than the
-            configuration says.
+        ValueError: If the source is not one, uses something for which modkit has no counterpart, or has other keys than
+            the configuration says.
     """
     if not isinstance(source, Mapping):
         raise ValueError(f"expected a state dict or a content.pth of DDGAN's, got {type(source).__name__}")
     whole = "netG_dict" in source
     given = attributes(source.get("args")) if config is None and whole else config
     if not isinstance(given, Mapping) or not given:
-        raise ValueError("expected a configuration: a JSON of the command line that the checkpoint was trained under")
-    arguments = Arguments("DDGAN", given, {**_NETWORK, **dict.fromkeys(_OF_NO_USE)})
+        raise ValueError("expected a configuration: a JSON of the command line that the checkpoint was trained with")
+    arguments = Arguments("DDGAN", given, {**_NETWORK, **dict.fromkeys(_UNUSED)})
     _check(arguments)
     side, channels = arguments.integer("image_size"), arguments.integer("num_channels")
     x = TensorType((channels, side, side), None if arguments.flag("not_use_tanh") else (-1.0, 1.0))
-    network, noise = _generator(arguments), arguments.integer("nz")
-    generator, left = _generator_weights(source, raw=raw, averaged=whole and arguments.flag("use_ema"))
+    network, noise = read_generator(arguments), arguments.integer("nz")
+    generator, left = _read_weights(source, raw=raw, averaged=whole and arguments.flag("use_ema"))
     with torch.device("meta"):
-        rules = generator_rules(NCSNpp(x, x, CondType(noise=noise, time=True), **network), network["mapping"])
-    weights = {f"network.{key}": value for key, value in renamed(generator, rules)[0].items()}
+        rules = map_generator(NCSNpp(x, x, CondType(noise=noise, time=True), **network), network["mapping"])
+    weights = {f"network.{key}": value for key, value in rename(generator, rules)[0].items()}
     critic = source.get("netD_dict") if whole else None
-    tensors = None if critic is None else _unprefixed(tensors_of(critic, "netD_dict"))
-    discriminator = _discriminator(arguments, tensors)
-    weights |= _discriminator_weights(x, discriminator, tensors)
+    tensors = None if critic is None else _unprefix(tensors_of(critic, "netD_dict"))
+    discriminator = read_discriminator(arguments, tensors)
+    weights |= _convert_discriminator(x, discriminator, tensors)
     model = {
         "use": "denoising-gan",
         "steps": arguments.integer("num_timesteps"),
@@ -114,12 +114,8 @@ def convert(source: Any, config: Any, raw: bool) -> Conversion:
 
 
 def _check(arguments: Arguments) -> None:
-    """Refuses what modkit's parts have not.
-
-    Raises:
-        ValueError: If something is so configured.
-    """
-    arguments.only("conditional", [True], why="a generator that is told no time")
+    """Refuses what modkit's parts do not support."""
+    arguments.only("conditional", [True], why="a generator without the time as input")
     arguments.only("centered", [True], why="its inputs are centred again")
     arguments.only("skip_rescale", [True], why="sums of paths are always divided by sqrt(2)")
     arguments.only("resblock_type", ["biggan"], why="other residual blocks")
@@ -139,8 +135,8 @@ def _check(arguments: Arguments) -> None:
             raise arguments.error(name, "even, for sines and cosines")
 
 
-def _generator(arguments: Arguments) -> dict[str, Any]:
-    """The keywords of the network."""
+def read_generator(arguments: Arguments) -> dict[str, Any]:
+    """Reads the options of the generator."""
     base, multiples = arguments.integer("num_channels_dae"), arguments.integers("ch_mult")
     sides = [arguments.integer("image_size") >> level for level in range(len(multiples))]
     attention = arguments.integers("attn_resolutions", empty=True)
@@ -158,8 +154,8 @@ def _generator(arguments: Arguments) -> dict[str, Any]:
     }
 
 
-def _discriminator(arguments: Arguments, tensors: Mapping[str, Tensor] | None) -> dict[str, Any]:
-    """The keywords of the discriminator: as its keys say where there are any, else as its data set says."""
+def read_discriminator(arguments: Arguments, tensors: Mapping[str, Tensor] | None) -> dict[str, Any]:
+    """Reads the options of the discriminator from its keys or, without any, from the data set's name."""
     width = arguments.integer("ngf")
     small = arguments.values["dataset"] in _SMALL
     if tensors is not None:
@@ -169,28 +165,28 @@ def _discriminator(arguments: Arguments, tensors: Mapping[str, Tensor] | None) -
     return {"channels": channels, "first": not small, "embedding": arguments.integer("t_emb_dim")}
 
 
-def _generator_weights(
-    source: Mapping[str, Any], *, raw: bool, averaged: bool
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The generator's weights, and what else the source holds."""
+def _read_weights(source: Mapping[str, Any], *, raw: bool, averaged: bool) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Returns the generator's weights, and the source's other keys."""
     if "netG_dict" not in source:
-        return _unprefixed(tensors_of(source, "the source")), ()
-    weights = _unprefixed(tensors_of(source["netG_dict"], "netG_dict"))
+        return _unprefix(tensors_of(source, "the source")), ()
+    weights = _unprefix(tensors_of(source["netG_dict"], "netG_dict"))
     left = tuple(key for key in source if key not in ("netG_dict", "netD_dict"))
     if raw or not averaged:
         return weights, left
     states = attributes(attributes(source.get("optimizerG")).get("state"))
     averages = dict(zip(weights, (attributes(states.get(index)).get("ema") for index in range(len(weights)))))
     if len(states) != len(weights) or not all(isinstance(average, Tensor) for average in averages.values()):
-        raise ValueError("expected an average of each weight in optimizerG, as use_ema says; --raw takes the others")
+        raise ValueError(
+            "expected an average of each weight in optimizerG, as use_ema says; --raw takes the weights as trained"
+        )
     return tensors_of(averages, "optimizerG"), (*left, "netG_dict")
 
 
-def _discriminator_weights(
+def _convert_discriminator(
     x: TensorType, options: Mapping[str, Any], tensors: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
     if tensors is not None:
-        weights, _ = renamed(tensors, discriminator_rules(len(options["channels"]) - 1))
+        weights, _ = rename(tensors, map_discriminator(len(options["channels"]) - 1))
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -198,7 +194,7 @@ def _discriminator_weights(
     return {f"discriminator.{key}": value for key, value in weights.items()}
 
 
-def _unprefixed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without the prefix of torch's data parallelism."""
+def _unprefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Removes the prefix of torch's data parallelism."""
     every = all(key.startswith("module.") for key in tensors)
     return {key.removeprefix("module.") if every else key: tensor for key, tensor in tensors.items()}

@@ -1,7 +1,7 @@
-r"""Where the weights of the denoising diffusion GAN go: its module lists walked beside the modules of ours.
+r"""Maps the keys of the denoising diffusion GAN to those of `ncsnpp`, walking the modules of both in parallel.
 
-The generator's layers are numbered in the order in which they run (`all_modules.7.Conv_0.weight`), ours stand by place.
-Attention there is of matrices `i o` (`NIN_0.W`), here of linear layers.
+The generator's layers are numbered in the order in which they run (`all_modules.7.Conv_0.weight`), ours are named by
+place. Its attention uses matrices `i o` (`NIN_0.W`), ours linear layers.
 
 Shape letters: i inputs, o outputs.
 """
@@ -16,106 +16,84 @@ from torch import Tensor, nn
 
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_blocks import Block, DownsampleBlock, Head, Output, Unit
-from modkit_checkpoints.conversion import Rule, pair
+from modkit_checkpoints.conversion import Rule, pairs
 
-__all__ = ["discriminator_rules", "generator_rules"]
+__all__ = ["map_discriminator", "map_generator"]
+
+_BLOCK = {
+    "GroupNorm_0.style": "norm_0.style",
+    "GroupNorm_1.style": "norm_1.style",
+    "Conv_0": "conv_0",
+    "Conv_1": "conv_1",
+    "Dense_0": "embed",
+    "Conv_2": "skip",
+}
+_CRITIC = {"t_embed.main.0": "time.layers.0", "t_embed.main.2": "time.layers.2", "start_conv": "conv_in"}
+_CRITIC |= {"final_conv": "conv_out", "end_linear": "out"}
+_CRITIC_BLOCK = {"conv1.0": "conv_0", "conv2.0": "conv_1", "dense_t1": "embed"}
 
 
-def generator_rules(net: NCSNpp, depth: int) -> list[Rule]:
-    """Rules for the generator's keys.
+def map_generator(net: NCSNpp, depth: int) -> list[Rule]:
+    """Returns the rules for the generator's keys.
 
     Args:
-        net: Ours, of the same configuration; on the meta device will do.
+        net: The network of the same configuration; it may be on the meta device.
         depth: Number of hidden layers of the noise's mapping.
     """
-    place = count()
-    rules: list[Rule] = []
-    if net.embedding.embeds:
-        rules += [*pair(_next(place), "embedding.time.0"), *pair(_next(place), "embedding.time.2")]
-    rules += pair(_next(place), "conv_in")
-    for index, module in enumerate(net.down):
-        ours = f"down.{index}"
-        if isinstance(module, DownsampleBlock):
-            rules += _block(_next(place), f"{ours}.block")
-            if module.path == "skip":
-                rules += pair(f"{_next(place)}.Conv_0", f"{ours}.join")
-            elif module.path == "residual":
-                rules += _resampling(_next(place), f"{ours}.halve.conv")
-        else:
-            rules += _unit(place, module, ours)
-    for index, module in enumerate(net.middle):
-        rules += _unit(place, module, f"middle.{index}")
-    for index, module in enumerate(net.up):
-        ours = f"up.{index}"
-        if isinstance(module, Unit):
-            rules += _unit(place, module, ours)
-        elif isinstance(module, Output) and isinstance(module.head, Head):
-            rules += _head(place, f"{ours}.head")
-        elif isinstance(module, Output):
-            rules += _resampling(_next(place), f"{ours}.upsample.conv")
-        elif isinstance(module, Block):
-            rules += _block(_next(place), ours)
+    layers = (f"all_modules.{place}" for place in count())
+    names = ["embedding.time.0", "embedding.time.2"] if net.embedding.embeds else []
+    rules = pairs("", "", {next(layers): name for name in (*names, "conv_in")})
+    for way, modules in (("down", net.down), ("middle", net.middle), ("up", net.up)):
+        for place, module in enumerate(modules):
+            rules += _map(module, layers, f"{way}.{place}.")
     if net.head is not None:
-        rules += _head(place, "head")
-    for index in range(0, 2 * depth + 1, 2):  # theirs begin with what divides by the root mean square
-        rules += pair(f"z_transform.{index + 1}", f"mapping.layers.{index}")
-    return rules
+        rules += _map_head(layers, "head.")
+    # theirs begin with the division by the root mean square
+    return rules + pairs("z_transform.", "mapping.layers.", {str(i + 1): str(i) for i in range(0, 2 * depth + 1, 2)})
 
 
-def discriminator_rules(blocks: int) -> list[Rule]:
-    """Rules for the keys of a discriminator of that many blocks."""
-    rules = [
-        *pair("t_embed.main.0", "time.layers.0"),
-        *pair("t_embed.main.2", "time.layers.2"),
-        *pair("start_conv", "conv_in"),
-    ]
+def map_discriminator(blocks: int) -> list[Rule]:
+    """Returns the rules for the keys of a discriminator with that many blocks."""
+    rules = pairs("", "", _CRITIC)
     for index in range(blocks):
-        theirs, ours = f"conv{index + 1}", f"blocks.{index}"
-        rules += [
-            *pair(f"{theirs}.conv1.0", f"{ours}.conv_0"),
-            *pair(f"{theirs}.conv2.0", f"{ours}.conv_1"),
-            *pair(f"{theirs}.dense_t1", f"{ours}.embed"),
-            Rule(rf"{theirs}\.skip\.0\.weight", f"{ours}.skip.weight"),
-        ]
-    return [*rules, *pair("final_conv", "conv_out"), *pair("end_linear", "out")]
-
-
-def _unit(place: Iterator[int], unit: nn.Module, ours: str) -> list[Rule]:
-    rules = _block(_next(place), f"{ours}.block")
-    return rules if unit.attend is None else [*rules, *_attention(_next(place), f"{ours}.attend")]
-
-
-def _block(theirs: str, ours: str) -> list[Rule]:
-    return [
-        *pair(f"{theirs}.GroupNorm_0.style", f"{ours}.norm_0.style"),
-        *pair(f"{theirs}.GroupNorm_1.style", f"{ours}.norm_1.style"),
-        *pair(f"{theirs}.Conv_0", f"{ours}.conv_0"),
-        *pair(f"{theirs}.Conv_1", f"{ours}.conv_1"),
-        *pair(f"{theirs}.Dense_0", f"{ours}.embed"),
-        *pair(f"{theirs}.Conv_2", f"{ours}.skip"),
-    ]
-
-
-def _attention(theirs: str, ours: str) -> list[Rule]:
-    rules, layer = pair(f"{theirs}.GroupNorm_0", f"{ours}.norm"), re.escape(theirs)
-    for index, (name, part) in enumerate((("query", None), ("key_value", 0), ("key_value", 1), ("out", None))):
-        rules.append(Rule(rf"{layer}\.NIN_{index}\.W", f"{ours}.{name}.weight", part=part, change=_transposed))
-        rules.append(Rule(rf"{layer}\.NIN_{index}\.b", f"{ours}.{name}.bias", part=part))
+        rules += pairs(f"conv{index + 1}.", f"blocks.{index}.", _CRITIC_BLOCK)
+        rules.append(Rule(rf"conv{index + 1}\.skip\.0\.weight", f"blocks.{index}.skip.weight"))
     return rules
 
 
-def _head(place: Iterator[int], ours: str) -> list[Rule]:
-    return [*pair(_next(place), f"{ours}.norm.norm"), *pair(_next(place), f"{ours}.conv")]
+def _map(module: nn.Module, layers: Iterator[str], ours: str) -> list[Rule]:
+    """Maps the layers that correspond to one of our modules."""
+    if isinstance(module, Output):
+        if isinstance(module.head, Head):
+            return _map_head(layers, f"{ours}head.")
+        return _map_resampling(next(layers), f"{ours}upsample.conv")
+    rules = pairs(f"{next(layers)}.", ours if isinstance(module, Block) else f"{ours}block.", _BLOCK)
+    if isinstance(module, Unit) and module.attend is not None:
+        rules += _map_attention(next(layers), f"{ours}attend.")
+    if isinstance(module, DownsampleBlock) and module.path == "skip":
+        rules += pairs(f"{next(layers)}.", ours, {"Conv_0": "join"})
+    elif isinstance(module, DownsampleBlock) and module.path == "residual":
+        rules += _map_resampling(next(layers), f"{ours}halve.conv")
+    return rules
 
 
-def _resampling(theirs: str, ours: str) -> list[Rule]:
-    """A convolution that resamples, by either name that it has in their code."""
-    return [*pair(f"{theirs}.Conv2d_0", ours), *pair(f"{theirs}.Conv_0", ours)]
+def _map_attention(theirs: str, ours: str) -> list[Rule]:
+    rules = pairs(f"{theirs}.", ours, {"GroupNorm_0": "norm"})
+    for index, (name, part) in enumerate((("query", None), ("key_value", 0), ("key_value", 1), ("out", None))):
+        layer = rf"{re.escape(theirs)}\.NIN_{index}\."
+        rules.append(Rule(f"{layer}W", f"{ours}{name}.weight", part=part, change=_transpose))
+        rules.append(Rule(f"{layer}b", f"{ours}{name}.bias", part=part))
+    return rules
 
 
-def _next(place: Iterator[int]) -> str:
-    return f"all_modules.{next(place)}"
+def _map_head(layers: Iterator[str], ours: str) -> list[Rule]:
+    return pairs("", ours, {next(layers): "norm.norm", next(layers): "conv"})
 
 
-def _transposed(weight: Tensor) -> Tensor:
+def _map_resampling(theirs: str, ours: str) -> list[Rule]:
+    """Maps a resampling convolution, by either of the names that it has in their code."""
+    return pairs(f"{theirs}.", ours, {"Conv2d_0": "", "Conv_0": ""})
+
+
+def _transpose(weight: Tensor) -> Tensor:
     return weight.T.contiguous()

@@ -1,9 +1,9 @@
-r"""DhariwalUNet: ADM's U-Net as EDM trains it.
+r"""DhariwalUNet: ADM's U-Net as in EDM.
 
     e = W_1 SiLU(W_0 (g(time) + A a)) + E(cond),      g(t) = [cos(t w), sin(t w)],  w_i = 10000^(-i / n)
 
-The blocks are modulated by e (FiLM); those that resample do so, without a weight, before their first convolution and in
-their skip. The pyramid around them is that of `modkit.nn.unet_body`.
+The blocks are modulated by e (FiLM); some resample, without weights, before their first convolution and in their skip.
+The pyramid is `modkit.nn.unet_body`.
 
 Shape letters: b batch, c channels, a augmentation labels, n frequencies, h w spatial (one, two or three sizes).
 
@@ -21,36 +21,37 @@ from functools import partial
 from torch import Tensor, nn
 
 from modkit.nn.attention import Attention
-from modkit.nn.blocks import ResidualBlock, group_norm
+from modkit.nn.blocks import ResidualBlock, crop, group_norm
 from modkit.nn.fir import FIRDownsample, FIRUpsample
 from modkit.nn.unet_body import UNetBody, check_pyramid
 from modkit.types import Cond, CondType, TensorType
-from modkit_checkpoints.adm_blocks import embedded_time
+from modkit_checkpoints.adm_blocks import embed_time
+from modkit_checkpoints.adm_unet import Unit
 from modkit_checkpoints.edm_embedding import Mapping
 
 __all__ = ["DhariwalUNet"]
 
 
 class DhariwalUNet(UNetBody):
-    """A conditional map between signals, images or volumes of one size: ADM's network as EDM has it.
+    """A conditional map between signals, images or volumes of one size: ADM's network as in EDM.
 
     Args:
         x: Type of the input: continuous maps.
         out: Type of the output, of x's size; any number of channels.
-        cond: The conditions: time, vector, labels and noise are embedded together, a map stands beside x; tokens are
-            refused.
+        cond: The conditions: time, vector, labels and noise are embedded together, a map is concatenated with x;
+            tokens are refused.
         channels: Channels of each level, finest first; the resolution is halved between levels.
-        embedding: Width of the embedding; None: four times the first level's channels.
-        features: Number of features of the time, even; None: the first level's channels.
-        blocks: Residual blocks a level on the way down; one more on the way up.
-        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always does.
-        head_channels: Channels of an attention head, at least; maps of fewer have one head.
-        augment: Number of labels of an augmentation, which `forward` may be told.
-        dropout: Share of the values dropped in each residual block.
+        embedding: Width of the embedding; by default four times the first level's channels.
+        features: Number of features of the time, even; by default the first level's channels.
+        blocks: Residual blocks per level on the way down; there is one more on the way up.
+        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always attends.
+        head_channels: Least number of channels of an attention head; maps of fewer have one head.
+        augment: Number of augmentation labels that `forward` accepts.
+        dropout: Probability of dropout in each residual block.
 
     Raises:
         ValueError: If `x` is a vector or codes, `out` has another size, `cond` has a context, there is no level or
-            block, a resolution is no level's, or a width is out of range.
+            block, a resolution belongs to no level, or a width is out of range.
     """
 
     def __init__(
@@ -73,21 +74,21 @@ class DhariwalUNet(UNetBody):
             raise ValueError(f"DhariwalUNet expects cond without context, got {cond}")
         rank, stem = len(x.shape) - 1, channels[0]
         features = stem if features is None else features
-        waves = partial(embedded_time, width=features)
+        waves = partial(embed_time, width=features)
         width = 4 * stem if embedding is None else embedding
-        made = Mapping(cond, features, width, waves=waves, late=True, augment=augment)
-        modulation = width if made.embeds else None
+        mapping = Mapping(cond, features, width, waves=waves, late=True, augment=augment)
+        modulation = width if mapping.embeds else None
 
-        def unit(wide_in: int, wide: int, attend: bool) -> _Unit:
-            block = ResidualBlock(rank, wide_in, wide, width=modulation, dropout=dropout)
-            return _Unit(block, Attention(wide, head_channels=head_channels) if attend else None)
+        def block(wide_in: int, wide: int) -> ResidualBlock:
+            return ResidualBlock(rank, wide_in, wide, width=modulation, dropout=dropout)
 
-        def resampling(kind: type[FIRDownsample] | type[FIRUpsample], wide: int) -> _Unit:
-            resample = kind(rank, smooth=False)
-            block = ResidualBlock(rank, wide, wide, width=modulation, dropout=dropout)
-            block.conv_1 = nn.Sequential(resample, block.conv_1)
-            block.skip = resample
-            return _Unit(block)
+        def unit(wide_in: int, wide: int, attend: bool) -> Unit:
+            return Unit(block(wide_in, wide), Attention(wide, head_channels=head_channels) if attend else None)
+
+        def resampling(kind: type[FIRDownsample] | type[FIRUpsample], wide: int) -> Unit:
+            resample, made = kind(rank, smooth=False), block(wide, wide)
+            made.conv_1, made.skip = nn.Sequential(resample, made.conv_1), resample
+            return Unit(made)
 
         super().__init__(
             x,
@@ -101,30 +102,17 @@ class DhariwalUNet(UNetBody):
             upsample=partial(resampling, FIRUpsample),
             norm=group_norm,
         )
-        self.embedding = made
+        self.embedding = mapping
 
     def forward(self, x: Tensor, cond: Cond, augment: Tensor | None = None) -> Tensor:
-        """Evaluates the network at `x`, `b c h w` of any size, given the labels of an augmentation, `b a`, if any.
+        """Evaluates the network at `x`, `b c h w` of any size, given augmentation labels, `b a`, if any.
 
         Raises:
-            ValueError: If a condition that the type has is missing.
+            ValueError: If a condition of the type `cond` is missing.
         """
         return self.evaluate(x, cond, self.embedding(cond, x, augment) if self.embedding.embeds else None)
 
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples or upsamples `h` by a block."""
         y: Tensor = module(h, embedding)
-        return y if size is None else y[(..., *(slice(side) for side in size))]
-
-
-class _Unit(nn.Module):
-    """A residual block and, where its level attends, self-attention."""
-
-    def __init__(self, block: ResidualBlock, attend: Attention | None = None) -> None:
-        super().__init__()
-        self.block = block
-        self.attend = attend
-
-    def forward(self, x: Tensor, embedding: Tensor | None, context: None = None) -> Tensor:
-        h: Tensor = self.block(x, embedding)
-        return h if self.attend is None else self.attend(h)
+        return y if size is None else crop(y, size)

@@ -3,10 +3,10 @@ r"""EDM's checkpoints as runs: a preconditioned SongUNet or DhariwalUNet under `
     EDMPrecond    schedule edm, parametrization edm (sigma_data), sampled by Heun's method from sigma 80 to .002
     iDDPMPrecond  schedule cosine (num M, offset C_2, max_beta 1 - C_1), parametrization eps-learned, sampled by DDIM
 
-Their VP and VE preconditionings feed the network times, and VE an input, that no parametrization of modkit's makes, and
-are refused. A snapshot holds averaged weights alone (`ema`), a training state the weights as trained (`net`). Either
-holds the module itself, from whose state weights and constructor arguments are read; plain tensors need a configuration
-with the same arguments, and `class_name`. Defaults are the constructors' own.
+Their VP and VE preconditionings are refused, since modkit has no parametrization that feeds the network such times or,
+for VE, such an input. A snapshot holds averaged weights only (`ema`), a training state the weights as trained (`net`).
+Either holds the module itself, from which weights and constructor arguments are read; plain tensors need a
+configuration with the same arguments and `class_name`. Defaults are the constructors' own.
 
 References:
     Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), table 1 and appendix C,
@@ -24,10 +24,10 @@ from torch import Tensor
 
 from modkit.types import CondType, TensorType
 from modkit_checkpoints.arguments import Arguments
-from modkit_checkpoints.conversion import Conversion, Rule, renamed
+from modkit_checkpoints.conversion import Conversion, join_keys, rename
 from modkit_checkpoints.dhariwal_unet import DhariwalUNet
-from modkit_checkpoints.edm_keys import dhariwal_rules, labelled, song_rules, without_filters
-from modkit_checkpoints.edm_source import located
+from modkit_checkpoints.edm_keys import drop_filters, embed_labels, map_edm_unet
+from modkit_checkpoints.edm_source import locate
 from modkit_checkpoints.song_unet import SongUNet
 
 __all__ = ["convert"]
@@ -65,16 +65,16 @@ _STEPS = 18
 
 
 def convert(source: Any, config: Any, raw: bool) -> Conversion:
-    """Makes a run of an EDM checkpoint.
+    """Converts an EDM checkpoint to a diffusion model.
 
     Raises:
-        ValueError: If the source is no EDM checkpoint, holds no such weights as are asked for, was preconditioned or
-            configured in a way that modkit has not, or has other keys than the configuration says.
+        ValueError: If the source is not an EDM checkpoint, lacks the requested weights, uses something for which modkit
+            has no counterpart, or has other keys than its configuration says.
     """
-    name, given, tensors, left = located(source, config, raw)
+    name, given, tensors, left = locate(source, config, raw)
     if name not in _PRECONDITIONED:
         known = ", ".join(_PRECONDITIONED)
-        raise ValueError(f"expected a network preconditioned by {known}, got {name}: modkit has no counterpart of it")
+        raise ValueError(f"expected a network preconditioned by {known}, got {name}: modkit has no counterpart")
     type_ = given.get("model_type", _PRECONDITIONED[name]["model_type"])
     if type_ not in _UNETS:
         raise ValueError(f"{name}: model_type is expected to be {' or '.join(_UNETS)}, got {type_!r}")
@@ -82,10 +82,10 @@ def convert(source: Any, config: Any, raw: bool) -> Conversion:
     classes = arguments.integer("label_dim", low=0)
     learned = name == "iDDPMPrecond"
     x = TensorType((arguments.integer("img_channels"), *[arguments.integer("img_resolution")] * 2))
-    network = _options(type_, arguments)
-    weights, found = _weights(type_, network, x, classes, tensors, learned=learned)
+    network = _read_network(type_, arguments)
+    weights, found = _convert(type_, network, x, classes, tensors, learned=learned)
     model: dict[str, Any] = {"use": "diffusion", "network": {"use": f"checkpoints/{_PARTS[type_]}", **network}}
-    model |= _discrete(arguments) if learned else _continuous(arguments)
+    model |= _read_discrete(arguments) if learned else _read_continuous(arguments)
     if classes:
         model["conditioner"] = {"use": "checkpoints/class-id", "drop": arguments.number("label_dropout")}
         weights["conditioner.counted.frequencies"] = torch.full((classes,), 1 / classes)
@@ -97,7 +97,7 @@ def convert(source: Any, config: Any, raw: bool) -> Conversion:
 _PARTS = {"SongUNet": "song-unet", "DhariwalUNet": "dhariwal-unet"}
 
 
-def _continuous(arguments: Arguments) -> dict[str, Any]:
+def _read_continuous(arguments: Arguments) -> dict[str, Any]:
     low = max(_LOWEST, arguments.number("sigma_min"))
     high = min(_HIGHEST, arguments.number("sigma_max", finite=False))
     return {
@@ -108,7 +108,7 @@ def _continuous(arguments: Arguments) -> dict[str, Any]:
     }
 
 
-def _discrete(arguments: Arguments) -> dict[str, Any]:
+def _read_discrete(arguments: Arguments) -> dict[str, Any]:
     num = arguments.integer("M")
     ends = {"offset": arguments.number("C_2"), "max_beta": 1 - arguments.number("C_1")}
     return {
@@ -118,8 +118,8 @@ def _discrete(arguments: Arguments) -> dict[str, Any]:
     }
 
 
-def _options(type_: str, arguments: Arguments) -> dict[str, Any]:
-    """The keywords of modkit's part."""
+def _read_network(type_: str, arguments: Arguments) -> dict[str, Any]:
+    """Reads the options of modkit's part."""
     base = arguments.integer("model_channels")
     multiples = arguments.integers("channel_mult")
     side, last = arguments.integer("img_resolution"), len(multiples) - 1
@@ -153,7 +153,7 @@ def _options(type_: str, arguments: Arguments) -> dict[str, Any]:
     return {**options, "features": base, "head_channels": _HEAD_CHANNELS}
 
 
-def _weights(
+def _convert(
     type_: str,
     options: Mapping[str, Any],
     x: TensorType,
@@ -162,27 +162,23 @@ def _weights(
     *,
     learned: bool,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The weights by modkit's names, and the keys of buffers that hold what modkit has by construction."""
+    """Returns the weights by modkit's names, and the keys of buffers that hold what modkit has by construction."""
     out = TensorType((2 * x.shape[0], *x.shape[1:])) if learned else x
     cond = CondType(labels=classes or None, time=True)
-    tensors, found = _unprefixed(tensors)
-    tensors, filters = without_filters(tensors, [1, 3, 3, 1] if options.get("fir") else [1, 1])
+    tensors, found = _unprefix(tensors)
+    tensors, filters = drop_filters(tensors, [1, 3, 3, 1] if options.get("fir") else [1, 1])
     if classes:
-        tensors = labelled(tensors, scale=math.sqrt(classes) if type_ == "SongUNet" else 1.0)
+        tensors = embed_labels(tensors, scale=math.sqrt(classes) if type_ == "SongUNet" else 1.0)
     with torch.device("meta"):
-        rules: list[Rule]
-        if type_ == "SongUNet":
-            rules = song_rules(SongUNet(x, out, cond, **options), x.shape[1])
-        else:
-            rules = dhariwal_rules(DhariwalUNet(x, out, cond, **options), x.shape[1])
-    weights, _ = renamed(tensors, rules)
+        net = (SongUNet if type_ == "SongUNet" else DhariwalUNet)(x, out, cond, **options)
+    weights, _ = rename(tensors, map_edm_unet(net, x.shape[1]))
     return {f"network.{key}": weight for key, weight in weights.items()}, (*found, *filters)
 
 
-def _unprefixed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The U-Net's tensors by its own keys, and the keys of the preconditioning's table of levels."""
+def _unprefix(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Returns the U-Net's tensors by its own keys, and the keys of the preconditioning's table of levels."""
     inner = {key.removeprefix("model."): tensor for key, tensor in tensors.items() if key.startswith("model.")}
     outer = [key for key in tensors if not key.startswith("model.")]
     if outer not in ([], ["u"]):
-        raise ValueError(f"unknown keys: {', '.join(outer[:8])}")
+        raise ValueError(f"unknown keys: {join_keys(outer)}")
     return inner, tuple(outer)

@@ -1,9 +1,9 @@
-r"""How EDM's two U-Nets embed the time, labels and augmentation labels.
+r"""The embedding of the time, labels and augmentation labels in EDM's two U-Nets.
 
     e = W_1 SiLU(W_0 (g(time) + A a + E_early)) + E_late
 
-g holds sines and cosines of the time, a the labels of an augmentation, of which there is none where none are given, and
-E the rest of the conditions (`CondEmbedding`), which SongUNet adds early and DhariwalUNet late.
+g holds sines and cosines of the time, a the augmentation labels (no term if none are given), and E the other conditions
+(`CondEmbedding`), which SongUNet adds early and DhariwalUNet late.
 
 Shape letters: b batch, n frequencies, a augmentation labels, d width.
 
@@ -32,7 +32,7 @@ _SCALE = 16.0
 
 
 class Fourier(nn.Module):
-    """Sines, then cosines, of the time at fixed random frequencies `2 pi f`, `f ~ N(0, 16^2)`.
+    """Computes sines, then cosines, of the time at fixed random frequencies `2 pi f`, `f ~ N(0, 16^2)`.
 
     References:
         Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains (Tancik et al., 2020),
@@ -49,21 +49,21 @@ class Fourier(nn.Module):
         self.register_buffer("frequencies", 2 * math.pi * _SCALE * torch.randn(features // 2))
 
     def forward(self, time: Tensor) -> Tensor:
-        """Features `b 2n` of times `b`, float32 at least."""
+        """Computes features `b 2n` of times `b`, at least float32."""
         time = time if time.dtype == torch.float64 else time.float()
         angles = time[:, None] * self.frequencies.to(time.dtype)
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 class Mapping(Embedding):
-    """The conditions of a U-Net of EDM's as one vector; see the module's equation.
+    """Embeds the conditions of one of EDM's U-Nets as one vector; see the module's equation.
 
     Args:
         cond: The conditions; a map is left to the network.
         features: Number of features of the time, even.
         width: Width of the vector.
-        waves: Makes `features` features of times, `b`.
-        late: Whether the other conditions are added after the layers, else before.
+        waves: Computes the `features` features of times, `b`.
+        late: Whether the other conditions are added after the layers; otherwise before.
         augment: Number of augmentation labels.
 
     Raises:
@@ -89,14 +89,14 @@ class Mapping(Embedding):
         self.rest = CondEmbedding(replace(cond, time=False), width if late else features)
         self.augment = init_xavier(nn.Linear(augment, features, bias=False)) if augment else None
         layered = cond.time or augment > 0 or (self.rest.embeds and not late)
-        self.layers = _layers(features, width) if layered else None
+        self.layers = _make_layers(features, width) if layered else None
         self.embeds = layered or self.rest.embeds
 
     def forward(self, cond: Cond, x: Tensor, augment: Tensor | None = None) -> Tensor:
-        """The vector, `b d`, given the labels of the augmentation, `b a`, if one was made.
+        """Computes the vector, `b d`, given augmentation labels, `b a`, if any.
 
         Raises:
-            ValueError: If a condition that the type has is missing.
+            ValueError: If a condition of the type `cond` is missing.
         """
         rest: Tensor = self.rest(cond, x)
         if self.layers is None:
@@ -108,11 +108,11 @@ class Mapping(Embedding):
             h = h + self.waves(cond.time).to(x.dtype)
         if augment is not None:
             if self.augment is None:
-                raise ValueError("Mapping expects no labels of an augmentation, being built for none, got some")
+                raise ValueError("Mapping expects no augmentation labels, since it was built for none, got some")
             h = h + self.augment(augment.to(x.dtype))
         e: Tensor = self.layers(h)
         return e + rest if self.late else e
 
 
-def _layers(features: int, width: int) -> nn.Sequential:
+def _make_layers(features: int, width: int) -> nn.Sequential:
     return nn.Sequential(init_xavier(nn.Linear(features, width)), nn.SiLU(), init_xavier(nn.Linear(width, width)))

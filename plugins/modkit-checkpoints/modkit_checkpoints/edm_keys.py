@@ -1,104 +1,78 @@
-r"""Where the weights of EDM's U-Nets go: the keys of theirs walked beside the modules of ours.
+r"""Maps the keys of EDM's U-Nets to those of `song-unet` and `dhariwal-unet`, walking the modules of the latter.
 
 Theirs are named by resolution (`enc.16x16_block0.conv0.weight`), ours by place. A block's queries, keys and values are
-one convolution whose channels take turns, `(head, channel, q|k|v)`; the filters of their resampling are buffers that
-hold what ours has by construction. Labels are an embedding here: with the one-hot label as a row, row k of it is what
-the authors' matrix makes of label k, and the last row what it makes of zeros.
+one convolution whose channels alternate, `(head, channel, q|k|v)`; the resampling filters are buffers that hold what
+ours has by construction. Labels are an embedding here: its row k is the authors' matrix applied to the one-hot label k,
+and its last row the matrix applied to zeros.
 
 Shape letters: o outputs, k classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from modkit.nn.ncsnpp_blocks import DownsampleBlock, Head, Output, Unit
-from modkit_checkpoints.conversion import Rule, attention, linear, pair
+from modkit.nn.ncsnpp_blocks import Block, DownsampleBlock, Head, Output
+from modkit_checkpoints.conversion import Rule, attention, linear, pairs
 from modkit_checkpoints.dhariwal_unet import DhariwalUNet
 from modkit_checkpoints.song_unet import SongUNet
 
-__all__ = ["dhariwal_rules", "labelled", "song_rules", "without_filters"]
+__all__ = ["drop_filters", "embed_labels", "map_edm_unet"]
+
+_SONG = {"norm0": "norm_0.norm", "conv0": "conv_0", "norm1": "norm_1.norm", "conv1": "conv_1", "affine": "embed"}
+_DHARIWAL = {"norm0": "norm_1", "conv0": "conv_1", "norm1": "norm_2", "conv1": "conv_2", "affine": "film"}
+_SKIP = {"skip": "skip"}
 
 
-def song_rules(net: SongUNet, resolution: int) -> list[Rule]:
-    """Rules for a SongUNet's keys.
-
-    Args:
-        net: Ours, of the same configuration; on the meta device will do.
-        resolution: Side of the finest maps.
-    """
-    rules = [*_embedding_rules("embedding.layers.0", "embedding.layers.2")]
-    rules.append(Rule(r"map_noise\.freqs", "embedding.waves.frequencies", change=lambda freqs: 2 * torch.pi * freqs))
-    rules += pair(f"enc.{resolution}x{resolution}_conv", "conv_in")
-    side, block = resolution, 0
-    for place, module in enumerate(net.down):
-        if isinstance(module, DownsampleBlock):
-            side, block = side // 2, 0
-            rules += _block(f"enc.{side}x{side}_down", f"down.{place}.block", "embed")
-            if module.path == "skip":
-                rules += pair(f"enc.{side}x{side}_aux_skip", f"down.{place}.join")
-            elif module.path == "residual":
-                inner = "0" if isinstance(module.halve, nn.Sequential) else "conv"
-                rules += pair(f"enc.{side}x{side}_aux_residual", f"down.{place}.halve.{inner}")
-        else:
-            rules += _unit(f"enc.{side}x{side}_block{block}", f"down.{place}", "embed")
-            block += 1
-    for place in range(2):
-        rules += _unit(f"dec.{side}x{side}_in{place}", f"middle.{place}", "embed")
-    block = 0
-    for place, module in enumerate(net.up):
-        if isinstance(module, Unit):
-            rules += _unit(f"dec.{side}x{side}_block{block}", f"up.{place}", "embed")
-            block += 1
-        elif isinstance(module, Output):
-            rules += _head(f"dec.{side}x{side}_aux", f"up.{place}.head")
-        else:
-            side, block = 2 * side, 0
-            rules += _block(f"dec.{side}x{side}_up", f"up.{place}", "embed")
-    if isinstance(net.head, Head):
-        rules += _head(f"dec.{side}x{side}_aux", "head")
-    return rules
-
-
-def dhariwal_rules(net: DhariwalUNet, resolution: int) -> list[Rule]:
-    """Rules for a DhariwalUNet's keys.
+def map_edm_unet(net: SongUNet | DhariwalUNet, resolution: int) -> list[Rule]:
+    """Returns the rules for a U-Net's keys.
 
     Args:
-        net: Ours, of the same configuration; on the meta device will do.
+        net: The network of the same configuration; it may be on the meta device.
         resolution: Side of the finest maps.
     """
-    rules = [*_embedding_rules("embedding.layers.0", "embedding.layers.2")]
-    rules += pair(f"enc.{resolution}x{resolution}_conv", "conv_in")
-    side, block = resolution, 0
-    for place, resamples in enumerate(net.downsamples):
-        if resamples:
-            side, block = side // 2, 0
-            rules += _block(f"enc.{side}x{side}_down", f"down.{place}.block", "film", resamples=True)
-        else:
-            rules += _unit(f"enc.{side}x{side}_block{block}", f"down.{place}", "film")
-            block += 1
-    for place in range(2):
-        rules += _unit(f"dec.{side}x{side}_in{place}", f"middle.{place}", "film")
-    block = 0
-    for place, resamples in enumerate(net.upsamples):
-        if resamples:
-            side, block = 2 * side, 0
-            rules += _block(f"dec.{side}x{side}_up", f"up.{place}.block", "film", resamples=True)
-        else:
-            rules += _unit(f"dec.{side}x{side}_block{block}", f"up.{place}", "film")
-            block += 1
-    return [*rules, *pair("out_norm", "norm_out"), *pair("out_conv", "conv_out")]
+    block = (_SONG if isinstance(net, SongUNet) else _DHARIWAL) | _SKIP
+    rules = [
+        *pairs("map_layer", "embedding.layers.", {"0": "0", "1": "2"}),
+        Rule(r"map_label\.table", "embedding.rest.labels.weight"),
+        Rule(r"map_augment\.weight", "embedding.augment.weight"),
+        Rule(r"map_noise\.freqs", "embedding.waves.frequencies", change=lambda freqs: 2 * torch.pi * freqs),
+        *pairs(
+            "", "", {f"enc.{resolution}x{resolution}_conv": "conv_in", "out_norm": "norm_out", "out_conv": "conv_out"}
+        ),
+    ]
+    side, number = resolution, 0
+    for way, modules in (("down", net.down), ("up", net.up)):
+        name = "enc" if way == "down" else "dec"
+        for place, module in enumerate(modules):
+            ours = f"{way}.{place}."
+            if isinstance(module, Output):
+                rules += _map_head(side, f"{ours}head.")
+            elif _resamples(module):
+                side, number = (side // 2 if way == "down" else 2 * side), 0
+                inner = ours if isinstance(module, Block) else f"{ours}block."
+                first = {"conv0": "conv_1.1"} if isinstance(net, DhariwalUNet) else {}
+                rules += pairs(f"{name}.{side}x{side}_{way}.", inner, block | first)
+                rules += _map_path(module, f"enc.{side}x{side}_aux_", ours)
+            else:
+                rules += _map_unit(f"{name}.{side}x{side}_block{number}.", ours, block)
+                number += 1
+        if way == "down":
+            number = 0
+            for place in range(2):
+                rules += _map_unit(f"dec.{side}x{side}_in{place}.", f"middle.{place}.", block)
+    return [*rules, *_map_head(side, "head.")] if isinstance(getattr(net, "head", None), Head) else rules
 
 
-def labelled(tensors: Mapping[str, Tensor], *, scale: float) -> dict[str, Tensor]:
-    """The tensors, the matrix of labels `o k` (and its bias) replaced by the table of an embedding, `(k + 1) o`.
+def embed_labels(tensors: Mapping[str, Tensor], *, scale: float) -> dict[str, Tensor]:
+    """Replaces the matrix of labels `o k` (and its bias) by the table of an embedding, `(k + 1) o`.
 
     Args:
         tensors: A U-Net's, by the authors' keys.
-        scale: What the authors multiply the one-hot label by.
+        scale: Factor by which the authors multiply the one-hot label.
 
     Raises:
         ValueError: If the matrix is missing.
@@ -112,11 +86,11 @@ def labelled(tensors: Mapping[str, Tensor], *, scale: float) -> dict[str, Tensor
     return {**rest, "map_label.table": table if bias is None else table + bias}
 
 
-def without_filters(tensors: Mapping[str, Tensor], taps: list[float]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors without the filters of resampling, and these filters' keys.
+def drop_filters(tensors: Mapping[str, Tensor], taps: list[float]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Returns the tensors without the resampling filters, and the keys of these.
 
     Raises:
-        ValueError: If a filter is not the outer product of the taps, of sum 1.
+        ValueError: If a filter is not the outer product of the taps, normalised to sum 1.
     """
     line = torch.tensor(taps) / sum(taps)
     rest, found = {}, []
@@ -130,35 +104,33 @@ def without_filters(tensors: Mapping[str, Tensor], taps: list[float]) -> tuple[d
     return rest, tuple(found)
 
 
-def _embedding_rules(first: str, second: str) -> Iterator[Rule]:
-    yield from pair("map_layer0", first)
-    yield from pair("map_layer1", second)
-    yield Rule(r"map_label\.table", "embedding.rest.labels.weight")
-    yield Rule(r"map_augment\.weight", "embedding.augment.weight")
+def _resamples(module: nn.Module) -> bool:
+    if isinstance(module, Block | DownsampleBlock):
+        return True
+    return isinstance(getattr(module.block, "conv_1", None), nn.Sequential)  # DhariwalUNet resamples first
 
 
-def _unit(theirs: str, ours: str, embed: str) -> list[Rule]:
-    return [
-        *_block(theirs, f"{ours}.block", embed),
-        *attention(theirs, f"{ours}.attend", _in_turn, norm="norm2", out="proj"),
-    ]
+def _map_path(module: nn.Module, theirs: str, ours: str) -> list[Rule]:
+    """Maps the layer by which a downsampling block joins a parallel path."""
+    if not isinstance(module, DownsampleBlock) or module.path == "none":
+        return []
+    if module.path == "skip":
+        return pairs(theirs, ours, {"skip": "join"})
+    return pairs(theirs, ours, {"residual": "halve.0" if isinstance(module.halve, nn.Sequential) else "halve.conv"})
 
 
-def _block(theirs: str, ours: str, embed: str, *, resamples: bool = False) -> list[Rule]:
-    numbered = embed == "film"
-    names = ("norm_1", "conv_1", "norm_2", "conv_2") if numbered else ("norm_0.norm", "conv_0", "norm_1.norm", "conv_1")
-    first = f"{names[1]}.1" if resamples else names[1]
-    pairs = {"norm0": names[0], "conv0": first, "norm1": names[2], "conv1": names[3], "affine": embed, "skip": "skip"}
-    return [rule for their, our in pairs.items() for rule in pair(f"{theirs}.{their}", f"{ours}.{our}")]
+def _map_unit(theirs: str, ours: str, block: Mapping[str, str]) -> list[Rule]:
+    attends = attention(theirs, f"{ours}attend.", _reorder, norm="norm2", out="proj")
+    return [*pairs(theirs, f"{ours}block.", block), *attends]
 
 
-def _in_turn(weight: Tensor) -> Tensor:
-    """Queries, keys and values one after the other, from channels that take turns."""
+def _map_head(side: int, ours: str) -> list[Rule]:
+    return pairs(f"dec.{side}x{side}_aux_", ours, {"norm": "norm.norm", "conv": "conv"})
+
+
+def _reorder(weight: Tensor) -> Tensor:
+    """Puts alternating channels in the order queries, keys, values."""
     if len(weight) % 3:
         raise ValueError(f"expected queries, keys and values, got {tuple(weight.shape)}")
     ordered = torch.cat([weight[first::3] for first in range(3)])
     return linear(ordered) if ordered.ndim > 1 else ordered
-
-
-def _head(theirs: str, ours: str) -> list[Rule]:
-    return [*pair(f"{theirs}_norm", f"{ours}.norm.norm"), *pair(f"{theirs}_conv", f"{ours}.conv")]

@@ -1,4 +1,4 @@
-"""The formats, by the name that `modkit import --format` takes; each module is imported when it is asked for."""
+"""The formats, by the name that `modkit import --format` takes; a format's module is imported when it is used."""
 
 from __future__ import annotations
 
@@ -8,26 +8,19 @@ from typing import Any
 
 from modkit_checkpoints.conversion import Conversion
 
-__all__ = ["FORMATS", "converter"]
+__all__ = ["FORMATS", "find_converter"]
 
-FORMATS = {
-    "taming-vqgan": "modkit_checkpoints.taming_vqgan:convert",
-    "taming-transformer": "modkit_checkpoints.taming_transformer:convert",
-    "compvis-kl": "modkit_checkpoints.compvis_kl:convert",
-    "compvis-unet": "modkit_checkpoints.compvis_unet:convert",
-    "ddgan": "modkit_checkpoints.ddgan:convert",
-    "edm": "modkit_checkpoints.edm:convert",
-}
+FORMATS = ("taming-vqgan", "taming-transformer", "compvis-kl", "compvis-unet", "ddgan", "edm")
 
 
-def converter(name: str) -> Callable[[Any, Any, bool], Conversion]:
-    """The function of a format.
+def find_converter(name: str) -> Callable[[Any, Any, bool], Conversion]:
+    """Finds the function `convert` of a format.
 
     Raises:
         ValueError: If there is no such format.
     """
     if name not in FORMATS:
         raise ValueError(f"--format expects one of {', '.join(FORMATS)}, got {name!r}")
-    module, _, function = FORMATS[name].partition(":")
-    convert: Callable[[Any, Any, bool], Conversion] = getattr(import_module(module), function)
+    module = import_module(f"modkit_checkpoints.{name.replace('-', '_')}")
+    convert: Callable[[Any, Any, bool], Conversion] = module.convert
     return convert

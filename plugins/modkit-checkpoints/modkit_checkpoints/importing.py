@@ -1,4 +1,4 @@
-"""`modkit import`: an authors' checkpoint and its configuration as a run that loads and samples as any other."""
+"""Converts an authors' checkpoint and its configuration to a run that loads and samples like any other."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import MAX_BYTES, parse
-from modkit_checkpoints.formats import converter
+from modkit_checkpoints.formats import find_converter
 from modkit_checkpoints.pickled import read
 
-__all__ = ["Imported", "import_checkpoint", "summary"]
+__all__ = ["Imported", "import_checkpoint", "summarize"]
 
 
 class Imported(NamedTuple):
-    """What an import made: the run, and the keys of the source that were set aside."""
+    """The run that was written, and the keys of the source that were set aside."""
 
     run: Run
     aside: tuple[str, ...]
@@ -35,27 +35,26 @@ def import_checkpoint(
     raw: bool = False,
     overwrite: bool = False,
 ) -> Imported:
-    """Converts a checkpoint into a run.
+    """Converts a checkpoint to a run.
 
     Args:
-        source: The checkpoint: safetensors, a file of torch or a pickle; no code in it runs.
+        source: The checkpoint: safetensors, a file of torch or a pickle. No code in it is executed.
         out: The run's directory.
-        format: Which of `formats.FORMATS` it is of.
+        format: One of `formats.FORMATS`.
         config: The authors' configuration, YAML or JSON, for the formats that need one.
-        raw: Take the weights as they were trained, even where averaged ones are there.
-        overwrite: Replace the run that is there.
+        raw: Take the weights as trained, even if averaged ones are present.
+        overwrite: Replace an existing run.
 
     Raises:
-        ValueError: If the file or the configuration is damaged, or does not fit the format; nothing has been written
-            then.
+        ValueError: If the file or the configuration is damaged, or does not fit the format; nothing is written then.
         OSError: If a file cannot be read.
     """
-    convert = converter(format)
-    settings = None if config is None else _parsed(Path(config))
+    convert = find_converter(format)
+    settings = None if config is None else _read_config(Path(config))
     content = read(source)
     try:
         conversion = convert(content, settings, raw)
-        spec = Spec(**{**conversion.spec, "name": _name(Path(source))})
+        spec = Spec(**{**conversion.spec, "name": _make_name(Path(source))})
         notes = {"source": Path(source).name, "format": format, "raw": raw, "aside": list(conversion.aside)}
         run = import_weights(spec, conversion.weights, out, overwrite=overwrite, notes=notes)
     except ValueError as error:
@@ -63,14 +62,14 @@ def import_checkpoint(
     return Imported(run, conversion.aside)
 
 
-def summary(keys: Sequence[str]) -> str:
-    """Keys in a few words: those that begin alike together, with their number."""
+def summarize(keys: Sequence[str]) -> str:
+    """Lists keys briefly: those with the same beginning are counted together."""
     groups = Counter(".".join(key.split(".")[:2]) if key.count(".") > 1 else key for key in keys)
     return ", ".join(f"{group}.* ({num})" if num > 1 else group for group, num in groups.items())
 
 
-def _parsed(path: Path) -> Any:
-    """A configuration's plain data; JSON is YAML."""
+def _read_config(path: Path) -> Any:
+    """Reads a configuration as plain data; JSON is YAML."""
     with open(path, "rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
@@ -82,5 +81,5 @@ def _parsed(path: Path) -> Any:
     return tree
 
 
-def _name(source: Path) -> str:
+def _make_name(source: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", source.stem).strip(".-")[:100] or "imported"

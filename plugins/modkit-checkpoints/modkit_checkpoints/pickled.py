@@ -1,12 +1,12 @@
-"""Reads an untrusted checkpoint: torch's files of both kinds, a plain pickle, or safetensors. No code in it runs.
+"""Reads an untrusted checkpoint: torch's files of both kinds, plain pickles, or safetensors. No code in it is run.
 
     zip        NAME/data.pkl, NAME/data/KEY a storage, NAME/byteorder          torch.save since 1.6
-    legacy     magic, protocol, system, object, keys: five pickles; then a length and the bytes of each storage
-    pickle     of whatever, with storages as legacy files in it                 pickle.dump of a module
+    legacy     five pickles (magic, protocol, system, object, keys); then a length and the bytes of each storage
+    pickle     of any object, with storages as legacy files in it               pickle.dump of a module
     safetensors
 
 `read` returns nested dicts, lists and tuples of tensors, arrays, numbers and strings, with a
-`placeholder.Placeholder` for whatever else the file names. Tensors are on the CPU.
+`placeholder.Placeholder` for anything else that the file names. Tensors are on the CPU.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _MOST_PICKLE = 2**30
 _MOST_NESTED = 1
-_COPIES = 8  # of the bytes of a pickle; honest files take each once or twice
+_COPIES = 8  # of the bytes of a pickle; honest files use each once or twice
 _LEAST_COPIED = 2**20
 _ZIP = b"PK\x03\x04"
 _STARTS = tuple(bytes((code,)) for code in b"\x80(]}cNIJKMLFGSUVX)")
-"""What pickles begin with: the protocol from 2 on, before it an opcode that makes a value."""
+"""First bytes of pickles: the protocol from version 2 on, an opcode that makes a value before."""
 
 
 class _Mapped(mmap.mmap):
@@ -47,11 +47,11 @@ class _Mapped(mmap.mmap):
 
 
 def read(path: str | os.PathLike[str]) -> Any:
-    """Reads what a file holds.
+    """Reads a checkpoint file.
 
     Raises:
-        ValueError: If it is damaged, of no known kind, or exceeds a bound; names the file, what was expected and what
-            was found.
+        ValueError: If it is damaged, of no known kind, or exceeds a bound. The message names the file, what was
+            expected and what was found.
         OSError: If it cannot be opened.
     """
     path = Path(path)
@@ -86,7 +86,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 class _File:
-    """A file of torch or a pickle; `depth` files stand around it, and they share its budget of copies."""
+    """A file of torch or a pickle, inside `depth` other files, which share its budget of copies."""
 
     def __init__(self, data: BinaryIO, budget: Budget, depth: int = 0) -> None:
         self.data, self.budget, self.depth = data, budget, depth
@@ -96,7 +96,7 @@ class _File:
 
     @property
     def left(self) -> int:
-        """Number of bytes that have not been read."""
+        """The number of bytes that have not been read."""
         return self.size - self.data.tell()
 
     def read(self) -> Any:
@@ -114,20 +114,20 @@ class _File:
         return first
 
     def load(self, storage: Callable[[Any], Tensor] | None = None) -> Any:
-        """Reads the next pickle; `storage` returns what a persistent id stands for."""
+        """Reads the next pickle; `storage` returns the storage of a persistent id."""
         start = self.data.tell()
         record = unpickle(self.data, self.size)
         self.budget.left += _COPIES * (self.data.tell() - start)
-        builders = {"torch.storage._load_from_bytes": self._nested, PERSISTENT: storage or _no_storage}
+        builders = {"torch.storage._load_from_bytes": self._read_nested, PERSISTENT: storage or _refuse_storage}
         return rebuild(record, {**BUILDERS, **builders}, self.budget)
 
     def check_end(self, what: str) -> None:
-        """Refuses bytes that follow."""
+        """Refuses further bytes."""
         if self.left:
             raise ValueError(f"expected the end of {what}, got {self.left} more bytes")
 
-    def _nested(self, content: Any) -> Tensor:
-        """The storage that a file of torch in a pickle holds."""
+    def _read_nested(self, content: Any) -> Tensor:
+        """Reads the storage in a file of torch that is inside a pickle."""
         if not isinstance(content, bytes | bytearray) or self.depth >= _MOST_NESTED:
             raise ValueError(f"expected a file's bytes in at most {_MOST_NESTED} other, got {type(content).__name__}")
         found = _File(io.BytesIO(content), self.budget, self.depth + 1).read()
@@ -136,12 +136,12 @@ class _File:
         return found
 
 
-def _no_storage(identity: Any) -> Tensor:
+def _refuse_storage(identity: Any) -> Tensor:
     raise ValueError("got a persistent id outside a file of torch")
 
 
 class _Legacy:
-    """torch's files before 1.6, and the storages that a pickle writes: storages follow the pickle that names them."""
+    """torch's files before 1.6, and storages in a pickle: storages follow the pickle that refers to them."""
 
     def __init__(self, file: _File) -> None:
         self.file = file
@@ -152,8 +152,8 @@ class _Legacy:
         protocol = self.file.load()
         if protocol != _PROTOCOL:
             raise ValueError(f"expected torch's protocol {_PROTOCOL}, got {protocol!r:.40}")
-        self.file.load()  # the system it was written on: the bytes are little-endian on any
-        value = self.file.load(self.storage)
+        self.file.load()  # about the system it was written on; the bytes are little-endian on all
+        value = self.file.load(self.find_storage)
         keys = self.file.load()
         if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(self.storages):
             raise ValueError(f"expected the storages {sorted(self.storages)[:5]} to follow, got {keys!r:.100}")
@@ -162,9 +162,9 @@ class _Legacy:
         self.file.check_end("the file after its storages")
         return value
 
-    def storage(self, identity: Any) -> Tensor:
-        """The storage of a persistent id; its bytes are read later."""
-        dtype, key, num = _storage_id(identity[:5] if isinstance(identity, tuple) else identity)
+    def find_storage(self, identity: Any) -> Tensor:
+        """Returns the storage of a persistent id; its bytes are read later."""
+        dtype, key, num = _parse_id(identity[:5] if isinstance(identity, tuple) else identity)
         if key not in self.storages:
             self.reserved += num * dtype.itemsize
             if self.reserved > self.file.left:
@@ -173,7 +173,7 @@ class _Legacy:
         found, view = self.storages[key], identity[5] if len(identity) > 5 else None
         if view is None:
             return found
-        match view:  # of a part of it: (key, offset, number of values)
+        match view:  # of a part: (key, offset, number of values)
             case (_, int() as first, int() as num) if 0 <= first <= first + num <= len(found):
                 return found[first : first + num]
         raise ValueError(f"expected a view of {len(found)} values, got {view!r:.60}")
@@ -190,7 +190,7 @@ class _Legacy:
 
 
 class _Zip:
-    """torch's files since 1.6: each storage is an entry, stored as it is."""
+    """torch's files since 1.6: each storage is an uncompressed entry."""
 
     def __init__(self, file: _File) -> None:
         self.file = file
@@ -206,7 +206,7 @@ class _Zip:
         self.root = pickles[0].removesuffix("data.pkl")
         if f"{self.root}constants.pkl" in self.sizes:
             raise ValueError("expected a checkpoint, got a TorchScript program")
-        order = self._content("byteorder") if f"{self.root}byteorder" in self.sizes else b"little"
+        order = self._read_content("byteorder") if f"{self.root}byteorder" in self.sizes else b"little"
         if order not in (b"little", b"big"):
             raise ValueError(f"expected byteorder little or big, got {order!r:.20}")
         self.swapped = order == b"big"
@@ -216,35 +216,36 @@ class _Zip:
         size = self.sizes[f"{self.root}data.pkl"]
         if size > _MOST_PICKLE:
             raise ValueError(f"expected a data.pkl of at most {_MOST_PICKLE} bytes, got {size}")
-        pickle = _File(io.BytesIO(self._content("data.pkl")), self.file.budget, self.file.depth)
-        value = pickle.load(self.storage)
+        pickle = _File(io.BytesIO(self._read_content("data.pkl")), self.file.budget, self.file.depth)
+        value = pickle.load(self.find_storage)
         pickle.check_end("data.pkl after its pickle")
         return value
 
-    def storage(self, identity: Any) -> Tensor:
-        """The storage of a persistent id."""
-        dtype, key, num = _storage_id(identity)
+    def find_storage(self, identity: Any) -> Tensor:
+        """Returns the storage of a persistent id."""
+        dtype, key, num = _parse_id(identity)
         name = f"{self.root}data/{key}"
         if name not in self.sizes:
             raise ValueError(f"expected a storage {name!r:.60}, got none")
         if self.sizes[name] != num * dtype.itemsize:
             raise ValueError(f"expected {num} values of {dtype} in {name!r:.60}, got {self.sizes[name]} bytes")
         if key not in self.storages:
-            content = bytearray(self._content(f"data/{key}"))
+            content = bytearray(self._read_content(f"data/{key}"))
             self.storages[key] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
             if self.swapped:
-                self.storages[key].untyped_storage().byteswap(dtype)
+                storage: Any = self.storages[key].untyped_storage()
+                storage.byteswap(dtype)
         return self.storages[key].view(dtype)
 
-    def _content(self, name: str) -> bytes:
+    def _read_content(self, name: str) -> bytes:
         try:
             return self.archive.read(f"{self.root}{name}")
-        except (RuntimeError, OSError) as error:  # an entry that is encrypted, or lies elsewhere
+        except (RuntimeError, OSError) as error:  # an encrypted entry, or one outside the file
             raise ValueError(f"damaged zip file at {name!r:.60}: {error}") from error
 
 
-def _storage_id(identity: Any) -> tuple[torch.dtype, str, int]:
-    """The dtype, key and number of values in a persistent id."""
+def _parse_id(identity: Any) -> tuple[torch.dtype, str, int]:
+    """Returns the dtype, key and number of values in a persistent id."""
     match identity:
         case ("storage", StorageType(dtype), str() | int() as key, _, num) if type(num) is int and 0 <= num < 2**48:
             return dtype, str(key), num

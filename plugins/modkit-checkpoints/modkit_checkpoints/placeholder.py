@@ -1,9 +1,9 @@
-"""Placeholders: what a pickle names, calls or builds, kept as inert data; nothing is imported and nothing is called.
+"""Placeholders: the names, calls and objects in a pickle as inert data; nothing is imported or called.
 
     Placeholder(torch.nn.modules.linear.Linear)        a class or a function that a pickle names
-    Placeholder(argparse.Namespace, state={…})         what it would have called, with what, and the state it would set
+    Placeholder(argparse.Namespace, state={…})         a call that was not made, and its state
 
-A whole module's tensors are found by walking it as torch would: `module_state`.
+`module_state` finds a whole module's tensors by walking it as torch does.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _DEEPEST = 100
 
 @dataclass(eq=False, repr=False, slots=True)
 class Placeholder:
-    """A name, or the call of one, that was not looked up.
+    """A name in a pickle, or a call of it; neither was looked up.
 
     Args:
-        name: `module.name`, as the pickle gives it.
-        called: Whether it stands for what a call would have returned.
+        name: `module.name` from the pickle.
+        called: Whether it stands for the result of a call.
         args: The call's arguments.
         kwargs: The call's keywords.
-        state: What would have been set on the result, or None.
-        elements: What would have been appended to it.
-        entries: What would have been set in it by key.
+        state: The state that would have been set on the result, or None.
+        elements: Values that would have been appended to it.
+        entries: Values that would have been set in it by key.
     """
 
     name: str
@@ -47,9 +47,9 @@ class Placeholder:
 
 
 def attributes(value: Any) -> Mapping[Any, Any]:
-    """The attributes of an object: of a placeholder its state's, with those of slots; of a mapping its items.
+    """Returns a placeholder's attributes, from its state (slots included), or a mapping's items.
 
-    An object that EDM's persistence reconstructs has those of the state that it is given.
+    For an object that EDM's persistence reconstructs, these are in the state among its arguments.
     """
     if isinstance(value, Mapping):
         return value
@@ -65,10 +65,10 @@ def attributes(value: Any) -> Mapping[Any, Any]:
 
 
 def module_state(module: Any) -> dict[str, Tensor]:
-    """The state dict of a whole module that was pickled: its parameters and persistent buffers by name.
+    """Returns the state dict of a pickled module: its parameters and persistent buffers by name.
 
     Raises:
-        ValueError: If it is no module, or one that holds itself.
+        ValueError: If it is not a module, or contains itself.
     """
     own = attributes(module)
     if "_parameters" not in own or "_modules" not in own:

@@ -1,8 +1,8 @@
-"""Makes of a pickle's records the tensors, arrays and containers that they stand for; any other is a `Placeholder`.
+"""Rebuilds the tensors, arrays and containers that a pickle's records describe; any other record is a `Placeholder`.
 
-A storage is a tensor of one axis and a tensor is a view of it, so tensors that shared one still do; what the pickle
-refers to twice is one object. Only the functions of this file are called. Results are bounded: nesting, the number of
-values with what is shared counted as often as it occurs, so that no walk through a result is long, and copies.
+A storage is a tensor of one axis and a tensor is a view of it, so tensors that shared a storage still do; an object
+that the pickle refers to twice is one object. Only the functions of this file are called. Nesting, copies and the
+number of values (shared ones counted as often as they occur) are bounded, so that every walk through a result is short.
 """
 
 from __future__ import annotations
@@ -32,42 +32,38 @@ _MOST_EXPANDED = 2**24  # values of a tensor that has more of them than its stor
 
 @dataclass
 class Budget:
-    """How many more values and bytes may be copied out of a file."""
+    """The number of values and bytes that may still be copied out of a file."""
 
     left: int
 
     def spend(self, values: Sequence[Any]) -> None:
-        """Counts a copy of each value.
-
-        Raises:
-            ValueError: If nothing is left.
-        """
+        """Counts a copy of each value; a `ValueError` says that nothing is left."""
         self.left -= sum(len(value) for value in values if isinstance(value, (str, bytes, bytearray, *_CONTAINERS)))
         if self.left < 0:
-            raise ValueError("damaged pickle: expected each value to be used once or twice, got copy upon copy")
+            raise ValueError("damaged pickle: expected each value to be used once or twice, got copies of copies")
 
 
 @dataclass(frozen=True)
 class StorageType:
-    """A class of storages: those of bytes without a type have uint8."""
+    """A class of storages; untyped bytes have uint8."""
 
     dtype: torch.dtype
 
 
 def rebuild(root: Any, builders: Mapping[str, Callable[..., Any]], budget: Budget) -> Any:
-    """Makes what a pickle stands for.
+    """Rebuilds the values of a pickle.
 
     Args:
-        root: What `unpickler.unpickle` returned.
+        root: The result of `unpickler.unpickle`.
         builders: Functions by the path of the records that they replace; they take the arguments of the call.
-        budget: Bounds what they copy.
+        budget: Bound on their copies.
 
     Raises:
-        ValueError: If the arguments do not fit, or a bound is exceeded; a container that holds itself is refused too.
+        ValueError: If the arguments do not fit, a bound is exceeded, or a container contains itself.
     """
     rebuilder = _Rebuilder(builders, budget)
     value = rebuilder.visit(root, 1).value
-    for found in rebuilder.placeholders:  # grows as they are visited: they may hold one another, or themselves
+    for found in rebuilder.placeholders:  # grows during the visits, since they may contain one another
         for name in ("args", "kwargs", "state", "elements", "entries"):
             setattr(found, name, rebuilder.visit(getattr(found, name), 1).value)
     return value
@@ -97,7 +93,7 @@ class _Rebuilder:
             self.rebuilt[id(value)] = self._rebuild(value, depth)
         known = self.rebuilt[id(value)]
         if known is None:
-            raise ValueError("expected containers that do not hold themselves, got one that does")
+            raise ValueError("expected containers that do not contain themselves, got one that does")
         return known
 
     def _rebuild(self, value: Any, depth: int) -> _Rebuilt:
@@ -109,14 +105,14 @@ class _Rebuilder:
             self.placeholders.append(found)
             return _Rebuilt(found)
         if isinstance(value, Record):
-            state = value.state if value.path in _STATEFUL else None  # an attribute of a tensor or dict is of no use
+            state = value.state if value.path in _STATEFUL else None  # attributes of a tensor or dict are ignored
             groups = (value.args, value.elements or None, value.entries or None, state)
             children = [self.visit(group, depth + 1) for group in groups]
             made = self._build(value, *(child.value for child in children))
         else:
             parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
             children = [self.visit(part, depth + 1) for part in parts]
-            made = _container(value, children)
+            made = _make_container(value, children)
         if not isinstance(made, _CONTAINERS):
             return _Rebuilt(made)
         size = 1 + sum(child.size for child in children)
@@ -140,8 +136,8 @@ class _Rebuilder:
         return made
 
 
-def _container(original: Any, children: Sequence[_Rebuilt]) -> Any:
-    """A container as the original, of other values."""
+def _make_container(original: Any, children: Sequence[_Rebuilt]) -> Any:
+    """Makes a container of the original's type from other values."""
     values = [child.value for child in children]
     if isinstance(original, list | tuple):
         return type(original)(values)
@@ -160,10 +156,11 @@ def _expect(kind: type[T], value: Any) -> T:
     return value
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor:
-    """`torch._utils._rebuild_tensor` and its second version; what follows the strides is not used."""
+def _build_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor:
+    """`torch._utils._rebuild_tensor` and its second version; later arguments are ignored."""
     values = _expect(Tensor, storage)
-    (first,), sizes, strides = _whole("offset", (offset,)), _whole("size", size), _whole("stride", stride)
+    (first,) = _check_whole("offset", (offset,))
+    sizes, strides = _check_whole("size", size), _check_whole("stride", stride)
     if values.ndim != 1 or len(sizes) != len(strides):
         raise ValueError(f"expected a storage and a stride for each size, got {sizes} and {strides}")
     num = math.prod(sizes)
@@ -173,55 +170,57 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Te
     return values.as_strided(sizes, strides, values.storage_offset() + (first if num else 0))
 
 
-def _typed_tensor(
+def _build_typed_tensor(
     storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, dtype: Any, *rest: Any
 ) -> Tensor:
-    return _tensor(_expect(Tensor, storage).view(_expect(torch.dtype, dtype)), offset, size, stride)
+    return _build_tensor(_expect(Tensor, storage).view(_expect(torch.dtype, dtype)), offset, size, stride)
 
 
-def _tensor_of_a_subclass(function: Any, kind: Any, args: Any, *rest: Any) -> Any:
-    """`torch._tensor._rebuild_from_type_v2`: the plain tensor, where the subclass is of one that is known."""
+def _build_subclass(function: Any, kind: Any, args: Any, *rest: Any) -> Any:
+    """`torch._tensor._rebuild_from_type_v2`: the plain tensor of a subclass, if it is known."""
     if isinstance(function, Placeholder) and function.name in _TENSORS and isinstance(args, tuple):
         return _TENSORS[function.name](*args)
     return Placeholder("torch._tensor._rebuild_from_type_v2", True, (function, kind, args, *rest))
 
 
-def _parameter(data: Any, *rest: Any) -> Any:
+def _build_parameter(data: Any, *rest: Any) -> Any:
     return data if isinstance(data, Placeholder) else _expect(Tensor, data)
 
 
-def _whole(what: str, items: Any) -> tuple[int, ...]:
+def _check_whole(what: str, items: Any) -> tuple[int, ...]:
     if not isinstance(items, tuple | list) or not all(type(item) is int and 0 <= item < 2**63 for item in items):
         raise ValueError(f"expected {what} of whole numbers from 0 on, got {items!r:.60}")
     return tuple(items)
 
 
-def _dtype(name: Any, *rest: Any, state: Any) -> np.dtype[Any] | Placeholder:
-    """`numpy.dtype(name, align, copy)`, whose state has the byte order; for what is no number, a placeholder."""
+def _build_dtype(name: Any, *rest: Any, state: Any) -> np.dtype[Any] | Placeholder:
+    """`numpy.dtype(name, align, copy)`, whose state has the byte order; a placeholder unless it is of numbers."""
     if not (len(_expect(str, name)) <= 3 and name[:1] in "biufc" and name[1:].isdigit()):
         return Placeholder("numpy.dtype", True, (name, *rest), state=state)
+    dtype: np.dtype[Any] = np.dtype(name)
     if state is None:
-        return np.dtype(name)
+        return dtype
     if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
         raise ValueError(f"expected a dtype's byte order, got {state!r:.60}")
-    return np.dtype(name).newbyteorder(state[1])
+    ordered: np.dtype[Any] = dtype.newbyteorder(state[1])
+    return ordered
 
 
-def _array_of_state(*_: Any, state: Any) -> np.ndarray[Any, Any] | Placeholder:
-    """`numpy.core.multiarray._reconstruct(class, shape, code)`, whose state is everything."""
+def _build_array_from_state(*_: Any, state: Any) -> np.ndarray[Any, Any] | Placeholder:
+    """`numpy.core.multiarray._reconstruct(class, shape, code)`, whose state holds everything."""
     if not isinstance(state, tuple) or len(state) != 5:
         raise ValueError(f"expected an array's state, got {state!r:.60}")
     _, shape, dtype, fortran, data = state
-    return _array(data, dtype, shape, "F" if fortran else "C")
+    return _build_array(data, dtype, shape, "F" if fortran else "C")
 
 
-def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any] | Placeholder:
-    """An array from its bytes; for what are no numbers, a placeholder."""
+def _build_array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any] | Placeholder:
+    """Builds an array from its bytes; a placeholder unless it is of numbers."""
     if isinstance(dtype, Placeholder):
         return Placeholder("numpy.ndarray", True, (data, dtype, shape, order))
     if not isinstance(dtype, np.dtype) or order not in ("C", "F"):
         raise ValueError(f"expected a dtype and an order of C or F, got {dtype!r:.40} and {order!r:.10}")
-    sizes = _whole("shape", shape)
+    sizes = _check_whole("shape", shape)
     content = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data  # Python 2's bytes
     num = dtype.itemsize * math.prod(sizes)
     if not isinstance(content, bytes | bytearray) or len(content) != num:
@@ -230,29 +229,29 @@ def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any
     return np.frombuffer(bytearray(content), dtype).reshape(sizes, order=order)
 
 
-def _scalar(dtype: Any, data: Any) -> Any:
-    value = _array(data, dtype, (), "C")
+def _build_scalar(dtype: Any, data: Any) -> Any:
+    value = _build_array(data, dtype, (), "C")
     return value if isinstance(value, Placeholder) else value.item()
 
 
-def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
-    """`_codecs.encode`, by which the older protocols write bytes."""
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    """`_codecs.encode`, with which older protocols write bytes."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
         raise ValueError(f"expected text as latin1, got {type(text).__name__} as {encoding!r:.20}")
     return text.encode(encoding)
 
 
-def _bytearray(data: Any = b"", *encoding: Any) -> bytearray:
-    return bytearray(_encoded(data, *encoding) if isinstance(data, str) else _expect(bytes, data))
+def _build_bytearray(data: Any = b"", *encoding: Any) -> bytearray:
+    return bytearray(_encode(data, *encoding) if isinstance(data, str) else _expect(bytes, data))
 
 
-def _complex(real: Any, imag: Any = 0.0) -> complex:
+def _build_complex(real: Any, imag: Any = 0.0) -> complex:
     if not isinstance(real, int | float) or not isinstance(imag, int | float):
         raise ValueError("expected two numbers")
     return complex(real, imag)
 
 
-def _mapping(items: Any = ()) -> dict[Any, Any]:
+def _build_mapping(items: Any = ()) -> dict[Any, Any]:
     if isinstance(items, dict):
         return dict(items)
     if not isinstance(items, list | tuple) or any(not isinstance(row, list | tuple) or len(row) != 2 for row in items):
@@ -261,7 +260,7 @@ def _mapping(items: Any = ()) -> dict[Any, Any]:
     return dict(items)
 
 
-def _sequence(kind: type) -> Callable[..., Any]:
+def _make_builder(kind: type) -> Callable[..., Any]:
     def build(items: Any = ()) -> Any:
         if not isinstance(items, list | tuple | set | frozenset):
             raise ValueError(f"expected a container, got {type(items).__name__}")
@@ -278,37 +277,37 @@ def _check_plain(keys: Iterable[Any]) -> None:
 
 
 _TENSORS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _typed_tensor,
+    "torch._utils._rebuild_tensor": _build_tensor,
+    "torch._utils._rebuild_tensor_v2": _build_tensor,
+    "torch._utils._rebuild_tensor_v3": _build_typed_tensor,
 }
 _STATEFUL: dict[str, Callable[..., Any]] = {
-    "numpy.dtype": _dtype,
-    "numpy.core.multiarray._reconstruct": _array_of_state,
-    "numpy._core.multiarray._reconstruct": _array_of_state,
+    "numpy.dtype": _build_dtype,
+    "numpy.core.multiarray._reconstruct": _build_array_from_state,
+    "numpy._core.multiarray._reconstruct": _build_array_from_state,
 }
-"""What a state is set on; it is given as `state`, None where none was set."""
+"""Calls on whose result a state is set; it is passed as `state`, or None."""
 
 BUILDERS: dict[str, Callable[..., Any]] = {
     **_TENSORS,
     **_STATEFUL,
-    **{f"builtins.{kind.__name__}": _sequence(kind) for kind in (list, tuple, set, frozenset)},
-    "builtins.dict": _mapping,
-    "builtins.bytearray": _bytearray,
-    "builtins.complex": _complex,
-    "collections.OrderedDict": _mapping,
-    "collections.defaultdict": lambda factory=None, *items: _mapping(*items),
-    "_codecs.encode": _encoded,
-    "torch.Size": lambda items: torch.Size(_whole("size", items)),
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._tensor._rebuild_from_type_v2": _tensor_of_a_subclass,
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy._core.multiarray.scalar": _scalar,
-    "numpy.core.numeric._frombuffer": _array,
-    "numpy._core.numeric._frombuffer": _array,
+    **{f"builtins.{kind.__name__}": _make_builder(kind) for kind in (list, tuple, set, frozenset)},
+    "builtins.dict": _build_mapping,
+    "builtins.bytearray": _build_bytearray,
+    "builtins.complex": _build_complex,
+    "collections.OrderedDict": _build_mapping,
+    "collections.defaultdict": lambda factory=None, *items: _build_mapping(*items),
+    "_codecs.encode": _encode,
+    "torch.Size": lambda items: torch.Size(_check_whole("size", items)),
+    "torch._utils._rebuild_parameter": _build_parameter,
+    "torch._utils._rebuild_parameter_with_state": _build_parameter,
+    "torch._tensor._rebuild_from_type_v2": _build_subclass,
+    "numpy.core.multiarray.scalar": _build_scalar,
+    "numpy._core.multiarray.scalar": _build_scalar,
+    "numpy.core.numeric._frombuffer": _build_array,
+    "numpy._core.numeric._frombuffer": _build_array,
 }
-"""What replaces the calls in a pickle, by path."""
+"""The functions that replace the calls in a pickle, by path."""
 
 _DTYPES = {f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 _STORAGES = {

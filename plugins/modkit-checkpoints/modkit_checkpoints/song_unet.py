@@ -1,9 +1,9 @@
-r"""SongUNet: DDPM++ and NCSN++ as EDM trains them, the core's NCSN++ pyramid under EDM's embedding.
+r"""SongUNet: DDPM++ and NCSN++ as in EDM, that is modkit's NCSN++ pyramid with EDM's embedding.
 
     e = W_1 SiLU(W_0 (g(time) + A a + E(cond)))       g: sines and cosines, at fixed or random frequencies
 
-    DDPM++   positional features,  resampling by means of two,     nothing beside the way down
-    NCSN++   Fourier features,     under the filter [1, 3, 3, 1],  a residual path beside the way down
+    DDPM++   positional features,  resampling by averaging pairs,          no path beside the way down
+    NCSN++   Fourier features,     resampling by the filter [1, 3, 3, 1],  a residual path beside the way down
 
 Shape letters: b batch, c channels, a augmentation labels, d width, h w spatial (one, two or three sizes).
 
@@ -31,30 +31,30 @@ __all__ = ["SongUNet"]
 
 
 class SongUNet(Body):
-    """A conditional map between signals, images or volumes of one size: DDPM++ or NCSN++ as EDM has them.
+    """A conditional map between signals, images or volumes of one size: DDPM++ or NCSN++ as in EDM.
 
     Args:
         x: Type of the input: continuous maps.
-        out: Type of the output, of x's size; any number of channels; a tanh maps to its range where it has one.
-        cond: The conditions: time, vector, labels and noise are embedded together, a map stands beside x; tokens are
-            refused.
+        out: Type of the output, of x's size; any number of channels; if it has a range, a tanh maps to it.
+        cond: The conditions: time, vector, labels and noise are embedded together, a map is concatenated with x;
+            tokens are refused.
         channels: Channels of each level, finest first; the resolution is halved between levels.
-        stem: Channels of the first map; None: those of the first level.
-        embedding: Width of the embedding; None: four times the stem's channels.
-        features: Number of features of the time, even; None: the stem's channels.
+        stem: Channels of the first map; by default those of the first level.
+        embedding: Width of the embedding; by default four times the stem's channels.
+        features: Number of features of the time, even; by default the stem's channels.
         frequencies: Whether the time's frequencies go from 1 to 1e-4 (`positional`) or are drawn once (`fourier`).
-        blocks: Residual blocks a level on the way down; one more on the way up.
-        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always does.
-        fir: Whether to resample under the filter [1, 3, 3, 1], else by means of two and repetition.
-        encoder: What goes beside the way down: nothing (`standard`), the resampled input (`skip`), or a path of
-            convolutions (`residual`).
-        decoder: Whether the output is made at the finest level (`standard`) or summed over levels (`skip`).
-        augment: Number of labels of an augmentation, which `forward` may be told.
-        dropout: Share of the values dropped in each residual block.
+        blocks: Residual blocks per level on the way down; there is one more on the way up.
+        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always attends.
+        fir: Whether to resample with the filter [1, 3, 3, 1]; otherwise by averaging pairs and repetition.
+        encoder: The path beside the way down: none (`standard`), the resampled input (`skip`), or convolutions
+            (`residual`).
+        decoder: Whether the output is computed at the finest level (`standard`) or summed over levels (`skip`).
+        augment: Number of augmentation labels that `forward` accepts.
+        dropout: Probability of dropout in each residual block.
 
     Raises:
         ValueError: If `x` is a vector or codes, `out` has another size, `cond` has a context, there is no level or
-            block, a resolution is no level's, a width is out of range, or a mode is unknown.
+            block, a resolution belongs to no level, a width is out of range, or a mode is unknown.
     """
 
     embedding: Mapping
@@ -109,10 +109,10 @@ class SongUNet(Body):
         )
 
     def forward(self, x: Tensor, cond: Cond, augment: Tensor | None = None) -> Tensor:
-        """Evaluates the network at `x`, `b c h w` of any size, given the labels of an augmentation, `b a`, if any.
+        """Evaluates the network at `x`, `b c h w` of any size, given augmentation labels, `b a`, if any.
 
         Raises:
-            ValueError: If a condition that the type has is missing.
+            ValueError: If a condition of the type `cond` is missing.
         """
         return self.evaluate(x, cond, self.embedding(cond, x, augment) if self.embedding.embeds else None)
 

@@ -1,4 +1,4 @@
-r"""Latent diffusion's spatial transformer: a map's positions attend to each other and to tokens.
+r"""Latent diffusion's spatial transformer, in which a map's positions attend to each other and to tokens.
 
     h_0 = W_in norm(x)
     h   = h + attend(LN(h), LN(h))
@@ -87,4 +87,4 @@ class _Attention(nn.Module):
         return y
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)

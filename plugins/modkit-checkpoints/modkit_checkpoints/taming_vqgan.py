@@ -1,10 +1,10 @@
-r"""taming-transformers' first stages: VQModel as `conv` with `vq`, GumbelVQ with `gumbel`, and its critic as `patch`.
+r"""taming-transformers' first stages: VQModel as `conv` with `vq`, GumbelVQ with `gumbel`, and their critic as `patch`.
 
     encoder -> quant_conv -> nearest code -> post_quant_conv -> decoder
 
-The networks are latent diffusion's (`compvis_kl`). In taming's quantizer, as it was trained, the weight beta = 1/4
-stands on the codes' loss instead of the commitment's: ours is `commitment: 1` and a weight of 1/4 on `codebook`.
-GumbelVQ maps features by two 1x1 convolutions in turn, `quant_conv` and `proj`, which are one here.
+The networks are latent diffusion's (`compvis_kl`). In taming's quantizer as trained, beta = 1/4 weights the codes' loss
+instead of the commitment's: ours is `commitment: 1` and a weight of 1/4 on `codebook`. GumbelVQ maps features by two
+1x1 convolutions, `quant_conv` and `proj`, which are composed into one here.
 
 References:
     Taming Transformers for High-Resolution Image Synthesis (Esser et al., 2021), https://arxiv.org/abs/2012.09841
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from modkit_checkpoints.arguments import Arguments
-from modkit_checkpoints.compvis_config import lightning, model_of, target
-from modkit_checkpoints.compvis_kl import first_stage
-from modkit_checkpoints.conversion import Conversion, renamed
+from modkit_checkpoints.compvis_config import find_model, read_lightning, read_target
+from modkit_checkpoints.compvis_kl import read_first_stage
+from modkit_checkpoints.conversion import Conversion, rename
 
 __all__ = ["Quantized", "convert"]
 
@@ -47,20 +47,20 @@ _LOSSES = {
 
 
 class Quantized:
-    """A first stage with codes, as modkit has it.
+    """A first stage with codes as modkit's `autoencoder`.
 
     Args:
         node: Its `{target, params}`.
-        where: The node's path, for errors.
-        theirs: What precedes their keys.
-        ours: What precedes ours.
+        where: The node's path, for error messages.
+        theirs: Prefix of their keys.
+        ours: Prefix of ours.
 
     Raises:
-        ValueError: If it holds what modkit has no counterpart for.
+        ValueError: If it uses something for which modkit has no counterpart.
     """
 
     def __init__(self, node: Any, where: str, *, theirs: str = "", ours: str = "") -> None:
-        name, params = target(node, where)
+        name, params = read_target(node, where)
         if name not in ("VQModel", "VQNoDiscModel", "GumbelVQ"):
             raise ValueError(f"{where}.target is expected to be VQModel, VQNoDiscModel or GumbelVQ, got {name!r}")
         self.gumbel = name == "GumbelVQ"
@@ -71,42 +71,40 @@ class Quantized:
             got = network["ch_mult"]
             raise ValueError(f"{where}.params.ddconfig: ch_mult is expected to begin with 1, as modkit's, got {got}")
         common = {key: value for key, value in given.values.items() if key in _VQ and key in params}
-        stage = first_stage({"target": "VQModel", "params": common}, where, theirs=theirs, ours=ours)
+        stage = read_first_stage({"target": "VQModel", "params": common}, where, theirs=theirs, ours=ours)
         self.shape, self.latent, self.num_codes = stage.shape, stage.latent, given.integer("n_embed")
         self._theirs, self._ours, self._rules = theirs, ours, stage.rules
-        self._losses = _losses(given.values["lossconfig"], f"{where}.params.lossconfig")
+        self._losses = _read_losses(given.values["lossconfig"], f"{where}.params.lossconfig")
         self.spec = dict(stage.spec)
         if self.gumbel:
             width = self.spec["bottleneck"]["channels"]
             self.spec["bottleneck"] = {"use": "gumbel", "num_codes": self.num_codes, "channels": width}
             del self.spec["weights"]  # of the codes' loss
 
-    def critic(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What a critic adds to the spec, where the checkpoint has one.
+    def read_critic(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Returns what the checkpoint's critic, if any, adds to the spec.
 
         Raises:
             ValueError: If modkit has no such critic.
         """
-        if self._losses is None or not any(key.startswith(_CRITIC) for key in tensors):
+        losses = self._losses
+        if losses is None or not any(key.startswith(_CRITIC) for key in tensors):
             return {}
         for name in ("use_actnorm", "disc_conditional"):
-            self._losses.only(name, [False], why="modkit has no counterpart")
-        adaptive = {"use": "adaptive", "value": self._losses.number("disc_weight")}
+            losses.only(name, [False], why="modkit has no counterpart")
+        channels, layers = losses.integer("disc_ndf"), losses.integer("disc_num_layers")
+        adaptive = {"use": "adaptive", "value": losses.number("disc_weight")}
         return {
-            "critic": {
-                "use": "patch",
-                "channels": self._losses.integer("disc_ndf"),
-                "layers": self._losses.integer("disc_num_layers"),
-            },
-            "adversarial": self._losses.only("disc_loss", ["hinge", "vanilla"]).replace("vanilla", "non-saturating"),
-            "critic_start": self._losses.integer("disc_start", low=0),
+            "critic": {"use": "patch", "channels": channels, "layers": layers},
+            "adversarial": losses.only("disc_loss", ["hinge", "vanilla"]).replace("vanilla", "non-saturating"),
+            "critic_start": losses.integer("disc_start", low=0),
             "weights": {**self.spec.get("weights", {}), "adversarial": adaptive},
         }
 
-    def weights(
+    def convert(
         self, tensors: Mapping[str, Tensor], *, critic: bool = False
     ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """The model's weights, and the keys that were set aside.
+        """Returns the model's weights, and the keys that were set aside.
 
         Raises:
             ValueError: If keys are unknown.
@@ -114,7 +112,7 @@ class Quantized:
         prefix = f"{self._theirs}{_CRITIC}"
         judges = {key: value for key, value in tensors.items() if critic and key.startswith(prefix)}
         others = {key: value for key, value in tensors.items() if key not in judges}
-        weights, left = renamed(self._composed(others) if self.gumbel else others, self._rules)
+        weights, left = rename(self._compose(others) if self.gumbel else others, self._rules)
         book = f"{self._ours}bottleneck.codebook"
         if self.gumbel and f"{book}.codes" in weights:
             weights[book] = weights.pop(f"{book}.codes")
@@ -123,8 +121,8 @@ class Quantized:
         named = {f"{self._ours}critic.{key.removeprefix(prefix)}": value for key, value in judges.items()}
         return {**weights, **named}, left
 
-    def _composed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`quant_conv` and `proj` as one convolution, and the codes by the name that they have in VQModel."""
+    def _compose(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Composes `quant_conv` and `proj` into one convolution, and names the codes as VQModel does."""
         outer, inner = f"{self._theirs}quantize.proj", f"{self._theirs}quant_conv"
         made = dict(tensors)
         parts = [made.pop(f"{layer}.{kind}", None) for layer in (outer, inner) for kind in ("weight", "bias")]
@@ -134,7 +132,7 @@ class Quantized:
         try:
             joined = torch.einsum("kcxy,cixy->kixy", weight, first), torch.einsum("kcxy,c->k", weight, offset) + bias
         except RuntimeError as error:
-            raise ValueError(f"{outer} and {inner} do not follow each other: {error}") from error
+            raise ValueError(f"{outer} and {inner} do not fit each other: {error}") from error
         made[f"{inner}.weight"], made[f"{inner}.bias"] = (value.float() for value in joined)
         if (codes := made.pop(f"{self._theirs}quantize.embed.weight", None)) is not None:
             made[f"{self._theirs}quantize.embedding.weight"] = codes
@@ -142,22 +140,22 @@ class Quantized:
 
 
 def convert(source: Any, config: Any, raw: bool) -> Conversion:
-    """A first stage's checkpoint as an autoencoder; `raw` changes nothing, since taming keeps no averages.
+    """Converts a first stage's checkpoint to an autoencoder; `raw` changes nothing, since taming keeps no averages.
 
     Raises:
-        ValueError: If the configuration holds what modkit has no counterpart for, or keys do not fit it.
+        ValueError: If the configuration uses something for which modkit has no counterpart, or keys do not fit it.
     """
-    tensors, others = lightning(source)
-    stage = Quantized(model_of(config), "model")
-    critic = stage.critic(tensors)
-    weights, left = stage.weights(tensors, critic=bool(critic))
+    tensors, others = read_lightning(source)
+    stage = Quantized(find_model(config), "model")
+    critic = stage.read_critic(tensors)
+    weights, left = stage.convert(tensors, critic=bool(critic))
     spec = {"x": {"shape": list(stage.shape), "range": [-1.0, 1.0]}, "model": {**stage.spec, **critic}}
     return Conversion(spec, weights, (*others, *left))
 
 
-def _losses(node: Any, where: str) -> Arguments | None:
-    """The losses' arguments, of a loss with a critic."""
+def _read_losses(node: Any, where: str) -> Arguments | None:
+    """Reads the arguments of a loss with a critic."""
     if node is None:
         return None
-    name, params = target(node, where)
+    name, params = read_target(node, where)
     return Arguments(f"{where}.params", params, _LOSSES) if name == "VQLPIPSWithDiscriminator" else None

@@ -1,9 +1,9 @@
 """Unpickles without importing or running anything: each name and each call in a pickle becomes an inert record.
 
-Python's own `pickle.Unpickler` executes the opcodes, and everything it can call or set a state on is a `Record`, which
-keeps what it is given. A pass over the opcodes comes first and refuses what `pickle` leaves unbounded: memo indices,
-frames, long integers, the number of opcodes, and keys whose hash takes long (tuples that share tuples). What the
-records stand for is decided afterwards, by `rebuilding.rebuild`.
+Python's own `pickle.Unpickler` executes the opcodes, and everything that it can call or set a state on is a `Record`,
+which stores its arguments. First, a pass over the opcodes refuses what `pickle` leaves unbounded: memo indices, frames,
+long integers, the number of opcodes, and keys that take long to hash (tuples that share tuples). Afterwards,
+`rebuilding.rebuild` decides what the records stand for.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, BinaryIO, ClassVar
 __all__ = ["MOST_IN_A_KEY", "PERSISTENT", "Record", "unpickle"]
 
 PERSISTENT = "persistent id"
-"""The path of the records of persistent ids; no name in a pickle has it, as those hold a dot."""
+"""The path of the records of persistent ids; names in a pickle cannot equal it, since they contain a dot."""
 
 MOST_IN_A_KEY = 64
-"""Most values in a tuple or frozenset that is hashed, with those of its elements."""
+"""Most values in a tuple or frozenset that is hashed, including those of its elements."""
 
 _MOST_OPCODES = 10_000_000
 _MOST_NAMES = 10_000
@@ -35,7 +35,7 @@ _HASHED = {
     "ADDITEMS": slice(1, None),
     "FROZENSET": slice(0, None),
 }
-"""Which of the values that an opcode takes from the stack are hashed."""
+"""The values, among those that an opcode takes from the stack, that are hashed."""
 _TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"}
 _IN_PLACE = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
@@ -44,9 +44,9 @@ _OLD_MODULES = {"copy_reg": "copyreg", "__builtin__": "builtins"}
 
 
 class Record:
-    """A call that a pickle makes, and what it then does to the result; each name in the pickle is a subclass.
+    """A call in a pickle, and later operations on its result; each name in the pickle is a subclass.
 
-    Attributes as in `placeholder.Placeholder`; `path` is the `module.name` that is called.
+    Attributes are as in `placeholder.Placeholder`; `path` is the `module.name` that is called.
     """
 
     __slots__ = ("args", "elements", "entries", "kwargs", "state")
@@ -59,7 +59,7 @@ class Record:
     entries: dict[Any, Any]
 
     def __new__(cls, /, *args: Any, **kwargs: Any) -> Any:
-        """Records a call; a call that only looks up or makes an object of a recorded class is what it stands for."""
+        """Records a call; one that only looks up or instantiates a recorded class is replaced by its result."""
         match cls.path, args:
             case "builtins.getattr", (type() as owner, str() as name):
                 return cls.names[f"{owner.path}.{name}"]  # type: ignore[attr-defined]
@@ -94,7 +94,7 @@ class Record:
 
 
 class _Names(dict[str, type[Record]]):
-    """The names in a pickle, one class for each path."""
+    """The names in a pickle: a class for each path."""
 
     def __missing__(self, path: str) -> type[Record]:
         if len(self) >= _MOST_NAMES or len(path) > _LONGEST_NAME:
@@ -104,7 +104,7 @@ class _Names(dict[str, type[Record]]):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Python 2's strings are read as UTF-8, so that `encode("utf-8", "surrogateescape")` gives their bytes again."""
+    """Reads Python 2's strings as UTF-8, so that `encode("utf-8", "surrogateescape")` restores their bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="utf-8", errors="surrogateescape")
@@ -121,14 +121,14 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickle(file: BinaryIO, size: int) -> Any:
-    """Reads one pickle; the file then stands after it.
+    """Reads one pickle and leaves the file at its end.
 
     Args:
-        file: Bytes in memory or mapped, from which `read` takes no more than there are.
+        file: Bytes in memory or mapped, so that `read` allocates no more than there are.
         size: Its number of bytes.
 
     Returns:
-        Plain values and built-in containers; a `Record` for each call, a subclass of it for each name.
+        Plain values and built-in containers, with a `Record` for each call and a subclass of it for each name.
 
     Raises:
         ValueError: If the pickle is damaged, or exceeds a bound.
@@ -154,9 +154,9 @@ def unpickle(file: BinaryIO, size: int) -> Any:
 
 
 def _check_opcodes(file: BinaryIO, size: int) -> None:
-    """Reads a pickle's opcodes up to its end and follows the stack and the memo, without making any object.
+    """Reads a pickle's opcodes to its end and tracks the stack and the memo, without making any object.
 
-    The stack and the memo hold sizes: the number of values in a tuple or frozenset, 1 for anything else.
+    These hold sizes: the number of values in a tuple or frozenset, 1 for anything else.
     """
     stack: list[int] = []
     marks: list[int] = []
@@ -164,7 +164,7 @@ def _check_opcodes(file: BinaryIO, size: int) -> None:
     for count in range(_MOST_OPCODES):
         place = file.tell()
         try:
-            opcode, argument = _next_opcode(file, size)
+            opcode, argument = _read_opcode(file, size)
             taken = _take(stack, marks, opcode)
             if opcode.name in _HASHED and max(taken[_HASHED[opcode.name]], default=0) > MOST_IN_A_KEY:
                 raise ValueError(f"expected a key of at most {MOST_IN_A_KEY} values, got a larger tuple or frozenset")
@@ -195,8 +195,8 @@ def _check_opcodes(file: BinaryIO, size: int) -> None:
     raise ValueError(f"damaged pickle: expected at most {_MOST_OPCODES} opcodes, got more")
 
 
-def _next_opcode(file: BinaryIO, size: int) -> tuple[pickletools.OpcodeInfo, Any]:
-    """The next opcode and its argument."""
+def _read_opcode(file: BinaryIO, size: int) -> tuple[pickletools.OpcodeInfo, Any]:
+    """Reads the next opcode and its argument."""
     code = file.read(1)
     if not code:
         raise ValueError("truncated: expected an opcode, got the end of the file")
@@ -220,7 +220,7 @@ def _next_opcode(file: BinaryIO, size: int) -> tuple[pickletools.OpcodeInfo, Any
 
 
 def _take(stack: list[int], marks: list[int], opcode: pickletools.OpcodeInfo) -> list[int]:
-    """Takes from the stack what an opcode uses; what is kept in the memo is put back."""
+    """Takes an opcode's values from the stack; those stored in the memo are put back by the caller."""
     before = [pickletools.anyobject] if opcode.name in _PUTS else opcode.stack_before
     if not before:
         return []

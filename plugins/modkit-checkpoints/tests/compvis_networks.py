@@ -1,11 +1,11 @@
-"""Latent diffusion's first stage and U-Net, written out over the authors' keys."""
+"""Latent diffusion's first stage and U-Net, written out over the authors' keys, and taming-transformers' networks."""
 
 import math
 
 import torch
 from torch.nn import functional as F
 
-from .drawn import Drawn
+from .drawn import Drawn, attend, double
 
 
 class Theirs(Drawn):
@@ -13,12 +13,8 @@ class Theirs(Drawn):
 
     dtype, spread = torch.float32, 25
 
-    def whitened(self, x, tiny):
+    def whiten(self, x, tiny):
         return F.group_norm(x, 32, eps=tiny)
-
-    def layer_norm(self, x, name):
-        wide = x.shape[-1]
-        return F.layer_norm(x, (wide,), self(f"{name}.weight", wide), self(f"{name}.bias", wide))
 
     # the first stage
 
@@ -29,9 +25,8 @@ class Theirs(Drawn):
 
     def attend(self, x, name):
         h, wide = self.norm(x, f"{name}.norm", 1e-6), x.shape[1]
-        q, k, v = (self.conv(h, f"{name}.{one}", wide, 1).flatten(2) for one in "qkv")
-        y = v @ (q.mT @ k / math.sqrt(wide)).softmax(-1).mT
-        return x + self.conv(y.reshape(x.shape), f"{name}.proj_out", wide, 1)
+        y = attend(*(self.conv(h, f"{name}.{one}", wide, 1).flatten(2).mT for one in "qkv"))
+        return x + self.conv(y.mT.reshape(x.shape), f"{name}.proj_out", wide, 1)
 
     def middle(self, h, side, attn):
         h = self.residual(h, f"{side}.mid.block_1", h.shape[1])
@@ -56,23 +51,45 @@ class Theirs(Drawn):
 
     def decode(self, z, net):
         attn, size = net.get("attn_type") != "none", net["resolution"]
-        h = self.conv(
-            self.conv(z, "post_quant_conv", net["z_channels"], 1), "decoder.conv_in", net["ch"] * net["ch_mult"][-1]
-        )
-        h = self.middle(h, "decoder", attn)
+        h = self.conv(z, "post_quant_conv", net["z_channels"], 1)
+        h = self.middle(self.conv(h, "decoder.conv_in", net["ch"] * net["ch_mult"][-1]), "decoder", attn)
         for level, multiple in reversed(list(enumerate(net["ch_mult"]))):
             for block in range(net["num_res_blocks"] + 1):
                 h = self.residual(h, f"decoder.up.{level}.block.{block}", net["ch"] * multiple)
                 if attn and size >> level in net["attn_resolutions"]:
                     h = self.attend(h, f"decoder.up.{level}.attn.{block}")
             if level:
-                h = F.interpolate(h, scale_factor=2.0)
-                h = (
-                    self.conv(h, f"decoder.up.{level}.upsample.conv", h.shape[1])
-                    if net.get("resamp_with_conv", True)
-                    else h
-                )
+                h, name = double(h), f"decoder.up.{level}.upsample.conv"
+                h = self.conv(h, name, h.shape[1]) if net.get("resamp_with_conv", True) else h
         return self.conv(F.silu(self.norm(h, "decoder.norm_out", 1e-6)), "decoder.conv_out", net["out_ch"])
+
+    def nearest(self, z, num):
+        """The nearest codes `b h w`, and their vectors in their places."""
+        codes = self("quantize.embedding.weight", num, z.shape[1])
+        indices = torch.cdist(z.movedim(1, -1).flatten(0, 2), codes).argmin(1).view(len(z), *z.shape[2:])
+        return indices, codes[indices].movedim(-1, 1)
+
+    # taming's critic and transformer
+
+    def critic(self, x, width):
+        h = F.leaky_relu(self.conv(x, "main.0", width, 4, 2, 1), 0.2)
+        h = self.conv(h, "main.2", 2 * width, 4, 1, 1, bias=False)
+        mean, var = self("main.3.running_mean", 2 * width), self("main.3.running_var", 2 * width).abs_()
+        h = F.batch_norm(h, mean, var, self("main.3.weight", 2 * width), self("main.3.bias", 2 * width))
+        return self.conv(F.leaky_relu(h, 0.2), "main.5", 1, 4, 1, 1)
+
+    def gpt(self, tokens, gpt):
+        wide, size = gpt["n_embd"], gpt["block_size"]
+        x = self("tok_emb.weight", gpt["vocab_size"], wide)[tokens]
+        x = x + self("pos_emb", 1, size, wide)[:, : tokens.shape[1]]
+        for at in (f"blocks.{layer}" for layer in range(gpt["n_layer"])):
+            self(f"{at}.attn.mask", 1, 1, size, size)
+            h = self.layer_norm(x, f"{at}.ln1")
+            parts = (self.linear(h, f"{at}.attn.{name}", wide) for name in ("query", "key", "value"))
+            x = x + self.linear(attend(*parts, gpt["n_head"], mask=True), f"{at}.attn.proj", wide)
+            h = F.gelu(self.linear(self.layer_norm(x, f"{at}.ln2"), f"{at}.mlp.0", 4 * wide))
+            x = x + self.linear(h, f"{at}.mlp.2", wide)
+        return self.linear(self.layer_norm(x, "ln_f"), "head", gpt["vocab_size"], bias=False)
 
     # the U-Net
 
@@ -88,10 +105,6 @@ class Theirs(Drawn):
         h = self.conv(F.silu(h), f"{name}.out_layers.3", out)
         return h + (x if x.shape[1] == out else self.conv(x, f"{name}.skip_connection", out, 1))
 
-    def heads(self, q, k, v, heads):
-        q, k, v = (one.unflatten(-1, (heads, -1)).transpose(1, 2) for one in (q, k, v))
-        return ((q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1) @ v).transpose(1, 2).flatten(2)
-
     def self_attention(self, x, name, heads, newer):
         wide, h = x.shape[1], self.norm(x, f"{name}.norm").flatten(2).mT
         qkv = h @ self(f"{name}.qkv.weight", 3 * wide, wide, 1)[..., 0].T + self(f"{name}.qkv.bias", 3 * wide)
@@ -99,16 +112,19 @@ class Theirs(Drawn):
             q, k, v = qkv.chunk(3, -1)
         else:
             q, k, v = (one.flatten(2) for one in qkv.unflatten(-1, (heads, -1)).chunk(3, -1))
-        y = self.heads(q, k, v, heads)
+        y = attend(q, k, v, heads)
         y = y @ self(f"{name}.proj_out.weight", wide, wide, 1)[..., 0].T + self(f"{name}.proj_out.bias", wide)
         return x + y.mT.reshape(x.shape)
 
     def transformer(self, x, name, heads, depth, context, linear):
         wide, h = x.shape[1], self.norm(x, f"{name}.norm", 1e-6)
-        if linear:
-            h = self.linear(h.flatten(2).mT, f"{name}.proj_in", wide)
-        else:
-            h = self.conv(h, f"{name}.proj_in", wide, 1).flatten(2).mT
+
+        def project(h, name):
+            if linear:
+                return self.linear(h.flatten(2).mT, name, wide).mT.reshape(x.shape)
+            return self.conv(h, name, wide, 1)
+
+        h = project(h, f"{name}.proj_in").flatten(2).mT
         for layer in (f"{name}.transformer_blocks.{index}" for index in range(depth)):
             for number, tokens in ((1, None), (2, context)):
                 q = self.layer_norm(h, f"{layer}.norm{number}")
@@ -117,16 +133,10 @@ class Theirs(Drawn):
                     self.linear(one, f"{at}.to_{key}", wide, bias=False)
                     for key, one in (("q", q), ("k", tokens), ("v", tokens))
                 ]
-                h = h + self.linear(self.heads(*parts, heads), f"{at}.to_out.0", wide)
+                h = h + self.linear(attend(*parts, heads), f"{at}.to_out.0", wide)
             a, gate = self.linear(self.layer_norm(h, f"{layer}.norm3"), f"{layer}.ff.net.0.proj", 8 * wide).chunk(2, -1)
             h = h + self.linear(a * F.gelu(gate), f"{layer}.ff.net.2", wide)
-        h = h.mT.reshape(x.shape) if not linear else h
-        y = (
-            self.linear(h, f"{name}.proj_out", wide).mT.reshape(x.shape)
-            if linear
-            else self.conv(h, f"{name}.proj_out", wide, 1)
-        )
-        return x + y
+        return x + project(h.mT.reshape(x.shape), f"{name}.proj_out")
 
     def unet(self, x, t, net, context=None, labels=None):
         base, film, blocks = net["model_channels"], net.get("use_scale_shift_norm", False), net["num_res_blocks"]
@@ -137,20 +147,16 @@ class Theirs(Drawn):
         if labels is not None:
             emb = emb + self("label_emb.weight", net["num_classes"], 4 * base)[labels]
 
-        def attend(h, name):
+        def attend_at(h, name):
             heads = h.shape[1] // net["num_head_channels"] if "num_head_channels" in net else net["num_heads"]
-            if context is not None:
-                return self.transformer(
-                    h, name, heads, net.get("transformer_depth", 1), context, net.get("use_linear_in_transformer")
-                )
-            return self.self_attention(h, name, heads, net.get("use_new_attention_order", False))
+            if context is None:
+                return self.self_attention(h, name, heads, net.get("use_new_attention_order", False))
+            depth, linear = net.get("transformer_depth", 1), net.get("use_linear_in_transformer")
+            return self.transformer(h, name, heads, depth, context, linear)
 
         def unit(h, name, out, level):
             h = self.block(h, f"{name}.0", out, emb, film)
-            return attend(h, f"{name}.1") if 1 << level in net["attention_resolutions"] else h
-
-        def double(h):
-            return F.interpolate(h, scale_factor=2.0)
+            return attend_at(h, f"{name}.1") if 1 << level in net["attention_resolutions"] else h
 
         h = self.conv(x, "input_blocks.0.0", base)
         skips, place = [h], 1
@@ -168,7 +174,7 @@ class Theirs(Drawn):
                 skips.append(h)
                 place += 1
         h = self.block(h, "middle_block.0", h.shape[1], emb, film)
-        h = self.block(attend(h, "middle_block.1"), "middle_block.2", h.shape[1], emb, film)
+        h = self.block(attend_at(h, "middle_block.1"), "middle_block.2", h.shape[1], emb, film)
         place = 0
         for level, multiple in reversed(list(enumerate(net["channel_mult"]))):
             for index in range(blocks + 1):

@@ -1,13 +1,15 @@
-"""A state dict that is drawn as an authors' network, written out over its keys, is first evaluated."""
+"""State dicts that are drawn as an authors' network, written out over its keys, is evaluated; and their models."""
 
 import math
 
 import torch
 from torch.nn import functional as F
 
+import modkit
+
 
 class Drawn:
-    """A state dict that draws each tensor as it is first asked for, and the layers over it."""
+    """A state dict that draws each tensor when it is first used, and the layers over it."""
 
     dtype, spread = torch.float64, 16  # a vector's variance is 1 / spread
 
@@ -32,12 +34,44 @@ class Drawn:
         return y + self(f"{name}.bias", out) if bias else y
 
     def norm(self, x, name, tiny=1e-5):
-        x, wide = self.whitened(x, tiny), x.shape[1]
+        x, wide = self.whiten(x, tiny), x.shape[1]
         return x * self(f"{name}.weight", wide)[:, None, None] + self(f"{name}.bias", wide)[:, None, None]
 
-    def whitened(self, x, tiny):
-        return whitened(x, tiny)
+    def layer_norm(self, x, name):
+        wide = x.shape[-1]
+        return F.layer_norm(x, (wide,), self(f"{name}.weight", wide), self(f"{name}.bias", wide))
+
+    def whiten(self, x, tiny):
+        return F.group_norm(x, min(x.shape[1] // 4, 32), eps=tiny)
 
 
-def whitened(x, tiny):
-    return F.group_norm(x, min(x.shape[1] // 4, 32), eps=tiny)
+def attend(q, k, v, heads=1, mask=False):
+    """Attention of `b n c`, whose heads lie one after the other."""
+    q, k, v = (one.unflatten(-1, (heads, -1)).transpose(1, 2) for one in (q, k, v))
+    scores = q @ k.mT / math.sqrt(q.shape[-1])
+    scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf) if mask else scores
+    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+def double(x):
+    return F.interpolate(x, scale_factor=2.0)
+
+
+def normal(*shape, seed=1, dtype=torch.float64):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def build_model(conversion, dtype=torch.float64):
+    """The model of a conversion, in evaluation."""
+    with torch.enable_grad():  # the check of losses differentiates
+        model = modkit.build(modkit.Spec(**conversion.spec)).to(dtype).eval()
+    if missing := sorted(set(model.state_dict()) - set(conversion.weights)):
+        raise ValueError(f"missing keys: {missing}")
+    model.load_state_dict(conversion.weights)
+    return model
+
+
+def same(ours, theirs, tolerance=1e-9):
+    """Whether outputs are the same, relative to theirs, which is not small."""
+    assert theirs.square().mean().sqrt() > 1e-2
+    assert (ours - theirs).norm() <= tolerance * theirs.norm()

@@ -1,14 +1,15 @@
 """EDM's two U-Nets and DDGAN's networks, written out over the authors' keys from the papers' equations, in float64."""
 
+import itertools
 import math
 
 import torch
 from torch.nn import functional as F
 
-from .drawn import whitened
+from .drawn import attend
 
 
-def lines(n, taps):
+def make_lines(n, taps):
     """The matrix that filters a line and keeps every second value."""
     matrix = torch.zeros(n // 2, n, dtype=torch.float64)
     for i in range(n // 2):
@@ -18,7 +19,7 @@ def lines(n, taps):
     return matrix
 
 
-def strided(n, taps):
+def make_strided(n, taps):
     """The same without zeros beyond the ends."""
     matrix = torch.zeros((n - len(taps)) // 2 + 1, n, dtype=torch.float64)
     for i, row in enumerate(matrix):
@@ -26,15 +27,15 @@ def strided(n, taps):
     return matrix
 
 
-def halved(x, taps):
-    return lines(x.shape[2], taps) @ x @ lines(x.shape[3], taps).T
+def halve(x, taps):
+    return make_lines(x.shape[2], taps) @ x @ make_lines(x.shape[3], taps).T
 
 
-def doubled(x, taps):
-    return 4 * lines(2 * x.shape[2], taps).T @ x @ lines(2 * x.shape[3], taps)
+def double(x, taps):
+    return 4 * make_lines(2 * x.shape[2], taps).T @ x @ make_lines(2 * x.shape[3], taps)
 
 
-RESAMPLED = {"down": halved, "up": doubled, None: lambda x, taps: x}
+RESAMPLE = {"down": halve, "up": double, None: lambda x, taps: x}
 
 
 def waves(time, features, end):
@@ -48,14 +49,14 @@ def waves(time, features, end):
 def edm_block(net, x, e, name, out, c, *, resample=None, attend=False):
     song = c["model_type"] == "SongUNet"
     tiny, scale, taps = (1e-6, math.sqrt(0.5), c["resample_filter"]) if song else (1e-5, 1.0, [1, 1])
-    h = net.conv(RESAMPLED[resample](F.silu(net.norm(x, f"{name}.norm0", tiny)), taps), f"{name}.conv0", out)
+    h = net.conv(RESAMPLE[resample](F.silu(net.norm(x, f"{name}.norm0", tiny)), taps), f"{name}.conv0", out)
     if song:
         h = net.norm(h + net.linear(e, f"{name}.affine", out)[..., None, None], f"{name}.norm1", tiny)
     else:
         gain, offset = net.linear(e, f"{name}.affine", 2 * out)[..., None, None].chunk(2, dim=1)
         h = net.norm(h, f"{name}.norm1", tiny) * (1 + gain) + offset
     h = net.conv(F.silu(h), f"{name}.conv1", out)
-    x = RESAMPLED[resample](x, taps)
+    x = RESAMPLE[resample](x, taps)
     if x.shape[1] != out or (song and resample):
         x = net.conv(x, f"{name}.skip", out, 1)
     x = scale * (x + h)
@@ -68,105 +69,69 @@ def edm_block(net, x, e, name, out, c, *, resample=None, attend=False):
     return scale * (x + net.conv(y.reshape(x.shape), f"{name}.proj", out, 1))
 
 
-def song(net, x, time, onehot, augment, c):
-    base, wide = c["model_channels"], c["model_channels"] * c["channel_mult_noise"]
-    if c["embedding_type"] == "fourier":
-        angles = time[:, None] * 2 * math.pi * net("map_noise.freqs", wide // 2)
+def edm_unet(net, x, time, onehot, augment, c, output):
+    """SongUNet or DhariwalUNet: they share the pyramid."""
+    song, base, last = c["model_type"] == "SongUNet", c["model_channels"], len(c["channel_mult"]) - 1
+    width, features = base * c["channel_mult_emb"], base * c.get("channel_mult_noise", 1)
+    if c.get("embedding_type") == "fourier":
+        angles = time[:, None] * 2 * math.pi * net("map_noise.freqs", features // 2)
     else:
-        angles = waves(time, wide, 1)
-    e = torch.cat([angles.sin(), angles.cos()], 1)
-    if onehot is not None:
-        e = e + net.linear(onehot * math.sqrt(onehot.shape[1]), "map_label", wide)
+        angles = waves(time, features, int(song))
+    e = torch.cat([angles.sin(), angles.cos()] if song else [angles.cos(), angles.sin()], 1)
+    if song and onehot is not None:
+        e = e + net.linear(onehot * math.sqrt(onehot.shape[1]), "map_label", features)
     if augment is not None:
-        e = e + net.linear(augment, "map_augment", wide, bias=False)
-    e = F.silu(net.linear(F.silu(net.linear(e, "map_layer0", 4 * base)), "map_layer1", 4 * base))
-    side, last, beside, taps = x.shape[-1], len(c["channel_mult"]) - 1, x, c["resample_filter"]
-    skips, output = [net.conv(x, f"enc.{side}x{side}_conv", base)], x.shape[1]
+        e = e + net.linear(augment, "map_augment", features, bias=False)
+    e = net.linear(F.silu(net.linear(e, "map_layer0", width)), "map_layer1", width)
+    e = F.silu(e if song or onehot is None else e + net.linear(onehot, "map_label", width, bias=False))
+
+    side, beside, taps = x.shape[-1], x, c.get("resample_filter")
+    skips = [net.conv(x, f"enc.{side}x{side}_conv", base if song else base * c["channel_mult"][0])]
     for level, multiple in enumerate(c["channel_mult"]):
-        at = f"enc.{side >> level}x{side >> level}"
+        at, attend = f"enc.{side >> level}x{side >> level}", (side >> level) in c["attn_resolutions"]
         if level:
             h = edm_block(net, skips[-1], e, f"{at}_down", skips[-1].shape[1], c, resample="down")
-            if c["encoder_type"] == "skip":
-                beside = halved(beside, taps)
+            if c.get("encoder_type") == "skip":
+                beside = halve(beside, taps)
                 h = h + net.conv(beside, f"{at}_aux_skip", h.shape[1], 1)
-            elif c["encoder_type"] == "residual":
+            elif c.get("encoder_type") == "residual":
                 margin = 1 + (len(taps) - 1) // 2  # nothing is cut between the convolution and the filter
                 beside = net.conv(beside, f"{at}_aux_residual", h.shape[1], padding=margin, bias=False)
-                line = strided(beside.shape[2], taps)
+                line = make_strided(beside.shape[2], taps)
                 beside = line @ beside @ line.T + net(f"{at}_aux_residual.bias", h.shape[1])[:, None, None]
                 h = beside = (h + beside) / math.sqrt(2)
             skips.append(h)
         for block in range(c["num_blocks"]):
-            attend = (side >> level) in c["attn_resolutions"]
             skips.append(edm_block(net, skips[-1], e, f"{at}_block{block}", base * multiple, c, attend=attend))
     h, at = skips[-1], f"dec.{side >> last}x{side >> last}"
     h = edm_block(net, h, e, f"{at}_in0", h.shape[1], c, attend=True)
     h, y = edm_block(net, h, e, f"{at}_in1", h.shape[1], c), None
     for level in reversed(range(last + 1)):
-        at = f"dec.{side >> level}x{side >> level}"
+        at, attends = f"dec.{side >> level}x{side >> level}", (side >> level) in c["attn_resolutions"]
         h = edm_block(net, h, e, f"{at}_up", h.shape[1], c, resample="up") if level < last else h
         for block in range(c["num_blocks"] + 1):
-            attend = block == c["num_blocks"] and (side >> level) in c["attn_resolutions"]
+            attend = attends and (block == c["num_blocks"] or not song)
             h, out = torch.cat([h, skips.pop()], 1), base * c["channel_mult"][level]
             h = edm_block(net, h, e, f"{at}_block{block}", out, c, attend=attend)
-        if c["decoder_type"] == "skip" or level == 0:
+        if song and (c["decoder_type"] == "skip" or level == 0):
             share = net.conv(F.silu(net.norm(h, f"{at}_aux_norm", 1e-6)), f"{at}_aux_conv", output)
-            y = share if y is None else doubled(y, taps) + share
-    return y
-
-
-def dhariwal(net, x, time, onehot, augment, c, output):
-    base, width = c["model_channels"], c["model_channels"] * c["channel_mult_emb"]
-    angles = waves(time, base, 0)
-    e = torch.cat([angles.cos(), angles.sin()], 1)
-    if augment is not None:
-        e = e + net.linear(augment, "map_augment", base, bias=False)
-    e = net.linear(F.silu(net.linear(e, "map_layer0", width)), "map_layer1", width)
-    e = F.silu(e if onehot is None else e + net.linear(onehot, "map_label", width, bias=False))
-    side, last = x.shape[-1], len(c["channel_mult"]) - 1
-    skips = [net.conv(x, f"enc.{side}x{side}_conv", base * c["channel_mult"][0])]
-    for level, multiple in enumerate(c["channel_mult"]):
-        at, attend = f"enc.{side >> level}x{side >> level}", (side >> level) in c["attn_resolutions"]
-        if level:
-            skips.append(edm_block(net, skips[-1], e, f"{at}_down", skips[-1].shape[1], c, resample="down"))
-        for block in range(c["num_blocks"]):
-            skips.append(edm_block(net, skips[-1], e, f"{at}_block{block}", base * multiple, c, attend=attend))
-    h, at = skips[-1], f"dec.{side >> last}x{side >> last}"
-    h = edm_block(net, h, e, f"{at}_in0", h.shape[1], c, attend=True)
-    h = edm_block(net, h, e, f"{at}_in1", h.shape[1], c)
-    for level in reversed(range(last + 1)):
-        at, attend = f"dec.{side >> level}x{side >> level}", (side >> level) in c["attn_resolutions"]
-        h = edm_block(net, h, e, f"{at}_up", h.shape[1], c, resample="up") if level < last else h
-        for block in range(c["num_blocks"] + 1):
-            h, out = torch.cat([h, skips.pop()], 1), base * c["channel_mult"][level]
-            h = edm_block(net, h, e, f"{at}_block{block}", out, c, attend=attend)
-    return net.conv(F.silu(net.norm(h, "out_norm", 1e-5)), "out_conv", output)
+            y = share if y is None else double(y, taps) + share
+    return y if song else net.conv(F.silu(net.norm(h, "out_norm", 1e-5)), "out_conv", output)
 
 
 # DDGAN
 
 
-class Numbered:
-    """Names of modules in the order in which they run."""
-
-    def __init__(self):
-        self.index = -1
-
-    def __call__(self):
-        self.index += 1
-        return f"all_modules.{self.index}"
-
-
 def ddgan_block(net, x, e, w, name, out, taps, resample=None):
-    def modulated(h, which):
+    def modulate(h, which):
         style = net.linear(w, f"{name}.GroupNorm_{which}.style", 2 * h.shape[1])[..., None, None]
         gain, offset = style.chunk(2, dim=1)
-        return F.silu(gain * whitened(h, 1e-6) + offset)
+        return F.silu(gain * net.whiten(h, 1e-6) + offset)
 
-    h = net.conv(RESAMPLED[resample](modulated(x, 0), taps), f"{name}.Conv_0", out)
+    h = net.conv(RESAMPLE[resample](modulate(x, 0), taps), f"{name}.Conv_0", out)
     h = h + net.linear(F.silu(e), f"{name}.Dense_0", out)[..., None, None]
-    h = net.conv(modulated(h, 1), f"{name}.Conv_1", out)
-    x = RESAMPLED[resample](x, taps)
+    h = net.conv(modulate(h, 1), f"{name}.Conv_1", out)
+    x = RESAMPLE[resample](x, taps)
     x = net.conv(x, f"{name}.Conv_2", out, 1) if resample or x.shape[1] != out else x
     return (x + h) / math.sqrt(2)
 
@@ -175,17 +140,20 @@ def ddgan_attention(net, x, name):
     wide = x.shape[1]
     h = net.norm(x, f"{name}.GroupNorm_0", 1e-6).flatten(2).mT
 
-    def mixed(h, which):
+    def mix(h, which):
         return h @ net(f"{name}.NIN_{which}.W", wide, wide) + net(f"{name}.NIN_{which}.b", wide)
 
-    q, k, v = (mixed(h, which) for which in range(3))
-    y = (q @ k.mT / math.sqrt(wide)).softmax(-1) @ v
-    return (x + mixed(y, 3).mT.reshape(x.shape)) / math.sqrt(2)
+    y = attend(*(mix(h, which) for which in range(3)))
+    return (x + mix(y, 3).mT.reshape(x.shape)) / math.sqrt(2)
 
 
 def generator(net, x, time, z, c):
     """The paths up and down that have convolutions of their own are left to the core's tests."""
-    base, taps, place = c["num_channels_dae"], [1, 3, 3, 1] if c["fir"] else [1, 1], Numbered()
+    base, taps, number = c["num_channels_dae"], [1, 3, 3, 1] if c["fir"] else [1, 1], itertools.count()
+
+    def place():  # modules are numbered in the order in which they run
+        return f"all_modules.{next(number)}"
+
     w = z / (z.square().mean(1, keepdim=True) + 1e-8).sqrt()
     for layer in range(c["n_mlp"] + 1):
         w = F.silu(net.linear(w, f"z_transform.{2 * layer + 1}", c["z_emb_dim"]))
@@ -200,7 +168,7 @@ def generator(net, x, time, z, c):
         if level < last:
             h = ddgan_block(net, skips[-1], e, w, place(), skips[-1].shape[1], taps, "down")
             if c["progressive_input"] == "input_skip":
-                beside = halved(beside, taps)
+                beside = halve(beside, taps)
                 h = h + net.conv(beside, f"{place()}.Conv_0", h.shape[1], 1)
             skips.append(h)
     h = ddgan_block(net, skips[-1], e, w, place(), skips[-1].shape[1], taps)
@@ -212,7 +180,7 @@ def generator(net, x, time, z, c):
         h = ddgan_attention(net, h, place()) if h.shape[-1] in c["attn_resolutions"] else h
         if c["progressive"] == "output_skip":
             share = net.conv(F.silu(net.norm(h, place(), 1e-6)), place(), x.shape[1])
-            y = share if y is None else doubled(y, taps) + share
+            y = share if y is None else double(y, taps) + share
         h = ddgan_block(net, h, e, w, place(), h.shape[1], taps, "up") if level else h
     if y is None:
         y = net.conv(F.silu(net.norm(h, place(), 1e-6)), place(), x.shape[1])
@@ -231,8 +199,8 @@ def critic(net, x, time, x_t, c, large):
     for index, multiple in enumerate([4, 8, 8, 8, 8, 8] if large else [2, 4, 8, 8]):
         name, out, down = f"conv{index + 1}", multiple * c["ngf"], "down" if large or index else None
         y = net.conv(act(h), f"{name}.conv1.0", out) + net.linear(e, f"{name}.dense_t1", out)[..., None, None]
-        y = net.conv(RESAMPLED[down](act(y), taps), f"{name}.conv2.0", out)
-        h = (net.conv(RESAMPLED[down](h, taps), f"{name}.skip.0", out, 1, bias=False) + y) / math.sqrt(2)
+        y = net.conv(RESAMPLE[down](act(y), taps), f"{name}.conv2.0", out)
+        h = (net.conv(RESAMPLE[down](h, taps), f"{name}.skip.0", out, 1, bias=False) + y) / math.sqrt(2)
     groups = h.reshape(min(4, len(h)), -1, *h.shape[1:])
     std = (groups.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
     std = std.repeat(len(groups))[:, None, None, None].expand(-1, 1, *h.shape[2:])

@@ -10,8 +10,9 @@ from modkit_checkpoints.compvis_unet import convert as convert_diffusion
 from modkit_checkpoints.importing import import_checkpoint
 
 import modkit
-from modkit import Cond, Spec
+from modkit import Cond
 
+from . import drawn
 from .compvis_networks import Theirs
 
 NET = {
@@ -43,32 +44,14 @@ def stage(kind, prefix="", **options):
     x = torch.randn(2, 3, 8, 8, generator=theirs.rng)
     z = torch.randn(2, 4, *[8 >> (len(net["ch_mult"]) - 1)] * 2, generator=theirs.rng)
     encoded = theirs.encode(x, 4, net, 2 if net["double_z"] else 1)
-    z_q = z
-    if kind != "AutoencoderKL":
-        codes = theirs("quantize.embedding.weight", 8, 4)
-        z_q = (
-            codes[torch.cdist(z.movedim(1, -1).flatten(0, 2), codes).argmin(1)].view(2, *z.shape[2:], 4).movedim(-1, 1)
-        )
+    z_q = z if kind == "AutoencoderKL" else theirs.nearest(z, 8)[1]
     return theirs.tensors, node, (x, encoded), (z, theirs.decode(z_q, net))
 
 
 def ldm_config(net, cond="__is_unconditional__", kind="AutoencoderKL", **options):
-    params = {
-        "linear_start": 0.0015,
-        "linear_end": 0.0195,
-        "timesteps": 1000,
-        "image_size": 4,
-        "channels": 4,
-        "loss_type": "l1",
-    }
-    node = target(
-        "LatentDiffusion",
-        **params,
-        unet_config=target("UNetModel", **net),
-        first_stage_config=stage_node(kind),
-        cond_stage_config=cond,
-        **options,
-    )
+    params = {"linear_start": 0.0015, "linear_end": 0.0195, "timesteps": 1000, "image_size": 4, "channels": 4}
+    params |= {"loss_type": "l1", "unet_config": target("UNetModel", **net), "first_stage_config": stage_node(kind)}
+    node = target("LatentDiffusion", **params, cond_stage_config=cond, **options)
     return {"model": {"base_learning_rate": 1e-6, **node}, "data": {}}
 
 
@@ -83,15 +66,12 @@ def ldm(config, context=None, labels=None):
     return {**tensors, **network.tensors}, (x, t), out
 
 
-def built(conversion):
-    model = modkit.build(Spec(**conversion.spec))
-    model.load_state_dict(conversion.weights)
-    return model.eval()
+def build_model(conversion):
+    return drawn.build_model(conversion, torch.float32)
 
 
 def same(ours, theirs):
-    assert theirs.square().mean().sqrt() > 1e-2
-    assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+    drawn.same(ours, theirs, 1e-5)
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +93,7 @@ def without_gradients():
 def test_a_first_stage_computes_what_theirs_does(kind, options):
     tensors, node, (x, encoded), (z, decoded) = stage(kind, **options)
     conversion = convert_stage({"state_dict": tensors, "epoch": 3}, {"model": node}, False)
-    model = built(conversion)
+    model = build_model(conversion)
     same(model.bottleneck.project(model.encoder(x)), encoded)
     same(model.decoder(model.bottleneck.to_z("continuous", z)), decoded)
     assert conversion.aside == ("epoch",)
@@ -136,10 +116,10 @@ def test_a_first_stage_computes_what_theirs_does(kind, options):
 def test_a_network_computes_what_theirs_does(options):
     net = {**UNET, **options}
     tokens = torch.randn(2, 77, 12) if "context_dim" in net else None
-    cond = {"cond_stage_config": target("BERTEmbedder", n_embed=12, n_layer=2)} if tokens is not None else {}
-    config = ldm_config(net, **({"cond": cond["cond_stage_config"], "conditioning_key": "crossattn"} if cond else {}))
+    cond = {"cond": target("BERTEmbedder", n_embed=12, n_layer=2), "conditioning_key": "crossattn"}
+    config = ldm_config(net, **(cond if tokens is not None else {}))
     tensors, (x, t), out = ldm(config, tokens)
-    model = built(convert_diffusion({"state_dict": tensors}, config, False))
+    model = build_model(convert_diffusion({"state_dict": tensors}, config, False))
     same(model.prior.network(x, Cond(time=t, context=tokens)), out)
 
 
@@ -147,14 +127,14 @@ def test_a_network_of_classes_and_one_of_maps():
     net, labels = {**UNET, "num_classes": 5}, torch.tensor([0, 4])
     config = ldm_config(net, target("Identity"), conditioning_key="adm")
     tensors, (x, t), out = ldm(config, labels=labels)
-    model = built(convert_diffusion(tensors, config, False))
+    model = build_model(convert_diffusion(tensors, config, False))
     same(model.prior.network(x, model.prior.conditioner({"labels": labels}, None).at(t)), out)
 
     config = ldm_config({**UNET, "in_channels": 7}, target("SpatialRescaler", n_stages=1))
     tensors, (x, t), out = ldm(config)
     conversion = convert_diffusion({**tensors, "cond_stage_model.channel_mapper.weight": torch.ones(3)}, config, False)
     assert conversion.aside == ("cond_stage_model.channel_mapper.weight",)
-    model = built(conversion)
+    model = build_model(conversion)
     same(model.prior.network(x[:, :4], model.prior.conditioner({"map": x[:, 4:]}, None).at(t)), out)
 
 
@@ -162,7 +142,7 @@ def test_a_class_embedder_is_imported_and_guides():
     config = ldm_config({**UNET, **TOKENS}, CLASSES, "VQModelInterface", conditioning_key="crossattn", scale_factor=0.5)
     rows = torch.randn(1001, 12)
     tensors, (x, t), out = ldm(config, rows[[3, 999]][:, None])
-    model = built(convert_diffusion({**tensors, "cond_stage_model.embedding.weight": rows}, config, False))
+    model = build_model(convert_diffusion({**tensors, "cond_stage_model.embedding.weight": rows}, config, False))
     cond = model.prior.conditioner({"labels": torch.tensor([3, 999])}, None)
     same(model.prior.network(x, cond.at(t)), out)
     assert torch.equal(model.prior.conditioner.null(1).context, rows[None, 1000:])
@@ -185,13 +165,12 @@ def test_averages_are_taken_where_there_are_any():
     bare = convert_diffusion(tensors, config, False)
     key = "prior.network.down.0.block.conv_1.weight"
     assert torch.equal(kept.weights[key], bare.weights[key] + 1) and torch.equal(raw.weights[key], bare.weights[key])
-    assert torch.equal(
-        kept.weights["autoencoder.encoder.conv_in.bias"], tensors["first_stage_model.encoder.conv_in.bias"]
-    )
+    ours, their = "autoencoder.encoder.conv_in.bias", "first_stage_model.encoder.conv_in.bias"
+    assert torch.equal(kept.weights[ours], tensors[their])
     assert {"model_ema.decay", "model_ema.num_updates"} <= set(kept.aside) & set(raw.aside)
     assert "model.diffusion_model.out.2.bias" in kept.aside and "model_ema.diffusion_modelout2bias" in raw.aside
 
-    with pytest.raises(ValueError, match="averages of parameters that are not there: model_ema.more"):
+    with pytest.raises(ValueError, match="averages of parameters that do not exist: model_ema.more"):
         convert_diffusion({**every, "model_ema.more": torch.zeros(1)}, config, False)
     del every["model_ema.diffusion_modelout2bias"]
     with pytest.raises(ValueError, match="no average of model.diffusion_model.out.2.bias"):
@@ -201,12 +180,8 @@ def test_averages_are_taken_where_there_are_any():
 def test_a_first_stage_may_have_averages_too():
     tensors, node, *_ = stage("VQModel")
     node["params"]["use_ema"] = True
-    every = {
-        **tensors,
-        **averages(tensors, prefix=""),
-        "loss.logvar": torch.zeros(1),
-        "model_ema.losslogvar": torch.ones(1),
-    }
+    logvar = {"loss.logvar": torch.zeros(1), "model_ema.losslogvar": torch.ones(1)}
+    every = {**tensors, **averages(tensors, prefix=""), **logvar}
     kept, raw = (convert_stage(every, {"model": node}, raw) for raw in (False, True))
     for name in ("bottleneck.codebook.codes", "decoder.conv_out.bias", "bottleneck.project.weight"):
         assert torch.equal(kept.weights[name], raw.weights[name] + 1)
@@ -217,12 +192,13 @@ def test_the_measured_scale_and_the_table_of_the_checkpoint():
     config = ldm_config(UNET, scale_by_std=True)
     tensors, *_ = ldm(config)
     betas = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000) ** 2
-    model = built(convert_diffusion({**tensors, "scale_factor": torch.tensor(4.0), "betas": betas}, config, False))
+    every = {**tensors, "scale_factor": torch.tensor(4.0), "betas": betas}
+    model = build_model(convert_diffusion(every, config, False))
     assert model.std_0 == 0.25 and model.mean_0 == 0
     with pytest.raises(ValueError, match="scale_by_std expects the checkpoint's `scale_factor`"):
         convert_diffusion(tensors, config, False)
     with pytest.raises(ValueError, match=r"linear_end give betas 1000 from 0.0015 to 0.0195, the checkpoint 999"):
-        convert_diffusion({**tensors, "scale_factor": torch.tensor(4.0), "betas": betas[1:]}, config, False)
+        convert_diffusion({**every, "betas": betas[1:]}, config, False)
 
 
 def test_a_model_of_pixels():
@@ -231,7 +207,7 @@ def test_a_model_of_pixels():
     network = Theirs("model.diffusion_model.")
     x, t = torch.randn(2, 4, 4, 4), torch.tensor([7, 0])
     out = network.unet(x, t, UNET)
-    model = built(convert_diffusion({**network.tensors, "logvar": torch.zeros(20)}, config, False))
+    model = build_model(convert_diffusion({**network.tensors, "logvar": torch.zeros(20)}, config, False))
     same(model.network(x, Cond(time=t)), out)
     assert model.schedule.num == 20 and model.sample(1, seed=0).shape == (1, 4, 4, 4)
 
@@ -244,11 +220,9 @@ def test_a_file_becomes_a_run(tmp_path):
     given = {"format": "compvis-unet", "config": tmp_path / "config.json"}
     made = import_checkpoint(tmp_path / "model.ckpt", tmp_path / "run", **given)
     assert "global_step" in made.aside
-    model, every = (
-        modkit.load(tmp_path / "run"),
-        convert_diffusion({**tensors, **averages(tensors, 0.01)}, config, False),
-    )
-    assert torch.equal(model.sample(2, seed=3), built(every).sample(2, seed=3))
+    every = convert_diffusion({**tensors, **averages(tensors, 0.01)}, config, False)
+    model = modkit.load(tmp_path / "run")
+    assert torch.equal(model.sample(2, seed=3), build_model(every).sample(2, seed=3))
 
     for name, change in (("missing", {}), ("misshapen", {"model.diffusion_model.out.2.bias": torch.zeros(9)})):
         damaged = {key: value for key, value in tensors.items() if key != "model.diffusion_model.out.2.bias"} | change
@@ -274,7 +248,7 @@ def test_a_file_becomes_a_run(tmp_path):
 def test_what_a_first_stage_has_no_counterpart_for_is_refused(path, value, message):
     tensors, node, *_ = stage("AutoencoderKL")
     with pytest.raises(ValueError, match=message):
-        convert_stage(tensors, {"model": changed(node, path, value)}, False)
+        convert_stage(tensors, {"model": change_value(node, path, value)}, False)
     with pytest.raises(ValueError, match=r"unknown keys: encoder\.other"):
         convert_stage({**tensors, "encoder.other": torch.zeros(1)}, {"model": node}, False)
     with pytest.raises(ValueError, match="expects a configuration"):
@@ -297,7 +271,7 @@ def test_what_a_first_stage_has_no_counterpart_for_is_refused(path, value, messa
         (
             "params.first_stage_config.params.embed_dim",
             3,
-            "channels 4 do not suit model.params.first_stage_config of 3",
+            "4 do not suit model.params.first_stage_config of 3",
         ),
         ("params.unet_config.target", "ldm.EncoderUNetModel", "unet_config.target is expected to be UNetModel"),
         ("params.unet_config.params.channel_mult", [2, 2], "channel_mult is expected to be a list that begins with 1"),
@@ -312,10 +286,10 @@ def test_what_a_first_stage_has_no_counterpart_for_is_refused(path, value, messa
 def test_what_a_diffusion_model_has_no_counterpart_for_is_refused(path, value, message):
     config = ldm_config({**UNET, **TOKENS}, CLASSES, conditioning_key="crossattn")
     with pytest.raises(ValueError, match=message):
-        convert_diffusion({"x": torch.zeros(1)}, {"model": changed(config["model"], path, value)}, False)
+        convert_diffusion({"x": torch.zeros(1)}, {"model": change_value(config["model"], path, value)}, False)
 
 
-def changed(node, path, value):
+def change_value(node, path, value):
     """A copy of a configuration with another value."""
     node = copy.deepcopy(node)
     *names, last = path.split(".")

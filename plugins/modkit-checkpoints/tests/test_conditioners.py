@@ -62,7 +62,7 @@ def test_tokens_are_as_they_come_and_none_are_zeros():
 @pytest.mark.parametrize(
     ("kind", "fields", "options", "message"),
     [
-        (ClassToken, TOKENS, {"field": "tokens"}, "ClassToken expects field 'tokens' to be one class a sample"),
+        (ClassToken, TOKENS, {"field": "tokens"}, "ClassToken expects field 'tokens' to be one class per sample"),
         (ClassToken, LABELS, {"width": 0}, "ClassToken expects width >= 1, got 0"),
         (ClassToken, LABELS, {"drop": 2.0}, r"ClassToken expects drop in \[0, 1\], got 2.0"),
         (ClassId, {}, {}, "ClassId expects the data's field 'labels'"),

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 from modkit_checkpoints.edm import convert
-from modkit_checkpoints.edm_keys import labelled
+from modkit_checkpoints.edm_keys import embed_labels
 from modkit_checkpoints.importing import import_checkpoint
 from modkit_checkpoints.placeholder import Placeholder
 
@@ -17,8 +17,8 @@ from modkit import Cond, Spec
 from modkit.publishing.import_weights import import_weights
 from modkit.rng import Rng
 
-from .drawn import Drawn
-from .nvidia_networks import dhariwal, lines, song
+from .drawn import Drawn, build_model, normal, same
+from .nvidia_networks import edm_unet, make_lines
 
 SONG = {"model_type": "SongUNet", "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": []}
 SONG |= {"encoder_type": "standard", "decoder_type": "standard", "resample_filter": [1, 1], "channel_mult_noise": 1}
@@ -27,14 +27,11 @@ FIR = [1, 3, 3, 1]
 SONGS = {
     "ddpm++": {"channel_mult": [2, 1], "attn_resolutions": [4], "label_dim": 3, "augment_dim": 4},
     "ncsn++": {
-        "embedding_type": "fourier",
-        "channel_mult_noise": 2,
-        "encoder_type": "residual",
-        "resample_filter": FIR,
+        "embedding_type": "fourier", "channel_mult_noise": 2, "encoder_type": "residual", "resample_filter": FIR,
     },
     "skips": {"encoder_type": "skip", "decoder_type": "skip", "resample_filter": FIR, "attn_resolutions": [8, 64]},
     "box": {"encoder_type": "residual", "decoder_type": "skip", "channel_mult": [1, 1, 2], "label_dim": 2},
-}
+}  # fmt: skip
 DHARIWAL = {"model_type": "DhariwalUNet", "model_channels": 64, "channel_mult": [1, 2], "num_blocks": 1}
 DHARIWAL |= {"attn_resolutions": [4], "img_resolution": 8, "img_channels": 2, "channel_mult_emb": 1}
 DHARIWALS = {
@@ -43,11 +40,7 @@ DHARIWALS = {
 }
 
 
-def normal(*shape, seed=1):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def given(c):
+def draw_inputs(c):
     """Inputs for three samples: x, time, labels as one-hot rows (the last of none) and as numbers, augmentation."""
     classes, augment = c.get("label_dim", 0), c.get("augment_dim", 0)
     ids = torch.tensor([0, classes - 1, classes]) if classes else None
@@ -57,52 +50,38 @@ def given(c):
     return x, torch.tensor([-1.5, 0.2, 1.1], dtype=torch.float64), onehot, ids, labels
 
 
-def theirs(c, output):
+def run_theirs(c, output):
     """What the equations give, and the state dict that they asked for, with the filters that theirs keep."""
     net = Drawn("model.")
-    x, time, onehot, _, augment = given(c)
+    x, time, onehot, _, augment = draw_inputs(c)
+    y = edm_unet(net, x, time, onehot, augment, c, output)
     if c["model_type"] == "DhariwalUNet":
-        return dhariwal(net, x, time, onehot, augment, c, output), net.tensors
-    y = song(net, x, time, onehot, augment, c)
+        return y, net.tensors
     taps = torch.tensor(c["resample_filter"]) / sum(c["resample_filter"])
     kernel = torch.outer(taps, taps)[None, None]
     return y, {**net.tensors, **{f"model.enc.4x4_down.{name}.resample_filter": kernel for name in ("conv0", "skip")}}
 
 
-def built(conversion):
-    model = modkit.build(Spec(**conversion.spec)).double().eval()
-    if missing := sorted(set(model.state_dict()) - set(conversion.weights)):
-        raise ValueError(f"missing keys: {missing}")
-    model.load_state_dict(conversion.weights)
-    return model
-
-
-def converted(c, name="EDMPrecond", output=2):
-    y, tensors = theirs(c, output)
+def convert_theirs(c, name="EDMPrecond", output=2):
+    y, tensors = run_theirs(c, output)
     made = convert(tensors, {"class_name": f"training.networks.{name}", **c}, False)
-    return y, made, built(made)
+    return y, made, build_model(made)
 
 
-@pytest.mark.parametrize("name", SONGS)
-def test_song_unet_is_its_equations_over_the_authors_keys(name):
-    c = {**SONG, **SONGS[name]}
-    y, made, model = converted(c)
-    x, time, _, ids, augment = given(c)
-    torch.testing.assert_close(model.network(x, Cond(time=time, labels=ids), augment), y, rtol=1e-9, atol=1e-11)
-    assert y.square().mean().sqrt() > 1e-2
-    assert [key.endswith("resample_filter") for key in made.aside] == [True, True]
+CASES = {**{name: ({**SONG, **c}, "EDMPrecond") for name, c in SONGS.items()}}
+CASES |= {name: ({**DHARIWAL, **c}, name) for name, c in DHARIWALS.items()}
 
 
-@pytest.mark.parametrize("name", DHARIWALS)
-def test_dhariwal_unet_is_its_equations_over_the_authors_keys(name):
-    c = {**DHARIWAL, **DHARIWALS[name]}
-    y, _, model = converted(c, name, 4 if name == "iDDPMPrecond" else 2)
-    x, time, _, ids, augment = given(c)
-    torch.testing.assert_close(model.network(x, Cond(time=time, labels=ids), augment), y, rtol=1e-9, atol=1e-11)
-    assert y.square().mean().sqrt() > 1e-2
+@pytest.mark.parametrize("name", CASES)
+def test_a_unet_is_its_equations_over_the_authors_keys(name):
+    c, precond = CASES[name]
+    y, made, model = convert_theirs(c, precond, 4 if precond == "iDDPMPrecond" else 2)
+    x, time, _, ids, augment = draw_inputs(c)
+    same(model.network(x, Cond(time=time, labels=ids), augment), y)
+    assert [key.endswith("resample_filter") for key in made.aside] == [True, True] * (name in SONGS)
 
 
-def denoised(model, x, sigma):
+def predict(model, x, sigma):
     t = model.schedule.time(torch.tensor(sigma, dtype=torch.float64)).expand(len(x))
     x_in, time = model.parametrization.inputs(x, t)
     return model.parametrization.denoised(model.network(x_in, Cond(time=time)), x, t).x_0, t
@@ -110,27 +89,27 @@ def denoised(model, x, sigma):
 
 def test_the_denoiser_is_edms_preconditioning():
     c = {**SONG, "sigma_data": 0.3, "sigma_min": 0.01, "sigma_max": 50.0}
-    _, _, model = converted(c)
+    _, _, model = convert_theirs(c)
     assert (model.schedule.sigma_min, model.schedule.sigma_max) == (0.01, 50.0)
-    x, sigma, net = 3 * given(c)[0], 1.7, Drawn("model.")
-    f = song(
-        net, x / (sigma**2 + 0.09) ** 0.5, torch.full((3,), math.log(sigma) / 4, dtype=torch.float64), None, None, c
-    )
+    x, sigma, net = 3 * draw_inputs(c)[0], 1.7, Drawn("model.")
+    time = torch.full((3,), math.log(sigma) / 4, dtype=torch.float64)
+    f = edm_unet(net, x / (sigma**2 + 0.09) ** 0.5, time, None, None, c, 2)
     expected = 0.09 / (sigma**2 + 0.09) * x + 0.3 * sigma / (sigma**2 + 0.09) ** 0.5 * f
-    torch.testing.assert_close(denoised(model, x, sigma)[0], expected, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(predict(model, x, sigma)[0], expected, rtol=1e-9, atol=1e-11)
 
 
 def test_the_denoiser_is_iddpms_on_its_table():
     c = {**DHARIWAL, "M": 20, "C_1": 0.01, "C_2": 0.02}
-    _, _, model = converted(c, "iDDPMPrecond", 4)
+    _, _, model = convert_theirs(c, "iDDPMPrecond", 4)
     u = [0.0]  # backwards from the clean end, as the paper's table goes
     for j in range(20, 0, -1):
         ratio = (torch.sin(torch.tensor([j - 1, j]) * torch.pi / 2 / 20 / 1.02) ** 2).double()
         u.insert(0, float(((u[0] ** 2 + 1) / max(float(ratio[0] / ratio[1]), 0.01) - 1) ** 0.5))
-    x, j = 3 * given(c)[0], 7
-    f = dhariwal(Drawn("model."), x / (u[j] ** 2 + 1) ** 0.5, torch.full((3,), 20.0 - 1 - j).double(), None, None, c, 4)
+    x, j = 3 * draw_inputs(c)[0], 7
+    time = torch.full((3,), 20.0 - 1 - j).double()
+    f = edm_unet(Drawn("model."), x / (u[j] ** 2 + 1) ** 0.5, time, None, None, c, 4)
     alpha = 1 / (u[j] ** 2 + 1) ** 0.5
-    got, t = denoised(model, alpha * x, u[j])
+    got, t = predict(model, alpha * x, u[j])
     torch.testing.assert_close(t * 20 - 1, torch.full((3,), 19.0 - j).double(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(got, x - u[j] * f[:, :2], rtol=1e-4, atol=1e-4)
 
@@ -138,7 +117,7 @@ def test_the_denoiser_is_iddpms_on_its_table():
 @pytest.mark.parametrize("churn", [0.0, 3.0])
 def test_the_sampler_is_edms_algorithm_2(churn):
     """Written out with x_0 = x / (1 + sigma^2), the denoiser of normal data, over the grid of levels."""
-    _, made, _ = converted(SONG)
+    _, made, _ = convert_theirs(SONG)
     ends = {"sigma_min": 0.002, "sigma_max": 80.0}
     assert made.spec["model"]["sampler"] == {"use": "heun", "steps": 18, "rho": 7.0, **ends}
     sampler = {**made.spec["model"]["sampler"], "steps": 5, "churn": churn, "churn_min": 0.1, "noise": 1.1}
@@ -165,7 +144,7 @@ def test_the_sampler_is_edms_algorithm_2(churn):
     torch.testing.assert_close(modkit.sample(model.sampler, denoise, mine, rng=Rng(0)), x, rtol=1e-9, atol=1e-11)
 
 
-def pickled(c, tensors, name="EDMPrecond"):
+def pickle_module(c, tensors, name="EDMPrecond"):
     """A module as EDM's persistence pickles one: a call that is given class, source code and state."""
     modules: dict = {"_parameters": {}, "_buffers": {}, "_modules": {}}
     for key, tensor in tensors.items():
@@ -180,18 +159,18 @@ def pickled(c, tensors, name="EDMPrecond"):
 
 
 def test_a_snapshot_holds_averages_and_a_training_state_what_was_trained():
-    y, tensors = theirs(SONG, 2)
-    snapshot = {"ema": pickled(SONG, tensors), "loss_fn": None, "augment_pipe": None, "dataset_kwargs": {}}
+    y, tensors = run_theirs(SONG, 2)
+    snapshot = {"ema": pickle_module(SONG, tensors), "loss_fn": None, "augment_pipe": None, "dataset_kwargs": {}}
     made = convert(snapshot, None, False)
     assert made.aside[:3] == ("loss_fn", "augment_pipe", "dataset_kwargs")
-    x, time, *_ = given(SONG)
-    torch.testing.assert_close(built(made).network(x, Cond(time=time)), y, rtol=1e-9, atol=1e-11)
-    state = {"net": pickled(SONG, tensors), "optimizer_state": {}}
+    x, time, *_ = draw_inputs(SONG)
+    same(build_model(made).network(x, Cond(time=time)), y)
+    state = {"net": pickle_module(SONG, tensors), "optimizer_state": {}}
     assert convert(state, None, True).weights.keys() == made.weights.keys()
     assert convert(snapshot["ema"], None, False).spec == made.spec
-    with pytest.raises(ValueError, match="'net' in the source, which holds averaged weights alone"):
+    with pytest.raises(ValueError, match="'net' in the source, which holds averaged weights only"):
         convert(snapshot, None, True)
-    with pytest.raises(ValueError, match="'ema' in the source, which holds weights as they were trained alone"):
+    with pytest.raises(ValueError, match="'ema' in the source, which holds weights as trained only"):
         convert(state, None, False)
     with pytest.raises(ValueError, match="expected no configuration"):
         convert(snapshot, SONG, False)
@@ -214,16 +193,16 @@ def test_a_snapshot_holds_averages_and_a_training_state_what_was_trained():
     ids=str,
 )
 def test_configurations_that_are_not_understood_are_refused(change, message):
-    _, tensors = theirs(SONG, 2)
+    _, tensors = run_theirs(SONG, 2)
     with pytest.raises(ValueError, match=message):
-        built(convert(tensors, {"class_name": "EDMPrecond", **SONG, **change}, False))
+        build_model(convert(tensors, {"class_name": "EDMPrecond", **SONG, **change}, False))
 
 
 def test_narrow_attention_and_other_filters_are_refused():
     with pytest.raises(ValueError, match="model_channels is expected to be 64 channels or more where it attends"):
         narrow = {"class_name": "EDMPrecond", **DHARIWAL, "model_channels": 32, "channel_mult": [1, 1]}
         convert({"model.a": torch.ones(1)}, narrow, False)
-    _, tensors = theirs(SONG, 2)
+    _, tensors = run_theirs(SONG, 2)
     key = "model.enc.4x4_down.conv0.resample_filter"
     with pytest.raises(ValueError, match=r"down.conv0.resample_filter' is expected to hold the filter \[1, 1\]"):
         convert({**tensors, key: torch.ones(1, 1, 2, 2)}, {"class_name": "EDMPrecond", **SONG}, False)
@@ -235,15 +214,15 @@ def test_narrow_attention_and_other_filters_are_refused():
 
 def test_a_table_of_labels_is_the_matrix_on_one_hot_rows():
     weight, bias = normal(5, 3), normal(5, seed=2)
-    table = labelled({"map_label.weight": weight, "map_label.bias": bias}, scale=2.0)["map_label.table"]
+    table = embed_labels({"map_label.weight": weight, "map_label.bias": bias}, scale=2.0)["map_label.table"]
     rows = torch.cat([torch.eye(3), torch.zeros(1, 3)]).double()
     torch.testing.assert_close(table, 2 * rows @ weight.T + bias)
-    assert lines(4, FIR).sum() < 2  # the helper's filter does not reach beyond the ends
+    assert make_lines(4, FIR).sum() < 2  # the helper's filter does not reach beyond the ends
 
 
 def test_a_run_loads_and_samples_by_label(tmp_path):
     c = {**SONG, **SONGS["ddpm++"]}
-    _, made, model = converted(c)
+    _, made, model = convert_theirs(c)
     sampler = {"use": "heun", "steps": 2}
     spec = {**made.spec, "model": {**made.spec["model"], "sampler": sampler}}
     import_weights(Spec(**spec), made.weights, tmp_path / "run")
@@ -265,17 +244,17 @@ class Persistent:
 
 
 def test_a_snapshot_that_was_pickled_becomes_a_run_and_nothing_of_theirs_is_imported(tmp_path, monkeypatch):
-    y, tensors = theirs(SONG, 2)
+    y, tensors = run_theirs(SONG, 2)
     library = types.ModuleType("torch_utils.persistence")
     exec("def _reconstruct_persistent_obj(meta): raise SystemExit", vars(library))
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
         patched.setitem(sys.modules, "torch_utils.persistence", library)
         whole = {key: torch.nn.Parameter(tensor.float()) for key, tensor in tensors.items()}
-        snapshot = {"ema": Persistent(pickled(SONG, whole).args[0]), "dataset_kwargs": {"path": "data.zip"}}
+        snapshot = {"ema": Persistent(pickle_module(SONG, whole).args[0]), "dataset_kwargs": {"path": "data.zip"}}
         (tmp_path / "snapshot.pkl").write_bytes(pickle.dumps(snapshot))
     made = import_checkpoint(tmp_path / "snapshot.pkl", tmp_path / "run", format="edm")
     assert "dataset_kwargs" in made.aside
-    x, time, *_ = given(SONG)
+    x, time, *_ = draw_inputs(SONG)
     got = modkit.load(tmp_path / "run").network(x.float(), Cond(time=time))
     torch.testing.assert_close(got.double(), y, rtol=1e-4, atol=1e-5)

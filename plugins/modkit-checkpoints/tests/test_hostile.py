@@ -96,7 +96,7 @@ def test_no_attack_runs_imports_or_opens_anything(tmp_path):
     for number, attack in enumerate(attacks(mark).values()):
         paths += [tmp_path / f"{number}.pkl", tmp_path / f"{number}.pt"]
         paths[-2].write_bytes(attack)
-        in_zip(paths[-1], attack)
+        write_zip(paths[-1], attack)
     torch.save({"a": torch.ones(1)}, tmp_path / "honest")
     command = [sys.executable, "-c", textwrap.dedent(WATCHED), str(tmp_path / "honest"), *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -136,7 +136,7 @@ def test_a_call_is_a_placeholder_that_keeps_its_arguments(tmp_path, name, placeh
     assert found.kwargs == ({"shell": True} if name == "newobj_ex" else {})
 
 
-def in_zip(path, content, storages=(), byteorder=b"little"):
+def write_zip(path, content, storages=(), byteorder=b"little"):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/data.pkl", content)
         archive.writestr("x/byteorder", byteorder)
@@ -182,7 +182,7 @@ def tensor_pickle(kind="FloatStorage", key="0", num=4, offset=0, size=(4,), stri
     ],
 )
 def test_a_persistent_id_or_a_view_that_lies(tmp_path, lie, message):
-    in_zip(tmp_path / "x.pt", tensor_pickle(**lie), [("0", struct.pack("<4f", 1, 2, 3, 4))])
+    write_zip(tmp_path / "x.pt", tensor_pickle(**lie), [("0", struct.pack("<4f", 1, 2, 3, 4))])
     if message is None:
         assert read(tmp_path / "x.pt").tolist() == [[1, 2], [3, 4]]
         return
@@ -194,7 +194,7 @@ def test_a_persistent_id_or_a_view_that_lies(tmp_path, lie, message):
     ("content", "got"), [(b"cos\nsystem\nQ.", "Placeholder"), (b"Pstorage\n.", "str"), (b"(l(lQ.", "list")]
 )
 def test_a_persistent_id_of_another_kind(tmp_path, content, got):
-    in_zip(tmp_path / "x", content)
+    write_zip(tmp_path / "x", content)
     with pytest.raises(ValueError, match=f"expected the persistent id of a storage, got {got}"):
         read(tmp_path / "x")
     (tmp_path / "y").write_bytes(b"(" + content)
@@ -202,7 +202,7 @@ def test_a_persistent_id_of_another_kind(tmp_path, content, got):
         read(tmp_path / "y")
 
 
-def shared(levels, between=b""):
+def share(levels, between=b""):
     """A tuple of 2^levels values: ((((),), ((),)), …)."""
     return b"(t\x85" + (b"2\x86" + between) * levels
 
@@ -211,19 +211,19 @@ def shared(levels, between=b""):
     ("content", "message"),
     [
         # what is long to walk through or to hash
-        (shared(64) + b".", "expected at most 10000000 values"),
+        (share(64) + b".", "expected at most 10000000 values"),
         (b"]" + b"2\x86" * 64 + b".", "expected at most 10000000 values"),
         (b"(l" + b"\x85" * 5000 + b".", "expected containers nested at most 100 deep"),
         (b"]" * 300 + b"a" * 299 + b".", "expected containers nested at most 100 deep"),
         (b"ccollections\nOrderedDict\np0\n" + b"g0\n" * 200 + b")R" + b"\x85R" * 199 + b".", "nested at most 100 deep"),
-        (b"]\x94h\x00a.", "expected containers that do not hold themselves"),
-        (b"}\x94K\x01h\x00s.", "expected containers that do not hold themselves"),
-        (b"ccollections\nOrderedDict\n)R\x94Nh\x00s.", "expected containers that do not hold themselves"),
-        *((b"}" + shared(64, kept) + b"Ns.", "expected a key of at most 64 values") for kept in (b"", b"Nb", b"(e")),
+        (b"]\x94h\x00a.", "expected containers that do not contain themselves"),
+        (b"}\x94K\x01h\x00s.", "expected containers that do not contain themselves"),
+        (b"ccollections\nOrderedDict\n)R\x94Nh\x00s.", "expected containers that do not contain themselves"),
+        *((b"}" + share(64, kept) + b"Ns.", "expected a key of at most 64 values") for kept in (b"", b"Nb", b"(e")),
         (b"}(t" + b"\x85" * 200_000 + b"Ns.", "expected a key of at most 64 values"),
-        (b"\x80\x04\x8f(" + shared(64) + b"\x90.", "expected a key of at most 64 values"),
+        (b"\x80\x04\x8f(" + share(64) + b"\x90.", "expected a key of at most 64 values"),
         (b"\x80\x04((" + b"N" * 99 + b"\x91\x91.", "expected a key of at most 64 values"),
-        (b"}cbuiltins\ntuple\n(" + shared(9) + b"tRNs.", "expected a key of at most 64 values"),
+        (b"}cbuiltins\ntuple\n(" + share(9) + b"tRNs.", "expected a key of at most 64 values"),
         # what pickle would make room for
         (b"Nr\xff\xff\xff\x7f.", "at byte 1: expected to keep an object under 0 to 1, got 2147483647"),
         (b"Np-1\n.", "expected to keep an object under 0 to 1, got -1"),
@@ -291,7 +291,7 @@ def test_copies_of_copies(tmp_path, name):
     }
     big = items.get(name, b"X" + struct.pack("<I", 10**6) + b"a" * 10**6)
     (tmp_path / "x").write_bytes(b"(" + big + b"p0\n" + (b"c" + name.encode() + b"\n(g0\ntR") * 1000 + b"l.")
-    with pytest.raises(ValueError, match="got copy upon copy"):
+    with pytest.raises(ValueError, match="got copies of copies"):
         read(tmp_path / "x")
 
 

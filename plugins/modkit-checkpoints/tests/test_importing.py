@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from click.testing import CliRunner
-from modkit_checkpoints.importing import import_checkpoint, summary
+from modkit_checkpoints.importing import import_checkpoint, summarize
 
 import modkit
 from modkit.cli.app import app
@@ -16,7 +16,7 @@ from modkit.parts.registry import get_registry
 from modkit.runs import checkpoint as store
 from modkit.specs.spec import dump
 
-from .taming_keys import config, first_stage, losses, second_config, second_stage
+from .taming import config, judge, second_config, second_stage, vq
 
 
 @pytest.fixture(autouse=True)
@@ -38,36 +38,36 @@ def run(*arguments, status=0):
 def vqgan(tmp_path):
     """A checkpoint as Lightning writes it, and its configuration."""
     callbacks = {argparse.Namespace: {"best": torch.tensor(1.0)}}
-    whole = {"state_dict": {**first_stage(), **losses()}, "epoch": 1, "callbacks": callbacks, "lr_schedulers": []}
+    whole = {"state_dict": {**vq()[0], **judge()[0]}, "epoch": 1, "callbacks": callbacks, "lr_schedulers": []}
     torch.save(whole, tmp_path / "last one.ckpt")
     (tmp_path / "model.yaml").write_text(dump(config()))
     return tmp_path
 
 
-def imported(folder, *more, format="taming-vqgan", status=0):
+def run_import(folder, *more, format="taming-vqgan", status=0):
     arguments = ("--config", folder / "model.yaml", "--format", format, "--out", folder / "run")
     return run("import", folder / "last one.ckpt", *arguments, *more, status=status)
 
 
 def test_a_checkpoint_becomes_a_run(vqgan):
-    said, _ = imported(vqgan)
+    said, _ = run_import(vqgan)
     assert said.splitlines()[0].startswith("set aside: epoch, callbacks, lr_schedulers, loss.perceptual_loss.* (3)")
     assert said.splitlines()[-1] == f"run: {vqgan / 'run'}"
     model = modkit.load(vqgan / "run")
-    assert torch.equal(model.encoder.conv_in.weight, first_stage()["encoder.conv_in.weight"])
+    assert torch.equal(model.encoder.conv_in.weight, vq()[0]["encoder.conv_in.weight"])
     assert model.critic is not None and modkit.Run.open(vqgan / "run").finished
     kept = store.load(vqgan / "run" / "checkpoints" / "step-00000000").state["adopted"]
     assert kept["source"] == "last one.ckpt" and "loss.perceptual_loss.lin0.model.1.weight" in kept["aside"]
     text = (vqgan / "run" / "spec.yaml").read_text()
     assert text.startswith("name: last-one\n")
-    assert "already holds a run" in imported(vqgan, status=2)[1]
-    imported(vqgan, "--overwrite")
+    assert "already holds a run" in run_import(vqgan, status=2)[1]
+    run_import(vqgan, "--overwrite")
 
 
 def test_a_transformer_is_sampled_and_measured_from_the_command_line(tmp_path):
     torch.save(second_stage(), tmp_path / "last one.ckpt")
     (tmp_path / "model.yaml").write_text(json.dumps(second_config()))
-    imported(tmp_path, format="taming-transformer")
+    run_import(tmp_path, format="taming-transformer")
     run("sample", tmp_path / "run", "-n", 2, "--out", tmp_path / "x.npy")
     said, _ = run("sample", tmp_path / "run", "-n", 2, "sampler.top_k=1", "--out", tmp_path / "y.png")
     assert said.startswith("2 samples")
@@ -76,12 +76,12 @@ def test_a_transformer_is_sampled_and_measured_from_the_command_line(tmp_path):
 
 
 def test_a_file_that_does_not_fit_is_one_error_and_nothing_is_written(vqgan):
-    state = {**first_stage(), **losses()}
+    state = {**vq()[0], **judge()[0]}
     state["encoder.conv_in.bias"][0] = torch.nan
     state["encoder.conv_out.weight"] = state["encoder.conv_out.weight"][:3]
     del state["decoder.conv_out.bias"]
     torch.save(state, vqgan / "last one.ckpt")
-    _, error = imported(vqgan, status=2)
+    _, error = run_import(vqgan, status=2)
     assert (
         "last one.ckpt as taming-vqgan: the weights do not fit the model: 1 missing: decoder.conv_out.bias; " in error
     )
@@ -112,7 +112,7 @@ def test_damage_is_told_in_one_line(vqgan, damage, message, status):
         (vqgan / "last one.ckpt").unlink()
     else:
         (vqgan / "last one.ckpt").write_bytes(damage["checkpoint"])
-    _, error = imported(vqgan, status=status)
+    _, error = run_import(vqgan, status=status)
     assert message in error and not (vqgan / "run").exists()
 
 
@@ -127,7 +127,7 @@ def test_without_a_configuration_a_format_that_needs_one_says_so(vqgan):
 
 
 def test_keys_are_summed_up_by_how_they_begin():
-    assert summary(["epoch", "a.b.c", "a.b.d", "a.x", "e.f.g"]) == "epoch, a.b.* (2), a.x, e.f"
+    assert summarize(["epoch", "a.b.c", "a.b.d", "a.x", "e.f.g"]) == "epoch, a.b.* (2), a.x, e.f"
 
 
 def test_the_command_is_listed_without_torch():

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 LEGACY = {"_use_new_zipfile_serialization": False}
 
 
-def saved(path, value, **options):
+def save(path, value, **options):
     torch.save(value, path, **options)
     return path
 
@@ -76,7 +76,7 @@ def check(found, value):
 @pytest.mark.parametrize("options", [{}, LEGACY])
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_files_of_torch(tmp_path, value, options, protocol):
-    found = read(saved(tmp_path / "x.pt", value, pickle_protocol=protocol, **options))
+    found = read(save(tmp_path / "x.pt", value, pickle_protocol=protocol, **options))
     check(found, value)
     base, *views = found["views"]
     for one, other in zip(found["views"], value["views"]):
@@ -129,7 +129,7 @@ def test_safetensors(tmp_path):
 
 
 def test_the_byte_order_of_a_big_machine(tmp_path):
-    path = saved(tmp_path / "x.pt", [torch.tensor([1.5, -2.0]), torch.tensor([1 + 2j])])
+    path = save(tmp_path / "x.pt", [torch.tensor([1.5, -2.0]), torch.tensor([1 + 2j])])
     source, swapped = zipfile.ZipFile(path), io.BytesIO()
     with zipfile.ZipFile(swapped, "w") as target:
         for name in source.namelist():
@@ -157,7 +157,7 @@ def test_a_module_is_walked_as_torch_walks_it(tmp_path):
         def __reduce__(self):
             return Foreign, (), self.__dict__
 
-    found = module_state(read(saved(tmp_path / "x.pt", Own())))
+    found = module_state(read(save(tmp_path / "x.pt", Own())))
     assert list(found) == ["kept", "inner.a.weight", "inner.a.bias"]
     with pytest.raises(ValueError, match="expected a pickled module"):
         module_state({"a": 1})

@@ -36,11 +36,11 @@ _PARTS = [
 
 @hookimpl
 def modkit_exporters() -> dict[str, str]:
-    """`modkit export RUN DIR --to diffusers`."""
+    """Adds `modkit export RUN DIR --to diffusers`."""
     return {"diffusers": "modkit_diffusers.exporting:export"}
 
 
 @hookimpl
 def modkit_parts() -> list[Part]:
-    """The parts of this plug-in; modkit puts `diffusers/` before their names."""
+    """Returns the parts of this plug-in; modkit puts `diffusers/` before their names."""
     return [Part(kind, name, f"{__name__}.{target}", summary) for kind, name, target, summary in _PARTS]

@@ -1,8 +1,8 @@
-"""What the wrapped autoencoders share: their two pyramids of residual blocks, and how three parts make a whole.
+"""The encoders and decoders that the wrapped autoencoders share, and the composition of a whole from three parts.
 
     h = encoder(x), halved between levels        out = decoder(z), doubled between levels
 
-Each part keeps diffusers' own names, so that a state dict is cut into those of the parts and put together again:
+The parts keep diffusers' own names, so that its state dict divides into theirs:
 
     encoder.*                            the encoder
     quant_conv.*, quantize.*             the bottleneck
@@ -21,7 +21,7 @@ from torch import Tensor
 from modkit.models.autoencoder import Autoencoder
 from modkit.types import Event, TensorType
 from modkit_diffusers import helps
-from modkit_diffusers.configured import Configured, check_folder, expand, keywords, make
+from modkit_diffusers.configured import Configured, check_folder, expand, list_keywords, make
 
 __all__ = ["PIECES", "Coder", "Decoder", "Encoder", "Whole"]
 
@@ -34,13 +34,13 @@ _BOTH = ("block_out_channels", "layers_per_block", "norm_num_groups", "act_fn", 
 class Coder(Configured):
     """A part of one of diffusers' autoencoders."""
 
-    def known_moments(self) -> dict[str, tuple[float, float]]:
-        """Mean and standard deviation of `continuous`, where the configuration says how it is scaled.
+    def read_moments(self) -> dict[str, tuple[float, float]]:
+        """Returns the mean and standard deviation of `continuous` that the configuration's scaling implies, if any.
 
         A prior sees `scaling_factor (z - shift_factor)`.
 
         Raises:
-            ValueError: If `scaling_factor` is not positive, or missing beside a shift.
+            ValueError: If `scaling_factor` is not positive, or missing although there is a shift.
         """
         scaling, shift = self.config["scaling_factor"], self.config.get("shift_factor")
         if scaling is None and shift is None:
@@ -50,11 +50,7 @@ class Coder(Configured):
         return {"continuous": (shift or 0.0, 1 / scaling)}
 
     def _check_pyramid(self, size: tuple[int, int], latent: int) -> int:
-        """Checks that levels halve a size and channels are divisible; how often smaller the coarsest level is.
-
-        Raises:
-            ValueError: If they do not, or are not.
-        """
+        """Checks that the size can be halved and the channels divided; returns the factor of the coarsest level."""
         self.check_groups()
         self.check_halvings(size)
         layers = self.config["layers_per_block"]
@@ -65,15 +61,15 @@ class Coder(Configured):
         return factor
 
     def _make(self, name: str, keys: tuple[str, ...], **more: Any) -> Any:
-        """A pyramid of diffusers, with some keys of the configuration besides those that both have."""
+        """Makes one of diffusers' pyramids with the given keys of the configuration, besides the shared ones."""
         return make(name, {**{key: self.config[key] for key in (*_BOTH, *keys)}, **more}, module=_MODULE)
 
 
 class Encoder(Coder):
-    """An encoder of diffusers.
+    """One of diffusers' encoders.
 
     Attributes:
-        emitted: Channels emitted, of each of the latent's.
+        emitted: Channels that it outputs per channel of the latent.
     """
 
     pieces = ("encoder",)
@@ -103,35 +99,35 @@ class Encoder(Coder):
         channels, size = self.check_maps("x", x)
         factor = self._check_pyramid(size, latent)
         self.agree("in_channels", channels)
-        told = {"out_channels": latent, "double_z": self.emitted == 2}
-        self.encoder = self._make("Encoder", ("in_channels", "down_block_types"), **told)
+        shape = {"out_channels": latent, "double_z": self.emitted == 2}
+        self.encoder = self._make("Encoder", ("in_channels", "down_block_types"), **shape)
         self.config["sample_size"] = size[0]
         self.h: Event = TensorType((self.emitted * latent, *(side // factor for side in size)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encodes `x`, `b c h w`, as what is before `quant_conv`."""
+        """Encodes `x`, `b c h w`, as the input of `quant_conv`."""
         h: Tensor = self.encoder(x)
         return h
 
 
 class Decoder(Coder):
-    """A decoder of diffusers; clamped where x has a range."""
+    """One of diffusers' decoders; its output is clamped if x has a range."""
 
     pieces = ("post_quant_conv", "decoder")
     last_layer: str | None = "decoder.conv_out.weight"
 
     def _make_decoder(self, z: TensorType, x: TensorType, latent: int, **more: Any) -> Any:
-        """The Decoder of diffusers to x.
+        """Makes diffusers' Decoder from z to x.
 
         Args:
-            z: Type of what is decoded.
-            x: Type to emit.
-            latent: Channels that it is fed.
-            **more: What else of the configuration it takes.
+            z: Type of the latent.
+            x: Type of the output.
+            latent: Channels of the decoder's input.
+            **more: Further arguments.
 
         Raises:
-            ValueError: If z is not as many halvings below x as there are levels after the first, or channels are not
-                divisible.
+            ValueError: If z is not as many halvings smaller than x as there are levels after the first, or channels are
+                not divisible.
         """
         self._x = x
         channels, size = self.check_maps("x", x)
@@ -147,19 +143,19 @@ class Decoder(Coder):
     def _set_up_blocks(self) -> None:
         self.set_blocks("up_block_types", ["UpDecoderBlock2D"] * len(self.config["block_out_channels"]))
 
-    def _bounded(self, out: Tensor) -> Tensor:
-        """What it gives, within the range of what it must emit, where that has one."""
+    def _clamp(self, out: Tensor) -> Tensor:
+        """Clamps the output to the range of x, if it has one."""
         return out if self._x.range is None else out.clamp(*self._x.range)
 
 
 class Whole(Autoencoder):
-    """One of diffusers' autoencoders, whole: an autoencoder of its three parts.
+    """One of diffusers' autoencoders as a whole: an autoencoder of its three parts.
 
     Args:
-        given: What the constructor was called with, by name.
+        given: The arguments of the constructor, by name.
 
     Attributes:
-        sources: The class of diffusers.
+        sources: Its class in diffusers.
         unread: Keys of its configuration that only pipelines read.
         made_of: The classes of its three parts.
     """
@@ -170,8 +166,8 @@ class Whole(Autoencoder):
     expand_params = classmethod(expand)
 
     def __init_subclass__(cls) -> None:
-        """Tells the parts what the others read of the configuration."""
-        every = {key for part in cls.made_of for key in keywords(part)}
+        """Lists for each part the keys of the configuration that the others read."""
+        every = {key for part in cls.made_of for key in list_keywords(part)}
         for part in cls.made_of:
             part.sources, part.unread = cls.sources, (*cls.unread, *every)
 
@@ -179,21 +175,21 @@ class Whole(Autoencoder):
         check_folder(type(self).__name__, given["folder"])
         start = {key: given[key] for key in ("pretrained", "train")}
         parts: dict[str, Any] = {
-            slot: _Known(part, {key: given[key] for key in keywords(part) if key in given} | start)
+            slot: _Known(part, {key: given[key] for key in list_keywords(part) if key in given} | start)
             for slot, part in zip(PIECES, self.made_of)
         }
-        slots = {key: given[key] for key in keywords(Autoencoder) if key not in parts}
+        slots = {key: given[key] for key in list_keywords(Autoencoder) if key not in parts}
         super().__init__(given["x"], **parts, **slots)
         self.frozen = start["pretrained"] is not None and not start["train"]
 
     def load_pretrained(self) -> None:
-        """Takes the weights of the folder, where one was given."""
+        """Loads the weights of the folder, if one was given."""
         for slot in PIECES:
             getattr(self, slot).load_pretrained()
 
 
 class _Known:
-    """A slot whose part is known."""
+    """A slot with a fixed part."""
 
     def __init__(self, part: type[Coder], params: Mapping[str, Any]) -> None:
         self.where, self._part, self._params = part.__name__, part, params

@@ -1,9 +1,9 @@
-"""Parts that are configured as a class of diffusers is: their keywords are its own, and a folder of its may give them.
+"""Parts configured like a class of diffusers: their keywords are its own, and a folder that it saved may give them.
 
-A part's constructor is a signature; what it was called with is its `config`, a dictionary as diffusers keeps one, which
-`_build` completes by what the neighbours tell. With the keyword `folder`, the configuration in that folder becomes
-keywords when a spec is planned, and `pretrained` names the folder of the weights, which only a new model reads. What a
-run resolves to needs the folder no more.
+A part's constructor is a signature; its arguments become `config`, a dictionary as diffusers keeps one, which `_build`
+completes from the types of its neighbours. With the keyword `folder`, the configuration in that folder becomes keywords
+when a spec is planned, and `pretrained` names the folder of the weights, which only a new model reads. The resolved
+spec of a run no longer needs the folder.
 """
 
 from __future__ import annotations
@@ -21,50 +21,49 @@ from modkit.features.weight_file import load_exactly
 from modkit.types import TensorType
 from modkit_diffusers.folder import CONFIG, read_config, read_tensors
 
-__all__ = ["Configured", "check_agreement", "check_folder", "expand", "keywords", "make"]
+__all__ = ["Configured", "check_agreement", "check_folder", "expand", "list_keywords", "make"]
 
-_START = ("folder", "pretrained", "train")  # of weights, no configuration
+_START = ("folder", "pretrained", "train")  # about weights, not part of the configuration
 
 
-def keywords(target: Callable[..., Any]) -> tuple[str, ...]:
-    """The configuration's keys that a user sets on a part."""
+def list_keywords(target: Callable[..., Any]) -> tuple[str, ...]:
+    """Lists the keys of the configuration that a user can set on a part."""
     parameters = inspect.signature(target).parameters.values()
     return tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name not in _START)
 
 
 def make(name: str, config: Mapping[str, Any], *, module: str = "diffusers") -> nn.Module:
-    """Makes a network of diffusers, which is imported here.
+    """Makes one of diffusers' networks, which is imported here.
 
     Args:
         name: Its class.
-        config: What it is made with.
-        module: Where the class is.
+        config: Its arguments.
+        module: The module of the class.
     """
     network: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
     return network(**{key: tuple(value) if isinstance(value, list) else value for key, value in config.items()})
 
 
 def expand(target: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords that those of a spec stand for: in place of `folder` the configuration in it, and `pretrained`.
+    """Replaces the keyword `folder` of a spec by the configuration in it and `pretrained`.
 
-    What is written beside `folder` takes the place of what the configuration says, and what that leaves out is as the
-    class has it.
+    Keywords given with `folder` override the configuration, and what that omits has the default of the class.
 
     Args:
         target: The part's class, with `sources` and `unread` as `Configured` has them.
-        params: The keywords as written.
+        params: The keywords in the spec.
 
     Raises:
-        ValueError: If the folder does not exist, its configuration is missing, damaged or of another class, or it has a
-            key that is unknown, or one that the part has no counterpart for.
+        ValueError: If there is no such folder, its configuration is missing, damaged or of another class, or a key in
+            it is unknown or has no counterpart in the part.
     """
     folder = params.get("folder")
     if not isinstance(folder, str):
         return dict(params)
-    owner, own = target.__name__, keywords(target)
+    owner, own = target.__name__, list_keywords(target)
     config = read_config(owner, folder, target.sources)
     source, where = config["_class_name"], f"{folder}/{CONFIG}"
-    known = _defaults(source)
+    known = _list_defaults(source)
     taken = {key: value for key, value in known.items() if key in own}  # older folders say less
     for key, value in config.items():
         if key in own:
@@ -80,39 +79,35 @@ def expand(target: Any, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_folder(owner: str, folder: str | None) -> None:
-    """Refuses a `folder` that no spec has written out.
-
-    Raises:
-        ValueError: If one is given.
-    """
+    """Refuses a `folder` in a call, since only a spec expands it."""
     if folder is not None:
         raise ValueError(
-            f"{owner} expects `folder` in a spec, which writes it out, got {folder!r} in a call: "
+            f"{owner} expects `folder` in a spec, which expands it, got {folder!r} in a call: "
             f"call it with **{owner}.expand_params({{'folder': …}})"
         )
 
 
-def check_agreement(owner: str, name: str, told: int, given: int | None) -> None:
-    """Checks that a neighbour tells what the configuration says, if it says anything.
+def check_agreement(owner: str, name: str, value: int, given: int | None) -> None:
+    """Checks that a neighbour's value is that of the configuration, if it has one.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If it is not.
     """
-    if given is not None and given != told:
-        raise ValueError(f"{owner} expects {name} {given}, as its configuration says, got {told} from its neighbours")
+    if given is not None and given != value:
+        raise ValueError(f"{owner} expects {name} {given}, as its configuration says, got {value} from its neighbours")
 
 
 class Configured(nn.Module):
-    """A part configured as a class of diffusers: constructors pass on their `locals()`, and `_build` takes the types.
+    """A part configured like a class of diffusers: constructors pass their `locals()`, and `_build` gets the types.
 
     Args:
-        given: What the constructor was called with, by name.
+        given: The arguments of the constructor, by name.
 
     Attributes:
-        sources: The classes of diffusers whose folders it takes, by name, the one that it is made of first.
-        unread: Keys of the configuration that only diffusers' pipelines read, or the parts beside this one.
-        pieces: The first names of its keys in a folder of weights; None: all of them.
-        owner: Its class's name, for messages.
+        sources: Names of the classes in diffusers whose folders it accepts, first the one that it wraps.
+        unread: Keys of the configuration that only diffusers' pipelines or other parts read.
+        pieces: The first names of its keys in a folder of weights; with None, all of them.
+        owner: Name of its class, for error messages.
         config: Its configuration.
         frozen: Whether it starts from a folder's weights and does not train them.
     """
@@ -127,7 +122,7 @@ class Configured(nn.Module):
         super().__init__()
         self.owner = type(self).__name__
         check_folder(self.owner, given["folder"])
-        self.config: dict[str, Any] = {key: _plain(given[key]) for key in keywords(type(self))}
+        self.config: dict[str, Any] = {key: _copy_plain(given[key]) for key in list_keywords(type(self))}
         self._pretrained: str | None = given["pretrained"]
         self.frozen = self._pretrained is not None and not given["train"]
         types = inspect.signature(type(self)).parameters.values()
@@ -141,7 +136,7 @@ class Configured(nn.Module):
         return self
 
     def load_pretrained(self) -> None:
-        """Takes the weights of the folder, where one was given.
+        """Loads the weights of the folder, if one was given.
 
         Raises:
             ValueError: If files are missing or damaged, or keys or shapes differ.
@@ -152,21 +147,21 @@ class Configured(nn.Module):
                 tensors = {key: value for key, value in tensors.items() if key.partition(".")[0] in self.pieces}
             load_exactly(self.owner, self.bare, tensors, self._pretrained)
 
-    def agree(self, key: str, told: int) -> int:
-        """Sets a key of the configuration to what a neighbour tells.
+    def agree(self, key: str, value: int) -> int:
+        """Sets a key of the configuration to a neighbour's value.
 
         Raises:
-            ValueError: If it says something else.
+            ValueError: If the configuration has another value.
         """
-        check_agreement(self.owner, key, told, self.config[key])
-        self.config[key] = told
-        return told
+        check_agreement(self.owner, key, value, self.config[key])
+        self.config[key] = value
+        return value
 
     def check_maps(self, name: str, type: TensorType) -> tuple[int, tuple[int, int]]:
-        """The channels and size `(h, w)` of continuous maps.
+        """Returns the channels and size `(h, w)` of continuous maps.
 
         Raises:
-            ValueError: If the type is of anything else.
+            ValueError: If the type is another.
         """
         if type.classes is not None or len(type.shape) != 3:
             raise ValueError(f"{self.owner} expects {name} as continuous maps (c, h, w), got {type}")
@@ -174,22 +169,14 @@ class Configured(nn.Module):
         return channels, (height, width)
 
     def check_halvings(self, size: tuple[int, int]) -> None:
-        """Checks that sides can be halved between the levels.
-
-        Raises:
-            ValueError: If they cannot.
-        """
+        """Checks that sides can be halved between the levels; a `ValueError` says which number must divide them."""
         num = len(self.config["block_out_channels"]) - 1
         if any(side % 2**num for side in size):
             shown = "×".join(map(str, size))
             raise ValueError(f"{self.owner} expects sides that {2**num} divides, for {num} halvings, got {shown}")
 
     def check_groups(self) -> None:
-        """Checks that normalisation divides channels into groups.
-
-        Raises:
-            ValueError: If there is no level, or a level's channels are not divided.
-        """
+        """Checks that there are levels and that each one's channels divide into the normalisation's groups."""
         channels, groups = self.config["block_out_channels"], self.config["norm_num_groups"]
         if not channels or min(channels) < 1 or (groups is not None and groups < 1):
             expected, got = "block_out_channels and norm_num_groups of at least 1", f"{channels} and {groups}"
@@ -199,11 +186,7 @@ class Configured(nn.Module):
             raise ValueError(f"{self.owner} expects {expected}, got {channels}")
 
     def set_blocks(self, key: str, kinds: list[str]) -> list[str]:
-        """Sets the blocks of each level, where none are given.
-
-        Args:
-            key: `down_block_types` or `up_block_types`.
-            kinds: Those to set.
+        """Sets the blocks of each level to `kinds`, if none are given.
 
         Raises:
             ValueError: If there are not as many as levels.
@@ -215,14 +198,14 @@ class Configured(nn.Module):
         return blocks
 
 
-def _defaults(name: str) -> dict[str, Any]:
-    """The keywords of a diffusers class, with their defaults as JSON has them."""
+def _list_defaults(name: str) -> dict[str, Any]:
+    """Lists the keywords of a diffusers class, with their defaults as in JSON."""
     import diffusers
 
     parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
-    return {key: _plain(one.default) for key, one in parameters.items() if key != "self"}
+    return {key: _copy_plain(one.default) for key, one in parameters.items() if key != "self"}
 
 
-def _plain(value: Any) -> Any:
-    """A copy, of lists as JSON has them."""
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def _copy_plain(value: Any) -> Any:
+    """Copies a value, with tuples as lists, as in JSON."""
+    return [_copy_plain(item) for item in value] if isinstance(value, list | tuple) else value

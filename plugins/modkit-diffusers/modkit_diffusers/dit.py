@@ -3,7 +3,7 @@
     out = unpatched(DiT(patched([x, concat]), time, class_labels))
 
 Each block's normalisations are scaled, shifted and gated by the embeddings of time and label (adaLN-Zero). The last
-label is none; diffusers' class would drop labels by itself in training, which here is the conditioner's affair.
+label means no class; diffusers' class drops labels in training, which here the conditioner does instead.
 
 Shape letters: b batch, c channels, h w spatial.
 
@@ -29,22 +29,22 @@ class DiT(Network):
     """diffusers' DiTTransformer2DModel: a transformer over patches, modulated by time and labels.
 
     Args:
-        x: Type of the input: continuous square maps, whose side the patch divides.
+        x: Type of the input: continuous square maps, whose side is a multiple of the patch's.
         out: Type of the output, of x's size.
-        cond: The conditions: time, labels, a map beside x.
-        sample_size: Side of x; only compared, it is told.
+        cond: The conditions: time, labels, a map concatenated with x.
+        sample_size: Side of x; only checked against x.
         patch_size: Side of a patch.
         num_layers: Number of blocks.
         num_attention_heads: Number of heads.
         attention_head_dim: Channels of a head.
         attention_bias: Whether attention's linear layers have biases.
-        num_embeds_ada_norm: Number of labels, none left out; None: as many as the conditions have, or one.
-        norm_type: How blocks are modulated; there is one way.
-        norm_elementwise_affine: Whether the normalisations have weights of their own.
+        num_embeds_ada_norm: Number of labels, without that of no class; by default that of the conditions, or one.
+        norm_type: How blocks are modulated; there is one choice.
+        norm_elementwise_affine: Whether the normalisations have their own weights.
         activation_fn: Activation of the blocks.
 
     Raises:
-        ValueError: If the types are no square maps of one size that patches divide, a condition has no input, or the
+        ValueError: If the types are not square maps of one size that patches divide, a condition has no input, or the
             configuration has another number of labels.
     """
 
@@ -94,7 +94,7 @@ class DiT(Network):
         self._none = config["num_embeds_ada_norm"] = num or cond.labels or 1
         return heads * head  # type: ignore[no-any-return]
 
-    def _sized(self, size: tuple[int, int]) -> dict[str, Any]:
+    def _make_config(self, size: tuple[int, int]) -> dict[str, Any]:
         self.agree("sample_size", size[0])
         return self.config
 
@@ -106,8 +106,8 @@ class DiT(Network):
             if isinstance(module, LabelEmbedding):
                 module.dropout_prob = 0.0
 
-    def _conditions(self, x: Tensor, cond: Cond) -> dict[str, Tensor | None]:
-        """The labels; without any as a condition, none."""
+    def _collect(self, x: Tensor, cond: Cond) -> dict[str, Tensor | None]:
+        """Returns the labels, or no class if they are not a condition."""
         if self._cond.labels:
-            return super()._conditions(x, cond)
+            return super()._collect(x, cond)
         return {"class_labels": x.new_full((len(x),), self._none, dtype=torch.int64)}

@@ -1,11 +1,11 @@
-r"""Export: the parts of a run that came from here, as folders that diffusers' own classes load.
+r"""Exports the wrapped parts of a run as folders that diffusers' own classes load.
 
     unet/  transformer/      networks                     vae/  vqvae/      autoencoders
     scheduler/               samplers
 
-`UNet2DModel.from_pretrained(DIR / "unet")`, and so on; a second one of a kind is `unet_2`. An autoencoder under a
-`latent` is given the scale that its prior saw, `scaling_factor = 1 / std` and `shift_factor = mean`. Other parts have
-no counterpart: they are left out and named, and a run of nothing else is refused.
+`UNet2DModel.from_pretrained(DIR / "unet")` loads the first; a second one of a kind is `unet_2`. An autoencoder in a
+`latent` gets the scale that its prior saw, `scaling_factor = 1 / std` and `shift_factor = mean`. Other parts have no
+counterpart: they are omitted and named, and a run without any wrapped part is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["export"]
 
 _logger = logging.getLogger(__name__)
 
-_KINDS = ("network", "prior-network", "generator", "sampler", *PIECES)  # what diffusers has folders for
+_KINDS = ("network", "prior-network", "generator", "sampler", *PIECES)  # for which diffusers has folders
 _AUTOENCODERS = {"AutoencoderKL": "vae", "VQModel": "vqvae"}
 _PREDICTIONS = {
     "eps": "epsilon",
@@ -41,43 +41,43 @@ _PREDICTIONS = {
 
 
 def export(run: Run, out: Path, *, checkpoint: str | None) -> None:
-    """Writes the parts of a run's model that came from here.
+    """Writes the wrapped parts of a run's model.
 
     Args:
         run: The run.
         out: An empty folder.
-        checkpoint: Which weights: the last good ones, the `best`, or those of one by its name.
+        checkpoint: The checkpoint of the weights by name, or `best`; by default the last one.
 
     Raises:
-        ValueError: If no part came from here, an autoencoder is one only in part, or a part has been given something
-            that diffusers has no place for.
+        ValueError: If no part is a wrapped one, an autoencoder is only partly so, or a part has something for which
+            diffusers has no place.
     """
     made = load_run(run, checkpoint=checkpoint)
     calls, model = made.plan.calls, made.model.eval()
-    saved = {path: part for path, call in calls.items() if (part := _exported(path, call, calls, model)) is not None}
+    saved = {path: part for path, call in calls.items() if (part := _convert(path, call, calls, model)) is not None}
     inside = tuple(f"{path}." for path in saved)
     named = {path: f"{path} ({call.part.name})" for path, call in calls.items() if call.part.kind in _KINDS}
     left = [name for path, name in named.items() if path not in saved and not path.startswith(inside)]
     if not saved:
         raise ValueError(f"{run.path} expects parts of diffusers to export, got {', '.join(left) or 'none'}")
     for name, part in saved.values():
-        part.save_pretrained(_free(out, name))
+        part.save_pretrained(_find_free(out, name))
     if left:
-        _logger.warning("left out, being none of diffusers': %s", ", ".join(left))
+        _logger.warning("omitted, since they are not from diffusers: %s", ", ".join(left))
 
 
-def _exported(path: str, call: Call, calls: Mapping[str, Call], model: Model) -> tuple[str, Any] | None:
-    """The folder's name and what diffusers saves in it, of a part that is one of diffusers' or holds one."""
+def _convert(path: str, call: Call, calls: Mapping[str, Call], model: Model) -> tuple[str, Any] | None:
+    """Returns the folder's name and the object that diffusers saves in it, for a part that wraps one."""
     kind = call.part.kind
     if kind == "model":
-        part = _at(model, path)
+        part = _find_part(model, path)
         pieces = [getattr(part, piece, None) for piece in PIECES]
-        return _autoencoder(path, part, pieces, calls, model) if any(isinstance(one, Coder) for one in pieces) else None
+        return _assemble(path, part, pieces, calls, model) if any(isinstance(one, Coder) for one in pieces) else None
     if kind not in ("network", "sampler"):
         return None
-    part = _at(model, path)
+    part = _find_part(model, path)
     if isinstance(part, Driven):
-        scheduler = part.scheduler()
+        scheduler = part.make_scheduler()
         _check_prediction(path, scheduler.config.get("prediction_type"), calls)
         return "scheduler", scheduler
     if isinstance(part, Network):
@@ -87,20 +87,20 @@ def _exported(path: str, call: Call, calls: Mapping[str, Call], model: Model) ->
     return None
 
 
-def _check_prediction(path: str, told: str | None, calls: Mapping[str, Call]) -> None:
-    """A scheduler's folder says what the network predicts, which there must be true."""
+def _check_prediction(path: str, expected: str | None, calls: Mapping[str, Call]) -> None:
+    """Checks that the network predicts what the scheduler's folder will say."""
     call = calls.get(f"{path.rpartition('.')[0]}.parametrization")
-    if call is None or told is None or _PREDICTIONS.get(call.part.name) == told:
+    if call is None or expected is None or _PREDICTIONS.get(call.part.name) == expected:
         return
     known = ", ".join(f"{theirs} for {ours}" for ours, theirs in _PREDICTIONS.items())
     raise ValueError(
-        f"{path} cannot be exported: its prediction_type {told} is not what the network predicts, "
+        f"{path} cannot be exported: its prediction_type {expected} is not what the network predicts, "
         f"{call.part.name}; expected {known}"
     )
 
 
-def _autoencoder(path: str, whole: Any, pieces: list[Any], calls: Mapping[str, Call], model: Model) -> tuple[str, Any]:
-    """The class of diffusers, put together from three parts."""
+def _assemble(path: str, whole: Any, pieces: list[Any], calls: Mapping[str, Call], model: Model) -> tuple[str, Any]:
+    """Assembles diffusers' class from three parts."""
     source = min(piece.sources[0] for piece in pieces if isinstance(piece, Coder))
     for name, piece in zip(PIECES, pieces):
         if not isinstance(piece, Coder) or piece.sources[0] != source:
@@ -114,39 +114,39 @@ def _autoencoder(path: str, whole: Any, pieces: list[Any], calls: Mapping[str, C
                 raise ValueError(
                     f"{path}.{name} cannot be exported: {source} has one {key}, got {config[key]} and {value}"
                 )
-    bare = getattr(importlib.import_module("diffusers"), source)(**config | _scale(path, whole, config, model))
+    bare = getattr(importlib.import_module("diffusers"), source)(**config | _find_scale(path, whole, config, model))
     bare.load_state_dict({key: value for piece in pieces for key, value in piece.state_dict().items()})
     return _AUTOENCODERS[source], bare.eval()
 
 
-def _scale(path: str, whole: Any, config: Mapping[str, Any], model: Model) -> dict[str, float | None]:
-    """How a prior saw the latent `continuous`: as it was told, or as the `latent` around it measured."""
-    told, shift = config["scaling_factor"], config.get("shift_factor")
+def _find_scale(path: str, whole: Any, config: Mapping[str, Any], model: Model) -> dict[str, float | None]:
+    """Finds the scale at which a prior saw the latent `continuous`: as configured, or as measured by its `latent`."""
+    scale, shift = config["scaling_factor"], config.get("shift_factor")
     around, _, name = path.rpartition(".")
-    outer = _at(model, around) if name == "autoencoder" else None
+    outer = _find_part(model, around) if name == "autoencoder" else None
     if isinstance(outer, Latent) and outer.at == "continuous" and outer.scale.known:
         mean, std = (float(outer.get_buffer(one)) for one in ("mean_0", "std_0"))
-        if told is None or not _near(std, 1 / told) or not _near(mean, shift or 0.0):
-            told, shift = 1 / std, mean or None
+        if scale is None or not _is_near(std, 1 / scale) or not _is_near(mean, shift or 0.0):
+            scale, shift = 1 / std, mean or None
     if "shift_factor" in config:
-        return {"scaling_factor": told or 1.0, "shift_factor": shift}
+        return {"scaling_factor": scale or 1.0, "shift_factor": shift}
     if shift:
         _logger.warning("%s: VQModel has no shift_factor, its latents have a mean of %g", path, shift)
-    return {"scaling_factor": told or 1.0}
+    return {"scaling_factor": scale or 1.0}
 
 
-def _at(model: Model, path: str) -> Any:
-    """The part at a path of the spec."""
+def _find_part(model: Model, path: str) -> Any:
+    """Returns the part at a path of the spec."""
     place = path.partition(".")[2]
     return attrgetter(place)(model) if place else model
 
 
-def _near(a: float, b: float) -> bool:
+def _is_near(a: float, b: float) -> bool:
     return abs(a - b) <= 1e-6 * max(abs(a), abs(b), 1e-6)
 
 
-def _free(out: Path, name: str) -> Path:
-    """A folder that is not there yet."""
+def _find_free(out: Path, name: str) -> Path:
+    """Returns a folder that does not exist yet."""
     number = 1
     while (out / (name if number == 1 else f"{name}_{number}")).exists():
         number += 1

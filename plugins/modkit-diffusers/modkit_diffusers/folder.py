@@ -1,6 +1,6 @@
 """Folders as diffusers' `save_pretrained` writes them, read from the disk and nowhere else.
 
-config.json                                   the class, and what it was made with
+config.json                                   the class and its arguments
 diffusion_pytorch_model.safetensors           its weights, or
 diffusion_pytorch_model.safetensors.index.json    the names of the files that hold them
 """
@@ -28,12 +28,12 @@ _FORMER_KEY = re.compile(r"^(.+\.attentions\.\d+)\.(query|key|value|proj_attn)\.
 
 
 def read_config(owner: str, folder: str, classes: Sequence[str]) -> dict[str, Any]:
-    """The configuration in a folder, of one of these classes.
+    """Reads the configuration in a folder, of one of these classes.
 
     Raises:
         ValueError: If it is missing, damaged or of another class.
     """
-    config = _json(owner, _file(owner, folder, CONFIG))
+    config = _read_json(owner, _find_file(owner, folder, CONFIG))
     if config.get("_class_name") not in classes:
         expected = " or ".join(classes)
         raise ValueError(f"{owner} expects a folder of {expected}, got {config.get('_class_name')} in {folder}")
@@ -41,30 +41,30 @@ def read_config(owner: str, folder: str, classes: Sequence[str]) -> dict[str, An
 
 
 def read_tensors(owner: str, folder: str) -> dict[str, Tensor]:
-    """The weights in a folder, in shards or whole, by their keys of today.
+    """Reads the weights in a folder, in shards or whole, by their current keys.
 
     Raises:
-        ValueError: If files are missing or damaged, or hold others than the index says.
+        ValueError: If files are missing or damaged, or hold other keys than the index says.
     """
-    path = _file(owner, folder, _WEIGHTS, _INDEX)
+    path = _find_file(owner, folder, _WEIGHTS, _INDEX)
     if path.name == _WEIGHTS:
-        return _renamed(read_weights(owner, path))
-    files = _json(owner, path).get("weight_map")
+        return _update_keys(read_weights(owner, path))
+    files = _read_json(owner, path).get("weight_map")
     if not isinstance(files, dict) or not all(
         isinstance(name, str) and Path(name).name == name for name in files.values()
     ):
         raise ValueError(f"{owner} expects a `weight_map` of keys to plain file names in {path}, got {files!r:.100}")
     found: dict[str, Tensor] = {}
     for name in sorted(set(files.values())):
-        found |= read_weights(owner, _file(owner, folder, name))
+        found |= read_weights(owner, _find_file(owner, folder, name))
     if found.keys() != files.keys():
         odd = sorted(found.keys() ^ files.keys())
         raise ValueError(f"{owner} expects the files of {folder} to hold what {_INDEX} says, got others: {odd[:3]}")
-    return _renamed(found)
+    return _update_keys(found)
 
 
-def _file(owner: str, folder: str, *names: str) -> Path:
-    """The first of some files that is in a folder."""
+def _find_file(owner: str, folder: str, *names: str) -> Path:
+    """Returns the first of some files that exists in a folder."""
     path = Path(folder)
     if not path.is_dir():
         raise ValueError(f"{owner} expects a local folder that diffusers saved, got {folder!r}: nothing is downloaded")
@@ -72,11 +72,11 @@ def _file(owner: str, folder: str, *names: str) -> Path:
         if (path / name).is_file():
             return path / name
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-    hint = "; it is a pipeline's: name the folder of one model in it" if (path / "model_index.json").is_file() else ""
+    hint = "; it is a pipeline's: give the folder of one model in it" if (path / "model_index.json").is_file() else ""
     raise ValueError(f"{owner} expects {' or '.join(names)} in {folder}, got {found}{hint}")
 
 
-def _json(owner: str, path: Path) -> dict[str, Any]:
+def _read_json(owner: str, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(read_bytes(owner, path, _JSON_LIMIT))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -86,10 +86,10 @@ def _json(owner: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def _renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by the keys that diffusers has today."""
+def _update_keys(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Renames former keys of diffusers to the current ones."""
 
-    def present(match: re.Match[str]) -> str:
+    def update(match: re.Match[str]) -> str:
         return f"{match[1]}.{_FORMER[match[2]]}.{match[3]}"
 
-    return {_FORMER_KEY.sub(present, key): value for key, value in tensors.items()}
+    return {_FORMER_KEY.sub(update, key): value for key, value in tensors.items()}

@@ -1,9 +1,9 @@
-r"""How diffusers' schedulers follow a schedule of modkit's: what they are built from, and what their timesteps mean.
+r"""How diffusers' schedulers follow one of modkit's schedules: their configuration, and the meaning of their timesteps.
 
     betas_i = 1 - alpha_i^2 / alpha_{i-1}^2     t = (timestep + 1) / num        where alpha_t^2 + sigma_t^2 = 1
     sigma = t                                   t = timestep / 1000             on the line x_t = (1 - t) x_0 + t eps
 
-The first is a chain: a table's own, or of 1000 even times where there is none.
+The first is a chain: that of the schedule's table, or without one of 1000 even times.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Following(NamedTuple):
 
     Args:
         num: Timesteps of training.
-        offset: What is added to a timestep.
-        config: What the scheduler is built with.
+        offset: Number added to a timestep.
+        config: Configuration of the scheduler.
     """
 
     num: int
@@ -37,12 +37,8 @@ class Following(NamedTuple):
 def follow_chain(name: str, schedule: Schedule) -> Following:
     """Follows a schedule that preserves variance, by the betas of its chain.
 
-    Args:
-        name: The scheduler, for messages.
-        schedule: The schedule.
-
     Raises:
-        ValueError: If the schedule does not preserve variance.
+        ValueError: If the schedule does not preserve variance. The message names the scheduler.
     """
     num = schedule.num or _TIMESTEPS
     alpha, sigma = schedule.scales(torch.arange(num + 1, dtype=torch.float64) / num)
@@ -59,21 +55,15 @@ def follow_chain(name: str, schedule: Schedule) -> Following:
 def follow_line(name: str, schedule: Schedule) -> Following:
     """Follows the line from data to noise.
 
-    Args:
-        name: The scheduler, for messages.
-        schedule: The schedule.
-
     Raises:
-        ValueError: If the schedule is another.
+        ValueError: If the schedule is another. The message names the scheduler.
     """
     if not is_line(schedule):
-        raise ValueError(
-            f"{name} expects the schedule flow, x_t = (1 - t) x_0 + t eps, got {type(schedule).__name__}, which is none"
-        )
+        raise ValueError(f"{name} expects the schedule flow, x_t = (1 - t) x_0 + t eps, got {type(schedule).__name__}")
     return Following(_TIMESTEPS, 0, {"num_train_timesteps": _TIMESTEPS})
 
 
 def is_line(schedule: Schedule) -> bool:
-    """Whether a schedule is the line from data to noise."""
+    """Returns whether a schedule is the line from data to noise."""
     t = torch.linspace(0, 1, 9, dtype=torch.float64)
     return all(torch.allclose(scale, line, rtol=0, atol=1e-6) for scale, line in zip(schedule.scales(t), (1 - t, t)))

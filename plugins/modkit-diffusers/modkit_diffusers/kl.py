@@ -1,10 +1,10 @@
-r"""diffusers' AutoencoderKL, the first stage of latent diffusion: its three parts, and whole.
+r"""diffusers' AutoencoderKL, the first stage of latent diffusion: its three parts, and the whole.
 
     h = Encoder(x),   (mean, logvar) = quant_conv(h),   z = mean + exp(logvar / 2) noise
     KL(q(z | x) || N(0, I)) = 1/2 sum(mean^2 + exp(logvar) - 1 - logvar)        H(q) = 1/2 sum(logvar + log(2 pi e))
     out = Decoder(post_quant_conv(z))
 
-A prior sees `scaling_factor (z - shift_factor)`, where the configuration has these; what is encoded and decoded is z.
+A prior sees `scaling_factor (z - shift_factor)`, if the configuration has these; encoding and decoding use z itself.
 
 Shape letters: b batch, c channels, h w spatial.
 
@@ -38,11 +38,11 @@ class KLEncoder(Encoder):
     """The encoder of diffusers' AutoencoderKL: mean and log variance before `quant_conv`.
 
     Args:
-        x: Type of the data: continuous maps, whose sides all halvings divide.
-        latent_channels: Channels of the latent; twice as many are emitted.
+        x: Type of the data: continuous maps, whose sides can be halved at each level.
+        latent_channels: Channels of the latent; the output has twice as many.
 
     Raises:
-        ValueError: If x is no map that its levels halve, or channels are not divisible as the configuration needs it.
+        ValueError: If x is not a map whose sides can be halved at each level, or channels are not divisible.
     """
 
     emitted = 2
@@ -55,8 +55,8 @@ class KLBottleneck(Coder):
         h: Type of the features: an even number of channels, half of them means.
 
     Raises:
-        ValueError: If the features are no maps, an odd number of them or as many as the configuration does not expect,
-            or `scaling_factor` is not positive.
+        ValueError: If the features are not maps, their number is odd or differs from the configuration's, or
+            `scaling_factor` is not positive.
     """
 
     pieces = ("quant_conv",)
@@ -82,19 +82,19 @@ class KLBottleneck(Coder):
             raise ValueError(f"KLBottleneck expects h of as many means as log variances, got {channels} channels")
         self._z = TensorType((self.agree("latent_channels", channels // 2), *size))
         self.latents: dict[str, Event] = {"continuous": self._z}
-        self.moments = self.known_moments()
+        self.moments = self.read_moments()
         self.quant_conv = nn.Conv2d(channels, channels, 1) if self.config["use_quant_conv"] else None
-        self.register_buffer("_like", torch.empty(0), persistent=False)  # knows dtype and device
+        self.register_buffer("_like", torch.empty(0), persistent=False)  # has the dtype and device
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
-        """A reparametrised draw of z, `b c h w`, and its KL in nats, `b`; the mean without a step."""
-        mean, logvar = self._statistics(h)
+        """Draws z by reparametrization, `b c h w` (without a step, the mean), and computes its KL in nats, `b`."""
+        mean, logvar = self._compute_statistics(h)
         kl = 0.5 * (mean.square() + logvar.expm1() - logvar).flatten(1).sum(1)
         z = mean if step is None else mean + (logvar / 2).exp() * step.rng.normal("posterior", mean)
         return Latents({"continuous": z.to(h.dtype)}, kl, {})
 
     def to_z(self, name: str, latent: Tensor) -> Tensor:
-        """`latent` itself.
+        """Returns `latent` itself.
 
         Raises:
             ValueError: If `name` is not `continuous`.
@@ -104,27 +104,27 @@ class KLBottleneck(Coder):
         return latent
 
     def sample(self, num: int, rng: Rng) -> Tensor:
-        """Standard normal z, `num c h w`."""
+        """Draws standard normal z, `num c h w`."""
         return rng.normal("prior", self._like.new_empty((num, *self._z.shape)))
 
     def posterior(self, name: str, h: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
-        """The draw of z that `forward` makes with this rng, `b c h w`, and log q(z | h) in nats, `b`."""
-        mean, logvar = self._statistics(h)
+        """Returns the z, `b c h w`, that `forward` draws with this rng, and log q(z | h) in nats, `b`."""
+        mean, logvar = self._compute_statistics(h)
         noise = rng.normal("posterior", mean)
         z = self.to_z(name, mean + (logvar / 2).exp() * noise)
         return z.to(h.dtype), -0.5 * (noise.square() + logvar + _LOG_TWO_PI).flatten(1).sum(1)
 
     def posterior_entropy(self, name: str, h: Tensor) -> Tensor:
-        """The entropy of q(z | h) in nats, `b`."""
-        logvar = self.to_z(name, self._statistics(h)[1])
+        """Computes the entropy of q(z | h) in nats, `b`."""
+        logvar = self.to_z(name, self._compute_statistics(h)[1])
         return 0.5 * (logvar + 1 + _LOG_TWO_PI).flatten(1).sum(1)
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
-        """The log density of z under N(0, I) in nats, `b`."""
+        """Computes the log density of z under N(0, I) in nats, `b`."""
         return -0.5 * (widen(self.to_z(name, latent)).square() + _LOG_TWO_PI).flatten(1).sum(1)
 
-    def _statistics(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, logvar), `b c h w`, float32 at least, clamped as diffusers does."""
+    def _compute_statistics(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes (mean, logvar), `b c h w`, at least float32, clamped as in diffusers."""
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
         posterior = DiagonalGaussianDistribution(widen(h if self.quant_conv is None else self.quant_conv(h)))
@@ -132,14 +132,14 @@ class KLBottleneck(Coder):
 
 
 class KLDecoder(Decoder):
-    """The decoder of diffusers' AutoencoderKL, with `post_quant_conv` before it; clamped where x has a range.
+    """The decoder of diffusers' AutoencoderKL, with `post_quant_conv` before it; clamped if x has a range.
 
     Args:
-        z: Type of the latent: as many halvings below x as there are levels after the first.
-        x: Type to emit.
+        z: Type of the latent: as many halvings smaller than x as there are levels after the first.
+        x: Type of the output.
 
     Raises:
-        ValueError: If z is of another size, or channels are not divisible as the configuration needs it.
+        ValueError: If z has another size, or channels are not divisible as the configuration requires.
     """
 
     def __init__(
@@ -170,18 +170,18 @@ class KLDecoder(Decoder):
 
     def forward(self, z: Tensor) -> Tensor:
         """Decodes `z`, `b c h w`."""
-        return self._bounded(self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z)))
+        return self._clamp(self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z)))
 
 
 class AutoencoderKL(Whole):
-    """diffusers' AutoencoderKL, whole: an autoencoder of its three parts.
+    """diffusers' AutoencoderKL as a whole: an autoencoder of its three parts.
 
     Args:
-        x: Type of the data: continuous maps, whose sides all halvings divide.
+        x: Type of the data: continuous maps, whose sides can be halved at each level.
         latent_channels: Channels of the latent.
 
     Raises:
-        ValueError: If x is no map that its levels halve, or channels are not divisible as the configuration needs it.
+        ValueError: If x is not a map whose sides can be halved at each level, or channels are not divisible.
     """
 
     sources = ("AutoencoderKL",)

@@ -1,10 +1,10 @@
-"""What the wrapped networks share: types that they refuse, the map beside x, time, and class embeddings.
+"""The base of the wrapped networks: checks of types, the map concatenated with x, time, and class embeddings.
 
     out = network([x, concat], time, class_labels)
 
-The time that modkit hands a network is what its parametrization says it embeds: a table's index t num - 1, which is
-diffusers' timestep, or of a schedule without a table ln(sigma_t / alpha_t) / 4, which is what diffusers' EDM schedulers
-hand theirs. So it is passed on as it is.
+The time that modkit passes to a network is set by its parametrization: the index t num - 1 of a table, which is
+diffusers' timestep, or ln(sigma_t / alpha_t) / 4 without a table, as in diffusers' EDM schedulers. So it is passed
+unchanged.
 
 Shape letters: b batch, c channels, h w spatial, n tokens, d width.
 """
@@ -19,15 +19,15 @@ from modkit.nn.embeddings import MapJoin
 from modkit.types import Cond, CondType, TensorType
 from modkit_diffusers.configured import Configured, make
 
-__all__ = ["Network", "required"]
+__all__ = ["Network", "require"]
 
 
 class Network(Configured):
-    """A network of diffusers.
+    """One of diffusers' networks.
 
     Attributes:
-        takes: The conditions that it has an input for, besides time.
-        place: Name of its attribute, and of the folder that pipelines of diffusers keep it in.
+        takes: The conditions, besides time, for which it has an input.
+        place: Name of its attribute, and of its folder in diffusers' pipelines.
     """
 
     takes: ClassVar[tuple[str, ...]]
@@ -42,25 +42,21 @@ class Network(Configured):
         self.join = MapJoin(x, cond.concat, width)
         self.agree("in_channels", self.join.channels)
         self.agree("out_channels", out.shape[0])
-        self.add_module(self.place, make(self.sources[0], self._sized(size)))
+        self.add_module(self.place, make(self.sources[0], self._make_config(size)))
 
     def _configure(self, size: tuple[int, int], cond: CondType) -> int:
-        """Checks the configuration and completes it; the width in which a map of codes is embedded."""
+        """Checks and completes the configuration; returns the width of the embedding of a map of codes."""
         raise NotImplementedError
 
     def _check_conditions(self, cond: CondType) -> None:
-        """Refuses conditions that the network has no input for.
-
-        Raises:
-            ValueError: If there is one.
-        """
+        """Refuses conditions for which the network has no input."""
         given = [name for name in ("vector", "noise", "labels", "context", "concat") if getattr(cond, name)]
         if odd := [name for name in given if name not in self.takes]:
             expected = f"no conditions but time, {', '.join(self.takes)}"
             raise ValueError(f"{self.owner} expects {expected}, got {', '.join(odd)}: {cond}")
 
-    def _sized(self, size: tuple[int, int]) -> dict[str, Any]:
-        """The configuration with the size of x."""
+    def _make_config(self, size: tuple[int, int]) -> dict[str, Any]:
+        """Returns the configuration with the size of x."""
         return {**self.config, "sample_size": size[0] if size[0] == size[1] else size}
 
     @property
@@ -69,23 +65,23 @@ class Network(Configured):
         return self.get_submodule(self.place)
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Evaluates the network at `x`, `b c h w`, with tokens `b n d` where it takes them.
+        """Evaluates the network at `x`, `b c h w`, with tokens `b n d` if it takes them.
 
         Raises:
-            ValueError: If a condition that the type has is missing.
+            ValueError: If a condition of the type is missing.
         """
-        time = required("time", cond.time) if self._cond.time else x.new_zeros(len(x))
-        out: Tensor = self.bare(self.join(x, cond.concat), time, return_dict=False, **self._conditions(x, cond))[0]
+        time = require("time", cond.time) if self._cond.time else x.new_zeros(len(x))
+        out: Tensor = self.bare(self.join(x, cond.concat), time, return_dict=False, **self._collect(x, cond))[0]
         return out
 
-    def _conditions(self, x: Tensor, cond: Cond) -> dict[str, Tensor | None]:
-        """What diffusers' class is given besides x and time: the vector or the labels."""
+    def _collect(self, x: Tensor, cond: Cond) -> dict[str, Tensor | None]:
+        """Returns the arguments of diffusers' class besides x and time: the vector or the labels."""
         if self._cond.vector:
-            return {"class_labels": required("vector", cond.vector)}
-        return {"class_labels": required("labels", cond.labels) if self._cond.labels else None}
+            return {"class_labels": require("vector", cond.vector)}
+        return {"class_labels": require("labels", cond.labels) if self._cond.labels else None}
 
     def _set_mirrored_blocks(self, attends: str) -> tuple[list[str], list[str]]:
-        """Sets the blocks of each level: down a plain one and then those that attend, up the same mirrored.
+        """Sets the blocks of each level: on the way down one plain level, then ones that attend; the way up mirrors it.
 
         Raises:
             ValueError: If there are not as many as levels.
@@ -95,14 +91,14 @@ class Network(Configured):
         return down, self.set_blocks("up_block_types", [kind.replace("Down", "Up") for kind in reversed(down)])
 
     def _set_class_embedding(self, cond: CondType, of_vectors: str) -> None:
-        """Sets `class_embed_type` and `num_class_embeds` for the vector or the labels that the network is told.
+        """Sets `class_embed_type` and `num_class_embeds` for the vector or the labels.
 
         Args:
             cond: The conditions.
-            of_vectors: How a vector is embedded where the configuration does not say.
+            of_vectors: How a vector is embedded if the configuration does not say.
 
         Raises:
-            ValueError: If there are a vector and labels, the configuration embeds something that there is not, or has
+            ValueError: If there are a vector and labels, the configuration embeds a condition that is missing, or has
                 too few embeddings.
         """
         kind, num = self.config["class_embed_type"], self.config["num_class_embeds"]
@@ -120,12 +116,8 @@ class Network(Configured):
         self.config["num_class_embeds"] = num or cond.labels and cond.labels + 1
 
 
-def required(name: str, value: Tensor | None) -> Tensor:
-    """A condition that the type has.
-
-    Raises:
-        ValueError: If it is missing.
-    """
+def require(name: str, value: Tensor | None) -> Tensor:
+    """Returns a condition of the type; a `ValueError` names one that is missing."""
     if value is None:
         raise ValueError(f"the network expects a Cond with `{name}`, as its type says, got None")
     return value

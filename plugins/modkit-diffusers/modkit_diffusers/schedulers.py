@@ -1,11 +1,11 @@
 """diffusers' schedulers as samplers.
 
-Parameters that modkit's own samplers have bear their names (`steps`, `spacing`, `eta`, `order`), others diffusers' own.
-A step is one of the grid, whatever evaluations it takes. `prediction_type` is what the scheduler is told that the
-network predicts: x_0 is turned into it, and where the model's parametrization is the same, nothing is lost on the way.
+Parameters that modkit's own samplers have are named as there (`steps`, `spacing`, `eta`, `order`), others as in
+diffusers. A step is one of the grid, however many evaluations it takes. `prediction_type` is the prediction that the
+scheduler expects: x_0 is converted to it, without loss if the model's parametrization is the same.
 
-Each raises a `ValueError` if the schedule does not preserve variance (`dpm_solver` and `unipc`: nor is `flow`,
-`flow_euler`: is not `flow`), or a keyword is out of range.
+Each function raises a `ValueError` if the schedule does not preserve variance (`dpm_solver` and `unipc` also accept
+`flow`, `flow_euler` accepts only `flow`), or a keyword is out of range.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ __all__ = ["ddim", "ddpm", "dpm_solver", "euler", "euler_ancestral", "flow_euler
 
 _SPACING = "Which timesteps are visited."
 _CHAIN_KARRAS = "Space a chain's noise levels by eq. 5 of Karras et al. (2022) instead."
-_PREDICTION = "What the scheduler is told that the network predicts"
+_PREDICTION = "The network's prediction that the scheduler expects"
 Steps = Annotated[int, "Number of steps."]
 Spacing = Annotated[Literal["leading", "trailing", "linspace"], _SPACING]
 Strides = Annotated[Literal["leading", "trailing"], _SPACING]
 ChainSpacing = Annotated[Literal["leading", "trailing", "linspace"], "Which timesteps of a chain are visited."]
-Order = Annotated[Literal[1, 2, 3], "Evaluations that a step looks back on."]
+Order = Annotated[Literal[1, 2, 3], "Number of evaluations that a step combines."]
 Karras = Annotated[bool, "Space noise levels by the paper's eq. 5 instead."]
 EpsOrV = Annotated[Literal["epsilon", "v_prediction"], f"{_PREDICTION}."]
 Prediction = Annotated[Literal["epsilon", "sample", "v_prediction"], f"{_PREDICTION}."]
 AnyPrediction = Annotated[
     Literal["epsilon", "sample", "v_prediction", "flow_prediction"] | None,
-    f"{_PREDICTION}; None is epsilon on a chain and flow_prediction on `flow`.",
+    f"{_PREDICTION}; by default epsilon on a chain and flow_prediction on `flow`.",
 ]
 
 _NAMES = {"spacing": "timestep_spacing", "order": "solver_order"}  # diffusers' own
-_PRK = 4  # evaluations of a step of Runge and Kutta's, and the least steps that its warm-up takes
+_PRK = 4  # evaluations of a Runge-Kutta step, and the least number of steps for its warm-up
 
 
 def ddpm(
@@ -55,9 +55,9 @@ def ddpm(
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), algorithm 2, https://arxiv.org/abs/2006.11239
 
     Args:
-        variance_type: The posterior's own variance, the forward process's, or a learned one between them.
+        variance_type: Variance of a step: the posterior's, the forward process's, or a learned one between them.
     """
-    return _driven("DDPMScheduler", locals(), {"clip_sample": False}, draws=True)
+    return _make("DDPMScheduler", locals(), {"clip_sample": False}, draws=True)
 
 
 def ddim(
@@ -71,17 +71,17 @@ def ddim(
 ) -> Driven:
     """`DDIMScheduler`: few steps that keep the predicted noise.
 
-    Its strides are of `num // steps` whatever the spacing, so `trailing` is taken only where `steps` divides num.
+    Its strides are `num // steps` for any spacing, so `trailing` requires that `steps` divides num.
 
     References:
         Denoising Diffusion Implicit Models (Song et al., 2021), eq. 12, https://arxiv.org/abs/2010.02502
 
     Args:
-        eta: Share of fresh noise: 0 is deterministic, 1 is ancestral sampling.
+        eta: Fraction of fresh noise: 0 is deterministic, 1 is ancestral sampling.
     """
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"DDIMScheduler expects eta in [0, 1], got {eta}")
-    return _driven("DDIMScheduler", locals(), {"clip_sample": False}, strides=True, options=("eta",), draws=eta > 0)
+    return _make("DDIMScheduler", locals(), {"clip_sample": False}, strides=True, options=("eta",), draws=eta > 0)
 
 
 def euler(
@@ -99,7 +99,7 @@ def euler(
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), algorithm 2 without
         churn and correction, https://arxiv.org/abs/2206.00364
     """
-    return _driven("EulerDiscreteScheduler", locals())
+    return _make("EulerDiscreteScheduler", locals())
 
 
 def euler_ancestral(
@@ -115,7 +115,7 @@ def euler_ancestral(
     References:
         k-diffusion's sample_euler_ancestral, https://github.com/crowsonkb/k-diffusion
     """
-    return _driven("EulerAncestralDiscreteScheduler", locals(), draws=True)
+    return _make("EulerAncestralDiscreteScheduler", locals(), draws=True)
 
 
 def heun(
@@ -127,13 +127,13 @@ def heun(
     use_karras_sigmas: Karras = False,
     prediction_type: Prediction = "epsilon",
 ) -> Driven:
-    """`HeunDiscreteScheduler`: second order over noise levels, two evaluations a step but for the last.
+    """`HeunDiscreteScheduler`: second order over noise levels, two evaluations per step except the last.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), algorithm 1,
         https://arxiv.org/abs/2206.00364
     """
-    return _driven("HeunDiscreteScheduler", locals(), each=2)
+    return _make("HeunDiscreteScheduler", locals(), each=2)
 
 
 def lms(
@@ -142,7 +142,7 @@ def lms(
     *,
     steps: Steps = 50,
     spacing: Spacing = "trailing",
-    order: Annotated[Literal[1, 2, 3, 4], "Evaluations that a step looks back on."] = 4,
+    order: Annotated[Literal[1, 2, 3, 4], "Number of evaluations that a step combines."] = 4,
     prediction_type: Prediction = "epsilon",
 ) -> Driven:
     """`LMSDiscreteScheduler`: linear multistep over noise levels.
@@ -150,7 +150,7 @@ def lms(
     References:
         k-diffusion's sample_lms, https://github.com/crowsonkb/k-diffusion
     """
-    return _driven("LMSDiscreteScheduler", locals(), options=("order",))
+    return _make("LMSDiscreteScheduler", locals(), options=("order",))
 
 
 def pndm(
@@ -164,17 +164,17 @@ def pndm(
 ) -> Driven:
     """`PNDMScheduler`: linear multistep along the manifold of noisy samples.
 
-    Its strides are of `num // steps` whatever the spacing, so `trailing` is taken only where `steps` divides num.
+    Its strides are `num // steps` for any spacing, so `trailing` requires that `steps` divides num.
 
     References:
         Pseudo Numerical Methods for Diffusion Models on Manifolds (Liu et al., 2022), algorithm 2,
         https://arxiv.org/abs/2202.09778
 
     Args:
-        skip_prk_steps: Begin with a step of two evaluations; else with three of Runge and Kutta's, of four.
+        skip_prk_steps: Begin with a step of two evaluations; otherwise with three Runge-Kutta steps of four.
     """
     given, lead = locals(), (2,) if skip_prk_steps else (_PRK,) * 3
-    return _driven("PNDMScheduler", given, {"set_alpha_to_one": True}, strides=True, lead=lead)
+    return _make("PNDMScheduler", given, {"set_alpha_to_one": True}, strides=True, lead=lead)
 
 
 def dpm_solver(
@@ -196,7 +196,7 @@ def dpm_solver(
     Args:
         algorithm_type: Deterministic, or with fresh noise in each step.
     """
-    return _driven_on_either("DPMSolverMultistepScheduler", locals(), draws=algorithm_type == "sde-dpmsolver++")
+    return _make_for_either("DPMSolverMultistepScheduler", locals(), draws=algorithm_type == "sde-dpmsolver++")
 
 
 def unipc(
@@ -209,14 +209,14 @@ def unipc(
     use_karras_sigmas: Annotated[bool, _CHAIN_KARRAS] = False,
     prediction_type: AnyPrediction = None,
 ) -> Driven:
-    """`UniPCMultistepScheduler`: a predictor and a corrector of one evaluation a step; on `flow` too.
+    """`UniPCMultistepScheduler`: a predictor and a corrector with one evaluation per step; on `flow` too.
 
-    Its B(h) is `e^h - 1`: with the other, h, the last step is not finite.
+    Its B(h) is `e^h - 1`, since with h the last step is not finite.
 
     References:
         UniPC (Zhao et al., 2023), algorithm 1, https://arxiv.org/abs/2302.04867
     """
-    return _driven_on_either("UniPCMultistepScheduler", locals())
+    return _make_for_either("UniPCMultistepScheduler", locals())
 
 
 def flow_euler(schedule: Schedule, x: TensorType, *, steps: Steps = 28, shift: float = 1.0) -> Driven:
@@ -227,14 +227,14 @@ def flow_euler(schedule: Schedule, x: TensorType, *, steps: Steps = 28, shift: f
         https://arxiv.org/abs/2403.03206
 
     Args:
-        shift: How much the times crowd at the noisy end; 1 is even spacing.
+        shift: Concentration of the times at the noisy end; with 1 they are even.
     """
     if shift <= 0:
         raise ValueError(f"FlowMatchEulerDiscreteScheduler expects shift above 0, got {shift}")
-    return _driven("FlowMatchEulerDiscreteScheduler", locals(), follow=follow_line)
+    return _make("FlowMatchEulerDiscreteScheduler", locals(), follow=follow_line)
 
 
-def _driven(
+def _make(
     name: str,
     given: Mapping[str, Any],
     fixed: Mapping[str, Any] = {},  # noqa: B006
@@ -242,37 +242,37 @@ def _driven(
     follow: Callable[[str, Schedule], Following] = follow_chain,
     strides: bool = False,
     options: Sequence[str] = (),
-    **goes: Any,
+    **driven: Any,
 ) -> Driven:
-    """The sampler of a scheduler, whose configuration is what its function was given.
+    """Makes the sampler of a scheduler, configured by the arguments of its function.
 
     Args:
         name: The scheduler's class.
-        given: What the function was given, by name.
-        fixed: What else it is configured with.
+        given: The arguments, by name.
+        fixed: Further configuration.
         follow: How it follows the schedule.
-        strides: Whether it takes `num // steps` for its stride, which trailing times have only where nothing is left.
-        options: What of it is told to each step instead.
-        **goes: How it goes, as `Scheduler` has it.
+        strides: Whether its stride is `num // steps`, which suits trailing times only if `steps` divides num.
+        options: Names of the arguments that are passed to each step instead.
+        **driven: Further arguments of `Scheduler`.
     """
     schedule, steps = given["schedule"], given["steps"]
     left = {"schedule", "x", "steps", *options}
     config = {_NAMES.get(key, key): value for key, value in given.items() if key not in left} | dict(fixed)
     following = follow(name, schedule)
     if not given.get("skip_prk_steps", True) and not _PRK <= steps <= following.num // 2:
-        expected = f"steps in [{_PRK}, {following.num // 2}] with Runge and Kutta's on {following.num} timesteps"
+        expected = f"steps in [{_PRK}, {following.num // 2}] of Runge-Kutta on {following.num} timesteps"
         raise ValueError(f"{name} expects {expected}, got {steps}")
     if strides and given["spacing"] == "trailing" and 0 < steps <= following.num and following.num % steps:
         expected = f"steps that divide its {following.num} timesteps, or spacing leading"
         raise ValueError(f"{name} expects {expected}, got {steps} trailing")
-    prediction, told = given.get("prediction_type", "flow_prediction"), {key: given[key] for key in options}
-    scheduler = Scheduler(name, config, prediction, options=told, **goes)
+    prediction, passed = given.get("prediction_type", "flow_prediction"), {key: given[key] for key in options}
+    scheduler = Scheduler(name, config, prediction, options=passed, **driven)
     return Driven(schedule, given["x"], following, scheduler, steps)
 
 
-def _driven_on_either(name: str, given: Mapping[str, Any], *, draws: bool = False) -> Driven:
-    """The sampler of a scheduler that follows a chain or the line."""
+def _make_for_either(name: str, given: Mapping[str, Any], *, draws: bool = False) -> Driven:
+    """Makes the sampler of a scheduler that follows a chain or the line."""
     line = is_line(given["schedule"])
     prediction = given["prediction_type"] or ("flow_prediction" if line else "epsilon")
-    told = {**given, "prediction_type": prediction, "use_flow_sigmas": line}
-    return _driven(name, told, follow=follow_line if line else follow_chain, draws=draws)
+    given = {**given, "prediction_type": prediction, "use_flow_sigmas": line}
+    return _make(name, given, follow=follow_line if line else follow_chain, draws=draws)

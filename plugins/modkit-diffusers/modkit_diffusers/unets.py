@@ -3,9 +3,8 @@
     out = UNet2DModel([x, concat], time, class_labels)
     out = UNet2DConditionModel([x, concat], time, encoder_hidden_states=context, class_labels)
 
-A vector is added to the embedding of time, by UNet2DModel as it is (`identity`), by the other projected; labels have an
-embedding each. Tokens are attended to; without any, blocks must be of those that attend to none, as the default ones
-then are.
+A vector is added to the embedding of time, in UNet2DModel unchanged (`identity`), in the other projected; each label
+has an embedding. Without tokens, no block may attend to any; the default blocks are chosen accordingly.
 
 Shape letters: b batch, c channels, h w spatial, n tokens, d width.
 
@@ -25,35 +24,35 @@ from torch import Tensor
 from modkit.types import Cond, CondType, TensorType
 from modkit_diffusers import helps
 from modkit_diffusers.configured import check_agreement
-from modkit_diffusers.networks import Network, required
+from modkit_diffusers.networks import Network, require
 
 __all__ = ["UNet2D", "UNet2DCondition"]
 
-_FITTING = {"UpBlock2D", "CrossAttnUpBlock2D"}  # these double to a skip's own size, others to even ones
+_FITTING = {"UpBlock2D", "CrossAttnUpBlock2D"}  # these upsample to the size of a skip, others to twice their input
 
 
 class UNet2D(Network):
     """diffusers' UNet2DModel: residual blocks down and up a pyramid, with self-attention.
 
     Args:
-        x: Type of the input: continuous maps, whose sides all halvings divide.
+        x: Type of the input: continuous maps, whose sides can be halved at each level.
         out: Type of the output, of x's size.
-        cond: The conditions: time, a vector or labels, a map beside x.
-        down_block_types: Blocks of each level on the way down; None: `DownBlock2D`, then `AttnDownBlock2D`.
+        cond: The conditions: time, a vector or labels, a map concatenated with x.
+        down_block_types: Blocks of each level on the way down; by default `DownBlock2D`, then `AttnDownBlock2D`.
         mid_block_type: Block of the middle, or none.
-        layers_per_block: Residual blocks a level on the way down; one more on the way up.
-        attention_head_dim: Channels of an attention head; None: one head.
-        attn_norm_num_groups: Groups of the middle's normalisation before attention; None: as `norm_num_groups`.
-        dropout: Share of the values dropped in each residual block.
-        downsample_type: Halvings by a convolution or a residual block.
-        upsample_type: Doublings by a convolution or a residual block.
-        time_embedding_dim: Width of the embedding; None: of the vector where there is one, else four times the first
-            level's channels.
+        layers_per_block: Residual blocks per level on the way down; there is one more on the way up.
+        attention_head_dim: Channels of an attention head; with None, there is one head.
+        attn_norm_num_groups: Groups of the middle's normalisation before attention; by default `norm_num_groups`.
+        dropout: Probability of dropout in each residual block.
+        downsample_type: Whether to downsample by a convolution or a residual block.
+        upsample_type: Whether to upsample by a convolution or a residual block.
+        time_embedding_dim: Width of the embedding; by default that of the vector, if any, or four times the channels of
+            the first level.
         class_embed_type: How a vector is embedded.
 
     Raises:
-        ValueError: If the types are no maps of one size, a side or a number of channels is not divisible as the
-            configuration needs it, or a condition has no input.
+        ValueError: If the types are not maps of one size, a side or a number of channels is not divisible as the
+            configuration requires, or a condition has no input.
     """
 
     sources = ("UNet2DModel",)
@@ -120,29 +119,30 @@ class UNet2DCondition(Network):
     """diffusers' UNet2DConditionModel: residual blocks down and up a pyramid, with attention to tokens.
 
     Args:
-        x: Type of the input: continuous maps, of any size where all blocks on the way up are `UpBlock2D` or
-            `CrossAttnUpBlock2D`, else with sides that all halvings divide.
+        x: Type of the input: continuous maps, of any size if all blocks on the way up are `UpBlock2D` or
+            `CrossAttnUpBlock2D`, otherwise with sides that can be halved at each level.
         out: Type of the output, of x's size.
-        cond: The conditions: time, tokens, a vector or labels, a map beside x.
-        down_block_types: Blocks of each level on the way down; None: `DownBlock2D`, then `CrossAttnDownBlock2D`, or
-            `AttnDownBlock2D` where there are no tokens.
-        mid_block_type: Block of the middle, or none; `auto`: the one with cross-attention where there are tokens.
-        layers_per_block: Residual blocks a level on the way down, of all or of each; one more on the way up.
-        transformer_layers_per_block: Transformer blocks in each place that attends, of all levels or of each.
-        cross_attention_dim: Width of the tokens; only compared, it is told.
-        only_cross_attention: Whether blocks attend to tokens alone, and not to themselves.
+        cond: The conditions: time, tokens, a vector or labels, a map concatenated with x.
+        down_block_types: Blocks of each level on the way down; by default `DownBlock2D`, then `CrossAttnDownBlock2D`,
+            or `AttnDownBlock2D` without tokens.
+        mid_block_type: Block of the middle, or none; `auto` chooses the one with cross-attention if there are tokens.
+        layers_per_block: Residual blocks per level on the way down, for all levels or each; there is one more on the
+            way up.
+        transformer_layers_per_block: Number of transformer blocks where a level attends, for all levels or each.
+        cross_attention_dim: Width of the tokens; only checked against the conditions.
+        only_cross_attention: Whether blocks attend to tokens only, without self-attention.
         attention_head_dim: Number of heads in cross-attention, and channels of a head in self-attention (diffusers'
-            own use of the name), of all levels or of each.
-        use_linear_projection: Whether attention is entered and left by linear layers instead of 1x1 convolutions.
+            own use of the name), for all levels or each.
+        use_linear_projection: Whether the projections around attention are linear layers instead of 1x1 convolutions.
         conv_in_kernel: Width of the first convolution.
         conv_out_kernel: Width of the last convolution.
-        time_embedding_dim: Width of the embedding; None: four times the first level's channels.
-        class_embed_type: How a vector is embedded; None: `projection`, two layers.
-        projection_class_embeddings_input_dim: Width of the vector that is projected; only compared, it is told.
+        time_embedding_dim: Width of the embedding; by default four times the channels of the first level.
+        class_embed_type: How a vector is embedded; by default `projection`, two layers.
+        projection_class_embeddings_input_dim: Width of the projected vector; only checked against the conditions.
 
     Raises:
-        ValueError: If the types are no maps of one size, channels are not divisible as the configuration needs it,
-            blocks attend to tokens that there are not or to none where there are, or a condition has no input.
+        ValueError: If the types are not maps of one size, channels are not divisible as the configuration requires,
+            blocks attend to missing tokens or none attend to given ones, or a condition has no input.
     """
 
     sources = ("UNet2DConditionModel",)
@@ -209,11 +209,7 @@ class UNet2DCondition(Network):
         return wide  # type: ignore[no-any-return]
 
     def _check_tokens(self, cond: CondType, kinds: list[str]) -> None:
-        """Checks that blocks attend to tokens where there are any, and only there, and sets the tokens' width.
-
-        Raises:
-            ValueError: If they do not, or the tokens are of another width.
-        """
+        """Checks that blocks attend to tokens if and only if there are any, and sets the tokens' width."""
         attending = [kind for kind in kinds if "CrossAttn" in kind]
         if cond.context is None and attending:
             raise ValueError(
@@ -227,6 +223,6 @@ class UNet2DCondition(Network):
             raise ValueError(f"{self.owner} expects {expected}, got {', '.join(filter(None, kinds))}")
         self.agree("cross_attention_dim", cond.context[1])
 
-    def _conditions(self, x: Tensor, cond: Cond) -> dict[str, Tensor | None]:
-        tokens = required("context", cond.context) if self._cond.context else None
-        return {"encoder_hidden_states": tokens, **super()._conditions(x, cond)}
+    def _collect(self, x: Tensor, cond: Cond) -> dict[str, Tensor | None]:
+        tokens = require("context", cond.context) if self._cond.context else None
+        return {"encoder_hidden_states": tokens, **super()._collect(x, cond)}

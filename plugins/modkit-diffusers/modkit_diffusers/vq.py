@@ -1,10 +1,10 @@
-r"""diffusers' VQModel, the first stage of latent diffusion with codes: its three parts, and whole.
+r"""diffusers' VQModel, the first stage of latent diffusion with codes: its three parts, and the whole.
 
     h = Encoder(x),   z = quant_conv(h),   k = argmin_k |z - e_k|,   z_q = e_k,   dz_q / dz = I
-    commitment = |z - sg e_k|^2 + 1/4 |sg z - e_k|^2        with the 1/4 where diffusers' VQModel has it
-    out = Decoder(post_quant_conv(z_q), z_q)                z_q in the decoder's normalisations where they are `spatial`
+    commitment = |z - sg e_k|^2 + 1/4 |sg z - e_k|^2        the 1/4 is where diffusers' VQModel has it
+    out = Decoder(post_quant_conv(z_q), z_q)                z_q modulates the normalisations if they are `spatial`
 
-A prior sees `scaling_factor z` of the latent `continuous`, where the configuration has that.
+A prior sees `scaling_factor z` for the latent `continuous`, if the configuration has that factor.
 
 Shape letters: b batch, c channels, h w spatial.
 
@@ -31,7 +31,7 @@ from modkit_diffusers.coders import Coder, Decoder, Encoder, Whole
 
 __all__ = ["VQBottleneck", "VQDecoder", "VQEncoder", "VQModel"]
 
-_BETA = 0.25  # what VQModel makes its quantizer with
+_BETA = 0.25  # of VQModel's quantizer
 _SPATIAL_GROUPS = 32  # of diffusers' spatial normalisation, whatever norm_num_groups says
 
 
@@ -39,24 +39,24 @@ class VQEncoder(Encoder):
     """The encoder of diffusers' VQModel, before `quant_conv`.
 
     Args:
-        x: Type of the data: continuous maps, whose sides all halvings divide.
-        latent_channels: Channels that are emitted.
+        x: Type of the data: continuous maps, whose sides can be halved at each level.
+        latent_channels: Channels of the output.
 
     Raises:
-        ValueError: If x is no map that its levels halve, or channels are not divisible as the configuration needs it.
+        ValueError: If x is not a map whose sides can be halved at each level, or channels are not divisible.
     """
 
 
 class VQBottleneck(Coder):
-    """The quantizer of diffusers' VQModel, with `quant_conv` before it; a loss moves the codes.
+    """The quantizer of diffusers' VQModel, with `quant_conv` before it; a loss trains the codes.
 
     Args:
         h: Type of the features: maps.
-        latent_channels: Channels of the features; only compared, they are told.
-        vq_embed_dim: Channels of a code; None: as many as the features have.
+        latent_channels: Channels of the features; only checked against them.
+        vq_embed_dim: Channels of a code; by default as many as the features have.
 
     Raises:
-        ValueError: If the features are no maps, or as many as the configuration does not expect, or a number is not
+        ValueError: If the features are not maps, their number differs from the configuration's, or a number is not
             positive.
     """
 
@@ -79,8 +79,8 @@ class VQBottleneck(Coder):
     def _build(self, h: TensorType) -> None:
         from diffusers.models.autoencoders.vae import VectorQuantizer
 
-        told, size = self.check_maps("h", h)
-        latent = self.agree("latent_channels", told)
+        channels, size = self.check_maps("h", h)
+        latent = self.agree("latent_channels", channels)
         num, width = self.config["num_vq_embeddings"], self.config["vq_embed_dim"]
         width = self.config["vq_embed_dim"] = latent if width is None else width
         if num < 1 or width < 1:
@@ -89,14 +89,14 @@ class VQBottleneck(Coder):
         vectors = TensorType((width, *size))
         codes = TensorType(size, classes=num)
         self.latents: dict[str, Event] = {"codes": codes, "continuous": vectors, "quantized": vectors}
-        self.moments = self.known_moments()
+        self.moments = self.read_moments()
         self.quant_conv = nn.Conv2d(latent, width, 1)
         self.quantize = VectorQuantizer(num, width, beta=_BETA)
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
-        """Codes `b h w`, the vectors before them and the codes' embeddings, both `b c h w`, and `commitment`.
+        """Computes codes `b h w`, the vectors before them and the codes' embeddings, both `b c h w`, and `commitment`.
 
-        Gradients of `quantized` pass to `continuous` unchanged, and none reach the codes through it.
+        Gradients of `quantized` pass to `continuous` unchanged, and do not reach the codes.
         """
         z = self.quant_conv(h)
         z_q, loss, (_, _, codes) = self.quantize(z)
@@ -104,7 +104,7 @@ class VQBottleneck(Coder):
         return Latents({"codes": codes, "continuous": z, "quantized": z_q}, None, {"commitment": loss})
 
     def to_z(self, name: str, latent: Tensor) -> Tensor:
-        """Embeddings `b c h w` of codes, or of the codes of `continuous`; `quantized` as it is.
+        """Returns the embeddings `b c h w` of codes or of the codes of `continuous`; `quantized` is returned unchanged.
 
         Raises:
             ValueError: If there is no latent of that name.
@@ -118,7 +118,7 @@ class VQBottleneck(Coder):
         raise ValueError(f"VQBottleneck expects one of the latents {list(self.latents)}, got {name!r}")
 
     def sample(self, num: int, rng: Rng) -> NoReturn:
-        """Refuses: codes have no prior of their own.
+        """Refuses, since codes have no prior here.
 
         Raises:
             ValueError: Always.
@@ -126,40 +126,40 @@ class VQBottleneck(Coder):
         raise ValueError("VQBottleneck has no prior to sample from: compose the autoencoder with one by `latent`")
 
     def posterior(self, name: str, h: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
-        """The codes of `h`, and log q = 0, `b`: they are a function of `h`.
+        """Returns the codes of `h`, and log q = 0, `b`, since they are a function of `h`.
 
         Raises:
-            ValueError: If `name` is not `codes`: what is continuous and certain has no density.
+            ValueError: If `name` is not `codes`: a deterministic continuous latent has no density.
         """
         if name != "codes":
-            raise ValueError(f"VQBottleneck has a posterior of its codes alone, {name!r} has no density")
+            raise ValueError(f"VQBottleneck has a posterior of its codes only, {name!r} has no density")
         codes = self(h, None).values["codes"]
         return codes, widen(h).new_zeros(len(h))
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
-        """The log probability of codes under the uniform prior of training, `b`: -n log K.
+        """Computes the log probability of codes under the uniform prior of training, `b`: -n log K.
 
         Raises:
             ValueError: If `name` is not `codes`.
         """
         if name != "codes":
-            raise ValueError(f"VQBottleneck has a prior of its codes alone, none of {name!r}")
+            raise ValueError(f"VQBottleneck has a prior of its codes only, none of {name!r}")
         log_p = -latent[0].numel() * math.log(self.quantize.n_e)
         return widen(self.quant_conv.weight).new_full((len(latent),), log_p)
 
 
 class VQDecoder(Decoder):
-    """The decoder of diffusers' VQModel, with `post_quant_conv` before it; clamped where x has a range.
+    """The decoder of diffusers' VQModel, with `post_quant_conv` before it; clamped if x has a range.
 
     Args:
-        z: Type of the codes' embeddings: as many halvings below x as there are levels after the first.
-        x: Type to emit.
-        latent_channels: Channels that the decoder is fed; None: as many as z has.
-        vq_embed_dim: Channels of z; only compared, they are told.
+        z: Type of the codes' embeddings: as many halvings smaller than x as there are levels after the first.
+        x: Type of the output.
+        latent_channels: Channels of the decoder's input; by default as many as z has.
+        vq_embed_dim: Channels of z; only checked against z.
         norm_type: Whether normalisations are scaled and shifted by the embeddings at each position (`spatial`).
 
     Raises:
-        ValueError: If z is of another size, or channels are not divisible as the configuration needs it.
+        ValueError: If z has another size, or channels are not divisible as the configuration requires.
     """
 
     def __init__(
@@ -198,21 +198,21 @@ class VQDecoder(Decoder):
 
     def forward(self, z: Tensor) -> Tensor:
         """Decodes `z`, `b c h w`."""
-        return self._bounded(self.decoder(self.post_quant_conv(z), z if self._spatial else None))
+        return self._clamp(self.decoder(self.post_quant_conv(z), z if self._spatial else None))
 
 
 class VQModel(Whole):
-    """diffusers' VQModel, whole: an autoencoder of its three parts.
+    """diffusers' VQModel as a whole: an autoencoder of its three parts.
 
     Args:
-        x: Type of the data: continuous maps, whose sides all halvings divide.
+        x: Type of the data: continuous maps, whose sides can be halved at each level.
         latent_channels: Channels between the pyramids and the 1x1 convolutions.
-        vq_embed_dim: Channels of a code; None: `latent_channels`.
+        vq_embed_dim: Channels of a code; by default `latent_channels`.
         norm_type: Whether the decoder's normalisations are scaled and shifted by the embeddings at each position
             (`spatial`).
 
     Raises:
-        ValueError: If x is no map that its levels halve, or channels are not divisible as the configuration needs it.
+        ValueError: If x is not a map whose sides can be halved at each level, or channels are not divisible.
     """
 
     sources = ("VQModel",)

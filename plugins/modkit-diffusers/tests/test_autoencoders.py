@@ -15,17 +15,11 @@ from modkit.publishing.import_weights import import_weights
 
 X = TensorType((1, 8, 8))
 SMALL = {"block_out_channels": [8, 16], "norm_num_groups": 4}
-THEIRS = {
-    "in_channels": 1,
-    "out_channels": 1,
-    "block_out_channels": (8, 16),
-    "down_block_types": ("DownEncoderBlock2D",) * 2,
-    "up_block_types": ("UpDecoderBlock2D",) * 2,
-    "norm_num_groups": 4,
-}
+THEIRS = {**SMALL, "in_channels": 1, "out_channels": 1, "block_out_channels": (8, 16)}
+THEIRS |= {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
 
 
-def theirs(name, **config):
+def make_theirs(name, **config):
     """diffusers' own class with weights that are none of its initial ones.
 
     They take no gradients, as those of a frozen part do: torch's Linear rounds otherwise.
@@ -37,7 +31,7 @@ def theirs(name, **config):
     return bare.requires_grad_(False)
 
 
-def fed(bare, *parts):
+def feed(bare, *parts):
     """Gives parts the weights of diffusers' own class, each key to one of them."""
     state = bare.state_dict()
     for part in parts:
@@ -52,11 +46,11 @@ def pictures():
 
 @pytest.mark.parametrize("convolved", [True, False])
 def test_kl_parts_are_the_bare_class(convolved):
-    bare = theirs("AutoencoderKL", use_quant_conv=convolved, use_post_quant_conv=convolved, latent_channels=2)
+    bare = make_theirs("AutoencoderKL", use_quant_conv=convolved, use_post_quant_conv=convolved, latent_channels=2)
     encoder = KLEncoder(X, latent_channels=2, **SMALL)
     bottleneck = KLBottleneck(encoder.h, use_quant_conv=convolved)
     decoder = KLDecoder(bottleneck.latents["continuous"], X, use_post_quant_conv=convolved, **SMALL)
-    fed(bare, encoder, bottleneck, decoder)
+    feed(bare, encoder, bottleneck, decoder)
     x = pictures()
     posterior = bare.encode(x).latent_dist
     values, kl, _ = bottleneck(encoder(x), None)
@@ -83,12 +77,12 @@ def test_densities_of_the_posterior():
 @pytest.mark.parametrize(("norm_type", "channels", "latent"), [("group", [8, 16], 2), ("spatial", [32, 32], 3)])
 def test_vq_parts_are_the_bare_class(norm_type, channels, latent):
     config = {"num_vq_embeddings": 7, "vq_embed_dim": latent, "latent_channels": 3}
-    bare = theirs("VQModel", norm_type=norm_type, **config, block_out_channels=tuple(channels))
+    bare = make_theirs("VQModel", norm_type=norm_type, **config, block_out_channels=tuple(channels))
     small = {"block_out_channels": channels, "norm_num_groups": 4, "latent_channels": 3}
     encoder = VQEncoder(X, **small)
     bottleneck = VQBottleneck(encoder.h, num_vq_embeddings=7, vq_embed_dim=latent)
     decoder = VQDecoder(bottleneck.latents["quantized"], X, norm_type=norm_type, **small)
-    fed(bare, encoder, bottleneck, decoder)
+    feed(bare, encoder, bottleneck, decoder)
     x = pictures()
     z = bare.encode(x).latents
     z_q, loss, (_, _, codes) = bare.quantize(z)
@@ -143,7 +137,7 @@ def test_what_does_not_fit_is_refused(make, message):
 @pytest.fixture
 def kl(tmp_path):
     """A folder of an AutoencoderKL, and what diffusers loads from it."""
-    bare = theirs("AutoencoderKL", latent_channels=2, scaling_factor=0.5, shift_factor=0.25)
+    bare = make_theirs("AutoencoderKL", latent_channels=2, scaling_factor=0.5, shift_factor=0.25)
     bare.save_pretrained(tmp_path / "vae")
     return tmp_path / "vae", bare
 
@@ -230,7 +224,7 @@ def test_damaged_weights_are_refused_before_a_run_is_there(kl, tmp_path):
 
 
 def test_a_vq_model_from_a_folder(tmp_path):
-    bare = theirs("VQModel", num_vq_embeddings=7, latent_channels=3, scaling_factor=0.5, lookup_from_codebook=True)
+    bare = make_theirs("VQModel", num_vq_embeddings=7, latent_channels=3, scaling_factor=0.5, lookup_from_codebook=True)
     bare.save_pretrained(tmp_path / "vq")
     model = build(system(use("diffusers/vq-model", folder=str(tmp_path / "vq")))).eval()
     x = pictures()

@@ -13,6 +13,8 @@ from modkit.publishing.import_weights import import_weights
 
 VAE = use("diffusers/autoencoder-kl", block_out_channels=[8, 8], norm_num_groups=4, latent_channels=2)
 UNET = use("diffusers/unet-2d", block_out_channels=[8], layers_per_block=1, norm_num_groups=4, mid_block_type=None)
+DIT = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
+CONDITION = {"block_out_channels": [8], "norm_num_groups": 4, "attention_head_dim": 4}
 SAMPLER = use("diffusers/ddim", steps=4, prediction_type="v_prediction")
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -23,7 +25,12 @@ def diffusion(network=UNET, sampler=SAMPLER, parametrization="v", **params):
     return use("diffusion", network=network, sampler=sampler, parametrization=parametrization, **params)
 
 
-def made(folder, model, **buffers):
+def autoencoder(decoder):
+    encoder = use("diffusers/autoencoder-kl", block_out_channels=[8, 8], norm_num_groups=4)
+    return use("autoencoder", encoder=encoder, bottleneck=use("diffusers/autoencoder-kl"), decoder=decoder)
+
+
+def make_run(folder, model, **buffers):
     """A run of a model whose weights are none of its initial ones."""
     spec = Spec(name="exported", x={"shape": [1, 8, 8]}, model=model)
     state = build(spec).state_dict()
@@ -37,7 +44,7 @@ def made(folder, model, **buffers):
 
 @torch.no_grad()
 def test_a_latent_diffusion_model(tmp_path):
-    run = made(tmp_path / "run", use("latent", autoencoder=VAE, prior=diffusion()), mean_0=0.5, std_0=4.0)
+    run = make_run(tmp_path / "run", use("latent", autoencoder=VAE, prior=diffusion()), mean_0=0.5, std_0=4.0)
     out = export(run, tmp_path / "out", to="diffusers")
     assert sorted(path.name for path in out.iterdir()) == ["scheduler", "unet", "vae"]
     model = load(run)
@@ -62,9 +69,9 @@ def test_a_latent_diffusion_model(tmp_path):
 
 
 @torch.no_grad()
-def test_what_diffusers_samples_from_what_was_exported(tmp_path):
+def test_what_diffusers_samples_from_what_was_convert(tmp_path):
     """x_0 is not clipped where x has no range, so that both take the same steps."""
-    run = made(tmp_path / "run", diffusion())
+    run = make_run(tmp_path / "run", diffusion())
     out = export(run, tmp_path / "out", to="diffusers")
     unet = diffusers.UNet2DModel.from_pretrained(out / "unet")
     scheduler = diffusers.DDIMScheduler.from_pretrained(out / "scheduler")
@@ -93,7 +100,7 @@ def test_three_parts_are_one_autoencoder_again(tmp_path):
         bottleneck=use("diffusers/vq-model", num_vq_embeddings=6, vq_embed_dim=2, scaling_factor=0.5),
         decoder=use("diffusers/vq-model", latent_channels=3, **params),
     )
-    run = made(tmp_path / "run", autoencoder)
+    run = make_run(tmp_path / "run", autoencoder)
     out = export(run, tmp_path / "out", to="diffusers")
     bare = diffusers.VQModel.from_pretrained(out / "vqvae")
     assert torch.equal(load(run).reconstruct(X), bare(X).sample)
@@ -104,23 +111,15 @@ def test_three_parts_are_one_autoencoder_again(tmp_path):
 @pytest.mark.parametrize(
     ("node", "name", "folder"),
     [
-        (
-            use("diffusers/dit", num_layers=1, num_attention_heads=2, attention_head_dim=8),
-            "DiTTransformer2DModel",
-            "transformer",
-        ),
-        (
-            use("diffusers/unet-2d-condition", block_out_channels=[8], norm_num_groups=4, attention_head_dim=4),
-            "UNet2DConditionModel",
-            "unet",
-        ),
+        (use("diffusers/dit", **DIT), "DiTTransformer2DModel", "transformer"),
+        (use("diffusers/unet-2d-condition", **CONDITION), "UNet2DConditionModel", "unet"),
     ],
 )
 def test_other_networks(tmp_path, node, name, folder, caplog):
-    run = made(tmp_path / "run", diffusion(node, sampler="ddim"))
+    run = make_run(tmp_path / "run", diffusion(node, sampler="ddim"))
     with caplog.at_level(logging.WARNING):
         out = export(run, tmp_path / "out", to="diffusers")
-    assert "left out, being none of diffusers': model.sampler (ddim)" in caplog.text
+    assert "omitted, since they are not from diffusers: model.sampler (ddim)" in caplog.text
     bare = getattr(diffusers, name).from_pretrained(out / folder)
     more = {"class_labels": torch.ones(3, dtype=torch.int64)} if folder == "transformer" else {}
     more = more or {"encoder_hidden_states": None}
@@ -130,7 +129,7 @@ def test_other_networks(tmp_path, node, name, folder, caplog):
 
 def test_a_configuration_that_says_the_scale_is_kept_to_the_digit(tmp_path):
     model = use("latent", autoencoder=use(VAE.use, **{**VAE.params, "scaling_factor": 0.18215}), prior=diffusion())
-    run = made(tmp_path / "run", model, mean_0=0.0, std_0=1 / 0.18215)
+    run = make_run(tmp_path / "run", model, mean_0=0.0, std_0=1 / 0.18215)
     out = export(run, tmp_path / "out", to="diffusers")
     assert diffusers.AutoencoderKL.load_config(out / "vae")["scaling_factor"] == 0.18215
 
@@ -143,21 +142,11 @@ def test_a_configuration_that_says_the_scale_is_kept_to_the_digit(tmp_path):
             r"expects parts of diffusers to export, got model.network \(mlp\), model.sampler \(ddim\)",
         ),
         (
-            use(
-                "autoencoder",
-                encoder=use("diffusers/autoencoder-kl", block_out_channels=[8, 8], norm_num_groups=4),
-                bottleneck=use("diffusers/autoencoder-kl"),
-                decoder=use("conv", channels=[8, 8]),
-            ),
+            autoencoder(use("conv", channels=[8, 8])),
             "model.decoder cannot be exported: AutoencoderKL expects all three parts of it, got conv",
         ),
         (
-            use(
-                "autoencoder",
-                encoder=use("diffusers/autoencoder-kl", block_out_channels=[8, 8], norm_num_groups=4),
-                bottleneck=use("diffusers/autoencoder-kl"),
-                decoder=use("diffusers/autoencoder-kl", block_out_channels=[8, 16], norm_num_groups=4),
-            ),
+            autoencoder(use("diffusers/autoencoder-kl", block_out_channels=[8, 16], norm_num_groups=4)),
             r"model.decoder cannot be exported: AutoencoderKL has one block_out_channels, got \[8, 8\] and \[8, 16\]",
         ),
         (
@@ -167,14 +156,14 @@ def test_a_configuration_that_says_the_scale_is_kept_to_the_digit(tmp_path):
     ],
 )
 def test_what_diffusers_has_no_place_for_is_named(tmp_path, model, message):
-    run = made(tmp_path / "run", model)
+    run = make_run(tmp_path / "run", model)
     with pytest.raises(ValueError, match=message):
         export(run, tmp_path / "out", to="diffusers")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_embedding_of_codes_has_no_place():
-    from modkit_diffusers.exporting import _exported  # no assembly of one network gives it codes
+    from modkit_diffusers.exporting import _convert  # no assembly of one network gives it codes
     from modkit_diffusers.unets import UNet2D
 
     from modkit import CondType
@@ -185,4 +174,4 @@ def test_an_embedding_of_codes_has_no_place():
     model.network = network
     call = type("Call", (), {"part": type("Part", (), {"kind": "network"})})
     with pytest.raises(ValueError, match="model.network cannot be exported: .* its embedding of codes"):
-        _exported("model.network", call, {}, model)
+        _convert("model.network", call, {}, model)

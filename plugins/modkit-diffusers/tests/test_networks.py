@@ -18,26 +18,15 @@ from modkit.publishing.import_weights import import_weights
 X = TensorType((2, 8, 8))
 MAP = TensorType((1, 4, 4))
 SMALL = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
-THEIRS = {
-    "sample_size": 8,
-    "in_channels": 2,
-    "out_channels": 4,
-    "block_out_channels": (8, 16),
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-}
-PLAIN = {
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-}
-CROSS = {
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-}
+THEIRS = {**SMALL, "sample_size": 8, "in_channels": 2, "out_channels": 4, "block_out_channels": (8, 16)}
+PLAIN, CROSS = (
+    {"down_block_types": ("DownBlock2D", f"{attn}DownBlock2D"), "up_block_types": (f"{attn}UpBlock2D", "UpBlock2D")}
+    for attn in ("Attn", "CrossAttn")
+)
 PATCHES = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8, "patch_size": 2}
 
 
-def made(part, cond=None, x=X, **params):
+def make(part, cond=None, x=X, **params):
     cond = cond or CondType(time=True)
     torch.manual_seed(0)
     network = part(x, TensorType((2 * x.shape[0], *x.shape[1:])), cond, **params).eval()
@@ -46,30 +35,32 @@ def made(part, cond=None, x=X, **params):
     return network
 
 
-def bare(name, network, **config):
+def make_bare(name, network, **config):
     """diffusers' own class with the weights of a wrapped network."""
     theirs = getattr(diffusers, name)(**config).eval()
     theirs.load_state_dict(network.bare.state_dict())
     return theirs
 
 
-def drawn(type, x=X):
+def draw(type, x=X):
     generator = torch.Generator().manual_seed(1)
-    time = torch.tensor([0.0, 7.0, 999.0])
-    given = {"time": time}
-    if type.vector:
-        given["vector"] = torch.randn(3, type.vector, generator=generator)
-    if type.labels:
-        given["labels"] = torch.tensor([0, 2, type.labels])
-    if type.context:
-        given["context"] = torch.randn(3, *type.context, generator=generator)
-    if type.concat:
-        given["concat"] = torch.randn(3, *type.concat.shape, generator=generator)
-    return torch.randn(3, *x.shape, generator=generator), Cond(**given)
+
+    def normal(*shape):
+        return torch.randn(3, *shape, generator=generator)
+
+    cond = Cond(
+        time=torch.tensor([0.0, 7.0, 999.0]),
+        vector=normal(type.vector) if type.vector else None,
+        labels=torch.tensor([0, 2, type.labels]) if type.labels else None,
+        context=normal(*type.context) if type.context else None,
+        concat=normal(*type.concat.shape) if type.concat else None,
+    )
+    return normal(*x.shape), cond
 
 
 TIME, LABELS = CondType(time=True), CondType(time=True, labels=3)
 SHIFTED = {"resnet_time_scale_shift": "scale_shift", "downsample_type": "resnet", "flip_sin_to_cos": False}
+HEADS = {"attention_head_dim": [2, 4], "use_linear_projection": True}
 BARE = {
     "time": (UNet2D, TIME, {}, {}),
     "one head": (UNet2D, TIME, {"attention_head_dim": None}, {"attention_head_dim": None}),
@@ -82,13 +73,9 @@ BARE = {
     "tokens and vector": (
         UNet2DCondition,
         CondType(time=True, context=(5, 6), vector=3),
-        {"attention_head_dim": [2, 4], "use_linear_projection": True},
+        HEADS,
         {
-            **CROSS,
-            "cross_attention_dim": 6,
-            "attention_head_dim": (2, 4),
-            "use_linear_projection": True,
-            "class_embed_type": "projection",
+            **CROSS, **HEADS, "cross_attention_dim": 6, "class_embed_type": "projection",
             "projection_class_embeddings_input_dim": 3,
         },
     ),
@@ -99,9 +86,11 @@ BARE = {
 @pytest.mark.parametrize("name", BARE)
 def test_a_unet_is_the_bare_class(name):
     part, cond, params, config = BARE[name]
-    network = made(part, cond, **SMALL, **params)
-    theirs = bare("UNet2DModel" if part is UNet2D else "UNet2DConditionModel", network, **{**THEIRS, **PLAIN, **config})
-    x, given = drawn(cond)
+    network = make(part, cond, **SMALL, **params)
+    theirs = make_bare(
+        "UNet2DModel" if part is UNet2D else "UNet2DConditionModel", network, **{**THEIRS, **PLAIN, **config}
+    )
+    x, given = draw(cond)
     arguments = {} if part is UNet2D else {"encoder_hidden_states": given.context}
     if cond.vector or cond.labels:
         arguments["class_labels"] = given.vector if cond.vector else given.labels
@@ -110,10 +99,10 @@ def test_a_unet_is_the_bare_class(name):
 
 @pytest.mark.parametrize(("cond", "num"), [(CondType(time=True, labels=3), 3), (CondType(time=True), 1)])
 def test_dit_is_the_bare_class_and_drops_no_labels_in_training(cond, num):
-    network = made(DiT, cond, **PATCHES)
+    network = make(DiT, cond, **PATCHES)
     config = {"in_channels": 2, "out_channels": 4, "sample_size": 8, "num_embeds_ada_norm": num, **PATCHES}
-    theirs = bare("DiTTransformer2DModel", network, **config)
-    x, given = drawn(cond)
+    theirs = make_bare("DiTTransformer2DModel", network, **config)
+    x, given = draw(cond)
     labels = given.labels if cond.labels else torch.ones(3, dtype=torch.int64)  # none
     expected = theirs(x, given.time, class_labels=labels).sample
     assert torch.equal(network(x, given), expected)
@@ -129,10 +118,10 @@ def test_dit_is_the_bare_class_and_drops_no_labels_in_training(cond, num):
 )
 def test_a_map_is_further_channels_repeated_to_size(part, name, params, config):
     cond = CondType(time=True, concat=MAP)
-    network = made(part, cond, **params)
+    network = make(part, cond, **params)
     more = {"num_embeds_ada_norm": 1} if part is DiT else {}
-    theirs = bare(name, network, **{**config, **more, "in_channels": 3})
-    x, given = drawn(cond)
+    theirs = make_bare(name, network, **{**config, **more, "in_channels": 3})
+    x, given = draw(cond)
     joined = torch.cat([x, given.concat.repeat_interleave(2, 2).repeat_interleave(2, 3)], dim=1)
     labels = {"class_labels": torch.ones(3, dtype=torch.int64)} if part is DiT else {}
     assert torch.equal(network(x, given), theirs(joined, given.time, **labels).sample)
@@ -156,17 +145,12 @@ def test_a_map_is_further_channels_repeated_to_size(part, name, params, config):
         (UNet2DCondition, X, CondType(), {"mid_block_type": "UNetMidBlock2DCrossAttn"}, "tokens as a condition for"),
         (UNet2DCondition, TensorType((1, 6, 7)), CondType(), {}, "UNet2DCondition expects sides that 2 divides"),
         (
-            UNet2DCondition,
-            X,
-            CondType(context=(3, 4)),
+            UNet2DCondition, X, CondType(context=(3, 4)),
             {"down_block_types": ["DownBlock2D"] * 2, "mid_block_type": None},
             "expects blocks that attend to its tokens, got DownBlock2D, DownBlock2D, UpBlock2D, UpBlock2D",
         ),
         (
-            UNet2DCondition,
-            X,
-            CondType(context=(3, 4)),
-            {"cross_attention_dim": 8},
+            UNet2DCondition, X, CondType(context=(3, 4)), {"cross_attention_dim": 8},
             "cross_attention_dim 8, as its configuration says, got 4",
         ),
         (DiT, TensorType((1, 8, 6)), CondType(), {}, "DiT expects squares whose side patch_size 2 divides, got 8×6"),
@@ -181,13 +165,13 @@ def test_what_does_not_fit_is_refused(part, x, cond, params, message):
 
 
 def test_tokens_of_any_size_of_maps():
-    network = made(UNet2DCondition, CondType(time=True, context=(3, 4)), TensorType((2, 7, 5)), **SMALL)
-    x, given = drawn(CondType(time=True, context=(3, 4)), TensorType((2, 7, 5)))
+    network = make(UNet2DCondition, CondType(time=True, context=(3, 4)), TensorType((2, 7, 5)), **SMALL)
+    x, given = draw(CondType(time=True, context=(3, 4)), TensorType((2, 7, 5)))
     assert network(x, given).shape == (3, 4, 7, 5)
 
 
 def test_a_missing_condition_is_named():
-    network = made(UNet2D, CondType(time=True, labels=3), **SMALL)
+    network = make(UNet2D, CondType(time=True, labels=3), **SMALL)
     with pytest.raises(ValueError, match="expects a Cond with `labels`, as its type says, got None"):
         network(torch.zeros(1, *X.shape), Cond(time=torch.zeros(1)))
 
@@ -209,7 +193,7 @@ def spec(folder, **params):
 def test_a_folder_gives_configuration_and_weights(folder):
     network = build(spec(folder)).network.eval()
     theirs = diffusers.UNet2DModel.from_pretrained(folder)
-    x, given = drawn(CondType(time=True))
+    x, given = draw(CondType(time=True))
     assert torch.equal(network(x, given), theirs(x, given.time).sample)
     assert all(parameter.requires_grad for parameter in network.parameters())
     frozen = build(spec(folder, train=False)).network
@@ -263,7 +247,7 @@ def test_shards_and_former_keys_are_read(folder):
     assert all(torch.equal(value, state[key]) for key, value in expected.state_dict().items())
 
 
-def edited(folder, **changes):
+def edit(folder, **changes):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
@@ -282,15 +266,15 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
         (lambda f: cut(f / "config.json"), "UNet2D expects JSON in .*config.json, got a damaged file"),
         (lambda f: (f / WEIGHTS).unlink(), f"UNet2D expects {WEIGHTS} or {WEIGHTS}.index.json in .*, got config.json"),
         (lambda f: cut(f / WEIGHTS), f"UNet2D expects weights in .*{WEIGHTS}"),
-        (lambda f: edited(f, _class_name="VQModel"), "UNet2D expects a folder of UNet2DModel, got VQModel in"),
-        (lambda f: edited(f, dropuot=0.1), "UNet2D expects keys of UNet2DModel in .*, got 'dropuot'.*dropout"),
+        (lambda f: edit(f, _class_name="VQModel"), "UNet2D expects a folder of UNet2DModel, got VQModel in"),
+        (lambda f: edit(f, dropuot=0.1), "UNet2D expects keys of UNet2DModel in .*, got 'dropuot'.*dropout"),
         (
-            lambda f: edited(f, time_embedding_type="fourier"),
+            lambda f: edit(f, time_embedding_type="fourier"),
             'expects time_embedding_type to be "positional", since modkit has no counterpart, got "fourier" in',
         ),
-        (lambda f: edited(f, in_channels=3), "UNet2D expects in_channels 3, as its configuration says, got 2"),
-        (lambda f: edited(f, layers_per_block=2), "UNet2D expects the weights of its network in .* differ"),
-        (lambda f: edited(f, dropout="much"), "dropout: expected float, got 'much'"),
+        (lambda f: edit(f, in_channels=3), "UNet2D expects in_channels 3, as its configuration says, got 2"),
+        (lambda f: edit(f, layers_per_block=2), "UNet2D expects the weights of its network in .* differ"),
+        (lambda f: edit(f, dropout="much"), "dropout: expected float, got 'much'"),
     ],
 )  # fmt: skip
 def test_a_folder_that_cannot_be_used_is_one_clear_error(folder, damage, message):
@@ -304,7 +288,7 @@ def test_a_hub_id_is_no_folder(folder):
     with pytest.raises(SpecError, match="expects a local folder that diffusers saved, got 'google/ddpm': nothing is"):
         build(spec("google/ddpm"))
     (folder.parent / "model_index.json").write_text("{}")
-    with pytest.raises(SpecError, match="got model_index.json, unet; it is a pipeline's: name the folder of one model"):
+    with pytest.raises(SpecError, match="got model_index.json, unet; it is a pipeline's: give the folder of one model"):
         build(spec(folder.parent))
 
 

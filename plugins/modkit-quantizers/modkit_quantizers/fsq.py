@@ -1,4 +1,4 @@
-r"""Finite scalar quantisation by the library's `FSQ` and `ResidualFSQ`: channels rounded to a few levels.
+r"""Finite scalar quantization by the library's `FSQ` and `ResidualFSQ`: channels rounded to a few levels.
 
     z_q = round(width tanh(z + shift) - offset) / (L // 2)
     symmetric: z_q = 2 / (L - 1) floor((L - 1) (tanh z + 1) / 2 + 1/2) - 1
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ, ResidualFSQ  # type: ignore[import-untyped, unused-ignore]
 
 from modkit.types import Event
-from modkit_quantizers.wrapped import Quantized, Wrapped, at_least
+from modkit_quantizers.wrapped import Quantized, Wrapped, check_least
 
 __all__ = ["FiniteScalarQuantizer", "ResidualFiniteScalarQuantizer"]
 
@@ -36,7 +36,7 @@ class FiniteScalarQuantizer(Wrapped):
 
     Args:
         levels: Number of levels of each channel; their product is the number of codes.
-        symmetric: Levels evenly about 0 for even numbers too; two levels are possible.
+        symmetric: Whether even numbers of levels too are symmetric about 0; then two levels are possible.
 
     Raises:
         ValueError: If there are no levels, one is below 3 (below 2 of symmetric ones), their product is above 2^20, or
@@ -44,17 +44,17 @@ class FiniteScalarQuantizer(Wrapped):
     """
 
     def __init__(self, h: Event, *, levels: list[int] = [8, 5, 5, 5], symmetric: bool = False) -> None:  # noqa: B006
-        num_codes = _num_codes("FiniteScalarQuantizer", levels, 2 if symmetric else 3)
+        num_codes = _count_codes("FiniteScalarQuantizer", levels, 2 if symmetric else 3)
         super().__init__(h, channels=len(levels), num_codes=num_codes)
-        self.quantizer = _made(lambda: FSQ(list(levels), preserve_symmetry=symmetric))
+        self.quantizer = _make(lambda: FSQ(list(levels), preserve_symmetry=symmetric))
 
-    def quantized(self, vectors: Tensor) -> Quantized:
-        """Levels `b n c` and their codes; no losses."""
+    def quantize(self, vectors: Tensor) -> Quantized:
+        """Returns levels `b n c` and their codes; there are no losses."""
         z_q, indices = self.quantizer(vectors)
         return Quantized(z_q, indices, {})
 
-    def decoded(self, indices: Tensor) -> Tensor:
-        """Levels `b n c` of codes."""
+    def look_up(self, indices: Tensor) -> Tensor:
+        """Returns the levels `b n c` of codes."""
         z_q: Tensor = self.quantizer.indices_to_codes(indices)
         return z_q.to(next(self.project.parameters()).dtype)
 
@@ -64,7 +64,7 @@ class ResidualFiniteScalarQuantizer(Wrapped):
 
     Args:
         levels: Number of levels of each channel; their product is the number of codes at each depth.
-        depth: Codes a position.
+        depth: Codes per position.
 
     Raises:
         ValueError: If there are no levels, one is below 2, their product is above 2^20, `depth` is below 1, or the
@@ -72,23 +72,23 @@ class ResidualFiniteScalarQuantizer(Wrapped):
     """
 
     def __init__(self, h: Event, *, levels: list[int] = [5, 5, 5], depth: int = 2) -> None:  # noqa: B006
-        num_codes = _num_codes("ResidualFiniteScalarQuantizer", levels, 2)
-        at_least("ResidualFiniteScalarQuantizer", depth=(depth, 1))
+        num_codes = _count_codes("ResidualFiniteScalarQuantizer", levels, 2)
+        check_least("ResidualFiniteScalarQuantizer", depth=(depth, 1))
         super().__init__(h, channels=len(levels), num_codes=num_codes, depth=depth)
-        self.quantizer = _made(lambda: ResidualFSQ(levels=list(levels), num_quantizers=depth))
+        self.quantizer = _make(lambda: ResidualFSQ(levels=list(levels), num_quantizers=depth))
 
-    def quantized(self, vectors: Tensor) -> Quantized:
-        """Sums of scaled levels `b n c` and their codes `b n q`; no losses."""
+    def quantize(self, vectors: Tensor) -> Quantized:
+        """Returns sums of scaled levels `b n c` and their codes `b n q`; there are no losses."""
         z_q, indices = self.quantizer(vectors)
         return Quantized(z_q, indices, {})
 
-    def decoded(self, indices: Tensor) -> Tensor:
-        """Sums of scaled levels `b n c` of codes `b n q`."""
+    def look_up(self, indices: Tensor) -> Tensor:
+        """Returns the sums of scaled levels `b n c` of codes `b n q`."""
         z_q: Tensor = self.quantizer.get_output_from_indices(indices)
         return z_q
 
 
-def _num_codes(owner: str, levels: list[int], least: int) -> int:
+def _count_codes(owner: str, levels: list[int], least: int) -> int:
     num_codes = math.prod(levels)
     if not levels or min(levels) < least or num_codes > _MOST:
         expected = f"levels of at least {least}, at most {_MOST} codes"
@@ -96,8 +96,8 @@ def _num_codes(owner: str, levels: list[int], least: int) -> int:
     return num_codes
 
 
-def _made(make: Callable[[], nn.Module]) -> nn.Module:
-    """A module of the library's, made where tensors have values, for its constructor asks for some, and then moved."""
+def _make(make: Callable[[], nn.Module]) -> nn.Module:
+    """Makes one of the library's modules on the CPU, since its constructor reads values, and moves it."""
     device = torch.get_default_device()
     with torch.device("cpu"):
         return make().to(device)

@@ -1,10 +1,10 @@
-r"""Lookup-free quantisation by the library's `LFQ`: the code's bits are the signs of z.
+r"""Lookup-free quantization by the library's `LFQ`: the code's bits are the signs of z.
 
     z_q = sign(z),   q(k | z) = softmax_k(2 z . e_k / tau)
     code_entropy = lambda (E H(q(k | z)) - gamma H(E q(k | z))),   commitment = beta |z - sg z_q|^2
 
-All 2^c codes are held against each vector in training. The second entropy looks across a batch, and so depends on how
-that is split. Spherical (BSQ), z and codes are of length one.
+In training each vector is compared with all 2^c codes. The second entropy is over the batch, and so depends on how that
+is split. If spherical (BSQ), z and codes have length one.
 
 Shape letters: b batch, c bits, h w spatial (none, one, two or three sizes), n positions, k codes.
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from vector_quantize_pytorch import LFQ  # type: ignore[import-untyped, unused-ignore]
 
 from modkit.types import Event
-from modkit_quantizers.wrapped import Quantized, Wrapped, at_least
+from modkit_quantizers.wrapped import Quantized, Wrapped, check_least
 
 __all__ = ["LookupFreeQuantizer"]
 
@@ -31,11 +31,11 @@ class LookupFreeQuantizer(Wrapped):
 
     Args:
         bits: Number of channels; there are 2^bits codes.
-        entropy: Weight of the entropy loss, which wants each vector sure of its code and all codes used.
-        diversity: Weight of the second wish against the first.
+        entropy: Weight of the entropy loss, which favours certain codes for each vector and the use of all codes.
+        diversity: Weight of the use of all codes, relative to certain codes.
         temperature: Temperature of the soft assignment of vectors to codes.
         commitment: Weight of the commitment loss.
-        spherical: Vectors and codes are of length one (BSQ).
+        spherical: Whether vectors and codes have length one (BSQ).
 
     Raises:
         ValueError: If a number is out of its range, or the features are a hierarchy or codes.
@@ -55,7 +55,7 @@ class LookupFreeQuantizer(Wrapped):
         owner = "LookupFreeQuantizer"
         if not 1 <= bits <= 18:
             raise ValueError(f"{owner} expects bits in [1, 18], got {bits}")
-        at_least(owner, entropy=(entropy, 0), diversity=(diversity, 0), commitment=(commitment, 0))
+        check_least(owner, entropy=(entropy, 0), diversity=(diversity, 0), commitment=(commitment, 0))
         if temperature <= 0:
             raise ValueError(f"{owner} expects temperature above 0, got {temperature}")
         super().__init__(h, channels=bits, num_codes=2**bits)
@@ -69,14 +69,14 @@ class LookupFreeQuantizer(Wrapped):
             spherical=spherical,
         )
 
-    def quantized(self, vectors: Tensor) -> Quantized:
-        """Signs `b n c` and their codes; the losses are computed in train mode only."""
+    def quantize(self, vectors: Tensor) -> Quantized:
+        """Returns signs `b n c` and their codes; the losses are computed in training only."""
         made, parts = self.quantizer(vectors, inv_temperature=1 / self.temperature, return_loss_breakdown=True)
         entropies = parts.per_sample_entropy - self.diversity * parts.batch_entropy
         losses = {"code_entropy": self.entropy * entropies, "commitment": self.commitment * parts.commitment}
         return Quantized(made.quantized, made.indices, losses)
 
-    def decoded(self, indices: Tensor) -> Tensor:
-        """Signs `b n c` of codes."""
+    def look_up(self, indices: Tensor) -> Tensor:
+        """Returns the signs `b n c` of codes."""
         z_q: Tensor = self.quantizer.indices_to_codes(indices)
         return z_q

@@ -1,16 +1,16 @@
-r"""Codebooks that the library moves in its forward, moved in the owner's turn, once a step.
+r"""Codebooks that the library updates in its forward pass; here they are updated once per step, in the owner's turn.
 
-    forward: codes of a frozen codebook, the vectors of the step's microbatches kept
-    update:  the library's own forward over all of them, in train mode, without gradients: the averages move
+    forward: codes of a frozen codebook; the vectors of the step's microbatches are stored
+    update:  the library's own forward pass over all of them, in training, without gradients, updates the averages
 
-So a step moves the codebook as one call of the bare class on the whole batch would, however it was split. The price is
-a second search of the codebook a step. What the library draws, it draws under the rng of the step.
+So a step updates the codebook as one call of the bare class on the whole batch would, however the batch was split, at
+the price of a second search of the codebook. The library's random draws use the step's rng.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,27 +21,44 @@ from modkit.bottlenecks.pointwise import to_tokens
 from modkit.kinds import Step
 from modkit.rng import Rng
 from modkit.types import Event, Latents
-from modkit_quantizers.wrapped import Quantized, Wrapped, at_least
+from modkit_quantizers.wrapped import Quantized, Wrapped, check_least
 
-__all__ = ["Distance", "Gradient", "Moved", "Moving", "checked"]
+__all__ = ["Channels", "Commitment", "Decay", "Distance", "Expire", "Gradient", "KMeans", "Moved", "Moving", "NumCodes"]
+__all__ += ["check_choices"]
 
-Moved = Literal["ema", "gradient"]
-Distance = Literal["euclidean", "cosine"]
-Gradient = Literal["straight-through", "rotation"]
+NumCodes = Annotated[int, "Number of codes of a codebook."]
+Channels = Annotated[int, "Channels of z; a 1x1 convolution (a linear layer for vectors) maps the features to them."]
+Moved = Annotated[
+    Literal["ema", "gradient"],
+    "What updates the codes: `ema`, moving averages of the vectors nearest to each; `gradient`, the commitment loss, "
+    "which then pulls both ways.",
+]
+Distance = Annotated[Literal["euclidean", "cosine"], "With `cosine`, codes and vectors are on the unit sphere."]
+Gradient = Annotated[
+    Literal["straight-through", "rotation"],
+    "How gradients pass: `straight-through`, unchanged; `rotation`, rotated and scaled as the vector is to become its "
+    "code.",
+]
+Commitment = Annotated[float, "Weight of the commitment loss."]
+Decay = Annotated[float, "Decay of the moving averages, in [0, 1)."]
+Expire = Annotated[
+    float, "A code whose average count of vectors per step is below this is replaced by one of the step's; 0: never."
+]
+KMeans = Annotated[bool, "Whether the codes start at the k-means centres of encoded data."]
 
-_SAMPLE = 2**16  # vectors that k-means is given at most
+_SAMPLE = 2**16  # most vectors for k-means
 
 
 class Moving(Wrapped):
-    """A quantizer whose codebooks the library's moving averages move, or gradients.
+    """A quantizer whose codebooks the library's moving averages update, or gradients.
 
     Args:
         h: Type of the features.
         channels: Channels of z.
         num_codes: Number of codes of a codebook.
-        depth: Codes a position; None: one, and no such axis.
-        codebook: What moves the codes.
-        kmeans: Whether `prepare` starts the codes at k-means centres.
+        depth: Codes per position; with None one, without such an axis.
+        codebook: What updates the codes.
+        kmeans: Whether `prepare` initialises the codes at k-means centres.
     """
 
     def __init__(
@@ -53,9 +70,9 @@ class Moving(Wrapped):
         self._kept: list[Tensor] = []
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
-        """Codes, the vectors before them and the quantised ones, both `b c h w`, and the library's losses.
+        """Computes codes, continuous and quantized vectors, both `b c h w`, and the library's losses.
 
-        The vectors are kept for `update` in the owner's turn in training only.
+        In training, in the owner's turn, the vectors are stored for `update`.
         """
         made = super().forward(h, step)
         if step is not None and step.training and self.training and self.averaged:
@@ -64,16 +81,16 @@ class Moving(Wrapped):
             self._kept.append(to_tokens(z).detach())
         return made
 
-    def quantized(self, vectors: Tensor) -> Quantized:
-        """What the library makes of vectors `b n c`, its averages frozen."""
-        if vectors.is_meta:  # the library asks a buffer whether k-means has been done
+    def quantize(self, vectors: Tensor) -> Quantized:
+        """Quantizes vectors `b n c` with frozen averages."""
+        if vectors.is_meta:  # the library reads from a buffer whether k-means has been done
             codes = vectors.new_empty((*vectors.shape[:2], *([self.depth] if self.depth else [])), dtype=torch.int64)
-            return Quantized(vectors.clone(), codes, self._blank_losses(vectors))
-        return self._frozen(vectors)
+            return Quantized(vectors.clone(), codes, self._make_blank_losses(vectors))
+        return self._quantize(vectors)
 
     @torch.no_grad()
     def update(self, step: Step) -> None:
-        """Moves the averages by what this step has seen."""
+        """Updates the averages by the vectors of this step."""
         if step.training and self._kept:
             vectors = torch.cat(self._kept)
             self._kept.clear()
@@ -82,7 +99,7 @@ class Moving(Wrapped):
 
     @torch.no_grad()
     def prepare(self, features: Iterable[Tensor], rng: Rng) -> None:
-        """Starts the codes by the library's k-means over a fair sample of the features' vectors.
+        """Initialises the codes by the library's k-means over a fair sample of the features' vectors.
 
         Raises:
             ValueError: If there are no features.
@@ -98,17 +115,17 @@ class Moving(Wrapped):
         with rng.seed_torch():
             self.quantizer(vectors[None])
 
-    def _frozen(self, vectors: Tensor) -> Quantized:
+    def _quantize(self, vectors: Tensor) -> Quantized:
         raise NotImplementedError
 
-    def _blank_losses(self, vectors: Tensor) -> dict[str, Tensor]:
+    def _make_blank_losses(self, vectors: Tensor) -> dict[str, Tensor]:
         return {"commitment": vectors.new_zeros(())}
 
 
-def checked(
+def check_choices(
     owner: str, codebook: Moved, distance: Distance, gradient: Gradient, commitment: float, decay: float, expire: float
 ) -> dict[str, Any]:
-    """The library's keywords of choices that are checked.
+    """Checks choices and returns the library's keywords for them.
 
     Raises:
         ValueError: If a choice is unknown, a number is out of its range, or the library cannot combine them.
@@ -120,7 +137,7 @@ def checked(
     ):
         if value not in choices:
             raise ValueError(f"{owner} expects {name} {choices[0]!r} or {choices[1]!r}, got {value!r}")
-    at_least(owner, commitment=(commitment, 0), expire=(expire, 0))
+    check_least(owner, commitment=(commitment, 0), expire=(expire, 0))
     if not 0 <= decay < 1:
         raise ValueError(f"{owner} expects decay in [0, 1), got {decay}")
     if codebook == "gradient" and (distance == "cosine" or expire):

@@ -1,4 +1,4 @@
-r"""SimVQ by the library's `SimVQ`: codes are random and frozen, and one learned linear map moves them all together.
+r"""SimVQ by the library's `SimVQ`: codes are random and fixed, under one learned linear map.
 
     e = W c,   c fixed,   k = argmin_k |z - e_k|,   z_q = e_k
     commitment = beta (|sg z - e_k|^2 + gamma |z - sg e_k|^2)
@@ -16,8 +16,8 @@ from torch import Tensor
 from vector_quantize_pytorch import SimVQ  # type: ignore[import-untyped, unused-ignore]
 
 from modkit.types import Event
-from modkit_quantizers.moving import Gradient
-from modkit_quantizers.wrapped import Quantized, Wrapped, at_least
+from modkit_quantizers.moving import Channels, Commitment, Gradient, NumCodes
+from modkit_quantizers.wrapped import Quantized, Wrapped, check_least
 
 __all__ = ["SimQuantizer"]
 
@@ -26,12 +26,7 @@ class SimQuantizer(Wrapped):
     """The nearest of `num_codes` random codes under one learned linear map, by the library's `SimVQ`.
 
     Args:
-        num_codes: Number of codes.
-        channels: Channels of a code; a 1x1 convolution (a linear layer for vectors) maps the features to them.
-        gradient: How gradients pass: `straight-through`, unchanged; `rotation`, turned and scaled as the vector is
-            to become its code.
-        commitment: Weight of the commitment loss.
-        pull: Share of it that pulls vectors to their codes, against 1 that pulls codes to their vectors.
+        pull: Weight of pulling vectors to their codes, relative to pulling codes to their vectors.
 
     Raises:
         ValueError: If a number is out of its range, `gradient` is unknown, or the features are a hierarchy or codes.
@@ -41,15 +36,15 @@ class SimQuantizer(Wrapped):
         self,
         h: Event,
         *,
-        num_codes: int = 256,
-        channels: int = 4,
+        num_codes: NumCodes = 256,
+        channels: Channels = 4,
         gradient: Gradient = "rotation",
-        commitment: float = 1.0,
+        commitment: Commitment = 1.0,
         pull: float = 0.25,
     ) -> None:
         if gradient not in ("straight-through", "rotation"):
             raise ValueError(f"SimQuantizer expects gradient 'straight-through' or 'rotation', got {gradient!r}")
-        at_least("SimQuantizer", commitment=(commitment, 0), pull=(pull, 0))
+        check_least("SimQuantizer", commitment=(commitment, 0), pull=(pull, 0))
         super().__init__(h, channels=channels, num_codes=num_codes)
         self.quantizer = SimVQ(
             dim=channels,
@@ -59,12 +54,12 @@ class SimQuantizer(Wrapped):
             input_to_quantize_commit_loss_weight=pull,
         )
 
-    def quantized(self, vectors: Tensor) -> Quantized:
-        """The nearest codes and their vectors `b n c`, in eval mode within rounding."""
+    def quantize(self, vectors: Tensor) -> Quantized:
+        """Returns the nearest codes and their vectors, `b n c`; in evaluation these are exact up to rounding."""
         z_q, indices, commitment = self.quantizer(vectors)
         return Quantized(z_q, indices, {"commitment": commitment})
 
-    def decoded(self, indices: Tensor) -> Tensor:
-        """Codes' vectors `b n c`."""
+    def look_up(self, indices: Tensor) -> Tensor:
+        """Returns the codes' vectors, `b n c`."""
         z_q: Tensor = self.quantizer.indices_to_codes(indices)
         return z_q

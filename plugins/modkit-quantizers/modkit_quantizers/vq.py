@@ -1,4 +1,4 @@
-r"""Vector quantisation by the library's `VectorQuantize`: each position becomes the nearest of a set of learned codes.
+r"""Vector quantization by the library's `VectorQuantize`: each position becomes the nearest of the learned codes.
 
     k = argmin_k |z - e_k|,   z_q = e_k
     commitment = beta |z - sg e_k|^2 (EMA), beta |z - e_k|^2 (gradient)
@@ -19,30 +19,18 @@ from torch import Tensor
 from vector_quantize_pytorch import VectorQuantize  # type: ignore[import-untyped, unused-ignore]
 
 from modkit.types import Event
-from modkit_quantizers.moving import Distance, Gradient, Moved, Moving, checked
-from modkit_quantizers.wrapped import Quantized, at_least
+from modkit_quantizers import moving
+from modkit_quantizers.wrapped import Quantized, check_least
 
 __all__ = ["VectorQuantizer"]
 
 
-class VectorQuantizer(Moving):
+class VectorQuantizer(moving.Moving):
     """The nearest of `num_codes` learned codes at each position, by the library's `VectorQuantize`.
 
     Args:
-        num_codes: Number of codes.
-        channels: Channels of z; a 1x1 convolution (a linear layer for vectors) maps the features to them.
-        heads: Parts of the channels that have a codebook each; codes are `heads h w` where there are several.
-        codebook: What moves the codes: `ema`, moving averages of the vectors nearest to each; `gradient`, the
-            commitment loss, which then pulls both ways.
-        distance: `euclidean`, or `cosine`: codes and vectors are on the unit sphere.
-        gradient: How gradients pass: `straight-through`, unchanged; `rotation`, turned and scaled as the vector is
-            to become its code.
-        commitment: Weight of the commitment loss.
-        diversity: Weight of the entropy of the codes used, which is to be high.
-        decay: Decay of the moving averages, in [0, 1).
-        expire: A code whose average count of vectors a step is below this is replaced by a vector of the step; 0:
-            never.
-        kmeans: Whether the codes start at k-means centres of encoded data.
+        heads: Parts of the channels with a codebook each; codes are `heads h w` if there are several.
+        diversity: Weight of the loss that raises the entropy of the codes used.
 
     Raises:
         ValueError: If a number is out of its range, a choice is unknown, the features are a hierarchy or codes, heads
@@ -53,20 +41,20 @@ class VectorQuantizer(Moving):
         self,
         h: Event,
         *,
-        num_codes: int = 256,
-        channels: int = 4,
+        num_codes: moving.NumCodes = 256,
+        channels: moving.Channels = 4,
         heads: int = 1,
-        codebook: Moved = "ema",
-        distance: Distance = "euclidean",
-        gradient: Gradient = "rotation",
-        commitment: float = 1.0,
+        codebook: moving.Moved = "ema",
+        distance: moving.Distance = "euclidean",
+        gradient: moving.Gradient = "rotation",
+        commitment: moving.Commitment = 1.0,
         diversity: float = 0.0,
-        decay: float = 0.8,
-        expire: float = 0.0,
-        kmeans: bool = True,
+        decay: moving.Decay = 0.8,
+        expire: moving.Expire = 0.0,
+        kmeans: moving.KMeans = True,
     ) -> None:
-        chosen = checked("VectorQuantizer", codebook, distance, gradient, commitment, decay, expire)
-        at_least("VectorQuantizer", heads=(heads, 1), diversity=(diversity, 0))
+        chosen = moving.check_choices("VectorQuantizer", codebook, distance, gradient, commitment, decay, expire)
+        check_least("VectorQuantizer", heads=(heads, 1), diversity=(diversity, 0))
         if channels % heads:
             raise ValueError(f"VectorQuantizer expects heads that divide channels, got {heads} of {channels}")
         depth = heads if heads > 1 else None
@@ -82,18 +70,18 @@ class VectorQuantizer(Moving):
             **chosen,
         )
 
-    def decoded(self, indices: Tensor) -> Tensor:
-        """Codes' vectors `b n c`."""
+    def look_up(self, indices: Tensor) -> Tensor:
+        """Returns the codes' vectors, `b n c`."""
         z_q: Tensor = self.quantizer.get_output_from_indices(indices)
         return z_q
 
-    def _frozen(self, vectors: Tensor) -> Quantized:
+    def _quantize(self, vectors: Tensor) -> Quantized:
         z_q, indices, _, parts = self.quantizer(vectors, freeze_codebook=self.averaged, return_loss_breakdown=True)
         losses = {"commitment": self.commitment * parts.commitment}
         if self.diversity:
             losses["diversity"] = self.diversity * parts.codebook_diversity
         return Quantized(z_q, indices, losses)
 
-    def _blank_losses(self, vectors: Tensor) -> dict[str, Tensor]:
+    def _make_blank_losses(self, vectors: Tensor) -> dict[str, Tensor]:
         names = ("commitment", "diversity") if self.diversity else ("commitment",)
         return {name: vectors.new_zeros(()) for name in names}

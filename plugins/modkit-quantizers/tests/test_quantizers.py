@@ -18,70 +18,55 @@ from modkit.bottlenecks.codebook import sample_vectors
 NUM = {"num_codes": 8, "channels": 4}
 BARE = {"dim": 4, "codebook_size": 8}
 STILL = {"rotation_trick": False}
+GRADIENT = {"learnable_codebook": True, "ema_update": False}
 VQ = {
-    "vq": (VectorQuantizer, {}, lambda: peer.VectorQuantize(**BARE)),
+    "vq": (VectorQuantizer, {}, peer.VectorQuantize, BARE),
     "straight-through": (
-        VectorQuantizer,
-        {"gradient": "straight-through", "commitment": 0.25, "diversity": 0.1},
-        lambda: peer.VectorQuantize(**BARE, **STILL, commitment_weight=0.25, codebook_diversity_loss_weight=0.1),
+        VectorQuantizer, {"gradient": "straight-through", "commitment": 0.25, "diversity": 0.1},
+        peer.VectorQuantize, {**BARE, **STILL, "commitment_weight": 0.25, "codebook_diversity_loss_weight": 0.1},
     ),
     "cosine": (
-        VectorQuantizer,
-        {"distance": "cosine", "decay": 0.9},
-        lambda: peer.VectorQuantize(**BARE, use_cosine_sim=True, decay=0.9),
+        VectorQuantizer, {"distance": "cosine", "decay": 0.9},
+        peer.VectorQuantize, {**BARE, "use_cosine_sim": True, "decay": 0.9},
     ),
     "heads": (
-        VectorQuantizer,
-        {"heads": 2, "expire": 2},
-        lambda: peer.VectorQuantize(
-            **BARE, heads=2, codebook_dim=2, separate_codebook_per_head=True, threshold_ema_dead_code=2
-        ),
+        VectorQuantizer, {"heads": 2, "expire": 2}, peer.VectorQuantize,
+        {**BARE, "heads": 2, "codebook_dim": 2, "separate_codebook_per_head": True, "threshold_ema_dead_code": 2},
     ),
     "residual": (
-        ResidualQuantizer,
-        {"depth": 3, "expire": 1},
-        lambda: peer.ResidualVQ(**BARE, num_quantizers=3, threshold_ema_dead_code=1),
+        ResidualQuantizer, {"depth": 3, "expire": 1},
+        peer.ResidualVQ, {**BARE, "num_quantizers": 3, "threshold_ema_dead_code": 1},
     ),
     "grouped": (
-        GroupedResidualQuantizer,
-        {"groups": 2, "depth": 2},
-        lambda: peer.GroupedResidualVQ(**BARE, groups=2, num_quantizers=2),
+        GroupedResidualQuantizer, {"groups": 2, "depth": 2},
+        peer.GroupedResidualVQ, {**BARE, "groups": 2, "num_quantizers": 2},
     ),
-}
+}  # fmt: skip
 OTHERS = {
-    "gradient": (
-        VectorQuantizer,
-        {"codebook": "gradient"},
-        lambda: peer.VectorQuantize(**BARE, learnable_codebook=True, ema_update=False),
-    ),
+    "gradient": (VectorQuantizer, {"codebook": "gradient"}, peer.VectorQuantize, {**BARE, **GRADIENT}),
     "residual gradient": (
-        ResidualQuantizer,
-        {"depth": 2, "codebook": "gradient", "gradient": "straight-through"},
-        lambda: peer.ResidualVQ(**BARE, **STILL, num_quantizers=2, learnable_codebook=True, ema_update=False),
+        ResidualQuantizer, {"depth": 2, "codebook": "gradient", "gradient": "straight-through"},
+        peer.ResidualVQ, {**BARE, **STILL, **GRADIENT, "num_quantizers": 2},
     ),
-    "sim": (SimQuantizer, {"pull": 0.5}, lambda: peer.SimVQ(**BARE, input_to_quantize_commit_loss_weight=0.5)),
-    "fsq": (FiniteScalarQuantizer, {"levels": [8, 5, 5, 4]}, lambda: peer.FSQ([8, 5, 5, 4])),
+    "sim": (SimQuantizer, {"pull": 0.5}, peer.SimVQ, {**BARE, "input_to_quantize_commit_loss_weight": 0.5}),
+    "fsq": (FiniteScalarQuantizer, {"levels": [8, 5, 5, 4]}, peer.FSQ, {"levels": [8, 5, 5, 4]}),
     "fsq symmetric": (
-        FiniteScalarQuantizer,
-        {"levels": [2, 3, 4, 2], "symmetric": True},
-        lambda: peer.FSQ([2, 3, 4, 2], preserve_symmetry=True),
+        FiniteScalarQuantizer, {"levels": [2, 3, 4, 2], "symmetric": True},
+        peer.FSQ, {"levels": [2, 3, 4, 2], "preserve_symmetry": True},
     ),
     "residual fsq": (
-        ResidualFiniteScalarQuantizer,
-        {"levels": [5, 5, 3, 3], "depth": 3},
-        lambda: peer.ResidualFSQ(levels=[5, 5, 3, 3], num_quantizers=3),
+        ResidualFiniteScalarQuantizer, {"levels": [5, 5, 3, 3], "depth": 3},
+        peer.ResidualFSQ, {"levels": [5, 5, 3, 3], "num_quantizers": 3},
     ),
     "lfq": (
-        LookupFreeQuantizer,
-        {"bits": 4, "diversity": 0.5, "commitment": 0.5},
-        lambda: peer.LFQ(dim=4, codebook_size=16, diversity_gamma=0.5, commitment_loss_weight=0.5),
+        LookupFreeQuantizer, {"bits": 4, "diversity": 0.5, "commitment": 0.5},
+        peer.LFQ, {"dim": 4, "codebook_size": 16, "diversity_gamma": 0.5, "commitment_loss_weight": 0.5},
     ),
     "lfq spherical": (
-        LookupFreeQuantizer,
-        {"bits": 4, "spherical": True, "commitment": 0.0, "temperature": 0.5},
-        lambda: peer.LFQ(dim=4, codebook_size=16, spherical=True),
+        LookupFreeQuantizer, {"bits": 4, "spherical": True, "commitment": 0.0, "temperature": 0.5},
+        peer.LFQ, {"dim": 4, "codebook_size": 16, "spherical": True},
     ),
-}
+}  # fmt: skip
 EVERY = VQ | OTHERS
 
 
@@ -90,13 +75,16 @@ def seed():
     torch.manual_seed(0)
 
 
-def both(name, shape=(4, 3, 5)):
+def make(name, shape):
+    part, options, *_ = EVERY[name]
+    return part(TensorType(shape), **(NUM if "levels" not in options and "bits" not in options else {}), **options)
+
+
+def make_both(name, shape=(4, 3, 5)):
     """A part whose projection is the identity, and the bare class with its weights."""
-    make, options, bare = EVERY[name]
-    part = make(TensorType(shape), **(NUM if "levels" not in options and "bits" not in options else {}), **options)
+    part, bare = make(name, shape), EVERY[name][2](**EVERY[name][3])
     torch.nn.init.zeros_(part.project.bias)
     torch.nn.init.dirac_(part.project.weight)
-    bare = bare()
     bare.load_state_dict(part.quantizer.state_dict())
     return part, bare
 
@@ -105,7 +93,7 @@ def rows(h):
     return h.flatten(2).mT
 
 
-def called(name, bare, h):
+def call(name, bare, h):
     """What the bare class gives: z_q `b n c`, codes `b q n` (or `b n`), the sum of its losses."""
     keywords = {"inv_temperature": 2.0} if name == "lfq spherical" else {}
     if name == "straight-through":  # else the codebook has moved under the diversity before its gradient is taken
@@ -118,14 +106,14 @@ def called(name, bare, h):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_values_and_gradients_are_the_bare_class_s(name):
-    part, bare = both(name)
+    part, bare = make_both(name)
     weight = torch.randn(2, 4, 3, 5)
     h = torch.randn(2, 4, 3, 5, requires_grad=True)
     values, kl, losses = part.train()(h, None)
     total = sum(losses.values(), torch.zeros(()))
     ((values["quantized"] * weight).sum() + total).backward()
     other = h.detach().clone().requires_grad_()
-    z_q, codes, loss = called(name, bare.train(), other)
+    z_q, codes, loss = call(name, bare.train(), other)
     ((z_q * rows(weight)).sum() + loss).backward()
     assert kl is None
     assert torch.equal(rows(values["quantized"]), z_q)
@@ -140,8 +128,7 @@ def test_values_and_gradients_are_the_bare_class_s(name):
 @pytest.mark.parametrize("shape", [(4,), (4, 2, 3)])
 @pytest.mark.parametrize("name", EVERY)
 def test_codes_stand_at_their_places_and_decode_to_what_was_quantised(name, shape):
-    make, options, _ = EVERY[name]
-    part = make(TensorType(shape), **(NUM if "levels" not in options and "bits" not in options else {}), **options)
+    part = make(name, shape)
     h = torch.randn(2, *shape)
     values = part.eval()(h, None).values
     depth = {"heads": [2], "residual": [3], "grouped": [4], "residual gradient": [2], "residual fsq": [3]}.get(name, [])
@@ -156,7 +143,7 @@ def test_codes_stand_at_their_places_and_decode_to_what_was_quantised(name, shap
 
 @pytest.mark.parametrize("name", VQ)
 def test_averages_move_once_a_step_as_by_one_call_of_the_bare_class(name):
-    part, bare = both(name)
+    part, bare = make_both(name)
     step = StepContext(Rng(0, "step"), training=True)
     h = torch.randn(4, 4, 3, 5)
     before = {key: value.clone() for key, value in part.quantizer.state_dict().items()}
@@ -177,7 +164,7 @@ def test_averages_move_once_a_step_as_by_one_call_of_the_bare_class(name):
 
 @pytest.mark.parametrize("name", VQ)
 def test_nothing_moves_outside_the_owner_s_turn(name):
-    part, _ = both(name)
+    part, _ = make_both(name)
     before = {key: value.clone() for key, value in part.state_dict().items()}
     h = torch.randn(2, 4, 3, 5)
     outside = StepContext(Rng(0))
@@ -191,7 +178,7 @@ def test_nothing_moves_outside_the_owner_s_turn(name):
 
 @pytest.mark.parametrize("name", VQ)
 def test_prepare_is_the_bare_class_s_k_means_of_a_fair_sample(name):
-    part, bare = both(name)
+    part, bare = make_both(name)
     passes = [torch.randn(3, 4, 3, 5) for _ in range(2)]
     part.eval().prepare(passes, Rng(1))
     sample = sample_vectors((rows(h) for h in passes), 2**16, Rng(1))
@@ -207,7 +194,7 @@ def test_prepare_is_the_bare_class_s_k_means_of_a_fair_sample(name):
 
 
 def test_prepare_refuses_no_features_and_does_nothing_without_k_means():
-    part, _ = both("vq")
+    part, _ = make_both("vq")
     with pytest.raises(ValueError, match="VectorQuantizer expects features to initialise its codes from, got none"):
         part.prepare([], Rng(0))
     VectorQuantizer(TensorType((4,)), kmeans=False).prepare([], Rng(0))
@@ -232,10 +219,10 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("said", WRONG)
-def test_mistakes_are_told(said):
-    with pytest.raises(ValueError, match=f"Quantizer expects .*{said}"):
-        WRONG[said]()
+@pytest.mark.parametrize("message", WRONG)
+def test_mistakes_are_refused(message):
+    with pytest.raises(ValueError, match=f"Quantizer expects .*{message}"):
+        WRONG[message]()
 
 
 CONV = {"encoder": use("conv", channels=[4, 4]), "decoder": use("conv", channels=[4, 4])}
@@ -292,6 +279,6 @@ def test_a_run_that_is_resumed_ends_with_the_bits_of_one_never_stopped(tmp_path)
 
 def test_declaring_imports_neither_torch_nor_the_library():
     program = "import sys, modkit_quantizers; print({'torch', 'vector_quantize_pytorch'} & set(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert told.strip() == "set()"
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "set()"
     assert modkit.find("bottleneck", "quantizers/vq").load() is VectorQuantizer

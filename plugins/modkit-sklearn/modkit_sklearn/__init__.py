@@ -9,7 +9,7 @@ __all__ = ["modkit_parts"]
 
 @hookimpl
 def modkit_parts() -> list[Part]:
-    """The parts of this plug-in; modkit puts `sklearn/` before their names."""
+    """Returns the parts of this plug-in; modkit puts `sklearn/` before their names."""
     return [
         Part(
             "model",

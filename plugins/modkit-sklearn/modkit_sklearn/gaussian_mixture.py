@@ -1,9 +1,9 @@
-r"""A mixture of Gaussians, fitted by scikit-learn's expectation maximisation: a Model that no gradient trains.
+r"""A mixture of Gaussians fitted by scikit-learn's expectation maximisation: a Model trained without gradients.
 
     p(x) = sum_k proportions_k N(x; means_k, factors_k factors_k^T)
     k = the first with cumulative proportion above u ~ U[0, 1),   x = means_k + factors_k eps,   eps ~ N(0, I)
 
-Samples are flattened, so that any one continuous tensor will do. EM runs in float64, once, in the player's `prepare`.
+Samples are flattened, so x may be any continuous tensor. EM runs once, in float64, in the player's `prepare`.
 
 Shape letters: b batch, k components, d values in a sample.
 """
@@ -26,19 +26,25 @@ class GaussianMixture(Model):
     """A mixture of Gaussians with full or diagonal covariances.
 
     Args:
-        x: Type of the data, continuous; where it has a range, samples are clamped to it.
+        x: Type of the data, continuous; samples are clamped to its range, if any.
         num_components: Number of Gaussians.
         covariance: `full` covariances, or `diag`onal ones.
         regularization: Added to the diagonal of the covariances.
-        restarts: Fits from different k-means starts, of which the likeliest is kept.
-        max_iterations: Steps of EM in a fit, at most.
-        max_samples: Samples to fit, at most: the first of a shuffled pass, all of which are held in memory.
+        restarts: Number of fits from different k-means starts; the likeliest is kept.
+        max_iterations: Greatest number of EM steps in a fit.
+        max_samples: Greatest number of samples to fit: the first of a shuffled pass, all held in memory.
 
     Raises:
         ValueError: If x holds codes, a number is out of its range, or `covariance` is unknown.
 
     References:
         Maximum Likelihood from Incomplete Data via the EM Algorithm (Dempster et al., 1977), section 4.3
+
+    Examples:
+        >>> model = GaussianMixture(TensorType((2,)), num_components=1)
+        >>> model.prepare("mixture", [Batch(torch.tensor([[0.0, 1.0], [2.0, 3.0]]), {})], Rng(0))
+        >>> model.means
+        tensor([[1., 2.]])
     """
 
     proportions: Tensor
@@ -60,16 +66,13 @@ class GaussianMixture(Model):
         if (reason := self.accepts(x)) is not None:
             raise ValueError(reason)
         if min(num_components, restarts, max_iterations) < 1:
+            expected = "num_components, restarts and max_iterations of at least 1"
             received = f"{num_components}, {restarts} and {max_iterations}"
-            raise ValueError(
-                f"GaussianMixture expects num_components, restarts and max_iterations of at least 1, got {received}"
-            )
+            raise ValueError(f"GaussianMixture expects {expected}, got {received}")
         if max_samples < max(2, num_components):
             raise ValueError(f"GaussianMixture expects max_samples of at least 2 and num_components, got {max_samples}")
         if regularization < 0:
             raise ValueError(f"GaussianMixture expects regularization of at least 0, got {regularization}")
-        if covariance not in ("full", "diag"):
-            raise ValueError(f"GaussianMixture expects covariance 'full' or 'diag', got {covariance!r}")
         self.event = x
         self.covariance: Literal["full", "diag"] = covariance
         self.regularization, self.restarts = regularization, restarts
@@ -80,21 +83,21 @@ class GaussianMixture(Model):
         self.register_buffer("factors", torch.zeros(*shape, x.numel) if covariance == "full" else torch.zeros(shape))
 
     def players(self) -> tuple[Player, ...]:
-        """`mixture`, which has nothing to train: its turn is `prepare`."""
+        """Returns `mixture`, which has no parameters: it is fitted in `prepare`."""
         return (Player("mixture", ()),)
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """None."""
+        """Returns no losses."""
         return {}
 
     @torch.no_grad()
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Fits the mixture to the first `max_samples` of a pass.
+        """Fits the mixture to the first `max_samples` samples of a pass.
 
         Raises:
             ValueError: If there are fewer samples than components, or one is not finite.
         """
-        rows = _first_rows(batches, self.max_samples)
+        rows = _take_rows(batches, self.max_samples)
         least = max(2, len(self.means))
         if len(rows) < least:
             raise ValueError(f"GaussianMixture expects at least {least} samples to fit, got {len(rows)}")
@@ -104,7 +107,7 @@ class GaussianMixture(Model):
             reg_covar=self.regularization,
             n_init=self.restarts,
             max_iter=self.max_iterations,
-            random_state=rng.draw_seed() % 2**32,  # all that scikit-learn takes
+            random_state=rng.draw_seed() % 2**32,  # scikit-learn's greatest seed
         ).fit(rows.numpy())
         covariances = torch.from_numpy(fit.covariances_)
         self.proportions.copy_(torch.from_numpy(fit.weights_))
@@ -112,24 +115,24 @@ class GaussianMixture(Model):
         self.factors.copy_(torch.linalg.cholesky(covariances) if self.covariance == "full" else covariances.sqrt())
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
-        """Draws a component a sample, then the sample.
+        """Draws a component for each sample, then the sample.
 
         Raises:
             ValueError: If it has not been prepared.
         """
         if bool(self.proportions.isnan().any()):
-            raise ValueError("GaussianMixture cannot be sampled before it has been prepared: it is fitted to nothing")
+            raise ValueError("GaussianMixture cannot be sampled before it has been prepared: it has not been fitted")
         cumulative = self.proportions.double().cumsum(0)
         uniform = rng.uniform("component", cumulative.new_empty(num))
         component = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True).clamp_max(len(self.means) - 1)
         eps = rng.normal("eps", self.means.new_empty(num, self.means.shape[1]))
-        x = self.means[component] + self._scaled(eps, component)
+        x = self.means[component] + self._scale(eps, component)
         if self.single.range is not None:
             x = x.clamp(*self.single.range)
         return x.view(num, *self.single.shape)
 
-    def _scaled(self, eps: Tensor, component: Tensor) -> Tensor:
-        """`factors_k eps`, each row by its own k; component by component, as `b d d` would not fit in memory."""
+    def _scale(self, eps: Tensor, component: Tensor) -> Tensor:
+        """Computes `factors_k eps` with each row's own k, by component, since `b d d` would not fit in memory."""
         if self.covariance == "diag":
             return self.factors[component] * eps
         scaled = torch.empty_like(eps)
@@ -138,8 +141,8 @@ class GaussianMixture(Model):
         return scaled
 
 
-def _first_rows(batches: Iterable[Batch], limit: int) -> Tensor:
-    """The first `limit` samples, flattened, `n d`, in float64 on the CPU."""
+def _take_rows(batches: Iterable[Batch], limit: int) -> Tensor:
+    """Returns the first `limit` samples, flattened, `n d`, in float64 on the CPU."""
     rows: list[Tensor] = []
     count = 0
     for batch in batches:

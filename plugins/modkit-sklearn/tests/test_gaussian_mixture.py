@@ -16,7 +16,7 @@ MEANS = torch.tensor([[-4.0, 0.0], [4.0, 0.0], [0.0, 5.0]])
 FACTORS = torch.tensor([[[1.0, 0.0], [0.8, 0.6]], [[0.5, 0.0], [0.0, 1.0]], [[1.0, 0.0], [-0.5, 0.3]]])
 
 
-def known(covariance="full"):
+def make_known(covariance="full"):
     model = GaussianMixture(TensorType((2,)), num_components=3, covariance=covariance)
     model.proportions.copy_(PROPORTIONS)
     model.means.copy_(MEANS)
@@ -32,7 +32,7 @@ def batches(x, size=512):
     return [Batch(rows, {}) for rows in x.split(size)]
 
 
-def fitted(x, **keywords):
+def fit_model(x, **keywords):
     model = GaussianMixture(TensorType(tuple(x.shape[1:])), **keywords)
     model.prepare("mixture", batches(x), Rng(0))
     return model
@@ -59,16 +59,16 @@ def latent_spec(num_components=2, scale=None):
 
 def test_declaring_imports_neither_torch_nor_scikit_learn():
     program = "import sys, modkit_sklearn; print({'torch', 'sklearn'} & set(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert told.strip() == "set()"
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "set()"
     assert modkit.find("model", "sklearn/gaussian-mixture").load() is GaussianMixture
 
 
 @pytest.mark.parametrize("covariance", ["full", "diag"])
 def test_em_recovers_a_known_mixture(covariance):
-    truth = known(covariance)
+    truth = make_known(covariance)
     num = 20_000
-    model = fitted(truth.sample(num, seed=1), num_components=3, covariance=covariance)
+    model = fit_model(truth.sample(num, seed=1), num_components=3, covariance=covariance)
     order = torch.cdist(truth.means, model.means).argmin(1)
     assert sorted(order.tolist()) == [0, 1, 2]
     # five standard errors: sqrt(p (1 - p) / n) of a share; sigma / sqrt(n p) of a mean; sigma^2 sqrt(2 / (n p)) of a
@@ -79,8 +79,8 @@ def test_em_recovers_a_known_mixture(covariance):
 
 
 def test_one_component_is_the_data_s_mean_and_covariance():
-    x = known().sample(1000, seed=0)
-    model = fitted(x, num_components=1, regularization=0.25)
+    x = make_known().sample(1000, seed=0)
+    model = fit_model(x, num_components=1, regularization=0.25)
     torch.testing.assert_close(model.means[0], x.mean(0))
     expected = torch.cov(x.T, correction=0) + 0.25 * torch.eye(2)
     torch.testing.assert_close(covariances(model)[0], expected)
@@ -88,7 +88,7 @@ def test_one_component_is_the_data_s_mean_and_covariance():
 
 @pytest.mark.parametrize("covariance", ["full", "diag"])
 def test_samples_have_the_mixture_s_moments(covariance):
-    model = known(covariance)
+    model = make_known(covariance)
     x = model.sample(50_000, seed=0, batch_size=50_000).double()
     mean = PROPORTIONS @ MEANS
     within = FACTORS @ FACTORS.mT if covariance == "full" else torch.diag_embed(FACTORS.diagonal(dim1=1, dim2=2) ** 2)
@@ -100,7 +100,7 @@ def test_samples_have_the_mixture_s_moments(covariance):
 
 
 def test_a_sample_is_its_component_s_mean_and_factor_times_noise():
-    model = known()
+    model = make_known()
     x = model.draw(64, {}, Cond(), Rng(3))
     uniform = Rng(3).uniform("component", torch.empty(64))
     component = (uniform >= 0.2).long() + (uniform >= 0.5).long()
@@ -110,7 +110,7 @@ def test_a_sample_is_its_component_s_mean_and_factor_times_noise():
 
 
 def test_samples_do_not_depend_on_the_batch():
-    model = known()
+    model = make_known()
     torch.testing.assert_close(model.sample(10, seed=0), model.sample(10, seed=0, batch_size=3))
 
 
@@ -148,20 +148,20 @@ def test_sampling_before_prepare_is_refused():
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"num_components": 0}, "num_components, restarts and max_iterations of at least 1, got 0, 3 and 200"),
-        ({"max_samples": 9}, "max_samples of at least 2 and num_components, got 9"),
-        ({"regularization": -1.0}, "regularization of at least 0, got -1.0"),
-        ({"covariance": "tied"}, "covariance 'full' or 'diag', got 'tied'"),
+        ({"num_components": 0}, "expects num_components, restarts and max_iterations of at least 1, got 0, 3 and 200"),
+        ({"max_samples": 9}, "expects max_samples of at least 2 and num_components, got 9"),
+        ({"regularization": -1.0}, "expects regularization of at least 0, got -1.0"),
+        ({"covariance": "tied"}, "covariance: expected 'full' | 'diag', got 'tied'"),
     ],
 )
 def test_a_keyword_out_of_range_is_refused(keywords, message):
-    with pytest.raises(ValueError, match=f"GaussianMixture expects {message}"):
+    with pytest.raises(ValueError, match=message):
         GaussianMixture(TensorType((2,)), **keywords)
 
 
 def test_fewer_samples_than_components_are_refused():
     with pytest.raises(ValueError, match="GaussianMixture expects at least 10 samples to fit, got 9"):
-        fitted(torch.randn(9, 2))
+        fit_model(torch.randn(9, 2))
 
 
 def test_codes_and_hierarchies_are_refused():
