@@ -61,9 +61,8 @@ def estimate_error(pairs: Sequence[tuple[float, float]]) -> float:
 def compute_mean_and_error(each: Tensor, sides: Tensor) -> tuple[float, float]:
     """The mean over samples and its standard error, which is NaN if a half is empty.
 
-    Args:
-        each: The values, `n s+1`: column 0 computed among all samples, column 1 + s among those of the sample's half.
-        sides: The halves, from `assign_sides`, `n s+1`.
+    The values, `n s+1`, are computed among all samples in column 0, and in column 1 + s among those of the sample's
+    half, which `sides` states, `n s+1`, from `assign_sides`.
     """
     each = each.double()
     first, second = ((each * half).sum(0) / half.sum(0) for half in (sides, ~sides))

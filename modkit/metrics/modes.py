@@ -55,10 +55,8 @@ def count_modes(*, points: Tensor, truth: Modes, radius: float = 3.0) -> Tensor:
 def mode_kl(*, counts: Tensor) -> float:
     """KL(q || uniform) in nats, where q are the modes' shares of the samples within any mode: log k minus q's entropy.
 
-    It is log k if all samples are in one mode, or none is in any, and about (k - 1) / (2 n) for a perfect sampler.
-
-    Args:
-        counts: Counts from `count_modes`, `k+1`; the last is not used.
+    It is log k if all samples are in one mode, or none is in any, and about (k - 1) / (2 n) for a perfect sampler. Of
+    the counts from `count_modes`, `k+1`, the last is not used.
 
     Examples:
         >>> mode_kl(counts=torch.tensor([5, 5, 2]))
