@@ -49,7 +49,7 @@ def measure(plan: Plan, row: Row, run: Run, seed: int, out: Path) -> Report:
     real, others = reference(data, num)
     report = modkit.evaluate(real=real, fake=x, features=features, metrics=_COMPARED)
     cost = Cost(batch_size=plan.cost_batch, repeats=row.repeats)
-    scores = {**report.scores, **cost.result(model, Rng(0, "cost"))}
+    scores = {**report.scores, **cost.compute(fake={"model": model}, rng=Rng(0, "cost"))}
     if row.num is None:
         chosen = ["copying", *(["reconstruction-fd"] if model.coder is not None else [])]
         held = min(data.splits["test"], plan.num)
