@@ -1,5 +1,6 @@
 """Composition from Python objects: what goes into a slot, and that specs and objects are one."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -17,6 +18,7 @@ from modkit.kinds import Encoder, Network, Schedule, Slot, default
 from modkit.models import GAN, Autoencoder, Cascade, Diffusion, Latent
 from modkit.models.model import Model
 from modkit.nn import ConvEncoder, MLPNetwork
+from modkit.sweeps.trials import freeze
 from modkit.training.players import collect_modules
 from tests.files import write_pictures
 
@@ -236,6 +238,13 @@ def test_spec_and_objects_are_built_by_one_planner_with_the_same_defaults():
     assert isinstance(model.bottleneck, Gaussian) and isinstance(model.encoder, ConvEncoder)
     assert spec_of(model).at("model.bottleneck.use") == "gaussian"
     assert str(spec_of(model)).startswith("name: model\nmodel:\n  use: autoencoder\n")
+
+
+def test_what_has_a_spec_sweeps():
+    spec = replace(spec_of(Diffusion(X, **SMALL)), data=use("digits", size=8), x=None)
+    trials = freeze(spec, ["train.seed=0,1", "model.network.width=8,16"])
+    assert [trial.label for trial in trials][:2] == [f"model.network.width=8,train.seed={seed}" for seed in (0, 1)]
+    assert {Spec.from_yaml(trial.spec).at("model.network.width") for trial in trials} == {8, 16}
 
 
 def test_hierarchies_compose(tmp_path):
