@@ -15,7 +15,8 @@ FAMILY_FREE = (
     "building.provenance", "building.graph*", "cli.app", "cli.scores", "cli.runs",
 )  # fmt: skip
 TORCH_FREE = (
-    "version", "errors", "types", "part", "kinds", "kinds.*", "parts.*", "specs.*", "building.call", "building.plan",
+    "version", "errors", "types", "part", "kinds", "kinds.*", "parts.*", "specs.*", "building.call",
+    "building.pieces", "building.plan",
     "cli.describe", "cli.scaffold", "cli.completion",
 )  # fmt: skip
 LAYERS = (

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from modkit.building.call import Argument, Call, Given, Record, Ref, reroot
-from modkit.building.plan import Composition, Plan, find_run
+from modkit.building.pieces import find_run, read_piece
+from modkit.building.plan import Composition, Plan
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import Data, PretrainedExtras, Unfit, read_extras
 from modkit.models.model import Composing
@@ -28,7 +29,7 @@ from modkit.rng import Rng
 from modkit.specs.settings import Evaluation, Settings
 from modkit.types import CondType, Event, TensorType
 
-__all__ = ["Built", "Factory", "Failed", "Origin", "Site", "copy_to_meta", "read_piece"]
+__all__ = ["Built", "Factory", "Failed", "Origin", "Site", "copy_to_meta"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -315,20 +316,6 @@ class _Modules:
         self._count += 1
         if self._count > MAX_REGISTRATIONS:
             raise ValueError(f"expected at most {MAX_REGISTRATIONS} modules and parameters in one part, got more")
-
-
-def read_piece(folder: Any, at: str) -> dict[str, torch.Tensor]:
-    """Reads the weights of one piece of a run, by their names within the piece."""
-    from modkit.building.migration import load_current
-    from modkit.runs.run import Run
-
-    prefix = at.partition(".")[2]
-    every = load_current(Run.open(folder)).weights
-    return {
-        name[len(prefix) + 1 :] if prefix else name: value
-        for name, value in every.items()
-        if not prefix or name.startswith(f"{prefix}.")
-    }
 
 
 def _reroot_origins(model: Any, path: str) -> None:

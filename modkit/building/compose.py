@@ -110,7 +110,7 @@ def spec_of(model: Model) -> Spec:
 
     Raises:
         SpecError: If a part was given as a built object or is not registered; the message names its slot.
-        ValueError: If the model was not composed.
+        ValueError: If the model was not composed, or was composed for conditions from an enclosing Model.
 
     Examples:
         >>> import modkit
@@ -119,7 +119,12 @@ def spec_of(model: Model) -> Spec:
         >>> spec.at("model.z_dim"), spec.at("model.generator.use")
         (3, 'mlp')
     """
-    planned = get_composition(model).plan
+    composed = get_composition(model)
+    planned = composed.plan
+    if composed.cond:
+        raise ValueError(
+            f"a spec holds no conditions from an enclosing Model, got a model composed for {composed.cond}"
+        )
     problems = [
         Problem(path, f"got {_describe(call)}, which no spec can hold; expected a registered part, by name or class")
         for path, call in planned.calls.items()

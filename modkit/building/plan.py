@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from modkit.building.call import LOCAL, Argument, Call, Given, Record, Ref, Trained, reroot, write_record
+from modkit.building.pieces import find_run, move_refs, read_run_node
 from modkit.errors import Problem, SpecError, join, split, suggest
 from modkit.kinds import KINDS, Default, PretrainedExtras, read_extras
 from modkit.part import Local, Part
@@ -26,7 +26,7 @@ from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
 from modkit.types import CondType, Event, TensorType
 
-__all__ = ["MAX_PARTS", "Composition", "Plan", "plan", "plan_part", "find_run", "read_run_node"]
+__all__ = ["MAX_PARTS", "Composition", "Plan", "plan", "plan_part"]
 
 MAX_PARTS = 1000
 """Maximum number of parts and references in a spec, defaults included."""
@@ -381,7 +381,7 @@ class _Planner:
         trained = Trained(str(node["path"]), str(node.get("at", "model")), bool(node.get("train", False)))
         try:
             inner = node["part"] if "part" in node else read_run_node(find_run(trained.path, self.spec), trained.at)
-            inner = _move_refs(inner, trained.at, path)
+            inner = move_refs(inner, trained.at, path)
         except (ValueError, OSError) as error:
             self.report(path, f"the run cannot be used: {error}")
             return None
@@ -396,39 +396,6 @@ def _expand(part: Part, node: Node) -> Node:
     """Expands the keywords of a node, if its part defines how."""
     expand = read_extras(part.load(), PretrainedExtras).expand_params
     return node if expand is None else Node({**{k: v for k, v in node.items() if k == "use"}, **expand(node.params)})
-
-
-def find_run(path: str, spec: Spec) -> Path:
-    """Finds a run's directory, relative to the spec's file or else to the working directory."""
-    beside = Path(spec.source.position.file).parent / path if spec.source.position else Path(path)
-    return beside if beside.exists() else Path(path)
-
-
-def read_run_node(folder: Path, at: str) -> Value:
-    """Reads a node of a run's resolved spec.
-
-    Raises:
-        ValueError: If there is no such run or node, or a part in it is missing here.
-    """
-    from modkit.building.migration import load_current_spec
-    from modkit.building.provenance import find_missing
-    from modkit.runs.run import Run
-
-    run = Run.open(folder)
-    if absent := find_missing(run, at):
-        raise ValueError("; ".join(absent))
-    return load_current_spec(run).at(at)
-
-
-def _move_refs(value: Value, old: str, new: str) -> Value:
-    """Moves the references in a node from the old root to the new one."""
-    if isinstance(value, Node):
-        if value.ref is not None:
-            if not (value.ref == old or value.ref.startswith(f"{old}.")):
-                raise ValueError(f"it refers to {value.ref}, outside of {old}")
-            return Node({"ref": new + value.ref[len(old) :]})
-        return Node({key: _move_refs(item, old, new) for key, item in value.items()})
-    return tuple(_move_refs(item, old, new) for item in value) if isinstance(value, tuple) else value
 
 
 def _join(path: str, key: str) -> str:

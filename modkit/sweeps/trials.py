@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TypeAlias
 
 from modkit.building.checker import check
-from modkit.building.plan import Plan, find_run, plan
+from modkit.building.pieces import find_run
+from modkit.building.plan import Plan, plan
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.runs.files import make_safe_name
 from modkit.specs.node import Node

@@ -240,6 +240,12 @@ def test_spec_and_objects_are_built_by_one_planner_with_the_same_defaults():
     assert str(spec_of(model)).startswith("name: model\nmodel:\n  use: autoencoder\n")
 
 
+def test_conditions_from_outside_are_in_no_spec():
+    model = Diffusion(X, CondType(vector=3), **SMALL)
+    with pytest.raises(ValueError, match="no conditions from an enclosing Model, got a model composed for vector 3"):
+        spec_of(model)
+
+
 def test_what_has_a_spec_sweeps():
     spec = replace(spec_of(Diffusion(X, **SMALL)), data=use("digits", size=8), x=None)
     trials = freeze(spec, ["train.seed=0,1", "model.network.width=8,16"])

@@ -1,0 +1,61 @@
+"""Pieces of other runs: a part of a spec may be one, by `{use: run, path: …, at: …}`, with its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modkit.specs.node import Node, Value
+from modkit.specs.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["find_run", "move_refs", "read_piece", "read_run_node"]
+
+
+def find_run(path: str, spec: Spec) -> Path:
+    """Finds a run's directory, relative to the spec's file or else to the working directory."""
+    beside = Path(spec.source.position.file).parent / path if spec.source.position else Path(path)
+    return beside if beside.exists() else Path(path)
+
+
+def read_run_node(folder: Path, at: str) -> Value:
+    """Reads a node of a run's resolved spec.
+
+    Raises:
+        ValueError: If there is no such run or node, or a part in it is missing here.
+    """
+    from modkit.building.migration import load_current_spec
+    from modkit.building.provenance import find_missing
+    from modkit.runs.run import Run
+
+    run = Run.open(folder)
+    if absent := find_missing(run, at):
+        raise ValueError("; ".join(absent))
+    return load_current_spec(run).at(at)
+
+
+def read_piece(folder: Path, at: str) -> dict[str, Tensor]:
+    """Reads the weights of one piece of a run, by their names within the piece."""
+    from modkit.building.migration import load_current
+    from modkit.runs.run import Run
+
+    prefix = at.partition(".")[2]
+    every = load_current(Run.open(folder)).weights
+    return {
+        name[len(prefix) + 1 :] if prefix else name: value
+        for name, value in every.items()
+        if not prefix or name.startswith(f"{prefix}.")
+    }
+
+
+def move_refs(value: Value, old: str, new: str) -> Value:
+    """Moves the references in a node from the old root to the new one."""
+    if isinstance(value, Node):
+        if value.ref is not None:
+            if not (value.ref == old or value.ref.startswith(f"{old}.")):
+                raise ValueError(f"it refers to {value.ref}, outside of {old}")
+            return Node({"ref": new + value.ref[len(old) :]})
+        return Node({key: move_refs(item, old, new) for key, item in value.items()})
+    return tuple(move_refs(item, old, new) for item in value) if isinstance(value, tuple) else value
