@@ -270,7 +270,7 @@ class Factory:
         return f"{self._path} ({self._call.part.name}{f', {position}' if position else ''})"
 
     def __call__(self, **types: Any) -> Any:
-        """Builds the part from those of the types that it declares."""
+        """Builds the part from the types that it declares."""
         return self._site.build(self._call, types, self._path)
 
     def accepts(self, event: Any) -> str | None:

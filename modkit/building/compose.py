@@ -24,13 +24,13 @@ from modkit.building.builder import Factory, Site
 from modkit.building.call import Call, Given
 from modkit.building.checker import try_model
 from modkit.building.plan import Composition, plan
-from modkit.errors import Problem, SpecError
+from modkit.errors import Problem, SpecError, split
 from modkit.kinds import KINDS
 from modkit.models.model import Model
 from modkit.part import Local
 from modkit.parts.signature import Parameter, read_parameters, read_signature
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, name_part
+from modkit.specs.node import Node, describe, freeze, name_part
 from modkit.specs.spec import Spec
 from modkit.types import CondType, TensorType
 
@@ -182,8 +182,8 @@ def _convert_keywords(arguments: Mapping[str, Any], declared: Mapping[str, Param
 
 
 def _convert_argument(value: Any, parameter: Parameter | None, path: str) -> Any:
-    if value is None or parameter is None:
-        return value
+    if value is None or parameter is None:  # the planner reports a key that is unknown
+        return None
     shape = parameter.record or parameter.slot
     if shape is None or shape.container is None:
         return _convert_item(value, parameter, path)
@@ -191,23 +191,30 @@ def _convert_argument(value: Any, parameter: Parameter | None, path: str) -> Any
         return [_convert_item(item, parameter, f"{path}[{index}]") for index, item in enumerate(value)]
     if shape.container == "dict" and isinstance(value, Mapping):
         return {key: _convert_item(item, parameter, f"{path}.{key}") for key, item in value.items()}
-    return value
+    expected = {"list": "a list", "dict": "a mapping"}[shape.container]
+    raise SpecError(Problem(path, f"got {describe(value)}, expected {expected}"))
 
 
 def _convert_item(value: Any, parameter: Parameter, path: str) -> Any:
-    if parameter.record:
-        return (
-            _convert_keywords(value, read_signature(parameter.record.type, (), path), path)
-            if isinstance(value, Mapping)
-            else value
-        )
-    return convert_part(value, parameter.slot.kind, path) if parameter.slot else value
+    if parameter.slot:
+        return convert_part(value, parameter.slot.kind, path)
+    if parameter.record and isinstance(value, Mapping):
+        return _convert_keywords(value, read_signature(parameter.record.type, (), path), path)
+    return _freeze(value, path)
+
+
+def _freeze(value: Any, path: str) -> Any:
+    """Makes plain data immutable; what is not plain is refused at its path."""
+    try:
+        return freeze(value, split(path))
+    except SpecError as error:
+        raise SpecError([replace(problem, hint=None) for problem in error.problems]) from None
 
 
 def convert_part(value: Any, kind: str, path: str) -> Any:
     """Converts an object in a slot to what a spec holds."""
     if value is None or isinstance(value, str | int | float | Mapping):
-        return value
+        return _freeze(value, path)
     if isinstance(value, partial):
         if value.args:
             message = f"got a partial with {len(value.args)} positional arguments, expected keywords"

@@ -178,6 +178,13 @@ class Pair(Model):
         (lambda: Diffusion(X, network=partial(MLPNetwork, x=X)), r"model\.network: got 'x' in a partial; leave it out"),
         (lambda: Diffusion(X, network=partial(MLPNetwork, width="a")), r"model\.network\.width: expected int, got 'a'"),
         (lambda: Latent(X, prior=partial(GAN, generator="conv")), r"model\.prior\.generator: .*conv"),
+        (lambda: Diffusion(X, network=partial(MLPNetwork, norm=nn.SiLU)), r"model\.network\.norm: got an unknown key"),
+        (
+            lambda: Diffusion(X, network=partial(MLPNetwork, width=nn.SiLU)),
+            r"model\.network\.width: got .*SiLU.*, expected plain",
+        ),
+        (lambda: Diffusion(X, network={"use": "mlp", "width": nn.SiLU}), r"model\.network\.width: got .*SiLU"),
+        (lambda: GAN(X, discriminators=[MLPNetwork]), r"model\.discriminators: got a list, expected a mapping"),
         (lambda: build(use("diffusion")), "build expects a Spec, got a mapping that uses diffusion"),
     ],
 )
