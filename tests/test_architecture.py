@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from modkit.parts.registry import get_registry
+
 PACKAGE = Path(__file__).parents[1] / "modkit"
 FAMILY = re.compile(r"(?i)\b(vae|gan|ddpm|vqgan|ldm|ddgan|diffusion|latent|autoencoder)\b")
 FAMILY_FREE = (
@@ -144,6 +146,11 @@ def test_no_data_set_is_told_apart_by_its_name(name):
 @pytest.mark.parametrize("name", select(TORCH_FREE))
 def test_declarations_import_no_torch(name):
     assert not [full for full in find_imports(MODULES[name], lazy=False) if full.split(".")[0] == "torch"]
+
+
+def test_the_catalogue_resolves():
+    for entry in get_registry().list_parts():
+        assert callable(entry.part.load()), entry.part
 
 
 def test_few_files_stand_at_the_top_and_folders_are_two_levels_deep():

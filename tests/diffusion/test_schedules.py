@@ -186,3 +186,9 @@ test_errors_name_what_was_expected_and_received = refusals(
     (lambda: VP(t_min=1.0), r"VP expects t_min in \[0, 1\), got 1.0"),
     (lambda: Even(VP(), 0), r"Even expects num in \[1, 100000\], got 0"),
 )
+
+
+def test_vp_at_four_even_times_is_the_denoising_gans_chain():
+    alpha, _ = VP().scales(torch.arange(5, dtype=F64) / 4)
+    betas = 1 - (alpha[1:] / alpha[:-1]) ** 2
+    assert betas.tolist() == pytest.approx([0.478255303, 0.849206004, 0.956417709, 0.987403901], abs=5e-10)

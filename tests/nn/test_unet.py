@@ -137,3 +137,29 @@ test_refusals_name_expected_and_received = refusals(
     (lambda: missing("context"), "expects tokens `context`, got None"),
     (lambda: missing("time"), "expects a Cond with `time`"),
 )
+
+
+def test_coarser_codes_as_a_map():
+    x = TensorType((2, 7, 8))
+    net = spread(UNet(x, x, CondType(concat=TensorType((4, 4), classes=5)), **SMALL).double())
+    values, codes = torch.randn(2, 2, 7, 8, dtype=torch.float64), torch.randint(0, 5, (2, 4, 4))
+    embedded = net.join.codes(codes).movedim(-1, 1).repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :7]
+    plain = UNet(TensorType((10, 7, 8)), x, CondType(), **SMALL).double()
+    plain.load_state_dict({key: value for key, value in net.state_dict().items() if not key.startswith("join")})
+    torch.testing.assert_close(net(values, Cond(concat=codes)), plain(torch.cat([values, embedded], dim=1), Cond()))
+
+
+def test_tokens_are_a_set():
+    net, x, cond = full((6, 6), attention=[3])
+    order = torch.randperm(6)
+    torch.testing.assert_close(net(x, replace(cond, context=cond.context[:, order])), net(x, cond))
+    twice = replace(cond, context=cond.context.repeat(1, 2, 1))
+    torch.testing.assert_close(net(x, twice), net(x, cond))
+
+
+def test_a_finer_map_is_averaged_to_x_s_grid():
+    x = TensorType((2, 3, 4))
+    net = spread(UNet(x, x, CondType(concat=TensorType((1, 6, 12))), **SMALL).double())
+    values, concat = torch.randn(2, 2, 3, 4, dtype=torch.float64), torch.randn(2, 1, 6, 12, dtype=torch.float64)
+    coarse = concat.unflatten(3, (4, 3)).unflatten(2, (3, 2)).mean((3, 5))
+    torch.testing.assert_close(net(values, Cond(concat=concat)), net(values, Cond(concat=coarse)))

@@ -65,3 +65,13 @@ def test_errors():
         ddim_step(x, x, (0.6, 0.8), (0.8, 0.6), eta=-0.1)
     with pytest.raises(ValueError, match="ddim_step expects an rng with eta above 0, got eta 0.5 and rng None"):
         ddim_step(x, x, (0.6, 0.8), (0.8, 0.6), eta=0.5)
+
+
+def test_a_step_keeps_the_marginal_for_every_eta():
+    scales_t, scales_s = (0.6, 0.8), (0.8, 0.6)
+    for eta in (0.0, 0.4, 1.0):
+        x_0 = torch.full((50000, 1), 0.7, dtype=F64)
+        x_t = 0.6 * x_0 + 0.8 * Rng(0).normal("start", x_0)
+        x_s = ddim_step(x_t, x_0, scales_t, scales_s, eta=eta, rng=Rng(1))
+        assert float(x_s.mean()) == pytest.approx(0.8 * 0.7, abs=0.012)
+        assert float(x_s.std()) == pytest.approx(0.6, abs=0.012)

@@ -1,16 +1,19 @@
 import json
+import os
+import signal
 
 import pytest
 import torch
 from torch import nn
 
-from modkit import build, use
+from modkit import build, train, use
 from modkit.data.digits import Digits
 from modkit.data.loader import Loader
 from modkit.models.model import Model, Player
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
 from modkit.runs.pictures import draw_picture, encode_png
+from modkit.training.interruption import Stopped
 from modkit.training.trainer import TrainingError
 from tests.play import LINEAR, MLP, Notes, spec, state, trainer
 
@@ -282,3 +285,44 @@ def test_the_best_checkpoint_is_kept(tmp_path):
     checkpoints = {"every": 2, "keep": 1, "best": "one/depth"}
     one = fitted(use(Valley), tmp_path / "run", steps=10, checkpoints=checkpoints)
     assert store.list_names(one.run.checkpoints) == ["step-00000004", "step-00000010"]
+
+
+def test_a_logger_that_fails_never_stops_training(tmp_path):
+    class Broken:
+        def step_done(self, **_):
+            raise OSError("disk full")
+
+    with pytest.warns(
+        UserWarning, match="logger Broken failed in step_done and is not called again: OSError: disk full"
+    ) as w:
+        one = fitted(LINE, tmp_path / "run", [Broken()])
+    assert len(w) == 1 and one.run.finished and len(one.run.read_metrics()) == 4
+
+
+def test_a_run_that_is_interrupted_saves_and_goes_on_as_if_it_never_was(tmp_path):
+    class Impatient:
+        def step_done(self, run, stage, step, losses):
+            if step == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    model = use("autoencoder", **{**MLP, "bottleneck": use("vq", num_codes=8)}, critic=use("dcgan", channels=4))
+    settings = {"steps": 6, "lr_schedule": "cosine", "ema": 0.9}
+    with pytest.raises(Stopped, match="stopped at step 3"):
+        fitted(model, tmp_path / "a", [Impatient()], **settings)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = fitted(model, tmp_path / "a", **settings)
+    straight = fitted(model, tmp_path / "b", **settings)
+    assert all(torch.equal(v, straight.model.state_dict()[name]) for name, v in resumed.model.state_dict().items())
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
+    assert resumed.run.finished
+
+
+def test_tensorboard_holds_a_run_s_losses_and_grids(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = train(spec(LINE, loggers=["tensorboard"]), tmp_path / "run")
+    found = events.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    found.Reload()
+    scalars = [(event.step, event.value) for event in found.Scalars("stage-0/autoencoder/nll")]
+    rows = [(row["step"], row["losses"]["autoencoder/nll"]) for row in run.read_metrics()]
+    assert scalars == [(step, pytest.approx(value)) for step, value in rows] and len(rows) == 4
+    assert [image.step for image in found.Images("samples")] == [4]
