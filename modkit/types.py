@@ -46,6 +46,8 @@ class TensorType:
             scalar such as a label, `(h, w)` for a map of codes.
         range: Lowest and highest value, or None if values are unbounded (they are then neither squashed nor clipped).
         classes: Number of classes if values are integers in [0, classes); None if values are continuous.
+        std: Standard deviation of the values over all samples, or None if it is unknown. Types that differ in it alone
+            are equal: it sets the noise levels of a diffusion model, and no shape depends on it.
 
     Examples:
         >>> x = TensorType((1, 28, 28), range=(-1, 1))
@@ -55,12 +57,14 @@ class TensorType:
         4×4 codes of 512 classes
 
     Raises:
-        ValueError: If a size is not positive, the range is empty, or a discrete type has a range.
+        ValueError: If a size is not positive, the range is empty, a discrete type has a range, or the standard
+            deviation is not positive and finite.
     """
 
     shape: tuple[int, ...]
     range: tuple[float, float] | None = None
     classes: int | None = None
+    std: float | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if any(size < 1 for size in self.shape):
@@ -71,6 +75,8 @@ class TensorType:
             raise ValueError(
                 f"TensorType expects classes >= 1 and no range beside them, got {self.classes}, {self.range}"
             )
+        if self.std is not None and not 0 < self.std < math.inf:
+            raise ValueError(f"TensorType expects a positive std, or None, got {self.std}")
 
     @property
     def numel(self) -> int:

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from modkit import Spec
+from modkit.specs.event import read_type, write_types
 from modkit.types import Batch, Cond, CondType, TensorType, split_levels
 from tests.refusals import refusals
 
@@ -70,3 +72,11 @@ def test_a_batch_knows_its_rows_and_whether_it_is_one_tensor():
     devices = {moved.tensor.device.type, moved.fields["labels"].device.type, moved.cond.vector.device.type}
     assert devices == {"meta"} and moved.cond.time is None
     assert [level.device.type for level in tall.to("meta").x] == ["meta", "meta"]
+
+
+def test_the_deviation_is_no_part_of_a_types_identity_and_is_stored_with_it():
+    known = TensorType((1, 8, 8), (-1, 1), std=0.25)
+    assert known == TensorType((1, 8, 8), (-1, 1))
+    assert read_type(Spec(model="gan", x=write_types(known, {}))).std == 0.25
+    with pytest.raises(ValueError, match=r"positive std, or None, got 0"):
+        TensorType((2,), std=0)
