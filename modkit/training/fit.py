@@ -91,4 +91,6 @@ def fit(
     path = Path(out) if out is not None else Path("runs") / name
     before = open_before(path) if resume else None
     report = check_composed(model, planned, as_data(data, composed.x, composed.fields))
+    if not before:
+        report.raise_refusals()
     return execute(report, lambda site: model, path, before, overwrite=overwrite, progress=progress)

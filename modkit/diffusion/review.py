@@ -1,0 +1,228 @@
+r"""Review of a denoiser before training: what it learns beside what its sampler asks of it.
+
+**Levels.** Training draws times, and so noise levels sigma_t / alpha_t, in units of the data's deviation; the sampler
+asks for those of its grid. Between .1 and 10 deviations x_t is neither all but clean nor all but noise, and the network
+decides what is drawn: below, it has little to remove, above, the best prediction is the mean of the data. A level in
+this range is *covered* by the share of training's draws that lie within a factor exp(.25) of it. Draws spread evenly in
+ln sigma over the range would cover each level with a share of .11. A level with less than a hundredth of this is not
+trained; less than a thirtieth is rare. The published pairings cover their rarest level with .0066 (EDM2), .011 (EDM),
+.018 (DDPM on its linear table) and .036 (DDPM's cosine, and flows at uniform times); uniform times on EDM's schedule
+with .0003. Outside the range a grid may go further than training, as EDM's does: it starts 4.6 deviations of ln sigma
+above the mean of its draws.
+
+**Amplification.** In a step from t to s < t an error of x_0 enters x_s with the factor alpha_s - sigma_s alpha_t /
+sigma_t (DDIM's, and to first order any sampler's). An error of the network of unit size thus grows, relative to the
+deviation of x_s, to
+
+    (alpha_s - sigma_s alpha_t / sigma_t) |d x_0 / d out| / sqrt(alpha_s^2 + sigma_s^2)
+
+unless the sampler clips x_0. It is at most 1 where the network predicts v, and sigma_t / alpha_t large where it
+predicts eps and little signal is left: 631 in the first of 50 steps on the cosine table.
+
+Shape letters: n draws or times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modkit.kinds import (
+    Conditioner,
+    ConditionerExtras,
+    Fact,
+    Finding,
+    Guidance,
+    Note,
+    Parametrization,
+    Sampler,
+    Schedule,
+    Times,
+    read_extras,
+)
+from modkit.rng import Rng
+from modkit.types import Denoised, TensorType
+
+__all__ = ["Coverage", "Growth", "find_growth", "find_rarest", "review_growth", "review_guidance", "review_levels"]
+
+_DRAWS = 2**16
+_NARROW, _WIDE = 0.1, 10.0  # deviations of the data
+_NEAR = 0.25  # in ln sigma
+_EVEN = 2 * _NEAR / math.log(_WIDE / _NARROW)
+_RARE, _NEVER = _EVEN / 30, _EVEN / 100
+_MOST_GROWTH = 10.0
+_ASSUMED = 0.5  # deviation of data of unknown scale, as in EDM
+_PROBES = 16  # times at which guidance is tried
+
+
+class Coverage(NamedTuple):
+    """The share of training's draws that lie near a noise level, which is in units of the data's deviation."""
+
+    level: float
+    share: float
+
+
+class Growth(NamedTuple):
+    """The factor by which an error of the network grows in the step from t to s."""
+
+    factor: float
+    t: float
+    s: float
+
+
+def find_rarest(drawn: Tensor, asked: Tensor) -> Coverage | None:
+    """Finds the level that training covers least, among those asked for between .1 and 10 deviations.
+
+    Args:
+        drawn: Levels drawn in training, `n`, in units of the data's deviation.
+        asked: Levels that a sampler asks for, `n`.
+
+    Returns:
+        The level and its coverage, or None if the sampler asks for no level in the range.
+
+    Examples:
+        >>> even = torch.logspace(-1, 1, 10001, dtype=torch.float64)
+        >>> print(f"{find_rarest(even, torch.tensor([1.0], dtype=torch.float64)).share:.2f}")
+        0.11
+    """
+    asked = asked[(asked >= _NARROW) & (asked <= _WIDE)]
+    if not len(asked):
+        return None
+    logs = drawn.log().sort().values
+    ends = [torch.searchsorted(logs, asked.log() + side * _NEAR, right=side > 0) for side in (-1, 1)]
+    shares = (ends[1] - ends[0]).double() / len(drawn)
+    index = int(shares.argmin())
+    return Coverage(float(asked[index]), float(shares[index]))
+
+
+def find_growth(schedule: Schedule, parametrization: Parametrization, times: Tensor) -> Growth | None:
+    """Finds the step in which an error of the network grows most; None for a parametrization without values.
+
+    Args:
+        schedule: The schedule.
+        parametrization: What the network predicts.
+        times: The times of a grid, `n`, descending, the last 0.
+
+    Examples:
+        >>> from modkit.diffusion.parametrizations import Eps, V
+        >>> from modkit.diffusion.schedules import Cosine
+        >>> schedule, times = Cosine(), torch.tensor([1.0, 0.98, 0.0], dtype=torch.float64)
+        >>> [round(find_growth(schedule, part(schedule), times).factor) for part in (Eps, V)]
+        [631, 1]
+    """
+    scale = parametrization.error_scale(times[:-1])
+    alpha, sigma = (one.cpu() for one in schedule.scales(times))
+    if scale.is_meta or alpha.is_meta:
+        return None
+    enters = alpha[1:] - sigma[1:] * alpha[:-1] / sigma[:-1]
+    factors = enters.abs() * scale.cpu().sqrt() / torch.sqrt(alpha[1:] ** 2 + sigma[1:] ** 2)
+    index = int(factors.argmax())
+    return Growth(float(factors[index]), float(times[index]), float(times[index + 1]))
+
+
+def review_levels(
+    x: TensorType, schedule: Schedule, times: Times, sampler: Sampler, path: str, overrides: tuple[str, ...]
+) -> Iterator[Note]:
+    """Reviews the noise levels that training visits beside those that the sampler asks for.
+
+    Nothing is known of parts without values (a schedule that is learned, on the meta device).
+
+    Args:
+        x: Type of the data.
+        schedule: The schedule.
+        times: The times of training.
+        sampler: The sampler.
+        path: Path of the part that is to blame where a level is not trained.
+        overrides: Overrides that may mend it.
+    """
+    drawn, asked = times(_DRAWS, Rng("review")), sampler.times()[:-1]
+    if drawn.is_meta or asked.is_meta:
+        return
+    deviation = _ASSUMED if x.std is None else x.std
+    drawn, asked = (_find_levels(schedule, t) / deviation for t in (drawn.cpu(), asked.cpu()))
+    ends = torch.tensor([0.01, 0.5, 0.99], dtype=torch.float64)
+    quantiles = ", ".join(f"{value:.3g}" for value in drawn.quantile(ends).tolist())
+    unit = f"{deviation:g}, assumed" if x.std is None else f"{deviation:g}"
+    grid = f"{len(asked)} from {asked.max():.3g} to {asked.min():.3g}"
+    text = f"training visits {quantiles} (1 %, 50 % and 99 % of draws), the sampler {grid}"
+    yield Fact("", f"noise levels in deviations of the data ({unit}): {text}")
+    rarest = find_rarest(drawn, asked)
+    if rarest is not None and rarest.share < _RARE:
+        refused = rarest.share < _NEVER
+        message = (
+            f"the sampler asks for the noise level {rarest.level:.2g} (in deviations of the data), near which "
+            f"{rarest.share:.2%} of training's draws lie; expected at least {_NEVER if refused else _RARE:.2%}"
+        )
+        yield Finding(path, message, overrides, refused)
+
+
+def review_growth(
+    x: TensorType, schedule: Schedule, parametrization: Parametrization, sampler: Sampler
+) -> Iterator[Note]:
+    """Reviews the growth of an error of the network along the sampler's grid."""
+    growth = find_growth(schedule, parametrization, sampler.times())
+    if growth is None:
+        return
+    clipped = x.range is not None
+    step = f"in the step from t = {growth.t:.3g} to {growth.s:.3g}"
+    tail = ", before x_0 is clipped" if clipped else ""
+    yield Fact("", f"an error of the network grows at most {growth.factor:.3g}-fold, {step}{tail}")
+    if growth.factor > _MOST_GROWTH and not clipped:
+        message = (
+            f"an error of the network grows {growth.factor:.3g}-fold {step}, and x_0 is not clipped; expected at most "
+            f"{_MOST_GROWTH:g}-fold"
+        )
+        yield Finding("parametrization", message, ("parametrization=v",), refused=True)
+
+
+def review_guidance(
+    guidance: Guidance, conditioner: Conditioner, x: TensorType, times: Sequence[float]
+) -> Iterator[Note]:
+    """Finds guidance that asks for predictions without conditions, where training never drops any.
+
+    Args:
+        guidance: The guidance; it is called with denoisers of ones.
+        conditioner: The conditioner.
+        x: Type of what the denoisers predict.
+        times: Times at which the guidance is used.
+    """
+    dropped = read_extras(conditioner, ConditionerExtras).drop
+    if dropped is None or dropped > 0 or not _needs_null(guidance, x, times):
+        return
+    given = conditioner.type
+    droppable = any(one is not None for one in (given.vector, given.labels, given.context))
+    reason = "never drops its conditions in training" if droppable else "has no conditions that training could drop"
+    yield Finding(
+        "guidance",
+        f"expected a model that is also trained without conditions, which {type(guidance).__name__} asks for; got "
+        f"{type(conditioner).__name__}, which {reason}",
+        (*(("conditioner.drop=0.1",) if droppable else ()), "guidance=none"),
+        refused=True,
+    )
+
+
+def _find_levels(schedule: Schedule, t: Tensor) -> Tensor:
+    """The noise levels sigma_t / alpha_t, `n`, float64."""
+    alpha, sigma = schedule.scales(t)
+    return sigma / alpha
+
+
+def _needs_null(guidance: Guidance, x: TensorType, times: Sequence[float]) -> bool:
+    """Whether guidance calls the unconditional denoiser at one of the times."""
+    called = []
+
+    def denoise(x_t: Tensor, t: Tensor) -> Denoised:
+        return Denoised(torch.ones_like(x_t))
+
+    def denoise_null(x_t: Tensor, t: Tensor) -> Denoised:
+        called.append(t)
+        return Denoised(torch.ones_like(x_t))
+
+    guided = guidance(denoise, denoise_null)
+    for t in times[:: -(-len(times) // _PROBES)]:
+        guided(torch.zeros((1, *x.shape)), torch.tensor(t, dtype=torch.float64))
+    return bool(called)
