@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from modkit.building.builder import Built, Site, copy_to_meta
 from modkit.building.plan import Plan, plan
+from modkit.building.report import Port, Report
 from modkit.building.review import make_problems, review_game, review_model, verify_overrides
 from modkit.engines.local import LocalEngine
-from modkit.errors import Problem, SpecError, suggest
+from modkit.errors import Problem, suggest
 from modkit.kinds import Data, Fact, Finding
 from modkit.models.model import Model, Player
 from modkit.models.step import StepContext
@@ -46,69 +47,6 @@ _EMITS: dict[str, Callable[[Built], Event]] = {
     "network": lambda built: built.types["out"],
 }
 """The declared type of the output of a part, by kind."""
-
-
-@dataclass(frozen=True)
-class Port:
-    """A part of the resolved graph: its path, the types it was built from, its output, its number of parameters."""
-
-    path: str
-    kind: str
-    name: str
-    types: dict[str, str]
-    emits: str
-    parameters: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """The result of a check.
-
-    Args:
-        plan: The checked plan.
-        data: The data set, or None if the spec has none.
-        x: The type of one sample.
-        fields: The types of the data's fields.
-        ports: The parts of the model.
-        players: The players.
-        stages: The stages of training.
-        terms: Names of each player's losses.
-        parameters: Number of parameters of the model.
-        state: Shapes of the model's state dict, by key.
-        unchecked: Paths of parts whose output could not be checked, with the reason.
-        sources: Descriptions of where the types of a part come from, by the path of the part.
-        facts: What the models and the game say of themselves, a line each.
-        findings: Parts that do not suit each other, with the overrides that mend it.
-    """
-
-    plan: Plan
-    data: Data | None
-    x: TensorType
-    fields: Mapping[str, TensorType]
-    ports: tuple[Port, ...]
-    players: tuple[Player, ...]
-    stages: tuple[StageSchedule, ...]
-    terms: Mapping[str, tuple[str, ...]]
-    parameters: int
-    state: Mapping[str, tuple[int, ...]]
-    unchecked: Mapping[str, str]
-    sources: Mapping[str, str]
-    facts: tuple[Fact, ...]
-    findings: tuple[Finding, ...]
-
-    def lock(self) -> dict[str, Any]:
-        """Makes the lock of a run of this plan, with the findings as `findings` if there are any."""
-        made = self.plan.lock(self.state, self.x, self.fields)
-        return made | ({"findings": list(map(str, self.findings))} if self.findings else {})
-
-    def raise_refusals(self) -> None:
-        """Raises the findings that are refused.
-
-        Raises:
-            SpecError: If there are any.
-        """
-        if problems := make_problems(self.findings, self.plan.spec):
-            raise SpecError(problems)
 
 
 def check(spec: Spec) -> Report:

@@ -31,6 +31,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from modkit.diffusion.gaussian import broadcast
 from modkit.kinds import (
     Conditioner,
     ConditionerExtras,
@@ -47,7 +48,16 @@ from modkit.kinds import (
 from modkit.rng import Rng
 from modkit.types import Denoised, TensorType
 
-__all__ = ["Coverage", "Growth", "find_growth", "find_rarest", "review_growth", "review_guidance", "review_levels"]
+__all__ = [
+    "Coverage",
+    "Growth",
+    "find_growth",
+    "find_rarest",
+    "review_growth",
+    "review_guidance",
+    "review_levels",
+    "review_scale",
+]
 
 _DRAWS = 2**16
 _NARROW, _WIDE = 0.1, 10.0  # deviations of the data
@@ -55,6 +65,7 @@ _NEAR = 0.25  # in ln sigma
 _EVEN = 2 * _NEAR / math.log(_WIDE / _NARROW)
 _RARE, _NEVER = _EVEN / 30, _EVEN / 100
 _MOST_GROWTH = 10.0
+_MOST_SCALE = 4.0  # of a network's input, or its inverse
 _ASSUMED = 0.5  # deviation of data of unknown scale, as in EDM
 _PROBES = 16  # times at which guidance is tried
 
@@ -142,7 +153,7 @@ def review_levels(
     drawn, asked = times(_DRAWS, Rng("review")), sampler.times()[:-1]
     if drawn.is_meta or asked.is_meta:
         return
-    deviation = _ASSUMED if x.std is None else x.std
+    deviation = _get_deviation(x)
     drawn, asked = (_find_levels(schedule, t) / deviation for t in (drawn.cpu(), asked.cpu()))
     ends = torch.tensor([0.01, 0.5, 0.99], dtype=torch.float64)
     quantiles = ", ".join(f"{value:.3g}" for value in drawn.quantile(ends).tolist())
@@ -158,6 +169,29 @@ def review_levels(
             f"{rarest.share:.2%} of training's draws lie; expected at least {_NEVER if refused else _RARE:.2%}"
         )
         yield Finding(path, message, overrides, refused)
+
+
+def review_scale(
+    x: TensorType, schedule: Schedule, parametrization: Parametrization, sampler: Sampler
+) -> Iterator[Note]:
+    """Reviews the deviation of the network's input along the sampler's grid, for data of the assumed deviation."""
+    times = sampler.times()[:-1]
+    t = times[:: -(-len(times) // _PROBES)]
+    alpha, sigma = schedule.scales(t)
+    noise = Rng("review").normal("x_t", torch.empty((len(t), *x.shape), device="cpu"))
+    x_t = broadcast(torch.sqrt((alpha * _get_deviation(x)) ** 2 + sigma**2), noise) * noise
+    x_in, _ = parametrization.inputs(x_t, t)
+    if x_in.is_meta:
+        return
+    low, high = (float(end) for end in x_in.double().flatten(1).square().mean(1).sqrt().aminmax())
+    yield Fact("", f"the network's input has a deviation of {low:.2g} to {high:.2g}")
+    if low < 1 / _MOST_SCALE or high > _MOST_SCALE:
+        message = (
+            f"the network's input has a deviation of {low:.2g} to {high:.2g} for data of deviation "
+            f"{_get_deviation(x):g}; expected {1 / _MOST_SCALE:g} to {_MOST_SCALE:g}"
+        )
+        mends = ("parametrization.sigma_data=null", f"parametrization.sigma_data={_get_deviation(x):g}")
+        yield Finding("parametrization", message, mends)
 
 
 def review_growth(
@@ -203,6 +237,10 @@ def review_guidance(
         (*(("conditioner.drop=0.1",) if droppable else ()), "guidance=none"),
         refused=True,
     )
+
+
+def _get_deviation(x: TensorType) -> float:
+    return _ASSUMED if x.std is None else x.std
 
 
 def _find_levels(schedule: Schedule, t: Tensor) -> Tensor:

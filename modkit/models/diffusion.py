@@ -20,7 +20,7 @@ from torch import Tensor
 from modkit import kinds
 from modkit.diffusion.gaussian import add_noise
 from modkit.diffusion.guidance import make_conditions
-from modkit.diffusion.review import review_growth, review_guidance, review_levels
+from modkit.diffusion.review import review_growth, review_guidance, review_levels, review_scale
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.models.model import Model, Player, check_draws, make_weights
@@ -109,9 +109,10 @@ class Diffusion(Model):
         return sample(self.sampler, denoise, x_t, rng=rng)
 
     def review(self) -> Iterator[kinds.Note]:
-        """The levels of training and of the sampler, the growth of errors, and guidance without a null."""
+        """The levels of training and of the sampler, the scale of inputs, the growth of errors, guidance without a null."""
         x, mends = self.single, ("times=log-normal", "times=uniform", "times.mean=null", "times.mean=0")
         yield from review_levels(x, self.schedule, self.times, self.sampler, "times", mends)
+        yield from review_scale(x, self.schedule, self.parametrization, self.sampler)
         yield from review_growth(x, self.schedule, self.parametrization, self.sampler)
         yield from review_guidance(self.guidance, self.conditioner, x, self.sampler.times()[:-1].tolist())
 
