@@ -5,7 +5,7 @@ asks for those of its grid. Between .1 and 10 deviations x_t is neither all but 
 decides what is drawn: below, it has little to remove, above, the best prediction is the mean of the data. A level in
 this range is *covered* by the share of training's draws that lie within a factor exp(.25) of it. Draws spread evenly in
 ln sigma over the range would cover each level with a share of .11. A level with less than a hundredth of this is not
-trained; less than a thirtieth is rare. The published pairings cover their rarest level with .0066 (EDM2), .011 (EDM),
+trained; less than a twentieth is rare. The published pairings cover their rarest level with .0066 (EDM2), .011 (EDM),
 .018 (DDPM on its linear table) and .036 (DDPM's cosine, and flows at uniform times); uniform times on EDM's schedule
 with .0003. Outside the range a grid may go further than training, as EDM's does: it starts 4.6 deviations of ln sigma
 above the mean of its draws.
@@ -59,11 +59,11 @@ __all__ = [
     "review_scale",
 ]
 
-_DRAWS = 2**16
+_DRAWS = 2**15
 _NARROW, _WIDE = 0.1, 10.0  # deviations of the data
 _NEAR = 0.25  # in ln sigma
 _EVEN = 2 * _NEAR / math.log(_WIDE / _NARROW)
-_RARE, _NEVER = _EVEN / 30, _EVEN / 100
+_RARE, _NEVER = _EVEN / 20, _EVEN / 100
 _MOST_GROWTH = 10.0
 _MOST_SCALE = 4.0  # of a network's input, or its inverse
 _ASSUMED = 0.5  # deviation of data of unknown scale, as in EDM
@@ -110,6 +110,7 @@ def find_rarest(drawn: Tensor, asked: Tensor) -> Coverage | None:
     return Coverage(float(asked[index]), float(shares[index]))
 
 
+@torch.no_grad()
 def find_growth(schedule: Schedule, parametrization: Parametrization, times: Tensor) -> Growth | None:
     """Finds the step in which an error of the network grows most; None for a parametrization without values.
 
@@ -178,8 +179,8 @@ def review_scale(
     times = sampler.times()[:-1]
     t = times[:: -(-len(times) // _PROBES)]
     alpha, sigma = schedule.scales(t)
-    noise = Rng("review").normal("x_t", torch.empty((len(t), *x.shape), device="cpu"))
-    x_t = broadcast(torch.sqrt((alpha * _get_deviation(x)) ** 2 + sigma**2), noise) * noise
+    deviation, ones = torch.sqrt((alpha * _get_deviation(x)) ** 2 + sigma**2), torch.ones((len(t), *x.shape))
+    x_t = broadcast(deviation, ones) * ones
     x_in, _ = parametrization.inputs(x_t, t)
     if x_in.is_meta:
         return
@@ -225,7 +226,7 @@ def review_guidance(
         times: Times at which the guidance is used.
     """
     dropped = read_extras(conditioner, ConditionerExtras).drop
-    if dropped is None or dropped > 0 or not _needs_null(guidance, x, times):
+    if dropped is None or dropped > 0 or not _uses_null(guidance, x, times):
         return
     given = conditioner.type
     droppable = any(one is not None for one in (given.vector, given.labels, given.context))
@@ -249,7 +250,7 @@ def _find_levels(schedule: Schedule, t: Tensor) -> Tensor:
     return sigma / alpha
 
 
-def _needs_null(guidance: Guidance, x: TensorType, times: Sequence[float]) -> bool:
+def _uses_null(guidance: Guidance, x: TensorType, times: Sequence[float]) -> bool:
     """Whether guidance calls the unconditional denoiser at one of the times."""
     called = []
 

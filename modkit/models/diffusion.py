@@ -63,7 +63,7 @@ class Diffusion(Model):
         network: Slot[kinds.Network] = default("unet"),
         schedule: Slot[kinds.Schedule] = default("cosine"),
         times: Slot[kinds.Times] = default("uniform"),
-        parametrization: Slot[kinds.Parametrization] = default("eps"),
+        parametrization: Slot[kinds.Parametrization] = default("v"),
         loss_weight: Slot[kinds.LossWeight] = default("simple"),
         sampler: Slot[kinds.Sampler] = default("ddim"),
         guidance: Slot[kinds.Guidance] = default("none"),
@@ -109,7 +109,7 @@ class Diffusion(Model):
         return sample(self.sampler, denoise, x_t, rng=rng)
 
     def review(self) -> Iterator[kinds.Note]:
-        """The levels of training and of the sampler, the scale of inputs, the growth of errors, guidance without a null."""
+        """Levels of training and sampler, the scale of inputs, the growth of errors, and guidance without a null."""
         x, mends = self.single, ("times=log-normal", "times=uniform", "times.mean=null", "times.mean=0")
         yield from review_levels(x, self.schedule, self.times, self.sampler, "times", mends)
         yield from review_scale(x, self.schedule, self.parametrization, self.sampler)
