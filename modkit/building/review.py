@@ -8,6 +8,7 @@ that nothing of it is refused.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ __all__ = ["make_problems", "review_game", "review_model", "show_warnings", "ver
 
 _logger = logging.getLogger(__name__)
 _shown: set[tuple[str, str, str]] = set()
+_INDEX = re.compile(r"\[\d+\]")
 
 
 def review_model(model: Model) -> Iterator[Note]:
@@ -101,10 +103,13 @@ def verify_overrides(
         except SpecError:
             return False
 
-    return tuple(
-        replace(finding, overrides=tuple(one for one in finding.overrides if mends(finding, one)))
-        for finding in findings
-    )
+    def choose(finding: Finding) -> Iterator[str]:
+        for override in finding.overrides:
+            path, _, value = override.partition("=")
+            shared = f"{_INDEX.sub('', path)}={value}"
+            yield from [one for one in dict.fromkeys((override, shared)) if mends(finding, one)][:1]
+
+    return tuple(replace(finding, overrides=tuple(choose(finding))) for finding in findings)
 
 
 def show_warnings(notes: Iterable[Note], owner: str) -> None:

@@ -205,10 +205,11 @@ def review_growth(
     clipped = x.range is not None
     step = f"in the step from t = {growth.t:.3g} to {growth.s:.3g}"
     tail = ", before x_0 is clipped" if clipped else ""
-    yield Fact("", f"an error of the network grows at most {growth.factor:.3g}-fold, {step}{tail}")
+    factor = f"{growth.factor:,.0f}" if growth.factor > 100 else f"{growth.factor:.3g}"
+    yield Fact("", f"an error of the network grows at most {factor}-fold, {step}{tail}")
     if growth.factor > _MOST_GROWTH and not clipped:
         message = (
-            f"an error of the network grows {growth.factor:.3g}-fold {step}, and x_0 is not clipped; expected at most "
+            f"an error of the network grows {factor}-fold {step}, and x_0 is not clipped; expected at most "
             f"{_MOST_GROWTH:g}-fold"
         )
         yield Finding("parametrization", message, ("parametrization=v",), refused=True)

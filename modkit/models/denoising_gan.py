@@ -135,7 +135,7 @@ class DenoisingGAN(Model):
 
     def review(self) -> Iterator[kinds.Note]:
         """The levels of its steps and of the sampler, and what the discriminator is made of."""
-        mends = ("sampler=ancestral", "sampler={use: ancestral, steps: null}")
+        mends = ("sampler={use: ancestral, steps: null}",)
         yield from review_levels(self.single, self.schedule, Uniform(self.schedule), self.sampler, "sampler", mends)
         yield from review_critic("discriminator", self.discriminator, self.regularizers)
 

@@ -106,7 +106,9 @@ PLANTED = {
         denoising_gan(sampler=use("heun", steps=8)),
         "refused", "model.sampler", "model.sampler={use: ancestral, steps: null}",
     ),
-    "the flow of a chain": (denoising_gan(sampler="euler"), "refused", "model.sampler", "model.sampler=ancestral"),
+    "the flow of a chain": (
+        denoising_gan(sampler="euler"), "refused", "model.sampler", "model.sampler={use: ancestral, steps: null}"
+    ),
     "R1 on a critic of steps with batch norm": (
         denoising_gan(discriminator=CRITIC, **PENALIZED), "warned", "model.discriminator", "model.regularizers=null"
     ),
@@ -153,6 +155,17 @@ def test_planted_nonsense_is_found_with_the_override_that_mends_it(name):
         (problem,) = list_problems(check, planted)
         assert problem.startswith(f"{path}: ") and f"{found.overrides[0]}" in problem
     build(apply(planted, [override])[0])
+
+
+def test_a_level_of_a_cascade_is_mended_where_it_is_written():
+    bottleneck = use("top-down", level=use("vq", num_codes=8, channels=2))
+    encoder, decoder = use("conv", channels=[4, 8], levels=[8, 4]), use("conv", channels=[8, 4])
+    autoencoder = use("autoencoder", encoder=encoder, bottleneck=bottleneck, decoder=decoder)
+    cascade = use("cascade", level=diffusion(parametrization="eps"))
+    found = examine(spec(use("latent", autoencoder=autoencoder, prior=cascade))).findings
+    paths = [f"model.prior.level[{index}].parametrization" for index in range(2)]
+    assert [finding.path for finding in found] == paths
+    assert {finding.overrides for finding in found} == {("model.prior.level.parametrization=v",)}
 
 
 def test_what_is_refused_is_refused_before_anything_is_written(tmp_path):

@@ -83,7 +83,7 @@ _MODELS = {
     "latent-diffusion": _latent(_autoencoder(), _diffusion()),
     "latent-joint": _latent(_autoencoder(), _diffusion(), joint=True),
     "latent-gan": _latent(_autoencoder(encoder=use("conv", channels=[8])), _gan()),
-    "latent-vq": _latent(_autoencoder(encoder=_CONV_ENCODER, bottleneck=_VQ), _diffusion()),
+    "latent-vq": _latent(_autoencoder(encoder=_CONV_ENCODER, bottleneck=_VQ), _diffusion(schedule="linear")),
     "latent-autoregressive": _latent(
         _autoencoder(**_CONV, bottleneck=_VQ),
         use(
