@@ -1,14 +1,13 @@
 r"""Review of a denoiser before training: what it learns beside what its sampler asks of it.
 
-**Levels.** Training draws times, and so noise levels sigma_t / alpha_t, in units of the data's deviation; the sampler
-asks for those of its grid. Between .1 and 10 deviations x_t is neither all but clean nor all but noise, and the network
-decides what is drawn: below, it has little to remove, above, the best prediction is the mean of the data. A level in
-this range is *covered* by the share of training's draws that lie within a factor exp(.25) of it. Draws spread evenly in
-ln sigma over the range would cover each level with a share of .11. A level with less than a hundredth of this is not
-trained; less than a twentieth is rare. The published pairings cover their rarest level with .0066 (EDM2), .011 (EDM),
-.018 (DDPM on its linear table) and .036 (DDPM's cosine, and flows at uniform times); uniform times on EDM's schedule
-with .0003. Outside the range a grid may go further than training, as EDM's does: it starts 4.6 deviations of ln sigma
-above the mean of its draws.
+**Levels.** Training draws times, and so noise levels sigma_t / alpha_t, here in units of the data's deviation; the
+sampler asks for those of its grid. Below 1 x_t is mostly data, above 1 mostly noise, and a network has to learn both.
+The share of draws on a side on which the sampler asks is therefore at least .02. It is .14 or more in the published
+pairings (DDPM's linear table below 1, at a deviation of .5; EDM above 1 has .34), .05 in the most one-sided of the
+logit-normal times that Esser et al. (2024) compare, and .012 for uniform times on EDM's schedule. Between .25 and 10,
+where neither the data nor the noise is negligible, some draw in ten thousand must also lie within a factor exp(.25) of
+each level that the sampler asks for: a model of few steps is trained at these alone. Outside of this range a grid may
+go further than training, as EDM's does: it starts 4.6 deviations of ln sigma above the mean of its draws.
 
 **Amplification.** In a step from t to s < t an error of x_0 enters x_s with the factor alpha_s - sigma_s alpha_t /
 sigma_t (DDIM's, and to first order any sampler's). An error of the network of unit size thus grows, relative to the
@@ -60,10 +59,10 @@ __all__ = [
 ]
 
 _DRAWS = 2**15
-_NARROW, _WIDE = 0.1, 10.0  # deviations of the data
+_LEAST_SIDE = 0.02  # share of draws
+_NARROW, _WIDE = 0.25, 10.0  # deviations of the data
 _NEAR = 0.25  # in ln sigma
-_EVEN = 2 * _NEAR / math.log(_WIDE / _NARROW)
-_RARE, _NEVER = _EVEN / 20, _EVEN / 100
+_LEAST_NEAR = 1e-4  # share of draws
 _MOST_GROWTH = 10.0
 _MOST_SCALE = 4.0  # of a network's input, or its inverse
 _ASSUMED = 0.5  # deviation of data of unknown scale, as in EDM
@@ -86,7 +85,7 @@ class Growth(NamedTuple):
 
 
 def find_rarest(drawn: Tensor, asked: Tensor) -> Coverage | None:
-    """Finds the level that training covers least, among those asked for between .1 and 10 deviations.
+    """Finds the level that training covers least, among those asked for between .25 and 10 deviations.
 
     Args:
         drawn: Levels drawn in training, `n`, in units of the data's deviation.
@@ -97,7 +96,7 @@ def find_rarest(drawn: Tensor, asked: Tensor) -> Coverage | None:
 
     Examples:
         >>> even = torch.logspace(-1, 1, 10001, dtype=torch.float64)
-        >>> print(f"{find_rarest(even, torch.tensor([1.0], dtype=torch.float64)).share:.2f}")
+        >>> print(f"{find_rarest(even, torch.tensor([1.0], dtype=torch.float64)).share:.2f}")  # .5 of ln 100
         0.11
     """
     asked = asked[(asked >= _NARROW) & (asked <= _WIDE)]
@@ -162,14 +161,8 @@ def review_levels(
     grid = f"{len(asked)} from {asked.max():.3g} to {asked.min():.3g}"
     text = f"training visits {quantiles} (1 %, 50 % and 99 % of draws), the sampler {grid}"
     yield Fact("", f"noise levels in deviations of the data ({unit}): {text}")
-    rarest = find_rarest(drawn, asked)
-    if rarest is not None and rarest.share < _RARE:
-        refused = rarest.share < _NEVER
-        message = (
-            f"the sampler asks for the noise level {rarest.level:.2g} (in deviations of the data), near which "
-            f"{rarest.share:.2%} of training's draws lie; expected at least {_NEVER if refused else _RARE:.2%}"
-        )
-        yield Finding(path, message, overrides, refused)
+    if message := _explain_gap(drawn, asked):
+        yield Finding(path, message, overrides, refused=True)
 
 
 def review_scale(
@@ -238,6 +231,24 @@ def review_guidance(
         f"{type(conditioner).__name__}, which {reason}",
         (*(("conditioner.drop=0.1",) if droppable else ()), "guidance=none"),
         refused=True,
+    )
+
+
+def _explain_gap(drawn: Tensor, asked: Tensor) -> str | None:
+    """Explains which levels the sampler asks for and training does not visit, or returns None."""
+    for side, there in (("below", torch.Tensor.lt), ("above", torch.Tensor.gt)):
+        share, num = float(there(drawn, 1.0).double().mean()), int(there(asked, 1.0).sum())
+        if num and share < _LEAST_SIDE:
+            return (
+                f"{share:.1%} of training's noise levels are {side} the deviation of the data, where the sampler asks "
+                f"for {num} of its {len(asked)}; expected at least {_LEAST_SIDE:.0%}"
+            )
+    rarest = find_rarest(drawn, asked)
+    if rarest is None or rarest.share >= _LEAST_NEAR:
+        return None
+    return (
+        f"the sampler asks for the noise level {rarest.level:.2g} (in deviations of the data); expected one that "
+        f"training visits, got {rarest.share:.2%} of its draws within a factor of {math.exp(_NEAR):.2f}"
     )
 
 

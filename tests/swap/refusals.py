@@ -454,7 +454,7 @@ REFUSALS |= {
     },
     **{
         f"{host} model.sampler={part}": (
-            r"model\.sampler: the sampler asks for the noise level .*, near which 0\.00% of training's draws lie; .* "
+            r"model\.sampler: the sampler asks for the noise level .*; expected one that training visits, .* "
             r"\(mend it with model\.sampler=\{use: ancestral, steps: null\}\)"
         )
         for host in ("denoising-gan", "denoising-gan-ring")
