@@ -447,11 +447,15 @@ REFUSALS |= {
         )
         for host, path in (
             ("latent-diffusion", "model.prior"),
-            ("latent-in-painting", "model.prior"),
+            ("latent-vq", "model.prior"),
             ("latent-cascade", "model.prior.level"),
         )
         for part in ("eps", "eps-learned")
     },
+    "diffusion-ring model.times=uniform": (
+        r"model\.times: \d\.\d% of training's noise levels are below the deviation of the data, where the sampler asks "
+        r"for .*; expected at least 2% \(mend it with model\.times=log-normal\)"
+    ),
     **{
         f"{host} model.sampler={part}": (
             r"model\.sampler: the sampler asks for the noise level .*; expected one that training visits, .* "
