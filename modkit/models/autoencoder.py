@@ -168,6 +168,10 @@ class Autoencoder(Model):
         """Decodes draws from the bottleneck's prior."""
         return self._decode_mean(self.bottleneck.sample(num, rng.at("bottleneck")))
 
+    def draw_as_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
+        """Draws from the likelihood, given draws from the bottleneck's prior."""
+        return self._decode_draw(self.bottleneck.sample(num, rng.at("bottleneck")), rng)
+
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The ELBO for one draw, or the importance-weighted bound for several; one draw is in memory at a time.
 
@@ -201,12 +205,20 @@ class Autoencoder(Model):
         """Encodes `x` to the latent `name`: a draw of q(z | x) if an rng is given, otherwise the mean."""
         return self.bottleneck(self.encoder(x), StepContext(rng) if rng else None).values[name]
 
-    def decode(self, latent: Value, name: str) -> Tensor:
-        """Decodes the latent `name` to the mean of x."""
+    def decode(self, latent: Value, name: str, rng: Rng | None = None) -> Tensor:
+        """Decodes the latent `name` to the mean of x; there are no latents in between."""
         return self._decode_mean(self.bottleneck.to_z(name, latent))
+
+    def decode_as_latent(self, latent: Value, name: str, rng: Rng) -> Tensor:
+        """Decodes the latent `name` to a draw of p(x | z)."""
+        return self._decode_draw(self.bottleneck.to_z(name, latent), rng)
 
     def _decode_mean(self, z: Value) -> Tensor:
         return self.likelihood.mean(self.decoder(z))
+
+    def _decode_draw(self, z: Value, rng: Rng) -> Tensor:
+        out = self.decoder(z)
+        return self.likelihood.sample(out, rng.at("likelihood")).to(out.dtype)
 
     def _weigh(self, x: Tensor, h: Value, name: str, rng: Rng) -> tuple[Value, Tensor]:
         posterior = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).posterior)
