@@ -151,7 +151,7 @@ SMALL = {
     **{("sampler", name): {"steps": 4} for name in ("ancestral", "ddim", "dpm-solver++")},
     ("conditioner", "label"): {"width": 8},
     ("conditioner", "tokens"): {"width": 8, "depth": 1},
-    ("conditioner", "encoded"): {"autoencoder": _autoencoder(**_CONV)},
+    ("conditioner", "encoded"): {"autoencoder": _autoencoder(**_CONV), "beside": ["mask"]},
     ("conditioner", "several"): {"parts": {"label": use("label", width=8)}},
     ("data", "corrupted"): {"data": _DIGITS},
     ("features", "random-conv"): {"dim": 8},
