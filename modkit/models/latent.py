@@ -47,9 +47,9 @@ class Latent(Model):
     The mean and standard deviation of a continuous latent are measured before the prior's first turn, one number per
     level, so that every prior is given latents of unit scale; codes are left unchanged.
 
-    Samples are means of p(x | z), but a latent that a prior with a likelihood (a VAE) draws has that likelihood's noise,
-    as the latents that the autoencoder decodes in training do. `gaussian` learns how much; `mse` and `l1` have unit
-    scale, which is as much as the whole latent has, and suit a prior whose `kl` has weight 1 only.
+    Samples are means of p(x | z), but a latent drawn by a prior that has a likelihood (a VAE) has that likelihood's
+    noise, without which it would vary less than the latents that the decoder was trained on. `gaussian` learns how
+    much; `mse` and `l1` have unit scale, as much as the whole latent, and suit only a prior whose `kl` has weight 1.
 
     In joint training the latent is not scaled, since nothing can be measured yet; its scale follows from the prior's
     cross entropy. An untrained prior that is standard normal (a diffusion with the parametrization `v`, or `edm` with
@@ -224,6 +224,11 @@ class Latent(Model):
         return log_weight + self.prior.bound(replace(batch, x=latent), num, rng.at("prior"))
 
     @property
+    def discrete(self) -> bool:
+        """Whether the autoencoder's likelihood gives probabilities of x."""
+        return self.autoencoder.discrete
+
+    @property
     def differentiable(self) -> bool:
         """Whether both Models are, and are trained jointly, since the scale of the latent has to be known at first."""
         return self.joint and self.autoencoder.differentiable
@@ -249,7 +254,7 @@ class Latent(Model):
         return self.prior.encode(latent, name, rng and rng.at("prior"))
 
     def decode(self, latent: Value, name: str, rng: Rng | None = None) -> Tensor:
-        """Decodes a latent with the prior (to a draw if an rng is given), then with the autoencoder to the mean of x."""
+        """Decodes a latent with the prior, to a draw if an rng is given, then with the autoencoder to the mean of x."""
         if rng is None:
             return self.autoencoder.decode(self.scale.invert(self.prior.decode(latent, name)), self.at)
         inner = self.scale.invert(self.prior.decode_as_latent(latent, name, rng.at("prior")))

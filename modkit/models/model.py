@@ -230,6 +230,11 @@ class Model(nn.Module, metaclass=Composing):
         raise ValueError(f"{type(self).__name__} has no lower bound on log p(x)")
 
     @property
+    def discrete(self) -> bool:
+        """Whether `bound` bounds the probability of x, which takes finitely many values, and not a density."""
+        return False
+
+    @property
     def differentiable(self) -> bool:
         """Whether gradients of `cross_entropy` can train the model that x comes from."""
         return False
@@ -278,7 +283,7 @@ class Model(nn.Module, metaclass=Composing):
         raise ValueError(f"{type(self).__name__} has no latents to encode to")
 
     def decode(self, latent: Value, name: str, rng: Rng | None = None) -> Tensor:
-        """Decodes the latent `name` to the mean of x; latents in between are drawn if an rng is given, or else means."""
+        """Decodes the latent `name` to the mean of x; with an rng, any latents in between are drawn, not means."""
         raise ValueError(f"{type(self).__name__} has no latents to decode")
 
     def decode_as_latent(self, latent: Value, name: str, rng: Rng) -> Tensor:

@@ -154,6 +154,7 @@ SMALL = {
     ("conditioner", "encoded"): {"autoencoder": _autoencoder(**_CONV), "beside": ["mask"]},
     ("conditioner", "several"): {"parts": {"label": use("label", width=8)}},
     ("data", "corrupted"): {"data": _DIGITS},
+    ("data", "binarized"): {"data": _DIGITS},
     ("features", "random-conv"): {"dim": 8},
     ("features", "classifier"): {"epochs": 1, "size": 8},
     ("weight", "warmup"): {"steps": 4},
