@@ -177,15 +177,20 @@ def try_model(
 
 def _check_conditions(site: Site, model: Model, data: Data | None) -> None:
     """Checks that the model reads the fields that its data have for it to read."""
-    unread = [name for name in read_extras(data, DataExtras).conditions if name not in model.reads]
+    conditions = read_extras(data, DataExtras).conditions
+    unread = [name for name in conditions if name not in model.reads]
     if not unread:
         return
     slots = [path for path, call in site.plan.calls.items() if call.part.kind == "conditioner"]
     slot = min(slots, key=len, default=None)  # the outermost
-    reader = f"a conditioner that reads all of them, such as {slot}=map"
-    absence = f"data without them, or a model with a conditioner, which {type(model).__name__} does not have"
+    if slot is None:
+        expected = f"data without them, or a model with a conditioner, which {type(model).__name__} does not have"
+    elif len(unread) == len(conditions):
+        expected = f"a conditioner that reads them, such as {slot}=map"
+    else:
+        expected = "the conditioner to read them, too"
     message = f"the model leaves fields unread that these data have for it to read: {', '.join(unread)}"
-    site.fail(slot or "data", f"{message}; expected {reader if slot else absence}")
+    site.fail(slot or "data", f"{message}; expected {expected}")
 
 
 def _check_training(
