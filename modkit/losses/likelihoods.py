@@ -106,14 +106,12 @@ class Gaussian(nn.Module):
     """Gaussian with a learned variance, constants included.
 
     Args:
-        variance: `shared`: one learned variance for all elements; `element`: the decoder emits a mean and a
-            log-variance for each element, in twice the channels.
-        logvar_init: Log-variance at which `shared` starts. An optimizer moves it by about its learning rate a step, so
-            a short training needs a start near the expected squared error.
+        variance: `shared`: one learned variance for all elements, at first 1, whose logarithm moves by about the
+            learning rate a step; `element`: the decoder emits a mean and a log-variance for each element, in twice the
+            channels.
 
     Raises:
-        ValueError: If `variance` is unknown, `logvar_init` is outside [-30, 20] or used with `element`, or `x` is codes
-            or, with `element`, a scalar.
+        ValueError: If `variance` is unknown, or `x` is codes or, with `element`, a scalar.
 
     Examples:
         >>> likelihood = Gaussian(TensorType((3, 8, 8)), variance="element")
@@ -125,18 +123,14 @@ class Gaussian(nn.Module):
 
     constant = 0.0
 
-    def __init__(
-        self, x: TensorType, *, variance: Literal["shared", "element"] = "shared", logvar_init: float = 0.0
-    ) -> None:
+    def __init__(self, x: TensorType, *, variance: Literal["shared", "element"] = "shared") -> None:
         super().__init__()
         if variance not in ("shared", "element"):
             raise ValueError(f"Gaussian expects variance 'shared' or 'element', got {variance!r}")
         if variance == "element" and not x.shape:
             raise ValueError(f"Gaussian with a variance for each element expects channels to double, got {x}")
-        if not _LOGVAR[0] <= logvar_init <= _LOGVAR[1] or (logvar_init and variance == "element"):
-            raise ValueError(f"Gaussian expects logvar_init in [-30, 20], or 0 with `element`, got {logvar_init}")
         self._x = _check_continuous("Gaussian", x)
-        self.logvar = nn.Parameter(torch.tensor(float(logvar_init))) if variance == "shared" else None
+        self.logvar = nn.Parameter(torch.zeros(())) if variance == "shared" else None
 
     def out(self, x: TensorType) -> TensorType:
         """The type that the decoder must emit: the mean, unbounded; with `element`, mean and log-variance."""
