@@ -132,7 +132,8 @@ def test_of_binary_data_bernoulli_bounds_the_probability():
     close = weighted.exp().mean(0) / exact.exp()
     assert (close - 1).abs().max() < 0.1 and close.mean().sub(1).abs() < 0.01  # importance weights are unbiased
     elbo = torch.stack([model.bound(Batch(x, {}), 1, Rng(seed)) for seed in range(100)]).mean(0)
-    assert (elbo < exact).all() and (weighted.mean(0) > elbo).all()
+    assert exact.mean() - elbo.mean() == pytest.approx(0.57, abs=0.1)  # sd of the mean .03; the posterior is not exact
+    assert elbo.mean() < weighted.mean() < exact.mean()
 
 
 def test_evaluation_gives_nats_and_bits_of_the_probability_without_dequantisation():
