@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["autocast", "widen"]
+__all__ = ["cast_losses", "widen"]
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
+def cast_losses(device: torch.device, precision: str) -> torch.autocast:
     """Returns the context in which losses are computed: torch's autocast if `precision` is `bf16`.
 
     Examples:
-        >>> with autocast(torch.device("cpu"), "bf16"):
+        >>> with cast_losses(torch.device("cpu"), "bf16"):
         ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
         torch.bfloat16
     """

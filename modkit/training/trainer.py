@@ -24,7 +24,7 @@ from modkit.kinds import Data, Engine
 from modkit.models.model import Model, Player, evaluate_mode
 from modkit.models.step import StepContext
 from modkit.optim.ema import Average
-from modkit.precision import autocast
+from modkit.precision import cast_losses
 from modkit.progress import Progress
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
@@ -195,7 +195,7 @@ class Trainer:
             micro = batch.rows(slice(part * size, (part + 1) * size)) if settings.accumulate > 1 else batch
             last = part == settings.accumulate - 1
             with nullcontext() if last else engine.accumulate(state.losses), rng.seed_torch():
-                with autocast(engine.device, settings.precision):
+                with cast_losses(engine.device, settings.precision):
                     losses = state.losses(micro, step)
                 if losses:
                     loss = weigh_losses(losses, state.weights, cursor.index, state.last_layer) / settings.accumulate
