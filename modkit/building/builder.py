@@ -27,7 +27,7 @@ from modkit.models.model import Composing
 from modkit.parts.signature import is_required, is_tensor_only
 from modkit.rng import Rng
 from modkit.specs.settings import Evaluation, Settings
-from modkit.types import CondType, Event, TensorType
+from modkit.types import CondType, Event, TensorType, split_levels
 
 __all__ = ["Built", "Factory", "Failed", "Origin", "Site", "copy_to_meta"]
 
@@ -217,6 +217,13 @@ class Site:
         for name in ("x", "cond") if composed else ():
             if (before := getattr(composed, name)) != types[name]:
                 raise ValueError(f"it was composed for {name} {_format_type(before) or 'none'}")
+        if composed and _has_noise_levels(composed.plan):
+            before, now = ([level.std for level in split_levels(x)] for x in (composed.x, types["x"]))
+            if before != now:
+                raise ValueError(
+                    f"expected a model composed for x with std={now[0]}, which scales its noise levels, got one with "
+                    f"std={before[0]}: compose it for replace(x, std={now[0]})"
+                )
         if self.meta and isinstance(value, nn.Module):
             value = copy_to_meta(value)
         if isinstance(value, nn.Module):
@@ -297,6 +304,10 @@ class Factory:
         """Names the source of the slot's types, for messages about types that do not fit; returns the slot."""
         self._site.sources[self._path] = source
         return self
+
+
+def _has_noise_levels(plan: Plan) -> bool:
+    return any(call.part.kind == "schedule" for call in plan.calls.values())
 
 
 class _Modules:

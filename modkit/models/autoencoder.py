@@ -93,7 +93,8 @@ class Autoencoder(Model):
         self.event = x
         self.encoder = encoder(x=x)
         self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
-        self.latents = {name: make_unit(event) for name, event in self.bottleneck.latents.items()}
+        latents = self.bottleneck.latents
+        self.latents = {name: make_unit(event) for name, event in zip(latents, latents.values())}
         self.moments = read_extras(self.bottleneck, kinds.BottleneckExtras).moments
         self.likelihood = likelihood(x=x)
         self.decoder = decoder.name_source(bottleneck.where)(
