@@ -87,7 +87,7 @@ class DenoisingGAN(Model):
         self.event = x
         self.z = TensorType((z_dim,))
         self.steps = steps
-        self.schedule = Even(schedule(), steps)
+        self.schedule = Even(schedule(x=x), steps)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         cond = cond.merge(self.conditioner.type)
