@@ -155,6 +155,7 @@ class EDM:
         tensor([0.1000, 2.0000], dtype=torch.float64)
     """
 
+    implies = {"times": "log-normal", "parametrization": "edm", "sampler": "heun"}
     num: int | None = None
 
     def __init__(self, *, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
@@ -256,6 +257,7 @@ class Flow:
         tensor([0.7500], dtype=torch.float64)
     """
 
+    implies = {"times": {"use": "log-normal", "mean": 0.0, "std": 1.0}, "parametrization": "flow"}
     num: int | None = None
 
     def __init__(self, *, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
