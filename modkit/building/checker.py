@@ -24,6 +24,7 @@ from modkit.building.builder import Built, Site, copy_to_meta
 from modkit.building.plan import Plan, plan
 from modkit.building.report import Port, Report
 from modkit.building.review import make_problems, review_game, review_model, verify_overrides
+from modkit.data.moments import find_type
 from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, suggest
 from modkit.kinds import Data, DataExtras, Fact, Finding, read_extras
@@ -76,7 +77,7 @@ def examine(spec: Spec) -> Report:
     data = site.make_data()
     settings, evaluation = _try_settings(site, site.make_settings), _try_settings(site, site.make_evaluation)
     site.check()
-    x, fields = (data.x, data.fields) if data else (read_type(spec), read_fields(spec))
+    x, fields = (find_type(data), data.fields) if data else (read_type(spec), read_fields(spec))
     if evaluation:  # to hear what they refuse
         _ = [evaluation.features(x=x)] if evaluation.features else []
         _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]

@@ -32,7 +32,7 @@ from modkit.kinds.denoisers import (
     Schedule,
     Times,
 )
-from modkit.kinds.extras import PretrainedExtras, PromiseExtras, read_extras
+from modkit.kinds.extras import ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
 from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
 from modkit.kinds.review import Fact, Finding, Note
 from modkit.kinds.slots import Default, Slot, Unfit, default
@@ -63,6 +63,7 @@ __all__ = [
     "Finding",
     "Generator",
     "Guidance",
+    "ImpliedExtras",
     "Kind",
     "LRSchedule",
     "Likelihood",

@@ -28,6 +28,7 @@ from modkit import kinds
 from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.losses.perceptual import Perceptual
 from modkit.losses.review import review_critic
+from modkit.models.latent_scale import make_unit
 from modkit.models.model import Model, Passes, Player, check_draws, make_weights
 from modkit.models.step import StepContext
 from modkit.rng import Rng
@@ -94,7 +95,8 @@ class Autoencoder(Model):
         self.event = x
         self.encoder = encoder(x=x)
         self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
-        self.latents = self.bottleneck.latents
+        latents = self.bottleneck.latents
+        self.latents = {name: make_unit(event) for name, event in zip(latents, latents.values())}
         self.moments = read_extras(self.bottleneck, kinds.BottleneckExtras).moments
         self.likelihood = likelihood(x=x)
         self.decoder = decoder.name_source(bottleneck.where)(

@@ -72,9 +72,9 @@ class Diffusion(Model):
     ) -> None:
         super().__init__()
         self.event = x
-        self.schedule = schedule()
-        self.times = times(schedule=self.schedule)
-        self.parametrization = parametrization(schedule=self.schedule)
+        self.schedule = schedule(x=x)
+        self.times = times(schedule=self.schedule, x=x)
+        self.parametrization = parametrization(schedule=self.schedule, x=x)
         self.loss_weight = loss_weight(schedule=self.schedule, parametrization=self.parametrization)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads

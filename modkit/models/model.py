@@ -131,10 +131,11 @@ class Composing(type):
 class Model(nn.Module, metaclass=Composing):
     """A distribution over tensors of type `event`, and the game that trains it.
 
-    A Model keeps the parts of its slots in attributes, by any names. A Model that encodes gives the types of
-    its latents in `latents` and implements `encode` and `decode`; any other Model leaves `latents` empty. `moments`
-    gives the mean and standard deviation of the latents whose scale is already known, so that `latent` need not measure
-    it. A conditional Model names in `reads` the fields that it is conditioned on.
+    A Model keeps the parts of its slots in attributes, by any names. A Model that encodes gives the types of its
+    latents in `latents` and implements `encode` and `decode`; any other Model leaves `latents` empty. The types of
+    continuous latents state a deviation of 1, to which `latent` scales them for a prior. `moments` gives the mean and
+    standard deviation of the latents whose scale is already known, so that `latent` need not measure it. A conditional
+    Model names in `reads` the fields that it is conditioned on.
 
     Examples:
         >>> from modkit.models import Diffusion
