@@ -23,8 +23,24 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Schedule
+from modkit.types import TensorType
 
-__all__ = ["EDM", "VP", "Bounded", "Cosine", "Even", "Flow", "Linear", "Table", "find_noise_range"]
+__all__ = [
+    "EDM",
+    "STD",
+    "VP",
+    "Bounded",
+    "Cosine",
+    "Even",
+    "Flow",
+    "Linear",
+    "Table",
+    "find_noise_range",
+    "scale_levels",
+]
+
+STD = 0.5
+"""EDM's sigma_data, assumed where the standard deviation of the data is unknown."""
 
 _CPU = torch.device("cpu")
 _LONGEST = 100_000  # of a table
@@ -333,6 +349,23 @@ def find_noise_range(schedule: Schedule) -> tuple[float, float]:
     alpha, sigma = schedule.scales(torch.tensor([1 / schedule.num, 1.0], dtype=torch.float64, device=_CPU))
     low, high = (sigma / alpha).tolist()
     return low, high
+
+
+def scale_levels(x: TensorType | None) -> tuple[float, float]:
+    """Returns the lowest and the highest noise level for data of type `x`: 0.004 and 160 standard deviations.
+
+    These are EDM's 0.002 and 80 at the deviation of 0.5 that its settings are for, which is assumed if it is unknown.
+
+    References:
+        Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), table 1,
+        https://arxiv.org/abs/2206.00364
+
+    Examples:
+        >>> scale_levels(TensorType((4, 2, 2), std=1.0)), scale_levels(None)
+        ((0.004, 160.0), (0.002, 80.0))
+    """
+    std = x.std if x is not None and x.std is not None else STD
+    return 0.004 * std, 160.0 * std
 
 
 def _check_num(schedule: Table | Even, num: int) -> None:
