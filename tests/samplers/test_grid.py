@@ -52,7 +52,7 @@ def test_edm_grid_is_the_published_one():
 
 def test_table_spacings():
     def indices(steps, spacing):
-        times = choose_times(None, Linear(), steps, spacing)
+        times = choose_times(None, Linear(), X, steps, spacing)
         assert times[-1] == 0
         return (times[:-1] * 1000 - 1).round().int().tolist()
 
@@ -66,7 +66,7 @@ def test_table_spacings():
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 333, 999, 1000])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_spacings_never_repeat_a_time(spacing, steps):
-    times = choose_times(None, Linear(), steps, spacing)
+    times = choose_times(None, Linear(), X, steps, spacing)
     assert len(times) == steps + 1 and times.diff().max() < 0 and times[0] <= 1
 
 
@@ -183,8 +183,8 @@ test_errors_name_what_was_expected_and_received = refusals(
     (lambda: DPMSolverPlusPlus(Linear(), X, steps=-1), r"DPMSolverPlusPlus expects steps in \[1, 1000\]"),
     (lambda: DDIM(EDM(), X, steps=0), "DDIM expects steps in \\[1, 100000\\], got 0"),
     (
-        lambda: DDIM(Linear(), X, spacing="even"),
-        "DDIM expects spacing to be one of leading, trailing, linspace, got 'even'",
+        lambda: DDIM(Linear(), X, spacing="odd"),
+        "DDIM expects spacing to be one of auto, even, karras, leading, trailing, linspace, got 'odd'",
     ),
     (lambda: DDIM(Linear(), X, eta=1.5), r"DDIM expects eta in \[0, 1\], got 1.5"),
     (lambda: Ancestral(Linear(), X, variance="mid"), "Ancestral expects variance to be small or large, got 'mid'"),
