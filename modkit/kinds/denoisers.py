@@ -59,7 +59,7 @@ class Times(Protocol):
     """Draws the times at which the network is trained."""
 
     def __call__(self, num: int, rng: Rng) -> Tensor:
-        """Draws `num` times, float64."""
+        """Draws `num` times, float64, on the CPU."""
         ...
 
 
@@ -71,7 +71,7 @@ class Parametrization(Protocol):
         ...
 
     def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the network's inputs: x_in, and the time that it embeds, `b`; `t` is `b`, float64."""
+        """Computes the network's inputs: x_in, and the time that it embeds, `b`; `t` is `b`, float64, on the CPU."""
         ...
 
     def denoised(self, out: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
