@@ -28,6 +28,7 @@ from modkit.kinds.denoisers import (
     Parametrization,
     ParametrizationExtras,
     Sampler,
+    SamplerExtras,
     Schedule,
     Times,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "PromiseExtras",
     "Regularizer",
     "Sampler",
+    "SamplerExtras",
     "Schedule",
     "Slot",
     "Step",
