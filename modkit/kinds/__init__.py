@@ -37,6 +37,7 @@ from modkit.kinds.denoisers import (
     Parametrization,
     ParametrizationExtras,
     Sampler,
+    SamplerExtras,
     Schedule,
     Times,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "Regularizer",
     "RegularizerExtras",
     "Sampler",
+    "SamplerExtras",
     "Schedule",
     "Slot",
     "Step",

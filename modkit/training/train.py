@@ -16,7 +16,7 @@ from torch import nn
 from modkit.building.builder import Origin, Site
 from modkit.building.checker import Report as Checked
 from modkit.building.checker import check, examine
-from modkit.building.migration import find_due, load_current
+from modkit.building.migration import find_due, load_current, read_spec
 from modkit.building.plan import plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import show_warnings
@@ -208,7 +208,7 @@ def _open_resumable(path: Path, locked: bool) -> Run:
     verify(run, locked=locked)
     if store.find_latest(run.checkpoints) and (migrations := find_due(run)):
         mine, weights = load_current(run), run.load_weights()
-        same = mine.spec == Spec.from_yaml(run.spec_text) and mine.weights.keys() == weights.keys()
+        same = mine.spec == read_spec(run) and mine.weights.keys() == weights.keys()
         if not same or not all(torch.equal(value, weights[key]) for key, value in mine.weights.items()):
             raise ValueError(
                 f"{path} cannot be resumed: {migrations[0]}, changes it, and optimizer states cannot be migrated; "
