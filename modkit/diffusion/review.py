@@ -3,11 +3,11 @@ r"""Review of a denoiser before training: what it learns beside what its sampler
 **Levels.** Training draws times, and so noise levels sigma_t / alpha_t, here in units of the data's deviation; the
 sampler asks for those of its grid. Below 1 x_t is mostly data, above 1 mostly noise, and a network has to learn both.
 The sampler's share of levels on a side is therefore at most 20 times that of training. It is at most 2.1 times in the
-published pairings, 9 times with the most one-sided of the logit-normal times that Esser et al. (2024) compare, and 29
-times or more with uniform times on EDM's schedule, of which .6 or 1.2 % are below 1. Between .25 and 10, where neither
-the data nor the noise is negligible, some draw in ten thousand must also lie within a factor exp(.25) of each level
-that the sampler asks for: a model of few steps is trained at these alone. Outside of this range a grid may go further
-than training, as EDM's does: it starts 4.6 deviations of ln sigma above the mean of its draws.
+published pairings, 9 times with the most one-sided of the logit-normal times that Esser et al. (2024) compare, and 27
+to 47 times with uniform times on EDM's schedule, of which .6 % are below 1. Between .25 and 10, where neither the data
+nor the noise is negligible, some draw in ten thousand must also lie within a factor exp(.25) of each level that the
+sampler asks for: a model of few steps is trained at these alone. Outside of this range a grid may go further than
+training, as EDM's does: it starts 4.6 deviations of ln sigma above the mean of its draws.
 
 **Amplification.** In a step from t to s < t an error of x_0 enters x_s with the factor alpha_s - sigma_s alpha_t /
 sigma_t (DDIM's, and to first order any sampler's). An error of the network of unit size thus grows, relative to the
@@ -15,7 +15,7 @@ deviation of x_s, to
 
     (alpha_s - sigma_s alpha_t / sigma_t) |d x_0 / d out| / sqrt(alpha_s^2 + sigma_s^2)
 
-unless the sampler clips x_0. It is at most 1 where the network predicts v, and sigma_t / alpha_t large where it
+unless the sampler clips x_0 (`SamplerExtras.bounds`). It is at most 1 where the network predicts v, and large where it
 predicts eps and little signal is left: 631 in the first of 50 steps on the cosine table.
 
 Shape letters: n draws or times.
@@ -195,7 +195,7 @@ def review_growth(
     growth = find_growth(schedule, parametrization, sampler.times())
     if growth is None:
         return
-    clipped = x.range is not None
+    clipped = getattr(sampler, "bounds", x.range) is not None  # one that does not state it clips to the range of x
     step = f"in the step from t = {growth.t:.3g} to {growth.s:.3g}"
     tail = ", before x_0 is clipped" if clipped else ""
     factor = f"{growth.factor:,.0f}" if growth.factor > 100 else f"{growth.factor:.3g}"
@@ -205,7 +205,7 @@ def review_growth(
             f"an error of the network grows {factor}-fold {step}, and x_0 is not clipped; expected at most "
             f"{_MOST_GROWTH:g}-fold"
         )
-        yield Finding("parametrization", message, ("parametrization=v",), refused=True)
+        yield Finding("parametrization", message, ("parametrization=v", "sampler.clip=true"), refused=True)
 
 
 def review_guidance(
