@@ -19,10 +19,11 @@ import torch
 from torch import nn
 
 from modkit.building.call import Argument, Call, Given, Record, Ref, reroot
+from modkit.building.composition import Composition
 from modkit.building.pieces import find_run, read_piece
-from modkit.building.plan import Composition, Plan
+from modkit.building.plan import Plan
 from modkit.errors import Problem, SpecError, join, split
-from modkit.kinds import Data, PretrainedExtras, Unfit, read_extras
+from modkit.kinds import Data, ImpliedExtras, PretrainedExtras, Unfit, read_extras
 from modkit.models.model import Composing
 from modkit.parts.signature import is_required, is_tensor_only
 from modkit.rng import Rng
@@ -276,6 +277,11 @@ class Factory:
         """Its path, name and position."""
         position = self._site.plan.spec.find_position(self._path)
         return f"{self._path} ({self._call.part.name}{f', {position}' if position else ''})"
+
+    @property
+    def implies(self) -> Mapping[str, Any]:
+        """What its part implies, for an assembly that passes the slot on."""
+        return read_extras(self._call.part.load(), ImpliedExtras).implies
 
     def __call__(self, **types: Any) -> Any:
         """Builds the part from the types that it declares."""

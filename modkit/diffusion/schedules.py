@@ -166,6 +166,7 @@ class EDM:
         (0.004, 160.0)
     """
 
+    implies = {"times": "log-normal", "parametrization": "edm", "sampler": "heun"}
     num: int | None = None
 
     def __init__(
@@ -272,6 +273,7 @@ class Flow:
         tensor([0.7500], dtype=torch.float64)
     """
 
+    implies = {"times": {"use": "log-normal", "mean": 0.0, "std": 1.0}, "parametrization": "flow"}
     num: int | None = None
 
     def __init__(

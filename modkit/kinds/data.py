@@ -54,10 +54,13 @@ class DataExtras:
         features: The features that suit its samples, by name (`classifier:digits`). A run is measured with them unless
             others are requested. Without them, a classifier is trained on labelled images, and other data are compared
             by their values.
+        conditions: Names of fields that exist for the model to read, such as a damaged copy of the sample. Training a
+            model that does not read all of them is refused; other fields, such as labels, may be left unread.
     """
 
     truth: Modes | None = None
     features: str | None = None
+    conditions: tuple[str, ...] = ()
 
 
 class Conditioner(Protocol):

@@ -62,7 +62,7 @@ class Diffusion(Model):
         network: Slot[kinds.Network] = default("unet"),
         schedule: Slot[kinds.Schedule] = default("cosine"),
         times: Slot[kinds.Times] = default("uniform"),
-        parametrization: Slot[kinds.Parametrization] = default("eps"),
+        parametrization: Slot[kinds.Parametrization] = default("v"),
         loss_weight: Slot[kinds.LossWeight] = default("simple"),
         sampler: Slot[kinds.Sampler] = default("ddim"),
         guidance: Slot[kinds.Guidance] = default("none"),

@@ -48,6 +48,10 @@ class Latent(Model):
     level, so that every prior is given latents of unit scale; codes are left unchanged. The prior's type states this
     deviation of 1, in which `edm`, `flow` and `log-normal` count noise levels.
 
+    Samples are means of p(x | z), but a latent drawn by a prior that has a likelihood (a VAE) has that likelihood's
+    noise, without which it would vary less than the latents that the decoder was trained on. `gaussian` learns how
+    much; `mse` and `l1` have unit scale, as much as the whole latent, and suit only a prior whose `kl` has weight 1.
+
     In joint training the latent is not scaled, since nothing can be measured yet; its scale follows from the prior's
     cross entropy, and the prior's type states the deviation 1 of a standard normal. An untrained prior that is standard
     normal (a diffusion with the parametrization `v` or `edm`) makes the autoencoder a VAE while only the autoencoder is
@@ -206,11 +210,13 @@ class Latent(Model):
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws from the prior."""
-        if not self.scale.known:
-            raise ValueError(
-                "Latent cannot be sampled before its prior has been prepared: the scale of the latent is unknown"
-            )
-        return self._decode(self.prior.draw(num, fields, cond, rng.at("prior")))
+        latent = self._draw_latent(num, fields, cond, rng)
+        return self.autoencoder.decode(latent, self.at, rng.at("autoencoder"))
+
+    def draw_as_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
+        """Decodes draws from the prior, with the noise of the autoencoder's likelihood."""
+        latent = self._draw_latent(num, fields, cond, rng)
+        return self.autoencoder.decode_as_latent(latent, self.at, rng.at("autoencoder"))
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The bound by one draw of the latent and `num` draws of the prior's own bound.
@@ -224,6 +230,11 @@ class Latent(Model):
         """
         latent, log_weight = self._weigh_scaled(batch.tensor, rng.at("autoencoder"))
         return log_weight + self.prior.bound(replace(batch, x=latent), num, rng.at("prior"))
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the autoencoder's likelihood gives probabilities of x."""
+        return self.autoencoder.discrete
 
     @property
     def differentiable(self) -> bool:
@@ -250,9 +261,17 @@ class Latent(Model):
             raise ValueError(f"{self.prior.__class__.__name__} expects one tensor, got a hierarchy")
         return self.prior.encode(latent, name, rng and rng.at("prior"))
 
-    def decode(self, latent: Value, name: str) -> Tensor:
-        """Decodes a latent with the prior, then with the autoencoder."""
-        return self._decode(self.prior.decode(latent, name))
+    def decode(self, latent: Value, name: str, rng: Rng | None = None) -> Tensor:
+        """Decodes a latent with the prior, to a draw if an rng is given, then with the autoencoder to the mean of x."""
+        if rng is None:
+            return self.autoencoder.decode(self.scale.invert(self.prior.decode(latent, name)), self.at)
+        inner = self.scale.invert(self.prior.decode_as_latent(latent, name, rng.at("prior")))
+        return self.autoencoder.decode(inner, self.at, rng.at("autoencoder"))
+
+    def decode_as_latent(self, latent: Value, name: str, rng: Rng) -> Tensor:
+        """Decodes a latent with the prior, then with the autoencoder, to draws of both."""
+        inner = self.scale.invert(self.prior.decode_as_latent(latent, name, rng.at("prior")))
+        return self.autoencoder.decode_as_latent(inner, self.at, rng.at("autoencoder"))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Reconstructs `x` with the autoencoder alone."""
@@ -299,8 +318,13 @@ class Latent(Model):
     def _encode_scaled(self, x: Tensor, rng: Rng | None) -> Value:
         return self.scale.apply(self.autoencoder.encode(x, self.at, rng))
 
-    def _decode(self, latent: Value) -> Tensor:
-        return self.autoencoder.decode(self.scale.invert(latent), self.at)
+    def _draw_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Value:
+        """Draws the autoencoder's latent from the prior."""
+        if not self.scale.known:
+            raise ValueError(
+                "Latent cannot be sampled before its prior has been prepared: the scale of the latent is unknown"
+            )
+        return self.scale.invert(self.prior.draw_as_latent(num, fields, cond, rng.at("prior")))
 
 
 def _count_rows(batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
