@@ -43,6 +43,9 @@ SAME = {
     r"^(diffusion|latent-(diffusion|joint|vq)) model\.(prior\.)?guidance=": (
         "without a condition the two denoisers are one"
     ),
+    r"^latent-(vq|cascade) model\.prior\.(level\.)?parametrization=edm": (
+        "of unit deviation, EDM's target is -v where variance is preserved, and codes hide that its time differs"
+    ),
 }
 """Cases whose samples are the host's to the bit, and why; everywhere else a swap changes them."""
 
