@@ -106,14 +106,18 @@ class DenoisingGAN(Model):
         )
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes `adversarial` of each side, and the regularizers of the discriminator."""
+        """Computes `adversarial` of each side, and the regularizers of the discriminator.
+
+        The generator trains the conditioner through what the network is given; what its judge is given is detached.
+        """
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         pair = self._draw_pair(batch.tensor, step.rng)
         if player == "generator":
             if not step.wants("adversarial"):
                 return {}
             fake = self._generate(pair, cond, step.rng)
-            return {"adversarial": self.adversarial.generator(self._discriminate(fake, pair, cond))}
+            logits = self._discriminate(fake, pair, cond.map(Tensor.detach))
+            return {"adversarial": self.adversarial.generator(logits)}
         with torch.no_grad():
             fake = self._generate(pair, cond, step.rng)
         real_logits, fake_logits = self._discriminate(pair.x_s, pair, cond), self._discriminate(fake, pair, cond)
