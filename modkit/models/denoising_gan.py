@@ -73,7 +73,7 @@ class DenoisingGAN(Model):
         network: Slot[kinds.Network] = default("ncsnpp"),
         discriminator: Slot[kinds.Discriminator] = default("ncsnpp"),
         schedule: Slot[kinds.Schedule] = default("vp"),
-        sampler: Slot[kinds.Sampler] = default("ancestral"),
+        sampler: Slot[kinds.Sampler] = default("ancestral", fixed=True),
         adversarial: Slot[kinds.Adversarial] = default("non-saturating"),
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
         conditioner: Slot[kinds.Conditioner] = default("none"),
@@ -87,7 +87,7 @@ class DenoisingGAN(Model):
         self.event = x
         self.z = TensorType((z_dim,))
         self.steps = steps
-        self.schedule = Even(schedule(), steps)
+        self.schedule = Even(schedule(x=x), steps)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         cond = cond.merge(self.conditioner.type)

@@ -10,6 +10,7 @@ from modkit.kinds import Default
 from modkit.part import Local, Part
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, SlotShape, read_parameters
+from modkit.specs.implied import derive_defaults
 from modkit.specs.node import Node, Value
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, get_value
@@ -55,8 +56,7 @@ def _enter(place: Place, value: Value, part: str | int) -> Place | None:
         return Place(replace(place.shape, container=None)) if fits else None
     if isinstance(value, Node) and value.ref is not None:
         return None
-    declared = read_known(place.shape.kind, get_part(value, place)) or {}
-    parameter = declared.get(part) if isinstance(part, str) else None
+    parameter = _read_inside(value, place).get(part) if isinstance(part, str) else None
     return None if parameter is None else _make_place(parameter)
 
 
@@ -89,7 +89,7 @@ def walk_slots(
         for part, item in items:
             yield from walk_slots(item, inner, (*path, part), defaults)
         return
-    for key, parameter in (read_known(place.shape.kind, get_part(value, place)) or {}).items():
+    for key, parameter in _read_inside(value, place).items():
         below = _make_place(parameter)
         if below is not None:
             yield from walk_slots(find_value(value, (key,)), below, (*path, key), defaults)
@@ -104,6 +104,12 @@ def get_part(value: Value, place: Place) -> str | Part | None:
             return Local.wrap(place.shape.kind, value.use)
         return value.use or place.default
     return place.default if value is None else None
+
+
+def _read_inside(value: Value, place: Place) -> dict[str, Parameter]:
+    """Returns what the part in a slot declares, with the defaults that hold there."""
+    declared = read_known(place.shape.kind, get_part(value, place)) or {}
+    return derive_defaults(declared, value if isinstance(value, Node) else Node({}))
 
 
 def find_known(kind: str, part: str | Part | None) -> Part | None:

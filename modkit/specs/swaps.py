@@ -9,7 +9,7 @@ from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, read_parameters
 from modkit.parts.validation import validate
 from modkit.specs.node import Node, Value, describe
-from modkit.specs.places import Place, find_known, get_part, find_value, read_known
+from modkit.specs.places import Place, find_known, find_value, get_part, read_known
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path
 from modkit.specs.yaml import Source

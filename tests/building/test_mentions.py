@@ -1,7 +1,6 @@
 import pytest
 
 from modkit import Spec, SpecError, build, check
-from modkit.cli.app import app
 from modkit.errors import Position
 from modkit.specs.load import load_spec
 from modkit.specs.overrides import apply
