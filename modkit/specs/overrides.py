@@ -1,8 +1,8 @@
 """Overrides: `model.prior.sampler=dpm-solver++` changes a spec from the command line.
 
 An override consists of a path, `=`, and a value in YAML. An override that names a part for a slot swaps the part. Swaps
-are applied before other values, whatever their order. The new part keeps those parameters that both parts declare and
-whose values fit; a notice lists the dropped ones.
+are applied before other values, whatever their order. Another model keeps its conditioner only; any other part keeps
+those parameters that both parts declare and whose values fit; notices list the dropped ones.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def apply(spec: Spec, overrides: Sequence[str]) -> tuple[Spec, list[str]]:
         overrides: `path=value` strings, with values in YAML (`channels=[32, 64]`, `{use: ddim, steps: 5}`).
 
     Returns:
-        The new spec, and a notice for each parameter that a swap dropped.
+        The new spec, and notices of the parameters that swaps dropped, each with a reason.
 
     Examples:
         >>> spec = Spec.from_yaml("{model: {use: diffusion, sampler: {use: ddim, steps: 50, eta: 0.5}}}")
@@ -135,7 +135,8 @@ def _apply_swaps(spec: Spec, overrides: Sequence[_Override]) -> tuple[Spec, list
     notices: list[str] = []
     swaps: dict[Path, list[_Override]] = {}
     for override in overrides:
-        named = isinstance(override.value, str) or (isinstance(override.value, Node) and "use" in override.value)
+        value = override.value
+        named = isinstance(value, str) or (isinstance(value, Node) and ("use" in value or value.ref is not None))
         if named and override.parts[0] in ("model", "data", "train", "evaluate"):
             swaps.setdefault(_get_slot_path(override), []).append(override)
     done: list[_Override] = []

@@ -1,4 +1,8 @@
-"""Swaps: another part in a slot, which keeps what fits of the former part's parameters."""
+"""Swaps: another part in a slot, which keeps what fits of the former part's parameters.
+
+Another model keeps its conditioner, which belongs to the data; all else was chosen for the former model's game. A
+reference or a piece of another run (`{use: run, …}`) takes the place of a part as it is, and leaves nothing to the next.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +20,18 @@ from modkit.specs.yaml import Source
 
 __all__ = ["swap"]
 
-
 _FRESH = "a swap of a model starts from the new one's defaults"
 
 
 def swap(spec: Spec, path: Path, place: Place, value: Value, source: Source) -> tuple[Spec, list[str]]:
     """Puts another part into a slot.
 
-    Another model keeps its conditioner, which belongs to the data; all else was chosen for the former model's game. Any
-    other part keeps the parameters that both parts declare and whose values fit.
-
     Args:
         spec: The spec.
         path: Path of the slot.
         place: What the slot expects.
-        value: The part's name, or its node, whose parameters take precedence over kept ones.
+        value: The part's name, or its node, whose parameters take precedence over kept ones; or a reference or a piece
+            of another run.
         source: Where the value was written.
 
     Returns:
@@ -39,6 +40,8 @@ def swap(spec: Spec, path: Path, place: Place, value: Value, source: Source) -> 
     Raises:
         SpecError: If no such part is known.
     """
+    if _is_elsewhere(value):
+        return spec.with_value(join(path), value, source), []
     name, given = (value.get("use"), value.params) if isinstance(value, Node) else (value, {})
     if not isinstance(name, str):
         raise SpecError(Problem(join(path), f"got use: {describe(name)}, expected a part's name", source.position))
@@ -58,11 +61,16 @@ def swap(spec: Spec, path: Path, place: Place, value: Value, source: Source) -> 
     return spec.with_value(join(path), written, source), notices
 
 
+def _is_elsewhere(value: Value) -> bool:
+    """Whether a value stands for a part that is described elsewhere: a reference, or a piece of another run."""
+    return value == "run" or (isinstance(value, Node) and (value.ref is not None or value.use == "run"))
+
+
 def _select_kept(
     old: Value, place: Place, new: Mapping[str, Parameter], name: str
 ) -> tuple[dict[str, Value], dict[str, str]]:
     """Returns the parameters of the old node that the new part keeps, and why each other one is dropped."""
-    if not isinstance(old, Node) or old.ref is not None:
+    if not isinstance(old, Node) or _is_elsewhere(old):
         return {}, {}
     kind, part = place.shape.kind, get_part(old, place)
     before = read_known(kind, part)
