@@ -1,7 +1,7 @@
 """Swaps: another part in a slot, which keeps what fits of the former part's parameters.
 
 Another model keeps its conditioner, which belongs to the data; all else was chosen for the former model's game. A
-reference or a piece of another run (`{use: run, …}`) takes the place of a part as it is, and leaves nothing to the next.
+reference or a piece of another run (`{use: run, …}`) replaces a part as it is.
 """
 
 from __future__ import annotations

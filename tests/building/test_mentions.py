@@ -1,9 +1,13 @@
 import pytest
+from click.testing import CliRunner
 
-from modkit import Spec, SpecError, build, check
+from modkit import Spec, SpecError, build, check, train
+from modkit.cli.app import app
 from modkit.errors import Position
+from modkit.runs.run import Run
 from modkit.specs.load import load_spec
 from modkit.specs.overrides import apply
+from modkit.sweeps.trials import freeze
 from tests.refusals import list_problems
 
 LATENT = """\
@@ -118,3 +122,27 @@ def test_the_weight_of_an_opponent_has_its_place_in_the_spec():
     gan = "{use: gan, discriminators: {a: mlp, b: mlp}, generator: mlp, weights: {adversarial/c: 2.0}}"
     with pytest.raises(SpecError, match=r"model\.weights\.adversarial/c: .*: adversarial, adversarial/a, "):
         check(Spec.from_yaml(f"{{data: ring, model: {gan}}}"))
+
+
+def test_runs_do_not_hold_what_a_swap_left(file, tmp_path):
+    out = tmp_path / "run"
+    done = CliRunner().invoke(app, ["train", str(file), FSQ, "train.device=cpu", "--steps", "1", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert done.output.count(GONE.format("model.autoencoder.weights.kl", "loss")) == 1
+    kept = Spec.from_yaml(Run.open(out).spec_text)
+    assert kept.at("model.autoencoder.weights") == {"nll": 2}
+    assert check(kept).plan.resolved == kept
+
+
+def test_trials_of_a_sweep_do_not_hold_what_their_swaps_left(file):
+    trials = freeze(load_spec(file), ["model.autoencoder.bottleneck=fsq,gaussian", "seed=0,1"])
+    weights = [Spec.from_yaml(trial.spec).at("model.autoencoder.weights") for trial in trials]
+    assert weights == [{"nll": 2}] * 2 + [{"kl": 0.5, "nll": 2}] * 2
+
+
+def test_the_stage_of_a_part_that_another_run_replaces_is_dropped(file, caplog, tmp_path):
+    run = train(load_spec(file, ["train.stages=[{players: ['*'], steps: 1}]", "train.device=cpu"]), tmp_path / "run")
+    piece = f"{{use: run, path: {run.path}, at: model.autoencoder}}"
+    planned, notices = check_swap(file, caplog, f"model.autoencoder={piece}")
+    assert GONE.format("train.stages[0]", "player") in notices
+    assert [stage["players"] for stage in planned.resolved.at("train.stages")] == [("*/denoiser", "prior/*")]

@@ -139,6 +139,27 @@ def test_what_is_no_part_is_dropped_from_a_slot():
     ]
 
 
+def test_a_piece_of_another_run_replaces_a_part_as_it_is(spec):
+    piece = "model.autoencoder={use: run, path: runs/a, at: model.autoencoder}"
+    changed, notices = apply(spec, ["model.autoencoder.train=true", piece, "model.prior.sampler=heun"])
+    assert changed.at("model.autoencoder") == use("run", path="runs/a", at="model.autoencoder", train=True)
+    assert changed.at("model.prior.sampler") == use("heun", steps=50)
+    assert notices == ["swap model.prior.sampler: dropped eta (unknown to heun)"]
+    assert changed.find_position("model.autoencoder.path") == Position("<override 2>", 1, 36)
+    assert changed.before == spec
+    back, notices = apply(changed, ["model.autoencoder=autoencoder"])
+    assert (back.at("model.autoencoder"), notices) == ("autoencoder", [])
+
+
+def test_a_reference_replaces_a_part_as_it_is(spec):
+    overrides = ["model.prior.network.width=8", "model.prior.network={ref: model.autoencoder.encoder}"]
+    changed, notices = apply(spec, overrides[1:])
+    assert changed.at("model.prior.network") == {"ref": "model.autoencoder.encoder"}
+    assert (changed.before, notices) == (spec, [])
+    with pytest.raises(SpecError, match="ref"):
+        apply(spec, overrides)
+
+
 def test_a_spec_remembers_what_it_was_before_its_swaps(spec):
     changed, _ = apply(spec, ["model.prior.sampler=heun", "model.prior.sampler.steps=3"])
     assert changed.before == spec and spec.before is None
