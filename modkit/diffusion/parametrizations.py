@@ -10,7 +10,7 @@ last two rows, scale it differently), and it predicts
     eps - x_0                                       x_0 = (x_t - sigma_t out) / (alpha_t + sigma_t)
 
 Each x_0 is affine in the output, so that |d x_0 / d out|^2 (`error_scale`) converts a weight on one error into a weight
-on another. Scales are float64, and are cast to the dtype of x where they multiply it.
+on another. Times and scales are float64 on the CPU, and are cast to the dtype of x where they multiply it.
 
 Shape letters: b batch, c channels.
 """
@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from modkit.diffusion.gaussian import broadcast, gaussian_kl, interpolate_logvar, posterior, tau
+from modkit.diffusion.gaussian import broadcast, gaussian_kl, interpolate_logvar, move, posterior, tau
 from modkit.diffusion.schedules import get_std
 from modkit.kinds import Schedule
 from modkit.types import Denoised, TensorType
@@ -67,7 +67,7 @@ class Affine(ABC):
 
         Args:
             x_t: Noisy sample, `b ...`.
-            t: Its time, `b`, float64.
+            t: Its time, `b`, float64 on the CPU.
 
         Returns:
             `(x_in, time)`, `b ...` and `b`; the time is at least float32, which represents every index of a table.
@@ -343,7 +343,7 @@ class EpsLearned(Eps):
         difference = q.mean - p.mean
         kl = gaussian_kl(difference, broadcast(small.log(), x_t) - logvar, logvar)
         nll = (math.log(2 * math.pi) + logvar + difference**2 * torch.exp(-logvar)) / 2
-        return torch.where(first, nll.flatten(1).mean(1), kl.flatten(1).mean(1))
+        return torch.where(move(first, x_t, torch.bool), nll.flatten(1).mean(1), kl.flatten(1).mean(1))
 
     def _compute_first_variance(self, t: Tensor) -> Tensor:
         """The posterior variance of the table's second index, `1`, on the device of `t`."""
@@ -353,4 +353,4 @@ class EpsLearned(Eps):
 
 def _cast_time(time: Tensor, x: Tensor) -> Tensor:
     """Casts `time` to the dtype of `x`, but at least to float32: bfloat16 cannot represent 999."""
-    return time.to(x.device, torch.promote_types(x.dtype, torch.float32))
+    return move(time, x, torch.promote_types(x.dtype, torch.float32))

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.kinds import Slot, Step, Unfit, Weight, default
+from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
 from modkit.models.latent_scale import LatentScale, make_unit
 from modkit.models.model import Model, Passes, Player, prefix_player
 from modkit.models.step import StepContext
@@ -120,7 +120,7 @@ class Latent(Model):
         self.at = _choose(autoencoder, prior, self.autoencoder.latents, at)
         event = self.autoencoder.latents[self.at]
         source = f"the latent {self.at!r} of {autoencoder.where}"
-        self.prior = prior.name_source(source)(x=_standardize(event), cond=cond, fields=fields)
+        self.prior = prior.name_source(source)(x=_scale_event(event), cond=cond, fields=fields)
         self.reads = tuple(dict.fromkeys((*self.autoencoder.reads, *self.prior.reads)))
         self.latents = self.prior.latents
         self.moments = self.prior.moments
@@ -246,6 +246,11 @@ class Latent(Model):
         latent, log_weight = self._weigh_scaled(batch.tensor, step.rng.at("autoencoder"))
         return self.prior.cross_entropy(replace(batch, x=latent), step.at("prior")) - log_weight
 
+    def review(self) -> Iterator[Note]:
+        """The scale of the latent that the prior is given."""
+        if scale := self.scale.describe():
+            yield Fact("", f"the prior is given the latent {self.at!r}, scaled {scale}")
+
     def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
         """Draws through both: from the autoencoder's posterior, then from the prior's."""
         latent, inner = self._weigh_scaled(x, rng.at("autoencoder"))
@@ -341,7 +346,7 @@ def _choose(autoencoder: Slot[Model], prior: Slot[Model], latents: Mapping[str, 
         raise Unfit("at", f"expected one of the latents of {autoencoder.where}: {', '.join(latents)}; got {at!r}")
     refusals = {}
     for name in latents if at is None else (at,):
-        reason = prior.accepts(_standardize(latents[name]))
+        reason = prior.accepts(_scale_event(latents[name]))
         if reason is None:
             return name
         refusals[name] = reason
@@ -349,7 +354,7 @@ def _choose(autoencoder: Slot[Model], prior: Slot[Model], latents: Mapping[str, 
     raise Unfit("prior", f"{prior.where} accepts no latent of {autoencoder.where}: {reasons}")
 
 
-def _standardize(event: Event) -> Event:
+def _scale_event(event: Event) -> Event:
     """Returns the type of a scaled latent, which has no range and unit deviation."""
     levels = tuple(replace(level, range=None) for level in split_levels(make_unit(event)))
     return levels if isinstance(event, tuple) else levels[0]
