@@ -243,7 +243,7 @@ def test_sample_takes_a_label_and_short_overrides(trained):
     assert torch.equal(modkit.load(trained, full).sample(4, seed=0), solver)
     assert torch.equal(drawn("model.sampler=dpm-solver++", "model.sampler.steps=5", "model.guidance.scale=3"), solver)
     _, said = run("sample", trained, "-n", 1, "--out", "x.npy", "sampler=dpm-solver++")
-    assert "modkit: swap model.sampler: dropped eta, spacing (unknown to dpm-solver++)\n" in said
+    assert "modkit: swap model.sampler: dropped eta (unknown to dpm-solver++)\n" in said
 
 
 @pytest.mark.parametrize(
