@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from modkit import kinds
-from modkit.cli.describe import describe_part
+from modkit.cli.describe import describe_part, format_implied
 from modkit.kinds import KINDS, Default, Kind
 from modkit.models.model import Model
 from modkit.parts.annotation import render
@@ -260,6 +260,10 @@ def _part(entry: Entry) -> Iterator[str]:
     taken = list_given_types(part)
     names = ", ".join(f"`{name}`" for name in KINDS[part.kind].given if name in taken)
     yield f"`{part.target}`" + (f", given {names}" if names else "")
+    if described["implies"]:
+        yield f"Implies, where a spec leaves these out: {format_implied(described['implies'])}."
+    for other, implied in described["implied"].items():
+        yield f"With {other}, the defaults are: {format_implied(implied)}."
     found = read_parameters(part)
     if found:
         yield _parameters(found)

@@ -24,6 +24,7 @@ class Part:
     """The declaration of a part.
 
     `modkit.kinds.PretrainedExtras` lists further members of parts whose configuration or weights are stored elsewhere.
+    A target may have members of `modkit.kinds.ImpliedExtras`, which fill slots next to its own.
 
     Args:
         kind: One of `modkit.kinds.KINDS`.

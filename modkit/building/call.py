@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from modkit.kinds import ImpliedExtras, read_extras
 from modkit.part import Local, Part
 from modkit.specs.node import Node, Value
 
@@ -98,6 +99,7 @@ class Given:
         self.value, self.make = value, make
         owner = value if make and hasattr(value, "__qualname__") else type(value)
         self.__module__, self.__qualname__ = owner.__module__, owner.__qualname__
+        self.implies = read_extras(value if make else type(value), ImpliedExtras).implies
 
     def __call__(self, **types: Any) -> Any:
         """Returns the part."""

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from modkit.building.builder import Built, Site, copy_to_meta
 from modkit.building.plan import Plan, plan
+from modkit.data.moments import find_type
 from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, suggest
-from modkit.kinds import Data
+from modkit.kinds import Data, DataExtras, read_extras
 from modkit.models.model import Model, Player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
@@ -109,11 +110,12 @@ def check(spec: Spec) -> Report:
     data = site.make_data()
     settings, evaluation = _try_settings(site, site.make_settings), _try_settings(site, site.make_evaluation)
     site.check()
-    x, fields = (data.x, data.fields) if data else (read_type(spec), read_fields(spec))
+    x, fields = (find_type(data), data.fields) if data else (read_type(spec), read_fields(spec))
     if evaluation:  # to hear what they refuse
         _ = [evaluation.features(x=x)] if evaluation.features else []
         _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]
     model, trial = try_model(site, x, fields)
+    _check_conditions(site, model, data)
     return _make_report(site, model, trial, settings, data, x, fields)
 
 
@@ -128,6 +130,7 @@ def check_composed(model: Model, planned: Plan, data: Data) -> Report:
     copied = copy_to_meta(model)
     trial = Trial(site, copied, data.x, data.fields)
     trial.run()
+    _check_conditions(site, copied, data)
     return _make_report(site, copied, trial, settings, data, data.x, data.fields)
 
 
@@ -171,6 +174,24 @@ def try_model(
     trial = Trial(site, model, x, fields, cond)
     trial.run()
     return model, trial
+
+
+def _check_conditions(site: Site, model: Model, data: Data | None) -> None:
+    """Checks that the model reads the fields that its data have for it to read."""
+    conditions = read_extras(data, DataExtras).conditions
+    unread = [name for name in conditions if name not in model.reads]
+    if not unread:
+        return
+    slots = [path for path, call in site.plan.calls.items() if call.part.kind == "conditioner"]
+    slot = min(slots, key=len, default=None)  # the outermost
+    if slot is None:
+        expected = f"data without them, or a model with a conditioner, which {type(model).__name__} does not have"
+    elif len(unread) == len(conditions):
+        expected = f"a conditioner that reads them, such as {slot}=map"
+    else:
+        expected = "the conditioner to read them, too"
+    message = f"the model leaves fields unread that these data have for it to read: {', '.join(unread)}"
+    site.fail(slot or "data", f"{message}; expected {expected}")
 
 
 def _check_training(

@@ -23,7 +23,8 @@ import torch
 from modkit.building.builder import Factory, Site
 from modkit.building.call import Call, Given
 from modkit.building.checker import try_model
-from modkit.building.plan import Composition, plan
+from modkit.building.composition import Composition
+from modkit.building.plan import plan
 from modkit.errors import Problem, SpecError, split
 from modkit.kinds import KINDS
 from modkit.models.model import Model

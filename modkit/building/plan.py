@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from modkit.building.call import LOCAL, Argument, Call, Given, Record, Ref, Trained, reroot, write_record
 from modkit.building.pieces import find_run, move_refs, read_run_node
@@ -20,13 +20,14 @@ from modkit.parts.registry import Entry, Registry, get_registry
 from modkit.parts.signature import Parameter, SlotShape, list_given_types, read_parameters, read_signature
 from modkit.parts.validation import validate
 from modkit.specs.event import write_types
+from modkit.specs.implied import derive_defaults
 from modkit.specs.node import Node, Value, describe
 from modkit.specs.references import resolve
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
-from modkit.types import CondType, Event, TensorType
+from modkit.types import TensorType
 
-__all__ = ["MAX_PARTS", "Composition", "Plan", "plan", "plan_part"]
+__all__ = ["MAX_PARTS", "Plan", "plan", "plan_part"]
 
 MAX_PARTS = 1000
 """Maximum number of parts and references in a spec, defaults included."""
@@ -87,25 +88,6 @@ class Plan:
         seed = int(self.settings.arguments["seed"])  # type: ignore[arg-type]
         made = make_lock(self.entries, spec_text=self.resolved.to_yaml(), seed=seed, keys=keys, places=places)
         return {**made, "x": write_types(x, fields)}
-
-
-class Composition(NamedTuple):
-    """What a model was built from. The model keeps it as `.composition`.
-
-    Args:
-        plan: The plan.
-        x: The type of one sample.
-        cond: The conditions from an enclosing Model.
-        fields: The types of the data's fields.
-    """
-
-    plan: Plan
-    x: Event
-    cond: CondType
-    fields: Mapping[str, TensorType]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Composition:
-        return self
 
 
 def plan(spec: Spec, *, typed: bool = False) -> Plan:
@@ -204,7 +186,7 @@ class _Planner:
             self.report("name", f"got {describe(spec.name)}, expected a plain name, as of a file")
         return data if isinstance(data, Call) else None, settings, evaluation
 
-    def plan_part(self, value: Value, kind: str, path: str, fallback: str | None) -> Call | Ref | None:
+    def plan_part(self, value: Value, kind: str, path: str, fallback: Default | None) -> Call | Ref | None:
         """Plans a part, given by its node or bare name; returns None after a problem."""
         if isinstance(value, str):
             value = Node({"use": value})
@@ -219,7 +201,9 @@ class _Planner:
             return self._plan_trained(value, kind, path)
         if isinstance(value.use, Given):
             return self._plan_given(value.use, kind, path)
-        part = self._find(value["use"] if "use" in value else fallback, kind, path)
+        if fallback and "use" not in value:
+            value = Node({"use": fallback.name, **fallback.params, **value})
+        part = self._find(value.get("use"), kind, path)
         return self._make_call(part, value, path) if part else None
 
     def plan_record(self, value: Value, type: type[Any], path: str) -> Record:
@@ -275,12 +259,17 @@ class _Planner:
             return None
         given = KINDS[part.kind].given
         blank = frozenset(name for name, parameter in declared.items() if parameter.default is None)
-        call = Call(path, part, self._plan_arguments(node, declared, given, path, str(part)), taken, trained, blank)
+        call = Call(path, part, self._plan_arguments(node, declared, given, path, part), taken, trained, blank)
         self.calls[path] = call
         return call
 
     def _plan_arguments(
-        self, node: Node, declared: Mapping[str, Parameter], given: tuple[str, ...], path: str, owner: str = ""
+        self,
+        node: Node,
+        declared: Mapping[str, Parameter],
+        given: tuple[str, ...],
+        path: str,
+        owner: Part | None = None,
     ) -> dict[str, Argument]:
         for key in node.params if owner else node:
             if key in given:
@@ -292,7 +281,9 @@ class _Planner:
                 message = f"got an unknown key {key!r}, expected one of: {names}"
                 self.report(_join(path, key), message, suggest(key, declared), key=True)
         arguments: dict[str, Argument] = {}
-        for name, parameter in declared.items():
+        kind = owner.kind if owner else None
+        derived = derive_defaults(declared, node, kind, lambda name, reason: self.report(_join(path, name), reason))
+        for name, parameter in derived.items():
             place = _join(path, name)
             if name in node:
                 arguments[name] = self._plan_argument(node[name], parameter, place)
@@ -305,7 +296,7 @@ class _Planner:
     def _plan_default(self, parameter: Parameter, path: str) -> Argument:
         default = parameter.default
         if isinstance(default, Default) and parameter.slot:
-            return self.plan_part(default.name, parameter.slot.kind, path, None)
+            return self.plan_part(Node({}), parameter.slot.kind, path, default)
         if parameter.record and not parameter.record.container:
             return self.plan_record(Node({}), parameter.record.type, path)
         return default  # type: ignore[no-any-return]
@@ -323,10 +314,10 @@ class _Planner:
             return value
         if value is None and slot.optional:
             return None
-        fallback = parameter.default.name if isinstance(parameter.default, Default) else None
+        fallback = parameter.default if isinstance(parameter.default, Default) else None
         return self._fill_container(value, slot.container, path, lambda v, p: self._fill_slot(v, slot, p, fallback))
 
-    def _fill_slot(self, value: Value, slot: SlotShape, path: str, fallback: str | None) -> Argument:
+    def _fill_slot(self, value: Value, slot: SlotShape, path: str, fallback: Default | None) -> Argument:
         if slot.number and isinstance(value, int | float) and not isinstance(value, bool):
             if reason := validate(value, float):
                 self.report(path, reason)

@@ -1,7 +1,8 @@
 """The JSON Schema of specs, for editors: every installed kind, part and parameter, with types and help.
 
 A slot is a union over the parts of its kind, distinguished by `use`; a mapping without `use` is the slot's default
-part. `modkit check` covers what requires the built parts: whether types fit, and where references lead.
+part, or one that a part in another slot implies. `modkit check` covers what requires the built parts: whether types
+fit, and where references lead.
 
 References:
     JSON Schema, draft 7, https://json-schema.org/draft-07
@@ -10,7 +11,7 @@ References:
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from modkit.kinds import KINDS, Default
@@ -21,6 +22,7 @@ from modkit.parts.registry import get_registry
 from modkit.parts.signature import MISSING, Parameter, SlotShape, read_parameters, read_signature
 from modkit.parts.validation import LIMIT
 from modkit.specs.event import KEYS
+from modkit.specs.implied import list_implied
 from modkit.specs.settings import Evaluation, Settings
 
 __all__ = ["make_schema"]
@@ -77,8 +79,8 @@ def make_schema() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "name": {"type": "string", "minLength": 1, "description": "Names the run: runs/NAME."},
-            "data": _make_slot(SlotShape("data"), None),
-            "model": _make_slot(SlotShape("model"), None),
+            "data": _make_slot(SlotShape("data")),
+            "model": _make_slot(SlotShape("model")),
             "train": _make_record(Settings),
             "evaluate": _make_record(Evaluation),
             "x": _make_type("Type of one sample, for a spec without data.", {"fields": fields}),
@@ -125,17 +127,22 @@ def _make_part(part: Part, *, named: bool = True) -> _Schema:
 
 
 def _make_object(declared: Mapping[str, Parameter], description: str) -> _Schema:
+    implied: dict[str, set[str]] = {}
+    for _, found in list_implied(declared):
+        for name, default in found.items():
+            implied.setdefault(name, set()).add(default.name)
     return {
         "type": "object",
         "description": description,
-        "properties": {name: _make_parameter(parameter) for name, parameter in declared.items()},
+        "properties": {name: _make_parameter(one, implied.get(name, set())) for name, one in declared.items()},
         "required": [name for name, parameter in declared.items() if parameter.default is MISSING],
         "additionalProperties": False,
     }
 
 
-def _make_parameter(parameter: Parameter) -> _Schema:
-    found = _make_value(parameter)
+def _make_parameter(parameter: Parameter, implied: Collection[str]) -> _Schema:
+    """Makes the schema of a parameter; a slot without `use` may stand for an implied part, too."""
+    found = _make_value(parameter, implied)
     if parameter.help:
         found = {"description": parameter.help, **({"allOf": [found]} if "$ref" in found else found)}
     default = parameter.default
@@ -146,19 +153,18 @@ def _make_parameter(parameter: Parameter) -> _Schema:
     return found
 
 
-def _make_value(parameter: Parameter) -> _Schema:
+def _make_value(parameter: Parameter, implied: Collection[str]) -> _Schema:
     if parameter.slot:
-        fallback = parameter.default.name if isinstance(parameter.default, Default) else None
-        return _make_slot(parameter.slot, fallback)
+        default = {parameter.default.name} if isinstance(parameter.default, Default) else set()
+        return _make_slot(parameter.slot, sorted(default.union(implied)))
     if parameter.record:
         return _wrap_container(_make_record(parameter.record.type), parameter.record.container)
     return _make_plain(parameter.annotation)
 
 
-def _make_slot(slot: SlotShape, fallback: str | None) -> _Schema:
+def _make_slot(slot: SlotShape, defaults: Sequence[str] = ()) -> _Schema:
     choices: list[_Schema] = [{"$ref": f"#/definitions/{slot.kind}"}]
-    if fallback is not None:
-        choices.append({"$ref": f"#/definitions/{_make_name(slot.kind, fallback, _DEFAULT)}"})
+    choices += [{"$ref": f"#/definitions/{_make_name(slot.kind, name, _DEFAULT)}"} for name in defaults]
     if slot.number:
         choices.append({"type": "number"})
     held = _wrap_container(choices[0] if len(choices) == 1 else {"anyOf": choices}, slot.container)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from modkit.specs.settings import Evaluation
 from modkit.specs.spec import Spec
 from modkit.types import TensorType
 
-__all__ = ["Loaded", "Opened", "build", "load", "load_run", "open_data", "open_run"]
+__all__ = ["Loaded", "Opened", "build", "load", "load_run", "open_data", "open_run", "restore_std"]
 
 _logger = logging.getLogger(__name__)
 
@@ -194,6 +195,12 @@ def open_run(run: Run) -> Opened:
     return open_data(run, site)
 
 
+def restore_std(x: TensorType, run: Run) -> TensorType:
+    """Returns a type with the deviation that a run stores, for which its model was made, or None if it stores none."""
+    stored = run.lock.get("x")
+    return replace(x, std=stored.get("std") if isinstance(stored, dict) else None)
+
+
 def _find_types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[str, TensorType]]:
     """Returns the types stored in a run; for older runs and overrides of `data`, they are read from the data."""
     spec = site.plan.spec
@@ -203,7 +210,7 @@ def _find_types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[st
         data = site.make_data()
         site.check()
         if data:
-            return data.x, data.fields
+            return restore_std(data.x, run), data.fields
     return read_type(spec), read_fields(spec)
 
 

@@ -73,7 +73,7 @@ def print_parts(kind: str | None, search: str | None, as_json: bool) -> None:
 @report_failures
 def show(kind: str, name: str, as_json: bool) -> None:
     """Show one part: its parameters with types, defaults and help, its source and paper."""
-    from modkit.cli.describe import describe_part
+    from modkit.cli.describe import describe_part, format_implied
 
     try:
         part = describe_part(kind, name)
@@ -87,6 +87,8 @@ def show(kind: str, name: str, as_json: bool) -> None:
         f"{part['kind']} {part['name']}: {part['summary']}",
         f"from {part['distribution']} {part['version']}, {part['source']}",
         *([part["paper"]] if part["paper"] else []),
+        *([f"implies {format_implied(part['implies'])}"] if part["implies"] else []),
+        *(f"{other} implies {format_implied(implied)}" for other, implied in part["implied"].items()),
         (("parameter", "type", "default", "help"), rows),
     ]
     print_result(part, as_json, blocks)

@@ -13,14 +13,15 @@ from dataclasses import asdict, is_dataclass
 from importlib import metadata
 from typing import Any
 
-from modkit.kinds import Default
+from modkit.kinds import Default, ImpliedExtras, read_extras
 from modkit.parts import docstrings
 from modkit.parts.annotation import render
 from modkit.parts.registry import DISTRIBUTION, Plugin, Registry, get_registry
 from modkit.parts.signature import MISSING, read_parameters
+from modkit.specs.implied import list_implied
 from modkit.version import __version__
 
-__all__ = ["describe_part", "diagnose", "list_parts"]
+__all__ = ["describe_part", "diagnose", "format_implied", "list_parts"]
 
 
 def list_parts(kind: str | None = None, search: str = "") -> list[dict[str, str]]:
@@ -50,12 +51,14 @@ def list_parts(kind: str | None = None, search: str = "") -> list[dict[str, str]
 def describe_part(kind: str, name: str) -> dict[str, Any]:
     """Describes one part: its row in `list_parts`, its source, its paper, and its parameters with types and help.
 
+    `implies` holds what it implies for the slots next to its own, and `implied` what other parts imply for its slots.
+
     Raises:
         ValueError: If there is no such part, or its signature is not allowed for a part.
         ImportError: If its target cannot be imported.
     """
     entry = get_registry().find_entry(kind, name)
-    target = entry.part.load()
+    target, declared = entry.part.load(), read_parameters(entry.part)
     return {
         "kind": kind,
         "name": entry.part.name,
@@ -64,6 +67,8 @@ def describe_part(kind: str, name: str) -> dict[str, Any]:
         "version": entry.version,
         "source": _locate(target),
         "paper": docstrings.read_paper(target) or _find_citation(entry.part.summary),
+        "implies": _to_plain(read_extras(target, ImpliedExtras).implies),
+        "implied": {str(part): _write_defaults(found) for part, found in list_implied(declared)},
         "parameters": [
             {
                 "name": parameter.name,
@@ -72,9 +77,23 @@ def describe_part(kind: str, name: str) -> dict[str, Any]:
                 "default": None if parameter.default is MISSING else _to_plain(parameter.default),
                 "help": parameter.help,
             }
-            for parameter in read_parameters(entry.part).values()
+            for parameter in declared.values()
         ],
     }
+
+
+def format_implied(implied: Mapping[str, Any]) -> str:
+    """Formats the parts that a part implies by slot, as `describe_part` returns them.
+
+    Examples:
+        >>> format_implied({"times": {"use": "log-normal", "mean": 0.0}, "sampler": "heun"})
+        'times log-normal (mean=0.0), sampler heun'
+    """
+    nodes = {slot: {"use": one} if isinstance(one, str) else one for slot, one in implied.items()}
+    params = {
+        slot: ", ".join(f"{key}={value}" for key, value in node.items() if key != "use") for slot, node in nodes.items()
+    }
+    return ", ".join(f"{slot} {node['use']}{f' ({params[slot]})' * bool(params[slot])}" for slot, node in nodes.items())
 
 
 def diagnose() -> dict[str, Any]:
@@ -142,6 +161,11 @@ def _locate(target: Callable[..., Any]) -> str:
         return f"{module}:{inspect.getsourcelines(target)[1]}"
     except (OSError, TypeError):
         return module
+
+
+def _write_defaults(found: Mapping[str, Default]) -> dict[str, Any]:
+    """Writes the defaults of slots as a spec does."""
+    return {slot: {"use": one.name, **_to_plain(one.params)} if one.params else one.name for slot, one in found.items()}
 
 
 def _find_citation(summary: str) -> str | None:

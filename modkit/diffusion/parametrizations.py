@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from modkit.diffusion.gaussian import broadcast, gaussian_kl, interpolate_logvar, move, posterior, tau
+from modkit.diffusion.schedules import get_std
 from modkit.kinds import Schedule
 from modkit.types import Denoised, TensorType
 
@@ -188,7 +189,10 @@ class EDM(Affine):
         https://arxiv.org/abs/2206.00364
 
     Args:
-        sigma_data: Standard deviation of the data.
+        schedule: The schedule.
+        x: Type of the data.
+        sigma_data: Standard deviation of the data; by default that of their type, or 0.5, the paper's, if it is
+            unknown.
 
     Raises:
         ValueError: If `sigma_data` is not positive.
@@ -201,11 +205,11 @@ class EDM(Affine):
         (tensor([[0.7071]]), tensor([-0.1733]))
     """
 
-    def __init__(self, schedule: Schedule, *, sigma_data: float = 0.5) -> None:
-        if sigma_data <= 0:
+    def __init__(self, schedule: Schedule, x: TensorType | None = None, *, sigma_data: float | None = None) -> None:
+        if sigma_data is not None and sigma_data <= 0:
             raise ValueError(f"EDM expects sigma_data above 0, got {sigma_data}")
         super().__init__(schedule)
-        self.sigma_data = sigma_data
+        self.sigma_data = get_std(x) if sigma_data is None else sigma_data
 
     def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """`c_in x_t / alpha_t` and c_noise, whether or not the schedule has a table."""

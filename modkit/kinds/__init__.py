@@ -32,7 +32,7 @@ from modkit.kinds.denoisers import (
     Schedule,
     Times,
 )
-from modkit.kinds.extras import PretrainedExtras, PromiseExtras, read_extras
+from modkit.kinds.extras import ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
 from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
 from modkit.kinds.slots import Default, Slot, Unfit, default
 from modkit.kinds.table import KINDS, Kind
@@ -60,6 +60,7 @@ __all__ = [
     "FeatureExtractorExtras",
     "Generator",
     "Guidance",
+    "ImpliedExtras",
     "Kind",
     "LRSchedule",
     "Likelihood",

@@ -41,7 +41,8 @@ class Network(Protocol):
 class Schedule(Protocol):
     """The amounts of signal and noise in x_t = alpha_t x_0 + sigma_t eps, where t = 0 is clean.
 
-    `.num` is the length of the schedule's table, whose index i is t = (i + 1) / num, or None if it has no table.
+    `.num` is the length of the schedule's table, whose index i is t = (i + 1) / num, or None if it has no table. A
+    class may state which times, parametrization and sampler go together with it (`ImpliedExtras`).
     """
 
     num: int | None

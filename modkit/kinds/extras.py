@@ -8,10 +8,10 @@ of the record are the members, with their types and the defaults that stand in f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-__all__ = ["PretrainedExtras", "PromiseExtras", "read_extras"]
+__all__ = ["ImpliedExtras", "PretrainedExtras", "PromiseExtras", "read_extras"]
 
 T = TypeVar("T")
 
@@ -37,6 +37,19 @@ def read_extras(part: object, record: type[T]) -> T:
     """
     names = [member.name for member in fields(record)]  # type: ignore[arg-type]  # any dataclass
     return record(**{name: getattr(part, name) for name in names if hasattr(part, name)})
+
+
+@dataclass(frozen=True)
+class ImpliedExtras:
+    """Optional members of a part of any kind that goes together with certain parts of other kinds.
+
+    Args:
+        implies: The parts that fill the slots next to its own where a spec or a composition leaves these out, by the
+            names of the slots. Each is a part's name, or a mapping with `use` and parameters. It is read from the
+            part's target before the part is built, so it is an attribute of the class or function.
+    """
+
+    implies: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

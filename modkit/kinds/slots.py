@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from modkit.types import Event
@@ -48,18 +48,28 @@ class Unfit(ValueError):
 
 @dataclass(frozen=True)
 class Default:
-    """The name of a slot's default part."""
+    """A slot's default part.
+
+    Args:
+        name: Its name.
+        params: Its parameters, where they differ from their defaults.
+        fixed: Whether it stays the default whatever the parts in other slots imply.
+    """
 
     name: str
+    params: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    fixed: bool = False
 
 
-def default(name: str) -> Any:
+def default(name: str, *, fixed: bool = False) -> Any:
     """Declares a slot's default: the part of its kind that is registered as `name`.
+
+    A part in another slot of the same assembly may imply a different default (`ImpliedExtras`), unless this is `fixed`.
 
     Examples:
         >>> from modkit.kinds import Encoder
         >>> def coder(x, *, encoder: Slot[Encoder] = default("conv")): ...
         >>> coder.__kwdefaults__["encoder"]
-        Default(name='conv')
+        Default(name='conv', params={}, fixed=False)
     """
-    return Default(name)
+    return Default(name, fixed=fixed)

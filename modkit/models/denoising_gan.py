@@ -74,7 +74,7 @@ class DenoisingGAN(Model):
         network: Slot[kinds.Network] = default("ncsnpp"),
         discriminator: Slot[kinds.Discriminator] = default("ncsnpp"),
         schedule: Slot[kinds.Schedule] = default("vp"),
-        sampler: Slot[kinds.Sampler] = default("ancestral"),
+        sampler: Slot[kinds.Sampler] = default("ancestral", fixed=True),
         adversarial: Slot[kinds.Adversarial] = default("non-saturating"),
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
         conditioner: Slot[kinds.Conditioner] = default("none"),
@@ -88,7 +88,7 @@ class DenoisingGAN(Model):
         self.event = x
         self.z = TensorType((z_dim,))
         self.steps = steps
-        self.schedule = Even(schedule(), steps)
+        self.schedule = Even(schedule(x=x), steps)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         cond = cond.merge(self.conditioner.type)
@@ -107,14 +107,18 @@ class DenoisingGAN(Model):
         )
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes `adversarial` of each side, and the regularizers of the discriminator."""
+        """Computes `adversarial` of each side, and the regularizers of the discriminator.
+
+        The generator trains the conditioner through what the network is given; what its judge is given is detached.
+        """
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         pair = self._draw_pair(batch.tensor, step.rng)
         if player == "generator":
             if not step.wants("adversarial"):
                 return {}
             fake = self._generate(pair, cond, step.rng)
-            return {"adversarial": self.adversarial.generator(self._discriminate(fake, pair, cond))}
+            logits = self._discriminate(fake, pair, cond.map(Tensor.detach))
+            return {"adversarial": self.adversarial.generator(logits)}
         with torch.no_grad():
             fake = self._generate(pair, cond, step.rng)
         real_logits, fake_logits = self._discriminate(pair.x_s, pair, cond), self._discriminate(fake, pair, cond)

@@ -63,7 +63,7 @@ class Diffusion(Model):
         network: Slot[kinds.Network] = default("unet"),
         schedule: Slot[kinds.Schedule] = default("cosine"),
         times: Slot[kinds.Times] = default("uniform"),
-        parametrization: Slot[kinds.Parametrization] = default("eps"),
+        parametrization: Slot[kinds.Parametrization] = default("v"),
         loss_weight: Slot[kinds.LossWeight] = default("simple"),
         sampler: Slot[kinds.Sampler] = default("ddim"),
         guidance: Slot[kinds.Guidance] = default("none"),
@@ -72,9 +72,9 @@ class Diffusion(Model):
     ) -> None:
         super().__init__()
         self.event = x
-        self.schedule = schedule()
-        self.times = times(schedule=self.schedule)
-        self.parametrization = parametrization(schedule=self.schedule)
+        self.schedule = schedule(x=x)
+        self.times = times(schedule=self.schedule, x=x)
+        self.parametrization = parametrization(schedule=self.schedule, x=x)
         self.loss_weight = loss_weight(schedule=self.schedule, parametrization=self.parametrization)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads

@@ -110,7 +110,8 @@ class GAN(Model):
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `adversarial` of each side, and the regularizers of a discriminator.
 
-        With several discriminators, the generator has a loss `adversarial/NAME` against each.
+        With several discriminators, the generator has a loss `adversarial/NAME` against each. It trains the conditioner
+        through what the generator is given; what its judges are given is detached.
         """
         x = batch.tensor
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
@@ -134,8 +135,8 @@ class GAN(Model):
         wanted = {term: name for term, name in terms.items() if step.wants(term)}
         if not wanted:
             return {}
-        fake = self._generate(num, cond, step.rng)
-        return {t: self.adversarials[name].generator(self.critics[name](fake, cond)) for t, name in wanted.items()}
+        fake, given = self._generate(num, cond, step.rng), cond.map(Tensor.detach)
+        return {t: self.adversarials[name].generator(self.critics[name](fake, given)) for t, name in wanted.items()}
 
     def _generate(self, num: int, cond: Cond, rng: Rng) -> Tensor:
         return self.generator(rng.normal("z", self.allocate(num, self.z)), cond)

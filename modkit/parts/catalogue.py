@@ -144,6 +144,7 @@ _PARTS = {
         ("fashion-mnist", "data.fashion_mnist:FashionMNIST", "Clothes, 28×28 (Xiao et al., 2017)"),
         ("image-folder", "data.image_folder:ImageFolder", "Pictures in a folder"),
         ("corrupted", "data.corrupted:Corrupted", "Data with a corruption's fields"),
+        ("binarized", "data.binarized:Binarized", "Data of two values, for `bernoulli`"),
     ),
     "corruption": (
         ("mask", "data.corruptions:Mask", "A box or a half hidden, to in-paint"),

@@ -16,6 +16,7 @@ from modkit.part import Local, Part
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, SlotShape, read_parameters
 from modkit.parts.validation import validate
+from modkit.specs.implied import derive_defaults
 from modkit.specs.node import Node, Value, describe, freeze
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, get_value
@@ -263,8 +264,7 @@ def _enter(place: _Place, value: Value, part: str | int) -> _Place | None:
         return _Place(replace(place.shape, container=None)) if fits else None
     if isinstance(value, Node) and value.ref is not None:
         return None
-    declared = _read_known(place.shape.kind, _get_part(value, place)) or {}
-    parameter = declared.get(part) if isinstance(part, str) else None
+    parameter = _read_inside(value, place).get(part) if isinstance(part, str) else None
     return None if parameter is None else _make_place(parameter)
 
 
@@ -297,7 +297,7 @@ def _walk_slots(
         for part, item in items:
             yield from _walk_slots(item, inner, (*path, part), defaults)
         return
-    for key, parameter in (_read_known(place.shape.kind, _get_part(value, place)) or {}).items():
+    for key, parameter in _read_inside(value, place).items():
         below = _make_place(parameter)
         if below is not None:
             yield from _walk_slots(_get_value(value, (key,)), below, (*path, key), defaults)
@@ -312,6 +312,12 @@ def _get_part(value: Value, place: _Place) -> str | Part | None:
             return Local.wrap(place.shape.kind, value.use)
         return value.use or place.default
     return place.default if value is None else None
+
+
+def _read_inside(value: Value, place: _Place) -> dict[str, Parameter]:
+    """Returns what the part in a slot declares, with the defaults that hold there."""
+    declared = _read_known(place.shape.kind, _get_part(value, place)) or {}
+    return derive_defaults(declared, value if isinstance(value, Node) else Node({}))
 
 
 def _read_known(kind: str, part: str | Part | None) -> dict[str, Parameter] | None:

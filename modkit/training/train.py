@@ -19,7 +19,7 @@ from modkit.building.checker import check
 from modkit.building.migration import find_due, load_current, read_spec
 from modkit.building.plan import plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
-from modkit.building.session import Opened, load_run
+from modkit.building.session import Opened, load_run, restore_std
 from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.report import Report, locate_report
 from modkit.models.model import Model
@@ -83,6 +83,8 @@ def train(
     before = open_before(path, locked) if resume else None
     with explain_failure(before) if before else nullcontext():
         report = check(spec)
+    if before:
+        report = replace(report, x=restore_std(report.x, before))
     return execute(
         report,
         lambda site: site.build_model(report.x, report.fields),

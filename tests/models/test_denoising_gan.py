@@ -130,6 +130,14 @@ def test_the_generator_learns_through_the_posterior():
     assert model.losses("generator", digits(16, F64), turn("a", waiting=("discriminator",))) == {}
 
 
+def test_the_generator_trains_the_conditioner_through_its_own_input_and_not_through_its_judge_s():
+    model = made(**RECORDED, **LABEL)
+    model.losses("generator", digits(6, F64), turn("a"))
+    ((_, own),), ((fake, judged),) = model.network.seen, model.discriminator.seen
+    assert torch.equal(own.vector, judged.vector) and fake.requires_grad
+    assert own.vector.requires_grad and not judged.vector.requires_grad
+
+
 def test_r1_is_taken_at_the_real_x_s_alone():
     model = made(**CONVS, regularizers={"r1": use("r1", gamma=3.0)})
     seen = []

@@ -48,12 +48,13 @@ def test_denoising_is_the_squared_error_against_the_parametrization_s_target(nam
     eps = rng.normal("eps", x_0)
     alpha, sigma = (scale.view(-1, 1, 1, 1) for scale in model.schedule.scales(t))
     x_t, level, r = alpha * x_0 + sigma * eps, sigma / alpha, (alpha**2 + sigma**2).sqrt()
-    root = (level**2 + 0.25).sqrt()
+    d = model.event.std
+    root = (level**2 + d**2).sqrt()
     x_in, time = x_t / r, (20 * t - 1 if schedule.use == "linear" else level.flatten().log() / 4)
     target = {"x0": x_0, "v": (alpha * eps - sigma * x_0) / r}.get(name, eps)
     if name == "edm":
         x_in, time = x_t / alpha / root, level.flatten().log() / 4
-        target = (x_0 - 0.25 / root**2 * x_t / alpha) / (0.5 * level / root)
+        target = (x_0 - (d / root) ** 2 * x_t / alpha) / (d * level / root)
     out = model.network(x_in, Cond(time=time))[:, :1]
     losses = model.losses("denoiser", batch, turn("a"))
     assert list(losses) == ["denoising", *(["bound"] if name == "eps-learned" else [])]

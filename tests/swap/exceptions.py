@@ -3,6 +3,8 @@
 __all__ = ["SAME", "UNFIT", "UNMOVED"]
 
 UNFIT = {
+    ("autoencoder", "data", "corrupted"): "it reads no fields",
+    ("denoising-gan", "data", "corrupted"): "x_t takes a map's place, so no host of the family reads one",
     ("gan", "conditioner", "encoded"): "no host of the family has masked samples",
     ("gan", "conditioner", "tokens"): "no generator attends",
     ("latent", "corruption", "low-res"): "the host encodes what is masked by its own autoencoder, of the data's type",
@@ -28,7 +30,6 @@ UNFIT = {
 """Parts that run in no host of a family that has a slot of their kind, and why."""
 
 SAME = {
-    r"^(vae|critic|vq-vae|(denoising-)?gan|cgan|diffusion|latent-[a-z]+) data=corrupted": "nothing reads the fields",
     r"^latent-cascade model\.prior\.level\.guidance=": "a map is on both sides",
     r"^latent-masked model\.prior\.guidance=": "without a condition there is nothing to guide by",
     r"^latent-in-painting model\.autoencoder\.adversarial=": "there is no critic to play against",

@@ -314,6 +314,13 @@ _WEIGHTS = {
     ),
 }
 
+_PLAIN = (
+    *("vae", "critic", "vq-vae", "gan", "gan-ring", "cgan", "diffusion", "diffusion-ring"),
+    *("denoising-gan", "denoising-gan-ring"),
+)
+_NESTED = ("diffusion", "joint", "gan", "vq", "autoregressive", "masked", "cascade", "vae")
+_NO_MAP = ("label", "none", "several")
+_UNCONDITIONAL = ("autoencoder", "latent", "sklearn/gaussian-mixture")
 _CONDITIONS = {
     **{
         f"{host}=denoising-gan": "conditions expect `concat` from one side only, got"
@@ -360,9 +367,28 @@ _CONDITIONS = {
             ("in-painting", _no_maps("model.conditioner.parts.maps")),
             ("latent-in-painting", _no_masked("model.prior.conditioner")),
         )
-        for data in ("digits", "fashion-mnist", "image-folder", *_FLAT)
+        for data in ("binarized", "digits", "fashion-mnist", "image-folder", *_FLAT)
     },
     "latent-in-painting data.corruption=low-res": _no_masked("model.prior.conditioner"),
+    **{
+        case: f"leaves fields unread that these data have for it to read: {fields}; expected"
+        for fields, each in {
+            "masked, mask": (
+                *(f"{host} data=corrupted" for host in (*_PLAIN, *(f"latent-{prior}" for prior in _NESTED))),
+                *(f"in-painting model.conditioner={part}" for part in ("label", "none", "tokens")),
+                *(f"in-painting model.conditioner.parts.maps={part}" for part in (*_NO_MAP, "tokens")),
+                *(f"in-painting model={part}" for part in _UNCONDITIONAL),
+                *(f"latent-in-painting model.prior.conditioner={part}" for part in (*_NO_MAP, "tokens")),
+                *(f"latent-in-painting model.prior={part}" for part in _UNCONDITIONAL),
+                *(f"latent-in-painting model={part}" for part in ("denoising-gan", "diffusion", "gan")),
+            ),
+            "low_res": (
+                *(f"super-resolution-gan model.conditioner={part}" for part in _NO_MAP),
+                *(f"super-resolution-gan model={part}" for part in _UNCONDITIONAL),
+            ),
+        }.items()
+        for case in each
+    },
 }
 
 REFUSALS = {

@@ -1,0 +1,169 @@
+"""Implied defaults: a part may state which parts fill the slots next to its own where a spec leaves these out.
+
+    class EDM:
+        implies = {"times": "log-normal", "parametrization": "edm", "sampler": "heun"}
+
+A slot that is written keeps what is written, and a mapping without `use` changes parameters of the implied part. Parts
+that are named imply first, then implied ones, then defaults, each in the order of the signature; the first that implies
+a part for a slot determines it. References and parts of other runs imply nothing. In a run nothing is left to imply,
+since a resolved spec names every part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from modkit.errors import suggest
+from modkit.kinds import Default, ImpliedExtras, read_extras
+from modkit.part import Local, Part
+from modkit.parts.registry import get_registry
+from modkit.parts.signature import Parameter, read_parameters
+from modkit.parts.validation import validate
+from modkit.specs.node import Node, describe
+
+__all__ = ["derive_defaults", "list_implied"]
+
+
+def derive_defaults(
+    declared: Mapping[str, Parameter],
+    node: Node,
+    kind: str | None = None,
+    report: Callable[[str, str], None] | None = None,
+) -> dict[str, Parameter]:
+    """Replaces the defaults of slots by the parts that the parts in other slots imply.
+
+    Args:
+        declared: The parameters of a part, as its signature declares them.
+        node: The part as written.
+        kind: Its kind, or None for a group of settings.
+        report: Is called with the slot of a part that implies what cannot be, and the reason.
+
+    Returns:
+        The parameters, with the defaults that hold for this node.
+
+    Examples:
+        >>> from modkit import find, use
+        >>> found = derive_defaults(read_parameters(find("model", "diffusion")), use("diffusion", schedule="edm"))
+        >>> found["times"].default.name, found["network"].default.name
+        ('log-normal', 'unet')
+    """
+    derived = dict(declared)
+    waiting = [name for name, parameter in declared.items() if parameter.slot and not parameter.slot.container]
+    implied: set[str] = set()
+
+    def rank(name: str) -> int:
+        value = node.get(name)
+        named = isinstance(value, str) or (isinstance(value, Node) and "use" in value)
+        return 0 if named else 1 if name in implied else 2
+
+    while waiting:
+        name = min(waiting, key=rank)
+        waiting.remove(name)
+        part = _find_part(node, derived[name])
+        if part is None:
+            continue
+        try:
+            found = dict(_read_implied(part, declared, kind))
+        except ValueError as error:
+            if report is not None:
+                report(name, f"the {part} {error}")
+            continue
+        for sibling, default in found.items():
+            if sibling in waiting and sibling not in implied:
+                derived[sibling] = replace(declared[sibling], default=default)
+                implied.add(sibling)
+    return derived
+
+
+def list_implied(declared: Mapping[str, Parameter]) -> Iterator[tuple[Part, dict[str, Default]]]:
+    """Yields each registered part that changes defaults of a part when it fills one of its slots, with these defaults.
+
+    Args:
+        declared: The parameters of the part that has the slots.
+
+    Examples:
+        >>> from modkit import find
+        >>> [str(part) for part, _ in list_implied(read_parameters(find("model", "diffusion")))]
+        ['schedule edm', 'schedule flow']
+    """
+    for parameter in declared.values():
+        for entry in get_registry().list_parts(parameter.slot.kind) if parameter.slot else ():
+            try:
+                found = dict(_read_implied(entry.part, declared, None))
+            except Exception:  # a plug-in's target may fail to import in any way
+                continue
+            if found:
+                yield entry.part, found
+
+
+def _find_part(node: Node, parameter: Parameter) -> Part | None:
+    """Returns the part in a slot, or None if there is none or the planner refuses it."""
+    value = node.get(parameter.name)
+    use: Any = None
+    if isinstance(parameter.default, Default) and (parameter.name not in node or isinstance(value, Node)):
+        use = parameter.default.name
+    if isinstance(value, Node):
+        use = None if value.ref is not None else value.get("use", use)
+    elif isinstance(value, str):
+        use = value
+    assert parameter.slot is not None
+    try:
+        part = get_registry().find(parameter.slot.kind, use) if isinstance(use, str) else None
+        part = Local.wrap(parameter.slot.kind, use) if callable(use) else part
+        if part is not None:
+            part.load()
+        return part
+    except Exception:  # a plug-in's target may fail to import in any way
+        return None
+
+
+def _read_implied(part: Part, declared: Mapping[str, Parameter], kind: str | None) -> Iterator[tuple[str, Default]]:
+    """Yields the slots that a part fills if they are left out, with their defaults."""
+    implies = read_extras(part.load(), ImpliedExtras).implies
+    if not isinstance(implies, Mapping):
+        raise ValueError(f"implies {describe(implies)}, expected a mapping from slots to parts")
+    for name, value in implies.items():
+        parameter = declared.get(name)
+        if parameter is None:
+            _check_slot(name, declared, kind)
+        elif parameter.slot is None or parameter.slot.container:
+            raise ValueError(f"implies a part for {name!r}, expected the name of a slot that holds one part")
+        else:
+            default = _make_default(name, value, parameter.slot.kind)
+            if isinstance(parameter.default, Default) and not parameter.default.fixed:
+                yield name, default
+
+
+def _check_slot(name: str, declared: Mapping[str, Parameter], kind: str | None) -> None:
+    """Checks that some part has a slot of this name, if the part at hand has none."""
+    for entry in get_registry().list_parts(kind) if kind else ():
+        try:
+            if name in read_parameters(entry.part):
+                return
+        except Exception:  # a plug-in's target may fail to import in any way
+            continue
+    if kind:
+        slots = [name for name, parameter in declared.items() if parameter.slot]
+        hint = suggest(name, slots, "; ")
+        raise ValueError(f"implies a part for {name!r}, expected the name of a slot, such as {', '.join(slots)}{hint}")
+
+
+def _make_default(name: str, value: Any, kind: str) -> Default:
+    node = value if isinstance(value, Mapping) else {"use": value}
+    use, params = node.get("use"), {key: item for key, item in node.items() if key != "use"}
+    if not isinstance(use, str):
+        raise ValueError(f"implies {describe(value)} for {name!r}, expected a part's name, or a mapping with `use`")
+    try:
+        declared = read_parameters(get_registry().find(kind, use))
+    except ValueError as error:
+        raise ValueError(f"implies a part for {name!r} that does not exist: {error}") from error
+    for key, item in params.items():
+        if key not in declared:
+            raise ValueError(
+                f"implies {name!r} with an unknown key {key!r}, expected one of: {', '.join(declared) or 'none'}"
+            )
+        if declared[key].slot is None and (reason := validate(item, declared[key].annotation)):
+            raise ValueError(f"implies {name!r} with {key!r}: {reason}")
+    return Default(use, params)
