@@ -192,7 +192,7 @@ _PARTS = {
 }
 """The name, target and summary of each part, by kind."""
 
-_EARLIER = {
+_EARLIER: dict[tuple[str, str], dict[str, None | str]] = {
     ("sampler", "ancestral"): {"spacing": "trailing"},
     ("sampler", "dpm-solver++"): {"spacing": "trailing"},
     ("sampler", "euler"): {"sigma_min": None, "sigma_max": None},
