@@ -3,12 +3,15 @@
 Modules are built on the meta device, where tensors have shapes but no values. The output of each part is compared with
 the type that the part declares, and an error is reported at the part that it comes from. The declared type of a part
 that cannot run without values is trusted, and the part is reported as unchecked.
+
+Types say whether parts fit, the models' own review (`modkit.building.review`) whether they suit each other. `examine`
+reports both; `check` also refuses what the review refuses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from types import TracebackType
@@ -19,10 +22,12 @@ from torch import Tensor, nn
 
 from modkit.building.builder import Built, Site, copy_to_meta
 from modkit.building.plan import Plan, plan
+from modkit.building.report import Port, Report
+from modkit.building.review import make_problems, review_game, review_model, verify_overrides
 from modkit.data.moments import find_type
 from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, suggest
-from modkit.kinds import Data, DataExtras, read_extras
+from modkit.kinds import Data, DataExtras, Fact, Finding, read_extras
 from modkit.models.model import Model, Player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
@@ -32,7 +37,7 @@ from modkit.specs.spec import Spec
 from modkit.training.players import StageSchedule, make_player_states, schedule_stages, strip_scope, weigh_losses
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
-__all__ = ["Port", "Report", "Trial", "check", "check_composed", "try_model"]
+__all__ = ["Port", "Report", "Trial", "check", "check_composed", "examine", "try_model"]
 
 _Made = TypeVar("_Made")
 
@@ -45,55 +50,6 @@ _EMITS: dict[str, Callable[[Built], Event]] = {
 """The declared type of the output of a part, by kind."""
 
 
-@dataclass(frozen=True)
-class Port:
-    """A part of the resolved graph: its path, the types it was built from, its output, its number of parameters."""
-
-    path: str
-    kind: str
-    name: str
-    types: dict[str, str]
-    emits: str
-    parameters: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """The result of a check.
-
-    Args:
-        plan: The checked plan.
-        data: The data set, or None if the spec has none.
-        x: The type of one sample.
-        fields: The types of the data's fields.
-        ports: The parts of the model.
-        players: The players.
-        stages: The stages of training.
-        terms: Names of each player's losses.
-        parameters: Number of parameters of the model.
-        state: Shapes of the model's state dict, by key.
-        unchecked: Paths of parts whose output could not be checked, with the reason.
-        sources: Descriptions of where the types of a part come from, by the path of the part.
-    """
-
-    plan: Plan
-    data: Data | None
-    x: TensorType
-    fields: Mapping[str, TensorType]
-    ports: tuple[Port, ...]
-    players: tuple[Player, ...]
-    stages: tuple[StageSchedule, ...]
-    terms: Mapping[str, tuple[str, ...]]
-    parameters: int
-    state: Mapping[str, tuple[int, ...]]
-    unchecked: Mapping[str, str]
-    sources: Mapping[str, str]
-
-    def lock(self) -> dict[str, Any]:
-        """Makes the lock of a run of this plan."""
-        return self.plan.lock(self.state, self.x, self.fields)
-
-
 def check(spec: Spec) -> Report:
     """Checks a spec, from its keywords to the shapes of all tensors, without allocating any weights.
 
@@ -104,7 +60,18 @@ def check(spec: Spec) -> Report:
         (['discriminator', 'generator'], '2 unbounded')
 
     Raises:
-        SpecError: With every problem found.
+        SpecError: With every problem found: of form, of types and, where these are sound, of meaning.
+    """
+    report = examine(spec)
+    report.raise_refusals()
+    return report
+
+
+def examine(spec: Spec) -> Report:
+    """Checks a spec as `check` does, but only reports the findings that `check` refuses, as for what is loaded.
+
+    Raises:
+        SpecError: With every problem of form and types.
     """
     site = Site(plan(spec), meta=True)
     data = site.make_data()
@@ -116,11 +83,11 @@ def check(spec: Spec) -> Report:
         _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]
     model, trial = try_model(site, x, fields)
     _check_conditions(site, model, data)
-    return _make_report(site, model, trial, settings, data, x, fields)
+    return _verify(_make_report(site, model, trial, settings, data, x, fields))
 
 
 def check_composed(model: Model, planned: Plan, data: Data) -> Report:
-    """Checks the training of a composed model, using a copy of it on the meta device.
+    """Checks the training of a composed model as `examine` does, using a copy of it on the meta device.
 
     Raises:
         SpecError: With every problem found.
@@ -131,7 +98,7 @@ def check_composed(model: Model, planned: Plan, data: Data) -> Report:
     trial = Trial(site, copied, data.x, data.fields)
     trial.run()
     _check_conditions(site, copied, data)
-    return _make_report(site, copied, trial, settings, data, data.x, data.fields)
+    return _verify(_make_report(site, copied, trial, settings, data, data.x, data.fields))
 
 
 def _make_report(
@@ -144,6 +111,10 @@ def _make_report(
     fields: Mapping[str, TensorType],
 ) -> Report:
     played = _check_training(site, model, settings, trial.terms) if settings else ()
+    notes = (*review_model(model), *review_game(played, trial.terms))
+    findings = tuple(note for note in notes if isinstance(note, Finding))
+    if site.problems:
+        site.problems += make_problems(findings, site.plan.spec)
     site.check()
     return Report(
         plan=site.plan,
@@ -158,7 +129,21 @@ def _make_report(
         state={name: tuple(value.shape) for name, value in model.state_dict().items()},
         unchecked=trial.unchecked,
         sources=dict(site.sources),
+        facts=tuple(note for note in notes if isinstance(note, Fact)),
+        findings=findings,
     )
+
+
+def _verify(report: Report) -> Report:
+    """Keeps those overrides of the findings that mend them."""
+
+    def examine_again(spec: Spec) -> tuple[Finding, ...]:
+        site = Site(plan(spec, typed=True), meta=True)
+        settings = _try_settings(site, site.make_settings)
+        model, trial = try_model(site, report.x, report.fields)
+        return _make_report(site, model, trial, settings, report.data, report.x, report.fields).findings
+
+    return replace(report, findings=verify_overrides(report.findings, report.plan.spec, examine_again))
 
 
 def try_model(

@@ -11,12 +11,13 @@ from typing import NamedTuple
 from torch import Tensor
 
 from modkit.building.builder import Site
-from modkit.building.checker import check
+from modkit.building.checker import Report, check
 from modkit.building.migration import load_current, load_current_spec
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
+from modkit.building.review import review_model, show_warnings
 from modkit.errors import Problem, SpecError
-from modkit.kinds import Data
+from modkit.kinds import Data, Finding
 from modkit.models.model import Model
 from modkit.runs.run import Run
 from modkit.specs.event import read_fields, read_type
@@ -25,7 +26,7 @@ from modkit.specs.settings import Evaluation
 from modkit.specs.spec import Spec
 from modkit.types import TensorType
 
-__all__ = ["Loaded", "Opened", "build", "load", "load_run", "open_data", "open_run", "restore_std"]
+__all__ = ["Loaded", "Opened", "build", "build_checked", "load", "load_run", "open_data", "open_run", "restore_std"]
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +49,16 @@ def build(spec: Spec) -> Model:
     if not isinstance(spec, Spec):
         raise SpecError(Problem("", f"build expects a Spec, got {describe(spec)}: Spec(model=use(…), data=use(…))"))
     report = check(spec)
+    show_warnings(report.findings, "")
+    return build_checked(report)
+
+
+def build_checked(report: Report) -> Model:
+    """Builds the model of a checked spec on the CPU, initialised by the spec's seed.
+
+    Raises:
+        SpecError: If a part cannot be built.
+    """
     site = Site(report.plan, meta=False)
     model: Model = site.build_model(report.x, report.fields)
     site.check()
@@ -68,7 +79,7 @@ def load(
 
     The data are not read, since a run stores the types of its samples. A run made by an older version of a plug-in is
     migrated, see `modkit.building.migration`. If parts differ from those that the run was made with, one warning is
-    logged.
+    logged. What `check` would refuse to train is logged as a warning, too, once for each run.
 
     Args:
         run: The run, its directory, or a directory written by `modkit export`.
@@ -156,6 +167,8 @@ def load_run(
         model: Model = site.build_model(x, fields)
         site.check()
     _load_weights(run, model, mine.weights, ", ".join(overrides) or "the spec given")
+    notes = (note for note in review_model(model) if isinstance(note, Finding))
+    show_warnings((replace(finding, overrides=()) for finding in notes), str(run.path))  # it is trained already
     return Loaded(model, site, x, fields, bool(mine.migrations))
 
 

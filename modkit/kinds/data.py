@@ -103,6 +103,9 @@ class ConditionerExtras:
     Args:
         together: Groups of fields that belong to one sample (a mask and what it hides); the fields of a group are
             either all given or all drawn.
+        drop: Probability with which conditions are replaced by null conditions in training, 0.0 if they never are (maps
+            are kept), or None if it is unknown. Guidance that calls the unconditional denoiser is refused with 0.0.
     """
 
     together: tuple[tuple[str, ...], ...] = ()
+    drop: float | None = None

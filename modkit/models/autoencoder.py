@@ -18,7 +18,7 @@ Shape letters: b batch, k draws.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor
 from modkit import kinds
 from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.losses.perceptual import Perceptual
+from modkit.losses.review import review_critic
 from modkit.models.latent_scale import make_unit
 from modkit.models.model import Model, Passes, Player, check_draws, make_weights
 from modkit.models.step import StepContext
@@ -195,6 +196,10 @@ class Autoencoder(Model):
             log_prior = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).log_prior)
             total = torch.logaddexp(total, log_weight + log_prior(name, latent))
         return total - math.log(num)
+
+    def review(self) -> Iterator[kinds.Note]:
+        """What the critic is made of."""
+        yield from review_critic("critic", self.critic, self.regularizers)
 
     @property
     def discrete(self) -> bool:

@@ -17,7 +17,7 @@ Shape letters: b batch, d noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import NamedTuple
 
@@ -26,8 +26,11 @@ from torch import Tensor
 
 from modkit import kinds
 from modkit.diffusion.gaussian import add_noise, broadcast, move, posterior, tau
+from modkit.diffusion.review import review_levels
 from modkit.diffusion.schedules import Even
+from modkit.diffusion.time_sampling import Uniform
 from modkit.kinds import Slot, Step, Weight, default
+from modkit.losses.review import review_critic
 from modkit.models.model import Model, Player, make_weights
 from modkit.precision import widen
 from modkit.rng import Rng
@@ -134,6 +137,12 @@ class DenoisingGAN(Model):
         like = self.allocate(num, self.single)
         x_t = self.sampler.start(rng.normal("start", widen(like)), self.sampler.times()[0])
         return sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
+
+    def review(self) -> Iterator[kinds.Note]:
+        """The levels of its steps and of the sampler, and what the discriminator is made of."""
+        mends = ("sampler={use: ancestral, steps: null}",)
+        yield from review_levels(self.single, self.schedule, Uniform(self.schedule), self.sampler, "sampler", mends)
+        yield from review_critic("discriminator", self.discriminator, self.regularizers)
 
     def _draw_pair(self, x_0: Tensor, rng: Rng) -> _Pair:
         """Draws neighbours x_s and x_t of the forward process, at one time per sample."""

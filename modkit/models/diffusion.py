@@ -13,13 +13,14 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
 from modkit import kinds
 from modkit.diffusion.gaussian import add_noise, move
 from modkit.diffusion.guidance import make_conditions
+from modkit.diffusion.review import review_growth, review_guidance, review_levels, review_scale
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.models.model import Model, Player, check_draws, make_weights
@@ -107,6 +108,14 @@ class Diffusion(Model):
         like = self.allocate(num, self.single)
         x_t = self.sampler.start(rng.normal("start", widen(like)), self.sampler.times()[0])
         return sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
+
+    def review(self) -> Iterator[kinds.Note]:
+        """Levels of training and sampler, the scale of inputs, the growth of errors, and guidance without a null."""
+        x, mends = self.single, ("times=log-normal", "times=uniform", "times.mean=null", "times.mean=0")
+        yield from review_levels(x, self.schedule, self.times, self.sampler, "times", mends)
+        yield from review_scale(x, self.schedule, self.parametrization, self.sampler)
+        yield from review_growth(x, self.schedule, self.parametrization, self.sampler)
+        yield from review_guidance(self.guidance, self.conditioner, x, self.sampler.times()[:-1].tolist())
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The variational bound of the ancestral chain over the whole schedule, for any sampler.

@@ -14,13 +14,14 @@ Shape letters: b batch, d noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.kinds import Slot, Step, Weight, default
+from modkit.losses.review import review_critic
 from modkit.models.model import Model, Player, make_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
@@ -129,6 +130,12 @@ class GAN(Model):
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
         return self._generate(num, self.conditioner(self.complete(num, fields, rng), None).merge(cond), rng)
+
+    def review(self) -> Iterator[kinds.Note]:
+        """What the discriminators are made of."""
+        path = "" if self.discriminator else "discriminators."
+        for name, critic in self.critics.items():
+            yield from review_critic(path + name, critic, self.regularizers)
 
     def _compute_generator_losses(self, num: int, cond: Cond, step: Step) -> dict[str, Tensor]:
         terms = {"adversarial" if self.discriminator else f"adversarial/{name}": name for name in self.critics}

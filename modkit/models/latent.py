@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.kinds import Slot, Step, Unfit, Weight, default
+from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
 from modkit.models.latent_scale import LatentScale, make_unit
 from modkit.models.model import Model, Passes, Player, prefix_player
 from modkit.models.step import StepContext
@@ -245,6 +245,11 @@ class Latent(Model):
         """The cross entropy by one draw of the latent and the prior's own cross entropy."""
         latent, log_weight = self._weigh_scaled(batch.tensor, step.rng.at("autoencoder"))
         return self.prior.cross_entropy(replace(batch, x=latent), step.at("prior")) - log_weight
+
+    def review(self) -> Iterator[Note]:
+        """The scale of the latent that the prior is given."""
+        if scale := self.scale.describe():
+            yield Fact("", f"the prior is given the latent {self.at!r}, scaled {scale}")
 
     def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
         """Draws through both: from the autoencoder's posterior, then from the prior's."""

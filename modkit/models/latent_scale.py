@@ -71,6 +71,14 @@ class LatentScale:
         """Whether the scale was given or has been measured, or there is nothing to measure."""
         return self._given or not any(bool(std.isnan().any()) for _, std in map(self._get_moments, self._sizes))
 
+    def describe(self) -> str:
+        """Describes how a latent is scaled, without reading values; empty for codes."""
+        if not self._sizes:
+            return ""
+        return (
+            "by moments that are known" if self._given else "to mean 0 and deviation 1, measured before its first turn"
+        )
+
     @property
     def log_volume(self) -> Tensor | float:
         """The sum of log std over the values of the latent: log p(z) = log p(u) - log_volume."""

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from modkit.kinds import Conditioner, ConditionerExtras, Slot, Step, Weight, read_extras
+from modkit.kinds import Conditioner, ConditionerExtras, Note, Slot, Step, Weight, read_extras
 from modkit.losses.coefficients import Constant
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, Event, TensorType, Value
@@ -204,6 +204,14 @@ class Model(nn.Module, metaclass=Composing):
             ValueError: If the Model has no prior, or has not been prepared.
         """
         raise NotImplementedError
+
+    def review(self) -> Iterable[Note]:
+        """States facts about its parts, and findings where they do not suit each other, with paths relative to it.
+
+        It is called on the meta device before training, and on a loaded model. Models inside it are reviewed
+        separately.
+        """
+        return ()
 
     def draw_as_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Value:
         """Draws `num` samples that are latents of an enclosing Model, with the noise of the likelihood if there is one.

@@ -5,6 +5,8 @@ They are registered through the same hook as those of any plug-in, but their nam
 
 from __future__ import annotations
 
+from typing import Any
+
 from modkit.part import Part, hookimpl
 
 __all__ = ["modkit_parts"]
@@ -192,7 +194,7 @@ _PARTS = {
 }
 """The name, target and summary of each part, by kind."""
 
-_EARLIER: dict[tuple[str, str], dict[str, None | str]] = {
+_EARLIER: dict[tuple[str, str], dict[str, Any]] = {
     ("sampler", "ancestral"): {"spacing": "trailing"},
     ("sampler", "dpm-solver++"): {"spacing": "trailing"},
     ("sampler", "euler"): {"sigma_min": None, "sigma_max": None},

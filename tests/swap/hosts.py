@@ -79,7 +79,9 @@ _MODELS = {
     ),
     "super-resolution-gan": _gan(conditioner="map"),
     "in-painting": _diffusion(network=_UNET, conditioner=_SEVERAL, **_CFG),
-    "latent-in-painting": _latent(_autoencoder(**_CONV), _diffusion(network=_UNET, conditioner=_ENCODED)),
+    "latent-in-painting": _latent(
+        _autoencoder(**_CONV), _diffusion(network=_UNET, conditioner=_ENCODED, schedule="linear")
+    ),
     "latent-diffusion": _latent(_autoencoder(), _diffusion()),
     "latent-joint": _latent(_autoencoder(), _diffusion(), joint=True),
     "latent-gan": _latent(_autoencoder(encoder=use("conv", channels=[8])), _gan()),

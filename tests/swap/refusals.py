@@ -119,6 +119,12 @@ def _no_latents(part):
     return rf"{path}: Latent expects an autoencoder that encodes, got {path} \({part}, .*\), which has no latents"
 
 
+def _no_null(path, conditioner):
+    """Guidance by a model that always sees its conditions, or never has any."""
+    got = rf"which ClassifierFree asks for; got {conditioner}, which has no conditions that training could drop"
+    return rf"{re.escape(path)}(\[0\])?\.guidance: .*, {got} \(mend it with {re.escape(path)}\.guidance=none\)"
+
+
 _CODES_HOSTS = (
     "vae",
     "gan-ring",
@@ -435,6 +441,54 @@ REFUSALS = {
         f"latent-{host} model.autoencoder={part}": _no_latents(part)
         for host in _LATENT_HOSTS
         for part in ("denoising-gan", "diffusion", "gan", "latent", "sklearn/gaussian-mixture")
+    },
+}
+REFUSALS |= {
+    **{
+        f"{host} {path}.guidance=cfg": _no_null(path, conditioner)
+        for host, path, conditioner in (
+            ("diffusion", "model", "NoConditioner"),
+            ("latent-diffusion", "model.prior", "NoConditioner"),
+            ("latent-vq", "model.prior", "NoConditioner"),
+            ("latent-masked", "model.prior", "NoConditioner"),
+            ("latent-cascade", "model.prior.level", "NoConditioner"),
+            ("latent-in-painting", "model.prior", "Encoded"),
+        )
+    },
+    **{
+        f"{host} {path}.{swap}": _no_null(path, conditioner)
+        for host, path, swap, conditioner in (
+            ("diffusion-ring", "model", "conditioner=none", "NoConditioner"),
+            ("in-painting", "model", "conditioner=none", "NoConditioner"),
+            ("in-painting", "model", "conditioner=map", "Map"),
+            ("in-painting", "model", "conditioner=encoded", "Encoded"),
+            ("in-painting", "model", "conditioner.parts.label=none", "Several"),
+            ("latent-autoregressive", "model.prior", "conditioner=none", "NoConditioner"),
+        )
+    },
+    **{
+        f"{host} {path}.parametrization={part}": (
+            rf"{re.escape(path)}(\[0\])?\.parametrization: an error of the network grows [\d,]+-fold in the step from "
+            rf"t = 1 to 0\.75, and x_0 is not clipped; .* \(mend it with {re.escape(path)}\.parametrization=v\)"
+        )
+        for host, path in (
+            ("latent-diffusion", "model.prior"),
+            ("latent-vq", "model.prior"),
+            ("latent-cascade", "model.prior.level"),
+        )
+        for part in ("eps", "eps-learned")
+    },
+    "diffusion-ring model.times=uniform": (
+        r"model\.times: \d\.\d% of training's noise levels are below the deviation of the data, where the sampler asks "
+        r"for .*; expected at least 2% \(mend it with model\.times=log-normal\)"
+    ),
+    **{
+        f"{host} model.sampler={part}": (
+            r"model\.sampler: the sampler asks for the noise level .*; expected one that training visits, .* "
+            r"\(mend it with model\.sampler=\{use: ancestral, steps: null\}\)"
+        )
+        for host in ("denoising-gan", "denoising-gan-ring")
+        for part in ("euler", "heun")
     },
 }
 _JOINT = "joint training expects a"
