@@ -176,8 +176,9 @@ class Site:
         except Exception as error:
             if len(self.problems) == known:  # otherwise a part inside it has failed, and this is what came of it
                 kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-                report = self.refuse if any(isinstance(t, TensorType | tuple) for t in types.values()) else self.fail
-                report(call.path, f"the {call.part} cannot be built from {_format_types(types)}: {kind}{error}")
+                taken = {name: one for name, one in types.items() if name in call.takes or call.given}
+                report = self.refuse if any(isinstance(t, TensorType | tuple) for t in taken.values()) else self.fail
+                report(call.path, f"the {call.part} cannot be built from {_format_types(taken)}: {kind}{error}")
             return Failed()
         self.built[call.path] = Built(call, value, types)
         return value

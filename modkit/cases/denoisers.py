@@ -152,7 +152,7 @@ CASES = (
         _play_network,
         (*TRAINED, "compile"),
     ),
-    Case("schedule", {"unknown std": {"x": IMAGE}, "known std": {"x": replace(IMAGE, std=1.0)}}, _play_schedule),
+    Case("schedule", {"2-D": {"x": replace(IMAGE, std=1.0)}}, _play_schedule),
     Case("times", _SCHEDULES, _play_times, ("independence",)),
     Case("parametrization", _SCHEDULES, _play_parametrization, ("independence",)),
     Case(

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import torch
 
+from modkit.data.moments import measure_std
 from modkit.data.splits import hash_contents
 from modkit.kinds import Data, DataExtras, Slot, default, read_extras
 from modkit.rng import Rng
@@ -50,8 +51,8 @@ class Binarized:
         self.data, self.drawn = data(), drawn
         if self.data.x.range is None:
             raise ValueError(f"Binarized expects data with a range, got {self.data.x}")
-        self.x = replace(self.data.x, std=None)
         self.fields, self.splits = self.data.fields, self.data.splits
+        self.x = replace(self.data.x, std=measure_std(self))
         extras = read_extras(self.data, DataExtras)
         self.features, self.conditions = extras.features, extras.conditions
 

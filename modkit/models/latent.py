@@ -120,7 +120,7 @@ class Latent(Model):
         self.at = _choose(autoencoder, prior, self.autoencoder.latents, at)
         event = self.autoencoder.latents[self.at]
         source = f"the latent {self.at!r} of {autoencoder.where}"
-        self.prior = prior.name_source(source)(x=_standardize(event), cond=cond, fields=fields)
+        self.prior = prior.name_source(source)(x=_scale_event(event), cond=cond, fields=fields)
         self.reads = tuple(dict.fromkeys((*self.autoencoder.reads, *self.prior.reads)))
         self.latents = self.prior.latents
         self.moments = self.prior.moments
@@ -346,7 +346,7 @@ def _choose(autoencoder: Slot[Model], prior: Slot[Model], latents: Mapping[str, 
         raise Unfit("at", f"expected one of the latents of {autoencoder.where}: {', '.join(latents)}; got {at!r}")
     refusals = {}
     for name in latents if at is None else (at,):
-        reason = prior.accepts(_standardize(latents[name]))
+        reason = prior.accepts(_scale_event(latents[name]))
         if reason is None:
             return name
         refusals[name] = reason
@@ -354,7 +354,7 @@ def _choose(autoencoder: Slot[Model], prior: Slot[Model], latents: Mapping[str, 
     raise Unfit("prior", f"{prior.where} accepts no latent of {autoencoder.where}: {reasons}")
 
 
-def _standardize(event: Event) -> Event:
+def _scale_event(event: Event) -> Event:
     """Returns the type of a scaled latent, which has no range and unit deviation."""
     levels = tuple(replace(level, range=None) for level in split_levels(make_unit(event)))
     return levels if isinstance(event, tuple) else levels[0]

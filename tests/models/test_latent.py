@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from torch import nn
 
 from modkit import build, load, train, use
 from modkit.bottlenecks.gaussian import Gaussian
+from modkit.models import Autoencoder, Diffusion, Latent
 from modkit.models.model import Model, Player
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, TensorType
@@ -308,3 +310,51 @@ def test_a_trained_piece_is_frozen_and_has_no_players_unless_it_is_trained_on(tm
     assert all(torch.equal(value, held[name]) for name, value in model.autoencoder.state_dict().items())
     model = build(spec(use("latent", autoencoder=use("run", **piece, train=True), prior=DENOISER)))
     assert [player.name for player in model.players()] == ["autoencoder/autoencoder", "prior/denoiser"]
+
+
+EDM = use(
+    "diffusion",
+    network=use("mlp", width=16, depth=1),
+    schedule="edm",
+    times="log-normal",
+    parametrization="edm",
+    sampler=use("heun", steps=3),
+)
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": 2.0}, {"joint": True}, {"by_channel": True}], ids=str)
+def test_the_prior_s_noise_levels_are_those_of_unit_deviation(options):
+    prior = build(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior=EDM, **options))).prior
+    assert prior.event.std == 1 and prior.parametrization.sigma_data == 1
+    assert prior.times.mean == pytest.approx(math.log(2) - 1.2)
+    alpha, sigma = prior.schedule.scales(prior.sampler.times()[[0, -2]])
+    torch.testing.assert_close(sigma / alpha, torch.tensor([160.0, 0.004], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("options", [{"scale": 2.0}, {"joint": True}], ids=str)
+def test_by_channel_is_refused_where_nothing_is_measured(options):
+    with pytest.raises(
+        ValueError, match=r"Latent expects by_channel where its scale is measured, got (the scale 2|joint)"
+    ):
+        build(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior=EDM, by_channel=True, **options)))
+
+
+def test_by_channel_a_prior_is_given_channels_of_unit_deviation(tmp_path):
+    model = use("latent", autoencoder=use("autoencoder", **MLP), prior=DENOISER, by_channel=True)
+    loaded = load(train(spec(model, batch_size=64), tmp_path / "run"))
+    latent = loaded.autoencoder.encode(digits(1437).tensor, "continuous", Rng(0))
+    assert loaded.std_0.shape == latent.shape[1:]
+    torch.testing.assert_close(loaded.std_0, latent.std(0, correction=0), rtol=0.1, atol=0)  # other draws and samples
+    assert loaded.sample(2, seed=0).isfinite().all()
+
+
+def test_a_prior_composed_for_another_deviation_is_refused_since_it_could_not_be_loaded_again():
+    x = TensorType((1, 8, 8), (-1, 1))
+    coder = Autoencoder(x, **MLP)
+    latent = coder.latents["continuous"]
+    options = {"network": "mlp", "schedule": "edm"}
+    assert Latent(x, autoencoder=coder, prior=Diffusion(latent, **options)).prior.schedule.sigma_max == 160
+    with pytest.raises(
+        ValueError, match=r"composed for x with std=1.0, .*got one with std=None: .*replace\(x, std=1.0\)"
+    ):
+        Latent(x, autoencoder=coder, prior=Diffusion(replace(latent, std=None), **options))

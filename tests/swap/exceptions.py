@@ -41,6 +41,9 @@ SAME = {
         "there is no critic to play against"
     ),
     r"^latent-vae model\.prior\.adversarial=": "there is no critic to play against",
+    r"^latent-(vq|cascade) model\.prior\.(level\.)?parametrization=edm": (
+        "of unit deviation, EDM's target is -v where variance is preserved, and codes hide that its time differs"
+    ),
 }
 """Cases whose samples are the host's to the bit, and why; everywhere else a swap changes them."""
 
