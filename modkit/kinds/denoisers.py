@@ -142,8 +142,8 @@ class SamplerExtras:
     """Optional members of a `Sampler`.
 
     Args:
-        bounds: The lowest and the highest value to which predictions of x_0 are clipped; None if they are not, or if
-            the sampler does not say.
+        bounds: The lowest and the highest value to which predictions of x_0 are clipped; None if they are not. A
+            sampler without this member is taken to clip to the range of x, if it has one.
     """
 
     bounds: tuple[float, float] | None = None
