@@ -40,6 +40,7 @@ from modkit.kinds import (
     Note,
     Parametrization,
     Sampler,
+    SamplerExtras,
     Schedule,
     Times,
     read_extras,
@@ -195,7 +196,8 @@ def review_growth(
     growth = find_growth(schedule, parametrization, sampler.times())
     if growth is None:
         return
-    clipped = getattr(sampler, "bounds", x.range) is not None  # one that does not state it clips to the range of x
+    bounds = read_extras(sampler, SamplerExtras).bounds
+    clipped = (x.range if bounds == "range" else bounds) is not None
     step = f"in the step from t = {growth.t:.3g} to {growth.s:.3g}"
     tail = ", before x_0 is clipped" if clipped else ""
     factor = f"{growth.factor:,.0f}" if growth.factor > 100 else f"{growth.factor:.3g}"
