@@ -8,8 +8,8 @@ target is imported when the part is built or described, never to list it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pluggy
@@ -35,6 +35,8 @@ class Part:
         aliases: Former names, which remain valid.
         migrate: `"module.path:function"` of a function that updates the parameters and weights of runs made with an
             older version: `migrate(params, state, version) -> (params, state)`, see `modkit.building.migration`.
+        earlier: Parameters that were added later, or whose default was None, with the values that do what the part did
+            before: runs whose specs lack them are loaded with these in place of the defaults.
 
     Examples:
         >>> part = Part("schedule", "cosine", "modkit.diffusion.schedules:Cosine", "Squared cosine")
@@ -50,6 +52,7 @@ class Part:
     summary: str
     aliases: tuple[str, ...] = ()
     migrate: str | None = None
+    earlier: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def load(self) -> Callable[..., Any]:
         """Imports and returns the target.

@@ -1,11 +1,22 @@
-"""Precision of computations that need at least float32: sums over many elements, exponentials, distances."""
+"""Precision: autocast for losses, and at least float32 for sums over many elements, exponentials and distances."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["widen"]
+__all__ = ["cast_losses", "widen"]
+
+
+def cast_losses(device: torch.device, precision: str) -> torch.autocast:
+    """Returns the context in which losses are computed: torch's autocast if `precision` is `bf16`.
+
+    Examples:
+        >>> with cast_losses(torch.device("cpu"), "bf16"):
+        ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+        torch.bfloat16
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def widen(value: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ Shape letters: b batch, c channels, h w spatial, d features, n tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -171,8 +171,8 @@ class Cond:
     Examples:
         >>> import torch
         >>> cond = Cond(vector=torch.zeros(2, 3)).merge(Cond(vector=torch.ones(2, 1)))
-        >>> cond.vector.shape
-        torch.Size([2, 4])
+        >>> cond.vector.shape, cond.map(torch.Tensor.double).vector.dtype
+        (torch.Size([2, 4]), torch.float64)
     """
 
     vector: Tensor | None = None
@@ -191,6 +191,10 @@ class Cond:
                 mine = _join(mine, yours)
             merged[one.name] = yours if mine is None else mine
         return Cond(**merged)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Cond:
+        """Returns these conditions, each changed by a function, such as `torch.Tensor.detach`."""
+        return Cond(**{f.name: None if (v := getattr(self, f.name)) is None else change(v) for f in fields(self)})
 
     def at(self, time: Tensor) -> Cond:
         """Returns these conditions with another time, `b`."""
@@ -245,10 +249,8 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """Returns the batch on another device."""
         x = tuple(v.to(device) for v in self.x) if isinstance(self.x, tuple) else self.x.to(device)
-        cond = Cond(
-            **{f.name: None if (v := getattr(self.cond, f.name)) is None else v.to(device) for f in fields(Cond)}
-        )
-        return Batch(x, {name: value.to(device) for name, value in self.fields.items()}, cond)
+        moved = {name: value.to(device) for name, value in self.fields.items()}
+        return Batch(x, moved, self.cond.map(lambda value: value.to(device)))
 
 
 class Latents(NamedTuple):

@@ -25,10 +25,10 @@ from modkit.building.plan import Plan
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import Data, ImpliedExtras, PretrainedExtras, Unfit, read_extras
 from modkit.models.model import Composing
-from modkit.parts.signature import is_tensor_only
+from modkit.parts.signature import is_required, is_tensor_only
 from modkit.rng import Rng
 from modkit.specs.settings import Evaluation, Settings
-from modkit.types import CondType, Event, TensorType
+from modkit.types import CondType, Event, TensorType, split_levels
 
 __all__ = ["Built", "Factory", "Failed", "Origin", "Site", "copy_to_meta"]
 
@@ -176,8 +176,9 @@ class Site:
         except Exception as error:
             if len(self.problems) == known:  # otherwise a part inside it has failed, and this is what came of it
                 kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-                report = self.refuse if any(isinstance(t, TensorType | tuple) for t in types.values()) else self.fail
-                report(call.path, f"the {call.part} cannot be built from {_format_types(types)}: {kind}{error}")
+                taken = {name: one for name, one in types.items() if name in call.takes or call.given}
+                report = self.refuse if any(isinstance(t, TensorType | tuple) for t in taken.values()) else self.fail
+                report(call.path, f"the {call.part} cannot be built from {_format_types(taken)}: {kind}{error}")
             return Failed()
         self.built[call.path] = Built(call, value, types)
         return value
@@ -185,14 +186,15 @@ class Site:
     def _make(self, call: Call, types: Mapping[str, Any]) -> Any:
         if types.get("cond") and "cond" not in call.takes:
             raise ValueError(f"expected a part that takes conditions, got one without `cond` under {types['cond']}")
-        if missing := [name for name in call.takes if name not in types]:
+        takes = call.takes & types.keys()
+        if missing := [name for name in call.takes - takes if is_required(call.part, name)]:
             names = ", ".join(f"`{name}`" for name in missing)
             raise ValueError(f"it requires {names}, which this slot does not provide")
-        for name in call.takes:
+        for name in takes:
             if isinstance(types[name], tuple) and is_tensor_only(call.part, name):
                 raise ValueError(f"it expects one tensor as {name}, got a hierarchy of {len(types[name])} levels")
         target = call.part.load()
-        given = {name: types[name] for name in call.takes}
+        given = {name: types[name] for name in takes}
         arguments = {name: self.convert_argument(value) for name, value in call.arguments.items()}
         make = target.assemble if isinstance(target, Composing) else target
         device = torch.device("meta" if self.meta and _makes_module(target) else "cpu")
@@ -217,6 +219,13 @@ class Site:
         for name in ("x", "cond") if composed else ():
             if (before := getattr(composed, name)) != types[name]:
                 raise ValueError(f"it was composed for {name} {_format_type(before) or 'none'}")
+        if composed and _has_noise_levels(composed.plan):
+            before, now = ([level.std for level in split_levels(x)] for x in (composed.x, types["x"]))
+            if before != now:
+                raise ValueError(
+                    f"expected a model composed for x with std={now[0]}, which scales its noise levels, got one with "
+                    f"std={before[0]}: compose it for replace(x, std={now[0]})"
+                )
         if self.meta and isinstance(value, nn.Module):
             value = copy_to_meta(value)
         if isinstance(value, nn.Module):
@@ -302,6 +311,10 @@ class Factory:
         """Names the source of the slot's types, for messages about types that do not fit; returns the slot."""
         self._site.sources[self._path] = source
         return self
+
+
+def _has_noise_levels(plan: Plan) -> bool:
+    return any(call.part.kind == "schedule" for call in plan.calls.values())
 
 
 class _Modules:

@@ -3,35 +3,41 @@
 Modules are built on the meta device, where tensors have shapes but no values. The output of each part is compared with
 the type that the part declares, and an error is reported at the part that it comes from. The declared type of a part
 that cannot run without values is trusted, and the part is reported as unchecked.
+
+Types say whether parts fit, the models' own review (`modkit.building.review`) whether they suit each other. `examine`
+reports both; `check` also refuses what the review refuses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from modkit.building.builder import Built, Site, copy_to_meta
+from modkit.building.mentions import drop_leftovers, find_unknown, find_weight
 from modkit.building.plan import Plan, plan
+from modkit.building.report import Port, Report
+from modkit.building.review import make_problems, review_game, review_model, verify_overrides
+from modkit.data.moments import find_type
 from modkit.engines.local import LocalEngine
-from modkit.errors import Problem, suggest
-from modkit.kinds import Data
+from modkit.errors import Problem
+from modkit.kinds import Data, DataExtras, Fact, Finding, read_extras
 from modkit.models.model import Model, Player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
-from modkit.training.players import StageSchedule, make_player_states, schedule_stages, strip_scope, weigh_losses
+from modkit.training.players import StageSchedule, make_player_states, schedule_stages, weigh_losses
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
-__all__ = ["Port", "Report", "Trial", "check", "check_composed", "try_model"]
+__all__ = ["Port", "Report", "Trial", "check", "check_composed", "examine", "try_model"]
 
 _Made = TypeVar("_Made")
 
@@ -44,55 +50,6 @@ _EMITS: dict[str, Callable[[Built], Event]] = {
 """The declared type of the output of a part, by kind."""
 
 
-@dataclass(frozen=True)
-class Port:
-    """A part of the resolved graph: its path, the types it was built from, its output, its number of parameters."""
-
-    path: str
-    kind: str
-    name: str
-    types: dict[str, str]
-    emits: str
-    parameters: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """The result of a check.
-
-    Args:
-        plan: The checked plan.
-        data: The data set, or None if the spec has none.
-        x: The type of one sample.
-        fields: The types of the data's fields.
-        ports: The parts of the model.
-        players: The players.
-        stages: The stages of training.
-        terms: Names of each player's losses.
-        parameters: Number of parameters of the model.
-        state: Shapes of the model's state dict, by key.
-        unchecked: Paths of parts whose output could not be checked, with the reason.
-        sources: Descriptions of where the types of a part come from, by the path of the part.
-    """
-
-    plan: Plan
-    data: Data | None
-    x: TensorType
-    fields: Mapping[str, TensorType]
-    ports: tuple[Port, ...]
-    players: tuple[Player, ...]
-    stages: tuple[StageSchedule, ...]
-    terms: Mapping[str, tuple[str, ...]]
-    parameters: int
-    state: Mapping[str, tuple[int, ...]]
-    unchecked: Mapping[str, str]
-    sources: Mapping[str, str]
-
-    def lock(self) -> dict[str, Any]:
-        """Makes the lock of a run of this plan."""
-        return self.plan.lock(self.state, self.x, self.fields)
-
-
 def check(spec: Spec) -> Report:
     """Checks a spec, from its keywords to the shapes of all tensors, without allocating any weights.
 
@@ -103,22 +60,73 @@ def check(spec: Spec) -> Report:
         (['discriminator', 'generator'], '2 unbounded')
 
     Raises:
-        SpecError: With every problem found.
+        SpecError: With every problem found: of form, of types and, where these are sound, of meaning.
+    """
+    report = examine(spec)
+    report.raise_refusals()
+    return report
+
+
+def examine(spec: Spec) -> Report:
+    """Checks a spec as `check` does, but only reports the findings that `check` refuses, as for what is loaded.
+
+    Raises:
+        SpecError: With every problem of form and types.
+    """
+    tried = _try_spec(spec)
+    if not tried.site.problems and (rest := drop_leftovers(spec, tried.find_unknown(), _find_unknown)):
+        return examine(rest)
+    _check_conditions(tried.site, tried.model, tried.data)
+    return _verify(_make_report(*tried))
+
+
+class _Tried(NamedTuple):
+    """A model on the meta device, what it was built from, and its trial."""
+
+    site: Site
+    model: Model
+    trial: Trial
+    settings: Settings | None
+    data: Data | None
+    x: TensorType
+    fields: Mapping[str, TensorType]
+
+    def find_unknown(self) -> list[Problem]:
+        """Finds what the spec names and the model does not have."""
+        return find_unknown(self.site, self.model, self.settings, self.trial.terms) if self.settings else []
+
+
+def _try_spec(spec: Spec) -> _Tried:
+    """Builds everything in a spec and runs the losses of its model; problems are recorded by the site.
+
+    Raises:
+        SpecError: If a part cannot be built.
     """
     site = Site(plan(spec), meta=True)
     data = site.make_data()
     settings, evaluation = _try_settings(site, site.make_settings), _try_settings(site, site.make_evaluation)
     site.check()
-    x, fields = (data.x, data.fields) if data else (read_type(spec), read_fields(spec))
+    x, fields = (find_type(data), data.fields) if data else (read_type(spec), read_fields(spec))
     if evaluation:  # to hear what they refuse
         _ = [evaluation.features(x=x)] if evaluation.features else []
         _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]
     model, trial = try_model(site, x, fields)
-    return _make_report(site, model, trial, settings, data, x, fields)
+    return _Tried(site, model, trial, settings, data, x, fields)
+
+
+def _find_unknown(spec: Spec) -> list[Problem]:
+    """Finds what a sound spec names and its model does not have.
+
+    Raises:
+        SpecError: If the spec has another problem.
+    """
+    tried = _try_spec(spec)
+    tried.site.check()
+    return tried.find_unknown()
 
 
 def check_composed(model: Model, planned: Plan, data: Data) -> Report:
-    """Checks the training of a composed model, using a copy of it on the meta device.
+    """Checks the training of a composed model as `examine` does, using a copy of it on the meta device.
 
     Raises:
         SpecError: With every problem found.
@@ -128,7 +136,8 @@ def check_composed(model: Model, planned: Plan, data: Data) -> Report:
     copied = copy_to_meta(model)
     trial = Trial(site, copied, data.x, data.fields)
     trial.run()
-    return _make_report(site, copied, trial, settings, data, data.x, data.fields)
+    _check_conditions(site, copied, data)
+    return _verify(_make_report(site, copied, trial, settings, data, data.x, data.fields))
 
 
 def _make_report(
@@ -141,6 +150,10 @@ def _make_report(
     fields: Mapping[str, TensorType],
 ) -> Report:
     played = _check_training(site, model, settings, trial.terms) if settings else ()
+    notes = (*review_model(model), *review_game(played, trial.terms))
+    findings = tuple(note for note in notes if isinstance(note, Finding))
+    if site.problems:
+        site.problems += make_problems(findings, site.plan.spec)
     site.check()
     return Report(
         plan=site.plan,
@@ -155,7 +168,21 @@ def _make_report(
         state={name: tuple(value.shape) for name, value in model.state_dict().items()},
         unchecked=trial.unchecked,
         sources=dict(site.sources),
+        facts=tuple(note for note in notes if isinstance(note, Fact)),
+        findings=findings,
     )
+
+
+def _verify(report: Report) -> Report:
+    """Keeps those overrides of the findings that mend them."""
+
+    def examine_again(spec: Spec) -> tuple[Finding, ...]:
+        site = Site(plan(spec, typed=True), meta=True)
+        settings = _try_settings(site, site.make_settings)
+        model, trial = try_model(site, report.x, report.fields)
+        return _make_report(site, model, trial, settings, report.data, report.x, report.fields).findings
+
+    return replace(report, findings=verify_overrides(report.findings, report.plan.spec, examine_again))
 
 
 def try_model(
@@ -173,12 +200,32 @@ def try_model(
     return model, trial
 
 
+def _check_conditions(site: Site, model: Model, data: Data | None) -> None:
+    """Checks that the model reads the fields that its data have for it to read."""
+    conditions = read_extras(data, DataExtras).conditions
+    unread = [name for name in conditions if name not in model.reads]
+    if not unread:
+        return
+    slots = [path for path, call in site.plan.calls.items() if call.part.kind == "conditioner"]
+    slot = min(slots, key=len, default=None)  # the outermost
+    if slot is None:
+        expected = f"data without them, or a model with a conditioner, which {type(model).__name__} does not have"
+    elif len(unread) == len(conditions):
+        expected = f"a conditioner that reads them, such as {slot}=map"
+    else:
+        expected = "the conditioner to read them, too"
+    message = f"the model leaves fields unread that these data have for it to read: {', '.join(unread)}"
+    site.fail(slot or "data", f"{message}; expected {expected}")
+
+
 def _check_training(
     site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]
 ) -> tuple[StageSchedule, ...]:
     """Checks settings against a model and returns the stages; problems are recorded by the site."""
-    played = _schedule(site, model, settings)
-    _check_names(site, model, settings, terms)
+    unknown = find_unknown(site, model, settings, terms)
+    site.problems += unknown
+    lost = any(problem.path.startswith(("train.players", "train.stages")) for problem in unknown)
+    played = () if lost else _schedule(site, model, settings)
     for round in played:  # to hear what optimizers and learning-rate schedules refuse
         make_player_states(model, settings, round, LocalEngine("cpu"))
     return played
@@ -243,7 +290,9 @@ class Trial:
                 try:
                     weigh_losses(losses, {name: weight}, 0, last_layer)
                 except ValueError as error:
-                    self.site.fail(_get_weight_path(name), f"it cannot weigh a loss of {player.name}: {error}")
+                    self.site.fail(
+                        find_weight(self.model, weight, name), f"it cannot weigh a loss of {player.name}: {error}"
+                    )
 
     def _attempt(self, run: Callable[[], Any]) -> Any:
         try:
@@ -285,41 +334,6 @@ def _schedule(site: Site, model: Model, settings: Settings) -> tuple[StageSchedu
         path, _, reason = str(error).partition(": ")
         site.fail(path, reason)
         return ()
-
-
-def _check_names(site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]) -> None:
-    """Checks that weights, patterns of terms and `checkpoints.best` name losses of the model."""
-    every = {term for names in terms.values() for term in names}
-    for name in dict.fromkeys(name for player in model.list_active_players() for name in model.weights(player.name)):
-        if name not in every:
-            path = _get_weight_path(name)
-            known = ", ".join(sorted(strip_scope(term, name.rpartition("/")[0]) for term in every))
-            got = f"got a weight of {name.split('/')[-1]!r}, expected one of the losses: {known}"
-            site.fail(path, f"{got}; {_describe_parts(site, path.rpartition('.weights.')[0])}")
-    for pattern in settings.terms:
-        if not any(fnmatchcase(term, pattern) for term in every):
-            site.fail("train.terms", f"the pattern {pattern!r} matches none of the losses: {', '.join(sorted(every))}")
-    best = settings.checkpoints.best
-    logged = {f"{p}/{strip_scope(term, p.rpartition('/')[0])}" for p, names in terms.items() for term in names}
-    if best is not None and best not in logged:
-        hint = suggest(best, logged)
-        message = f"got {best!r}, expected one of the logged losses: {', '.join(sorted(logged))}"
-        site.problems.append(
-            Problem("train.checkpoints.best", message, site.plan.spec.find_position("train.checkpoints.best"), hint)
-        )
-
-
-def _describe_parts(site: Site, path: str) -> str:
-    """Describes a model and the parts that compute its losses, for a message."""
-    inside = [built.call.part for where, built in site.built.items() if where.rpartition(".")[0] == path]
-    owner = site.built.get(path)
-    return f"{path} ({owner.call.part.name if owner else 'model'}) has {', '.join(map(str, inside))}"
-
-
-def _get_weight_path(name: str) -> str:
-    """Returns the path in the spec of the weight of a term."""
-    *scope, term = name.split("/")
-    return ".".join(("model", *scope, "weights", term))
 
 
 def _make_output_hook(built: Built) -> Callable[[nn.Module, Any, Any], None]:

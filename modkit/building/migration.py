@@ -11,6 +11,10 @@ the installed one. `params` holds the node's parameters (everything but `use`), 
 the part's tensors, including those of inner parts, by their names within the part. `version` is the one in the lock.
 The returned values replace them. Inner parts are migrated before outer ones. If several parts were built from one node,
 the function is called for each, and must return the same parameters every time.
+
+A parameter that was added, or whose default was None, needs no function: `Part(earlier={"name": value})` states the
+value with which the part does what it did before. A run's spec has all parameters of its parts but those whose default
+is None, so a node that lacks the name was made before, and is loaded with that value.
 """
 
 from __future__ import annotations
@@ -31,7 +35,16 @@ from modkit.specs.node import Node, Value, describe
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, get_value, replace_value
 
-__all__ = ["Current", "Migration", "load_current", "load_current_spec", "find_due", "find_known", "find_prefixes"]
+__all__ = [
+    "Current",
+    "Migration",
+    "load_current",
+    "load_current_spec",
+    "find_due",
+    "find_known",
+    "find_prefixes",
+    "read_spec",
+]
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,7 @@ def load_current(run: Run, checkpoint: str | None = None) -> Current:
     Raises:
         ValueError: If there is no such checkpoint, it is damaged, or a migration fails.
     """
-    spec, weights = _read_spec(run), run.load_weights(checkpoint)
+    spec, weights = read_spec(run), run.load_weights(checkpoint)
     migrations = find_due(run)
     tree = spec.tree
     for migration in migrations:
@@ -127,7 +140,25 @@ def load_current_spec(run: Run) -> Spec:
     Raises:
         ValueError: If a migration fails.
     """
-    return load_current(run).spec if find_due(run) else _read_spec(run)
+    return load_current(run).spec if find_due(run) else read_spec(run)
+
+
+def read_spec(run: Run) -> Spec:
+    """Reads a run's resolved spec, and adds what parts were before they had all of their parameters (`Part.earlier`).
+
+    Raises:
+        ValueError: If the run's lock is not valid.
+    """
+    spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
+    tree: Any = spec.tree
+    for row in read_rows(run.lock):
+        earlier = entry.part.earlier if (entry := find_known(row)) else {}
+        for path in row.get("at", ()) if earlier else ():
+            place = _locate_part(tree, split(path))
+            node: Any = get_value(tree, place)
+            if not earlier.keys() <= node.keys():
+                tree = replace_value(tree, place, Node({"use": node["use"], **earlier, **node.params}))
+    return spec if tree is spec.tree else spec.with_tree(tree)
 
 
 def find_due(run: Run) -> tuple[Migration, ...]:
@@ -164,10 +195,6 @@ def find_prefixes(path: str, keys: Mapping[str, object]) -> list[str]:
     steps = [f"\\[{name}\\]" if isinstance(name, int) else f"\\.{re.escape(name)}(?:\\[\\d+\\])?" for name in names]
     pattern = re.compile("".join([*steps, "\\."]))
     return list(dict.fromkeys(match[0][1:] for key in keys if (match := pattern.match(f".{key}"))))
-
-
-def _read_spec(run: Run) -> Spec:
-    return Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
 
 
 def _select_under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import NamedTuple
 
 from torch import Tensor
 
 from modkit.building.builder import Site
-from modkit.building.checker import check
+from modkit.building.checker import Report, check
 from modkit.building.migration import load_current, load_current_spec
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
+from modkit.building.review import review_model, show_warnings
 from modkit.errors import Problem, SpecError
-from modkit.kinds import Data
+from modkit.kinds import Data, Finding
 from modkit.models.model import Model
 from modkit.runs.run import Run
 from modkit.specs.event import read_fields, read_type
@@ -24,7 +26,7 @@ from modkit.specs.settings import Evaluation
 from modkit.specs.spec import Spec
 from modkit.types import TensorType
 
-__all__ = ["Loaded", "Opened", "build", "load", "load_run", "open_data", "open_run"]
+__all__ = ["Loaded", "Opened", "build", "build_checked", "load", "load_run", "open_data", "open_run", "restore_std"]
 
 _logger = logging.getLogger(__name__)
 
@@ -47,6 +49,16 @@ def build(spec: Spec) -> Model:
     if not isinstance(spec, Spec):
         raise SpecError(Problem("", f"build expects a Spec, got {describe(spec)}: Spec(model=use(…), data=use(…))"))
     report = check(spec)
+    show_warnings(report.findings, "")
+    return build_checked(report)
+
+
+def build_checked(report: Report) -> Model:
+    """Builds the model of a checked spec on the CPU, initialised by the spec's seed.
+
+    Raises:
+        SpecError: If a part cannot be built.
+    """
     site = Site(report.plan, meta=False)
     model: Model = site.build_model(report.x, report.fields)
     site.check()
@@ -67,7 +79,7 @@ def load(
 
     The data are not read, since a run stores the types of its samples. A run made by an older version of a plug-in is
     migrated, see `modkit.building.migration`. If parts differ from those that the run was made with, one warning is
-    logged.
+    logged. What `check` would refuse to train is logged as a warning, too, once for each run.
 
     Args:
         run: The run, its directory, or a directory written by `modkit export`.
@@ -155,6 +167,8 @@ def load_run(
         model: Model = site.build_model(x, fields)
         site.check()
     _load_weights(run, model, mine.weights, ", ".join(overrides) or "the spec given")
+    notes = (note for note in review_model(model) if isinstance(note, Finding))
+    show_warnings((replace(finding, overrides=()) for finding in notes), str(run.path))  # it is trained already
     return Loaded(model, site, x, fields, bool(mine.migrations))
 
 
@@ -194,6 +208,12 @@ def open_run(run: Run) -> Opened:
     return open_data(run, site)
 
 
+def restore_std(x: TensorType, run: Run) -> TensorType:
+    """Returns a type with the deviation that a run stores, for which its model was made, or None if it stores none."""
+    stored = run.lock.get("x")
+    return replace(x, std=stored.get("std") if isinstance(stored, dict) else None)
+
+
 def _find_types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[str, TensorType]]:
     """Returns the types stored in a run; for older runs and overrides of `data`, they are read from the data."""
     spec = site.plan.spec
@@ -203,7 +223,7 @@ def _find_types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[st
         data = site.make_data()
         site.check()
         if data:
-            return data.x, data.fields
+            return restore_std(data.x, run), data.fields
     return read_type(spec), read_fields(spec)
 
 

@@ -121,8 +121,8 @@ def _build_part(kind: str, name: str, **types: Any) -> Any:
     return Subject(find(kind, name)).build(types)
 
 
-def _make_schedule(name: str, **types: Any) -> Mapping[str, Any]:
-    return {"schedule": _build_part("schedule", name), **types}
+def _make_schedule(name: str, x: TensorType = IMAGE) -> Mapping[str, Any]:
+    return {"schedule": _build_part("schedule", name, x=x), "x": x}
 
 
 def _make_parametrization(name: str, parametrization: str) -> Mapping[str, Any]:
@@ -152,7 +152,7 @@ CASES = (
         _play_network,
         (*TRAINED, "compile"),
     ),
-    Case("schedule", {"times": {}}, _play_schedule),
+    Case("schedule", {"2-D": {"x": replace(IMAGE, std=1.0)}}, _play_schedule),
     Case("times", _SCHEDULES, _play_times, ("independence",)),
     Case("parametrization", _SCHEDULES, _play_parametrization, ("independence",)),
     Case(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,17 +26,19 @@ __all__ = ["SPECS"]
 @click.argument("spec", shell_complete=complete_specs)
 @click.argument("overrides", nargs=-1, shell_complete=complete_overrides)
 @click.option("--graph", help="Draw the model to FILE.svg: parts in boxes, types on the arrows, players by colour.")
+@json_option
 @report_failures
-def check(spec: str, overrides: Sequence[str], graph: str | None) -> None:
-    """Check SPEC: show its parts with shapes and parameter counts, or its errors; k=v are overrides."""
+def check(spec: str, overrides: Sequence[str], graph: str | None, as_json: bool) -> None:
+    """Check SPEC: show its parts with shapes, parameter counts and facts, or its errors; k=v are overrides."""
     if graph is not None and Path(graph).suffix != ".svg":
         raise ValueError(f"--graph expects a file ending in .svg, got {graph}")
-    from modkit.building.checker import check
+    from modkit.building.checker import examine
     from modkit.specs.load import load_spec
 
     loaded = load_spec(spec, overrides)
-    report = check(loaded)
-    print_result(None, False, _describe_report(report))
+    report = examine(loaded)
+    print_result(_make_plain(report), as_json, _describe_report(report))
+    report.raise_refusals()
     if graph is not None:
         from modkit.building.graph_svg import render_svg
         from modkit.runs.files import replace_file
@@ -97,4 +99,25 @@ def _describe_report(report: Report) -> Iterator[str | Rows]:
     for number, stage in enumerate(report.stages):
         names = ", ".join(player.name for player in stage.players)
         yield f"stage {number}: {names}, {stage.steps} steps"
-    yield f"x: {report.x}; {report.parameters:,} parameters; no problems found"
+    yield from map(str, report.facts)
+    warnings = [finding for finding in report.findings if not finding.refused]
+    yield from (f"warning: {finding}" for finding in warnings)
+    count = len(report.findings)
+    found = f"{count} problem{'s' if count > 1 else ''} found" if count else "no problems found"
+    yield f"x: {report.x}; {report.parameters:,} parameters; {found}"
+
+
+def _make_plain(report: Report) -> dict[str, Any]:
+    """Makes plain data of a report, for JSON."""
+    return {
+        "parts": [asdict(port) for port in report.ports],
+        "stages": [
+            {"players": [player.name for player in stage.players], "steps": stage.steps} for stage in report.stages
+        ],
+        "terms": report.terms,
+        "x": str(report.x),
+        "parameters": report.parameters,
+        "unchecked": report.unchecked,
+        "facts": [asdict(fact) for fact in report.facts],
+        "findings": [asdict(finding) for finding in report.findings],
+    }

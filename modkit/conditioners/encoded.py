@@ -79,13 +79,13 @@ class Encoded(Drawing):
         names = [field, *(beside or [])]
         self.fields = tuple(find_field(self, fields, name) for name in names)
         check_drop(self, drop)
-        self.drop = drop
         self.reads: tuple[str, ...] = tuple(names)
         self.together = (self.reads,)
         self.autoencoder = autoencoder(x=fields[field], cond=CondType(), fields=fields)
         self.at, latent = _find_latent(self.autoencoder, at)
         self.size = latent.shape[1:]
         self.tokens = _get_token_shape(latent, names[1:]) if to == "context" else None
+        self.drop = drop if self.tokens else 0.0
         concat = None if self.tokens else _join_types(latent, [fields[name] for name in names[1:]])
         self.type = CondType(context=self.tokens, concat=concat)  # type: ignore[assignment, method-assign]  # contract
         self.examples = Examples(self.fields, keep)

@@ -45,6 +45,8 @@ class Map(Drawing):
         torch.Size([2, 4, 8, 8])
     """
 
+    drop = 0.0
+
     def __init__(self, fields: dict[str, TensorType], *, maps: list[str] | None = None, keep: int = 16) -> None:
         super().__init__()
         names = [name for name, type in fields.items() if _is_map(type)] if maps is None else maps

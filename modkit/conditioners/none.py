@@ -22,6 +22,7 @@ class NoConditioner:
 
     type = CondType()
     reads: tuple[str, ...] = ()
+    drop = 0.0
 
     def __call__(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
         """Returns no conditions."""

@@ -58,6 +58,13 @@ class Several(nn.Module):
             group for part in made.values() for group in read_extras(part, ConditionerExtras).together
         )
 
+    @property
+    def drop(self) -> float | None:
+        """The largest of their probabilities of dropping conditions; None if one is unknown and no other drops."""
+        each = [read_extras(part, ConditionerExtras).drop for part in self._parts.values()]
+        known = max((one for one in each if one is not None), default=0.0)
+        return None if None in each and not known else known
+
     def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
         """Computes the conditions of all conditioners, each with independent draws."""
         cond = Cond()

@@ -1,5 +1,6 @@
 """Data sets: each reads the samples at given indices, in any order."""
 
+from modkit.data.binarized import Binarized
 from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import LowRes, Mask
 from modkit.data.digits import Digits
@@ -7,4 +8,4 @@ from modkit.data.fashion_mnist import FashionMNIST
 from modkit.data.image_folder import ImageFolder
 from modkit.data.mixture import Grid, Ring
 
-__all__ = ["Corrupted", "Digits", "FashionMNIST", "Grid", "ImageFolder", "LowRes", "Mask", "Ring"]
+__all__ = ["Binarized", "Corrupted", "Digits", "FashionMNIST", "Grid", "ImageFolder", "LowRes", "Mask", "Ring"]

@@ -26,7 +26,8 @@ __all__ = ["Corrupted"]
 class Corrupted:
     """A data set whose samples come with damaged or smaller copies of themselves, in every split.
 
-    It has the types, splits and levels of the data set.
+    It has the types, splits and levels of the data set. A model trained on it must read the fields of the corruption,
+    by a conditioner such as `map`.
 
     Args:
         data: The data set.
@@ -50,6 +51,7 @@ class Corrupted:
             raise ValueError(f"Corrupted expects a corruption whose fields differ from the data's, got {clash} in both")
         self.x = self.data.x
         self.fields = {**self.data.fields, **self.corruption.fields}
+        self.conditions = tuple(self.corruption.fields)
         self.splits = self.data.splits
         self.levels = self.data.levels
 

@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
 from torch.nn.functional import interpolate
 
+from modkit.data.moments import measure_std
 from modkit.data.splits import InMemory, hash_contents
 from modkit.types import TensorType
 
@@ -59,11 +60,11 @@ class Digits(InMemory):
             x = interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
         y = torch.from_numpy(labels).long()
 
-        self.x = TensorType((1, size, size), range=(-1.0, 1.0))
         self.fields = {"labels": TensorType((), classes=10)}
         self.splits = {"train": len(train), "test": len(test)}
         self.levels = 17 if size == _SIZE else None
         self._samples = {"train": (x[train], y[train]), "test": (x[test], y[test])}
+        self.x = TensorType((1, size, size), range=(-1.0, 1.0), std=measure_std(self))
         # of the original pixels, the split and the size
         self.key = hash_contents("digits", images.astype(np.uint8).tobytes(), train.tobytes(), size)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from modkit.data.idx import read_idx
+from modkit.data.moments import measure_std
 from modkit.data.splits import InMemory, hash_contents
 from modkit.types import TensorType
 
@@ -66,10 +67,10 @@ class FashionMNIST(InMemory):
             raise ValueError(f"FashionMNIST expects a size of at least 1, got {size}")
         self._size = size
         self._samples = {split: _read(_DEBIAN if root is None else Path(root), split) for split in _FILES}
-        self.x = TensorType((1, size, size), range=(-1.0, 1.0))
         self.fields = {"labels": TensorType((), classes=_CLASSES)}
         self.splits = {split: len(labels) for split, (_, labels) in self._samples.items()}
         self.levels = 256 if size in (_SIZE, _PADDED) else None
+        self.x = TensorType((1, size, size), range=(-1.0, 1.0), std=measure_std(self))
 
     @property
     def key(self) -> str:

@@ -16,6 +16,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from modkit.data.listing import find_classes, list_pictures
+from modkit.data.moments import measure_std
 from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
@@ -34,6 +36,7 @@ _DAMAGE = (  # SyntaxError is what Pillow raises for a broken PNG chunk
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
+_MEASURED = 256  # of pictures whose deviation is measured: decoding one takes milliseconds
 
 
 class ImageFolder:
@@ -84,11 +87,16 @@ class ImageFolder:
         self._labels = {split: listing.find_labels(classes) for split, listing in self._listings.items() if classes}
         self._size, self._channels, self._flip, self._crop = size, channels, flip, crop
 
-        self.x = TensorType((channels, size, size), range=(-1.0, 1.0))
         self.fields = {"labels": TensorType((), classes=len(classes))} if classes else {}
         self.classes = tuple(map(os.fsdecode, classes))
         self.splits = {split: len(listing) for split, listing in self._listings.items()}
         self.levels: int | None = 256
+
+    @cached_property
+    def x(self) -> TensorType:
+        """The type of a picture, whose deviation is measured over 256 of them when it is first asked for."""
+        shape = (self._channels, self._size, self._size)
+        return TensorType(shape, range=(-1.0, 1.0), std=measure_std(self, _MEASURED))
 
     @property
     def key(self) -> str:

@@ -16,6 +16,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from modkit.data.moments import measure_std
 from modkit.data.splits import InMemory, hash_contents
 from modkit.rng import Rng
 from modkit.types import Modes, TensorType
@@ -57,12 +58,12 @@ class Mixture(InMemory):
             raise ValueError(f"{name} expects num and num_test in [1, {_MOST_SAMPLES}], got {num} and {num_test}")
         self.centers = centers
         self.std = std
-        self.x = TensorType((2,))
         self.fields = {"labels": TensorType((), classes=len(centers))}
         self.splits = {"train": num, "test": num_test}
         self.levels = None
         self.key = hash_contents("mixture", repr(centers.tolist()), std, num, num_test)
         self._samples = {split: self._draw(split, size) for split, size in self.splits.items()}
+        self.x = TensorType((2,), std=measure_std(self))
 
     @property
     def truth(self) -> Modes:

@@ -10,8 +10,9 @@ Between any two times s < t the process is `x_t = (alpha_t / alpha_s) x_s + nois
 
 With s one index of a table below t, these are DDPM's posterior mean and beta_tilde; no table is needed, though.
 
-Scales are numbers that apply to the whole batch, or float64 tensors with one value per sample. They are cast to the
-dtype of x only where they multiply it.
+Scales are numbers that apply to the whole batch, or float64 tensors with one value per sample. Like the times they are
+kept on the CPU, and they are cast to the dtype of x and then moved only where they multiply it: some devices have no
+float64.
 
 Shape letters: b batch.
 """
@@ -31,6 +32,7 @@ __all__ = [
     "broadcast",
     "gaussian_kl",
     "interpolate_logvar",
+    "move",
     "posterior",
     "snr",
     "tau",
@@ -80,7 +82,19 @@ def broadcast(value: Scale, x: Tensor) -> Scale:
     """
     if not isinstance(value, Tensor):
         return value
-    return value.to(x).view(-1, *[1] * (x.ndim - 1))
+    return move(value, x).view(-1, *[1] * (x.ndim - 1))
+
+
+def move(value: Tensor, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Casts `value` to a dtype, that of `x` by default, and then moves it to the device of `x`.
+
+    A copy to CUDA does not wait for what is computed there.
+
+    Examples:
+        >>> move(torch.ones(2, dtype=torch.float64), torch.zeros(3)).dtype
+        torch.float32
+    """
+    return value.to(dtype or x.dtype).to(x.device, non_blocking=x.is_cuda)
 
 
 def add_noise(x_0: Tensor, eps: Tensor, scales_t: Scales) -> Tensor:
@@ -176,8 +190,12 @@ def interpolate_logvar(small: Scale, large: Scale, v: Tensor) -> Tensor:
         >>> interpolate_logvar(0.01, 1.0, torch.tensor([[0.0, 0.5, 1.0]])).exp()
         tensor([[0.0100, 0.1000, 1.0000]])
     """
-    low, high = (torch.as_tensor(end, dtype=torch.float64).log().reshape(-1) for end in (small, large))
+    low, high = (_to_tensor(end).log().reshape(-1) for end in (small, large))
     return broadcast(low, v) + v * broadcast(high - low, v)
+
+
+def _to_tensor(value: Scale) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 def gaussian_kl(difference: Tensor, log_ratio: Tensor, logvar: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ last two rows, scale it differently), and it predicts
     eps - x_0                                       x_0 = (x_t - sigma_t out) / (alpha_t + sigma_t)
 
 Each x_0 is affine in the output, so that |d x_0 / d out|^2 (`error_scale`) converts a weight on one error into a weight
-on another. Scales are float64, and are cast to the dtype of x where they multiply it.
+on another. Times and scales are float64 on the CPU, and are cast to the dtype of x where they multiply it.
 
 Shape letters: b batch, c channels.
 """
@@ -24,7 +24,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from modkit.diffusion.gaussian import broadcast, gaussian_kl, interpolate_logvar, posterior, tau
+from modkit.diffusion.gaussian import broadcast, gaussian_kl, interpolate_logvar, move, posterior, tau
+from modkit.diffusion.schedules import get_std
 from modkit.kinds import Schedule
 from modkit.types import Denoised, TensorType
 
@@ -66,7 +67,7 @@ class Affine(ABC):
 
         Args:
             x_t: Noisy sample, `b ...`.
-            t: Its time, `b`, float64.
+            t: Its time, `b`, float64 on the CPU.
 
         Returns:
             `(x_in, time)`, `b ...` and `b`; the time is at least float32, which represents every index of a table.
@@ -188,7 +189,10 @@ class EDM(Affine):
         https://arxiv.org/abs/2206.00364
 
     Args:
-        sigma_data: Standard deviation of the data.
+        schedule: The schedule.
+        x: Type of the data.
+        sigma_data: Standard deviation of the data; by default that of their type, or 0.5, the paper's, if it is
+            unknown.
 
     Raises:
         ValueError: If `sigma_data` is not positive.
@@ -201,11 +205,11 @@ class EDM(Affine):
         (tensor([[0.7071]]), tensor([-0.1733]))
     """
 
-    def __init__(self, schedule: Schedule, *, sigma_data: float = 0.5) -> None:
-        if sigma_data <= 0:
+    def __init__(self, schedule: Schedule, x: TensorType | None = None, *, sigma_data: float | None = None) -> None:
+        if sigma_data is not None and sigma_data <= 0:
             raise ValueError(f"EDM expects sigma_data above 0, got {sigma_data}")
         super().__init__(schedule)
-        self.sigma_data = sigma_data
+        self.sigma_data = get_std(x) if sigma_data is None else sigma_data
 
     def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """`c_in x_t / alpha_t` and c_noise, whether or not the schedule has a table."""
@@ -339,7 +343,7 @@ class EpsLearned(Eps):
         difference = q.mean - p.mean
         kl = gaussian_kl(difference, broadcast(small.log(), x_t) - logvar, logvar)
         nll = (math.log(2 * math.pi) + logvar + difference**2 * torch.exp(-logvar)) / 2
-        return torch.where(first, nll.flatten(1).mean(1), kl.flatten(1).mean(1))
+        return torch.where(move(first, x_t, torch.bool), nll.flatten(1).mean(1), kl.flatten(1).mean(1))
 
     def _compute_first_variance(self, t: Tensor) -> Tensor:
         """The posterior variance of the table's second index, `1`, on the device of `t`."""
@@ -349,4 +353,4 @@ class EpsLearned(Eps):
 
 def _cast_time(time: Tensor, x: Tensor) -> Tensor:
     """Casts `time` to the dtype of `x`, but at least to float32: bfloat16 cannot represent 999."""
-    return time.to(x.device, torch.promote_types(x.dtype, torch.float32))
+    return move(time, x, torch.promote_types(x.dtype, torch.float32))

@@ -23,11 +23,16 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Schedule
+from modkit.types import TensorType
 
-__all__ = ["EDM", "VP", "Bounded", "Cosine", "Even", "Flow", "Linear", "Table", "find_noise_range"]
+__all__ = [
+    *("EDM", "VP", "Bounded", "Cosine", "Even", "Flow", "Linear", "Table"),
+    *("find_noise_range", "get_std", "scale_levels"),
+]
 
 _CPU = torch.device("cpu")
 _LONGEST = 100_000  # of a table
+_STD = 0.5  # EDM's sigma_data, assumed where the deviation of the data is unknown
 _LOWEST = 0.002  # EDM's lowest noise level, for schedules without a table that state none
 _LEAST_SIGNAL = 2.0**-24  # float32 rounds so small a signal away beside noise of unit variance
 
@@ -144,8 +149,11 @@ class EDM:
         https://arxiv.org/abs/2206.00364
 
     Args:
-        sigma_min: Lowest noise level that samplers visit before 0.
-        sigma_max: Highest noise level that samplers visit, at t = 1.
+        x: Type of the data.
+        sigma_min: Lowest noise level that samplers visit before 0. By default, it is 0.004 standard deviations of the
+            data, the paper's 0.002 at its deviation of 0.5, which is assumed if that of the data is unknown.
+        sigma_max: Highest noise level that samplers visit, at t = 1; by default 160 standard deviations of the data,
+            the paper's 80.
 
     Raises:
         ValueError: If not 0 < sigma_min < sigma_max.
@@ -153,16 +161,21 @@ class EDM:
     Examples:
         >>> EDM(sigma_max=80.0).time(torch.tensor([8.0, 160.0]))
         tensor([0.1000, 2.0000], dtype=torch.float64)
+        >>> latent = TensorType((4, 8, 8), std=1.0)
+        >>> EDM(latent).sigma_min, EDM(latent).sigma_max
+        (0.004, 160.0)
     """
 
     implies = {"times": "log-normal", "parametrization": "edm", "sampler": "heun"}
     num: int | None = None
 
-    def __init__(self, *, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
-        if not 0 < sigma_min < sigma_max:
-            raise ValueError(f"EDM expects 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-        self.sigma_min = sigma_min
-        self.sigma_max = sigma_max
+    def __init__(
+        self, x: TensorType | None = None, *, sigma_min: float | None = None, sigma_max: float | None = None
+    ) -> None:
+        low, high = _choose_levels(x, sigma_min, sigma_max)
+        if not 0 < low < high:
+            raise ValueError(f"EDM expects 0 < sigma_min < sigma_max, got {low} and {high}")
+        self.sigma_min, self.sigma_max = low, high
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(alpha_t, sigma_t)`, float64, at `t` >= 0, of any shape and on any device."""
@@ -244,8 +257,11 @@ class Flow:
         https://arxiv.org/abs/2403.03206
 
     Args:
-        sigma_min: Lowest noise level that samplers visit before 0.
-        sigma_max: Highest noise level that samplers visit, at `t = sigma_max / (1 + sigma_max)`.
+        x: Type of the data.
+        sigma_min: Lowest noise level that samplers visit before 0. By default, it is 0.004 standard deviations of the
+            data, or 0.002 if that deviation is unknown.
+        sigma_max: Highest noise level that samplers visit, at `t = sigma_max / (1 + sigma_max)`; by default 160
+            standard deviations of the data, or 80 if that deviation is unknown.
 
     Raises:
         ValueError: If not 0 < sigma_min < sigma_max < 2^24.
@@ -260,11 +276,13 @@ class Flow:
     implies = {"times": {"use": "log-normal", "mean": 0.0, "std": 1.0}, "parametrization": "flow"}
     num: int | None = None
 
-    def __init__(self, *, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
-        if not 0 < sigma_min < sigma_max < 1 / _LEAST_SIGNAL:
-            raise ValueError(f"Flow expects 0 < sigma_min < sigma_max < 2^24, got {sigma_min} and {sigma_max}")
-        self.sigma_min = sigma_min
-        self.sigma_max = sigma_max
+    def __init__(
+        self, x: TensorType | None = None, *, sigma_min: float | None = None, sigma_max: float | None = None
+    ) -> None:
+        low, high = _choose_levels(x, sigma_min, sigma_max)
+        if not 0 < low < high < 1 / _LEAST_SIGNAL:
+            raise ValueError(f"Flow expects 0 < sigma_min < sigma_max < 2^24, got {low} and {high}")
+        self.sigma_min, self.sigma_max = low, high
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(alpha_t, sigma_t)`, float64, at `t` in [0, 1], of any shape and on any device."""
@@ -335,6 +353,37 @@ def find_noise_range(schedule: Schedule) -> tuple[float, float]:
     alpha, sigma = schedule.scales(torch.tensor([1 / schedule.num, 1.0], dtype=torch.float64, device=_CPU))
     low, high = (sigma / alpha).tolist()
     return low, high
+
+
+def get_std(x: TensorType | None) -> float:
+    """Returns the standard deviation of values of type `x`; 0.5, EDM's, if it is unknown.
+
+    Examples:
+        >>> get_std(TensorType((4, 2, 2), std=1.0)), get_std(TensorType((4, 2, 2))), get_std(None)
+        (1.0, 0.5, 0.5)
+    """
+    return _STD if x is None or x.std is None else x.std
+
+
+def scale_levels(x: TensorType | None) -> tuple[float, float]:
+    """Returns the lowest and the highest noise level for data of type `x`: 0.004 and 160 standard deviations.
+
+    These are EDM's 0.002 and 80 for its standard deviation of 0.5, which is assumed if that of the data is unknown.
+
+    References:
+        Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), table 1,
+        https://arxiv.org/abs/2206.00364
+
+    Examples:
+        >>> scale_levels(TensorType((4, 2, 2), std=1.0)), scale_levels(None)
+        ((0.004, 160.0), (0.002, 80.0))
+    """
+    return 0.004 * get_std(x), 160.0 * get_std(x)
+
+
+def _choose_levels(x: TensorType | None, low: float | None, high: float | None) -> tuple[float, float]:
+    lowest, highest = scale_levels(x)
+    return lowest if low is None else low, highest if high is None else high
 
 
 def _check_num(schedule: Table | Even, num: int) -> None:

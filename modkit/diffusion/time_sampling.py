@@ -7,11 +7,15 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from modkit.diffusion.schedules import get_std
 from modkit.kinds import Schedule
 from modkit.rng import Rng
+from modkit.types import TensorType
 
 __all__ = ["LogNormal", "Uniform"]
 
@@ -45,7 +49,11 @@ class LogNormal:
         https://arxiv.org/abs/2206.00364
 
     Args:
-        mean: Mean of ln sigma, where sigma is the noise level sigma_t / alpha_t.
+        schedule: The schedule.
+        x: Type of the data.
+        mean: Mean of ln sigma, where sigma is the noise level sigma_t / alpha_t. By default, it is the paper's -1.2
+            with sigma in units of the data's standard deviation, the paper's being 0.5: `ln(std / 0.5) - 1.2`. It is
+            -1.2 if the deviation is unknown.
         std: Standard deviation of ln sigma.
 
     Raises:
@@ -57,13 +65,17 @@ class LogNormal:
         >>> alpha, sigma = schedule.scales(LogNormal(schedule, mean=-1.2, std=1.2)(10000, Rng(0)))
         >>> print(f"{sigma.log().mean():.1f} {sigma.log().std():.1f}")
         -1.2 1.2
+        >>> print(f"{LogNormal(schedule, TensorType((4, 8, 8), std=1.0)).mean:.3f}")
+        -0.507
     """
 
-    def __init__(self, schedule: Schedule, *, mean: float = -1.2, std: float = 1.2) -> None:
+    def __init__(
+        self, schedule: Schedule, x: TensorType | None = None, *, mean: float | None = None, std: float = 1.2
+    ) -> None:
         if std < 0:
             raise ValueError(f"LogNormal expects std of at least 0, got {std}")
         self.schedule = schedule
-        self.mean = mean
+        self.mean = math.log(get_std(x) / get_std(None)) - 1.2 if mean is None else mean
         self.std = std
 
     def __call__(self, num: int, rng: Rng) -> Tensor:

@@ -10,12 +10,13 @@ after the Protocol (`BottleneckExtras` for `Bottleneck`), with the default of ea
 `read_extras(part, BottleneckExtras)`.
 
 The Protocols are grouped by what they form (`autoencoders`, `adversaries`, `denoisers`, `codes`, `data`, `corruptions`,
-`training`, `measuring`), beside `slots`, `extras` and the `table` of kinds; all of them are imported from here.
+`training`, `measuring`), beside `slots`, `extras`, `review` and the `table` of kinds; all of them are imported from
+here.
 
 Shape letters: b batch, c channels, h w spatial, d features, n tokens, k classes.
 """
 
-from modkit.kinds.adversaries import Adversarial, Critic, Discriminator, Generator, Regularizer
+from modkit.kinds.adversaries import Adversarial, Critic, Discriminator, Generator, Regularizer, RegularizerExtras
 from modkit.kinds.autoencoders import Bottleneck, BottleneckExtras, Decoder, Encoder, Likelihood, LikelihoodExtras
 from modkit.kinds.codes import Decoding, Predict, PriorNetwork
 from modkit.kinds.corruptions import Corruption
@@ -28,11 +29,13 @@ from modkit.kinds.denoisers import (
     Parametrization,
     ParametrizationExtras,
     Sampler,
+    SamplerExtras,
     Schedule,
     Times,
 )
 from modkit.kinds.extras import ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
 from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
+from modkit.kinds.review import Fact, Finding, Note
 from modkit.kinds.slots import Default, Slot, Unfit, default
 from modkit.kinds.table import KINDS, Kind
 from modkit.kinds.training import Engine, Logger, LoggerExtras, LRSchedule, Optimizer, Step, Weight
@@ -55,8 +58,10 @@ __all__ = [
     "Discriminator",
     "Encoder",
     "Engine",
+    "Fact",
     "FeatureExtractor",
     "FeatureExtractorExtras",
+    "Finding",
     "Generator",
     "Guidance",
     "ImpliedExtras",
@@ -70,6 +75,7 @@ __all__ = [
     "Metric",
     "MetricExtras",
     "Network",
+    "Note",
     "Optimizer",
     "Parametrization",
     "ParametrizationExtras",
@@ -78,7 +84,9 @@ __all__ = [
     "PriorNetwork",
     "PromiseExtras",
     "Regularizer",
+    "RegularizerExtras",
     "Sampler",
+    "SamplerExtras",
     "Schedule",
     "Slot",
     "Step",

@@ -5,6 +5,7 @@ Shape letters: b batch, d features, h w spatial. Logits are higher for real samp
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from modkit.types import Cond
@@ -12,7 +13,7 @@ from modkit.types import Cond
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Adversarial", "Critic", "Discriminator", "Generator", "Regularizer"]
+__all__ = ["Adversarial", "Critic", "Discriminator", "Generator", "Regularizer", "RegularizerExtras"]
 
 
 class Generator(Protocol):
@@ -61,3 +62,15 @@ class Regularizer(Protocol):
     def __call__(self, discriminator: Critic, x: Tensor, cond: Cond) -> Tensor:
         """Computes the penalty at `x`; `discriminator` is the uncompiled forward function."""
         ...
+
+
+@dataclass(frozen=True)
+class RegularizerExtras:
+    """Optional members of a `Regularizer`.
+
+    Args:
+        per_sample: Whether it needs the gradient of each sample's own logit. A critic that normalises over the batch
+            couples the samples and defeats it, of which `modkit check` warns.
+    """
+
+    per_sample: bool = False

@@ -114,7 +114,7 @@ class Likelihood(Protocol):
         ...
 
     def sample(self, out: Tensor, rng: Rng) -> Tensor:
-        """Draws x."""
+        """Draws x, as it is drawn where x is a latent of an enclosing Model."""
         ...
 
 
@@ -124,7 +124,10 @@ class LikelihoodExtras:
 
     Args:
         constant: Nats per value of x that `nll` leaves out of -log p(x), 0.0 if it is complete. None if the likelihood
-            is no density of x; there is then no bound on log p(x).
+            is no distribution of x; there is then no bound on log p(x).
+        levels: Number of values, evenly spaced over the range of x, whose probability `nll` gives; the bound holds for
+            such x alone. None if `nll` gives a density.
     """
 
     constant: float | None = None
+    levels: int | None = None

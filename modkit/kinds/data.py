@@ -19,14 +19,18 @@ __all__ = ["Conditioner", "ConditionerExtras", "Data", "DataExtras"]
 class Data(Protocol):
     """A data set: it reads the samples at given indices, in any order, and can be pickled to workers.
 
-    `.x` is the type of a sample, and `.fields` gives the types of the fields beside it. `.splits` gives the number of
-    samples of each split. `.levels` is the number of values that a pixel can take (256 for 8-bit images), or None.
+    `.fields` gives the types of the fields beside a sample. `.splits` gives the number of samples of each split.
+    `.levels` is the number of values that a pixel can take (256 for 8-bit images), or None.
     """
 
-    x: TensorType
     fields: dict[str, TensorType]
     splits: dict[str, int]
     levels: int | None
+
+    @property
+    def x(self) -> TensorType:
+        """The type of a sample; if it states no standard deviation, one is measured where a model is made for it."""
+        ...
 
     @property
     def key(self) -> str:
@@ -50,10 +54,13 @@ class DataExtras:
         features: The features that suit its samples, by name (`classifier:digits`). A run is measured with them unless
             others are requested. Without them, a classifier is trained on labelled images, and other data are compared
             by their values.
+        conditions: Names of fields that exist for the model to read, such as a damaged copy of the sample. Training a
+            model that does not read all of them is refused; other fields, such as labels, may be left unread.
     """
 
     truth: Modes | None = None
     features: str | None = None
+    conditions: tuple[str, ...] = ()
 
 
 class Conditioner(Protocol):
@@ -96,6 +103,9 @@ class ConditionerExtras:
     Args:
         together: Groups of fields that belong to one sample (a mask and what it hides); the fields of a group are
             either all given or all drawn.
+        drop: Probability with which conditions are replaced by null conditions in training, 0.0 if they never are (maps
+            are kept), or None if it is unknown. Guidance that calls the unconditional denoiser is refused with 0.0.
     """
 
     together: tuple[tuple[str, ...], ...] = ()
+    drop: float | None = None

@@ -24,6 +24,7 @@ __all__ = [
     "Parametrization",
     "ParametrizationExtras",
     "Sampler",
+    "SamplerExtras",
     "Schedule",
     "Times",
 ]
@@ -40,8 +41,8 @@ class Network(Protocol):
 class Schedule(Protocol):
     """The amounts of signal and noise in x_t = alpha_t x_0 + sigma_t eps, where t = 0 is clean.
 
-    `.num` is the length of the schedule's table, whose index i is t = (i + 1) / num, or None if it has no table. A class
-    may state which times, parametrization and sampler go together with it (`ImpliedExtras`).
+    `.num` is the length of the schedule's table, whose index i is t = (i + 1) / num, or None if it has no table. A
+    class may state which times, parametrization and sampler go together with it (`ImpliedExtras`).
     """
 
     num: int | None
@@ -59,7 +60,7 @@ class Times(Protocol):
     """Draws the times at which the network is trained."""
 
     def __call__(self, num: int, rng: Rng) -> Tensor:
-        """Draws `num` times, float64."""
+        """Draws `num` times, float64, on the CPU."""
         ...
 
 
@@ -71,7 +72,7 @@ class Parametrization(Protocol):
         ...
 
     def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the network's inputs: x_in, and the time that it embeds, `b`; `t` is `b`, float64."""
+        """Computes the network's inputs: x_in, and the time that it embeds, `b`; `t` is `b`, float64, on the CPU."""
         ...
 
     def denoised(self, out: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
@@ -131,9 +132,21 @@ class Sampler(Protocol):
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
         """Computes x_s, for s < t, and the next state; the first state is None.
 
-        The prediction of x_0 is clipped to `x.range` if there is one.
+        The prediction of x_0 is clipped to `x.range` if there is one, unless the user has it otherwise.
         """
         ...
+
+
+@dataclass(frozen=True)
+class SamplerExtras:
+    """Optional members of a `Sampler`.
+
+    Args:
+        bounds: The lowest and the highest value to which predictions of x_0 are clipped; None if they are not, or if
+            the sampler does not say.
+    """
+
+    bounds: tuple[float, float] | None = None
 
 
 class Guidance(Protocol):

@@ -7,7 +7,7 @@ r"""Likelihoods p(x | z): what a decoder must emit, and the distribution of x th
 
 Each `nll` is in nats a sample: a sum over the sample's elements, computed in float32 or wider. A draw from an unbounded
 density may leave the range of x; a mean never does. `constant` is the part of -log p(x | z) that `nll` leaves out, in
-nats a value of x; Bernoulli has no such attribute, since it is not a density of values between its two.
+nats a value of x; `levels` is the number of values of x whose probability, not density, Bernoulli gives.
 
 Shape letters: b batch, c channels, h w spatial (as the type says).
 
@@ -106,8 +106,9 @@ class Gaussian(nn.Module):
     """Gaussian with a learned variance, constants included.
 
     Args:
-        variance: `shared`: one learned variance for all elements; `element`: the decoder emits a mean and a
-            log-variance for each element, in twice the channels.
+        variance: `shared`: one learned variance for all elements, at first 1, whose logarithm moves by about the
+            learning rate a step; `element`: the decoder emits a mean and a log-variance for each element, in twice the
+            channels.
 
     Raises:
         ValueError: If `variance` is unknown, or `x` is codes or, with `element`, a scalar.
@@ -161,7 +162,7 @@ class Gaussian(nn.Module):
 class Bernoulli:
     """Bernoulli on the range of x mapped to [0, 1]; `out` holds logits.
 
-    A value of x between the ends of the range counts in part as either end.
+    A value of x between the ends of the range counts in part as either end; there is then no bound on log p(x).
 
     Raises:
         ValueError: If `x` is codes or has no range.
@@ -173,6 +174,9 @@ class Bernoulli:
         >>> likelihood.mean(torch.zeros(1, 2))
         tensor([[0., 0.]])
     """
+
+    constant = 0.0
+    levels = 2
 
     def __init__(self, x: TensorType) -> None:
         if x.range is None:

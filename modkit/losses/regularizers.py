@@ -38,6 +38,8 @@ class R1:
         tensor(18.)
     """
 
+    per_sample = True
+
     def __init__(self, *, gamma: float = 1.0) -> None:
         if gamma < 0:
             raise ValueError(f"R1 expects gamma of at least 0, got {gamma}")

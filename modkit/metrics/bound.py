@@ -5,7 +5,8 @@ r"""Bound: how well a Model predicts data, by its lower bound on log p(x), in na
 Data that take finitely many levels in [-1, 1] are dequantised, x + u / (levels - 1) with u uniform in [-1, 1]. A bound
 on their density is then a bound on the probability of the levels (Theis et al., 2016, eq. 2 to 4), each of which is
 2 / (levels - 1) wide. With 256 levels the second term is log 127.5. The density of data without levels depends on their
-unit, so no bits are given for them.
+unit, so no bits are given for them. A Model that is `discrete` (a Bernoulli likelihood of binary data) gives the
+probability itself: x is not dequantised, and bits/dim = -nats / (d log 2).
 
 Shape letters: b batch, d dimensions of a sample.
 """
@@ -49,15 +50,16 @@ def bits_per_dim(nats: float, dim: int, levels: int) -> float:
 
 
 class Bounds(NamedTuple):
-    """The moments of the bounds, `1`, float64, and the number of levels and dimensions of the data."""
+    """The moments of the bounds, `1`, float64, the number of levels and dimensions of the data, what is bounded."""
 
     moments: Moments
     levels: int | None
     dim: int
+    discrete: bool
 
 
 class Bound(Streaming[Bounds]):
-    """The mean of a Model's lower bound on log p(x), in nats per sample and, with levels, bits per dimension.
+    """The mean of a Model's lower bound on log p(x), in nats per sample and, for data with levels, bits per dimension.
 
     The error is s / sqrt(n), which equals the delete-one jackknife's, and includes the noise of the draws. The draws
     are a function of the seed and the sample's index.
@@ -111,14 +113,14 @@ class Bound(Streaming[Bounds]):
         levels: int | None = values["levels"]
         batch: Batch = values["batch"].to(model.device)
         rng = Rng(self.seed, "bound").rows(int(indices[0]))
-        grain = 0.0 if levels is None else 2 / (levels - 1)
+        grain = 0.0 if levels is None or model.discrete else 2 / (levels - 1)
         if grain:
             batch = replace(batch, x=_dequantize(batch.tensor, grain, rng))
         with evaluate_mode(model):
             nats = model.bound(batch, self.num, rng.at("model"), grain=grain)
         if not bool(nats.isfinite().all()):
             raise ValueError(f"Bound expects {type(model).__name__} to give finite bounds, got NaN or infinity")
-        return Bounds(Moments.from_samples(nats[:, None]), levels, model.single.numel)
+        return Bounds(Moments.from_samples(nats[:, None]), levels, model.single.numel, model.discrete)
 
     def add(self, a: Bounds, b: Bounds) -> Bounds:
         """Merges moments.
@@ -126,22 +128,27 @@ class Bound(Streaming[Bounds]):
         Raises:
             ValueError: If the levels or dimensions of the data differ.
         """
-        if (a.levels, a.dim) != (b.levels, b.dim):
-            raise ValueError(f"Bound expects all data to have the same levels and dimensions, got {a[1:]} and {b[1:]}")
-        return Bounds(a.moments.merge(b.moments), a.levels, a.dim)
+        if a[1:] != b[1:]:
+            raise ValueError(
+                f"Bound expects all data to have the same levels and dimensions, got {a[1:3]} and {b[1:3]}"
+            )
+        return a._replace(moments=a.moments.merge(b.moments))
 
     def result(self, state: dict[str, Bounds], rng: Rng) -> dict[str, Score]:
         """Computes the score `ELBO` (`bound (num=K)` for K > 1 draws) and, for data with levels, `bits/dim`."""
-        moments, levels, dim = self.find(state, "real")
+        moments, levels, dim, discrete = self.find(state, "real")
         nats, counts = float(moments.mean), {"real": moments.count}
         error = math.sqrt(float(moments.covariance()) / moments.count) if moments.count > 1 else None
-        notes = () if levels is not None else (_NO_LEVELS,)
+        notes = () if levels is not None or discrete else (_NO_LEVELS,)
         settings = {"num": self.num, "levels": levels}
         score = Score(nats, error, self.better, counts, seed=self.seed, settings=settings, warnings=notes)
         name = "ELBO" if self.num == 1 else f"bound (num={self.num})"
-        if levels is None:
+        if discrete:
+            bits = -nats / (dim * math.log(2))
+        elif levels is not None:
+            bits = bits_per_dim(nats, dim, levels)
+        else:
             return {name: score}
-        bits = bits_per_dim(nats, dim, levels)
         bits_error = None if error is None else error / (dim * math.log(2))
         return {name: score, "bits/dim": replace(score, value=bits, error=bits_error, better="lower")}
 

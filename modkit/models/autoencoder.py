@@ -18,7 +18,7 @@ Shape letters: b batch, k draws.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import torch
@@ -27,6 +27,8 @@ from torch import Tensor
 from modkit import kinds
 from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.losses.perceptual import Perceptual
+from modkit.losses.review import review_critic
+from modkit.models.latent_scale import make_unit
 from modkit.models.model import Model, Passes, Player, check_draws, make_weights
 from modkit.models.step import StepContext
 from modkit.rng import Rng
@@ -35,6 +37,7 @@ from modkit.types import Batch, Cond, CondType, Latents, TensorType, Value
 __all__ = ["Autoencoder"]
 
 T = TypeVar("T")
+_ROUNDING = 1e-3  # of the distance between two levels
 
 
 class Autoencoder(Model):
@@ -92,7 +95,8 @@ class Autoencoder(Model):
         self.event = x
         self.encoder = encoder(x=x)
         self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
-        self.latents = self.bottleneck.latents
+        latents = self.bottleneck.latents
+        self.latents = {name: make_unit(event) for name, event in zip(latents, latents.values())}
         self.moments = read_extras(self.bottleneck, kinds.BottleneckExtras).moments
         self.likelihood = likelihood(x=x)
         self.decoder = decoder.name_source(bottleneck.where)(
@@ -168,11 +172,16 @@ class Autoencoder(Model):
         """Decodes draws from the bottleneck's prior."""
         return self._decode_mean(self.bottleneck.sample(num, rng.at("bottleneck")))
 
+    def draw_as_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
+        """Draws from the likelihood, given draws from the bottleneck's prior."""
+        return self._decode_draw(self.bottleneck.sample(num, rng.at("bottleneck")), rng)
+
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The ELBO for one draw, or the importance-weighted bound for several; one draw is in memory at a time.
 
         Raises:
-            ValueError: If the likelihood or a latent of the bottleneck has no density.
+            ValueError: If the likelihood or a latent of the bottleneck has no density, or x has values that the
+                likelihood gives no probability.
         """
         x = batch.tensor
         h = self.encoder(x)
@@ -188,10 +197,19 @@ class Autoencoder(Model):
             total = torch.logaddexp(total, log_weight + log_prior(name, latent))
         return total - math.log(num)
 
+    def review(self) -> Iterator[kinds.Note]:
+        """What the critic is made of."""
+        yield from review_critic("critic", self.critic, self.regularizers)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the likelihood gives probabilities."""
+        return self._measure.levels is not None
+
     @property
     def differentiable(self) -> bool:
         """Whether the likelihood is a density and draws of the latent are differentiable."""
-        return bool(self.entropic) and read_extras(self.likelihood, kinds.LikelihoodExtras).constant is not None
+        return bool(self.entropic) and self._measure.constant is not None and not self.discrete
 
     def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
         """Draws the latent from the bottleneck's posterior, and weighs it."""
@@ -201,12 +219,20 @@ class Autoencoder(Model):
         """Encodes `x` to the latent `name`: a draw of q(z | x) if an rng is given, otherwise the mean."""
         return self.bottleneck(self.encoder(x), StepContext(rng) if rng else None).values[name]
 
-    def decode(self, latent: Value, name: str) -> Tensor:
-        """Decodes the latent `name` to the mean of x."""
+    def decode(self, latent: Value, name: str, rng: Rng | None = None) -> Tensor:
+        """Decodes the latent `name` to the mean of x; there are no latents in between."""
         return self._decode_mean(self.bottleneck.to_z(name, latent))
+
+    def decode_as_latent(self, latent: Value, name: str, rng: Rng) -> Tensor:
+        """Decodes the latent `name` to a draw of p(x | z)."""
+        return self._decode_draw(self.bottleneck.to_z(name, latent), rng)
 
     def _decode_mean(self, z: Value) -> Tensor:
         return self.likelihood.mean(self.decoder(z))
+
+    def _decode_draw(self, z: Value, rng: Rng) -> Tensor:
+        out = self.decoder(z)
+        return self.likelihood.sample(out, rng.at("likelihood")).to(out.dtype)
 
     def _weigh(self, x: Tensor, h: Value, name: str, rng: Rng) -> tuple[Value, Tensor]:
         posterior = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).posterior)
@@ -214,11 +240,19 @@ class Autoencoder(Model):
         return latent, self._log_likelihood(self.bottleneck.to_z(name, latent), x) - log_q
 
     def _log_likelihood(self, z: Value, x: Tensor) -> Tensor:
-        constant = read_extras(self.likelihood, kinds.LikelihoodExtras).constant
+        name, constant, levels = type(self.likelihood).__name__, self._measure.constant, self._measure.levels
         if constant is None:
-            name = type(self.likelihood).__name__
             raise ValueError(f"Autoencoder has no bound on log p(x): its likelihood {name} is not a density of x")
+        if levels is not None and not _has_levels(x, self.single, levels):
+            raise ValueError(
+                f"Autoencoder has no bound on log p(x): its likelihood {name} gives the probability of {levels} values "
+                f"of x, evenly spaced over its range, got others; expected such data, or a likelihood that is a density"
+            )
         return -self.likelihood.nll(self.decoder(z), x) - constant * self.single.numel
+
+    @property
+    def _measure(self) -> kinds.LikelihoodExtras:
+        return read_extras(self.likelihood, kinds.LikelihoodExtras)
 
     def _require_density(self, density: Callable[..., T] | None) -> Callable[..., T]:
         if density is None:
@@ -249,6 +283,14 @@ class Autoencoder(Model):
             if step.wants(name):
                 losses[name] = regularizer(self.critic.forward, x, Cond())
         return losses
+
+
+def _has_levels(x: Tensor, type: TensorType, levels: int) -> bool:
+    """Whether all values of x are among `levels` evenly spaced over the range of its type, within rounding."""
+    low, high = type.range or (0.0, 1.0)
+    index = (x.double() - low) / (high - low) * (levels - 1)
+    nearest = index.round().clamp(0, levels - 1)
+    return bool((index - nearest).abs().max() < _ROUNDING)
 
 
 def _get_last(values: Mapping[str, Value]) -> Value:

@@ -15,7 +15,7 @@ Shape letters: b batch, h w spatial, n positions, k classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,8 @@ from torch.nn import functional as F
 from modkit.decodings.code_maps import draw_map, explain_refusal, make_decoding
 from modkit.decodings.windows import Windows
 from modkit.diffusion.guidance import make_conditions
-from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
+from modkit.diffusion.review import review_guidance
+from modkit.kinds import Conditioner, Decoding, Guidance, Note, Predict, PriorNetwork, Slot, Step, Weight, default
 from modkit.models.model import Model, Player, check_draws, make_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
@@ -107,6 +108,10 @@ class Autoregressive(Model):
         given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         predicts = self._predict(given), self._predict(null)
         return draw_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
+
+    def review(self) -> Iterator[Note]:
+        """Guidance without a null."""
+        yield from review_guidance(self.guidance, self.conditioner, self.single, (1.0, 0.5, 0.1))
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The exact log p(x), without draws; truncation by the sampler and guidance are not applied."""

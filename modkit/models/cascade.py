@@ -137,7 +137,7 @@ class Cascade(Model):
         drawn: list[Tensor] = []
         for index, model in enumerate(self._levels):
             inner = cond.merge(Cond(concat=drawn[-1])) if drawn else cond
-            value = model.draw(num, fields, inner, rng.at(f"level-{index}"))
+            value = model.draw_as_latent(num, fields, inner, rng.at(f"level-{index}"))
             if isinstance(value, tuple):
                 raise ValueError(f"Cascade expects {type(model).__name__} to draw one level, got {len(value)}")
             drawn.append(value)

@@ -17,7 +17,7 @@ Shape letters: b batch, d noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import NamedTuple
 
@@ -25,10 +25,14 @@ import torch
 from torch import Tensor
 
 from modkit import kinds
-from modkit.diffusion.gaussian import add_noise, broadcast, posterior, tau
+from modkit.diffusion.gaussian import add_noise, broadcast, move, posterior, tau
+from modkit.diffusion.review import review_levels
 from modkit.diffusion.schedules import Even
+from modkit.diffusion.time_sampling import Uniform
 from modkit.kinds import Slot, Step, Weight, default
+from modkit.losses.review import review_critic
 from modkit.models.model import Model, Player, make_weights
+from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
 from modkit.types import Batch, Cond, CondType, Denoised, TensorType
@@ -87,7 +91,7 @@ class DenoisingGAN(Model):
         self.event = x
         self.z = TensorType((z_dim,))
         self.steps = steps
-        self.schedule = Even(schedule(), steps)
+        self.schedule = Even(schedule(x=x), steps)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         cond = cond.merge(self.conditioner.type)
@@ -106,14 +110,18 @@ class DenoisingGAN(Model):
         )
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes `adversarial` of each side, and the regularizers of the discriminator."""
+        """Computes `adversarial` of each side, and the regularizers of the discriminator.
+
+        The generator trains the conditioner through what the network is given; what its judge is given is detached.
+        """
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         pair = self._draw_pair(batch.tensor, step.rng)
         if player == "generator":
             if not step.wants("adversarial"):
                 return {}
             fake = self._generate(pair, cond, step.rng)
-            return {"adversarial": self.adversarial.generator(self._discriminate(fake, pair, cond))}
+            logits = self._discriminate(fake, pair, cond.map(Tensor.detach))
+            return {"adversarial": self.adversarial.generator(logits)}
         with torch.no_grad():
             fake = self._generate(pair, cond, step.rng)
         real_logits, fake_logits = self._discriminate(pair.x_s, pair, cond), self._discriminate(fake, pair, cond)
@@ -126,13 +134,19 @@ class DenoisingGAN(Model):
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise, with new z at each prediction; the conditioner draws missing fields."""
         denoise = self._make_denoise(self.conditioner(self.complete(num, fields, rng), None).merge(cond), rng.at("z"))
-        noise = rng.normal("start", self.allocate(num, self.single))
-        x_t = self.sampler.start(noise, self.sampler.times()[0])
-        return sample(self.sampler, denoise, x_t, rng=rng)
+        like = self.allocate(num, self.single)
+        x_t = self.sampler.start(rng.normal("start", widen(like)), self.sampler.times()[0])
+        return sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
+
+    def review(self) -> Iterator[kinds.Note]:
+        """The levels of its steps and of the sampler, and what the discriminator is made of."""
+        mends = ("sampler={use: ancestral, steps: null}",)
+        yield from review_levels(self.single, self.schedule, Uniform(self.schedule), self.sampler, "sampler", mends)
+        yield from review_critic("discriminator", self.discriminator, self.regularizers)
 
     def _draw_pair(self, x_0: Tensor, rng: Rng) -> _Pair:
         """Draws neighbours x_s and x_t of the forward process, at one time per sample."""
-        k = rng.integers("time", torch.empty(len(x_0), device=x_0.device), 1, self.steps + 1)
+        k = rng.integers("time", torch.empty(len(x_0), device="cpu"), 1, self.steps + 1)
         t, s = k.to(torch.float64) / self.steps, (k - 1).to(torch.float64) / self.steps
         (alpha_t, sigma_t), (alpha_s, sigma_s) = self.schedule.scales(t), self.schedule.scales(s)
         x_s = add_noise(x_0, rng.normal("eps_s", x_0), (alpha_s, sigma_s))
@@ -154,7 +168,8 @@ class DenoisingGAN(Model):
         calls = count()
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-            return Denoised(self._predict(x_t, t.to(x_t.device).expand(len(x_t)), cond, rng.at(next(calls))))
+            x_0 = self._predict(x_t.to(self._floating), t.expand(len(x_t)), cond, rng.at(next(calls)))
+            return Denoised(x_0.to(x_t.dtype))
 
         return denoise
 
@@ -167,11 +182,11 @@ class DenoisingGAN(Model):
 
     def _to_index(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Computes the time that the networks embed, at least in float32: bfloat16 represents few integers exactly."""
-        return (t * self.steps - 1).to(torch.promote_types(x_t.dtype, torch.float32))
+        return move(t * self.steps - 1, x_t, torch.promote_types(x_t.dtype, torch.float32))
 
 
 class _Pair(NamedTuple):
-    """Neighbours x_s and x_t, `b ...`, and their times, `b`, float64."""
+    """Neighbours x_s and x_t, `b ...`, and their times, `b`, float64 on the CPU."""
 
     x_s: Tensor
     x_t: Tensor

@@ -13,16 +13,18 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
 from modkit import kinds
-from modkit.diffusion.gaussian import add_noise
+from modkit.diffusion.gaussian import add_noise, move
 from modkit.diffusion.guidance import make_conditions
+from modkit.diffusion.review import review_growth, review_guidance, review_levels, review_scale
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.models.model import Model, Player, check_draws, make_weights
+from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
 from modkit.types import Batch, Cond, CondType, Denoised, TensorType
@@ -71,9 +73,9 @@ class Diffusion(Model):
     ) -> None:
         super().__init__()
         self.event = x
-        self.schedule = schedule()
-        self.times = times(schedule=self.schedule)
-        self.parametrization = parametrization(schedule=self.schedule)
+        self.schedule = schedule(x=x)
+        self.times = times(schedule=self.schedule, x=x)
+        self.parametrization = parametrization(schedule=self.schedule, x=x)
         self.loss_weight = loss_weight(schedule=self.schedule, parametrization=self.parametrization)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
@@ -91,21 +93,29 @@ class Diffusion(Model):
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `denoising`, weighted over time, and any further losses of the parametrization."""
         x_0, rng = batch.tensor, step.rng
-        t = self.times(len(x_0), rng.at("times")).to(x_0.device)
+        t = self.times(len(x_0), rng.at("times"))
         eps = rng.normal("eps", x_0)
         x_t = add_noise(x_0, eps, self.schedule.scales(t))
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
         losses = self.parametrization.losses(self._run_network(x_t, t, cond), x_0, eps, x_t, t)
-        losses["denoising"] = self.loss_weight(t).to(x_0.dtype) * losses["denoising"]
+        losses["denoising"] = move(self.loss_weight(t), x_0) * losses["denoising"]
         return {name: loss.mean() for name, loss in losses.items()}
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise; the conditioner draws missing fields."""
         given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         denoise = self.guidance(self._make_denoise(given), self._make_denoise(null))
-        noise = rng.normal("start", self.allocate(num, self.single))
-        x_t = self.sampler.start(noise, self.sampler.times()[0])
-        return sample(self.sampler, denoise, x_t, rng=rng)
+        like = self.allocate(num, self.single)
+        x_t = self.sampler.start(rng.normal("start", widen(like)), self.sampler.times()[0])
+        return sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
+
+    def review(self) -> Iterator[kinds.Note]:
+        """Levels of training and sampler, the scale of inputs, the growth of errors, and guidance without a null."""
+        x, mends = self.single, ("times=log-normal", "times=uniform", "times.mean=null", "times.mean=0")
+        yield from review_levels(x, self.schedule, self.times, self.sampler, "times", mends)
+        yield from review_scale(x, self.schedule, self.parametrization, self.sampler)
+        yield from review_growth(x, self.schedule, self.parametrization, self.sampler)
+        yield from review_guidance(self.guidance, self.conditioner, x, self.sampler.times()[:-1].tolist())
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The variational bound of the ancestral chain over the whole schedule, for any sampler.
@@ -138,7 +148,9 @@ class Diffusion(Model):
 
     def _make_denoise(self, cond: Cond) -> kinds.Denoise:
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-            rows = t.to(x_t.device).expand(len(x_t))
-            return self.parametrization.denoised(self._run_network(x_t, rows, cond), x_t, rows)
+            rows = t.expand(len(x_t))
+            x_in, time = self.parametrization.inputs(x_t, rows)
+            out = self.network(x_in.to(self._floating), cond.at(time))
+            return self.parametrization.denoised(out.to(x_t.dtype), x_t, rows)
 
         return denoise

@@ -14,13 +14,14 @@ Shape letters: b batch, d noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.kinds import Slot, Step, Weight, default
+from modkit.losses.review import review_critic
 from modkit.models.model import Model, Player, make_weights
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
@@ -110,7 +111,8 @@ class GAN(Model):
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `adversarial` of each side, and the regularizers of a discriminator.
 
-        With several discriminators, the generator has a loss `adversarial/NAME` against each.
+        With several discriminators, the generator has a loss `adversarial/NAME` against each. It trains the conditioner
+        through what the generator is given; what its judges are given is detached.
         """
         x = batch.tensor
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
@@ -129,13 +131,19 @@ class GAN(Model):
         """Generates samples from noise; the conditioner draws missing fields."""
         return self._generate(num, self.conditioner(self.complete(num, fields, rng), None).merge(cond), rng)
 
+    def review(self) -> Iterator[kinds.Note]:
+        """What the discriminators are made of."""
+        path = "" if self.discriminator else "discriminators."
+        for name, critic in self.critics.items():
+            yield from review_critic(path + name, critic, self.regularizers)
+
     def _compute_generator_losses(self, num: int, cond: Cond, step: Step) -> dict[str, Tensor]:
         terms = {"adversarial" if self.discriminator else f"adversarial/{name}": name for name in self.critics}
         wanted = {term: name for term, name in terms.items() if step.wants(term)}
         if not wanted:
             return {}
-        fake = self._generate(num, cond, step.rng)
-        return {t: self.adversarials[name].generator(self.critics[name](fake, cond)) for t, name in wanted.items()}
+        fake, given = self._generate(num, cond, step.rng), cond.map(Tensor.detach)
+        return {t: self.adversarials[name].generator(self.critics[name](fake, given)) for t, name in wanted.items()}
 
     def _generate(self, num: int, cond: Cond, rng: Rng) -> Tensor:
         return self.generator(rng.normal("z", self.allocate(num, self.z)), cond)

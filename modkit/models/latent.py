@@ -31,12 +31,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.kinds import Slot, Step, Unfit, Weight, default
-from modkit.models.latent_scale import LatentScale
+from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
+from modkit.models.latent_scale import LatentScale, make_unit
 from modkit.models.model import Model, Passes, Player, prefix_player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, Event, TensorType, Value
+from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
 __all__ = ["Latent"]
 
@@ -45,13 +45,18 @@ class Latent(Model):
     """An autoencoder with a prior over one of its latents.
 
     The mean and standard deviation of a continuous latent are measured before the prior's first turn, one number per
-    level, so that every prior is given latents of unit scale; codes are left unchanged.
+    level, so that every prior is given latents of unit scale; codes are left unchanged. The prior's type states this
+    deviation of 1, in which `edm`, `flow` and `log-normal` count noise levels.
+
+    Samples are means of p(x | z), but a latent drawn by a prior that has a likelihood (a VAE) has that likelihood's
+    noise, without which it would vary less than the latents that the decoder was trained on. `gaussian` learns how
+    much; `mse` and `l1` have unit scale, as much as the whole latent, and suit only a prior whose `kl` has weight 1.
 
     In joint training the latent is not scaled, since nothing can be measured yet; its scale follows from the prior's
-    cross entropy. An untrained prior that is standard normal (a diffusion with the parametrization `v`, or `edm` with
-    `sigma_data` 1) makes the autoencoder a VAE while only the autoencoder is trained. To keep the latent from changing
-    faster than the prior can follow, begin with such a stage, and give the autoencoder a lower learning rate or rarer
-    turns in the next one.
+    cross entropy, and the prior's type states the deviation 1 of a standard normal. An untrained prior that is standard
+    normal (a diffusion with the parametrization `v` or `edm`) makes the autoencoder a VAE while only the autoencoder is
+    trained. To keep the latent from changing faster than the prior can follow, begin with such a stage, and give the
+    autoencoder a lower learning rate or rarer turns in the next one.
 
     Args:
         x: Type of the data.
@@ -62,14 +67,16 @@ class Latent(Model):
         at: Name of the latent, by default the first that the prior accepts.
         scale: Factor of the latent in place of the measured 1 / std, with a mean of 0. By default, the scale is the one
             that the autoencoder gives for the latent; otherwise it is measured.
+        by_channel: Whether to measure a mean and a standard deviation for each channel of the latent (the first axis of
+            a level) rather than for the whole level, even if the autoencoder gives a scale.
         joint: Whether to train both in one stage (LSGM). The autoencoder then has the losses `entropy` and
             `cross_entropy`, in nats per value of x, in place of `kl`, with the weights of its `weights`: the beta of a
             β-VAE is the weight of both.
 
     Raises:
-        ValueError: If the autoencoder does not encode, or the prior accepts none of its latents; in joint training,
-            also if the entropy of the latent is unknown, the autoencoder is frozen, or the prior's cross entropy is not
-            differentiable.
+        ValueError: If the autoencoder does not encode, the prior accepts none of its latents, or `by_channel` is set
+            where `scale` is or in joint training; in joint training, also if the entropy of the latent is unknown, the
+            autoencoder is frozen, or the prior's cross entropy is not differentiable.
 
     Examples:
         >>> from modkit.models import Autoencoder, Diffusion
@@ -97,6 +104,7 @@ class Latent(Model):
         prior: Slot[Model] = default("diffusion"),
         at: str | None = None,
         scale: float | None = None,
+        by_channel: bool = False,
         joint: bool = False,
     ) -> None:
         super().__init__()
@@ -112,12 +120,16 @@ class Latent(Model):
         self.at = _choose(autoencoder, prior, self.autoencoder.latents, at)
         event = self.autoencoder.latents[self.at]
         source = f"the latent {self.at!r} of {autoencoder.where}"
-        self.prior = prior.name_source(source)(x=_drop_range(event), cond=cond, fields=fields)
+        self.prior = prior.name_source(source)(x=_scale_event(event), cond=cond, fields=fields)
         self.reads = tuple(dict.fromkeys((*self.autoencoder.reads, *self.prior.reads)))
         self.latents = self.prior.latents
         self.moments = self.prior.moments
-        known = self.autoencoder.moments.get(self.at)
-        self.scale = LatentScale(self, event, 1.0 if joint and scale is None else scale, known)
+        if by_channel and (joint or scale is not None):
+            given = "joint training, which measures nothing" if scale is None else f"the scale {scale:g}"
+            raise ValueError(f"Latent expects by_channel where its scale is measured, got {given}")
+        known = None if by_channel else self.autoencoder.moments.get(self.at)
+        factor = 1.0 if joint and scale is None else scale
+        self.scale = LatentScale(self, event, factor, known, by_channel=by_channel)
         if joint:
             self._check_joint(autoencoder, prior)
 
@@ -198,11 +210,13 @@ class Latent(Model):
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws from the prior."""
-        if not self.scale.known:
-            raise ValueError(
-                "Latent cannot be sampled before its prior has been prepared: the scale of the latent is unknown"
-            )
-        return self._decode(self.prior.draw(num, fields, cond, rng.at("prior")))
+        latent = self._draw_latent(num, fields, cond, rng)
+        return self.autoencoder.decode(latent, self.at, rng.at("autoencoder"))
+
+    def draw_as_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
+        """Decodes draws from the prior, with the noise of the autoencoder's likelihood."""
+        latent = self._draw_latent(num, fields, cond, rng)
+        return self.autoencoder.decode_as_latent(latent, self.at, rng.at("autoencoder"))
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The bound by one draw of the latent and `num` draws of the prior's own bound.
@@ -218,6 +232,11 @@ class Latent(Model):
         return log_weight + self.prior.bound(replace(batch, x=latent), num, rng.at("prior"))
 
     @property
+    def discrete(self) -> bool:
+        """Whether the autoencoder's likelihood gives probabilities of x."""
+        return self.autoencoder.discrete
+
+    @property
     def differentiable(self) -> bool:
         """Whether both Models are, and are trained jointly, since the scale of the latent has to be known at first."""
         return self.joint and self.autoencoder.differentiable
@@ -226,6 +245,11 @@ class Latent(Model):
         """The cross entropy by one draw of the latent and the prior's own cross entropy."""
         latent, log_weight = self._weigh_scaled(batch.tensor, step.rng.at("autoencoder"))
         return self.prior.cross_entropy(replace(batch, x=latent), step.at("prior")) - log_weight
+
+    def review(self) -> Iterator[Note]:
+        """The scale of the latent that the prior is given."""
+        if scale := self.scale.describe():
+            yield Fact("", f"the prior is given the latent {self.at!r}, scaled {scale}")
 
     def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
         """Draws through both: from the autoencoder's posterior, then from the prior's."""
@@ -242,9 +266,17 @@ class Latent(Model):
             raise ValueError(f"{self.prior.__class__.__name__} expects one tensor, got a hierarchy")
         return self.prior.encode(latent, name, rng and rng.at("prior"))
 
-    def decode(self, latent: Value, name: str) -> Tensor:
-        """Decodes a latent with the prior, then with the autoencoder."""
-        return self._decode(self.prior.decode(latent, name))
+    def decode(self, latent: Value, name: str, rng: Rng | None = None) -> Tensor:
+        """Decodes a latent with the prior, to a draw if an rng is given, then with the autoencoder to the mean of x."""
+        if rng is None:
+            return self.autoencoder.decode(self.scale.invert(self.prior.decode(latent, name)), self.at)
+        inner = self.scale.invert(self.prior.decode_as_latent(latent, name, rng.at("prior")))
+        return self.autoencoder.decode(inner, self.at, rng.at("autoencoder"))
+
+    def decode_as_latent(self, latent: Value, name: str, rng: Rng) -> Tensor:
+        """Decodes a latent with the prior, then with the autoencoder, to draws of both."""
+        inner = self.scale.invert(self.prior.decode_as_latent(latent, name, rng.at("prior")))
+        return self.autoencoder.decode_as_latent(inner, self.at, rng.at("autoencoder"))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Reconstructs `x` with the autoencoder alone."""
@@ -291,8 +323,13 @@ class Latent(Model):
     def _encode_scaled(self, x: Tensor, rng: Rng | None) -> Value:
         return self.scale.apply(self.autoencoder.encode(x, self.at, rng))
 
-    def _decode(self, latent: Value) -> Tensor:
-        return self.autoencoder.decode(self.scale.invert(latent), self.at)
+    def _draw_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Value:
+        """Draws the autoencoder's latent from the prior."""
+        if not self.scale.known:
+            raise ValueError(
+                "Latent cannot be sampled before its prior has been prepared: the scale of the latent is unknown"
+            )
+        return self.scale.invert(self.prior.draw_as_latent(num, fields, cond, rng.at("prior")))
 
 
 def _count_rows(batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
@@ -309,7 +346,7 @@ def _choose(autoencoder: Slot[Model], prior: Slot[Model], latents: Mapping[str, 
         raise Unfit("at", f"expected one of the latents of {autoencoder.where}: {', '.join(latents)}; got {at!r}")
     refusals = {}
     for name in latents if at is None else (at,):
-        reason = prior.accepts(_drop_range(latents[name]))
+        reason = prior.accepts(_scale_event(latents[name]))
         if reason is None:
             return name
         refusals[name] = reason
@@ -317,8 +354,7 @@ def _choose(autoencoder: Slot[Model], prior: Slot[Model], latents: Mapping[str, 
     raise Unfit("prior", f"{prior.where} accepts no latent of {autoencoder.where}: {reasons}")
 
 
-def _drop_range(event: Event) -> Event:
-    """Returns the type of a scaled latent, which has no range."""
-    if isinstance(event, tuple):
-        return tuple(replace(level, range=None) for level in event)
-    return replace(event, range=None)
+def _scale_event(event: Event) -> Event:
+    """Returns the type of a scaled latent, which has no range and unit deviation."""
+    levels = tuple(replace(level, range=None) for level in split_levels(make_unit(event)))
+    return levels if isinstance(event, tuple) else levels[0]

@@ -1,22 +1,25 @@
 r"""The scale of a latent: it gives the latents of any encoder mean 0 and standard deviation 1, for a prior.
 
-    u = (z - mean) / std,   log p(z) = log p(u) - d log std,   one mean and one std per level
+    u = (z - mean) / std,   log p(z) = log p(u) - sum log std,   one mean and one std per level, or per channel of each
 
 Codes have no scale and are left unchanged.
 
-Shape letters: b batch.
+Shape letters: b batch, c channels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from modkit.data.moments import Moments
 from modkit.types import Event, Value, split_levels
 
-__all__ = ["LatentScale"]
+__all__ = ["LatentScale", "make_unit"]
 
 
 class LatentScale:
@@ -27,6 +30,8 @@ class LatentScale:
         event: Type of the latent.
         scale: 1 / std if the user gives it, with a mean of 0; otherwise None.
         moments: (mean, std) if they are already known; None if they are to be measured.
+        by_channel: Whether each channel, the first axis of a level, has moments of its own; the buffers are then
+            `c 1 1 ...`.
 
     Raises:
         ValueError: If `scale` is not positive.
@@ -41,27 +46,44 @@ class LatentScale:
     """
 
     def __init__(
-        self, owner: nn.Module, event: Event, scale: float | None, moments: tuple[float, float] | None = None
+        self,
+        owner: nn.Module,
+        event: Event,
+        scale: float | None,
+        moments: tuple[float, float] | None = None,
+        *,
+        by_channel: bool = False,
     ) -> None:
         if scale is not None and scale <= 0:
             raise ValueError(f"{type(owner).__name__} expects scale > 0, got {scale}")
         known = moments if scale is None else (0.0, 1 / scale)
-        self._owner, self._given = owner, known is not None
-        self._sizes = {level: type.numel for level, type in enumerate(split_levels(event)) if type.classes is None}
+        self._owner, self._given, self._by_channel = owner, known is not None, by_channel
+        shapes = {level: type.shape for level, type in enumerate(split_levels(event)) if type.classes is None}
+        self._sizes = {level: math.prod(shape) for level, shape in shapes.items()}
         mean, std = known or (torch.nan, torch.nan)
-        for level in self._sizes:
-            owner.register_buffer(f"mean_{level}", torch.tensor(mean))
-            owner.register_buffer(f"std_{level}", torch.tensor(std))
+        for level, shape in shapes.items():
+            size = (*shape[:1], *(1 for _ in shape[1:])) if by_channel else ()
+            owner.register_buffer(f"mean_{level}", torch.full(size, mean))
+            owner.register_buffer(f"std_{level}", torch.full(size, std))
 
     @property
     def known(self) -> bool:
         """Whether the scale was given or has been measured, or there is nothing to measure."""
-        return self._given or not any(bool(std.isnan()) for _, std in map(self._get_moments, self._sizes))
+        return self._given or not any(bool(std.isnan().any()) for _, std in map(self._get_moments, self._sizes))
+
+    def describe(self) -> str:
+        """Describes how a latent is scaled, without reading values; empty for codes."""
+        if not self._sizes:
+            return ""
+        return (
+            "by moments that are known" if self._given else "to mean 0 and deviation 1, measured before its first turn"
+        )
 
     @property
     def log_volume(self) -> Tensor | float:
         """The sum of log std over the values of the latent: log p(z) = log p(u) - log_volume."""
-        return sum(size * self._get_moments(level)[1].log() for level, size in self._sizes.items())
+        stds = {level: self._get_moments(level)[1] for level in self._sizes}
+        return sum(size // stds[level].numel() * stds[level].log().sum() for level, size in self._sizes.items())
 
     def apply(self, latent: Value) -> Value:
         """Scales a latent for the prior."""
@@ -73,21 +95,16 @@ class LatentScale:
 
     @torch.no_grad()
     def measure(self, latents: Iterable[Value]) -> None:
-        """Measures the moments of each continuous level over batches, by float64 sums about the first batch's mean."""
-        sums: dict[int, Tensor] = {}
-        origin: dict[int, Tensor] = {}
+        """Measures the moments of each continuous level over batches."""
+        found: dict[int, Moments] = {}
         for latent in latents:
             for level, value in enumerate(latent if isinstance(latent, tuple) else (latent,)):
                 if level in self._sizes:
-                    value = value.double()
-                    value = value - origin.setdefault(level, value.mean())
-                    terms = torch.stack([torch.full_like(value.sum(), value.numel()), value.sum(), (value**2).sum()])
-                    sums[level] = sums.get(level, torch.zeros_like(terms)) + terms
-        for level, (count, first_moment, second_moment) in sums.items():
-            shift = first_moment / count
-            mean, std = self._get_moments(level)
-            mean.copy_(shift + origin[level])
-            std.copy_((second_moment / count - shift**2).clamp_min(1e-12).sqrt())
+                    found.setdefault(level, Moments(by_channel=self._by_channel)).add(value)
+        for level, moments in found.items():
+            (mean, std), (measured, deviation) = self._get_moments(level), moments.compute()
+            mean.copy_(measured.view_as(mean))
+            std.copy_(deviation.clamp_min(1e-6).view_as(std))
 
     def _map(self, latent: Value, change: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Value:
         """Changes each continuous level, given its mean and standard deviation."""
@@ -97,3 +114,15 @@ class LatentScale:
 
     def _get_moments(self, level: int) -> tuple[Tensor, Tensor]:
         return self._owner.get_buffer(f"mean_{level}"), self._owner.get_buffer(f"std_{level}")
+
+
+def make_unit(event: Event) -> Event:
+    """Returns the type of a latent with the deviation to which it is scaled for a prior, 1; codes have none.
+
+    Examples:
+        >>> from modkit import TensorType
+        >>> make_unit(TensorType((4, 8, 8))).std
+        1.0
+    """
+    levels = tuple(replace(level, std=1.0) if level.classes is None else level for level in split_levels(event))
+    return levels if isinstance(event, tuple) else levels[0]

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from modkit.kinds import Conditioner, ConditionerExtras, Slot, Step, Weight, read_extras
+from modkit.kinds import Conditioner, ConditionerExtras, Note, Slot, Step, Weight, read_extras
 from modkit.losses.coefficients import Constant
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, Event, TensorType, Value
@@ -131,10 +131,11 @@ class Composing(type):
 class Model(nn.Module, metaclass=Composing):
     """A distribution over tensors of type `event`, and the game that trains it.
 
-    A Model keeps the parts of its slots in attributes, by any names. A Model that encodes gives the types of
-    its latents in `latents` and implements `encode` and `decode`; any other Model leaves `latents` empty. `moments`
-    gives the mean and standard deviation of the latents whose scale is already known, so that `latent` need not measure
-    it. A conditional Model names in `reads` the fields that it is conditioned on.
+    A Model keeps the parts of its slots in attributes, by any names. A Model that encodes gives the types of its
+    latents in `latents` and implements `encode` and `decode`; any other Model leaves `latents` empty. The types of
+    continuous latents state a deviation of 1, to which `latent` scales them for a prior. `moments` gives the mean and
+    standard deviation of the latents whose scale is already known, so that `latent` need not measure it. A conditional
+    Model names in `reads` the fields that it is conditioned on.
 
     Examples:
         >>> from modkit.models import Diffusion
@@ -204,6 +205,22 @@ class Model(nn.Module, metaclass=Composing):
         """
         raise NotImplementedError
 
+    def review(self) -> Iterable[Note]:
+        """States facts about its parts, and findings where they do not suit each other, with paths relative to it.
+
+        It is called on the meta device before training, and on a loaded model. Models inside it are reviewed
+        separately.
+        """
+        return ()
+
+    def draw_as_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Value:
+        """Draws `num` samples that are latents of an enclosing Model, with the noise of the likelihood if there is one.
+
+        A picture is shown as the mean of p(x | z), but the mean of a latent varies less than the latents that its
+        decoder was trained on. By default, as `draw`.
+        """
+        return self.draw(num, fields, cond, rng)
+
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """A lower bound on log p(x) given the conditions, in nats per sample, `b`.
 
@@ -220,6 +237,11 @@ class Model(nn.Module, metaclass=Composing):
             ValueError: If the Model has no bound, or `num` is below 1.
         """
         raise ValueError(f"{type(self).__name__} has no lower bound on log p(x)")
+
+    @property
+    def discrete(self) -> bool:
+        """Whether `bound` bounds the probability of x, which takes finitely many values, and not a density."""
+        return False
 
     @property
     def differentiable(self) -> bool:
@@ -269,9 +291,13 @@ class Model(nn.Module, metaclass=Composing):
         """Encodes `x` to the latent `name`: a draw if an rng is given, otherwise the mean."""
         raise ValueError(f"{type(self).__name__} has no latents to encode to")
 
-    def decode(self, latent: Value, name: str) -> Tensor:
-        """Decodes the latent `name` to the mean of x."""
+    def decode(self, latent: Value, name: str, rng: Rng | None = None) -> Tensor:
+        """Decodes the latent `name` to the mean of x; with an rng, any latents in between are drawn, not means."""
         raise ValueError(f"{type(self).__name__} has no latents to decode")
+
+    def decode_as_latent(self, latent: Value, name: str, rng: Rng) -> Tensor:
+        """Decodes the latent `name` to a draw of x that is a latent of an enclosing Model; see `draw_as_latent`."""
+        return self.decode(latent, name, rng)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Encodes `x` to the last latent and decodes it."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -27,7 +28,8 @@ from torch.nn.utils import parametrizations
 
 from modkit.nn.embeddings import CondEmbedding, MapJoin
 from modkit.nn.minibatch import MinibatchDiscrimination
-from modkit.nn.mlp import Projection, squash
+from modkit.nn.mlp import squash
+from modkit.nn.projection import Projection
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["DCGANDiscriminator", "DCGANGenerator", "init_weights"]
@@ -91,20 +93,22 @@ class DCGANDiscriminator(nn.Module):
     """Distinguishes real from fake images by strided convolutions, conditioned by projection.
 
     In training, batch norm computes its statistics over the batch, so real and fake images should be passed in separate
-    calls.
+    calls, and the gradient of one image's logit reaches the others: for a gradient penalty, choose `norm: none`.
 
     Args:
         x: Type of the images, `(c, h, w)` of at least 2x2, continuous.
         cond: Type of the conditions. A map is joined to x as further channels; tokens are not supported.
         channels: Channels of the first map; each later map has twice as many, up to eight times as many.
-        spectral_norm: Whether to divide each weight, except those that embed conditions, by its largest singular value
-            (Miyato et al., 2018); this replaces batch norm.
+        norm: Normalisation of the maps after the first; with `none`, their convolutions have biases.
+        spectral_norm: Whether to divide each weight, except one that embeds a map of codes, by its largest singular
+            value (Miyato et al., 2018); this replaces batch norm.
         minibatch: Number of kernels of minibatch discrimination, whose outputs are joined to the last features
             (Salimans et al., 2016), or 0. With any, logits depend on the whole batch.
 
     Raises:
         ValueError: If x is not an image, is too small or holds codes; if `cond` has a context, or a map that has
-            another rank than x or is a finer map of codes; or if `channels` is below 1 or `minibatch` is negative.
+            another rank than x or is a finer map of codes; if `norm` is neither `batch` nor `none`; or if `channels` is
+            below 1 or `minibatch` is negative.
 
     Examples:
         >>> discriminator = DCGANDiscriminator(TensorType((3, 16, 16)), CondType(labels=10), channels=4)
@@ -112,8 +116,17 @@ class DCGANDiscriminator(nn.Module):
         torch.Size([2])
     """
 
+    batch_independent: bool
+
     def __init__(
-        self, x: TensorType, cond: CondType, *, channels: int = 64, spectral_norm: bool = False, minibatch: int = 0
+        self,
+        x: TensorType,
+        cond: CondType,
+        *,
+        channels: int = 64,
+        norm: Literal["batch", "none"] = "batch",
+        spectral_norm: bool = False,
+        minibatch: int = 0,
     ) -> None:
         super().__init__()
         height, width = _get_image_size(self, x)
@@ -121,15 +134,18 @@ class DCGANDiscriminator(nn.Module):
             raise ValueError(f"DCGANDiscriminator expects images of at least 2×2, got {x}")
         if cond.context is not None:
             raise ValueError(f"DCGANDiscriminator expects cond without context, got {cond}")
+        if norm not in ("batch", "none"):
+            raise ValueError(f"DCGANDiscriminator expects norm 'batch' or 'none', got {norm!r}")
         widths = _choose_widths(self, x, channels)
         self.join = MapJoin(x, cond.concat, channels)
         layers: list[nn.Module] = []
         for level, (narrow, wide) in enumerate(pairwise([self.join.channels, *widths])):
-            normed = level > 0 and not spectral_norm
+            normed = level > 0 and norm == "batch" and not spectral_norm
             layers.append(nn.Conv2d(narrow, wide, 4, 2, 1, bias=not normed))
             layers += [nn.BatchNorm2d(wide)] if normed else []
             layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers)
+        self.batch_independent = not minibatch and not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
         scale = 2 ** len(widths)
         features = widths[-1] * (height // scale) * (width // scale)
         self.compare = MinibatchDiscrimination(features, minibatch) if minibatch else nn.Identity()

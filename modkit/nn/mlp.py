@@ -14,21 +14,33 @@ Shape letters: b batch, d width, n values in a sample.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from einops import einsum
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from modkit.nn.blocks import zero_init
 from modkit.nn.embeddings import CondEmbedding
 from modkit.nn.minibatch import MinibatchDiscrimination
+from modkit.nn.projection import Projection
 from modkit.types import Cond, CondType, Event, TensorType
 
-__all__ = ["MLPDecoder", "MLPDiscriminator", "MLPEncoder", "MLPGenerator", "MLPNetwork", "Projection", "squash"]
+__all__ = ["MLPDecoder", "MLPDiscriminator", "MLPEncoder", "MLPGenerator", "MLPNetwork", "squash"]
+
+Activation: TypeAlias = Annotated[
+    Literal["leaky-relu", "relu", "silu", "tanh"],
+    "Activation after each hidden layer; the slope of `leaky-relu` below 0 is .2.",
+]
+InitStd: TypeAlias = Annotated[
+    float | None,
+    "Standard deviation of the normal distribution from which the weights of the layers start, with biases of 0; by "
+    "default they start as PyTorch's do.",
+]
+
+_ACTIVATIONS = {"leaky-relu": nn.LeakyReLU(0.2), "relu": nn.ReLU(), "silu": nn.SiLU(), "tanh": nn.Tanh()}
 
 
 class MLPEncoder(nn.Module):
@@ -40,7 +52,7 @@ class MLPEncoder(nn.Module):
         depth: Number of hidden layers, the last of which is h; with 0, h is the flattened x.
 
     Raises:
-        ValueError: If x holds codes, `depth` is negative, or `width` is below 1.
+        ValueError: If x holds codes, `depth` is negative, `width` is below 1, or `init_std` is not above 0.
 
     Examples:
         >>> encoder = MLPEncoder(TensorType((1, 8, 8)), width=16)
@@ -50,9 +62,18 @@ class MLPEncoder(nn.Module):
 
     h: TensorType
 
-    def __init__(self, x: TensorType, *, width: int = 256, depth: int = 2) -> None:
+    def __init__(
+        self,
+        x: TensorType,
+        *,
+        width: int = 256,
+        depth: int = 2,
+        activation: Activation = "silu",
+        init_std: InitStd = None,
+    ) -> None:
         super().__init__()
-        self.hidden = _make_hidden(self, _count_values(self, x=x), width, depth, nn.SiLU())
+        self.hidden = _make_hidden(self, _count_values(self, x=x), width, depth, activation)
+        _init_layers(self, init_std, self.hidden)
         self.h = TensorType((width if depth else x.numel,))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +92,8 @@ class MLPDecoder(nn.Module):
         depth: Number of hidden layers; with 0 the decoder is linear, except for the squashing.
 
     Raises:
-        ValueError: If z is a hierarchy, z or x holds codes, `depth` is negative, or `width` is below 1.
+        ValueError: If z is a hierarchy, z or x holds codes, `depth` is negative, `width` is below 1, or `init_std` is
+            not above 0.
 
     Examples:
         >>> decoder = MLPDecoder(TensorType((4,)), TensorType((1, 8, 8), range=(0.0, 1.0)), width=16)
@@ -81,14 +103,24 @@ class MLPDecoder(nn.Module):
 
     last_layer: str | None = "out.weight"
 
-    def __init__(self, z: Event, x: TensorType, *, width: int = 256, depth: int = 2) -> None:
+    def __init__(
+        self,
+        z: Event,
+        x: TensorType,
+        *,
+        width: int = 256,
+        depth: int = 2,
+        activation: Activation = "silu",
+        init_std: InitStd = None,
+    ) -> None:
         super().__init__()
         if isinstance(z, tuple):
             raise ValueError(f"MLPDecoder expects z of one level, got a hierarchy of {len(z)}")
         size = _count_values(self, z=z)
         self.x = x
-        self.hidden = _make_hidden(self, size, width, depth, nn.SiLU())
+        self.hidden = _make_hidden(self, size, width, depth, activation)
         self.out = nn.Linear(width if depth else size, _count_values(self, x=x))
+        _init_layers(self, init_std, self.hidden, self.out)
 
     def forward(self, z: Tensor) -> Tensor:
         """Decodes `z` to the shape of x."""
@@ -107,7 +139,8 @@ class MLPGenerator(nn.Module):
         depth: Number of hidden layers; with 0 the generator is linear, except for the squashing.
 
     Raises:
-        ValueError: If `cond` has a context, a type holds codes, `depth` is negative, or `width` is below 1.
+        ValueError: If `cond` has a context, a type holds codes, `depth` is negative, `width` is below 1, or `init_std`
+            is not above 0.
 
     Examples:
         >>> x = TensorType((1, 8, 8), range=(-1.0, 1.0))
@@ -116,15 +149,26 @@ class MLPGenerator(nn.Module):
         torch.Size([2, 1, 8, 8])
     """
 
-    def __init__(self, z: TensorType, x: TensorType, cond: CondType, *, width: int = 256, depth: int = 2) -> None:
+    def __init__(
+        self,
+        z: TensorType,
+        x: TensorType,
+        cond: CondType,
+        *,
+        width: int = 256,
+        depth: int = 2,
+        activation: Activation = "silu",
+        init_std: InitStd = None,
+    ) -> None:
         super().__init__()
         size = _count_values(self, z=z) + _count_concat(self, cond)
         self.x = x
         self.embedding = CondEmbedding(cond, width)
         self.concat = cond.concat is not None
         size += width if self.embedding.embeds else 0
-        self.hidden = _make_hidden(self, size, width, depth, nn.SiLU())
+        self.hidden = _make_hidden(self, size, width, depth, activation)
         self.out = nn.Linear(width if depth else size, _count_values(self, x=x))
+        _init_layers(self, init_std, self.hidden, self.out)
 
     def forward(self, z: Tensor, cond: Cond) -> Tensor:
         """Generates x from `z`, `b d`."""
@@ -145,20 +189,21 @@ class MLPDiscriminator(nn.Module):
         cond: Type of the conditions. A map is flattened and concatenated with x; tokens are not supported.
         width: Width of the hidden layers.
         depth: Number of hidden layers; with 0 the logits are linear in x.
-        spectral_norm: Whether to divide each weight, except those that embed conditions, by its largest singular value
-            (Miyato et al., 2018).
+        spectral_norm: Whether to divide each weight by its largest singular value (Miyato et al., 2018).
         minibatch: Number of kernels of minibatch discrimination, whose outputs are joined to the last features
             (Salimans et al., 2016), or 0. With any, logits depend on the whole batch.
 
     Raises:
-        ValueError: If `cond` has a context, a type holds codes, `depth` or `minibatch` is negative, or `width` is below
-            1.
+        ValueError: If `cond` has a context, a type holds codes, `depth` or `minibatch` is negative, `width` is below 1,
+            or `init_std` is not above 0.
 
     Examples:
         >>> discriminator = MLPDiscriminator(TensorType((1, 8, 8)), CondType(labels=10), width=16)
         >>> discriminator(torch.zeros(2, 1, 8, 8), Cond(labels=torch.tensor([3, 7]))).shape
         torch.Size([2])
     """
+
+    batch_independent: bool
 
     def __init__(
         self,
@@ -167,6 +212,8 @@ class MLPDiscriminator(nn.Module):
         *,
         width: int = 256,
         depth: int = 2,
+        activation: Activation = "leaky-relu",
+        init_std: InitStd = None,
         spectral_norm: bool = False,
         minibatch: int = 0,
     ) -> None:
@@ -174,9 +221,11 @@ class MLPDiscriminator(nn.Module):
         size = _count_values(self, x=x) + _count_concat(self, cond)
         features = width if depth else size
         self.concat = cond.concat is not None
-        self.hidden = _make_hidden(self, size, width, depth, nn.LeakyReLU(0.2))
+        self.hidden = _make_hidden(self, size, width, depth, activation)
         self.compare = MinibatchDiscrimination(features, minibatch) if minibatch else nn.Identity()
         self.out = nn.Linear(features + minibatch, 1)
+        _init_layers(self, init_std, self.hidden, self.out)
+        self.batch_independent = not minibatch
         self.projection = Projection(cond, features, spectral_norm=spectral_norm)
         if spectral_norm:
             for layer in (*self.hidden, self.out):
@@ -263,45 +312,6 @@ class MLPNetwork(nn.Module):
         return h.reshape(-1, *self.shape)
 
 
-class Projection(nn.Module):
-    r"""The conditional term of a projection discriminator's logits, an inner product.
-
-        phi^T V e(cond) / sqrt(d)
-
-    This is the first term of eq. 3, scaled as in StyleGAN2-ADA to keep it independent of the number d of features.
-    Without conditions to embed there are no parameters and the result is zero.
-
-    References:
-        cGANs with Projection Discriminator (Miyato & Koyama, 2018), eq. 3, https://arxiv.org/abs/1802.05637
-        Training Generative Adversarial Networks with Limited Data (Karras et al., 2020), code,
-        https://arxiv.org/abs/2006.06676
-
-    Args:
-        cond: Type of the conditions; those without positions are embedded.
-        features: Number d of features.
-        spectral_norm: Whether to divide V by its largest singular value.
-
-    Examples:
-        >>> projection = Projection(CondType(labels=10), 8)
-        >>> projection(torch.zeros(2, 8, 3, 3), Cond(labels=torch.tensor([3, 7]))).shape
-        torch.Size([2, 3, 3])
-    """
-
-    def __init__(self, cond: CondType, features: int, *, spectral_norm: bool = False) -> None:
-        super().__init__()
-        self.embedding = CondEmbedding(cond, features)
-        self.v = nn.Linear(features, features, bias=False) if self.embedding.embeds else None
-        if self.v is not None and spectral_norm:
-            parametrizations.spectral_norm(self.v)
-
-    def forward(self, features: Tensor, cond: Cond) -> Tensor:
-        """Computes the term of features `b d ...`; the result is `b ...`."""
-        if self.v is None:
-            return features.new_zeros(())
-        projected: Tensor = einsum(features, self.v(self.embedding(cond, features)), "b d ..., b d -> b ...")
-        return projected / math.sqrt(features.shape[1])
-
-
 def squash(raw: Tensor, x: TensorType) -> Tensor:
     """Maps unbounded values into the range of x by a tanh; the identity if x has no range.
 
@@ -335,14 +345,27 @@ class _Block(nn.Module):
         return h + inner
 
 
-def _make_hidden(owner: nn.Module, size: int, width: int, depth: int, activation: nn.Module) -> nn.Sequential:
+def _make_hidden(owner: nn.Module, size: int, width: int, depth: int, activation: str) -> nn.Sequential:
     if depth < 0 or width < 1:
         name, low, value = ("depth", 0, depth) if depth < 0 else ("width", 1, width)
         raise ValueError(f"{type(owner).__name__} expects {name} >= {low}, got {value}")
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"{type(owner).__name__} expects activation of {list(_ACTIVATIONS)}, got {activation!r}")
     layers: list[nn.Module] = []
     for i in range(depth):
-        layers += [nn.Linear(width if i else size, width), activation]
+        layers += [nn.Linear(width if i else size, width), _ACTIVATIONS[activation]]
     return nn.Sequential(*layers)
+
+
+def _init_layers(owner: nn.Module, std: float | None, *modules: nn.Module) -> None:
+    """Draws weights from N(0, std^2) and sets biases to 0, if there is a `std`."""
+    if std is None:
+        return
+    if not std > 0:
+        raise ValueError(f"{type(owner).__name__} expects init_std above 0, got {std}")
+    for layer in (layer for module in modules for layer in module.modules() if isinstance(layer, nn.Linear)):
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.zeros_(layer.bias)
 
 
 def _count_values(owner: nn.Module, **types: TensorType) -> int:

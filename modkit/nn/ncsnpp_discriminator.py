@@ -29,8 +29,8 @@ from modkit.nn.blocks import broadcast, check_levels, conv, get_map_size
 from modkit.nn.embeddings import MapJoin, sinusoidal_embedding
 from modkit.nn.fir import FIRDownsample
 from modkit.nn.minibatch_std import MinibatchStd
-from modkit.nn.mlp import Projection
 from modkit.nn.ncsnpp_blocks import init_xavier
+from modkit.nn.projection import Projection
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["NCSNppDiscriminator"]

@@ -18,13 +18,15 @@ References:
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from modkit.nn.dcgan import init_weights
 from modkit.nn.embeddings import MapJoin
-from modkit.nn.mlp import Projection
+from modkit.nn.projection import Projection
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["PatchDiscriminator"]
@@ -34,7 +36,7 @@ class PatchDiscriminator(nn.Module):
     """Distinguishes real from fake patches of images.
 
     In training, batch norm computes its statistics over the batch, so real and fake images should be passed in separate
-    calls.
+    calls, and the gradient of one image's logits reaches the others: for a gradient penalty, choose `norm: none`.
 
     Args:
         x: Type of the images, `(c, h, w)`, continuous.
@@ -42,12 +44,14 @@ class PatchDiscriminator(nn.Module):
             tokens are not supported.
         channels: Channels of the first map; each later map has twice as many, up to eight times as many.
         layers: Number of downsamplings; by default three, as in the papers, or as many as small images allow.
-        spectral_norm: Whether to divide each weight, except those that embed conditions, by its largest singular value
-            (Miyato et al., 2018); this replaces batch norm.
+        norm: Normalisation of the maps after the first; with `none`, their convolutions have biases.
+        spectral_norm: Whether to divide each weight, except one that embeds a map of codes, by its largest singular
+            value (Miyato et al., 2018); this replaces batch norm.
 
     Raises:
         ValueError: If x is not an image, holds codes, or is too small for `layers`; if `cond` has a context, or a map
-            that has another rank than x or is a finer map of codes; or if `channels` or `layers` is below 1.
+            that has another rank than x or is a finer map of codes; if `norm` is neither `batch` nor `none`; or if
+            `channels` or `layers` is below 1.
 
     Examples:
         >>> import torch
@@ -56,6 +60,8 @@ class PatchDiscriminator(nn.Module):
         torch.Size([2, 1, 2, 2])
     """
 
+    batch_independent: bool
+
     def __init__(
         self,
         x: TensorType,
@@ -63,19 +69,23 @@ class PatchDiscriminator(nn.Module):
         *,
         channels: int = 64,
         layers: int | None = None,
+        norm: Literal["batch", "none"] = "batch",
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
         if cond.context is not None:
             raise ValueError(f"PatchDiscriminator expects cond without context, got {cond}")
+        if norm not in ("batch", "none"):
+            raise ValueError(f"PatchDiscriminator expects norm 'batch' or 'none', got {norm!r}")
         num = _choose_halvings(x, channels, layers)
         self.join = MapJoin(x, cond.concat, channels)
         main: list[nn.Module] = [nn.Conv2d(self.join.channels, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
-        wide = channels
+        wide, normed = channels, norm == "batch" and not spectral_norm
+        self.batch_independent = not normed
         for level in range(1, num + 1):
             narrow, wide = wide, channels * min(2**level, 8)
-            main.append(nn.Conv2d(narrow, wide, 4, 2 if level < num else 1, 1, bias=spectral_norm))
-            main += [] if spectral_norm else [nn.BatchNorm2d(wide)]
+            main.append(nn.Conv2d(narrow, wide, 4, 2 if level < num else 1, 1, bias=not normed))
+            main += [nn.BatchNorm2d(wide)] if normed else []
             main.append(nn.LeakyReLU(0.2))
         self.main = nn.Sequential(*main, nn.Conv2d(wide, 1, 4, 1, 1))
         self.main.apply(init_weights)

@@ -1,20 +1,37 @@
 r"""The exponential moving average of the weights, which sampling uses.
 
-    avg <- decay avg + (1 - decay) w        over parameters; buffers are not averaged
+    avg <- decay avg + (1 - decay) w        over parameters
 
 The decay is warmed up: at update n it is min(decay, (1 + n) / (10 + n)). Otherwise, after few steps, the average would
 be mostly the initialisation.
+
+Buffers are not averaged. Statistics of the weights, such as batch normalization's, are measured with the averages in
+place of the weights when they are next needed after an update.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Average"]
+__all__ = ["Average", "Measured"]
+
+
+class Measured(Protocol):
+    """Buffers of a model that follow from its weights."""
+
+    @property
+    def buffers(self) -> Mapping[str, Tensor]:
+        """The buffers, by their names in the model."""
+        ...
+
+    def measure(self, step: int) -> None:
+        """Sets the buffers to what the present weights of the model give at a step, counted from 0."""
+        ...
 
 
 class Average:
@@ -24,6 +41,7 @@ class Average:
         model: The model.
         paths: Paths of the modules to average.
         decay: Share of the average that is kept at each update, in [0, 1).
+        statistics: Buffers of the model that are measured with the averages in place.
 
     Examples:
         >>> model = nn.ModuleDict({"net": nn.Linear(1, 1, bias=False)})
@@ -34,13 +52,18 @@ class Average:
         0.1818
     """
 
-    def __init__(self, model: nn.Module, paths: Iterable[str], decay: float) -> None:
+    def __init__(
+        self, model: nn.Module, paths: Iterable[str], decay: float, statistics: Measured | None = None
+    ) -> None:
         self.decay = decay
         self.updates = 0
-        modules = {path: model.get_submodule(path) for path in paths}
-        self._live = _name_parameters(modules)
+        self._statistics = statistics
+        self._measured = 0  # the number of updates before the last measurement; at first, average and weights agree
+        parameters = _name_parameters({path: model.get_submodule(path) for path in paths})
+        self._buffers = statistics.buffers if statistics else {}
+        self._live = {**parameters, **self._buffers}
         self._average = {name: value.detach().clone() for name, value in self._live.items()}
-        self._lists = list(self._average.values()), list(self._live.values())
+        self._lists = [self._average[name] for name in parameters], list(parameters.values())
 
     @torch.no_grad()
     def update(self) -> None:
@@ -52,24 +75,40 @@ class Average:
             torch._foreach_lerp_(average, live, 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages, by the names of the parameters in the model."""
+        """The averages and their statistics, by their names in the model."""
+        self._measure()
         return dict(self._average)
 
     def load_state_dict(self, state: Mapping[str, Tensor], updates: int) -> None:
-        """Restores averages and the number of updates made so far."""
-        self.updates = updates
-        for name, value in self._average.items():
-            value.copy_(state[name])
+        """Restores averages and the number of updates made so far; statistics that `state` lacks are measured later."""
+        lacking = self._buffers.keys() - state.keys()
+        self.updates, self._measured = updates, -1 if lacking else updates
+        for name in self._live.keys() - lacking:
+            self._average[name].copy_(state[name])
 
-    @torch.no_grad()
     def copy_to_model(self) -> None:
-        """Copies the averages into the model."""
-        for name, value in self._live.items():
-            value.copy_(self._average[name])
+        """Copies the averages and their statistics into the model."""
+        self._measure()
+        with torch.no_grad():
+            for name, value in self._live.items():
+                value.copy_(self._average[name])
 
     @contextmanager
     def apply(self) -> Iterator[None]:
-        """Replaces the weights by the averages within the context."""
+        """Replaces the weights by the averages, with their statistics, within the context."""
+        self._measure()
+        with self._swap():
+            yield
+
+    def _measure(self) -> None:
+        """Measures the statistics, unless they are those of the present averages."""
+        if self._statistics and self._buffers and self._measured != self.updates:
+            with self._swap():
+                self._statistics.measure(self.updates - 1)
+            self._measured = self.updates
+
+    @contextmanager
+    def _swap(self) -> Iterator[None]:
         self._exchange()
         try:
             yield

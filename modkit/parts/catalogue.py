@@ -5,6 +5,8 @@ They are registered through the same hook as those of any plug-in, but their nam
 
 from __future__ import annotations
 
+from typing import Any
+
 from modkit.part import Part, hookimpl
 
 __all__ = ["modkit_parts"]
@@ -144,6 +146,7 @@ _PARTS = {
         ("fashion-mnist", "data.fashion_mnist:FashionMNIST", "Clothes, 28×28 (Xiao et al., 2017)"),
         ("image-folder", "data.image_folder:ImageFolder", "Pictures in a folder"),
         ("corrupted", "data.corrupted:Corrupted", "Data with a corruption's fields"),
+        ("binarized", "data.binarized:Binarized", "Data of two values, for `bernoulli`"),
     ),
     "corruption": (
         ("mask", "data.corruptions:Mask", "A box or a half hidden, to in-paint"),
@@ -191,9 +194,20 @@ _PARTS = {
 }
 """The name, target and summary of each part, by kind."""
 
+_EARLIER: dict[tuple[str, str], dict[str, Any]] = {
+    ("sampler", "ancestral"): {"spacing": "trailing"},
+    ("sampler", "dpm-solver++"): {"spacing": "trailing"},
+    ("sampler", "euler"): {"sigma_min": None, "sigma_max": None},
+    ("sampler", "heun"): {"sigma_min": None, "sigma_max": None},
+}
+"""`Part.earlier`, by kind and name."""
+
 
 @hookimpl
 def modkit_parts() -> list[Part]:
     """Declares the parts of modkit."""
     rows = [(kind, *row) for kind, parts in _PARTS.items() for row in parts]
-    return [Part(kind, name, f"modkit.{target}", summary) for kind, name, target, summary in rows]
+    return [
+        Part(kind, name, f"modkit.{target}", summary, earlier=_EARLIER.get((kind, name), {}))
+        for kind, name, target, summary in rows
+    ]

@@ -38,6 +38,7 @@ __all__ = [
     "read_signature",
     "parse_slot",
     "list_given_types",
+    "is_required",
     "is_tensor_only",
 ]
 
@@ -166,6 +167,11 @@ def list_given_types(part: Part) -> set[str]:
         ImportError: If the target cannot be imported.
     """
     return set(KINDS[part.kind].given) & set(_inspect(part, part.load()))
+
+
+def is_required(part: Part, name: str) -> bool:
+    """Whether a part cannot be built without a type, since the parameter has no default."""
+    return _inspect(part, part.load())[name].default is inspect.Parameter.empty
 
 
 def is_tensor_only(part: Part, name: str) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.building.checker import check
-from modkit.building.session import build
+from modkit.building.checker import examine
+from modkit.building.review import show_warnings
+from modkit.building.session import build_checked
 from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
 from modkit.specs.spec import Spec
@@ -44,9 +45,10 @@ def import_weights(
         ValueError: If keys are missing or unknown, shapes differ or values are not finite, with all of these in one
             message; or if the directory holds a run. Nothing is written in these cases.
     """
-    report = check(spec)
+    report = examine(spec)
     _check_weights(weights, report.state)
-    model = build(spec)
+    show_warnings(report.findings, str(out))
+    model = build_checked(report)
     model.load_state_dict(dict(weights))
     resolved = report.plan.resolved
     with Run.create(out, resolved, report.lock(), overwrite) as run:

@@ -17,7 +17,7 @@ from torch import Tensor
 from modkit.diffusion.gaussian import interpolate_logvar, posterior
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
-from modkit.samplers.grid import GridSampler, choose_times
+from modkit.samplers.grid import Clip, GridSampler, Spacing, choose_times
 from modkit.types import TensorType
 
 __all__ = ["Ancestral"]
@@ -34,7 +34,7 @@ class Ancestral(GridSampler):
         variance: `small` is the posterior's own (beta_tilde), `large` that of the forward process (beta).
 
     Raises:
-        ValueError: If `steps` is out of range or `variance` unknown.
+        ValueError: If `steps` is out of range, `variance` or `spacing` unknown, or `clip` malformed.
 
     Examples:
         >>> import modkit
@@ -55,11 +55,13 @@ class Ancestral(GridSampler):
         *,
         steps: int | None = None,
         variance: Literal["small", "large"] = "small",
+        spacing: Spacing = "auto",
+        clip: Clip = True,
     ) -> None:
         if variance not in ("small", "large"):
             raise ValueError(f"Ancestral expects variance to be small or large, got {variance!r}")
         steps = (schedule.num or 1000) if steps is None else steps
-        super().__init__(schedule, x, choose_times(self, schedule, steps, "trailing"))
+        super().__init__(schedule, x, choose_times(self, schedule, x, steps, spacing), clip=clip)
         self.variance = variance
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:

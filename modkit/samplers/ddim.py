@@ -10,7 +10,7 @@ from torch import Tensor
 from modkit.diffusion.gaussian import Scales, broadcast, tau
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
-from modkit.samplers.grid import GridSampler, Spacing, choose_times
+from modkit.samplers.grid import Clip, GridSampler, Spacing, choose_times
 from modkit.types import TensorType
 
 __all__ = ["DDIM", "ddim_step"]
@@ -79,12 +79,9 @@ class DDIM(GridSampler):
     Args:
         steps: Number of steps, at most the table's length.
         eta: Share of fresh noise: 0 is deterministic, 1 is ancestral sampling.
-        spacing: Which of a table's indices are visited: `trailing` counts down from the last in equal strides,
-            `leading` counts up from the first, `linspace` includes both ends. Without a table the noise levels are
-            spaced as in EDM.
 
     Raises:
-        ValueError: If `steps` or `eta` is out of range, or `spacing` unknown.
+        ValueError: If `steps` or `eta` is out of range, `spacing` unknown, or `clip` malformed.
 
     Examples:
         >>> from modkit.diffusion.schedules import Cosine
@@ -100,10 +97,11 @@ class DDIM(GridSampler):
         *,
         steps: int = 50,
         eta: float = 0.0,
-        spacing: Spacing = "trailing",
+        spacing: Spacing = "auto",
+        clip: Clip = True,
     ) -> None:
         _check_eta("DDIM", eta)
-        super().__init__(schedule, x, choose_times(self, schedule, steps, spacing))
+        super().__init__(schedule, x, choose_times(self, schedule, x, steps, spacing), clip=clip)
         self.eta = eta
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:

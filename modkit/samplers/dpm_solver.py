@@ -21,7 +21,7 @@ from torch import Tensor
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
 from modkit.samplers.ddim import ddim_step
-from modkit.samplers.grid import GridSampler, choose_times
+from modkit.samplers.grid import Clip, GridSampler, Spacing, choose_times
 from modkit.types import TensorType
 
 __all__ = ["DPMSolverPlusPlus"]
@@ -43,7 +43,7 @@ class DPMSolverPlusPlus(GridSampler):
         order: 1 is DDIM, 2 extrapolates from the previous step.
 
     Raises:
-        ValueError: If `steps` or `order` is out of range.
+        ValueError: If `steps` or `order` is out of range, `spacing` unknown, or `clip` malformed.
 
     Examples:
         >>> import modkit, torch
@@ -58,10 +58,19 @@ class DPMSolverPlusPlus(GridSampler):
         1.00
     """
 
-    def __init__(self, schedule: Schedule, x: TensorType, *, steps: int = 20, order: Literal[1, 2] = 2) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        x: TensorType,
+        *,
+        steps: int = 20,
+        order: Literal[1, 2] = 2,
+        spacing: Spacing = "auto",
+        clip: Clip = True,
+    ) -> None:
         if order not in (1, 2):
             raise ValueError(f"DPMSolverPlusPlus expects order 1 or 2, got {order}")
-        super().__init__(schedule, x, choose_times(self, schedule, steps, "trailing"))
+        super().__init__(schedule, x, choose_times(self, schedule, x, steps, spacing), clip=clip)
         self.order = order
 
     def step(

@@ -3,7 +3,7 @@ r"""Euler's method on the probability-flow equation of u = x_t / alpha_t.
     du / dsigma = (u - x_0(u; sigma)) / sigma = eps_hat,    sigma = sigma_t / alpha_t
 
 A step in u, multiplied by alpha_s, is `alpha_s x_0 + sigma_s eps_hat` in x: DDIM's step with eta = 0. The samplers
-differ in their grid, which is one of noise levels here.
+differ in their default grid, which is one of noise levels here.
 
 Shape letters: b batch.
 """
@@ -15,14 +15,14 @@ from torch import Tensor
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
 from modkit.samplers.ddim import ddim_step
-from modkit.samplers.grid import GridSampler, space_noise_levels
+from modkit.samplers.grid import Clip, GridSampler, Highest, Lowest, Spacing, choose_times
 from modkit.types import TensorType
 
 __all__ = ["Euler"]
 
 
 class Euler(GridSampler):
-    """Euler's method over EDM's noise levels: first order, one evaluation per step, deterministic.
+    """Euler's method, by default over EDM's noise levels: first order, one evaluation per step, deterministic.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), eq. 4 and 5,
@@ -30,19 +30,17 @@ class Euler(GridSampler):
 
     Args:
         steps: Number of steps.
-        rho: How much denser the levels are at the low end; 1 spaces them evenly.
-        sigma_min: Lowest level above 0; None means the schedule's.
-        sigma_max: Highest level; None means the schedule's.
+        rho: How much denser `karras` is at the low end; 1 spaces the levels evenly.
 
     Raises:
-        ValueError: If `steps`, `rho` or the levels are out of range.
+        ValueError: If `steps`, `rho` or the levels are out of range, `spacing` is unknown, or `clip` malformed.
 
     Examples:
         >>> from modkit.diffusion.schedules import EDM
         >>> schedule = EDM(sigma_min=0.002, sigma_max=80.0)
         >>> alpha, sigma = schedule.scales(Euler(schedule, TensorType((3, 8, 8)), steps=4).times())
         >>> [f"{level:.3g}" for level in sigma.tolist()]
-        ['80', '9.72', '0.47', '0.002', '0']
+        ['80', '17.5', '2.52', '0.17', '0']
     """
 
     def __init__(
@@ -52,11 +50,13 @@ class Euler(GridSampler):
         *,
         steps: int = 50,
         rho: float = 7.0,
-        sigma_min: float | None = None,
-        sigma_max: float | None = None,
+        sigma_min: Lowest = "auto",
+        sigma_max: Highest = "auto",
+        spacing: Spacing = "karras",
+        clip: Clip = True,
     ) -> None:
-        times = space_noise_levels(self, schedule, steps, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
-        super().__init__(schedule, x, times)
+        times = choose_times(self, schedule, x, steps, spacing, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
+        super().__init__(schedule, x, times, clip=clip)
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
         """Returns x_s; after the last step, to s = 0, this is the predicted x_0."""

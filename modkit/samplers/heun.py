@@ -1,9 +1,13 @@
-r"""Heun's method on the probability-flow equation of u = x_t / alpha_t, with EDM's churn.
+r"""Heun's method on the probability-flow equation, with EDM's churn.
 
-    du / dsigma = eps_hat(u; sigma) = (x_t - alpha_t x_0) / sigma_t,    sigma = sigma_t / alpha_t
+    z = x_t / (alpha_t + a sigma_t),    u = sigma_t / (alpha_t + a sigma_t)
+    dz / du = d_t = eps_hat - a x_0,    eps_hat = (x_t - alpha_t x_0) / sigma_t
 
-    x_s' = alpha_s x_0 + sigma_s eps_hat_t                                            Euler's step, from t
-    x_s = x_s' + alpha_s (sigma_s / alpha_s - sigma_t / alpha_t) (eps_hat_s - eps_hat_t) / 2     its correction, at s
+    z_s' = z_t + (u_s - u_t) d_t                    Euler's step: x_s' = alpha_s x_0 + sigma_s eps_hat, whatever a is
+    z_s = z_s' + (u_s - u_t) (d_s - d_t) / 2        its correction, with d_s at x_s'
+
+On EDM's noise levels a is 0, which is EDM's own equation, and u is the noise level. Other grids may start where hardly
+any signal and thus no usable noise level is left; there a is 1, and u the time of a straight line from data to noise.
 
 Shape letters: b batch.
 """
@@ -18,7 +22,7 @@ from torch import Tensor
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
 from modkit.samplers.ddim import ddim_step
-from modkit.samplers.grid import GridSampler, space_noise_levels
+from modkit.samplers.grid import Clip, GridSampler, Highest, Lowest, Spacing, choose_times
 from modkit.types import TensorType
 
 __all__ = ["Heun"]
@@ -36,16 +40,15 @@ class Heun(GridSampler):
 
     Args:
         steps: Number of steps.
-        rho: How much denser the levels are at the low end; 1 spaces them evenly.
-        sigma_min: Lowest level above 0; None means the schedule's.
-        sigma_max: Highest level; None means the schedule's.
+        rho: How much denser `karras` is at the low end; 1 spaces the levels evenly.
         churn: Amount of noise added in all steps together; 0 is deterministic.
         churn_min: Lowest level at which noise is added.
         churn_max: Highest level at which noise is added; None means no upper limit.
         noise: Standard deviation of the added noise.
 
     Raises:
-        ValueError: If `steps`, `rho` or the levels are out of range, or `churn` or `noise` is negative.
+        ValueError: If `steps`, `rho` or the levels are out of range, `churn` or `noise` is negative, `spacing` is
+            unknown, or `clip` malformed.
 
     Examples:
         >>> import modkit
@@ -69,17 +72,21 @@ class Heun(GridSampler):
         *,
         steps: int = 18,
         rho: float = 7.0,
-        sigma_min: float | None = None,
-        sigma_max: float | None = None,
+        sigma_min: Lowest = "auto",
+        sigma_max: Highest = "auto",
         churn: float = 0.0,
         churn_min: float = 0.0,
         churn_max: float | None = None,
         noise: float = 1.0,
+        spacing: Spacing = "karras",
+        clip: Clip = True,
     ) -> None:
         if churn < 0 or noise < 0:
             raise ValueError(f"Heun expects churn and noise of at least 0, got {churn} and {noise}")
-        times = space_noise_levels(self, schedule, steps, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
-        super().__init__(schedule, x, times)
+        times = choose_times(self, schedule, x, steps, spacing, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
+        super().__init__(schedule, x, times, clip=clip)
+        on_levels = spacing == "karras" or (schedule.num is None and spacing != "even")
+        self.slope = 0.0 if on_levels else 1.0
         self.gamma = min(churn / steps, math.sqrt(2) - 1)
         self.churn_min = churn_min
         self.churn_max = math.inf if churn_max is None else churn_max
@@ -93,9 +100,14 @@ class Heun(GridSampler):
         x_s = ddim_step(x_t, x_0, (alpha_t, sigma_t), (alpha_s, sigma_s))
         if sigma_s == 0:
             return x_s, None
-        eps_t = (x_t - alpha_t * x_0) / sigma_t
-        eps_s = (x_s - alpha_s * self.predict(denoise, x_s, s).x_0) / sigma_s
-        return x_s + (sigma_s - alpha_s * sigma_t / alpha_t) / 2 * (eps_s - eps_t), None
+        a = self.slope
+        d_t = (x_t - alpha_t * x_0) / sigma_t - a * x_0
+        x_0 = self.predict(denoise, x_s, s).x_0
+        d_s = (x_s - alpha_s * x_0) / sigma_s - a * x_0
+        length = sigma_s - (alpha_s + a * sigma_s) * sigma_t / (
+            alpha_t + a * sigma_t
+        )  # (alpha_s + a sigma_s) (u_s - u_t)
+        return x_s + length / 2 * (d_s - d_t), None
 
     def _add_churn(self, x_t: Tensor, t: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """Adds noise to x_t; returns it with its new time."""
@@ -103,7 +115,7 @@ class Heun(GridSampler):
         sigma = sigma_t / alpha_t
         if self.gamma == 0 or not self.churn_min <= sigma <= self.churn_max:
             return x_t, t
-        t = self.schedule.time(torch.tensor(sigma * (1 + self.gamma), dtype=torch.float64))
+        t = self.schedule.time(torch.tensor(sigma * (1 + self.gamma), dtype=torch.float64, device="cpu"))
         alpha, sigma_hat = self.scales(t)  # of the new time, which is at most the last of a table
         added = max((sigma_hat / alpha) ** 2 - sigma**2, 0.0) ** 0.5
         return alpha / alpha_t * x_t + alpha * added * self.noise * rng.normal("eps", x_t), t

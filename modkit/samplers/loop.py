@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from modkit.kinds import Denoise, Sampler
+from modkit.precision import widen
 from modkit.rng import Rng
 
 __all__ = ["sample"]
@@ -19,13 +20,15 @@ def sample(
 ) -> Tensor:
     """Runs a sampler from `x_t` at its first time to x_0.
 
+    Between the steps x_t is kept in float32 at least: in bfloat16 the rounding of many small steps adds up.
+
     Every model that has a sampler draws its samples through this function. It keeps no state between calls, so one
     sampler can serve several of them, and it leaves gradients on: use `torch.no_grad()` where none are needed.
 
     Args:
         sampler: A sampler of modkit's, or of your own (`modkit.kinds.Sampler`).
         denoise: Predicts x_0: it is called as `denoise(x_t, t)`, with `t` a float64 scalar on the CPU, and returns a
-            `Denoised`.
+            `Denoised`. It is given `x_t` in float32 at least.
         x_t: Noise at the first time, `b ...`: `sampler.start(eps, sampler.times()[0])` of standard normal `eps`.
         rng: Source of the noise that the sampler adds; step `index` draws from `rng.at("sampler", index)`.
         seed: Seed of that noise, in place of `rng`; without either, the noise is different in each call.
@@ -58,6 +61,7 @@ def sample(
     if rng is None:
         rng = Rng("sample", secrets.randbits(63) if seed is None else seed)
     state: Any = None
+    dtype, x_t = x_t.dtype, widen(x_t)
     for index, (t, s) in enumerate(pairwise(sampler.times())):
         x_t, state = sampler.step(denoise, x_t, t, s, state, rng.at("sampler", index))
-    return x_t
+    return x_t.to(dtype)

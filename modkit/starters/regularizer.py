@@ -31,6 +31,8 @@ class Lipschitz:
         ValueError: If `weight` is negative.
     """
 
+    per_sample = True
+
     def __init__(self, *, weight: float = 10.0) -> None:
         if weight < 0:
             raise ValueError(f"Lipschitz expects a weight of at least 0, got {weight}")

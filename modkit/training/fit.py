@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -91,4 +92,8 @@ def fit(
     path = Path(out) if out is not None else Path("runs") / name
     before = open_before(path) if resume else None
     report = check_composed(model, planned, as_data(data, composed.x, composed.fields))
+    if not before:
+        report.raise_refusals()
+    if isinstance(composed.x, TensorType):
+        report = replace(report, x=composed.x)  # the run stores the type, and with it the deviation, of this model
     return execute(report, lambda site: model, path, before, overwrite=overwrite, progress=progress)

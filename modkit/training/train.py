@@ -15,11 +15,12 @@ from torch import nn
 
 from modkit.building.builder import Origin, Site
 from modkit.building.checker import Report as Checked
-from modkit.building.checker import check
-from modkit.building.migration import find_due, load_current
+from modkit.building.checker import check, examine
+from modkit.building.migration import find_due, load_current, read_spec
 from modkit.building.plan import plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
-from modkit.building.session import Opened, load_run
+from modkit.building.review import show_warnings
+from modkit.building.session import Opened, load_run, restore_std
 from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.report import Report, locate_report
 from modkit.models.model import Model
@@ -82,7 +83,9 @@ def train(
     path = Path(out) if out is not None else Path("runs") / spec.name
     before = open_before(path, locked) if resume else None
     with explain_failure(before) if before else nullcontext():
-        report = check(spec)
+        report = examine(spec) if before else check(spec)
+    if before:
+        report = replace(report, x=restore_std(report.x, before))
     return execute(
         report,
         lambda site: site.build_model(report.x, report.fields),
@@ -130,6 +133,7 @@ def execute(
     evaluation = site.make_evaluation()
     site.check()
     _check_memory(report, settings)
+    show_warnings(report.findings, str(path))
     name = report.plan.data.part.name if report.plan.data else type(report.data).__name__
     opened = Opened(report.data, name, evaluation)
     watch = make_watch(opened, settings.seed) if evaluation else None
@@ -204,7 +208,7 @@ def _open_resumable(path: Path, locked: bool) -> Run:
     verify(run, locked=locked)
     if store.find_latest(run.checkpoints) and (migrations := find_due(run)):
         mine, weights = load_current(run), run.load_weights()
-        same = mine.spec == Spec.from_yaml(run.spec_text) and mine.weights.keys() == weights.keys()
+        same = mine.spec == read_spec(run) and mine.weights.keys() == weights.keys()
         if not same or not all(torch.equal(value, weights[key]) for key, value in mine.weights.items()):
             raise ValueError(
                 f"{path} cannot be resumed: {migrations[0]}, changes it, and optimizer states cannot be migrated; "

@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.data.loader import Loader, read_in_order, read_shuffled
+from modkit.data.loader import read_in_order
 from modkit.kinds import Data, Engine
 from modkit.models.model import Model, Player, evaluate_mode
 from modkit.models.step import StepContext
 from modkit.optim.ema import Average
+from modkit.precision import cast_losses
 from modkit.progress import Progress
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
@@ -43,6 +44,8 @@ from modkit.training.players import (
     take_turn,
     weigh_losses,
 )
+from modkit.training.reader import Reader
+from modkit.training.statistics import Statistics
 from modkit.types import Batch
 
 __all__ = ["Cursor", "Trainer", "TrainingError"]
@@ -95,6 +98,7 @@ class Trainer:
         self.model, self.data, self.settings, self.engine = model, data, settings, engine
         self.run, self.callbacks, self.progress, self.scorer = run, callbacks, progress, scorer
         self.stages = schedule_stages(model, settings)
+        self._reader = Reader(data, settings, engine)
         self._cursor = Cursor()
         self._restored: store.Checkpoint | None = None
         self._unchecked: list[tuple[str, dict[str, Tensor]]] = []
@@ -124,14 +128,15 @@ class Trainer:
         states = make_player_states(self.model, settings, stage, self.engine)
         self.progress.begin_stage(", ".join(player.name for player in stage.players), cursor.index, stage.steps)
         prepared = self._prepare(stage)
-        average = Average(self.model, [path for state in states for path in state.player.modules], stage.decay)
+        statistics = Statistics(self.model, states, cursor.stage, settings, self._reader, self.engine)
+        average = Average(self.model, [p for s in states for p in s.player.modules], stage.decay, statistics)
         self._restore(states, average)
         if prepared:
             if not states:  # no parameters to train: `prepare` was all of the training
                 self._save_picture(average)
             self._save(states, average)
         self._begin(states)
-        for batch in self._read_batches(stage.steps if states else 0):
+        for batch in self._reader.read_stage(cursor.stage, cursor.index, stage.steps if states else 0):
             losses = self._take_step(states, batch)
             if average.decay:
                 average.update()
@@ -190,7 +195,7 @@ class Trainer:
             micro = batch.rows(slice(part * size, (part + 1) * size)) if settings.accumulate > 1 else batch
             last = part == settings.accumulate - 1
             with nullcontext() if last else engine.accumulate(state.losses), rng.seed_torch():
-                with torch.autocast(engine.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                with cast_losses(engine.device, settings.precision):
                     losses = state.losses(micro, step)
                 if losses:
                     loss = weigh_losses(losses, state.weights, cursor.index, state.last_layer) / settings.accumulate
@@ -230,41 +235,12 @@ class Trainer:
         cursor = self._cursor
         return TrainingError(f"{what} at step {cursor.step} (step {cursor.index} of stage {cursor.stage}); {good}")
 
-    def _read_batches(self, steps: int) -> Iterator[Batch]:
-        """Yields the remaining batches of the stage, this process's rows of each, on the device."""
-        cursor, settings, engine = self._cursor, self.settings, self.engine
-        if cursor.index >= steps:
-            return
-        share = settings.batch_size // engine.world
-        loader = Loader(
-            self.data,
-            "train",
-            settings.batch_size,
-            Rng(settings.seed, "data", cursor.stage),
-            workers=settings.workers,
-            pin_memory=engine.device.type == "cuda",
-        )
-        batches = loader.read_batches(cursor.index, engine.rank * share, share)
-        try:
-            for _ in range(cursor.index, steps):
-                yield self._place(next(batches))
-        finally:
-            batches.close()
-
-    def _place(self, batch: Batch) -> Batch:
-        """Moves a batch to the device, in the memory format of the settings."""
-        batch = batch if self.engine.device.type == "cpu" else batch.to(self.engine.device)
-        if self.settings.channels_last and isinstance(batch.x, Tensor) and batch.x.ndim == 4:
-            return Batch(batch.x.to(memory_format=torch.channels_last), batch.fields, batch.cond)
-        return batch
-
     def _prepare(self, stage: StageSchedule) -> bool:
         """Prepares the players of a stage that are not prepared yet; returns whether there were any."""
         new = [player.name for player in stage.players if player.name not in self._cursor.prepared]
         for name in new:
-            passes = _Passes(self, name)
             with evaluate_mode(self.model):
-                self.model.prepare(name, passes, self._make_rng("prepare", name))
+                self.model.prepare(name, self._reader.start_passes(name), self._make_rng("prepare", name))
             self._cursor.prepared.append(name)
         return bool(new)
 
@@ -299,11 +275,13 @@ class Trainer:
             except ValueError as refusal:
                 if (coder := self.model.coder) is None:
                     raise
-                self.progress.note(f"{name}.png shows reconstructions: {refusal}")
+                last = ", ".join(player.name for player in self.stages[-1].players)
+                until = f" until {last} is trained" if self._cursor.stage + 1 < len(self.stages) else f": {refusal}"
+                self.progress.note(f"{name}.png: reconstructions{until}")
                 split = "test" if "test" in self.data.splits else "train"
                 num = min(num, self.data.splits[split])
                 held = next(read_in_order(self.data, split, num, Rng(self.settings.seed)))
-                x = coder.reconstruct(self._place(held).tensor)
+                x = coder.reconstruct(self._reader.place(held).tensor)
         grid = draw_picture(Batch(x, {}).tensor.float().cpu(), self.data.x)
         self.run.write_picture(name, grid)
         self.callbacks.samples_ready(self._cursor.step, grid)
@@ -385,17 +363,3 @@ class Trainer:
             states = restored.state["players"][player.player.name]
             player.schedule.load_state_dict(states["lr_schedule"])
             unpack(player.optimizer, restored.tensors[f"optimizer-{number}"], states["optimizer"])
-
-
-class _Passes:
-    """The training data for one player's `prepare`; each iteration is a new pass in a new order."""
-
-    def __init__(self, trainer: Trainer, player: str) -> None:
-        self._trainer, self._player, self._count = trainer, player, 0
-
-    def __iter__(self) -> Iterator[Batch]:
-        trainer = self._trainer
-        self._count += 1
-        rng = Rng(trainer.settings.seed, "prepare", self._player, self._count)
-        for batch in read_shuffled(trainer.data, "train", trainer.settings.batch_size, rng):
-            yield trainer._place(batch)

@@ -7,13 +7,20 @@ from torch import Tensor, nn
 
 import modkit
 from modkit import CondType, Event, Latents, SpecError, TensorType, check, use
+from modkit.data import Corrupted, Digits, Mask
+from modkit.models import Diffusion
 from modkit.models.model import Model, Player
+from modkit.specs.overrides import apply
 from tests.play import MLP, SMALL, read_model, spec
 from tests.processes import READ_PEAK, run_python
 from tests.refusals import list_problems, refusals
 
 HEAD = "name: toy\ndata: {use: digits, size: 8}\n"
 DENOISER = use("diffusion", network=use("mlp", **SMALL), sampler=use("ddim", steps=2))
+
+
+CORRUPTED = use("corrupted", data=use("digits", size=8), corruption="mask")
+UNREAD = "the model leaves fields unread that these data have for it to read"
 
 
 class Encoder(nn.Module):
@@ -175,9 +182,15 @@ test_names_and_numbers_of_training_are_held_against_the_model = refusals(
         "{use: gan, regularizers: {r1: r1}, weights: {r1: {use: adaptive}}}",
         "3:57: model.weights.r1: .*expects a decoder with a last layer",
     ),
-    ("gan\ntrain: {terms: {r1: {every: 16}}}", "4:16: train.terms: the pattern 'r1' matches none of the losses: adv"),
-    ("gan\ntrain: {players: {critic: {every: 2}}}", "4:18: train.players: .*'critic' .*: discriminator, generator"),
-    ("gan\ntrain: {stages: [{players: [prior/*]}]}", "4:17: train.stages: .*'prior/\\*' matches none"),
+    (
+        "gan\ntrain: {terms: {r1: {every: 16}}}",
+        "4:17: train.terms.r1: the pattern 'r1' matches none of the losses: adv",
+    ),
+    (
+        "gan\ntrain: {players: {critic: {every: 2}}}",
+        "4:19: train.players.critic: .*'critic' .*: discriminator, generator",
+    ),
+    ("gan\ntrain: {stages: [{players: [prior/*]}]}", "4:29: train.stages.0..players.0.: .*'prior/\\*' matches none"),
     (
         "gan\ntrain: {checkpoints: {best: generator/adversaril}}",
         r"4:29: train.checkpoints.best: got 'generator/adversaril', .*\(did you mean 'generator/adversarial'",
@@ -249,3 +262,50 @@ def test_checking_allocates_no_weights(tmp_path):
     assert good == 0, report
     assert int(report.split("; ")[-2].removesuffix(" parameters").replace(",", "")) > 10**10
     assert max(peak, highest) < 1.5 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            use("autoencoder", **MLP),
+            f"data: {UNREAD}: masked, mask; expected data without them, or a model with a conditioner, which "
+            "Autoencoder does not have",
+        ),
+        (
+            use("latent", autoencoder=use("autoencoder", **MLP), prior=DENOISER),
+            f"model.prior.conditioner: {UNREAD}: masked, mask; expected a conditioner that reads them, such as "
+            "model.prior.conditioner=map",
+        ),
+        (
+            use("gan", conditioner=use("map", maps=["masked"])),
+            f"model.conditioner: {UNREAD}: mask; expected the conditioner to read them, too",
+        ),
+    ],
+)
+def test_fields_of_a_corruption_that_nothing_reads_are_refused_with_what_mends_it(model, message):
+    wrong = spec(model, CORRUPTED)
+    with pytest.raises(SpecError) as refused:
+        check(wrong)
+    assert str(refused.value) == message
+    if "=map" in message:
+        check(apply(wrong, [message.rpartition(" ")[2]])[0])
+    check(spec("autoencoder"))  # labels may be left unread
+
+
+def test_fit_refuses_fields_of_a_corruption_that_nothing_reads(tmp_path):
+    data = Corrupted(data=lambda: Digits(size=8), corruption=Mask)
+    model = Diffusion(data.x, fields=data.fields, network="mlp")
+    with pytest.raises(SpecError, match=f"model.conditioner: {UNREAD}: masked, mask; .* model.conditioner=map"):
+        modkit.fit(model, data, tmp_path / "run", steps=1)
+    assert not (tmp_path / "run").exists()
+    reading = Diffusion(data.x, fields=data.fields, network="mlp", conditioner="map")
+    modkit.fit(reading, data, tmp_path / "run", steps=1, batch_size=4, device="cpu")
+
+
+def test_a_run_that_leaves_such_fields_unread_still_loads(tmp_path, monkeypatch):
+    wrong = spec(use("autoencoder", **MLP), CORRUPTED, steps=1)
+    with monkeypatch.context() as before:
+        before.setattr("modkit.building.checker._check_conditions", lambda *_: None)
+        run = modkit.train(wrong, tmp_path / "run")
+    assert modkit.load(run).sample(2, seed=0).shape == (2, 1, 8, 8)

@@ -1,11 +1,18 @@
+import json
+import math
 import shutil
 
 import pytest
 import torch
 
-from modkit import Spec, SpecError, load, train, use
+from modkit import Spec, SpecError, fit, load, train, use
+from modkit.data import Digits
+from modkit.diffusion.time_sampling import LogNormal
+from modkit.kinds import Schedule
+from modkit.models import Diffusion
 from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
+from modkit.types import TensorType
 from tests.play import VAE, spec
 
 DENOISER = use("diffusion", network=use("mlp", width=8, depth=1), sampler=use("ddim", steps=3))
@@ -132,3 +139,74 @@ def test_training_needs_data(tmp_path):
     with pytest.raises(ValueError, match="training expects a spec with `data`"):
         train(Spec(model=VAE, x={"shape": [1, 8, 8]}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+EDM = use(
+    "diffusion",
+    network=use("mlp", width=8, depth=1),
+    schedule="edm",
+    times="log-normal",
+    parametrization="edm",
+    sampler=use("heun", steps=3),
+)
+CONSTANTS = {
+    "schedule": use("edm", sigma_min=0.002, sigma_max=80.0),
+    "times": use("log-normal", mean=-1.2),
+    "parametrization": use("edm", sigma_data=0.5),
+}
+
+
+def forget(run, **x):
+    """Changes the type in a run's lock, as if it had been made for other data, or by a version without deviations."""
+    lock = json.loads((run.path / "modkit.lock").read_text())
+    kept = {key: value for key, value in lock["x"].items() if key != "std"}
+    (run.path / "modkit.lock").write_text(json.dumps({**lock, "x": {**kept, **x}}))
+    return Run.open(run.path)
+
+
+def test_a_run_keeps_the_deviation_of_the_data_it_was_trained_on(tmp_path, monkeypatch):
+    run = train(spec(EDM), tmp_path / "run")
+    std = Digits(size=8).x.std
+    assert run.lock["x"]["std"] == std
+    samples = load(run).sample(3, seed=0)
+    other = load(run, ["data={use: binarized, data: {use: digits, size: 8}}"])
+    assert other.parametrization.sigma_data == std and torch.equal(other.sample(3, seed=0), samples)
+    monkeypatch.setattr("modkit.data.digits._split", None)  # the data are gone
+    loaded = load(run)
+    assert loaded.parametrization.sigma_data == std and loaded.schedule.sigma_max == 160 * std
+    assert torch.equal(loaded.sample(3, seed=0), samples)
+    assert load(forget(run, std=0.25)).schedule.sigma_max == 40
+
+
+def test_a_run_made_before_keeps_its_constants(tmp_path):
+    run = train(spec(use("diffusion", **{**EDM.params, **CONSTANTS})), tmp_path / "run")
+    samples = load(run).sample(3, seed=0)
+    old = load(forget(run))
+    assert (old.schedule.sigma_min, old.schedule.sigma_max) == (0.002, 80.0)
+    assert (old.times.mean, old.parametrization.sigma_data) == (-1.2, 0.5)
+    assert torch.equal(old.sample(3, seed=0), samples)
+
+
+def test_a_run_is_resumed_with_the_deviation_that_it_stores(tmp_path):
+    seen = []
+
+    class Watched(LogNormal):
+        """Log-normal levels whose mean is written down."""
+
+        def __init__(self, schedule: Schedule, x: TensorType | None = None) -> None:
+            super().__init__(schedule, x)
+            seen.append(self.mean)
+
+    model = use("diffusion", **{**EDM.params, "times": use(Watched)})
+    forget(train(spec(model, steps=2), tmp_path / "run"), std=0.25)
+    train(spec(model, steps=4), tmp_path / "run", resume=True)
+    assert seen[-1] == pytest.approx(math.log(0.5) - 1.2)
+
+
+@pytest.mark.parametrize("x", [Digits(size=8).x, TensorType((1, 8, 8), (-1, 1))], ids=["known", "unknown"])
+def test_a_composed_model_is_loaded_with_the_deviation_it_was_composed_for(x, tmp_path):
+    model = Diffusion(x, **EDM.params)
+    run = fit(model, use("digits", size=8), tmp_path / "run", steps=1, batch_size=4, device="cpu")
+    assert run.lock["x"].get("std") == x.std
+    assert load(run).parametrization.sigma_data == model.parametrization.sigma_data == (x.std or 0.5)
+    assert torch.equal(load(run).sample(2, seed=0), model.eval().sample(2, seed=0))

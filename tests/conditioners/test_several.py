@@ -6,6 +6,7 @@ from modkit import use
 from modkit.conditioners import Label, Map, NoConditioner, Several, Tokens
 from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import Mask
+from modkit.kinds import ConditionerExtras, read_extras
 from modkit.models.diffusion import Diffusion
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
@@ -121,3 +122,25 @@ def test_guidance_has_null_labels_and_tokens_and_keeps_the_maps(scale, tmp_path)
     want = (x_n + scale * (x_c - x_n)).clamp(-1, 1)
     assert (want.abs() < 1).any() and (x_c - x_n).abs().max() > 1e-3
     torch.testing.assert_close(x, want, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parts", "drop"),
+    [
+        ({"one": use("label", width=4, drop=0.0), "mask": "map"}, 0.0),
+        ({"one": use("label", width=4, drop=0.2), "mask": "map"}, 0.2),
+        ({"mask": "map"}, 0.0),
+    ],
+)
+def test_it_drops_as_often_as_the_part_that_drops_most(parts, drop):
+    fields = {"labels": TensorType((), classes=10), "mask": TensorType((1, 8, 8))}
+    model = Diffusion(TensorType((1, 8, 8)), fields=fields, network="mlp", conditioner=use("several", parts=parts))
+    assert read_extras(model.conditioner, ConditionerExtras).drop == drop
+
+
+def test_what_a_part_does_not_state_is_unknown_unless_another_drops():
+    conditioner = Several({})
+    conditioner._parts = {"silent": object()}
+    assert conditioner.drop is None
+    conditioner._parts["loud"] = NoConditioner()
+    assert conditioner.drop is None

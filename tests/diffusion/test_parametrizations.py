@@ -257,3 +257,18 @@ def test_learned_variance_is_nats_a_dimension():
 def test_sigma_data_must_be_positive():
     with pytest.raises(ValueError, match="EDM expects sigma_data above 0, got 0"):
         EDM(SCHEDULES["edm"], sigma_data=0)
+
+
+def test_sigma_data_is_the_data_s_deviation_unless_it_is_given():
+    known, unknown = TensorType((2,), std=0.3), TensorType((2,))
+    assert (
+        EDM(SCHEDULES["edm"], known).sigma_data == 0.3 and EDM(SCHEDULES["edm"], known, sigma_data=1.0).sigma_data == 1
+    )
+    assert EDM(SCHEDULES["edm"]).sigma_data == EDM(SCHEDULES["edm"], unknown).sigma_data == 0.5
+
+
+def test_for_unit_deviation_edm_s_target_is_minus_v_where_variance_is_preserved():
+    schedule, t = SCHEDULES["cosine"], torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    edm, v = EDM(schedule, TensorType((2,), std=1.0)), V(schedule)
+    for mine, theirs in zip(edm.compute_target_scales(t), v.compute_target_scales(t)):
+        torch.testing.assert_close(mine, -theirs, rtol=1e-12, atol=1e-14)

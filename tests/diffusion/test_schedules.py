@@ -5,7 +5,8 @@ import pickle
 import pytest
 import torch
 
-from modkit.diffusion.schedules import EDM, VP, Cosine, Even, Flow, Linear, Table, find_noise_range
+from modkit.diffusion.schedules import EDM, VP, Cosine, Even, Flow, Linear, Table, find_noise_range, scale_levels
+from modkit.types import TensorType
 from tests.refusals import refusals
 
 F64 = torch.float64
@@ -192,3 +193,15 @@ def test_vp_at_four_even_times_is_the_denoising_gans_chain():
     alpha, _ = VP().scales(torch.arange(5, dtype=F64) / 4)
     betas = 1 - (alpha[1:] / alpha[:-1]) ** 2
     assert betas.tolist() == pytest.approx([0.478255303, 0.849206004, 0.956417709, 0.987403901], abs=5e-10)
+
+
+UNIT, UNKNOWN = TensorType((4, 2, 2), std=1.0), TensorType((4, 2, 2))
+
+
+@pytest.mark.parametrize("make", [EDM, Flow])
+def test_levels_are_in_units_of_the_data_s_deviation_where_none_are_given(make):
+    assert find_noise_range(make(UNIT)) == scale_levels(UNIT) == (0.004, 160.0)
+    assert find_noise_range(make()) == find_noise_range(make(UNKNOWN)) == (0.002, 80.0)  # to the bit
+    assert find_noise_range(make(TensorType((2,), std=0.5))) == (0.002, 80.0)
+    assert find_noise_range(make(UNIT, sigma_min=0.01, sigma_max=50.0)) == (0.01, 50.0)
+    assert find_noise_range(make(UNIT, sigma_min=0.01)) == (0.01, 160.0)

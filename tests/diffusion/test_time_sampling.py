@@ -6,6 +6,7 @@ import torch
 from modkit.diffusion.schedules import EDM, Linear
 from modkit.diffusion.time_sampling import LogNormal, Uniform
 from modkit.rng import Rng
+from modkit.types import TensorType
 
 
 @pytest.mark.smoke
@@ -52,3 +53,12 @@ def test_times_are_a_function_of_the_row():
 def test_a_negative_std_is_refused():
     with pytest.raises(ValueError, match="LogNormal expects std of at least 0, got -1"):
         LogNormal(EDM(), std=-1)
+
+
+def test_log_normal_levels_are_in_units_of_the_data_s_deviation_unless_a_mean_is_given():
+    latent, half = TensorType((4, 2, 2), std=1.0), TensorType((4, 2, 2), std=0.5)
+    schedule = EDM(latent)
+    _, sigma = schedule.scales(LogNormal(schedule, latent)(20000, Rng(0)))
+    assert sigma.median() == pytest.approx(math.exp(math.log(2) - 1.2), rel=0.02)  # exp(-.507), by 20,000 draws
+    assert LogNormal(schedule).mean == LogNormal(schedule, half).mean == -1.2  # to the bit
+    assert LogNormal(schedule, TensorType((2,))).mean == -1.2 and LogNormal(schedule, latent, mean=0.5).mean == 0.5

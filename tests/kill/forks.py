@@ -24,8 +24,8 @@ import modkit.cli.console
 import modkit.evaluation.evaluate_run
 import modkit.metrics.cost
 import modkit.runs.run
+import modkit.training.reader
 import modkit.training.train
-import modkit.training.trainer
 from modkit import check, load, load_spec
 from modkit.cli.app import main
 from modkit.engines.local import LocalEngine
@@ -97,7 +97,7 @@ def watch_disk(clock: Clock) -> None:
 
 def watch_training(clock: Clock) -> None:
     """Ticks at the batches that `prepare` sees, and around backward passes, optimizers' steps and ends of stages."""
-    copy, passes = Average.copy_to_model, modkit.training.trainer.read_shuffled
+    copy, passes = Average.copy_to_model, modkit.training.reader.read_shuffled
 
     def copied(average: Average) -> None:
         copy(average)
@@ -109,7 +109,7 @@ def watch_training(clock: Clock) -> None:
             yield batch
 
     Average.copy_to_model = copied  # type: ignore[method-assign]
-    modkit.training.trainer.read_shuffled = prepared  # type: ignore[assignment]
+    modkit.training.reader.read_shuffled = prepared  # type: ignore[assignment]
     for owner, name in ((LocalEngine, "backward"), (LocalEngine, "step"), (Average, "copy_to_model")):
         clock.watch(owner, name, lambda *_, name=name: f"{name} of stage {clock.stage}", BOTH)
 

@@ -1,15 +1,21 @@
 import math
+from itertools import product
 
 import pytest
 import torch
+from numpy.polynomial import hermite_e
 from sklearn.decomposition import PCA
-from torch.distributions import Laplace, Normal, kl_divergence
+from torch.distributions import Bernoulli, Laplace, Normal, kl_divergence
 
+import modkit
 from modkit import build, use
+from modkit.losses.likelihoods import MSE
+from modkit.metrics.bound import Bound
+from modkit.models import Autoencoder, Latent
 from modkit.rng import Rng
-from modkit.types import Batch
+from modkit.types import Batch, TensorType
 from tests.models.test_autoencoder import SigmaPoints, made, place
-from tests.play import LINEAR, digits, spec
+from tests.play import LINEAR, digits, shake, spec
 from tests.refusals import refusals
 
 DENSITIES = {"mse": lambda out: Normal(out, 1.0), "l1": lambda out: Laplace(out, 1.0)}
@@ -98,6 +104,76 @@ def test_gradients_flow_through_it():
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def binary():
+    """A VAE of six values, each 0 or 1, with all 64 of them."""
+    x = torch.tensor(list(product([0.0, 1.0], repeat=6)), dtype=torch.float64)
+    with modkit.seeded(3):
+        mlp = use("mlp", width=8, depth=1)
+        parts = {"encoder": mlp, "decoder": mlp, "bottleneck": use("gaussian", channels=2), "likelihood": "bernoulli"}
+        model = Autoencoder(TensorType((6,), range=(0.0, 1.0)), **parts).double().requires_grad_(False)
+    shake(model.decoder, 0.7)
+    model.bottleneck.project.weight *= 0.3  # a posterior near the prior, for weights of little variance
+    return model, x
+
+
+def integrate(model, x, mean, std):
+    """log p(x | z) at the nodes of Gauss and Hermite's quadrature over N(mean, std^2), and their log weights."""
+    nodes, weights = map(torch.from_numpy, hermite_e.hermegauss(80))
+    z = mean[:, None] + std[:, None] * torch.cartesian_prod(nodes, nodes)
+    log_weights = torch.cartesian_prod(weights, weights).log().sum(1) - math.log(2 * math.pi)
+    logits = model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+    return Bernoulli(logits=logits).log_prob(x[:, None]).sum(2), log_weights
+
+
+def compute_log_p(model, x):
+    """log p(x), by quadrature over the prior."""
+    log_p, log_weights = integrate(model, x, torch.zeros(len(x), 2).double(), torch.ones(len(x), 2).double())
+    return torch.logsumexp(log_p + log_weights, 1)
+
+
+def test_of_binary_data_bernoulli_bounds_the_probability():
+    model, x = binary()
+    exact = compute_log_p(model, x)
+    assert float(exact.exp().sum()) == pytest.approx(1, abs=1e-9)
+    weighted = torch.stack([model.bound(Batch(x, {}), 200, Rng(seed)) for seed in range(20)])
+    close = weighted.exp().mean(0) / exact.exp()
+    assert (close - 1).abs().max() < 0.1 and close.mean().sub(1).abs() < 0.01  # importance weights are unbiased
+    elbo = torch.stack([model.bound(Batch(x, {}), 1, Rng(seed)) for seed in range(100)]).mean(0)
+    mean, logvar = model.bottleneck.project(model.encoder(x)).chunk(2, dim=1)
+    log_p, log_weights = integrate(model, x, mean, (logvar / 2).exp())
+    kl = kl_divergence(Normal(mean, (logvar / 2).exp()), Normal(0.0, 1.0)).sum(1)
+    expected = (log_p * log_weights.exp()).sum(1) - kl
+    assert elbo.mean() == pytest.approx(float(expected.mean()), abs=0.1)  # 3 sd of the mean over 6,400 draws
+    assert (expected < exact).all() and elbo.mean() < weighted.mean() < exact.mean()
+
+
+def test_evaluation_gives_nats_and_bits_of_the_probability_without_dequantisation():
+    model, x = binary()
+    exact = compute_log_p(model, x)
+    values = {"model": model, "batch": Batch(x, {})}
+    for levels in (2, None):
+        scores = Bound(num=500).compute(real={**values, "levels": levels})
+        nats, bits = scores["bound (num=500)"], scores["bits/dim"]
+        assert nats.value == pytest.approx(float(exact.mean()), abs=0.02) and not nats.warnings
+        assert bits.value == pytest.approx(-nats.value / 6 / math.log(2), rel=1e-12)
+
+
+def test_under_a_prior_binary_data_have_a_bound_too():
+    mlp = use("mlp", width=8, depth=1)
+    coder = use("autoencoder", encoder=mlp, decoder=mlp, likelihood="bernoulli")
+    model = Latent(TensorType((6,), range=(0.0, 1.0)), autoencoder=coder, prior=use("diffusion", network=mlp), scale=1)
+    _, x = binary()
+    assert model.discrete and model.bound(Batch(x.float(), {}), 1, Rng(0)).isfinite().all()
+    with pytest.raises(ValueError, match="likelihood Bernoulli gives the probability of 2 values"):
+        model.bound(Batch(x.float() / 2, {}), 1, Rng(0))
+
+
+class Distance(MSE):
+    """A score of no distribution."""
+
+    constant = None
+
+
 def gan():
     return build(spec(use("gan")))
 
@@ -111,8 +187,9 @@ UNBOUNDED = "no bound on log p.x.: its"
 test_what_has_no_density_is_refused_by_name = refusals(
     (
         lambda: made(likelihood="bernoulli").bound(BATCH, 1, Rng(0)),
-        f"{UNBOUNDED} likelihood Bernoulli is not a density",
+        f"{UNBOUNDED} likelihood Bernoulli gives the probability of 2 values of x, .*, got others",
     ),
+    (lambda: made(likelihood=use(Distance)).bound(BATCH, 1, Rng(0)), f"{UNBOUNDED} likelihood Distance is not a dens"),
     (lambda: made(bottleneck="identity").bound(BATCH, 1, Rng(0)), f"{UNBOUNDED} bottleneck Identity has no densities"),
     (lambda: made().bound(BATCH, 0, Rng(0)), "Autoencoder.bound expects num of at least 1, got 0"),
     (lambda: gan().bound(BATCH, 1, Rng(0)), "GAN has no lower bound on log p"),

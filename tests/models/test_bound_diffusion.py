@@ -42,14 +42,12 @@ class OnNoise(Exact):
 
 
 @pytest.mark.parametrize(
-    "schedule, network, loose",
-    [(use("linear"), OnTable, 1.0), (use("edm"), OnNoise, 0.1)],
+    "process, network, loose",
+    [({"schedule": "linear"}, OnTable, 1.0), ({"schedule": "edm", "times": "log-normal"}, OnNoise, 0.1)],
     ids=["linear", "edm"],
 )
-def test_with_the_exact_denoiser_it_is_near_the_likelihood(schedule, network, loose):
-    model = build(
-        spec(use("diffusion", network=use(network), schedule=schedule, parametrization="x0"), use("ring", num=8))
-    )
+def test_with_the_exact_denoiser_it_is_near_the_likelihood(process, network, loose):
+    model = build(spec(use("diffusion", network=use(network), parametrization="x0", **process), use("ring", num=8)))
     x = MIXTURE.sample(1000, Rng(3))
     gap = MIXTURE.log_prob(x) - model.bound(Batch(x.float(), {}), 16, Rng(0))
     error = float(gap.std()) / math.sqrt(1000)
@@ -85,9 +83,13 @@ def test_predictions_are_the_conditional_model_s_clipped_to_the_range(parametriz
     assert any(clipped)
 
 
-@pytest.mark.parametrize("schedule", [use("linear", num=20), use("edm")], ids=["linear", "edm"])
-def test_a_bound_is_the_same_in_any_batches(schedule):
-    model, x = steep(schedule=schedule), digits(9, torch.float64).tensor
+@pytest.mark.parametrize(
+    "process",
+    [{"schedule": use("linear", num=20)}, {"schedule": "edm", "times": "log-normal"}],
+    ids=["linear", "edm"],
+)
+def test_a_bound_is_the_same_in_any_batches(process):
+    model, x = steep(**process), digits(9, torch.float64).tensor
     whole = model.bound(Batch(x, {}), 2, Rng(0))
     parts = [model.bound(Batch(x[a:b], {}), 2, Rng(0).rows(a)) for a, b in ((0, 4), (4, 9))]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-12, atol=0)

@@ -12,6 +12,7 @@ from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.rng import Rng
 from modkit.samplers import posterior
 from modkit.types import Batch, Cond, TensorType
+from tests.float64 import NoFloat64
 from tests.play import digits, spec, trainer, turn
 from tests.refusals import refusals
 
@@ -129,6 +130,14 @@ def test_the_generator_learns_through_the_posterior():
     assert model.losses("generator", digits(16, F64), turn("a", waiting=("discriminator",))) == {}
 
 
+def test_the_generator_trains_the_conditioner_through_its_own_input_and_not_through_its_judge_s():
+    model = made(**RECORDED, **LABEL)
+    model.losses("generator", digits(6, F64), turn("a"))
+    ((_, own),), ((fake, judged),) = model.network.seen, model.discriminator.seen
+    assert torch.equal(own.vector, judged.vector) and fake.requires_grad
+    assert own.vector.requires_grad and not judged.vector.requires_grad
+
+
 def test_r1_is_taken_at_the_real_x_s_alone():
     model = made(**CONVS, regularizers={"r1": use("r1", gamma=3.0)})
     seen = []
@@ -211,3 +220,21 @@ def test_it_accepts_one_continuous_tensor():
     assert DenoisingGAN.accepts(codes) == "DenoisingGAN expects a continuous type, got 4×4 codes of 8 classes"
     assert "hierarchy of 2 levels" in DenoisingGAN.accepts((TensorType((2,)), TensorType((3,))))
     assert DenoisingGAN.accepts(TensorType((2,))) is None
+
+
+def test_no_float64_reaches_the_device():
+    model = build(spec(game(steps=2))).to("meta")
+    batch = Batch(torch.empty(2, 1, 8, 8, device="meta"), {})
+    with NoFloat64() as mode:
+        for player in ("discriminator", "generator"):
+            sum(model.losses(player, batch, turn(player)).values()).backward()
+        assert model.draw(2, {}, Cond(), Rng(0)).dtype == torch.float32
+    assert mode.elsewhere > 100
+
+
+def test_a_bfloat16_model_keeps_its_chain_in_float32():
+    wide = build(spec(game(network=use(Recorder), schedule=use(VP)))).float()
+    narrow = build(spec(game(network=use(Recorder), schedule=use(VP)))).bfloat16()
+    got = narrow.sample(64, seed=0)
+    assert got.dtype == torch.bfloat16 and {x.dtype for x, _ in narrow.network.seen} == {torch.bfloat16}
+    assert (got.float() - wide.sample(64, seed=0)).square().mean().sqrt() < 0.02  # the network's rounding

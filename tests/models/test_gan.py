@@ -86,6 +86,18 @@ def test_the_conditioner_belongs_to_the_generator():
     assert made().players()[1].modules == ("generator",)
 
 
+def test_the_generator_trains_the_conditioner_through_its_own_input_and_not_through_its_judge_s():
+    model, batch = made(**LABEL), digits(5)
+    model.generator.register_forward_pre_hook(lambda _, args: (args[0].double(), args[1]))
+    embedding = model.conditioner.embedding
+    given = embedding(batch.fields["labels"])
+    logits = model.discriminator(model.generator(noise(5, "a"), Cond(vector=given)), Cond(vector=given.detach()))
+    (want,) = torch.autograd.grad(F.softplus(-logits).mean(), embedding.weight)
+    model.losses("generator", batch, turn("a"))["adversarial"].backward()
+    assert want.any()
+    torch.testing.assert_close(embedding.weight.grad, want, rtol=1e-12, atol=0)
+
+
 def test_a_lazy_penalty_is_computed_at_its_steps_alone(tmp_path):
     game = spec(use("gan", **SLOTS, regularizers={"r1": "r1"}), steps=7, terms={"r1": {"every": 3, "start": 1}})
     one = trainer(game, tmp_path / "run")

@@ -83,7 +83,9 @@ class Exact(nn.Module):
 
 
 MEAN, STD = torch.tensor([0.4, -0.8, 0.0]).double(), torch.tensor([0.6, 1.2, 0.9]).double()
-EXACT = use("diffusion", network=use(Exact), schedule=use("edm", sigma_min=0.02), parametrization="x0")
+EXACT = use(
+    "diffusion", network=use(Exact), schedule=use("edm", sigma_min=0.02), times="log-normal", parametrization="x0"
+)
 
 
 def test_with_the_exact_denoiser_of_a_gaussian_it_is_minus_log_p_and_so_is_its_gradient():

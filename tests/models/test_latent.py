@@ -1,16 +1,21 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from modkit import build, load, train, use
 from modkit.bottlenecks.gaussian import Gaussian
+from modkit.models import Autoencoder, Diffusion, Latent
 from modkit.models.model import Model, Player
 from modkit.rng import Rng
-from modkit.types import Batch, TensorType
-from tests.play import LINEAR, MLP, digits, spec, turn
+from modkit.types import Batch, Cond, TensorType
+from tests.play import LINEAR, MLP, VAE, digits, spec, turn
 from tests.refusals import refusals
 
 DENOISER = use("diffusion", network=use("mlp", width=16, depth=1), sampler=use("ddim", steps=2))
+NOISY = use("autoencoder", **LINEAR, bottleneck=use("gaussian", channels=2), likelihood="gaussian")
 VQ = {**MLP, "bottleneck": use("vq", num_codes=6, channels=3)}
 
 
@@ -139,7 +144,7 @@ def test_each_level_has_a_scale_of_its_own():
     assert model.std_0 > 10 * model.std_1 and model.mean_1 < -1
     z = tuple(torch.randn(4, k) for k in (2, 3))
     scaled = (z[0] * model.std_0 + model.mean_0, z[1] * model.std_1 + model.mean_1)
-    torch.testing.assert_close(model._decode(z), model.autoencoder.decode(scaled, "continuous"))
+    torch.testing.assert_close(model.scale.invert(z), scaled)
 
 
 def test_a_scale_that_is_given_replaces_the_measured_one():
@@ -227,6 +232,53 @@ def test_as_an_autoencoder_it_offers_its_prior_s_latents():
     assert torch.isfinite(model.sample(2, seed=0)).all()
 
 
+def record_inputs(decoder):
+    """The list of what a decoder will be given, one tensor a call."""
+    seen = []
+    decoder.register_forward_hook(lambda module, inputs, out: seen.append(inputs[0]))
+    return seen
+
+
+def test_a_vae_as_the_prior_draws_latents_with_the_noise_of_its_likelihood_and_pictures_stay_means():
+    model = build(spec(use("latent", autoencoder=use("autoencoder", **MLP, likelihood="gaussian"), prior=NOISY)))
+    model.prepare("prior/autoencoder", batches(), Rng(0))
+    model.prior.likelihood.logvar.data.fill_(-1.0)
+    seen = record_inputs(model.autoencoder.decoder)
+    x = model.sample(20_000, seed=0, batch_size=20_000)
+    z = (seen[0] - model.mean_0) / model.std_0
+    weight, bias = model.prior.decoder.out.weight, model.prior.decoder.out.bias
+    exact = weight @ weight.T + math.exp(-1) * torch.eye(len(bias))
+    torch.testing.assert_close(z.T.cov(), exact, rtol=0, atol=0.03)  # 3 sd: 3 sqrt(2 / 20,000) of a variance of 1
+    assert (z.T.cov() - weight @ weight.T).diag().min() > 0.3  # by the mean alone there is no noise
+    assert torch.equal(x, model.autoencoder.decode(seen[0], "continuous"))
+    assert torch.equal(model.prior.sample(4, seed=0), model.prior.sample(4, seed=0, batch_size=1))
+    mean = model.prior.draw(3, {}, Cond(), Rng(1))
+    noise = model.prior.draw_as_latent(3, {}, Cond(), Rng(1)) - mean
+    torch.testing.assert_close(noise, math.exp(-0.5) * Rng(1).at("likelihood").normal("likelihood", mean))
+
+
+@pytest.mark.parametrize("prior", [NOISY, DENOISER])
+def test_every_latent_on_the_way_from_the_last_prior_to_x_is_drawn(prior):
+    model = build(spec(use("latent", autoencoder=use("latent", autoencoder=VAE, prior=NOISY), prior=prior)))
+    for player in model.players():
+        model.prepare(player.name, batches(), Rng(0))
+    inner = model.autoencoder
+    inner.prior.likelihood.logvar.data.fill_(-1.0)
+    inner.prior.decoder.out.weight.data.zero_()  # what is drawn is noise alone
+    seen = record_inputs(inner.autoencoder.decoder)
+    model.sample(4000, seed=0, batch_size=4000)
+    noise = (seen[0] - inner.mean_0) / inner.std_0 - inner.prior.decoder.out.bias
+    assert noise.std(0).sub(math.exp(-0.5)).abs().max() < 0.03
+    latent = torch.zeros(3, 2)
+    assert torch.equal(inner.decode(latent, "continuous"), inner.decode(latent, "continuous"))
+    assert torch.equal(seen[-1], inner.prior.decoder.out.bias.expand(3, -1) * inner.std_0 + inner.mean_0)
+    drawn = inner.decode_as_latent(latent, "continuous", Rng(2))
+    out = inner.autoencoder.decoder(seen[-1])
+    want = inner.autoencoder.likelihood.sample(out, Rng(2).at("autoencoder").at("likelihood"))
+    torch.testing.assert_close(drawn, want)
+    assert seen[-1].sub(seen[0].mean(0)).abs().max() > 0.1
+
+
 def test_players_terms_and_weights_stand_under_their_side():
     critic = {**MLP, "critic": use("mlp", width=8, depth=1), "weights": {"kl": 4.0, "adversarial": 2.0}}
     model = made(use("gan"), critic)
@@ -258,3 +310,51 @@ def test_a_trained_piece_is_frozen_and_has_no_players_unless_it_is_trained_on(tm
     assert all(torch.equal(value, held[name]) for name, value in model.autoencoder.state_dict().items())
     model = build(spec(use("latent", autoencoder=use("run", **piece, train=True), prior=DENOISER)))
     assert [player.name for player in model.players()] == ["autoencoder/autoencoder", "prior/denoiser"]
+
+
+EDM = use(
+    "diffusion",
+    network=use("mlp", width=16, depth=1),
+    schedule="edm",
+    times="log-normal",
+    parametrization="edm",
+    sampler=use("heun", steps=3),
+)
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": 2.0}, {"joint": True}, {"by_channel": True}], ids=str)
+def test_the_prior_s_noise_levels_are_those_of_unit_deviation(options):
+    prior = build(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior=EDM, **options))).prior
+    assert prior.event.std == 1 and prior.parametrization.sigma_data == 1
+    assert prior.times.mean == pytest.approx(math.log(2) - 1.2)
+    alpha, sigma = prior.schedule.scales(prior.sampler.times()[[0, -2]])
+    torch.testing.assert_close(sigma / alpha, torch.tensor([160.0, 0.004], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("options", [{"scale": 2.0}, {"joint": True}], ids=str)
+def test_by_channel_is_refused_where_nothing_is_measured(options):
+    with pytest.raises(
+        ValueError, match=r"Latent expects by_channel where its scale is measured, got (the scale 2|joint)"
+    ):
+        build(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior=EDM, by_channel=True, **options)))
+
+
+def test_by_channel_a_prior_is_given_channels_of_unit_deviation(tmp_path):
+    model = use("latent", autoencoder=use("autoencoder", **MLP), prior=DENOISER, by_channel=True)
+    loaded = load(train(spec(model, batch_size=64), tmp_path / "run"))
+    latent = loaded.autoencoder.encode(digits(1437).tensor, "continuous", Rng(0))
+    assert loaded.std_0.shape == latent.shape[1:]
+    torch.testing.assert_close(loaded.std_0, latent.std(0, correction=0), rtol=0.1, atol=0)  # other draws and samples
+    assert loaded.sample(2, seed=0).isfinite().all()
+
+
+def test_a_prior_composed_for_another_deviation_is_refused_since_it_could_not_be_loaded_again():
+    x = TensorType((1, 8, 8), (-1, 1))
+    coder = Autoencoder(x, **MLP)
+    latent = coder.latents["continuous"]
+    options = {"network": "mlp", "schedule": "edm"}
+    assert Latent(x, autoencoder=coder, prior=Diffusion(latent, **options)).prior.schedule.sigma_max == 160
+    with pytest.raises(
+        ValueError, match=r"composed for x with std=1.0, .*got one with std=None: .*replace\(x, std=1.0\)"
+    ):
+        Latent(x, autoencoder=coder, prior=Diffusion(replace(latent, std=None), **options))

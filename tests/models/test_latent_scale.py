@@ -76,3 +76,28 @@ def test_known_moments_stand_before_the_measured_and_behind_a_given_scale():
     given = nn.Module()
     assert LatentScale(given, VECTOR, 2.0, (0.5, 4.0)).known
     assert (float(given.mean_0), float(given.std_0)) == (0.0, 0.5)
+
+
+def test_each_channel_can_have_moments_of_its_own():
+    owner = nn.Module()
+    scale = LatentScale(owner, (MAP, CODES, VECTOR), None, by_channel=True)
+    assert not scale.known and owner.std_0.shape == (2, 1, 1) and owner.std_2.shape == (5,)
+    stretched = [(a * torch.tensor([1.0, 5.0]).view(2, 1, 1), codes, b) for a, codes, b in batches()]
+    scale.measure(stretched)
+    seen = [torch.cat(level) for level in zip(*stretched)]
+    for level in (0, 2):
+        exact = seen[level].double().transpose(0, 1).flatten(1)
+        std = owner.get_buffer(f"std_{level}").flatten()
+        torch.testing.assert_close(std, exact.std(1, correction=0).float(), rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            owner.get_buffer(f"mean_{level}").flatten(), exact.mean(1).float(), rtol=1e-6, atol=0
+        )
+    assert scale.known
+    torch.testing.assert_close(scale.invert(scale.apply(tuple(seen))), tuple(seen), rtol=1e-5, atol=1e-3)
+
+    alone = LatentScale(nn.Module(), MAP, None, by_channel=True)
+    alone.measure(level[0] for level in stretched)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda u: alone.invert(u.view(1, *MAP.shape)).flatten(), torch.zeros(MAP.numel)
+    )
+    torch.testing.assert_close(alone.log_volume, torch.linalg.slogdet(jacobian).logabsdet)

@@ -62,6 +62,15 @@ def test_discriminator_values() -> None:
     torch.testing.assert_close(critic(x, Cond(labels=labels, concat=concat)), expected)
 
 
+def test_discriminator_without_norm_has_biases() -> None:
+    critic = draw(DCGANDiscriminator(X, CondType(), channels=3, norm="none"))
+    x = normal(4, 2, 9, 12)
+    down_0, _, down_1, _ = critic.layers
+    phi = leaky(convolve(down_1, leaky(convolve(down_0, x))))
+    assert down_1.bias is not None
+    torch.testing.assert_close(critic(x, Cond()), phi.reshape(4, 36) @ critic.out.weight[0] + critic.out.bias)
+
+
 @pytest.mark.parametrize(
     ("size", "start", "channels"),
     [
@@ -133,6 +142,10 @@ test_mistakes_are_refused = refusals(
     (lambda: DCGANDiscriminator(Z, CondType()), r"DCGANDiscriminator expects continuous images \(c, h, w\), got 5"),
     (lambda: DCGANDiscriminator(TensorType((1, 1, 8)), CondType()), "expects images of at least 2×2, got 1×1×8"),
     (lambda: DCGANDiscriminator(X, CONTEXT), r"DCGANDiscriminator expects cond without context, .*context \(3, 8\)"),
+    (
+        lambda: DCGANDiscriminator(X, CondType(), norm="layer"),
+        "DCGANDiscriminator expects norm 'batch' or 'none', got 'layer'",
+    ),
     (
         lambda: DCGANDiscriminator(X, CondType(concat=TensorType((18, 24), classes=3))),
         "expects codes at no more than .*got 18×24 codes",

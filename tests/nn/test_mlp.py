@@ -69,6 +69,32 @@ def test_generator_joins_noise_map_and_embedding() -> None:
     torch.testing.assert_close(generator(z, cond), linear(generator.out, silu(linear(generator.hidden[0], joined))))
 
 
+ACTIVATIONS = {"leaky-relu": leaky, "relu": lambda v: v.clamp_min(0), "silu": silu, "tanh": torch.tanh}
+FACTORIES = {
+    "encoder": lambda **options: MLPEncoder(V, width=64, **options),
+    "decoder": lambda **options: MLPDecoder(V, X, width=64, **options),
+    "generator": lambda **options: MLPGenerator(V, X, CondType(), width=64, **options),
+    "discriminator": lambda **options: MLPDiscriminator(V, CondType(), width=64, **options),
+}
+
+
+@pytest.mark.parametrize("part", FACTORIES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activation_follows_each_hidden_layer(part: str, activation: str) -> None:
+    made, x, act = draw(FACTORIES[part](activation=activation)), normal(3, 5), ACTIVATIONS[activation]
+    want = act(linear(made.hidden[2], act(linear(made.hidden[0], x))))
+    torch.testing.assert_close(made.hidden(x), want)
+
+
+@pytest.mark.parametrize("part", FACTORIES)
+def test_initial_weights_are_normal_where_a_deviation_is_given(part: str) -> None:
+    """Weights of 64x64: the deviation within 5 standard errors, s / sqrt(2 n); no other weight is far from it."""
+    torch.manual_seed(0)
+    layers = [one for one in FACTORIES[part](init_std=0.03).modules() if isinstance(one, nn.Linear)]
+    assert layers[1].weight.std().item() == pytest.approx(0.03, rel=5 / (2 * 64 * 64) ** 0.5)
+    assert all(0.02 < layer.weight.std() < 0.04 and not layer.bias.any() for layer in layers)
+
+
 def test_discriminator_is_the_projection_equation() -> None:
     """Miyato & Koyama, eq. 3: phi(x)^T V e(y) + psi(phi(x)), here over sqrt(d)."""
     critic = draw(MLPDiscriminator(V, CondType(labels=4), width=6))
@@ -168,6 +194,14 @@ CONTEXT = CondType(context=(3, 8))
 
 
 test_mistakes_are_refused = refusals(
+    *(
+        refusal
+        for part, make in FACTORIES.items()
+        for refusal in (
+            (lambda make=make: make(init_std=0.0), f"MLP{part.title()} expects init_std above 0, got 0"),
+            (lambda make=make: make(activation="elu"), f"MLP{part.title()} expects activation of .*got 'elu'"),
+        )
+    ),
     (lambda: MLPEncoder(CODES), "MLPEncoder expects a continuous x, got 4×4 codes of 7 classes"),
     (lambda: MLPEncoder(X, depth=-1), "MLPEncoder expects depth >= 0, got -1"),
     (lambda: MLPDecoder(CODES, X), "MLPDecoder expects a continuous z, got 4×4 codes"),

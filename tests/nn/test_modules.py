@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from modkit.kinds import PromiseExtras, read_extras
 from modkit.nn.attention import Attention
 from modkit.nn.blocks import ResidualBlock
 from modkit.nn.conv import ConvDecoder, ConvEncoder
@@ -54,15 +55,25 @@ PARTS = {
     "mlp generator": Case(lambda: MLPGenerator(ROW, X, FULL, width=8), (normal(6, 5), FULL), 0.4),
     "mlp discriminator": Case(lambda: MLPDiscriminator(ROW, FULL, width=8), (normal(6, 5), FULL), 0.4),
     "mlp spectral": Case(lambda: MLPDiscriminator(ROW, FULL, width=8, spectral_norm=True), (normal(6, 5), FULL), 0.4),
+    "mlp minibatch": Case(lambda: MLPDiscriminator(ROW, FULL, width=8, minibatch=3), (normal(6, 5), FULL), 0.4),
     "mlp network": Case(lambda: MLPNetwork(ROW, ROW, FULL, width=8, depth=2), (normal(6, 5), FULL), 0.4),
     "dcgan generator": Case(lambda: DCGANGenerator(ROW, X, SHORT, channels=4), (normal(6, 5), SHORT)),
     "dcgan discriminator": Case(lambda: DCGANDiscriminator(X, SHORT, channels=4), (normal(6, 2, 13, 16), SHORT)),
     "dcgan spectral": Case(
         lambda: DCGANDiscriminator(X, SHORT, channels=4, spectral_norm=True), (normal(6, 2, 13, 16), SHORT)
     ),
+    "dcgan unnormalised": Case(
+        lambda: DCGANDiscriminator(X, SHORT, channels=4, norm="none"), (normal(6, 2, 13, 16), SHORT)
+    ),
+    "dcgan minibatch": Case(
+        lambda: DCGANDiscriminator(X, SHORT, channels=4, norm="none", minibatch=3), (normal(6, 2, 13, 16), SHORT)
+    ),
     "patch": Case(lambda: PatchDiscriminator(X, SHORT, channels=4), (normal(6, 2, 13, 16), SHORT)),
     "patch spectral": Case(
         lambda: PatchDiscriminator(X, SHORT, channels=4, spectral_norm=True), (normal(6, 2, 13, 16), SHORT)
+    ),
+    "patch unnormalised": Case(
+        lambda: PatchDiscriminator(X, SHORT, channels=4, norm="none"), (normal(6, 2, 13, 16), SHORT)
     ),
     "conv encoder": Case(lambda: ConvEncoder(X, channels=[4, 8], attention=[16, 8]), (normal(6, 2, 13, 16),)),
     "conv decoder": Case(
@@ -142,11 +153,35 @@ def test_compiled_equals_eager(name):
 def test_samples_do_not_see_each_other_but_through_batch_norm_in_training(name):
     module = settle(draw(PARTS[name].make(), scale=PARTS[name].scale), *inputs(name))
     rows = inputs(name, lambda value: value[1:3])
-    if name != "ncsnpp discriminator":  # its last layer sees the standard deviation across the batch
+    if name != "ncsnpp discriminator" and "minibatch" not in name:  # their last layers compare the batch's samples
         torch.testing.assert_close(module(*rows), module(*inputs(name))[1:3])
     if any(isinstance(one, nn.BatchNorm2d) for one in module.modules()):
         module.train()
         assert not torch.allclose(module(*rows), module(*inputs(name))[1:3])
+
+
+@pytest.mark.parametrize(
+    ("name", "independent"),
+    [
+        ("mlp discriminator", True),
+        ("mlp minibatch", False),
+        ("mlp spectral", True),
+        ("dcgan discriminator", False),
+        ("dcgan spectral", True),
+        ("dcgan unnormalised", True),
+        ("dcgan minibatch", False),
+        ("patch", False),
+        ("patch spectral", True),
+        ("patch unnormalised", True),
+        ("ncsnpp discriminator", False),
+    ],
+)
+def test_discriminators_state_whether_a_logit_depends_on_other_rows_in_training(name, independent):
+    module = draw(PARTS[name].make(), scale=PARTS[name].scale)
+    x, cond = inputs(name)
+    (gradient,) = torch.autograd.grad(module(x.requires_grad_(), cond)[0].sum(), x)
+    assert gradient[0].any() and bool(gradient[1:].any()) == (not independent)
+    assert read_extras(module, PromiseExtras).batch_independent == independent
 
 
 @pytest.mark.parametrize("name", [name for name in PARTS if name.endswith("spectral")])
@@ -157,7 +192,8 @@ def test_spectral_norm_makes_the_largest_singular_value_one(name):
     assert not any(isinstance(one, nn.BatchNorm2d) for one in module.modules())
     layers = [one for one in module.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
     assert len(layers) >= 4
-    for layer in (one for one in layers if not any(one is each for each in module.projection.embedding.modules())):
+    embedding = module.projection.embedding  # its matrices are divided where they are used; see test_projection.py
+    for layer in (one for one in layers if not any(one is each for each in embedding.modules())):
         original = layer.parametrizations.weight.original
         sigma = torch.linalg.svdvals(original.flatten(1))[0]
         torch.testing.assert_close(layer.weight, original / sigma, rtol=1e-5, atol=1e-7)
@@ -167,7 +203,12 @@ def test_spectral_norm_makes_the_largest_singular_value_one(name):
 
 @pytest.mark.parametrize(
     ("critic", "size", "options"),
-    [(DCGANDiscriminator, 4, {}), (DCGANDiscriminator, 4, {"spectral_norm": True}), (PatchDiscriminator, 6, {})],
+    [
+        (DCGANDiscriminator, 4, {}),
+        (DCGANDiscriminator, 4, {"spectral_norm": True}),
+        (DCGANDiscriminator, 8, {"norm": "none"}),
+        (PatchDiscriminator, 6, {}),
+    ],
 )
 def test_discriminators_have_second_derivatives(critic, size, options):
     net = draw(critic(TensorType((1, size, size)), SHORT, channels=4, **options))

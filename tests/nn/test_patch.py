@@ -31,6 +31,15 @@ def test_values(conditional: bool) -> None:
     torch.testing.assert_close(critic(x, Cond(labels=labels, concat=concat)), expected)
 
 
+def test_values_without_norm() -> None:
+    critic = draw(PatchDiscriminator(X, CondType(), channels=3, norm="none"))
+    x = normal(4, 2, 13, 16)
+    conv_0, _, conv_1, _, conv_2, _, conv_3 = critic.main
+    phi = leaky(convolve(conv_2, leaky(convolve(conv_1, leaky(convolve(conv_0, x, 2)), 2)), 1))
+    assert conv_1.bias is not None and conv_2.bias is not None
+    torch.testing.assert_close(critic(x, Cond()), convolve(conv_3, phi, 1))
+
+
 def test_form_and_keys_are_those_of_taming() -> None:
     """`NLayerDiscriminator(input_nc=3, ndf=64, n_layers=3)` of taming-transformers: keys and shapes of its weights."""
     critic = PatchDiscriminator(TensorType((3, 256, 256)), CondType(), layers=3)
@@ -75,6 +84,7 @@ test_mistakes_are_refused = refusals(
     (lambda: PatchDiscriminator(SMALL, CondType()), "PatchDiscriminator .*at least 6×6, got 1×4×4"),
     (lambda: PatchDiscriminator(X, CondType(), layers=3), "layers=3 expects images of at least 24×24, got 2×13×16"),
     (lambda: PatchDiscriminator(X, CondType(), layers=0), "expects channels and layers of at least 1, got 64 and 0"),
+    (lambda: PatchDiscriminator(X, CondType(), norm="layer"), "expects norm 'batch' or 'none', got 'layer'"),
     (lambda: PatchDiscriminator(X, CondType(), channels=0), "layers of at least 1, got 0 and None"),
     (lambda: PatchDiscriminator(X, CondType(context=(3, 8))), r"expects cond without context, .*context \(3, 8\)"),
     (

@@ -71,3 +71,62 @@ def test_an_average_of_nothing():
     average.update()
     average.copy_to_model()
     assert average.state_dict() == {}
+
+
+class Doubled:
+    """A buffer that is twice the weight; counts how often it is measured."""
+
+    def __init__(self, model):
+        self.model, self.steps, self.buffers = model, [], {"one.twice": model["one"].twice}
+
+    def measure(self, step):
+        self.steps.append(step)
+        self.model["one"].twice.copy_(2 * self.model["one"].weight.detach()[0])
+
+
+def make_doubled():
+    model = nn.ModuleDict({"one": nn.Linear(1, 1, bias=False)}).double()
+    model["one"].register_buffer("twice", torch.tensor([-1.0], dtype=torch.float64))
+    statistics = Doubled(model)
+    return model["one"], statistics, Average(model, ["one"], 0.9, statistics)
+
+
+def test_statistics_are_measured_with_the_averages_once_an_update_and_go_where_the_averages_go():
+    module, statistics, average = make_doubled()
+    assert average.state_dict()["one.twice"].item() == -1 and not statistics.steps  # nothing has been averaged yet
+    for _ in range(2):
+        with torch.no_grad():
+            module.weight.add_(1)
+        average.update()
+    raw = module.weight.item()
+    for _ in range(2):
+        with average.apply():
+            held = module.weight.item()
+            assert module.twice.item() == 2 * held != 2 * raw
+        assert module.weight.item() == raw and module.twice.item() == -1
+        kept = average.state_dict()
+        assert kept["one.weight"].item() == held and kept["one.twice"].item() == 2 * held
+    assert statistics.steps == [1]
+    average.copy_to_model()
+    assert module.weight.item() == held and module.twice.item() == 2 * held and statistics.steps == [1]
+
+
+@pytest.mark.parametrize("lacking", [False, True])
+def test_restored_statistics_are_measured_only_if_they_were_not_kept(lacking):
+    _, statistics, average = make_doubled()
+    state = {"one.weight": torch.tensor([[5.0]]), **({} if lacking else {"one.twice": torch.tensor([7.0])})}
+    average.load_state_dict(state, 3)
+    assert average.state_dict()["one.twice"].item() == (10 if lacking else 7)
+    assert statistics.steps == ([2] if lacking else [])
+    with pytest.raises(KeyError):
+        average.load_state_dict({"one.twice": torch.tensor([7.0])}, 3)
+
+
+def test_a_failed_measurement_leaves_the_weights():
+    module, statistics, average = make_doubled()
+    weight = module.weight.item()
+    statistics.measure = lambda step: 1 / 0
+    average.update()
+    with pytest.raises(ZeroDivisionError), average.apply():
+        pass
+    assert module.weight.item() == weight and module.twice.item() == -1

@@ -31,7 +31,7 @@ def test_equals_diffusers_on_its_grid():
 
 def test_is_eulers_method_on_noise_levels():
     schedule = EDM()
-    sampler = Euler(schedule, TensorType((2,)), steps=7)
+    sampler = Euler(schedule, TensorType((2,)), steps=7, sigma_min=None)
     x = 80 * Rng(0).normal("start", torch.empty(3, 2, dtype=F64))
     denoise = gaussian([0.5, 0.1], [[0.3, 0.1], [0.1, 0.2]]).denoiser(schedule)
     got = sample(sampler, denoise, x / 80)

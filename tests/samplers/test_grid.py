@@ -3,7 +3,8 @@ from functools import partial
 import pytest
 import torch
 
-from modkit.diffusion.schedules import EDM, Cosine, Flow, Linear, find_noise_range
+from modkit.diffusion.schedules import EDM, Cosine, Even, Flow, Linear, find_noise_range
+from modkit.kinds import SamplerExtras, read_extras
 from modkit.rng import Rng
 from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun
 from modkit.samplers.grid import choose_times, space_noise_levels
@@ -31,16 +32,19 @@ SAMPLERS = {
 LARGEST = {"heun": 0.01, "heun churned": 0.015, "dpm-solver++": 0.002}
 
 
-class VP:
+class Rotation:
     """A third party's schedule, with only what the kind requires."""
 
     num = None
 
+    def __init__(self, angle=1.56):
+        self.angle = angle
+
     def scales(self, t):
-        return torch.cos(1.56 * t), torch.sin(1.56 * t)
+        return torch.cos(self.angle * t), torch.sin(self.angle * t)
 
     def time(self, sigma):
-        return torch.atan(sigma) / 1.56
+        return torch.atan(sigma) / self.angle
 
 
 def test_edm_grid_is_the_published_one():
@@ -50,9 +54,116 @@ def test_edm_grid_is_the_published_one():
     assert sigma[16:].tolist() == pytest.approx([0.00752802, 0.002, 0], rel=1e-6)
 
 
+def levels_of(schedule, times):
+    alpha, sigma = schedule.scales(times)
+    return (sigma / alpha).tolist()
+
+
+def rmse(x, y):
+    return float((x - y).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("make", [Euler, Heun])
+@pytest.mark.parametrize(("std", "first"), [(None, 80.0), (1.0, 160.0), (0.1, 16.0)])
+def test_noise_levels_start_at_160_deviations_of_the_data(make, std, first):
+    x = TensorType((2,), std=std)
+    for schedule in (Cosine(), Rotation(1.5707)):  # which end at levels of 20291 and 10,000
+        assert levels_of(schedule, make(schedule, x).times())[0] == pytest.approx(first, rel=1e-6)
+        full = levels_of(schedule, make(schedule, x, sigma_max=None).times())[0]
+        assert full == pytest.approx(find_noise_range(schedule)[1], rel=1e-6) and full > 10_000
+    assert levels_of(EDM(sigma_max=50.0), make(EDM(sigma_max=50.0), x).times())[0] == pytest.approx(50)  # it states one
+    short = Even(EDM(), 2)  # whose levels are 40 and 80
+    assert levels_of(short, make(short, TensorType((2,), std=0.1), steps=2).times()) == pytest.approx([80, FEW, 0])
+
+
+FEW = ((80 ** (1 / 7) + 40 ** (1 / 7)) / 2) ** 7  # between two levels, as EDM spaces them
+
+
+def test_heun_follows_the_flow_more_closely_from_80_than_from_a_table_s_last_level():
+    schedule, mixture = Cosine(), ring(5, 0.65, 0.15)
+    eps = Rng(0).normal("start", torch.empty(200, 2, dtype=F64))
+
+    def measure(**ends):
+        few, many = (Heun(schedule, X, steps=steps, **ends) for steps in (18, 600))
+        return rmse(*(sample(one, mixture.denoiser(schedule), eps) for one in (few, many)))
+
+    assert measure() < 0.025 and measure(sigma_min=None, sigma_max=None) > 0.12
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 17])
+def test_few_levels_end_at_0_without_a_visit_to_the_lowest(steps):
+    levels = levels_of(EDM(), space_noise_levels(None, EDM(), steps + 1))[:-2] + [0.0]
+    for sampler in (Euler(EDM(), X, steps=steps), Heun(EDM(), X, steps=steps), DDIM(EDM(), X, steps=steps)):
+        assert levels_of(EDM(), sampler.times()) == pytest.approx(levels, rel=1e-9)
+    published = space_noise_levels(None, EDM(), steps)
+    assert torch.equal(Heun(EDM(), X, steps=steps, sigma_min=None).times(), published)
+    for make in (DDIM, Ancestral, DPMSolverPlusPlus):
+        assert torch.equal(make(EDM(), X, steps=steps, spacing="trailing").times(), published)
+
+
+@pytest.mark.parametrize(("name", "ratio"), [("euler", 0.95), ("heun", 0.85), ("dpm-solver++", 0.75)])
+def test_few_levels_end_closer_to_the_flow_without_the_lowest(name, ratio):
+    schedule, mixture = EDM(), ring(5, 0.65, 0.05)
+    eps = Rng(0).normal("start", torch.empty(200, 2, dtype=F64))
+    exact = sample(Heun(schedule, X, steps=800), mixture.denoiser(schedule), eps)
+    sampler = SAMPLERS[name](schedule, X, 8)
+    short, published = (
+        rmse(sample(sampler, mixture.denoiser(schedule), eps, times=times), exact)
+        for times in (sampler.times(), space_noise_levels(None, schedule, 8))
+    )
+    assert short < ratio * published
+
+
+@pytest.mark.parametrize("make", [DDIM, Ancestral, Euler, Heun, DPMSolverPlusPlus])
+def test_even_times(make):
+    even = [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert make(Flow(), X, steps=4, spacing="even").times().tolist() == even
+    assert make(Linear(num=1000), X, steps=4, spacing="even").times().tolist() == even
+    three = make(Linear(num=10), X, steps=3, spacing="even").times() * 10
+    assert three.tolist() == pytest.approx([10, 7, 3, 0])  # rounded to indices
+
+
+@pytest.mark.parametrize(
+    ("make", "steps", "even", "published"),
+    [(DPMSolverPlusPlus, 8, 0.1, 0.25), (DDIM, 8, 0.18, 0.25), (Euler, 8, 0.18, 0.25), (Heun, 5, 0.1, 0.7)],
+)
+def test_even_times_on_the_flow_follow_it_closely_in_few_evaluations(make, steps, even, published):
+    schedule, mixture = Flow(), ring(5, 2.0, 0.3)
+    eps = Rng(0).normal("start", torch.empty(200, 2, dtype=F64))
+
+    def measure(few, many):
+        return rmse(*(sample(one, mixture.denoiser(schedule), eps) for one in (few, many)))
+
+    assert measure(make(schedule, X, steps=steps, spacing="even"), Heun(schedule, X, steps=500, spacing="even")) < even
+    assert measure(make(schedule, X, steps=steps, spacing="trailing"), Heun(schedule, X, steps=500)) > published
+
+
+def test_heun_is_of_second_order_on_even_times_from_hardly_any_signal():
+    schedule, mixture = Flow(), gaussian([0.5], [[0.3]])
+    eps = torch.tensor([[1.0], [-0.4]], dtype=F64)
+    exact = 0.5 + eps * 0.3**0.5
+    samplers = [Heun(schedule, TensorType((1,)), steps=steps, spacing="even") for steps in (50, 100, 200)]
+    errors = torch.stack([(sample(one, mixture.denoiser(schedule), eps) - exact).abs().max() for one in samplers])
+    assert (torch.log2(errors[:-1] / errors[1:]) - 2).abs().max() < 0.15
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    ("clip", "bounds", "end"), [(True, (-1, 1), 1), (False, None, 7), ([-3.0, 2.0], (-3, 2), 2), ([0, 5], (0, 5), 5)]
+)
+def test_clipping_is_the_user_s_choice(name, clip, bounds, end):
+    make = type(SAMPLERS[name](EDM(), X, 5))
+    sampler = make(SCHEDULES["linear"], TensorType((2,), range=(-1, 1)), steps=5, clip=clip)
+    assert read_extras(sampler, SamplerExtras).bounds == bounds
+    got = sample(sampler, lambda x_t, t: Denoised(torch.full_like(x_t, 7.0)), torch.zeros(1, 2, dtype=F64))
+    assert got.tolist() == [[end, end]]
+    assert make(SCHEDULES["linear"], X, steps=5).bounds is None
+    assert read_extras(object(), SamplerExtras).bounds is None
+
+
 def test_table_spacings():
     def indices(steps, spacing):
-        times = choose_times(None, Linear(), steps, spacing)
+        times = choose_times(None, Linear(), X, steps, spacing)
         assert times[-1] == 0
         return (times[:-1] * 1000 - 1).round().int().tolist()
 
@@ -66,11 +177,11 @@ def test_table_spacings():
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 333, 999, 1000])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_spacings_never_repeat_a_time(spacing, steps):
-    times = choose_times(None, Linear(), steps, spacing)
+    times = choose_times(None, Linear(), X, steps, spacing)
     assert len(times) == steps + 1 and times.diff().max() < 0 and times[0] <= 1
 
 
-@pytest.mark.parametrize("schedule", [*SCHEDULES.values(), VP()], ids=[*SCHEDULES, "third party"])
+@pytest.mark.parametrize("schedule", [*SCHEDULES.values(), Rotation()], ids=[*SCHEDULES, "third party"])
 def test_noise_levels_span_the_schedules_ends(schedule):
     times = space_noise_levels(None, schedule, 12)
     alpha, sigma = schedule.scales(times)
@@ -80,7 +191,7 @@ def test_noise_levels_span_the_schedules_ends(schedule):
     assert times.diff().max() < 0 and times[-1] == 0 and times.dtype == F64
 
 
-@pytest.mark.parametrize("schedule", [*SCHEDULES.values(), VP()], ids=[*SCHEDULES, "third party"])
+@pytest.mark.parametrize("schedule", [*SCHEDULES.values(), Rotation()], ids=[*SCHEDULES, "third party"])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_on_every_schedule_makes_a_gaussians_mean_and_covariance(name, schedule):
     mixture = gaussian([0.5, -0.3], [[0.4, 0.1], [0.1, 0.2]])
@@ -93,7 +204,7 @@ def test_every_sampler_on_every_schedule_makes_a_gaussians_mean_and_covariance(n
     assert errors[1] < LARGEST.get(name, 0.06)
 
 
-@pytest.mark.parametrize("schedule", [*SCHEDULES.values(), VP()], ids=[*SCHEDULES, "third party"])
+@pytest.mark.parametrize("schedule", [*SCHEDULES.values(), Rotation()], ids=[*SCHEDULES, "third party"])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_on_every_schedule_finds_a_mixtures_modes_in_proportion(name, schedule):
     mixture = ring()
@@ -183,8 +294,8 @@ test_errors_name_what_was_expected_and_received = refusals(
     (lambda: DPMSolverPlusPlus(Linear(), X, steps=-1), r"DPMSolverPlusPlus expects steps in \[1, 1000\]"),
     (lambda: DDIM(EDM(), X, steps=0), "DDIM expects steps in \\[1, 100000\\], got 0"),
     (
-        lambda: DDIM(Linear(), X, spacing="even"),
-        "DDIM expects spacing to be one of leading, trailing, linspace, got 'even'",
+        lambda: DDIM(Linear(), X, spacing="odd"),
+        "DDIM expects spacing to be one of auto, even, karras, leading, trailing, linspace, got 'odd'",
     ),
     (lambda: DDIM(Linear(), X, eta=1.5), r"DDIM expects eta in \[0, 1\], got 1.5"),
     (lambda: Ancestral(Linear(), X, variance="mid"), "Ancestral expects variance to be small or large, got 'mid'"),
@@ -193,6 +304,15 @@ test_errors_name_what_was_expected_and_received = refusals(
     (lambda: Heun(EDM(), X, churn=-1.0), "Heun expects churn and noise of at least 0, got -1.0 and 1.0"),
     (lambda: Euler(EDM(), X, rho=0), "Euler expects rho above 0, got 0"),
     (lambda: Euler(EDM(), X, sigma_min=90.0), "Euler expects 0 < sigma_min < sigma_max, got 90 and 80"),
+    (
+        lambda: Heun(Linear(), X, sigma_min=0.002),
+        "Heun expects sigma_min of at least 0.0100005, the level of the table's first index, got 0.002",
+    ),
+    (lambda: Euler(EDM(), X, spacing="odd"), "Euler expects spacing to be one of auto, even, .*, got 'odd'"),
+    (lambda: Heun(Flow(), X, steps=0, spacing="even"), r"Heun expects steps in \[1, 100000\], got 0"),
+    (lambda: DDIM(Linear(), X, clip=[1.0]), r"DDIM expects clip to be true, false or \[low, high\] .*, got \[1.0\]"),
+    (lambda: Heun(Linear(), X, clip=[1.0, -1.0]), r"Heun expects clip to be .* with low < high, got \[1.0, -1.0\]"),
+    (lambda: Ancestral(Linear(), X, clip=[0.0, float("inf")]), r"Ancestral expects clip to be .*, got \[0.0, inf\]"),
     (
         lambda: Euler(Linear(), X, sigma_max=1e4),
         "Euler expects sigma_max of at most 157.4.*, the schedule's, got 10000",

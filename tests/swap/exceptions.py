@@ -3,6 +3,8 @@
 __all__ = ["SAME", "UNFIT", "UNMOVED"]
 
 UNFIT = {
+    ("autoencoder", "data", "corrupted"): "it reads no fields",
+    ("denoising-gan", "data", "corrupted"): "x_t takes a map's place, so no host of the family reads one",
     ("gan", "conditioner", "encoded"): "no host of the family has masked samples",
     ("gan", "conditioner", "tokens"): "no generator attends",
     ("latent", "corruption", "low-res"): "the host encodes what is masked by its own autoencoder, of the data's type",
@@ -21,6 +23,10 @@ UNFIT = {
         ("denoising-gan", "conditioner", part): "x_t takes a map's place, and neither network attends"
         for part in ("encoded", "map", "tokens")
     },
+    **{
+        ("denoising-gan", "sampler", part): "its few steps are trained at levels of their own"
+        for part in ("euler", "heun")
+    },
     ("denoising-gan", "weight", "adaptive"): "neither player of the game has a last layer to balance at",
     ("gan", "weight", "adaptive"): "neither player of the game has a last layer to balance at",
     ("diffusion", "weight", "adaptive"): "a denoiser names no last layer",
@@ -28,19 +34,15 @@ UNFIT = {
 """Parts that run in no host of a family that has a slot of their kind, and why."""
 
 SAME = {
-    r"^(vae|critic|vq-vae|(denoising-)?gan|cgan|diffusion|latent-[a-z]+) data=corrupted": "nothing reads the fields",
-    r"^latent-cascade model\.prior\.level\.guidance=": "a map is on both sides",
-    r"^latent-masked model\.prior\.guidance=": "without a condition there is nothing to guide by",
     r"^latent-in-painting model\.autoencoder\.adversarial=": "there is no critic to play against",
-    r"^latent-in-painting model\.prior\.guidance=": "a map is on both sides",
     r" train\.loggers=": "a logger watches and draws nothing",
     r"^(vae|vq-vae) model\.adversarial=": "there is no critic to play against",
     r"^latent-(diffusion|joint|gan|vq|autoregressive|masked|cascade) model\.autoencoder\.adversarial=": (
         "there is no critic to play against"
     ),
     r"^latent-vae model\.prior\.adversarial=": "there is no critic to play against",
-    r"^(diffusion|latent-(diffusion|joint|vq)) model\.(prior\.)?guidance=": (
-        "without a condition the two denoisers are one"
+    r"^latent-(vq|cascade) model\.prior\.(level\.)?parametrization=edm": (
+        "of unit deviation, EDM's target is -v where variance is preserved, and codes hide that its time differs"
     ),
 }
 """Cases whose samples are the host's to the bit, and why; everywhere else a swap changes them."""

@@ -79,7 +79,9 @@ _MODELS = {
     ),
     "super-resolution-gan": _gan(conditioner="map"),
     "in-painting": _diffusion(network=_UNET, conditioner=_SEVERAL, **_CFG),
-    "latent-in-painting": _latent(_autoencoder(**_CONV), _diffusion(network=_UNET, conditioner=_ENCODED)),
+    "latent-in-painting": _latent(
+        _autoencoder(**_CONV), _diffusion(network=_UNET, conditioner=_ENCODED, schedule="linear")
+    ),
     "latent-diffusion": _latent(_autoencoder(), _diffusion()),
     "latent-joint": _latent(_autoencoder(), _diffusion(), joint=True),
     "latent-gan": _latent(_autoencoder(encoder=use("conv", channels=[8])), _gan()),
@@ -151,9 +153,10 @@ SMALL = {
     **{("sampler", name): {"steps": 4} for name in ("ancestral", "ddim", "dpm-solver++")},
     ("conditioner", "label"): {"width": 8},
     ("conditioner", "tokens"): {"width": 8, "depth": 1},
-    ("conditioner", "encoded"): {"autoencoder": _autoencoder(**_CONV)},
+    ("conditioner", "encoded"): {"autoencoder": _autoencoder(**_CONV), "beside": ["mask"]},
     ("conditioner", "several"): {"parts": {"label": use("label", width=8)}},
     ("data", "corrupted"): {"data": _DIGITS},
+    ("data", "binarized"): {"data": _DIGITS},
     ("features", "random-conv"): {"dim": 8},
     ("features", "classifier"): {"epochs": 1, "size": 8},
     ("weight", "warmup"): {"steps": 4},

@@ -119,6 +119,12 @@ def _no_latents(part):
     return rf"{path}: Latent expects an autoencoder that encodes, got {path} \({part}, .*\), which has no latents"
 
 
+def _no_null(path, conditioner):
+    """Guidance by a model that always sees its conditions, or never has any."""
+    got = rf"which ClassifierFree asks for; got {conditioner}, which has no conditions that training could drop"
+    return rf"{re.escape(path)}(\[0\])?\.guidance: .*, {got} \(mend it with {re.escape(path)}\.guidance=none\)"
+
+
 _CODES_HOSTS = (
     "vae",
     "gan-ring",
@@ -314,6 +320,13 @@ _WEIGHTS = {
     ),
 }
 
+_PLAIN = (
+    *("vae", "critic", "vq-vae", "gan", "gan-ring", "cgan", "diffusion", "diffusion-ring"),
+    *("denoising-gan", "denoising-gan-ring"),
+)
+_NESTED = ("diffusion", "joint", "gan", "vq", "autoregressive", "masked", "cascade", "vae")
+_NO_MAP = ("label", "none", "several")
+_UNCONDITIONAL = ("autoencoder", "latent", "sklearn/gaussian-mixture")
 _CONDITIONS = {
     **{
         f"{host}=denoising-gan": "conditions expect `concat` from one side only, got"
@@ -360,9 +373,28 @@ _CONDITIONS = {
             ("in-painting", _no_maps("model.conditioner.parts.maps")),
             ("latent-in-painting", _no_masked("model.prior.conditioner")),
         )
-        for data in ("digits", "fashion-mnist", "image-folder", *_FLAT)
+        for data in ("binarized", "digits", "fashion-mnist", "image-folder", *_FLAT)
     },
     "latent-in-painting data.corruption=low-res": _no_masked("model.prior.conditioner"),
+    **{
+        case: f"leaves fields unread that these data have for it to read: {fields}; expected"
+        for fields, each in {
+            "masked, mask": (
+                *(f"{host} data=corrupted" for host in (*_PLAIN, *(f"latent-{prior}" for prior in _NESTED))),
+                *(f"in-painting model.conditioner={part}" for part in ("label", "none", "tokens")),
+                *(f"in-painting model.conditioner.parts.maps={part}" for part in (*_NO_MAP, "tokens")),
+                *(f"in-painting model={part}" for part in _UNCONDITIONAL),
+                *(f"latent-in-painting model.prior.conditioner={part}" for part in (*_NO_MAP, "tokens")),
+                *(f"latent-in-painting model.prior={part}" for part in _UNCONDITIONAL),
+                *(f"latent-in-painting model={part}" for part in ("denoising-gan", "diffusion", "gan")),
+            ),
+            "low_res": (
+                *(f"super-resolution-gan model.conditioner={part}" for part in _NO_MAP),
+                *(f"super-resolution-gan model={part}" for part in _UNCONDITIONAL),
+            ),
+        }.items()
+        for case in each
+    },
 }
 
 REFUSALS = {
@@ -409,6 +441,54 @@ REFUSALS = {
         f"latent-{host} model.autoencoder={part}": _no_latents(part)
         for host in _LATENT_HOSTS
         for part in ("denoising-gan", "diffusion", "gan", "latent", "sklearn/gaussian-mixture")
+    },
+}
+REFUSALS |= {
+    **{
+        f"{host} {path}.guidance=cfg": _no_null(path, conditioner)
+        for host, path, conditioner in (
+            ("diffusion", "model", "NoConditioner"),
+            ("latent-diffusion", "model.prior", "NoConditioner"),
+            ("latent-vq", "model.prior", "NoConditioner"),
+            ("latent-masked", "model.prior", "NoConditioner"),
+            ("latent-cascade", "model.prior.level", "NoConditioner"),
+            ("latent-in-painting", "model.prior", "Encoded"),
+        )
+    },
+    **{
+        f"{host} {path}.{swap}": _no_null(path, conditioner)
+        for host, path, swap, conditioner in (
+            ("diffusion-ring", "model", "conditioner=none", "NoConditioner"),
+            ("in-painting", "model", "conditioner=none", "NoConditioner"),
+            ("in-painting", "model", "conditioner=map", "Map"),
+            ("in-painting", "model", "conditioner=encoded", "Encoded"),
+            ("in-painting", "model", "conditioner.parts.label=none", "Several"),
+            ("latent-autoregressive", "model.prior", "conditioner=none", "NoConditioner"),
+        )
+    },
+    **{
+        f"{host} {path}.parametrization={part}": (
+            rf"{re.escape(path)}(\[0\])?\.parametrization: an error of the network grows [\d,]+-fold in the step from "
+            rf"t = 1 to 0\.75, and x_0 is not clipped; .* \(mend it with {re.escape(path)}\.parametrization=v\)"
+        )
+        for host, path in (
+            ("latent-diffusion", "model.prior"),
+            ("latent-vq", "model.prior"),
+            ("latent-cascade", "model.prior.level"),
+        )
+        for part in ("eps", "eps-learned")
+    },
+    "diffusion-ring model.times=uniform": (
+        r"model\.times: \d\.\d% of training's noise levels are below the deviation of the data, where the sampler asks "
+        r"for .*; expected at least 2% \(mend it with model\.times=log-normal\)"
+    ),
+    **{
+        f"{host} model.sampler={part}": (
+            r"model\.sampler: the sampler asks for the noise level .*; expected one that training visits, .* "
+            r"\(mend it with model\.sampler=\{use: ancestral, steps: null\}\)"
+        )
+        for host in ("denoising-gan", "denoising-gan-ring")
+        for part in ("euler", "heun")
     },
 }
 _JOINT = "joint training expects a"

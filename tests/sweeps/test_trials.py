@@ -57,7 +57,7 @@ def test_no_order_changes_a_trial_or_the_spec_of_its_run(spec):
     ],
 )
 def test_what_only_sampling_and_measuring_use_trains_once(spec, axis):
-    spec, _ = apply(spec, ["model.guidance=cfg"])
+    spec, _ = apply(spec, ["model.conditioner=label", "model.guidance=cfg"])
     trials = freeze(spec, [axis])
     assert list(runs(trials)) == ["tiny"]
     assert len({trial.sampling for trial in trials}) == 2

@@ -244,7 +244,7 @@ def test_before_it_can_be_sampled_grids_show_reconstructions_and_say_so(tmp_path
     notes = Notes()
     one = fitted(LDM, tmp_path / "run", progress=notes, steps=2)
     (note,) = notes.texts
-    assert note.startswith("step-00000002.png shows reconstructions: Latent cannot be sampled before")
+    assert note == "step-00000002.png: reconstructions until prior/denoiser is trained"
     held = Digits(size=8).read("test", range(4), Rng(0)).tensor
     with torch.no_grad():
         want = draw_picture(one.model.eval().reconstruct(held), one.data.x)

@@ -102,7 +102,7 @@ def _read_continuous(arguments: Arguments) -> dict[str, Any]:
     high = min(_HIGHEST, arguments.number("sigma_max", finite=False))
     return {
         "schedule": {"use": "edm", "sigma_min": low, "sigma_max": high},
-        "times": {"use": "log-normal"},
+        "times": {"use": "log-normal", "mean": -1.2, "std": 1.2},
         "parametrization": {"use": "edm", "sigma_data": arguments.number("sigma_data")},
         "sampler": {"use": "heun", "steps": _STEPS, "rho": 7.0, "sigma_min": low, "sigma_max": high},
     }

@@ -150,7 +150,7 @@ def test_a_configuration_that_says_the_scale_is_kept_to_the_digit(tmp_path):
             r"model.decoder cannot be exported: AutoencoderKL has one block_out_channels, got \[8, 8\] and \[8, 16\]",
         ),
         (
-            diffusion(parametrization="eps"),
+            diffusion(parametrization="eps", schedule="linear"),
             "model.sampler cannot be exported: its prediction_type v_prediction is not what the network predicts, eps",
         ),
     ],

@@ -1,0 +1,125 @@
+"""Review of a whole model: the notes of all Models in it and of the game, and warnings that are shown once.
+
+A Model states what it knows of its own parts (`Model.review`), with paths relative to itself. Here they are collected
+from a model and the Models inside it, and moved to their place in the spec. What is frozen was trained elsewhere, so
+that nothing of it is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from modkit.errors import Problem, SpecError
+from modkit.kinds import Fact, Finding, Note
+from modkit.models.model import Model
+from modkit.specs.overrides import apply
+from modkit.specs.spec import Spec
+from modkit.training.players import StageSchedule, strip_scope
+
+__all__ = ["make_problems", "review_game", "review_model", "show_warnings", "verify_overrides"]
+
+_logger = logging.getLogger(__name__)
+_shown: set[tuple[str, str, str]] = set()
+_INDEX = re.compile(r"\[\d+\]")
+
+
+def review_model(model: Model) -> Iterator[Note]:
+    """Reviews a model and the Models inside it, on the meta device or with weights.
+
+    Examples:
+        >>> import modkit
+        >>> from modkit.models import Diffusion
+        >>> model = Diffusion(modkit.TensorType((4, 8, 8)), network="mlp", parametrization="eps")
+        >>> [note.path for note in review_model(model) if isinstance(note, Finding)]
+        ['model.parametrization']
+    """
+    frozen = tuple(f"{name}." for name, module in model.named_modules() if getattr(module, "frozen", False))
+    for name, part in model.named_modules():
+        if not isinstance(part, Model):
+            continue
+        origin = getattr(part, "origin", None)
+        path = origin.path if origin else ".".join(filter(None, ("model", name)))
+        trained = not f"{name}.".startswith(frozen)
+        with torch.no_grad():
+            notes = [note.move(path) for note in part.review()]
+        yield from (
+            replace(note, refused=False) if isinstance(note, Finding) and not trained else note for note in notes
+        )
+
+
+def review_game(stages: Sequence[StageSchedule], terms: Mapping[str, Iterable[str]]) -> Iterator[Note]:
+    """Reviews the players of the stages: the terms of opponents, and players that never have a turn.
+
+    Args:
+        stages: The stages.
+        terms: Names of each player's losses.
+    """
+    for number, stage in enumerate(stages):
+        names = {name for player in stage.players for name in player.against}
+        for player in stage.players:
+            if player.against or player.name in names:
+                scope = player.name.rpartition("/")[0]
+                listed = ", ".join(strip_scope(term, scope) for term in terms.get(player.name, ()))
+                yield Fact("", f"stage {number}: {player.name} minimises {listed}")
+            if 0 < stage.steps <= player.start:
+                enough = 2 * player.start
+                yield Finding(
+                    "train",
+                    f"{player.name} starts at step {player.start} of stage {number}, which has {stage.steps} steps, so "
+                    "that it never has a turn",
+                    (f"train.steps={enough}", f"train.stages[{number}].steps={enough}"),
+                )
+
+
+def make_problems(findings: Iterable[Finding], spec: Spec) -> list[Problem]:
+    """Makes problems of those findings that are refused, with their positions in a spec."""
+    return [
+        Problem(finding.path, finding.message, spec.find_position(finding.path), finding.hint)
+        for finding in findings
+        if finding.refused
+    ]
+
+
+def verify_overrides(
+    findings: Iterable[Finding], spec: Spec, examine: Callable[[Spec], Iterable[Finding]]
+) -> tuple[Finding, ...]:
+    """Keeps those overrides of findings that mend them.
+
+    Args:
+        findings: The findings.
+        spec: The spec that they are about.
+        examine: Examines a changed spec, and returns its findings; raises SpecError if it is wrong.
+    """
+
+    def mends(finding: Finding, override: str) -> bool:
+        try:
+            changed = apply(spec, [override])[0]
+            return all(other.path != finding.path for other in examine(changed))
+        except SpecError:
+            return False
+
+    def choose(finding: Finding) -> Iterator[str]:
+        for override in finding.overrides:
+            path, _, value = override.partition("=")
+            shared = f"{_INDEX.sub('', path)}={value}"
+            yield from [one for one in dict.fromkeys((override, shared)) if mends(finding, one)][:1]
+
+    return tuple(replace(finding, overrides=tuple(choose(finding))) for finding in findings)
+
+
+def show_warnings(notes: Iterable[Note], owner: str) -> None:
+    """Logs findings as warnings, each once for each owner in this process.
+
+    Args:
+        notes: Notes, of which findings are shown.
+        owner: What they are about: the directory of a run, or nothing for a spec.
+    """
+    for note in notes:
+        if isinstance(note, Finding) and (key := (owner, note.path, note.message)) not in _shown:
+            _shown.add(key)
+            _logger.warning("%s%s", f"{owner}: " if owner else "", note)

@@ -1,0 +1,279 @@
+r"""Review of a denoiser before training: what it learns beside what its sampler asks of it.
+
+**Levels.** Training draws times, and so noise levels sigma_t / alpha_t, here in units of the data's deviation; the
+sampler asks for those of its grid. Below 1 x_t is mostly data, above 1 mostly noise, and a network has to learn both.
+The share of draws on a side on which the sampler asks is therefore at least .02. It is .14 or more in the published
+pairings (DDPM's linear table below 1, at a deviation of .5; EDM above 1 has .34), .05 in the most one-sided of the
+logit-normal times that Esser et al. (2024) compare, and .012 for uniform times on EDM's schedule. Between .25 and 10,
+where neither the data nor the noise is negligible, some draw in ten thousand must also lie within a factor exp(.25) of
+each level that the sampler asks for: a model of few steps is trained at these alone. Outside of this range a grid may
+go further than training, as EDM's does: it starts 4.6 deviations of ln sigma above the mean of its draws.
+
+**Amplification.** In a step from t to s < t an error of x_0 enters x_s with the factor alpha_s - sigma_s alpha_t /
+sigma_t (DDIM's, and to first order any sampler's). An error of the network of unit size thus grows, relative to the
+deviation of x_s, to
+
+    (alpha_s - sigma_s alpha_t / sigma_t) |d x_0 / d out| / sqrt(alpha_s^2 + sigma_s^2)
+
+unless the sampler clips x_0. It is at most 1 where the network predicts v, and sigma_t / alpha_t large where it
+predicts eps and little signal is left: 631 in the first of 50 steps on the cosine table.
+
+Shape letters: n draws or times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modkit.diffusion.gaussian import broadcast
+from modkit.kinds import (
+    Conditioner,
+    ConditionerExtras,
+    Fact,
+    Finding,
+    Guidance,
+    Note,
+    Parametrization,
+    Sampler,
+    Schedule,
+    Times,
+    read_extras,
+)
+from modkit.rng import Rng
+from modkit.types import Denoised, TensorType
+
+__all__ = [
+    "Coverage",
+    "Growth",
+    "find_growth",
+    "find_rarest",
+    "review_growth",
+    "review_guidance",
+    "review_levels",
+    "review_scale",
+]
+
+_DRAWS = 2**15
+_LEAST_SIDE = 0.02  # share of draws
+_NARROW, _WIDE = 0.25, 10.0  # deviations of the data
+_NEAR = 0.25  # in ln sigma
+_LEAST_NEAR = 1e-4  # share of draws
+_MOST_GROWTH = 10.0
+_MOST_SCALE = 4.0  # of a network's input, or its inverse
+_ASSUMED = 0.5  # deviation of data of unknown scale, as in EDM
+_PROBES = 16  # times at which guidance is tried
+
+
+class Coverage(NamedTuple):
+    """The share of training's draws that lie near a noise level, which is in units of the data's deviation."""
+
+    level: float
+    share: float
+
+
+class Growth(NamedTuple):
+    """The factor by which an error of the network grows in the step from t to s."""
+
+    factor: float
+    t: float
+    s: float
+
+
+def find_rarest(drawn: Tensor, asked: Tensor) -> Coverage | None:
+    """Finds the level that training covers least, among those asked for between .25 and 10 deviations.
+
+    Args:
+        drawn: Levels drawn in training, `n`, in units of the data's deviation.
+        asked: Levels that a sampler asks for, `n`.
+
+    Returns:
+        The level and its coverage, or None if the sampler asks for no level in the range.
+
+    Examples:
+        >>> even = torch.logspace(-1, 1, 10001, dtype=torch.float64)
+        >>> print(f"{find_rarest(even, torch.tensor([1.0], dtype=torch.float64)).share:.2f}")  # .5 of ln 100
+        0.11
+    """
+    asked = asked[(asked >= _NARROW) & (asked <= _WIDE)]
+    if not len(asked):
+        return None
+    logs = drawn.log().sort().values
+    ends = [torch.searchsorted(logs, asked.log() + side * _NEAR, right=side > 0) for side in (-1, 1)]
+    shares = (ends[1] - ends[0]).double() / len(drawn)
+    index = int(shares.argmin())
+    return Coverage(float(asked[index]), float(shares[index]))
+
+
+@torch.no_grad()
+def find_growth(schedule: Schedule, parametrization: Parametrization, times: Tensor) -> Growth | None:
+    """Finds the step in which an error of the network grows most; None for a parametrization without values.
+
+    Args:
+        schedule: The schedule.
+        parametrization: What the network predicts.
+        times: The times of a grid, `n`, descending, the last 0.
+
+    Examples:
+        >>> from modkit.diffusion.parametrizations import Eps, V
+        >>> from modkit.diffusion.schedules import Cosine
+        >>> schedule, times = Cosine(), torch.tensor([1.0, 0.98, 0.0], dtype=torch.float64)
+        >>> [round(find_growth(schedule, part(schedule), times).factor) for part in (Eps, V)]
+        [631, 1]
+    """
+    scale = parametrization.error_scale(times[:-1])
+    alpha, sigma = (one.cpu() for one in schedule.scales(times))
+    if scale.is_meta or alpha.is_meta:
+        return None
+    enters = alpha[1:] - sigma[1:] * alpha[:-1] / sigma[:-1]
+    factors = enters.abs() * scale.cpu().sqrt() / torch.sqrt(alpha[1:] ** 2 + sigma[1:] ** 2)
+    index = int(factors.argmax())
+    return Growth(float(factors[index]), float(times[index]), float(times[index + 1]))
+
+
+def review_levels(
+    x: TensorType, schedule: Schedule, times: Times, sampler: Sampler, path: str, overrides: tuple[str, ...]
+) -> Iterator[Note]:
+    """Reviews the noise levels that training visits beside those that the sampler asks for.
+
+    Nothing is known of parts without values (a schedule that is learned, on the meta device).
+
+    Args:
+        x: Type of the data.
+        schedule: The schedule.
+        times: The times of training.
+        sampler: The sampler.
+        path: Path of the part that is to blame where a level is not trained.
+        overrides: Overrides that may mend it.
+    """
+    drawn, asked = times(_DRAWS, Rng("review")), sampler.times()[:-1]
+    if drawn.is_meta or asked.is_meta:
+        return
+    deviation = _get_deviation(x)
+    drawn, asked = (_find_levels(schedule, t) / deviation for t in (drawn.cpu(), asked.cpu()))
+    ends = torch.tensor([0.01, 0.5, 0.99], dtype=torch.float64)
+    quantiles = ", ".join(f"{value:.3g}" for value in drawn.quantile(ends).tolist())
+    unit = f"{deviation:g}, assumed" if x.std is None else f"{deviation:g}"
+    grid = f"{len(asked)} from {asked.max():.3g} to {asked.min():.3g}"
+    text = f"training visits {quantiles} (1 %, 50 % and 99 % of draws), the sampler {grid}"
+    yield Fact("", f"noise levels in deviations of the data ({unit}): {text}")
+    if message := _explain_gap(drawn, asked):
+        yield Finding(path, message, overrides, refused=True)
+
+
+def review_scale(
+    x: TensorType, schedule: Schedule, parametrization: Parametrization, sampler: Sampler
+) -> Iterator[Note]:
+    """Reviews the deviation of the network's input along the sampler's grid, for data of the assumed deviation."""
+    times = sampler.times()[:-1]
+    t = times[:: -(-len(times) // _PROBES)]
+    alpha, sigma = schedule.scales(t)
+    deviation, ones = torch.sqrt((alpha * _get_deviation(x)) ** 2 + sigma**2), torch.ones((len(t), *x.shape))
+    x_t = broadcast(deviation, ones) * ones
+    x_in, _ = parametrization.inputs(x_t, t)
+    if x_in.is_meta:
+        return
+    low, high = (float(end) for end in x_in.double().flatten(1).square().mean(1).sqrt().aminmax())
+    yield Fact("", f"the network's input has a deviation of {low:.2g} to {high:.2g}")
+    if low < 1 / _MOST_SCALE or high > _MOST_SCALE:
+        message = (
+            f"the network's input has a deviation of {low:.2g} to {high:.2g} for data of deviation "
+            f"{_get_deviation(x):g}; expected {1 / _MOST_SCALE:g} to {_MOST_SCALE:g}"
+        )
+        mends = ("parametrization.sigma_data=null", f"parametrization.sigma_data={_get_deviation(x):g}")
+        yield Finding("parametrization", message, mends)
+
+
+def review_growth(
+    x: TensorType, schedule: Schedule, parametrization: Parametrization, sampler: Sampler
+) -> Iterator[Note]:
+    """Reviews the growth of an error of the network along the sampler's grid."""
+    growth = find_growth(schedule, parametrization, sampler.times())
+    if growth is None:
+        return
+    clipped = x.range is not None
+    step = f"in the step from t = {growth.t:.3g} to {growth.s:.3g}"
+    tail = ", before x_0 is clipped" if clipped else ""
+    factor = f"{growth.factor:,.0f}" if growth.factor > 100 else f"{growth.factor:.3g}"
+    yield Fact("", f"an error of the network grows at most {factor}-fold, {step}{tail}")
+    if growth.factor > _MOST_GROWTH and not clipped:
+        message = (
+            f"an error of the network grows {factor}-fold {step}, and x_0 is not clipped; expected at most "
+            f"{_MOST_GROWTH:g}-fold"
+        )
+        yield Finding("parametrization", message, ("parametrization=v",), refused=True)
+
+
+def review_guidance(
+    guidance: Guidance, conditioner: Conditioner, x: TensorType, times: Sequence[float]
+) -> Iterator[Note]:
+    """Finds guidance that asks for predictions without conditions, where training never drops any.
+
+    Args:
+        guidance: The guidance; it is called with denoisers of ones.
+        conditioner: The conditioner.
+        x: Type of what the denoisers predict.
+        times: Times at which the guidance is used.
+    """
+    dropped = read_extras(conditioner, ConditionerExtras).drop
+    if dropped is None or dropped > 0 or not _uses_null(guidance, x, times):
+        return
+    given = conditioner.type
+    droppable = any(one is not None for one in (given.vector, given.labels, given.context))
+    reason = "never drops its conditions in training" if droppable else "has no conditions that training could drop"
+    yield Finding(
+        "guidance",
+        f"expected a model that is also trained without conditions, which {type(guidance).__name__} asks for; got "
+        f"{type(conditioner).__name__}, which {reason}",
+        (*(("conditioner.drop=0.1",) if droppable else ()), "guidance=none"),
+        refused=True,
+    )
+
+
+def _explain_gap(drawn: Tensor, asked: Tensor) -> str | None:
+    """Explains which levels the sampler asks for and training does not visit, or returns None."""
+    for side, there in (("below", torch.Tensor.lt), ("above", torch.Tensor.gt)):
+        share, num = float(there(drawn, 1.0).double().mean()), int(there(asked, 1.0).sum())
+        if num and share < _LEAST_SIDE:
+            return (
+                f"{share:.1%} of training's noise levels are {side} the deviation of the data, where the sampler asks "
+                f"for {num} of its {len(asked)}; expected at least {_LEAST_SIDE:.0%}"
+            )
+    rarest = find_rarest(drawn, asked)
+    if rarest is None or rarest.share >= _LEAST_NEAR:
+        return None
+    return (
+        f"the sampler asks for the noise level {rarest.level:.2g} (in deviations of the data); expected one that "
+        f"training visits, got {rarest.share:.2%} of its draws within a factor of {math.exp(_NEAR):.2f}"
+    )
+
+
+def _get_deviation(x: TensorType) -> float:
+    return _ASSUMED if x.std is None else x.std
+
+
+def _find_levels(schedule: Schedule, t: Tensor) -> Tensor:
+    """The noise levels sigma_t / alpha_t, `n`, float64."""
+    alpha, sigma = schedule.scales(t)
+    return sigma / alpha
+
+
+def _uses_null(guidance: Guidance, x: TensorType, times: Sequence[float]) -> bool:
+    """Whether guidance calls the unconditional denoiser at one of the times."""
+    called = []
+
+    def denoise(x_t: Tensor, t: Tensor) -> Denoised:
+        return Denoised(torch.ones_like(x_t))
+
+    def denoise_null(x_t: Tensor, t: Tensor) -> Denoised:
+        called.append(t)
+        return Denoised(torch.ones_like(x_t))
+
+    guided = guidance(denoise, denoise_null)
+    for t in times[:: -(-len(times) // _PROBES)]:
+        guided(torch.zeros((1, *x.shape)), torch.tensor(t, dtype=torch.float64))
+    return bool(called)

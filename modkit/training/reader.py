@@ -1,0 +1,83 @@
+"""The batches that training reads: this process's rows of them, on its device, in the memory format of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from modkit.data.loader import Loader, read_shuffled
+from modkit.kinds import Data, Engine
+from modkit.models.model import Passes
+from modkit.rng import Rng
+from modkit.specs.settings import Settings
+from modkit.types import Batch
+
+__all__ = ["Reader"]
+
+
+class Reader:
+    """Reads the training split; batches are functions of the seed and the place in training.
+
+    Args:
+        data: The data set.
+        settings: The training settings.
+        engine: The engine that training runs on.
+
+    Examples:
+        >>> from modkit.data import Ring
+        >>> from modkit.engines import LocalEngine
+        >>> reader = Reader(Ring(num=10), Settings(batch_size=4, accumulate=2), LocalEngine("cpu"))
+        >>> [len(batch) for batch in reader.read_stage(0, start=1, steps=3)]
+        [4, 4]
+        >>> [len(batch) for batch in reader.start_passes("generator")]
+        [4, 4, 2]
+        >>> [len(batch) for batch in reader.read_microbatches("statistics", num=2)]
+        [2, 2]
+    """
+
+    def __init__(self, data: Data, settings: Settings, engine: Engine) -> None:
+        self._data, self._settings, self._engine = data, settings, engine
+
+    def read_stage(self, stage: int, start: int, steps: int) -> Iterator[Batch]:
+        """Yields the batches of steps [start, steps) of a stage."""
+        rng = Rng(self._settings.seed, "data", stage)
+        return self._read(rng, self._settings.batch_size, start, steps, self._settings.workers)
+
+    def start_passes(self, player: str) -> Passes[Batch]:
+        """Returns the data for one player's `prepare`: each iteration is a new pass in a new order."""
+        numbers = count(1)
+
+        def start() -> Iterator[Batch]:
+            rng = Rng(self._settings.seed, "prepare", player, next(numbers))
+            return map(self.place, read_shuffled(self._data, "train", self._settings.batch_size, rng))
+
+        return Passes(start)
+
+    def read_microbatches(self, *names: int | str, num: int) -> Iterator[Batch]:
+        """Yields `num` microbatches, in an order of their own, a function of the seed and `names`."""
+        size = self._settings.batch_size // self._settings.accumulate
+        return self._read(Rng(self._settings.seed, *names), size, 0, num, workers=0)
+
+    def place(self, batch: Batch) -> Batch:
+        """Moves a batch to the device, in the memory format of the settings."""
+        batch = batch if self._engine.device.type == "cpu" else batch.to(self._engine.device)
+        if self._settings.channels_last and isinstance(batch.x, Tensor) and batch.x.ndim == 4:
+            return Batch(batch.x.to(memory_format=torch.channels_last), batch.fields, batch.cond)
+        return batch
+
+    def _read(self, rng: Rng, size: int, start: int, stop: int, workers: int) -> Iterator[Batch]:
+        if start >= stop:
+            return
+        engine = self._engine
+        share = size // engine.world
+        pin = engine.device.type == "cuda"
+        loader = Loader(self._data, "train", size, rng, workers=workers, pin_memory=pin)
+        batches = loader.read_batches(start, engine.rank * share, share)
+        try:
+            for _ in range(start, stop):
+                yield self.place(next(batches))
+        finally:
+            batches.close()

@@ -1,0 +1,115 @@
+"""The running statistics of averaged weights: those that batch normalization would use with them.
+
+In training, batch normalization keeps a running mean and variance of what the raw weights' last batches gave it. The
+averages of the weights give other activations, whose statistics are measured:
+
+    mean = 1/K sum_k mean_k,   var = 1/K sum_k var_k        over K forward passes in training mode
+
+Each pass computes the losses of a player on a microbatch and counts for the modules that this player owns. Batches and
+draws are functions of the seed, the stage and the step, so statistics measured again are the same to the bit, and the
+training goes on as if they had never been measured.
+
+References:
+    Averaging Weights Leads to Wider Optima and Better Generalization (Izmailov et al., 2018), section 3.2,
+    https://arxiv.org/abs/1803.05407
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from modkit.kinds import Engine
+from modkit.models.step import StepContext
+from modkit.precision import cast_losses
+from modkit.rng import Rng
+from modkit.specs.settings import Settings
+from modkit.training.players import PlayerState, take_turn
+from modkit.training.reader import Reader
+
+__all__ = ["PASSES", "Statistics"]
+
+PASSES = 32
+"""Number of microbatches that statistics are measured on."""
+
+
+class Statistics:
+    """The running statistics of a stage's players; nothing is computed if their modules keep none.
+
+    Args:
+        model: The model.
+        players: The players of the stage.
+        stage: Index of the stage.
+        settings: The training settings.
+        reader: Reads the training data.
+        engine: The engine that training runs on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        players: Sequence[PlayerState],
+        stage: int,
+        settings: Settings,
+        reader: Reader,
+        engine: Engine,
+    ) -> None:
+        self._players, self._stage, self._settings = players, stage, settings
+        self._reader, self._engine = reader, engine
+        self._norms = {player.name: _find_norms(player.modules) for player in players}
+        kept = {id(buffer) for norms in self._norms.values() for norm in norms for buffer in norm.buffers()}
+        self.buffers = {name: buffer for name, buffer in model.named_buffers() if id(buffer) in kept}
+
+    def measure(self, step: int) -> None:
+        """Measures the statistics with the weights that the model has now; all other buffers stay as they are.
+
+        Modules that no pass of their owner reaches keep their statistics.
+
+        Args:
+            step: Index of the step in its stage at which losses are computed.
+        """
+        norms = [norm for own in self._norms.values() for norm in own]
+        momenta = [norm.momentum for norm in norms]
+        buffers = [b for player in self._players for module in player.modules for b in module.buffers(recurse=False)]
+        held = [buffer.clone() for buffer in buffers]
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # torch then keeps the mean over all passes
+            self._play(step)
+            reached = [norm for norm in norms if norm.num_batches_tracked]
+            measured = [(b, self._average(b).clone()) for norm in reached for b in norm.buffers(recurse=False)]
+        finally:
+            for norm, momentum in zip(norms, momenta):
+                norm.momentum = momentum
+            for buffer, value in zip(buffers, held):
+                buffer.copy_(value)
+        for buffer, value in measured:
+            buffer.copy_(value)
+
+    def _play(self, step: int) -> None:
+        """Computes the losses of the players whose modules keep statistics."""
+        settings, engine, key = self._settings, self._engine, ("statistics", self._stage, step)
+        # a compiled network would be compiled anew for another momentum; regularizers need gradients
+        eager = torch.compiler.set_stance("force_eager") if settings.compile else nullcontext()
+        with eager, torch.enable_grad():
+            for number, batch in enumerate(self._reader.read_microbatches(*key, num=PASSES)):
+                for player in self._players:
+                    if not self._norms[player.name]:
+                        continue
+                    rivals = [other for other in self._players if other is not player]
+                    rng = Rng(settings.seed, *key, number, player.name, on_device=True).rows(engine.rank * len(batch))
+                    with take_turn(player, rivals), rng.seed_torch(), cast_losses(engine.device, settings.precision):
+                        player.model.losses(player.name, batch, StepContext(rng, step))
+
+    def _average(self, buffer: Tensor) -> Tensor:
+        """The mean of a statistic over processes; the number of passes is the same in each."""
+        return self._engine.reduce(buffer) if buffer.is_floating_point() else buffer
+
+
+def _find_norms(modules: Sequence[nn.Module]) -> list[_BatchNorm]:
+    return [one for one in modules if isinstance(one, _BatchNorm) and one.running_mean is not None]

@@ -1,0 +1,293 @@
+import json
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+import modkit
+from modkit import CondType, SpecError, TensorType, build, check, use
+from modkit.building import review
+from modkit.building.checker import examine
+from modkit.building.session import load_run
+from modkit.models import Autoencoder, Diffusion, Latent
+from modkit.publishing.import_weights import import_weights
+from modkit.runs.run import Run
+from modkit.specs.overrides import apply
+from tests.cli.test_app import run as command
+from tests.play import MLP, SMALL, spec
+from tests.refusals import list_problems
+
+NET = use("mlp", **SMALL)
+CONV = {"encoder": use("conv", channels=[4, 8]), "decoder": use("conv", channels=[8, 4])}
+DCGAN = use("dcgan", channels=4)
+CRITIC = use("patch", channels=4)
+UNDROPPED = use("label", width=8, drop=0.0)
+HEUN = use("heun", steps=6)
+
+
+class Steep(nn.Module):
+    """A plug-in's critic: spectral normalisation bounds its layer, but not how it embeds the label."""
+
+    def __init__(self, x: TensorType, cond: CondType, *, bounded: bool = False):
+        super().__init__()
+        norm = nn.utils.parametrizations.spectral_norm
+        self.layer, embed = norm(nn.Linear(x.numel, 8)), nn.Linear(max(cond.vector or 0, 1), 8)
+        self.embed = norm(embed) if bounded else embed
+        self.cond = cond
+
+    def forward(self, x, cond):
+        h = self.layer(x.flatten(1))
+        given = h.new_ones(len(h), 1) if cond.vector is None else cond.vector
+        return (h * self.embed(given)).sum(1)
+
+
+def diffusion(**parts):
+    return use("diffusion", **{"network": NET, "parametrization": "v", "sampler": use("ddim", steps=4), **parts})
+
+
+def latent(**parts):
+    return use("latent", autoencoder=use("autoencoder", **MLP), prior=diffusion(**parts))
+
+
+def codes(model, **parts):
+    autoencoder = use("autoencoder", **CONV, bottleneck=use("vq", num_codes=8, channels=2))
+    network = use("transformer", width=8, depth=1, heads=2)
+    return use("latent", autoencoder=autoencoder, prior=use(model, network=network, **parts))
+
+
+def gan(**parts):
+    return use("gan", **{"generator": NET, "discriminator": NET, **parts})
+
+
+def denoising_gan(**parts):
+    return use("denoising-gan", **{"network": NET, "discriminator": NET, **parts})
+
+
+EDM = {"schedule": "edm", "times": "log-normal", "parametrization": "edm", "sampler": HEUN}
+PENALIZED = {"regularizers": {"r1": "r1"}}
+
+PLANTED = {
+    # an autoencoder
+    "R1 on a critic with batch norm": (
+        use("autoencoder", **MLP, critic=CRITIC, **PENALIZED), "warned", "model.critic", "model.regularizers=null"
+    ),
+    "a critic that starts after the end": (
+        use("autoencoder", **MLP, critic=CRITIC, critic_start=5000), "warned", "train", "train.steps=10000"
+    ),
+    "a critic that is bounded in part": (
+        use("autoencoder", **MLP, critic=use(Steep)), "warned", "model.critic", None
+    ),
+    # a GAN
+    "R1 on DCGAN's discriminator": (
+        gan(generator=DCGAN, discriminator=DCGAN, **PENALIZED),
+        "warned", "model.discriminator", "model.discriminator.spectral_norm=true",
+    ),
+    "R1 on one of two discriminators with batch norm": (
+        gan(discriminators={"a": NET, "b": CRITIC}, **PENALIZED),
+        "warned", "model.discriminators.b", "model.regularizers=null",
+    ),
+    "a discriminator that is bounded in part": (
+        gan(discriminator=use(Steep), conditioner="label"), "warned", "model.discriminator", None
+    ),
+    # a diffusion
+    "times of another schedule": (
+        diffusion(**EDM | {"times": "uniform"}), "refused", "model.times", "model.times=log-normal"
+    ),
+    "times at the wrong levels": (
+        diffusion(**EDM | {"times": use("log-normal", mean=3.0)}), "refused", "model.times", "model.times.mean=0"
+    ),
+    "guidance where nothing is dropped": (
+        diffusion(conditioner=UNDROPPED, guidance="cfg"),
+        "refused", "model.guidance", "model.conditioner.drop=0.1",
+    ),
+    # a denoising GAN
+    "levels between the steps": (
+        denoising_gan(sampler=use("heun", steps=8)),
+        "refused", "model.sampler", "model.sampler={use: ancestral, steps: null}",
+    ),
+    "the flow of a chain": (
+        denoising_gan(sampler="euler"), "refused", "model.sampler", "model.sampler={use: ancestral, steps: null}"
+    ),
+    "R1 on a critic of steps with batch norm": (
+        denoising_gan(discriminator=CRITIC, **PENALIZED), "warned", "model.discriminator", "model.regularizers=null"
+    ),
+    # a latent
+    "eps on a latent": (
+        latent(parametrization="eps"), "refused", "model.prior.parametrization", "model.prior.parametrization=v"
+    ),
+    "guidance without conditions": (
+        latent(guidance="cfg"), "refused", "model.prior.guidance", "model.prior.guidance=none"
+    ),
+    "two levels are one step": (
+        latent(**EDM | {"parametrization": "eps", "sampler": use("heun", steps=2)}),
+        "refused", "model.prior.parametrization", "model.prior.parametrization=v",
+    ),
+    # codes
+    "guidance of codes without conditions": (
+        codes("autoregressive", guidance="cfg"), "refused", "model.prior.guidance", "model.prior.guidance=none"
+    ),
+    "guidance of codes where nothing is dropped": (
+        codes("autoregressive", guidance="cfg", conditioner=UNDROPPED),
+        "refused", "model.prior.guidance", "model.prior.conditioner.drop=0.1",
+    ),
+    "guidance of masked codes where nothing is dropped": (
+        codes("masked", guidance="cfg", conditioner=UNDROPPED),
+        "refused", "model.prior.guidance", "model.prior.guidance=none",
+    ),
+}  # fmt: skip
+"""Specs whose types fit and that are nonsense: what becomes of them, where, and an override that mends them."""
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_nonsense_is_found_with_the_override_that_mends_it(name):
+    model, outcome, path, override = PLANTED[name]
+    planted = spec(model)
+    (found,) = examine(planted).findings
+    assert (found.path, found.refused) == (path, outcome == "refused")
+    if override is None:
+        return
+    assert override in found.overrides
+    for one in found.overrides:
+        mended, _ = apply(planted, [one])
+        assert not check(mended).findings
+    if found.refused:
+        (problem,) = list_problems(check, planted)
+        assert problem.startswith(f"{path}: ") and f"{found.overrides[0]}" in problem
+    build(apply(planted, [override])[0])
+
+
+def test_a_level_of_a_cascade_is_mended_where_it_is_written():
+    bottleneck = use("top-down", level=use("vq", num_codes=8, channels=2))
+    encoder, decoder = use("conv", channels=[4, 8], levels=[8, 4]), use("conv", channels=[8, 4])
+    autoencoder = use("autoencoder", encoder=encoder, bottleneck=bottleneck, decoder=decoder)
+    cascade = use("cascade", level=diffusion(parametrization="eps"))
+    found = examine(spec(use("latent", autoencoder=autoencoder, prior=cascade))).findings
+    paths = [f"model.prior.level[{index}].parametrization" for index in range(2)]
+    assert [finding.path for finding in found] == paths
+    assert {finding.overrides for finding in found} == {("model.prior.level.parametrization=v",)}
+
+
+def test_what_is_refused_is_refused_before_anything_is_written(tmp_path):
+    nonsense = spec(latent(parametrization="eps"))
+    message = "model.prior.parametrization: .* grows .*-fold .*mend it with model.prior.parametrization=v"
+    for attempt in (check, build, lambda one: modkit.train(one, tmp_path / "run")):
+        with pytest.raises(SpecError, match=message):
+            attempt(nonsense)
+    assert not list(tmp_path.iterdir())
+
+
+def test_meaning_and_form_are_reported_together():
+    problems = list_problems(check, spec(latent(parametrization="eps", weights={"nothing": 1.0})))
+    assert any("model.prior.parametrization: an error of the network" in one for one in problems)
+    assert any("model.prior.weights.nothing: got a weight of 'nothing'" in one for one in problems)
+
+
+def test_a_composed_model_is_refused_when_it_is_trained(tmp_path):
+    x = TensorType((1, 8, 8), (-1, 1))
+    model = Latent(
+        x,
+        autoencoder=use("autoencoder", **MLP),
+        prior=use(Diffusion, network=NET, parametrization="eps"),
+    )
+    data = torch.zeros(8, 1, 8, 8)
+    with pytest.raises(SpecError, match="model.prior.parametrization: .*mend it with model.prior.parametrization=v"):
+        modkit.fit(model, data, tmp_path / "run", steps=1, batch_size=4, device="cpu")
+    assert not list(tmp_path.iterdir())
+    autoencoder = Autoencoder(x, **MLP)
+    given = Latent(x, autoencoder=autoencoder, prior=Diffusion(autoencoder.latents["continuous"], network=NET))
+    modkit.fit(given, data, tmp_path / "run", steps=1, batch_size=4, device="cpu")
+
+
+def _make_old_run(path):
+    """A run as an older version made it, which refused nothing."""
+    nonsense = spec(latent(parametrization="eps"))
+    report = examine(nonsense)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modkit.training.train.check", examine)
+        run = modkit.train(nonsense, path, steps=1)
+    return nonsense, report, run
+
+
+@pytest.fixture
+def notices(caplog, monkeypatch):
+    """What is warned of, in a process that has warned of nothing before."""
+    monkeypatch.setattr(review, "_shown", set())
+    caplog.set_level(logging.WARNING, "modkit")
+    return lambda: [record.getMessage() for record in caplog.records if "grows" in record.getMessage()]
+
+
+def test_what_is_loaded_or_resumed_is_warned_of_once(tmp_path, notices):
+    nonsense, report, run = _make_old_run(tmp_path / "run")
+    (first,) = notices()
+    assert first.startswith(f"{tmp_path / 'run'}: model.prior.parametrization: an error of the network grows")
+    assert run.lock["findings"] == [str(finding) for finding in report.findings]
+    for _ in range(2):
+        load_run(run)
+        modkit.train(nonsense, tmp_path / "run", steps=2, resume=True)
+    assert notices() == [first]
+    review._shown.clear()
+    load_run(run, ["model.prior.sampler=ddim"])
+    assert len(notices()) == 2 and "mend it" not in notices()[1]
+
+
+def test_weights_from_elsewhere_are_warned_of(tmp_path, notices):
+    nonsense = spec(latent(parametrization="eps"))
+    weights = {key: torch.ones(shape) for key, shape in examine(nonsense).state.items()}
+    run = import_weights(nonsense, weights, tmp_path / "run")
+    assert len(notices()) == 1 and len(Run.open(run.path).lock["findings"]) == 1
+
+
+def test_a_frozen_piece_is_only_warned_of(tmp_path):
+    _make_old_run(tmp_path / "run")
+    piece = {"path": str(tmp_path / "run"), "at": "model.prior"}
+    (frozen,) = examine(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior=use("run", **piece)))).findings
+    assert frozen.path == "model.prior.parametrization" and not frozen.refused
+    trained = use("latent", autoencoder=use("autoencoder", **MLP), prior=use("run", **piece, train=True))
+    assert examine(spec(trained)).findings[0].refused
+
+
+def test_a_run_without_findings_has_none_in_its_lock(tmp_path):
+    assert "findings" not in modkit.train(spec(diffusion()), tmp_path / "run", steps=1).lock
+
+
+def test_warnings_are_shown_when_a_run_begins_and_kept_in_its_record(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(review, "_shown", set())
+    planted = spec(gan(generator=DCGAN, discriminator=DCGAN, **PENALIZED))
+    with caplog.at_level(logging.WARNING, "modkit"):
+        run = modkit.train(planted, tmp_path / "run", steps=1)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1 and "r1 needs the gradient of each sample's own logit" in said[0]
+    assert f"{tmp_path / 'run'}: {run.lock['findings'][0]}" == said[0]
+
+
+def test_a_games_terms_are_told_with_those_who_minimise_them():
+    facts = [str(fact) for fact in check(spec(gan(**PENALIZED))).facts]
+    assert facts == [
+        "stage 0: discriminator minimises adversarial, r1",
+        "stage 0: generator minimises adversarial",
+    ]
+
+
+def test_check_prints_facts_and_findings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.joinpath("ldm.yaml").write_text(spec(latent(), use("digits", size=8)).to_yaml())
+    text, said = command("check", "ldm.yaml")
+    assert said == "" and "no problems found" in text
+    assert "model: the prior is given the latent 'continuous', scaled to mean 0 and deviation 1" in text
+    assert "model.prior: noise levels in deviations of the data" in text
+    assert "model.prior: an error of the network grows at most " in text
+    text, said = command("check", "ldm.yaml", "model.prior.guidance=cfg", status=2)
+    assert "1 problem found" in text
+    assert said.startswith("modkit: <override 1>:1:22: model.prior.guidance: expected a model that is also trained")
+    text, _ = command("check", "ldm.yaml", "--json", "model.prior.times.use=uniform")
+    told = json.loads(text)
+    terms = {"autoencoder/autoencoder": ["autoencoder/nll", "autoencoder/kl"], "prior/denoiser": ["prior/denoising"]}
+    assert told["findings"] == [] and told["parameters"] > 0
+    assert [fact["path"] for fact in told["facts"]] == ["model", *["model.prior"] * 3]
+    assert told["terms"] == terms
+
+
+def test_specs_with_nothing_to_object_to_have_no_findings():
+    for model in (diffusion(), latent(**EDM), gan(), denoising_gan(), codes("masked"), use("autoencoder", **MLP)):
+        assert not check(spec(model)).findings

@@ -1,0 +1,219 @@
+import math
+import re
+
+import pytest
+import torch
+
+from modkit import CondType, Denoised, TensorType
+from modkit.diffusion import parametrizations as targets
+from modkit.diffusion import schedules
+from modkit.diffusion.guidance import ClassifierFree, NoGuidance
+from modkit.diffusion.review import (
+    find_growth,
+    find_rarest,
+    review_growth,
+    review_guidance,
+    review_levels,
+    review_scale,
+)
+from modkit.diffusion.time_sampling import LogNormal, Uniform
+from modkit.kinds import Fact, Finding
+from modkit.samplers import DDIM, Heun
+from modkit.samplers.ddim import ddim_step
+
+LATENT = TensorType((4, 8, 8), std=1.0)
+PICTURE = TensorType((3, 8, 8), (-1, 1), std=0.5)
+EDM = schedules.EDM()
+TABLES = {"linear": schedules.Linear(), "cosine": schedules.Cosine(), "vp": schedules.VP()}
+
+
+def find(notes):
+    return [note for note in notes if isinstance(note, Finding)]
+
+
+def say(notes):
+    return " ".join(note.text for note in notes if isinstance(note, Fact))
+
+
+@pytest.mark.parametrize("name", ["Eps", "X0", "V", "Flow", "EDM"])
+@pytest.mark.parametrize("schedule", [*TABLES.values(), EDM, schedules.Flow()], ids=lambda one: type(one).__name__)
+def test_growth_is_that_of_a_step_in_float64(name, schedule):
+    """Steps with an output that is wrong by 1 differ as the formula says, on x = 0."""
+    part, times = getattr(targets, name)(schedule), DDIM(schedule, LATENT, steps=8).times()
+    growths, x_t = [], torch.zeros(1, 1, dtype=torch.float64)
+    for t, s in zip(times[:-1], times[1:]):
+        scales_t, scales_s = schedule.scales(t[None]), schedule.scales(s[None])
+        ends = [part.denoised(torch.full_like(x_t, out), x_t, t[None]).x_0 for out in (0.0, 1.0)]
+        right, wrong = (ddim_step(x_t, x_0, scales_t, scales_s) for x_0 in ends)
+        growths.append(float((wrong - right).abs() / torch.hypot(*scales_s)))
+    growth = find_growth(schedule, part, times)
+    index = max(range(8), key=growths.__getitem__)
+    assert growth.factor == pytest.approx(growths[index], rel=1e-9)
+    assert (growth.t, growth.s) == (float(times[index]), float(times[index + 1]))
+
+
+def test_the_growth_of_eps_is_what_the_table_leaves_of_the_signal():
+    """(alpha_s sigma_t / alpha_t - sigma_s) / sqrt(alpha_s^2 + sigma_s^2), 631 in the first of 50 steps on `cosine`."""
+    schedule = schedules.Cosine()
+    (alpha_t, alpha_s), (sigma_t, sigma_s) = schedule.scales(torch.tensor([1.0, 0.98], dtype=torch.float64))
+    expected = (alpha_s * sigma_t / alpha_t - sigma_s) / torch.hypot(alpha_s, sigma_s)
+    growth = find_growth(schedule, targets.Eps(schedule), DDIM(schedule, LATENT, steps=50).times())
+    assert growth == pytest.approx((float(expected), 1.0, 0.98)) and round(growth.factor) == 631
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8, 50])
+def test_v_never_grows_an_error(steps):
+    for schedule in (*TABLES.values(), EDM, schedules.Flow()):
+        times = DDIM(schedule, LATENT, steps=steps).times()
+        assert find_growth(schedule, targets.V(schedule), times).factor <= 1 + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("x", "schedule", "steps", "refused"),
+    [
+        (LATENT, "cosine", 50, True),
+        (LATENT, "cosine", 1000, True),
+        (LATENT, "linear", 50, False),
+        (LATENT, "linear", 2, True),
+        (PICTURE, "cosine", 50, False),  # x_0 is clipped
+    ],
+)
+def test_eps_is_refused_where_it_grows_more_than_tenfold_unclipped(x, schedule, steps, refused):
+    part = TABLES[schedule]
+    found = find(review_growth(x, part, targets.Eps(part), DDIM(part, x, steps=steps)))
+    assert [finding.refused for finding in found] == [True] * refused
+    if refused:
+        assert found[0].path == "parametrization" and found[0].overrides == ("parametrization=v",)
+
+
+def test_coverage_is_the_share_of_draws_within_a_factor():
+    """Of log-normal levels, the difference of two normal distribution functions."""
+    drawn = torch.exp(-0.5 + 1.2 * torch.special.ndtri((torch.arange(10**5, dtype=torch.float64) + 0.5) / 10**5))
+    asked = torch.tensor([0.01, 0.3, 1.0, 9.0, 80.0], dtype=torch.float64)
+    share = [
+        sum(
+            sign * 0.5 * math.erfc(-(math.log(level) + side + 0.5) / 1.2 / 2**0.5)
+            for sign, side in ((1, 0.25), (-1, -0.25))
+        )
+        for level in asked.tolist()
+    ]
+    assert find_rarest(drawn, asked) == pytest.approx((9.0, share[3]), abs=2e-5)
+    assert find_rarest(drawn, asked[[0, -1]]) is None  # what lies outside .25 to 10 does not count
+
+
+PUBLISHED = {
+    "DDPM": (PICTURE, schedules.Linear(), Uniform, DDIM),
+    "DDPM, cosine": (PICTURE, schedules.Cosine(), Uniform, DDIM),
+    "Score SDE": (PICTURE, schedules.VP(), Uniform, DDIM),
+    "EDM": (PICTURE, EDM, LogNormal, Heun),
+    "EDM2": (PICTURE, EDM, lambda schedule: LogNormal(schedule, mean=-0.4, std=1.0), Heun),
+    "EDM on a latent": (LATENT, EDM, lambda schedule: LogNormal(schedule, mean=-0.5), Heun),
+    "rectified flow": (LATENT, schedules.Flow(), Uniform, DDIM),
+    "SD3": (LATENT, schedules.Flow(), lambda schedule: LogNormal(schedule, mean=0.0, std=1.0), DDIM),
+    "the most one-sided of SD3's": (
+        LATENT,
+        schedules.Flow(),
+        lambda schedule: LogNormal(schedule, mean=1.0, std=0.6),
+        DDIM,
+    ),
+    "EDM's sampler on DDPM": (PICTURE, schedules.Linear(), Uniform, Heun),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_pairings_have_nothing_to_object_to(name):
+    x, schedule, times, sampler = PUBLISHED[name]
+    notes = list(review_levels(x, schedule, times(schedule), sampler(schedule, x), "times", ()))
+    assert not find(notes) and "noise levels in deviations of the data" in say(notes)
+
+
+@pytest.mark.parametrize(
+    ("x", "schedule", "times", "message"),
+    [
+        (LATENT, EDM, Uniform(EDM), r"1\.\d% of training's noise levels are below the deviation of the data"),
+        (PICTURE, EDM, Uniform(EDM), r"0\.\d% of training's noise levels are below"),
+        (LATENT, EDM, LogNormal(EDM, mean=3.0), r"0\.\d% of training's noise levels are below"),
+        (LATENT, EDM, LogNormal(EDM, mean=-4.0), r"0\.\d% of training's noise levels are above"),
+        (LATENT, EDM, LogNormal(EDM, std=0.0), "0.0% of training's noise levels are above"),
+        (LATENT, EDM, LogNormal(EDM, mean=0.0, std=0.1), r"asks for the noise level .* got 0\.00% of its draws"),
+        (LATENT, schedules.Linear(), LogNormal(schedules.Linear(), mean=-5.0), "are above"),
+    ],
+)
+@pytest.mark.parametrize("steps", [4, 18, 20])
+def test_levels_that_training_does_not_visit_are_refused(x, schedule, times, message, steps):
+    sampler = Heun(schedule, x, steps=steps)
+    (found,) = find(review_levels(x, schedule, times, sampler, "times", ("times=uniform",)))
+    assert (found.path, found.overrides, found.refused) == ("times", ("times=uniform",), True)
+    assert re.search(message, found.message)
+
+
+def test_a_few_steps_are_trained_at_their_own_levels_alone():
+    chain = schedules.Even(schedules.VP(), 4)
+    own, between = DDIM(chain, PICTURE, steps=4), Heun(chain, PICTURE)
+    assert not find(review_levels(PICTURE, chain, Uniform(chain), own, "sampler", ()))
+    assert find(review_levels(PICTURE, chain, Uniform(chain), between, "sampler", ()))[0].refused
+
+
+def test_the_deviation_of_the_networks_input_is_that_of_its_scaling():
+    sampler = Heun(EDM, LATENT)
+    right = list(review_scale(LATENT, EDM, targets.EDM(EDM, sigma_data=1.0), sampler))
+    assert say(right) == "the network's input has a deviation of 1 to 1" and not find(right)
+    wrong = list(review_scale(LATENT, EDM, targets.EDM(EDM, sigma_data=0.02), sampler))
+    lowest = float(EDM.scales(sampler.times()[-3])[1])  # of at most 16 levels, every second of 18
+    assert say(wrong).endswith(f"1 to {math.sqrt((1 + lowest**2) / (0.02**2 + lowest**2)):.2g}")
+    assert [(found.path, found.refused) for found in find(wrong)] == [("parametrization", False)]
+
+
+class Conditions:
+    """A plug-in's conditioner: it states what it does with its conditions in training."""
+
+    def __init__(self, drop, type):
+        self.drop, self.type = drop, type
+
+
+class Late:
+    """A plug-in's guidance, without the other prediction above t = .5."""
+
+    def __call__(self, denoise_cond, denoise_null):
+        def denoise(x_t, t):
+            return denoise_cond(x_t, t) if t > 0.5 else Denoised(denoise_null(x_t, t).x_0)
+
+        return denoise
+
+
+@pytest.mark.parametrize(
+    ("guidance", "drop", "type", "overrides"),
+    [
+        (ClassifierFree(), 0.0, CondType(vector=4), ("conditioner.drop=0.1", "guidance=none")),
+        (ClassifierFree(), 0.0, CondType(concat=LATENT), ("guidance=none",)),
+        (ClassifierFree(), 0.0, CondType(), ("guidance=none",)),
+        (Late(), 0.0, CondType(labels=3), ("conditioner.drop=0.1", "guidance=none")),
+        (ClassifierFree(), 0.1, CondType(vector=4), None),
+        (ClassifierFree(), None, CondType(vector=4), None),  # not stated
+        (ClassifierFree(scale=1.0), 0.0, CondType(vector=4), None),
+        (NoGuidance(), 0.0, CondType(), None),
+    ],
+)
+def test_guidance_without_a_null_is_refused(guidance, drop, type, overrides):
+    found = list(review_guidance(guidance, Conditions(drop, type), LATENT, (1.0, 0.6, 0.2)))
+    assert [finding.overrides for finding in found] == ([] if overrides is None else [overrides])
+    assert all(finding.refused for finding in found)
+
+
+class Learned(torch.nn.Module):
+    """A plug-in's parametrization with a scale that is learned, and so unknown on the meta device."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(scale, dtype=torch.float64))
+
+    def error_scale(self, t):
+        return self.scale**2 * torch.ones_like(t, device=self.scale.device)
+
+
+def test_a_plugins_parametrization_is_judged_by_its_own_scale():
+    schedule = TABLES["cosine"]
+    sampler = DDIM(schedule, LATENT)
+    assert not find(review_growth(LATENT, schedule, Learned(5.0), sampler))
+    assert find(review_growth(LATENT, schedule, Learned(500.0), sampler))[0].refused
+    assert not list(review_growth(LATENT, schedule, Learned(500.0).to("meta"), sampler))

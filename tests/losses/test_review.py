@@ -1,0 +1,79 @@
+import pytest
+import torch
+from torch import nn
+
+from modkit import CondType, TensorType
+from modkit.losses.regularizers import R1
+from modkit.losses.review import review_critic
+from modkit.nn.dcgan import DCGANDiscriminator
+from modkit.nn.mlp import MLPDiscriminator
+from modkit.types import Cond
+
+IMAGE = TensorType((1, 16, 16), (-1, 1))
+
+
+class Slope:
+    """A plug-in's penalty that says that it needs each sample's own gradient."""
+
+    per_sample = True
+
+    def __call__(self, discriminator, x, cond):
+        return discriminator(x, cond).mean()
+
+
+class Mean(Slope):
+    """One that does not."""
+
+    per_sample = False
+
+
+class Apart(nn.Sequential):
+    """A plug-in's critic that promises what its modules do not show: it never trains its batch norm."""
+
+    batch_independent = True
+
+
+@pytest.mark.parametrize(
+    ("critic", "penalty", "found"),
+    [
+        (DCGANDiscriminator(IMAGE, CondType(), channels=4), R1(), True),
+        (DCGANDiscriminator(IMAGE, CondType(), channels=4), Slope(), True),
+        (DCGANDiscriminator(IMAGE, CondType(), channels=4), Mean(), False),
+        (DCGANDiscriminator(IMAGE, CondType(), channels=4, spectral_norm=True), R1(), False),
+        (MLPDiscriminator(IMAGE, CondType(), width=8, depth=1), R1(), False),
+        (Apart(nn.BatchNorm2d(1)), R1(), False),
+    ],
+)
+def test_a_penalty_on_each_sample_and_a_critic_of_the_batch_defeat_each_other(critic, penalty, found):
+    findings = list(review_critic("critic", critic, {"penalty": penalty}))
+    assert [(one.path, one.refused, "penalty needs" in one.message) for one in findings] == [
+        ("critic", False, True)
+    ] * found
+
+
+def test_batch_norm_makes_a_samples_gradient_depend_on_the_other_samples():
+    """What the review says of R1, seen in the gradient at the first of four samples."""
+    x = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for normed in (True, False):
+        torch.manual_seed(0)
+        critic = DCGANDiscriminator(IMAGE, CondType(), channels=4, spectral_norm=not normed).double().train()
+        gradients = []
+        for others in (x, torch.cat([x[:1], 3 * x[1:]])):
+            inputs = others.clone().requires_grad_()
+            gradients.append(torch.autograd.grad(critic(inputs, Cond()).sum(), inputs)[0][0])
+        assert torch.allclose(*gradients, rtol=1e-2) is not normed
+
+
+class Part(nn.Module):
+    """A critic with a weight that spectral normalisation leaves out."""
+
+    def __init__(self):
+        super().__init__()
+        self.main = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+        self.embed = nn.Embedding(10, 4)
+
+
+def test_a_weight_that_spectral_normalisation_leaves_out_is_named():
+    (found,) = review_critic("critic", Part(), {})
+    assert found.path == "critic" and found.message.endswith("got these without it: embed.weight")
+    assert not list(review_critic("critic", nn.Sequential(nn.Linear(4, 4), nn.Embedding(3, 4)), {}))

@@ -1,0 +1,47 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from modkit.data import Grid
+from modkit.data.loader import Loader, read_shuffled
+from modkit.engines.local import LocalEngine
+from modkit.rng import Rng
+from modkit.specs.settings import Settings
+from modkit.training.reader import Reader
+
+DATA = Grid(num=10, num_test=1)
+SETTINGS = Settings(batch_size=8, accumulate=2, seed=3)
+
+
+def read(batches):
+    return [batch.tensor for batch in batches]
+
+
+def assert_same(a, b):
+    assert len(a) == len(b) > 0 and all(torch.equal(x, y) for x, y in zip(a, b))
+
+
+def test_a_stage_and_microbatches_are_read_by_their_keys():
+    reader = Reader(DATA, SETTINGS, LocalEngine("cpu"))
+    stage, micro = Loader(DATA, "train", 8, Rng(3, "data", 1)), Loader(DATA, "train", 4, Rng(3, "a", 5))
+    assert_same(read(reader.read_stage(1, 2, 6)), [stage.read_batch(n).tensor for n in range(2, 6)])
+    assert_same(read(reader.read_microbatches("a", 5, num=7)), [micro.read_batch(n).tensor for n in range(7)])
+    assert read(reader.read_stage(1, 6, 6)) == [] and read(reader.read_stage(1, 7, 6)) == []
+
+
+def test_processes_share_the_rows_of_a_batch():
+    whole = Reader(DATA, SETTINGS, LocalEngine("cpu"))
+    shares = [
+        Reader(DATA, SETTINGS, SimpleNamespace(rank=rank, world=2, device=torch.device("cpu"))) for rank in range(2)
+    ]
+    for pick in (lambda reader: reader.read_stage(0, 1, 4), lambda reader: reader.read_microbatches("a", num=3)):
+        parts = zip(*(read(pick(reader)) for reader in shares))
+        assert_same([torch.cat(rows) for rows in parts], read(pick(whole)))
+
+
+@pytest.mark.smoke
+def test_each_iteration_over_passes_is_a_new_pass():
+    passes = Reader(DATA, SETTINGS, LocalEngine("cpu")).start_passes("one")
+    for number in (1, 2):
+        assert_same(read(passes), read(read_shuffled(DATA, "train", 8, Rng(3, "prepare", "one", number))))
