@@ -142,8 +142,8 @@ class SamplerExtras:
     """Optional members of a `Sampler`.
 
     Args:
-        bounds: The lowest and the highest value to which predictions of x_0 are clipped, or None if they are not;
-            `range`, as of a sampler that does not say, is the range of x, if it has one.
+        bounds: The lowest and the highest value to which predictions of x_0 are clipped; None if they are not, and
+            `range` if they are clipped to the range of x, if it has one.
     """
 
     bounds: tuple[float, float] | Literal["range"] | None = "range"
