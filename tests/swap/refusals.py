@@ -45,12 +45,6 @@ def _no_map(path, part, told, source):
     )
 
 
-def _no_loss(term, losses):
-    """The bottleneck that is gone made the loss that the host weighs."""
-    owner = r"model \(autoencoder\) has .*bottleneck \w+"
-    return rf"model\.weights\.{term}: got a weight of '{term}', expected one of the losses: {losses}; {owner}"
-
-
 def _no_last_layer(path, term, player):
     """Nothing says which layer makes the output, so gradients cannot be balanced there."""
     reason = f"Adaptive weight of '{term}' expects a decoder with a last layer, got None"
@@ -152,7 +146,6 @@ _PRIORS_OF_CODES = {
         for part in ("gaussian", "identity")
     },
     "latent-autoregressive model.prior.sampler=maskgit": _RASTER,
-    "latent-masked model.prior=autoregressive": _RASTER,
     "latent-masked model.prior.sampler=raster": _OTHER_ORDER.format(
         "Masked", "of masked codes", "network, which is not causal", "raster", "decodes in raster order"
     ),
@@ -289,20 +282,6 @@ _MAPS = {
 }
 
 _WEIGHTS = {
-    **{
-        f"vae model.bottleneck={part}": _no_loss("kl", losses)
-        for part, losses in (
-            ("identity", "nll"),
-            ("fsq", "nll"),
-            ("vq", "commitment, nll"),
-            ("residual-vq", "commitment, nll"),
-            ("lfq", "code_entropy, commitment, nll"),
-        )
-    },
-    **{
-        f"vq-vae model.bottleneck={part}": _no_loss("commitment", losses)
-        for part, losses in (("gaussian", "kl, nll"), ("gumbel", "kl, nll"), ("identity", "nll"), ("fsq", "nll"))
-    },
     "vae model.weights.kl=adaptive": _before_last_layer("kl"),
     "vq-vae model.weights.commitment=adaptive": _before_last_layer("commitment"),
     **{
