@@ -28,6 +28,7 @@ from tests.refusals import list_problems
 X = TensorType((1, 8, 8), (-1.0, 1.0))
 NETWORK = use("mlp", **SMALL)
 SWAP = ["model.schedule=edm"]
+GIVEN = ["class", "partial", "built"]
 SLOTS = ("schedule", "times", "parametrization", "sampler")
 
 
@@ -133,14 +134,14 @@ def test_what_is_written_as_an_object_stays():
     assert (model.parametrization.sigma_data, model.times.std) == (0.5, 1.2)
 
 
-@pytest.mark.parametrize("schedule", [EDM, partial(EDM, sigma_max=50.0), EDM(sigma_max=50.0)], ids=str)
+@pytest.mark.parametrize("schedule", [EDM, partial(EDM, sigma_max=50.0), EDM(sigma_max=50.0)], ids=GIVEN)
 def test_a_schedule_given_as_an_object_implies_the_same(schedule):
     model = Diffusion(X, network=partial(MLPNetwork, **SMALL), schedule=schedule)
     names = [type(getattr(model, slot)).__name__ for slot in SLOTS]
     assert names == ["EDM", "LogNormal", "EDM", "Heun"]
 
 
-@pytest.mark.parametrize("schedule", [Bent, partial(Bent, sigma_max=50.0), Bent()], ids=str)
+@pytest.mark.parametrize("schedule", [Bent, partial(Bent, sigma_max=50.0), Bent()], ids=GIVEN)
 def test_a_local_schedule_takes_part(schedule):
     model = Diffusion(X, network=partial(MLPNetwork, **SMALL), schedule=schedule)
     assert (model.times.mean, model.sampler.eta, type(model.parametrization)) == (0.5, 0.25, V)
