@@ -12,21 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from modkit.building.builder import Built, Site, copy_to_meta
+from modkit.building.mentions import drop_leftovers, find_unknown, find_weight
 from modkit.building.plan import Plan, plan
 from modkit.building.report import Port, Report
 from modkit.building.review import make_problems, review_game, review_model, verify_overrides
 from modkit.data.moments import find_type
 from modkit.engines.local import LocalEngine
-from modkit.errors import Problem, suggest
+from modkit.errors import Problem
 from modkit.kinds import Data, DataExtras, Fact, Finding, read_extras
 from modkit.models.model import Model, Player
 from modkit.models.step import StepContext
@@ -34,7 +34,7 @@ from modkit.rng import Rng
 from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
-from modkit.training.players import StageSchedule, make_player_states, schedule_stages, strip_scope, weigh_losses
+from modkit.training.players import StageSchedule, make_player_states, schedule_stages, weigh_losses
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
 __all__ = ["Port", "Report", "Trial", "check", "check_composed", "examine", "try_model"]
@@ -73,6 +73,35 @@ def examine(spec: Spec) -> Report:
     Raises:
         SpecError: With every problem of form and types.
     """
+    tried = _try_spec(spec)
+    if not tried.site.problems and (rest := drop_leftovers(spec, tried.find_unknown(), _find_unknown)):
+        return examine(rest)
+    _check_conditions(tried.site, tried.model, tried.data)
+    return _verify(_make_report(*tried))
+
+
+class _Tried(NamedTuple):
+    """A model on the meta device, what it was built from, and its trial."""
+
+    site: Site
+    model: Model
+    trial: Trial
+    settings: Settings | None
+    data: Data | None
+    x: TensorType
+    fields: Mapping[str, TensorType]
+
+    def find_unknown(self) -> list[Problem]:
+        """Finds what the spec names and the model does not have."""
+        return find_unknown(self.site, self.model, self.settings, self.trial.terms) if self.settings else []
+
+
+def _try_spec(spec: Spec) -> _Tried:
+    """Builds everything in a spec and runs the losses of its model; problems are recorded by the site.
+
+    Raises:
+        SpecError: If a part cannot be built.
+    """
     site = Site(plan(spec), meta=True)
     data = site.make_data()
     settings, evaluation = _try_settings(site, site.make_settings), _try_settings(site, site.make_evaluation)
@@ -82,8 +111,18 @@ def examine(spec: Spec) -> Report:
         _ = [evaluation.features(x=x)] if evaluation.features else []
         _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]
     model, trial = try_model(site, x, fields)
-    _check_conditions(site, model, data)
-    return _verify(_make_report(site, model, trial, settings, data, x, fields))
+    return _Tried(site, model, trial, settings, data, x, fields)
+
+
+def _find_unknown(spec: Spec) -> list[Problem]:
+    """Finds what a sound spec names and its model does not have.
+
+    Raises:
+        SpecError: If the spec has another problem.
+    """
+    tried = _try_spec(spec)
+    tried.site.check()
+    return tried.find_unknown()
 
 
 def check_composed(model: Model, planned: Plan, data: Data) -> Report:
@@ -183,8 +222,10 @@ def _check_training(
     site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]
 ) -> tuple[StageSchedule, ...]:
     """Checks settings against a model and returns the stages; problems are recorded by the site."""
-    played = _schedule(site, model, settings)
-    _check_names(site, model, settings, terms)
+    unknown = find_unknown(site, model, settings, terms)
+    site.problems += unknown
+    lost = any(problem.path.startswith(("train.players", "train.stages")) for problem in unknown)
+    played = () if lost else _schedule(site, model, settings)
     for round in played:  # to hear what optimizers and learning-rate schedules refuse
         make_player_states(model, settings, round, LocalEngine("cpu"))
     return played
@@ -249,7 +290,9 @@ class Trial:
                 try:
                     weigh_losses(losses, {name: weight}, 0, last_layer)
                 except ValueError as error:
-                    self.site.fail(_get_weight_path(name), f"it cannot weigh a loss of {player.name}: {error}")
+                    self.site.fail(
+                        find_weight(self.model, weight, name), f"it cannot weigh a loss of {player.name}: {error}"
+                    )
 
     def _attempt(self, run: Callable[[], Any]) -> Any:
         try:
@@ -291,41 +334,6 @@ def _schedule(site: Site, model: Model, settings: Settings) -> tuple[StageSchedu
         path, _, reason = str(error).partition(": ")
         site.fail(path, reason)
         return ()
-
-
-def _check_names(site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]) -> None:
-    """Checks that weights, patterns of terms and `checkpoints.best` name losses of the model."""
-    every = {term for names in terms.values() for term in names}
-    for name in dict.fromkeys(name for player in model.list_active_players() for name in model.weights(player.name)):
-        if name not in every:
-            path = _get_weight_path(name)
-            known = ", ".join(sorted(strip_scope(term, name.rpartition("/")[0]) for term in every))
-            got = f"got a weight of {name.split('/')[-1]!r}, expected one of the losses: {known}"
-            site.fail(path, f"{got}; {_describe_parts(site, path.rpartition('.weights.')[0])}")
-    for pattern in settings.terms:
-        if not any(fnmatchcase(term, pattern) for term in every):
-            site.fail("train.terms", f"the pattern {pattern!r} matches none of the losses: {', '.join(sorted(every))}")
-    best = settings.checkpoints.best
-    logged = {f"{p}/{strip_scope(term, p.rpartition('/')[0])}" for p, names in terms.items() for term in names}
-    if best is not None and best not in logged:
-        hint = suggest(best, logged)
-        message = f"got {best!r}, expected one of the logged losses: {', '.join(sorted(logged))}"
-        site.problems.append(
-            Problem("train.checkpoints.best", message, site.plan.spec.find_position("train.checkpoints.best"), hint)
-        )
-
-
-def _describe_parts(site: Site, path: str) -> str:
-    """Describes a model and the parts that compute its losses, for a message."""
-    inside = [built.call.part for where, built in site.built.items() if where.rpartition(".")[0] == path]
-    owner = site.built.get(path)
-    return f"{path} ({owner.call.part.name if owner else 'model'}) has {', '.join(map(str, inside))}"
-
-
-def _get_weight_path(name: str) -> str:
-    """Returns the path in the spec of the weight of a term."""
-    *scope, term = name.split("/")
-    return ".".join(("model", *scope, "weights", term))
 
 
 def _make_output_hook(built: Built) -> Callable[[nn.Module, Any, Any], None]:

@@ -36,6 +36,7 @@ class Spec:
         x: Type of one sample (`shape`, `range`, `classes`, and the types of its `fields` by name) for a spec without
             data.
         source: Where each value was written; ignored when specs are compared.
+        before: The spec before overrides swapped some of its parts, or None; neither compared nor written.
 
     Examples:
         >>> spec = Spec(model=use("gan", z_dim=8), data="digits")
@@ -58,6 +59,7 @@ class Spec:
     evaluate: Node | None = None
     x: Node | None = None
     source: Source = field(default_factory=Source, compare=False, repr=False)
+    before: Spec | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []

@@ -110,7 +110,7 @@ class _Checks:
 
     def __init__(self, spec: Spec, axes: Mapping[str, int]) -> None:
         self._spec, self._axes = spec, axes
-        self._sound: set[Node] = set()
+        self._plans: dict[Node, Plan] = {}
         self._problems: dict[Problem, dict[str, None]] = {}
 
     def plan(self, choices: _Choices, trial: _Choices, frozen: Spec | None = None) -> Plan | None:
@@ -118,18 +118,16 @@ class _Checks:
         label = ",".join(trial)
         try:
             changed, notices = apply(frozen or self._spec, choices)
-            made = plan(changed)
-            tree = _make_paths_absolute(made).tree
-            if tree not in self._sound:
-                check(changed)
+            tree = _make_paths_absolute(plan(changed)).tree
+            if tree not in self._plans:
+                self._plans[tree] = check(changed).plan  # without what its swaps left over
         except SpecError as error:
             for problem in error.problems:
                 self._problems.setdefault(self._move_to_axis(problem, choices), {})[label] = None
             return None
-        self._sound.add(tree)
         for notice in notices if choices == trial and not frozen else ():
             _logger.warning("%s: %s", label, notice)
-        return made
+        return self._plans[tree]
 
     def raise_problems(self, total: int) -> None:
         """Raises all problems, if there are any; a problem that not all trials have is listed with its trials."""

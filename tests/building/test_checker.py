@@ -182,9 +182,15 @@ test_names_and_numbers_of_training_are_held_against_the_model = refusals(
         "{use: gan, regularizers: {r1: r1}, weights: {r1: {use: adaptive}}}",
         "3:57: model.weights.r1: .*expects a decoder with a last layer",
     ),
-    ("gan\ntrain: {terms: {r1: {every: 16}}}", "4:16: train.terms: the pattern 'r1' matches none of the losses: adv"),
-    ("gan\ntrain: {players: {critic: {every: 2}}}", "4:18: train.players: .*'critic' .*: discriminator, generator"),
-    ("gan\ntrain: {stages: [{players: [prior/*]}]}", "4:17: train.stages: .*'prior/\\*' matches none"),
+    (
+        "gan\ntrain: {terms: {r1: {every: 16}}}",
+        "4:17: train.terms.r1: the pattern 'r1' matches none of the losses: adv",
+    ),
+    (
+        "gan\ntrain: {players: {critic: {every: 2}}}",
+        "4:19: train.players.critic: .*'critic' .*: discriminator, generator",
+    ),
+    ("gan\ntrain: {stages: [{players: [prior/*]}]}", "4:29: train.stages.0..players.0.: .*'prior/\\*' matches none"),
     (
         "gan\ntrain: {checkpoints: {best: generator/adversaril}}",
         r"4:29: train.checkpoints.best: got 'generator/adversaril', .*\(did you mean 'generator/adversarial'",

@@ -71,6 +71,8 @@ def test_description_is_the_signature_and_the_docstring_with_source_and_paper(si
         "version": "1.0",
         "source": f"{module}:8",
         "paper": "Doe et al., 2020",
+        "implies": {},
+        "implied": {},
     }
     assert [tuple(one.values()) for one in parameters] == [
         ("width", "int", True, None, "Number of features."),

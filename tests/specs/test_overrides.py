@@ -5,6 +5,7 @@ from modkit.specs.overrides import apply, expand, locate
 from modkit.specs.spec import Spec, use
 from tests.refusals import refusals
 
+ANEW = "a swap of a model starts from the new one's defaults"
 SAMPLE = """\
 model:
   use: latent
@@ -87,27 +88,85 @@ def test_a_value_that_does_not_fit_is_dropped():
     spec = Spec(model=use("diffusion", sampler=use("ddim", steps="many", eta=0.5, typo=1)))
     sampler, notices = apply(spec, ["model.sampler=euler"])
     assert sampler.at("model.sampler") == "euler"
-    assert len(notices) == 3
+    assert len(notices) == 2
     assert notices[0].startswith("swap model.sampler: dropped steps (euler: expected int")
-    assert notices[1:] == [f"swap model.sampler: dropped {name} (unknown to euler)" for name in ("eta", "typo")]
+    assert notices[1] == "swap model.sampler: dropped eta, typo (unknown to euler)"
 
 
-def test_swapping_a_model_keeps_slots_of_the_same_kind():
-    model = use("autoencoder", encoder="conv", adversarial="hinge", regularizers={"r1": "r1"}, weights={"kl": 2.0})
-    changed, notices = apply(Spec(model=model), ["model=gan"])
-    assert changed.model == use("gan", adversarial="hinge", regularizers={"r1": "r1"}, weights={"kl": 2.0})
-    assert notices == ["swap model: dropped encoder (unknown to gan)"]
+def test_another_model_keeps_its_conditioner_and_starts_anew_else():
+    label = use("label", width=32)
+    model = use("diffusion", conditioner=label, network=use("unet", channels=[8]), schedule="edm", sampler="heun")
+    changed, notices = apply(Spec(model=model), ["model=denoising-gan"])
+    assert changed.model == use("denoising-gan", conditioner=label)
+    assert notices == [f"swap model: dropped network, schedule, sampler ({ANEW})"]
+
+
+def test_an_override_gives_another_model_what_it_would_drop(spec):
+    gan = "model.prior={use: denoising-gan, schedule: vp}"
+    changed, notices = apply(spec, [gan, "model.prior.sampler.num=8"])
+    assert changed.at("model.prior") == use("denoising-gan", schedule="vp", sampler={"num": 8})
+    assert notices == [f"swap model.prior: dropped network, sampler ({ANEW})"]
+
+
+def test_the_same_model_is_no_swap(spec):
+    changed, notices = apply(spec, ["model.prior={use: diffusion, schedule: edm}", "model=latent"])
+    assert changed == spec.with_value("model.prior.schedule", "edm")
+    assert notices == []
+
+
+def test_a_conditioner_that_the_model_does_not_take_is_dropped():
+    model = use("diffusion", conditioner="label", sampler="heun")
+    changed, notices = apply(Spec(model=model), ["model=latent"])
+    assert changed.model == use("latent")
+    assert notices == ["swap model: dropped conditioner (unknown to latent)", f"swap model: dropped sampler ({ANEW})"]
+
+
+def test_parts_that_are_no_models_keep_what_fits_only():
+    model = use("latent", autoencoder={"bottleneck": use("gaussian", channels=1)}, at=3)
+    changed, notices = apply(Spec(model=model), ["model.autoencoder.bottleneck=identity", "model.prior=gan"])
+    assert changed.model == use("latent", autoencoder={"bottleneck": "identity"}, at=3, prior="gan")
+    assert notices == ["swap model.autoencoder.bottleneck: dropped channels (unknown to identity)"]
 
 
 def test_what_is_no_part_is_dropped_from_a_slot():
     model = use("autoencoder", adversarial=3, regularizers=["r1"], weights={"kl": True, "nll": 1})
-    changed, notices = apply(Spec(model=model), ["model=gan"])
-    assert changed.model == use("gan")
+    changed, notices = apply(Spec(model=model), ["model=autoencoder"])
+    assert changed.model == use("autoencoder")
     assert notices == [
-        "swap model: dropped adversarial (gan: expected a part, got 3)",
-        "swap model: dropped regularizers (gan: expected a mapping of parts, got a list)",
-        "swap model: dropped weights (gan: expected a part, got True)",
+        "swap model: dropped adversarial (autoencoder: expected a part, got 3)",
+        "swap model: dropped regularizers (autoencoder: expected a mapping of parts, got a list)",
+        "swap model: dropped weights (autoencoder: expected a part, got True)",
     ]
+
+
+def test_a_piece_of_another_run_replaces_a_part_as_it_is(spec):
+    piece = "model.autoencoder={use: run, path: runs/a, at: model.autoencoder}"
+    changed, notices = apply(spec, ["model.autoencoder.train=true", piece, "model.prior.sampler=heun"])
+    assert changed.at("model.autoencoder") == use("run", path="runs/a", at="model.autoencoder", train=True)
+    assert changed.at("model.prior.sampler") == use("heun", steps=50)
+    assert notices == ["swap model.prior.sampler: dropped eta (unknown to heun)"]
+    assert changed.find_position("model.autoencoder.path") == Position("<override 2>", 1, 36)
+    assert changed.before == spec
+    back, notices = apply(changed, ["model.autoencoder=autoencoder"])
+    assert (back.at("model.autoencoder"), notices) == ("autoencoder", [])
+
+
+def test_a_reference_replaces_a_part_as_it_is(spec):
+    overrides = ["model.prior.network.width=8", "model.prior.network={ref: model.autoencoder.encoder}"]
+    changed, notices = apply(spec, overrides[1:])
+    assert changed.at("model.prior.network") == {"ref": "model.autoencoder.encoder"}
+    assert (changed.before, notices) == (spec, [])
+    with pytest.raises(SpecError, match="ref"):
+        apply(spec, overrides)
+
+
+def test_a_spec_remembers_what_it_was_before_its_swaps(spec):
+    changed, _ = apply(spec, ["model.prior.sampler=heun", "model.prior.sampler.steps=3"])
+    assert changed.before == spec and spec.before is None
+    assert apply(spec, ["model.prior.sampler.steps=3"])[0].before is None
+    again, _ = apply(changed, ["model.prior=gan"])
+    assert again.before == changed and again.before.before == spec
+    assert Spec.from_yaml(again.to_yaml()) == again
 
 
 def test_parts_in_a_mapping_of_slots_are_swapped():
@@ -120,8 +179,7 @@ def test_swaps_go_from_the_outside_in(spec):
     overrides = ["model.prior.generator.channels=[8]", "model.prior.generator=dcgan", "model.prior=gan"]
     changed, notices = apply(spec, overrides)
     assert changed.at("model.prior") == use("gan", generator=use("dcgan", channels=[8]))
-    dropped = [f"swap model.prior: dropped {name}" for name in ("network", "schedule", "sampler")]
-    assert [notice.partition(" (")[0] for notice in notices] == dropped
+    assert notices == [f"swap model.prior: dropped network, schedule, sampler ({ANEW})"]
 
 
 def test_short_forms_and_default_parts_expand_where_a_path_leads_into_them(spec):

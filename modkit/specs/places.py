@@ -1,0 +1,137 @@
+"""Places: what the slots of a spec's tree expect, and which parts fill them, defaults included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from modkit.errors import SpecError
+from modkit.kinds import Default
+from modkit.part import Local, Part
+from modkit.parts.registry import get_registry
+from modkit.parts.signature import Parameter, SlotShape, read_parameters
+from modkit.specs.implied import derive_defaults
+from modkit.specs.node import Node, Value
+from modkit.specs.spec import Spec
+from modkit.specs.tree import Path, get_value
+
+__all__ = ["Place", "find_known", "find_place", "get_part", "find_value", "read_known", "walk_slots"]
+
+_ROOTS: Mapping[Path, str] = {
+    ("model",): "model",
+    ("data",): "data",
+    ("train", "optimizer"): "optimizer",
+    ("train", "lr_schedule"): "lr-schedule",
+    ("evaluate", "features"): "features",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a slot expects: a part of a kind, or several, and its default part."""
+
+    shape: SlotShape
+    default: str | None = None
+
+
+def find_place(spec: Spec, path: Path) -> Place | None:
+    """Returns what the slot at a path expects, or None if it is not a slot or is not known."""
+    root = next((root for root in _ROOTS if path[: len(root)] == root), None)
+    if root is None:
+        return None
+    place: Place | None = Place(SlotShape(_ROOTS[root]))
+    value = find_value(spec.tree, root)
+    for part in path[len(root) :]:
+        if place is None:
+            return None
+        place = _enter(place, value, part)
+        value = find_value(value, (part,))
+    return place
+
+
+def _enter(place: Place, value: Value, part: str | int) -> Place | None:
+    """Returns what the slot at a name or index inside a place expects, or None if it is not a slot or is not known."""
+    if place.shape.container is not None:
+        fits = isinstance(part, int) if place.shape.container == "list" else isinstance(part, str)
+        return Place(replace(place.shape, container=None)) if fits else None
+    if isinstance(value, Node) and value.ref is not None:
+        return None
+    parameter = _read_inside(value, place).get(part) if isinstance(part, str) else None
+    return None if parameter is None else _make_place(parameter)
+
+
+def _make_place(parameter: Parameter) -> Place | None:
+    if parameter.slot is None:
+        return None
+    default = parameter.default.name if isinstance(parameter.default, Default) else None
+    return Place(parameter.slot, default)
+
+
+def walk_slots(
+    value: Value, place: Place, path: Path, defaults: frozenset[tuple[str, str]] = frozenset()
+) -> Iterator[Path]:
+    """Yields the paths of a slot and of all slots below it, including default parts, but no default inside itself."""
+    yield path
+    if isinstance(value, Node) and value.ref is not None:
+        return
+    if value is None and place.default is not None:
+        default = (place.shape.kind, place.default)
+        if default in defaults:
+            return
+        defaults |= {default}
+    if place.shape.container is not None:
+        inner = Place(replace(place.shape, container=None))
+        items: Iterable[tuple[str | int, Value]] = ()
+        if isinstance(value, tuple):
+            items = enumerate(value)
+        elif isinstance(value, Node):
+            items = value.items()
+        for part, item in items:
+            yield from walk_slots(item, inner, (*path, part), defaults)
+        return
+    for key, parameter in _read_inside(value, place).items():
+        below = _make_place(parameter)
+        if below is not None:
+            yield from walk_slots(find_value(value, (key,)), below, (*path, key), defaults)
+
+
+def get_part(value: Value, place: Place) -> str | Part | None:
+    """Returns the part that a slot's value stands for: its name, a class as a part, or None if there is none."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Node):
+        if callable(value.use):
+            return Local.wrap(place.shape.kind, value.use)
+        return value.use or place.default
+    return place.default if value is None else None
+
+
+def _read_inside(value: Value, place: Place) -> dict[str, Parameter]:
+    """Returns what the part in a slot declares, with the defaults that hold there."""
+    declared = read_known(place.shape.kind, get_part(value, place)) or {}
+    return derive_defaults(declared, value if isinstance(value, Node) else Node({}))
+
+
+def find_known(kind: str, part: str | Part | None) -> Part | None:
+    """Returns a part by its name, or None for an unknown part, on which the planner reports."""
+    try:
+        return get_registry().find(kind, part) if isinstance(part, str) else part
+    except ValueError:
+        return None
+
+
+def read_known(kind: str, part: str | Part | None) -> dict[str, Parameter] | None:
+    """Returns what a part declares, or None for an unknown part or one that cannot be imported."""
+    found = find_known(kind, part)
+    try:
+        return None if found is None else read_parameters(found)
+    except (ValueError, ImportError):
+        return None
+
+
+def find_value(tree: Value, path: Path) -> Value:
+    """Returns the value at a path, or None if the path does not exist."""
+    try:
+        return get_value(tree, path)
+    except SpecError:
+        return None

@@ -1,0 +1,126 @@
+"""Swaps: another part in a slot, which keeps what fits of the former part's parameters.
+
+Another model keeps its conditioner, which belongs to the data; all else was chosen for the former model's game. A
+reference or a piece of another run (`{use: run, …}`) replaces a part as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from modkit.errors import Position, Problem, SpecError, join
+from modkit.parts.registry import get_registry
+from modkit.parts.signature import Parameter, read_parameters
+from modkit.parts.validation import validate
+from modkit.specs.node import Node, Value, describe
+from modkit.specs.places import Place, find_known, find_value, get_part, read_known
+from modkit.specs.spec import Spec
+from modkit.specs.tree import Path
+from modkit.specs.yaml import Source
+
+__all__ = ["swap"]
+
+_FRESH = "a swap of a model starts from the new one's defaults"
+
+
+def swap(spec: Spec, path: Path, place: Place, value: Value, source: Source) -> tuple[Spec, list[str]]:
+    """Puts another part into a slot.
+
+    Args:
+        spec: The spec.
+        path: Path of the slot.
+        place: What the slot expects.
+        value: The part's name, or its node, whose parameters take precedence over kept ones; or a reference or a piece
+            of another run.
+        source: Where the value was written.
+
+    Returns:
+        The new spec, and a notice for each reason why parameters were dropped.
+
+    Raises:
+        SpecError: If no such part is known.
+    """
+    if _is_elsewhere(value):
+        return spec.with_value(join(path), value, source), []
+    name, given = (value.get("use"), value.params) if isinstance(value, Node) else (value, {})
+    if not isinstance(name, str):
+        raise SpecError(Problem(join(path), f"got use: {describe(name)}, expected a part's name", source.position))
+    new = _read_declared(place.shape.kind, name, join(path), source.position)
+    kept, dropped = _select_kept(find_value(spec.tree, path), place, new, name)
+    node = Node({"use": name, **{key: kept[key] for key in kept if key not in given}, **given})
+    reasons: dict[str, list[str]] = {}
+    for key, why in dropped.items():
+        if key not in given:
+            reasons.setdefault(why, []).append(key)
+    notices = [f"swap {join(path)}: dropped {', '.join(keys)} ({why})" for why, keys in reasons.items()]
+    for key in node:
+        before = spec.source.at((*path, key))
+        if key in kept and key not in given and before is not spec.source.at(path):
+            source = source.with_child((key,), before)
+    written = name if isinstance(value, str) and len(node) == 1 else node
+    return spec.with_value(join(path), written, source), notices
+
+
+def _is_elsewhere(value: Value) -> bool:
+    """Whether a value stands for a part that is described elsewhere: a reference, or a piece of another run."""
+    return value == "run" or (isinstance(value, Node) and (value.ref is not None or value.use == "run"))
+
+
+def _select_kept(
+    old: Value, place: Place, new: Mapping[str, Parameter], name: str
+) -> tuple[dict[str, Value], dict[str, str]]:
+    """Returns the parameters of the old node that the new part keeps, and why each other one is dropped."""
+    if not isinstance(old, Node) or _is_elsewhere(old):
+        return {}, {}
+    kind, part = place.shape.kind, get_part(old, place)
+    before = read_known(kind, part)
+    fresh = kind == "model" and find_known(kind, part) != find_known(kind, name)
+    kept: dict[str, Value] = {}
+    dropped: dict[str, str] = {}
+    for key, value in old.params.items():
+        former = None if before is None else before.get(key)
+        if fresh and not (former and former.slot and former.slot.kind == "conditioner"):
+            dropped[key] = _FRESH
+        elif key not in new:
+            dropped[key] = f"unknown to {name}"
+        elif before is not None and former is None:
+            dropped[key] = f"unknown to {part}"
+        elif (reason := _check_kept(value, new[key], former)) is not None:
+            dropped[key] = f"{name}: {reason}"
+        else:
+            kept[key] = value
+    return kept, dropped
+
+
+def _check_kept(value: Value, new: Parameter, old: Parameter | None) -> str | None:
+    """Returns why a parameter's value cannot be kept for the new part, or None if it can."""
+    if new.slot is None:
+        if old is not None and old.slot is not None:
+            return f"it was a slot of {old.slot.kind} and is plain data now"
+        return validate(value, new.annotation)
+    if old is not None and (old.slot is None or old.slot.kind != new.slot.kind):
+        was = "plain data" if old.slot is None else f"a slot of {old.slot.kind}"
+        return f"it was {was} and is a slot of {new.slot.kind} now"
+    if value is None:
+        return None if new.slot.optional else "expected a part, got None"
+    items: Iterable[Value] = (value,)
+    if new.slot.container == "list":
+        if not isinstance(value, tuple):
+            return f"expected a list of parts, got {describe(value)}"
+        items = value
+    elif new.slot.container == "dict":
+        if not isinstance(value, Node):
+            return f"expected a mapping of parts, got {describe(value)}"
+        items = value.values()
+    for item in items:
+        number = isinstance(item, (int, float)) and not isinstance(item, bool) and new.slot.number
+        if not (number or isinstance(item, (str, Node))):
+            return f"expected a part, got {describe(item)}"
+    return None
+
+
+def _read_declared(kind: str, name: str, path: str, position: Position | None) -> dict[str, Parameter]:
+    try:
+        return read_parameters(get_registry().find(kind, name))
+    except (ValueError, ImportError) as error:
+        raise SpecError(Problem(path, str(error), position)) from error
