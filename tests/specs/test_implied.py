@@ -218,7 +218,7 @@ def test_overrides_of_a_run_imply_nothing(tmp_path):
     assert [type(getattr(model, slot)).__name__ for slot in SLOTS] == ["EDM", "Uniform", "V", "DDIM"]
     command("sample", run.path, *SWAP, "-n", "2", "--out", tmp_path / "x.npy")
     torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "x.npy")), model.sample(2, seed=0))
-    report = evaluate_run(run, overrides=SWAP, num=16, metrics=["cost"])
+    report = evaluate_run(run, overrides=SWAP, features="pixels", num=16, metrics=["cost"])
     assert report.scores["NFE"].value == 3  # 35 with Heun
 
 
