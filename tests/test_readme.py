@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import modkit
 from modkit.parts.registry import Registry, get_registry
 from tests.docs.blocks import blocks
@@ -11,11 +13,30 @@ from tests.plugin_factory import make_plugin
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_spec_is_one_that_trains(tmp_path):
+@pytest.fixture
+def spec(tmp_path):
+    """The file that holds the page's spec."""
     (block,) = (block for block in blocks("README.md") if block.language == "yaml")
     (tmp_path / "spec.yaml").write_text(block.text)
-    report = modkit.check(modkit.load_spec(tmp_path / "spec.yaml"))
+    return tmp_path / "spec.yaml"
+
+
+def test_the_spec_is_one_that_trains(spec):
+    report = modkit.check(modkit.load_spec(spec))
     assert [stage.steps for stage in report.stages] == [300, 2500]
+
+
+def test_the_spec_draws_latents_of_unit_deviation(spec, tmp_path):
+    """With `eps`, whose errors the first step multiplies by 631, the deviation was 861 after the whole training."""
+    steps = ["train.stages[0].steps=40", "train.stages[1].steps=150"]
+    shorter = [*steps, "train.device=cpu", "train.samples.num=4", "evaluate=null"]
+    model = modkit.load(modkit.train(modkit.load_spec(spec, shorter), tmp_path / "run"))
+    z = model.prior.sample(1000, seed=0)
+    assert abs(z.std() - 1) < 0.1 and abs(z.mean()) < 0.1
+    refused = r"model\.prior\.parametrization: .* grows 631-fold .*mend it with model\.prior\.parametrization=v"
+    with pytest.raises(modkit.SpecError, match=refused):
+        modkit.train(modkit.load_spec(spec, ["model.prior.parametrization=eps"]), tmp_path / "eps")
+    assert not (tmp_path / "eps").exists()
 
 
 def test_the_part_in_a_package_declares_and_computes_what_it_says(site):

@@ -100,6 +100,19 @@ def test_show_prints_a_part_with_its_parameters():
     assert said.startswith("modkit: no network is called 'unte'; did you mean 'unet'?; there are: ")
 
 
+def test_show_prints_what_a_part_implies_and_what_others_imply_for_it():
+    text, _ = run("show", "schedule", "edm")
+    assert "\nimplies times log-normal, parametrization edm, sampler heun\n" in text
+    implied = {"times": "log-normal", "parametrization": "edm", "sampler": "heun"}
+    part = json.loads(run("show", "schedule", "edm", "--json")[0])
+    assert (part["implies"], part["implied"]) == (implied, {})
+    text, _ = run("show", "model", "diffusion")
+    assert "\nschedule edm implies times log-normal, parametrization edm, sampler heun\n" in text
+    part = json.loads(run("show", "model", "diffusion", "--json")[0])
+    assert (part["implies"], part["implied"]["schedule edm"]) == ({}, implied)
+    assert "implies" not in run("show", "schedule", "cosine")[0]
+
+
 def test_doctor_tells_versions_and_plugins(site):
     make_plugin(site, "acme", "raise RuntimeError('broken [red]')")
     (row,) = [row for row in json.loads(run("doctor", "--json")[0])["plugins"] if row["plugin"] == "acme"]

@@ -1,3 +1,4 @@
+import math
 from functools import partial
 
 import pytest
@@ -29,6 +30,7 @@ SAMPLERS = {
 }
 
 
+IMPLIABLE = {"dpm-solver++": DPMSolverPlusPlus, "heun": Heun, "euler": Euler}
 LARGEST = {"heun": 0.01, "heun churned": 0.015, "dpm-solver++": 0.002}
 
 
@@ -112,6 +114,24 @@ def test_few_levels_end_closer_to_the_flow_without_the_lowest(name, ratio):
         for times in (sampler.times(), space_noise_levels(None, schedule, 8))
     )
     assert short < ratio * published
+
+
+@pytest.mark.parametrize("evaluations", [8, 20])
+def test_flow_implies_the_sampler_that_ends_closest_to_its_flow(evaluations):
+    implied = Flow.implies["sampler"]
+    x = TensorType((2,), std=1.0)
+    schedule, eps = Flow(x), Rng(0).normal("start", torch.empty(200, 2, dtype=F64))
+    errors = dict.fromkeys([(name, spacing) for name in IMPLIABLE for spacing in ("even", "karras")], 0.0)
+    for num, std in ((3, 0.2), (5, 0.5)):
+        raw = ring(num, 1.0, std)
+        scale = float(raw.moments()[1].trace() / 2) ** -0.5
+        denoise = ring(num, scale, std * scale).denoiser(schedule)
+        exact = sample(Heun(schedule, x, steps=400), denoise, eps)
+        for name, spacing in errors:
+            steps = (evaluations + 1) // 2 if name == "heun" else evaluations
+            sampler = IMPLIABLE[name](schedule, x, steps=steps, spacing=spacing)
+            errors[name, spacing] += math.log(rmse(sample(sampler, denoise, eps), exact))
+    assert min(errors, key=errors.get) == (implied["use"], implied["spacing"])
 
 
 @pytest.mark.parametrize("make", [DDIM, Ancestral, Euler, Heun, DPMSolverPlusPlus])
