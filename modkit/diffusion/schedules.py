@@ -273,7 +273,11 @@ class Flow:
         tensor([0.7500], dtype=torch.float64)
     """
 
-    implies = {"times": {"use": "log-normal", "mean": 0.0, "std": 1.0}, "parametrization": "flow"}
+    implies = {
+        "times": {"use": "log-normal", "mean": 0.0, "std": 1.0},
+        "parametrization": "flow",
+        "sampler": {"use": "dpm-solver++", "spacing": "even"},
+    }
     num: int | None = None
 
     def __init__(
