@@ -152,8 +152,12 @@ def _widen(spec: Spec, gone: set[Path]) -> Iterator[Path]:
         yield path
 
 
-def _remove(spec: Spec, path: Path) -> Spec:
-    """Removes an item from a mapping or list of a spec, and the mapping or list itself if nothing is left in it."""
+def _remove(spec: Spec, path: Path, *, whole: bool = False) -> Spec:
+    """Removes an item from a mapping or list of a spec, and the mapping or list itself if nothing is left in it.
+
+    What held that one stays in any case: without `weights`, `levels: [{weights: {kl: 1}}]` still has a level. With
+    `whole`, `path` is a mapping or list, which goes alone.
+    """
     *parent, last = path
     value, source = get_value(spec.tree, tuple(parent)), spec.source
     for part in parent:
@@ -165,6 +169,6 @@ def _remove(spec: Spec, path: Path) -> Spec:
         assert isinstance(value, tuple) and isinstance(last, int)
         rest = value[:last] + value[last + 1 :]
         children = {int(key) - (int(key) > last): child for key, child in source.children.items() if key != last}
-    if not rest:
-        return _remove(spec, tuple(parent))
+    if not rest and not whole:
+        return _remove(spec, tuple(parent), whole=True)
     return spec.with_value(join(parent), rest, replace(source, children=children))

@@ -2,12 +2,12 @@ r"""Review of a denoiser before training: what it learns beside what its sampler
 
 **Levels.** Training draws times, and so noise levels sigma_t / alpha_t, here in units of the data's deviation; the
 sampler asks for those of its grid. Below 1 x_t is mostly data, above 1 mostly noise, and a network has to learn both.
-The share of draws on a side on which the sampler asks is therefore at least .02. It is .14 or more in the published
-pairings (DDPM's linear table below 1, at a deviation of .5; EDM above 1 has .34), .05 in the most one-sided of the
-logit-normal times that Esser et al. (2024) compare, and .012 for uniform times on EDM's schedule. Between .25 and 10,
-where neither the data nor the noise is negligible, some draw in ten thousand must also lie within a factor exp(.25) of
-each level that the sampler asks for: a model of few steps is trained at these alone. Outside of this range a grid may
-go further than training, as EDM's does: it starts 4.6 deviations of ln sigma above the mean of its draws.
+The sampler's share of levels on a side is therefore at most 20 times that of training. It is at most 2.1 times in the
+published pairings, 9 times with the most one-sided of the logit-normal times that Esser et al. (2024) compare, and 27
+to 47 times with uniform times on EDM's schedule, of which .6 % are below 1. Between .25 and 10, where neither the data
+nor the noise is negligible, some draw in ten thousand must also lie within a factor exp(.25) of each level that the
+sampler asks for: a model of few steps is trained at these alone. Outside of this range a grid may go further than
+training, as EDM's does: it starts 4.6 deviations of ln sigma above the mean of its draws.
 
 **Amplification.** In a step from t to s < t an error of x_0 enters x_s with the factor alpha_s - sigma_s alpha_t /
 sigma_t (DDIM's, and to first order any sampler's). An error of the network of unit size thus grows, relative to the
@@ -15,7 +15,7 @@ deviation of x_s, to
 
     (alpha_s - sigma_s alpha_t / sigma_t) |d x_0 / d out| / sqrt(alpha_s^2 + sigma_s^2)
 
-unless the sampler clips x_0. It is at most 1 where the network predicts v, and sigma_t / alpha_t large where it
+unless the sampler clips x_0 (`SamplerExtras.bounds`). It is at most 1 where the network predicts v, and large where it
 predicts eps and little signal is left: 631 in the first of 50 steps on the cosine table.
 
 Shape letters: n draws or times.
@@ -40,6 +40,7 @@ from modkit.kinds import (
     Note,
     Parametrization,
     Sampler,
+    SamplerExtras,
     Schedule,
     Times,
     read_extras,
@@ -59,7 +60,7 @@ __all__ = [
 ]
 
 _DRAWS = 2**15
-_LEAST_SIDE = 0.02  # share of draws
+_MOST_SIDE = 20  # times the share of training
 _NARROW, _WIDE = 0.25, 10.0  # deviations of the data
 _NEAR = 0.25  # in ln sigma
 _LEAST_NEAR = 1e-4  # share of draws
@@ -157,7 +158,7 @@ def review_levels(
     drawn, asked = (_find_levels(schedule, t) / deviation for t in (drawn.cpu(), asked.cpu()))
     ends = torch.tensor([0.01, 0.5, 0.99], dtype=torch.float64)
     quantiles = ", ".join(f"{value:.3g}" for value in drawn.quantile(ends).tolist())
-    unit = f"{deviation:g}, assumed" if x.std is None else f"{deviation:g}"
+    unit = f"{deviation:.3g}, assumed" if x.std is None else f"{deviation:.3g}"
     grid = f"{len(asked)} from {asked.max():.3g} to {asked.min():.3g}"
     text = f"training visits {quantiles} (1 %, 50 % and 99 % of draws), the sampler {grid}"
     yield Fact("", f"noise levels in deviations of the data ({unit}): {text}")
@@ -182,9 +183,9 @@ def review_scale(
     if low < 1 / _MOST_SCALE or high > _MOST_SCALE:
         message = (
             f"the network's input has a deviation of {low:.2g} to {high:.2g} for data of deviation "
-            f"{_get_deviation(x):g}; expected {1 / _MOST_SCALE:g} to {_MOST_SCALE:g}"
+            f"{_get_deviation(x):.3g}; expected {1 / _MOST_SCALE:g} to {_MOST_SCALE:g}"
         )
-        mends = ("parametrization.sigma_data=null", f"parametrization.sigma_data={_get_deviation(x):g}")
+        mends = ("parametrization.sigma_data=null", f"parametrization.sigma_data={_get_deviation(x):.3g}")
         yield Finding("parametrization", message, mends)
 
 
@@ -195,7 +196,8 @@ def review_growth(
     growth = find_growth(schedule, parametrization, sampler.times())
     if growth is None:
         return
-    clipped = x.range is not None
+    bounds = read_extras(sampler, SamplerExtras).bounds
+    clipped = (x.range if bounds == "range" else bounds) is not None
     step = f"in the step from t = {growth.t:.3g} to {growth.s:.3g}"
     tail = ", before x_0 is clipped" if clipped else ""
     factor = f"{growth.factor:,.0f}" if growth.factor > 100 else f"{growth.factor:.3g}"
@@ -205,7 +207,7 @@ def review_growth(
             f"an error of the network grows {factor}-fold {step}, and x_0 is not clipped; expected at most "
             f"{_MOST_GROWTH:g}-fold"
         )
-        yield Finding("parametrization", message, ("parametrization=v",), refused=True)
+        yield Finding("parametrization", message, ("parametrization=v", "sampler.clip=true"), refused=True)
 
 
 def review_guidance(
@@ -237,11 +239,11 @@ def review_guidance(
 def _explain_gap(drawn: Tensor, asked: Tensor) -> str | None:
     """Explains which levels the sampler asks for and training does not visit, or returns None."""
     for side, there in (("below", torch.Tensor.lt), ("above", torch.Tensor.gt)):
-        share, num = float(there(drawn, 1.0).double().mean()), int(there(asked, 1.0).sum())
-        if num and share < _LEAST_SIDE:
+        trained, wanted = (float(there(levels, 1.0).double().mean()) for levels in (drawn, asked))
+        if trained < wanted / _MOST_SIDE:
             return (
-                f"{share:.1%} of training's noise levels are {side} the deviation of the data, where the sampler asks "
-                f"for {num} of its {len(asked)}; expected at least {_LEAST_SIDE:.0%}"
+                f"{trained:.1%} of training's noise levels and {wanted:.0%} of the sampler's are {side} the deviation "
+                f"of the data; expected at most {_MOST_SIDE} times the share of training"
             )
     rarest = find_rarest(drawn, asked)
     if rarest is None or rarest.share >= _LEAST_NEAR:

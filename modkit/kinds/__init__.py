@@ -16,7 +16,15 @@ here.
 Shape letters: b batch, c channels, h w spatial, d features, n tokens, k classes.
 """
 
-from modkit.kinds.adversaries import Adversarial, Critic, Discriminator, Generator, Regularizer, RegularizerExtras
+from modkit.kinds.adversaries import (
+    Adversarial,
+    Critic,
+    Discriminator,
+    DiscriminatorExtras,
+    Generator,
+    Regularizer,
+    RegularizerExtras,
+)
 from modkit.kinds.autoencoders import Bottleneck, BottleneckExtras, Decoder, Encoder, Likelihood, LikelihoodExtras
 from modkit.kinds.codes import Decoding, Predict, PriorNetwork
 from modkit.kinds.corruptions import Corruption
@@ -56,6 +64,7 @@ __all__ = [
     "Default",
     "Denoise",
     "Discriminator",
+    "DiscriminatorExtras",
     "Encoder",
     "Engine",
     "Fact",

@@ -13,7 +13,15 @@ from modkit.types import Cond
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Adversarial", "Critic", "Discriminator", "Generator", "Regularizer", "RegularizerExtras"]
+__all__ = [
+    "Adversarial",
+    "Critic",
+    "Discriminator",
+    "DiscriminatorExtras",
+    "Generator",
+    "Regularizer",
+    "RegularizerExtras",
+]
 
 
 class Generator(Protocol):
@@ -62,6 +70,18 @@ class Regularizer(Protocol):
     def __call__(self, discriminator: Critic, x: Tensor, cond: Cond) -> Tensor:
         """Computes the penalty at `x`; `discriminator` is the uncompiled forward function."""
         ...
+
+
+@dataclass(frozen=True)
+class DiscriminatorExtras:
+    """Optional members of a `Discriminator`, and of the modules inside it.
+
+    Args:
+        bounded: Whether each of its weights is bounded by spectral normalisation in a way that PyTorch's
+            parametrizations do not show. `modkit check` warns of a weight that is not, beside others that are.
+    """
+
+    bounded: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from modkit.types import Cond, Denoised, TensorType
 
@@ -142,11 +142,11 @@ class SamplerExtras:
     """Optional members of a `Sampler`.
 
     Args:
-        bounds: The lowest and the highest value to which predictions of x_0 are clipped; None if they are not, or if
-            the sampler does not say.
+        bounds: The lowest and the highest value to which predictions of x_0 are clipped; None if they are not, and
+            `range` if they are clipped to the range of x, if it has one.
     """
 
-    bounds: tuple[float, float] | None = None
+    bounds: tuple[float, float] | Literal["range"] | None = "range"
 
 
 class Guidance(Protocol):

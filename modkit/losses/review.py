@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 
-from modkit.kinds import Finding, PromiseExtras, Regularizer, RegularizerExtras, read_extras
+from modkit.kinds import DiscriminatorExtras, Finding, PromiseExtras, Regularizer, RegularizerExtras, read_extras
 
 __all__ = ["review_critic"]
 
@@ -42,9 +42,18 @@ def review_critic(path: str, critic: object, regularizers: Mapping[str, Regulari
             path,
             f"{', '.join(penalties)} needs the gradient of each sample's own logit, got {type(critic).__name__}, whose "
             "batch normalisation makes a logit depend on the whole batch",
-            (f"{path}.norm=none", f"{path}.spectral_norm=true", "regularizers=null"),
+            (f"{path}.norm=none", "regularizers=null"),
         )
-    free = [name for name, weight in critic.named_parameters() if weight.ndim > 1 and "parametrizations" not in name]
+    bounded = tuple(
+        f"{name}." if name else ""
+        for name, module in critic.named_modules()
+        if read_extras(module, DiscriminatorExtras).bounded
+    )
+    free = [
+        name
+        for name, weight in critic.named_parameters()
+        if weight.ndim > 1 and "parametrizations" not in name and not name.startswith(bounded)
+    ]
     if free and any(isinstance(module, _SpectralNorm) for module in critic.modules()):
         yield Finding(
             path,

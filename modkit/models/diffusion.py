@@ -111,7 +111,7 @@ class Diffusion(Model):
 
     def review(self) -> Iterator[kinds.Note]:
         """Levels of training and sampler, the scale of inputs, the growth of errors, and guidance without a null."""
-        x, mends = self.single, ("times=log-normal", "times=uniform", "times.mean=null", "times.mean=0")
+        x, mends = self.single, ("times=log-normal", "times=uniform", "times.mean=null")
         yield from review_levels(x, self.schedule, self.times, self.sampler, "times", mends)
         yield from review_scale(x, self.schedule, self.parametrization, self.sampler)
         yield from review_growth(x, self.schedule, self.parametrization, self.sampler)

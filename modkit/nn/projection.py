@@ -53,7 +53,7 @@ class Projection(nn.Module):
         super().__init__()
         self.embedding = CondEmbedding(cond, features)
         self.v = nn.Linear(features, features, bias=False) if self.embedding.embeds else None
-        self.spectral_norm = spectral_norm
+        self.bounded = spectral_norm  # of the embedding, at each call
         if self.v is not None and spectral_norm:
             parametrizations.spectral_norm(self.v)
 
@@ -66,7 +66,7 @@ class Projection(nn.Module):
         return projected / math.sqrt(features.shape[1])
 
     def _embed(self, cond: Cond, features: Tensor) -> Tensor:
-        if not self.spectral_norm:
+        if not self.bounded:
             return cast(Tensor, self.embedding(cond, features))
         matrices = {name: w for name, w in self.embedding.named_parameters() if w.ndim == 2}
         normalized = {name: w / torch.linalg.matrix_norm(widen(w), 2).to(w.dtype) for name, w in matrices.items()}

@@ -69,6 +69,27 @@ def test_a_stage_without_players_is_dropped_as_a_whole(file, caplog):
     assert planned.resolved.at("train.stages") == ()
 
 
+@pytest.mark.parametrize(
+    "train, override",
+    [
+        ("stages: [{players: [autoencoder/*]}, {players: [prior/*]}]", "model={use: diffusion, network: mlp}"),
+        ("checkpoints: {best: autoencoder/autoencoder/kl}", FSQ),
+        ("players: {prior/denoiser: {clip: 1.0}}", "model.prior={use: gan, generator: mlp, discriminator: mlp}"),
+    ],
+)
+def test_settings_of_which_nothing_is_left_are_the_defaults(file, train, override):
+    file.write_text(f"{LATENT.partition('train:')[0]}train: {{{train}}}\n")
+    settings = check(load_spec(file, [override])).plan.resolved.train
+    assert settings == check(Spec.from_yaml("{data: ring, model: gan}")).plan.resolved.train
+
+
+def test_the_model_that_held_a_weight_stays(file):
+    file.write_text(LATENT.replace(", weights: {kl: 0.5, nll: 2}", ", weights: {kl: 0.5}"))
+    planned = check(load_spec(file, [FSQ])).plan
+    assert planned.spec.at("model.autoencoder.bottleneck") == "fsq"
+    assert "weights" not in planned.spec.at("model.autoencoder")
+
+
 def test_positions_follow_what_is_left(file):
     override = "model={use: gan, generator: mlp, discriminator: mlp}"
     text = LATENT.replace('["*/denoiser", prior/*]', '["*"]')

@@ -81,7 +81,7 @@ PLANTED = {
     # a GAN
     "R1 on DCGAN's discriminator": (
         gan(generator=DCGAN, discriminator=DCGAN, **PENALIZED),
-        "warned", "model.discriminator", "model.discriminator.spectral_norm=true",
+        "warned", "model.discriminator", "model.discriminator.norm=none",
     ),
     "R1 on one of two discriminators with batch norm": (
         gan(discriminators={"a": NET, "b": CRITIC}, **PENALIZED),
@@ -95,7 +95,7 @@ PLANTED = {
         diffusion(**EDM | {"times": "uniform"}), "refused", "model.times", "model.times=log-normal"
     ),
     "times at the wrong levels": (
-        diffusion(**EDM | {"times": use("log-normal", mean=3.0)}), "refused", "model.times", "model.times.mean=0"
+        diffusion(**EDM | {"times": use("log-normal", mean=3.0)}), "refused", "model.times", "model.times.mean=null"
     ),
     "guidance where nothing is dropped": (
         diffusion(conditioner=UNDROPPED, guidance="cfg"),

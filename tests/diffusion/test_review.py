@@ -23,7 +23,7 @@ from modkit.samplers.ddim import ddim_step
 
 LATENT = TensorType((4, 8, 8), std=1.0)
 PICTURE = TensorType((3, 8, 8), (-1, 1), std=0.5)
-EDM = schedules.EDM()
+EDM, LATENT_EDM = schedules.EDM(PICTURE), schedules.EDM(LATENT)
 TABLES = {"linear": schedules.Linear(), "cosine": schedules.Cosine(), "vp": schedules.VP()}
 
 
@@ -69,21 +69,36 @@ def test_v_never_grows_an_error(steps):
 
 
 @pytest.mark.parametrize(
-    ("x", "schedule", "steps", "refused"),
+    ("x", "schedule", "options", "refused"),
     [
-        (LATENT, "cosine", 50, True),
-        (LATENT, "cosine", 1000, True),
-        (LATENT, "linear", 50, False),
-        (LATENT, "linear", 2, True),
-        (PICTURE, "cosine", 50, False),  # x_0 is clipped
+        (LATENT, "cosine", {"steps": 50}, True),
+        (LATENT, "cosine", {"steps": 1000}, True),
+        (LATENT, "linear", {"steps": 50}, False),
+        (LATENT, "linear", {"steps": 2}, True),
+        (LATENT, "cosine", {"clip": [-3.0, 3.0]}, False),
+        (PICTURE, "cosine", {}, False),
+        (PICTURE, "cosine", {"clip": False}, True),
     ],
 )
-def test_eps_is_refused_where_it_grows_more_than_tenfold_unclipped(x, schedule, steps, refused):
+def test_eps_is_refused_where_it_grows_more_than_tenfold_unclipped(x, schedule, options, refused):
     part = TABLES[schedule]
-    found = find(review_growth(x, part, targets.Eps(part), DDIM(part, x, steps=steps)))
+    found = find(review_growth(x, part, targets.Eps(part), DDIM(part, x, **options)))
     assert [finding.refused for finding in found] == [True] * refused
     if refused:
-        assert found[0].path == "parametrization" and found[0].overrides == ("parametrization=v",)
+        assert found[0].path == "parametrization" and found[0].overrides == ("parametrization=v", "sampler.clip=true")
+
+
+class Silent:
+    """A plug-in's sampler that does not say what it clips to: the Protocol has it clip to the range of x."""
+
+    def times(self):
+        return torch.tensor([1.0, 0.98, 0.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("x", "refused"), [(LATENT, True), (PICTURE, False)])
+def test_a_sampler_that_states_no_bounds_clips_to_the_range(x, refused):
+    part = TABLES["cosine"]
+    assert bool(find(review_growth(x, part, targets.Eps(part), Silent()))) is refused
 
 
 def test_coverage_is_the_share_of_draws_within_a_factor():
@@ -107,7 +122,7 @@ PUBLISHED = {
     "Score SDE": (PICTURE, schedules.VP(), Uniform, DDIM),
     "EDM": (PICTURE, EDM, LogNormal, Heun),
     "EDM2": (PICTURE, EDM, lambda schedule: LogNormal(schedule, mean=-0.4, std=1.0), Heun),
-    "EDM on a latent": (LATENT, EDM, lambda schedule: LogNormal(schedule, mean=-0.5), Heun),
+    "EDM on a latent": (LATENT, LATENT_EDM, lambda schedule: LogNormal(schedule, mean=-0.5), Heun),
     "rectified flow": (LATENT, schedules.Flow(), Uniform, DDIM),
     "SD3": (LATENT, schedules.Flow(), lambda schedule: LogNormal(schedule, mean=0.0, std=1.0), DDIM),
     "the most one-sided of SD3's": (
@@ -130,12 +145,22 @@ def test_published_pairings_have_nothing_to_object_to(name):
 @pytest.mark.parametrize(
     ("x", "schedule", "times", "message"),
     [
-        (LATENT, EDM, Uniform(EDM), r"1\.\d% of training's noise levels are below the deviation of the data"),
-        (PICTURE, EDM, Uniform(EDM), r"0\.\d% of training's noise levels are below"),
-        (LATENT, EDM, LogNormal(EDM, mean=3.0), r"0\.\d% of training's noise levels are below"),
-        (LATENT, EDM, LogNormal(EDM, mean=-4.0), r"0\.\d% of training's noise levels are above"),
-        (LATENT, EDM, LogNormal(EDM, std=0.0), "0.0% of training's noise levels are above"),
-        (LATENT, EDM, LogNormal(EDM, mean=0.0, std=0.1), r"asks for the noise level .* got 0\.00% of its draws"),
+        (
+            LATENT,
+            LATENT_EDM,
+            Uniform(LATENT_EDM),
+            r"0\.\d% of training's noise levels and .* are below the deviation of the data",
+        ),
+        (PICTURE, EDM, Uniform(EDM), r"0\.\d% of training's noise levels and .* are below"),
+        (LATENT, LATENT_EDM, LogNormal(LATENT_EDM, mean=3.0), r"0\.\d% of training's noise levels and .* are below"),
+        (LATENT, LATENT_EDM, LogNormal(LATENT_EDM, mean=-4.0), r"0\.\d% of training's noise levels and .* are above"),
+        (LATENT, LATENT_EDM, LogNormal(LATENT_EDM, std=0.0), "0.0% of training's noise levels and .* are above"),
+        (
+            LATENT,
+            LATENT_EDM,
+            LogNormal(LATENT_EDM, mean=0.0, std=0.1),
+            r"the noise level .* got 0\.00% of its draws",
+        ),
         (LATENT, schedules.Linear(), LogNormal(schedules.Linear(), mean=-5.0), "are above"),
     ],
 )

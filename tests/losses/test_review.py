@@ -7,6 +7,7 @@ from modkit.losses.regularizers import R1
 from modkit.losses.review import review_critic
 from modkit.nn.dcgan import DCGANDiscriminator
 from modkit.nn.mlp import MLPDiscriminator
+from modkit.nn.patch import PatchDiscriminator
 from modkit.types import Cond
 
 IMAGE = TensorType((1, 16, 16), (-1, 1))
@@ -77,3 +78,22 @@ def test_a_weight_that_spectral_normalisation_leaves_out_is_named():
     (found,) = review_critic("critic", Part(), {})
     assert found.path == "critic" and found.message.endswith("got these without it: embed.weight")
     assert not list(review_critic("critic", nn.Sequential(nn.Linear(4, 4), nn.Embedding(3, 4)), {}))
+
+
+class Stated(Part):
+    """A plug-in's critic that bounds its embedding at each call, and says so."""
+
+    bounded = True
+
+
+def test_a_critic_or_a_module_inside_it_may_state_that_it_is_bounded():
+    assert not list(review_critic("critic", Stated(), {}))
+    outer = Part()
+    outer.embed.bounded = True
+    assert not list(review_critic("critic", outer, {}))
+
+
+@pytest.mark.parametrize("critic", [DCGANDiscriminator, MLPDiscriminator, PatchDiscriminator])
+@pytest.mark.parametrize("cond", [CondType(labels=3, time=True), CondType(vector=4), CondType(noise=4)], ids=str)
+def test_the_critics_here_leave_nothing_out(critic, cond):
+    assert not list(review_critic("critic", critic(IMAGE, cond, spectral_norm=True), {}))

@@ -318,7 +318,7 @@ EDM = use(
     schedule="edm",
     times="log-normal",
     parametrization="edm",
-    sampler=use("heun", steps=3),
+    sampler=use("heun", steps=3, sigma_min=None),
 )
 
 

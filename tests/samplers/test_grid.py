@@ -158,7 +158,7 @@ def test_clipping_is_the_user_s_choice(name, clip, bounds, end):
     got = sample(sampler, lambda x_t, t: Denoised(torch.full_like(x_t, 7.0)), torch.zeros(1, 2, dtype=F64))
     assert got.tolist() == [[end, end]]
     assert make(SCHEDULES["linear"], X, steps=5).bounds is None
-    assert read_extras(object(), SamplerExtras).bounds is None
+    assert read_extras(object(), SamplerExtras).bounds == "range"
 
 
 def test_table_spacings():

@@ -479,8 +479,8 @@ REFUSALS |= {
         for part in ("eps", "eps-learned")
     },
     "diffusion-ring model.times=uniform": (
-        r"model\.times: \d\.\d% of training's noise levels are below the deviation of the data, where the sampler asks "
-        r"for .*; expected at least 2% \(mend it with model\.times=log-normal\)"
+        r"model\.times: \d\.\d% of training's noise levels and \d+% of the sampler's are below the deviation of the "
+        r"data; .* \(mend it with model\.times=log-normal\)"
     ),
     **{
         f"{host} model.sampler={part}": (
