@@ -1,6 +1,7 @@
 """What README.md says; its blocks are carried out by `tests/docs`, its links followed there."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import modkit
@@ -16,6 +17,16 @@ def test_the_spec_is_one_that_trains(tmp_path):
     (tmp_path / "spec.yaml").write_text(block.text)
     report = modkit.check(modkit.load_spec(tmp_path / "spec.yaml"))
     assert [stage.steps for stage in report.stages] == [300, 2500]
+
+
+def test_the_spec_draws_latents_of_its_priors_scale(tmp_path):
+    """The fault: noise was predicted by default, so that latents had a deviation of 861 in place of 1."""
+    (block,) = (block for block in blocks("README.md") if block.language == "yaml")
+    (tmp_path / "spec.yaml").write_text(block.text)
+    short = ["train.device=cpu", "train.stages[0].steps=60", "train.stages[1].steps=200"]
+    spec = replace(modkit.load_spec(tmp_path / "spec.yaml", short), evaluate=None)
+    model = modkit.load(modkit.train(spec, out=tmp_path / "run"))
+    assert 0.9 < model.prior.sample(1024, seed=0).std() < 1.1
 
 
 def test_the_part_in_a_package_declares_and_computes_what_it_says(site):

@@ -100,6 +100,17 @@ def test_show_prints_a_part_with_its_parameters():
     assert said.startswith("modkit: no network is called 'unte'; did you mean 'unet'?; there are: ")
 
 
+def test_show_prints_what_a_part_implies_and_what_is_implied_beside_it():
+    implied = {"times": "log-normal", "parametrization": "edm", "sampler": "heun"}
+    assert json.loads(run("show", "schedule", "edm", "--json")[0])["implies"] == implied
+    words = "implies times log-normal, parametrization edm, sampler heun"
+    assert words in run("show", "schedule", "edm")[0].splitlines()
+    assert json.loads(run("show", "model", "diffusion", "--json")[0])["implied"]["schedule edm"] == implied
+    assert f"schedule edm {words}" in run("show", "model", "diffusion")[0].splitlines()
+    of_gan = json.loads(run("show", "model", "denoising-gan", "--json")[0])
+    assert of_gan["implied"] == {}, "its sampler stays"
+
+
 def test_doctor_tells_versions_and_plugins(site):
     make_plugin(site, "acme", "raise RuntimeError('broken [red]')")
     (row,) = [row for row in json.loads(run("doctor", "--json")[0])["plugins"] if row["plugin"] == "acme"]
