@@ -47,5 +47,6 @@ def test_a_record_of_optional_members_stands_beside_its_protocol_and_says_what_e
     records = {name: value for name, value in vars(kinds).items() if name.endswith("Extras")}
     assert len(records) > 5
     for name, record in records.items():
-        assert name in ("ImpliedExtras", "PretrainedExtras", "PromiseExtras") or hasattr(kinds, name.removesuffix("Extras"))
+        of_any = name in ("ImpliedExtras", "PretrainedExtras", "PromiseExtras")
+        assert of_any or hasattr(kinds, name.removesuffix("Extras"))
         assert set(read_arguments(record)) == {member.name for member in fields(record)}
