@@ -75,6 +75,12 @@ def test_a_mapping_without_use_is_the_default_part_alone(validator):
     assert validator.is_valid(plain(spec)) == accepted
 
 
+def test_a_mapping_without_use_may_be_an_implied_part(validator):
+    model = {"use": "diffusion", "schedule": "edm", "times": {"mean": -0.5}, "sampler": {"churn": 1.0}}
+    assert validator.is_valid({"model": model})
+    assert not validator.is_valid({"model": {**model, "times": {"no_such_key": 1}}})
+
+
 def test_the_type_of_data_that_are_not_there(validator):
     spec = {"x": {"shape": [1, 8, 8], "fields": {"labels": {"shape": [], "classes": 3}}}, "model": "autoencoder"}
     assert validator.is_valid(spec)
