@@ -1,0 +1,160 @@
+r"""The cells of the swap matrix: what is swapped in each of five bases, and what is trained for it.
+
+A cell is a base with one part swapped (alone), with a schedule, a parametrization and a sampler (product), or with two
+parts (pair). What only sampling uses (samplers, guidance, decodings) is swapped in a trained run, so that cells which
+differ in it share a training.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+import modkit
+from modkit import Spec
+from modkit.building.plan import plan
+from modkit.parts.registry import get_registry
+from modkit.parts.signature import read_parameters
+
+__all__ = ["BASES", "Cell", "Swap", "draw_pairs", "list_product", "list_single", "make_base"]
+
+_HERE = Path(__file__).parent
+
+BASES = {"ldm": "ldm", "ddpm": "ddpm", "vqvae": "vqvae", "dcgan": "dcgan", "ddgan": "latent-ddgan"}
+"""The example of each base."""
+
+_SAMPLING = {"sampler", "guidance", "decoding"}
+"""Kinds of which no part is used in training."""
+
+_TRAINING = {"optimizer": "train.optimizer", "lr-schedule": "train.lr_schedule"}
+
+_LEFT_OUT = {"data", "features", "logger", "engine", "metric", "corruption", "weight"}
+
+_EVALUATIONS = {"heun": 2}
+"""Evaluations a step; those of other samplers are 1."""
+
+
+@dataclass(frozen=True)
+class Swap:
+    """A part in a slot, as an override.
+
+    Args:
+        path: Path of the slot.
+        kind: Kind of the slot.
+        part: Name of the part.
+        params: Its parameters, as they stand behind the name in YAML.
+    """
+
+    path: str
+    kind: str
+    part: str
+    params: str = ""
+
+    @property
+    def override(self) -> str:
+        """The override that swaps it in."""
+        return f"{self.path}={{use: {self.part}, {self.params}}}" if self.params else f"{self.path}={self.part}"
+
+    @property
+    def trained(self) -> bool:
+        """Whether training depends on it."""
+        return self.kind not in _SAMPLING
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A base with some parts swapped; without any, it is the base itself.
+
+    Args:
+        base: Name of the base.
+        swaps: The swaps.
+        group: The table that the cell belongs to: `alone`, `product` or `pair`.
+    """
+
+    base: str
+    swaps: tuple[Swap, ...] = ()
+    group: str = "alone"
+
+    @property
+    def name(self) -> str:
+        """A name that can be a file's."""
+        return "+".join([self.base, *(f"{swap.path}={swap.part}" for swap in self.swaps)]).replace("/", "~")
+
+    @property
+    def training(self) -> Cell:
+        """The cell whose training this one uses."""
+        return Cell(self.base, tuple(swap for swap in self.swaps if swap.trained))
+
+    @property
+    def sampling(self) -> list[str]:
+        """The overrides of the trained run."""
+        return [swap.override for swap in self.swaps if not swap.trained]
+
+    @property
+    def spec(self) -> Spec:
+        """The spec that is trained.
+
+        Raises:
+            modkit.errors.SpecError: If an override does not fit.
+        """
+        return make_base(self.base, [swap.override for swap in self.training.swaps])
+
+
+def make_base(name: str, overrides: Sequence[str] = ()) -> Spec:
+    """Loads the spec of a base."""
+    return modkit.load_spec(_HERE.parent / f"{BASES[name]}.yaml", overrides)
+
+
+def list_single(base: str) -> Iterator[Cell]:
+    """Yields the base, and each registered part in each of its slots alone, samplers with the base's evaluations."""
+    yield Cell(base)
+    calls = plan(make_base(base)).calls
+    slots = {path: (call.part.kind, call.part.name) for path, call in calls.items() if path.startswith("model.")}
+    slots |= {path: (kind, calls[path].part.name if path in calls else "") for kind, path in _TRAINING.items()}
+    evaluations = _count_evaluations(base)
+    for path, (kind, present) in slots.items():
+        if kind not in _LEFT_OUT:
+            for entry in get_registry().list_parts(kind):
+                if entry.part.name != present:
+                    params = ""
+                    if kind == "sampler" and evaluations and "steps" in read_parameters(entry.part):
+                        params = f"steps: {-(-evaluations // _EVALUATIONS.get(entry.part.name, 1))}"
+                    yield Cell(base, (Swap(path, kind, entry.part.name, params),))
+
+
+def list_product(base: str) -> Iterator[Cell]:
+    """Yields modkit's schedules with its parametrizations and samplers in the base's first slots of these kinds."""
+    single = [cell.swaps[0] for cell in list_single(base) if cell.swaps and "/" not in cell.swaps[0].part]
+    calls = plan(make_base(base)).calls
+    kinds = ("schedule", "parametrization", "sampler")
+    paths = [next(path for path, call in calls.items() if call.part.kind == kind) for kind in kinds]
+    choices = [[None, *(swap for swap in single if swap.path == path)] for path in paths]
+    for schedule in choices[0]:
+        for parametrization in choices[1]:
+            for sampler in choices[2]:
+                yield Cell(base, tuple(swap for swap in (schedule, parametrization, sampler) if swap), "product")
+
+
+def draw_pairs(cells: Sequence[Cell], num: int, seed: int) -> list[Cell]:
+    """Draws `num` pairs of swaps from cells of one base each, of which neither slot holds the other."""
+    source = random.Random(seed)
+    found: dict[Cell, None] = {}
+    single = [cell for cell in cells if len(cell.swaps) == 1]
+    while len(found) < num:
+        a, b = source.sample(single, 2)
+        one, other = a.swaps[0], b.swaps[0]
+        inside = any(x.path == y.path or x.path.startswith(f"{y.path}.") for x, y in permutations((one, other)))
+        if a.base == b.base and not inside:
+            found[Cell(a.base, (one, other), "pair")] = None
+    return list(found)
+
+
+def _count_evaluations(base: str) -> int | None:
+    """Counts the evaluations of the base's sampler of a diffusion, from its steps."""
+    for call in plan(make_base(base)).calls.values():
+        if call.part.kind == "sampler" and isinstance(steps := call.arguments.get("steps"), int):
+            return steps * _EVALUATIONS.get(call.part.name, 1)
+    return None

@@ -1,0 +1,110 @@
+r"""The report of the swap matrix: a table for each slot, and the count of cells by verdict.
+
+    worse:  FD - floor > 3 max(FD_base - floor, 2 error_base)      on either extractor
+
+A cell that is worse is a defect unless `explained.json` holds its measured cause. Pure functions of plain figures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from examples.studies.mean import Mean, table
+from examples.swaps.cells import BASES, Cell
+
+__all__ = ["EXPLAINED", "judge", "make_report"]
+
+EXPLAINED = Path(__file__).parent / "explained.json"
+"""Causes of cells that are worse, measured: a sentence by the cell's name."""
+
+_FACTOR = 3
+_TITLES = {"alone": "alone", "product": "schedule × parametrization × sampler", "pair": "two at once"}
+
+Row = Mapping[str, Any]
+
+
+def judge(cell: Cell, found: Mapping[Cell, Row], floor: Mapping[str, Row], explained: Mapping[str, str]) -> str:
+    """Returns the verdict on a cell: `fine`, `refused`, `failed`, `worse` or `explained`."""
+    row = found[cell]
+    if "refused" in row:
+        return "refused"
+    worse = "failed" if "failed" in row else "worse" if _is_worse(row, found[Cell(cell.base)], floor) else "fine"
+    return "explained" if worse != "fine" and cell.name in explained else worse
+
+
+def make_report(found: Mapping[Cell, Row], floor: Mapping[str, Row], seconds: float) -> str:
+    """Writes the tables, Markdown.
+
+    Args:
+        found: Each cell's scores, its refusal or its failure; the bases are among them.
+        floor: Scores of real images, by their size.
+        seconds: CPU time of a training.
+    """
+    explained = json.loads(EXPLAINED.read_text()) if EXPLAINED.exists() else {}
+    verdicts = {cell: judge(cell, found, floor, explained) for cell in found}
+    count = Counter(verdicts.values())
+    summary = ", ".join(f"{number} {verdict}" for verdict, number in count.most_common())
+    parts = [f"{len(found)} cells of {seconds:g} s: {summary}."]
+    parts += [f"Floor at {size}×{size}: {_format(row)}." for size, row in floor.items()]
+    parts += list(_make_tables(found, verdicts))
+    reasons = [(cell.name, explained.get(cell.name) or _get_reason(found[cell])) for cell in found]
+    parts += ["## Refusals and explanations", "\n".join(f"- `{name}`: {why}" for name, why in reasons if why)]
+    return "\n\n".join(parts)
+
+
+def _make_tables(found: Mapping[Cell, Row], verdicts: Mapping[Cell, str]) -> Iterator[str]:
+    """Yields a table for each slot, with a column for each base, then one for each further group of cells."""
+    bases = [base for base in BASES if Cell(base) in found]
+    yield "## Bases"
+    yield table(["base", "FD, precision, coverage"], [[base, _format(found[Cell(base)])] for base in bases])
+    alone = [cell for cell in found if cell.group == "alone" and cell.swaps]
+    for slot in dict.fromkeys(cell.swaps[0].path.rpartition(".")[2] for cell in alone):
+        cells = [cell for cell in alone if cell.swaps[0].path.rpartition(".")[2] == slot]
+        columns = list(dict.fromkeys((cell.base, cell.swaps[0].path) for cell in cells))
+        by = {(cell.base, cell.swaps[0].path, cell.swaps[0].part): cell for cell in cells}
+        rows = []
+        for part in dict.fromkeys(cell.swaps[0].part for cell in cells):
+            here = [by.get((*column, part)) for column in columns]
+            rows.append([f"`{part}`", *(_describe(found[c], verdicts[c]) if c else "" for c in here)])
+        yield f"## {slot}"
+        yield table([slot, *(f"{base}: {path}" for base, path in columns)], rows)
+    for group, title in _TITLES.items():
+        cells = [cell for cell in found if cell.group == group != "alone"]
+        if cells:
+            yield f"## {title}"
+            names = [", ".join(swap.part for swap in cell.swaps) or "base" for cell in cells]
+            rows = [[c.base, name, _describe(found[c], verdicts[c])] for c, name in zip(cells, names, strict=True)]
+            yield table(["base", "swaps", "FD, precision, coverage"], rows, words=2)
+
+
+def _is_worse(row: Row, base: Row, floor: Mapping[str, Row]) -> bool:
+    if "scores" not in base:
+        return False
+    least = floor[str(row["size"])]
+    for name, scores in row["scores"].items():
+        own = base["scores"][name]
+        allowed = _FACTOR * max(own["FD"] - least["scores"][name]["FD"], 2 * own["error"])
+        if scores["FD"] - least["scores"][name]["FD"] > allowed:
+            return True
+    return False
+
+
+def _describe(row: Row, verdict: str) -> str:
+    if "scores" not in row:
+        return verdict
+    return _format(row) if verdict == "fine" else f"{_format(row)} **{verdict}**"
+
+
+def _format(row: Row) -> str:
+    if "scores" not in row:
+        return _get_reason(row)
+    each = row["scores"].values()
+    return " / ".join(f"{Mean(s['FD'], s['error'])} ({s['precision']:.2f}, {s['coverage']:.2f})" for s in each)
+
+
+def _get_reason(row: Row) -> str:
+    return str(row.get("refused") or row.get("failed") or "")

@@ -1,0 +1,196 @@
+r"""The study: each cell's training, its scores on two extractors, and its verdict.
+
+    OUT/plan.json              what the study was started with
+    OUT/features/              a classifier that no recipe was tuned on
+    OUT/runs/NAME              a training; samplers share one
+    OUT/costs/NAME.json        seconds per step of each stage, measured once
+    OUT/cells/NAME.json        scores of a cell, or its refusal
+    OUT/study.json, report.md  everything, and the tables
+
+Every file is written once, so a study that was stopped resumes where it was. Cells are independent processes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import modkit
+from examples.studies.budget import Trial, fit_budget, one_thread
+from examples.studies.folder import check_plan, keep, train_run, write_report
+from examples.swaps.cells import BASES, Cell, draw_pairs, list_product, list_single
+from examples.swaps.report import make_report
+from modkit import Rng
+from modkit.data import Digits
+from modkit.errors import SpecError
+from modkit.features import Classifier, RandomConv
+
+__all__ = ["Plan", "carry_out", "list_cells"]
+
+_CLASSIFIER_SEED = 1001
+_TRIAL = Trial(warmup=3, steps=6, seconds=0.5, rounds=2)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained and measured.
+
+    Args:
+        seconds: CPU time of each training, in one thread.
+        num: Number of samples on each side of a score.
+        seed: Seed of trainings and samples.
+        pairs: Number of pairs of swaps.
+        pair_seed: Seed with which the pairs are drawn.
+        only: Names of the only cells to run; all if empty.
+        jobs: Number of processes.
+    """
+
+    seconds: float = 60.0
+    num: int = 890
+    seed: int = 0
+    pairs: int = 10
+    pair_seed: int = 0
+    only: tuple[str, ...] = ()
+    jobs: int = 2
+
+
+def list_cells(plan: Plan) -> list[Cell]:
+    """Lists the cells of a plan: the bases, single swaps, the product, pairs."""
+    single = [cell for base in BASES for cell in list_single(base)]
+    every = [*single, *list_product("ldm"), *draw_pairs(single, plan.pairs, plan.pair_seed)]
+    chosen = [cell for cell in every if not plan.only or cell.name in plan.only]
+    return list(dict.fromkeys(chosen))
+
+
+def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
+    """Runs the cells that have no scores yet, and writes `study.json` and `report.md`.
+
+    Args:
+        plan: What is to be done.
+        out: Where everything is kept.
+        say: Prints a line of progress.
+
+    Returns:
+        The report, Markdown.
+
+    Raises:
+        ValueError: If `out` holds a study of another plan.
+    """
+    settings = {name: value for name, value in asdict(plan).items() if name != "jobs"}
+    check_plan(settings, out)
+    cells = list_cells(plan)
+    with one_thread():
+        floor = keep(
+            out / "floor.json",
+            lambda: {str(size): {"scores": _score(*_split_real(plan.num, size), out)} for size in (8, 16)},
+        )
+    say(f"{len(cells)} cells; floor {json.dumps(floor)}")
+    todo = [cell for cell in cells if not _get_file(cell, out).exists()]
+    todo.sort(key=lambda cell: (bool(cell.swaps), cell.training.name))
+    batches = [list(group) for _, group in groupby(todo, key=lambda cell: cell.training.name)]
+    done = 0
+    with ProcessPoolExecutor(plan.jobs, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(run_cells, batch, plan, out) for batch in batches]
+        for future in as_completed(futures):
+            for line in future.result():
+                done += 1
+                say(f"{done}/{len(todo)} {line}")
+    found = {cell: json.loads(_get_file(cell, out).read_bytes()) for cell in cells}
+    text = make_report(found, floor, plan.seconds)
+    write_report(out, text, {"plan": settings, "floor": floor, "cells": {c.name: found[c] for c in cells}})
+    return text
+
+
+def run_cells(cells: Sequence[Cell], plan: Plan, out: Path) -> list[str]:
+    """Trains what the cells share, and scores each; returns a line for each."""
+    logging.disable(logging.WARNING)
+    lines = []
+    with one_thread():
+        for cell in cells:
+            start = time.process_time()
+            row = keep(_get_file(cell, out), lambda cell=cell: _run_cell(cell, plan, out))  # type: ignore[misc]
+            lines.append(f"{cell.name}: {json.dumps(row)[:160]} ({time.process_time() - start:.0f} s)")
+    return lines
+
+
+def _run_cell(cell: Cell, plan: Plan, out: Path) -> dict[str, Any]:
+    """Scores a cell; a refusal or a failure is its result."""
+    path = out / "runs" / cell.training.name
+    try:
+        spec = cell.spec.with_value("train.seed", plan.seed).with_value("evaluate", None)
+        modkit.check(spec)
+    except (SpecError, ValueError) as error:
+        return {"refused": _shorten(error)}
+    try:
+        for place in ("samples", "checkpoints"):
+            spec = spec.with_value(f"train.{place}.every", 10**6)
+        spec = fit_budget(spec, plan.seconds, out / "costs" / f"{cell.training.name}.json", trial=_TRIAL)
+        train_run(spec, path)
+        model = modkit.load(path, cell.sampling)
+        x = model.sample(plan.num, seed=plan.seed, batch_size=90)
+    except (SpecError, ValueError) as error:
+        return {"refused": _shorten(error)}
+    except Exception as error:  # whatever happens is this cell's result
+        return {"failed": f"{type(error).__name__}: {_shorten(error)}"}
+    assert isinstance(x, Tensor)
+    if not bool(x.isfinite().all()):
+        return {"failed": "samples are not finite"}
+    size = x.shape[-1]
+    return {"size": size, "scores": _score(_split_real(plan.num, size)[0], x, out)}
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
+
+
+def _get_file(cell: Cell, out: Path) -> Path:
+    return out / "cells" / f"{cell.name}.json"
+
+
+def _split_real(num: int, size: int) -> tuple[Tensor, Tensor]:
+    """Splits all real images into a reference and as many others, always the same."""
+    data = Digits(size=size)
+    every = torch.cat([data.read(split, range(data.splits[split]), Rng(0)).tensor for split in data.splits])
+    order = Rng(0, "real").uniform("order", torch.empty(len(every))).argsort()
+    return every[order[:num]], every[order[num : 2 * num]]
+
+
+def _score(real: Tensor, fake: Tensor, out: Path) -> dict[str, Mapping[str, float]]:
+    """Scores samples on each extractor: values, and the standard error of FD."""
+    made = {}
+    for name, extractor in _make_extractors(real.shape[-1], out).items():
+        report = modkit.evaluate(real=real, fake=fake, features=extractor, metrics=["fd", "prdc"], k=5)
+        scores = {key.split(" (")[0]: score for key, score in report.scores.items()}
+        made[name] = {
+            "FD": scores["FD"].value,
+            "error": scores["FD"].error or 0.0,
+            "precision": scores["precision"].value,
+            "coverage": scores["coverage"].value,
+        }
+    return made
+
+
+@cache
+def _make_extractors(size: int, out: Path) -> dict[str, Any]:
+    """Makes the two extractors: a classifier of a seed that no recipe has seen, trained once, and random features."""
+    data = Digits(size=size)
+    file = out / "features" / f"classifier-{size}.safetensors"
+    if not file.exists():
+        trained = Classifier(data.x, seed=_CLASSIFIER_SEED, name="swaps")
+        train = data.read("train", range(data.splits["train"]), Rng(0))
+        trained.prepare([train])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        trained.save(str(file))
+    return {"classifier": Classifier(data.x, weights=str(file), name="swaps"), "random-conv": RandomConv(data.x)}

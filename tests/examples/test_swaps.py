@@ -1,0 +1,92 @@
+"""The swap matrix of quality: its cells, its verdicts, and a study of three cells that is stopped and resumed."""
+
+import json
+
+import pytest
+
+from examples.swaps.cells import BASES, Cell, Swap, draw_pairs, list_product, list_single, make_base
+from examples.swaps.report import judge, make_report
+from examples.swaps.study import Plan, carry_out, list_cells
+from modkit.building.plan import plan
+from modkit.parts.registry import get_registry
+
+SAMPLER = Swap("model.prior.sampler", "sampler", "ddim", "steps: 35")
+X0 = Swap("model.prior.parametrization", "parametrization", "x0")
+BASE, DDIM, PREDICTS = Cell("ldm"), Cell("ldm", (SAMPLER,)), Cell("ldm", (X0,))
+
+
+def make_row(fd, other=None):
+    each = {"error": 0.01, "precision": 0.9, "coverage": 0.9}
+    return {"size": 16, "scores": {"classifier": {"FD": fd, **each}, "random-conv": {"FD": other or fd, **each}}}
+
+
+FLOOR = {"16": {"scores": make_row(0.2)["scores"]}}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_every_part_of_every_slot_is_a_cell(base):
+    cells = [cell for cell in list_single(base) if cell.swaps]
+    calls = plan(make_base(base)).calls
+    kinds = ("schedule", "parametrization", "sampler", "network", "generator", "bottleneck", "encoder")
+    for path, call in calls.items():
+        if path.startswith("model.") and call.part.kind in kinds:
+            names = {entry.part.name for entry in get_registry().list_parts(call.part.kind)} - {call.part.name}
+            assert {cell.swaps[0].part for cell in cells if cell.swaps[0].path == path} == names
+    assert len({cell.name for cell in cells}) == len(cells)
+
+
+def test_samplers_share_a_training_and_take_the_same_evaluations():
+    assert DDIM.training == BASE and DDIM.sampling == ["model.prior.sampler={use: ddim, steps: 35}"]
+    samplers = {
+        cell.swaps[0].part: cell.swaps[0] for cell in list_single("ldm") if cell.training == BASE and cell.swaps
+    }
+    assert (samplers["euler"].params, samplers["dpm-solver++"].params) == ("steps: 36", "steps: 36")
+    assert PREDICTS.training == PREDICTS
+
+
+def test_the_product_has_every_schedule_with_every_parametrization_and_sampler():
+    cells = list(list_product("ldm"))
+    own = [entry.part.name for kind in ("schedule", "parametrization", "sampler")
+           for entry in get_registry().list_parts(kind) if "/" not in entry.part.name]  # fmt: skip
+    assert len(cells) == len(set(cells)) == 5 * 6 * 5 and len(own) == 16
+
+
+def test_pairs_are_drawn_by_their_seed_from_slots_beside_each_other():
+    cells = [cell for base in ("ldm", "dcgan") for cell in list_single(base)]
+    assert draw_pairs(cells, 10, 3) == draw_pairs(cells, 10, 3) != draw_pairs(cells, 10, 4)
+    for cell in draw_pairs(cells, 10, 3):
+        one, other = (swap.path for swap in cell.swaps)
+        assert one != other and not one.startswith(f"{other}.") and not other.startswith(f"{one}.")
+
+
+@pytest.mark.parametrize(
+    "row, verdict",
+    [
+        (make_row(0.55), "fine"),  # .35 above the floor, the base .15
+        (make_row(0.7), "worse"),
+        (make_row(0.55, 0.7), "worse"),  # on one extractor
+        ({"failed": "samples are not finite"}, "failed"),
+        ({"refused": "model.prior: …"}, "refused"),
+    ],
+)
+def test_the_verdict_compares_with_the_base_above_the_floor(row, verdict):
+    found = {BASE: make_row(0.35), PREDICTS: row}
+    assert judge(PREDICTS, found, FLOOR, {}) == verdict
+    excused = judge(PREDICTS, found, FLOOR, {PREDICTS.name: "measured"})
+    assert excused == ("explained" if verdict in ("worse", "failed") else verdict)
+    assert f"{1 + (verdict == 'fine')} {verdict}" in make_report(found, FLOOR, 60.0)
+
+
+def test_a_study_resumes_and_reports_every_cell(tmp_path):
+    few = Plan(seconds=0.3, num=32, only=(BASE.name, "ldm+model.prior.sampler=ddim"), jobs=1)
+    cells = [cell for cell in list_cells(few) if cell.group == "alone"]
+    assert [cell.training for cell in cells] == [BASE, BASE]
+    text = carry_out(few, tmp_path, lambda line: None)
+    assert "| `ddim` |" in text and len(list((tmp_path / "runs").iterdir())) == 1
+    (tmp_path / "cells" / f"{cells[1].name}.json").unlink()
+    said = []
+    assert carry_out(few, tmp_path, said.append) == text
+    assert len([line for line in said if "ddim" in line]) >= 1
+    with pytest.raises(ValueError, match="another seconds"):
+        carry_out(Plan(seconds=1.0, num=32, only=few.only, jobs=1), tmp_path)
+    assert set(json.loads((tmp_path / "study.json").read_text())["cells"]) == set(few.only)
