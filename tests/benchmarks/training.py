@@ -49,7 +49,7 @@ def denoiser_loss(model: nn.Module, x: Tensor, noise: Callable[[Tensor], Tensor]
         mean, logvar = autoencoder.bottleneck.project(autoencoder.encoder(x)).chunk(2, dim=1)
         z = mean + (logvar.clamp(-30, 20) / 2).exp() * noise(mean)
         x_0 = (z - model.mean_0) / model.std_0
-    sigma = torch.exp(1.2 * noise(x_0[:, 0, 0, 0]) - 1.2).view(-1, 1, 1, 1)
+    sigma = torch.exp(1.2 * noise(x_0[:, 0, 0, 0]) + model.prior.times.mean).view(-1, 1, 1, 1)
     eps = noise(x_0)
     root = torch.sqrt(sigma**2 + 1)
     out = model.prior.network((x_0 + sigma * eps) / root, Cond(time=sigma.flatten().log() / 4))

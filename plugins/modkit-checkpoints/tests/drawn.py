@@ -6,6 +6,8 @@ import torch
 from torch.nn import functional as F
 
 import modkit
+from modkit.building.builder import Site
+from modkit.building.checker import examine
 
 
 class Drawn:
@@ -62,9 +64,10 @@ def normal(*shape, seed=1, dtype=torch.float64):
 
 
 def build_model(conversion, dtype=torch.float64):
-    """The model of a conversion, in evaluation."""
+    """The model of a conversion, in evaluation; as with what is loaded, its meaning is not refused."""
     with torch.enable_grad():  # the check of losses differentiates
-        model = modkit.build(modkit.Spec(**conversion.spec)).to(dtype).eval()
+        report = examine(modkit.Spec(**conversion.spec))
+    model = Site(report.plan, meta=False).build_model(report.x, report.fields).to(dtype).eval()
     if missing := sorted(set(model.state_dict()) - set(conversion.weights)):
         raise ValueError(f"missing keys: {missing}")
     model.load_state_dict(conversion.weights)
