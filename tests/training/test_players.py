@@ -94,8 +94,8 @@ def test_stages_choose_players_by_pattern_in_the_model_s_order():
 def test_patterns_that_match_nobody_are_refused():
     everyone = "autoencoder/autoencoder, autoencoder/critic, prior/denoiser"
     for train, where in (
-        ({"stages": [{"players": ["*", "critic"]}]}, r"train.stages(\[0\].players\[1\])?: the pattern 'critic'"),
-        ({"players": {"denoiser": {"every": 2}}}, r"train.players: the pattern 'denoiser'"),
+        ({"stages": [{"players": ["*", "critic"]}]}, r"train.stages(?:\[0\].players\[1\])?: the pattern 'critic'"),
+        ({"players": {"denoiser": {"every": 2}}}, r"train.players(?:.denoiser)?: the pattern 'denoiser'"),
     ):
         with pytest.raises(ValueError, match=f"{where} matches none of: {everyone}"):
             schedule_stages(*made(LDM, **train))
