@@ -22,7 +22,7 @@ EXPLAINED = Path(__file__).parent / "explained.json"
 """Causes of cells that are worse, measured: a sentence by the cell's name."""
 
 _FACTOR = 3
-_TITLES = {"alone": "alone", "product": "schedule × parametrization × sampler", "pair": "two at once"}
+_TITLES = {"product": "schedule × parametrization × sampler", "pair": "two at once"}
 
 Row = Mapping[str, Any]
 
@@ -46,12 +46,14 @@ def make_report(found: Mapping[Cell, Row], floor: Mapping[str, Row], seconds: fl
     """
     explained = json.loads(EXPLAINED.read_text()) if EXPLAINED.exists() else {}
     verdicts = {cell: judge(cell, found, floor, explained) for cell in found}
-    count = Counter(verdicts.values())
+    distinct = {cell.name: verdict for cell, verdict in verdicts.items()}  # a product repeats what is swapped alone
+    count = Counter(distinct.values())
     summary = ", ".join(f"{number} {verdict}" for verdict, number in count.most_common())
-    parts = [f"{len(found)} cells of {seconds:g} s: {summary}."]
+    parts = [f"{len(distinct)} cells of {seconds:g} s: {summary}."]
     parts += [f"Floor at {size}×{size}: {_format(row)}." for size, row in floor.items()]
     parts += list(_make_tables(found, verdicts))
-    reasons = [(cell.name, explained.get(cell.name) or _get_reason(found[cell])) for cell in found]
+    rows = {cell.name: row for cell, row in found.items()}
+    reasons = [(name, explained.get(name) or _get_reason(row)) for name, row in rows.items()]
     parts += ["## Refusals and explanations", "\n".join(f"- `{name}`: {why}" for name, why in reasons if why)]
     return "\n\n".join(parts)
 
@@ -73,7 +75,7 @@ def _make_tables(found: Mapping[Cell, Row], verdicts: Mapping[Cell, str]) -> Ite
         yield f"## {slot}"
         yield table([slot, *(f"{base}: {path}" for base, path in columns)], rows)
     for group, title in _TITLES.items():
-        cells = [cell for cell in found if cell.group == group != "alone"]
+        cells = [cell for cell in found if cell.group == group]
         if cells:
             yield f"## {title}"
             names = [", ".join(swap.part for swap in cell.swaps) or "base" for cell in cells]

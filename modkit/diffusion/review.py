@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from modkit.diffusion.gaussian import broadcast
+from modkit.diffusion.schedules import get_std
 from modkit.kinds import (
     Conditioner,
     ConditionerExtras,
@@ -66,7 +67,6 @@ _NEAR = 0.25  # in ln sigma
 _LEAST_NEAR = 1e-4  # share of draws
 _MOST_GROWTH = 10.0
 _MOST_SCALE = 4.0  # of a network's input, or its inverse
-_ASSUMED = 0.5  # deviation of data of unknown scale, as in EDM
 _PROBES = 16  # times at which guidance is tried
 
 
@@ -154,7 +154,7 @@ def review_levels(
     drawn, asked = times(_DRAWS, Rng("review")), sampler.times()[:-1]
     if drawn.is_meta or asked.is_meta:
         return
-    deviation = _get_deviation(x)
+    deviation = get_std(x)
     drawn, asked = (_find_levels(schedule, t) / deviation for t in (drawn.cpu(), asked.cpu()))
     ends = torch.tensor([0.01, 0.5, 0.99], dtype=torch.float64)
     quantiles = ", ".join(f"{value:.3g}" for value in drawn.quantile(ends).tolist())
@@ -173,7 +173,7 @@ def review_scale(
     times = sampler.times()[:-1]
     t = times[:: -(-len(times) // _PROBES)]
     alpha, sigma = schedule.scales(t)
-    deviation, ones = torch.sqrt((alpha * _get_deviation(x)) ** 2 + sigma**2), torch.ones((len(t), *x.shape))
+    deviation, ones = torch.sqrt((alpha * get_std(x)) ** 2 + sigma**2), torch.ones((len(t), *x.shape))
     x_t = broadcast(deviation, ones) * ones
     x_in, _ = parametrization.inputs(x_t, t)
     if x_in.is_meta:
@@ -183,9 +183,9 @@ def review_scale(
     if low < 1 / _MOST_SCALE or high > _MOST_SCALE:
         message = (
             f"the network's input has a deviation of {low:.2g} to {high:.2g} for data of deviation "
-            f"{_get_deviation(x):.3g}; expected {1 / _MOST_SCALE:g} to {_MOST_SCALE:g}"
+            f"{get_std(x):.3g}; expected {1 / _MOST_SCALE:g} to {_MOST_SCALE:g}"
         )
-        mends = ("parametrization.sigma_data=null", f"parametrization.sigma_data={_get_deviation(x):.3g}")
+        mends = ("parametrization.sigma_data=null", f"parametrization.sigma_data={get_std(x):.3g}")
         yield Finding("parametrization", message, mends)
 
 
@@ -252,10 +252,6 @@ def _explain_gap(drawn: Tensor, asked: Tensor) -> str | None:
         f"the sampler asks for the noise level {rarest.level:.2g} (in deviations of the data); expected one that "
         f"training visits, got {rarest.share:.2%} of its draws within a factor of {math.exp(_NEAR):.2f}"
     )
-
-
-def _get_deviation(x: TensorType) -> float:
-    return _ASSUMED if x.std is None else x.std
 
 
 def _find_levels(schedule: Schedule, t: Tensor) -> Tensor:

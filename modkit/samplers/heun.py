@@ -104,9 +104,8 @@ class Heun(GridSampler):
         d_t = (x_t - alpha_t * x_0) / sigma_t - a * x_0
         x_0 = self.predict(denoise, x_s, s).x_0
         d_s = (x_s - alpha_s * x_0) / sigma_s - a * x_0
-        length = sigma_s - (alpha_s + a * sigma_s) * sigma_t / (
-            alpha_t + a * sigma_t
-        )  # (alpha_s + a sigma_s) (u_s - u_t)
+        to_z_t, to_z_s = alpha_t + a * sigma_t, alpha_s + a * sigma_s
+        length = sigma_s - to_z_s * sigma_t / to_z_t  # to_z_s (u_s - u_t)
         return x_s + length / 2 * (d_s - d_t), None
 
     def _add_churn(self, x_t: Tensor, t: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
