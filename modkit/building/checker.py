@@ -20,13 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from modkit.building.builder import Built, Site, copy_to_meta
+from modkit.building.candidates import suggest_candidates
 from modkit.building.mentions import drop_leftovers, find_unknown, find_weight
 from modkit.building.plan import Plan, plan
 from modkit.building.report import Port, Report
 from modkit.building.review import make_problems, review_game, review_model, verify_overrides
 from modkit.data.moments import find_type
 from modkit.engines.local import LocalEngine
-from modkit.errors import Problem
+from modkit.errors import Problem, SpecError
 from modkit.kinds import Data, DataExtras, Fact, Finding, read_extras
 from modkit.models.model import Model, Player
 from modkit.models.step import StepContext
@@ -110,7 +111,16 @@ def _try_spec(spec: Spec) -> _Tried:
     if evaluation:  # to hear what they refuse
         _ = [evaluation.features(x=x)] if evaluation.features else []
         _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]
-    model, trial = try_model(site, x, fields)
+
+    def find_problems(spec: Spec) -> list[Problem]:
+        other = Site(plan(spec), meta=True)
+        try_model(other, x, fields)
+        return other.problems
+
+    try:
+        model, trial = try_model(site, x, fields)
+    except SpecError as error:
+        raise SpecError(suggest_candidates(error.problems, site.plan, find_problems)) from None
     return _Tried(site, model, trial, settings, data, x, fields)
 
 

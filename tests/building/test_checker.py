@@ -221,7 +221,8 @@ def test_a_part_inside_a_prior_that_cannot_take_the_latent_names_both_ends():
     outer = f"{{use: {latent}, prior: {{use: diffusion, network: {{use: unet}}}}}}"
     (problem,) = list_problems(check, read_model(outer))
     assert problem.startswith("spec.yaml:3:98: model.prior.network: the network unet cannot be built from x 4 unb")
-    assert problem.endswith("; it is fed by the latent 'continuous' of model.autoencoder (autoencoder, spec.yaml:3:35)")
+    source = "the latent 'continuous' of model.autoencoder (autoencoder, spec.yaml:3:35)"
+    assert problem.endswith(f"; it is fed by {source} (what fits there: mlp)")
     inner = f"{{use: {latent}, prior: {{use: {latent}, prior: {{use: diffusion, network: unet}}}}}}"
     (problem,) = list_problems(check, read_model(inner))
     assert "model.prior.prior.network: " in problem and "of model.prior.autoencoder (autoencoder, " in problem
