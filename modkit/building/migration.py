@@ -109,11 +109,13 @@ class Current(NamedTuple):
         spec: Its resolved spec.
         weights: The weights of a checkpoint; within a stage, the averaged ones.
         migrations: The migrations that were applied.
+        checkpoint: The name of the checkpoint.
     """
 
     spec: Spec
     weights: dict[str, Tensor]
     migrations: tuple[Migration, ...]
+    checkpoint: str
 
 
 def load_current(run: Run, checkpoint: str | None = None) -> Current:
@@ -126,12 +128,12 @@ def load_current(run: Run, checkpoint: str | None = None) -> Current:
     Raises:
         ValueError: If there is no such checkpoint, it is damaged, or a migration fails.
     """
-    spec, weights = read_spec(run), run.load_weights(checkpoint)
+    spec, (name, weights) = read_spec(run), run.read_weights(checkpoint)
     migrations = find_due(run)
     tree = spec.tree
     for migration in migrations:
         tree, weights = migration(tree, weights)
-    return Current(spec.with_tree(tree) if migrations else spec, weights, migrations)
+    return Current(spec.with_tree(tree) if migrations else spec, weights, migrations, name)
 
 
 def load_current_spec(run: Run) -> Spec:

@@ -168,32 +168,42 @@ def sample(run: str, overrides: Sequence[str], num: int, seed: int, label: int |
     """Sample from RUN, with overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
     from modkit.building.migration import load_current_spec
     from modkit.building.session import load
+    from modkit.runs.pictures import draw_picture
     from modkit.runs.run import Run
     from modkit.specs.overrides import expand
 
     path = Path(options["out"]) if options["out"] else Path(run) / "samples" / f"seed-{seed}.png"
     if path.suffix not in (".png", ".npy", ".safetensors"):
         raise ValueError(f"--out expects a file ending in .png, .npy or .safetensors, got {path}")
-    spec = load_current_spec(Run.open(run))
-    model = load(run, [expand(spec, completion.SLOTS, override) for override in overrides], locked=options["locked"])
+    opened = Run.open(run)
+    spec = load_current_spec(opened)
+    model = load(opened, [expand(spec, completion.SLOTS, override) for override in overrides], locked=options["locked"])
     fields: dict[str, Any] = {} if label is None else {"labels": label}
-    _write(model.sample(num, seed=seed, batch_size=options["batch_size"], **fields), model.single, path)
+    x: Any = model.sample(num, seed=seed, batch_size=options["batch_size"], **fields)
+    samples = x.float().cpu().contiguous()
+    if options["out"]:
+        _write(samples, model.single, path)
+    else:
+        opened.write_picture(path.stem, draw_picture(samples, model.single))
     click.echo(f"{num} samples: {path}")
 
 
-def _write(x: Any, type: TensorType, path: Path) -> None:
-    """Writes samples as a picture or as arrays, depending on the ending."""
-    import numpy as np
-    from safetensors.torch import save_file
+def _write(samples: Tensor, type: TensorType, path: Path) -> None:
+    """Writes samples as a picture or as arrays, depending on the ending; the file is complete or as it was."""
+    import io
 
-    from modkit.runs.files import replace_file
+    import numpy as np
+    from safetensors.torch import save
+
+    from modkit.runs.files import make_folders, replace_file
     from modkit.runs.pictures import draw_picture, encode_png
 
-    samples: Tensor = x.float().cpu().contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     if path.suffix == ".npy":
-        np.save(path, samples.numpy(), allow_pickle=False)
+        with io.BytesIO() as file:
+            np.save(file, samples.numpy(), allow_pickle=False)
+            replace_file(path, file.getvalue())
     elif path.suffix == ".safetensors":
-        save_file({"samples": samples}, path)
+        replace_file(path, save({"samples": samples}))
     else:
         replace_file(path, encode_png(draw_picture(samples, type)))

@@ -3,11 +3,13 @@
     parts       each part used: its distribution and version, the SHA-256 of its source file, its paths in the spec
                 (`at`), and the commit of its distribution if that is installed from a checkout
     python, torch, numpy                versions
+    threads     the number of threads that torch computes with; sums in another order differ in their last bits
     packages                            versions of the packages that the parts' distributions require
     commit      the commit of the working directory, and whether files were changed since
     seed, spec  the training seed, and the SHA-256 of the resolved spec
     model       a hash of the keys and shapes of the model's state dict
     state       the same keys and shapes in full
+    run         a hash of all this, which the run's checkpoints carry
 
 Format 1, without `at`, `packages`, `commit` and `state`, can still be read.
 """
@@ -83,11 +85,12 @@ def make_lock(
     for key in sorted(used):
         row: dict[str, Any] = _make_row(used[key]) | {"at": sorted(places.get(key[:2], ()))}
         found.append(row | ({"commit": origins[key[2]]} if origins[key[2]] else {}))
-    return {
+    made = {
         "format": _FORMAT,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
+        "threads": torch.get_num_threads(),
         "packages": _list_required(origins),
         "commit": find_commit(Path.cwd()),
         "seed": seed,
@@ -96,6 +99,7 @@ def make_lock(
         "state": {key: list(keys[key]) for key in sorted(keys)},
         "parts": found,
     }
+    return {**made, "run": hash_data(json.dumps(made))}
 
 
 def read_rows(lock: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -202,7 +206,9 @@ def _index(lock: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, A
 
 def _collect_versions(lock: Mapping[str, Any]) -> dict[str, Any]:
     """Collects the other versions and values in a lock."""
-    made: dict[str, Any] = {name: lock[name] for name in ("python", "torch", "numpy", "seed") if name in lock}
+    made: dict[str, Any] = {
+        name: lock[name] for name in ("python", "torch", "numpy", "threads", "seed") if name in lock
+    }
     made |= lock.get("packages") or {}
     if found := lock.get("commit"):
         made["commit"] = f"{found['commit']}{' and changes' if found['dirty'] else ''}"

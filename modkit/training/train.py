@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -35,6 +36,8 @@ from modkit.training.trainer import Trainer
 
 __all__ = ["execute", "open_before", "train"]
 
+_logger = logging.getLogger(__name__)
+
 _NETWORKS = ("encoder", "decoder", "generator", "discriminator", "network")
 
 
@@ -55,7 +58,7 @@ def train(
         spec: The spec, which must have `data`.
         out: The run's directory, `runs/NAME` by default.
         steps: Maximum number of steps of every stage.
-        resume: Whether to resume an existing run from its last good checkpoint, or from the start if it has none.
+        resume: Whether to resume an existing run from its last intact checkpoint, or from the start if it has none.
         overwrite: Whether to replace an existing run.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
         progress: Displays progress.
@@ -67,7 +70,9 @@ def train(
     Raises:
         SpecError: If the spec is wrong; nothing has been written.
         ValueError: If the directory holds a run already; or if the run cannot be resumed, since its spec differs or an
-            older version of a plug-in made it and its optimizers cannot be migrated.
+            older version of a plug-in made it and its optimizers cannot be migrated; if none of its checkpoints is
+            intact, or if another process writes to it.
+        OSError: If a file cannot be read or written, or the run's directory was removed or moved during training.
         modkit.training.trainer.TrainingError: If a loss is not finite.
 
     Examples:
@@ -139,17 +144,18 @@ def execute(
     watch = make_watch(opened, settings.seed) if evaluation else None
     if before:
         _check_same(before, report, settings.seed)
-        site.weights = store.find_latest(before.checkpoints) is None
+        site.weights = before.read_last() is None
     engine = settings.engine(device=settings.device)
     model = make(site)
     site.check()
     for stage in schedule_stages(model, settings):
         check_trainable(model, stage)
-    run = before or Run.create(path, report.plan.resolved, report.lock(), overwrite)
-    model = model.to(engine.device)
-    _tune(model, settings)
-    callbacks = Callbacks(run, loggers)
-    with run:
+    with before.hold() if before else Run.create(path, report.plan.resolved, report.lock(), overwrite) as run:
+        model = model.to(engine.device)
+        _tune(model, settings)
+        if before and engine.device.type == "cpu":
+            _warn_of_threads(before)
+        callbacks = Callbacks(run, loggers)
         Trainer(model, report.data, settings, engine, run, callbacks, progress or Silent(), watch).fit()
     if evaluate and evaluation and not _is_measured(run):
         named = None if report.plan.spec.local else ()
@@ -206,7 +212,7 @@ def _open_resumable(path: Path, locked: bool) -> Run:
             "with `use: run`"
         )
     verify(run, locked=locked)
-    if store.find_latest(run.checkpoints) and (migrations := find_due(run)):
+    if (migrations := find_due(run)) and store.list_names(run.checkpoints):
         mine, weights = load_current(run), run.load_weights()
         same = mine.spec == read_spec(run) and mine.weights.keys() == weights.keys()
         if not same or not all(torch.equal(value, weights[key]) for key, value in mine.weights.items()):
@@ -234,6 +240,17 @@ def _check_same(run: Run, report: Checked, seed: int) -> None:
         changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         reasons = "; ".join(suggest_remedies(run, keys=changed))
         raise ValueError(f"{run.path} has weights that do not fit the model: {', '.join(changed[:8])}; {reasons}")
+
+
+def _warn_of_threads(run: Run) -> None:
+    """Warns if the number of threads has changed: sums in another order may differ in their last bits."""
+    before, now = run.lock.get("threads"), torch.get_num_threads()
+    if before not in (None, now):
+        _logger.warning(
+            "%s was begun with %s threads, now there are %s: it may differ in the last bits from a run that was never "
+            "stopped; OMP_NUM_THREADS=%s gives the same bits",
+            *(run.path, before, now, before),
+        )
 
 
 def _tune(model: nn.Module, settings: Settings) -> None:

@@ -109,6 +109,8 @@ class Trainer:
 
         Raises:
             TrainingError: If a loss or a weight is not finite.
+            ValueError: If the run has checkpoints but none is intact, or its metrics have changed; it is left as it is.
+            OSError: If a file cannot be read or written, or the run's directory was removed or moved.
             Stopped: If training was interrupted; a checkpoint has been written.
         """
         self._resume()
@@ -327,8 +329,7 @@ class Trainer:
         for number, player in enumerate(players):
             tensors[f"optimizer-{number}"], state = pack(player.optimizer)
             states[player.player.name] = {"optimizer": state, "lr_schedule": player.schedule.state_dict()}
-        state = {"cursor": asdict(cursor), "metrics": self.run.mark(), "players": states}
-        path = store.save(self.run.checkpoints, name, store.Checkpoint(tensors, state))
+        path = self.run.save(name, store.Checkpoint(tensors, {"cursor": asdict(cursor), "players": states}))
         self._prune()
         self.callbacks.checkpoint_saved(path)
 
@@ -338,19 +339,18 @@ class Trainer:
 
     def _resume(self) -> None:
         """Resumes from the last complete checkpoint, if there is one."""
-        path = store.find_latest(self.run.checkpoints)
-        restored = store.load(path) if path else None
+        latest = self.run.read_last()
+        restored = latest.checkpoint if latest else None
         if restored:
             self.model.load_state_dict(restored.tensors["model"])
             self._cursor = Cursor(**restored.state["cursor"])
             self._recent = {name: torch.tensor(loss) for name, loss in self._cursor.recent.items()}
             self._restored = restored
-        self.run.cut(restored.state["metrics"] if restored else 0)
-        for name in store.rewind(self.run.checkpoints, path):
-            self.progress.note(f"removed {name}, which is damaged")
-        if restored:
+        for name, new in self.run.rewind(latest).items():
+            self.progress.note(f"{name} is damaged and was renamed to {new}")
+        if latest:
             self._prune()  # the run may have been killed before it could prune
-            self.progress.note(f"resumed from {path}")
+            self.progress.note(f"resumed from {latest.path}")
 
     def _restore(self, players: Sequence[PlayerState], average: Average) -> None:
         """Restores optimizers, schedules and averages from a checkpoint inside this stage."""

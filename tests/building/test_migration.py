@@ -11,6 +11,7 @@ from modkit import Part, Spec, SpecError, build, hookimpl, load, train, use
 from modkit.building.migration import Migration, find_due, find_prefixes, load_current_spec, read_spec
 from modkit.parts.registry import Entry, Registry, get_registry
 from modkit.publishing.export import export
+from modkit.runs.files import hash_data
 from modkit.runs.run import Run
 from modkit.samplers.grid import space_noise_levels
 from modkit.specs.node import Node
@@ -412,6 +413,7 @@ def test_a_run_made_before_a_parameter_was_added_does_what_it_did(name, now, bef
         text = text.replace(f", {key}: {value}", "").replace(f"    {key}: {value}\n", "")
     assert text != run.spec_text and "spacing" not in text and "auto," not in text
     (run.path / "spec.yaml").write_text(text)
+    (run.path / "modkit.lock").write_text(json.dumps({**run.lock, "spec": hash_data(text)}))
     run = Run.open(run.path)
     assert dict(read_spec(run).model["sampler"]).items() >= {"use": name, "steps": 5, **before}.items()
     assert load_current_spec(run) == read_spec(run)

@@ -55,7 +55,7 @@ def test_what_has_no_weights_may_be_overridden_on_loading(tmp_path):
 def test_a_run_without_checkpoints_and_a_folder_without_a_run_cannot_be_loaded(tmp_path):
     run = train(spec(VAE), tmp_path / "run")
     shutil.rmtree(run.checkpoints)
-    with pytest.raises(ValueError, match="has no intact checkpoint"):
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
         load(run)
     with pytest.raises(ValueError, match="expects the directory of a run"):
         load(tmp_path)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from modkit.runs.checkpoint import Checkpoint, list_names, save
+from modkit.runs.rows import Mark
 from modkit.runs.run import Run
 from tests.processes import run_python
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch
 from PIL import Image
+from modkit.runs.rows import Mark
 from modkit.runs.run import Run
 from tests.runs.kills import kill_before_each_call
 
@@ -32,7 +34,7 @@ def make(root):
 def begin(root):
     with create(root, "old") as run:
         run.log({"loss": 1.0})
-        assert run.mark() == 14
+        assert run.mark().size == 14
         run.log({"loss": 2.0})
         run.write_picture("a", torch.zeros(1, 2, 2, dtype=torch.uint8))
         run.finish()
@@ -41,7 +43,7 @@ def replace(root):
     create(root, "new", overwrite=True)
 
 def cut(root):
-    Run.open(root / "run").cut(14)
+    Run.open(root / "run").cut(Mark(14))
 
 def draw(root):
     Run.open(root / "run").write_picture("a", torch.ones(1, 2, 2, dtype=torch.uint8))
@@ -60,16 +62,16 @@ def check(action, root, killed):
         replace(root)
         run = Run.open(root / "run")
         assert run.spec_text == "new" and run.read_metrics() == []
-        assert sorted(os.listdir(run.path)) == ["modkit.lock", "spec.yaml"], os.listdir(run.path)
+        assert sorted(os.listdir(run.path)) == [".lock", "modkit.lock", "spec.yaml"], os.listdir(run.path)
     elif action is cut:
         run = Run.open(root / "run")
         assert run.read_metrics() in ([{"loss": 1.0}], [{"loss": 1.0}, {"loss": 2.0}])
         assert not killed or run.status in ("started", "finished")
-        run.cut(14)
+        run.cut(Mark(14))
         assert run.read_metrics() == [{"loss": 1.0}] and run.status == "started"
     else:
         assert Image.open(root / "run" / "samples" / "a.png").getpixel((0, 0)) in (0, 1)
-        Run.open(root / "run").cut(0)
+        Run.open(root / "run").cut()
         assert os.listdir(root / "run" / "samples") == ["a.png"]
 
 folder, counts = Path(sys.argv[1]), {}
@@ -131,7 +133,7 @@ def test_a_run_is_not_made_over_anything_unasked(tmp_path):
         Run.create(path, SPEC, LOCK)
     assert len(Run.open(path).read_metrics()) == 1
     Run.create(path, SPEC, LOCK, overwrite=True)
-    assert sorted(os.listdir(path)) == ["modkit.lock", "notes.txt", "spec.yaml"]
+    assert sorted(os.listdir(path)) == [".lock", "modkit.lock", "notes.txt", "spec.yaml"]
     (path / "modkit.lock").unlink()
     for overwrite in (False, True):
         with pytest.raises(ValueError, match="expects an empty directory or a run, got .* with notes.txt, spec.yaml"):
@@ -161,7 +163,7 @@ def test_cut_takes_the_metrics_back_and_keeps_the_timing(run):
         run.log({"step": step})
         run.log_time({"step": step})
         marks.append(run.mark())
-    assert marks == [0, 12, 24, 36, 48]
+    assert [mark.size for mark in marks] == [0, 12, 24, 36, 48]
     save(run.checkpoints, "step-1", Checkpoint())
     (run.checkpoints / ".step-2.tmp-5").mkdir()
     run.finish()
@@ -177,11 +179,11 @@ def test_cut_takes_the_metrics_back_and_keeps_the_timing(run):
     run.log_time({"step": 4})
     assert run.read_metrics() == [{"step": 0}, {"step": 1}, {"step": 2}] and run.mark() == marks[3]
     assert json.loads((run.path / "timing.jsonl").read_bytes().split(b"\n")[4]) == {"step": 4}
-    run.cut(13)
+    run.cut(Mark(13))
     assert run.read_metrics() == [{"step": 0}]
     for mark in (13, -1):
         with pytest.raises(ValueError, match=rf"a mark in \[0, 12\], .* got {mark}"):
-            run.cut(mark)
+            run.cut(Mark(mark))
     run.cut()
     assert run.read_metrics() == []
     run.close()
@@ -215,9 +217,9 @@ def test_pictures_are_written_pixel_for_pixel(run):
 def test_files_are_closed_at_the_end(tmp_path):
     with Run.create(tmp_path / "run", SPEC, LOCK) as run:
         run.log({"a": 1})
-        file = run._files["metrics.jsonl"]
+        file = run._metrics._file
         assert not file.closed
-    assert file.closed and not run._files
+    assert file.closed and run._metrics._file is None
     run.log({"a": 2})
     run.close()
     assert run.read_metrics() == [{"a": 1}, {"a": 2}]
