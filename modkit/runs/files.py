@@ -72,7 +72,7 @@ def sync_folder(folder: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Syncs all files and folders in a folder, and the folder itself, to the disk; links are not followed."""
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder, topdown=False):
         for path in (Path(parent, name) for name in names):
             if path.is_file() and not path.is_symlink():
                 _sync(path)

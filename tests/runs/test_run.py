@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from modkit.runs.checkpoint import Checkpoint, list_names, save
+from modkit.runs.checkpoint import Checkpoint, list_names, load, save
+from modkit.runs.files import hash_data
 from modkit.runs.rows import Mark
 from modkit.runs.run import Run
 from tests.processes import run_python
@@ -223,3 +224,74 @@ def test_files_are_closed_at_the_end(tmp_path):
     run.log({"a": 2})
     run.close()
     assert run.read_metrics() == [{"a": 1}, {"a": 2}]
+
+
+def test_a_run_is_held_from_the_start_until_it_is_closed(tmp_path):
+    path = tmp_path / "run"
+    with Run.create(path, SPEC, LOCK) as run:
+        for act in (Run.open(path).hold, lambda: Run.create(path, SPEC, LOCK, overwrite=True)):
+            with pytest.raises(ValueError, match="run is being written by another process: wait until it ends, or"):
+                act()
+        assert run.hold() is run
+    with Run.open(path).hold() as again, pytest.raises(ValueError, match="is being written by another process"):
+        run.hold()
+    again.finish()
+    Run.create(path, SPEC, LOCK, overwrite=True)
+
+
+def test_every_write_notices_that_the_run_is_gone(run):
+    grid = torch.zeros(1, 2, 2, dtype=torch.uint8)
+    run.log({"step": 1})
+    run.path.rename(run.path.with_name("moved"))
+    writes = {
+        "log": lambda: run.log({"step": 2}),
+        "log_time": lambda: run.log_time({"step": 2}),
+        "mark": run.mark,
+        "write_picture": lambda: run.write_picture("a", grid),
+        "save": lambda: run.save("step-1", Checkpoint()),
+        "finish": run.finish,
+    }
+    for write in writes.values():
+        with pytest.raises(
+            FileNotFoundError, match="run was removed, moved or replaced while this process wrote to it"
+        ):
+            write()
+    run.close()
+    assert os.listdir(run.path.parent) == ["moved"]
+    assert sorted(os.listdir(run.path.with_name("moved"))) == [".lock", "metrics.jsonl", "modkit.lock", "spec.yaml"]
+
+
+def test_a_new_run_is_synced_where_it_appears(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.readlink(f"/proc/self/fd/{file}")))
+    Run.create(tmp_path / "runs" / "a", SPEC, LOCK)
+    assert synced[:2] == [str(tmp_path), str(tmp_path / "runs")]
+
+
+def test_a_spec_that_was_changed_is_refused(tmp_path):
+    text = SPEC.to_yaml()
+    path = Run.create(tmp_path / "run", SPEC, LOCK | {"spec": hash_data(text)}).path
+    assert Run.open(path).spec_text == text
+    (path / "spec.yaml").write_text(text.replace("1", "2"))
+    with pytest.raises(
+        ValueError, match=r"spec\.yaml was changed after the run was made: its SHA-256 differs from the"
+    ):
+        Run.open(path)
+
+
+def test_a_checkpoint_keeps_the_mark_of_the_metrics_and_its_run(tmp_path):
+    with Run.create(tmp_path / "run", SPEC, LOCK | {"run": "mine"}) as run:
+        run.log({"step": 1})
+        path = run.save("step-1", Checkpoint({}, {"cursor": 3}))
+        run.log({"step": 2})
+    mark = {"size": 12, "sha256": hash_data('{"step": 1}\n')}
+    assert load(path).state == {"cursor": 3, "metrics": mark, "run": "mine"}
+    for metrics in (mark, 12):  # older versions kept the size alone
+        save(run.checkpoints, "step-1", Checkpoint({}, {"metrics": metrics}))
+        again = Run.open(run.path)
+        assert again.rewind(again.read_last()) == {} and again.read_metrics() == [{"step": 1}]
+    (run.path / "metrics.jsonl").write_text('{"step": 7}\n')
+    save(run.checkpoints, "step-1", Checkpoint({}, {"metrics": mark}))
+    with pytest.raises(ValueError, match=r"metrics\.jsonl was changed: its first 12 bytes are not the rows"):
+        again.rewind(again.read_last())
+    assert again.read_metrics() == [{"step": 7}]
