@@ -124,8 +124,8 @@ def load(path: Path, groups: Collection[str] | None = None, owner: str | None = 
         return read(path, groups, owner)
     except CheckpointError as error:
         before = [name for name in list_names(path.parent) if _make_sort_key(name) < _make_sort_key(path.name)]
-        whole = _find_intact(path.parent, before, groups, owner)
-        offer = f"the last intact one before it is {whole}" if whole else "there is no intact one before it"
+        whole, _ = _find_intact(path.parent, before, groups, owner)
+        offer = f"the last intact one before it is {whole.path}" if whole else "there is no intact one before it"
         raise CheckpointError(f"checkpoint {path}: {error}; {offer}") from error
 
 
@@ -181,19 +181,16 @@ def read_latest(directory: Path, groups: Collection[str] | None = None, owner: s
         OSError: If a file cannot be opened or read.
     """
     for _ in range(_RETRIES):
-        faults: dict[str, str] = {}
-        for name in sorted(_list_folders(directory), key=_make_sort_key, reverse=True):
-            try:
-                return Latest(directory / name, read(directory / name, groups, owner), faults)
-            except CheckpointError as error:
-                faults[name] = str(error)
-            if name not in _list_folders(directory):  # the writer has removed it, so there is a newer one
-                break
-        else:
-            if not faults:
-                return None
+        entries = _list_entries(directory)
+        latest, faults = _find_intact(directory, _find_names(directory, entries), groups, owner)
+        if latest and not faults:
+            return latest
+        if entries != _list_entries(directory):  # a writer may have replaced what is missing: there is a newer one
+            continue
+        if faults and not latest:
             listed = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
             raise CheckpointError(f"{directory} has no intact checkpoint: {listed}")
+        return latest
     raise CheckpointError(f"{directory}: checkpoints are replaced faster than they can be read")
 
 
@@ -203,8 +200,8 @@ def list_names(directory: Path) -> list[str]:
     Raises:
         OSError: If the folder cannot be read.
     """
-    names = {name for name in _list_folders(directory) if _is_present(_find_folder(directory / name) / MANIFEST)}
-    return sorted(names, key=_make_sort_key)
+    names = _find_names(directory, _list_entries(directory))
+    return [name for name in names if _is_present(_find_folder(directory / name) / MANIFEST)]
 
 
 def find_latest(directory: Path) -> Path | None:
@@ -213,7 +210,8 @@ def find_latest(directory: Path) -> Path | None:
     Raises:
         OSError: If a file cannot be opened or read.
     """
-    return _find_intact(directory, list_names(directory), None, None)
+    latest, _ = _find_intact(directory, list_names(directory), None, None)
+    return latest.path if latest else None
 
 
 def prune(directory: Path, keep: int, spare: Collection[str] = ()) -> None:
@@ -235,9 +233,8 @@ def set_aside(directory: Path, path: Path) -> dict[str, str]:
     Returns:
         Their new names, `damaged-NAME`, by their old ones.
     """
-    names = sorted(_list_folders(directory), key=_make_sort_key)
     moved = {}
-    for name in names:
+    for name in _find_names(directory, _list_entries(directory)):
         if _make_sort_key(name) > _make_sort_key(path.name):
             tried = (f"damaged-{name}{ending}" for ending in _make_endings())
             moved[name] = next(new for new in tried if not _is_present(directory / new))
@@ -295,25 +292,24 @@ def _find_folder(path: Path) -> Path:
     return path if path.exists() or not _get_aside(path).exists() else _get_aside(path)
 
 
-def _list_folders(directory: Path) -> set[str]:
-    """Lists the names of the checkpoints, whatever state they are in."""
+def _list_entries(directory: Path) -> set[str]:
+    """Lists the names of all files and folders in a directory; none if it is absent."""
     try:
-        found = os.listdir(directory)
+        return set(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
         return set()
-    names = {name for name in found if _NAME.fullmatch(name)} | {
-        old[1] for name in found if (old := _OLD.fullmatch(name))
-    }
-    return {name for name in names if _has_files(_find_folder(directory / name))}
+
+
+def _find_names(directory: Path, entries: Collection[str]) -> list[str]:
+    """Finds the names of the checkpoints among the entries of a directory, whatever state they are in, in order."""
+    names = {name for name in entries if _NAME.fullmatch(name)}
+    names |= {old[1] for name in entries if (old := _OLD.fullmatch(name))}
+    return sorted((name for name in names if _has_files(_find_folder(directory / name))), key=_make_sort_key)
 
 
 def _has_files(folder: Path) -> bool:
     """Whether a folder has a file of a checkpoint."""
-    try:
-        names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return any(name in (MANIFEST, STATE) or name.endswith(".safetensors") for name in names)
+    return any(name in (MANIFEST, STATE) or name.endswith(".safetensors") for name in _list_entries(folder))
 
 
 def _is_present(path: Path) -> bool:
@@ -335,15 +331,16 @@ def _make_sort_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def _find_intact(
-    directory: Path, candidates: list[str], groups: Collection[str] | None, owner: str | None
-) -> Path | None:
-    for name in reversed(candidates):
+    directory: Path, names: list[str], groups: Collection[str] | None, owner: str | None
+) -> tuple[Latest | None, dict[str, str]]:
+    """Reads the last intact one of some checkpoints; returns it, or None, and the faults of those after it."""
+    faults: dict[str, str] = {}
+    for name in reversed(names):
         try:
-            read(directory / name, groups, owner)
-        except CheckpointError:
-            continue
-        return directory / name
-    return None
+            return Latest(directory / name, read(directory / name, groups, owner), faults), faults
+        except CheckpointError as error:
+            faults[name] = str(error)
+    return None, faults
 
 
 def _read_verified(path: Path, size: int, sha256: str) -> bytes:

@@ -324,7 +324,11 @@ class Run:
             FileNotFoundError: If the directory was removed or moved.
         """
         state = {**checkpoint.state, "metrics": self.mark()._asdict(), "run": self._id}
-        return store.save(self.checkpoints, name, Checkpoint(checkpoint.tensors, state))
+        try:
+            return store.save(self.checkpoints, name, Checkpoint(checkpoint.tensors, state))
+        except FileNotFoundError:
+            self._check_place()  # says what happened if the directory is gone
+            raise
 
     def read_last(self) -> Latest | None:
         """Reads the last intact checkpoint as a whole; returns None if there are no checkpoints.
