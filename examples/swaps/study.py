@@ -16,11 +16,10 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import groupby
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from torch import Tensor
 import modkit
 from examples.studies.budget import Trial, fit_budget, one_thread
 from examples.studies.folder import check_plan, keep, train_run, write_report
+from examples.studies.pool import make_pool
 from examples.swaps.cells import BASES, Cell, draw_pairs, list_product, list_single
 from examples.swaps.report import make_report
 from modkit import Rng
@@ -101,7 +101,7 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
     todo.sort(key=lambda cell: (bool(cell.swaps), cell.training.name))
     batches = [list(group) for _, group in groupby(todo, key=lambda cell: cell.training.name)]
     done = 0
-    with ProcessPoolExecutor(plan.jobs, mp_context=get_context("spawn")) as pool:
+    with make_pool(plan.jobs) as pool:
         futures = [pool.submit(run_cells, batch, plan, out) for batch in batches]
         for future in as_completed(futures):
             for line in future.result():
