@@ -109,10 +109,11 @@ def make_base(name: str, overrides: Sequence[str] = ()) -> Spec:
 
 
 def list_single(base: str) -> Iterator[Cell]:
-    """Yields the base, and each registered part in each of its slots alone, samplers with the base's evaluations."""
+    """Yields the base, and each registered part alone in each slot that it uses, samplers with its evaluations."""
     yield Cell(base)
-    calls = plan(make_base(base)).calls
-    slots = {path: (call.part.kind, call.part.name) for path, call in calls.items() if path.startswith("model.")}
+    report = modkit.check(make_base(base))
+    calls = report.plan.calls
+    slots = {port.path: (port.kind, port.name) for port in report.ports if port.path != "model"}
     slots |= {path: (kind, calls[path].part.name if path in calls else "") for kind, path in _TRAINING.items()}
     evaluations = _count_evaluations(base)
     for path, (kind, present) in slots.items():
@@ -153,8 +154,11 @@ def draw_pairs(cells: Sequence[Cell], num: int, seed: int) -> list[Cell]:
 
 
 def _count_evaluations(base: str) -> int | None:
-    """Counts the evaluations of the base's sampler of a diffusion, from its steps."""
-    for call in plan(make_base(base)).calls.values():
-        if call.part.kind == "sampler" and isinstance(steps := call.arguments.get("steps"), int):
-            return steps * _EVALUATIONS.get(call.part.name, 1)
+    """Counts the evaluations of the base's sampler, from its steps or those of its Model."""
+    calls = plan(make_base(base)).calls
+    for path, call in calls.items():
+        if call.part.kind == "sampler":
+            owner = calls[path.rpartition(".")[0]]
+            steps = call.arguments.get("steps") or owner.arguments.get("steps")
+            return steps * _EVALUATIONS.get(call.part.name, 1) if isinstance(steps, int) else None
     return None

@@ -103,7 +103,7 @@ class Autoencoder(Model):
             z=list(self.latents.values())[-1], x=self.likelihood.out(x)
         )
         self.critic = critic(x=x, cond=CondType()) if critic else None
-        self.adversarial = adversarial()
+        self.adversarial = adversarial() if critic else None
         self.regularizers = {name: make() for name, make in (regularizers or {}).items()}
         self.critic_start = critic_start
         self.perceptual = Perceptual(features(x=x)) if features else None
@@ -268,12 +268,12 @@ class Autoencoder(Model):
         fake = self.likelihood.mean(out)
         if self.perceptual and step.wants("perceptual"):
             losses["perceptual"] = self.perceptual(fake, x).mean()
-        if self.critic and step.wants("adversarial"):
+        if self.critic and self.adversarial and step.wants("adversarial"):
             losses["adversarial"] = self.adversarial.generator(self.critic(fake, Cond()))
         return losses
 
     def _compute_critic_losses(self, x: Tensor, step: Step) -> dict[str, Tensor]:
-        if self.critic is None:
+        if self.critic is None or self.adversarial is None:
             raise ValueError("Autoencoder has no critic, got the player `critic`")
         with torch.no_grad():
             latents = self.bottleneck(self.encoder(x), StepContext(step.rng, step.index))
