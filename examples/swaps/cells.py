@@ -16,6 +16,7 @@ from pathlib import Path
 import modkit
 from modkit import Spec
 from modkit.building.plan import plan
+from modkit.kinds import KINDS
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
 
@@ -25,9 +26,6 @@ _HERE = Path(__file__).parent
 
 BASES = {"ldm": "ldm", "ddpm": "ddpm", "vqvae": "vqvae", "dcgan": "dcgan", "ddgan": "latent-ddgan"}
 """The example of each base."""
-
-_SAMPLING = {"sampler", "guidance", "decoding"}
-"""Kinds of which no part is used in training."""
 
 _TRAINING = {"optimizer": "train.optimizer", "lr-schedule": "train.lr_schedule"}
 
@@ -61,7 +59,7 @@ class Swap:
     @property
     def trained(self) -> bool:
         """Whether training depends on it."""
-        return self.kind not in _SAMPLING
+        return KINDS[self.kind].trained
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
@@ -95,6 +95,33 @@ class Run:
         replace_file(path / _LOCK, lock_text.encode())
         replace_file(path / _SPEC, text.encode())
         return cls(path, text, json.loads(lock_text))
+
+    def revise(self, spec: _HasYaml, lock: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> None:
+        """Replaces the spec of a run that goes on with a changed one.
+
+        The lock keeps the changes as `revisions`, each with the step from which it holds, and the rows of parts that
+        are new. It is written first and names both specs by their hashes, so that a kill leaves either.
+
+        Args:
+            spec: The resolved spec.
+            lock: What the run goes on with.
+            changes: What has changed, as plain JSON.
+        """
+        text = spec.to_yaml()
+        known = {(row["kind"], row["name"]): row for row in self.lock["parts"]}
+        parts = [{**known.get((row["kind"], row["name"]), row), "at": row["at"]} for row in lock["parts"]]
+        latest = find_latest(self.checkpoints)
+        step = int(latest.name.rpartition("-")[2]) if latest else 0
+        made = {
+            **self.lock,
+            "spec": hash_data(text),
+            "former": hash_data(self.spec_text),
+            "parts": parts,
+            "revisions": [*self.lock.get("revisions", ()), {"step": step, "changes": list(changes)}],
+        }
+        replace_file(self.path / _LOCK, json.dumps(made, allow_nan=False, indent=1).encode())
+        replace_file(self.path / _SPEC, text.encode())
+        self.lock, self.spec_text = made, text
 
     @classmethod
     def export(
