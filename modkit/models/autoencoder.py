@@ -207,7 +207,7 @@ class Autoencoder(Model):
                 if bits < _FEW_BITS:
                     yield kinds.Finding(
                         "bottleneck",
-                        f"all that is kept of a sample is {bits:.0f} bits, so there are {2**bits:,.0f} reconstructions; "
+                        f"what is kept of a sample is {bits:.0f} bits, so there are {2**bits:,.0f} reconstructions; "
                         f"expected at least {_FEW_BITS} bits, by codes of a map or several codes of a vector",
                         ("bottleneck=residual-vq",),
                     )

@@ -179,6 +179,24 @@ def test_a_spec_remembers_what_it_was_before_its_swaps(spec):
     assert Spec.from_yaml(again.to_yaml()) == again
 
 
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("sampler=ddim", "model.prior.sampler"),
+        ("sampler.steps=4", "model.prior.sampler.steps"),
+        ("lr=1e-3", "train.optimizer.lr"),
+        ("steps=5", "train.steps or model.prior.sampler.steps"),
+        ("channels=[8]", "model.autoencoder.encoder.channels or model.autoencoder.bottleneck.channels or model"),
+        ("modle=gan", "'model'?"),
+    ],
+)
+def test_a_bare_name_is_refused_with_the_paths_that_it_may_mean(spec, override, meant):
+    with pytest.raises(SpecError) as error:
+        apply(spec, [override, "train.seed=1"])
+    (problem,) = error.value.problems
+    assert problem.hint and problem.hint.startswith(f"did you mean {meant}") and problem.position
+
+
 def test_parts_in_a_mapping_of_slots_are_swapped():
     spec = Spec(model=use("autoencoder", weights={"kl": 1e-3, "nll": 1.0}))
     changed, _ = apply(spec, ["model.weights.kl.steps=10", "model.weights.kl=warmup", "model.weights.nll=2"])
