@@ -54,9 +54,8 @@ class Own:
 
     Examples:
         >>> from typing import Annotated
-        >>> def sgd(parameters, *, lr: Annotated[float, "Learning rate of plain gradients.", Own] = 1e-2): ...
-        >>> Own in sgd.__annotations__["lr"].__metadata__
-        True
+        >>> Rate = Annotated[float, "Learning rate of plain gradients.", Own]
+        >>> def sgd(parameters, *, lr: Rate = 1e-2): ...
     """
 
 

@@ -1,6 +1,6 @@
 """Branches: a new run that begins at a checkpoint of another one, with changed settings.
 
-    modkit branch runs/ldm --from 3000 train.optimizer.lr=1e-4 --out runs/ldm-slow
+    modkit branch RUN --from 3000 train.optimizer.lr=1e-4 --out DIR
 
 The branch has the weights, their average, and the position in its stage. Its learning rate is where its own schedule is
 at that step. An optimizer that is the same part keeps its moments under the new settings; another one begins anew.

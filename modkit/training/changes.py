@@ -1,7 +1,7 @@
 """Changes: what a call changes in the run that it resumes, and whether a run may change in it.
 
-    modkit train ldm.yaml train.steps=300            a run stores the spec as written, and its overrides
-    modkit train ldm.yaml train.steps=600 --resume   the spec is as it was, so the override is what changes
+    modkit train SPEC train.steps=300            a run stores the spec as written, and its overrides
+    modkit train SPEC train.steps=600 --resume   the spec is as it was, so the override is what changes
 
 A run goes on with its own resolved spec, in which only that changes by which this call's spec differs from the one as
 written, and what this call overrides. What trains stays as it was from the first step to the last; `modkit branch`
@@ -28,7 +28,7 @@ from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec
 
-__all__ = ["Change", "Written", "continue_spec", "find_changes"]
+__all__ = ["Change", "Written", "update_spec", "find_changes"]
 
 _FREE = re.compile(
     r"(?:name|evaluate|train\.(?:steps|device|workers|log|samples|checkpoints|loggers|stages\[\d+\]\.steps))(?:[.\[].*)?"
@@ -71,7 +71,7 @@ class Change:
         return f"{self.path} was {self.before}, now {self.now}"
 
 
-def continue_spec(run: Run, spec: Spec, overrides: Sequence[str]) -> tuple[Spec, list[str]]:
+def update_spec(run: Run, spec: Spec, overrides: Sequence[str]) -> tuple[Spec, list[str]]:
     """Returns the spec with which a run goes on, its own with what this call changes in it, and the notices of swaps.
 
     Args:

@@ -32,7 +32,7 @@ from modkit.specs.overrides import apply
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 from modkit.training.callbacks import Callbacks
-from modkit.training.changes import Written, continue_spec, find_changes
+from modkit.training.changes import Written, find_changes, update_spec
 from modkit.training.players import check_trainable, schedule_stages
 from modkit.training.trainer import Trainer
 
@@ -92,7 +92,7 @@ def train(
     path = Path(out) if out is not None else Path("runs") / changed.name
     before = open_before(path, locked) if resume else None
     if before:
-        changed, notices = continue_spec(before, spec, overrides)
+        changed, notices = update_spec(before, spec, overrides)
     for notice in notices:
         _logger.warning("%s", notice)
     if resume and not before:
