@@ -16,6 +16,7 @@ from pathlib import Path
 import modkit
 from modkit import Spec
 from modkit.building.plan import plan
+from modkit.kinds import KINDS
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
 
@@ -25,9 +26,6 @@ _HERE = Path(__file__).parent
 
 BASES = {"ldm": "ldm", "ddpm": "ddpm", "vqvae": "vqvae", "dcgan": "dcgan", "ddgan": "latent-ddgan"}
 """The example of each base."""
-
-_SAMPLING = {"sampler", "guidance", "decoding"}
-"""Kinds of which no part is used in training."""
 
 _TRAINING = {"optimizer": "train.optimizer", "lr-schedule": "train.lr_schedule"}
 
@@ -61,7 +59,7 @@ class Swap:
     @property
     def trained(self) -> bool:
         """Whether training depends on it."""
-        return self.kind not in _SAMPLING
+        return KINDS[self.kind].trained
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,11 @@ def make_base(name: str, overrides: Sequence[str] = ()) -> Spec:
 
 
 def list_single(base: str) -> Iterator[Cell]:
-    """Yields the base, and each registered part in each of its slots alone, samplers with the base's evaluations."""
+    """Yields the base, and each registered part alone in each slot that it uses, samplers with its evaluations."""
     yield Cell(base)
-    calls = plan(make_base(base)).calls
-    slots = {path: (call.part.kind, call.part.name) for path, call in calls.items() if path.startswith("model.")}
+    report = modkit.check(make_base(base))
+    calls = report.plan.calls
+    slots = {port.path: (port.kind, port.name) for port in report.ports if port.path != "model"}
     slots |= {path: (kind, calls[path].part.name if path in calls else "") for kind, path in _TRAINING.items()}
     evaluations = _count_evaluations(base)
     for path, (kind, present) in slots.items():
@@ -153,8 +152,11 @@ def draw_pairs(cells: Sequence[Cell], num: int, seed: int) -> list[Cell]:
 
 
 def _count_evaluations(base: str) -> int | None:
-    """Counts the evaluations of the base's sampler of a diffusion, from its steps."""
-    for call in plan(make_base(base)).calls.values():
-        if call.part.kind == "sampler" and isinstance(steps := call.arguments.get("steps"), int):
-            return steps * _EVALUATIONS.get(call.part.name, 1)
+    """Counts the evaluations of the base's sampler, from its steps or those of its Model."""
+    calls = plan(make_base(base)).calls
+    for path, call in calls.items():
+        if call.part.kind == "sampler":
+            owner = calls[path.rpartition(".")[0]]
+            steps = call.arguments.get("steps") or owner.arguments.get("steps")
+            return steps * _EVALUATIONS.get(call.part.name, 1) if isinstance(steps, int) else None
     return None

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from modkit.errors import SpecError, join, split
-from modkit.part import import_target
+from modkit.part import import_target, split_name
 from modkit.parts.registry import Entry, get_registry
 from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
@@ -44,6 +44,7 @@ __all__ = [
     "find_known",
     "find_prefixes",
     "read_spec",
+    "read_written_spec",
 ]
 
 
@@ -151,7 +152,7 @@ def read_spec(run: Run) -> Spec:
     Raises:
         ValueError: If the run's lock is not valid.
     """
-    spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
+    spec = read_written_spec(run)
     tree: Any = spec.tree
     for row in read_rows(run.lock):
         earlier = entry.part.earlier if (entry := find_known(row)) else {}
@@ -160,6 +161,28 @@ def read_spec(run: Run) -> Spec:
             node: Any = get_value(tree, place)
             if not earlier.keys() <= node.keys():
                 tree = replace_value(tree, place, Node({"use": node["use"], **earlier, **node.params}))
+    return spec if tree is spec.tree else spec.with_tree(tree)
+
+
+def read_written_spec(run: Run) -> Spec:
+    """Reads a run's resolved spec as it was written, but with full names where several distributions have a part now.
+
+    The run's lock has the distribution of each part.
+
+    Raises:
+        ValueError: If the run's lock is not valid.
+    """
+    spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
+    tree: Any = spec.tree
+    for row in read_rows(run.lock):
+        entry = find_known(row)
+        if entry is None or not split_name(entry.part.name)[0]:
+            continue
+        for path in row.get("at", ()):
+            place = _locate_part(tree, split(path))
+            node: Any = get_value(tree, place)
+            if node["use"] != entry.part.name:
+                tree = replace_value(tree, place, Node({**node, "use": entry.part.name}))
     return spec if tree is spec.tree else spec.with_tree(tree)
 
 
@@ -179,9 +202,12 @@ def find_due(run: Run) -> tuple[Migration, ...]:
 
 
 def find_known(row: Mapping[str, Any]) -> Entry | None:
-    """Returns the registered part of a row of a lock, under its name or a former one, or None."""
+    """Returns the registered part of a row of a lock, under its name or a former one, or None.
+
+    If several distributions have a part of this name, it is the one in the row.
+    """
     try:
-        return get_registry().find_entry(row["kind"], row["name"])
+        return get_registry().find_entry_of(row["kind"], row["name"], row["distribution"])
     except ValueError:
         return None
 

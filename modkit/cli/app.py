@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ from modkit.version import __version__
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from modkit.progress import Progress
+    from modkit.runs.run import Run
     from modkit.types import TensorType
 
 __all__ = ["app", "main"]
@@ -125,33 +127,61 @@ def doctor(as_json: bool) -> None:
 @report_failures
 def train(spec: str, overrides: Sequence[str], out: str | None, **options: Any) -> None:
     """Train SPEC and write a run; k=v are overrides."""
-    from modkit.cli.console import open_terminal, show_progress
-    from modkit.evaluation.report import read_reports
     from modkit.specs.load import load_spec
-    from modkit.training.interruption import Stopped
     from modkit.training.train import train
-    from modkit.training.trainer import TrainingError
 
     if options["resume"] and options["overwrite"]:
         raise ValueError("train expects --resume or --overwrite, got both")
     if options["locked"] and not options["resume"]:
         raise ValueError("train expects --locked together with --resume: a new run has no lock yet")
-    loaded = load_spec(spec, overrides)
+    loaded = load_spec(spec)
     words = {"--out": out or None, "--steps": options["steps"]}
     given = [str(word) for pair in words.items() for word in pair if pair[1] is not None]
-    command = shlex.join(["modkit", "train", spec, *overrides, *given])
+    _train(
+        lambda shown: train(loaded, out, overrides=overrides, progress=shown, **options),
+        ["train", spec, *overrides, *given],
+    )
+
+
+def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
+    """Trains, and prints how it ended; `command` is what resumes it."""
+    from modkit.cli.console import open_terminal, show_progress
+    from modkit.evaluation.report import read_reports
+    from modkit.training.interruption import Stopped
+    from modkit.training.trainer import TrainingError
+
     try:
         with show_progress(open_terminal()) as shown:
-            run = train(loaded, out, progress=shown, **options)
+            made = run(shown)
     except Stopped as stopped:
-        end(1, f"{stopped}; resume with: {command} --resume")
+        end(1, f"{stopped}; resume with: {shlex.join(['modkit', *command])} --resume")
     except TrainingError as error:
         end(1, str(error))
     else:
-        for report in read_reports(run.path)[:1]:
+        for report in read_reports(made.path)[:1]:
             print_result(None, False, describe_scores(report))
-        pictures = sorted(run.samples.glob("*.png"))
-        click.echo(f"run: {run.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))
+        pictures = sorted(made.samples.glob("*.png"))
+        click.echo(f"run: {made.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))
+
+
+@app.command()
+@click.argument("run", shell_complete=completion.complete_runs)
+@click.argument("overrides", nargs=-1, shell_complete=completion.complete_overrides)
+@click.option("--out", required=True, help="The new run's directory.")
+@click.option("--from", "step", type=click.IntRange(min=0), help="Step of the checkpoint; the last one by default.")
+@click.option("--steps", type=click.IntRange(min=0), help="Cap every stage at this many steps.")
+@click.option(
+    "--evaluate/--no-evaluate", default=True, help="Evaluate the model at the end if the spec has a section `evaluate`."
+)
+@report_failures
+def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None:
+    """Train a new run that begins at a checkpoint of RUN, with changed settings."""
+    from modkit.training.branch import branch
+
+    _train(
+        lambda shown: branch(run, out, overrides, progress=shown, **options),
+        ["train", f"{out}/spec.yaml", "--out", out],
+    )
 
 
 @app.command()

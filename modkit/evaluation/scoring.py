@@ -100,7 +100,7 @@ def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **off
     """
     if not isinstance(features, str):
         return features
-    name, _, weights = features.partition(":")
+    name, weights = _split_weights(features)
     part = get_registry().find("features", name)
     declared = read_parameters(part)
     given = {key: value for key, value in offered.items() if key in declared and value is not None}
@@ -209,3 +209,13 @@ def _add_label(score: str, label: str) -> str:
     """Adds the features to the name of a score: `FD (pixels)`, `FID`, `FD (pixels), class 3`."""
     name, comma, rest = score.partition(", ")
     return f"{_INCEPTION.get(name, name) if label == 'inception' else f'{name} ({label})'}{comma}{rest}"
+
+
+def _split_weights(features: str) -> tuple[str, str]:
+    """Splits `classifier:digits` into the part's name, which may start with its distribution's, and the weights."""
+    words = features.split(":")
+    try:
+        get_registry().find("features", ":".join(words[:2]))
+    except ValueError:
+        return words[0], ":".join(words[1:])
+    return ":".join(words[:2]), ":".join(words[2:])

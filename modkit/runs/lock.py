@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from packaging.requirements import Requirement
 
-from modkit.part import Part
+from modkit.part import Part, split_name
 from modkit.runs.files import hash_data
 from modkit.runs.git import find_commit
 
@@ -123,14 +123,25 @@ def read_rows(lock: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def find_drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
     """Describes how installed parts differ from those in a lock, one sentence each; empty if they do not.
 
-    A part is matched by its name or a former name. Parts without a match are ignored.
+    A part is matched by its name or a former name; of several distributions that have it, the one in the lock counts.
+    Parts without a match are ignored.
 
     Raises:
         ValueError: If it is not a valid lock.
     """
-    here = {(entry.part.kind, name): entry for entry in entries for name in (entry.part.name, *entry.part.aliases)}
-    pairs = [(row, here[row["kind"], row["name"]]) for row in read_rows(lock) if (row["kind"], row["name"]) in here]
-    return _describe_drift([(row, _make_row(entry)) for row, entry in pairs])
+    here: dict[tuple[str, ...], Entry] = {}
+    for entry in entries:
+        for name in (entry.part.name, *entry.part.aliases):
+            key = (entry.part.kind, split_name(name)[1])
+            exact = (*key, entry.distribution)
+            here[key] = here[exact] = entry
+    pairs = []
+    for row in read_rows(lock):
+        whose, name = split_name(row["name"])
+        exact = (row["kind"], name, row["distribution"])
+        if found := here.get(exact) or (None if whose else here.get(exact[:2])):
+            pairs.append((row, _make_row(found)))
+    return _describe_drift(pairs)
 
 
 def compare(lock: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -201,7 +212,8 @@ def _get_distribution(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _index(lock: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
-    return {(row["kind"], row["name"], row["distribution"]): row for row in read_rows(lock)}
+    """Returns the rows of a lock by kind, name without the distribution's, and distribution."""
+    return {(row["kind"], split_name(row["name"])[1], row["distribution"]): row for row in read_rows(lock)}
 
 
 def _collect_versions(lock: Mapping[str, Any]) -> dict[str, Any]:

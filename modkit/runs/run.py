@@ -25,7 +25,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -115,12 +115,44 @@ class Run:
         lock_text = json.dumps(lock, allow_nan=False, indent=1)
         make_directory(path)
         check_vacant(path, overwrite)
-        run = cls(path, text, json.loads(lock_text)).hold()
+        run = cls(path, text, json.loads(lock_text))
+        run._hold()
         check_vacant(path, overwrite)  # another process may have begun a run meanwhile
         vacate(path)
         replace_file(path / LOCK, lock_text.encode())
         replace_file(path / SPEC, text.encode())
         return run
+
+    def revise(self, spec: _HasYaml, lock: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> None:
+        """Replaces the spec of a run that goes on with a changed one.
+
+        The lock keeps the changes as `revisions`, each with the step from which it holds, and the rows of parts that
+        are new. It is written first and names both specs by their hashes, so that a kill leaves either.
+
+        Args:
+            spec: The resolved spec.
+            lock: What the run goes on with.
+            changes: What has changed, as plain JSON.
+
+        Raises:
+            FileNotFoundError: If the directory was removed or moved.
+        """
+        self._check_place()
+        text = spec.to_yaml()
+        known = {(row["kind"], row["name"]): row for row in self.lock["parts"]}
+        parts = [{**known.get((row["kind"], row["name"]), row), "at": row["at"]} for row in lock["parts"]]
+        latest = store.find_latest(self.checkpoints)
+        step = int(latest.name.rpartition("-")[2]) if latest else 0
+        made = {
+            **self.lock,
+            "spec": hash_data(text),
+            "former": hash_data(self.spec_text),
+            "parts": parts,
+            "revisions": [*self.lock.get("revisions", ()), {"step": step, "changes": list(changes)}],
+        }
+        replace_file(self.path / LOCK, json.dumps(made, allow_nan=False, indent=1).encode())
+        replace_file(self.path / SPEC, text.encode())
+        self.lock, self.spec_text = made, text
 
     @classmethod
     def export(
@@ -167,7 +199,7 @@ class Run:
         run = cls(path, text, lock)
         if run.exported:
             run._check_exported()
-        elif lock.get("spec") not in (None, hash_data(text)):
+        elif "spec" in lock and hash_data(text) not in (lock["spec"], lock.get("former")):
             raise ValueError(
                 f"{path / SPEC} was changed after the run was made: its SHA-256 differs from the one in {LOCK}; "
                 "restore the file, and give changes as overrides"
@@ -178,11 +210,13 @@ class Run:
         """Holds the directory until `close`, so that no other process can write to it; returns the run.
 
         Raises:
-            ValueError: If another process holds it, or it has links in place of its own files or folders.
+            ValueError: If another process holds it, or has changed the run since it was opened; or if there are links
+                in place of its own files or folders.
         """
-        refuse_links(self.path)
-        if self._held is None:
-            self._held = Hold(self.path, self._refuse_second)
+        self._hold()
+        if json.loads((self.path / LOCK).read_bytes()) != self.lock:
+            self.close()
+            raise ValueError(f"{self.path} was changed by another process since it was opened")
         return self
 
     @property
@@ -403,6 +437,11 @@ class Run:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _hold(self) -> None:
+        refuse_links(self.path)
+        if self._held is None:
+            self._held = Hold(self.path, self._refuse_second)
 
     @property
     def _id(self) -> str | None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.parts.signature import SlotShape
 from modkit.specs.node import Node, Value, freeze
-from modkit.specs.places import Place, find_place, walk_slots
-from modkit.specs.spec import Spec
+from modkit.specs.places import Place, find_place, list_named, walk_slots
+from modkit.specs.spec import TOP, Spec
 from modkit.specs.swaps import swap
 from modkit.specs.tree import Path
 from modkit.specs.yaml import Source, parse
@@ -56,11 +56,26 @@ def apply(spec: Spec, overrides: Sequence[str]) -> tuple[Spec, list[str]]:
             `<override n>`, counted from 1.
     """
     parsed = list(_parse(overrides))
+    if problems := [_make_problem(spec, one) for one in parsed if one.parts[0] not in TOP]:
+        raise SpecError(problems)
     changed, notices, swapped = _apply_swaps(spec, parsed)
     for override in parsed:
         if override not in swapped:
             changed = changed.with_value(join(override.parts), override.value, override.source)
     return replace(changed, before=spec) if swapped else changed, notices
+
+
+def _make_problem(spec: Spec, override: _Override) -> Problem:
+    """Makes the problem of a path that begins with no key of a spec, with the places that its first name may mean."""
+    first, *rest = override.parts
+    paths = [join((*path, *rest)) for path in list_named(spec, str(first))]
+    hint = f"did you mean {' or '.join(paths[:3])}?" if paths else suggest(str(first), TOP)
+    return Problem(
+        join(override.parts[:1]),
+        f"got a path that does not exist, expected one of {', '.join(TOP)}",
+        override.position,
+        hint,
+    )
 
 
 def locate(spec: Spec, name: str) -> list[str]:

@@ -141,6 +141,20 @@ def test_what_drifts_is_known_by_its_former_name_too():
     assert find_drift(was, [now._replace(distribution="others", version="2")]) == want
 
 
+def test_a_part_is_the_same_with_and_without_its_distribution_s_name():
+    plain, full, other = (
+        TYPE._replace(part=replace(TYPE.part, name=name), distribution=whose, version=version)
+        for name, whose, version in (
+            ("acme/fsq", "first", "1"),
+            ("first:acme/fsq", "first", "2"),
+            ("second:acme/fsq", "second", "3"),
+        )
+    )
+    assert compare(made(plain), made(full)) == find_drift(made(plain), [full, other]) == ["first was 1, now 2"]
+    assert find_drift(made(full, other), [plain]) == ["first was 2, now 1"]
+    assert [row["name"] for row in made(full, other)["parts"]] == ["first:acme/fsq", "second:acme/fsq"]
+
+
 def test_what_is_no_lock_is_refused():
     for damaged in ({}, made() | {"format": 3}, made() | {"parts": {}}):
         with pytest.raises(ValueError, match="expected a lock of format 1 or 2"):

@@ -236,7 +236,11 @@ def test_a_run_is_held_from_the_start_until_it_is_closed(tmp_path):
     with Run.open(path).hold() as again, pytest.raises(ValueError, match="is being written by another process"):
         run.hold()
     again.finish()
-    Run.create(path, SPEC, LOCK, overwrite=True)
+    Run.create(path, SPEC, LOCK | {"seed": 1}, overwrite=True)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="run was changed by another process since it was opened"):
+            again.hold()
+    Run.open(path).hold().close()
 
 
 def test_every_write_notices_that_the_run_is_gone(run):

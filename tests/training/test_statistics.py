@@ -27,7 +27,7 @@ NET = use("dcgan", channels=4)
 GAN = use("gan", generator=NET, discriminator=NET, regularizers={"r1": "r1"}, z_dim=4)
 CRITIC = use("autoencoder", **{**MLP, "bottleneck": "vq"}, critic=NET)
 KEPT = {"ema": 0.5, "steps": 4, "checkpoints": {"every": 1, "keep": 9}}
-SGD = {"optimizer": use("sgd", lr=0.5)}
+SGD = {"optimizer": use("sgd", lr=0.5, momentum=0.0)}
 
 
 def begin(model, path, engine=None, **settings):
