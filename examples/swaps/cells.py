@@ -3,6 +3,9 @@ r"""The cells of the swap matrix: what is swapped in each of five bases, and wha
 A cell is a base with one part swapped (alone), with a schedule, a parametrization and a sampler (product), or with two
 parts (pair). What only sampling uses (samplers, guidance, decodings) is swapped in a trained run, so that cells which
 differ in it share a training.
+
+A minute of one core is short. So a part whose defaults would take several times the base's time for a step is swapped
+in with the parameters of `_SIZES`, and samplers take as many evaluations as the base's.
 """
 
 from __future__ import annotations
@@ -33,6 +36,34 @@ _LEFT_OUT = {"data", "features", "logger", "engine", "metric", "corruption", "we
 
 _EVALUATIONS = {"heun": 2}
 """Evaluations a step; those of other samplers are 1."""
+
+
+_UNET, _DIFFUSERS = "channels: [16, 32]", "block_out_channels: [16, 32], layers_per_block: 1"
+_NCSNPP = f"{{use: ncsnpp, {_UNET}}}"
+
+_SIZES = {
+    ("network", "unet"): _UNET,
+    ("network", "ncsnpp"): _UNET,
+    ("network", "checkpoints/adm-unet"): "channels: [32, 32]",
+    ("network", "checkpoints/dhariwal-unet"): _UNET,
+    ("network", "checkpoints/song-unet"): _UNET,
+    ("network", "diffusers/unet-2d"): _DIFFUSERS,
+    ("network", "diffusers/unet-2d-condition"): _DIFFUSERS,
+    ("discriminator", "ncsnpp"): _UNET,
+    ("encoder", "conv"): "channels: {levels}",
+    **{
+        (kind, f"diffusers/{name}"): "block_out_channels: {levels}"
+        for kind in ("encoder", "decoder", "model")
+        for name in ("autoencoder-kl", "vq-model")
+    },
+    ("model", "denoising-gan"): f"network: {_NCSNPP}, discriminator: {_NCSNPP}",
+    ("model", "diffusion"): f"network: {{use: unet, {_UNET}}}",
+    ("model", "latent"): f"prior: {{use: diffusion, network: {{use: unet, {_UNET}}}}}",
+}
+"""Parameters of parts of a kind that would be slow by default."""
+
+_LEVELS = {"ldm": "[16, 16]", "vqvae": "[8, 16, 16]", "ddgan": "[8, 16, 16]"}
+"""Channels by level, as many levels as the base's latent needs."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +149,7 @@ def list_single(base: str) -> Iterator[Cell]:
         if kind not in _LEFT_OUT:
             for entry in get_registry().list_parts(kind):
                 if entry.part.name != present:
-                    params = ""
+                    params = _SIZES.get((kind, entry.part.name), "").replace("{levels}", _LEVELS.get(base, "[16, 32]"))
                     if kind == "sampler" and evaluations and "steps" in read_parameters(entry.part):
                         params = f"steps: {-(-evaluations // _EVALUATIONS.get(entry.part.name, 1))}"
                     yield Cell(base, (Swap(path, kind, entry.part.name, params),))
