@@ -7,6 +7,7 @@ those parameters that both parts declare and whose values fit; notices list the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,9 @@ from modkit.specs.swaps import swap
 from modkit.specs.tree import Path
 from modkit.specs.yaml import Source, parse
 
-__all__ = ["apply", "locate", "expand"]
+__all__ = ["apply", "expand", "locate", "split_values"]
+
+_TOKEN = re.compile(r"""(?:^|(?<=[\[{,:]))\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')|.""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,23 @@ def expand(spec: Spec, names: Collection[str], override: str) -> str:
         missing = f"the model has no such slot, expected one of: {', '.join(_list_present(spec, names))}"
         raise SpecError(Problem(path.strip(), message if places else missing))
     return f"{join([*split(places[0]), *rest])}={value}"
+
+
+def split_values(text: str) -> list[str]:
+    """Splits values at commas outside brackets and quotes; `'` inside a word is an apostrophe.
+
+    Examples:
+        >>> split_values("2, [4, 8], a'b")
+        ['2', '[4, 8]', "a'b"]
+    """
+    values, depth = [""], 0
+    for token in _TOKEN.findall(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token, 0)
+        if token == "," and depth <= 0:
+            values.append("")
+        else:
+            values[-1] += token
+    return [value.strip() for value in values]
 
 
 def _list_present(spec: Spec, names: Iterable[str]) -> list[str]:

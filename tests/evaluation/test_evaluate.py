@@ -46,6 +46,22 @@ def test_features_of_two_plugins_with_one_name_may_have_weights(site):
         assert make_extractor(name, x).label == "classifier:digits"
 
 
+def test_features_take_the_label_that_is_printed_and_any_parameter():
+    x = TensorType((1, 8, 8), range=(-1, 1))
+    assert make_extractor("random-conv:7", x).label == make_extractor("random-conv", x, seed=7).label == "random-conv:7"
+    assert make_extractor("random-conv:dim=32", x).key() == make_extractor("random-conv:0,dim=32", x).key()
+    assert make_extractor("random-conv:0,dim=32", x).key() != make_extractor("random-conv:0", x).key()
+    assert make_extractor("classifier:digits,size=16", x).label == "classifier:digits"
+    for wrong, message in {
+        "random-conv:x": "random-conv got seed=x: expected int, got .x.",
+        "random-conv:0,width=3": "expect parameters as key=value, of seed, dim, got 'width=3'",
+        "random-conv:0,3": "expect parameters as key=value, of seed, dim, got '3'",
+        "pixels:1": "expect parameters as key=value, of none, got '1'",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            make_extractor(wrong, x)
+
+
 def test_features_as_given_need_no_extractor():
     generator = torch.Generator().manual_seed(1)
     a, b = torch.randn(2, 50, 3, generator=generator)
