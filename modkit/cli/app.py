@@ -191,7 +191,11 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--label", type=int, help="Class of every sample.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples per batch.")
-@click.option("--out", help="FILE.png, .npy or .safetensors; samples/seed-SEED.png in the run by default.")
+@click.option(
+    "--out",
+    help="FILE.png (a grid), .npy or .safetensors, or a new folder of numbered PNGs; samples/seed-SEED.png in the run "
+    "by default.",
+)
 @click.option("--locked", is_flag=True, help="Refuse parts and a torch that differ from the run's lock.")
 @report_failures
 def sample(run: str, overrides: Sequence[str], num: int, seed: int, label: int | None, **options: Any) -> None:
@@ -203,8 +207,10 @@ def sample(run: str, overrides: Sequence[str], num: int, seed: int, label: int |
     from modkit.specs.overrides import expand
 
     path = Path(options["out"]) if options["out"] else Path(run) / "samples" / f"seed-{seed}.png"
-    if path.suffix not in (".png", ".npy", ".safetensors"):
-        raise ValueError(f"--out expects a file ending in .png, .npy or .safetensors, got {path}")
+    if path.suffix not in ("", ".png", ".npy", ".safetensors"):
+        raise ValueError(f"--out expects a folder or a file ending in .png, .npy or .safetensors, got {path}")
+    if not path.suffix and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"--out expects an empty or new folder, got {path}, which holds something")
     opened = Run.open(run)
     spec = load_current_spec(opened)
     model = load(opened, [expand(spec, completion.SLOTS, override) for override in overrides], locked=options["locked"])
@@ -219,15 +225,21 @@ def sample(run: str, overrides: Sequence[str], num: int, seed: int, label: int |
 
 
 def _write(samples: Tensor, type: TensorType, path: Path) -> None:
-    """Writes samples as a picture or as arrays, depending on the ending; the file is complete or as it was."""
+    """Writes samples as pictures or as arrays, depending on the ending; a file is complete or as it was."""
     import io
 
     import numpy as np
     from safetensors.torch import save
 
     from modkit.runs.files import make_folders, replace_file
-    from modkit.runs.pictures import draw_picture, encode_png
+    from modkit.runs.pictures import draw_picture, encode_png, quantize_images
 
+    if not path.suffix:
+        images = quantize_images(samples, type)
+        make_folders(path)
+        for number, image in enumerate(images):
+            replace_file(path / f"{number:05d}.png", encode_png(image))
+        return
     make_folders(path.parent)
     if path.suffix == ".npy":
         with io.BytesIO() as file:

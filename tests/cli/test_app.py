@@ -242,6 +242,15 @@ def test_sample_writes_pictures_and_numbers(trained, here):
         assert picture.mode == "L"
     run("sample", trained, "-n", 2)
     assert (trained / "samples" / "seed-0.png").exists()
+    run("sample", trained, "-n", 5, "--seed", 3, "--out", "many/of/them")
+    files = sorted((here / "many" / "of" / "them").iterdir())
+    assert [file.name for file in files] == [f"{number:05d}.png" for number in range(5)]
+    with Image.open(files[4]) as picture:
+        assert np.abs(np.asarray(picture) / 127.5 - 1 - samples[4, 0]).max() <= 1 / 255
+    assert (
+        "expects an empty or new folder, got many/of/them"
+        in run("sample", trained, "--out", "many/of/them", status=2)[1]
+    )
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.safetensors", "x.png"])
