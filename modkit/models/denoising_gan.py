@@ -27,7 +27,7 @@ from torch import Tensor
 from modkit import kinds
 from modkit.diffusion.gaussian import add_noise, broadcast, move, posterior, tau
 from modkit.diffusion.review import review_levels
-from modkit.diffusion.schedules import Even
+from modkit.diffusion.schedules import Even, get_std
 from modkit.diffusion.time_sampling import Uniform
 from modkit.kinds import Slot, Step, Weight, default
 from modkit.losses.review import review_critic
@@ -38,6 +38,8 @@ from modkit.samplers.loop import sample
 from modkit.types import Batch, Cond, CondType, Denoised, TensorType
 
 __all__ = ["DenoisingGAN"]
+
+_MOST_NOISE = 3  # deviations of the data: the correlation with x_0 is 1 / sqrt(10)
 
 
 class DenoisingGAN(Model):
@@ -143,6 +145,16 @@ class DenoisingGAN(Model):
         mends = ("sampler={use: ancestral, steps: null}",)
         yield from review_levels(self.single, self.schedule, Uniform(self.schedule), self.sampler, "sampler", mends)
         yield from review_critic("discriminator", self.discriminator, self.regularizers)
+        alpha, sigma = self.schedule.scales(torch.tensor(1 / self.steps, dtype=torch.float64))
+        lowest = float(sigma / alpha) / get_std(self.single)
+        if self.steps > 1 and lowest > _MOST_NOISE:
+            yield kinds.Finding(
+                "schedule",
+                f"the lowest noise level of {self.steps} even times is {lowest:.3g} deviations of the data, so that "
+                f"every step starts from noise alone; expected at most {_MOST_NOISE}",
+                ("schedule=vp",),
+                refused=True,
+            )
 
     def _draw_pair(self, x_0: Tensor, rng: Rng) -> _Pair:
         """Draws neighbours x_s and x_t of the forward process, at one time per sample."""

@@ -112,6 +112,9 @@ PLANTED = {
     "the flow of a chain": (
         denoising_gan(sampler="euler"), "refused", "model.sampler", "model.sampler={use: ancestral, steps: null}"
     ),
+    "a chain that starts each step from noise": (
+        denoising_gan(schedule="edm", steps=4), "refused", "model.schedule", "model.schedule=vp"
+    ),
     "R1 on a critic of steps with batch norm": (
         denoising_gan(discriminator=CRITIC, **PENALIZED), "warned", "model.discriminator", "model.regularizers=null"
     ),
