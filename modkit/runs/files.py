@@ -5,11 +5,47 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["hash_data", "make_safe_name", "replace_file", "sync_folder", "write_file"]
+__all__ = ["hash_data", "make_safe_name", "open_regular", "read_regular", "replace_file", "sync_folder", "write_file"]
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,+-]+")
+
+
+@contextmanager
+def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a regular file for reading; opening a pipe or a device neither blocks nor reads it.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If it is not a regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError(f"expected a regular file, got a folder, pipe or device: {os.fspath(path)!r}")
+        with open(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
+
+
+def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
+    """Reads a regular file of at most `limit` bytes.
+
+    Raises:
+        OSError: If it cannot be opened or read.
+        ValueError: If it is not a regular file, or is larger than `limit`.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise ValueError(f"expected at most {limit} bytes, got {size} in {os.fspath(path)!r}")
+        return file.read(size)
 
 
 def replace_file(path: Path, data: bytes) -> None:
