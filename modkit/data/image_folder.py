@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
-import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
@@ -26,16 +24,13 @@ from PIL import Image, ImageOps
 
 from modkit.data.listing import find_classes, list_pictures
 from modkit.data.moments import measure_std
+from modkit.data.picture import DAMAGE, open_picture
 from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
 __all__ = ["ImageFolder"]
 
-_DAMAGE = (  # SyntaxError is what Pillow raises for a broken PNG chunk
-    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
-)
 _MEASURED = 256  # of pictures whose deviation is measured: decoding one takes milliseconds
 
 
@@ -132,11 +127,11 @@ class ImageFolder:
         if rng is not None and self._flip:
             mirrored = bool(rng.uniform("flip", torch.empty(1)) < 0.5)
         try:
-            with Image.open(path) as image:
+            with open_picture(path) as image:
                 image.draft(None, (2 * self._size, 2 * self._size))  # a JPEG decoder shrinks at almost no cost
                 upright = ImageOps.exif_transpose(image)
                 square = _crop_square(_convert(upright, "RGB" if self._channels == 3 else "L"), self._size, offset)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise ValueError(f"ImageFolder expects a whole picture in {path!r}, got {error!r}") from error
         pixels = np.asarray(square).reshape(self._size, self._size, self._channels)
         return pixels[:, ::-1] if mirrored else pixels

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from modkit.building.session import load
 from modkit.data.image_folder import ImageFolder
+from modkit.data.picture import DAMAGE, open_picture
 from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
 from modkit.models.model import Model
@@ -217,8 +218,6 @@ def _from_statistics(path: Path, name: str) -> Source:
 
 
 def _from_folder(path: Path, name: str, size: int | None) -> Source:
-    from PIL import Image
-
     sizes: set[tuple[int, int]] = set()
     modes: set[str] = set()
     pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in _PICTURES)
@@ -226,10 +225,10 @@ def _from_folder(path: Path, name: str, size: int | None) -> Source:
         raise ValueError(f"{name}: expected at least 2 images in {path}, got {len(pictures)}")
     for picture in pictures:
         try:
-            with Image.open(picture) as image:  # reads only its header
+            with open_picture(picture) as image:  # reads only its header
                 sizes.add(image.size)
                 modes.add(image.mode)
-        except OSError as error:
+        except DAMAGE as error:
             raise ValueError(f"{name}: {picture} cannot be read as an image: {error}") from error
     side = min(min(pair) for pair in sizes) if size is None else size
     grey = modes <= _GREY

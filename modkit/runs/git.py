@@ -2,8 +2,8 @@
 
 A checkout may come from anywhere, and its configuration can name programs that git runs: filters, a monitor of files,
 hooks. So the commit is read from the files `HEAD`, `refs` and `packed-refs`. Whether files were changed is asked of git
-with a repository of our own, which is empty but for the commit and borrows the checkout's objects and index. Neither the
-checkout's configuration nor the user's is read, so no program is configured.
+with a repository of our own, which is empty but for the commit and borrows the checkout's objects and index. Neither
+the checkout's configuration nor the user's is read, so no program is configured.
 """
 
 from __future__ import annotations
