@@ -16,7 +16,7 @@ import click
 
 from modkit.cli import completion
 from modkit.cli.failures import end, report_failures
-from modkit.cli.output import Rows, json_option, print_result
+from modkit.cli.output import Rows, echo, json_option, print_result
 from modkit.cli.plugins import PLUGINS
 from modkit.cli.runs import RUNS
 from modkit.cli.scores import SCORES, describe_scores
@@ -151,7 +151,7 @@ def train(spec: str, overrides: Sequence[str], out: str | None, **options: Any) 
         for report in read_reports(run.path)[:1]:
             print_result(None, False, describe_scores(report))
         pictures = sorted(run.samples.glob("*.png"))
-        click.echo(f"run: {run.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))
+        echo(f"run: {run.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))
 
 
 @app.command()
@@ -178,7 +178,7 @@ def sample(run: str, overrides: Sequence[str], num: int, seed: int, label: int |
     model = load(run, [expand(spec, completion.SLOTS, override) for override in overrides], locked=options["locked"])
     fields: dict[str, Any] = {} if label is None else {"labels": label}
     _write(model.sample(num, seed=seed, batch_size=options["batch_size"], **fields), model.single, path)
-    click.echo(f"{num} samples: {path}")
+    echo(f"{num} samples: {path}")
 
 
 def _write(x: Any, type: TensorType, path: Path) -> None:

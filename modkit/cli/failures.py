@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import NoReturn, ParamSpec
 
-import click
+from modkit.cli.output import echo
 
 __all__ = ["end", "report_failures"]
 
@@ -47,10 +47,10 @@ def _show_notices() -> Iterator[None]:
 
 class _Notices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"modkit: {record.getMessage()}", err=True)
+        echo(f"modkit: {record.getMessage()}", err=True)
 
 
 def end(status: int, message: str) -> NoReturn:
     """Prints a message on stderr and ends the process."""
-    click.echo(f"modkit: {message}", err=True)
+    echo(f"modkit: {message}", err=True)
     raise SystemExit(status)
