@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from modkit.data.file_hashes import hash_files
 from modkit.data.listing import find_classes, list_pictures
 from modkit.data.moments import measure_std
 from modkit.data.picture import DAMAGE, open_picture
@@ -93,13 +94,13 @@ class ImageFolder:
         shape = (self._channels, self._size, self._size)
         return TensorType(shape, range=(-1.0, 1.0), std=measure_std(self, _MEASURED))
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Hash of relative paths, file sizes and settings; the pictures, perhaps millions, are not read."""
+        """Hash of relative paths, the files' contents and settings; a file that has not changed is read only once."""
         files = hashlib.blake2b(digest_size=16)
         for split, listing in self._listings.items():
-            for index, name in enumerate(listing):
-                files.update(f"{split} {os.stat(listing.get_path(index)).st_size} {len(name)} ".encode() + name)
+            for name, digest in zip(listing, hash_files(listing.folder, listing), strict=True):
+                files.update(f"{split} {len(name)} ".encode() + name + digest)
         return hash_contents(
             "image-folder", files.digest(), self._size, self._channels, self._flip, self._crop, *self.classes
         )
