@@ -21,6 +21,7 @@ from modkit.building.plan import plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import show_warnings
 from modkit.building.session import Opened, load_run, restore_std
+from modkit.data.loader import check_workers
 from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.report import Report, locate_report
 from modkit.models.model import Model
@@ -132,10 +133,11 @@ def execute(
     loggers = [logger() for logger in settings.loggers]
     evaluation = site.make_evaluation()
     site.check()
+    check_workers(settings.workers)
     _check_memory(report, settings)
     show_warnings(report.findings, str(path))
     name = report.plan.data.part.name if report.plan.data else type(report.data).__name__
-    opened = Opened(report.data, name, evaluation)
+    opened = Opened(report.data, name, evaluation, site)
     watch = make_watch(opened, settings.seed) if evaluation else None
     if before:
         _check_same(before, report, settings.seed)
