@@ -70,8 +70,10 @@ class Report:
                 raise ValueError(f"expected format {_FORMAT}")
             for name in ("scores", "floor"):
                 found[name] = {key: _read_score(value) for key, value in found[name].items()}
-            return cls(**{**found, **{name: tuple(found[name]) for name in ("notes", "overrides")}})
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            report = cls(**{**found, **{name: tuple(found[name]) for name in ("notes", "overrides")}})
+            _check_plain(report)
+            return report
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"Report.from_json expects what Report.to_json wrote, got {error!r}") from error
 
     def save(self, run: Path) -> Path:
@@ -119,6 +121,20 @@ def read_reports(run: Path) -> list[Report]:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return reports
+
+
+def _check_plain(report: Report) -> None:
+    """Checks the types of what is shown: numbers of samples, a seed, texts."""
+    scores = [*report.scores.values(), *report.floor.values()]
+    counts = [count for one in (report, *scores) for count in one.counts.values()]
+    texts = [*report.notes, *report.overrides, *(text for score in scores for text in score.warnings)]
+    texts += [] if report.checkpoint is None else [report.checkpoint]
+    if any(type(number) is not int or abs(number) >= 2**63 for number in (report.seed, *counts)):
+        raise ValueError("expected counts and the seed to be whole numbers")
+    if any(type(text) is not str for text in texts):
+        raise ValueError("expected notes, warnings, overrides and the checkpoint to be texts")
+    if not all(isinstance(one, dict) for one in (report.settings, *(score.settings for score in scores))):
+        raise ValueError("expected settings by name")
 
 
 def _read_score(value: Any) -> Score:

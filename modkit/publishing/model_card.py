@@ -18,7 +18,7 @@ from modkit.building.session import Loaded
 from modkit.escapes import escape_controls, escape_markdown, quote_code
 from modkit.evaluation.report import Report
 from modkit.models.model import Model
-from modkit.runs.lock import read_rows
+from modkit.runs.lock import format_commit, read_rows
 from modkit.runs.run import Run
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import dump
@@ -187,12 +187,12 @@ def _list_owned(model: Model, paths: Iterable[str]) -> list[nn.Parameter]:
 def _describe_origin(run: Run) -> Iterator[str]:
     lock = run.lock
     yield "## Origin\n"
-    commit = lock.get("commit")
+    commit = format_commit(lock, "uncommitted changes")
     facts = [
         f"checkpoint {run.find_checkpoint_name()}",
         f"training seed {lock.get('seed')}",
         *(f"{name} {lock[name]}" for name in ("torch", "python", "numpy") if name in lock),
-        *([f"commit {commit['commit']}{' and uncommitted changes' if commit['dirty'] else ''}"] if commit else []),
+        *([f"commit {commit}"] if commit else []),
     ]
     yield f"{escape_markdown(', '.join(facts))}.\n"
 

@@ -177,7 +177,7 @@ class Run:
             raise ValueError(f"{self.path} has no intact checkpoint")
         if name is None:
             return path.name if path else self.kept[0]
-        best = load(path).state["cursor"]["best_name"] if path and name == "best" else name
+        best = _find_best(path) if path and name == "best" else name
         if best not in self.kept:
             kept = "no score was watched during training" if best is None else f"available: {', '.join(self.kept)}"
             raise ValueError(f"{self.path} has no checkpoint {name!r}; {kept}")
@@ -330,6 +330,14 @@ class Run:
         if name not in self._files:
             self._files[name] = open(self.path / name, "ab")
         return self._files[name]
+
+
+def _find_best(path: Path) -> object:
+    """Finds the name of the best checkpoint so far, which each checkpoint states."""
+    try:
+        return load(path).state["cursor"]["best_name"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not state which checkpoint is the best") from error
 
 
 def _vacate(path: Path, overwrite: bool) -> None:
