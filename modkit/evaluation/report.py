@@ -15,13 +15,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modkit.runs.files import make_safe_name, replace_file
+from modkit.runs.files import make_safe_name, read_regular, replace_file
 from modkit.types import Score
 
 __all__ = ["Report", "format_options", "locate_report", "read_reports"]
 
 _FORMAT = 1
 _LONGEST = 200
+_LARGEST = 2**26  # bytes of a report; a usual one has thousands
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,16 @@ class Report:
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"Report.from_json expects what Report.to_json wrote, got {error!r}") from error
 
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        """Reads a report from a file that `save` wrote.
+
+        Raises:
+            OSError: If it cannot be opened.
+            ValueError: If it is not such a report.
+        """
+        return cls.from_json(read_regular(path, _LARGEST))
+
     def save(self, run: Path) -> Path:
         """Writes the report into a run's directory; it replaces a report with the same overrides."""
         path = locate_report(run, self.overrides)
@@ -117,7 +128,7 @@ def read_reports(run: Path) -> list[Report]:
     reports = []
     for path in paths:
         try:
-            reports.append(Report.from_json(path.read_bytes()))
+            reports.append(Report.read(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return reports

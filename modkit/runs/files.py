@@ -34,8 +34,8 @@ def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.close(descriptor)
 
 
-def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
-    """Reads a regular file of at most `limit` bytes.
+def read_regular(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
+    """Reads a regular file of at most `limit` bytes; None is no limit.
 
     Raises:
         OSError: If it cannot be opened or read.
@@ -43,7 +43,7 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > limit:
+        if limit is not None and size > limit:
             raise ValueError(f"expected at most {limit} bytes, got {size} in {os.fspath(path)!r}")
         return file.read(size)
 

@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, Literal, Protocol
 from torch import Tensor
 
 from modkit.runs.checkpoint import Checkpoint, CheckpointError, find_latest, list_names, load, read, recover, write
-from modkit.runs.files import hash_data, replace_file
+from modkit.runs.files import hash_data, read_regular, replace_file
 from modkit.runs.pictures import encode_png
 
 __all__ = ["Run"]
@@ -240,7 +240,7 @@ class Run:
             ValueError: If a line is damaged; the message names the line.
         """
         path = self.path / _METRICS
-        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        lines = read_regular(path).split(b"\n")[:-1] if path.exists() else []
         return [_parse_row(path, number, line) for number, line in enumerate(lines, 1)]
 
     def mark(self) -> int:

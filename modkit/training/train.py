@@ -172,7 +172,7 @@ def open_before(path: Path, locked: bool = False) -> Run | None:
 def _is_measured(run: Run) -> bool:
     """Whether the run keeps a report of its last checkpoint."""
     path = locate_report(run.path)
-    return path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.find_checkpoint_name()
+    return path.exists() and Report.read(path).checkpoint == run.find_checkpoint_name()
 
 
 def _cap(settings: Settings, steps: int | None) -> Settings:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 
 from modkit.cli import failures
 from modkit.data.digits import Digits
+from modkit.evaluation.report import Report
 from modkit.runs.run import Run
+from modkit.types import Score
 from tests.command import run
 
 SPEC = """
@@ -111,3 +114,25 @@ def test_features_that_cannot_be_built_are_named(trained, tmp_path, monkeypatch,
     _, err = run("evaluate", trained, override, "-n", "8", status=2)
     assert f"{override.partition('=')[0]}" in err and "cannot be built" in err
     assert Run.open(trained).finished
+
+
+@pytest.mark.parametrize(
+    ("name", "commands"),
+    [
+        ("", ["check pipe.yaml", "diff pipe.yaml tiny.yaml", "train pipe.yaml"]),
+        ("evaluation.json", ["compare run", "export run out"]),
+        ("metrics.jsonl", ["compare run"]),
+        ("timing.jsonl", ["compare run"]),
+    ],
+)
+def test_a_pipe_in_a_file_s_place_is_refused(trained, tmp_path, name, commands):
+    """The fault: commands waited for ever for the other end."""
+    if name:
+        shutil.copytree(trained, "run")
+        report = Report({"FD (pixels)": Score(1.0)}, {"fake": 8}, seed=0, checkpoint="step-00000001")
+        report.save(tmp_path / "run")
+        (tmp_path / "run" / name).unlink()
+    os.mkfifo(tmp_path / "run" / name if name else tmp_path / "pipe.yaml")
+    for command in commands:
+        _, err = run(*command.split(), status=2)
+        assert "expected a regular file, got a folder, pipe or device" in err
