@@ -71,7 +71,7 @@ def _read_stamp(path: bytes) -> _Stamp:
 
 def _hash_file(path: bytes) -> bytes:
     digest = hashlib.blake2b(digest_size=_SIZE)
-    with open_regular(path) as file:
+    with open_regular(os.fsdecode(path)) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.digest()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from modkit.runs.files import open_regular
 
@@ -46,7 +46,7 @@ def open_picture(path: str | PathLike[str]) -> Iterator[Image.Image]:
     with open_regular(path) as file:
         try:
             image = Image.open(file, formats=FORMATS)
-        except Image.UnidentifiedImageError as error:
+        except UnidentifiedImageError as error:
             raise OSError(f"no picture of the formats {', '.join(FORMATS)}") from error
         with image:
             yield image

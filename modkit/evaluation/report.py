@@ -137,7 +137,7 @@ def read_reports(run: Path) -> list[Report]:
 def _check_plain(report: Report) -> None:
     """Checks the types of what is shown: numbers of samples, a seed, texts."""
     scores = [*report.scores.values(), *report.floor.values()]
-    counts = [count for one in (report, *scores) for count in one.counts.values()]
+    counts = [count for counted in (report.counts, *(score.counts for score in scores)) for count in counted.values()]
     texts = [*report.notes, *report.overrides, *(text for score in scores for text in score.warnings)]
     texts += [] if report.checkpoint is None else [report.checkpoint]
     if any(type(number) is not int or abs(number) >= 2**63 for number in (report.seed, *counts)):

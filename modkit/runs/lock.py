@@ -237,7 +237,7 @@ def _hash_source(part: Part) -> str | None:
 
 
 @functools.cache
-def _find_origin(distribution: str) -> dict[str, str | bool] | None:
+def _find_origin(distribution: str) -> dict[str, str | bool | None] | None:
     """Finds the commit of the checkout from which a distribution is installed in place; None otherwise."""
     try:
         text = metadata.distribution(distribution).read_text("direct_url.json")
