@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -26,8 +27,11 @@ def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError(f"expected a regular file, got a folder, pipe or device: {os.fspath(path)!r}")
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"expected a regular file, got a pipe or device: {os.fspath(path)!r}")
         with open(descriptor, "rb", closefd=False) as file:
             yield file
     finally:
