@@ -31,6 +31,7 @@ _HOME = {
     "Step": "kinds",
     "StepContext": "models.step",
     "TensorType": "types",
+    "branch": "training.branch",
     "build": "building.session",
     "check": "building.checker",
     "compare": "comparison.comparison",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from modkit.specs.spec import Spec as Spec
     from modkit.specs.spec import use as use
     from modkit.sweeps.sweep import sweep as sweep
+    from modkit.training.branch import branch as branch
     from modkit.training.fit import fit as fit
     from modkit.training.players import players as players
     from modkit.training.train import train as train

@@ -103,7 +103,8 @@ def suggest(name: str, choices: Iterable[str], before: str = "") -> str:
         ''
     """
     folded, word = {_fold(choice): choice for choice in choices}, _fold(name)
-    close = [one for one in folded if one.endswith(f"/{word}")] or difflib.get_close_matches(word, folded, n=1)
+    same = [one for one in folded if one == word] or [one for one in folded if one.endswith(f"/{word}")]
+    close = same or difflib.get_close_matches(word, folded, n=1)
     return f"{before}did you mean {folded[close[0]]!r}?" if close else ""
 
 

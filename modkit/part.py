@@ -14,7 +14,7 @@ from typing import Any
 
 import pluggy
 
-__all__ = ["Local", "Part", "format_target", "hookimpl", "import_target"]
+__all__ = ["Local", "Part", "format_target", "hookimpl", "import_target", "split_name"]
 
 hookimpl = pluggy.HookimplMarker("modkit")
 
@@ -28,7 +28,8 @@ class Part:
 
     Args:
         kind: One of `modkit.kinds.KINDS`.
-        name: Its name within the kind; the registry prefixes a plug-in's name (`acme/fsq`).
+        name: Its name within the kind. The registry prefixes the plug-in's name (`acme/fsq`), and the distribution's
+            where two plug-ins of one name have the same part (`acme-parts:acme/fsq`).
         target: `"module.path:Name"` of a class or function that returns the part when it is called with the types that
             the kind provides and the user's parameters.
         summary: One line for `modkit list`.
@@ -88,6 +89,18 @@ class Local(Part):
         if self.object is None:
             raise ValueError(f"local {self} expects a class or function as `object`, got None")
         return self.object
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Splits a part's full name into its distribution, empty if the name has none, and the name without it.
+
+    Examples:
+        >>> split_name("acme-parts:acme/fsq"), split_name("acme/fsq")
+        (('acme-parts', 'acme/fsq'), ('', 'acme/fsq'))
+    """
+    plugin, slash, rest = name.partition("/")
+    distribution, _, plugin = plugin.rpartition(":") if slash else ("", "", plugin)
+    return distribution, f"{plugin}{slash}{rest}"
 
 
 def format_target(part: Callable[..., Any]) -> str:

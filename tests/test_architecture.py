@@ -38,7 +38,7 @@ LAYERS = (
     ("metrics", "metrics.*"),
     ("training.*",),
     ("evaluation", "evaluation.*"),
-    ("training", "training.train", "training.fit"),
+    ("training", "training.train", "training.fit", "training.branch"),
     ("comparison", "comparison.*", "publishing", "publishing.*"),
     ("sweeps", "sweeps.*"),
     ("cases", "cases.*", "testing", "testing.*"),

@@ -1,1 +1,1 @@
-"""What the studies share: their budgets, means over seeds, and the pages that they fill."""
+"""What the studies share: budgets, pools of processes, means over seeds, and the pages that they fill."""

@@ -36,10 +36,16 @@ def keep(path: Path, compute: Callable[[], Any]) -> Any:
     return json.loads(path.read_bytes())
 
 
-def train_run(spec: Spec, path: Path, progress: Progress | None = None) -> float | None:
+def train_run(spec: Spec, path: Path, progress: Progress | None = None, *, steps: int | None = None) -> float | None:
     """Trains a run or resumes it, without measuring it.
 
     `cpu-seconds.json` in the run holds the CPU time of a training that was never interrupted.
+
+    Args:
+        spec: The spec.
+        path: The run's directory.
+        progress: Displays progress.
+        steps: Maximum number of steps of every stage.
 
     Returns:
         The CPU seconds that this call took; None if the run is finished already.
@@ -47,7 +53,7 @@ def train_run(spec: Spec, path: Path, progress: Progress | None = None) -> float
     if (path / "status.json").exists():
         return None
     new, start = not path.exists(), time.process_time()
-    modkit.train(spec, path, resume=True, evaluate=False, progress=progress)
+    modkit.train(spec, path, steps=steps, resume=True, evaluate=False, progress=progress)
     spent = time.process_time() - start
     if new:
         replace_file(path / "cpu-seconds.json", json.dumps({"CPU s": spent}).encode())

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from examples.studies.command import make_parser, run_study
 from examples.swaps.study import Plan, carry_out
@@ -24,9 +25,10 @@ def main() -> None:
     parser = make_parser("swaps", __doc__, quick="three cells of a few seconds", full="three minutes for each training")
     parser.add_argument("--jobs", type=int, default=2, help="number of processes")
     parser.add_argument("--only", nargs="+", default=(), metavar="CELL", help="names of the only cells to run")
+    parser.add_argument("--known", type=Path, metavar="FILE", help="study.json of an earlier study, to take cells from")
     given = parser.parse_args()
     plan = _QUICK if given.quick else Plan(seconds=180.0) if given.full else Plan()
-    plan = replace(plan, jobs=given.jobs, only=tuple(given.only) or plan.only)
+    plan = replace(plan, jobs=given.jobs, known=given.known, only=tuple(given.only) or plan.only)
     run_study(given, plan, carry_out)
 
 

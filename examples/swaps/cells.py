@@ -3,6 +3,9 @@ r"""The cells of the swap matrix: what is swapped in each of five bases, and wha
 A cell is a base with one part swapped (alone), with a schedule, a parametrization and a sampler (product), or with two
 parts (pair). What only sampling uses (samplers, guidance, decodings) is swapped in a trained run, so that cells which
 differ in it share a training.
+
+A minute of one core is short. So a part whose defaults would take several times the base's time for a step is swapped
+in with the parameters of `_SIZES`, and samplers take as many evaluations as the base's.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from pathlib import Path
 import modkit
 from modkit import Spec
 from modkit.building.plan import plan
+from modkit.kinds import KINDS
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
 
@@ -26,15 +30,40 @@ _HERE = Path(__file__).parent
 BASES = {"ldm": "ldm", "ddpm": "ddpm", "vqvae": "vqvae", "dcgan": "dcgan", "ddgan": "latent-ddgan"}
 """The example of each base."""
 
-_SAMPLING = {"sampler", "guidance", "decoding"}
-"""Kinds of which no part is used in training."""
-
 _TRAINING = {"optimizer": "train.optimizer", "lr-schedule": "train.lr_schedule"}
 
 _LEFT_OUT = {"data", "features", "logger", "engine", "metric", "corruption", "weight"}
 
 _EVALUATIONS = {"heun": 2}
 """Evaluations a step; those of other samplers are 1."""
+
+
+_UNET, _DIFFUSERS = "channels: [16, 32]", "block_out_channels: [16, 32], layers_per_block: 1"
+_NCSNPP = f"{{use: ncsnpp, {_UNET}}}"
+
+_SIZES = {
+    ("network", "unet"): _UNET,
+    ("network", "ncsnpp"): _UNET,
+    ("network", "checkpoints/adm-unet"): "channels: [32, 32]",
+    ("network", "checkpoints/dhariwal-unet"): _UNET,
+    ("network", "checkpoints/song-unet"): _UNET,
+    ("network", "diffusers/unet-2d"): _DIFFUSERS,
+    ("network", "diffusers/unet-2d-condition"): _DIFFUSERS,
+    ("discriminator", "ncsnpp"): _UNET,
+    ("encoder", "conv"): "channels: {levels}",
+    **{
+        (kind, f"diffusers/{name}"): "block_out_channels: {levels}"
+        for kind in ("encoder", "decoder", "model")
+        for name in ("autoencoder-kl", "vq-model")
+    },
+    ("model", "denoising-gan"): f"network: {_NCSNPP}, discriminator: {_NCSNPP}",
+    ("model", "diffusion"): f"network: {{use: unet, {_UNET}}}",
+    ("model", "latent"): f"prior: {{use: diffusion, network: {{use: unet, {_UNET}}}}}",
+}
+"""Parameters of parts of a kind that would be slow by default."""
+
+_LEVELS = {"ldm": "[16, 16]", "vqvae": "[8, 16, 16]", "ddgan": "[8, 16, 16]"}
+"""Channels by level, as many levels as the base's latent needs."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +90,7 @@ class Swap:
     @property
     def trained(self) -> bool:
         """Whether training depends on it."""
-        return self.kind not in _SAMPLING
+        return KINDS[self.kind].trained
 
 
 @dataclass(frozen=True)
@@ -109,17 +138,18 @@ def make_base(name: str, overrides: Sequence[str] = ()) -> Spec:
 
 
 def list_single(base: str) -> Iterator[Cell]:
-    """Yields the base, and each registered part in each of its slots alone, samplers with the base's evaluations."""
+    """Yields the base, and each registered part alone in each slot that it uses, samplers with its evaluations."""
     yield Cell(base)
-    calls = plan(make_base(base)).calls
-    slots = {path: (call.part.kind, call.part.name) for path, call in calls.items() if path.startswith("model.")}
+    report = modkit.check(make_base(base))
+    calls = report.plan.calls
+    slots = {port.path: (port.kind, port.name) for port in report.ports if port.path != "model"}
     slots |= {path: (kind, calls[path].part.name if path in calls else "") for kind, path in _TRAINING.items()}
     evaluations = _count_evaluations(base)
     for path, (kind, present) in slots.items():
         if kind not in _LEFT_OUT:
             for entry in get_registry().list_parts(kind):
                 if entry.part.name != present:
-                    params = ""
+                    params = _SIZES.get((kind, entry.part.name), "").replace("{levels}", _LEVELS.get(base, "[16, 32]"))
                     if kind == "sampler" and evaluations and "steps" in read_parameters(entry.part):
                         params = f"steps: {-(-evaluations // _EVALUATIONS.get(entry.part.name, 1))}"
                     yield Cell(base, (Swap(path, kind, entry.part.name, params),))
@@ -153,8 +183,11 @@ def draw_pairs(cells: Sequence[Cell], num: int, seed: int) -> list[Cell]:
 
 
 def _count_evaluations(base: str) -> int | None:
-    """Counts the evaluations of the base's sampler of a diffusion, from its steps."""
-    for call in plan(make_base(base)).calls.values():
-        if call.part.kind == "sampler" and isinstance(steps := call.arguments.get("steps"), int):
-            return steps * _EVALUATIONS.get(call.part.name, 1)
+    """Counts the evaluations of the base's sampler, from its steps or those of its Model."""
+    calls = plan(make_base(base)).calls
+    for path, call in calls.items():
+        if call.part.kind == "sampler":
+            owner = calls[path.rpartition(".")[0]]
+            steps = call.arguments.get("steps") or owner.arguments.get("steps")
+            return steps * _EVALUATIONS.get(call.part.name, 1) if isinstance(steps, int) else None
     return None

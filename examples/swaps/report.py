@@ -2,7 +2,8 @@ r"""The report of the swap matrix: a table for each slot, and the count of cells
 
     worse:  FD - floor > 3 max(FD_base - floor, 2 error_base)      on either extractor
 
-A cell that is worse is a defect unless `explained.json` holds its measured cause. Pure functions of plain figures.
+A cell that is worse is a defect unless `explained.json` holds its measured cause. `mended.json` tells what cells were
+before the defects were mended that made them worse, or refused without need.
 """
 
 from __future__ import annotations
@@ -16,10 +17,7 @@ from typing import Any
 from examples.studies.mean import Mean, table
 from examples.swaps.cells import BASES, Cell
 
-__all__ = ["EXPLAINED", "judge", "make_report"]
-
-EXPLAINED = Path(__file__).parent / "explained.json"
-"""Causes of cells that are worse, measured: a sentence by the cell's name."""
+__all__ = ["judge", "make_report", "read_notes"]
 
 _FACTOR = 3
 _TITLES = {"product": "schedule × parametrization × sampler", "pair": "two at once"}
@@ -44,18 +42,27 @@ def make_report(found: Mapping[Cell, Row], floor: Mapping[str, Row], seconds: fl
         floor: Scores of real images, by their size.
         seconds: CPU time of a training.
     """
-    explained = json.loads(EXPLAINED.read_text()) if EXPLAINED.exists() else {}
+    explained, mended = read_notes("explained"), read_notes("mended")
     verdicts = {cell: judge(cell, found, floor, explained) for cell in found}
     distinct = {cell.name: verdict for cell, verdict in verdicts.items()}  # a product repeats what is swapped alone
     count = Counter(distinct.values())
     summary = ", ".join(f"{number} {verdict}" for verdict, number in count.most_common())
-    parts = [f"{len(distinct)} cells of {seconds:g} s: {summary}."]
+    repaired = {name: why for name, why in mended.items() if distinct.get(name) in ("fine", "refused")}
+    parts = [f"{len(distinct)} cells of {seconds:g} s: {summary}; {len(repaired)} were mended."]
     parts += [f"Floor at {size}×{size}: {_format(row)}." for size, row in floor.items()]
     parts += list(_make_tables(found, verdicts))
     rows = {cell.name: row for cell, row in found.items()}
     reasons = [(name, explained.get(name) or _get_reason(row)) for name, row in rows.items()]
     parts += ["## Refusals and explanations", "\n".join(f"- `{name}`: {why}" for name, why in reasons if why)]
+    if repaired:
+        parts += ["## Mended", "\n".join(f"- `{name}`: {why}" for name, why in repaired.items())]
     return "\n\n".join(parts)
+
+
+def read_notes(what: str) -> dict[str, str]:
+    """Reads `explained.json` or `mended.json`: sentences by the names of cells."""
+    file = Path(__file__).parent / f"{what}.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 def _make_tables(found: Mapping[Cell, Row], verdicts: Mapping[Cell, str]) -> Iterator[str]:

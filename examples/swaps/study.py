@@ -7,7 +7,8 @@ r"""The study: each cell's training, its scores on two extractors, and its verdi
     OUT/cells/NAME.json        scores of a cell, or its refusal
     OUT/study.json, report.md  everything, and the tables
 
-Every file is written once, so a study that was stopped resumes where it was. Cells are independent processes.
+Every file is written once, so a study that was stopped resumes where it was. Cells are independent processes. Of an
+earlier study, made elsewhere or before a change of the code, those cells are kept whose spec has stayed the same.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import groupby
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,15 @@ from torch import Tensor
 import modkit
 from examples.studies.budget import Trial, fit_budget, one_thread
 from examples.studies.folder import check_plan, keep, train_run, write_report
+from examples.studies.pool import make_pool
 from examples.swaps.cells import BASES, Cell, draw_pairs, list_product, list_single
 from examples.swaps.report import make_report
 from modkit import Rng
+from modkit.building.plan import plan as make_plan
 from modkit.data import Digits
 from modkit.errors import SpecError
 from modkit.features import Classifier, RandomConv
+from modkit.runs.files import hash_data
 
 __all__ = ["Plan", "carry_out", "list_cells"]
 
@@ -55,6 +58,7 @@ class Plan:
         pair_seed: Seed with which the pairs are drawn.
         only: Names of the only cells to run; all if empty.
         jobs: Number of processes.
+        known: `study.json` of an earlier study.
     """
 
     seconds: float = 60.0
@@ -64,6 +68,7 @@ class Plan:
     pair_seed: int = 0
     only: tuple[str, ...] = ()
     jobs: int = 2
+    known: Path | None = None
 
 
 def list_cells(plan: Plan) -> list[Cell]:
@@ -88,9 +93,11 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
     Raises:
         ValueError: If `out` holds a study of another plan.
     """
-    settings = {name: value for name, value in asdict(plan).items() if name != "jobs"}
+    settings = {name: value for name, value in asdict(plan).items() if name not in ("jobs", "known")}
     check_plan(settings, out)
     cells = list_cells(plan)
+    if plan.known:
+        _take_known(cells, plan, out)
     with one_thread():
         floor = keep(
             out / "floor.json",
@@ -101,7 +108,7 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
     todo.sort(key=lambda cell: (bool(cell.swaps), cell.training.name))
     batches = [list(group) for _, group in groupby(todo, key=lambda cell: cell.training.name)]
     done = 0
-    with ProcessPoolExecutor(plan.jobs, mp_context=get_context("spawn")) as pool:
+    with make_pool(plan.jobs) as pool:
         futures = [pool.submit(run_cells, batch, plan, out) for batch in batches]
         for future in as_completed(futures):
             for line in future.result():
@@ -111,6 +118,25 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
     text = make_report(found, floor, plan.seconds)
     write_report(out, text, {"plan": settings, "floor": floor, "cells": {c.name: found[c] for c in cells}})
     return text
+
+
+def _take_known(cells: Sequence[Cell], plan: Plan, out: Path) -> None:
+    """Takes the scores of cells of an earlier study over, if what is trained and sampled is the same."""
+    assert plan.known is not None
+    known = json.loads(plan.known.read_bytes())["cells"]
+    for cell in cells:
+        row = known.get(cell.name, {})
+        if "scores" in row and not (file := _get_file(cell, out)).exists() and row.get("key") == _make_key(cell, plan):
+            keep(file, lambda row=row: row)  # type: ignore[misc]
+
+
+def _make_key(cell: Cell, plan: Plan) -> str | None:
+    """Makes a hash of what a cell trains and how it is sampled; None if its spec is refused."""
+    try:
+        spec = make_plan(cell.spec.with_value("train.seed", plan.seed)).resolved.to_yaml()
+    except (SpecError, ValueError):
+        return None
+    return hash_data("\n".join([spec, *cell.sampling]))
 
 
 def run_cells(cells: Sequence[Cell], plan: Plan, out: Path) -> list[str]:
@@ -148,7 +174,8 @@ def _run_cell(cell: Cell, plan: Plan, out: Path) -> dict[str, Any]:
     if not bool(x.isfinite().all()):
         return {"failed": "samples are not finite"}
     size = x.shape[-1]
-    return {"size": size, "scores": _score(_split_real(plan.num, size)[0], x, out)}
+    scores = _score(_split_real(plan.num, size)[0], x, out)
+    return {"size": size, "scores": scores, "key": _make_key(cell, plan)}
 
 
 def _shorten(error: Exception) -> str:

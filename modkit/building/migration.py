@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from modkit.errors import SpecError, join, split
-from modkit.part import import_target
+from modkit.part import import_target, split_name
 from modkit.parts.registry import Entry, get_registry
 from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
@@ -44,6 +44,7 @@ __all__ = [
     "find_known",
     "find_prefixes",
     "read_spec",
+    "read_written_spec",
 ]
 
 
@@ -109,11 +110,13 @@ class Current(NamedTuple):
         spec: Its resolved spec.
         weights: The weights of a checkpoint; within a stage, the averaged ones.
         migrations: The migrations that were applied.
+        checkpoint: The name of the checkpoint.
     """
 
     spec: Spec
     weights: dict[str, Tensor]
     migrations: tuple[Migration, ...]
+    checkpoint: str
 
 
 def load_current(run: Run, checkpoint: str | None = None) -> Current:
@@ -126,12 +129,12 @@ def load_current(run: Run, checkpoint: str | None = None) -> Current:
     Raises:
         ValueError: If there is no such checkpoint, it is damaged, or a migration fails.
     """
-    spec, weights = read_spec(run), run.load_weights(checkpoint)
+    spec, (name, weights) = read_spec(run), run.read_weights(checkpoint)
     migrations = find_due(run)
     tree = spec.tree
     for migration in migrations:
         tree, weights = migration(tree, weights)
-    return Current(spec.with_tree(tree) if migrations else spec, weights, migrations)
+    return Current(spec.with_tree(tree) if migrations else spec, weights, migrations, name)
 
 
 def load_current_spec(run: Run) -> Spec:
@@ -149,7 +152,7 @@ def read_spec(run: Run) -> Spec:
     Raises:
         ValueError: If the run's lock is not valid.
     """
-    spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
+    spec = read_written_spec(run)
     tree: Any = spec.tree
     for row in read_rows(run.lock):
         earlier = entry.part.earlier if (entry := find_known(row)) else {}
@@ -158,6 +161,28 @@ def read_spec(run: Run) -> Spec:
             node: Any = get_value(tree, place)
             if not earlier.keys() <= node.keys():
                 tree = replace_value(tree, place, Node({"use": node["use"], **earlier, **node.params}))
+    return spec if tree is spec.tree else spec.with_tree(tree)
+
+
+def read_written_spec(run: Run) -> Spec:
+    """Reads a run's resolved spec as it was written, but with full names where several distributions have a part now.
+
+    The run's lock has the distribution of each part.
+
+    Raises:
+        ValueError: If the run's lock is not valid.
+    """
+    spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
+    tree: Any = spec.tree
+    for row in read_rows(run.lock):
+        entry = find_known(row)
+        if entry is None or not split_name(entry.part.name)[0]:
+            continue
+        for path in row.get("at", ()):
+            place = _locate_part(tree, split(path))
+            node: Any = get_value(tree, place)
+            if node["use"] != entry.part.name:
+                tree = replace_value(tree, place, Node({**node, "use": entry.part.name}))
     return spec if tree is spec.tree else spec.with_tree(tree)
 
 
@@ -177,9 +202,12 @@ def find_due(run: Run) -> tuple[Migration, ...]:
 
 
 def find_known(row: Mapping[str, Any]) -> Entry | None:
-    """Returns the registered part of a row of a lock, under its name or a former one, or None."""
+    """Returns the registered part of a row of a lock, under its name or a former one, or None.
+
+    If several distributions have a part of this name, it is the one in the row.
+    """
     try:
-        return get_registry().find_entry(row["kind"], row["name"])
+        return get_registry().find_entry_of(row["kind"], row["name"], row["distribution"])
     except ValueError:
         return None
 

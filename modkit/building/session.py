@@ -127,6 +127,7 @@ class Loaded(NamedTuple):
     x: TensorType
     fields: Mapping[str, TensorType]
     migrated: bool
+    checkpoint: str
 
     @property
     def plan(self) -> Plan:
@@ -169,7 +170,7 @@ def load_run(
     _load_weights(run, model, mine.weights, ", ".join(overrides) or "the spec given")
     notes = (note for note in review_model(model) if isinstance(note, Finding))
     show_warnings((replace(finding, overrides=()) for finding in notes), str(run.path))  # it is trained already
-    return Loaded(model, site, x, fields, bool(mine.migrations))
+    return Loaded(model, site, x, fields, bool(mine.migrations), mine.checkpoint)
 
 
 class Opened(NamedTuple):

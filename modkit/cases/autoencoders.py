@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from modkit.cases import shapes
 from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import FEATURES, HIERARCHY, IMAGE, ODD, SIGNAL, VECTOR, VOLUME
+from modkit.kinds import BottleneckExtras, read_extras
+from modkit.models.step import StepContext
 from modkit.types import TensorType
 
 __all__ = ["CASES"]
 
+_MANY = 16  # samples on which bottlenecks are prepared
 _SIZES = {"2-D": IMAGE, "odd": ODD, "1-D": SIGNAL, "3-D": VOLUME, "vector": VECTOR}
 
 
@@ -33,7 +38,34 @@ def _play_bottleneck(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[
         found |= emit_scalar("kl", kl)
     for name, loss in losses.items():
         found |= emit_scalar(name, loss, rows=False)
+    found |= _emit_draws(part, types, probe)
+    if probe.training:
+        _play_turn(copy.deepcopy(part), types, probe)
     return found
+
+
+def _emit_draws(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    """Draws from the prior and the posteriors, where there are any."""
+    extras, last = read_extras(part, BottleneckExtras), list(part.latents)[-1]
+    found: dict[str, Emitted] = {}
+    with suppress(ValueError):  # it has no prior
+        found |= emit("sample", part.sample(probe.num, probe.rng), part.latents[last], learns=False)
+    for name in part.latents if extras.posterior else ():
+        with suppress(ValueError):  # the latent has no density
+            value, log_density = extras.posterior(name, probe.draw_value("h", types["h"]), probe.rng)  # type: ignore[misc]
+            found |= emit(f"posterior of {name}", value, part.latents[name], learns=False)
+            found |= emit_scalar(f"log density of {name}", log_density, learns=False)
+    return found
+
+
+def _play_turn(part: Any, types: Mapping[str, Any], probe: Probe) -> None:
+    """Prepares a bottleneck and updates it after a call, as in training."""
+    extras, many = read_extras(part, BottleneckExtras), Probe(_MANY, dtype=probe.dtype, device=probe.device)
+    if extras.prepare is not None:
+        extras.prepare([many.draw_value("h", types["h"])] * 2, probe.rng.at("prepare"))
+    part(probe.draw_value("h", types["h"]), probe.step)
+    if extras.update is not None:
+        extras.update(cast(StepContext, probe.step))
 
 
 def _play_decoder(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:

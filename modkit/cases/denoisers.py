@@ -15,7 +15,9 @@ from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR, VOLUME
 from modkit.cases.subject import Subject
 from modkit.diffusion.gaussian import add_noise
+from modkit.kinds import Denoise
 from modkit.parts.registry import find
+from modkit.rng import Rng
 from modkit.samplers.loop import sample
 from modkit.types import CondType, Denoised, TensorType
 
@@ -53,7 +55,7 @@ def _play_parametrization(part: Any, types: Mapping[str, Any], probe: Probe) -> 
     schedule = types["schedule"]
     t = _spread_times(probe, schedule)
     x_0, eps = probe.draw_tensor("x_0", IMAGE), probe.draw_tensor("eps", replace(IMAGE, range=None))
-    x_t = add_noise(x_0, eps, schedule.scales(t)).detach()
+    x_t = probe.watch("x_t", add_noise(x_0, eps, schedule.scales(t)).detach())
     x_in, time = part.inputs(x_t, t)
     out = probe.draw_tensor("out", replace(part.out(IMAGE), range=None))
     denoised = part.denoised(out, x_t, t)
@@ -89,15 +91,40 @@ def _play_sampler(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str
     def denoise(x_t: Tensor, t: Tensor) -> Denoised:
         """Returns the exact denoiser's prediction for N(0, I)."""
         alpha, sigma = (scale.to(x_t.dtype) for scale in schedule.scales(t))
-        return Denoised(x_t * alpha / (alpha**2 + sigma**2))
+        return Denoised(probe.watch(f"x_0 at {t:.3g}", x_t * alpha / (alpha**2 + sigma**2)))
 
     x_t = part.start(probe.draw_tensor("eps", replace(x, range=None)), times[0])
-    return {"x": Emitted(sample(part, denoise, x_t, rng=probe.rng), replace(x, range=None), learns=False)}
+    x_0 = sample(_Watched(part, probe), denoise, x_t, rng=probe.rng)
+    return {"x": Emitted(x_0, replace(x, range=None), learns=False)}
+
+
+class _Watched:
+    """A sampler of whose steps the probe watches the inputs."""
+
+    def __init__(self, sampler: Any, probe: Probe) -> None:
+        self._sampler, self._probe = sampler, probe
+
+    def times(self) -> Tensor:
+        """Returns the sampler's times."""
+        times: Tensor = self._probe.watch("times", self._sampler.times())
+        return times
+
+    def start(self, eps: Tensor, t: Tensor) -> Tensor:
+        """Returns the sampler's start."""
+        start: Tensor = self._sampler.start(eps, t)
+        return start
+
+    def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
+        """Takes the sampler's step from a watched x_t."""
+        made: tuple[Tensor, Any] = self._sampler.step(
+            denoise, self._probe.watch(f"x_t at {t:.3g}", x_t), t, s, state, rng
+        )
+        return made
 
 
 def _play_guidance(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     def denoiser(scale: float) -> Callable[[Tensor, Tensor], Denoised]:
-        return lambda x_t, t: Denoised(x_t * scale)
+        return lambda x_t, t: Denoised(probe.watch(f"prediction {scale}", x_t * scale))
 
     guided = part(denoiser(0.5), denoiser(0.25))
     t = torch.tensor(0.5, dtype=torch.float64)
@@ -107,7 +134,7 @@ def _play_guidance(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[st
 def _spread_times(probe: Probe, schedule: Any) -> Tensor:
     """Returns times between 0.2 and 0.9, each a function of its row; for a discrete schedule, times of its table."""
     t = 0.2 + 0.7 * (0.618 * torch.arange(probe.num, dtype=torch.float64) % 1)
-    return t if schedule.num is None else (t * schedule.num).round() / schedule.num
+    return probe.watch("t", t if schedule.num is None else (t * schedule.num).round() / schedule.num)
 
 
 def _emit_exact(value: Tensor) -> Emitted:

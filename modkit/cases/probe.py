@@ -45,7 +45,7 @@ class Probe:
     ) -> None:
         self.num, self.dtype, self.training, self.device = num, dtype, training, device
         self.gradients, self._seed = gradients, seed
-        self._given: dict[str, tuple[Tensor, Tensor]] = {}
+        self._given: list[tuple[str, Tensor, Tensor]] = []
 
     @property
     def rng(self) -> Rng:
@@ -78,9 +78,13 @@ class Probe:
 
     def feed(self, name: str, x: Tensor) -> Tensor:
         """Registers a tensor as an input of this probe, and returns it."""
-        x = x.to(self.device)
-        self._given[name] = (x, x.clone())
+        x = self.watch(name, x.to(self.device))
         return x.clone().requires_grad_() if self.gradients and x.is_floating_point() else x
+
+    def watch(self, name: str, x: Tensor) -> Tensor:
+        """Registers a tensor that reaches the part on its way as an input of this probe, and returns it as it is."""
+        self._given.append((name, x, x.detach().clone()))
+        return x
 
     def draw_cond(self, type: CondType) -> Cond:
         """Draws conditions of a type."""
@@ -88,4 +92,4 @@ class Probe:
 
     def find_changed(self) -> list[str]:
         """Returns the names of inputs that have been changed."""
-        return [name for name, (x, before) in self._given.items() if not torch.equal(x, before)]
+        return list(dict.fromkeys(name for name, x, before in self._given if not torch.equal(x, before)))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modkit.building.builder import Site
 from modkit.building.plan import plan_part
 from modkit.errors import SpecError
 from modkit.part import Part
 from modkit.specs.node import Node
+
+if TYPE_CHECKING:
+    from modkit.parts.registry import Plugin
 
 __all__ = ["Subject"]
 
@@ -23,6 +26,7 @@ class Subject:
         part: Its declaration.
         params: Parameters with which it is built.
         declared: The module that declares it, if known.
+        plugin: The plug-in that has it, if it is one's.
 
     Examples:
         >>> from modkit import find
@@ -33,6 +37,7 @@ class Subject:
     part: Part
     params: Mapping[str, Any] = field(default_factory=dict)
     declared: str | None = None
+    plugin: Plugin | None = None
 
     def __str__(self) -> str:
         return f"{self.part.kind} {self.part.name}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ from modkit.version import __version__
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from modkit.progress import Progress
+    from modkit.runs.run import Run
     from modkit.types import TensorType
 
 __all__ = ["app", "main"]
@@ -125,33 +127,61 @@ def doctor(as_json: bool) -> None:
 @report_failures
 def train(spec: str, overrides: Sequence[str], out: str | None, **options: Any) -> None:
     """Train SPEC and write a run; k=v are overrides."""
-    from modkit.cli.console import open_terminal, show_progress
-    from modkit.evaluation.report import read_reports
     from modkit.specs.load import load_spec
-    from modkit.training.interruption import Stopped
     from modkit.training.train import train
-    from modkit.training.trainer import TrainingError
 
     if options["resume"] and options["overwrite"]:
         raise ValueError("train expects --resume or --overwrite, got both")
     if options["locked"] and not options["resume"]:
         raise ValueError("train expects --locked together with --resume: a new run has no lock yet")
-    loaded = load_spec(spec, overrides)
+    loaded = load_spec(spec)
     words = {"--out": out or None, "--steps": options["steps"]}
     given = [str(word) for pair in words.items() for word in pair if pair[1] is not None]
-    command = shlex.join(["modkit", "train", spec, *overrides, *given])
+    _train(
+        lambda shown: train(loaded, out, overrides=overrides, progress=shown, **options),
+        ["train", spec, *overrides, *given],
+    )
+
+
+def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
+    """Trains, and prints how it ended; `command` is what resumes it."""
+    from modkit.cli.console import open_terminal, show_progress
+    from modkit.evaluation.report import read_reports
+    from modkit.training.interruption import Stopped
+    from modkit.training.trainer import TrainingError
+
     try:
         with show_progress(open_terminal()) as shown:
-            run = train(loaded, out, progress=shown, **options)
+            made = run(shown)
     except Stopped as stopped:
-        end(1, f"{stopped}; resume with: {command} --resume")
+        end(1, f"{stopped}; resume with: {shlex.join(['modkit', *command])} --resume")
     except TrainingError as error:
         end(1, str(error))
     else:
-        for report in read_reports(run.path)[:1]:
+        for report in read_reports(made.path)[:1]:
             print_result(None, False, describe_scores(report))
-        pictures = sorted(run.samples.glob("*.png"))
-        echo(f"run: {run.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))
+        pictures = sorted(made.samples.glob("*.png"))
+        echo(f"run: {made.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))
+
+
+@app.command()
+@click.argument("run", shell_complete=completion.complete_runs)
+@click.argument("overrides", nargs=-1, shell_complete=completion.complete_overrides)
+@click.option("--out", required=True, help="The new run's directory.")
+@click.option("--from", "step", type=click.IntRange(min=0), help="Step of the checkpoint; the last one by default.")
+@click.option("--steps", type=click.IntRange(min=0), help="Cap every stage at this many steps.")
+@click.option(
+    "--evaluate/--no-evaluate", default=True, help="Evaluate the model at the end if the spec has a section `evaluate`."
+)
+@report_failures
+def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None:
+    """Train a new run that begins at a checkpoint of RUN, with changed settings."""
+    from modkit.training.branch import branch
+
+    _train(
+        lambda shown: branch(run, out, overrides, progress=shown, **options),
+        ["train", f"{out}/spec.yaml", "--out", out],
+    )
 
 
 @app.command()
@@ -161,39 +191,61 @@ def train(spec: str, overrides: Sequence[str], out: str | None, **options: Any) 
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--label", type=int, help="Class of every sample.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples per batch.")
-@click.option("--out", help="FILE.png, .npy or .safetensors; samples/seed-SEED.png in the run by default.")
+@click.option(
+    "--out",
+    help="FILE.png (a grid), .npy or .safetensors, or a new folder of numbered PNGs; samples/seed-SEED.png in the run "
+    "by default.",
+)
 @click.option("--locked", is_flag=True, help="Refuse parts and a torch that differ from the run's lock.")
 @report_failures
 def sample(run: str, overrides: Sequence[str], num: int, seed: int, label: int | None, **options: Any) -> None:
     """Sample from RUN, with overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
     from modkit.building.migration import load_current_spec
     from modkit.building.session import load
+    from modkit.runs.pictures import draw_picture
     from modkit.runs.run import Run
     from modkit.specs.overrides import expand
 
     path = Path(options["out"]) if options["out"] else Path(run) / "samples" / f"seed-{seed}.png"
-    if path.suffix not in (".png", ".npy", ".safetensors"):
-        raise ValueError(f"--out expects a file ending in .png, .npy or .safetensors, got {path}")
-    spec = load_current_spec(Run.open(run))
-    model = load(run, [expand(spec, completion.SLOTS, override) for override in overrides], locked=options["locked"])
+    if path.suffix not in ("", ".png", ".npy", ".safetensors"):
+        raise ValueError(f"--out expects a folder or a file ending in .png, .npy or .safetensors, got {path}")
+    if not path.suffix and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"--out expects an empty or new folder, got {path}, which holds something")
+    opened = Run.open(run)
+    spec = load_current_spec(opened)
+    model = load(opened, [expand(spec, completion.SLOTS, override) for override in overrides], locked=options["locked"])
     fields: dict[str, Any] = {} if label is None else {"labels": label}
-    _write(model.sample(num, seed=seed, batch_size=options["batch_size"], **fields), model.single, path)
+    x: Any = model.sample(num, seed=seed, batch_size=options["batch_size"], **fields)
+    samples = x.float().cpu().contiguous()
+    if options["out"]:
+        _write(samples, model.single, path)
+    else:
+        opened.write_picture(path.stem, draw_picture(samples, model.single))
     echo(f"{num} samples: {path}")
 
 
-def _write(x: Any, type: TensorType, path: Path) -> None:
-    """Writes samples as a picture or as arrays, depending on the ending."""
+def _write(samples: Tensor, type: TensorType, path: Path) -> None:
+    """Writes samples as pictures or as arrays, depending on the ending; a file is complete or as it was."""
+    import io
+
     import numpy as np
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    from modkit.runs.files import replace_file
-    from modkit.runs.pictures import draw_picture, encode_png
+    from modkit.runs.files import make_folders, replace_file
+    from modkit.runs.pictures import draw_picture, encode_png, quantize_images
 
-    samples: Tensor = x.float().cpu().contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.suffix:
+        images = quantize_images(samples, type)
+        make_folders(path)
+        for number, image in enumerate(images):
+            replace_file(path / f"{number:05d}.png", encode_png(image))
+        return
+    make_folders(path.parent)
     if path.suffix == ".npy":
-        np.save(path, samples.numpy(), allow_pickle=False)
+        with io.BytesIO() as file:
+            np.save(file, samples.numpy(), allow_pickle=False)
+            replace_file(path, file.getvalue())
     elif path.suffix == ".safetensors":
-        save_file({"samples": samples}, path)
+        replace_file(path, save({"samples": samples}))
     else:
         replace_file(path, encode_png(draw_picture(samples, type)))

@@ -14,9 +14,11 @@ from importlib import metadata
 from typing import Any
 
 from modkit.kinds import Default, ImpliedExtras, read_extras
+from modkit.part import split_name
 from modkit.parts import docstrings
 from modkit.parts.annotation import render
-from modkit.parts.registry import DISTRIBUTION, Plugin, Registry, get_registry
+from modkit.parts.diagnosis import find_flaws
+from modkit.parts.registry import Plugin, Registry, get_registry
 from modkit.parts.signature import MISSING, read_parameters
 from modkit.specs.implied import list_implied
 from modkit.version import __version__
@@ -99,7 +101,8 @@ def format_implied(implied: Mapping[str, Any]) -> str:
 def diagnose() -> dict[str, Any]:
     """Reports the versions of Python, torch and modkit, each plug-in with its status and reason, and their counts.
 
-    A plug-in is `ok`, `disabled` (by `MODKIT_DISABLE`) or `failed`; the valid parts of a failed plug-in still work.
+    A plug-in is `ok`, `disabled` (by `MODKIT_DISABLE`) or `failed`; the valid parts of a failed plug-in still work. The
+    reason of one that is `ok` names its parts that need the distribution's name, since another has them, too.
     """
     known = get_registry()
     plugins = [_describe_plugin(known, plugin) for plugin in known.plugins]
@@ -114,37 +117,17 @@ def diagnose() -> dict[str, Any]:
 
 
 def _describe_plugin(known: Registry, plugin: Plugin) -> dict[str, Any]:
-    reasons = [problem.reason for problem in known.problems if problem.plugin == plugin.name]
-    unmet = None if plugin.status == "disabled" else _find_unmet(plugin.distribution)
-    if unmet is not None:
-        reasons.append(unmet)
+    flaws, parts = find_flaws(known, plugin), [entry.part for entry in known.list_parts_of(plugin)]
+    shared = ", ".join(part.name for part in parts if split_name(part.name)[0])
+    remark = f"another distribution has some of its parts, too: {shared}" if shared else None
     return {
         "plugin": plugin.name,
         "distribution": plugin.distribution,
         "version": plugin.version,
-        "status": "failed" if reasons else plugin.status,
-        "reason": "; ".join(reasons) or None,
-        "parts": sum(entry.part.name.startswith(f"{plugin.name}/") for entry in known.list_parts()),
+        "status": "failed" if flaws else plugin.status,
+        "reason": "; ".join(flaws) or remark,
+        "parts": len(parts),
     }
-
-
-def _find_unmet(distribution: str) -> str | None:
-    """Returns the distribution's requirement on modkit if the running modkit does not meet it."""
-    from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.utils import canonicalize_name
-
-    for text in metadata.requires(distribution) or ():
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement as error:
-            return f"has a requirement that cannot be parsed, {text!r}: {error}"
-        if canonicalize_name(requirement.name) != DISTRIBUTION:
-            continue
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        if not requirement.specifier.contains(__version__, prereleases=True):
-            return f"requires {DISTRIBUTION}{requirement.specifier}, but {__version__} is installed"
-    return None
 
 
 def _find_version(distribution: str) -> str | None:

@@ -15,7 +15,6 @@ from modkit.comparison.exhibits import Exhibit, make_exhibits
 from modkit.comparison.findings import group_measurements, list_commands, write_findings
 from modkit.comparison.page import Material, render_page
 from modkit.comparison.trilemma import make_trilemma, rank_systems
-from modkit.features.weight_file import import_optional
 from modkit.runs.files import replace_file
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value
@@ -52,8 +51,8 @@ def compare(runs: Sequence[Run | str | PathLike[str]], out: str | PathLike[str] 
         out: The page, a path ending in `.html`; the JSON file is written beside it.
 
     Raises:
-        ValueError: If a run has no report (`modkit evaluate RUN` writes one), a run or its data cannot be read, `out`
-            does not end in `.html`, or matplotlib or jinja2 is not installed.
+        ValueError: If a run has no report (`modkit evaluate RUN` writes one), a run or its data cannot be read, or
+            `out` does not end in `.html`.
 
     Examples:
         >>> from modkit import compare
@@ -63,8 +62,6 @@ def compare(runs: Sequence[Run | str | PathLike[str]], out: str | PathLike[str] 
         >>> compare(["runs/a", "runs/b"]).entries  # doctest: +SKIP
         ('a', 'b')
     """
-    for module in ("matplotlib", "jinja2"):
-        import_optional("compare", module, '"modkit-generative[compare]"')
     path = Path(out)
     if path.suffix != ".html":
         raise ValueError(f"compare expects a file ending in .html, got {path}")

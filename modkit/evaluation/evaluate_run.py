@@ -113,8 +113,7 @@ def evaluate_run(
     named = overrides if spec is None else None
     report = measure_run(run, loaded, open_data(run, loaded.site), options, named=named)
     settings = _describe({**vars(options), "checkpoint": checkpoint})
-    name = run.find_checkpoint_name(checkpoint)
-    return replace(report, overrides=tuple(overrides), checkpoint=name, settings=settings)
+    return replace(report, overrides=tuple(overrides), settings=settings)
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ def measure_run(
             scores["peak memory (MiB)"] = measure_peak_memory(run.path, named, device=str(where))
         if speed := measure_training_speed(run):
             scores["training steps/s"] = speed
-    return replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=run.find_checkpoint_name())
+    return replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=loaded.checkpoint)
 
 
 def _describe(arguments: Mapping[str, Any]) -> dict[str, Any]:

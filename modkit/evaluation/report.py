@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modkit.runs.files import make_safe_name, read_regular, replace_file
+from modkit.runs.files import make_own_folder, make_safe_name, read_regular, replace_file
 from modkit.types import Score
 
 __all__ = ["Report", "format_options", "locate_report", "read_reports"]
@@ -88,9 +88,14 @@ class Report:
         return cls.from_json(read_regular(path, _LARGEST))
 
     def save(self, run: Path) -> Path:
-        """Writes the report into a run's directory; it replaces a report with the same overrides."""
+        """Writes the report into a run's directory; it replaces a report with the same overrides.
+
+        Raises:
+            ValueError: If the folder of reports is a link.
+        """
         path = locate_report(run, self.overrides)
-        path.parent.mkdir(exist_ok=True)
+        if path.parent != run:
+            make_own_folder(path.parent)
         replace_file(path, self.to_json().encode())
         return path
 

@@ -19,8 +19,11 @@ from modkit.evaluation.sources import Source
 from modkit.kinds import Data, DataExtras, FeatureExtractor, Metric, read_extras
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.parts.registry import get_registry
-from modkit.parts.signature import read_parameters
+from modkit.parts.signature import Parameter, read_parameters
+from modkit.parts.validation import validate
 from modkit.rng import Rng
+from modkit.specs.overrides import split_values
+from modkit.specs.yaml import parse
 from modkit.types import Score, TensorType
 
 __all__ = [
@@ -84,7 +87,9 @@ def choose_features(data: Data) -> str:
 
 
 def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **offered: Any) -> FeatureExtractor | None:
-    """Makes an extractor from the name of its part, with or without weights: `classifier:digits`.
+    """Makes an extractor from the name of its part and its parameters: `classifier:digits`, `random-conv:0,dim=64`.
+
+    What follows the colon is the value of the part's first parameter, `key=value` of any other, separated by commas.
 
     Args:
         features: The extractor, its name, or None.
@@ -92,19 +97,21 @@ def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **off
         **offered: Parameters of the part; those that it does not have and those that are None are ignored.
 
     Raises:
-        ValueError: If the name is unknown, or the part does not fit `x`.
+        ValueError: If the name or a parameter is unknown, or the part does not fit `x`.
 
     Examples:
         >>> make_extractor("random-conv", TensorType((1, 8, 8), range=(-1, 1)), seed=3).label
         'random-conv:3'
+        >>> make_extractor("random-conv:3,dim=32", TensorType((1, 8, 8), range=(-1, 1))).label
+        'random-conv:3'
     """
     if not isinstance(features, str):
         return features
-    name, _, weights = features.partition(":")
+    name, text = _split_name(features)
     part = get_registry().find("features", name)
     declared = read_parameters(part)
     given = {key: value for key, value in offered.items() if key in declared and value is not None}
-    made: FeatureExtractor = part.load()(x=x, **given, **({"weights": weights} if weights else {}))
+    made: FeatureExtractor = part.load()(x=x, **given | _read_values(text, declared, name))
     return made
 
 
@@ -209,3 +216,31 @@ def _add_label(score: str, label: str) -> str:
     """Adds the features to the name of a score: `FD (pixels)`, `FID`, `FD (pixels), class 3`."""
     name, comma, rest = score.partition(", ")
     return f"{_INCEPTION.get(name, name) if label == 'inception' else f'{name} ({label})'}{comma}{rest}"
+
+
+def _split_name(features: str) -> tuple[str, str]:
+    """Splits `classifier:digits` into the part's name, which may start with its distribution's, and what follows."""
+    words = features.split(":")
+    try:
+        get_registry().find("features", ":".join(words[:2]))
+    except ValueError:
+        return words[0], ":".join(words[1:])
+    return ":".join(words[:2]), ":".join(words[2:])
+
+
+def _read_values(text: str, declared: Mapping[str, Parameter], name: str) -> dict[str, Any]:
+    """Reads the parameters of features: `3,dim=64`."""
+    values: dict[str, Any] = {}
+    for number, word in enumerate(split_values(text) if text else ()):
+        key, equals, written = word.partition("=")
+        if number == 0 and key not in declared and declared:
+            key, equals, written = next(iter(declared)), "=", word
+        if not equals or key not in declared:
+            known = ", ".join(declared) or "none"
+            raise ValueError(f"the features {name} expect parameters as key=value, of {known}, got {word!r}")
+        annotation = declared[key].annotation
+        value = written if validate(written, annotation) is None else parse(written, f"--features {name}")[0]
+        if reason := validate(value, annotation):
+            raise ValueError(f"the features {name} got {key}={written}: {reason}")
+        values[key] = value
+    return values

@@ -44,7 +44,7 @@ from modkit.kinds.denoisers import (
 from modkit.kinds.extras import ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
 from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
 from modkit.kinds.review import Fact, Finding, Note
-from modkit.kinds.slots import Default, Slot, Unfit, default
+from modkit.kinds.slots import Default, Own, Slot, Unfit, default
 from modkit.kinds.table import KINDS, Kind
 from modkit.kinds.training import Engine, Logger, LoggerExtras, LRSchedule, Optimizer, Step, Weight
 
@@ -86,6 +86,7 @@ __all__ = [
     "Network",
     "Note",
     "Optimizer",
+    "Own",
     "Parametrization",
     "ParametrizationExtras",
     "Predict",

@@ -1,4 +1,7 @@
-"""Slots: constructor parameters that receive a factory, which is called with types by name (`encoder(x=x)`)."""
+"""Slots: constructor parameters that receive a factory, which is called with types by name (`encoder(x=x)`).
+
+A swap puts another part into a slot, and keeps the parameters of the former part that the new one has, too.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from modkit.types import Event
 
-__all__ = ["Default", "Slot", "Unfit", "default"]
+__all__ = ["Default", "Own", "Slot", "Unfit", "default"]
 
 P_co = TypeVar("P_co", covariant=True)
 
@@ -44,6 +47,16 @@ class Unfit(ValueError):
     def __init__(self, slot: str, message: str) -> None:
         super().__init__(message)
         self.slot = slot
+
+
+class Own:
+    """Marks a parameter whose values suit its part alone, so that a swap keeps them neither from nor for another part.
+
+    Examples:
+        >>> from typing import Annotated
+        >>> Rate = Annotated[float, "Learning rate of plain gradients.", Own]
+        >>> def sgd(parameters, *, lr: Rate = 1e-2): ...
+    """
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,14 @@ class Kind:
         protocol: Name of its Protocol in `modkit.kinds` (`Model` is the class in `modkit.models.model`).
         given: Names of the types that the assembly passes to its parts; users cannot set them.
         summary: What its parts do.
+        trained: Whether training depends on its parts; others may be swapped in a run.
     """
 
     name: str
     protocol: str
     given: tuple[str, ...]
     summary: str
+    trained: bool = True
 
 
 KINDS: dict[str, Kind] = {
@@ -40,13 +42,13 @@ KINDS: dict[str, Kind] = {
         Kind("discriminator", "Discriminator", ("x", "cond"), "real or fake"),
         Kind("network", "Network", ("x", "out", "cond"), "a conditional map: every denoiser"),
         Kind("prior-network", "PriorNetwork", ("codes", "cond", "causal"), "codes to the logits of each"),
-        Kind("decoding", "Decoding", ("codes",), "logits to codes"),
+        Kind("decoding", "Decoding", ("codes",), "logits to codes", trained=False),
         Kind("schedule", "Schedule", ("x",), "signal and noise over time"),
         Kind("times", "Times", ("schedule", "x"), "times drawn in training"),
         Kind("parametrization", "Parametrization", ("schedule", "x"), "what a denoiser predicts"),
         Kind("loss-weight", "LossWeight", ("schedule", "parametrization"), "weight of the denoising loss over time"),
-        Kind("sampler", "Sampler", ("schedule", "x"), "steps from noise to data"),
-        Kind("guidance", "Guidance", (), "conditional and unconditional denoiser combined"),
+        Kind("sampler", "Sampler", ("schedule", "x"), "steps from noise to data", trained=False),
+        Kind("guidance", "Guidance", (), "conditional and unconditional denoiser combined", trained=False),
         Kind("conditioner", "Conditioner", ("fields",), "fields to conditions"),
         Kind("adversarial", "Adversarial", (), "losses of an adversarial game"),
         Kind("regularizer", "Regularizer", (), "penalty on a discriminator"),

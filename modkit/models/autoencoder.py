@@ -32,12 +32,13 @@ from modkit.models.latent_scale import make_unit
 from modkit.models.model import Model, Passes, Player, check_draws, make_weights
 from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, Latents, TensorType, Value
+from modkit.types import Batch, Cond, CondType, Event, Latents, TensorType, Value, split_levels
 
 __all__ = ["Autoencoder"]
 
 T = TypeVar("T")
 _ROUNDING = 1e-3  # of the distance between two levels
+_FEW_BITS = 16  # a data set of 65,536 samples has one for each code
 
 
 class Autoencoder(Model):
@@ -103,7 +104,7 @@ class Autoencoder(Model):
             z=list(self.latents.values())[-1], x=self.likelihood.out(x)
         )
         self.critic = critic(x=x, cond=CondType()) if critic else None
-        self.adversarial = adversarial()
+        self.adversarial = adversarial() if critic else None
         self.regularizers = {name: make() for name, make in (regularizers or {}).items()}
         self.critic_start = critic_start
         self.perceptual = Perceptual(features(x=x)) if features else None
@@ -198,8 +199,18 @@ class Autoencoder(Model):
         return total - math.log(num)
 
     def review(self) -> Iterator[kinds.Note]:
-        """What the critic is made of."""
+        """What the critic is made of, and how much the codes tell of a sample."""
         yield from review_critic("critic", self.critic, self.regularizers)
+        for event in self.latents.values():
+            if (bits := _count_bits(event)) is not None:
+                yield kinds.Fact("bottleneck", f"the codes of a sample have {bits:.0f} bits")
+                if bits < _FEW_BITS:
+                    yield kinds.Finding(
+                        "bottleneck",
+                        f"what is kept of a sample is {bits:.0f} bits, so there are {2**bits:,.0f} reconstructions; "
+                        f"expected at least {_FEW_BITS} bits, by codes of a map or several codes of a vector",
+                        ("bottleneck=residual-vq",),
+                    )
 
     @property
     def discrete(self) -> bool:
@@ -268,12 +279,12 @@ class Autoencoder(Model):
         fake = self.likelihood.mean(out)
         if self.perceptual and step.wants("perceptual"):
             losses["perceptual"] = self.perceptual(fake, x).mean()
-        if self.critic and step.wants("adversarial"):
+        if self.critic and self.adversarial and step.wants("adversarial"):
             losses["adversarial"] = self.adversarial.generator(self.critic(fake, Cond()))
         return losses
 
     def _compute_critic_losses(self, x: Tensor, step: Step) -> dict[str, Tensor]:
-        if self.critic is None:
+        if self.critic is None or self.adversarial is None:
             raise ValueError("Autoencoder has no critic, got the player `critic`")
         with torch.no_grad():
             latents = self.bottleneck(self.encoder(x), StepContext(step.rng, step.index))
@@ -283,6 +294,12 @@ class Autoencoder(Model):
             if step.wants(name):
                 losses[name] = regularizer(self.critic.forward, x, Cond())
         return losses
+
+
+def _count_bits(event: Event) -> float | None:
+    """Counts the bits of codes, or returns None for other values."""
+    bits = [level.numel * math.log2(level.classes) for level in split_levels(event) if level.classes is not None]
+    return sum(bits) if bits else None
 
 
 def _has_levels(x: Tensor, type: TensorType, levels: int) -> bool:

@@ -14,10 +14,13 @@ from typing import Annotated, TypeAlias
 import torch
 from torch import nn
 
+from modkit.kinds import Own
+
 __all__ = ["adam", "adamw", "rmsprop", "sgd"]
 
 Parameters: TypeAlias = Iterable[nn.Parameter]
 Rate: TypeAlias = Annotated[float, "Learning rate."]
+PlainRate: TypeAlias = Annotated[float, "Learning rate; steps shrink with the gradients, so Adam's do not fit.", Own]
 Betas: TypeAlias = Annotated[list[float], "Decays of the averages of gradients and of their squares, each in [0, 1)."]
 Floor: TypeAlias = Annotated[float, "Floor of the denominator."]
 Penalty: TypeAlias = Annotated[float, "L2 penalty, added to the gradient."]
@@ -61,12 +64,12 @@ def adamw(
 def sgd(
     parameters: Parameters,
     *,
-    lr: Rate = 1e-3,
-    momentum: float = 0.0,
+    lr: PlainRate = 1e-2,
+    momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: Penalty = 0.0,
 ) -> torch.optim.Optimizer:
-    """Stochastic gradient descent, with torch's defaults.
+    """Stochastic gradient descent with momentum (Polyak, 1964): v = momentum v + g;  p -= lr v.
 
     Args:
         momentum: Share of the previous update that is kept, in [0, 1).

@@ -2,10 +2,13 @@
 
 A plug-in is the object of an entry point in the group `modkit`. Plug-ins are loaded one by one in a fixed order, and an
 error in one becomes a `Problem` that does not affect the others. The plug-in's name is the prefix of its parts' names
-(`acme/fsq`), so no plug-in can shadow a part of modkit. Two environment variables change this:
+(`acme/fsq`), so no plug-in can shadow a part of modkit. With its distribution's name before it, a part's name is unique
+(`acme-parts:acme/fsq`), and always valid; it is needed where two plug-ins of one name have the same part.
+
+Two environment variables change what is loaded:
 
     MODKIT_STRICT=1             raises a problem at once
-    MODKIT_DISABLE=acme,other   skips these plug-ins
+    MODKIT_DISABLE=acme,other   skips these plug-ins; `acme-parts:acme` skips that of one distribution
 """
 
 from __future__ import annotations
@@ -13,31 +16,27 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import re
 import sys
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import Any, Literal
 
 import pluggy
 
 from modkit.errors import suggest
 from modkit.kinds import KINDS
-from modkit.part import Part
+from modkit.part import Part, split_name
 from modkit.parts import catalogue, hookspecs
-from modkit.parts.distributions import find_distributions, read_header
+from modkit.parts.declaration import select_valid
+from modkit.parts.discovery import GROUP, Declared, discover, find_misnomer
 from modkit.version import __version__
 
 __all__ = ["DISTRIBUTION", "Entry", "Plugin", "Problem", "Registry", "find", "get_registry"]
 
 DISTRIBUTION = "modkit-generative"
 """The name under which modkit is installed."""
-
-_GROUP = "modkit"
-_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,12 @@ class Entry:
     part: Part
     distribution: str
     version: str
+
+    @property
+    def plugin(self) -> str:
+        """The name of the plug-in that declares it, `modkit` for modkit's own parts."""
+        plugin, slash, _ = split_name(self.part.name)[1].partition("/")
+        return plugin if slash else GROUP
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,18 @@ class Plugin:
     version: str
     status: Literal["ok", "disabled", "failed"]
 
+    @property
+    def full_name(self) -> str:
+        """The name with that of the distribution, which no other plug-in has."""
+        return f"{self.distribution}:{self.name}"
+
 
 class Registry:
     """The parts, plug-ins and hooks of the installed distributions, read by `Registry.load()`.
 
     `problems` and `plugins` list all problems and plug-ins in the order of the plug-ins' names. `manager` is pluggy's
-    plug-in manager, with all working plug-ins registered by name, and `hook` its hook relay. To call a hook, use
-    `call`, which handles exceptions.
+    plug-in manager, with all working plug-ins registered by name (those that share one by their full name), and `hook`
+    its hook relay. To call a hook, use `call`, which handles exceptions.
 
     Examples:
         >>> registry = Registry.load()
@@ -89,6 +99,7 @@ class Registry:
         self.plugins: list[Plugin] = []
         self._entries: dict[tuple[str, str], Entry] = {}
         self._aliases: dict[tuple[str, str], str] = {}
+        self._ambiguous: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self._warned: set[str] = set()
 
     @classmethod
@@ -99,29 +110,29 @@ class Registry:
             ValueError: If a plug-in has a problem and `MODKIT_STRICT=1`.
         """
         result = cls()
-        result._add(_Declared(_GROUP, DISTRIBUTION, __version__, lambda: catalogue), prefix="")
+        own = Declared(GROUP, DISTRIBUTION, __version__, lambda: catalogue)
+        result._register([(own, result._read_safely(own, GROUP))])
         disabled = {name.strip() for name in os.environ.get("MODKIT_DISABLE", "").split(",")}
-        for name, declared in _group_by_name(result._discover()).items():
-            first = declared[0]
-            if name in disabled:
-                result.plugins += [Plugin(name, one.distribution, one.version, "disabled") for one in declared]
-                continue
-            if reason := _check_name(declared):
-                merged = replace(first, distribution=", ".join(one.distribution for one in declared))
-                result._report(merged, reason)
-                result.plugins += [Plugin(name, one.distribution, one.version, "failed") for one in declared]
-                continue
-            good = result._add(first, prefix=f"{name}/")
-            result.plugins.append(Plugin(name, first.distribution, first.version, "ok" if good else "failed"))
+        groups: defaultdict[str, list[Declared]] = defaultdict(list)
+        for one in discover():
+            groups[one.name].append(one)
+        for name in sorted(groups):
+            result._add_group([(one, bool(disabled & {name, one.full_name})) for one in groups[name]])
         return result
 
     def find_entry(self, kind: str, name: str) -> Entry:
-        """Returns the entry of a part, by its name or a former name.
+        """Returns the entry of a part, by its name, its full name or a former name.
 
         Raises:
-            ValueError: If there is no such kind or part; the message suggests the closest name.
+            ValueError: If there is no such kind or part, or several plug-ins have it under this name; the message
+                suggests the closest name, or lists the full ones.
         """
         _check_kind(kind)
+        if full := self._ambiguous.get((kind, name)):
+            raise ValueError(
+                f"the {kind} {name!r} is ambiguous, since {len(full)} distributions have it: expected its full name, "
+                f"{' or '.join(full)}"
+            )
         name = self._aliases.get((kind, name), name)
         if entry := self._entries.get((kind, name)):
             return entry
@@ -129,11 +140,46 @@ class Registry:
         hint = suggest(name, names, "; ")
         plugin = name.partition("/")[0] if "/" in name else None
         for state in self.plugins:
-            if state.name == plugin and state.status != "ok":
-                reasons = [problem.reason for problem in self.problems if problem.plugin == plugin]
+            if plugin in (state.name, state.full_name) and state.status != "ok":
+                reasons = self.list_problems(state)
                 hint += f"; plug-in {plugin} is {state.status}{''.join(f': {reason}' for reason in reasons[:1])}"
                 break
         raise ValueError(f"no {kind} is called {name!r}{hint}; there are: {', '.join(sorted(names)) or 'none'}")
+
+    def find_entry_of(self, kind: str, name: str, distribution: str) -> Entry:
+        """Returns the entry of a part that a distribution declared under this name; failing that, as `find_entry` does.
+
+        Raises:
+            ValueError: As in `find_entry`.
+        """
+        full = f"{distribution}:{split_name(name)[1]}"
+        known = (kind, full) in self._aliases or (kind, full) in self._entries
+        return self.find_entry(kind, full if known else name)
+
+    def find_plugin(self, name: str) -> Plugin:
+        """Returns a plug-in by its name or its full name, `distribution:name`.
+
+        Raises:
+            ValueError: If there is none, or several of this name.
+        """
+        found = {one.full_name: one for one in self.plugins if name in (one.name, one.full_name)}
+        if len(found) > 1:
+            raise ValueError(f"the plug-in {name!r} is ambiguous: expected its full name, {' or '.join(found)}")
+        if not found:
+            names = sorted({one.name for one in self.plugins})
+            known = ", ".join(names) or "none"
+            raise ValueError(f"no plug-in is called {name!r}{suggest(name, names, '; ')}; there are: {known}")
+        return next(iter(found.values()))
+
+    def list_problems(self, plugin: Plugin) -> list[str]:
+        """Returns the reasons of a plug-in's problems."""
+        mine = (plugin.name, plugin.distribution)
+        return [problem.reason for problem in self.problems if (problem.plugin, problem.distribution) == mine]
+
+    def list_parts_of(self, plugin: Plugin) -> list[Entry]:
+        """Returns the parts of a plug-in, sorted by kind and name."""
+        mine = (plugin.name, plugin.distribution)
+        return [entry for entry in self.list_parts() if (entry.plugin, entry.distribution) == mine]
 
     def find(self, kind: str, name: str) -> Part:
         """Returns the part of a kind by its name or a former name.
@@ -177,9 +223,8 @@ class Registry:
         if self.manager.has_plugin(name):
             raise ValueError(f"Registry.add expects a name that is free, got {name!r}")
         before = len(self.problems)
-        good = self._add(_Declared(name, name, "", lambda: plugin), prefix=f"{name}/")
-        self.plugins.append(Plugin(name, name, "", "ok" if good else "failed"))
-        if not good:
+        self._add_group([(Declared(name, name, "", lambda: plugin), False)])
+        if len(self.problems) > before:
             reasons = "; ".join(problem.reason for problem in self.problems[before:])
             raise ValueError(f"Registry.add expects a plug-in without problems, got {name}: {reasons}")
 
@@ -212,52 +257,65 @@ class Registry:
         answers: list[Any] = self.manager.subset_hook_caller(hook, others)(**arguments)
         return answers
 
-    def _discover(self) -> Iterator[_Declared]:
-        """Yields the entry points of modkit's group, distribution by distribution.
+    def _add_group(self, group: Sequence[tuple[Declared, bool]]) -> None:
+        """Adds the plug-ins of one name, each with whether it is disabled."""
+        shared = sum(one.flaw is None and not disabled for one, disabled in group) > 1
+        found = []
+        for one, disabled in group:
+            status: Literal["ok", "disabled", "failed"] = "disabled"
+            if not disabled:
+                before = len(self.problems)
+                found.append((one, self._read_safely(one, one.full_name if shared else one.name)))
+                status = "failed" if len(self.problems) > before else "ok"
+            self.plugins.append(Plugin(one.name, one.distribution, one.version, status))
+        self._register(found)
 
-        `metadata.entry_points` would raise an exception for all if one distribution's table is malformed. If several
-        distributions have the same name, the first one on the path counts.
-        """
-        for name in sorted(find_distributions(_GROUP)):
-            version = ""
-            try:
-                distribution = metadata.distribution(name)
-                version = read_header(distribution, "Version")
-                points = sorted(distribution.entry_points.select(group=_GROUP), key=lambda point: point.name)
-            except Exception as error:
-                self._report(_Declared(name, name, version, object), f"entry points: {_describe(error)}", error)
-                self.plugins.append(Plugin(name, name, version, "failed"))
-                continue
-            for point in points:
-                yield _Declared(point.name, name, version, point.load)
+    def _register(self, found: Sequence[tuple[Declared, Sequence[Part]]]) -> None:
+        """Registers the parts of the plug-ins of one name; those that several of them have under full names alone."""
+        claims = Counter(
+            (part.kind, name) for _, parts in found for part in parts for name in (part.name, *part.aliases)
+        )
+        for declared, parts in found:
+            own = declared.name == GROUP
+            plain, full = ("", "") if own else (f"{declared.name}/", f"{declared.full_name}/")
+            for part in parts:
+                is_shared = claims[part.kind, part.name] > 1
+                name = (full if is_shared else plain) + part.name
+                aliases = tuple(plain + alias for alias in part.aliases if claims[part.kind, alias] == 1)
+                entry = Entry(replace(part, name=name, aliases=aliases), declared.distribution, declared.version)
+                self._entries[part.kind, name] = entry
+                others = () if own else tuple(full + one for one in (part.name, *part.aliases))
+                self._aliases.update({(part.kind, alias): name for alias in (*aliases, *others) if alias != name})
+                for one in (part.name, *part.aliases):
+                    if claims[part.kind, one] > 1:
+                        self._ambiguous[part.kind, plain + one].append(full + one)
 
-    def _add(self, declared: _Declared, prefix: str) -> bool:
-        """Registers a plug-in and its parts, and returns whether it has no problems."""
+    def _read_safely(self, declared: Declared, key: str) -> list[Part]:
+        """Returns the valid parts of a plug-in, and reports all its problems."""
+        if declared.flaw is not None:
+            self._report(declared, declared.flaw)
+            return []
         try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to `list --json`
-                parts, reasons = self._read(declared)
+                parts, reasons = self._read(declared, key)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            if self.manager.has_plugin(declared.name):
-                self.manager.unregister(name=declared.name)
+            if self.manager.has_plugin(key):
+                self.manager.unregister(name=key)
             self._report(declared, _describe(error), error)
-            return False
+            return []
         for reason in reasons:
             self._report(declared, reason)
-        for part in parts:
-            name = prefix + part.name
-            aliases = tuple(prefix + alias for alias in part.aliases)
-            full = replace(part, name=name, aliases=aliases)
-            self._entries[part.kind, name] = Entry(full, declared.distribution, declared.version)
-            self._aliases.update({(part.kind, alias): name for alias in aliases})
-        return not reasons
+        return parts
 
-    def _read(self, declared: _Declared) -> tuple[list[Part], list[str]]:
+    def _read(self, declared: Declared, key: str) -> tuple[list[Part], list[str]]:
         """Returns the valid parts of a plug-in and its problems; raises an exception if it cannot be used at all."""
         plugin = declared.load()
+        if misnomer := find_misnomer(plugin, declared.target):
+            return [], [misnomer]
         hash(plugin)  # pluggy keeps plug-ins in sets
-        self.manager.register(plugin, name=declared.name)
+        self.manager.register(plugin, name=key)
         hooks = {caller.name: caller.has_spec() for caller in self.manager.get_hookcallers(plugin) or ()}
         if not hooks:
             return [], ["implements no hook: is `@modkit.hookimpl` missing?"]
@@ -265,19 +323,19 @@ class Registry:
         reasons = [
             f"implements an unknown hook {name!r}{suggest(name, known, '; ')}"
             for name, specified in hooks.items()
-            if not specified and not self._is_optional(name, declared.name)
+            if not specified and not self._is_optional(name, key)
         ]
         if "modkit_parts" not in hooks:
             return [], reasons
-        answers = self._call_one(declared.name, "modkit_parts", {})
-        parts, flaws = _select_good(answers or [None])
+        answers = self._call_one(key, "modkit_parts", {})
+        parts, flaws = select_valid(answers or [None])
         return parts, reasons + flaws
 
     def _is_optional(self, hook: str, plugin: str) -> bool:
         implementations = self._get_caller(hook).get_hookimpls()
         return all(one.optionalhook for one in implementations if one.plugin_name == plugin)
 
-    def _report(self, declared: _Declared, reason: str, error: BaseException | None = None) -> None:
+    def _report(self, declared: Declared, reason: str, error: BaseException | None = None) -> None:
         if _is_strict():
             raise ValueError(f"plug-in {declared.name} of {declared.distribution}: {reason}") from error
         self.problems.append(Problem(declared.name, declared.distribution, reason))
@@ -304,71 +362,6 @@ def find(kind: str, name: str) -> Part:
         ValueError: If there is no such kind or part; the message suggests the closest name.
     """
     return get_registry().find(kind, name)
-
-
-@dataclass(frozen=True)
-class _Declared:
-    name: str
-    distribution: str
-    version: str
-    load: Callable[[], object]
-
-
-def _group_by_name(declared: Iterable[_Declared]) -> dict[str, list[_Declared]]:
-    groups: defaultdict[str, list[_Declared]] = defaultdict(list)
-    for one in declared:
-        groups[one.name].append(one)
-    return {name: groups[name] for name in sorted(groups)}
-
-
-def _check_name(declared: list[_Declared]) -> str | None:
-    name = declared[0].name
-    if len(declared) > 1:
-        return f"the name {name!r} is declared more than once: by {' and '.join(one.distribution for one in declared)}"
-    if name == _GROUP:
-        return f"the name {name!r} is modkit's own"
-    if not re.fullmatch(r"[^\s/,]+", name):
-        return f"expected a name without blanks, slashes and commas, got {name!r}"
-    return None
-
-
-def _select_good(answers: list[Any]) -> tuple[list[Part], list[str]]:
-    """Returns the valid parts among a plug-in's answers, and the problems of the others."""
-    parts: list[Part] = []
-    reasons: list[str] = []
-    for answer in answers:
-        if not isinstance(answer, list | tuple):
-            reasons.append(f"modkit_parts expects to return a list of Part, got {type(answer).__name__}")
-            continue
-        for part in answer:
-            if reason := _check_part(part):
-                reasons.append(reason)
-            else:
-                parts.append(part)
-    counts = Counter((part.kind, name) for part in parts for name in (part.name, *part.aliases))
-    twice = {key for key, count in counts.items() if count > 1}
-    reasons += [f"{kind} {name!r} is declared more than once" for kind, name in sorted(twice)]
-    good = [part for part in parts if not any((part.kind, name) in twice for name in (part.name, *part.aliases))]
-    return good, reasons
-
-
-def _check_part(part: object) -> str | None:
-    if not isinstance(part, Part):
-        return f"modkit_parts expects to return a list of Part, got {type(part).__name__} in it"
-    texts = (part.kind, part.name, part.target, part.summary)
-    if not all(isinstance(text, str) for text in texts):
-        return f"a part expects kind, name, target and summary to be text, got {texts}"
-    if part.kind not in KINDS:
-        return f"part {part}: unknown kind {part.kind!r}{suggest(part.kind, KINDS, '; ')}"
-    if not isinstance(part.aliases, tuple) or not all(isinstance(alias, str) for alias in part.aliases):
-        return f"part {part} expects aliases to be a tuple of names, got {part.aliases!r}"
-    for name in (part.name, *part.aliases):
-        if not re.fullmatch(r"[^\s/]+", name):
-            return f"part {part} expects a name without blanks and slashes, got {name!r}"
-    for what, target in (("a target", part.target), ("migrate", part.migrate)):
-        if target is not None and not (isinstance(target, str) and _TARGET.fullmatch(target)):
-            return f"part {part} expects {what} 'module.path:Name', got {target!r}"
-    return None
 
 
 def _check_kind(kind: str) -> None:

@@ -23,7 +23,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, Literal, Union, get_args, get_origin
 
-from modkit.kinds import KINDS, Slot
+from modkit.kinds import KINDS, Own, Slot
 from modkit.part import Part
 from modkit.parts.annotation import DICTS, LISTS, find_kind, list_members, render, strip_annotated
 from modkit.parts.docstrings import read_arguments
@@ -89,6 +89,7 @@ class Parameter:
         help: Its description.
         slot: What it accepts, if it is a slot.
         record: What it accepts, if it holds records.
+        own: Whether its values suit its part alone.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Parameter:
     help: str
     slot: SlotShape | None
     record: RecordShape | None = None
+    own: bool = False
 
 
 def read_parameters(part: Part) -> dict[str, Parameter]:
@@ -155,7 +157,8 @@ def _read_cached(
         if slot is None and record is None and (odd := _find_not_plain(annotation)) is not None:
             raise ValueError(f"{owner}, parameter {name!r}: expected plain data or a slot, got {render(odd)}")
         help = helps.get(name) or _get_help(annotation)
-        result[name] = Parameter(name, annotation, _get_default(target, declared), help, slot, record)
+        own = Own in getattr(annotation, "__metadata__", ())
+        result[name] = Parameter(name, annotation, _get_default(target, declared), help, slot, record, own)
     return result
 
 

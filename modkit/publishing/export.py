@@ -26,7 +26,7 @@ from modkit.evaluation.report import read_reports
 from modkit.part import import_target
 from modkit.parts.registry import get_registry
 from modkit.publishing.model_card import Drawn, write_model_card
-from modkit.runs.files import hash_data, sync_folder
+from modkit.runs.files import hash_data, make_folders, make_temporary_path, sync_folder, sync_tree
 from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
 from modkit.specs.event import write_types
@@ -47,7 +47,7 @@ def export(
     to: str | None = None,
     checkpoint: str | None = None,
 ) -> Path:
-    """Exports a run's model to a self-contained folder, atomically.
+    """Exports a run's model to a self-contained folder, atomically: all of it is on the disk before it has its name.
 
     Args:
         run: The run, or its directory.
@@ -66,11 +66,12 @@ def export(
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"export expects a folder that is absent or empty, got {out}")
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.absolute().with_name(f".{out.absolute().name}.tmp-{os.getpid()}")
+    make_folders(out.absolute().parent)
+    temporary = make_temporary_path(out.absolute())
     temporary.mkdir()
     try:
         write(run, temporary, checkpoint=checkpoint)
+        sync_tree(temporary)
         if out.exists():
             out.rmdir()
         os.replace(temporary, out)
@@ -99,7 +100,7 @@ def _find_exporter(format: str) -> Callable[..., None]:
 def _write_portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
     """Writes the layout that `modkit.load` reads: a run that holds weights, pictures, reports and a model card."""
     made = load_run(run, checkpoint=checkpoint)
-    name, model = run.find_checkpoint_name(checkpoint), made.model.eval()
+    name, model = made.checkpoint, made.model.eval()
     text = _make_portable(made).to_yaml()
     weights = model.state_dict()
     exported = Run.export(out, text, _make_lock(run, made, text, weights), name, weights)
@@ -148,7 +149,7 @@ def _make_lock(run: Run, made: Loaded, text: str, weights: Mapping[str, Tensor])
     """Makes the lock for the exported spec; if the run was migrated, with the parts that are installed now."""
     lock = dict(run.lock)
     if made.migrated:
-        kept = ("python", "torch", "numpy", "packages", "commit", "seed")
+        kept = ("python", "torch", "numpy", "threads", "packages", "commit", "seed")
         fresh = made.plan.lock({key: value.shape for key, value in weights.items()}, made.x, made.fields)
         lock = {**fresh, **{name: lock[name] for name in kept if name in lock}}
     return {**lock, "spec": hash_data(text)}

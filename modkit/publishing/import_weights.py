@@ -13,7 +13,7 @@ from torch import Tensor
 from modkit.building.checker import examine
 from modkit.building.review import show_warnings
 from modkit.building.session import build_checked
-from modkit.runs import checkpoint as store
+from modkit.runs.checkpoint import Checkpoint
 from modkit.runs.run import Run
 from modkit.specs.spec import Spec
 from modkit.training.trainer import Cursor
@@ -52,8 +52,8 @@ def import_weights(
     model.load_state_dict(dict(weights))
     resolved = report.plan.resolved
     with Run.create(out, resolved, report.lock(), overwrite) as run:
-        state = {"cursor": asdict(Cursor()), "metrics": run.mark(), "players": {}, "adopted": dict(notes or {})}
-        store.save(run.checkpoints, "step-00000000", store.Checkpoint({"model": model.state_dict()}, state))
+        state = {"cursor": asdict(Cursor()), "players": {}, "adopted": dict(notes or {})}
+        run.save("step-00000000", Checkpoint({"model": model.state_dict()}, state))
         run.finish()
     return run
 

@@ -5,69 +5,59 @@
         state.json                               everything that is not a tensor
         manifest.json                            size and SHA-256 of each file, and its own SHA-256; written last
 
-A checkpoint is written to `.step-00001500.tmp-PID`; its files and the folder are synced to the disk, then the folder is
+A checkpoint is written under a temporary name; its files and the folder are synced to the disk, then the folder is
 renamed. An existing checkpoint of the same name is first renamed to `.step-00001500.old`, where readers find it until
-the new one is in place. Nothing is pickled: reading an untrusted file gives tensors and JSON, or a `CheckpointError`.
+the new one is in place. What is damaged is never deleted, but renamed to `damaged-step-00001500`. The files are
+described in `modkit.runs.encoding`.
 
-Only one process may write to a directory at a time; any number may read it.
+A file that is missing, torn or changed is damage, a `CheckpointError`. A file that cannot be opened or read, because of
+permissions or a failing disk, is an `OSError`: it says nothing about the checkpoint, and nothing is changed.
+
+Only one process may write to a directory at a time (see `modkit.runs.hold`); any number may read it.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import errno
 import os
 import re
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import safetensors.torch
-import torch
-from torch import Tensor
-
-from modkit.runs.files import hash_data, sync_folder, write_file
-
-__all__ = [
-    "Checkpoint", "CheckpointError", "find_latest", "list_names", "load", "prune", "read", "recover", "rewind", "save",
-    "write",
-]  # fmt: skip
-
-_FORMAT = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_LEFT = re.compile(r"\.(.+)\.(?:tmp-\d+|(old))")
-_MANIFEST = "manifest.json"
-_STATE = "state.json"
-_MANIFEST_LIMIT = 2**26
-_DTYPES = frozenset(
-    (
-        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
-        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8),
-        *(torch.bool, torch.complex64),
-    )
+from modkit.runs.encoding import (
+    MANIFEST,
+    STATE,
+    Checkpoint,
+    CheckpointError,
+    check_name,
+    encode,
+    parse_manifest,
+    parse_state,
+    parse_tensors,
+)
+from modkit.runs.files import (
+    find_final_name,
+    hash_data,
+    make_own_folder,
+    make_temporary_path,
+    sync_folder,
+    write_file,
 )
 
+__all__ = [
+    "Checkpoint", "CheckpointError", "Latest", "find_latest", "list_names", "load", "prune", "read", "read_latest",
+    "recover", "save", "set_aside", "write",
+]  # fmt: skip
 
-class CheckpointError(ValueError):
-    """A checkpoint is damaged, missing or of an unknown format."""
-
-
-@dataclass
-class Checkpoint:
-    """The content of a checkpoint.
-
-    Args:
-        tensors: Named tensors by group ("model", "ema", "optimizer", …). A tensor with several names in a group is
-            stored once and loaded as one tensor.
-        state: Everything else, as plain JSON: finite numbers, strings, booleans, None, lists, and dicts with strings as
-            keys.
-    """
-
-    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    state: dict[str, Any] = field(default_factory=dict)
+_NAME = re.compile(r"(?!damaged-)[A-Za-z0-9][A-Za-z0-9._-]*")
+_OLD = re.compile(r"\.(.+)\.old")
+_MANIFEST_LIMIT = 2**26
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_RETRIES = 100  # times that a checkpoint may be replaced while a process tries to read the latest
 
 
 def save(directory: Path, name: str, checkpoint: Checkpoint) -> Path:
@@ -82,22 +72,22 @@ def save(directory: Path, name: str, checkpoint: Checkpoint) -> Path:
         `directory / name`.
 
     Raises:
-        ValueError: If a name is not plain, a value is not a dense tensor, or the state is not plain JSON.
+        ValueError: If a name is not plain, a value is not a dense tensor, or the state is not plain JSON; or if
+            `directory` is a link.
 
     Examples:
         >>> import tempfile
+        >>> import torch
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = save(Path(folder), "step-1", Checkpoint({"model": {"w": torch.ones(2)}}, {"step": 1}))
         ...     load(path)
         Checkpoint(tensors={'model': {'w': tensor([1., 1.])}}, state={'step': 1})
     """
-    _check_name("a name", name)
-    files, manifest = _encode(checkpoint)
-    if not directory.is_dir():
-        directory.mkdir(parents=True, exist_ok=True)
-        sync_folder(directory.parent)
+    check_name("a name", name)
+    files, manifest = encode(checkpoint)
+    make_own_folder(directory)
     recover(directory)
-    temporary = directory / f".{name}.tmp-{os.getpid()}"
+    temporary = make_temporary_path(directory / name)
     try:
         temporary.mkdir()
         _write(temporary, files, manifest)
@@ -114,56 +104,114 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: As `save`.
     """
-    _write(folder, *_encode(checkpoint))
+    _write(folder, *encode(checkpoint))
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, groups: Collection[str] | None = None, owner: str | None = None) -> Checkpoint:
     """Loads and verifies the checkpoint at `path`, with its tensors on the CPU.
+
+    Args:
+        path: Its folder.
+        groups: The groups of tensors to read, as far as it has them; all by default. The others are not looked at.
+        owner: The run that it should belong to; not checked if None, or if the state does not name its `run`.
 
     Raises:
         CheckpointError: If it is missing, damaged or of another format; the message names the file, the fault and
             the last earlier checkpoint that is intact.
+        OSError: If a file cannot be opened or read.
     """
     try:
-        return read(path)
+        return read(path, groups, owner)
     except CheckpointError as error:
         before = [name for name in list_names(path.parent) if _make_sort_key(name) < _make_sort_key(path.name)]
-        whole = _find_intact(path.parent, before)
-        offer = f"the last intact one before it is {whole}" if whole else "there is no intact one before it"
+        whole, _ = _find_intact(path.parent, before, groups, owner)
+        offer = f"the last intact one before it is {whole.path}" if whole else "there is no intact one before it"
         raise CheckpointError(f"checkpoint {path}: {error}; {offer}") from error
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, groups: Collection[str] | None = None, owner: str | None = None) -> Checkpoint:
     """Reads and verifies a checkpoint like `load`, without looking for earlier ones.
 
     Raises:
         CheckpointError: If it is missing, damaged or of another format; the message names the file and the fault.
+        OSError: If a file cannot be opened or read.
     """
     folder = _find_folder(path)
-    if not folder.is_dir():
+    if not _is_present(folder):
         raise CheckpointError("the folder does not exist")
-    files, keys = _parse_manifest(_read_file(folder / _MANIFEST, None))
+    files, keys = parse_manifest(_read_file(folder / MANIFEST, None))
     tensors = {}
     for group, row in keys.items():
-        file = f"{group}.safetensors"
-        tensors[group] = _parse_tensors(file, _read_verified(folder / file, *files[file]), row)
-    return Checkpoint(tensors, _parse(_STATE, _read_verified(folder / _STATE, *files[_STATE])))
+        if groups is None or group in groups:
+            file = f"{group}.safetensors"
+            tensors[group] = parse_tensors(file, _read_verified(folder / file, *files[file]), row)
+    state = parse_state(_read_verified(folder / STATE, *files[STATE]))
+    if None not in (owner, state.get("run")) and state["run"] != owner:
+        raise CheckpointError(f"it belongs to the run {state['run']}, this is the run {owner}")
+    return Checkpoint(tensors, state)
+
+
+class Latest(NamedTuple):
+    """The last intact checkpoint of a directory.
+
+    Args:
+        path: Its folder.
+        checkpoint: Its content.
+        faults: The faults of the checkpoints after it, by name.
+    """
+
+    path: Path
+    checkpoint: Checkpoint
+    faults: Mapping[str, str]
+
+
+def read_latest(directory: Path, groups: Collection[str] | None = None, owner: str | None = None) -> Latest | None:
+    """Reads the last intact checkpoint, also while another process writes newer ones and removes this one.
+
+    Args:
+        directory: The folder of checkpoints.
+        groups: See `load`. Damage of other groups does not matter.
+        owner: See `load`.
+
+    Returns:
+        The checkpoint; None if there are no checkpoints.
+
+    Raises:
+        CheckpointError: If there are checkpoints but none is intact.
+        OSError: If a file cannot be opened or read.
+    """
+    for _ in range(_RETRIES):
+        entries = _list_entries(directory)
+        latest, faults = _find_intact(directory, _find_names(directory, entries), groups, owner)
+        if latest and not faults:
+            return latest
+        if entries != _list_entries(directory):  # a writer may have replaced what is missing: there is a newer one
+            continue
+        if faults and not latest:
+            listed = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
+            raise CheckpointError(f"{directory} has no intact checkpoint: {listed}")
+        return latest
+    raise CheckpointError(f"{directory}: checkpoints are replaced faster than they can be read")
 
 
 def list_names(directory: Path) -> list[str]:
-    """Lists the names of the checkpoints that have a manifest; numbers in names are sorted by value."""
-    if not directory.is_dir():
-        return []
-    found = {entry.name for entry in directory.iterdir() if _NAME.fullmatch(entry.name)}
-    found |= {left[1] for entry in directory.iterdir() if (left := _LEFT.fullmatch(entry.name)) and left[2]}
-    return sorted(
-        (name for name in found if (_find_folder(directory / name) / _MANIFEST).is_file()), key=_make_sort_key
-    )
+    """Lists the names of the checkpoints that have a manifest; numbers in names are sorted by value.
+
+    Raises:
+        OSError: If the folder cannot be read.
+    """
+    names = _find_names(directory, _list_entries(directory))
+    return [name for name in names if _is_present(_find_folder(directory / name) / MANIFEST)]
 
 
 def find_latest(directory: Path) -> Path | None:
-    """Finds the last checkpoint that can be verified; None if there is none."""
-    return _find_intact(directory, list_names(directory))
+    """Finds the last checkpoint that can be verified; None if there is none.
+
+    Raises:
+        OSError: If a file cannot be opened or read.
+    """
+    latest, _ = _find_intact(directory, list_names(directory), None, None)
+    return latest.path if latest else None
 
 
 def prune(directory: Path, keep: int, spare: Collection[str] = ()) -> None:
@@ -179,26 +227,31 @@ def prune(directory: Path, keep: int, spare: Collection[str] = ()) -> None:
             _remove(_find_folder(directory / name))
 
 
-def rewind(directory: Path, path: Path | None) -> list[str]:
-    """Removes the checkpoints after `path`, or all, so that a resumed run can write them again.
+def set_aside(directory: Path, path: Path) -> dict[str, str]:
+    """Renames the checkpoints after `path`, which are damaged, so that a resumed run can write them again.
 
     Returns:
-        The names of the removed checkpoints.
+        Their new names, `damaged-NAME`, by their old ones.
     """
-    after = [name for name in list_names(directory) if path is None or _make_sort_key(name) > _make_sort_key(path.name)]
-    for name in after:
-        _remove(_find_folder(directory / name))
-    return after
+    moved = {}
+    for name in _find_names(directory, _list_entries(directory)):
+        if _make_sort_key(name) > _make_sort_key(path.name):
+            tried = (f"damaged-{name}{ending}" for ending in _make_endings())
+            moved[name] = next(new for new in tried if not _is_present(directory / new))
+            os.replace(_find_folder(directory / name), directory / moved[name])
+    if moved:
+        sync_folder(directory)
+    return moved
 
 
 def recover(directory: Path) -> None:
     """Cleans up after a killed writer; to be called by the process that will write next."""
     for entry in sorted(directory.iterdir()):
-        left = _LEFT.fullmatch(entry.name)
-        if left is None:
+        old = _OLD.fullmatch(entry.name)
+        if not old and find_final_name(entry.name) is None:
             continue
-        if left[2] and not (directory / left[1]).exists():
-            os.replace(entry, directory / left[1])
+        if old and not (directory / old[1]).exists():
+            os.replace(entry, directory / old[1])
         elif entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
@@ -206,17 +259,10 @@ def recover(directory: Path) -> None:
     sync_folder(directory)
 
 
-def _check_name(what: str, name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"Checkpoint expects {what} of letters, digits, '.', '_' and '-' that does not start with '.', got {name!r}"
-        )
-
-
 def _write(folder: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
     for file, data in files.items():
         write_file(folder / file, data)
-    write_file(folder / _MANIFEST, manifest)
+    write_file(folder / MANIFEST, manifest)
     sync_folder(folder)
 
 
@@ -232,7 +278,7 @@ def _install(temporary: Path, path: Path) -> None:
 
 def _remove(folder: Path) -> None:
     """Removes a checkpoint; it is renamed first, so that readers never see a part of it."""
-    hidden = folder.with_name(f".{folder.name.strip('.')}.tmp-{os.getpid()}")
+    hidden = make_temporary_path(folder.with_name(folder.name.strip(".")))
     os.replace(folder, hidden)
     shutil.rmtree(hidden)
 
@@ -246,66 +292,55 @@ def _find_folder(path: Path) -> Path:
     return path if path.exists() or not _get_aside(path).exists() else _get_aside(path)
 
 
+def _list_entries(directory: Path) -> set[str]:
+    """Lists the names of all files and folders in a directory; none if it is absent."""
+    try:
+        return set(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def _find_names(directory: Path, entries: Collection[str]) -> list[str]:
+    """Finds the names of the checkpoints among the entries of a directory, whatever state they are in, in order."""
+    names = {name for name in entries if _NAME.fullmatch(name)}
+    names |= {old[1] for name in entries if (old := _OLD.fullmatch(name))}
+    return sorted((name for name in names if _has_files(_find_folder(directory / name))), key=_make_sort_key)
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether a folder has a file of a checkpoint."""
+    return any(name in (MANIFEST, STATE) or name.endswith(".safetensors") for name in _list_entries(folder))
+
+
+def _is_present(path: Path) -> bool:
+    """Whether there is a file or folder; an error says nothing about that, and is raised."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _make_endings() -> Iterator[str]:
+    yield ""
+    yield from (f"-{number}" for number in count(2))
+
+
 def _make_sort_key(name: str) -> list[tuple[int, int, str]]:
     return [(1, int(piece), piece) if piece.isdecimal() else (0, 0, piece) for piece in re.split(r"([0-9]+)", name)]
 
 
-def _find_intact(directory: Path, candidates: list[str]) -> Path | None:
-    for name in reversed(candidates):
+def _find_intact(
+    directory: Path, names: list[str], groups: Collection[str] | None, owner: str | None
+) -> tuple[Latest | None, dict[str, str]]:
+    """Reads the last intact one of some checkpoints; returns it, or None, and the faults of those after it."""
+    faults: dict[str, str] = {}
+    for name in reversed(names):
         try:
-            read(directory / name)
-        except CheckpointError:
-            continue
-        return directory / name
-    return None
-
-
-def _encode(checkpoint: Checkpoint) -> tuple[dict[str, bytes], bytes]:
-    """Encodes the files of a checkpoint, by name, and its manifest."""
-    files, keys = {}, {}
-    for group, tensors in checkpoint.tensors.items():
-        _check_name("a group's name", group)
-        stored, keys[group] = _deduplicate(group, tensors)
-        files[f"{group}.safetensors"] = safetensors.torch.save(stored)
-    files[_STATE] = _dump_state(checkpoint.state)
-    manifest: dict[str, Any] = {
-        "format": _FORMAT,
-        "files": {file: {"size": len(data), "sha256": hash_data(data)} for file, data in files.items()},
-        "tensors": keys,
-    }
-    manifest["sha256"] = hash_data(_dump(manifest))
-    return files, _dump(manifest)
-
-
-def _deduplicate(group: str, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns CPU copies of the distinct tensors, and for each key the key under which its tensor is stored."""
-    plain: dict[str, Tensor] = {}
-    for key, value in tensors.items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta or value.is_quantized:
-            raise ValueError(f"Checkpoint expects dense tensors with values, got {_describe(value)} at {group}/{key}")
-        if key == "__metadata__" or value.dtype not in _DTYPES:
-            raise ValueError(f"Checkpoint cannot store a tensor of {value.dtype} named {key!r} (group {group})")
-        plain[key] = value.detach().resolve_conj().resolve_neg()
-    first: dict[object, str] = {}
-    keys: dict[str, str] = {}
-    for key, value in plain.items():
-        keys[key] = first.setdefault(_identify(value) if value.numel() else key, key)
-    return {key: _copy(plain[key]) for key in dict.fromkeys(keys.values())}, keys
-
-
-def _copy(value: Tensor) -> Tensor:
-    return torch.empty(value.shape, dtype=value.dtype).copy_(value)  # contiguous, with a storage of its own
-
-
-def _describe(value: object) -> str:
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return f"a tensor of {value.layout} on {value.device}"
-
-
-def _identify(value: Tensor) -> object:
-    start = value.untyped_storage().data_ptr()
-    return value.device, start, value.storage_offset(), value.shape, value.stride(), value.dtype
+            return Latest(directory / name, read(directory / name, groups, owner), faults), faults
+        except CheckpointError as error:
+            faults[name] = str(error)
+    return None, faults
 
 
 def _read_verified(path: Path, size: int, sha256: str) -> bytes:
@@ -322,7 +357,9 @@ def _read_file(path: Path, size: int | None) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe must not block
     except OSError as error:
-        raise CheckpointError(f"{path.name} cannot be opened: {error.strerror}") from error
+        if error.errno in _ABSENT:
+            raise CheckpointError(f"{path.name} cannot be opened: {error.strerror}") from error
+        raise
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -333,75 +370,7 @@ def _read_file(path: Path, size: int | None) -> bytes:
             raise CheckpointError(f"{path.name} has {status.st_size} bytes, expected at most {_MANIFEST_LIMIT}")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(status.st_size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a failed read does not name its file
     finally:
         os.close(descriptor)
-
-
-def _parse_manifest(data: bytes) -> tuple[dict[str, tuple[int, str]], dict[str, dict[str, str]]]:
-    """Parses the manifest: size and hash by file, and the stored key by group and key."""
-    manifest = _parse(_MANIFEST, data)
-    if manifest.get("format") != _FORMAT:
-        raise CheckpointError(
-            f"{_MANIFEST} has format {manifest.get('format')!r}, but this version of modkit reads format {_FORMAT}"
-        )
-    if manifest.pop("sha256", None) != hash_data(_dump(manifest)):
-        raise CheckpointError(f"{_MANIFEST} is damaged: its content does not match its SHA-256")
-    try:
-        files = {str(file): (int(entry["size"]), str(entry["sha256"])) for file, entry in manifest["files"].items()}
-        keys = {group: {key: str(stored) for key, stored in row.items()} for group, row in manifest["tensors"].items()}
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{_MANIFEST} lacks a size, a hash or a key") from error
-    misnamed = [group for group in keys if not _NAME.fullmatch(group)]
-    if misnamed or set(files) != {_STATE, *(f"{group}.safetensors" for group in keys)}:
-        raise CheckpointError(f"{_MANIFEST} lists files {sorted(files)} for groups {sorted(keys)}")
-    return files, keys
-
-
-def _parse_tensors(file: str, data: bytes, keys: Mapping[str, str]) -> dict[str, Tensor]:
-    try:
-        stored = safetensors.torch.load(data)
-    except Exception as error:  # a forged header may raise anything
-        raise CheckpointError(f"{file} is not a safetensors file: {error}") from error
-    if set(stored) != set(keys.values()):
-        odd = sorted(set(stored) ^ set(keys.values()))
-        raise CheckpointError(f"{file} and the manifest differ in the keys {odd[:5]}")
-    return {key: stored[name] for key, name in keys.items()}
-
-
-def _dump(value: object) -> bytes:
-    return json.dumps(value, allow_nan=False, indent=1).encode()
-
-
-def _parse(file: str, data: bytes) -> dict[str, Any]:
-    """Parses JSON in exactly the form in which it was written, which rules out NaN, infinities and repeated keys."""
-    try:
-        value = json.loads(data)
-        canonical = _dump(value) == data
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not valid JSON: {error}") from error
-    if not canonical or not isinstance(value, dict):
-        raise CheckpointError(f"{file} is not JSON in the form that modkit writes")
-    return value
-
-
-def _dump_state(state: dict[str, Any]) -> bytes:
-    odd = _find_misfit(state, "state")
-    if odd or not isinstance(state, dict):
-        raise ValueError(f"Checkpoint expects a dict of JSON as its state, got {odd or type(state).__name__}")
-    return _dump(state)
-
-
-def _find_misfit(value: object, path: str) -> str | None:
-    """Finds the first value that JSON would refuse or change, and its path."""
-    if isinstance(value, dict):
-        keys = (f"the key {key!r} in {path}" for key in value if type(key) is not str)
-        return next(keys, None) or _find_first(_find_misfit(item, f"{path}.{key}") for key, item in value.items())
-    if isinstance(value, list):
-        return _find_first(_find_misfit(item, f"{path}[{index}]") for index, item in enumerate(value))
-    if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
-        return None
-    return f"{type(value).__name__} {value!r} at {path}"
-
-
-def _find_first(found: Iterable[str | None]) -> str | None:
-    return next((item for item in found if item is not None), None)

@@ -1,4 +1,8 @@
-"""Files: atomic writes, hashes and safe names. A file appears whole or not at all, even if its writer is killed."""
+"""Files: atomic writes, hashes and safe names. A file appears whole or not at all, even if its writer is killed.
+
+A file or folder that is not complete yet has a temporary name, `.NAME.tmp-PID-RANDOM`. The random part keeps processes
+of two machines or containers apart, which may have the same number.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,36 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["hash_data", "make_safe_name", "open_regular", "read_regular", "replace_file", "sync_folder", "write_file"]
+__all__ = [
+    "find_final_name", "hash_data", "make_folders", "make_own_folder", "make_safe_name", "make_temporary_path",
+    "open_own", "open_regular", "read_regular", "refuse_link", "replace_file", "sync_folder", "sync_tree", "write_file",
+]  # fmt: skip
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,+-]+")
+_TEMPORARY = re.compile(r"\.(.+)\.tmp-[0-9]+(?:-[0-9a-f]+)?")
+
+
+def make_temporary_path(path: Path) -> Path:
+    """Makes a path beside `path` that no other process uses, for what will be renamed to it."""
+    return path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def find_final_name(name: str) -> str | None:
+    """Finds the name for which `make_temporary_path` made a name, in any version; None for other names.
+
+    Examples:
+        >>> find_final_name(make_temporary_path(Path("runs/spec.yaml")).name)
+        'spec.yaml'
+    """
+    match = _TEMPORARY.fullmatch(name)
+    return match[1] if match else None
 
 
 @contextmanager
@@ -53,9 +78,11 @@ def read_regular(path: str | os.PathLike[str], limit: int | None = None) -> byte
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file atomically: if the process is killed, the file holds either its old content or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.unlink(missing_ok=True)
+    """Writes a file atomically: if the process is killed, the file holds either its old content or the new one.
+
+    A link in its place is replaced, not followed.
+    """
+    temporary = make_temporary_path(path)
     try:
         write_file(temporary, data)
         os.replace(temporary, path)
@@ -79,11 +106,64 @@ def write_file(path: Path, data: bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Syncs a folder's list of files to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    _sync(folder)
+
+
+def sync_tree(folder: Path) -> None:
+    """Syncs all files and folders in a folder, and the folder itself, to the disk; links are not followed."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for path in (Path(parent, name) for name in names):
+            if path.is_file() and not path.is_symlink():
+                _sync(path)
+        _sync(Path(parent))
+
+
+def make_folders(folder: Path) -> None:
+    """Makes a folder and its missing parents, and syncs them to the disk."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        sync_folder(path.parent)
+
+
+def make_own_folder(folder: Path) -> None:
+    """Makes a folder inside one that exists; does nothing if it is there already.
+
+    Raises:
+        ValueError: If it is a link: what is written into it would end elsewhere.
+    """
+    refuse_link(folder)
+    if not folder.is_dir():
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def open_own(path: str, flags: int) -> int:
+    """Opens a file for writing and returns its descriptor; to be used as an `opener`.
+
+    Raises:
+        ValueError: If it is a link, since what is written would end elsewhere, or a pipe, which would block.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            refuse_link(Path(path))
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
+        raise ValueError(f"expected a regular file, got a pipe or device: {path!r}")
+    return descriptor
+
+
+def refuse_link(path: Path) -> None:
+    """Refuses a link where modkit would write.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link, through which nothing is written: put what it points to in its place")
 
 
 def hash_data(data: bytes | str) -> str:
@@ -106,3 +186,11 @@ def make_safe_name(text: str, longest: int) -> str:
     """
     name = _UNSAFE.sub("-", text).lstrip(".-")[:longest]
     return name if name == text else f"{name or 'run'}-{hash_data(text)[:8]}"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -3,11 +3,13 @@
     parts       each part used: its distribution and version, the SHA-256 of its source file, its paths in the spec
                 (`at`), and the commit of its distribution if that is installed from a checkout
     python, torch, numpy                versions
+    threads     the number of threads that torch computes with; sums in another order differ in their last bits
     packages                            versions of the packages that the parts' distributions require
     commit      the commit of the working directory, and whether files were changed since
     seed, spec  the training seed, and the SHA-256 of the resolved spec
     model       a hash of the keys and shapes of the model's state dict
     state       the same keys and shapes in full
+    run         a hash of all this, which the run's checkpoints carry
 
 Format 1, without `at`, `packages`, `commit` and `state`, can still be read.
 """
@@ -30,7 +32,7 @@ import numpy as np
 import torch
 from packaging.requirements import Requirement
 
-from modkit.part import Part
+from modkit.part import Part, split_name
 from modkit.runs.files import hash_data
 from modkit.runs.git import find_commit
 
@@ -83,11 +85,12 @@ def make_lock(
     for key in sorted(used):
         row: dict[str, Any] = _make_row(used[key]) | {"at": sorted(places.get(key[:2], ()))}
         found.append(row | ({"commit": origins[key[2]]} if origins[key[2]] else {}))
-    return {
+    made = {
         "format": _FORMAT,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
+        "threads": torch.get_num_threads(),
         "packages": _list_required(origins),
         "commit": find_commit(Path.cwd()),
         "seed": seed,
@@ -96,6 +99,7 @@ def make_lock(
         "state": {key: list(keys[key]) for key in sorted(keys)},
         "parts": found,
     }
+    return {**made, "run": hash_data(json.dumps(made))}
 
 
 def read_rows(lock: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -133,14 +137,25 @@ def format_commit(lock: Mapping[str, Any], changes: str) -> str:
 def find_drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
     """Describes how installed parts differ from those in a lock, one sentence each; empty if they do not.
 
-    A part is matched by its name or a former name. Parts without a match are ignored.
+    A part is matched by its name or a former name; of several distributions that have it, the one in the lock counts.
+    Parts without a match are ignored.
 
     Raises:
         ValueError: If it is not a valid lock.
     """
-    here = {(entry.part.kind, name): entry for entry in entries for name in (entry.part.name, *entry.part.aliases)}
-    pairs = [(row, here[row["kind"], row["name"]]) for row in read_rows(lock) if (row["kind"], row["name"]) in here]
-    return _describe_drift([(row, _make_row(entry)) for row, entry in pairs])
+    here: dict[tuple[str, ...], Entry] = {}
+    for entry in entries:
+        for name in (entry.part.name, *entry.part.aliases):
+            key = (entry.part.kind, split_name(name)[1])
+            exact = (*key, entry.distribution)
+            here[key] = here[exact] = entry
+    pairs = []
+    for row in read_rows(lock):
+        whose, name = split_name(row["name"])
+        exact = (row["kind"], name, row["distribution"])
+        if found := here.get(exact) or (None if whose else here.get(exact[:2])):
+            pairs.append((row, _make_row(found)))
+    return _describe_drift(pairs)
 
 
 def compare(lock: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -211,12 +226,15 @@ def _get_distribution(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _index(lock: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
-    return {(row["kind"], row["name"], row["distribution"]): row for row in read_rows(lock)}
+    """Returns the rows of a lock by kind, name without the distribution's, and distribution."""
+    return {(row["kind"], split_name(row["name"])[1], row["distribution"]): row for row in read_rows(lock)}
 
 
 def _collect_versions(lock: Mapping[str, Any]) -> dict[str, Any]:
     """Collects the other versions and values in a lock."""
-    made: dict[str, Any] = {name: lock[name] for name in ("python", "torch", "numpy", "seed") if name in lock}
+    made: dict[str, Any] = {
+        name: lock[name] for name in ("python", "torch", "numpy", "threads", "seed") if name in lock
+    }
     packages = lock.get("packages") or {}
     if not isinstance(packages, dict):
         raise ValueError(f"expected the packages of a lock to be versions by name, got {packages!r}")

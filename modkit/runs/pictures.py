@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modkit.types import TensorType
 
-__all__ = ["draw_picture", "draw_scatter", "encode_png", "make_image_grid"]
+__all__ = ["draw_picture", "draw_scatter", "encode_png", "make_image_grid", "quantize_images"]
 
 _WIDTH = 256
 _TALLEST = 4096
@@ -57,6 +57,28 @@ def draw_picture(x: Tensor, type: TensorType) -> Tensor:
     if rank == 4:
         return make_image_grid(x[:, :, type.shape[1] // 2], range)
     raise ValueError(f"draw_picture expects samples of rank 0 to 4, got shape {type.shape}")
+
+
+def quantize_images(x: Tensor, type: TensorType) -> Tensor:
+    """Rounds images to 256 levels, in their own size.
+
+    Args:
+        x: Images, `n c h w`.
+        type: Their type, of 1 or 3 channels.
+
+    Returns:
+        The images, uint8, on the CPU.
+
+    Raises:
+        ValueError: If the type is not that of images with a range.
+
+    Examples:
+        >>> quantize_images(torch.tensor([[[[-1.0, 0.0, 1.0]]]]), TensorType((1, 1, 3), range=(-1.0, 1.0)))
+        tensor([[[[  0, 128, 255]]]], dtype=torch.uint8)
+    """
+    if len(type.shape) != 3 or type.shape[0] not in (1, 3) or type.range is None:
+        raise ValueError(f"a folder of pictures expects images of 1 or 3 channels with a range, got {type}")
+    return torch.from_numpy(_to_grey(x.detach().cpu().double().numpy(), type.range))
 
 
 def make_image_grid(

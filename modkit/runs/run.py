@@ -9,51 +9,71 @@
         samples/*.png     pictures
         evaluation.json   scores, see `modkit.evaluation.report`; evaluations/ holds those with overrides
         checkpoints/      see `modkit.runs.checkpoint`
+        .lock             held by the process that trains, see `modkit.runs.hold`
 
 A run written by `modkit export` holds the first two files, README.md, pictures, its reports and the files of one
 checkpoint (`model.safetensors`, `state.json`, `manifest.json`). It cannot be resumed.
 
-Files are written atomically, except for the two `.jsonl` files: a kill may leave an incomplete last line, which readers
-ignore and `cut` removes. Only one process may write to a run at a time; any number may read it.
+Files are written atomically, except for the two `.jsonl` files, see `modkit.runs.rows`. What is written stays in the
+directory: a link in place of one of these files or folders is refused. Only one process trains a run at a time; any
+number may read it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-from modkit.runs.checkpoint import Checkpoint, CheckpointError, find_latest, list_names, load, read, recover, write
-from modkit.runs.files import hash_data, read_regular, replace_file
+from modkit.runs import checkpoint as store
+from modkit.runs.checkpoint import Checkpoint, CheckpointError, Latest
+from modkit.runs.files import hash_data, make_own_folder, replace_file, write_file
+from modkit.runs.hold import Hold
+from modkit.runs.layout import (
+    LOCK,
+    METRICS,
+    SPEC,
+    STATE,
+    STATUS,
+    TIMING,
+    check_vacant,
+    clear_temporary,
+    make_directory,
+    refuse_links,
+    vacate,
+)
 from modkit.runs.pictures import encode_png
+from modkit.runs.rows import Mark, Rows
 
-__all__ = ["Run"]
+__all__ = ["Run", "Weights"]
 
-_LOCK = "modkit.lock"
-_SPEC = "spec.yaml"
-_METRICS = "metrics.jsonl"
-_TIMING = "timing.jsonl"
-_STATUS = "status.json"
-_STATE = "state.json"
-_OWN = ("checkpoints", "samples", "evaluations", "evaluation.json", _METRICS, _TIMING, _STATUS)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_TEMPORARY = re.compile(r"\.(?:modkit\.lock|spec\.yaml|status\.json|[A-Za-z0-9][A-Za-z0-9._-]*\.png)\.tmp-\d+")
+_WEIGHTS = ("model", "ema")
+_logger = logging.getLogger(__name__)
 
 
 class _HasYaml(Protocol):
     def to_yaml(self) -> str: ...
 
 
+class Weights(NamedTuple):
+    """The weights of a checkpoint, averaged if the stage keeps an average, and the checkpoint's name."""
+
+    checkpoint: str
+    tensors: dict[str, Tensor]
+
+
 class Run:
     """A run's directory, created by `Run.create` and opened by `Run.open`.
 
-    As a context manager it closes its files at the end.
+    The run that `create` returns holds the directory, so that no other process can write to it; so does an opened one
+    after `hold`. As a context manager it closes its files and releases the directory at the end.
 
     Args:
         path: The directory.
@@ -74,7 +94,8 @@ class Run:
         self.path = path
         self.spec_text = spec_text
         self.lock = lock
-        self._files: dict[str, BinaryIO] = {}
+        self._metrics, self._timing = Rows(path / METRICS), Rows(path / TIMING)
+        self._held: Hold | None = None
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.status})"
@@ -86,15 +107,52 @@ class Run:
         Overwriting removes the files of the former run and nothing else in its directory.
 
         Raises:
-            ValueError: If the directory holds a run and `overwrite` is not set, or if it holds anything else.
+            ValueError: If the directory holds a run and `overwrite` is not set, if another process writes to it, or if
+                it holds anything else.
         """
         path = Path(path)
         text = spec.to_yaml()
         lock_text = json.dumps(lock, allow_nan=False, indent=1)
-        _vacate(path, overwrite)
-        replace_file(path / _LOCK, lock_text.encode())
-        replace_file(path / _SPEC, text.encode())
-        return cls(path, text, json.loads(lock_text))
+        make_directory(path)
+        check_vacant(path, overwrite)
+        run = cls(path, text, json.loads(lock_text))
+        run._hold()
+        check_vacant(path, overwrite)  # another process may have begun a run meanwhile
+        vacate(path)
+        replace_file(path / LOCK, lock_text.encode())
+        replace_file(path / SPEC, text.encode())
+        return run
+
+    def revise(self, spec: _HasYaml, lock: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> None:
+        """Replaces the spec of a run that goes on with a changed one.
+
+        The lock keeps the changes as `revisions`, each with the step from which it holds, and the rows of parts that
+        are new. It is written first and names both specs by their hashes, so that a kill leaves either.
+
+        Args:
+            spec: The resolved spec.
+            lock: What the run goes on with.
+            changes: What has changed, as plain JSON.
+
+        Raises:
+            FileNotFoundError: If the directory was removed or moved.
+        """
+        self._check_place()
+        text = spec.to_yaml()
+        known = {(row["kind"], row["name"]): row for row in self.lock["parts"]}
+        parts = [{**known.get((row["kind"], row["name"]), row), "at": row["at"]} for row in lock["parts"]]
+        latest = store.find_latest(self.checkpoints)
+        step = int(latest.name.rpartition("-")[2]) if latest else 0
+        made = {
+            **self.lock,
+            "spec": hash_data(text),
+            "former": hash_data(self.spec_text),
+            "parts": parts,
+            "revisions": [*self.lock.get("revisions", ()), {"step": step, "changes": list(changes)}],
+        }
+        replace_file(self.path / LOCK, json.dumps(made, allow_nan=False, indent=1).encode())
+        replace_file(self.path / SPEC, text.encode())
+        self.lock, self.spec_text = made, text
 
     @classmethod
     def export(
@@ -113,10 +171,11 @@ class Run:
             ValueError: If a tensor is not dense.
         """
         lock = {**lock, "exported": checkpoint}
-        (path / _LOCK).write_bytes(json.dumps(lock, allow_nan=False, indent=1).encode())
-        (path / _SPEC).write_bytes(spec_text.encode())
-        hashes = {name: hash_data((path / name).read_bytes()) for name in (_LOCK, _SPEC)}
-        write(path, Checkpoint({"model": dict(weights)}, {"sha256": hashes}))
+        texts = {LOCK: json.dumps(lock, allow_nan=False, indent=1), SPEC: spec_text}
+        for name, text in texts.items():
+            write_file(path / name, text.encode())
+        hashes = {name: hash_data(text) for name, text in texts.items()}
+        store.write(path, Checkpoint({"model": dict(weights)}, {"sha256": hashes}))
         return cls(path, spec_text, lock)
 
     @classmethod
@@ -127,20 +186,38 @@ class Run:
             ValueError: If the directory does not hold a run; the message says what is missing or damaged.
         """
         path = Path(path)
-        for name in (_LOCK, _SPEC):
+        for name in (LOCK, SPEC):
             if not (path / name).is_file():
                 raise ValueError(f"Run.open expects the directory of a run, got {path} without {name}")
         try:
-            lock = json.loads((path / _LOCK).read_bytes())
-            text = (path / _SPEC).read_bytes().decode()
+            lock = json.loads((path / LOCK).read_bytes())
+            text = (path / SPEC).read_bytes().decode()
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"Run.open found a damaged {_LOCK} or {_SPEC} in {path}: {error}") from error
+            raise ValueError(f"Run.open found a damaged {LOCK} or {SPEC} in {path}: {error}") from error
         if not isinstance(lock, dict):
-            raise ValueError(f"Run.open expects a JSON object in {path / _LOCK}, got {type(lock).__name__}")
+            raise ValueError(f"Run.open expects a JSON object in {path / LOCK}, got {type(lock).__name__}")
         run = cls(path, text, lock)
         if run.exported:
             run._check_exported()
+        elif "spec" in lock and hash_data(text) not in (lock["spec"], lock.get("former")):
+            raise ValueError(
+                f"{path / SPEC} was changed after the run was made: its SHA-256 differs from the one in {LOCK}; "
+                "restore the file, and give changes as overrides"
+            )
         return run
+
+    def hold(self) -> Run:
+        """Holds the directory until `close`, so that no other process can write to it; returns the run.
+
+        Raises:
+            ValueError: If another process holds it, or has changed the run since it was opened; or if there are links
+                in place of its own files or folders.
+        """
+        self._hold()
+        if json.loads((self.path / LOCK).read_bytes()) != self.lock:
+            self.close()
+            raise ValueError(f"{self.path} was changed by another process since it was opened")
+        return self
 
     @property
     def exported(self) -> bool:
@@ -155,7 +232,7 @@ class Run:
     @property
     def kept(self) -> list[str]:
         """Names of the checkpoints in the run, in order."""
-        return [str(self.lock["exported"])] if self.exported else list_names(self.checkpoints)
+        return [str(self.lock["exported"])] if self.exported else store.list_names(self.checkpoints)
 
     def find_checkpoint(self, name: str | None = None) -> Path:
         """Finds the path of a checkpoint: the last intact one, the `best`, or the one with this name.
@@ -172,29 +249,56 @@ class Run:
         Raises:
             ValueError: If there is no such checkpoint.
         """
-        path = None if self.exported else find_latest(self.checkpoints)
-        if path is None and not self.exported:
-            raise ValueError(f"{self.path} has no intact checkpoint")
+        if name is None and not self.exported:
+            return self._read_latest(_WEIGHTS).path.name
+        kept = self.kept
         if name is None:
-            return path.name if path else self.kept[0]
-        best = _find_best(path) if path and name == "best" else name
-        if best not in self.kept:
-            kept = "no score was watched during training" if best is None else f"available: {', '.join(self.kept)}"
-            raise ValueError(f"{self.path} has no checkpoint {name!r}; {kept}")
+            return kept[0]
+        best: object = name
+        if name == "best" and not self.exported:
+            latest = self._read_latest(())
+            try:
+                best = latest.checkpoint.state["cursor"]["best_name"]
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"{latest.path} does not state which checkpoint is the best") from error
+        if best not in kept:
+            reason = "no score was watched during training" if best is None else f"available: {', '.join(kept)}"
+            raise ValueError(f"{self.path} has no checkpoint {name!r}; {reason}")
         return str(best)
 
-    def load_weights(self, checkpoint: str | None = None) -> dict[str, Tensor]:
-        """Loads the weights of a checkpoint (see `find_checkpoint`), averaged if the stage keeps an average.
+    def read_weights(self, checkpoint: str | None = None) -> Weights:
+        """Reads the weights of a checkpoint (see `find_checkpoint`), averaged if the stage keeps an average.
+
+        Training may go on meanwhile. Damage of what is not read, such as the state of optimizers, does not matter. If
+        the newest checkpoints are damaged, a warning names them and the one that is read instead.
 
         Raises:
             ValueError: If there is no such checkpoint, or it is damaged.
+            OSError: If a file cannot be opened or read.
         """
-        path = self.find_checkpoint(checkpoint)
-        kept = self._read_exported() if self.exported else load(path)
+        if self.exported:
+            name, kept = self.find_checkpoint_name(checkpoint), self._read_exported()
+        elif checkpoint is None:
+            path, kept, faults = self._read_latest(_WEIGHTS)
+            name = path.name
+            if faults:
+                listed = ", ".join(f"{other} is damaged ({fault})" for other, fault in faults.items())
+                _logger.warning("%s: %s; the older checkpoint %s is used instead", self.path, listed, name)
+        else:
+            name, kept = self._read_named(checkpoint)
         tensors = kept.tensors["model"]
-        for name, average in kept.tensors.get("ema", {}).items():
-            tensors[name].copy_(average)  # in place, since a shared tensor has several names
-        return tensors
+        for key, average in kept.tensors.get("ema", {}).items():
+            tensors[key].copy_(average)  # in place, since a shared tensor has several names
+        return Weights(name, tensors)
+
+    def load_weights(self, checkpoint: str | None = None) -> dict[str, Tensor]:
+        """Loads the tensors of `read_weights`.
+
+        Raises:
+            ValueError: As `read_weights`.
+            OSError: As `read_weights`.
+        """
+        return self.read_weights(checkpoint).tensors
 
     @property
     def samples(self) -> Path:
@@ -204,7 +308,7 @@ class Run:
     @property
     def status(self) -> Literal["started", "finished"]:
         """Whether training has finished."""
-        return "finished" if self.exported or (self.path / _STATUS).is_file() else "started"
+        return "finished" if self.exported or (self.path / STATUS).is_file() else "started"
 
     @property
     def finished(self) -> bool:
@@ -212,9 +316,9 @@ class Run:
         return self.status == "finished"
 
     def finish(self) -> None:
-        """Syncs the metrics to the disk, marks the run as finished and closes its files."""
+        """Syncs the metrics to the disk, marks the run as finished, closes its files and releases its directory."""
         self.mark()
-        replace_file(self.path / _STATUS, b'{"status": "finished"}\n')
+        replace_file(self.path / STATUS, b'{"status": "finished"}\n')
         self.close()
 
     def log(self, row: dict[str, Any]) -> None:
@@ -223,7 +327,8 @@ class Run:
         Raises:
             ValueError: If the row is not plain JSON, or a number is not finite.
         """
-        self._append(_METRICS, row)
+        self._check_place()
+        self._metrics.append(row)
 
     def log_time(self, row: dict[str, Any]) -> None:
         """Appends a row to the timing.
@@ -231,7 +336,8 @@ class Run:
         Raises:
             ValueError: If the row is not plain JSON, or a number is not finite.
         """
-        self._append(_TIMING, row)
+        self._check_place()
+        self._timing.append(row)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Reads the rows logged so far, without an incomplete last line.
@@ -239,35 +345,69 @@ class Run:
         Raises:
             ValueError: If a line is damaged; the message names the line.
         """
-        path = self.path / _METRICS
-        lines = read_regular(path).split(b"\n")[:-1] if path.exists() else []
-        return [_parse_row(path, number, line) for number, line in enumerate(lines, 1)]
+        return self._metrics.read()
 
-    def mark(self) -> int:
-        """Syncs the metrics to the disk and returns their size in bytes, which a checkpoint stores for `cut`."""
-        file = self._open_file(_METRICS)
-        os.fsync(file.fileno())
-        return os.fstat(file.fileno()).st_size
+    def mark(self) -> Mark:
+        """Syncs the metrics to the disk and returns their mark, which a checkpoint keeps for `rewind`."""
+        self._check_place()
+        return self._metrics.mark()
 
-    def cut(self, mark: int = 0) -> None:
+    def save(self, name: str, checkpoint: Checkpoint) -> Path:
+        """Writes a checkpoint, which also keeps the mark of the metrics and the run that it belongs to.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            ValueError: If the name is not plain, a value is not a dense tensor, or the state is not plain JSON.
+            FileNotFoundError: If the directory was removed or moved.
+        """
+        state = {**checkpoint.state, "metrics": self.mark()._asdict(), "run": self._id}
+        try:
+            return store.save(self.checkpoints, name, Checkpoint(checkpoint.tensors, state))
+        except FileNotFoundError:
+            self._check_place()  # says what happened if the directory is gone
+            raise
+
+    def read_last(self) -> Latest | None:
+        """Reads the last intact checkpoint as a whole; returns None if there are no checkpoints.
+
+        Raises:
+            ValueError: If there are checkpoints but none is intact.
+            OSError: If a file cannot be opened or read.
+        """
+        return store.read_latest(self.checkpoints, owner=self._id)
+
+    def rewind(self, latest: Latest | None) -> dict[str, str]:
+        """Returns the run to its last intact checkpoint, or to its start.
+
+        Later metrics are removed, and later checkpoints, which are damaged, are renamed.
+
+        Returns:
+            The new names of the damaged checkpoints by their old ones.
+
+        Raises:
+            ValueError: If rows of the metrics before the checkpoint were lost or changed; nothing is changed then.
+        """
+        self.cut(_read_mark(latest) if latest else Mark())
+        return store.set_aside(self.checkpoints, latest.path) if latest else {}
+
+    def cut(self, mark: Mark = Mark()) -> None:  # noqa: B008
         """Truncates the metrics to `mark` and marks the run as unfinished, so that it can be resumed from there.
 
         Also removes what a killed process left: incomplete last lines and temporary files.
 
         Raises:
-            ValueError: If the metrics are shorter than `mark`, which means that rows were lost.
+            ValueError: If the metrics are shorter than `mark` or have changed, which means that rows were lost.
         """
-        self.close()
-        size = (self.path / _METRICS).stat().st_size if (self.path / _METRICS).exists() else 0
-        if not 0 <= mark <= size:
-            raise ValueError(f"Run.cut expects a mark in [0, {size}], the size of {self.path / _METRICS}, got {mark}")
-        (self.path / _STATUS).unlink(missing_ok=True)
-        _truncate(self.path / _METRICS, mark)
-        _truncate(self.path / _TIMING, None)
+        self._metrics.check(mark)
+        (self.path / STATUS).unlink(missing_ok=True)
+        self._metrics.cut(mark)
+        self._timing.cut()
         for folder in (self.path, self.samples):
-            _clear_temporary(folder)
+            clear_temporary(folder)
         if self.checkpoints.is_dir():
-            recover(self.checkpoints)
+            store.recover(self.checkpoints)
 
     def write_picture(self, name: str, grid: Tensor) -> Path:
         """Writes `samples/<name>.png`.
@@ -277,20 +417,24 @@ class Run:
             grid: The picture, uint8, `c h w` with 1 or 3 channels (see `modkit.runs.pictures`).
 
         Raises:
-            ValueError: If the name is not plain, or `grid` is not such a picture.
+            ValueError: If the name is not plain, `grid` is not such a picture, or the folder of pictures is a link.
         """
         if not _NAME.fullmatch(name):
             raise ValueError(f"Run.write_picture expects a name of letters, digits, '.', '_' and '-', got {name!r}")
         data = encode_png(grid)
-        self.samples.mkdir(exist_ok=True)
+        self._check_place()
+        make_own_folder(self.samples)
         path = self.samples / f"{name}.png"
         replace_file(path, data)
         return path
 
     def close(self) -> None:
-        """Closes the files; logging opens them again."""
-        while self._files:
-            self._files.popitem()[1].close()
+        """Closes the files, which logging opens again, and releases the directory."""
+        self._metrics.close()
+        self._timing.close()
+        if self._held:
+            self._held.release()
+            self._held = None
 
     def __enter__(self) -> Run:
         return self
@@ -298,101 +442,73 @@ class Run:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _hold(self) -> None:
+        refuse_links(self.path)
+        if self._held is None:
+            self._held = Hold(self.path, self._refuse_second)
+
+    @property
+    def _id(self) -> str | None:
+        """The run's name for itself, which its checkpoints carry; None in older runs."""
+        return self.lock.get("run")
+
+    def _refuse_second(self) -> None:
+        raise ValueError(
+            f"{self.path} is being written by another process: wait until it ends, or choose another directory"
+        )
+
+    def _check_place(self) -> None:
+        """Checks that what is written to a held directory ends in it."""
+        if self._held:
+            self._held.check()
+
+    def _read_latest(self, groups: Collection[str]) -> Latest:
+        """Reads groups of tensors of the last checkpoint in which they are intact."""
+        try:
+            latest = store.read_latest(self.checkpoints, groups, self._id)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path} has no intact checkpoint: {error}") from error
+        if latest is None:
+            raise ValueError(f"{self.path} has no checkpoint yet")
+        return latest
+
+    def _read_named(self, checkpoint: str) -> tuple[str, Checkpoint]:
+        """Reads the weights of the best checkpoint, or of one with a name."""
+        while True:
+            name = self.find_checkpoint_name(checkpoint)
+            try:
+                return name, store.load(self.checkpoints / name, _WEIGHTS, self._id)
+            except CheckpointError:
+                if self.find_checkpoint_name(checkpoint) == name:
+                    raise
+
     def _read_exported(self) -> Checkpoint:
         """Reads the only checkpoint of an exported run."""
         try:
-            return read(self.path)
+            return store.read(self.path)
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: {error}") from error
 
     def _check_exported(self) -> None:
         """Checks spec and lock against their hashes in the state, whose own hash is in the manifest."""
         try:
-            hashes = json.loads((self.path / _STATE).read_bytes())["sha256"]
-            wrong = [name for name in (_LOCK, _SPEC) if hashes[name] != hash_data((self.path / name).read_bytes())]
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(f"{self.path}: {_STATE} is damaged or missing: {error!r}") from error
+            hashes = json.loads((self.path / STATE).read_bytes())["sha256"]
+            wrong = [name for name in (LOCK, SPEC) if hashes[name] != hash_data((self.path / name).read_bytes())]
+        except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"{self.path}: {STATE} is damaged or missing: {error!r}") from error
         if wrong:
             raise ValueError(
-                f"{self.path}: {wrong[0]} was changed after the export: its SHA-256 differs from the one in {_STATE}"
+                f"{self.path}: {wrong[0]} was changed after the export: its SHA-256 differs from the one in {STATE}"
             )
 
-    def _append(self, name: str, row: dict[str, Any]) -> None:
-        try:
-            line = json.dumps(row, allow_nan=False)  # floats are written by repr and so are exact
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"Run expects rows of plain values and finite numbers in {name}, got {row}") from error
-        file = self._open_file(name)
-        file.write(line.encode() + b"\n")
-        file.flush()
 
-    def _open_file(self, name: str) -> BinaryIO:
-        if name not in self._files:
-            self._files[name] = open(self.path / name, "ab")
-        return self._files[name]
-
-
-def _find_best(path: Path) -> object:
-    """Finds the name of the best checkpoint so far, which each checkpoint states."""
+def _read_mark(latest: Latest) -> Mark:
+    """Reads the mark of the metrics that a checkpoint keeps."""
+    kept = latest.checkpoint.state.get("metrics")
     try:
-        return load(path).state["cursor"]["best_name"]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not state which checkpoint is the best") from error
-
-
-def _vacate(path: Path, overwrite: bool) -> None:
-    """Prepares a directory for a new run; if the process is killed meanwhile, this can be repeated."""
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"Run.create expects a directory, got the file {path}")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"Run.create cannot create the directory {path}: {error.strerror}") from error
-    _clear_temporary(path)
-    found = sorted(entry.name for entry in path.iterdir())
-    if found and _LOCK not in found:
-        raise ValueError(f"Run.create expects an empty directory or a run, got {path} with {', '.join(found[:5])}")
-    if set(found) <= {_LOCK}:  # empty, or `create` was killed before it wrote the spec
-        return
-    if _STATE in found:
-        raise ValueError(f"Run.create: {path} holds an exported run, which cannot be replaced")
-    if not overwrite:
-        raise ValueError(
-            f"Run.create: {path} already holds a run; use --resume to continue it or --overwrite to replace it"
-        )
-    (path / _SPEC).unlink(missing_ok=True)
-    for name in _OWN:
-        if (path / name).is_dir() and not (path / name).is_symlink():
-            shutil.rmtree(path / name)
-        else:
-            (path / name).unlink(missing_ok=True)
-
-
-def _clear_temporary(folder: Path) -> None:
-    for entry in list(folder.iterdir()) if folder.is_dir() else []:
-        if _TEMPORARY.fullmatch(entry.name) and not entry.is_dir():
-            entry.unlink()
-
-
-def _truncate(path: Path, size: int | None) -> None:
-    """Truncates a file to the last complete line within `size` bytes, or within the whole file if `size` is None."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        kept = file.read(size)
-        file.truncate(kept.rfind(b"\n") + 1)
-        os.fsync(file.fileno())
-
-
-def _parse_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(line, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}:{number} is not a row of metrics: {error}") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{path}:{number} expects a JSON object, got {type(row).__name__}")
-    return row
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not valid JSON")
+        mark = Mark(**kept) if isinstance(kept, dict) else Mark(kept)  # type: ignore[arg-type]  # a number in older runs
+    except TypeError as error:
+        raise ValueError(f"{latest.path}: expected a mark of the metrics, got {kept!r}") from error
+    if type(mark.size) is not int or not isinstance(mark.sha256, str | None):
+        raise ValueError(f"{latest.path}: expected a mark of the metrics, got {kept!r}")
+    return mark

@@ -7,19 +7,22 @@ those parameters that both parts declare and whose values fit; notices list the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.parts.signature import SlotShape
 from modkit.specs.node import Node, Value, freeze
-from modkit.specs.places import Place, find_place, walk_slots
-from modkit.specs.spec import Spec
+from modkit.specs.places import Place, find_place, list_named, walk_slots
+from modkit.specs.spec import TOP, Spec
 from modkit.specs.swaps import swap
 from modkit.specs.tree import Path
 from modkit.specs.yaml import Source, parse
 
-__all__ = ["apply", "locate", "expand"]
+__all__ = ["apply", "expand", "locate", "split_values"]
+
+_TOKEN = re.compile(r"""(?:^|(?<=[\[{,:]))\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')|.""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,26 @@ def apply(spec: Spec, overrides: Sequence[str]) -> tuple[Spec, list[str]]:
             `<override n>`, counted from 1.
     """
     parsed = list(_parse(overrides))
+    if problems := [_make_problem(spec, one) for one in parsed if one.parts[0] not in TOP]:
+        raise SpecError(problems)
     changed, notices, swapped = _apply_swaps(spec, parsed)
     for override in parsed:
         if override not in swapped:
             changed = changed.with_value(join(override.parts), override.value, override.source)
     return replace(changed, before=spec) if swapped else changed, notices
+
+
+def _make_problem(spec: Spec, override: _Override) -> Problem:
+    """Makes the problem of a path that begins with no key of a spec, with the places that its first name may mean."""
+    first, *rest = override.parts
+    paths = [join((*path, *rest)) for path in list_named(spec, str(first))]
+    hint = f"did you mean {' or '.join(paths[:3])}?" if paths else suggest(str(first), TOP)
+    return Problem(
+        join(override.parts[:1]),
+        f"got a path that does not exist, expected one of {', '.join(TOP)}",
+        override.position,
+        hint,
+    )
 
 
 def locate(spec: Spec, name: str) -> list[str]:
@@ -99,6 +117,23 @@ def expand(spec: Spec, names: Collection[str], override: str) -> str:
         missing = f"the model has no such slot, expected one of: {', '.join(_list_present(spec, names))}"
         raise SpecError(Problem(path.strip(), message if places else missing))
     return f"{join([*split(places[0]), *rest])}={value}"
+
+
+def split_values(text: str) -> list[str]:
+    """Splits values at commas outside brackets and quotes; `'` inside a word is an apostrophe.
+
+    Examples:
+        >>> split_values("2, [4, 8], a'b")
+        ['2', '[4, 8]', "a'b"]
+    """
+    values, depth = [""], 0
+    for token in _TOKEN.findall(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token, 0)
+        if token == "," and depth <= 0:
+            values.append("")
+        else:
+            values[-1] += token
+    return [value.strip() for value in values]
 
 
 def _list_present(spec: Spec, names: Iterable[str]) -> list[str]:

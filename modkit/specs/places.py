@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from modkit.errors import SpecError
 from modkit.kinds import Default
@@ -12,18 +12,11 @@ from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, SlotShape, read_parameters
 from modkit.specs.implied import derive_defaults
 from modkit.specs.node import Node, Value
+from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, get_value
 
-__all__ = ["Place", "find_known", "find_place", "get_part", "find_value", "read_known", "walk_slots"]
-
-_ROOTS: Mapping[Path, str] = {
-    ("model",): "model",
-    ("data",): "data",
-    ("train", "optimizer"): "optimizer",
-    ("train", "lr_schedule"): "lr-schedule",
-    ("evaluate", "features"): "features",
-}
+__all__ = ["Place", "find_known", "find_place", "get_part", "find_value", "list_named", "read_known", "walk_slots"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +27,21 @@ class Place:
     default: str | None = None
 
 
+_ROOTS: Mapping[Path, Place] = {
+    ("model",): Place(SlotShape("model")),
+    ("data",): Place(SlotShape("data")),
+    ("train", "optimizer"): Place(SlotShape("optimizer"), "adamw"),
+    ("train", "lr_schedule"): Place(SlotShape("lr-schedule"), "constant"),
+    ("evaluate", "features"): Place(SlotShape("features")),
+}
+
+
 def find_place(spec: Spec, path: Path) -> Place | None:
     """Returns what the slot at a path expects, or None if it is not a slot or is not known."""
     root = next((root for root in _ROOTS if path[: len(root)] == root), None)
     if root is None:
         return None
-    place: Place | None = Place(SlotShape(_ROOTS[root]))
+    place: Place | None = _ROOTS[root]
     value = find_value(spec.tree, root)
     for part in path[len(root) :]:
         if place is None:
@@ -93,6 +95,22 @@ def walk_slots(
         below = _make_place(parameter)
         if below is not None:
             yield from walk_slots(find_value(value, (key,)), below, (*path, key), defaults)
+
+
+def list_named(spec: Spec, name: str) -> list[Path]:
+    """Lists the paths of a spec whose last key is `name`: settings of training, and parameters and slots of its parts.
+
+    Examples:
+        >>> list_named(Spec(model="diffusion"), "sampler"), list_named(Spec(model="diffusion"), "lr")
+        ([('model', 'sampler')], [('train', 'optimizer', 'lr')])
+    """
+    found: list[Path] = [("train", name)] if name in {one.name for one in fields(Settings)} else []
+    for root, place in _ROOTS.items():
+        for path in walk_slots(find_value(spec.tree, root), place, root):
+            here = find_place(spec, path)
+            if here is not None and here.shape.container is None:
+                found += [(*path, name)] if name in _read_inside(find_value(spec.tree, path), here) else []
+    return found
 
 
 def get_part(value: Value, place: Place) -> str | Part | None:

@@ -16,9 +16,10 @@ from modkit.specs.node import Node, Value, describe, freeze, use
 from modkit.specs.tree import get_value, make_path_error, replace_value, walk
 from modkit.specs.yaml import MAX_DEPTH, MAX_NODES, Source, dump, parse, weigh
 
-__all__ = ["Node", "Spec", "Value", "use"]
+__all__ = ["TOP", "Node", "Spec", "Value", "use"]
 
-_TOP = ("name", "data", "model", "train", "evaluate", "x")
+TOP = ("name", "data", "model", "train", "evaluate", "x")
+"""The keys of a spec."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Spec:
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
-        for key in _TOP:
+        for key in TOP:
             try:
                 object.__setattr__(self, key, self._freeze_field(key))
             except SpecError as error:
@@ -86,19 +87,19 @@ class Spec:
         """
         tree, source = parse(text, file)
         if not isinstance(tree, dict):
-            message = f"got {describe(tree)}, expected a mapping with the keys {', '.join(_TOP)}"
+            message = f"got {describe(tree)}, expected a mapping with the keys {', '.join(TOP)}"
             raise SpecError(Problem("", message, source.position))
-        expected = f"got an unknown key, expected one of {', '.join(_TOP)}"
+        expected = f"got an unknown key, expected one of {', '.join(TOP)}"
         problems = [
-            Problem(join([key]), expected, source.children[key].key, suggest(key, _TOP))
+            Problem(join([key]), expected, source.children[key].key, suggest(key, TOP))
             for key in tree
-            if key not in _TOP
+            if key not in TOP
         ]
         if "model" not in tree:
             problems.append(Problem("model", "missing, expected a part", source.position))
             tree["model"] = {}
         try:
-            spec = cls(**{key: tree[key] for key in _TOP if key in tree}, source=source)  # type: ignore[arg-type]
+            spec = cls(**{key: tree[key] for key in TOP if key in tree}, source=source)  # type: ignore[arg-type]
         except SpecError as error:
             problems.extend(error.problems)
         if problems:
@@ -138,7 +139,7 @@ class Spec:
             SpecError: If the path does not exist; the error suggests the closest names.
         """
         parts = split(path)
-        return getattr(self, path) if path in _TOP else get_value(self.tree, parts)
+        return getattr(self, path) if path in TOP else get_value(self.tree, parts)
 
     def find_position(self, path: str, *, key: bool = False) -> Position | None:
         """Returns where the value at a path was written, or the closest value around it; None for a spec from Python.
@@ -172,19 +173,19 @@ class Spec:
         """
         parts = split(path)
         source = position if isinstance(position, Source) else Source(position)
-        if parts[0] not in _TOP:
-            raise make_path_error(parts[:1], _TOP, source.position)
+        if parts[0] not in TOP:
+            raise make_path_error(parts[:1], TOP, source.position)
         tree: Any = replace_value(self.tree, parts, freeze(value, parts, len(parts)), source.position)
         return replace(self, source=self.source.with_child(parts, source)).with_tree(tree)
 
     @property
     def tree(self) -> Node:
         """All fields that are set, as one node."""
-        return Node({key: value for key in _TOP if (value := getattr(self, key)) is not None})
+        return Node({key: value for key in TOP if (value := getattr(self, key)) is not None})
 
     def with_tree(self, tree: Mapping[str, Any]) -> Spec:
         """Returns a copy of the spec with the values of another tree, and the same source positions."""
-        return replace(self, **{key: tree[key] for key in _TOP if key in tree})
+        return replace(self, **{key: tree[key] for key in TOP if key in tree})
 
     def _freeze_field(self, key: str) -> Any:
         value = getattr(self, key)

@@ -1,6 +1,7 @@
 """Swaps: another part in a slot, which keeps what fits of the former part's parameters.
 
-Another model keeps its conditioner, which belongs to the data; all else was chosen for the former model's game. A
+Another model keeps its conditioner, which belongs to the data; all else was chosen for the former model's game.
+Parameters that are marked as a part's own (`modkit.kinds.Own`), such as the learning rate of `sgd`, are never kept. A
 reference or a piece of another run (`{use: run, …}`) replaces a part as it is.
 """
 
@@ -74,7 +75,8 @@ def _select_kept(
         return {}, {}
     kind, part = place.shape.kind, get_part(old, place)
     before = read_known(kind, part)
-    fresh = kind == "model" and find_known(kind, part) != find_known(kind, name)
+    other = find_known(kind, part) != find_known(kind, name)
+    fresh = kind == "model" and other
     kept: dict[str, Value] = {}
     dropped: dict[str, str] = {}
     for key, value in old.params.items():
@@ -85,6 +87,8 @@ def _select_kept(
             dropped[key] = f"unknown to {name}"
         elif before is not None and former is None:
             dropped[key] = f"unknown to {part}"
+        elif other and (new[key].own or (former and former.own)):
+            dropped[key] = f"{name if new[key].own else part} has a scale of its own"
         elif (reason := _check_kept(value, new[key], former)) is not None:
             dropped[key] = f"{name}: {reason}"
         else:

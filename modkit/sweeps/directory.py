@@ -10,10 +10,7 @@ atomically, `sweep.json` first.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +18,8 @@ from typing import Any
 
 from modkit.building.difference import compare_pair
 from modkit.progress import Progress
-from modkit.runs.files import replace_file
+from modkit.runs.files import find_final_name, make_folders, replace_file
+from modkit.runs.hold import LOCK, Hold
 from modkit.specs.spec import Spec
 
 __all__ = ["FORMAT", "hold", "record"]
@@ -30,8 +28,6 @@ FORMAT = 2
 """The format of `sweep.json`; directories of format 1 also held a record of progress."""
 
 _SWEEP = "sweep.json"
-_LOCK = ".lock"
-_TEMPORARY = re.compile(r"\..+\.tmp-[0-9]+")
 _LISTED = 5  # maximum number of differences in a message
 
 
@@ -39,8 +35,8 @@ _LISTED = 5  # maximum number of differences in a message
 def hold(path: Path, progress: Progress) -> Iterator[int]:
     """Creates a sweep's directory and holds it; yields the file descriptor of a lock.
 
-    Processes that inherit the descriptor hold the directory too: if a sweep was killed while its training still runs,
-    the next sweep waits for the training to end.
+    Programs that are started with the descriptor hold the directory too: if a sweep was killed while its training still
+    runs, the next sweep waits for the training to end.
 
     Args:
         path: The directory.
@@ -51,21 +47,13 @@ def hold(path: Path, progress: Progress) -> Iterator[int]:
     """
     if path.exists() and not path.is_dir():
         raise ValueError(f"a sweep expects a directory, got the file {path}")
-    path.mkdir(parents=True, exist_ok=True)
-    other = sorted(entry.name for entry in path.iterdir() if not _TEMPORARY.fullmatch(entry.name))
-    if _SWEEP not in other and other not in ([], [_LOCK]):
+    make_folders(path)
+    other = sorted(entry.name for entry in path.iterdir() if not find_final_name(entry.name))
+    if _SWEEP not in other and other not in ([], [LOCK]):
         listed = ", ".join(other[:_LISTED])
         raise ValueError(f"a sweep expects an empty directory or a sweep, got {path} with {listed}")
-    lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress.note(f"waiting for a process that another sweep started in {path}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
-    finally:
-        os.close(lock)
+    with Hold(path, lambda: progress.note(f"waiting for a process that another sweep started in {path}")) as held:
+        yield held.descriptor
 
 
 def record(path: Path, description: Mapping[str, Any]) -> None:
@@ -84,7 +72,7 @@ def record(path: Path, description: Mapping[str, Any]) -> None:
     _write(path / _SWEEP, json.dumps(description, indent=1))  # first, since it marks the directory as a sweep
     for folder in (path, path / "specs", *path.glob("runs/*"), *path.glob("runs/*/evaluations")):
         folder.mkdir(exist_ok=True)
-        for entry in [found for found in folder.iterdir() if _TEMPORARY.fullmatch(found.name)]:
+        for entry in [found for found in folder.iterdir() if find_final_name(found.name)]:
             entry.unlink()  # left by a process that was killed
     for name, text in description["runs"].items():
         _write(path / "specs" / f"{name}.yaml", text)

@@ -22,7 +22,7 @@ from modkit.building.plan import Plan, plan
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.runs.files import make_safe_name
 from modkit.specs.node import Node
-from modkit.specs.overrides import apply, expand
+from modkit.specs.overrides import apply, expand, split_values
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, walk
 
@@ -34,7 +34,6 @@ MAX_TRIALS = 1000
 _SAMPLING = ("decoding", "guidance", "sampler")
 _TOP = tuple(key.name for key in fields(Spec) if key.compare)
 _SHORT = {"seed": "train.seed"}
-_TOKEN = re.compile(r"""(?:^|(?<=[\[{,:]))\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')|.""", re.DOTALL)
 _OVERRIDE = re.compile(r"<override ([0-9]+)>")
 _LONGEST = 100
 _logger = logging.getLogger(__name__)
@@ -178,7 +177,7 @@ def _parse_axis(spec: Spec, axis: str) -> tuple[str, list[str]]:
     path, equals, text = axis.partition("=")
     if not equals:
         raise SpecError(Problem("", f"got {axis!r}, expected path=value,value,…"))
-    path, values = _complete_path(spec, path.strip()), _split_values(text)
+    path, values = _complete_path(spec, path.strip()), split_values(text)
     for value in values:
         if not value:
             raise SpecError(Problem(path, f"got an empty value in {text!r}, expected values separated by commas"))
@@ -198,18 +197,6 @@ def _complete_path(spec: Spec, path: str) -> str:
         message = f"got {path!r}, expected a path that starts with one of {', '.join(known)}"
         raise SpecError(Problem(path, message, hint=suggest(str(parts[0]), known)))
     return expand(spec, _SAMPLING, f"{path}=").removesuffix("=")
-
-
-def _split_values(text: str) -> list[str]:
-    """Splits values at commas outside brackets and quotes; `'` inside a word is an apostrophe."""
-    values, depth = [""], 0
-    for token in _TOKEN.findall(text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token, 0)
-        if token == "," and depth <= 0:
-            values.append("")
-        else:
-            values[-1] += token
-    return [value.strip() for value in values]
 
 
 def _find_sampling_slots(made: Plan) -> set[Path]:

@@ -1,4 +1,4 @@
-"""The battery: every check of every part of a plug-in, as pytest cases.
+"""The battery: every check of a plug-in and of each of its parts, as pytest cases.
 
     from modkit.testing import parametrize_parts
 
@@ -16,21 +16,43 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
 from modkit.cases import CASES
 from modkit.cases.subject import Subject
-from modkit.part import Part
-from modkit.parts.registry import get_registry
+from modkit.parts.diagnosis import find_flaws
+from modkit.parts.discovery import GROUP
+from modkit.parts.registry import Plugin, get_registry
 from modkit.testing.bench import Bench, Flaw
 from modkit.testing.checks import GROUNDS, LONG, is_possible, list_checks
 from modkit.testing.isolation import Isolation
+from modkit.testing.registration import PluginChecks
 
-__all__ = ["Check", "PartChecks", "make_battery", "parametrize_parts", "find_subjects"]
+__all__ = ["Check", "PartChecks", "Trial", "make_battery", "parametrize_parts", "find_subjects"]
 
-_BUILT_IN = "modkit"
+
+class Trial(Protocol):
+    """The checks of a part or a plug-in, by name; `reasons` says why some are known to fail."""
+
+    @property
+    def subject(self) -> object:
+        """What is checked, as messages name it."""
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """Why checks are known to fail, by name."""
+
+    @property
+    def checks(self) -> Mapping[str, object]:
+        """The checks by name."""
+
+    def find_flaw(self, name: str) -> Flaw | None:
+        """Returns the flaw that a check finds, or None."""
+
+    def find_missing_ground(self, name: str) -> str | None:
+        """Returns the first failed check among those that this one depends on, or None."""
 
 
 class PartChecks:
@@ -52,6 +74,11 @@ class PartChecks:
         }
         self._found: dict[str, Flaw | None] = {}
 
+    @property
+    def subject(self) -> Subject:
+        """The part under test."""
+        return self.bench.subject
+
     def find_flaw(self, name: str) -> Flaw | None:
         """Returns the flaw that a check finds, or None."""
         if name not in self._found:
@@ -72,18 +99,18 @@ class PartChecks:
 
 @dataclass(frozen=True)
 class Check:
-    """One check of one part, run by calling it.
+    """One check of a part or a plug-in, run by calling it.
 
     Args:
         name: The check's name.
-        trial: All checks of the part.
+        trial: All checks of the part or plug-in.
     """
 
     name: str
-    trial: PartChecks
+    trial: Trial
 
     def __str__(self) -> str:
-        return f"{self.trial.bench.subject}: {self.name}"
+        return f"{self.trial.subject}: {self.name}"
 
     def __call__(self) -> None:
         """Runs the check, or skips it if a check that it depends on fails.
@@ -103,7 +130,7 @@ class Check:
 
 
 def make_battery(parts: Sequence[Subject], expected_failures: Mapping[str, str] | None = None) -> list[Check]:
-    """Makes every check of the given parts.
+    """Makes every check of the given parts, after those of the plug-ins that have them.
 
     Args:
         parts: The parts.
@@ -119,16 +146,12 @@ def make_battery(parts: Sequence[Subject], expected_failures: Mapping[str, str] 
     """
     reasons = dict(expected_failures or {})
     isolation = Isolation(parts)
-    found = []
-    for subject in parts:
-        prefix = f"{subject}: "
-        names = [key.removeprefix(prefix) for key in reasons if key.startswith(prefix)]
-        trial = PartChecks(Bench(subject), isolation, {name: reasons[prefix + name] for name in names})
-        found += [Check(name, trial) for name in trial.checks]
-        for name in set(names) & trial.checks.keys():
-            del reasons[prefix + name]
-    if reasons:
-        raise ValueError(f"expected_failures expects existing checks, got {', '.join(reasons)}")
+    plugins = dict.fromkeys(subject.plugin for subject in parts if subject.plugin is not None)
+    trials: list[Trial] = [PluginChecks(one, _select_under(f"plug-in {one.name}: ", reasons)) for one in plugins]
+    trials += [PartChecks(Bench(one), isolation, _select_under(f"{one}: ", reasons)) for one in parts]
+    found = [Check(name, trial) for trial in trials for name in trial.checks]
+    if unknown := reasons.keys() - set(map(str, found)):
+        raise ValueError(f"expected_failures expects existing checks, got {', '.join(sorted(unknown))}")
     return found
 
 
@@ -136,20 +159,27 @@ def find_subjects(plugin: str, params: Mapping[str, Mapping[str, Any]] | None = 
     """Returns the parts of an installed plug-in as subjects of the battery.
 
     Args:
-        plugin: The plug-in's name, as in its entry point; `modkit` for the library's own parts.
+        plugin: The plug-in's name, as in its entry point, or its full name, `distribution:name`; `modkit` for the
+            library's own parts.
         params: Parameters by `KIND NAME`, for parts that require some or are large without them.
 
     Raises:
-        ValueError: If the plug-in has no parts, or `params` names a part that it does not have.
+        ValueError: If the plug-in is not installed or has no parts, or `params` names a part that it does not have.
     """
-    owned = [entry.part for entry in get_registry().list_parts() if _get_owner(entry.part) == plugin]
-    if not owned:
-        names = sorted({_get_owner(entry.part) for entry in get_registry().list_parts()})
-        raise ValueError(f"expected an installed plug-in with parts, one of {', '.join(names)}, got {plugin!r}")
-    given = dict(params or {})
-    declared = getattr(get_registry().manager.get_plugin(plugin), "__name__", None)
-    declared = declared if declared in sys.modules else None
-    found = [Subject(part, given.pop(f"{part.kind} {part.name}", {}), declared) for part in owned]
+    registry, given = get_registry(), dict(params or {})
+    if plugin == GROUP:
+        owner, declared = None, None
+        parts = [entry.part for entry in registry.list_parts() if entry.plugin == GROUP]
+    else:
+        owner = registry.find_plugin(plugin)
+        declared = _find_module(owner)
+        parts = [entry.part for entry in registry.list_parts_of(owner)]
+    if owner is not None and not parts:
+        reasons = "".join(f"; {reason}" for reason in find_flaws(registry, owner))
+        raise ValueError(
+            f"expected a plug-in with parts, got {plugin!r}, which is {owner.status} and has none{reasons}"
+        )
+    found = [Subject(part, given.pop(f"{part.kind} {part.name}", {}), declared, owner) for part in parts]
     if given:
         raise ValueError(f"params expects parts of {plugin}, got {', '.join(given)}")
     return found
@@ -161,12 +191,13 @@ def parametrize_parts(
     params: Mapping[str, Mapping[str, Any]] | None = None,
     expected_failures: Mapping[str, str] | None = None,
 ) -> Any:
-    """Parametrizes a test by `check`: every check of every part of an installed plug-in.
+    """Parametrizes a test by `check`: every check of every part of an installed plug-in, and of the plug-in itself.
 
     Long checks (compilation with inductor) run only under `pytest --full-battery`.
 
     Args:
-        plugin: The plug-in's name, as in its entry point; `modkit` for the library's own parts.
+        plugin: The plug-in's name, as in its entry point, or its full name, `distribution:name`; `modkit` for the
+            library's own parts.
         params: Parameters by `KIND NAME`, for parts that require some or are large without them.
         expected_failures: Reasons by `KIND NAME: CHECK`; these checks must fail.
 
@@ -189,5 +220,12 @@ def _get_marks(check: Check) -> tuple[pytest.MarkDecorator, ...]:
     return (pytest.mark.modkit_long,) if check.name in LONG else ()
 
 
-def _get_owner(part: Part) -> str:
-    return part.name.partition("/")[0] if "/" in part.name else _BUILT_IN
+def _select_under(prefix: str, reasons: Mapping[str, str]) -> dict[str, str]:
+    return {key.removeprefix(prefix): reason for key, reason in reasons.items() if key.startswith(prefix)}
+
+
+def _find_module(plugin: Plugin) -> str | None:
+    """Returns the name of the module that declares a plug-in's parts, or None if it is no module."""
+    manager = get_registry().manager
+    name = getattr(manager.get_plugin(plugin.full_name) or manager.get_plugin(plugin.name), "__name__", None)
+    return name if name in sys.modules else None

@@ -113,6 +113,19 @@ class Bench:
             kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
             raise Flaw(f"{self.describe(example)}: {kind}{error}") from error
 
+    def differentiate(self, emitted: Mapping[str, Emitted], part: Any = None) -> dict[str, Tensor]:
+        """Differentiates a weighted sum of the outputs that learn, and returns the gradients that reach parameters.
+
+        Args:
+            emitted: The outputs by name.
+            part: The part whose parameters' gradients are returned, by name; no module has none.
+        """
+        learning = [one.value for one in emitted.values() if one.learns and one.value.requires_grad]
+        if learning:
+            torch.autograd.backward([_mix(value) for value in learning])
+        named = part.named_parameters() if isinstance(part, nn.Module) else ()
+        return {name: one.grad for name, one in named if one.grad is not None}
+
     def describe(self, example: Example) -> str:
         """Returns how messages refer to the part with this example."""
         return f"{self.subject} ({example.name})"
@@ -140,3 +153,9 @@ def perturb(part: Any) -> Any:
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.add_((0.1 * noise).to(parameter))
     return part
+
+
+def _mix(value: Tensor) -> Tensor:
+    """Returns a scalar that weights each element of a value differently."""
+    flat = value.reshape(-1)
+    return (flat * torch.linspace(0.5, 1.5, len(flat), dtype=flat.dtype)).sum()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from modkit.testing import declaration, modules, playing, values
+from modkit.testing import declaration, draws, modules, playing, values
 from modkit.testing.bench import Bench
 
 __all__ = ["GROUNDS", "LONG", "list_checks", "is_possible"]
@@ -23,7 +23,7 @@ _ALWAYS: dict[str, _Check] = {
     "refusals": declaration.check_refusals,
     "emits": values.check_emitted,
     "finite": values.check_finite,
-    "global-draws": values.check_global_draws,
+    "global-draws": draws.check_global_draws,
     "inputs": values.check_inputs,
     "deterministic": values.check_deterministic,
     "one-sample": values.check_one_sample,
@@ -48,9 +48,9 @@ GROUNDS: dict[str, tuple[str, ...]] = {
     "refusals": ("signature", "builds"),
     "emits": ("builds",),
     "finite": _CALLS,
-    "global-draws": _CALLS,
     "inputs": _CALLS,
-    "deterministic": (*_CALLS, "global-draws", "inputs"),
+    "global-draws": (*_CALLS, "inputs"),
+    "deterministic": (*_CALLS, "finite", "global-draws", "inputs"),
     "one-sample": _CALLS,
     "meta": ("builds",),
     "modes": _CALLS,

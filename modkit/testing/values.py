@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +16,6 @@ __all__ = [
     "check_deterministic",
     "check_emitted",
     "check_finite",
-    "check_global_draws",
     "check_independence",
     "check_inputs",
     "check_one_sample",
@@ -45,7 +42,7 @@ def check_finite(bench: Bench) -> None:
 
 
 def check_deterministic(bench: Bench) -> None:
-    """Two parts built with one seed return the same, and so do two calls of one part."""
+    """Two parts built with one seed return the same, in training with the same gradients; so do two calls of one."""
     for example in bench.accepted:
         first, second = bench.play(example), bench.play(example)
         _check_same(bench, example, first.values, second.values, "expected two builds with one seed to return the same")
@@ -59,23 +56,8 @@ def check_deterministic(bench: Bench) -> None:
                 values,
                 "expected a second call to return the same: it keeps a state",
             )
-
-
-def check_global_draws(bench: Bench) -> None:
-    """A call in eval mode draws from its rng only, not from the global generators of torch, NumPy or Python."""
-    for example in bench.accepted:
-        types = example.types()
-        part = bench.subject.build(types)
-        if isinstance(part, torch.nn.Module):
-            part.eval()
-        before = _get_states()
-        bench.call(part, types, Probe(), example)
-        if moved := [name for name, state in _get_states().items() if state != before[name]]:
-            bench.fail(
-                example,
-                f"expected draws from the rng that it receives, got some from {', '.join(moved)}: use "
-                "`rng.normal(name, like)`, or `with rng.seed_torch():` around calls of libraries",
-            )
+        expected = "expected two trainings with one seed to be the same"
+        _check_same(bench, example, _train(bench, example), _train(bench, example), expected)
 
 
 def check_inputs(bench: Bench) -> None:
@@ -120,6 +102,15 @@ def _check_independence(bench: Bench, example: Example, mode: str) -> None:
             )
 
 
+def _train(bench: Bench, example: Example) -> dict[str, Tensor]:
+    """Returns the outputs in training, where torch's generators are seeded, and the gradients of parameters."""
+    probe = Probe(training=True, gradients=True)
+    with probe.rng.seed_torch():
+        play = bench.play(example, probe, train=True)
+        gradients = bench.differentiate(play.emitted, play.part)
+    return play.values | {f"gradient of {name}": one.nan_to_num() for name, one in gradients.items()}
+
+
 def _validate(one: Emitted, probe: Probe) -> str | None:
     """Returns how a value differs from its declared type, or None."""
     value, type = one.value, one.type
@@ -149,15 +140,6 @@ def _check_same(bench: Bench, example: object, a: dict[str, Tensor], b: dict[str
         if name not in b or a[name].shape != b[name].shape or not torch.equal(a[name], b[name]):
             gap = _format_gap(a[name], b[name]) if name in b and a[name].shape == b[name].shape else "another value"
             bench.fail(example, f"{name}: {expected}, got {gap}")  # type: ignore[arg-type]
-
-
-def _get_states() -> dict[str, object]:
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
-    return {
-        "torch's generator": tuple(torch.get_rng_state().tolist()),
-        "NumPy's generator": (kind, tuple(np.asarray(keys).tolist()), *rest),
-        "Python's generator": random.getstate(),
-    }
 
 
 def _format_gap(a: Tensor, b: Tensor) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from modkit.runs.files import make_own_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,12 +36,14 @@ class TensorBoard:
 
     Raises:
         ImportError: If the package `tensorboard` is missing.
-        ValueError: If `every` is below 1.
+        ValueError: If `every` is below 1, or the folder is not inside the run's directory.
     """
 
     def __init__(self, *, folder: str = "tensorboard", every: int = 1) -> None:
         if every < 1:
             raise ValueError(f"TensorBoard expects every >= 1, got {every}")
+        if Path(folder).is_absolute() or ".." in Path(folder).parts:
+            raise ValueError(f"TensorBoard expects a folder inside the run's directory, got {folder}")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -51,7 +56,11 @@ class TensorBoard:
 
     def run_started(self, run: Run) -> None:
         """Opens the file of events."""
-        self._writer = self._factory(str(run.path / self._folder))
+        path: Path = run.path
+        for name in Path(self._folder).parts:
+            path = path / name
+            make_own_folder(path)
+        self._writer = self._factory(str(path))
 
     def step_done(self, run: Run, stage: int, step: int, losses: Mapping[str, float]) -> None:
         """Writes the losses of a step."""

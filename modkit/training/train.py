@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +19,6 @@ from modkit.building.builder import Origin, Site
 from modkit.building.checker import Report as Checked
 from modkit.building.checker import check, examine
 from modkit.building.migration import find_due, load_current, read_spec
-from modkit.building.plan import plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import show_warnings
 from modkit.building.session import Opened, load_run, restore_std
@@ -28,13 +29,17 @@ from modkit.models.model import Model
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
+from modkit.specs.overrides import apply
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 from modkit.training.callbacks import Callbacks
+from modkit.training.changes import Written, find_changes, update_spec
 from modkit.training.players import check_trainable, schedule_stages
 from modkit.training.trainer import Trainer
 
 __all__ = ["execute", "open_before", "train"]
+
+_logger = logging.getLogger(__name__)
 
 _NETWORKS = ("encoder", "decoder", "generator", "discriminator", "network")
 
@@ -43,6 +48,7 @@ def train(
     spec: Spec,
     out: str | PathLike[str] | None = None,
     *,
+    overrides: Sequence[str] = (),
     steps: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -55,8 +61,10 @@ def train(
     Args:
         spec: The spec, which must have `data`.
         out: The run's directory, `runs/NAME` by default.
+        overrides: Overrides of the spec, `path=value`.
         steps: Maximum number of steps of every stage.
-        resume: Whether to resume an existing run from its last good checkpoint, or from the start if it has none.
+        resume: Whether to resume an existing run from its last intact checkpoint, or from the start if it has none.
+            What may change in it, and how changes are told, is said in `modkit.training.changes`.
         overwrite: Whether to replace an existing run.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
         progress: Displays progress.
@@ -68,7 +76,9 @@ def train(
     Raises:
         SpecError: If the spec is wrong; nothing has been written.
         ValueError: If the directory holds a run already; or if the run cannot be resumed, since its spec differs or an
-            older version of a plug-in made it and its optimizers cannot be migrated.
+            older version of a plug-in made it and its optimizers cannot be migrated; if none of its checkpoints is
+            intact, or if another process writes to it.
+        OSError: If a file cannot be read or written, or the run's directory was removed or moved during training.
         modkit.training.trainer.TrainingError: If a loss is not finite.
 
     Examples:
@@ -81,10 +91,17 @@ def train(
         ...     train(spec, f"{folder}/run", steps=2).find_checkpoint_name()
         'step-00000002'
     """
-    path = Path(out) if out is not None else Path("runs") / spec.name
+    changed, notices = apply(spec, overrides)
+    path = Path(out) if out is not None else Path("runs") / changed.name
     before = open_before(path, locked) if resume else None
+    if before:
+        changed, notices = update_spec(before, spec, overrides)
+    for notice in notices:
+        _logger.warning("%s", notice)
+    if resume and not before:
+        _logger.warning("%s holds no run yet: this starts one", path)
     with explain_failure(before) if before else nullcontext():
-        report = examine(spec) if before else check(spec)
+        report = examine(changed) if before else check(changed)
     if before:
         report = replace(report, x=restore_std(report.x, before))
     return execute(
@@ -92,6 +109,7 @@ def train(
         lambda site: site.build_model(report.x, report.fields),
         path,
         before,
+        origin={"written": asdict(Written.describe(spec, overrides))},
         steps=steps,
         overwrite=overwrite,
         evaluate=evaluate,
@@ -105,6 +123,8 @@ def execute(
     path: Path,
     before: Run | None,
     *,
+    origin: Mapping[str, Any] | None = None,
+    begun: tuple[str, store.Checkpoint] | None = None,
     steps: int | None = None,
     overwrite: bool = False,
     evaluate: bool = True,
@@ -117,6 +137,8 @@ def execute(
         make: Makes the model.
         path: The run's directory.
         before: The run to resume, or None.
+        origin: What the lock of a new run keeps of where it comes from.
+        begun: The name and content of the checkpoint that a new run begins with.
         steps: Maximum number of steps of every stage.
         overwrite: Whether to replace an existing run.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
@@ -139,19 +161,26 @@ def execute(
     name = report.plan.data.part.name if report.plan.data else type(report.data).__name__
     opened = Opened(report.data, name, evaluation, site)
     watch = make_watch(opened, settings.seed) if evaluation else None
+    changes = find_changes(before, report.plan) if before else []
     if before:
-        _check_same(before, report, settings.seed)
-        site.weights = store.find_latest(before.checkpoints) is None
+        _check_state(before, report)
+        site.weights = before.read_last() is None
     engine = settings.engine(device=settings.device)
     model = make(site)
     site.check()
     for stage in schedule_stages(model, settings):
         check_trainable(model, stage)
-    run = before or Run.create(path, report.plan.resolved, report.lock(), overwrite)
-    model = model.to(engine.device)
-    _tune(model, settings)
-    callbacks = Callbacks(run, loggers)
-    with run:
+    lock = {**report.lock(), **(origin or {})}
+    with before.hold() if before else Run.create(path, report.plan.resolved, lock, overwrite) as run:
+        if begun:
+            run.save(*begun)
+        if changes:
+            run.revise(report.plan.resolved, lock, [asdict(change) for change in changes])
+        model = model.to(engine.device)
+        _tune(model, settings)
+        if before and engine.device.type == "cpu":
+            _warn_of_threads(before)
+        callbacks = Callbacks(run, loggers)
         Trainer(model, report.data, settings, engine, run, callbacks, progress or Silent(), watch).fit()
     if evaluate and evaluation and not _is_measured(run):
         named = None if report.plan.spec.local else ()
@@ -208,7 +237,7 @@ def _open_resumable(path: Path, locked: bool) -> Run:
             "with `use: run`"
         )
     verify(run, locked=locked)
-    if store.find_latest(run.checkpoints) and (migrations := find_due(run)):
+    if (migrations := find_due(run)) and store.list_names(run.checkpoints):
         mine, weights = load_current(run), run.load_weights()
         same = mine.spec == read_spec(run) and mine.weights.keys() == weights.keys()
         if not same or not all(torch.equal(value, weights[key]) for key, value in mine.weights.items()):
@@ -219,23 +248,24 @@ def _open_resumable(path: Path, locked: bool) -> Run:
     return run
 
 
-def _check_same(run: Run, report: Checked, seed: int) -> None:
-    if run.lock.get("seed") != seed:
-        raise ValueError(f"{run.path} was trained with the seed {run.lock.get('seed')}, got {seed}: a run has one seed")
-    before = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
-    if not report.plan.spec.local:  # parts may have been renamed, or have more parameters by now
-        with explain_failure(run):
-            before = plan(before).resolved
-    for key in ("data", "model"):
-        if getattr(before, key) != getattr(report.plan.resolved, key):
-            raise ValueError(
-                f"{run.path} was trained with a different `{key}`: resume it with its own spec, or use --overwrite"
-            )
+def _check_state(run: Run, report: Checked) -> None:
+    """Refuses weights that do not fit the model, though its spec is the same."""
     then, now = run.lock.get("state"), {key: list(shape) for key, shape in report.state.items()}
     if then is not None and then != now:
         changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         reasons = "; ".join(suggest_remedies(run, keys=changed))
         raise ValueError(f"{run.path} has weights that do not fit the model: {', '.join(changed[:8])}; {reasons}")
+
+
+def _warn_of_threads(run: Run) -> None:
+    """Warns if the number of threads has changed: sums in another order may differ in their last bits."""
+    before, now = run.lock.get("threads"), torch.get_num_threads()
+    if before not in (None, now):
+        _logger.warning(
+            "%s was begun with %s threads, now there are %s: it may differ in the last bits from a run that was never "
+            "stopped; OMP_NUM_THREADS=%s gives the same bits",
+            *(run.path, before, now, before),
+        )
 
 
 def _tune(model: nn.Module, settings: Settings) -> None:

@@ -9,7 +9,6 @@ averaged weights become the weights.
 
 from __future__ import annotations
 
-import operator
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,6 +132,8 @@ class Trainer:
 
         Raises:
             TrainingError: If a loss or a weight is not finite.
+            ValueError: If the run has checkpoints but none is intact, or its metrics have changed; it is left as it is.
+            OSError: If a file cannot be read or written, or the run's directory was removed or moved.
             Stopped: If training was interrupted; a checkpoint has been written.
         """
         self._resume()
@@ -351,8 +352,7 @@ class Trainer:
         for number, player in enumerate(players):
             tensors[f"optimizer-{number}"], state = pack(player.optimizer)
             states[player.player.name] = {"optimizer": state, "lr_schedule": player.schedule.state_dict()}
-        state = {"cursor": asdict(cursor), "metrics": self.run.mark(), "players": states}
-        path = store.save(self.run.checkpoints, name, store.Checkpoint(tensors, state))
+        path = self.run.save(name, store.Checkpoint(tensors, {"cursor": asdict(cursor), "players": states}))
         self._prune()
         self.callbacks.checkpoint_saved(path)
 
@@ -362,24 +362,21 @@ class Trainer:
 
     def _resume(self) -> None:
         """Resumes from the last complete checkpoint, if there is one."""
-        path = store.find_latest(self.run.checkpoints)
-        mark = 0
-        if path:
-            restored = store.load(path)
-            with _explain_misfit(path):
+        latest = self.run.read_last()
+        if latest:
+            restored = latest.checkpoint
+            with _explain_misfit(latest.path):
                 self.model.load_state_dict(restored.tensors["model"])
                 self._cursor = Cursor.read(restored.state["cursor"])
                 self._recent = {name: torch.tensor(float(loss)) for name, loss in self._cursor.recent.items()}
                 if self._cursor.stage > len(self.stages):
                     raise ValueError(f"expected one of {len(self.stages)} stages, got stage {self._cursor.stage}")
-                mark = operator.index(restored.state["metrics"])
-            self._restored = path, restored
-        self.run.cut(mark)
-        for name in store.rewind(self.run.checkpoints, path):
-            self.progress.note(f"removed {name}, which is damaged")
-        if path:
+            self._restored = latest.path, restored
+        for name, new in self.run.rewind(latest).items():
+            self.progress.note(f"{name} is damaged and was renamed to {new}")
+        if latest:
             self._prune()  # the run may have been killed before it could prune
-            self.progress.note(f"resumed from {path}")
+            self.progress.note(f"resumed from {latest.path}")
 
     def _restore(self, players: Sequence[PlayerState], average: Average) -> None:
         """Restores optimizers, schedules and averages from a checkpoint inside this stage."""

@@ -75,6 +75,9 @@ PLANTED = {
     "a critic that starts after the end": (
         use("autoencoder", **MLP, critic=CRITIC, critic_start=5000), "warned", "train", "train.steps=10000"
     ),
+    "one code for a whole sample": (
+        use("autoencoder", **MLP, bottleneck="fsq"), "warned", "model.bottleneck", "model.bottleneck=residual-vq"
+    ),
     "a critic that is bounded in part": (
         use("autoencoder", **MLP, critic=use(Steep)), "warned", "model.critic", None
     ),

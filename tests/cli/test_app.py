@@ -1,6 +1,8 @@
+import errno
 import json
 import os
 import re
+import shutil
 
 import click
 import numpy as np
@@ -240,6 +242,54 @@ def test_sample_writes_pictures_and_numbers(trained, here):
         assert picture.mode == "L"
     run("sample", trained, "-n", 2)
     assert (trained / "samples" / "seed-0.png").exists()
+    run("sample", trained, "-n", 5, "--seed", 3, "--out", "many/of/them")
+    files = sorted((here / "many" / "of" / "them").iterdir())
+    assert [file.name for file in files] == [f"{number:05d}.png" for number in range(5)]
+    with Image.open(files[4]) as picture:
+        assert np.abs(np.asarray(picture) / 127.5 - 1 - samples[4, 0]).max() <= 1 / 255
+    assert (
+        "expects an empty or new folder, got many/of/them"
+        in run("sample", trained, "--out", "many/of/them", status=2)[1]
+    )
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.safetensors", "x.png"])
+def test_a_full_disk_leaves_the_samples_of_before(trained, here, name, monkeypatch):
+    run("sample", trained, "-n", 2, "--out", name)
+    before = (here / name).read_bytes()
+
+    def fill(descriptor, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fill)
+        assert "No space left on device" in run("sample", trained, "-n", 3, "--out", name, status=1)[1]
+    assert (here / name).read_bytes() == before
+    assert sorted(os.listdir(here)) == ["bad.yaml", "tiny.yaml", name]
+
+
+def test_what_uses_an_older_checkpoint_says_so_and_what_it_does_not_read_does_not_matter(trained, here):
+    path = shutil.copytree(trained, here / "run")
+    run("train", "tiny.yaml", "--out", path, "--resume", "train.steps=4", "train.checkpoints.every=1")
+    commands = {
+        "sample": ("sample", path, "-n", 2, "--out", "x.npy"),
+        "evaluate": ("evaluate", path, "--features", "pixels", "--metrics", "fd", "-n", 4),
+        "export": ("export", path, "out"),
+    }
+    newest = path / "checkpoints" / "step-00000004"
+    for file, said in {"optimizer-0": False, "model": True}.items():
+        data = bytearray((newest / f"{file}.safetensors").read_bytes())
+        data[-1] ^= 1
+        (newest / f"{file}.safetensors").write_bytes(data)
+        for name, command in commands.items():
+            shutil.rmtree(here / "out", ignore_errors=True)
+            warning = run(*command)[1]
+            words = ("step-00000004 is damaged (model.safetensors is damaged", "older checkpoint step-00000003 is used")
+            assert all((text in warning) == said for text in words), (name, warning)
+            assert warning.count("is used instead") == said
+        used = f"step-0000000{4 - said}"
+        assert modkit.Run.open(here / "out").kept == [used]
+        assert json.loads((path / "evaluation.json").read_bytes())["checkpoint"] == used
 
 
 def test_sample_takes_a_label_and_short_overrides(trained):

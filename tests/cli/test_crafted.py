@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner
 
 from modkit.cli.app import app
-from modkit.runs import checkpoint as store
 from modkit.runs.files import hash_data
 from tests.command import run
 
@@ -28,6 +27,7 @@ COMMANDS = {
     "export": ["export", "run", "out"],
     "compare": ["compare", "run"],
     "diff": ["diff", "run", "whole"],
+    "branch": ["branch", "run", "train.optimizer.lr=1e-4", "--out", "out"],
 }
 OPTIMIZER = ("players", "denoiser", "optimizer")
 FOUND = [  # each ended in a traceback
@@ -49,6 +49,13 @@ FOUND = [  # each ended in a traceback
     ("resume", STATE, (*OPTIMIZER, "groups", 0, "params", 0), {"x": 1}),
     ("resume", STATE, (*OPTIMIZER, "groups", 0, "lr"), "x"),
     ("resume", STATE, (*OPTIMIZER, "groups", 0, "betas"), [0.9, None]),
+    ("resume", STATE, ("metrics",), {"size": "x"}),
+    ("resume", STATE, ("metrics", "size"), None),
+    ("branch", STATE, ("cursor", "index"), "x"),
+    ("branch", STATE, ("cursor", "stage"), None),
+    ("branch", STATE, ("players",), None),
+    ("branch", STATE, OPTIMIZER, None),
+    ("branch", STATE, (*OPTIMIZER, "groups"), 1),
     ("best", STATE, ("cursor",), {}),
     ("best", STATE, ("cursor",), None),
     ("export", "evaluation.json", ("scores", "FD (pixels)", "error"), 10**400),
@@ -100,8 +107,8 @@ def craft(folder, monkeypatch):
             manifest = json.loads((path.parent / "manifest.json").read_bytes())
             manifest["files"]["state.json"] = {"size": len(lines[0]), "sha256": hash_data(lines[0])}
             del manifest["sha256"]
-            manifest["sha256"] = hash_data(store._dump(manifest))
-            (path.parent / "manifest.json").write_bytes(store._dump(manifest))
+            manifest["sha256"] = hash_data(json.dumps(manifest, indent=1))
+            (path.parent / "manifest.json").write_text(json.dumps(manifest, indent=1))
             path.write_text(lines[0])
         else:
             lines[0] = json.dumps(tree[""])

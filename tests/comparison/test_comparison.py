@@ -7,7 +7,6 @@ import math
 import re
 import shutil
 import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -22,9 +21,6 @@ from modkit.evaluation.report import Report
 from modkit.runs.run import Run
 from modkit.types import Score
 from tests.refusals import check_refusal
-
-pytest.importorskip("matplotlib", reason="the extra `compare` is not installed")
-pytest.importorskip("jinja2", reason="the extra `compare` is not installed")
 
 SCRIPT = "<script>alert(1)<&>"
 DIGITS = "data: {use: digits, size: 8}\n"
@@ -245,7 +241,7 @@ def test_a_model_that_cannot_be_sampled_says_why(tmp_path):
     assert "No samples: " in compare([run], tmp_path / "page.html").page.read_text()
 
 
-def test_refusals(runs, tmp_path, monkeypatch):
+def test_refusals(runs, tmp_path):
     check_refusal("at least one run, got none", compare, [])
     check_refusal(r"ending in \.html, got page\.txt", compare, [runs["vae"]], "page.txt")
     twice = [runs["vae"], runs["vae"].path]
@@ -258,9 +254,6 @@ def test_refusals(runs, tmp_path, monkeypatch):
     message = "runs that were evaluated, got .*bare; evaluate it with: modkit evaluate .*bare"
     check_refusal(message, compare, [runs["gan"], tmp_path / "bare"], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
-
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    check_refusal(r'jinja2.*pip install "modkit-generative\[compare\]"', compare, [runs["vae"]], tmp_path / "page.html")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

@@ -16,8 +16,6 @@ from modkit.comparison.scatter import draw_scatters
 from modkit.comparison.trilemma import Axis, Point
 from tests.refusals import refusals
 
-pytest.importorskip("matplotlib", reason="the extra `compare` is not installed")
-
 QUALITY, COVERAGE = Axis("quality", "FD (pixels)", "lower"), Axis("coverage", "coverage (pixels)", "higher")
 SPEED = Axis("speed", "samples/s", "higher", log=True)
 ALL = (QUALITY, COVERAGE, SPEED)

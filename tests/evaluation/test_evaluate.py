@@ -11,11 +11,14 @@ from modkit.cli.app import app
 from modkit.data.digits import Digits
 from modkit.data.image_folder import ImageFolder
 from modkit.evaluation.evaluate import compute_statistics
-from modkit.evaluation.scoring import prepare_extractor
+from modkit.evaluation.scoring import make_extractor, prepare_extractor
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
 from modkit.metrics.frechet import frechet_distance
+from modkit.types import TensorType
 from tests.files import write_images
+from tests.parts.broken import make_source as make_plugin_source
+from tests.plugin_factory import make_plugin
 from tests.refusals import check_refusal
 
 
@@ -32,6 +35,33 @@ def test_the_distance_of_pixels_is_the_plain_functions(floats):
     assert report.scores["FD (pixels)"].value == pytest.approx(expected, rel=1e-6)
     assert report.counts == {"real": 24, "fake": 24}
     assert any("24" in note for note in report.notes)  # n <= d
+
+
+def test_features_of_two_plugins_with_one_name_may_have_weights(site):
+    for which in ("first", "second"):
+        part = f'Part("features", "small", "modkit.features.classifier:Classifier", "{which}")'
+        make_plugin(site, "acme", make_plugin_source(f"[{part}]"), distribution=which)
+    x = TensorType((1, 8, 8), range=(-1, 1))
+    with pytest.raises(ValueError, match="first:acme/small or second:acme/small"):
+        make_extractor("acme/small", x)
+    for name in ("classifier:digits", "first:acme/small:digits"):
+        assert make_extractor(name, x).label == "classifier:digits"
+
+
+def test_features_take_the_label_that_is_printed_and_any_parameter():
+    x = TensorType((1, 8, 8), range=(-1, 1))
+    assert make_extractor("random-conv:7", x).label == make_extractor("random-conv", x, seed=7).label == "random-conv:7"
+    assert make_extractor("random-conv:dim=32", x).key() == make_extractor("random-conv:0,dim=32", x).key()
+    assert make_extractor("random-conv:0,dim=32", x).key() != make_extractor("random-conv:0", x).key()
+    assert make_extractor("classifier:digits,size=16", x).label == "classifier:digits"
+    for wrong, message in {
+        "random-conv:x": "random-conv got seed=x: expected int, got .x.",
+        "random-conv:0,width=3": "expect parameters as key=value, of seed, dim, got 'width=3'",
+        "random-conv:0,3": "expect parameters as key=value, of seed, dim, got '3'",
+        "pixels:1": "expect parameters as key=value, of none, got '1'",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            make_extractor(wrong, x)
 
 
 def test_features_as_given_need_no_extractor():

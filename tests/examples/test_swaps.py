@@ -1,6 +1,7 @@
 """The swap matrix of quality: its cells, its verdicts, and a study of three cells that is stopped and resumed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -89,4 +90,13 @@ def test_a_study_resumes_and_reports_every_cell(tmp_path):
     assert len([line for line in said if "ddim" in line]) >= 1
     with pytest.raises(ValueError, match="another seconds"):
         carry_out(Plan(seconds=1.0, num=32, only=few.only, jobs=1), tmp_path)
-    assert set(json.loads((tmp_path / "study.json").read_text())["cells"]) == set(few.only)
+    study = tmp_path / "study.json"
+    rows = json.loads(study.read_text())["cells"]
+    assert set(rows) == set(few.only)
+    rows[cells[1].name]["key"] = "of another spec"
+    study.write_text(json.dumps({"cells": rows}))
+    said.clear()
+    carry_out(replace(few, known=study), tmp_path / "other", said.append)
+    assert all("ddim" in line for line in said[1:]) and (tmp_path / "other" / "runs").exists()
+    assert carry_out(replace(few, known=tmp_path / "other" / "study.json"), tmp_path / "third", said.append) == text
+    assert not (tmp_path / "third" / "runs").exists()

@@ -11,6 +11,7 @@ import gc
 import io
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ import torch
 import modkit.cli.console
 import modkit.evaluation.evaluate_run
 import modkit.metrics.cost
-import modkit.runs.run
+import modkit.runs.rows
 import modkit.training.reader
 import modkit.training.train
 from modkit import check, load, load_spec
@@ -73,7 +74,7 @@ class Clock:
     def name(self, path: Any) -> str:
         path = Path(os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else path)
         inside = path.relative_to(self.out) if path.is_relative_to(self.out) else path
-        return str(inside).replace(f"tmp-{os.getpid()}", "tmp")
+        return re.sub(r"tmp-\d+-[0-9a-f]+", "tmp", str(inside))
 
 
 def watch_disk(clock: Clock) -> None:
@@ -88,7 +89,9 @@ def watch_disk(clock: Clock) -> None:
         return clock.written(lambda part: write(descriptor, part), data, f"write {clock.name(descriptor)}")
 
     os.write = ticking  # type: ignore[assignment]
-    modkit.runs.run.open = lambda path, mode: io.BufferedWriter(Lines(path, mode))  # type: ignore[attr-defined]
+    modkit.runs.rows.open = lambda path, mode, opener: (  # type: ignore[attr-defined]
+        io.BufferedWriter(Lines(path, mode, opener=opener)) if mode == "ab" else open(path, mode, opener=opener)
+    )
     for name in ("fsync", "replace"):
         clock.watch(os, name, lambda path, *_, name=name: f"{name} {clock.name(path)}", BOTH)
     for name in ("mkdir", "unlink", "rmdir"):

@@ -36,6 +36,7 @@ BROKEN = {
     "target": (make_source('[Part("sampler", "a", "m.A", "S")]'), r"expects a target 'module.path:Name', got 'm.A'"),
     "target-path": (make_source('[Part("sampler", "a", "m/a.py:A", "S")]'), r"expects a target .* got 'm/a.py:A'"),
     "name": (make_source('[Part("sampler", "b/a", "m:A", "S")]'), r"name without blanks and slashes, got 'b/a'"),
+    "blank": (make_source('[Part("sampler", "a b", "m:A", "S")]'), r"name without blanks and slashes, got 'a b'"),
     "number": (make_source('[Part("sampler", 3, "m:A", "S")]'), r"to be text, got \('sampler', 3"),
     "aliases": (make_source('[Part("sampler", "a", "m:A", "S", "old")]'), r"aliases to be a tuple of names, got 'old'"),
     "twice": (make_source('[Part("sampler", "a", "m:A", "S")] * 2'), r"sampler 'a' is declared more than once"),

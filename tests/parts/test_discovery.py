@@ -52,12 +52,14 @@ def test_each_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site):
     make_plugin(site, "table", distribution="modkit-table", entry_points="[modkit]\nthis is no table\n")
     make_plugin(site, "gone", entry_points="[modkit]\ngone = nowhere_to_be_found\n")
     make_plugin(site, "old", requires=["modkit-generative<0.0.1"])
+    make_plugin(site, "group", entry_points="[modkit_plugins]\ngroup = fractions\n")
     make_plugin(site, "good")
     listed, _ = command(site, "list", "--json")
     assert listed.returncode == 0
     found = names(json.loads(listed.stdout))
     assert {"sampler good/fast", "sampler old/fast", "sampler ddim", "model latent"} <= found
-    failed = (*(f"bad-{name}" for name in BROKEN), "twin", "gone")
+    assert {"sampler modkit-twin-one:twin/fast", "sampler modkit-twin-two:twin/fast"} <= found
+    failed = (*(f"bad-{name}" for name in BROKEN), "gone", "group")
     assert not any(f" {name}/" in row for row in found for name in failed)
     diagnosed, facts = command(site, "doctor", "--json")
     assert diagnosed.returncode == 0 and not facts["torch"]
@@ -66,7 +68,9 @@ def test_each_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site):
         row = rows[f"bad-{name}"]
         assert row["status"] == "failed" and re.search(reason, row["reason"]), row
         assert row["distribution"] == f"modkit-bad-{name}" and row["parts"] == 0
-    assert "declared more than once: by modkit-twin-one and modkit-twin-two" in rows["twin"]["reason"]
+    shared = "another distribution has some of its parts, too: modkit-twin-two:twin/fast"
+    assert (rows["twin"]["status"], rows["twin"]["reason"], rows["twin"]["parts"]) == ("ok", shared, 1)
+    assert "got the group 'modkit_plugins'" in rows["group"]["reason"]
     assert "entry points" in rows["modkit-table"]["reason"]
     assert "nowhere_to_be_found" in rows["gone"]["reason"]
     assert "requires modkit-generative<0.0.1" in rows["old"]["reason"]

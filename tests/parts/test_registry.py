@@ -1,3 +1,4 @@
+import re
 import sys
 import warnings
 
@@ -5,7 +6,7 @@ import pytest
 
 import modkit
 from modkit.kinds import KINDS
-from modkit.parts.registry import Entry, Problem, Registry, find, get_registry
+from modkit.parts.registry import Entry, Registry, find, get_registry
 from tests.parts.broken import BROKEN, HEAD, make_source
 from tests.plugin_factory import make_plugin
 
@@ -71,15 +72,134 @@ def test_optional_hook_of_a_newer_modkit_is_no_problem(site):
     assert status(Registry.load(), "acme") == ["ok"]
 
 
-def test_two_distributions_with_one_name_are_both_left_out(site):
-    make_plugin(site, "acme", distribution="first")
-    make_plugin(site, "acme", distribution="second")
+TWO = (
+    '[Part("sampler", "fast", "fractions:Fraction", "F"), Part("sampler", "slow", "fractions:Fraction", "F")]',
+    '[Part("sampler", "fast", "decimal:Decimal", "S"), Part("weight", "quick", "decimal:Decimal", "S", ("fast",))]',
+)
+
+
+@pytest.fixture
+def twins(site):
+    """Two plug-ins called acme, of which both have the sampler `fast`."""
+    modules = [make_plugin(site, "acme", make_source(parts), distribution=which)
+               for which, parts in zip(("first", "second"), TWO)]  # fmt: skip
     make_plugin(site, "fine")
+    return modules
+
+
+def test_of_two_plugins_with_one_name_both_work_and_only_what_clashes_needs_its_full_name(twins):
     read = Registry.load()
-    reason = "the name 'acme' is declared more than once: by first and second"
-    assert [one for one in read.problems if one.plugin == "acme"] == [Problem("acme", "first, second", reason)]
-    assert (names(read, "acme"), status(read, "acme")) == ([], ["failed", "failed"])
-    assert names(read, "fine") == ["sampler fine/fast"]
+    assert read.problems == [] and status(read, "acme") == ["ok", "ok"]
+    named = [(entry.part.name, entry.distribution) for entry in read.list_parts() if entry.plugin == "acme"]
+    assert named == [
+        ("acme/slow", "first"),
+        ("first:acme/fast", "first"),
+        ("second:acme/fast", "second"),
+        ("acme/quick", "second"),
+    ]
+    assert read.find("sampler", "first:acme/fast").target == "fractions:Fraction"
+    assert read.find("sampler", "second:acme/fast").target == "decimal:Decimal"
+    assert read.find("weight", "acme/fast").name == "acme/quick", "a name is one of its kind"
+    message = r"the sampler 'acme/fast' is ambiguous, since 2 .* name, first:acme/fast or second:acme/fast$"
+    with pytest.raises(ValueError, match=message):
+        read.find("sampler", "acme/fast")
+    assert [read.find_entry_of("sampler", "acme/fast", whose).distribution for whose in ("first", "second")] == [
+        "first",
+        "second",
+    ]
+    assert [plugin.full_name for plugin in map(read.find_plugin, ("first:acme", "fine"))] == [
+        "first:acme",
+        "modkit-fine:fine",
+    ]
+    with pytest.raises(ValueError, match="the plug-in 'acme' is ambiguous: .* name, first:acme or second:acme"):
+        read.find_plugin("acme")
+    with pytest.raises(ValueError, match="no plug-in is called 'acmee'; did you mean 'acme'"):
+        read.find_plugin("acmee")
+
+
+def test_a_full_name_is_valid_where_nothing_clashes(site):
+    make_plugin(site, "acme", make_source(TWO[1].replace('"S")', '"S", ("old",))', 1)), distribution="second")
+    read = Registry.load()
+    for name in ("acme/fast", "second:acme/fast", "acme/old", "second:acme/old"):
+        assert read.find("sampler", name).name == "acme/fast"
+    assert read.find_entry_of("sampler", "acme/fast", "gone").distribution == "second"
+    with pytest.raises(ValueError, match=r"no sampler is called 'first:acme/fast'; did you mean 'acme/fast'"):
+        read.find("sampler", "first:acme/fast")
+
+
+def test_a_former_name_that_another_has_needs_the_distribution_s(site):
+    make_plugin(site, "acme", make_source('[Part("sampler", "a", "m:A", "S", ("fast",))]'), distribution="first")
+    make_plugin(site, "acme", make_source('[Part("sampler", "fast", "m:B", "S")]'), distribution="second")
+    read = Registry.load()
+    with pytest.raises(ValueError, match="first:acme/fast or second:acme/fast"):
+        read.find("sampler", "acme/fast")
+    assert (read.find("sampler", "first:acme/fast").name, read.find("sampler", "acme/a").aliases) == ("acme/a", ())
+
+
+def test_hooks_of_both_are_called_and_each_fails_alone(site):
+    for which, fail in (("first", (1,)), ("second", ())):
+        make_plugin(site, "acme", f"FAIL = {fail}\n{LISTENER}", distribution=which)
+    read = Registry.load()
+    with pytest.warns(UserWarning, match="plug-in first:acme failed in modkit_step_done"):
+        assert read.call("modkit_step_done", run=None, stage=0, step=1, losses={}) == [1]
+
+
+def test_what_one_of_two_with_one_name_lacks_is_plain(twins, site, monkeypatch):
+    monkeypatch.setenv("MODKIT_DISABLE", "first:acme")
+    read = Registry.load()
+    assert status(read, "acme") == ["disabled", "ok"] and read.find("sampler", "acme/fast").summary == "S"
+    monkeypatch.delenv("MODKIT_DISABLE")
+    (site / f"{twins[0]}.py").write_text("raise RuntimeError('no luck')")
+    sys.modules.pop(twins[0], None)
+    read = Registry.load()
+    assert status(read, "acme") == ["failed", "ok"] and read.find("sampler", "acme/fast").summary == "S"
+    assert [(one.distribution, one.reason[:12]) for one in read.problems] == [("first", "RuntimeError")]
+
+
+def test_one_name_twice_in_a_distribution_is_refused(site):
+    make_plugin(site, "acme", entry_points="[modkit]\nacme = fractions\nacme = decimal\n")
+    read = Registry.load()
+    assert (
+        reasons(read) == ["the name 'acme' is declared more than once"] * 2 and status(read, "acme") == ["failed"] * 2
+    )
+
+
+GROUPED = r"in the group 'modkit', got the group 'modkit_plugins': write \[project.entry-points.modkit\]"
+NAMED = "expected the entry point to name the module with the hooks, got "
+CLASS = HEAD + "class Acme:\n    @hookimpl\n    def modkit_parts(self):\n        return []\n"
+PARTS_OF = make_source("[]") + "PARTS = [Part('sampler', 'a', 'm:A', 'S')]\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "points", "reason"),
+    [
+        (PARTS_OF, "[modkit_plugins]\nacme = MODULE\n", GROUPED),
+        (PARTS_OF, "[modkit]\nacme = MODULE:modkit_parts\n", NAMED + r"the function 'MODULE:.*': write \"MODULE\""),
+        (PARTS_OF, "[modkit]\nacme = MODULE:Part\n", NAMED + "the class 'MODULE:Part'"),
+        (PARTS_OF, "[modkit]\nacme = MODULE:PARTS\n", NAMED + "a list"),
+        (
+            CLASS,
+            "[modkit]\nacme = MODULE:Acme\n",
+            "an object with the hooks, got the class 'MODULE:Acme': name an inst",
+        ),
+    ],
+)
+def test_a_slip_in_the_entry_point_is_named(site, monkeypatch, source, points, reason):
+    module = make_plugin(site, "acme", source)
+    (site / "modkit_acme-1.0.dist-info" / "entry_points.txt").write_text(points.replace("MODULE", module))
+    read = Registry.load()
+    assert re.search(reason.replace("MODULE", module), *reasons(read)) and status(read, "acme") == ["failed"]
+    with pytest.raises(ValueError, match="plug-in acme is failed: expected"):
+        read.find("sampler", "acme/a")
+    monkeypatch.setenv("MODKIT_STRICT", "1")
+    with pytest.raises(ValueError, match="plug-in acme of modkit-acme: expected"):
+        Registry.load()
+
+
+def test_an_object_with_hooks_is_a_plugin(site):
+    module = make_plugin(site, "acme", f"{CLASS}\nacme = Acme()\n")
+    (site / "modkit_acme-1.0.dist-info" / "entry_points.txt").write_text(f"[modkit]\nacme = {module}:acme\n")
+    assert status(Registry.load(), "acme") == ["ok"]
 
 
 @pytest.mark.parametrize(("entry_points", "want"), [(None, ["ok"]), ("[console_scripts]\nacme = x:y\n", [])])
@@ -101,7 +221,9 @@ def test_a_malformed_table_of_entry_points_hurts_no_other(site, text):
     assert bool(reasons(read, "modkit-broken")) == ("[modkit]" in text)
 
 
-@pytest.mark.parametrize("name, reason", [("modkit", "modkit's own"), ("a b", "without blanks"), ("a/b", "slashes")])
+@pytest.mark.parametrize(
+    "name, reason", [("modkit", "modkit's own"), ("a b", "without blanks"), ("a/b", "slashes"), ("a:b", "colons")]
+)
 def test_a_name_that_cannot_go_before_parts_is_refused(site, name, reason):
     make_plugin(site, name, distribution="acme-parts")
     read = Registry.load()
@@ -119,7 +241,7 @@ def test_one_module_under_two_names_is_a_problem_of_the_second(site):
 
 def test_an_object_that_cannot_be_hashed_hurts_no_other(site):
     make_plugin(site, "acme", "plugin = []", entry_points="[modkit]\nacme = string:no_such_name\n")
-    module = make_plugin(site, "list", "plugin = []")
+    module = make_plugin(site, "list", f"{CLASS}\n    __hash__ = None\n\nplugin = Acme()\n")
     (site / "modkit_list-1.0.dist-info" / "entry_points.txt").write_text(f"[modkit]\nlist = {module}:plugin\n")
     read = Registry.load()
     assert "unhashable" in reasons(read, "list")[0] and "no_such_name" in reasons(read)[0]

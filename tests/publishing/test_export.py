@@ -65,6 +65,21 @@ def test_what_is_exported_is_a_run_that_samples_the_same(run, exported):
         assert (again / name).read_bytes() == (exported / name).read_bytes()
 
 
+def test_all_of_an_export_is_synced_before_it_has_its_name(run, tmp_path, monkeypatch):
+    events, replace = [], os.replace
+
+    def rename(source, target):
+        events.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", lambda file: events.append(Path(os.readlink(f"/proc/self/fd/{file}")).name))
+    monkeypatch.setattr(os, "replace", rename)
+    out = export(run, tmp_path / "new" / "out")
+    synced = events[: events.index("out")]
+    assert {path.name for path in out.rglob("*")} <= set(synced) and synced[0] == tmp_path.name
+    assert synced[-1].startswith(".out.tmp-") and events[-1] == "new"
+
+
 def test_another_checkpoint_is_exported_by_its_name(run, tmp_path):
     out = export(run, tmp_path / "out", checkpoint="step-00000001")
     assert torch.equal(load(out).sample(3, seed=0), load(run, checkpoint="step-00000001").sample(3, seed=0))

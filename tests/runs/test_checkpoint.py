@@ -1,7 +1,9 @@
+import errno
 import hashlib
 import json
 import os
 import pickle
+import secrets
 import struct
 from pathlib import Path
 
@@ -10,8 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modkit.runs.checkpoint import Checkpoint, CheckpointError, find_latest, list_names, load, prune, recover, save
-from modkit.runs.files import replace_file
+from modkit.runs import checkpoint
+from modkit.runs.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    find_latest,
+    list_names,
+    load,
+    prune,
+    read_latest,
+    recover,
+    save,
+    set_aside,
+)
 from tests.processes import run_python
 
 KILLED = """
@@ -109,6 +122,7 @@ def test_everything_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
         events.append(("replace", Path(source).name))
         functions["replace"](source, target)
 
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
     monkeypatch.setattr(os, "open", opened)
     monkeypatch.setattr(os, "replace", replaced)
     for name in ("write", "fsync"):
@@ -119,7 +133,7 @@ def test_everything_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
 
         monkeypatch.setattr(os, name, traced)
     save(tmp_path, "step-1", Checkpoint({"model": {"w": torch.ones(2)}, "ema": {"w": torch.ones(2)}}))
-    temporary = f".step-1.tmp-{os.getpid()}"
+    temporary = f".step-1.tmp-{os.getpid()}-00000000"
     files = ["model.safetensors", "ema.safetensors", "state.json", "manifest.json"]
     written = [(name, file) for file in files for name in ("write", "fsync")]
     after = [("fsync", temporary), ("replace", temporary), ("fsync", tmp_path.name)]
@@ -343,8 +357,103 @@ def test_one_put_aside_is_found_until_it_is_recovered(tmp_path):
     assert os.listdir(tmp_path) == ["step-1"]
 
 
-def test_replace_file_replaces_whole_files(tmp_path):
-    replace_file(tmp_path / "a", b"one")
-    (tmp_path / f".a.tmp-{os.getpid()}").write_bytes(b"left by a process of the same number")
-    replace_file(tmp_path / "a", b"two" * 1000)
-    assert (tmp_path / "a").read_bytes() == b"two" * 1000 and os.listdir(tmp_path) == ["a"]
+def test_what_is_not_read_may_be_damaged(tmp_path):
+    tensors = {name: {"w": torch.ones(2)} for name in ("model", "ema", "optimizer-0")}
+    for name in ("step-1", "step-2"):
+        path = save(tmp_path, name, Checkpoint(tensors, {"name": name}))
+    (path / "optimizer-0.safetensors").write_bytes(b"")
+    assert load(path, ("model", "ema")).tensors.keys() == {"model", "ema"}
+    latest = read_latest(tmp_path, ("model", "ema", "absent"))
+    assert latest.path == path and latest.checkpoint.state == {"name": "step-2"} and not latest.faults
+    assert read_latest(tmp_path, ()).checkpoint.tensors == {}
+    latest = read_latest(tmp_path)
+    assert latest.path == tmp_path / "step-1" and "optimizer-0.safetensors has 0 bytes" in latest.faults["step-2"]
+    (tmp_path / "step-1" / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no intact checkpoint: step-2: optimizer-0.*; step-1: manifest\.json"):
+        read_latest(tmp_path)
+    assert read_latest(tmp_path / "absent") is None
+
+
+def test_a_checkpoint_says_whose_it_is(tmp_path):
+    for name, state in {"step-1": {}, "step-2": {"run": "mine"}, "step-3": {"run": "other"}}.items():
+        save(tmp_path, name, Checkpoint({}, state))
+    latest = read_latest(tmp_path, owner="mine")
+    assert latest.path.name == "step-2" and latest.faults == {
+        "step-3": "it belongs to the run other, this is the run mine"
+    }
+    assert load(tmp_path / "step-1", owner="mine").state == {} and read_latest(tmp_path).path.name == "step-3"
+
+
+def test_what_is_set_aside_is_renamed_and_no_longer_listed(tmp_path):
+    for step in (1, 2, 3):
+        save(tmp_path, f"step-{step}", small())
+    (tmp_path / "step-3" / "manifest.json").unlink()
+    (tmp_path / "step-9").mkdir()  # holds nothing of a checkpoint
+    moved = set_aside(tmp_path, tmp_path / "step-1")
+    assert moved == {"step-2": "damaged-step-2", "step-3": "damaged-step-3"}
+    assert sorted(os.listdir(tmp_path / "damaged-step-3")) == ["model.safetensors", "state.json"]
+    save(tmp_path, "step-2", small())
+    assert set_aside(tmp_path, tmp_path / "step-1") == {"step-2": "damaged-step-2-2"}
+    assert list_names(tmp_path) == ["step-1"] and find_latest(tmp_path) == tmp_path / "step-1"
+    assert load(tmp_path / "damaged-step-2").state == {"step": 7}
+    prune(tmp_path, 1)
+    assert len(os.listdir(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("call", ["open", "listdir", "lstat"])
+def test_an_error_of_the_disk_is_no_damage(tmp_path, monkeypatch, code, call):
+    """As another user than root, a file of mode 000 gives EACCES."""
+    for step in (1, 2):
+        save(tmp_path, f"step-{step}", small())
+    function = getattr(os, call)
+
+    def fail(path, *args, **kwargs):
+        if "step-2" in str(path):
+            raise OSError(code, os.strerror(code), str(path))
+        return function(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, call, fail)
+    for read in (read_latest, find_latest):
+        with pytest.raises(OSError, match=f"{os.strerror(code)}: .*step-2"):
+            read(tmp_path)
+
+
+def test_a_failed_read_names_the_file(tmp_path, monkeypatch):
+    path = save(tmp_path, "step-1", small())
+
+    def fail(*args):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError) as error:
+        patch.setattr(os, "fstat", fail)
+        load(path)
+    assert error.value.filename == str(path / "manifest.json")
+
+
+def test_a_reader_finds_the_latest_while_it_is_replaced(tmp_path, monkeypatch):
+    """With one checkpoint kept, the one that is being read is removed at any moment."""
+    read_bytes, step = checkpoint._read_verified, iter(range(1, 1000))
+    save(tmp_path, "best", small())
+
+    def replace():
+        save(tmp_path, f"step-{next(step)}", small())
+        prune(tmp_path, 1, {"best"})
+
+    def interfere(path, size, sha256):
+        if path.name == "state.json" and "step" in str(path) and times:
+            times.pop()
+            replace()
+        return read_bytes(path, size, sha256)
+
+    replace()
+    monkeypatch.setattr(checkpoint, "_read_verified", interfere)
+    for number in range(5):
+        times = [None] * number
+        latest = read_latest(tmp_path)
+        assert (
+            latest.path.name == list_names(tmp_path)[-1] and latest.path.name.startswith("step") and not latest.faults
+        )
+    times = [None] * 1000
+    with pytest.raises(CheckpointError, match="replaced faster than they can be read"):
+        read_latest(tmp_path)

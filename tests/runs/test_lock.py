@@ -47,6 +47,7 @@ def test_the_lock_states_versions_and_hashes():
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "threads": torch.get_num_threads(),
         "packages": {},
         "commit": None,
         "seed": 3,
@@ -55,6 +56,7 @@ def test_the_lock_states_versions_and_hashes():
         "state": {"a": [2, 3], "b": [3]},
         "parts": [part | {"sha256": SOURCE, "at": ["model.a", "model.b"]}],
     }
+    want["run"] = hashlib.sha256(json.dumps(want).encode()).hexdigest()
     found = made(seed=3, places={("bottleneck", "acme/fsq"): ["model.b", "model.a"], ("encoder", "acme/fsq"): ["c"]})
     assert found == want and json.loads(json.dumps(found)) == want
 
@@ -137,6 +139,20 @@ def test_what_drifts_is_known_by_its_former_name_too():
     was["parts"][0]["sha256"] = None
     want = ["acme-parts-of-nobody 1.2 was replaced by others 2", "bottleneck acme/old: its source file has changed"]
     assert find_drift(was, [now._replace(distribution="others", version="2")]) == want
+
+
+def test_a_part_is_the_same_with_and_without_its_distribution_s_name():
+    plain, full, other = (
+        TYPE._replace(part=replace(TYPE.part, name=name), distribution=whose, version=version)
+        for name, whose, version in (
+            ("acme/fsq", "first", "1"),
+            ("first:acme/fsq", "first", "2"),
+            ("second:acme/fsq", "second", "3"),
+        )
+    )
+    assert compare(made(plain), made(full)) == find_drift(made(plain), [full, other]) == ["first was 1, now 2"]
+    assert find_drift(made(full, other), [plain]) == ["first was 2, now 1"]
+    assert [row["name"] for row in made(full, other)["parts"]] == ["first:acme/fsq", "second:acme/fsq"]
 
 
 def test_what_is_no_lock_is_refused():

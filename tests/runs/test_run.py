@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from modkit.runs.checkpoint import Checkpoint, list_names, save
+from modkit.runs.checkpoint import Checkpoint, list_names, load, save
+from modkit.runs.files import hash_data
+from modkit.runs.rows import Mark
 from modkit.runs.run import Run
 from tests.processes import run_python
 
@@ -20,6 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch
 from PIL import Image
+from modkit.runs.rows import Mark
 from modkit.runs.run import Run
 from tests.runs.kills import kill_before_each_call
 
@@ -32,7 +35,7 @@ def make(root):
 def begin(root):
     with create(root, "old") as run:
         run.log({"loss": 1.0})
-        assert run.mark() == 14
+        assert run.mark().size == 14
         run.log({"loss": 2.0})
         run.write_picture("a", torch.zeros(1, 2, 2, dtype=torch.uint8))
         run.finish()
@@ -41,7 +44,7 @@ def replace(root):
     create(root, "new", overwrite=True)
 
 def cut(root):
-    Run.open(root / "run").cut(14)
+    Run.open(root / "run").cut(Mark(14))
 
 def draw(root):
     Run.open(root / "run").write_picture("a", torch.ones(1, 2, 2, dtype=torch.uint8))
@@ -60,16 +63,16 @@ def check(action, root, killed):
         replace(root)
         run = Run.open(root / "run")
         assert run.spec_text == "new" and run.read_metrics() == []
-        assert sorted(os.listdir(run.path)) == ["modkit.lock", "spec.yaml"], os.listdir(run.path)
+        assert sorted(os.listdir(run.path)) == [".lock", "modkit.lock", "spec.yaml"], os.listdir(run.path)
     elif action is cut:
         run = Run.open(root / "run")
         assert run.read_metrics() in ([{"loss": 1.0}], [{"loss": 1.0}, {"loss": 2.0}])
         assert not killed or run.status in ("started", "finished")
-        run.cut(14)
+        run.cut(Mark(14))
         assert run.read_metrics() == [{"loss": 1.0}] and run.status == "started"
     else:
         assert Image.open(root / "run" / "samples" / "a.png").getpixel((0, 0)) in (0, 1)
-        Run.open(root / "run").cut(0)
+        Run.open(root / "run").cut()
         assert os.listdir(root / "run" / "samples") == ["a.png"]
 
 folder, counts = Path(sys.argv[1]), {}
@@ -131,7 +134,7 @@ def test_a_run_is_not_made_over_anything_unasked(tmp_path):
         Run.create(path, SPEC, LOCK)
     assert len(Run.open(path).read_metrics()) == 1
     Run.create(path, SPEC, LOCK, overwrite=True)
-    assert sorted(os.listdir(path)) == ["modkit.lock", "notes.txt", "spec.yaml"]
+    assert sorted(os.listdir(path)) == [".lock", "modkit.lock", "notes.txt", "spec.yaml"]
     (path / "modkit.lock").unlink()
     for overwrite in (False, True):
         with pytest.raises(ValueError, match="expects an empty directory or a run, got .* with notes.txt, spec.yaml"):
@@ -161,7 +164,7 @@ def test_cut_takes_the_metrics_back_and_keeps_the_timing(run):
         run.log({"step": step})
         run.log_time({"step": step})
         marks.append(run.mark())
-    assert marks == [0, 12, 24, 36, 48]
+    assert [mark.size for mark in marks] == [0, 12, 24, 36, 48]
     save(run.checkpoints, "step-1", Checkpoint())
     (run.checkpoints / ".step-2.tmp-5").mkdir()
     run.finish()
@@ -177,11 +180,11 @@ def test_cut_takes_the_metrics_back_and_keeps_the_timing(run):
     run.log_time({"step": 4})
     assert run.read_metrics() == [{"step": 0}, {"step": 1}, {"step": 2}] and run.mark() == marks[3]
     assert json.loads((run.path / "timing.jsonl").read_bytes().split(b"\n")[4]) == {"step": 4}
-    run.cut(13)
+    run.cut(Mark(13))
     assert run.read_metrics() == [{"step": 0}]
     for mark in (13, -1):
         with pytest.raises(ValueError, match=rf"a mark in \[0, 12\], .* got {mark}"):
-            run.cut(mark)
+            run.cut(Mark(mark))
     run.cut()
     assert run.read_metrics() == []
     run.close()
@@ -215,9 +218,84 @@ def test_pictures_are_written_pixel_for_pixel(run):
 def test_files_are_closed_at_the_end(tmp_path):
     with Run.create(tmp_path / "run", SPEC, LOCK) as run:
         run.log({"a": 1})
-        file = run._files["metrics.jsonl"]
+        file = run._metrics._file
         assert not file.closed
-    assert file.closed and not run._files
+    assert file.closed and run._metrics._file is None
     run.log({"a": 2})
     run.close()
     assert run.read_metrics() == [{"a": 1}, {"a": 2}]
+
+
+def test_a_run_is_held_from_the_start_until_it_is_closed(tmp_path):
+    path = tmp_path / "run"
+    with Run.create(path, SPEC, LOCK) as run:
+        for act in (Run.open(path).hold, lambda: Run.create(path, SPEC, LOCK, overwrite=True)):
+            with pytest.raises(ValueError, match="run is being written by another process: wait until it ends, or"):
+                act()
+        assert run.hold() is run
+    with Run.open(path).hold() as again, pytest.raises(ValueError, match="is being written by another process"):
+        run.hold()
+    again.finish()
+    Run.create(path, SPEC, LOCK | {"seed": 1}, overwrite=True)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="run was changed by another process since it was opened"):
+            again.hold()
+    Run.open(path).hold().close()
+
+
+def test_every_write_notices_that_the_run_is_gone(run):
+    grid = torch.zeros(1, 2, 2, dtype=torch.uint8)
+    run.log({"step": 1})
+    run.path.rename(run.path.with_name("moved"))
+    writes = {
+        "log": lambda: run.log({"step": 2}),
+        "log_time": lambda: run.log_time({"step": 2}),
+        "mark": run.mark,
+        "write_picture": lambda: run.write_picture("a", grid),
+        "save": lambda: run.save("step-1", Checkpoint()),
+        "finish": run.finish,
+    }
+    for write in writes.values():
+        with pytest.raises(
+            FileNotFoundError, match="run was removed, moved or replaced while this process wrote to it"
+        ):
+            write()
+    run.close()
+    assert os.listdir(run.path.parent) == ["moved"]
+    assert sorted(os.listdir(run.path.with_name("moved"))) == [".lock", "metrics.jsonl", "modkit.lock", "spec.yaml"]
+
+
+def test_a_new_run_is_synced_where_it_appears(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.readlink(f"/proc/self/fd/{file}")))
+    Run.create(tmp_path / "runs" / "a", SPEC, LOCK)
+    assert synced[:2] == [str(tmp_path), str(tmp_path / "runs")]
+
+
+def test_a_spec_that_was_changed_is_refused(tmp_path):
+    text = SPEC.to_yaml()
+    path = Run.create(tmp_path / "run", SPEC, LOCK | {"spec": hash_data(text)}).path
+    assert Run.open(path).spec_text == text
+    (path / "spec.yaml").write_text(text.replace("1", "2"))
+    with pytest.raises(
+        ValueError, match=r"spec\.yaml was changed after the run was made: its SHA-256 differs from the"
+    ):
+        Run.open(path)
+
+
+def test_a_checkpoint_keeps_the_mark_of_the_metrics_and_its_run(tmp_path):
+    with Run.create(tmp_path / "run", SPEC, LOCK | {"run": "mine"}) as run:
+        run.log({"step": 1})
+        path = run.save("step-1", Checkpoint({}, {"cursor": 3}))
+        run.log({"step": 2})
+    mark = {"size": 12, "sha256": hash_data('{"step": 1}\n')}
+    assert load(path).state == {"cursor": 3, "metrics": mark, "run": "mine"}
+    for metrics in (mark, 12):  # older versions kept the size alone
+        save(run.checkpoints, "step-1", Checkpoint({}, {"metrics": metrics}))
+        again = Run.open(run.path)
+        assert again.rewind(again.read_last()) == {} and again.read_metrics() == [{"step": 1}]
+    (run.path / "metrics.jsonl").write_text('{"step": 7}\n')
+    save(run.checkpoints, "step-1", Checkpoint({}, {"metrics": mark}))
+    with pytest.raises(ValueError, match=r"metrics\.jsonl was changed: its first 12 bytes are not the rows"):
+        again.rewind(again.read_last())
+    assert again.read_metrics() == [{"step": 7}]

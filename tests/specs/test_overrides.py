@@ -160,6 +160,16 @@ def test_a_reference_replaces_a_part_as_it_is(spec):
         apply(spec, overrides)
 
 
+@pytest.mark.parametrize(("old", "new"), [("adam", "sgd"), ("sgd", "adam")])
+def test_a_scale_of_its_own_is_never_kept(spec, old, new):
+    trained = spec.with_value("train", {"optimizer": use(old, lr=0.3, weight_decay=0.1)})
+    changed, notices = apply(trained, [f"train.optimizer={new}"])
+    assert changed.at("train.optimizer") == use(new, weight_decay=0.1)
+    assert notices == ["swap train.optimizer: dropped lr (sgd has a scale of its own)"]
+    assert apply(trained, [f"train.optimizer={old}"])[0].at("train.optimizer.lr") == 0.3
+    assert apply(trained, [f"train.optimizer={{use: {new}, lr: 2}}"])[0].at("train.optimizer.lr") == 2
+
+
 def test_a_spec_remembers_what_it_was_before_its_swaps(spec):
     changed, _ = apply(spec, ["model.prior.sampler=heun", "model.prior.sampler.steps=3"])
     assert changed.before == spec and spec.before is None
@@ -167,6 +177,24 @@ def test_a_spec_remembers_what_it_was_before_its_swaps(spec):
     again, _ = apply(changed, ["model.prior=gan"])
     assert again.before == changed and again.before.before == spec
     assert Spec.from_yaml(again.to_yaml()) == again
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("sampler=ddim", "model.prior.sampler"),
+        ("sampler.steps=4", "model.prior.sampler.steps"),
+        ("lr=1e-3", "train.optimizer.lr"),
+        ("steps=5", "train.steps or model.prior.sampler.steps"),
+        ("channels=[8]", "model.autoencoder.encoder.channels or model.autoencoder.bottleneck.channels or model"),
+        ("modle=gan", "'model'?"),
+    ],
+)
+def test_a_bare_name_is_refused_with_the_paths_that_it_may_mean(spec, override, meant):
+    with pytest.raises(SpecError) as error:
+        apply(spec, [override, "train.seed=1"])
+    (problem,) = error.value.problems
+    assert problem.hint and problem.hint.startswith(f"did you mean {meant}") and problem.position
 
 
 def test_parts_in_a_mapping_of_slots_are_swapped():

@@ -1,4 +1,4 @@
-"""The parts of `modkit new-plugin` with one fault each: the few characters that break a sound source."""
+"""The parts of `modkit new-plugin` with one fault each, the few characters that break a sound source, and plug-ins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import modkit.starters
 from modkit.cli.scaffold import STARTERS
 
-__all__ = ["FAULTS", "Fault", "read_source"]
+__all__ = ["FAULTS", "MISDECLARED", "Fault", "read_source"]
 
 
 def read_source(kind: str) -> str:
@@ -46,6 +46,7 @@ class Fault(NamedTuple):
 
 _BUILT = "self.project = nn.Conv2d(x.shape[0], channels, patch, stride=patch)"
 _CALLED = "self.project(x)"
+_POSTERIOR = 'step.rng.normal("posterior", h)'
 _SOCKET = '__import__("socket").getaddrinfo("127.0.0.1", 9)'
 _FILE = 'open(__import__("tempfile").gettempdir() + "/modkit-hidden", "w").close()'
 _PROCESS = '__import__("subprocess").run(["true"])'
@@ -59,6 +60,42 @@ FAULTS = tuple(
         ("encoder", "another shape than it says", "emits", "TensorType((channels,", "TensorType((channels + 1,"),
         ("encoder", "NaN in training", "finite", _CALLED, f"{_CALLED} * (float('nan') if self.training else 1)"),
         ("encoder", "a hidden draw", "global-draws", _CALLED, f"{_CALLED} + 0 * x.new_empty(1).normal_()"),
+        ("bottleneck", "a hidden draw in training", "global-draws", _POSTERIOR, "torch.randn_like(h)"),
+        (
+            "bottleneck",
+            "a draw from NumPy in training",
+            "global-draws",
+            _POSTERIOR,
+            'torch.as_tensor(__import__("numpy").random.randn(*h.shape)).to(h)',
+        ),
+        (
+            "bottleneck",
+            "a draw of no seed in training",
+            "deterministic",
+            _POSTERIOR,
+            'h.new_tensor(__import__("numpy").random.default_rng().normal(size=h.shape))',
+        ),
+        (
+            "bottleneck",
+            "a hidden draw in its update",
+            "global-draws",
+            "    def to_z(",
+            "    def update(self, step):\n        self.restarts = torch.randperm(4)\n\n    def to_z(",
+        ),
+        (
+            "bottleneck",
+            "a hidden draw of its prior",
+            "global-draws",
+            'rng.normal("prior", torch.empty(num, *self.z.shape))',
+            "torch.randn(num, *self.z.shape)",
+        ),
+        (
+            "encoder",
+            "a hidden draw in the backward pass",
+            "global-draws",
+            _BUILT,
+            f"{_BUILT}; self.register_full_backward_hook(lambda part, to, of: (to[0] + 0 * to[0].clone().normal_(),))",
+        ),
         ("encoder", "its input changed in place", "inputs", _CALLED, "self.project(x.mul_(2))"),
         (
             "encoder",
@@ -78,6 +115,7 @@ FAULTS = tuple(
         ),
         ("encoder", "a parameter that is not used", "gradients", _BUILT, f"{_BUILT}; self.spare = nn.Linear(2, 2)"),
         ("encoder", "float32 whatever it is fed", "dtypes", _CALLED, "self.project(x.float())"),
+        ("encoder", "float32 whatever it returns", "dtypes", _CALLED, f"{_CALLED}.float()"),
         (
             "encoder",
             "a buffer moved in eval mode",
@@ -118,6 +156,14 @@ FAULTS = tuple(
         ("schedule", "an inverse that is none", "emits", "torch.atan(sigma.to(", "torch.tanh(sigma.to("),
         ("sampler", "times that end early", "emits", "(self, schedule, steps))", "(self, schedule, steps)[:-1])"),
         ("sampler", "times in float32", "emits", "(self, schedule, steps))", "(self, schedule, steps).float())"),
+        ("sampler", "x_t changed in place", "inputs", "(x_t - alpha_t * x_0)", "x_t.sub_(alpha_t * x_0)"),
+        (
+            "sampler",
+            "the prediction changed in place",
+            "inputs",
+            "return alpha_s * x_0 +",
+            "return x_0.mul_(alpha_s) +",
+        ),
         ("sampler", "a hidden draw of noise", "global-draws", "sigma_s * eps", "sigma_s * eps.clone().normal_()"),
         ("metric", "a merge that forgets", "emits", "_add(a[side], b[side])", "a[side]"),
         ("decoding", "codes past the last class", "emits", "return codes", "return codes + 9"),
@@ -141,3 +187,17 @@ FAULTS = tuple(
         ("network", "a break in the graph", "compiles", _VIEW, f"h = h * 1 if h.sum().item() > 0 else h; {_VIEW}"),
     )
 )
+
+_GOOD = 'Part("weight", "good", "modkit.losses.coefficients:Constant", "A number")'
+_PART = 'Part("bottleneck", "thin", "modkit.bottlenecks:Identity", "A part")'
+
+_DECLARED = {
+    "a kind that does not exist": (_PART.replace('"bottleneck"', '"bottelneck"'), "did you mean 'bottleneck'"),
+    "a blank in the name": (_PART.replace("thin", "thin one"), "a name without blanks"),
+    "a dotted target": (_PART.replace(":", "."), "expects a target 'module.path:Name'"),
+    "a name that is taken": (f"{_PART}, {_PART}", "bottleneck 'thin' is declared more than once"),
+    "no part": ('"thin"', "a list of Part, got str in it"),
+    "an alias that is no tuple": (_PART.replace('"A part"', '"A part", "old"'), "aliases to be a tuple"),
+}
+MISDECLARED = {name: (f"[{_GOOD}, {parts}]", said) for name, (parts, said) in _DECLARED.items()}
+"""By what is wrong beside a good part: what a plug-in declares, and what the check `doctor` says."""

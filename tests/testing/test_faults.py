@@ -4,13 +4,16 @@ import importlib
 import sys
 
 import pytest
+import torch
 
 from modkit import Part
 from modkit.cli.scaffold import STARTERS
-from modkit.testing import Bench, Flaw, Subject, make_battery
+from modkit.testing import Bench, Flaw, Subject, find_subjects, make_battery, parametrize_parts
 from modkit.testing.checks import LONG, is_possible
 from modkit.testing.modules import check_device
-from tests.testing.faults import FAULTS, read_source
+from tests.parts.broken import make_source
+from tests.plugin_factory import make_plugin
+from tests.testing.faults import FAULTS, MISDECLARED, read_source
 
 KINDS = list(dict.fromkeys(fault.kind for fault in FAULTS))
 
@@ -102,6 +105,70 @@ def test_a_part_works_on_another_device(broken, said, tmp_path, monkeypatch):
         return
     with pytest.raises(Flaw, match=said):
         check_device(bench, "meta")
+
+
+def test_dropout_is_no_hidden_draw(tmp_path, monkeypatch):
+    """The trainer seeds torch's generator, from which it draws, for each turn."""
+    built = "self.project = nn.Conv2d(x.shape[0], channels, patch, stride=patch)"
+    dropping = f"{built}; self.register_forward_hook(lambda part, x, y: nn.functional.dropout(y, 0.5, part.training))"
+    (tmp_path / "dropping.py").write_text(read_source("encoder").replace(built, dropping))
+    monkeypatch.syspath_prepend(tmp_path)
+    (trial,) = {check.trial for check in make_battery([subject_of("encoder", "dropping", "dropping")])}
+    assert not torch.equal(*(next(trial.bench.play_all(train=True))[1].values["h"] for _ in range(2)))
+    assert [trial.find_flaw(name) for name in ("global-draws", "deterministic")] == [None, None]
+
+
+@pytest.mark.parametrize(("parts", "said"), MISDECLARED.values(), ids=MISDECLARED)
+def test_what_doctor_calls_failed_fails_the_check_doctor(parts, said, site):
+    make_plugin(site, "acme", make_source(parts))
+    checks = {str(check): check for check in make_battery(find_subjects("acme"))}
+    assert "weight acme/good: emits" in checks
+    with pytest.raises(Flaw, match=f"^plug-in acme: expected `modkit doctor` to find nothing, got .*{said}"):
+        checks["plug-in acme: doctor"]()
+    assert next(iter(checks)) == "plug-in acme: doctor"
+
+
+def test_a_requirement_that_is_not_met_fails_the_check_doctor_and_a_sound_plugin_passes_it(site):
+    parts = make_source('[Part("weight", "good", "modkit.losses.coefficients:Constant", "A number")]')
+    make_plugin(site, "old", parts, requires=["modkit-generative<0.0.1"])
+    make_plugin(site, "acme", parts)
+    found = {name: make_battery(find_subjects(name))[0] for name in ("old", "acme")}
+    with pytest.raises(Flaw, match="requires modkit-generative<0.0.1"):
+        found["old"]()
+    found["acme"]()
+    with pytest.raises(AssertionError, match="expected to fail"):
+        make_battery(find_subjects("acme"), {"plug-in acme: doctor": "an odd one"})[0]()
+
+
+@pytest.mark.parametrize(
+    ("source", "points", "said"),
+    [
+        (make_source('[Part("bottelneck", "a", "m:A", "S")]'), "[modkit]", "did you mean 'bottleneck'"),
+        (make_source("[]"), "[modkit_plugins]", r"write \[project.entry-points.modkit\]"),
+        (make_source("[]"), "[modkit]FUNCTION", "got the function"),
+        (make_source("[]"), "[modkit]", "ok and has none$"),
+        ("raise RuntimeError('no luck')", "[modkit]", "RuntimeError: no luck"),
+    ],
+)
+def test_a_plugin_without_a_part_is_no_battery_that_passes(source, points, said, site):
+    module = make_plugin(site, "acme", source)
+    group, named = points.removesuffix("FUNCTION"), ":modkit_parts" * points.endswith("FUNCTION")
+    (site / "modkit_acme-1.0.dist-info" / "entry_points.txt").write_text(f"{group}\nacme = {module}{named}\n")
+    with pytest.raises(ValueError, match=f"expected a plug-in with parts, got 'acme', which is .*{said}"):
+        parametrize_parts("acme")
+
+
+def test_of_two_plugins_with_one_name_each_has_its_own_battery(site):
+    parts = '[Part("weight", NAME, "modkit.losses.coefficients:Constant", "A number") for NAME in ("one", "two")]'
+    for which in ("first", "second"):
+        make_plugin(site, "acme", make_source(parts.replace("NAME", "name").replace("two", which)), distribution=which)
+    with pytest.raises(ValueError, match="first:acme or second:acme"):
+        find_subjects("acme")
+    found = find_subjects("second:acme", {"weight second:acme/one": {"value": 2.0}})
+    assert [str(subject) for subject in found] == ["weight acme/second", "weight second:acme/one"]
+    assert all(subject.declared and subject.plugin.distribution == "second" for subject in found)
+    (emits,) = [check for check in make_battery(found) if str(check) == "weight second:acme/one: emits"]
+    emits()
 
 
 TURNED = """import torch

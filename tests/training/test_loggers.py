@@ -1,4 +1,5 @@
 import io
+import os
 import sys
 from types import SimpleNamespace
 
@@ -72,5 +73,12 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(ValueError, match="TensorBoard expects every >= 1, got 0"):
         TensorBoard(every=0)
+    for folder in ("../../x", str(tmp_path), "a/../../b"):
+        with pytest.raises(ValueError, match="TensorBoard expects a folder inside the run's directory, got"):
+            TensorBoard(folder=folder)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="link is a link, through which nothing is written"):
+        TensorBoard(folder="link/events").run_started(SimpleNamespace(path=tmp_path))
+    assert os.listdir(tmp_path) == ["link"]
     with pytest.raises(ValueError, match="TensorBoard expects calls between run_started and run_finished"):
         TensorBoard().step_done(SimpleNamespace(path=tmp_path), 0, 0, {"vae/nll": 1.0})

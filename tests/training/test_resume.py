@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -15,12 +17,13 @@ import torch
 from click.testing import CliRunner, Result
 
 import modkit
-from modkit import Run, Spec, use
+from modkit import Run, Spec, SpecError, use
 from modkit.cli.app import app
 from modkit.engines.local import LocalEngine
 from modkit.losses.likelihoods import MSE
 from modkit.runs import checkpoint as store
 from modkit.specs.overrides import apply
+from modkit.training.callbacks import Callbacks
 from tests.play import Notes, spec
 from tests.run_folders import contents, differing
 
@@ -173,7 +176,7 @@ def test_resume_starts_where_there_is_no_checkpoint(tmp_path: Path):
 def test_another_system_is_not_resumed(change: str, tmp_path: Path):
     run = trained(VAE, tmp_path, steps=1)
     before = contents(run)
-    with pytest.raises(ValueError, match=r"was trained with (a different|the seed 0)"):
+    with pytest.raises(SpecError, match=rf"{change.partition('=')[0]}: got .* in a run that has trained with"):
         trained(apply(VAE, [change])[0], run, resume=True)
     assert contents(run) == before
 
@@ -196,26 +199,157 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(damage: str, tmp
     whole = trained(VAE, tmp_path / "whole")
     run = shutil.copytree(whole, tmp_path / "run")
     DAMAGES[damage](run / "checkpoints" / "step-00000004")
+    left = os.listdir(run / "checkpoints" / "step-00000004")
     notes = Notes()
     trained(VAE, run, resume=True, progress=notes)
     assert notes.texts == [
-        "removed step-00000004, which is damaged",
+        "step-00000004 is damaged and was renamed to damaged-step-00000004",
         f"resumed from {run / 'checkpoints/step-00000003'}",
     ]
-    assert not differing(run, whole)
+    assert {Path(name).parts[1] for name in differing(run, whole)} == {"damaged-step-00000004"}
+    aside = run / "checkpoints" / "damaged-step-00000004"
+    assert sorted(path.name for path in aside.iterdir()) == sorted(left)
+    assert (aside / "ema.safetensors").read_bytes() == (
+        whole / "checkpoints/step-00000004/ema.safetensors"
+    ).read_bytes()
+    DAMAGES[damage](run / "checkpoints" / "step-00000004")
+    trained(VAE, run, resume=True)
+    assert aside.with_name("damaged-step-00000004-2").is_dir()
 
 
-def test_with_every_checkpoint_damaged_a_run_starts_again_and_is_kept_at_each_step(tmp_path: Path, interrupt):
-    few = vary(VAE, {"train.checkpoints.keep": 2})
-    whole = trained(few, tmp_path / "whole")
-    run = shutil.copytree(whole, tmp_path / "run")
-    for path in (run / "checkpoints").iterdir():
-        flip(path / "model.safetensors")
-    interrupt(2)
-    with pytest.raises(KeyboardInterrupt):
-        trained(few, run, resume=True)
-    assert store.list_names(run / "checkpoints") == ["step-00000001", "step-00000002"]
-    assert not differing(trained(few, run, resume=True), whole)
+def test_with_every_checkpoint_damaged_nothing_is_resumed_or_changed(tmp_path: Path):
+    run = trained(vary(VAE, {"train.checkpoints.keep": 2}), tmp_path)
+    for number, path in enumerate((run / "checkpoints").iterdir()):
+        flip(path / "optimizer-0.safetensors") if number else (path / "manifest.json").unlink()
+    before = contents(run)
+    with pytest.raises(
+        ValueError, match=r"no intact checkpoint: step-00000004: .*; step-00000003: .*manifest"
+    ) as error:
+        trained(VAE, run, resume=True)
+    assert "optimizer-0.safetensors is damaged" in str(error.value)
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+def test_a_file_that_cannot_be_opened_is_no_damage(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, opened = trained(VAE, tmp_path), os.open
+    before = contents(run)
+
+    def fail(path: Any, *args: Any, **kwargs: Any) -> int:
+        if str(path).endswith("step-00000004/model.safetensors"):
+            raise OSError(code, os.strerror(code), str(path))
+        return opened(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        for act in (lambda: trained(VAE, run, resume=True), lambda: modkit.load(run)):
+            with pytest.raises(OSError, match=rf"{os.strerror(code)}: .*step-00000004/model.safetensors"):
+                act()
+    assert contents(run) == before
+    trained(VAE, run, resume=True)
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "timing.jsonl", "samples", "checkpoints", "checkpoints/step-00000003"]
+)
+def test_nothing_is_written_through_a_link_in_a_run(name: str, tmp_path: Path):
+    run = trained(vary(VAE, {"train.checkpoints": {"every": 1, "keep": 2}}), tmp_path / "run")
+    (run / name).rename(tmp_path / "elsewhere")
+    (run / name).symlink_to(tmp_path / "elsewhere")
+    before = contents(tmp_path)
+    for option in ("resume", "overwrite"):
+        with pytest.raises(ValueError, match=f"{name} is a link, through which nothing is written"):
+            trained(vary(VAE, {"train.steps": 5}), run, **{option: True})
+    if name == "samples":
+        assert "samples is a link" in command("sample", run, "-n", "2").output
+    assert contents(tmp_path) == before
+    if "checkpoints" in name:
+        assert modkit.load(run)
+
+
+def test_of_two_trainings_in_a_folder_the_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    longer, children, done = vary(VAE, {"train.steps": 6}), [], Callbacks.step_done
+
+    def compete(callbacks: Callbacks, stage: int, step: int, losses: Mapping[str, float]) -> None:
+        done(callbacks, stage, step, losses)
+        if step == 3 and not children:
+            before = contents(run)
+            for option in ("resume", "overwrite"):
+                with pytest.raises(ValueError, match="run is being written by another process: wait until it ends, or"):
+                    trained(longer, run, **{option: True})
+            assert contents(run) == before
+            children.append(os.fork())  # as a process that loads data, which may outlive its parent
+            if not children[0]:
+                signal.pause()
+
+    run = tmp_path / "run"
+    monkeypatch.setattr(Callbacks, "step_done", compete)
+    trained(longer, run)
+    try:
+        assert not differing(run, trained(longer, tmp_path / "alone"))
+        trained(VAE, run, overwrite=True)
+        assert not differing(run, trained(VAE, tmp_path / "other"))
+    finally:
+        os.kill(children[0], signal.SIGKILL)
+        os.waitpid(children[0], 0)
+
+
+@pytest.mark.parametrize("event", ["step_done", "samples_ready", "checkpoint_saved"])
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_run_that_goes_away_while_it_trains_is_an_error(
+    event: str, moved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def take_away(callbacks: Callbacks, *_: Any) -> None:
+        if (run / "samples").exists():
+            run.rename(tmp_path / "moved") if moved else shutil.rmtree(run)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Callbacks, event, take_away)
+        with pytest.raises(
+            FileNotFoundError, match="run was removed, moved or replaced while this process wrote to it"
+        ):
+            trained(VAE, run)
+    assert not run.exists()
+    if moved:
+        trained(VAE, tmp_path / "moved", resume=True)
+        assert not differing(tmp_path / "moved", trained(VAE, tmp_path / "whole"))
+
+
+def test_metrics_that_were_changed_are_noticed_before_a_run_is_resumed(tmp_path: Path):
+    run = trained(VAE, tmp_path)
+    flip(run / "metrics.jsonl")
+    data = (run / "metrics.jsonl").read_bytes()
+    (run / "metrics.jsonl").write_bytes(data.replace(b'"step": 1', b'"step": 7'))
+    before = contents(run)
+    with pytest.raises(ValueError, match=r"metrics.jsonl was changed: its first \d+ bytes are not the rows"):
+        trained(VAE, run, resume=True)
+    assert contents(run) == before
+
+
+def test_a_checkpoint_of_another_run_is_not_taken_for_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    run, other = trained(VAE, tmp_path / "run"), trained(vary(VAE, {"train.seed": 1}), tmp_path / "other")
+    drawn = modkit.load(run, checkpoint="step-00000003").sample(2, seed=0)
+    shutil.rmtree(run / "checkpoints" / "step-00000004")
+    shutil.copytree(other / "checkpoints" / "step-00000004", run / "checkpoints" / "step-00000004")
+    assert torch.equal(modkit.load(run).sample(2, seed=0), drawn)
+    assert "step-00000004 is damaged (it belongs to the run" in caplog.text
+    with pytest.raises(ValueError, match="it belongs to the run .*, this is the run"):
+        modkit.load(run, checkpoint="step-00000004")
+
+
+def test_a_resumed_run_says_that_the_number_of_threads_has_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    run, threads = trained(VAE, tmp_path), torch.get_num_threads()
+    trained(VAE, run, resume=True)
+    assert not caplog.text
+    torch.set_num_threads(threads + 1)
+    try:
+        trained(VAE, run, resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    said = f"was begun with {threads} threads, now there are {threads + 1}: it may differ in the last bits"
+    assert said in caplog.text and f"OMP_NUM_THREADS={threads} gives" in caplog.text
 
 
 @pytest.fixture

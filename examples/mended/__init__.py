@@ -1,0 +1,1 @@
+"""Figures of mended defects, each measured with the code before and after."""

@@ -1,0 +1,115 @@
+"""Holding a folder: at most one process at a time writes to it.
+
+A process holds a folder by an exclusive `flock` on its file `.lock`. The kernel releases the lock when the process
+ends, in whatever way; the empty file stays. Forked processes, such as those that load data, do not hold the folder, so
+they cannot block it after their parent was killed; a program that is started with the descriptor in `pass_fds` does.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+from modkit.runs.files import open_own
+
+__all__ = ["LOCK", "Hold"]
+
+LOCK = ".lock"
+"""Name of the file that is locked."""
+
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_logger = logging.getLogger(__name__)
+_held: set[int] = set()
+
+
+class Hold:
+    """Holds a folder until it is released, closed as a context manager or garbage-collected.
+
+    Args:
+        folder: The folder, which must exist.
+        report_busy: Called if another process holds the folder: it raises an error, or returns to wait for the process.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist, or was removed or moved during the wait.
+        ValueError: If its `.lock` is a link.
+
+    Examples:
+        >>> import tempfile
+        >>> def refuse():
+        ...     raise ValueError("another process trains here")
+        >>> with tempfile.TemporaryDirectory() as folder, Hold(Path(folder), refuse):
+        ...     Hold(Path(folder), refuse)
+        Traceback (most recent call last):
+        ...
+        ValueError: another process trains here
+    """
+
+    def __init__(self, folder: Path, report_busy: Callable[[], None]) -> None:
+        self._folder = folder
+        self.descriptor = open_own(str(folder / LOCK), os.O_RDWR | os.O_CREAT)
+        _held.add(self.descriptor)
+        self._release = weakref.finalize(self, _close, self.descriptor)
+        try:
+            _lock(self.descriptor, folder, report_busy)
+            self.check()
+        except BaseException:
+            self.release()
+            raise
+
+    def check(self) -> None:
+        """Checks that the folder is still in its place.
+
+        Raises:
+            FileNotFoundError: If it was removed, moved or replaced.
+        """
+        mine = os.fstat(self.descriptor)
+        try:
+            there = os.stat(self._folder / LOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            there = None
+        if there is None or (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+            raise FileNotFoundError(f"{self._folder} was removed, moved or replaced while this process wrote to it")
+
+    def release(self) -> None:
+        """Lets other processes hold the folder; does nothing if that has been done."""
+        self._release()
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+def _lock(descriptor: int, folder: Path, report_busy: Callable[[], None]) -> None:
+    import fcntl  # absent on Windows, where modkit can be imported
+
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report_busy()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        _logger.warning("%s cannot be locked (%s): let no other process write to it", folder, error.strerror)
+
+
+def _close(descriptor: int) -> None:
+    if descriptor in _held:  # in a forked process it is closed already
+        _held.remove(descriptor)
+        os.close(descriptor)
+
+
+def _close_all() -> None:
+    for descriptor in tuple(_held):
+        _close(descriptor)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_all)

@@ -1,0 +1,95 @@
+"""The layout of a run's directory: the names of its files, and how the directory is prepared for a run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from modkit.runs.files import find_final_name, make_folders, refuse_link
+from modkit.runs.hold import LOCK as HELD
+
+__all__ = [
+    "LOCK", "METRICS", "SPEC", "STATE", "STATUS", "TIMING", "check_vacant", "clear_temporary", "make_directory",
+    "refuse_links", "vacate",
+]  # fmt: skip
+
+LOCK = "modkit.lock"
+SPEC = "spec.yaml"
+METRICS = "metrics.jsonl"
+TIMING = "timing.jsonl"
+STATUS = "status.json"
+STATE = "state.json"
+
+_OWN = ("checkpoints", "samples", "evaluations", "evaluation.json", METRICS, TIMING, STATUS)
+_WRITTEN = re.compile(r"modkit\.lock|spec\.yaml|status\.json|[A-Za-z0-9][A-Za-z0-9._-]*\.png")
+
+
+def make_directory(path: Path) -> None:
+    """Makes the directory of a run.
+
+    Raises:
+        ValueError: If it is a file, or cannot be created.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"Run.create expects a directory, got the file {path}")
+    try:
+        make_folders(path)
+    except OSError as error:
+        raise ValueError(f"Run.create cannot create the directory {path}: {error.strerror}") from error
+
+
+def check_vacant(path: Path, overwrite: bool) -> None:
+    """Checks that a directory is empty or, with `overwrite`, holds a run that can be replaced.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    found = sorted(entry.name for entry in path.iterdir() if entry.name != HELD and not _is_temporary(entry.name))
+    if found and LOCK not in found:
+        raise ValueError(f"Run.create expects an empty directory or a run, got {path} with {', '.join(found[:5])}")
+    if set(found) <= {LOCK}:  # empty, or `create` was killed before it wrote the spec
+        return
+    if STATE in found:
+        raise ValueError(f"Run.create: {path} holds an exported run, which cannot be replaced")
+    if not overwrite:
+        raise ValueError(
+            f"Run.create: {path} already holds a run; use --resume to continue it or --overwrite to replace it"
+        )
+
+
+def vacate(path: Path) -> None:
+    """Prepares a directory for a new run; if the process is killed meanwhile, this can be repeated."""
+    clear_temporary(path)
+    (path / SPEC).unlink(missing_ok=True)
+    for name in _OWN:
+        if (path / name).is_dir() and not (path / name).is_symlink():
+            shutil.rmtree(path / name)
+        else:
+            (path / name).unlink(missing_ok=True)
+
+
+def refuse_links(path: Path) -> None:
+    """Refuses links in place of a run's files, folders and checkpoints: what is written would end elsewhere.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for name in (*_OWN, LOCK, SPEC, HELD):
+        refuse_link(path / name)
+    checkpoints = path / "checkpoints"
+    for entry in sorted(checkpoints.iterdir()) if checkpoints.is_dir() else ():
+        refuse_link(entry)
+
+
+def clear_temporary(folder: Path) -> None:
+    """Removes files that a killed process left incomplete."""
+    for entry in list(folder.iterdir()) if folder.is_dir() else []:
+        if _is_temporary(entry.name) and not entry.is_dir():
+            entry.unlink()
+
+
+def _is_temporary(name: str) -> bool:
+    """Whether a name is one of a file that a run has not completed."""
+    final = find_final_name(name)
+    return final is not None and _WRITTEN.fullmatch(final) is not None

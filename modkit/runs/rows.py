@@ -1,0 +1,140 @@
+"""Rows: a `.jsonl` file to which a run appends one JSON object per line.
+
+A kill may leave an incomplete last line, which `read` ignores and `cut` removes. A checkpoint keeps the mark of the
+rows before it, so that a resumed run logs the later ones again, and notices if the earlier ones have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from modkit.runs.files import hash_data, open_own, read_regular
+
+__all__ = ["Mark", "Rows"]
+
+
+class Mark(NamedTuple):
+    """A place in a file of rows.
+
+    Args:
+        size: Size of the rows before it, in bytes.
+        sha256: Their SHA-256; None if it is not known.
+    """
+
+    size: int = 0
+    sha256: str | None = None
+
+
+class Rows:
+    """A file of rows, which is created when the first one is appended. No link is followed in its place.
+
+    Args:
+        path: The file.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     rows = Rows(Path(folder, "metrics.jsonl"))
+        ...     rows.append({"step": 1})
+        ...     mark = rows.mark()
+        ...     rows.append({"step": 2})
+        ...     rows.cut(mark)
+        ...     rows.read()
+        [{'step': 1}]
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+        self._hash = hashlib.sha256()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Appends a row.
+
+        Raises:
+            ValueError: If it is not plain JSON, or a number is not finite; or if the file is a link.
+        """
+        try:
+            line = json.dumps(row, allow_nan=False).encode() + b"\n"  # floats are written by repr and so are exact
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Run expects rows of plain values and finite numbers in {self.path.name}, got {row}"
+            ) from error
+        file = self._open()
+        file.write(line)
+        file.flush()
+        self._hash.update(line)
+
+    def read(self) -> list[dict[str, Any]]:
+        """Reads the rows, without an incomplete last line.
+
+        Raises:
+            ValueError: If a line is damaged; the message names the line.
+        """
+        lines = read_regular(self.path).split(b"\n")[:-1] if self.path.exists() else []
+        return [_parse_row(self.path, number, line) for number, line in enumerate(lines, 1)]
+
+    def mark(self) -> Mark:
+        """Syncs the rows to the disk and returns the mark after the last one."""
+        file = self._open()
+        os.fsync(file.fileno())
+        return Mark(os.fstat(file.fileno()).st_size, self._hash.hexdigest())
+
+    def check(self, mark: Mark) -> None:
+        """Checks that the rows before a mark are those for which it was made.
+
+        Raises:
+            ValueError: If the file is shorter, or the rows have changed.
+        """
+        data = read_regular(self.path) if self.path.exists() else b""
+        if not 0 <= mark.size <= len(data):
+            raise ValueError(f"Run.cut expects a mark in [0, {len(data)}], the size of {self.path}, got {mark.size}")
+        if mark.sha256 is not None and mark.sha256 != hash_data(data[: mark.size]):
+            raise ValueError(
+                f"{self.path} was changed: its first {mark.size} bytes are not the rows that were logged before the "
+                "checkpoint; restore the file to resume the run"
+            )
+
+    def cut(self, mark: Mark | None = None) -> None:
+        """Removes the rows after a mark, or only an incomplete last line if it is None; closes the file.
+
+        Raises:
+            ValueError: If the file is a link.
+        """
+        self.close()
+        if not self.path.exists():
+            return
+        with open(self.path, "r+b", opener=open_own) as file:
+            kept = file.read(None if mark is None else mark.size)
+            file.truncate(kept.rfind(b"\n") + 1)
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Closes the file; appending opens it again."""
+        if self._file:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> BinaryIO:
+        if self._file is None:
+            self._file = open(self.path, "ab", opener=open_own)
+            self._hash = hashlib.sha256(read_regular(self.path))
+        return self._file
+
+
+def _parse_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}:{number} is not a row of metrics: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{path}:{number} expects a JSON object, got {type(row).__name__}")
+    return row
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not valid JSON")

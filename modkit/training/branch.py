@@ -1,0 +1,172 @@
+"""Branches: a new run that begins at a checkpoint of another one, with changed settings.
+
+    modkit branch RUN --from 3000 train.optimizer.lr=1e-4 --out DIR
+
+The branch has the weights, their average, and the position in its stage. Its learning rate is where its own schedule is
+at that step. An optimizer that is the same part keeps its moments under the new settings; another one begins anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from modkit.building.builder import Site
+from modkit.building.checker import Report, check
+from modkit.building.migration import load_current_spec
+from modkit.building.provenance import verify
+from modkit.building.session import restore_std
+from modkit.engines.local import LocalEngine
+from modkit.models.model import Model
+from modkit.progress import Progress
+from modkit.runs import checkpoint as store
+from modkit.runs.run import Run
+from modkit.specs.overrides import apply
+from modkit.training.changes import Written
+from modkit.training.optimizer_state import pack
+from modkit.training.players import PlayerState, make_player_states, schedule_stages
+from modkit.training.train import execute
+from modkit.training.trainer import Cursor
+
+__all__ = ["branch"]
+
+_logger = logging.getLogger(__name__)
+
+
+def branch(
+    run: Run | str | PathLike[str],
+    out: str | PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    step: int | None = None,
+    steps: int | None = None,
+    evaluate: bool = True,
+    progress: Progress | None = None,
+) -> Run:
+    """Trains a new run that begins at a checkpoint of another one, with changed settings.
+
+    Args:
+        run: The run, which stays as it is, or its directory.
+        out: The new run's directory.
+        overrides: What changes in the run's resolved spec, `path=value`. Parts may change whose weights stay the same.
+        step: The step of the checkpoint; the last intact one by default.
+        steps: Maximum number of steps of every stage.
+        evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
+        progress: Displays progress.
+
+    Returns:
+        The new run. Its lock keeps the origin as `branched`.
+
+    Raises:
+        SpecError: If an override is wrong; nothing has been written.
+        ValueError: If there is no such checkpoint, its weights or its stage do not fit the changed spec, or `out` is
+            not empty.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> from modkit import Spec, train, use
+        >>> from modkit.starters.model import Gaussian
+        >>> spec = Spec(data=use("ring", num=64, num_test=64), model=use("gan", z_dim=2), train={"batch_size": 8})
+        >>> with TemporaryDirectory() as folder:
+        ...     run = train(spec, f"{folder}/a", steps=2)
+        ...     branch(run, f"{folder}/b", ["train.optimizer.lr=1e-4"], steps=3).find_checkpoint_name()
+        'step-00000003'
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    verify(run)
+    spec, notices = apply(load_current_spec(run), overrides)
+    for notice in notices:
+        _logger.warning("%s", notice)
+    report = check(spec)
+    report = replace(report, x=restore_std(report.x, run))
+    path, begun, faults = _read(run, step)
+    for name, fault in faults.items():
+        _logger.warning("%s: %s is damaged (%s); the branch begins at %s", run.path, name, fault, path.name)
+
+    def make(site: Site) -> Model:
+        site.weights = False  # those of pieces of other runs are in the checkpoint, too
+        return site.build_model(report.x, report.fields)  # type: ignore[no-any-return]
+
+    try:
+        Cursor.read(begun.state["cursor"])
+        _adapt(begun, path, report, make)
+    except (AttributeError, KeyError, TypeError) as error:  # of a state that is not of training
+        raise ValueError(f"{path}: its state is not that of a training: {error!r}") from error
+    return execute(
+        report,
+        make,
+        Path(out),
+        None,
+        origin={
+            "branched": {"run": str(run.path), "checkpoint": path.name},
+            "written": asdict(Written.describe(spec, ())),
+        },
+        begun=(path.name, begun),
+        steps=steps,
+        evaluate=evaluate,
+        progress=progress,
+    )
+
+
+def _read(run: Run, step: int | None) -> store.Latest:
+    """Reads the checkpoint of a step, or the last intact one, as a whole."""
+    if step is not None:
+        path = run.find_checkpoint(f"step-{step:08d}")
+        return store.Latest(path, store.load(path), {})
+    latest = run.read_last()
+    if latest is None:
+        raise ValueError(f"branch expects a run with a checkpoint, got {run.path} without one")
+    return latest
+
+
+def _adapt(begun: store.Checkpoint, path: Path, report: Report, make: Callable[[Site], Model]) -> None:
+    """Changes a checkpoint in place to what training by the report's spec would have written there.
+
+    Raises:
+        ValueError: If its weights do not fit the model, or its stage does not exist or has other players.
+    """
+    found, wanted = begun.tensors["model"], report.state
+    if odd := [key for key in {**found, **wanted} if key not in found or tuple(found[key].shape) != wanted.get(key)]:
+        raise ValueError(f"branch expects a spec that keeps the weights of {path}, got others at {', '.join(odd[:8])}")
+    site = Site(report.plan, meta=False)
+    settings = site.make_settings()
+    model = make(site)
+    site.check()
+    cursor, stages = begun.state["cursor"], schedule_stages(model, settings)
+    if cursor["stage"] >= len(stages):
+        raise ValueError(f"branch expects a spec with stage {cursor['stage']}, in which {path} lies, got {len(stages)}")
+    stage = stages[cursor["stage"]]
+    players = make_player_states(model, settings, stage, LocalEngine("cpu"))
+    former, names = begun.state["players"], [player.name for player in players]
+    if names != list(former):
+        raise ValueError(
+            f"branch expects the players {', '.join(former)} in stage {cursor['stage']}, in which {path} lies, got "
+            f"{', '.join(names)}"
+        )
+    if stage.decay and "ema" not in begun.tensors:
+        begun.tensors["ema"] = begun.tensors["model"]  # the average begins with the weights
+    cursor.update(best=None, best_name=None, watched=[], recent={})
+    for number, player in enumerate(players):
+        _adapt_optimizer(begun.tensors, f"optimizer-{number}", former[player.name], player, cursor["index"])
+
+
+def _adapt_optimizer(
+    tensors: dict[str, dict[str, Tensor]], group: str, state: dict[str, Any], player: PlayerState, index: int
+) -> None:
+    """Replaces the settings of a player's optimizer, and its moments by nothing if it is another one."""
+    for _ in filter(player.plays, range(index)):
+        player.optimizer.step()  # without gradients nothing moves
+        player.schedule.step()
+    tensors_now, now = pack(player.optimizer)
+    if [set(one) for one in now["groups"]] == [set(one) for one in state["optimizer"]["groups"]]:
+        now["numbers"] = state["optimizer"]["numbers"]
+    else:
+        tensors[group] = tensors_now
+        _logger.warning("%s begins with another optimizer, without the moments of the former one", player.name)
+    state.update(optimizer=now, lr_schedule=player.schedule.state_dict())

@@ -1,0 +1,130 @@
+"""Changes: what a call changes in the run that it resumes, and whether a run may change in it.
+
+    modkit train SPEC train.steps=300            a run stores the spec as written, and its overrides
+    modkit train SPEC train.steps=600 --resume   the spec is as it was, so the override is what changes
+
+A run goes on with its own resolved spec, in which only that changes by which this call's spec differs from the one as
+written, and what this call overrides. What trains stays as it was from the first step to the last; `modkit branch`
+begins a new run with other settings. What may change takes effect from the step at which the run is resumed:
+
+- the name, and how the run is measured (`evaluate`);
+- the number of steps, of the stage at hand and of later ones;
+- the device, workers, loggers, and when losses are logged, pictures drawn and checkpoints written;
+- parts that only sampling uses: samplers, guidance, decodings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modkit.building.difference import ABSENT, compare_trees, format_value
+from modkit.building.migration import load_current_spec
+from modkit.building.plan import Plan, plan
+from modkit.errors import Problem, SpecError, join, split
+from modkit.kinds import KINDS
+from modkit.runs.run import Run
+from modkit.specs.overrides import apply
+from modkit.specs.spec import Spec
+
+__all__ = ["Change", "Written", "update_spec", "find_changes"]
+
+_FREE = re.compile(
+    r"(?:name|evaluate|train\.(?:steps|device|workers|log|samples|checkpoints|loggers|stages\[\d+\]\.steps))(?:[.\[].*)?"
+)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A spec as it was written, before its overrides: what a run keeps to tell what a later call changes.
+
+    Args:
+        spec: The spec, YAML; None if a spec of Python objects cannot be written.
+        overrides: The overrides.
+    """
+
+    spec: str | None
+    overrides: tuple[str, ...] = ()
+
+    @classmethod
+    def describe(cls, spec: Spec, overrides: Sequence[str]) -> Written:
+        """Describes a spec and its overrides."""
+        return cls(None if spec.local else spec.to_yaml(), tuple(overrides))
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a run's spec.
+
+    Args:
+        path: The path.
+        before: The value before, on one line.
+        now: The value now.
+    """
+
+    path: str
+    before: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.path} was {self.before}, now {self.now}"
+
+
+def update_spec(run: Run, spec: Spec, overrides: Sequence[str]) -> tuple[Spec, list[str]]:
+    """Returns the spec with which a run goes on, its own with what this call changes in it, and the notices of swaps.
+
+    Args:
+        run: The run.
+        spec: This call's spec, without its overrides.
+        overrides: This call's overrides; those of the first call need not be repeated.
+
+    Raises:
+        SpecError: If an override is wrong.
+    """
+    written = Written(**run.lock["written"]) if isinstance(run.lock.get("written"), dict) else None
+    if written is None or written.spec is None or spec.local:
+        return apply(spec, [*(written.overrides if written else ()), *overrides])
+    changed = load_current_spec(run)
+    former = Spec.from_yaml(written.spec, "the spec as it was written")
+    for path, (_, now) in compare_trees((former.tree, spec.tree)):
+        if now is ABSENT:  # its default is to be derived again
+            return apply(spec, [*written.overrides, *overrides])
+        changed = changed.with_value(join(path), now, spec.source.at(path))
+    return apply(changed, overrides)
+
+
+def find_changes(run: Run, planned: Plan) -> list[Change]:
+    """Finds what a plan changes in a run.
+
+    Args:
+        run: The run.
+        planned: The plan of the spec with which it is to go on.
+
+    Raises:
+        SpecError: If it changes what a run cannot change in, with every such path.
+    """
+    former = load_current_spec(run)
+    if not planned.spec.local:  # parts may have been renamed, or have more parameters by now
+        former = plan(former).resolved
+    pairs = compare_trees((former.tree, planned.resolved.tree))
+    changes = [Change(join(path), *map(format_value, values)) for path, values in pairs]
+    problems = [
+        Problem(
+            change.path,
+            f"got {change.now} in a run that has trained with {change.before}, expected the same",
+            planned.spec.find_position(change.path),
+            f"modkit branch {run.path} {change.path}=… begins a new run from one of its checkpoints",
+        )
+        for change in changes
+        if not _may_change(change.path, planned)
+    ]
+    if problems:
+        raise SpecError(problems)
+    return changes
+
+
+def _may_change(path: str, planned: Plan) -> bool:
+    parts = split(path)
+    owners = (planned.calls.get(join(parts[:stop])) for stop in range(1, len(parts) + 1))
+    return bool(_FREE.fullmatch(path)) or any(call and not KINDS[call.part.kind].trained for call in owners)

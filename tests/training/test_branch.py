@@ -1,0 +1,115 @@
+"""A branch begins at a checkpoint of another run, with changed settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from modkit import Run, Spec, SpecError, branch, load, train
+from modkit.cli.app import app
+from modkit.runs import checkpoint as store
+from tests.run_folders import contents
+from tests.training.test_changes import TEXT
+
+SPEC = Spec.from_yaml(TEXT)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return train(SPEC, tmp_path / "run", overrides=["train.lr_schedule=cosine"])
+
+
+def read_optimizer(run: Run, name: str) -> dict[str, Any]:
+    state: dict[str, Any] = store.load(run.checkpoints / name).state["players"]["denoiser"]["optimizer"]
+    return dict(state["groups"][0])
+
+
+def test_without_changes_a_branch_computes_what_the_run_did(run: Run, tmp_path: Path) -> None:
+    before = contents(run.path)
+    made = branch(run, tmp_path / "branch", step=2)
+    assert contents(run.path) == before
+    assert made.finished and made.lock["branched"] == {"run": str(run.path), "checkpoint": "step-00000002"}
+    assert [row["step"] for row in made.read_metrics()] == [3, 4]
+    assert made.read_metrics() == run.read_metrics()[2:]
+    assert torch.equal(load(made).sample(4, seed=0), load(run).sample(4, seed=0))
+    for name in ("model", "ema", "optimizer-0"):
+        one, other = (store.load(r.checkpoints / "step-00000004").tensors[name] for r in (made, run))
+        assert all(torch.equal(one[key], other[key]) for key in other)
+    assert read_optimizer(made, "step-00000002") == read_optimizer(run, "step-00000002")
+
+
+def test_the_learning_rate_follows_the_new_schedule_at_that_step(run: Run, tmp_path: Path) -> None:
+    made = branch(run, tmp_path / "a", ["train.optimizer.lr=1.0", "train.steps=8"], step=2)
+    group = read_optimizer(made, "step-00000002")
+    assert group["initial_lr"] == 1.0
+    fresh = train(
+        SPEC, tmp_path / "b", overrides=["train.lr_schedule=cosine", "train.optimizer.lr=1.0", "train.steps=8"]
+    )
+    assert group["lr"] == read_optimizer(fresh, "step-00000002")["lr"] < 1
+    moments = store.load(made.checkpoints / "step-00000002").tensors["optimizer-0"]
+    kept = store.load(run.checkpoints / "step-00000002").tensors["optimizer-0"]
+    assert moments.keys() == kept.keys() and all(torch.equal(moments[key], kept[key]) for key in kept)
+    assert made.find_checkpoint_name() == "step-00000008"
+
+
+def test_another_optimizer_begins_without_moments(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = branch(run, tmp_path / "branch", ["train.optimizer=sgd", "train.batch_size=8"], step=2)
+    assert store.load(made.checkpoints / "step-00000002").tensors["optimizer-0"] == {}
+    assert "denoiser begins with another optimizer" in caplog.text and made.finished
+    drawn = load(made, checkpoint="step-00000002").sample(4, seed=0)
+    assert torch.equal(drawn, load(run, checkpoint="step-00000002").sample(4, seed=0))
+
+
+def test_an_average_can_begin_in_a_branch(tmp_path: Path) -> None:
+    run = train(SPEC, tmp_path / "run", overrides=["train.ema=0"])
+    made = branch(run, tmp_path / "branch", ["train.ema=0.9"], step=2)
+    begun = store.load(made.checkpoints / "step-00000002").tensors
+    assert all(torch.equal(begun["ema"][key], begun["model"][key]) for key in begun["ema"])
+    assert made.finished
+
+
+@pytest.mark.parametrize(
+    ("overrides", "step", "message"),
+    [
+        (
+            ["model.network.width=9"],
+            2,
+            "branch expects a spec that keeps the weights of .*step-00000002, got others at net",
+        ),
+        ([], 3, "has no checkpoint 'step-00000003'; available: step-00000000, step-00000002, step-00000004"),
+        (["train.steps=-1"], 2, "train.steps"),
+        (["model.nothing=1"], 2, "unknown key 'nothing'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    overrides: list[str], step: int, message: str, run: Run, tmp_path: Path
+) -> None:
+    with pytest.raises((ValueError, SpecError), match=message):
+        branch(run, tmp_path / "branch", overrides, step=step)
+    assert not (tmp_path / "branch").exists()
+    with pytest.raises(ValueError, match="already holds a run"):
+        branch(run, run.path)
+
+
+def test_a_branch_is_resumed_by_its_own_spec(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "branch"
+    arguments = ["branch", run.path, "train.optimizer.lr=1e-4", "--from", 2, "--steps", 3, "--out", out]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0 and f"run: {out}" in result.output
+    assert Run.open(out).find_checkpoint_name() == "step-00000003"
+    result = CliRunner().invoke(app, ["train", f"{out}/spec.yaml", "--out", str(out), "--resume"])
+    assert result.exit_code == 0 and Run.open(out).find_checkpoint_name() == "step-00000004"
+    assert read_optimizer(Run.open(out), "step-00000004")["initial_lr"] == 1e-4
+
+
+def test_a_branch_begins_at_the_last_checkpoint_that_is_whole(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (run.checkpoints / "step-00000004" / "optimizer-0.safetensors").write_bytes(b"")
+    made = branch(run, tmp_path / "branch")
+    assert made.lock["branched"]["checkpoint"] == store.list_names(run.checkpoints)[-2]
+    assert "step-00000004 is damaged (optimizer-0.safetensors has 0 bytes" in caplog.text

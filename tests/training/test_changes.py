@@ -1,0 +1,138 @@
+"""Resuming with changes: what may change takes effect and is recorded, anything else is refused by key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from modkit import Run, Spec, SpecError, train
+from modkit.cli.app import app
+from tests.run_folders import contents, differing
+
+TEXT = """\
+name: tiny
+data: {use: ring, num: 64, num_test: 16}
+model:
+  use: diffusion
+  network: {use: mlp, width: 8, depth: 1}
+  sampler: {use: ddim, steps: 4}
+train: {steps: 4, batch_size: 16, device: cpu, log: {every: 1}, samples: {every: 2}, checkpoints: {every: 2, keep: 9}}
+"""
+SPEC = Spec.from_yaml(TEXT)
+
+
+def trained(folder: Path, *overrides: str, spec: Spec = SPEC, **options: Any) -> Run:
+    return train(spec, folder, overrides=overrides, **options)
+
+
+def read_revisions(run: Run) -> list[tuple[int, list[str]]]:
+    found = Run.open(run.path).lock.get("revisions", [])
+    return [(one["step"], [f"{c['path']}: {c['before']} -> {c['now']}" for c in one["changes"]]) for one in found]
+
+
+FREE = {
+    "name=other": "name: tiny -> other",
+    "train.steps=6": "train.steps: 4 -> 6",
+    "train.workers=1": "train.workers: 0 -> 1",
+    "train.log.every=2": "train.log.every: 1 -> 2",
+    "train.samples.num=9": "train.samples.num: 64 -> 9",
+    "train.checkpoints.keep=1": "train.checkpoints.keep: 9 -> 1",
+    "model.sampler=heun": "model.sampler: ddim(steps=4, eta=0.0, clip=null, spacing=trailing) -> heun(",
+    "model.sampler.steps=3": "model.sampler.steps: 4 -> 3",
+    "evaluate.num=16": "evaluate: absent -> {",
+}
+
+
+@pytest.mark.parametrize("change", FREE)
+def test_what_may_change_takes_effect_and_is_recorded(change: str, tmp_path: Path) -> None:
+    trained(tmp_path / "run", steps=2)
+    run = trained(tmp_path / "run", change, resume=True, evaluate=False)
+    ((step, (told,)),) = read_revisions(run)
+    assert step == 2 and told.startswith(FREE[change].split("(")[0])
+    path, _, value = change.partition("=")
+    now = Spec.from_yaml(Run.open(run.path).spec_text).at(path)
+    assert str(getattr(now, "use", now)) == value
+    trained(tmp_path / "run", resume=True, evaluate=False)  # nothing more has changed
+    assert len(read_revisions(run)) == 1
+    assert Spec.from_yaml(Run.open(run.path).spec_text).at(path) == now
+
+
+HELD = {
+    "train.optimizer.lr=1e-2": "train.optimizer.lr",
+    "train.optimizer.weight_decay=0.5": "train.optimizer.weight_decay",
+    "train.optimizer=sgd": "train.optimizer",
+    "train.batch_size=8": "train.batch_size",
+    "train.precision=bf16": "train.precision",
+    "train.clip=1.0": "train.clip",
+    "train.lr_schedule=cosine": "train.lr_schedule",
+    "train.ema=0.5": "train.ema",
+    "train.seed=1": "train.seed",
+    "model.parametrization=x0": "model.parametrization",
+    "model.network.width=9": "model.network.width",
+    "data.num=32": "data.num",
+}
+
+
+@pytest.mark.parametrize("change", HELD)
+def test_anything_else_is_refused_by_key_and_nothing_is_written(change: str, tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", steps=2)
+    before = contents(run.path)
+    with pytest.raises(SpecError) as error:
+        trained(tmp_path / "run", change, "train.steps=8", resume=True)
+    (problem,) = error.value.problems
+    assert problem.path == HELD[change] and problem.position and problem.hint
+    assert problem.hint.startswith(f"modkit branch {run.path} {HELD[change]}=")
+    assert contents(run.path) == before
+
+
+def test_an_override_of_the_first_call_need_not_be_repeated(tmp_path: Path) -> None:
+    first = ("train.optimizer.lr=1e-2", "model.sampler=heun")
+    whole = trained(tmp_path / "whole", *first)
+    for number, again in enumerate([(), first[:1], first]):
+        run = trained(tmp_path / str(number), *first, steps=2)
+        trained(run.path, *again, resume=True)
+        assert not differing(run.path, whole.path)
+
+
+def test_an_edited_spec_changes_what_was_edited(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", "train.optimizer.lr=1e-2", steps=2)
+    trained(run.path, spec=Spec.from_yaml(TEXT.replace("{steps: 4, b", "{steps: 6, b")), resume=True)
+    assert read_revisions(run) == [(2, ["train.steps: 4 -> 6"])]
+    assert Spec.from_yaml(Run.open(run.path).spec_text).at("train.optimizer.lr") == 1e-2
+    with pytest.raises(SpecError, match=r"train\.batch_size: got 8 in a run that has trained with 16"):
+        trained(run.path, spec=Spec.from_yaml(TEXT.replace("batch_size: 16", "batch_size: 8")), resume=True)
+    with pytest.raises(SpecError, match=r"train\.batch_size: got 128 in a run that has trained with 16"):
+        trained(run.path, spec=Spec.from_yaml(TEXT.replace("batch_size: 16, ", "")), resume=True)
+
+
+def test_a_run_goes_on_by_its_own_spec_too(tmp_path: Path) -> None:
+    whole, run = trained(tmp_path / "whole"), trained(tmp_path / "run", steps=2)
+    train(Spec.from_yaml(run.spec_text), run.path, resume=True)
+    assert not differing(run.path, whole.path)
+
+
+def test_a_killed_revision_leaves_one_of_the_two_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(tmp_path / "run", steps=2)
+    monkeypatch.setattr("modkit.runs.run.SPEC", "spec.yaml/none")  # the second file cannot be written
+    with pytest.raises(OSError):
+        run.revise(SPEC, run.lock, [])
+    monkeypatch.undo()
+    trained(run.path, resume=True)
+    assert Run.open(run.path).finished
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_resuming_where_no_run_is_says_that_it_starts_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (file := tmp_path / "tiny.yaml").write_text(TEXT)
+    result = command("train", file, "--out", tmp_path / "run", "--steps", 1, "--resume")
+    assert result.exit_code == 0 and Run.open(tmp_path / "run").finished
+    assert f"{tmp_path / 'run'} holds no run yet: this starts one" in caplog.text
+    caplog.clear()
+    command("train", file, "--out", tmp_path / "run", "--resume")
+    assert "holds no run" not in caplog.text
