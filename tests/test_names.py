@@ -15,17 +15,17 @@ VERBS = set(
     accumulate adapt add allocate append apply assemble assign attempt attend average backward begin branch broadcast
     build call cap cast catch check choose clamp clear clip close collect combine compare complete compose compute
     concatenate convert copy count create crop cut decide decode decompose deduplicate dequantize derive descend
-    describe diagnose differ differentiate digest discover discriminate download draw drop dump embed emit encode end
-    enlarge enter estimate evaluate examine exchange execute expand explain export extend extract factor fail feed fill
-    filter find finish fit flatten fold follow format forward freeze gather generate get group guide hash hold identify
-    import index infer init inspect install integrate interpolate invert join keep launch limit list load locate lock
-    log make map mark match measure merge mix move name normalize note notify number observe open order override pack
-    pad parametrize parse pass perturb place plan play predict prefix prepare print project prune queue raise rank read
-    rebuild reconstruct record recover reduce refuse register release reload remove render repeat replace report require
-    reroot resample reset resize resolve restart restore resume review revise revive rewind round run sample save scale
-    scan schedule score seed select set settle shift shorten show slice smooth sort space spill split spread squash
-    start step stretch strip suggest sum swap sweep sync synchronize take thin train transform truncate try tune unpack
-    unscale update use vacate validate verify walk warn watch weigh widen wrap write zero
+    describe diagnose differ differentiate digest discover discriminate download draw drop dump echo embed emit encode
+    end enlarge enter escape estimate evaluate examine exchange execute expand explain export extend extract factor fail
+    feed fill filter find finish fit flatten fold follow format forward freeze gather generate get group guide hash hold
+    identify import index infer init inspect install integrate interpolate invert join keep launch limit list load
+    locate lock log make map mark match measure merge mix move name normalize note notify number observe open order
+    override pack pad parametrize parse pass perturb place plan play predict prefix prepare print project prune queue
+    quote raise rank read rebuild reconstruct record recover reduce refuse register release reload remove render repeat
+    replace report require reroot resample reset resize resolve restart restore resume review revise revive rewind round
+    run sample save scale scan schedule score seed select set settle shift shorten show slice smooth sort space spill
+    split spread squash start step stretch strip suggest sum swap sweep sync synchronize take thin train transform
+    truncate try tune unpack unscale update use vacate validate verify walk warn watch weigh widen wrap write zero
     """.split()
 )
 """The verbs in use. Add one when a new function needs it, but no noun and no participle (`made`, `scored`)."""
@@ -65,6 +65,7 @@ TERMS = {
     "algorithms": "ddim_step kmeans minibatch_std rotation_trick straight_through variational_bound",
     "parts, named as users select them": "adam adamw constant cosine dinov2 linear rmsprop sgd",
     "layers, named as torch.nn's": "conv linear pointwise sinusoidal_embedding",
+    "a method of torch's spectral norm": "power_method",
     # Names that users meet.
     "commands": "app diff doctor main new_plugin schema",
     "context manager": "seeded",

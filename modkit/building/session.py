@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -174,11 +174,22 @@ def load_run(
 
 
 class Opened(NamedTuple):
-    """The data set of a run, the name of its part, and the settings of evaluation."""
+    """The data set of a run, the name of its part, the settings of evaluation, and the site that they are built at."""
 
     data: Data
     name: str
     evaluation: Evaluation | None
+    site: Site
+
+    def build(self, slot: Callable[..., Any], **types: Any) -> Any:
+        """Builds a part of the evaluation.
+
+        Raises:
+            SpecError: If it cannot be built.
+        """
+        made = slot(**types)
+        self.site.check()
+        return made
 
 
 def open_data(run: Run, site: Site) -> Opened:
@@ -193,7 +204,7 @@ def open_data(run: Run, site: Site) -> Opened:
         site.check()
         if data is None or call is None:
             raise ValueError(f"{run.path}: expected a spec with `data`, got one without: name them, as data=digits")
-        made = Opened(data, call.part.name, site.make_evaluation())
+        made = Opened(data, call.part.name, site.make_evaluation(), site)
         site.check()
     return made
 

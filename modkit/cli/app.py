@@ -16,7 +16,7 @@ import click
 
 from modkit.cli import completion
 from modkit.cli.failures import end, report_failures
-from modkit.cli.output import Rows, json_option, print_result
+from modkit.cli.output import Rows, echo, json_option, print_result
 from modkit.cli.plugins import PLUGINS
 from modkit.cli.runs import RUNS
 from modkit.cli.scores import SCORES, describe_scores
@@ -161,7 +161,7 @@ def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
         for report in read_reports(made.path)[:1]:
             print_result(None, False, describe_scores(report))
         pictures = sorted(made.samples.glob("*.png"))
-        click.echo(f"run: {made.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))
+        echo(f"run: {made.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))
 
 
 @app.command()
@@ -221,7 +221,7 @@ def sample(run: str, overrides: Sequence[str], num: int, seed: int, label: int |
         _write(samples, model.single, path)
     else:
         opened.write_picture(path.stem, draw_picture(samples, model.single))
-    click.echo(f"{num} samples: {path}")
+    echo(f"{num} samples: {path}")
 
 
 def _write(samples: Tensor, type: TensorType, path: Path) -> None:

@@ -13,6 +13,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from modkit.escapes import escape_controls
+
 __all__ = ["LiveProgress", "PlainProgress", "make_table", "open_terminal", "show_progress"]
 
 
@@ -40,7 +42,7 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
 
     def begin_stage(self, name: str, done: int, steps: int) -> None:
         """Adds a bar for a stage."""
-        self._task = self._bars.add_task(name, total=steps, completed=done, speed="", losses="")
+        self._task = self._bars.add_task(escape_controls(name), total=steps, completed=done, speed="", losses="")
 
     def step(self, losses: Mapping[str, float] | None) -> None:
         """Advances the bar."""
@@ -54,7 +56,7 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
 
     def note(self, text: str) -> None:
         """Prints a line above the bars."""
-        self._bars.console.print(text, highlight=False, markup=False)
+        self._bars.console.print(escape_controls(text), highlight=False, markup=False)
 
 
 class PlainProgress(AbstractContextManager["PlainProgress"]):
@@ -84,7 +86,7 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
 
     def note(self, text: str) -> None:
         """Prints a line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(escape_controls(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def show_progress(console: Console) -> LiveProgress | PlainProgress:
@@ -96,9 +98,9 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Makes a table without borders."""
     result = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        result.add_column(column, overflow="fold")
+        result.add_column(Text(escape_controls(column)), overflow="fold")
     for row in rows:
-        result.add_row(*map(Text, row))  # no markup: `list[int]` is not a style
+        result.add_row(*(Text(escape_controls(cell)) for cell in row))  # no markup: `list[int]` is not a style
     return result
 
 
@@ -109,4 +111,4 @@ def open_terminal() -> Console:
 
 
 def _format_losses(losses: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+    return "  ".join(f"{escape_controls(name)} {value:.4g}" for name, value in losses.items())

@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import NoReturn, ParamSpec
 
-import click
+from modkit.cli.output import echo
 
 __all__ = ["end", "report_failures"]
 
 P = ParamSpec("P")
+_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
 def report_failures(command: Callable[P, None]) -> Callable[P, None]:
-    """Turns an invalid input into a message and exit status 2, a failing file or disk into a message and status 1."""
+    """Turns invalid input into a message and status 2; a failing file or process and a lack of memory into status 1."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -30,8 +31,26 @@ def report_failures(command: Callable[P, None]) -> Callable[P, None]:
             end(2, str(error))
         except OSError as error:
             end(1, str(error))
+        except (MemoryError, RuntimeError) as error:
+            if (reason := _explain(error)) is None:
+                raise
+            end(1, reason)
 
     return run
+
+
+def _explain(error: MemoryError | RuntimeError) -> str | None:
+    """Explains errors that are no fault of the program but do not say so by their class; None for all others.
+
+    torch is not imported here, so its errors are known by name and text. It reports the death of a worker wherever the
+    program is at that moment.
+    """
+    text = " ".join(str(error).split())
+    if text.startswith("DataLoader worker (pid"):
+        return f"a process that reads data has ended; where memory is short, set fewer train.workers, or 0 ({text})"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY in text:
+        return f"out of memory: {text or 'try smaller batches or fewer samples'}"
+    return None
 
 
 @contextmanager
@@ -47,10 +66,10 @@ def _show_notices() -> Iterator[None]:
 
 class _Notices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"modkit: {record.getMessage()}", err=True)
+        echo(f"modkit: {record.getMessage()}", err=True)
 
 
 def end(status: int, message: str) -> NoReturn:
     """Prints a message on stderr and ends the process."""
-    click.echo(f"modkit: {message}", err=True)
+    echo(f"modkit: {message}", err=True)
     raise SystemExit(status)

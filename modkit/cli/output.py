@@ -8,12 +8,19 @@ from typing import TypeAlias
 
 import click
 
-__all__ = ["Rows", "json_option", "print_result"]
+from modkit.escapes import escape_controls
+
+__all__ = ["Rows", "echo", "json_option", "print_result"]
 
 Rows: TypeAlias = tuple[Sequence[str], Iterable[Sequence[str]]]
 """A table: the names of its columns, and its rows."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Prints lines of text on stdout or stderr; control characters in it are shown, not obeyed."""
+    click.echo(escape_controls(text), err=err)
 
 
 def print_result(result: object, as_json: bool, blocks: Iterable[str | Rows]) -> None:
@@ -25,10 +32,10 @@ def print_result(result: object, as_json: bool, blocks: Iterable[str | Rows]) ->
         blocks: Lines of text and tables, printed otherwise.
     """
     if as_json:
-        click.echo(json.dumps(result, indent=1))
+        echo(json.dumps(result, indent=1))
         return
     from modkit.cli.console import make_table, open_terminal  # rich is slow to import
 
     terminal = open_terminal()
     for block in blocks:
-        terminal.print(block if isinstance(block, str) else make_table(*block))
+        terminal.print(escape_controls(block) if isinstance(block, str) else make_table(*block))

@@ -6,6 +6,7 @@ import click
 
 from modkit.cli.completion import complete_kinds
 from modkit.cli.failures import report_failures
+from modkit.cli.output import echo
 
 __all__ = ["PLUGINS"]
 
@@ -22,8 +23,8 @@ def new_plugin(name: str, kind: str, out: str | None) -> None:
     from modkit.cli.scaffold import STARTERS, create_plugin
 
     folder = create_plugin(name, kind, out)
-    click.echo(f"{folder}: the {kind} {name}/{STARTERS[kind].part} in modkit-{name}; next:")
-    click.echo(f"  cd {folder} && python -m pip install -e '.[test]' && python -m pytest && modkit train example.yaml")
+    echo(f"{folder}: the {kind} {name}/{STARTERS[kind].part} in modkit-{name}; next:")
+    echo(f"  cd {folder} && python -m pip install -e '.[test]' && python -m pytest && modkit train example.yaml")
 
 
 PLUGINS = (new_plugin,)

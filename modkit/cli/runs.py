@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from modkit.cli.failures import report_failures
+from modkit.cli.output import echo
 
 __all__ = ["RUNS"]
 
@@ -20,7 +21,7 @@ def export(run: str, out: str, format: str | None, checkpoint: str | None) -> No
     from modkit.publishing.export import export
     from modkit.runs.run import Run
 
-    click.echo(f"exported: {export(Run.open(run), out, to=format, checkpoint=checkpoint)}")
+    echo(f"exported: {export(Run.open(run), out, to=format, checkpoint=checkpoint)}")
 
 
 RUNS = (export,)

@@ -11,7 +11,7 @@ import click
 
 from modkit.cli.completion import SLOTS
 from modkit.cli.failures import report_failures
-from modkit.cli.output import Rows, json_option, print_result
+from modkit.cli.output import Rows, echo, json_option, print_result
 
 if TYPE_CHECKING:
     from modkit.evaluation.report import Report
@@ -78,7 +78,7 @@ def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
             of_images = {name: options[name] for name in ("features", "num", "raw")}
             found = compute_statistics(of_files["real"], size=of_files["size"], **of_images)
             save_statistics(Path(target), found)
-            click.echo(f"mean and covariance of {found.count} samples: {target}")
+            echo(f"mean and covariance of {found.count} samples: {target}")
             return
         report = evaluate(**of_files, **options)
     print_result(json.loads(report.to_json()), as_json, describe_scores(report))
@@ -96,8 +96,8 @@ def compare(runs: Sequence[str], out: str) -> None:
 
     written = compare(runs, out)
     for finding in written.findings:
-        click.echo(finding)
-    click.echo(f"page: {written.page}, data: {written.data}")
+        echo(finding)
+    echo(f"page: {written.page}, data: {written.data}")
 
 
 @click.command()
@@ -124,8 +124,8 @@ def sweep(spec: str, axes: Sequence[str], out: str | None, metrics: str | None, 
         done = sweep(spec, axes, out, metrics=names, progress=shown, **options)
     for failure in done.failures:
         last = (failure.stderr.strip().splitlines() or ["no message"])[-1]
-        click.echo(f"failed: {failure.command}: status {failure.status}: {last}", err=True)
-    click.echo(f"sweep: {done.path}" + (f", page: {done.page}" if done.page else ""))
+        echo(f"failed: {failure.command}: status {failure.status}: {last}", err=True)
+    echo(f"sweep: {done.path}" + (f", page: {done.page}" if done.page else ""))
     if done.failures:
         raise SystemExit(1)
 

@@ -14,7 +14,7 @@ import click
 
 from modkit.cli.completion import complete_overrides, complete_specs
 from modkit.cli.failures import report_failures
-from modkit.cli.output import Rows, json_option, print_result
+from modkit.cli.output import Rows, echo, json_option, print_result
 
 if TYPE_CHECKING:
     from modkit.building.checker import Report
@@ -46,7 +46,7 @@ def check(spec: str, overrides: Sequence[str], graph: str | None, as_json: bool)
         path = Path(graph)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, render_svg(report, loaded.name))
-        click.echo(f"graph: {path}")
+        echo(f"graph: {path}")
 
 
 @click.command()
@@ -78,7 +78,7 @@ def schema() -> None:
 
     with contextlib.redirect_stdout(sys.stderr):  # a plug-in may print while its parts are imported
         found = make_schema()
-    click.echo(json.dumps(found, indent=1))
+    echo(json.dumps(found, indent=1))
 
 
 SPECS = (check, diff, schema)

@@ -46,10 +46,14 @@ def read_curves(run: Run, batch_size: int) -> tuple[dict[str, Curve], dict[str, 
     """
     seconds = read_clock(run)
     found: dict[str, dict[str, list[tuple[int, float]]]] = {"scores": {}, "losses": {}}
-    for row in run.read_metrics():
-        for what, by_name in found.items():
-            for name, value in _select_numbers(row.get(what)).items():
-                by_name.setdefault(name, []).append((int(row["step"]), value))
+    for number, row in enumerate(run.read_metrics(), 1):
+        try:
+            step = int(row["step"])
+            for what, by_name in found.items():
+                for name, value in _select_numbers(row.get(what)).items():
+                    by_name.setdefault(name, []).append((step, value))
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"{run.path / 'metrics.jsonl'}:{number} is not a row of metrics: {error!r}") from error
     made = [{name: _make_curve(points, batch_size, seconds) for name, points in found[what].items()} for what in found]
     return made[0], made[1]
 

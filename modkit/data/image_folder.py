@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
-import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
@@ -24,18 +22,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from modkit.data.file_hashes import hash_files
 from modkit.data.listing import find_classes, list_pictures
 from modkit.data.moments import measure_std
+from modkit.data.picture import DAMAGE, open_picture
 from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
 __all__ = ["ImageFolder"]
 
-_DAMAGE = (  # SyntaxError is what Pillow raises for a broken PNG chunk
-    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
-)
 _MEASURED = 256  # of pictures whose deviation is measured: decoding one takes milliseconds
 
 
@@ -98,13 +94,13 @@ class ImageFolder:
         shape = (self._channels, self._size, self._size)
         return TensorType(shape, range=(-1.0, 1.0), std=measure_std(self, _MEASURED))
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Hash of relative paths, file sizes and settings; the pictures, perhaps millions, are not read."""
+        """Hash of relative paths, the files' contents and settings; a file that has not changed is read only once."""
         files = hashlib.blake2b(digest_size=16)
         for split, listing in self._listings.items():
-            for index, name in enumerate(listing):
-                files.update(f"{split} {os.stat(listing.get_path(index)).st_size} {len(name)} ".encode() + name)
+            for name, digest in zip(listing, hash_files(listing.folder, listing), strict=True):
+                files.update(f"{split} {len(name)} ".encode() + name + digest)
         return hash_contents(
             "image-folder", files.digest(), self._size, self._channels, self._flip, self._crop, *self.classes
         )
@@ -132,11 +128,11 @@ class ImageFolder:
         if rng is not None and self._flip:
             mirrored = bool(rng.uniform("flip", torch.empty(1)) < 0.5)
         try:
-            with Image.open(path) as image:
+            with open_picture(path) as image:
                 image.draft(None, (2 * self._size, 2 * self._size))  # a JPEG decoder shrinks at almost no cost
                 upright = ImageOps.exif_transpose(image)
                 square = _crop_square(_convert(upright, "RGB" if self._channels == 3 else "L"), self._size, offset)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise ValueError(f"ImageFolder expects a whole picture in {path!r}, got {error!r}") from error
         pixels = np.asarray(square).reshape(self._size, self._size, self._channels)
         return pixels[:, ::-1] if mirrored else pixels

@@ -11,9 +11,10 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable
 from itertools import count
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,9 +25,11 @@ from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, Value
 
-__all__ = ["Loader", "read_in_order", "draw_permutation", "read_shuffled"]
+__all__ = ["Loader", "check_workers", "draw_permutation", "read_in_order", "read_shuffled"]
 
 Request: TypeAlias = list[tuple[int, list[int]]]  # indices by epoch, in the order of the batch's rows
+_ENDED = "a process that reads data has ended; where memory is short, set fewer train.workers, or 0"
+_MOST_WORKERS = 32  # allowed on any machine: each is a process with a share of the memory
 Content: TypeAlias = tuple[Value, dict[str, Tensor]]
 
 
@@ -140,6 +143,26 @@ class _Reader(Dataset[Content]):
         return _concatenate([batch.x for batch in read]), fields
 
 
+class _Failure(NamedTuple):
+    """An error in a worker: as torch passes one on, its message is a traceback."""
+
+    kind: type[ValueError | OSError]
+    message: str
+
+
+class _Worker(Dataset[Content | _Failure]):
+    """A reader in a worker, which returns errors of the data."""
+
+    def __init__(self, reader: _Reader) -> None:
+        self._reader = reader
+
+    def __getitem__(self, request: Request) -> Content | _Failure:
+        try:
+            return self._reader[request]
+        except (ValueError, OSError) as error:
+            return _Failure(ValueError if isinstance(error, ValueError) else OSError, str(error))
+
+
 def _concatenate(values: list[Value]) -> Value:
     if isinstance(values[0], tuple):
         return tuple(torch.cat(level) for level in zip(*values, strict=True))
@@ -159,7 +182,7 @@ def _make_batches(
             yield _make_batch(reader[request])
         return
     loader = DataLoader(
-        reader,
+        _Worker(reader),
         batch_size=None,
         sampler=requests,
         num_workers=workers,
@@ -167,11 +190,16 @@ def _make_batches(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # otherwise the workers' seed comes from the global generator
     )
-    for content in loader:
-        yield _make_batch(content)
+    try:
+        for content in loader:
+            if isinstance(content, _Failure):
+                raise content.kind(content.message)
+            yield _make_batch(content)
+    except (ConnectionError, EOFError) as error:  # torch notices otherwise, but not always first
+        raise ChildProcessError(_ENDED) from error
 
 
-def _keep(content: Content) -> Content:
+def _keep(content: Content | _Failure) -> Content | _Failure:
     return content
 
 
@@ -189,9 +217,24 @@ def draw_permutation(rng: Rng, size: int) -> Tensor:
     return keys.argsort(stable=True)
 
 
+def check_workers(workers: int) -> None:
+    """Checks that a number of processes suits this machine.
+
+    Raises:
+        ValueError: If there are more than 32, and more than four for each processor.
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = max(_MOST_WORKERS, 4 * processors)
+    if workers > limit:
+        raise ValueError(
+            f"train.workers expects at most {limit} processes on this machine of {processors} processors, got {workers}"
+        )
+
+
 def _check(data: Data, split: str, batch_size: int, workers: int) -> None:
     check_split(data, split)
     if data.splits[split] < 1:
         raise ValueError(f"{type(data).__name__} expects samples in split {split!r}, got none")
     if batch_size < 1 or workers < 0:
         raise ValueError(f"Loader expects batch_size >= 1 and workers >= 0, got {batch_size} and {workers}")
+    check_workers(workers)

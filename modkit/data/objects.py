@@ -9,6 +9,7 @@ Shape letters: b batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from modkit.rng import Rng
 from modkit.types import Batch, Event, TensorType
 
 __all__ = ["Indexed", "Tensors", "as_data"]
+
+_HASHED = 1024  # samples of a Dataset in its key: it may be large, and each may take milliseconds to read
 
 
 def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
@@ -132,12 +135,15 @@ class Indexed:
         if self.splits["train"]:
             self._read_item(0)
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Hash of the Dataset's class, its length and its first sample; no other sample is read."""
-        first = self._read_item(0)["x"].contiguous().numpy().tobytes() if self.splits["train"] else b""
-        kind = type(self._dataset)
-        return hash_contents("indexed", f"{kind.__module__}.{kind.__qualname__}", self.splits["train"], first)
+        """Hash of the Dataset's class, its length and at most 1,024 evenly spaced samples with their fields."""
+        size, kind = self.splits["train"], type(self._dataset)
+        taken = min(size, _HASHED)
+        batches = (self.read("train", [index * size // taken], Rng(0, "key")) for index in range(taken))
+        values = (value for batch in batches for value in (batch.tensor, *batch.fields.values()))
+        pieces = (value.contiguous().numpy().tobytes() for value in values)
+        return hash_contents("indexed", f"{kind.__module__}.{kind.__qualname__}", size, *pieces)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
         """Reads the samples at `indices`, `b …`.

@@ -76,6 +76,8 @@ def _find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise ValueError(f"train.device expects an available device, got {name!r}: {error}") from error
+    if device.type == "meta":
+        raise ValueError("train.device expects a device that computes, got 'meta', whose tensors have no values")
     return device

@@ -146,7 +146,7 @@ def measure_run(
     feed = Feed(_make_features(found, options.features), model, raw=options.raw, device=where)
     sources = _make_sources(found, model, options.num, options.seed, options.per_class)
     if metrics is None and found.evaluation and found.evaluation.metrics:
-        metrics = [make() for make in found.evaluation.metrics]
+        metrics = [found.build(make) for make in found.evaluation.metrics]
     notes = () if metrics else _explain_unsampled(model)
     if notes:
         del sources["fake"]
@@ -191,7 +191,7 @@ def make_watch(found: Opened, seed: int) -> Scorer | None:
     settings = found.evaluation.watch if found.evaluation else Watching()
     if settings.every is None:
         return None
-    metrics = make_metrics([make() for make in settings.metrics] or DEFAULT[:1])
+    metrics = make_metrics([found.build(make) for make in settings.metrics] or DEFAULT[:1])
     for name, metric in metrics.items():
         if not {"real", "fake"} >= set(metric.sets) or "model" in metric.needs:
             raise ValueError(f"evaluate.watch expects metrics that compare samples with training images, got {name}")
@@ -235,7 +235,7 @@ def _make_features(found: Opened, features: str | FeatureExtractor | None = None
     """Makes the features that are requested, or the spec's, or the default, ready to use."""
     data, settings = found.data, found.evaluation
     if features is None and settings and settings.features:
-        features = settings.features(x=data.x)
+        features = found.build(settings.features, x=data.x)
     extractor = make_extractor(features or choose_features(data), data.x, name=found.name, classes=_count_classes(data))
     return prepare_extractor(extractor, data)
 

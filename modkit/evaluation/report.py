@@ -15,13 +15,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modkit.runs.files import make_own_folder, make_safe_name, replace_file
+from modkit.runs.files import make_own_folder, make_safe_name, read_regular, replace_file
 from modkit.types import Score
 
 __all__ = ["Report", "format_options", "locate_report", "read_reports"]
 
 _FORMAT = 1
 _LONGEST = 200
+_LARGEST = 2**26  # bytes of a report; a usual one has thousands
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,21 @@ class Report:
                 raise ValueError(f"expected format {_FORMAT}")
             for name in ("scores", "floor"):
                 found[name] = {key: _read_score(value) for key, value in found[name].items()}
-            return cls(**{**found, **{name: tuple(found[name]) for name in ("notes", "overrides")}})
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            report = cls(**{**found, **{name: tuple(found[name]) for name in ("notes", "overrides")}})
+            _check_plain(report)
+            return report
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"Report.from_json expects what Report.to_json wrote, got {error!r}") from error
+
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        """Reads a report from a file that `save` wrote.
+
+        Raises:
+            OSError: If it cannot be opened.
+            ValueError: If it is not such a report.
+        """
+        return cls.from_json(read_regular(path, _LARGEST))
 
     def save(self, run: Path) -> Path:
         """Writes the report into a run's directory; it replaces a report with the same overrides.
@@ -120,10 +133,24 @@ def read_reports(run: Path) -> list[Report]:
     reports = []
     for path in paths:
         try:
-            reports.append(Report.from_json(path.read_bytes()))
+            reports.append(Report.read(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return reports
+
+
+def _check_plain(report: Report) -> None:
+    """Checks the types of what is shown: numbers of samples, a seed, texts."""
+    scores = [*report.scores.values(), *report.floor.values()]
+    counts = [count for counted in (report.counts, *(score.counts for score in scores)) for count in counted.values()]
+    texts = [*report.notes, *report.overrides, *(text for score in scores for text in score.warnings)]
+    texts += [] if report.checkpoint is None else [report.checkpoint]
+    if any(type(number) is not int or abs(number) >= 2**63 for number in (report.seed, *counts)):
+        raise ValueError("expected counts and the seed to be whole numbers")
+    if any(type(text) is not str for text in texts):
+        raise ValueError("expected notes, warnings, overrides and the checkpoint to be texts")
+    if not all(isinstance(one, dict) for one in (report.settings, *(score.settings for score in scores))):
+        raise ValueError("expected settings by name")
 
 
 def _read_score(value: Any) -> Score:

@@ -9,7 +9,6 @@ Shape letters: b batch, n samples, d features.
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -23,6 +22,8 @@ from torch import Tensor
 
 from modkit.building.session import load
 from modkit.data.image_folder import ImageFolder
+from modkit.data.picture import DAMAGE, open_picture
+from modkit.evaluation.arrays import map_array, read_statistics
 from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
 from modkit.models.model import Model
@@ -197,28 +198,21 @@ def _infer_type(shape: Sequence[int]) -> TensorType:
 
 def _open_array(path: Path, name: str) -> np.ndarray[Any, Any]:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return map_array(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{name}: {path} cannot be read as an array without pickle: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{name}: expected an array in {path}, got {type(array).__name__}")
-    return array
 
 
 def _from_statistics(path: Path, name: str) -> Source:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            mean, covariance = (torch.from_numpy(np.array(file[key], dtype=np.float64)) for key in ("mu", "sigma"))
-            count = int(file["count"]) if "count" in file else None
-        statistics = Gaussian(mean, covariance, count)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        mean, covariance, count = read_statistics(path)
+        statistics = Gaussian(torch.from_numpy(mean), torch.from_numpy(covariance), count)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{name}: expected `mu` and `sigma` in {path}, read without pickle: {error}") from error
     return Source(name, tuple, count, TensorType(tuple(mean.shape)), given=statistics)
 
 
 def _from_folder(path: Path, name: str, size: int | None) -> Source:
-    from PIL import Image
-
     sizes: set[tuple[int, int]] = set()
     modes: set[str] = set()
     pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in _PICTURES)
@@ -226,10 +220,10 @@ def _from_folder(path: Path, name: str, size: int | None) -> Source:
         raise ValueError(f"{name}: expected at least 2 images in {path}, got {len(pictures)}")
     for picture in pictures:
         try:
-            with Image.open(picture) as image:  # reads only its header
+            with open_picture(picture) as image:  # reads only its header
                 sizes.add(image.size)
                 modes.add(image.mode)
-        except OSError as error:
+        except DAMAGE as error:
             raise ValueError(f"{name}: {picture} cannot be read as an image: {error}") from error
     side = min(min(pair) for pair in sizes) if size is None else size
     grey = modes <= _GREY

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from modkit.metrics.cost import median
+from modkit.runs.files import read_regular
 from modkit.runs.run import Run
 from modkit.specs.node import Node
 from modkit.specs.spec import Spec
@@ -58,7 +59,7 @@ def read_timing(run: Run) -> list[Tick]:
     """
     path = run.path / "timing.jsonl"
     ticks = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.exists() else [], 1):
+    for number, line in enumerate(read_regular(path).split(b"\n")[:-1] if path.exists() else [], 1):
         try:
             row = json.loads(line)
             step, seconds, rate = int(row["step"]), float(row["seconds"]), float(row["steps_per_second"])

@@ -24,12 +24,12 @@ from typing import Literal
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
 
 from modkit.nn.embeddings import CondEmbedding, MapJoin
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.mlp import squash
 from modkit.nn.projection import Projection
+from modkit.nn.spectral_norm import normalize_spectrum
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["DCGANDiscriminator", "DCGANGenerator", "init_weights"]
@@ -156,7 +156,7 @@ class DCGANDiscriminator(nn.Module):
         if spectral_norm:
             for layer in (*self.layers, self.out):
                 if isinstance(layer, nn.Conv2d | nn.Linear):
-                    parametrizations.spectral_norm(layer)
+                    normalize_spectrum(layer)
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`, `b`."""

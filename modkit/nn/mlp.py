@@ -20,12 +20,12 @@ from typing import Annotated, Literal, TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
 
 from modkit.nn.blocks import zero_init
 from modkit.nn.embeddings import CondEmbedding
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.projection import Projection
+from modkit.nn.spectral_norm import normalize_spectrum
 from modkit.types import Cond, CondType, Event, TensorType
 
 __all__ = ["MLPDecoder", "MLPDiscriminator", "MLPEncoder", "MLPGenerator", "MLPNetwork", "squash"]
@@ -230,7 +230,7 @@ class MLPDiscriminator(nn.Module):
         if spectral_norm:
             for layer in (*self.hidden, self.out):
                 if isinstance(layer, nn.Linear):
-                    parametrizations.spectral_norm(layer)
+                    normalize_spectrum(layer)
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`, `b`."""

@@ -22,11 +22,11 @@ from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
 
 from modkit.nn.dcgan import init_weights
 from modkit.nn.embeddings import MapJoin
 from modkit.nn.projection import Projection
+from modkit.nn.spectral_norm import normalize_spectrum
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["PatchDiscriminator"]
@@ -93,7 +93,7 @@ class PatchDiscriminator(nn.Module):
         if spectral_norm:
             for layer in self.main:
                 if isinstance(layer, nn.Conv2d):
-                    parametrizations.spectral_norm(layer)
+                    normalize_spectrum(layer)
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of the patches of `x`, `b 1 h w`."""

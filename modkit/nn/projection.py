@@ -26,9 +26,9 @@ import torch
 from einops import einsum
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils import parametrizations
 
 from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.spectral_norm import normalize_spectrum
 from modkit.precision import widen
 from modkit.types import Cond, CondType
 
@@ -55,7 +55,7 @@ class Projection(nn.Module):
         self.v = nn.Linear(features, features, bias=False) if self.embedding.embeds else None
         self.bounded = spectral_norm  # of the embedding, at each call
         if self.v is not None and spectral_norm:
-            parametrizations.spectral_norm(self.v)
+            normalize_spectrum(self.v)
 
     def forward(self, features: Tensor, cond: Cond) -> Tensor:
         """Computes the term of features `b d ...`; the result is `b ...`."""

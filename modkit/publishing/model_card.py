@@ -1,20 +1,24 @@
 """The model card: a README.md that describes a model, its scores and how to load it.
 
-The Hugging Face Hub reads its front matter: tags, data and scores. The author has to add a licence.
+The Hugging Face Hub reads its front matter: tags, data and scores. The author has to add a licence. What comes from a
+spec, a lock or a report is shown as plain text: none of it is markup, HTML or a link.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from torch import nn
 
 from modkit.building.session import Loaded
+from modkit.escapes import escape_controls, escape_markdown, quote_code
 from modkit.evaluation.report import Report
 from modkit.models.model import Model
-from modkit.runs.lock import read_rows
+from modkit.runs.lock import format_commit, read_rows
 from modkit.runs.run import Run
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import dump
@@ -50,10 +54,10 @@ def write_model_card(run: Run, made: Loaded, reports: Sequence[Report], drawn: D
     """
     name = made.plan.spec.name
     sections = (
-        f"# {name}\n",
+        f"# {escape_markdown(name)}\n",
         f"{_describe_model(made)}\n",
-        *([f"![samples]({drawn.path})\n"] if drawn.path else []),
-        *([f"The model cannot be sampled: {drawn.refusal}\n"] if drawn.refusal else []),
+        *([f"![samples]({quote(drawn.path)})\n"] if drawn.path else []),
+        *([f"The model cannot be sampled: {escape_markdown(drawn.refusal)}\n"] if drawn.refusal else []),
         *_describe_loading(run, bool(drawn.refusal)),
         *_describe_data(run, made, splits),
         *_describe_scores(reports),
@@ -102,7 +106,8 @@ def _describe_model(made: Loaded) -> str:
 def _describe_loading(run: Run, refused: bool) -> Iterator[str]:
     needed = dict.fromkeys(f"{row['distribution']}=={row['version']}".removesuffix("==") for row in read_rows(run.lock))
     yield "## Use\n"
-    yield f"```sh\npip install {' '.join(sorted(needed))}\n```\n"
+    words = " ".join(shlex.quote(escape_controls(" ".join(one.split()))) for one in sorted(needed))
+    yield f"```sh\npip install {words}\n```\n"
     lines = [
         "import modkit",
         "",
@@ -119,8 +124,10 @@ def _describe_data(run: Run, made: Loaded, splits: Mapping[str, int]) -> Iterato
         return
     yield "## Data\n"
     part, params = made.plan.data.part, {key: value for key, value in node.params.items() if value is not None}
-    settings = ", ".join(f"{key} {value}" for key, value in params.items() if not isinstance(value, Mapping))
-    counts = ", ".join(f"{count:,} {split}" for split, count in splits.items())
+    settings = ", ".join(
+        escape_markdown(f"{key} {value}") for key, value in params.items() if not isinstance(value, Mapping)
+    )
+    counts = ", ".join(f"{count:,} {escape_markdown(split)}" for split, count in splits.items())
     facts = "; ".join(filter(None, (settings, f"{counts} samples" if counts else "", f"one sample is {made.x}")))
     yield f"`{part.name}` ({part.summary.rstrip('.')}): {facts}.\n"
 
@@ -131,19 +138,19 @@ def _describe_scores(reports: Sequence[Report]) -> Iterator[str]:
         yield "None yet; `modkit evaluate .` measures them.\n"
     for report in reports:
         if report.overrides:
-            yield f"With `{' '.join(report.overrides)}`:\n"
+            yield f"With {quote_code(' '.join(report.overrides))}:\n"
         floor = ["held-out data"] if report.floor else []
         yield from _make_table(["score", "value", "± standard error", *floor, "better"], _make_score_rows(report))
-        counts = ", ".join(f"{count:,} {name}" for name, count in report.counts.items())
+        counts = ", ".join(f"{count:,} {escape_markdown(name)}" for name, count in report.counts.items())
         yield f"{counts}; seed {report.seed}.\n"
-        yield from (f"Note: {note}\n" for note in report.notes)
+        yield from (f"Note: {escape_markdown(note)}\n" for note in report.notes)
 
 
 def _make_score_rows(report: Report) -> Iterator[list[str]]:
     for name, score in report.scores.items():
         floor = [_format_score(report.floor.get(name))] if report.floor else []
         error = "" if score.error is None else f"{score.error:.2g}"
-        yield [name, _format_score(score), error, *floor, score.better or ""]
+        yield [escape_markdown(name), _format_score(score), error, *floor, score.better or ""]
 
 
 def _format_score(score: Score | None) -> str:
@@ -161,7 +168,13 @@ def _describe_parameters(model: Model) -> Iterator[str]:
     for player in model.list_active_players():
         mine = {id(parameter) for parameter in _list_owned(model, player.modules)}
         trained |= mine
-        counted.append([f"`{player.name}`", ", ".join(player.modules), f"{sum(every[one] for one in mine):,}"])
+        counted.append(
+            [
+                quote_code(player.name),
+                escape_markdown(", ".join(player.modules)),
+                f"{sum(every[one] for one in mine):,}",
+            ]
+        )
     if frozen := sum(num for one, num in every.items() if one not in trained):
         counted.append(["frozen", "", f"{frozen:,}"])
     yield from _make_table(["player", "modules", "parameters"], counted)
@@ -174,16 +187,16 @@ def _list_owned(model: Model, paths: Iterable[str]) -> list[nn.Parameter]:
 def _describe_origin(run: Run) -> Iterator[str]:
     lock = run.lock
     yield "## Origin\n"
-    commit = lock.get("commit")
+    commit = format_commit(lock, "uncommitted changes")
     facts = [
         f"checkpoint {run.find_checkpoint_name()}",
         f"training seed {lock.get('seed')}",
         *(f"{name} {lock[name]}" for name in ("torch", "python", "numpy") if name in lock),
-        *([f"commit {commit['commit']}{' and uncommitted changes' if commit['dirty'] else ''}"] if commit else []),
+        *([f"commit {commit}"] if commit else []),
     ]
-    yield f"{', '.join(facts)}.\n"
+    yield f"{escape_markdown(', '.join(facts))}.\n"
 
 
 def _make_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     lines = [header, ["---"] * len(header), *rows]
-    yield "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+    yield "".join(f"| {' | '.join(line)} |\n" for line in lines)

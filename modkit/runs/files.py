@@ -11,11 +11,15 @@ import hashlib
 import os
 import re
 import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 __all__ = [
     "find_final_name", "hash_data", "make_folders", "make_own_folder", "make_safe_name", "make_temporary_path",
-    "open_own", "refuse_link", "replace_file", "sync_folder", "sync_tree", "write_file",
+    "open_own", "open_regular", "read_regular", "refuse_link", "replace_file", "sync_folder", "sync_tree", "write_file",
 ]  # fmt: skip
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,+-]+")
@@ -36,6 +40,41 @@ def find_final_name(name: str) -> str | None:
     """
     match = _TEMPORARY.fullmatch(name)
     return match[1] if match else None
+
+
+@contextmanager
+def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a regular file for reading; opening a pipe or a device neither blocks nor reads it.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If it is not a regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"expected a regular file, got a pipe or device: {os.fspath(path)!r}")
+        with open(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
+
+
+def read_regular(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
+    """Reads a regular file of at most `limit` bytes; None is no limit.
+
+    Raises:
+        OSError: If it cannot be opened or read.
+        ValueError: If it is not a regular file, or is larger than `limit`.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if limit is not None and size > limit:
+            raise ValueError(f"expected at most {limit} bytes, got {size} in {os.fspath(path)!r}")
+        return file.read(size)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -103,14 +142,18 @@ def open_own(path: str, flags: int) -> int:
     """Opens a file for writing and returns its descriptor; to be used as an `opener`.
 
     Raises:
-        ValueError: If it is a link: what is written would end elsewhere.
+        ValueError: If it is a link, since what is written would end elsewhere, or a pipe, which would block.
     """
     try:
-        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
             refuse_link(Path(path))
         raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"expected a regular file, got a pipe or device: {path!r}")
+    return descriptor
 
 
 def refuse_link(path: Path) -> None:

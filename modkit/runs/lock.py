@@ -36,7 +36,7 @@ from modkit.part import Part, split_name
 from modkit.runs.files import hash_data
 from modkit.runs.git import find_commit
 
-__all__ = ["Entry", "compare", "find_drift", "make_lock", "read_rows", "suggest_install"]
+__all__ = ["Entry", "compare", "find_drift", "format_commit", "make_lock", "read_rows", "suggest_install"]
 
 _FORMAT = 2
 _FORMATS = (1, 2)
@@ -118,6 +118,20 @@ def read_rows(lock: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         if not isinstance(at, list) or any(type(path) is not str for path in at):
             raise ValueError(f"expected the parts of a lock to have a list of paths `at`, got {at!r}")
     return list(lock["parts"])
+
+
+def format_commit(lock: Mapping[str, Any], changes: str) -> str:
+    """Formats the commit in a lock, with ` and CHANGES` if files had been changed; empty if there is none.
+
+    Raises:
+        ValueError: If it is not a valid lock.
+    """
+    found = lock.get("commit")
+    if not found:
+        return ""
+    if not isinstance(found, dict) or type(found.get("commit")) is not str or "dirty" not in found:
+        raise ValueError(f"expected the commit of a lock to have commit and dirty, got {found!r}")
+    return f"{found['commit']}{f' and {changes}' if found['dirty'] else ''}"
 
 
 def find_drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
@@ -221,9 +235,12 @@ def _collect_versions(lock: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {
         name: lock[name] for name in ("python", "torch", "numpy", "threads", "seed") if name in lock
     }
-    made |= lock.get("packages") or {}
-    if found := lock.get("commit"):
-        made["commit"] = f"{found['commit']}{' and changes' if found['dirty'] else ''}"
+    packages = lock.get("packages") or {}
+    if not isinstance(packages, dict):
+        raise ValueError(f"expected the packages of a lock to be versions by name, got {packages!r}")
+    made |= packages
+    if commit := format_commit(lock, "changes"):
+        made["commit"] = commit
     return made
 
 
@@ -238,7 +255,7 @@ def _hash_source(part: Part) -> str | None:
 
 
 @functools.cache
-def _find_origin(distribution: str) -> dict[str, str | bool] | None:
+def _find_origin(distribution: str) -> dict[str, str | bool | None] | None:
     """Finds the commit of the checkout from which a distribution is installed in place; None otherwise."""
     try:
         text = metadata.distribution(distribution).read_text("direct_url.json")

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from modkit.runs.files import hash_data, open_own
+from modkit.runs.files import hash_data, open_own, read_regular
 
 __all__ = ["Mark", "Rows"]
 
@@ -75,7 +75,7 @@ class Rows:
         Raises:
             ValueError: If a line is damaged; the message names the line.
         """
-        lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
+        lines = read_regular(self.path).split(b"\n")[:-1] if self.path.exists() else []
         return [_parse_row(self.path, number, line) for number, line in enumerate(lines, 1)]
 
     def mark(self) -> Mark:
@@ -90,7 +90,7 @@ class Rows:
         Raises:
             ValueError: If the file is shorter, or the rows have changed.
         """
-        data = self.path.read_bytes() if self.path.exists() else b""
+        data = read_regular(self.path) if self.path.exists() else b""
         if not 0 <= mark.size <= len(data):
             raise ValueError(f"Run.cut expects a mark in [0, {len(data)}], the size of {self.path}, got {mark.size}")
         if mark.sha256 is not None and mark.sha256 != hash_data(data[: mark.size]):
@@ -122,7 +122,7 @@ class Rows:
     def _open(self) -> BinaryIO:
         if self._file is None:
             self._file = open(self.path, "ab", opener=open_own)
-            self._hash = hashlib.sha256(self.path.read_bytes())
+            self._hash = hashlib.sha256(read_regular(self.path))
         return self._file
 
 

@@ -254,8 +254,13 @@ class Run:
         kept = self.kept
         if name is None:
             return kept[0]
-        found = None if self.exported or name != "best" else self._read_latest(()).checkpoint.state["cursor"]
-        best = found["best_name"] if found else name
+        best: object = name
+        if name == "best" and not self.exported:
+            latest = self._read_latest(())
+            try:
+                best = latest.checkpoint.state["cursor"]["best_name"]
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"{latest.path} does not state which checkpoint is the best") from error
         if best not in kept:
             reason = "no score was watched during training" if best is None else f"available: {', '.join(kept)}"
             raise ValueError(f"{self.path} has no checkpoint {name!r}; {reason}")
@@ -384,8 +389,7 @@ class Run:
         Raises:
             ValueError: If rows of the metrics before the checkpoint were lost or changed; nothing is changed then.
         """
-        mark = latest.checkpoint.state["metrics"] if latest else 0
-        self.cut(Mark(**mark) if isinstance(mark, dict) else Mark(mark))  # a number in older runs
+        self.cut(_read_mark(latest) if latest else Mark())
         return store.set_aside(self.checkpoints, latest.path) if latest else {}
 
     def cut(self, mark: Mark = Mark()) -> None:  # noqa: B008
@@ -496,3 +500,15 @@ class Run:
             raise ValueError(
                 f"{self.path}: {wrong[0]} was changed after the export: its SHA-256 differs from the one in {STATE}"
             )
+
+
+def _read_mark(latest: Latest) -> Mark:
+    """Reads the mark of the metrics that a checkpoint keeps."""
+    kept = latest.checkpoint.state.get("metrics")
+    try:
+        mark = Mark(**kept) if isinstance(kept, dict) else Mark(kept)  # type: ignore[arg-type]  # a number in older runs
+    except TypeError as error:
+        raise ValueError(f"{latest.path}: expected a mark of the metrics, got {kept!r}") from error
+    if type(mark.size) is not int or not isinstance(mark.sha256, str | None):
+        raise ValueError(f"{latest.path}: expected a mark of the metrics, got {kept!r}")
+    return mark

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from os import PathLike
 
 from modkit.errors import Position, Problem, SpecError
+from modkit.runs.files import open_regular
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import MAX_BYTES
@@ -37,7 +38,7 @@ def load_spec(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Spec:
     """
     file = str(path)
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             content = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -216,7 +216,7 @@ class _Work:
     def is_evaluated(self, trial: Trial) -> bool:
         """Tells whether a trial's run is finished and has a report of it with this sweep's options."""
         try:
-            report = Report.from_json(locate_report(self.path / "runs" / trial.run, trial.sampling).read_bytes())
+            report = Report.read(locate_report(self.path / "runs" / trial.run, trial.sampling))
         except (FileNotFoundError, ValueError):
             return False
         return report.settings == self.evaluation and self.is_trained(trial.run)

@@ -32,6 +32,7 @@ from modkit.training.changes import Written
 from modkit.training.optimizer_state import pack
 from modkit.training.players import PlayerState, make_player_states, schedule_stages
 from modkit.training.train import execute
+from modkit.training.trainer import Cursor
 
 __all__ = ["branch"]
 
@@ -92,7 +93,11 @@ def branch(
         site.weights = False  # those of pieces of other runs are in the checkpoint, too
         return site.build_model(report.x, report.fields)  # type: ignore[no-any-return]
 
-    _adapt(begun, path, report, make)
+    try:
+        Cursor.read(begun.state["cursor"])
+        _adapt(begun, path, report, make)
+    except (AttributeError, KeyError, TypeError) as error:  # of a state that is not of training
+        raise ValueError(f"{path}: its state is not that of a training: {error!r}") from error
     return execute(
         report,
         make,

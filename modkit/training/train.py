@@ -22,6 +22,7 @@ from modkit.building.migration import find_due, load_current, read_spec
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import show_warnings
 from modkit.building.session import Opened, load_run, restore_std
+from modkit.data.loader import check_workers
 from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.report import Report, locate_report
 from modkit.models.model import Model
@@ -154,10 +155,11 @@ def execute(
     loggers = [logger() for logger in settings.loggers]
     evaluation = site.make_evaluation()
     site.check()
+    check_workers(settings.workers)
     _check_memory(report, settings)
     show_warnings(report.findings, str(path))
     name = report.plan.data.part.name if report.plan.data else type(report.data).__name__
-    opened = Opened(report.data, name, evaluation)
+    opened = Opened(report.data, name, evaluation, site)
     watch = make_watch(opened, settings.seed) if evaluation else None
     changes = find_changes(before, report.plan) if before else []
     if before:
@@ -199,7 +201,7 @@ def open_before(path: Path, locked: bool = False) -> Run | None:
 def _is_measured(run: Run) -> bool:
     """Whether the run keeps a report of its last checkpoint."""
     path = locate_report(run.path)
-    return path.exists() and Report.from_json(path.read_bytes()).checkpoint == run.find_checkpoint_name()
+    return path.exists() and Report.read(path).checkpoint == run.find_checkpoint_name()
 
 
 def _cap(settings: Settings, steps: int | None) -> Settings:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,6 +52,9 @@ from modkit.types import Batch
 __all__ = ["Cursor", "Trainer", "TrainingError"]
 
 
+_MISFITS = (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError)
+
+
 class TrainingError(RuntimeError):
     """Training cannot continue."""
 
@@ -68,6 +72,25 @@ class Cursor:
     best_name: str | None = None
     watched: list[float] = field(default_factory=list)
     recent: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, state: Mapping[str, Any]) -> Cursor:
+        """Reads the position that a checkpoint stores.
+
+        Raises:
+            ValueError: If a value has another type, or a position is negative.
+        """
+        found = cls(**state)
+        positions = (found.stage, found.index, found.step, found.averaged)
+        values = [*found.watched, *found.recent.values(), *([] if found.best is None else [found.best])]
+        texts = [*found.prepared, *found.recent, *([] if found.best_name is None else [found.best_name])]
+        if any(type(number) is not int or not 0 <= number < 2**63 for number in positions):
+            raise ValueError(f"expected the numbers of a stage and a step, got {positions}")
+        if any(type(value) not in (int, float) for value in values) or any(type(text) is not str for text in texts):
+            raise ValueError("expected numbers and names in the position of training")
+        if not isinstance(found.prepared, list) or not isinstance(found.watched, list):
+            raise ValueError("expected lists of players and of losses in the position of training")
+        return found
 
 
 class Trainer:
@@ -100,7 +123,7 @@ class Trainer:
         self.stages = schedule_stages(model, settings)
         self._reader = Reader(data, settings, engine)
         self._cursor = Cursor()
-        self._restored: store.Checkpoint | None = None
+        self._restored: tuple[Path, store.Checkpoint] | None = None
         self._unchecked: list[tuple[str, dict[str, Tensor]]] = []
         self._recent: dict[str, Tensor] = {}  # the latest value of each loss since the last logged step
 
@@ -340,12 +363,15 @@ class Trainer:
     def _resume(self) -> None:
         """Resumes from the last complete checkpoint, if there is one."""
         latest = self.run.read_last()
-        restored = latest.checkpoint if latest else None
-        if restored:
-            self.model.load_state_dict(restored.tensors["model"])
-            self._cursor = Cursor(**restored.state["cursor"])
-            self._recent = {name: torch.tensor(loss) for name, loss in self._cursor.recent.items()}
-            self._restored = restored
+        if latest:
+            restored = latest.checkpoint
+            with _explain_misfit(latest.path):
+                self.model.load_state_dict(restored.tensors["model"])
+                self._cursor = Cursor.read(restored.state["cursor"])
+                self._recent = {name: torch.tensor(float(loss)) for name, loss in self._cursor.recent.items()}
+                if self._cursor.stage > len(self.stages):
+                    raise ValueError(f"expected one of {len(self.stages)} stages, got stage {self._cursor.stage}")
+            self._restored = latest.path, restored
         for name, new in self.run.rewind(latest).items():
             self.progress.note(f"{name} is damaged and was renamed to {new}")
         if latest:
@@ -354,12 +380,23 @@ class Trainer:
 
     def _restore(self, players: Sequence[PlayerState], average: Average) -> None:
         """Restores optimizers, schedules and averages from a checkpoint inside this stage."""
-        restored, self._restored = self._restored, None
-        if restored is None or self._cursor.index == 0:
+        kept, self._restored = self._restored, None
+        if kept is None or self._cursor.index == 0:
             return
-        if average.decay:
-            average.load_state_dict(restored.tensors["ema"], self._cursor.averaged)
-        for number, player in enumerate(players):
-            states = restored.state["players"][player.player.name]
-            player.schedule.load_state_dict(states["lr_schedule"])
-            unpack(player.optimizer, restored.tensors[f"optimizer-{number}"], states["optimizer"])
+        path, restored = kept
+        with _explain_misfit(path):
+            if average.decay:
+                average.load_state_dict(restored.tensors["ema"], self._cursor.averaged)
+            for number, player in enumerate(players):
+                states = restored.state["players"][player.player.name]
+                player.schedule.load_state_dict(states["lr_schedule"])
+                unpack(player.optimizer, restored.tensors[f"optimizer-{number}"], states["optimizer"])
+
+
+@contextmanager
+def _explain_misfit(path: Path) -> Iterator[None]:
+    """Names the checkpoint whose content, though intact, is not that of this run's training."""
+    try:
+        yield
+    except _MISFITS as error:
+        raise ValueError(f"{path}: its content does not fit this run's training: {error!r}") from error

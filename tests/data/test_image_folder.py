@@ -168,6 +168,16 @@ def test_key_follows_files_and_settings(tmp_path):
     assert len(set(keys)) == len(keys)
 
 
+def test_key_follows_the_contents_of_files_of_one_size(tmp_path):
+    """The fault: a key of names and sizes, which pictures without compression share whatever they show."""
+    keys = []
+    for value in (0, 255):
+        save(tmp_path / str(value) / "a.bmp", np.full((4, 4, 3), value, np.uint8))
+        keys.append(ImageFolder(root=str(tmp_path / str(value)), test=0.0).key)
+    assert keys[0] != keys[1]
+    assert len({(tmp_path / name / "a.bmp").stat().st_size for name in ("0", "255")}) == 1
+
+
 def test_damaged_pictures_are_named(tmp_path):
     save(tmp_path / "whole.png", noise(32, 32))
     save(tmp_path / "whole.jpg", noise(32, 32))

@@ -167,3 +167,20 @@ def test_mistakes_are_named():
     loader = Loader(data, "train", 4, Rng(0))
     for step, first, num in ((-1, 0, 4), (0, -1, 2), (0, 2, 3), (0, 0, 0), (0, 4, None)):
         check_refusal("Loader expects rows within batches of 4", loader.read_batch, step, first, num)
+
+
+def test_an_error_in_a_worker_has_no_traceback_in_its_message():
+    """The fault: torch passes on an error's traceback as its message, and the command line printed it."""
+    for workers in (0, 1):
+        with pytest.raises(ValueError, match=r"^Numbers expects luck, got 13$"):
+            list(read_in_order(Numbers(20), "train", 4, Rng(0), workers=workers))
+
+
+def test_a_thousand_workers_are_refused(monkeypatch):
+    """The fault: 1024 processes were forked on a machine of two processors."""
+    message = r"train\.workers expects at most 32 processes on this machine of 2 processors, got 1024"
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    with pytest.raises(ValueError, match=message):
+        Loader(Numbers(20), "train", 4, Rng(0), workers=1024)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(256)))
+    Loader(Numbers(20), "train", 4, Rng(0), workers=1024)

@@ -198,7 +198,7 @@ def test_the_commit_is_that_of_the_working_directory(checkout, monkeypatch):
     assert two["commit"] == {"commit": head, "dirty": True}
     assert compare(one, two) == [f"commit was {head}, now {head} and changes"]
     monkeypatch.setenv("PATH", "")
-    assert made()["commit"] is None
+    assert made()["commit"] == {"commit": head, "dirty": None}, "git alone knows whether files were changed"
 
 
 def test_a_part_of_a_checkout_has_its_commit(checkout, site):

@@ -221,3 +221,12 @@ def test_a_spec_is_planned_once_and_its_data_are_read_once(tmp_path, monkeypatch
     assert counts == {"plan": 3, "data": 2}
     modkit.evaluate_run(run)
     assert counts == {"plan": 4, "data": 3}
+
+
+def test_the_key_of_a_dataset_follows_its_samples():
+    """The fault: only the first sample was hashed, so that data sets that begin alike shared what is kept of them."""
+    samples = points()
+    others = samples.clone()
+    others[-1] += 1
+    keys = [as_data(TensorDataset(x), X, {}).key for x in (samples, samples.clone(), others)]
+    assert keys[0] == keys[1] != keys[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from modkit.cli.failures import report_failures
+from modkit.cli.output import echo
 
 __all__ = ["import_command"]
 
@@ -23,5 +24,5 @@ def import_command(source: str, config: str | None, format_: str, out: str, raw:
 
     imported = import_checkpoint(source, out, format=format_, config=config, raw=raw, overwrite=overwrite)
     if imported.aside:
-        click.echo(f"set aside: {summarize(imported.aside)}")
-    click.echo(f"run: {imported.run.path}")
+        echo(f"set aside: {summarize(imported.aside)}")
+    echo(f"run: {imported.run.path}")

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, cast
 import torch
 from torch import Tensor
 
+from modkit.runs.files import open_regular
 from modkit_checkpoints.rebuilding import BUILDERS, Budget, StorageType, rebuild
 from modkit_checkpoints.unpickler import PERSISTENT, unpickle
 
@@ -50,12 +51,12 @@ def read(path: str | os.PathLike[str]) -> Any:
     """Reads a checkpoint file.
 
     Raises:
-        ValueError: If it is damaged, of no known kind, or exceeds a bound. The message names the file, what was
-            expected and what was found.
+        ValueError: If it is damaged, no regular file, of no known kind, or exceeds a bound. The message names the
+            file, what was expected and what was found.
         OSError: If it cannot be opened.
     """
     path = Path(path)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise ValueError(f"{path}: expected a checkpoint, got an empty file")
         with _Mapped(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

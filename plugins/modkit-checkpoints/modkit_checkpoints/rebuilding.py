@@ -2,7 +2,8 @@
 
 A storage is a tensor of one axis and a tensor is a view of it, so tensors that shared a storage still do; an object
 that the pickle refers to twice is one object. Only the functions of this file are called. Nesting, copies and the
-number of values (shared ones counted as often as they occur) are bounded, so that every walk through a result is short.
+number of values (shared ones counted as often as they occur) are bounded, so that every walk through a result is short,
+and so is the number of keys that may share one hash.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from modkit_checkpoints.placeholder import Placeholder
-from modkit_checkpoints.unpickler import MOST_IN_A_KEY, Record
+from modkit_checkpoints.unpickler import MOST_ALIKE, MOST_IN_A_KEY, SMALL, Record
 
 __all__ = ["BUILDERS", "Budget", "StorageType", "rebuild"]
 
@@ -32,9 +33,16 @@ _MOST_EXPANDED = 2**24  # values of a tensor that has more of them than its stor
 
 @dataclass
 class Budget:
-    """The number of values and bytes that may still be copied out of a file."""
+    """The number of values and bytes that may still be copied out of a file, and of keys that may share one hash."""
 
     left: int
+    alike: int = MOST_ALIKE
+
+    def count_keys(self, keys: Iterable[Any]) -> None:
+        """Counts the keys whose hashes may be equal; a `ValueError` says that there are too many."""
+        self.alike -= sum(map(_may_be_alike, keys))
+        if self.alike < 0:
+            raise ValueError(f"expected at most {MOST_ALIKE} large numbers or tuples of numbers as keys")
 
     def spend(self, values: Sequence[Any]) -> None:
         """Counts a copy of each value; a `ValueError` says that nothing is left."""
@@ -112,7 +120,7 @@ class _Rebuilder:
         else:
             parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
             children = [self.visit(part, depth + 1) for part in parts]
-            made = _make_container(value, children)
+            made = self._make_container(value, children)
         if not isinstance(made, _CONTAINERS):
             return _Rebuilt(made)
         size = 1 + sum(child.size for child in children)
@@ -126,6 +134,8 @@ class _Rebuilder:
         try:
             if record.kwargs:
                 raise ValueError(f"expected no keywords, got {list(record.kwargs)[:5]}")
+            if record.path in _HASHING and args:
+                self.budget.count_keys(_list_hashed(args[-1]))
             made = self.builders[record.path](*args, **({"state": state} if record.path in _STATEFUL else {}))
             if elements:
                 _expect(list, made).extend(elements)
@@ -135,19 +145,36 @@ class _Rebuilder:
             raise ValueError(f"damaged pickle: {record.path} cannot be rebuilt: {error}") from error
         return made
 
-
-def _make_container(original: Any, children: Sequence[_Rebuilt]) -> Any:
-    """Makes a container of the original's type from other values."""
-    values = [child.value for child in children]
-    if isinstance(original, list | tuple):
-        return type(original)(values)
-    if any(child.size > MOST_IN_A_KEY for child in children[: len(original)]):
-        raise ValueError(f"expected a key of at most {MOST_IN_A_KEY} values, got a larger tuple or frozenset")
-    try:
+    def _make_container(self, original: Any, children: Sequence[_Rebuilt]) -> Any:
+        """Makes a container of the original's type from other values."""
+        values = [child.value for child in children]
+        if isinstance(original, list | tuple):
+            return type(original)(values)
         num = len(original)
-        return dict(zip(values[:num], values[num:])) if isinstance(original, dict) else type(original)(values)
-    except TypeError as error:
-        raise ValueError(f"expected plain values as keys: {error}") from error
+        if any(child.size > MOST_IN_A_KEY for child in children[:num]):
+            raise ValueError(f"expected a key of at most {MOST_IN_A_KEY} values, got a larger tuple or frozenset")
+        self.budget.count_keys(values[:num])
+        try:
+            return dict(zip(values[:num], values[num:])) if isinstance(original, dict) else type(original)(values)
+        except TypeError as error:
+            raise ValueError(f"expected plain values as keys: {error}") from error
+
+
+def _may_be_alike(key: Any) -> bool:
+    """Whether the hash of a key may be chosen to equal that of another; see `unpickler.MOST_ALIKE`."""
+    if isinstance(key, tuple | frozenset):
+        return any(isinstance(item, int) or _may_be_alike(item) for item in key)
+    if isinstance(key, int):
+        return abs(key) >= SMALL
+    return not isinstance(key, str | bytes | None | Placeholder)
+
+
+def _list_hashed(items: Any) -> Iterable[Any]:
+    """Lists what a mapping or a set made of `items` hashes: the first of each pair, or each item."""
+    if isinstance(items, dict):
+        return items
+    rows = items if isinstance(items, list | tuple | set | frozenset) else ()
+    return (row[0] if isinstance(row, list | tuple) and len(row) == 2 else row for row in rows)
 
 
 def _expect(kind: type[T], value: Any) -> T:
@@ -308,6 +335,14 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "numpy._core.numeric._frombuffer": _build_array,
 }
 """The functions that replace the calls in a pickle, by path."""
+
+_HASHING = {
+    "builtins.set",
+    "builtins.frozenset",
+    "builtins.dict",
+    "collections.OrderedDict",
+    "collections.defaultdict",
+}
 
 _DTYPES = {f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 _STORAGES = {

@@ -2,8 +2,9 @@
 
 Python's own `pickle.Unpickler` executes the opcodes, and everything that it can call or set a state on is a `Record`,
 which stores its arguments. First, a pass over the opcodes refuses what `pickle` leaves unbounded: memo indices, frames,
-long integers, the number of opcodes, and keys that take long to hash (tuples that share tuples). Afterwards,
-`rebuilding.rebuild` decides what the records stand for.
+long integers, the number of opcodes, keys that take long to hash (tuples that share tuples), and many keys that may
+share one hash, which makes a dict take quadratic time. Afterwards, `rebuilding.rebuild` decides what the records stand
+for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pickle
 import pickletools
 from typing import Any, BinaryIO, ClassVar
 
-__all__ = ["MOST_IN_A_KEY", "PERSISTENT", "Record", "unpickle"]
+__all__ = ["MOST_ALIKE", "MOST_IN_A_KEY", "PERSISTENT", "SMALL", "Record", "unpickle"]
 
 PERSISTENT = "persistent id"
 """The path of the records of persistent ids; names in a pickle cannot equal it, since they contain a dot."""
@@ -20,6 +21,18 @@ PERSISTENT = "persistent id"
 MOST_IN_A_KEY = 64
 """Most values in a tuple or frozenset that is hashed, including those of its elements."""
 
+MOST_ALIKE = 10_000
+"""Most keys in a pickle whose hashes may be chosen to be equal: large integers, floats, and tuples that hold numbers.
+
+The hashes of texts and bytes depend on the process, and those of small integers are the integers themselves.
+"""
+
+SMALL = 2**60
+"""Integers below this have hashes of their own."""
+
+_NUMBER, _ALIKE = 256, 512  # flags beside the size of a value on the stack
+_INTEGERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"}
+_FLOATS = {"FLOAT", "BINFLOAT"}
 _MOST_OPCODES = 10_000_000
 _MOST_NAMES = 10_000
 _LONGEST_NAME = 4096
@@ -156,20 +169,30 @@ def unpickle(file: BinaryIO, size: int) -> Any:
 def _check_opcodes(file: BinaryIO, size: int) -> None:
     """Reads a pickle's opcodes to its end and tracks the stack and the memo, without making any object.
 
-    These hold sizes: the number of values in a tuple or frozenset, 1 for anything else.
+    These hold sizes: the number of values in a tuple or frozenset, 1 for anything else. Flags tell numbers, and values
+    whose hash may be chosen.
     """
     stack: list[int] = []
     marks: list[int] = []
     memo: dict[int, int] = {}
+    alike = 0
     for count in range(_MOST_OPCODES):
         place = file.tell()
         try:
             opcode, argument = _read_opcode(file, size)
             taken = _take(stack, marks, opcode)
-            if opcode.name in _HASHED and max(taken[_HASHED[opcode.name]], default=0) > MOST_IN_A_KEY:
-                raise ValueError(f"expected a key of at most {MOST_IN_A_KEY} values, got a larger tuple or frozenset")
+            if opcode.name in _HASHED:
+                keys = taken[_HASHED[opcode.name]]
+                if max((key & 255 for key in keys), default=0) > MOST_IN_A_KEY:
+                    raise ValueError(
+                        f"expected a key of at most {MOST_IN_A_KEY} values, got a larger tuple or frozenset"
+                    )
+                alike += sum(key >= _ALIKE for key in keys)
+                if alike > MOST_ALIKE:
+                    raise ValueError(f"expected at most {MOST_ALIKE} large numbers or tuples of numbers as keys")
             if opcode.name in _TUPLES:
-                stack.append(min(1 + sum(taken), MOST_IN_A_KEY + 1))
+                num = min(1 + sum(value & 255 for value in taken), MOST_IN_A_KEY + 1)
+                stack.append(num | (_ALIKE if any(value >= _NUMBER for value in taken) else 0))
             elif opcode.name in _PUTS:
                 index = len(memo) if argument is None else argument
                 if not 0 <= index <= count:  # pickle allocates a table up to the index
@@ -189,10 +212,17 @@ def _check_opcodes(file: BinaryIO, size: int) -> None:
             elif opcode.name == "STOP":
                 return
             else:
-                stack += [1] * len(opcode.stack_after)
+                stack += [_classify(opcode.name, argument)] * len(opcode.stack_after)
         except ValueError as error:
             raise ValueError(f"damaged pickle at byte {place}: {error}") from error
     raise ValueError(f"damaged pickle: expected at most {_MOST_OPCODES} opcodes, got more")
+
+
+def _classify(name: str, argument: Any) -> int:
+    """The size and flags of a value that is no tuple."""
+    if name in _INTEGERS:
+        return 1 | _NUMBER | (_ALIKE if abs(argument) >= SMALL else 0)
+    return 1 | _NUMBER | _ALIKE if name in _FLOATS else 1
 
 
 def _read_opcode(file: BinaryIO, size: int) -> tuple[pickletools.OpcodeInfo, Any]:

@@ -1,0 +1,98 @@
+import hashlib
+import os
+import time
+
+import pytest
+
+from modkit.data import file_hashes
+from modkit.data.file_hashes import hash_files
+
+HOUR = 3600 * 10**9
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "files"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, data in {b"a": b"1", b"b c\n\xff": b"2"}.items():
+        (folder / os.fsdecode(name)).write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The files that are read."""
+    seen = []
+    hash_file = file_hashes._hash_file
+    monkeypatch.setattr(file_hashes, "_hash_file", lambda path: seen.append(os.path.basename(path)) or hash_file(path))
+    return seen
+
+
+def later(monkeypatch, hours=1):
+    now = time.time_ns()
+    monkeypatch.setattr(file_hashes.time, "time_ns", lambda: now + hours * HOUR)
+
+
+def find(folder, *names):
+    return hash_files(os.fsencode(folder), names or [b"a", b"b c\n\xff"])
+
+
+def digest(data):
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def test_a_file_is_read_again_only_if_it_has_changed(cache, folder, read, monkeypatch):
+    later(monkeypatch)
+    assert find(folder) == find(folder) == [digest(b"1"), digest(b"2")]
+    assert read == [b"a", b"b c\n\xff"]
+    (folder / "a").write_bytes(b"3")
+    assert find(folder) == [digest(b"3"), digest(b"2")] and read[2:] == [b"a"]
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_a_restored_time_stamp_does_not_hide_a_change(cache, folder, monkeypatch):
+    """Unpacking sets the time of the last change of content: two archives may state the same."""
+    later(monkeypatch)
+    os.utime(folder / "a", ns=(0, 0))
+    assert find(folder, b"a") == [digest(b"1")]
+    (folder / "a").write_bytes(b"3")
+    os.utime(folder / "a", ns=(0, 0))
+    assert find(folder, b"a") == [digest(b"3")]
+
+
+def test_what_has_just_changed_is_not_kept(cache, folder, read):
+    assert find(folder) == find(folder)
+    assert len(read) == 4 and not cache.exists()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"MODKIT HASHES 2\n", b"MODKIT HASHES 1\n1 2 3\0", b"MODKIT HASHES 1\n1 2 3 x a\0"]
+)
+def test_a_damaged_table_is_replaced(cache, folder, read, monkeypatch, damage):
+    later(monkeypatch)
+    whole = find(folder)
+    (table,) = cache.iterdir()
+    kept = table.read_bytes()
+    table.write_bytes(damage)
+    assert find(folder) == whole and table.read_bytes() == kept
+
+
+def test_a_pipe_and_a_missing_file_are_refused(cache, folder):
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(ValueError, match="expected a regular file"):
+        find(folder, b"pipe")
+    with pytest.raises(FileNotFoundError):
+        find(folder, b"absent")
+
+
+def test_splits_of_one_folder_share_a_table(cache, folder, read, monkeypatch):
+    later(monkeypatch)
+    for _ in range(2):
+        find(folder, b"a"), find(folder, b"b c\n\xff")
+    assert len(read) == 2
