@@ -232,10 +232,10 @@ def _write(samples: Tensor, type: TensorType, path: Path) -> None:
     from safetensors.torch import save
 
     from modkit.runs.files import make_folders, replace_file
-    from modkit.runs.pictures import draw_picture, encode_png, quantize_images
+    from modkit.runs.pictures import draw_picture, encode_png, round_images
 
     if not path.suffix:
-        images = quantize_images(samples, type)
+        images = round_images(samples, type)
         make_folders(path)
         for number, image in enumerate(images):
             replace_file(path / f"{number:05d}.png", encode_png(image))

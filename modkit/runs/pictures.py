@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modkit.types import TensorType
 
-__all__ = ["draw_picture", "draw_scatter", "encode_png", "make_image_grid", "quantize_images"]
+__all__ = ["draw_picture", "draw_scatter", "encode_png", "make_image_grid", "round_images"]
 
 _WIDTH = 256
 _TALLEST = 4096
@@ -59,7 +59,7 @@ def draw_picture(x: Tensor, type: TensorType) -> Tensor:
     raise ValueError(f"draw_picture expects samples of rank 0 to 4, got shape {type.shape}")
 
 
-def quantize_images(x: Tensor, type: TensorType) -> Tensor:
+def round_images(x: Tensor, type: TensorType) -> Tensor:
     """Rounds images to 256 levels, in their own size.
 
     Args:
@@ -73,7 +73,7 @@ def quantize_images(x: Tensor, type: TensorType) -> Tensor:
         ValueError: If the type is not that of images with a range.
 
     Examples:
-        >>> quantize_images(torch.tensor([[[[-1.0, 0.0, 1.0]]]]), TensorType((1, 1, 3), range=(-1.0, 1.0)))
+        >>> round_images(torch.tensor([[[[-1.0, 0.0, 1.0]]]]), TensorType((1, 1, 3), range=(-1.0, 1.0)))
         tensor([[[[  0, 128, 255]]]], dtype=torch.uint8)
     """
     if len(type.shape) != 3 or type.shape[0] not in (1, 3) or type.range is None:

@@ -15,6 +15,7 @@ from modkit.kinds import KINDS
 from modkit.parts.registry import get_registry
 from modkit.specs.load import load_spec
 from modkit.testing import find_subjects, make_battery
+from modkit.testing.battery import PartChecks
 from modkit.testing.checks import LONG
 from tests.command import run
 from tests.environment import Environment
@@ -58,7 +59,10 @@ def trials(trees):
     parts = {kind: subject for kind in STARTERS for subject in find_subjects(named(kind))}
     first, *others = parts.values()
     checks = make_battery([first, *(dataclasses.replace(other, declared=None) for other in others)])
-    return {kind: [one for one in checks if one.trial.bench.subject.part.kind == kind] for kind in parts}
+    return {
+        kind: [one for one in checks if isinstance(one.trial, PartChecks) and one.trial.subject.part.kind == kind]
+        for kind in parts
+    }
 
 
 def test_every_kind_has_a_worked_part():
