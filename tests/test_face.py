@@ -76,6 +76,7 @@ calls = {
     "fit": lambda: modkit.fit(composed(), POINTS, f"run-{next(number)}", steps=1, batch_size=2, device="cpu").finished,
     "seeded": lambda: modkit.seeded(0).__enter__(),
     "spec_of": lambda: str(modkit.spec_of(composed())),
+    "branch": lambda: modkit.branch(ran(), f"run-{next(number)}").finished,
     "compare": lambda: modkit.compare([measured()], "page.html").entries,
     "sweep": lambda: modkit.sweep("tiny.yaml", ["seed=0"], "sweep", metrics=["modes"]).failures,
     "evaluate_run": lambda: modkit.evaluate_run(ran(), metrics=["modes"]).scores["modes"].value,

@@ -39,7 +39,7 @@ from modkit.types import Batch, Cond, CondType, Denoised, TensorType
 
 __all__ = ["DenoisingGAN"]
 
-_MOST_NOISE = 3  # deviations of the data: the correlation with x_0 is 1 / sqrt(10)
+_MOST_NOISE = 16  # deviations of the data; two steps of VP begin the last one at up to 9
 
 
 class DenoisingGAN(Model):

@@ -397,6 +397,10 @@ REFUSALS = {
         rf"Bernoulli expects x with a range, whose ends are its two values, got 2 unbounded; it is fed by {_LATENT}"
     ),
     **{
+        f"{host} model.schedule=edm": r"model\.schedule: the lowest noise level of 4 even times is 40 deviations"
+        for host in ("denoising-gan", "denoising-gan-ring")
+    },
+    **{
         f"{host} data.data=corrupted": (
             r"data: the data corrupted .*: Corrupted expects a corruption whose fields differ from the data's, got \['m"
         )
