@@ -24,7 +24,7 @@ from modkit.building.builder import Factory, Site
 from modkit.building.call import Call, Given
 from modkit.building.checker import try_model
 from modkit.building.composition import Composition
-from modkit.building.plan import plan
+from modkit.building.plan import Plan, plan
 from modkit.errors import Problem, SpecError, split
 from modkit.kinds import KINDS
 from modkit.models.model import Model
@@ -35,7 +35,7 @@ from modkit.specs.node import Node, describe, freeze, name_part
 from modkit.specs.spec import Spec
 from modkit.types import CondType, TensorType
 
-__all__ = ["compose", "get_composition", "convert_part", "seeded", "spec_of", "convert_settings"]
+__all__ = ["compose", "get_composition", "convert_part", "seeded", "spec_of", "convert_settings", "swap_parts"]
 
 _seed: ContextVar[int | None] = ContextVar("modkit_seed", default=None)
 _GIVEN = KINDS["model"].given
@@ -99,6 +99,39 @@ def compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
     composed: Model = site.build_model(x, fields, cond)
     site.check()
     return composed
+
+
+def swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
+    """Returns a model with other parts in slots that only sampling uses; see `Model.with_parts`.
+
+    Args:
+        model: The model, which stays as it is.
+        parts: The parts, by the names of their slots or by their paths.
+
+    Raises:
+        SpecError: If a part does not fit.
+        ValueError: If there is no such slot, or several, or training depends on it.
+    """
+    composed = get_composition(model)
+    spec = composed.plan.spec if composed.plan.spec.local else composed.plan.resolved
+    for name, value in parts.items():
+        path, kind = _find_slot(composed.plan, name)
+        spec = spec.with_value(path, convert_part(value, kind, path))
+    site = Site(plan(spec, typed=True), meta=False, weights=False)
+    made: Model = site.build_model(composed.x, composed.fields, composed.cond)
+    site.check()
+    made.to(model.device).load_state_dict(model.state_dict(keep_vars=True), assign=True)
+    return made.train(model.training)
+
+
+def _find_slot(planned: Plan, name: str) -> tuple[str, str]:
+    """Finds the path and the kind of the only slot of this name, or at this path, that only sampling uses."""
+    free = {path: call.part.kind for path, call in planned.calls.items() if not KINDS[call.part.kind].trained}
+    found = [path for path in free if name == path or split(path)[-1] == name]
+    if len(found) != 1:
+        several = f"{len(found)} slots have this name" if found else "no slot that only sampling uses has this name"
+        raise ValueError(f"with_parts got {name!r}, but {several}; expected one of: {', '.join(free) or 'none'}")
+    return found[0], free[found[0]]
 
 
 def spec_of(model: Model) -> Spec:

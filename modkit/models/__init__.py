@@ -1,5 +1,6 @@
 """Assemblies: Models that are composed of the parts in their slots."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from modkit.models.autoencoder import Autoencoder
@@ -32,4 +33,11 @@ def _compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
     return compose(cls, *types, **arguments)
 
 
+def _swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
+    from modkit.building.compose import swap_parts
+
+    return swap_parts(model, parts)
+
+
 Composing.composer = _compose
+Composing.swapper = _swap_parts

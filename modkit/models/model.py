@@ -112,6 +112,7 @@ class Composing(type):
     """The metaclass of Models: calling a class composes the objects in its slots, see `modkit.building.compose`."""
 
     composer: ClassVar[Callable[..., Any]]
+    swapper: ClassVar[Callable[..., Any]]
 
     def __call__(cls, *types: Any, **arguments: Any) -> Any:
         """Composes a model from types and the objects in its slots."""
@@ -402,6 +403,29 @@ class Model(nn.Module, metaclass=Composing):
         if isinstance(drawn[0], tuple):
             return tuple(torch.cat(level) for level in zip(*drawn))
         return torch.cat([value for value in drawn if isinstance(value, Tensor)])
+
+    def with_parts(self, **parts: Any) -> Model:
+        """Returns the same model with other parts where only sampling uses them; both share their weights.
+
+        Args:
+            **parts: Parts by the names of their slots (`sampler`, `guidance`), as a slot takes them: a name, `use(…)`,
+                a class or a `functools.partial`. A slot that several Models inside have is given by its path in the
+                spec: `**{"model.prior.sampler": "heun"}`.
+
+        Raises:
+            SpecError: If a part does not fit.
+            ValueError: If there is no such slot, or several, training depends on it, or the model was neither composed
+                nor loaded.
+
+        Examples:
+            >>> from modkit import use
+            >>> from modkit.models import Diffusion
+            >>> model = Diffusion(TensorType((2,)), network="mlp")
+            >>> fast = model.with_parts(sampler=use("dpm-solver++", steps=5))
+            >>> type(fast.sampler).__name__, next(fast.parameters()) is next(model.parameters())
+            ('DPMSolverPlusPlus', True)
+        """
+        return Composing.swapper(self, parts)  # type: ignore[no-any-return]
 
     def _expand_field(self, name: str, value: int | Sequence[int] | Tensor, num: int) -> Tensor:
         if name not in self.reads:

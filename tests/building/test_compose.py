@@ -13,11 +13,13 @@ from modkit.bottlenecks import Gaussian
 from modkit.building.compose import get_composition
 from modkit.building.plan import plan
 from modkit.conditioners import Encoded
+from modkit.data import Digits
 from modkit.diffusion.loss_weights import MinSNR
 from modkit.kinds import Encoder, Network, Schedule, Slot, default
 from modkit.models import GAN, Autoencoder, Cascade, Diffusion, Latent
 from modkit.models.model import Model
 from modkit.nn import ConvEncoder, MLPNetwork
+from modkit.samplers import DDIM
 from modkit.sweeps.trials import freeze
 from modkit.training.players import collect_modules
 from tests.files import write_pictures
@@ -288,3 +290,30 @@ def test_images_need_not_be_there_to_load_and_sample(tmp_path):
     folder.rename(tmp_path / "gone")
     assert torch.equal(modkit.load(tmp_path / "run").sample(2, seed=0), before)
     assert torch.equal(modkit.load(run, ["model.sampler=ddim", "model.sampler.steps=2"]).sample(2, seed=0), before)
+
+
+def test_parts_that_only_sampling_uses_are_swapped_in_a_model_that_shares_its_weights(tmp_path):
+    data = Digits(size=8)
+    prior = partial(Diffusion, network=partial(MLPNetwork, width=8, depth=1), sampler=partial(DDIM, steps=3))
+    with modkit.seeded(0):
+        model = Latent(data.x, autoencoder=partial(Autoencoder, encoder="mlp", decoder="mlp"), prior=prior)
+        other = Latent(
+            data.x,
+            autoencoder=partial(Autoencoder, encoder="mlp", decoder="mlp"),
+            prior=partial(prior, sampler=use("dpm-solver++", steps=2)),
+        )
+    run = modkit.fit(model, data, tmp_path / "run", steps=1, batch_size=8, device="cpu")
+    modkit.load(run, model=other)
+    before = model.sample(2, seed=0)
+    made = model.with_parts(sampler=use("dpm-solver++", steps=2))
+    assert torch.equal(made.sample(2, seed=0), other.sample(2, seed=0)) and torch.equal(model.sample(2, seed=0), before)
+    assert all(one is two for one, two in zip(made.parameters(), model.parameters(), strict=True))
+    assert torch.equal(made.with_parts(**{"model.prior.sampler": partial(DDIM, steps=3)}).sample(2, seed=0), before)
+    heun = {"sampler": use("heun", steps=3), "guidance": "none"}
+    loaded = modkit.load(run).with_parts(**heun)
+    assert torch.equal(loaded.sample(2, seed=0), model.with_parts(**heun).sample(2, seed=0))
+    for name in ("schedule", "samplre", "model.prior.network"):
+        with pytest.raises(ValueError, match=rf"got '{name}', but no slot .*expected one of: .*model\.prior\.sampler"):
+            model.with_parts(**{name: "ddim"})
+    with pytest.raises(SpecError, match=r"model\.prior\.sampler: no sampler is called 'nonsense'"):
+        model.with_parts(sampler="nonsense")
