@@ -23,9 +23,10 @@ from modkit.kinds import KINDS
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
 
-__all__ = ["BASES", "Cell", "Swap", "draw_pairs", "list_product", "list_single", "make_base"]
+__all__ = ["BASES", "EXAMPLES", "Cell", "Swap", "draw_pairs", "list_product", "list_single", "make_base"]
 
-_HERE = Path(__file__).parent
+EXAMPLES = Path(__file__).parents[1]
+"""The folder of the examples."""
 
 BASES = {"ldm": "ldm", "ddpm": "ddpm", "vqvae": "vqvae", "dcgan": "dcgan", "ddgan": "latent-ddgan"}
 """The example of each base."""
@@ -134,7 +135,7 @@ class Cell:
 
 def make_base(name: str, overrides: Sequence[str] = ()) -> Spec:
     """Loads the spec of a base."""
-    return modkit.load_spec(_HERE.parent / f"{BASES[name]}.yaml", overrides)
+    return modkit.load_spec(EXAMPLES / f"{BASES[name]}.yaml", overrides)
 
 
 def list_single(base: str) -> Iterator[Cell]:

@@ -31,7 +31,7 @@ import modkit
 from examples.studies.budget import Trial, fit_budget, one_thread
 from examples.studies.folder import check_plan, keep, train_run, write_report
 from examples.studies.pool import make_pool
-from examples.swaps.cells import BASES, Cell, draw_pairs, list_product, list_single
+from examples.swaps.cells import BASES, EXAMPLES, Cell, draw_pairs, list_product, list_single, make_base
 from examples.swaps.report import make_report
 from modkit import Rng
 from modkit.building.plan import plan as make_plan
@@ -155,8 +155,8 @@ def _run_cell(cell: Cell, plan: Plan, out: Path) -> dict[str, Any]:
     """Scores a cell; a refusal or a failure is its result."""
     path = out / "runs" / cell.training.name
     try:
+        modkit.check(make_base(cell.base, [swap.override for swap in cell.swaps]))
         spec = cell.spec.with_value("train.seed", plan.seed).with_value("evaluate", None)
-        modkit.check(spec)
     except (SpecError, ValueError) as error:
         return {"refused": _shorten(error)}
     try:
@@ -179,7 +179,8 @@ def _run_cell(cell: Cell, plan: Plan, out: Path) -> dict[str, Any]:
 
 
 def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:400]
+    """Shortens a message, in which files are told from the examples' folder."""
+    return " ".join(str(error).split()).replace(f"{EXAMPLES}/", "examples/")[:400]
 
 
 def _get_file(cell: Cell, out: Path) -> Path:
