@@ -27,7 +27,7 @@ from modkit import Model, Spec
 from modkit.progress import Silent
 from modkit.runs.files import hash_data, replace_file
 
-__all__ = ["Trial", "fit_budget", "fit_steps", "measure_costs", "one_thread", "stages", "time_sampling"]
+__all__ = ["Trial", "fit_budget", "fit_steps", "measure_costs", "one_thread", "share_time", "stages", "time_sampling"]
 
 _LONG = 10**6  # steps of a trial's stage, which is stopped long before
 
@@ -102,6 +102,16 @@ def fit_steps(spec: Spec, seconds: float, cost: Sequence[float], *, shares: Sequ
     else:
         fit = [seconds * share / sum(shares) / each for share, each in zip(shares, cost)]
     return _staged(spec, [{**stage, "steps": max(1, round(n))} for stage, n in zip(given, fit)])
+
+
+def share_time(stages: int) -> tuple[float, ...]:
+    """The shares of the time of so many stages: a first stage of several takes a third, the others take the rest.
+
+    Examples:
+        >>> share_time(1), share_time(2), share_time(3)
+        ((1.0,), (1.0, 2.0), (1.0, 1.0, 1.0))
+    """
+    return (1.0, *[2.0 / (stages - 1)] * (stages - 1)) if stages > 1 else (1.0,)
 
 
 def measure_costs(spec: Spec, trial: Trial) -> list[float]:

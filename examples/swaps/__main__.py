@@ -1,6 +1,7 @@
 """`python -m examples.swaps`: every part of every slot of five bases on digits, each trained for the same CPU time.
 
-(default)  a minute of CPU time for each training: hours on two cores; it may be stopped and resumed at any time
+(default)  a minute of CPU time for each training, a third of it for a first stage of two; hours on two cores; may be
+           stopped and resumed at any time
 --quick    three cells of a few seconds
 --full     three minutes for each training
 """

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 import modkit
-from examples.studies.budget import Trial, fit_budget, one_thread
+from examples.studies.budget import Trial, fit_budget, one_thread, share_time, stages
 from examples.studies.folder import check_plan, keep, train_run, write_report
 from examples.studies.pool import make_pool
 from examples.swaps.cells import BASES, EXAMPLES, Cell, draw_pairs, list_product, list_single, make_base
@@ -133,10 +133,11 @@ def _take_known(cells: Sequence[Cell], plan: Plan, out: Path) -> None:
 def _make_key(cell: Cell, plan: Plan) -> str | None:
     """Makes a hash of what a cell trains and how it is sampled; None if its spec is refused."""
     try:
-        spec = make_plan(cell.spec.with_value("train.seed", plan.seed)).resolved.to_yaml()
+        spec = cell.spec.with_value("train.seed", plan.seed)
+        text, shares = make_plan(spec).resolved.to_yaml(), share_time(len(stages(spec)))
     except (SpecError, ValueError):
         return None
-    return hash_data("\n".join([spec, *cell.sampling]))
+    return hash_data("\n".join([text, *cell.sampling, f"{plan.seconds} s {shares}"]))
 
 
 def run_cells(cells: Sequence[Cell], plan: Plan, out: Path) -> list[str]:
@@ -162,7 +163,8 @@ def _run_cell(cell: Cell, plan: Plan, out: Path) -> dict[str, Any]:
     try:
         for place in ("samples", "checkpoints"):
             spec = spec.with_value(f"train.{place}.every", 10**6)
-        spec = fit_budget(spec, plan.seconds, out / "costs" / f"{cell.training.name}.json", trial=_TRIAL)
+        costs, shares = out / "costs" / f"{cell.training.name}.json", share_time(len(stages(spec)))
+        spec = fit_budget(spec, plan.seconds, costs, shares=shares, trial=_TRIAL)
         train_run(spec, path)
         model = modkit.load(path, cell.sampling)
         x = model.sample(plan.num, seed=plan.seed, batch_size=90)

@@ -12,13 +12,10 @@ from modkit import Spec
 from modkit.evaluation.scoring import choose_features, make_extractor, prepare_extractor
 from modkit.kinds import Data, FeatureExtractor
 
-__all__ = ["ROWS", "SHARES", "SYSTEMS", "Plan", "Row", "digits", "fashion_mnist"]
+__all__ = ["ROWS", "SYSTEMS", "Plan", "Row", "digits", "fashion_mnist"]
 
 SYSTEMS = ("vae", "gan", "ddpm", "vq-vae", "vqgan", "ldm", "ddgan")
 """In the order of training."""
-
-SHARES = {1: (1.0,), 2: (1.0, 2.0)}
-"""Shares of the time by number of stages: a first stage takes a third."""
 
 _QUIET = ("train.samples.every=1000000", "train.log.every=50")
 _DEEPER = ("model.autoencoder.encoder.channels=[16, 24, 32]", "model.autoencoder.decoder.channels=[32, 24, 16]")

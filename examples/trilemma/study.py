@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import modkit
-from examples.studies.budget import fit_budget, one_thread, stages
+from examples.studies.budget import fit_budget, one_thread, share_time, stages
 from examples.studies.folder import check_plan, train_run
 from examples.trilemma.measure import measure
-from examples.trilemma.plan import SHARES, Plan
+from examples.trilemma.plan import Plan
 from modkit import Run, Spec
 from modkit.evaluation.report import Report, locate_report
 
@@ -56,7 +56,7 @@ class Study:
         """The spec of a run: a system's, with the steps that its budget allows."""
         if system not in self._fitted:
             spec, file = self.plan.specs[system], self.out / "steps.json"
-            shares = SHARES[len(stages(spec))]
+            shares = share_time(len(stages(spec)))
             self._fitted[system] = fit_budget(spec, self.plan.seconds, file, shares=shares, trial=self.plan.trial)
         return self._fitted[system].with_value("train.seed", seed)
 

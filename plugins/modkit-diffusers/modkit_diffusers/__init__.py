@@ -33,6 +33,9 @@ _PARTS = [
     ("sampler", "flow-euler", "schedulers:flow_euler", "diffusers' FlowMatchEulerDiscreteScheduler"),
 ]
 
+_EARLIER = {("model", "autoencoder-kl"): {"weights": {"kl": 1.0}}}
+"""`Part.earlier`, by kind and name."""
+
 
 @hookimpl
 def modkit_exporters() -> dict[str, str]:
@@ -43,4 +46,7 @@ def modkit_exporters() -> dict[str, str]:
 @hookimpl
 def modkit_parts() -> list[Part]:
     """Returns the parts of this plug-in; modkit puts `diffusers/` before their names."""
-    return [Part(kind, name, f"{__name__}.{target}", summary) for kind, name, target, summary in _PARTS]
+    return [
+        Part(kind, name, f"{__name__}.{target}", summary, earlier=_EARLIER.get((kind, name), {}))
+        for kind, name, target, summary in _PARTS
+    ]

@@ -174,7 +174,10 @@ class KLDecoder(Decoder):
 
 
 class AutoencoderKL(Whole):
-    """diffusers' AutoencoderKL as a whole: an autoencoder of its three parts.
+    """diffusers' AutoencoderKL as a whole: an autoencoder of its three parts, whose `kl` weighs little.
+
+    By default its weight is that of latent diffusion (Rombach et al., 2022, appendix G,
+    https://arxiv.org/abs/2112.10752). At 1 the latent keeps next to nothing of x.
 
     Args:
         x: Type of the data: continuous maps, whose sides can be halved at each level.
@@ -215,6 +218,6 @@ class AutoencoderKL(Whole):
         regularizers: Annotated[dict[str, Slot[kinds.Regularizer]] | None, helps.REGULARIZERS] = None,
         critic_start: Annotated[int, helps.CRITIC_START] = 0,
         features: Annotated[Slot[kinds.FeatureExtractor] | None, helps.FEATURES] = None,
-        weights: Annotated[dict[str, Slot[kinds.Weight] | float] | None, helps.WEIGHTS] = None,
+        weights: Annotated[dict[str, Slot[kinds.Weight] | float] | None, helps.WEIGHTS] = {"kl": 1e-6},  # noqa: B006
     ) -> None:
         super().__init__(locals())

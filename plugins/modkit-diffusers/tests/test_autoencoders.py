@@ -8,7 +8,7 @@ from modkit_diffusers.kl import KLBottleneck, KLDecoder, KLEncoder
 from modkit_diffusers.vq import VQBottleneck, VQDecoder, VQEncoder
 from torch.distributions import Independent, Normal
 
-from modkit import Rng, Spec, SpecError, TensorType, build, load, train, use
+from modkit import Rng, Spec, SpecError, TensorType, build, find, load, train, use
 from modkit.building.plan import plan
 from modkit.models.step import StepContext
 from modkit.publishing.import_weights import import_weights
@@ -243,3 +243,9 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path, config, message):
     diffusers.AutoencoderKL(**{**THEIRS, **config}).save_pretrained(tmp_path / "vae")
     with pytest.raises(SpecError, match=message):
         build(system(use("diffusers/autoencoder-kl", folder=str(tmp_path / "vae"))))
+
+
+def test_kl_weighs_little_unless_a_run_was_made_before():
+    spec = Spec(model=use("diffusers/autoencoder-kl"), data=use("digits"))
+    assert plan(spec).resolved.at("model.weights") == {"kl": 1e-6}
+    assert find("model", "diffusers/autoencoder-kl").earlier == {"weights": {"kl": 1.0}}
