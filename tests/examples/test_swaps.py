@@ -96,7 +96,7 @@ def test_a_study_resumes_and_reports_every_cell(tmp_path):
     rows[cells[1].name]["key"] = "of another spec"
     study.write_text(json.dumps({"cells": rows}))
     said.clear()
-    carry_out(replace(few, known=study), tmp_path / "other", said.append)
+    again = carry_out(replace(few, known=study), tmp_path / "other", said.append)
     assert all("ddim" in line for line in said[1:]) and (tmp_path / "other" / "runs").exists()
-    assert carry_out(replace(few, known=tmp_path / "other" / "study.json"), tmp_path / "third", said.append) == text
+    assert carry_out(replace(few, known=tmp_path / "other" / "study.json"), tmp_path / "third", said.append) == again
     assert not (tmp_path / "third" / "runs").exists()

@@ -3,6 +3,7 @@
 __all__ = ["SAME", "UNFIT", "UNMOVED"]
 
 UNFIT = {
+    ("denoising-gan", "schedule", "edm"): "its even times all lie at pure noise",
     ("autoencoder", "data", "corrupted"): "it reads no fields",
     ("denoising-gan", "data", "corrupted"): "x_t takes a map's place, so no host of the family reads one",
     ("gan", "conditioner", "encoded"): "no host of the family has masked samples",
