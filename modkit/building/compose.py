@@ -125,7 +125,7 @@ def swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
 
 
 def _find_slot(planned: Plan, name: str) -> tuple[str, str]:
-    """Finds the path and the kind of the only slot of this name, or at this path, that only sampling uses."""
+    """Finds the path and the kind of a slot that only sampling uses, by its path or by a name that is its alone."""
     free = {path: call.part.kind for path, call in planned.calls.items() if not KINDS[call.part.kind].trained}
     found = [path for path in free if name == path or split(path)[-1] == name]
     if len(found) != 1:

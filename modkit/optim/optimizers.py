@@ -20,7 +20,7 @@ __all__ = ["adam", "adamw", "rmsprop", "sgd"]
 
 Parameters: TypeAlias = Iterable[nn.Parameter]
 Rate: TypeAlias = Annotated[float, "Learning rate."]
-OwnRate: TypeAlias = Annotated[float, "Learning rate; one that suits Adam does not suit it.", Own]
+OwnRate: TypeAlias = Annotated[float, "Learning rate, on a scale of its own: one that suits Adam rarely fits.", Own]
 Betas: TypeAlias = Annotated[list[float], "Decays of the averages of gradients and of their squares, each in [0, 1)."]
 Floor: TypeAlias = Annotated[float, "Floor of the denominator."]
 Penalty: TypeAlias = Annotated[float, "L2 penalty, added to the gradient."]

@@ -71,7 +71,6 @@ def branch(
     Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from modkit import Spec, train, use
-        >>> from modkit.starters.model import Gaussian
         >>> spec = Spec(data=use("ring", num=64, num_test=64), model=use("gan", z_dim=2), train={"batch_size": 8})
         >>> with TemporaryDirectory() as folder:
         ...     run = train(spec, f"{folder}/a", steps=2)
