@@ -209,7 +209,7 @@ class Autoencoder(Model):
                         "bottleneck",
                         f"what is kept of a sample is {bits:.0f} bits, so there are {2**bits:,.0f} reconstructions; "
                         f"expected at least {_FEW_BITS} bits, by codes of a map or several codes of a vector",
-                        ("bottleneck=residual-vq",),
+                        ("bottleneck.tokens=8", "bottleneck=residual-vq"),
                     )
 
     @property
