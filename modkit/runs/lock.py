@@ -10,6 +10,7 @@
     model       a hash of the keys and shapes of the model's state dict
     state       the same keys and shapes in full
     run         a hash of all this, which the run's checkpoints carry
+    sha256      a hash of the file, which finds damage
 
 Format 1, without `at`, `packages`, `commit` and `state`, can still be read.
 """
@@ -36,10 +37,12 @@ from modkit.part import Part, split_name
 from modkit.runs.files import hash_data
 from modkit.runs.git import find_commit
 
-__all__ = ["Entry", "compare", "find_drift", "format_commit", "make_lock", "read_rows", "suggest_install"]
+__all__ = ["Entry", "compare", "decode", "encode", "find_drift", "format_commit", "make_lock", "read_rows"]
+__all__ += ["suggest_install"]
 
 _FORMAT = 2
 _FORMATS = (1, 2)
+_SEAL = "sha256"
 _FIELDS = ("kind", "name", "distribution", "version")
 
 
@@ -100,6 +103,30 @@ def make_lock(
         "parts": found,
     }
     return {**made, "run": hash_data(json.dumps(made))}
+
+
+def encode(lock: Mapping[str, Any]) -> bytes:
+    """Encodes a lock for its file, with a hash of the rest."""
+    rest = {name: value for name, value in lock.items() if name != _SEAL}
+    return json.dumps({**rest, _SEAL: _hash(rest)}, allow_nan=False, indent=1).encode()
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """Decodes a lock's file, without its hash; those of earlier versions have none.
+
+    Raises:
+        ValueError: If it is no JSON object, or is not what was written.
+    """
+    try:
+        lock = json.loads(data)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(lock, dict):
+        raise ValueError(f"expected a JSON object, got {type(lock).__name__}")
+    rest = {name: value for name, value in lock.items() if name != _SEAL}
+    if _SEAL in lock and lock[_SEAL] != _hash(rest):
+        raise ValueError("it was changed after it was written: its SHA-256 differs from the one that it holds")
+    return rest
 
 
 def read_rows(lock: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -288,3 +315,7 @@ def _find_version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except (metadata.PackageNotFoundError, ValueError):
         return None
+
+
+def _hash(value: Mapping[str, Any]) -> str:
+    return hash_data(json.dumps(value, allow_nan=False))

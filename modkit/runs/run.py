@@ -48,6 +48,7 @@ from modkit.runs.layout import (
     refuse_links,
     vacate,
 )
+from modkit.runs.lock import decode, encode
 from modkit.runs.pictures import encode_png
 from modkit.runs.rows import Mark, Rows
 
@@ -112,14 +113,14 @@ class Run:
         """
         path = Path(path)
         text = spec.to_yaml()
-        lock_text = json.dumps(lock, allow_nan=False, indent=1)
+        lock_data = encode(lock)
         make_directory(path)
         check_vacant(path, overwrite)
-        run = cls(path, text, json.loads(lock_text))
+        run = cls(path, text, decode(lock_data))
         run._hold()
         check_vacant(path, overwrite)  # another process may have begun a run meanwhile
         vacate(path)
-        replace_file(path / LOCK, lock_text.encode())
+        replace_file(path / LOCK, lock_data)
         replace_file(path / SPEC, text.encode())
         return run
 
@@ -150,7 +151,7 @@ class Run:
             "parts": parts,
             "revisions": [*self.lock.get("revisions", ()), {"step": step, "changes": list(changes)}],
         }
-        replace_file(self.path / LOCK, json.dumps(made, allow_nan=False, indent=1).encode())
+        replace_file(self.path / LOCK, encode(made))
         replace_file(self.path / SPEC, text.encode())
         self.lock, self.spec_text = made, text
 
@@ -171,10 +172,10 @@ class Run:
             ValueError: If a tensor is not dense.
         """
         lock = {**lock, "exported": checkpoint}
-        texts = {LOCK: json.dumps(lock, allow_nan=False, indent=1), SPEC: spec_text}
-        for name, text in texts.items():
-            write_file(path / name, text.encode())
-        hashes = {name: hash_data(text) for name, text in texts.items()}
+        files = {LOCK: encode(lock), SPEC: spec_text.encode()}
+        for name, data in files.items():
+            write_file(path / name, data)
+        hashes = {name: hash_data(data) for name, data in files.items()}
         store.write(path, Checkpoint({"model": dict(weights)}, {"sha256": hashes}))
         return cls(path, spec_text, lock)
 
@@ -189,13 +190,13 @@ class Run:
         for name in (LOCK, SPEC):
             if not (path / name).is_file():
                 raise ValueError(f"Run.open expects the directory of a run, got {path} without {name}")
+        name = LOCK
         try:
-            lock = json.loads((path / LOCK).read_bytes())
+            lock = decode((path / LOCK).read_bytes())
+            name = SPEC
             text = (path / SPEC).read_bytes().decode()
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"Run.open found a damaged {LOCK} or {SPEC} in {path}: {error}") from error
-        if not isinstance(lock, dict):
-            raise ValueError(f"Run.open expects a JSON object in {path / LOCK}, got {type(lock).__name__}")
+        except ValueError as error:
+            raise ValueError(f"Run.open found a damaged {name} in {path}: {error}") from error
         run = cls(path, text, lock)
         if run.exported:
             run._check_exported()
@@ -214,7 +215,7 @@ class Run:
                 in place of its own files or folders.
         """
         self._hold()
-        if json.loads((self.path / LOCK).read_bytes()) != self.lock:
+        if decode((self.path / LOCK).read_bytes()) != self.lock:
             self.close()
             raise ValueError(f"{self.path} was changed by another process since it was opened")
         return self

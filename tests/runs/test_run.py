@@ -111,7 +111,7 @@ def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"got .*absent without modkit\.lock"):
         Run.open(tmp_path / "absent")
     path = Run.create(tmp_path / "run", SPEC, LOCK).path
-    for data, message in ((b"{", "damaged"), (b"[]", "expects a JSON object .* got list"), (b"[" * 100_000, "damaged")):
+    for data, message in ((b"{", "damaged"), (b"[]", "expected a JSON object, got list"), (b"[" * 100_000, "damaged")):
         (path / "modkit.lock").write_bytes(data)
         with pytest.raises(ValueError, match=message):
             Run.open(path)
