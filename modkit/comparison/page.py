@@ -131,8 +131,10 @@ def _draw_radars(shown: Trilemma) -> str:
 
 def _draw_scatters(shown: Trilemma) -> str:
     pairs = shown.list_pairs()
+    if not any({x.role, y.role} <= point.values.keys() for x, y in pairs for point in shown.points):
+        return ""
     fronts = [shown.find_front(pair) for pair in pairs]
-    return draw_scatters(pairs, shown.points, fronts, shown.floor) if pairs else ""
+    return draw_scatters(pairs, shown.points, fronts, shown.floor)
 
 
 def _draw_curves(systems: Sequence[System]) -> tuple[list[tuple[str, list[str]]], list[tuple[str, list[str]]]]:

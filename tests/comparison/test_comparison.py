@@ -271,6 +271,16 @@ def test_one_system_alone_has_no_radar(runs, tmp_path):
     assert "Radar of quality" not in text and "Scatter plots of each pair" in text
 
 
+def test_scores_that_no_system_has_together_are_not_plotted(runs, tmp_path):
+    """The fault: an empty plot with invented axes."""
+    for name, score in (("vae", "FD (pixels)"), ("gan", "coverage (pixels)")):
+        shutil.copytree(runs[name].path, tmp_path / name)
+        found = report(1.0, 0.5, 9.0)
+        replace(found, scores={score: found.scores[score]}).save(tmp_path / name)
+    text = compare([tmp_path / "vae", tmp_path / "gan"], tmp_path / "page.html").page.read_text()
+    assert "Scatter plots" not in text and "Not drawn: no system has two of quality" in text
+
+
 def test_the_page_has_a_dark_mode_and_prints_in_light(compared):
     style = re.search("<style>(.*?)</style>", compared.page.read_text(), re.DOTALL)[1]
     light = re.search(r"(?s):root \{ color-scheme: light dark;(.*?)\}", style)[1]
