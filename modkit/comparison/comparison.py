@@ -123,6 +123,7 @@ def _convert_entry(entry: Entry, exhibit: Exhibit) -> dict[str, Any]:
         "name": entry.spec.name,
         "train_seed": entry.seed,
         "data": entry.data.key,
+        "reference": entry.reference,
         "parts": entry.parts,
         "report": report,
         "samples": {key: value for key, value in asdict(exhibit).items() if key not in pictures},
