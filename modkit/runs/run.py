@@ -33,7 +33,7 @@ from torch import Tensor
 
 from modkit.runs import checkpoint as store
 from modkit.runs.checkpoint import Checkpoint, CheckpointError, Latest
-from modkit.runs.files import hash_data, make_own_folder, replace_file, write_file
+from modkit.runs.files import hash_data, make_own_folder, read_regular, replace_file, write_file
 from modkit.runs.hold import Hold
 from modkit.runs.layout import (
     LOCK,
@@ -192,9 +192,9 @@ class Run:
                 raise ValueError(f"Run.open expects the directory of a run, got {path} without {name}")
         name = LOCK
         try:
-            lock = decode((path / LOCK).read_bytes())
+            lock = decode(read_regular(path / LOCK))
             name = SPEC
-            text = (path / SPEC).read_bytes().decode()
+            text = read_regular(path / SPEC).decode()
         except ValueError as error:
             raise ValueError(f"Run.open found a damaged {name} in {path}: {error}") from error
         run = cls(path, text, lock)
@@ -215,7 +215,7 @@ class Run:
                 in place of its own files or folders.
         """
         self._hold()
-        if decode((self.path / LOCK).read_bytes()) != self.lock:
+        if decode(read_regular(self.path / LOCK)) != self.lock:
             self.close()
             raise ValueError(f"{self.path} was changed by another process since it was opened")
         return self
@@ -493,8 +493,8 @@ class Run:
     def _check_exported(self) -> None:
         """Checks spec and lock against their hashes in the state, whose own hash is in the manifest."""
         try:
-            hashes = json.loads((self.path / STATE).read_bytes())["sha256"]
-            wrong = [name for name in (LOCK, SPEC) if hashes[name] != hash_data((self.path / name).read_bytes())]
+            hashes = json.loads(read_regular(self.path / STATE))["sha256"]
+            wrong = [name for name in (LOCK, SPEC) if hashes[name] != hash_data(read_regular(self.path / name))]
         except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{self.path}: {STATE} is damaged or missing: {error!r}") from error
         if wrong:

@@ -52,6 +52,21 @@ class Written:
         """Describes a spec and its overrides."""
         return cls(None if spec.local else spec.to_yaml(), tuple(overrides))
 
+    @classmethod
+    def read(cls, run: Run) -> Written | None:
+        """Reads what a run keeps; None if an earlier version made it.
+
+        Raises:
+            ValueError: If the lock holds something else in its place.
+        """
+        kept = run.lock.get("written")
+        if kept is None:
+            return None
+        spec, overrides = kept.get("spec"), kept.get("overrides")
+        if not isinstance(spec, str | None) or not isinstance(overrides, list) or {type(one) for one in overrides} - {str}:
+            raise ValueError(f"{run.path}: expected `written` in modkit.lock to hold a spec and overrides, got {kept!r}")
+        return cls(spec, tuple(overrides))
+
 
 @dataclass(frozen=True)
 class Change:
@@ -81,8 +96,9 @@ def update_spec(run: Run, spec: Spec, overrides: Sequence[str]) -> tuple[Spec, l
 
     Raises:
         SpecError: If an override is wrong.
+        ValueError: If the run's lock does not hold its spec as written.
     """
-    written = Written(**run.lock["written"]) if isinstance(run.lock.get("written"), dict) else None
+    written = Written.read(run)
     if written is None or written.spec is None or spec.local:
         return apply(spec, [*(written.overrides if written else ()), *overrides])
     changed = load_current_spec(run)

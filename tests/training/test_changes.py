@@ -64,6 +64,7 @@ HELD = {
     "train.optimizer.lr=1e-2": "train.optimizer.lr",
     "train.optimizer.weight_decay=0.5": "train.optimizer.weight_decay",
     "train.optimizer=sgd": "train.optimizer",
+    "train.optimizer=adam": "train.optimizer",  # whose states are those of adamw
     "train.batch_size=8": "train.batch_size",
     "train.precision=bf16": "train.precision",
     "train.clip=1.0": "train.clip",
