@@ -128,12 +128,13 @@ class Run:
         """Replaces the spec of a run that goes on with a changed one.
 
         The lock keeps the changes as `revisions`, each with the step from which it holds, and the rows of parts that
-        are new. It is written first and names both specs by their hashes, so that a kill leaves either.
+        are new. It is written first and names both specs by their hashes, so that a kill leaves either. A revision
+        that was cut off so is taken out of the lock, since it never took effect.
 
         Args:
             spec: The resolved spec.
             lock: What the run goes on with.
-            changes: What has changed, as plain JSON.
+            changes: What has changed, as plain JSON; none if a revision that was cut off is all there is to mend.
 
         Raises:
             FileNotFoundError: If the directory was removed or moved.
@@ -144,12 +145,13 @@ class Run:
         parts = [{**known.get((row["kind"], row["name"]), row), "at": row["at"]} for row in lock["parts"]]
         latest = store.find_latest(self.checkpoints)
         step = int(latest.name.rpartition("-")[2]) if latest else 0
+        revisions = self.lock.get("revisions", [])[: -1 if self.half_revised else None]
         made = {
             **self.lock,
             "spec": hash_data(text),
             "former": hash_data(self.spec_text),
             "parts": parts,
-            "revisions": [*self.lock.get("revisions", ()), {"step": step, "changes": list(changes)}],
+            "revisions": [*revisions, *([{"step": step, "changes": list(changes)}] if changes else [])],
         }
         replace_file(self.path / LOCK, encode(made))
         replace_file(self.path / SPEC, text.encode())
@@ -219,6 +221,11 @@ class Run:
             self.close()
             raise ValueError(f"{self.path} was changed by another process since it was opened")
         return self
+
+    @property
+    def half_revised(self) -> bool:
+        """Whether `revise` was cut off: the lock is of a spec that was not written."""
+        return "spec" in self.lock and self.lock["spec"] != hash_data(self.spec_text)
 
     @property
     def exported(self) -> bool:

@@ -63,8 +63,14 @@ class Written:
         if kept is None:
             return None
         spec, overrides = kept.get("spec"), kept.get("overrides")
-        if not isinstance(spec, str | None) or not isinstance(overrides, list) or {type(one) for one in overrides} - {str}:
-            raise ValueError(f"{run.path}: expected `written` in modkit.lock to hold a spec and overrides, got {kept!r}")
+        if (
+            not isinstance(spec, str | None)
+            or not isinstance(overrides, list)
+            or {type(one) for one in overrides} - {str}
+        ):
+            raise ValueError(
+                f"{run.path}: expected `written` in modkit.lock to hold a spec and overrides, got {kept!r}"
+            )
         return cls(spec, tuple(overrides))
 
 

@@ -174,7 +174,7 @@ def execute(
     with before.hold() if before else Run.create(path, report.plan.resolved, lock, overwrite) as run:
         if begun:
             run.save(*begun)
-        if changes:
+        if changes or run.half_revised:
             run.revise(report.plan.resolved, lock, [asdict(change) for change in changes])
         model = model.to(engine.device)
         _tune(model, settings)
