@@ -24,6 +24,7 @@ from modkit.building.migration import load_current_spec
 from modkit.building.plan import Plan, plan
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import KINDS
+from modkit.runs.layout import LOCK
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec

@@ -1,4 +1,4 @@
-"""A disk that is full at any byte is told, and spoils nothing: what was there stays, and what was begun can be finished."""
+"""A disk that is full at any byte is told and spoils nothing: what was begun can be finished."""
 
 import errno
 import os
