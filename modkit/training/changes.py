@@ -64,14 +64,9 @@ class Written:
         if kept is None:
             return None
         spec, overrides = kept.get("spec"), kept.get("overrides")
-        if (
-            not isinstance(spec, str | None)
-            or not isinstance(overrides, list)
-            or {type(one) for one in overrides} - {str}
-        ):
-            raise ValueError(
-                f"{run.path}: expected `written` in modkit.lock to hold a spec and overrides, got {kept!r}"
-            )
+        listed = isinstance(overrides, list) and all(type(one) is str for one in overrides)
+        if not isinstance(spec, str | None) or not listed:
+            raise ValueError(f"{run.path / LOCK}: expected `written` to hold a spec and its overrides, got {kept!r}")
         return cls(spec, tuple(overrides))
 
 
