@@ -108,7 +108,9 @@ def _try_spec(spec: Spec) -> _Tried:
     settings, evaluation = _try_settings(site, site.make_settings), _try_settings(site, site.make_evaluation)
     site.check()
     x, fields = (find_type(data), data.fields) if data else (read_type(spec), read_fields(spec))
-    if evaluation:  # to hear what they refuse
+    if settings:  # to hear what they refuse
+        _ = [make() for make in settings.loggers]
+    if evaluation:
         _ = [evaluation.features(x=x)] if evaluation.features else []
         _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]
 

@@ -189,7 +189,10 @@ _PARTS = {
         ("cost", "metrics.cost:Cost", "Speed, latency, evaluations, FLOPs of sampling"),
         ("label-accuracy", "metrics.label_accuracy:LabelAccuracy", "A classifier reads the label"),
     ),
-    "logger": (("tensorboard", "training.loggers:TensorBoard", "Losses and samples for TensorBoard"),),
+    "logger": (
+        ("tensorboard", "training.loggers:TensorBoard", "Losses and samples for TensorBoard"),
+        ("csv", "training.csv_file:CSVFile", "Losses and scores as a table, a row a step"),
+    ),
     "engine": (("local", "engines.local:LocalEngine", "One process, one device"),),
 }
 """The name, target and summary of each part, by kind."""

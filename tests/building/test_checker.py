@@ -245,6 +245,11 @@ for path in sys.argv[1:]:
 """
 
 
+def test_what_a_logger_refuses_is_told_by_the_check():
+    with pytest.raises(SpecError, match=r"train.loggers\[1\].*TensorBoard expects every >= 1, got 0"):
+        check(spec("gan", loggers=["csv", use("tensorboard", every=0)]))
+
+
 def test_checking_allocates_no_weights(tmp_path):
     parts = "{encoder: {use: conv, channels: [8, 16]}, decoder: {use: conv, channels: [16, 8]}}"
     bad, huge = tmp_path / "bad.yaml", tmp_path / "huge.yaml"
