@@ -89,7 +89,7 @@ class CSVFile:
             yield made
 
     def _add(self, run: Run, row: _Row, *, again: bool = False) -> None:
-        """Writes a row at the end, `again` in place of the last one; a new column takes the whole file to be written."""
+        """Writes a row at the end, `again` in place of the last one; a new column means writing the whole file."""
         path = run.path / self._name
         if new := [name for name in row if name not in self._columns]:
             refuse_link(path)
