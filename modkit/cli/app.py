@@ -22,6 +22,7 @@ from modkit.cli.runs import RUNS
 from modkit.cli.scores import SCORES, describe_scores
 from modkit.cli.specs import SPECS
 from modkit.parts.registry import get_registry
+from modkit.runs.files import expand_home
 from modkit.version import __version__
 
 if TYPE_CHECKING:
@@ -44,7 +45,15 @@ def main() -> None:
     app()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Home(click.Group):
+    """Commands in whose words and options `~/` at the start is the home folder, also where no shell has replaced it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses words after the home folder is written out in them."""
+        return super().parse_args(ctx, [_expand(word) for word in args])
+
+
+@click.group(cls=_Home, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="modkit")
 def app() -> None:
     """Plug-in parts for deep generative models: compose, train, sample and swap them."""
@@ -141,6 +150,12 @@ def train(spec: str, overrides: Sequence[str], out: str | None, **options: Any) 
         lambda shown: train(loaded, out, overrides=overrides, progress=shown, **options),
         ["train", spec, *overrides, *given],
     )
+
+
+def _expand(word: str) -> str:
+    """Expands a word of the command line, or the value of an option `--name=value`."""
+    option, sign, value = word.partition("=")
+    return f"{option}={expand_home(value)}" if sign and option.startswith("--") else expand_home(word)
 
 
 def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:

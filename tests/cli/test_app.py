@@ -332,3 +332,11 @@ def test_what_cannot_be_sampled_is_status_2_and_nothing_is_written(arguments, me
 def test_a_file_that_cannot_be_written_is_status_1(trained):
     _, said = run("sample", trained, "-n", 1, "--out", "tiny.yaml/x.npy", status=1)
     assert said.startswith("modkit: ") and "tiny.yaml" in said
+
+
+def test_the_home_folder_is_written_out_where_no_shell_does_it(here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    run("train", "~/tiny.yaml", "--out=~/made", "--steps", "1")
+    run("sample", "~/made", "-n", "2", "--out", "~/two.png")
+    assert (here / "made" / "spec.yaml").is_file() and (here / "two.png").is_file()
+    assert not (here / "~").exists()
