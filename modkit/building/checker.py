@@ -34,7 +34,7 @@ from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Settings
-from modkit.specs.spec import Spec
+from modkit.specs.spec import Spec, require_spec
 from modkit.training.players import StageSchedule, make_player_states, schedule_stages, weigh_losses
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
@@ -63,6 +63,7 @@ def check(spec: Spec) -> Report:
     Raises:
         SpecError: With every problem found: of form, of types and, where these are sound, of meaning.
     """
+    require_spec(spec, "check")
     report = examine(spec)
     report.raise_refusals()
     return report

@@ -31,7 +31,7 @@ from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.settings import Settings
-from modkit.specs.spec import Spec
+from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks
 from modkit.training.changes import Written, find_changes, update_spec
 from modkit.training.players import check_trainable, schedule_stages
@@ -91,6 +91,7 @@ def train(
         ...     train(spec, f"{folder}/run", steps=2).find_checkpoint_name()
         'step-00000002'
     """
+    require_spec(spec, "train")
     changed, notices = apply(spec, overrides)
     path = Path(out) if out is not None else Path("runs") / changed.name
     before = open_before(path, locked) if resume else None
