@@ -19,7 +19,7 @@ FAMILY_FREE = (
 TORCH_FREE = (
     "version", "errors", "escapes", "types", "part", "kinds", "kinds.*", "parts.*", "specs.*", "building.call",
     "building.pieces", "building.plan",
-    "cli.describe", "cli.scaffold", "cli.completion",
+    "cli.describe", "cli.declaration", "cli.scaffold", "cli.completion",
 )  # fmt: skip
 LAYERS = (
     ("version", "errors", "escapes", "precision", "progress", "types", "rng", "part"),

@@ -126,7 +126,7 @@ class _Bytes:
         return self._pixels[rows]
 
     def hash(self) -> bytes:
-        return hashlib.blake2b(np.ascontiguousarray(self._pixels.numpy())).digest()
+        return hashlib.blake2b(np.ascontiguousarray(self._pixels.numpy()).data).digest()
 
 
 class _Files:
