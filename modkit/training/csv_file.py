@@ -1,6 +1,6 @@
 """A CSV file: a run's losses and scores as a table, one row a step.
 
-    stage,step,vae/nll,vae/kl,scores/fd
+    stage,step,player/nll,player/kl,scores/fd
     0,1,0.9,0.25,
     0,2,0.8,0.3125,41.5
 
