@@ -21,7 +21,7 @@ _HOME = {
     "Latents": "types",
     "Model": "models.model",
     "Part": "part",
-    "Player": "models.model",
+    "Player": "models.player",
     "Rng": "rng",
     "Run": "runs.run",
     "Score": "types",
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from modkit.kinds import Step as Step
     from modkit.kinds import default as default
     from modkit.models.model import Model as Model
-    from modkit.models.model import Player as Player
+    from modkit.models.player import Player as Player
     from modkit.models.step import StepContext as StepContext
     from modkit.part import Part as Part
     from modkit.part import hookimpl as hookimpl

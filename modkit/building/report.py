@@ -10,7 +10,7 @@ from modkit.building.plan import Plan
 from modkit.building.review import make_problems
 from modkit.errors import SpecError
 from modkit.kinds import Data, Fact, Finding
-from modkit.models.model import Player
+from modkit.models.player import Player
 from modkit.training.players import StageSchedule
 from modkit.types import TensorType
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from modkit.data.loader import read_in_order
 from modkit.kinds import Data, Engine
-from modkit.models.model import Model, Player, evaluate_mode
+from modkit.models.model import Model, evaluate_mode
+from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.optim.ema import Average
 from modkit.precision import cast_losses
