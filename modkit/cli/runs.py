@@ -29,7 +29,7 @@ __all__ = ["RUNS"]
 @json_option
 @click.pass_context
 @report_failures
-def runs(ctx: click.Context, folder: str, where: Sequence[str], tags: Sequence[str], as_json: bool) -> None:
+def print_runs(ctx: click.Context, folder: str, where: Sequence[str], tags: Sequence[str], as_json: bool) -> None:
     """List the runs below a directory: parts, steps, state, scores, tags; `runs tag` changes tags."""
     if ctx.invoked_subcommand is not None:
         return
@@ -39,18 +39,18 @@ def runs(ctx: click.Context, folder: str, where: Sequence[str], tags: Sequence[s
     print_result([_make_plain(one) for one in found], as_json, _describe_runs(found))
 
 
-@runs.command()
+@print_runs.command("tag")
 @click.argument("run", shell_complete=complete_runs)
 @click.argument("tags", nargs=-1, required=True)
 @click.option("--remove", is_flag=True, help="Remove the tags instead.")
 @report_failures
-def tag(run: str, tags: Sequence[str], remove: bool) -> None:
+def tag_run(run: str, tags: Sequence[str], remove: bool) -> None:
     """Add TAGS to RUN."""
     from modkit.runs.run import Run
-    from modkit.runs.tags import change_tags
+    from modkit.runs.tags import update_tags
 
     path = Run.open(run).path
-    kept = change_tags(path, remove=tags) if remove else change_tags(path, add=tags)
+    kept = update_tags(path, remove=tags) if remove else update_tags(path, add=tags)
     echo(f"{path}: {', '.join(kept) or 'no tags'}")
 
 
@@ -68,7 +68,7 @@ def export(run: str, out: str, format: str | None, checkpoint: str | None) -> No
     echo(f"exported: {export(Run.open(run), out, to=format, checkpoint=checkpoint)}")
 
 
-RUNS = (runs, export)
+RUNS = (print_runs, export)
 
 
 def _describe_runs(found: Sequence[Listed]) -> Iterator[str | Rows]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from modkit.runs.files import read_regular, refuse_link, replace_file
 from modkit.runs.layout import TAGS
 
-__all__ = ["change_tags", "read_tags"]
+__all__ = ["update_tags", "read_tags"]
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+=-]*")
 _LARGEST = 2**20  # bytes of the file
@@ -33,7 +33,7 @@ def read_tags(run: Path) -> tuple[str, ...]:
         raise ValueError(f"{path} is damaged: {error!r}") from error
 
 
-def change_tags(run: Path, *, add: Collection[str] = (), remove: Collection[str] = ()) -> tuple[str, ...]:
+def update_tags(run: Path, *, add: Collection[str] = (), remove: Collection[str] = ()) -> tuple[str, ...]:
     """Adds tags to a run and removes others; the file is replaced as a whole.
 
     Args:
@@ -51,8 +51,8 @@ def change_tags(run: Path, *, add: Collection[str] = (), remove: Collection[str]
     Examples:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
-        ...     change_tags(Path(folder), add=["paper", "best"])
-        ...     change_tags(Path(folder), add=["seed=1"], remove=["best"])
+        ...     update_tags(Path(folder), add=["paper", "best"])
+        ...     update_tags(Path(folder), add=["seed=1"], remove=["best"])
         ('best', 'paper')
         ('paper', 'seed=1')
     """

@@ -46,9 +46,9 @@ class Condition:
 
     def holds(self, spec: Spec) -> bool:
         """Whether a spec, which should be resolved, has the value there."""
-        return any(path[-len(self.path) :] == self.path and self._matches(value) for path, value in walk(spec.tree))
+        return any(path[-len(self.path) :] == self.path and self._is_met_by(value) for path, value in walk(spec.tree))
 
-    def _matches(self, value: Value) -> bool:
+    def _is_met_by(self, value: Value) -> bool:
         if isinstance(value, Node) and isinstance(self.value, str):
             return value.use == self.value
         return value == self.value and isinstance(value, bool) == isinstance(self.value, bool)

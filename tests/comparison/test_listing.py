@@ -9,7 +9,7 @@ from modkit.comparison.listing import list_runs
 from modkit.evaluation.report import Report
 from modkit.runs.layout import find_runs
 from modkit.runs.run import Run
-from modkit.runs.tags import change_tags
+from modkit.runs.tags import update_tags
 from modkit.specs.spec import Spec
 from modkit.types import Score
 
@@ -28,7 +28,7 @@ def runs(tmp_path):
             done.log_time({"step": step, "steps": 4, "seconds": 1.0, "steps_per_second": 4.0})
         done.finish()
     Report({"FD (pixels)": Score(2.5, None, "lower"), "x": Score(1.0, None, None)}, {"fake": 2}, 0).save(done.path)
-    change_tags(done.path, add=["paper", "old"])
+    update_tags(done.path, add=["paper", "old"])
     with make_run(tmp_path / "deep" / "c", "three", "heun") as stopped:
         stopped.log_time({"step": 7, "seconds": 1.0, "steps_per_second": 4.0})
     (tmp_path / "empty").mkdir()
