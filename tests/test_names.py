@@ -53,6 +53,7 @@ TERMS = {
     "Protocol of Sampler and Schedule": "scales time times",
     "Protocol of Slot": "accepts default",
     # Names that other libraries prescribe.
+    "IPython": "repr_html_",
     "numpy.random.Generator": "integers normal uniform",
     "pandas' accessors": "at rows",
     "torch": "setup_context state_dict",

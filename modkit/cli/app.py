@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modkit.blocks import Block
 from modkit.cli import completion
 from modkit.cli.failures import end, report_failures
-from modkit.cli.output import Rows, echo, json_option, print_result
+from modkit.cli.output import echo, json_option, print_result
 from modkit.cli.plugins import PLUGINS
 from modkit.cli.runs import RUNS
-from modkit.cli.scores import SCORES, describe_scores
+from modkit.cli.scores import SCORES
 from modkit.cli.specs import SPECS
 from modkit.parts.registry import get_registry
 from modkit.version import __version__
@@ -85,7 +86,7 @@ def show(kind: str, name: str, as_json: bool) -> None:
         [row["name"], row["type"], "required" if row["required"] else json.dumps(row["default"]), row["help"]]
         for row in part["parameters"]
     ]
-    blocks: list[str | Rows] = [
+    blocks: list[Block] = [
         f"{part['kind']} {part['name']}: {part['summary']}",
         f"from {part['distribution']} {part['version']}, {part['source']}",
         *([part["paper"]] if part["paper"] else []),
@@ -105,7 +106,7 @@ def doctor(as_json: bool) -> None:
 
     found = diagnose()
     columns = ("plugin", "distribution", "version", "status", "parts", "reason")
-    blocks: list[str | Rows] = [
+    blocks: list[Block] = [
         f"modkit {found['modkit']}, python {found['python']}, torch {found['torch']}",
         (columns, [[str(row[column] or "") for column in columns] for row in found["plugins"]]),
         f"{found['counts']['parts']} parts, {found['counts']['plugins']} plug-ins",
@@ -159,7 +160,7 @@ def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
         end(1, str(error))
     else:
         for report in read_reports(made.path)[:1]:
-            print_result(None, False, describe_scores(report))
+            print_result(None, False, report.describe())
         pictures = sorted(made.samples.glob("*.png"))
         echo(f"run: {made.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))
 

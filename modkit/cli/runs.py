@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modkit.blocks import Block
 from modkit.cli.completion import complete_runs
 from modkit.cli.failures import report_failures
-from modkit.cli.output import Rows, echo, json_option, print_result
+from modkit.cli.output import echo, json_option, print_result
 
 if TYPE_CHECKING:
     from modkit.comparison.listing import Listed
@@ -71,7 +72,7 @@ def export(run: str, out: str, format: str | None, checkpoint: str | None) -> No
 RUNS = (print_runs, export)
 
 
-def _describe_runs(found: Sequence[Listed]) -> Iterator[str | Rows]:
+def _describe_runs(found: Sequence[Listed]) -> Iterator[Block]:
     columns = ("run", "name", "model", "data", "step", "state", "score", "best", "changed", "tags")
     rows = [
         [

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from modkit.runs.tags import update_tags, read_tags
+from modkit.runs.tags import read_tags, update_tags
 
 
 def test_tags_are_added_removed_and_kept_in_order(tmp_path):
