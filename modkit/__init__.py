@@ -36,11 +36,13 @@ _HOME = {
     "check": "building.checker",
     "compare": "comparison.comparison",
     "default": "kinds",
+    "draw_classes": "evaluation.class_grid",
     "evaluate": "evaluation.evaluate",
     "evaluate_run": "evaluation.evaluate_run",
     "find": "parts.registry",
     "fit": "training.fit",
     "hookimpl": "part",
+    "list_runs": "comparison.listing",
     "load": "building.session",
     "load_spec": "specs.load",
     "players": "training.players",
@@ -61,7 +63,9 @@ if TYPE_CHECKING:
     from modkit.building.session import build as build
     from modkit.building.session import load as load
     from modkit.comparison.comparison import compare as compare
+    from modkit.comparison.listing import list_runs as list_runs
     from modkit.errors import SpecError as SpecError
+    from modkit.evaluation.class_grid import draw_classes as draw_classes
     from modkit.evaluation.evaluate import evaluate as evaluate
     from modkit.evaluation.evaluate_run import evaluate_run as evaluate_run
     from modkit.kinds import Slot as Slot
