@@ -29,7 +29,8 @@ from modkit.data.moments import find_type
 from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, SpecError
 from modkit.kinds import Data, DataExtras, Fact, Finding, read_extras
-from modkit.models.model import Model, Player
+from modkit.models.model import Model
+from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.specs.event import read_fields, read_type

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,12 @@ import click
 
 from modkit.cli.completion import SLOTS
 from modkit.cli.failures import report_failures
-from modkit.cli.output import Rows, echo, json_option, print_result
+from modkit.cli.output import echo, json_option, print_result
 
 if TYPE_CHECKING:
-    from modkit.evaluation.report import Report
+    pass
 
-__all__ = ["SCORES", "describe_scores"]
+__all__ = ["SCORES"]
 
 
 @click.command()
@@ -81,7 +81,7 @@ def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
             echo(f"mean and covariance of {found.count} samples: {target}")
             return
         report = evaluate(**of_files, **options)
-    print_result(json.loads(report.to_json()), as_json, describe_scores(report))
+    print_result(json.loads(report.to_json()), as_json, report.describe())
 
 
 @click.command()
@@ -131,23 +131,3 @@ def sweep(spec: str, axes: Sequence[str], out: str | None, metrics: str | None, 
 
 
 SCORES = (evaluate, compare, sweep)
-
-
-def describe_scores(report: Report) -> Iterator[str | Rows]:
-    """Describes a report: a table of its scores with its floor, its counts and notes."""
-    floor = {name: f"{score.value:.4g}" for name, score in report.floor.items()}
-    columns = ["score", "value", *(["held-out images"] if floor else []), "± standard error", "better"]
-    rows = [
-        [
-            name,
-            f"{score.value:.4g}",
-            *([floor.get(name, "")] if floor else []),
-            "" if score.error is None else f"{score.error:.2g}",
-            score.better or "",
-        ]
-        for name, score in report.scores.items()
-    ]
-    yield columns, rows
-    counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
-    yield f"{counts}; seed {report.seed}"
-    yield from (f"note: {note}" for note in report.notes)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from modkit.runs.files import find_final_name, make_folders, refuse_link
 from modkit.runs.hold import LOCK as HELD
 
 __all__ = [
-    "LOCK", "METRICS", "SPEC", "STATE", "STATUS", "TIMING", "check_vacant", "clear_temporary", "make_directory",
-    "refuse_links", "vacate",
+    "LOCK", "METRICS", "SPEC", "STATE", "STATUS", "TAGS", "TIMING", "check_vacant", "clear_temporary", "find_runs",
+    "make_directory", "refuse_links", "vacate",
 ]  # fmt: skip
 
 LOCK = "modkit.lock"
@@ -20,9 +22,22 @@ METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 STATUS = "status.json"
 STATE = "state.json"
+TAGS = "tags.json"
 
-_OWN = ("checkpoints", "samples", "evaluations", "evaluation.json", METRICS, TIMING, STATUS)
-_WRITTEN = re.compile(r"modkit\.lock|spec\.yaml|status\.json|[A-Za-z0-9][A-Za-z0-9._-]*\.png")
+_OWN = ("checkpoints", "samples", "evaluations", "evaluation.json", METRICS, TIMING, STATUS, TAGS)
+_WRITTEN = re.compile(r"modkit\.lock|spec\.yaml|status\.json|tags\.json|[A-Za-z0-9][A-Za-z0-9._-]*\.png")
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """Finds the runs in a folder and below it, in order of their names, damaged ones and the folder itself included.
+
+    Links and hidden folders are not entered.
+    """
+    for parent, folders, files in os.walk(folder):
+        if LOCK in files or (SPEC in files and (METRICS in files or "checkpoints" in folders)):
+            folders.clear()
+            yield Path(parent)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
 
 
 def make_directory(path: Path) -> None:

@@ -26,15 +26,21 @@ _TALLEST = 4096
 _PANEL = (64, 128)
 
 
-def draw_picture(x: Tensor, type: TensorType) -> Tensor:
+def draw_picture(x: Tensor, type: TensorType, columns: int | None = None) -> Tensor:
     """Draws samples `n ...` in a way that suits their type.
 
     Images `c h w` and maps of codes `h w` are drawn as a grid, volumes `c t h w` as a grid of their middle slices,
     signals `c t` as a grid of curves with all channels in one panel, pairs `(2,)` as a scatter plot, and other vectors
     and sequences of codes as a map with one row per sample.
 
+    Args:
+        x: The samples.
+        type: Their type.
+        columns: Samples in a row of a grid; by default the grid is as square as possible.
+
     Raises:
-        ValueError: If `x` is not of that type, or its rank is above 4.
+        ValueError: If `x` is not of that type, its rank is above 4, or `columns` is given for what is not drawn as a
+            grid.
 
     Examples:
         >>> draw_picture(torch.zeros(4, 1, 8, 8), TensorType((1, 8, 8), range=(-1.0, 1.0))).shape
@@ -44,18 +50,20 @@ def draw_picture(x: Tensor, type: TensorType) -> Tensor:
         raise ValueError(f"draw_picture expects samples of shape {type.shape}, got {tuple(x.shape)}")
     range = type.range if type.classes is None else (0.0, float(max(type.classes - 1, 1)))
     rank = len(type.shape)
+    if rank <= 1 and columns is not None:
+        raise ValueError(f"a grid with rows of {columns} expects images, maps or signals, got {type}")
     if rank == 1 and type.shape[0] == 2 and type.classes is None:
         return draw_scatter(x, range)
     if rank <= 1:
         return make_image_grid(x.reshape(1, 1, len(x), -1), range)
     if rank == 2 and type.classes is None:
-        return make_image_grid(_draw_curves(x, range), (0.0, 1.0))
+        return make_image_grid(_draw_curves(x, range), (0.0, 1.0), columns)
     if rank == 2:
-        return make_image_grid(x[:, None], range)
+        return make_image_grid(x[:, None], range, columns)
     if rank == 3:
-        return make_image_grid(x, range)
+        return make_image_grid(x, range, columns)
     if rank == 4:
-        return make_image_grid(x[:, :, type.shape[1] // 2], range)
+        return make_image_grid(x[:, :, type.shape[1] // 2], range, columns)
     raise ValueError(f"draw_picture expects samples of rank 0 to 4, got shape {type.shape}")
 
 

@@ -6,6 +6,7 @@
         metrics.jsonl     one row per line, each a function of the seed alone; truncated to the checkpoint on resume
         timing.jsonl      one row per line: times and rates, which differ between runs
         status.json       present once the run is finished
+        tags.json         the user's tags, see `modkit.runs.tags`
         samples/*.png     pictures
         evaluation.json   scores, see `modkit.evaluation.report`; evaluations/ holds those with overrides
         checkpoints/      see `modkit.runs.checkpoint`

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from modkit.data.loader import read_in_order
 from modkit.kinds import Data, Engine
-from modkit.models.model import Model, Player, evaluate_mode
+from modkit.models.model import Model, evaluate_mode
+from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.optim.ema import Average
 from modkit.precision import cast_losses
@@ -287,7 +288,8 @@ class Trainer:
         self.run.log({"stage": cursor.stage, "step": cursor.step, "losses": values})
         since, step = self._started
         elapsed = time.perf_counter() - since
-        self.run.log_time({"step": cursor.step, "seconds": elapsed, "steps_per_second": (cursor.step - step) / elapsed})
+        rate, steps = (cursor.step - step) / elapsed, sum(stage.steps for stage in self.stages)
+        self.run.log_time({"step": cursor.step, "steps": steps, "seconds": elapsed, "steps_per_second": rate})
         self.callbacks.step_done(cursor.stage, cursor.step, values)
         self.progress.step(values)
 
