@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from modkit.evaluation.extractors import make_extractor
 from modkit.evaluation.feed import Feed
 from modkit.evaluation.report import Report
-from modkit.evaluation.scoring import Chosen, check_needs, make_extractor, make_metrics, score
+from modkit.evaluation.scoring import Chosen, check_needs, make_metrics, score
 from modkit.evaluation.sources import Reading, Samples, Source, make_source
 from modkit.kinds import FeatureExtractor
 from modkit.metrics.moments import Gaussian, Moments

@@ -11,7 +11,8 @@ from modkit.cli.app import app
 from modkit.data.digits import Digits
 from modkit.data.image_folder import ImageFolder
 from modkit.evaluation.evaluate import compute_statistics
-from modkit.evaluation.scoring import make_extractor, prepare_extractor
+from modkit.evaluation.extractors import make_extractor
+from modkit.evaluation.scoring import prepare_extractor
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
 from modkit.metrics.frechet import frechet_distance
