@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from modkit.runs.pictures import draw_picture, draw_scatter, encode_png, make_image_grid
+from modkit.runs.pictures import draw_picture, draw_scatter, encode_png, make_image_grid, round_images
 from modkit.types import TensorType
 from tests.refusals import refusals
 
@@ -106,6 +106,19 @@ def test_pictures_follow_the_type():
     assert torch.equal(draw_picture(vectors, TensorType((10,))), make_image_grid(vectors[None, None], None))
     labels = torch.tensor([0, 1, 2, 1])
     assert draw_picture(labels, TensorType((), classes=3))[0, 1:-1:254, 1].tolist() == [0, 128, 255, 128]
+
+
+def test_opacity_is_laid_on_white():
+    x = torch.tensor([[[[-1.0, -1.0, -1.0]], [[1.0, 1.0, 1.0]], [[-1.0, -1.0, -1.0]], [[1.0, 0.0, -1.0]]]])
+    type = TensorType((4, 1, 3), range=(-1.0, 1.0))
+    grid = draw_picture(x, type)
+    middle = grid[:, grid.shape[1] // 2]
+    assert [tuple(middle[:, column].tolist()) for column in (20, 120, 240)] == [
+        (0, 255, 0),
+        (128, 255, 128),
+        (255,) * 3,
+    ]
+    assert round_images(x, type)[0, 3, 0].tolist() == [255, 128, 0]
 
 
 def test_curves_join_their_values():
