@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modkit.kinds import Data, DataExtras, FeatureExtractor, read_extras
+from modkit.part import Part
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, read_parameters
 from modkit.parts.validation import validate
@@ -13,7 +14,7 @@ from modkit.specs.overrides import split_values
 from modkit.specs.yaml import parse
 from modkit.types import TensorType
 
-__all__ = ["choose_features", "make_extractor"]
+__all__ = ["choose_features", "find_features", "make_extractor"]
 
 
 def choose_features(data: Data) -> str:
@@ -51,11 +52,24 @@ def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **off
     if not isinstance(features, str):
         return features
     name, text = _split_name(features)
-    part = get_registry().find("features", name)
+    part = find_features(features)
     declared = read_parameters(part)
     given = {key: value for key, value in offered.items() if key in declared and value is not None}
     made: FeatureExtractor = part.load()(x=x, **given | _read_values(text, declared, name))
     return made
+
+
+def find_features(features: str) -> Part:
+    """Finds the part that a name of features stands for: `classifier:digits`, `random-conv:0,dim=64`.
+
+    Raises:
+        ValueError: If there is none.
+
+    Examples:
+        >>> find_features("random-conv:0").name
+        'random-conv'
+    """
+    return get_registry().find("features", _split_name(features)[0])
 
 
 def _split_name(features: str) -> tuple[str, str]:

@@ -137,7 +137,7 @@ def test_curves_join_their_values():
     assert (step == 0).any(dim=0).all() and step[:, 200].sum() == 0
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
 def test_png_keeps_every_pixel(channels):
     image = torch.randint(0, 256, (channels, 13, 7), dtype=torch.uint8)
     data = encode_png(image)
