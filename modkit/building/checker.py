@@ -79,7 +79,7 @@ def examine(spec: Spec) -> Report:
     if not tried.site.problems and (rest := drop_leftovers(spec, tried.find_unknown(), _find_unknown)):
         return examine(rest)
     _check_conditions(tried.site, tried.model, tried.data)
-    _check_measures(tried.site, tried.model, tried.data, tried.x, tried.measures)
+    tried.site.problems += tried.find_unmet()
     return _verify(_make_report(*tried[:-1]))
 
 
@@ -96,8 +96,15 @@ class _Tried(NamedTuple):
     measures: Measures | None
 
     def find_unknown(self) -> list[Problem]:
-        """Finds what the spec names and the model does not have."""
-        return find_unknown(self.site, self.model, self.settings, self.trial.terms) if self.settings else []
+        """Finds what the spec names and the model does not have, and metrics that nothing feeds."""
+        if self.settings is None:
+            return []
+        unfed = [one for one in self.find_unmet() if ".metrics[" in one.path]
+        return [*find_unknown(self.site, self.model, self.settings, self.trial.terms), *unfed]
+
+    def find_unmet(self) -> list[Problem]:
+        """Finds what the evaluation would fail for."""
+        return _find_unmet(self.site, self.model, self.data, self.x, self.measures)
 
 
 def _try_spec(spec: Spec) -> _Tried:
@@ -150,7 +157,7 @@ def check_composed(model: Model, planned: Plan, data: Data) -> Report:
     trial.run()
     _check_conditions(site, copied, data)
     evaluation = _try_settings(site, site.make_evaluation)
-    _check_measures(site, copied, data, data.x, _make_measures(evaluation, data.x) if evaluation else None)
+    site.problems += _find_unmet(site, copied, data, data.x, _make_measures(evaluation, data.x) if evaluation else None)
     return _verify(_make_report(site, copied, trial, settings, data, data.x, data.fields))
 
 
@@ -242,12 +249,13 @@ def _make_measures(settings: Evaluation, x: TensorType) -> Measures:
     return Measures(settings, features, metrics, watched)
 
 
-def _check_measures(site: Site, model: Model, data: Data | None, x: TensorType, measures: Measures | None) -> None:
-    """Checks that the data, the features and the model provide what the metrics of the evaluation need."""
+def _find_unmet(site: Site, model: Model, data: Data | None, x: TensorType, measures: Measures | None) -> list[Problem]:
+    """Finds what the data, the features and the model do not provide for the evaluation."""
     parts = (*measures.metrics.values(), *measures.watched.values(), measures.features) if measures else ()
-    if measures and data and not any(isinstance(part, Failed) for part in parts):
-        for path, reason in find_unmet(measures, data, x, model).items():
-            site.fail(path, reason)
+    if not measures or not data or any(isinstance(part, Failed) for part in parts):
+        return []
+    unmet = find_unmet(measures, data, x, model)
+    return [Problem(path, reason, site.plan.spec.find_position(path)) for path, reason in unmet.items()]
 
 
 def _check_training(

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from modkit.runs.cache import find_cache_folder
@@ -37,6 +38,7 @@ _SHARE = 64  # files that a thread reads in turn
 _MANY = 10_000  # new files from which on a notice says why nothing else happens
 
 _logger = logging.getLogger(__name__)
+_Stamp: TypeAlias = tuple[int, int, int]
 _Table: TypeAlias = dict[bytes, bytes]  # by path, the rest of its line: text is a third of the size of its numbers
 
 
@@ -107,11 +109,7 @@ def inspect_files(folder: bytes, paths: Sequence[bytes], inspect: Callable[[str]
                         kept[path], changed = line, True
     finally:
         if changed:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(place, _format(kept))
-
-
-_Stamp: TypeAlias = tuple[int, int, int]
+            _write(place, kept)
 
 
 def _read(
@@ -152,6 +150,15 @@ def _hash_file(path: bytes) -> bytes:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.digest()
+
+
+def _write(place: Path, kept: _Table) -> None:
+    """Writes a table, without which everything works, only slower."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(place, _format(kept))
+    except OSError as error:
+        _logger.warning("%s cannot be written, so that files will be read again: %s", place, error)
 
 
 def _format_line(stamp: _Stamp, found: Inspected) -> bytes:

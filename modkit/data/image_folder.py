@@ -115,10 +115,9 @@ class ImageFolder:
     def key(self) -> str:
         """Hash of relative paths, the files' contents, which of them are skipped, and settings."""
         files = self._scan.digest if self._scan else hash_pictures(self._listings)
-        settings = (self._size, self._channels, self._background, self._flip, self._crop)
-        return hash_contents(
-            "image-folder", files, *settings, *self.classes, *(self._scan.skipped if self._scan else ())
-        )
+        skipped = self._scan.skipped if self._scan else ()
+        settings = (self._size, self._channels, repr(self._background), self._flip, self._crop)
+        return hash_contents("image-folder", files, *settings, *self.classes, *skipped)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
         """Reads the pictures at `indices`; in the split `train`, crops and flips are drawn from `rng.at(index)`.

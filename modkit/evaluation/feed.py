@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modkit.evaluation.needs import find_codes, gives_logits, list_offers
+from modkit.evaluation.needs import find_codes, has_logits, list_offers
 from modkit.evaluation.sources import Source
 from modkit.kinds import FeatureExtractor, Metric, MetricExtras, read_extras
 from modkit.metrics.reference import Reference, ReferenceCache
@@ -85,7 +85,7 @@ class Feed:
     def _classifies(self, type: TensorType) -> bool:
         """Whether the extractor gives logits, which is tried once for each type."""
         if type not in self._tried:
-            self._tried[type] = self.extractor is not None and gives_logits(self.extractor, type)
+            self._tried[type] = self.extractor is not None and has_logits(self.extractor, type)
         return self._tried[type]
 
     def round_to_bytes(self, x: Tensor, type: TensorType) -> Tensor:

@@ -15,7 +15,7 @@ from modkit.models.model import Model
 from modkit.specs.settings import Evaluation
 from modkit.types import TensorType, split_levels
 
-__all__ = ["Measures", "find_codes", "find_unmet", "gives_logits", "list_offers", "name_needs"]
+__all__ = ["Measures", "find_codes", "find_unmet", "has_logits", "list_offers", "name_needs"]
 
 
 class Measures(NamedTuple):
@@ -57,7 +57,7 @@ def find_codes(coder: Model) -> str | None:
     )
 
 
-def gives_logits(extractor: FeatureExtractor, type: TensorType) -> bool:
+def has_logits(extractor: FeatureExtractor, type: TensorType) -> bool:
     """Whether features have logits, which is tried on a blank sample, on the device of the extractor."""
     tensors = chain(extractor.parameters(), extractor.buffers()) if isinstance(extractor, nn.Module) else iter(())
     device = next((tensor.device for tensor in tensors), torch.device("cpu"))
@@ -86,7 +86,9 @@ def find_unmet(measures: Measures, data: Data, x: TensorType, model: Model) -> d
     watches = settings.watch.every is not None
     metrics = {**measures.metrics, **(measures.watched if watches else {})}
     logits = (
-        _has_logits(measures.features, data, x) if any("logits" in one.needs for one in metrics.values()) else False
+        _may_have_logits(measures.features, data, x)
+        if any("logits" in one.needs for one in metrics.values())
+        else False
     )
     truth = read_extras(data, DataExtras).truth is not None
     for path, metric in metrics.items():
@@ -113,7 +115,7 @@ def _find_few(settings: Evaluation, splits: Mapping[str, int], watches: bool) ->
     return {}
 
 
-def _has_logits(features: FeatureExtractor | None, data: Data, x: TensorType) -> bool:
+def _may_have_logits(features: FeatureExtractor | None, data: Data, x: TensorType) -> bool:
     """Whether an evaluation's features have logits; True if that cannot be found out without weights."""
     try:
         if features is None:
@@ -122,6 +124,6 @@ def _has_logits(features: FeatureExtractor | None, data: Data, x: TensorType) ->
                 features = make_extractor(
                     choose_features(data), x, name=type(data).__name__, classes=labels.classes if labels else None
                 )
-        return features is None or gives_logits(features, x)
+        return features is None or has_logits(features, x)
     except Exception:  # a plug-in's features may not run without values
         return True

@@ -54,7 +54,7 @@ def draw_picture(x: Tensor, type: TensorType) -> Tensor:
     if rank == 2:
         return make_image_grid(x[:, None], range)
     if rank == 3 and type.shape[0] == 4 and range:
-        return make_image_grid(_lay_on_white(x, range), (0.0, 1.0))
+        return make_image_grid(_compose_on_white(x, range), (0.0, 1.0))
     if rank == 3:
         return make_image_grid(x, range)
     if rank == 4:
@@ -189,11 +189,11 @@ def _to_grey(values: NDArray[np.float64], range: tuple[float, float] | None) -> 
     return np.rint(np.clip(share, 0.0, 1.0) * 255).astype(np.uint8)
 
 
-def _lay_on_white(x: Tensor, range: tuple[float, float]) -> Tensor:
+def _compose_on_white(x: Tensor, range: tuple[float, float]) -> Tensor:
     """Lays images of colour and opacity, `n 4 h w`, on white: `n 3 h w` in [0, 1]."""
     share = ((x.detach().cpu().double() - range[0]) / (range[1] - range[0])).nan_to_num(0.0).clamp(0, 1)
-    colour, opacity = share.split((3, 1), dim=1)
-    return colour * opacity + 1 - opacity
+    opacity = share[:, 3:]
+    return share[:, :3] * opacity + 1 - opacity
 
 
 def _enlarge(images: NDArray[np.uint8], columns: int, padding: int) -> NDArray[np.uint8]:

@@ -156,3 +156,12 @@ def test_many_new_files_are_announced_once(cache, folder, monkeypatch, caplog):
     monkeypatch.setattr(file_hashes, "_MANY", 1)
     find(folder), find(folder)
     assert [record.getMessage() for record in caplog.records] == [f"{folder}: 2 new files are read, which is done once"]
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(folder, tmp_path, monkeypatch, caplog):
+    later(monkeypatch)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "file"))
+    assert find(folder) == [digest(b"1"), digest(b"2")]
+    (record,) = caplog.records
+    assert "cannot be written, so that files will be read again" in record.getMessage()

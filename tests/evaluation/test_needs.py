@@ -9,8 +9,9 @@ from click.testing import CliRunner
 import modkit
 from modkit.cli.app import app
 from modkit.evaluation.extractors import make_extractor
-from modkit.evaluation.needs import gives_logits, list_offers
+from modkit.evaluation.needs import has_logits, list_offers
 from modkit.features.pixels import Pixels
+from modkit.specs.overrides import apply
 from modkit.types import TensorType
 from tests.files import write_pictures
 from tests.refusals import list_problems
@@ -108,4 +109,15 @@ def test_offers_follow_types_fields_and_features():
         list_offers(image, ("labels",), truth=True, logits=True, model=None) - list_offers(vector, (), **nothing)
         == more
     )
-    assert not gives_logits(Pixels(image), image) and gives_logits(make_extractor("classifier:digits", image), image)
+    assert not has_logits(Pixels(image), image) and has_logits(make_extractor("classifier:digits", image), image)
+
+
+def test_a_metric_that_a_swap_leaves_without_its_needs_is_dropped_with_a_notice(caplog):
+    model = {**AUTOENCODER, "bottleneck": "vq"}
+    spec = make_spec({"features": "pixels", "metrics": ["codebook", "reconstruction"]}, model=model)
+    changed, _ = apply(spec, ["model.bottleneck=gaussian"])
+    assert [call.part.name for call in modkit.check(changed).plan.evaluation.arguments["metrics"]] == ["reconstruction"]
+    notice = "swap: dropped evaluate.metrics[0] (nothing provides what it needs any more)"
+    assert [record.getMessage() for record in caplog.records] == [notice]
+    with pytest.raises(modkit.SpecError, match="Codebook requires codes"):
+        modkit.check(apply(spec, ["model.bottleneck=gaussian", "evaluate.metrics=[codebook]"])[0])
