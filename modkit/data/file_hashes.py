@@ -30,7 +30,7 @@ from modkit.runs.files import hash_data, open_regular, replace_file
 __all__ = ["Inspected", "hash_files", "inspect_files"]
 
 _MAGIC = b"MODKIT HASHES 2\n"
-_LINE = re.compile(rb"([0-9]+ [0-9]+ [0-9]+ [0-9a-f]{32} [0-9]) ([^\0]+)\0")
+_LINE = re.compile(rb"([0-9]+ -?[0-9]+ -?[0-9]+ [0-9a-f]{32} [0-9]) ([^\0]+)\0")
 _SETTLED = 3 * 10**9  # nanoseconds; the coarsest file systems count time in steps of two seconds
 _CHUNK = 2**20
 _SIZE = 16  # bytes of a hash
@@ -99,15 +99,16 @@ def inspect_files(folder: bytes, paths: Sequence[bytes], inspect: Callable[[str]
         _logger.warning("%s: %s new files are read, which is done once", os.fsdecode(folder), f"{new:,}")
     shares = [paths[start : start + _SHARE] for start in range(0, len(paths), _SHARE)]
     settled, changed = time.time_ns() - _SETTLED, False
+    pool = ThreadPoolExecutor(thread_name_prefix="modkit-files")
     try:
-        with ThreadPoolExecutor(thread_name_prefix="modkit-files") as pool:
-            for share, read in zip(shares, pool.map(partial(_read, folder, kept, inspect), shares)):
-                for path, (stamp, found) in zip(share, read, strict=True):
-                    yield found
-                    line = _format_line(stamp, found)
-                    if kept.get(path) != line and max(stamp[1:]) < settled:
-                        kept[path], changed = line, True
+        for share, read in zip(shares, pool.map(partial(_read, folder, kept, inspect), shares)):
+            for path, (stamp, found) in zip(share, read, strict=True):
+                yield found
+                line = _format_line(stamp, found)
+                if kept.get(path) != line and max(stamp[1:]) < settled:
+                    kept[path], changed = line, True
     finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted pass does not go on to its end
         if changed:
             _write(place, kept)
 

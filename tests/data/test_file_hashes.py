@@ -67,6 +67,13 @@ def test_a_restored_time_stamp_does_not_hide_a_change(cache, folder, monkeypatch
     assert find(folder, b"a") == [digest(b"3")]
 
 
+def test_a_time_before_1970_is_a_time(cache, folder, read, monkeypatch):
+    later(monkeypatch)
+    os.utime(folder / "a", ns=(0, -HOUR))
+    find(folder), find(folder)
+    assert len(read) == 2
+
+
 def test_what_has_just_changed_is_not_kept(cache, folder, read):
     assert find(folder) == find(folder)
     assert len(read) == 4 and not cache.exists()
