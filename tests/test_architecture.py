@@ -32,7 +32,7 @@ LAYERS = (
     ("decodings", "decodings.*", "features", "features.*"),
     ("models.*",),
     ("bottlenecks", "bottlenecks.*", "conditioners", "conditioners.*"),
-    ("training.players",),
+    ("training.players", "evaluation.extractors", "evaluation.needs"),
     ("building", "building.*"),
     ("models",),
     ("metrics", "metrics.*"),

@@ -25,7 +25,8 @@ VERBS = set(
     replace report require reroot resample reset resize resolve restart restore resume review revise revive rewind round
     run sample save scale scan schedule score seed select set settle shift shorten show slice smooth sort space spill
     split spread squash start step stretch strip suggest sum swap sweep sync synchronize tag take thin train transform
-    truncate try tune unpack unscale update use vacate validate verify walk warn watch weigh widen wrap write zero
+    truncate try tune unpack unscale update use vacate validate verify walk warn watch weigh widen withdraw wrap write
+    zero
     """.split()
 )
 """The verbs in use. Add one when a new function needs it, but no noun and no participle (`made`, `scored`)."""
