@@ -24,8 +24,9 @@ VERBS = set(
     quote raise rank read rebuild reconstruct record recover reduce refuse register release reload remove render repeat
     replace report require reroot resample reset resize resolve restart restore resume review revise revive rewind round
     run sample save scale scan schedule score seed select set settle shift shorten show slice smooth sort space spill
-    split spread squash start step stretch strip suggest sum swap sweep sync synchronize take thin train transform
-    truncate try tune unpack unscale update use vacate validate verify walk warn watch weigh widen wrap write zero
+    split spread squash start step stretch strip suggest sum swap sweep sync synchronize tag take thin train transform
+    truncate try tune unpack unscale update use vacate validate verify walk warn watch weigh widen withdraw wrap write
+    zero
     """.split()
 )
 """The verbs in use. Add one when a new function needs it, but no noun and no participle (`made`, `scored`)."""
@@ -53,6 +54,7 @@ TERMS = {
     "Protocol of Sampler and Schedule": "scales time times",
     "Protocol of Slot": "accepts default",
     # Names that other libraries prescribe.
+    "IPython": "repr_html_",
     "numpy.random.Generator": "integers normal uniform",
     "pandas' accessors": "at rows",
     "torch": "setup_context state_dict",

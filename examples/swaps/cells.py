@@ -45,7 +45,7 @@ _NCSNPP = f"{{use: ncsnpp, {_UNET}}}"
 _SIZES = {
     ("network", "unet"): _UNET,
     ("network", "ncsnpp"): _UNET,
-    ("network", "checkpoints/adm-unet"): "channels: [32, 32]",
+    ("network", "checkpoints/adm-unet"): "channels: [64, 64]",
     ("network", "checkpoints/dhariwal-unet"): _UNET,
     ("network", "checkpoints/song-unet"): _UNET,
     ("network", "diffusers/unet-2d"): _DIFFUSERS,

@@ -7,7 +7,7 @@ The code is the mixed-radix number whose digits are the levels. For an even numb
 in both cases f(0) = 0. (The paper's listing shifts by tan, but only atanh makes f(0) exactly 0.) Nothing is learned and
 there is no loss.
 
-Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes).
+Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 
 References:
     Finite Scalar Quantization: VQ-VAE Made Simple (Mentzer et al., 2023), eq. 1-2 and appendix A.1,
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from modkit.bottlenecks.mixed_radix import MixedRadix
-from modkit.bottlenecks.quantizer import Quantizer
+from modkit.bottlenecks.quantizer import Quantizer, Tokens
 from modkit.kinds import Step
 from modkit.types import Event, Latents
 
@@ -32,7 +32,7 @@ _TINY = 1e-3  # the outermost levels are reached
 
 
 class FiniteScalarQuantizer(Quantizer):
-    """Rounds each of a few channels to a few levels between -1 and 1; each position becomes one code.
+    """Rounds each of a few channels to a few levels between -1 and 1; each position becomes one code, a vector several.
 
     `continuous` is the bounded value before rounding, in the scale of `quantized`.
 
@@ -40,8 +40,8 @@ class FiniteScalarQuantizer(Quantizer):
         levels: Number of levels of each channel; their product is the number of codes.
 
     Raises:
-        ValueError: If there are no levels, one is below 2, their product is 2^31 or more, or the features are a
-            hierarchy or codes.
+        ValueError: If there are no levels, one is below 2, their product is 2^31 or more, `tokens` is below 1, or the
+            features are a hierarchy or codes.
 
     Examples:
         >>> from modkit.types import TensorType
@@ -56,21 +56,21 @@ class FiniteScalarQuantizer(Quantizer):
     shift: Tensor
     middle: Tensor
 
-    def __init__(self, h: Event, *, levels: list[int] = [8, 5, 5, 5]) -> None:  # noqa: B006
+    def __init__(self, h: Event, *, levels: list[int] = [8, 5, 5, 5], tokens: Tokens = 8) -> None:  # noqa: B006
         num_codes = math.prod(levels)
         if not levels or min(levels) < 2 or num_codes >= 2**31:
             received = list(levels)
             raise ValueError(
                 f"FiniteScalarQuantizer expects levels of at least 2 and fewer than 2^31 codes, got {received}"
             )
-        super().__init__(h, channels=len(levels), num_codes=num_codes)
-        self.radix = MixedRadix(levels, rank=self._rank)
+        super().__init__(h, channels=len(levels), num_codes=num_codes, tokens=tokens)
+        self.radix = MixedRadix(levels, rank=len(self._size))
         width = [(number - 1) * (1 + _TINY) / 2 for number in levels]
         offset = [0.0 if number % 2 else 0.5 for number in levels]
         shift = [math.atanh(o / w) for o, w in zip(offset, width)]
         middle = [float(number // 2) for number in levels]
         for name, values in (("width", width), ("offset", offset), ("shift", shift), ("middle", middle)):
-            self.register_buffer(name, torch.tensor(values).view(-1, *(1,) * self._rank), persistent=False)
+            self.register_buffer(name, torch.tensor(values).view(-1, *(1,) * len(self._size)), persistent=False)
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
         """Computes the codes, `b h w`, the bounded values and the rounded ones, both `b c h w`; there are no losses.

@@ -8,7 +8,7 @@ r"""A discrete VAE: a code is drawn at each position, and Gumbel noise makes the
 The draw follows q for every tau, so the KL belongs to a valid bound on log p(x); tau trades the bias of the gradient
 for its variance.
 
-Shape letters: b batch, k codes, c channels, h w spatial (none, one, two or three sizes).
+Shape letters: b batch, k codes, c channels, h w spatial (one, two or three sizes), t tokens.
 
 References:
     Categorical Reparameterization with Gumbel-Softmax (Jang et al., 2017), eq. 1-2 and section 2.2,
@@ -26,6 +26,7 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from modkit.bottlenecks.pointwise import check_features, pointwise
+from modkit.bottlenecks.quantizer import Tokens
 from modkit.bottlenecks.straight_through import straight_through
 from modkit.kinds import Step
 from modkit.precision import widen
@@ -36,7 +37,7 @@ __all__ = ["GumbelQuantizer"]
 
 
 class GumbelQuantizer(nn.Module):
-    """Draws one of `num_codes` learned codes at each position, with a uniform prior; a vector becomes one code.
+    """Draws one of `num_codes` learned codes at each position, with a uniform prior; a vector becomes several.
 
     Args:
         num_codes: Number of codes; a 1x1 convolution (a linear layer for vectors) maps the features to their logits.
@@ -66,22 +67,23 @@ class GumbelQuantizer(nn.Module):
         tau_start: float = 1.0,
         tau_end: float = 0.0625,
         tau_steps: int = 1000,
+        tokens: Tokens = 8,
     ) -> None:
         super().__init__()
         h = check_features("GumbelQuantizer", h)
-        if num_codes < 1 or channels < 1:
-            raise ValueError(
-                f"GumbelQuantizer expects num_codes and channels of at least 1, got {num_codes}, {channels}"
-            )
+        if min(num_codes, channels, tokens) < 1:
+            received = f"{num_codes}, {channels}, {tokens}"
+            raise ValueError(f"GumbelQuantizer expects num_codes, channels and tokens of at least 1, got {received}")
         if min(tau_start, tau_end) <= 0 or tau_steps < 0:
             received = f"{tau_start}, {tau_end} and {tau_steps}"
             expected = "tau_start and tau_end above 0 and tau_steps of at least 0"
             raise ValueError(f"GumbelQuantizer expects {expected}, got {received}")
         self.tau_start, self.tau_end, self.tau_steps = tau_start, tau_end, tau_steps
-        self._codes = TensorType(h.shape[1:] or (1,), classes=num_codes)
-        self._vector = len(h.shape) == 1
-        self.latents: dict[str, Event] = {"codes": self._codes, "quantized": TensorType((channels, *h.shape[1:]))}
-        self.project = pointwise(h, num_codes)
+        vector, size = len(h.shape) == 1, h.shape[1:] or (tokens,)
+        self._codes, self._tokens = TensorType(size, classes=num_codes), tokens if vector else None
+        quantized = TensorType((channels * tokens,) if vector else (channels, *size))
+        self.latents: dict[str, Event] = {"codes": self._codes, "quantized": quantized}
+        self.project = pointwise(h, num_codes * tokens if vector else num_codes)
         self.codebook = nn.Parameter(torch.empty(num_codes, channels).normal_())
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
@@ -94,11 +96,12 @@ class GumbelQuantizer(nn.Module):
         log_q = logits.log_softmax(1)
         kl = (log_q.exp() * log_q).flatten(1).sum(1) + self._codes.numel * math.log(len(self.codebook))
         perturbed = logits if step is None else logits + _draw_gumbel(logits, step.rng)
-        codes = self._find_highest(perturbed)
+        codes = perturbed.argmax(1)
         z_q = self.to_z("codes", codes)
         if step is not None:
             y = (perturbed / self.tau(step.index)).softmax(1)
             soft = einsum(y, self.codebook.detach().to(y.dtype), "b k ..., k c -> b c ...")
+            soft = self._to_latent(soft)
             z_q = z_q + straight_through(soft, torch.zeros_like(soft)).to(z_q.dtype)
         return Latents({"codes": codes, "quantized": z_q}, kl, {})
 
@@ -108,7 +111,7 @@ class GumbelQuantizer(nn.Module):
         return self.tau_start * math.pow(self.tau_end / self.tau_start, share)
 
     def to_z(self, name: str, latent: Tensor) -> Tensor:
-        """Embeds codes `b h w` as `b c h w`; returns `quantized` unchanged.
+        """Embeds codes; returns `quantized` unchanged.
 
         Raises:
             ValueError: If there is no latent of that name.
@@ -117,11 +120,10 @@ class GumbelQuantizer(nn.Module):
             return latent
         if name != "codes":
             raise ValueError(f"GumbelQuantizer expects one of the latents {list(self.latents)}, got {name!r}")
-        z_q: Tensor = rearrange(F.embedding(latent, self.codebook), "b ... c -> b c ...")
-        return z_q.flatten(1) if self._vector else z_q
+        return self._to_latent(rearrange(F.embedding(latent, self.codebook), "b ... c -> b c ..."))
 
     def sample(self, num: int, rng: Rng) -> Tensor:
-        """Draws uniform codes and embeds them, `num c h w`."""
+        """Draws uniform codes and embeds them."""
         places = self.codebook.new_empty((num, *self._codes.shape))
         return self.to_z("codes", rng.integers("prior", places, 0, len(self.codebook)))
 
@@ -133,9 +135,8 @@ class GumbelQuantizer(nn.Module):
         """
         self._check_density(name)
         logits = self._compute_logits(h)
-        codes = self._find_highest(logits + _draw_gumbel(logits, rng))
-        places = codes if self._vector else codes[:, None]
-        return codes, logits.log_softmax(1).gather(1, places).flatten(1).sum(1)
+        codes = (logits + _draw_gumbel(logits, rng)).argmax(1)
+        return codes, logits.log_softmax(1).gather(1, codes[:, None]).flatten(1).sum(1)
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """Computes the log probability of codes `b h w` under the uniform prior, -n log K, `b`.
@@ -148,10 +149,12 @@ class GumbelQuantizer(nn.Module):
         return widen(self.codebook).new_full((len(latent),), each)
 
     def _compute_logits(self, h: Tensor) -> Tensor:
-        return widen(self.project(h))
+        logits: Tensor = self.project(h)
+        return widen(logits if self._tokens is None else logits.unflatten(1, (-1, self._tokens)))
 
-    def _find_highest(self, logits: Tensor) -> Tensor:
-        return logits.argmax(1, keepdim=self._vector)
+    def _to_latent(self, z: Tensor) -> Tensor:
+        """Joins the tokens of a vector."""
+        return z if self._tokens is None else z.flatten(1)
 
     def _check_density(self, name: str) -> None:
         if name != "codes":

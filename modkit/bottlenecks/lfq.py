@@ -9,7 +9,7 @@ for up to 8 bits. For more bits it is replaced by the sum over groups of 8 bits,
 groups are independent, so that no table of 2^n codes is needed. It depends on the whole batch, and so on how a batch is
 split.
 
-Shape letters: b batch, c bits, h w spatial (none, one, two or three sizes).
+Shape letters: b batch, c bits, h w spatial (one, two or three sizes).
 
 References:
     Language Model Beats Diffusion: Tokenizer is Key to Visual Generation (Yu et al., 2023), eq. 2-5,
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from modkit.bottlenecks.mixed_radix import MixedRadix
 from modkit.bottlenecks.pointwise import to_tokens
-from modkit.bottlenecks.quantizer import Quantizer
+from modkit.bottlenecks.quantizer import Quantizer, Tokens
 from modkit.kinds import Step
 from modkit.precision import widen
 from modkit.types import Event, Latents
@@ -38,7 +38,7 @@ _GROUP = 8
 
 
 class LookupFreeQuantizer(Quantizer):
-    """Quantises each channel to its sign, -1 or 1; each position becomes one code.
+    """Quantises each channel to its sign, -1 or 1; each position becomes one code, a vector several.
 
     Args:
         bits: Number of channels; there are 2^bits codes.
@@ -67,6 +67,7 @@ class LookupFreeQuantizer(Quantizer):
         diversity: float = 1.0,
         temperature: float = 0.1,
         commitment: float = 0.25,
+        tokens: Tokens = 8,
     ) -> None:
         if not 1 <= bits <= 30:
             raise ValueError(f"LookupFreeQuantizer expects bits in [1, 30], got {bits}")
@@ -74,8 +75,8 @@ class LookupFreeQuantizer(Quantizer):
             received = f"{entropy}, {diversity}, {commitment} and {temperature}"
             expected = "entropy, diversity and commitment of at least 0 and temperature above 0"
             raise ValueError(f"LookupFreeQuantizer expects {expected}, got {received}")
-        super().__init__(h, channels=bits, num_codes=2**bits)
-        self.radix = MixedRadix([2] * bits, rank=self._rank)
+        super().__init__(h, channels=bits, num_codes=2**bits, tokens=tokens)
+        self.radix = MixedRadix([2] * bits, rank=len(self._size))
         self.entropy, self.diversity, self.temperature, self.commitment = entropy, diversity, temperature, commitment
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:

@@ -2,7 +2,7 @@
 
     number = sum_i digit_i basis_i,   basis_i = prod_{j < i} levels_j,   digit_i in [0, levels_i)
 
-Shape letters: b batch, c digits, least significant first, h w spatial (none, one, two or three sizes).
+Shape letters: b batch, c digits, least significant first, h w spatial (one, two or three sizes).
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ class MixedRadix(nn.Module):
 
     Args:
         levels: Number of values of each digit.
-        rank: Number of spatial sizes; with 0, one number represents a vector of digits.
+        rank: Number of spatial sizes.
 
     Examples:
-        >>> radix = MixedRadix([60, 24], rank=0)
-        >>> radix.to_number(torch.tensor([[30, 2]])), radix.to_digits(torch.tensor([[150]]))
-        (tensor([[150]]), tensor([[30,  2]]))
+        >>> radix = MixedRadix([60, 24], rank=1)
+        >>> radix.to_number(torch.tensor([[[30], [2]]])), radix.to_digits(torch.tensor([[150]]))
+        (tensor([[150]]), tensor([[[30],
+                 [ 2]]]))
     """
 
     levels: Tensor
@@ -37,12 +38,11 @@ class MixedRadix(nn.Module):
         basis = [math.prod(levels[:i]) for i in range(len(levels))]
         for name, values in (("levels", levels), ("basis", basis)):
             self.register_buffer(name, torch.tensor(values).view(-1, *(1,) * rank), persistent=False)
-        self._vector = rank == 0
 
     def to_number(self, digits: Tensor) -> Tensor:
-        """Converts digits `b c h w` to numbers `b h w`, and digits `b c` of vectors to `b 1`; int64."""
-        return (digits * self.basis).sum(1, keepdim=self._vector)
+        """Converts digits `b c h w` to numbers `b h w`, int64."""
+        return (digits * self.basis).sum(1)
 
     def to_digits(self, number: Tensor) -> Tensor:
-        """Converts numbers `b h w` to digits `b c h w`, and `b 1` to digits `b c` of vectors; int64."""
-        return (number if self._vector else number[:, None]) // self.basis % self.levels
+        """Converts numbers `b h w` to digits `b c h w`, int64."""
+        return number[:, None] // self.basis % self.levels

@@ -2,13 +2,16 @@
 
     h -> z (`continuous`) -> codes -> z_q (`quantized`)
 
-Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes), n positions.
+A vector of features becomes several codes, its tokens, since one code tells a sample little; inside, it is a map with
+one spatial size, the number of tokens. Its latents `continuous` and `quantized` are vectors again, of all channels.
+
+Shape letters: b batch, c channels, h w spatial (one, two or three sizes), t tokens, n positions.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 from torch import Tensor, nn
 
@@ -18,7 +21,9 @@ from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType
 
-__all__ = ["Quantizer"]
+__all__ = ["Quantizer", "Tokens"]
+
+Tokens = Annotated[int, "Number of codes of a vector; a map has one at each position."]
 
 
 class Quantizer(nn.Module):
@@ -28,40 +33,45 @@ class Quantizer(nn.Module):
         h: Type of the features.
         channels: Channels of z.
         num_codes: Number of values of each code.
+        tokens: Number of codes of a vector; maps do not use it.
         depth: Number of codes per position, the first axis of the code map; with None there is one code and no such
             axis.
 
     Raises:
-        ValueError: If `channels` or `num_codes` is below 1, or the features are a hierarchy or codes.
+        ValueError: If `channels`, `num_codes` or `tokens` is below 1, or the features are a hierarchy or codes.
     """
 
-    def __init__(self, h: Event, *, channels: int, num_codes: int, depth: int | None = None) -> None:
+    def __init__(self, h: Event, *, channels: int, num_codes: int, tokens: int = 1, depth: int | None = None) -> None:
         super().__init__()
         self._owner = type(self).__name__
         h = check_features(self._owner, h)
-        if num_codes < 1 or channels < 1:
-            received = f"{num_codes}, {channels}"
-            raise ValueError(f"{self._owner} expects num_codes and channels of at least 1, got {received}")
-        size = h.shape[1:]
+        if min(num_codes, channels, tokens) < 1:
+            received = f"{num_codes}, {channels}, {tokens}"
+            raise ValueError(f"{self._owner} expects num_codes, channels and tokens of at least 1, got {received}")
+        vector, size = len(h.shape) == 1, h.shape[1:] or (tokens,)
+        latent = TensorType((channels * tokens,) if vector else (channels, *size))
         self.latents: dict[str, Event] = {
-            "codes": TensorType((size or (1,)) if depth is None else (depth, *size), classes=num_codes),
-            "continuous": TensorType((channels, *size)),
-            "quantized": TensorType((channels, *size)),
+            "codes": TensorType(size if depth is None else (depth, *size), classes=num_codes),
+            "continuous": latent,
+            "quantized": latent,
         }
-        self._num_codes, self._rank, self._vector = num_codes, len(size), not size
-        self.project = pointwise(h, channels)
+        self._num_codes, self._size, self._tokens = num_codes, size, tokens if vector else None
+        self.project = pointwise(h, channels * tokens if vector else channels)
 
     def to_continuous(self, h: Tensor) -> Tensor:
-        """Computes the vectors before quantisation, `b c h w`, in the dtype of the weights, also under autocast."""
-        z: Tensor = self.project(h)
+        """Computes the vectors before quantisation, `b c h w` (`b c t` for vectors).
+
+        They have the dtype of the weights, also under autocast.
+        """
+        z = self._to_map(self.project(h))
         return z.to(next(self.project.parameters()).dtype)
 
     def encode(self, z: Tensor) -> Tensor:
-        """Computes the codes of z, int64, `b h w` (`b 1` for vectors)."""
+        """Computes the codes `b h w` of z, int64."""
         raise NotImplementedError
 
     def embed(self, codes: Tensor) -> Tensor:
-        """Looks up z_q of codes, `b c h w`."""
+        """Looks up z_q `b c h w` of codes."""
         raise NotImplementedError
 
     def pass_gradient(self, z: Tensor, z_q: Tensor) -> Tensor:
@@ -69,15 +79,16 @@ class Quantizer(nn.Module):
         return straight_through(z, z_q)
 
     def to_z(self, name: str, latent: Tensor) -> Tensor:
-        """Embeds codes, or quantises `continuous`, as `b c h w`; returns `quantized` unchanged.
+        """Embeds codes, or quantises `continuous`; returns `quantized` unchanged.
 
         Raises:
             ValueError: If there is no latent of that name.
         """
         if name == "codes":
-            return self.embed(latent)
+            return self._to_latent(self.embed(latent))
         if name == "continuous":
-            return self.pass_gradient(latent, self.embed(self.encode(latent)))
+            z = self._to_map(latent)
+            return self._to_latent(self.pass_gradient(z, self.embed(self.encode(z))))
         if name == "quantized":
             return latent
         raise ValueError(f"{self._owner} expects one of the latents {list(self.latents)}, got {name!r}")
@@ -110,4 +121,13 @@ class Quantizer(nn.Module):
         return widen(weight).new_full((len(latent),), -latent[0].numel() * math.log(self._num_codes))
 
     def _make_latents(self, z: Tensor, codes: Tensor, z_q: Tensor, losses: dict[str, Tensor]) -> Latents:
-        return Latents({"codes": codes, "continuous": z, "quantized": self.pass_gradient(z, z_q)}, None, losses)
+        quantized = self._to_latent(self.pass_gradient(z, z_q))
+        return Latents({"codes": codes, "continuous": self._to_latent(z), "quantized": quantized}, None, losses)
+
+    def _to_map(self, latent: Tensor) -> Tensor:
+        """Splits a vector into its tokens, `b c t`."""
+        return latent if self._tokens is None else latent.unflatten(1, (-1, self._tokens))
+
+    def _to_latent(self, z: Tensor) -> Tensor:
+        """Joins the tokens of a vector."""
+        return z if self._tokens is None else z.flatten(1)

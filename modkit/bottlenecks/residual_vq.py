@@ -6,7 +6,7 @@ r"""Residual quantisation: each position becomes a sum of codes, each the neares
 
 Gradients pass straight through from z_q = z_q^(D) to z. D = 1 gives `vq`.
 
-Shape letters: b batch, d depth, c channels, h w spatial (none, one, two or three sizes), n positions.
+Shape letters: b batch, d depth, c channels, h w spatial (one, two or three sizes), n positions.
 
 References:
     SoundStream (Zeghidour et al., 2021), algorithm 1, https://arxiv.org/abs/2107.03312
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from modkit.bottlenecks.codebook import Codebook, sample_vectors
 from modkit.bottlenecks.pointwise import to_tokens
-from modkit.bottlenecks.quantizer import Quantizer
+from modkit.bottlenecks.quantizer import Quantizer, Tokens
 from modkit.kinds import Step
 from modkit.rng import Rng
 from modkit.types import Event, Latents
@@ -72,10 +72,11 @@ class ResidualQuantizer(Quantizer):
         commitment: float = 0.25,
         decay: float = 0.99,
         revive: float = 0.05,
+        tokens: Tokens = 8,
     ) -> None:
         if depth < 1:
             raise ValueError(f"ResidualQuantizer expects depth of at least 1, got {depth}")
-        super().__init__(h, channels=channels, num_codes=num_codes, depth=depth)
+        super().__init__(h, channels=channels, num_codes=num_codes, tokens=tokens, depth=depth)
         if codebook not in ("ema", "gradient"):
             raise ValueError(f"ResidualQuantizer expects codebook 'ema' or 'gradient', got {codebook!r}")
         if commitment < 0:

@@ -7,7 +7,7 @@ r"""Vector quantisation: each position is replaced by the nearest of a set of le
 With the cosine distance, z and the codes are divided by their lengths; on the unit sphere |z - e_k|^2 = 2 - 2 cos(z,
 e_k).
 
-Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes), n positions, k codes.
+Shape letters: b batch, c channels, h w spatial (one, two or three sizes), n positions, k codes.
 
 References:
     Neural Discrete Representation Learning (van den Oord et al., 2017), eq. 1-3 and appendix A.1,
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from modkit.bottlenecks.codebook import Codebook, sample_vectors
 from modkit.bottlenecks.pointwise import to_tokens
-from modkit.bottlenecks.quantizer import Quantizer
+from modkit.bottlenecks.quantizer import Quantizer, Tokens
 from modkit.bottlenecks.straight_through import rotation_trick, straight_through
 from modkit.kinds import Step
 from modkit.rng import Rng
@@ -38,7 +38,7 @@ __all__ = ["VectorQuantizer"]
 
 
 class VectorQuantizer(Quantizer):
-    """Replaces each position by the nearest of `num_codes` learned codes; a vector becomes one code.
+    """Replaces each position by the nearest of `num_codes` learned codes; a vector becomes several.
 
     Args:
         num_codes: Number of codes.
@@ -78,8 +78,9 @@ class VectorQuantizer(Quantizer):
         commitment: float = 0.25,
         decay: float = 0.99,
         revive: float = 0.05,
+        tokens: Tokens = 8,
     ) -> None:
-        super().__init__(h, channels=channels, num_codes=num_codes)
+        super().__init__(h, channels=channels, num_codes=num_codes, tokens=tokens)
         if codebook not in ("ema", "gradient"):
             raise ValueError(f"VectorQuantizer expects codebook 'ema' or 'gradient', got {codebook!r}")
         if distance not in ("euclidean", "cosine"):
@@ -122,12 +123,12 @@ class VectorQuantizer(Quantizer):
 
     def encode(self, z: Tensor) -> Tensor:
         """Finds the nearest codes, `b h w`."""
-        return self.codebook.find_nearest(to_tokens(z)).view(len(z), *(z.shape[2:] or (1,)))
+        return self.codebook.find_nearest(to_tokens(z)).view(len(z), *z.shape[2:])
 
     def embed(self, codes: Tensor) -> Tensor:
         """Looks up the embeddings of codes, `b c h w`."""
         z_q: Tensor = rearrange(self.codebook(codes), "b ... c -> b c ...")
-        return z_q.flatten(1) if self._vector else z_q
+        return z_q
 
     def pass_gradient(self, z: Tensor, z_q: Tensor) -> Tensor:
         """Returns exactly `z_q`, with the chosen gradient."""

@@ -24,7 +24,7 @@ from modkit.building.pieces import find_run, read_piece
 from modkit.building.plan import Plan
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import Data, ImpliedExtras, PretrainedExtras, Unfit, read_extras
-from modkit.models.model import Composing
+from modkit.models.composing import Composing
 from modkit.parts.signature import is_required, is_tensor_only
 from modkit.rng import Rng
 from modkit.runs.files import expand_home

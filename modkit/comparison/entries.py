@@ -1,7 +1,9 @@
 """Entries: the reports of runs, each with its resolved spec. Systems: entries that differ only in the training seed.
 
-An entry is labelled `NAME`, or `NAME sampler=ddim` if it was evaluated with overrides. Equal labels are extended by the
-name of the run's directory and, if they are still equal, by its path.
+An entry is labelled `NAME`, or `NAME sampler=heun` if it was evaluated with overrides. If its run was evaluated both
+without and with overrides, as in a sweep over samplers, the entry without is the base of the others, and its label has
+its own values of what they override: `NAME (base: sampler=ddim)`. Equal labels are extended by the name of the run's
+directory and, if they are still equal, by its path.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 
+from modkit.building.difference import format_value
 from modkit.building.migration import read_written_spec
 from modkit.building.plan import plan
 from modkit.building.session import open_run
 from modkit.comparison.ranking import Measured, average
+from modkit.comparison.references import name_references
 from modkit.errors import SpecError, split
 from modkit.evaluation.report import Report, read_reports
 from modkit.kinds import Data
@@ -37,6 +41,7 @@ class Entry:
     report: Report
     spec: Spec  # the run's resolved spec with the report's overrides applied
     data: Data  # the run's data set
+    reference: str  # the name of that data set
 
     @property
     def seed(self) -> int:
@@ -77,7 +82,8 @@ class System:
     def get_measured(self, name: str) -> Measured | None:
         """Returns the same score together with the data that it was measured on."""
         score = self.get_score(name)
-        return None if score is None else Measured(score, self.members[0].data.key)
+        first = self.members[0]
+        return None if score is None else Measured(score, first.data.key, first.reference)
 
 
 def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
@@ -102,8 +108,9 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
         data = open_run(run).data
         for report in reports:
             changed = plan(apply(spec, report.overrides)[0]).resolved
-            entries.append(Entry("", run, report, changed, data))
-    return entries
+            entries.append(Entry("", run, report, changed, data, ""))
+    names = name_references({entry.data.key: entry.spec.tree.get("data") for entry in entries})
+    return [replace(entry, reference=names[entry.data.key]) for entry in entries]
 
 
 def group(entries: Sequence[Entry]) -> list[System]:
@@ -116,7 +123,8 @@ def group(entries: Sequence[Entry]) -> list[System]:
         distinct = len({entry.seed for entry in same}) == len(same)
         made += [same] if distinct else [[entry] for entry in same]
     several = [entry for members in made if len(members) > 1 for entry in members]
-    labels = iter(_choose_labels([*map(_list_labels, made), *(_list_labels([entry])[1:] for entry in several)]))
+    bases = [_describe_base(members, entries) for members in made]
+    labels = iter(_choose_labels([*map(_list_labels, made, bases), *(_list_labels([one], "")[1:] for one in several)]))
     systems = []
     for name, members in [(next(labels), members) for members in made]:
         labelled = [replace(entry, label=next(labels) if len(members) > 1 else name) for entry in members]
@@ -136,14 +144,44 @@ def _drop_name_and_seed(spec: Spec) -> Node:
     return Node({**{key: value for key, value in spec.tree.items() if key != "name"}, "train": train})
 
 
-def _list_labels(members: Sequence[Entry]) -> list[str]:
-    """Lists possible labels of entries that differ only in their seed, each longer than the one before."""
+def _describe_base(members: Sequence[Entry], entries: Sequence[Entry]) -> str:
+    """Describes the base of other entries of its runs by its values of what they override; empty if it is no base."""
+    entry = members[0]
+    if entry.report.overrides:
+        return ""
+    runs = {member.run.path for member in members}
+    others = [one.report.overrides for one in entries if one.run.path in runs]
+    found = {override.partition("=")[0].strip() for overrides in others for override in overrides}
+    paths = sorted(found, key=lambda path: (len(split(path)), path))
+    values = {path: entry.spec.at(path) for path in paths if _has_value(entry.spec, path)}
+    shown = [
+        f"{_shorten(entry, path)}={value.use if isinstance(value, Node) else format_value(value)}"
+        for path, value in values.items()
+    ]
+    return " ".join(["base:", *shown]) if paths else ""
+
+
+def _has_value(spec: Spec, path: str) -> bool:
+    try:
+        spec.at(path)
+    except SpecError:
+        return False
+    return True
+
+
+def _list_labels(members: Sequence[Entry], base: str) -> list[str]:
+    """Lists possible labels of entries that differ only in their seed, each longer than the one before.
+
+    `base` describes them if they are the base of others.
+    """
     first, paths = members[0], [entry.run.path for entry in members]
     changes = [override.partition("=")[::2] for override in first.report.overrides]
     short = " ".join([first.spec.name, *(f"{_shorten(first, path)}={value}" for path, value in changes)])
     full = " ".join([first.spec.name, *first.report.overrides])
     names = ", ".join(path.resolve().name for path in paths)
-    return [short, f"{short} ({names})", f"{full} ({names})", f"{full} ({', '.join(map(str, paths))})"]
+    more = f"; {base}" if base else ""
+    whole = f"{full} ({', '.join(map(str, paths))}{more})"
+    return [f"{short} ({base})" if base else short, f"{short} ({names}{more})", f"{full} ({names}{more})", whole]
 
 
 def _shorten(entry: Entry, path: str) -> str:

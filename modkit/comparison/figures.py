@@ -1,61 +1,59 @@
-"""Figures of a comparison as data URIs, which a page can embed: SVG for plots, PNG for pictures.
-
-Systems never differ by colour alone: the colours are Okabe and Ito's, which people with red-green colour blindness can
-distinguish, and each system also has its own marker and line style.
-"""
+"""Figures of a comparison as data URIs, which a page can embed: SVG for plots, PNG for pictures."""
 
 from __future__ import annotations
 
 import base64
 import io
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from modkit.comparison.curves import Curve, thin
+from modkit.comparison.labels import make_printable, shorten_labels
+from modkit.comparison.theme import AXIS, GREY, GRID, INK, Style, make_adaptive
+from modkit.comparison.ticks import format_ticks, thin_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
-    "GREY", "WIDTH", "Line", "Style", "add_legend", "choose_style", "draw_learning_curves", "embed_png", "embed_svg",
-    "format_short", "format_ticks", "make_printable", "open_figure",
+    "WIDTH", "Line", "add_legend", "draw_learning_curves", "embed_png", "embed_svg", "explain_empty", "open_figure",
 ]  # fmt: skip
 
-# Okabe and Ito (2008), https://jfly.uni-koeln.de/color/, without yellow, which is too light for lines on white.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
-GREY = "#767676"
 WIDTH = 10.0
-_LONGEST = 32
+"""The width of every figure, in inches."""
+
+_COLUMNS = 4  # of a legend
+_LEGEND_ROW = 0.3  # the height of a legend's row, in inches
+_THIN, _WIDER, _WIDEST = 1.2, 1.6, 7.0  # widths of lines, in points
 _SETTINGS = {
-    "axes.edgecolor": "#444444",
+    "axes.edgecolor": AXIS,
+    "axes.facecolor": "none",
+    "axes.labelcolor": INK,
     "axes.linewidth": 0.7,
+    "axes.prop_cycle": f"cycler(color=['{INK}'])",
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.unicode_minus": True,
+    "figure.facecolor": "none",
     "font.family": ["DejaVu Sans"],
     "font.size": 8.5,
-    "grid.color": "#dddddd",
+    "grid.color": GRID,
     "grid.linewidth": 0.5,
     "legend.frameon": False,
     "svg.fonttype": "path",
     "svg.hashsalt": "modkit",
+    "text.color": INK,
     "text.parse_math": False,
+    "xtick.color": AXIS,
+    "xtick.labelcolor": INK,
+    "ytick.color": AXIS,
+    "ytick.labelcolor": INK,
 }
-
-
-class Style(NamedTuple):
-    """The look of a system in every figure."""
-
-    color: str
-    marker: str
-    line: Any
 
 
 class Line(NamedTuple):
@@ -64,11 +62,6 @@ class Line(NamedTuple):
     label: str
     style: Style
     curves: Sequence[Mapping[str, Curve]]
-
-
-def choose_style(number: int) -> Style:
-    """Returns the style of the n-th system; the first 280 differ."""
-    return Style(_COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)], _LINES[number % len(_LINES)])
 
 
 def embed_png(png: bytes) -> str:
@@ -91,95 +84,82 @@ def draw_learning_curves(names: Sequence[str], lines: Sequence[Line]) -> str:
             for axes, (field, _) in zip(row, panels):
                 _draw_curves(axes, name, lines, field)
             row[0].set_title(make_printable(name, 60), loc="left", fontsize=8.5)
-        for axes, (_, title) in zip(grid[-1], panels):
-            axes.set_xlabel(title)
+        for column, (_, title) in zip(grid.T, panels):
+            for axes in [axes for axes in column if axes.lines][-1:]:
+                axes.set_xlabel(title)
         used = [line for line in lines if any(name in one for one in line.curves for name in names)]
-        add_legend(figure, [(_describe(line), line.style) for line in used])
+        labels = shorten_labels([line.label for line in used])
+        seeds = [f" ({len(line.curves)} seeds)" if len(line.curves) > 1 else "" for line in used]
+        add_legend(figure, [(label + more, line.style) for label, more, line in zip(labels, seeds, used)])
+        thin_ticks(figure)
         return embed_svg(figure)
 
 
-def _draw_curves(axes: Axes, name: str, lines: Sequence[Line], field: str) -> None:
-    values: list[float] = []
-    for line in lines:
-        for one in line.curves:
-            if name not in one:
-                continue
-            curve = thin(one[name])
-            values += curve.values.tolist()
-            marker = line.style.marker if len(curve.values) < 30 else ""
-            axes.plot(
-                getattr(curve, field),
-                curve.values,
-                color=line.style.color,
-                linestyle=line.style.line,
-                marker=marker,
-                markersize=3.5,
-                linewidth=1.2,
-            )
-    if values and min(values) > 0 and max(values) > 30 * min(values):
-        axes.set_yscale("log")
-    format_ticks(axes)
-    axes.grid(True)
-    axes.tick_params(labelsize=7.5)
-
-
-def _describe(line: Line) -> str:
-    seeds = f" ({len(line.curves)} seeds)" if len(line.curves) > 1 else ""
-    return make_printable(line.label) + seeds
-
-
 def add_legend(figure: Figure, entries: Sequence[tuple[str, Style]]) -> None:
-    """Adds a legend of labels and styles above the axes, in rows of four."""
+    """Adds a legend of labels and styles above the axes, in rows of at most four and as many as fit."""
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], label=label, color=look.color, linestyle=look.line, marker=look.marker, markersize=4)
         for label, look in entries
     ]
-    figure.legend(handles=handles, loc="upper left", ncols=4, bbox_to_anchor=(0.0, 1.0))
-    height = 0.3 / figure.get_figheight() * -(-len(handles) // 4)
+    for columns in range(_COLUMNS, 0, -1):
+        legend = figure.legend(handles=handles, loc="upper left", ncols=columns, bbox_to_anchor=(0.0, 1.0))
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
+    height = _LEGEND_ROW / figure.get_figheight() * -(-len(handles) // columns)
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - height))  # type: ignore[union-attr, call-arg]
 
 
-def format_ticks(axes: Axes) -> None:
-    """Formats ticks as plain numbers, since mathematical text is not rendered."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-
-    for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
-        if scale == "log":
-            low, high = sorted(abs(end) for end in axis.get_view_interval())
-            few = low > 0 and high / low < 30
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-            axis.set_minor_formatter(NullFormatter())
-            axis.set_major_formatter(FuncFormatter(lambda value, _: format_short(value)))
-        else:
-            locator = MaxNLocator(5)
-            places = locator.tick_values(*axis.get_view_interval())
-            axis.set_major_locator(locator)
-            axis.set_major_formatter(FuncFormatter(partial(_format_tick, step=float(places[1] - places[0]))))
+def explain_empty(axes: Axes, reason: str) -> None:
+    """Writes into a panel why it shows nothing, in place of axes whose numbers nothing would stand for."""
+    axes.spines[:].set_visible(False)
+    axes.tick_params(bottom=False, left=False, labelbottom=False, labelleft=False, which="both")
+    axes.grid(False)
+    axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", color=GREY, fontstyle="italic")
 
 
-def format_short(value: float) -> str:
-    """Formats a number with three digits."""
-    if value and (abs(value) >= 1e6 or abs(value) < 1e-3):
-        return f"{value:.2g}".replace("-", "−")
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return text.replace("-", "−")
+def _draw_curves(axes: Axes, name: str, lines: Sequence[Line], field: str) -> None:
+    logged = [(line, thin(one[name])) for line in lines for one in line.curves if name in one]
+    timed = [(line, curve) for line, curve in logged if np.isfinite(getattr(curve, field)).any()]
+    if not timed:
+        explain_empty(axes, "no times were logged" if logged else "no values were logged")
+        return
+    for (line, curve), width in zip(timed, _choose_widths([curve for _, curve in timed])):
+        axes.plot(
+            getattr(curve, field),
+            curve.values,
+            color=line.style.color,
+            linestyle=line.style.line,
+            marker=line.style.marker if len(curve.values) < 30 else "",
+            markersize=3.5,
+            linewidth=width,
+        )
+    values = np.concatenate([curve.values for _, curve in timed])
+    if values.min() > 0 and values.max() > 30 * values.min():
+        axes.set_yscale("log")
+    untimed = dict.fromkeys(line.label for line, _ in logged) if len(timed) < len(logged) else {}
+    if absent := [label for label in untimed if label not in {line.label for line, _ in timed}]:
+        axes.set_title(make_printable(f"no times: {', '.join(absent)}", 40), loc="right", fontsize=7.5, color=GREY)
+    format_ticks(axes)
+    axes.grid(True)
+    axes.tick_params(labelsize=7.5)
 
 
-def _format_tick(value: float, _: int, *, step: float) -> str:
-    """Formats a tick with just enough digits to tell it from its neighbours, `step` away."""
-    digits = next((digits for digits in range(7) if math.isclose(round(step, digits), step, rel_tol=1e-3)), None)
-    if digits is None or abs(value) >= 1e7:
-        return format_short(value)
-    text = f"{value:,.{digits}f}"
-    return "0" if not float(text.replace(",", "")) else text.replace("-", "−")
+def _choose_widths(curves: Sequence[Curve]) -> list[float]:
+    """Chooses the widths of curves in the order in which they are drawn: one is wider than those that will cover it."""
+    reach = max(float(np.ptp(curve.values)) for curve in curves)
+    covers = [
+        sum(_is_covered(curve, other, 0.03 * reach) for other in curves[n + 1 :]) for n, curve in enumerate(curves)
+    ]
+    return [min(_THIN + _WIDER * count, _WIDEST) for count in covers]
 
 
-def make_printable(text: str, longest: int = _LONGEST) -> str:
-    """Shortens a text and replaces characters that cannot be drawn or are not allowed in XML."""
-    kept = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-    return kept if len(kept) <= longest else kept[: longest - 1] + "…"
+def _is_covered(curve: Curve, other: Curve, tiny: float) -> bool:
+    """Tells whether another curve runs within `tiny` of a curve over all of its steps."""
+    inside = other.steps[0] <= curve.steps[0] and curve.steps[-1] <= other.steps[-1]
+    return inside and bool((abs(np.interp(curve.steps, other.steps, other.values) - curve.values) <= tiny).all())
 
 
 @contextmanager
@@ -194,7 +174,7 @@ def open_figure(width: float, height: float) -> Iterator[Figure]:
 
 
 def embed_svg(figure: Figure) -> str:
-    """Encodes a figure as an SVG data URI; equal figures give equal files in every process."""
-    file = io.BytesIO()
+    """Encodes a figure as an SVG data URI, light or dark as the reader prefers; equal figures give equal files."""
+    file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(make_adaptive(file.getvalue()).encode()).decode()

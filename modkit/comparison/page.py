@@ -13,12 +13,13 @@ from modkit.comparison.curves import read_curves
 from modkit.comparison.differences import gather_rows
 from modkit.comparison.entries import Entry, System
 from modkit.comparison.exhibits import Exhibit, draw_training_data
-from modkit.comparison.figures import Line, choose_style, draw_learning_curves
+from modkit.comparison.figures import Line, draw_learning_curves
 from modkit.comparison.findings import find_versions, group_measurements, join_words, list_commands, write_findings
 from modkit.comparison.radar import draw_radars
 from modkit.comparison.ranking import Ranking
 from modkit.comparison.scatter import draw_scatters
 from modkit.comparison.tables import COST, format_number, make_cost_table, make_score_tables
+from modkit.comparison.theme import choose_style
 from modkit.comparison.titles import parse_title
 from modkit.comparison.trilemma import Trilemma
 from modkit.specs.node import Value
@@ -27,6 +28,7 @@ __all__ = ["Material", "render_page"]
 
 _SYSTEMS = 5  # columns of a table of differences
 _CURVES = 6  # rows of a figure of learning curves
+_TITLE = 90  # letters of a title
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def render_page(material: Material) -> str:
     scores, losses = _draw_curves(systems)
     datasets = {entry.data.key: entry for entry in reversed(entries)}
     return environment.get_template("comparison.html").render(
-        title=f"Comparison of {join_words([system.label for system in systems])}",
+        title=_write_title([system.label for system in systems]),
         findings=write_findings(systems, material.rankings, material.trilemma),
         systems=systems,
         entries=entries,
@@ -79,7 +81,7 @@ def render_page(material: Material) -> str:
         score_curves=scores,
         loss_curves=losses,
         exhibits=material.exhibits,
-        training=[(draw_training_data(entry.data), entry) for entry in reversed(datasets.values())],
+        training=[(draw_training_data(entry.data), entry.reference) for entry in reversed(datasets.values())],
         cost=make_cost_table(systems, material.rankings),
         cost_settings=[one for one in group_measurements(entries) if set(one.scores) & set(COST)],
         held_out=_find_held_out(material),
@@ -90,11 +92,17 @@ def render_page(material: Material) -> str:
     )
 
 
+def _write_title(labels: Sequence[str]) -> str:
+    """Writes the title: the systems' labels, or their number if that would be long."""
+    title = f"Comparison of {join_words(labels)}"
+    return title if len(title) <= _TITLE or len(labels) == 1 else f"Comparison of {len(labels)} systems"
+
+
 def _find_held_out(material: Material) -> list[tuple[str, str]]:
-    """Finds the median distance of held-out images in each data set, with the label of an entry that uses it."""
+    """Finds the median distance of held-out images in each data set, with the name of the data set."""
     pairs = zip(material.entries, material.exhibits)
-    found = {entry.data.key: (entry.label, exhibit.held_out) for entry, exhibit in pairs}
-    return [(label, f"{median:.3g}") for label, median in found.values() if median is not None]
+    found = {entry.reference: exhibit.held_out for entry, exhibit in pairs if exhibit.held_out is not None}
+    return [(reference, f"{median:.3g}") for reference, median in found.items()]
 
 
 def _make_difference_tables(
@@ -118,13 +126,15 @@ def _make_difference_tables(
 
 def _draw_radars(shown: Trilemma) -> str:
     points = [point for point in shown.points if len(point.values) == 3]
-    return draw_radars(shown.axes, points, shown.floor) if len(shown.axes) == 3 and points else ""
+    return draw_radars(shown.axes, points, shown.floor) if len(shown.axes) == 3 and len(points) > 1 else ""
 
 
 def _draw_scatters(shown: Trilemma) -> str:
     pairs = shown.list_pairs()
+    if not any({x.role, y.role} <= point.values.keys() for x, y in pairs for point in shown.points):
+        return ""
     fronts = [shown.find_front(pair) for pair in pairs]
-    return draw_scatters(pairs, shown.points, fronts, shown.floor) if pairs else ""
+    return draw_scatters(pairs, shown.points, fronts, shown.floor)
 
 
 def _draw_curves(systems: Sequence[System]) -> tuple[list[tuple[str, list[str]]], list[tuple[str, list[str]]]]:

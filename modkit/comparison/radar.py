@@ -12,12 +12,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modkit.comparison.figures import GREY, WIDTH, choose_style, embed_svg, format_short, make_printable, open_figure
+from modkit.comparison.figures import WIDTH, embed_svg, open_figure
+from modkit.comparison.labels import shorten_labels
+from modkit.comparison.theme import GREY, INK, PAPER, choose_style
+from modkit.comparison.ticks import format_short
 from modkit.comparison.trilemma import Axis, Point
 
 __all__ = ["draw_radars"]
 
-_TITLE = 26  # letters that fit above a plot
+_TITLE = 25  # letters that fit above a plot
+_COLUMNS = 4
 _DEGREES = (90, 210, 330)
 
 
@@ -31,13 +35,14 @@ def draw_radars(axes: Sequence[Axis], points: Sequence[Point], floor: Mapping[st
     """
     if len(axes) != 3 or not points:
         raise ValueError(f"draw_radars expects three axes and points, got {len(axes)} and {len(points)}")
-    columns = min(4, len(points))
-    rows = -(-len(points) // columns)
+    rows = -(-len(points) // _COLUMNS)
     scales = {axis.role: _Scale(axis, points, floor.get(axis.role)) for axis in axes}
-    with open_figure(WIDTH * columns / 4, 2.6 * rows) as figure:
-        panels = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "polar"}).flat
-        for panel, point in zip(panels, points):
-            _draw_radar(panel, axes, point, scales, floor)
+    titles = shorten_labels([point.label for point in points], _TITLE)
+    with open_figure(WIDTH, 2.6 * rows) as figure:
+        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr, call-arg]
+        panels = figure.subplots(rows, _COLUMNS, squeeze=False, subplot_kw={"projection": "polar"}).flat
+        for panel, point, title in zip(panels, points, titles):
+            _draw_radar(panel, axes, point, title, scales, floor)
         for panel in panels[len(points) :]:
             panel.remove()
         return embed_svg(figure)
@@ -64,11 +69,11 @@ class _Scale:
 
 
 def _draw_radar(
-    panel: Any, axes: Sequence[Axis], point: Point, scales: Mapping[str, _Scale], floor: Mapping[str, float]
+    panel: Any, axes: Sequence[Axis], point: Point, title: str, scales: Mapping[str, _Scale], floor: Mapping[str, float]
 ) -> None:
     ranked = all(axis.role in point.ranked for axis in axes)
     style = choose_style(point.number)
-    color, face = (style.color, style.color) if ranked else (GREY, "white")
+    color, face = (style.color, style.color) if ranked else (GREY, PAPER)
     shares = []
     for axis, degrees in zip(axes, _DEGREES):
         scale, value, error = scales[axis.role], point.values[axis.role], point.errors.get(axis.role) or 0.0
@@ -79,7 +84,7 @@ def _draw_radar(
         if error:
             ends = [abs(scale(value - error) - share)], [abs(scale(value + error) - share)]
             lower, upper = ends if axis.better == "higher" else ends[::-1]
-            panel.errorbar(angle, share, yerr=[lower, upper], ecolor="#222222", capsize=2.5, zorder=3, clip_on=False)
+            panel.errorbar(angle, share, yerr=[lower, upper], ecolor=INK, capsize=2.5, zorder=3, clip_on=False)
     angles = [math.radians(degrees) for degrees in (*_DEGREES, _DEGREES[0])]
     shares.append(shares[0])
     panel.fill(angles, shares, color=color, alpha=0.18, linewidth=0)
@@ -92,5 +97,4 @@ def _draw_radar(
     panel.set_rgrids([1 / 3, 2 / 3, 1], labels=[])
     panel.set_rlim(0, 1)
     panel.spines["polar"].set_visible(False)
-    title = make_printable(point.label, _TITLE) + ("" if ranked else "\nnot ranked")
-    panel.set_title(title, fontsize=9, fontweight="bold", linespacing=1.15)
+    panel.set_title(title + ("" if ranked else "\nnot ranked"), fontsize=9, fontweight="bold", linespacing=1.15)

@@ -33,6 +33,7 @@ class Measured:
 
     score: Score
     data: str = ""  # hash of the data set
+    reference: str = ""  # name of the data set
 
     def is_comparable(self, other: Measured) -> bool:
         """Whether both may be ranked together: same data, equal counts and settings."""
@@ -153,7 +154,10 @@ def _is_close(score: Score, best: Score) -> bool:
 
 def _explain(mine: Measured, theirs: Measured) -> str:
     """Explains how a score differs from those that are ranked, or from another set."""
-    reasons = ["it was measured on other data"] if mine.data != theirs.data else []
+    reasons = []
+    if mine.data != theirs.data:
+        names = mine.reference, theirs.reference
+        reasons.append("it was measured on " + (" instead of ".join(names) if all(names) else "other data"))
     for what in ("counts", "settings"):
         a, b = getattr(mine.score, what), getattr(theirs.score, what)
         for key in dict.fromkeys((*a, *b)):

@@ -15,7 +15,7 @@ from modkit.comparison.entries import System
 from modkit.comparison.ranking import Ranking
 from modkit.comparison.titles import parse_title
 
-__all__ = ["COST", "Table", "format_number", "make_cost_table", "make_score_tables"]
+__all__ = ["COST", "Floor", "Table", "format_number", "make_cost_table", "make_score_tables"]
 
 COST = (
     "samples/s",
@@ -32,15 +32,22 @@ _COLUMNS = 7
 
 
 @dataclass(frozen=True)
+class Floor:
+    """The scores of held-out images in a table."""
+
+    reference: str  # the name of the data set
+    cells: tuple[tuple[str, str], ...]  # the scores as text, each a value and an error
+    entries: Sequence[str]  # labels of the entries that have them
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of scores, systems by rows."""
 
     caption: str  # the features that its scores have in common; empty if there are none
     names: tuple[str, ...]
     letters: Mapping[str, str]  # the footnote's letter for each reason why a score is not ranked
-    # scores of held-out images as text, each a value and an error, with the labels of the entries that have them; most
-    # often all have the same
-    floors: Mapping[tuple[tuple[str, str], ...], Sequence[str]]
+    floors: Sequence[Floor]  # most often one, which all entries have
 
 
 def make_score_tables(systems: Sequence[System], rankings: Mapping[str, Ranking]) -> list[Table]:
@@ -89,13 +96,14 @@ def _make_table(
 ) -> Table:
     reasons = dict.fromkeys(reason for name in names for reason in rankings[name].unranked.values())
     letters = (first + second for first in ("", *ascii_lowercase) for second in ascii_lowercase)
-    floors: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    floors: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
     for entry in (entry for system in systems for entry in system.members):
         scores = [entry.report.floor.get(name) for name in names]
         if any(scores):
             cells = tuple(("", "") if score is None else format_number(score.value, score.error) for score in scores)
-            floors.setdefault(cells, []).append(entry.label)
-    return Table(caption, tuple(names), dict(zip(reasons, letters)), floors)
+            floors.setdefault((entry.reference, cells), []).append(entry.label)
+    made = [Floor(reference, cells, labels) for (reference, cells), labels in floors.items()]
+    return Table(caption, tuple(names), dict(zip(reasons, letters)), made)
 
 
 def _use_minus(text: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from modkit.comparison.entries import System
+from modkit.comparison.entries import Entry, System
 from modkit.comparison.ranking import Better, Ranking, find_dominators, rank
 from modkit.comparison.titles import parse_title
 
@@ -48,6 +48,7 @@ class Trilemma:
     axes: tuple[Axis, ...]  # those of the three axes that were measured for some system
     points: tuple[Point, ...]  # the systems that have a value on one of them
     floor: Mapping[str, float]  # scores of held-out images by role
+    references: tuple[str, ...]  # names of the data sets that these images are from
     # for each label the labels of the systems that dominate it, none if it is on the Pareto front; systems that are not
     # ranked on all axes are left out
     dominated: Mapping[str, tuple[str, ...]]
@@ -75,7 +76,11 @@ def make_trilemma(systems: Sequence[System]) -> Trilemma:
     points = tuple(
         point for number, system in enumerate(systems) if (point := _make_point(system, number, axes, rankings)).values
     )
-    return Trilemma(axes, points, dict(_find_floor(systems, axes, rankings)), _find_dominators(axes, points))
+    holders = {axis.role: _find_holder(systems, axis.score, rankings[axis.role]) for axis in axes}
+    found = {role: entry for role, entry in holders.items() if entry is not None}
+    floor = {axis.role: float(found[axis.role].report.floor[axis.score].value) for axis in axes if axis.role in found}
+    references = tuple(dict.fromkeys(entry.reference for entry in found.values()))
+    return Trilemma(axes, points, floor, references, _find_dominators(axes, points))
 
 
 def rank_systems(systems: Sequence[System], name: str) -> Ranking:
@@ -127,15 +132,10 @@ def _make_point(system: System, number: int, axes: Sequence[Axis], rankings: Map
     )  # fmt: skip
 
 
-def _find_floor(
-    systems: Sequence[System], axes: Sequence[Axis], rankings: Mapping[str, Ranking]
-) -> Iterator[tuple[str, float]]:
-    for axis in axes:
-        for system in systems:
-            found = system.members[0].report.floor.get(axis.score)
-            if system.label in rankings[axis.role].ranks and found is not None:
-                yield axis.role, float(found.value)
-                break
+def _find_holder(systems: Sequence[System], name: str, ranking: Ranking) -> Entry | None:
+    """Finds the first entry of a ranked system that has the score of held-out images."""
+    ranked = (system.members[0] for system in systems if system.label in ranking.ranks)
+    return next((entry for entry in ranked if name in entry.report.floor), None)
 
 
 def _find_dominators(axes: Sequence[Axis], points: Sequence[Point]) -> dict[str, tuple[str, ...]]:

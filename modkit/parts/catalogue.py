@@ -199,6 +199,7 @@ _PARTS = {
 """The name, target and summary of each part, by kind."""
 
 _EARLIER: dict[tuple[str, str], dict[str, Any]] = {
+    **{("bottleneck", name): {"tokens": 1} for name in ("fsq", "gumbel", "lfq", "residual-vq", "vq")},
     ("sampler", "ancestral"): {"spacing": "trailing"},
     ("sampler", "dpm-solver++"): {"spacing": "trailing"},
     ("sampler", "euler"): {"sigma_min": None, "sigma_max": None},

@@ -119,12 +119,13 @@ def sync_tree(folder: Path) -> None:
         _sync(Path(parent))
 
 
-def make_folders(folder: Path) -> None:
-    """Makes a folder and its missing parents, and syncs them to the disk."""
+def make_folders(folder: Path) -> list[Path]:
+    """Makes a folder and its missing parents, and syncs them to the disk; returns what it made, the outermost last."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in reversed(missing):
         sync_folder(path.parent)
+    return missing
 
 
 def make_own_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@
     model       a hash of the keys and shapes of the model's state dict
     state       the same keys and shapes in full
     run         a hash of all this, which the run's checkpoints carry
+    sha256      a hash of the file, which finds damage
 
 Format 1, without `at`, `packages`, `commit` and `state`, can still be read.
 """
@@ -36,10 +37,12 @@ from modkit.part import Part, split_name
 from modkit.runs.files import hash_data
 from modkit.runs.git import find_commit
 
-__all__ = ["Entry", "compare", "find_drift", "format_commit", "make_lock", "read_rows", "suggest_install"]
+__all__ = ["Entry", "compare", "decode", "encode", "find_drift", "format_commit", "make_lock", "read_rows"]
+__all__ += ["suggest_install"]
 
 _FORMAT = 2
 _FORMATS = (1, 2)
+_SEAL = "sha256"
 _FIELDS = ("kind", "name", "distribution", "version")
 
 
@@ -102,6 +105,30 @@ def make_lock(
     return {**made, "run": hash_data(json.dumps(made))}
 
 
+def encode(lock: Mapping[str, Any]) -> bytes:
+    """Encodes a lock for its file, with a hash of the rest."""
+    rest = {name: value for name, value in lock.items() if name != _SEAL}
+    return json.dumps({**rest, _SEAL: _hash(rest)}, allow_nan=False, indent=1).encode()
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """Decodes a lock's file, without its hash; those of earlier versions have none.
+
+    Raises:
+        ValueError: If it is no JSON object, or is not what was written.
+    """
+    try:
+        lock = json.loads(data)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(lock, dict):
+        raise ValueError(f"expected a JSON object, got {type(lock).__name__}")
+    rest = {name: value for name, value in lock.items() if name != _SEAL}
+    if _SEAL in lock and lock[_SEAL] != _hash(rest):
+        raise ValueError("it was changed after it was written: its SHA-256 differs from the one that it holds")
+    return rest
+
+
 def read_rows(lock: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Reads the rows of the parts in a lock: `kind`, `name`, `distribution`, `version`, `sha256`, `at` since format 2.
 
@@ -158,27 +185,31 @@ def find_drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
     return _describe_drift(pairs)
 
 
-def compare(lock: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Describes how a run's lock differs from one made now, one sentence each; empty if they are equal.
+def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Describes what two runs were made with where it differs, one sentence each; empty if it does not.
 
-    For a missing part the sentence has the `pip install` command that restores it. Keys that an older format lacks are
-    ignored.
+    Only parts that both have count: which parts a run has, its parameters and its seed are in its spec. Keys that an
+    older format lacks are ignored.
 
     Raises:
         ValueError: If one of them is not a valid lock.
     """
-    then, found = _index(lock), _index(now)
-    differences = [suggest_install(then[key]) for key in sorted(then.keys() - found.keys())]
-    differences += [f"{kind} {name} of {whose} is new" for kind, name, whose in sorted(found.keys() - then.keys())]
-    differences += _describe_drift([(then[key], found[key]) for key in sorted(then.keys() & found.keys())])
-    versions = [_collect_versions(one) for one in (lock, now)]
-    for name in dict.fromkeys(name for one in versions for name in one):
-        if all(name in one for one in versions) and versions[0][name] != versions[1][name]:
-            differences.append(f"{name} was {versions[0][name]}, now {versions[1][name]}")
-    if lock.get("spec") != now.get("spec"):
-        differences.append("the resolved spec has changed")
-    if lock.get("model") != now.get("model"):
-        differences.append("the model's state-dict keys or shapes have changed")
+    first, second = _index(a), _index(b)
+    others = {key[:2]: row for key, row in second.items() if key not in first}
+    differences = [
+        f"{key[0]} {key[1]} comes from {' '.join(_get_distribution(row))} in the first run, "
+        f"from {' '.join(_get_distribution(others[key[:2]]))} in the second"
+        for key, row in sorted(first.items())
+        if key not in second and key[:2] in others
+    ]
+    versions = [dict(map(_get_distribution, read_rows(one))) | _collect_versions(one) for one in (a, b)]
+    for name, version in versions[0].items():
+        if name in versions[1] and versions[1][name] != version:
+            differences.append(f"{name} is {version} in the first run, {versions[1][name]} in the second")
+    edited = [key for key in sorted(first.keys() & second.keys()) if first[key]["sha256"] != second[key]["sha256"]]
+    differences += [f"{kind} {name}: its source file differs" for kind, name, _ in edited]
+    if a.get("spec") == b.get("spec") and a.get("model") != b.get("model"):
+        differences.append("the model's state-dict keys or shapes differ")
     return differences
 
 
@@ -232,9 +263,7 @@ def _index(lock: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, A
 
 def _collect_versions(lock: Mapping[str, Any]) -> dict[str, Any]:
     """Collects the other versions and values in a lock."""
-    made: dict[str, Any] = {
-        name: lock[name] for name in ("python", "torch", "numpy", "threads", "seed") if name in lock
-    }
+    made: dict[str, Any] = {name: lock[name] for name in ("python", "torch", "numpy", "threads") if name in lock}
     packages = lock.get("packages") or {}
     if not isinstance(packages, dict):
         raise ValueError(f"expected the packages of a lock to be versions by name, got {packages!r}")
@@ -288,3 +317,7 @@ def _find_version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except (metadata.PackageNotFoundError, ValueError):
         return None
+
+
+def _hash(value: Mapping[str, Any]) -> str:
+    return hash_data(json.dumps(value, allow_nan=False))

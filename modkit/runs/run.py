@@ -6,6 +6,7 @@
         metrics.jsonl     one row per line, each a function of the seed alone; truncated to the checkpoint on resume
         timing.jsonl      one row per line: times and rates, which differ between runs
         status.json       present once the run is finished
+        tags.json         the user's tags, see `modkit.runs.tags`
         samples/*.png     pictures
         evaluation.json   scores, see `modkit.evaluation.report`; evaluations/ holds those with overrides
         checkpoints/      see `modkit.runs.checkpoint`
@@ -36,6 +37,7 @@ from modkit.runs.checkpoint import Checkpoint, CheckpointError, Latest
 from modkit.runs.files import hash_data, make_own_folder, replace_file, write_file
 from modkit.runs.hold import Hold
 from modkit.runs.layout import (
+    FIRST,
     LOCK,
     METRICS,
     SPEC,
@@ -44,10 +46,13 @@ from modkit.runs.layout import (
     TIMING,
     check_vacant,
     clear_temporary,
+    has_results,
     make_directory,
     refuse_links,
+    remove,
     vacate,
 )
+from modkit.runs.lock import decode, encode
 from modkit.runs.pictures import encode_png
 from modkit.runs.rows import Mark, Rows
 
@@ -96,6 +101,7 @@ class Run:
         self.lock = lock
         self._metrics, self._timing = Rows(path / METRICS), Rows(path / TIMING)
         self._held: Hold | None = None
+        self._made: list[Path] = []  # folders that were made for it
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.status})"
@@ -104,7 +110,8 @@ class Run:
     def create(cls, path: str | os.PathLike[str], spec: _HasYaml, lock: dict[str, Any], overwrite: bool = False) -> Run:
         """Creates a run in an absent or empty directory, or with `overwrite` in the directory of another run.
 
-        Overwriting removes the files of the former run and nothing else in its directory.
+        A run without results, which was killed in its first steps, is replaced in any case. Overwriting removes the
+        files of the former run and nothing else in its directory.
 
         Raises:
             ValueError: If the directory holds a run and `overwrite` is not set, if another process writes to it, or if
@@ -112,16 +119,38 @@ class Run:
         """
         path = Path(path)
         text = spec.to_yaml()
-        lock_text = json.dumps(lock, allow_nan=False, indent=1)
-        make_directory(path)
+        lock_data = encode(lock)
+        made = make_directory(path)
         check_vacant(path, overwrite)
-        run = cls(path, text, json.loads(lock_text))
+        run = cls(path, text, decode(lock_data))
+        run._made = made
         run._hold()
         check_vacant(path, overwrite)  # another process may have begun a run meanwhile
         vacate(path)
-        replace_file(path / LOCK, lock_text.encode())
+        replace_file(path / LOCK, lock_data)
         replace_file(path / SPEC, text.encode())
         return run
+
+    def withdraw(self, begun: str = FIRST) -> bool:
+        """Removes a run whose training ended before its first results, and the folders that were made for it.
+
+        Args:
+            begun: Name of the checkpoint that training began with, which is no result of it.
+
+        Returns:
+            Whether there were no results, so that it was removed.
+
+        Raises:
+            FileNotFoundError: If the directory was removed or moved.
+        """
+        self._check_place()
+        if has_results(self.path, begun):
+            return False
+        self._metrics.close()
+        self._timing.close()
+        remove(self.path, self._made)
+        self.close()
+        return True
 
     def revise(self, spec: _HasYaml, lock: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> None:
         """Replaces the spec of a run that goes on with a changed one.
@@ -150,7 +179,7 @@ class Run:
             "parts": parts,
             "revisions": [*self.lock.get("revisions", ()), {"step": step, "changes": list(changes)}],
         }
-        replace_file(self.path / LOCK, json.dumps(made, allow_nan=False, indent=1).encode())
+        replace_file(self.path / LOCK, encode(made))
         replace_file(self.path / SPEC, text.encode())
         self.lock, self.spec_text = made, text
 
@@ -171,10 +200,10 @@ class Run:
             ValueError: If a tensor is not dense.
         """
         lock = {**lock, "exported": checkpoint}
-        texts = {LOCK: json.dumps(lock, allow_nan=False, indent=1), SPEC: spec_text}
-        for name, text in texts.items():
-            write_file(path / name, text.encode())
-        hashes = {name: hash_data(text) for name, text in texts.items()}
+        files = {LOCK: encode(lock), SPEC: spec_text.encode()}
+        for name, data in files.items():
+            write_file(path / name, data)
+        hashes = {name: hash_data(data) for name, data in files.items()}
         store.write(path, Checkpoint({"model": dict(weights)}, {"sha256": hashes}))
         return cls(path, spec_text, lock)
 
@@ -189,13 +218,13 @@ class Run:
         for name in (LOCK, SPEC):
             if not (path / name).is_file():
                 raise ValueError(f"Run.open expects the directory of a run, got {path} without {name}")
+        name = LOCK
         try:
-            lock = json.loads((path / LOCK).read_bytes())
+            lock = decode((path / LOCK).read_bytes())
+            name = SPEC
             text = (path / SPEC).read_bytes().decode()
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"Run.open found a damaged {LOCK} or {SPEC} in {path}: {error}") from error
-        if not isinstance(lock, dict):
-            raise ValueError(f"Run.open expects a JSON object in {path / LOCK}, got {type(lock).__name__}")
+        except ValueError as error:
+            raise ValueError(f"Run.open found a damaged {name} in {path}: {error}") from error
         run = cls(path, text, lock)
         if run.exported:
             run._check_exported()
@@ -214,7 +243,7 @@ class Run:
                 in place of its own files or folders.
         """
         self._hold()
-        if json.loads((self.path / LOCK).read_bytes()) != self.lock:
+        if decode((self.path / LOCK).read_bytes()) != self.lock:
             self.close()
             raise ValueError(f"{self.path} was changed by another process since it was opened")
         return self

@@ -6,14 +6,16 @@ spec also records where each value was written. `Spec.from_yaml(spec.to_yaml()) 
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
+from modkit.escapes import escape_controls
 from modkit.part import format_target
 from modkit.specs.node import Node, Value, describe, freeze, suggest_place, use
-from modkit.specs.tree import get_value, make_path_error, replace_value, walk
+from modkit.specs.tree import get_value, make_path_error, rebuild, replace_value, walk
 from modkit.specs.yaml import MAX_DEPTH, MAX_NODES, Source, dump, parse, weigh
 
 __all__ = ["TOP", "Node", "Spec", "Value", "require_spec", "use"]
@@ -124,6 +126,11 @@ class Spec:
 
     def __str__(self) -> str:
         return self.to_yaml()
+
+    def _repr_html_(self) -> str:
+        """In a notebook: its YAML; unregistered classes and functions are shown by their names."""
+        shown: Node = rebuild(self.tree, lambda _, value: format_target(value) if callable(value) else value)
+        return f"<pre>{html.escape(escape_controls(dump(shown)))}</pre>"
 
     @property
     def local(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from tests.bottlenecks.parts import passing
 
 def make(levels):
     """A quantizer whose features are z themselves, in float64."""
-    return passing(FiniteScalarQuantizer(TensorType((len(levels),)), levels=levels))
+    return passing(FiniteScalarQuantizer(TensorType((len(levels),)), levels=levels, tokens=1))
 
 
 def by_hand(z, number):
@@ -49,7 +49,7 @@ def test_every_code_comes_back_from_its_embedding(levels):
     # each is reached from features: the inverse of f, drawn in a little
     middle, width = part.middle, part.width
     z = torch.atanh((z_q * middle + part.offset) / width * 0.999) - part.shift
-    assert torch.equal(part(z, None).values["codes"], codes)
+    assert torch.equal(part(z.flatten(1), None).values["codes"], codes)
 
 
 def test_zero_is_the_middle_and_the_ends_are_reached():
@@ -64,7 +64,7 @@ def test_gradients_are_those_of_the_bounded_value():
     h = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(6, 3, dtype=torch.float64)
     (got,) = torch.autograd.grad((weight * part(h, None).values["quantized"]).sum(), h)
-    slope = part.width / part.middle / torch.cosh(h + part.shift) ** 2
+    slope = (part.width / part.middle / torch.cosh(h[..., None] + part.shift) ** 2).flatten(1)
     torch.testing.assert_close(got, (weight * slope).detach())
 
 

@@ -14,7 +14,7 @@ from tests.refusals import refusals
 
 def make(num_codes=5, **keywords):
     """A quantizer whose features are its logits."""
-    return passing(GumbelQuantizer(TensorType((num_codes,)), num_codes=num_codes, channels=3, **keywords))
+    return passing(GumbelQuantizer(TensorType((num_codes,)), num_codes=num_codes, channels=3, tokens=1, **keywords))
 
 
 def logits_of(part, h):
@@ -25,7 +25,7 @@ def logits_of(part, h):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_without_a_step_are_the_likeliest_codes(shape):
-    part = GumbelQuantizer(TensorType(shape), num_codes=7, channels=3).double()
+    part = GumbelQuantizer(TensorType(shape), num_codes=7, channels=3, tokens=1).double()
     h = 3 * torch.randn(4, *shape, dtype=torch.float64)
     values, kl, losses = part(h, None)
     logits = logits_of(part, h)
@@ -43,7 +43,7 @@ def test_values_without_a_step_are_the_likeliest_codes(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_draws_and_their_log_probability(shape):
-    part = GumbelQuantizer(TensorType(shape), num_codes=7, channels=3).double()
+    part = GumbelQuantizer(TensorType(shape), num_codes=7, channels=3, tokens=1).double()
     h = torch.randn(4, *shape, dtype=torch.float64)
     values = part(h, turn(1)).values
     codes, log_q = part.posterior("codes", h, turn(1).rng)
@@ -114,11 +114,11 @@ def test_samples_are_uniform_codes():
     codes = torch.cdist(z.movedim(1, -1).flatten(0, 2), part.codebook).argmin(1)
     torch.testing.assert_close(codes.bincount(minlength=4) / 8000, torch.full((4,), 0.25), atol=0.02, rtol=0)
     assert torch.equal(part.sample(2, Rng(0)), z[:2])
-    assert GumbelQuantizer(TensorType((3,)), num_codes=4).sample(5, Rng(0)).shape == (5, 4)
+    assert GumbelQuantizer(TensorType((3,)), num_codes=4, tokens=6).sample(5, Rng(0)).shape == (5, 24)
 
 
 test_refuses_keywords = refusals(
-    ({"num_codes": 0}, "GumbelQuantizer expects num_codes and channels of at least 1, got 0, 4"),
+    ({"num_codes": 0}, "GumbelQuantizer expects num_codes, channels and tokens of at least 1, got 0, 4, 8"),
     ({"tau_end": 0.0}, "GumbelQuantizer expects tau_start and tau_end above 0 .*, got 1.0, 0.0 and 1000"),
     ({"tau_steps": -1}, "GumbelQuantizer expects .* tau_steps of at least 0, got 1.0, 0.0625 and -1"),
     of=lambda keywords: GumbelQuantizer(TensorType((3, 4, 4)), **keywords),

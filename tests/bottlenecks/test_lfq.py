@@ -11,7 +11,7 @@ from tests.refusals import refusals
 
 
 def make(bits, **keywords):
-    return passing(LookupFreeQuantizer(TensorType((bits,)), bits=bits, **keywords))
+    return passing(LookupFreeQuantizer(TensorType((bits,)), bits=bits, tokens=1, **keywords))
 
 
 def over_all_codes(z, temperature):

@@ -8,9 +8,9 @@ from modkit.bottlenecks.mixed_radix import MixedRadix
 
 @pytest.mark.parametrize("levels", [[2], [3, 2], [8, 5, 5], [2, 2, 2, 2]])
 def test_numbers_count_digits_up_first_digit_first(levels):
-    radix = MixedRadix(levels, rank=0)
+    radix = MixedRadix(levels, rank=1)
     rows = [row[::-1] for row in itertools.product(*[range(n) for n in reversed(levels)])]
-    digits, number = torch.tensor(rows), torch.arange(len(rows))[:, None]
+    digits, number = torch.tensor(rows)[..., None], torch.arange(len(rows))[:, None]
     assert torch.equal(radix.to_number(digits), number)
     assert torch.equal(radix.to_digits(number), digits)
 

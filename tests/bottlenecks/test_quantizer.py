@@ -58,6 +58,26 @@ def test_values_are_of_the_types_declared_and_decode_to_the_last(name, shape):
             assert 0 <= values["codes"].min() and values["codes"].max() < part.latents["codes"].classes
 
 
+@pytest.mark.parametrize("name", [name for name in PARTS if name != "gaussian"])
+def test_a_vector_is_a_map_of_tokens(name):
+    part, h = made(name, (12,), tokens=3), torch.randn(5, 12)
+    z = part.project(h).unflatten(1, (-1, 3))
+    on_map = made(name, tuple(z.shape[1:]))
+    torch.nn.init.dirac_(on_map.project.weight)
+    torch.nn.init.zeros_(on_map.project.bias)
+    rest = {key: value for key, value in part.state_dict().items() if not key.startswith("project.")}
+    on_map.load_state_dict({**on_map.state_dict(), **rest})
+    got, want = part(h, turn()), on_map(z, turn())
+    assert part.latents["codes"].shape[-1] == 3
+    assert torch.equal(got.values["codes"], want.values["codes"])
+    for latent, value in got.values.items():
+        torch.testing.assert_close(value, want.values[latent] if latent == "codes" else want.values[latent].flatten(1))
+        torch.testing.assert_close(part.to_z(latent, value), on_map.to_z(latent, want.values[latent]).flatten(1))
+    assert got.losses.keys() == want.losses.keys()
+    for key, loss in got.losses.items():
+        torch.testing.assert_close(loss, want.losses[key])
+
+
 @pytest.mark.parametrize("name", PARTS)
 def test_gradients_reach_every_parameter_and_the_features(name):
     part, h = made(name).double(), torch.randn(9, 6, 3, 4, dtype=torch.float64, requires_grad=True)
@@ -116,7 +136,7 @@ def test_rows_draw_the_same_in_any_split(name):
 @pytest.mark.parametrize("name", ["vq", "lfq"])
 def test_the_straight_through_gradient_is_exactly_the_identity(name):
     cls, small = {**PARTS, "vq": (VectorQuantizer, {"num_codes": 8, "channels": 4})}[name]
-    part = passing(cls(TensorType((4,)), **small))
+    part = passing(cls(TensorType((4,)), tokens=1, **small))
     z, weight = torch.randn(6, 4, dtype=torch.float64, requires_grad=True), torch.randn(6, 4, dtype=torch.float64)
     for quantized in (part(z, None).values["quantized"], part.to_z("continuous", z)):
         assert torch.equal(torch.autograd.grad((weight * quantized).sum(), z)[0], weight)

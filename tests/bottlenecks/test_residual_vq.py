@@ -13,7 +13,7 @@ from tests.refusals import refusals
 
 def make(**keywords):
     """A quantizer whose projection is the identity, on vectors."""
-    return passing(ResidualQuantizer(TensorType((2,)), channels=2, **keywords))
+    return passing(ResidualQuantizer(TensorType((2,)), channels=2, tokens=1, **keywords))
 
 
 def books(part):
@@ -40,7 +40,7 @@ def descended(rows, books):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_are_brute_force(shape, shared, codebook):
     options = {"depth": 3, "shared": shared, "num_codes": 7, "channels": 2, "codebook": codebook, "commitment": 0.5}
-    part = ResidualQuantizer(TensorType(shape), **options).double()
+    part = ResidualQuantizer(TensorType(shape), tokens=1, **options).double()
     h = torch.randn(2, *shape, dtype=torch.float64)
     values, kl, losses = part(h, None)
     z = project(part, h)
@@ -50,7 +50,7 @@ def test_values_are_brute_force(shape, shared, codebook):
 
     assert len(part.codebooks) == (1 if shared else 3)
     assert list(values) == list(part.latents) == ["codes", "continuous", "quantized"]
-    assert part.latents["codes"] == TensorType((3, *shape[1:]), classes=7)
+    assert part.latents["codes"] == TensorType((3, *(shape[1:] or (1,))), classes=7)
     assert torch.equal(values["codes"].movedim(1, -1).reshape(-1, 3), codes)
     torch.testing.assert_close(values["quantized"].movedim(1, -1).reshape(-1, 2), sums[:, -1])
     assert kl is None
@@ -136,7 +136,7 @@ def test_the_error_decreases_with_depth(shared):
         part(z, turn(index))
         part.update(turn(index))
     codes = part(z, None).values["codes"]
-    errors = [float((z - part.embed(codes[:, :depth])).square().mean()) for depth in (1, 2, 3, 4)]
+    errors = [float((z[..., None] - part.embed(codes[:, :depth])).square().mean()) for depth in (1, 2, 3, 4)]
     assert all(after < 0.85 * before for before, after in zip(errors, errors[1:])), errors
 
 
@@ -161,7 +161,7 @@ def test_depths_draw_their_own_replacements():
 
 test_refuses_keywords = refusals(
     ({"depth": 0}, "ResidualQuantizer expects depth of at least 1, got 0"),
-    ({"num_codes": 0}, "ResidualQuantizer expects num_codes and channels of at least 1, got 0, 4"),
+    ({"num_codes": 0}, "ResidualQuantizer expects num_codes, channels and tokens of at least 1, got 0, 4, 8"),
     ({"codebook": "sgd"}, "ResidualQuantizer expects codebook 'ema' or 'gradient', got 'sgd'"),
     ({"commitment": -1.0}, "ResidualQuantizer expects commitment >= 0, got -1.0"),
     ({"decay": 1.0}, r"ResidualQuantizer expects decay and revive in \[0, 1\), got decay 1.0, revive 0.05"),

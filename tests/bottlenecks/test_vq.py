@@ -15,14 +15,17 @@ from tests.refusals import refusals
 
 def make(num_codes=4, channels=2, **keywords):
     """A quantizer whose projection is the identity, on vectors."""
-    return passing(VectorQuantizer(TensorType((channels,)), num_codes=num_codes, channels=channels, **keywords))
+    return passing(
+        VectorQuantizer(TensorType((channels,)), num_codes=num_codes, channels=channels, tokens=1, **keywords)
+    )
 
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_are_brute_force(shape, codebook):
-    part = VectorQuantizer(TensorType(shape), num_codes=11, channels=3, codebook=codebook, commitment=0.5).double()
+    options = {"num_codes": 11, "channels": 3, "codebook": codebook, "commitment": 0.5}
+    part = VectorQuantizer(TensorType(shape), tokens=1, **options).double()
     h = torch.randn(5, *shape, dtype=torch.float64)
     z = project(part, h)
     points = z.reshape(5, 3, -1)
@@ -186,7 +189,7 @@ def test_prepare_keeps_a_bounded_number_of_vectors(monkeypatch):
 
 
 def test_prepare_with_fewer_vectors_than_codes():
-    part = VectorQuantizer(TensorType((3,)), num_codes=16, channels=3)
+    part = VectorQuantizer(TensorType((3,)), num_codes=16, channels=3, tokens=1)
     h = torch.randn(5, 3)
     part.prepare([h], Rng(0))
     torch.testing.assert_close(part(h, None).losses["commitment"], torch.tensor(0.0))
@@ -212,7 +215,7 @@ def test_safetensors_round_trip_holds_codes_and_usage_only():
 
 
 test_refuses_keywords = refusals(
-    ({"num_codes": 0}, "VectorQuantizer expects num_codes and channels of at least 1, got 0, 4"),
+    ({"num_codes": 0}, "VectorQuantizer expects num_codes, channels and tokens of at least 1, got 0, 4, 8"),
     ({"codebook": "sgd"}, "VectorQuantizer expects codebook 'ema' or 'gradient', got 'sgd'"),
     ({"distance": "l1"}, "VectorQuantizer expects distance 'euclidean' or 'cosine', got 'l1'"),
     ({"gradient": "none"}, "VectorQuantizer expects gradient 'straight-through' or 'rotation', got 'none'"),

@@ -9,7 +9,8 @@ import modkit
 from modkit import CondType, Event, Latents, SpecError, TensorType, check, use
 from modkit.data import Corrupted, Digits, Mask
 from modkit.models import Diffusion
-from modkit.models.model import Model, Player
+from modkit.models.model import Model
+from modkit.models.player import Player
 from modkit.specs.overrides import apply
 from tests.play import MLP, SMALL, read_model, spec
 from tests.processes import READ_PEAK, run_python

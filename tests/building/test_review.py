@@ -76,7 +76,8 @@ PLANTED = {
         use("autoencoder", **MLP, critic=CRITIC, critic_start=5000), "warned", "train", "train.steps=10000"
     ),
     "one code for a whole sample": (
-        use("autoencoder", **MLP, bottleneck="fsq"), "warned", "model.bottleneck", "model.bottleneck=residual-vq"
+        use("autoencoder", **MLP, bottleneck=use("fsq", tokens=1)),
+        "warned", "model.bottleneck", "model.bottleneck.tokens=8",
     ),
     "a critic that is bounded in part": (
         use("autoencoder", **MLP, critic=use(Steep)), "warned", "model.critic", None

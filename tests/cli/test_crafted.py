@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from modkit.cli.app import app
 from modkit.runs.files import hash_data
+from modkit.runs.lock import encode
 from tests.command import run
 
 SPEC = """
@@ -110,6 +111,8 @@ def craft(folder, monkeypatch):
             manifest["sha256"] = hash_data(json.dumps(manifest, indent=1))
             (path.parent / "manifest.json").write_text(json.dumps(manifest, indent=1))
             path.write_text(lines[0])
+        elif name == "modkit.lock" and isinstance(tree[""], dict):
+            path.write_bytes(encode(tree[""]))
         else:
             lines[0] = json.dumps(tree[""])
             path.write_text("\n".join(lines) + "\n" * name.endswith("l"))

@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from modkit.types import Score
 from tests.refusals import check_refusal
 
 SCRIPT = "<script>alert(1)<&>"
+BASE = "ldm (base: sampler=ddim)"  # which was evaluated with another sampler, too
 DIGITS = "data: {use: digits, size: 8}\n"
 TRAIN = "train: {{seed: {seed}, device: cpu, batch_size: 8, steps: 2, log: {{every: 1}}, samples: {{num: 4}}}}\n"
 MLP = "{use: mlp, width: 8, depth: 1}"
@@ -110,7 +113,7 @@ def page(compared):
 def test_entries_and_systems(found):
     labels = ["vae", SCRIPT, "ldm (ldm-0)", "ldm (ldm-1)", "ldm sampler=heun"]
     assert [one["label"] for one in found["entries"]] == labels
-    assert [one["label"] for one in found["systems"]] == ["vae", SCRIPT, "ldm", "ldm sampler=heun"]
+    assert [one["label"] for one in found["systems"]] == ["vae", SCRIPT, BASE, "ldm sampler=heun"]
     seeds = found["systems"][2]
     assert seeds["entries"] == ["ldm (ldm-0)", "ldm (ldm-1)"]
     mean = seeds["scores"]["FD (pixels)"]
@@ -119,7 +122,7 @@ def test_entries_and_systems(found):
 
 def test_only_equal_counts_are_ranked(found):
     ranking = found["rankings"]["FD (pixels)"]
-    assert ranking["ranks"] == {"vae": 3, SCRIPT: 2, "ldm": 1} and ranking["best"] == ["ldm"]
+    assert ranking["ranks"] == {"vae": 3, SCRIPT: 2, BASE: 1} and ranking["best"] == [BASE]
     reason = "number of real is 50 instead of 100; number of fake is 50 instead of 100"
     assert ranking["unranked"] == {"ldm sampler=heun": reason}
     assert found["rankings"]["samples/s"]["ranks"]["vae"] == 1  # cost has no counts, so all are ranked
@@ -127,7 +130,7 @@ def test_only_equal_counts_are_ranked(found):
 
 def test_the_front_leaves_the_unranked_out(found, compared):
     assert found["trilemma"]["axes"]["quality"] == {"score": "FD (pixels)", "better": "lower"}
-    assert compared.front == ("vae", SCRIPT, "ldm")
+    assert compared.front == ("vae", SCRIPT, BASE)
     assert found["trilemma"]["floor"] == {"quality": 0.5}
 
 
@@ -153,8 +156,8 @@ def test_nearest_images_by_brute_force(found, runs):
 
 
 def test_tables_of_the_page(page):
-    best = page.row("ldm", "1.50 ± 0.50")
-    assert best[0] == "ldm mean of 2 seeds" and "★" in best[1]
+    best = page.row(BASE, "1.50 ± 0.50")
+    assert best[0] == f"{BASE} mean of 2 seeds" and "★" in best[1]
     assert page.row("ldm (ldm-1)", "2.00 ± 0.10")[0] == "ldm (ldm-1) seed 1"
     assert "★" not in page.row(SCRIPT, "3.00 ± 0.10")[1]
     assert page.row("ldm sampler=heun", "0.20 ± 0.10a")  # the footnote's letter
@@ -212,6 +215,99 @@ def test_equal_names_get_their_directories(runs, tmp_path):
         shutil.copytree(runs["vae"].path, tmp_path / name)
     found = compare([tmp_path / "a", tmp_path / "b"], tmp_path / "page.html")  # the same seed: not one group
     assert found.entries == ("vae (a)", "vae (b)")
+
+
+def test_the_base_of_a_sweep_has_its_own_values(runs, tmp_path):
+    """The fault: of `ldm` and `ldm sampler=heun` nobody saw which sampler the first had."""
+    shutil.copytree(runs["ldm-1"].path, tmp_path / "a")
+    for overrides in (("model.prior.sampler.steps=3",), ("model.prior.sampler=heun", "model.prior.sampler.churn=0.5")):
+        report(1.0, 0.5, 9.0, overrides=overrides).save(tmp_path / "a")
+    found = compare([tmp_path / "a"], tmp_path / "page.html").entries
+    assert set(found) == {
+        "ldm (base: sampler=ddim sampler.steps=2)",  # ddim has no churn
+        "ldm sampler.steps=3",
+        "ldm sampler=heun sampler.churn=0.5",
+    }
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    found = compare([tmp_path / "a", tmp_path / "b"], tmp_path / "page.html").entries
+    assert {f"ldm ({name}; base: sampler=ddim sampler.steps=2)" for name in "ab"} <= set(found)
+
+
+@pytest.fixture(scope="module")
+def mixed(runs, tmp_path_factory):
+    """Systems of two data sets."""
+    folder = tmp_path_factory.mktemp("mixed")
+    text = f"name: larger\n{DIGITS.replace('8', '16')}{VAE}{TRAIN.format(seed=0)}"
+    larger = modkit.train(Spec.from_yaml(text), folder / "larger")
+    found = report(1.0, 0.5, 500.0)
+    replace(found, floor={"FD (pixels)": replace(found.floor["FD (pixels)"], value=0.9)}).save(larger.path)
+    compared = compare([larger, runs["vae"], runs["gan"]], folder / "page.html")
+    return compared, Page(compared.page.read_text())
+
+
+def test_references_are_named_where_data_differ(mixed):
+    """The fault: references went by the labels of systems, the reason was "other data"."""
+    compared, page = mixed
+    assert "it was measured on digits size=16 instead of digits size=8." in page.text
+    assert [row[:2] for row in page.rows if row[0].startswith("held-out")] == [
+        ["held-out images of digits size=16", "0.900 ± 0.050"],
+        ["held-out images of digits size=8", "0.500 ± 0.050"],
+    ]
+    assert "training data of digits size=16" in page.text and "training data of digits size=8" in page.text
+    assert "Dotted: held-out images of digits size=8." in page.text  # with which the ranked systems are compared
+    assert re.search(r"closer than [\d.]+ \(digits size=16\), [\d.]+ \(digits size=8\) to a training", page.text)
+    entries = json.loads(compared.data.read_bytes())["entries"]
+    assert [one["reference"] for one in entries] == ["digits size=16", "digits size=8", "digits size=8"]
+
+
+def test_references_have_no_names_where_data_agree(page):
+    assert "held-out images the floor" in [row[0] for row in page.rows]
+    assert "digits" not in page.text.partition("8. How it was measured")[0].partition("2. Scores")[2]
+
+
+def test_one_system_alone_has_no_radar(runs, tmp_path):
+    """The fault: with nothing to be compared with, it was outermost in everything."""
+    text = compare([runs["vae"]], tmp_path / "page.html").page.read_text()
+    assert "Radar of quality" not in text and "Scatter plots of each pair" in text
+
+
+def test_scores_that_no_system_has_together_are_not_plotted(runs, tmp_path):
+    """The fault: an empty plot with invented axes."""
+    for name, score in (("vae", "FD (pixels)"), ("gan", "coverage (pixels)")):
+        shutil.copytree(runs[name].path, tmp_path / name)
+        found = report(1.0, 0.5, 9.0)
+        replace(found, scores={score: found.scores[score]}).save(tmp_path / name)
+    text = compare([tmp_path / "vae", tmp_path / "gan"], tmp_path / "page.html").page.read_text()
+    assert "Scatter plots" not in text and "Not drawn: no system has two of quality" in text
+
+
+def test_the_page_has_a_dark_mode_and_prints_in_light(compared):
+    style = re.search("<style>(.*?)</style>", compared.page.read_text(), re.DOTALL)[1]
+    light = re.search(r"(?s):root \{ color-scheme: light dark;(.*?)\}", style)[1]
+    dark = re.search(r"(?s)@media screen and \(prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}", style)[1]
+    names = set(re.findall(r"(--[a-z]+):", light))
+    assert names == set(re.findall(r"(--[a-z]+):", dark)) >= {"--paper", "--ink", "--line", "--shadow"}
+    rest = style.replace(light, "").replace(dark, "")
+    assert not re.search(r"#[0-9a-fA-F]{3,6}\b|rgb\(", rest)  # every colour has both versions
+    assert re.search(r"(?s)@media print \{\s*:root \{ color-scheme: light; \}", style)
+
+
+def test_what_scrolls_can_be_seen_and_reached(page, compared):
+    """The fault: nothing showed on a phone that a table goes on; figures were as small as the screen."""
+    text = compared.page.read_text()
+    wide = re.findall(r'<div class="wide"[^>]*>', text)
+    assert len(wide) == text.count("<table") + sum("svg" in picture["src"][:30] for picture in page.pictures)
+    assert all('tabindex="0"' in one and "scrolls sideways" in one for one in wide)
+    assert re.search(r"(?s)\.wide \{ overflow-x: auto; background: .*? local,.*? scroll; \}", text)
+
+
+def test_a_long_title_counts_the_systems(page, compared, runs, tmp_path):
+    assert f"<h1>Comparison of vae, {escape(SCRIPT)}, {BASE} and ldm sampler=heun</h1>" in compared.page.read_text()
+    several = []
+    for number in range(4):
+        shutil.copytree(runs["vae"].path, tmp_path / f"a directory of a rather long name {number}")
+        several.append(tmp_path / f"a directory of a rather long name {number}")
+    assert "<h1>Comparison of 4 systems</h1>" in compare(several, tmp_path / "page.html").page.read_text()
 
 
 def test_in_training_scores_come_first(runs, tmp_path):
@@ -273,7 +369,7 @@ def test_a_browser_reads_the_page(compared, tmp_path):
     pictures = len(Page(compared.page.read_text()).pictures)
     assert title is not None and title[1] == f"broken: 0 of {pictures}, fits"
     read = Page(dom.decode())
-    assert read.row("ldm", "1.50 ± 0.50") and read.row(SCRIPT, "3.00 ± 0.10")
+    assert read.row(BASE, "1.50 ± 0.50") and read.row(SCRIPT, "3.00 ± 0.10")
 
     shot = tmp_path / "page.png"
     subprocess.run(

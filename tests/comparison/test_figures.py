@@ -3,6 +3,7 @@
 import base64
 import itertools
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 
 from modkit.comparison import figures, radar, scatter
 from modkit.comparison.curves import Curve
-from modkit.comparison.figures import Line, choose_style, draw_learning_curves, format_short
+from modkit.comparison.figures import Line, draw_learning_curves
 from modkit.comparison.radar import draw_radars
 from modkit.comparison.scatter import draw_scatters
+from modkit.comparison.theme import GREY, INK, PAPER, choose_style, find_dark
+from modkit.comparison.ticks import format_short
 from modkit.comparison.trilemma import Axis, Point
 from tests.refusals import refusals
 
@@ -59,11 +62,19 @@ def lab(color, matrix):
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
+@pytest.mark.parametrize("show", [str, find_dark], ids=["light", "dark"])
 @pytest.mark.parametrize("matrix", BLINDNESS.values(), ids=BLINDNESS)
-def test_colours_differ_without_red_or_green_cones(matrix):
-    seen = [lab(choose_style(number).color, matrix) for number in range(7)]
+def test_colours_differ_without_red_or_green_cones(matrix, show):
+    seen = [lab(show(choose_style(number).color), matrix) for number in range(7)]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 15
-    assert all(np.linalg.norm(one - lab("#ffffff", matrix)) > 30 for one in seen)
+    assert all(np.linalg.norm(one - lab(show(PAPER), matrix)) > 30 for one in seen)
+
+
+@pytest.mark.parametrize("show", [str, find_dark], ids=["light", "dark"])
+def test_text_stands_out_from_its_background(show):
+    plain = np.eye(3)
+    assert abs(lab(show(INK), plain)[0] - lab(show(PAPER), plain)[0]) > 75
+    assert abs(lab(show(GREY), plain)[0] - lab(show(PAPER), plain)[0]) > 45
 
 
 def test_the_measure_tells_that_red_and_green_do_not_differ():
@@ -156,7 +167,7 @@ def test_what_is_not_ranked_is_hollow(shown):
     points = [point(0, 4.0, 0.9, 10.0), point(1, 1.0, 0.6, 10.0, ranked=("quality",))]
     axes = draw_scatters([(COVERAGE, QUALITY)], points, [["s0"]], {}).axes[0]
     faces = {line.get_marker(): line.get_markerfacecolor() for line in axes.lines if line.get_marker() in "os"}
-    assert faces == {"o": choose_style(0).color, "s": "white"}
+    assert faces == {"o": choose_style(0).color, "s": PAPER}
 
 
 def test_learning_curves_have_three_clocks_and_one_line_a_seed(shown):
@@ -189,7 +200,138 @@ def test_what_is_not_ranked_moves_no_scale(shown):
     lines = list(map(corners, figure.axes))
     shares = [line.get_ydata()[:3] for line in lines]
     np.testing.assert_allclose(shares, [[1 / 6] * 3, [1] * 3, [1, 1, 1 / 6]], atol=1e-12)
-    assert [line.get_markerfacecolor() == "white" for line in lines] == [False, False, True]
+    assert [line.get_markerfacecolor() == PAPER for line in lines] == [False, False, True]
+
+
+def boxes(figure, pad=0.0):
+    """The places of all texts that a figure shows, `pad` points wider to each side."""
+    figure.draw_without_rendering()
+    found = []
+    for axes in figure.axes:
+        title, *others = axes.title, axes._left_title, axes._right_title, axes.xaxis.label, axes.yaxis.label
+        found += [title, *others, *axes.texts]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = axis.get_major_ticks()
+            found += [tick.label1 for tick in ticks if axes.name == "polar" or low <= tick.get_loc() <= high]
+    found += [text for legend in figure.legends for text in legend.texts]
+    wide = pad * figure.dpi / 72
+    shown = [text for text in found if text.get_visible() and text.get_text()]
+    return [(text.get_text(), text.get_window_extent().padded(wide, 0)) for text in shown]
+
+
+def collisions(figure, pad=0.0):
+    pairs = itertools.combinations(boxes(figure, pad), 2)
+    return [(a, b) for (a, here), (b, there) in pairs if here.overlaps(there)]
+
+
+def outside(figure):
+    """The texts that leave the figure."""
+    whole = figure.bbox.padded(1)
+    return [text for text, box in boxes(figure) if box.x0 < whole.x0 or box.x1 > whole.x1]
+
+
+LONG = [f"a system with a rather long name, sampler={name}" for name in ("ddim", "heun", "dpm-solver++", "euler")]
+
+
+def test_no_label_of_learning_curves_touches_another(shown):
+    """The fault: 60,000 at the end of a panel ran into 100,000 at the start of the next."""
+    steps = np.arange(1.0, 6.0) * 12345
+    curve = Curve(np.linspace(1.3203, 1.3211, 5), steps, steps * 8, steps * 1000)
+    lines = [Line(label, choose_style(number), [{"d": curve, "e": curve}]) for number, label in enumerate(LONG)]
+    figure = draw_learning_curves(["d", "e"], lines)
+    assert collisions(figure, pad=1.0) == [] and outside(figure) == []
+    for axes in figure.axes:
+        assert (
+            sum(bool(tick.label1.get_text()) and tick.label1.get_visible() for tick in axes.xaxis.get_major_ticks()) > 1
+        )
+
+
+@pytest.mark.parametrize("speeds", [(1000.0, 1001.0, 1007.0, 1003.0), (10.0, 90.0, 20.0, 40.0), (1.0, 1e5, 30.0, 9e3)])
+def test_no_label_of_scatters_and_radars_touches_another(shown, speeds):
+    """The fault: names of one beginning became equal, and a scatter's legend left the figure."""
+    points = [point(n, 1.32 + n / 1e4, 0.8 + n / 1e4, speed, label=LONG[n]) for n, speed in enumerate(speeds)]
+    figure = draw_scatters([(SPEED, QUALITY), (SPEED, COVERAGE), (COVERAGE, QUALITY)], points, [[], [], []], {})
+    assert collisions(figure, pad=1.0) == [] and outside(figure) == []
+    assert len({text.get_text() for text in figure.legends[0].texts}) == 4
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            assert sum(low <= tick.get_loc() <= high for tick in axis.get_major_ticks()) > 1
+    radars = draw_radars(ALL, points, {})
+    assert collisions(radars, pad=1.0) == [] and outside(radars) == []
+    assert len({axes.get_title() for axes in radars.axes}) == 4
+
+
+def test_a_figure_has_one_width_whatever_it_shows():
+    few = [point(0, 3.0, 0.4, 10.0), point(1, 2.0, 0.5, 20.0)]
+    for uri in (draw_radars(ALL, few, {}), draw_scatters([(SPEED, QUALITY)], few, [[]], {})):
+        assert svg(uri).get("width") == "720pt"
+
+
+def test_no_system_lies_under_another(shown):
+    """The fault: of systems with nearly the same scores only the last one was seen."""
+    near = [point(n, 2.0 + n * 1e-6, 0.5, 100.0) for n in range(6)] + [point(6, 3.0, 0.4, 10.0)]
+    figure = draw_scatters([(SPEED, QUALITY)], near, [["s0"]], {})
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    markers = {line.get_marker(): line for line in axes.lines if line.get_markersize() == 6.5}
+    places = {
+        mark: line.get_transform().transform(line.get_xydata())[0] * 72 / figure.dpi for mark, line in markers.items()
+    }
+    assert len(places) == 7
+    assert min(np.hypot(*(a - b)) for a, b in itertools.combinations(places.values(), 2)) > 7.9
+    true = axes.transData.transform((10.0, 3.0)) * 72 / figure.dpi
+    np.testing.assert_allclose(places["X"], true)  # which nothing was near
+    assert len(axes.texts) == 6 and all(text.arrow_patch is not None for text in axes.texts)
+    crowd = axes.transData.transform((100.0, 2.0)) * 72 / figure.dpi
+    assert max(np.hypot(*(place - crowd)) for mark, place in places.items() if mark != "X") < 20
+
+
+def test_a_curve_under_others_is_wider(shown):
+    steps = np.arange(1.0, 50.0)
+    same, other = (Curve(factor / steps, steps, steps * 8, steps) for factor in (1.0, 2.0))
+    lines = [Line(str(n), choose_style(n), [{"d": curve}]) for n, curve in enumerate((same, other, same, same))]
+    widths = [line.get_linewidth() for line in draw_learning_curves(["d"], lines).axes[0].lines]
+    assert widths[0] > widths[2] > widths[1] == widths[3]
+
+
+def test_a_panel_without_points_has_no_axes(shown):
+    """The fault: the numbers of its axes were invented."""
+    apart = [
+        Point("a", 0, {"speed": 1.0, "quality": 2.0}, {"speed": None, "quality": None}, frozenset()),
+        Point("b", 1, {"speed": 1.0, "coverage": 0.2}, {"speed": None, "coverage": None}, frozenset()),
+    ]
+    figure = draw_scatters([(SPEED, QUALITY), (COVERAGE, QUALITY)], apart, [[], []], {"quality": 0.5})
+    full, empty = figure.axes
+    assert [text for text, _ in boxes(figure) if "no system" in text] == ["no system has both\ncoverage and quality"]
+    assert full.lines and full.xaxis.get_tick_params()["labelbottom"]
+    assert not empty.lines and not empty.xaxis.get_tick_params()["labelbottom"]
+    assert not any(spine.get_visible() for spine in empty.spines.values())
+
+
+def test_curves_without_times_say_so(shown):
+    steps = np.arange(1.0, 4.0)
+    timed, untimed = (Curve(steps, steps, steps * 8, seconds) for seconds in (steps, np.full(3, math.nan)))
+    figure = draw_learning_curves(["d", "e"], [
+        Line("a", choose_style(0), [{"d": untimed, "e": untimed}]), Line("b", choose_style(1), [{"d": timed}]),
+    ])  # fmt: skip
+    both, empty = figure.axes[2], figure.axes[5]
+    assert both.get_title("right") == "no times: a" and both.get_xlabel() == "wall-clock, s"
+    assert [text.get_text() for text in empty.texts] == ["no times were logged"]
+    assert not empty.lines and not empty.xaxis.get_tick_params()["labelbottom"] and empty.get_xlabel() == ""
+    assert figure.axes[3].lines and figure.axes[3].yaxis.get_tick_params()["labelleft"]
+
+
+def test_figures_follow_the_readers_preference():
+    uri = draw_scatters([(SPEED, QUALITY)], [point(0, 1.0, 0.5, 2.0), point(6, 2.0, 0.5, 1.0, ranked=())], [[]], {})
+    text = base64.b64decode(uri.partition(",")[2]).decode()
+    sheet, body = re.search("<style>(.*?)</style>", text)[1], text.partition("</style>")[2]
+    light, dark = sheet.split("@media screen and (prefers-color-scheme: dark)")
+    for color in (PAPER, INK, choose_style(0).color, choose_style(6).color):
+        name = re.search(rf"(--[a-z0-9-]+): {color}", light)[1]
+        assert f"{name}: {find_dark(color)}" in dark and f"var({name})" in body
+    assert not re.findall("(?:fill|stroke): (?:#[0-9a-f]+|black|white)", body)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 
 import modkit.types
 from modkit.part import Part
-from modkit.runs.lock import compare, find_drift, make_lock
+from modkit.runs.lock import compare, find_drift, make_lock, suggest_install
 from tests.plugin_factory import make_plugin
 
 Entry = namedtuple("Entry", "part distribution version")
@@ -67,7 +67,7 @@ def test_the_versions_are_those_of_what_the_parts_distributions_require(site):
     found = made(TYPE._replace(distribution="modkit-requiring"))["packages"]
     assert found == {"einops": metadata.version("einops"), "pluggy": metadata.version("pluggy")}
     assert compare(made() | {"packages": {"einops": "0", "x": "1"}}, made() | {"packages": found}) == [
-        f"einops was 0, now {found['einops']}"
+        f"einops is 0 in the first run, {found['einops']} in the second"
     ]
 
 
@@ -98,23 +98,36 @@ def test_equal_locks_do_not_differ():
 
 
 def test_differences_are_told():
-    newer = made(TYPE._replace(version="1.3"), seed=1, spec_text="model: 2\n", keys={"a": (2, 3)}) | {"torch": "9.0"}
+    newer = made(TYPE._replace(version="1.3"), keys={"a": (2, 3)}) | {"torch": "9.0"}
     newer["parts"][0]["sha256"] = "0" * 64
     assert compare(made(), newer) == [
-        "acme-parts-of-nobody was 1.2, now 1.3",
-        "bottleneck acme/fsq: its source file has changed",
-        f"torch was {torch.__version__}, now 9.0",
-        "seed was 0, now 1",
-        "the resolved spec has changed",
-        "the model's state-dict keys or shapes have changed",
+        "acme-parts-of-nobody is 1.2 in the first run, 1.3 in the second",
+        f"torch is {torch.__version__} in the first run, 9.0 in the second",
+        "bottleneck acme/fsq: its source file differs",
+        "the model's state-dict keys or shapes differ",
     ]
+
+
+def test_a_part_that_one_run_does_not_have_is_not_missing():
+    """The fault: each part that only one run had was called missing or new, and the seed and model changed."""
+    other = Entry(Part("encoder", "conv", "modkit.part:Part", ""), "modkit-generative", "0.1")
+    one, two = made(TYPE), made(TYPE, other, seed=1, spec_text="model: 2\n", keys={"a": (2, 3)})
+    assert compare(one, two) == compare(two, one) == compare(one | {"parts": []}, two) == []
+
+
+def test_a_part_of_another_distribution_is_told():
+    moved = made(TYPE._replace(distribution="others", version="2"))
+    assert compare(made(), moved) == [
+        "bottleneck acme/fsq comes from acme-parts-of-nobody 1.2 in the first run, from others 2 in the second"
+    ]
+    both = made(TYPE, TYPE._replace(distribution="others", version="2"))
+    assert compare(made(), both) == compare(both, moved) == []
 
 
 def test_a_missing_part_comes_with_its_remedy():
     numpy = Entry(Part("encoder", "np", "modkit.part:Part", ""), "numpy", "0.1")
     spiteful = Entry(Part("sampler", "x", "modkit.part:Part", ""), "a; rm -rf b", "1")
-    nothing = made() | {"parts": []}
-    assert compare(made(TYPE, numpy, spiteful), nothing) == [
+    assert [suggest_install(row) for row in made(TYPE, numpy, spiteful)["parts"]] == [
         "bottleneck acme/fsq is missing: it came with acme-parts-of-nobody 1.2, it is not installed; install it with: "
         "pip install acme-parts-of-nobody==1.2",
         f"encoder np is missing: it came with numpy 0.1, {np.__version__} is installed; "
@@ -122,14 +135,14 @@ def test_a_missing_part_comes_with_its_remedy():
         "sampler x is missing: it came with a; rm -rf b 1, it is not installed; "
         "install it with: pip install 'a; rm -rf b==1'",
     ]
-    assert compare(nothing, made()) == ["bottleneck acme/fsq of acme-parts-of-nobody is new"]
 
 
 def test_a_lock_of_format_1_is_compared_in_what_it_has():
-    new, old = made(), made(seed=1)
+    new, old = made(), made() | {"numpy": "0"}
     old = {key: old[key] for key in old.keys() - {"packages", "commit", "state"}} | {"format": 1}
     old["parts"] = [{key: row[key] for key in row.keys() - {"at"}} for row in old["parts"]]
-    assert compare(old, new | {"commit": {"commit": "a", "dirty": False}}) == ["seed was 1, now 0"]
+    found = compare(old, new | {"commit": {"commit": "a", "dirty": False}})
+    assert found == [f"numpy is 0 in the first run, {np.__version__} in the second"]
 
 
 def test_what_drifts_is_known_by_its_former_name_too():
@@ -150,7 +163,8 @@ def test_a_part_is_the_same_with_and_without_its_distribution_s_name():
             ("second:acme/fsq", "second", "3"),
         )
     )
-    assert compare(made(plain), made(full)) == find_drift(made(plain), [full, other]) == ["first was 1, now 2"]
+    assert find_drift(made(plain), [full, other]) == ["first was 1, now 2"]
+    assert compare(made(plain), made(full)) == ["first is 1 in the first run, 2 in the second"]
     assert find_drift(made(full, other), [plain]) == ["first was 2, now 1"]
     assert [row["name"] for row in made(full, other)["parts"]] == ["first:acme/fsq", "second:acme/fsq"]
 
@@ -196,7 +210,7 @@ def test_the_commit_is_that_of_the_working_directory(checkout, monkeypatch):
     (checkout / "inner" / "file").write_text("22")
     two = made()
     assert two["commit"] == {"commit": head, "dirty": True}
-    assert compare(one, two) == [f"commit was {head}, now {head} and changes"]
+    assert compare(one, two) == [f"commit is {head} in the first run, {head} and changes in the second"]
     monkeypatch.setenv("PATH", "")
     assert made()["commit"] == {"commit": head, "dirty": None}, "git alone knows whether files were changed"
 

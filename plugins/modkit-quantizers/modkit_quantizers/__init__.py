@@ -25,4 +25,5 @@ _PARTS = [
 @hookimpl
 def modkit_parts() -> list[Part]:
     """Returns the parts of this plug-in; modkit puts `quantizers/` before their names."""
-    return [Part("bottleneck", name, f"{__name__}.{target}", summary) for name, target, summary in _PARTS]
+    earlier = {"tokens": 1}
+    return [Part("bottleneck", name, f"{__name__}.{target}", text, earlier=earlier) for name, target, text in _PARTS]

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ, ResidualFSQ  # type: ignore[import-untyped, unused-ignore]
 
+from modkit.bottlenecks.quantizer import Tokens
 from modkit.types import Event
 from modkit_quantizers.wrapped import Quantized, Wrapped, check_least
 
@@ -43,9 +44,16 @@ class FiniteScalarQuantizer(Wrapped):
             the features are a hierarchy or codes.
     """
 
-    def __init__(self, h: Event, *, levels: list[int] = [8, 5, 5, 5], symmetric: bool = False) -> None:  # noqa: B006
+    def __init__(
+        self,
+        h: Event,
+        *,
+        levels: list[int] = [8, 5, 5, 5],  # noqa: B006
+        symmetric: bool = False,
+        tokens: Tokens = 8,
+    ) -> None:
         num_codes = _count_codes("FiniteScalarQuantizer", levels, 2 if symmetric else 3)
-        super().__init__(h, channels=len(levels), num_codes=num_codes)
+        super().__init__(h, channels=len(levels), num_codes=num_codes, tokens=tokens)
         self.quantizer = _make(lambda: FSQ(list(levels), preserve_symmetry=symmetric))
 
     def quantize(self, vectors: Tensor) -> Quantized:
@@ -71,10 +79,17 @@ class ResidualFiniteScalarQuantizer(Wrapped):
             features are a hierarchy or codes.
     """
 
-    def __init__(self, h: Event, *, levels: list[int] = [5, 5, 5], depth: int = 2) -> None:  # noqa: B006
+    def __init__(
+        self,
+        h: Event,
+        *,
+        levels: list[int] = [5, 5, 5],  # noqa: B006
+        depth: int = 2,
+        tokens: Tokens = 8,
+    ) -> None:
         num_codes = _count_codes("ResidualFiniteScalarQuantizer", levels, 2)
         check_least("ResidualFiniteScalarQuantizer", depth=(depth, 1))
-        super().__init__(h, channels=len(levels), num_codes=num_codes, depth=depth)
+        super().__init__(h, channels=len(levels), num_codes=num_codes, tokens=tokens, depth=depth)
         self.quantizer = _make(lambda: ResidualFSQ(levels=list(levels), num_quantizers=depth))
 
     def quantize(self, vectors: Tensor) -> Quantized:

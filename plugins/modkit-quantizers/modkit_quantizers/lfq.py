@@ -20,6 +20,7 @@ from __future__ import annotations
 from torch import Tensor
 from vector_quantize_pytorch import LFQ  # type: ignore[import-untyped, unused-ignore]
 
+from modkit.bottlenecks.quantizer import Tokens
 from modkit.types import Event
 from modkit_quantizers.wrapped import Quantized, Wrapped, check_least
 
@@ -51,6 +52,7 @@ class LookupFreeQuantizer(Wrapped):
         temperature: float = 0.01,
         commitment: float = 0.25,
         spherical: bool = False,
+        tokens: Tokens = 8,
     ) -> None:
         owner = "LookupFreeQuantizer"
         if not 1 <= bits <= 18:
@@ -58,7 +60,7 @@ class LookupFreeQuantizer(Wrapped):
         check_least(owner, entropy=(entropy, 0), diversity=(diversity, 0), commitment=(commitment, 0))
         if temperature <= 0:
             raise ValueError(f"{owner} expects temperature above 0, got {temperature}")
-        super().__init__(h, channels=bits, num_codes=2**bits)
+        super().__init__(h, channels=bits, num_codes=2**bits, tokens=tokens)
         self.entropy, self.diversity, self.temperature, self.commitment = entropy, diversity, temperature, commitment
         self.quantizer = LFQ(
             dim=bits,

@@ -56,15 +56,24 @@ class Moving(Wrapped):
         h: Type of the features.
         channels: Channels of z.
         num_codes: Number of codes of a codebook.
+        tokens: Number of codes of a vector.
         depth: Codes per position; with None one, without such an axis.
         codebook: What updates the codes.
         kmeans: Whether `prepare` initialises the codes at k-means centres.
     """
 
     def __init__(
-        self, h: Event, *, channels: int, num_codes: int, depth: int | None, codebook: Moved, kmeans: bool
+        self,
+        h: Event,
+        *,
+        channels: int,
+        num_codes: int,
+        tokens: int,
+        depth: int | None,
+        codebook: Moved,
+        kmeans: bool,
     ) -> None:
-        super().__init__(h, channels=channels, num_codes=num_codes, depth=depth)
+        super().__init__(h, channels=channels, num_codes=num_codes, tokens=tokens, depth=depth)
         self.averaged, self.kmeans = codebook == "ema", kmeans
         self._limit = max(num_codes, min(64 * num_codes, _SAMPLE))
         self._kept: list[Tensor] = []
@@ -78,7 +87,7 @@ class Moving(Wrapped):
         if step is not None and step.training and self.training and self.averaged:
             z = made.values["continuous"]
             assert isinstance(z, Tensor)
-            self._kept.append(to_tokens(z).detach())
+            self._kept.append(to_tokens(self._to_map(z)).detach())
         return made
 
     def quantize(self, vectors: Tensor) -> Quantized:

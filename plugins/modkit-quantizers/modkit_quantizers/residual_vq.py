@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from vector_quantize_pytorch import GroupedResidualVQ, ResidualVQ  # type: ignore[import-untyped, unused-ignore]
 
+from modkit.bottlenecks.quantizer import Tokens
 from modkit.rng import Rng
 from modkit.types import Event
 from modkit_quantizers import moving
@@ -51,10 +52,19 @@ class ResidualQuantizer(moving.Moving):
         decay: moving.Decay = 0.8,
         expire: moving.Expire = 0.0,
         kmeans: moving.KMeans = True,
+        tokens: Tokens = 8,
     ) -> None:
         chosen = moving.check_choices("ResidualQuantizer", codebook, distance, gradient, commitment, decay, expire)
         check_least("ResidualQuantizer", depth=(depth, 1))
-        super().__init__(h, channels=channels, num_codes=num_codes, depth=depth, codebook=codebook, kmeans=kmeans)
+        super().__init__(
+            h,
+            channels=channels,
+            num_codes=num_codes,
+            tokens=tokens,
+            depth=depth,
+            codebook=codebook,
+            kmeans=kmeans,
+        )
         self.quantizer = ResidualVQ(dim=channels, num_quantizers=depth, codebook_size=num_codes, **chosen)
 
     def look_up(self, indices: Tensor) -> Tensor:
@@ -94,6 +104,7 @@ class GroupedResidualQuantizer(moving.Moving):
         decay: moving.Decay = 0.8,
         expire: moving.Expire = 0.0,
         kmeans: moving.KMeans = True,
+        tokens: Tokens = 8,
     ) -> None:
         owner = "GroupedResidualQuantizer"
         chosen = moving.check_choices(owner, codebook, distance, gradient, commitment, decay, expire)
@@ -101,7 +112,15 @@ class GroupedResidualQuantizer(moving.Moving):
         if channels % groups:
             raise ValueError(f"{owner} expects groups that divide channels, got {groups} of {channels}")
         codes = groups * depth
-        super().__init__(h, channels=channels, num_codes=num_codes, depth=codes, codebook=codebook, kmeans=kmeans)
+        super().__init__(
+            h,
+            channels=channels,
+            num_codes=num_codes,
+            tokens=tokens,
+            depth=codes,
+            codebook=codebook,
+            kmeans=kmeans,
+        )
         self.groups = groups
         self.quantizer = GroupedResidualVQ(
             dim=channels, groups=groups, num_quantizers=depth, codebook_size=num_codes, **chosen

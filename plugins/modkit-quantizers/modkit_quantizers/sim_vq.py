@@ -15,6 +15,7 @@ from __future__ import annotations
 from torch import Tensor
 from vector_quantize_pytorch import SimVQ  # type: ignore[import-untyped, unused-ignore]
 
+from modkit.bottlenecks.quantizer import Tokens
 from modkit.types import Event
 from modkit_quantizers.moving import Channels, Commitment, Gradient, NumCodes
 from modkit_quantizers.wrapped import Quantized, Wrapped, check_least
@@ -41,11 +42,12 @@ class SimQuantizer(Wrapped):
         gradient: Gradient = "rotation",
         commitment: Commitment = 1.0,
         pull: float = 0.25,
+        tokens: Tokens = 8,
     ) -> None:
         if gradient not in ("straight-through", "rotation"):
             raise ValueError(f"SimQuantizer expects gradient 'straight-through' or 'rotation', got {gradient!r}")
         check_least("SimQuantizer", commitment=(commitment, 0), pull=(pull, 0))
-        super().__init__(h, channels=channels, num_codes=num_codes)
+        super().__init__(h, channels=channels, num_codes=num_codes, tokens=tokens)
         self.quantizer = SimVQ(
             dim=channels,
             codebook_size=num_codes,

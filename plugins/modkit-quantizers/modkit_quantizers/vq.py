@@ -18,6 +18,7 @@ from __future__ import annotations
 from torch import Tensor
 from vector_quantize_pytorch import VectorQuantize  # type: ignore[import-untyped, unused-ignore]
 
+from modkit.bottlenecks.quantizer import Tokens
 from modkit.types import Event
 from modkit_quantizers import moving
 from modkit_quantizers.wrapped import Quantized, check_least
@@ -52,13 +53,22 @@ class VectorQuantizer(moving.Moving):
         decay: moving.Decay = 0.8,
         expire: moving.Expire = 0.0,
         kmeans: moving.KMeans = True,
+        tokens: Tokens = 8,
     ) -> None:
         chosen = moving.check_choices("VectorQuantizer", codebook, distance, gradient, commitment, decay, expire)
         check_least("VectorQuantizer", heads=(heads, 1), diversity=(diversity, 0))
         if channels % heads:
             raise ValueError(f"VectorQuantizer expects heads that divide channels, got {heads} of {channels}")
         depth = heads if heads > 1 else None
-        super().__init__(h, channels=channels, num_codes=num_codes, depth=depth, codebook=codebook, kmeans=kmeans)
+        super().__init__(
+            h,
+            channels=channels,
+            num_codes=num_codes,
+            tokens=tokens,
+            depth=depth,
+            codebook=codebook,
+            kmeans=kmeans,
+        )
         self.commitment, self.diversity = commitment, diversity
         self.quantizer = VectorQuantize(
             dim=channels,

@@ -5,7 +5,7 @@ r"""One of the library's quantizers between modkit's features and latents.
 The library gets tokens, channels last, for any number of spatial sizes. Its results are returned unchanged: in
 training, `quantized` has its gradient (and, with rotation, its rounding).
 
-Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes), n positions, q codes a position.
+Shape letters: b batch, c channels, h w spatial (one, two or three sizes), n positions, q codes a position.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Wrapped(Quantizer):
         h: Type of the features.
         channels: Channels of z.
         num_codes: Number of codes at each place of the code map.
+        tokens: Number of codes of a vector.
         depth: Codes per position, the first axis of the code map; with None one, without such an axis.
 
     Raises:
@@ -51,8 +52,8 @@ class Wrapped(Quantizer):
 
     quantizer: Any
 
-    def __init__(self, h: Event, *, channels: int, num_codes: int, depth: int | None = None) -> None:
-        super().__init__(h, channels=channels, num_codes=num_codes, depth=depth)
+    def __init__(self, h: Event, *, channels: int, num_codes: int, tokens: int, depth: int | None = None) -> None:
+        super().__init__(h, channels=channels, num_codes=num_codes, tokens=tokens, depth=depth)
         self.depth = depth
 
     def quantize(self, vectors: Tensor) -> Quantized:
@@ -67,26 +68,27 @@ class Wrapped(Quantizer):
         """Computes codes, continuous and quantized vectors, both `b c h w`, and the library's losses."""
         z = self.to_continuous(h)
         made = self.quantize(to_tokens(z))
-        codes = self._reshape(made.indices, "codes")
-        values: dict[str, Value] = {"codes": codes, "continuous": z, "quantized": self._reshape(made.z_q)}
+        codes, quantized = self._arrange_codes(made.indices), self._to_latent(self._arrange(made.z_q))
+        values: dict[str, Value] = {"codes": codes, "continuous": self._to_latent(z), "quantized": quantized}
         return Latents(values, None, made.losses)
 
     def encode(self, z: Tensor) -> Tensor:
         """Returns the codes of z, int64, `b h w` or `b q h w`."""
-        return self._reshape(self.quantize(to_tokens(z)).indices, "codes")
+        return self._arrange_codes(self.quantize(to_tokens(z)).indices)
 
     def embed(self, codes: Tensor) -> Tensor:
         """Returns z_q for codes, `b c h w`."""
         if self.depth is None:
-            return self._reshape(self.look_up(codes.flatten(1)))
-        return self._reshape(self.look_up(codes.reshape(len(codes), self.depth, -1).movedim(1, -1)))
+            return self._arrange(self.look_up(codes.flatten(1)))
+        return self._arrange(self.look_up(codes.reshape(len(codes), self.depth, -1).movedim(1, -1)))
 
-    def _reshape(self, value: Tensor, name: str = "quantized") -> Tensor:
-        """Reshapes values at positions, `b n` or `b n c`, to the shape of a latent."""
-        type = self.latents[name]
-        assert not isinstance(type, tuple)
-        value = value.long() if type.classes else value
-        return (value if value.ndim == 2 else value.movedim(-1, 1)).reshape(len(value), *type.shape)
+    def _arrange(self, vectors: Tensor) -> Tensor:
+        """Reshapes vectors `b n c` to `b c h w`."""
+        return vectors.movedim(-1, 1).unflatten(2, self._size)
+
+    def _arrange_codes(self, indices: Tensor) -> Tensor:
+        """Reshapes indices `b n` to codes `b h w`, and `b n q` to `b q h w`."""
+        return (indices if self.depth is None else indices.movedim(-1, 1)).unflatten(-1, self._size).long()
 
 
 def check_least(owner: str, **values: tuple[float, float]) -> None:

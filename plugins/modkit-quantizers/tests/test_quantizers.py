@@ -132,8 +132,8 @@ def test_codes_stand_at_their_places_and_decode_to_what_was_quantised(name, shap
     h = torch.randn(2, *shape)
     values = part.eval()(h, None).values
     depth = {"heads": [2], "residual": [3], "grouped": [4], "residual gradient": [2], "residual fsq": [3]}.get(name, [])
-    assert values["codes"].shape == (2, *(depth + list(shape[1:]) or [1]))
-    assert values["continuous"].shape == values["quantized"].shape == (2, 4, *shape[1:])
+    assert values["codes"].shape == (2, *depth, *(shape[1:] or (8,)))
+    assert values["continuous"].shape == values["quantized"].shape == (2, *((4, *shape[1:]) if shape[1:] else (32,)))
     for latent, value in values.items():  # SimVQ's rotation rounds
         torch.testing.assert_close(part.to_z(latent, value), values["quantized"])
     for axis in range(2, h.ndim):  # the last axes are those of the features, in their order
