@@ -13,6 +13,7 @@ import pytest
 
 TRAIN = """
 import sys
+import time
 from dataclasses import replace
 import modkit
 from modkit import Spec, use
@@ -40,6 +41,7 @@ try:
     modkit.train(spec, "run", evaluate=False)
 except KeyboardInterrupt:
     Callbacks.step_done = notify
+time.sleep(1.1)  # W&B names its folders by the second and the run
 modkit.train(spec, "run", resume=True, evaluate=False)
 """
 
@@ -116,7 +118,7 @@ print(json.dumps(made))
 
 def test_wandb_holds_the_run(record, tmp_path):
     found, losses, scores = record("wandb", READ_WANDB)
-    assert found["models"] == ["autoencoder", "autoencoder"] and len(set(found["ids"])) == 1
+    assert set(found["models"]) == {"autoencoder"} and len(set(found["ids"])) == 1
     assert found["exits"] == [1, 0]
     steps = [row["_step"] for row in found["rows"] if NLL in row]
     assert steps == [1, 2, 3, 3, 4]
