@@ -20,7 +20,7 @@ from torch import Tensor
 from modkit import kinds
 from modkit.diffusion.gaussian import add_noise, move
 from modkit.diffusion.guidance import make_conditions
-from modkit.diffusion.review import review_growth, review_guidance, review_levels, review_scale
+from modkit.diffusion.review import review_drift, review_growth, review_guidance, review_levels, review_scale
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.models.model import Model, check_draws, make_weights
@@ -118,6 +118,7 @@ class Diffusion(Model):
         yield from review_levels(x, self.schedule, self.times, self.sampler, "times", mends)
         yield from review_scale(x, self.schedule, self.parametrization, self.sampler)
         yield from review_growth(x, self.schedule, self.parametrization, self.sampler)
+        yield from review_drift(x, self.schedule, self.parametrization, self.times, self.sampler)
         yield from review_guidance(self.guidance, self.conditioner, x, self.sampler.times()[:-1].tolist())
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
