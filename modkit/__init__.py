@@ -21,7 +21,7 @@ _HOME = {
     "Latents": "types",
     "Model": "models.model",
     "Part": "part",
-    "Player": "models.model",
+    "Player": "models.player",
     "Rng": "rng",
     "Run": "runs.run",
     "Score": "types",
@@ -36,11 +36,13 @@ _HOME = {
     "check": "building.checker",
     "compare": "comparison.comparison",
     "default": "kinds",
+    "draw_classes": "evaluation.class_grid",
     "evaluate": "evaluation.evaluate",
     "evaluate_run": "evaluation.evaluate_run",
     "find": "parts.registry",
     "fit": "training.fit",
     "hookimpl": "part",
+    "list_runs": "comparison.listing",
     "load": "building.session",
     "load_spec": "specs.load",
     "players": "training.players",
@@ -61,14 +63,16 @@ if TYPE_CHECKING:
     from modkit.building.session import build as build
     from modkit.building.session import load as load
     from modkit.comparison.comparison import compare as compare
+    from modkit.comparison.listing import list_runs as list_runs
     from modkit.errors import SpecError as SpecError
+    from modkit.evaluation.class_grid import draw_classes as draw_classes
     from modkit.evaluation.evaluate import evaluate as evaluate
     from modkit.evaluation.evaluate_run import evaluate_run as evaluate_run
     from modkit.kinds import Slot as Slot
     from modkit.kinds import Step as Step
     from modkit.kinds import default as default
     from modkit.models.model import Model as Model
-    from modkit.models.model import Player as Player
+    from modkit.models.player import Player as Player
     from modkit.models.step import StepContext as StepContext
     from modkit.part import Part as Part
     from modkit.part import hookimpl as hookimpl

@@ -10,7 +10,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
 
 def write_fashion_mnist(folder):
     """Both splits as IDX files."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for split in ("train", "t10k"):
         for name, array in (("images-idx3", PIXELS), ("labels-idx1", PIXELS[:, 0, 0] % 10)):
             header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()

@@ -53,6 +53,13 @@ def composed():
 
     return GAN(modkit.TensorType((2,)), generator=modkit.use("mlp", **SMALL), discriminator="mlp", z_dim=2)
 
+def draw_labelled():
+    from modkit.models import GAN
+
+    x, fields = modkit.TensorType((1, 4, 4), (-1, 1)), {"labels": modkit.TensorType((), classes=2)}
+    model = GAN(x, fields=fields, generator="mlp", discriminator="mlp", conditioner="label")
+    return modkit.draw_classes(model, fields, 3)
+
 def measured():
     run = ran()
     modkit.evaluate_run(run, metrics=["modes"]).save(run.path)
@@ -79,6 +86,8 @@ calls = {
     "branch": lambda: modkit.branch(ran(), f"run-{next(number)}").finished,
     "compare": lambda: modkit.compare([measured()], "page.html").entries,
     "sweep": lambda: modkit.sweep("tiny.yaml", ["seed=0"], "sweep", metrics=["modes"]).failures,
+    "draw_classes": lambda: draw_labelled().shape,
+    "list_runs": lambda: [one.path for one in modkit.list_runs(ran().path)],
     "evaluate_run": lambda: modkit.evaluate_run(ran(), metrics=["modes"]).scores["modes"].value,
     "evaluate": lambda: modkit.evaluate(real=POINTS, fake=POINTS + 1, features=None, metrics=["fd"]).counts,
 }

@@ -9,7 +9,8 @@ from pathlib import Path
 import modkit
 from examples.studies.budget import Trial
 from modkit import Spec
-from modkit.evaluation.scoring import choose_features, make_extractor, prepare_extractor
+from modkit.evaluation.extractors import choose_features, make_extractor
+from modkit.evaluation.scoring import prepare_extractor
 from modkit.kinds import Data, FeatureExtractor
 
 __all__ = ["ROWS", "SYSTEMS", "Plan", "Row", "digits", "fashion_mnist"]

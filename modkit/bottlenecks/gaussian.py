@@ -20,6 +20,7 @@ from modkit.bottlenecks.pointwise import check_features, pointwise
 from modkit.kinds import Step
 from modkit.precision import widen
 from modkit.rng import Rng
+from modkit.samplers.sampling import draw_start
 from modkit.types import Event, Latents, TensorType
 
 __all__ = ["Gaussian"]
@@ -55,6 +56,7 @@ class Gaussian(nn.Module):
         if channels < 1:
             raise ValueError(f"Gaussian expects channels of at least 1, got {channels}")
         self._z = TensorType((channels, *h.shape[1:]))
+        self.start_noise = TensorType(self._z.shape, std=1.0)
         self.latents: dict[str, Event] = {"continuous": self._z}
         self.project = pointwise(h, 2 * channels)
 
@@ -80,7 +82,7 @@ class Gaussian(nn.Module):
 
     def sample(self, num: int, rng: Rng) -> Tensor:
         """Draws a standard normal z, `num channels h w`."""
-        return rng.normal("prior", self._weight.new_empty((num, *self._z.shape)))
+        return draw_start(rng, "prior", self._weight.new_empty((num, *self._z.shape)))
 
     def posterior(self, name: str, h: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """Draws the same z as `forward` with this rng, `b channels h w`, and computes log q(z | h), `b`."""

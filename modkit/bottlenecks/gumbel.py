@@ -150,7 +150,7 @@ class GumbelQuantizer(nn.Module):
 
     def _compute_logits(self, h: Tensor) -> Tensor:
         logits: Tensor = self.project(h)
-        return widen(logits if self._tokens is None else logits.unflatten(1, (-1, self._tokens)))
+        return widen(logits if self._tokens is None else logits.view(len(logits), -1, self._tokens))
 
     def _to_latent(self, z: Tensor) -> Tensor:
         """Joins the tokens of a vector."""

@@ -126,7 +126,7 @@ class Quantizer(nn.Module):
 
     def _to_map(self, latent: Tensor) -> Tensor:
         """Splits a vector into its tokens, `b c t`."""
-        return latent if self._tokens is None else latent.unflatten(1, (-1, self._tokens))
+        return latent if self._tokens is None else latent.view(len(latent), -1, self._tokens)
 
     def _to_latent(self, z: Tensor) -> Tensor:
         """Joins the tokens of a vector."""

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.kinds import Bottleneck, BottleneckExtras, Slot, Step, default, read_extras
-from modkit.models.model import Passes
+from modkit.models.passes import Passes
 from modkit.nn.blocks import ResidualBlock, conv, get_map_size
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType, Value, split_levels

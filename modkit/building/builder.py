@@ -24,9 +24,10 @@ from modkit.building.pieces import find_run, read_piece
 from modkit.building.plan import Plan
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import Data, ImpliedExtras, PretrainedExtras, Unfit, read_extras
-from modkit.models.model import Composing
+from modkit.models.composing import Composing
 from modkit.parts.signature import is_required, is_tensor_only
 from modkit.rng import Rng
+from modkit.runs.files import expand_home
 from modkit.specs.settings import Evaluation, Settings
 from modkit.types import CondType, Event, TensorType, split_levels
 
@@ -142,7 +143,7 @@ class Site:
             raise SpecError(self.problems)
 
     def convert_argument(self, value: Argument) -> Any:
-        """Converts an argument of a call to what the part receives: slots become factories."""
+        """Converts an argument of a call to what the part receives: slots become factories, `~/` the home folder."""
         if isinstance(value, Call):
             return Factory(self, value)
         if isinstance(value, Ref):
@@ -153,7 +154,7 @@ class Site:
             return [self.convert_argument(item) for item in value]
         if isinstance(value, Mapping):
             return {key: self.convert_argument(item) for key, item in value.items()}
-        return value
+        return expand_home(value) if isinstance(value, str) else value
 
     def build(self, call: Call, types: Mapping[str, Any], path: str) -> Any:
         """Builds a part, or returns it if it is shared and has been built already."""

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from modkit.building.builder import Built, Site, copy_to_meta
+from modkit.building.builder import Built, Failed, Site, copy_to_meta
 from modkit.building.candidates import suggest_candidates
 from modkit.building.mentions import drop_leftovers, find_unknown, find_weight
 from modkit.building.plan import Plan, plan
@@ -28,13 +28,15 @@ from modkit.building.review import make_problems, review_game, review_model, ver
 from modkit.data.moments import find_type
 from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, SpecError
+from modkit.evaluation.needs import Measures, find_unmet
 from modkit.kinds import Data, DataExtras, Fact, Finding, read_extras
-from modkit.models.model import Model, Player
+from modkit.models.model import Model
+from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.specs.event import read_fields, read_type
-from modkit.specs.settings import Settings
-from modkit.specs.spec import Spec
+from modkit.specs.settings import Evaluation, Settings
+from modkit.specs.spec import Spec, require_spec
 from modkit.training.players import StageSchedule, make_player_states, schedule_stages, weigh_losses
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
@@ -63,6 +65,7 @@ def check(spec: Spec) -> Report:
     Raises:
         SpecError: With every problem found: of form, of types and, where these are sound, of meaning.
     """
+    require_spec(spec, "check")
     report = examine(spec)
     report.raise_refusals()
     return report
@@ -78,7 +81,8 @@ def examine(spec: Spec) -> Report:
     if not tried.site.problems and (rest := drop_leftovers(spec, tried.find_unknown(), _find_unknown)):
         return examine(rest)
     _check_conditions(tried.site, tried.model, tried.data)
-    return _verify(_make_report(*tried))
+    tried.site.problems += tried.find_unmet()
+    return _verify(_make_report(*tried[:-1]))
 
 
 class _Tried(NamedTuple):
@@ -91,10 +95,18 @@ class _Tried(NamedTuple):
     data: Data | None
     x: TensorType
     fields: Mapping[str, TensorType]
+    measures: Measures | None
 
     def find_unknown(self) -> list[Problem]:
-        """Finds what the spec names and the model does not have."""
-        return find_unknown(self.site, self.model, self.settings, self.trial.terms) if self.settings else []
+        """Finds what the spec names and the model does not have, and metrics that nothing feeds."""
+        if self.settings is None:
+            return []
+        unfed = [one for one in self.find_unmet() if ".metrics[" in one.path]
+        return [*find_unknown(self.site, self.model, self.settings, self.trial.terms), *unfed]
+
+    def find_unmet(self) -> list[Problem]:
+        """Finds what the evaluation would fail for."""
+        return _find_unmet(self.site, self.model, self.data, self.x, self.measures)
 
 
 def _try_spec(spec: Spec) -> _Tried:
@@ -108,9 +120,8 @@ def _try_spec(spec: Spec) -> _Tried:
     settings, evaluation = _try_settings(site, site.make_settings), _try_settings(site, site.make_evaluation)
     site.check()
     x, fields = (find_type(data), data.fields) if data else (read_type(spec), read_fields(spec))
-    if evaluation:  # to hear what they refuse
-        _ = [evaluation.features(x=x)] if evaluation.features else []
-        _ = [make() for make in (*evaluation.metrics, *evaluation.watch.metrics)]
+    measures = _make_measures(evaluation, x) if evaluation else None
+    _ = [make() for make in settings.loggers] if settings else []  # to hear what they refuse
 
     def find_problems(spec: Spec) -> list[Problem]:
         other = Site(plan(spec), meta=True)
@@ -121,7 +132,7 @@ def _try_spec(spec: Spec) -> _Tried:
         model, trial = try_model(site, x, fields)
     except SpecError as error:
         raise SpecError(suggest_candidates(error.problems, site.plan, find_problems)) from None
-    return _Tried(site, model, trial, settings, data, x, fields)
+    return _Tried(site, model, trial, settings, data, x, fields, measures)
 
 
 def _find_unknown(spec: Spec) -> list[Problem]:
@@ -147,6 +158,8 @@ def check_composed(model: Model, planned: Plan, data: Data) -> Report:
     trial = Trial(site, copied, data.x, data.fields)
     trial.run()
     _check_conditions(site, copied, data)
+    evaluation = _try_settings(site, site.make_evaluation)
+    site.problems += _find_unmet(site, copied, data, data.x, _make_measures(evaluation, data.x) if evaluation else None)
     return _verify(_make_report(site, copied, trial, settings, data, data.x, data.fields))
 
 
@@ -226,6 +239,25 @@ def _check_conditions(site: Site, model: Model, data: Data | None) -> None:
         expected = "the conditioner to read them, too"
     message = f"the model leaves fields unread that these data have for it to read: {', '.join(unread)}"
     site.fail(slot or "data", f"{message}; expected {expected}")
+
+
+def _make_measures(settings: Evaluation, x: TensorType) -> Measures:
+    """Makes the parts of an evaluation; problems are recorded by their site."""
+    features = settings.features(x=x) if settings.features else None
+    metrics, watched = (
+        {f"evaluate.{name}[{number}]": make() for number, make in enumerate(slots)}
+        for name, slots in (("metrics", settings.metrics), ("watch.metrics", settings.watch.metrics))
+    )
+    return Measures(settings, features, metrics, watched)
+
+
+def _find_unmet(site: Site, model: Model, data: Data | None, x: TensorType, measures: Measures | None) -> list[Problem]:
+    """Finds what the data, the features and the model do not provide for the evaluation."""
+    parts = (*measures.metrics.values(), *measures.watched.values(), measures.features) if measures else ()
+    if not measures or not data or any(isinstance(part, Failed) for part in parts):
+        return []
+    unmet = find_unmet(measures, data, x, model)
+    return [Problem(path, reason, site.plan.spec.find_position(path)) for path, reason in unmet.items()]
 
 
 def _check_training(

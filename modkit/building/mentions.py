@@ -1,7 +1,8 @@
 """Mentions: where a spec names losses and players of its model.
 
 These are weights, the patterns of `train.terms`, `train.players` and `train.stages`, and `checkpoints.best`. Mentions
-that named something before a swap and name nothing after it are its leftovers, which are dropped with a notice.
+that named something before a swap and name nothing after it are its leftovers, which are dropped with a notice, as are
+metrics of the evaluation that need what only the part before it provided.
 """
 
 from __future__ import annotations
@@ -102,8 +103,9 @@ def drop_leftovers(
         return None
     dropped = sorted(_widen(spec, {split(path) for path in gone}))
     for path in dropped:
-        what = "player" if path[1] in ("players", "stages") else "loss"
-        _logger.warning("swap: dropped %s (it names no %s any more)", join(path), what)
+        reason = "it names no player any more" if path[1] in ("players", "stages") else "it names no loss any more"
+        reason = "nothing provides what it needs any more" if path[0] == "evaluate" else reason
+        _logger.warning("swap: dropped %s (%s)", join(path), reason)
     for path in reversed(dropped):  # so that indices of lists stay valid
         spec = _remove(spec, path)
     return spec

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modkit.runs.files import expand_home
 from modkit.specs.node import Node, Value
 from modkit.specs.spec import Spec
 
@@ -15,7 +16,8 @@ __all__ = ["find_run", "move_refs", "read_piece", "read_run_node"]
 
 
 def find_run(path: str, spec: Spec) -> Path:
-    """Finds a run's directory, relative to the spec's file or else to the working directory."""
+    """Finds a run's directory, relative to the spec's file or else to the working directory, or in the home folder."""
+    path = expand_home(path)
     beside = Path(spec.source.position.file).parent / path if spec.source.position else Path(path)
     return beside if beside.exists() else Path(path)
 

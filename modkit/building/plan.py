@@ -67,6 +67,13 @@ class Plan:
             x=self.spec.x,
         )
 
+    def __str__(self) -> str:
+        return str(self.resolved)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the resolved spec."""
+        return self.resolved._repr_html_()
+
     def lock(
         self, keys: Mapping[str, Sequence[int]], x: TensorType, fields: Mapping[str, TensorType]
     ) -> dict[str, Any]:

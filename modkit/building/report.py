@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modkit.blocks import Block, format_html, format_text
 from modkit.building.plan import Plan
 from modkit.building.review import make_problems
 from modkit.errors import SpecError
 from modkit.kinds import Data, Fact, Finding
-from modkit.models.model import Player
+from modkit.models.player import Player
 from modkit.training.players import StageSchedule
 from modkit.types import TensorType
 
@@ -64,6 +65,36 @@ class Report:
     sources: Mapping[str, str]
     facts: tuple[Fact, ...]
     findings: tuple[Finding, ...]
+
+    def describe(self) -> Iterator[Block]:
+        """Describes the report: a table of the parts, the stages, facts and warnings, and a summary."""
+        rows = [
+            [
+                port.path,
+                port.name,
+                ", ".join(f"{name} {type}" for name, type in port.types.items()),
+                port.emits + (" (unchecked)" if port.path in self.unchecked else ""),
+                f"{port.parameters:,}" if port.parameters else "",
+            ]
+            for port in sorted(self.ports, key=lambda port: port.path)
+        ]
+        yield ("path", "part", "receives", "emits", "parameters"), rows
+        for number, stage in enumerate(self.stages):
+            names = ", ".join(player.name for player in stage.players)
+            yield f"stage {number}: {names}, {stage.steps} steps"
+        yield from map(str, self.facts)
+        warnings = [finding for finding in self.findings if not finding.refused]
+        yield from (f"warning: {finding}" for finding in warnings)
+        count = len(self.findings)
+        found = f"{count} problem{'s' if count > 1 else ''} found" if count else "no problems found"
+        yield f"x: {self.x}; {self.parameters:,} parameters; {found}"
+
+    def __str__(self) -> str:
+        return format_text(self.describe())
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the same as a table."""
+        return format_html(self.describe())
 
     def lock(self) -> dict[str, Any]:
         """Makes the lock of a run of this plan, with the findings as `findings` if there are any."""

@@ -16,14 +16,12 @@ from modkit.building.migration import load_current, load_current_spec
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import review_model, show_warnings
-from modkit.errors import Problem, SpecError
 from modkit.kinds import Data, Finding
 from modkit.models.model import Model
 from modkit.runs.run import Run
 from modkit.specs.event import read_fields, read_type
-from modkit.specs.node import describe
 from modkit.specs.settings import Evaluation
-from modkit.specs.spec import Spec
+from modkit.specs.spec import Spec, require_spec
 from modkit.types import TensorType
 
 __all__ = ["Loaded", "Opened", "build", "build_checked", "load", "load_run", "open_data", "open_run", "restore_std"]
@@ -46,8 +44,7 @@ def build(spec: Spec) -> Model:
         >>> model.sample(3, seed=0).shape
         torch.Size([3, 2])
     """
-    if not isinstance(spec, Spec):
-        raise SpecError(Problem("", f"build expects a Spec, got {describe(spec)}: Spec(model=use(…), data=use(…))"))
+    require_spec(spec, "build")
     report = check(spec)
     show_warnings(report.findings, "")
     return build_checked(report)

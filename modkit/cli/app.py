@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modkit.blocks import Block
 from modkit.cli import completion
 from modkit.cli.failures import end, report_failures
-from modkit.cli.output import Rows, echo, json_option, print_result
+from modkit.cli.output import echo, json_option, print_result
 from modkit.cli.plugins import PLUGINS
 from modkit.cli.runs import RUNS
-from modkit.cli.scores import SCORES, describe_scores
+from modkit.cli.scores import SCORES
 from modkit.cli.specs import SPECS
 from modkit.parts.registry import get_registry
+from modkit.runs.files import expand_home
 from modkit.version import __version__
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from modkit.models.model import Model
     from modkit.progress import Progress
     from modkit.runs.run import Run
     from modkit.types import TensorType
@@ -44,7 +47,15 @@ def main() -> None:
     app()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Home(click.Group):
+    """Commands in whose words and options `~/` at the start is the home folder, also where no shell has replaced it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses words after the home folder is written out in them."""
+        return super().parse_args(ctx, [_expand(word) for word in args])
+
+
+@click.group(cls=_Home, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="modkit")
 def app() -> None:
     """Plug-in parts for deep generative models: compose, train, sample and swap them."""
@@ -85,7 +96,7 @@ def show(kind: str, name: str, as_json: bool) -> None:
         [row["name"], row["type"], "required" if row["required"] else json.dumps(row["default"]), row["help"]]
         for row in part["parameters"]
     ]
-    blocks: list[str | Rows] = [
+    blocks: list[Block] = [
         f"{part['kind']} {part['name']}: {part['summary']}",
         f"from {part['distribution']} {part['version']}, {part['source']}",
         *([part["paper"]] if part["paper"] else []),
@@ -105,7 +116,7 @@ def doctor(as_json: bool) -> None:
 
     found = diagnose()
     columns = ("plugin", "distribution", "version", "status", "parts", "reason")
-    blocks: list[str | Rows] = [
+    blocks: list[Block] = [
         f"modkit {found['modkit']}, python {found['python']}, torch {found['torch']}",
         (columns, [[str(row[column] or "") for column in columns] for row in found["plugins"]]),
         f"{found['counts']['parts']} parts, {found['counts']['plugins']} plug-ins",
@@ -143,6 +154,12 @@ def train(spec: str, overrides: Sequence[str], out: str | None, **options: Any) 
     )
 
 
+def _expand(word: str) -> str:
+    """Expands a word of the command line, or the value of an option `--name=value`."""
+    option, sign, value = word.partition("=")
+    return f"{option}={expand_home(value)}" if sign and option.startswith("--") else expand_home(word)
+
+
 def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
     """Trains, and prints how it ended; `command` is what resumes it."""
     from modkit.cli.console import open_terminal, show_progress
@@ -159,7 +176,7 @@ def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
         end(1, str(error))
     else:
         for report in read_reports(made.path)[:1]:
-            print_result(None, False, describe_scores(report))
+            print_result(None, False, report.describe())
         pictures = sorted(made.samples.glob("*.png"))
         echo(f"run: {made.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))
 
@@ -187,9 +204,14 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
 @app.command()
 @click.argument("run", shell_complete=completion.complete_runs)
 @click.argument("overrides", nargs=-1, shell_complete=completion.complete_overrides)
-@click.option("-n", "num", type=click.IntRange(min=1), default=64, show_default=True, help="Number of samples.")
+@click.option("-n", "num", type=click.IntRange(min=1), help="Number of samples, 64 by default; of each class, 8.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--label", type=int, help="Class of every sample.")
+@click.option(
+    "--grid",
+    metavar="classes|FIELD",
+    help="One row a class, each column from the same noise; FIELD where the model reads several fields of classes.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples per batch.")
 @click.option(
     "--out",
@@ -198,33 +220,47 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
 )
 @click.option("--locked", is_flag=True, help="Refuse parts and a torch that differ from the run's lock.")
 @report_failures
-def sample(run: str, overrides: Sequence[str], num: int, seed: int, label: int | None, **options: Any) -> None:
+def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label: int | None, **options: Any) -> None:
     """Sample from RUN, with overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
     from modkit.building.migration import load_current_spec
-    from modkit.building.session import load
+    from modkit.building.session import load_run
+    from modkit.evaluation.class_grid import sample_classes
+    from modkit.runs.files import make_safe_name
     from modkit.runs.pictures import draw_picture
     from modkit.runs.run import Run
     from modkit.specs.overrides import expand
 
-    path = Path(options["out"]) if options["out"] else Path(run) / "samples" / f"seed-{seed}.png"
+    grid, size = options["grid"], options["batch_size"]
+    if grid and label is not None:
+        raise ValueError("sample expects --label or --grid, got both")
+    name = f"seed-{seed}-{make_safe_name(grid, 50)}" if grid else f"seed-{seed}"
+    path = Path(options["out"]) if options["out"] else Path(run) / "samples" / f"{name}.png"
     if path.suffix not in ("", ".png", ".npy", ".safetensors"):
         raise ValueError(f"--out expects a folder or a file ending in .png, .npy or .safetensors, got {path}")
     if not path.suffix and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"--out expects an empty or new folder, got {path}, which holds something")
     opened = Run.open(run)
     spec = load_current_spec(opened)
-    model = load(opened, [expand(spec, completion.SLOTS, override) for override in overrides], locked=options["locked"])
+    full = [expand(spec, completion.SLOTS, override) for override in overrides]
+    loaded = load_run(opened, full, locked=options["locked"])
+    model: Model = loaded.model.eval()
+    columns = (num or 8) if grid else None
     fields: dict[str, Any] = {} if label is None else {"labels": label}
-    x: Any = model.sample(num, seed=seed, batch_size=options["batch_size"], **fields)
+    x: Any
+    if columns:
+        field = None if grid == "classes" else grid
+        x = sample_classes(model, loaded.fields, columns, seed=seed, field=field, batch_size=size)
+    else:
+        x = model.sample(num or 64, seed=seed, batch_size=size, **fields)
     samples = x.float().cpu().contiguous()
     if options["out"]:
-        _write(samples, model.single, path)
+        _write(samples, model.single, path, columns)
     else:
-        opened.write_picture(path.stem, draw_picture(samples, model.single))
-    echo(f"{num} samples: {path}")
+        opened.write_picture(path.stem, draw_picture(samples, model.single, columns))
+    echo(f"{len(samples)} samples: {path}")
 
 
-def _write(samples: Tensor, type: TensorType, path: Path) -> None:
+def _write(samples: Tensor, type: TensorType, path: Path, columns: int | None) -> None:
     """Writes samples as pictures or as arrays, depending on the ending; a file is complete or as it was."""
     import io
 
@@ -248,4 +284,4 @@ def _write(samples: Tensor, type: TensorType, path: Path) -> None:
     elif path.suffix == ".safetensors":
         replace_file(path, save({"samples": samples}))
     else:
-        replace_file(path, encode_png(draw_picture(samples, type)))
+        replace_file(path, encode_png(draw_picture(samples, type, columns)))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable
 
 import click
 
+from modkit.blocks import Block
 from modkit.escapes import escape_controls
 
-__all__ = ["Rows", "echo", "json_option", "print_result"]
-
-Rows: TypeAlias = tuple[Sequence[str], Iterable[Sequence[str]]]
-"""A table: the names of its columns, and its rows."""
+__all__ = ["echo", "json_option", "print_result"]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -23,7 +20,7 @@ def echo(text: str, *, err: bool = False) -> None:
     click.echo(escape_controls(text), err=err)
 
 
-def print_result(result: object, as_json: bool, blocks: Iterable[str | Rows]) -> None:
+def print_result(result: object, as_json: bool, blocks: Iterable[Block]) -> None:
     """Prints the result of a command.
 
     Args:

@@ -16,12 +16,21 @@ __all__ = ["PLUGINS"]
 @click.option(
     "--kind", default="sampler", show_default=True, shell_complete=complete_kinds, help="Kind of its example part."
 )
-@click.option("--out", help="Its folder, new or empty; modkit-NAME by default.")
+@click.option("--out", help="Its folder: new, empty, or the plug-in's own; modkit-NAME by default.")
 @report_failures
 def new_plugin(name: str, kind: str, out: str | None) -> None:
-    """Create the plug-in NAME: a distribution with an example part, tests, a spec, a licence and CI."""
-    from modkit.cli.scaffold import STARTERS, create_plugin
+    """Create the plug-in NAME, or add a part to it.
 
+    A new one is a distribution with an example part, tests, a spec, a licence and CI. One that exists, in its folder or
+    the working folder, gets the part's module, test and spec, and an entry in its list of parts.
+    """
+    from modkit.cli.scaffold import STARTERS, add_part, create_plugin, find_plugin
+
+    if before := find_plugin(name, out):
+        written = add_part(before, name, kind)
+        echo(f"{before}: added the {kind} {name}/{STARTERS[kind].part}")
+        echo(f"  new: {', '.join(map(str, written[:-1]))}; its entry in: {written[-1]}")
+        return
     folder = create_plugin(name, kind, out)
     echo(f"{folder}: the {kind} {name}/{STARTERS[kind].part} in modkit-{name}; next:")
     echo(f"  cd {folder} && python -m pip install -e '.[test]' && python -m pytest && modkit train example.yaml")

@@ -1,13 +1,58 @@
-"""The command that exports a run: `modkit export`."""
+"""The commands that deal with runs as they are: `modkit runs`, `modkit runs tag` and `modkit export`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
 import click
 
+from modkit.blocks import Block
+from modkit.cli.completion import complete_runs
 from modkit.cli.failures import report_failures
-from modkit.cli.output import echo
+from modkit.cli.output import echo, json_option, print_result
+
+if TYPE_CHECKING:
+    from modkit.comparison.listing import Listed
 
 __all__ = ["RUNS"]
+
+
+@click.group("runs", invoke_without_command=True)
+@click.option("--in", "folder", default="runs", show_default=True, help="The directory to look in and below.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="K=V",
+    help="Only runs with this value in their spec: sampler=ddim, lr=1e-3.",
+)
+@click.option("--tag", "tags", multiple=True, help="Only runs with this tag.")
+@json_option
+@click.pass_context
+@report_failures
+def print_runs(ctx: click.Context, folder: str, where: Sequence[str], tags: Sequence[str], as_json: bool) -> None:
+    """List the runs below a directory: parts, steps, state, scores, tags; `runs tag` changes tags."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from modkit.comparison.listing import list_runs
+
+    found = list_runs(folder, where=where, tags=tags)
+    print_result([_make_plain(one) for one in found], as_json, _describe_runs(found))
+
+
+@print_runs.command("tag")
+@click.argument("run", shell_complete=complete_runs)
+@click.argument("tags", nargs=-1, required=True)
+@click.option("--remove", is_flag=True, help="Remove the tags instead.")
+@report_failures
+def tag_run(run: str, tags: Sequence[str], remove: bool) -> None:
+    """Add TAGS to RUN."""
+    from modkit.runs.run import Run
+    from modkit.runs.tags import update_tags
+
+    path = Run.open(run).path
+    kept = update_tags(path, remove=tags) if remove else update_tags(path, add=tags)
+    echo(f"{path}: {', '.join(kept) or 'no tags'}")
 
 
 @click.command()
@@ -24,4 +69,35 @@ def export(run: str, out: str, format: str | None, checkpoint: str | None) -> No
     echo(f"exported: {export(Run.open(run), out, to=format, checkpoint=checkpoint)}")
 
 
-RUNS = (export,)
+RUNS = (print_runs, export)
+
+
+def _describe_runs(found: Sequence[Listed]) -> Iterator[Block]:
+    columns = ("run", "name", "model", "data", "step", "state", "score", "best", "changed", "tags")
+    rows = [
+        [
+            str(one.path),
+            one.name,
+            one.model,
+            one.data,
+            "/".join(str(number) for number in (one.step, one.steps) if number is not None),
+            one.state,
+            _format_first(one.scores),
+            _format_first(one.best),
+            one.changed,
+            ", ".join(one.tags),
+        ]
+        for one in found
+    ]
+    yield (columns, rows) if rows else "no runs"
+    yield from (f"damaged: {one.path}: {one.damage}" for one in found if one.damage is not None)
+
+
+def _format_first(scores: Any) -> str:
+    return next((f"{name} {value:.4g}" for name, value in scores.items()), "")
+
+
+def _make_plain(one: Listed) -> dict[str, Any]:
+    """Makes plain data of a listed run, for JSON."""
+    values = {name: value for name, value in vars(one).items() if name != "spec"}
+    return {**values, "path": str(one.path), "scores": dict(one.scores), "best": dict(one.best)}

@@ -5,8 +5,8 @@
       modkit_acme/   __init__.py declares the part; a module named after its kind holds it; py.typed
       tests/         test_battery.py runs the conformance battery, test_KIND.py checks the part's values
 
-The part, its tests and its spec come from `modkit/starters`, the other files from `modkit/templates/plugin`. This
-module imports no torch.
+The part, its tests and its spec come from `modkit/starters`, the other files from `modkit/templates/plugin`. A plug-in
+gets a further part as files beside its own, and as an entry in its hook's list. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from modkit.cli.declaration import declare_part
 from modkit.errors import suggest
 from modkit.kinds import KINDS
 from modkit.parts.registry import DISTRIBUTION, get_registry
+from modkit.runs.files import replace_file
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import parse
 from modkit.version import __version__
 
-__all__ = ["STARTERS", "Starter", "create_plugin", "make_files"]
+__all__ = ["STARTERS", "Starter", "add_part", "create_plugin", "find_plugin", "make_files"]
 
 _HERE = Path(__file__).parents[1]
 
@@ -113,6 +115,54 @@ def create_plugin(name: str, kind: str = "sampler", out: str | Path | None = Non
     return folder
 
 
+def find_plugin(name: str, out: str | Path | None = None) -> Path | None:
+    """Finds the folder of an existing plug-in: `out`, or the working folder, or `modkit-NAME` in it; None if it is new.
+
+    A folder is a plug-in's if its `pyproject.toml` declares an entry point of this name in the group `modkit`.
+    """
+    places = [Path(out)] if out is not None else [Path(), Path(f"modkit-{name}")]
+    return next((folder for folder in places if _find_target(folder, name)), None)
+
+
+def add_part(folder: Path, name: str, kind: str) -> list[Path]:
+    """Adds a part to the plug-in in a folder, and returns the files that were written; the last is the changed one.
+
+    The part's module, test and spec are new files. The list that the hook `modkit_parts` returns gets one more entry;
+    nothing else is changed.
+
+    Raises:
+        ValueError: If there is no such kind, a file of the part exists already, or the part cannot be declared; nothing
+            has been written then.
+    """
+    _check_kind(kind)
+    package = _find_target(folder, name)
+    inside = package.replace(".", "/")
+    places = [place for place in (folder / inside, folder / "src" / inside) if (place / "__init__.py").is_file()]
+    if not places:
+        raise ValueError(f"new-plugin expects the package {package} of {name} in {folder}, got no {inside}/__init__.py")
+    place = places[0]
+    words = _make_words(name, kind, package)
+    made = {_fill(path, words): _fill(text, words) for path, text in _make_part(kind).items()}
+    homes = {f"{package}/": place, "tests/": folder / "tests", "": folder}
+    files: dict[Path, str] = {}
+    for path, text in made.items():
+        start = next(start for start in homes if path.startswith(start))
+        files[homes[start] / path.removeprefix(start)] = text
+    if found := [str(path) for path in files if path.exists()]:
+        raise ValueError(f"new-plugin adds a {kind} in new files, got {', '.join(found)} already: rename what is there")
+    hook, starter = place / "__init__.py", STARTERS[kind]
+    target = f"{package}.{words['module']}:{starter.target}"
+    try:
+        declared = declare_part(hook.read_bytes().decode(), (kind, starter.part, target, starter.summary))
+    except ValueError as error:
+        raise ValueError(f"new-plugin cannot declare a part in {hook}: {error}") from error
+    for new, text in files.items():
+        new.parent.mkdir(exist_ok=True)
+        new.write_text(text, encoding="utf-8")
+    replace_file(hook, declared.encode())
+    return [*files, hook]
+
+
 def make_files(name: str, kind: str) -> dict[str, str]:
     """Makes the files of a new plug-in, by their path in its folder.
 
@@ -120,27 +170,58 @@ def make_files(name: str, kind: str) -> dict[str, str]:
         ValueError: If the name is invalid or taken, or there is no such kind.
     """
     _check_name(name)
+    _check_kind(kind)
+    words = _make_words(name, kind, f"modkit_{name.replace('-', '_')}")
+    files = {path: (_HERE / "templates" / "plugin" / source).read_text("utf-8") for path, source in _FILES.items()}
+    files["@package@/py.typed"] = ""
+    part = _make_part(kind)
+    files |= {"example.yaml": part.pop("example-@kind@.yaml"), **part}
+    return {_fill(path, words): _fill(text, words) for path, text in sorted(files.items())}
+
+
+def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}{suggest(kind, KINDS, '; ')}; available: {', '.join(sorted(KINDS))}")
-    starter, module = STARTERS[kind], kind.replace("-", "_")
+
+
+def _find_target(folder: Path, name: str) -> str:
+    """Finds the target of an entry point in a `pyproject.toml`'s group `modkit`; empty if there is none."""
+    path, section = folder / "pyproject.toml", ""
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        before = line.partition("#")[0].strip()
+        key, sign, value = (word.strip(" \"'") for word in before.partition("="))
+        if before.startswith("["):
+            section = before.replace('"', "")
+        elif section == "[project.entry-points.modkit]" and sign and key == name:
+            return value
+    return ""
+
+
+def _make_part(kind: str) -> dict[str, str]:
+    """Makes the files of a kind's part, with blanks for the plug-in's names: its module, its tests and its spec."""
+    module = f"{kind.replace('-', '_')}.py"
+    return {
+        "@package@/@module@.py": _read_starter(module),
+        "tests/test_@module@.py": _make_tests(STARTERS[kind].target).replace("modkit.starters.", "@package@."),
+        "example-@kind@.yaml": _make_example(kind).replace("acme", "@plugin@"),
+    }
+
+
+def _make_words(name: str, kind: str, package: str) -> dict[str, str]:
+    """Makes what fills the blanks of a plug-in's files."""
+    starter = STARTERS[kind]
     major, minor = __version__.split(".")[:2]
-    words = {
+    return {
         "plugin": name,
-        "package": f"modkit_{name.replace('-', '_')}",
+        "package": package,
         "distribution": f"modkit-{name}",
         "requirement": f"{DISTRIBUTION}>={major}.{minor},<{int(major) + 1}",
         "kind": kind,
-        "module": module,
+        "module": kind.replace("-", "_"),
         "part": starter.part,
         "class": starter.target,
         "summary": starter.summary,
     }
-    files = {path: (_HERE / "templates" / "plugin" / source).read_text("utf-8") for path, source in _FILES.items()}
-    files["@package@/@module@.py"] = _read_starter(f"{module}.py")
-    files["@package@/py.typed"] = ""
-    files["tests/test_@module@.py"] = _make_tests(starter.target).replace("modkit.starters.", "@package@.")
-    files["example.yaml"] = _make_example(kind).replace("acme", "@plugin@")
-    return {_fill(path, words): _fill(text, words) for path, text in sorted(files.items())}
 
 
 def _read_starter(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,12 @@ import click
 
 from modkit.cli.completion import SLOTS
 from modkit.cli.failures import report_failures
-from modkit.cli.output import Rows, echo, json_option, print_result
+from modkit.cli.output import echo, json_option, print_result
 
 if TYPE_CHECKING:
-    from modkit.evaluation.report import Report
+    pass
 
-__all__ = ["SCORES", "describe_scores"]
+__all__ = ["SCORES"]
 
 
 @click.command()
@@ -31,6 +31,8 @@ __all__ = ["SCORES", "describe_scores"]
 @click.option("--metrics", help="Metrics, separated by commas; `modkit list metric` lists them.")
 @click.option("-k", type=click.IntRange(min=1), help="Which nearest neighbour prdc and similar metrics use.")
 @click.option("--size", type=click.IntRange(min=1), help="Side length to which images in folders are resized.")
+@click.option("--channels", type=click.IntRange(1, 4), help="Channels of images in folders: 1, 3, or 4 with opacity.")
+@click.option("--background", help="Colour that transparency of images in folders is laid on; white by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise and of random subsets.")
 @click.option("--raw", is_flag=True, help="Keep values as they are instead of rounding images to 8 bits.")
 @click.option("--per-class", is_flag=True, help="Also score each class of a run's data, and their mean.")
@@ -54,7 +56,7 @@ def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
     options["metrics"] = options["metrics"].split(",") if options["metrics"] else None
     target = options.pop("save_statistics")
     of_run = {name: options.pop(name) for name in ("per_class", "checkpoint", "locked")}
-    of_files = {name: options.pop(name) for name in ("real", "fake", "train", "size")}
+    of_files = {name: options.pop(name) for name in ("real", "fake", "train", "size", "channels", "background")}
     if arguments:
         if any(of_files.values()) or target:
             raise ValueError("evaluate expects a RUN, or --real and --fake, got both")
@@ -74,14 +76,16 @@ def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
                 f"Inception's weights were not found; evaluate expects other --features, such as {choices}"
             )
         options["features"] = options["features"] or "inception"
+        of_files["background"] = of_files["background"] or "white"
         if target is not None:
             of_images = {name: options[name] for name in ("features", "num", "raw")}
-            found = compute_statistics(of_files["real"], size=of_files["size"], **of_images)
+            of_images |= {name: of_files[name] for name in ("size", "channels", "background")}
+            found = compute_statistics(of_files["real"], **of_images)
             save_statistics(Path(target), found)
             echo(f"mean and covariance of {found.count} samples: {target}")
             return
         report = evaluate(**of_files, **options)
-    print_result(json.loads(report.to_json()), as_json, describe_scores(report))
+    print_result(json.loads(report.to_json()), as_json, report.describe())
 
 
 @click.command()
@@ -131,23 +135,3 @@ def sweep(spec: str, axes: Sequence[str], out: str | None, metrics: str | None, 
 
 
 SCORES = (evaluate, compare, sweep)
-
-
-def describe_scores(report: Report) -> Iterator[str | Rows]:
-    """Describes a report: a table of its scores with its floor, its counts and notes."""
-    floor = {name: f"{score.value:.4g}" for name, score in report.floor.items()}
-    columns = ["score", "value", *(["held-out images"] if floor else []), "± standard error", "better"]
-    rows = [
-        [
-            name,
-            f"{score.value:.4g}",
-            *([floor.get(name, "")] if floor else []),
-            "" if score.error is None else f"{score.error:.2g}",
-            score.better or "",
-        ]
-        for name, score in report.scores.items()
-    ]
-    yield columns, rows
-    counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
-    yield f"{counts}; seed {report.seed}"
-    yield from (f"note: {note}" for note in report.notes)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from modkit.blocks import Rows
 from modkit.cli.completion import complete_overrides, complete_specs
 from modkit.cli.failures import report_failures
-from modkit.cli.output import Rows, echo, json_option, print_result
+from modkit.cli.output import echo, json_option, print_result
 
 if TYPE_CHECKING:
     from modkit.building.checker import Report
@@ -37,7 +38,7 @@ def check(spec: str, overrides: Sequence[str], graph: str | None, as_json: bool)
 
     loaded = load_spec(spec, overrides)
     report = examine(loaded)
-    print_result(_make_plain(report), as_json, _describe_report(report))
+    print_result(_make_plain(report), as_json, report.describe())
     report.raise_refusals()
     if graph is not None:
         from modkit.building.graph_svg import render_svg
@@ -82,29 +83,6 @@ def schema() -> None:
 
 
 SPECS = (check, diff, schema)
-
-
-def _describe_report(report: Report) -> Iterator[str | Rows]:
-    rows = [
-        [
-            port.path,
-            port.name,
-            ", ".join(f"{name} {type}" for name, type in port.types.items()),
-            port.emits + (" (unchecked)" if port.path in report.unchecked else ""),
-            f"{port.parameters:,}" if port.parameters else "",
-        ]
-        for port in sorted(report.ports, key=lambda port: port.path)
-    ]
-    yield ("path", "part", "receives", "emits", "parameters"), rows
-    for number, stage in enumerate(report.stages):
-        names = ", ".join(player.name for player in stage.players)
-        yield f"stage {number}: {names}, {stage.steps} steps"
-    yield from map(str, report.facts)
-    warnings = [finding for finding in report.findings if not finding.refused]
-    yield from (f"warning: {finding}" for finding in warnings)
-    count = len(report.findings)
-    found = f"{count} problem{'s' if count > 1 else ''} found" if count else "no problems found"
-    yield f"x: {report.x}; {report.parameters:,} parameters; {found}"
 
 
 def _make_plain(report: Report) -> dict[str, Any]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import html
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from modkit.blocks import Block, format_html, format_text
 from modkit.comparison.differences import list_leaves
 from modkit.comparison.entries import Entry, collect, group
 from modkit.comparison.exhibits import Exhibit, make_exhibits
 from modkit.comparison.findings import group_measurements, list_commands, write_findings
 from modkit.comparison.page import Material, render_page
 from modkit.comparison.trilemma import make_trilemma, rank_systems
+from modkit.escapes import escape_controls
 from modkit.runs.files import replace_file
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value
@@ -41,6 +46,20 @@ class Comparison:
     entries: tuple[str, ...]
     front: tuple[str, ...]
     findings: tuple[str, ...]
+
+    def describe(self) -> Iterator[Block]:
+        """Describes the comparison: its findings and evaluations."""
+        yield from self.findings
+        yield ("evaluation", "on the front"), [(label, "yes" if label in self.front else "") for label in self.entries]
+
+    def __str__(self) -> str:
+        return format_text([*self.describe(), f"page: {self.page}, data: {self.data}"])
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the same, with a link to the page."""
+        files = {quote(os.fsencode(path)): html.escape(escape_controls(str(path))) for path in (self.page, self.data)}
+        links = ", ".join(f'<a href="{target}">{shown}</a>' for target, shown in files.items())
+        return f"{format_html(self.describe())}\n<p>{links}</p>"
 
 
 def compare(runs: Sequence[Run | str | PathLike[str]], out: str | PathLike[str] = "comparison.html") -> Comparison:

@@ -7,5 +7,9 @@ from modkit.data.digits import Digits
 from modkit.data.fashion_mnist import FashionMNIST
 from modkit.data.image_folder import ImageFolder
 from modkit.data.mixture import Grid, Ring
+from modkit.data.torchvision_sets import TorchvisionSet
 
-__all__ = ["Binarized", "Corrupted", "Digits", "FashionMNIST", "Grid", "ImageFolder", "LowRes", "Mask", "Ring"]
+__all__ = [
+    "Binarized", "Corrupted", "Digits", "FashionMNIST", "Grid", "ImageFolder", "LowRes", "Mask", "Ring",
+    "TorchvisionSet",
+]  # fmt: skip

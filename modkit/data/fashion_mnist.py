@@ -17,16 +17,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
 
 from modkit.data.idx import read_idx
 from modkit.data.moments import measure_std
+from modkit.data.resize import is_exact, resize
 from modkit.data.splits import InMemory, hash_contents
 from modkit.types import TensorType
 
 __all__ = ["FashionMNIST"]
 
-_SIZE, _PADDED, _CLASSES = 28, 32, 10
+_SIZE, _CLASSES = 28, 10
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _TORCHVISION = Path("FashionMNIST", "raw")
 _FILES = {"train": "train", "test": "t10k"}
@@ -69,7 +69,7 @@ class FashionMNIST(InMemory):
         self._samples = {split: _read(_DEBIAN if root is None else Path(root), split) for split in _FILES}
         self.fields = {"labels": TensorType((), classes=_CLASSES)}
         self.splits = {split: len(labels) for split, (_, labels) in self._samples.items()}
-        self.levels = 256 if size in (_SIZE, _PADDED) else None
+        self.levels = 256 if is_exact(_SIZE, size) else None
         self.x = TensorType((1, size, size), range=(-1.0, 1.0), std=measure_std(self))
 
     @property
@@ -79,13 +79,7 @@ class FashionMNIST(InMemory):
         return hash_contents("fashion-mnist", self._size, *pieces)
 
     def _decode(self, x: Tensor) -> Tensor:
-        x = x.unsqueeze(1).float().div_(127.5).sub_(1)
-        if self._size == _SIZE:
-            return x
-        if self._size == _PADDED:
-            return pad(x, [(_PADDED - _SIZE) // 2] * 4, value=-1.0)
-        size = (self._size, self._size)
-        return interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+        return resize(x.unsqueeze(1), self._size)
 
 
 def _read(root: Path, split: str) -> tuple[Tensor, Tensor]:

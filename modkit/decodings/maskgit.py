@@ -22,6 +22,7 @@ from torch import Tensor
 from modkit.decodings.categorical import sample_categorical
 from modkit.kinds import Predict
 from modkit.rng import Rng
+from modkit.samplers.sampling import report_step
 from modkit.types import TensorType
 
 __all__ = ["MaskGIT"]
@@ -52,7 +53,7 @@ class MaskGIT:
         if steps < 1 or temperature < 0 or codes.classes is None:
             received = f"steps {steps}, temperature {temperature}, {codes}"
             raise ValueError(f"MaskGIT expects steps >= 1, temperature >= 0 and codes, got {received}")
-        self.temperature, self.mask = temperature, codes.classes
+        self.temperature, self.mask, self.shape = temperature, codes.classes, codes.shape
         self.masked = _schedule_masks(codes.numel, min(steps, codes.numel))
 
     def __call__(self, predict: Predict, num: int, rng: Rng) -> Tensor:
@@ -65,7 +66,8 @@ class MaskGIT:
             unknown = codes == self.mask
             like = log_p[..., 0].float()
             drawn = sample_categorical(log_p.exp(), rng.at(step).uniform("codes", like))
-            codes = torch.where(unknown, drawn, codes)
+            before, codes = codes, torch.where(unknown, drawn, codes)
+            report_step(rng, step - 1, steps, before.view(num, *self.shape), codes.view(num, *self.shape))
             if masked:
                 noise = self.temperature * (1 - step / steps) * _to_gumbel(rng.at(step).uniform("order", like))
                 confidence = log_p.gather(-1, codes[..., None])[..., 0] + noise

@@ -16,6 +16,7 @@ from torch import Tensor
 from modkit.decodings.categorical import sample_categorical, truncate
 from modkit.kinds import Predict
 from modkit.rng import Rng
+from modkit.samplers.sampling import report_step
 from modkit.types import TensorType
 
 __all__ = ["Raster"]
@@ -48,7 +49,7 @@ class Raster:
         if temperature < 0 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
             received = f"temperature {temperature}, top_k {top_k}, top_p {top_p}"
             raise ValueError(f"Raster expects temperature >= 0, top_k >= 1 and top_p in (0, 1], got {received}")
-        self.num = codes.numel
+        self.num, self.shape = codes.numel, codes.shape
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
 
     def __call__(self, predict: Predict, num: int, rng: Rng) -> Tensor:
@@ -59,7 +60,9 @@ class Raster:
             logits = predict(codes, i).double()
             if i == 0:
                 codes, uniform = codes.to(logits.device), uniform.to(logits.device)
+            before = codes.clone()
             codes[:, i] = self._draw(logits, uniform[:, i])
+            report_step(rng, i, self.num, before.view(num, *self.shape))
         return codes
 
     def _draw(self, logits: Tensor, uniform: Tensor) -> Tensor:

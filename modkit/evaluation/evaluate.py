@@ -12,11 +12,13 @@ Shape letters: b batch, n samples, d features.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
+from modkit.evaluation.extractors import make_extractor
 from modkit.evaluation.feed import Feed
 from modkit.evaluation.report import Report
-from modkit.evaluation.scoring import Chosen, check_needs, make_extractor, make_metrics, score
-from modkit.evaluation.sources import Samples, Source, make_source
+from modkit.evaluation.scoring import Chosen, check_needs, make_metrics, score
+from modkit.evaluation.sources import Reading, Samples, Source, make_source
 from modkit.kinds import FeatureExtractor
 from modkit.metrics.moments import Gaussian, Moments
 
@@ -35,6 +37,8 @@ def evaluate(
     metrics: Chosen | None = None,
     num: int | None = None,
     size: int | None = None,
+    channels: Literal[1, 3, 4] | None = None,
+    background: str = "white",
     k: int | None = None,
     seed: int = 0,
     raw: bool = False,
@@ -51,6 +55,9 @@ def evaluate(
         metrics: Metrics or their names; None is `DEFAULT`.
         num: Number of samples on each side; None is as many as both have.
         size: Height and width that images of folders are resized to; None is the smallest side of any image.
+        channels: Channels that images of folders are converted to, 4 with opacity; None is 1 for grey and 3 for colour
+            images, and refuses folders that mix both.
+        background: The colour that transparency of images of folders is laid on.
         k: Rank of the neighbour, for metrics of neighbours.
         seed: Seed of a Model's noise and of subsets.
         raw: Whether to leave values unchanged instead of rounding images to 8 bits.
@@ -65,10 +72,11 @@ def evaluate(
         >>> report.scores["precision (pixels)"].value
         1.0
     """
-    sources = {"real": make_source(real, "real", num=num, seed=seed, size=size)}
-    sources["fake"] = make_source(fake, "fake", num=num or sources["real"].count, seed=seed, size=size)
+    reading = Reading(size, channels, background)
+    sources = {"real": make_source(real, "real", num=num, seed=seed, reading=reading)}
+    sources["fake"] = make_source(fake, "fake", num=num or sources["real"].count, seed=seed, reading=reading)
     if train is not None:
-        sources["train"] = make_source(train, "train", seed=seed, size=size)
+        sources["train"] = make_source(train, "train", seed=seed, reading=reading)
     sources = _resize_folders(sources) if size is None else sources
     sources["fake"].key = ""  # samples are used once, so caching is not worthwhile
     seen = {name: one.type.shape for name, one in sources.items() if one.given is None}
@@ -90,6 +98,8 @@ def compute_statistics(
     features: str | FeatureExtractor,
     num: int | None = None,
     size: int | None = None,
+    channels: Literal[1, 3, 4] | None = None,
+    background: str = "white",
     raw: bool = False,
 ) -> Gaussian:
     """Computes the mean and covariance of the features of data, which can replace the data in a Fréchet distance.
@@ -97,7 +107,7 @@ def compute_statistics(
     Raises:
         ValueError: If the data cannot be read or are empty.
     """
-    data = make_source(real, "real", num=num, size=size)
+    data = make_source(real, "real", num=num, reading=Reading(size, channels, background))
     feed = Feed(make_extractor(features, data.type), raw=raw)
     moments: Moments | None = None
     for _, batch in data.number_batches(num):

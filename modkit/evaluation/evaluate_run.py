@@ -21,14 +21,13 @@ from modkit.building.session import Loaded, Opened, load_run, open_data
 from modkit.data.loader import draw_permutation
 from modkit.engines.local import LocalEngine
 from modkit.evaluation.evaluate import DEFAULT
+from modkit.evaluation.extractors import choose_features, make_extractor
 from modkit.evaluation.feed import Feed
 from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import (
     Chosen,
     check_needs,
-    choose_features,
     find_missing,
-    make_extractor,
     make_metrics,
     prepare_extractor,
     score,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modkit.evaluation.needs import find_codes, has_logits, list_offers
 from modkit.evaluation.sources import Source
 from modkit.kinds import FeatureExtractor, Metric, MetricExtras, read_extras
 from modkit.metrics.reference import Reference, ReferenceCache
@@ -59,21 +60,8 @@ class Feed:
 
     def list_offers(self, source: Source) -> frozenset[str]:
         """Names the values that a source's samples offer; logits are found by trying the extractor."""
-        names = {"features", "points", "batch", "levels"}
-        if len(source.type.shape) > 1:
-            names.add("images")
-        if self._classifies(source.type):
-            names.add("logits")
-        if "labels" in source.fields:
-            names.add("labels")
-        if source.truth is not None:
-            names.add("truth")
-        if self.model is not None:
-            names.add("model")
-            if (coder := self.model.coder) is not None:
-                names |= {"pairs", "feature-pairs"}
-                names |= {"codes"} if _find_codes(coder) else set()
-        return frozenset(names)
+        known = {"truth": source.truth is not None, "logits": self._classifies(source.type)}
+        return list_offers(source.type, source.fields, model=self.model, **known)
 
     def compute_values(self, source: Source, batch: Batch, wanted: Collection[str]) -> dict[str, Any]:
         """Computes values by name, on the CPU except for the Model.
@@ -97,8 +85,7 @@ class Feed:
     def _classifies(self, type: TensorType) -> bool:
         """Whether the extractor gives logits, which is tried once for each type."""
         if type not in self._tried:
-            blank = torch.zeros(1, *type.shape)
-            self._tried[type] = self.extractor is not None and self.compute_features(blank).logits is not None
+            self._tried[type] = self.extractor is not None and has_logits(self.extractor, type)
         return self._tried[type]
 
     def round_to_bytes(self, x: Tensor, type: TensorType) -> Tensor:
@@ -177,7 +164,7 @@ class _Values:
     def codes(self) -> Tensor | tuple[Tensor, ...]:
         """How often a sample uses each code, `b k`; of several codebooks a tuple, coarse to fine."""
         coder = self._coder
-        if (name := _find_codes(coder)) is None:
+        if (name := find_codes(coder)) is None:
             raise ValueError(f"{type(coder).__name__}: expected a Model that encodes to codes, got one without")
         with evaluate_mode(coder):
             codes = coder.encode(self.batch.tensor.to(coder.device), name)
@@ -252,13 +239,6 @@ def _feed(
             made = made if size <= _CACHED else None
     if made:
         cache.save(reference, {name: torch.cat([values[name] for values in made]) for name in wanted})
-
-
-def _find_codes(coder: Model) -> str | None:
-    """Returns the name of the first encoding whose levels are all codes, or None."""
-    return next(
-        (name for name, event in coder.latents.items() if all(one.classes for one in split_levels(event))), None
-    )
 
 
 def _count_codes(codes: Tensor, type: TensorType, z: TensorType) -> Iterator[Tensor]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modkit.blocks import Block, format_html, format_text
 from modkit.runs.files import make_own_folder, make_safe_name, read_regular, replace_file
 from modkit.types import Score
 
@@ -53,6 +54,32 @@ class Report:
     overrides: tuple[str, ...] = ()
     checkpoint: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> Iterator[Block]:
+        """Describes the report: a table of its scores with its floor, its counts and notes."""
+        floor = {name: f"{score.value:.4g}" for name, score in self.floor.items()}
+        columns = ["score", "value", *(["held-out images"] if floor else []), "± standard error", "better"]
+        rows = [
+            [
+                name,
+                f"{score.value:.4g}",
+                *([floor.get(name, "")] if floor else []),
+                "" if score.error is None else f"{score.error:.2g}",
+                score.better or "",
+            ]
+            for name, score in self.scores.items()
+        ]
+        yield columns, rows
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        yield f"{counts}; seed {self.seed}"
+        yield from (f"note: {note}" for note in self.notes)
+
+    def __str__(self) -> str:
+        return format_text(self.describe())
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the same as a table."""
+        return format_html(self.describe())
 
     def to_json(self) -> str:
         """Returns the report as JSON."""

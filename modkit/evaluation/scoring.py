@@ -14,25 +14,21 @@ from torch import nn
 
 from modkit.data.loader import read_in_order
 from modkit.evaluation.feed import Feed, gather, uses_features
+from modkit.evaluation.needs import name_needs
 from modkit.evaluation.report import Report
 from modkit.evaluation.sources import Source
-from modkit.kinds import Data, DataExtras, FeatureExtractor, Metric, read_extras
+from modkit.kinds import Data, FeatureExtractor, Metric
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.parts.registry import get_registry
-from modkit.parts.signature import Parameter, read_parameters
-from modkit.parts.validation import validate
+from modkit.parts.signature import read_parameters
 from modkit.rng import Rng
-from modkit.specs.overrides import split_values
-from modkit.specs.yaml import parse
-from modkit.types import Score, TensorType
+from modkit.types import Score
 
 __all__ = [
     "Chosen",
     "Places",
     "check_needs",
-    "choose_features",
     "find_missing",
-    "make_extractor",
     "make_metrics",
     "prepare_extractor",
     "score",
@@ -73,48 +69,6 @@ def make_metrics(chosen: Chosen, k: int | None = None) -> dict[str, Metric]:
     return made
 
 
-def choose_features(data: Data) -> str:
-    """Chooses the features that compare a data set's samples when none are requested.
-
-    Returns:
-        The features that the data set names in its optional member `features`; otherwise `classifier`, to be trained on
-        the data, if they are images with a range and labels; otherwise `pixels`.
-    """
-    if named := read_extras(data, DataExtras).features:
-        return named
-    labelled = "labels" in data.fields and data.fields["labels"].classes
-    return "classifier" if len(data.x.shape) == 3 and data.x.range and labelled else "pixels"
-
-
-def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **offered: Any) -> FeatureExtractor | None:
-    """Makes an extractor from the name of its part and its parameters: `classifier:digits`, `random-conv:0,dim=64`.
-
-    What follows the colon is the value of the part's first parameter, `key=value` of any other, separated by commas.
-
-    Args:
-        features: The extractor, its name, or None.
-        x: Type of the samples.
-        **offered: Parameters of the part; those that it does not have and those that are None are ignored.
-
-    Raises:
-        ValueError: If the name or a parameter is unknown, or the part does not fit `x`.
-
-    Examples:
-        >>> make_extractor("random-conv", TensorType((1, 8, 8), range=(-1, 1)), seed=3).label
-        'random-conv:3'
-        >>> make_extractor("random-conv:3,dim=32", TensorType((1, 8, 8), range=(-1, 1))).label
-        'random-conv:3'
-    """
-    if not isinstance(features, str):
-        return features
-    name, text = _split_name(features)
-    part = get_registry().find("features", name)
-    declared = read_parameters(part)
-    given = {key: value for key, value in offered.items() if key in declared and value is not None}
-    made: FeatureExtractor = part.load()(x=x, **given | _read_values(text, declared, name))
-    return made
-
-
 def prepare_extractor(extractor: FeatureExtractor | None, data: Data) -> FeatureExtractor | None:
     """Prepares an extractor on the training split, unless it is ready or its weights are in the cache."""
     if not isinstance(extractor, nn.Module) or _is_ready(extractor):
@@ -146,7 +100,7 @@ def check_needs(feed: Feed, sources: Mapping[str, Source], metrics: Mapping[str,
     """
     for name, metric in metrics.items():
         if missing := find_missing(feed, sources, metric, places[name]):
-            raise ValueError(f"{name} requires {', '.join(missing)}, which these samples and features do not provide")
+            raise ValueError(name_needs(name, missing))
 
 
 def score(
@@ -216,31 +170,3 @@ def _add_label(score: str, label: str) -> str:
     """Adds the features to the name of a score: `FD (pixels)`, `FID`, `FD (pixels), class 3`."""
     name, comma, rest = score.partition(", ")
     return f"{_INCEPTION.get(name, name) if label == 'inception' else f'{name} ({label})'}{comma}{rest}"
-
-
-def _split_name(features: str) -> tuple[str, str]:
-    """Splits `classifier:digits` into the part's name, which may start with its distribution's, and what follows."""
-    words = features.split(":")
-    try:
-        get_registry().find("features", ":".join(words[:2]))
-    except ValueError:
-        return words[0], ":".join(words[1:])
-    return ":".join(words[:2]), ":".join(words[2:])
-
-
-def _read_values(text: str, declared: Mapping[str, Parameter], name: str) -> dict[str, Any]:
-    """Reads the parameters of features: `3,dim=64`."""
-    values: dict[str, Any] = {}
-    for number, word in enumerate(split_values(text) if text else ()):
-        key, equals, written = word.partition("=")
-        if number == 0 and key not in declared and declared:
-            key, equals, written = next(iter(declared)), "=", word
-        if not equals or key not in declared:
-            known = ", ".join(declared) or "none"
-            raise ValueError(f"the features {name} expect parameters as key=value, of {known}, got {word!r}")
-        annotation = declared[key].annotation
-        value = written if validate(written, annotation) is None else parse(written, f"--features {name}")[0]
-        if reason := validate(value, annotation):
-            raise ValueError(f"the features {name} got {key}={written}: {reason}")
-        values[key] = value
-    return values

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from itertools import chain
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from modkit.building.session import load
+from modkit.data.channels import count_channels
 from modkit.data.image_folder import ImageFolder
 from modkit.data.picture import DAMAGE, open_picture
 from modkit.evaluation.arrays import map_array, read_statistics
@@ -32,13 +33,30 @@ from modkit.runs.files import hash_data, replace_file
 from modkit.runs.run import Run
 from modkit.types import Batch, Modes, TensorType
 
-__all__ = ["Samples", "Source", "from_data", "from_model", "save_statistics", "make_source"]
+__all__ = ["Reading", "Samples", "Source", "from_data", "from_model", "save_statistics", "make_source"]
 
 Samples: TypeAlias = "Tensor | np.ndarray[Any, Any] | Iterable[Tensor] | str | PathLike[str] | Run | Model | Source"
 
 _SIZE = 256  # samples per batch
-_GREY = {"L", "1", "I;16"}
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+class Reading(NamedTuple):
+    """How folders of images are read.
+
+    Args:
+        size: Height and width that images are resized and cropped to; None is the smallest side of any image.
+        channels: 1 for grey, 3 for colour, 4 for colour and opacity; None is 1 for grey and 3 for colour images, and
+            refuses mixtures.
+        background: The colour that transparency is laid on.
+    """
+
+    size: int | None = None
+    channels: Literal[1, 3, 4] | None = None
+    background: str = "white"
+
+
+_PLAIN = Reading()
 
 
 @dataclass
@@ -85,7 +103,7 @@ class Source:
 
 
 def make_source(
-    samples: Samples, name: str, *, num: int | None = None, seed: int = 0, size: int | None = None
+    samples: Samples, name: str, *, num: int | None = None, seed: int = 0, reading: Reading = _PLAIN
 ) -> Source:
     """Makes the source of samples in any form.
 
@@ -96,8 +114,7 @@ def make_source(
         name: Its name in messages.
         num: Number of samples to draw from a Model.
         seed: Seed of a Model's noise.
-        size: Height and width that images of a folder are resized and cropped to; None is the smallest side of any
-            image.
+        reading: How a folder of images is read.
 
     Raises:
         ValueError: If they have another form, are empty, or cannot be read.
@@ -119,7 +136,7 @@ def make_source(
         if path.suffix == ".npz":
             return _from_statistics(path, name)
         if path.is_dir():
-            return _from_folder(path, name, size)
+            return _from_folder(path, name, reading)
         raise ValueError(f"{name}: expected a folder of images, a run, a .npy or a .npz file, got {path}")
     if isinstance(samples, np.ndarray):
         return _from_array(samples, name)
@@ -212,9 +229,9 @@ def _from_statistics(path: Path, name: str) -> Source:
     return Source(name, tuple, count, TensorType(tuple(mean.shape)), given=statistics)
 
 
-def _from_folder(path: Path, name: str, size: int | None) -> Source:
+def _from_folder(path: Path, name: str, reading: Reading) -> Source:
     sizes: set[tuple[int, int]] = set()
-    modes: set[str] = set()
+    grey: set[bool] = set()
     pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in _PICTURES)
     if len(pictures) < 2:
         raise ValueError(f"{name}: expected at least 2 images in {path}, got {len(pictures)}")
@@ -222,16 +239,21 @@ def _from_folder(path: Path, name: str, size: int | None) -> Source:
         try:
             with open_picture(picture) as image:  # reads only its header
                 sizes.add(image.size)
-                modes.add(image.mode)
+                grey.add(count_channels(image) < 3)
         except DAMAGE as error:
             raise ValueError(f"{name}: {picture} cannot be read as an image: {error}") from error
-    side = min(min(pair) for pair in sizes) if size is None else size
-    grey = modes <= _GREY
-    if not grey and modes & _GREY:
-        raise ValueError(f"{name}: expected images in {path} to be all grey or all colour, got both: {sorted(modes)}")
+    side = min(min(pair) for pair in sizes) if reading.size is None else reading.size
+    if reading.channels is None and len(grey) > 1:
+        raise ValueError(
+            f"{name}: expected images in {path} to be all grey or all colour, got both; "
+            "give the number of channels that all are converted to, as --channels 3"
+        )
+    channels = reading.channels or (1 if grey == {True} else 3)
 
-    def at(side: int) -> Source:
-        data = ImageFolder(root=str(path), size=side, channels=1 if grey else 3, test=0.0)
+    def at(side: int) -> Source:  # not scanned: each image is read once, and none that is damaged is left out
+        data = ImageFolder(
+            root=str(path), size=side, channels=channels, test=0.0, background=reading.background, damaged=None
+        )
         found = from_data(data, "train", name)
         if sizes != {(side, side)}:
             there = f"{len(sizes)} sizes" if len(sizes) > 1 else "×".join(map(str, *sizes))

@@ -66,6 +66,8 @@ class BottleneckExtras:
     Args:
         moments: Mean and standard deviation of the latents whose scale is already known, by name, for a bottleneck that
             was trained elsewhere. A prior is then given latents scaled by these values, and nothing is measured.
+        start_noise: The type of the noise that `sample` reads by `modkit.samplers.draw_start`, so that a caller of
+            `Model.sample` can give it; None if it does not.
         update: `update(step)` is called once a step, after the optimizer, and updates codebooks.
         prepare: `prepare(features, rng)` is called before the first step; each iteration over `features` is a new pass
             over the encoder's features.
@@ -77,6 +79,7 @@ class BottleneckExtras:
     """
 
     moments: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    start_noise: TensorType | None = None
     update: Callable[[Step], None] | None = None
     prepare: Callable[[Iterable[Value], Rng], None] | None = None
     posterior: Callable[[str, Value, Rng], tuple[Value, Tensor]] | None = None

@@ -6,12 +6,14 @@ from typing import Any
 from modkit.models.autoencoder import Autoencoder
 from modkit.models.autoregressive import Autoregressive
 from modkit.models.cascade import Cascade
+from modkit.models.composing import Composing
 from modkit.models.denoising_gan import DenoisingGAN
 from modkit.models.diffusion import Diffusion
 from modkit.models.gan import GAN
 from modkit.models.latent import Latent
 from modkit.models.masked import Masked
-from modkit.models.model import Composing, Model, Player
+from modkit.models.model import Model
+from modkit.models.player import Player
 
 __all__ = [
     "Autoencoder",

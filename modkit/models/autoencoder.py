@@ -29,7 +29,9 @@ from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.losses.perceptual import Perceptual
 from modkit.losses.review import review_critic
 from modkit.models.latent_scale import make_unit
-from modkit.models.model import Model, Passes, Player, check_draws, make_weights
+from modkit.models.model import Model, check_draws, make_weights
+from modkit.models.passes import Passes
+from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, Latents, TensorType, Value, split_levels
@@ -98,7 +100,8 @@ class Autoencoder(Model):
         self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
         latents = self.bottleneck.latents
         self.latents = {name: make_unit(event) for name, event in zip(latents, latents.values())}
-        self.moments = read_extras(self.bottleneck, kinds.BottleneckExtras).moments
+        extras = read_extras(self.bottleneck, kinds.BottleneckExtras)
+        self.moments, self.start_noise = extras.moments, extras.start_noise
         self.likelihood = likelihood(x=x)
         self.decoder = decoder.name_source(bottleneck.where)(
             z=list(self.latents.values())[-1], x=self.likelihood.out(x)

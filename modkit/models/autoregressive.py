@@ -27,7 +27,8 @@ from modkit.decodings.windows import Windows
 from modkit.diffusion.guidance import make_conditions
 from modkit.diffusion.review import review_guidance
 from modkit.kinds import Conditioner, Decoding, Guidance, Note, Predict, PriorNetwork, Slot, Step, Weight, default
-from modkit.models.model import Model, Player, check_draws, make_weights
+from modkit.models.model import Model, check_draws, make_weights
+from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
 

@@ -25,7 +25,9 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Slot, Step, Unfit, Weight, default
-from modkit.models.model import Model, Passes, Player, prefix_player
+from modkit.models.model import Model
+from modkit.models.passes import Passes
+from modkit.models.player import Player, prefix_player
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
 

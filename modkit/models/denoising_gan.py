@@ -31,10 +31,12 @@ from modkit.diffusion.schedules import Even, get_std
 from modkit.diffusion.time_sampling import Uniform
 from modkit.kinds import Slot, Step, Weight, default
 from modkit.losses.review import review_critic
-from modkit.models.model import Model, Player, make_weights
+from modkit.models.model import Model, make_weights
+from modkit.models.player import Player
 from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
+from modkit.samplers.sampling import draw_start
 from modkit.types import Batch, Cond, CondType, Denoised, TensorType
 
 __all__ = ["DenoisingGAN"]
@@ -91,6 +93,7 @@ class DenoisingGAN(Model):
         if steps < 1:
             raise ValueError(f"DenoisingGAN expects steps of at least 1, got {steps}")
         self.event = x
+        self.start_noise = TensorType(x.shape, std=1.0)
         self.z = TensorType((z_dim,))
         self.steps = steps
         self.schedule = Even(schedule(x=x), steps)
@@ -137,7 +140,7 @@ class DenoisingGAN(Model):
         """Runs the sampler from noise, with new z at each prediction; the conditioner draws missing fields."""
         denoise = self._make_denoise(self.conditioner(self.complete(num, fields, rng), None).merge(cond), rng.at("z"))
         like = self.allocate(num, self.single)
-        x_t = self.sampler.start(rng.normal("start", widen(like)), self.sampler.times()[0])
+        x_t = self.sampler.start(draw_start(rng, "start", widen(like)), self.sampler.times()[0])
         return sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
 
     def review(self) -> Iterator[kinds.Note]:

@@ -20,13 +20,15 @@ from torch import Tensor
 from modkit import kinds
 from modkit.diffusion.gaussian import add_noise, move
 from modkit.diffusion.guidance import make_conditions
-from modkit.diffusion.review import review_growth, review_guidance, review_levels, review_scale
+from modkit.diffusion.review import review_drift, review_growth, review_guidance, review_levels, review_scale
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import Slot, Step, Weight, default, read_extras
-from modkit.models.model import Model, Player, check_draws, make_weights
+from modkit.models.model import Model, check_draws, make_weights
+from modkit.models.player import Player
 from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
+from modkit.samplers.sampling import draw_start
 from modkit.types import Batch, Cond, CondType, Denoised, TensorType
 
 __all__ = ["Diffusion"]
@@ -73,6 +75,7 @@ class Diffusion(Model):
     ) -> None:
         super().__init__()
         self.event = x
+        self.start_noise = TensorType(x.shape, std=1.0)
         self.schedule = schedule(x=x)
         self.times = times(schedule=self.schedule, x=x)
         self.parametrization = parametrization(schedule=self.schedule, x=x)
@@ -106,7 +109,7 @@ class Diffusion(Model):
         given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         denoise = self.guidance(self._make_denoise(given), self._make_denoise(null))
         like = self.allocate(num, self.single)
-        x_t = self.sampler.start(rng.normal("start", widen(like)), self.sampler.times()[0])
+        x_t = self.sampler.start(draw_start(rng, "start", widen(like)), self.sampler.times()[0])
         return sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
 
     def review(self) -> Iterator[kinds.Note]:
@@ -115,6 +118,7 @@ class Diffusion(Model):
         yield from review_levels(x, self.schedule, self.times, self.sampler, "times", mends)
         yield from review_scale(x, self.schedule, self.parametrization, self.sampler)
         yield from review_growth(x, self.schedule, self.parametrization, self.sampler)
+        yield from review_drift(x, self.schedule, self.parametrization, self.times, self.sampler)
         yield from review_guidance(self.guidance, self.conditioner, x, self.sampler.times()[:-1].tolist())
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:

@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from modkit import kinds
 from modkit.kinds import Slot, Step, Weight, default
 from modkit.losses.review import review_critic
-from modkit.models.model import Model, Player, make_weights
+from modkit.models.model import Model, make_weights
+from modkit.models.player import Player
 from modkit.rng import Rng
+from modkit.samplers.sampling import draw_start
 from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["GAN"]
@@ -76,7 +78,7 @@ class GAN(Model):
     ) -> None:
         super().__init__()
         self.event = x
-        self.z = TensorType((z_dim,))
+        self.z = self.start_noise = TensorType((z_dim,), std=1.0)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         cond = cond.merge(self.conditioner.type)
@@ -146,4 +148,4 @@ class GAN(Model):
         return {t: self.adversarials[name].generator(self.critics[name](fake, given)) for t, name in wanted.items()}
 
     def _generate(self, num: int, cond: Cond, rng: Rng) -> Tensor:
-        return self.generator(rng.normal("z", self.allocate(num, self.z)), cond)
+        return self.generator(draw_start(rng, "z", self.allocate(num, self.z)), cond)

@@ -33,7 +33,9 @@ from torch import Tensor
 
 from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
 from modkit.models.latent_scale import LatentScale, make_unit
-from modkit.models.model import Model, Passes, Player, prefix_player
+from modkit.models.model import Model
+from modkit.models.passes import Passes
+from modkit.models.player import Player, prefix_player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
@@ -123,6 +125,7 @@ class Latent(Model):
         self.prior = prior.name_source(source)(x=_scale_event(event), cond=cond, fields=fields)
         self.reads = tuple(dict.fromkeys((*self.autoencoder.reads, *self.prior.reads)))
         self.latents = self.prior.latents
+        self.start_noise = self.prior.start_noise
         self.moments = self.prior.moments
         if by_channel and (joint or scale is not None):
             given = "joint training, which measures nothing" if scale is None else f"the scale {scale:g}"

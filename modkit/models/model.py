@@ -9,61 +9,23 @@ Shape letters: b batch, and the event's own.
 
 from __future__ import annotations
 
-import inspect
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from modkit.kinds import Conditioner, ConditionerExtras, Note, Slot, Step, Weight, read_extras
 from modkit.losses.coefficients import Constant
+from modkit.models.composing import Composing
+from modkit.models.player import Player
 from modkit.rng import Rng
+from modkit.samplers.sampling import Callback, Sampling
 from modkit.types import Batch, Cond, Event, TensorType, Value
 
-__all__ = ["Model", "Passes", "Player", "check_draws", "evaluate_mode", "make_weights", "prefix_player"]
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Player:
-    """A player owns modules and minimises its named losses.
-
-    Args:
-        name: Its name, such as `generator`; a player of a nested Model has a prefix, such as `prior/denoiser`.
-        modules: Paths of the modules that it owns. A player without parameters (EM) is trained by `Model.prepare`.
-        every: Number of steps from one of its turns to the next.
-        start: First step of the stage at which it plays.
-        against: Its opponents. The terms `adversarial` and `adversarial/PLAYER` are computed only once the opponent has
-            started.
-        last_layer: Path of the parameter that produces its output, for gradient-balanced weights.
-
-    Examples:
-        >>> prefix_player(Player("denoiser", ("network",)), "prior").modules
-        ('prior.network',)
-    """
-
-    name: str
-    modules: tuple[str, ...]
-    every: int = 1
-    start: int = 0
-    against: tuple[str, ...] = ()
-    last_layer: str | None = None
-
-
-def prefix_player(player: Player, name: str) -> Player:
-    """Returns a player of the nested Model `name` as the enclosing Model names it."""
-    return replace(
-        player,
-        name=f"{name}/{player.name}",
-        modules=tuple(f"{name}.{path}" for path in player.modules),
-        against=tuple(f"{name}/{other}" for other in player.against),
-        last_layer=player.last_layer and f"{name}.{player.last_layer}",
-    )
+__all__ = ["Model", "check_draws", "evaluate_mode", "make_weights"]
 
 
 def make_weights(weights: Mapping[str, Slot[Weight] | float] | None) -> dict[str, Weight]:
@@ -98,45 +60,15 @@ def evaluate_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-class Passes(Iterable[T]):
-    """Values that can be iterated over several times, in passes that a function starts."""
-
-    def __init__(self, start: Callable[[], Iterator[T]]) -> None:
-        self._start = start
-
-    def __iter__(self) -> Iterator[T]:
-        return self._start()
-
-
-class Composing(type):
-    """The metaclass of Models: calling a class composes the objects in its slots, see `modkit.building.compose`."""
-
-    composer: ClassVar[Callable[..., Any]]
-    swapper: ClassVar[Callable[..., Any]]
-
-    def __call__(cls, *types: Any, **arguments: Any) -> Any:
-        """Composes a model from types and the objects in its slots."""
-        return Composing.composer(cls, *types, **arguments)
-
-    @property
-    def __signature__(cls) -> inspect.Signature:
-        """That of the constructor."""
-        constructor = inspect.signature(cls.__init__)  # type: ignore[misc]
-        return constructor.replace(parameters=list(constructor.parameters.values())[1:])
-
-    def assemble(cls, *types: Any, **arguments: Any) -> Any:
-        """Makes a model from types and the factories of its slots."""
-        return super().__call__(*types, **arguments)
-
-
 class Model(nn.Module, metaclass=Composing):
     """A distribution over tensors of type `event`, and the game that trains it.
 
     A Model keeps the parts of its slots in attributes, by any names. A Model that encodes gives the types of its
     latents in `latents` and implements `encode` and `decode`; any other Model leaves `latents` empty. The types of
     continuous latents state a deviation of 1, to which `latent` scales them for a prior. `moments` gives the mean and
-    standard deviation of the latents whose scale is already known, so that `latent` need not measure it. A conditional
-    Model names in `reads` the fields that it is conditioned on.
+    standard deviation of the latents whose scale is already known, so that `latent` need not measure it. A Model whose
+    `draw` takes its noise from `modkit.samplers.draw_start` gives the type of it in `start_noise`. A conditional Model
+    names in `reads` the fields that it is conditioned on.
 
     Examples:
         >>> from modkit.models import Diffusion
@@ -151,6 +83,7 @@ class Model(nn.Module, metaclass=Composing):
     conditioner: Conditioner
     latents: Mapping[str, Event] = {}
     moments: Mapping[str, tuple[float, float]] = {}
+    start_noise: TensorType | None = None
     reads: tuple[str, ...] = ()
     frozen: bool = False
     _weights = dict[str, Weight]()
@@ -199,7 +132,8 @@ class Model(nn.Module, metaclass=Composing):
             num: Number of samples.
             fields: Fields to condition on, each with `num` rows; missing fields are drawn.
             cond: Conditions from an enclosing Model.
-            rng: Source of noise.
+            rng: Source of noise, to be passed on by `rng.at(…)`; in `sample` it is a `modkit.samplers.Sampling`, which
+                carries the caller's start noise and callback.
 
         Raises:
             ValueError: If the Model has no prior, or has not been prepared.
@@ -369,6 +303,8 @@ class Model(nn.Module, metaclass=Composing):
         generator: torch.Generator | None = None,
         batch_size: int | None = None,
         first: int = 0,
+        start_noise: Tensor | None = None,
+        callback: Callback | None = None,
         **fields: int | Sequence[int] | Tensor,
     ) -> Value:
         """Draws `num` samples, in eval mode and without gradients.
@@ -381,6 +317,12 @@ class Model(nn.Module, metaclass=Composing):
             generator: Generator that the seed is drawn from.
             batch_size: Number of samples drawn at a time, 256 by default.
             first: Index of the first sample, to continue from an earlier call.
+            start_noise: Standard normal noise to start from, `num` rows of the Model's type `start_noise`: x_T of a
+                diffusion model (`b c h w`, before the sampler scales it), z of a GAN or VAE; that of its prior for a
+                Model with a prior in a latent. What is drawn later still comes from the seed.
+            callback: Called after each step of a sampler or decoding with a `SamplingStep`: its index, the number of
+                steps, x_t and the prediction of x_0. Several samplers report one after the other, each batch of
+                `batch_size` on its own. A Model that samples in one go has no steps.
             **fields: Fields to condition on: one value for all samples (`labels=3`), or one per sample.
 
         Returns:
@@ -388,18 +330,23 @@ class Model(nn.Module, metaclass=Composing):
 
         Raises:
             ValueError: If a number is out of range, a field is unknown or of the wrong length, both a seed and a
-                generator are given, or the Model cannot be sampled.
+                generator are given, the start noise does not have the shape of its type or the Model starts from none,
+                or the Model cannot be sampled.
         """
         size = 256 if batch_size is None else batch_size
         if num < 1 or size < 1 or first < 0:
             raise ValueError(f"sample expects num >= 1, batch_size >= 1 and first >= 0, got {num}, {size} and {first}")
         rows = {name: self._expand_field(name, value, num) for name, value in fields.items()}
-        rng = Rng("sample", _choose_seed(seed, generator)).rows(first)
+        self._check_start_noise(start_noise, num)
+        source = Rng("sample", _choose_seed(seed, generator)).rows(first)
+        rng = Sampling(source, start_noise=start_noise, callback=callback)
         drawn = []
         with evaluate_mode(self):
             for start in range(0, num, size):
                 part = {name: value[start : start + size] for name, value in rows.items()}
                 drawn.append(self.draw(min(size, num - start), part, Cond(), rng.rows(start)))
+                if not rng.used:
+                    raise ValueError(f"{type(self).__name__} drew its own start noise, and cannot be given any")
         if isinstance(drawn[0], tuple):
             return tuple(torch.cat(level) for level in zip(*drawn))
         return torch.cat([value for value in drawn if isinstance(value, Tensor)])
@@ -426,6 +373,16 @@ class Model(nn.Module, metaclass=Composing):
             ('DPMSolverPlusPlus', True)
         """
         return Composing.swapper(self, parts)  # type: ignore[no-any-return]
+
+    def _check_start_noise(self, noise: Tensor | None, num: int) -> None:
+        if noise is None:
+            return
+        if self.start_noise is None:
+            raise ValueError(f"{type(self).__name__} starts from no noise of its own, got start_noise; expected none")
+        expected = (num, *self.start_noise.shape)
+        if noise.shape != expected or not noise.is_floating_point():
+            received = f"{noise.dtype} of shape {tuple(noise.shape)}"
+            raise ValueError(f"sample expects start_noise of floats of shape {expected}, got {received}")
 
     def _expand_field(self, name: str, value: int | Sequence[int] | Tensor, num: int) -> Tensor:
         if name not in self.reads:

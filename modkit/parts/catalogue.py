@@ -144,6 +144,7 @@ _PARTS = {
         ("ring", "data.mixture:Ring", "Gaussians on a ring"),
         ("grid", "data.mixture:Grid", "Gaussians on a grid"),
         ("fashion-mnist", "data.fashion_mnist:FashionMNIST", "Clothes, 28×28 (Xiao et al., 2017)"),
+        ("torchvision", "data.torchvision_sets:TorchvisionSet", "MNIST, CIFAR-10, CelebA and others, by torchvision"),
         ("image-folder", "data.image_folder:ImageFolder", "Pictures in a folder"),
         ("corrupted", "data.corrupted:Corrupted", "Data with a corruption's fields"),
         ("binarized", "data.binarized:Binarized", "Data of two values, for `bernoulli`"),
@@ -189,7 +190,10 @@ _PARTS = {
         ("cost", "metrics.cost:Cost", "Speed, latency, evaluations, FLOPs of sampling"),
         ("label-accuracy", "metrics.label_accuracy:LabelAccuracy", "A classifier reads the label"),
     ),
-    "logger": (("tensorboard", "training.loggers:TensorBoard", "Losses and samples for TensorBoard"),),
+    "logger": (
+        ("tensorboard", "training.loggers:TensorBoard", "Losses and samples for TensorBoard"),
+        ("csv", "training.csv_file:CSVFile", "Losses and scores as a table, a row a step"),
+    ),
     "engine": (("local", "engines.local:LocalEngine", "One process, one device"),),
 }
 """The name, target and summary of each part, by kind."""

@@ -51,7 +51,7 @@ def import_weights(
     model = build_checked(report)
     model.load_state_dict(dict(weights))
     resolved = report.plan.resolved
-    with Run.create(out, resolved, report.lock(), overwrite) as run:
+    with Run.create(out, resolved, {**report.lock(), "imported": True}, overwrite) as run:
         state = {"cursor": asdict(Cursor()), "players": {}, "adopted": dict(notes or {})}
         run.save("step-00000000", Checkpoint({"model": model.state_dict()}, state))
         run.finish()

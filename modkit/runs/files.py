@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 __all__ = [
-    "find_final_name", "hash_data", "make_folders", "make_own_folder", "make_safe_name", "make_temporary_path",
-    "open_own", "open_regular", "read_regular", "refuse_link", "replace_file", "sync_folder", "sync_tree", "write_file",
+    "expand_home", "find_final_name", "hash_data", "make_folders", "make_own_folder", "make_safe_name",
+    "make_temporary_path", "open_own", "open_regular", "read_regular", "refuse_link", "replace_file", "sync_folder",
+    "sync_tree", "write_file",
 ]  # fmt: skip
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,+-]+")
@@ -118,12 +119,13 @@ def sync_tree(folder: Path) -> None:
         _sync(Path(parent))
 
 
-def make_folders(folder: Path) -> None:
-    """Makes a folder and its missing parents, and syncs them to the disk."""
+def make_folders(folder: Path) -> list[Path]:
+    """Makes a folder and its missing parents, and syncs them to the disk; returns what it made, the outermost last."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in reversed(missing):
         sync_folder(path.parent)
+    return missing
 
 
 def make_own_folder(folder: Path) -> None:
@@ -164,6 +166,20 @@ def refuse_link(path: Path) -> None:
     """
     if path.is_symlink():
         raise ValueError(f"{path} is a link, through which nothing is written: put what it points to in its place")
+
+
+def expand_home(text: str) -> str:
+    """Writes out the home folder in a path that begins with `~/`; other texts are returned as they are.
+
+    Specs and the command line use it for all that they pass on, so no part needs to.
+
+    Examples:
+        >>> expand_home("~/photos") == str(Path.home() / "photos")
+        True
+        >>> expand_home("photos/~/a")
+        'photos/~/a'
+    """
+    return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
 
 
 def hash_data(data: bytes | str) -> str:

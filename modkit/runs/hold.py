@@ -10,17 +10,19 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 from modkit.runs.files import open_own
 
-__all__ = ["LOCK", "Hold"]
+__all__ = ["LOCK", "Hold", "is_held"]
 
 LOCK = ".lock"
 """Name of the file that is locked."""
 
+_INSTANT = 0.05  # seconds; `is_held` holds a folder for far less
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _logger = logging.getLogger(__name__)
 _held: set[int] = set()
@@ -85,13 +87,40 @@ class Hold:
         self.release()
 
 
-def _lock(descriptor: int, folder: Path, report_busy: Callable[[], None]) -> None:
+def is_held(folder: Path) -> bool:
+    """Whether a process holds a folder; a folder on a disk without locks is never held."""
+    import fcntl
+
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(descriptor, fcntl.LOCK_SH)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, how: int) -> bool:
     import fcntl  # absent on Windows, where modkit can be imported
 
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock(descriptor: int, folder: Path, report_busy: Callable[[], None]) -> None:
+    import fcntl
+
+    try:
+        if _try_lock(descriptor, fcntl.LOCK_EX):
+            return
+        time.sleep(_INSTANT)  # it may have been `is_held`
+        if not _try_lock(descriptor, fcntl.LOCK_EX):
             report_busy()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from modkit.runs.files import find_final_name, make_folders, refuse_link
 from modkit.runs.hold import LOCK as HELD
 
 __all__ = [
-    "LOCK", "METRICS", "SPEC", "STATE", "STATUS", "TIMING", "check_vacant", "clear_temporary", "make_directory",
-    "refuse_links", "vacate",
+    "FIRST", "LOCK", "METRICS", "SPEC", "STATE", "STATUS", "TAGS", "TIMING", "check_vacant", "clear_temporary",
+    "find_runs", "has_results", "make_directory", "refuse_links", "remove", "vacate",
 ]  # fmt: skip
 
 LOCK = "modkit.lock"
@@ -20,13 +24,28 @@ METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 STATUS = "status.json"
 STATE = "state.json"
+TAGS = "tags.json"
+FIRST = "step-00000000"
+"""Name of the checkpoint that is written before the first step."""
 
-_OWN = ("checkpoints", "samples", "evaluations", "evaluation.json", METRICS, TIMING, STATUS)
-_WRITTEN = re.compile(r"modkit\.lock|spec\.yaml|status\.json|[A-Za-z0-9][A-Za-z0-9._-]*\.png")
+_OWN = ("checkpoints", "samples", "evaluations", "evaluation.json", METRICS, TIMING, STATUS, TAGS)
+_WRITTEN = re.compile(r"modkit\.lock|spec\.yaml|status\.json|tags\.json|[A-Za-z0-9][A-Za-z0-9._-]*\.png")
 
 
-def make_directory(path: Path) -> None:
-    """Makes the directory of a run.
+def find_runs(folder: Path) -> Iterator[Path]:
+    """Finds the runs in a folder and below it, in order of their names, damaged ones and the folder itself included.
+
+    Links and hidden folders are not entered.
+    """
+    for parent, folders, files in os.walk(folder):
+        if LOCK in files or (SPEC in files and (METRICS in files or "checkpoints" in folders)):
+            folders.clear()
+            yield Path(parent)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def make_directory(path: Path) -> list[Path]:
+    """Makes the directory of a run; returns it and its parents as far as they were missing, the outermost last.
 
     Raises:
         ValueError: If it is a file, or cannot be created.
@@ -34,13 +53,13 @@ def make_directory(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"Run.create expects a directory, got the file {path}")
     try:
-        make_folders(path)
+        return make_folders(path)
     except OSError as error:
         raise ValueError(f"Run.create cannot create the directory {path}: {error.strerror}") from error
 
 
 def check_vacant(path: Path, overwrite: bool) -> None:
-    """Checks that a directory is empty or, with `overwrite`, holds a run that can be replaced.
+    """Checks that a directory is empty, or holds a run that can be replaced: one without results, or with `overwrite`.
 
     Raises:
         ValueError: If it is not.
@@ -48,14 +67,39 @@ def check_vacant(path: Path, overwrite: bool) -> None:
     found = sorted(entry.name for entry in path.iterdir() if entry.name != HELD and not _is_temporary(entry.name))
     if found and LOCK not in found:
         raise ValueError(f"Run.create expects an empty directory or a run, got {path} with {', '.join(found[:5])}")
-    if set(found) <= {LOCK}:  # empty, or `create` was killed before it wrote the spec
-        return
     if STATE in found:
         raise ValueError(f"Run.create: {path} holds an exported run, which cannot be replaced")
-    if not overwrite:
+    if not overwrite and (has_results(path) or _is_imported(path)):
         raise ValueError(
             f"Run.create: {path} already holds a run; use --resume to continue it or --overwrite to replace it"
         )
+
+
+def has_results(path: Path, begun: str = FIRST) -> bool:
+    """Whether a run holds what training made: a row, a picture, a score, or a checkpoint later than its beginning.
+
+    Args:
+        path: The run's directory.
+        begun: Name of the checkpoint that training began with.
+    """
+    return any(_holds(path / name, begun) for name in _OWN)
+
+
+def remove(path: Path, made: Sequence[Path]) -> None:
+    """Removes a run and the folders that were made for it; if there is anything else, a place for a new run is left.
+
+    Args:
+        path: The run's directory.
+        made: The folders, innermost first; those that are not empty stay.
+    """
+    vacate(path)
+    if {entry.name for entry in path.iterdir()} - {LOCK, HELD}:
+        return
+    for name in (LOCK, HELD):
+        (path / name).unlink(missing_ok=True)
+    with suppress(OSError):  # another process may use them
+        for folder in made:
+            folder.rmdir()
 
 
 def vacate(path: Path) -> None:
@@ -87,6 +131,21 @@ def clear_temporary(folder: Path) -> None:
     for entry in list(folder.iterdir()) if folder.is_dir() else []:
         if _is_temporary(entry.name) and not entry.is_dir():
             entry.unlink()
+
+
+def _is_imported(path: Path) -> bool:
+    """Whether a run began with weights from elsewhere, which are of worth before any step."""
+    try:
+        lock = json.loads((path / LOCK).read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return False
+    return isinstance(lock, dict) and "imported" in lock
+
+
+def _holds(path: Path, begun: str) -> bool:
+    if path.is_dir():
+        return any(entry.name != begun and find_final_name(entry.name) is None for entry in path.iterdir())
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _is_temporary(name: str) -> bool:

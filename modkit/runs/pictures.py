@@ -26,15 +26,22 @@ _TALLEST = 4096
 _PANEL = (64, 128)
 
 
-def draw_picture(x: Tensor, type: TensorType) -> Tensor:
+def draw_picture(x: Tensor, type: TensorType, columns: int | None = None) -> Tensor:
     """Draws samples `n ...` in a way that suits their type.
 
     Images `c h w` and maps of codes `h w` are drawn as a grid, volumes `c t h w` as a grid of their middle slices,
     signals `c t` as a grid of curves with all channels in one panel, pairs `(2,)` as a scatter plot, and other vectors
-    and sequences of codes as a map with one row per sample.
+    and sequences of codes as a map with one row per sample. Four channels with a range are colour and opacity, which
+    are laid on white.
+
+    Args:
+        x: The samples.
+        type: Their type.
+        columns: Samples in a row of a grid; by default the grid is as square as possible.
 
     Raises:
-        ValueError: If `x` is not of that type, or its rank is above 4.
+        ValueError: If `x` is not of that type, its rank is above 4, or `columns` is given for what is not drawn as a
+            grid.
 
     Examples:
         >>> draw_picture(torch.zeros(4, 1, 8, 8), TensorType((1, 8, 8), range=(-1.0, 1.0))).shape
@@ -44,18 +51,22 @@ def draw_picture(x: Tensor, type: TensorType) -> Tensor:
         raise ValueError(f"draw_picture expects samples of shape {type.shape}, got {tuple(x.shape)}")
     range = type.range if type.classes is None else (0.0, float(max(type.classes - 1, 1)))
     rank = len(type.shape)
+    if rank <= 1 and columns is not None:
+        raise ValueError(f"a grid with rows of {columns} expects images, maps or signals, got {type}")
     if rank == 1 and type.shape[0] == 2 and type.classes is None:
         return draw_scatter(x, range)
     if rank <= 1:
         return make_image_grid(x.reshape(1, 1, len(x), -1), range)
     if rank == 2 and type.classes is None:
-        return make_image_grid(_draw_curves(x, range), (0.0, 1.0))
+        return make_image_grid(_draw_curves(x, range), (0.0, 1.0), columns)
     if rank == 2:
-        return make_image_grid(x[:, None], range)
+        return make_image_grid(x[:, None], range, columns)
+    if rank == 3 and type.shape[0] == 4 and range:
+        return make_image_grid(_compose_on_white(x, range), (0.0, 1.0), columns)
     if rank == 3:
-        return make_image_grid(x, range)
+        return make_image_grid(x, range, columns)
     if rank == 4:
-        return make_image_grid(x[:, :, type.shape[1] // 2], range)
+        return make_image_grid(x[:, :, type.shape[1] // 2], range, columns)
     raise ValueError(f"draw_picture expects samples of rank 0 to 4, got shape {type.shape}")
 
 
@@ -64,7 +75,7 @@ def round_images(x: Tensor, type: TensorType) -> Tensor:
 
     Args:
         x: Images, `n c h w`.
-        type: Their type, of 1 or 3 channels.
+        type: Their type, of 1 or 3 channels, or 4 with opacity.
 
     Returns:
         The images, uint8, on the CPU.
@@ -76,8 +87,8 @@ def round_images(x: Tensor, type: TensorType) -> Tensor:
         >>> round_images(torch.tensor([[[[-1.0, 0.0, 1.0]]]]), TensorType((1, 1, 3), range=(-1.0, 1.0)))
         tensor([[[[  0, 128, 255]]]], dtype=torch.uint8)
     """
-    if len(type.shape) != 3 or type.shape[0] not in (1, 3) or type.range is None:
-        raise ValueError(f"a folder of pictures expects images of 1 or 3 channels with a range, got {type}")
+    if len(type.shape) != 3 or type.shape[0] not in (1, 3, 4) or type.range is None:
+        raise ValueError(f"a folder of pictures expects images of 1, 3 or 4 channels with a range, got {type}")
     return torch.from_numpy(_to_grey(x.detach().cpu().double().numpy(), type.range))
 
 
@@ -157,11 +168,11 @@ def encode_png(image: Tensor) -> bytes:
     """Encodes a picture as a PNG file.
 
     Raises:
-        ValueError: If `image` is not uint8, `c h w` with 1 or 3 channels.
+        ValueError: If `image` is not uint8, `c h w` with 1, 3 or 4 channels.
     """
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3) or not image.numel():
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3, 4) or not image.numel():
         received = f"{image.dtype} of shape {tuple(image.shape)}"
-        raise ValueError(f"encode_png expects a uint8 picture c h w of 1 or 3 channels, got {received}")
+        raise ValueError(f"encode_png expects a uint8 picture c h w of 1, 3 or 4 channels, got {received}")
     pixels = image.cpu().permute(1, 2, 0).contiguous().numpy()
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
@@ -184,6 +195,13 @@ def _to_grey(values: NDArray[np.float64], range: tuple[float, float] | None) -> 
     low, high = range or _find_ends(values)
     share = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low)
     return np.rint(np.clip(share, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def _compose_on_white(x: Tensor, range: tuple[float, float]) -> Tensor:
+    """Lays images of colour and opacity, `n 4 h w`, on white: `n 3 h w` in [0, 1]."""
+    share = ((x.detach().cpu().double() - range[0]) / (range[1] - range[0])).nan_to_num(0.0).clamp(0, 1)
+    opacity = share[:, 3:]
+    return share[:, :3] * opacity + 1 - opacity
 
 
 def _enlarge(images: NDArray[np.uint8], columns: int, padding: int) -> NDArray[np.uint8]:

@@ -12,9 +12,11 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from modkit.runs.files import hash_data, open_own, read_regular
+from modkit.runs.files import hash_data, open_own, open_regular, read_regular
 
 __all__ = ["Mark", "Rows"]
+
+_LONGEST = 2**20  # bytes of a row
 
 
 class Mark(NamedTuple):
@@ -78,6 +80,20 @@ class Rows:
         lines = read_regular(self.path).split(b"\n")[:-1] if self.path.exists() else []
         return [_parse_row(self.path, number, line) for number, line in enumerate(lines, 1)]
 
+    def read_last(self) -> dict[str, Any] | None:
+        """Reads the last complete row, and no others; None if there is none.
+
+        Raises:
+            ValueError: If it is damaged, or longer than a row can be.
+        """
+        if not self.path.exists():
+            return None
+        with open_regular(self.path) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(size - _LONGEST, 0))
+            lines = file.read(_LONGEST).split(b"\n")
+        return _parse_row(self.path, "end", lines[-2]) if len(lines) > 1 else None
+
     def mark(self) -> Mark:
         """Syncs the rows to the disk and returns the mark after the last one."""
         file = self._open()
@@ -126,7 +142,7 @@ class Rows:
         return self._file
 
 
-def _parse_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _parse_row(path: Path, number: int | str, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:

@@ -6,6 +6,7 @@
         metrics.jsonl     one row per line, each a function of the seed alone; truncated to the checkpoint on resume
         timing.jsonl      one row per line: times and rates, which differ between runs
         status.json       present once the run is finished
+        tags.json         the user's tags, see `modkit.runs.tags`
         samples/*.png     pictures
         evaluation.json   scores, see `modkit.evaluation.report`; evaluations/ holds those with overrides
         checkpoints/      see `modkit.runs.checkpoint`
@@ -36,6 +37,7 @@ from modkit.runs.checkpoint import Checkpoint, CheckpointError, Latest
 from modkit.runs.files import hash_data, make_own_folder, read_regular, replace_file, write_file
 from modkit.runs.hold import Hold
 from modkit.runs.layout import (
+    FIRST,
     LOCK,
     METRICS,
     SPEC,
@@ -44,8 +46,10 @@ from modkit.runs.layout import (
     TIMING,
     check_vacant,
     clear_temporary,
+    has_results,
     make_directory,
     refuse_links,
+    remove,
     vacate,
 )
 from modkit.runs.lock import decode, encode
@@ -97,6 +101,7 @@ class Run:
         self.lock = lock
         self._metrics, self._timing = Rows(path / METRICS), Rows(path / TIMING)
         self._held: Hold | None = None
+        self._made: list[Path] = []  # folders that were made for it
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.status})"
@@ -105,7 +110,8 @@ class Run:
     def create(cls, path: str | os.PathLike[str], spec: _HasYaml, lock: dict[str, Any], overwrite: bool = False) -> Run:
         """Creates a run in an absent or empty directory, or with `overwrite` in the directory of another run.
 
-        Overwriting removes the files of the former run and nothing else in its directory.
+        A run without results, which was killed in its first steps, is replaced in any case. Overwriting removes the
+        files of the former run and nothing else in its directory.
 
         Raises:
             ValueError: If the directory holds a run and `overwrite` is not set, if another process writes to it, or if
@@ -114,15 +120,37 @@ class Run:
         path = Path(path)
         text = spec.to_yaml()
         lock_data = encode(lock)
-        make_directory(path)
+        made = make_directory(path)
         check_vacant(path, overwrite)
         run = cls(path, text, decode(lock_data))
+        run._made = made
         run._hold()
         check_vacant(path, overwrite)  # another process may have begun a run meanwhile
         vacate(path)
         replace_file(path / LOCK, lock_data)
         replace_file(path / SPEC, text.encode())
         return run
+
+    def withdraw(self, begun: str = FIRST) -> bool:
+        """Removes a run whose training ended before its first results, and the folders that were made for it.
+
+        Args:
+            begun: Name of the checkpoint that training began with, which is no result of it.
+
+        Returns:
+            Whether there were no results, so that it was removed.
+
+        Raises:
+            FileNotFoundError: If the directory was removed or moved.
+        """
+        self._check_place()
+        if has_results(self.path, begun):
+            return False
+        self._metrics.close()
+        self._timing.close()
+        remove(self.path, self._made)
+        self.close()
+        return True
 
     def revise(self, spec: _HasYaml, lock: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> None:
         """Replaces the spec of a run that goes on with a changed one.

@@ -11,6 +11,7 @@ from modkit.samplers.euler import Euler
 from modkit.samplers.grid import GridSampler
 from modkit.samplers.heun import Heun
 from modkit.samplers.loop import sample
+from modkit.samplers.sampling import Sampling, SamplingStep, draw_start, report_step
 
 __all__ = [
     "Ancestral",
@@ -20,7 +21,11 @@ __all__ = [
     "GridSampler",
     "Heun",
     "Posterior",
+    "Sampling",
+    "SamplingStep",
     "ddim_step",
+    "draw_start",
     "posterior",
+    "report_step",
     "sample",
 ]

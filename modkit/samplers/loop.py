@@ -11,12 +11,20 @@ from torch import Tensor
 from modkit.kinds import Denoise, Sampler
 from modkit.precision import widen
 from modkit.rng import Rng
+from modkit.samplers.sampling import Callback, Sampling, report_step
+from modkit.types import Denoised
 
 __all__ = ["sample"]
 
 
 def sample(
-    sampler: Sampler, denoise: Denoise, x_t: Tensor, *, rng: Rng | None = None, seed: int | None = None
+    sampler: Sampler,
+    denoise: Denoise,
+    x_t: Tensor,
+    *,
+    rng: Rng | None = None,
+    seed: int | None = None,
+    callback: Callback | None = None,
 ) -> Tensor:
     """Runs a sampler from `x_t` at its first time to x_0.
 
@@ -32,6 +40,8 @@ def sample(
         x_t: Noise at the first time, `b ...`: `sampler.start(eps, sampler.times()[0])` of standard normal `eps`.
         rng: Source of the noise that the sampler adds; step `index` draws from `rng.at("sampler", index)`.
         seed: Seed of that noise, in place of `rng`; without either, the noise is different in each call.
+        callback: Called with a `SamplingStep` after each step; by default, that of `rng` if it is a `Sampling`, which
+            the `rng` of `Model.draw` is. A sampler need not know of it.
 
     Returns:
         The sample, shape and dtype of `x_t`.
@@ -60,8 +70,27 @@ def sample(
         raise ValueError(f"modkit.sample expects an rng or a seed, got both: {rng} and {seed}")
     if rng is None:
         rng = Rng("sample", secrets.randbits(63) if seed is None else seed)
+    if callback is not None:
+        rng = Sampling(rng, callback=callback)
     state: Any = None
     dtype, x_t = x_t.dtype, widen(x_t)
-    for index, (t, s) in enumerate(pairwise(sampler.times())):
-        x_t, state = sampler.step(denoise, x_t, t, s, state, rng.at("sampler", index))
+    steps = list(pairwise(sampler.times()))
+    for index, (t, s) in enumerate(steps):
+        watched = _Watched(denoise)
+        x_s, state = sampler.step(watched, x_t, t, s, state, rng.at("sampler", index))
+        report_step(rng, index, len(steps), x_t, watched.x_0)
+        x_t = x_s
     return x_t.to(dtype)
+
+
+class _Watched:
+    """A denoiser that keeps its first prediction of x_0, which is made from the x_t of the step."""
+
+    def __init__(self, denoise: Denoise) -> None:
+        self._denoise = denoise
+        self.x_0: Tensor | None = None
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Denoised:
+        denoised = self._denoise(x_t, t)
+        self.x_0 = denoised.x_0 if self.x_0 is None else self.x_0
+        return denoised

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 
 from modkit.errors import Position, Problem, SpecError
 from modkit.runs.files import open_regular
+from modkit.specs.node import describe, freeze, suggest_place
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import MAX_BYTES
@@ -36,6 +37,11 @@ def load_spec(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Spec:
     Raises:
         SpecError: If the file cannot be read, is too large or is not UTF-8, or if the spec or an override is wrong.
     """
+    if not isinstance(path, str | PathLike):
+        if isinstance(path, Mapping):
+            freeze(path)  # to hear of a built object in it
+        made = suggest_place(path) or "Spec(**mapping) makes a spec of a mapping"
+        raise SpecError(Problem("", f"load_spec expects a file, got {describe(path)}", hint=made))
     file = str(path)
     try:
         with open_regular(path) as stream:

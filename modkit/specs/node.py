@@ -14,14 +14,17 @@ from modkit.errors import Problem, SpecError, join, shorten
 from modkit.part import format_target
 from modkit.specs.yaml import MAX_DEPTH, MAX_KEY, check_scalar
 
-__all__ = ["Node", "Value", "describe", "freeze", "name_part", "use"]
+__all__ = ["Node", "Value", "describe", "freeze", "name_part", "suggest_place", "use"]
 
 _Path: TypeAlias = "tuple[str | int, ...]"
 Value: TypeAlias = "None | bool | int | float | str | Callable[..., Any] | tuple[Value, ...] | Node"
 """What a tree holds. Only the key `use` may hold a class or function, and only in Python."""
 
 
-_COMPOSE = "to put objects into slots, call the Model's class: modkit.models.Latent(x, prior=module)"
+_COMPOSE = (
+    "a spec holds no built objects; to put one into a slot, call the Model's class, as in modkit.models.Latent(x, "
+    "prior=module), and train it by modkit.fit: see the tutorial Compose in Python, docs/tutorials/compose-in-python.md"
+)
 
 
 class Node(Mapping[str, Value]):
@@ -137,8 +140,7 @@ def use(part: str | Callable[..., Any], /, **params: Any) -> Node:
     if isinstance(part, type) or inspect.isroutine(part):
         part = name_part(part)
     elif not isinstance(part, str):
-        hint = _COMPOSE if callable(part) else None
-        raise SpecError(Problem("use", f"got {describe(part)}, expected a part's name, class or function", hint=hint))
+        raise _refuse_part(part, "use")
     return Node({"use": part, **params})
 
 
@@ -164,9 +166,8 @@ def freeze(value: Any, path: _Path = (), depth: int = 1) -> Value:
     for plain in (int, float, str):
         if isinstance(value, plain):
             return _check(plain(value), path)
-    hint = f"describe it by use({value.__name__}, …)" if isinstance(value, type) else _COMPOSE
     expected = "plain data (None, bool, int, float, str, lists and dicts of them)"
-    raise SpecError(Problem(join(path), f"got {describe(value)}, expected {expected}", hint=hint))
+    raise SpecError(Problem(join(path), f"got {describe(value)}, expected {expected}", hint=suggest_place(value)))
 
 
 def _freeze_items(items: Mapping[str, Any], path: _Path, depth: int) -> dict[str, Value]:
@@ -176,8 +177,15 @@ def _freeze_items(items: Mapping[str, Any], path: _Path, depth: int) -> dict[str
             message = f"got the key {describe(key)}, expected a string of at most {MAX_KEY} characters"
             raise SpecError(Problem(join(path), message))
         key = str(_check(str(key), path))
+        if key == "use" and callable(value) and not hasattr(value, "__qualname__"):
+            raise _refuse_part(value, join((*path, key)))
         result[key] = value if key == "use" and callable(value) else freeze(value, (*path, key), depth + 1)
     return result
+
+
+def _refuse_part(value: object, path: str) -> SpecError:
+    message = f"got {describe(value)}, expected a part's name, class or function"
+    return SpecError(Problem(path, message, hint=suggest_place(value)))
 
 
 def _check(value: int | float | str, path: _Path) -> int | float | str:
@@ -200,6 +208,13 @@ def name_part(part: Callable[..., Any]) -> str | Callable[..., Any]:
 
     registered = get_registry().find_by_target(format_target(part))
     return part if registered is None else registered.name
+
+
+def suggest_place(value: object) -> str | None:
+    """Tells where an object that a spec cannot hold belongs; None for plain data."""
+    if isinstance(value, type) or inspect.isroutine(value):
+        return f"describe it by use({value.__name__}, …)"
+    return None if value is None or isinstance(value, int | float | str | list | tuple | Mapping) else _COMPOSE
 
 
 def describe(value: object) -> str:

@@ -6,20 +6,24 @@ spec also records where each value was written. `Spec.from_yaml(spec.to_yaml()) 
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
+from modkit.escapes import escape_controls
 from modkit.part import format_target
-from modkit.specs.node import Node, Value, describe, freeze, use
-from modkit.specs.tree import get_value, make_path_error, replace_value, walk
+from modkit.specs.node import Node, Value, describe, freeze, suggest_place, use
+from modkit.specs.tree import get_value, make_path_error, rebuild, replace_value, walk
 from modkit.specs.yaml import MAX_DEPTH, MAX_NODES, Source, dump, parse, weigh
 
-__all__ = ["TOP", "Node", "Spec", "Value", "use"]
+__all__ = ["TOP", "Node", "Spec", "Value", "require_spec", "use"]
 
 TOP = ("name", "data", "model", "train", "evaluate", "x")
 """The keys of a spec."""
+
+_FIT = "modkit.fit(model, data) trains a model composed from objects on tensors, a torch Dataset or a DataLoader"
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,11 @@ class Spec:
     def __str__(self) -> str:
         return self.to_yaml()
 
+    def _repr_html_(self) -> str:
+        """In a notebook: its YAML; unregistered classes and functions are shown by their names."""
+        shown: Node = rebuild(self.tree, lambda _, value: format_target(value) if callable(value) else value)
+        return f"<pre>{html.escape(escape_controls(dump(shown)))}</pre>"
+
     @property
     def local(self) -> dict[str, str]:
         """The unregistered classes and functions among its parts, by path: a file cannot hold them."""
@@ -200,11 +209,16 @@ class Spec:
             value = {"use": value}
         if not isinstance(value, Mapping):
             expected = "a mapping or a part's name" if key in ("model", "data") else "a mapping"
-            raise SpecError(Problem(key, f"got {describe(value)}, expected {expected}", position))
+            hint = _FIT if key == "data" and suggest_place(value) else suggest_place(value)
+            raise SpecError(Problem(key, f"got {describe(value)}, expected {expected}", position, hint))
         try:
-            return freeze(value, (key,), 1)
+            frozen = freeze(value, (key,), 1)
         except SpecError as error:
             raise SpecError(replace(problem, position=position) for problem in error.problems) from None
+        if key == "model" and "model" in value and "use" not in value:
+            message = "got the keys of a whole spec, expected those of a model"
+            raise SpecError(Problem(key, message, position, "a spec is made of a mapping by Spec(**mapping)"))
+        return frozen
 
     def _check_size(self) -> Iterator[Problem]:
         total = 0
@@ -216,3 +230,14 @@ class Spec:
             if len(path) > MAX_DEPTH:
                 yield Problem("", f"got more than {MAX_DEPTH} levels of nesting at {join(path[:4])}…, expected fewer")
                 return
+
+
+def require_spec(value: object, user: str) -> None:
+    """Refuses what is no spec, and tells how one is made of it or what to do with it instead.
+
+    Raises:
+        SpecError: If it is no spec; `user` is the function that expects one.
+    """
+    if not isinstance(value, Spec):
+        hint = suggest_place(value) or "Spec(model=use(…), data=use(…)), or load_spec(file)"
+        raise SpecError(Problem("", f"{user} expects a Spec, got {describe(value)}", hint=hint))

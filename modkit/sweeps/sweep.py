@@ -22,7 +22,9 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
+from modkit.evaluation.extractors import find_features
 from modkit.evaluation.report import Report, format_options, locate_report
+from modkit.evaluation.scoring import make_metrics
 from modkit.progress import Progress, Silent
 from modkit.runs.run import Run
 from modkit.specs.load import load_spec
@@ -105,7 +107,8 @@ def sweep(
 
     Raises:
         SpecError: With all problems of all trials; nothing is written in this case.
-        ValueError: If `jobs` is below 1, or if the directory holds a different sweep or anything else.
+        ValueError: If `jobs` is below 1, the features or a metric are unknown, or the directory holds a different sweep
+            or anything else.
 
     Examples:
         >>> from modkit import Spec, sweep, use
@@ -120,6 +123,9 @@ def sweep(
         raise ValueError(f"sweep expects jobs of at least 1, got {jobs}")
     spec = spec if isinstance(spec, Spec) else load_spec(spec)
     trials = freeze(spec, axes)
+    make_metrics(metrics or ())  # an unknown name is told before anything is trained
+    if features:
+        find_features(features)
     path = Path(out) if out is not None else Path("sweeps") / spec.name
     options = {"num": num, "features": features, "metrics": [*(metrics or ())], "seed": seed}
     evaluation = {name: value for name, value in options.items() if value}

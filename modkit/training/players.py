@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from modkit.kinds import Engine, Slot, Step, Weight
-from modkit.models.model import Model, Player, evaluate_mode
+from modkit.models.model import Model, evaluate_mode
+from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.specs.settings import PlayerSettings, Settings

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modkit.data.loader import Loader, read_shuffled
 from modkit.kinds import Data, Engine
-from modkit.models.model import Passes
+from modkit.models.passes import Passes
 from modkit.rng import Rng
 from modkit.specs.settings import Settings
 from modkit.types import Batch

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
@@ -31,11 +31,11 @@ from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.settings import Settings
-from modkit.specs.spec import Spec
+from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks
 from modkit.training.changes import Written, find_changes, update_spec
 from modkit.training.players import check_trainable, schedule_stages
-from modkit.training.trainer import Trainer
+from modkit.training.trainer import Trainer, TrainingError
 
 __all__ = ["execute", "open_before", "train"]
 
@@ -79,7 +79,8 @@ def train(
             older version of a plug-in made it and its optimizers cannot be migrated; if none of its checkpoints is
             intact, or if another process writes to it.
         OSError: If a file cannot be read or written, or the run's directory was removed or moved during training.
-        modkit.training.trainer.TrainingError: If a loss is not finite.
+        modkit.training.trainer.TrainingError: If a loss is not finite, anything is refused after the first step, or the
+            trained model cannot be evaluated. What fails before the first step is completed leaves no new run.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
@@ -91,6 +92,7 @@ def train(
         ...     train(spec, f"{folder}/run", steps=2).find_checkpoint_name()
         'step-00000002'
     """
+    require_spec(spec, "train")
     changed, notices = apply(spec, overrides)
     path = Path(out) if out is not None else Path("runs") / changed.name
     before = open_before(path, locked) if resume else None
@@ -172,19 +174,26 @@ def execute(
         check_trainable(model, stage)
     lock = {**report.lock(), **(origin or {})}
     with before.hold() if before else Run.create(path, report.plan.resolved, lock, overwrite) as run:
-        if begun:
-            run.save(*begun)
-        if changes or run.half_revised:
-            run.revise(report.plan.resolved, lock, [asdict(change) for change in changes])
-        model = model.to(engine.device)
-        _tune(model, settings)
-        if before and engine.device.type == "cpu":
-            _warn_of_threads(before)
-        callbacks = Callbacks(run, loggers)
-        Trainer(model, report.data, settings, engine, run, callbacks, progress or Silent(), watch).fit()
+        trainer: Trainer | None = None
+        try:
+            if begun:
+                run.save(*begun)
+            if changes or run.half_revised:
+                run.revise(report.plan.resolved, lock, [asdict(change) for change in changes])
+            model = model.to(engine.device)
+            _tune(model, settings)
+            if before and engine.device.type == "cpu":
+                _warn_of_threads(before)
+            callbacks = Callbacks(run, loggers)
+            trainer = Trainer(model, report.data, settings, engine, run, callbacks, progress or Silent(), watch)
+            trainer.fit()
+        except BaseException:
+            if before is None and not (trainer and trainer.advanced):
+                with suppress(OSError):  # the error that is raised matters more
+                    run.withdraw(*(begun or ())[:1])
+            raise
     if evaluate and evaluation and not _is_measured(run):
-        named = None if report.plan.spec.local else ()
-        measure_run(run, load_run(run, planned=report.plan), opened, Options(), named=named).save(run.path)
+        _measure(run, report, opened)
     return run
 
 
@@ -196,6 +205,22 @@ def open_before(path: Path, locked: bool = False) -> Run | None:
     """
     begun = all((path / name).exists() for name in ("modkit.lock", "spec.yaml"))  # else killed as it was made
     return _open_resumable(path, locked) if begun else None
+
+
+def _measure(run: Run, report: Checked, opened: Opened) -> None:
+    """Evaluates a trained run.
+
+    Raises:
+        TrainingError: If it cannot be evaluated; the run stays.
+    """
+    named = None if report.plan.spec.local else ()
+    try:
+        measured = measure_run(run, load_run(run, planned=report.plan), opened, Options(), named=named)
+    except ValueError as error:
+        raise TrainingError(
+            f"{run.path} is trained but cannot be evaluated: {error}; evaluate it with: modkit evaluate {run.path}"
+        ) from error
+    measured.save(run.path)
 
 
 def _is_measured(run: Run) -> bool:

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from modkit.data.loader import read_in_order
 from modkit.kinds import Data, Engine
-from modkit.models.model import Model, Player, evaluate_mode
+from modkit.models.model import Model, evaluate_mode
+from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.optim.ema import Average
 from modkit.precision import cast_losses
@@ -124,6 +125,7 @@ class Trainer:
         self.stages = schedule_stages(model, settings)
         self._reader = Reader(data, settings, engine)
         self._cursor = Cursor()
+        self._begun = 0  # the step at which this process began
         self._restored: tuple[Path, store.Checkpoint] | None = None
         self._unchecked: list[tuple[str, dict[str, Tensor]]] = []
         self._recent: dict[str, Tensor] = {}  # the latest value of each loss since the last logged step
@@ -132,12 +134,14 @@ class Trainer:
         """Trains the remaining stages and finishes the run; a run with checkpoints is resumed from the last one.
 
         Raises:
-            TrainingError: If a loss or a weight is not finite.
-            ValueError: If the run has checkpoints but none is intact, or its metrics have changed; it is left as it is.
+            TrainingError: If a loss or a weight is not finite, or anything is refused after the first step.
+            ValueError: If anything is refused in the first step or before it; or if the run has checkpoints but none is
+                intact, or its metrics have changed, so that it is left as it is.
             OSError: If a file cannot be read or written, or the run's directory was removed or moved.
             Stopped: If training was interrupted; a checkpoint has been written.
         """
         self._resume()
+        self._begun = self._cursor.step
         self.callbacks.run_started()
         try:
             chosen = prefer_deterministic(self.engine.device) if self.settings.deterministic else nullcontext()
@@ -146,9 +150,18 @@ class Trainer:
                     self._train_stage(self.stages[self._cursor.stage], interrupted)
             self.run.finish()
         except BaseException as error:
-            self.callbacks.run_finished(error)
-            raise
+            if not isinstance(error, ValueError) or not self.advanced:
+                self.callbacks.run_finished(error)
+                raise
+            failure = self._make_error(str(error))
+            self.callbacks.run_finished(failure)
+            raise failure from error
         self.callbacks.run_finished(None)
+
+    @property
+    def advanced(self) -> bool:
+        """Whether a step has been completed since training began or was resumed."""
+        return self._cursor.step > self._begun
 
     def _train_stage(self, stage: StageSchedule, interrupted: threading.Event) -> None:
         cursor, settings = self._cursor, self.settings
@@ -289,7 +302,8 @@ class Trainer:
         self.run.log({"stage": cursor.stage, "step": cursor.step, "losses": values})
         since, step = self._started
         elapsed = time.perf_counter() - since
-        self.run.log_time({"step": cursor.step, "seconds": elapsed, "steps_per_second": (cursor.step - step) / elapsed})
+        rate, steps = (cursor.step - step) / elapsed, sum(stage.steps for stage in self.stages)
+        self.run.log_time({"step": cursor.step, "steps": steps, "seconds": elapsed, "steps_per_second": rate})
         self.callbacks.step_done(cursor.stage, cursor.step, values)
         self.progress.step(values)
 

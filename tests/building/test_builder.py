@@ -2,10 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from modkit import CondType, Spec, SpecError, TensorType, build, use
+from modkit import CondType, Spec, SpecError, TensorType, build, load, train, use
 from modkit.building.builder import MAX_REGISTRATIONS, Failed, Site
 from modkit.building.plan import plan
 from modkit.specs.event import MAX_RANK, read_fields, read_type
+from tests.files import write_fashion_mnist
 from tests.play import GAN, MLP, SMALL, read_model, spec, state
 from tests.refusals import list_problems, refusals
 
@@ -220,3 +221,21 @@ test_wrong_fields_are_refused_at_their_place = refusals(
 def test_a_model_is_built_from_a_type_alone():
     model = build(Spec.from_yaml("model: {use: gan, z_dim: 2, generator: {use: mlp, width: 4}}\nx: {shape: [3]}"))
     assert model.sample(5, seed=0).shape == (5, 3)
+
+
+def test_the_home_folder_is_written_out_in_what_parts_receive_and_kept_in_the_spec(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_fashion_mnist(tmp_path / "clothes")
+    site = Site(plan(spec("gan", data=use("fashion-mnist", root="~/clothes", size=8))), meta=False)
+    data = site.make_data()
+    site.check()
+    assert data.splits == {"train": 40, "test": 40}
+    assert site.plan.resolved.data["root"] == "~/clothes"
+
+
+def test_the_home_folder_is_written_out_in_the_path_of_a_piece(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    train(spec(use("autoencoder", **MLP)), tmp_path / "runs" / "vae", steps=1)
+    model = build(spec(use("run", path="~/runs/vae", at="model", train=True)))
+    want = state(load(tmp_path / "runs" / "vae"))
+    assert all(torch.equal(value, want[name]) for name, value in state(model).items())

@@ -9,7 +9,8 @@ import modkit
 from modkit import CondType, Event, Latents, SpecError, TensorType, check, use
 from modkit.data import Corrupted, Digits, Mask
 from modkit.models import Diffusion
-from modkit.models.model import Model, Player
+from modkit.models.model import Model
+from modkit.models.player import Player
 from modkit.specs.overrides import apply
 from tests.play import MLP, SMALL, read_model, spec
 from tests.processes import READ_PEAK, run_python
@@ -243,6 +244,11 @@ for path in sys.argv[1:]:
     print(json.dumps([result.exit_code, time.process_time() - started, {READ_PEAK}, result.output]))
     started = time.process_time()
 """
+
+
+def test_what_a_logger_refuses_is_told_by_the_check():
+    with pytest.raises(SpecError, match=r"train.loggers\[1\].*TensorBoard expects every >= 1, got 0"):
+        check(spec("gan", loggers=["csv", use("tensorboard", every=0)]))
 
 
 def test_checking_allocates_no_weights(tmp_path):

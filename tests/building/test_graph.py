@@ -9,7 +9,7 @@ import pytest
 from modkit.building.checker import check
 from modkit.building.graph import LETTER, LINE, draw, find_owner
 from modkit.building.graph_svg import render_svg
-from modkit.models.model import Player
+from modkit.models.player import Player
 from modkit.specs.load import load_spec
 from tests.command import run
 

@@ -309,6 +309,20 @@ def test_sample_takes_a_label_and_short_overrides(trained):
     assert "modkit: swap model.sampler: dropped eta (unknown to dpm-solver++)\n" in said
 
 
+def test_sample_draws_a_grid_with_one_row_a_class(trained, here):
+    model = modkit.load(trained)
+    said, _ = run("sample", trained, "--grid", "classes", "-n", 3, "--seed", 4, "--out", "x.npy")
+    assert said == "30 samples: x.npy\n"
+    x = torch.from_numpy(np.load("x.npy"))
+    assert torch.equal(x[6:9], model.sample(3, seed=4, labels=2))
+    run("sample", trained, "--grid", "labels", "-n", 3, "--seed", 4, "--out", "x.png")
+    with Image.open("x.png") as picture:
+        width, height = picture.size
+    assert (height - 1) / 10 == (width - 1) / 3
+    assert run("sample", trained, "--grid", "classes")[0].startswith("80 samples: ")
+    assert (trained / "samples" / "seed-0-classes.png").exists()
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -318,6 +332,8 @@ def test_sample_takes_a_label_and_short_overrides(trained):
         (["RUN", "sampler=nonsense"], ".*no sampler is called 'nonsense'"),
         (["RUN", "sampler.stpes=3"], ".*got an unknown key 'stpes'"),
         (["RUN", "--label", "10"], ".*10"),
+        (["RUN", "--label", "1", "--grid", "classes"], "sample expects --label or --grid, got both"),
+        (["RUN", "--grid", "rows"], "a grid of classes expects a field of classes, one of: labels; got 'rows'"),
         (["RUN", "--label", "-1"], ".*-1"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
@@ -332,3 +348,11 @@ def test_what_cannot_be_sampled_is_status_2_and_nothing_is_written(arguments, me
 def test_a_file_that_cannot_be_written_is_status_1(trained):
     _, said = run("sample", trained, "-n", 1, "--out", "tiny.yaml/x.npy", status=1)
     assert said.startswith("modkit: ") and "tiny.yaml" in said
+
+
+def test_the_home_folder_is_written_out_where_no_shell_does_it(here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    run("train", "~/tiny.yaml", "--out=~/made", "--steps", "1")
+    run("sample", "~/made", "-n", "2", "--out", "~/two.png")
+    assert (here / "made" / "spec.yaml").is_file() and (here / "two.png").is_file()
+    assert not (here / "~").exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modkit.building.checker import check
-from modkit.cli.scaffold import STARTERS, create_plugin
+from modkit.cli.scaffold import STARTERS, add_part, create_plugin
 from modkit.kinds import KINDS
 from modkit.parts.registry import get_registry
 from modkit.specs.load import load_spec
@@ -153,6 +153,73 @@ def test_the_command_writes_a_sampler_unless_told_otherwise(tmp_path, monkeypatc
     assert (tmp_path / "empty" / "modkit_acme" / "lr_schedule.py").is_file()
 
 
+def read_tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("place", ["beside", "inside", "given"])
+def test_an_existing_plug_in_gets_a_second_part_and_is_left_as_it_is_otherwise(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    folder = create_plugin("acme")
+    made = read_tree(create_plugin("acme", "lr-schedule", tmp_path / "other"))
+    before = read_tree(folder)
+    monkeypatch.chdir(folder if place == "inside" else tmp_path)
+    given = ["--out", folder.resolve()] if place == "given" else []
+    said = run("new-plugin", "acme", "--kind", "lr-schedule", *given)
+    assert "added the lr-schedule acme/inverse-sqrt" in said[0]
+    after = read_tree(tmp_path / "modkit-acme")
+    assert after.keys() - before.keys() == {
+        "modkit_acme/lr_schedule.py", "tests/test_lr_schedule.py", "example-lr-schedule.yaml",
+    }  # fmt: skip
+    assert [path for path in before if before[path] != after[path]] == ["modkit_acme/__init__.py"]
+    assert after["modkit_acme/lr_schedule.py"] == made["modkit_acme/lr_schedule.py"]
+    assert after["tests/test_lr_schedule.py"] == made["tests/test_lr_schedule.py"]
+    assert after["example-lr-schedule.yaml"] == made["example.yaml"]
+
+
+def test_both_parts_of_a_plug_in_are_found_and_hold_to_their_kinds(tmp_path, monkeypatch):
+    folder = create_plugin("acme", "sampler", tmp_path / "acme")
+    add_part(folder, "acme", "lr-schedule")
+    make_plugin(tmp_path / "site", "acme", "", entry_points="[modkit]\nacme = modkit_acme\n")
+    for path in (tmp_path / "site", folder):
+        monkeypatch.syspath_prepend(path)
+    get_registry.cache_clear()
+    try:
+        subjects = find_subjects("acme")
+        assert sorted(map(str, subjects)) == ["lr-schedule acme/inverse-sqrt", "sampler acme/euler"]
+        checks = [one for one in make_battery(subjects) if one.name in ("builds", "emits", "signature")]
+        assert len(checks) == 6 and not [flaw for one in checks if (flaw := one.trial.find_flaw(one.name))]
+    finally:
+        get_registry.cache_clear()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "modkit_acme"]:
+            del sys.modules[name]
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run([sys.executable, "-m", "ruff", *command, folder], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda at: (at / "modkit_acme/logger.py").write_text("mine"), r"adds a logger in new files, got .*logger.py"),
+        (lambda at: (at / "tests/test_logger.py").write_text("mine"), r"adds a logger in new files, got .*test_logger"),
+        (lambda at: (at / "modkit_acme/__init__.py").unlink(), r"expects the package modkit_acme of acme in"),
+        (
+            lambda at: (at / "modkit_acme/__init__.py").write_text("from modkit import Part\nPARTS = []\n"),
+            r"cannot declare a part in .*__init__.py: expected a function modkit_parts that returns a list; "
+            r'add this to its parts by hand: Part\("logger", "table", "modkit_acme.logger:Table", ".*"\)',
+        ),
+    ],
+)
+def test_where_a_part_cannot_be_added_nothing_is_written(tmp_path, change, message):
+    folder = create_plugin("acme", "sampler", tmp_path / "acme")
+    change(folder)
+    before = read_tree(folder)
+    said = run("new-plugin", "acme", "--kind", "logger", "--out", folder, status=2)[1]
+    assert re.match(f"modkit: new-plugin {message}", said)
+    assert read_tree(folder) == before
+
+
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[] if kind == IN_A_NEW_ENVIRONMENT else pytest.mark.full) for kind in STARTERS]
 )
@@ -179,4 +246,30 @@ def test_trees_are_typed(trees):
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", *packages], cwd=trees, capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+ORDINARY = """\
+import networkx
+from torch import Tensor, nn
+
+
+class Twice(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(width, width), nn.SiLU())
+        self.size = networkx.path_graph(width).size()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(self.inner(x))
+"""
+
+
+@pytest.mark.full
+def test_ordinary_code_is_typed_as_a_plug_in_s_settings_want_it(tmp_path):
+    """The fault: strict mypy refused a `forward` that returns what a module returns, and packages without types."""
+    folder = create_plugin("acme", "sampler", tmp_path / "acme")
+    add_part(folder, "acme", "bottleneck")
+    (folder / "modkit_acme" / "ordinary.py").write_text(ORDINARY)
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,11 +1,12 @@
 import hashlib
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from modkit.data import file_hashes
-from modkit.data.file_hashes import hash_files
+from modkit.data.file_hashes import hash_files, inspect_files
 
 HOUR = 3600 * 10**9
 
@@ -66,13 +67,27 @@ def test_a_restored_time_stamp_does_not_hide_a_change(cache, folder, monkeypatch
     assert find(folder, b"a") == [digest(b"3")]
 
 
+def test_a_time_before_1970_is_a_time(cache, folder, read, monkeypatch):
+    later(monkeypatch)
+    os.utime(folder / "a", ns=(0, -HOUR))
+    find(folder), find(folder)
+    assert len(read) == 2
+
+
 def test_what_has_just_changed_is_not_kept(cache, folder, read):
     assert find(folder) == find(folder)
     assert len(read) == 4 and not cache.exists()
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"MODKIT HASHES 2\n", b"MODKIT HASHES 1\n1 2 3\0", b"MODKIT HASHES 1\n1 2 3 x a\0"]
+    "damage",
+    [
+        b"",
+        b"MODKIT HASHES 1\n1 2 3 " + b"0" * 32 + b" a\0",
+        b"MODKIT HASHES 2\n1 2 3\0",
+        b"MODKIT HASHES 2\n1 2 3 x 0 a\0",
+        b"MODKIT HASHES 2\n1 2 3 " + b"0" * 32 + b" 0 a\0" + b"1 2",
+    ],
 )
 def test_a_damaged_table_is_replaced(cache, folder, read, monkeypatch, damage):
     later(monkeypatch)
@@ -96,3 +111,64 @@ def test_splits_of_one_folder_share_a_table(cache, folder, read, monkeypatch):
     for _ in range(2):
         find(folder, b"a"), find(folder, b"b c\n\xff")
     assert len(read) == 2
+
+
+class Inspection:
+    """Finds kind 3 in files of whole content, and counts what it looks at."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, path):
+        self.seen.append(os.path.basename(path))
+        if Path(path).read_bytes() == b"1":
+            raise ValueError("it is a 1")
+        return 3
+
+
+def test_whole_files_are_inspected_once_and_damaged_ones_each_time(cache, folder, read, monkeypatch):
+    later(monkeypatch)
+    inspect, names = Inspection(), [b"a", b"b c\n\xff"]
+    for _ in range(2):
+        damaged, whole = inspect_files(os.fsencode(folder), names, inspect)
+        assert damaged == (digest(b"1"), 0, "it is a 1") and whole == (digest(b"2"), 3, "")
+    assert inspect.seen == ["a", os.fsdecode(names[1]), "a"] and len(read) == 2
+    assert find(folder) == [digest(b"1"), digest(b"2")] and len(read) == 2, "hashing alone reads nothing again"
+    (folder / os.fsdecode(names[1])).write_bytes(b"1")
+    assert [one.kind for one in inspect_files(os.fsencode(folder), names, inspect)] == [0, 0]
+
+
+def test_hashed_files_are_still_inspected(cache, folder, monkeypatch):
+    later(monkeypatch)
+    find(folder)
+    assert [one.kind for one in inspect_files(os.fsencode(folder), [b"b c\n\xff"], Inspection())] == [3]
+
+
+def test_an_interrupted_inspection_keeps_what_it_found(cache, tmp_path, monkeypatch):
+    later(monkeypatch)
+    for number in range(200):
+        (tmp_path / f"{number:03}").write_bytes(b"2")
+    names, inspect = [b"%03d" % number for number in range(200)], Inspection()
+    passed = inspect_files(os.fsencode(tmp_path), names, inspect)
+    for _ in range(65):
+        next(passed)
+    passed.close()
+    seen = len(inspect.seen)
+    assert len(list(inspect_files(os.fsencode(tmp_path), names, inspect))) == 200
+    assert len(inspect.seen) - seen == 200 - 64
+
+
+def test_many_new_files_are_announced_once(cache, folder, monkeypatch, caplog):
+    later(monkeypatch)
+    monkeypatch.setattr(file_hashes, "_MANY", 1)
+    find(folder), find(folder)
+    assert [record.getMessage() for record in caplog.records] == [f"{folder}: 2 new files are read, which is done once"]
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(folder, tmp_path, monkeypatch, caplog):
+    later(monkeypatch)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "file"))
+    assert find(folder) == [digest(b"1"), digest(b"2")]
+    (record,) = caplog.records
+    assert "cannot be written, so that files will be read again" in record.getMessage()

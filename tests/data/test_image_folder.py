@@ -1,11 +1,15 @@
+import errno
 import pickle
+import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from modkit.data import file_hashes
 from modkit.data.image_folder import ImageFolder
+from modkit.data.picture import open_picture
 from modkit.rng import Rng
 from modkit.types import TensorType
 from tests.refusals import check_refusal
@@ -159,7 +163,7 @@ def test_key_follows_files_and_settings(tmp_path):
     def key(**options):
         return ImageFolder(root=str(tmp_path), test=0.0, **options).key
 
-    keys = [key(), key(size=8), key(channels=1), key(flip=True), key(crop="random")]
+    keys = [key(), key(size=8), key(channels=1), key(flip=True), key(crop="random"), key(background="black")]
     assert key() == keys[0]
     save(tmp_path / "b.png", noise(4, 4))
     keys.append(key())
@@ -178,29 +182,190 @@ def test_key_follows_the_contents_of_files_of_one_size(tmp_path):
     assert len({(tmp_path / name / "a.bmp").stat().st_size for name in ("0", "255")}) == 1
 
 
-def test_damaged_pictures_are_named(tmp_path):
-    save(tmp_path / "whole.png", noise(32, 32))
-    save(tmp_path / "whole.jpg", noise(32, 32))
-    png, jpg = (tmp_path / "whole.png").read_bytes(), (tmp_path / "whole.jpg").read_bytes()
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    contents = {"cut.png": png[:200], "cut.jpg": jpg[:400], "empty.png": b"", "text.png": b"not a picture"}
+def damage(folder):
+    """Writes one of each kind of damaged file into a folder; returns their names."""
+    save(folder / "whole.png", noise(32, 32))
+    save(folder / "whole.jpg", noise(32, 32))
+    png, jpg = (folder / "whole.png").read_bytes(), (folder / "whole.jpg").read_bytes()
+    for name in ("whole.png", "whole.jpg"):
+        (folder / name).unlink()
+    contents = {"cut.png": png[:200], "cut.jpg": jpg[: len(jpg) // 2], "empty.png": b"", "text.png": b"not a picture"}
     contents["chunk.png"] = png[:37] + b"\0\0\0\0" + png[41:]
     for name, content in contents.items():
-        (broken / name).write_bytes(content)
-    Image.new("F", (4, 4)).save(broken / "float.tiff")
-    data = ImageFolder(root=str(broken), test=0.0)
-    assert data.splits["train"] == 6
-    for index, name in enumerate(sorted([*contents, "float.tiff"])):
+        (folder / name).write_bytes(content)
+    Image.new("F", (4, 4)).save(folder / "float.tiff")
+    return sorted([*contents, "float.tiff"])
+
+
+def fill(folder, num=10):
+    for index in range(num):
+        save(folder / f"{index:02}.png", noise(8, 8, seed=index))
+
+
+def test_damaged_pictures_are_named_when_they_are_read(tmp_path):
+    names = damage(tmp_path)
+    data = ImageFolder(root=str(tmp_path), test=0.0, damaged=None)
+    assert data.splits["train"] == len(names)
+    for index, name in enumerate(names):
         check_refusal(f"ImageFolder expects a whole picture in '.*{name}'", data.read, "train", [index], Rng(0))
-    (broken / "cut.png").unlink()
+    (tmp_path / "cut.png").unlink()
     check_refusal(r"cut\.png", data.read, "train", [2], Rng(0))
+
+
+def test_damaged_pictures_are_counted_named_and_skipped(tmp_path, caplog):
+    """The fault: minutes of training, then an error, and a run that was in the way of the next."""
+    fill(tmp_path)
+    whole = ImageFolder(root=str(tmp_path), size=8, test=0.0)
+    assert not caplog.records
+    names = damage(tmp_path)
+    data = ImageFolder(root=str(tmp_path), size=8, test=0.0, damaged=0.4)
+    assert data.splits == whole.splits == {"train": 10, "test": 0}
+    assert torch.equal(data.read("train", range(10), Rng(0)).tensor, whole.read("train", range(10), Rng(0)).tensor)
+    ImageFolder(root=str(tmp_path), size=8, test=0.0, damaged=0.4)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith(f"6 of 16 pictures in {str(tmp_path)!r} are damaged and skipped: 'chunk.png' (")
+    assert all(f"{name!r} (" in message for name in names[:3]) and message.endswith(" and 3 more")
+
+
+def test_more_damaged_pictures_than_the_share_are_one_error(tmp_path):
+    fill(tmp_path)
+    damage(tmp_path)
+    message = (
+        r"at most a share of damaged=0\.01 of the pictures in '.*' to be damaged, got 6 of 16 \(0\.375\): "
+        r"'chunk\.png' \(.*\), 'cut\.jpg' \(image file is truncated.*\), 'cut\.png' \(.*\) and 3 more; remove"
+    )
+    check_refusal(message, ImageFolder, root=str(tmp_path))
+    check_refusal("a share of damaged=0 of", ImageFolder, root=str(tmp_path), damaged=0.0)
+    check_refusal("'empty.png'.*no picture of the formats", ImageFolder, root=str(only(tmp_path, "empty.png")))
+    check_refusal("'text.png'.*no picture of the formats", ImageFolder, root=str(only(tmp_path, "text.png")))
+    check_refusal("'float.tiff' .floating-point pixels", ImageFolder, root=str(only(tmp_path, "float.tiff")))
+
+
+def only(folder, name):
+    """A folder of one of the files of another, beside a whole one."""
+    made = folder.parent / f"only-{name}"
+    made.mkdir()
+    (made / name).write_bytes((folder / name).read_bytes())
+    fill(made, 1)
+    return made
+
+
+def test_classes_and_splits_are_those_of_what_is_not_skipped(tmp_path):
+    for name in ("train/cat/1", "train/dog/1", "test/cat/1", "test/dog/1"):
+        save(tmp_path / f"{name}.png", noise(4, 4))
+    (tmp_path / "train" / "cover.png").write_bytes(b"")
+    (tmp_path / "test" / "dog" / "0.png").write_bytes(b"")
+    data = ImageFolder(root=str(tmp_path), size=4, damaged=0.5)
+    assert data.classes == ("cat", "dog") and data.splits == {"train": 2, "test": 2}
+    assert data.read("test", [0, 1], Rng(0)).fields["labels"].tolist() == [0, 1]
+
+
+def test_key_follows_what_is_skipped(tmp_path, monkeypatch):
+    fill(tmp_path)
+    whole = ImageFolder(root=str(tmp_path), test=0.0).key
+    assert ImageFolder(root=str(tmp_path), test=0.0, damaged=None).key == whole
+
+    def refuse(path):
+        if path.endswith("03.png"):
+            raise ValueError("as an older decoder would")
+        return 3
+
+    monkeypatch.setattr("modkit.data.scan.inspect_picture", refuse)
+    skipping = ImageFolder(root=str(tmp_path), test=0.0, damaged=0.2)
+    assert skipping.splits["train"] == 9 and skipping.key != whole
+
+
+def test_a_file_that_may_not_be_read_is_no_damaged_picture(tmp_path, monkeypatch):
+    fill(tmp_path)
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr("modkit.data.scan.open_picture", refuse)
+    with pytest.raises(PermissionError):
+        ImageFolder(root=str(tmp_path), damaged=0.9)
+
+
+def test_a_folder_is_decoded_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
+    fill(tmp_path / "pictures")
+    now, seen = time.time_ns(), []
+    monkeypatch.setattr(file_hashes.time, "time_ns", lambda: now + 10**12)
+    monkeypatch.setattr("modkit.data.scan.open_picture", lambda path: seen.append(path) or open_picture(path))
+    for size in (4, 8):
+        ImageFolder(root=str(tmp_path / "pictures"), size=size)
+    assert len(seen) == 10
+    save(tmp_path / "pictures" / "03.png", noise(9, 9))
+    ImageFolder(root=str(tmp_path / "pictures"))
+    assert len(seen) == 11
+
+
+def test_transparency_is_laid_on_the_background(tmp_path):
+    """Transparency comes in four forms: a palette's, a colour that stands for it, LA and RGBA."""
+    orange = np.array([255, 128, 0], dtype=np.uint8)
+    grey, colour, alpha = noise(8, 8, 1), noise(8, 8), noise(8, 8, 1, seed=1)
+    share = alpha[..., None] / 255
+
+    save(tmp_path / "a" / "a.png", np.dstack([colour, alpha]))
+    save(tmp_path / "b" / "a.png", Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)]))
+    for name, values in (("a", colour), ("b", grey[..., None])):
+        found = pixels(read(tmp_path / name, size=8, background="#ff8000"))[0]
+        assert np.abs(found - (values * share + orange * (1 - share))).max() <= 1
+        onto_grey = pixels(read(tmp_path / name, size=8, channels=1, background="#808080"))[0]
+        expected = values.mean(axis=2) if name == "b" else (values @ np.array([299, 587, 114])) / 1000
+        assert np.abs(onto_grey[..., 0] - (expected * share[..., 0] + 128 * (1 - share[..., 0]))).max() <= 1.5
+
+    indexed = Image.fromarray(grey % 4).convert("P")
+    indexed.putpalette([value for entry in range(4) for value in (entry, 10, 20)])
+    save(tmp_path / "c" / "a.png", indexed, transparency=0)
+    found = pixels(read(tmp_path / "c", size=8, background="#ff8000"))[0]
+    expected = np.dstack([grey % 4, np.full_like(grey, 10), np.full_like(grey, 20)])
+    expected[grey % 4 == 0] = orange
+    np.testing.assert_array_equal(found, expected)
+
+    keyed = np.where((grey % 2 == 0)[..., None], np.array([1, 2, 3], dtype=np.uint8), colour | 4)
+    save(tmp_path / "d" / "a.png", keyed, transparency=(1, 2, 3))
+    found = pixels(read(tmp_path / "d", size=8, background="#ff8000"))[0]
+    np.testing.assert_array_equal(found, np.where((grey % 2 == 0)[..., None], orange, keyed))
+
+
+def test_four_channels_keep_opacity(tmp_path):
+    array = noise(8, 8, 4)
+    array[:4, :, 3], array[4:, :, 3] = 0, array[4:, :, 3] | 1
+    save(tmp_path / "a.png", array)
+    save(tmp_path / "b.png", noise(8, 8))
+    save(tmp_path / "c.png", noise(8, 8, 1))
+    data = ImageFolder(root=str(tmp_path), size=8, channels=4, test=0.0, background="#ff8000")
+    assert data.x.shape == (4, 8, 8)
+    first, opaque, grey = pixels(data.read("train", [0, 1, 2], Rng(0)).tensor)
+    np.testing.assert_array_equal(first[4:], array[4:])
+    np.testing.assert_array_equal(first[:4], np.broadcast_to([255, 128, 0, 0], (4, 8, 4)))
+    np.testing.assert_array_equal(opaque, np.dstack([noise(8, 8), np.full((8, 8), 255, np.uint8)]))
+    np.testing.assert_array_equal(grey[..., :3], np.stack([noise(8, 8, 1)] * 3, axis=2))
+
+
+def test_channels_may_be_those_of_the_pictures(tmp_path):
+    save(tmp_path / "grey" / "a.png", noise(4, 4, 1))
+    save(tmp_path / "grey" / "b.png", np.random.default_rng(2).integers(0, 2**16, (4, 4), dtype=np.uint16))
+    save(tmp_path / "colour" / "a.png", noise(4, 4))
+    for name, channels in (("grey", 1), ("colour", 3)):
+        data = ImageFolder(root=str(tmp_path / name), size=4, channels=None, test=0.0)
+        assert data.x.shape == (channels, 4, 4)
+        assert data.key == ImageFolder(root=str(tmp_path / name), size=4, channels=channels, test=0.0).key
+    mixture = "channels 1, 3 or 4 for the mixture in '.*', of 2 grey and 1 colour pictures"
+    check_refusal(mixture, ImageFolder, root=str(tmp_path), channels=None, test=0.0)
+    check_refusal("with damaged: null", ImageFolder, root=str(tmp_path), channels=None, damaged=None)
 
 
 def test_mistakes_are_named(tmp_path):
     check_refusal("ImageFolder expects training pictures in '.*', got none", ImageFolder, root=str(tmp_path))
     save(tmp_path / "a.png", noise(4, 4))
     for options in ({"size": 0}, {"channels": 2}, {"crop": "corner"}, {"test": 1.0}):
-        check_refusal("ImageFolder expects size >= 1, channels 1 or 3", ImageFolder, root=str(tmp_path), **options)
+        check_refusal(
+            "ImageFolder expects size >= 1, channels 1, 3, 4 or none", ImageFolder, root=str(tmp_path), **options
+        )
     with pytest.raises(ValueError, match="ImageFolder expects a split of"):
         ImageFolder(root=str(tmp_path), test=0.0).read("valid", [0], Rng(0))
+    check_refusal(r"ImageFolder expects damaged in \[0, 1\)", ImageFolder, root=str(tmp_path), damaged=1.0)
+    for colour in ("whitish", "#ffffff80"):
+        check_refusal("colour|color", ImageFolder, root=str(tmp_path), background=colour)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from modkit.data import Binarized, Corrupted, Digits, FashionMNIST, Grid, ImageFolder, Mask, Ring
+from modkit.data import Binarized, Corrupted, Digits, FashionMNIST, Grid, ImageFolder, Mask, Ring, TorchvisionSet
 from modkit.data.moments import Moments, find_type, measure_std
 from modkit.data.objects import Tensors
 from modkit.rng import Rng
@@ -20,6 +20,13 @@ def make_fashion_mnist(root):
     return FashionMNIST(root=str(root))
 
 
+def make_mnist(root):
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    make_fashion_mnist(folder)
+    return TorchvisionSet(root=str(root))
+
+
 def make_pictures(root):
     for index in range(5):
         Image.effect_noise((8, 8), 20 * index + 10).save(root / f"{index}.png")
@@ -32,6 +39,7 @@ DATA = {
     "grid": lambda root: Grid(num=1000, num_test=1),
     "binarized": lambda root: Binarized(data=lambda: Digits(size=8)),
     "fashion-mnist": make_fashion_mnist,
+    "torchvision": make_mnist,
     "image-folder": make_pictures,
 }
 

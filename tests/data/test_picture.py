@@ -47,7 +47,7 @@ def folder(tmp_path):
 
 
 def read(folder):
-    data = ImageFolder(root=str(folder), size=8, test=0.0)
+    data = ImageFolder(root=str(folder), size=8, test=0.0, damaged=None)
     return data.read("train", range(data.splits["train"]), Rng(0))
 
 

@@ -9,8 +9,10 @@ from modkit.diffusion import parametrizations as targets
 from modkit.diffusion import schedules
 from modkit.diffusion.guidance import ClassifierFree, NoGuidance
 from modkit.diffusion.review import (
+    find_drift,
     find_growth,
     find_rarest,
+    review_drift,
     review_growth,
     review_guidance,
     review_levels,
@@ -86,6 +88,53 @@ def test_eps_is_refused_where_it_grows_more_than_tenfold_unclipped(x, schedule, 
     assert [finding.refused for finding in found] == [True] * refused
     if refused:
         assert found[0].path == "parametrization" and found[0].overrides == ("parametrization=v", "sampler.clip=true")
+
+
+@pytest.mark.parametrize("name", ["Eps", "X0", "V", "Flow", "EDM"])
+@pytest.mark.parametrize("schedule", [*TABLES.values(), EDM, schedules.Flow()], ids=lambda one: type(one).__name__)
+def test_drift_is_the_sum_of_steps_in_float64(name, schedule):
+    """Steps with an output that is wrong by 1 differ as the formula says, on x = 0, in units of x_t / alpha_t."""
+    part, times = getattr(targets, name)(schedule), DDIM(schedule, LATENT, steps=8).times()[1:]
+    alphas, sigmas = schedule.scales(times)
+    most, drift, x_t = float((sigmas / alphas)[3]), 0.0, torch.zeros(1, 1, dtype=torch.float64)
+    for t, s in zip(times[:3], times[1:4]):
+        scales_t, scales_s = schedule.scales(t[None]), schedule.scales(s[None])
+        ends = [part.denoised(torch.full_like(x_t, out), x_t, t[None]).x_0 for out in (0.0, 1.0)]
+        right, wrong = (ddim_step(x_t, x_0, scales_t, scales_s) for x_0 in ends)
+        drift += float((wrong - right).abs() / scales_s[0])
+    assert find_drift(schedule, part, times, most, 0.5) == pytest.approx(drift / math.hypot(0.5, most), rel=1e-9)
+    assert find_drift(schedule, part, times, math.inf) == 0
+
+
+LOG_NORMAL = LogNormal(LATENT_EDM, LATENT)
+
+
+@pytest.mark.parametrize(
+    ("part", "schedule", "times", "sampler", "refused"),
+    [
+        (targets.Eps, LATENT_EDM, LOG_NORMAL, Heun(LATENT_EDM, LATENT, steps=18), True),
+        (
+            targets.Eps,
+            LATENT_EDM,
+            LogNormal(LATENT_EDM, LATENT),
+            Heun(LATENT_EDM, LATENT, steps=18, sigma_max=20.0),
+            False,
+        ),
+        (
+            targets.Eps,
+            LATENT_EDM,
+            LogNormal(LATENT_EDM, LATENT),
+            Heun(LATENT_EDM, LATENT, steps=18, clip=[-3.0, 3.0]),
+            False,
+        ),
+        (targets.V, LATENT_EDM, LOG_NORMAL, Heun(LATENT_EDM, LATENT, steps=18), False),
+        (targets.EDM, LATENT_EDM, LOG_NORMAL, Heun(LATENT_EDM, LATENT, steps=18), False),
+        (targets.Eps, TABLES["linear"], Uniform(TABLES["linear"]), DDIM(TABLES["linear"], LATENT, steps=50), False),
+    ],
+)
+def test_eps_is_refused_where_it_drifts_at_levels_that_training_seldom_visits(part, schedule, times, sampler, refused):
+    found = find(review_drift(LATENT, schedule, part(schedule), times, sampler))
+    assert [(one.path, one.refused) for one in found] == [("parametrization", True)] * refused
 
 
 class Silent:

@@ -93,7 +93,7 @@ class Here:
             elif name == "python" and rest[:1] == ["-m"] and rest[1].startswith(_OURS):
                 _parse(rest[1], rest[2:])
             elif name in _TOOLS or (name == "python" and rest[0] == "-m" and rest[1] in _MODULES):
-                missing = [word for word in rest if "/" in word and not (ROOT / word).exists()]
+                missing = [word for word in rest if "/" in word and not (ROOT / word.split("[")[0]).exists()]
                 assert not missing, f"no such path: {missing}"
             else:
                 return Said(1, "nobody here knows what to do with it", ran=False)

@@ -24,6 +24,7 @@ did you mean 'sampler'?
 ```
 
     python -m examples.trilemma train --quick
+    python -m pip install -e 'plugins/modkit-sklearn[test]'
     and this is a sketch
 
 ```python
@@ -57,7 +58,7 @@ def read(text, tmp_path, monkeypatch):
 def test_a_good_page(tmp_path, monkeypatch):
     reader = read(GOOD, tmp_path, monkeypatch)
     assert reader.wrong == []
-    counts = {"commands run": 2, "commands checked": 2, "outputs compared": 2, "Python run": 2, "files written": 1}
+    counts = {"commands run": 2, "commands checked": 3, "outputs compared": 2, "Python run": 2, "files written": 1}
     assert reader.count == counts
     assert (tmp_path / "folder" / "here.yaml").is_file()
 

@@ -11,7 +11,8 @@ from modkit.cli.app import app
 from modkit.data.digits import Digits
 from modkit.data.image_folder import ImageFolder
 from modkit.evaluation.evaluate import compute_statistics
-from modkit.evaluation.scoring import make_extractor, prepare_extractor
+from modkit.evaluation.extractors import make_extractor
+from modkit.evaluation.scoring import prepare_extractor
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
 from modkit.metrics.frechet import frechet_distance
@@ -144,6 +145,25 @@ def test_hostile_and_damaged_files_are_refused(images, floats, tmp_path):
     check_refusal(r"3\.png", evaluate, real, folder)
     Image.new("RGB", (8, 8)).save(folder / "3.png")
     check_refusal("to be all grey or all colour", evaluate, real, folder)
+
+
+def test_a_mixture_is_measured_in_the_channels_that_are_said(images, tmp_path):
+    """The fault: samples of which some were grey could not be measured."""
+    mixed, grey = write_images(tmp_path / "mixed", images[0][:6, 0]), write_images(tmp_path / "grey", images[0][:6, 0])
+    for index in (1, 3):
+        Image.open(grey / f"{index:03}.png").convert("RGB").save(mixed / f"{index:03}.png")
+    clear = Image.open(grey / "005.png").convert("RGBA")
+    clear.putalpha(0)
+    clear.save(mixed / "005.png")
+    Image.new("L", (8, 8), 128).resize(clear.size).save(grey / "005.png")
+    check_refusal("got both; give the number of channels .* --channels 3", evaluate, grey, mixed)
+    for channels in (1, 3):
+        report = evaluate(grey, mixed, channels=channels, background="#808080")
+        assert report.scores["FD (pixels)"].value == pytest.approx(0, abs=1e-9)
+    assert evaluate(grey, mixed, channels=3).scores["FD (pixels)"].value > 1, "on white"
+    files = ["--real", str(grey), "--fake", str(mixed), "--features", "pixels", "--metrics", "fd"]
+    result = CliRunner().invoke(app, ["evaluate", *files, "--channels", "1", "--background", "#808080", "--json"])
+    assert abs(json.loads(result.stdout)["scores"]["FD (pixels)"]["value"]) < 1e-9
 
 
 def test_folders_of_several_sizes_say_how_they_were_resized(images, tmp_path):

@@ -14,8 +14,8 @@ from modkit.data.corruptions import Mask
 from modkit.data.digits import Digits
 from modkit.data.loader import draw_permutation
 from modkit.evaluation.evaluate_run import Options, evaluate_run, measure_run
+from modkit.evaluation.extractors import choose_features
 from modkit.evaluation.report import Report, read_reports
-from modkit.evaluation.scoring import choose_features
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
 from tests.files import write_images, write_pictures

@@ -11,7 +11,8 @@ from modkit.bottlenecks.top_down import TopDown
 from modkit.building.builder import Site
 from modkit.building.plan import plan
 from modkit.models.cascade import Cascade
-from modkit.models.model import Model, Player
+from modkit.models.model import Model
+from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 from tests.play import digits, spec, turn

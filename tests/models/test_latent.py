@@ -8,7 +8,8 @@ from torch import nn
 from modkit import build, load, train, use
 from modkit.bottlenecks.gaussian import Gaussian
 from modkit.models import Autoencoder, Diffusion, Latent
-from modkit.models.model import Model, Player
+from modkit.models.model import Model
+from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, TensorType
 from tests.play import LINEAR, MLP, VAE, digits, spec, turn

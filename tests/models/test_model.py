@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from modkit.losses.coefficients import Constant
-from modkit.models.model import Model, Player, evaluate_mode, make_weights, prefix_player
+from modkit.models.model import Model, evaluate_mode, make_weights
+from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.types import TensorType
 
@@ -21,21 +22,6 @@ class Noise(Model):
         if isinstance(self.event, tuple):
             return tuple(rng.normal(str(i), self.allocate(num, level)) for i, level in enumerate(self.event))
         return rng.normal("x", self.allocate(num, self.event))
-
-
-def test_a_nested_player_s_paths_names_and_opponents_stand_under_the_attribute():
-    inner = Player("autoencoder", ("encoder", "decoder"), 2, 3, ("critic",), "decoder.out.weight")
-    want = Player(
-        "prior/autoencoder",
-        ("prior.encoder", "prior.decoder"),
-        2,
-        3,
-        ("prior/critic",),
-        "prior.decoder.out.weight",
-    )
-    assert prefix_player(inner, "prior") == want
-    twice = prefix_player(prefix_player(Player("a", ("b",)), "prior"), "outer")
-    assert twice == Player("outer/prior/a", ("outer.prior.b",))
 
 
 def test_a_number_is_a_constant_weight_and_a_part_is_told_its_term():

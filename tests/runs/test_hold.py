@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from modkit.runs.hold import LOCK, Hold
+from modkit.runs.hold import LOCK, Hold, is_held
 from tests.processes import run_python
 
 
@@ -104,3 +105,22 @@ def test_where_nothing_can_be_locked_it_is_said(tmp_path, monkeypatch, caplog):
     code = errno.EIO
     with pytest.raises(OSError, match="Input/output error"):
         Hold(tmp_path, refuse)
+
+
+def test_whether_a_folder_is_held_is_seen_without_disturbing_who_wants_to_hold_it(tmp_path):
+    assert not is_held(tmp_path) and not list(tmp_path.iterdir())
+    with Hold(tmp_path, refuse):
+        assert is_held(tmp_path)
+        with pytest.raises(BusyError):
+            Hold(tmp_path, refuse)
+    assert not is_held(tmp_path)
+    shared = os.open(tmp_path / LOCK, os.O_RDONLY)
+    fcntl.flock(shared, fcntl.LOCK_SH)  # as `is_held` does, for an instant
+    timer = threading.Timer(0.01, os.close, [shared])
+    timer.start()
+    with Hold(tmp_path, refuse):
+        assert is_held(tmp_path)
+    timer.join()
+    (tmp_path / LOCK).unlink()
+    (tmp_path / LOCK).symlink_to(tmp_path / "absent")
+    assert not is_held(tmp_path)

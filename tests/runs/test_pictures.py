@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from modkit.runs.pictures import draw_picture, draw_scatter, encode_png, make_image_grid
+from modkit.runs.pictures import draw_picture, draw_scatter, encode_png, make_image_grid, round_images
 from modkit.types import TensorType
 from tests.refusals import refusals
 
@@ -108,6 +108,19 @@ def test_pictures_follow_the_type():
     assert draw_picture(labels, TensorType((), classes=3))[0, 1:-1:254, 1].tolist() == [0, 128, 255, 128]
 
 
+def test_opacity_is_laid_on_white():
+    x = torch.tensor([[[[-1.0, -1.0, -1.0]], [[1.0, 1.0, 1.0]], [[-1.0, -1.0, -1.0]], [[1.0, 0.0, -1.0]]]])
+    type = TensorType((4, 1, 3), range=(-1.0, 1.0))
+    grid = draw_picture(x, type)
+    middle = grid[:, grid.shape[1] // 2]
+    assert [tuple(middle[:, column].tolist()) for column in (20, 120, 240)] == [
+        (0, 255, 0),
+        (128, 255, 128),
+        (255,) * 3,
+    ]
+    assert round_images(x, type)[0, 3, 0].tolist() == [255, 128, 0]
+
+
 def test_curves_join_their_values():
     time = torch.linspace(0, 1, 128)
     x = torch.stack([2 * time - 1, torch.ones(128)])[None]
@@ -124,7 +137,7 @@ def test_curves_join_their_values():
     assert (step == 0).any(dim=0).all() and step[:, 200].sum() == 0
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
 def test_png_keeps_every_pixel(channels):
     image = torch.randint(0, 256, (channels, 13, 7), dtype=torch.uint8)
     data = encode_png(image)
@@ -146,5 +159,5 @@ test_mistakes_are_refused = refusals(
     (lambda: draw_picture(IMAGES, TensorType((1, 4, 5))), r"shape \(1, 4, 5\), got \(2, 1, 4, 4\)"),
     (lambda: draw_picture(torch.zeros(1, 1, 1, 1, 1, 1), TensorType((1,) * 5)), "rank 0 to 4"),
     (lambda: encode_png(IMAGES[0]), "got torch.float32"),
-    (lambda: encode_png(torch.zeros(2, 4, 4, dtype=torch.uint8)), "1 or 3 channels"),
+    (lambda: encode_png(torch.zeros(2, 4, 4, dtype=torch.uint8)), "1, 3 or 4 channels"),
 )

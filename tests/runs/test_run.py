@@ -145,6 +145,48 @@ def test_a_run_is_not_made_over_anything_unasked(tmp_path):
     assert Run.create(tmp_path / "empty", SPEC, LOCK).status == "started"
 
 
+def test_a_run_without_results_is_replaced_unasked_but_not_one_with_weights_from_elsewhere(tmp_path):
+    with Run.create(tmp_path / "run", SPEC, LOCK) as run:
+        run.save("step-00000000", Checkpoint())
+    with Run.create(tmp_path / "run", SPEC, LOCK) as run:
+        assert list_names(run.checkpoints) == []
+        run.save("step-00000001", Checkpoint())
+    with pytest.raises(ValueError, match="already holds a run"):
+        Run.create(tmp_path / "run", SPEC, LOCK)
+    with Run.create(tmp_path / "imported", SPEC, LOCK | {"imported": True}) as run:
+        run.save("step-00000000", Checkpoint())
+    with pytest.raises(ValueError, match="already holds a run"):
+        Run.create(tmp_path / "imported", SPEC, LOCK)
+
+
+def test_a_run_is_withdrawn_with_the_folders_that_were_made_for_it(tmp_path):
+    with Run.create(tmp_path / "a" / "b", SPEC, LOCK) as run:
+        run.mark()
+        run.save("step-00000000", Checkpoint())
+        assert run.withdraw()
+    assert os.listdir(tmp_path) == []
+    with Run.create(tmp_path / "run", SPEC, LOCK) as run:
+        run.save("step-00000005", Checkpoint())
+        assert not run.withdraw() and run.withdraw("step-00000005")
+    with Run.create(tmp_path / "run", SPEC, LOCK) as run:
+        (run.path / "notes.txt").write_text("the reader's own")
+        assert run.withdraw()
+    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "modkit.lock", "notes.txt"]
+    Run.create(tmp_path / "run", SPEC, LOCK).close()
+
+
+def test_a_run_with_results_and_one_that_was_moved_are_not_withdrawn(tmp_path):
+    with Run.create(tmp_path / "run", SPEC, LOCK) as run:
+        run.log({"step": 1})
+        assert not run.withdraw() and run.read_metrics()
+    with Run.create(tmp_path / "other", SPEC, LOCK) as run:
+        run.path.rename(tmp_path / "moved")
+        Run.create(tmp_path / "other", SPEC, LOCK).close()
+        with pytest.raises(FileNotFoundError, match="moved"):
+            run.withdraw()
+    assert Run.open(tmp_path / "moved") and Run.open(tmp_path / "other")
+
+
 def test_floats_come_back_exactly_and_what_is_no_number_is_refused(tmp_path):
     rows = [{"step": 1, "loss": 0.1 + 0.2, "tiny": 5e-324}, {"step": 2, "loss": -1e300 / 3, "stage": "ü"}]
     with Run.create(tmp_path / "run", SPEC, LOCK) as run:

@@ -3,10 +3,12 @@ import pickle
 from functools import partial
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from modkit import build, check, train
 from modkit.errors import Position, SpecError
 from modkit.specs.load import load_spec
 from modkit.specs.references import resolve
@@ -30,6 +32,10 @@ model:
 train:
   seed: 0
 """
+
+
+MODULE = nn.Linear(2, 3)
+SLOT = {"model": {"use": "autoencoder", "encoder": MODULE}}
 
 
 class Local:
@@ -78,13 +84,42 @@ def test_nodes_are_copied_and_pickled():
         (lambda: use("latent", prior=partial(Local, 1)), "prior: got functools.partial.*, expected plain data"),
         (lambda: use(nn.Linear(2, 3)), "use: got Linear.*, expected a part's name, class or function"),
         (lambda: use(partial(Local)), "use: got functools.partial.*, expected a part's name, class or function"),
+        (lambda: Spec(model=MODULE), r"model: got Linear\(.*, expected a mapping or a part's name"),
+        (lambda: Spec(model={"use": MODULE}), r"model.use: got Linear\(.*, expected a part's name, class or function"),
+        (
+            lambda: Spec(model={"use": "gan", "generator": MODULE}),
+            r"model.generator: got Linear\(.*, expected plain data",
+        ),
+        (lambda: Spec(SLOT), r"model.model.encoder: got Linear\(.*, expected plain data"),
+        (lambda: Spec(model="gan").with_value("model.generator", MODULE), r"model.generator: got Linear\("),
+        (lambda: load_spec(SLOT), r"model.encoder: got Linear\(.*, expected plain data"),
+        (lambda: load_spec(MODULE), r"load_spec expects a file, got Linear\("),
+        (lambda: check(MODULE), r"check expects a Spec, got Linear\("),
+        (lambda: build(MODULE), r"build expects a Spec, got Linear\("),
+        (lambda: train(MODULE), r"train expects a Spec, got Linear\("),
     ],
 )
-def test_use_says_where_objects_go(make, message):
+def test_where_a_built_object_goes_is_told(make, message):
     with pytest.raises(SpecError, match=message) as caught:
         make()
     (problem,) = caught.value.problems
-    assert problem.hint == "to put objects into slots, call the Model's class: modkit.models.Latent(x, prior=module)"
+    assert "call the Model's class, as in modkit.models.Latent(x, prior=module)" in problem.hint
+    assert "docs/tutorials/compose-in-python.md" in problem.hint
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Spec(model="gan", data=torch.zeros(3, 2)), r"data: got tensor.*modkit.fit\(model, data\) trains"),
+        (lambda: Spec({"model": "gan", "data": "ring"}), r"model: got the keys of a whole spec.*Spec\(\*\*mapping\)"),
+        (lambda: Spec(model=Local), r"model: got <class .*describe it by use\(Local, …\)"),
+        (lambda: load_spec({"model": "gan"}), r"load_spec expects a file, got a mapping.*Spec\(\*\*mapping\)"),
+        (lambda: train({"model": "gan"}), r"train expects a Spec, got a mapping.*Spec\(model=use\(…\)"),
+    ],
+)
+def test_what_is_made_a_spec_otherwise_is_told(make, message):
+    with pytest.raises(SpecError, match=message):
+        make()
 
 
 test_use_refuses_what_is_not_plain_data = refusals(

@@ -163,6 +163,7 @@ SMALL = {
     ("data", "ring"): _RING.params,
     ("data", "grid"): _RING.params,
     ("data", "fashion-mnist"): {"root": "fashion-mnist", "size": 8},
+    ("data", "torchvision"): {"root": "torchvision", "size": 8},
     ("data", "image-folder"): {"root": "image-folder", "size": 8},
 }
 """Keywords by kind and name; the roots are folders that the tests make where they run."""

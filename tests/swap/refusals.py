@@ -352,7 +352,7 @@ _CONDITIONS = {
             ("in-painting", _no_maps("model.conditioner.parts.maps")),
             ("latent-in-painting", _no_masked("model.prior.conditioner")),
         )
-        for data in ("binarized", "digits", "fashion-mnist", "image-folder", *_FLAT)
+        for data in ("binarized", "digits", "fashion-mnist", "image-folder", "torchvision", *_FLAT)
     },
     "latent-in-painting data.corruption=low-res": _no_masked("model.prior.conditioner"),
     **{
@@ -388,6 +388,7 @@ REFUSALS = {
     },
     "critic model.features=inception": "Inception expects",
     "critic model.features=pixels": "Perceptual expects features with maps, got pixels, which gives none",
+    "diffusion-ring model.parametrization=eps": r"model\.parametrization: errors of one direction drift 16-fold",
     "diffusion-ring model.parametrization=eps-learned": (
         r"model\.parametrization: the parametrization eps-learned cannot be built from schedule EDM: "
         "EpsLearned expects a schedule with a table of 2 or more, got num None"

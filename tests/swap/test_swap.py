@@ -36,6 +36,7 @@ def files(tmp_path_factory):
     """A folder with a data set for each part that reads files."""
     folder = tmp_path_factory.mktemp("data")
     write_fashion_mnist(folder / "fashion-mnist")
+    write_fashion_mnist(folder / "torchvision" / "MNIST" / "raw")
     write_pictures(folder / "image-folder")
     return folder
 

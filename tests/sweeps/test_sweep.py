@@ -168,6 +168,8 @@ def test_nothing_is_written_where_the_request_is_wrong(file, out, commands):
     with pytest.raises(SpecError, match=r"(?s)ddmi.*batch_size"):
         sweep(file, ["sampler=ddmi,heun", "train.batch_size=0,8"], out)
     check_refusal("sweep expects jobs of at least 1, got 0", sweep, file, [], out, jobs=0)
+    check_refusal("no metric is called 'fid'", sweep, file, [], out, metrics=["fid"])
+    check_refusal("no features is called 'inceptoin'", sweep, file, [], out, features="inceptoin:1")
     assert not out.exists()
     assert not commands
 
@@ -191,9 +193,9 @@ def test_what_fails_is_reported_and_the_others_go_on(file, out, commands, compar
 
 
 def test_an_evaluation_that_fails_is_tried_again(file, out, commands, compared):
-    done = sweep(file, ["sampler=heun,ddim", "seed=0"], out, num=16, features="nothing")
+    done = sweep(file, ["sampler=heun,ddim", "seed=0"], out, num=10**6, features="pixels")
     assert [failure.trial for failure in done.failures] == sorted(trial.label for trial in done.trials)
-    assert all(failure.status == 2 and "nothing" in failure.stderr for failure in done.failures)
+    assert all(failure.status == 2 and "at most" in failure.stderr for failure in done.failures)
     assert done.page is None
     assert compared == []
     assert sweep(file, ["sampler=heun,ddim", "seed=0"], out, **MEASURED).failures == ()

@@ -24,6 +24,7 @@ def files(tmp_path_factory):
     """Where the data sets of files find theirs."""
     folder = tmp_path_factory.mktemp("data")
     write_fashion_mnist(folder / "fashion-mnist")
+    write_fashion_mnist(folder / "torchvision" / "MNIST" / "raw")
     write_pictures(folder / "image-folder")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)

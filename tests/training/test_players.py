@@ -9,7 +9,7 @@ from modkit.building.builder import Site
 from modkit.building.plan import plan
 from modkit.errors import SpecError
 from modkit.losses.coefficients import Adaptive, Constant, Warmup
-from modkit.models.model import Player
+from modkit.models.player import Player
 from modkit.training.players import (
     PlayerState,
     collect_modules,

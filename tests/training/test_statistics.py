@@ -13,7 +13,8 @@ from modkit import load, train, use
 from modkit.data import Digits
 from modkit.data.loader import Loader
 from modkit.engines.local import LocalEngine
-from modkit.models.model import Model, Player
+from modkit.models.model import Model
+from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
 from modkit.training.players import make_player_states, set_modes

@@ -9,7 +9,8 @@ from torch import nn
 from modkit import build, train, use
 from modkit.data.digits import Digits
 from modkit.data.loader import Loader
-from modkit.models.model import Model, Player
+from modkit.models.model import Model
+from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
 from modkit.runs.pictures import draw_picture, encode_png

@@ -84,11 +84,12 @@ class Wrapped(Quantizer):
 
     def _arrange(self, vectors: Tensor) -> Tensor:
         """Reshapes vectors `b n c` to `b c h w`."""
-        return vectors.movedim(-1, 1).unflatten(2, self._size)
+        return vectors.movedim(-1, 1).reshape(len(vectors), -1, *self._size)
 
     def _arrange_codes(self, indices: Tensor) -> Tensor:
         """Reshapes indices `b n` to codes `b h w`, and `b n q` to `b q h w`."""
-        return (indices if self.depth is None else indices.movedim(-1, 1)).unflatten(-1, self._size).long()
+        codes = indices if self.depth is None else indices.movedim(-1, 1)
+        return codes.reshape(*codes.shape[:-1], *self._size).long()
 
 
 def check_least(owner: str, **values: tuple[float, float]) -> None:

@@ -1,0 +1,129 @@
+"""What metrics need of samples, and what samples, features and a Model offer; known before any sample is read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from modkit.evaluation.extractors import choose_features, make_extractor
+from modkit.kinds import Data, DataExtras, FeatureExtractor, Metric, read_extras
+from modkit.models.model import Model
+from modkit.specs.settings import Evaluation
+from modkit.types import TensorType, split_levels
+
+__all__ = ["Measures", "find_codes", "find_unmet", "has_logits", "list_offers", "name_needs"]
+
+
+class Measures(NamedTuple):
+    """The parts of an evaluation: its features, None for those that suit the data, and its metrics by their paths."""
+
+    settings: Evaluation
+    features: FeatureExtractor | None
+    metrics: Mapping[str, Metric]
+    watched: Mapping[str, Metric]
+
+
+def list_offers(
+    type: TensorType, fields: Collection[str], *, truth: bool, logits: bool, model: Model | None
+) -> frozenset[str]:
+    """Names the values that samples offer to metrics, see `modkit.kinds.Metric`.
+
+    Args:
+        type: The type of a sample.
+        fields: Names of the samples' fields.
+        truth: Whether their true modes are known.
+        logits: Whether the features have logits.
+        model: The Model that is measured, or None.
+    """
+    names = {"features", "points", "batch", "levels"}
+    has = {"images": len(type.shape) > 1, "logits": logits, "labels": "labels" in fields, "truth": truth}
+    names |= {name for name, there in has.items() if there}
+    if model is not None:
+        names.add("model")
+        if (coder := model.coder) is not None:
+            names |= {"pairs", "feature-pairs"}
+            names |= {"codes"} if find_codes(coder) else set()
+    return frozenset(names)
+
+
+def find_codes(coder: Model) -> str | None:
+    """Finds the name of the first encoding whose levels are all codes; returns None if there is none."""
+    return next(
+        (name for name, event in coder.latents.items() if all(one.classes for one in split_levels(event))), None
+    )
+
+
+def has_logits(extractor: FeatureExtractor, type: TensorType) -> bool:
+    """Whether features have logits, which is tried on a blank sample, on the device of the extractor."""
+    tensors = chain(extractor.parameters(), extractor.buffers()) if isinstance(extractor, nn.Module) else iter(())
+    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    with torch.no_grad():
+        return extractor(torch.zeros(1, *type.shape, device=device)).logits is not None
+
+
+def name_needs(name: str, missing: Sequence[str]) -> str:
+    """Says what a metric lacks."""
+    return f"{name} requires {', '.join(missing)}, which these samples and features do not provide"
+
+
+def find_unmet(measures: Measures, data: Data, x: TensorType, model: Model) -> dict[str, str]:
+    """Finds what an evaluation at the end of training, or scores during it, would fail for.
+
+    Args:
+        measures: The parts of the evaluation.
+        data: The data set.
+        x: The type of its samples.
+        model: The model that is to be trained, on any device.
+
+    Returns:
+        What is wrong, by path.
+    """
+    settings, found = measures.settings, {}
+    watches = settings.watch.every is not None
+    metrics = {**measures.metrics, **(measures.watched if watches else {})}
+    logits = (
+        _may_have_logits(measures.features, data, x)
+        if any("logits" in one.needs for one in metrics.values())
+        else False
+    )
+    truth = read_extras(data, DataExtras).truth is not None
+    for path, metric in metrics.items():
+        compared = None if path in measures.watched else model
+        offers = {
+            side: list_offers(x, fields, truth=truth, logits=logits, model=compared)
+            for side, fields in (("real", data.fields), ("train", data.fields), ("fake", model.reads))
+        }
+        if missing := [need for need in metric.needs if any(need not in offers.get(side, ()) for side in metric.sets)]:
+            found[path] = name_needs(type(metric).__name__, missing)
+    return found | _find_few(settings, data.splits, watches)
+
+
+def _find_few(settings: Evaluation, splits: Mapping[str, int], watches: bool) -> dict[str, str]:
+    """Finds splits that are too small for an evaluation."""
+    train, test = splits.get("train", 0), splits.get("test", 0)
+    if watches and settings.watch.num > train:
+        return {"evaluate.watch.num": f"expected at most the {train} training samples, got {settings.watch.num}"}
+    if settings.num is not None and settings.num > min(train, test):
+        there = f"{train} samples of the train and the {test} of the test split"
+        return {"evaluate.num": f"expected at most the {there}, got {settings.num}"}
+    if test < 2 and not watches:
+        return {"evaluate": f"expected at least 2 samples in the test split to measure, got {test}"}
+    return {}
+
+
+def _may_have_logits(features: FeatureExtractor | None, data: Data, x: TensorType) -> bool:
+    """Whether an evaluation's features have logits; True if that cannot be found out without weights."""
+    try:
+        if features is None:
+            labels = data.fields.get("labels")
+            with torch.device("meta"):
+                features = make_extractor(
+                    choose_features(data), x, name=type(data).__name__, classes=labels.classes if labels else None
+                )
+        return features is None or has_logits(features, x)
+    except Exception:  # a plug-in's features may not run without values
+        return True

@@ -1,0 +1,123 @@
+"""What an evaluation at the end of training would fail for is known before any folder exists."""
+
+import os
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+import modkit
+from modkit.cli.app import app
+from modkit.evaluation.extractors import make_extractor
+from modkit.evaluation.needs import has_logits, list_offers
+from modkit.features.pixels import Pixels
+from modkit.specs.overrides import apply
+from modkit.types import TensorType
+from tests.files import write_pictures
+from tests.refusals import list_problems
+
+GAN = {"use": "gan", "generator": {"use": "mlp", "width": 8}, "discriminator": {"use": "mlp", "width": 8}, "z_dim": 4}
+AUTOENCODER = {"use": "autoencoder", "encoder": {"use": "mlp", "width": 8}, "decoder": {"use": "mlp", "width": 8}}
+DIGITS, RING = {"use": "digits", "size": 8}, {"use": "ring", "num": 64, "num_test": 32}
+
+
+def make_spec(evaluate, model=GAN, data=DIGITS, **train):
+    settings = {"steps": 2, "batch_size": 8, "device": "cpu", **train}
+    return modkit.Spec.from_yaml(
+        modkit.Spec(name="tiny", data=data, model=model, train=settings, evaluate=evaluate).to_yaml()
+    )
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "options", "message"),
+    [
+        ({"features": "pixels", "metrics": ["fd", "is"]}, {}, r"metrics\[1\].*InceptionScore requires logits"),
+        ({"metrics": ["is"]}, {"data": RING}, r"metrics\[0\].*InceptionScore requires logits"),
+        ({"metrics": ["label-accuracy"]}, {}, r"metrics\[0\].*LabelAccuracy requires labels"),
+        ({"metrics": ["codebook"]}, {"model": AUTOENCODER}, r"metrics\[0\].*Codebook requires codes"),
+        ({"metrics": ["reconstruction"]}, {}, r"metrics\[0\].*Reconstruction requires pairs"),
+        ({"metrics": ["modes"]}, {}, r"metrics\[0\].*requires truth"),
+        (
+            {"watch": {"every": 1, "num": 8, "metrics": ["reconstruction"]}},
+            {"model": AUTOENCODER},
+            r"watch.metrics\[0\].*Reconstruction requires pairs",
+        ),
+        ({"watch": {"every": 1, "num": 5000}}, {}, "watch.num.*expected at most the 1437 training samples, got 5000"),
+        ({"num": 1000}, {}, "evaluate.num.*1437 samples of the train and the 360 of the test split, got 1000"),
+    ],
+)
+def test_what_metrics_lack_is_refused_by_path_before_training(evaluate, options, message, tmp_path, monkeypatch):
+    """The fault: a metric that its features cannot feed was known after hours of training."""
+    monkeypatch.chdir(tmp_path)
+    spec = make_spec(evaluate, **options)
+    (problem,) = list_problems(modkit.check, spec)
+    (again,) = list_problems(modkit.train, spec, "run")
+    assert problem == again and not os.listdir(tmp_path)
+    with pytest.raises(modkit.SpecError, match=message):
+        modkit.check(spec)
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "options"),
+    [
+        ({"metrics": ["is", "fd", "prdc", "copying", "cost"]}, {}),
+        ({"metrics": ["label-accuracy"]}, {"model": {**GAN, "conditioner": "label"}}),
+        ({"metrics": ["modes", "fd"]}, {"data": RING}),
+        ({"metrics": ["reconstruction", "reconstruction-fd"], "features": "pixels"}, {"model": AUTOENCODER}),
+        ({"metrics": ["codebook"]}, {"model": {**AUTOENCODER, "bottleneck": "vq"}}),
+        ({"watch": {"every": 1, "num": 8, "metrics": ["fd", "is"]}}, {}),
+    ],
+)
+def test_what_is_provided_is_not_refused(evaluate, options):
+    modkit.check(make_spec(evaluate, **options))
+
+
+def test_data_without_held_out_samples_cannot_be_measured(tmp_path):
+    write_pictures(tmp_path)
+    data = {"use": "image-folder", "root": str(tmp_path), "size": 8, "test": 0.0}
+    with pytest.raises(
+        modkit.SpecError, match="evaluate: expected at least 2 samples in the test split to measure, got 0"
+    ):
+        modkit.check(make_spec({"features": "pixels"}, data=data))
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+@pytest.mark.parametrize(
+    ("module", "evaluate", "loggers", "message"),
+    [
+        ("torch.utils.tensorboard", None, ["tensorboard"], "install it with `pip install modkit-generative"),
+        ("torch_fidelity.feature_extractor_inceptionv3", {"features": "inception"}, [], "pip install 'torch-fidelity"),
+    ],
+)
+def test_an_extra_that_is_not_installed_is_told_before_a_folder_exists(
+    command, module, evaluate, loggers, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "tiny.yaml").write_text(make_spec(evaluate, loggers=loggers).to_yaml())
+    result = CliRunner().invoke(app, [command, "tiny.yaml"])
+    assert result.exit_code == 2 and message in result.stderr, result.output
+    assert os.listdir(tmp_path) == ["tiny.yaml"]
+
+
+def test_offers_follow_types_fields_and_features():
+    image, vector = TensorType((1, 8, 8), range=(-1, 1)), TensorType((2,))
+    nothing = {"truth": False, "logits": False, "model": None}
+    assert list_offers(vector, (), **nothing) == {"features", "points", "batch", "levels"}
+    more = {"images", "labels", "truth", "logits"}
+    assert (
+        list_offers(image, ("labels",), truth=True, logits=True, model=None) - list_offers(vector, (), **nothing)
+        == more
+    )
+    assert not has_logits(Pixels(image), image) and has_logits(make_extractor("classifier:digits", image), image)
+
+
+def test_a_metric_that_a_swap_leaves_without_its_needs_is_dropped_with_a_notice(caplog):
+    model = {**AUTOENCODER, "bottleneck": "vq"}
+    spec = make_spec({"features": "pixels", "metrics": ["codebook", "reconstruction"]}, model=model)
+    changed, _ = apply(spec, ["model.bottleneck=gaussian"])
+    assert [call.part.name for call in modkit.check(changed).plan.evaluation.arguments["metrics"]] == ["reconstruction"]
+    notice = "swap: dropped evaluate.metrics[0] (nothing provides what it needs any more)"
+    assert [record.getMessage() for record in caplog.records] == [notice]
+    with pytest.raises(modkit.SpecError, match="Codebook requires codes"):
+        modkit.check(apply(spec, ["model.bottleneck=gaussian", "evaluate.metrics=[codebook]"])[0])
