@@ -2,6 +2,7 @@
 
     kinds/KIND.md     a page per kind: where its parts plug in, what they are given and must do, their checks; each part
     kinds/index.md    all kinds
+    api/MODULE.md     a page per public module: every name with its signature, arguments, errors and examples
     spec.md           the tables of settings, between marks
 
 Protocols, signatures and docstrings are the only source. The pages list modkit's own parts, whatever else is installed.
@@ -14,11 +15,24 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
+
+from reference import list_pages
+from rendering import (
+    escape_cell,
+    join_lines,
+    link_addresses,
+    render_annotation,
+    render_method,
+    render_page,
+    render_prose,
+    render_table,
+    split_paragraphs,
+)
 
 from modkit import kinds
 from modkit.cli.describe import describe_part, format_implied
@@ -44,9 +58,7 @@ from modkit.testing.isolation import Isolation
 __all__ = ["main", "pages"]
 
 FOLDER = Path(__file__).parent
-_WRITTEN = "<!-- Written by docs/generate.py from the code; change the docstrings there. -->"
 _MARKED = re.compile(r"(<!-- settings: (\w+) -->\n).*?(<!-- end of settings -->)", re.S)
-_SECTIONS = {"Args": "Arguments", "Returns": "Returns", "Raises": "Raises"}
 _GIVEN = {
     "x": "The type of a sample, a `TensorType`; for a model of several levels, a tuple of them.",
     "cond": "The conditions that come with each call, a `CondType`.",
@@ -73,7 +85,7 @@ def main() -> None:
     check = parser.parse_args().check
     made = pages()
     stale = [path for path, text in made.items() if not path.is_file() or path.read_text() != text]
-    stale += [path for path in (FOLDER / "kinds").glob("*.md") if path not in made]
+    stale += [path for folder in ("kinds", "api") for path in (FOLDER / folder).glob("*.md") if path not in made]
     for path in stale:
         print(("stale: " if check else "wrote: " if path in made else "removed: ") + str(path.relative_to(FOLDER)))
         if not check and path in made:
@@ -88,6 +100,7 @@ def pages() -> dict[Path, str]:
     """The text of every page that is generated, wholly or between marks, by path."""
     made = {FOLDER / "kinds" / f"{name}.md": _kind_page(kind) for name, kind in KINDS.items()}
     made[FOLDER / "kinds" / "index.md"] = _index()
+    made |= {FOLDER / "api" / f"{name}.md": text for name, text in list_pages()}
     spec = FOLDER / "spec.md"
     made[spec] = _MARKED.sub(lambda mark: f"{mark[1]}\n{_settings(mark[2])}\n{mark[3]}", spec.read_text())
     return made
@@ -97,12 +110,12 @@ def _index() -> str:
     rows = []
     for name, kind in KINDS.items():
         given = ", ".join(f"`{one}`" for one in kind.given)
-        rows.append([f"[{name}]({name}.md)", _cell(kind.summary), given or "nothing", str(len(_own(name)))])
-    return _page(
+        rows.append([f"[{name}]({name}.md)", escape_cell(kind.summary), given or "nothing", str(len(_own(name)))])
+    return render_page(
         "Kinds of parts",
         "Every part has a kind, which defines what the part is given when it is built and what it must do. The "
         "contracts are Protocols in `modkit.kinds`: a part implements their members and need not inherit from them.",
-        _table(("kind", "what its parts are", "given", "built in"), rows),
+        render_table(("kind", "what its parts are", "given", "built in"), rows),
         "These are passed by name, and a part takes only those that it declares. All other parameters are set by the "
         "user. `modkit new-plugin NAME --kind KIND` starts a package with a part of any kind.",
     )
@@ -112,20 +125,20 @@ def _kind_page(kind: Kind) -> str:
     own = _own(kind.name)
     given = [[f"`{name}`", _GIVEN[name]] for name in kind.given]
     places = sorted(_places(kind.name))
-    return _page(
+    return render_page(
         kind.name,
         f"{kind.summary[0].upper()}{kind.summary[1:]}." if kind.summary[1] != "(" else f"{kind.summary}.",
         "## Where it plugs in",
         "\n".join(places) if places else "In none of modkit's own parts.",
         "## What it is given",
-        _table(("name", "what it is"), given) if given else "Nothing: the user sets all its parameters.",
+        render_table(("name", "what it is"), given) if given else "Nothing: the user sets all its parameters.",
         "## What it must do",
         *_contract(Model if kind.protocol == "Model" else getattr(kinds, kind.protocol)),
         *_list_extras(kind),
         "## What the battery checks",
         *_battery(kind.name),
         "## Parts",
-        _table(("part", "what it is"), [[_anchor(entry), _cell(entry.part.summary)] for entry in own]),
+        render_table(("part", "what it is"), [[_anchor(entry), escape_cell(entry.part.summary)] for entry in own]),
         *(block for entry in own for block in _part(entry)),
     )
 
@@ -171,20 +184,20 @@ def _shape(found: Parameter) -> str:
 def _contract(protocol: type[Any]) -> Iterator[str]:
     """A Protocol: its docstring, attributes and methods."""
     yield f"`modkit.{'' if protocol is Model else 'kinds.'}{protocol.__name__}`"
-    yield from _prose(protocol.__doc__ or "")
-    lines = [f"- `.{name}: {_plain(annotation)}`" for name, annotation in protocol.__annotations__.items()]
+    yield from render_prose(protocol.__doc__ or "")
+    lines = [f"- `.{name}: {render_annotation(annotation)}`" for name, annotation in protocol.__annotations__.items()]
     for name, member in vars(protocol).items():
         if isinstance(member, property) and member.fget is not None and not name.startswith("_"):
-            returned = _plain(member.fget.__annotations__["return"])
-            lines.append(f"- `.{name}: {returned}`: {next(_prose(member.fget.__doc__ or ''))}")
+            returned = render_annotation(member.fget.__annotations__["return"])
+            lines.append(f"- `.{name}: {returned}`: {next(render_prose(member.fget.__doc__ or ''))}")
     if lines:
         yield "\n".join(lines)
     for name, member in vars(protocol).items():
         function = member.__func__ if isinstance(member, classmethod) else member
         public = not name.startswith("_") or name == "__call__"
         if public and inspect.isfunction(function) and function.__module__ == protocol.__module__:
-            yield f"**`{_signature(name, function)}`**"
-            yield from _prose(function.__doc__ or "")
+            yield f"**`{render_method(name, function)}`**"
+            yield from render_prose(function.__doc__ or "")
 
 
 def _list_extras(kind: Kind) -> Iterator[str]:
@@ -194,14 +207,14 @@ def _list_extras(kind: Kind) -> Iterator[str]:
         return
     yield "## What it may have"
     yield f"Optional members, declared by `modkit.kinds.{record.__name__}` with the default of each."
-    yield from _prose(re.split(r"\n\s*Args:", record.__doc__)[0].partition("\n")[2])
+    yield from render_prose(re.split(r"\n\s*Args:", record.__doc__)[0].partition("\n")[2])
     helps = read_arguments(record)
     rows = []
     for member in fields(record):
         default = member.default if member.default_factory is MISSING else member.default_factory()
-        annotation = _cell(_plain(member.type))
-        rows.append([f"`{member.name}`", f"`{annotation}`", f"`{default!r}`", _cell(helps[member.name])])
-    yield _table(("member", "type", "default", "what it is"), rows)
+        annotation = escape_cell(render_annotation(member.type))
+        rows.append([f"`{member.name}`", f"`{annotation}`", f"`{default!r}`", escape_cell(helps[member.name])])
+    yield render_table(("member", "type", "default", "what it is"), rows)
 
 
 def _battery(kind: str) -> Iterator[str]:
@@ -210,41 +223,8 @@ def _battery(kind: str) -> Iterator[str]:
     examples = "; ".join(example.name for example in case.examples)
     yield f"`modkit.testing` builds each part from all of these types that it accepts, at least one: {examples}."
     checks: dict[str, object] = {**dict(list_checks(case.checks)), "isolation": Isolation.__call__}
-    rows = [[f"`{name}`", _cell(_one_line(one.__doc__))] for name, one in checks.items()]
-    yield _table(("check", "what it checks"), rows)
-
-
-def _signature(name: str, function: Callable[..., Any]) -> str:
-    shown = []
-    keywords = False
-    for one in list(inspect.signature(function).parameters.values())[1:]:
-        if one.kind is one.KEYWORD_ONLY and not keywords:
-            keywords = True
-            shown.append("*")
-        stars = "**" if one.kind is one.VAR_KEYWORD else "*" if one.kind is one.VAR_POSITIONAL else ""
-        default = "" if one.default is one.empty else f" = {one.default!r}"
-        shown.append(f"{stars}{one.name}: {_plain(one.annotation)}{default}")
-    title = "part" if name == "__call__" else f".{name}"
-    return f"{title}({', '.join(shown)}) -> {_plain(function.__annotations__.get('return'))}"
-
-
-def _prose(docstring: str) -> Iterator[str]:
-    """A docstring's paragraphs up to `Examples:`; indented ones are kept as they are, and `Args:` becomes a list."""
-    for paragraph in _paragraphs(docstring.partition("Examples:\n")[0]):
-        head, _, rest = paragraph.partition("\n")
-        if head.rstrip(":") in _SECTIONS and head.endswith(":"):
-            items = re.split(r"\n(?=\S)", inspect.cleandoc("\n" + rest))
-            entries = [_one_line(item).partition(": ") for item in items]
-            yield f"{_SECTIONS[head[:-1]]}:"
-            yield "\n".join(f"- `{name}`: {text}" if text else f"- {name}" for name, _, text in entries)
-        elif paragraph.startswith(" "):
-            yield f"```text\n{inspect.cleandoc(chr(10) + paragraph)}\n```"
-        elif paragraph:
-            yield _one_line(paragraph)
-
-
-def _paragraphs(docstring: str) -> list[str]:
-    return re.split(r"\n\s*\n", inspect.cleandoc(docstring))
+    rows = [[f"`{name}`", escape_cell(join_lines(one.__doc__))] for name, one in checks.items()]
+    yield render_table(("check", "what it checks"), rows)
 
 
 def _part(entry: Entry) -> Iterator[str]:
@@ -252,11 +232,12 @@ def _part(entry: Entry) -> Iterator[str]:
     part = entry.part
     described = describe_part(part.kind, part.name)
     yield f"### {part.name}"
-    yield _autolinked(described["summary"])
-    paragraphs = takewhile(lambda text: not re.match(r"[A-Z]\w+:$", text, re.M), _paragraphs(part.load().__doc__ or ""))
-    yield from _prose("\n\n".join(list(paragraphs)[1:]))
+    yield link_addresses(described["summary"])
+    paragraphs = split_paragraphs(part.load().__doc__ or "")
+    paragraphs = list(takewhile(lambda text: not re.match(r"[A-Z]\w+:$", text, re.M), paragraphs))
+    yield from render_prose("\n\n".join(paragraphs[1:]))
     if described["paper"] and "://" in described["paper"]:
-        yield "\n".join(f"- {_autolinked(line)}" for line in described["paper"].splitlines())
+        yield "\n".join(f"- {link_addresses(line)}" for line in described["paper"].splitlines())
     taken = list_given_types(part)
     names = ", ".join(f"`{name}`" for name in KINDS[part.kind].given if name in taken)
     yield f"`{part.target}`" + (f", given {names}" if names else "")
@@ -270,8 +251,8 @@ def _part(entry: Entry) -> Iterator[str]:
 
 
 def _parameters(found: dict[str, Parameter], folder: str = "") -> str:
-    rows = [[f"`{name}`", _type(one, folder), _default(one), _cell(one.help)] for name, one in found.items()]
-    return _table(("parameter", "type", "default", "what it is"), rows)
+    rows = [[f"`{name}`", _type(one, folder), _default(one), escape_cell(one.help)] for name, one in found.items()]
+    return render_table(("parameter", "type", "default", "what it is"), rows)
 
 
 def _settings(name: str) -> str:
@@ -320,31 +301,6 @@ def _default(found: Parameter) -> str:
 def _anchor(entry: Entry) -> str:
     name = entry.part.name
     return f"[{name}]({entry.part.kind}.md#{re.sub(r'[^a-z0-9-]', '', name)})"
-
-
-def _page(title: str, *blocks: str) -> str:
-    return "\n\n".join((_WRITTEN, f"# {title}", *blocks)) + "\n"
-
-
-def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
-    lines = [list(head), ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _autolinked(text: str) -> str:
-    return re.sub(r"https?://[^\s,)]+", lambda link: f"<{link[0]}>", text)
-
-
-def _plain(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else render(annotation)
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())
 
 
 if __name__ == "__main__":

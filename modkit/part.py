@@ -17,6 +17,7 @@ import pluggy
 __all__ = ["Local", "Part", "format_target", "hookimpl", "import_target", "split_name"]
 
 hookimpl = pluggy.HookimplMarker("modkit")
+"""Marks a function as a plug-in's implementation of the hook of its name, as in `@modkit.hookimpl`."""
 
 
 @dataclass(frozen=True)

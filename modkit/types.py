@@ -93,6 +93,7 @@ class TensorType:
 
 
 Event: TypeAlias = TensorType | tuple[TensorType, ...]
+"""The type of what a Model models: that of one tensor, or of each level of a hierarchy, coarsest first."""
 
 
 def split_levels(event: Event) -> tuple[TensorType, ...]:

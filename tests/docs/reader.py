@@ -4,6 +4,7 @@
     text     straight after `sh` or `python`, what those print: its lines are found in their output, in order, where
              `…` stands for anything
     python   is run, all blocks of a page in one namespace
+    pycon    is a docstring's example, which `tests/test_docstrings.py` carries out
     yaml     is a spec: it is checked, completed by digits and a small model where it has none
     FILE     a block of python, yaml, toml whose first line is a comment with a path is that file
     (none)   lines that begin with `python -m` or `modkit` are commands, their arguments checked; the rest is a sketch
@@ -122,6 +123,9 @@ class Reader:
             self.wrong.append(f"{block}: {said.output}")
         self._output = said.output
         self.count["Python run"] += 1
+
+    def _pycon(self, block: Block) -> None:
+        self.count["examples left to their docstrings"] += 1
 
     def _yaml(self, block: Block) -> None:
         try:

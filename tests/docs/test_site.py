@@ -1,5 +1,6 @@
 """The documentation as a whole: generated pages are the code's, every page can be reached, every link leads on."""
 
+import importlib
 import importlib.util
 import re
 import shutil
@@ -21,7 +22,9 @@ _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 def generate():
     spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS)
+        spec.loader.exec_module(module)
     return module
 
 
@@ -52,7 +55,8 @@ def navigation(entries):
 
 
 def test_generated_pages_are_those_of_the_code(made):
-    assert {path.stem for path in made} == {*KINDS, "index", "spec"}
+    folders = {folder: {path.stem for path in made if path.parent == DOCS / folder} for folder in ("kinds", "api", "")}
+    assert folders["kinds"] == {*KINDS, "index"} and folders[""] == {"spec"} and len(folders["api"]) > 15
     stale = [path.relative_to(ROOT).as_posix() for path, text in made.items() if path.read_text() != text]
     assert not stale, "run `python docs/generate.py`"
 
@@ -63,8 +67,33 @@ def test_every_part_and_every_parameter_has_its_place(generate, made):
             text = made[DOCS / "kinds" / f"{entry.part.kind}.md"]
             _, found, section = text.partition(f"\n### {entry.part.name}\n")
             assert found, entry.part
-            names = re.findall(r"^\| `(\w+)` \|", section.partition("\n### ")[0], re.M)
+            table = section.partition("\n### ")[0].partition("\n| parameter |")[2]
+            names = re.findall(r"^\| `(\w+)` \|", table, re.M)
             assert names == list(generate.read_parameters(entry.part)), entry.part
+
+
+def test_the_reference_holds_every_public_name(generate, made):
+    """Of `modkit`, of the modules that stay stable, and of every package that exports names."""
+    modules = importlib.import_module("reference").MODULES
+    packages = [path.parent.name for path in (ROOT / "modkit").glob("*/__init__.py") if "__all__" in path.read_text()]
+    assert {f"modkit.{name}" for name in packages} - {"modkit.cases"} <= set(modules), "cases belong to the battery"
+    stable = re.search(r"The stable modules\s+are (.*?), beside", (DOCS / "design.md").read_text(), re.S)[1]
+    assert set(re.findall(r"`([\w.]+)`", stable)) <= set(modules)
+    for name in modules:
+        page = made[DOCS / "api" / f"{'index' if name == 'modkit' else name.rpartition('.')[2]}.md"]
+        public = [one for one in importlib.import_module(name).__all__ if not one.startswith("_")]
+        assert sorted(re.findall(r"^## (\w+)$", page, re.M)) == sorted(public), name
+        for section in page.split("\n## ")[1:]:
+            assert len(section.split("\n\n")) > 1, section
+
+
+def test_an_entry_has_signature_arguments_errors_and_example(made):
+    entry = made[DOCS / "api" / "index.md"].partition("\n## find\n")[2].partition("\n## ")[0]
+    signature, about, *rest = entry.strip().split("\n\n")
+    assert signature == "```text\nmodkit.find(kind: str, name: str) -> Part\n```" and about
+    assert "Raises:" in rest and rest[-1].startswith("```pycon\n>>> ")
+    fit = made[DOCS / "api" / "index.md"].partition("\n## fit\n")[2].partition("\n## ")[0]
+    assert fit.index("Arguments:") < fit.index("Returns:") < fit.index("Raises:") < fit.index("```pycon")
 
 
 def test_a_stale_page_is_told_and_mended(generate, made, tmp_path, monkeypatch, capsys):
