@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.utils import deterministic
 
-__all__ = ["prefer_deterministic"]
+__all__ = ["use_deterministic"]
+
+_FLAGS: Any = deterministic  # a module with an attribute that its stub lacks
 
 
 @contextmanager
-def prefer_deterministic(device: torch.device) -> Iterator[None]:
+def use_deterministic(device: torch.device) -> Iterator[None]:
     """Makes torch use deterministic algorithms meanwhile; it warns of operations that have none.
 
     If the caller has told torch to refuse such operations, it goes on refusing them.
@@ -27,18 +30,18 @@ def prefer_deterministic(device: torch.device) -> Iterator[None]:
             effect if nothing has been multiplied there before.
 
     Examples:
-        >>> with prefer_deterministic(torch.device("cpu")):
+        >>> with use_deterministic(torch.device("cpu")):
         ...     torch.are_deterministic_algorithms_enabled()
         True
     """
     enabled, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fills = deterministic.fill_uninitialized_memory
+    fills = _FLAGS.fill_uninitialized_memory
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=warns or not enabled)
-    deterministic.fill_uninitialized_memory = False  # it would take time and is for what reads memory not written
+    _FLAGS.fill_uninitialized_memory = False  # it would take time and is for what reads memory not written
     try:
         yield
     finally:
-        deterministic.fill_uninitialized_memory = fills
+        _FLAGS.fill_uninitialized_memory = fills
         torch.use_deterministic_algorithms(enabled, warn_only=warns)

@@ -13,7 +13,7 @@ from torch.utils import deterministic
 
 from modkit import Batch, Step, train, use
 from modkit.starters.model import Gaussian
-from modkit.training.determinism import prefer_deterministic
+from modkit.training.determinism import use_deterministic
 from tests.play import spec
 from tests.run_folders import differing
 
@@ -73,7 +73,7 @@ def test_the_setting_holds_while_training_and_no_longer(
 def test_a_refusal_that_the_caller_asked_for_stays() -> None:
     torch.use_deterministic_algorithms(True)
     try:
-        with prefer_deterministic(CPU):
+        with use_deterministic(CPU):
             assert read_flags() == {"enabled": True, "warns": False, "fills": False}
         assert read_flags() == {"enabled": True, "warns": False, "fills": True}
     finally:
@@ -81,7 +81,7 @@ def test_a_refusal_that_the_caller_asked_for_stays() -> None:
 
 
 def test_an_operation_that_has_no_such_algorithm_is_warned_of() -> None:
-    with prefer_deterministic(CPU), pytest.warns(UserWarning, match="does not have a deterministic implementation"):
+    with use_deterministic(CPU), pytest.warns(UserWarning, match="does not have a deterministic implementation"):
         torch.zeros(4).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
 
 
@@ -90,6 +90,6 @@ def test_cublas_is_told_unless_the_user_has(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", value or "")
         if value is None:
             monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-        with prefer_deterministic(torch.device("cuda")):
+        with use_deterministic(torch.device("cuda")):
             assert torch.are_deterministic_algorithms_enabled()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == expected
