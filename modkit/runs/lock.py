@@ -44,6 +44,7 @@ _FORMAT = 2
 _FORMATS = (1, 2)
 _SEAL = "sha256"
 _FIELDS = ("kind", "name", "distribution", "version")
+_TYPES = {"state": dict, "written": dict, "revisions": list}
 
 
 class Entry(Protocol):
@@ -115,7 +116,7 @@ def decode(data: bytes) -> dict[str, Any]:
     """Decodes a lock's file, without its hash; those of earlier versions have none.
 
     Raises:
-        ValueError: If it is no JSON object, or is not what was written.
+        ValueError: If it is no JSON object, is not what was written, or holds a value of another type.
     """
     try:
         lock = json.loads(data)
@@ -126,6 +127,9 @@ def decode(data: bytes) -> dict[str, Any]:
     rest = {name: value for name, value in lock.items() if name != _SEAL}
     if _SEAL in lock and lock[_SEAL] != _hash(rest):
         raise ValueError("it was changed after it was written: its SHA-256 differs from the one that it holds")
+    for name, expected in _TYPES.items():
+        if name in rest and not isinstance(rest[name], expected):
+            raise ValueError(f"expected `{name}` to be a {expected.__name__}, got {rest[name]!r}")
     return rest
 
 

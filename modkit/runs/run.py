@@ -34,7 +34,7 @@ from torch import Tensor
 
 from modkit.runs import checkpoint as store
 from modkit.runs.checkpoint import Checkpoint, CheckpointError, Latest
-from modkit.runs.files import hash_data, make_own_folder, replace_file, write_file
+from modkit.runs.files import hash_data, make_own_folder, read_regular, replace_file, write_file
 from modkit.runs.hold import Hold
 from modkit.runs.layout import (
     FIRST,
@@ -156,12 +156,13 @@ class Run:
         """Replaces the spec of a run that goes on with a changed one.
 
         The lock keeps the changes as `revisions`, each with the step from which it holds, and the rows of parts that
-        are new. It is written first and names both specs by their hashes, so that a kill leaves either.
+        are new. It is written first and names both specs by their hashes, so that a kill leaves either. A revision
+        that was cut off so is taken out of the lock, since it never took effect.
 
         Args:
             spec: The resolved spec.
             lock: What the run goes on with.
-            changes: What has changed, as plain JSON.
+            changes: What has changed, as plain JSON; none if a revision that was cut off is all there is to mend.
 
         Raises:
             FileNotFoundError: If the directory was removed or moved.
@@ -172,12 +173,13 @@ class Run:
         parts = [{**known.get((row["kind"], row["name"]), row), "at": row["at"]} for row in lock["parts"]]
         latest = store.find_latest(self.checkpoints)
         step = int(latest.name.rpartition("-")[2]) if latest else 0
+        revisions = self.lock.get("revisions", [])[: -1 if self.half_revised else None]
         made = {
             **self.lock,
             "spec": hash_data(text),
             "former": hash_data(self.spec_text),
             "parts": parts,
-            "revisions": [*self.lock.get("revisions", ()), {"step": step, "changes": list(changes)}],
+            "revisions": [*revisions, *([{"step": step, "changes": list(changes)}] if changes else [])],
         }
         replace_file(self.path / LOCK, encode(made))
         replace_file(self.path / SPEC, text.encode())
@@ -220,9 +222,9 @@ class Run:
                 raise ValueError(f"Run.open expects the directory of a run, got {path} without {name}")
         name = LOCK
         try:
-            lock = decode((path / LOCK).read_bytes())
+            lock = decode(read_regular(path / LOCK))
             name = SPEC
-            text = (path / SPEC).read_bytes().decode()
+            text = read_regular(path / SPEC).decode()
         except ValueError as error:
             raise ValueError(f"Run.open found a damaged {name} in {path}: {error}") from error
         run = cls(path, text, lock)
@@ -243,10 +245,15 @@ class Run:
                 in place of its own files or folders.
         """
         self._hold()
-        if decode((self.path / LOCK).read_bytes()) != self.lock:
+        if decode(read_regular(self.path / LOCK)) != self.lock:
             self.close()
             raise ValueError(f"{self.path} was changed by another process since it was opened")
         return self
+
+    @property
+    def half_revised(self) -> bool:
+        """Whether `revise` was cut off: the lock is of a spec that was not written."""
+        return "spec" in self.lock and self.lock["spec"] != hash_data(self.spec_text)
 
     @property
     def exported(self) -> bool:
@@ -521,8 +528,8 @@ class Run:
     def _check_exported(self) -> None:
         """Checks spec and lock against their hashes in the state, whose own hash is in the manifest."""
         try:
-            hashes = json.loads((self.path / STATE).read_bytes())["sha256"]
-            wrong = [name for name in (LOCK, SPEC) if hashes[name] != hash_data((self.path / name).read_bytes())]
+            hashes = json.loads(read_regular(self.path / STATE))["sha256"]
+            wrong = [name for name in (LOCK, SPEC) if hashes[name] != hash_data(read_regular(self.path / name))]
         except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{self.path}: {STATE} is damaged or missing: {error!r}") from error
         if wrong:

@@ -164,6 +164,8 @@ class Settings:
         seed: Seed of all random draws.
         device: Device to train on; `auto` selects CUDA if it is available.
         precision: `bf16` computes losses under autocast; weights stay float32.
+        deterministic: Whether to use algorithms that give the same bits each time, and to warn of operations that have
+            none; some are slower, above all on CUDA.
         compile: Whether to compile the networks with torch.compile.
         channels_last: Whether to store images and convolutions with channels last.
         batch_size: Samples per step, over all microbatches and processes.
@@ -194,6 +196,7 @@ class Settings:
     seed: int = 0
     device: str = "auto"
     precision: Literal["float32", "bf16"] = "float32"
+    deterministic: bool = True
     compile: bool = False
     channels_last: bool = False
     batch_size: int = 128

@@ -18,7 +18,7 @@ from typing import Any
 
 from modkit.building.difference import compare_pair
 from modkit.progress import Progress
-from modkit.runs.files import find_final_name, make_folders, replace_file
+from modkit.runs.files import find_final_name, make_folders, read_regular, replace_file
 from modkit.runs.hold import LOCK, Hold
 from modkit.specs.spec import Spec
 
@@ -79,14 +79,14 @@ def record(path: Path, description: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    if not path.exists() or path.read_bytes() != text.encode():
+    if not path.exists() or read_regular(path) != text.encode():
         replace_file(path, text.encode())
 
 
 def _check_same(path: Path, description: Mapping[str, Any]) -> None:
     file = path / _SWEEP
     try:
-        before = json.loads(file.read_bytes())
+        before = json.loads(read_regular(file))
         version = before["format"]
         if version == FORMAT:
             differences = list(dict.fromkeys(_describe_differences(before, description)))
@@ -110,6 +110,8 @@ def _describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> 
         more = f" and {len(gone) - _LISTED} more" if len(gone) > _LISTED else ""
         yield f"these axes lack its trials {'; '.join(gone[:_LISTED])}{more}"
     for name, text in before["runs"].items():
+        if not isinstance(text, str):
+            raise TypeError(f"expected the spec of {name}, got {text!r}")
         if now["runs"].get(name, text) != text:
             found = compare_pair(Spec.from_yaml(text).tree, Spec.from_yaml(now["runs"][name]).tree)
             listed = [f"{one.path} was {one.a}, now {one.b}" for one in found[:_LISTED]]

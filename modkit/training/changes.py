@@ -24,6 +24,7 @@ from modkit.building.migration import load_current_spec
 from modkit.building.plan import Plan, plan
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import KINDS
+from modkit.runs.layout import LOCK
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec
@@ -51,6 +52,22 @@ class Written:
     def describe(cls, spec: Spec, overrides: Sequence[str]) -> Written:
         """Describes a spec and its overrides."""
         return cls(None if spec.local else spec.to_yaml(), tuple(overrides))
+
+    @classmethod
+    def read(cls, run: Run) -> Written | None:
+        """Reads what a run keeps; None if an earlier version made it.
+
+        Raises:
+            ValueError: If the lock holds something else in its place.
+        """
+        kept = run.lock.get("written")
+        if kept is None:
+            return None
+        spec, overrides = kept.get("spec"), kept.get("overrides")
+        listed = isinstance(overrides, list) and all(type(one) is str for one in overrides)
+        if not isinstance(spec, str | None) or not listed:
+            raise ValueError(f"{run.path / LOCK}: expected `written` to hold a spec and its overrides, got {kept!r}")
+        return cls(spec, tuple(overrides))
 
 
 @dataclass(frozen=True)
@@ -81,8 +98,9 @@ def update_spec(run: Run, spec: Spec, overrides: Sequence[str]) -> tuple[Spec, l
 
     Raises:
         SpecError: If an override is wrong.
+        ValueError: If the run's lock does not hold its spec as written.
     """
-    written = Written(**run.lock["written"]) if isinstance(run.lock.get("written"), dict) else None
+    written = Written.read(run)
     if written is None or written.spec is None or spec.local:
         return apply(spec, [*(written.overrides if written else ()), *overrides])
     changed = load_current_spec(run)

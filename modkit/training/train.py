@@ -178,7 +178,7 @@ def execute(
         try:
             if begun:
                 run.save(*begun)
-            if changes:
+            if changes or run.half_revised:
                 run.revise(report.plan.resolved, lock, [asdict(change) for change in changes])
             model = model.to(engine.device)
             _tune(model, settings)

@@ -34,6 +34,7 @@ from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
 from modkit.specs.settings import Settings
 from modkit.training.callbacks import Callbacks, Scorer
+from modkit.training.determinism import prefer_deterministic
 from modkit.training.interruption import Stopped, catch_interrupt
 from modkit.training.optimizer_state import pack, unpack
 from modkit.training.players import (
@@ -143,7 +144,8 @@ class Trainer:
         self._begun = self._cursor.step
         self.callbacks.run_started()
         try:
-            with catch_interrupt() as interrupted:
+            chosen = prefer_deterministic(self.engine.device) if self.settings.deterministic else nullcontext()
+            with chosen, catch_interrupt() as interrupted:
                 while self._cursor.stage < len(self.stages):
                     self._train_stage(self.stages[self._cursor.stage], interrupted)
             self.run.finish()

@@ -23,6 +23,7 @@ STATE = "checkpoints/step-00000002/state.json"
 COMMANDS = {
     "sample": ["sample", "run", "-n", "1"],
     "resume": ["train", "tiny.yaml", "--out", "run", "--resume"],
+    "longer": ["train", "tiny.yaml", "train.steps=3", "--out", "run", "--resume"],
     "evaluate": ["evaluate", "run", "-n", "8", "--features", "pixels", "--metrics", "fd"],
     "best": ["evaluate", "run", "--checkpoint", "best", "-n", "8", "--features", "pixels", "--metrics", "fd"],
     "export": ["export", "run", "out"],
@@ -68,6 +69,13 @@ FOUND = [  # each ended in a traceback
     ("diff", "modkit.lock", ("commit",), [[]]),
     ("diff", "modkit.lock", ("packages",), [[]]),
     ("export", "modkit.lock", ("commit",), {"x": 1}),
+    ("resume", "modkit.lock", ("written",), {"x": 1}),
+    ("resume", "modkit.lock", ("written", "spec"), 7),
+    ("resume", "modkit.lock", ("written", "overrides"), 7),
+    ("resume", "modkit.lock", ("written", "overrides"), [7]),
+    ("resume", "modkit.lock", ("state",), "x"),
+    ("longer", "modkit.lock", ("revisions",), 7),
+    ("branch", "modkit.lock", ("state",), [[]]),
 ]
 VALUES = [
     *(None, True, -1, 0, 1.5, 10**400, 1e308, "x", "", [], {}, [[]], {"x": 1}, "../x", "\x1b", "9" * 30),

@@ -152,6 +152,15 @@ def test_what_is_damaged_is_refused_by_name(exported, name):
         (exported / name).unlink(missing_ok=True)
 
 
+@pytest.mark.parametrize("name", ["spec.yaml", "modkit.lock", "state.json", "manifest.json", "model.safetensors"])
+def test_a_pipe_in_an_export_is_refused(exported, name):
+    """The fault: loading it waited for ever for the other end."""
+    (exported / name).unlink()
+    os.mkfifo(exported / name)
+    with pytest.raises(ValueError, match=f"expected a regular file|without {name}|{name} is not a regular file"):
+        load(exported)
+
+
 @pytest.mark.parametrize(
     "name, old, new", [("spec.yaml", "critic_start: 0", "critic_start: 1"), ("modkit.lock", '"seed": 0', '"seed": 1')]
 )

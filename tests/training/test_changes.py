@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from modkit import Run, Spec, SpecError, train
 from modkit.cli.app import app
+from modkit.runs import files
 from tests.run_folders import contents, differing
 
 TEXT = """\
@@ -64,6 +65,7 @@ HELD = {
     "train.optimizer.lr=1e-2": "train.optimizer.lr",
     "train.optimizer.weight_decay=0.5": "train.optimizer.weight_decay",
     "train.optimizer=sgd": "train.optimizer",
+    "train.optimizer=adam": "train.optimizer",  # whose states are those of adamw
     "train.batch_size=8": "train.batch_size",
     "train.precision=bf16": "train.precision",
     "train.clip=1.0": "train.clip",
@@ -114,14 +116,26 @@ def test_a_run_goes_on_by_its_own_spec_too(tmp_path: Path) -> None:
     assert not differing(run.path, whole.path)
 
 
-def test_a_killed_revision_leaves_one_of_the_two_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = trained(tmp_path / "run", steps=2)
-    monkeypatch.setattr("modkit.runs.run.SPEC", "spec.yaml/none")  # the second file cannot be written
-    with pytest.raises(OSError):
-        run.revise(SPEC, run.lock, [])
-    monkeypatch.undo()
-    trained(run.path, resume=True)
-    assert Run.open(run.path).finished
+@pytest.mark.parametrize("again", [True, False])
+def test_a_killed_revision_leaves_one_of_the_two_specs(
+    again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record is of what took effect: once if the call is repeated, and not at all otherwise."""
+    run, replace_file = trained(tmp_path / "run", steps=2), files.replace_file
+
+    def fail_at_spec(path: Path, data: bytes) -> None:
+        if path.name == "spec.yaml":
+            raise OSError("the disk is full")
+        replace_file(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("modkit.runs.run.replace_file", fail_at_spec)
+        with pytest.raises(OSError, match="the disk is full"):
+            trained(run.path, "train.log.every=2", resume=True)
+    assert Run.open(run.path).half_revised
+    trained(run.path, *["train.log.every=2"] * again, resume=True)
+    assert read_revisions(run) == [(2, ["train.log.every: 1 -> 2"])] * again
+    assert Run.open(run.path).finished and not Run.open(run.path).half_revised
 
 
 def command(*arguments: object) -> Result:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from modkit.publishing.import_weights import import_weights
+from modkit.runs.files import open_regular
 from modkit.runs.run import Run
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import MAX_BYTES, parse
@@ -70,7 +71,7 @@ def summarize(keys: Sequence[str]) -> str:
 
 def _read_config(path: Path) -> Any:
     """Reads a configuration as plain data; JSON is YAML."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"{path}: expected a configuration of at most {MAX_BYTES} bytes, got more")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 
@@ -114,6 +115,14 @@ def test_damage_is_told_in_one_line(vqgan, damage, message, status):
         (vqgan / "last one.ckpt").write_bytes(damage["checkpoint"])
     _, error = run_import(vqgan, status=status)
     assert message in error and not (vqgan / "run").exists()
+
+
+def test_a_pipe_in_place_of_the_configuration_is_refused(vqgan):
+    """The fault: the import waited for ever for the other end."""
+    (vqgan / "model.yaml").unlink()
+    os.mkfifo(vqgan / "model.yaml")
+    _, error = run_import(vqgan, status=2)
+    assert "expected a regular file, got a pipe or device" in error and not (vqgan / "run").exists()
 
 
 def test_an_unknown_format_is_told_first(tmp_path):
