@@ -135,7 +135,7 @@ def find_growth(schedule: Schedule, parametrization: Parametrization, times: Ten
         >>> [round(find_growth(schedule, part(schedule), times).factor) for part in (Eps, V)]
         [631, 1]
     """
-    entered = _trace_errors(schedule, parametrization, times)
+    entered = _compute_errors(schedule, parametrization, times)
     if entered is None:
         return None
     alpha, sigma = (one.cpu()[1:] for one in schedule.scales(times))
@@ -168,7 +168,7 @@ def find_drift(
         >>> [round(find_drift(schedule, part(schedule), times, 10.0), 2) for part in (Eps, V)]  # 70 / sqrt(101)
         [6.97, 0.12]
     """
-    entered = _trace_errors(schedule, parametrization, times)
+    entered = _compute_errors(schedule, parametrization, times)
     if entered is None:
         return None
     alpha, _ = schedule.scales(times[1:])
@@ -293,7 +293,7 @@ def review_guidance(
     )
 
 
-def _trace_errors(schedule: Schedule, parametrization: Parametrization, times: Tensor) -> Tensor | None:
+def _compute_errors(schedule: Schedule, parametrization: Parametrization, times: Tensor) -> Tensor | None:
     """How much of an error of the network enters x_s in each step of a grid; None without values."""
     scale = parametrization.error_scale(times[:-1])
     alpha, sigma = (one.cpu() for one in schedule.scales(times))
