@@ -13,6 +13,7 @@ Shape letters: b batch, c channels, h w spatial, n samples.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -164,7 +165,7 @@ class _Samples(NamedTuple):
 def _load(name: str, split: str, root: str, download: bool) -> _Samples:
     """Loads a split by torchvision's class."""
     try:
-        from torchvision import datasets
+        datasets = importlib.import_module("torchvision.datasets")
     except ImportError as error:
         advice = "pip install 'modkit-generative[torchvision]'"
         raise ValueError(f"TorchvisionSet expects torchvision: {advice} ({error})") from error

@@ -244,9 +244,10 @@ def _feed(
 def _count_codes(codes: Tensor, type: TensorType, z: TensorType) -> Iterator[Tensor]:
     """Counts how often a sample uses each code, `b k`, by codebook.
 
-    If codes, `b d h w`, have one axis more than the positions of the decoder's `z`, that axis is the codebooks.
+    If codes, `b d h w`, have one axis more than the positions of the decoder's `z`, that axis is the codebooks. The
+    codes of a vector stand at its tokens.
     """
-    positions = len(z.shape) - (z.classes is None)
+    positions = max(1, len(z.shape) - (z.classes is None))
     for part in codes.unbind(1) if len(type.shape) > positions else (codes,):
         flat = part.reshape(len(part), -1)
         zeros = torch.zeros(len(flat), type.classes or 0, dtype=torch.int64)

@@ -9,7 +9,10 @@ import json
 import os
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
+
+from modkit.runs.cache import find_cache_folder
 
 __all__ = ["main"]
 
@@ -21,9 +24,14 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class _Watch:
-    """An audit hook that collects forbidden operations while it is on."""
+    """An audit hook that collects forbidden operations while it is on; modkit's cache may be written.
 
-    def __init__(self) -> None:
+    Args:
+        cache: The cache folder.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache.resolve()
         self.on = False
         self.seen: list[str] = []
 
@@ -34,15 +42,23 @@ class _Watch:
         if event == "open":
             path, mode, flags = arguments
             writes = isinstance(mode, str) and any(letter in mode for letter in "wax+")
-            if (writes or (isinstance(flags, int) and flags & _WRITING)) and str(path) != os.devnull:
+            if (writes or (isinstance(flags, int) and flags & _WRITING)) and not self._may_write(path):
                 self.seen.append(f"open {path} for writing")
+        elif event in _WRITES and self._may_write(arguments[0]):
+            return
         elif event in (*_NETWORK, *_PROCESSES, *_WRITES) and not str(arguments[:1]).startswith(_TORCH_S):
             self.seen.append(f"{event} {' '.join(map(str, arguments))[:200]}")
+
+    def _may_write(self, path: Any) -> bool:
+        if not isinstance(path, str | bytes | os.PathLike):
+            return False
+        name = os.fsdecode(path)
+        return name == os.devnull or Path(name).absolute().is_relative_to(self._cache)
 
 
 def main() -> None:
     """Writes for each subject which forbidden operations building and calling it performed."""
-    watch = _Watch()
+    watch = _Watch(find_cache_folder())
     sys.addaudithook(watch)
     from modkit.cases.probe import Probe
     from modkit.cases.subject import Subject

@@ -1,4 +1,4 @@
-"""The check that building and calling a part uses no network, writes no file and starts no process."""
+"""The check that building and calling a part uses no network, starts no process and writes only to modkit's cache."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Isolation:
         self._subjects = list(subjects)
 
     def __call__(self, bench: Bench) -> None:
-        """Building and calling the part uses no network, writes no file and starts no process."""
+        """Building and calling the part uses no network, starts no process and writes only to modkit's cache."""
         if seen := self._seen[self._subjects.index(bench.subject)]:
             raise Flaw(
-                f"{bench.subject}: expected building and calling it to use no network, write no file and start no "
-                f"process, got {'; '.join(seen)}: let the user pass a file with what it needs"
+                f"{bench.subject}: expected building and calling it to use no network, start no process and write "
+                f"only to modkit's cache, got {'; '.join(seen)}: let the user pass a file with what it needs"
             )
 
     @cached_property

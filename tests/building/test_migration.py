@@ -328,7 +328,7 @@ def test_what_was_migrated_is_exported_as_it_is_now(made, second, tmp_path):
 def test_a_lock_of_format_1_loads_and_says_what_to_do(made, first, second, tmp_path):
     file = shutil.copytree(made[0].path, tmp_path / "run") / "modkit.lock"
     lock = json.loads(file.read_text())
-    new = ("packages", "commit", "state")
+    new = ("packages", "commit", "state", "sha256")
     old = {key: value for key, value in lock.items() if key not in new} | {"format": 1}
     old["parts"] = [{key: value for key, value in row.items() if key not in ("at", "commit")} for row in old["parts"]]
     file.write_text(json.dumps(old))

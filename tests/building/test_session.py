@@ -1,4 +1,3 @@
-import json
 import math
 import shutil
 
@@ -11,6 +10,7 @@ from modkit.diffusion.time_sampling import LogNormal
 from modkit.kinds import Schedule
 from modkit.models import Diffusion
 from modkit.runs import checkpoint as store
+from modkit.runs.lock import encode
 from modkit.runs.run import Run
 from modkit.types import TensorType
 from tests.play import VAE, spec
@@ -158,9 +158,8 @@ CONSTANTS = {
 
 def forget(run, **x):
     """Changes the type in a run's lock, as if it had been made for other data, or by a version without deviations."""
-    lock = json.loads((run.path / "modkit.lock").read_text())
-    kept = {key: value for key, value in lock["x"].items() if key != "std"}
-    (run.path / "modkit.lock").write_text(json.dumps({**lock, "x": {**kept, **x}}))
+    kept = {key: value for key, value in run.lock["x"].items() if key != "std"}
+    (run.path / "modkit.lock").write_bytes(encode({**run.lock, "x": {**kept, **x}}))
     return Run.open(run.path)
 
 

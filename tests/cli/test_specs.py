@@ -7,6 +7,7 @@ import pytest
 
 import modkit
 from modkit import Spec
+from modkit.runs.lock import decode, encode
 from tests.command import run
 from tests.sweeps.forks import SPEC
 
@@ -36,6 +37,6 @@ def test_swapped_parts_are_no_missing_parts(runs):
 def test_other_versions_are_told(runs, tmp_path):
     shutil.copytree(runs / "swapped", tmp_path / "older")
     file = tmp_path / "older" / "modkit.lock"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"torch": "2.0"}))
+    file.write_bytes(encode(decode(file.read_bytes()) | {"torch": "2.0"}))
     said = run("diff", tmp_path / "older", runs / "swapped")[0]
     assert said.splitlines()[0].startswith("torch is 2.0 in the first run, ") and len(said.splitlines()) == 1

@@ -139,7 +139,7 @@ def test_terms_that_are_not_wanted_are_not_computed():
 
 
 def test_codes_move_in_the_autoencoder_s_turn_alone():
-    model = made(**CRITIC, bottleneck=use("vq", num_codes=8)).float()
+    model = made(**CRITIC, bottleneck=use("vq", num_codes=8, tokens=1)).float()
     model.losses("critic", digits(5), turn())
     model.update("critic", turn())
     assert model.bottleneck.codebook.counts.sum() == 0
@@ -167,7 +167,7 @@ def test_players():
 
 
 def test_codes_start_from_encoded_data():
-    model = made(bottleneck=use("vq", num_codes=2, channels=2))
+    model = made(bottleneck=use("vq", num_codes=2, channels=2, tokens=1))
     batches = [digits(8, torch.float64)]
     model.prepare("critic", batches, Rng(0))
     untouched = model.bottleneck.codebook.codes.clone()

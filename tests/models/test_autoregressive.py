@@ -20,7 +20,7 @@ from tests.refusals import refusals
 
 TINY = TensorType((2, 2), classes=3)
 ALL = torch.tensor(list(itertools.product(range(3), repeat=4))).view(81, 2, 2)
-VQ = use("autoencoder", **MLP, bottleneck=use("vq", num_codes=8, channels=2))
+VQ = use("autoencoder", **MLP, bottleneck=use("vq", num_codes=8, channels=2, tokens=1))
 
 
 def prior(**slots):

@@ -77,7 +77,7 @@ def test_importance_weights_raise_the_elbo_to_the_likelihood(pca):
 
 @pytest.mark.parametrize("num", [1, 3])
 def test_codes_are_certain_and_their_prior_is_uniform(num):
-    model, x = made(bottleneck=use("vq", num_codes=8, channels=3)), digits(6, torch.float64).tensor
+    model, x = made(bottleneck=use("vq", num_codes=8, channels=3, tokens=1)), digits(6, torch.float64).tensor
     bound = model.bound(Batch(x, {}), num, Rng(0))
     z_q = model.bottleneck(model.encoder(x), None).values["quantized"]
     want = summed(Normal(model.decoder(z_q), 1.0).log_prob(x)) - math.log(8)

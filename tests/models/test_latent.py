@@ -17,7 +17,7 @@ from tests.refusals import refusals
 
 DENOISER = use("diffusion", network=use("mlp", width=16, depth=1), sampler=use("ddim", steps=2))
 NOISY = use("autoencoder", **LINEAR, bottleneck=use("gaussian", channels=2), likelihood="gaussian")
-VQ = {**MLP, "bottleneck": use("vq", num_codes=6, channels=3)}
+VQ = {**MLP, "bottleneck": use("vq", num_codes=6, channels=3, tokens=1)}
 
 
 class Recorder(Model):

@@ -23,7 +23,7 @@ _CONV_DECODER = use("conv", channels=[16, 8])
 _MLP = use("mlp", width=16, depth=1)
 _GAUSSIAN = use("gaussian", channels=2)
 _UNET = use("unet", channels=[8], blocks=1)
-_VQ = use("vq", num_codes=8, channels=2)
+_VQ = use("vq", num_codes=8, channels=2, tokens=1)
 _TRANSFORMER = use("transformer", width=16, depth=1, heads=2, dropout=0.0)
 _DDIM = use("ddim", steps=4)
 _CONSTANT = use("constant", value=0.5)
@@ -123,8 +123,8 @@ HOSTS = tuple(
     Spec(name=name, data=_DATA.get(name, _DIGITS), model=model, train=_TRAIN) for name, model in _MODELS.items()
 )
 
-OWN = ("checkpoints/", "diffusers/", "quantizers/")
-"""Plug-ins whose own tests train their parts: weights of one size; seven quantizers, ten samplers like ours."""
+OWN = ("checkpoints/", "diffusers/", "quantizers/", "trackers/")
+"""Plug-ins whose own tests train their parts: weights of one size; quantizers and samplers like ours; loggers."""
 
 SMALL = {
     ("model", "autoencoder"): _autoencoder().params,

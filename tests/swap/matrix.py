@@ -48,8 +48,12 @@ class Case:
 
 
 def swaps(host):
-    """Every registered part for every slot of a host, those that it has included."""
-    slots = {**{path: call.part.kind for path, call in _calls(host).items()}, "train.loggers": "logger"}
+    """Every registered part for every slot of a host, those that it has included.
+
+    Loggers draw nothing, so that one host has them.
+    """
+    slots = {path: call.part.kind for path, call in _calls(host).items()}
+    slots |= {"train.loggers": "logger"} if host == HOSTS[0] else {}
     return [
         Swap(path, kind, entry.part.name)
         for path, kind in slots.items()

@@ -22,7 +22,6 @@ def _keep_records_here(tmp_path_factory):
         yield
 
 
-@pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # of SQLAlchemy, used by MLflow
 @parametrize_parts("trackers")
 def test_part(check):
     for library in LIBRARIES:
