@@ -51,6 +51,9 @@ _SIZES = {
     ("network", "diffusers/unet-2d"): _DIFFUSERS,
     ("network", "diffusers/unet-2d-condition"): _DIFFUSERS,
     ("discriminator", "ncsnpp"): _UNET,
+    ("bottleneck", "residual-vq"): "depth: 2",  # a prior of codes takes as many times the steps
+    ("bottleneck", "quantizers/residual-vq"): "depth: 2",
+    ("bottleneck", "quantizers/grouped-residual-vq"): "depth: 1",
     ("encoder", "conv"): "channels: {levels}",
     **{
         (kind, f"diffusers/{name}"): "block_out_channels: {levels}"
