@@ -40,7 +40,7 @@ _EVALUATIONS = {"heun": 2}
 
 
 _UNET, _DIFFUSERS = "channels: [16, 32]", "block_out_channels: [16, 32], layers_per_block: 1"
-_NCSNPP = f"{{use: ncsnpp, {_UNET}}}"
+_MLP = "{use: mlp, width: 256, depth: 3}"
 
 _SIZES = {
     ("network", "unet"): _UNET,
@@ -60,7 +60,7 @@ _SIZES = {
         for kind in ("encoder", "decoder", "model")
         for name in ("autoencoder-kl", "vq-model")
     },
-    ("model", "denoising-gan"): f"network: {_NCSNPP}, discriminator: {_NCSNPP}",
+    ("model", "denoising-gan"): f"network: {_MLP}, discriminator: {_MLP}",
     ("model", "diffusion"): f"network: {{use: unet, {_UNET}}}",
     ("model", "latent"): f"prior: {{use: diffusion, network: {{use: unet, {_UNET}}}}}",
 }

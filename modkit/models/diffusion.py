@@ -105,12 +105,16 @@ class Diffusion(Model):
         return {name: loss.mean() for name, loss in losses.items()}
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
-        """Runs the sampler from noise; the conditioner draws missing fields."""
+        """Runs the sampler from noise; the conditioner draws missing fields.
+
+        Samples are clamped to the range of x: not every sampler clips its predictions.
+        """
         given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         denoise = self.guidance(self._make_denoise(given), self._make_denoise(null))
         like = self.allocate(num, self.single)
         x_t = self.sampler.start(draw_start(rng, "start", widen(like)), self.sampler.times()[0])
-        return sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
+        x = sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
+        return x if self.single.range is None else x.clamp(*self.single.range)
 
     def review(self) -> Iterator[kinds.Note]:
         """Levels of training and sampler, the scale of inputs, the growth of errors, and guidance without a null."""

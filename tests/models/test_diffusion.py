@@ -153,6 +153,13 @@ def test_labels_not_given_are_drawn_from_the_data_s():
     assert torch.equal(model.sample(4, seed=0), model.sample(4, seed=0, labels=3))
 
 
+def test_samples_stay_in_the_range_whatever_the_sampler_clips():
+    """The fault: samplers that do not clip left it, and `evaluate` refused the samples."""
+    model = made(sampler=use("ddim", steps=4, clip=False), parametrization="v").float()
+    x, (low, high) = model.sample(64, seed=0), model.single.range
+    assert x.min() == low and x.max() <= high  # below it without the clamp
+
+
 @pytest.mark.parametrize("sampler", [use("ddim", steps=4), use("ancestral", steps=4)], ids=["ddim", "ancestral"])
 def test_samples_of_a_seed_are_the_same_in_any_batches(sampler):
     model = build(spec(use("diffusion", network=use("mlp", width=16, depth=1), **LABEL, sampler=sampler)))
