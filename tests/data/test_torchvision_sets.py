@@ -201,7 +201,7 @@ def test_labels_that_are_no_classes_are_refused(tmp_path):
 
 
 def test_a_missing_torchvision_is_told_by_the_check(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
     with pytest.raises(SpecError, match=r"expects torchvision: pip install 'modkit-generative\[torchvision\]'"):
         check(Spec(model="gan", data="torchvision"))
 

@@ -102,11 +102,12 @@ def read_records(path):  # a log of LevelDB: blocks of 32 KiB, in which each pie
 made = {"ids": [], "models": [], "rows": [], "exits": []}
 for path in sorted(glob.glob("run/wandb/offline-run-*/*.wandb")):
     for record in read_records(path):
-        if record.WhichOneof("record_type") == "run" and record.run.config.update:
-            config = {item.key: json.loads(item.value_json) for item in record.run.config.update}
-            if "model" in config:
-                made["ids"].append(record.run.run_id)
-                made["models"].append(config["model"]["use"])
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            made["ids"].append(record.run.run_id)
+        if kind in ("run", "config"):  # the spec is in either, as W&B's service has time
+            updates = record.run.config.update if kind == "run" else record.config.update
+            made["models"] += [json.loads(item.value_json)["use"] for item in updates if item.key == "model"]
         if record.WhichOneof("record_type") == "history":
             row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
             made["rows"].append({"_step": record.history.step.num, **row})
