@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from modkit.bottlenecks.mixed_radix import MixedRadix
-from modkit.bottlenecks.quantizer import Quantizer, Tokens
+from modkit.bottlenecks.places import Tokens
+from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
 from modkit.types import Event, Latents
 
@@ -64,13 +65,13 @@ class FiniteScalarQuantizer(Quantizer):
                 f"FiniteScalarQuantizer expects levels of at least 2 and fewer than 2^31 codes, got {received}"
             )
         super().__init__(h, channels=len(levels), num_codes=num_codes, tokens=tokens)
-        self.radix = MixedRadix(levels, rank=len(self._size))
+        self.radix = MixedRadix(levels, rank=len(self._places.size))
         width = [(number - 1) * (1 + _TINY) / 2 for number in levels]
         offset = [0.0 if number % 2 else 0.5 for number in levels]
         shift = [math.atanh(o / w) for o, w in zip(offset, width)]
         middle = [float(number // 2) for number in levels]
         for name, values in (("width", width), ("offset", offset), ("shift", shift), ("middle", middle)):
-            self.register_buffer(name, torch.tensor(values).view(-1, *(1,) * len(self._size)), persistent=False)
+            self.register_buffer(name, torch.tensor(values).view(-1, *(1,) * len(self._places.size)), persistent=False)
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
         """Computes the codes, `b h w`, the bounded values and the rounded ones, both `b c h w`; there are no losses.

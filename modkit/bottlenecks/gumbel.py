@@ -8,7 +8,7 @@ r"""A discrete VAE: a code is drawn at each position, and Gumbel noise makes the
 The draw follows q for every tau, so the KL belongs to a valid bound on log p(x); tau trades the bias of the gradient
 for its variance.
 
-Shape letters: b batch, k codes, c channels, h w spatial (one, two or three sizes), t tokens.
+Shape letters: b batch, k codes, c channels, h w spatial (one, two or three sizes).
 
 References:
     Categorical Reparameterization with Gumbel-Softmax (Jang et al., 2017), eq. 1-2 and section 2.2,
@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-from modkit.bottlenecks.pointwise import check_features, pointwise
-from modkit.bottlenecks.quantizer import Tokens
+from modkit.bottlenecks.places import Places, Tokens
+from modkit.bottlenecks.pointwise import check_features
 from modkit.bottlenecks.straight_through import straight_through
 from modkit.kinds import Step
 from modkit.precision import widen
@@ -79,11 +79,10 @@ class GumbelQuantizer(nn.Module):
             expected = "tau_start and tau_end above 0 and tau_steps of at least 0"
             raise ValueError(f"GumbelQuantizer expects {expected}, got {received}")
         self.tau_start, self.tau_end, self.tau_steps = tau_start, tau_end, tau_steps
-        vector, size = len(h.shape) == 1, h.shape[1:] or (tokens,)
-        self._codes, self._tokens = TensorType(size, classes=num_codes), tokens if vector else None
-        quantized = TensorType((channels * tokens,) if vector else (channels, *size))
-        self.latents: dict[str, Event] = {"codes": self._codes, "quantized": quantized}
-        self.project = pointwise(h, num_codes * tokens if vector else num_codes)
+        self._places = Places(h, tokens)
+        self._codes = TensorType(self._places.size, classes=num_codes)
+        self.latents: dict[str, Event] = {"codes": self._codes, "quantized": self._places.make_type(channels)}
+        self.project = self._places.make_projection(num_codes)
         self.codebook = nn.Parameter(torch.empty(num_codes, channels).normal_())
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
@@ -100,8 +99,7 @@ class GumbelQuantizer(nn.Module):
         z_q = self.to_z("codes", codes)
         if step is not None:
             y = (perturbed / self.tau(step.index)).softmax(1)
-            soft = einsum(y, self.codebook.detach().to(y.dtype), "b k ..., k c -> b c ...")
-            soft = self._to_latent(soft)
+            soft = self._places.join(einsum(y, self.codebook.detach().to(y.dtype), "b k ..., k c -> b c ..."))
             z_q = z_q + straight_through(soft, torch.zeros_like(soft)).to(z_q.dtype)
         return Latents({"codes": codes, "quantized": z_q}, kl, {})
 
@@ -120,7 +118,7 @@ class GumbelQuantizer(nn.Module):
             return latent
         if name != "codes":
             raise ValueError(f"GumbelQuantizer expects one of the latents {list(self.latents)}, got {name!r}")
-        return self._to_latent(rearrange(F.embedding(latent, self.codebook), "b ... c -> b c ..."))
+        return self._places.join(rearrange(F.embedding(latent, self.codebook), "b ... c -> b c ..."))
 
     def sample(self, num: int, rng: Rng) -> Tensor:
         """Draws uniform codes and embeds them."""
@@ -149,12 +147,7 @@ class GumbelQuantizer(nn.Module):
         return widen(self.codebook).new_full((len(latent),), each)
 
     def _compute_logits(self, h: Tensor) -> Tensor:
-        logits: Tensor = self.project(h)
-        return widen(logits if self._tokens is None else logits.view(len(logits), -1, self._tokens))
-
-    def _to_latent(self, z: Tensor) -> Tensor:
-        """Joins the tokens of a vector."""
-        return z if self._tokens is None else z.flatten(1)
+        return widen(self._places.split(self.project(h)))
 
     def _check_density(self, name: str) -> None:
         if name != "codes":

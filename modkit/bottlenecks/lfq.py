@@ -26,8 +26,9 @@ from einops import rearrange
 from torch import Tensor
 
 from modkit.bottlenecks.mixed_radix import MixedRadix
+from modkit.bottlenecks.places import Tokens
 from modkit.bottlenecks.pointwise import to_tokens
-from modkit.bottlenecks.quantizer import Quantizer, Tokens
+from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
 from modkit.precision import widen
 from modkit.types import Event, Latents
@@ -76,7 +77,7 @@ class LookupFreeQuantizer(Quantizer):
             expected = "entropy, diversity and commitment of at least 0 and temperature above 0"
             raise ValueError(f"LookupFreeQuantizer expects {expected}, got {received}")
         super().__init__(h, channels=bits, num_codes=2**bits, tokens=tokens)
-        self.radix = MixedRadix([2] * bits, rank=len(self._size))
+        self.radix = MixedRadix([2] * bits, rank=len(self._places.size))
         self.entropy, self.diversity, self.temperature, self.commitment = entropy, diversity, temperature, commitment
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:

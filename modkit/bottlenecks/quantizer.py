@@ -2,28 +2,24 @@
 
     h -> z (`continuous`) -> codes -> z_q (`quantized`)
 
-A vector of features becomes several codes, its tokens, since one code tells a sample little; inside, it is a map with
-one spatial size, the number of tokens. Its latents `continuous` and `quantized` are vectors again, of all channels.
-
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes), t tokens, n positions.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 from torch import Tensor, nn
 
-from modkit.bottlenecks.pointwise import check_features, pointwise
+from modkit.bottlenecks.places import Places
+from modkit.bottlenecks.pointwise import check_features
 from modkit.bottlenecks.straight_through import straight_through
 from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType
 
-__all__ = ["Quantizer", "Tokens"]
-
-Tokens = Annotated[int, "Number of codes of a vector; a map has one at each position."]
+__all__ = ["Quantizer"]
 
 
 class Quantizer(nn.Module):
@@ -48,22 +44,22 @@ class Quantizer(nn.Module):
         if min(num_codes, channels, tokens) < 1:
             received = f"{num_codes}, {channels}, {tokens}"
             raise ValueError(f"{self._owner} expects num_codes, channels and tokens of at least 1, got {received}")
-        vector, size = len(h.shape) == 1, h.shape[1:] or (tokens,)
-        latent = TensorType((channels * tokens,) if vector else (channels, *size))
+        self._places = places = Places(h, tokens)
+        latent = places.make_type(channels)
         self.latents: dict[str, Event] = {
-            "codes": TensorType(size if depth is None else (depth, *size), classes=num_codes),
+            "codes": TensorType(places.size if depth is None else (depth, *places.size), classes=num_codes),
             "continuous": latent,
             "quantized": latent,
         }
-        self._num_codes, self._size, self._tokens = num_codes, size, tokens if vector else None
-        self.project = pointwise(h, channels * tokens if vector else channels)
+        self._num_codes = num_codes
+        self.project = places.make_projection(channels)
 
     def to_continuous(self, h: Tensor) -> Tensor:
-        """Computes the vectors before quantisation, `b c h w` (`b c t` for vectors).
+        """Computes the vectors before quantisation, `b c h w` (`b c t` for a vector).
 
         They have the dtype of the weights, also under autocast.
         """
-        z = self._to_map(self.project(h))
+        z = self._places.split(self.project(h))
         return z.to(next(self.project.parameters()).dtype)
 
     def encode(self, z: Tensor) -> Tensor:
@@ -85,10 +81,10 @@ class Quantizer(nn.Module):
             ValueError: If there is no latent of that name.
         """
         if name == "codes":
-            return self._to_latent(self.embed(latent))
+            return self._places.join(self.embed(latent))
         if name == "continuous":
-            z = self._to_map(latent)
-            return self._to_latent(self.pass_gradient(z, self.embed(self.encode(z))))
+            z = self._places.split(latent)
+            return self._places.join(self.pass_gradient(z, self.embed(self.encode(z))))
         if name == "quantized":
             return latent
         raise ValueError(f"{self._owner} expects one of the latents {list(self.latents)}, got {name!r}")
@@ -121,13 +117,5 @@ class Quantizer(nn.Module):
         return widen(weight).new_full((len(latent),), -latent[0].numel() * math.log(self._num_codes))
 
     def _make_latents(self, z: Tensor, codes: Tensor, z_q: Tensor, losses: dict[str, Tensor]) -> Latents:
-        quantized = self._to_latent(self.pass_gradient(z, z_q))
-        return Latents({"codes": codes, "continuous": self._to_latent(z), "quantized": quantized}, None, losses)
-
-    def _to_map(self, latent: Tensor) -> Tensor:
-        """Splits a vector into its tokens, `b c t`."""
-        return latent if self._tokens is None else latent.view(len(latent), -1, self._tokens)
-
-    def _to_latent(self, z: Tensor) -> Tensor:
-        """Joins the tokens of a vector."""
-        return z if self._tokens is None else z.flatten(1)
+        quantized = self._places.join(self.pass_gradient(z, z_q))
+        return Latents({"codes": codes, "continuous": self._places.join(z), "quantized": quantized}, None, losses)

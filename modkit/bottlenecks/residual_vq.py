@@ -25,8 +25,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from modkit.bottlenecks.codebook import Codebook, sample_vectors
+from modkit.bottlenecks.places import Tokens
 from modkit.bottlenecks.pointwise import to_tokens
-from modkit.bottlenecks.quantizer import Quantizer, Tokens
+from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
 from modkit.rng import Rng
 from modkit.types import Event, Latents

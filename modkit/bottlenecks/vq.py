@@ -27,8 +27,9 @@ from einops import rearrange
 from torch import Tensor
 
 from modkit.bottlenecks.codebook import Codebook, sample_vectors
+from modkit.bottlenecks.places import Tokens
 from modkit.bottlenecks.pointwise import to_tokens
-from modkit.bottlenecks.quantizer import Quantizer, Tokens
+from modkit.bottlenecks.quantizer import Quantizer
 from modkit.bottlenecks.straight_through import rotation_trick, straight_through
 from modkit.kinds import Step
 from modkit.rng import Rng

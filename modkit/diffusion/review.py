@@ -21,8 +21,8 @@ predicts eps and little signal is left: 631 in the first of 50 steps on the cosi
 **Drift.** Beyond the levels that 99 % of draws stay below, a network errs in the same direction in every step. In units
 of x_t / alpha_t these errors add up to the sum of (alpha_s - sigma_s alpha_t / sigma_t) / alpha_s |d x_0 / d out| over
 the steps from there, here relative to the deviation of what follows. Where the network predicts eps this is the way
-from the first level to the last of them: 16 on EDM's grid, where a minute's training has an FD of 2.9, and .9 if the
-grid begins at an eighth of its level; it is below 1 where the network predicts v or EDM's target.
+from the first level to the last of them: 16 on EDM's grid, where a minute's training has an FD of 2.9, and 1.3 if
+the grid begins at an eighth of its level; it is .3 where the network predicts v or EDM's target.
 
 Shape letters: n draws or times.
 """

@@ -195,7 +195,7 @@ def save_statistics(path: Path, statistics: Gaussian) -> None:
 
 
 def _from_array(array: np.ndarray[Any, Any], name: str) -> Source:
-    if array.ndim < 2 or len(array) < 2:
+    if array.ndim < 2 or len(array) < 2 or not array.size:
         raise ValueError(f"{name}: expected at least 2 samples of at least one dimension, got shape {array.shape}")
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"{name}: expected uint8 or floating values, got {array.dtype}")

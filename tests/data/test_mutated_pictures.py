@@ -11,6 +11,7 @@ from PIL import Image
 
 from modkit.data.picture import DAMAGE, FORMATS, open_picture
 from modkit.evaluation.sources import make_source
+from tests.mutations import flip, repeat, truncate
 
 NUM = 150
 """Mutations of each format and mode."""
@@ -26,20 +27,6 @@ def encode(format, mode):
     file = io.BytesIO()
     (Image.fromarray(np.asarray(image).astype(np.uint16)) if mode == "I;16" else image).save(file, format)
     return file.getvalue()
-
-
-def flip(data, rng):
-    for _ in range(rng.randint(1, 8)):
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-
-
-def truncate(data, rng):
-    del data[rng.randrange(len(data)) :]
-
-
-def repeat(data, rng):
-    first, last = sorted(rng.sample(range(len(data)), 2))
-    data[last:last] = data[first:last] * rng.choice([1, 2, 50])
 
 
 def remove(data, rng):

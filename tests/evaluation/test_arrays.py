@@ -119,3 +119,12 @@ def test_pipes_are_refused(tmp_path):
         os.mkfifo(tmp_path / name)
         with pytest.raises(ValueError, match="expected a regular file"):
             make_source(tmp_path / name, "real")
+
+
+def test_an_array_without_values_is_refused_by_name(tmp_path):
+    """The fault: the message of its type did not say which side it was."""
+    np.save(tmp_path / "x.npy", np.zeros((6, 0)))
+    with pytest.raises(
+        ValueError, match=r"real: expected at least 2 samples of at least one dim.*, got shape \(6, 0\)"
+    ):
+        make_source(tmp_path / "x.npy", "real")

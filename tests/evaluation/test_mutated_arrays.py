@@ -10,25 +10,12 @@ import pytest
 
 from modkit.evaluation.sources import make_source
 from tests.evaluation.test_arrays import MU, SIGMA, encode, write_archive
+from tests.mutations import flip, repeat, truncate
 
 NUM = 400
 SECONDS = 2.0  # of CPU time for one file; sound ones take less than a millisecond
 GROWTH = 2**18  # of the peak memory, in KiB
 NUMBERS = [b"-1", b"0", b"99", b"9" * 12, b"9" * 40, b"1e9", b"True", b"None", b"()", b"-" * 50 + b"1", b"(" * 90]
-
-
-def flip(data, rng):
-    for _ in range(rng.randint(1, 4)):
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-
-
-def truncate(data, rng):
-    del data[rng.randrange(len(data)) :]
-
-
-def repeat(data, rng):
-    first, last = sorted(rng.sample(range(len(data)), 2))
-    data[last:last] = data[first:last] * rng.choice([1, 2, 50])
 
 
 def write_header(data, rng):

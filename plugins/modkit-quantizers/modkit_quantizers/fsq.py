@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ, ResidualFSQ  # type: ignore[import-untyped, unused-ignore]
 
-from modkit.bottlenecks.quantizer import Tokens
+from modkit.bottlenecks.places import Tokens
 from modkit.types import Event
 from modkit_quantizers.wrapped import Quantized, Wrapped, check_least
 

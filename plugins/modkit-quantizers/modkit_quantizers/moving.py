@@ -87,7 +87,7 @@ class Moving(Wrapped):
         if step is not None and step.training and self.training and self.averaged:
             z = made.values["continuous"]
             assert isinstance(z, Tensor)
-            self._kept.append(to_tokens(self._to_map(z)).detach())
+            self._kept.append(to_tokens(self._places.split(z)).detach())
         return made
 
     def quantize(self, vectors: Tensor) -> Quantized:

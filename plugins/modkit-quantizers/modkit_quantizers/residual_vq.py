@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from vector_quantize_pytorch import GroupedResidualVQ, ResidualVQ  # type: ignore[import-untyped, unused-ignore]
 
-from modkit.bottlenecks.quantizer import Tokens
+from modkit.bottlenecks.places import Tokens
 from modkit.rng import Rng
 from modkit.types import Event
 from modkit_quantizers import moving

@@ -15,7 +15,7 @@ from __future__ import annotations
 from torch import Tensor
 from vector_quantize_pytorch import SimVQ  # type: ignore[import-untyped, unused-ignore]
 
-from modkit.bottlenecks.quantizer import Tokens
+from modkit.bottlenecks.places import Tokens
 from modkit.types import Event
 from modkit_quantizers.moving import Channels, Commitment, Gradient, NumCodes
 from modkit_quantizers.wrapped import Quantized, Wrapped, check_least

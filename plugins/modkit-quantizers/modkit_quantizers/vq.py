@@ -18,7 +18,7 @@ from __future__ import annotations
 from torch import Tensor
 from vector_quantize_pytorch import VectorQuantize  # type: ignore[import-untyped, unused-ignore]
 
-from modkit.bottlenecks.quantizer import Tokens
+from modkit.bottlenecks.places import Tokens
 from modkit.types import Event
 from modkit_quantizers import moving
 from modkit_quantizers.wrapped import Quantized, check_least

@@ -68,8 +68,8 @@ class Wrapped(Quantizer):
         """Computes codes, continuous and quantized vectors, both `b c h w`, and the library's losses."""
         z = self.to_continuous(h)
         made = self.quantize(to_tokens(z))
-        codes, quantized = self._arrange_codes(made.indices), self._to_latent(self._arrange(made.z_q))
-        values: dict[str, Value] = {"codes": codes, "continuous": self._to_latent(z), "quantized": quantized}
+        codes, quantized = self._arrange_codes(made.indices), self._places.join(self._arrange(made.z_q))
+        values: dict[str, Value] = {"codes": codes, "continuous": self._places.join(z), "quantized": quantized}
         return Latents(values, None, made.losses)
 
     def encode(self, z: Tensor) -> Tensor:
@@ -84,12 +84,12 @@ class Wrapped(Quantizer):
 
     def _arrange(self, vectors: Tensor) -> Tensor:
         """Reshapes vectors `b n c` to `b c h w`."""
-        return vectors.movedim(-1, 1).reshape(len(vectors), -1, *self._size)
+        return vectors.movedim(-1, 1).reshape(len(vectors), -1, *self._places.size)
 
     def _arrange_codes(self, indices: Tensor) -> Tensor:
         """Reshapes indices `b n` to codes `b h w`, and `b n q` to `b q h w`."""
         codes = indices if self.depth is None else indices.movedim(-1, 1)
-        return codes.reshape(*codes.shape[:-1], *self._size).long()
+        return codes.reshape(*codes.shape[:-1], *self._places.size).long()
 
 
 def check_least(owner: str, **values: tuple[float, float]) -> None:
