@@ -22,7 +22,7 @@ VERBS = set(
     load locate lock log make map mark match measure merge mix move name normalize note notify number observe open order
     override pack pad parametrize parse pass perturb place plan play predict prefer prefix prepare print project prune
     queue quote raise rank read rebuild reconstruct record recover reduce refuse register release reload remove render
-    repeat replace report require reroot resample reset resize resolve restart restore resume review revise revive
+    renew repeat replace report require reroot resample reset resize resolve restart restore resume review revise revive
     rewind round run sample save scale scan schedule score seed select set settle shift shorten show slice smooth sort
     space spill split spread squash start step stretch strip suggest sum swap sweep sync synchronize tag take thin train
     transform truncate try tune unpack unscale update use vacate validate verify walk warn watch weigh widen withdraw

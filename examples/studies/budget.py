@@ -12,6 +12,7 @@ is counted as if it had started at once: a run is rather shorter than its budget
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -115,7 +116,7 @@ def share_time(stages: int) -> tuple[float, ...]:
 
 
 def measure_costs(spec: Spec, trial: Trial) -> list[float]:
-    """The CPU time of a step of each stage, in seconds, measured now."""
+    """The CPU time of a step of each stage, in seconds, measured now; infinite where a stage takes no steps."""
     given = stages(spec)
     found = []
     with one_thread():
@@ -125,7 +126,7 @@ def measure_costs(spec: Spec, trial: Trial) -> list[float]:
             with tempfile.TemporaryDirectory() as folder:
                 with suppress(_Enough):
                     modkit.train(_quiet(_staged(spec, played)), Path(folder) / "trial", evaluate=False, progress=clock)
-            found.append(min(clock.rounds))
+            found.append(min(clock.rounds, default=math.inf))  # a mixture is fitted, not trained
     return found
 
 

@@ -96,6 +96,9 @@ class Affine(ABC):
 class Eps(Affine):
     """The network predicts the noise.
 
+    Implies the loss weight `min-snr`: with equal weights, as in DDPM (`loss_weight: simple`), little noise, where the
+    target is hardest to tell, takes most of the loss.
+
     References:
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), eq. 11 and 14, https://arxiv.org/abs/2006.11239
 
@@ -111,6 +114,8 @@ class Eps(Affine):
         {'denoising': tensor([0.2500])}
     """
 
+    implies = {"loss_weight": "min-snr"}
+
     def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The noise."""
         one = torch.ones_like(t, dtype=torch.float64)
@@ -125,6 +130,9 @@ class Eps(Affine):
 class X0(Affine):
     """The network predicts the clean sample.
 
+    Implies the loss weight `min-snr`: with equal weights (`loss_weight: simple`), little noise, where the target is
+    almost given, takes little of the loss.
+
     References:
         Progressive Distillation for Fast Sampling of Diffusion Models (Salimans and Ho, 2022), section 4,
         https://arxiv.org/abs/2202.00512
@@ -135,6 +143,8 @@ class X0(Affine):
         >>> X0(Cosine()).denoised(torch.tensor([[0.25]]), x_t, t).x_0
         tensor([[0.2500]])
     """
+
+    implies = {"loss_weight": "min-snr"}
 
     def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The clean sample."""

@@ -41,7 +41,7 @@ from modkit.kinds.denoisers import (
     Schedule,
     Times,
 )
-from modkit.kinds.extras import ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
+from modkit.kinds.extras import GameExtras, ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
 from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
 from modkit.kinds.review import Fact, Finding, Note
 from modkit.kinds.slots import Default, Own, Slot, Unfit, default
@@ -73,6 +73,7 @@ __all__ = [
     "Finding",
     "Generator",
     "Guidance",
+    "GameExtras",
     "ImpliedExtras",
     "Kind",
     "LRSchedule",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-__all__ = ["ImpliedExtras", "PretrainedExtras", "PromiseExtras", "read_extras"]
+__all__ = ["GameExtras", "ImpliedExtras", "PretrainedExtras", "PromiseExtras", "read_extras"]
 
 T = TypeVar("T")
 
@@ -50,6 +50,18 @@ class ImpliedExtras:
     """
 
     implies: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GameExtras:
+    """Optional members of a Model whose players need optimizers of their own.
+
+    Args:
+        optimizers: Optimizers by patterns of players, each a part's name or a mapping with `use` and parameters. A swap
+            that puts the Model in place of another writes them into `train.players`. It is an attribute of the class.
+    """
+
+    optimizers: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

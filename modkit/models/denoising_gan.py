@@ -72,6 +72,8 @@ class DenoisingGAN(Model):
         torch.Size([2, 1, 8, 8])
     """
 
+    optimizers = {"*": {"use": "adam", "lr": 2e-4, "betas": [0.5, 0.9]}}  # near the paper's 1.6e-4 and 1.25e-4
+
     def __init__(
         self,
         x: TensorType,

@@ -60,6 +60,8 @@ class GAN(Model):
         torch.Size([3, 2])
     """
 
+    optimizers = {"*": {"use": "adam", "lr": 2e-4, "betas": [0.5, 0.999]}}  # Radford et al. (2016), section 4
+
     def __init__(
         self,
         x: TensorType,

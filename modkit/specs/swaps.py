@@ -1,6 +1,7 @@
 """Swaps: another part in a slot, which keeps what fits of the former part's parameters.
 
-Another model keeps its conditioner, which belongs to the data; all else was chosen for the former model's game.
+Another model keeps its conditioner, which belongs to the data; all else was chosen for the former model's game, as were
+the training settings that name its players. Those that the new model states for its own players are written out.
 Parameters that are marked as a part's own (`modkit.kinds.Own`), such as the learning rate of `sgd`, are never kept. A
 reference or a piece of another run (`{use: run, …}`) replaces a part as it is.
 """
@@ -10,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from modkit.errors import Position, Problem, SpecError, join
+from modkit.kinds import GameExtras, read_extras
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, read_parameters
 from modkit.parts.validation import validate
 from modkit.specs.node import Node, Value, describe
 from modkit.specs.places import Place, find_known, find_value, get_part, read_known
+from modkit.specs.players import renew_settings
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path
 from modkit.specs.yaml import Source
@@ -59,12 +62,30 @@ def swap(spec: Spec, path: Path, place: Place, value: Value, source: Source) -> 
         if key in kept and key not in given and before is not spec.source.at(path):
             source = source.with_child((key,), before)
     written = name if isinstance(value, str) and len(node) == 1 else node
-    return spec.with_value(join(path), written, source), notices
+    former, spec = find_value(spec.tree, path), spec.with_value(join(path), written, source)
+    if place.shape.kind != "model" or not _is_other(former, place, name):
+        return spec, notices
+    parts = (find_known("model", get_part(former, place)), find_known("model", name))
+    games = [read_extras(part.load() if part else None, GameExtras).optimizers for part in parts]
+    spec, gone, come = renew_settings(spec, path, *games)
+    if gone:
+        notices.append(f"swap {join(path)}: dropped {', '.join(f'train.{key}' for key in gone)} (the former model's)")
+    if come:
+        notices.append(
+            f"swap {join(path)}: wrote {', '.join(f'train.{key}' for key in come)} (for the new model's game)"
+        )
+    return spec, notices
 
 
 def _is_elsewhere(value: Value) -> bool:
     """Whether a value stands for a part that is described elsewhere: a reference, or a piece of another run."""
     return value == "run" or (isinstance(value, Node) and (value.ref is not None or value.use == "run"))
+
+
+def _is_other(old: Value, place: Place, name: str) -> bool:
+    """Whether a name is another part's than the one in the slot."""
+    kind = place.shape.kind
+    return find_known(kind, get_part(old, place)) != find_known(kind, name)
 
 
 def _select_kept(
@@ -75,7 +96,7 @@ def _select_kept(
         return {}, {}
     kind, part = place.shape.kind, get_part(old, place)
     before = read_known(kind, part)
-    other = find_known(kind, part) != find_known(kind, name)
+    other = _is_other(old, place, name)
     fresh = kind == "model" and other
     kept: dict[str, Value] = {}
     dropped: dict[str, str] = {}

@@ -8,10 +8,11 @@ from PIL import Image
 
 import modkit
 from modkit.parts.registry import get_registry
-from tests.docs.blocks import ROOT, pages
+from tests.docs.blocks import ROOT, blocks, pages
 from tests.docs.here import Here
 from tests.docs.reader import Reader
 
+PLUGINS = ROOT / "plugins"
 INSTALLING = ("docs/tutorials/first-part.md", "docs/tutorials/ship-a-plugin.md")  # `test_tutorials` reads these
 
 
@@ -24,6 +25,16 @@ def what_readme_takes_for_granted(folder):
             Image.fromarray(picture).save(folder / name / f"{index}.png")
     modkit.train(modkit.load_spec(ROOT / "examples" / "ldm-class.yaml"), folder / "runs" / "ldm-class", steps=2)
 
+
+EXTRAS = {
+    "--features inception": "[fid]",
+    "--features dinov2": "[timm]",
+    "--features clip": "[timm]",
+    "torchvision/": "[torchvision]",
+    "trackers/": "modkit-trackers[",
+    "use: tensorboard": "[tensorboard]",
+    "loggers=[tensorboard]": "[tensorboard]",
+}
 
 GRANTED = {"README.md": what_readme_takes_for_granted}
 
@@ -44,3 +55,11 @@ def test_every_block_does_what_it_says(page, tmp_path, monkeypatch, pytestconfig
     reader = Reader(tmp_path, shell)
     print(page, dict(reader.read(page)))
     assert not reader.wrong, "\n\n".join(reader.wrong)
+
+
+@pytest.mark.parametrize("page", [*pages(), *(f"plugins/{path.name}/README.md" for path in sorted(PLUGINS.iterdir()))])
+def test_what_a_command_uses_is_installed_on_its_page(page):
+    commands = "\n".join(block.text for block in blocks(page))
+    for used, extra in EXTRAS.items():
+        before, found, _ = commands.partition(used)
+        assert not found or extra in before, f"{page} uses {used} and installs no {extra} before"

@@ -6,6 +6,7 @@ from modkit.specs.spec import Spec, use
 from tests.refusals import refusals
 
 ANEW = "a swap of a model starts from the new one's defaults"
+GAME = "wrote train.players.{}.optimizer (for the new model's game)"
 SAMPLE = """\
 model:
   use: latent
@@ -98,14 +99,14 @@ def test_another_model_keeps_its_conditioner_and_starts_anew_else():
     model = use("diffusion", conditioner=label, network=use("unet", channels=[8]), schedule="edm", sampler="heun")
     changed, notices = apply(Spec(model=model), ["model=denoising-gan"])
     assert changed.model == use("denoising-gan", conditioner=label)
-    assert notices == [f"swap model: dropped network, schedule, sampler ({ANEW})"]
+    assert notices == [f"swap model: dropped network, schedule, sampler ({ANEW})", f"swap model: {GAME.format('*')}"]
 
 
 def test_an_override_gives_another_model_what_it_would_drop(spec):
     gan = "model.prior={use: denoising-gan, schedule: vp}"
     changed, notices = apply(spec, [gan, "model.prior.sampler.num=8"])
     assert changed.at("model.prior") == use("denoising-gan", schedule="vp", sampler={"num": 8})
-    assert notices == [f"swap model.prior: dropped network, sampler ({ANEW})"]
+    assert notices[0] == f"swap model.prior: dropped network, sampler ({ANEW})"
 
 
 def test_the_same_model_is_no_swap(spec):
@@ -125,7 +126,7 @@ def test_parts_that_are_no_models_keep_what_fits_only():
     model = use("latent", autoencoder={"bottleneck": use("gaussian", channels=1)}, at=3)
     changed, notices = apply(Spec(model=model), ["model.autoencoder.bottleneck=identity", "model.prior=gan"])
     assert changed.model == use("latent", autoencoder={"bottleneck": "identity"}, at=3, prior="gan")
-    assert notices == ["swap model.autoencoder.bottleneck: dropped channels (unknown to identity)"]
+    assert notices[1:] == ["swap model.autoencoder.bottleneck: dropped channels (unknown to identity)"]
 
 
 def test_what_is_no_part_is_dropped_from_a_slot():
@@ -170,6 +171,27 @@ def test_a_scale_of_its_own_is_never_kept(spec, old, new):
     assert apply(trained, [f"train.optimizer={{use: {new}, lr: 2}}"])[0].at("train.optimizer.lr") == 2
 
 
+def test_a_swap_of_models_renews_what_was_set_for_players(spec):
+    own = {"optimizer": use("adam", lr=2e-4, betas=[0.5, 0.999])}
+    players = {"*": {"clip": 1.0}, "autoencoder/*": {"clip": 2.0}, "prior/denoiser": {"every": 2}}
+    stages = [{"players": ["autoencoder/*"], "steps": 3}, {"players": ["prior/*"], "steps": 4}]
+    terms = {"prior/denoising": {"every": 2}, "autoencoder/kl": {"every": 2}}
+    trained = spec.with_value("train", {"players": players, "stages": stages, "terms": terms})
+    changed, notices = apply(trained, ["model.prior=gan"])
+    kept = {name: players[name] for name in ("*", "autoencoder/*")}
+    terms = {"autoencoder/kl": {"every": 2}}
+    assert changed.train == {"players": {**kept, "prior/*": own}, "stages": stages, "terms": terms}
+    assert notices[-2:] == [
+        "swap model.prior: dropped train.players.prior/denoiser, train.terms.prior/denoising (the former model's)",
+        f"swap model.prior: {GAME.format('prior/*')}",
+    ]
+    back, _ = apply(changed, ["model.prior={use: diffusion, network: mlp}"])
+    assert back.train["players"] == kept
+    assert apply(trained, ["model.prior.network=mlp", "model.prior=diffusion"])[0].train == trained.train
+    whole, _ = apply(trained, ["model=diffusion"])
+    assert whole.train == {"players": {"*": {"clip": 1.0}}, "stages": stages, "terms": {}}
+
+
 def test_a_spec_remembers_what_it_was_before_its_swaps(spec):
     changed, _ = apply(spec, ["model.prior.sampler=heun", "model.prior.sampler.steps=3"])
     assert changed.before == spec and spec.before is None
@@ -207,7 +229,7 @@ def test_swaps_go_from_the_outside_in(spec):
     overrides = ["model.prior.generator.channels=[8]", "model.prior.generator=dcgan", "model.prior=gan"]
     changed, notices = apply(spec, overrides)
     assert changed.at("model.prior") == use("gan", generator=use("dcgan", channels=[8]))
-    assert notices == [f"swap model.prior: dropped network, schedule, sampler ({ANEW})"]
+    assert notices[0] == f"swap model.prior: dropped network, schedule, sampler ({ANEW})"
 
 
 def test_short_forms_and_default_parts_expand_where_a_path_leads_into_them(spec):

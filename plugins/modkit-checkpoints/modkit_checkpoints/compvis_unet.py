@@ -91,6 +91,7 @@ def convert(source: Any, config: Any, raw: bool) -> Conversion:
         "network": {"use": "checkpoints/adm-unet", **network.options},
         "schedule": schedule,
         "parametrization": given.only("parameterization", ["eps", "x0", "v"]),
+        "loss_weight": "simple",
         "conditioner": condition.node,
         "sampler": {"use": "checkpoints/ldm-ddim", "steps": 50} if latent else "ancestral",
     }

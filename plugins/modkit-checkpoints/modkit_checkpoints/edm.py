@@ -114,6 +114,7 @@ def _read_discrete(arguments: Arguments) -> dict[str, Any]:
     return {
         "schedule": {"use": "cosine", "num": num, **ends},
         "parametrization": "eps-learned",
+        "loss_weight": "simple",
         "sampler": {"use": "ddim", "steps": min(num, 250)},
     }
 

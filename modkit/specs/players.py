@@ -1,0 +1,56 @@
+"""Settings of players in a swap of models: those of the former model's players go, and the new model's own come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from modkit.specs.node import Node
+from modkit.specs.spec import Spec
+from modkit.specs.tree import Path
+
+__all__ = ["renew_settings"]
+
+Optimizers: TypeAlias = "Mapping[str, str | Mapping[str, Any]]"
+
+
+def renew_settings(spec: Spec, path: Path, former: Optimizers, new: Optimizers) -> tuple[Spec, list[str], list[str]]:
+    """Renews the training settings that name players of the model at a path.
+
+    Patterns that match whatever players a model has (`*`, `prior/*`) stay, unless a swap wrote them.
+
+    Args:
+        spec: The spec, in which the new model has its place.
+        path: Path of the model.
+        former: Optimizers of the former model's players by pattern (`modkit.kinds.GameExtras`).
+        new: Those of the new model's players.
+
+    Returns:
+        The new spec, the settings that were dropped, and those that were written, as paths from `train`.
+    """
+    scope = "".join(f"{name}/" for name in path[1:])
+    written, own = _prefix_settings(former, scope), _prefix_settings(new, scope)
+    train = dict(spec.train or {})
+    dropped: list[str] = []
+    for group in ("players", "terms"):
+        given = train.get(group)
+        given = given if isinstance(given, Node) else Node({})
+        if gone := [key for key in given if _is_chosen(key, scope) or given[key] == written.get(key)]:
+            train[group] = Node({key: value for key, value in given.items() if key not in gone})
+            dropped += [f"{group}.{key}" for key in gone]
+    if own:
+        players = train.get("players")
+        train["players"] = Node({**(players if isinstance(players, Node) else {}), **own})
+    if not dropped and not own:
+        return spec, [], []
+    return spec.with_tree({**spec.tree, "train": Node(train)}), dropped, [f"players.{key}.optimizer" for key in own]
+
+
+def _prefix_settings(optimizers: Optimizers, scope: str) -> dict[str, Node]:
+    """Returns optimizers as settings of players, by patterns with the prefix of the model."""
+    return {f"{scope}{pattern}": Node({"optimizer": optimizer}) for pattern, optimizer in optimizers.items()}
+
+
+def _is_chosen(pattern: str, scope: str) -> bool:
+    """Whether a pattern was chosen for players or terms of a model, rather than for all that any model has."""
+    return pattern.startswith(scope) and pattern[len(scope) :].strip("*") != ""
