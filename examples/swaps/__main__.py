@@ -27,9 +27,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="number of processes")
     parser.add_argument("--only", nargs="+", default=(), metavar="CELL", help="names of the only cells to run")
     parser.add_argument("--known", type=Path, metavar="FILE", help="study.json of an earlier study, to take cells from")
+    pace = "seconds of this machine for one of the earlier study's"
+    parser.add_argument("--pace", type=float, default=1.0, metavar="FACTOR", help=pace)
     given = parser.parse_args()
     plan = _QUICK if given.quick else Plan(seconds=180.0) if given.full else Plan()
-    plan = replace(plan, jobs=given.jobs, known=given.known, only=tuple(given.only) or plan.only)
+    plan = replace(plan, jobs=given.jobs, known=given.known, pace=given.pace, only=tuple(given.only) or plan.only)
     run_study(given, plan, carry_out)
 
 

@@ -8,7 +8,8 @@ r"""The study: each cell's training, its scores on two extractors, and its verdi
     OUT/study.json, report.md  everything, and the tables
 
 Every file is written once, so a study that was stopped resumes where it was. Cells are independent processes. Of an
-earlier study, made elsewhere or before a change of the code, those cells are kept whose spec has stayed the same.
+earlier study, made elsewhere or before a change of the code, those cells are kept whose spec has stayed the same; on a
+slower machine, `pace` gives the other cells as many steps as they would have had there.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Plan:
         only: Names of the only cells to run; all if empty.
         jobs: Number of processes.
         known: `study.json` of an earlier study.
+        pace: Seconds of this machine for one of the machine of the earlier study, as long as the same steps take.
     """
 
     seconds: float = 60.0
@@ -69,6 +71,7 @@ class Plan:
     only: tuple[str, ...] = ()
     jobs: int = 2
     known: Path | None = None
+    pace: float = 1.0
 
 
 def list_cells(plan: Plan) -> list[Cell]:
@@ -93,7 +96,7 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
     Raises:
         ValueError: If `out` holds a study of another plan.
     """
-    settings = {name: value for name, value in asdict(plan).items() if name not in ("jobs", "known")}
+    settings = {name: value for name, value in asdict(plan).items() if name not in ("jobs", "known", "pace")}
     check_plan(settings, out)
     cells = list_cells(plan)
     if plan.known:
@@ -164,7 +167,7 @@ def _run_cell(cell: Cell, plan: Plan, out: Path) -> dict[str, Any]:
         for place in ("samples", "checkpoints"):
             spec = spec.with_value(f"train.{place}.every", 10**6)
         costs, shares = out / "costs" / f"{cell.training.name}.json", share_time(len(stages(spec)))
-        spec = fit_budget(spec, plan.seconds, costs, shares=shares, trial=_TRIAL)
+        spec = fit_budget(spec, plan.seconds * plan.pace, costs, shares=shares, trial=_TRIAL)
         train_run(spec, path)
         model = modkit.load(path, cell.sampling)
         x = model.sample(plan.num, seed=plan.seed, batch_size=90)
