@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from modkit.kinds import Step
 from modkit.precision import widen
 from modkit.rng import Rng
 
@@ -131,8 +132,12 @@ class Codebook(nn.Module):
             self.seen.copy_(seen)
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Updates usage and, with `ema`, the codes from the sums of this step, then replaces dead codes and resets."""
+    def update(self, step: Step) -> None:
+        """Updates usage and, with `ema`, the codes from the sums of this step, then replaces dead codes and resets.
+
+        Sums are those of all processes, and so are the vectors that may replace dead codes.
+        """
+        self._total(step)
         smoothed = self._smooth_usage()
         self.usage.lerp_(self.counts, 1 - self.decay)
         if self.ema:
@@ -167,6 +172,21 @@ class Codebook(nn.Module):
         """Computes the Laplace-smoothed usage, `k 1`."""
         total = self.usage.sum()
         return ((self.usage + _TINY) / (total + len(self.usage) * _TINY) * total)[:, None]
+
+    def _total(self, step: Step) -> None:
+        """Puts the sums over processes and the vectors of lowest priority among all in place of this process's own."""
+        if step.world == 1:
+            return
+        self.counts.copy_(step.total(self.counts))
+        if self.ema:
+            self.sums.copy_(step.total(self.sums))
+        if self.revive:
+            num = len(self.priority)
+            every = step.gather(self.priority)
+            kept = every.argsort(stable=True)[:num]  # as in `keep_lowest`, though each knows only its own vectors
+            mine, own = kept // num == step.rank, kept % num
+            self.seen.copy_(step.total(torch.where(mine[:, None], self.seen[own], torch.zeros_like(self.seen))))
+            self.priority.copy_(every[kept])
 
     def _revive_dead(self) -> None:
         """Replaces the i-th dead code by the i-th stored vector, if there is one, and its usage by the mean."""

@@ -4,10 +4,10 @@ r"""Lookup-free quantisation: a code's bits are the signs of z, so there is no c
     q(k | z) = softmax_k(-|z - e_k|^2 / tau) = prod_i q(bit_i | z_i),   q(bit_i = 1 | z_i) = sigmoid(4 z_i / tau)
     code_entropy = lambda (E H(q(k | z)) - gamma H(E q(k | z))),   commitment = beta |z - sg z_q|^2
 
-E is the mean over positions. The first entropy is a sum over bits, since q is a product. The second is over all codes
-for up to 8 bits. For more bits it is replaced by the sum over groups of 8 bits, an upper bound that is tight if the
-groups are independent, so that no table of 2^n codes is needed. It depends on the whole batch, and so on how a batch is
-split.
+E is the mean over the positions of the whole batch. The first entropy is a sum over bits, since q is a product. The
+second is over all codes for up to 8 bits. For more bits it is replaced by the sum over groups of 8 bits, an upper bound
+that is tight if the groups are independent, so that no table of 2^n codes is needed. It depends on the whole batch, and
+so on how a batch is split into microbatches, though not into processes.
 
 Shape letters: b batch, c bits, h w spatial (one, two or three sizes).
 
@@ -88,7 +88,7 @@ class LookupFreeQuantizer(Quantizer):
         z = self.to_continuous(h)
         codes = self.encode(z)
         z_q = self.embed(codes)
-        each, whole = compute_code_entropies(4 * to_tokens(widen(z)) / self.temperature)
+        each, whole = compute_code_entropies(4 * to_tokens(widen(z)) / self.temperature, step)
         losses = {
             "code_entropy": self.entropy * (each - self.diversity * whole),
             "commitment": self.commitment * F.mse_loss(z, z_q),
@@ -104,11 +104,12 @@ class LookupFreeQuantizer(Quantizer):
         return self.radix.to_digits(codes).to(next(self.project.parameters()).dtype) * 2 - 1
 
 
-def compute_code_entropies(logits: Tensor) -> tuple[Tensor, Tensor]:
+def compute_code_entropies(logits: Tensor, step: Step | None = None) -> tuple[Tensor, Tensor]:
     """Computes the mean entropy of the codes and the entropy of their mean (the sum over groups), in nats.
 
     Args:
         logits: log q(bit = 1) - log q(bit = 0), `b n c`.
+        step: The step of training, of which the second mean covers the rows of all processes.
 
     Examples:
         >>> compute_code_entropies(torch.tensor([[[200.0], [-200.0]]]))
@@ -116,15 +117,17 @@ def compute_code_entropies(logits: Tensor) -> tuple[Tensor, Tensor]:
     """
     logits = rearrange(logits, "b n c -> (b n) c")
     each = (F.softplus(logits) - logits * torch.sigmoid(logits)).mean(0).sum()
-    return each, torch.stack([_compute_mean_entropy(group) for group in torch.split(logits, _GROUP, 1)]).sum()
+    return each, torch.stack([_compute_mean_entropy(group, step) for group in torch.split(logits, _GROUP, 1)]).sum()
 
 
-def _compute_mean_entropy(logits: Tensor) -> Tensor:
+def _compute_mean_entropy(logits: Tensor, step: Step | None) -> Tensor:
     """Computes the entropy of the mean of q over the codes of these bits, from `n c`, without n 2^c values."""
     upper, lower = (_expand_bits(half) for half in logits.tensor_split(2, 1))
     kind = logits.device.type
     with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
         mean: Tensor = upper.T @ lower / len(logits)
+        if step is not None and step.training:
+            mean = step.total(mean) / step.world
     tiny = torch.finfo(mean.dtype).tiny  # avoids the infinite gradient at a code that is never used
     entropy: Tensor = torch.special.entr(mean.clamp_min(tiny)).sum()
     return entropy

@@ -124,7 +124,7 @@ class ResidualQuantizer(Quantizer):
         """Updates usage and, with `ema`, the codes from the vectors of this step; replaces dead codes."""
         if step.training:
             for depth in range(len(self.codebooks)):
-                self._get_book(depth).update()
+                self._get_book(depth).update(step)
 
     @torch.no_grad()
     def prepare(self, features: Iterable[Tensor], rng: Rng) -> None:

@@ -138,7 +138,7 @@ class VectorQuantizer(Quantizer):
     def update(self, step: Step) -> None:
         """Updates usage and, with `ema`, the codes from the vectors of this step; replaces dead codes."""
         if step.training:
-            self.codebook.update()
+            self.codebook.update(step)
 
     @torch.no_grad()
     def prepare(self, features: Iterable[Tensor], rng: Rng) -> None:

@@ -330,7 +330,7 @@ class Trial:
         for name, weight in self.model.weights(player.name).items():
             if name in losses and all(loss.shape == () for loss in losses.values()):
                 try:
-                    weigh_losses(losses, {name: weight}, 0, last_layer)
+                    weigh_losses(losses, {name: weight}, StepContext(Rng("check", player.name)), last_layer)
                 except ValueError as error:
                     self.site.fail(
                         find_weight(self.model, weight, name), f"it cannot weigh a loss of {player.name}: {error}"

@@ -135,9 +135,12 @@ def doctor(as_json: bool) -> None:
 @click.option(
     "--evaluate/--no-evaluate", default=True, help="Evaluate the model at the end if SPEC has a section `evaluate`."
 )
+@click.option("--processes", type=click.IntRange(min=1), help="Train in so many processes on this machine.")
 @report_failures
-def train(spec: str, overrides: Sequence[str], out: str | None, **options: Any) -> None:
+def train(spec: str, overrides: Sequence[str], out: str | None, processes: int | None, **options: Any) -> None:
     """Train SPEC and write a run; k=v are overrides."""
+    from modkit.engines.launcher import launch
+    from modkit.engines.processes import count_launched
     from modkit.specs.load import load_spec
     from modkit.training.train import train
 
@@ -145,9 +148,15 @@ def train(spec: str, overrides: Sequence[str], out: str | None, **options: Any) 
         raise ValueError("train expects --resume or --overwrite, got both")
     if options["locked"] and not options["resume"]:
         raise ValueError("train expects --locked together with --resume: a new run has no lock yet")
-    loaded = load_spec(spec)
     words = {"--out": out or None, "--steps": options["steps"]}
     given = [str(word) for pair in words.items() for word in pair if pair[1] is not None]
+    if processes and processes != count_launched():
+        flags = [f"--{name}" for name in ("resume", "overwrite", "locked") if options[name]]
+        flags += [] if options["evaluate"] else ["--no-evaluate"]
+        count = ["--processes", str(processes)]
+        raise SystemExit(launch(["train", spec, *overrides, *given, *flags, *count], processes))
+    given += ["--processes", str(processes)] if processes else []
+    loaded = load_spec(spec)
     _train(
         lambda shown: train(loaded, out, overrides=overrides, progress=shown, **options),
         ["train", spec, *overrides, *given],
@@ -163,6 +172,7 @@ def _expand(word: str) -> str:
 def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
     """Trains, and prints how it ended; `command` is what resumes it."""
     from modkit.cli.console import open_terminal, show_progress
+    from modkit.engines.processes import is_first
     from modkit.evaluation.report import read_reports
     from modkit.training.interruption import Stopped
     from modkit.training.trainer import TrainingError
@@ -175,6 +185,8 @@ def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
     except TrainingError as error:
         end(1, str(error))
     else:
+        if not is_first():
+            return
         for report in read_reports(made.path)[:1]:
             print_result(None, False, report.describe())
         pictures = sorted(made.samples.glob("*.png"))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -66,10 +67,15 @@ def _show_notices() -> Iterator[None]:
 
 class _Notices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        echo(f"modkit: {record.getMessage()}", err=True)
+        if os.environ.get("RANK", "0") == "0":
+            echo(f"modkit: {record.getMessage()}", err=True)
 
 
 def end(status: int, message: str) -> NoReturn:
-    """Prints a message on stderr and ends the process."""
-    echo(f"modkit: {message}", err=True)
+    """Prints a message on stderr and ends the process; of several that refuse the same input, the first says so."""
+    rank = os.environ.get("RANK", "0")
+    if rank == "0":
+        echo(f"modkit: {message}", err=True)
+    elif status != 2:
+        echo(f"modkit: process {rank}: {message}", err=True)
     raise SystemExit(status)

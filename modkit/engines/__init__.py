@@ -1,5 +1,6 @@
 """Engines: they run training on devices and processes."""
 
+from modkit.engines.ddp import DDPEngine
 from modkit.engines.local import LocalEngine
 
-__all__ = ["LocalEngine"]
+__all__ = ["DDPEngine", "LocalEngine"]

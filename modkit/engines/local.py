@@ -6,11 +6,13 @@ not change with the number of processes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from modkit.engines.device import find_device
 from modkit.kinds import Optimizer
 
 __all__ = ["LocalEngine"]
@@ -33,11 +35,14 @@ class LocalEngine:
     def __init__(self, device: str) -> None:
         self.rank = 0
         self.world = 1
-        self.device = _find_device(device)
+        self.device = find_device(device)
 
-    def wrap(self, player: str, module: nn.Module) -> nn.Module:
+    def wrap(self, player: str, losses: nn.Module, own: Sequence[nn.Parameter]) -> nn.Module:
         """Returns the module itself."""
-        return module
+        return losses
+
+    def release(self, player: str, losses: nn.Module) -> None:
+        """Does nothing."""
 
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradients of a loss."""
@@ -55,7 +60,11 @@ class LocalEngine:
         """Returns a context that does nothing: there is no other process."""
         return nullcontext()
 
-    def reduce(self, value: Tensor) -> Tensor:
+    def reduce(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the values themselves."""
+        return dict(values)
+
+    def total(self, value: Tensor) -> Tensor:
         """Returns the value itself."""
         return value
 
@@ -63,21 +72,12 @@ class LocalEngine:
         """Returns the value itself."""
         return value
 
+    def agree(self, flag: bool) -> bool:
+        """Returns the flag itself."""
+        return flag
+
     def barrier(self) -> None:
         """Does nothing: there is no other process."""
 
     def close(self, error: BaseException | None) -> None:
         """Does nothing."""
-
-
-def _find_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        raise ValueError(f"train.device expects an available device, got {name!r}: {error}") from error
-    if device.type == "meta":
-        raise ValueError("train.device expects a device that computes, got 'meta', whose tensors have no values")
-    return device

@@ -46,7 +46,7 @@ from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Met
 from modkit.kinds.review import Fact, Finding, Note
 from modkit.kinds.slots import Default, Own, Slot, Unfit, default
 from modkit.kinds.table import KINDS, Kind
-from modkit.kinds.training import Engine, Logger, LoggerExtras, LRSchedule, Optimizer, Step, Weight
+from modkit.kinds.training import Engine, Exchange, Logger, LoggerExtras, LRSchedule, Optimizer, Step, Weight
 
 __all__ = [
     "KINDS",
@@ -67,6 +67,7 @@ __all__ = [
     "DiscriminatorExtras",
     "Encoder",
     "Engine",
+    "Exchange",
     "Fact",
     "FeatureExtractor",
     "FeatureExtractorExtras",

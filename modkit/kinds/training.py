@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,11 +13,40 @@ if TYPE_CHECKING:
 
     from modkit.rng import Rng
 
-__all__ = ["Engine", "LRSchedule", "Logger", "LoggerExtras", "Optimizer", "Step", "Weight"]
+__all__ = ["Engine", "Exchange", "LRSchedule", "Logger", "LoggerExtras", "Optimizer", "Step", "Weight"]
 
 
-class Step(Protocol):
-    """The step at which a loss is computed; `modkit.StepContext` is one."""
+class Exchange(Protocol):
+    """What the processes that train a model together tell each other; of a single process, nothing changes.
+
+    Every process must call a method at the same place, since each waits for the others. Gradients flow through both.
+    """
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        ...
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        ...
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over processes."""
+        ...
+
+    def gather(self, value: Tensor) -> Tensor:
+        """The rows of all processes, in the order of their ranks; each gives as many."""
+        ...
+
+
+class Step(Exchange, Protocol):
+    """The step at which a loss is computed; `modkit.StepContext` is one.
+
+    Each process of a training computes the losses of its own rows. Whatever depends on the whole batch other than by a
+    mean of rows (a codebook's counts, the entropy of a mean) sums it over processes by `total`.
+    """
 
     @property
     def index(self) -> int:
@@ -50,11 +79,11 @@ class Step(Protocol):
 class Weight(Protocol):
     """The weight of a loss; a part of this kind is given the name of its `term`."""
 
-    def __call__(self, step: int, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float | Tensor:
-        """Computes the weight, a number or a detached scalar.
+    def __call__(self, step: Step, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float | Tensor:
+        """Computes the weight, a number or a detached scalar; it must be the same in all processes.
 
         Args:
-            step: Number of steps since the start of the stage.
+            step: The step at which the losses were computed.
             losses: This term's loss, unweighted, and the player's losses computed before it, weighted.
             last_layer: The parameter that produces the player's output, or None.
         """
@@ -103,18 +132,29 @@ class LRSchedule(Protocol):
         ...
 
 
-class Engine(Protocol):
+class Engine(Exchange, Protocol):
     """The device and the processes that training runs on.
 
-    `.rank` is the number of this process, `.world` the number of processes, `.device` the device of this one.
+    `.device` is the device of this process.
     """
 
-    rank: int
-    world: int
     device: torch.device
 
-    def wrap(self, player: str, module: nn.Module) -> nn.Module:
-        """Prepares the module whose forward computes a player's losses, and returns it."""
+    def wrap(self, player: str, losses: nn.Module, own: Sequence[nn.Parameter]) -> nn.Module:
+        """Prepares the module whose forward computes a player's losses, and returns it.
+
+        It is called before the player's optimizer is made, and may replace parameters. Only the player's own require
+        gradients.
+
+        Args:
+            player: Name of the player.
+            losses: The module; it holds the whole model.
+            own: The parameters that the player trains.
+        """
+        ...
+
+    def release(self, player: str, losses: nn.Module) -> None:
+        """Undoes `wrap` at the end of a stage: no hooks are left, and weights are plain tensors."""
         ...
 
     def backward(self, loss: Tensor) -> None:
@@ -129,12 +169,12 @@ class Engine(Protocol):
         """Returns a context in which processes do not exchange gradients."""
         ...
 
-    def reduce(self, value: Tensor) -> Tensor:
-        """The mean of a tensor over processes."""
+    def reduce(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The means of tensors over processes, all in one exchange; without gradients."""
         ...
 
-    def gather(self, value: Tensor) -> Tensor:
-        """The rows of all processes, in the order of their ranks."""
+    def agree(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
         ...
 
     def barrier(self) -> None:

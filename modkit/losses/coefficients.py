@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from modkit.kinds import Step
 from modkit.precision import widen
 
 __all__ = ["Adaptive", "Constant", "Warmup"]
@@ -22,14 +23,15 @@ class Constant:
         value: The weight.
 
     Examples:
-        >>> Constant(value=0.5)(100, {}, None)
+        >>> from modkit import Rng, StepContext
+        >>> Constant(value=0.5)(StepContext(Rng(0), 100), {}, None)
         0.5
     """
 
     def __init__(self, *, value: float = 1.0) -> None:
         self.value = value
 
-    def __call__(self, step: int, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:
+    def __call__(self, step: Step, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:
         """The weight, which is `value` at every step."""
         return self.value
 
@@ -46,8 +48,9 @@ class Warmup:
         ValueError: If `steps` is below 1 or `start` is negative.
 
     Examples:
+        >>> from modkit import Rng, StepContext
         >>> weight = Warmup(value=2.0, steps=100, start=50)
-        >>> [weight(step, {}, None) for step in (0, 50, 75, 150, 1000)]
+        >>> [weight(StepContext(Rng(0), index), {}, None) for index in (0, 50, 75, 150, 1000)]
         [0.0, 0.0, 0.5, 2.0, 2.0]
     """
 
@@ -56,15 +59,17 @@ class Warmup:
             raise ValueError(f"Warmup expects steps >= 1 and start >= 0, got {steps} and {start}")
         self.value, self.steps, self.start = value, steps, start
 
-    def __call__(self, step: int, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:
+    def __call__(self, step: Step, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:
         """The weight at `step`."""
-        return self.value * min(max((step - self.start) / self.steps, 0.0), 1.0)
+        return self.value * min(max((step.index - self.start) / self.steps, 0.0), 1.0)
 
 
 class Adaptive:
     r"""A weight that gives a loss the same gradient norm at the decoder's last layer as other losses (VQGAN's lambda).
 
         weight = value * clamp(|grad_last sum against| / (|grad_last term| + tiny), 0, max)
+
+    The gradients are those of the whole batch, averaged over processes before their norms are taken.
 
     References:
         Taming Transformers for High-Resolution Image Synthesis (Esser et al., 2021), eq. 7,
@@ -80,9 +85,10 @@ class Adaptive:
         ValueError: If `against` is empty or names the term itself, or `max` or `tiny` is not positive.
 
     Examples:
+        >>> from modkit import Rng, StepContext
         >>> layer = torch.ones(1, requires_grad=True)
         >>> losses = {"nll": 6 * layer.sum(), "adversarial": 2 * layer.sum()}
-        >>> Adaptive("adversarial", against=["nll"])(0, losses, layer)
+        >>> Adaptive("adversarial", against=["nll"])(StepContext(Rng(0)), losses, layer)
         tensor(2.9999)
     """
 
@@ -95,7 +101,7 @@ class Adaptive:
             raise ValueError(f"Adaptive expects max and tiny above 0, got {max} and {tiny}")
         self.term, self.against, self.value, self.max, self.tiny = term, tuple(against), value, max, tiny
 
-    def __call__(self, step: int, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> Tensor:
+    def __call__(self, step: Step, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> Tensor:
         """The weight, a detached scalar; the graph of `losses` is retained.
 
         Raises:
@@ -106,16 +112,17 @@ class Adaptive:
         missing = [name for name in (*self.against, self.term) if name not in losses]
         if missing:
             raise ValueError(f"Adaptive weight of {self.term!r} expects losses {missing}, got {list(losses)}")
-        measure = self._compute_gradient_norm(torch.stack([losses[name] for name in self.against]).sum(), last_layer)
-        ratio = measure / (self._compute_gradient_norm(losses[self.term], last_layer) + self.tiny)
+        against = torch.stack([losses[name] for name in self.against]).sum()
+        measure, own = (self._compute_gradient_norm(loss, last_layer, step) for loss in (against, losses[self.term]))
+        ratio = measure / (own + self.tiny)
         return ratio.clamp(0, self.max) * self.value
 
-    def _compute_gradient_norm(self, loss: Tensor, last_layer: Tensor) -> Tensor:
+    def _compute_gradient_norm(self, loss: Tensor, last_layer: Tensor, step: Step) -> Tensor:
         (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True, allow_unused=True)
         if gradient is None:
             raise ValueError(
                 f"Adaptive weight of {self.term!r} expects this loss and {', '.join(self.against)} to depend on the "
                 "decoder's last layer, got one that does not"
             )
-        norm: Tensor = torch.linalg.vector_norm(widen(gradient.detach()))
+        norm: Tensor = torch.linalg.vector_norm(step.total(widen(gradient.detach())) / step.world)
         return norm

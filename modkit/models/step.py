@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
+from torch import Tensor
+
+from modkit.kinds import Exchange
 from modkit.rng import Rng
 from modkit.specs.settings import Term
 
@@ -29,6 +32,7 @@ class StepContext:
             every step.
         waiting: The player's opponents that have yet to start. Terms between the player and these are not computed.
         scope: Prefix of the nested Model that is given the step, such as `prior/`; empty for the whole model.
+        exchange: Speaks to the other processes of the training; None if there are none.
 
     Examples:
         >>> from modkit import Rng
@@ -46,6 +50,25 @@ class StepContext:
     terms: Mapping[str, Term] = field(default_factory=dict)
     waiting: tuple[str, ...] = ()
     scope: str = ""
+    exchange: Exchange | None = None
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        return 0 if self.exchange is None else self.exchange.rank
+
+    @property
+    def world(self) -> int:
+        """Number of processes of the training."""
+        return 1 if self.exchange is None else self.exchange.world
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over the processes of the training."""
+        return value if self.exchange is None else self.exchange.total(value)
+
+    def gather(self, value: Tensor) -> Tensor:
+        """The rows of all processes of the training."""
+        return value if self.exchange is None else self.exchange.gather(value)
 
     def wants(self, term: str) -> bool:
         """Whether the term is to be computed: it is due at this step, and its opponent has started."""

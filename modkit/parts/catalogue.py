@@ -194,7 +194,10 @@ _PARTS = {
         ("tensorboard", "training.loggers:TensorBoard", "Losses and samples for TensorBoard"),
         ("csv", "training.csv_file:CSVFile", "Losses and scores as a table, a row a step"),
     ),
-    "engine": (("local", "engines.local:LocalEngine", "One process, one device"),),
+    "engine": (
+        ("local", "engines.local:LocalEngine", "One process, one device"),
+        ("ddp", "engines.ddp:DDPEngine", "Several processes, each with the whole model (Li et al., 2020)"),
+    ),
 }
 """The name, target and summary of each part, by kind."""
 

@@ -405,6 +405,10 @@ class Run:
             self._check_place()  # says what happened if the directory is gone
             raise
 
+    def prune(self, keep: int, kept: set[str]) -> None:
+        """Deletes all checkpoints but the latest `keep` and those named in `kept`."""
+        store.prune(self.checkpoints, keep, kept)
+
     def read_last(self) -> Latest | None:
         """Reads the last intact checkpoint as a whole; returns None if there are no checkpoints.
 

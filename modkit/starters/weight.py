@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from modkit.kinds import Step
+
 __all__ = ["Cyclic"]
 
 
@@ -34,6 +36,6 @@ class Cyclic:
             raise ValueError(f"Cyclic expects period >= 1 and rise in (0, 1], got {period} and {rise}")
         self.value, self.period, self.rise = value, period, rise
 
-    def __call__(self, step: int, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:
+    def __call__(self, step: Step, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:
         """Returns the weight at `step`."""
-        return self.value * min(1.0, step % self.period / self.period / self.rise)
+        return self.value * min(1.0, step.index % self.period / self.period / self.rise)

@@ -18,7 +18,7 @@ from modkit.parts.registry import get_registry
 from modkit.runs.run import Run
 from modkit.types import Score
 
-__all__ = ["Callbacks", "Scorer"]
+__all__ = ["Callbacks", "Muted", "Scorer"]
 
 
 class Scorer(Protocol):
@@ -83,3 +83,10 @@ class Callbacks:
                     f"logger {name} failed in {event} and is not called again: {type(error).__name__}: {error}",
                     stacklevel=3,
                 )
+
+
+class Muted(Callbacks):
+    """Notifies nobody: of the processes of a training, one tells what happens."""
+
+    def _notify(self, event: str, **arguments: Any) -> None:
+        """Does nothing."""

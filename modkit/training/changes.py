@@ -9,7 +9,7 @@ begins a new run with other settings. What may change takes effect from the step
 
 - the name, and how the run is measured (`evaluate`);
 - the number of steps, of the stage at hand and of later ones;
-- the device, workers, loggers, and when losses are logged, pictures drawn and checkpoints written;
+- the device, the engine, workers, loggers, and when losses are logged, pictures drawn and checkpoints written;
 - parts that only sampling uses: samplers, guidance, decodings.
 """
 
@@ -32,7 +32,7 @@ from modkit.specs.spec import Spec
 __all__ = ["Change", "Written", "update_spec", "find_changes"]
 
 _FREE = re.compile(
-    r"(?:name|evaluate|train\.(?:steps|device|workers|log|samples|checkpoints|loggers|stages\[\d+\]\.steps))(?:[.\[].*)?"
+    r"(?:name|evaluate|train\.(?:steps|device|engine|workers|log|samples|checkpoints|loggers|stages\[\d+\]\.steps))(?:[.\[].*)?"
 )
 
 

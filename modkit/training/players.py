@@ -20,6 +20,7 @@ from modkit.kinds import Engine, Slot, Step, Weight
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
+from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.specs.settings import PlayerSettings, Settings
 from modkit.types import Batch
@@ -72,12 +73,16 @@ class Participant:
     def __init__(self, model: Model, player: Player, rivals: Sequence[Player], stage: int = 0, seed: int = 0) -> None:
         self.player, self.model = player, model
         self.modules = collect_modules(model, player)
-        self.parameters = _list_distinct(module.parameters(recurse=False) for module in self.modules)
+        self.collect_parameters()
         self.others = _list_distinct(m.buffers(recurse=False) for one in rivals for m in collect_modules(model, one))
         self.weights = model.weights(player.name)
-        self.last_layer = model.get_parameter(player.last_layer) if player.last_layer else None
         self._starts = {one.name: one.start for one in rivals}
         self._key = seed, stage
+
+    def collect_parameters(self) -> None:
+        """Collects the player's own parameters, and the one that produces its output."""
+        self.parameters = _list_distinct(module.parameters(recurse=False) for module in self.modules)
+        self.last_layer = self.model.get_parameter(self.player.last_layer) if self.player.last_layer else None
 
     @property
     def name(self) -> str:
@@ -118,7 +123,7 @@ class Participant:
             step: The step that `begin_turn` returned.
         """
         losses = self.model.losses(self.name, batch, step)
-        return weigh_losses(losses, self.weights, step.index, self.last_layer)
+        return weigh_losses(losses, self.weights, step, self.last_layer)
 
     def update(self, index: int) -> None:
         """Updates what has no gradient, such as codebooks, after the optimizer's step."""
@@ -202,10 +207,14 @@ class PlayerState(Participant):
     ) -> None:
         super().__init__(model, player, rivals)
         self.clip = settings.clip
+        model.requires_grad_(False)
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+        self.losses = engine.wrap(player.name, _Losses(model, player.name), self.parameters)
+        self.collect_parameters()  # an engine may have replaced them
         self.optimizer = _require(settings.optimizer)(parameters=self.parameters)
         turns = len(range(player.start, steps, player.every))
         self.schedule = _require(settings.lr_schedule)(optimizer=self.optimizer, steps=max(turns, 1))
-        self.losses = engine.wrap(player.name, _Losses(model, player.name))
 
 
 class _Losses(nn.Module):
@@ -323,7 +332,7 @@ def _limit_gradients(parameters: Iterable[nn.Parameter], others: Sequence[Tensor
 
 
 def weigh_losses(
-    losses: Mapping[str, Tensor], weights: Mapping[str, Weight], index: int, last_layer: Tensor | None
+    losses: Mapping[str, Tensor], weights: Mapping[str, Weight], step: Step, last_layer: Tensor | None
 ) -> Tensor:
     """Sums a player's losses, each multiplied by its weight.
 
@@ -335,12 +344,12 @@ def weigh_losses(
             scope = name.rpartition("/")[0]
             loss = (
                 weight(
-                    index, {strip_scope(term, scope): value for term, value in {**seen, name: loss}.items()}, last_layer
+                    step, {strip_scope(term, scope): value for term, value in {**seen, name: loss}.items()}, last_layer
                 )
                 * loss
             )
         seen[name] = loss
-    return torch.stack([loss.float() for loss in seen.values()]).sum()
+    return torch.stack([widen(loss) for loss in seen.values()]).sum()
 
 
 def strip_scope(name: str, scope: str) -> str:

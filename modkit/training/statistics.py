@@ -5,7 +5,8 @@ averages of the weights give other activations, whose statistics are measured:
 
     mean = 1/K sum_k mean_k,   var = 1/K sum_k var_k        over K forward passes in training mode
 
-Each pass computes the losses of a player on a microbatch and counts for the modules that this player owns. Batches and
+Each pass computes the losses of a player on a microbatch and counts for the modules that this player owns. Of several
+processes, the means are taken over all, whose number of passes is the same. Batches and
 draws are functions of the seed, the stage and the step, so statistics measured again are the same to the bit, and the
 training goes on as if they had never been measured.
 
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modkit.kinds import Engine
@@ -82,7 +83,9 @@ class Statistics:
                 norm.momentum = None  # torch then keeps the mean over all passes
             self._play(step)
             reached = [norm for norm in norms if norm.num_batches_tracked]
-            measured = [(b, self._average(b).clone()) for norm in reached for b in norm.buffers(recurse=False)]
+            kept = [b for norm in reached for b in norm.buffers(recurse=False)]
+            means = self._engine.reduce({str(i): b for i, b in enumerate(kept) if b.is_floating_point()})
+            measured = [(b, means.get(str(i), b).clone()) for i, b in enumerate(kept)]
         finally:
             for norm, momentum in zip(norms, momenta):
                 norm.momentum = momentum
@@ -105,10 +108,6 @@ class Statistics:
                     rng = Rng(settings.seed, *key, number, player.name, on_device=True).rows(engine.rank * len(batch))
                     with take_turn(player, rivals), rng.seed_torch(), cast_losses(engine.device, settings.precision):
                         player.model.losses(player.name, batch, StepContext(rng, step))
-
-    def _average(self, buffer: Tensor) -> Tensor:
-        """The mean of a statistic over processes; the number of passes is the same in each."""
-        return self._engine.reduce(buffer) if buffer.is_floating_point() else buffer
 
 
 def _find_norms(modules: Sequence[nn.Module]) -> list[_BatchNorm]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,19 @@ from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import show_warnings
 from modkit.building.session import Opened, load_run, restore_std
 from modkit.data.loader import check_workers
+from modkit.engines.processes import check_processes, count_launched, keep_open
 from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.report import Report, locate_report
+from modkit.kinds import Engine
 from modkit.models.model import Model
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
+from modkit.runs.follower import Follower
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec, require_spec
-from modkit.training.callbacks import Callbacks
+from modkit.training.callbacks import Callbacks, Muted
 from modkit.training.changes import Written, find_changes, update_spec
 from modkit.training.players import check_trainable, schedule_stages
 from modkit.training.trainer import Trainer, TrainingError
@@ -98,6 +102,8 @@ def train(
     before = open_before(path, locked) if resume else None
     if before:
         changed, notices = update_spec(before, spec, overrides)
+    if count_launched() > 1 and "engine" not in (changed.train or {}):
+        changed = changed.with_value("train.engine", "ddp")
     for notice in notices:
         _logger.warning("%s", notice)
     if resume and not before:
@@ -168,33 +174,56 @@ def execute(
         _check_state(before, report)
         site.weights = before.read_last() is None
     engine = settings.engine(device=settings.device)
-    model = make(site)
-    site.check()
-    for stage in schedule_stages(model, settings):
-        check_trainable(model, stage)
-    lock = {**report.lock(), **(origin or {})}
-    with before.hold() if before else Run.create(path, report.plan.resolved, lock, overwrite) as run:
-        trainer: Trainer | None = None
-        try:
-            if begun:
-                run.save(*begun)
-            if changes or run.half_revised:
-                run.revise(report.plan.resolved, lock, [asdict(change) for change in changes])
-            model = model.to(engine.device)
-            _tune(model, settings)
-            if before and engine.device.type == "cpu":
-                _warn_of_threads(before)
-            callbacks = Callbacks(run, loggers)
-            trainer = Trainer(model, report.data, settings, engine, run, callbacks, progress or Silent(), watch)
-            trainer.fit()
-        except BaseException:
-            if before is None and not (trainer and trainer.advanced):
-                with suppress(OSError):  # the error that is raised matters more
-                    run.withdraw(*(begun or ())[:1])
-            raise
-    if evaluate and evaluation and not _is_measured(run):
+    with keep_open(engine):
+        check_processes(engine, settings)
+        model = make(site)
+        site.check()
+        for stage in schedule_stages(model, settings):
+            check_trainable(model, stage)
+        lock = {**report.lock(), **(origin or {})}
+        make_run = before.hold if before else partial(Run.create, path, report.plan.resolved, lock, overwrite)
+        with _share_run(engine, path, make_run) as run:
+            trainer: Trainer | None = None
+            try:
+                if begun:
+                    run.save(*begun)
+                if changes or run.half_revised:
+                    run.revise(report.plan.resolved, lock, [asdict(change) for change in changes])
+                model = model.to(engine.device)
+                _tune(model, settings)
+                if before and engine.device.type == "cpu":
+                    _warn_of_threads(before)
+                callbacks = Muted(run) if engine.rank else Callbacks(run, loggers)
+                shown = Silent() if engine.rank or progress is None else progress
+                trainer = Trainer(model, report.data, settings, engine, run, callbacks, shown, watch)
+                trainer.fit()
+            except BaseException:
+                if before is None and not (trainer and trainer.advanced):
+                    with suppress(OSError):  # the error that is raised matters more
+                        run.withdraw(*(begun or ())[:1])
+                raise
+    if evaluate and evaluation and not engine.rank and not _is_measured(run):
         _measure(run, report, opened)
     return run
+
+
+def _share_run(engine: Engine, path: Path, make: Callable[[], Run]) -> Run:
+    """Opens the run for writing in the first process, and for reading in the others.
+
+    Raises:
+        ValueError: If the first process cannot open it, in all processes.
+        OSError: In the first process, if the directory cannot be made.
+    """
+    run: Run | None = None
+    refusal: Exception | None = None
+    if engine.rank == 0:
+        try:
+            run = make()
+        except (ValueError, OSError) as error:
+            refusal = error
+    if engine.agree(refusal is not None):
+        raise refusal or ValueError(f"{path} could not be opened by the first process, which says why")
+    return run or Follower.open(path)
 
 
 def open_before(path: Path, locked: bool = False) -> Run | None:

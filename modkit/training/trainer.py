@@ -187,13 +187,15 @@ class Trainer:
                 self._save_picture(average)
             if self.scorer and (last or cursor.step % self.scorer.every == 0):
                 self._score(self.scorer, average)
-            due, stop = last or cursor.step % settings.checkpoints.every == 0, interrupted.is_set()
+            due, stop = last or cursor.step % settings.checkpoints.every == 0, self.engine.agree(interrupted.is_set())
             if due or stop:
                 self._save(states, average, due=due)
             if stop:
                 raise Stopped(f"stopped at step {cursor.step}")
         if average.decay:
             average.copy_to_model()
+        for state in states:
+            self.engine.release(state.name, state.losses)
         self._cursor.stage, self._cursor.index, self._cursor.averaged = cursor.stage + 1, 0, 0
 
     def _take_step(self, states: Sequence[PlayerState], batch: Batch) -> dict[str, Tensor]:
@@ -210,7 +212,8 @@ class Trainer:
             state.schedule.step()
             name = state.player.name
             rng = self._make_rng(self._cursor.stage, index, name, "update")
-            self.model.update(name, StepContext(rng, index, training=True, terms=self.settings.terms))
+            step = StepContext(rng, index, training=True, terms=self.settings.terms, exchange=self.engine)
+            self.model.update(name, step)
             scope = name.rpartition("/")[0]
             logged |= {f"{name}/{strip_scope(term, scope)}": loss for term, loss in losses.items()}
         return logged
@@ -231,14 +234,14 @@ class Trainer:
         for part in range(settings.accumulate):
             first = engine.rank * len(batch) + part * size
             rng = self._make_rng(cursor.stage, cursor.index, state.player.name).rows(first)
-            step = StepContext(rng, cursor.index, training=True, terms=settings.terms, waiting=waiting)
+            step = StepContext(rng, cursor.index, training=True, terms=settings.terms, waiting=waiting, exchange=engine)
             micro = batch.rows(slice(part * size, (part + 1) * size)) if settings.accumulate > 1 else batch
             last = part == settings.accumulate - 1
             with nullcontext() if last else engine.accumulate(state.losses), rng.seed_torch():
                 with cast_losses(engine.device, settings.precision):
                     losses = state.losses(micro, step)
                 if losses:
-                    loss = weigh_losses(losses, state.weights, cursor.index, state.last_layer) / settings.accumulate
+                    loss = weigh_losses(losses, state.weights, step, state.last_layer) / settings.accumulate
                     self._queue_check(state.player.name, {**losses, "total": loss})
                     engine.backward(loss)
             for name, value in losses.items():
@@ -251,17 +254,18 @@ class Trainer:
         return Rng(self.settings.seed, "train", *names, on_device=True)
 
     def _queue_check(self, player: str, losses: Mapping[str, Tensor]) -> None:
-        """Queues losses for the check that they are finite: done at once on the CPU, elsewhere before logging."""
+        """Queues losses for the check that they are finite: at once in one process on the CPU, else before logging."""
         self._unchecked.append((player, {name: loss.detach() for name, loss in losses.items()}))
-        if self.engine.device.type == "cpu":
+        if self.engine.device.type == "cpu" and self.engine.world == 1:
             self._check_losses()
 
     def _check_losses(self) -> None:
-        for player, losses in self._unchecked:
-            for name, loss in losses.items():
-                if not bool(loss.isfinite()):
-                    raise self._make_error(f"the loss {name} of {player} is {loss.item()}")
+        """Ends training in all processes if a loss is not finite in any."""
+        every = [(player, name, loss) for player, losses in self._unchecked for name, loss in losses.items()]
         self._unchecked.clear()
+        wrong = [f"the loss {name} of {player} is {loss.item()}" for player, name, loss in every if not loss.isfinite()]
+        if self.engine.agree(bool(wrong)):
+            raise self._make_error((wrong or ["a loss is not finite in another process"])[0])
 
     def _check_weights(self, states: Sequence[PlayerState]) -> None:
         """Refuses to save weights that are not finite: a finite loss can have a gradient or a step that is not."""
@@ -295,7 +299,7 @@ class Trainer:
             self.progress.step(None)
             return
         self._check_losses()
-        values = {name: float(self.engine.reduce(loss)) for name, loss in self._recent.items()}
+        values = {name: float(loss) for name, loss in self.engine.reduce(self._recent).items()}
         self._recent.clear()
         if self.settings.checkpoints.best in values:
             cursor.watched.append(values[self.settings.checkpoints.best])
@@ -355,7 +359,7 @@ class Trainer:
         self._check_losses()
         self._check_weights(players)
         cursor = self._cursor
-        cursor.recent = {name: float(loss) for name, loss in self._recent.items()}
+        cursor.recent = {name: float(loss) for name, loss in self.engine.reduce(self._recent).items()}
         name = f"step-{cursor.step:08d}"
         if due and cursor.watched:
             mean, cursor.watched = sum(cursor.watched) / len(cursor.watched), []
@@ -374,7 +378,7 @@ class Trainer:
 
     def _prune(self) -> None:
         best = self._cursor.best_name
-        store.prune(self.run.checkpoints, self.settings.checkpoints.keep, {best} if best else set())
+        self.run.prune(self.settings.checkpoints.keep, {best} if best else set())
 
     def _resume(self) -> None:
         """Resumes from the last complete checkpoint, if there is one."""
@@ -388,6 +392,7 @@ class Trainer:
                 if self._cursor.stage > len(self.stages):
                     raise ValueError(f"expected one of {len(self.stages)} stages, got stage {self._cursor.stage}")
             self._restored = latest.path, restored
+        self.engine.barrier()  # none reads any more what one may rename
         for name, new in self.run.rewind(latest).items():
             self.progress.note(f"{name} is damaged and was renamed to {new}")
         if latest:

@@ -1,0 +1,36 @@
+"""The device of a process, by its name in a spec."""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["find_device"]
+
+
+def find_device(name: str, rank: int = 0) -> torch.device:
+    """Finds a device.
+
+    Args:
+        name: Its name; `auto` is CUDA if available, otherwise the CPU. CUDA without an index is the device number
+            `rank`.
+        rank: Number of the process on this machine.
+
+    Raises:
+        ValueError: If the device is unknown, not available, or does not compute.
+
+    Examples:
+        >>> find_device("cpu")
+        device(type='cpu')
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and device.index is None and rank:
+            device = torch.device("cuda", rank)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        raise ValueError(f"train.device expects an available device, got {name!r}: {error}") from error
+    if device.type == "meta":
+        raise ValueError("train.device expects a device that computes, got 'meta', whose tensors have no values")
+    return device

@@ -1,0 +1,38 @@
+"""Starts the processes of a training on this machine, as torchrun does on any number of machines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["launch"]
+
+
+def launch(command: Sequence[str], num: int) -> int:
+    """Runs a command of modkit in several processes, and waits for them; if one fails, the others are ended.
+
+    Args:
+        command: The words behind `modkit`.
+        num: Number of processes.
+
+    Returns:
+        The exit status: 0, or that of the process that failed first.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "modkit", *command)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 1
+    return 0

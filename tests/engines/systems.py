@@ -1,0 +1,168 @@
+"""Small systems of every family in float64, trained by one process or by several.
+
+    python -m tests.engines.systems OUT NAME …
+
+The variables of a launcher say which process this is.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modkit import Rng, Spec, TensorType, use
+from modkit.building.builder import Site
+from modkit.building.plan import plan
+from modkit.data import Digits
+from modkit.engines.ddp import DDPEngine
+from modkit.engines.processes import count_launched, keep_open
+from modkit.kinds import Engine
+from modkit.nn.conv import ConvDecoder
+from modkit.progress import Silent
+from modkit.runs.follower import Follower
+from modkit.runs.run import Run
+from modkit.specs.node import Node
+from modkit.training.callbacks import Muted
+from modkit.training.trainer import Trainer
+from modkit.types import Batch
+
+ROOT = Path(__file__).parents[2]
+STEPS = 20
+MLP = use("mlp", width=16, depth=1)
+CONV = {"encoder": use("conv", channels=[8, 8]), "decoder": use("conv", channels=[8, 8])}
+R1 = {"r1": use("r1", gamma=0.5)}
+LAZY = {"*r1": {"every": 4}}
+VQ = use("vq", num_codes=32, channels=4, revive=0.5)
+CRITIC = use("patch", channels=[4, 8], norm="none", spectral_norm=True)
+
+
+def use_coder(bottleneck: Any, **more: Any) -> Node:
+    """An autoencoder of small convolutions."""
+    return use("autoencoder", **{**CONV, "bottleneck": bottleneck, **more})
+
+
+def use_latent(bottleneck: Any, prior: Node) -> Node:
+    """A prior over the latent of a small autoencoder."""
+    return use("latent", autoencoder=use_coder(bottleneck), prior=prior)
+
+
+GAME = use("gan", generator=MLP, discriminator=MLP, regularizers=R1)
+TWO = {"one": MLP, "other": MLP}
+TRANSFORMER = use("transformer", width=16, depth=1, heads=2, dropout=0.0)
+SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
+    "vae": (use_coder(use("gaussian", channels=2)), {}),
+    "gan-r1": (GAME, {"terms": LAZY, "clip": 1.0}),
+    "ddgan": (use("denoising-gan", network=MLP, discriminator=MLP, steps=2, regularizers=R1), {"terms": LAZY}),
+    "vq-ema": (use_coder(VQ), {}),
+    "residual-vq": (use_coder(use("residual-vq", num_codes=16, channels=4, depth=2, revive=0.5)), {}),
+    "lfq": (use_coder(use("lfq", bits=10)), {}),
+    "vqgan": (use_coder(VQ, critic=CRITIC, critic_start=10), {}),
+    "vqgan-adaptive": (use_coder(VQ, critic=CRITIC, critic_start=10, weights={"adversarial": use("adaptive")}), {}),
+    "ldm": (use_latent(use("gaussian", channels=2), use("diffusion", network=MLP, schedule="edm")), {}),
+    "d2gan": (
+        use("gan", generator=MLP, discriminators=TWO, adversarials={"one": "kl", "other": "reverse-kl"}),
+        {},
+    ),
+    "codes": (use_latent(VQ, use("autoregressive", network=TRANSFORMER)), {}),
+    "gan-r1, accumulated": (GAME, {"terms": LAZY, "clip": 1.0, "accumulate": 2}),
+    "vq-ema, accumulated": (use_coder(VQ), {"accumulate": 2}),
+    "lfq!": (use_coder(use("lfq", bits=10)), {}),
+    "vq-ema!counts": (use_coder(VQ), {}),
+    "vq-ema!vectors": (use_coder(VQ), {}),
+    "vq-ema!priorities": (use_coder(VQ), {}),
+    "vqgan-adaptive!": (use_coder(VQ, critic=CRITIC, critic_start=10, weights={"adversarial": use("adaptive")}), {}),
+}
+"""The model of each system and its training settings; behind `!` is which exchange is left out."""
+
+
+class Wide(Digits):
+    """Digits in float64."""
+
+    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
+        """Reads samples."""
+        batch = super().read(split, indices, rng)
+        return Batch(batch.tensor.double(), batch.fields)
+
+
+class Idle(ConvDecoder):
+    """A decoder with a parameter that nothing reaches."""
+
+    def __init__(self, z: TensorType, x: TensorType) -> None:
+        super().__init__(z, x, channels=[8, 8])
+        self.idle = nn.Parameter(torch.zeros(1))
+
+
+class Partial(DDPEngine):
+    """An engine that leaves an exchange out."""
+
+    left_out = ""
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sums, or does not."""
+        kind = "counts" if value.ndim == 1 else "vectors"
+        return value if self.left_out in ("", kind) else super().total(value)
+
+    def gather(self, value: Tensor) -> Tensor:
+        """Gathers, or repeats the rows of this process."""
+        return torch.cat([value] * self.world) if self.left_out == "priorities" else super().gather(value)
+
+
+def train(name: str, path: Path, **settings: Any) -> None:
+    """Trains a system into a run at `path`, or goes on with it."""
+    model, own = SYSTEMS[name.partition("+")[0]] if name != "idle" else (use_coder("gaussian", decoder=use(Idle)), {})
+    every = {"samples": {"every": 1000, "num": 4}, "checkpoints": {"every": 10, "keep": 9}, "log": {"every": 1}}
+    given = {"device": "cpu", "batch_size": 16, "steps": STEPS, "ema": 0.9, **every, **own, **settings}
+    spec = Spec(name=name, data=use("digits", size=8), model=model, train=given)
+    site = Site(plan(spec), meta=False)
+    data = Wide(size=8)
+    made, chosen = site.build_model(data.x, data.fields).double(), site.make_settings()
+    engine: Engine = chosen.engine(device="cpu") if count_launched() == 1 else DDPEngine("cpu")
+    if "!" in name:
+        engine = Partial("cpu")
+        engine.left_out = name.partition("!")[2]
+    site.check()
+    with keep_open(engine):
+        if engine.rank == 0 and not (path / "modkit.lock").exists():
+            Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {}).close()
+        engine.barrier()
+        with Run.open(path).hold() if engine.rank == 0 else Follower.open(path) as run:
+            Trainer(made, data, chosen, engine, run, Muted(run), Silent()).fit()
+
+
+def launch(out: Path, names: Sequence[str], num: int, timeout: float = 300) -> list[str]:
+    """Trains systems in `num` processes, and returns the status of each and what it wrote to stderr."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    base = {**os.environ, "WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "tests.engines.systems", str(out), *names]
+    started = []
+    for rank in range(num):
+        env = {**base, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+        started.append(subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True))
+    return [f"{one.communicate(timeout=timeout)[1]}status {one.returncode}" for one in started]
+
+
+def main(out: str, *names: str) -> None:
+    """Trains systems one after the other."""
+    torch.set_num_threads(1)
+    if count_launched() > 1:
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+    for name in names:
+        train(name, Path(out) / name)
+    if count_launched() > 1:
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

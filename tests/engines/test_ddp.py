@@ -1,0 +1,106 @@
+"""Several processes train what one does; those of a test share the processor, and each system is small."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from modkit.engines.ddp import DDPEngine
+from modkit.engines.processes import check_processes
+from modkit.specs.settings import Settings
+from tests.engines.systems import STEPS, SYSTEMS, launch, train
+from tests.refusals import check_refusal
+
+ONES = [name for name in SYSTEMS if "!" not in name]
+
+
+def read_losses(run):
+    """The losses of a run by step."""
+    return [json.loads(line)["losses"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def measure_difference(run, other):
+    """The largest difference between losses and between last weights of two runs."""
+    mine, theirs = read_losses(run), read_losses(other)
+    assert len(mine) == len(theirs) and [row.keys() for row in mine] == [row.keys() for row in theirs]
+    found = [abs(row[key] - other[key]) for row, other in zip(mine, theirs) for key in row]
+    last = max(path.name for path in (run / "checkpoints").iterdir())
+    for name in ("model", "ema"):
+        weights, same = (load_file(one / "checkpoints" / last / f"{name}.safetensors") for one in (run, other))
+        assert weights.keys() == same.keys() and weights
+        found += [float((weights[key].double() - same[key].double()).abs().max()) for key in weights]
+    return max(found)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run of each system by one process."""
+    out = tmp_path_factory.mktemp("alone")
+    for name in ONES:
+        train(name, out / name)
+    return out
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, alone):
+    """A run of each system by two processes, and one by two that went on with what one had begun."""
+    out = tmp_path_factory.mktemp("together")
+    for name in ("vq-ema", "gan-r1"):
+        shutil.copytree(alone / name, out / f"{name}+resumed")
+        shutil.rmtree(out / f"{name}+resumed" / "checkpoints" / f"step-{STEPS:08d}")
+    told = launch(out, [*SYSTEMS, "vq-ema+resumed", "gan-r1+resumed"], 2)
+    assert all(text.endswith("status 0") for text in told), told
+    return out
+
+
+@pytest.mark.parametrize("name", ONES)
+def test_two_processes_train_what_one_does(name, alone, together):
+    assert measure_difference(alone / name, together / name) < 1e-8
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if "!" in name])
+def test_leaving_out_one_total_is_noticed(name, alone, together):
+    assert measure_difference(alone / name.partition("!")[0], together / name) > 1e-8
+
+
+@pytest.mark.parametrize("name", ["vq-ema", "gan-r1"])
+def test_two_processes_go_on_with_what_one_has_begun(name, alone, together):
+    assert measure_difference(alone / name, together / f"{name}+resumed") < 1e-8
+
+
+@pytest.mark.full
+def test_four_processes_begin_and_one_goes_on(alone, tmp_path):
+    names = [name for name in ONES if name != "vqgan-adaptive"]
+    told = launch(tmp_path, names, 4)
+    assert all(text.endswith("status 0") for text in told), told
+    for name in names:
+        assert measure_difference(alone / name, tmp_path / name) < 1e-8
+        shutil.rmtree(tmp_path / name / "checkpoints" / f"step-{STEPS:08d}")
+        train(name, tmp_path / name)
+        assert measure_difference(alone / name, tmp_path / name) < 1e-8
+
+
+def test_a_parameter_without_a_gradient_is_named_in_every_process(tmp_path):
+    told = launch(tmp_path, ["idle"], 2)
+    named = "the losses of autoencoder give no gradient to decoder.idle; expected one for every parameter"
+    assert all(named in text and text.endswith("status 1") for text in told), told
+
+
+def test_a_launcher_is_expected(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    check_refusal("DDPEngine expects a launcher to set RANK", DDPEngine, "cpu")
+
+
+class Several:
+    rank, world, device = 0, 4, torch.device("cpu")
+
+
+def test_processes_and_batches_are_checked(monkeypatch):
+    check_refusal("expects an engine of the 1 processes", check_processes, Several(), Settings())
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    check_processes(Several(), Settings(batch_size=16, accumulate=2))
+    wrong = Settings(batch_size=12, accumulate=2)
+    check_refusal("the number of processes times accumulate, 4 · 2, got 12", check_processes, Several(), wrong)
