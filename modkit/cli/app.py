@@ -181,7 +181,7 @@ def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
         with show_progress(open_terminal()) as shown:
             made = run(shown)
     except Stopped as stopped:
-        end(1, f"{stopped}; resume with: {shlex.join(['modkit', *command])} --resume")
+        end(0, f"{stopped}; resume with: {shlex.join(['modkit', *command])} --resume")
     except TrainingError as error:
         end(1, str(error))
     else:

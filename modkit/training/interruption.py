@@ -1,4 +1,8 @@
-"""Interruption: after the first Ctrl-C the current training step is completed, the second stops at once."""
+"""Interruption: after the first Ctrl-C the current training step is completed, the second stops at once.
+
+SIGTERM and SIGUSR1, by which clusters announce that a job's time ends, do the same. Of several processes, all stop at
+the same step if any was asked to.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Stopped", "catch_interrupt"]
+__all__ = ["SIGNALS", "Stopped", "catch_interrupt"]
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+"""The signals that ask training to stop; Windows lacks some."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -17,18 +25,24 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def catch_interrupt() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C into an event, so that the current step can be completed; the second stops at once."""
+    """Turns the first signal into an event, so that the current step can be completed; the second acts at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}  # None is a handler in C
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def ask(number: int, frame: FrameType | None) -> None:
         event.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, ask)
     try:
+        for number in SIGNALS:
+            signal.signal(number, ask)
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

@@ -14,7 +14,7 @@ from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
 from modkit.runs.pictures import draw_picture, encode_png
-from modkit.training.interruption import Stopped
+from modkit.training.interruption import SIGNALS, Stopped
 from modkit.training.trainer import TrainingError
 from tests.play import LINEAR, MLP, Notes, spec, state, trainer
 
@@ -300,17 +300,19 @@ def test_a_logger_that_fails_never_stops_training(tmp_path):
     assert len(w) == 1 and one.run.finished and len(one.run.read_metrics()) == 4
 
 
-def test_a_run_that_is_interrupted_saves_and_goes_on_as_if_it_never_was(tmp_path):
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_run_that_is_interrupted_saves_and_goes_on_as_if_it_never_was(tmp_path, number):
     class Impatient:
         def step_done(self, run, stage, step, losses):
             if step == 3:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
 
     model = use("autoencoder", **{**MLP, "bottleneck": use("vq", num_codes=8)}, critic=use("dcgan", channels=4))
     settings = {"steps": 6, "lr_schedule": "cosine", "ema": 0.9}
+    before = [signal.getsignal(one) for one in SIGNALS]
     with pytest.raises(Stopped, match="stopped at step 3"):
         fitted(model, tmp_path / "a", [Impatient()], **settings)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert [signal.getsignal(one) for one in SIGNALS] == before
     resumed = fitted(model, tmp_path / "a", **settings)
     straight = fitted(model, tmp_path / "b", **settings)
     assert all(torch.equal(v, straight.model.state_dict()[name]) for name, v in resumed.model.state_dict().items())
