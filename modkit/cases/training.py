@@ -71,8 +71,8 @@ def _play_engine(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
         raise AssertionError(f"expected 0 <= rank < world, got {part.rank} and {part.world}")
     with probe.rng.seed_torch():
         module = nn.Linear(2, 1).to(part.device)
+    wrapped = part.wrap("player", module, list(module.parameters()))
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    wrapped = part.wrap("player", module)
     x = torch.ones(3, 2, device=part.device)
     with part.accumulate(wrapped):
         part.backward(wrapped(x).sum())
@@ -84,7 +84,13 @@ def _play_engine(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
     rows = part.gather(x)
     if len(rows) != part.world * len(x):
         raise AssertionError(f"expected `gather` to return the rows of all processes, got {len(rows)}")
-    return {"mean": Emitted(part.reduce(x.mean()), None, rows=False, learns=False)}
+    if not torch.equal(part.total(x), part.world * x):
+        raise AssertionError(f"expected `total` to sum over {part.world} processes, got {part.total(x)[0].tolist()}")
+    if part.agree(False) or not part.agree(True):
+        raise AssertionError("expected `agree` to return whether the flag is set in any process, got another answer")
+    mean = part.reduce({"mean": x.mean()})["mean"]
+    part.release("player", wrapped)
+    return {"mean": Emitted(mean, None, rows=False, learns=False)}
 
 
 def _descend(optimizer: Any, parameter: nn.Parameter) -> None:

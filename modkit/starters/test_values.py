@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from modkit import Batch, Cond, CondType, Denoised, Rng, Run, Spec, TensorType, sample, use
+from modkit import Batch, Cond, CondType, Denoised, Rng, Run, Spec, StepContext, TensorType, sample, use
 from modkit.diffusion.parametrizations import X0, Eps
 from modkit.diffusion.schedules import EDM, Cosine
 from modkit.starters.adversarial import LeastSquares
@@ -285,7 +285,18 @@ def test_a_linear_critic_pays_by_its_slope() -> None:
 def test_it_rises_stays_and_begins_again() -> None:
     """Checked for a period of 8 steps, with a rise over half of it."""
     weight = Cyclic(value=2.0, period=8, rise=0.5)
-    assert [weight(step, {}, None) for step in range(10)] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0, 0.0, 0.5]
+    assert [weight(StepContext(Rng(0), index), {}, None) for index in range(10)] == [
+        0.0,
+        0.5,
+        1.0,
+        1.5,
+        2.0,
+        2.0,
+        2.0,
+        2.0,
+        0.0,
+        0.5,
+    ]
 
 
 def test_points_lie_on_every_second_square_evenly() -> None:

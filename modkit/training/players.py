@@ -207,10 +207,8 @@ class PlayerState(Participant):
     ) -> None:
         super().__init__(model, player, rivals)
         self.clip = settings.clip
-        model.requires_grad_(False)
-        for parameter in self.parameters:
-            parameter.requires_grad_(True)
-        self.losses = engine.wrap(player.name, _Losses(model, player.name), self.parameters)
+        with _require_gradients(model, self.parameters):
+            self.losses = engine.wrap(player.name, _Losses(model, player.name), self.parameters)
         self.collect_parameters()  # an engine may have replaced them
         self.optimizer = _require(settings.optimizer)(parameters=self.parameters)
         turns = len(range(player.start, steps, player.every))
@@ -329,6 +327,20 @@ def _limit_gradients(parameters: Iterable[nn.Parameter], others: Sequence[Tensor
         with torch.no_grad():
             for buffer, value in zip(others, held):
                 buffer.copy_(value)
+
+
+@contextmanager
+def _require_gradients(model: nn.Module, own: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Lets only a player's own parameters require gradients, for the duration of the context."""
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.requires_grad_(False)
+    for parameter in own:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter, required in before:
+            parameter.requires_grad_(required)
 
 
 def weigh_losses(

@@ -29,8 +29,10 @@ def test_gradients_add_up_and_are_clipped_to_a_norm():
 def test_one_process_is_the_whole_world():
     engine, value, module = LocalEngine("cpu"), torch.arange(3), nn.Identity()
     assert (engine.rank, engine.world) == (0, 1)
-    assert engine.wrap("player", module) is module
-    assert engine.reduce(value) is value and engine.gather(value) is value
+    assert engine.wrap("player", module, []) is module
+    assert engine.total(value) is value and engine.gather(value) is value
+    assert engine.reduce({"value": value}) == {"value": value} and engine.agree(True) and not engine.agree(False)
+    engine.release("player", module)
     engine.barrier()
     engine.close(None)
 

@@ -4,17 +4,20 @@ import pytest
 import torch
 
 from modkit.losses.coefficients import Adaptive, Constant, Warmup
+from tests.play import turn
 
 
 def test_constant():
-    assert Constant()(0, {}, None) == 1.0
-    assert Constant(value=0.3)(10**6, {}, None) == 0.3
+    assert Constant()(turn(), {}, None) == 1.0
+    assert Constant(value=0.3)(turn(index=10**6), {}, None) == 0.3
 
 
 def test_warmup_rises_linearly():
     part = Warmup(value=2.0, steps=10, start=5)
-    assert [part(step, {}, None) for step in (0, 5, 6, 10, 14, 15, 1000)] == pytest.approx([0, 0, 0.2, 1, 1.8, 2, 2])
-    assert Warmup()(250, {}, None) == 0.25
+    assert [part(turn(index=index), {}, None) for index in (0, 5, 6, 10, 14, 15, 1000)] == pytest.approx(
+        [0, 0, 0.2, 1, 1.8, 2, 2]
+    )
+    assert Warmup()(turn(index=250), {}, None) == 0.25
 
 
 def losses(last, x):
@@ -31,10 +34,10 @@ def losses(last, x):
 def test_adaptive_is_the_ratio_of_gradient_norms():
     last = torch.tensor([1.0, -2.0], requires_grad=True)
     terms = losses(last, torch.ones(2))
-    weight = Adaptive("adversarial")(0, terms, last)
+    weight = Adaptive("adversarial")(turn(), terms, last)
     torch.testing.assert_close(weight.item(), 5 / (1 + 1e-4))
     assert not weight.requires_grad
-    both = Adaptive("adversarial", against=["nll", "perceptual"], value=0.5, tiny=1.0)(0, terms, last)
+    both = Adaptive("adversarial", against=["nll", "perceptual"], value=0.5, tiny=1.0)(turn(), terms, last)
     torch.testing.assert_close(both.item(), 0.5 * math.hypot(3, 12) / 2)  # the norm of the sum
     (weight * terms["adversarial"] + terms["nll"]).backward()  # the graph is still there
     torch.testing.assert_close(last.grad, torch.tensor([3.0, 4.0]) + weight * torch.tensor([0.6, 0.8]))
@@ -43,15 +46,15 @@ def test_adaptive_is_the_ratio_of_gradient_norms():
 def test_adaptive_is_clamped_before_its_value_multiplies():
     last = torch.ones(2, requires_grad=True)
     terms = {"nll": 5e4 * last.sum(), "adversarial": (0 * last).sum()}
-    assert Adaptive("adversarial", value=0.5)(0, terms, last).item() == 5e3
-    assert Adaptive("adversarial", max=7.0)(0, terms, last).item() == 7
-    floor = Adaptive("adversarial")(0, {"nll": 1e-4 * last[0], "adversarial": (0 * last).sum()}, last)
+    assert Adaptive("adversarial", value=0.5)(turn(), terms, last).item() == 5e3
+    assert Adaptive("adversarial", max=7.0)(turn(), terms, last).item() == 7
+    floor = Adaptive("adversarial")(turn(), {"nll": 1e-4 * last[0], "adversarial": (0 * last).sum()}, last)
     torch.testing.assert_close(floor.item(), 1.0)
 
 
 def test_adaptive_norms_are_float32_at_least():
     last = torch.ones(4096, dtype=torch.bfloat16, requires_grad=True)
-    weight = Adaptive("adversarial")(0, {"nll": last.sum(), "adversarial": last.sum() / 64}, last)
+    weight = Adaptive("adversarial")(turn(), {"nll": last.sum(), "adversarial": last.sum() / 64}, last)
     assert weight.dtype == torch.float32
     torch.testing.assert_close(weight.item(), 64 / (1 + 1e-4), rtol=1e-6, atol=0)
 
@@ -59,13 +62,13 @@ def test_adaptive_norms_are_float32_at_least():
 def test_refuses():
     last = torch.ones(2, requires_grad=True)
     with pytest.raises(ValueError, match="of 'adversarial' expects a decoder with a last layer, got None"):
-        Adaptive("adversarial")(0, losses(last, torch.ones(2)), None)
+        Adaptive("adversarial")(turn(), losses(last, torch.ones(2)), None)
     with pytest.raises(ValueError, match=r"expects losses \['nll'\], got \['adversarial'\]"):
-        Adaptive("adversarial")(0, {"adversarial": last.sum()}, last)
+        Adaptive("adversarial")(turn(), {"adversarial": last.sum()}, last)
     with pytest.raises(
         ValueError, match="of 'kl' expects this loss and nll to depend on the decoder's last layer, got one"
     ):
-        Adaptive("kl")(0, {"nll": last.sum(), "kl": torch.ones((), requires_grad=True)}, last)
+        Adaptive("kl")(turn(), {"nll": last.sum(), "kl": torch.ones((), requires_grad=True)}, last)
     with pytest.raises(ValueError, match="Adaptive expects `against` to name losses other than 'nll', got"):
         Adaptive("nll")
     with pytest.raises(ValueError, match="Adaptive expects max and tiny above 0, got 10000.0 and 0"):

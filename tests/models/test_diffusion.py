@@ -64,7 +64,7 @@ def test_denoising_is_the_squared_error_against_the_parametrization_s_target(nam
 @pytest.mark.parametrize("given, expected", [({}, 0.02), ({"bound": 3.0}, 3.0), ({"denoising": 2.0}, 0.02)])
 def test_the_user_s_weights_come_before_the_parametrization_s_default(given, expected):
     weights = made(parametrization="eps-learned", weights=given).weights("denoiser")
-    assert {name: weight(0, {}, None) for name, weight in weights.items()} == {"bound": expected} | given
+    assert {name: weight(turn(), {}, None) for name, weight in weights.items()} == {"bound": expected} | given
     assert made().weights("denoiser") == {}
 
 

@@ -7,6 +7,7 @@ from modkit.models.model import Model, evaluate_mode, make_weights
 from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.types import TensorType
+from tests.play import turn
 
 CODES, VECTOR = TensorType((2, 2), classes=5), TensorType((3,))
 
@@ -27,7 +28,11 @@ class Noise(Model):
 def test_a_number_is_a_constant_weight_and_a_part_is_told_its_term():
     told = []
     weights = make_weights({"kl": 4, "nll": 0.5, "adversarial": lambda term: told.append(term) or Constant(value=2.0)})
-    assert {name: weight(0, {}, None) for name, weight in weights.items()} == {"kl": 4, "nll": 0.5, "adversarial": 2.0}
+    assert {name: weight(turn(), {}, None) for name, weight in weights.items()} == {
+        "kl": 4,
+        "nll": 0.5,
+        "adversarial": 2.0,
+    }
     assert told == ["adversarial"] and make_weights(None) == {}
 
 

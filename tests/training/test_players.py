@@ -20,7 +20,7 @@ from modkit.training.players import (
     take_turn,
     weigh_losses,
 )
-from tests.play import MLP, spec
+from tests.play import MLP, spec, turn
 
 VQGAN = use("autoencoder", **MLP, critic=use("mlp", width=8, depth=1), critic_start=3)
 LDM = use("latent", autoencoder=VQGAN, prior=use("diffusion", network=use("mlp", width=16, depth=1)))
@@ -46,9 +46,9 @@ def names(played):
 def test_losses_are_weighted_by_name_and_the_rest_weighs_one():
     losses = {"nll": torch.tensor(2.0), "kl": torch.tensor(3.0), "other": torch.tensor(5.0)}
     weights = {"kl": Constant(value=0.5), "nll": Warmup(value=4.0, steps=10, start=5), "absent": Constant(value=9.0)}
-    assert weigh_losses(losses, weights, 0, None) == 1.5 + 5
-    assert weigh_losses(losses, weights, 10, None) == 2 * 2 + 1.5 + 5
-    assert weigh_losses(losses, weights, 99, None) == 4 * 2 + 1.5 + 5
+    assert weigh_losses(losses, weights, turn(index=0), None) == 1.5 + 5
+    assert weigh_losses(losses, weights, turn(index=10), None) == 2 * 2 + 1.5 + 5
+    assert weigh_losses(losses, weights, turn(index=99), None) == 4 * 2 + 1.5 + 5
 
 
 @pytest.mark.parametrize("scope", ["", "autoencoder/", "outer/autoencoder/"])
@@ -59,7 +59,7 @@ def test_an_adaptive_weight_sees_the_weighted_terms_of_its_own_model(scope):
         losses = {"nll": 100 * last.sum(), **losses}  # another's
     adaptive = Adaptive("adversarial", against=["nll", "kl"], value=0.5)
     weights = {f"{scope}kl": Constant(value=0.25), f"{scope}adversarial": adaptive}
-    total = weigh_losses(losses, weights, 0, last)
+    total = weigh_losses(losses, weights, turn(index=0), last)
     lam = 0.5 * (3**2 + 1**2) ** 0.5 / (10 * 2**0.5 + 1e-4)
     torch.testing.assert_close(total.item(), 3 + 0.25 * 4 + lam * 30 + (300 if scope else 0))
     (gradient,) = torch.autograd.grad(total, last)

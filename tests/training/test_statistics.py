@@ -208,9 +208,9 @@ class Half(LocalEngine):
         super().__init__("cpu")
         self.rank, self.world, self.reduced = rank, 2, []
 
-    def reduce(self, value):
-        self.reduced.append(value.clone())
-        return torch.full_like(value, 7.0)
+    def reduce(self, values):
+        self.reduced += [value.clone() for value in values.values()]
+        return {name: torch.full_like(value, 7.0) for name, value in values.items()}
 
 
 @pytest.mark.parametrize("rank", [0, 1])
