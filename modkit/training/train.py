@@ -223,7 +223,9 @@ def _share_run(engine: Engine, path: Path, make: Callable[[], Run]) -> Run:
             refusal = error
     if engine.agree(refusal is not None):
         raise refusal or ValueError(f"{path} could not be opened by the first process, which says why")
-    return run or Follower.open(path)
+    run = run or Follower.open(path)
+    engine.barrier()  # the first may change what the others have read
+    return run
 
 
 def open_before(path: Path, locked: bool = False) -> Run | None:
