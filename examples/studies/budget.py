@@ -84,7 +84,7 @@ def fit_steps(spec: Spec, seconds: float, cost: Sequence[float], *, shares: Sequ
     Args:
         spec: The spec.
         seconds: The budget.
-        cost: Seconds a step by stage.
+        cost: Seconds a step by stage, infinite for a stage that gets one step.
         shares: Share of the time by stage; where not given, the spec's steps give the stages' ratio.
 
     Raises:
@@ -98,8 +98,8 @@ def fit_steps(spec: Spec, seconds: float, cost: Sequence[float], *, shares: Sequ
                 f"fit_steps expects a positive number a stage, {len(given)}, in {name}, got {list(values)}"
             )
     if shares is None:
-        unit = seconds / sum(ratio * each for ratio, each in zip(steps, cost))
-        fit = [unit * ratio for ratio in steps]
+        taken = sum(ratio * each for ratio, each in zip(steps, cost) if math.isfinite(each))
+        fit = [seconds / taken * ratio if math.isfinite(each) else 0.0 for ratio, each in zip(steps, cost)]
     else:
         fit = [seconds * share / sum(shares) / each for share, each in zip(shares, cost)]
     return _staged(spec, [{**stage, "steps": max(1, round(n))} for stage, n in zip(given, fit)])

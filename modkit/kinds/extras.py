@@ -54,14 +54,17 @@ class ImpliedExtras:
 
 @dataclass(frozen=True)
 class GameExtras:
-    """Optional members of a Model whose players need optimizers of their own.
+    """Optional members of a part of any kind that has players, as Models have; they are attributes of its class.
 
     Args:
-        optimizers: Optimizers by patterns of players, each a part's name or a mapping with `use` and parameters. A swap
-            that puts the Model in place of another writes them into `train.players`. It is an attribute of the class.
+        optimizers: Optimizers that its players need, by patterns of their names, each a part's name or a mapping with
+            `use` and parameters. A swap that puts the Model in place of another writes them into `train.players`.
+        prefixes: What stands before the names of the players of a Model in one of its slots, by the slot's name, where
+            that is not the slot's name itself.
     """
 
     optimizers: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
+    prefixes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

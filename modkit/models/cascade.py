@@ -57,6 +57,8 @@ class Cascade(Model):
         [(2, 2, 2), (2, 4, 4)]
     """
 
+    prefixes = {"level": "level-*"}
+
     def __init__(
         self,
         x: Event,

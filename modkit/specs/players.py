@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from modkit.specs.node import Node
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path
 
 __all__ = ["renew_settings"]
 
 Optimizers: TypeAlias = "Mapping[str, str | Mapping[str, Any]]"
 
 
-def renew_settings(spec: Spec, path: Path, former: Optimizers, new: Optimizers) -> tuple[Spec, list[str], list[str]]:
-    """Renews the training settings that name players of the model at a path.
+def renew_settings(spec: Spec, scope: str, former: Optimizers, new: Optimizers) -> tuple[Spec, list[str], list[str]]:
+    """Renews the training settings that name players of a model.
 
     Patterns that match whatever players a model has (`*`, `prior/*`) stay, unless a swap wrote them.
 
     Args:
         spec: The spec, in which the new model has its place.
-        path: Path of the model.
+        scope: What stands before the names of its players, such as `prior/` or `level-*/`.
         former: Optimizers of the former model's players by pattern (`modkit.kinds.GameExtras`).
         new: Those of the new model's players.
 
     Returns:
         The new spec, the settings that were dropped, and those that were written, as paths from `train`.
     """
-    scope = "".join(f"{name}/" for name in path[1:])
     written, own = _prefix_settings(former, scope), _prefix_settings(new, scope)
     train = dict(spec.train or {})
     dropped: list[str] = []
@@ -53,4 +52,5 @@ def _prefix_settings(optimizers: Optimizers, scope: str) -> dict[str, Node]:
 
 def _is_chosen(pattern: str, scope: str) -> bool:
     """Whether a pattern was chosen for players or terms of a model, rather than for all that any model has."""
-    return pattern.startswith(scope) and pattern[len(scope) :].strip("*") != ""
+    inside = re.match(re.escape(scope).replace(r"\*", "[^/]*"), pattern)
+    return inside is not None and pattern[inside.end() :].strip("*") != ""

@@ -16,7 +16,7 @@ from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, read_parameters
 from modkit.parts.validation import validate
 from modkit.specs.node import Node, Value, describe
-from modkit.specs.places import Place, find_known, find_value, get_part, read_known
+from modkit.specs.places import Place, find_known, find_place, find_value, get_part, read_known
 from modkit.specs.players import renew_settings
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path
@@ -67,7 +67,7 @@ def swap(spec: Spec, path: Path, place: Place, value: Value, source: Source) -> 
         return spec, notices
     parts = (find_known("model", get_part(former, place)), find_known("model", name))
     games = [read_extras(part.load() if part else None, GameExtras).optimizers for part in parts]
-    spec, gone, come = renew_settings(spec, path, *games)
+    spec, gone, come = renew_settings(spec, _find_scope(spec, path), *games)
     if gone:
         notices.append(f"swap {join(path)}: dropped {', '.join(f'train.{key}' for key in gone)} (the former model's)")
     if come:
@@ -86,6 +86,17 @@ def _is_other(old: Value, place: Place, name: str) -> bool:
     """Whether a name is another part's than the one in the slot."""
     kind = place.shape.kind
     return find_known(kind, get_part(old, place)) != find_known(kind, name)
+
+
+def _find_scope(spec: Spec, path: Path) -> str:
+    """Returns what stands before the names of the players of the model at a path."""
+    scope = ""
+    for depth in range(1, len(path)):
+        place = find_place(spec, path[:depth])
+        outer = place and find_known(place.shape.kind, get_part(find_value(spec.tree, path[:depth]), place))
+        name = str(path[depth])
+        scope += f"{read_extras(outer.load() if outer else None, GameExtras).prefixes.get(name, name)}/"
+    return scope
 
 
 def _select_kept(

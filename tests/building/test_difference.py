@@ -42,7 +42,7 @@ def test_short_forms_order_and_written_defaults_mean_the_same(old, new):
     ],
 )
 def test_a_value_is_told_at_its_path(old, new, path, a, b):
-    text = TINY.replace("use: diffusion,", "use: diffusion, parametrization: eps,")
+    text = TINY.replace("use: diffusion,", "use: diffusion, parametrization: eps, loss_weight: simple,")
     spec, other = Spec.from_yaml(text), Spec.from_yaml(text.replace(old, new))
     assert find_differences(spec, other) == [Difference(path, a, b)]
     assert find_differences(other, spec) == [Difference(path, b, a)]

@@ -55,9 +55,8 @@ def test_what_names_a_loss_that_a_swap_removes_is_dropped(file, caplog):
 
 def test_what_names_a_player_that_a_swap_removes_is_dropped(file, caplog):
     planned, notices = check_swap(file, caplog, "model.prior={use: gan, generator: mlp, discriminator: mlp}")
-    paths = "train.players.prior/denoiser", "train.stages[1].players[0]"
-    assert notices == [GONE.format(path, "player") for path in paths]
-    assert list(planned.resolved.at("train.players")) == ["*"]
+    assert notices == [GONE.format("train.stages[1].players[0]", "player")]
+    assert list(planned.resolved.at("train.players")) == ["*", "prior/*"]  # the swap has renewed them
     assert [stage["players"] for stage in planned.resolved.at("train.stages")] == [("autoencoder/*",), ("prior/*",)]
 
 
@@ -74,7 +73,7 @@ def test_a_stage_without_players_is_dropped_as_a_whole(file, caplog):
     [
         ("stages: [{players: [autoencoder/*]}, {players: [prior/*]}]", "model={use: diffusion, network: mlp}"),
         ("checkpoints: {best: autoencoder/autoencoder/kl}", FSQ),
-        ("players: {prior/denoiser: {clip: 1.0}}", "model.prior={use: gan, generator: mlp, discriminator: mlp}"),
+        ("players: {prior/denoiser: {clip: 1.0}}", "model.prior={use: autoencoder, encoder: mlp, decoder: mlp}"),
     ],
 )
 def test_settings_of_which_nothing_is_left_are_the_defaults(file, train, override):

@@ -92,7 +92,7 @@ class Here:
                 app.commands[rest[0]].make_context(rest[0], rest[1:], parent=parent)
             elif name == "python" and rest[:1] == ["-m"] and rest[1].startswith(_OURS):
                 _parse(rest[1], rest[2:])
-            elif name in _TOOLS or (name == "python" and rest[0] == "-m" and rest[1] in _MODULES):
+            elif name in _TOOLS or (name in ("python", "python3") and rest[0] == "-m" and rest[1] in _MODULES):
                 missing = [word for word in rest if "/" in word and not (ROOT / word.split("[")[0]).exists()]
                 assert not missing, f"no such path: {missing}"
             else:

@@ -43,6 +43,14 @@ def test_stages_take_their_shares_of_the_budget():
     assert steps(fit_steps(TWO, 1e-9, [0.01, 0.02], shares=[1, 3])) == [1, 1]
 
 
+def test_a_stage_that_fits_a_mixture_takes_no_steps():
+    mixture = TWO.with_value("model.prior", use("sklearn/gaussian-mixture", num_components=2))
+    costs = measure_costs(mixture, SHORT)
+    assert costs[0] < 1 and costs[1] == float("inf")
+    assert steps(fit_steps(mixture, 10.0, [0.01, costs[1]])) == [1000, 1]
+    assert steps(fit_steps(mixture, 12.0, [0.01, costs[1]], shares=[1, 2])) == [400, 1]
+
+
 def test_a_spec_without_stages_gets_those_of_its_model():
     assert stages(ONE) == [{"steps": 2000, "players": ["*"]}]
     fit = fit_steps(ONE, 4.0, [0.5])

@@ -42,7 +42,8 @@ def test_denoising_is_the_squared_error_against_the_parametrization_s_target(nam
         with pytest.raises(ValueError, match="expects a schedule with a table"):
             made(parametrization=name, schedule=schedule)
         return
-    model, batch = made(parametrization=name, schedule=schedule), digits(6, torch.float64)
+    slots = {"parametrization": name, "schedule": schedule, "loss_weight": "simple"}
+    model, batch = made(**slots), digits(6, torch.float64)
     rng, x_0 = turn("a").rng, batch.tensor
     t = model.times(6, rng.at("times"))
     eps = rng.normal("eps", x_0)

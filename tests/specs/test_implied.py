@@ -233,3 +233,14 @@ def test_the_kinds_of_the_slots_are_those_of_the_implied_parts():
         for slot, part in implied.items():
             found = find(slot, part if isinstance(part, str) else part["use"])
             assert isinstance(found, Part) and found.kind == slot
+
+
+@pytest.mark.parametrize("name", ["eps", "x0", "eps-learned"])
+def test_a_target_with_a_skewed_loss_implies_its_weight(name):
+    """With equal weights, little noise takes most of the loss of eps, and almost none of that of x_0."""
+    for slots, expected in (({}, "min-snr"), ({"loss_weight": "simple"}, "simple")):
+        of_spec = plan(spec(use("diffusion", network=NETWORK, parametrization=name, **slots))).resolved.model
+        composed = Diffusion(X, network=partial(MLPNetwork, **SMALL), parametrization=name, **slots)
+        of_objects = composed.composition.plan.resolved.model
+        assert of_spec["loss_weight"].use == of_objects["loss_weight"].use == expected
+    assert plan(spec(use("diffusion", network=NETWORK))).resolved.model["loss_weight"].use == "simple"

@@ -192,6 +192,14 @@ def test_a_swap_of_models_renews_what_was_set_for_players(spec):
     assert whole.train == {"players": {"*": {"clip": 1.0}}, "stages": stages, "terms": {}}
 
 
+def test_settings_of_players_follow_the_names_that_an_enclosing_model_gives_them():
+    model = use("latent", prior=use("cascade", level="autoregressive"))
+    players = {"prior/level-0/network": {"clip": 1.0}, "prior/level-*": {"clip": 2.0}}
+    changed, _ = apply(Spec(model=model, train={"players": players}), ["model.prior.level=gan"])
+    assert list(changed.train["players"]) == ["prior/level-*", "prior/level-*/*"]
+    assert changed.train["players"]["prior/level-*/*"]["optimizer"].use == "adam"
+
+
 def test_a_spec_remembers_what_it_was_before_its_swaps(spec):
     changed, _ = apply(spec, ["model.prior.sampler=heun", "model.prior.sampler.steps=3"])
     assert changed.before == spec and spec.before is None
