@@ -43,7 +43,7 @@ CONV = {"encoder": use("conv", channels=[8, 8]), "decoder": use("conv", channels
 R1 = {"r1": use("r1", gamma=0.5)}
 LAZY = {"*r1": {"every": 4}}
 VQ = use("vq", num_codes=32, channels=4, revive=0.5)
-CRITIC = use("patch", channels=[4, 8], norm="none", spectral_norm=True)
+CRITIC = use("patch", channels=4, layers=1, spectral_norm=True)
 
 
 def use_coder(bottleneck: Any, **more: Any) -> Node:
