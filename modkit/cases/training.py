@@ -13,6 +13,7 @@ from modkit.cases.case import Case, Emitted
 from modkit.cases.probe import Probe
 from modkit.cases.subject import Subject
 from modkit.kinds import LoggerExtras, read_extras
+from modkit.models.step import StepContext
 from modkit.parts.registry import find
 
 __all__ = ["CASES"]
@@ -23,7 +24,8 @@ _STEPS = 5
 def _play_weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     layer = torch.tensor([1.0, 2.0], requires_grad=True)
     losses = {"nll": layer.square().sum(), types["term"]: 3 * layer.sum()}
-    made = {f"step {step}": part(step, losses, layer) for step in (0, 1, 1000)}
+    steps = [StepContext(probe.rng.at("step", index), index) for index in (0, 1, 1000)]
+    made = {f"step {step.index}": part(step, losses, layer) for step in steps}
     return {
         name: Emitted(torch.as_tensor(value, dtype=torch.float32).detach(), None, rows=False, learns=False)
         for name, value in made.items()

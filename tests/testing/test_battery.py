@@ -9,11 +9,13 @@ from tests.swap.hosts import SMALL
 WEIGHTS = "its weights are a file of the user's, which no test has"
 ACROSS = "its last layer sees the standard deviation across the batch, as in DDGAN"
 TIMES = "it measures time"
+LAUNCHED = "a launcher starts its processes: `tests/engines/test_ddp.py`"
 BORROWED = "its autoencoder is another's, by `ref`, and takes no gradients here"
 FAILURES = {
     **{f"features {name}: builds": WEIGHTS for name in ("clip", "dinov2", "inception", "lpips", "timm", "torchvision")},
     "discriminator ncsnpp: independence": ACROSS,
     "metric cost: deterministic": TIMES,
+    "engine ddp: builds": LAUNCHED,
     "conditioner encoded: gradients": BORROWED,
 }
 PARAMS = {f"{kind} {name}": params for (kind, name), params in SMALL.items() if "/" not in name}
