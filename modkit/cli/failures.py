@@ -72,10 +72,10 @@ class _Notices(logging.Handler):
 
 
 def end(status: int, message: str) -> NoReturn:
-    """Prints a message on stderr and ends the process; of several that refuse the same input, the first says so."""
+    """Prints a message on stderr and ends the process; what several processes have in common, the first says alone."""
     rank = os.environ.get("RANK", "0")
     if rank == "0":
         echo(f"modkit: {message}", err=True)
-    elif status != 2:
+    elif status == 1:
         echo(f"modkit: process {rank}: {message}", err=True)
     raise SystemExit(status)

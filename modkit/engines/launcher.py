@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +12,8 @@ __all__ = ["launch"]
 def launch(command: Sequence[str], num: int) -> int:
     """Runs a command of modkit in several processes, and waits for them; if one fails, the others are ended.
 
+    A signal that asks this process to stop is passed on.
+
     Args:
         command: The words behind `modkit`.
         num: Number of processes.
@@ -18,9 +21,12 @@ def launch(command: Sequence[str], num: int) -> int:
     Returns:
         The exit status: 0, or that of the process that failed first.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    for name in ("elastic", "launcher"):  # the processes themselves say what happens
+        logging.getLogger(f"torch.distributed.{name}").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -28,6 +34,7 @@ def launch(command: Sequence[str], num: int) -> int:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
+        run_id="modkit",
         monitor_interval=0.1,
     )
     try:
@@ -35,4 +42,6 @@ def launch(command: Sequence[str], num: int) -> int:
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 1
+    except SignalException:
+        return 0
     return 0

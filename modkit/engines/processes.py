@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from modkit.kinds import Engine
+from modkit.specs.node import Node
 from modkit.specs.settings import Settings
+from modkit.specs.spec import Spec
 
-__all__ = ["check_processes", "count_launched", "is_first", "keep_open"]
+__all__ = ["check_processes", "choose_engine", "count_launched", "is_first", "keep_open"]
 
 
 def count_launched() -> int:
@@ -25,6 +27,21 @@ def count_launched() -> int:
 def is_first() -> bool:
     """Whether this is the first of the processes that a launcher has started, or the only one."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def choose_engine(spec: Spec, *, again: bool = False) -> Spec:
+    """Chooses `ddp` for several processes where a spec names no engine.
+
+    Args:
+        spec: The spec.
+        again: Whether a run goes on, which may be with another number of processes: `ddp` and `local` replace each
+            other.
+    """
+    names = {True: "ddp", False: "local"}
+    several, given = count_launched() > 1, (spec.train or Node({})).get("engine")
+    name = given.get("use") if isinstance(given, Node) else given
+    chosen = given is None and several or again and name == names[not several]
+    return spec.with_value("train.engine", names[several]) if chosen else spec
 
 
 def check_processes(engine: Engine, settings: Settings) -> None:

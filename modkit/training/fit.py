@@ -13,6 +13,7 @@ from modkit.building.checker import check_composed
 from modkit.building.compose import convert_part, convert_settings, get_composition
 from modkit.building.plan import plan_training
 from modkit.data.objects import as_data
+from modkit.engines.processes import choose_engine
 from modkit.models.model import Model
 from modkit.progress import Progress
 from modkit.runs.run import Run
@@ -84,7 +85,7 @@ def fit(
         evaluate=None if evaluate is None else convert_settings(evaluate, Evaluation, "evaluate"),
         x=None if named else written,
     )
-    planned = plan_training(composed.plan, spec)
+    planned = plan_training(composed.plan, choose_engine(spec))
     if named:
         site = Site(planned, meta=False)
         data = site.make_data()

@@ -24,7 +24,7 @@ from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import show_warnings
 from modkit.building.session import Opened, load_run, restore_std
 from modkit.data.loader import check_workers
-from modkit.engines.processes import check_processes, count_launched, keep_open
+from modkit.engines.processes import check_processes, choose_engine, keep_open
 from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.report import Report, locate_report
 from modkit.kinds import Engine
@@ -102,8 +102,7 @@ def train(
     before = open_before(path, locked) if resume else None
     if before:
         changed, notices = update_spec(before, spec, overrides)
-    if count_launched() > 1 and "engine" not in (changed.train or {}):
-        changed = changed.with_value("train.engine", "ddp")
+    changed = choose_engine(changed, again=before is not None)
     for notice in notices:
         _logger.warning("%s", notice)
     if resume and not before:
@@ -174,6 +173,7 @@ def execute(
         _check_state(before, report)
         site.weights = before.read_last() is None
     engine = settings.engine(device=settings.device)
+    site.check()
     with keep_open(engine):
         check_processes(engine, settings)
         model = make(site)
