@@ -76,10 +76,14 @@ class Plan:
 
 def list_cells(plan: Plan) -> list[Cell]:
     """Lists the cells of a plan: the bases, single swaps, the product, pairs."""
+    every = _list_every(plan.pairs, plan.pair_seed)
+    return [cell for cell in every if not plan.only or cell.name in plan.only]
+
+
+@cache
+def _list_every(pairs: int, seed: int) -> tuple[Cell, ...]:
     single = [cell for base in BASES for cell in list_single(base)]
-    every = [*single, *list_product("ldm"), *draw_pairs(single, plan.pairs, plan.pair_seed)]
-    chosen = [cell for cell in every if not plan.only or cell.name in plan.only]
-    return list(dict.fromkeys(chosen))
+    return tuple(dict.fromkeys([*single, *list_product("ldm"), *draw_pairs(single, pairs, seed)]))
 
 
 def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
