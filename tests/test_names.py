@@ -12,7 +12,7 @@ OTHERS = {"starters", "templates"}
 
 VERBS = set(
     """
-    accumulate adapt add allocate append apply assemble assign attempt attend average backward begin branch broadcast
+    accumulate adapt add agree allocate append apply assemble assign attempt attend average backward begin branch broadcast
     build call cap cast catch check choose clamp clear clip close collect combine compare complete compose compute
     concatenate convert copy count create crop cut decide declare decode decompose deduplicate dequantize derive descend
     describe diagnose differ differentiate digest discover discriminate download draw drop dump echo embed emit encode
@@ -45,6 +45,7 @@ TERMS = {
     "Protocol of Adversarial": "discriminator generator",
     "Protocol of Conditioner": "null",
     "Protocol of Engine": "barrier",
+    "Protocol of Exchange": "rank total world",
     "Protocol of FeatureExtractor and Data": "key",
     "Protocol of Likelihood": "mean nll out",
     "Protocol of Metric and MetricExtras": "given result",

@@ -137,7 +137,7 @@ class Codebook(nn.Module):
 
         Sums are those of all processes, and so are the vectors that may replace dead codes.
         """
-        self._total(step)
+        self._sum_processes(step)
         smoothed = self._smooth_usage()
         self.usage.lerp_(self.counts, 1 - self.decay)
         if self.ema:
@@ -173,7 +173,7 @@ class Codebook(nn.Module):
         total = self.usage.sum()
         return ((self.usage + _TINY) / (total + len(self.usage) * _TINY) * total)[:, None]
 
-    def _total(self, step: Step) -> None:
+    def _sum_processes(self, step: Step) -> None:
         """Puts the sums over processes and the vectors of lowest priority among all in place of this process's own."""
         if step.world == 1:
             return

@@ -182,7 +182,7 @@ def execute(
             check_trainable(model, stage)
         lock = {**report.lock(), **(origin or {})}
         make_run = before.hold if before else partial(Run.create, path, report.plan.resolved, lock, overwrite)
-        with _share_run(engine, path, make_run) as run:
+        with _open_shared(engine, path, make_run) as run:
             trainer: Trainer | None = None
             try:
                 if begun:
@@ -207,7 +207,7 @@ def execute(
     return run
 
 
-def _share_run(engine: Engine, path: Path, make: Callable[[], Run]) -> Run:
+def _open_shared(engine: Engine, path: Path, make: Callable[[], Run]) -> Run:
     """Opens the run for writing in the first process, and for reading in the others.
 
     Raises:
