@@ -26,8 +26,9 @@ def bare_and_ours(loss, side, draws):
         return rng.normal(name, like.double()).to(like)
 
     player = next(player.name for player in model.players() if player.name.startswith(side))
-    losses = model.losses(player, Batch(x, {}), StepContext(modkit.Rng(0)))
-    return loss(model, x, noise), weigh_losses(losses, model.weights(player), 0, None)
+    step = StepContext(modkit.Rng(0))
+    losses = model.losses(player, Batch(x, {}), step)
+    return loss(model, x, noise), weigh_losses(losses, model.weights(player), step, None)
 
 
 def test_the_bare_loop_computes_the_autoencoder_s_loss():
