@@ -129,6 +129,6 @@ def test_importing_imports_no_torch_and_little_else():
     assert not {"torch", "numpy", "click", "rich", "pluggy", "ruamel.yaml"} & set(modules)
 
 
-@pytest.mark.parametrize("order", ["forwards", "backwards"])
+@pytest.mark.parametrize("order", ["forwards", pytest.param("backwards", marks=pytest.mark.full)])
 def test_each_function_is_itself_however_often_and_in_whatever_order_it_is_called(order, tmp_path):
     run_python("-c", CALLS, order, cwd=tmp_path)
