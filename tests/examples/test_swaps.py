@@ -1,6 +1,7 @@
 """The swap matrix of quality: its cells, its verdicts, and a study of three cells that is stopped and resumed."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -96,6 +97,9 @@ def test_a_study_resumes_and_reports_every_cell(tmp_path):
     rows[cells[1].name]["key"] = "of another spec"
     study.write_text(json.dumps({"cells": rows}))
     said.clear()
+    for name in ("other", "third"):  # the same classifier
+        shutil.copytree(tmp_path / "features", tmp_path / name / "features")
+        shutil.copy(tmp_path / "floor.json", tmp_path / name)
     again = carry_out(replace(few, known=study), tmp_path / "other", said.append)
     assert all("ddim" in line for line in said[1:]) and (tmp_path / "other" / "runs").exists()
     assert carry_out(replace(few, known=tmp_path / "other" / "study.json"), tmp_path / "third", said.append) == again
