@@ -177,7 +177,7 @@ FAULTS = tuple(
             "an infinite value",
             "finite",
             "return self.value",
-            'return float("inf") if step == 0 else self.value',
+            'return float("inf") if step.index == 0 else self.value',
         ),
         ("weight", "a hidden download", "isolation", _SET, f"{_SET}; {_SOCKET}"),
         ("weight", "a hidden file", "isolation", _SET, f"{_SET}; {_FILE}"),
