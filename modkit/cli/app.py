@@ -151,6 +151,8 @@ def train(spec: str, overrides: Sequence[str], out: str | None, processes: int |
     words = {"--out": out or None, "--steps": options["steps"]}
     given = [str(word) for pair in words.items() for word in pair if pair[1] is not None]
     if processes and processes != count_launched():
+        if count_launched() > 1:
+            raise ValueError(f"train expects no --processes under a launcher of {count_launched()}, got {processes}")
         flags = [f"--{name}" for name in ("resume", "overwrite", "locked") if options[name]]
         flags += [] if options["evaluate"] else ["--no-evaluate"]
         count = ["--processes", str(processes)]

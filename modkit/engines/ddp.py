@@ -30,7 +30,7 @@ from modkit.kinds import Optimizer
 
 __all__ = ["DDPEngine"]
 
-_SYNC = "forward_sync_buffers"  # its name since torch 2.13
+_SYNC = "forward_sync_buffers"  # the name in newer releases of torch
 if _SYNC not in inspect.signature(DistributedDataParallel).parameters:
     _SYNC = "broadcast_buffers"
 

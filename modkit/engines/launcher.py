@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = ["launch"]
 
@@ -12,7 +13,7 @@ __all__ = ["launch"]
 def launch(command: Sequence[str], num: int) -> int:
     """Runs a command of modkit in several processes, and waits for them; if one fails, the others are ended.
 
-    A signal that asks this process to stop is passed on.
+    A signal that asks this process to stop is passed on, so that they stop after the step at hand.
 
     Args:
         command: The words behind `modkit`.
@@ -27,6 +28,8 @@ def launch(command: Sequence[str], num: int) -> int:
 
     for name in ("elastic", "launcher"):  # the processes themselves say what happens
         logging.getLogger(f"torch.distributed.{name}").setLevel(logging.CRITICAL)
+    signals = {"signals_to_handle": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"}
+    more: Any = signals if hasattr(LaunchConfig, "signals_to_handle") else {}  # older releases of torch lack it
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -36,6 +39,7 @@ def launch(command: Sequence[str], num: int) -> int:
         max_restarts=0,
         run_id="modkit",
         monitor_interval=0.1,
+        **more,
     )
     try:
         elastic_launch(config, sys.executable)("-m", "modkit", *command)

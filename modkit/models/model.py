@@ -68,7 +68,8 @@ class Model(nn.Module, metaclass=Composing):
     continuous latents state a deviation of 1, to which `latent` scales them for a prior. `moments` gives the mean and
     standard deviation of the latents whose scale is already known, so that `latent` need not measure it. A Model whose
     `draw` takes its noise from `modkit.samplers.draw_start` gives the type of it in `start_noise`. A conditional Model
-    names in `reads` the fields that it is conditioned on.
+    names in `reads` the fields that it is conditioned on. A Model whose players need optimizers of their own
+    states them in `optimizers`, see `modkit.kinds.GameExtras`.
 
     Examples:
         >>> from modkit.models import Diffusion

@@ -11,18 +11,19 @@ from modkit.specs.spec import Spec
 
 __all__ = ["renew_settings"]
 
-Optimizers: TypeAlias = "Mapping[str, str | Mapping[str, Any]]"
+_Optimizers: TypeAlias = "Mapping[str, str | Mapping[str, Any]]"
 
 
-def renew_settings(spec: Spec, scope: str, former: Optimizers, new: Optimizers) -> tuple[Spec, list[str], list[str]]:
+def renew_settings(spec: Spec, scope: str, former: _Optimizers, new: _Optimizers) -> tuple[Spec, list[str], list[str]]:
     """Renews the training settings that name players of a model.
 
-    Patterns that match whatever players a model has (`*`, `prior/*`) stay, unless a swap wrote them.
+    Patterns that match whatever players a model has (`*`, `prior/*`) stay as they are, unless a swap wrote them; one
+    without an optimizer is given the new model's.
 
     Args:
         spec: The spec, in which the new model has its place.
         scope: What stands before the names of its players, such as `prior/` or `level-*/`.
-        former: Optimizers of the former model's players by pattern (`modkit.kinds.GameExtras`).
+        former: _Optimizers of the former model's players by pattern (`modkit.kinds.GameExtras`).
         new: Those of the new model's players.
 
     Returns:
@@ -37,15 +38,21 @@ def renew_settings(spec: Spec, scope: str, former: Optimizers, new: Optimizers) 
         if gone := [key for key in given if _is_chosen(key, scope) or given[key] == written.get(key)]:
             train[group] = Node({key: value for key, value in given.items() if key not in gone})
             dropped += [f"{group}.{key}" for key in gone]
-    if own:
-        players = train.get("players")
-        train["players"] = Node({**(players if isinstance(players, Node) else {}), **own})
-    if not dropped and not own:
-        return spec, [], []
-    return spec.with_tree({**spec.tree, "train": Node(train)}), dropped, [f"players.{key}.optimizer" for key in own]
+    given = train.get("players")
+    players = dict(given) if isinstance(given, Node) else {}
+    come = []
+    for key, settings in own.items():
+        before = players.get(key)
+        before = before if isinstance(before, Node) else Node({})
+        if "optimizer" not in before:
+            players[key] = Node({**before, **settings})
+            come.append(f"players.{key}.optimizer")
+    if come:
+        train["players"] = Node(players)
+    return spec.with_tree({**spec.tree, "train": Node(train)}) if dropped or come else spec, dropped, come
 
 
-def _prefix_settings(optimizers: Optimizers, scope: str) -> dict[str, Node]:
+def _prefix_settings(optimizers: _Optimizers, scope: str) -> dict[str, Node]:
     """Returns optimizers as settings of players, by patterns with the prefix of the model."""
     return {f"{scope}{pattern}": Node({"optimizer": optimizer}) for pattern, optimizer in optimizers.items()}
 

@@ -5,10 +5,10 @@ averages of the weights give other activations, whose statistics are measured:
 
     mean = 1/K sum_k mean_k,   var = 1/K sum_k var_k        over K forward passes in training mode
 
-Each pass computes the losses of a player on a microbatch and counts for the modules that this player owns. Of several
-processes, the means are taken over all, whose number of passes is the same. Batches and
-draws are functions of the seed, the stage and the step, so statistics measured again are the same to the bit, and the
-training goes on as if they had never been measured.
+Each pass computes the losses of a player on a microbatch and counts for the modules that this player owns. Several
+processes make as many passes each, and the means are taken over all. Batches and draws are functions of the seed, the
+stage and the step, so statistics measured again are the same to the bit, and the training goes on as if they had never
+been measured.
 
 References:
     Averaging Weights Leads to Wider Optima and Better Generalization (Izmailov et al., 2018), section 3.2,

@@ -192,6 +192,16 @@ def test_a_swap_of_models_renews_what_was_set_for_players(spec):
     assert whole.train == {"players": {"*": {"clip": 1.0}}, "stages": stages, "terms": {}}
 
 
+def test_a_swap_of_models_keeps_what_is_set_for_whatever_players_there_are(spec):
+    given = {"clip": 1.0, "optimizer": use("adam", lr=0.5)}
+    trained = spec.with_value("train", {"players": {"prior/*": given}})
+    changed, notices = apply(trained, ["model.prior=gan"])
+    assert changed.train == trained.train and not [notice for notice in notices if "wrote" in notice]
+    changed, _ = apply(spec.with_value("train", {"players": {"prior/*": {"clip": 1.0}}}), ["model.prior=gan"])
+    own = changed.train["players"]["prior/*"]
+    assert own["clip"] == 1.0 and own["optimizer"].use == "adam"
+
+
 def test_settings_of_players_follow_the_names_that_an_enclosing_model_gives_them():
     model = use("latent", prior=use("cascade", level="autoregressive"))
     players = {"prior/level-0/network": {"clip": 1.0}, "prior/level-*": {"clip": 2.0}}
