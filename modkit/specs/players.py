@@ -23,7 +23,7 @@ def renew_settings(spec: Spec, scope: str, former: _Optimizers, new: _Optimizers
     Args:
         spec: The spec, in which the new model has its place.
         scope: What stands before the names of its players, such as `prior/` or `level-*/`.
-        former: _Optimizers of the former model's players by pattern (`modkit.kinds.GameExtras`).
+        former: Optimizers of the former model's players by pattern (`modkit.kinds.GameExtras`).
         new: Those of the new model's players.
 
     Returns:
