@@ -12,7 +12,7 @@ OTHERS = {"starters", "templates"}
 
 VERBS = set(
     """
-    accumulate adapt add agree allocate append apply assemble assign attempt attend average backward begin branch
+    accumulate adapt add agree allocate announce append apply assemble assign attempt attend average await backward begin branch
     broadcast build call cap cast catch check choose clamp clear clip close collect combine compare complete compose
     compute concatenate convert copy count create crop cut decide declare decode decompose deduplicate dequantize derive
     descend describe diagnose differ differentiate digest discover discriminate download draw drop dump echo embed emit

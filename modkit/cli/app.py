@@ -23,6 +23,7 @@ from modkit.cli.runs import RUNS
 from modkit.cli.scores import SCORES
 from modkit.cli.specs import SPECS
 from modkit.parts.registry import get_registry
+from modkit.ranks import count_launched, find_rank
 from modkit.runs.files import expand_home
 from modkit.version import __version__
 
@@ -140,7 +141,6 @@ def doctor(as_json: bool) -> None:
 def train(spec: str, overrides: Sequence[str], out: str | None, processes: int | None, **options: Any) -> None:
     """Train SPEC and write a run; k=v are overrides."""
     from modkit.engines.launcher import launch
-    from modkit.engines.processes import count_launched
     from modkit.specs.load import load_spec
     from modkit.training.train import train
 
@@ -174,7 +174,6 @@ def _expand(word: str) -> str:
 def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
     """Trains, and prints how it ended; `command` is what resumes it."""
     from modkit.cli.console import open_terminal, show_progress
-    from modkit.engines.processes import is_first
     from modkit.evaluation.report import read_reports
     from modkit.training.interruption import Stopped
     from modkit.training.trainer import TrainingError
@@ -187,7 +186,7 @@ def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
     except TrainingError as error:
         end(1, str(error))
     else:
-        if not is_first():
+        if find_rank() > 0:
             return
         for report in read_reports(made.path)[:1]:
             print_result(None, False, report.describe())

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import NoReturn, ParamSpec
 
 from modkit.cli.output import echo
+from modkit.ranks import ProcessError, find_rank
 
 __all__ = ["end", "report_failures"]
 
@@ -47,6 +47,8 @@ def _explain(error: MemoryError | RuntimeError) -> str | None:
     program is at that moment.
     """
     text = " ".join(str(error).split())
+    if isinstance(error, ProcessError):
+        return text
     if text.startswith("DataLoader worker (pid"):
         return f"a process that reads data has ended; where memory is short, set fewer train.workers, or 0 ({text})"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY in text:
@@ -67,14 +69,13 @@ def _show_notices() -> Iterator[None]:
 
 class _Notices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        if os.environ.get("RANK", "0") == "0":
+        if find_rank() == 0:
             echo(f"modkit: {record.getMessage()}", err=True)
 
 
 def end(status: int, message: str) -> NoReturn:
     """Prints a message on stderr and ends the process; what several processes have in common, the first says alone."""
-    rank = os.environ.get("RANK", "0")
-    if rank == "0":
+    if (rank := find_rank()) == 0:
         echo(f"modkit: {message}", err=True)
     elif status == 1:
         echo(f"modkit: process {rank}: {message}", err=True)

@@ -26,7 +26,9 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from modkit.engines.device import find_device
+from modkit.engines.record import Record
 from modkit.kinds import Optimizer
+from modkit.ranks import find_local_rank
 
 __all__ = ["DDPEngine"]
 
@@ -42,11 +44,12 @@ class DDPEngine:
 
     Args:
         device: Name of the device; `auto` is CUDA if available, otherwise the CPU.
-        timeout: Seconds after which a process that waits for another gives up.
+        timeout: Seconds after which a process that waits for another gives up, at least 1 and at most a million.
         unused: Whether a player may have parameters that its losses do not reach, at the cost of a search at each step.
 
     Raises:
-        ValueError: If no launcher has told the number of this process, or the device is unknown or not available.
+        ValueError: If no launcher has told the number of this process, the device is unknown or not available, or
+            `timeout` is out of range.
     """
 
     def __init__(self, device: str, *, timeout: float = 1800.0, unused: bool = False) -> None:
@@ -56,8 +59,10 @@ class DDPEngine:
                 "DDPEngine expects a launcher to set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, got no "
                 f"{', '.join(missing)}: start it by torchrun, or by `modkit train --processes N`"
             )
+        if not 1 <= timeout <= 1e6:
+            raise ValueError(f"DDPEngine expects timeout in [1, 1e6] seconds, got {timeout}")
         self.unused = unused
-        self.device = find_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+        self.device = find_device(device, find_local_rank())
         wait = timedelta(seconds=timeout)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
@@ -66,6 +71,7 @@ class DDPEngine:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=wait)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self._cpu: Any = dist.new_group(backend="gloo", timeout=wait) if self.device.type == "cuda" else None
+        self._record = Record(dist.distributed_c10d._get_default_store(), self.rank, self.world)
         self._first: dict[int, tuple[str, dict[int, str]]] = {}  # players that have yet to take a step
 
     def wrap(self, player: str, losses: nn.Module, own: Sequence[nn.Parameter]) -> nn.Module:
@@ -142,8 +148,19 @@ class DDPEngine:
         """Waits for all processes."""
         self.agree(False)
 
+    def announce(self, place: str) -> None:
+        """Writes into the group's store where this process is."""
+        self._record.announce(place)
+
+    def explain(self, error: BaseException) -> str | None:
+        """Says which other process made an exchange fail, and why; any other error is written for the others."""
+        if isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and "/gloo/" in str(error):
+            return self._record.find_fault()
+        self._record.fail(error)
+        return None
+
     def close(self, error: BaseException | None) -> None:
-        """Leaves the group; after an error at once, which ends the wait of the others."""
+        """Leaves the group without waiting for the others; those that wait for this process end when it does."""
         if self._made and dist.is_initialized():
             dist.destroy_process_group()
 

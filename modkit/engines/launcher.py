@@ -1,13 +1,22 @@
-"""Starts the processes of a training on this machine, as torchrun does on any number of machines."""
+"""Starts the processes of a command on this machine, as torchrun does on any number of machines."""
 
 from __future__ import annotations
 
-import logging
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 __all__ = ["launch"]
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+_PATIENCE = 10.0  # seconds in which the others end by themselves after one has failed
 
 
 def launch(command: Sequence[str], num: int) -> int:
@@ -20,32 +29,50 @@ def launch(command: Sequence[str], num: int) -> int:
         num: Number of processes.
 
     Returns:
-        The exit status: 0, or that of the process that failed first.
+        The exit status: 0, or that of the process that failed first; 1 if a signal killed it.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # theirs: it outlives each of them
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(num)}
+    told |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}  # as torchrun says it
+    started: list[subprocess.Popen[bytes]] = []
+    with _pass_signals(started):
+        for rank in range(num):
+            environment = {**os.environ, **told, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            words = [sys.executable, "-m", "modkit", *command]
+            # a session of its own, since a terminal would send Ctrl-C to it as well
+            started.append(subprocess.Popen(words, env=environment, start_new_session=True))
+        return _await_all(started)
 
-    for name in ("elastic", "launcher"):  # the processes themselves say what happens
-        logging.getLogger(f"torch.distributed.{name}").setLevel(logging.CRITICAL)
-    signals = {"signals_to_handle": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"}
-    more: Any = signals if hasattr(LaunchConfig, "signals_to_handle") else {}  # older releases of torch lack it
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=num,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        run_id="modkit",
-        monitor_interval=0.1,
-        **more,
-    )
+
+def _await_all(started: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Waits until all processes have ended; returns the first status that is not 0."""
+    first, until = 0, 0.0
+    while any(status is None for status in [one.poll() for one in started]):
+        time.sleep(0.1)
+        if not first:
+            first, until = _find_failure(started), time.monotonic() + _PATIENCE
+        elif time.monotonic() > until:
+            for one in started:
+                one.kill()
+    return first or _find_failure(started)
+
+
+def _find_failure(started: Sequence[subprocess.Popen[bytes]]) -> int:
+    """The exit status of a process that has failed, 1 if a signal killed it; 0 if there is none."""
+    return next((one.returncode if one.returncode > 0 else 1 for one in started if one.returncode), 0)
+
+
+@contextmanager
+def _pass_signals(started: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Passes signals that ask this process to stop on to those that it has started."""
+
+    def send(number: int, frame: FrameType | None) -> None:
+        for one in started:
+            one.send_signal(number)
+
+    before = {number: signal.signal(number, send) for number in _SIGNALS}
     try:
-        elastic_launch(config, sys.executable)("-m", "modkit", *command)
-    except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        return failure.exitcode if failure.exitcode > 0 else 1
-    except SignalException:
-        return 0
-    return 0
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)

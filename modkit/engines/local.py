@@ -79,5 +79,12 @@ class LocalEngine:
     def barrier(self) -> None:
         """Does nothing: there is no other process."""
 
+    def announce(self, place: str) -> None:
+        """Does nothing: there is no other process."""
+
+    def explain(self, error: BaseException) -> str | None:
+        """Returns None: there is no other process."""
+        return None
+
     def close(self, error: BaseException | None) -> None:
         """Does nothing."""

@@ -1,32 +1,17 @@
-"""The processes of a training: how many a launcher has started, and what every engine is held to."""
+"""The engine of a training: which one several processes have, and what every engine is held to."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from modkit.kinds import Engine
+from modkit.ranks import ProcessError, count_launched
 from modkit.specs.node import Node
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 
-__all__ = ["check_processes", "choose_engine", "count_launched", "is_first", "keep_open"]
-
-
-def count_launched() -> int:
-    """The number of processes that a launcher such as torchrun has started for this training, 1 without one.
-
-    Examples:
-        >>> count_launched()
-        1
-    """
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_first() -> bool:
-    """Whether this is the first of the processes that a launcher has started, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
+__all__ = ["check_processes", "choose_engine", "keep_open"]
 
 
 def choose_engine(spec: Spec, *, again: bool = False) -> Spec:
@@ -64,10 +49,17 @@ def check_processes(engine: Engine, settings: Settings) -> None:
 
 @contextmanager
 def keep_open(engine: Engine) -> Iterator[None]:
-    """Closes an engine at the end, with the error that ended training if there is one."""
+    """Closes an engine at the end, with the error that ended its use if there is one.
+
+    Raises:
+        ProcessError: If an exchange failed for what happened in another process.
+    """
     try:
         yield
     except BaseException as error:
+        reason = engine.explain(error)
         engine.close(error)
-        raise
+        if reason is None:
+            raise
+        raise ProcessError(reason) from error
     engine.close(None)

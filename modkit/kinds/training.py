@@ -181,6 +181,17 @@ class Engine(Exchange, Protocol):
         """Waits for all processes."""
         ...
 
+    def announce(self, place: str) -> None:
+        """Tells the others where this process is, such as `step 7`: they name it if this process fails or hangs."""
+        ...
+
+    def explain(self, error: BaseException) -> str | None:
+        """Says what happened in another process if an exchange failed for it; called before the engine is closed.
+
+        Any other error is this process's own: it is kept for those that wait for this process, and None is returned.
+        """
+        ...
+
     def close(self, error: BaseException | None) -> None:
         """Ends the engine; `error` is the error that ended training, or None."""
         ...

@@ -134,7 +134,8 @@ class Trainer:
         """Trains the remaining stages and finishes the run; a run with checkpoints is resumed from the last one.
 
         Raises:
-            TrainingError: If a loss or a weight is not finite, or anything is refused after the first step.
+            TrainingError: If a loss or a weight is not finite, another process fails, or anything is refused after the
+                first step.
             ValueError: If anything is refused in the first step or before it; or if the run has checkpoints but none is
                 intact, or its metrics have changed, so that it is left as it is.
             OSError: If a file cannot be read or written, or the run's directory was removed or moved.
@@ -150,11 +151,10 @@ class Trainer:
                     self._train_stage(self.stages[self._cursor.stage], interrupted)
             self.run.finish()
         except BaseException as error:
-            if not isinstance(error, ValueError) or not self.advanced:
-                self.callbacks.run_finished(error)
-                raise
-            failure = self._make_error(str(error))
+            failure = self._explain(error)
             self.callbacks.run_finished(failure)
+            if failure is error:
+                raise
             raise failure from error
         self.callbacks.run_finished(None)
 
@@ -181,6 +181,7 @@ class Trainer:
             if average.decay:
                 average.update()
             cursor.index, cursor.step, cursor.averaged = cursor.index + 1, cursor.step + 1, average.updates
+            self.engine.announce(f"step {cursor.step}")
             last = cursor.index == stage.steps
             self._log(losses, last)
             if last or cursor.step % settings.samples.every == 0:
@@ -273,16 +274,27 @@ class Trainer:
             if not bool(torch.stack([parameter.isfinite().all() for parameter in state.parameters]).all()):
                 raise self._make_error(f"a weight of {state.player.name} is not finite")
 
+    def _explain(self, error: BaseException) -> BaseException:
+        """The error to raise in place of one that ends training."""
+        if (reason := self.engine.explain(error)) is not None:
+            return self._end(reason)
+        return self._make_error(str(error)) if isinstance(error, ValueError) and self.advanced else error
+
     def _make_error(self, what: str) -> TrainingError:
-        path = store.find_latest(self.run.checkpoints)
-        good = f"the last good checkpoint is {path}" if path else "there is no checkpoint yet"
         cursor = self._cursor
-        return TrainingError(f"{what} at step {cursor.step} (step {cursor.index} of stage {cursor.stage}); {good}")
+        return self._end(f"{what} at step {cursor.step} (step {cursor.index} of stage {cursor.stage})")
+
+    def _end(self, what: str) -> TrainingError:
+        path = store.find_latest(self.run.checkpoints)
+        return TrainingError(
+            f"{what}; " + (f"the last good checkpoint is {path}" if path else "there is no checkpoint yet")
+        )
 
     def _prepare(self, stage: StageSchedule) -> bool:
         """Prepares the players of a stage that are not prepared yet; returns whether there were any."""
         new = [player.name for player in stage.players if player.name not in self._cursor.prepared]
         for name in new:
+            self.engine.announce(f"the preparation of {name}")
             with evaluate_mode(self.model):
                 self.model.prepare(name, self._reader.start_passes(name), self._make_rng("prepare", name))
             self._cursor.prepared.append(name)
@@ -290,6 +302,7 @@ class Trainer:
 
     def _begin(self, states: Sequence[PlayerState]) -> None:
         set_modes(self.model, states)
+        self.engine.announce(f"step {self._cursor.step}")
         self._started = time.perf_counter(), self._cursor.step
 
     def _log(self, losses: Mapping[str, Tensor], last: bool) -> None:

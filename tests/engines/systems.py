@@ -25,10 +25,11 @@ from modkit.building.builder import Site
 from modkit.building.plan import plan
 from modkit.data import Digits
 from modkit.engines.ddp import DDPEngine
-from modkit.engines.processes import count_launched, keep_open
+from modkit.engines.processes import keep_open
 from modkit.kinds import Engine
 from modkit.nn.conv import ConvDecoder
 from modkit.progress import Silent
+from modkit.ranks import count_launched
 from modkit.runs.follower import Follower
 from modkit.runs.run import Run
 from modkit.specs.node import Node
@@ -126,7 +127,8 @@ def train(name: str, path: Path, **settings: Any) -> None:
     site = Site(plan(spec), meta=False)
     data = Wide(size=8)
     made, chosen = site.build_model(data.x, data.fields).double(), site.make_settings()
-    engine: Engine = chosen.engine(device="cpu") if count_launched() == 1 else DDPEngine("cpu")
+    launched = count_launched() > 1 and "engine" not in settings
+    engine: Engine = DDPEngine("cpu") if launched else chosen.engine(device="cpu")
     if "!" in name:
         engine = Partial("cpu")
         engine.left_out = name.partition("!")[2]

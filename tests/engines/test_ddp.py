@@ -1,6 +1,7 @@
 """Several processes train what one does; those of a test share the processor, and each system is small."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -92,6 +93,14 @@ def test_a_launcher_is_expected(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     check_refusal("DDPEngine expects a launcher to set RANK", DDPEngine, "cpu")
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("inf"), float("nan")])
+def test_a_wait_is_finite(monkeypatch, timeout):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    message = re.escape(f"expects timeout in [1, 1e6] seconds, got {timeout}")
+    check_refusal(message, DDPEngine, "cpu", timeout=timeout)
 
 
 class Several:

@@ -1,22 +1,60 @@
 """`modkit train --processes 2`: from its start to a signal, and on in one process."""
 
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+import pytest
+
 from modkit import Run, use
+from modkit.engines.launcher import launch
 from tests.command import run as command
 from tests.play import VAE, spec
 
 WAIT = 120.0
+COMMAND = """#!/bin/sh
+trap 'exit 3' TERM
+echo $$ > "$RANK.pid"
+[ "$RANK" = "$3" ] && kill -s "$4" $$
+while true; do sleep 0.1; done
+"""
+"""Stands for Python, called as `python -m modkit NUMBER SIGNAL`: the process of this number is sent a signal."""
 
 
 def start(*words):
     return subprocess.Popen(
         [sys.executable, "-m", "modkit", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    """Processes that are shell scripts, which start quickly."""
+    script = tmp_path / "python"
+    script.write_text(COMMAND)
+    script.chmod(0o755)
+    monkeypatch.setattr("modkit.engines.launcher.sys.executable", str(script))
+    monkeypatch.setattr("modkit.engines.launcher._PATIENCE", 0.3)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "status"), [("KILL", 1), ("TERM", 3)])
+def test_a_process_that_ends_by_a_signal_gives_a_status_and_ends_the_others(shell, name, status):
+    assert launch(["1", name], 2) == status
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((shell / "0.pid").read_text()), 0)
+
+
+def test_a_status_is_that_of_the_processes_even_where_this_one_is_asked_to_stop(shell):
+    stop = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    stop.start()
+    assert launch(["none", "none"], 2) == 3
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_two_processes_stop_at_a_signal_and_one_goes_on(tmp_path):

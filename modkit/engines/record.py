@@ -1,0 +1,95 @@
+"""Where each process of a group is, and what ended it: kept beside the exchanges, in the store that the group has.
+
+An exchange that fails says that another process is gone or silent, but neither which nor why. A process that fails
+writes its error and leaves at once, without an exchange. Those that wait for it read what it wrote; each writes that it
+has waited, so that only a process that does neither is held to be gone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+
+from torch.distributed import DistError
+from torch.distributed.distributed_c10d import PrefixStore, Store
+
+__all__ = ["Record"]
+
+_PATIENCE = 3.0  # seconds in which others that wait as well are expected to say so
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What one process has written."""
+
+    place: str
+    error: str = ""
+    waited: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process reads no more."""
+        return self.waited or self.error != ""
+
+
+class Record:
+    """The entries of the processes of a group.
+
+    Args:
+        store: The group's store.
+        rank: Number of this process.
+        world: Number of processes.
+
+    Examples:
+        >>> import torch
+        >>> store = torch.distributed.HashStore()
+        >>> first, second = Record(store, 0, 2), Record(store, 1, 2)
+        >>> second.announce("step 7")
+        >>> second.fail(ValueError("no such picture"))
+        >>> first.find_fault()
+        'process 1 failed at step 7: ValueError: no such picture'
+    """
+
+    def __init__(self, store: Store, rank: int, world: int) -> None:
+        self._store = PrefixStore("modkit", store)
+        self._rank, self._world = rank, world
+        self.announce("its start")
+
+    def announce(self, place: str) -> None:
+        """Writes where this process is now."""
+        self._write(_Entry(place))
+
+    def fail(self, error: BaseException) -> None:
+        """Writes the error that ends this process, unless it has been explained already."""
+        if not self._entry.ended:
+            with suppress(DistError):  # the keeper of the record has ended
+                self._write(replace(self._entry, error=f"{type(error).__name__}: {error}"))
+
+    def find_fault(self) -> str | None:
+        """Finds which process made an exchange fail, where it was, and its error; None if all wait as this one does."""
+        try:
+            self._write(replace(self._entry, waited=True))
+            for others in self._read_others():
+                failed = [f"process {rank} failed at {one.place}: {one.error}" for rank, one in others if one.error]
+                gone = [(rank, one.place) for rank, one in others if not one.ended]
+                if failed or len(gone) < 2:
+                    break
+        except DistError:
+            return f"process 0, or the launcher, has ended since {self._entry.place}"
+        found = failed or [f"process {rank} has not been heard of since {place}" for rank, place in gone]
+        return "; ".join(found) or None
+
+    def _read_others(self) -> Iterator[list[tuple[int, _Entry]]]:
+        """Yields the entries of the others, again and again for as long as any should take to end."""
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
+            ranks = [rank for rank in range(self._world) if rank != self._rank and self._store.check([str(rank)])]
+            yield [(rank, _Entry(**json.loads(self._store.get(str(rank))))) for rank in ranks]
+            time.sleep(0.1)
+
+    def _write(self, entry: _Entry) -> None:
+        self._entry = entry
+        self._store.set(str(self._rank), json.dumps(asdict(entry)))
