@@ -17,12 +17,12 @@ FAMILY_FREE = (
     "building.provenance", "building.graph*", "cli.app", "cli.scores", "cli.runs",
 )  # fmt: skip
 TORCH_FREE = (
-    "version", "errors", "escapes", "blocks", "ranks", "types", "part", "kinds", "kinds.*", "parts.*", "specs.*",
+    "version", "errors", "escapes", "blocks", "types", "part", "kinds", "kinds.*", "runs.ranks", "parts.*", "specs.*",
     "building.call", "building.pieces", "building.plan",
     "cli.describe", "cli.declaration", "cli.scaffold", "cli.completion",
 )  # fmt: skip
 LAYERS = (
-    ("version", "errors", "escapes", "blocks", "precision", "progress", "ranks", "types", "rng", "part"),
+    ("version", "errors", "escapes", "blocks", "precision", "progress", "types", "rng", "part"),
     ("kinds", "kinds.*"),
     ("runs", "runs.*"),
     ("parts", "parts.*"),

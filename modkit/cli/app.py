@@ -23,8 +23,8 @@ from modkit.cli.runs import RUNS
 from modkit.cli.scores import SCORES
 from modkit.cli.specs import SPECS
 from modkit.parts.registry import get_registry
-from modkit.ranks import count_launched, find_rank
 from modkit.runs.files import expand_home
+from modkit.runs.ranks import count_launched, find_rank
 from modkit.version import __version__
 
 if TYPE_CHECKING:

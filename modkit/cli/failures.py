@@ -12,7 +12,7 @@ from functools import wraps
 from typing import NoReturn, ParamSpec
 
 from modkit.cli.output import echo
-from modkit.ranks import ProcessError, find_rank
+from modkit.runs.ranks import ProcessError, find_rank
 
 __all__ = ["end", "report_failures"]
 

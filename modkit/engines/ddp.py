@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from modkit.engines.device import find_device
 from modkit.engines.record import Record
 from modkit.kinds import Optimizer
-from modkit.ranks import find_local_rank
+from modkit.runs.ranks import find_local_rank
 
 __all__ = ["DDPEngine"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from modkit.kinds import Engine
-from modkit.ranks import ProcessError, count_launched
+from modkit.runs.ranks import ProcessError, count_launched
 from modkit.specs.node import Node
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec

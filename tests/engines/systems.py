@@ -29,8 +29,8 @@ from modkit.engines.processes import keep_open
 from modkit.kinds import Engine
 from modkit.nn.conv import ConvDecoder
 from modkit.progress import Silent
-from modkit.ranks import count_launched
 from modkit.runs.follower import Follower
+from modkit.runs.ranks import count_launched
 from modkit.runs.run import Run
 from modkit.specs.node import Node
 from modkit.training.callbacks import Muted
