@@ -10,6 +10,7 @@ files.
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from modkit.progress import Progress, Silent
 from modkit.runs.run import Run
 from modkit.specs.load import load_spec
 from modkit.specs.spec import Spec
+from modkit.sweeps.devices import list_devices, share_devices
 from modkit.sweeps.directory import FORMAT, hold, record
 from modkit.sweeps.trials import Trial, freeze
 
@@ -102,7 +104,7 @@ def sweep(
         metrics: Names of the metrics in evaluations; the default of `evaluate_run` if None.
         seed: Seed of the evaluations.
         steps: Caps every stage of training at this many steps.
-        jobs: Number of parallel processes; use 1 if speed is measured.
+        jobs: Number of parallel processes, each with GPUs of its own if there are as many; use 1 if speed is measured.
         progress: Shows the progress of the sweep.
 
     Raises:
@@ -155,6 +157,7 @@ class _Child:
 
     run: str
     trial: Trial | None
+    slot: int
     arguments: list[str]
     process: subprocess.Popen[bytes]
     stderr: IO[bytes]
@@ -188,12 +191,14 @@ class _Work:
         done = sum(map(self.is_trained, runs)) + sum(map(self.is_evaluated, self.trials))
         self.progress.begin_stage("sweep", done, len(runs) + len(self.trials))
         waiting = deque(task for run in runs for task in self._list_missing(run))
+        devices = list_devices()
         failures: list[Failure] = []
         working: list[_Child] = []
         try:
             while waiting or working:
                 while waiting and len(working) < self.jobs:
-                    working.append(self._start(*waiting.popleft()))
+                    slot = min({*range(self.jobs)} - {child.slot for child in working})
+                    working.append(self._start(*waiting.popleft(), slot, share_devices(devices, slot, self.jobs)))
                 ended = [child for child in working if child.process.poll() is not None]
                 for child in ended:
                     working.remove(child)
@@ -233,7 +238,7 @@ class _Work:
             return [(run, None)]
         return [(run, trial) for trial in self.trials if trial.run == run and not self.is_evaluated(trial)]
 
-    def _start(self, run: str, trial: Trial | None) -> _Child:
+    def _start(self, run: str, trial: Trial | None, slot: int, variables: Mapping[str, str]) -> _Child:
         self.progress.note(f"evaluate {trial.label}" if trial else f"train {run}")
         folder = str(self.path / "runs" / run)
         if trial:
@@ -243,7 +248,7 @@ class _Work:
             cap = [] if self.steps is None else ["--steps", str(self.steps)]
             arguments = ["train", spec, "--out", folder, "--resume", "--no-evaluate", *cap]
         stderr = tempfile.TemporaryFile()
-        return _Child(run, trial, arguments, _launch(arguments, stderr, self.lock), stderr)
+        return _Child(run, trial, slot, arguments, _launch(arguments, stderr, self.lock, variables), stderr)
 
     def _find_failure(self, child: _Child) -> Failure | None:
         """Returns the failure of a process that has ended, or None if it succeeded."""
@@ -259,8 +264,11 @@ class _Work:
         return Failure(child.run, label, command, child.process.returncode, text)
 
 
-def _launch(arguments: Sequence[str], stderr: IO[bytes], lock: int) -> subprocess.Popen[bytes]:
+def _launch(
+    arguments: Sequence[str], stderr: IO[bytes], lock: int, variables: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     """Starts `modkit ARGUMENTS` in a new process."""
     command = [sys.executable, "-m", "modkit", *arguments]
     quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=stderr, pass_fds=[lock])
+    environment = {**os.environ, **variables}
+    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=stderr, pass_fds=[lock], env=environment)

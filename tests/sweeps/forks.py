@@ -64,7 +64,7 @@ def _sweep(arguments: dict[str, Any]) -> None:
 class _Child:
     """A fork that is the command line, as `subprocess.Popen` shows a process; it holds the lock by itself."""
 
-    def __init__(self, arguments: Sequence[str], stderr: IO[bytes], lock: int) -> None:
+    def __init__(self, arguments: Sequence[str], stderr: IO[bytes], lock: int, *_: Any) -> None:
         held = os.dup(lock)  # as `pass_fds` passes the lock on: a fork closes the original
         self._process = multiprocessing.get_context("fork").Process(target=_command, args=(arguments, stderr))
         self._process.start()

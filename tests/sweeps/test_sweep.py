@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from modkit import Run, SpecError, load_spec
@@ -88,7 +89,7 @@ def commands(monkeypatch: pytest.MonkeyPatch, compared: list[list[str]]) -> list
     """What sweeps start, in this process: `train RUN` and `evaluate RUN`."""
     started: list[str] = []
 
-    def launch(arguments: list[str], stderr: Any, lock: int) -> Child:
+    def launch(arguments: list[str], stderr: Any, *_: Any) -> Child:
         started.append(f"{arguments[0]} {Path(arguments[1]).name.removesuffix('.yaml')}")
         result = CliRunner().invoke(app, arguments)
         stderr.write(result.output.encode())
@@ -236,6 +237,16 @@ def test_so_many_processes_are_at_work_as_there_are_jobs(file, out, monkeypatch,
     done = sweep(file, ["seed=0,1,2"], out, jobs=jobs)
     assert max(log[:stop].count("start") - log[:stop].count("end") for stop in range(len(log) + 1)) == most
     assert len(done.failures) == 3
+
+
+def test_each_job_has_devices_of_its_own(file, out, monkeypatch):
+    seen: list[str] = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b,2,3,4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)  # the last name is that of none
+    monkeypatch.setattr(sweeps, "_launch", lambda *given: seen.append(given[-1]["CUDA_VISIBLE_DEVICES"]) or Child(1))
+    monkeypatch.setattr(sweeps, "_PAUSE", 0)
+    sweep(file, ["seed=0,1,2"], out, jobs=2)
+    assert seen[:2] == ["GPU-a,GPU-b", "2,3"] and seen[2] in seen[:2]
 
 
 def test_an_interrupted_sweep_ends_its_processes(file, out, monkeypatch):
