@@ -25,7 +25,7 @@ from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, Value
 
-__all__ = ["Loader", "check_workers", "draw_permutation", "read_in_order", "read_shuffled"]
+__all__ = ["Loader", "check_workers", "draw_permutation", "find_share", "read_in_order", "read_shuffled"]
 
 Request: TypeAlias = list[tuple[int, list[int]]]  # indices by epoch, in the order of the batch's rows
 _ENDED = "a process that reads data has ended; where memory is short, set fewer train.workers, or 0"
@@ -105,16 +105,26 @@ class Loader:
 
 
 def read_shuffled(
-    data: Data, split: str, batch_size: int, rng: Rng, *, workers: int = 0, pin_memory: bool = False
+    data: Data,
+    split: str,
+    batch_size: int,
+    rng: Rng,
+    *,
+    workers: int = 0,
+    pin_memory: bool = False,
+    rank: int = 0,
+    world: int = 1,
 ) -> Generator[Batch, None, None]:
     """Yields each sample of a split once, in an order seeded by `rng`; the last batch may be smaller.
+
+    Of several processes, each is given the rows of `find_share` of every batch.
 
     Raises:
         ValueError: If the split is unknown or empty, or a number is out of range.
     """
     _check(data, split, batch_size, workers)
     order = draw_permutation(Rng(rng.at("order").draw_seed(), 0), data.splits[split])
-    return _read_pass(data, split, order, batch_size, rng, workers, pin_memory)
+    return _read_pass(data, split, order, batch_size, rng, workers, pin_memory, rank, world)
 
 
 def read_in_order(
@@ -204,11 +214,33 @@ def _keep(content: Content | _Failure) -> Content | _Failure:
 
 
 def _read_pass(
-    data: Data, split: str, order: Tensor, batch_size: int, rng: Rng, workers: int, pin_memory: bool
+    data: Data,
+    split: str,
+    order: Tensor,
+    batch_size: int,
+    rng: Rng,
+    workers: int,
+    pin_memory: bool,
+    rank: int = 0,
+    world: int = 1,
 ) -> Generator[Batch, None, None]:
     reader = _Reader(data, split, rng.at("augment").draw_seed())
-    requests = ([(0, order[first : first + batch_size].tolist())] for first in range(0, len(order), batch_size))
+    requests = (
+        [(0, rows[list(find_share(len(rows), rank, world))].tolist())] for rows in torch.split(order, batch_size)
+    )
     return _make_batches(reader, requests, workers, pin_memory)
+
+
+def find_share(num: int, rank: int, world: int) -> range:
+    """Finds a process's rows of a batch of `num`: as many in each process, so that those of the last may overlap.
+
+    Examples:
+        >>> [list(find_share(5, rank, 3)) for rank in range(3)]
+        [[0, 1], [2, 3], [3, 4]]
+    """
+    size = -(-num // world)
+    first = min(rank * size, num - size)
+    return range(first, first + size)
 
 
 def draw_permutation(rng: Rng, size: int) -> Tensor:

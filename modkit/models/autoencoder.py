@@ -30,7 +30,7 @@ from modkit.losses.perceptual import Perceptual
 from modkit.losses.review import review_critic
 from modkit.models.latent_scale import make_unit
 from modkit.models.model import Model, check_draws, make_weights
-from modkit.models.passes import Passes
+from modkit.models.passes import map_batches
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
@@ -170,7 +170,7 @@ class Autoencoder(Model):
         if self.perceptual:
             self.perceptual.prepare(batches)
         if prepare := read_extras(self.bottleneck, kinds.BottleneckExtras).prepare:
-            prepare(Passes(lambda: (self.encoder(batch.tensor) for batch in batches)), rng)
+            prepare(map_batches(batches, lambda batch, first: self.encoder(batch.tensor)), rng)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws from the bottleneck's prior."""

@@ -34,7 +34,7 @@ from torch import Tensor
 from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
 from modkit.models.latent_scale import LatentScale, make_unit
 from modkit.models.model import Model
-from modkit.models.passes import Passes
+from modkit.models.passes import Passes, map_batches
 from modkit.models.player import Player, prefix_player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
@@ -195,15 +195,16 @@ class Latent(Model):
         if not self.scale.known:
             draw = rng.at("scale")
             self.scale.measure(
-                self.autoencoder.encode(batch.tensor, self.at, draw.rows(first))
-                for first, batch in _count_rows(batches)
+                map_batches(
+                    batches, lambda batch, first: self.autoencoder.encode(batch.tensor, self.at, draw.rows(first))
+                )
             )
         passes = count(1)
 
         def encode() -> Iterator[Batch]:
             """Encodes the data with new draws in each pass."""
             draws = rng.at("encode").at(next(passes))
-            return (self._encode_batch(batch, draws.rows(first)) for first, batch in _count_rows(batches))
+            return iter(map_batches(batches, lambda batch, first: self._encode_batch(batch, draws.rows(first))))
 
         self.prior.prepare(name, Passes(encode), rng.at(side))
 
@@ -333,14 +334,6 @@ class Latent(Model):
                 "Latent cannot be sampled before its prior has been prepared: the scale of the latent is unknown"
             )
         return self.scale.invert(self.prior.draw_as_latent(num, fields, cond, rng.at("prior")))
-
-
-def _count_rows(batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
-    """Yields batches, each with the number of its first row."""
-    first = 0
-    for batch in batches:
-        yield first, batch
-        first += len(batch)
 
 
 def _choose(autoencoder: Slot[Model], prior: Slot[Model], latents: Mapping[str, Event], at: str | None) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modkit.data.loader import Loader, read_shuffled
 from modkit.kinds import Data, Engine
-from modkit.models.passes import Passes
+from modkit.models.passes import Passes, SharedPasses
 from modkit.rng import Rng
 from modkit.specs.settings import Settings
 from modkit.types import Batch
@@ -48,13 +48,15 @@ class Reader:
 
     def start_passes(self, player: str) -> Passes[Batch]:
         """Returns the data for one player's `prepare`: each iteration is a new pass in a new order."""
-        numbers = count(1)
+        numbers, size, engine = count(1), self._settings.batch_size, self._engine
 
-        def start() -> Iterator[Batch]:
-            rng = Rng(self._settings.seed, "prepare", player, next(numbers))
-            return map(self.place, read_shuffled(self._data, "train", self._settings.batch_size, rng))
+        def start() -> Iterator[tuple[int, Batch]]:
+            rng, left = Rng(self._settings.seed, "prepare", player, next(numbers)), self._data.splits["train"]
+            for batch in read_shuffled(self._data, "train", size, rng, rank=engine.rank, world=engine.world):
+                yield min(size, left), self.place(batch)
+                left -= size
 
-        return Passes(start)
+        return SharedPasses(start, engine)
 
     def read_microbatches(self, *names: int | str, num: int) -> Iterator[Batch]:
         """Yields `num` microbatches, in an order of their own, a function of the seed and `names`."""
