@@ -2,7 +2,7 @@
 
 An instant is a moment at which a fork might be killed, numbered in the order in which they come: before, amid and after
 what is written to the disk, and around what happens in memory (a batch seen in `prepare`, a backward pass, an
-optimizer's step, the end of a stage). A request is a line of JSON; so is the answer, the fork's exit status.
+optimizer's step, the end of a stage). A request is a line of JSON; so is the answer, the exit statuses of the forks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import PIL.Image
 import torch
+from torch.distributed import TCPStore
 
 import modkit.cli.console
 import modkit.evaluation.evaluate_run
@@ -29,6 +30,7 @@ import modkit.training.reader
 import modkit.training.train
 from modkit import check, load, load_spec
 from modkit.cli.app import main
+from modkit.engines.ddp import DDPEngine
 from modkit.engines.local import LocalEngine
 from modkit.optim.ema import Average
 
@@ -106,25 +108,28 @@ def watch_training(clock: Clock) -> None:
         copy(average)
         clock.stage += 1
 
-    def prepared(*args: Any) -> Iterator[Any]:
-        for batch in passes(*args):
+    def prepared(*args: Any, **options: Any) -> Iterator[Any]:
+        for batch in passes(*args, **options):
             clock.tick(f"within prepare of stage {clock.stage}")
             yield batch
 
     Average.copy_to_model = copied  # type: ignore[method-assign]
     modkit.training.reader.read_shuffled = prepared  # type: ignore[assignment]
-    for owner, name in ((LocalEngine, "backward"), (LocalEngine, "step"), (Average, "copy_to_model")):
+    engines = [(engine, name) for engine in (LocalEngine, DDPEngine) for name in ("backward", "step")]
+    for owner, name in (*engines, (Average, "copy_to_model")):
         clock.watch(owner, name, lambda *_, name=name: f"{name} of stage {clock.stage}", BOTH)
 
 
-def fork(arguments: list[str], out: str, fatal: int | None) -> int:
-    """The exit status of `modkit ARGUMENTS` in a fork; what it says, does and draws goes beside its run, `out`."""
+def fork(arguments: list[str], out: str, rank: int, fatal: int | None, variables: dict[str, str]) -> int:
+    """Starts `modkit ARGUMENTS` in a fork, and returns its number; what it says, does and draws goes beside its run."""
     pid = os.fork()
     if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return pid
     status: Any = 1
+    beside = f"{out}-{rank}" if rank else out
     try:
-        said = os.open(f"{out}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        os.environ.update(variables)
+        said = os.open(f"{beside}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         os.dup2(said, 1)
         os.dup2(said, 2)
         clock = Clock(Path(out), fatal)
@@ -136,8 +141,8 @@ def fork(arguments: list[str], out: str, fatal: int | None) -> int:
         except SystemExit as end:
             status = end.code
         instants = list(clock.instants)
-        drawn = load(out).sample(4, seed=0).tolist() if status == 0 else None
-        Path(f"{out}.json").write_text(json.dumps({"instants": instants, "samples": drawn}))
+        drawn = load(out).sample(4, seed=0).tolist() if status == 0 and rank == 0 else None
+        Path(f"{beside}.json").write_text(json.dumps({"instants": instants, "samples": drawn}))
     except BaseException:
         sys.excepthook(*sys.exc_info())
         status = 99
@@ -147,6 +152,18 @@ def fork(arguments: list[str], out: str, fatal: int | None) -> int:
         os._exit(status)
 
 
+def train(arguments: list[str], out: str, fatal: list[int | None]) -> list[int]:
+    """Trains in as many forks as there are instants at which to kill one; returns their exit statuses."""
+    world, variables = len(fatal), dict[str, str]()
+    if world > 1:
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as the launcher keeps it
+        variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(world)}
+        variables |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    told = [{**variables, "RANK": str(rank)} if variables else {} for rank in range(world)]
+    pids = [fork(arguments, out, rank, *given) for rank, given in enumerate(zip(fatal, told, strict=True))]
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for system in Path(__file__).parent.glob("*.yaml"):  # imports what forks need, as the imports above do
@@ -154,4 +171,4 @@ if __name__ == "__main__":
     PIL.Image.init()
     gc.freeze()  # nothing of the parent's is copied to count its references
     for line in sys.stdin:
-        print(json.dumps(fork(**json.loads(line))), flush=True)
+        print(json.dumps(train(**json.loads(line))), flush=True)

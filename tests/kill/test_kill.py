@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,19 @@ class Trained:
 
     status: int
     out: Path
+    rank: int = 0
 
     @property
     def said(self) -> str:
-        return self.out.with_suffix(".txt").read_text()
+        return self._beside.with_suffix(".txt").read_text()
 
     @property
     def result(self) -> dict[str, Any]:
-        return json.loads(self.out.with_suffix(".json").read_text())
+        return json.loads(self._beside.with_suffix(".json").read_text())
+
+    @property
+    def _beside(self) -> Path:
+        return self.out.with_name(f"{self.out.name}-{self.rank}") if self.rank else self.out
 
     def differing(self, other: Trained) -> list[str]:
         """The files in which two runs differ, and whether samples of the models loaded do."""
@@ -54,10 +59,16 @@ class Forks:
 
     def train(self, system: str, out: Path, *flags: str, fatal: int | None = None) -> Trained:
         """Trains a system; the fork is killed at the instant `fatal`."""
+        (trained,) = self.train_together(system, out, *flags, fatal=[fatal])
+        return trained
+
+    def train_together(self, system: str, out: Path, *flags: str, fatal: Sequence[int | None]) -> list[Trained]:
+        """Trains a system in as many processes as there are instants at which to kill one."""
         arguments = ["train", str(HERE / f"{system}.yaml"), "--out", str(out), *flags]
         request = {"arguments": arguments, "out": str(out), "fatal": fatal}
         print(json.dumps(request), file=self._process.stdin, flush=True)
-        return Trained(json.loads(self._process.stdout.readline()), out)
+        statuses = json.loads(self._process.stdout.readline())
+        return [Trained(status, out, rank) for rank, status in enumerate(statuses)]
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +145,31 @@ def test_the_instants_stand_everywhere(unstopped: dict[str, Trained]):
         assert ldm.count(f"before step of stage {stage}") >= 3
         assert f"within prepare of stage {stage}" in ldm
         assert f"after copy_to_model of stage {stage + 1}" in ldm or f"before copy_to_model of stage {stage}" in ldm
+
+
+def draw_kills(instants: Sequence[Sequence[str]], num: int) -> list[list[int | None]]:
+    """Instants at which to kill one of two processes, or both: in `prepare`, between stages, and in writing."""
+    rng, kills = random.Random("two"), list[list[int | None]]()
+    kinds = ("within prepare", "copy_to_model of stage", " checkpoints/", " of stage")
+    for number in range(num):
+        who = ((0,), (1,), (0, 1))[number % 3]
+        found = [[n for n, instant in enumerate(own) if kinds[number % 4] in instant] for own in instants]
+        at = [rng.choice(some or range(len(own))) for some, own in zip(found, instants, strict=True)]
+        kills.append([at[rank] if rank in who else None for rank in range(2)])
+    return kills
+
+
+def test_two_processes_killed_at_any_instant_and_resumed_equal_two_never_stopped(
+    forks: Forks, tmp_path: Path, request: pytest.FixtureRequest
+):
+    whole = forks.train_together("ldm", tmp_path / "whole", fatal=[None, None])
+    assert [one.status for one in whole] == [0, 0], whole[0].said
+    for fatal in draw_kills([one.result["instants"] for one in whole], 20 if request.config.getoption("--full") else 2):
+        killed = forks.train_together("ldm", tmp_path / "run", fatal=fatal)
+        # one ends by itself: the other was killed first, or after its last step
+        statuses = {one.status for one in killed}
+        assert -signal.SIGKILL in statuses <= {0, 1, -signal.SIGKILL}, f"killed at {fatal}: {killed[0].said}"
+        resumed = forks.train_together("ldm", tmp_path / "run", "--resume", fatal=[None, None])
+        assert [one.status for one in resumed] == [0, 0], f"killed at {fatal}: {resumed[0].said}"
+        assert not resumed[0].differing(whole[0]), f"killed at {fatal}"
+        shutil.rmtree(tmp_path / "run")
