@@ -24,7 +24,8 @@ VERBS = set(
     observe open order override pack pad parametrize parse pass perturb place plan play predict prefer prefix prepare
     print project prune queue quote raise rank read rebuild reconstruct record recover reduce refuse register release
     reload remove render renew repeat replace report require reroot resample reset resize resolve restart restore resume
-    review revise revive rewind round run sample save scale scan schedule score seed select set settle shift shorten
+    review revise revive rewind round run sample save scale scan schedule score seed select set settle share shift
+    shorten
     show slice smooth sort space spill split spread squash start step stretch strip suggest sum swap sweep sync
     synchronize tag take thin train transform truncate try tune unpack unscale update use vacate validate verify walk
     warn watch weigh widen withdraw wrap write zero
@@ -56,6 +57,7 @@ TERMS = {
     "Protocol of Sampler and Schedule": "scales time times",
     "Protocol of Slot": "accepts default",
     # Names that other libraries prescribe.
+    "click.Command": "invoke",
     "IPython": "repr_html_",
     "numpy.random.Generator": "integers normal uniform",
     "pandas' accessors": "at rows",

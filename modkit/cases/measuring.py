@@ -13,6 +13,7 @@ from modkit.cases.case import Case, Emitted, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, VECTOR
 from modkit.cases.subject import Subject
+from modkit.evaluation.states import pack_state, unpack_state
 from modkit.parts.registry import find
 from modkit.types import Batch, CondType, Modes, Score, TensorType
 
@@ -38,9 +39,10 @@ def _play_features(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[st
 
 def _play_metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     """Checks that two merged states of disjoint samples score like one state of all samples, and returns the scores."""
-    whole, parts = part.init(), (part.init(), part.init())
+    whole, parts, model = part.init(), (part.init(), part.init()), None
     for offset, set in enumerate(part.sets):
-        values, indices = _make_values(part, offset), torch.arange(_NUM)
+        values, indices = _make_values(part, offset, model), torch.arange(_NUM)
+        model = values.get("model")
         whole = part.update(whole, set, values, indices)
         halves = (slice(0, _NUM // 2), slice(_NUM // 2, _NUM))
         parts = tuple(
@@ -50,7 +52,8 @@ def _play_metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
     scores: dict[str, Score] = part.result(whole, probe.rng)
     if not scores or not all(isinstance(score, Score) for score in scores.values()):
         raise AssertionError(f"expected scores by name, got {scores!r}")
-    merged = part.result(part.merge(*parts), probe.rng)
+    mine, sent = parts[0], pack_state(parts[1], model)
+    merged = part.result(part.merge(mine, unpack_state(sent, model)), probe.rng)
     if _OF_SAMPLES.intersection(part.needs) and _differ(scores, merged):
         raise AssertionError(f"expected two merged states to score like one state, got {merged} instead of {scores}")
     found: dict[str, Emitted] = {}
@@ -59,7 +62,7 @@ def _play_metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
     return found
 
 
-def _make_values(part: Any, offset: int) -> dict[str, Any]:
+def _make_values(part: Any, offset: int, model: Any = None) -> dict[str, Any]:
     """Makes the values of one set that a metric needs."""
     probe = Probe(_NUM, seed=offset)
     made: dict[str, Any] = {
@@ -74,7 +77,7 @@ def _make_values(part: Any, offset: int) -> dict[str, Any]:
         "batch": lambda: Batch(probe.draw_tensor("batch", IMAGE), {}),
         "levels": lambda: 256,
         "truth": lambda: Modes(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 0.5),
-        "model": _build_model,
+        "model": lambda: model or _build_model(),
     }
     if unknown := [need for need in part.needs if need not in made]:
         raise AssertionError(f"expected `needs` among {', '.join(made)}, got {unknown}")

@@ -21,10 +21,11 @@ from modkit.cli.output import echo, json_option, print_result
 from modkit.cli.plugins import PLUGINS
 from modkit.cli.runs import RUNS
 from modkit.cli.scores import SCORES
+from modkit.cli.shared import SharedCommand, get_words
 from modkit.cli.specs import SPECS
 from modkit.parts.registry import get_registry
 from modkit.runs.files import expand_home
-from modkit.runs.ranks import count_launched, find_rank
+from modkit.runs.ranks import find_rank
 from modkit.version import __version__
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from modkit.models.model import Model
     from modkit.progress import Progress
     from modkit.runs.run import Run
-    from modkit.types import TensorType
+    from modkit.types import TensorType, Value
 
 __all__ = ["app", "main"]
 
@@ -125,7 +126,7 @@ def doctor(as_json: bool) -> None:
     print_result(found, as_json, blocks)
 
 
-@app.command()
+@app.command(cls=SharedCommand)
 @click.argument("spec", shell_complete=completion.complete_specs)
 @click.argument("overrides", nargs=-1, shell_complete=completion.complete_overrides)
 @click.option("--out", help="The run's directory; runs/NAME by default.")
@@ -136,11 +137,9 @@ def doctor(as_json: bool) -> None:
 @click.option(
     "--evaluate/--no-evaluate", default=True, help="Evaluate the model at the end if SPEC has a section `evaluate`."
 )
-@click.option("--processes", type=click.IntRange(min=1), help="Train in so many processes on this machine.")
 @report_failures
-def train(spec: str, overrides: Sequence[str], out: str | None, processes: int | None, **options: Any) -> None:
+def train(spec: str, overrides: Sequence[str], out: str | None, **options: Any) -> None:
     """Train SPEC and write a run; k=v are overrides."""
-    from modkit.engines.launcher import launch
     from modkit.specs.load import load_spec
     from modkit.training.train import train
 
@@ -148,20 +147,10 @@ def train(spec: str, overrides: Sequence[str], out: str | None, processes: int |
         raise ValueError("train expects --resume or --overwrite, got both")
     if options["locked"] and not options["resume"]:
         raise ValueError("train expects --locked together with --resume: a new run has no lock yet")
-    words = {"--out": out or None, "--steps": options["steps"]}
-    given = [str(word) for pair in words.items() for word in pair if pair[1] is not None]
-    if processes and processes != count_launched():
-        if count_launched() > 1:
-            raise ValueError(f"train expects no --processes under a launcher of {count_launched()}, got {processes}")
-        flags = [f"--{name}" for name in ("resume", "overwrite", "locked") if options[name]]
-        flags += [] if options["evaluate"] else ["--no-evaluate"]
-        count = ["--processes", str(processes)]
-        raise SystemExit(launch(["train", spec, *overrides, *given, *flags, *count], processes))
-    given += ["--processes", str(processes)] if processes else []
     loaded = load_spec(spec)
     _train(
         lambda shown: train(loaded, out, overrides=overrides, progress=shown, **options),
-        ["train", spec, *overrides, *given],
+        [word for word in get_words() if word not in ("--resume", "--overwrite")],
     )
 
 
@@ -214,7 +203,7 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
     )
 
 
-@app.command()
+@app.command(cls=SharedCommand)
 @click.argument("run", shell_complete=completion.complete_runs)
 @click.argument("overrides", nargs=-1, shell_complete=completion.complete_overrides)
 @click.option("-n", "num", type=click.IntRange(min=1), help="Number of samples, 64 by default; of each class, 8.")
@@ -237,11 +226,14 @@ def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label
     """Sample from RUN, with overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
     from modkit.building.migration import load_current_spec
     from modkit.building.session import load_run
+    from modkit.engines.processes import open_engine
+    from modkit.engines.shares import share_rows
     from modkit.evaluation.class_grid import sample_classes
     from modkit.runs.files import make_safe_name
     from modkit.runs.pictures import draw_picture
     from modkit.runs.run import Run
     from modkit.specs.overrides import expand
+    from modkit.types import Batch
 
     grid, size = options["grid"], options["batch_size"]
     if grid and label is not None:
@@ -256,16 +248,21 @@ def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label
     spec = load_current_spec(opened)
     full = [expand(spec, completion.SLOTS, override) for override in overrides]
     loaded = load_run(opened, full, locked=options["locked"])
-    model: Model = loaded.model.eval()
     columns = (num or 8) if grid else None
-    fields: dict[str, Any] = {} if label is None else {"labels": label}
-    x: Any
-    if columns:
-        field = None if grid == "classes" else grid
-        x = sample_classes(model, loaded.fields, columns, seed=seed, field=field, batch_size=size)
-    else:
-        x = model.sample(num or 64, seed=seed, batch_size=size, **fields)
-    samples = x.float().cpu().contiguous()
+    x: Value
+    with open_engine("auto") as engine:
+        model: Model = loaded.model.to(engine.device).eval()
+        if columns:
+            field = None if grid == "classes" else grid
+            x = sample_classes(model, loaded.fields, columns, engine, seed=seed, field=field, batch_size=size)
+        else:
+            fields: dict[str, Any] = {} if label is None else {"labels": label}
+            x = share_rows(
+                lambda first, num: model.sample(num, seed=seed, first=first, **fields), num or 64, engine, size
+            )
+    if find_rank() > 0:
+        return
+    samples = Batch(x, {}).tensor.float().cpu().contiguous()
     if options["out"]:
         _write(samples, model.single, path, columns)
     else:

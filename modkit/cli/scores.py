@@ -12,6 +12,8 @@ import click
 from modkit.cli.completion import SLOTS
 from modkit.cli.failures import report_failures
 from modkit.cli.output import echo, json_option, print_result
+from modkit.cli.shared import SharedCommand
+from modkit.runs.ranks import find_rank
 
 if TYPE_CHECKING:
     pass
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["SCORES"]
 
 
-@click.command()
+@click.command(cls=SharedCommand)
 @click.argument("arguments", nargs=-1, metavar="[RUN [K=V]...]")
 @click.option(
     "--real", type=click.Path(), help="Data: a folder of images, a .npy file, or a .npz file of mu and sigma."
@@ -64,7 +66,8 @@ def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
         spec = load_current_spec(run)
         overrides = [expand(spec, SLOTS, override) for override in arguments[1:]]
         report = evaluate_run(run, overrides=overrides, **of_run, **options)
-        report.save(run.path)
+        if find_rank() == 0:
+            report.save(run.path)
     elif of_files["real"] is None or (of_files["fake"] is None) == (target is None):
         raise ValueError("evaluate expects a RUN, or --real with --fake or --save-statistics")
     elif any(of_run.values()):
@@ -81,11 +84,13 @@ def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
             of_images = {name: options[name] for name in ("features", "num", "raw")}
             of_images |= {name: of_files[name] for name in ("size", "channels", "background")}
             found = compute_statistics(of_files["real"], **of_images)
-            save_statistics(Path(target), found)
-            echo(f"mean and covariance of {found.count} samples: {target}")
+            if find_rank() == 0:
+                save_statistics(Path(target), found)
+                echo(f"mean and covariance of {found.count} samples: {target}")
             return
         report = evaluate(**of_files, **options)
-    print_result(json.loads(report.to_json()), as_json, report.describe())
+    if find_rank() == 0:
+        print_result(json.loads(report.to_json()), as_json, report.describe())
 
 
 @click.command()
@@ -113,7 +118,9 @@ def compare(runs: Sequence[str], out: str) -> None:
 @click.option("--metrics", help="Metrics of the evaluations, separated by commas.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the evaluations.")
 @click.option("--steps", type=click.IntRange(min=0), help="Cap every stage of training at this many steps.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Number of parallel processes.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Parallel processes, each on its own GPUs."
+)
 @report_failures
 def sweep(spec: str, axes: Sequence[str], out: str | None, metrics: str | None, **options: Any) -> None:
     """Train and evaluate SPEC for every combination of values, such as sampler=ddim,heun seed=0,1,2.

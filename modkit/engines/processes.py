@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from modkit.engines.ddp import DDPEngine
+from modkit.engines.local import LocalEngine
 from modkit.kinds import Engine
 from modkit.runs.ranks import ProcessError, count_launched
 from modkit.specs.node import Node
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 
-__all__ = ["check_processes", "choose_engine", "keep_open"]
+__all__ = ["check_processes", "choose_engine", "keep_open", "open_engine"]
 
 
 def choose_engine(spec: Spec, *, again: bool = False) -> Spec:
@@ -63,3 +65,21 @@ def keep_open(engine: Engine) -> Iterator[None]:
             raise
         raise ProcessError(reason) from error
     engine.close(None)
+
+
+@contextmanager
+def open_engine(device: str) -> Iterator[Engine]:
+    """Opens the engine of the processes that a launcher has started, to share what needs no gradients.
+
+    Raises:
+        ValueError: If the device is unknown or not available.
+        ProcessError: If an exchange failed for what happened in another process.
+
+    Examples:
+        >>> with open_engine("cpu") as engine:
+        ...     engine.world
+        1
+    """
+    engine: Engine = DDPEngine(device) if count_launched() > 1 else LocalEngine(device)
+    with keep_open(engine):
+        yield engine

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from modkit.engines.local import LocalEngine
+from modkit.engines.shares import share_rows
+from modkit.kinds import Engine
 from modkit.models.model import Model
 from modkit.runs.pictures import draw_picture
-from modkit.types import TensorType
+from modkit.types import Batch, TensorType, Value
 
 __all__ = ["draw_classes", "find_classes", "sample_classes"]
 
@@ -46,28 +48,34 @@ def draw_classes(
         >>> draw_classes(model, fields, 2).shape
         torch.Size([1, 388, 259])
     """
-    return draw_picture(sample_classes(model, fields, num, seed=seed, field=field), model.single, columns=num)
+    return draw_picture(
+        sample_classes(model, fields, num, LocalEngine("cpu"), seed=seed, field=field), model.single, columns=num
+    )
 
 
 def sample_classes(
     model: Model,
     fields: Mapping[str, TensorType],
-    num: int = 8,
+    num: int,
+    engine: Engine,
     *,
     seed: int = 0,
     field: str | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Draws `num` samples of each class, `(k n) ...`, class by class; see `draw_classes`.
+    """Draws `num` samples of each class, `(k n) ...`; processes share the classes. See `draw_classes`.
 
     Raises:
         ValueError: As `draw_classes`.
     """
     name, classes = find_classes(model, fields, field)
     model.single  # noqa: B018  # refuses a hierarchy
-    given: list[dict[str, Any]] = [{name: label} for label in range(classes)]
-    rows = [model.sample(num, seed=seed, batch_size=batch_size, **one) for one in given]
-    return torch.cat([row for row in rows if isinstance(row, Tensor)])
+
+    def draw(first: int, count: int) -> Value:
+        given: dict[str, Any] = {name: first // num}
+        return model.sample(count, seed=seed, batch_size=batch_size, **given)
+
+    return Batch(share_rows(draw, classes * num, engine, num), {}).tensor
 
 
 def find_classes(model: Model, fields: Mapping[str, TensorType], field: str | None = None) -> tuple[str, int]:

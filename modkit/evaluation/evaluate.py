@@ -12,13 +12,16 @@ Shape letters: b batch, n samples, d features.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Literal
 
+from modkit.engines.processes import open_engine
 from modkit.evaluation.extractors import make_extractor
 from modkit.evaluation.feed import Feed
 from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import Chosen, check_needs, make_metrics, score
 from modkit.evaluation.sources import Reading, Samples, Source, make_source
+from modkit.evaluation.states import gather_states
 from modkit.kinds import FeatureExtractor
 from modkit.metrics.moments import Gaussian, Moments
 
@@ -84,12 +87,13 @@ def evaluate(
         shapes = ", ".join(f"{name} {shape}" for name, shape in seen.items())
         raise ValueError(f"evaluate expects samples of one shape, got {shapes}")
     alive = next((one for one in sources.values() if one.given is None), sources["real"])
-    feed = Feed(make_extractor(features, alive.type), raw=raw)
     wanted = metrics if metrics is not None else [name for name in DEFAULT if name != "copying" or train is not None]
     made = make_metrics(wanted, k)
     places = {name: {side: side for side in metric.sets} for name, metric in made.items()}
-    check_needs(feed, sources, made, places)
-    return score(feed, sources, made, places, limit=_choose_limit(sources, num), seed=seed)
+    with open_engine("auto") as engine:
+        feed = Feed(make_extractor(features, alive.type), raw=raw, device=engine.device)
+        check_needs(feed, sources, made, places)
+        return score(feed, sources, made, places, engine, limit=_choose_limit(sources, num), seed=seed)
 
 
 def compute_statistics(
@@ -108,15 +112,17 @@ def compute_statistics(
         ValueError: If the data cannot be read or are empty.
     """
     data = make_source(real, "real", num=num, reading=Reading(size, channels, background))
-    feed = Feed(make_extractor(features, data.type), raw=raw)
     moments: Moments | None = None
-    for _, batch in data.number_batches(num):
-        vectors = feed.compute_values(data, batch, ["features"])["features"]
-        moments = moments or Moments(vectors.shape[1])
-        moments.update(vectors)
-    if moments is None:
+    with open_engine("auto") as engine:
+        feed = Feed(make_extractor(features, data.type), raw=raw, device=engine.device)
+        for _, batch in data.number_batches(num, engine.rank, engine.world):
+            vectors = feed.compute_values(data, batch, ["features"])["features"]
+            moments = moments or Moments(vectors.shape[1])
+            moments.update(vectors)
+        parts = [one for one in gather_states(moments, engine) if one is not None]
+    if not parts:
         raise ValueError(f"statistics expects samples, got none in {real}")
-    return moments.to_gaussian()
+    return reduce(Moments.merge, parts).to_gaussian()
 
 
 def _resize_folders(sources: dict[str, Source]) -> dict[str, Source]:

@@ -19,7 +19,7 @@ import torch
 
 from modkit.building.session import Loaded, Opened, load_run, open_data
 from modkit.data.loader import draw_permutation
-from modkit.engines.local import LocalEngine
+from modkit.engines.processes import open_engine
 from modkit.evaluation.evaluate import DEFAULT
 from modkit.evaluation.extractors import choose_features, make_extractor
 from modkit.evaluation.feed import Feed
@@ -33,7 +33,7 @@ from modkit.evaluation.scoring import (
     score,
 )
 from modkit.evaluation.sources import Source, from_data, from_model
-from modkit.kinds import Data, FeatureExtractor, Metric
+from modkit.kinds import Data, Engine, FeatureExtractor, Metric
 from modkit.metrics.memory import measure_peak_memory
 from modkit.metrics.per_class import PerClass
 from modkit.metrics.speed import measure_training_speed
@@ -107,10 +107,11 @@ def evaluate_run(
         >>> report.scores["modes"].counts
         {'fake': 16}
     """
-    options = Options(features, metrics, num, k, seed, raw, per_class, device)
+    options = Options(features, metrics, num, k, seed, raw, per_class)
     loaded = load_run(run, overrides, spec=spec, checkpoint=checkpoint, locked=locked)
     named = overrides if spec is None else None
-    report = measure_run(run, loaded, open_data(run, loaded.site), options, named=named)
+    with open_engine(device) as engine:
+        report = measure_run(run, loaded, open_data(run, loaded.site), options, engine, named=named)
     settings = _describe({**vars(options), "checkpoint": checkpoint})
     return replace(report, overrides=tuple(overrides), settings=settings)
 
@@ -126,11 +127,10 @@ class Options:
     seed: int = 0
     raw: bool = False
     per_class: bool = False
-    device: str = "auto"
 
 
 def measure_run(
-    run: Run, loaded: Loaded, found: Opened, options: Options, *, named: Sequence[str] | None = ()
+    run: Run, loaded: Loaded, found: Opened, options: Options, engine: Engine, *, named: Sequence[str] | None = ()
 ) -> Report:
     """Measures a run's model and data that have been loaded, as `evaluate_run` does.
 
@@ -139,8 +139,7 @@ def measure_run(
     Raises:
         ValueError: Under the conditions of `evaluate_run`.
     """
-    metrics = options.metrics
-    where = LocalEngine(device=options.device).device
+    metrics, where = options.metrics, engine.device
     model = loaded.model.to(where).eval()
     feed = Feed(_make_features(found, options.features), model, raw=options.raw, device=where)
     sources = _make_sources(found, model, options.num, options.seed, options.per_class)
@@ -160,9 +159,9 @@ def measure_run(
     places = {name: _assign_sources(one) for name, one in made.items()}
     check_needs(feed, sources, made, places)
     floors = {name: {**at, "fake": "held-out"} for name, at in places.items() if _has_floor(made[name])}
-    report = score(feed, sources, made, places, floors=floors, seed=options.seed)
+    report = score(feed, sources, made, places, engine, floors=floors, seed=options.seed)
     scores = dict(report.scores)
-    if "cost" in made:
+    if "cost" in made and engine.rank == 0:
         if named is not None:  # a separate process loads the run by name
             scores["peak memory (MiB)"] = measure_peak_memory(run.path, named, device=str(where))
         if speed := measure_training_speed(run):
@@ -178,7 +177,7 @@ def _describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
             return value
         return [*map(plain, value)] if isinstance(value, Sequence) else f"<{type(value).__name__}>"
 
-    return {name: plain(value) for name, value in arguments.items() if value and name != "device"}
+    return {name: plain(value) for name, value in arguments.items() if value}
 
 
 def make_watch(found: Opened, seed: int) -> Scorer | None:
@@ -195,7 +194,7 @@ def make_watch(found: Opened, seed: int) -> Scorer | None:
         if not {"real", "fake"} >= set(metric.sets) or "model" in metric.needs:
             raise ValueError(f"evaluate.watch expects metrics that compare samples with training images, got {name}")
     real = from_data(found.data, "train", "training images", _choose(found.data, "train", settings.num))
-    return _Watch(settings.every, settings.num, seed, Feed(_make_features(found)), metrics, real)
+    return _Watch(settings.every, settings.num, seed, _make_features(found), metrics, real)
 
 
 @dataclass(frozen=True)
@@ -205,15 +204,16 @@ class _Watch:
     every: int
     num: int
     seed: int
-    feed: Feed
+    features: FeatureExtractor | None
     metrics: Mapping[str, Metric]
     real: Source
 
-    def __call__(self, model: Model) -> Mapping[str, Score]:
+    def __call__(self, model: Model, engine: Engine) -> Mapping[str, Score]:
+        feed = Feed(self.features, device=engine.device)
         sources = {"real": self.real, "fake": from_model(model, "samples", self.num, self.seed, self.real)}
         places = {name: {side: side for side in metric.sets} for name, metric in self.metrics.items()}
-        check_needs(self.feed, sources, self.metrics, places)
-        return score(self.feed, sources, self.metrics, places, seed=self.seed).scores
+        check_needs(feed, sources, self.metrics, places)
+        return score(feed, sources, self.metrics, places, engine, seed=self.seed).scores
 
 
 def _make_sources(found: Opened, model: Model, num: int | None, seed: int, per_class: bool) -> dict[str, Source]:

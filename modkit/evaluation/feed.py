@@ -9,15 +9,17 @@ Shape letters: b batch, h w spatial, d features or depth, k codes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modkit.evaluation.needs import find_codes, has_logits, list_offers
-from modkit.evaluation.sources import Source
-from modkit.kinds import FeatureExtractor, Metric, MetricExtras, read_extras
+from modkit.evaluation.sources import SIZE, Source
+from modkit.evaluation.states import gather_states
+from modkit.kinds import Engine, FeatureExtractor, Metric, MetricExtras, read_extras
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.models.model import Model, evaluate_mode
 from modkit.types import Batch, Features, Modes, TensorType, split_levels
@@ -64,7 +66,7 @@ class Feed:
         return list_offers(source.type, source.fields, model=self.model, **known)
 
     def compute_values(self, source: Source, batch: Batch, wanted: Collection[str]) -> dict[str, Any]:
-        """Computes values by name, on the CPU except for the Model.
+        """Computes values by name, on the CPU except for the Model and the batch.
 
         Raises:
             ValueError: If a value does not exist or the samples do not offer it.
@@ -117,8 +119,13 @@ class _Values:
         return self._source.truth
 
     @cached_property
-    def images(self) -> Tensor:
+    def _rounded(self) -> Tensor:
+        """The samples on their device."""
         return self._feed.round_to_bytes(self.batch.tensor, self._source.type)
+
+    @property
+    def images(self) -> Tensor:
+        return self._rounded.cpu()
 
     @property
     def points(self) -> Tensor:
@@ -126,7 +133,7 @@ class _Values:
 
     @cached_property
     def _extracted(self) -> Features:
-        return self._feed.compute_features(self.images)
+        return self._feed.compute_features(self._rounded)
 
     @property
     def features(self) -> Tensor:
@@ -148,13 +155,13 @@ class _Values:
     def _reconstruction(self) -> Tensor:
         coder = self._coder
         with evaluate_mode(coder):
-            x = coder.reconstruct(self.batch.tensor.to(coder.device)).float().cpu()
+            x = coder.reconstruct(self.batch.tensor.to(coder.device)).float()
         ends = self._source.type.range
         return self._feed.round_to_bytes(x if ends is None else x.clamp(*ends), self._source.type)
 
     @property
     def pairs(self) -> Tensor:
-        return torch.stack([self.images, self._reconstruction], 1)
+        return torch.stack([self.images, self._reconstruction.cpu()], 1)
 
     @property
     def feature_pairs(self) -> Tensor:
@@ -187,9 +194,14 @@ class _Values:
 
 
 def gather(
-    feed: Feed, source: Source, uses: Sequence[Use], metrics: Mapping[str, Metric], limit: int | None = None
+    feed: Feed,
+    source: Source,
+    uses: Sequence[Use],
+    metrics: Mapping[str, Metric],
+    engine: Engine,
+    limit: int | None = None,
 ) -> tuple[dict[Use, Any], int]:
-    """Reads a source once; returns the state of each use, and the number of samples.
+    """Reads a source once, each process its share; returns the state of each use, and the number of samples.
 
     Raises:
         ValueError: If samples cannot be read, or do not offer what a metric needs.
@@ -203,20 +215,24 @@ def gather(
             states[name, set] = take(states[name, set], set, source.given)
         return states, source.given.count or 0
     count = 0
-    for indices, values in _feed(feed, source, wanted, limit) if uses else ():
+    for indices, values in _feed(feed, source, wanted, engine, limit) if uses else ():
         for name, set in uses:
             needs = {need: values[need] for need in metrics[name].needs}
             states[name, set] = metrics[name].update(states[name, set], set, needs, indices)
         count += len(indices)
-    return states, count
+        engine.announce(f"the samples up to {int(indices[-1]) + 1} of {source.name}")
+    every = gather_states((count, list(states.values())), engine, feed.model)
+    merged = {use: reduce(metrics[use[0]].merge, parts) for use, *parts in zip(uses, *(one for _, one in every))}
+    return merged, sum(count for count, _ in every)
 
 
 def _feed(
-    feed: Feed, source: Source, wanted: Collection[str], limit: int | None
+    feed: Feed, source: Source, wanted: Collection[str], engine: Engine, limit: int | None
 ) -> Iterator[tuple[Tensor, Mapping[str, Any]]]:
-    """Yields indices and values by batch; if only features are needed, they may come from the cache."""
+    """Yields indices and values of this process's batches; features, if they suffice, may come from the cache."""
+    rank, world = engine.rank, engine.world
     if feed.extractor is None or not source.key or source.count is None or not {"features", "logits"} >= set(wanted):
-        for indices, batch in source.number_batches(limit):
+        for indices, batch in source.number_batches(limit, rank, world):
             yield indices, feed.compute_values(source, batch, wanted)
         return
     count = source.count if limit is None else min(source.count, limit)
@@ -225,20 +241,22 @@ def _feed(
     reference = Reference(source.key, source.name, feed.extractor.key(), preprocessing, count, statistics)
     cache = ReferenceCache()
     kept = cache.load(reference)
-    if kept is not None:
-        for indices in torch.split(torch.arange(count), 256):
+    if not engine.agree(kept is None) and kept is not None:
+        for indices in torch.split(torch.arange(count), SIZE)[rank::world]:
             yield indices, {name: kept[name][indices] for name in wanted}
         return
     made: list[dict[str, Tensor]] | None = []
-    for indices, batch in source.number_batches(limit):
+    for indices, batch in source.number_batches(limit, rank, world):
         values = feed.compute_values(source, batch, wanted)
         yield indices, values
         if made is not None:
             made.append(values)
             size = sum(value.nbytes for value in values.values()) / len(indices) * count
             made = made if size <= _CACHED else None
-    if made:
-        cache.save(reference, {name: torch.cat([values[name] for values in made]) for name in wanted})
+    if not engine.agree(made is None):
+        every = [values for turn in zip_longest(*gather_states(made or [], engine)) for values in turn if values]
+        if every and rank == 0:
+            cache.save(reference, {name: torch.cat([values[name] for values in every]) for name in wanted})
 
 
 def _count_codes(codes: Tensor, type: TensorType, z: TensorType) -> Iterator[Tensor]:

@@ -17,7 +17,7 @@ from modkit.evaluation.feed import Feed, gather, uses_features
 from modkit.evaluation.needs import name_needs
 from modkit.evaluation.report import Report
 from modkit.evaluation.sources import Source
-from modkit.kinds import Data, FeatureExtractor, Metric
+from modkit.kinds import Data, Engine, FeatureExtractor, Metric
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
@@ -108,6 +108,7 @@ def score(
     sources: Mapping[str, Source],
     metrics: Mapping[str, Metric],
     places: Places,
+    engine: Engine,
     *,
     floors: Places | None = None,
     limit: int | None = None,
@@ -120,6 +121,7 @@ def score(
         sources: Sources of samples by name.
         metrics: Metrics by name.
         places: Which source provides which set of a metric.
+        engine: The processes that share the samples; each gets all scores.
         floors: The same for the floor.
         limit: Number of samples of each source except `train`; None is all.
         seed: Seed of subsets.
@@ -133,7 +135,9 @@ def score(
     for place, one in sources.items():
         uses = {(name, side): None for name, side, at in (*_flatten(places), *_flatten(floors or {})) if at == place}
         if uses:
-            states[place], counts[place] = gather(feed, one, list(uses), metrics, None if place == "train" else limit)
+            states[place], counts[place] = gather(
+                feed, one, list(uses), metrics, engine, None if place == "train" else limit
+            )
     label = feed.extractor.label if feed.extractor else "features as given"
 
     def results(uses: Places) -> dict[str, Score]:
@@ -143,6 +147,7 @@ def score(
             if len(set(sides.values())) > 1 and not any(sources[at[side]].given for side in sides):
                 raise ValueError(f"{name} expects as many real as fake samples, got {sides}")
             metric = metrics[name]
+            engine.announce(f"the scores of {name}")
             state = reduce(metric.merge, [states[place][name, side] for side, place in at.items()])
             for title, score in metric.result(state, Rng(seed, "evaluate", name)).items():
                 found[_add_label(title, label) if uses_features(metric) else title] = score

@@ -33,11 +33,13 @@ from modkit.runs.files import hash_data, replace_file
 from modkit.runs.run import Run
 from modkit.types import Batch, Modes, TensorType
 
-__all__ = ["Reading", "Samples", "Source", "from_data", "from_model", "save_statistics", "make_source"]
+__all__ = ["SIZE", "Reading", "Samples", "Source", "from_data", "from_model", "save_statistics", "make_source"]
 
 Samples: TypeAlias = "Tensor | np.ndarray[Any, Any] | Iterable[Tensor] | str | PathLike[str] | Run | Model | Source"
 
-_SIZE = 256  # samples per batch
+SIZE = 256
+"""Samples per batch."""
+
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -64,7 +66,8 @@ class Source:
     """A set of samples."""
 
     name: str  # its name in messages
-    batches: Callable[[], Iterable[Batch]]  # gives its batches, in the order of their indices
+    # gives its batches number r, r + W, … with the index of the first sample of each, from `(r, W)`
+    batches: Callable[[int, int], Iterable[tuple[int, Batch]]]
     count: int | None  # number of samples, or None if it is not known in advance
     type: TensorType  # type of one sample; values outside its range are refused
     fields: tuple[str, ...] = ()  # names of the fields of its batches
@@ -76,20 +79,18 @@ class Source:
     at: Callable[[int], Source] | None = None
     notes: tuple[str, ...] = ()  # remarks for the reader of the scores, such as resizing
 
-    def number_batches(self, limit: int | None = None) -> Iterator[tuple[Tensor, Batch]]:
-        """Yields `(indices, batch)`, at most `limit` samples.
+    def number_batches(self, limit: int | None = None, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Batch]]:
+        """Yields `(indices, batch)` of the first `limit` samples; of several processes, those of process `rank`.
 
         Raises:
             ValueError: If a value is not finite or out of range.
         """
-        first = 0
-        for batch in self.batches():
-            batch = batch.rows(slice(0, None if limit is None else limit - first))
+        for first, batch in self.batches(rank, world):
+            batch = batch.rows(slice(0, None if limit is None else max(limit - first, 0)))
             if not len(batch):
                 return
             self._check(batch.tensor)
             yield torch.arange(first, first + len(batch)), batch
-            first += len(batch)
 
     def _check(self, x: Tensor) -> None:
         if not bool(x.isfinite().all()):
@@ -146,16 +147,24 @@ def make_source(
     first = next(rest, None)
     if first is None or not len(first):
         raise ValueError(f"{name}: expected samples, got none")
-    return Source(name, lambda: (Batch(x, {}) for x in chain([first], rest)), None, _infer_type(first.shape))
+
+    def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:
+        start = 0
+        for number, x in enumerate(chain([first], rest)):
+            if number % world == rank:
+                yield start, Batch(x, {})
+            start += len(x)
+
+    return Source(name, batches, None, _infer_type(first.shape))
 
 
 def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None = None) -> Source:
     """Makes the source of a data set's split, in order, or of its samples at `indices`."""
     chosen = range(data.splits[split]) if indices is None else indices
 
-    def batches() -> Iterator[Batch]:
-        for start in range(0, len(chosen), _SIZE):
-            yield data.read(split, chosen[start : start + _SIZE], Rng(0, start))
+    def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:
+        for start in _start_batches(len(chosen), rank, world):
+            yield start, data.read(split, chosen[start : start + SIZE], Rng(0, start))
 
     mark = "all" if indices is None else hash_data(repr(list(indices)))
     key = f"{data.key}:{split}:{mark}"
@@ -170,15 +179,15 @@ def from_model(model: Model, name: str, num: int, seed: int, given: Source | Non
     """
     reads = model.reads if given else ()
 
-    def batches() -> Iterator[Batch]:
-        conditions = iter(given.number_batches(num)) if given and reads else None
-        for start in range(0, num, _SIZE):
+    def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:
+        conditions = iter(given.number_batches(num, rank, world)) if given and reads else None
+        for start in _start_batches(num, rank, world):
             there = next(conditions)[1].fields if conditions else {}
             fields: dict[str, Any] = {field: there[field] for field in reads}
-            x = model.sample(min(_SIZE, num - start), seed=seed, first=start, **fields)
+            x = model.sample(min(SIZE, num - start), seed=seed, first=start, **fields)
             if isinstance(x, tuple):
                 raise ValueError(f"{name}: expected samples of one tensor, got a hierarchy")
-            yield Batch((x if ends is None else x.clamp(*ends)).float().cpu(), fields)
+            yield start, Batch((x if ends is None else x.clamp(*ends)).float(), fields)
 
     ends = model.single.range
     return Source(name, batches, num, model.single, reads, truth=given.truth if given else None)
@@ -200,12 +209,17 @@ def _from_array(array: np.ndarray[Any, Any], name: str) -> Source:
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"{name}: expected uint8 or floating values, got {array.dtype}")
 
-    def batches() -> Iterator[Batch]:
-        for start in range(0, len(array), _SIZE):
-            part = torch.from_numpy(np.array(array[start : start + _SIZE], dtype=np.float32))
-            yield Batch(part / 127.5 - 1 if array.dtype == np.uint8 else part, {})
+    def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:
+        for start in _start_batches(len(array), rank, world):
+            part = torch.from_numpy(np.array(array[start : start + SIZE], dtype=np.float32))
+            yield start, Batch(part / 127.5 - 1 if array.dtype == np.uint8 else part, {})
 
     return Source(name, batches, len(array), _infer_type(array.shape))
+
+
+def _start_batches(num: int, rank: int, world: int) -> range:
+    """The indices of the first samples of a process's batches."""
+    return range(rank * SIZE, num, world * SIZE)
 
 
 def _infer_type(shape: Sequence[int]) -> TensorType:
@@ -226,7 +240,7 @@ def _from_statistics(path: Path, name: str) -> Source:
         statistics = Gaussian(torch.from_numpy(mean), torch.from_numpy(covariance), count)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: expected `mu` and `sigma` in {path}, read without pickle: {error}") from error
-    return Source(name, tuple, count, TensorType(tuple(mean.shape)), given=statistics)
+    return Source(name, lambda rank, world: (), count, TensorType(tuple(mean.shape)), given=statistics)
 
 
 def _from_folder(path: Path, name: str, reading: Reading) -> Source:

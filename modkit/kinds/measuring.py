@@ -71,6 +71,10 @@ class Metric(Protocol):
 
     `pairs`, `feature-pairs`, `codes` and `model` come from the Model that is measured, whatever the set. Anything a
     metric stores about a sample is stored under the sample's index, so the order of arrival never changes a result.
+
+    Processes that measure together send each other their states, without pickle. So a state consists of tensors,
+    numbers, texts and None, in lists, tuples, dicts and objects of these whose class stands in a module; the Model may
+    stand in it, too.
     """
 
     needs: tuple[str, ...]

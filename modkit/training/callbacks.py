@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from modkit.kinds import LoggerExtras, read_extras
+from modkit.kinds import Engine, LoggerExtras, read_extras
 from modkit.models.model import Model
 from modkit.parts.registry import get_registry
 from modkit.runs.run import Run
@@ -29,8 +29,8 @@ class Scorer(Protocol):
         """Number of steps from one scoring to the next."""
         ...
 
-    def __call__(self, model: Model) -> Mapping[str, Score]:
-        """Scores a model that can be sampled; the first score decides which checkpoint is the best."""
+    def __call__(self, model: Model, engine: Engine) -> Mapping[str, Score]:
+        """Scores a model that can be sampled, in all processes; the first score decides which checkpoint is best."""
         ...
 
 

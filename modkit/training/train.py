@@ -202,8 +202,8 @@ def execute(
                     with suppress(OSError):  # the error that is raised matters more
                         run.withdraw(*(begun or ())[:1])
                 raise
-    if evaluate and evaluation and not engine.rank and not _is_measured(run):
-        _measure(run, report, opened)
+        if evaluate and evaluation and engine.agree(engine.rank == 0 and not _is_measured(run)):
+            _measure(run, report, opened, engine)
     return run
 
 
@@ -238,20 +238,21 @@ def open_before(path: Path, locked: bool = False) -> Run | None:
     return _open_resumable(path, locked) if begun else None
 
 
-def _measure(run: Run, report: Checked, opened: Opened) -> None:
-    """Evaluates a trained run.
+def _measure(run: Run, report: Checked, opened: Opened, engine: Engine) -> None:
+    """Evaluates a trained run, on the processes that have trained it.
 
     Raises:
         TrainingError: If it cannot be evaluated; the run stays.
     """
     named = None if report.plan.spec.local else ()
     try:
-        measured = measure_run(run, load_run(run, planned=report.plan), opened, Options(), named=named)
+        measured = measure_run(run, load_run(run, planned=report.plan), opened, Options(), engine, named=named)
     except ValueError as error:
         raise TrainingError(
             f"{run.path} is trained but cannot be evaluated: {error}; evaluate it with: modkit evaluate {run.path}"
         ) from error
-    measured.save(run.path)
+    if engine.rank == 0:
+        measured.save(run.path)
 
 
 def _is_measured(run: Run) -> bool:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from modkit.data.loader import read_in_order
+from modkit.engines.shares import share_rows
 from modkit.kinds import Data, Engine
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
@@ -329,7 +330,7 @@ class Trainer:
         num, name = self.settings.samples.num, f"step-{self._cursor.step:08d}"
         with self._use_average(average):
             try:
-                x = self.model.sample(num, seed=self.settings.seed)
+                x = share_rows(lambda i, n: self.model.sample(n, seed=self.settings.seed, first=i), num, self.engine)
             except ValueError as refusal:
                 if (coder := self.model.coder) is None:
                     raise
@@ -339,7 +340,8 @@ class Trainer:
                 split = "test" if "test" in self.data.splits else "train"
                 num = min(num, self.data.splits[split])
                 held = next(read_in_order(self.data, split, num, Rng(self.settings.seed)))
-                x = coder.reconstruct(self._reader.place(held).tensor)
+                real = self._reader.place(held).tensor
+                x = share_rows(lambda i, n: coder.reconstruct(real[i : i + n]), num, self.engine)
         grid = draw_picture(Batch(x, {}).tensor.float().cpu(), self.data.x)
         self.run.write_picture(name, grid)
         self.callbacks.samples_ready(self._cursor.step, grid)
@@ -353,7 +355,7 @@ class Trainer:
             except ValueError as refusal:
                 self.progress.note(f"no scores at step {cursor.step}: {refusal}")
                 return
-            scores = scorer(self.model)
+            scores = scorer(self.model, self.engine)
         values = {name: score.value for name, score in scores.items()}
         if self.settings.checkpoints.best is None:
             first = next(iter(scores.values()))

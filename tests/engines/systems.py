@@ -23,9 +23,11 @@ from torch import Tensor, nn
 from modkit import Rng, Spec, TensorType, use
 from modkit.building.builder import Site
 from modkit.building.plan import plan
+from modkit.building.session import Opened
 from modkit.data import Digits
 from modkit.engines.ddp import DDPEngine
 from modkit.engines.processes import keep_open
+from modkit.evaluation.evaluate_run import make_watch
 from modkit.kinds import Engine
 from modkit.nn.conv import ConvDecoder
 from modkit.progress import Silent
@@ -75,12 +77,15 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
         {},
     ),
     "codes": (use_latent(VQ, use("autoregressive", network=TRANSFORMER)), {}),
+    "labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label"), {}),
     "gan-r1, accumulated": (GAME, {"terms": LAZY, "clip": 1.0, "accumulate": 2}),
     "vq-ema, accumulated": (use_coder(VQ), {"accumulate": 2}),
     "lfq!": (use_coder(use("lfq", bits=10)), {}),
     "vq-ema!counts": (use_coder(VQ), {}),
     "vq-ema!vectors": (use_coder(VQ), {}),
     "vq-ema!priorities": (use_coder(VQ), {}),
+    "vq-ema!features": (use_coder(VQ), {}),
+    "labels!labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label"), {}),
     "vqgan-adaptive!": (use_coder(VQ, critic=CRITIC, critic_start=10, weights={"adversarial": use("adaptive")}), {}),
 }
 """The model of each system and its training settings; behind `!` is which exchange is left out."""
@@ -115,7 +120,9 @@ class Partial(DDPEngine):
 
     def gather(self, value: Tensor) -> Tensor:
         """Gathers, or repeats the rows of this process."""
-        return torch.cat([value] * self.world) if self.left_out == "priorities" else super().gather(value)
+        kinds = {(1, True): "priorities", (1, False): "labels", (4, True): "features"}
+        kind = kinds.get((value.ndim, value.is_floating_point()), "")
+        return torch.cat([value] * self.world) if self.left_out == kind else super().gather(value)
 
 
 def train(name: str, path: Path, **settings: Any) -> None:
@@ -123,7 +130,9 @@ def train(name: str, path: Path, **settings: Any) -> None:
     model, own = SYSTEMS[name.partition("+")[0]] if name != "idle" else (use_coder("gaussian", decoder=use(Idle)), {})
     every = {"samples": {"every": 1000, "num": 4}, "checkpoints": {"every": 10, "keep": 9}, "log": {"every": 1}}
     given = {"device": "cpu", "batch_size": 16, "steps": STEPS, "ema": 0.9, **every, **own, **settings}
-    spec = Spec(name=name, data=use("digits", size=8), model=model, train=given)
+    watch = {"every": 10, "num": 300, "metrics": ["fd", "prdc"]} if name == "labels" else {}
+    measured = {"features": "pixels", "watch": watch}
+    spec = Spec(name=name, data=use("digits", size=8), model=model, train=given, evaluate=measured)
     site = Site(plan(spec), meta=False)
     data = Wide(size=8)
     made, chosen = site.build_model(data.x, data.fields).double(), site.make_settings()
@@ -132,22 +141,23 @@ def train(name: str, path: Path, **settings: Any) -> None:
     if "!" in name:
         engine = Partial("cpu")
         engine.left_out = name.partition("!")[2]
+    scorer = make_watch(Opened(data, "digits", site.make_evaluation(), site), chosen.seed)
     site.check()
     with keep_open(engine):
         if engine.rank == 0 and not (path / "modkit.lock").exists():
             Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {}).close()
         engine.barrier()
         with Run.open(path).hold() if engine.rank == 0 else Follower.open(path) as run:
-            Trainer(made, data, chosen, engine, run, Muted(run), Silent()).fit()
+            Trainer(made, data, chosen, engine, run, Muted(run), Silent(), scorer).fit()
 
 
-def launch(out: Path, names: Sequence[str], num: int, timeout: float = 300) -> list[str]:
-    """Trains systems in `num` processes, and returns the status of each and what it wrote to stderr."""
+def launch(out: Path, names: Sequence[str], num: int, module: str = __name__, timeout: float = 300) -> list[str]:
+    """Runs a module of tests in `num` processes, and returns the status of each and what it wrote to stderr."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     base = {**os.environ, "WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-m", "tests.engines.systems", str(out), *names]
+    command = [sys.executable, "-m", module, str(out), *names]
     started = []
     for rank in range(num):
         env = {**base, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}

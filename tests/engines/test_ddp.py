@@ -18,8 +18,9 @@ ONES = [name for name in SYSTEMS if "!" not in name]
 
 
 def read_losses(run):
-    """The losses of a run by step."""
-    return [json.loads(line)["losses"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    """The losses of a run by step, and its scores."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row.get("losses") or row["scores"] for row in rows]
 
 
 def measure_difference(run, other):
@@ -59,6 +60,14 @@ def together(tmp_path_factory, alone):
 @pytest.mark.parametrize("name", ONES)
 def test_two_processes_train_what_one_does(name, alone, together):
     assert measure_difference(alone / name, together / name) < 1e-8
+
+
+def test_processes_share_pictures_and_scores_during_training(alone, together):
+    mine, theirs = alone / "labels", together / "labels"
+    (picture,) = (mine / "samples").iterdir()
+    assert picture.read_bytes() == (theirs / "samples" / picture.name).read_bytes()
+    scored = [row.keys() for row in read_losses(theirs) if "recall (pixels)" in row]
+    assert len(scored) == 2 and measure_difference(mine, theirs) < 1e-8
 
 
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if "!" in name])

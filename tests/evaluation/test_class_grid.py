@@ -4,6 +4,7 @@ from torch import nn
 
 import modkit
 from modkit import build, use
+from modkit.engines.local import LocalEngine
 from modkit.evaluation.class_grid import find_classes, sample_classes
 from modkit.models import Diffusion
 from modkit.types import TensorType
@@ -28,7 +29,7 @@ def make(x=X, **conditioner):
 
 def test_each_row_is_a_class_and_each_column_has_its_noise():
     model = make()
-    x = sample_classes(model, FIELDS, 4, seed=5)
+    x = sample_classes(model, FIELDS, 4, LocalEngine("cpu"), seed=5)
     for label in range(3):
         torch.testing.assert_close(x[4 * label : 4 * label + 4], model.sample(4, seed=5, labels=label))
     assert not torch.equal(x[:4], x[4:8])

@@ -13,6 +13,7 @@ from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import Mask
 from modkit.data.digits import Digits
 from modkit.data.loader import draw_permutation
+from modkit.engines.local import LocalEngine
 from modkit.evaluation.evaluate_run import Options, evaluate_run, measure_run
 from modkit.evaluation.extractors import choose_features
 from modkit.evaluation.report import Report, read_reports
@@ -196,7 +197,7 @@ class Shifted(Digits):
 def test_a_data_set_names_the_features_that_suit_it(run, data):
     loaded = load_run(run)
     found = open_data(run, loaded.site)._replace(data=data, name="elsewhere")
-    report = measure_run(run, loaded, found, Options(metrics=["fd"], num=24))
+    report = measure_run(run, loaded, found, Options(metrics=["fd"], num=24), LocalEngine("cpu"))
     want = "random-conv:0" if isinstance(data, Shifted) else "classifier:digits"
     assert set(report.scores) == {f"FD ({want})"}
 

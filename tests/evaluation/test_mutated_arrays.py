@@ -33,7 +33,7 @@ def read(path):
     started = time.process_time()
     try:
         with np.errstate(all="ignore"):
-            for _ in make_source(path, "real").batches():
+            for _ in make_source(path, "real").number_batches():
                 pass
         return False
     except ValueError as error:

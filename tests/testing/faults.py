@@ -166,6 +166,13 @@ FAULTS = tuple(
         ),
         ("sampler", "a hidden draw of noise", "global-draws", "sigma_s * eps", "sigma_s * eps.clone().normal_()"),
         ("metric", "a merge that forgets", "emits", "_add(a[side], b[side])", "a[side]"),
+        (
+            "metric",
+            "a state that cannot be sent",
+            "plays",
+            "return {side: Sums(0, torch.zeros((), dtype=torch.float64)) for side in self.sets}",
+            'return {"seen": {1}, **{side: Sums(0, torch.zeros((), dtype=torch.float64)) for side in self.sets}}',
+        ),
         ("decoding", "codes past the last class", "emits", "return codes", "return codes + 9"),
         ("decoding", "codes that are no integers", "emits", "return codes", "return codes.float()"),
         ("conditioner", "too few null rows", "emits", "new_zeros(num, self.classes)", "new_zeros(1, self.classes)"),
