@@ -91,6 +91,9 @@ def _play_engine(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
     if part.agree(False) or not part.agree(True):
         raise AssertionError("expected `agree` to return whether the flag is set in any process, got another answer")
     mean = part.reduce({"mean": x.mean()})["mean"]
+    part.announce("its end")
+    if (reason := part.explain(ValueError("an error of this process"))) is not None:
+        raise AssertionError(f"expected `explain` to return None of an error of this process, got {reason!r}")
     part.release("player", wrapped)
     return {"mean": Emitted(mean, None, rows=False, learns=False)}
 

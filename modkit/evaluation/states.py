@@ -1,8 +1,7 @@
 """The states of metrics from all processes: as tensors and JSON, since nothing is pickled.
 
 A state consists of tensors, numbers, texts and None, in lists, tuples, dicts and objects whose attributes are such; the
-Model that is measured may stand in it, and is not sent. The other process makes an object of the same class, without
-its constructor.
+Model that is measured may stand in it, and is not sent.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ def _describe(value: Any, tensors: dict[str, Tensor], model: nn.Module | None) -
     known = _find_class(name) is kind and (isinstance(value, tuple) or hasattr(value, "__dict__"))
     if isinstance(value, nn.Module) or not known:
         raise ValueError(
-            f"processes exchange states of tensors, numbers, texts, lists, tuples, dicts and objects of these whose "
+            "processes exchange states of tensors, numbers, texts, lists, tuples, dicts and objects of these whose "
             f"class stands in a module; got {name}"
         )
     content = tuple(value) if isinstance(value, tuple) else vars(value)
@@ -99,7 +98,7 @@ def _describe(value: Any, tensors: dict[str, Tensor], model: nn.Module | None) -
 
 
 def _restore(form: Any, tensors: dict[str, Tensor], model: nn.Module | None) -> Any:
-    """Restores a value from its description."""
+    """Restores a value from its description: an object of the same class, without its constructor."""
     if "class" in form:
         kind, content = _find_class(form["class"]), _restore(form["content"], tensors, model)
         if isinstance(content, tuple):
@@ -113,7 +112,9 @@ def _restore(form: Any, tensors: dict[str, Tensor], model: nn.Module | None) -> 
     if name in ("list", "tuple"):
         restored = [_restore(one, tensors, model) for one in content]
         return restored if name == "list" else tuple(restored)
-    return {"value": content, "tensor": tensors.get(content) if name == "tensor" else None, "model": model}[name]
+    if name == "tensor":
+        return tensors[content]
+    return model if name == "model" else content
 
 
 def _find_class(name: str) -> Any:

@@ -34,6 +34,8 @@ def test_one_process_is_the_whole_world():
     assert engine.reduce({"value": value}) == {"value": value} and engine.agree(True) and not engine.agree(False)
     engine.release("player", module)
     engine.barrier()
+    engine.announce("step 1")
+    assert engine.explain(RuntimeError("an error of this process")) is None
     engine.close(None)
 
 
