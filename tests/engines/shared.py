@@ -23,11 +23,14 @@ from modkit.evaluation.evaluate import compute_statistics
 from modkit.evaluation.sources import save_statistics
 from modkit.evaluation.states import gather_states
 from modkit.kinds import Engine
+from modkit.metrics import Cost
 from modkit.metrics.store import Store
 from modkit.runs.ranks import find_rank
 from tests.command import run as command
 
-METRICS = ("fd", "fd-infinity", "kd", "prdc", "copying", "reconstruction", "reconstruction-fd", "codebook", "cost")
+NAMES = ("fd", "kd", "prdc", "copying", "reconstruction", "reconstruction-fd", "codebook")
+METRICS = (*NAMES, Cost(batch_size=2, repeats=1))
+FEATURES = "random-conv:0,dim=16"
 
 
 class Pair(NamedTuple):
@@ -66,12 +69,12 @@ def act(out: Path, run: Path, conditional: Path) -> None:
     command("sample", run, "-n", 11, "--seed", 3, "--out", out / "samples.npy")
     command("sample", conditional, "--grid", "classes", "-n", 2, "--out", out / "grid.npy")
     command("sample", conditional, "-n", 1, "--label", 3, "--out", out / "one.npy")
-    report = modkit.evaluate_run(modkit.Run.open(run), features="random-conv", metrics=METRICS, num=300, device="cpu")
+    report = modkit.evaluate_run(modkit.Run.open(run), features=FEATURES, metrics=METRICS, num=300, device="cpu")
     (out / f"run-{find_rank()}.json").write_text(report.to_json())
     classes = modkit.evaluate_run(
-        modkit.Run.open(conditional), features="random-conv", metrics=["fd"], num=300, per_class=True, device="cpu"
+        modkit.Run.open(conditional), features=FEATURES, metrics=["prdc"], num=300, per_class=True, device="cpu"
     )
-    files = modkit.evaluate(real=list_batches(), fake=list_batches(), features="random-conv", metrics=["prdc", "fd"])
+    files = modkit.evaluate(real=list_batches(), fake=list_batches(), features=FEATURES, metrics=["prdc", "fd"])
     for name, one in (("classes", classes), ("files", files)):
         (out / f"{name}-{find_rank()}.json").write_text(one.to_json())
     save_statistics(out / f"statistics-{find_rank()}.npz", compute_statistics(list_batches(), features="pixels"))
