@@ -88,7 +88,8 @@ def _gather(mine: Any, num: int, exchange: Exchange) -> Any:
     rows = [row // size * size + row - shares[row // size][0] for row in range(num)]
 
     def gather(value: Tensor) -> Tensor:
-        return exchange.gather(value.contiguous())[rows]
+        filled = value.numel() > 0  # nothing is sent of tensors without values
+        return exchange.gather(value.contiguous())[rows] if filled else value.new_empty(num, *value.shape[1:])
 
     if isinstance(mine, Batch):
         x, fields = _gather(mine.x, num, exchange), {name: gather(one) for name, one in mine.fields.items()}
