@@ -48,6 +48,8 @@ def evaluate(
 ) -> Report:
     """Compares samples with data.
 
+    Processes that a launcher has started share the work: all of them call it, and each gets the report.
+
     Args:
         real: The data: a tensor or array `n c h w` in [−1, 1], a `.npy` file, a folder of images, or an iterable of
             batches; for the Fréchet distance also a `.npz` file with `mu` and `sigma`.
@@ -107,6 +109,8 @@ def compute_statistics(
     raw: bool = False,
 ) -> Gaussian:
     """Computes the mean and covariance of the features of data, which can replace the data in a Fréchet distance.
+
+    Processes share the work as in `evaluate`.
 
     Raises:
         ValueError: If the data cannot be read or are empty.

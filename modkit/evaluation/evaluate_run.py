@@ -76,6 +76,7 @@ def evaluate_run(
 
     Both are scored against the same training images, as many as there are samples. Copying, likelihood and
     reconstruction are measured on held-out images. A conditional Model is given the fields of the held-out images.
+    Processes share the work as in `evaluate`; costs are those that the first one measures.
 
     Args:
         run: The run.
