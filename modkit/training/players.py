@@ -31,6 +31,7 @@ __all__ = [
     "StageSchedule",
     "check_trainable",
     "collect_modules",
+    "find_untrained",
     "make_player_states",
     "match_names",
     "players",
@@ -292,6 +293,13 @@ def collect_modules(model: Model, player: Player) -> list[nn.Module]:
             module, owner = module.get_submodule(name), _enter(module.get_submodule(name), owner)
         _collect(module, owner, found)
     return list(found.values())
+
+
+def find_untrained(model: Model, stages: Sequence[StageSchedule]) -> frozenset[str]:
+    """Finds the parameters, by their names in the state dict, that no player of the stages trains."""
+    players = [player for stage in stages for player in stage.players]
+    own = {id(p) for one in players for module in collect_modules(model, one) for p in module.parameters(recurse=False)}
+    return frozenset(name for name, one in model.named_parameters(remove_duplicate=False) if id(one) not in own)
 
 
 def match_names(pattern: str, names: Sequence[str], where: str) -> list[str]:

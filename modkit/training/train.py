@@ -171,7 +171,7 @@ def execute(
     changes = find_changes(before, report.plan) if before else []
     if before:
         _check_state(before, report)
-        site.weights = before.read_last() is None
+        site.weights = not before.kept
     engine = settings.engine(device=settings.device)
     site.check()
     with keep_open(engine):
@@ -187,8 +187,6 @@ def execute(
             try:
                 if begun:
                     run.save(*begun)
-                if changes or run.half_revised:
-                    run.revise(report.plan.resolved, lock, [asdict(change) for change in changes])
                 model = model.to(engine.device)
                 _tune(model, settings)
                 if before and engine.device.type == "cpu":
@@ -196,6 +194,9 @@ def execute(
                 callbacks = Muted(run) if engine.rank else Callbacks(run, loggers)
                 shown = Silent() if engine.rank or progress is None else progress
                 trainer = Trainer(model, report.data, settings, engine, run, callbacks, shown, watch)
+                step = trainer.resume()
+                if changes or run.half_revised:
+                    run.revise(report.plan.resolved, lock, [asdict(change) for change in changes], step)
                 trainer.fit()
             except BaseException:
                 if before is None and not (trainer and trainer.advanced):
@@ -257,7 +258,7 @@ def _measure(run: Run, report: Checked, opened: Opened) -> None:
 def _is_measured(run: Run) -> bool:
     """Whether the run keeps a report of its last checkpoint."""
     path = locate_report(run.path)
-    return path.exists() and Report.read(path).checkpoint == run.find_checkpoint_name()
+    return path.exists() and Report.read(path).checkpoint == run.kept[-1]
 
 
 def _cap(settings: Settings, steps: int | None) -> Settings:

@@ -3,8 +3,8 @@
 In a step, each player of the stage takes its turn on the same batch: the gradients of its weighted losses are
 accumulated over the microbatches, its optimizer updates its parameters, and the model updates what has no gradients.
 Every random draw is a function of (seed, stage, step, player, row), so a run resumed from any checkpoint is
-bit-identical to one that was never interrupted. Checkpoints are written between steps. At the end of a stage the
-averaged weights become the weights.
+bit-identical to one that was never interrupted. Checkpoints are copied between steps and written while training goes
+on. At the end of a stage the averaged weights become the weights.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ from modkit.rng import Rng
 from modkit.runs import checkpoint as store
 from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
+from modkit.runs.writer import Writer
 from modkit.specs.settings import Settings
 from modkit.training.callbacks import Callbacks, Scorer
 from modkit.training.determinism import use_deterministic
 from modkit.training.interruption import Stopped, catch_interrupt
-from modkit.training.optimizer_state import pack, unpack
+from modkit.training.optimizer_state import find_packed, name_group, name_parameters, pack, unpack
 from modkit.training.players import (
     PlayerState,
     StageSchedule,
+    find_untrained,
     make_player_states,
     schedule_stages,
     set_modes,
@@ -124,6 +126,9 @@ class Trainer:
         self.run, self.callbacks, self.progress, self.scorer = run, callbacks, progress, scorer
         self.stages = schedule_stages(model, settings)
         self._reader = Reader(data, settings, engine)
+        self._writer = Writer(run)
+        self._frozen = find_untrained(model, self.stages)
+        self._resumed = False
         self._cursor = Cursor()
         self._begun = 0  # the step at which this process began
         self._restored: tuple[Path, store.Checkpoint] | None = None
@@ -140,12 +145,11 @@ class Trainer:
             OSError: If a file cannot be read or written, or the run's directory was removed or moved.
             Stopped: If training was interrupted; a checkpoint has been written.
         """
-        self._resume()
-        self._begun = self._cursor.step
+        self.resume()
         self.callbacks.run_started()
         try:
             chosen = use_deterministic(self.engine.device) if self.settings.deterministic else nullcontext()
-            with chosen, catch_interrupt() as interrupted:
+            with chosen, catch_interrupt() as interrupted, self._writer:
                 while self._cursor.stage < len(self.stages):
                     self._train_stage(self.stages[self._cursor.stage], interrupted)
             self.run.finish()
@@ -175,11 +179,13 @@ class Trainer:
             if not states:  # no parameters to train: `prepare` was all of the training
                 self._save_picture(average)
             self._save(states, average)
+            self._note_saved(self._writer.finish())  # before processes that load data are forked from this one
         self._begin(states)
         for batch in self._reader.read_stage(cursor.stage, cursor.index, stage.steps if states else 0):
             losses = self._take_step(states, batch)
             if average.decay:
                 average.update()
+            self._note_saved(self._writer.poll())
             cursor.index, cursor.step, cursor.averaged = cursor.index + 1, cursor.step + 1, average.updates
             last = cursor.index == stage.steps
             self._log(losses, last)
@@ -191,7 +197,9 @@ class Trainer:
             if due or stop:
                 self._save(states, average, due=due)
             if stop:
+                self._note_saved(self._writer.finish())
                 raise Stopped(f"stopped at step {cursor.step}")
+        self._note_saved(self._writer.finish())
         if average.decay:
             average.copy_to_model()
         for state in states:
@@ -274,6 +282,7 @@ class Trainer:
                 raise self._make_error(f"a weight of {state.player.name} is not finite")
 
     def _make_error(self, what: str) -> TrainingError:
+        self._writer.wait()
         path = store.find_latest(self.run.checkpoints)
         good = f"the last good checkpoint is {path}" if path else "there is no checkpoint yet"
         cursor = self._cursor
@@ -355,7 +364,8 @@ class Trainer:
             yield
 
     def _save(self, players: Sequence[PlayerState], average: Average, *, due: bool = True) -> None:
-        """Writes a checkpoint; only one that is due can become the best."""
+        """Begins to write a checkpoint; only one that is due can become the best."""
+        self._note_saved(self._writer.finish())
         self._check_losses()
         self._check_weights(players)
         cursor = self._cursor
@@ -369,19 +379,35 @@ class Trainer:
         states: dict[str, Any] = {}
         if average.decay:
             tensors["ema"] = average.state_dict()
-        for number, player in enumerate(players):
-            tensors[f"optimizer-{number}"], state = pack(player.optimizer)
-            states[player.player.name] = {"optimizer": state, "lr_schedule": player.schedule.state_dict()}
-        path = self.run.save(name, store.Checkpoint(tensors, {"cursor": asdict(cursor), "players": states}))
-        self._prune()
-        self.callbacks.checkpoint_saved(path)
+        for player in players:
+            packed = pack(player.optimizer, name_parameters(self.model, player.optimizer))
+            tensors[name_group(player.name)] = dict(packed.tensors)
+            states[player.name] = {"optimizer": packed.state, "lr_schedule": player.schedule.state_dict()}
+        state = {"cursor": asdict(cursor), "players": states}
+        self._writer.start(name, store.Checkpoint(tensors, state, {"model": self._frozen}))
+
+    def _note_saved(self, path: Path | None) -> None:
+        """Removes older checkpoints and tells of a new one, if there is one."""
+        if path:
+            self._prune()
+            self.callbacks.checkpoint_saved(path)
 
     def _prune(self) -> None:
         best = self._cursor.best_name
         self.run.prune(self.settings.checkpoints.keep, {best} if best else set())
 
-    def _resume(self) -> None:
-        """Resumes from the last complete checkpoint, if there is one."""
+    def resume(self) -> int:
+        """Resumes from the run's last intact checkpoint, if there is one; `fit` begins with it.
+
+        Returns:
+            The step at which training begins.
+
+        Raises:
+            ValueError: If the run has checkpoints but none is intact, or its metrics have changed.
+            OSError: If a file cannot be read.
+        """
+        if self._resumed:
+            return self._begun
         latest = self.run.read_last()
         if latest:
             restored = latest.checkpoint
@@ -398,6 +424,8 @@ class Trainer:
         if latest:
             self._prune()  # the run may have been killed before it could prune
             self.progress.note(f"resumed from {latest.path}")
+        self._resumed, self._begun = True, self._cursor.step
+        return self._begun
 
     def _restore(self, players: Sequence[PlayerState], average: Average) -> None:
         """Restores optimizers, schedules and averages from a checkpoint inside this stage."""
@@ -408,10 +436,10 @@ class Trainer:
         with _explain_misfit(path):
             if average.decay:
                 average.load_state_dict(restored.tensors["ema"], self._cursor.averaged)
-            for number, player in enumerate(players):
-                states = restored.state["players"][player.player.name]
-                player.schedule.load_state_dict(states["lr_schedule"])
-                unpack(player.optimizer, restored.tensors[f"optimizer-{number}"], states["optimizer"])
+            for player in players:
+                player.schedule.load_state_dict(restored.state["players"][player.name]["lr_schedule"])
+                names = name_parameters(self.model, player.optimizer)
+                unpack(player.optimizer, names, find_packed(restored, player.name, names))
 
 
 @contextmanager
