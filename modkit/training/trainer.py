@@ -421,6 +421,7 @@ class Trainer:
         self.engine.barrier()  # none reads any more what one may rename
         for name, new in self.run.rewind(latest).items():
             self.progress.note(f"{name} is damaged and was renamed to {new}")
+        self.engine.barrier()  # what a killed process left of a checkpoint is gone
         if latest:
             self._prune()  # the run may have been killed before it could prune
             self.progress.note(f"resumed from {latest.path}")

@@ -139,13 +139,15 @@ def train(name: str, path: Path, **settings: Any) -> None:
             Trainer(made, data, chosen, engine, run, Muted(run), Silent()).fit()
 
 
-def launch(out: Path, names: Sequence[str], num: int, timeout: float = 300) -> list[str]:
-    """Trains systems in `num` processes, and returns the status of each and what it wrote to stderr."""
+def launch(
+    out: Path, names: Sequence[str], num: int, timeout: float = 300, module: str = "tests.engines.systems"
+) -> list[str]:
+    """Trains systems in `num` processes, or runs another module; returns what each wrote to stderr, and its status."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     base = {**os.environ, "WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-m", "tests.engines.systems", str(out), *names]
+    command = [sys.executable, "-m", module, str(out), *names]
     started = []
     for rank in range(num):
         env = {**base, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
