@@ -7,7 +7,7 @@ from modkit.models.step import StepContext
 from modkit.parts.registry import get_registry
 from modkit.training.players import weigh_losses
 from modkit.types import Batch
-from tests.benchmarks import frechet, samplers, start, training
+from tests.benchmarks import checkpoints, frechet, samplers, start, training
 
 TINY = ["model.autoencoder.encoder.channels=[8]", "model.autoencoder.decoder.channels=[8]", "data.size=8"]
 TINY += ["model.prior.network.width=16", "train.batch_size=8", "train.samples.num=1"]
@@ -57,6 +57,13 @@ def test_both_stages_are_timed_in_rounds():
 def test_every_sampler_is_timed_beside_its_peer(name):
     row = samplers.measure(name, rounds=1, steps=4)
     assert row.keys() == {"sampler", "whole", "diffusers"} and min(row.values()) > 0
+
+
+@pytest.mark.parametrize("side", checkpoints.SIDES)
+def test_the_pause_at_a_checkpoint_is_timed(side, monkeypatch):
+    monkeypatch.setattr(checkpoints, "BETWEEN", 1)
+    row = checkpoints.measure(side, 1, 2, "cpu")
+    assert len(row["pauses"]) == 2 and row["step"] > 0
 
 
 def test_starts_are_timed_with_plugins():
