@@ -21,6 +21,7 @@ from modkit import Run, Spec, SpecError, use
 from modkit.cli.app import app
 from modkit.engines.local import LocalEngine
 from modkit.losses.likelihoods import MSE
+from modkit.publishing.export import export
 from modkit.runs import checkpoint as store
 from modkit.runs import verified
 from modkit.specs.overrides import apply
@@ -151,6 +152,11 @@ def test_a_run_with_a_piece_of_another_resumes(train: bool, tmp_path: Path):
     same = [torch.equal(value, kept[name]) for name, value in piece.state_dict().items()]
     frozen = [path.stat().st_size for path in (whole / "checkpoints").glob("frozen-*")]
     assert len(frozen) == (0 if train else 1) and all(size > 4 * count(piece) for size in frozen)
+    branched = modkit.branch(whole, tmp_path / "branch", ["train.optimizer.lr=1e-4"], step=2)
+    exported = export(Run.open(whole), tmp_path / "export")
+    assert len(list(branched.checkpoints.glob("frozen-*"))) == len(frozen)
+    assert modkit.load(branched).state_dict().keys() == modkit.load(exported).state_dict().keys()
+    assert all(torch.equal(v, kept[k]) for k, v in modkit.load(exported).autoencoder.state_dict().items())
     assert not any(same) if train else all(same)
 
 
