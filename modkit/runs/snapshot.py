@@ -20,6 +20,7 @@ __all__ = ["Memory", "Part", "Snapshot", "take"]
 
 _ALIGNMENT = 64
 _SLACK = 1.1  # how much more memory may be kept than is used
+_PORTABLE = 1  # page-locked for all devices
 
 
 class Part(NamedTuple):
@@ -68,14 +69,19 @@ class Memory:
 
         Args:
             size: Number of bytes.
-            lock: Whether they are to be page-locked.
+            lock: Whether they are to be page-locked, for CUDA.
+
+        Raises:
+            MemoryError: If they cannot be page-locked.
         """
         if not size <= len(self._data) <= size * _SLACK or lock != self._locked:
             self.release()
             self._data = torch.empty(size, dtype=torch.uint8)
-            if lock and size:
-                status = torch.cuda.cudart().cudaHostRegister(self._data.data_ptr(), size, 0)  # type: ignore[no-untyped-call]
-                self._locked = int(status) == 0  # else it is only slower
+            if lock:
+                status = int(torch.cuda.cudart().cudaHostRegister(self._data.data_ptr(), size, _PORTABLE))  # type: ignore[no-untyped-call]
+                if status:
+                    raise MemoryError(f"{size} bytes of memory cannot be page-locked for a checkpoint: error {status}")
+                self._locked = True
         return self._data[:size]
 
     def release(self) -> None:

@@ -162,6 +162,38 @@ class Trainer:
             raise failure from error
         self.callbacks.run_finished(None)
 
+    def resume(self) -> int:
+        """Resumes from the run's last intact checkpoint, if there is one; `fit` begins with it.
+
+        Returns:
+            The step at which training begins.
+
+        Raises:
+            ValueError: If the run has checkpoints but none is intact, or its metrics have changed.
+            OSError: If a file cannot be read.
+        """
+        if self._resumed:
+            return self._begun
+        latest = self.run.read_last()
+        if latest:
+            restored = latest.checkpoint
+            with _explain_misfit(latest.path):
+                self.model.load_state_dict(restored.tensors["model"])
+                self._cursor = Cursor.read(restored.state["cursor"])
+                self._recent = {name: torch.tensor(float(loss)) for name, loss in self._cursor.recent.items()}
+                if self._cursor.stage > len(self.stages):
+                    raise ValueError(f"expected one of {len(self.stages)} stages, got stage {self._cursor.stage}")
+            self._restored = latest.path, restored
+        self.engine.barrier()  # none reads any more what one may rename
+        for name, new in self.run.rewind(latest).items():
+            self.progress.note(f"{name} is damaged and was renamed to {new}")
+        self.engine.barrier()  # what a killed process left of a checkpoint is gone
+        if latest:
+            self._prune()  # the run may have been killed before it could prune
+            self.progress.note(f"resumed from {latest.path}")
+        self._resumed, self._begun = True, self._cursor.step
+        return self._begun
+
     @property
     def advanced(self) -> bool:
         """Whether a step has been completed since training began or was resumed."""
@@ -182,10 +214,10 @@ class Trainer:
             self._note_saved(self._writer.finish())  # before processes that load data are forked from this one
         self._begin(states)
         for batch in self._reader.read_stage(cursor.stage, cursor.index, stage.steps if states else 0):
+            self._note_saved(self._writer.poll())
             losses = self._take_step(states, batch)
             if average.decay:
                 average.update()
-            self._note_saved(self._writer.poll())
             cursor.index, cursor.step, cursor.averaged = cursor.index + 1, cursor.step + 1, average.updates
             last = cursor.index == stage.steps
             self._log(losses, last)
@@ -395,38 +427,6 @@ class Trainer:
     def _prune(self) -> None:
         best = self._cursor.best_name
         self.run.prune(self.settings.checkpoints.keep, {best} if best else set())
-
-    def resume(self) -> int:
-        """Resumes from the run's last intact checkpoint, if there is one; `fit` begins with it.
-
-        Returns:
-            The step at which training begins.
-
-        Raises:
-            ValueError: If the run has checkpoints but none is intact, or its metrics have changed.
-            OSError: If a file cannot be read.
-        """
-        if self._resumed:
-            return self._begun
-        latest = self.run.read_last()
-        if latest:
-            restored = latest.checkpoint
-            with _explain_misfit(latest.path):
-                self.model.load_state_dict(restored.tensors["model"])
-                self._cursor = Cursor.read(restored.state["cursor"])
-                self._recent = {name: torch.tensor(float(loss)) for name, loss in self._cursor.recent.items()}
-                if self._cursor.stage > len(self.stages):
-                    raise ValueError(f"expected one of {len(self.stages)} stages, got stage {self._cursor.stage}")
-            self._restored = latest.path, restored
-        self.engine.barrier()  # none reads any more what one may rename
-        for name, new in self.run.rewind(latest).items():
-            self.progress.note(f"{name} is damaged and was renamed to {new}")
-        self.engine.barrier()  # what a killed process left of a checkpoint is gone
-        if latest:
-            self._prune()  # the run may have been killed before it could prune
-            self.progress.note(f"resumed from {latest.path}")
-        self._resumed, self._begun = True, self._cursor.step
-        return self._begun
 
     def _restore(self, players: Sequence[PlayerState], average: Average) -> None:
         """Restores optimizers, schedules and averages from a checkpoint inside this stage."""
