@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from modkit.engines.ddp import DDPEngine
 from modkit.engines.processes import check_processes
+from modkit.runs import checkpoint as store
 from modkit.specs.settings import Settings
 from tests.engines.systems import STEPS, SYSTEMS, launch, train
 from tests.refusals import check_refusal
@@ -28,7 +28,7 @@ def measure_difference(run, other):
     found = [abs(row[key] - other[key]) for row, other in zip(mine, theirs) for key in row]
     last = max(path.name for path in (run / "checkpoints").iterdir())
     for name in ("model", "ema"):
-        weights, same = (load_file(one / "checkpoints" / last / f"{name}.safetensors") for one in (run, other))
+        weights, same = (store.load(one / "checkpoints" / last).tensors[name] for one in (run, other))
         assert weights.keys() == same.keys() and weights
         found += [float((weights[key].double() - same[key].double()).abs().max()) for key in weights]
     return max(found)
