@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Optimizer
+from modkit.optim.shards import copy_whole
 
 __all__ = ["pack", "unpack"]
 
@@ -54,7 +55,7 @@ def unpack(optimizer: Optimizer, tensors: Mapping[str, Tensor], state: Mapping[s
     for parameter, kept in optimizer.state.items():
         for key, value in kept.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                kept[key] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+                kept[key] = copy_whole(torch.empty_like(parameter, dtype=value.dtype, requires_grad=False), value)
 
 
 def _check_groups(mine: Sequence[Mapping[str, Any]], stored: Sequence[Mapping[str, Any]]) -> None:

@@ -26,6 +26,7 @@ from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.optim.ema import Average
+from modkit.optim.shards import gather_whole, view_local
 from modkit.precision import cast_losses
 from modkit.progress import Progress
 from modkit.rng import Rng
@@ -270,7 +271,8 @@ class Trainer:
     def _check_weights(self, states: Sequence[PlayerState]) -> None:
         """Refuses to save weights that are not finite: a finite loss can have a gradient or a step that is not."""
         for state in states:
-            if not bool(torch.stack([parameter.isfinite().all() for parameter in state.parameters]).all()):
+            finite = torch.stack([parameter.isfinite().all() for parameter in view_local(state.parameters)]).all()
+            if self.engine.agree(not bool(finite)):
                 raise self._make_error(f"a weight of {state.player.name} is not finite")
 
     def _make_error(self, what: str) -> TrainingError:
@@ -372,6 +374,7 @@ class Trainer:
         for number, player in enumerate(players):
             tensors[f"optimizer-{number}"], state = pack(player.optimizer)
             states[player.player.name] = {"optimizer": state, "lr_schedule": player.schedule.state_dict()}
+        tensors = {kind: gather_whole(named) for kind, named in tensors.items()}
         path = self.run.save(name, store.Checkpoint(tensors, {"cursor": asdict(cursor), "players": states}))
         self._prune()
         self.callbacks.checkpoint_saved(path)

@@ -14,6 +14,7 @@ from tests.engines.systems import STEPS, SYSTEMS, launch, train
 from tests.refusals import check_refusal
 
 ONES = [name for name in SYSTEMS if "!" not in name]
+DIVIDED = ["vae, two stages", "gan-r1, accumulated", "vqgan-adaptive", "ldm-unet", "codes"]
 
 
 def read_losses(run):
@@ -50,7 +51,9 @@ def together(tmp_path_factory, alone):
     for name in ("vq-ema", "gan-r1"):
         shutil.copytree(alone / name, out / f"{name}+resumed")
         shutil.rmtree(out / f"{name}+resumed" / "checkpoints" / f"step-{STEPS:08d}")
-    told = launch(out, [*SYSTEMS, "vq-ema+resumed", "gan-r1+resumed"], 2)
+    shutil.copytree(out / "gan-r1+resumed", out / "gan-r1@+resumed")
+    divided = [f"{name}@" for name in DIVIDED]
+    told = launch(out, [*SYSTEMS, "vq-ema+resumed", "gan-r1+resumed", *divided, "gan-r1@+resumed"], 2)
     assert all(text.endswith("status 0") for text in told), told
     return out
 
@@ -68,6 +71,19 @@ def test_leaving_out_one_total_is_noticed(name, alone, together):
 @pytest.mark.parametrize("name", ["vq-ema", "gan-r1"])
 def test_two_processes_go_on_with_what_one_has_begun(name, alone, together):
     assert measure_difference(alone / name, together / f"{name}+resumed") < 1e-8
+
+
+@pytest.mark.parametrize("name", DIVIDED)
+def test_divided_weights_train_as_whole_ones_do(name, together):
+    assert measure_difference(together / name, together / f"{name}@") < 1e-8
+
+
+def test_what_whole_weights_began_goes_on_with_divided_ones_and_back(alone, together, tmp_path):
+    assert measure_difference(alone / "gan-r1", together / "gan-r1@+resumed") < 1e-8
+    back = shutil.copytree(together / "gan-r1, accumulated@", tmp_path / "back")
+    shutil.rmtree(back / "checkpoints" / f"step-{STEPS:08d}")
+    train("gan-r1, accumulated", back)
+    assert measure_difference(alone / "gan-r1, accumulated", back) < 1e-8
 
 
 @pytest.mark.full
