@@ -15,11 +15,14 @@ References:
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.experimental import implicit_replication
 
 from modkit.engines.group import Group, list_parameters
@@ -43,10 +46,16 @@ class FSDP2Engine(Group):
         unused: Whether a player may have parameters that its losses do not reach.
 
     Raises:
-        ValueError: If no launcher has told the number of this process, or the device is unknown or not available.
+        ValueError: If no launcher has told the number of this process, the device is unknown or not available, or this
+            torch cannot leave weights whole.
     """
 
     def __init__(self, device: str, *, timeout: float = 1800.0, unused: bool = False) -> None:
+        if "ignored_params" not in inspect.signature(fully_shard).parameters:
+            raise ValueError(
+                "FSDP2Engine expects a torch whose fully_shard takes `ignored_params`, "
+                f"got {torch.__version__}: install a newer one"
+            )
         super().__init__(device, timeout=timeout, unused=unused)
         self._mesh = init_device_mesh(self.device.type, (self.world,))
         self._networks: dict[nn.Module, list[ShardedNetwork]] = {}

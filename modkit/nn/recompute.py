@@ -34,7 +34,7 @@ def recompute(module: nn.Module) -> None:
     """
     compute = _compute
     if any(True for _ in module.buffers()):  # the compiler knows no contexts; it still compiles what is called inside
-        compute = torch.compiler.disable(_compute_with_buffers, recursive=False)
+        compute = torch.compiler.disable(_compute_with_buffers, recursive=False)  # type: ignore[no-untyped-call]
     module.forward = partial(compute, module, module.forward)  # hooks run around it, and once
 
 
