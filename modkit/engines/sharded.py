@@ -69,8 +69,8 @@ class ShardedNetwork:
     def release(self) -> None:
         """Makes the weights whole again; nothing is left of the division."""
         self.divide()
-        whole = gather_whole({str(id(one)): one for one in self._network.parameters() if is_shard(one)})
-        made = {name: nn.Parameter(value, requires_grad=False) for name, value in whole.items()}
+        shards = [one for one in self._network.parameters() if is_shard(one)]
+        made = {one: nn.Parameter(gather_whole(one), requires_grad=False) for one in shards}
         for module, kind, state in self._before:
             _composable_state._module_state_mapping.pop(module, None)  # else it could never be divided again
             module.__class__ = kind
@@ -78,7 +78,7 @@ class ShardedNetwork:
                 delattr(module, name)
             vars(module).update({name: value for name, value in state.items() if value is not None})
             for name, one in module.named_parameters(recurse=False):
-                setattr(module, name, made.get(str(id(one)), one))
+                setattr(module, name, made.get(one, one))
 
     @property
     def _root(self) -> FSDPModule:

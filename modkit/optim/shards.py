@@ -5,7 +5,7 @@ A shard is one of torch's DTensors. The modules that it is not imported for see 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -30,12 +30,9 @@ def view_local(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def gather_whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors in place of shards; every process must call it."""
-    return {
-        name: tensor.detach().full_tensor() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
-        for name, tensor in tensors.items()
-    }
+def gather_whole(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that may be divided; every process must call it."""
+    return tensor.detach().full_tensor() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
 
 
 @torch.no_grad()

@@ -374,7 +374,7 @@ class Trainer:
         for number, player in enumerate(players):
             tensors[f"optimizer-{number}"], state = pack(player.optimizer)
             states[player.player.name] = {"optimizer": state, "lr_schedule": player.schedule.state_dict()}
-        tensors = {kind: gather_whole(named) for kind, named in tensors.items()}
+        tensors = {kind: {k: gather_whole(one) for k, one in named.items()} for kind, named in tensors.items()}
         path = self.run.save(name, store.Checkpoint(tensors, {"cursor": asdict(cursor), "players": states}))
         self._prune()
         self.callbacks.checkpoint_saved(path)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modkit import Spec, use
 from modkit.engines.ddp import DDPEngine
-from modkit.engines.processes import check_processes
+from modkit.engines.fsdp2 import FSDP2Engine
+from modkit.engines.processes import check_processes, choose_engine
 from modkit.specs.settings import Settings
 from tests.engines.systems import STEPS, SYSTEMS, launch, train
 from tests.refusals import check_refusal
@@ -104,10 +106,28 @@ def test_a_parameter_without_a_gradient_is_named_in_every_process(tmp_path):
     assert all(named in text and text.endswith("status 1") for text in told), told
 
 
-def test_a_launcher_is_expected(monkeypatch):
+@pytest.mark.parametrize("engine", [DDPEngine, FSDP2Engine])
+def test_a_launcher_is_expected(engine, monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    check_refusal("DDPEngine expects a launcher to set RANK", DDPEngine, "cpu")
+    check_refusal(f"{engine.__name__} expects a launcher to set RANK", engine, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("given", "again", "one", "two"),
+    [
+        (None, False, None, "ddp"),
+        ("fsdp2", False, "fsdp2", "fsdp2"),
+        ("local", True, "local", "ddp"),
+        ("ddp", True, "local", "ddp"),
+        ("fsdp2", True, "local", "fsdp2"),
+    ],
+)
+def test_the_engine_follows_the_number_of_processes(given, again, one, two, monkeypatch):
+    spec = Spec(name="toy", model=use("gan"), train={} if given is None else {"engine": given})
+    for launched, engine in (("1", one), ("2", two)):
+        monkeypatch.setenv("WORLD_SIZE", launched)
+        assert choose_engine(spec, again=again).train.get("engine") == engine
 
 
 class Several:
