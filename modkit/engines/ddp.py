@@ -62,3 +62,7 @@ class DDPEngine(Group):
     def accumulate(self, module: nn.Module) -> AbstractContextManager[None]:
         """Returns a context in which gradients stay in this process."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+    def join_weights(self) -> AbstractContextManager[None]:
+        """Returns a context that does nothing: each process has all weights at all times."""
+        return nullcontext()

@@ -37,8 +37,8 @@ __all__ = ["FSDP2Engine"]
 class FSDP2Engine(Group):
     """An engine of several processes that divide the weights, gradients and optimizer states of networks.
 
-    On CUDA, rank r of a machine takes its device r and NCCL, elsewhere gloo. Sampling from the model is a computation
-    of all processes.
+    On CUDA, rank r of a machine takes its device r and NCCL, elsewhere gloo. Pictures and scores are made with whole
+    weights.
 
     Args:
         device: Name of the device; `auto` is CUDA if available, otherwise the CPU.
@@ -88,8 +88,7 @@ class FSDP2Engine(Group):
             parameter.grad = mean
         with implicit_replication():  # an optimizer updates shards and whole parameters in one call
             super().step(optimizer, max_norm)
-        for network in (one for networks in self._networks.values() for one in networks):
-            network.divide()
+        self._divide()
 
     @contextmanager
     def accumulate(self, module: nn.Module) -> Iterator[None]:
@@ -101,3 +100,20 @@ class FSDP2Engine(Group):
         finally:
             for network in self._networks[module]:
                 network.exchange(True)
+
+    @contextmanager
+    def join_weights(self) -> Iterator[None]:
+        """Returns a context in which the weights of all networks are whole."""
+        for network in self._list_networks():
+            network.join()
+        try:
+            yield
+        finally:
+            self._divide()
+
+    def _divide(self) -> None:
+        for network in self._list_networks():
+            network.divide()
+
+    def _list_networks(self) -> list[ShardedNetwork]:
+        return [network for networks in self._networks.values() for network in networks]

@@ -41,7 +41,7 @@ class ShardedNetwork:
     def __init__(self, network: nn.Module, own: Sequence[nn.Parameter], mesh: DeviceMesh) -> None:
         warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)  # nothing here writes into an output
         self._network, self._held = network, False
-        self._before = [(module, type(module), _copy_state(module)) for module in network.modules()]
+        before = [(module, type(module), _copy_hooks(module), set(vars(module))) for module in network.modules()]
         last = getattr(network, "last_layer", None)
         kept = {id(one) for one in own if one.ndim} - {id(network.get_parameter(last)) if last else 0}
         whole = {one for one in network.parameters() if id(one) not in kept}
@@ -54,10 +54,17 @@ class ShardedNetwork:
             if hasattr(network, name):
                 register_fsdp_forward_method(network, name)
         network.register_forward_hook(self._watch)
+        self._before = [(module, kind, hooks, vars(module).keys() - names) for module, kind, hooks, names in before]
 
     def exchange(self, exchanges: bool) -> None:
         """Says whether a backward pass exchanges gradients or leaves them in this process."""
         self._root.set_requires_gradient_sync(exchanges)
+
+    def join(self) -> None:
+        """Makes the weights whole until `divide`."""
+        self._hold(True)
+        for part in self._parts:
+            part.unshard()
 
     def divide(self) -> None:
         """Divides weights that have stayed joined."""
@@ -70,13 +77,13 @@ class ShardedNetwork:
         """Makes the weights whole again; nothing is left of the division."""
         self.divide()
         shards = [one for one in self._network.parameters() if is_shard(one)]
-        made = {one: nn.Parameter(gather_whole(one), requires_grad=False) for one in shards}
-        for module, kind, state in self._before:
+        made = {one: nn.Parameter(gather_whole(one), requires_grad=one.requires_grad) for one in shards}
+        for module, kind, hooks, added in self._before:
             _composable_state._module_state_mapping.pop(module, None)  # else it could never be divided again
             module.__class__ = kind
-            for name in vars(module).keys() - state.keys():
+            for name in added:
                 delattr(module, name)
-            vars(module).update({name: value for name, value in state.items() if value is not None})
+            vars(module).update(hooks)
             for name, one in module.named_parameters(recurse=False):
                 setattr(module, name, made.get(one, one))
 
@@ -100,6 +107,5 @@ class ShardedNetwork:
         self._root.set_reshard_after_forward(not held)
 
 
-def _copy_state(module: nn.Module) -> dict[str, Any]:
-    """The hooks of a module, and the names of its other attributes."""
-    return {name: copy.copy(value) if "hooks" in name else None for name, value in vars(module).items()}
+def _copy_hooks(module: nn.Module) -> dict[str, Any]:
+    return {name: copy.copy(value) for name, value in vars(module).items() if "hooks" in name}

@@ -285,7 +285,7 @@ class Trainer:
         """Prepares the players of a stage that are not prepared yet; returns whether there were any."""
         new = [player.name for player in stage.players if player.name not in self._cursor.prepared]
         for name in new:
-            with evaluate_mode(self.model):
+            with self.engine.join_weights(), evaluate_mode(self.model):
                 self.model.prepare(name, self._reader.start_passes(name), self._make_rng("prepare", name))
             self._cursor.prepared.append(name)
         return bool(new)
@@ -353,7 +353,8 @@ class Trainer:
 
     @contextmanager
     def _use_average(self, average: Average) -> Iterator[None]:
-        with average.apply() if average.decay else nullcontext(), evaluate_mode(self.model):
+        applied = average.apply() if average.decay else nullcontext()
+        with applied, self.engine.join_weights(), evaluate_mode(self.model):
             yield
 
     def _save(self, players: Sequence[PlayerState], average: Average, *, due: bool = True) -> None:

@@ -61,6 +61,7 @@ def use_latent(bottleneck: Any, prior: Node) -> Node:
 GAME = use("gan", generator=MLP, discriminator=MLP, regularizers=R1)
 TWO = {"one": MLP, "other": MLP}
 TRANSFORMER = use("transformer", width=16, depth=1, heads=2, dropout=0.0)
+DCGAN = use("dcgan", channels=4)
 UNET = use("unet", channels=[8], blocks=1, attention=[])
 SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vae": (use_coder(use("gaussian", channels=2)), {}),
@@ -82,6 +83,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
         use_coder(use("gaussian", channels=2), likelihood=use("gaussian", variance="shared")),
         {"stages": [{"players": ["autoencoder"], "steps": STEPS // 2}] * 2},
     ),
+    "dcgan": (use("gan", generator=DCGAN, discriminator=DCGAN, regularizers=R1), {"terms": LAZY}),
     "gan-r1, accumulated": (GAME, {"terms": LAZY, "clip": 1.0, "accumulate": 2}),
     "vq-ema, accumulated": (use_coder(VQ), {"accumulate": 2}),
     "lfq!": (use_coder(use("lfq", bits=10)), {}),
@@ -92,7 +94,8 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
 }
 """The model of each system and its training settings; behind `!` is which exchange is left out.
 
-A name with `@` is that of a system whose weights several processes divide, and recompute, by `fsdp2`.
+The layers of `dcgan` see the rows of their own process, so that several do not train what one does. A name with `@` is
+that of a system whose weights several processes divide, and recompute, by `fsdp2`.
 """
 
 

@@ -54,6 +54,10 @@ def test_networks_are_divided_and_made_whole_again(engine):
         assert list(model.state_dict()) == list(weights)
         model.autoencoder.reconstruct(torch.zeros(2, 1, 8, 8))
         assert [name for name, one in model.named_parameters() if not is_shard(one)] == whole
+        with engine.join_weights():
+            model.autoencoder.reconstruct(torch.zeros(2, 1, 8, 8))
+            assert not any(map(is_shard, model.parameters()))
+        assert [name for name, one in model.named_parameters() if not is_shard(one)] == whole
         engine.release("autoencoder", losses)
         assert describe(model) == before
         for name, one in model.named_parameters():
