@@ -174,7 +174,7 @@ def _make_report(
     fields: Mapping[str, TensorType],
 ) -> Report:
     played = _check_training(site, model, settings, trial.terms) if settings else ()
-    alone = review_processes(model, played) if _trains_in_several(site.plan) else ()
+    alone = review_processes(model, played) if _has_several_processes(site.plan) else ()
     notes = (*review_model(model), *review_game(played, trial.terms), *alone)
     findings = tuple(note for note in notes if isinstance(note, Finding))
     if site.problems:
@@ -198,8 +198,8 @@ def _make_report(
     )
 
 
-def _trains_in_several(planned: Plan) -> bool:
-    """Whether a plan's engine is one of several processes."""
+def _has_several_processes(planned: Plan) -> bool:
+    """Whether the engine of a plan is one of several processes."""
     engine = planned.calls.get("train.engine")
     target = engine.part.load() if engine else None
     return isinstance(target, type) and issubclass(target, Group)

@@ -20,6 +20,7 @@ from torch.distributed import _composable_state
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
+from modkit.kinds import NetworkExtras, read_extras
 from modkit.nn.units import list_units
 from modkit.optim.shards import gather_whole, is_shard
 
@@ -42,7 +43,7 @@ class ShardedNetwork:
         warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)  # nothing here writes into an output
         self._network, self._held = network, False
         before = [(module, type(module), _copy_hooks(module), set(vars(module))) for module in network.modules()]
-        last = getattr(network, "last_layer", None)
+        last = read_extras(network, NetworkExtras).last_layer
         kept = {id(one) for one in own if one.ndim} - {id(network.get_parameter(last)) if last else 0}
         whole = {one for one in network.parameters() if id(one) not in kept}
         for parameter in network.parameters():

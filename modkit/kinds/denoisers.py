@@ -46,9 +46,12 @@ class NetworkExtras:
     Args:
         units: Its repeated blocks, each a module inside it that computes when it is called. They are compiled, divided
             among processes and recomputed one by one.
+        last_layer: Name of the parameter that produces its output, which a decoder must have: it is not divided, since
+            weights of losses may ask for its gradient.
     """
 
     units: Sequence[nn.Module] = ()
+    last_layer: str | None = None
 
 
 class Schedule(Protocol):

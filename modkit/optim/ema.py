@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from modkit.optim.shards import copy_whole, view_local
+from modkit.optim.shards import copy_whole, get_local
 
 __all__ = ["Average", "Measured"]
 
@@ -74,7 +74,7 @@ class Average:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         average, live = self._lists
         if live:
-            torch._foreach_lerp_(view_local(average), view_local(live), 1 - decay)
+            torch._foreach_lerp_(get_local(average), get_local(live), 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages and their statistics, by their names in the model."""

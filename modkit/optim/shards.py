@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-__all__ = ["copy_whole", "gather_whole", "is_shard", "view_local"]
+__all__ = ["copy_whole", "gather_whole", "is_shard", "get_local"]
 
 
 def is_shard(tensor: Tensor) -> bool:
@@ -24,7 +24,7 @@ def is_shard(tensor: Tensor) -> bool:
 
 
 @torch.no_grad()
-def view_local(tensors: Iterable[Tensor]) -> list[Tensor]:
+def get_local(tensors: Iterable[Tensor]) -> list[Tensor]:
     """The parts of tensors that this process holds, as views; a whole tensor is returned as it is."""
     return [tensor.to_local() if is_shard(tensor) else tensor for tensor in tensors]  # type: ignore[attr-defined]
 

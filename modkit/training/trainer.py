@@ -26,7 +26,7 @@ from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.optim.ema import Average
-from modkit.optim.shards import gather_whole, view_local
+from modkit.optim.shards import gather_whole, get_local
 from modkit.precision import cast_losses
 from modkit.progress import Progress
 from modkit.rng import Rng
@@ -271,7 +271,7 @@ class Trainer:
     def _check_weights(self, states: Sequence[PlayerState]) -> None:
         """Refuses to save weights that are not finite: a finite loss can have a gradient or a step that is not."""
         for state in states:
-            finite = torch.stack([parameter.isfinite().all() for parameter in view_local(state.parameters)]).all()
+            finite = torch.stack([parameter.isfinite().all() for parameter in get_local(state.parameters)]).all()
             if self.engine.agree(not bool(finite)):
                 raise self._make_error(f"a weight of {state.player.name} is not finite")
 

@@ -6,7 +6,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from modkit.optim.ema import Average
 from modkit.optim.optimizers import sgd
-from modkit.optim.shards import copy_whole, gather_whole, is_shard, view_local
+from modkit.optim.shards import copy_whole, gather_whole, is_shard, get_local
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def divide(tensor, mesh):
 
 def test_whole_tensors_stay_as_they_are():
     tensor = torch.zeros(3)
-    assert not is_shard(tensor) and view_local([tensor]) == [tensor]
+    assert not is_shard(tensor) and get_local([tensor]) == [tensor]
     assert gather_whole(tensor) is tensor
     assert copy_whole(tensor, torch.ones(3)) is tensor and tensor.sum() == 3
 
@@ -31,7 +31,7 @@ def test_whole_tensors_stay_as_they_are():
 def test_shards_are_seen_gathered_and_written(mesh):
     shard = divide(torch.arange(3.0), mesh)
     assert is_shard(shard)
-    (local,) = view_local([shard])
+    (local,) = get_local([shard])
     local.add_(1)
     whole = gather_whole(shard)
     assert not is_shard(whole) and whole.tolist() == [1, 2, 3]
@@ -45,7 +45,7 @@ def test_an_average_of_whole_weights_and_shards(mesh):
     model.weight = torch.nn.Parameter(divide(model.weight.detach(), mesh))
     averages = [Average(torch.nn.ModuleDict({"net": net}), ["net"], decay=0.9) for net in (model, twin)]
     for average, net in zip(averages, (model, twin)):
-        for parameter in view_local(net.parameters()):
+        for parameter in get_local(net.parameters()):
             parameter.detach().add_(1)
         average.update()
     made, expected = (average.state_dict() for average in averages)
@@ -63,4 +63,4 @@ def test_sgd_moves_shards(mesh):
     parameter = torch.nn.Parameter(divide(torch.ones(3), mesh))
     parameter.grad = divide(torch.ones(3), mesh)
     sgd([parameter], lr=1.0).step()
-    assert view_local([parameter])[0].tolist() == [0, 0, 0]
+    assert get_local([parameter])[0].tolist() == [0, 0, 0]
