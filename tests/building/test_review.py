@@ -280,7 +280,7 @@ def test_a_games_terms_are_told_with_those_who_minimise_them():
 def test_layers_across_a_batch_are_told_of_where_several_processes_train(engine):
     several = spec(gan(discriminator=use("dcgan", minibatch=2)), engine=engine)
     facts = [str(fact) for fact in check(several).facts if "own process" in str(fact)]
-    told = "discriminator: BatchNorm2d, MinibatchDiscrimination see the rows of their own process only"
+    told = "discriminator has layers that see the rows of their own process only: BatchNorm2d, MinibatchDiscrimination"
     assert facts == ([] if engine == "local" else [told])
 
 

@@ -6,7 +6,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from modkit.optim.ema import Average
 from modkit.optim.optimizers import sgd
-from modkit.optim.shards import copy_whole, gather_whole, is_shard, get_local
+from modkit.optim.shards import copy_whole, gather_whole, get_local, is_shard
 
 
 @pytest.fixture
