@@ -85,7 +85,8 @@ def review_processes(model: Model, stages: Sequence[StageSchedule]) -> Iterator[
     for player in {player.name: player for stage in stages for player in stage.players}.values():
         alone = {type(one).__name__ for one in collect_modules(model, player) if isinstance(one, _ACROSS)}
         if alone:
-            yield Fact("", f"{player.name} has layers that see the rows of their own process only: {', '.join(sorted(alone))}")
+            layers = ", ".join(sorted(alone))
+            yield Fact("", f"{player.name} has layers that see the rows of their own process only: {layers}")
 
 
 def make_problems(findings: Iterable[Finding], spec: Spec) -> list[Problem]:
