@@ -25,6 +25,8 @@ __all__ = ["recompute"]
 def recompute(module: nn.Module) -> None:
     """Makes a module compute again in the backward pass, in place; its parameters and keys stay the same.
 
+    A module that does so already stays as it is.
+
     Examples:
         >>> layer = nn.Linear(2, 1)
         >>> recompute(layer)
@@ -32,6 +34,8 @@ def recompute(module: nn.Module) -> None:
         >>> layer.weight.grad
         tensor([[1., 1.]])
     """
+    if isinstance(module.forward, partial):
+        return
     compute = _compute
     if any(True for _ in module.buffers()):  # the compiler knows no contexts; it still compiles what is called inside
         compute = torch.compiler.disable(_compute_with_buffers, recursive=False)  # type: ignore[no-untyped-call]

@@ -63,6 +63,7 @@ def test_gradients_are_the_same_bits(name):
     twin = copy.deepcopy(plain)
     for unit in list_units(twin):
         recompute(unit)
+        recompute(unit)  # once more changes nothing
     passes = count_passes(list_units(twin)[0])
     assert twin.state_dict().keys() == plain.state_dict().keys()
     x, *given = inputs(name)
