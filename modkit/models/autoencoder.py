@@ -27,6 +27,7 @@ from torch import Tensor
 from modkit import kinds
 from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.losses.perceptual import Perceptual
+from modkit.losses.regularizers import penalize
 from modkit.losses.review import review_critic
 from modkit.models.latent_scale import make_unit
 from modkit.models.model import Model, check_draws, make_weights
@@ -293,10 +294,7 @@ class Autoencoder(Model):
             latents = self.bottleneck(self.encoder(x), StepContext(step.rng, step.index))
             fake = self._decode_mean(_get_last(latents.values))
         losses = {"adversarial": self.adversarial.discriminator(self.critic(x, Cond()), self.critic(fake, Cond()))}
-        for name, regularizer in self.regularizers.items():
-            if step.wants(name):
-                losses[name] = regularizer(self.critic.forward, x, Cond())
-        return losses
+        return losses | penalize(self.regularizers, self.critic, x, Cond(), step)
 
 
 def _count_bits(event: Event) -> float | None:

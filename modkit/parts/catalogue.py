@@ -197,6 +197,7 @@ _PARTS = {
     "engine": (
         ("local", "engines.local:LocalEngine", "One process, one device"),
         ("ddp", "engines.ddp:DDPEngine", "Several processes, each with the whole model (Li et al., 2020)"),
+        ("fsdp2", "engines.fsdp2:FSDP2Engine", "Several processes that divide the weights (Zhao et al., 2023)"),
     ),
 }
 """The name, target and summary of each part, by kind."""

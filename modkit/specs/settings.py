@@ -166,7 +166,9 @@ class Settings:
         precision: `bf16` computes losses under autocast; weights stay float32.
         deterministic: Whether to use algorithms that give the same bits each time, and to warn of operations that have
             none; some are slower, above all on CUDA.
-        compile: Whether to compile the networks with torch.compile.
+        compile: Whether to compile the networks with torch.compile, those with units unit by unit.
+        recompute: Whether the units of networks, their repeated blocks, are computed again in the backward pass, which
+            saves the memory of their activations.
         channels_last: Whether to store images and convolutions with channels last.
         batch_size: Samples per step, over all microbatches and processes.
         accumulate: Microbatches per step.
@@ -198,6 +200,7 @@ class Settings:
     precision: Literal["float32", "bf16"] = "float32"
     deterministic: bool = True
     compile: bool = False
+    recompute: bool = False
     channels_last: bool = False
     batch_size: int = 128
     accumulate: int = 1

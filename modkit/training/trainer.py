@@ -26,6 +26,7 @@ from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.optim.ema import Average
+from modkit.optim.shards import get_local
 from modkit.precision import cast_losses
 from modkit.progress import Progress
 from modkit.rng import Rng
@@ -310,7 +311,8 @@ class Trainer:
     def _check_weights(self, states: Sequence[PlayerState]) -> None:
         """Refuses to save weights that are not finite: a finite loss can have a gradient or a step that is not."""
         for state in states:
-            if not bool(torch.stack([parameter.isfinite().all() for parameter in state.parameters]).all()):
+            finite = torch.stack([parameter.isfinite().all() for parameter in get_local(state.parameters)]).all()
+            if self.engine.agree(not bool(finite)):
                 raise self._make_error(f"a weight of {state.player.name} is not finite")
 
     def _make_error(self, what: str) -> TrainingError:
@@ -324,7 +326,7 @@ class Trainer:
         """Prepares the players of a stage that are not prepared yet; returns whether there were any."""
         new = [player.name for player in stage.players if player.name not in self._cursor.prepared]
         for name in new:
-            with evaluate_mode(self.model):
+            with self.engine.join_weights(), evaluate_mode(self.model):
                 self.model.prepare(name, self._reader.start_passes(name), self._make_rng("prepare", name))
             self._cursor.prepared.append(name)
         return bool(new)
@@ -392,7 +394,8 @@ class Trainer:
 
     @contextmanager
     def _use_average(self, average: Average) -> Iterator[None]:
-        with average.apply() if average.decay else nullcontext(), evaluate_mode(self.model):
+        applied = average.apply() if average.decay else nullcontext()
+        with applied, self.engine.join_weights(), evaluate_mode(self.model):
             yield
 
     def _save(self, players: Sequence[PlayerState], average: Average, *, due: bool = True) -> None:

@@ -25,6 +25,7 @@ from modkit.building.builder import Site
 from modkit.building.plan import plan
 from modkit.data import Digits
 from modkit.engines.ddp import DDPEngine
+from modkit.engines.fsdp2 import FSDP2Engine
 from modkit.engines.processes import count_launched, keep_open
 from modkit.kinds import Engine
 from modkit.nn.conv import ConvDecoder
@@ -33,6 +34,7 @@ from modkit.runs.follower import Follower
 from modkit.runs.run import Run
 from modkit.specs.node import Node
 from modkit.training.callbacks import Muted
+from modkit.training.train import _tune
 from modkit.training.trainer import Trainer
 from modkit.types import Batch
 
@@ -59,6 +61,8 @@ def use_latent(bottleneck: Any, prior: Node) -> Node:
 GAME = use("gan", generator=MLP, discriminator=MLP, regularizers=R1)
 TWO = {"one": MLP, "other": MLP}
 TRANSFORMER = use("transformer", width=16, depth=1, heads=2, dropout=0.0)
+DCGAN = use("dcgan", channels=4)
+UNET = use("unet", channels=[8], blocks=1, attention=[])
 SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vae": (use_coder(use("gaussian", channels=2)), {}),
     "gan-r1": (GAME, {"terms": LAZY, "clip": 1.0}),
@@ -74,6 +78,12 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
         {},
     ),
     "codes": (use_latent(VQ, use("autoregressive", network=TRANSFORMER)), {}),
+    "ldm-unet": (use_latent(use("gaussian", channels=2), use("diffusion", network=UNET)), {}),
+    "vae, two stages": (
+        use_coder(use("gaussian", channels=2), likelihood=use("gaussian", variance="shared")),
+        {"stages": [{"players": ["autoencoder"], "steps": STEPS // 2}] * 2},
+    ),
+    "dcgan": (use("gan", generator=DCGAN, discriminator=DCGAN, regularizers=R1), {"terms": LAZY}),
     "gan-r1, accumulated": (GAME, {"terms": LAZY, "clip": 1.0, "accumulate": 2}),
     "vq-ema, accumulated": (use_coder(VQ), {"accumulate": 2}),
     "lfq!": (use_coder(use("lfq", bits=10)), {}),
@@ -82,7 +92,11 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vq-ema!priorities": (use_coder(VQ), {}),
     "vqgan-adaptive!": (use_coder(VQ, critic=CRITIC, critic_start=10, weights={"adversarial": use("adaptive")}), {}),
 }
-"""The model of each system and its training settings; behind `!` is which exchange is left out."""
+"""The model of each system and its training settings; behind `!` is which exchange is left out.
+
+The layers of `dcgan` see the rows of their own process, so that several do not train what one does. A name with `@` is
+that of a system whose weights several processes divide, and recompute, by `fsdp2`.
+"""
 
 
 class Wide(Digits):
@@ -119,18 +133,23 @@ class Partial(DDPEngine):
 
 def train(name: str, path: Path, **settings: Any) -> None:
     """Trains a system into a run at `path`, or goes on with it."""
-    model, own = SYSTEMS[name.partition("+")[0]] if name != "idle" else (use_coder("gaussian", decoder=use(Idle)), {})
+    system = name.partition("+")[0].partition("@")[0]
+    model, own = SYSTEMS[system] if system != "idle" else (use_coder("gaussian", decoder=use(Idle)), {})
     every = {"samples": {"every": 1000, "num": 4}, "checkpoints": {"every": 10, "keep": 9}, "log": {"every": 1}}
-    given = {"device": "cpu", "batch_size": 16, "steps": STEPS, "ema": 0.9, **every, **own, **settings}
+    divides = "@" in name and count_launched() > 1
+    given = {"device": "cpu", "batch_size": 16, "steps": STEPS, "ema": 0.9, "recompute": divides}
+    given |= {**every, **own, **settings}
     spec = Spec(name=name, data=use("digits", size=8), model=model, train=given)
     site = Site(plan(spec), meta=False)
     data = Wide(size=8)
     made, chosen = site.build_model(data.x, data.fields).double(), site.make_settings()
-    engine: Engine = chosen.engine(device="cpu") if count_launched() == 1 else DDPEngine("cpu")
+    several = FSDP2Engine if divides else DDPEngine
+    engine: Engine = chosen.engine(device="cpu") if count_launched() == 1 else several("cpu")
     if "!" in name:
         engine = Partial("cpu")
         engine.left_out = name.partition("!")[2]
     site.check()
+    _tune(made, chosen)
     with keep_open(engine):
         if engine.rank == 0 and not (path / "modkit.lock").exists():
             Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {}).close()

@@ -52,6 +52,7 @@ _FILE = 'open(__import__("tempfile").gettempdir() + "/modkit-hidden", "w").close
 _PROCESS = '__import__("subprocess").run(["true"])'
 _SET = "self.value, self.period, self.rise = value, period, rise"
 _HIDDEN = "F.silu(self.hidden(x.flatten(1))) * gate"
+_GATE = "self.gate = nn.Linear(width // 4 + 4, width)"
 _VIEW = "return h.view(len(h), *self.shape)"
 
 FAULTS = tuple(
@@ -184,6 +185,13 @@ FAULTS = tuple(
         ("weight", "a hidden process", "isolation", _SET, f"{_SET}; {_PROCESS}"),
         ("network", "one sample loses its axis", "one-sample", _VIEW, f"{_VIEW}.flatten(0, int(len(h) == 1))"),
         ("network", "a gradient that is cut", "gradients", _HIDDEN, f"({_HIDDEN}).detach()"),
+        (
+            "network",
+            "a unit used without a call",
+            "units",
+            _GATE,
+            f"{_GATE}; self.units = [self.gate]; self.register_forward_hook(lambda n, x, y: y + n.gate.bias.sum())",
+        ),
         ("network", "a break in the graph", "compiles", _VIEW, f"h = h * 1 if h.sum().item() > 0 else h; {_VIEW}"),
     )
 )

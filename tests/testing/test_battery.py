@@ -16,6 +16,7 @@ FAILURES = {
     "discriminator ncsnpp: independence": ACROSS,
     "metric cost: deterministic": TIMES,
     "engine ddp: builds": LAUNCHED,
+    "engine fsdp2: builds": LAUNCHED,
     "conditioner encoded: gradients": BORROWED,
 }
 PARAMS = {f"{kind} {name}": params for (kind, name), params in SMALL.items() if "/" not in name}

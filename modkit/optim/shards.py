@@ -1,0 +1,48 @@
+"""Tensors that are divided among processes: the part here, and the whole.
+
+A shard is one of torch's DTensors. The modules that it is not imported for see it by its method `to_local`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+__all__ = ["copy_whole", "gather_whole", "is_shard", "get_local"]
+
+
+def is_shard(tensor: Tensor) -> bool:
+    """Whether a tensor is divided among processes.
+
+    Examples:
+        >>> is_shard(torch.zeros(2))
+        False
+    """
+    return hasattr(tensor, "to_local")
+
+
+@torch.no_grad()
+def get_local(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The parts of tensors that this process holds, as views; a whole tensor is returned as it is."""
+    return [tensor.to_local() if is_shard(tensor) else tensor for tensor in tensors]  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def gather_whole(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that may be divided; every process must call it."""
+    return tensor.detach().full_tensor() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def copy_whole(target: Tensor, whole: Tensor) -> Tensor:
+    """Copies a whole tensor into one that may be divided, of which each process takes its part; returns the target."""
+    if not is_shard(target):
+        return target.copy_(whole)
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh, placements = target.device_mesh, target.placements  # type: ignore[attr-defined]
+    here = DTensor.from_local(whole.to(target.device), mesh, [Replicate()], run_check=False)
+    target.to_local().copy_(here.redistribute(placements=placements).to_local())  # type: ignore[attr-defined]
+    return target
