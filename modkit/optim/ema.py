@@ -18,7 +18,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from modkit.optim.shards import copy_whole, get_local
+from modkit.optim.shards import get_local
+from modkit.runs.slices import place
 
 __all__ = ["Average", "Measured"]
 
@@ -86,7 +87,7 @@ class Average:
         lacking = self._buffers.keys() - state.keys()
         self.updates, self._measured = updates, -1 if lacking else updates
         for name in self._live.keys() - lacking:
-            copy_whole(self._average[name], state[name])
+            self._average[name].copy_(place(state[name], self._average[name]))
 
     def copy_to_model(self) -> None:
         """Copies the averages and their statistics into the model."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-__all__ = ["copy_whole", "gather_whole", "is_shard", "get_local"]
+__all__ = ["gather_whole", "is_shard", "get_local"]
 
 
 def is_shard(tensor: Tensor) -> bool:
@@ -33,16 +33,3 @@ def get_local(tensors: Iterable[Tensor]) -> list[Tensor]:
 def gather_whole(tensor: Tensor) -> Tensor:
     """The whole of a tensor that may be divided; every process must call it."""
     return tensor.detach().full_tensor() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
-
-
-@torch.no_grad()
-def copy_whole(target: Tensor, whole: Tensor) -> Tensor:
-    """Copies a whole tensor into one that may be divided, of which each process takes its part; returns the target."""
-    if not is_shard(target):
-        return target.copy_(whole)
-    from torch.distributed.tensor import DTensor, Replicate
-
-    mesh, placements = target.device_mesh, target.placements  # type: ignore[attr-defined]
-    here = DTensor.from_local(whole.to(target.device), mesh, [Replicate()], run_check=False)
-    target.to_local().copy_(here.redistribute(placements=placements).to_local())  # type: ignore[attr-defined]
-    return target
