@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 
 from modkit.data.moments import measure_std
-from modkit.data.splits import hash_contents
+from modkit.data.splits import hash_contents, read_samples
 from modkit.kinds import Data, DataExtras, Slot, default, read_extras
 from modkit.rng import Rng
 from modkit.types import Batch
@@ -67,7 +67,7 @@ class Binarized:
         Raises:
             ValueError: If there is no such split.
         """
-        batch = self.data.read(split, indices, rng)
+        batch = read_samples(self.data, split, indices, rng)
         x, (low, high) = batch.tensor, self.data.x.range or (0.0, 1.0)
         threshold = torch.full_like(x, 0.5)
         if self.drawn:

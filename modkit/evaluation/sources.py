@@ -24,6 +24,7 @@ from modkit.building.session import load
 from modkit.data.channels import count_channels
 from modkit.data.image_folder import ImageFolder
 from modkit.data.picture import DAMAGE, open_picture
+from modkit.data.splits import read_samples
 from modkit.evaluation.arrays import map_array, read_statistics
 from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
@@ -155,7 +156,7 @@ def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None =
 
     def batches() -> Iterator[Batch]:
         for start in range(0, len(chosen), _SIZE):
-            yield data.read(split, chosen[start : start + _SIZE], Rng(0, start))
+            yield read_samples(data, split, chosen[start : start + _SIZE], Rng(0, start))
 
     mark = "all" if indices is None else hash_data(repr(list(indices)))
     key = f"{data.key}:{split}:{mark}"

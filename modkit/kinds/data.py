@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,7 +38,7 @@ class Data(Protocol):
         ...
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """Reads the samples at `indices`.
+        """Reads the samples at `indices`; a data set with `finish` may leave the last steps to it.
 
         Augmentation draws from `rng.at(index)`, a function of (seed, epoch, index).
         """
@@ -56,11 +56,15 @@ class DataExtras:
             by their values.
         conditions: Names of fields that exist for the model to read, such as a damaged copy of the sample. Training a
             model that does not read all of them is refused; other fields, such as labels, may be left unread.
+        finish: Makes the samples of type `x` from a batch that `read` returned, on the device of the batch and without
+            draws, row by row. With it, `read` may return bytes, a quarter of what floats take on the way from the
+            processes that read.
     """
 
     truth: Modes | None = None
     features: str | None = None
     conditions: tuple[str, ...] = ()
+    finish: Callable[[Batch], Batch] | None = None
 
 
 class Conditioner(Protocol):

@@ -52,7 +52,8 @@ class Reader:
 
         def start() -> Iterator[Batch]:
             rng = Rng(self._settings.seed, "prepare", player, next(numbers))
-            return map(self.place, read_shuffled(self._data, "train", self._settings.batch_size, rng))
+            size, device = self._settings.batch_size, self._engine.device
+            return map(self.place, read_shuffled(self._data, "train", size, rng, device=device))
 
         return Passes(start)
 
@@ -73,8 +74,7 @@ class Reader:
             return
         engine = self._engine
         share = size // engine.world
-        pin = engine.device.type == "cuda"
-        loader = Loader(self._data, "train", size, rng, workers=workers, pin_memory=pin)
+        loader = Loader(self._data, "train", size, rng, workers=workers, device=engine.device)
         batches = loader.read_batches(start, engine.rank * share, share)
         try:
             for _ in range(start, stop):

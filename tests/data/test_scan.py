@@ -38,12 +38,13 @@ def test_a_scan_counts_hashes_and_leaves_out(root):
 
 def test_errors_of_the_disk_are_no_damage(tmp_path, monkeypatch):
     Image.new("L", (2, 2)).save(tmp_path / "a.png")
-    assert inspect_picture(str(tmp_path / "a.png")) == 1
+    with open(tmp_path / "a.png", "rb") as file:
+        assert inspect_picture(file) == 1
     for number, kind in ((errno.EIO, OSError), (errno.EACCES, PermissionError), (errno.EINVAL, ValueError)):
 
-        def fail(path, number=number):
+        def fail(file, number=number):
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr("modkit.data.scan.open_picture", fail)
+        monkeypatch.setattr("modkit.data.scan.read_picture", fail)
         with pytest.raises(kind):
-            inspect_picture(str(tmp_path / "a.png"))
+            inspect_picture(None)
