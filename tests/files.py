@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-__all__ = ["PIXELS", "write_fashion_mnist", "write_images", "write_pictures"]
+__all__ = ["PIXELS", "write_arrays", "write_fashion_mnist", "write_images", "write_pictures"]
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
 
@@ -23,6 +23,13 @@ def write_pictures(folder):
         path = folder / "ab"[index % 2] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path)
+
+
+def write_arrays(folder):
+    """Bytes `n h w` and labels of two classes as `.npy` files."""
+    folder.mkdir(parents=True)
+    np.save(folder / "x.npy", PIXELS[:, :8, :8])
+    np.save(folder / "labels.npy", np.arange(len(PIXELS)) % 2)
 
 
 def write_images(folder, images, size=None):

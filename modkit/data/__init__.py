@@ -1,5 +1,6 @@
 """Data sets: each reads the samples at given indices, in any order."""
 
+from modkit.data.array import Array
 from modkit.data.binarized import Binarized
 from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import LowRes, Mask
@@ -10,6 +11,6 @@ from modkit.data.mixture import Grid, Ring
 from modkit.data.torchvision_sets import TorchvisionSet
 
 __all__ = [
-    "Binarized", "Corrupted", "Digits", "FashionMNIST", "Grid", "ImageFolder", "LowRes", "Mask", "Ring",
+    "Array", "Binarized", "Corrupted", "Digits", "FashionMNIST", "Grid", "ImageFolder", "LowRes", "Mask", "Ring",
     "TorchvisionSet",
 ]  # fmt: skip

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from modkit.building.session import load
+from modkit.data.arrays import map_array, read_statistics
 from modkit.data.channels import count_channels
 from modkit.data.image_folder import ImageFolder
 from modkit.data.picture import DAMAGE, open_picture
 from modkit.data.splits import read_samples
-from modkit.evaluation.arrays import map_array, read_statistics
 from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
 from modkit.models.model import Model
