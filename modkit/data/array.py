@@ -183,16 +183,16 @@ class _Rows:
         """Reads some of the rows: bytes, float32, or int64 if they have classes."""
         values = self._array[chosen]
         if type.classes is not None:
-            wanted, low, high = np.dtype(np.int64), 0.0, float(type.classes - 1)
+            low, high = 0.0, float(type.classes - 1)
         elif values.dtype == np.uint8:
             return torch.from_numpy(np.ascontiguousarray(values))
         else:
-            wanted, (low, high) = np.dtype(np.float32), type.range or (-_LARGEST, _LARGEST)
+            low, high = type.range or (-_LARGEST, _LARGEST)
         least, most = (float(values.min()), float(values.max())) if values.size else (low, low)
         if not low <= least <= most <= high:
             expected = f"values in [{low:g}, {high:g}]" if type.classes or type.range else "finite values"
             raise ValueError(f"Array expects {expected} in {self.path!r}, got {least:g} to {most:g}")
-        return torch.from_numpy(np.ascontiguousarray(values, wanted))
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32 if type.classes is None else np.int64))
 
     def infer_field(self) -> TensorType:
         """Infers the type of a field: integers have as many classes as the largest and 1."""
@@ -210,12 +210,12 @@ class _Rows:
         return hash_files(folder, [name])[0]
 
 
-def _order_axes(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _order_axes(array: NDArray[Any]) -> NDArray[Any]:
     """Orders the axes of pictures as `n c h w`."""
     if array.ndim == 3:
-        return array[:, None]
-    if array.ndim == 4 and array.shape[1] not in _CHANNELS and array.shape[3] in _CHANNELS:
-        return array.transpose(0, 3, 1, 2)
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[1] not in _CHANNELS and array.shape[3] in _CHANNELS:
+        array = array.transpose(0, 3, 1, 2)
     return array
 
 
@@ -224,4 +224,5 @@ def _hash_rows(num: int) -> NDArray[np.float64]:
     z = np.arange(1, num + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (z ^ (z >> np.uint64(31))) / 2.0**64
+    shares: NDArray[np.float64] = (z ^ (z >> np.uint64(31))) / 2.0**64
+    return shares

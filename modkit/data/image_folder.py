@@ -36,6 +36,8 @@ class ImageFolder(Pictures):
         ({'train': 2, 'test': 0}, torch.uint8, tensor(1.))
     """
 
+    kind = "image-folder"
+
     def __init__(
         self,
         *,
@@ -51,7 +53,6 @@ class ImageFolder(Pictures):
         super().__init__(
             lambda: list_pictures(root, test),
             root=root,
-            kind="image-folder",
             size=size,
             channels=channels,
             flip=flip,

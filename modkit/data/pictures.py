@@ -63,11 +63,11 @@ class Pictures:
     Args:
         list_files: Lists the pictures by split, `train` and `test`.
         root: The folder or archive that they are in.
-        kind: Name of the part, for the key.
 
     The others are those of the data sets.
     """
 
+    kind: str  # name of the part, for the key
     levels: int | None = 256
     finish = staticmethod(scale_pixels)
 
@@ -76,7 +76,6 @@ class Pictures:
         list_files: Callable[[], Mapping[str, Listing]],
         *,
         root: str,
-        kind: str,
         size: Size,
         channels: Channels,
         flip: Flip,
@@ -94,7 +93,7 @@ class Pictures:
         if damaged is not None and not 0 <= damaged < 1:
             raise ValueError(f"{name} expects damaged in [0, 1) or none, got {damaged}")
         colour = parse_colour(background)
-        self._kind, self._listings, self._scan = kind, list_files(), None
+        self._listings, self._scan = list_files(), None
         if damaged is not None:
             self._scan = scan_pictures(self._listings, root, damaged, name)
             self._listings = self._scan.listings
@@ -116,11 +115,10 @@ class Pictures:
     @cached_property
     def key(self) -> str:
         """Hash of relative paths, the files' contents, labels, which of them are skipped, and settings."""
-        files = self._scan.digest if self._scan else hash_pictures(self._listings)
         skipped = self._scan.skipped if self._scan else ()
         size, channels, background, flip, crop = self._square
         settings = (size, channels, repr(background), flip, crop)
-        return hash_contents(self._kind, files, *settings, *self.classes, *skipped)
+        return hash_contents(self.kind, self._hash_files(), *settings, *self.classes, *skipped)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
         """Reads the pictures at `indices`, bytes `b c h w`; in the split `train`, it augments by `rng.at(index)`.
@@ -145,6 +143,10 @@ class Pictures:
         except DAMAGE as error:
             path = listing.get_path(index)
             raise ValueError(f"{type(self).__name__} expects a whole picture in {path!r}, got {error!r}") from error
+
+    def _hash_files(self) -> bytes:
+        """Hashes paths, contents and, if they are stored apart from both, labels."""
+        return self._scan.digest if self._scan else hash_pictures(self._listings)
 
     def _find_labels(self, listings: Mapping[str, Listing]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Finds the labels of the pictures by split, `n`, and the names of the classes: those of the folders."""
