@@ -54,7 +54,7 @@ class Binarized:
         self.fields, self.splits = self.data.fields, self.data.splits
         self.x = replace(self.data.x, std=measure_std(self))
         extras = read_extras(self.data, DataExtras)
-        self.features, self.conditions = extras.features, extras.conditions
+        self.features, self.conditions, self.read_fields = extras.features, extras.conditions, extras.read_fields
 
     @property
     def key(self) -> str:

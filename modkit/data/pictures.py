@@ -132,9 +132,18 @@ class Pictures:
         for row, index in enumerate(indices):
             pixels[row] = self._read_pixels(self._listings[split], index, rng.at(index) if split == "train" else None)
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+        return Batch(x, self.read_fields(split, indices))
+
+    def read_fields(self, split: str, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Reads the labels at `indices`, if there are any, without decoding pictures.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        check_split(self, split)
         if not self.classes:
-            return Batch(x, {})
-        return Batch(x, {"labels": self._labels[split][torch.as_tensor(indices, dtype=torch.long)]})
+            return {}
+        return {"labels": self._labels[split][torch.as_tensor(indices, dtype=torch.long)]}
 
     def _read_pixels(self, listing: Listing, index: int, rng: Rng | None) -> NDArray[np.uint8]:
         try:

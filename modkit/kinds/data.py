@@ -59,12 +59,14 @@ class DataExtras:
         finish: Makes the samples of type `x` from a batch that `read` returned, on the device of the batch and without
             draws, row by row. With it, `read` may return bytes, a quarter of what floats take on the way from the
             processes that read.
+        read_fields: `read_fields(split, indices)` reads the fields without the samples, if they depend on no draw.
     """
 
     truth: Modes | None = None
     features: str | None = None
     conditions: tuple[str, ...] = ()
     finish: Callable[[Batch], Batch] | None = None
+    read_fields: Callable[[str, Sequence[int]], Mapping[str, Tensor]] | None = None
 
 
 class Conditioner(Protocol):
@@ -96,7 +98,10 @@ class Conditioner(Protocol):
         ...
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Measures the frequencies of its fields; a conditioner without frequencies does not read `batches`."""
+        """Measures the frequencies of its fields; a conditioner without frequencies does not read `batches`.
+
+        Batches have fields, and no samples where fields can be read alone.
+        """
         ...
 
 

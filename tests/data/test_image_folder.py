@@ -154,6 +154,8 @@ def test_types_labels_and_pickling(tmp_path):
     assert data.fields == {"labels": TensorType((), classes=3)} and data.classes == ("cat", "dog", "eel")
     assert data.splits == {"train": 4, "test": 0}
     assert data.read("train", [3, 0, 2], Rng(0)).fields["labels"].tolist() == [2, 0, 1]
+    (tmp_path / "cat" / "1.png").unlink()
+    assert data.read_fields("train", [3, 0])["labels"].tolist() == [2, 0], "no picture is read"
     flat = ImageFolder(root=str(tmp_path / "cat"), test=0.0)
     assert flat.fields == {} and flat.read("train", [0], Rng(0)).fields == {}
 
