@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
 from torch import Tensor
 
 from modkit.data.names import Names
 from modkit.data.store import Folder, Store
+from modkit.runs.cache import compute_once
 
 __all__ = ["SUFFIXES", "Listing", "find_classes", "list_pictures", "split_pictures"]
 
@@ -69,10 +73,34 @@ def list_pictures(root: str, test: float) -> dict[str, Listing]:
     folder = os.fsencode(root)
     if not os.path.isdir(folder):
         raise ValueError(f"ImageFolder expects a folder, got {root!r}")
+    name = f"listing the pictures in {os.path.realpath(root)!r}, {test} of them for testing"
+    return _unpack(compute_once(name, lambda: _pack(_list_splits(folder, test))))
+
+
+def _list_splits(folder: bytes, test: float) -> dict[str, Listing]:
     own = {split: os.path.join(folder, split.encode()) for split in ("train", "test")}
     if all(map(os.path.isdir, own.values())):
         return {split: Listing(Folder(path), sorted(_walk(path, b"", ()))) for split, path in own.items()}
     return split_pictures(Folder(folder), sorted(_walk(folder, b"", ())), test)
+
+
+def _pack(listings: Mapping[str, Listing]) -> bytes:
+    """Packs listings of folders for other processes."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for split, listing in listings.items():
+        arrays[f"{split} folder"] = np.frombuffer(os.fsencode(listing.store.locate(b"")), np.uint8)
+        arrays[f"{split} text"] = np.frombuffer(listing.text, np.uint8)
+        arrays[f"{split} ends"] = listing.ends
+    return save(arrays)
+
+
+def _unpack(data: bytes) -> dict[str, Listing]:
+    arrays = load(data)
+    made = {}
+    for split in ("train", "test"):
+        folder, text = (arrays[f"{split} {name}"].tobytes() for name in ("folder", "text"))
+        made[split] = Listing(Folder(folder), Names.restore(text, arrays[f"{split} ends"]))
+    return made
 
 
 def split_pictures(store: Store, paths: Sequence[bytes], test: float) -> dict[str, Listing]:

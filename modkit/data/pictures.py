@@ -93,7 +93,7 @@ class Pictures:
         if damaged is not None and not 0 <= damaged < 1:
             raise ValueError(f"{name} expects damaged in [0, 1) or none, got {damaged}")
         colour = parse_colour(background)
-        self._listings, self._scan = list_files(), None
+        self._root, self._listings, self._scan = root, list_files(), None
         if damaged is not None:
             self._scan = scan_pictures(self._listings, root, damaged, name)
             self._listings = self._scan.listings
@@ -155,7 +155,7 @@ class Pictures:
 
     def _hash_files(self) -> bytes:
         """Hashes paths, contents and, if they are stored apart from both, labels."""
-        return self._scan.digest if self._scan else hash_pictures(self._listings)
+        return self._scan.digest if self._scan else hash_pictures(self._listings, self._root)
 
     def _find_labels(self, listings: Mapping[str, Listing]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Finds the labels of the pictures by split, `n`, and the names of the classes: those of the folders."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import logging
 import os
 from collections import Counter
@@ -23,6 +24,7 @@ from modkit.data.channels import convert_picture, count_channels
 from modkit.data.file_hashes import Inspected, inspect_files
 from modkit.data.listing import Listing
 from modkit.data.picture import DAMAGE, read_picture
+from modkit.runs.cache import compute_once
 
 __all__ = ["Scan", "hash_pictures", "inspect_picture", "scan_pictures"]
 
@@ -61,31 +63,36 @@ def scan_pictures(listings: Mapping[str, Listing], root: str, damaged: float, ow
         ValueError: If more are damaged; the message counts them and names the first.
         OSError: If a file cannot be opened or read.
     """
-    digest, counts, skipped = _start_digest(), Counter[int](), {}
-    whole: dict[str, list[bytes]] = {split: [] for split in listings}
-    for split, path, found in _inspect(listings, inspect_picture):
-        digest.update(_describe(split, path, found))
-        if found.fault:
-            skipped[os.path.relpath(listings[split].store.locate(path), root)] = found.fault
-        else:
-            whole[split].append(path)
-            counts[found.kind] += 1
+    found = json.loads(compute_once(_name("checking", listings, root), lambda: _check(listings)))
+    faults = {split: {os.fsencode(path): fault for path, fault in each.items()} for split, each in found["faults"]}
+    skipped = {
+        os.path.relpath(listings[split].store.locate(path), root): fault
+        for split, each in faults.items()
+        for path, fault in each.items()
+    }
     if skipped:
         _report(skipped, sum(map(len, listings.values())), root, damaged, owner)
-        listings = {split: Listing(listings[split].store, paths) for split, paths in whole.items()}
-    return Scan(dict(listings), skipped, counts, digest.digest())
+        listings = {
+            split: Listing(listing.store, [path for path in listing if path not in faults[split]])
+            for split, listing in listings.items()
+        }
+    return Scan(dict(listings), skipped, Counter(dict(found["counts"])), bytes.fromhex(found["digest"]))
 
 
-def hash_pictures(listings: Mapping[str, Listing]) -> bytes:
-    """Hashes the paths and contents of pictures as `scan_pictures` does, without decoding any.
+def hash_pictures(listings: Mapping[str, Listing], root: str) -> bytes:
+    """Hashes the paths and contents of pictures below `root` as `scan_pictures` does, without decoding any.
 
     Raises:
         OSError: If a file cannot be opened or read.
     """
-    digest = _start_digest()
-    for split, path, found in _inspect(listings, None):
-        digest.update(_describe(split, path, found))
-    return digest.digest()
+
+    def compute() -> bytes:
+        digest = _start_digest()
+        for split, path, found in _inspect(listings, None):
+            digest.update(_describe(split, path, found))
+        return digest.digest()
+
+    return compute_once(_name("hashing", listings, root), compute)
 
 
 def inspect_picture(file: BinaryIO) -> int:
@@ -107,6 +114,26 @@ def inspect_picture(file: BinaryIO) -> int:
         raise ValueError(str(error)) from error
     except DAMAGE as error:
         raise ValueError(str(error) if isinstance(error, ValueError) else repr(error)) from error
+
+
+def _check(listings: Mapping[str, Listing]) -> bytes:
+    """Inspects pictures; returns the faults of the damaged ones, the counts of the others and the digest, as JSON."""
+    digest, counts = _start_digest(), Counter[int]()
+    faults: dict[str, dict[str, str]] = {split: {} for split in listings}
+    for split, path, found in _inspect(listings, inspect_picture):
+        digest.update(_describe(split, path, found))
+        if found.fault:
+            faults[split][os.fsdecode(path)] = found.fault
+        else:
+            counts[found.kind] += 1
+    made = {"faults": list(faults.items()), "counts": list(counts.items()), "digest": digest.hexdigest()}
+    return json.dumps(made).encode()
+
+
+def _name(doing: str, listings: Mapping[str, Listing], root: str) -> str:
+    """Names what is done with pictures, for the processes that wait for it."""
+    counts = ", ".join(f"{len(listing):,} in {split}" for split, listing in listings.items())
+    return f"{doing} the pictures in {os.path.realpath(root)!r}, {counts}"
 
 
 def _inspect(

@@ -20,18 +20,17 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from modkit.data.listing import Listing, split_pictures
 from modkit.data.members import read_members
 from modkit.data.names import Names
 from modkit.data.store import Stamp, read_stamp
-from modkit.runs.cache import find_cache_folder
+from modkit.runs.cache import compute_once, find_cache_folder
 from modkit.runs.files import hash_data, open_regular, replace_file
 
 __all__ = ["Shards", "list_members", "open_shards"]
@@ -144,14 +143,20 @@ def open_shards(root: str, label: str) -> Shards:
     stated = [[os.fsdecode(name), *stamp] for name, stamp in zip(archives, stamps, strict=True)]
     description = json.dumps({"format": _FORMAT, "label": label, "archives": stated})
     place = find_cache_folder() / "archives" / f"{hash_data(f'{os.path.realpath(root)} {label}')[:32]}.index"
-    found = _load(place, description)
-    if found is None:
+
+    def make() -> bytes:
+        kept = place.read_bytes() if place.is_file() else b""
+        if _unpack(kept, description):
+            return kept
         if sum(size for size, *_ in stamps) > _LARGE:
             _logger.warning("%s: the pictures in %d archives are listed, which is done once", root, len(archives))
-        found = _make_index(archives, paths, label)
+        index = _pack(description, *_make_index(archives, paths, label))
         if max(max(times) for _, *times in stamps) < time.time_ns() - _SETTLED:
-            _save(place, description, *found)
-    return Shards(root, archives, stamps, *found)
+            _write(place, index)
+        return index
+
+    found = _unpack(compute_once(f"listing the pictures in {os.path.realpath(root)!r} by {label}", make), description)
+    return Shards(root, archives, stamps, *(found or _make_index(archives, paths, label)))
 
 
 def list_members(shards: Shards, test: float) -> dict[str, Listing]:
@@ -188,31 +193,30 @@ def _make_index(
     return Names([row[0] for row in rows]), dict(zip(_COLUMNS, table, strict=True))
 
 
-def _save(place: Path, description: str, names: Names, table: Mapping[str, NDArray[np.int64]]) -> None:
-    """Writes an index, without which everything works, only slower."""
-    arrays: dict[str, NDArray[Any]] = {"names": np.frombuffer(names.text, np.uint8), "ends": names.ends, **table}
-    metadata = {"description": description, "sha256": _hash_arrays(arrays)}
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(place, save(arrays, metadata))
-    except OSError as error:
-        _logger.warning("%s cannot be written, so that archives will be listed again: %s", place, error)
+def _pack(description: str, names: Names, table: Mapping[str, NDArray[np.int64]]) -> bytes:
+    """Packs an index: a line with the hash of the rest, a line that describes the archives, and the arrays."""
+    arrays = save({"names": np.frombuffer(names.text, np.uint8), "ends": names.ends, **table})
+    content = description.encode() + b"\n" + arrays
+    return hash_data(content).encode() + b"\n" + content
 
 
-def _load(place: Path, description: str) -> tuple[Names, dict[str, NDArray[np.int64]]] | None:
-    """Loads an index; one that is damaged or describes something else counts as absent."""
-    try:
-        with safe_open(place, "numpy") as file:
-            metadata, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError):
+def _unpack(data: bytes, description: str) -> tuple[Names, dict[str, NDArray[np.int64]]] | None:
+    """Unpacks an index; one that is damaged or describes something else counts as absent."""
+    digest, _, content = data.partition(b"\n")
+    stated, _, packed = content.partition(b"\n")
+    if stated != description.encode() or digest != hash_data(content).encode():
         return None
-    if metadata.get("description") != description or metadata.get("sha256") != _hash_arrays(arrays):
-        return None
+    arrays = load(packed)
     return Names.restore(arrays.pop("names").tobytes(), arrays.pop("ends")), arrays
 
 
-def _hash_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
-    return hash_data(b"".join(arrays[name].tobytes() for name in sorted(arrays)))
+def _write(place: Path, index: bytes) -> None:
+    """Writes an index, without which everything works, only slower."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(place, index)
+    except OSError as error:
+        _logger.warning("%s cannot be written, so that archives will be listed again: %s", place, error)
 
 
 def _inflate(data: bytes, length: int) -> bytes:

@@ -1,17 +1,22 @@
 import errno
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from modkit.data import file_hashes
+from modkit.data import file_hashes, listing, scan
 from modkit.data.image_folder import ImageFolder
 from modkit.data.picture import read_picture
 from modkit.data.splits import read_samples
+from modkit.data.store import Folder
 from modkit.rng import Rng
+from modkit.runs import cache
+from modkit.runs.cache import compute_once
 from modkit.types import TensorType
 from tests.refusals import check_refusal
 
@@ -303,6 +308,31 @@ def test_a_folder_is_decoded_once(tmp_path, monkeypatch):
     save(tmp_path / "pictures" / "03.png", noise(9, 9))
     ImageFolder(root=str(tmp_path / "pictures"))
     assert len(seen) == 11
+
+
+def test_processes_of_a_launch_list_and_look_at_a_folder_once(tmp_path, monkeypatch):
+    """The fault: each of eight processes listed a million files, and decoded them the first time."""
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
+    fill(tmp_path / "pictures")
+    damage(tmp_path / "pictures")
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1234"}.items():
+        monkeypatch.setenv(name, value)
+    walk, stamp, seen, waiting = listing._walk, Folder.read_stamp, [], Semaphore(0)
+    monkeypatch.setattr(cache._logger, "info", lambda *message: waiting.release())
+    monkeypatch.setattr(listing, "_walk", lambda *given: seen.append("list") or walk(*given))
+    monkeypatch.setattr(Folder, "read_stamp", lambda *given: seen.append("stat") or stamp(*given))
+
+    def compute_late(name, compute):  # when the other waits for it
+        return compute_once(name, lambda: waiting.acquire(timeout=30) and compute())
+
+    for module in (listing, scan):
+        monkeypatch.setattr(module, "compute_once", compute_late)
+    with ThreadPoolExecutor(2) as pool:  # a thread stands for a process
+        options = {"root": str(tmp_path / "pictures"), "size": 8, "test": 0.0, "damaged": 0.5}
+        first, second = pool.map(lambda _: ImageFolder(**options), range(2))
+    assert seen == ["list"] + ["stat"] * 16
+    assert first.key == second.key and first.splits == second.splits == {"train": 10, "test": 0}
+    assert torch.equal(first.read("train", [9], Rng(0)).tensor, second.read("train", [9], Rng(0)).tensor)
 
 
 def test_transparency_is_laid_on_the_background(tmp_path):
