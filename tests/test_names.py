@@ -18,7 +18,7 @@ VERBS = set(
     descend describe diagnose differ differentiate digest discover discriminate download draw drop dump echo embed emit
     encode end enlarge enter escape estimate evaluate examine exchange execute expand explain export extend extract
     factor fail feed fill filter find finish fit flatten fold follow format forward freeze gather generate get group
-    guide hash hold identify import index infer inflate init insert inspect install integrate interpolate invert join keep
+    guide hash hold identify import index infer init insert inspect install integrate interpolate invert join keep
     launch limit list load locate lock log make map mark match measure merge mix move name normalize note notify number
     observe open order override pack pad parametrize parse pass perturb place plan play predict prefer prefix prepare
     print project prune queue quote raise rank read rebuild reconstruct record recover reduce refuse register release

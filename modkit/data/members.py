@@ -7,6 +7,7 @@ or in `KEY.json` under a given name. An archive that is compressed as a whole (`
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -31,9 +32,9 @@ _LARGEST = 2**30  # bytes of a file of labels
 _SMALL = 2**20  # bytes of the labels of one sample
 _DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error),
-    *(EOFError, NotImplementedError, OverflowError, KeyError, RuntimeError),
+    *(OSError, ValueError, EOFError, OverflowError, MemoryError, KeyError, RuntimeError),
 )
-"""What reading the list of a damaged archive may raise, besides OSError and ValueError."""
+"""What reading the list of a damaged archive may raise."""
 
 
 class Member(NamedTuple):
@@ -75,7 +76,9 @@ def read_members(file: BinaryIO, path: str, label: str) -> list[Member]:
                 raise ValueError(
                     f"{os.fsdecode(member.name)!r} claims {member.size:,} bytes, not all of which are there"
                 )
-    except (*_DAMAGE, ValueError) as error:
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk; see `scan.py`
+            raise
         expected = "a whole .zip, or a .tar that is not compressed"
         raise ValueError(f"Archive expects {expected}, in {path!r}: {error}") from error
     if len({member.name for member in members}) < len(members):

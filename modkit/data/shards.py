@@ -117,7 +117,7 @@ class Shards:
                 raise ValueError(f"{path!r} was changed after its pictures were listed: start again")
             file.seek(offset)
             data = file.read(size)
-        yield io.BytesIO(data if length < 0 else _inflate(data, length))
+        yield io.BytesIO(data if length < 0 else _expand(data, length))
 
     def _find(self, name: bytes) -> int:
         try:
@@ -219,7 +219,7 @@ def _write(place: Path, index: bytes) -> None:
         _logger.warning("%s cannot be written, so that archives will be listed again: %s", place, error)
 
 
-def _inflate(data: bytes, length: int) -> bytes:
+def _expand(data: bytes, length: int) -> bytes:
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, length) if length else b""
     except zlib.error:
