@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from modkit.building.session import load
+from modkit.data.arrays import map_array, read_statistics
 from modkit.data.channels import count_channels
 from modkit.data.image_folder import ImageFolder
 from modkit.data.picture import DAMAGE, open_picture
-from modkit.evaluation.arrays import map_array, read_statistics
+from modkit.data.splits import read_samples
 from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
 from modkit.models.model import Model
@@ -155,7 +156,7 @@ def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None =
 
     def batches() -> Iterator[Batch]:
         for start in range(0, len(chosen), _SIZE):
-            yield data.read(split, chosen[start : start + _SIZE], Rng(0, start))
+            yield read_samples(data, split, chosen[start : start + _SIZE], Rng(0, start))
 
     mark = "all" if indices is None else hash_data(repr(list(indices)))
     key = f"{data.key}:{split}:{mark}"

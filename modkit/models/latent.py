@@ -23,6 +23,7 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
@@ -34,7 +35,7 @@ from torch import Tensor
 from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
 from modkit.models.latent_scale import LatentScale, make_unit
 from modkit.models.model import Model
-from modkit.models.passes import Passes
+from modkit.models.passes import Passes, select_fields
 from modkit.models.player import Player, prefix_player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
@@ -42,13 +43,15 @@ from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_
 
 __all__ = ["Latent"]
 
+_MEASURED = 50_000  # samples whose latents are measured: encoding all of a large data set would take hours
+
 
 class Latent(Model):
     """An autoencoder with a prior over one of its latents.
 
-    The mean and standard deviation of a continuous latent are measured before the prior's first turn, one number per
-    level, so that every prior is given latents of unit scale; codes are left unchanged. The prior's type states this
-    deviation of 1, in which `edm`, `flow` and `log-normal` count noise levels.
+    The mean and standard deviation of a continuous latent are measured before the prior's first turn, on at most 50,000
+    samples: one number per level, so that every prior is given latents of unit scale; codes are left unchanged. The
+    prior's type states this deviation of 1, in which `edm`, `flow` and `log-normal` count noise levels.
 
     Samples are means of p(x | z), but a latent drawn by a prior that has a likelihood (a VAE) has that likelihood's
     noise, without which it would vary less than the latents that the decoder was trained on. `gaussian` learns how
@@ -196,7 +199,7 @@ class Latent(Model):
             draw = rng.at("scale")
             self.scale.measure(
                 self.autoencoder.encode(batch.tensor, self.at, draw.rows(first))
-                for first, batch in _count_rows(batches)
+                for first, batch in _count_rows(batches, _MEASURED)
             )
         passes = count(1)
 
@@ -205,7 +208,7 @@ class Latent(Model):
             draws = rng.at("encode").at(next(passes))
             return (self._encode_batch(batch, draws.rows(first)) for first, batch in _count_rows(batches))
 
-        self.prior.prepare(name, Passes(encode), rng.at(side))
+        self.prior.prepare(name, Passes(encode, select_fields(batches)), rng.at(side))
 
     def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:
         """Completes the fields that the prior reads, as the prior does."""
@@ -335,12 +338,15 @@ class Latent(Model):
         return self.scale.invert(self.prior.draw_as_latent(num, fields, cond, rng.at("prior")))
 
 
-def _count_rows(batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
-    """Yields batches, each with the number of its first row."""
+def _count_rows(batches: Iterable[Batch], most: float = math.inf) -> Iterator[tuple[int, Batch]]:
+    """Yields batches, each with the number of its first row, up to `most` rows."""
     first = 0
     for batch in batches:
+        batch = batch.rows(slice(0, int(most) - first)) if first + len(batch) > most else batch
         yield first, batch
         first += len(batch)
+        if first == most:
+            return
 
 
 def _choose(autoencoder: Slot[Model], prior: Slot[Model], latents: Mapping[str, Event], at: str | None) -> str:

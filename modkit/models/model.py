@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from modkit.kinds import Conditioner, ConditionerExtras, Note, Slot, Step, Weight, read_extras
 from modkit.losses.coefficients import Constant
 from modkit.models.composing import Composing
+from modkit.models.passes import select_fields
 from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.samplers.sampling import Callback, Sampling
@@ -124,7 +125,7 @@ class Model(nn.Module, metaclass=Composing):
         By default, the conditioner is prepared for the last player, which owns it.
         """
         if hasattr(self, "conditioner") and player == self.players()[-1].name:
-            self.conditioner.prepare(batches)
+            self.conditioner.prepare(select_fields(batches))
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Value:
         """Draws `num` samples.

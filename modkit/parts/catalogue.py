@@ -146,6 +146,8 @@ _PARTS = {
         ("fashion-mnist", "data.fashion_mnist:FashionMNIST", "Clothes, 28×28 (Xiao et al., 2017)"),
         ("torchvision", "data.torchvision_sets:TorchvisionSet", "MNIST, CIFAR-10, CelebA and others, by torchvision"),
         ("image-folder", "data.image_folder:ImageFolder", "Pictures in a folder"),
+        ("archive", "data.archive:Archive", "Pictures in .zip or .tar archives"),
+        ("array", "data.array:Array", "Arrays of pictures, values or codes in .npy files"),
         ("corrupted", "data.corrupted:Corrupted", "Data with a corruption's fields"),
         ("binarized", "data.binarized:Binarized", "Data of two values, for `bernoulli`"),
     ),

@@ -8,6 +8,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from modkit.data.fields import Fields
 from modkit.data.loader import Loader, read_shuffled
 from modkit.kinds import Data, Engine
 from modkit.models.passes import Passes
@@ -50,11 +51,13 @@ class Reader:
         """Returns the data for one player's `prepare`: each iteration is a new pass in a new order."""
         numbers = count(1)
 
-        def start() -> Iterator[Batch]:
+        def start(data: Data) -> Iterator[Batch]:
             rng = Rng(self._settings.seed, "prepare", player, next(numbers))
-            return map(self.place, read_shuffled(self._data, "train", self._settings.batch_size, rng))
+            size, device = self._settings.batch_size, self._engine.device
+            return map(self.place, read_shuffled(data, "train", size, rng, device=device))
 
-        return Passes(start)
+        fields = Fields(self._data)
+        return Passes(lambda: start(self._data), Passes(lambda: start(fields)))
 
     def read_microbatches(self, *names: int | str, num: int) -> Iterator[Batch]:
         """Yields `num` microbatches, in an order of their own, a function of the seed and `names`."""
@@ -73,8 +76,7 @@ class Reader:
             return
         engine = self._engine
         share = size // engine.world
-        pin = engine.device.type == "cuda"
-        loader = Loader(self._data, "train", size, rng, workers=workers, pin_memory=pin)
+        loader = Loader(self._data, "train", size, rng, workers=workers, device=engine.device)
         batches = loader.read_batches(start, engine.rank * share, share)
         try:
             for _ in range(start, stop):

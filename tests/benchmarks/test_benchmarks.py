@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from modkit.models.step import StepContext
 from modkit.parts.registry import get_registry
 from modkit.training.players import weigh_losses
 from modkit.types import Batch
-from tests.benchmarks import checkpoints, frechet, samplers, start, training
+from tests.benchmarks import checkpoints, frechet, reading, samplers, start, training
 
 TINY = ["model.autoencoder.encoder.channels=[8]", "model.autoencoder.decoder.channels=[8]", "data.size=8"]
 TINY += ["model.prior.network.width=16", "train.batch_size=8", "train.samples.num=1"]
@@ -92,3 +94,9 @@ def test_the_formulas_of_the_frechet_distance_agree(decay):
 def test_the_ratio_of_each_formula_is_printed(capsys):
     frechet.main(["--dim", "8", "--repeats", "1"])
     assert len(capsys.readouterr().out.splitlines()) == 7
+
+
+def test_reading_is_timed_and_its_memory_measured(tmp_path, capsys):
+    reading.main(["--num", "48", "--size", "16", "--batch", "4", "--step", "0.001", "--rounds", "1", "--workers", "1"])
+    epoch, compared = map(json.loads, capsys.readouterr().out.splitlines())
+    assert epoch["waited"] > 0 and epoch["memory"] > 0 and compared["floats / bytes"] > 0
