@@ -20,7 +20,7 @@ from typing import BinaryIO
 __all__ = [
     "expand_home", "find_final_name", "hash_data", "make_folders", "make_own_folder", "make_safe_name",
     "make_temporary_path", "open_own", "open_regular", "read_regular", "refuse_link", "replace_file", "sync_folder",
-    "sync_tree", "write_file",
+    "sync_tree", "write_all", "write_file",
 ]  # fmt: skip
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,+-]+")
@@ -97,12 +97,16 @@ def write_file(path: Path, data: bytes) -> None:
     """Writes a new file and syncs it to the disk."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        write_all(descriptor, memoryview(data))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_all(descriptor: int, data: memoryview) -> None:
+    """Writes all of the bytes, which the system may take in several pieces."""
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def sync_folder(folder: Path) -> None:

@@ -48,6 +48,7 @@ from modkit.training.players import (
     weigh_losses,
 )
 from modkit.training.reader import Reader
+from modkit.training.stage_cache import StageCache
 from modkit.training.statistics import Statistics
 from modkit.types import Batch
 
@@ -124,6 +125,7 @@ class Trainer:
         self.run, self.callbacks, self.progress, self.scorer = run, callbacks, progress, scorer
         self.stages = schedule_stages(model, settings)
         self._reader = Reader(data, settings, engine)
+        self._cache = StageCache(model, data, settings, self._reader, engine, progress)
         self._cursor = Cursor()
         self._begun = 0  # the step at which this process began
         self._restored: tuple[Path, store.Checkpoint] | None = None
@@ -175,8 +177,10 @@ class Trainer:
             if not states:  # no parameters to train: `prepare` was all of the training
                 self._save_picture(average)
             self._save(states, average)
+        steps = stage.steps if states else 0
+        views = self._cache.open(cursor.stage, stage.cache, steps) if cursor.index < steps else ()
         self._begin(states)
-        for batch in self._reader.read_stage(cursor.stage, cursor.index, stage.steps if states else 0):
+        for batch in self._reader.read_stage(cursor.stage, cursor.index, steps, views):
             losses = self._take_step(states, batch)
             if average.decay:
                 average.update()

@@ -69,6 +69,10 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vqgan": (use_coder(VQ, critic=CRITIC, critic_start=10), {}),
     "vqgan-adaptive": (use_coder(VQ, critic=CRITIC, critic_start=10, weights={"adversarial": use("adaptive")}), {}),
     "ldm": (use_latent(use("gaussian", channels=2), use("diffusion", network=MLP, schedule="edm")), {}),
+    "ldm, cached": (
+        use_latent(use("gaussian", channels=2), use("diffusion", network=MLP, schedule="edm")),
+        {"stages": [{"players": ["autoencoder/*"], "steps": 5}, {"players": ["prior/*"], "steps": 15, "cache": 2}]},
+    ),
     "d2gan": (
         use("gan", generator=MLP, discriminators=TWO, adversarials={"one": "kl", "other": "reverse-kl"}),
         {},
@@ -145,6 +149,7 @@ def launch(out: Path, names: Sequence[str], num: int, timeout: float = 300) -> l
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     base = {**os.environ, "WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    base["MODKIT_CACHE"] = str(out / "cache")  # what several processes compute is their own
     command = [sys.executable, "-m", "tests.engines.systems", str(out), *names]
     started = []
     for rank in range(num):
