@@ -13,9 +13,9 @@ Shape letters: b batch.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from itertools import count
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,13 +26,21 @@ from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, Value
 
-__all__ = ["Loader", "check_workers", "draw_permutation", "read_in_order", "read_shuffled"]
+__all__ = ["Loader", "View", "check_workers", "draw_permutation", "read_in_order", "read_shuffled"]
 
 Request: TypeAlias = list[tuple[int, list[int]]]  # indices by epoch, in the order of the batch's rows
 _ENDED = "a process that reads data has ended; where memory is short, set fewer train.workers, or 0"
 _MOST_WORKERS = 32  # allowed on any machine: each is a process with a share of the memory
 Content: TypeAlias = tuple[Value, dict[str, Tensor]]
 Device: TypeAlias = "torch.device | str"
+
+
+class View(Protocol):
+    """What an epoch reads: a data set, or what was made of it before, with the same indices."""
+
+    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
+        """Reads the samples at `indices`."""
+        ...
 
 
 class Loader:
@@ -43,6 +51,7 @@ class Loader:
         split: The split.
         batch_size: Number of rows of a global batch; it may exceed the size of the split.
         rng: Key of the order and of augmentation, the same on every rank.
+        views: What epochs read in place of the data: epoch e reads view e mod their number.
         workers: Number of processes that read ahead in `read_batches`; 0 reads in this process. Batches are the same.
         device: Where batches are finished.
 
@@ -57,12 +66,20 @@ class Loader:
     """
 
     def __init__(
-        self, data: Data, split: str, batch_size: int, rng: Rng, *, workers: int = 0, device: Device = "cpu"
+        self,
+        data: Data,
+        split: str,
+        batch_size: int,
+        rng: Rng,
+        *,
+        views: Sequence[View] = (),
+        workers: int = 0,
+        device: Device = "cpu",
     ) -> None:
         _check(data, split, batch_size, workers)
         self.batch_size = batch_size
         self._size = data.splits[split]
-        self._reader = _Reader(data, split, rng.at("augment").draw_seed())
+        self._reader = _Reader(views or (data,), split, rng.at("augment").draw_seed())
         self._order_seed = rng.at("order").draw_seed()
         self._orders: dict[int, Tensor] = {}
         self._workers, self._device = workers, device
@@ -82,6 +99,12 @@ class Loader:
             ValueError: If a batch has no such rows, or `start` is negative.
         """
         requests = (self._make_request(step, first, num) for step in count(start))
+        return _make_batches(self._reader, requests, self._workers, self._device)
+
+    def read_epoch(self, epoch: int, indices: Sequence[int]) -> Generator[Batch, None, None]:
+        """Yields the samples at `indices` in their order, as an epoch reads them, up to `batch_size` at a time."""
+        size = self.batch_size
+        requests = ([(epoch, list(indices[first : first + size]))] for first in range(0, len(indices), size))
         return _make_batches(self._reader, requests, self._workers, self._device)
 
     def _make_request(self, step: int, first: int, num: int | None) -> Request:
@@ -134,11 +157,14 @@ def read_in_order(
 class _Reader(Dataset[Content]):
     """Maps requests to contents, in this process or a worker."""
 
-    def __init__(self, data: Data, split: str, seed: int) -> None:
-        self._data, self._split, self._seed = data, split, seed
+    def __init__(self, views: Sequence[View], split: str, seed: int) -> None:
+        self._views, self._split, self._seed = views, split, seed
 
     def __getitem__(self, request: Request) -> Content:
-        read = [self._data.read(self._split, indices, Rng(self._seed, epoch)) for epoch, indices in request]
+        read = [
+            self._views[epoch % len(self._views)].read(self._split, indices, Rng(self._seed, epoch))
+            for epoch, indices in request
+        ]
         if len(read) == 1:
             return read[0].x, dict(read[0].fields)
         fields = {name: torch.cat([batch.fields[name] for batch in read]) for name in read[0].fields}
@@ -148,7 +174,7 @@ class _Reader(Dataset[Content]):
         """Makes a batch of a content, on a device."""
         x, fields = content
         batch = Batch(x if isinstance(x, Tensor) else tuple(x), fields)  # pinning turns a tuple into a list
-        return finish_batch(self._data, batch.to(device))
+        return finish_batch(self._views[0], batch.to(device))
 
 
 class _Failure(NamedTuple):
@@ -209,7 +235,7 @@ def _keep(content: Content | _Failure) -> Content | _Failure:
 def _read_pass(
     data: Data, split: str, order: Tensor, batch_size: int, rng: Rng, workers: int, device: Device
 ) -> Generator[Batch, None, None]:
-    reader = _Reader(data, split, rng.at("augment").draw_seed())
+    reader = _Reader((data,), split, rng.at("augment").draw_seed())
     requests = ([(0, order[first : first + batch_size].tolist())] for first in range(0, len(order), batch_size))
     return _make_batches(reader, requests, workers, device)
 

@@ -49,8 +49,8 @@ def check_split(data: Data | InMemory, split: str) -> None:
         raise ValueError(f"{type(data).__name__} expects a split of {sorted(data.splits)}, got {split!r}")
 
 
-def finish_batch(data: Data, batch: Batch) -> Batch:
-    """Returns a batch that `data.read` returned with samples of type `data.x`, see `DataExtras.finish`."""
+def finish_batch(data: object, batch: Batch) -> Batch:
+    """Finishes a batch that `data.read` returned (`DataExtras.finish`); what a stage has cached needs none."""
     finish = read_extras(data, DataExtras).finish
     return batch if finish is None else finish(batch)
 

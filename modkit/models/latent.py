@@ -130,6 +130,9 @@ class Latent(Model):
         self.latents = self.prior.latents
         self.start_noise = self.prior.start_noise
         self.moments = self.prior.moments
+        if self.autoencoder.condensers is not None:
+            self.condensers = tuple(f"autoencoder.{path}" for path in self.autoencoder.condensers)
+            self.condensed = ("prior/*", *(f"autoencoder/{pattern}" for pattern in self.autoencoder.condensed))
         if by_channel and (joint or scale is not None):
             given = "joint training, which measures nothing" if scale is None else f"the scale {scale:g}"
             raise ValueError(f"Latent expects by_channel where its scale is measured, got {given}")
@@ -265,7 +268,11 @@ class Latent(Model):
         outer_latent, outer = self.prior.weigh(latent, name, rng.at("prior"))
         return outer_latent, inner + outer
 
-    def encode(self, x: Tensor, name: str, rng: Rng | None = None) -> Value:
+    def condense(self, x: Tensor, name: str = "") -> tuple[Tensor, ...]:
+        """Condenses `x` with the autoencoder alone."""
+        return self.autoencoder.condense(x, self.at)
+
+    def encode(self, x: Value, name: str, rng: Rng | None = None) -> Value:
         """Encodes `x` with the autoencoder, then with the prior."""
         latent = self._encode_scaled(x, rng and rng.at("autoencoder"))
         if isinstance(latent, tuple):
@@ -315,7 +322,7 @@ class Latent(Model):
 
     def _encode_batch(self, batch: Batch, rng: Rng) -> Batch:
         with torch.no_grad():
-            return replace(batch, x=self._encode_scaled(batch.tensor, rng))
+            return replace(batch, x=self._encode_scaled(batch.x, rng))
 
     def _weigh_scaled(self, x: Tensor, rng: Rng) -> tuple[Value, Tensor]:
         """Draws the scaled latent, and computes log p(x | latent) - log q(latent | x) for it."""
@@ -326,7 +333,7 @@ class Latent(Model):
         latent, log_weight = self.autoencoder.weigh(x, self.at, rng)
         return self.scale.apply(latent), log_weight - self.scale.log_volume
 
-    def _encode_scaled(self, x: Tensor, rng: Rng | None) -> Value:
+    def _encode_scaled(self, x: Value, rng: Rng | None) -> Value:
         return self.scale.apply(self.autoencoder.encode(x, self.at, rng))
 
     def _draw_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Value:

@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 __all__ = [
     "BLOCK", "Digest", "expand_home", "find_final_name", "hash_data", "make_folders", "make_own_folder",
     "make_safe_name", "make_temporary_path", "open_own", "open_regular", "read_regular", "refuse_link", "replace_file",
-    "sync_folder", "sync_tree", "write_file",
+    "sync_folder", "sync_tree", "write_all", "write_file",
 ]  # fmt: skip
 
 BLOCK = 2**24
@@ -108,14 +108,19 @@ def write_file(path: Path, data: bytes | memoryview) -> Digest:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     sha256, rest = hashlib.sha256(), memoryview(data)
     try:
-        while rest:
-            written = os.write(descriptor, rest[:BLOCK])
-            sha256.update(rest[:written])
-            rest = rest[written:]
+        for block in (rest[begin : begin + BLOCK] for begin in range(0, len(rest), BLOCK)):
+            write_all(descriptor, block)
+            sha256.update(block)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
     return Digest(len(data), sha256.hexdigest())
+
+
+def write_all(descriptor: int, data: memoryview) -> None:
+    """Writes all of the bytes, which the system may take in several pieces."""
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 import torch
 from torch import Tensor
 
 from modkit.data.fields import Fields
-from modkit.data.loader import Loader, read_shuffled
+from modkit.data.loader import Loader, View, read_shuffled
 from modkit.kinds import Data, Engine
 from modkit.models.passes import Passes
 from modkit.rng import Rng
@@ -42,10 +42,17 @@ class Reader:
     def __init__(self, data: Data, settings: Settings, engine: Engine) -> None:
         self._data, self._settings, self._engine = data, settings, engine
 
-    def read_stage(self, stage: int, start: int, steps: int) -> Iterator[Batch]:
-        """Yields the batches of steps [start, steps) of a stage."""
+    def read_stage(self, stage: int, start: int, steps: int, views: Sequence[View] = ()) -> Iterator[Batch]:
+        """Yields the batches of steps [start, steps) of a stage, whose epochs read `views` in turn if there are any."""
         rng = Rng(self._settings.seed, "data", stage)
-        return self._read(rng, self._settings.batch_size, start, steps, self._settings.workers)
+        return self._read(rng, self._settings.batch_size, start, steps, self._settings.workers, views)
+
+    def read_view(self, stage: int, epoch: int, indices: Sequence[int]) -> Iterator[Batch]:
+        """Yields samples in the order of `indices`, as an epoch of a stage reads them, a microbatch at a time."""
+        settings = self._settings
+        size = settings.batch_size // settings.accumulate // self._engine.world
+        loader = self._load(Rng(settings.seed, "data", stage), size, settings.workers)
+        return map(self.place, loader.read_epoch(epoch, indices))
 
     def start_passes(self, player: str) -> Passes[Batch]:
         """Returns the data for one player's `prepare`: each iteration is a new pass in a new order."""
@@ -71,13 +78,17 @@ class Reader:
             return Batch(batch.x.to(memory_format=torch.channels_last), batch.fields, batch.cond)
         return batch
 
-    def _read(self, rng: Rng, size: int, start: int, stop: int, workers: int) -> Iterator[Batch]:
+    def _load(self, rng: Rng, size: int, workers: int, views: Sequence[View] = ()) -> Loader:
+        return Loader(self._data, "train", size, rng, views=views, workers=workers, device=self._engine.device)
+
+    def _read(
+        self, rng: Rng, size: int, start: int, stop: int, workers: int, views: Sequence[View] = ()
+    ) -> Iterator[Batch]:
         if start >= stop:
             return
         engine = self._engine
         share = size // engine.world
-        loader = Loader(self._data, "train", size, rng, workers=workers, device=engine.device)
-        batches = loader.read_batches(start, engine.rank * share, share)
+        batches = self._load(rng, size, workers, views).read_batches(start, engine.rank * share, share)
         try:
             for _ in range(start, stop):
                 yield self.place(next(batches))

@@ -51,6 +51,7 @@ from modkit.training.players import (
     weigh_losses,
 )
 from modkit.training.reader import Reader
+from modkit.training.stage_cache import StageCache
 from modkit.training.statistics import Statistics
 from modkit.types import Batch
 
@@ -130,6 +131,7 @@ class Trainer:
         self._writer = Writer(run)
         self._frozen = find_untrained(model, self.stages)
         self._resumed = False
+        self._cache = StageCache(model, data, settings, self._reader, engine, progress)
         self._cursor = Cursor()
         self._begun = 0  # the step at which this process began
         self._restored: tuple[Path, store.Checkpoint] | None = None
@@ -213,8 +215,10 @@ class Trainer:
                 self._save_picture(average)
             self._save(states, average)
             self._note_saved(self._writer.finish())  # before processes that load data are forked from this one
+        steps = stage.steps if states else 0
+        views = self._cache.open(cursor.stage, stage.cache, steps) if cursor.index < steps else ()
         self._begin(states)
-        for batch in self._reader.read_stage(cursor.stage, cursor.index, stage.steps if states else 0):
+        for batch in self._reader.read_stage(cursor.stage, cursor.index, steps, views):
             self._note_saved(self._writer.poll())
             losses = self._take_step(states, batch)
             if average.decay:

@@ -9,7 +9,7 @@ from modkit.models.step import StepContext
 from modkit.parts.registry import get_registry
 from modkit.training.players import weigh_losses
 from modkit.types import Batch
-from tests.benchmarks import checkpoints, frechet, reading, samplers, start, training
+from tests.benchmarks import checkpoints, frechet, reading, samplers, stage_cache, start, training
 
 TINY = ["model.autoencoder.encoder.channels=[8]", "model.autoencoder.decoder.channels=[8]", "data.size=8"]
 TINY += ["model.prior.network.width=16", "train.batch_size=8", "train.samples.num=1"]
@@ -51,6 +51,11 @@ def test_the_bare_loop_computes_the_denoiser_s_loss():
 
 def test_both_stages_are_timed_in_rounds():
     seconds = training.measure(TINY, rounds=2, block=2)
+    assert [len(rounds) for rounds in seconds.values()] == [2, 2]
+
+
+def test_steps_with_and_without_a_cache_are_timed_in_turn():
+    seconds = stage_cache.measure(TINY, rounds=2, block=2)
     assert [len(rounds) for rounds in seconds.values()] == [2, 2]
 
 

@@ -73,6 +73,10 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vqgan": (use_coder(VQ, critic=CRITIC, critic_start=10), {}),
     "vqgan-adaptive": (use_coder(VQ, critic=CRITIC, critic_start=10, weights={"adversarial": use("adaptive")}), {}),
     "ldm": (use_latent(use("gaussian", channels=2), use("diffusion", network=MLP, schedule="edm")), {}),
+    "ldm, cached": (
+        use_latent(use("gaussian", channels=2), use("diffusion", network=MLP, schedule="edm")),
+        {"stages": [{"players": ["autoencoder/*"], "steps": 5}, {"players": ["prior/*"], "steps": 15, "cache": 2}]},
+    ),
     "d2gan": (
         use("gan", generator=MLP, discriminators=TWO, adversarials={"one": "kl", "other": "reverse-kl"}),
         {},
@@ -167,6 +171,7 @@ def launch(
         port = free.getsockname()[1]
     base = {**os.environ, "WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, "-m", module, str(out), *names]
+    base["MODKIT_CACHE"] = str(out / "cache")  # what several processes compute is their own
     started = []
     for rank in range(num):
         env = {**base, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}

@@ -47,6 +47,7 @@ class Fault(NamedTuple):
 _BUILT = "self.project = nn.Conv2d(x.shape[0], channels, patch, stride=patch)"
 _CALLED = "self.project(x)"
 _POSTERIOR = 'step.rng.normal("posterior", h)'
+_SAMPLE = "def sample(self, num: int, rng: Rng) -> Tensor:"
 _SOCKET = '__import__("socket").getaddrinfo("127.0.0.1", 9)'
 _FILE = 'open(__import__("tempfile").gettempdir() + "/modkit-hidden", "w").close()'
 _PROCESS = '__import__("subprocess").run(["true"])'
@@ -151,6 +152,13 @@ FAULTS = tuple(
         ),
         ("encoder", "no type that suits it", "builds", "x.classes is not None or", "True or"),
         ("bottleneck", "one KL for the whole batch", "emits", ".flatten(1).sum(1)", ".sum()"),
+        (
+            "bottleneck",
+            "a condensed latent without noise",
+            "emits",
+            _SAMPLE,
+            f"condense = lambda self, name, h: (h,); expand = lambda self, name, x, rng: x[0]\n    {_SAMPLE}",
+        ),
         ("likelihood", "one loss for the whole batch", "emits", ".flatten(1).sum(1)", ".sum()"),
         ("generator", "values out of range", "emits", "self.basis), self.x)", "self.basis), self.x) * 9"),
         ("schedule", "noise that falls with time", "emits", "t.to(torch.float64) * self", "(1.0 - t.double()) * self"),
