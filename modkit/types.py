@@ -213,7 +213,7 @@ class Batch:
     """Samples, the data's fields, and conditions.
 
     Args:
-        x: The samples.
+        x: The samples; condensed ones (`Model.condense`) are a tuple, even of one tensor.
         fields: The raw fields of the data by name: labels, captions, masks.
         cond: Conditions that an enclosing Model provides.
 

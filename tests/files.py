@@ -1,9 +1,23 @@
 """Small files for the data sets that read some."""
 
+import io
+import json
+import tarfile
+import zipfile
+
 import numpy as np
 from PIL import Image
 
-__all__ = ["PIXELS", "write_fashion_mnist", "write_images", "write_pictures"]
+__all__ = [
+    "PIXELS",
+    "encode_picture",
+    "write_archive",
+    "write_arrays",
+    "write_fashion_mnist",
+    "write_images",
+    "write_pictures",
+    "write_tar",
+]
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
 
@@ -23,6 +37,44 @@ def write_pictures(folder):
         path = folder / "ab"[index % 2] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path)
+
+
+def encode_picture(pixels, format="PNG"):
+    """The file of a picture."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format)
+    return file.getvalue()
+
+
+def write_archive(path, pictures=None, labels=None):
+    """A ZIP archive of pictures by name, those of two classes by default, with EDM's file of labels by name."""
+    if pictures is None:
+        pictures = {f"{'ab'[index % 2]}/{index}.png": encode_picture(one) for index, one in enumerate(PIXELS)}
+        labels = {name: "ab".index(name[0]) for name in pictures}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in pictures.items():
+            archive.writestr(name, content)
+        if labels is not None:
+            archive.writestr("dataset.json", json.dumps({"labels": [list(pair) for pair in labels.items()]}))
+    return str(path)
+
+
+def write_tar(path, members):
+    """A tar archive of members by name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return str(path)
+
+
+def write_arrays(folder):
+    """Bytes `n h w` and labels of two classes as `.npy` files."""
+    folder.mkdir(parents=True)
+    np.save(folder / "x.npy", PIXELS[:, :8, :8])
+    np.save(folder / "labels.npy", np.arange(len(PIXELS)) % 2)
 
 
 def write_images(folder, images, size=None):

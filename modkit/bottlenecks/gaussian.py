@@ -65,10 +65,11 @@ class Gaussian(nn.Module):
 
         Statistics are computed in at least float32; gradients reach `h` through both z and the KL.
         """
-        mean, logvar = self._compute_statistics(h)
+        condensed = self.condense("continuous", h)
+        mean, logvar = _split_statistics(condensed)
         kl = 0.5 * (mean.square() + torch.expm1(logvar) - logvar).flatten(1).sum(1)
-        z = mean if step is None else mean + (logvar / 2).exp() * step.rng.normal("posterior", mean)
-        return Latents({"continuous": z.to(self._weight.dtype)}, kl, {})
+        z = self.expand("continuous", condensed, None if step is None else step.rng)
+        return Latents({"continuous": z}, kl, {})
 
     def to_z(self, name: str, latent: Tensor) -> Tensor:
         """Returns `latent` unchanged.
@@ -86,26 +87,38 @@ class Gaussian(nn.Module):
 
     def posterior(self, name: str, h: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """Draws the same z as `forward` with this rng, `b channels h w`, and computes log q(z | h), `b`."""
-        mean, logvar = self._compute_statistics(h)
+        mean, logvar = _split_statistics(self.condense(name, h))
         noise = rng.normal("posterior", mean)
-        z = self.to_z(name, mean + (logvar / 2).exp() * noise)
         log_q = -0.5 * (noise.square() + logvar + _LOG_TWO_PI).flatten(1).sum(1)
-        return z.to(self._weight.dtype), log_q
+        return self._draw(mean, logvar, noise), log_q
 
     def posterior_entropy(self, name: str, h: Tensor) -> Tensor:
         """Computes the entropy of q(z | h) in nats, `b`."""
-        logvar = self.to_z(name, self._compute_statistics(h)[1])
+        logvar = _split_statistics(self.condense(name, h))[1]
         return 0.5 * (logvar + 1 + _LOG_TWO_PI).flatten(1).sum(1)
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """Computes the log density of z under N(0, I), `b`."""
         return -0.5 * (widen(self.to_z(name, latent)).square() + _LOG_TWO_PI).flatten(1).sum(1)
 
-    def _compute_statistics(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes (mean, logvar), `b channels h w`, in at least float32."""
-        mean, logvar = widen(self.project(h)).chunk(2, dim=1)
-        return mean, logvar.clamp(*_LOGVAR)
+    def condense(self, name: str, h: Tensor) -> tuple[Tensor]:
+        """Computes the means and log variances, `b (2 channels) h w`, in the precision of the network."""
+        return (self.to_z(name, self.project(h)),)
+
+    def expand(self, name: str, condensed: tuple[Tensor, ...], rng: Rng | None) -> Tensor:
+        """Draws the same z as `forward` with this rng, `b channels h w`, or its mean."""
+        mean, logvar = _split_statistics(condensed)
+        return self.to_z(name, self._draw(mean, logvar, None if rng is None else rng.normal("posterior", mean)))
+
+    def _draw(self, mean: Tensor, logvar: Tensor, noise: Tensor | None) -> Tensor:
+        return (mean if noise is None else mean + (logvar / 2).exp() * noise).to(self._weight.dtype)
 
     @property
     def _weight(self) -> Tensor:
         return next(self.project.parameters())
+
+
+def _split_statistics(condensed: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Splits (mean, logvar), `b channels h w`, in at least float32."""
+    mean, logvar = widen(condensed[0]).chunk(2, dim=1)
+    return mean, logvar.clamp(*_LOGVAR)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import NoReturn
 
+import torch
 from torch import Tensor, nn
 
 from modkit.bottlenecks.places import Places
@@ -115,6 +116,18 @@ class Quantizer(nn.Module):
             raise ValueError(f"{self._owner} has a prior of its codes only, not of {name!r}")
         weight = next(self.project.parameters())
         return widen(weight).new_full((len(latent),), -latent[0].numel() * math.log(self._num_codes))
+
+    def condense(self, name: str, h: Tensor) -> tuple[Tensor]:
+        """Computes the codes of `h`, int32, or for `continuous` the vectors themselves."""
+        z = self.to_continuous(h)
+        return (self._places.join(z) if name == "continuous" else self.encode(z).to(torch.int32),)
+
+    def expand(self, name: str, condensed: tuple[Tensor, ...], rng: Rng | None) -> Tensor:
+        """Returns codes or vectors, or embeds the codes for `quantized`; there is nothing to draw."""
+        if name == "continuous":
+            return condensed[0]
+        codes = condensed[0].long()
+        return codes if name == "codes" else self.to_z("codes", codes)
 
     def _make_latents(self, z: Tensor, codes: Tensor, z_q: Tensor, losses: dict[str, Tensor]) -> Latents:
         quantized = self._places.join(self.pass_gradient(z, z_q))

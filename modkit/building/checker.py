@@ -24,8 +24,9 @@ from modkit.building.candidates import suggest_candidates
 from modkit.building.mentions import drop_leftovers, find_unknown, find_weight
 from modkit.building.plan import Plan, plan
 from modkit.building.report import Port, Report
-from modkit.building.review import make_problems, review_game, review_model, verify_overrides
+from modkit.building.review import make_problems, review_game, review_model, review_processes, verify_overrides
 from modkit.data.moments import find_type
+from modkit.engines.group import Group
 from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, SpecError
 from modkit.evaluation.needs import Measures, find_unmet
@@ -173,7 +174,8 @@ def _make_report(
     fields: Mapping[str, TensorType],
 ) -> Report:
     played = _check_training(site, model, settings, trial.terms) if settings else ()
-    notes = (*review_model(model), *review_game(played, trial.terms))
+    alone = review_processes(model, played) if _has_several_processes(site.plan) else ()
+    notes = (*review_model(model), *review_game(played, trial.terms), *alone)
     findings = tuple(note for note in notes if isinstance(note, Finding))
     if site.problems:
         site.problems += make_problems(findings, site.plan.spec)
@@ -194,6 +196,13 @@ def _make_report(
         facts=tuple(note for note in notes if isinstance(note, Fact)),
         findings=findings,
     )
+
+
+def _has_several_processes(planned: Plan) -> bool:
+    """Whether the engine of a plan is one of several processes."""
+    engine = planned.calls.get("train.engine")
+    target = engine.part.load() if engine else None
+    return isinstance(target, type) and issubclass(target, Group)
 
 
 def _verify(report: Report) -> Report:

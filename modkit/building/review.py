@@ -13,18 +13,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from modkit.errors import Problem, SpecError
 from modkit.kinds import Fact, Finding, Note
 from modkit.models.model import Model
+from modkit.nn.minibatch import MinibatchDiscrimination
+from modkit.nn.minibatch_std import MinibatchStd
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec
-from modkit.training.players import StageSchedule, strip_scope
+from modkit.training.players import StageSchedule, collect_modules, strip_scope
 
-__all__ = ["make_problems", "review_game", "review_model", "show_warnings", "verify_overrides"]
+__all__ = ["make_problems", "review_game", "review_model", "review_processes", "show_warnings", "verify_overrides"]
 
 _logger = logging.getLogger(__name__)
 _shown: set[tuple[str, str, str]] = set()
+_ACROSS = (_BatchNorm, MinibatchDiscrimination, MinibatchStd)
 _INDEX = re.compile(r"\[\d+\]")
 
 
@@ -74,6 +78,15 @@ def review_game(stages: Sequence[StageSchedule], terms: Mapping[str, Iterable[st
                     "that it never has a turn",
                     (f"train.steps={enough}", f"train.stages[{number}].steps={enough}"),
                 )
+
+
+def review_processes(model: Model, stages: Sequence[StageSchedule]) -> Iterator[Fact]:
+    """States which layers that look across a batch see the rows of one process, where several train the model."""
+    for player in {player.name: player for stage in stages for player in stage.players}.values():
+        alone = {type(one).__name__ for one in collect_modules(model, player) if isinstance(one, _ACROSS)}
+        if alone:
+            layers = ", ".join(sorted(alone))
+            yield Fact("", f"{player.name} has layers that see the rows of their own process only: {layers}")
 
 
 def make_problems(findings: Iterable[Finding], spec: Spec) -> list[Problem]:

@@ -8,13 +8,16 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
+from torch import Tensor
+
 from modkit.cases import shapes
 from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import FEATURES, HIERARCHY, IMAGE, ODD, SIGNAL, VECTOR, VOLUME
 from modkit.kinds import BottleneckExtras, read_extras
 from modkit.models.step import StepContext
-from modkit.types import TensorType
+from modkit.types import TensorType, Value
 
 __all__ = ["CASES"]
 
@@ -55,7 +58,24 @@ def _emit_draws(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, 
             value, log_density = extras.posterior(name, probe.draw_value("h", types["h"]), probe.rng)  # type: ignore[misc]
             found |= emit(f"posterior of {name}", value, part.latents[name], learns=False)
             found |= emit_scalar(f"log density of {name}", log_density, learns=False)
+    if extras.condense and extras.expand and not probe.training:
+        for name, event in part.latents.items():
+            h = probe.draw_value("h", types["h"])
+            value = extras.expand(name, extras.condense(name, h), probe.rng)
+            found |= emit(f"expand of {name}", value, event, learns=False)
+            _check_same(f"expand of {name}", value, part(h, StepContext(probe.rng)).values[name])
     return found
+
+
+def _check_same(name: str, value: Value, expected: Value) -> None:
+    for one, other in zip(_list_tensors(value), _list_tensors(expected)):
+        rounding = torch.finfo(one.dtype).eps ** 0.5 if one.is_floating_point() else 0.0
+        if not one.is_meta and bool(((one - other).abs() > rounding * other.abs().max()).any()):
+            raise AssertionError(f"{name}: expected what a call gives with the same rng, got other values")
+
+
+def _list_tensors(value: Value) -> tuple[Tensor, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _play_turn(part: Any, types: Mapping[str, Any], probe: Probe) -> None:

@@ -13,6 +13,7 @@ import torch
 from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import FIELDS, IMAGE, ODD, list_cond_types
+from modkit.data.splits import finish_batch
 from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["CASES"]
@@ -31,6 +32,7 @@ def _play_data(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, E
     copied = copy.deepcopy(part).read(split, indices, probe.rng)
     if not torch.equal(copied.x, batch.x):
         raise AssertionError("expected a copy, such as a worker has, to read the same samples, got others")
+    batch = finish_batch(part, batch)
     if set(batch.fields) != set(part.fields):
         raise AssertionError(f"expected the fields {list(part.fields)}, as in `fields`, got {list(batch.fields)}")
     return emit("x", batch.x, part.x, learns=False) | emit_all(batch.fields, part.fields, learns=False)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from modkit.data.splits import read_samples
 from modkit.kinds import Data
 from modkit.rng import Rng
 
@@ -61,4 +62,4 @@ def read_batches(data: Data, split: str = "train", size: int = 256, most: int | 
     """Reads a split batch by batch in its order, at most `most` samples of it."""
     count = data.splits[split] if most is None else min(most, data.splits[split])
     for start in range(0, count, size):
-        yield data.read(split, range(start, min(start + size, count)), Rng(0, "compare", start)).tensor
+        yield read_samples(data, split, range(start, min(start + size, count)), Rng(0, "compare", start)).tensor

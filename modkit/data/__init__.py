@@ -1,5 +1,7 @@
 """Data sets: each reads the samples at given indices, in any order."""
 
+from modkit.data.archive import Archive
+from modkit.data.array import Array
 from modkit.data.binarized import Binarized
 from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import LowRes, Mask
@@ -7,9 +9,10 @@ from modkit.data.digits import Digits
 from modkit.data.fashion_mnist import FashionMNIST
 from modkit.data.image_folder import ImageFolder
 from modkit.data.mixture import Grid, Ring
+from modkit.data.splits import read_samples
 from modkit.data.torchvision_sets import TorchvisionSet
 
 __all__ = [
-    "Binarized", "Corrupted", "Digits", "FashionMNIST", "Grid", "ImageFolder", "LowRes", "Mask", "Ring",
-    "TorchvisionSet",
+    "Archive", "Array", "Binarized", "Corrupted", "Digits", "FashionMNIST", "Grid", "ImageFolder", "LowRes", "Mask",
+    "Ring", "TorchvisionSet", "read_samples",
 ]  # fmt: skip

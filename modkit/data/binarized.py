@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 
 from modkit.data.moments import measure_std
-from modkit.data.splits import hash_contents
+from modkit.data.splits import hash_contents, read_samples
 from modkit.kinds import Data, DataExtras, Slot, default, read_extras
 from modkit.rng import Rng
 from modkit.types import Batch
@@ -54,7 +54,7 @@ class Binarized:
         self.fields, self.splits = self.data.fields, self.data.splits
         self.x = replace(self.data.x, std=measure_std(self))
         extras = read_extras(self.data, DataExtras)
-        self.features, self.conditions = extras.features, extras.conditions
+        self.features, self.conditions, self.read_fields = extras.features, extras.conditions, extras.read_fields
 
     @property
     def key(self) -> str:
@@ -67,7 +67,7 @@ class Binarized:
         Raises:
             ValueError: If there is no such split.
         """
-        batch = self.data.read(split, indices, rng)
+        batch = read_samples(self.data, split, indices, rng)
         x, (low, high) = batch.tensor, self.data.x.range or (0.0, 1.0)
         threshold = torch.full_like(x, 0.5)
         if self.drawn:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from modkit.data.splits import hash_contents
+from modkit.data.splits import hash_contents, read_samples
 from modkit.kinds import Corruption, Data, Slot, default
 from modkit.rng import Rng
 from modkit.types import Batch
@@ -66,7 +66,7 @@ class Corrupted:
         Raises:
             ValueError: If there is no such split.
         """
-        batch = self.data.read(split, indices, rng)
+        batch = read_samples(self.data, split, indices, rng)
         each = _Each([rng.at("corruption", int(index)) for index in indices])
         made = self.corruption(batch.tensor, each)
         return Batch(batch.x, {**batch.fields, **made}, batch.cond)

@@ -1,10 +1,9 @@
-"""Hashes of files' contents, kept in the cache folder, so that a folder of millions of files is read only once.
+"""Hashes of files' contents, kept in the cache folder, so that a store of millions of files is read only once.
 
-    files/FOLDER.hashes      a line of `MODKIT HASHES 2`, then for each file: size mtime ctime hash kind SPACE path NUL
+    files/STORE.hashes      a line of `MODKIT HASHES 2`, then for each file: size mtime ctime hash kind SPACE path NUL
 
-A file is read again if its size or one of its time stamps, in nanoseconds, differs. The time of its last change of
-status is among them because unpacking and copying may restore the time of its last change of content. A file that has
-changed within the last seconds is read each time: it may change again within the resolution of its time stamps.
+A file is read again if its stamp differs (`modkit.data.store`). A file that has changed within the last seconds is read
+each time: it may change again within the resolution of its time stamps.
 
 Files may be inspected in the same pass, such as decoded. The kind that an inspection finds is kept beside the hash, 0
 for what was not inspected. A file that is found damaged is kept as not inspected, so that it is looked at each time:
@@ -22,10 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias
 
+from modkit.data.store import Folder, Stamp, Store
 from modkit.runs.cache import find_cache_folder
-from modkit.runs.files import hash_data, open_regular, replace_file
+from modkit.runs.files import hash_data, replace_file
 
 __all__ = ["Inspected", "hash_files", "inspect_files"]
 
@@ -38,7 +38,6 @@ _SHARE = 64  # files that a thread reads in turn
 _MANY = 10_000  # new files from which on a notice says why nothing else happens
 
 _logger = logging.getLogger(__name__)
-_Stamp: TypeAlias = tuple[int, int, int]
 _Table: TypeAlias = dict[bytes, bytes]  # by path, the rest of its line: text is a third of the size of its numbers
 
 
@@ -68,19 +67,21 @@ def hash_files(folder: bytes, paths: Sequence[bytes]) -> list[bytes]:
         ...     hash_files(head, [tail]) == [hashlib.blake2b(digest_size=16).digest()]
         True
     """
-    return [found.digest for found in inspect_files(folder, paths, None)]
+    return [found.digest for found in inspect_files(Folder(folder), paths, None)]
 
 
-def inspect_files(folder: bytes, paths: Sequence[bytes], inspect: Callable[[str], int] | None) -> Iterator[Inspected]:
+def inspect_files(
+    store: Store, paths: Sequence[bytes], inspect: Callable[[BinaryIO], int] | None
+) -> Iterator[Inspected]:
     """Yields the hashes of files, and what an inspection finds, in the order of `paths`.
 
     Several threads read and inspect. What was found is kept even if the iteration is interrupted.
 
     Args:
-        folder: The folder.
-        paths: The files' paths relative to it.
-        inspect: Returns the kind of the file at a path, 1 to 9, or raises ValueError if it is damaged. All inspections
-            of one folder must be the same; None only hashes.
+        store: Where the files are.
+        paths: Their names.
+        inspect: Returns the kind of a file, 1 to 9, or raises ValueError if it is damaged. All inspections of one store
+            must be the same; None only hashes.
 
     Raises:
         OSError: If a file is missing or cannot be read.
@@ -90,18 +91,18 @@ def inspect_files(folder: bytes, paths: Sequence[bytes], inspect: Callable[[str]
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile() as file:
         ...     head, tail = os.path.split(os.fsencode(file.name))
-        ...     [found.kind for found in inspect_files(head, [tail], lambda path: 1 + os.path.getsize(path))]
+        ...     [found.kind for found in inspect_files(Folder(head), [tail], lambda file: 1 + len(file.read()))]
         [1]
     """
-    place = find_cache_folder() / "files" / f"{hash_data(os.path.realpath(folder))[:32]}.hashes"
+    place = find_cache_folder() / "files" / f"{hash_data(os.path.realpath(store.locate(b'')))[:32]}.hashes"
     kept = _parse(place.read_bytes()) if place.is_file() else {}
     if (new := sum(path not in kept for path in paths)) > _MANY:
-        _logger.warning("%s: %s new files are read, which is done once", os.fsdecode(folder), f"{new:,}")
+        _logger.warning("%s: %s new files are read, which is done once", store.locate(b""), f"{new:,}")
     shares = [paths[start : start + _SHARE] for start in range(0, len(paths), _SHARE)]
     settled, changed = time.time_ns() - _SETTLED, False
     pool = ThreadPoolExecutor(thread_name_prefix="modkit-files")
     try:
-        for share, read in zip(shares, pool.map(partial(_read, folder, kept, inspect), shares)):
+        for share, read in zip(shares, pool.map(partial(_read, store, kept, inspect), shares)):
             for path, (stamp, found) in zip(share, read, strict=True):
                 yield found
                 line = _format_line(stamp, found)
@@ -114,24 +115,31 @@ def inspect_files(folder: bytes, paths: Sequence[bytes], inspect: Callable[[str]
 
 
 def _read(
-    folder: bytes, kept: _Table, inspect: Callable[[str], int] | None, paths: Sequence[bytes]
-) -> list[tuple[_Stamp, Inspected]]:
+    store: Store, kept: _Table, inspect: Callable[[BinaryIO], int] | None, paths: Sequence[bytes]
+) -> list[tuple[Stamp, Inspected]]:
     """Reads the files at `paths`, as far as the table does not know them."""
     made = []
     for path in paths:
-        full = os.path.join(folder, path)
-        stamp = _read_stamp(full)  # before the content: what changes meanwhile has another stamp next time
-        found = _find(kept, path, stamp) or Inspected(_hash_file(full))
-        if inspect and not found.kind:
-            try:
-                found = found._replace(kind=inspect(os.fsdecode(full)))
-            except ValueError as error:
-                found = found._replace(fault=str(error) or repr(error))
+        stamp = store.read_stamp(path)  # before the content: what changes meanwhile has another stamp next time
+        found = _find(kept, path, stamp)
+        if found is None or (inspect and not found.kind):
+            with store.open(path) as file:
+                found = found or Inspected(_hash_file(file))
+                if inspect:
+                    file.seek(0)
+                    found = _inspect(file, inspect, found)
         made.append((stamp, found))
     return made
 
 
-def _find(kept: _Table, path: bytes, stamp: _Stamp) -> Inspected | None:
+def _inspect(file: BinaryIO, inspect: Callable[[BinaryIO], int], found: Inspected) -> Inspected:
+    try:
+        return found._replace(kind=inspect(file))
+    except ValueError as error:
+        return found._replace(fault=str(error) or repr(error))
+
+
+def _find(kept: _Table, path: bytes, stamp: Stamp) -> Inspected | None:
     """Finds what is known of a file with this stamp."""
     line = kept.get(path, b"")
     if not line.startswith(b"%d %d %d " % stamp):
@@ -140,16 +148,10 @@ def _find(kept: _Table, path: bytes, stamp: _Stamp) -> Inspected | None:
     return Inspected(bytes.fromhex(digest.decode()), int(kind))
 
 
-def _read_stamp(path: bytes) -> _Stamp:
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _hash_file(path: bytes) -> bytes:
+def _hash_file(file: BinaryIO) -> bytes:
     digest = hashlib.blake2b(digest_size=_SIZE)
-    with open_regular(os.fsdecode(path)) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
     return digest.digest()
 
 
@@ -162,7 +164,7 @@ def _write(place: Path, kept: _Table) -> None:
         _logger.warning("%s cannot be written, so that files will be read again: %s", place, error)
 
 
-def _format_line(stamp: _Stamp, found: Inspected) -> bytes:
+def _format_line(stamp: Stamp, found: Inspected) -> bytes:
     return b"%d %d %d %s %d" % (*stamp, found.digest.hex().encode(), found.kind)
 
 

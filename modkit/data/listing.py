@@ -1,4 +1,4 @@
-"""The pictures in a folder, with their splits and classes; the paths of millions of them are stored in one string.
+"""The pictures in a folder or other store, with their splits and classes.
 
 If both `root/train` and `root/test` exist, they are the splits. Otherwise a picture belongs to the test split if the
 hash of its relative path is below `test`, so adding pictures moves no other picture. If every picture is in a subfolder
@@ -9,49 +9,50 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
 from torch import Tensor
 
-__all__ = ["Listing", "find_classes", "list_pictures"]
+from modkit.data.names import Names
+from modkit.data.store import Folder, Store
+from modkit.runs.cache import compute_once
 
-_SUFFIXES = (b".png", b".jpg", b".jpeg", b".webp", b".bmp", b".tif", b".tiff", b".gif", b".ppm", b".pgm")
+__all__ = ["SUFFIXES", "Listing", "find_classes", "list_pictures", "split_pictures"]
+
+SUFFIXES = (b".png", b".jpg", b".jpeg", b".webp", b".bmp", b".tif", b".tiff", b".gif", b".ppm", b".pgm")
+"""How the names of pictures end, in lower case."""
 
 
-class Listing(Sequence[bytes]):
-    """Sorted relative paths of a folder, stored in one string.
-
-    Reference counts would cause a list of strings to be copied into every forked worker, page by page.
+class Listing(Names):
+    """The sorted relative paths of pictures in a store.
 
     Args:
-        folder: The folder.
-        paths: Paths relative to it.
+        store: The store.
+        paths: The paths.
 
     Examples:
-        >>> listing = Listing(b"/pictures", [b"cat/1.png", b"dog/2.png"])
+        >>> listing = Listing(Folder(b"/pictures"), [b"cat/1.png", b"dog/2.png"])
         >>> listing.get_path(1), listing.find_labels([b"cat", b"dog"]).tolist()
         ('/pictures/dog/2.png', [0, 1])
     """
 
-    def __init__(self, folder: bytes, paths: list[bytes]) -> None:
-        self.folder = folder
-        self._text = b"".join(paths)
-        self._ends = np.fromiter(accumulate(map(len, paths)), dtype=np.int64, count=len(paths))
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]
-        if not 0 <= index < len(self):
-            raise IndexError(f"Listing expects an index in [0, {len(self)}), got {index}")
-        return self._text[self._ends[index - 1] if index else 0 : self._ends[index]]
+    def __init__(self, store: Store, paths: Sequence[bytes]) -> None:
+        super().__init__(paths)
+        self.store = store
 
     def get_path(self, index: int) -> str:
         """The full path of a picture."""
-        return os.fsdecode(os.path.join(self.folder, self[index]))
+        return self.store.locate(self[index])
+
+    def open(self, index: int) -> AbstractContextManager[BinaryIO]:
+        """Opens a picture's file."""
+        return self.store.open(self[index])
 
     def find_labels(self, classes: Sequence[bytes]) -> Tensor:
         """The class of each picture, `n`: the index of its first folder in `classes`."""
@@ -72,14 +73,43 @@ def list_pictures(root: str, test: float) -> dict[str, Listing]:
     folder = os.fsencode(root)
     if not os.path.isdir(folder):
         raise ValueError(f"ImageFolder expects a folder, got {root!r}")
+    name = f"listing the pictures in {os.path.realpath(root)!r}, {test} of them for testing"
+    return _unpack(compute_once(name, lambda: _pack(_list_splits(folder, test))))
+
+
+def _list_splits(folder: bytes, test: float) -> dict[str, Listing]:
     own = {split: os.path.join(folder, split.encode()) for split in ("train", "test")}
     if all(map(os.path.isdir, own.values())):
-        return {split: Listing(path, sorted(_walk(path, b"", ()))) for split, path in own.items()}
-    paths: dict[str, list[bytes]] = {"train": [], "test": []}
-    for path in sorted(_walk(folder, b"", ())):
+        return {split: Listing(Folder(path), sorted(_walk(path, b"", ()))) for split, path in own.items()}
+    return split_pictures(Folder(folder), sorted(_walk(folder, b"", ())), test)
+
+
+def _pack(listings: Mapping[str, Listing]) -> bytes:
+    """Packs listings of folders for other processes."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for split, listing in listings.items():
+        arrays[f"{split} folder"] = np.frombuffer(os.fsencode(listing.store.locate(b"")), np.uint8)
+        arrays[f"{split} text"] = np.frombuffer(listing.text, np.uint8)
+        arrays[f"{split} ends"] = listing.ends
+    return save(arrays)
+
+
+def _unpack(data: bytes) -> dict[str, Listing]:
+    arrays = load(data)
+    made = {}
+    for split in ("train", "test"):
+        folder, text = (arrays[f"{split} {name}"].tobytes() for name in ("folder", "text"))
+        made[split] = Listing(Folder(folder), Names.restore(text, arrays[f"{split} ends"]))
+    return made
+
+
+def split_pictures(store: Store, paths: Sequence[bytes], test: float) -> dict[str, Listing]:
+    """Splits pictures by the hashes of their paths, a share of `test` into the split `test`."""
+    chosen: dict[str, list[bytes]] = {"train": [], "test": []}
+    for path in paths:
         share = int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "little") / 2**64
-        paths["test" if share < test else "train"].append(path)
-    return {split: Listing(folder, names) for split, names in paths.items()}
+        chosen["test" if share < test else "train"].append(path)
+    return {split: Listing(store, names) for split, names in chosen.items()}
 
 
 def find_classes(listings: Sequence[Listing]) -> tuple[bytes, ...]:
@@ -107,5 +137,5 @@ def _walk(folder: bytes, under: bytes, above: tuple[tuple[int, int], ...]) -> It
                 continue
             if entry.is_dir():
                 yield from _walk(folder, under + entry.name + b"/", (*above, here))
-            elif entry.name.lower().endswith(_SUFFIXES) and entry.is_file():
+            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
                 yield under + entry.name

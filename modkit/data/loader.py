@@ -4,7 +4,8 @@
 
 `order_e` is the permutation of the N samples seeded by (key, e). So any rows of any batch can be read anywhere: by a
 rank, for a microbatch, after resuming, in a worker. A batch may cross the boundary of an epoch. Augmentation draws from
-an `Rng` of (key, e), from which a data set takes a child for each index.
+an `Rng` of (key, e), from which a data set takes a child for each index. Workers send what `Data.read` returns; batches
+are finished (`DataExtras.finish`) on the device.
 
 Shape letters: b batch.
 """
@@ -12,25 +13,34 @@ Shape letters: b batch.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from itertools import count
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from modkit.data.splits import check_split
+from modkit.data.splits import check_split, finish_batch
 from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, Value
 
-__all__ = ["Loader", "check_workers", "draw_permutation", "find_share", "read_in_order", "read_shuffled"]
+__all__ = ["Loader", "View", "check_workers", "draw_permutation", "find_share", "read_in_order", "read_shuffled"]
 
 Request: TypeAlias = list[tuple[int, list[int]]]  # indices by epoch, in the order of the batch's rows
 _ENDED = "a process that reads data has ended; where memory is short, set fewer train.workers, or 0"
 _MOST_WORKERS = 32  # allowed on any machine: each is a process with a share of the memory
 Content: TypeAlias = tuple[Value, dict[str, Tensor]]
+Device: TypeAlias = "torch.device | str"
+
+
+class View(Protocol):
+    """What an epoch reads: a data set, or what was made of it before, with the same indices."""
+
+    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
+        """Reads the samples at `indices`."""
+        ...
 
 
 class Loader:
@@ -41,8 +51,9 @@ class Loader:
         split: The split.
         batch_size: Number of rows of a global batch; it may exceed the size of the split.
         rng: Key of the order and of augmentation, the same on every rank.
+        views: What epochs read in place of the data: epoch e reads view e mod their number.
         workers: Number of processes that read ahead in `read_batches`; 0 reads in this process. Batches are the same.
-        pin_memory: Whether workers put their batches into page-locked memory, for CUDA.
+        device: Where batches are finished.
 
     Raises:
         ValueError: If the split is unknown or empty, or a number is out of range.
@@ -55,15 +66,23 @@ class Loader:
     """
 
     def __init__(
-        self, data: Data, split: str, batch_size: int, rng: Rng, *, workers: int = 0, pin_memory: bool = False
+        self,
+        data: Data,
+        split: str,
+        batch_size: int,
+        rng: Rng,
+        *,
+        views: Sequence[View] = (),
+        workers: int = 0,
+        device: Device = "cpu",
     ) -> None:
         _check(data, split, batch_size, workers)
         self.batch_size = batch_size
         self._size = data.splits[split]
-        self._reader = _Reader(data, split, rng.at("augment").draw_seed())
+        self._reader = _Reader(views or (data,), split, rng.at("augment").draw_seed())
         self._order_seed = rng.at("order").draw_seed()
         self._orders: dict[int, Tensor] = {}
-        self._workers, self._pin_memory = workers, pin_memory
+        self._workers, self._device = workers, device
 
     def read_batch(self, step: int, first: int = 0, num: int | None = None) -> Batch:
         """Reads rows [first, first + num) of the batch of `step`; up to its end if `num` is None.
@@ -71,7 +90,7 @@ class Loader:
         Raises:
             ValueError: If the batch has no such rows, or the step is negative.
         """
-        return _make_batch(self._reader[self._make_request(step, first, num)])
+        return self._reader.finish(self._reader[self._make_request(step, first, num)], self._device)
 
     def read_batches(self, start: int = 0, first: int = 0, num: int | None = None) -> Generator[Batch, None, None]:
         """Yields `read_batch(step, first, num)` for each step from `start`; closing the generator ends the workers.
@@ -80,7 +99,13 @@ class Loader:
             ValueError: If a batch has no such rows, or `start` is negative.
         """
         requests = (self._make_request(step, first, num) for step in count(start))
-        return _make_batches(self._reader, requests, self._workers, self._pin_memory)
+        return _make_batches(self._reader, requests, self._workers, self._device)
+
+    def read_epoch(self, epoch: int, indices: Sequence[int]) -> Generator[Batch, None, None]:
+        """Yields the samples at `indices` in their order, as an epoch reads them, up to `batch_size` at a time."""
+        size = self.batch_size
+        requests = ([(epoch, list(indices[first : first + size]))] for first in range(0, len(indices), size))
+        return _make_batches(self._reader, requests, self._workers, self._device)
 
     def _make_request(self, step: int, first: int, num: int | None) -> Request:
         num = self.batch_size - first if num is None else num
@@ -111,7 +136,7 @@ def read_shuffled(
     rng: Rng,
     *,
     workers: int = 0,
-    pin_memory: bool = False,
+    device: Device = "cpu",
     rank: int = 0,
     world: int = 1,
 ) -> Generator[Batch, None, None]:
@@ -124,11 +149,11 @@ def read_shuffled(
     """
     _check(data, split, batch_size, workers)
     order = draw_permutation(Rng(rng.at("order").draw_seed(), 0), data.splits[split])
-    return _read_pass(data, split, order, batch_size, rng, workers, pin_memory, rank, world)
+    return _read_pass(data, split, order, batch_size, rng, workers, device, rank, world)
 
 
 def read_in_order(
-    data: Data, split: str, batch_size: int, rng: Rng, *, workers: int = 0, pin_memory: bool = False
+    data: Data, split: str, batch_size: int, rng: Rng, *, workers: int = 0, device: Device = "cpu"
 ) -> Generator[Batch, None, None]:
     """Yields each sample of a split once, in the order of indices; the last batch may be smaller.
 
@@ -136,21 +161,30 @@ def read_in_order(
         ValueError: If the split is unknown or empty, or a number is out of range.
     """
     _check(data, split, batch_size, workers)
-    return _read_pass(data, split, torch.arange(data.splits[split]), batch_size, rng, workers, pin_memory)
+    return _read_pass(data, split, torch.arange(data.splits[split]), batch_size, rng, workers, device)
 
 
 class _Reader(Dataset[Content]):
     """Maps requests to contents, in this process or a worker."""
 
-    def __init__(self, data: Data, split: str, seed: int) -> None:
-        self._data, self._split, self._seed = data, split, seed
+    def __init__(self, views: Sequence[View], split: str, seed: int) -> None:
+        self._views, self._split, self._seed = views, split, seed
 
     def __getitem__(self, request: Request) -> Content:
-        read = [self._data.read(self._split, indices, Rng(self._seed, epoch)) for epoch, indices in request]
+        read = [
+            self._views[epoch % len(self._views)].read(self._split, indices, Rng(self._seed, epoch))
+            for epoch, indices in request
+        ]
         if len(read) == 1:
             return read[0].x, dict(read[0].fields)
         fields = {name: torch.cat([batch.fields[name] for batch in read]) for name in read[0].fields}
         return _concatenate([batch.x for batch in read]), fields
+
+    def finish(self, content: Content, device: Device) -> Batch:
+        """Makes a batch of a content, on a device."""
+        x, fields = content
+        batch = Batch(x if isinstance(x, Tensor) else tuple(x), fields)  # pinning turns a tuple into a list
+        return finish_batch(self._views[0], batch.to(device))
 
 
 class _Failure(NamedTuple):
@@ -179,17 +213,12 @@ def _concatenate(values: list[Value]) -> Value:
     return torch.cat([value for value in values if not isinstance(value, tuple)])
 
 
-def _make_batch(content: Content) -> Batch:
-    x, fields = content
-    return Batch(x if isinstance(x, Tensor) else tuple(x), fields)  # pinning turns a tuple into a list
-
-
 def _make_batches(
-    reader: _Reader, requests: Iterable[Request], workers: int, pin_memory: bool
+    reader: _Reader, requests: Iterable[Request], workers: int, device: Device
 ) -> Generator[Batch, None, None]:
     if workers == 0:
         for request in requests:
-            yield _make_batch(reader[request])
+            yield reader.finish(reader[request], device)
         return
     loader = DataLoader(
         _Worker(reader),
@@ -197,14 +226,14 @@ def _make_batches(
         sampler=requests,
         num_workers=workers,
         collate_fn=_keep,  # type: ignore[arg-type]  # without a batch size it is a content, not a list
-        pin_memory=pin_memory,
+        pin_memory=torch.device(device).type == "cuda",
         generator=torch.Generator(),  # otherwise the workers' seed comes from the global generator
     )
     try:
         for content in loader:
             if isinstance(content, _Failure):
                 raise content.kind(content.message)
-            yield _make_batch(content)
+            yield reader.finish(content, device)
     except (ConnectionError, EOFError) as error:  # torch notices otherwise, but not always first
         raise ChildProcessError(_ENDED) from error
 
@@ -220,15 +249,15 @@ def _read_pass(
     batch_size: int,
     rng: Rng,
     workers: int,
-    pin_memory: bool,
+    device: Device,
     rank: int = 0,
     world: int = 1,
 ) -> Generator[Batch, None, None]:
-    reader = _Reader(data, split, rng.at("augment").draw_seed())
+    reader = _Reader((data,), split, rng.at("augment").draw_seed())
     requests = (
         [(0, rows[list(find_share(len(rows), rank, world))].tolist())] for rows in torch.split(order, batch_size)
     )
-    return _make_batches(reader, requests, workers, pin_memory)
+    return _make_batches(reader, requests, workers, device)
 
 
 def find_share(num: int, rank: int, world: int) -> range:

@@ -13,9 +13,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from modkit.data.splits import read_samples
 from modkit.kinds import Data
 from modkit.rng import Rng
-from modkit.types import Batch, TensorType
+from modkit.types import TensorType
 
 __all__ = ["Moments", "find_type", "measure_std"]
 
@@ -84,7 +85,7 @@ def measure_std(data: Data, num: int = 1024) -> float | None:
     indices = [index * size // taken for index in range(taken)]
     moments = Moments()
     for start in range(0, taken, _CHUNK):
-        moments.add(Batch(data.read("train", indices[start : start + _CHUNK], Rng(0, "std")).x, {}).tensor)
+        moments.add(read_samples(data, "train", indices[start : start + _CHUNK], Rng(0, "std")).tensor)
     std = float(f"{float(moments.compute()[1]):.6g}") if taken else 0.0
     return std if 0 < std < math.inf else None
 

@@ -10,12 +10,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
 from modkit.runs.files import open_regular
 
-__all__ = ["DAMAGE", "FORMATS", "open_picture"]
+__all__ = ["DAMAGE", "FORMATS", "open_picture", "read_picture"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """The formats that are read, by Pillow's names; PPM includes PGM."""
@@ -43,10 +44,20 @@ def open_picture(path: str | PathLike[str]) -> Iterator[Image.Image]:
         ...         picture.size
         (3, 2)
     """
-    with open_regular(path) as file:
-        try:
-            image = Image.open(file, formats=FORMATS)
-        except UnidentifiedImageError as error:
-            raise OSError(f"no picture of the formats {', '.join(FORMATS)}") from error
-        with image:
-            yield image
+    with open_regular(path) as file, read_picture(file) as image:
+        yield image
+
+
+@contextmanager
+def read_picture(file: BinaryIO) -> Iterator[Image.Image]:
+    """Reads a picture in one of `FORMATS` from an open file; its pixels are decoded when they are first used.
+
+    Raises:
+        OSError: If it is no picture in one of `FORMATS`.
+    """
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise OSError(f"no picture of the formats {', '.join(FORMATS)}") from error
+    with image:
+        yield image

@@ -1,4 +1,4 @@
-"""Splits of a data set: how they are checked and read from memory, and the hash that identifies contents."""
+"""Splits of a data set: how they are checked and read, and the hash that identifies contents."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from modkit.kinds import Data
+from modkit.kinds import Data, DataExtras, read_extras
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
-__all__ = ["InMemory", "check_split", "hash_contents"]
+__all__ = ["InMemory", "check_split", "finish_batch", "hash_contents", "read_samples"]
 
 
 class InMemory:
@@ -47,6 +47,23 @@ def check_split(data: Data | InMemory, split: str) -> None:
     """
     if split not in data.splits:
         raise ValueError(f"{type(data).__name__} expects a split of {sorted(data.splits)}, got {split!r}")
+
+
+def finish_batch(data: object, batch: Batch) -> Batch:
+    """Finishes a batch that `data.read` returned (`DataExtras.finish`); what a stage has cached needs none."""
+    finish = read_extras(data, DataExtras).finish
+    return batch if finish is None else finish(batch)
+
+
+def read_samples(data: Data, split: str, indices: Sequence[int], rng: Rng) -> Batch:
+    """Reads the samples at `indices` as models see them: what `data.read` returns, finished.
+
+    Examples:
+        >>> from modkit.data import Ring
+        >>> read_samples(Ring(num=4), "train", [0, 1], Rng(0)).tensor.shape
+        torch.Size([2, 2])
+    """
+    return finish_batch(data, data.read(split, indices, rng))
 
 
 def hash_contents(*pieces: bytes | str | int | float | bool) -> str:

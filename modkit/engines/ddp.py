@@ -2,9 +2,7 @@ r"""The engine of several processes that each hold the whole model: gradients ar
 
     g = 1/W sum_r g_r        g_r: gradient of the mean loss of rank r's rows, as many on each rank
 
-A launcher such as torchrun starts the processes, on any number of machines, and tells each its number by the variables
-RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Gradients are exchanged while they are computed (Li et al.,
-2020).
+Gradients are exchanged while they are computed (Li et al., 2020).
 
 References:
     PyTorch Distributed: Experiences on Accelerating Data Parallel Training (Li et al., 2020), section 3,
@@ -14,21 +12,13 @@ References:
 from __future__ import annotations
 
 import inspect
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch import distributed as dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from modkit.engines.device import find_device
-from modkit.engines.record import Record
-from modkit.kinds import Optimizer
-from modkit.runs.ranks import find_local_rank
+from modkit.engines.group import Group
 
 __all__ = ["DDPEngine"]
 
@@ -37,7 +27,7 @@ if _SYNC not in inspect.signature(DistributedDataParallel).parameters:
     _SYNC = "broadcast_buffers"
 
 
-class DDPEngine:
+class DDPEngine(Group):
     """An engine of several processes, each with the whole model on a device of its own.
 
     On CUDA, rank r of a machine takes its device r and NCCL, elsewhere gloo.
@@ -52,35 +42,11 @@ class DDPEngine:
             `timeout` is out of range.
     """
 
-    def __init__(self, device: str, *, timeout: float = 1800.0, unused: bool = False) -> None:
-        missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-        if missing:
-            raise ValueError(
-                "DDPEngine expects a launcher to set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, got no "
-                f"{', '.join(missing)}: start it by torchrun, or by `modkit train --processes N`"
-            )
-        if not 1 <= timeout <= 1e6:
-            raise ValueError(f"DDPEngine expects timeout in [1, 1e6] seconds, got {timeout}")
-        self.unused = unused
-        self.device = find_device(device, find_local_rank())
-        wait = timedelta(seconds=timeout)
-        if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
-        self._made = not dist.is_initialized()  # a caller that has made the group also ends it
-        if self._made:
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=wait)
-        self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self._cpu: Any = dist.new_group(backend="gloo", timeout=wait) if self.device.type == "cuda" else None
-        self._record = Record(dist.distributed_c10d._get_default_store(), self.rank, self.world)
-        self._first: dict[int, tuple[str, dict[int, str]]] = {}  # players that have yet to take a step
-
     def wrap(self, player: str, losses: nn.Module, own: Sequence[nn.Parameter]) -> nn.Module:
         """Returns a module whose backward pass averages the gradients of the player's own parameters."""
         if not own:
             return losses
-        names = {id(parameter): name for name, parameter in losses.named_parameters()}
-        if not self.unused:
-            self._first[id(own[0])] = player, {id(one): names[id(one)].removeprefix("model.") for one in own}
+        self.expect_gradients(player, losses)
         return DistributedDataParallel(
             losses,
             device_ids=[self.device] if self.device.type == "cuda" else None,
@@ -94,101 +60,10 @@ class DDPEngine:
         if isinstance(losses, DistributedDataParallel):
             losses.reducer._remove_autograd_hooks()
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulates the gradients of a loss."""
-        torch.autograd.backward(loss)
-
-    def step(self, optimizer: Optimizer, max_norm: float | None) -> None:
-        """Clips the gradients to `max_norm`, takes a step of the optimizer and clears the gradients.
-
-        Raises:
-            ValueError: If the losses of a player's first turn do not reach a parameter, which would never be exchanged.
-        """
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if found := self._first.pop(id(parameters[0]), None):
-            player, names = found
-            if idle := [names[id(one)] for one in parameters if one.grad is None]:
-                raise ValueError(
-                    f"train.engine: the losses of {player} give no gradient to {', '.join(idle[:8])}; expected one for "
-                    "every parameter in the first turn, or `train.engine.unused=true`"
-                )
-        if max_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, max_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
     def accumulate(self, module: nn.Module) -> AbstractContextManager[None]:
         """Returns a context in which gradients stay in this process."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
-    def reduce(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The means of tensors over processes, computed in float64 in one exchange."""
-        if not values:
-            return {}
-        flat = torch.cat([value.detach().reshape(-1).double() for value in values.values()])
-        dist.all_reduce(flat)
-        parts = torch.split(flat / self.world, [value.numel() for value in values.values()])
-        return {name: part.view_as(value).to(value.dtype) for (name, value), part in zip(values.items(), parts)}
-
-    def total(self, value: Tensor) -> Tensor:
-        """The sum of a tensor over processes; its gradient is the sum of theirs."""
-        return _Total.apply(value)  # type: ignore[no-any-return, no-untyped-call]
-
-    def gather(self, value: Tensor) -> Tensor:
-        """The rows of all processes; the gradient of a process's rows is the sum of what all give for them."""
-        return _Gather.apply(value)  # type: ignore[no-any-return, no-untyped-call]
-
-    def agree(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
-        value = torch.tensor(int(flag))
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._cpu)
-        return bool(value)
-
-    def barrier(self) -> None:
-        """Waits for all processes."""
-        self.agree(False)
-
-    def announce(self, place: str) -> None:
-        """Writes into the group's store where this process is."""
-        self._record.announce(place)
-
-    def explain(self, error: BaseException) -> str | None:
-        """Says which other process made an exchange fail, and why; any other error is written for the others."""
-        if isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and "/gloo/" in str(error):
-            return self._record.find_fault()
-        self._record.fail(error)
-        return None
-
-    def close(self, error: BaseException | None) -> None:
-        """Leaves the group without waiting for the others; those that wait for this process end when it does."""
-        if self._made and dist.is_initialized():
-            dist.destroy_process_group()
-
-
-class _Total(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        total = value.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        ctx.rows = len(value)
-        parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, value.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total.narrow(0, dist.get_rank() * ctx.rows, ctx.rows)
+    def join_weights(self) -> AbstractContextManager[None]:
+        """Returns a context that does nothing: each process has all weights at all times."""
+        return nullcontext()

@@ -60,6 +60,10 @@ class LocalEngine:
         """Returns a context that does nothing: there is no other process."""
         return nullcontext()
 
+    def join_weights(self) -> AbstractContextManager[None]:
+        """Returns a context that does nothing: there is no other process."""
+        return nullcontext()
+
     def reduce(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the values themselves."""
         return dict(values)

@@ -21,13 +21,13 @@ def choose_engine(spec: Spec, *, again: bool = False) -> Spec:
 
     Args:
         spec: The spec.
-        again: Whether a run goes on, which may be with another number of processes: `ddp` and `local` replace each
-            other.
+        again: Whether a run goes on, which may be with another number of processes: `local` is replaced by `ddp`, and
+            `ddp` and `fsdp2` by `local`.
     """
-    names = {True: "ddp", False: "local"}
+    names, others = {True: "ddp", False: "local"}, {True: ("local",), False: ("ddp", "fsdp2")}
     several, given = count_launched() > 1, (spec.train or Node({})).get("engine")
     name = given.get("use") if isinstance(given, Node) else given
-    chosen = given is None and several or again and name == names[not several]
+    chosen = given is None and several or again and name in others[several]
     return spec.with_value("train.engine", names[several]) if chosen else spec
 
 

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from modkit.building.session import load
+from modkit.data.arrays import map_array, read_statistics
 from modkit.data.channels import count_channels
 from modkit.data.image_folder import ImageFolder
 from modkit.data.picture import DAMAGE, open_picture
-from modkit.evaluation.arrays import map_array, read_statistics
+from modkit.data.splits import read_samples
 from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
 from modkit.models.model import Model
@@ -164,7 +165,7 @@ def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None =
 
     def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:
         for start in _start_batches(len(chosen), rank, world):
-            yield start, data.read(split, chosen[start : start + SIZE], Rng(0, start))
+            yield start, read_samples(data, split, chosen[start : start + SIZE], Rng(0, start))
 
     mark = "all" if indices is None else hash_data(repr(list(indices)))
     key = f"{data.key}:{split}:{mark}"

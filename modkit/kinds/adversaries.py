@@ -39,13 +39,9 @@ class Discriminator(Protocol):
         """Computes the logits of `x`."""
         ...
 
-    def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Computes the same without compilation, so that a penalty can differentiate it twice."""
-        ...
-
 
 class Critic(Protocol):
-    """The forward function of a discriminator, as regularizers are given it."""
+    """A discriminator, as regularizers are given it."""
 
     def __call__(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`."""
@@ -68,7 +64,7 @@ class Regularizer(Protocol):
     """A penalty on a discriminator, such as R1: a scalar, differentiated with respect to `x` only."""
 
     def __call__(self, discriminator: Critic, x: Tensor, cond: Cond) -> Tensor:
-        """Computes the penalty at `x`; `discriminator` is the uncompiled forward function."""
+        """Computes the penalty at `x`; `discriminator` runs without compilation, so it can be differentiated twice."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,7 +38,7 @@ class Data(Protocol):
         ...
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
-        """Reads the samples at `indices`.
+        """Reads the samples at `indices`; a data set with `finish` may leave the last steps to it.
 
         Augmentation draws from `rng.at(index)`, a function of (seed, epoch, index).
         """
@@ -56,11 +56,17 @@ class DataExtras:
             by their values.
         conditions: Names of fields that exist for the model to read, such as a damaged copy of the sample. Training a
             model that does not read all of them is refused; other fields, such as labels, may be left unread.
+        finish: Makes the samples of type `x` from a batch that `read` returned, on the device of the batch and without
+            draws, row by row. With it, `read` may return bytes, a quarter of what floats take on the way from the
+            processes that read.
+        read_fields: `read_fields(split, indices)` reads the fields without the samples, if they depend on no draw.
     """
 
     truth: Modes | None = None
     features: str | None = None
     conditions: tuple[str, ...] = ()
+    finish: Callable[[Batch], Batch] | None = None
+    read_fields: Callable[[str, Sequence[int]], Mapping[str, Tensor]] | None = None
 
 
 class Conditioner(Protocol):
@@ -92,7 +98,10 @@ class Conditioner(Protocol):
         ...
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Measures the frequencies of its fields; a conditioner without frequencies does not read `batches`."""
+        """Measures the frequencies of its fields; a conditioner without frequencies does not read `batches`.
+
+        Batches have fields, and no samples where fields can be read alone.
+        """
         ...
 
 

@@ -5,14 +5,14 @@ x_t = alpha_t x_0 + sigma_t eps; t in [0, 1] is float64, 0 clean; s < t. Shape l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from modkit.types import Cond, Denoised, TensorType
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from modkit.rng import Rng
 
@@ -21,6 +21,7 @@ __all__ = [
     "Guidance",
     "LossWeight",
     "Network",
+    "NetworkExtras",
     "Parametrization",
     "ParametrizationExtras",
     "Sampler",
@@ -36,6 +37,21 @@ class Network(Protocol):
     def __call__(self, x: Tensor, cond: Cond) -> Tensor:
         """Evaluates the network."""
         ...
+
+
+@dataclass(frozen=True)
+class NetworkExtras:
+    """Optional members of a `Network`, and of an encoder, decoder, generator, discriminator or prior network.
+
+    Args:
+        units: Its repeated blocks, each a module inside it that computes when it is called. They are compiled, divided
+            among processes and recomputed one by one.
+        last_layer: Name of the parameter that produces its output, which a decoder must have: it is not divided, since
+            weights of losses may ask for its gradient.
+    """
+
+    units: Sequence[nn.Module] = ()
+    last_layer: str | None = None
 
 
 class Schedule(Protocol):

@@ -169,6 +169,13 @@ class Engine(Exchange, Protocol):
         """Returns a context in which processes do not exchange gradients."""
         ...
 
+    def join_weights(self) -> AbstractContextManager[None]:
+        """Returns a context in which each process has all weights, so that it may compute without the others.
+
+        Nothing is trained in it. All processes enter and leave it together.
+        """
+        ...
+
     def reduce(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The means of tensors over processes, all in one exchange; without gradients."""
         ...

@@ -5,13 +5,17 @@ Shape letters: b batch, c channels, h w spatial.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
-from modkit.kinds import Critic
+from modkit.kinds import Critic, Regularizer, Step
 from modkit.types import Cond
 
-__all__ = ["R1"]
+__all__ = ["R1", "penalize"]
 
 
 class R1:
@@ -51,3 +55,22 @@ class R1:
             x = x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(discriminator(x, cond).sum(), x, create_graph=True)
             return self.gamma / 2 * gradient.square().reshape(len(x), -1).sum(1).mean()
+
+
+def penalize(
+    regularizers: Mapping[str, Regularizer], critic: Critic, x: Tensor, cond: Cond, step: Step
+) -> dict[str, Tensor]:
+    """Computes the penalties on a critic that are due at a step, by the names of their terms.
+
+    Compiled code cannot be differentiated twice, so the critic runs without compilation.
+
+    Examples:
+        >>> from modkit import Rng, StepContext
+        >>> step = StepContext(Rng(0))
+        >>> penalize({"r1": R1(gamma=2.0)}, lambda x, cond: 3 * x.sum(1), torch.zeros(4, 2), Cond(), step)
+        {'r1': tensor(18.)}
+    """
+    due = {name: regularizer for name, regularizer in regularizers.items() if step.wants(name)}
+    compiled = "torch._dynamo" in sys.modules  # it takes a second to import, and before it nothing is compiled
+    with torch.compiler.set_stance("force_eager") if compiled and due else nullcontext():
+        return {name: regularizer(critic, x, cond) for name, regularizer in due.items()}

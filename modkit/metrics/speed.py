@@ -21,7 +21,7 @@ from modkit.types import Score
 
 __all__ = ["Tick", "measure_training_speed", "read_timing"]
 
-_SETTINGS = ("device", "batch_size", "accumulate", "precision", "compile")
+_SETTINGS = ("device", "batch_size", "accumulate", "precision", "compile", "recompute")
 
 
 class Tick(NamedTuple):

@@ -27,6 +27,7 @@ from torch import Tensor
 from modkit import kinds
 from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.losses.perceptual import Perceptual
+from modkit.losses.regularizers import penalize
 from modkit.losses.review import review_critic
 from modkit.models.latent_scale import make_unit
 from modkit.models.model import Model, check_draws, make_weights
@@ -112,6 +113,7 @@ class Autoencoder(Model):
         self.critic_start = critic_start
         self.perceptual = Perceptual(features(x=x)) if features else None
         self._weights = make_weights(weights)
+        self.condensers = self.list_modules("encoder", "bottleneck")
 
     def players(self) -> tuple[Player, ...]:
         """`autoencoder`, then `critic` if there is one."""
@@ -229,9 +231,21 @@ class Autoencoder(Model):
         """Draws the latent from the bottleneck's posterior, and weighs it."""
         return self._weigh(x, self.encoder(x), name, rng)
 
-    def encode(self, x: Tensor, name: str, rng: Rng | None = None) -> Value:
+    def condense(self, x: Tensor, name: str = "") -> tuple[Tensor, ...]:
+        """Computes the parameters of q(z | x), or codes; for a bottleneck that condenses nothing, its features."""
+        h, extras = self.encoder(x), read_extras(self.bottleneck, kinds.BottleneckExtras)
+        if extras.condense and extras.expand:
+            return extras.condense(name, h)
+        return h if isinstance(h, tuple) else (h,)
+
+    def encode(self, x: Value, name: str, rng: Rng | None = None) -> Value:
         """Encodes `x` to the latent `name`: a draw of q(z | x) if an rng is given, otherwise the mean."""
-        return self.bottleneck(self.encoder(x), StepContext(rng) if rng else None).values[name]
+        step, extras = StepContext(rng) if rng else None, read_extras(self.bottleneck, kinds.BottleneckExtras)
+        if isinstance(x, Tensor):
+            return self.bottleneck(self.encoder(x), step).values[name]
+        if extras.condense and extras.expand:
+            return extras.expand(name, x, rng)
+        return self.bottleneck(x if isinstance(self.encoder.h, tuple) else x[0], step).values[name]
 
     def decode(self, latent: Value, name: str, rng: Rng | None = None) -> Tensor:
         """Decodes the latent `name` to the mean of x; there are no latents in between."""
@@ -293,10 +307,7 @@ class Autoencoder(Model):
             latents = self.bottleneck(self.encoder(x), StepContext(step.rng, step.index))
             fake = self._decode_mean(_get_last(latents.values))
         losses = {"adversarial": self.adversarial.discriminator(self.critic(x, Cond()), self.critic(fake, Cond()))}
-        for name, regularizer in self.regularizers.items():
-            if step.wants(name):
-                losses[name] = regularizer(self.critic.forward, x, Cond())
-        return losses
+        return losses | penalize(self.regularizers, self.critic, x, Cond(), step)
 
 
 def _count_bits(event: Event) -> float | None:

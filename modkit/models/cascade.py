@@ -26,7 +26,7 @@ from torch import Tensor
 
 from modkit.kinds import Slot, Step, Unfit, Weight, default
 from modkit.models.model import Model
-from modkit.models.passes import Passes
+from modkit.models.passes import Passes, select_fields
 from modkit.models.player import Player, prefix_player
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
@@ -125,7 +125,7 @@ class Cascade(Model):
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
         """Prepares the player's level, given the upper level of the data."""
         index, side, name = _parse_player(player)
-        selected = Passes(lambda: (self.select_level(batch, index) for batch in batches))
+        selected = Passes(lambda: (self.select_level(batch, index) for batch in batches), select_fields(batches))
         self._levels[index].prepare(name, selected, rng.at(side))
 
     def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:

@@ -30,6 +30,7 @@ from modkit.diffusion.review import review_levels
 from modkit.diffusion.schedules import Even, get_std
 from modkit.diffusion.time_sampling import Uniform
 from modkit.kinds import Slot, Step, Weight, default
+from modkit.losses.regularizers import penalize
 from modkit.losses.review import review_critic
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
@@ -133,10 +134,7 @@ class DenoisingGAN(Model):
             fake = self._generate(pair, cond, step.rng)
         real_logits, fake_logits = self._discriminate(pair.x_s, pair, cond), self._discriminate(fake, pair, cond)
         losses = {"adversarial": self.adversarial.discriminator(real_logits, fake_logits)}
-        for name, regularizer in self.regularizers.items():
-            if step.wants(name):
-                losses[name] = regularizer(self.discriminator.forward, pair.x_s, self._add_pair(pair, cond))
-        return losses
+        return losses | penalize(self.regularizers, self.discriminator, pair.x_s, self._add_pair(pair, cond), step)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise, with new z at each prediction; the conditioner draws missing fields."""

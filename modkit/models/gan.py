@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.kinds import Slot, Step, Weight, default
+from modkit.losses.regularizers import penalize
 from modkit.losses.review import review_critic
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
@@ -126,10 +127,7 @@ class GAN(Model):
             fake = self._generate(len(x), cond, step.rng)
         critic = self.critics[player]
         losses = {"adversarial": self.adversarials[player].discriminator(critic(x, cond), critic(fake, cond))}
-        for name, regularizer in self.regularizers.items():
-            if step.wants(name):
-                losses[name] = regularizer(critic.forward, x, cond)
-        return losses
+        return losses | penalize(self.regularizers, critic, x, cond, step)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""

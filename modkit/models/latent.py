@@ -34,7 +34,7 @@ from torch import Tensor
 from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
 from modkit.models.latent_scale import LatentScale, make_unit
 from modkit.models.model import Model
-from modkit.models.passes import Passes, map_batches
+from modkit.models.passes import Passes, map_batches, select_fields
 from modkit.models.player import Player, prefix_player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
@@ -42,13 +42,15 @@ from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_
 
 __all__ = ["Latent"]
 
+_MEASURED = 50_000  # samples whose latents are measured: encoding all of a large data set would take hours
+
 
 class Latent(Model):
     """An autoencoder with a prior over one of its latents.
 
-    The mean and standard deviation of a continuous latent are measured before the prior's first turn, one number per
-    level, so that every prior is given latents of unit scale; codes are left unchanged. The prior's type states this
-    deviation of 1, in which `edm`, `flow` and `log-normal` count noise levels.
+    The mean and standard deviation of a continuous latent are measured before the prior's first turn, on at most 50,000
+    samples: one number per level, so that every prior is given latents of unit scale; codes are left unchanged. The
+    prior's type states this deviation of 1, in which `edm`, `flow` and `log-normal` count noise levels.
 
     Samples are means of p(x | z), but a latent drawn by a prior that has a likelihood (a VAE) has that likelihood's
     noise, without which it would vary less than the latents that the decoder was trained on. `gaussian` learns how
@@ -127,6 +129,9 @@ class Latent(Model):
         self.latents = self.prior.latents
         self.start_noise = self.prior.start_noise
         self.moments = self.prior.moments
+        if self.autoencoder.condensers is not None:
+            self.condensers = tuple(f"autoencoder.{path}" for path in self.autoencoder.condensers)
+            self.condensed = ("prior/*", *(f"autoencoder/{pattern}" for pattern in self.autoencoder.condensed))
         if by_channel and (joint or scale is not None):
             given = "joint training, which measures nothing" if scale is None else f"the scale {scale:g}"
             raise ValueError(f"Latent expects by_channel where its scale is measured, got {given}")
@@ -196,7 +201,9 @@ class Latent(Model):
             draw = rng.at("scale")
             self.scale.measure(
                 map_batches(
-                    batches, lambda batch, first: self.autoencoder.encode(batch.tensor, self.at, draw.rows(first))
+                    batches,
+                    lambda batch, first: self.autoencoder.encode(batch.tensor, self.at, draw.rows(first)),
+                    _MEASURED,
                 )
             )
         passes = count(1)
@@ -206,7 +213,7 @@ class Latent(Model):
             draws = rng.at("encode").at(next(passes))
             return iter(map_batches(batches, lambda batch, first: self._encode_batch(batch, draws.rows(first))))
 
-        self.prior.prepare(name, Passes(encode), rng.at(side))
+        self.prior.prepare(name, Passes(encode, select_fields(batches)), rng.at(side))
 
     def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:
         """Completes the fields that the prior reads, as the prior does."""
@@ -263,7 +270,11 @@ class Latent(Model):
         outer_latent, outer = self.prior.weigh(latent, name, rng.at("prior"))
         return outer_latent, inner + outer
 
-    def encode(self, x: Tensor, name: str, rng: Rng | None = None) -> Value:
+    def condense(self, x: Tensor, name: str = "") -> tuple[Tensor, ...]:
+        """Condenses `x` with the autoencoder alone."""
+        return self.autoencoder.condense(x, self.at)
+
+    def encode(self, x: Value, name: str, rng: Rng | None = None) -> Value:
         """Encodes `x` with the autoencoder, then with the prior."""
         latent = self._encode_scaled(x, rng and rng.at("autoencoder"))
         if isinstance(latent, tuple):
@@ -313,7 +324,7 @@ class Latent(Model):
 
     def _encode_batch(self, batch: Batch, rng: Rng) -> Batch:
         with torch.no_grad():
-            return replace(batch, x=self._encode_scaled(batch.tensor, rng))
+            return replace(batch, x=self._encode_scaled(batch.x, rng))
 
     def _weigh_scaled(self, x: Tensor, rng: Rng) -> tuple[Value, Tensor]:
         """Draws the scaled latent, and computes log p(x | latent) - log q(latent | x) for it."""
@@ -324,7 +335,7 @@ class Latent(Model):
         latent, log_weight = self.autoencoder.weigh(x, self.at, rng)
         return self.scale.apply(latent), log_weight - self.scale.log_volume
 
-    def _encode_scaled(self, x: Tensor, rng: Rng | None) -> Value:
+    def _encode_scaled(self, x: Value, rng: Rng | None) -> Value:
         return self.scale.apply(self.autoencoder.encode(x, self.at, rng))
 
     def _draw_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Value:

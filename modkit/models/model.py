@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from modkit.kinds import Conditioner, ConditionerExtras, Note, Slot, Step, Weight, read_extras
 from modkit.losses.coefficients import Constant
 from modkit.models.composing import Composing
+from modkit.models.passes import select_fields
 from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.samplers.sampling import Callback, Sampling
@@ -71,6 +72,10 @@ class Model(nn.Module, metaclass=Composing):
     names in `reads` the fields that it is conditioned on. A Model whose players need optimizers of their own
     states them in `optimizers`, see `modkit.kinds.GameExtras`.
 
+    `condensers` has the paths of the modules whose weights `condense` depends on, or is None if there is nothing to
+    condense; `condensed` has patterns of the players whose losses accept condensed samples in x's place. Before a stage
+    of such players with `cache`, every sample is condensed once.
+
     Examples:
         >>> from modkit.models import Diffusion
         >>> model = Diffusion(TensorType((1, 8, 8), (-1, 1)), network="mlp")
@@ -86,6 +91,8 @@ class Model(nn.Module, metaclass=Composing):
     moments: Mapping[str, tuple[float, float]] = {}
     start_noise: TensorType | None = None
     reads: tuple[str, ...] = ()
+    condensed: tuple[str, ...] = ()
+    condensers: tuple[str, ...] | None = None
     frozen: bool = False
     _weights = dict[str, Weight]()
 
@@ -127,7 +134,7 @@ class Model(nn.Module, metaclass=Composing):
         By default, the conditioner is prepared for the last player, which owns it.
         """
         if hasattr(self, "conditioner") and player == self.players()[-1].name:
-            self.conditioner.prepare(batches)
+            self.conditioner.prepare(select_fields(batches))
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Value:
         """Draws `num` samples.
@@ -226,8 +233,12 @@ class Model(nn.Module, metaclass=Composing):
         """
         raise ValueError(f"{type(self).__name__} has no densities of its latents")
 
-    def encode(self, x: Tensor, name: str, rng: Rng | None = None) -> Value:
-        """Encodes `x` to the latent `name`: a draw if an rng is given, otherwise the mean."""
+    def condense(self, x: Tensor, name: str = "") -> tuple[Tensor, ...]:
+        """Condenses `x`: computes, without draws, what `encode` to the latent `name` accepts in its place."""
+        raise ValueError(f"{type(self).__name__} has nothing to condense")
+
+    def encode(self, x: Value, name: str, rng: Rng | None = None) -> Value:
+        """Encodes `x`, or condensed samples, to the latent `name`: a draw if an rng is given, otherwise the mean."""
         raise ValueError(f"{type(self).__name__} has no latents to encode to")
 
     def decode(self, latent: Value, name: str, rng: Rng | None = None) -> Tensor:

@@ -15,17 +15,22 @@ from modkit.data.loader import find_share
 from modkit.kinds import Exchange
 from modkit.types import Batch
 
-__all__ = ["Passes", "SharedPasses", "map_batches"]
+__all__ = ["Passes", "SharedPasses", "map_batches", "select_fields"]
 
 T = TypeVar("T")
 V = TypeVar("V")
 
 
 class Passes(Iterable[T]):
-    """Values that can be iterated over several times, in passes that a function starts."""
+    """Values that can be iterated over several times, in passes that a function starts.
 
-    def __init__(self, start: Callable[[], Iterator[T]]) -> None:
-        self._start = start
+    Args:
+        start: Starts a pass.
+        fields: Of batches, passes over their fields alone, which are faster; None if there are none.
+    """
+
+    def __init__(self, start: Callable[[], Iterator[T]], fields: Iterable[T] | None = None) -> None:
+        self._start, self.fields = start, fields
 
     def __iter__(self) -> Iterator[T]:
         return self._start()
@@ -37,48 +42,73 @@ class SharedPasses(Passes[Batch]):
     Args:
         start: Starts a pass: yields the number of rows of a batch, and those of `find_share` for this process.
         exchange: The processes.
+        fields: Passes over the fields of the batches alone; None if there are none.
     """
 
-    def __init__(self, start: Callable[[], Iterator[tuple[int, Batch]]], exchange: Exchange) -> None:
-        super().__init__(lambda: iter(self.map(lambda batch, first: batch)))
+    def __init__(
+        self,
+        start: Callable[[], Iterator[tuple[int, Batch]]],
+        exchange: Exchange,
+        fields: Iterable[Batch] | None = None,
+    ) -> None:
+        super().__init__(lambda: (batch for _, batch in self.share(lambda batch, first: batch)), fields)
         self._start_shares, self._exchange = start, exchange
 
-    def map(self, compute: Callable[[Batch, int], V]) -> Passes[V]:
-        """Computes something of each row, by shares; each process gets all of it."""
-
-        def start() -> Iterator[V]:
-            rank, world, before = self._exchange.rank, self._exchange.world, 0
-            for num, batch in self._start_shares():
-                mine = compute(batch, before + find_share(num, rank, world)[0])
-                yield mine if world == 1 else _gather(mine, num, self._exchange)
-                before += num
-
-        return Passes(start)
+    def share(self, compute: Callable[[Batch, int], V]) -> Iterator[tuple[int, V]]:
+        """Computes something of each row, by shares; each process gets all of it, with the number of rows."""
+        rank, world, before = self._exchange.rank, self._exchange.world, 0
+        for num, batch in self._start_shares():
+            mine = compute(batch, before + find_share(num, rank, world)[0])
+            yield num, mine if world == 1 else _gather(mine, num, self._exchange)
+            before += num
 
 
-def map_batches(batches: Iterable[Batch], compute: Callable[[Batch, int], V]) -> Iterable[V]:
+def map_batches(batches: Iterable[Batch], compute: Callable[[Batch, int], V], most: int | None = None) -> Iterable[V]:
     """Computes something of each row of some batches; processes share the work where they share the batches.
 
     Args:
         batches: The batches.
         compute: Computes rows (a tensor, a hierarchy or a batch) from a batch and the number of its first row.
+        most: Number of rows after which a pass ends; None for all.
 
     Examples:
         >>> import torch
-        >>> batches = [Batch(torch.ones(2, 1), {}), Batch(torch.ones(1, 1), {})]
-        >>> [first.tolist() for first in map_batches(batches, lambda batch, first: first * batch.tensor)]
+        >>> batches = [Batch(torch.ones(2, 1), {}), Batch(torch.ones(2, 1), {})]
+        >>> [one.tolist() for one in map_batches(batches, lambda batch, first: first * batch.tensor, most=3)]
         [[[0.0], [0.0]], [[2.0]]]
     """
-    if isinstance(batches, SharedPasses):
-        return batches.map(compute)
 
     def start() -> Iterator[V]:
-        first = 0
-        for batch in batches:
-            yield compute(batch, first)
-            first += len(batch)
+        done = 0
+        for num, value in batches.share(compute) if isinstance(batches, SharedPasses) else _compute(batches, compute):
+            left = num if most is None else min(num, most - done)
+            yield value if left == num else _select(value, slice(left))
+            done += left
+            if done == most:
+                return
 
     return Passes(start)
+
+
+def select_fields(batches: Iterable[Batch]) -> Iterable[Batch]:
+    """Returns passes over the fields of batches, whose samples are left out if that is faster.
+
+    Examples:
+        >>> import torch
+        >>> whole = [Batch(torch.zeros(1, 2), {"labels": torch.zeros(1)})]
+        >>> alone = [Batch(torch.zeros(1, 0), {"labels": torch.zeros(1)})]
+        >>> select_fields(Passes(lambda: iter(whole), alone)) is alone, select_fields(whole) is whole
+        (True, True)
+    """
+    return batches.fields if isinstance(batches, Passes) and batches.fields is not None else batches
+
+
+def _compute(batches: Iterable[Batch], compute: Callable[[Batch, int], V]) -> Iterator[tuple[int, V]]:
+    """Yields what `compute` makes of whole batches, with the number of rows."""
+    first = 0
+    for batch in batches:
+        yield len(batch), compute(batch, first)
+        first += len(batch)
 
 
 def _gather(mine: Any, num: int, exchange: Exchange) -> Any:
@@ -91,7 +121,16 @@ def _gather(mine: Any, num: int, exchange: Exchange) -> Any:
         filled = value.numel() > 0  # nothing is sent of tensors without values
         return exchange.gather(value.contiguous())[rows] if filled else value.new_empty(num, *value.shape[1:])
 
-    if isinstance(mine, Batch):
-        x, fields = _gather(mine.x, num, exchange), {name: gather(one) for name, one in mine.fields.items()}
-        return Batch(x, fields, mine.cond.map(gather))
-    return tuple(map(gather, mine)) if isinstance(mine, tuple) else gather(mine)
+    return _map_tensors(mine, gather)
+
+
+def _select(value: Any, rows: slice) -> Any:
+    return _map_tensors(value, lambda one: one[rows])
+
+
+def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Changes the rows of a tensor, a hierarchy or a batch."""
+    if isinstance(value, Batch):
+        fields = {name: change(one) for name, one in value.fields.items()}
+        return Batch(_map_tensors(value.x, change), fields, value.cond.map(change))
+    return tuple(map(change, value)) if isinstance(value, tuple) else change(value)

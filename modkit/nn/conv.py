@@ -122,6 +122,11 @@ class ConvEncoder(nn.Module):
             {str(level): _make_head(rank, channels[level]) for level, emit in enumerate(emits[:-1]) if emit}
         )
 
+    @property
+    def units(self) -> list[nn.Module]:
+        """The middle and the modules of all levels."""
+        return [*(part for level in self.levels for part in level.children()), self.middle]
+
     def forward(self, x: Tensor) -> Value:
         """Encodes `x`, `b c h w` of any size; a hierarchy is returned coarsest first."""
         y: Tensor = self.conv_in(x)
@@ -209,6 +214,11 @@ class ConvDecoder(nn.Module):
         )
         self.norm_out = made.normalize(channels[-1])
         self.conv_out = conv(rank, channels[-1], x.shape[0])
+
+    @property
+    def units(self) -> list[nn.Module]:
+        """The middle and the modules of all levels."""
+        return [*(part for level in self.levels for part in level.children()), self.middle]
 
     def forward(self, z: Value) -> Tensor:
         """Decodes `z`, `b c h w`, to the size of x, or in proportion if `z` has another size than its type."""

@@ -297,6 +297,11 @@ class MLPNetwork(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = zero_init(nn.Linear(width, _count_values(self, out=out)))
 
+    @property
+    def units(self) -> list[nn.Module]:
+        """The residual blocks."""
+        return list(self.blocks)
+
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Evaluates the network at `x`; the result has the shape of `out`."""
         h: Tensor = self.stem(_join(self, x, cond) if self.concat else x.flatten(1))

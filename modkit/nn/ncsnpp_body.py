@@ -126,6 +126,11 @@ class Body(nn.Module):
                 self.up.append(block(wide, wide, "up"))
         self.head = None if progressive == "skip" else Head(rank, wide_in, out.shape[0])
 
+    @property
+    def units(self) -> list[nn.Module]:
+        """The modules on the way down, in the middle and on the way up."""
+        return [*self.down, *self.middle, *self.up]
+
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size.
 

@@ -91,6 +91,11 @@ class NCSNppDiscriminator(nn.Module):
         self.out = init_xavier(nn.Linear(last, 1))
         self.projection = Projection(replace(cond, time=False), last)
 
+    @property
+    def units(self) -> list[nn.Module]:
+        """The residual blocks."""
+        return list(self.blocks)
+
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`, `b`.
 

@@ -99,6 +99,11 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = linear(width, codes.classes, bias=False)
 
+    @property
+    def units(self) -> list[nn.Module]:
+        """The blocks."""
+        return list(self.blocks)
+
     def forward(self, codes: Tensor, cond: Cond) -> Tensor:
         """Computes the logits `b n k` of `codes`, `b h w`, int64.
 

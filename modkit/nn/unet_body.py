@@ -108,6 +108,11 @@ class UNetBody(nn.Module, ABC):
         self.norm_out = norm(wide_in)
         self.conv_out = zero_init(conv(rank, wide_in, out.shape[0]))
 
+    @property
+    def units(self) -> list[nn.Module]:
+        """The modules on the way down, in the middle and on the way up."""
+        return [*self.down, *self.middle, *self.up]
+
     @abstractmethod
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples `h`, `b c h w`, by `module` or, given a `size`, upsamples it and crops to `size`."""

@@ -18,6 +18,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from modkit.optim.shards import get_local
+from modkit.runs.slices import place
+
 __all__ = ["Average", "Measured"]
 
 
@@ -72,7 +75,7 @@ class Average:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         average, live = self._lists
         if live:
-            torch._foreach_lerp_(average, live, 1 - decay)
+            torch._foreach_lerp_(get_local(average), get_local(live), 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages and their statistics, by their names in the model."""
@@ -84,7 +87,7 @@ class Average:
         lacking = self._buffers.keys() - state.keys()
         self.updates, self._measured = updates, -1 if lacking else updates
         for name in self._live.keys() - lacking:
-            self._average[name].copy_(state[name])
+            self._average[name].copy_(place(state[name], self._average[name]))
 
     def copy_to_model(self) -> None:
         """Copies the averages and their statistics into the model."""

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from modkit.kinds import Own
+from modkit.optim.shards import is_shard
 
 __all__ = ["adam", "adamw", "rmsprop", "sgd"]
 
@@ -79,7 +80,7 @@ def sgd(
         ValueError: If a number is out of range.
     """
     moved = list(parameters)
-    fused = _can_fuse(moved) or None
+    fused = _can_fuse(moved) and not any(map(is_shard, moved)) or None
     return torch.optim.SGD(moved, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
 
 

@@ -146,6 +146,8 @@ _PARTS = {
         ("fashion-mnist", "data.fashion_mnist:FashionMNIST", "Clothes, 28×28 (Xiao et al., 2017)"),
         ("torchvision", "data.torchvision_sets:TorchvisionSet", "MNIST, CIFAR-10, CelebA and others, by torchvision"),
         ("image-folder", "data.image_folder:ImageFolder", "Pictures in a folder"),
+        ("archive", "data.archive:Archive", "Pictures in .zip or .tar archives"),
+        ("array", "data.array:Array", "Arrays of pictures, values or codes in .npy files"),
         ("corrupted", "data.corrupted:Corrupted", "Data with a corruption's fields"),
         ("binarized", "data.binarized:Binarized", "Data of two values, for `bernoulli`"),
     ),
@@ -197,6 +199,7 @@ _PARTS = {
     "engine": (
         ("local", "engines.local:LocalEngine", "One process, one device"),
         ("ddp", "engines.ddp:DDPEngine", "Several processes, each with the whole model (Li et al., 2020)"),
+        ("fsdp2", "engines.fsdp2:FSDP2Engine", "Several processes that divide the weights (Zhao et al., 2023)"),
     ),
 }
 """The name, target and summary of each part, by kind."""

@@ -1,14 +1,17 @@
 """Checkpoints: named tensors and a JSON state in a folder that is complete or absent, even if its writer is killed.
 
     directory/step-00001500/
-        model.safetensors, ema.safetensors, …    one file per group of tensors
+        model.safetensors, ema.safetensors, …    a file for each group of tensors
+        model.1.safetensors, …                   of several processes, each writes the slices that it holds (here, 1)
         state.json                               everything that is not a tensor
         manifest.json                            size and SHA-256 of each file, and its own SHA-256; written last
+    directory/frozen-SHA256.safetensors          what no checkpoint changes; it stays as long as one refers to it
 
 A checkpoint is written under a temporary name; its files and the folder are synced to the disk, then the folder is
-renamed. An existing checkpoint of the same name is first renamed to `.step-00001500.old`, where readers find it until
-the new one is in place. What is damaged is never deleted, but renamed to `damaged-step-00001500`. The files are
-described in `modkit.runs.encoding`.
+renamed. Several processes write into the same folder, see `modkit.runs.parts`. An existing checkpoint of the same name
+is first renamed to `.step-00001500.old`, where readers find it until the new one is in place. What is damaged is never
+deleted, but renamed to `damaged-step-00001500`. The files are described in `modkit.runs.encoding` and
+`modkit.runs.tensors`.
 
 A file that is missing, torn or changed is damage, a `CheckpointError`. A file that cannot be opened or read, because of
 permissions or a failing disk, is an `OSError`: it says nothing about the checkpoint, and nothing is changed.
@@ -18,45 +21,43 @@ Only one process may write to a directory at a time (see `modkit.runs.hold`); an
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
-import stat
 from collections.abc import Collection, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
+
+from torch import Tensor
 
 from modkit.runs.encoding import (
     MANIFEST,
     STATE,
     Checkpoint,
     CheckpointError,
+    Entry,
+    Manifest,
     check_name,
-    encode,
+    dump_manifest,
+    join,
     parse_manifest,
     parse_state,
-    parse_tensors,
 )
-from modkit.runs.files import (
-    find_final_name,
-    hash_data,
-    make_own_folder,
-    make_temporary_path,
-    sync_folder,
-    write_file,
-)
+from modkit.runs.files import find_final_name, make_own_folder, make_temporary_path, sync_folder, write_file
+from modkit.runs.layout import FROZEN
+from modkit.runs.parts import Patience, collect, write_files, write_part
+from modkit.runs.snapshot import Memory, Snapshot, take
+from modkit.runs.verified import read_data, read_limited, read_tensors
 
 __all__ = [
     "Checkpoint", "CheckpointError", "Latest", "find_latest", "list_names", "load", "prune", "read", "read_latest",
-    "recover", "save", "set_aside", "write",
+    "recover", "save", "save_snapshot", "set_aside", "write",
 ]  # fmt: skip
 
 _NAME = re.compile(r"(?!damaged-)[A-Za-z0-9][A-Za-z0-9._-]*")
 _OLD = re.compile(r"\.(.+)\.old")
 _MANIFEST_LIMIT = 2**26
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _RETRIES = 100  # times that a checkpoint may be replaced while a process tries to read the latest
 
 
@@ -83,14 +84,35 @@ def save(directory: Path, name: str, checkpoint: Checkpoint) -> Path:
         ...     load(path)
         Checkpoint(tensors={'model': {'w': tensor([1., 1.])}}, state={'step': 1})
     """
+    return save_snapshot(directory, name, take(checkpoint, Memory()), Patience())
+
+
+def save_snapshot(directory: Path, name: str, snapshot: Snapshot, patience: Patience) -> Path:
+    """Writes a checkpoint like `save`, together with the other processes that hold slices of its tensors.
+
+    Args:
+        directory: The folder of checkpoints; the first process creates it if it is absent.
+        name: Name of the new checkpoint.
+        snapshot: What this process writes.
+        patience: How long to wait for the other processes.
+
+    Returns:
+        `directory / name`. The first process returns once it is complete, others once they have written their parts.
+
+    Raises:
+        ValueError: If the name is not plain, or `directory` is a link.
+        OSError: If a part cannot be written, or another process does not write its part in time.
+    """
     check_name("a name", name)
-    files, manifest = encode(checkpoint)
+    if snapshot.rank:
+        write_part(directory, name, snapshot, patience)
+        return directory / name
     make_own_folder(directory)
     recover(directory)
     temporary = make_temporary_path(directory / name)
     try:
         temporary.mkdir()
-        _write(temporary, files, manifest)
+        _write(temporary, snapshot, patience)
         _install(temporary, directory / name)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -104,7 +126,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: As `save`.
     """
-    _write(folder, *encode(checkpoint))
+    _write(folder, take(checkpoint, Memory()), Patience())
 
 
 def load(path: Path, groups: Collection[str] | None = None, owner: str | None = None) -> Checkpoint:
@@ -139,13 +161,11 @@ def read(path: Path, groups: Collection[str] | None = None, owner: str | None = 
     folder = _find_folder(path)
     if not _is_present(folder):
         raise CheckpointError("the folder does not exist")
-    files, keys = parse_manifest(_read_file(folder / MANIFEST, None))
-    tensors = {}
-    for group, row in keys.items():
-        if groups is None or group in groups:
-            file = f"{group}.safetensors"
-            tensors[group] = parse_tensors(file, _read_verified(folder / file, *files[file]), row)
-    state = parse_state(_read_verified(folder / STATE, *files[STATE]))
+    manifest = parse_manifest(read_limited(folder / MANIFEST, _MANIFEST_LIMIT))
+    tensors = {
+        group: _read_group(folder, manifest, group) for group in manifest.keys if groups is None or group in groups
+    }
+    state = parse_state(read_data(folder / STATE, manifest.files[STATE]))
     if None not in (owner, state.get("run")) and state["run"] != owner:
         raise CheckpointError(f"it belongs to the run {state['run']}, this is the run {owner}")
     return Checkpoint(tensors, state)
@@ -225,6 +245,7 @@ def prune(directory: Path, keep: int, spare: Collection[str] = ()) -> None:
     for name in list_names(directory)[:-keep]:
         if name not in spare:
             _remove(_find_folder(directory / name))
+    _remove_frozen(directory)
 
 
 def set_aside(directory: Path, path: Path) -> dict[str, str]:
@@ -259,10 +280,11 @@ def recover(directory: Path) -> None:
     sync_folder(directory)
 
 
-def _write(folder: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
-    for file, data in files.items():
-        write_file(folder / file, data)
-    write_file(folder / MANIFEST, manifest)
+def _write(folder: Path, snapshot: Snapshot, patience: Patience) -> None:
+    files = write_files(folder, snapshot)
+    files[STATE] = Entry(*write_file(folder / STATE, snapshot.state))
+    files |= collect(folder, snapshot.ranks - {0}, patience)
+    write_file(folder / MANIFEST, dump_manifest(Manifest(files, snapshot.keys)))
     sync_folder(folder)
 
 
@@ -281,6 +303,17 @@ def _remove(folder: Path) -> None:
     hidden = make_temporary_path(folder.with_name(folder.name.strip(".")))
     os.replace(folder, hidden)
     shutil.rmtree(hidden)
+
+
+def _remove_frozen(directory: Path) -> None:
+    """Removes the files that checkpoints shared and none refers to any more."""
+    entries = _list_entries(directory)
+    if frozen := sorted(name for name in entries if name.startswith(FROZEN)):
+        paths = [directory / name / MANIFEST for name in entries]
+        kept = b"".join(path.read_bytes() for path in paths if path.is_file())
+        for name in frozen:
+            if name.encode() not in kept:
+                (directory / name).unlink()
 
 
 def _get_aside(path: Path) -> Path:
@@ -343,34 +376,9 @@ def _find_intact(
     return None, faults
 
 
-def _read_verified(path: Path, size: int, sha256: str) -> bytes:
-    data = _read_file(path, size)
-    if hash_data(data) != sha256:
-        raise CheckpointError(
-            f"{path.name} is damaged: its SHA-256 is {hash_data(data)}, but the manifest expects {sha256}"
-        )
-    return data
-
-
-def _read_file(path: Path, size: int | None) -> bytes:
-    """Reads a regular file of the given size; the manifest's size is not recorded, so it is limited instead."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe must not block
-    except OSError as error:
-        if error.errno in _ABSENT:
-            raise CheckpointError(f"{path.name} cannot be opened: {error.strerror}") from error
-        raise
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(f"{path.name} is not a regular file")
-        if size is not None and status.st_size != size:
-            raise CheckpointError(f"{path.name} has {status.st_size} bytes, but the manifest expects {size}")
-        if size is None and status.st_size > _MANIFEST_LIMIT:
-            raise CheckpointError(f"{path.name} has {status.st_size} bytes, expected at most {_MANIFEST_LIMIT}")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(status.st_size)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a failed read does not name its file
-    finally:
-        os.close(descriptor)
+def _read_group(folder: Path, manifest: Manifest, group: str) -> dict[str, Tensor]:
+    files = {file: entry for file, entry in manifest.files.items() if entry.group == group}
+    read = {
+        file: read_tensors((folder.parent if entry.frozen else folder) / file, entry) for file, entry in files.items()
+    }
+    return join(read, manifest, group)

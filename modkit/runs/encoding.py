@@ -1,8 +1,12 @@
-"""The files of a checkpoint as bytes: tensors in safetensors, the state in JSON, and a manifest that vouches for both.
+"""What a checkpoint holds, and its manifest, which vouches for its files.
 
-    GROUP.safetensors    the distinct tensors of a group, each under the first of its keys
-    state.json           everything that is not a tensor
-    manifest.json        size and SHA-256 of each file, the stored key of each key, and its own SHA-256
+    {"format": 2,
+     "files": {file: {"size": …, "sha256": …, "group": …, "slices": {stored key: [shape, offset]}, "frozen": …}},
+     "tensors": {group: {key: stored key}},
+     "sha256": …}                                 of the manifest without this line
+
+The tensors of a group lie in one file or several, each under the first of its keys, whole or in slices. Checkpoints of
+a run share files of what does not change. In format 1, which is read too, a group has one file, `GROUP.safetensors`.
 
 Nothing is pickled: untrusted bytes give tensors and JSON, or a `CheckpointError`. Equal contents give equal bytes.
 """
@@ -12,33 +16,25 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from modkit.runs.files import hash_data
+from modkit.runs.slices import Slice, assemble
 
 __all__ = [
-    "MANIFEST", "STATE", "Checkpoint", "CheckpointError", "Manifest", "check_name", "encode", "parse_manifest",
-    "parse_state", "parse_tensors",
+    "MANIFEST", "STATE", "Checkpoint", "CheckpointError", "Entry", "Manifest", "check_name", "dump_entries",
+    "dump_manifest", "dump_state", "join", "parse_entries", "parse_manifest", "parse_state",
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
 
-_FORMAT = 1
+_FORMAT = 2
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_DTYPES = frozenset(
-    (
-        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
-        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8),
-        *(torch.bool, torch.complex64),
-    )
-)
 
 
 class CheckpointError(ValueError):
@@ -51,13 +47,41 @@ class Checkpoint:
 
     Args:
         tensors: Named tensors by group ("model", "ema", "optimizer", …). A tensor with several names in a group is
-            stored once and loaded as one tensor.
+            stored once and loaded as one tensor. Of a tensor of which each process holds a slice, each stores its own;
+            it is loaded whole.
         state: Everything else, as plain JSON: finite numbers, strings, booleans, None, lists, and dicts with strings as
             keys.
+        frozen: Keys by group whose tensors stay as they are, which the checkpoints of a folder store once.
     """
 
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
+    frozen: Mapping[str, Collection[str]] = field(default_factory=dict, repr=False)
+
+
+class Entry(NamedTuple):
+    """A file of a checkpoint.
+
+    Args:
+        size: Its size in bytes.
+        sha256: Its SHA-256.
+        group: The group whose tensors it holds; None for the state.
+        slices: Where those of its tensors lie that are slices, by stored key.
+        frozen: Whether it lies beside the checkpoints, which share it.
+    """
+
+    size: int
+    sha256: str
+    group: str | None = None
+    slices: Mapping[str, Slice] = {}
+    frozen: bool = False
+
+
+class Manifest(NamedTuple):
+    """What a checkpoint consists of: its files by name, and the stored key by group and key."""
+
+    files: dict[str, Entry]
+    keys: dict[str, dict[str, str]]
 
 
 def check_name(what: str, name: str) -> None:
@@ -72,112 +96,131 @@ def check_name(what: str, name: str) -> None:
         )
 
 
-def encode(checkpoint: Checkpoint) -> tuple[dict[str, bytes], bytes]:
-    """Encodes the files of a checkpoint, by name, and its manifest.
+def dump_entries(files: Mapping[str, Entry]) -> bytes:
+    """Encodes what one of several processes has written."""
+    return _dump({file: _make_row(entry) for file, entry in files.items()})
+
+
+def parse_entries(file: str, data: bytes) -> dict[str, Entry]:
+    """Parses what `dump_entries` encoded.
 
     Raises:
-        ValueError: If a name is not plain, a value is not a dense tensor, or the state is not plain JSON.
+        CheckpointError: If it is not that.
     """
-    files, keys = {}, {}
-    for group, tensors in checkpoint.tensors.items():
-        check_name("a group's name", group)
-        stored, keys[group] = _deduplicate(group, tensors)
-        files[f"{group}.safetensors"] = safetensors.torch.save(stored)
-    files[STATE] = _dump_state(checkpoint.state)
-    manifest: dict[str, Any] = {
-        "format": _FORMAT,
-        "files": {file: {"size": len(data), "sha256": hash_data(data)} for file, data in files.items()},
-        "tensors": keys,
-    }
-    manifest["sha256"] = hash_data(_dump(manifest))
-    return files, _dump(manifest)
+    return _read_rows(file, _parse(file, data))
 
 
-def _deduplicate(group: str, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns CPU copies of the distinct tensors, and for each key the key under which its tensor is stored."""
-    plain: dict[str, Tensor] = {}
-    for key, value in tensors.items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta or value.is_quantized:
-            raise ValueError(f"Checkpoint expects dense tensors with values, got {_describe(value)} at {group}/{key}")
-        if key == "__metadata__" or value.dtype not in _DTYPES:
-            raise ValueError(f"Checkpoint cannot store a tensor of {value.dtype} named {key!r} (group {group})")
-        plain[key] = value.detach().resolve_conj().resolve_neg()
-    first: dict[object, str] = {}
-    keys: dict[str, str] = {}
-    for key, value in plain.items():
-        keys[key] = first.setdefault(_identify(value) if value.numel() else key, key)
-    return {key: _copy(plain[key]) for key in dict.fromkeys(keys.values())}, keys
-
-
-def _copy(value: Tensor) -> Tensor:
-    return torch.empty(value.shape, dtype=value.dtype).copy_(value)  # contiguous, with a storage of its own
-
-
-def _describe(value: object) -> str:
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return f"a tensor of {value.layout} on {value.device}"
-
-
-def _identify(value: Tensor) -> object:
-    start = value.untyped_storage().data_ptr()
-    return value.device, start, value.storage_offset(), value.shape, value.stride(), value.dtype
-
-
-class Manifest(NamedTuple):
-    """What a checkpoint consists of: size and SHA-256 by file, and the stored key by group and key."""
-
-    files: dict[str, tuple[int, str]]
-    keys: dict[str, dict[str, str]]
+def dump_manifest(manifest: Manifest) -> bytes:
+    """Encodes a manifest."""
+    rows = {file: _make_row(entry) for file, entry in manifest.files.items()}
+    content: dict[str, Any] = {"format": _FORMAT, "files": rows, "tensors": manifest.keys}
+    return _dump({**content, "sha256": hash_data(_dump(content))})
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Parses a manifest.
+    """Parses a manifest, of format 1 too.
 
     Raises:
         CheckpointError: If it is damaged or of another format.
     """
     manifest = _parse(MANIFEST, data)
-    if manifest.get("format") != _FORMAT:
+    if manifest.get("format") not in (1, _FORMAT):
         raise CheckpointError(
-            f"{MANIFEST} has format {manifest.get('format')!r}, but this version of modkit reads format {_FORMAT}"
+            f"{MANIFEST} has format {manifest.get('format')!r}; this version of modkit reads formats 1 and {_FORMAT}"
         )
     if manifest.pop("sha256", None) != hash_data(_dump(manifest)):
         raise CheckpointError(f"{MANIFEST} is damaged: its content does not match its SHA-256")
     try:
-        files = {str(file): (int(entry["size"]), str(entry["sha256"])) for file, entry in manifest["files"].items()}
+        rows = manifest["files"]
+        if manifest["format"] == 1:
+            ending = ".safetensors"
+            rows = {f: {**r, "group": f.removesuffix(ending)} if f.endswith(ending) else r for f, r in rows.items()}
         keys = {group: {key: str(stored) for key, stored in row.items()} for group, row in manifest["tensors"].items()}
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{MANIFEST} lacks a size, a hash or a key") from error
-    misnamed = [group for group in keys if not _NAME.fullmatch(group)]
-    if misnamed or set(files) != {STATE, *(f"{group}.safetensors" for group in keys)}:
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{MANIFEST} lacks a file or a key") from error
+    files = _read_rows(MANIFEST, rows)
+    groups = {entry.group for entry in files.values() if entry.group is not None}
+    if groups != {*keys} or [file for file, entry in files.items() if entry.group is None] != [STATE]:
         raise CheckpointError(f"{MANIFEST} lists files {sorted(files)} for groups {sorted(keys)}")
     return Manifest(files, keys)
+
+
+def dump_state(state: dict[str, Any]) -> bytes:
+    """Encodes a state.
+
+    Raises:
+        ValueError: If it is not plain JSON.
+    """
+    odd = _find_misfit(state, "state")
+    if odd or not isinstance(state, dict):
+        raise ValueError(f"Checkpoint expects a dict of JSON as its state, got {odd or type(state).__name__}")
+    return _dump(state)
 
 
 def parse_state(data: bytes) -> dict[str, Any]:
     """Parses a state.
 
     Raises:
-        CheckpointError: If it is not JSON as `encode` writes it.
+        CheckpointError: If it is not JSON as `dump_state` writes it.
     """
     return _parse(STATE, data)
 
 
-def parse_tensors(file: str, data: bytes, keys: Mapping[str, str]) -> dict[str, Tensor]:
-    """Parses the tensors of a group, `keys` being its stored keys.
+def join(files: Mapping[str, Mapping[str, Tensor]], manifest: Manifest, group: str) -> dict[str, Tensor]:
+    """Joins the tensors of a group, which lie in one file or several.
+
+    Args:
+        files: The tensors of each file of the group, by stored key.
+        manifest: The manifest.
+        group: The group.
 
     Raises:
-        CheckpointError: If they are not a safetensors file with these keys.
+        CheckpointError: If they are not those of the manifest.
     """
+    whole: dict[str, Tensor] = {}
+    pieces: dict[str, list[tuple[Tensor, Slice]]] = {}
+    for file, tensors in files.items():
+        for stored, value in tensors.items():
+            if place := manifest.files[file].slices.get(stored):
+                pieces.setdefault(stored, []).append((value, place))
+            else:
+                whole[stored] = value
+    keys = manifest.keys[group]
+    if odd := sorted({*whole, *pieces} ^ set(keys.values())):
+        raise CheckpointError(f"{', '.join(files)} and the manifest differ in the keys {odd[:5]}")
+    for stored, parts in pieces.items():
+        try:
+            whole[stored] = assemble(parts)
+        except (ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{', '.join(files)} do not hold {stored}: {error}") from error
+    return {key: whole[stored] for key, stored in keys.items()}
+
+
+def _make_row(entry: Entry) -> dict[str, Any]:
+    row = {"size": entry.size, "sha256": entry.sha256, "group": entry.group, "frozen": entry.frozen}
+    row["slices"] = {stored: list(place) for stored, place in entry.slices.items()}
+    return {name: value for name, value in row.items() if value}
+
+
+def _read_rows(where: str, rows: Any) -> dict[str, Entry]:
     try:
-        stored = safetensors.torch.load(data)
-    except Exception as error:  # a forged header may raise anything
-        raise CheckpointError(f"{file} is not a safetensors file: {error}") from error
-    if set(stored) != set(keys.values()):
-        odd = sorted(set(stored) ^ set(keys.values()))
-        raise CheckpointError(f"{file} and the manifest differ in the keys {odd[:5]}")
-    return {key: stored[name] for key, name in keys.items()}
+        return {file: _read_row(file, row) for file, row in rows.items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"{where} lacks a size, a hash or a group, or has an odd one: {error!r}") from error
+
+
+def _read_row(file: str, row: Mapping[str, Any]) -> Entry:
+    group = row.get("group")
+    if not _NAME.fullmatch(file) or group is not None and not _NAME.fullmatch(group):
+        raise ValueError(f"the file {file!r} of the group {group!r}")
+    slices = {stored: Slice(*map(_read_sizes, place)) for stored, place in row.get("slices", {}).items()}
+    return Entry(int(row["size"]), str(row["sha256"]), group, slices, bool(row.get("frozen")))
+
+
+def _read_sizes(sizes: Any) -> list[int]:
+    if not isinstance(sizes, list) or any(type(size) is not int or size < 0 for size in sizes):
+        raise ValueError(f"expected sizes, got {sizes!r}")
+    return sizes
 
 
 def _dump(value: object) -> bytes:
@@ -194,13 +237,6 @@ def _parse(file: str, data: bytes) -> dict[str, Any]:
     if not canonical or not isinstance(value, dict):
         raise CheckpointError(f"{file} is not JSON in the form that modkit writes")
     return value
-
-
-def _dump_state(state: dict[str, Any]) -> bytes:
-    odd = _find_misfit(state, "state")
-    if odd or not isinstance(state, dict):
-        raise ValueError(f"Checkpoint expects a dict of JSON as its state, got {odd or type(state).__name__}")
-    return _dump(state)
 
 
 def _find_misfit(value: object, path: str) -> str | None:

@@ -15,13 +15,16 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 __all__ = [
-    "expand_home", "find_final_name", "hash_data", "make_folders", "make_own_folder", "make_safe_name",
-    "make_temporary_path", "open_own", "open_regular", "read_regular", "refuse_link", "replace_file", "sync_folder",
-    "sync_tree", "write_file",
+    "BLOCK", "Digest", "expand_home", "find_final_name", "hash_data", "make_folders", "make_own_folder",
+    "make_safe_name", "make_temporary_path", "open_own", "open_regular", "read_regular", "refuse_link", "replace_file",
+    "sync_folder", "sync_tree", "write_all", "write_file",
 ]  # fmt: skip
+
+BLOCK = 2**24
+"""Bytes that are read, written or hashed at a time."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,+-]+")
 _TEMPORARY = re.compile(r"\.(.+)\.tmp-[0-9]+(?:-[0-9a-f]+)?")
@@ -78,7 +81,7 @@ def read_regular(path: str | os.PathLike[str], limit: int | None = None) -> byte
         return file.read(size)
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes | memoryview) -> None:
     """Writes a file atomically: if the process is killed, the file holds either its old content or the new one.
 
     A link in its place is replaced, not followed.
@@ -93,16 +96,31 @@ def replace_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Writes a new file and syncs it to the disk."""
+class Digest(NamedTuple):
+    """The size of a file in bytes, and its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+def write_file(path: Path, data: bytes | memoryview) -> Digest:
+    """Writes a new file and syncs it to the disk; it is hashed on the way."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    sha256, rest = hashlib.sha256(), memoryview(data)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        for block in (rest[begin : begin + BLOCK] for begin in range(0, len(rest), BLOCK)):
+            write_all(descriptor, block)
+            sha256.update(block)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    return Digest(len(data), sha256.hexdigest())
+
+
+def write_all(descriptor: int, data: memoryview) -> None:
+    """Writes all of the bytes, which the system may take in several pieces."""
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def sync_folder(folder: Path) -> None:

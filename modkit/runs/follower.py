@@ -10,8 +10,10 @@ from torch import Tensor
 
 from modkit.runs.checkpoint import Checkpoint, Latest
 from modkit.runs.layout import FIRST
+from modkit.runs.parts import Patience
 from modkit.runs.rows import Mark
 from modkit.runs.run import Run
+from modkit.runs.snapshot import Memory, Snapshot, take
 
 __all__ = ["Follower"]
 
@@ -43,6 +45,14 @@ class Follower(Run):
         """Returns the folder of the checkpoint, which the other process writes."""
         return self.checkpoints / name
 
+    def take_snapshot(self, checkpoint: Checkpoint, memory: Memory) -> Snapshot:
+        """Copies the slices of tensors that this process holds."""
+        return take(checkpoint, memory, whole=False)
+
+    def save_snapshot(self, name: str, snapshot: Snapshot, patience: Patience) -> Path:
+        """Writes the slices that this process holds, if there are any, into the checkpoint of the other process."""
+        return super().save_snapshot(name, snapshot, patience) if snapshot.rank else self.checkpoints / name
+
     def write_picture(self, name: str, grid: Tensor) -> Path:
         """Returns the path of the picture, which the other process writes."""
         return self.samples / f"{name}.png"
@@ -57,7 +67,7 @@ class Follower(Run):
     def prune(self, keep: int, kept: set[str]) -> None:
         """Does nothing."""
 
-    def revise(self, spec: Any, lock: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> None:
+    def revise(self, spec: Any, lock: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], step: int = 0) -> None:
         """Does nothing."""
 
     def withdraw(self, begun: str = FIRST) -> bool:

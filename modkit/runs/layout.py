@@ -14,8 +14,8 @@ from modkit.runs.files import find_final_name, make_folders, refuse_link
 from modkit.runs.hold import LOCK as HELD
 
 __all__ = [
-    "FIRST", "LOCK", "METRICS", "SPEC", "STATE", "STATUS", "TAGS", "TIMING", "check_vacant", "clear_temporary",
-    "find_runs", "has_results", "make_directory", "refuse_links", "remove", "vacate",
+    "FIRST", "FROZEN", "LOCK", "METRICS", "SPEC", "STATE", "STATUS", "TAGS", "TIMING", "check_vacant",
+    "clear_temporary", "find_runs", "has_results", "make_directory", "refuse_links", "remove", "vacate",
 ]  # fmt: skip
 
 LOCK = "modkit.lock"
@@ -27,6 +27,8 @@ STATE = "state.json"
 TAGS = "tags.json"
 FIRST = "step-00000000"
 """Name of the checkpoint that is written before the first step."""
+FROZEN = "frozen-"
+"""Begin of the names of files that checkpoints share."""
 
 _OWN = ("checkpoints", "samples", "evaluations", "evaluation.json", METRICS, TIMING, STATUS, TAGS)
 _WRITTEN = re.compile(r"modkit\.lock|spec\.yaml|status\.json|tags\.json|[A-Za-z0-9][A-Za-z0-9._-]*\.png")
@@ -144,7 +146,8 @@ def _is_imported(path: Path) -> bool:
 
 def _holds(path: Path, begun: str) -> bool:
     if path.is_dir():
-        return any(entry.name != begun and find_final_name(entry.name) is None for entry in path.iterdir())
+        names = {entry.name for entry in path.iterdir() if find_final_name(entry.name) is None} - {begun}
+        return any(not name.startswith(FROZEN) for name in names)
     return path.is_file() and path.stat().st_size > 0
 
 

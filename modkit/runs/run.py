@@ -27,6 +27,7 @@ import logging
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -53,8 +54,10 @@ from modkit.runs.layout import (
     vacate,
 )
 from modkit.runs.lock import decode, encode
+from modkit.runs.parts import Patience
 from modkit.runs.pictures import encode_png
 from modkit.runs.rows import Mark, Rows
+from modkit.runs.snapshot import Memory, Snapshot, take
 
 __all__ = ["Run", "Weights"]
 
@@ -152,7 +155,9 @@ class Run:
         self.close()
         return True
 
-    def revise(self, spec: _HasYaml, lock: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> None:
+    def revise(
+        self, spec: _HasYaml, lock: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], step: int = 0
+    ) -> None:
         """Replaces the spec of a run that goes on with a changed one.
 
         The lock keeps the changes as `revisions`, each with the step from which it holds, and the rows of parts that
@@ -163,6 +168,7 @@ class Run:
             spec: The resolved spec.
             lock: What the run goes on with.
             changes: What has changed, as plain JSON; none if a revision that was cut off is all there is to mend.
+            step: The step from which they hold.
 
         Raises:
             FileNotFoundError: If the directory was removed or moved.
@@ -171,8 +177,6 @@ class Run:
         text = spec.to_yaml()
         known = {(row["kind"], row["name"]): row for row in self.lock["parts"]}
         parts = [{**known.get((row["kind"], row["name"]), row), "at": row["at"]} for row in lock["parts"]]
-        latest = store.find_latest(self.checkpoints)
-        step = int(latest.name.rpartition("-")[2]) if latest else 0
         revisions = self.lock.get("revisions", [])[: -1 if self.half_revised else None]
         made = {
             **self.lock,
@@ -398,9 +402,30 @@ class Run:
             ValueError: If the name is not plain, a value is not a dense tensor, or the state is not plain JSON.
             FileNotFoundError: If the directory was removed or moved.
         """
+        return self.save_snapshot(name, self.take_snapshot(checkpoint, Memory()), Patience())
+
+    def take_snapshot(self, checkpoint: Checkpoint, memory: Memory) -> Snapshot:
+        """Copies what `save` would write, so that `save_snapshot` can write it in another thread.
+
+        Raises:
+            ValueError: As `save`.
+            FileNotFoundError: As `save`.
+        """
         state = {**checkpoint.state, "metrics": self.mark()._asdict(), "run": self._id}
+        return take(replace(checkpoint, state=state), memory)
+
+    def save_snapshot(self, name: str, snapshot: Snapshot, patience: Patience) -> Path:
+        """Writes a checkpoint of which a copy was taken.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            ValueError: If the name is not plain.
+            FileNotFoundError: As `save`.
+        """
         try:
-            return store.save(self.checkpoints, name, Checkpoint(checkpoint.tensors, state))
+            return store.save_snapshot(self.checkpoints, name, snapshot, patience)
         except FileNotFoundError:
             self._check_place()  # says what happened if the directory is gone
             raise

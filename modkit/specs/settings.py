@@ -67,11 +67,14 @@ class Stage:
         players: Patterns of the players.
         steps: Number of steps; `train.steps` by default.
         ema: Decay of the exponential moving average of the weights, 0 for none; `train.ema` by default.
+        cache: Number of views of each sample (crops, flips) whose part that the stage does not train is computed before
+            it, once, and kept in the cache folder; epoch e sees view e mod `cache`. By default, nothing is.
     """
 
     players: list[str]
     steps: int | None = None
     ema: float | None = None
+    cache: int | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,9 @@ class Settings:
         precision: `bf16` computes losses under autocast; weights stay float32.
         deterministic: Whether to use algorithms that give the same bits each time, and to warn of operations that have
             none; some are slower, above all on CUDA.
-        compile: Whether to compile the networks with torch.compile.
+        compile: Whether to compile the networks with torch.compile, those with units unit by unit.
+        recompute: Whether the units of networks, their repeated blocks, are computed again in the backward pass, which
+            saves the memory of their activations.
         channels_last: Whether to store images and convolutions with channels last.
         batch_size: Samples per step, over all microbatches and processes.
         accumulate: Microbatches per step.
@@ -198,6 +203,7 @@ class Settings:
     precision: Literal["float32", "bf16"] = "float32"
     deterministic: bool = True
     compile: bool = False
+    recompute: bool = False
     channels_last: bool = False
     batch_size: int = 128
     accumulate: int = 1
@@ -231,7 +237,9 @@ class Settings:
             raise ValueError(f"train.checkpoints.keep expects at least 1, got {self.checkpoints.keep}")
         if not 1 <= self.samples.num <= _MOST_SAMPLES:
             raise ValueError(f"train.samples.num expects a number in [1, {_MOST_SAMPLES}], got {self.samples.num}")
-        for stage in self.stages:
+        for number, stage in enumerate(self.stages):
+            if stage.cache is not None and stage.cache < 1:
+                raise ValueError(f"train.stages[{number}].cache expects at least 1, got {stage.cache}")
             if stage.steps is not None and stage.steps < 0:
                 raise ValueError(f"train.stages expects steps of at least 0, got {stage.steps}")
         for ema in (self.ema, *(stage.ema for stage in self.stages if stage.ema is not None)):

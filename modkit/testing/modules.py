@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from modkit.cases.case import Emitted
 from modkit.cases.probe import Probe
 from modkit.errors import SpecError
+from modkit.nn.units import list_units
 from modkit.testing.bench import Bench, perturb
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "check_meta",
     "check_modes",
     "check_round_trips",
+    "check_units",
 ]
 
 
@@ -150,6 +152,42 @@ def check_round_trips(bench: Bench) -> None:
                         example,
                         f"{name}: expected {how} to return the same: keep all that it needs in its state",
                     )
+
+
+def check_units(bench: Bench) -> None:
+    """The weights of its `units` are used only while a unit is called, as dividing and recomputing them requires."""
+    for example in bench.accepted:
+        types = example.types()
+        part = bench.subject.build(types)
+        if not isinstance(part, nn.Module) or not list_units(part):
+            continue
+        expected = bench.call(perturb(part).eval(), types, Probe(), example)
+        for unit in list_units(part):
+            _hide(unit)
+        for name, one in bench.call(part, types, Probe(), example).items():
+            if not _is_equal(one.value, expected[name].value):
+                bench.fail(
+                    example,
+                    f"{name}: expected units whose weights are used only while these are called, got other values with "
+                    "the weights hidden at all other times",
+                )
+
+
+def _hide(unit: nn.Module) -> None:
+    """Sets the weights of a module to NaN, except while it is called."""
+    weights = {parameter: parameter.data for parameter in unit.parameters()}
+
+    def show(*_: object) -> None:
+        for parameter, value in weights.items():
+            parameter.data = value
+
+    def hide(*_: object) -> None:
+        for parameter, value in weights.items():
+            parameter.data = torch.full_like(value, torch.nan)
+
+    hide()
+    unit.register_forward_pre_hook(show)
+    unit.register_forward_hook(hide)
 
 
 def check_compilation(bench: Bench) -> None:

@@ -13,9 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from modkit.building.builder import Site
 from modkit.building.checker import Report, check
@@ -29,8 +26,8 @@ from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.training.changes import Written
-from modkit.training.optimizer_state import pack
-from modkit.training.players import PlayerState, make_player_states, schedule_stages
+from modkit.training.optimizer_state import Packed, find_packed, name_group, name_parameters, pack
+from modkit.training.players import PlayerState, find_untrained, make_player_states, schedule_stages
 from modkit.training.train import execute
 from modkit.training.trainer import Cursor
 
@@ -151,21 +148,23 @@ def _adapt(begun: store.Checkpoint, path: Path, report: Report, make: Callable[[
     if stage.decay and "ema" not in begun.tensors:
         begun.tensors["ema"] = begun.tensors["model"]  # the average begins with the weights
     cursor.update(best=None, best_name=None, watched=[], recent={})
-    for number, player in enumerate(players):
-        _adapt_optimizer(begun.tensors, f"optimizer-{number}", former[player.name], player, cursor["index"])
+    kept = {group: tensors for group, tensors in begun.tensors.items() if not group.startswith("optimizer-")}
+    for player in players:
+        names = name_parameters(model, player.optimizer)
+        packed = _adapt_optimizer(find_packed(begun, player.name, names), names, player, cursor["index"])
+        kept[name_group(player.name)] = dict(packed.tensors)
+        former[player.name].update(optimizer=packed.state, lr_schedule=player.schedule.state_dict())
+    begun.tensors = kept
+    begun.frozen = {"model": find_untrained(model, stages)}
 
 
-def _adapt_optimizer(
-    tensors: dict[str, dict[str, Tensor]], group: str, state: dict[str, Any], player: PlayerState, index: int
-) -> None:
+def _adapt_optimizer(packed: Packed, names: Sequence[str], player: PlayerState, index: int) -> Packed:
     """Replaces the settings of a player's optimizer, and its moments by nothing if it is another one."""
     for _ in filter(player.plays, range(index)):
         player.optimizer.step()  # without gradients nothing moves
         player.schedule.step()
-    tensors_now, now = pack(player.optimizer)
-    if [set(one) for one in now["groups"]] == [set(one) for one in state["optimizer"]["groups"]]:
-        now["numbers"] = state["optimizer"]["numbers"]
-    else:
-        tensors[group] = tensors_now
-        _logger.warning("%s begins with another optimizer, without the moments of the former one", player.name)
-    state.update(optimizer=now, lr_schedule=player.schedule.state_dict())
+    now = pack(player.optimizer, names)
+    if [set(one) for one in now.state["groups"]] == [set(one) for one in packed.state["groups"]]:
+        return Packed(packed.tensors, {**now.state, "numbers": packed.state["numbers"]})
+    _logger.warning("%s begins with another optimizer, without the moments of the former one", player.name)
+    return now

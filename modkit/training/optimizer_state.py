@@ -1,60 +1,135 @@
-"""Conversion of optimizer states to the contents of a checkpoint: tensors by name, and JSON."""
+"""Conversion of optimizer states to the contents of a checkpoint: tensors by name, and JSON.
+
+A state's entries are named `NAME.KEY` by the parameter's name in the model, such as
+`prior.network.conv.weight.exp_avg`, in a group of tensors named after the player. Checkpoints of format 1 number both,
+`0.exp_avg` in `optimizer-0`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modkit.kinds import Optimizer
+from modkit.runs.encoding import Checkpoint
+from modkit.runs.files import make_safe_name
+from modkit.runs.slices import place
 
-__all__ = ["pack", "unpack"]
+__all__ = ["Packed", "find_packed", "name_parameters", "name_group", "pack", "unpack"]
+
+_LONGEST = 100  # characters of a player's name in the name of a file
 
 
-def pack(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Packs the state of an optimizer into tensors, named `INDEX.KEY` by the parameter's index, and JSON."""
+class Packed(NamedTuple):
+    """The state of an optimizer: its tensors by name, and everything else as JSON."""
+
+    tensors: Mapping[str, Tensor]
+    state: dict[str, Any]
+
+
+def name_parameters(model: nn.Module, optimizer: Optimizer) -> list[str]:
+    """Names the parameters of an optimizer as a model does, in the optimizer's order."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(parameter)] for parameter in _list_parameters(optimizer)]
+
+
+def name_group(player: str) -> str:
+    """Names the group of tensors of a player's optimizer.
+
+    Examples:
+        >>> name_group("prior/denoiser")
+        'optimizer-prior.denoiser'
+    """
+    return f"optimizer-{make_safe_name(player.replace('/', '.'), _LONGEST)}"
+
+
+def pack(optimizer: Optimizer, names: Sequence[str]) -> Packed:
+    """Packs the state of an optimizer.
+
+    Args:
+        optimizer: The optimizer.
+        names: Names of its parameters, see `name_parameters`.
+    """
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
     for index, entries in state["state"].items():
         for key, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{key}"] = value
-            else:
-                numbers[f"{index}.{key}"] = value
+            (tensors if isinstance(value, Tensor) else numbers)[f"{names[index]}.{key}"] = value
     groups = [
-        {key: list(v) if isinstance(v, tuple) else v for key, v in group.items()} for group in state["param_groups"]
+        {key: list(value) if isinstance(value, tuple) else value for key, value in group.items()}
+        for group in _name_groups(state["param_groups"], names)
     ]
-    return tensors, {"groups": groups, "numbers": numbers}
+    return Packed(tensors, {"groups": groups, "numbers": numbers})
 
 
-def unpack(optimizer: Optimizer, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Restores the state that `pack` returned, in the memory format of the parameters.
+def find_packed(checkpoint: Checkpoint, player: str, names: Sequence[str]) -> Packed:
+    """Finds the state of a player's optimizer in a checkpoint, of format 1 too.
+
+    Args:
+        checkpoint: The content of the checkpoint.
+        player: Name of the player.
+        names: Names of the parameters, see `name_parameters`.
+
+    Raises:
+        KeyError: If there is none.
+        IndexError: If it is of more parameters.
+    """
+    players = checkpoint.state["players"]
+    state = players[player]["optimizer"]
+    if name_group(player) in checkpoint.tensors:
+        return Packed(checkpoint.tensors[name_group(player)], state)
+    tensors = checkpoint.tensors[f"optimizer-{list(players).index(player)}"]
+    groups = _name_groups(state["groups"], names)
+    return Packed(_name_entries(tensors, names), {"groups": groups, "numbers": _name_entries(state["numbers"], names)})
+
+
+def unpack(optimizer: Optimizer, names: Sequence[str], packed: Packed) -> None:
+    """Restores the state that `pack` returned, in the memory format of the parameters, and in their slices.
 
     The format matters: in another one, the next step would round differently.
+
+    Args:
+        optimizer: The optimizer.
+        names: Names of its parameters, see `name_parameters`.
+        packed: The state.
 
     Raises:
         ValueError: If the state is of other parameters, or its settings are of other types.
     """
-    _check_groups(optimizer.state_dict()["param_groups"], state["groups"])
-    known = {index for group in state["groups"] for index in group["params"]}
+    _check_groups(_name_groups(optimizer.state_dict()["param_groups"], names), packed.state["groups"])
+    numbers = {name: number for number, name in enumerate(names)}
+    parameters = _list_parameters(optimizer)
     entries: dict[int, dict[str, Any]] = {}
-    for name, value in {**state["numbers"], **tensors}.items():
-        index, _, key = name.partition(".")
-        if int(index) not in known:
-            raise ValueError(f"expected the state of {len(known)} parameters, got {name}")
-        entries.setdefault(int(index), {})[key] = value
+    for label, value in {**packed.state["numbers"], **packed.tensors}.items():
+        name, _, key = label.rpartition(".")
+        if name not in numbers:
+            raise ValueError(f"expected the state of {', '.join(names[:8])}, got {label}")
+        like = parameters[numbers[name]]
+        same = isinstance(value, Tensor) and value.shape == like.shape
+        entries.setdefault(numbers[name], {})[key] = place(value, like) if same else value
     groups = [
-        {key: tuple(v) if isinstance(v, list) and key != "params" else v for key, v in g.items()}
-        for g in state["groups"]
+        {key: tuple(value) if isinstance(value, list) else value for key, value in group.items()}
+        | {"params": [numbers[name] for name in group["params"]]}
+        for group in packed.state["groups"]
     ]
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
-    for parameter, kept in optimizer.state.items():
-        for key, value in kept.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                kept[key] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def _list_parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _name_groups(groups: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    return [{**group, "params": [names[index] for index in group["params"]]} for group in groups]
+
+
+def _name_entries(entries: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Renames `INDEX.KEY` to `NAME.KEY`."""
+    split = [(label.partition("."), value) for label, value in entries.items()]
+    return {f"{names[int(index)]}.{key}": value for (index, _, key), value in split}
 
 
 def _check_groups(mine: Sequence[Mapping[str, Any]], stored: Sequence[Mapping[str, Any]]) -> None:

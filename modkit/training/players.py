@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from modkit.kinds import Engine, Slot, Step, Weight
+from modkit.models.condensing import check_condensed
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.precision import widen
 from modkit.rng import Rng
-from modkit.specs.settings import PlayerSettings, Settings
+from modkit.specs.settings import PlayerSettings, Settings, Stage
 from modkit.types import Batch
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "StageSchedule",
     "check_trainable",
     "collect_modules",
+    "find_untrained",
     "make_player_states",
     "match_names",
     "players",
@@ -52,11 +54,13 @@ class StageSchedule:
         players: The players that play in it.
         steps: Number of steps.
         decay: Decay of the average of the weights, 0 for no average.
+        cache: Number of views of each sample that are condensed before the stage, 0 for none.
     """
 
     players: tuple[Player, ...]
     steps: int
     decay: float
+    cache: int = 0
 
 
 class Participant:
@@ -230,7 +234,8 @@ def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ..
     """Returns the stages to train, those of the settings or else the model's own, with the players' overrides applied.
 
     Raises:
-        ValueError: If a pattern matches no player, or the whole model is frozen.
+        ValueError: If a pattern matches no player, the whole model is frozen, or a stage with `cache` has players that
+            cannot be trained with condensed samples.
     """
     players = tuple(_override(player, settings) for player in model.list_active_players())
     if not players:
@@ -238,15 +243,19 @@ def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ..
     names = [player.name for player in players]
     for pattern in settings.players:
         match_names(pattern, names, "train.players")
-    stages = [(stage.players, stage.steps, stage.ema) for stage in settings.stages]
     result = []
-    for patterns, steps, ema in stages or [(list(stage), None, None) for stage in model.stages()]:
-        chosen = {name for pattern in patterns for name in match_names(pattern, names, "train.stages")}
+    for number, stage in enumerate(settings.stages or [Stage(list(patterns)) for patterns in model.stages()]):
+        chosen = {name for pattern in stage.players for name in match_names(pattern, names, "train.stages")}
+        playing = tuple(player for player in players if player.name in chosen)
+        if stage.cache:
+            owned = {player.name: collect_modules(model, player) for player in playing}
+            check_condensed(model, owned, f"train.stages[{number}].cache")
         result.append(
             StageSchedule(
-                tuple(player for player in players if player.name in chosen),
-                settings.steps if steps is None else steps,
-                settings.ema if ema is None else ema,
+                playing,
+                settings.steps if stage.steps is None else stage.steps,
+                settings.ema if stage.ema is None else stage.ema,
+                stage.cache or 0,
             )
         )
     return tuple(result)
@@ -292,6 +301,13 @@ def collect_modules(model: Model, player: Player) -> list[nn.Module]:
             module, owner = module.get_submodule(name), _enter(module.get_submodule(name), owner)
         _collect(module, owner, found)
     return list(found.values())
+
+
+def find_untrained(model: Model, stages: Sequence[StageSchedule]) -> frozenset[str]:
+    """Finds the parameters, by their names in the state dict, that no player of the stages trains."""
+    players = [player for stage in stages for player in stage.players]
+    own = {id(p) for one in players for module in collect_modules(model, one) for p in module.parameters(recurse=False)}
+    return frozenset(name for name, one in model.named_parameters(remove_duplicate=False) if id(one) not in own)
 
 
 def match_names(pattern: str, names: Sequence[str], where: str) -> list[str]:

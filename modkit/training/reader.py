@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import count
 
 import torch
 from torch import Tensor
 
-from modkit.data.loader import Loader, read_shuffled
+from modkit.data.fields import Fields
+from modkit.data.loader import Loader, View, read_shuffled
 from modkit.kinds import Data, Engine
 from modkit.models.passes import Passes, SharedPasses
 from modkit.rng import Rng
@@ -41,22 +43,31 @@ class Reader:
     def __init__(self, data: Data, settings: Settings, engine: Engine) -> None:
         self._data, self._settings, self._engine = data, settings, engine
 
-    def read_stage(self, stage: int, start: int, steps: int) -> Iterator[Batch]:
-        """Yields the batches of steps [start, steps) of a stage."""
+    def read_stage(self, stage: int, start: int, steps: int, views: Sequence[View] = ()) -> Iterator[Batch]:
+        """Yields the batches of steps [start, steps) of a stage, whose epochs read `views` in turn if there are any."""
         rng = Rng(self._settings.seed, "data", stage)
-        return self._read(rng, self._settings.batch_size, start, steps, self._settings.workers)
+        return self._read(rng, self._settings.batch_size, start, steps, self._settings.workers, views)
+
+    def read_view(self, stage: int, epoch: int, indices: Sequence[int]) -> Iterator[Batch]:
+        """Yields samples in the order of `indices`, as an epoch of a stage reads them, a microbatch at a time."""
+        settings = self._settings
+        size = settings.batch_size // settings.accumulate // self._engine.world
+        loader = self._load(Rng(settings.seed, "data", stage), size, settings.workers)
+        return map(self.place, loader.read_epoch(epoch, indices))
 
     def start_passes(self, player: str) -> Passes[Batch]:
         """Returns the data for one player's `prepare`: each iteration is a new pass in a new order."""
         numbers, size, engine = count(1), self._settings.batch_size, self._engine
 
-        def start() -> Iterator[tuple[int, Batch]]:
-            rng, left = Rng(self._settings.seed, "prepare", player, next(numbers)), self._data.splits["train"]
-            for batch in read_shuffled(self._data, "train", size, rng, rank=engine.rank, world=engine.world):
+        def start(data: Data) -> Iterator[tuple[int, Batch]]:
+            rng, left = Rng(self._settings.seed, "prepare", player, next(numbers)), data.splits["train"]
+            rank, world, device = engine.rank, engine.world, engine.device
+            for batch in read_shuffled(data, "train", size, rng, device=device, rank=rank, world=world):
                 yield min(size, left), self.place(batch)
                 left -= size
 
-        return SharedPasses(start, engine)
+        fields = SharedPasses(partial(start, Fields(self._data)), engine)
+        return SharedPasses(partial(start, self._data), engine, fields)
 
     def read_microbatches(self, *names: int | str, num: int) -> Iterator[Batch]:
         """Yields `num` microbatches, in an order of their own, a function of the seed and `names`."""
@@ -70,14 +81,17 @@ class Reader:
             return Batch(batch.x.to(memory_format=torch.channels_last), batch.fields, batch.cond)
         return batch
 
-    def _read(self, rng: Rng, size: int, start: int, stop: int, workers: int) -> Iterator[Batch]:
+    def _load(self, rng: Rng, size: int, workers: int, views: Sequence[View] = ()) -> Loader:
+        return Loader(self._data, "train", size, rng, views=views, workers=workers, device=self._engine.device)
+
+    def _read(
+        self, rng: Rng, size: int, start: int, stop: int, workers: int, views: Sequence[View] = ()
+    ) -> Iterator[Batch]:
         if start >= stop:
             return
         engine = self._engine
         share = size // engine.world
-        pin = engine.device.type == "cuda"
-        loader = Loader(self._data, "train", size, rng, workers=workers, pin_memory=pin)
-        batches = loader.read_batches(start, engine.rank * share, share)
+        batches = self._load(rng, size, workers, views).read_batches(start, engine.rank * share, share)
         try:
             for _ in range(start, stop):
                 yield self.place(next(batches))

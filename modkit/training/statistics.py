@@ -99,7 +99,7 @@ class Statistics:
         settings, engine, key = self._settings, self._engine, ("statistics", self._stage, step)
         # a compiled network would be compiled anew for another momentum; regularizers need gradients
         eager = torch.compiler.set_stance("force_eager") if settings.compile else nullcontext()
-        with eager, torch.enable_grad():
+        with eager, torch.enable_grad(), engine.join_weights():
             for number, batch in enumerate(self._reader.read_microbatches(*key, num=PASSES)):
                 for player in self._players:
                     if not self._norms[player.name]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from modkit.building.builder import Origin, Site
+from modkit.building.builder import Site
 from modkit.building.checker import Report as Checked
 from modkit.building.checker import check, examine
 from modkit.building.migration import find_due, load_current, read_spec
@@ -29,6 +29,8 @@ from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.report import Report, locate_report
 from modkit.kinds import Engine
 from modkit.models.model import Model
+from modkit.nn.recompute import recompute
+from modkit.nn.units import find_networks, list_units
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
 from modkit.runs.follower import Follower
@@ -44,8 +46,6 @@ from modkit.training.trainer import Trainer, TrainingError
 __all__ = ["execute", "open_before", "train"]
 
 _logger = logging.getLogger(__name__)
-
-_NETWORKS = ("encoder", "decoder", "generator", "discriminator", "network")
 
 
 def train(
@@ -171,7 +171,7 @@ def execute(
     changes = find_changes(before, report.plan) if before else []
     if before:
         _check_state(before, report)
-        site.weights = before.read_last() is None
+        site.weights = not before.kept
     engine = settings.engine(device=settings.device)
     site.check()
     with keep_open(engine):
@@ -187,8 +187,6 @@ def execute(
             try:
                 if begun:
                     run.save(*begun)
-                if changes or run.half_revised:
-                    run.revise(report.plan.resolved, lock, [asdict(change) for change in changes])
                 model = model.to(engine.device)
                 _tune(model, settings)
                 if before and engine.device.type == "cpu":
@@ -196,6 +194,9 @@ def execute(
                 callbacks = Muted(run) if engine.rank else Callbacks(run, loggers)
                 shown = Silent() if engine.rank or progress is None else progress
                 trainer = Trainer(model, report.data, settings, engine, run, callbacks, shown, watch)
+                step = trainer.resume()
+                if changes or run.half_revised:
+                    run.revise(report.plan.resolved, lock, [asdict(change) for change in changes], step)
                 trainer.fit()
             except BaseException:
                 if before is None and not (trainer and trainer.advanced):
@@ -258,7 +259,7 @@ def _measure(run: Run, report: Checked, opened: Opened, engine: Engine) -> None:
 def _is_measured(run: Run) -> bool:
     """Whether the run keeps a report of its last checkpoint."""
     path = locate_report(run.path)
-    return path.exists() and Report.read(path).checkpoint == run.find_checkpoint_name()
+    return path.exists() and Report.read(path).checkpoint == run.kept[-1]
 
 
 def _cap(settings: Settings, steps: int | None) -> Settings:
@@ -326,11 +327,13 @@ def _warn_of_threads(run: Run) -> None:
 
 
 def _tune(model: nn.Module, settings: Settings) -> None:
-    """Sets the memory format of a model, and compiles its networks."""
+    """Sets the memory format of a model; has its networks recomputed and compiled, unit by unit if they have any."""
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if settings.compile:
-        for module in model.modules():
-            origin = getattr(module, "origin", None)
-            if isinstance(origin, Origin) and origin.kind in _NETWORKS:
-                module.compile()
+    for network in find_networks(model):
+        units = list_units(network)
+        for unit in units if settings.recompute else ():
+            recompute(unit)
+        if settings.compile and not hasattr(network, "step"):  # whose cache is another at each position
+            for part in units or [network]:
+                part.compile()

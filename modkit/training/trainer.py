@@ -3,8 +3,8 @@
 In a step, each player of the stage takes its turn on the same batch: the gradients of its weighted losses are
 accumulated over the microbatches, its optimizer updates its parameters, and the model updates what has no gradients.
 Every random draw is a function of (seed, stage, step, player, row), so a run resumed from any checkpoint is
-bit-identical to one that was never interrupted. Checkpoints are written between steps. At the end of a stage the
-averaged weights become the weights.
+bit-identical to one that was never interrupted. Checkpoints are copied between steps and written while training goes
+on. At the end of a stage the averaged weights become the weights.
 """
 
 from __future__ import annotations
@@ -27,20 +27,23 @@ from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.optim.ema import Average
+from modkit.optim.shards import get_local
 from modkit.precision import cast_losses
 from modkit.progress import Progress
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
 from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
+from modkit.runs.writer import Writer
 from modkit.specs.settings import Settings
 from modkit.training.callbacks import Callbacks, Scorer
 from modkit.training.determinism import use_deterministic
 from modkit.training.interruption import Stopped, catch_interrupt
-from modkit.training.optimizer_state import pack, unpack
+from modkit.training.optimizer_state import find_packed, name_group, name_parameters, pack, unpack
 from modkit.training.players import (
     PlayerState,
     StageSchedule,
+    find_untrained,
     make_player_states,
     schedule_stages,
     set_modes,
@@ -49,6 +52,7 @@ from modkit.training.players import (
     weigh_losses,
 )
 from modkit.training.reader import Reader
+from modkit.training.stage_cache import StageCache
 from modkit.training.statistics import Statistics
 from modkit.types import Batch
 
@@ -125,6 +129,10 @@ class Trainer:
         self.run, self.callbacks, self.progress, self.scorer = run, callbacks, progress, scorer
         self.stages = schedule_stages(model, settings)
         self._reader = Reader(data, settings, engine)
+        self._writer = Writer(run)
+        self._frozen = find_untrained(model, self.stages)
+        self._resumed = False
+        self._cache = StageCache(model, data, settings, self._reader, engine, progress)
         self._cursor = Cursor()
         self._begun = 0  # the step at which this process began
         self._restored: tuple[Path, store.Checkpoint] | None = None
@@ -142,12 +150,11 @@ class Trainer:
             OSError: If a file cannot be read or written, or the run's directory was removed or moved.
             Stopped: If training was interrupted; a checkpoint has been written.
         """
-        self._resume()
-        self._begun = self._cursor.step
+        self.resume()
         self.callbacks.run_started()
         try:
             chosen = use_deterministic(self.engine.device) if self.settings.deterministic else nullcontext()
-            with chosen, catch_interrupt() as interrupted:
+            with chosen, catch_interrupt() as interrupted, self._writer:
                 while self._cursor.stage < len(self.stages):
                     self._train_stage(self.stages[self._cursor.stage], interrupted)
             self.run.finish()
@@ -158,6 +165,38 @@ class Trainer:
                 raise
             raise failure from error
         self.callbacks.run_finished(None)
+
+    def resume(self) -> int:
+        """Resumes from the run's last intact checkpoint, if there is one; `fit` begins with it.
+
+        Returns:
+            The step at which training begins.
+
+        Raises:
+            ValueError: If the run has checkpoints but none is intact, or its metrics have changed.
+            OSError: If a file cannot be read.
+        """
+        if self._resumed:
+            return self._begun
+        latest = self.run.read_last()
+        if latest:
+            restored = latest.checkpoint
+            with _explain_misfit(latest.path):
+                self.model.load_state_dict(restored.tensors["model"])
+                self._cursor = Cursor.read(restored.state["cursor"])
+                self._recent = {name: torch.tensor(float(loss)) for name, loss in self._cursor.recent.items()}
+                if self._cursor.stage > len(self.stages):
+                    raise ValueError(f"expected one of {len(self.stages)} stages, got stage {self._cursor.stage}")
+            self._restored = latest.path, restored
+        self.engine.barrier()  # none reads any more what one may rename
+        for name, new in self.run.rewind(latest).items():
+            self.progress.note(f"{name} is damaged and was renamed to {new}")
+        self.engine.barrier()  # what a killed process left of a checkpoint is gone
+        if latest:
+            self._prune()  # the run may have been killed before it could prune
+            self.progress.note(f"resumed from {latest.path}")
+        self._resumed, self._begun = True, self._cursor.step
+        return self._begun
 
     @property
     def advanced(self) -> bool:
@@ -176,8 +215,12 @@ class Trainer:
             if not states:  # no parameters to train: `prepare` was all of the training
                 self._save_picture(average)
             self._save(states, average)
+            self._note_saved(self._writer.finish())  # before processes that load data are forked from this one
+        steps = stage.steps if states else 0
+        views = self._cache.open(cursor.stage, stage.cache, steps) if cursor.index < steps else ()
         self._begin(states)
-        for batch in self._reader.read_stage(cursor.stage, cursor.index, stage.steps if states else 0):
+        for batch in self._reader.read_stage(cursor.stage, cursor.index, steps, views):
+            self._note_saved(self._writer.poll())
             losses = self._take_step(states, batch)
             if average.decay:
                 average.update()
@@ -193,7 +236,9 @@ class Trainer:
             if due or stop:
                 self._save(states, average, due=due)
             if stop:
+                self._note_saved(self._writer.finish())
                 raise Stopped(f"stopped at step {cursor.step}")
+        self._note_saved(self._writer.finish())
         if average.decay:
             average.copy_to_model()
         for state in states:
@@ -272,7 +317,8 @@ class Trainer:
     def _check_weights(self, states: Sequence[PlayerState]) -> None:
         """Refuses to save weights that are not finite: a finite loss can have a gradient or a step that is not."""
         for state in states:
-            if not bool(torch.stack([parameter.isfinite().all() for parameter in state.parameters]).all()):
+            finite = torch.stack([parameter.isfinite().all() for parameter in get_local(state.parameters)]).all()
+            if self.engine.agree(not bool(finite)):
                 raise self._make_error(f"a weight of {state.player.name} is not finite")
 
     def _explain(self, error: BaseException) -> BaseException:
@@ -282,6 +328,7 @@ class Trainer:
         return self._make_error(str(error)) if isinstance(error, ValueError) and self.advanced else error
 
     def _make_error(self, what: str) -> TrainingError:
+        self._writer.wait()
         cursor = self._cursor
         return self._end(f"{what} at step {cursor.step} (step {cursor.index} of stage {cursor.stage})")
 
@@ -296,7 +343,7 @@ class Trainer:
         new = [player.name for player in stage.players if player.name not in self._cursor.prepared]
         for name in new:
             self.engine.announce(f"the preparation of {name}")
-            with evaluate_mode(self.model):
+            with self.engine.join_weights(), evaluate_mode(self.model):
                 self.model.prepare(name, self._reader.start_passes(name), self._make_rng("prepare", name))
             self._cursor.prepared.append(name)
         return bool(new)
@@ -366,11 +413,13 @@ class Trainer:
 
     @contextmanager
     def _use_average(self, average: Average) -> Iterator[None]:
-        with average.apply() if average.decay else nullcontext(), evaluate_mode(self.model):
+        applied = average.apply() if average.decay else nullcontext()
+        with applied, self.engine.join_weights(), evaluate_mode(self.model):
             yield
 
     def _save(self, players: Sequence[PlayerState], average: Average, *, due: bool = True) -> None:
-        """Writes a checkpoint; only one that is due can become the best."""
+        """Begins to write a checkpoint; only one that is due can become the best."""
+        self._note_saved(self._writer.finish())
         self._check_losses()
         self._check_weights(players)
         cursor = self._cursor
@@ -384,35 +433,22 @@ class Trainer:
         states: dict[str, Any] = {}
         if average.decay:
             tensors["ema"] = average.state_dict()
-        for number, player in enumerate(players):
-            tensors[f"optimizer-{number}"], state = pack(player.optimizer)
-            states[player.player.name] = {"optimizer": state, "lr_schedule": player.schedule.state_dict()}
-        path = self.run.save(name, store.Checkpoint(tensors, {"cursor": asdict(cursor), "players": states}))
-        self._prune()
-        self.callbacks.checkpoint_saved(path)
+        for player in players:
+            packed = pack(player.optimizer, name_parameters(self.model, player.optimizer))
+            tensors[name_group(player.name)] = dict(packed.tensors)
+            states[player.name] = {"optimizer": packed.state, "lr_schedule": player.schedule.state_dict()}
+        state = {"cursor": asdict(cursor), "players": states}
+        self._writer.start(name, store.Checkpoint(tensors, state, {"model": self._frozen}))
+
+    def _note_saved(self, path: Path | None) -> None:
+        """Removes older checkpoints and tells of a new one, if there is one."""
+        if path:
+            self._prune()
+            self.callbacks.checkpoint_saved(path)
 
     def _prune(self) -> None:
         best = self._cursor.best_name
         self.run.prune(self.settings.checkpoints.keep, {best} if best else set())
-
-    def _resume(self) -> None:
-        """Resumes from the last complete checkpoint, if there is one."""
-        latest = self.run.read_last()
-        if latest:
-            restored = latest.checkpoint
-            with _explain_misfit(latest.path):
-                self.model.load_state_dict(restored.tensors["model"])
-                self._cursor = Cursor.read(restored.state["cursor"])
-                self._recent = {name: torch.tensor(float(loss)) for name, loss in self._cursor.recent.items()}
-                if self._cursor.stage > len(self.stages):
-                    raise ValueError(f"expected one of {len(self.stages)} stages, got stage {self._cursor.stage}")
-            self._restored = latest.path, restored
-        self.engine.barrier()  # none reads any more what one may rename
-        for name, new in self.run.rewind(latest).items():
-            self.progress.note(f"{name} is damaged and was renamed to {new}")
-        if latest:
-            self._prune()  # the run may have been killed before it could prune
-            self.progress.note(f"resumed from {latest.path}")
 
     def _restore(self, players: Sequence[PlayerState], average: Average) -> None:
         """Restores optimizers, schedules and averages from a checkpoint inside this stage."""
@@ -423,10 +459,10 @@ class Trainer:
         with _explain_misfit(path):
             if average.decay:
                 average.load_state_dict(restored.tensors["ema"], self._cursor.averaged)
-            for number, player in enumerate(players):
-                states = restored.state["players"][player.player.name]
-                player.schedule.load_state_dict(states["lr_schedule"])
-                unpack(player.optimizer, restored.tensors[f"optimizer-{number}"], states["optimizer"])
+            for player in players:
+                player.schedule.load_state_dict(restored.state["players"][player.name]["lr_schedule"])
+                names = name_parameters(self.model, player.optimizer)
+                unpack(player.optimizer, names, find_packed(restored, player.name, names))
 
 
 @contextmanager

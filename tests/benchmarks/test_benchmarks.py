@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from modkit.models.step import StepContext
 from modkit.parts.registry import get_registry
 from modkit.training.players import weigh_losses
 from modkit.types import Batch
-from tests.benchmarks import frechet, samplers, start, training
+from tests.benchmarks import checkpoints, frechet, reading, samplers, stage_cache, start, training
 
 TINY = ["model.autoencoder.encoder.channels=[8]", "model.autoencoder.decoder.channels=[8]", "data.size=8"]
 TINY += ["model.prior.network.width=16", "train.batch_size=8", "train.samples.num=1"]
@@ -52,11 +54,23 @@ def test_both_stages_are_timed_in_rounds():
     assert [len(rounds) for rounds in seconds.values()] == [2, 2]
 
 
+def test_steps_with_and_without_a_cache_are_timed_in_turn():
+    seconds = stage_cache.measure(TINY, rounds=2, block=2)
+    assert [len(rounds) for rounds in seconds.values()] == [2, 2]
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
 @pytest.mark.parametrize("name", samplers.PAIRS)
 def test_every_sampler_is_timed_beside_its_peer(name):
     row = samplers.measure(name, rounds=1, steps=4)
     assert row.keys() == {"sampler", "whole", "diffusers"} and min(row.values()) > 0
+
+
+@pytest.mark.parametrize("side", checkpoints.SIDES)
+def test_the_pause_at_a_checkpoint_is_timed(side, monkeypatch):
+    monkeypatch.setattr(checkpoints, "BETWEEN", 1)
+    row = checkpoints.measure(side, 1, 2, "cpu")
+    assert len(row["pauses"]) == 2 and row["step"] > 0
 
 
 def test_starts_are_timed_with_plugins():
@@ -85,3 +99,9 @@ def test_the_formulas_of_the_frechet_distance_agree(decay):
 def test_the_ratio_of_each_formula_is_printed(capsys):
     frechet.main(["--dim", "8", "--repeats", "1"])
     assert len(capsys.readouterr().out.splitlines()) == 7
+
+
+def test_reading_is_timed_and_its_memory_measured(tmp_path, capsys):
+    reading.main(["--num", "48", "--size", "16", "--batch", "4", "--step", "0.001", "--rounds", "1", "--workers", "1"])
+    epoch, compared = map(json.loads, capsys.readouterr().out.splitlines())
+    assert epoch["waited"] > 0 and epoch["memory"] > 0 and compared["floats / bytes"] > 0

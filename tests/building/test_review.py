@@ -276,6 +276,14 @@ def test_a_games_terms_are_told_with_those_who_minimise_them():
     ]
 
 
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2", "local"])
+def test_layers_across_a_batch_are_told_of_where_several_processes_train(engine):
+    several = spec(gan(discriminator=use("dcgan", minibatch=2)), engine=engine)
+    facts = [str(fact) for fact in check(several).facts if "own process" in str(fact)]
+    told = "discriminator has layers that see the rows of their own process only: BatchNorm2d, MinibatchDiscrimination"
+    assert facts == ([] if engine == "local" else [told])
+
+
 def test_check_prints_facts_and_findings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tmp_path.joinpath("ldm.yaml").write_text(spec(latent(), use("digits", size=8)).to_yaml())

@@ -277,7 +277,7 @@ def test_what_uses_an_older_checkpoint_says_so_and_what_it_does_not_read_does_no
         "export": ("export", path, "out"),
     }
     newest = path / "checkpoints" / "step-00000004"
-    for file, said in {"optimizer-0": False, "model": True}.items():
+    for file, said in {"optimizer-denoiser": False, "model": True}.items():
         data = bytearray((newest / f"{file}.safetensors").read_bytes())
         data[-1] ^= 1
         (newest / f"{file}.safetensors").write_bytes(data)

@@ -1,12 +1,12 @@
 import hashlib
 import os
 import time
-from pathlib import Path
 
 import pytest
 
 from modkit.data import file_hashes
 from modkit.data.file_hashes import hash_files, inspect_files
+from modkit.data.store import Folder
 
 HOUR = 3600 * 10**9
 
@@ -30,8 +30,8 @@ def folder(tmp_path):
 def read(monkeypatch):
     """The files that are read."""
     seen = []
-    hash_file = file_hashes._hash_file
-    monkeypatch.setattr(file_hashes, "_hash_file", lambda path: seen.append(os.path.basename(path)) or hash_file(path))
+    open_file = Folder.open
+    monkeypatch.setattr(Folder, "open", lambda folder, name: seen.append(name) or open_file(folder, name))
     return seen
 
 
@@ -119,9 +119,10 @@ class Inspection:
     def __init__(self):
         self.seen = []
 
-    def __call__(self, path):
-        self.seen.append(os.path.basename(path))
-        if Path(path).read_bytes() == b"1":
+    def __call__(self, file):
+        content = file.read()
+        self.seen.append(content)
+        if content == b"1":
             raise ValueError("it is a 1")
         return 3
 
@@ -130,18 +131,18 @@ def test_whole_files_are_inspected_once_and_damaged_ones_each_time(cache, folder
     later(monkeypatch)
     inspect, names = Inspection(), [b"a", b"b c\n\xff"]
     for _ in range(2):
-        damaged, whole = inspect_files(os.fsencode(folder), names, inspect)
+        damaged, whole = inspect_files(Folder(os.fsencode(folder)), names, inspect)
         assert damaged == (digest(b"1"), 0, "it is a 1") and whole == (digest(b"2"), 3, "")
-    assert inspect.seen == ["a", os.fsdecode(names[1]), "a"] and len(read) == 2
-    assert find(folder) == [digest(b"1"), digest(b"2")] and len(read) == 2, "hashing alone reads nothing again"
+    assert inspect.seen == [b"1", b"2", b"1"] and read == [*names, b"a"]
+    assert find(folder) == [digest(b"1"), digest(b"2")] and len(read) == 3, "hashing alone reads nothing again"
     (folder / os.fsdecode(names[1])).write_bytes(b"1")
-    assert [one.kind for one in inspect_files(os.fsencode(folder), names, inspect)] == [0, 0]
+    assert [one.kind for one in inspect_files(Folder(os.fsencode(folder)), names, inspect)] == [0, 0]
 
 
 def test_hashed_files_are_still_inspected(cache, folder, monkeypatch):
     later(monkeypatch)
     find(folder)
-    assert [one.kind for one in inspect_files(os.fsencode(folder), [b"b c\n\xff"], Inspection())] == [3]
+    assert [one.kind for one in inspect_files(Folder(os.fsencode(folder)), [b"b c\n\xff"], Inspection())] == [3]
 
 
 def test_an_interrupted_inspection_keeps_what_it_found(cache, tmp_path, monkeypatch):
@@ -149,12 +150,12 @@ def test_an_interrupted_inspection_keeps_what_it_found(cache, tmp_path, monkeypa
     for number in range(200):
         (tmp_path / f"{number:03}").write_bytes(b"2")
     names, inspect = [b"%03d" % number for number in range(200)], Inspection()
-    passed = inspect_files(os.fsencode(tmp_path), names, inspect)
+    passed = inspect_files(Folder(os.fsencode(tmp_path)), names, inspect)
     for _ in range(65):
         next(passed)
     passed.close()
     seen = len(inspect.seen)
-    assert len(list(inspect_files(os.fsencode(tmp_path), names, inspect))) == 200
+    assert len(list(inspect_files(Folder(os.fsencode(tmp_path)), names, inspect))) == 200
     assert len(inspect.seen) - seen == 200 - 64
 
 

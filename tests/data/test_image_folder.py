@@ -1,16 +1,22 @@
 import errno
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from modkit.data import file_hashes
+from modkit.data import file_hashes, listing, scan
 from modkit.data.image_folder import ImageFolder
-from modkit.data.picture import open_picture
+from modkit.data.picture import read_picture
+from modkit.data.splits import read_samples
+from modkit.data.store import Folder
 from modkit.rng import Rng
+from modkit.runs import cache
+from modkit.runs.cache import compute_once
 from modkit.types import TensorType
 from tests.refusals import check_refusal
 
@@ -28,7 +34,7 @@ def save(path, array, **options):
 
 def read(root, split="train", rows=(0,), rng=None, **options):
     data = ImageFolder(root=str(root), **{"test": 0.0, **options})
-    return data.read(split, list(rows), rng or Rng(0)).tensor
+    return read_samples(data, split, list(rows), rng or Rng(0)).tensor
 
 
 def pixels(x):
@@ -47,7 +53,7 @@ def test_square_pictures_of_the_right_size_keep_their_pixels(tmp_path, suffix):
     save(tmp_path / f"a.{suffix}", array, **({"lossless": True} if suffix == "webp" else {}))
     x = read(tmp_path, size=8)
     assert x.dtype == torch.float32 and x.is_contiguous()
-    np.testing.assert_allclose(x[0].permute(1, 2, 0).numpy(), array / 127.5 - 1, rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(x[0].permute(1, 2, 0).numpy(), array * np.float32(2 / 255) - 1)
 
 
 def test_grey_palette_transparent_and_deep_pictures(tmp_path):
@@ -131,18 +137,18 @@ def test_augmentation_is_a_function_of_key_and_index(tmp_path):
         save(tmp_path / "train" / f"{index:02}.png", wide)
     save(tmp_path / "test" / "00.png", wide)
     data = ImageFolder(root=str(tmp_path), size=8, flip=True, crop="random")
-    every = pixels(data.read("train", range(40), Rng(0, "epoch", 0)).tensor)
+    every = pixels(read_samples(data, "train", range(40), Rng(0, "epoch", 0)).tensor)
     crops = [wide[:, left : left + 8] for left in range(17)]
     choices = {(left, flip): crop[:, ::flip] for left, crop in enumerate(crops) for flip in (1, -1)}
     found = [[key for key, crop in choices.items() if np.array_equal(picture, crop)] for picture in every]
     assert all(len(keys) == 1 for keys in found)
     assert len({left for ((left, _),) in found}) > 8
     assert 8 <= sum(flip == -1 for ((_, flip),) in found) <= 32
-    some = pixels(data.read("train", [7, 31], Rng(0, "epoch", 0)).tensor)
+    some = pixels(read_samples(data, "train", [7, 31], Rng(0, "epoch", 0)).tensor)
     np.testing.assert_array_equal(some, every[[7, 31]])
-    other = pixels(data.read("train", range(40), Rng(0, "epoch", 1)).tensor)
+    other = pixels(read_samples(data, "train", range(40), Rng(0, "epoch", 1)).tensor)
     assert not np.array_equal(other, every)
-    np.testing.assert_array_equal(pixels(data.read("test", [0], Rng(0)).tensor)[0], wide[:, 8:16])
+    np.testing.assert_array_equal(pixels(read_samples(data, "test", [0], Rng(0)).tensor)[0], wide[:, 8:16])
 
 
 def test_types_labels_and_pickling(tmp_path):
@@ -153,6 +159,8 @@ def test_types_labels_and_pickling(tmp_path):
     assert data.fields == {"labels": TensorType((), classes=3)} and data.classes == ("cat", "dog", "eel")
     assert data.splits == {"train": 4, "test": 0}
     assert data.read("train", [3, 0, 2], Rng(0)).fields["labels"].tolist() == [2, 0, 1]
+    (tmp_path / "cat" / "1.png").unlink()
+    assert data.read_fields("train", [3, 0])["labels"].tolist() == [2, 0], "no picture is read"
     flat = ImageFolder(root=str(tmp_path / "cat"), test=0.0)
     assert flat.fields == {} and flat.read("train", [0], Rng(0)).fields == {}
 
@@ -265,8 +273,10 @@ def test_key_follows_what_is_skipped(tmp_path, monkeypatch):
     whole = ImageFolder(root=str(tmp_path), test=0.0).key
     assert ImageFolder(root=str(tmp_path), test=0.0, damaged=None).key == whole
 
-    def refuse(path):
-        if path.endswith("03.png"):
+    victim = (tmp_path / "03.png").read_bytes()
+
+    def refuse(file):
+        if file.read() == victim:
             raise ValueError("as an older decoder would")
         return 3
 
@@ -281,7 +291,7 @@ def test_a_file_that_may_not_be_read_is_no_damaged_picture(tmp_path, monkeypatch
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    monkeypatch.setattr("modkit.data.scan.open_picture", refuse)
+    monkeypatch.setattr("modkit.data.scan.read_picture", refuse)
     with pytest.raises(PermissionError):
         ImageFolder(root=str(tmp_path), damaged=0.9)
 
@@ -291,13 +301,38 @@ def test_a_folder_is_decoded_once(tmp_path, monkeypatch):
     fill(tmp_path / "pictures")
     now, seen = time.time_ns(), []
     monkeypatch.setattr(file_hashes.time, "time_ns", lambda: now + 10**12)
-    monkeypatch.setattr("modkit.data.scan.open_picture", lambda path: seen.append(path) or open_picture(path))
+    monkeypatch.setattr("modkit.data.scan.read_picture", lambda file: seen.append(file) or read_picture(file))
     for size in (4, 8):
         ImageFolder(root=str(tmp_path / "pictures"), size=size)
     assert len(seen) == 10
     save(tmp_path / "pictures" / "03.png", noise(9, 9))
     ImageFolder(root=str(tmp_path / "pictures"))
     assert len(seen) == 11
+
+
+def test_processes_of_a_launch_list_and_look_at_a_folder_once(tmp_path, monkeypatch):
+    """The fault: each of eight processes listed a million files, and decoded them the first time."""
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
+    fill(tmp_path / "pictures")
+    damage(tmp_path / "pictures")
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1234"}.items():
+        monkeypatch.setenv(name, value)
+    walk, stamp, seen, waiting = listing._walk, Folder.read_stamp, [], Semaphore(0)
+    monkeypatch.setattr(cache._logger, "info", lambda *message: waiting.release())
+    monkeypatch.setattr(listing, "_walk", lambda *given: seen.append("list") or walk(*given))
+    monkeypatch.setattr(Folder, "read_stamp", lambda *given: seen.append("stat") or stamp(*given))
+
+    def compute_late(name, compute):  # when the other waits for it
+        return compute_once(name, lambda: waiting.acquire(timeout=30) and compute())
+
+    for module in (listing, scan):
+        monkeypatch.setattr(module, "compute_once", compute_late)
+    with ThreadPoolExecutor(2) as pool:  # a thread stands for a process
+        options = {"root": str(tmp_path / "pictures"), "size": 8, "test": 0.0, "damaged": 0.5}
+        first, second = pool.map(lambda _: ImageFolder(**options), range(2))
+    assert seen == ["list"] + ["stat"] * 16
+    assert first.key == second.key and first.splits == second.splits == {"train": 10, "test": 0}
+    assert torch.equal(first.read("train", [9], Rng(0)).tensor, second.read("train", [9], Rng(0)).tensor)
 
 
 def test_transparency_is_laid_on_the_background(tmp_path):
@@ -337,7 +372,7 @@ def test_four_channels_keep_opacity(tmp_path):
     save(tmp_path / "c.png", noise(8, 8, 1))
     data = ImageFolder(root=str(tmp_path), size=8, channels=4, test=0.0, background="#ff8000")
     assert data.x.shape == (4, 8, 8)
-    first, opaque, grey = pixels(data.read("train", [0, 1, 2], Rng(0)).tensor)
+    first, opaque, grey = pixels(read_samples(data, "train", [0, 1, 2], Rng(0)).tensor)
     np.testing.assert_array_equal(first[4:], array[4:])
     np.testing.assert_array_equal(first[:4], np.broadcast_to([255, 128, 0, 0], (4, 8, 4)))
     np.testing.assert_array_equal(opaque, np.dstack([noise(8, 8), np.full((8, 8), 255, np.uint8)]))

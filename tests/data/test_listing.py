@@ -3,6 +3,7 @@ import os
 import pytest
 
 from modkit.data.listing import Listing, find_classes, list_pictures
+from modkit.data.store import Folder
 from tests.refusals import check_refusal
 
 
@@ -16,11 +17,11 @@ def touch(root, *names):
 
 def test_listing_is_the_sequence_that_it_was_given():
     paths = [b"a.png", b"b/\xff.png", b"b/long name.jpg", b"c"]
-    listing = Listing(b"/pictures", paths)
+    listing = Listing(Folder(b"/pictures"), paths)
     assert list(listing) == paths and len(listing) == 4
     assert listing[2] == b"b/long name.jpg"
     assert os.fsencode(listing.get_path(1)) == b"/pictures/b/\xff.png"
-    assert list(Listing(b"/pictures", [])) == []
+    assert list(Listing(Folder(b"/pictures"), [])) == []
     for index in (-1, 4):
         with pytest.raises(IndexError, match=rf"in \[0, 4\), got {index}"):
             listing[index]
@@ -76,7 +77,7 @@ def test_train_and_test_folders_are_the_splits(tmp_path):
     ],
 )
 def test_classes_are_folders_that_hold_everything(paths, classes):
-    assert find_classes([Listing(b"/", paths), Listing(b"/", [])]) == classes
+    assert find_classes([Listing(Folder(b"/"), paths), Listing(Folder(b"/"), [])]) == classes
 
 
 def test_missing_folder_is_refused(tmp_path):

@@ -101,6 +101,32 @@ def test_batches_start_anywhere():
         assert equal(next(batches), loader.read_batch(step, 1, 2))
 
 
+def test_samples_are_read_in_any_order_as_an_epoch_reads_them():
+    loader = Loader(Numbers(10), "train", 4, Rng(0))
+    for epoch in range(3):
+        whole, some = loader.read_epoch(epoch, range(10)), loader.read_epoch(epoch, [7, 1, 4, 0, 2])
+        x = joined(whole)
+        assert [len(batch) for batch in loader.read_epoch(epoch, range(10))] == [4, 4, 2]
+        assert all(torch.equal(*pair) for pair in zip(joined(some), (level[[7, 1, 4, 0, 2]] for level in x)))
+        plain = Loader(Numbers(10), "train", 10, Rng(0)).read_batch(epoch)
+        assert equal(plain, Batch(tuple(level[indices(plain)] for level in x), plain.fields))
+
+
+def test_epochs_read_views_in_turn_in_the_order_of_the_data():
+    class View:
+        def __init__(self, number):
+            self.number = number
+
+        def read(self, split, indices, rng):
+            return Batch(torch.full((len(indices),), self.number), {"index": torch.tensor(indices)})
+
+    plain, viewed = (Loader(Numbers(10), "train", 4, Rng(0), views=v) for v in ((), (View(0), View(1))))
+    for step in range(15):
+        batch = viewed.read_batch(step)
+        assert indices(batch) == indices(plain.read_batch(step))
+        assert batch.x.tolist() == [(step * 4 + row) // 10 % 2 for row in range(4)]
+
+
 def test_workers_give_the_same_batches(tmp_path):
     for index in range(6):
         array = np.random.default_rng(index).integers(0, 256, (6, 9, 3), dtype=np.uint8)

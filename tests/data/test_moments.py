@@ -5,8 +5,10 @@ import torch
 from PIL import Image
 
 from modkit.data import Binarized, Corrupted, Digits, FashionMNIST, Grid, ImageFolder, Mask, Ring, TorchvisionSet
+from modkit.data.listing import Listing
 from modkit.data.moments import Moments, find_type, measure_std
 from modkit.data.objects import Tensors
+from modkit.data.splits import read_samples
 from modkit.rng import Rng
 from modkit.types import TensorType
 
@@ -49,9 +51,9 @@ def test_data_sets_state_the_deviation_of_at_most_1024_evenly_spaced_samples(nam
     data = DATA[name](tmp_path)
     size = data.splits["train"]
     rows = range(size) if size <= 1024 else [index * size // 1024 for index in range(1024)]
-    x = data.read("train", list(rows), Rng(0)).tensor.double()
+    x = read_samples(data, "train", list(rows), Rng(0)).tensor.double()
     assert data.x.std == pytest.approx(float(x.std(correction=0)), rel=1e-5)
-    every = data.read("train", list(range(size)), Rng(0)).tensor.double()
+    every = read_samples(data, "train", list(range(size)), Rng(0)).tensor.double()
     assert data.x.std == pytest.approx(float(every.std(correction=0)), rel=0.02)  # 1024 samples of the 3000
 
 
@@ -114,9 +116,7 @@ def test_a_folder_of_pictures_is_measured_when_its_type_is_asked_for_and_256_of_
     for index in range(300):
         Image.new("L", (2, 2), index % 200).save(tmp_path / f"{index:03}.png")
     read = []
-    decode = ImageFolder._read_pixels
-    monkeypatch.setattr(
-        ImageFolder, "_read_pixels", lambda self, path, rng: read.append(path) or decode(self, path, rng)
-    )
+    open_file = Listing.open
+    monkeypatch.setattr(Listing, "open", lambda self, index: read.append(index) or open_file(self, index))
     data = ImageFolder(root=str(tmp_path), size=2, channels=1, test=0.0)
     assert not read and data.x.std == data.x.std and len(set(read)) == len(read) == 256

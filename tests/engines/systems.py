@@ -26,6 +26,7 @@ from modkit.building.plan import plan
 from modkit.building.session import Opened
 from modkit.data import Digits
 from modkit.engines.ddp import DDPEngine
+from modkit.engines.fsdp2 import FSDP2Engine
 from modkit.engines.processes import keep_open
 from modkit.evaluation.evaluate_run import make_watch
 from modkit.kinds import Engine
@@ -36,6 +37,7 @@ from modkit.runs.ranks import count_launched
 from modkit.runs.run import Run
 from modkit.specs.node import Node
 from modkit.training.callbacks import Muted
+from modkit.training.train import _tune
 from modkit.training.trainer import Trainer
 from modkit.types import Batch
 
@@ -62,6 +64,8 @@ def use_latent(bottleneck: Any, prior: Node) -> Node:
 GAME = use("gan", generator=MLP, discriminator=MLP, regularizers=R1)
 TWO = {"one": MLP, "other": MLP}
 TRANSFORMER = use("transformer", width=16, depth=1, heads=2, dropout=0.0)
+DCGAN = use("dcgan", channels=4)
+UNET = use("unet", channels=[8], blocks=1, attention=[])
 SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vae": (use_coder(use("gaussian", channels=2)), {}),
     "gan-r1": (GAME, {"terms": LAZY, "clip": 1.0}),
@@ -72,12 +76,22 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vqgan": (use_coder(VQ, critic=CRITIC, critic_start=10), {}),
     "vqgan-adaptive": (use_coder(VQ, critic=CRITIC, critic_start=10, weights={"adversarial": use("adaptive")}), {}),
     "ldm": (use_latent(use("gaussian", channels=2), use("diffusion", network=MLP, schedule="edm")), {}),
+    "ldm, cached": (
+        use_latent(use("gaussian", channels=2), use("diffusion", network=MLP, schedule="edm")),
+        {"stages": [{"players": ["autoencoder/*"], "steps": 5}, {"players": ["prior/*"], "steps": 15, "cache": 2}]},
+    ),
     "d2gan": (
         use("gan", generator=MLP, discriminators=TWO, adversarials={"one": "kl", "other": "reverse-kl"}),
         {},
     ),
     "codes": (use_latent(VQ, use("autoregressive", network=TRANSFORMER)), {}),
     "labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label"), {}),
+    "ldm-unet": (use_latent(use("gaussian", channels=2), use("diffusion", network=UNET)), {}),
+    "vae, two stages": (
+        use_coder(use("gaussian", channels=2), likelihood=use("gaussian", variance="shared")),
+        {"stages": [{"players": ["autoencoder"], "steps": STEPS // 2}] * 2},
+    ),
+    "dcgan": (use("gan", generator=DCGAN, discriminator=DCGAN, regularizers=R1), {"terms": LAZY}),
     "gan-r1, accumulated": (GAME, {"terms": LAZY, "clip": 1.0, "accumulate": 2}),
     "vq-ema, accumulated": (use_coder(VQ), {"accumulate": 2}),
     "lfq!": (use_coder(use("lfq", bits=10)), {}),
@@ -88,7 +102,11 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "labels!labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label"), {}),
     "vqgan-adaptive!": (use_coder(VQ, critic=CRITIC, critic_start=10, weights={"adversarial": use("adaptive")}), {}),
 }
-"""The model of each system and its training settings; behind `!` is which exchange is left out."""
+"""The model of each system and its training settings; behind `!` is which exchange is left out.
+
+The layers of `dcgan` see the rows of their own process, so that several do not train what one does. A name with `@` is
+that of a system whose weights several processes divide, and recompute, by `fsdp2`.
+"""
 
 
 class Wide(Digits):
@@ -127,22 +145,27 @@ class Partial(DDPEngine):
 
 def train(name: str, path: Path, **settings: Any) -> None:
     """Trains a system into a run at `path`, or goes on with it."""
-    model, own = SYSTEMS[name.partition("+")[0]] if name != "idle" else (use_coder("gaussian", decoder=use(Idle)), {})
+    system = name.partition("+")[0].partition("@")[0]
+    model, own = SYSTEMS[system] if system != "idle" else (use_coder("gaussian", decoder=use(Idle)), {})
     every = {"samples": {"every": 1000, "num": 4}, "checkpoints": {"every": 10, "keep": 9}, "log": {"every": 1}}
-    given = {"device": "cpu", "batch_size": 16, "steps": STEPS, "ema": 0.9, **every, **own, **settings}
+    divides = "@" in name and count_launched() > 1
+    given = {"device": "cpu", "batch_size": 16, "steps": STEPS, "ema": 0.9, "recompute": divides}
+    given |= {**every, **own, **settings}
     watch = {"every": 10, "num": 300, "metrics": ["fd", "prdc"]} if name == "labels" else {}
     measured = {"features": "pixels", "watch": watch}
     spec = Spec(name=name, data=use("digits", size=8), model=model, train=given, evaluate=measured)
     site = Site(plan(spec), meta=False)
     data = Wide(size=8)
     made, chosen = site.build_model(data.x, data.fields).double(), site.make_settings()
+    several = FSDP2Engine if divides else DDPEngine
     launched = count_launched() > 1 and "engine" not in settings
-    engine: Engine = DDPEngine("cpu") if launched else chosen.engine(device="cpu")
+    engine: Engine = several("cpu") if launched else chosen.engine(device="cpu")
     if "!" in name:
         engine = Partial("cpu")
         engine.left_out = name.partition("!")[2]
     scorer = make_watch(Opened(data, "digits", site.make_evaluation(), site), chosen.seed)
     site.check()
+    _tune(made, chosen)
     with keep_open(engine):
         if engine.rank == 0 and not (path / "modkit.lock").exists():
             Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {}).close()
@@ -151,13 +174,16 @@ def train(name: str, path: Path, **settings: Any) -> None:
             Trainer(made, data, chosen, engine, run, Muted(run), Silent(), scorer).fit()
 
 
-def launch(out: Path, names: Sequence[str], num: int, module: str = __name__, timeout: float = 300) -> list[str]:
-    """Runs a module of tests in `num` processes, and returns the status of each and what it wrote to stderr."""
+def launch(
+    out: Path, names: Sequence[str], num: int, timeout: float = 300, module: str = "tests.engines.systems"
+) -> list[str]:
+    """Trains systems in `num` processes, or runs another module; returns what each wrote to stderr, and its status."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     base = {**os.environ, "WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, "-m", module, str(out), *names]
+    base["MODKIT_CACHE"] = str(out / "cache")  # what several processes compute is their own
     started = []
     for rank in range(num):
         env = {**base, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}

@@ -6,15 +6,18 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from modkit import Spec, use
 from modkit.engines.ddp import DDPEngine
-from modkit.engines.processes import check_processes
+from modkit.engines.fsdp2 import FSDP2Engine
+from modkit.engines.processes import check_processes, choose_engine
+from modkit.runs import checkpoint as store
 from modkit.specs.settings import Settings
 from tests.engines.systems import STEPS, SYSTEMS, launch, train
 from tests.refusals import check_refusal
 
-ONES = [name for name in SYSTEMS if "!" not in name]
+ONES = [name for name in SYSTEMS if "!" not in name and name != "dcgan"]
+DIVIDED = ["dcgan", "vae, two stages", "gan-r1, accumulated", "vqgan-adaptive", "ldm-unet", "codes"]
 
 
 def read_rows(run, kind="losses"):
@@ -30,7 +33,7 @@ def measure_difference(run, other):
     found = [abs(row[key] - other[key]) for row, other in zip(mine, theirs) for key in row]
     last = max(path.name for path in (run / "checkpoints").iterdir())
     for name in ("model", "ema"):
-        weights, same = (load_file(one / "checkpoints" / last / f"{name}.safetensors") for one in (run, other))
+        weights, same = (store.load(one / "checkpoints" / last).tensors[name] for one in (run, other))
         assert weights.keys() == same.keys() and weights
         found += [float((weights[key].double() - same[key].double()).abs().max()) for key in weights]
     return max(found)
@@ -52,7 +55,9 @@ def together(tmp_path_factory, alone):
     for name in ("vq-ema", "gan-r1"):
         shutil.copytree(alone / name, out / f"{name}+resumed")
         shutil.rmtree(out / f"{name}+resumed" / "checkpoints" / f"step-{STEPS:08d}")
-    told = launch(out, [*SYSTEMS, "vq-ema+resumed", "gan-r1+resumed"], 2)
+    shutil.copytree(out / "gan-r1+resumed", out / "gan-r1@+resumed")
+    divided = [f"{name}@" for name in DIVIDED]
+    told = launch(out, [*SYSTEMS, "vq-ema+resumed", "gan-r1+resumed", *divided, "gan-r1@+resumed"], 2)
     assert all(text.endswith("status 0") for text in told), told
     return out
 
@@ -82,6 +87,19 @@ def test_two_processes_go_on_with_what_one_has_begun(name, alone, together):
     assert measure_difference(alone / name, together / f"{name}+resumed") < 1e-8
 
 
+@pytest.mark.parametrize("name", DIVIDED)
+def test_divided_weights_train_as_whole_ones_do(name, together):
+    assert measure_difference(together / name, together / f"{name}@") < 1e-8
+
+
+def test_what_whole_weights_began_goes_on_with_divided_ones_and_back(alone, together, tmp_path):
+    assert measure_difference(alone / "gan-r1", together / "gan-r1@+resumed") < 1e-8
+    back = shutil.copytree(together / "gan-r1, accumulated@", tmp_path / "back")
+    shutil.rmtree(back / "checkpoints" / f"step-{STEPS:08d}")
+    train("gan-r1, accumulated", back)
+    assert measure_difference(alone / "gan-r1, accumulated", back) < 1e-8
+
+
 @pytest.mark.full
 def test_four_processes_begin_and_one_goes_on(alone, tmp_path):
     names = [name for name in ONES if name != "vqgan-adaptive"]
@@ -100,10 +118,28 @@ def test_a_parameter_without_a_gradient_is_named_in_every_process(tmp_path):
     assert all(named in text and text.endswith("status 1") for text in told), told
 
 
-def test_a_launcher_is_expected(monkeypatch):
+@pytest.mark.parametrize("engine", [DDPEngine, FSDP2Engine])
+def test_a_launcher_is_expected(engine, monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    check_refusal("DDPEngine expects a launcher to set RANK", DDPEngine, "cpu")
+    check_refusal(f"{engine.__name__} expects a launcher to set RANK", engine, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("given", "again", "one", "two"),
+    [
+        (None, False, None, "ddp"),
+        ("fsdp2", False, "fsdp2", "fsdp2"),
+        ("local", True, "local", "ddp"),
+        ("ddp", True, "local", "ddp"),
+        ("fsdp2", True, "local", "fsdp2"),
+    ],
+)
+def test_the_engine_follows_the_number_of_processes(given, again, one, two, monkeypatch):
+    spec = Spec(name="toy", model=use("gan"), train={} if given is None else {"engine": given})
+    for launched, engine in (("1", one), ("2", two)):
+        monkeypatch.setenv("WORLD_SIZE", launched)
+        assert choose_engine(spec, again=again).train.get("engine") == engine
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("inf"), float("nan")])

@@ -26,7 +26,7 @@ def both(tmp_path_factory):
     labels = spec(use("diffusion", network=use("mlp", width=8, depth=1), conditioner="label", sampler="ddim"), steps=2)
     runs = [modkit.train(one, alone / name).path for one, name in ((codes, "codes"), (labels, "labels"))]
     shared.act(alone, *runs)
-    told = launch(together, [str(run) for run in runs], 2, shared.__name__)
+    told = launch(together, [str(run) for run in runs], 2, module=shared.__name__)
     assert all(text.endswith("status 0") for text in told), told
     return alone, together
 

@@ -33,7 +33,7 @@ def killed_at_save(count):
     """What trains, and is killed at the checkpoint after so many."""
 
     def train(original, *arguments, **keywords):
-        with killed_after(modkit.runs.checkpoint, "save", count):
+        with killed_after(modkit.runs.checkpoint, "save_snapshot", count):
             original(*arguments, **keywords)
 
     return train

@@ -180,7 +180,7 @@ def test_two_examples_are_shown_and_kept(tmp_path, monkeypatch):
     assert not (tmp_path / "gallery" / "best.png").exists()
 
     (tmp_path / "examples" / "vae" / "run").unlink()
-    with killed_after(modkit.runs.checkpoint, "save", 1), pytest.raises(KeyboardInterrupt):
+    with killed_after(modkit.runs.checkpoint, "save_snapshot", 1), pytest.raises(KeyboardInterrupt):
         show_example("vae", SMALL, tmp_path)
     assert modkit.Run.open(tmp_path / "examples" / "vae" / "run").status == "started"
     show_example("vae", SMALL, tmp_path)

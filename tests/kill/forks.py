@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,13 @@ class Clock:
 
     def __init__(self, out: Path, fatal: int | None) -> None:
         self.out, self.fatal, self.instants, self.stage = out, fatal, list[str](), 0
+        self.lock = threading.RLock()  # checkpoints are written in a thread
 
     def tick(self, instant: str) -> None:
-        if len(self.instants) == self.fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self.instants.append(instant)
+        with self.lock:
+            if len(self.instants) == self.fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.instants.append(instant)
 
     def watch(self, owner: Any, name: str, describe: Callable[..., str], moments: tuple[str, ...]) -> None:
         """Ticks before and after a function; `describe` names it from its arguments."""
@@ -66,9 +69,10 @@ class Clock:
     def written(self, write: Callable[[Any], int], data: Any, what: str) -> int:
         """Ticks before, amid and after a write; one that is ended amid it has written a half."""
         self.tick(f"before {what}")
-        if len(self.instants) == self.fatal:
-            write(data[: len(data) // 2])
-        self.tick(f"amid {what}")
+        with self.lock:
+            if len(self.instants) == self.fatal:
+                write(data[: len(data) // 2])
+            self.tick(f"amid {what}")
         done = write(data)
         self.tick(f"after {what}")
         return done

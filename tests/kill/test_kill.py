@@ -134,7 +134,7 @@ def test_a_run_killed_again_and_again_equals_the_run_never_stopped(
 
 def test_the_instants_stand_everywhere(unstopped: dict[str, Trained]):
     every = {re.sub(r"\d+", "N", instant) for run in unstopped.values() for instant in run.result["instants"]}
-    files = ("model.safetensors", "ema.safetensors", "optimizer-N.safetensors", "state.json", "manifest.json")
+    files = ("model.safetensors", "ema.safetensors", "optimizer-autoencoder.safetensors", "state.json", "manifest.json")
     for file in files:
         assert {f"{m} write checkpoints/.step-N.tmp/{file}" for m in ("before", "amid", "after")} <= every
         assert {f"{m} fsync checkpoints/.step-N.tmp/{file}" for m in ("before", "after")} <= every

@@ -2,7 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from modkit import Rng, StepContext
 from modkit.losses import R1
+from modkit.losses.regularizers import penalize
+from modkit.specs.settings import Term
 from modkit.types import Cond
 
 
@@ -65,3 +68,29 @@ def test_works_without_gradients_around_it():
 def test_refuses():
     with pytest.raises(ValueError, match="R1 expects gamma of at least 0, got -1"):
         R1(gamma=-1)
+
+
+class Curved(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+
+    def forward(self, x, cond):
+        return torch.tanh(self.layer(x)).sum(1)
+
+
+def test_a_compiled_critic_is_called_and_differentiated_twice():
+    """Compiled code has no second derivatives; what is hooked around a call (the joining of weights) still runs."""
+    critic, calls = Curved().double(), []
+    critic.register_forward_hook(lambda *_: calls.append(1))
+    x = torch.randn(4, 2, dtype=torch.float64)
+    step = StepContext(Rng(0), 1, terms={"late": Term(every=2)})
+    regularizers = {"r1": R1(), "late": R1()}
+    expected = penalize(regularizers, critic, x, Cond(), step)
+    torch._dynamo.reset()
+    critic.compile(backend="aot_eager")
+    critic(x, Cond()).sum().backward()
+    made = penalize(regularizers, critic, x, Cond(), step)
+    assert made.keys() == expected.keys() == {"r1"} and len(calls) == 3
+    gradients = [torch.autograd.grad(one["r1"], critic.layer.weight)[0] for one in (made, expected)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)

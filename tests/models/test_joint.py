@@ -119,7 +119,7 @@ def test_the_autoencoder_s_turn_has_entropy_and_cross_entropy_at_its_own_draw_in
     assert list(losses) == ["autoencoder/nll", "autoencoder/entropy", "autoencoder/cross_entropy"]
     alone = model.autoencoder.losses("autoencoder", batch, turn("autoencoder"))
     torch.testing.assert_close(losses["autoencoder/nll"], alone["nll"], rtol=1e-12, atol=0)
-    _, logvar = model.autoencoder.bottleneck._compute_statistics(model.autoencoder.encoder(batch.tensor))
+    _, logvar = model.autoencoder.condense(batch.tensor, "continuous")[0].chunk(2, 1)
     entropy = Normal(torch.zeros_like(logvar), (logvar / 2).exp()).entropy().sum() / 6 / 64
     torch.testing.assert_close(losses["autoencoder/entropy"], -entropy)
     z = model.autoencoder.encode(batch.tensor, "continuous", Rng("turn").at("autoencoder"))

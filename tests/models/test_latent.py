@@ -9,6 +9,7 @@ from modkit import build, load, train, use
 from modkit.bottlenecks.gaussian import Gaussian
 from modkit.models import Autoencoder, Diffusion, Latent
 from modkit.models.model import Model
+from modkit.models.passes import Passes
 from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, TensorType
@@ -110,6 +111,26 @@ def test_the_scale_is_the_encoded_data_s_and_the_prior_sees_unit_scale():
     assert torch.equal(model.prior.seen[-1].fields["labels"], data[1].fields["labels"])
     want = model.autoencoder.decode(torch.full((2, 64), model.std_0 + model.mean_0), "continuous")
     torch.testing.assert_close(model.sample(2, seed=0), want)
+
+
+def test_the_scale_is_measured_on_a_bounded_number_of_samples(monkeypatch):
+    monkeypatch.setattr("modkit.models.latent._MEASURED", 11)
+    model, data, read = made(), batches(), []
+    model.prepare("prior/a", Passes(lambda: (read.append(len(batch)) or batch for batch in data)), Rng(0))
+    h = torch.cat([batch.tensor for batch in data])[:11].double()
+    torch.testing.assert_close(model.mean_0, h.mean().float(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(model.std_0, h.std(correction=0).float(), rtol=1e-6, atol=0)
+    assert read[:2] == [8, 8] and sum(read) == 16 + 2 * 24, "the prior's own passes are whole"
+
+
+def test_the_labels_of_a_prior_are_counted_without_encoding_or_reading_samples():
+    """The fault: a pass over the whole of the data through the encoder, to count classes."""
+    model = made(prior=use("diffusion", network=use("mlp", depth=1), conditioner=use("label", width=8)), scale=1.0)
+    labels = torch.tensor([0, 1, 1, 1])
+    alone = [Batch(torch.empty(4, 0), {"labels": labels})]
+    model.prepare("prior/denoiser", Passes(lambda: pytest.fail("samples are read"), alone), Rng(0))
+    frequencies = model.prior.conditioner.get_buffer("counted.frequencies")
+    assert frequencies[:3].tolist() == [0.25, 0.75, 0.0]
 
 
 def test_the_scale_is_measured_once_before_the_first_of_the_prior_s_players():

@@ -35,11 +35,12 @@ from modkit.runs.checkpoint import Checkpoint, find_latest, list_names, load, pr
 from tests.runs.kills import kill_before_each_call
 
 def checkpoint(value):
-    return Checkpoint({"model": {"w": torch.full((64,), float(value))}, "ema": {}}, {"value": value})
+    tensors = {"model": {name: torch.full((64,), float(value)) for name in "wf"}, "ema": {}}
+    return Checkpoint(tensors, {"value": value}, {"model": ["f"]})
 
 def value(path):
     whole = load(path)
-    assert torch.equal(whole.tensors["model"]["w"], torch.full((64,), float(whole.state["value"])))
+    assert all(torch.equal(whole.tensors["model"][k], torch.full((64,), float(whole.state["value"]))) for k in "wf")
     return whole.state["value"]
 
 def add(root):
@@ -272,8 +273,8 @@ def test_forged_manifests_are_refused(tmp_path):
     ):
         sign(path, manifest)
         refuse(path, r"manifest\.json")
-    sign(path, good | {"format": 2})
-    refuse(path, "format 2, but this version of modkit reads format 1")
+    sign(path, good | {"format": 3})
+    refuse(path, "format 3; this version of modkit reads formats 1 and 2")
     sign(path, good | {"tensors": {"model": {"w": "v"}}})
     refuse(path, "differ in the keys")
     sign(path, good)
@@ -374,6 +375,40 @@ def test_what_is_not_read_may_be_damaged(tmp_path):
     assert read_latest(tmp_path / "absent") is None
 
 
+def test_what_is_frozen_is_written_once_and_stays_as_long_as_it_is_referred_to(tmp_path):
+    def list_frozen():
+        return sorted(path.name for path in tmp_path.glob("frozen-*.safetensors"))
+
+    def add(step, frozen):
+        tensors = {"model": {"w": torch.full((2,), float(step)), "f": torch.full((99,), frozen)}, "ema": {}}
+        return save(tmp_path, f"step-{step}", Checkpoint(tensors, {}, {"model": {"f", "absent"}}))
+
+    path = add(1, 7.0)
+    (first,) = list_frozen()
+    kept = (tmp_path / first).stat()
+    assert (path / "model.safetensors").stat().st_size < 200 < kept.st_size
+    add(2, 7.0)
+    assert (tmp_path / first).stat().st_mtime_ns == kept.st_mtime_ns and list_frozen() == [first]
+    assert load(path).tensors["model"].keys() == {"w", "f"} and torch.equal(
+        load(path).tensors["model"]["f"], torch.full((99,), 7.0)
+    )
+    add(3, 8.0)
+    assert len(list_frozen()) == 2 and list_names(tmp_path) == ["step-1", "step-2", "step-3"]
+    prune(tmp_path, 2)
+    assert len(list_frozen()) == 2
+    whole = (tmp_path / first).read_bytes()
+    (tmp_path / first).write_bytes(whole[:-1] + b"x")
+    refuse(tmp_path / "step-2", f"{first} is damaged: its SHA-256")
+    assert find_latest(tmp_path) == tmp_path / "step-3" and load(tmp_path / "step-2", ("ema",)).tensors == {"ema": {}}
+    (tmp_path / first).unlink()
+    refuse(tmp_path / "step-2", f"{first} cannot be opened: No such file")
+    (tmp_path / first).write_bytes(b"torn")
+    add(4, 7.0)
+    assert (tmp_path / first).read_bytes() == whole
+    prune(tmp_path, 1)
+    assert list_frozen() == [first] and list_names(tmp_path) == ["step-4"]
+
+
 def test_a_checkpoint_says_whose_it_is(tmp_path):
     for name, state in {"step-1": {}, "step-2": {"run": "mine"}, "step-3": {"run": "other"}}.items():
         save(tmp_path, name, Checkpoint({}, state))
@@ -433,21 +468,21 @@ def test_a_failed_read_names_the_file(tmp_path, monkeypatch):
 
 def test_a_reader_finds_the_latest_while_it_is_replaced(tmp_path, monkeypatch):
     """With one checkpoint kept, the one that is being read is removed at any moment."""
-    read_bytes, step = checkpoint._read_verified, iter(range(1, 1000))
+    read_data, step = checkpoint.read_data, iter(range(1, 1000))
     save(tmp_path, "best", small())
 
     def replace():
         save(tmp_path, f"step-{next(step)}", small())
         prune(tmp_path, 1, {"best"})
 
-    def interfere(path, size, sha256):
+    def interfere(path, entry):
         if path.name == "state.json" and "step" in str(path) and times:
             times.pop()
             replace()
-        return read_bytes(path, size, sha256)
+        return read_data(path, entry)
 
     replace()
-    monkeypatch.setattr(checkpoint, "_read_verified", interfere)
+    monkeypatch.setattr(checkpoint, "read_data", interfere)
     for number in range(5):
         times = [None] * number
         latest = read_latest(tmp_path)

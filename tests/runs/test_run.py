@@ -147,7 +147,7 @@ def test_a_run_is_not_made_over_anything_unasked(tmp_path):
 
 def test_a_run_without_results_is_replaced_unasked_but_not_one_with_weights_from_elsewhere(tmp_path):
     with Run.create(tmp_path / "run", SPEC, LOCK) as run:
-        run.save("step-00000000", Checkpoint())
+        run.save("step-00000000", Checkpoint({"model": {"w": torch.ones(1)}}, {}, {"model": ["w"]}))
     with Run.create(tmp_path / "run", SPEC, LOCK) as run:
         assert list_names(run.checkpoints) == []
         run.save("step-00000001", Checkpoint())

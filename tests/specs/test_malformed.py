@@ -30,7 +30,7 @@ EXAMPLES = Path(modkit.__file__).parents[1] / "examples"
 RECORDS = (Settings, PlayerSettings, Term, Stage, Every, Samples, Checkpoints)
 KEYS = {"name", "data", "model", "train", "x", "use", "ref", "path", "at", "part", "shape", "range", "classes"}
 FREE = ("weights", "players", "terms", "regularizers")  # mappings whose keys are the user's
-SECONDS = 5.0
+SECONDS = 60.0  # of CPU time: what grows with the size that a spec asks for would take far longer
 SMALL = [
     """
 name: small-vae

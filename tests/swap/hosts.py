@@ -165,5 +165,7 @@ SMALL = {
     ("data", "fashion-mnist"): {"root": "fashion-mnist", "size": 8},
     ("data", "torchvision"): {"root": "torchvision", "size": 8},
     ("data", "image-folder"): {"root": "image-folder", "size": 8},
+    ("data", "archive"): {"root": "archive.zip", "size": 8},
+    ("data", "array"): {"path": "array/x.npy", "fields": {"labels": "array/labels.npy"}, "test": 0.3},
 }
 """Keywords by kind and name; the roots are folders that the tests make where they run."""

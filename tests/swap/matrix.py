@@ -50,7 +50,8 @@ class Case:
 def swaps(host):
     """Every registered part for every slot of a host, those that it has included.
 
-    Loggers draw nothing, so that one host has them. The engine `ddp` needs several processes (`tests/engines`).
+    Loggers draw nothing, so that one host has them. The engines `ddp` and `fsdp2` need several
+    processes (`tests/engines`).
     """
     slots = {path: call.part.kind for path, call in _calls(host).items()}
     slots |= {"train.loggers": "logger"} if host == HOSTS[0] else {}
@@ -58,7 +59,8 @@ def swaps(host):
         Swap(path, kind, entry.part.name)
         for path, kind in slots.items()
         for entry in get_registry().list_parts(kind)
-        if not entry.part.name.startswith(OWN) and (kind, entry.part.name) != ("engine", "ddp")
+        if not entry.part.name.startswith(OWN)
+        and (kind, entry.part.name) not in (("engine", "ddp"), ("engine", "fsdp2"))
     ]
 
 

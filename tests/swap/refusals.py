@@ -352,7 +352,7 @@ _CONDITIONS = {
             ("in-painting", _no_maps("model.conditioner.parts.maps")),
             ("latent-in-painting", _no_masked("model.prior.conditioner")),
         )
-        for data in ("binarized", "digits", "fashion-mnist", "image-folder", "torchvision", *_FLAT)
+        for data in ("archive", "array", "binarized", "digits", "fashion-mnist", "image-folder", "torchvision", *_FLAT)
     },
     "latent-in-painting data.corruption=low-res": _no_masked("model.prior.conditioner"),
     **{

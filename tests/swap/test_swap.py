@@ -9,7 +9,7 @@ import torch
 
 from modkit import SpecError
 from modkit.parts.registry import get_registry
-from tests.files import write_fashion_mnist, write_pictures
+from tests.files import write_archive, write_arrays, write_fashion_mnist, write_pictures
 from tests.swap.exceptions import SAME, UNFIT, UNMOVED
 from tests.swap.matrix import Case, cases, pairs
 from tests.swap.play import play
@@ -38,6 +38,8 @@ def files(tmp_path_factory):
     write_fashion_mnist(folder / "fashion-mnist")
     write_fashion_mnist(folder / "torchvision" / "MNIST" / "raw")
     write_pictures(folder / "image-folder")
+    write_archive(folder / "archive.zip")
+    write_arrays(folder / "array")
     return folder
 
 

@@ -47,11 +47,13 @@ class Fault(NamedTuple):
 _BUILT = "self.project = nn.Conv2d(x.shape[0], channels, patch, stride=patch)"
 _CALLED = "self.project(x)"
 _POSTERIOR = 'step.rng.normal("posterior", h)'
+_SAMPLE = "def sample(self, num: int, rng: Rng) -> Tensor:"
 _SOCKET = '__import__("socket").getaddrinfo("127.0.0.1", 9)'
 _FILE = 'open(__import__("tempfile").gettempdir() + "/modkit-hidden", "w").close()'
 _PROCESS = '__import__("subprocess").run(["true"])'
 _SET = "self.value, self.period, self.rise = value, period, rise"
 _HIDDEN = "F.silu(self.hidden(x.flatten(1))) * gate"
+_GATE = "self.gate = nn.Linear(width // 4 + 4, width)"
 _VIEW = "return h.view(len(h), *self.shape)"
 
 FAULTS = tuple(
@@ -150,6 +152,13 @@ FAULTS = tuple(
         ),
         ("encoder", "no type that suits it", "builds", "x.classes is not None or", "True or"),
         ("bottleneck", "one KL for the whole batch", "emits", ".flatten(1).sum(1)", ".sum()"),
+        (
+            "bottleneck",
+            "a condensed latent without noise",
+            "emits",
+            _SAMPLE,
+            f"condense = lambda self, name, h: (h,); expand = lambda self, name, x, rng: x[0]\n    {_SAMPLE}",
+        ),
         ("likelihood", "one loss for the whole batch", "emits", ".flatten(1).sum(1)", ".sum()"),
         ("generator", "values out of range", "emits", "self.basis), self.x)", "self.basis), self.x) * 9"),
         ("schedule", "noise that falls with time", "emits", "t.to(torch.float64) * self", "(1.0 - t.double()) * self"),
@@ -191,6 +200,13 @@ FAULTS = tuple(
         ("weight", "a hidden process", "isolation", _SET, f"{_SET}; {_PROCESS}"),
         ("network", "one sample loses its axis", "one-sample", _VIEW, f"{_VIEW}.flatten(0, int(len(h) == 1))"),
         ("network", "a gradient that is cut", "gradients", _HIDDEN, f"({_HIDDEN}).detach()"),
+        (
+            "network",
+            "a unit used without a call",
+            "units",
+            _GATE,
+            f"{_GATE}; self.units = [self.gate]; self.register_forward_hook(lambda n, x, y: y + n.gate.bias.sum())",
+        ),
         ("network", "a break in the graph", "compiles", _VIEW, f"h = h * 1 if h.sum().item() > 0 else h; {_VIEW}"),
     )
 )

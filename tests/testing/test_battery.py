@@ -3,7 +3,7 @@
 import pytest
 
 from modkit.testing import parametrize_parts
-from tests.files import write_fashion_mnist, write_pictures
+from tests.files import write_archive, write_arrays, write_fashion_mnist, write_pictures
 from tests.swap.hosts import SMALL
 
 WEIGHTS = "its weights are a file of the user's, which no test has"
@@ -16,6 +16,7 @@ FAILURES = {
     "discriminator ncsnpp: independence": ACROSS,
     "metric cost: deterministic": TIMES,
     "engine ddp: builds": LAUNCHED,
+    "engine fsdp2: builds": LAUNCHED,
     "conditioner encoded: gradients": BORROWED,
 }
 PARAMS = {f"{kind} {name}": params for (kind, name), params in SMALL.items() if "/" not in name}
@@ -28,6 +29,8 @@ def files(tmp_path_factory):
     write_fashion_mnist(folder / "fashion-mnist")
     write_fashion_mnist(folder / "torchvision" / "MNIST" / "raw")
     write_pictures(folder / "image-folder")
+    write_archive(folder / "archive.zip")
+    write_arrays(folder / "array")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         yield

@@ -36,7 +36,7 @@ def test_without_changes_a_branch_computes_what_the_run_did(run: Run, tmp_path: 
     assert [row["step"] for row in made.read_metrics()] == [3, 4]
     assert made.read_metrics() == run.read_metrics()[2:]
     assert torch.equal(load(made).sample(4, seed=0), load(run).sample(4, seed=0))
-    for name in ("model", "ema", "optimizer-0"):
+    for name in ("model", "ema", "optimizer-denoiser"):
         one, other = (store.load(r.checkpoints / "step-00000004").tensors[name] for r in (made, run))
         assert all(torch.equal(one[key], other[key]) for key in other)
     assert read_optimizer(made, "step-00000002") == read_optimizer(run, "step-00000002")
@@ -50,15 +50,15 @@ def test_the_learning_rate_follows_the_new_schedule_at_that_step(run: Run, tmp_p
         SPEC, tmp_path / "b", overrides=["train.lr_schedule=cosine", "train.optimizer.lr=1.0", "train.steps=8"]
     )
     assert group["lr"] == read_optimizer(fresh, "step-00000002")["lr"] < 1
-    moments = store.load(made.checkpoints / "step-00000002").tensors["optimizer-0"]
-    kept = store.load(run.checkpoints / "step-00000002").tensors["optimizer-0"]
+    moments = store.load(made.checkpoints / "step-00000002").tensors["optimizer-denoiser"]
+    kept = store.load(run.checkpoints / "step-00000002").tensors["optimizer-denoiser"]
     assert moments.keys() == kept.keys() and all(torch.equal(moments[key], kept[key]) for key in kept)
     assert made.find_checkpoint_name() == "step-00000008"
 
 
 def test_another_optimizer_begins_without_moments(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = branch(run, tmp_path / "branch", ["train.optimizer=sgd", "train.batch_size=8"], step=2)
-    assert store.load(made.checkpoints / "step-00000002").tensors["optimizer-0"] == {}
+    assert store.load(made.checkpoints / "step-00000002").tensors["optimizer-denoiser"] == {}
     assert "denoiser begins with another optimizer" in caplog.text and made.finished
     drawn = load(made, checkpoint="step-00000002").sample(4, seed=0)
     assert torch.equal(drawn, load(run, checkpoint="step-00000002").sample(4, seed=0))
@@ -109,7 +109,7 @@ def test_a_branch_is_resumed_by_its_own_spec(run: Run, tmp_path: Path) -> None:
 def test_a_branch_begins_at_the_last_checkpoint_that_is_whole(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (run.checkpoints / "step-00000004" / "optimizer-0.safetensors").write_bytes(b"")
+    (run.checkpoints / "step-00000004" / "optimizer-denoiser.safetensors").write_bytes(b"")
     made = branch(run, tmp_path / "branch")
     assert made.lock["branched"]["checkpoint"] == store.list_names(run.checkpoints)[-2]
-    assert "step-00000004 is damaged (optimizer-0.safetensors has 0 bytes" in caplog.text
+    assert "step-00000004 is damaged (optimizer-denoiser.safetensors has 0 bytes" in caplog.text

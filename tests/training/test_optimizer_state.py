@@ -6,7 +6,7 @@ from torch import nn
 
 from modkit.optim.optimizers import adam, adamw, rmsprop, sgd
 from modkit.runs.checkpoint import Checkpoint, load, save
-from modkit.training.optimizer_state import pack, unpack
+from modkit.training.optimizer_state import Packed, find_packed, name_group, name_parameters, pack, unpack
 
 MAKE = {
     "adam": lambda p: adam(p, lr=0.1, betas=[0.5, 0.9]),
@@ -38,7 +38,8 @@ def test_an_optimizer_goes_on_bit_for_bit_from_a_checkpoint(tmp_path, name, layo
     model.to(memory_format=layout)
     optimizer = MAKE[name](model.parameters())
     played(model, optimizer, range(3))
-    tensors, state = pack(optimizer)
+    names = name_parameters(model, optimizer)
+    tensors, state = pack(optimizer, names)
     held = {key: value.clone() for key, value in model.state_dict().items()}
     path = save(tmp_path, "one", Checkpoint({"optimizer": tensors}, {"state": state}))
     played(model, optimizer, range(3, 6))
@@ -49,7 +50,7 @@ def test_an_optimizer_goes_on_bit_for_bit_from_a_checkpoint(tmp_path, name, layo
     other.load_state_dict(held)
     again = MAKE[name](other.parameters())
     kept = load(path)
-    unpack(again, kept.tensors["optimizer"], kept.state["state"])
+    unpack(again, names, Packed(kept.tensors["optimizer"], kept.state["state"]))
     for parameter, entries in again.state.items():
         for value in entries.values():
             if isinstance(value, torch.Tensor) and value.ndim:
@@ -63,14 +64,28 @@ def test_tensors_stand_by_parameter_and_key_and_the_rest_is_json():
     optimizer = adam(model.parameters(), lr=0.5, betas=[0.5, 0.9])
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    tensors, state = pack(optimizer)
-    assert set(tensors) == {f"{i}.{key}" for i in (0, 1) for key in ("step", "exp_avg", "exp_avg_sq")}
-    torch.testing.assert_close(tensors["0.exp_avg"], torch.full((1, 2), 0.5))
+    names = name_parameters(model, optimizer)
+    tensors, state = pack(optimizer, names)
+    assert set(tensors) == {f"{n}.{key}" for n in ("weight", "bias") for key in ("step", "exp_avg", "exp_avg_sq")}
+    torch.testing.assert_close(tensors["weight.exp_avg"], torch.full((1, 2), 0.5))
     (group,) = json.loads(json.dumps(state))["groups"]
-    assert group["betas"] == [0.5, 0.9] and group["params"] == [0, 1] and group["lr"] == 0.5
+    assert group["betas"] == [0.5, 0.9] and group["params"] == ["weight", "bias"] and group["lr"] == 0.5
     fresh = adam(nn.Linear(2, 1).parameters(), lr=0.1)
-    unpack(fresh, tensors, json.loads(json.dumps(state)))
+    unpack(fresh, names, Packed(tensors, json.loads(json.dumps(state))))
     assert fresh.param_groups[0]["betas"] == (0.5, 0.9) and fresh.param_groups[0]["lr"] == 0.5
+
+
+def test_a_state_of_format_1_stands_by_numbers_of_players_and_parameters():
+    moments = {"0.exp_avg": torch.ones(2), "1.exp_avg": torch.zeros(2)}
+    state = {"groups": [{"params": [0, 1], "lr": 0.1}], "numbers": {"1.count": 3}}
+    players = {"prior/a": {"optimizer": None}, "prior/b": {"optimizer": state}}
+    former = Checkpoint({"optimizer-0": {}, "optimizer-1": moments}, {"players": players})
+    packed = find_packed(former, "prior/b", ["net.weight", "net.bias"])
+    assert packed.tensors == {"net.weight.exp_avg": moments["0.exp_avg"], "net.bias.exp_avg": moments["1.exp_avg"]}
+    assert packed.state["groups"] == [{"params": ["net.weight", "net.bias"], "lr": 0.1}]
+    assert packed.state["numbers"] == {"net.bias.count": 3}
+    now = Checkpoint({name_group("prior/b"): packed.tensors}, {"players": {"prior/b": {"optimizer": packed.state}}})
+    assert find_packed(now, "prior/b", []) == packed
 
 
 def test_numbers_in_a_state_come_back_as_they_were():
@@ -80,8 +95,9 @@ def test_numbers_in_a_state_come_back_as_they_were():
     optimizer.step()
     for entries in optimizer.state.values():
         entries["count"] = 3
-    tensors, state = pack(optimizer)
-    assert state["numbers"] == {"0.count": 3, "1.count": 3}
+    names = name_parameters(model, optimizer)
+    tensors, state = pack(optimizer, names)
+    assert state["numbers"] == {"weight.count": 3, "bias.count": 3}
     fresh = torch.optim.ASGD(model.parameters(), lr=0.1)
-    unpack(fresh, tensors, json.loads(json.dumps(state)))
+    unpack(fresh, names, Packed(tensors, json.loads(json.dumps(state))))
     assert [entries["count"] for entries in fresh.state.values()] == [3, 3]

@@ -6,9 +6,11 @@ import torch
 from modkit.data import Grid
 from modkit.data.loader import Loader, read_shuffled
 from modkit.engines.local import LocalEngine
+from modkit.models.passes import select_fields
 from modkit.rng import Rng
 from modkit.specs.settings import Settings
 from modkit.training.reader import Reader
+from modkit.types import Batch, TensorType
 
 DATA = Grid(num=10, num_test=1)
 SETTINGS = Settings(batch_size=8, accumulate=2, seed=3)
@@ -38,6 +40,36 @@ def test_processes_share_the_rows_of_a_batch():
     for pick in (lambda reader: reader.read_stage(0, 1, 4), lambda reader: reader.read_microbatches("a", num=3)):
         parts = zip(*(read(pick(reader)) for reader in shares))
         assert_same([torch.cat(rows) for rows in parts], read(pick(whole)))
+
+
+class Alone:
+    """Data whose samples cannot be read."""
+
+    x, fields, splits, levels, key = DATA.x, {"index": TensorType((), classes=10)}, {"train": 10}, None, "alone"
+
+    def read(self, split, indices, rng):
+        raise AssertionError("samples are read")
+
+    def read_fields(self, split, indices):
+        return {"index": torch.tensor(indices)}
+
+
+class Whole(Alone):
+    """Data whose fields cannot be read alone."""
+
+    read_fields = None
+
+    def read(self, split, indices, rng):
+        return Batch(torch.zeros(len(indices), 2), {"index": torch.tensor(indices)})
+
+
+def test_passes_over_fields_read_no_samples_in_the_order_of_passes_over_samples():
+    found = []
+    for data, choose in ((Alone(), select_fields), (Whole(), select_fields), (Whole(), iter)):
+        batches = list(choose(Reader(data, SETTINGS, LocalEngine("cpu")).start_passes("one")))
+        found.append(torch.cat([batch.fields["index"] for batch in batches]).tolist())
+        assert [len(batch) for batch in batches] == [8, 2]
+    assert found[0] == found[1] == found[2] and sorted(found[0]) == list(range(10))
 
 
 @pytest.mark.smoke

@@ -21,11 +21,14 @@ from modkit import Run, Spec, SpecError, use
 from modkit.cli.app import app
 from modkit.engines.local import LocalEngine
 from modkit.losses.likelihoods import MSE
+from modkit.publishing.export import export
 from modkit.runs import checkpoint as store
+from modkit.runs import verified
 from modkit.specs.overrides import apply
 from modkit.training.callbacks import Callbacks
 from tests.play import Notes, spec
 from tests.run_folders import contents, differing
+from tests.runs.format_1 import rewrite
 
 EVERY = {"log": {"every": 1}, "samples": {"every": 2, "num": 4}, "checkpoints": {"every": 1, "keep": 100}}
 MLP = use("mlp", width=8, depth=1)
@@ -133,6 +136,10 @@ def test_a_compiled_run_resumed_equals_the_one_never_stopped(tmp_path: Path):
     assert not differing(run, whole)
 
 
+def count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("train", [False, True])
 def test_a_run_with_a_piece_of_another_resumes(train: bool, tmp_path: Path):
     source = trained(VAE, tmp_path / "source", steps=1)
@@ -143,7 +150,33 @@ def test_a_run_with_a_piece_of_another_resumes(train: bool, tmp_path: Path):
     shutil.rmtree(source)
     kept = modkit.load(whole).autoencoder.state_dict()
     same = [torch.equal(value, kept[name]) for name, value in piece.state_dict().items()]
+    frozen = [path.stat().st_size for path in (whole / "checkpoints").glob("frozen-*")]
+    assert len(frozen) == (0 if train else 1) and all(size > 4 * count(piece) for size in frozen)
+    branched = modkit.branch(whole, tmp_path / "branch", ["train.optimizer.lr=1e-4"], step=2)
+    exported = export(Run.open(whole), tmp_path / "export")
+    assert len(list(branched.checkpoints.glob("frozen-*"))) == len(frozen)
+    assert modkit.load(branched).state_dict().keys() == modkit.load(exported).state_dict().keys()
+    assert all(torch.equal(v, kept[k]) for k, v in modkit.load(exported).autoencoder.state_dict().items())
     assert not any(same) if train else all(same)
+
+
+def test_a_checkpoint_of_format_1_is_resumed(tmp_path: Path):
+    whole = trained(DCGAN, tmp_path / "whole")
+    run = stopped_at("step-00000002", whole, tmp_path / "run")
+    rewrite(run / "checkpoints" / "step-00000002")
+    assert torch.equal(
+        modkit.load(run).sample(4, seed=0), modkit.load(whole, checkpoint="step-00000002").sample(4, seed=0)
+    )
+    trained(DCGAN, run, resume=True)
+    assert {str(Path(name).parent) for name in differing(run, whole)} == {"checkpoints/step-00000002"}
+
+
+def test_a_resumed_run_reads_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, read, check = trained(VAE, tmp_path), [], verified._check
+    monkeypatch.setattr(verified, "_check", lambda path, *rest: read.append(str(path)) or check(path, *rest))
+    trained(vary(VAE, {"train.steps": 6, "train.log.every": 2}), run, resume=True)
+    last = run / "checkpoints" / "step-00000004"
+    assert sorted(read) == sorted(str(path) for path in last.iterdir() if path.name != "manifest.json")
 
 
 @pytest.mark.smoke
@@ -190,7 +223,7 @@ def flip(path: Path) -> None:
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "a flipped bit": lambda path: flip(path / "model.safetensors"),
     "a torn file": lambda path: (path / "state.json").write_bytes(b'{"cursor"'),
-    "a missing file": lambda path: (path / "optimizer-0.safetensors").unlink(),
+    "a missing file": lambda path: (path / "optimizer-autoencoder.safetensors").unlink(),
 }
 
 
@@ -220,13 +253,13 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(damage: str, tmp
 def test_with_every_checkpoint_damaged_nothing_is_resumed_or_changed(tmp_path: Path):
     run = trained(vary(VAE, {"train.checkpoints.keep": 2}), tmp_path)
     for number, path in enumerate((run / "checkpoints").iterdir()):
-        flip(path / "optimizer-0.safetensors") if number else (path / "manifest.json").unlink()
+        flip(path / "optimizer-autoencoder.safetensors") if number else (path / "manifest.json").unlink()
     before = contents(run)
     with pytest.raises(
         ValueError, match=r"no intact checkpoint: step-00000004: .*; step-00000003: .*manifest"
     ) as error:
         trained(VAE, run, resume=True)
-    assert "optimizer-0.safetensors is damaged" in str(error.value)
+    assert "optimizer-autoencoder.safetensors is damaged" in str(error.value)
     assert contents(run) == before
 
 
@@ -269,11 +302,11 @@ def test_nothing_is_written_through_a_link_in_a_run(name: str, tmp_path: Path):
 
 
 def test_of_two_trainings_in_a_folder_the_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    longer, children, done = vary(VAE, {"train.steps": 6}), [], Callbacks.step_done
+    longer, children, told = vary(VAE, {"train.steps": 6}), [], Callbacks.checkpoint_saved
 
-    def compete(callbacks: Callbacks, stage: int, step: int, losses: Mapping[str, float]) -> None:
-        done(callbacks, stage, step, losses)
-        if step == 3 and not children:
+    def compete(callbacks: Callbacks, path: Path) -> None:
+        told(callbacks, path)
+        if path.name == "step-00000003" and not children:
             before = contents(run)
             for option in ("resume", "overwrite"):
                 with pytest.raises(ValueError, match="run is being written by another process: wait until it ends, or"):
@@ -284,7 +317,7 @@ def test_of_two_trainings_in_a_folder_the_second_is_refused(tmp_path: Path, monk
                 signal.pause()
 
     run = tmp_path / "run"
-    monkeypatch.setattr(Callbacks, "step_done", compete)
+    monkeypatch.setattr(Callbacks, "checkpoint_saved", compete)
     trained(longer, run)
     try:
         assert not differing(run, trained(longer, tmp_path / "alone"))
@@ -302,7 +335,9 @@ def test_a_run_that_goes_away_while_it_trains_is_an_error(
 ):
     def take_away(callbacks: Callbacks, *_: Any) -> None:
         if (run / "samples").exists():
-            run.rename(tmp_path / "moved") if moved else shutil.rmtree(run)
+            run.rename(tmp_path / "moved")
+            if not moved:
+                shutil.rmtree(tmp_path / "moved", ignore_errors=True)
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import threading
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
 from modkit.runs.pictures import draw_picture, encode_png
+from modkit.runs.run import Run
+from modkit.runs.writer import Writer
 from modkit.training.interruption import SIGNALS, Stopped
 from modkit.training.trainer import TrainingError
 from tests.play import LINEAR, MLP, Notes, spec, state, trainer
@@ -214,8 +217,10 @@ def test_watchers_are_told_in_order(tmp_path):
 
     one = fitted(LINE, tmp_path / "run", [Spy()], steps=3, samples={"every": 2, "num": 4}, checkpoints={"every": 2})
     events = [(event, arguments.get("step")) for event, arguments in told]
-    want = ["run_started", "checkpoint_saved", "step_done", "step_done", "samples_ready", "checkpoint_saved"]
-    assert [name for name, _ in events] == [*want, "step_done", "samples_ready", "checkpoint_saved", "run_finished"]
+    names = [name for name, _ in events]
+    want = ["run_started", "step_done", "step_done", "samples_ready", "step_done", "samples_ready", "run_finished"]
+    assert [name for name in names if name != "checkpoint_saved"] == want
+    assert names[1] == names[-2] == "checkpoint_saved" and names.index("checkpoint_saved", 2) > names.index(want[3])
     assert [step for name, step in events if name in ("step_done", "samples_ready")] == [1, 2, 2, 3, 3]
     rows = one.run.read_metrics()
     losses = [arguments for event, arguments in told if event == "step_done"]
@@ -329,3 +334,45 @@ def test_tensorboard_holds_a_run_s_losses_and_grids(tmp_path):
     rows = [(row["step"], row["losses"]["autoencoder/nll"]) for row in run.read_metrics()]
     assert scalars == [(step, pytest.approx(value)) for step, value in rows] and len(rows) == 4
     assert [image.step for image in found.Images("samples")] == [4]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    told, written, save = [], threading.Event(), Run.save_snapshot
+
+    def wait(run, name, *rest):
+        assert name != "step-00000002" or written.wait(60)
+        return save(run, name, *rest)
+
+    class Told:
+        def step_done(self, run, stage, step, losses):
+            told.append(step)
+            if step == 3:
+                written.set()
+
+        def checkpoint_saved(self, run, path):
+            told.append(path.name)
+
+    monkeypatch.setattr(Run, "save_snapshot", wait)
+    one = fitted(LINE, tmp_path / "run", [Told()], checkpoints={"every": 2, "keep": 1}, **SGD)
+    saved = [f"step-{step:08d}" for step in (0, 2, 4)]
+    assert told[0] == saved[0] and told.index(3) < told.index(saved[1]) < told.index(saved[2])
+    assert one.run.kept == saved[2:]
+
+
+def test_an_error_of_the_disk_is_raised_at_the_next_step(tmp_path, monkeypatch):
+    save, steps = Run.save_snapshot, []
+
+    def fail(run, name, *rest):
+        if name == "step-00000002":
+            raise OSError(28, "No space left on device")
+        return save(run, name, *rest)
+
+    class Told:
+        def step_done(self, run, stage, step, losses):
+            steps.append(step)
+
+    monkeypatch.setattr(Run, "save_snapshot", fail)
+    monkeypatch.setattr(Writer, "poll", lambda writer: writer.finish())  # as if it had been written within a step
+    with pytest.raises(OSError, match="No space left on device"):
+        fitted(LINE, tmp_path / "run", [Told()], steps=9, checkpoints={"every": 2}, **SGD)
+    assert steps == [1, 2] and store.list_names(tmp_path / "run" / "checkpoints") == ["step-00000000"]

@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from modkit.models.autoencoder import Autoencoder
 from modkit.types import Event, TensorType
 from modkit_diffusers import helps
-from modkit_diffusers.configured import Configured, check_folder, expand, list_keywords, make
+from modkit_diffusers.configured import Configured, check_folder, expand, list_blocks, list_keywords, make
 
 __all__ = ["PIECES", "Coder", "Decoder", "Encoder", "Whole"]
 
@@ -104,6 +104,11 @@ class Encoder(Coder):
         self.config["sample_size"] = size[0]
         self.h: Event = TensorType((self.emitted * latent, *(side // factor for side in size)))
 
+    @property
+    def units(self) -> list[nn.Module]:
+        """The blocks of diffusers' encoder."""
+        return list_blocks(self.encoder)
+
     def forward(self, x: Tensor) -> Tensor:
         """Encodes `x`, `b c h w`, as the input of `quant_conv`."""
         h: Tensor = self.encoder(x)
@@ -115,6 +120,13 @@ class Decoder(Coder):
 
     pieces = ("post_quant_conv", "decoder")
     last_layer: str | None = "decoder.conv_out.weight"
+
+    decoder: nn.Module
+
+    @property
+    def units(self) -> list[nn.Module]:
+        """The blocks of diffusers' decoder."""
+        return list_blocks(self.decoder)
 
     def _make_decoder(self, z: TensorType, x: TensorType, latent: int, **more: Any) -> Any:
         """Makes diffusers' Decoder from z to x.

@@ -21,7 +21,7 @@ from modkit.features.weight_file import load_exactly
 from modkit.types import TensorType
 from modkit_diffusers.folder import CONFIG, read_config, read_tensors
 
-__all__ = ["Configured", "check_agreement", "check_folder", "expand", "list_keywords", "make"]
+__all__ = ["Configured", "check_agreement", "check_folder", "expand", "list_blocks", "list_keywords", "make"]
 
 _START = ("folder", "pretrained", "train")  # about weights, not part of the configuration
 
@@ -42,6 +42,16 @@ def make(name: str, config: Mapping[str, Any], *, module: str = "diffusers") -> 
     """
     network: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
     return network(**{key: tuple(value) if isinstance(value, list) else value for key, value in config.items()})
+
+
+def list_blocks(pyramid: nn.Module) -> list[nn.Module]:
+    """Lists the blocks of one of diffusers' pyramids: those on the way down, the middle, those on the way up."""
+    ways = [
+        *getattr(pyramid, "down_blocks", ()),
+        getattr(pyramid, "mid_block", None),
+        *getattr(pyramid, "up_blocks", ()),
+    ]
+    return [block for block in ways if block is not None]
 
 
 def expand(target: Any, params: Mapping[str, Any]) -> dict[str, Any]:

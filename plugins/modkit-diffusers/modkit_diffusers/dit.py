@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modkit.types import Cond, CondType, TensorType
 from modkit_diffusers import helps
@@ -78,6 +78,11 @@ class DiT(Network):
         train: Annotated[bool, helps.TRAIN] = True,
     ) -> None:
         super().__init__(locals())
+
+    @property
+    def units(self) -> list[nn.Module]:
+        """The blocks after the first, whose embedding of the conditions diffusers calls once more at the end."""
+        return list(self.bare.get_submodule("transformer_blocks").children())[1:]
 
     def _configure(self, size: tuple[int, int], cond: CondType) -> int:
         config, (height, width) = self.config, size

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from modkit.nn.embeddings import MapJoin
 from modkit.types import Cond, CondType, TensorType
-from modkit_diffusers.configured import Configured, make
+from modkit_diffusers.configured import Configured, list_blocks, make
 
 __all__ = ["Network", "require"]
 
@@ -63,6 +63,11 @@ class Network(Configured):
     def bare(self) -> nn.Module:
         """The network of diffusers."""
         return self.get_submodule(self.place)
+
+    @property
+    def units(self) -> list[nn.Module]:
+        """The blocks of diffusers' network."""
+        return list_blocks(self.bare)
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Evaluates the network at `x`, `b c h w`, with tokens `b n d` if it takes them.

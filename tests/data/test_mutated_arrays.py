@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modkit.evaluation.sources import make_source
-from tests.evaluation.test_arrays import MU, SIGMA, encode, write_archive
+from tests.data.test_arrays import MU, SIGMA, encode, write_archive
 from tests.mutations import flip, repeat, truncate
 
 NUM = 400

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from modkit.evaluation.arrays import map_array, read_statistics
+from modkit.data.arrays import map_array, read_statistics
 from modkit.evaluation.sources import make_source
 
 

@@ -1,0 +1,183 @@
+"""The members of an archive, `.zip` or `.tar`: where the pictures in it begin, and their labels, found in one pass.
+
+A `.zip` may have EDM's `dataset.json`, `{"labels": [[name, class], …]}`. In a `.tar` named as webdataset's, files of
+one sample share a key, the name up to the first dot of its last part: a picture `KEY.jpg` has its class in `KEY.cls`,
+or in `KEY.json` under a given name. An archive that is compressed as a whole (`.tar.gz`) cannot be read at random.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+from modkit.data.listing import SUFFIXES
+
+__all__ = ["NONE", "UNKNOWN", "Member", "read_members"]
+
+UNKNOWN, NONE = -1, -2
+"""Labels of pictures without a class."""
+
+_STORED, _DEFLATED, _ENCRYPTED = 0, 8, 1
+_HEAD = struct.Struct("<4s22xHH")  # of a member of a .zip: its signature, and the lengths of its name and extra field
+_SIGNATURE = b"PK\3\4"
+_LABELS = "dataset.json"
+_LARGEST = 2**30  # bytes of a file of labels
+_SMALL = 2**20  # bytes of the labels of one sample
+_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error),
+    *(OSError, ValueError, EOFError, OverflowError, MemoryError, KeyError, RuntimeError),
+)
+"""What reading the list of a damaged archive may raise."""
+
+
+class Member(NamedTuple):
+    """A picture in an archive.
+
+    Args:
+        name: Its name.
+        offset: Where its bytes begin.
+        size: Number of its bytes in the archive.
+        length: Number of its bytes after inflating them, or -1 if they are not compressed.
+        label: Its class, `UNKNOWN` if nothing in the archive tells it, or `NONE` if a file of labels leaves it out.
+    """
+
+    name: bytes
+    offset: int
+    size: int
+    length: int = -1
+    label: int = UNKNOWN
+
+
+def read_members(file: BinaryIO, path: str, label: str) -> list[Member]:
+    """Reads the list of an archive's pictures.
+
+    Args:
+        file: The archive.
+        path: Its path, for messages; a name that ends with `.zip` is a ZIP archive, any other a tar archive.
+        label: Name of the class in a sample's `.json`.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is damaged, or a member is of a kind that cannot be read at random, is named twice or has a
+            label that is no class.
+    """
+    try:
+        members = list(_read_zip(file) if path.lower().endswith(".zip") else _read_tar(file, label))
+        end = file.seek(0, os.SEEK_END)
+        for member in members:
+            if member.offset + member.size > end or max(member.size, member.length) > _LARGEST:
+                raise ValueError(
+                    f"{os.fsdecode(member.name)!r} claims {member.size:,} bytes, not all of which are there"
+                )
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk; see `scan.py`
+            raise
+        expected = "a whole .zip, or a .tar that is not compressed"
+        raise ValueError(f"Archive expects {expected}, in {path!r}: {error}") from error
+    if len({member.name for member in members}) < len(members):
+        names = sorted(member.name for member in members)
+        twice = next(name for name, other in zip(names, names[1:]) if name == other)
+        raise ValueError(f"Archive expects each name once in {path!r}, got {os.fsdecode(twice)!r} twice")
+    return members
+
+
+def _is_picture(name: str) -> bool:
+    """Whether a name is one of a picture, and no part of it is hidden."""
+    return os.fsencode(name).lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
+
+
+def _read_zip(file: BinaryIO) -> Iterator[Member]:
+    with zipfile.ZipFile(file) as archive:
+        labels, absent = _read_labels(archive), NONE if _LABELS in archive.namelist() else UNKNOWN
+        for info in archive.infolist():
+            if info.is_dir() or not _is_picture(info.filename):
+                continue
+            if info.flag_bits & _ENCRYPTED or info.compress_type not in (_STORED, _DEFLATED):
+                raise ValueError(f"{info.filename!r} is encrypted, or compressed otherwise than by deflating")
+            file.seek(info.header_offset)
+            signature, name, extra = _HEAD.unpack(file.read(_HEAD.size))
+            if signature != _SIGNATURE:
+                raise ValueError(f"{info.filename!r} is not where the list of members says")
+            offset = info.header_offset + _HEAD.size + name + extra
+            length = -1 if info.compress_type == _STORED else info.file_size
+            number = labels.get(info.filename, absent)
+            yield Member(os.fsencode(info.filename), offset, info.compress_size, length, number)
+
+
+def _read_labels(archive: zipfile.ZipFile) -> dict[str, int]:
+    if _LABELS not in archive.namelist():
+        return {}
+    if (size := archive.getinfo(_LABELS).file_size) > _LARGEST:
+        raise ValueError(f"{_LABELS} has {size:,} bytes, expected at most {_LARGEST:,}")
+    content = _parse(archive.read(_LABELS), _LABELS)
+    pairs = content.get("labels") if isinstance(content, dict) else None
+    if pairs is not None and not (isinstance(pairs, list) and all(_is_pair(pair) for pair in pairs)):
+        raise ValueError(f"{_LABELS} expects pairs of a name and a class under `labels`")
+    return {name: _check_class(number, name) for name, number in pairs or ()}
+
+
+def _is_pair(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
+
+
+def _read_tar(file: BinaryIO, label: str) -> Iterator[Member]:
+    found: list[Member] = []
+    labels: dict[str, int] = {}
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+            name = member.name.removeprefix("./")
+            key, suffix = _split_name(name)
+            if not member.isreg():
+                continue
+            if "." not in suffix and _is_picture(name):
+                if member.issparse():
+                    raise ValueError(f"{name!r} is a sparse file, which cannot be read at random")
+                found.append(Member(os.fsencode(name), member.offset_data, member.size))
+            elif suffix == "cls":
+                labels[key] = _check_class(_read_number(_read_small(archive, member)), name)
+            elif suffix == "json":
+                content = _parse(_read_small(archive, member), name)
+                if isinstance(content, dict) and label in content:
+                    labels.setdefault(key, _check_class(content[label], name))
+    for picture in found:
+        yield picture._replace(label=labels.get(_split_name(os.fsdecode(picture.name))[0], UNKNOWN))
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Splits a name into its sample's key and its suffix, at the first dot of its last part."""
+    head, slash, tail = name.rpartition("/")
+    key, _, suffix = tail.partition(".")
+    return head + slash + key, suffix
+
+
+def _read_small(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if member.size > _SMALL:
+        raise ValueError(f"{member.name!r} has {member.size:,} bytes, expected at most {_SMALL:,}")
+    file = archive.extractfile(member)
+    return file.read() if file else b""
+
+
+def _read_number(content: bytes) -> int | str:
+    text = content.decode(errors="replace").strip()
+    return int(text) if text.isdecimal() else text
+
+
+def _parse(content: bytes, name: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name!r} is no JSON: {error}") from error
+
+
+def _check_class(value: Any, name: str) -> int:
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError(f"{name!r} expects a class, an integer from 0, got {str(value)[:40]!r}")
+    return value

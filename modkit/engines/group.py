@@ -1,0 +1,173 @@
+r"""The processes that a launcher has started: what they tell each other, and their steps.
+
+    g = 1/W sum_r g_r        g_r: gradient of the mean loss of rank r's rows, as many on each rank
+
+A launcher such as torchrun starts the processes, on any number of machines, and tells each its number by the variables
+RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from modkit.engines.device import find_device
+from modkit.engines.record import Record
+from modkit.kinds import Optimizer
+from modkit.runs.ranks import find_local_rank
+
+__all__ = ["Group", "list_parameters"]
+
+
+class Group:
+    """The processes of a training, each with a device of its own; engines say how they share the weights.
+
+    On CUDA, rank r of a machine takes its device r and NCCL, elsewhere gloo.
+
+    Args:
+        device: Name of the device; `auto` is CUDA if available, otherwise the CPU.
+        timeout: Seconds after which a process that waits for another gives up, at least 1 and at most a million.
+        unused: Whether a player may have parameters that its losses do not reach, at the cost of a search at each step.
+
+    Raises:
+        ValueError: If no launcher has told the number of this process, the device is unknown or not available, or
+            `timeout` is out of range.
+    """
+
+    def __init__(self, device: str, *, timeout: float = 1800.0, unused: bool = False) -> None:
+        missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing:
+            raise ValueError(
+                f"{type(self).__name__} expects a launcher to set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, "
+                f"got no {', '.join(missing)}: start it by torchrun, or by `modkit train --processes N`"
+            )
+        if not 1 <= timeout <= 1e6:
+            raise ValueError(f"{type(self).__name__} expects timeout in [1, 1e6] seconds, got {timeout}")
+        self.unused = unused
+        self.device = find_device(device, find_local_rank())
+        wait = timedelta(seconds=timeout)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        self._made = not dist.is_initialized()  # a caller that has made the group also ends it
+        if self._made:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=wait)
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self._cpu: Any = dist.new_group(backend="gloo", timeout=wait) if self.device.type == "cuda" else None
+        self._record = Record(dist.distributed_c10d._get_default_store(), self.rank, self.world)
+        self._unreached: dict[int, tuple[str, str]] = {}  # player and name of parameters that have yet to take a step
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulates the gradients of a loss."""
+        torch.autograd.backward(loss)
+
+    def step(self, optimizer: Optimizer, max_norm: float | None) -> None:
+        """Clips the gradients to `max_norm`, takes a step of the optimizer and clears the gradients.
+
+        Raises:
+            ValueError: If the losses of a player's first turn do not reach a parameter, which would never be exchanged.
+        """
+        parameters = list_parameters(optimizer)
+        if any(one.grad is not None for one in parameters):
+            self._check_reached(parameters)
+        if max_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, max_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def expect_gradients(self, player: str, losses: nn.Module) -> None:
+        """Notes the parameters that a player trains, each of which its first turn must give a gradient."""
+        if not self.unused:
+            named = [(name.removeprefix("model."), one) for name, one in losses.named_parameters() if one.requires_grad]
+            self._unreached |= {id(one): (player, name) for name, one in named}
+
+    def _check_reached(self, parameters: Sequence[nn.Parameter]) -> None:
+        found = [(self._unreached.pop(id(one), None), one) for one in parameters]
+        idle = [note for note, one in found if note and one.grad is None]
+        if idle:
+            raise ValueError(
+                f"train.engine: the losses of {idle[0][0]} give no gradient to {', '.join(n for _, n in idle[:8])}; "
+                "expected one for every parameter in the first turn, or `train.engine.unused=true`"
+            )
+
+    def reduce(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The means of tensors over processes, computed in float64 in one exchange."""
+        if not values:
+            return {}
+        flat = torch.cat([value.detach().reshape(-1).double() for value in values.values()])
+        dist.all_reduce(flat)
+        parts = torch.split(flat / self.world, [value.numel() for value in values.values()])
+        return {name: part.view_as(value).to(value.dtype) for (name, value), part in zip(values.items(), parts)}
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over processes; its gradient is the sum of theirs."""
+        return _Total.apply(value)  # type: ignore[no-any-return, no-untyped-call]
+
+    def gather(self, value: Tensor) -> Tensor:
+        """The rows of all processes; the gradient of a process's rows is the sum of what all give for them."""
+        return _Gather.apply(value)  # type: ignore[no-any-return, no-untyped-call]
+
+    def agree(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        value = torch.tensor(int(flag))
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._cpu)
+        return bool(value)
+
+    def barrier(self) -> None:
+        """Waits for all processes."""
+        self.agree(False)
+
+    def announce(self, place: str) -> None:
+        """Writes into the group's store where this process is."""
+        self._record.announce(place)
+
+    def explain(self, error: BaseException) -> str | None:
+        """Says which other process made an exchange fail, and why; any other error is written for the others."""
+        if isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and "/gloo/" in str(error):
+            return self._record.find_fault()
+        self._record.fail(error)
+        return None
+
+    def close(self, error: BaseException | None) -> None:
+        """Leaves the group without waiting for the others; those that wait for this process end when it does."""
+        if self._made and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def list_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    """The parameters that an optimizer updates, in order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        ctx.rows = len(value)
+        parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, value.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.narrow(0, dist.get_rank() * ctx.rows, ctx.rows)
