@@ -91,11 +91,11 @@ class Counter(Silent):
         self.computed += [text] if "cache" in text else []
 
 
-def make(model, path, cache, num=1, **settings):
+def make(model, path, cache, num=1, kind=Few, **settings):
     """The trainer of a system in float64: 2 steps of the autoencoder, and 8 of the prior, which are 3.2 epochs."""
     last = {"players": ["prior/*"], "steps": 8, **({"cache": cache} if cache else {})}
     given = {"stages": [{"players": ["autoencoder/*"], "steps": 2}, last], **settings}
-    one = trainer(spec(model, use(Few, negate=num > 1), **given), path)
+    one = trainer(spec(model, use(kind, negate=num > 1), **given), path)
     one.model.double()
     one.progress = one._cache._progress = Counter(one.data)
     return one
@@ -191,6 +191,22 @@ def test_other_code_with_the_same_weights_is_noticed(tmp_path, monkeypatch):
     assert changed.progress.computed
     monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "other"))
     assert measure_difference(changed, fit(SYSTEMS["deterministic"], tmp_path / "c", 1, **stages)) == 0
+
+
+class Bytes(Few):
+    """Samples that are read as bytes and finished on the device."""
+
+    def read(self, split, indices, rng):
+        batch = super().read(split, indices, rng)
+        return Batch((batch.tensor * 8 + 8).round().to(torch.uint8), batch.fields)
+
+    def finish(self, batch):
+        return Batch(batch.tensor.double() / 8 - 1, batch.fields)
+
+
+def test_samples_are_condensed_as_they_are_finished(tmp_path):
+    runs = [fit(SYSTEMS["gaussian"], tmp_path / str(n), n, kind=Bytes) for n in (None, 1)]
+    assert measure_difference(*runs) < 1e-8
 
 
 @pytest.mark.parametrize("damage", ["shorter", "missing", "index", "dtype"])
