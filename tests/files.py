@@ -16,6 +16,7 @@ __all__ = [
     "write_fashion_mnist",
     "write_images",
     "write_pictures",
+    "write_saved",
     "write_tar",
 ]
 
@@ -37,6 +38,16 @@ def write_pictures(folder):
         path = folder / "ab"[index % 2] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path)
+
+
+def write_saved(folder):
+    """Pictures of two classes as Hugging Face's datasets save them."""
+    from datasets import ClassLabel, Dataset, Features
+    from datasets import Image as Picture
+
+    features = Features({"image": Picture(), "label": ClassLabel(names=["a", "b"])})
+    rows = {"image": [Image.fromarray(one) for one in PIXELS], "label": [i % 2 for i in range(len(PIXELS))]}
+    Dataset.from_dict(rows, features=features).save_to_disk(folder)
 
 
 def encode_picture(pixels, format="PNG"):

@@ -73,6 +73,7 @@ def test_the_pause_at_a_checkpoint_is_timed(side, monkeypatch):
     assert len(row["pauses"]) == 2 and row["step"] > 0
 
 
+@pytest.mark.full
 def test_starts_are_timed_with_plugins():
     costs = start.measure(runs=1, plugins=2)
     more = {f"{name}, 2 plug-ins more" for name in start.COMMANDS if name.startswith("modkit")}

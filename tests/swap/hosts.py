@@ -166,6 +166,7 @@ SMALL = {
     ("data", "torchvision"): {"root": "torchvision", "size": 8},
     ("data", "image-folder"): {"root": "image-folder", "size": 8},
     ("data", "archive"): {"root": "archive.zip", "size": 8},
+    ("data", "hf/datasets"): {"path": "hf", "size": 8},
     ("data", "array"): {"path": "array/x.npy", "fields": {"labels": "array/labels.npy"}, "test": 0.3},
 }
 """Keywords by kind and name; the roots are folders that the tests make where they run."""

@@ -1,9 +1,11 @@
 """The swap matrix: for each slot of each host, every registered part of its kind."""
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import combinations, permutations
+from random import Random
 
 from modkit import Spec
 from modkit.building.plan import plan
@@ -12,7 +14,7 @@ from modkit.specs.node import Node
 from modkit.specs.overrides import apply
 from tests.swap.hosts import HOSTS, OWN, SMALL
 
-__all__ = ["Case", "Swap", "cases", "pairs", "swaps"]
+__all__ = ["Case", "Swap", "cases", "pairs", "swaps", "thin"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,16 @@ def cases():
             case = Case(host, (swap,))
             found[case] = Case(host) if _stands(host, swap) else first.setdefault(case.spec, case)
     return found
+
+
+def thin(chosen):
+    """One of the cases that swap a part into a family, at random, and every host."""
+    groups = defaultdict(list)
+    for case in chosen:
+        groups[(case.host.model.use, *((swap.kind, swap.part) for swap in case.swaps))].append(case)
+    few = Random(0)
+    kept = {one for key, group in groups.items() for one in (group if len(key) == 1 else [few.choice(group)])}
+    return [case for case in chosen if case in kept]
 
 
 def pairs(chosen):

@@ -10,6 +10,7 @@ __all__ = ["REFUSALS"]
 
 _LATENT_HOSTS = ("diffusion", "gan", "vae", "in-painting", "autoregressive", "masked", "cascade")
 _FLAT = ("grid", "ring")  # data of vectors
+_PICTURES = ("archive", "array", "binarized", "digits", "fashion-mnist", "hf/datasets", "image-folder", "torchvision")
 _CODES = {"autoregressive": "Autoregressive", "masked": "Masked"}
 _QUANTIZERS = ("fsq", "gumbel", "lfq", "residual-vq", "vq")
 _UNFED = (
@@ -352,7 +353,7 @@ _CONDITIONS = {
             ("in-painting", _no_maps("model.conditioner.parts.maps")),
             ("latent-in-painting", _no_masked("model.prior.conditioner")),
         )
-        for data in ("archive", "array", "binarized", "digits", "fashion-mnist", "image-folder", "torchvision", *_FLAT)
+        for data in (*_PICTURES, *_FLAT)
     },
     "latent-in-painting data.corruption=low-res": _no_masked("model.prior.conditioner"),
     **{

@@ -3,15 +3,16 @@
 import random
 import re
 from functools import cache
+from importlib.util import find_spec
 
 import pytest
 import torch
 
 from modkit import SpecError
 from modkit.parts.registry import get_registry
-from tests.files import write_archive, write_arrays, write_fashion_mnist, write_pictures
+from tests.files import write_archive, write_arrays, write_fashion_mnist, write_pictures, write_saved
 from tests.swap.exceptions import SAME, UNFIT, UNMOVED
-from tests.swap.matrix import Case, cases, pairs
+from tests.swap.matrix import Case, cases, pairs, thin
 from tests.swap.play import play
 from tests.swap.refusals import REFUSALS
 
@@ -21,13 +22,13 @@ _PAIRS = 12
 def pytest_generate_tests(metafunc):
     chosen = [case for case, first in cases().items() if case == first]
     runs = [case for case in chosen if str(case) not in REFUSALS]
+    full = metafunc.config.getoption("--full")
     if "running" in metafunc.fixturenames:
-        metafunc.parametrize("running", runs, ids=str)
+        metafunc.parametrize("running", runs if full else thin(runs), ids=str)
     if "refused" in metafunc.fixturenames:
         metafunc.parametrize("refused", [case for case in chosen if str(case) in REFUSALS], ids=str)
     if "pair" in metafunc.fixturenames:
         every = list(pairs(case for case in runs if case.swaps))
-        full = metafunc.config.getoption("--full")
         metafunc.parametrize("pair", every if full else random.Random(0).sample(every, _PAIRS), ids=str)
 
 
@@ -40,6 +41,8 @@ def files(tmp_path_factory):
     write_pictures(folder / "image-folder")
     write_archive(folder / "archive.zip")
     write_arrays(folder / "array")
+    if find_spec("datasets"):
+        write_saved(folder / "hf")
     return folder
 
 
