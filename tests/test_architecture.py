@@ -32,7 +32,7 @@ LAYERS = (
     ("decodings", "decodings.*", "features", "features.*"),
     ("models.*",),
     ("bottlenecks", "bottlenecks.*", "conditioners", "conditioners.*"),
-    ("training.players", "evaluation.extractors", "evaluation.needs"),
+    ("training.ownership", "training.schedule", "training.players", "evaluation.extractors", "evaluation.needs"),
     ("building", "building.*"),
     ("models",),
     ("metrics", "metrics.*"),

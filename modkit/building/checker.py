@@ -38,7 +38,8 @@ from modkit.rng import Rng
 from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec, require_spec
-from modkit.training.players import StageSchedule, make_player_states, schedule_stages, weigh_losses
+from modkit.training.players import make_player_states, weigh_losses
+from modkit.training.schedule import StageSchedule, schedule_stages
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
 __all__ = ["Port", "Report", "Trial", "check", "check_composed", "examine", "try_model"]

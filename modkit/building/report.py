@@ -12,7 +12,7 @@ from modkit.building.review import make_problems
 from modkit.errors import SpecError
 from modkit.kinds import Data, Fact, Finding
 from modkit.models.player import Player
-from modkit.training.players import StageSchedule
+from modkit.training.schedule import StageSchedule
 from modkit.types import TensorType
 
 __all__ = ["Port", "Report"]

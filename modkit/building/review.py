@@ -22,7 +22,9 @@ from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.minibatch_std import MinibatchStd
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec
-from modkit.training.players import StageSchedule, collect_modules, strip_scope
+from modkit.training.ownership import collect_modules
+from modkit.training.players import strip_scope
+from modkit.training.schedule import StageSchedule
 
 __all__ = ["make_problems", "review_game", "review_model", "review_processes", "show_warnings", "verify_overrides"]
 

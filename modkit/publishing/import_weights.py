@@ -16,7 +16,7 @@ from modkit.building.session import build_checked
 from modkit.runs.checkpoint import Checkpoint
 from modkit.runs.run import Run
 from modkit.specs.spec import Spec
-from modkit.training.trainer import Cursor
+from modkit.training.cursor import Cursor
 
 __all__ = ["import_weights"]
 

@@ -26,10 +26,12 @@ from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.training.changes import Written
+from modkit.training.cursor import Cursor
 from modkit.training.optimizer_state import Packed, find_packed, name_group, name_parameters, pack
-from modkit.training.players import PlayerState, find_untrained, make_player_states, schedule_stages
+from modkit.training.ownership import find_untrained
+from modkit.training.players import PlayerState, make_player_states
+from modkit.training.schedule import schedule_stages
 from modkit.training.train import execute
-from modkit.training.trainer import Cursor
 
 __all__ = ["branch"]
 
@@ -155,7 +157,7 @@ def _adapt(begun: store.Checkpoint, path: Path, report: Report, make: Callable[[
         kept[name_group(player.name)] = dict(packed.tensors)
         former[player.name].update(optimizer=packed.state, lr_schedule=player.schedule.state_dict())
     begun.tensors = kept
-    begun.frozen = {"model": find_untrained(model, stages)}
+    begun.frozen = {"model": find_untrained(model, [player for stage in stages for player in stage.players])}
 
 
 def _adapt_optimizer(packed: Packed, names: Sequence[str], player: PlayerState, index: int) -> Packed:

@@ -1,4 +1,4 @@
-"""The players of a stage: which of them play, the modules that each owns, and their turns.
+"""The players of a stage: their parameters, and their turns.
 
 In a player's turn, only its own parameters receive gradients, though gradients flow through the other modules. The
 statistics of the others (batch norm's) are restored after the turn. Modules that no player of the stage owns stay
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
@@ -17,26 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from modkit.kinds import Engine, Slot, Step, Weight
-from modkit.models.condensing import check_condensed
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.precision import widen
 from modkit.rng import Rng
-from modkit.specs.settings import PlayerSettings, Settings, Stage
+from modkit.specs.settings import PlayerSettings, Settings
+from modkit.training.ownership import collect_modules
+from modkit.training.schedule import StageSchedule, select_settings
 from modkit.types import Batch
 
 __all__ = [
     "Participant",
     "PlayerState",
-    "StageSchedule",
-    "check_trainable",
-    "collect_modules",
-    "find_untrained",
     "make_player_states",
-    "match_names",
     "players",
-    "schedule_stages",
     "set_modes",
     "strip_scope",
     "take_turn",
@@ -44,23 +38,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class StageSchedule:
-    """A stage of training.
-
-    Args:
-        players: The players that play in it.
-        steps: Number of steps.
-        decay: Decay of the average of the weights, 0 for no average.
-        cache: Number of views of each sample that are condensed before the stage, 0 for none.
-    """
-
-    players: tuple[Player, ...]
-    steps: int
-    decay: float
-    cache: int = 0
 
 
 class Participant:
@@ -230,37 +207,6 @@ class _Losses(nn.Module):
         return self.model.losses(self.player, batch, step)
 
 
-def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ...]:
-    """Returns the stages to train, those of the settings or else the model's own, with the players' overrides applied.
-
-    Raises:
-        ValueError: If a pattern matches no player, the whole model is frozen, or a stage with `cache` has players that
-            cannot be trained with condensed samples.
-    """
-    players = tuple(_override(player, settings) for player in model.list_active_players())
-    if not players:
-        raise ValueError("training expects a model with something to train, got a frozen one: set `train: true`")
-    names = [player.name for player in players]
-    for pattern in settings.players:
-        match_names(pattern, names, "train.players")
-    result = []
-    for number, stage in enumerate(settings.stages or [Stage(list(patterns)) for patterns in model.stages()]):
-        chosen = {name for pattern in stage.players for name in match_names(pattern, names, "train.stages")}
-        playing = tuple(player for player in players if player.name in chosen)
-        if stage.cache:
-            owned = {player.name: collect_modules(model, player) for player in playing}
-            check_condensed(model, owned, f"train.stages[{number}].cache")
-        result.append(
-            StageSchedule(
-                playing,
-                settings.steps if stage.steps is None else stage.steps,
-                settings.ema if stage.ema is None else stage.ema,
-                stage.cache or 0,
-            )
-        )
-    return tuple(result)
-
-
 def make_player_states(model: Model, settings: Settings, stage: StageSchedule, engine: Engine) -> list[PlayerState]:
     """Makes the states of a stage's players that have parameters, in the model's order."""
     return [
@@ -268,58 +214,13 @@ def make_player_states(model: Model, settings: Settings, stage: StageSchedule, e
             model,
             player,
             [other for other in stage.players if other is not player],
-            _select_settings(player, settings),
+            select_settings(player, settings),
             stage.steps,
             engine,
         )
         for player in stage.players
         if any(True for module in collect_modules(model, player) for _ in module.parameters(recurse=False))
     ]
-
-
-def check_trainable(model: Model, stage: StageSchedule) -> None:
-    """Checks that a stage has something to train or to prepare.
-
-    Raises:
-        ValueError: If the modules of its players hold neither parameters nor buffers.
-    """
-    paths = [path for player in stage.players for path in player.modules]
-    modules = [model.get_submodule(path) for path in paths]
-    if paths and not any(True for module in modules for _ in (*module.parameters(), *module.buffers())):
-        names = ", ".join(player.name for player in stage.players)
-        reason = f"no parameters or buffers in {', '.join(paths)}"
-        raise ValueError(f"training expects stages with something to train, got one of {names} with {reason}")
-
-
-def collect_modules(model: Model, player: Player) -> list[nn.Module]:
-    """Collects the modules that a player owns, except frozen ones and those that a `ref` borrows from elsewhere."""
-    found: dict[int, nn.Module] = {}
-    for path in player.modules:
-        module: nn.Module = model
-        owner: str | None = _place(model, "")
-        for name in path.split("."):
-            module, owner = module.get_submodule(name), _enter(module.get_submodule(name), owner)
-        _collect(module, owner, found)
-    return list(found.values())
-
-
-def find_untrained(model: Model, stages: Sequence[StageSchedule]) -> frozenset[str]:
-    """Finds the parameters, by their names in the state dict, that no player of the stages trains."""
-    players = [player for stage in stages for player in stage.players]
-    own = {id(p) for one in players for module in collect_modules(model, one) for p in module.parameters(recurse=False)}
-    return frozenset(name for name, one in model.named_parameters(remove_duplicate=False) if id(one) not in own)
-
-
-def match_names(pattern: str, names: Sequence[str], where: str) -> list[str]:
-    """Returns the names that a pattern matches.
-
-    Raises:
-        ValueError: If it matches none; the message starts with `where`.
-    """
-    found = [name for name in names if fnmatchcase(name, pattern)]
-    if not found:
-        raise ValueError(f"{where}: the pattern {pattern!r} matches none of: {', '.join(names) or '(no names)'}")
-    return found
 
 
 @contextmanager
@@ -385,47 +286,10 @@ def strip_scope(name: str, scope: str) -> str:
     return name.removeprefix(f"{scope}/") if scope else name
 
 
-def _select_settings(player: Player, settings: Settings) -> PlayerSettings:
-    """The settings of one player; later patterns override earlier ones."""
-    own = PlayerSettings(settings.optimizer, settings.lr_schedule, clip=settings.clip)
-    for pattern, override in settings.players.items():
-        if fnmatchcase(player.name, pattern):
-            own = replace(own, **{name: value for name, value in vars(override).items() if value is not None})
-    return own
-
-
-def _override(player: Player, settings: Settings) -> Player:
-    own = _select_settings(player, settings)
-    every = player.every if own.every is None else own.every
-    return replace(player, every=every, start=player.start if own.start is None else own.start)
-
-
 def _require(slot: Slot[T] | None) -> Slot[T]:
     if slot is None:
         raise ValueError("PlayerState expects an optimizer and a learning-rate schedule, got None")
     return slot
-
-
-def _collect(module: nn.Module, owner: str | None, found: dict[int, nn.Module]) -> None:
-    """Collects a module and the modules inside it, except those that another place owns or that are frozen."""
-    if owner is None:
-        return
-    found[id(module)] = module
-    for child in module.children():
-        _collect(child, _enter(child, owner), found)
-
-
-def _enter(module: nn.Module, owner: str | None) -> str | None:
-    """Returns the path that owns what is inside a module, or None if it is frozen or `owner` does not own it."""
-    origin = getattr(module, "origin", None)
-    if owner is None or getattr(module, "frozen", False) or (origin is not None and origin.owner != owner):
-        return None
-    return _place(module, owner)
-
-
-def _place(module: nn.Module, owner: str) -> str:
-    origin = getattr(module, "origin", None)
-    return owner if origin is None else str(origin.path)
 
 
 def _list_distinct(groups: Iterable[Iterable[T]]) -> list[T]:

@@ -40,7 +40,7 @@ from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks, Muted
 from modkit.training.changes import Written, find_changes, update_spec
-from modkit.training.players import check_trainable, schedule_stages
+from modkit.training.schedule import check_trainable, schedule_stages
 from modkit.training.trainer import Trainer, TrainingError
 
 __all__ = ["execute", "open_before", "train"]

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,26 +37,19 @@ from modkit.runs.run import Run
 from modkit.runs.writer import Writer
 from modkit.specs.settings import Settings
 from modkit.training.callbacks import Callbacks, Scorer
+from modkit.training.cursor import Cursor
 from modkit.training.determinism import use_deterministic
 from modkit.training.interruption import Stopped, catch_interrupt
 from modkit.training.optimizer_state import find_packed, name_group, name_parameters, pack, unpack
-from modkit.training.players import (
-    PlayerState,
-    StageSchedule,
-    find_untrained,
-    make_player_states,
-    schedule_stages,
-    set_modes,
-    strip_scope,
-    take_turn,
-    weigh_losses,
-)
+from modkit.training.ownership import find_untrained
+from modkit.training.players import PlayerState, make_player_states, set_modes, strip_scope, take_turn, weigh_losses
 from modkit.training.reader import Reader
+from modkit.training.schedule import StageSchedule, schedule_stages
 from modkit.training.stage_cache import StageCache
 from modkit.training.statistics import Statistics
 from modkit.types import Batch
 
-__all__ = ["Cursor", "Trainer", "TrainingError"]
+__all__ = ["Trainer", "TrainingError"]
 
 
 _MISFITS = (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError)
@@ -64,40 +57,6 @@ _MISFITS = (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, T
 
 class TrainingError(RuntimeError):
     """Training cannot continue."""
-
-
-@dataclass
-class Cursor:
-    """The position of training, stored in each checkpoint as JSON."""
-
-    stage: int = 0
-    index: int = 0
-    step: int = 0
-    averaged: int = 0
-    prepared: list[str] = field(default_factory=list)
-    best: float | None = None
-    best_name: str | None = None
-    watched: list[float] = field(default_factory=list)
-    recent: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, state: Mapping[str, Any]) -> Cursor:
-        """Reads the position that a checkpoint stores.
-
-        Raises:
-            ValueError: If a value has another type, or a position is negative.
-        """
-        found = cls(**state)
-        positions = (found.stage, found.index, found.step, found.averaged)
-        values = [*found.watched, *found.recent.values(), *([] if found.best is None else [found.best])]
-        texts = [*found.prepared, *found.recent, *([] if found.best_name is None else [found.best_name])]
-        if any(type(number) is not int or not 0 <= number < 2**63 for number in positions):
-            raise ValueError(f"expected the numbers of a stage and a step, got {positions}")
-        if any(type(value) not in (int, float) for value in values) or any(type(text) is not str for text in texts):
-            raise ValueError("expected numbers and names in the position of training")
-        if not isinstance(found.prepared, list) or not isinstance(found.watched, list):
-            raise ValueError("expected lists of players and of losses in the position of training")
-        return found
 
 
 class Trainer:
@@ -130,7 +89,7 @@ class Trainer:
         self.stages = schedule_stages(model, settings)
         self._reader = Reader(data, settings, engine)
         self._writer = Writer(run)
-        self._frozen = find_untrained(model, self.stages)
+        self._frozen = find_untrained(model, [player for stage in self.stages for player in stage.players])
         self._resumed = False
         self._cache = StageCache(model, data, settings, self._reader, engine, progress)
         self._cursor = Cursor()

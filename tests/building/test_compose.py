@@ -21,7 +21,7 @@ from modkit.models.model import Model
 from modkit.nn import ConvEncoder, MLPNetwork
 from modkit.samplers import DDIM
 from modkit.sweeps.trials import freeze
-from modkit.training.players import collect_modules
+from modkit.training.ownership import collect_modules
 from tests.files import write_pictures
 
 X = TensorType((1, 8, 8), (-1.0, 1.0))

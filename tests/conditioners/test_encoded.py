@@ -11,7 +11,7 @@ from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import Mask
 from modkit.models.model import Model
 from modkit.rng import Rng
-from modkit.training.players import collect_modules
+from modkit.training.ownership import collect_modules
 from modkit.types import Batch, Cond, CondType, TensorType
 from tests.play import spec, state, trainer
 from tests.refusals import refusals

@@ -8,7 +8,8 @@ from modkit.building.plan import plan
 from modkit.losses import KL, ReverseKL
 from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.training.players import make_player_states, schedule_stages, take_turn
+from modkit.training.players import make_player_states, take_turn
+from modkit.training.schedule import schedule_stages
 from modkit.types import Cond
 from tests.play import digits, spec, state, trainer, turn
 

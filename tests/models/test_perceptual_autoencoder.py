@@ -11,7 +11,8 @@ from modkit import SpecError, build, use
 from modkit.features.random_conv import RandomConv
 from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.training.players import collect_modules, weigh_losses
+from modkit.training.ownership import collect_modules
+from modkit.training.players import weigh_losses
 from modkit.types import Batch, CondType, Features, TensorType
 from tests.play import LINEAR, digits, spec, state, trainer, turn
 

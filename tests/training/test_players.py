@@ -10,16 +10,9 @@ from modkit.building.plan import plan
 from modkit.errors import SpecError
 from modkit.losses.coefficients import Adaptive, Constant, Warmup
 from modkit.models.player import Player
-from modkit.training.players import (
-    PlayerState,
-    collect_modules,
-    make_player_states,
-    match_names,
-    schedule_stages,
-    strip_scope,
-    take_turn,
-    weigh_losses,
-)
+from modkit.training.ownership import collect_modules
+from modkit.training.players import PlayerState, make_player_states, strip_scope, take_turn, weigh_losses
+from modkit.training.schedule import match_names, schedule_stages
 from tests.play import MLP, spec, turn
 
 VQGAN = use("autoencoder", **MLP, critic=use("mlp", width=8, depth=1), critic_start=3)

@@ -1,0 +1,43 @@
+"""Where training stands: what a checkpoint stores of it, beside weights and optimizer states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Cursor"]
+
+
+@dataclass
+class Cursor:
+    """The position of training, stored in each checkpoint as JSON."""
+
+    stage: int = 0
+    index: int = 0
+    step: int = 0
+    averaged: int = 0
+    prepared: list[str] = field(default_factory=list)
+    best: float | None = None
+    best_name: str | None = None
+    watched: list[float] = field(default_factory=list)
+    recent: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, state: Mapping[str, Any]) -> Cursor:
+        """Reads the position that a checkpoint stores.
+
+        Raises:
+            ValueError: If a value has another type, or a position is negative.
+        """
+        found = cls(**state)
+        positions = (found.stage, found.index, found.step, found.averaged)
+        values = [*found.watched, *found.recent.values(), *([] if found.best is None else [found.best])]
+        texts = [*found.prepared, *found.recent, *([] if found.best_name is None else [found.best_name])]
+        if any(type(number) is not int or not 0 <= number < 2**63 for number in positions):
+            raise ValueError(f"expected the numbers of a stage and a step, got {positions}")
+        if any(type(value) not in (int, float) for value in values) or any(type(text) is not str for text in texts):
+            raise ValueError("expected numbers and names in the position of training")
+        if not isinstance(found.prepared, list) or not isinstance(found.watched, list):
+            raise ValueError("expected lists of players and of losses in the position of training")
+        return found

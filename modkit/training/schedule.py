@@ -1,0 +1,104 @@
+"""The stages of a training: which players play in each, for how many steps, and with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from modkit.models.condensing import check_condensed
+from modkit.models.model import Model
+from modkit.models.player import Player
+from modkit.specs.settings import PlayerSettings, Settings, Stage
+from modkit.training.ownership import collect_modules
+
+__all__ = ["StageSchedule", "check_trainable", "match_names", "schedule_stages", "select_settings"]
+
+
+@dataclass(frozen=True)
+class StageSchedule:
+    """A stage of training.
+
+    Args:
+        players: The players that play in it.
+        steps: Number of steps.
+        decay: Decay of the average of the weights, 0 for no average.
+        cache: Number of views of each sample that are condensed before the stage, 0 for none.
+    """
+
+    players: tuple[Player, ...]
+    steps: int
+    decay: float
+    cache: int = 0
+
+
+def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ...]:
+    """Returns the stages to train, those of the settings or else the model's own, with the players' overrides applied.
+
+    Raises:
+        ValueError: If a pattern matches no player, the whole model is frozen, or a stage with `cache` has players that
+            cannot be trained with condensed samples.
+    """
+    players = tuple(_override(player, settings) for player in model.list_active_players())
+    if not players:
+        raise ValueError("training expects a model with something to train, got a frozen one: set `train: true`")
+    names = [player.name for player in players]
+    for pattern in settings.players:
+        match_names(pattern, names, "train.players")
+    result = []
+    for number, stage in enumerate(settings.stages or [Stage(list(patterns)) for patterns in model.stages()]):
+        chosen = {name for pattern in stage.players for name in match_names(pattern, names, "train.stages")}
+        playing = tuple(player for player in players if player.name in chosen)
+        if stage.cache:
+            owned = {player.name: collect_modules(model, player) for player in playing}
+            check_condensed(model, owned, f"train.stages[{number}].cache")
+        result.append(
+            StageSchedule(
+                playing,
+                settings.steps if stage.steps is None else stage.steps,
+                settings.ema if stage.ema is None else stage.ema,
+                stage.cache or 0,
+            )
+        )
+    return tuple(result)
+
+
+def check_trainable(model: Model, stage: StageSchedule) -> None:
+    """Checks that a stage has something to train or to prepare.
+
+    Raises:
+        ValueError: If the modules of its players hold neither parameters nor buffers.
+    """
+    paths = [path for player in stage.players for path in player.modules]
+    modules = [model.get_submodule(path) for path in paths]
+    if paths and not any(True for module in modules for _ in (*module.parameters(), *module.buffers())):
+        names = ", ".join(player.name for player in stage.players)
+        reason = f"no parameters or buffers in {', '.join(paths)}"
+        raise ValueError(f"training expects stages with something to train, got one of {names} with {reason}")
+
+
+def match_names(pattern: str, names: Sequence[str], where: str) -> list[str]:
+    """Returns the names that a pattern matches.
+
+    Raises:
+        ValueError: If it matches none; the message starts with `where`.
+    """
+    found = [name for name in names if fnmatchcase(name, pattern)]
+    if not found:
+        raise ValueError(f"{where}: the pattern {pattern!r} matches none of: {', '.join(names) or '(no names)'}")
+    return found
+
+
+def select_settings(player: Player, settings: Settings) -> PlayerSettings:
+    """The settings of one player; later patterns override earlier ones."""
+    own = PlayerSettings(settings.optimizer, settings.lr_schedule, clip=settings.clip)
+    for pattern, override in settings.players.items():
+        if fnmatchcase(player.name, pattern):
+            own = replace(own, **{name: value for name, value in vars(override).items() if value is not None})
+    return own
+
+
+def _override(player: Player, settings: Settings) -> Player:
+    own = select_settings(player, settings)
+    every = player.every if own.every is None else own.every
+    return replace(player, every=every, start=player.start if own.start is None else own.start)
