@@ -52,7 +52,7 @@ def read_with_workers(data):
         lambda data: next(read_in_order(data, "train", 256, Rng(0))),
         lambda data: next(Reader(data, Settings(batch_size=256), LocalEngine("cpu")).read_stage(0, 0, 1)),
         lambda data: next(iter(Reader(data, Settings(batch_size=256), LocalEngine("cpu")).start_passes("one"))),
-        lambda data: next(iter(from_data(data, "train", "real").batches())),
+        lambda data: next(iter(from_data(data, "train", "real").batches(0, 1)))[1],
         lambda data: Batch(torch.cat(list(read_batches(data))), {}),
         lambda data: Corrupted(data=lambda: data, corruption=Mask).read("train", range(256), Rng(0)),
     ],

@@ -22,11 +22,12 @@ _PAIRS = 12
 def pytest_generate_tests(metafunc):
     chosen = [case for case, first in cases().items() if case == first]
     runs = [case for case in chosen if str(case) not in REFUSALS]
+    refused = [case for case in chosen if str(case) in REFUSALS]
     full = metafunc.config.getoption("--full")
     if "running" in metafunc.fixturenames:
         metafunc.parametrize("running", runs if full else thin(runs), ids=str)
     if "refused" in metafunc.fixturenames:
-        metafunc.parametrize("refused", [case for case in chosen if str(case) in REFUSALS], ids=str)
+        metafunc.parametrize("refused", refused if full else thin(refused), ids=str)
     if "pair" in metafunc.fixturenames:
         every = list(pairs(case for case in runs if case.swaps))
         metafunc.parametrize("pair", every if full else random.Random(0).sample(every, _PAIRS), ids=str)

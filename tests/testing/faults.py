@@ -178,7 +178,7 @@ FAULTS = tuple(
         (
             "metric",
             "a state that cannot be sent",
-            "plays",
+            "emits",
             "return {side: Sums(0, torch.zeros((), dtype=torch.float64)) for side in self.sets}",
             'return {"seen": {1}, **{side: Sums(0, torch.zeros((), dtype=torch.float64)) for side in self.sets}}',
         ),
