@@ -175,7 +175,7 @@ def train(name: str, path: Path, **settings: Any) -> None:
 
 
 def launch(
-    out: Path, names: Sequence[str], num: int, timeout: float = 300, module: str = "tests.engines.systems"
+    out: Path, names: Sequence[str], num: int, timeout: float = 900, module: str = "tests.engines.systems"
 ) -> list[str]:
     """Trains systems in `num` processes, or runs another module; returns what each wrote to stderr, and its status."""
     with socket.socket() as free:
