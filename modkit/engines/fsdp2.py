@@ -25,8 +25,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.experimental import implicit_replication
 
-from modkit.engines.group import Group, list_parameters
+from modkit.engines.group import Group
 from modkit.engines.sharded import ShardedNetwork
+from modkit.engines.updates import list_parameters
 from modkit.kinds import Optimizer
 from modkit.nn.units import find_networks
 from modkit.optim.shards import is_shard

@@ -19,10 +19,11 @@ from torch import distributed as dist
 
 from modkit.engines.device import find_device
 from modkit.engines.record import Record
+from modkit.engines.updates import list_parameters, update_parameters
 from modkit.kinds import Optimizer
 from modkit.runs.ranks import find_local_rank
 
-__all__ = ["Group", "list_parameters"]
+__all__ = ["Group"]
 
 
 class Group:
@@ -75,10 +76,7 @@ class Group:
         parameters = list_parameters(optimizer)
         if any(one.grad is not None for one in parameters):
             self._check_reached(parameters)
-        if max_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, max_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        update_parameters(optimizer, max_norm)
 
     def expect_gradients(self, player: str, losses: nn.Module) -> None:
         """Notes the parameters that a player trains, each of which its first turn must give a gradient."""
@@ -137,11 +135,6 @@ class Group:
         """Leaves the group without waiting for the others; those that wait for this process end when it does."""
         if self._made and dist.is_initialized():
             dist.destroy_process_group()
-
-
-def list_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
-    """The parameters that an optimizer updates, in order."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 class _Total(torch.autograd.Function):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.engines.device import find_device
+from modkit.engines.updates import update_parameters
 from modkit.kinds import Optimizer
 
 __all__ = ["LocalEngine"]
@@ -50,11 +51,7 @@ class LocalEngine:
 
     def step(self, optimizer: Optimizer, max_norm: float | None) -> None:
         """Clips the gradients to `max_norm`, takes a step of the optimizer and clears the gradients."""
-        if max_norm is not None:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, max_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        update_parameters(optimizer, max_norm)
 
     def accumulate(self, module: nn.Module) -> AbstractContextManager[None]:
         """Returns a context that does nothing: there is no other process."""

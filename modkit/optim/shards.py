@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-__all__ = ["gather_whole", "is_shard", "get_local"]
+__all__ = ["gather_whole", "get_local", "is_shard"]
 
 
 def is_shard(tensor: Tensor) -> bool:
@@ -25,11 +25,11 @@ def is_shard(tensor: Tensor) -> bool:
 
 @torch.no_grad()
 def get_local(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """The parts of tensors that this process holds, as views; a whole tensor is returned as it is."""
+    """Returns the parts of tensors that this process holds, as views; a whole tensor is returned as it is."""
     return [tensor.to_local() if is_shard(tensor) else tensor for tensor in tensors]  # type: ignore[attr-defined]
 
 
 @torch.no_grad()
 def gather_whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor that may be divided; every process must call it."""
+    """Returns the whole of a tensor that may be divided; every process must call it."""
     return tensor.detach().full_tensor() if is_shard(tensor) else tensor  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from modkit.engines.updates import list_parameters
 from modkit.kinds import Optimizer
 from modkit.runs.encoding import Checkpoint
 from modkit.runs.files import make_safe_name
@@ -32,7 +33,7 @@ class Packed(NamedTuple):
 def name_parameters(model: nn.Module, optimizer: Optimizer) -> list[str]:
     """Names the parameters of an optimizer as a model does, in the optimizer's order."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [names[id(parameter)] for parameter in _list_parameters(optimizer)]
+    return [names[id(parameter)] for parameter in list_parameters(optimizer)]
 
 
 def name_group(player: str) -> str:
@@ -101,7 +102,7 @@ def unpack(optimizer: Optimizer, names: Sequence[str], packed: Packed) -> None:
     """
     _check_groups(_name_groups(optimizer.state_dict()["param_groups"], names), packed.state["groups"])
     numbers = {name: number for number, name in enumerate(names)}
-    parameters = _list_parameters(optimizer)
+    parameters = list_parameters(optimizer)
     entries: dict[int, dict[str, Any]] = {}
     for label, value in {**packed.state["numbers"], **packed.tensors}.items():
         name, _, key = label.rpartition(".")
@@ -116,10 +117,6 @@ def unpack(optimizer: Optimizer, names: Sequence[str], packed: Packed) -> None:
         for group in packed.state["groups"]
     ]
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
-
-
-def _list_parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _name_groups(groups: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
