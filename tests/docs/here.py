@@ -39,8 +39,10 @@ from tests.docs.reader import Said, words
 __all__ = ["Here"]
 
 _SMALL = {"train.samples.num": 4, "train.batch_size": 16, "evaluate.watch.num": 16}
+_SHORT = ["--steps", "2", "--no-evaluate"]
 _CAPS: dict[str, list[str]] = {
-    "train": [*(f"{path}={value}" for path, value in _SMALL.items()), "--steps", "2", "--no-evaluate"],
+    "train": [*(f"{path}={value}" for path, value in _SMALL.items()), *_SHORT],
+    "branch": _SHORT,
     "sweep": ["--steps", "2", "-n", "24"],
     "evaluate": ["-n", "24"],
 }
